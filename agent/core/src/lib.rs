@@ -1,0 +1,14 @@
+//! Pure core of the mesh: a contract snapshot becomes verified peers, a desired mesh, and the changes that lead there.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number or holds a private key: inputs, time and observations are
+//! arguments, and everything to be done comes back as data. The manifest (no runtime) and `clippy.toml` (no clock) hold
+//! that line. The one loop that drives it is `run.rs` of the `p2p-agent` crate.
+
+pub mod agent;
+pub mod diff;
+pub mod id;
+pub mod network;
+pub mod observed;
+pub mod registration;
+pub mod registry;
+pub mod status;

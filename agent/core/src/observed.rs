@@ -1,0 +1,58 @@
+//! What the machine says now: the device, its peers and the guard route, read fresh before every diff.
+
+use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+
+use ipnetwork::IpNetwork;
+
+use crate::id::WireguardKey;
+
+/// One observation of this machine. Carries ages instead of timestamps, so that no clock is needed to read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The blackhole route for the mesh network is in place.
+    pub guard_route: bool,
+    /// The device, when there is one.
+    pub device: Option<ObservedDevice>,
+}
+
+/// The WireGuard device and its interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedDevice {
+    /// Public key it runs with.
+    pub public_key: Option<WireguardKey>,
+    /// UDP port it listens on.
+    pub listen_port: u16,
+    /// Interface MTU, bytes.
+    pub mtu: u16,
+    /// Interface is up.
+    pub up: bool,
+    /// Mesh address on the interface.
+    pub address: Option<Ipv4Addr>,
+    /// Every peer on the device.
+    pub peers: Vec<ObservedPeer>,
+}
+
+/// One peer on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedPeer {
+    /// Its key.
+    pub public_key: WireguardKey,
+    /// Where its packets go now: configured or roamed to.
+    pub endpoint: Option<SocketAddr>,
+    /// Inner addresses it owns.
+    pub allowed_ips: Vec<IpNetwork>,
+    /// A preshared key is set.
+    pub has_preshared_key: bool,
+    /// Seconds between keepalives, 0 = off.
+    pub persistent_keepalive: u16,
+    /// Age of the last completed handshake.
+    pub handshake_age: Option<Duration>,
+    /// Age of the last authenticated packet received.
+    pub received_age: Option<Duration>,
+    /// Age of the last data packet sent.
+    pub sent_age: Option<Duration>,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+}

@@ -1,0 +1,236 @@
+//! What a node signs, and the proof that goes with it: the Rust twin of the contract's `Registration`, `EndpointUpdate` and
+//! `SignatureChain`, with their EIP-712 hashes written out by hand so that the core needs no ABI library.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use alloy_primitives::{Address, B256, U256, keccak256};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AppId, InstanceId, TokenId, WireguardKey};
+
+/// The purpose under which the node key is derived and signed for by the app key: `GetKey`'s second argument.
+pub const NODE_KEY_PURPOSE: &str = "dstack-mesh-node-v1";
+
+/// The path of an instance's node key: `GetKey`'s first argument.
+#[must_use]
+pub fn node_key_path(instance: InstanceId) -> String {
+    format!("dstack-mesh/node/{instance}")
+}
+
+/// How a peer is reached; the contract's enum of the same name, with its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkType {
+    /// An https URL behind the dstack gateway, no WireGuard key (value 0).
+    TlsGateway,
+    /// A WireGuard peer with an address in the mesh network (value 1).
+    Wireguard,
+}
+
+/// A place behind the dstack gateway: base domain by its 1-based index in the contract, and a TCP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// 1-based index of a base domain.
+    pub domain: u16,
+    /// TCP port of the node behind the gateway, nonzero.
+    pub port: u16,
+}
+
+/// What makes a node a peer. See `IDstackClusterNFT.Registration`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The token it is for.
+    pub token: TokenId,
+    /// The CVM that signs.
+    pub instance: InstanceId,
+    /// Its WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
+    pub wireguard_key: WireguardKey,
+    /// The token's stored key epoch + 1.
+    pub key_epoch: u32,
+    /// How it is reached.
+    pub network_type: NetworkType,
+    /// Direct UDP endpoint, a hint for other peers.
+    pub endpoint: Option<SocketAddr>,
+    /// The path through the dstack gateway.
+    pub gateway: Option<Gateway>,
+    /// Last Unix second at which it may be submitted.
+    pub deadline: u64,
+}
+
+/// What changes only where a peer is reached. See `IDstackClusterNFT.EndpointUpdate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointUpdate {
+    /// The token it is for.
+    pub token: TokenId,
+    /// The token's stored key epoch + 1.
+    pub key_epoch: u32,
+    /// Direct UDP endpoint.
+    pub endpoint: Option<SocketAddr>,
+    /// The path through the dstack gateway.
+    pub gateway: Option<Gateway>,
+    /// Last Unix second at which it may be submitted.
+    pub deadline: u64,
+}
+
+/// The dstack key chain KMS root -> app key -> node key. Keys are SEC1 compressed; signatures r ‖ s ‖ v as submitted.
+/// Nothing in it is trusted before `proof::verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignatureChain {
+    /// Node public key, uncompressed coordinates x ‖ y (64 bytes), as the contract takes it.
+    #[serde(with = "hex::serde")]
+    pub node_key: [u8; 64],
+    /// App public key, uncompressed coordinates x ‖ y.
+    #[serde(with = "hex::serde")]
+    pub app_key: [u8; 64],
+    /// `signature_chain[0]` of `GetKey`: app key over the node key.
+    #[serde(with = "hex::serde")]
+    pub app_signature: [u8; 65],
+    /// `signature_chain[1]` of `GetKey`: KMS root over the app key.
+    #[serde(with = "hex::serde")]
+    pub kms_signature: [u8; 65],
+    /// The app the KMS issued the app key to.
+    pub app_id: AppId,
+}
+
+/// Everything the `PeerRegistered` log of one registration carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// What was signed.
+    pub registration: Registration,
+    /// The key chain of the signer.
+    pub chain: SignatureChain,
+    /// EIP-712 signature of the registration by the node key.
+    #[serde(with = "hex::serde")]
+    pub node_signature: [u8; 65],
+}
+
+/// The EIP-712 domain of one deployment: signatures for another chain or contract do not verify here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// The cluster contract (its proxy).
+    pub contract: Address,
+}
+
+/// EIP-712 domain name of every cluster contract.
+pub const DOMAIN_NAME: &str = "DstackClusterNFT";
+/// EIP-712 domain version of every cluster contract.
+pub const DOMAIN_VERSION: &str = "1";
+
+const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+const REGISTRATION_TYPE: &str = "Registration(uint256 tokenId,bytes20 instanceId,bytes32 wireguardKey,uint32 keyEpoch,\
+uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
+const ENDPOINT_UPDATE_TYPE: &str = "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,\
+uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
+
+impl Domain {
+    /// EIP-712 domain separator.
+    #[must_use]
+    pub fn separator(&self) -> B256 {
+        hash_words(&[
+            keccak256(DOMAIN_TYPE),
+            keccak256(DOMAIN_NAME),
+            keccak256(DOMAIN_VERSION),
+            number(self.chain_id),
+            self.contract.into_word(),
+        ])
+    }
+
+    fn digest(&self, struct_hash: B256) -> B256 {
+        keccak256([&[0x19, 0x01], &self.separator()[..], &struct_hash[..]].concat())
+    }
+}
+
+impl Registration {
+    /// The 32 bytes the node key signs (EIP-712 `encode`).
+    #[must_use]
+    pub fn digest(&self, domain: &Domain) -> B256 {
+        let (address, port) = endpoint_words(self.endpoint);
+        let (gateway_domain, gateway_port) = gateway_words(self.gateway);
+        domain.digest(hash_words(&[
+            keccak256(REGISTRATION_TYPE),
+            number(self.token.get().into()),
+            left_aligned(&self.instance.0),
+            B256::new(self.wireguard_key.0),
+            number(self.key_epoch.into()),
+            number(self.network_type.value().into()),
+            address,
+            port,
+            gateway_domain,
+            gateway_port,
+            number(self.deadline),
+        ]))
+    }
+}
+
+impl EndpointUpdate {
+    /// The 32 bytes the node key signs (EIP-712 `encode`).
+    #[must_use]
+    pub fn digest(&self, domain: &Domain) -> B256 {
+        let (address, port) = endpoint_words(self.endpoint);
+        let (gateway_domain, gateway_port) = gateway_words(self.gateway);
+        domain.digest(hash_words(&[
+            keccak256(ENDPOINT_UPDATE_TYPE),
+            number(self.token.get().into()),
+            number(self.key_epoch.into()),
+            address,
+            port,
+            gateway_domain,
+            gateway_port,
+            number(self.deadline),
+        ]))
+    }
+}
+
+impl NetworkType {
+    /// The value of the contract's enum.
+    #[must_use]
+    pub const fn value(self) -> u8 {
+        match self {
+            Self::TlsGateway => 0,
+            Self::Wireguard => 1,
+        }
+    }
+}
+
+/// The contract's (bytes16, port) form of an endpoint: IPv4 as `::ffff:a.b.c.d`, none as zeros.
+#[must_use]
+pub fn endpoint_to_wire(endpoint: Option<SocketAddr>) -> ([u8; 16], u16) {
+    endpoint.map_or(([0; 16], 0), |endpoint| {
+        let address = match endpoint.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        (address.octets(), endpoint.port())
+    })
+}
+
+/// The inverse of [`endpoint_to_wire`]. `None` unless address and port are both nonzero.
+#[must_use]
+pub fn endpoint_from_wire(address: [u8; 16], port: u16) -> Option<SocketAddr> {
+    let address = Ipv6Addr::from(address);
+    (!address.is_unspecified() && port != 0).then(|| SocketAddr::new(address.to_canonical(), port))
+}
+
+fn endpoint_words(endpoint: Option<SocketAddr>) -> (B256, B256) {
+    let (address, port) = endpoint_to_wire(endpoint);
+    (left_aligned(&address), number(port.into()))
+}
+
+fn gateway_words(gateway: Option<Gateway>) -> (B256, B256) {
+    let (domain, port) = gateway.map_or((0, 0), |gateway| (gateway.domain, gateway.port));
+    (number(domain.into()), number(port.into()))
+}
+
+fn hash_words(words: &[B256]) -> B256 {
+    keccak256(words.concat())
+}
+
+fn number(value: u64) -> B256 {
+    U256::from(value).into()
+}
+
+fn left_aligned(bytes: &[u8]) -> B256 {
+    B256::right_padding_from(bytes)
+}

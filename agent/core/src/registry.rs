@@ -1,0 +1,81 @@
+//! The contract's state at one block, parsed but not yet believed.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Address, AppId, BlockRef, InstanceId, TokenId, WireguardKey},
+    network::MeshNetwork,
+    registration::{Domain, Gateway, NetworkType},
+};
+
+/// One whole read of the contract, pinned to a block hash. Nothing in it is proved: see `proof::verify` for what
+/// signatures can prove and `quorum` for what only agreement can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    /// Chain and contract it was read from.
+    pub domain: Domain,
+    /// The block it was read at.
+    pub block: BlockRef,
+    /// Height of the chain's latest `finalized` block at that moment; `None` where the chain has no such notion.
+    pub finalized: Option<u64>,
+    /// The contract's `epoch()`: grows with every visible change.
+    pub epoch: u64,
+    /// ERC-721 `name()`: the name of the mesh.
+    pub name: String,
+    /// The contract's `meshNetwork()`.
+    pub network: MeshNetwork,
+    /// Base domains by index - 1; removed ones are `None`.
+    pub base_domains: Vec<Option<String>>,
+    /// Active peers, ascending by token.
+    pub peers: Vec<PeerRecord>,
+    /// The tokens that concern the reading agent: those bound to its instance id, and the one it was told to use.
+    pub own_nodes: Vec<NodeRecord>,
+}
+
+/// An active peer as the contract lists it. See `IDstackClusterNFT.Peer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRecord {
+    /// Its token.
+    pub token: TokenId,
+    /// Its CVM.
+    pub instance: InstanceId,
+    /// Address of its node key.
+    pub node_address: Address,
+    /// Its WireGuard public key.
+    pub wireguard_key: WireguardKey,
+    /// The last key epoch used by the token.
+    pub key_epoch: u32,
+    /// How it is reached.
+    pub network_type: NetworkType,
+    /// Direct UDP endpoint: a hint, never a reason to believe.
+    pub endpoint: Option<SocketAddr>,
+    /// Its path through the dstack gateway.
+    pub gateway: Option<Gateway>,
+    /// KMS root its registration recovered to.
+    pub kms_root: Address,
+    /// App its key chain was issued to.
+    pub app_id: AppId,
+    /// The block whose `PeerRegistered` log is its proof.
+    pub registered_block: u64,
+}
+
+/// A minted token. See `IDstackClusterNFT.Node`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The token.
+    pub token: TokenId,
+    /// Its ERC-721 owner; `None` when it is not minted.
+    pub owner: Option<Address>,
+    /// The instance id it is bound to.
+    pub instance: Option<InstanceId>,
+    /// Node address fixed by the first registration of the binding.
+    pub node_address: Option<Address>,
+    /// The last key epoch used by the token.
+    pub key_epoch: u32,
+    /// Whether it is a peer now.
+    pub active: bool,
+    /// Whether the contract owner barred it.
+    pub revoked: bool,
+}

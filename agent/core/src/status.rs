@@ -1,0 +1,461 @@
+//! What an agent says about itself and its peers: one vocabulary for the socket, the command line, the SDKs and the logs.
+//!
+//! Rules: additive changes only inside `meshctl.status/v1`; unknown is `None` (JSON `null`), never 0; times are RFC 3339 UTC
+//! strings with milliseconds; nothing here is secret.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    network::MeshNetwork,
+};
+
+/// The value of [`Status::schema`].
+pub const SCHEMA: &str = "meshctl.status/v1";
+
+/// `GET /v1/status` of the local API and `meshctl status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// When this was made.
+    pub generated_at: String,
+    /// The process.
+    pub agent: AgentStatus,
+    /// The one-word answer.
+    pub verdict: Verdict,
+    /// This node.
+    #[serde(rename = "self")]
+    pub own: SelfStatus,
+    /// The contract as seen from here.
+    pub registry: RegistryStatus,
+    /// Counts over `peers`.
+    pub summary: Summary,
+    /// Every other WireGuard peer of the registry, ascending by token.
+    pub peers: Vec<PeerStatus>,
+    /// What is wrong now, most severe first.
+    pub warnings: Vec<Warning>,
+}
+
+/// The agent process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Crate version.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Process start.
+    pub started_at: String,
+    /// Whole seconds since then.
+    pub uptime_s: u64,
+    /// `userspace` or `kernel`.
+    pub dataplane: String,
+    /// Interface name, e.g. `mesh0`.
+    pub interface: String,
+    /// UDP port; `None` while there is no device.
+    pub listen_port: Option<u16>,
+    /// Tunnel MTU in bytes; `None` while there is no device.
+    pub mtu: Option<u16>,
+}
+
+/// The one-word answer and its exit code.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Worst thing that is true now.
+    pub state: VerdictState,
+    /// The process answers.
+    pub live: bool,
+    /// Applications may rely on the mesh now. Never latched.
+    pub ready: bool,
+    /// Exit code of `meshctl status`.
+    pub exit_code: u8,
+    /// When this verdict began.
+    pub since: String,
+}
+
+/// Verdicts, with the exit code each gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerdictState {
+    /// 0: everything works.
+    Ok,
+    /// 1: works, with something to look at.
+    Degraded,
+    /// 2: not ready, or no peer reachable although there are some.
+    Down,
+    /// 4: the view of the contract is too old or sources disagree.
+    Stale,
+    /// 5: own membership is gone.
+    Fenced,
+}
+
+impl VerdictState {
+    /// Exit code of `meshctl status`; 3 (agent not running) and 64 (usage) are the command's own.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Degraded => 1,
+            Self::Down => 2,
+            Self::Stale => 4,
+            Self::Fenced => 5,
+        }
+    }
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SelfStatus {
+    /// Its token, once known.
+    pub token_id: Option<TokenId>,
+    /// `node-<token>` or the configured name.
+    pub name: Option<String>,
+    /// Its mesh address, once known.
+    pub address: Option<Ipv4Addr>,
+    /// Its WireGuard public key.
+    pub public_key: WireguardKey,
+    /// The token's key epoch.
+    pub key_epoch: Option<u32>,
+    /// Where it stands on the way to being a peer.
+    pub membership: MembershipState,
+    /// What an operator has to do, when it is their turn: a complete command.
+    pub membership_hint: Option<String>,
+    /// Its CVM.
+    pub instance_id: InstanceId,
+    /// Address of its node key: signs registrations, may hold funds.
+    pub node_address: Address,
+    /// How it proves what it is.
+    pub identity: Identity,
+}
+
+/// Where this node stands on the way to being a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MembershipState {
+    /// The contract has not been read yet.
+    Unknown,
+    /// No token is bound to this instance.
+    NoToken,
+    /// Several tokens are bound to this instance and none was chosen.
+    Ambiguous,
+    /// The token to use is barred by the contract owner.
+    Revoked,
+    /// A signed registration waits for its transaction.
+    Registering,
+    /// Registered: a peer.
+    Active,
+    /// Was a peer, lost the binding; stays out until an operator acts and restarts it.
+    Fenced,
+}
+
+/// How this node proves what it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `verified` when the own key chain was checked.
+    pub kms_chain: String,
+    /// Root recovered from the own key chain.
+    pub kms_root: Address,
+    /// Every root trusted, the own one first.
+    pub trusted_kms_roots: Vec<Address>,
+    /// Every app id trusted, the own one first.
+    pub trusted_app_ids: Vec<AppId>,
+    /// SHA-256 of app-compose.json, from the guest agent.
+    pub compose_hash: Option<B256>,
+    /// The guest agent is the simulator: nothing is confidential.
+    pub simulated: bool,
+}
+
+/// The contract as seen from here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// EIP-155 chain id.
+    pub chain_id: Option<u64>,
+    /// The cluster contract.
+    pub contract: Address,
+    /// ERC-721 name of the contract.
+    pub mesh: Option<String>,
+    /// The mesh network.
+    pub network: Option<MeshNetwork>,
+    /// `epoch()` of the last accepted read.
+    pub epoch: Option<u64>,
+    /// Block of the last accepted read.
+    pub block: Option<BlockStatus>,
+    /// Do registry, configuration and device agree?
+    pub counts: Counts,
+    /// All three counts are equal and name the same peers.
+    pub in_sync: bool,
+    /// How much longer the view may be used.
+    pub freshness: Freshness,
+    /// Each RPC endpoint.
+    pub sources: Vec<SourceStatus>,
+    /// Agreement between them.
+    pub quorum: Quorum,
+}
+
+/// Block of the last accepted read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlockStatus {
+    /// Height.
+    pub number: u64,
+    /// Header hash.
+    pub hash: B256,
+    /// Seconds since the read was made.
+    pub age_s: f64,
+    /// `latest` or `finalized`.
+    pub finality: String,
+}
+
+/// Peers by layer, without this node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Verified in the registry.
+    pub active: usize,
+    /// Wanted on the device.
+    pub configured: usize,
+    /// Reported by the device.
+    pub on_device: usize,
+}
+
+/// How much longer the view of the contract may be used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Freshness {
+    /// The last agreed read is at most 30 s old and its block at most 120 s (the latter not on chain 31337).
+    pub fresh: bool,
+    /// When `on_expiry` happens; `None` before the first read and under `static`.
+    pub deadline: Option<String>,
+    /// `fail-closed` or `static`.
+    pub on_expiry: String,
+}
+
+/// One RPC endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Scheme, host and port of its URL: paths and queries often hold API keys.
+    pub id: String,
+    /// Always `rpc` today.
+    pub kind: String,
+    /// The last read from it worked.
+    pub ok: bool,
+    /// It said the same as the others.
+    pub agrees: Option<bool>,
+    /// How far behind the newest head it is.
+    pub lag_blocks: Option<u64>,
+    /// Time of its last read, milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Why the last read failed.
+    pub error: Option<String>,
+}
+
+/// Agreement between sources.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// How many must say the same.
+    pub need: usize,
+    /// How many did at the last read.
+    pub have: usize,
+}
+
+/// Counts and sums over the peers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// All.
+    pub peers: usize,
+    /// In state `up` or `idle`.
+    pub up: usize,
+    /// Of these, by direct UDP.
+    pub direct: usize,
+    /// Of these, through the gateway.
+    pub gateway: usize,
+    /// All others.
+    pub down: usize,
+    /// Bytes received inside the tunnel.
+    pub rx_bytes: u64,
+    /// Bytes sent inside the tunnel.
+    pub tx_bytes: u64,
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its token.
+    pub token_id: TokenId,
+    /// `node-<token>` or the configured name.
+    pub name: String,
+    /// Its mesh address.
+    pub address: Ipv4Addr,
+    /// Its WireGuard public key.
+    pub public_key: WireguardKey,
+    /// Decided by authenticated packets, not by handshake age.
+    pub state: PeerState,
+    /// When this state began.
+    pub state_since: String,
+    /// Times it left `up`/`idle` in the last hour.
+    pub flaps_1h: u32,
+    /// Whether a preshared key protects recorded handshakes (same app id only).
+    pub preshared_key: bool,
+    /// The three layers.
+    pub agreement: Agreement,
+    /// The path in use: `direct` or `gateway`.
+    pub path: Option<PathKind>,
+    /// Where packets go now.
+    pub endpoint: Option<String>,
+    /// Why the better path is not in use.
+    pub path_reason: Option<Reason>,
+    /// Every path known.
+    pub paths: Vec<PathStatus>,
+    /// Last handshake.
+    pub last_handshake_at: Option<String>,
+    /// Seconds since then.
+    pub handshake_age_s: Option<f64>,
+    /// Seconds since the last authenticated packet.
+    pub last_seen_s: Option<f64>,
+    /// Round trip inside the tunnel.
+    pub rtt_ms: Option<f64>,
+    /// Lost probes, percent.
+    pub loss_pct: Option<f64>,
+    /// Bytes received from it.
+    pub rx_bytes: u64,
+    /// Bytes sent to it.
+    pub tx_bytes: u64,
+}
+
+/// What is known of a peer, decided by authenticated packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerState {
+    /// An authenticated packet arrived within the window.
+    Up,
+    /// Nothing to say, the last keepalive was answered.
+    Idle,
+    /// Sending without receiving.
+    Suspect,
+    /// No packet from it yet.
+    Connecting,
+    /// Nothing from it for too long.
+    Down,
+    /// On the device, no longer wanted.
+    Removing,
+}
+
+/// The three layers of one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Verified in the registry.
+    pub in_registry: bool,
+    /// Wanted on the device.
+    pub in_config: bool,
+    /// Reported by the device.
+    pub on_device: bool,
+}
+
+/// Kinds of path to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    /// UDP straight to the peer.
+    Direct,
+    /// Framed in TLS through the dstack gateway.
+    Gateway,
+}
+
+/// One path to one peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Which kind.
+    pub kind: PathKind,
+    /// Where it leads.
+    pub endpoint: Option<String>,
+    /// Packets may use it.
+    pub usable: bool,
+    /// Why not, when not.
+    pub reason: Option<Reason>,
+    /// Last authenticated packet by it.
+    pub last_ok_at: Option<String>,
+    /// Round trip by it.
+    pub rtt_ms: Option<f64>,
+    /// Lost probes, percent.
+    pub loss_pct: Option<f64>,
+    /// Largest inner packet it carried.
+    pub mtu: Option<u16>,
+    /// Seconds until the next try.
+    pub next_probe_s: Option<f64>,
+}
+
+/// Why something is not as it should be: a closed list, used in status, logs and metric labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the documentation, and are explained in the README's table")]
+pub enum Reason {
+    DirectUdpSilent,
+    DirectSmallOnly,
+    DirectOneWay,
+    NoEndpoint,
+    GatewayDns,
+    GatewayTls,
+    GatewayPortPolicy,
+    GatewayLimit,
+    HandshakeRefused,
+    KeyMismatch,
+    NotInRegistry,
+    NotActive,
+    RegistryStale,
+    SourceDisagree,
+    AddrConflict,
+    ClockSkew,
+    SelfFenced,
+    TunMissing,
+    PermNetAdmin,
+    UdpBind,
+}
+
+/// Something to look at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Stable code, `W` and three digits.
+    pub code: String,
+    /// Stable name, kebab-case.
+    pub id: String,
+    /// How bad.
+    pub severity: Severity,
+    /// The peer it is about.
+    pub peer: Option<TokenId>,
+    /// When it began.
+    pub since: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do: a complete command where there is one.
+    pub hint: Option<String>,
+}
+
+/// How bad a warning is, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The mesh does not work.
+    Critical,
+    /// Something does not work.
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+/// `GET /v1/registration`: a signed registration for anybody to submit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegistrationOffer {
+    /// EIP-155 chain id it was signed for.
+    pub chain_id: u64,
+    /// Contract it was signed for.
+    pub contract: Address,
+    /// The token.
+    pub token_id: TokenId,
+    /// The key epoch it sets.
+    pub key_epoch: u32,
+    /// Last Unix second at which it may be submitted.
+    pub deadline: u64,
+    /// Complete call data for the contract, `0x` hex.
+    pub calldata: String,
+    /// `registerPeer` or `updateEndpoint`.
+    pub method: String,
+}

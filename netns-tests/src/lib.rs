@@ -1,0 +1,1 @@
+//! Network-namespace world: the demo and the integration tests.
