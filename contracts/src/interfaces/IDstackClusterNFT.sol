@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+/// @title  The member list of one dstack mesh: 1 NFT = 1 authorized node.
+/// @notice One deployment is one cluster. A token is the right to run one node; a node becomes a *peer* by registering a
+///         WireGuard key that a chain of signatures ties to the dstack KMS. Agents read the whole peer set at one block
+///         hash; events carry whole new values, so that events alone rebuild the state.
+/// @dev    Self-contained on purpose: every type, event, error and function an agent or an operator's tool needs is here.
+///         Times are Unix seconds, blocks are block numbers of this chain.
+interface IDstackClusterNFT {
+    // ------------------------------------------------------------------------------------------------------- types
+
+    /// How a peer is reached. WIREGUARD peers have a nonzero WireGuard key and an address in the mesh network;
+    /// TLS_GATEWAY peers have a zero key and an https URL below one of the base domains.
+    enum NetworkType {
+        TLS_GATEWAY,
+        WIREGUARD
+    }
+
+    /// What a node signs (EIP-712) with its node key to become a peer or to change its registration.
+    struct Registration {
+        uint256 tokenId; // 1 ≤ tokenId < 2^(32 - prefix length) - 1
+        bytes20 instanceId; // dstack instance id, nonzero
+        bytes32 wireguardKey; // X25519 public key; zero exactly when networkType is TLS_GATEWAY
+        uint32 keyEpoch; // exactly the token's stored value + 1
+        NetworkType networkType;
+        bytes16 endpointAddress; // IPv6, or IPv4 as ::ffff:a.b.c.d; zero = no direct endpoint
+        uint16 endpointPort; // zero exactly when endpointAddress is zero
+        uint16 gatewayDomain; // 1-based index of a base domain; zero = no gateway
+        uint16 gatewayPort; // zero exactly when gatewayDomain is zero
+        uint64 deadline; // last second at which it may be submitted
+    }
+
+    /// What a node signs (EIP-712) to change only where it is reached.
+    struct EndpointUpdate {
+        uint256 tokenId;
+        uint32 keyEpoch; // exactly the token's stored value + 1
+        bytes16 endpointAddress;
+        uint16 endpointPort;
+        uint16 gatewayDomain;
+        uint16 gatewayPort;
+        uint64 deadline;
+    }
+
+    /// The dstack key chain: KMS root -> app key -> node key. Public keys as uncompressed coordinates; the compressed forms
+    /// that were signed are computed on chain. Signatures are r ‖ s ‖ v with v in {0, 1, 27, 28} and low s.
+    struct SignatureChain {
+        bytes32 nodeKeyX;
+        bytes32 nodeKeyY;
+        bytes32 appKeyX;
+        bytes32 appKeyY;
+        bytes appSignature; // chain[0]: app key over keccak256("dstack-mesh-node-v1:" ‖ lowerhex(compressed node key))
+        bytes kmsSignature; // chain[1]: KMS root over keccak256("dstack-kms-issued:" ‖ appId ‖ compressed app key)
+        address appId;
+    }
+
+    /// An active peer, as agents read it.
+    struct Peer {
+        uint256 tokenId;
+        bytes20 instanceId;
+        address nodeAddress; // signs for this peer, may hold funds
+        bytes32 wireguardKey;
+        uint32 keyEpoch;
+        NetworkType networkType;
+        bytes16 endpointAddress;
+        uint16 endpointPort;
+        uint16 gatewayDomain;
+        uint16 gatewayPort;
+        address kmsRoot;
+        address appId;
+        uint64 registeredBlock; // the block whose PeerRegistered log carries this peer's proof
+    }
+
+    /// A minted token, whether it is a peer or not.
+    struct Node {
+        uint256 tokenId;
+        address owner;
+        bytes20 instanceId; // bound instance id; zero = unbound
+        address nodeAddress; // fixed by the first registration of the binding; zero before
+        uint32 keyEpoch; // last one used by this token id, also by former owners
+        bool active; // registered, under the current generation of its KMS root and app id
+        bool revoked; // barred from bind and registerPeer until reinstated
+    }
+
+    /// What a cluster is born with.
+    struct ClusterParams {
+        string name; // ERC-721 name = name of the mesh
+        string symbol;
+        address owner;
+        bytes4 networkBase; // e.g. 0x0a000100 for 10.0.1.0; host bits must be zero
+        uint8 prefixLength; // 16..29
+        address[] kmsRoots; // trusted at once
+        address[] appIds; // further dstack apps; this contract's own address is always the first allowed app id
+    }
+
+    // ------------------------------------------------------------------------------------------------------ events
+    // Each carries the cluster epoch after the change as its last field.
+
+    event NodeMinted(uint256 indexed tokenId, address indexed to, bytes20 instanceId, uint64 epoch);
+    event NodeBound(uint256 indexed tokenId, bytes20 instanceId, uint64 epoch);
+    /// A registration was accepted. Carries everything a verifier needs: no other read proves the peer.
+    event PeerRegistered(
+        uint256 indexed tokenId,
+        Registration registration,
+        SignatureChain chain,
+        bytes nodeSignature,
+        address nodeAddress,
+        address kmsRoot,
+        uint64 epoch
+    );
+    event PeerEndpointUpdated(uint256 indexed tokenId, EndpointUpdate update, bytes nodeSignature, uint64 epoch);
+    /// The peer, if it was one, is gone and the token's binding is cleared. Follows a transfer, burn, deactivation or revocation.
+    event NodeCleared(uint256 indexed tokenId, LeaveReason reason, uint64 epoch);
+    event NodeReinstated(uint256 indexed tokenId, uint64 epoch);
+    event KmsRootAdded(address indexed root, uint32 generation, uint64 effectiveAt, uint64 epoch);
+    event KmsRootRemoved(address indexed root, uint32 generation, uint64 epoch);
+    event AppIdAdded(address indexed appId, uint32 generation, uint64 epoch);
+    event AppIdRemoved(address indexed appId, uint32 generation, uint64 epoch);
+    event BaseDomainAdded(uint16 indexed index, string domain, uint64 epoch);
+    event BaseDomainRemoved(uint16 indexed index, string domain, uint64 epoch);
+
+    enum LeaveReason {
+        TRANSFERRED,
+        BURNED,
+        DEACTIVATED,
+        REVOKED
+    }
+
+    // ------------------------------------------------------------------------------------------------------ errors
+
+    error InvalidNetwork(bytes4 base, uint8 prefixLength);
+    error NetworkFull(uint256 capacity);
+    error NotTokenOwner(uint256 tokenId, address caller);
+    error NodeRevoked(uint256 tokenId);
+    error NodeNotRevoked(uint256 tokenId);
+    error NodeActive(uint256 tokenId); // leave first
+    error NodeNotActive(uint256 tokenId);
+    error NodeUnbound(uint256 tokenId); // only the token's owner may submit for an unbound token
+    error ZeroInstanceId();
+    error InstanceMismatch(uint256 tokenId, bytes20 bound, bytes20 given);
+    error InstanceInUse(bytes20 instanceId, uint256 byTokenId);
+    error WireguardKeyInUse(bytes32 wireguardKey, uint256 byTokenId);
+    error InvalidWireguardKey(); // zero for WIREGUARD, nonzero for TLS_GATEWAY
+    error InvalidEndpoint(); // address and port must both be zero or both nonzero
+    error GatewayRequired(); // TLS_GATEWAY without a gateway
+    error UnknownBaseDomain(uint16 index); // never added, removed, or index and port disagree
+    error DeadlineExpired(uint64 deadline);
+    error WrongKeyEpoch(uint256 tokenId, uint32 expected, uint32 given);
+    error NodeAddressMismatch(uint256 tokenId, address expected, address given);
+    error InvalidSignature(); // length, v, high s or a recovery to zero
+    error InvalidPublicKey(); // not a point of secp256k1
+    error AppSignatureMismatch(address recovered, address appKey);
+    error NodeSignatureMismatch(address recovered, address nodeKey);
+    error KmsRootNotTrusted(address root);
+    error KmsRootNotYetEffective(address root, uint64 effectiveAt);
+    error AppIdNotAllowed(address appId);
+    error AlreadyAdded();
+    error NotAdded();
+    error TooMany(uint256 limit); // at most 16 KMS roots, 16 app ids, 65,535 base domains
+    error ZeroAddress();
+    error InvalidBaseDomain(string domain);
+
+    // ---------------------------------------------------------------------------------------------------- members
+
+    /// Mints the lowest free token id. `instanceId` zero leaves it unbound. Contract owner only.
+    function mint(address to, bytes20 instanceId) external returns (uint256 tokenId);
+    /// Binds (or rebinds) an inactive token to an instance id; reserves nothing. Token owner only.
+    function bind(uint256 tokenId, bytes20 instanceId) external;
+    /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
+    /// only its owner.
+    function registerPeer(Registration calldata registration, SignatureChain calldata chain, bytes calldata nodeSignature)
+        external;
+    /// Changes only where an active peer is reached, by its node key alone. Anybody may submit.
+    function updateEndpoint(EndpointUpdate calldata update, bytes calldata nodeSignature) external;
+    /// Drops the peer and clears the binding. Token owner only.
+    function deactivate(uint256 tokenId) external;
+    /// Burns the token: drops the peer, clears the binding; the id becomes free, its key epoch stays. Token owner or approved.
+    function burn(uint256 tokenId) external;
+    /// Drops the peer, clears the binding and bars the token until `reinstate`. A transfer does not lift it. Contract owner only.
+    function revoke(uint256 tokenId) external;
+    /// Lifts a revocation. Contract owner only.
+    function reinstate(uint256 tokenId) external;
+
+    // ------------------------------------------------------------------------------------------------- governance
+
+    /// Trusts a KMS root after `KMS_ROOT_DELAY` seconds. Contract owner only.
+    function addKmsRoot(address root) external;
+    /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody. Contract owner only.
+    function removeKmsRoot(address root) external;
+    function addAppId(address appId) external;
+    /// Its peers leave at once, and re-adding it revives nobody. Contract owner only.
+    function removeAppId(address appId) external;
+    /// Registers a gateway base domain (a lower-case host name without port or trailing dot). Contract owner only.
+    function addBaseDomain(string calldata domain) external returns (uint16 index);
+    function removeBaseDomain(uint16 index) external;
+
+    // ------------------------------------------------------------------------------------------------------ reads
+
+    /// Grows with every visible change.
+    function epoch() external view returns (uint64);
+    function peerCount() external view returns (uint256);
+    /// Base address and prefix length, fixed at deployment.
+    function meshNetwork() external view returns (bytes4 base, uint8 prefixLength);
+    /// base + tokenId, as an IPv4 address.
+    function addressOf(uint256 tokenId) external view returns (bytes4);
+    /// Active peers with tokenId ≥ cursor, ascending, at most `limit`; `next` is the cursor of the next page, zero at the end.
+    function peers(uint256 cursor, uint256 limit) external view returns (Peer[] memory page, uint256 next);
+    /// The active peer of a token; reverts with NodeNotActive otherwise.
+    function getPeer(uint256 tokenId) external view returns (Peer memory);
+    /// Minted tokens with tokenId ≥ cursor, ascending, at most `limit`; `next` as in `peers`.
+    function nodes(uint256 cursor, uint256 limit) external view returns (Node[] memory page, uint256 next);
+    /// One token; a token that is not minted has a zero owner, and keeps its key epoch.
+    function getNode(uint256 tokenId) external view returns (Node memory);
+    /// The active token of an instance id, zero for none.
+    function tokenOfInstance(bytes20 instanceId) external view returns (uint256);
+    /// The active token of a WireGuard key, zero for none.
+    function tokenOfWireguardKey(bytes32 wireguardKey) external view returns (uint256);
+    /// One entry per active peer: the mesh address of a WIREGUARD peer, the https URL of a TLS_GATEWAY peer.
+    function getPeerEndpoints() external view returns (string[] memory);
+    /// Trusted KMS roots, each with the time from which it counts.
+    function kmsRoots() external view returns (address[] memory roots, uint64[] memory effectiveAt);
+    function appIds() external view returns (address[] memory);
+    /// Base domains by index - 1; a removed one is the empty string.
+    function baseDomains() external view returns (string[] memory);
+}
