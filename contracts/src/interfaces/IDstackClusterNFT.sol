@@ -96,6 +96,8 @@ interface IDstackClusterNFT {
     // ------------------------------------------------------------------------------------------------------ events
     // Each carries the cluster epoch after the change as its last field.
 
+    /// The first event of a cluster.
+    event MeshNetworkFixed(bytes4 base, uint8 prefixLength, uint64 epoch);
     event NodeMinted(uint256 indexed tokenId, address indexed to, bytes20 instanceId, uint64 epoch);
     event NodeBound(uint256 indexed tokenId, bytes20 instanceId, uint64 epoch);
     /// A registration was accepted. Carries everything a verifier needs: no other read proves the peer.
@@ -162,6 +164,8 @@ interface IDstackClusterNFT {
 
     // ---------------------------------------------------------------------------------------------------- members
 
+    /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, in the transaction that deploys the proxy.
+    function initialize(ClusterParams calldata params) external;
     /// Mints the lowest free token id. `instanceId` zero leaves it unbound. Contract owner only.
     function mint(address to, bytes20 instanceId) external returns (uint256 tokenId);
     /// Binds (or rebinds) an inactive token to an instance id; reserves nothing. Token owner only.
@@ -199,6 +203,8 @@ interface IDstackClusterNFT {
     /// Grows with every visible change.
     function epoch() external view returns (uint64);
     function peerCount() external view returns (uint256);
+    /// Minted tokens.
+    function totalSupply() external view returns (uint256);
     /// Base address and prefix length, fixed at deployment.
     function meshNetwork() external view returns (bytes4 base, uint8 prefixLength);
     /// base + tokenId, as an IPv4 address.
@@ -220,6 +226,21 @@ interface IDstackClusterNFT {
     /// Trusted KMS roots, each with the time from which it counts.
     function kmsRoots() external view returns (address[] memory roots, uint64[] memory effectiveAt);
     function appIds() external view returns (address[] memory);
+    /// The EIP-712 domain of what nodes sign (EIP-5267).
+    function eip712Domain()
+        external
+        view
+        returns (
+            bytes1 fields,
+            string memory name,
+            string memory version,
+            uint256 chainId,
+            address verifyingContract,
+            bytes32 salt,
+            uint256[] memory extensions
+        );
+    /// Seconds between `addKmsRoot` and the root's first use.
+    function KMS_ROOT_DELAY() external view returns (uint48);
     /// Base domains by index - 1; a removed one is the empty string.
     function baseDomains() external view returns (string[] memory);
 }

@@ -1,0 +1,1 @@
+//! Bindings of the DstackClusterNFT contract and their conversions to the core's types.

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {ERC1967Proxy} from "@openzeppelin/contracts/proxy/ERC1967/ERC1967Proxy.sol";
+import {DstackClusterNFT} from "../src/DstackClusterNFT.sol";
+import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
+import {VM} from "../test/Vm.sol";
+
+/// @title  Deploys one cluster: implementation, and a proxy initialized in the same transaction as it appears.
+/// @notice Read from the environment:
+///         KMS_ROOT_ADDRESS   the trusted KMS root, or several separated by commas (required)
+///         APP_IDS            further dstack app ids, separated by commas (default none; the cluster's own always counts)
+///         CLUSTER_OWNER      contract owner (default the sender)
+///         CLUSTER_NAME       name of the mesh (default "dstack mesh"), CLUSTER_SYMBOL (default "NODE")
+///         MESH_NETWORK_BASE  first address as a number (default 0x0a000100 = 10.0.1.0), MESH_PREFIX_LENGTH (default 24)
+///         Run: forge script script/Deploy.s.sol --rpc-url URL --broadcast --account NAME
+contract Deploy {
+    event Deployed(address cluster, address implementation);
+
+    error ValueOutOfRange(string variable, uint256 value);
+
+    /// Deploys and returns the cluster's (the proxy's) address.
+    function run() external returns (address cluster) {
+        address[] memory roots = VM.envOr("KMS_ROOT_ADDRESS", ",", new address[](0));
+        // Without the variable this reports it by name.
+        if (roots.length == 0) VM.envAddress("KMS_ROOT_ADDRESS");
+        IDstackClusterNFT.ClusterParams memory params = IDstackClusterNFT.ClusterParams({
+            name: VM.envOr("CLUSTER_NAME", string("dstack mesh")),
+            symbol: VM.envOr("CLUSTER_SYMBOL", string("NODE")),
+            owner: VM.envOr("CLUSTER_OWNER", msg.sender),
+            networkBase: bytes4(uint32(_bounded("MESH_NETWORK_BASE", 0x0a000100, type(uint32).max))),
+            prefixLength: uint8(_bounded("MESH_PREFIX_LENGTH", 24, type(uint8).max)),
+            kmsRoots: roots,
+            appIds: VM.envOr("APP_IDS", ",", new address[](0))
+        });
+        VM.startBroadcast();
+        address implementation = address(new DstackClusterNFT());
+        cluster = address(new ERC1967Proxy(implementation, abi.encodeCall(IDstackClusterNFT.initialize, (params))));
+        VM.stopBroadcast();
+        emit Deployed(cluster, implementation);
+    }
+
+    function _bounded(string memory variable, uint256 fallbackValue, uint256 max) private view returns (uint256 value) {
+        value = VM.envOr(variable, fallbackValue);
+        if (value > max) revert ValueOutOfRange(variable, value);
+    }
+}

@@ -1,0 +1,38 @@
+// What cargo needs of forge's output: the ABI one sees at the proxy's address, and creation code. Run by artifacts.sh.
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+
+const read = (path) => JSON.parse(readFileSync(path, "utf8"));
+const built = (name) => read(`out/${name}.sol/${name}.json`);
+
+/** Entries of several ABIs, each once, in a stable order. */
+function merge(...abis) {
+  const entries = new Map(abis.flat().map((entry) => [signature(entry), entry]));
+  return [...entries.keys()].sort().map((key) => entries.get(key));
+}
+
+function signature({ type, name = "", inputs = [] }) {
+  const text = (input) => input.type + (input.components ? `(${input.components.map(text)})` : "");
+  return `${type} ${name}(${inputs.map(text)})`;
+}
+
+const cluster = built("DstackClusterNFT");
+const proxy = built("ERC1967Proxy");
+const artifacts = {
+  // The extension's functions are reached through the cluster's fallback, which its own ABI does not tell.
+  DstackClusterNFT: { abi: merge(cluster.abi, built("ClusterExtension").abi, built("IDstackClusterNFT").abi), bytecode: cluster.bytecode.object },
+  ERC1967Proxy: { abi: merge(proxy.abi), bytecode: proxy.bytecode.object },
+};
+
+let stale = false;
+mkdirSync("bindings/artifacts", { recursive: true });
+for (const [name, artifact] of Object.entries(artifacts)) {
+  const path = `bindings/artifacts/${name}.json`;
+  const fresh = `${JSON.stringify(artifact, null, 1)}\n`;
+  if (!process.argv.includes("--check")) {
+    writeFileSync(path, fresh);
+  } else if (readFileSync(path, "utf8") !== fresh) {
+    console.error(`artifacts: ${path} differs from a fresh build; run 'npm run artifacts' in contracts/ and commit it`);
+    stale = true;
+  }
+}
+process.exitCode = stale ? 1 : 0;

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
+import {AnchorSet} from "./lib/AnchorSet.sol";
+import {IdSet} from "./lib/IdSet.sol";
+
+/// @title  Where the cluster keeps its state: ERC-7201 namespaces, no sequential slots.
+/// @dev    Slots 0 to 3 of the proxy belong to dstack's DstackApp layout (allowedComposeHashes; upgradesDisabled and
+///         allowAnyDevice; allowedDeviceIds; requireTcbUpToDate), because a proxy deployed as a DstackApp can be upgraded to this
+///         implementation. Nothing else may ever be declared as an ordinary state variable.
+library ClusterStorage {
+    /// One slot.
+    struct Totals {
+        uint64 epoch; // grows with every visible change
+        uint32 peerCount; // active peers
+        uint32 supply; // minted tokens
+        uint32 highWater; // highest token id ever minted
+        bytes4 networkBase;
+        uint8 prefixLength; // zero = not initialized
+    }
+
+    /// One token: four slots, in the order of the fields. Burning keeps `keyEpoch` and clears the rest.
+    struct NodeRecord {
+        bytes32 wireguardKey;
+        //
+        address nodeAddress; // of the binding
+        uint32 keyEpoch; // of the token id, for ever
+        IDstackClusterNFT.NetworkType networkType;
+        uint48 registeredBlock;
+        //
+        bytes16 endpointAddress;
+        uint16 endpointPort;
+        uint16 gatewayDomain;
+        uint16 gatewayPort;
+        AnchorSet.Ref root;
+        AnchorSet.Ref app;
+        //
+        bytes20 instanceId; // of the binding
+        bool registered; // an accepted registration stands; a peer only while its root and app id are current
+        bool revoked;
+    }
+
+    /// @custom:storage-location erc7201:dstack.cluster.members
+    struct Members {
+        Totals totals;
+        mapping(uint256 tokenId => NodeRecord) nodes;
+        // Exclusive only while the token named is an active peer; an entry of one that is not may be taken over.
+        mapping(bytes20 instanceId => uint256 tokenId) tokenOfInstance;
+        mapping(bytes32 wireguardKey => uint256 tokenId) tokenOfWireguardKey;
+        uint16[16][16] peersOf; // active peers by slot of the KMS root, then of the app id: one storage slot a root
+        IdSet.Set registered; // tokens whose record says so
+        IdSet.Set free; // burned ids up to highWater
+    }
+
+    /// @custom:storage-location erc7201:dstack.cluster.trust
+    struct Trust {
+        AnchorSet.Set kmsRoots;
+        AnchorSet.Set appIds;
+        string[] baseDomains; // by index - 1; a removed one is empty and its index is not given out again
+        mapping(bytes32 domainHash => uint256 index) domainIndex;
+    }
+
+    // keccak256(abi.encode(uint256(keccak256("dstack.cluster.members")) - 1)) & ~bytes32(uint256(0xff))
+    bytes32 internal constant MEMBERS_SLOT = 0x7ce23fe83255e7461be7da9b7981d96c01c591fea44120fa317b073455816700;
+    // keccak256(abi.encode(uint256(keccak256("dstack.cluster.trust")) - 1)) & ~bytes32(uint256(0xff))
+    bytes32 internal constant TRUST_SLOT = 0x2e7e2e8fd300645a32e4b9d5a8389da73c77f7b0ae49484f6c188312d1e04000;
+
+    function members() internal pure returns (Members storage $) {
+        assembly ("memory-safe") {
+            $.slot := MEMBERS_SLOT
+        }
+    }
+
+    function trust() internal pure returns (Trust storage $) {
+        assembly ("memory-safe") {
+            $.slot := TRUST_SLOT
+        }
+    }
+
+    /// Advances the cluster epoch for one visible change; the value goes into that change's event.
+    function nextEpoch() internal returns (uint64) {
+        return ++members().totals.epoch;
+    }
+}

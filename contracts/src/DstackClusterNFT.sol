@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {ERC721Upgradeable} from "@openzeppelin/contracts-upgradeable/token/ERC721/ERC721Upgradeable.sol";
+import {Ownable2StepUpgradeable} from "@openzeppelin/contracts-upgradeable/access/Ownable2StepUpgradeable.sol";
+import {UUPSUpgradeable} from "@openzeppelin/contracts-upgradeable/proxy/utils/UUPSUpgradeable.sol";
+import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
+import {ClusterStorage} from "./ClusterStorage.sol";
+import {NodeReads} from "./NodeReads.sol";
+import {PeerTable} from "./PeerTable.sol";
+import {Registrar} from "./Registrar.sol";
+import {TrustList} from "./TrustList.sol";
+import {ClusterExtension} from "./extension/ClusterExtension.sol";
+import {IdSet} from "./lib/IdSet.sol";
+import {MeshNetwork} from "./lib/MeshNetwork.sol";
+
+/// @title  DstackClusterNFT: the member list of one dstack mesh, and the dstack app contract of its nodes.
+/// @notice IDstackClusterNFT says what every call means; use its ABI at the proxy's address.
+/// @dev    UUPS implementation behind an ERC-1967 proxy; this contract itself can never be initialized. Here are initialization,
+///         upgrade and the life of a token; who is a peer is PeerTable's, what a node must show is Registrar's. Governance and
+///         reads are a second piece of code (ClusterExtension), because one contract may not exceed 24,576 bytes: calls that are
+///         not found here are delegated to it.
+///         Nothing here calls a contract that anybody else chose: an ERC-721 receiver is called by OpenZeppelin's
+///         safeTransferFrom alone, after every effect.
+contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable {
+    using IdSet for IdSet.Set;
+
+    /// Code of the other half; part of this implementation, replaced by an upgrade together with it.
+    address public immutable EXTENSION;
+
+    constructor() {
+        EXTENSION = address(new ClusterExtension());
+        _disableInitializers();
+    }
+
+    /// Runs what is not found here in the extension, on this contract's state.
+    fallback() external {
+        address extension = EXTENSION;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            calldatacopy(free, 0, calldatasize())
+            let success := delegatecall(gas(), extension, free, calldatasize(), 0, 0)
+            returndatacopy(free, 0, returndatasize())
+            switch success
+            case 0 { revert(free, returndatasize()) }
+            default { return(free, returndatasize()) }
+        }
+    }
+
+    /// See IDstackClusterNFT.
+    function initialize(IDstackClusterNFT.ClusterParams calldata params) external initializer {
+        if (!MeshNetwork.isValid(params.networkBase, params.prefixLength)) {
+            revert IDstackClusterNFT.InvalidNetwork(params.networkBase, params.prefixLength);
+        }
+        __ERC721_init(params.name, params.symbol);
+        __Ownable_init(params.owner);
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        (totals.networkBase, totals.prefixLength) = (params.networkBase, params.prefixLength);
+        emit IDstackClusterNFT.MeshNetworkFixed(params.networkBase, params.prefixLength, ClusterStorage.nextEpoch());
+
+        TrustList.addAppId(address(this));
+        for (uint256 i = 0; i < params.appIds.length; ++i) {
+            TrustList.addAppId(params.appIds[i]);
+        }
+        for (uint256 i = 0; i < params.kmsRoots.length; ++i) {
+            TrustList.addKmsRoot(params.kmsRoots[i], uint48(block.timestamp));
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------- members
+
+    /// See IDstackClusterNFT.
+    function mint(address to, bytes20 instanceId) external onlyOwner returns (uint256 tokenId) {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        tokenId = _takeLowestFreeId();
+        members.nodes[tokenId].instanceId = instanceId;
+        _mint(to, tokenId);
+        emit IDstackClusterNFT.NodeMinted(tokenId, to, instanceId, ClusterStorage.nextEpoch());
+    }
+
+    /// See IDstackClusterNFT.
+    function bind(uint256 tokenId, bytes20 instanceId) external {
+        _requireTokenOwner(tokenId);
+        if (instanceId == 0) revert IDstackClusterNFT.ZeroInstanceId();
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (node.revoked) revert IDstackClusterNFT.NodeRevoked(tokenId);
+        if (PeerTable.isActive(node)) revert IDstackClusterNFT.NodeActive(tokenId);
+        PeerTable.drop(tokenId); // a stale registration, if there is one
+        node.instanceId = instanceId;
+        node.nodeAddress = address(0);
+        emit IDstackClusterNFT.NodeBound(tokenId, instanceId, ClusterStorage.nextEpoch());
+    }
+
+    /// See IDstackClusterNFT.
+    function registerPeer(
+        IDstackClusterNFT.Registration calldata registration,
+        IDstackClusterNFT.SignatureChain calldata chain,
+        bytes calldata nodeSignature
+    ) external {
+        address owner = _requireOwned(registration.tokenId);
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[registration.tokenId];
+        if (node.revoked) revert IDstackClusterNFT.NodeRevoked(registration.tokenId);
+        if (node.instanceId == 0 && _msgSender() != owner) revert IDstackClusterNFT.NodeUnbound(registration.tokenId);
+        Registrar.register(registration, chain, nodeSignature);
+    }
+
+    /// See IDstackClusterNFT.
+    function updateEndpoint(IDstackClusterNFT.EndpointUpdate calldata update, bytes calldata nodeSignature) external {
+        Registrar.updateEndpoint(update, nodeSignature);
+    }
+
+    /// See IDstackClusterNFT.
+    function deactivate(uint256 tokenId) external {
+        _requireTokenOwner(tokenId);
+        if (ClusterStorage.members().nodes[tokenId].instanceId == 0) revert IDstackClusterNFT.NodeUnbound(tokenId);
+        _clear(tokenId, IDstackClusterNFT.LeaveReason.DEACTIVATED);
+    }
+
+    /// See IDstackClusterNFT.
+    function burn(uint256 tokenId) external {
+        _update(address(0), tokenId, _msgSender());
+    }
+
+    /// See IDstackClusterNFT.
+    function revoke(uint256 tokenId) external onlyOwner {
+        _requireOwned(tokenId);
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (node.revoked) revert IDstackClusterNFT.NodeRevoked(tokenId);
+        node.revoked = true;
+        _clear(tokenId, IDstackClusterNFT.LeaveReason.REVOKED);
+    }
+
+    /// See IDstackClusterNFT.
+    function reinstate(uint256 tokenId) external onlyOwner {
+        _requireOwned(tokenId);
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (!node.revoked) revert IDstackClusterNFT.NodeNotRevoked(tokenId);
+        node.revoked = false;
+        emit IDstackClusterNFT.NodeReinstated(tokenId, ClusterStorage.nextEpoch());
+    }
+
+    // ------------------------------------------------------------------------------------------------- inside
+
+    /// Every mint, transfer and burn of OpenZeppelin's ERC-721 comes through here: what leaves its owner stops being a peer.
+    function _update(address to, uint256 tokenId, address auth) internal override returns (address from) {
+        from = super._update(to, tokenId, auth);
+        if (from == address(0)) return from; // a mint
+        if (to != address(0)) {
+            _clear(tokenId, IDstackClusterNFT.LeaveReason.TRANSFERRED);
+            return from;
+        }
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        members.free.add(tokenId);
+        --members.totals.supply;
+        members.nodes[tokenId].revoked = false;
+        _clear(tokenId, IDstackClusterNFT.LeaveReason.BURNED);
+    }
+
+    /// Drops the peer and its binding.
+    function _clear(uint256 tokenId, IDstackClusterNFT.LeaveReason reason) private {
+        PeerTable.drop(tokenId);
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        node.instanceId = 0;
+        node.nodeAddress = address(0);
+        emit IDstackClusterNFT.NodeCleared(tokenId, reason, ClusterStorage.nextEpoch());
+    }
+
+    function _takeLowestFreeId() private returns (uint256 tokenId) {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        bool found;
+        (found, tokenId) = members.free.next(0);
+        if (found) {
+            members.free.remove(tokenId);
+        } else {
+            uint256 capacity = MeshNetwork.capacity(members.totals.prefixLength);
+            tokenId = uint256(members.totals.highWater) + 1;
+            if (tokenId > capacity) revert IDstackClusterNFT.NetworkFull(capacity);
+            members.totals.highWater = uint32(tokenId);
+        }
+        ++members.totals.supply;
+    }
+
+    function _requireTokenOwner(uint256 tokenId) private view {
+        if (_requireOwned(tokenId) != _msgSender()) revert IDstackClusterNFT.NotTokenOwner(tokenId, _msgSender());
+    }
+
+    /// The owner decides on the code; `upgradeToAndCall` is the only way in.
+    function _authorizeUpgrade(address) internal view override onlyOwner {}
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
+import {ClusterStorage} from "./ClusterStorage.sol";
+import {PeerTable} from "./PeerTable.sol";
+import {AnchorSet} from "./lib/AnchorSet.sol";
+
+/// @title  The KMS roots and app ids of the cluster: coming, going, and being asked for.
+library TrustList {
+    using AnchorSet for AnchorSet.Set;
+
+    /// Trusts a KMS root from `effectiveAt` (Unix seconds) on.
+    function addKmsRoot(address root, uint48 effectiveAt) internal {
+        uint32 generation = ClusterStorage.trust().kmsRoots.add(root, effectiveAt);
+        emit IDstackClusterNFT.KmsRootAdded(root, generation, effectiveAt, ClusterStorage.nextEpoch());
+    }
+
+    /// Distrusts a KMS root, and with it its peers.
+    function removeKmsRoot(address root) internal {
+        AnchorSet.Ref memory ended = ClusterStorage.trust().kmsRoots.remove(root);
+        PeerTable.forgetRoot(ended.index);
+        emit IDstackClusterNFT.KmsRootRemoved(root, ended.generation, ClusterStorage.nextEpoch());
+    }
+
+    /// Allows an app id at once.
+    function addAppId(address appId) internal {
+        uint32 generation = ClusterStorage.trust().appIds.add(appId, uint48(block.timestamp));
+        emit IDstackClusterNFT.AppIdAdded(appId, generation, ClusterStorage.nextEpoch());
+    }
+
+    /// Disallows an app id, and with it its peers.
+    function removeAppId(address appId) internal {
+        AnchorSet.Ref memory ended = ClusterStorage.trust().appIds.remove(appId);
+        PeerTable.forgetApp(ended.index);
+        emit IDstackClusterNFT.AppIdRemoved(appId, ended.generation, ClusterStorage.nextEpoch());
+    }
+
+    /// The trusted root's slot and generation. Reverts with KmsRootNotTrusted or KmsRootNotYetEffective.
+    function requireKmsRoot(address root) internal view returns (AnchorSet.Ref memory) {
+        (bool found, AnchorSet.Ref memory ref, uint48 effectiveAt) = ClusterStorage.trust().kmsRoots.find(root);
+        if (!found) revert IDstackClusterNFT.KmsRootNotTrusted(root);
+        if (block.timestamp < effectiveAt) revert IDstackClusterNFT.KmsRootNotYetEffective(root, effectiveAt);
+        return ref;
+    }
+
+    /// The allowed app id's slot and generation. Reverts with AppIdNotAllowed.
+    function requireAppId(address appId) internal view returns (AnchorSet.Ref memory) {
+        (bool found, AnchorSet.Ref memory ref,) = ClusterStorage.trust().appIds.find(appId);
+        if (!found) revert IDstackClusterNFT.AppIdNotAllowed(appId);
+        return ref;
+    }
+}

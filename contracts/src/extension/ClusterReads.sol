@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IERC721Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
+import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
+import {ClusterStorage} from "../ClusterStorage.sol";
+import {PeerTable} from "../PeerTable.sol";
+import {IdSet} from "../lib/IdSet.sol";
+import {LowerHex} from "../lib/LowerHex.sol";
+import {MeshNetwork} from "../lib/MeshNetwork.sol";
+import {TypedData} from "../lib/TypedData.sol";
+
+/// @title  What agents and operators read. None of these costs gas outside a transaction.
+abstract contract ClusterReads {
+    using IdSet for IdSet.Set;
+    using Strings for uint256;
+
+    /// See IDstackClusterNFT.
+    function epoch() external view returns (uint64) {
+        return ClusterStorage.members().totals.epoch;
+    }
+
+    /// See IDstackClusterNFT.
+    function peerCount() external view returns (uint256) {
+        return ClusterStorage.members().totals.peerCount;
+    }
+
+    /// See IDstackClusterNFT.
+    function totalSupply() external view returns (uint256) {
+        return ClusterStorage.members().totals.supply;
+    }
+
+    /// See IDstackClusterNFT.
+    function meshNetwork() external view returns (bytes4 base, uint8 prefixLength) {
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        return (totals.networkBase, totals.prefixLength);
+    }
+
+    /// See IDstackClusterNFT.
+    function addressOf(uint256 tokenId) external view returns (bytes4) {
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        if (tokenId == 0 || tokenId > MeshNetwork.capacity(totals.prefixLength)) {
+            revert IERC721Errors.ERC721NonexistentToken(tokenId);
+        }
+        return MeshNetwork.addressAt(totals.networkBase, tokenId);
+    }
+
+    /// See IDstackClusterNFT.
+    function peers(uint256 cursor, uint256 limit) external view returns (IDstackClusterNFT.Peer[] memory page, uint256 next) {
+        IdSet.Set storage registered = ClusterStorage.members().registered;
+        (bool found, uint256 id) = registered.next(cursor);
+        page = new IDstackClusterNFT.Peer[](Math.min(limit, IdSet.CAPACITY));
+        uint256 count = 0;
+        for (uint256 seen = 0; found && seen < limit; ++seen) {
+            ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[id];
+            if (PeerTable.isActive(node)) page[count++] = _peer(id, node);
+            (found, id) = registered.next(id + 1);
+        }
+        assembly ("memory-safe") {
+            mstore(page, count)
+        }
+        next = found ? id : 0;
+    }
+
+    /// See IDstackClusterNFT.
+    function getPeer(uint256 tokenId) external view returns (IDstackClusterNFT.Peer memory) {
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (!PeerTable.isActive(node)) revert IDstackClusterNFT.NodeNotActive(tokenId);
+        return _peer(tokenId, node);
+    }
+
+    /// See IDstackClusterNFT.
+    function tokenOfInstance(bytes20 instanceId) external view returns (uint256) {
+        return PeerTable.holderOfInstance(instanceId);
+    }
+
+    /// See IDstackClusterNFT.
+    function tokenOfWireguardKey(bytes32 wireguardKey) external view returns (uint256) {
+        return PeerTable.holderOfKey(wireguardKey);
+    }
+
+    /// See IDstackClusterNFT.
+    function getPeerEndpoints() external view returns (string[] memory endpoints) {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        endpoints = new string[](members.totals.peerCount);
+        uint256 count = 0;
+        (bool found, uint256 id) = members.registered.next(0);
+        while (found) {
+            ClusterStorage.NodeRecord storage node = members.nodes[id];
+            if (PeerTable.isActive(node)) endpoints[count++] = _endpoint(id, node);
+            (found, id) = members.registered.next(id + 1);
+        }
+    }
+
+    /// See IDstackClusterNFT.
+    function eip712Domain()
+        external
+        view
+        returns (
+            bytes1 fields,
+            string memory name,
+            string memory version,
+            uint256 chainId,
+            address verifyingContract,
+            bytes32 salt,
+            uint256[] memory extensions
+        )
+    {
+        return (
+            hex"0f", // name, version, chainId, verifyingContract (EIP-5267)
+            TypedData.DOMAIN_NAME,
+            TypedData.DOMAIN_VERSION,
+            block.chainid,
+            address(this),
+            0,
+            new uint256[](0)
+        );
+    }
+
+    function _peer(uint256 tokenId, ClusterStorage.NodeRecord storage node) private view returns (IDstackClusterNFT.Peer memory peer) {
+        ClusterStorage.Trust storage trust = ClusterStorage.trust();
+        peer.tokenId = tokenId;
+        peer.instanceId = node.instanceId;
+        peer.nodeAddress = node.nodeAddress;
+        peer.wireguardKey = node.wireguardKey;
+        peer.keyEpoch = node.keyEpoch;
+        peer.networkType = node.networkType;
+        peer.endpointAddress = node.endpointAddress;
+        peer.endpointPort = node.endpointPort;
+        peer.gatewayDomain = node.gatewayDomain;
+        peer.gatewayPort = node.gatewayPort;
+        peer.kmsRoot = trust.kmsRoots.anchors[node.root.index].account;
+        peer.appId = trust.appIds.anchors[node.app.index].account;
+        peer.registeredBlock = node.registeredBlock;
+    }
+
+    /// The mesh address of a WIREGUARD peer; the URL of a TLS_GATEWAY peer, empty where its base domain was removed.
+    function _endpoint(uint256 tokenId, ClusterStorage.NodeRecord storage node) private view returns (string memory) {
+        if (node.networkType == IDstackClusterNFT.NetworkType.WIREGUARD) {
+            return MeshNetwork.toText(
+                MeshNetwork.addressAt(ClusterStorage.members().totals.networkBase, tokenId)
+            );
+        }
+        string memory domain = ClusterStorage.trust().baseDomains[node.gatewayDomain - 1];
+        if (bytes(domain).length == 0) return "";
+        // dstack's gateway: "<instance id>-<port>s.<domain>", s = TLS goes through to the instance.
+        return string.concat(
+            "https://",
+            string(LowerHex.encode20(node.instanceId)),
+            "-",
+            uint256(node.gatewayPort).toString(),
+            "s.",
+            domain
+        );
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {OwnableUpgradeable} from "@openzeppelin/contracts-upgradeable/access/OwnableUpgradeable.sol";
+import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
+import {ClusterStorage} from "../ClusterStorage.sol";
+import {TrustList} from "../TrustList.sol";
+import {AnchorSet} from "../lib/AnchorSet.sol";
+import {HostName} from "../lib/HostName.sol";
+
+/// @title  Whom the cluster trusts: KMS roots, app ids, gateway base domains. All writes are the contract owner's.
+abstract contract ClusterTrust is OwnableUpgradeable {
+    using AnchorSet for AnchorSet.Set;
+
+    /// Seconds between adding a KMS root and its first use: a new root can admit any peer, so members get time to leave.
+    uint48 public constant KMS_ROOT_DELAY = 1 days;
+
+    /// See IDstackClusterNFT.
+    function addKmsRoot(address root) external onlyOwner {
+        TrustList.addKmsRoot(root, uint48(block.timestamp) + KMS_ROOT_DELAY);
+    }
+
+    /// See IDstackClusterNFT.
+    function removeKmsRoot(address root) external onlyOwner {
+        TrustList.removeKmsRoot(root);
+    }
+
+    /// See IDstackClusterNFT.
+    function addAppId(address appId) external onlyOwner {
+        TrustList.addAppId(appId);
+    }
+
+    /// See IDstackClusterNFT.
+    function removeAppId(address appId) external onlyOwner {
+        TrustList.removeAppId(appId);
+    }
+
+    /// See IDstackClusterNFT.
+    function addBaseDomain(string calldata domain) external onlyOwner returns (uint16 index) {
+        if (!HostName.isValid(domain)) revert IDstackClusterNFT.InvalidBaseDomain(domain);
+        ClusterStorage.Trust storage trust = ClusterStorage.trust();
+        bytes32 hash = keccak256(bytes(domain));
+        if (trust.domainIndex[hash] != 0) revert IDstackClusterNFT.AlreadyAdded();
+        if (trust.baseDomains.length == type(uint16).max) revert IDstackClusterNFT.TooMany(type(uint16).max);
+        trust.baseDomains.push(domain);
+        index = uint16(trust.baseDomains.length);
+        trust.domainIndex[hash] = index;
+        emit IDstackClusterNFT.BaseDomainAdded(index, domain, ClusterStorage.nextEpoch());
+    }
+
+    /// See IDstackClusterNFT.
+    function removeBaseDomain(uint16 index) external onlyOwner {
+        ClusterStorage.Trust storage trust = ClusterStorage.trust();
+        if (index == 0 || index > trust.baseDomains.length) revert IDstackClusterNFT.UnknownBaseDomain(index);
+        string memory domain = trust.baseDomains[index - 1];
+        if (bytes(domain).length == 0) revert IDstackClusterNFT.UnknownBaseDomain(index);
+        delete trust.baseDomains[index - 1];
+        delete trust.domainIndex[keccak256(bytes(domain))];
+        emit IDstackClusterNFT.BaseDomainRemoved(index, domain, ClusterStorage.nextEpoch());
+    }
+
+    /// See IDstackClusterNFT.
+    function kmsRoots() external view returns (address[] memory roots, uint64[] memory effectiveAt) {
+        return ClusterStorage.trust().kmsRoots.list();
+    }
+
+    /// See IDstackClusterNFT.
+    function appIds() external view returns (address[] memory accounts) {
+        (accounts,) = ClusterStorage.trust().appIds.list();
+    }
+
+    /// See IDstackClusterNFT.
+    function baseDomains() external view returns (string[] memory) {
+        return ClusterStorage.trust().baseDomains;
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
+import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
+
+/// @title  What a node signs (EIP-712), bound to this chain and this contract.
+/// @dev    The domain is computed at every use: it follows a chain split and costs less than reading a stored one.
+library TypedData {
+    string internal constant DOMAIN_NAME = "DstackClusterNFT";
+    string internal constant DOMAIN_VERSION = "1";
+
+    bytes32 internal constant DOMAIN_TYPEHASH =
+        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
+    bytes32 internal constant REGISTRATION_TYPEHASH = keccak256(
+        "Registration(uint256 tokenId,bytes20 instanceId,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+    );
+    bytes32 internal constant ENDPOINT_UPDATE_TYPEHASH = keccak256(
+        "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+    );
+
+    function digest(IDstackClusterNFT.Registration calldata registration) internal view returns (bytes32) {
+        // A struct of value types is ABI-encoded as EIP-712 encodes it.
+        return _digest(keccak256(abi.encode(REGISTRATION_TYPEHASH, registration)));
+    }
+
+    function digest(IDstackClusterNFT.EndpointUpdate calldata update) internal view returns (bytes32) {
+        return _digest(keccak256(abi.encode(ENDPOINT_UPDATE_TYPEHASH, update)));
+    }
+
+    function domainSeparator() internal view returns (bytes32) {
+        return keccak256(
+            abi.encode(
+                DOMAIN_TYPEHASH,
+                keccak256(bytes(DOMAIN_NAME)),
+                keccak256(bytes(DOMAIN_VERSION)),
+                block.chainid,
+                address(this)
+            )
+        );
+    }
+
+    function _digest(bytes32 structHash) private view returns (bytes32) {
+        return MessageHashUtils.toTypedDataHash(domainSeparator(), structHash);
+    }
+}
