@@ -1,1 +1,30 @@
-//! Bindings of the DstackClusterNFT contract and their conversions to the core's types.
+//! The `DstackClusterNFT` contract as Rust sees it: bindings made from the committed ABI, conversions to and from the
+//! core's types, deployment code, and the meaning of its reverts. No provider, no key, no decision.
+//!
+//! Everything read from a chain is hostile until converted: each conversion fails with a [`ConvertError`], never a panic.
+
+mod abi;
+mod convert;
+mod deploy;
+mod revert;
+
+pub use abi::{DstackClusterNFT, ERC1967Proxy, IDstackClusterNFT};
+pub use convert::{ConvertError, base_domains, mesh_network, node_signature, register_peer, update_endpoint};
+pub use deploy::{NewCluster, implementation_init_code, proxy_init_code};
+pub use revert::explain_revert;
+
+use alloy::{
+    primitives::Address,
+    sol_types::{Eip712Domain, eip712_domain},
+};
+
+/// The EIP-712 domain of the cluster contract (its proxy) at `contract` on chain `chain_id`.
+#[must_use]
+pub fn domain(chain_id: u64, contract: Address) -> Eip712Domain {
+    eip712_domain! {
+        name: mesh_core::registration::DOMAIN_NAME,
+        version: mesh_core::registration::DOMAIN_VERSION,
+        chain_id: chain_id,
+        verifying_contract: contract,
+    }
+}

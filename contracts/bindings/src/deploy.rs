@@ -1,0 +1,54 @@
+//! What to send to deploy a cluster: two contract creations, implementation first.
+
+use alloy::{
+    primitives::{Address, Bytes, FixedBytes},
+    sol_types::{SolCall, SolConstructor},
+};
+use mesh_core::{id::AppId, network::MeshNetwork};
+
+use crate::abi::{
+    DstackClusterNFT::{self, initializeCall},
+    ERC1967Proxy, IDstackClusterNFT,
+};
+
+/// What a cluster is born with. See `IDstackClusterNFT.ClusterParams`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCluster {
+    /// ERC-721 name: the name of the mesh.
+    pub name: String,
+    /// ERC-721 symbol.
+    pub symbol: String,
+    /// Contract owner: mints, revokes, governs, upgrades.
+    pub owner: Address,
+    /// The mesh network, for ever.
+    pub network: MeshNetwork,
+    /// KMS roots trusted at once.
+    pub kms_roots: Vec<Address>,
+    /// Further dstack apps; the cluster's own address is always the first.
+    pub app_ids: Vec<AppId>,
+}
+
+/// Creation data of the implementation. One deployment serves any number of clusters.
+#[must_use]
+pub fn implementation_init_code() -> Bytes {
+    DstackClusterNFT::BYTECODE.clone()
+}
+
+/// Creation data of a cluster's proxy, which initializes it in the same transaction: nobody can come in between.
+#[must_use]
+pub fn proxy_init_code(implementation: Address, cluster: &NewCluster) -> Bytes {
+    let network = cluster.network.network();
+    let initialize = initializeCall {
+        params: IDstackClusterNFT::ClusterParams {
+            name: cluster.name.clone(),
+            symbol: cluster.symbol.clone(),
+            owner: cluster.owner,
+            networkBase: FixedBytes(network.ip().octets()),
+            prefixLength: network.prefix(),
+            kmsRoots: cluster.kms_roots.clone(),
+            appIds: cluster.app_ids.iter().map(|app_id| Address::from(*app_id)).collect(),
+        },
+    };
+    let arguments = ERC1967Proxy::constructorCall { implementation, _data: initialize.abi_encode().into() };
+    [&ERC1967Proxy::BYTECODE[..], &arguments.abi_encode()].concat().into()
+}
