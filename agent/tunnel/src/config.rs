@@ -1,0 +1,136 @@
+//! What a caller says to the device and hears from it. An update has the meaning of a UAPI `set=1`: what is `None`
+//! stays as it is, and a peer that exists is edited, never replaced.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use ipnetwork::IpNetwork;
+
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+
+/// The inner MTU that fits WireGuard's 80 bytes of overhead on IPv6 into 1,500 bytes.
+pub const DEFAULT_MTU: u16 = 1420;
+
+/// How to make a device.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// Interface name: 1 to 15 bytes.
+    pub name: String,
+    /// Inner MTU in bytes; [`DEFAULT_MTU`] where `None`. It can be changed on the interface at any time.
+    pub mtu: Option<u16>,
+    /// Whether to answer `wg` on `/var/run/wireguard/<name>.sock` (mode 0600; its `get` shows the private key).
+    pub uapi: bool,
+}
+
+/// One change of a device, applied as a whole: where it fails (the port is taken), nothing was changed.
+#[derive(Debug, Default)]
+pub struct DeviceUpdate {
+    /// New private key; all zeros take the key away. A changed key ends every session, and peers that hold the new
+    /// public key themselves are removed. The same key again changes nothing.
+    pub private_key: Option<PrivateKey>,
+    /// New UDP port for IPv4 and IPv6; 0 lets the system choose.
+    pub listen_port: Option<u16>,
+    /// Mark of the outgoing datagrams (`SO_MARK`); 0 is none.
+    pub fwmark: Option<u32>,
+    /// Remove every peer before applying `peers`.
+    pub replace_peers: bool,
+    /// Changes of single peers, in order.
+    pub peers: Vec<PeerUpdate>,
+}
+
+/// One change of a peer, which is made if it does not exist.
+#[derive(Debug)]
+pub struct PeerUpdate {
+    /// The peer. The device's own key is ignored, as every implementation does.
+    pub public_key: PublicKey,
+    /// Remove it: its sessions end at once, and no packet of it is accepted after [`crate::Device::apply`] returned.
+    pub remove: bool,
+    /// Do nothing where the peer does not exist.
+    pub update_only: bool,
+    /// New preshared key; all zeros are none. Used from the next handshake on; the running session stays.
+    pub preshared_key: Option<PresharedKey>,
+    /// Where to send. Where no session runs, a handshake is begun at once.
+    pub endpoint: Option<SocketAddr>,
+    /// Send at least this often, in seconds; 0 is off.
+    pub persistent_keepalive: Option<u16>,
+    /// Forget the peer's allowed IPs before adding `allowed_ips`.
+    pub replace_allowed_ips: bool,
+    /// Networks to add; one that another peer holds moves here.
+    pub allowed_ips: Vec<IpNetwork>,
+}
+
+impl PeerUpdate {
+    /// An update of `public_key` that changes nothing yet: fill in what it should change.
+    #[must_use]
+    pub const fn new(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            remove: false,
+            update_only: false,
+            preshared_key: None,
+            endpoint: None,
+            persistent_keepalive: None,
+            replace_allowed_ips: false,
+            allowed_ips: Vec::new(),
+        }
+    }
+}
+
+/// The device as it is now. No secret is in it.
+#[derive(Clone, Debug)]
+pub struct DeviceState {
+    /// `None` while it has no private key.
+    pub public_key: Option<PublicKey>,
+    /// UDP port, never 0.
+    pub listen_port: u16,
+    /// Mark of outgoing datagrams; 0 is none.
+    pub fwmark: u32,
+    /// The interface's MTU in bytes, read in the namespace where the interface is now.
+    pub mtu: u16,
+    /// Sorted by public key.
+    pub peers: Vec<PeerState>,
+    /// What was thrown away since the device was made.
+    pub drops: Drops,
+}
+
+/// A peer as it is now.
+#[derive(Clone, Debug)]
+pub struct PeerState {
+    /// The peer's name.
+    pub public_key: PublicKey,
+    /// Whether a preshared key is set.
+    pub has_preshared_key: bool,
+    /// Where datagrams for it go: configured, or learned from its last authenticated datagram.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds; 0 is off.
+    pub persistent_keepalive: u16,
+    /// Sorted.
+    pub allowed_ips: Vec<IpNetwork>,
+    /// When the last handshake was completed by either side.
+    pub last_handshake: Option<SystemTime>,
+    /// Age of the last authenticated datagram: data, keepalive or handshake.
+    pub last_received: Option<Duration>,
+    /// Age of the last data packet (not keepalive) that was sent.
+    pub last_sent: Option<Duration>,
+    /// Bytes of the authenticated datagrams received, headers of UDP and IP not counted.
+    pub rx_bytes: u64,
+    /// Bytes of the datagrams sent, headers of UDP and IP not counted.
+    pub tx_bytes: u64,
+}
+
+/// Packets the device threw away, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// From the interface: no peer's allowed IPs hold the destination, or it is no IP packet.
+    pub no_peer: u64,
+    /// From the interface: the peer has no endpoint, a low-order key, or its queue was full.
+    pub unsendable: u64,
+    /// From the network: not a message of ours, or one that failed authentication.
+    pub unauthenticated: u64,
+    /// From the network: handshakes answered with a cookie because too many came in.
+    pub under_load: u64,
+    /// From the network: authenticated, but the inner source address belongs to another peer or to nobody.
+    pub source_refused: u64,
+    /// The system refused the datagram (to the network) or the packet (to the interface).
+    pub io_failed: u64,
+}

@@ -1,0 +1,285 @@
+//! The device as its owner sees it, and what its threads share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crate::config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, PeerState};
+use crate::control::{self, Request};
+use crate::error::Error;
+use crate::inbound;
+use crate::outbound;
+use crate::sys::Event;
+use crate::table::Table;
+use crate::tun::Tun;
+use crate::uapi::Server;
+use crate::udp::Sockets;
+
+/// A running device. Dropping it stops it.
+pub struct Device {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the device's threads share. Locks are taken in the order of the fields, and a peer's own after `table`.
+pub(crate) struct Shared {
+    name: String,
+    table: RwLock<Table>,
+    sockets: RwLock<Arc<Sockets>>,
+    pub(crate) tun: Tun,
+    pub(crate) counters: Counters,
+    pub(crate) control: Sender<Request>,
+    pub(crate) wake_inbound: Event,
+    pub(crate) wake_outbound: Event,
+    pub(crate) wake_uapi: Event,
+    stopping: AtomicBool,
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Device {
+    /// Makes the interface, opens a UDP port that the system chooses, and starts the device's threads. The interface is
+    /// down, without addresses, and the device has no key and no peers.
+    ///
+    /// The UDP sockets, now and after every change of the port, belong to the network namespace of the thread that calls
+    /// this; the interface may be moved elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::TunMissing`], [`Error::PermissionDenied`], [`Error::NameInvalid`], [`Error::NameTaken`],
+    /// [`Error::UapiBusy`], [`Error::Io`]. Nothing is left behind.
+    pub fn create(options: DeviceOptions) -> Result<Self, Error> {
+        let tun = Tun::create(&options.name, options.mtu.unwrap_or(DEFAULT_MTU))?;
+        let sockets = Sockets::bind(0, 0)?;
+        let server = options.uapi.then(|| Server::bind(&options.name)).transpose()?;
+        let event = || Event::new().map_err(Error::io("make an event descriptor"));
+        let (control, requests) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            name: options.name,
+            table: RwLock::new(Table::new()),
+            sockets: RwLock::new(Arc::new(sockets)),
+            tun,
+            counters: Counters::default(),
+            control,
+            wake_inbound: event()?,
+            wake_outbound: event()?,
+            wake_uapi: event()?,
+            stopping: AtomicBool::new(false),
+            running: Mutex::new(0),
+            ended: Condvar::new(),
+        });
+        let mut device = Self { shared, threads: Vec::new() };
+        device.start(requests, server)?;
+        Ok(device)
+    }
+
+    /// Where this fails half way, dropping the device ends the threads that did start.
+    fn start(&mut self, requests: Receiver<Request>, server: Option<Server>) -> Result<(), Error> {
+        self.spawn("wg-control", move |shared| control::run(shared, &requests))?;
+        self.spawn("wg-inbound", inbound::run)?;
+        self.spawn("wg-outbound", outbound::run)?;
+        if let Some(server) = server {
+            self.spawn("wg-uapi", move |shared| server.run(shared))?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> Result<(), Error> {
+        let running = Running::begin(Arc::clone(&self.shared));
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || body(&running.0))
+            .map_err(Error::io(format!("start the thread `{name}`")))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// The interface's name when it was made.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Applies an update as a whole and returns when it is in force: a removed peer's packets are not let in any more.
+    ///
+    /// # Errors
+    /// [`Error::PortTaken`], [`Error::PermissionDenied`] or [`Error::Io`] where the port or the mark cannot be set:
+    /// nothing was changed. [`Error::Stopped`] where the device has ended.
+    pub fn apply(&self, update: DeviceUpdate) -> Result<(), Error> {
+        self.shared.apply(update)
+    }
+
+    /// The device as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> DeviceState {
+        self.shared.snapshot()
+    }
+
+    /// Stops the device: when this returns, interface, UAPI socket and UDP sockets are gone.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where one of its threads had panicked.
+    pub fn stop(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    /// Waits until the device has ended: somebody stopped it or deleted its interface.
+    pub fn wait(&self) {
+        let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running > 0 {
+            running = self.shared.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What another thread needs to make [`Self::wait`] return.
+    pub(crate) fn stopper(&self) -> impl FnOnce() + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.begin_stop()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.shared.begin_stop();
+        let panicked = self.threads.drain(..).filter_map(|thread| thread.join().err()).count();
+        if panicked > 0 {
+            let source = std::io::Error::other(format!("{panicked} of the device's threads panicked"));
+            return Err(Error::Io { what: format!("end the device `{}` in order", self.shared.name), source });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error);
+        }
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("name", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+/// One of the device's threads. When the first ends, for whatever reason, the others are told to.
+struct Running(Arc<Shared>);
+
+impl Running {
+    fn begin(shared: Arc<Shared>) -> Self {
+        *shared.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.begin_stop();
+        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+impl Shared {
+    pub(crate) fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the control thread alone.
+    pub(crate) fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sockets in use. Do not hold on to them while waiting: they are closed when the last holder lets go.
+    pub(crate) fn sockets(&self) -> Arc<Sockets> {
+        Arc::clone(&self.sockets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// For the control thread alone.
+    pub(crate) fn replace_sockets(&self, sockets: Sockets) {
+        *self.sockets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sockets);
+        self.wake_inbound.signal();
+    }
+
+    pub(crate) fn begin_stop(&self) {
+        if !self.stopping.swap(true, Ordering::SeqCst) {
+            // Without a receiver the control thread has ended already.
+            let _ = self.control.send(Request::Stop);
+            self.wake_inbound.signal();
+            self.wake_outbound.signal();
+            self.wake_uapi.signal();
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn apply(&self, update: DeviceUpdate) -> Result<(), Error> {
+        let (reply, answer) = mpsc::channel();
+        self.control.send(Request::Apply { update, reply }).map_err(|_| Error::Stopped)?;
+        answer.recv().map_err(|_| Error::Stopped)?
+    }
+
+    fn snapshot(&self) -> DeviceState {
+        let (table, now) = (self.table(), Instant::now());
+        let peers = table.members().map(|member| {
+            let view = member.peer.view(now);
+            PeerState {
+                public_key: member.peer.key(),
+                has_preshared_key: view.psk.is_some(),
+                endpoint: view.endpoint,
+                persistent_keepalive: view.keepalive,
+                allowed_ips: member.allowed_ips.iter().copied().collect(),
+                last_handshake: view.last_handshake,
+                last_received: view.last_received,
+                last_sent: view.last_sent,
+                rx_bytes: view.rx_bytes,
+                tx_bytes: view.tx_bytes,
+            }
+        });
+        DeviceState {
+            public_key: table.identity.as_ref().map(|identity| identity.public()),
+            listen_port: self.sockets().port(),
+            fwmark: table.fwmark,
+            // An interface that was just deleted has none; the device is about to end.
+            mtu: self.tun.mtu().unwrap_or(0),
+            peers: peers.collect(),
+            drops: self.counters.read(),
+        }
+    }
+}
+
+/// Names of the counters in [`Drops`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counter {
+    NoPeer,
+    Unsendable,
+    Unauthenticated,
+    UnderLoad,
+    SourceRefused,
+    IoFailed,
+}
+
+/// Counts packets that were thrown away.
+#[derive(Debug, Default)]
+pub(crate) struct Counters([AtomicU64; 6]);
+
+impl Counters {
+    pub(crate) fn add(&self, counter: Counter) {
+        self.0[counter as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Drops {
+        let of = |counter: Counter| self.0[counter as usize].load(Ordering::Relaxed);
+        Drops {
+            no_peer: of(Counter::NoPeer),
+            unsendable: of(Counter::Unsendable),
+            unauthenticated: of(Counter::Unauthenticated),
+            under_load: of(Counter::UnderLoad),
+            source_refused: of(Counter::SourceRefused),
+            io_failed: of(Counter::IoFailed),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! A userspace WireGuard device: its own TUN and UDP input and output around boringtun's protocol core, configured by
+//! typed calls ([`Device::apply`]) or, like any other implementation, by `wg` over the UAPI socket.
+//!
+//! Three threads carry the device. *Outbound* reads IP packets from the TUN and sends them as datagrams, *inbound* does
+//! the reverse, *control* owns the configuration and every timer. A fourth serves the UAPI socket where it is asked for.
+//! The crate knows nothing of who is a member and sets no addresses or routes: that is the agent's.
+//!
+//! Sources: "WireGuard: Next Generation Kernel Network Tunnel" (the *paper* below, with its section) and the
+//! cross-platform UAPI, <https://www.wireguard.com/xplatform/>.
+
+mod config;
+mod control;
+mod device;
+mod error;
+mod key;
+
+mod allowed_ips;
+mod inbound;
+mod links;
+mod noise;
+mod outbound;
+mod packet;
+mod peer;
+mod table;
+mod timers;
+
+mod standalone;
+mod sys;
+mod tun;
+mod uapi;
+mod udp;
+
+pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, PeerState, PeerUpdate};
+pub use device::Device;
+pub use error::Error;
+pub use key::{PresharedKey, PrivateKey, PublicKey};
+pub use noise::PROTOCOL_LOG_TARGET;
+pub use standalone::run_standalone;

@@ -1,0 +1,186 @@
+//! The links of one peer: the one that speaks the configured keys, and, for a while, the one it replaces.
+//!
+//! A preshared key cannot be changed inside a link, and a changed key must not cost the running session. So the old link
+//! goes on carrying data until the new one has completed a handshake. Links are made when they are needed and dropped
+//! when nothing of them can be used any more, so that a silent peer costs next to nothing.
+
+use std::time::{Duration, Instant};
+
+use crate::key::{PresharedKey, PublicKey};
+use crate::noise::{INITIATION_LEN, Identity, Link};
+use crate::timers::REJECT_AFTER;
+
+/// How long a replaced link still receives: what the peer sent before it learned of the new session.
+const LAST_CALL: Duration = Duration::from_secs(5);
+
+/// A session may be followed by an initiation that was never answered; boringtun would drop the session with it after
+/// 90 s, so that a new handshake takes its place before.
+const UNANSWERED_LIMIT: Duration = Duration::from_secs(60);
+
+/// A link and its age.
+pub(crate) struct Held {
+    pub(crate) link: Link,
+    /// The upper 24 bits of its receiver indices.
+    index: u32,
+    /// When it last took part in a successful handshake, or was made.
+    fresh: Instant,
+    /// Since when an initiation has been left unanswered beside a session.
+    unanswered: Option<Instant>,
+    /// When to drop it, for a replaced link.
+    until: Option<Instant>,
+}
+
+impl Held {
+    /// To be called after each handshake step that succeeded.
+    pub(crate) fn refresh(&mut self, now: Instant) {
+        self.fresh = now;
+        self.unanswered = self.link.awaits_response().then_some(now);
+    }
+}
+
+/// The links of one peer.
+pub(crate) struct Links {
+    slot: u32,
+    made: u32,
+    newest: Option<Held>,
+    retiring: Option<Held>,
+    /// The last initiation that was accepted. A new link is shown it first, so that it refuses that one and every
+    /// older one as a replay, as its predecessor did.
+    last_initiation: Option<Box<[u8; INITIATION_LEN]>>,
+}
+
+impl Links {
+    /// `slot` has 23 bits and is the peer's own while it exists.
+    pub(crate) const fn new(slot: u32) -> Self {
+        Self { slot, made: 0, newest: None, retiring: None, last_initiation: None }
+    }
+
+    /// The slot that a receiver index belongs to.
+    pub(crate) const fn slot_of(receiver: u32) -> u32 {
+        receiver >> 9
+    }
+
+    /// The link for handshakes, made if there is none.
+    pub(crate) fn newest(
+        &mut self,
+        identity: &Identity,
+        peer: PublicKey,
+        psk: Option<&PresharedKey>,
+        now: Instant,
+        buffer: &mut [u8],
+    ) -> &mut Held {
+        let (slot, made, last) = (self.slot, &mut self.made, &self.last_initiation);
+        self.newest.get_or_insert_with(|| {
+            *made += 1;
+            // Two links of one peer at a time, so that one bit tells them apart.
+            let index = slot << 1 | (*made & 1);
+            let mut link = Link::new(identity, peer, psk, index);
+            if let Some(last) = last {
+                link.open(&last[..], buffer);
+            }
+            Held { link, index, fresh: now, unanswered: None, until: None }
+        })
+    }
+
+    /// The link that a message for `receiver` is for, and whether it is the newest.
+    pub(crate) fn by_receiver(&mut self, receiver: u32) -> Option<(&mut Held, bool)> {
+        let index = receiver >> 8;
+        match (&mut self.newest, &mut self.retiring) {
+            (Some(newest), _) if newest.index == index => Some((newest, true)),
+            (_, Some(retiring)) if retiring.index == index => Some((retiring, false)),
+            _ => None,
+        }
+    }
+
+    /// The link whose session carries data now.
+    pub(crate) fn sending(&mut self) -> Option<&mut Link> {
+        let held = self.newest.as_mut().filter(|held| held.link.has_session());
+        held.or(self.retiring.as_mut().filter(|held| held.link.has_session())).map(|held| &mut held.link)
+    }
+
+    /// Remembers an initiation that was accepted.
+    pub(crate) fn remember_initiation(&mut self, datagram: &[u8]) {
+        self.last_initiation = <[u8; INITIATION_LEN]>::try_from(datagram).ok().map(Box::new);
+    }
+
+    /// The preshared key changed: the next handshake needs a new link.
+    pub(crate) fn retire(&mut self) {
+        if let Some(newest) = self.newest.take() {
+            // Where the key changes twice before a handshake, the session is still in the older link.
+            if newest.link.has_session() || self.retiring.is_none() {
+                self.retiring = Some(newest);
+            }
+        }
+    }
+
+    /// The newest link has a session: the replaced one has little time left.
+    pub(crate) fn newest_took_over(&mut self, now: Instant) {
+        if let Some(retiring) = &mut self.retiring {
+            retiring.until.get_or_insert(now + LAST_CALL);
+        }
+    }
+
+    /// Ends every session and handshake.
+    pub(crate) fn end(&mut self) {
+        self.newest = None;
+        self.retiring = None;
+    }
+
+    /// As [`Self::end`], and forgets what was received: the device's key changed, so that it cannot be replayed.
+    pub(crate) fn end_and_forget(&mut self) {
+        self.end();
+        self.last_initiation = None;
+    }
+
+    /// Nobody answered: what is left of the newest link is of no use.
+    pub(crate) fn drop_newest(&mut self) {
+        self.newest = None;
+    }
+
+    /// To be called about once a second while [`Self::in_use`]. True where a handshake should be begun.
+    pub(crate) fn advance(&mut self, now: Instant, handshaking: bool) -> bool {
+        for held in [&mut self.newest, &mut self.retiring].into_iter().flatten() {
+            held.link.advance();
+        }
+        let dead = |held: &Held| now >= held.fresh + REJECT_AFTER || held.until.is_some_and(|until| now >= until);
+        if self.retiring.as_ref().is_some_and(dead) {
+            self.retiring = None;
+        }
+        if !handshaking && self.newest.as_ref().is_some_and(dead) {
+            self.newest = None;
+        }
+        let overdue = |held: &Held| held.unanswered.is_some_and(|since| now >= since + UNANSWERED_LIMIT);
+        !handshaking && self.newest.as_ref().is_some_and(overdue)
+    }
+
+    /// Whether there is anything to advance.
+    pub(crate) const fn in_use(&self) -> bool {
+        self.newest.is_some() || self.retiring.is_some()
+    }
+}
+
+/// A session that a peer asked for and has not yet proved to hold: by receiver index, with the time of its handshake.
+#[derive(Default)]
+pub(crate) struct Unconfirmed(Vec<(u32, Instant)>);
+
+impl Unconfirmed {
+    /// boringtun keeps eight sessions; older ones are gone anyway.
+    const LIMIT: usize = 8;
+
+    pub(crate) fn asked(&mut self, receiver: u32, now: Instant) {
+        if self.0.len() == Self::LIMIT {
+            self.0.remove(0);
+        }
+        self.0.push((receiver, now));
+    }
+
+    /// The first message under a session came: when its handshake was, and older ones are forgotten.
+    pub(crate) fn confirmed(&mut self, receiver: u32) -> Option<Instant> {
+        let at = self.0.iter().position(|(other, _)| *other == receiver)?;
+        self.0.drain(..=at).next_back().map(|(_, since)| since)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}

@@ -1,0 +1,487 @@
+//! One peer: its configuration, its links and timers, and what it does with a packet from either side.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::control::Request;
+use crate::device::{Counter, Counters};
+use crate::key::{PresharedKey, PublicKey};
+use crate::links::{Links, Unconfirmed};
+use crate::noise::{Identity, Opened};
+use crate::timers::{Due, Timers};
+use crate::udp::{LocalAddress, Sockets};
+
+/// Links need to be told the time about this often.
+const ADVANCE_EVERY: Duration = Duration::from_secs(1);
+
+/// What a peer needs of the device to work on one packet or timer.
+pub(crate) struct Wire<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) sockets: &'a Sockets,
+    pub(crate) counters: &'a Counters,
+    pub(crate) control: &'a Sender<Request>,
+    pub(crate) now: Instant,
+}
+
+/// A peer. Every thread of the device works on it, one at a time.
+pub(crate) struct Peer {
+    key: PublicKey,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// It is never spoken to: its key gives the same secret with every key, or it was removed.
+    mute: bool,
+    psk: Option<PresharedKey>,
+    endpoint: Option<Endpoint>,
+    links: Links,
+    unconfirmed: Unconfirmed,
+    timers: Timers,
+    staged: Staged,
+    /// When the control thread will call [`Peer::tick`].
+    scheduled: Option<Instant>,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    last_handshake: Option<SystemTime>,
+    last_received: Option<Instant>,
+    last_sent: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Endpoint {
+    address: SocketAddr,
+    /// The local address its datagrams came to, which ours leave from.
+    source: Option<LocalAddress>,
+}
+
+/// What is shown of a peer; the UAPI also shows the preshared key.
+pub(crate) struct View {
+    pub(crate) psk: Option<PresharedKey>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) keepalive: u16,
+    pub(crate) last_handshake: Option<SystemTime>,
+    pub(crate) last_received: Option<Duration>,
+    pub(crate) last_sent: Option<Duration>,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+}
+
+impl Peer {
+    pub(crate) fn new(key: PublicKey, slot: u32, now: Instant) -> Self {
+        let state = State {
+            mute: key.is_low_order(),
+            psk: None,
+            endpoint: None,
+            links: Links::new(slot),
+            unconfirmed: Unconfirmed::default(),
+            timers: Timers::new(now),
+            staged: Staged::default(),
+            scheduled: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+            last_handshake: None,
+            last_received: None,
+            last_sent: None,
+        };
+        Self { key, state: Mutex::new(state) }
+    }
+
+    pub(crate) const fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the preshared key from the next handshake on; all zeros are none. The same key again changes nothing.
+    pub(crate) fn set_psk(&self, psk: &PresharedKey) {
+        let mut state = self.lock();
+        let new = (!psk.is_zero()).then(|| psk.clone());
+        if state.psk.as_ref().map(PresharedKey::bytes) != new.as_ref().map(PresharedKey::bytes) {
+            state.psk = new;
+            state.links.retire();
+        }
+    }
+
+    /// Changes the endpoint; true where it is another than before.
+    pub(crate) fn set_endpoint(&self, address: SocketAddr) -> bool {
+        let mut state = self.lock();
+        if state.endpoint.is_some_and(|endpoint| endpoint.address == address) {
+            return false;
+        }
+        state.endpoint = Some(Endpoint { address, source: None });
+        true
+    }
+
+    /// Changes the persistent keepalive, in seconds; true where it was switched on.
+    pub(crate) fn set_keepalive(&self, seconds: u16, now: Instant) -> bool {
+        let interval = (seconds != 0).then(|| Duration::from_secs(seconds.into()));
+        let mut state = self.lock();
+        let was_off = state.timers.keepalive().is_none();
+        state.timers.set_keepalive(interval, now);
+        was_off && interval.is_some()
+    }
+
+    /// Ends every session and handshake because the device's key changed.
+    pub(crate) fn end_sessions(&self) {
+        let mut state = self.lock();
+        state.links.end_and_forget();
+        state.unconfirmed.clear();
+        state.timers.abandon_handshake();
+        state.timers.sessions_ended();
+        state.scheduled = None;
+    }
+
+    /// Ends the peer itself: whoever still holds it gets nothing in or out.
+    pub(crate) fn remove(&self) {
+        let mut state = self.lock();
+        state.mute = true;
+        state.links.end_and_forget();
+        state.unconfirmed.clear();
+        state.staged.clear();
+        state.psk = None;
+    }
+
+    pub(crate) fn view(&self, now: Instant) -> View {
+        let state = self.lock();
+        let age = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        View {
+            psk: state.psk.clone(),
+            endpoint: state.endpoint.map(|endpoint| endpoint.address),
+            keepalive: state.timers.keepalive().and_then(|interval| interval.as_secs().try_into().ok()).unwrap_or(0),
+            last_handshake: state.last_handshake,
+            last_received: age(state.last_received),
+            last_sent: age(state.last_sent),
+            rx_bytes: state.rx_bytes,
+            tx_bytes: state.tx_bytes,
+        }
+    }
+
+    /// Begins a handshake at once where no session runs: the peer is new, or there is news of where it is.
+    pub(crate) fn greet(self: &Arc<Self>, wire: &Wire<'_>, buffer: &mut [u8]) {
+        let mut state = self.lock();
+        if state.links.sending().is_none() && state.is_reachable() {
+            state.timers.restart_handshake(wire.now);
+        }
+        self.work(&mut state, wire, buffer);
+        self.schedule(&mut state, wire);
+    }
+
+    /// Sends a packet from inside, or keeps it until there is a session.
+    pub(crate) fn send(self: &Arc<Self>, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) {
+        let mut state = self.lock();
+        if !state.is_reachable() {
+            wire.counters.add(Counter::Unsendable);
+            return;
+        }
+        if state.send_now(wire, packet, buffer) {
+            if state.timers.data_sent(wire.now) {
+                self.begin_handshake(&mut state, wire, buffer);
+            }
+            state.last_sent = Some(wire.now);
+        } else {
+            if !state.staged.push(packet) {
+                wire.counters.add(Counter::Unsendable);
+            }
+            self.begin_handshake(&mut state, wire, buffer);
+        }
+    }
+
+    /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, but
+    /// the endpoint stays as it is until the peer proves, by using the session, that this was no replay.
+    pub(crate) fn receive_initiation(
+        self: &Arc<Self>,
+        wire: &Wire<'_>,
+        datagram: &[u8],
+        from: SocketAddr,
+        to: Option<LocalAddress>,
+        buffer: &mut [u8],
+    ) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.mute {
+            return;
+        }
+        let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
+        let Some(Opened::Asked { reply, receiver }) = held.link.open(datagram, buffer) else {
+            wire.counters.add(Counter::Unauthenticated);
+            // The link may have been made for this message alone: let it be dropped in time.
+            self.schedule(state, wire);
+            return;
+        };
+        held.refresh(wire.now);
+        state.links.remember_initiation(datagram);
+        state.unconfirmed.asked(receiver, wire.now);
+        state.count_received(wire, datagram);
+        match wire.sockets.send(&buffer[..reply], from, to) {
+            Ok(()) => state.tx_bytes += reply as u64,
+            Err(_) => wire.counters.add(Counter::IoFailed),
+        }
+        state.timers.sent(wire.now);
+        self.schedule(state, wire);
+    }
+
+    /// Takes any other message for one of this peer's receiver indices. Returns the length and the inner source of a
+    /// packet that is now at the start of the buffer; whether that source is this peer's is for the caller to check.
+    pub(crate) fn receive(
+        self: &Arc<Self>,
+        wire: &Wire<'_>,
+        receiver: u32,
+        datagram: &[u8],
+        from: SocketAddr,
+        to: Option<LocalAddress>,
+        buffer: &mut [u8],
+    ) -> Option<(usize, IpAddr)> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let opened = match state.links.by_receiver(receiver) {
+            Some((held, newest)) => held.link.open(datagram, buffer).map(|opened| (opened, newest)),
+            None => None,
+        };
+        let Some((opened, newest)) = opened else {
+            wire.counters.add(Counter::Unauthenticated);
+            return None;
+        };
+        if matches!(opened, Opened::Cookie | Opened::Asked { .. }) {
+            // A cookie takes effect with the next try; it is no proof of where the peer is.
+            return None;
+        }
+        state.count_received(wire, datagram);
+        if state.endpoint.is_none_or(|endpoint| endpoint.address != from || endpoint.source != to) {
+            state.endpoint = Some(Endpoint { address: from, source: to });
+        }
+
+        let established = if let Opened::Established { reply } = opened {
+            state.transmit(wire, &buffer[..reply]);
+            Some((wire.now, true))
+        } else {
+            state.unconfirmed.confirmed(receiver).map(|since| (since, false))
+        };
+        if let Some((since, initiator)) = established {
+            state.timers.established(since, initiator);
+            state.last_handshake = Some(SystemTime::now());
+            if newest {
+                state.links.newest_took_over(wire.now);
+            }
+            if let Some((held, _)) = state.links.by_receiver(receiver) {
+                held.refresh(wire.now);
+            }
+            if initiator {
+                state.timers.sent(wire.now);
+            }
+        }
+        let packet = if let Opened::Packet { len, source } = opened {
+            if state.timers.data_received(wire.now) {
+                // The buffer holds the packet: an initiation needs a place of its own.
+                self.begin_handshake(state, wire, &mut [0; 256]);
+            }
+            Some((len, source))
+        } else {
+            None
+        };
+        if !state.staged.is_empty() && state.links.sending().is_some() {
+            state.flush(wire);
+        }
+        if established.is_some() {
+            self.schedule(state, wire);
+        }
+        packet
+    }
+
+    /// Does what is due, where `at` is still the time that was agreed. Returns when to come back.
+    pub(crate) fn tick(self: &Arc<Self>, at: Instant, wire: &Wire<'_>, buffer: &mut [u8]) -> Option<Instant> {
+        let mut state = self.lock();
+        if state.scheduled != Some(at) || state.mute {
+            return None;
+        }
+        let handshaking = state.timers.is_handshaking();
+        if state.links.advance(wire.now, handshaking) {
+            state.timers.want_handshake(wire.now);
+        }
+        self.work(&mut state, wire, buffer);
+        state.scheduled = state.next_wake(wire.now);
+        state.scheduled
+    }
+
+    fn work(&self, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
+        while let Some(due) = state.timers.due(wire.now, state.is_reachable()) {
+            match due {
+                Due::Initiate { again } => self.initiate(state, wire, again, buffer),
+                Due::Keepalive => {
+                    if !state.send_now(wire, &[], buffer) {
+                        state.timers.sessions_ended();
+                        state.timers.sent(wire.now);
+                    } else if state.timers.keepalive_sent(wire.now) {
+                        state.timers.want_handshake(wire.now);
+                    }
+                }
+                Due::GiveUp => {
+                    tracing::debug!(peer = %self.key, "handshake given up: nobody answered for 90 s");
+                    state.staged.clear();
+                    state.links.drop_newest();
+                    if state.links.sending().is_none() {
+                        state.timers.sessions_ended();
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin_handshake(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
+        if state.is_reachable() && state.timers.want_handshake(wire.now) {
+            self.initiate(state, wire, false, buffer);
+            self.schedule(state, wire);
+        }
+    }
+
+    fn initiate(&self, state: &mut State, wire: &Wire<'_>, again: bool, buffer: &mut [u8]) {
+        if let Some(endpoint) = state.endpoint.as_mut().filter(|_| again) {
+            // The address we send from may be what keeps the answer away.
+            endpoint.source = None;
+        }
+        let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
+        match held.link.initiate(buffer) {
+            Some(len) => {
+                state.transmit(wire, &buffer[..len]);
+                state.timers.initiation_sent(wire.now, jitter());
+            }
+            None => state.timers.abandon_handshake(),
+        }
+    }
+
+    /// Asks the control thread to come back in time.
+    fn schedule(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>) {
+        let Some(at) = state.next_wake(wire.now) else { return };
+        if state.scheduled.is_none_or(|scheduled| at < scheduled) {
+            state.scheduled = Some(at);
+            // Without a control thread the device is ending, and nothing is due any more.
+            let _ = wire.control.send(Request::Wake { at, peer: Arc::downgrade(self) });
+        }
+    }
+}
+
+impl State {
+    const fn is_reachable(&self) -> bool {
+        self.endpoint.is_some() && !self.mute
+    }
+
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let timers = self.timers.next(self.is_reachable());
+        let links = self.links.in_use().then_some(now + ADVANCE_EVERY);
+        [timers, links].into_iter().flatten().min()
+    }
+
+    /// Seals and sends a packet (empty: a keepalive); false where there is no session.
+    fn send_now(&mut self, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) -> bool {
+        let Some(len) = self.links.sending().and_then(|link| link.seal(packet, buffer)) else { return false };
+        self.transmit(wire, &buffer[..len]);
+        true
+    }
+
+    /// Sends what waited for the session.
+    fn flush(&mut self, wire: &Wire<'_>) {
+        let mut buffer = vec![0; self.staged.longest() + 256];
+        while let Some(packet) = self.staged.pop() {
+            if !self.send_now(wire, &packet, &mut buffer) {
+                return;
+            }
+            self.timers.data_sent(wire.now);
+            self.last_sent = Some(wire.now);
+        }
+    }
+
+    fn transmit(&mut self, wire: &Wire<'_>, datagram: &[u8]) {
+        let Some(endpoint) = &mut self.endpoint else { return };
+        let mut sent = wire.sockets.send(datagram, endpoint.address, endpoint.source);
+        if sent.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+            && endpoint.source.take().is_some()
+        {
+            sent = wire.sockets.send(datagram, endpoint.address, None);
+        }
+        match sent {
+            Ok(()) => self.tx_bytes += datagram.len() as u64,
+            Err(error) => {
+                tracing::trace!(endpoint = %endpoint.address, %error, "datagram not sent");
+                wire.counters.add(Counter::IoFailed);
+            }
+        }
+    }
+
+    fn count_received(&mut self, wire: &Wire<'_>, datagram: &[u8]) {
+        self.rx_bytes += datagram.len() as u64;
+        self.last_received = Some(wire.now);
+        self.timers.received(wire.now);
+    }
+}
+
+/// Packets that wait for a session: the newest ones, and not many.
+#[derive(Default)]
+struct Staged {
+    packets: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Staged {
+    const MAX_PACKETS: usize = 128;
+    const MAX_BYTES: usize = 512 << 10;
+
+    /// False where an older packet had to go.
+    fn push(&mut self, packet: &[u8]) -> bool {
+        self.bytes += packet.len();
+        self.packets.push_back(packet.to_vec());
+        let mut room = true;
+        while self.packets.len() > Self::MAX_PACKETS || self.bytes > Self::MAX_BYTES {
+            room = false;
+            self.pop();
+        }
+        room
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.len();
+        Some(packet)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    fn longest(&self) -> usize {
+        self.packets.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Up to 333 ms, as the paper's section 6.1 has it. It need not be unpredictable, so the standard library's hasher will do.
+fn jitter() -> Duration {
+    Duration::from_millis(RandomState::new().hash_one(()) % 334)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_bounded_in_packets_and_bytes() {
+        let mut staged = Staged::default();
+        for number in 0..200_u8 {
+            assert_eq!(staged.push(&[number; 10]), usize::from(number) < Staged::MAX_PACKETS);
+        }
+        assert_eq!(staged.packets.len(), Staged::MAX_PACKETS);
+        assert_eq!(staged.pop().unwrap()[0], 72, "the oldest go first");
+        for _ in 0..20 {
+            staged.push(&[0; 60_000]);
+        }
+        assert!(staged.bytes <= Staged::MAX_BYTES);
+        assert_eq!(staged.bytes, staged.packets.iter().map(Vec::len).sum::<usize>());
+    }
+}

@@ -1,0 +1,214 @@
+//! System calls that more than one file needs: waiting, waking, interface requests, namespaces, processes.
+#![expect(unsafe_code, reason = "system calls that the standard library does not offer")]
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+
+/// Turns a system call's -1 into the error it left behind.
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Takes over a descriptor that a system call just returned.
+pub(crate) fn own(result: libc::c_int) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    // SAFETY: the system call returned this descriptor to us, and nobody else holds it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Wakes a thread that waits in [`wait_readable`].
+#[derive(Debug)]
+pub(crate) struct Event(File);
+
+impl Event {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no pointer is passed.
+        let fd = own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        Ok(Self(File::from(fd)))
+    }
+
+    /// Wakes the waiting thread, or the next one that waits.
+    pub(crate) fn signal(&self) {
+        // It fails only where the counter is at its limit: then the event is set anyway.
+        let _ = (&self.0).write(&1_u64.to_ne_bytes());
+    }
+
+    /// Forgets earlier signals.
+    pub(crate) fn clear(&self) {
+        // It fails only where the event is not set, which is what is wanted.
+        let _ = (&self.0).read(&mut [0; 8]);
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What to wait for on a descriptor, and afterwards what is there.
+pub(crate) fn watch(fd: &impl AsRawFd, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
+}
+
+/// Waits, without limit, until one of the descriptors has what it is watched for (or an error).
+pub(crate) fn wait(watched: &mut [libc::pollfd]) -> io::Result<()> {
+    loop {
+        // SAFETY: pointer and length describe one slice that outlives the call.
+        let result = unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) };
+        match check(result) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// An empty interface request for the interface `name` (at most 15 bytes; longer ones are cut, which no caller does).
+pub(crate) fn interface_request(name: &str) -> libc::ifreq {
+    // SAFETY: `ifreq` is plain data for which all zeros are valid.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes().iter().take(libc::IFNAMSIZ - 1)) {
+        *to = *from as libc::c_char;
+    }
+    request
+}
+
+/// Performs an interface request that reads or fills `request`.
+pub(crate) fn interface_ioctl(fd: &impl AsRawFd, code: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: every code passed here takes a pointer to an `ifreq`.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), code, std::ptr::from_mut(request)) }).map(drop)
+}
+
+/// The name inside an interface request.
+pub(crate) fn request_name(request: &libc::ifreq) -> String {
+    let bytes: Vec<u8> = request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Sets the flags for `TUNSETIFF`.
+pub(crate) fn set_request_flags(request: &mut libc::ifreq, flags: libc::c_int) {
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+}
+
+/// Sets the MTU for `SIOCSIFMTU`.
+pub(crate) fn set_request_mtu(request: &mut libc::ifreq, mtu: u16) {
+    request.ifr_ifru.ifru_mtu = libc::c_int::from(mtu);
+}
+
+/// The MTU that `SIOCGIFMTU` filled in.
+pub(crate) fn request_mtu(request: &libc::ifreq) -> libc::c_int {
+    // SAFETY: every bit pattern is an integer, and the caller has just let the kernel fill this field.
+    unsafe { request.ifr_ifru.ifru_mtu }
+}
+
+/// The network namespace that a TUN's interface is in now (`TUNGETDEVNETNS`, Linux 5.2).
+pub(crate) fn tun_namespace(tun: &impl AsRawFd) -> io::Result<OwnedFd> {
+    const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
+    // SAFETY: this request takes no argument.
+    own(unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETDEVNETNS) })
+}
+
+/// A datagram socket for interface requests in the caller's network namespace.
+pub(crate) fn request_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointer is passed.
+    own(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })
+}
+
+/// Moves the calling thread, and no other, into a network namespace.
+pub(crate) fn enter_network_namespace(namespace: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: no pointer is passed.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// The index of an interface in the caller's namespace.
+pub(crate) fn interface_index(name: &CStr) -> Option<u32> {
+    // SAFETY: the pointer is to a string with its zero.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+/// The signals that end a program in an orderly way. Blocks them in the calling thread (and those it starts), for
+/// [`TerminationSignals::wait`].
+pub(crate) struct TerminationSignals(libc::sigset_t);
+
+impl TerminationSignals {
+    pub(crate) fn block() -> Self {
+        // SAFETY: `sigset_t` is plain data, filled by `sigemptyset` before it is read; the pointers are to it.
+        unsafe {
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::sigaddset(&raw mut set, libc::SIGINT);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            Self(set)
+        }
+    }
+
+    /// Waits for one of them.
+    pub(crate) fn wait(&self) {
+        let mut signal = 0;
+        // SAFETY: both pointers are to live values. The only error is a set without a valid signal.
+        unsafe { libc::sigwait(&raw const self.0, &raw mut signal) };
+    }
+}
+
+/// Splits the process in two; true in the new one. Call it while there is one thread only.
+pub(crate) fn fork() -> io::Result<bool> {
+    // SAFETY: the caller has one thread, so that no lock can be held by a thread that the child lacks.
+    check(unsafe { libc::fork() }).map(|pid| pid == 0)
+}
+
+/// Leaves the terminal: a session of its own, and standard streams that go nowhere.
+pub(crate) fn detach() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    // SAFETY: no pointer is passed; the three numbers are the standard streams.
+    unsafe {
+        check(libc::setsid())?;
+        for stream in 0..=2 {
+            check(libc::dup2(null.as_raw_fd(), stream))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the mode a socket's file will have. Linux takes it from the socket at `bind`, so that there is no moment at
+/// which the file is open to others.
+pub(crate) fn set_socket_mode(socket: &impl AsRawFd, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: no pointer is passed.
+    check(unsafe { libc::fchmod(socket.as_raw_fd(), mode) }).map(drop)
+}
+
+/// A stream socket of the unix family that listens on `path` with `mode`.
+pub(crate) fn listen_unix(path: &std::path::Path, mode: libc::mode_t) -> io::Result<OwnedFd> {
+    use std::os::unix::ffi::OsStrExt as _;
+    // SAFETY: no pointer is passed.
+    let socket =
+        own(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
+    set_socket_mode(&socket, mode)?;
+    // SAFETY: `sockaddr_un` is plain data for which all zeros are valid.
+    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= address.sun_path.len() {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: the pointer is to an address of the length given.
+    unsafe {
+        check(libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_un>() as libc::socklen_t,
+        ))?;
+        check(libc::listen(socket.as_raw_fd(), 16))?;
+    }
+    Ok(socket)
+}

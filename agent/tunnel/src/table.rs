@@ -1,0 +1,239 @@
+//! All peers of the device, found by key, by receiver index and by inner address, and the edits of one update.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnetwork::IpNetwork;
+
+use crate::allowed_ips::{AllowedIps, canonical};
+use crate::config::PeerUpdate;
+use crate::key::{PrivateKey, PublicKey};
+use crate::links::Links;
+use crate::noise::Identity;
+use crate::peer::Peer;
+
+/// 23 bits of a receiver index name the peer, one its link, eight the session.
+const SLOT_BITS: u32 = 23;
+
+/// Who the device is and who its peers are. Read by every packet, written by the control thread.
+pub(crate) struct Table {
+    pub(crate) identity: Option<Identity>,
+    pub(crate) fwmark: u32,
+    members: BTreeMap<PublicKey, Member>,
+    slots: HashMap<u32, Arc<Peer>>,
+    allowed_ips: AllowedIps<Peer>,
+}
+
+/// A peer and the networks it owns.
+pub(crate) struct Member {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) allowed_ips: BTreeSet<IpNetwork>,
+    slot: u32,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Self {
+            identity: None,
+            fwmark: 0,
+            members: BTreeMap::new(),
+            slots: HashMap::new(),
+            allowed_ips: AllowedIps::new(),
+        }
+    }
+
+    pub(crate) fn by_key(&self, key: &PublicKey) -> Option<&Arc<Peer>> {
+        self.members.get(key).map(|member| &member.peer)
+    }
+
+    pub(crate) fn by_receiver(&self, receiver: u32) -> Option<&Arc<Peer>> {
+        self.slots.get(&Links::slot_of(receiver))
+    }
+
+    pub(crate) fn by_address(&self, address: IpAddr) -> Option<&Arc<Peer>> {
+        self.allowed_ips.find(address)
+    }
+
+    /// Sorted by key.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Changes the device's key; all zeros take it away. True where it is another than before: then every session has
+    /// ended, and a peer of this very key was removed.
+    pub(crate) fn set_private_key(&mut self, key: PrivateKey) -> bool {
+        if self.identity.as_ref().map(|identity| identity.private().bytes()) == Some(key.bytes()) {
+            return false;
+        }
+        let identity = (!key.is_zero()).then(|| Identity::new(key));
+        if self.identity.is_none() && identity.is_none() {
+            return false;
+        }
+        if let Some(identity) = &identity {
+            self.remove(&identity.public());
+        }
+        self.identity = identity;
+        for member in self.members.values() {
+            member.peer.end_sessions();
+        }
+        true
+    }
+
+    pub(crate) fn remove_all(&mut self) {
+        while let Some((key, _)) = self.members.first_key_value() {
+            let key = *key;
+            self.remove(&key);
+        }
+    }
+
+    fn remove(&mut self, key: &PublicKey) {
+        let Some(member) = self.members.remove(key) else { return };
+        member.peer.remove();
+        self.slots.remove(&member.slot);
+        for network in member.allowed_ips {
+            self.allowed_ips.remove(network);
+        }
+    }
+
+    /// Carries out one peer's update. Returns the peer where there is reason to speak to it at once.
+    pub(crate) fn edit(&mut self, update: &PeerUpdate, now: Instant) -> Option<Arc<Peer>> {
+        let key = update.public_key;
+        if update.remove {
+            self.remove(&key);
+            return None;
+        }
+        if self.identity.as_ref().is_some_and(|identity| identity.public() == key) {
+            tracing::debug!(peer = %key, "ignored: the device's own key");
+            return None;
+        }
+        let is_new = !self.members.contains_key(&key);
+        if is_new {
+            if update.update_only {
+                return None;
+            }
+            self.add(key, now);
+        }
+        let peer = Arc::clone(self.by_key(&key)?);
+        if let Some(psk) = &update.preshared_key {
+            peer.set_psk(psk);
+        }
+        let moved = update.endpoint.is_some_and(|endpoint| peer.set_endpoint(unmapped(endpoint)));
+        let kept_alive = update.persistent_keepalive.is_some_and(|seconds| peer.set_keepalive(seconds, now));
+        self.edit_allowed_ips(&peer, update);
+        (is_new || moved || kept_alive).then_some(peer)
+    }
+
+    fn add(&mut self, key: PublicKey, now: Instant) {
+        let slot = loop {
+            let slot = (RandomState::new().hash_one(key) as u32) >> (u32::BITS - SLOT_BITS);
+            if !self.slots.contains_key(&slot) {
+                break slot;
+            }
+        };
+        let peer = Arc::new(Peer::new(key, slot, now));
+        self.slots.insert(slot, Arc::clone(&peer));
+        self.members.insert(key, Member { peer, allowed_ips: BTreeSet::new(), slot });
+    }
+
+    fn edit_allowed_ips(&mut self, peer: &Arc<Peer>, update: &PeerUpdate) {
+        let wanted: BTreeSet<IpNetwork> = update.allowed_ips.iter().copied().map(canonical).collect();
+        if update.replace_allowed_ips {
+            let Some(member) = self.members.get_mut(&peer.key()) else { return };
+            member.allowed_ips.retain(|network| {
+                let stays = wanted.contains(network);
+                if !stays {
+                    self.allowed_ips.remove(*network);
+                }
+                stays
+            });
+        }
+        for network in wanted {
+            let before = self.allowed_ips.insert(network, Arc::clone(peer));
+            if let Some(before) = before.filter(|before| before.key() != peer.key())
+                && let Some(member) = self.members.get_mut(&before.key())
+            {
+                member.allowed_ips.remove(&network);
+            }
+            if let Some(member) = self.members.get_mut(&peer.key()) {
+                member.allowed_ips.insert(network);
+            }
+        }
+    }
+}
+
+/// An IPv4 address in IPv6's clothes is an IPv4 address: the IPv6 socket carries nothing else.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddrV4::new(v4, v6.port()).into(),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zeroize::Zeroizing;
+
+    fn key(seed: u8) -> PrivateKey {
+        PrivateKey::from_bytes(Zeroizing::new([seed; 32]))
+    }
+
+    fn update(seed: u8, networks: &[&str]) -> PeerUpdate {
+        let allowed_ips = networks.iter().map(|network| network.parse().unwrap()).collect();
+        PeerUpdate { allowed_ips, ..PeerUpdate::new(key(seed).public_key()) }
+    }
+
+    fn networks(table: &Table, seed: u8) -> Vec<String> {
+        table.members[&key(seed).public_key()].allowed_ips.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_network_belongs_to_whom_claimed_it_last() {
+        let (mut table, now) = (Table::new(), Instant::now());
+        table.edit(&update(2, &["10.0.1.2/32", "10.9.0.0/16"]), now);
+        table.edit(&update(3, &["10.0.1.3/32", "10.9.1.1/16"]), now);
+        assert_eq!(networks(&table, 2), ["10.0.1.2/32"]);
+        assert_eq!(networks(&table, 3), ["10.0.1.3/32", "10.9.0.0/16"]);
+        assert_eq!(table.by_address("10.9.7.7".parse().unwrap()).unwrap().key(), key(3).public_key());
+
+        table.edit(&PeerUpdate { replace_allowed_ips: true, ..update(3, &["10.0.1.3/32"]) }, now);
+        assert!(table.by_address("10.9.7.7".parse().unwrap()).is_none());
+        table.edit(&PeerUpdate { remove: true, ..update(3, &[]) }, now);
+        assert!(table.by_address("10.0.1.3".parse().unwrap()).is_none());
+        assert!(table.by_key(&key(3).public_key()).is_none());
+        assert_eq!(table.slots.len(), 1);
+    }
+
+    #[test]
+    fn an_edit_keeps_the_peer() {
+        let (mut table, now) = (Table::new(), Instant::now());
+        let public = key(2).public_key();
+        table.edit(&update(2, &["10.0.1.2/32"]), now);
+        let before = Arc::clone(table.by_key(&public).unwrap());
+        table.edit(&PeerUpdate { endpoint: Some("[::ffff:192.0.2.1]:7".parse().unwrap()), ..update(2, &[]) }, now);
+        assert!(Arc::ptr_eq(&before, table.by_key(&public).unwrap()));
+        assert_eq!(before.view(now).endpoint, Some("192.0.2.1:7".parse().unwrap()));
+        assert_eq!(networks(&table, 2), ["10.0.1.2/32"]);
+    }
+
+    #[test]
+    fn own_key_and_update_only() {
+        let (mut table, now) = (Table::new(), Instant::now());
+        table.edit(&update(1, &["10.0.1.1/32"]), now);
+        table.edit(&PeerUpdate { update_only: true, ..update(5, &[]) }, now);
+        assert_eq!(table.members().count(), 1);
+        assert!(table.set_private_key(key(1)));
+        assert_eq!(table.members().count(), 0, "the peer that is the device itself goes");
+        assert!(!table.set_private_key(key(1)), "the same key again");
+        table.edit(&update(1, &["10.0.1.1/32"]), now);
+        assert_eq!(table.members().count(), 0);
+        assert!(table.set_private_key(PrivateKey::from_bytes(Zeroizing::new([0; 32]))));
+        assert!(table.identity.is_none());
+    }
+}

@@ -1,0 +1,333 @@
+//! When a peer's handshakes and keepalives are due (paper, section 6). Pure: it is told the time and never asks.
+
+use std::time::{Duration, Instant};
+
+/// A session's initiator asks for a new one when it sends after this age.
+pub(crate) const REKEY_AFTER: Duration = Duration::from_secs(120);
+/// No session is used beyond this age.
+pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
+/// A handshake that nobody answers is given up after this.
+pub(crate) const REKEY_ATTEMPT: Duration = Duration::from_secs(90);
+/// A handshake is tried again after this, once the first quick tries are over.
+pub(crate) const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Data that came in is answered by a keepalive after this, where nothing else was sent.
+pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+
+/// The waits after the first initiations. Both sides of a new peering initiate, and the other side may come up a moment
+/// later: five seconds of silence would be most of what a user waits for.
+const QUICK_RETRIES: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+
+/// What is to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Send a handshake initiation, then call [`Timers::initiation_sent`]; `again` where an earlier one got no answer.
+    Initiate { again: bool },
+    /// Send an empty data packet, then call [`Timers::sent`].
+    Keepalive,
+    /// Nobody answered for [`REKEY_ATTEMPT`]: forget what waited for a session.
+    GiveUp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    began: Instant,
+    initiations: u32,
+    next: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    since: Instant,
+    initiator: bool,
+}
+
+/// The timers of one peer.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    attempt: Option<Attempt>,
+    session: Option<Session>,
+    /// Since when data was sent and nothing authentic came back.
+    unanswered: Option<Instant>,
+    /// Since when data came in and nothing was sent back.
+    unacknowledged: Option<Instant>,
+    /// When anything authentic was last sent or received.
+    last_traffic: Instant,
+    /// Persistent keepalive.
+    keepalive: Option<Duration>,
+}
+
+impl Timers {
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self {
+            attempt: None,
+            session: None,
+            unanswered: None,
+            unacknowledged: None,
+            last_traffic: now,
+            keepalive: None,
+        }
+    }
+
+    pub(crate) fn keepalive(&self) -> Option<Duration> {
+        self.keepalive
+    }
+
+    /// Changes the persistent keepalive. Switched on, the first one is due at once.
+    pub(crate) fn set_keepalive(&mut self, keepalive: Option<Duration>, now: Instant) {
+        if let (None, Some(interval)) = (self.keepalive, keepalive) {
+            self.last_traffic = now.checked_sub(interval).unwrap_or(now);
+        }
+        self.keepalive = keepalive;
+    }
+
+    /// Wants a session: begins a handshake where none is under way. True where it began one.
+    pub(crate) fn want_handshake(&mut self, now: Instant) -> bool {
+        if self.attempt.is_some() {
+            return false;
+        }
+        self.attempt = Some(Attempt { began: now, initiations: 0, next: now });
+        true
+    }
+
+    /// Begins a handshake afresh, with its quick tries: there is news of where the peer may be.
+    pub(crate) fn restart_handshake(&mut self, now: Instant) {
+        self.attempt = None;
+        self.want_handshake(now);
+    }
+
+    /// Gives up the handshake under way, because it cannot be sent.
+    pub(crate) fn abandon_handshake(&mut self) {
+        self.attempt = None;
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.attempt.is_some()
+    }
+
+    /// An initiation went out. `jitter` (below 334 ms) keeps two sides from talking across each other forever.
+    pub(crate) fn initiation_sent(&mut self, now: Instant, jitter: Duration) {
+        if let Some(attempt) = &mut self.attempt {
+            let quick = usize::try_from(attempt.initiations).ok().and_then(|sent| QUICK_RETRIES.get(sent));
+            attempt.initiations += 1;
+            attempt.next = now + quick.map_or(REKEY_TIMEOUT + jitter, |wait| *wait);
+        }
+        self.sent(now);
+    }
+
+    /// A session began at `since`, by our handshake or by the peer's.
+    pub(crate) fn established(&mut self, since: Instant, initiator: bool) {
+        self.attempt = None;
+        self.unanswered = None;
+        self.session = Some(Session { since, initiator });
+    }
+
+    /// The sessions were ended from outside (the key changed).
+    pub(crate) fn sessions_ended(&mut self) {
+        self.session = None;
+        self.unanswered = None;
+        self.unacknowledged = None;
+    }
+
+    /// Anything authenticated went out.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        self.unacknowledged = None;
+        self.last_traffic = now;
+    }
+
+    /// A data packet went out. True where the session has become so old that a new one should be asked for.
+    pub(crate) fn data_sent(&mut self, now: Instant) -> bool {
+        self.sent(now);
+        self.unanswered.get_or_insert(now);
+        self.is_initiator_beyond(REKEY_AFTER, now)
+    }
+
+    /// Anything authenticated came in.
+    pub(crate) fn received(&mut self, now: Instant) {
+        self.unanswered = None;
+        self.last_traffic = now;
+    }
+
+    /// A data packet came in. True where the session is about to be too old, and only we may renew it.
+    pub(crate) fn data_received(&mut self, now: Instant) -> bool {
+        self.received(now);
+        self.unacknowledged.get_or_insert(now);
+        self.is_initiator_beyond(REJECT_AFTER - KEEPALIVE_AFTER - REKEY_TIMEOUT, now)
+    }
+
+    /// A keepalive went out. True as for [`Self::data_sent`].
+    pub(crate) fn keepalive_sent(&mut self, now: Instant) -> bool {
+        self.sent(now);
+        self.is_initiator_beyond(REKEY_AFTER, now)
+    }
+
+    fn is_initiator_beyond(&self, age: Duration, now: Instant) -> bool {
+        self.session.is_some_and(|session| session.initiator && now >= session.since + age)
+    }
+
+    /// The next thing to do, until `None`. `reachable`: the peer has an endpoint.
+    pub(crate) fn due(&mut self, now: Instant, reachable: bool) -> Option<Due> {
+        if self.session.is_some_and(|session| now >= session.since + REJECT_AFTER) {
+            self.session = None;
+        }
+        if !reachable {
+            self.attempt = None;
+            return None;
+        }
+        if self.attempt.is_some_and(|attempt| now >= attempt.began + REKEY_ATTEMPT) {
+            self.attempt = None;
+            self.unanswered = None;
+            return Some(Due::GiveUp);
+        }
+        if self.unanswered.is_some_and(|since| now >= since + KEEPALIVE_AFTER + REKEY_TIMEOUT) {
+            self.unanswered = None;
+            if self.want_handshake(now) {
+                return Some(Due::Initiate { again: true });
+            }
+        }
+        if let Some(attempt) = self.attempt.filter(|attempt| now >= attempt.next) {
+            return Some(Due::Initiate { again: attempt.initiations > 0 });
+        }
+        let passive = self.unacknowledged.is_some_and(|since| now >= since + KEEPALIVE_AFTER);
+        let persistent = self.keepalive.is_some_and(|interval| now >= self.last_traffic + interval);
+        if !passive && !persistent {
+            return None;
+        }
+        if self.session.is_some() {
+            return Some(Due::Keepalive);
+        }
+        self.unacknowledged = None;
+        self.last_traffic = now;
+        (persistent && self.want_handshake(now)).then_some(Due::Initiate { again: false })
+    }
+
+    /// When to ask [`Self::due`] again.
+    pub(crate) fn next(&self, reachable: bool) -> Option<Instant> {
+        if !reachable {
+            return None;
+        }
+        let handshake = self.attempt.map(|attempt| attempt.next.min(attempt.began + REKEY_ATTEMPT));
+        let unanswered = self.unanswered.map(|since| since + KEEPALIVE_AFTER + REKEY_TIMEOUT);
+        let passive = self.unacknowledged.map(|since| since + KEEPALIVE_AFTER);
+        let persistent = self.keepalive.map(|interval| self.last_traffic + interval);
+        [handshake, unanswered, passive, persistent].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const S: Duration = Duration::from_secs(1);
+
+    /// Walks through a minute-scale run in steps of its own timers and lists what was due, with the milliseconds since
+    /// the start.
+    fn run(timers: &mut Timers, start: Instant, until: Duration) -> Vec<(u128, Due)> {
+        let mut seen = Vec::new();
+        let mut now = start;
+        while now <= start + until {
+            while let Some(due) = timers.due(now, true) {
+                seen.push(((now - start).as_millis(), due));
+                match due {
+                    Due::Initiate { .. } => timers.initiation_sent(now, 100 * MS),
+                    Due::Keepalive => timers.sent(now),
+                    Due::GiveUp => {}
+                }
+            }
+            let Some(next) = timers.next(true) else { break };
+            assert!(next > now, "a timer that does not move on");
+            now = next;
+        }
+        seen
+    }
+
+    #[test]
+    fn a_handshake_is_tried_quickly_first_and_given_up_at_last() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        assert!(timers.want_handshake(start) && !timers.want_handshake(start));
+        let seen = run(&mut timers, start, 200 * S);
+        let times: Vec<u128> = seen.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times[..7], [0, 250, 750, 1750, 3750, 8850, 13950]);
+        assert_eq!(seen[0].1, Due::Initiate { again: false });
+        assert_eq!(seen.last(), Some(&(90_000, Due::GiveUp)));
+    }
+
+    #[test]
+    fn a_persistent_keepalive_keeps_asking_for_a_session() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        timers.set_keepalive(Some(25 * S), start);
+        let seen = run(&mut timers, start, 300 * S);
+        assert_eq!(seen[0], (0, Due::Initiate { again: false }), "the first is due at once");
+        let gave_up: Vec<u128> = seen.iter().filter(|(_, due)| *due == Due::GiveUp).map(|(at, _)| *at).collect();
+        assert!(gave_up.len() >= 2, "{seen:?}");
+        let after = seen.iter().find(|(at, _)| *at > gave_up[0]).unwrap();
+        assert!(after.0 - gave_up[0] <= 25_000, "{after:?}");
+        assert!(!seen.iter().any(|(_, due)| *due == Due::Keepalive), "no keepalive without a session");
+    }
+
+    #[test]
+    fn a_persistent_keepalive_under_a_session() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        timers.established(start, false);
+        timers.received(start);
+        timers.set_keepalive(Some(25 * S), start);
+        let seen = run(&mut timers, start, 60 * S);
+        assert_eq!(seen, [(0, Due::Keepalive), (25_000, Due::Keepalive), (50_000, Due::Keepalive)]);
+    }
+
+    #[test]
+    fn data_that_came_in_is_acknowledged_once() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        timers.established(start, false);
+        timers.data_received(start);
+        timers.data_received(start + 4 * S);
+        assert_eq!(run(&mut timers, start, 100 * S), [(10_000, Due::Keepalive)]);
+    }
+
+    #[test]
+    fn silence_after_data_asks_for_a_new_session_counted_from_the_first_unanswered_packet() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        timers.established(start, false);
+        timers.received(start + 50 * S);
+        timers.data_sent(start + 60 * S);
+        timers.data_sent(start + 70 * S);
+        assert_eq!(timers.next(true), Some(start + 75 * S));
+        assert_eq!(timers.due(start + 74 * S, true), None);
+        assert_eq!(timers.due(start + 75 * S, true), Some(Due::Initiate { again: true }));
+        timers.received(start + 76 * S);
+        timers.data_sent(start + 77 * S);
+        timers.received(start + 77 * S);
+        timers.established(start + 77 * S, true);
+        assert_eq!(timers.next(true), None, "answered data waits for nothing");
+    }
+
+    #[test]
+    fn only_the_initiator_renews() {
+        let start = Instant::now();
+        for initiator in [true, false] {
+            let mut timers = Timers::new(start);
+            timers.established(start, initiator);
+            assert!(!timers.data_sent(start + 119 * S));
+            assert_eq!(timers.data_sent(start + 120 * S), initiator);
+            assert!(!timers.data_received(start + 164 * S));
+            assert_eq!(timers.data_received(start + 165 * S), initiator);
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_without_an_endpoint() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        timers.set_keepalive(Some(S), start);
+        timers.want_handshake(start);
+        assert_eq!(timers.due(start + 9 * S, false), None);
+        assert_eq!(timers.next(false), None);
+        assert!(!timers.is_handshaking());
+    }
+}

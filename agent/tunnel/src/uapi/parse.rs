@@ -1,0 +1,226 @@
+//! Reading a `set=1` request, a line at a time, into a [`DeviceUpdate`].
+
+use std::ffi::CString;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::str::FromStr;
+
+use ipnetwork::IpNetwork;
+use zeroize::Zeroizing;
+
+use crate::config::{DeviceUpdate, PeerUpdate};
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::sys;
+
+/// What is wrong with a line. The value may be secret and is not repeated.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum ParseError {
+    #[error("a line without `=`")]
+    NoEquals,
+    #[error("`{0}` is not a key of the protocol, or not here")]
+    UnknownKey(String),
+    #[error("the value of `{0}` is not valid")]
+    BadValue(&'static str),
+    #[error("the request has more than {LINE_LIMIT} lines")]
+    TooLong,
+}
+
+/// More lines than any device has: it bounds what a request can make us keep.
+const LINE_LIMIT: usize = 4_000_000;
+
+/// A request that is being read.
+#[derive(Debug, Default)]
+pub(crate) struct SetRequest {
+    update: DeviceUpdate,
+    peer: Option<PeerUpdate>,
+    lines: usize,
+}
+
+impl SetRequest {
+    /// Takes one line, without its line feed.
+    pub(crate) fn line(&mut self, line: &str) -> Result<(), ParseError> {
+        self.lines += 1;
+        if self.lines > LINE_LIMIT {
+            return Err(ParseError::TooLong);
+        }
+        let (key, value) = line.split_once('=').ok_or(ParseError::NoEquals)?;
+        if key == "public_key" {
+            let public_key = PublicKey::from_bytes(*key_bytes("public_key", value)?);
+            self.update.peers.extend(self.peer.replace(PeerUpdate::new(public_key)));
+            return Ok(());
+        }
+        match &mut self.peer {
+            None => device_line(&mut self.update, key, value),
+            Some(peer) => peer_line(peer, key, value),
+        }
+    }
+
+    /// The request is complete.
+    pub(crate) fn finish(mut self) -> DeviceUpdate {
+        self.update.peers.extend(self.peer);
+        self.update
+    }
+}
+
+fn device_line(update: &mut DeviceUpdate, key: &str, value: &str) -> Result<(), ParseError> {
+    match key {
+        "private_key" => update.private_key = Some(PrivateKey::from_bytes(key_bytes("private_key", value)?)),
+        "listen_port" => update.listen_port = Some(number("listen_port", value)?),
+        "fwmark" if value.is_empty() => update.fwmark = Some(0),
+        "fwmark" => update.fwmark = Some(number("fwmark", value)?),
+        "replace_peers" => update.replace_peers = only_true("replace_peers", value)?,
+        _ => return Err(ParseError::UnknownKey(key.chars().take(40).collect())),
+    }
+    Ok(())
+}
+
+fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), ParseError> {
+    match key {
+        "remove" => peer.remove = only_true("remove", value)?,
+        "update_only" => peer.update_only = only_true("update_only", value)?,
+        "preshared_key" => peer.preshared_key = Some(PresharedKey::from_bytes(key_bytes("preshared_key", value)?)),
+        "endpoint" => peer.endpoint = Some(endpoint(value).ok_or(ParseError::BadValue("endpoint"))?),
+        "persistent_keepalive_interval" => {
+            peer.persistent_keepalive = Some(number("persistent_keepalive_interval", value)?);
+        }
+        "replace_allowed_ips" => peer.replace_allowed_ips = only_true("replace_allowed_ips", value)?,
+        "allowed_ip" => {
+            // The prefix length may be left out elsewhere, but not here.
+            let network = value.contains('/').then(|| IpNetwork::from_str(value).ok()).flatten();
+            peer.allowed_ips.push(network.ok_or(ParseError::BadValue("allowed_ip"))?);
+        }
+        "protocol_version" if value == "1" => {}
+        "protocol_version" => return Err(ParseError::BadValue("protocol_version")),
+        _ => return Err(ParseError::UnknownKey(key.chars().take(40).collect())),
+    }
+    Ok(())
+}
+
+fn number<N: FromStr>(key: &'static str, value: &str) -> Result<N, ParseError> {
+    // `from_str` would take a sign.
+    if !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseError::BadValue(key));
+    }
+    value.parse().map_err(|_| ParseError::BadValue(key))
+}
+
+fn only_true(key: &'static str, value: &str) -> Result<bool, ParseError> {
+    if value == "true" { Ok(true) } else { Err(ParseError::BadValue(key)) }
+}
+
+fn key_bytes(key: &'static str, value: &str) -> Result<Zeroizing<[u8; 32]>, ParseError> {
+    let digits = value.as_bytes();
+    let mut bytes = Zeroizing::new([0; 32]);
+    if digits.len() != 64 {
+        return Err(ParseError::BadValue(key));
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(ParseError::BadValue(key));
+        *byte = (digit(0)? << 4 | digit(1)?) as u8;
+    }
+    Ok(bytes)
+}
+
+/// `address:port`, or `[address%scope]:port` with the scope as a number or an interface's name.
+fn endpoint(value: &str) -> Option<SocketAddr> {
+    let with_scope = value.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")).and_then(|(host, port)| {
+        let (ip, scope) = host.split_once('%')?;
+        let scope = match number::<u32>("endpoint", scope) {
+            Ok(scope) => scope,
+            Err(_) => sys::interface_index(&CString::new(scope).ok()?)?,
+        };
+        Some(SocketAddrV6::new(ip.parse().ok()?, number("endpoint", port).ok()?, 0, scope).into())
+    });
+    let address = with_scope.or_else(|| value.parse::<SocketAddr>().ok())?;
+    let multicast = match address.ip() {
+        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_multicast(),
+    };
+    (!multicast && address.port() != 0).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: &str = "e84b5a6d2717c1003a13b431570353dbaca9146cf150c5f8575680feba52027a";
+
+    fn parse(text: &str) -> Result<DeviceUpdate, ParseError> {
+        let mut request = SetRequest::default();
+        text.lines().try_for_each(|line| request.line(line))?;
+        Ok(request.finish())
+    }
+
+    #[test]
+    fn a_whole_request() {
+        let text = format!(
+            "private_key={KEY}\nlisten_port=12912\nfwmark=\nreplace_peers=true\npublic_key={KEY}\npreshared_key={KEY}\n\
+             endpoint=[abcd:23::33%2]:51820\nreplace_allowed_ips=true\nallowed_ip=192.168.4.4/32\npublic_key={KEY}\n\
+             endpoint=182.122.22.19:3233\npersistent_keepalive_interval=111\nallowed_ip=fd00::/8\n\
+             protocol_version=1\npublic_key={KEY}\nremove=true\nupdate_only=true"
+        );
+        let update = parse(&text).unwrap();
+        assert_eq!((update.listen_port, update.fwmark, update.replace_peers), (Some(12912), Some(0), true));
+        let [first, second, third] = &update.peers[..] else { panic!("{update:?}") };
+        assert_eq!(first.endpoint.unwrap().to_string(), "[abcd:23::33%2]:51820");
+        assert!(first.replace_allowed_ips && first.preshared_key.is_some());
+        assert_eq!(second.persistent_keepalive, Some(111));
+        assert_eq!(second.allowed_ips, ["fd00::/8".parse::<IpNetwork>().unwrap()]);
+        assert!(third.remove && third.update_only);
+        assert!(!format!("{update:?}").contains("e84b5a"), "a key in the debug output");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_secrets_are_not_repeated() {
+        let bad = |text: &str| parse(text).unwrap_err().to_string();
+        assert_eq!(bad("private_key=secret"), "the value of `private_key` is not valid");
+        assert_eq!(bad("listen_port=70000"), "the value of `listen_port` is not valid");
+        assert_eq!(bad("listen_port=+7"), "the value of `listen_port` is not valid");
+        assert_eq!(bad("allowed_ip=10.0.0.0/8"), "`allowed_ip` is not a key of the protocol, or not here");
+        let peer = format!("public_key={KEY}\n");
+        for line in [
+            "allowed_ip=10.0.0.0",
+            "allowed_ip=10.0.0.0/33",
+            "endpoint=host:1",
+            "endpoint=1.2.3.4",
+            "endpoint=224.0.0.1:7",
+            "endpoint=[ff02::1]:7",
+            "endpoint=1.2.3.4:0",
+            "remove=false",
+            "protocol_version=2",
+            "persistent_keepalive_interval=65536",
+            "listen_port=1",
+            "nonsense",
+        ] {
+            assert!(parse(&format!("{peer}{line}")).is_err(), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_without_a_panic(
+            lines in prop::collection::vec(
+                prop_oneof![
+                    any::<String>(),
+                    ("(public_key|private_key|preshared_key|endpoint|allowed_ip|fwmark|remove|x)", "[0-9a-f:%./\\[\\]=]{0,70}")
+                        .prop_map(|(key, value)| format!("{key}={value}")),
+                    Just(format!("public_key={KEY}")),
+                ],
+                0..12,
+            ),
+        ) {
+            let mut request = SetRequest::default();
+            for line in &lines {
+                let _ = request.line(line);
+            }
+            request.finish();
+        }
+
+        #[test]
+        fn what_is_written_is_read(port in 1_u16.., ip in any::<IpAddr>()) {
+            let address = SocketAddr::new(ip, port);
+            let multicast = ip.is_multicast() || ip == IpAddr::from([255; 4]);
+            prop_assert_eq!(endpoint(&address.to_string()), (!multicast).then_some(address));
+        }
+    }
+}
