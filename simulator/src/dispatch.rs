@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::instance::{self, CallError, Instance};
 use crate::legacy;
+use crate::signing;
 use crate::wire::{
     EmitEventArgs, Empty, GetKeyArgs, ProtoError, RawQuoteArgs, Request, Response, TdxQuoteArgs, VerifyResponse,
 };
@@ -106,8 +107,8 @@ pub(crate) fn call(
         (Service::Guest, "EmitEvent") => {
             go.with(|args: EmitEventArgs| i.emit_event(&args.event, &args.payload).map(|()| Empty {}))
         }
-        (Service::Guest, "Sign") => go.with(|args| i.sign(&args)),
-        (Service::Guest, "Verify") => go.with(|args| instance::verify(&args).map(|valid| VerifyResponse { valid })),
+        (Service::Guest, "Sign") => go.with(|args| signing::sign(i, &args)),
+        (Service::Guest, "Verify") => go.with(|args| signing::verify(&args).map(|valid| VerifyResponse { valid })),
         (Service::Tappd, "DeriveKey") => go.with(|args| legacy::derive_key(i, &args)),
         (Service::Tappd, "DeriveK256Key") => go.with(|args| legacy::derive_k256_key(i, &args)),
         (Service::Tappd, "TdxQuote") => go.with(|args| legacy::tdx_quote(i, &args)),

@@ -85,9 +85,12 @@ impl Fixture {
     pub(crate) fn parse(text: &str) -> Result<Self, FixtureError> {
         let keys: AppKeys<'_> = serde_json::from_str(text)
             .map_err(|_| FixtureError::Malformed("a JSON object with k256_key, k256_signature is expected"))?;
+        // Exactly 32 bytes: k256 would take a shorter scalar and pad it.
         let scalar = hex::decode(keys.k256_key)
             .map(Zeroizing::new)
-            .map_err(|_| FixtureError::Malformed("k256_key is not hex"))?;
+            .ok()
+            .filter(|scalar| scalar.len() == 32)
+            .ok_or(FixtureError::Malformed("k256_key is not 32 bytes of hex"))?;
         let key = SigningKey::from_slice(&scalar)
             .map_err(|_| FixtureError::Malformed("k256_key is no secp256k1 private key"))?;
         let issued = hex::decode(&keys.k256_signature)

@@ -1,10 +1,8 @@
 //! One CVM of one app: its identity, its measurements and what the guest agent answers for it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use ed25519_dalek::{Signer as _, Verifier as _};
-use k256::ecdsa::signature::hazmat::{PrehashSigner as _, PrehashVerifier as _};
-use k256::ecdsa::{Signature, SigningKey, VerifyingKey};
+use k256::ecdsa::SigningKey;
 use p256::SecretKey;
 use p256::pkcs8::EncodePrivateKey as _;
 use serde_json::json;
@@ -16,8 +14,7 @@ use crate::fault::Faults;
 use crate::keys::{AppId, AppKey, InvalidKey, KmsRoot, keccak256};
 use crate::quote::TdReport;
 use crate::wire::{
-    AppInfo, AttestResponse, GetKeyResponse, GetQuoteResponse, GetTlsKeyArgs, GetTlsKeyResponse, SignRequest,
-    SignResponse, VerifyRequest, VersionResponse,
+    AppInfo, AttestResponse, GetKeyResponse, GetQuoteResponse, GetTlsKeyArgs, GetTlsKeyResponse, VersionResponse,
 };
 
 /// Bytes that name one CVM: it survives restarts, and no two instances share it.
@@ -27,9 +24,6 @@ pub type InstanceId = [u8; 20];
 pub const VERSION: &str = "0.5.11-SIMULATED";
 /// What Info reports as `cloud_vendor`: the machine-readable mark of a simulated agent.
 pub const CLOUD_VENDOR: &str = "SIMULATED";
-
-const SIGNING_PATH: &[u8] = b"vms";
-const SIGNING_PURPOSE: &str = "signing";
 
 /// Why a call failed; the text is the client's `error`.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +81,7 @@ impl App {
 
 /// One running CVM, as its guest agent sees it.
 pub(crate) struct Instance {
-    pub(crate) app: std::sync::Arc<App>,
+    pub(crate) app: Arc<App>,
     pub(crate) id: InstanceId,
     faults: RwLock<Faults>,
     log: Mutex<EventLog>,
@@ -96,7 +90,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn boot(app: std::sync::Arc<App>, id: InstanceId, faults: Faults) -> Result<Self, CallError> {
+    pub(crate) fn boot(app: Arc<App>, id: InstanceId, faults: Faults) -> Result<Self, CallError> {
         let os_image_hash = os_image_hash();
         let vm_config = json!({"simulated": true, "os_image_hash": hex::encode(os_image_hash)}).to_string();
         let mut instance = Self {
@@ -273,31 +267,6 @@ impl Instance {
         })
     }
 
-    pub(crate) fn sign(&self, request: &SignRequest) -> Result<SignResponse, CallError> {
-        let algorithm = match request.algorithm.as_str() {
-            "secp256k1_prehashed" => "secp256k1",
-            other => other,
-        };
-        let derived = self.get_key(SIGNING_PATH, SIGNING_PURPOSE, algorithm)?;
-        let bytes = self.app_key().derive(SIGNING_PATH);
-        let (signature, public_key) = if algorithm == "ed25519" {
-            let key = ed25519_dalek::SigningKey::from_bytes(&bytes);
-            (key.sign(&request.data).to_vec(), key.verifying_key().to_bytes().to_vec())
-        } else {
-            let key = SigningKey::from_slice(bytes.as_ref()).map_err(|_| CallError::Derive)?;
-            let digest: [u8; 32] = if request.algorithm == "secp256k1_prehashed" {
-                let length = request.data.len();
-                request.data.as_slice().try_into().map_err(|_| CallError::Digest(length))?
-            } else {
-                Sha256::digest(&request.data).into()
-            };
-            let signature: Signature = key.sign_prehash(&digest).map_err(|_| CallError::Derive)?;
-            (signature.to_bytes().to_vec(), key.verifying_key().to_encoded_point(true).as_bytes().to_vec())
-        };
-        let signature_chain = std::iter::once(signature.clone()).chain(derived.signature_chain).collect();
-        Ok(SignResponse { signature, signature_chain, public_key })
-    }
-
     fn log(&self) -> MutexGuard<'_, EventLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -307,23 +276,6 @@ impl Instance {
         let name = if self.faults().no_kms { "none" } else { "kms" };
         Ok(json!({"name": name, "id": id}).to_string())
     }
-}
-
-pub(crate) fn verify(request: &VerifyRequest) -> Result<bool, CallError> {
-    let digest: Vec<u8> = match request.algorithm.as_str() {
-        "ed25519" => {
-            let key = request.public_key.as_slice().try_into().map_err(|_| CallError::PublicKey)?;
-            let key = ed25519_dalek::VerifyingKey::from_bytes(key).map_err(|_| CallError::PublicKey)?;
-            let signature = ed25519_dalek::Signature::from_slice(&request.signature);
-            return Ok(key.verify(&request.data, &signature.map_err(|_| CallError::Signature)?).is_ok());
-        }
-        "secp256k1" | "k256" => Sha256::digest(&request.data).to_vec(),
-        "secp256k1_prehashed" => request.data.clone(),
-        other => return Err(CallError::Algorithm(other.to_owned())),
-    };
-    let key = VerifyingKey::from_sec1_bytes(&request.public_key).map_err(|_| CallError::PublicKey)?;
-    let signature = Signature::from_slice(&request.signature).map_err(|_| CallError::Signature)?;
-    Ok(key.verify_prehash(&digest, &signature).is_ok())
 }
 
 pub(crate) fn version() -> VersionResponse {

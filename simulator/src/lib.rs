@@ -25,6 +25,7 @@ pub mod keys;
 
 mod instance;
 mod legacy;
+mod signing;
 
 mod certificate;
 mod events;

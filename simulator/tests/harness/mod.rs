@@ -1,0 +1,192 @@
+//! A raw HTTP client over unix sockets, and simulators in directories of their own.
+
+// Every test binary compiles this file and uses its own part of it.
+#![allow(dead_code, unreachable_pub, reason = "shared between test binaries, each of which uses a part")]
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dstack_simulator::{FaultSwitch, Identity, Layout, Simulator};
+use serde_json::Value;
+
+/// How long an answer may take before the test fails.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A directory below the system's temporary one, removed with all it holds.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("dstack-simulator-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let removed = std::fs::remove_dir_all(&self.0);
+        // A second panic would hide the first.
+        assert!(removed.is_ok() || std::thread::panicking(), "cannot remove {}: {removed:?}", self.0.display());
+    }
+}
+
+/// A running simulator with its directory.
+pub struct Running {
+    pub simulator: Simulator,
+    // After the simulator: it removes its sockets first.
+    pub directory: TempDir,
+}
+
+impl Running {
+    pub async fn start(identity: Identity, instances: u32, fail: &[&str]) -> Self {
+        let directory = TempDir::new();
+        let faults: Vec<FaultSwitch> = fail.iter().map(|fail| fail.parse().unwrap()).collect();
+        let layout = Layout::Numbered(directory.path().join("sim"), instances);
+        let simulator = Simulator::start(identity, &layout, &faults).await.unwrap();
+        Self { simulator, directory }
+    }
+
+    /// Fixture B, one instance.
+    pub async fn public() -> Self {
+        Self::start(Identity::public_fixture().unwrap(), 1, &[]).await
+    }
+
+    /// Root 01…01, app id 11…11.
+    pub async fn seeded(instances: u32, fail: &[&str]) -> Self {
+        Self::start(Identity::seeded(&[1; 32], [0x11; 20]).unwrap(), instances, fail).await
+    }
+
+    /// A connection to instance `index`'s dstack.sock.
+    pub fn guest(&self, index: usize) -> Connection {
+        Connection::open(&self.simulator.instances()[index - 1].dstack_sock)
+    }
+
+    /// A connection to the only instance's tappd.sock.
+    pub fn tappd(&self) -> Connection {
+        Connection::open(&self.simulator.instances()[0].tappd_sock)
+    }
+
+    /// A call to the first instance that must succeed.
+    pub fn call(&self, method: &str, arguments: &Value) -> Value {
+        self.guest(1).json(&format!("/{method}"), arguments).ok()
+    }
+
+    /// A legacy call that must succeed.
+    pub fn legacy(&self, method: &str, arguments: &Value) -> Value {
+        self.tappd().json(&format!("/prpc/Tappd.{method}"), arguments).ok()
+    }
+}
+
+/// An HTTP response as it came.
+pub struct Response {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn value(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
+        self.value()
+    }
+
+    /// The text of a refusal.
+    pub fn error(&self) -> String {
+        assert_eq!(self.status, 400, "{}", String::from_utf8_lossy(&self.body));
+        self.value()["error"].as_str().unwrap().to_owned()
+    }
+}
+
+/// One connection; reads fail the test after [`DEADLINE`].
+pub struct Connection(UnixStream);
+
+impl Connection {
+    pub fn open(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self(stream)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// As much as the server takes: it may refuse and close before the end.
+    pub fn send_what_it_takes(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
+    /// Sends our FIN.
+    pub fn finish(&self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Whether the server closes, sending nothing more.
+    pub fn closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).is_ok() && rest.is_empty()
+    }
+
+    /// Reads one response, which must have a Content-Length.
+    pub fn receive(&mut self) -> Response {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
+        let headers: Vec<_> = lines
+            // The JS SDK splits at exactly this.
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        let mut response = Response { status, headers, body: Vec::new() };
+        let length = response.header("content-length").expect("a Content-Length").parse().unwrap();
+        response.body = vec![0; length];
+        self.0.read_exact(&mut response.body).unwrap();
+        response
+    }
+
+    pub fn exchange(&mut self, request: &[u8]) -> Response {
+        self.send(request);
+        self.receive()
+    }
+
+    pub fn post(&mut self, target: &str, content_type: &str, body: &[u8]) -> Response {
+        let length = body.len();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: d\r\n{content_type}Content-Length: {length}\r\n\r\n");
+        self.exchange(&[head.as_bytes(), body].concat())
+    }
+
+    pub fn json(&mut self, target: &str, arguments: &Value) -> Response {
+        self.post(target, "Content-Type: application/json\r\n", arguments.to_string().as_bytes())
+    }
+
+    pub fn get(&mut self, target: &str) -> Response {
+        self.exchange(format!("GET {target} HTTP/1.1\r\nHost: d\r\n\r\n").as_bytes())
+    }
+}
