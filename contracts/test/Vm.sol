@@ -9,17 +9,21 @@ interface Vm {
         address emitter;
     }
 
-    struct FuzzSelector {
+    struct Wallet {
         address addr;
-        bytes4[] selectors;
+        uint256 publicKeyX;
+        uint256 publicKeyY;
+        uint256 privateKey;
     }
 
     function sign(uint256 privateKey, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function addr(uint256 privateKey) external pure returns (address);
-    function publicKeyP256(uint256 privateKey) external pure returns (uint256 x, uint256 y);
+    function createWallet(uint256 privateKey) external returns (Wallet memory);
     function prank(address sender) external;
     function startPrank(address sender) external;
     function stopPrank() external;
+    function deployCode(string calldata artifact) external returns (address);
+    function deployCode(string calldata artifact, bytes calldata arguments) external returns (address);
     function warp(uint256 timestamp) external;
     function roll(uint256 number) external;
     function chainId(uint256 id) external;

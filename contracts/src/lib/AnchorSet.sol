@@ -4,19 +4,20 @@ pragma solidity ^0.8.28;
 import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 
 /// @title  Up to sixteen trusted addresses (KMS roots, app ids), each in a numbered slot with a generation.
-/// @dev    A peer remembers slot and generation of what it was admitted under. A slot's generation grows with every address put
-///         into it, so what was removed stays removed: adding the same address again, in whatever slot, revives nobody.
+/// @dev    A peer remembers slot and generation of what it was admitted under. No two additions to a set have the same
+///         generation, so what was removed stays removed: adding the same address again, in whatever slot, revives nobody.
 library AnchorSet {
     /// One storage slot.
     struct Anchor {
         address account; // zero = the slot is free
-        uint32 generation; // of `account`, or of the last address that was here
+        uint32 generation; // of this addition; zero = the slot is free
         uint48 effectiveAt; // Unix second from which it counts
     }
 
     struct Set {
         Anchor[16] anchors;
         mapping(address account => uint256 indexPlusOne) position;
+        uint32 lastGeneration;
     }
 
     /// Slot and generation under which a peer was admitted.
@@ -32,10 +33,9 @@ library AnchorSet {
         if (account == address(0)) revert IDstackClusterNFT.ZeroAddress();
         if (set.position[account] != 0) revert IDstackClusterNFT.AlreadyAdded();
         for (uint256 i = 0; i < CAPACITY; ++i) {
-            Anchor storage anchor = set.anchors[i];
-            if (anchor.account != address(0)) continue;
-            generation = anchor.generation + 1;
-            (anchor.account, anchor.generation, anchor.effectiveAt) = (account, generation, effectiveAt);
+            if (set.anchors[i].account != address(0)) continue;
+            generation = ++set.lastGeneration;
+            set.anchors[i] = Anchor(account, generation, effectiveAt);
             set.position[account] = i + 1;
             return generation;
         }
@@ -47,9 +47,8 @@ library AnchorSet {
         uint256 position = set.position[account];
         if (position == 0) revert IDstackClusterNFT.NotAdded();
         delete set.position[account];
-        Anchor storage anchor = set.anchors[position - 1];
-        ended = Ref(uint8(position - 1), anchor.generation);
-        (anchor.account, anchor.effectiveAt) = (address(0), 0);
+        ended = Ref(uint8(position - 1), set.anchors[position - 1].generation);
+        delete set.anchors[position - 1];
     }
 
     /// Slot, generation and start of `account`; `found` is false when it is not in the set.
@@ -64,10 +63,9 @@ library AnchorSet {
         return (true, Ref(uint8(position - 1), anchor.generation), anchor.effectiveAt);
     }
 
-    /// Whether the address that was admitted as (`index`, `generation`) is still in the set.
+    /// Whether what was added as (`index`, `generation`), as `add` and `find` gave them, is still in the set.
     function isCurrent(Set storage set, uint8 index, uint32 generation) internal view returns (bool) {
-        Anchor storage anchor = set.anchors[index];
-        return anchor.account != address(0) && anchor.generation == generation;
+        return set.anchors[index].generation == generation;
     }
 
     /// All members in slot order.

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IClusterToken} from "./IClusterToken.sol";
+import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
+import {VM} from "../Vm.sol";
+import {Check} from "./Check.sol";
+import {Actor, Signing} from "./Signing.sol";
+
+/// @title  A cluster behind its proxy, with one KMS root and its own app id, and what tests do to it.
+abstract contract ClusterTest is Check, Signing {
+    address internal constant OWNER = address(0x0111);
+    address internal constant ALICE = address(0xA11CE);
+    address internal constant BOB = address(0xB0B);
+    address internal constant STRANGER = address(0x5778);
+
+    IDstackClusterNFT internal cluster;
+    IClusterToken internal token; // the same proxy, as ERC-721, Ownable2Step and UUPS
+
+    function setUp() public virtual {
+        VM.warp(1_800_000_000);
+        VM.roll(1000);
+        cluster = deploy(defaultParams());
+        token = IClusterToken(address(cluster));
+    }
+
+    function defaultParams() internal pure returns (IDstackClusterNFT.ClusterParams memory params) {
+        params.name = "test mesh";
+        params.symbol = "NODE";
+        params.owner = OWNER;
+        params.networkBase = 0x0a000100;
+        params.prefixLength = 24;
+        params.kmsRoots = new address[](1);
+        params.kmsRoots[0] = VM.addr(secret("root", 0));
+    }
+
+    function deploy(IDstackClusterNFT.ClusterParams memory params) internal returns (IDstackClusterNFT) {
+        bytes memory call = abi.encodeCall(IDstackClusterNFT.initialize, (params));
+        return IDstackClusterNFT(proxy(implementation(), call));
+    }
+
+    /// Deployed by name, so that tests are compiled apart from the contract.
+    function implementation() internal returns (address) {
+        return VM.deployCode("DstackClusterNFT.sol:DstackClusterNFT");
+    }
+
+    function proxy(address code, bytes memory call) internal returns (address) {
+        return VM.deployCode("ERC1967Proxy.sol:ERC1967Proxy", abi.encode(code, call));
+    }
+
+    // ------------------------------------------------------------------------------------------------ the actors
+
+    /// Instance number `i` of the cluster's own app, under the default root.
+    function actor(uint256 i) internal view returns (Actor memory) {
+        return Actor(secret("root", 0), secret("app", 0), secret("node", i), address(cluster), instance(i));
+    }
+
+    function instance(uint256 i) internal pure returns (bytes20) {
+        return bytes20(keccak256(abi.encode("instance", i)));
+    }
+
+    function wireguardKey(uint256 i) internal pure returns (bytes32) {
+        return keccak256(abi.encode("wireguard", i));
+    }
+
+    /// A WIREGUARD registration of `who` at the token's next epoch.
+    function registration(uint256 tokenId, Actor memory who)
+        internal
+        view
+        returns (IDstackClusterNFT.Registration memory r)
+    {
+        r.tokenId = tokenId;
+        r.instanceId = who.instanceId;
+        r.keyEpoch = cluster.getNode(tokenId).keyEpoch + 1;
+        r.wireguardKey = keccak256(abi.encode("wireguard of", who.instanceId, r.keyEpoch));
+        r.networkType = IDstackClusterNFT.NetworkType.WIREGUARD;
+        r.endpointAddress = 0x00000000000000000000ffffc0000201; // ::ffff:192.0.2.1
+        r.endpointPort = 51_821;
+        r.deadline = uint64(block.timestamp + 1 hours);
+    }
+
+    function endpointUpdate(uint256 tokenId) internal view returns (IDstackClusterNFT.EndpointUpdate memory u) {
+        u.tokenId = tokenId;
+        u.keyEpoch = cluster.getNode(tokenId).keyEpoch + 1;
+        u.endpointAddress = 0x20010db8000000000000000000000007;
+        u.endpointPort = 4000;
+        u.deadline = uint64(block.timestamp + 1 hours);
+    }
+
+    // ------------------------------------------------------------------------------------------------- what they do
+
+    function mint(address to, bytes20 instanceId) internal returns (uint256) {
+        VM.prank(OWNER);
+        return cluster.mint(to, instanceId);
+    }
+
+    /// Signs and submits as `who`, from whoever is pranked.
+    function submit(IDstackClusterNFT.Registration memory r, Actor memory who) internal {
+        IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
+        bytes memory signature = sign(r, who.nodeKey, address(cluster));
+        VM.prank(STRANGER);
+        cluster.registerPeer(r, chain, signature);
+    }
+
+    function submitExpecting(IDstackClusterNFT.Registration memory r, Actor memory who, bytes memory revertData)
+        internal
+    {
+        submitExpecting(r, chainOf(who), sign(r, who.nodeKey, address(cluster)), revertData);
+    }
+
+    function submitExpecting(
+        IDstackClusterNFT.Registration memory r,
+        IDstackClusterNFT.SignatureChain memory chain,
+        bytes memory nodeSignature,
+        bytes memory revertData
+    ) internal {
+        VM.expectRevert(revertData);
+        VM.prank(STRANGER);
+        cluster.registerPeer(r, chain, nodeSignature);
+    }
+
+    /// Mints a token for ALICE bound to instance `i` and makes it a peer.
+    function join(uint256 i) internal returns (uint256 tokenId) {
+        tokenId = mint(ALICE, instance(i));
+        submit(registration(tokenId, actor(i)), actor(i));
+    }
+
+    // -------------------------------------------------------------------------------------------- what they find
+
+    function isPeer(uint256 tokenId) internal view returns (bool) {
+        return cluster.getNode(tokenId).active;
+    }
+
+    function mustBePeer(uint256 tokenId) internal view {
+        yes(isPeer(tokenId), "the node is active");
+        eq(cluster.getPeer(tokenId).tokenId, tokenId, "getPeer");
+    }
+
+    function mustBeGone(uint256 tokenId, Actor memory who) internal {
+        yes(!isPeer(tokenId), "the node is inactive");
+        eq(cluster.tokenOfInstance(who.instanceId), 0, "the instance id is free");
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeNotActive.selector, tokenId));
+        cluster.getPeer(tokenId);
+    }
+}

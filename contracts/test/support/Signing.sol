@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
+import {VM, Vm} from "../Vm.sol";
+
+/// One dstack instance as its signatures show it: who issued its app key, which node key it derives, what it is called.
+struct Actor {
+    uint256 rootKey;
+    uint256 appKey;
+    uint256 nodeKey;
+    address appId;
+    bytes20 instanceId;
+}
+
+/// @title  What a dstack KMS, an app and a node sign, written down a second time: nothing here is the contract's code.
+abstract contract Signing {
+    string internal constant PURPOSE = "dstack-mesh-node-v1";
+    uint256 internal constant CURVE_ORDER = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
+
+    /// The whole chain of an actor.
+    function chainOf(Actor memory actor) internal returns (IDstackClusterNFT.SignatureChain memory) {
+        return chainOf(actor, PURPOSE);
+    }
+
+    function chainOf(Actor memory actor, string memory purpose)
+        internal
+        returns (IDstackClusterNFT.SignatureChain memory chain)
+    {
+        Vm.Wallet memory app = VM.createWallet(actor.appKey);
+        bytes memory message = abi.encodePacked("dstack-kms-issued:", actor.appId, compressed(app));
+        return chainWith(actor, purpose, dstackSign(actor.rootKey, keccak256(message)));
+    }
+
+    /// The chain of an actor whose KMS signature is given.
+    function chainWith(Actor memory actor, string memory purpose, bytes memory kmsSignature)
+        internal
+        returns (IDstackClusterNFT.SignatureChain memory chain)
+    {
+        Vm.Wallet memory app = VM.createWallet(actor.appKey);
+        Vm.Wallet memory node = VM.createWallet(actor.nodeKey);
+        bytes memory message = abi.encodePacked(purpose, ":", hexOf(compressed(node)));
+        chain.nodeKeyX = bytes32(node.publicKeyX);
+        chain.nodeKeyY = bytes32(node.publicKeyY);
+        chain.appKeyX = bytes32(app.publicKeyX);
+        chain.appKeyY = bytes32(app.publicKeyY);
+        chain.appSignature = dstackSign(actor.appKey, keccak256(message));
+        chain.kmsSignature = kmsSignature;
+        chain.appId = actor.appId;
+    }
+
+    /// EIP-712 signature of a registration for `cluster` on this chain.
+    function sign(IDstackClusterNFT.Registration memory r, uint256 nodeKey, address cluster)
+        internal
+        view
+        returns (bytes memory)
+    {
+        return signFor(r, nodeKey, cluster, block.chainid);
+    }
+
+    function signFor(IDstackClusterNFT.Registration memory r, uint256 nodeKey, address cluster, uint256 chainId)
+        internal
+        pure
+        returns (bytes memory)
+    {
+        bytes32 typeHash = keccak256(
+            "Registration(uint256 tokenId,bytes20 instanceId,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+        );
+        bytes memory head = abi.encode(
+            typeHash, r.tokenId, r.instanceId, r.wireguardKey, uint256(r.keyEpoch), uint256(uint8(r.networkType))
+        );
+        bytes memory tail = abi.encode(
+            r.endpointAddress,
+            uint256(r.endpointPort),
+            uint256(r.gatewayDomain),
+            uint256(r.gatewayPort),
+            uint256(r.deadline)
+        );
+        return ethereumSign(nodeKey, typedDigest(keccak256(bytes.concat(head, tail)), cluster, chainId));
+    }
+
+    /// EIP-712 signature of an endpoint update for `cluster` on this chain.
+    function sign(IDstackClusterNFT.EndpointUpdate memory u, uint256 nodeKey, address cluster)
+        internal
+        view
+        returns (bytes memory)
+    {
+        bytes32 typeHash = keccak256(
+            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+        );
+        bytes32 structHash = keccak256(
+            abi.encode(
+                typeHash,
+                u.tokenId,
+                uint256(u.keyEpoch),
+                u.endpointAddress,
+                uint256(u.endpointPort),
+                uint256(u.gatewayDomain),
+                uint256(u.gatewayPort),
+                uint256(u.deadline)
+            )
+        );
+        return ethereumSign(nodeKey, typedDigest(structHash, cluster, block.chainid));
+    }
+
+    function typedDigest(bytes32 structHash, address cluster, uint256 chainId) internal pure returns (bytes32) {
+        bytes32 domain = keccak256(
+            abi.encode(
+                keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+                keccak256("DstackClusterNFT"),
+                keccak256("1"),
+                chainId,
+                cluster
+            )
+        );
+        return keccak256(abi.encodePacked(hex"1901", domain, structHash));
+    }
+
+    /// r ‖ s ‖ v with v = 0 or 1, as dstack writes it.
+    function dstackSign(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = VM.sign(key, digest);
+        return abi.encodePacked(r, s, v - 27);
+    }
+
+    /// r ‖ s ‖ v with v = 27 or 28, as Ethereum wallets write it.
+    function ethereumSign(uint256 key, bytes32 digest) internal pure returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = VM.sign(key, digest);
+        return abi.encodePacked(r, s, v);
+    }
+
+    /// The other valid signature of the same message: s -> n - s, v flipped.
+    function malleated(bytes memory signature) internal pure returns (bytes memory) {
+        (bytes32 r, bytes32 s, uint8 v) = split(signature);
+        return abi.encodePacked(r, CURVE_ORDER - uint256(s), v ^ (v < 2 ? 1 : 7)); // 27 ^ 7 = 28
+    }
+
+    function split(bytes memory signature) internal pure returns (bytes32 r, bytes32 s, uint8 v) {
+        assembly ("memory-safe") {
+            r := mload(add(signature, 32))
+            s := mload(add(signature, 64))
+        }
+        v = uint8(signature[64]);
+    }
+
+    /// SEC1 compressed form.
+    function compressed(Vm.Wallet memory wallet) internal pure returns (bytes memory) {
+        return abi.encodePacked(wallet.publicKeyY % 2 == 0 ? bytes1(0x02) : bytes1(0x03), wallet.publicKeyX);
+    }
+
+    /// Lower-case hex, a digit at a time.
+    function hexOf(bytes memory data) internal pure returns (string memory) {
+        bytes memory digits = "0123456789abcdef";
+        bytes memory text = new bytes(2 * data.length);
+        for (uint256 i = 0; i < data.length; ++i) {
+            text[2 * i] = digits[uint8(data[i]) >> 4];
+            text[2 * i + 1] = digits[uint8(data[i]) & 15];
+        }
+        return string(text);
+    }
+
+    /// A valid private key made from a name and a number.
+    function secret(string memory name, uint256 number) internal pure returns (uint256) {
+        return 1 + uint256(keccak256(abi.encode(name, number))) % (CURVE_ORDER - 1);
+    }
+}
