@@ -1,1 +1,43 @@
-//! Network-namespace world: the demo and the integration tests.
+//! A whole mesh on one machine, each part real and each in a network namespace of its own.
+//!
+//! ```text
+//!   hub namespace: bridge 192.0.2.1, fd00:d57a::1         anvil (192.0.2.1:8545), meshctl, RPC proxies
+//!        │ veth              │ veth             │ veth
+//!   node 1: 192.0.2.11    node 2: 192.0.2.12   node 3 …   p2p-agent, its interface, its applications
+//!        └─ unix socket ─────┴─ unix socket ────┴──────   dstack-simulator (one guest agent per node)
+//! ```
+//!
+//! [`World`] makes it, breaks it and takes it away again. The demo (`make demo`) and the integration tests (`tests/mesh`)
+//! use the same one. Nothing outside the namespaces is touched, names are unique, so that worlds live side by side, and
+//! every child dies with the process that made it.
+
+mod binaries;
+mod capture;
+mod chain;
+mod forge;
+mod http;
+mod lie;
+mod lying_rpc;
+mod namespace;
+mod node;
+mod process;
+mod simulator;
+mod steps;
+mod traffic;
+mod wait;
+mod world;
+
+pub use binaries::Binaries;
+pub use capture::Capture;
+pub use chain::{Chain, OPERATOR};
+pub use forge::Cvm;
+pub use lie::Lie;
+pub use lying_rpc::{LyingRpc, serve as serve_lies};
+pub use namespace::Namespace;
+pub use node::{AgentSettings, Node};
+pub use process::{Finished, Launch, Process, Signal};
+pub use simulator::{Announcement, Instance, Simulator};
+pub use steps::Steps;
+pub use traffic::{TcpStream, Traffic};
+pub use wait::{interrupt, wait_until};
+pub use world::World;

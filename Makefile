@@ -1,0 +1,71 @@
+# The two commands are `make demo` and `make test`. Both run on a fresh Debian 12 or 13 with a Rust toolchain and Node 20+,
+# as root or as a user with sudo: cargo always runs as the user, only what needs network namespaces runs as root.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test build check soak deps dev-build fmt clippy doc deny forge-fmt
+
+UID := $(shell id -u)
+# `sudo make …`: hand the compiler back to the user who typed it.
+INVOKER := $(if $(filter 0,$(UID)),$(filter-out root,$(SUDO_USER)))
+INVOKER_HOME := $(if $(INVOKER),$(shell getent passwd $(INVOKER) | cut -d: -f6))
+AS_USER := $(if $(INVOKER),runuser -u $(INVOKER) -- env HOME=$(INVOKER_HOME) PATH=$(INVOKER_HOME)/.cargo/bin:$(PATH))
+AS_ROOT := $(if $(filter 0,$(UID)),,sudo)
+CARGO := $(AS_USER) cargo
+NPM := $(AS_USER) npm
+
+# What tests and demo call besides cargo and node.
+PACKAGES := gcc git iproute2 iptables iputils-ping libc6-dev make procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
+NODE_MODULES := contracts/node_modules/.package-lock.json
+FORGE := contracts/node_modules/.bin/forge
+
+help: ## List the targets.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: deps dev-build ## Three nodes, a fourth live, one revoked; stays up until Ctrl-C (ONCE=1: exits by itself).
+	@$(AS_ROOT) env ONCE=$(ONCE) target/debug/demo
+
+test: deps ## Every test: Rust, Solidity, SDKs, namespaces.
+	@.ci/test "$(CARGO)" "$(AS_USER)"
+
+build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
+	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
+
+check: fmt clippy doc deny forge-fmt ## Formatting, lints, documentation, dependencies.
+
+soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
+	@.ci/soak "$(CARGO)" "$(AS_USER)"
+
+deps: $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
+	@missing=(); \
+	for package in $(PACKAGES); do \
+	  [[ $$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null || true) == installed ]] || missing+=($$package); \
+	done; \
+	if (($${#missing[@]})); then \
+	  echo "installing $${missing[*]}"; \
+	  $(AS_ROOT) apt-get update -q; \
+	  $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$${missing[@]}"; \
+	fi
+
+$(NODE_MODULES): contracts/package-lock.json
+	@command -v npm >/dev/null || { echo "error: npm is missing; install Node 20 or later" >&2; exit 1; }
+	cd contracts && $(NPM) ci --ignore-scripts && $(AS_USER) touch ../$@
+
+dev-build:
+	$(CARGO) build --workspace --bins
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc:
+	$(AS_USER) env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+deny:
+	@if cargo deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check bans licenses sources; \
+	else echo "cargo-deny is not installed: dependencies not checked"; fi
+
+forge-fmt: $(NODE_MODULES)
+	cd contracts && $(AS_USER) ../$(FORGE) fmt --check

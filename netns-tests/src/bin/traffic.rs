@@ -1,0 +1,166 @@
+//! Applications in a node: echo servers, and clients that never pause.
+#![expect(clippy::print_stdout, reason = "its output is what the tests read")]
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+
+/// Time between two messages of a stream.
+const BEAT: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Parser)]
+enum Command {
+    /// Echoes TCP and UDP.
+    Serve { address: SocketAddr },
+    /// Sends 64 KiB and wants them back.
+    TcpOnce { address: SocketAddr },
+    /// Sends 20 datagrams one after the other and wants each back.
+    UdpOnce { address: SocketAddr },
+    /// Sends a number every 20 ms over one connection and prints `echo <unix ms> <number>` when it comes back.
+    TcpStream { address: SocketAddr },
+    /// The same with datagrams, which may be lost.
+    UdpStream { address: SocketAddr },
+    /// Sends datagrams for ever whatever the system says, and prints how many it sent and how many were refused.
+    UdpFlood { address: SocketAddr },
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Serve { address } => serve(address),
+        Command::TcpOnce { address } => tcp_once(address),
+        Command::UdpOnce { address } => udp_once(address),
+        Command::TcpStream { address } => tcp_stream(address),
+        Command::UdpStream { address } => udp_stream(address),
+        Command::UdpFlood { address } => udp_flood(address),
+    }
+}
+
+fn serve(address: SocketAddr) -> Result<()> {
+    let udp = UdpSocket::bind(address).with_context(|| format!("bind udp {address}"))?;
+    let tcp = TcpListener::bind(address).with_context(|| format!("bind tcp {address}"))?;
+    println!("serving");
+    thread::spawn(move || {
+        let mut datagram = [0; 65536];
+        loop {
+            // Errors are about one sender (its port is closed, its route is gone): the others go on.
+            if let Ok((length, from)) = udp.recv_from(&mut datagram) {
+                let _ = udp.send_to(&datagram[..length], from);
+            }
+        }
+    });
+    for connection in tcp.incoming() {
+        let mut connection = connection?;
+        thread::spawn(move || {
+            connection.set_nodelay(true)?;
+            let mut reader = connection.try_clone()?;
+            std::io::copy(&mut reader, &mut connection)
+        });
+    }
+    Ok(())
+}
+
+fn tcp_once(address: SocketAddr) -> Result<()> {
+    let mut connection =
+        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    let sent: Vec<u8> = (0..65536_u32).map(|i| i.to_le_bytes()[i as usize % 2]).collect();
+    let mut writer = connection.try_clone()?;
+    let copy = sent.clone();
+    let writing = thread::spawn(move || writer.write_all(&copy));
+    let mut got = vec![0; sent.len()];
+    connection.read_exact(&mut got).context("read the echo")?;
+    ensure!(got == sent, "the echo differs");
+    writing.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?.context("write")
+}
+
+fn udp_once(address: SocketAddr) -> Result<()> {
+    let socket = connected(address)?;
+    for number in 0..20_u64 {
+        let mut got = [0; 8];
+        // Datagrams may be lost: three tries each.
+        let mut tries = (0..3).map(|_| -> Result<bool> {
+            socket.send(&number.to_le_bytes())?;
+            Ok(socket.recv(&mut got)? == 8 && u64::from_le_bytes(got) == number)
+        });
+        ensure!(tries.any(|answer| answer.unwrap_or(false)), "datagram {number} was not echoed");
+    }
+    Ok(())
+}
+
+fn tcp_stream(address: SocketAddr) -> Result<()> {
+    let connection = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
+    connection.set_nodelay(true)?;
+    let mut reader = connection.try_clone()?;
+    let mut writer = connection;
+    thread::spawn(move || {
+        for number in 0_u64.. {
+            if writer.write_all(&number.to_le_bytes()).is_err() {
+                break;
+            }
+            thread::sleep(BEAT);
+        }
+    });
+    for expected in 0_u64.. {
+        let mut got = [0; 8];
+        reader.read_exact(&mut got).context("the connection broke")?;
+        ensure!(u64::from_le_bytes(got) == expected, "the stream is corrupt");
+        echo(expected);
+    }
+    bail!("the numbers are used up")
+}
+
+fn udp_stream(address: SocketAddr) -> Result<()> {
+    let socket = connected(address)?;
+    let sender = socket.try_clone()?;
+    thread::spawn(move || {
+        for number in 0_u64.. {
+            // The route may be gone for a while: that is what is being measured.
+            let _ = sender.send(&number.to_le_bytes());
+            thread::sleep(BEAT);
+        }
+    });
+    loop {
+        let mut got = [0; 8];
+        if socket.recv(&mut got).is_ok_and(|length| length == 8) {
+            echo(u64::from_le_bytes(got));
+        }
+    }
+}
+
+fn udp_flood(address: SocketAddr) -> Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let (mut sent, mut refused, mut reported) = (0_u64, 0_u64, Instant::now());
+    loop {
+        match socket.send_to(b"in clear", address) {
+            Ok(_) => sent += 1,
+            Err(_) => refused += 1,
+        }
+        if reported.elapsed() >= Duration::from_millis(200) {
+            reported = Instant::now();
+            println!("flood {} {sent} {refused}", unix_millis());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn connected(address: SocketAddr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(address).with_context(|| format!("no way to {address}"))?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    Ok(socket)
+}
+
+fn echo(number: u64) {
+    println!("echo {} {number}", unix_millis());
+}
+
+fn unix_millis() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis())
+}

@@ -1,0 +1,65 @@
+//! Where the programs are that a world is made of.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The programs, all of one build.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// The agent.
+    pub agent: PathBuf,
+    /// The operator's tool.
+    pub meshctl: PathBuf,
+    /// The guest agent.
+    pub simulator: PathBuf,
+    /// Our own traffic maker, run inside the nodes.
+    pub traffic: PathBuf,
+    /// Our own lying JSON-RPC proxy.
+    pub lying_rpc: PathBuf,
+    /// The EVM node: the native program, because npm's wrapper would outlive a kill.
+    pub anvil: PathBuf,
+}
+
+impl Binaries {
+    /// Finds them beside the running program (`target/debug` or `target/release`).
+    pub fn find() -> Result<Self> {
+        let own = std::env::current_exe().context("find the own program")?;
+        let beside = own.parent().context("the own program has no directory")?;
+        let profile = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
+        let built = |name: &str| {
+            let path = profile.join(name);
+            if path.is_file() {
+                return Ok(path);
+            }
+            bail!(
+                "`{}` is missing\nhint: `cargo build --workspace --bins` first (`make test` and `make demo` do)",
+                path.display()
+            );
+        };
+        Ok(Self {
+            agent: built("p2p-agent")?,
+            meshctl: built("meshctl")?,
+            simulator: built("dstack-simulator")?,
+            traffic: built("traffic")?,
+            lying_rpc: built("lying-rpc")?,
+            anvil: anvil()?,
+        })
+    }
+}
+
+fn anvil() -> Result<PathBuf> {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts/node_modules/@foundry-rs");
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let path = packages.join(format!("anvil-linux-{architecture}/bin/anvil"));
+    path.canonicalize().with_context(|| {
+        format!(
+            "anvil is missing at `{}`\nhint: `make deps`, or `npm ci --ignore-scripts` in contracts/",
+            path.display()
+        )
+    })
+}

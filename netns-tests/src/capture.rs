@@ -1,0 +1,46 @@
+//! Looking at what really crosses a link.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::{node::Node, process::Process, wait::wait_until};
+
+/// A running `tcpdump` on one interface of a node.
+#[derive(Debug)]
+pub struct Capture {
+    process: Process,
+}
+
+impl Capture {
+    /// Captures packets that match `filter` on `interface`, from now on: returns when the capture is live.
+    pub fn start(node: &Node, interface: &str, filter: &str) -> Result<Self> {
+        let log =
+            node.dir().join(format!("capture-{interface}-{}.log", filter.replace(|c: char| !c.is_alphanumeric(), "_")));
+        let launch =
+            node.namespace.launch("tcpdump").args(["-n", "-l", "--immediate-mode", "-tt", "-i", interface, filter]);
+        let mut process = launch.start(&log)?;
+        wait_until("tcpdump to listen", Duration::from_secs(10), || {
+            if let Some(status) = process.exited()? {
+                bail!("it ended with {status}: {}", process.log_tail(5));
+            }
+            if !process.log().contains("listening on") {
+                bail!("not yet");
+            }
+            Ok(())
+        })?;
+        Ok(Self { process })
+    }
+
+    /// One line per packet so far.
+    #[must_use]
+    pub fn packets(&self) -> Vec<String> {
+        let log = self.process.log();
+        let is_packet = |line: &&str| line.split_whitespace().next().is_some_and(|word| word.parse::<f64>().is_ok());
+        log.lines()
+            .filter(is_packet)
+            .filter(|line| line.contains(" IP") || line.contains("ARP"))
+            .map(str::to_owned)
+            .collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! The EVM node of a world, and a direct line to it.
+//!
+//! The line is anvil's unix socket: it crosses namespaces, answers in under a millisecond, and so tells to the millisecond
+//! when a block arrived. Agents and `meshctl` use the network instead, as they would anywhere.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    binaries::Binaries,
+    namespace::Namespace,
+    process::{Process, Signal},
+    wait::wait_until,
+};
+
+/// anvil's first development account: owns the contract and every token. The key is public knowledge.
+pub const OPERATOR: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+/// Its private key, as every copy of anvil prints it.
+pub(crate) const OPERATOR_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+
+/// A running anvil.
+#[derive(Debug)]
+pub struct Chain {
+    process: Process,
+    socket: PathBuf,
+    host: String,
+}
+
+impl Chain {
+    /// Starts it in `hub`, listening on `host`, and waits until it answers. A block is mined for every transaction.
+    pub(crate) fn start(binaries: &Binaries, hub: &Namespace, host: &str, dir: &Path) -> Result<Self> {
+        let socket = dir.join("anvil.ipc");
+        let launch = hub.launch(&binaries.anvil).args(["--host", host, "--port", "8545", "--chain-id", "31337"]);
+        let launch = launch.env("HOME", dir).arg("--silent").arg("--ipc").arg(&socket);
+        let mut chain = Self { process: launch.start(&dir.join("anvil.log"))?, socket, host: host.to_owned() };
+        wait_until("anvil to answer", Duration::from_secs(20), || {
+            if let Some(status) = chain.process.exited()? {
+                bail!("it ended with {status}\n{}", chain.process.log_tail(20));
+            }
+            chain.block_number()
+        })?;
+        Ok(chain)
+    }
+
+    /// For subscriptions.
+    #[must_use]
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}:8545", self.host)
+    }
+
+    /// For polling.
+    #[must_use]
+    pub fn http_url(&self) -> String {
+        format!("http://{}:8545", self.host)
+    }
+
+    /// One JSON-RPC call.
+    pub fn rpc(&self, method: &str, params: Value) -> Result<Value> {
+        let mut stream =
+            UnixStream::connect(&self.socket).with_context(|| format!("connect to {}", self.socket.display()))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        stream.write_all(request.to_string().as_bytes())?;
+        // Answers are not framed: read until it is one whole JSON value.
+        let mut text = Vec::new();
+        let mut chunk = [0; 65536];
+        let answer: Value = loop {
+            let length = stream.read(&mut chunk).with_context(|| format!("read the answer to {method}"))?;
+            if length == 0 {
+                bail!("anvil closed the connection during {method}");
+            }
+            text.extend_from_slice(&chunk[..length]);
+            match serde_json::from_slice(&text) {
+                Ok(answer) => break answer,
+                Err(error) if error.is_eof() => {}
+                Err(error) => return Err(error).with_context(|| format!("parse the answer to {method}")),
+            }
+        };
+        if let Some(error) = answer.get("error") {
+            bail!("{method} failed: {error}");
+        }
+        Ok(answer["result"].clone())
+    }
+
+    /// Height of the head.
+    pub fn block_number(&self) -> Result<u64> {
+        quantity(&self.rpc("eth_blockNumber", json!([]))?)
+    }
+
+    /// Sends a transaction from an account that anvil holds (or was told to play), and returns when its block is there: the
+    /// instant from which the limits count.
+    pub fn send(&self, from: &str, to: &str, calldata: &[u8]) -> Result<Instant> {
+        let data = format!("0x{}", hex::encode(calldata));
+        let hash =
+            self.rpc("eth_sendTransaction", json!([{"from": from, "to": to, "data": data, "gas": "0x989680"}]))?;
+        let end = Instant::now() + Duration::from_secs(10);
+        let receipt = loop {
+            let receipt = self.rpc("eth_getTransactionReceipt", json!([hash]))?;
+            if !receipt.is_null() {
+                break receipt;
+            }
+            if Instant::now() > end {
+                bail!("transaction {hash} was not mined within 10 s");
+            }
+        };
+        let mined = Instant::now();
+        if receipt["status"] != "0x1" {
+            let replay = self.rpc("eth_call", json!([{"from": from, "to": to, "data": data}, "latest"]));
+            bail!("transaction {hash} reverted: {}", replay.err().map_or_else(String::new, |e| e.to_string()));
+        }
+        Ok(mined)
+    }
+
+    /// Reads from a contract at the head.
+    pub fn call(&self, to: &str, calldata: &[u8]) -> Result<Vec<u8>> {
+        let data = format!("0x{}", hex::encode(calldata));
+        let result = self.rpc("eth_call", json!([{"to": to, "data": data}, "latest"]))?;
+        let text = result.as_str().context("eth_call did not return a string")?;
+        Ok(hex::decode(text.trim_start_matches("0x"))?)
+    }
+
+    /// Transactions sent by an address.
+    pub fn transaction_count(&self, address: &str) -> Result<u64> {
+        quantity(&self.rpc("eth_getTransactionCount", json!([address, "latest"]))?)
+    }
+
+    /// Gives an address one ether, so that a node can pay for its own registration.
+    pub fn fund(&self, address: &str) -> Result<()> {
+        self.rpc("anvil_setBalance", json!([address, "0xde0b6b3a7640000"])).map(drop)
+    }
+
+    /// Mines empty blocks.
+    pub fn mine(&self, blocks: u64) -> Result<()> {
+        self.rpc("anvil_mine", json!([format!("{blocks:#x}")])).map(drop)
+    }
+
+    /// Replaces the last blocks by as many empty ones: a reorganisation that takes their transactions back for good.
+    pub fn reorg(&self, depth: u64) -> Result<Instant> {
+        self.rpc("anvil_reorg", json!([depth, []]))?;
+        Ok(Instant::now())
+    }
+
+    /// Freezes the node as it is: connections open and nothing answers.
+    pub fn freeze(&mut self) -> Result<()> {
+        self.process.signal(Signal::Stop)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&mut self) -> Result<()> {
+        self.process.signal(Signal::Continue)
+    }
+}
+
+fn quantity(value: &Value) -> Result<u64> {
+    let text = value.as_str().with_context(|| format!("`{value}` is not a quantity"))?;
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).with_context(|| format!("`{text}` is not a quantity"))
+}

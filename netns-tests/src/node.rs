@@ -1,0 +1,300 @@
+//! One node: a namespace with an underlay link, and the agent in it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use mesh_core::status::{PeerStatus, Status};
+use serde_json::Value;
+
+use crate::{
+    binaries::Binaries,
+    http,
+    namespace::Namespace,
+    process::{Finished, Launch, Process, Signal, read_lossy, tail},
+};
+
+/// UDP port of every agent: each has a namespace of its own.
+pub(crate) const LISTEN_PORT: u16 = 51821;
+/// How long an orderly stop may take.
+const STOP: Duration = Duration::from_secs(15);
+const COMMAND: Duration = Duration::from_secs(30);
+
+/// How an agent is started. The defaults are what a user would give.
+#[derive(Debug, Clone)]
+pub struct AgentSettings {
+    /// One or more, `ws://` or `http://`.
+    pub rpc_urls: Vec<String>,
+    /// `--endpoint`.
+    pub endpoint: String,
+    /// `--dstack-socket`.
+    pub dstack_socket: PathBuf,
+    /// `--log-level`.
+    pub log_level: String,
+    /// Anything else.
+    pub extra: Vec<String>,
+}
+
+/// One node of a world.
+#[derive(Debug)]
+pub struct Node {
+    // In the order in which they have to go.
+    agent: Option<Process>,
+    /// Its network namespace.
+    pub namespace: Namespace,
+    /// How its agent is started next time.
+    pub settings: AgentSettings,
+    pub(crate) index: usize,
+    pub(crate) interface: String,
+    pub(crate) underlay: Ipv4Addr,
+    dir: PathBuf,
+    binaries: Binaries,
+}
+
+impl Node {
+    pub(crate) fn new(
+        index: usize,
+        namespace: Namespace,
+        interface: String,
+        underlay: Ipv4Addr,
+        dir: PathBuf,
+        binaries: &Binaries,
+        settings: AgentSettings,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        Ok(Self { agent: None, namespace, settings, index, interface, underlay, dir, binaries: binaries.clone() })
+    }
+
+    /// Its 1-based number in the world, and its simulated CVM's.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Name of its mesh interface.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Where its UDP packets come from and go to.
+    #[must_use]
+    pub const fn underlay(&self) -> Ipv4Addr {
+        self.underlay
+    }
+
+    /// Socket of the agent's local API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("agent.sock")
+    }
+
+    /// The agent's state directory.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// The agent's UAPI socket: what `wg show` talks to.
+    #[must_use]
+    pub fn uapi_socket(&self) -> PathBuf {
+        Path::new("/var/run/wireguard").join(format!("{}.sock", self.interface))
+    }
+
+    /// The agent's command line without the program.
+    #[must_use]
+    pub fn agent_arguments(&self) -> Vec<String> {
+        let path = |path: &Path| path.display().to_string();
+        let mut words = vec!["--mode".to_owned(), "wireguard".to_owned()];
+        for url in &self.settings.rpc_urls {
+            words.extend(["--rpc-url".to_owned(), url.clone()]);
+        }
+        for (flag, value) in [
+            ("--interface", self.interface.clone()),
+            ("--listen-port", LISTEN_PORT.to_string()),
+            ("--endpoint", self.settings.endpoint.clone()),
+            ("--state-dir", path(&self.state_dir())),
+            ("--socket", path(&self.socket())),
+            ("--dstack-socket", path(&self.settings.dstack_socket)),
+            ("--log-level", self.settings.log_level.clone()),
+        ] {
+            words.extend([flag.to_owned(), value]);
+        }
+        words.extend(self.settings.extra.iter().cloned());
+        words
+    }
+
+    /// The agent as it would be started, for tests that start it in their own way.
+    pub fn agent_launch(&self) -> Launch {
+        self.namespace.launch(&self.binaries.agent).args(self.agent_arguments())
+    }
+
+    /// Starts the agent.
+    pub fn start(&mut self) -> Result<()> {
+        if let Some(agent) = &mut self.agent
+            && agent.exited()?.is_none()
+        {
+            bail!("the agent of node {} is already running", self.index);
+        }
+        self.agent = Some(self.agent_launch().start(&self.log_path())?);
+        Ok(())
+    }
+
+    /// Asks the agent to stop and waits for its end.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        let mut agent = self.agent.take().with_context(|| format!("node {} has no agent", self.index))?;
+        agent.signal(Signal::Terminate)?;
+        agent.wait(STOP)
+    }
+
+    /// Kills the agent without warning.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().with_context(|| format!("node {} has no agent", self.index))?;
+        agent.signal(Signal::Kill)?;
+        agent.wait(STOP).map(drop)
+    }
+
+    /// Kills the agent and starts it again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.start()
+    }
+
+    /// Freezes or thaws the agent.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.agent.as_mut().with_context(|| format!("node {} has no agent", self.index))?.signal(signal)
+    }
+
+    /// Whether the agent was started and has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.agent.as_mut().map_or(Ok(false), |agent| Ok(agent.exited()?.is_none()))
+    }
+
+    /// The agent's process id.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.agent.as_ref().with_context(|| format!("node {} has no agent", self.index))?.pid())
+    }
+
+    /// `GET` on the agent's socket: status code and body.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        http::get(&self.socket(), path).map(|answer| (answer.code, answer.body))
+    }
+
+    /// What the agent says about itself.
+    pub fn status(&self) -> Result<Status> {
+        let (_, body) = self.get("/v1/status")?;
+        serde_json::from_str(&body).with_context(|| format!("read the status of node {}: {body}", self.index))
+    }
+
+    /// What the agent says about another node.
+    pub fn peer(&self, other: Ipv4Addr) -> Result<PeerStatus> {
+        let found = self.status()?.peers.into_iter().find(|peer| peer.address == other);
+        found.with_context(|| format!("node {} lists no peer {other}", self.index))
+    }
+
+    /// The mesh address the agent holds.
+    pub fn address(&self) -> Result<Ipv4Addr> {
+        self.status()?.own.address.with_context(|| format!("node {} has no mesh address yet", self.index))
+    }
+
+    /// The token the agent is a peer with.
+    pub fn token(&self) -> Result<u32> {
+        let token = self.status()?.own.token_id.with_context(|| format!("node {} has no token yet", self.index))?;
+        Ok(token.get())
+    }
+
+    /// Runs `meshctl` in the namespace against the agent's socket.
+    pub fn meshctl(&self, arguments: &[&str]) -> Result<Finished> {
+        let launch = self.namespace.launch(&self.binaries.meshctl).arg("--socket").arg(self.socket());
+        launch.args(arguments).finish(COMMAND)
+    }
+
+    /// `wg show <interface> <what>`, e.g. `dump`.
+    pub fn wg_show(&self, what: &str) -> Result<String> {
+        self.namespace.run("wg", &format!("show {} {what}", self.interface))
+    }
+
+    /// Public keys of the peers on the device, sorted; none when there is no device.
+    pub fn device_peers(&self) -> Result<Vec<String>> {
+        if !self.has_interface()? {
+            return Ok(Vec::new());
+        }
+        let mut keys: Vec<String> = self.wg_show("peers")?.lines().map(str::to_owned).collect();
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// Whether the mesh interface exists.
+    pub fn has_interface(&self) -> Result<bool> {
+        let links = self.namespace.ip("-j link show")?;
+        let links: Value = serde_json::from_str(&links).context("read `ip -j link show`")?;
+        let links = links.as_array().context("`ip -j link show` is not a list")?;
+        Ok(links.iter().any(|link| link["ifname"] == self.interface.as_str()))
+    }
+
+    /// One ping; an error when no answer came within a second.
+    pub fn ping(&self, to: Ipv4Addr) -> Result<()> {
+        let ping = self.namespace.launch("ping").args(["-n", "-c", "1", "-W", "1", &to.to_string()]);
+        ping.finish(COMMAND)?.success().map(drop).with_context(|| format!("ping {to} from node {}", self.index))
+    }
+
+    /// Stops the agent from reaching any RPC endpoint, silently, and nothing else.
+    pub fn silence_rpc(&self) -> Result<()> {
+        self.namespace.run("iptables", "-w -I OUTPUT -p tcp --dport 8545 -j DROP").map(drop)
+    }
+
+    /// Takes `silence_rpc` back.
+    pub fn restore_rpc(&self) -> Result<()> {
+        self.namespace.run("iptables", "-w -D OUTPUT -p tcp --dport 8545 -j DROP").map(drop)
+    }
+
+    /// Where other nodes' packets reach this one.
+    #[must_use]
+    pub fn endpoint(&self) -> SocketAddr {
+        (self.underlay, LISTEN_PORT).into()
+    }
+
+    /// Everything the agent printed, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        read_lossy(&self.log_path())
+    }
+
+    /// A directory for files of this node.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Everything that helps to understand a failure.
+    #[must_use]
+    pub fn diagnostics(&self) -> String {
+        let or_error = |text: Result<String>| text.unwrap_or_else(|error| format!("{error:#}"));
+        format!(
+            "--- node {} ({})\nstatus: {}\nwg show:\n{}\naddresses and routes:\n{}{}\nlog:\n{}\n",
+            self.index,
+            self.namespace.name(),
+            or_error(self.get("/v1/status").map(|(_, body)| body)),
+            or_error(self.wg_show("")),
+            or_error(self.namespace.ip("-br addr")),
+            or_error(self.namespace.ip("route")),
+            tail(&self.log(), 60),
+        )
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("agent.log")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.agent = None;
+        // A killed agent leaves its UAPI socket; the name is ours alone. It may well not exist.
+        let _ = std::fs::remove_file(self.uapi_socket());
+    }
+}

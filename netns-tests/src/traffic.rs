@@ -1,0 +1,104 @@
+//! Traffic of applications inside the nodes, made by the `traffic` program.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    binaries::Binaries,
+    node::Node,
+    process::{Finished, Process},
+    wait::wait_until,
+};
+
+/// TCP and UDP echo servers on one address of a node.
+#[derive(Debug)]
+pub struct Traffic {
+    _servers: Process,
+    address: SocketAddrV4,
+}
+
+impl Traffic {
+    /// Starts both servers on `address`, and returns when they are bound.
+    pub fn serve(binaries: &Binaries, node: &Node, address: Ipv4Addr) -> Result<Self> {
+        let address = SocketAddrV4::new(address, 7);
+        let launch = node.namespace.launch(&binaries.traffic).args(["serve", &address.to_string()]);
+        let mut servers = launch.start(&node.dir().join("serve.log"))?;
+        wait_until("the echo servers to be bound", Duration::from_secs(10), || {
+            if let Some(status) = servers.exited()? {
+                bail!("they ended with {status}: {}", servers.log_tail(5));
+            }
+            servers.log().contains("serving").then_some(()).context("not yet")
+        })?;
+        Ok(Self { _servers: servers, address })
+    }
+
+    /// A TCP exchange and 20 UDP datagrams from another node, each echoed whole.
+    pub fn exchange(&self, binaries: &Binaries, from: &Node) -> Result<()> {
+        for verb in ["tcp-once", "udp-once"] {
+            let launch = from.namespace.launch(&binaries.traffic).args([verb, &self.address.to_string()]);
+            launch.finish(Duration::from_secs(20)).and_then(Finished::success)?;
+        }
+        Ok(())
+    }
+
+    /// A TCP connection from another node that says something every 20 ms until it is dropped.
+    pub fn tcp_stream(&self, binaries: &Binaries, from: &Node) -> Result<TcpStream> {
+        self.stream(binaries, from, "tcp-stream")
+    }
+
+    /// The same with UDP: datagrams may be lost, the stream does not end.
+    pub fn udp_stream(&self, binaries: &Binaries, from: &Node) -> Result<TcpStream> {
+        self.stream(binaries, from, "udp-stream")
+    }
+
+    fn stream(&self, binaries: &Binaries, from: &Node, verb: &str) -> Result<TcpStream> {
+        let log = from.dir().join(format!("{verb}-{}.log", self.address.ip()));
+        // The log is appended to: a second stream over the same pair starts after what the first one wrote.
+        let skip = crate::process::read_lossy(&log).lines().count();
+        let launch = from.namespace.launch(&binaries.traffic).args([verb, &self.address.to_string()]);
+        let stream = TcpStream { process: launch.start(&log)?, skip };
+        wait_until("the first echoes", Duration::from_secs(10), || {
+            (stream.echoes().len() > 5).then_some(()).with_context(|| stream.process.log_tail(5))
+        })?;
+        Ok(stream)
+    }
+}
+
+/// A stream of numbered messages and their echoes.
+#[derive(Debug)]
+pub struct TcpStream {
+    process: Process,
+    skip: usize,
+}
+
+impl TcpStream {
+    /// When each echo arrived.
+    #[must_use]
+    pub fn echoes(&self) -> Vec<SystemTime> {
+        let log = self.process.log();
+        let stamp = |line: &str| line.strip_prefix("echo ")?.split_whitespace().next()?.parse().ok();
+        let times = log.lines().skip(self.skip).filter_map(stamp);
+        times.map(|millis| UNIX_EPOCH + Duration::from_millis(millis)).collect()
+    }
+
+    /// The longest time without an echo, since `from` and until now.
+    #[must_use]
+    pub fn longest_gap(&self, from: SystemTime) -> Duration {
+        let mut last = from;
+        let mut longest = Duration::ZERO;
+        for echo in self.echoes().into_iter().filter(|&echo| echo >= from).chain([SystemTime::now()]) {
+            longest = longest.max(echo.duration_since(last).unwrap_or_default());
+            last = echo;
+        }
+        longest
+    }
+
+    /// Why it ended, if it ended.
+    pub fn ended(&mut self) -> Result<Option<String>> {
+        Ok(self.process.exited()?.map(|status| format!("{status}: {}", self.process.log_tail(1))))
+    }
+}

@@ -1,0 +1,356 @@
+//! The world: everything a mesh needs, with verbs to build and to break it.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    binaries::Binaries,
+    chain::{Chain, OPERATOR, OPERATOR_KEY},
+    forge::{self, Cvm},
+    namespace::Namespace,
+    node::{AgentSettings, LISTEN_PORT, Node},
+    process::Finished,
+    simulator::Simulator,
+    steps::Steps,
+    wait::wait_until,
+};
+
+/// KMS root key of every world's simulator: all ones, as in the published test vectors.
+pub(crate) const SEED: [u8; 32] = [1; 32];
+/// Simulated CVMs in every world: more than any scenario needs.
+const INSTANCES: usize = 8;
+const HUB: &str = "192.0.2.1";
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// Namespaces, chain, contract, guest agents and nodes. Dropping it takes away everything it made, and nothing else.
+#[derive(Debug)]
+pub struct World {
+    // In the order in which they have to go.
+    nodes: Vec<Node>,
+    simulator: Simulator,
+    /// The EVM node.
+    pub chain: Chain,
+    hub: Namespace,
+    dir: Dir,
+    id: String,
+    contract: String,
+    binaries: Binaries,
+}
+
+impl World {
+    /// Namespaces, anvil, the deployed contract, the simulator, and `nodes` nodes whose agents are not started yet.
+    pub fn new(nodes: usize) -> Result<Self> {
+        Self::with_steps(nodes, &mut Steps::silent())
+    }
+
+    /// The same, step by step.
+    pub fn with_steps(nodes: usize, steps: &mut Steps) -> Result<Self> {
+        static COUNTER: AtomicUsize = AtomicUsize::new(0);
+        let (pid, count) = (std::process::id() as usize, COUNTER.fetch_add(1, Ordering::Relaxed));
+        let id = format!("{}{}", base36(pid), base36(count));
+        let binaries = Binaries::find()?;
+        let dir = Dir::create(std::env::temp_dir().join(format!("mesh-{id}")))?;
+        write_secret(&dir.path().join("operator.key"), OPERATOR_KEY)?;
+        let hub = steps.run("make the hub's namespace and its bridge", || {
+            let hub = Namespace::create(format!("mesh-{id}-hub"))?;
+            hub.ip("link add br0 type bridge")?;
+            hub.ip(&format!("addr add {HUB}/24 dev br0"))?;
+            hub.ip("addr add fd00:d57a::1/64 dev br0 nodad")?;
+            hub.ip("link set br0 up")?;
+            Ok(hub)
+        })?;
+        let chain = steps.run("start anvil", || Chain::start(&binaries, &hub, HUB, dir.path()))?;
+        let kms_root = forge::address_of(&SEED)?;
+        let contract = steps.run("deploy the contract (meshctl deploy)", || {
+            let deploy = ["deploy", "--kms-root", &kms_root, "--name", "demo-mesh"];
+            let deployed = operator(&binaries, &hub, &chain, dir.path(), None, &deploy)?;
+            Ok(deployed["contract"].as_str().context("`meshctl deploy` printed no contract")?.to_owned())
+        })?;
+        let simulator = steps.run("start the simulated guest agents", || {
+            // The contract is the dstack app: agents find it without being told.
+            let app_id = contract.trim_start_matches("0x").to_lowercase();
+            let guests = dir.path().join("dstack");
+            let simulator = Simulator::start(&binaries, &guests, &app_id, &hex::encode(SEED), INSTANCES, &[])?;
+            if !simulator.announcement.kms_root.eq_ignore_ascii_case(&kms_root) {
+                bail!("the simulator's KMS root is {}, expected {kms_root}", simulator.announcement.kms_root);
+            }
+            Ok(simulator)
+        })?;
+        let mut world = Self { nodes: Vec::new(), simulator, chain, hub, dir, id, contract, binaries };
+        for _ in 0..nodes {
+            world.add_node()?;
+        }
+        Ok(world)
+    }
+
+    /// Adds a node with a link to the hub; its agent is not started. Its number is one more than the last one's.
+    pub fn add_node(&mut self) -> Result<usize> {
+        let index = self.nodes.len() + 1;
+        let namespace = Namespace::create(format!("mesh-{}-node{index}", self.id))?;
+        let last = u8::try_from(10 + index).context("too many nodes")?;
+        let underlay = Ipv4Addr::new(192, 0, 2, last);
+        let hub = |command: &str| self.hub.ip(command);
+        hub(&format!("link add port{index} type veth peer name eth0 netns {}", namespace.name()))?;
+        hub(&format!("link set port{index} master br0 up"))?;
+        namespace.ip(&format!("addr add {underlay}/24 dev eth0"))?;
+        namespace.ip(&format!("addr add fd00:d57a::{last}/64 dev eth0 nodad"))?;
+        namespace.ip("link set eth0 up")?;
+        // A way out, as every real machine has one: without it nothing could leak.
+        namespace.ip(&format!("route add default via {HUB}"))?;
+        let settings = AgentSettings {
+            rpc_urls: vec![self.chain.ws_url()],
+            endpoint: format!("{underlay}:{LISTEN_PORT}"),
+            dstack_socket: self.simulator.instance(index)?.dstack_sock.clone(),
+            log_level: "debug".to_owned(),
+            extra: Vec::new(),
+        };
+        let (interface, dir) = (format!("mesh{}n{index}", self.id), self.dir.path().join(format!("node{index}")));
+        self.nodes.push(Node::new(index, namespace, interface, underlay, dir, &self.binaries, settings)?);
+        Ok(index)
+    }
+
+    /// A node by its number.
+    ///
+    /// # Panics
+    /// When there is no such node: a mistake in the test.
+    #[must_use]
+    pub fn node(&self, index: usize) -> &Node {
+        &self.nodes[index - 1]
+    }
+
+    /// A node by its number, to start or stop it.
+    ///
+    /// # Panics
+    /// As [`World::node`].
+    pub fn node_mut(&mut self, index: usize) -> &mut Node {
+        &mut self.nodes[index - 1]
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The contract, `0x…`.
+    #[must_use]
+    pub fn contract(&self) -> &str {
+        &self.contract
+    }
+
+    /// The guest agents.
+    #[must_use]
+    pub const fn simulator(&self) -> &Simulator {
+        &self.simulator
+    }
+
+    /// Where anvil listens and operators work.
+    #[must_use]
+    pub const fn hub(&self) -> &Namespace {
+        &self.hub
+    }
+
+    /// The programs.
+    #[must_use]
+    pub const fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// Files of this world.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Instance id of a node's CVM.
+    pub fn instance(&self, index: usize) -> Result<String> {
+        Ok(self.simulator.instance(index)?.instance_id.clone())
+    }
+
+    /// Address of a node's node key, which may pay for its registration.
+    pub fn node_address(&self, index: usize) -> Result<String> {
+        let app_id = self.simulator.announcement.app_id.parse()?;
+        let cvm = Cvm::new(&SEED, app_id, self.instance(index)?.parse()?)?;
+        Ok(format!("0x{}", hex::encode(cvm.address())))
+    }
+
+    /// Runs a `meshctl` command as the operator and returns its JSON.
+    pub fn operate(&self, arguments: &[&str]) -> Result<Value> {
+        operator(&self.binaries, &self.hub, &self.chain, self.dir.path(), Some(&self.contract), arguments)
+    }
+
+    /// Mints a token bound to a node's CVM and returns its id.
+    pub fn mint(&self, index: usize) -> Result<u32> {
+        let minted = self.operate(&["mint", "--to", OPERATOR, "--instance", &self.instance(index)?])?;
+        let token = minted["token_id"].as_u64().context("`meshctl mint` printed no token_id")?;
+        Ok(u32::try_from(token)?)
+    }
+
+    /// Lets a node pay for its own registration.
+    pub fn fund(&self, index: usize) -> Result<()> {
+        self.chain.fund(&self.node_address(index)?)
+    }
+
+    /// Mints, funds and starts a node; it joins by itself. Returns its token.
+    pub fn join(&mut self, index: usize) -> Result<u32> {
+        let token = self.mint(index)?;
+        self.fund(index)?;
+        self.node_mut(index).start()?;
+        Ok(token)
+    }
+
+    /// The other road: the operator pays for a node that has no funds.
+    pub fn relay(&self, index: usize) -> Result<()> {
+        self.wait(&format!("node {index} to offer its registration"), Duration::from_secs(20), || {
+            let (code, body) = self.node(index).get("/v1/registration")?;
+            if code != 200 {
+                bail!("/v1/registration answers {code}: {body}");
+            }
+            Ok(())
+        })?;
+        let socket = self.node(index).socket();
+        self.operate(&["register", "--socket", &socket.display().to_string()]).map(drop)
+    }
+
+    /// Cuts a node off from everything.
+    pub fn cut(&self, index: usize) -> Result<()> {
+        self.hub.ip(&format!("link set port{index} down")).map(drop)
+    }
+
+    /// Takes [`World::cut`] back.
+    pub fn heal(&self, index: usize) -> Result<()> {
+        self.hub.ip(&format!("link set port{index} up")).map(drop)
+    }
+
+    /// Polls until `look` succeeds; when it does not in time, prints everything there is to know.
+    pub fn wait<T>(&self, what: &str, deadline: Duration, look: impl FnMut() -> Result<T>) -> Result<(T, Duration)> {
+        wait_until(what, deadline, look).inspect_err(|error| self.print_diagnostics(&format!("{error:#}")))
+    }
+
+    /// Waits until these nodes form a full mesh: each says it is ready and every ordered pair pings.
+    pub fn wait_full_mesh(&self, members: &[usize], deadline: Duration) -> Result<Duration> {
+        let ((), took) = self.wait(&format!("a full mesh of nodes {members:?}"), deadline, || {
+            let mut addresses = Vec::new();
+            for &member in members {
+                let status = self.node(member).status()?;
+                if !status.verdict.ready {
+                    bail!("node {member} is not ready: {:?}", status.verdict.state);
+                }
+                addresses.push(status.own.address.with_context(|| format!("node {member} has no address"))?);
+            }
+            for &member in members {
+                addresses.iter().try_for_each(|&address| self.node(member).ping(address))?;
+            }
+            Ok(())
+        })?;
+        Ok(took)
+    }
+
+    /// Takes everything away and checks that nothing is left.
+    pub fn close(mut self) -> Result<()> {
+        let mut left = Vec::new();
+        for node in &mut self.nodes {
+            if node.is_running()? {
+                let status = node.stop()?;
+                if !status.success() {
+                    left.push(format!("the agent of node {} ended with {status}", node.index));
+                }
+                if node.has_interface()? {
+                    left.push(format!("interface {}", node.interface()));
+                }
+                let routes = node.namespace.ip("route show type blackhole")?;
+                if !routes.trim().is_empty() {
+                    left.push(format!("route {} in {}", routes.trim(), node.namespace.name()));
+                }
+                left.extend(
+                    [node.socket(), node.uapi_socket()].iter().filter(|p| p.exists()).map(|p| p.display().to_string()),
+                );
+            }
+        }
+        let (prefix, dir) = (format!("mesh-{}-", self.id), self.dir.path().to_owned());
+        drop(self);
+        let namespaces = crate::process::Launch::new("ip").args(["netns", "list"]).finish(COMMAND)?.success()?;
+        left.extend(
+            namespaces.lines().filter(|line| line.starts_with(&prefix)).map(|line| format!("namespace {line}")),
+        );
+        if dir.exists() {
+            left.push(dir.display().to_string());
+        }
+        if !left.is_empty() {
+            bail!("left behind: {}", left.join(", "));
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::print_stderr, reason = "a failed test is explained where the test runner shows it")]
+    fn print_diagnostics(&self, error: &str) {
+        let nodes: String = self.nodes.iter().map(Node::diagnostics).collect();
+        let head = self.chain.block_number().map_or_else(|e| format!("{e:#}"), |n| n.to_string());
+        eprintln!("=== {error}\n=== world {}, contract {}, head {head}\n{nodes}", self.id, self.contract);
+    }
+}
+
+fn operator(
+    binaries: &Binaries,
+    hub: &Namespace,
+    chain: &Chain,
+    dir: &Path,
+    contract: Option<&str>,
+    arguments: &[&str],
+) -> Result<Value> {
+    let mut launch = hub.launch(&binaries.meshctl).args(arguments).args(["--json", "--rpc-url", &chain.http_url()]);
+    launch = launch.env("MESHCTL_PRIVATE_KEY_FILE", dir.join("operator.key"));
+    if let Some(contract) = contract {
+        launch = launch.args(["--contract", contract]);
+    }
+    let printed = launch.finish(COMMAND).and_then(Finished::success)?;
+    serde_json::from_str(&printed)
+        .with_context(|| format!("read what `meshctl {}` printed: {printed}", arguments.join(" ")))
+}
+
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+fn base36(mut number: usize) -> String {
+    let mut digits = Vec::new();
+    loop {
+        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[number % 36] as char);
+        number /= 36;
+        if number == 0 {
+            return digits.iter().rev().collect();
+        }
+    }
+}
+
+/// A directory that goes when dropped.
+#[derive(Debug)]
+struct Dir(PathBuf);
+
+impl Dir {
+    fn create(path: PathBuf) -> Result<Self> {
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        // Nobody can be told; `World::close` checks that it is gone.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
