@@ -1,33 +1,24 @@
 //! The difference between what is wanted and what is: data that explains itself.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
+pub use crate::desired::DesiredPeer;
 use crate::{
-    id::{AppId, TokenId, WireguardKey},
+    desired::{Desired, DesiredDevice},
+    id::{TokenId, WireguardKey},
+    member::canonical,
     network::MeshNetwork,
+    observed::{Observed, ObservedDevice, ObservedPeer},
 };
 
-/// A peer as it should be on the device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DesiredPeer {
-    /// Its token.
-    pub token: TokenId,
-    /// Its key.
-    pub public_key: WireguardKey,
-    /// The one inner address it owns (/32).
-    pub address: Ipv4Addr,
-    /// Where to send first; a live session keeps the endpoint it roamed to.
-    pub endpoint: Option<SocketAddr>,
-    /// Its app id when it equals ours: then the pair has a preshared key (derived by the shell, never seen here).
-    pub preshared_key: bool,
-    /// The app it runs.
-    pub app_id: AppId,
-    /// Seconds between keepalives.
-    pub persistent_keepalive: u16,
-}
+/// A session whose last handshake is at most this old is alive (WireGuard paper, 6.1: Reject-After-Time), and keeps the
+/// endpoint it roamed to.
+pub const LIVE_SESSION: Duration = Duration::from_secs(180);
 
 /// One step from observed to desired. Applying all of them in order makes `diff` empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +34,7 @@ pub enum Change {
         /// UDP port.
         listen_port: u16,
     },
-    /// Give the interface this address (and remove another one of ours).
+    /// Bring the interface up with this address (and remove another one of ours).
     SetAddress {
         /// Our mesh address.
         address: Ipv4Addr,
@@ -73,6 +64,110 @@ pub enum Change {
     RemoveDevice,
     /// Remove the blackhole route: only on an orderly stop, last.
     RemoveGuardRoute(MeshNetwork),
+}
+
+/// What leads from `observed` to `desired`: minimal, in the order in which it must be made (guard route, device, removals by
+/// key, edits by token, additions by token; on the way out the guard route goes last). Empty when nothing is to be done.
+///
+/// A device that runs with another key or port is not ours: it is removed and made anew, for a changed key ends every session
+/// anyway. A peer that is as it should be is never mentioned.
+#[must_use]
+pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if let Some(network) = desired.guard_route
+        && !observed.guard_route
+    {
+        changes.push(Change::AddGuardRoute(network));
+    }
+    match (&desired.device, &observed.device) {
+        (None, None) => {}
+        (None, Some(_)) => changes.push(Change::RemoveDevice),
+        (Some(wanted), None) => create(wanted, &mut changes),
+        (Some(wanted), Some(present)) if !is_ours(wanted, present) => {
+            changes.push(Change::RemoveDevice);
+            create(wanted, &mut changes);
+        }
+        (Some(wanted), Some(present)) => adjust(wanted, present, &mut changes),
+    }
+    changes
+}
+
+/// What removes everything, the guard route last: for an orderly stop.
+#[must_use]
+pub fn teardown(network: Option<MeshNetwork>, observed: &Observed) -> Vec<Change> {
+    let device = observed.device.is_some().then_some(Change::RemoveDevice);
+    let route = network.filter(|_| observed.guard_route).map(Change::RemoveGuardRoute);
+    device.into_iter().chain(route).collect()
+}
+
+fn create(wanted: &DesiredDevice, changes: &mut Vec<Change>) {
+    changes.push(Change::CreateDevice {
+        address: wanted.address,
+        network: wanted.network,
+        listen_port: wanted.listen_port,
+    });
+    changes.extend(wanted.peers.iter().cloned().map(Change::AddPeer));
+}
+
+fn is_ours(wanted: &DesiredDevice, present: &ObservedDevice) -> bool {
+    present.public_key == Some(wanted.public_key) && present.listen_port == wanted.listen_port
+}
+
+fn adjust(wanted: &DesiredDevice, present: &ObservedDevice, changes: &mut Vec<Change>) {
+    if !present.up || present.address != Some(wanted.address) {
+        changes.push(Change::SetAddress { address: wanted.address, network: wanted.network });
+    }
+    let wanted_by_key: BTreeMap<_, _> = wanted.peers.iter().map(|peer| (peer.public_key, peer)).collect();
+    let present_by_key: BTreeMap<_, _> = present.peers.iter().map(|peer| (peer.public_key, peer)).collect();
+
+    let gone = present_by_key.keys().filter(|key| !wanted_by_key.contains_key(*key));
+    changes.extend(gone.map(|key| Change::RemovePeer(*key)));
+    let kept = wanted.peers.iter().filter_map(|peer| Some((peer, *present_by_key.get(&peer.public_key)?)));
+    changes.extend(kept.filter_map(|(wanted, present)| edit(wanted, present)));
+    let new = wanted.peers.iter().filter(|peer| !present_by_key.contains_key(&peer.public_key));
+    changes.extend(new.cloned().map(Change::AddPeer));
+}
+
+fn edit(wanted: &DesiredPeer, present: &ObservedPeer) -> Option<Change> {
+    let is_live = present.handshake_age.is_some_and(|age| age <= LIVE_SESSION);
+    let endpoint = wanted.endpoint.filter(|wanted| match present.endpoint.map(canonical) {
+        None => true,
+        Some(present) => present != *wanted && !is_live,
+    });
+    let owns_only_its_address = matches!(present.allowed_ips.as_slice(), [only]
+        if only.ip() == IpAddr::V4(wanted.address) && only.prefix() == 32);
+    let address = (!owns_only_its_address).then_some(wanted.address);
+    let preshared_key = (present.has_preshared_key != wanted.preshared_key).then_some(wanted.preshared_key);
+    let persistent_keepalive =
+        (present.persistent_keepalive != wanted.persistent_keepalive).then_some(wanted.persistent_keepalive);
+
+    let something =
+        endpoint.is_some() || address.is_some() || preshared_key.is_some() || persistent_keepalive.is_some();
+    something.then_some(Change::EditPeer {
+        token: wanted.token,
+        public_key: wanted.public_key,
+        endpoint,
+        address,
+        preshared_key,
+        persistent_keepalive,
+    })
+}
+
+impl Change {
+    /// The kind of change, for logs and metric labels.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::AddGuardRoute(_) => "add_guard_route",
+            Self::CreateDevice { .. } => "create_device",
+            Self::SetAddress { .. } => "set_address",
+            Self::RemovePeer(_) => "remove_peer",
+            Self::AddPeer(_) => "add_peer",
+            Self::EditPeer { .. } => "edit_peer",
+            Self::RemoveDevice => "remove_device",
+            Self::RemoveGuardRoute(_) => "remove_guard_route",
+        }
+    }
 }
 
 impl fmt::Display for Change {

@@ -5,10 +5,22 @@
 //! that line. The one loop that drives it is `run.rs` of the `p2p-agent` crate.
 
 pub mod agent;
+pub mod desired;
 pub mod diff;
+pub mod freshness;
+pub mod gate;
 pub mod id;
+pub mod member;
+pub mod membership;
 pub mod network;
 pub mod observed;
+pub mod proof;
+pub mod quorum;
 pub mod registration;
 pub mod registry;
+mod signature;
 pub mod status;
+mod time;
+
+pub use signature::InvalidSignature;
+pub use time::rfc3339;

@@ -1,0 +1,73 @@
+//! What the agent asks for: everything the shell has to do, as data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    diff::Change,
+    gate::Floor,
+    id::TokenId,
+    membership::Membership,
+    registration::{EndpointUpdate, Proof, Registration},
+    registry::Registry,
+};
+
+/// Something for the shell to do. At most one of each kind is outstanding, but for the ones without an
+/// answer (`Withdraw`, `Save`, `Stop`); every other one is answered exactly once, also when it failed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Read the contract at the head, from all sources, and answer [`super::Input::Registry`] or [`super::Input::ReadFailed`].
+    ReadRegistry {
+        /// The token this node uses or used: its record is wanted in `own_nodes` even when it is bound to nobody any more,
+        /// besides those bound to this instance.
+        own_token: Option<TokenId>,
+    },
+    /// Fetch the proofs of these registrations, each from its one block, and answer [`super::Input::Proofs`].
+    FetchProofs(Vec<ProofRequest>),
+    /// Read device, interface and guard route, and answer [`super::Input::Observed`].
+    Observe,
+    /// Make these changes in this order, stop at the first that fails, and answer [`super::Input::Applied`].
+    Apply(Vec<Change>),
+    /// Sign, offer on the socket, and submit if the node address has funds; answer [`super::Input::Offered`].
+    Offer(Intent),
+    /// Withdraw the offer from the socket: it was accepted or makes no sense any more.
+    Withdraw,
+    /// Keep this for the next start.
+    Save(Box<CachedRegistry>),
+    /// Everything is taken down: leave.
+    Stop,
+}
+
+/// Where a proof is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProofRequest {
+    /// Whose.
+    pub token: TokenId,
+    /// The single block whose logs carry it.
+    pub block: u64,
+}
+
+/// What this node wants on chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// Become a peer, or replace the registration.
+    Register(Registration),
+    /// Change only where we are reached.
+    UpdateEndpoint(EndpointUpdate),
+}
+
+/// A verified registry on disk: lets a restart work while every RPC endpoint is down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CachedRegistry {
+    /// The last accepted read.
+    pub registry: Registry,
+    /// Proofs of its peers; verified again when loaded.
+    pub proofs: BTreeMap<TokenId, Proof>,
+    /// Wall clock of that read, Unix seconds.
+    pub read_at: u64,
+    /// What can no longer be taken back.
+    pub floor: Floor,
+    /// The registration this node had, if it had one.
+    pub member: Option<Membership>,
+}

@@ -1,0 +1,144 @@
+//! What the agent is told: who it is, what the operator decided, and every fact of the outside world.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::CachedRegistry;
+use crate::{
+    id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    observed::Observed,
+    registration::Proof,
+    registry::Registry,
+    status::{Quorum, RegistrationOffer, SourceStatus},
+};
+
+/// One reading of both clocks, taken by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Monotonic time since the agent was made: for every interval and deadline.
+    pub since_start: Duration,
+    /// Wall clock since the Unix epoch: for block timestamps and for people, never for intervals.
+    pub unix: Duration,
+}
+
+/// What this node is: found out once at start-up, by the shell.
+#[derive(Debug, Clone)]
+pub struct LocalNode {
+    /// From the guest agent's `Info`.
+    pub instance: InstanceId,
+    /// From the guest agent's `Info`.
+    pub app_id: AppId,
+    /// Recovered from the own `GetKey` chain.
+    pub kms_root: Address,
+    /// Address of the node key.
+    pub node_address: Address,
+    /// Own WireGuard public key.
+    pub wireguard_key: WireguardKey,
+    /// From the guest agent's `Info`.
+    pub compose_hash: Option<B256>,
+    /// The guest agent says it is a simulator.
+    pub simulated: bool,
+    /// The cluster contract.
+    pub contract: Address,
+    /// For the status: crate version, process id, interface name, data plane name.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Interface name.
+    pub interface: String,
+    /// `userspace` or `kernel`.
+    pub dataplane: String,
+}
+
+/// What the operator decided.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The token to register for; otherwise the one bound to this instance.
+    pub token: Option<TokenId>,
+    /// UDP port of the device.
+    pub listen_port: u16,
+    /// Endpoint to register; `None` registers none.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds between keepalives to every peer.
+    pub keepalive: u16,
+    /// Blocks on top of a registration before its peer is added; removals never wait.
+    pub confirmations: u64,
+    /// KMS roots trusted besides the own one.
+    pub trusted_kms_roots: Vec<Address>,
+    /// App ids trusted besides the own one.
+    pub trusted_app_ids: Vec<AppId>,
+    /// Age of the last agreed read at which `on_expiry` happens.
+    pub registry_deadline: Duration,
+    /// What happens then.
+    pub on_expiry: OnExpiry,
+    /// Sources that must say the same; shown in status.
+    pub quorum: usize,
+    /// Configured peer names.
+    pub names: BTreeMap<TokenId, String>,
+}
+
+/// What happens when the contract could not be read for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnExpiry {
+    /// Remove every peer and the own address: a revoked peer that controls the network gains nothing.
+    FailClosed,
+    /// Go on with the last verified peers.
+    Static,
+}
+
+/// A fact for the agent.
+#[derive(Debug)]
+pub enum Input {
+    /// Something may have changed on chain (new head, reconnect, an operator's nudge): a hint to read, nothing more.
+    Hint,
+    /// The answer to [`super::Command::ReadRegistry`]: an agreed read, with what each source said.
+    Registry(Box<Registry>, SourceReport),
+    /// The answer to [`super::Command::ReadRegistry`]: no agreement.
+    ReadFailed(String, SourceReport),
+    /// The answer to [`super::Command::FetchProofs`]: each proof found, or why not.
+    Proofs(Vec<(TokenId, Result<Box<Proof>, String>)>),
+    /// The answer to [`super::Command::Observe`], and spontaneous ones (an interface vanished).
+    Observed(Observed),
+    /// [`super::Command::Apply`] is done; a change that failed names its reason. The agent looks again before it goes on.
+    Applied(Result<(), ApplyError>),
+    /// A registration or endpoint update was signed and is on offer; `transaction` is its hash when we could pay for it.
+    Offered {
+        /// What the local API shows.
+        offer: RegistrationOffer,
+        /// Transaction hash, when submitted by this node.
+        transaction: Option<B256>,
+        /// Why we did not submit it, when not (no funds, RPC error).
+        not_submitted: Option<String>,
+    },
+    /// Signing failed (guest agent gone).
+    OfferFailed(String),
+    /// A verified registry of an earlier run, read from disk: the very first input, if there is one.
+    Cached(Box<CachedRegistry>),
+    /// The time of `poll_timeout` has come.
+    Timeout,
+    /// An orderly stop was asked for.
+    Shutdown,
+}
+
+/// Why a change could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {change}: {reason}")]
+pub struct ApplyError {
+    /// The change, as printed.
+    pub change: String,
+    /// What the system said.
+    pub reason: String,
+}
+
+/// What every source said at a read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SourceReport {
+    /// Each source.
+    pub sources: Vec<SourceStatus>,
+    /// Needed and had.
+    pub quorum: Quorum,
+    /// Sources contradicted each other (not merely failed).
+    pub disagree: bool,
+}

@@ -1,0 +1,235 @@
+//! What is wrong now, by code: W1xx membership, W2xx peers and paths, W3xx registry and sources, W4xx records that are not
+//! used, W5xx this machine, W6xx worth knowing.
+
+use std::time::Duration;
+
+use super::{
+    Agent, LastRead, Now,
+    proofs::Problem,
+    reconcile::{Goal, Seen},
+    warnings::Finding,
+};
+use crate::{
+    freshness::{Age, Old},
+    membership::Standing,
+    status::{PeerState, Severity},
+};
+
+/// A peer may be down this long before it is a warning, and before the verdict says so.
+pub(super) const PEER_GRACE: Duration = Duration::from_secs(10);
+
+impl Agent {
+    pub(super) fn findings(&self, now: Now) -> Vec<Finding> {
+        if self.stopping.is_some() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        self.find_membership(&mut found);
+        self.find_registry(now, &mut found);
+        self.find_records(&mut found);
+        self.find_peers(now, &mut found);
+        self.find_machine(&mut found);
+        found
+    }
+
+    fn find_membership(&self, found: &mut Vec<Finding>) {
+        let finding = match &self.standing {
+            None | Some(Standing::Active { .. }) => None,
+            Some(Standing::NoToken { chosen: None, .. }) => {
+                let message = format!("no token is bound to this instance {}", self.me.instance);
+                Some(Finding::new("W101", "no-token", Severity::Warning, message))
+            }
+            Some(Standing::NoToken { chosen: Some(token), minted: true }) => {
+                let message = format!("token {token} is not bound to this instance {}", self.me.instance);
+                Some(Finding::new("W101", "no-token", Severity::Warning, message))
+            }
+            Some(Standing::NoToken { chosen: Some(token), minted: false }) => {
+                Some(Finding::new("W101", "no-token", Severity::Warning, format!("token {token} is not minted")))
+            }
+            Some(Standing::Ambiguous(tokens)) => {
+                let tokens: Vec<_> = tokens.iter().map(ToString::to_string).collect();
+                let message = format!("tokens {} are all bound to this instance", tokens.join(", "));
+                Some(Finding::new("W102", "token-ambiguous", Severity::Warning, message))
+            }
+            Some(Standing::Revoked(token)) => {
+                let message = format!("token {token} is barred by the contract owner");
+                Some(Finding::new("W103", "token-revoked", Severity::Warning, message))
+            }
+            Some(Standing::Registering { token, .. }) => {
+                let made = self.offers.made();
+                let message = match made.map(|made| (&made.transaction, &made.not_submitted)) {
+                    None => format!("token {token} is not registered yet: signing"),
+                    Some((Some(hash), _)) => format!("token {token} waits for transaction {hash}"),
+                    Some((None, Some(why))) => format!("token {token} waits for a relayer: {why}"),
+                    Some((None, None)) => format!("token {token} waits for a relayer"),
+                };
+                Some(Finding::new("W104", "not-registered", Severity::Warning, message))
+            }
+            Some(Standing::Fenced(token, loss)) => {
+                let message = format!("this node is out of the mesh: token {token}: {loss}");
+                Some(Finding::new("W105", "fenced", Severity::Critical, message))
+            }
+        };
+        found.extend(finding.map(|finding| Finding { hint: self.membership_hint(), ..finding }));
+        if let Some(error) = self.offers.error() {
+            let message = format!("cannot sign the registration: {error}");
+            found.push(
+                Finding::new("W106", "signing-failed", Severity::Warning, message)
+                    .hint("check that the dstack guest agent runs and its socket is mounted"),
+            );
+        }
+        if let (Some(Standing::Active { .. }), Some(made)) = (&self.standing, self.offers.made()) {
+            let message = match (&made.transaction, &made.not_submitted) {
+                (Some(hash), _) => format!("the new endpoint waits for transaction {hash}"),
+                (None, Some(why)) => format!("the new endpoint waits for a relayer: {why}"),
+                (None, None) => "the new endpoint waits for a relayer".to_owned(),
+            };
+            found.push(
+                Finding::new("W107", "endpoint-not-updated", Severity::Info, message)
+                    .hint(format!("meshctl register --contract {}", self.me.contract)),
+            );
+        }
+        if let (Some(Standing::Active { membership, .. }), Some(network)) = (&self.standing, self.network())
+            && network.address_of(membership.token).is_none()
+        {
+            let message = format!("token {} has no address in {}", membership.token, network.network());
+            found.push(Finding::new("W108", "no-address", Severity::Critical, message));
+        }
+    }
+
+    fn find_registry(&self, now: Now, found: &mut Vec<Finding>) {
+        if let Some(view) = &self.view {
+            let (age, expired) = match view.read.age(self.policy.registry_deadline, now) {
+                Age::Fresh => (None, false),
+                Age::Stale(old, age) => (Some((old, age)), false),
+                Age::Expired(old, age) => (Some((old, age)), true),
+            };
+            if let Some((old, age)) = age {
+                let what = match old {
+                    Old::Read => "the last agreed read",
+                    Old::Head => "the newest block",
+                };
+                let (severity, then) = match (expired, self.policy.on_expiry.closes(Age::Expired(old, age))) {
+                    (true, true) => (Severity::Critical, "; all peers are removed until the contract can be read"),
+                    (true, false) => (Severity::Warning, "; going on with the last verified peers"),
+                    (false, _) => (Severity::Warning, ""),
+                };
+                let message = format!("{what} is {} s old{then}", age.as_secs());
+                found.push(
+                    Finding::new("W301", "registry-stale", severity, message)
+                        .hint("check the RPC endpoints given by --rpc-url"),
+                );
+            }
+        }
+        for source in self.sources.sources.iter().filter(|source| !source.ok) {
+            let quorum = self.sources.quorum;
+            let error = source.error.as_deref().unwrap_or("no answer");
+            let message = format!("{}: {error} ({} of {} needed agree)", source.id, quorum.have, quorum.need);
+            found.push(Finding::new("W302", "rpc-source-down", Severity::Warning, message).about(&source.id));
+        }
+        if self.sources.disagree {
+            let against: Vec<_> = self
+                .sources
+                .sources
+                .iter()
+                .filter(|source| source.agrees == Some(false))
+                .map(|source| source.id.as_str())
+                .collect();
+            let message = format!("RPC sources contradict each other; in the minority: {}", against.join(", "));
+            found.push(
+                Finding::new("W303", "source-disagree", Severity::Critical, message)
+                    .hint("one of them lies or follows another fork: remove it from --rpc-url"),
+            );
+        }
+        let finding = match &self.last_read {
+            LastRead::None | LastRead::Accepted => None,
+            LastRead::ConfirmShrink { lost, of } => {
+                let message = format!("{lost} of {of} peers are gone from the registry: waiting for a second read");
+                Some(Finding::new("W304", "registry-shrink", Severity::Warning, message))
+            }
+            LastRead::Failed(error) => {
+                Some(Finding::new("W305", "registry-unreadable", Severity::Warning, error.clone()))
+            }
+            LastRead::Implausible(implausible) => Some(
+                Finding::new("W306", "registry-implausible", Severity::Critical, implausible.to_string()).hint(
+                    "the RPC endpoint serves an old or a foreign chain; if the contract was deployed anew, stop the agent and \
+                     delete registry.json in its state directory",
+                ),
+            ),
+            LastRead::LowerHead { head } => {
+                let message = format!("the newest block is {head} now, lower than before");
+                Some(Finding::new("W307", "registry-lower-head", Severity::Info, message))
+            }
+        };
+        found.extend(finding);
+    }
+
+    fn find_records(&self, found: &mut Vec<Finding>) {
+        for (token, problem) in self.proofs.problems() {
+            let finding = match problem {
+                Problem::Refused(refusal) => {
+                    let message = format!("the registration of token {token} is not believed: {refusal}");
+                    Finding::new("W401", "peer-refused", Severity::Warning, message)
+                }
+                Problem::Unavailable(error) => {
+                    let message = format!("the proof of token {token} cannot be fetched: {error}");
+                    Finding::new("W402", "peer-unproved", Severity::Warning, message)
+                        .hint("an RPC endpoint that serves eth_getLogs for single blocks of any age is needed")
+                }
+            };
+            found.push(finding.of_peer(token));
+        }
+        let Some(selection) = &self.selection else { return };
+        for (token, flaw) in &selection.flawed {
+            let message = format!("token {token} is left out: {flaw}");
+            let finding = Finding::new("W403", "bad-member", Severity::Warning, message).of_peer(*token);
+            found.push(finding.hint(format!("meshctl revoke --token {token} --contract {}", self.me.contract)));
+        }
+        for token in &selection.waiting {
+            let message = format!("token {token} waits for {} confirmations", self.policy.confirmations);
+            found.push(Finding::new("W404", "peer-unconfirmed", Severity::Info, message).of_peer(*token));
+        }
+    }
+
+    fn find_peers(&self, now: Now, found: &mut Vec<Finding>) {
+        for peer in self.wanted_peers() {
+            let Some(track) = self.tracks.get(peer.token) else { continue };
+            if track.state != PeerState::Down || track.held_for(now) < PEER_GRACE {
+                continue;
+            }
+            let finding = match peer.endpoint {
+                Some(endpoint) => {
+                    let message = format!("nothing heard from token {} at {endpoint}", peer.token);
+                    Finding::new("W201", "peer-silent", Severity::Warning, message)
+                        .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
+                }
+                None => {
+                    let message = format!("token {} has no endpoint and has not called", peer.token);
+                    Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
+                }
+            };
+            found.push(finding.of_peer(peer.token));
+        }
+        for peer in self.wanted_peers().iter().filter(|peer| !peer.preshared_key) {
+            let message = format!("no preshared key with token {}: it runs app {}", peer.token, peer.app_id);
+            found.push(Finding::new("W601", "no-preshared-key", Severity::Info, message).of_peer(peer.token));
+        }
+        if self.me.simulated {
+            let message = "the guest agent is a simulator: nothing is confidential";
+            found.push(Finding::new("W602", "simulated", Severity::Info, message));
+        }
+    }
+
+    fn find_machine(&self, found: &mut Vec<Finding>) {
+        if let Some(failure) = self.reconcile.failure() {
+            found.push(Finding::new("W501", "change-failed", Severity::Warning, failure.to_string()));
+        }
+        if self.reconcile.is_stuck()
+            && let (Some(desired), Some(Seen { what, .. })) = (&self.desired, self.reconcile.seen())
+        {
+            let missing: Vec<_> = Goal::Be(desired).changes(what).iter().map(ToString::to_string).collect();
+            let message = format!("changes do not take effect: {}", missing.join("; "));
+            found.push(Finding::new("W502", "changes-without-effect", Severity::Warning, message));
+        }
+    }
+}

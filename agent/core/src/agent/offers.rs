@@ -1,0 +1,145 @@
+//! What this node wants on chain, offered until the chain has it.
+
+use std::time::Duration;
+
+use super::{Command, Intent, Now, backoff::Backoff};
+use crate::{id::B256, status::RegistrationOffer};
+
+/// How long a signature may be submitted.
+const VALIDITY: Duration = Duration::from_secs(3600);
+/// An offer with less time left is signed again.
+const RENEW_BEFORE: Duration = Duration::from_secs(600);
+/// An offer nobody could pay for is tried again after this: the node address may have been funded.
+const RETRY_UNPAID: Duration = Duration::from_secs(30);
+/// A transaction that has had no effect after this is sent again.
+const RETRY_SENT: Duration = Duration::from_secs(120);
+
+/// The offer's life: wanted, signed, waiting for its transaction, withdrawn.
+#[derive(Debug)]
+pub(super) struct Offers {
+    /// With a deadline of 0.
+    wish: Option<Intent>,
+    in_flight: Option<Intent>,
+    made: Option<Made>,
+    withdraw: bool,
+    retry_at: Duration,
+    backoff: Backoff,
+    error: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Made {
+    intent: Intent,
+    pub(super) offer: RegistrationOffer,
+    pub(super) transaction: Option<B256>,
+    pub(super) not_submitted: Option<String>,
+}
+
+impl Offers {
+    pub(super) const fn new() -> Self {
+        Self {
+            wish: None,
+            in_flight: None,
+            made: None,
+            withdraw: false,
+            retry_at: Duration::ZERO,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            error: None,
+        }
+    }
+
+    /// The offer that stands, if one does.
+    pub(super) const fn made(&self) -> Option<&Made> {
+        self.made.as_ref()
+    }
+
+    /// Why the last signing failed.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Says what is wanted at this read; its deadline is ignored. An offer for anything else is withdrawn.
+    pub(super) fn want(&mut self, wish: Option<Intent>, now: Now) {
+        let wish = wish.map(|wish| wish.with_deadline(0));
+        if wish == self.wish {
+            return;
+        }
+        self.withdraw |= self.made.take().is_some() && wish.is_none();
+        self.wish = wish;
+        self.error = None;
+        self.backoff.reset();
+        self.retry_at = now.since_start;
+    }
+
+    /// The answer to [`Command::Offer`].
+    pub(super) fn handle_offered(
+        &mut self,
+        offer: RegistrationOffer,
+        transaction: Option<B256>,
+        not_submitted: Option<String>,
+        now: Now,
+    ) {
+        let Some(intent) = self.in_flight.take() else { return };
+        if self.wish != Some(intent.with_deadline(0)) {
+            self.withdraw |= self.wish.is_none();
+            return;
+        }
+        self.error = None;
+        self.backoff.reset();
+        let pause = if transaction.is_some() { RETRY_SENT } else { RETRY_UNPAID };
+        self.retry_at = now.since_start + pause;
+        self.made = Some(Made { intent, offer, transaction, not_submitted });
+    }
+
+    /// The answer to [`Command::Offer`] when signing failed.
+    pub(super) fn handle_failure(&mut self, error: String, now: Now) {
+        if self.in_flight.take().is_some() && self.wish.is_some() {
+            self.error = Some(error);
+            self.retry_at = now.since_start + self.backoff.fail();
+        }
+    }
+
+    /// What to do now, if anything.
+    pub(super) fn poll(&mut self, now: Now) -> Option<Command> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        if std::mem::take(&mut self.withdraw) {
+            return Some(Command::Withdraw);
+        }
+        let wish = self.wish.filter(|_| self.retry_at <= now.since_start)?;
+        let standing = self.made.as_ref().map(|made| made.intent.deadline());
+        let deadline = match standing {
+            Some(deadline) if deadline > (now.unix + RENEW_BEFORE).as_secs() => deadline,
+            _ => (now.unix + VALIDITY).as_secs(),
+        };
+        let intent = wish.with_deadline(deadline);
+        self.in_flight = Some(intent);
+        Some(Command::Offer(intent))
+    }
+
+    /// When [`Offers::poll`] will want something.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let is_idle = self.in_flight.is_none();
+        (is_idle && (self.withdraw || self.wish.is_some())).then_some(self.retry_at)
+    }
+}
+
+impl Intent {
+    /// Last Unix second at which it may be submitted.
+    #[must_use]
+    pub const fn deadline(&self) -> u64 {
+        match self {
+            Self::Register(registration) => registration.deadline,
+            Self::UpdateEndpoint(update) => update.deadline,
+        }
+    }
+
+    const fn with_deadline(mut self, deadline: u64) -> Self {
+        match &mut self {
+            Self::Register(registration) => registration.deadline = deadline,
+            Self::UpdateEndpoint(update) => update.deadline = deadline,
+        }
+        self
+    }
+}

@@ -1,0 +1,226 @@
+//! The proofs of the peers on record: fetched once per registration, checked once, kept by content.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{ProofRequest, backoff::Backoff};
+use crate::{
+    id::TokenId,
+    proof::{Anchors, Proved, Refusal, VerifiedPeer},
+    registration::{Domain, NetworkType, Proof},
+    registry::{PeerRecord, Registry},
+};
+
+/// Proofs asked for in one command: each is a request to an RPC endpoint, and each answer some signatures to check.
+pub(super) const BATCH: usize = 64;
+
+/// One answer to a [`ProofRequest`].
+pub(super) type Answer = (TokenId, Result<Box<Proof>, String>);
+
+/// What is known about the proofs of the registry's WireGuard peers, without the own record.
+#[derive(Debug)]
+pub(super) struct ProofBook {
+    anchors: Anchors,
+    entries: BTreeMap<TokenId, Entry>,
+    in_flight: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// The record as last read.
+    record: PeerRecord,
+    state: State,
+    unavailable: Backoff,
+    refused: Backoff,
+}
+
+#[derive(Debug)]
+enum State {
+    Missing,
+    Asked,
+    Proved(Box<Proved>),
+    /// The proof could not be fetched.
+    Unavailable {
+        error: String,
+        retry_at: Duration,
+    },
+    /// The proof does not prove the record. Asked again now and then: the source may have been the liar, not the record.
+    Refused {
+        refusal: Refusal,
+        retry_at: Duration,
+    },
+}
+
+/// Why a record has no verified peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Problem<'a> {
+    Unavailable(&'a str),
+    Refused(&'a Refusal),
+}
+
+impl ProofBook {
+    pub(super) const fn new(anchors: Anchors) -> Self {
+        Self { anchors, entries: BTreeMap::new(), in_flight: false }
+    }
+
+    pub(super) const fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// Follows a new read: forgets what left, keeps what is the same registration, wants the rest.
+    pub(super) fn handle_registry(&mut self, registry: &Registry, own: Option<TokenId>) {
+        let mut known = std::mem::take(&mut self.entries);
+        for record in needing_proof(registry, own) {
+            let entry = match known.remove(&record.token) {
+                Some(entry) if entry.still_holds(record) => Entry { record: record.clone(), ..entry },
+                Some(entry) if entry.is_same_registration(record) => {
+                    Entry { record: record.clone(), state: State::Missing, ..entry }
+                }
+                _ => Entry::new(record),
+            };
+            self.entries.insert(record.token, entry);
+        }
+    }
+
+    /// Takes over proofs of an earlier run; each is checked again.
+    pub(super) fn restore(&mut self, proofs: BTreeMap<TokenId, Proof>, domain: &Domain) {
+        for (token, proof) in proofs {
+            if let Some(entry) = self.entries.get_mut(&token)
+                && let Ok(proved) = Proved::check(proof, &self.anchors, domain)
+                && proved.peer(&entry.record).is_ok()
+            {
+                entry.state = State::Proved(Box::new(proved));
+            }
+        }
+    }
+
+    /// What to fetch now, if anything.
+    pub(super) fn poll(&mut self, now: Duration) -> Option<Vec<ProofRequest>> {
+        if self.in_flight {
+            return None;
+        }
+        let mut requests = Vec::new();
+        for (token, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_due(now)).take(BATCH) {
+            entry.state = State::Asked;
+            requests.push(ProofRequest { token: *token, block: entry.record.registered_block });
+        }
+        self.in_flight = !requests.is_empty();
+        self.in_flight.then_some(requests)
+    }
+
+    /// The answer to the last [`ProofBook::poll`]. What was asked for and is not answered counts as unavailable; what was not
+    /// asked for, or is not wanted any more, is ignored. Returns how many were proved and how many refused.
+    pub(super) fn handle_answers(&mut self, answers: Vec<Answer>, domain: &Domain, now: Duration) -> (u64, u64) {
+        self.in_flight = false;
+        let mut answers: BTreeMap<_, _> = answers.into_iter().collect();
+        let (mut proved, mut refused) = (0, 0);
+        for (token, entry) in self.entries.iter_mut().filter(|(_, entry)| matches!(entry.state, State::Asked)) {
+            let answer = answers.remove(token).unwrap_or_else(|| Err("not answered".to_owned()));
+            entry.state = match answer {
+                Err(error) => State::Unavailable { error, retry_at: now + entry.unavailable.fail() },
+                Ok(proof) => match check(*proof, &entry.record, &self.anchors, domain) {
+                    Ok(checked) => {
+                        proved += 1;
+                        State::Proved(Box::new(checked))
+                    }
+                    Err(refusal) => {
+                        refused += 1;
+                        State::Refused { refusal, retry_at: now + entry.refused.fail() }
+                    }
+                },
+            };
+        }
+        (proved, refused)
+    }
+
+    /// Every peer whose proof was checked, ascending by token.
+    pub(super) fn verified(&self) -> Vec<VerifiedPeer> {
+        self.entries.values().filter_map(Entry::verified).collect()
+    }
+
+    /// Every record without one, ascending by token, once that is known.
+    pub(super) fn problems(&self) -> impl Iterator<Item = (TokenId, Problem<'_>)> {
+        self.entries.iter().filter_map(|(token, entry)| match &entry.state {
+            State::Missing | State::Asked | State::Proved(_) => None,
+            State::Unavailable { error, .. } => Some((*token, Problem::Unavailable(error))),
+            State::Refused { refusal, .. } => Some((*token, Problem::Refused(refusal))),
+        })
+    }
+
+    /// Every record was tried at least once.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.entries.values().any(|entry| matches!(entry.state, State::Missing | State::Asked))
+    }
+
+    /// The checked proofs, to be kept for the next start.
+    pub(super) fn to_keep(&self) -> BTreeMap<TokenId, Proof> {
+        let proved = self.entries.iter().filter_map(|(token, entry)| match &entry.state {
+            State::Proved(proved) => Some((*token, proved.proof().clone())),
+            State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
+        });
+        proved.collect()
+    }
+
+    /// When [`ProofBook::poll`] will want something.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        let due = self.entries.values().filter_map(|entry| match &entry.state {
+            State::Missing => Some(Duration::ZERO),
+            State::Asked | State::Proved(_) => None,
+            State::Unavailable { retry_at, .. } | State::Refused { retry_at, .. } => Some(*retry_at),
+        });
+        if self.in_flight { None } else { due.min() }
+    }
+}
+
+impl Entry {
+    fn new(record: &PeerRecord) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            record: record.clone(),
+            state: State::Missing,
+            unavailable: Backoff::new(seconds(1), seconds(30)),
+            refused: Backoff::new(seconds(30), seconds(600)),
+        }
+    }
+
+    /// What is known of the former record holds for this one, too.
+    fn still_holds(&self, record: &PeerRecord) -> bool {
+        match &self.state {
+            State::Proved(proved) => self.is_same_registration(record) && proved.peer(record).is_ok(),
+            State::Refused { .. } => self.record == *record,
+            State::Missing | State::Asked | State::Unavailable { .. } => self.is_same_registration(record),
+        }
+    }
+
+    /// Nothing but hints changed: the same registration in the same block proves both.
+    fn is_same_registration(&self, record: &PeerRecord) -> bool {
+        let without_hints =
+            |record: &PeerRecord| PeerRecord { endpoint: None, gateway: None, key_epoch: 0, ..record.clone() };
+        without_hints(&self.record) == without_hints(record)
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        match &self.state {
+            State::Missing => true,
+            State::Asked | State::Proved(_) => false,
+            State::Unavailable { retry_at, .. } | State::Refused { retry_at, .. } => *retry_at <= now,
+        }
+    }
+
+    fn verified(&self) -> Option<VerifiedPeer> {
+        match &self.state {
+            State::Proved(proved) => proved.peer(&self.record).ok(),
+            State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
+        }
+    }
+}
+
+fn check(proof: Proof, record: &PeerRecord, anchors: &Anchors, domain: &Domain) -> Result<Proved, Refusal> {
+    let proved = Proved::check(proof, anchors, domain)?;
+    proved.peer(record)?;
+    Ok(proved)
+}
+
+fn needing_proof(registry: &Registry, own: Option<TokenId>) -> impl Iterator<Item = &PeerRecord> {
+    let on_devices = registry.peers.iter().filter(|record| record.network_type == NetworkType::Wireguard);
+    on_devices.filter(move |record| Some(record.token) != own)
+}

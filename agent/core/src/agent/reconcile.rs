@@ -1,0 +1,176 @@
+//! Making the machine what it should be: look, compare, change, look again, until there is nothing to change.
+
+use std::time::Duration;
+
+use super::{ApplyError, Command, backoff::Backoff};
+use crate::{
+    desired::Desired,
+    diff::{Change, diff, teardown},
+    network::MeshNetwork,
+    observed::Observed,
+};
+
+/// How often the device is looked at while there is one: for the peers' states, and for what others did to it.
+const LOOK_AT_DEVICE: Duration = Duration::from_secs(1);
+/// How often the machine is looked at while there is none.
+const LOOK_AT_NOTHING: Duration = Duration::from_secs(10);
+/// Rounds of changes towards one goal that may follow each other at once. More means that changes do not take effect.
+const PROMPT_ROUNDS: u32 = 3;
+
+/// What the machine should be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Goal<'a> {
+    /// As desired.
+    Be(&'a Desired),
+    /// Nothing left; the guard route of this network goes last.
+    Leave(Option<MeshNetwork>),
+}
+
+impl Goal<'_> {
+    /// What leads there.
+    pub(super) fn changes(self, observed: &Observed) -> Vec<Change> {
+        match self {
+            Self::Be(desired) => diff(desired, observed),
+            Self::Leave(network) => teardown(network, observed),
+        }
+    }
+}
+
+/// One observation, and when it was made.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) what: Observed,
+    pub(super) at: Duration,
+}
+
+/// The loop's state. Times are on the monotonic clock.
+#[derive(Debug)]
+pub(super) struct Reconcile {
+    seen: Option<Seen>,
+    /// The last observation was made before a change or a new goal, or was not compared yet.
+    compared: bool,
+    looking: bool,
+    look_at: Duration,
+    changing: Option<Vec<Change>>,
+    change_not_before: Duration,
+    rounds: u32,
+    backoff: Backoff,
+    failure: Option<ApplyError>,
+    settled: bool,
+}
+
+impl Reconcile {
+    pub(super) const fn new(now: Duration) -> Self {
+        Self {
+            seen: None,
+            compared: false,
+            looking: false,
+            look_at: now,
+            changing: None,
+            change_not_before: now,
+            rounds: 0,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            failure: None,
+            settled: false,
+        }
+    }
+
+    pub(super) fn seen(&self) -> Option<&Seen> {
+        self.seen.as_ref()
+    }
+
+    /// The machine was as it should be when last compared, and nothing has changed the goal since.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Why the last change failed, until the goal is reached.
+    pub(super) const fn failure(&self) -> Option<&ApplyError> {
+        self.failure.as_ref()
+    }
+
+    /// The goal is another one now.
+    pub(super) const fn handle_new_goal(&mut self, now: Duration) {
+        self.settled = false;
+        self.rounds = 0;
+        self.look_at = now;
+        // A change that failed must not hold up another one: a removal cannot wait.
+        self.change_not_before = now;
+    }
+
+    /// An observation, asked for or not.
+    pub(super) fn handle_observed(&mut self, what: Observed, now: Duration) {
+        let pause = if what.device.is_some() { LOOK_AT_DEVICE } else { LOOK_AT_NOTHING };
+        self.looking = false;
+        self.compared = false;
+        self.look_at = now + pause;
+        self.seen = Some(Seen { what, at: now });
+    }
+
+    /// The changes under way are made, or one failed. Returns those that were made for certain.
+    pub(super) fn handle_applied(&mut self, result: Result<(), ApplyError>, now: Duration) -> Vec<Change> {
+        let changes = self.changing.take().unwrap_or_default();
+        self.look_at = now;
+        self.compared = true;
+        self.rounds += 1;
+        match result {
+            Ok(()) => {
+                self.failure = None;
+                if self.rounds >= PROMPT_ROUNDS {
+                    self.change_not_before = now + self.backoff.fail();
+                }
+                changes
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                self.change_not_before = now + self.backoff.fail();
+                Vec::new()
+            }
+        }
+    }
+
+    /// What to do now, if anything.
+    pub(super) fn poll(&mut self, goal: Goal<'_>, now: Duration) -> Option<Command> {
+        if self.looking || self.changing.is_some() {
+            return None;
+        }
+        if self.look_at <= now {
+            self.looking = true;
+            return Some(Command::Observe);
+        }
+        let seen = self.seen.as_ref().filter(|_| !self.compared)?;
+        let changes = goal.changes(&seen.what);
+        if changes.is_empty() {
+            self.compared = true;
+            self.settled = true;
+            self.rounds = 0;
+            self.failure = None;
+            self.backoff.reset();
+            self.change_not_before = now;
+            return None;
+        }
+        self.settled = false;
+        if now < self.change_not_before {
+            return None;
+        }
+        self.compared = true;
+        self.changing = Some(changes.clone());
+        Some(Command::Apply(changes))
+    }
+
+    /// When [`Reconcile::poll`] will want something.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        if self.looking || self.changing.is_some() {
+            None
+        } else if self.compared || self.seen.is_none() {
+            Some(self.look_at)
+        } else {
+            Some(self.look_at.min(self.change_not_before))
+        }
+    }
+
+    /// Changes made at once towards one goal, and still it is not reached.
+    pub(super) const fn is_stuck(&self) -> bool {
+        self.rounds >= PROMPT_ROUNDS && !self.settled
+    }
+}

@@ -1,0 +1,316 @@
+//! The status: everything the agent knows, in the words of [`crate::status`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Agent, ApplyError, Now, findings::PEER_GRACE, tracks::is_working};
+use crate::{
+    desired::DesiredPeer,
+    freshness::Age,
+    id::{TokenId, WireguardKey},
+    membership::{Loss, Standing},
+    observed::{ObservedDevice, ObservedPeer},
+    proof::VerifiedPeer,
+    status::{
+        AgentStatus, Agreement, BlockStatus, Counts, Freshness, Identity, MembershipState, PathKind, PathStatus,
+        PeerState, PeerStatus, Reason, RegistryStatus, SCHEMA, SelfStatus, Status, Summary, Verdict, VerdictState,
+    },
+    time::rfc3339,
+};
+
+/// Why applications cannot rely on the mesh now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// An orderly stop is under way.
+    #[error("stopping")]
+    Stopping,
+    /// This node is not a peer.
+    #[error("membership is {0:?}")]
+    Membership(MembershipState),
+    /// This node lost its registration.
+    #[error("fenced: {0}")]
+    Fenced(Loss),
+    /// The view of the contract is too old.
+    #[error("the view of the contract is too old")]
+    Stale,
+    /// There is no device with the mesh address.
+    #[error("the device is not up with the mesh address")]
+    NoDevice,
+    /// The last change failed.
+    #[error("{0}")]
+    ChangeFailed(ApplyError),
+    /// Peers are still being proved and configured.
+    #[error("the peers are being configured")]
+    Converging,
+}
+
+impl Agent {
+    /// Whether applications may rely on the mesh now; never latched. A single node is a whole mesh.
+    pub fn readiness(&self, now: Now) -> Result<(), NotReady> {
+        if self.stopping.is_some() {
+            return Err(NotReady::Stopping);
+        }
+        let token = match &self.standing {
+            Some(Standing::Active { membership, .. }) => membership.token,
+            Some(Standing::Fenced(_, loss)) => return Err(NotReady::Fenced(*loss)),
+            other => return Err(NotReady::Membership(state_name(other.as_ref()))),
+        };
+        let Some(view) = self.view.as_ref().filter(|view| self.age(view, now) == Age::Fresh) else {
+            return Err(NotReady::Stale);
+        };
+        if let Some(failure) = self.reconcile.failure() {
+            return Err(NotReady::ChangeFailed(failure.clone()));
+        }
+        let address = view.registry.network.address_of(token);
+        let is_up =
+            self.device().is_some_and(|device| device.up && device.address.is_some() && device.address == address);
+        if !is_up {
+            return Err(NotReady::NoDevice);
+        }
+        if self.proofs_settled_once && self.counters.apply_times.count() > 0 {
+            Ok(())
+        } else {
+            Err(NotReady::Converging)
+        }
+    }
+
+    /// Everything that can be said now.
+    #[must_use]
+    pub fn status(&self, now: Now) -> Status {
+        let peers = self.peer_statuses(now);
+        let state = self.verdict_state(now);
+        let since = if state == self.verdict_since.0 { self.verdict_since.1 } else { now };
+        Status {
+            schema: SCHEMA.to_owned(),
+            generated_at: rfc3339(now.unix),
+            agent: self.agent_status(now),
+            verdict: Verdict {
+                state,
+                live: true,
+                ready: self.readiness(now).is_ok(),
+                exit_code: state.exit_code(),
+                since: rfc3339(since.unix),
+            },
+            own: self.self_status(),
+            registry: self.registry_status(now),
+            summary: summarize(&peers),
+            peers,
+            warnings: self.warnings.list(),
+        }
+    }
+
+    pub(super) fn verdict_state(&self, now: Now) -> VerdictState {
+        if matches!(self.standing, Some(Standing::Fenced(..))) {
+            return VerdictState::Fenced;
+        }
+        let is_stale = self.view.as_ref().is_some_and(|view| self.age(view, now) != Age::Fresh);
+        let is_disputed = self.sources.disagree && self.sources.quorum.have < self.sources.quorum.need;
+        if is_stale || is_disputed {
+            return VerdictState::Stale;
+        }
+        let tracks: Vec<_> = self.wanted_peers().iter().filter_map(|peer| self.tracks.get(peer.token)).collect();
+        let is_alone = !tracks.is_empty() && !tracks.iter().any(|track| is_working(track.state));
+        if self.readiness(now).is_err() || is_alone {
+            return VerdictState::Down;
+        }
+        let is_patchy = tracks.iter().any(|track| !is_working(track.state) && track.held_for(now) > PEER_GRACE);
+        if is_patchy || self.warnings.any_serious() { VerdictState::Degraded } else { VerdictState::Ok }
+    }
+
+    fn age(&self, view: &super::View, now: Now) -> Age {
+        view.read.age(self.policy.registry_deadline, now)
+    }
+
+    fn device(&self) -> Option<&ObservedDevice> {
+        self.reconcile.seen().and_then(|seen| seen.what.device.as_ref())
+    }
+
+    fn agent_status(&self, now: Now) -> AgentStatus {
+        AgentStatus {
+            version: self.me.version.clone(),
+            pid: self.me.pid,
+            started_at: rfc3339(self.started.unix),
+            uptime_s: now.since_start.saturating_sub(self.started.since_start).as_secs(),
+            dataplane: self.me.dataplane.clone(),
+            interface: self.me.interface.clone(),
+            listen_port: self.device().map(|device| device.listen_port),
+            mtu: self.device().map(|device| device.mtu),
+        }
+    }
+
+    fn self_status(&self) -> SelfStatus {
+        let token = self.standing.as_ref().and_then(Standing::token);
+        let key_epoch = match &self.standing {
+            Some(Standing::Active { membership, .. }) => Some(membership.key_epoch),
+            Some(Standing::Registering { key_epoch, .. }) => Some(*key_epoch),
+            _ => None,
+        };
+        let anchors = self.proofs.anchors();
+        SelfStatus {
+            token_id: token,
+            name: token.map(|token| self.name_of(token)),
+            address: token.and_then(|token| self.network()?.address_of(token)),
+            public_key: self.me.wireguard_key,
+            key_epoch,
+            membership: state_name(self.standing.as_ref()),
+            membership_hint: self.membership_hint(),
+            instance_id: self.me.instance,
+            node_address: self.me.node_address,
+            identity: Identity {
+                kms_chain: "verified".to_owned(),
+                kms_root: self.me.kms_root,
+                trusted_kms_roots: anchors.kms_roots.clone(),
+                trusted_app_ids: anchors.app_ids.clone(),
+                compose_hash: self.me.compose_hash,
+                simulated: self.me.simulated,
+            },
+        }
+    }
+
+    fn registry_status(&self, now: Now) -> RegistryStatus {
+        let view = self.view.as_ref();
+        let registry = view.map(|view| &view.registry);
+        let deadline = view
+            .filter(|_| self.policy.on_expiry == super::OnExpiry::FailClosed)
+            .map(|view| rfc3339(now.unix.saturating_add(view.read.until_expiry(self.policy.registry_deadline, now))));
+        let mut keys: [Vec<WireguardKey>; 3] = [
+            self.verified.iter().map(VerifiedPeer::wireguard_key).collect(),
+            self.wanted_peers().iter().map(|peer| peer.public_key).collect(),
+            self.device().map_or_else(Vec::new, |device| device.peers.iter().map(|peer| peer.public_key).collect()),
+        ];
+        keys.iter_mut().for_each(|keys| keys.sort_unstable());
+        let [active, configured, on_device] = &keys;
+        RegistryStatus {
+            chain_id: registry.map(|registry| registry.domain.chain_id),
+            contract: self.me.contract,
+            mesh: registry.map(|registry| registry.name.clone()),
+            network: registry.map(|registry| registry.network),
+            epoch: registry.map(|registry| registry.epoch),
+            block: view.map(|view| BlockStatus {
+                number: view.registry.block.number,
+                hash: view.registry.block.hash,
+                age_s: view.read.read_age(now).as_secs_f64(),
+                finality: finality(&view.registry).to_owned(),
+            }),
+            counts: Counts { active: active.len(), configured: configured.len(), on_device: on_device.len() },
+            in_sync: view.is_some() && active == configured && configured == on_device,
+            freshness: Freshness {
+                fresh: view.is_some_and(|view| self.age(view, now) == Age::Fresh),
+                deadline,
+                on_expiry: self.policy.on_expiry.name().to_owned(),
+            },
+            sources: self.sources.sources.clone(),
+            quorum: self.sources.quorum,
+        }
+    }
+
+    fn peer_statuses(&self, now: Now) -> Vec<PeerStatus> {
+        let wanted: BTreeMap<TokenId, &DesiredPeer> =
+            self.wanted_peers().iter().map(|peer| (peer.token, peer)).collect();
+        let (on_device, seen_at) = match self.reconcile.seen() {
+            Some(seen) => (seen.what.device.as_ref().map_or(&[][..], |device| &device.peers), seen.at),
+            None => (&[][..], now.since_start),
+        };
+        let by_key: BTreeMap<WireguardKey, &ObservedPeer> =
+            on_device.iter().map(|peer| (peer.public_key, peer)).collect();
+        let since_seen = now.since_start.saturating_sub(seen_at);
+        let Some(network) = self.network() else { return Vec::new() };
+        let statuses = self.verified.iter().filter_map(|peer| {
+            let address = network.address_of(peer.token())?;
+            let present = by_key.get(&peer.wireguard_key()).copied();
+            Some(self.peer_status(peer, address, wanted.get(&peer.token()).copied(), present, since_seen, now))
+        });
+        statuses.collect()
+    }
+
+    fn peer_status(
+        &self,
+        peer: &VerifiedPeer,
+        address: std::net::Ipv4Addr,
+        wanted: Option<&DesiredPeer>,
+        present: Option<&ObservedPeer>,
+        since_seen: Duration,
+        now: Now,
+    ) -> PeerStatus {
+        let track = self.tracks.get(peer.token());
+        let state = track.map_or(PeerState::Down, |track| track.state);
+        let endpoint = present.and_then(|present| present.endpoint).map(|endpoint| endpoint.to_string());
+        let age = |age: Option<Duration>| age.map(|age| age + since_seen);
+        let received = age(present.and_then(|present| present.received_age));
+        let handshake = age(present.and_then(|present| present.handshake_age));
+        let ago = |age: Option<Duration>| age.map(|age| rfc3339(now.unix.saturating_sub(age)));
+        let reason = self.reason(peer, wanted, state);
+        let direct = endpoint.as_ref().or(None).map(|endpoint| PathStatus {
+            kind: PathKind::Direct,
+            endpoint: Some(endpoint.clone()),
+            usable: is_working(state),
+            reason,
+            last_ok_at: ago(received),
+            rtt_ms: None,
+            loss_pct: None,
+            mtu: None,
+            next_probe_s: None,
+        });
+        PeerStatus {
+            token_id: peer.token(),
+            name: self.name_of(peer.token()),
+            address,
+            public_key: peer.wireguard_key(),
+            state,
+            state_since: rfc3339(track.map_or(now, |track| track.since).unix),
+            flaps_1h: track.map_or(0, |track| track.flaps_in_last_hour(now)),
+            preshared_key: present.is_some_and(|present| present.has_preshared_key),
+            agreement: Agreement { in_registry: true, in_config: wanted.is_some(), on_device: present.is_some() },
+            path: endpoint.as_ref().filter(|_| is_working(state)).map(|_| PathKind::Direct),
+            endpoint,
+            path_reason: reason,
+            paths: direct.into_iter().collect(),
+            last_handshake_at: ago(handshake),
+            handshake_age_s: handshake.map(|age| age.as_secs_f64()),
+            last_seen_s: received.map(|age| age.as_secs_f64()),
+            rtt_ms: None,
+            loss_pct: None,
+            rx_bytes: present.map_or(0, |present| present.rx_bytes),
+            tx_bytes: present.map_or(0, |present| present.tx_bytes),
+        }
+    }
+
+    fn reason(&self, peer: &VerifiedPeer, wanted: Option<&DesiredPeer>, state: PeerState) -> Option<Reason> {
+        match state {
+            PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => None,
+            PeerState::Suspect => Some(Reason::DirectUdpSilent),
+            PeerState::Down => Some(match (wanted, &self.standing) {
+                (Some(_), _) if peer.endpoint().is_some() => Reason::DirectUdpSilent,
+                (Some(_), _) => Reason::NoEndpoint,
+                (None, Some(Standing::Fenced(..))) => Reason::SelfFenced,
+                (None, Some(Standing::Active { .. })) if self.selection.is_none() => Reason::RegistryStale,
+                (None, _) => Reason::NotActive,
+            }),
+        }
+    }
+
+    fn name_of(&self, token: TokenId) -> String {
+        self.policy.names.get(&token).cloned().unwrap_or_else(|| format!("node-{token}"))
+    }
+}
+
+fn state_name(standing: Option<&Standing>) -> MembershipState {
+    standing.map_or(MembershipState::Unknown, Standing::state)
+}
+
+fn finality(registry: &crate::registry::Registry) -> &'static str {
+    if registry.finalized.is_some_and(|finalized| registry.block.number <= finalized) { "finalized" } else { "latest" }
+}
+
+fn summarize(peers: &[PeerStatus]) -> Summary {
+    let up = peers.iter().filter(|peer| is_working(peer.state)).count();
+    let on_path = |kind| peers.iter().filter(|peer| peer.path == Some(kind)).count();
+    Summary {
+        peers: peers.len(),
+        up,
+        direct: on_path(PathKind::Direct),
+        gateway: on_path(PathKind::Gateway),
+        down: peers.len() - up,
+        rx_bytes: peers.iter().map(|peer| peer.rx_bytes).fold(0, u64::saturating_add),
+        tx_bytes: peers.iter().map(|peer| peer.tx_bytes).fold(0, u64::saturating_add),
+    }
+}

@@ -1,0 +1,208 @@
+//! The history of each peer's state, decided by authenticated packets and never by handshake age.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use super::Now;
+use crate::{
+    id::{TokenId, WireguardKey},
+    observed::{Observed, ObservedPeer},
+    status::PeerState,
+};
+
+/// Age of the last packet up to which a peer is up: the keepalive interval of 25 s and slack.
+const UP_WINDOW: Duration = Duration::from_secs(35);
+/// The kernel's keepalive timer restarts with every packet in either direction, so an idle peer may be heard only when the
+/// session is renewed (every 120 s).
+const UP_WINDOW_KERNEL: Duration = Duration::from_secs(155);
+/// Silence after sending that makes a peer suspect: a receiver of data answers within 10 s (WireGuard paper, 6.5).
+const SUSPECT_AFTER: Duration = Duration::from_secs(15);
+/// A new peer may stay silent this long before it counts as down.
+const CONNECTING_FOR: Duration = Duration::from_secs(30);
+/// Flaps are counted over this time.
+const FLAP_WINDOW: Duration = Duration::from_secs(3600);
+/// Flaps remembered for one peer; more within the window are all the same.
+const MAX_FLAPS: usize = 1000;
+
+/// A verified peer, with what the device shall make of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Roster {
+    pub(super) token: TokenId,
+    pub(super) key: WireguardKey,
+    /// It is wanted on the device.
+    pub(super) configured: bool,
+}
+
+/// All peers' histories.
+#[derive(Debug)]
+pub(super) struct Tracks {
+    up_window: Duration,
+    tracks: BTreeMap<TokenId, Track>,
+}
+
+/// One peer's history.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) key: WireguardKey,
+    pub(super) state: PeerState,
+    pub(super) since: Now,
+    added: Duration,
+    flaps: VecDeque<Duration>,
+}
+
+impl Tracks {
+    pub(super) fn new(dataplane: &str) -> Self {
+        let up_window = if dataplane == "kernel" { UP_WINDOW_KERNEL } else { UP_WINDOW };
+        Self { up_window, tracks: BTreeMap::new() }
+    }
+
+    pub(super) fn get(&self, token: TokenId) -> Option<&Track> {
+        self.tracks.get(&token)
+    }
+
+    /// The token a key on the device belongs to, also for a while after it left the registry.
+    pub(super) fn token_of(&self, key: WireguardKey) -> Option<TokenId> {
+        self.tracks.iter().find(|(_, track)| track.key == key).map(|(token, _)| *token)
+    }
+
+    /// Brings every state up to date. A peer that is neither on the roster nor on the device is forgotten.
+    pub(super) fn update(&mut self, roster: &[Roster], observed: Option<&Observed>, now: Now) {
+        let on_device: BTreeMap<WireguardKey, &ObservedPeer> = observed
+            .and_then(|seen| seen.device.as_ref())
+            .map_or_else(BTreeMap::new, |device| device.peers.iter().map(|peer| (peer.public_key, peer)).collect());
+        let listed: BTreeMap<TokenId, &Roster> = roster.iter().map(|peer| (peer.token, peer)).collect();
+        self.tracks.retain(|token, track| listed.contains_key(token) || on_device.contains_key(&track.key));
+
+        for (token, track) in &mut self.tracks {
+            if !listed.contains_key(token) {
+                track.enter(PeerState::Removing, now);
+            }
+        }
+        for peer in roster {
+            let present = on_device.get(&peer.key).copied();
+            let known = self.tracks.get(&peer.token).filter(|track| track.key == peer.key);
+            let added = known.map_or(now.since_start, |track| track.added);
+            let state = state_of(present, peer.configured, now.since_start.saturating_sub(added), self.up_window);
+            if known.is_none() {
+                self.tracks.insert(peer.token, Track::new(peer.key, state, now));
+            } else if let Some(track) = self.tracks.get_mut(&peer.token) {
+                track.enter(state, now);
+            }
+        }
+    }
+}
+
+impl Track {
+    const fn new(key: WireguardKey, state: PeerState, now: Now) -> Self {
+        Self { key, state, since: now, added: now.since_start, flaps: VecDeque::new() }
+    }
+
+    /// Times it left `up` or `idle` in the last hour.
+    pub(super) fn flaps_in_last_hour(&self, now: Now) -> u32 {
+        let recent = self.flaps.iter().filter(|at| now.since_start.saturating_sub(**at) <= FLAP_WINDOW);
+        u32::try_from(recent.count()).unwrap_or(u32::MAX)
+    }
+
+    /// How long it has been in this state.
+    pub(super) fn held_for(&self, now: Now) -> Duration {
+        now.since_start.saturating_sub(self.since.since_start)
+    }
+
+    fn enter(&mut self, state: PeerState, now: Now) {
+        if state == self.state {
+            return;
+        }
+        if is_working(self.state) && !is_working(state) {
+            self.flaps.retain(|at| now.since_start.saturating_sub(*at) <= FLAP_WINDOW);
+            self.flaps.truncate(MAX_FLAPS - 1);
+            self.flaps.push_front(now.since_start);
+        }
+        self.state = state;
+        self.since = now;
+    }
+}
+
+/// `up` or `idle`.
+pub(super) const fn is_working(state: PeerState) -> bool {
+    matches!(state, PeerState::Up | PeerState::Idle)
+}
+
+fn state_of(present: Option<&ObservedPeer>, configured: bool, since_added: Duration, up_window: Duration) -> PeerState {
+    let is_new = since_added < CONNECTING_FOR;
+    let Some(peer) = present else {
+        return if configured && is_new { PeerState::Connecting } else { PeerState::Down };
+    };
+    let Some(received) = peer.received_age else {
+        return if is_new { PeerState::Connecting } else { PeerState::Down };
+    };
+    let unanswered = peer.sent_age.is_some_and(|sent| sent < received) && received >= SUSPECT_AFTER;
+    match (unanswered, received <= up_window) {
+        (true, true) => PeerState::Suspect,
+        (false, true) => PeerState::Up,
+        (false, false) if peer.persistent_keepalive == 0 => PeerState::Idle,
+        (_, false) => PeerState::Down,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(received: Option<u64>, sent: Option<u64>, keepalive: u16) -> ObservedPeer {
+        ObservedPeer {
+            public_key: WireguardKey([1; 32]),
+            endpoint: None,
+            allowed_ips: Vec::new(),
+            has_preshared_key: false,
+            persistent_keepalive: keepalive,
+            handshake_age: Some(Duration::ZERO),
+            received_age: received.map(Duration::from_secs),
+            sent_age: sent.map(Duration::from_secs),
+            rx_bytes: 0,
+            tx_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn authenticated_packets_decide_the_state() {
+        let cases = [
+            // received, sent, keepalive, seconds since added, state
+            (Some(0), Some(0), 25, 100, PeerState::Up),
+            (Some(35), None, 25, 100, PeerState::Up),
+            (Some(36), None, 25, 100, PeerState::Down),
+            (Some(14), Some(1), 25, 100, PeerState::Up),
+            (Some(15), Some(1), 25, 100, PeerState::Suspect),
+            (Some(15), Some(15), 25, 100, PeerState::Up),
+            (Some(36), Some(1), 25, 100, PeerState::Down),
+            (Some(3600), None, 0, 9999, PeerState::Idle),
+            (Some(3600), Some(3601), 0, 9999, PeerState::Idle),
+            (Some(3600), Some(1), 0, 9999, PeerState::Down),
+            (None, Some(1), 25, 29, PeerState::Connecting),
+            (None, Some(1), 25, 30, PeerState::Down),
+        ];
+        for (received, sent, keepalive, added, state) in cases {
+            let seen = peer(received, sent, keepalive);
+            let got = state_of(Some(&seen), true, Duration::from_secs(added), UP_WINDOW);
+            assert_eq!(got, state, "received {received:?} sent {sent:?} keepalive {keepalive} added {added}");
+        }
+        assert_eq!(state_of(None, true, Duration::ZERO, UP_WINDOW), PeerState::Connecting);
+        assert_eq!(state_of(None, false, Duration::ZERO, UP_WINDOW), PeerState::Down);
+    }
+
+    #[test]
+    fn flaps_are_counted_for_an_hour() {
+        let key = WireguardKey([1; 32]);
+        let at = |seconds| Now { since_start: Duration::from_secs(seconds), unix: Duration::from_secs(seconds) };
+        let mut track = Track::new(key, PeerState::Connecting, at(0));
+        track.enter(PeerState::Up, at(1));
+        track.enter(PeerState::Down, at(2));
+        track.enter(PeerState::Suspect, at(3));
+        track.enter(PeerState::Up, at(4));
+        track.enter(PeerState::Suspect, at(5));
+        assert_eq!(track.flaps_in_last_hour(at(6)), 2);
+        assert_eq!(track.flaps_in_last_hour(at(3603)), 1);
+        assert_eq!(track.held_for(at(8)), Duration::from_secs(3));
+    }
+}

@@ -1,0 +1,123 @@
+//! What this machine should look like: a function of proofs, policy and own membership.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::{
+    id::{AppId, TokenId, WireguardKey},
+    member::{Flaw, Member, Surroundings, sift},
+    network::MeshNetwork,
+    proof::VerifiedPeer,
+};
+
+/// Everything this machine should have of the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Network of the blackhole route, which stands whenever the agent runs and knows the network.
+    pub guard_route: Option<MeshNetwork>,
+    /// The device, while this node is a peer.
+    pub device: Option<DesiredDevice>,
+}
+
+/// The device as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredDevice {
+    /// Our public key.
+    pub public_key: WireguardKey,
+    /// UDP port.
+    pub listen_port: u16,
+    /// Our mesh address.
+    pub address: Ipv4Addr,
+    /// The mesh network.
+    pub network: MeshNetwork,
+    /// Its peers, ascending by token; keys and addresses are distinct.
+    pub peers: Vec<DesiredPeer>,
+}
+
+/// A peer as it should be on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredPeer {
+    /// Its token.
+    pub token: TokenId,
+    /// Its key.
+    pub public_key: WireguardKey,
+    /// The one inner address it owns (/32).
+    pub address: Ipv4Addr,
+    /// Where to send first; a live session keeps the endpoint it roamed to.
+    pub endpoint: Option<SocketAddr>,
+    /// Its app id equals ours: then the pair has a preshared key (derived by the shell, never seen here).
+    pub preshared_key: bool,
+    /// The app it runs.
+    pub app_id: AppId,
+    /// Seconds between keepalives.
+    pub persistent_keepalive: u16,
+}
+
+/// How the own device is configured.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnDevice {
+    /// Our mesh address.
+    pub address: Ipv4Addr,
+    /// UDP port.
+    pub listen_port: u16,
+    /// Seconds between keepalives to every peer.
+    pub keepalive: u16,
+    /// Our app: peers of the same one get a preshared key.
+    pub app_id: AppId,
+}
+
+/// Blocks a registration must have on top before its peer is added.
+#[derive(Debug, Clone, Copy)]
+pub struct Confirmations {
+    /// Height of the read.
+    pub head: u64,
+    /// How many; 0 adds at once.
+    pub need: u64,
+}
+
+/// The wanted device and who is not on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// The device with its peers.
+    pub device: DesiredDevice,
+    /// Verified peers that are left out, ascending by token.
+    pub flawed: Vec<(TokenId, Flaw)>,
+    /// Verified peers whose registration is too young, ascending by token.
+    pub waiting: Vec<TokenId>,
+}
+
+/// The device this node should have while it is a peer itself.
+#[must_use]
+pub fn select(
+    peers: &[VerifiedPeer],
+    around: &Surroundings<'_>,
+    own: OwnDevice,
+    confirmations: Confirmations,
+) -> Selection {
+    let (members, flawed) = sift(peers, around);
+    let (ripe, young): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|member| is_ripe(member.peer.registered_block(), confirmations));
+    let device = DesiredDevice {
+        public_key: around.own_key,
+        listen_port: own.listen_port,
+        address: own.address,
+        network: around.network,
+        peers: ripe.iter().map(|member| desired_peer(member, own)).collect(),
+    };
+    Selection { device, flawed, waiting: young.iter().map(|member| member.peer.token()).collect() }
+}
+
+const fn is_ripe(registered_block: u64, confirmations: Confirmations) -> bool {
+    registered_block.saturating_add(confirmations.need) <= confirmations.head || confirmations.need == 0
+}
+
+fn desired_peer(member: &Member<'_>, own: OwnDevice) -> DesiredPeer {
+    DesiredPeer {
+        token: member.peer.token(),
+        public_key: member.peer.wireguard_key(),
+        address: member.address,
+        endpoint: member.endpoint,
+        preshared_key: member.peer.app_id() == own.app_id,
+        app_id: member.peer.app_id(),
+        persistent_keepalive: own.keepalive,
+    }
+}

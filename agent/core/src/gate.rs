@@ -1,0 +1,258 @@
+//! Which reads are believed: the last stop before a read becomes this node's view.
+//!
+//! Signatures prove single peers; the gate guards the set. It pins chain, contract and network, refuses what lies below the last
+//! finalized block seen, waits out a head that runs backwards, and asks twice before most peers vanish.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Address, TokenId, WireguardKey},
+    network::MeshNetwork,
+    registry::Registry,
+};
+
+/// A head below the last accepted one is a source that lags, or a reorg: it is believed when it is still there after this.
+pub const LOWER_HEAD_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Values of the last finalized block seen: anything older is a lie.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Contract epoch.
+    pub epoch: u64,
+    /// Key epochs by token.
+    pub key_epochs: BTreeMap<TokenId, u32>,
+}
+
+/// What the gate says to a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is the view now.
+    Accept,
+    /// Not yet: the head is lower than before. Read again soon.
+    LowerHead,
+    /// Not yet: more than half of the configured peers are gone. Read again at once.
+    ConfirmShrink {
+        /// Configured peers that are gone.
+        lost: usize,
+        /// Of how many.
+        of: usize,
+    },
+}
+
+/// Why a read is refused for good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Implausible {
+    /// Another contract than the configured one answered.
+    #[error("the read is of contract {got}, not of {expected}")]
+    Contract {
+        /// Configured.
+        expected: Address,
+        /// Read.
+        got: Address,
+    },
+    /// The chain id changed.
+    #[error("the chain id was {expected} and is {got} now")]
+    Chain {
+        /// Seen first.
+        expected: u64,
+        /// Read.
+        got: u64,
+    },
+    /// The mesh network changed, which no contract does.
+    #[error("the mesh network was {} and is {} now", expected.network(), got.network())]
+    Network {
+        /// Seen first.
+        expected: MeshNetwork,
+        /// Read.
+        got: MeshNetwork,
+    },
+    /// The contract's epoch is below a finalized one.
+    #[error("the contract's epoch {got} is below the finalized {floor}")]
+    Epoch {
+        /// Finalized.
+        floor: u64,
+        /// Read.
+        got: u64,
+    },
+    /// A token's key epoch is below a finalized one.
+    #[error("the key epoch {got} of token {token} is below the finalized {floor}")]
+    KeyEpoch {
+        /// The token.
+        token: TokenId,
+        /// Finalized.
+        floor: u32,
+        /// Read.
+        got: u32,
+    },
+    /// Two entries carry one token, or the list is not ascending: no contract of ours answers so.
+    #[error("the peer list is not strictly ascending at token {0}")]
+    Order(TokenId),
+}
+
+/// The gate's memory.
+#[derive(Debug)]
+pub struct Gate {
+    contract: Address,
+    pinned: Option<(u64, MeshNetwork)>,
+    floor: Floor,
+    /// Accepted reads above the last finalized block, ascending by height.
+    pending: VecDeque<Accepted>,
+    highest: u64,
+    lower_since: Option<Duration>,
+    shrink_seen_at: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    number: u64,
+    floor: Floor,
+}
+
+impl Gate {
+    /// A gate for one contract that has seen nothing yet.
+    #[must_use]
+    pub const fn new(contract: Address) -> Self {
+        Self {
+            contract,
+            pinned: None,
+            floor: Floor { epoch: 0, key_epochs: BTreeMap::new() },
+            pending: VecDeque::new(),
+            highest: 0,
+            lower_since: None,
+            shrink_seen_at: None,
+        }
+    }
+
+    /// Takes over what an earlier run knew for sure.
+    pub fn restore(&mut self, floor: &Floor) {
+        self.floor.raise(floor);
+    }
+
+    /// What can no longer be taken back.
+    #[must_use]
+    pub const fn floor(&self) -> &Floor {
+        &self.floor
+    }
+
+    /// Judges a read. `configured` are the keys wanted on the device now, `since_start` the monotonic clock.
+    pub fn judge(
+        &mut self,
+        registry: &Registry,
+        configured: &BTreeSet<WireguardKey>,
+        since_start: Duration,
+    ) -> Result<Judgement, Implausible> {
+        self.check(registry)?;
+        if registry.block.number < self.highest {
+            let since = *self.lower_since.get_or_insert(since_start);
+            if since_start.saturating_sub(since) < LOWER_HEAD_PATIENCE {
+                return Ok(Judgement::LowerHead);
+            }
+        }
+        if let Some(question) = self.question_shrink(registry, configured) {
+            return Ok(question);
+        }
+        self.lower_since = None;
+        self.shrink_seen_at = None;
+        self.highest = registry.block.number;
+        self.pinned = Some((registry.domain.chain_id, registry.network));
+        self.note(registry);
+        Ok(Judgement::Accept)
+    }
+
+    fn check(&self, registry: &Registry) -> Result<(), Implausible> {
+        if registry.domain.contract != self.contract {
+            return Err(Implausible::Contract { expected: self.contract, got: registry.domain.contract });
+        }
+        if let Some((chain, network)) = self.pinned {
+            if registry.domain.chain_id != chain {
+                return Err(Implausible::Chain { expected: chain, got: registry.domain.chain_id });
+            }
+            if registry.network != network {
+                return Err(Implausible::Network { expected: network, got: registry.network });
+            }
+        }
+        if let Some(pair) = registry.peers.windows(2).find(|pair| pair[0].token >= pair[1].token) {
+            return Err(Implausible::Order(pair[1].token));
+        }
+        if registry.epoch < self.floor.epoch {
+            return Err(Implausible::Epoch { floor: self.floor.epoch, got: registry.epoch });
+        }
+        for (token, got) in key_epochs(registry) {
+            let floor = self.floor.key_epochs.get(&token).copied().unwrap_or(0);
+            if got < floor {
+                return Err(Implausible::KeyEpoch { token, floor, got });
+            }
+        }
+        Ok(())
+    }
+
+    /// One removal is ordinary; losing more than half of two or more asks for a second read at this height or above.
+    fn question_shrink(&mut self, registry: &Registry, configured: &BTreeSet<WireguardKey>) -> Option<Judgement> {
+        let listed: BTreeSet<_> = registry.peers.iter().map(|peer| peer.wireguard_key).collect();
+        let lost = configured.difference(&listed).count();
+        let is_drastic = lost > 1 && lost * 2 > configured.len();
+        if !is_drastic {
+            self.shrink_seen_at = None;
+            return None;
+        }
+        let is_confirmed = self.shrink_seen_at.is_some_and(|first| registry.block.number >= first);
+        if is_confirmed {
+            return None;
+        }
+        self.shrink_seen_at = Some(registry.block.number);
+        Some(Judgement::ConfirmShrink { lost, of: configured.len() })
+    }
+
+    /// Remembers an accepted read, and raises the floor to the newest one that is final.
+    fn note(&mut self, registry: &Registry) {
+        let values = Floor { epoch: registry.epoch, key_epochs: key_epochs(registry).collect() };
+        // What this read takes back was never final, and what it replaces is worth nothing.
+        self.pending.retain(|earlier| earlier.number < registry.block.number && earlier.floor.is_below(&values));
+        if self.pending.back().is_none_or(|last| last.floor != values) {
+            self.pending.push_back(Accepted { number: registry.block.number, floor: values });
+        }
+        let Some(finalized) = registry.finalized else {
+            // Without finality nothing is ever sure; keep memory bounded.
+            self.pending.clear();
+            return;
+        };
+        while self.pending.front().is_some_and(|first| first.number <= finalized) {
+            if let Some(first) = self.pending.pop_front() {
+                self.floor.raise(&first.floor);
+            }
+        }
+        // Only reads that changed something are kept; finality trails by minutes.
+        while self.pending.len() > MAX_PENDING {
+            self.pending.pop_front();
+        }
+    }
+}
+
+const MAX_PENDING: usize = 256;
+
+impl Floor {
+    /// Every value of `self` is at most the one of `other`, for the tokens both name.
+    fn is_below(&self, other: &Self) -> bool {
+        self.epoch <= other.epoch
+            && other.key_epochs.iter().all(|(token, epoch)| self.key_epochs.get(token).is_none_or(|own| own <= epoch))
+    }
+
+    fn raise(&mut self, other: &Self) {
+        self.epoch = self.epoch.max(other.epoch);
+        for (token, epoch) in &other.key_epochs {
+            let own = self.key_epochs.entry(*token).or_default();
+            *own = (*own).max(*epoch);
+        }
+    }
+}
+
+fn key_epochs(registry: &Registry) -> impl Iterator<Item = (TokenId, u32)> + '_ {
+    let peers = registry.peers.iter().map(|peer| (peer.token, peer.key_epoch));
+    let own = registry.own_nodes.iter().filter(|node| node.owner.is_some()).map(|node| (node.token, node.key_epoch));
+    peers.chain(own)
+}

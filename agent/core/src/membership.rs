@@ -1,0 +1,348 @@
+//! Where this node stands: which token it uses, whether it is a peer, and what somebody has to do when it is not.
+//!
+//! A node that loses its binding (revoked, transferred, burned, deactivated, superseded by a copy of itself) is *fenced*: it
+//! takes its device down and offers nothing again by itself. What a chain reorg took back is not a loss: then the node registers
+//! again, or stands as before.
+
+use std::{fmt, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Address, InstanceId, TokenId, WireguardKey},
+    member::canonical,
+    registration::{Gateway, NetworkType},
+    registry::{NodeRecord, PeerRecord, Registry},
+    status::MembershipState,
+};
+
+/// What makes a registration this node's own.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnIdentity {
+    /// From the guest agent's `Info`.
+    pub instance: InstanceId,
+    /// Address of the node key.
+    pub node_address: Address,
+    /// Own WireGuard public key.
+    pub wireguard_key: WireguardKey,
+    /// The token the operator chose, if any.
+    pub chosen: Option<TokenId>,
+}
+
+/// A registration this node had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The token.
+    pub token: TokenId,
+    /// Its key epoch when last seen: a reorg lowers it, nothing else does.
+    pub key_epoch: u32,
+    /// The key it was registered with.
+    pub wireguard_key: WireguardKey,
+    /// The token's owner at that time, where known.
+    pub owner: Option<Address>,
+}
+
+/// What is remembered from one read to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The registration this node had with its present key.
+    pub member: Option<Membership>,
+    /// It lost it, in this run.
+    pub fenced: Option<Loss>,
+    /// `member` comes from the disk and no read of this run has judged it yet: a restart is an operator's act.
+    pub restarted: bool,
+}
+
+impl Past {
+    /// What a restarted node remembers: a registration with another key, or for another token than the operator chose, is
+    /// none of this node's business.
+    #[must_use]
+    pub fn of_earlier_run(member: Option<Membership>, me: &OwnIdentity) -> Self {
+        let is_ours = |member: &Membership| {
+            member.wireguard_key == me.wireguard_key && me.chosen.is_none_or(|chosen| chosen == member.token)
+        };
+        Self { member: member.filter(is_ours), fenced: None, restarted: true }
+    }
+
+    /// What to remember of a read that was judged to give `standing`.
+    #[must_use]
+    pub fn after(&self, standing: &Standing) -> Self {
+        let member = match standing {
+            Standing::Active { membership, .. } => Some(*membership),
+            Standing::Fenced(..) => self.member,
+            _ if self.restarted => None,
+            Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) | Standing::Registering { .. } => {
+                self.member
+            }
+        };
+        let fenced = match standing {
+            Standing::Fenced(_, loss) => Some(*loss),
+            Standing::NoToken { .. }
+            | Standing::Ambiguous(_)
+            | Standing::Revoked(_)
+            | Standing::Registering { .. }
+            | Standing::Active { .. } => None,
+        };
+        Self { member, fenced, restarted: false }
+    }
+}
+
+/// How a registration was lost, as far as the contract's record of the token tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The contract owner barred the token.
+    Revoked,
+    /// The token does not exist any more.
+    Burned,
+    /// The token has another owner.
+    Transferred,
+    /// The token's owner took the node out.
+    Deactivated,
+    /// The token is bound to another instance now.
+    Rebound(InstanceId),
+    /// The binding was cleared and made again while this node ran.
+    Renewed,
+    /// The token's registration carries another key: a copy of this node runs elsewhere.
+    Superseded,
+    /// The contract says nothing about the token.
+    Unbound,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Revoked => f.write_str("revoked by the contract owner"),
+            Self::Burned => f.write_str("its token was burned"),
+            Self::Transferred => f.write_str("its token was transferred to another owner"),
+            Self::Deactivated => f.write_str("deactivated by the token's owner"),
+            Self::Rebound(instance) => write!(f, "its token was bound to instance {instance}"),
+            Self::Renewed => f.write_str("its token's binding was cleared and made again"),
+            Self::Superseded => f.write_str("superseded: another node registered the token with another key"),
+            Self::Unbound => f.write_str("its token is no longer bound to this instance"),
+        }
+    }
+}
+
+/// Where this node stands at one read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// No usable token; with the one the operator chose, if any, and whether that one is minted.
+    NoToken {
+        /// The chosen token.
+        chosen: Option<TokenId>,
+        /// It exists, but is not bound to this instance.
+        minted: bool,
+    },
+    /// Several tokens are bound to this instance.
+    Ambiguous(Vec<TokenId>),
+    /// The chosen token is barred.
+    Revoked(TokenId),
+    /// The token is bound to this node, which is not (or not with this key) its peer.
+    Registering {
+        /// The token.
+        token: TokenId,
+        /// Its stored key epoch.
+        key_epoch: u32,
+    },
+    /// A peer.
+    Active {
+        /// The registration.
+        membership: Membership,
+        /// Where the contract says this node is reached.
+        endpoint: Option<SocketAddr>,
+        /// Its gateway on record.
+        gateway: Option<Gateway>,
+    },
+    /// Was a peer; stays out.
+    Fenced(TokenId, Loss),
+}
+
+impl Standing {
+    /// Its name in the status.
+    #[must_use]
+    pub const fn state(&self) -> MembershipState {
+        match self {
+            Self::NoToken { .. } => MembershipState::NoToken,
+            Self::Ambiguous(_) => MembershipState::Ambiguous,
+            Self::Revoked(_) => MembershipState::Revoked,
+            Self::Registering { .. } => MembershipState::Registering,
+            Self::Active { .. } => MembershipState::Active,
+            Self::Fenced(..) => MembershipState::Fenced,
+        }
+    }
+
+    /// The token this node uses or used.
+    #[must_use]
+    pub const fn token(&self) -> Option<TokenId> {
+        match self {
+            Self::NoToken { chosen, .. } => *chosen,
+            Self::Ambiguous(_) => None,
+            Self::Revoked(token) | Self::Registering { token, .. } | Self::Fenced(token, _) => Some(*token),
+            Self::Active { membership, .. } => Some(membership.token),
+        }
+    }
+
+    /// What an operator has to do to make this node a peer: complete commands; `<...>` stands only for what nobody here knows.
+    #[must_use]
+    pub fn hint(&self, me: &OwnIdentity, contract: Address) -> Option<String> {
+        let instance = me.instance;
+        let bind = |token| format!("meshctl bind --token {token} --instance {instance} --contract {contract}");
+        let mint = || format!("meshctl mint --to <OWNER-ADDRESS> --instance {instance} --contract {contract}");
+        let reinstate = |token| format!("meshctl reinstate --token {token} --contract {contract}");
+        match self {
+            Self::NoToken { chosen: Some(token), minted: true } => Some(bind(*token)),
+            Self::NoToken { .. } => Some(mint()),
+            Self::Ambiguous(tokens) => {
+                let flags: Vec<_> = tokens.iter().map(|token| format!("`--token {token}`")).collect();
+                Some(format!("restart the agent with one of {}", flags.join(", ")))
+            }
+            Self::Revoked(token) => Some(format!("{} && {}", reinstate(*token), bind(*token))),
+            Self::Registering { .. } => Some(format!("meshctl register --contract {contract}")),
+            Self::Active { .. } => None,
+            Self::Fenced(token, loss) => Some(match loss {
+                Loss::Revoked => format!("{} && {}, then restart the agent", reinstate(*token), bind(*token)),
+                Loss::Burned => format!("{}, then restart the agent", mint()),
+                Loss::Renewed => "restart the agent".to_owned(),
+                Loss::Superseded => format!(
+                    "stop one of the two nodes; to keep this one: meshctl deactivate --token {token} --contract {contract} \
+                     && {}, then restart the agent",
+                    bind(*token)
+                ),
+                Loss::Transferred | Loss::Deactivated | Loss::Rebound(_) | Loss::Unbound => {
+                    format!("{}, then restart the agent", bind(*token))
+                }
+            }),
+        }
+    }
+}
+
+/// Judges one read.
+#[must_use]
+pub fn assess(past: &Past, registry: &Registry, me: &OwnIdentity) -> Standing {
+    if let Some(member) = past.member
+        && let Some(standing) = assess_member(member, past, registry, me)
+    {
+        return standing;
+    }
+    match choose(registry, me) {
+        Ok(node) => assess_token(node, registry, me),
+        Err(standing) => match past.member {
+            Some(member) if past.restarted => {
+                Standing::Fenced(member.token, loss(member, find_node(registry, member.token), me))
+            }
+            _ => standing,
+        },
+    }
+}
+
+/// A node that had a registration; `None` when a restart frees it to start afresh.
+fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnIdentity) -> Option<Standing> {
+    let token = member.token;
+    let node = find_node(registry, token);
+    let record = find_peer(registry, token);
+    if let Some(record) = record.filter(|record| is_own(record, me)) {
+        // Once fenced, only the very registration that was lost counts: a newer one was somebody's old or new signature.
+        return match past.fenced {
+            Some(loss) if record.key_epoch > member.key_epoch => Some(Standing::Fenced(token, loss)),
+            _ => Some(active(record, node)),
+        };
+    }
+    if let Some(loss) = past.fenced {
+        return Some(Standing::Fenced(token, loss));
+    }
+    // No transaction lowers a key epoch, so a lower one says that a reorg took the registration (and maybe the binding) back.
+    let is_reorg = node.is_some_and(|node| node.key_epoch < member.key_epoch);
+    let Some(node) = node.filter(|node| node.owner.is_some() && node.instance == Some(me.instance)) else {
+        return (!past.restarted && !is_reorg).then(|| Standing::Fenced(token, loss(member, node, me)));
+    };
+    let is_superseded = record.is_some_and(|record| record.key_epoch > member.key_epoch);
+    let keeps_binding = node.node_address == Some(me.node_address);
+    if is_superseded || (node.node_address.is_some() && !keeps_binding) {
+        Some(Standing::Fenced(token, Loss::Superseded))
+    } else if past.restarted {
+        None
+    } else if is_reorg || keeps_binding {
+        Some(Standing::Registering { token, key_epoch: node.key_epoch })
+    } else {
+        Some(Standing::Fenced(token, Loss::Renewed))
+    }
+}
+
+fn loss(member: Membership, node: Option<&NodeRecord>, me: &OwnIdentity) -> Loss {
+    match node {
+        None => Loss::Unbound,
+        Some(node) if node.owner.is_none() => Loss::Burned,
+        Some(node) if node.revoked => Loss::Revoked,
+        Some(NodeRecord { instance: Some(instance), .. }) if *instance != me.instance => Loss::Rebound(*instance),
+        Some(node) if member.owner.is_some() && node.owner != member.owner => Loss::Transferred,
+        Some(_) if member.owner.is_some() => Loss::Deactivated,
+        Some(_) => Loss::Unbound,
+    }
+}
+
+/// The token to use: the operator's choice, else the only one bound to this instance, else the only one of those that already
+/// carries this node's registration (anybody may bind a token of theirs to any instance).
+fn choose<'a>(registry: &'a Registry, me: &OwnIdentity) -> Result<&'a NodeRecord, Standing> {
+    if let Some(chosen) = me.chosen {
+        return match find_node(registry, chosen) {
+            Some(node) if node.owner.is_none() => Err(Standing::NoToken { chosen: Some(chosen), minted: false }),
+            Some(node) if node.revoked => Err(Standing::Revoked(chosen)),
+            Some(node) if node.instance == Some(me.instance) => Ok(node),
+            Some(_) => Err(Standing::NoToken { chosen: Some(chosen), minted: true }),
+            None => Err(Standing::NoToken { chosen: Some(chosen), minted: false }),
+        };
+    }
+    let bound: Vec<_> = registry
+        .own_nodes
+        .iter()
+        .filter(|node| node.owner.is_some() && node.instance == Some(me.instance) && !node.revoked)
+        .collect();
+    let registered: Vec<_> = bound
+        .iter()
+        .filter(|node| find_peer(registry, node.token).is_some_and(|record| is_own(record, me)))
+        .copied()
+        .collect();
+    match (bound.as_slice(), registered.as_slice()) {
+        ([], _) => Err(Standing::NoToken { chosen: None, minted: false }),
+        ([only], _) | (_, [only]) => Ok(only),
+        (several, _) => Err(Standing::Ambiguous(several.iter().map(|node| node.token).collect())),
+    }
+}
+
+fn assess_token(node: &NodeRecord, registry: &Registry, me: &OwnIdentity) -> Standing {
+    match find_peer(registry, node.token) {
+        Some(record) if is_own(record, me) => active(record, Some(node)),
+        _ if node.node_address.is_some_and(|fixed| fixed != me.node_address) => {
+            Standing::Fenced(node.token, Loss::Superseded)
+        }
+        _ => Standing::Registering { token: node.token, key_epoch: node.key_epoch },
+    }
+}
+
+fn active(record: &PeerRecord, node: Option<&NodeRecord>) -> Standing {
+    Standing::Active {
+        membership: Membership {
+            token: record.token,
+            key_epoch: record.key_epoch,
+            wireguard_key: record.wireguard_key,
+            owner: node.and_then(|node| node.owner),
+        },
+        endpoint: record.endpoint.map(canonical),
+        gateway: record.gateway,
+    }
+}
+
+fn is_own(record: &PeerRecord, me: &OwnIdentity) -> bool {
+    record.wireguard_key == me.wireguard_key
+        && record.instance == me.instance
+        && record.node_address == me.node_address
+        && record.network_type == NetworkType::Wireguard
+}
+
+fn find_node(registry: &Registry, token: TokenId) -> Option<&NodeRecord> {
+    registry.own_nodes.iter().find(|node| node.token == token)
+}
+
+fn find_peer(registry: &Registry, token: TokenId) -> Option<&PeerRecord> {
+    registry.peers.iter().find(|record| record.token == token)
+}

@@ -1,0 +1,261 @@
+//! What signatures can prove about a peer, and the only place where a [`VerifiedPeer`] is made.
+//!
+//! The chain is KMS root -> app key -> node key -> registration (dstack `kms/src/crypto.rs`, `guest-agent/src/rpc_service.rs`
+//! `get_key`). It proves that *an instance of a trusted app* signed the registration; it cannot prove that the token exists, is
+//! bound or is not revoked: only agreement about the contract's state can (see [`crate::quorum`]).
+
+use std::net::SocketAddr;
+
+use alloy_primitives::{B256, keccak256};
+
+use crate::{
+    id::{Address, AppId, InstanceId, TokenId, WireguardKey},
+    registration::{Domain, Gateway, NODE_KEY_PURPOSE, NetworkType, Proof, SignatureChain},
+    registry::PeerRecord,
+    signature::{InvalidSignature, PublicKey, recover},
+};
+
+/// Whom this node believes. Never read from an RPC endpoint: the own GetKey chain and the operator's flags are the sources.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Anchors {
+    /// Addresses of trusted KMS root keys, the own one first.
+    pub kms_roots: Vec<Address>,
+    /// Trusted apps, the own one first.
+    pub app_ids: Vec<AppId>,
+}
+
+/// Why a peer is not believed. Each variant names the part that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A public key of the chain is not a point of secp256k1.
+    #[error("the {0} key is not a point of the curve")]
+    KeyNotOnCurve(Link),
+    /// A signature is malformed.
+    #[error("the {0} signature is invalid: {1}")]
+    Signature(Link, InvalidSignature),
+    /// chain\[0\] was not made by the app key given.
+    #[error("the app signature over the node key was made by {recovered}, not by the app key {app_key}")]
+    AppSignature {
+        /// Who signed.
+        recovered: Address,
+        /// Who should have.
+        app_key: Address,
+    },
+    /// chain\[1\] was made by a root this node does not trust.
+    #[error("KMS root {0} is not trusted here (`--trust-kms-root {0}` would)")]
+    KmsRootNotTrusted(Address),
+    /// The app is not trusted by this node.
+    #[error("app id {0} is not trusted here (`--trust-app-id {0}` would)")]
+    AppIdNotTrusted(AppId),
+    /// The registration was not signed by the node key given, or for another chain or contract.
+    #[error("the registration was signed by {recovered}, not by the node key {node_key}, or not for this contract")]
+    NodeSignature {
+        /// Who signed.
+        recovered: Address,
+        /// Who should have.
+        node_key: Address,
+    },
+    /// The contract's record says something else than the signed registration.
+    #[error("the contract's record and the signed registration differ in {0}")]
+    RecordDiffers(&'static str),
+}
+
+/// A link of the key chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum Link {
+    Node,
+    App,
+    Kms,
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Node => "node",
+            Self::App => "app",
+            Self::Kms => "KMS",
+        })
+    }
+}
+
+/// A peer whose record equals a registration that its key chain proves. Made by [`verify`] and [`Proved::peer`] alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedPeer(PeerRecord);
+
+impl VerifiedPeer {
+    /// Its token.
+    #[must_use]
+    pub const fn token(&self) -> TokenId {
+        self.0.token
+    }
+
+    /// Its CVM.
+    #[must_use]
+    pub const fn instance(&self) -> InstanceId {
+        self.0.instance
+    }
+
+    /// Address of its node key.
+    #[must_use]
+    pub const fn node_address(&self) -> Address {
+        self.0.node_address
+    }
+
+    /// Its WireGuard public key: proved to be its own choice, not to be a usable one.
+    #[must_use]
+    pub const fn wireguard_key(&self) -> WireguardKey {
+        self.0.wireguard_key
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub const fn network_type(&self) -> NetworkType {
+        self.0.network_type
+    }
+
+    /// Where to send first. A hint: endpoint updates are not proved, WireGuard authenticates whoever answers.
+    #[must_use]
+    pub const fn endpoint(&self) -> Option<SocketAddr> {
+        self.0.endpoint
+    }
+
+    /// Its path through the dstack gateway. A hint, like the endpoint.
+    #[must_use]
+    pub const fn gateway(&self) -> Option<Gateway> {
+        self.0.gateway
+    }
+
+    /// The app its key chain was issued to.
+    #[must_use]
+    pub const fn app_id(&self) -> AppId {
+        self.0.app_id
+    }
+
+    /// The block of its registration.
+    #[must_use]
+    pub const fn registered_block(&self) -> u64 {
+        self.0.registered_block
+    }
+}
+
+/// A registration whose signatures were all checked. Kept by the agent, so that a later read of the same registration costs no
+/// cryptography and no request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proved {
+    proof: Proof,
+    node_address: Address,
+    kms_root: Address,
+}
+
+impl Proved {
+    /// Checks every signature of a proof against the anchors and the domain.
+    pub fn check(proof: Proof, anchors: &Anchors, domain: &Domain) -> Result<Self, Refusal> {
+        let chain = &proof.chain;
+        if !anchors.app_ids.contains(&chain.app_id) {
+            return Err(Refusal::AppIdNotTrusted(chain.app_id));
+        }
+        let node_key = PublicKey::from_coordinates(&chain.node_key).ok_or(Refusal::KeyNotOnCurve(Link::Node))?;
+        let app_key = PublicKey::from_coordinates(&chain.app_key).ok_or(Refusal::KeyNotOnCurve(Link::App))?;
+
+        let signer = recover(node_key_message(NODE_KEY_PURPOSE, &node_key), &chain.app_signature)
+            .map_err(|error| Refusal::Signature(Link::App, error))?;
+        if signer != app_key {
+            return Err(Refusal::AppSignature { recovered: signer.address(), app_key: app_key.address() });
+        }
+        let kms_root = recover(app_key_message(chain.app_id, &app_key), &chain.kms_signature)
+            .map_err(|error| Refusal::Signature(Link::Kms, error))?
+            .address();
+        if !anchors.kms_roots.contains(&kms_root) {
+            return Err(Refusal::KmsRootNotTrusted(kms_root));
+        }
+        let signer = recover(proof.registration.digest(domain), &proof.node_signature)
+            .map_err(|error| Refusal::Signature(Link::Node, error))?;
+        if signer != node_key {
+            return Err(Refusal::NodeSignature { recovered: signer.address(), node_key: node_key.address() });
+        }
+        Ok(Self { node_address: node_key.address(), kms_root, proof })
+    }
+
+    /// The peer, when the contract's record says what was signed. Endpoint and gateway may differ once the key epoch moved on,
+    /// because an endpoint update raises it; before that they must be the signed ones.
+    pub fn peer(&self, record: &PeerRecord) -> Result<VerifiedPeer, Refusal> {
+        let signed = &self.proof.registration;
+        let moved_on = record.key_epoch > signed.key_epoch;
+        let fits = [
+            ("token id", record.token == signed.token),
+            ("instance id", record.instance == signed.instance),
+            ("WireGuard key", record.wireguard_key == signed.wireguard_key),
+            ("network type", record.network_type == signed.network_type),
+            ("key epoch", record.key_epoch >= signed.key_epoch),
+            ("endpoint", moved_on || record.endpoint == signed.endpoint),
+            ("gateway", moved_on || record.gateway == signed.gateway),
+            ("node address", record.node_address == self.node_address),
+            ("KMS root", record.kms_root == self.kms_root),
+            ("app id", record.app_id == self.proof.chain.app_id),
+        ];
+        match fits.iter().find(|(_, fits)| !fits) {
+            Some((part, _)) => Err(Refusal::RecordDiffers(part)),
+            None => Ok(VerifiedPeer(record.clone())),
+        }
+    }
+
+    /// What was checked, to be kept for the next start.
+    #[must_use]
+    pub const fn proof(&self) -> &Proof {
+        &self.proof
+    }
+}
+
+/// Checks the whole chain of one peer: signatures, anchors, and that the contract's record says what was signed.
+pub fn verify(record: &PeerRecord, proof: &Proof, anchors: &Anchors, domain: &Domain) -> Result<VerifiedPeer, Refusal> {
+    Proved::check(proof.clone(), anchors, domain)?.peer(record)
+}
+
+/// What a node learns from its own `GetKey` answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnChain {
+    /// The chain as the contract takes it.
+    pub chain: SignatureChain,
+    /// Address of the node key.
+    pub node_address: Address,
+    /// The KMS root this node was given its keys by: its first anchor.
+    pub kms_root: Address,
+}
+
+/// Reads an own `GetKey` answer: `node_key` is the compressed public key of the key it gave, `purpose` the second argument of
+/// the call, the signatures are `signature_chain[0]` and `[1]`.
+///
+/// Nothing here can be wrong but malformed: any well-formed pair recovers to *some* app key and root. The caller compares
+/// the root with what the operator expects, where they say.
+pub fn recover_own_chain(
+    app_id: AppId,
+    purpose: &str,
+    node_key: &[u8; 33],
+    app_signature: &[u8; 65],
+    kms_signature: &[u8; 65],
+) -> Result<OwnChain, Refusal> {
+    let node_key = PublicKey::from_compressed(node_key).ok_or(Refusal::KeyNotOnCurve(Link::Node))?;
+    let app_key = recover(node_key_message(purpose, &node_key), app_signature)
+        .map_err(|error| Refusal::Signature(Link::App, error))?;
+    let kms_root = recover(app_key_message(app_id, &app_key), kms_signature)
+        .map_err(|error| Refusal::Signature(Link::Kms, error))?;
+    let chain = SignatureChain {
+        node_key: node_key.coordinates(),
+        app_key: app_key.coordinates(),
+        app_signature: *app_signature,
+        kms_signature: *kms_signature,
+        app_id,
+    };
+    Ok(OwnChain { chain, node_address: node_key.address(), kms_root: kms_root.address() })
+}
+
+/// What the app key signs: `<purpose>:<lower-case hex of the compressed key>`.
+fn node_key_message(purpose: &str, node_key: &PublicKey) -> B256 {
+    keccak256(format!("{purpose}:{}", hex::encode(node_key.compressed())))
+}
+
+/// What the KMS root signs: `dstack-kms-issued:` ‖ app id ‖ compressed key.
+fn app_key_message(app_id: AppId, app_key: &PublicKey) -> B256 {
+    keccak256([b"dstack-kms-issued:".as_slice(), &app_id.0, &app_key.compressed()].concat())
+}
