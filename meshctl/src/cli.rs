@@ -1,0 +1,49 @@
+//! The command line: one variant per command, in the order of `--help`.
+
+use clap::{Parser, Subcommand};
+
+use crate::{commands, settings::GlobalArgs};
+
+/// Operate a WireGuard mesh whose member list is an NFT contract.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show this node, its peers and what is wrong, from the local agent
+    Status(commands::status::Args),
+    /// List the peers' names, addresses and states, from the local agent
+    Peers(commands::peers::Args),
+    /// Explain the state of one peer
+    Why(commands::why::Args),
+    /// Wait until the local agent is ready
+    Wait(commands::wait::Args),
+    /// Deploy a new cluster contract
+    Deploy(commands::deploy::Args),
+    /// Mint a node token (contract owner)
+    Mint(commands::mint::Args),
+    /// Bind a token to a CVM's instance id (token owner)
+    Bind(commands::bind::Args),
+    /// Submit the registration that an agent has signed (anybody)
+    Register(commands::register::Args),
+    /// List the tokens of a cluster, from the contract
+    Nodes(commands::nodes::Args),
+    /// Take a node out of the mesh and keep it out (contract owner)
+    Revoke(commands::revoke::Args),
+    /// Lift a revocation (contract owner)
+    Reinstate(commands::reinstate::Args),
+    /// Take one's own node out of the mesh (token owner)
+    Deactivate(commands::deactivate::Args),
+    /// Give a token to somebody else; its node leaves the mesh (token owner)
+    Transfer(commands::transfer::Args),
+    /// Destroy a token; its node leaves the mesh and its number becomes free (token owner)
+    Burn(commands::burn::Args),
+    /// Print the JSON schema of `status --json`, or check a document against it
+    Schema(commands::schema::Args),
+}

@@ -1,0 +1,20 @@
+//! `meshctl burn`: destroys a token; its number is minted again later, its key epoch goes on.
+
+use mesh_contract::DstackClusterNFT::burnCall;
+
+use super::token::{TokenArg, change, uint};
+use crate::{output::Printer, settings::Settings, signer::SignerArgs};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    token: TokenArg,
+    #[command(flatten)]
+    key: SignerArgs,
+}
+
+pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let token = args.token.get()?;
+    let words = (&*format!("burn token {token}"), &*format!("token {token} is burned: its node is out of the mesh"));
+    change(settings, &args.key, printer, token, words, async |_, _| Ok(burnCall { tokenId: uint(token) })).await
+}

@@ -1,0 +1,187 @@
+//! `meshctl deploy`: a new cluster, the contract's implementation and a proxy that is initialized as it is born.
+
+use alloy::{
+    primitives::{Address, TxHash},
+    sol,
+};
+use anyhow::Context as _;
+use ipnetwork::Ipv4Network;
+use mesh_contract::{DstackClusterNFT::ownerCall, NewCluster, implementation_init_code, proxy_init_code};
+use mesh_core::{id::AppId, network::MeshNetwork};
+use serde::Serialize;
+
+use crate::{
+    chain::{Chain, Operator, address_of_compressed_key},
+    failure::Failure,
+    output::Printer,
+    settings::Settings,
+    signer::SignerArgs,
+};
+
+sol! {
+    /// The dstack KMS contract (kms/auth-eth/contracts/DstackKms.sol of dstack): its owner sets the key.
+    interface DstackKms {
+        function kmsInfo() external view
+            returns (bytes memory k256Pubkey, bytes memory caPubkey, bytes memory quote, bytes memory eventlog);
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("trust").required(true).multiple(true).args(["kms_root", "kms_contract"])))]
+pub(crate) struct Args {
+    /// Trust this dstack KMS root: the address of its k256 key (repeatable)
+    #[arg(long, value_name = "ADDRESS")]
+    kms_root: Vec<Address>,
+    /// Trust the root that this DstackKms contract names
+    #[arg(long, value_name = "ADDRESS")]
+    kms_contract: Option<Address>,
+    /// Allow a further dstack app besides the contract's own address (repeatable)
+    #[arg(long, value_name = "APP_ID")]
+    app_id: Vec<AppId>,
+    /// The mesh network, fixed for ever; prefix length 16 to 29
+    #[arg(long, value_name = "CIDR", default_value = "10.0.1.0/24", value_parser = parse_network)]
+    network: MeshNetwork,
+    /// Name of the mesh
+    #[arg(long, value_name = "NAME", default_value = "dstack-mesh")]
+    name: String,
+    /// Symbol of its tokens
+    #[arg(long, value_name = "SYMBOL", default_value = "NODE")]
+    symbol: String,
+    /// Contract owner: mints, revokes and upgrades [default: the key's address]
+    #[arg(long, value_name = "ADDRESS")]
+    owner: Option<Address>,
+    #[command(flatten)]
+    key: SignerArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct Deployed {
+    contract: Address,
+    chain_id: u64,
+    implementation: Address,
+    name: String,
+    owner: Address,
+    network: MeshNetwork,
+    kms_roots: Vec<Address>,
+    /// Besides the contract's own address.
+    app_ids: Vec<AppId>,
+    transactions: [TxHash; 2],
+}
+
+pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let operator = Operator::connect(settings, &args.key).await?;
+    let mut kms_roots = args.kms_root.clone();
+    if let Some(kms) = args.kms_contract {
+        let root = root_of_kms(&operator.chain, kms).await?;
+        printer.note(format!("DstackKms {kms} names the root {root}"));
+        kms_roots.push(root);
+    }
+    let owner = args.owner.unwrap_or(operator.address);
+    let cluster = NewCluster {
+        name: args.name.clone(),
+        symbol: args.symbol.clone(),
+        owner,
+        network: args.network,
+        kms_roots,
+        app_ids: args.app_id.clone(),
+    };
+
+    let first = operator.send(printer, "deploy the implementation", None, implementation_init_code()).await?;
+    let implementation = first.created()?;
+    let init_code = proxy_init_code(implementation, &cluster);
+    let second = operator.send(printer, "deploy and initialize the cluster's proxy", None, init_code).await?;
+    let contract = second.created()?;
+    let owner_there = operator.chain.read(contract, ownerCall {}, None).await?;
+    anyhow::ensure!(owner_there == owner, "the contract at {contract} belongs to {owner_there}, not to {owner}");
+
+    let deployed = Deployed {
+        contract,
+        chain_id: operator.chain.id,
+        implementation,
+        name: cluster.name,
+        owner,
+        network: args.network,
+        kms_roots: cluster.kms_roots,
+        app_ids: cluster.app_ids,
+        transactions: [first.hash, second.hash],
+    };
+    printer.result(&deployed, || text(&deployed))?;
+    Ok(0)
+}
+
+fn text(deployed: &Deployed) -> String {
+    let Deployed { contract, chain_id, implementation, name, owner, network, .. } = deployed;
+    let list = |label: &str, items: Vec<String>| -> String {
+        items.into_iter().map(|item| format!("{label:15}{item}\n")).collect()
+    };
+    let roots = list("kms root", deployed.kms_roots.iter().map(Address::to_string).collect());
+    let own = [format!("{} (the contract itself)", AppId::from(*contract))];
+    let apps = list("app id", own.into_iter().chain(deployed.app_ids.iter().map(AppId::to_string)).collect());
+    let transactions = list("transaction", deployed.transactions.iter().map(TxHash::to_string).collect());
+    let network = network.network();
+    let head = format!(
+        "contract       {contract}\nchain          {chain_id}\nname           {name}\nowner          {owner}\n\
+         network        {network}\nimplementation {implementation}\n"
+    );
+    let next = "\nnext: meshctl mint --contract CONTRACT --to OWNER [--instance ID], once for each node\n";
+    crate::render::printable(&(head + &roots + &apps + &transactions))
+        + &next.replace("CONTRACT", &contract.to_string())
+}
+
+async fn root_of_kms(chain: &Chain, kms: Address) -> anyhow::Result<Address> {
+    let what = || {
+        Failure::new(format!("contract {kms} on chain {} names no KMS root", chain.id))
+            .hint("check `--kms-contract`, or give the root itself with `--kms-root`")
+    };
+    chain.require_code(kms).await?;
+    let info = chain.read(kms, DstackKms::kmsInfoCall {}, None).await.with_context(what)?;
+    address_of_compressed_key(&info.k256Pubkey).with_context(what)
+}
+
+fn parse_network(text: &str) -> Result<MeshNetwork, String> {
+    let network: Ipv4Network = text.parse().map_err(|_| "not an IPv4 network such as 10.0.1.0/24".to_owned())?;
+    MeshNetwork::try_from(network).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::sol_types::SolCall as _;
+
+    use super::*;
+
+    #[test]
+    fn the_kms_call_has_dstacks_selector() {
+        assert_eq!(DstackKms::kmsInfoCall::SELECTOR, [0x09, 0x17, 0x70, 0x63]);
+    }
+
+    #[test]
+    fn networks_a_contract_would_refuse_are_refused_here() {
+        for (text, reason) in [
+            ("10.0.1.0/30", "mesh network prefix length 30 is not within 16..=29"),
+            ("10.0.0.0/8", "mesh network prefix length 8 is not within 16..=29"),
+            ("10.0.1.1/24", "mesh network base 10.0.1.1 has host bits set"),
+            ("fd00::/64", "not an IPv4 network such as 10.0.1.0/24"),
+            ("10.0.1", "not an IPv4 network such as 10.0.1.0/24"),
+        ] {
+            assert_eq!(parse_network(text).unwrap_err(), reason);
+        }
+        assert!(parse_network("10.0.1.0/24").is_ok());
+    }
+
+    #[test]
+    fn text_and_json() {
+        let deployed = Deployed {
+            contract: Address::repeat_byte(1),
+            chain_id: 31337,
+            implementation: Address::repeat_byte(2),
+            name: "prod\x1b[2J".to_owned(),
+            owner: Address::repeat_byte(3),
+            network: parse_network("10.0.1.0/24").unwrap(),
+            kms_roots: vec![Address::repeat_byte(4)],
+            app_ids: vec![AppId([5; 20])],
+            transactions: [TxHash::repeat_byte(6), TxHash::repeat_byte(7)],
+        };
+        insta::assert_snapshot!("text", text(&deployed));
+        insta::assert_snapshot!("json", serde_json::to_string_pretty(&deployed).unwrap());
+    }
+}

@@ -1,0 +1,343 @@
+//! `meshctl nodes`: the cluster as the contract has it, read at one block, without an agent. Nothing is verified here:
+//! what signatures prove is the agents' business.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use alloy::primitives::{Address, B256, U256};
+use mesh_contract::{
+    DstackClusterNFT::{baseDomainsCall, epochCall, meshNetworkCall, nameCall, nodesCall, peersCall},
+    base_domains, mesh_network,
+};
+use mesh_core::{
+    id::{InstanceId, TokenId, WireguardKey},
+    network::MeshNetwork,
+    registration::{Gateway, NetworkType},
+    registry::{NodeRecord, PeerRecord},
+};
+use serde::Serialize;
+
+use crate::{
+    chain::{Block, Chain},
+    output::Printer,
+    render::{Align, Cell, Color, Column, printable, short, short_hex, table},
+    settings::Settings,
+};
+
+/// Entries read at once.
+const PAGE: u64 = 500;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only nodes that are peers now
+    #[arg(long)]
+    active: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Cluster {
+    schema: &'static str,
+    chain_id: u64,
+    contract: Address,
+    mesh: String,
+    network: MeshNetwork,
+    epoch: u64,
+    block: BlockView,
+    nodes: Vec<NodeView>,
+}
+
+#[derive(Debug, Serialize)]
+struct BlockView {
+    number: u64,
+    hash: B256,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeView {
+    token_id: TokenId,
+    address: Option<Ipv4Addr>,
+    state: NodeState,
+    owner: Option<Address>,
+    instance_id: Option<InstanceId>,
+    node_address: Option<Address>,
+    key_epoch: u32,
+    /// The registration, of an active node.
+    peer: Option<PeerView>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum NodeState {
+    Active,
+    /// Bound, not registered.
+    Bound,
+    Unbound,
+    Revoked,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerView {
+    network_type: NetworkType,
+    public_key: Option<WireguardKey>,
+    endpoint: Option<SocketAddr>,
+    /// `HOST:443` behind the dstack gateway.
+    gateway: Option<String>,
+    kms_root: Address,
+    app_id: mesh_core::id::AppId,
+    registered_block: u64,
+}
+
+pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let contract = settings.contract()?;
+    let chain = Chain::connect(settings).await?;
+    let mut cluster = read(&chain, contract).await?;
+    if args.active {
+        cluster.nodes.retain(|node| node.state == NodeState::Active);
+    }
+    printer.result(&cluster, || text(&cluster, printer.color()))?;
+    Ok(0)
+}
+
+async fn read(chain: &Chain, contract: Address) -> anyhow::Result<Cluster> {
+    let head = chain.head().await?;
+    let at = Some(head);
+    let network = chain.read(contract, meshNetworkCall {}, at).await?;
+    let network = mesh_network(network.base, network.prefixLength)?;
+    let mesh = chain.read(contract, nameCall {}, at).await?;
+    let epoch = chain.read(contract, epochCall {}, at).await?;
+    let domains = base_domains(chain.read(contract, baseDomainsCall {}, at).await?);
+    let mut peers = peers(chain, contract, network, head).await?;
+    let nodes = nodes(chain, contract, network, head).await?;
+    let nodes = nodes.into_iter().map(|node| view(&node, peers.remove(&node.token), network, &domains)).collect();
+    Ok(Cluster {
+        schema: "meshctl.nodes/v1",
+        chain_id: chain.id,
+        contract,
+        mesh,
+        network,
+        epoch,
+        block: BlockView { number: head.number, hash: head.hash },
+        nodes,
+    })
+}
+
+async fn nodes(chain: &Chain, contract: Address, network: MeshNetwork, at: Block) -> anyhow::Result<Vec<NodeRecord>> {
+    let mut records = Vec::new();
+    let mut cursor = U256::ZERO;
+    loop {
+        let answer = chain.read(contract, nodesCall { cursor, limit: U256::from(PAGE) }, Some(at)).await?;
+        for node in answer.page {
+            records.push(NodeRecord::try_from(node)?);
+        }
+        match next_page(cursor, answer.next, network)? {
+            Some(next) => cursor = next,
+            None => return Ok(records),
+        }
+    }
+}
+
+async fn peers(
+    chain: &Chain,
+    contract: Address,
+    network: MeshNetwork,
+    at: Block,
+) -> anyhow::Result<BTreeMap<TokenId, PeerRecord>> {
+    let mut records = BTreeMap::new();
+    let mut cursor = U256::ZERO;
+    loop {
+        let answer = chain.read(contract, peersCall { cursor, limit: U256::from(PAGE) }, Some(at)).await?;
+        for peer in answer.page {
+            let peer = PeerRecord::try_from(peer)?;
+            records.insert(peer.token, peer);
+        }
+        match next_page(cursor, answer.next, network)? {
+            Some(next) => cursor = next,
+            None => return Ok(records),
+        }
+    }
+}
+
+/// The next cursor; an endpoint that sends us round in circles, or beyond the network, is caught.
+fn next_page(cursor: U256, next: U256, network: MeshNetwork) -> anyhow::Result<Option<U256>> {
+    if next.is_zero() {
+        return Ok(None);
+    }
+    anyhow::ensure!(next > cursor, "the endpoint's pages go back from token {cursor} to {next}");
+    let last = network.capacity();
+    anyhow::ensure!(next <= U256::from(last), "the endpoint has a page from token {next} on, but {last} is the last");
+    Ok(Some(next))
+}
+
+fn view(node: &NodeRecord, peer: Option<PeerRecord>, network: MeshNetwork, domains: &[Option<String>]) -> NodeView {
+    let state = if node.revoked {
+        NodeState::Revoked
+    } else if node.active {
+        NodeState::Active
+    } else if node.instance.is_some() {
+        NodeState::Bound
+    } else {
+        NodeState::Unbound
+    };
+    let peer = peer.map(|peer| PeerView {
+        network_type: peer.network_type,
+        public_key: (peer.network_type == NetworkType::Wireguard).then_some(peer.wireguard_key),
+        endpoint: peer.endpoint,
+        gateway: peer.gateway.and_then(|gateway| gateway_host(peer.instance, gateway, domains)),
+        kms_root: peer.kms_root,
+        app_id: peer.app_id,
+        registered_block: peer.registered_block,
+    });
+    NodeView {
+        token_id: node.token,
+        address: network.address_of(node.token),
+        state,
+        owner: node.owner,
+        instance_id: node.instance,
+        node_address: node.node_address,
+        key_epoch: node.key_epoch,
+        peer,
+    }
+}
+
+/// `<instance id>-<port>s.<domain>:443`; none when the domain was removed.
+fn gateway_host(instance: InstanceId, gateway: Gateway, domains: &[Option<String>]) -> Option<String> {
+    let index = usize::from(gateway.domain).checked_sub(1)?;
+    let domain = domains.get(index)?.as_ref()?;
+    Some(format!("{instance}-{}s.{domain}:443", gateway.port))
+}
+
+const fn column(title: &'static str, align: Align) -> Column {
+    Column { title, align, min_width: 0 }
+}
+
+const COLUMNS: [Column; 8] = [
+    column("TOKEN", Align::Right),
+    column("ADDRESS", Align::Left),
+    column("STATE", Align::Left),
+    column("EPOCH", Align::Right),
+    column("OWNER", Align::Left),
+    column("INSTANCE", Align::Left),
+    column("KEY", Align::Left),
+    column("ENDPOINT", Align::Left),
+];
+
+fn text(cluster: &Cluster, color: bool) -> String {
+    let active = cluster.nodes.iter().filter(|node| node.state == NodeState::Active).count();
+    let block = format!("block {} ({})", cluster.block.number, short_hex(&cluster.block.hash.to_string()));
+    let head = format!(
+        "mesh      {}   chain {}   contract {}\nregistry  epoch {}   {block}   network {}   {} nodes, {active} active\n",
+        cluster.mesh.replace('\n', " "),
+        cluster.chain_id,
+        cluster.contract,
+        cluster.epoch,
+        cluster.network.network(),
+        cluster.nodes.len(),
+    );
+    let rows: Vec<_> = cluster.nodes.iter().map(row).collect();
+    printable(&head) + "\n" + &table(&COLUMNS, &rows, color)
+}
+
+fn row(node: &NodeView) -> Vec<Cell> {
+    let dash = || "-".to_owned();
+    let peer = node.peer.as_ref();
+    let key = peer.and_then(|peer| peer.public_key);
+    let direct = peer.and_then(|peer| peer.endpoint).map(|endpoint| endpoint.to_string());
+    let endpoint = direct.or_else(|| peer.and_then(|peer| peer.gateway.clone()));
+    let (state, state_color) = match node.state {
+        NodeState::Active => ("active", Some(Color::Good)),
+        NodeState::Bound => ("bound", Some(Color::Caution)),
+        NodeState::Unbound => ("unbound", Some(Color::Dim)),
+        NodeState::Revoked => ("revoked", Some(Color::Bad)),
+    };
+    vec![
+        Cell::new(node.token_id.to_string()),
+        Cell::new(node.address.map_or_else(dash, |address| address.to_string())),
+        Cell::colored(state, state_color),
+        Cell::new(node.key_epoch.to_string()),
+        Cell::new(node.owner.map_or_else(dash, |owner| short_hex(&owner.to_string()))),
+        Cell::new(node.instance_id.map_or_else(dash, |instance| instance.to_string())),
+        Cell::new(key.map_or_else(dash, |key| short(&key.to_string()))),
+        Cell::new(endpoint.unwrap_or_else(dash)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> MeshNetwork {
+        MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap()
+    }
+
+    fn node(id: u32, instance: Option<u8>) -> NodeRecord {
+        NodeRecord {
+            token: TokenId::new(id).unwrap(),
+            owner: Some(Address::repeat_byte(0xaa)),
+            instance: instance.map(|byte| InstanceId([byte; 20])),
+            node_address: None,
+            key_epoch: 0,
+            active: false,
+            revoked: false,
+        }
+    }
+
+    fn peer(id: u32, endpoint: Option<&str>, gateway: Option<u16>) -> PeerRecord {
+        PeerRecord {
+            token: TokenId::new(id).unwrap(),
+            instance: InstanceId([0x11; 20]),
+            node_address: Address::repeat_byte(0xbb),
+            wireguard_key: WireguardKey([7; 32]),
+            key_epoch: 1,
+            network_type: NetworkType::Wireguard,
+            endpoint: endpoint.map(|text| text.parse().unwrap()),
+            gateway: gateway.map(|domain| Gateway { domain, port: 51820 }),
+            kms_root: Address::repeat_byte(0xcc),
+            app_id: mesh_core::id::AppId([0xdd; 20]),
+            registered_block: 12,
+        }
+    }
+
+    #[test]
+    fn every_state_in_text_and_json() {
+        let domains = [Some("gw.example".to_owned()), None];
+        let active = |id, endpoint, gateway| {
+            let node = NodeRecord { active: true, key_epoch: 1, ..node(id, Some(0x11)) };
+            view(&node, Some(peer(id, endpoint, gateway)), network(), &domains)
+        };
+        let nodes = vec![
+            active(1, Some("203.0.113.7:51821"), Some(1)),
+            active(2, None, Some(1)),
+            active(3, None, Some(2)),
+            view(&node(4, Some(0x22)), None, network(), &domains),
+            view(&node(5, None), None, network(), &domains),
+            view(&NodeRecord { revoked: true, key_epoch: 9, ..node(254, None) }, None, network(), &domains),
+        ];
+        let cluster = Cluster {
+            schema: "meshctl.nodes/v1",
+            chain_id: 31337,
+            contract: Address::repeat_byte(0x7a),
+            mesh: "prod-db\x1b[2J".to_owned(),
+            network: network(),
+            epoch: 41,
+            block: BlockView { number: 99, hash: B256::repeat_byte(0x9b) },
+            nodes,
+        };
+        insta::assert_snapshot!("text", text(&cluster, false));
+        insta::assert_snapshot!("json", serde_json::to_string_pretty(&cluster).unwrap());
+    }
+
+    #[test]
+    fn an_endpoint_cannot_send_us_round_in_circles() {
+        let next = |cursor: u64, next: u64| {
+            let page = next_page(U256::from(cursor), U256::from(next), network());
+            page.map_err(|error| error.to_string())
+        };
+        assert_eq!(next(0, 0), Ok(None));
+        assert_eq!(next(0, 254), Ok(Some(U256::from(254))));
+        assert!(next(7, 7).unwrap_err().contains("go back"));
+        assert!(next(7, 3).unwrap_err().contains("go back"));
+        assert!(next(7, 255).unwrap_err().contains("is the last"));
+    }
+}

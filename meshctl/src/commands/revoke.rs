@@ -1,0 +1,25 @@
+//! `meshctl revoke`: drops the peer, clears the binding and bars the token until `reinstate`.
+
+use mesh_contract::DstackClusterNFT::revokeCall;
+
+use super::token::{TokenArg, change, uint};
+use crate::{output::Printer, settings::Settings, signer::SignerArgs};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    token: TokenArg,
+    #[command(flatten)]
+    key: SignerArgs,
+}
+
+pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let token = args.token.get()?;
+    let words = (
+        &*format!("revoke token {token}"),
+        &*format!(
+            "token {token} is revoked: its node is out of the mesh and stays out until `meshctl reinstate {token}`"
+        ),
+    );
+    change(settings, &args.key, printer, token, words, async |_, _| Ok(revokeCall { tokenId: uint(token) })).await
+}

@@ -1,0 +1,120 @@
+//! `meshctl wait`: blocks until the mesh can be used, for start-up scripts.
+
+use std::time::Duration;
+
+use mesh_core::status::{MembershipState, Status, VerdictState};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    agent_socket::AgentSocket,
+    failure::{self, Failure},
+    output::Printer,
+    settings::Settings,
+};
+
+/// How often the agent is asked.
+const POLL: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Wait until applications may rely on the mesh
+    #[arg(long, required = true)]
+    ready: bool,
+    /// Wait until this many peers are reachable as well
+    #[arg(long, value_name = "N", default_value = "0")]
+    peers: usize,
+    /// Give up after this long
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    timeout: u64,
+}
+
+pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    loop {
+        let answer = match settings.socket() {
+            Ok(path) => AgentSocket::new(path).status().await,
+            Err(failure) => Err(failure.into()),
+        };
+        match answer {
+            Ok(status) => match judge(&status, args.peers) {
+                Judgement::Ready => {
+                    printer.result(&status.verdict, || "ready\n".to_owned())?;
+                    return Ok(0);
+                }
+                Judgement::Hopeless(failure) => return Err(failure.into()),
+                Judgement::NotYet(failure) if Instant::now() >= deadline => return Err(failure.into()),
+                Judgement::NotYet(_) => {}
+            },
+            // Several agents to choose from do not become one by waiting.
+            Err(error) if failure::report(&error).1 == failure::USAGE => return Err(error),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => {}
+        }
+        sleep(POLL).await;
+    }
+}
+
+enum Judgement {
+    Ready,
+    NotYet(Failure),
+    Hopeless(Failure),
+}
+
+fn judge(status: &Status, peers: usize) -> Judgement {
+    let hinted = |failure: Failure| match &status.own.membership_hint {
+        Some(hint) => failure.hint(hint.clone()),
+        None => failure.hint("`meshctl status` says more"),
+    };
+    if status.own.membership == MembershipState::Fenced {
+        let failure = Failure::new("this node is fenced: it lost its membership and does not come back by itself");
+        return Judgement::Hopeless(hinted(failure.exit_code(VerdictState::Fenced.exit_code())));
+    }
+    let (up, not_ready) = (status.summary.up, status.verdict.state.exit_code().max(VerdictState::Down.exit_code()));
+    if !status.verdict.ready {
+        let reason = status.warnings.first().map(|warning| format!(": {}", warning.message)).unwrap_or_default();
+        return Judgement::NotYet(hinted(Failure::new(format!("not ready{reason}")).exit_code(not_ready)));
+    }
+    if up < peers {
+        let failure = Failure::new(format!("ready, but only {up} of {peers} peers are reachable"));
+        return Judgement::NotYet(hinted(failure.exit_code(not_ready)));
+    }
+    Judgement::Ready
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    fn outcome(judgement: Judgement) -> (&'static str, u8, String) {
+        let parts = |word, failure: Failure| {
+            let (text, code) = failure::report(&failure.into());
+            (word, code, text)
+        };
+        match judgement {
+            Judgement::Ready => ("ready", 0, String::new()),
+            Judgement::NotYet(failure) => parts("not yet", failure),
+            Judgement::Hopeless(failure) => parts("hopeless", failure),
+        }
+    }
+
+    #[test]
+    fn ready_and_degraded_is_ready() {
+        assert_eq!(outcome(judge(&samples::degraded(), 4)).0, "ready");
+        let (word, code, text) = outcome(judge(&samples::degraded(), 5));
+        assert_eq!((word, code), ("not yet", 2));
+        assert!(text.contains("only 4 of 5"), "{text}");
+    }
+
+    #[test]
+    fn a_fenced_node_is_not_waited_for() {
+        let (word, code, text) = outcome(judge(&samples::fenced(), 0));
+        assert_eq!((word, code), ("hopeless", 5));
+        assert!(text.contains("hint: meshctl reinstate 7"), "{text}");
+    }
+
+    #[test]
+    fn a_starting_node_is_waited_for() {
+        assert_eq!(outcome(judge(&samples::starting(), 0)).0, "not yet");
+    }
+}

@@ -1,0 +1,89 @@
+//! Where results go: stdout for data, stderr for everything else.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal as _, Write as _},
+};
+
+use serde::Serialize;
+
+use crate::render::printable;
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set to something.
+    Auto,
+    Always,
+    Never,
+}
+
+/// What a command prints with. Commands build text or values with pure functions and hand them over whole.
+pub(crate) struct Printer {
+    json: bool,
+    color: bool,
+    terminal: bool,
+}
+
+impl Printer {
+    /// `no_color` is the value of the `NO_COLOR` variable.
+    pub(crate) fn new(json: bool, color: ColorChoice, no_color: Option<&str>) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let color = match color {
+            ColorChoice::Auto => terminal && no_color.is_none_or(str::is_empty),
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+        };
+        Self { json, color, terminal }
+    }
+
+    /// `--json` was given.
+    pub(crate) const fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Text may carry colour.
+    pub(crate) const fn color(&self) -> bool {
+        self.color
+    }
+
+    /// Stdout is a terminal: it can be redrawn.
+    pub(crate) const fn terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Prints a result: `value` as JSON with `--json`, else the text. The text ends with a line feed of its own.
+    pub(crate) fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        if self.json { self.value(value) } else { self.text(&text()) }
+    }
+
+    /// Prints one JSON document over several lines.
+    pub(crate) fn value(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.text(&(serde_json::to_string_pretty(value)? + "\n"))
+    }
+
+    /// Prints one JSON document on one line, for streams.
+    pub(crate) fn line(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.text(&(serde_json::to_string(value)? + "\n"))
+    }
+
+    /// Prints text as it is: the caller made it [`printable`].
+    pub(crate) fn text(&self, text: &str) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            // The reader has seen enough (`meshctl nodes | head`): not our failure.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Says what is happening, on stderr.
+    pub(crate) fn note(&self, message: impl fmt::Display) {
+        warn(&printable(&format!("{message}\n")));
+    }
+}
+
+/// Writes to stderr. When that fails there is nobody left to tell.
+pub(crate) fn warn(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

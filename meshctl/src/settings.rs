@@ -1,0 +1,185 @@
+//! What every command needs to know, from flags and variables, parsed in one place.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use mesh_core::id::Address;
+
+use crate::{failure::Failure, output::ColorChoice};
+
+/// Where agents put their sockets.
+const RUN_DIR: &str = "/run/p2p-agent";
+/// The socket of an agent with the default interface name.
+const DEFAULT_SOCKET: &str = "mesh0.sock";
+
+/// Flags that may stand before or after any command.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// JSON-RPC endpoint of the chain, http(s) or ws(s) [env: P2P_RPC_URL, RPC_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    rpc_url: Option<String>,
+
+    /// The cluster contract [env: P2P_CONTRACT, CLUSTER_CONTRACT, CONTRACT_ADDRESS]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    contract: Option<Address>,
+
+    /// Socket of the local agent [default: the one in /run/p2p-agent, mesh0.sock if there are several]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Colour the text; NO_COLOR is honoured
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: ColorChoice,
+}
+
+/// The resolved flags. A value that a command needs and nobody gave is an error of that command.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    rpc_url: Option<String>,
+    contract: Option<Address>,
+    socket: Option<PathBuf>,
+}
+
+impl Settings {
+    /// `variable` looks up an environment variable. A flag wins over every variable; an empty variable counts as unset.
+    pub(crate) fn resolve(args: &GlobalArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
+        let first = |names: &[&'static str]| {
+            names.iter().find_map(|name| Some((*name, variable(name).filter(|value| !value.is_empty())?)))
+        };
+        // The agent takes several endpoints in one variable; one is enough here.
+        let from_variable = || first(&["P2P_RPC_URL", "RPC_URL"]).map(|(_, urls)| before_comma(&urls));
+        let rpc_url = args.rpc_url.clone().or_else(from_variable);
+        let contract = match (args.contract, first(&["P2P_CONTRACT", "CLUSTER_CONTRACT", "CONTRACT_ADDRESS"])) {
+            (Some(contract), _) => Some(contract),
+            (None, Some((name, text))) => Some(text.parse().map_err(|_| {
+                Failure::usage(format!("`{text}` in {name} is not an address")).hint("give 0x and 40 hex digits")
+            })?),
+            (None, None) => None,
+        };
+        Ok(Self { rpc_url, contract, socket: args.socket.clone() })
+    }
+
+    pub(crate) fn rpc_url(&self) -> Result<&str, Failure> {
+        self.rpc_url.as_deref().ok_or_else(|| {
+            Failure::usage("no RPC endpoint given").hint("add `--rpc-url http://127.0.0.1:8545`, or set P2P_RPC_URL")
+        })
+    }
+
+    /// The contract, when one was given.
+    pub(crate) const fn given_contract(&self) -> Option<Address> {
+        self.contract
+    }
+
+    pub(crate) fn contract(&self) -> Result<Address, Failure> {
+        self.contract.ok_or_else(|| {
+            Failure::usage("no cluster contract given")
+                .hint("add `--contract ADDRESS`, or set P2P_CONTRACT; `meshctl deploy` makes one")
+        })
+    }
+
+    /// The socket given, else the agent's default one, else the only one there is.
+    pub(crate) fn socket(&self) -> Result<PathBuf, Failure> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => find_socket(Path::new(RUN_DIR)),
+        }
+    }
+}
+
+fn before_comma(urls: &str) -> String {
+    urls.split(',').next().unwrap_or_default().trim().to_owned()
+}
+
+fn find_socket(dir: &Path) -> Result<PathBuf, Failure> {
+    let not_running = |what: String| {
+        Failure::new(what)
+            .exit_code(crate::failure::AGENT_NOT_RUNNING)
+            .hint("start `p2p-agent`, or name its socket with `--socket PATH`")
+    };
+    let mut sockets: Vec<PathBuf> = match std::fs::read_dir(dir) {
+        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(not_running(format!("no agent is running here: `{}` does not exist", dir.display())));
+        }
+        Err(error) => return Err(not_running(format!("cannot look for agents in `{}`: {error}", dir.display()))),
+    };
+    sockets.retain(|path| path.extension().is_some_and(|extension| extension == "sock"));
+    sockets.sort();
+    match sockets.as_slice() {
+        [] => Err(not_running(format!("no agent is running here: `{}` has no socket", dir.display()))),
+        [only] => Ok(only.clone()),
+        several => match several.iter().find(|path| path.ends_with(DEFAULT_SOCKET)) {
+            Some(default) => Ok(default.clone()),
+            None => {
+                let list: Vec<_> = several.iter().map(|path| format!("--socket {}", path.display())).collect();
+                Err(Failure::usage(format!("{} agents are running here", list.len()))
+                    .hint(format!("choose one: {}", list.join(", "))))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "0x00000000000000000000000000000000000000AA";
+    const B: &str = "0x00000000000000000000000000000000000000bb";
+
+    fn resolve(contract: Option<&str>, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
+        let args = GlobalArgs {
+            rpc_url: None,
+            contract: contract.map(|text| text.parse().unwrap()),
+            socket: None,
+            json: false,
+            color: ColorChoice::Auto,
+        };
+        Settings::resolve(&args, |name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn flags_win_over_variables_and_ours_over_the_older_names() {
+        let older = [("CONTRACT_ADDRESS", A), ("RPC_URL", "http://old")];
+        let both = [("CONTRACT_ADDRESS", A), ("P2P_CONTRACT", B), ("P2P_RPC_URL", "http://a, http://b"), older[1]];
+        assert_eq!(resolve(None, &older).unwrap().contract().unwrap().to_string(), A);
+        assert_eq!(resolve(None, &older).unwrap().rpc_url().unwrap(), "http://old");
+        assert_eq!(resolve(None, &both).unwrap().contract().unwrap().to_string(), B);
+        assert_eq!(resolve(None, &both).unwrap().rpc_url().unwrap(), "http://a");
+        assert_eq!(resolve(Some(A), &both).unwrap().contract().unwrap().to_string(), A);
+    }
+
+    #[test]
+    fn what_is_missing_or_malformed_is_a_usage_error() {
+        assert!(resolve(None, &[("P2P_RPC_URL", "")]).unwrap().rpc_url().is_err());
+        assert!(resolve(None, &[]).unwrap().contract().is_err());
+        let error = resolve(None, &[("P2P_CONTRACT", "0x12")]).unwrap_err();
+        assert_eq!(error.to_string(), "`0x12` in P2P_CONTRACT is not an address");
+    }
+
+    #[test]
+    fn the_only_socket_or_the_default_one_is_found() {
+        let dir = std::env::temp_dir().join(format!("meshctl-sockets-{}", std::process::id()));
+        let add = |name: &str| std::fs::write(dir.join(name), "").unwrap();
+        let found = || find_socket(&dir).map_err(|failure| failure.to_string());
+        assert!(found().unwrap_err().contains("does not exist"));
+        std::fs::create_dir_all(&dir).unwrap();
+        add("mesh1.lock");
+        assert!(found().unwrap_err().contains("has no socket"));
+        add("mesh1.sock");
+        assert_eq!(found().unwrap(), dir.join("mesh1.sock"));
+        add("mesh2.sock");
+        assert_eq!(found().unwrap_err(), "2 agents are running here");
+        add("mesh0.sock");
+        assert_eq!(found().unwrap(), dir.join("mesh0.sock"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,184 @@
+//! The operator's key: read from a file or a keystore, never from the command line or a variable.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use alloy::signers::local::PrivateKeySigner;
+use anyhow::Context as _;
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+
+/// Longest key or password file read, bytes.
+const MAX_SECRET: u64 = 4096;
+
+/// Flags of every command that sends a transaction.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Transaction options")]
+pub(crate) struct SignerArgs {
+    /// File with the private key that pays and signs: 64 hex digits, mode 0600; `-` reads it from stdin
+    #[arg(long, value_name = "PATH", env = "MESHCTL_PRIVATE_KEY_FILE", hide_env_values = true)]
+    private_key_file: Option<PathBuf>,
+
+    /// Encrypted key file (Web3 Secret Storage) instead
+    #[arg(long, value_name = "PATH")]
+    keystore: Option<PathBuf>,
+
+    /// File with the keystore's password, mode 0600; without it the terminal is asked
+    #[arg(long, value_name = "PATH", requires = "keystore")]
+    password_file: Option<PathBuf>,
+
+    /// Give up waiting for a transaction's block after this long
+    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    receipt_timeout: u64,
+}
+
+impl SignerArgs {
+    pub(crate) const fn receipt_timeout(&self) -> Duration {
+        Duration::from_secs(self.receipt_timeout)
+    }
+
+    /// Reads the key; the copies made on the way are wiped.
+    pub(crate) fn signer(&self) -> anyhow::Result<PrivateKeySigner> {
+        match (&self.private_key_file, &self.keystore) {
+            // A keystore on the command line wins over a key file from the environment.
+            (_, Some(path)) => self.open_keystore(path),
+            (Some(path), None) => {
+                let text = if path == Path::new("-") { read_secret(io::stdin())? } else { read_secret_file(path)? };
+                parse_key(&text, path)
+            }
+            (None, None) => Err(Failure::usage("no key given to sign the transaction with")
+                .hint("add `--private-key-file PATH` or `--keystore PATH`, or set MESHCTL_PRIVATE_KEY_FILE to a path")
+                .into()),
+        }
+    }
+
+    fn open_keystore(&self, path: &Path) -> anyhow::Result<PrivateKeySigner> {
+        // Looked at first, so that nobody types a password for a file that is not there.
+        read_secret_file(path)?;
+        let password = match &self.password_file {
+            Some(file) => read_secret_file(file)?,
+            None => {
+                let prompt = format!("password of {}: ", path.display());
+                Zeroizing::new(rpassword::prompt_password(prompt).context(
+                    Failure::new("cannot ask for the keystore's password").hint("give it with `--password-file PATH`"),
+                )?)
+            }
+        };
+        let password = password.trim_end_matches(['\r', '\n']);
+        PrivateKeySigner::decrypt_keystore(path, password).with_context(|| {
+            Failure::new(format!("cannot open the keystore `{}`", path.display())).hint("check the password")
+        })
+    }
+}
+
+/// Reads a file that only its owner may read.
+fn read_secret_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let file = File::open(path).with_context(|| Failure::new(format!("cannot read `{}`", path.display())))?;
+    let metadata = file.metadata().with_context(|| format!("cannot read `{}`", path.display()))?;
+    let mode = metadata.permissions().mode();
+    // A pipe (`<(pass show key)`) has no lasting copy that others could read.
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(Failure::new(format!("others may read `{}` (mode {:04o})", path.display(), mode & 0o7777))
+            .hint(format!("chmod 600 {}", path.display()))
+            .into());
+    }
+    read_secret(file).with_context(|| format!("cannot read `{}`", path.display()))
+}
+
+fn read_secret(source: impl io::Read) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(MAX_SECRET as usize + 1));
+    source.take(MAX_SECRET + 1).read_to_string(&mut text)?;
+    anyhow::ensure!(text.len() as u64 <= MAX_SECRET, "longer than {MAX_SECRET} bytes");
+    Ok(text)
+}
+
+fn parse_key(text: &str, path: &Path) -> anyhow::Result<PrivateKeySigner> {
+    let digits = text.trim();
+    let digits = digits.strip_prefix("0x").unwrap_or(digits);
+    let mut key = Zeroizing::new([0; 32]);
+    let decoded = hex::decode_to_slice(digits, key.as_mut());
+    // The decoder's error would quote a digit of the key.
+    let signer = decoded.ok().and_then(|()| PrivateKeySigner::from_slice(key.as_ref()).ok());
+    signer.ok_or_else(|| {
+        Failure::new(format!("`{}` does not hold a private key", path.display()))
+            .hint("it must be 64 hex digits, below the order of secp256k1 and not zero")
+            .into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first key of every development chain, and its address.
+    const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+    const ADDRESS: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+
+    fn file(name: &str, content: &str, mode: u32) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("meshctl-key-{}-{name}", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn sign_with(key: Option<PathBuf>, keystore: Option<PathBuf>, password: Option<PathBuf>) -> anyhow::Result<String> {
+        let args = SignerArgs { private_key_file: key, keystore, password_file: password, receipt_timeout: 1 };
+        args.signer().map(|signer| signer.address().to_string())
+    }
+
+    #[test]
+    fn keys_with_and_without_prefix_and_line_end() {
+        for (name, text) in [("a", KEY.to_owned()), ("b", format!("0x{KEY}\r\n")), ("c", format!(" {KEY}\n"))] {
+            assert_eq!(sign_with(Some(file(name, &text, 0o600)), None, None).unwrap(), ADDRESS);
+        }
+    }
+
+    #[test]
+    fn a_key_others_may_read_is_refused() {
+        for mode in [0o640, 0o604, 0o660] {
+            let error = sign_with(Some(file("open", KEY, mode)), None, None).unwrap_err();
+            assert!(error.to_string().contains("others may read"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_quote_the_key() {
+        let secret = "deadbeefdeadbeefX";
+        let zero = "0".repeat(64);
+        for (name, text) in [("short", secret), ("zero", zero.as_str()), ("empty", "")] {
+            let error = format!("{:?}", sign_with(Some(file(name, text, 0o600)), None, None).unwrap_err());
+            assert!(error.contains("does not hold a private key"), "{error}");
+            assert!(!error.contains("dead") && !error.contains("X"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_key_is_a_usage_error_and_a_missing_file_names_it() {
+        assert!(sign_with(None, None, None).unwrap_err().to_string().starts_with("no key given"));
+        let error = sign_with(Some("/nonexistent/key".into()), None, None).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read `/nonexistent/key`");
+    }
+
+    #[test]
+    fn keystores_open_with_their_password_only() {
+        let key: PrivateKeySigner = KEY.parse().unwrap();
+        let directory = std::env::temp_dir();
+        let name = format!("meshctl-keystore-{}", std::process::id());
+        let mut rng = alloy::signers::k256::elliptic_curve::rand_core::OsRng;
+        let secret = key.to_bytes();
+        PrivateKeySigner::encrypt_keystore(&directory, &mut rng, secret, "right", Some(&name)).unwrap();
+        let keystore = directory.join(name);
+        std::fs::set_permissions(&keystore, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let open = |name, password| sign_with(None, Some(keystore.clone()), Some(file(name, password, 0o600)));
+        assert_eq!(open("right", "right\n").unwrap(), ADDRESS);
+        let error = format!("{:#}", open("wrong", "wrong").unwrap_err());
+        assert!(error.contains("cannot open the keystore") && !error.contains("wrong\n"), "{error}");
+        std::fs::remove_file(keystore).unwrap();
+    }
+}
