@@ -33,8 +33,10 @@ library ClusterStorage {
         uint16 endpointPort;
         uint16 gatewayDomain;
         uint16 gatewayPort;
-        AnchorSet.Ref root;
-        AnchorSet.Ref app;
+        uint8 rootIndex; // AnchorSet.Ref of the KMS root and of the app id (a struct would begin a slot of its own)
+        uint32 rootGeneration;
+        uint8 appIndex;
+        uint32 appGeneration;
         //
         bytes20 instanceId; // of the binding
         bool registered; // an accepted registration stands; a peer only while its root and app id are current

@@ -18,10 +18,8 @@ library PeerTable {
     function isActive(ClusterStorage.NodeRecord storage node) internal view returns (bool) {
         if (!node.registered) return false;
         ClusterStorage.Trust storage trust = ClusterStorage.trust();
-        AnchorSet.Ref memory root = node.root;
-        AnchorSet.Ref memory app = node.app;
-        return
-            trust.kmsRoots.isCurrent(root.index, root.generation) && trust.appIds.isCurrent(app.index, app.generation);
+        return trust.kmsRoots.isCurrent(node.rootIndex, node.rootGeneration)
+            && trust.appIds.isCurrent(node.appIndex, node.appGeneration);
     }
 
     /// Writes an accepted registration. Reverts with InstanceInUse or WireguardKeyInUse when another active peer has them.
@@ -42,15 +40,15 @@ library PeerTable {
             _claimInstance(registration.instanceId, tokenId);
             _claimKey(newKey, tokenId);
             members.registered.add(tokenId);
-            _countIn(root, app);
+            _countIn(root.index, app.index);
         } else {
             if (oldKey != newKey) {
                 if (oldKey != 0) delete members.tokenOfWireguardKey[oldKey];
                 _claimKey(newKey, tokenId);
             }
-            if (!_same(node.root, root) || !_same(node.app, app)) {
-                _countOut(node.root, node.app);
-                _countIn(root, app);
+            if (node.rootIndex != root.index || node.appIndex != app.index) {
+                _countOut(node.rootIndex, node.appIndex);
+                _countIn(root.index, app.index);
             }
         }
 
@@ -65,8 +63,8 @@ library PeerTable {
         node.endpointPort = registration.endpointPort;
         node.gatewayDomain = registration.gatewayDomain;
         node.gatewayPort = registration.gatewayPort;
-        node.root = root;
-        node.app = app;
+        (node.rootIndex, node.rootGeneration) = (root.index, root.generation);
+        (node.appIndex, node.appGeneration) = (app.index, app.generation);
 
         node.instanceId = registration.instanceId;
         node.registered = true;
@@ -78,7 +76,7 @@ library PeerTable {
         ClusterStorage.NodeRecord storage node = members.nodes[tokenId];
         if (!node.registered) return;
 
-        if (isActive(node)) _countOut(node.root, node.app);
+        if (isActive(node)) _countOut(node.rootIndex, node.appIndex);
         // Another peer may have taken over what a stale record held.
         bytes20 instanceId = node.instanceId;
         if (members.tokenOfInstance[instanceId] == tokenId) delete members.tokenOfInstance[instanceId];
@@ -93,8 +91,7 @@ library PeerTable {
         node.endpointPort = 0;
         node.gatewayDomain = 0;
         node.gatewayPort = 0;
-        delete node.root;
-        delete node.app;
+        (node.rootIndex, node.rootGeneration, node.appIndex, node.appGeneration) = (0, 0, 0, 0);
         node.registered = false;
     }
 
@@ -145,19 +142,15 @@ library PeerTable {
         ClusterStorage.members().tokenOfWireguardKey[key] = tokenId;
     }
 
-    function _countIn(AnchorSet.Ref memory root, AnchorSet.Ref memory app) private {
+    function _countIn(uint8 rootIndex, uint8 appIndex) private {
         ClusterStorage.Members storage members = ClusterStorage.members();
-        ++members.peersOf[root.index][app.index];
+        ++members.peersOf[rootIndex][appIndex];
         ++members.totals.peerCount;
     }
 
-    function _countOut(AnchorSet.Ref memory root, AnchorSet.Ref memory app) private {
+    function _countOut(uint8 rootIndex, uint8 appIndex) private {
         ClusterStorage.Members storage members = ClusterStorage.members();
-        --members.peersOf[root.index][app.index];
+        --members.peersOf[rootIndex][appIndex];
         --members.totals.peerCount;
-    }
-
-    function _same(AnchorSet.Ref memory a, AnchorSet.Ref memory b) private pure returns (bool) {
-        return a.index == b.index && a.generation == b.generation;
     }
 }

@@ -34,6 +34,11 @@ interface Vm {
     function expectEmit(address emitter) external;
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
+    function record() external;
+    function accesses(address account) external returns (bytes32[] memory reads, bytes32[] memory writes);
+    function setEnv(string calldata name, string calldata value) external;
+    function deal(address account, uint256 balance) external;
+    function etch(address account, bytes calldata code) external;
     function load(address account, bytes32 slot) external view returns (bytes32);
     function assume(bool condition) external pure;
     function readFile(string calldata path) external view returns (string memory);

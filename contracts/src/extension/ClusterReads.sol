@@ -131,8 +131,8 @@ abstract contract ClusterReads {
         peer.endpointPort = node.endpointPort;
         peer.gatewayDomain = node.gatewayDomain;
         peer.gatewayPort = node.gatewayPort;
-        peer.kmsRoot = trust.kmsRoots.anchors[node.root.index].account;
-        peer.appId = trust.appIds.anchors[node.app.index].account;
+        peer.kmsRoot = trust.kmsRoots.anchors[node.rootIndex].account;
+        peer.appId = trust.appIds.anchors[node.appIndex].account;
         peer.registeredBlock = node.registeredBlock;
     }
 
