@@ -1,0 +1,198 @@
+//! Which addresses and keys are let in and out.
+
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use mesh_tunnel::{DeviceUpdate, PeerUpdate, PublicKey};
+
+use crate::lab::{Kind, Namespace, Node, Switch, eventually, join};
+
+fn update(peer: PeerUpdate) -> DeviceUpdate {
+    DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }
+}
+
+/// Packets that the interface got from the device.
+fn packets_in(node: &Node) -> u64 {
+    let text = node.host.ip(&format!("-s -o link show {}", node.name));
+    let mut words = text.split("RX:").nth(1).unwrap().split('\\').nth(1).unwrap().split_whitespace();
+    words.nth(1).unwrap().parse().unwrap()
+}
+
+/// Sends a datagram from an address of the sender's choice.
+fn send_from(host: &Namespace, from: IpAddr, to: IpAddr) {
+    let socket = host.enter(|| UdpSocket::bind((from, 0))).unwrap();
+    socket.send_to(b"x", (to, 9)).unwrap();
+}
+
+#[test]
+fn an_inner_source_of_another_peer_is_refused() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (4, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        // The peer has a whole network, but one address in it is another peer's.
+        let network: IpNetwork = format!("10.88.{number}.0/24").parse().unwrap();
+        us.wg(&format!("peer {} allowed-ips {}/32,{network}", them.public_key(), them.inner4()));
+        let other = PublicKey::from_bytes([number; 32]);
+        let theirs: IpAddr = [10, 88, number, 9].into();
+        us.device().apply(update(PeerUpdate { allowed_ips: vec![theirs.into()], ..PeerUpdate::new(other) })).unwrap();
+        for last in [8, 9, 10] {
+            them.host.ip(&format!("addr add 10.88.{number}.{last}/32 dev {}", them.name));
+        }
+        them.host.ip(&format!("addr add 10.99.0.1/32 dev {}", them.name));
+
+        // Five packets of its own, five of the other peer's, five of nobody's; its own last, as they arrive in order.
+        let refused = us.device().snapshot().drops.source_refused;
+        let before = packets_in(&us);
+        for source in [[10, 88, number, 8], [10, 88, number, 9], [10, 99, 0, 1], [10, 88, number, 10]] {
+            for _ in 0..5 {
+                send_from(&them.host, source.into(), us.inner4());
+            }
+        }
+        eventually("the packets of its own", || (packets_in(&us) >= before + 10).then_some(()));
+        assert_eq!(packets_in(&us), before + 10);
+        assert_eq!(us.device().snapshot().drops.source_refused, refused + 10);
+    }
+}
+
+#[test]
+fn an_allowed_ip_moves_to_the_peer_that_claims_it_last() {
+    let switch = Switch::new();
+    let (us, mut b, mut c) =
+        (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo), switch.node(3, Kind::Ours));
+    join(&us, &b);
+    join(&us, &c);
+    let moving: IpAddr = [10, 77, 0, 99].into();
+    for node in [&mut b, &mut c] {
+        node.host.ip(&format!("addr add {moving}/32 dev {}", node.name));
+        node.echo_on(moving);
+    }
+    let claim = |node: &Node| {
+        let before = us.handshake(node);
+        us.device()
+            .apply(update(PeerUpdate { allowed_ips: vec![moving.into()], ..PeerUpdate::new(node.public_key()) }))
+            .unwrap();
+        us.reaches(moving);
+        assert_eq!(us.handshake(node), before, "a claim is no reason for a handshake");
+        assert!(us.shown("allowed-ips", node).contains("10.77.0.99/32"));
+    };
+    claim(&b);
+    claim(&c);
+    assert!(!us.shown("allowed-ips", &b).contains("10.77.0.99/32"));
+    let sent: u64 = us.shown("transfer", &b).split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(us.probe(moving));
+    let now: u64 = us.shown("transfer", &b).split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert_eq!(now, sent, "the packets go to the new owner");
+    claim(&b);
+}
+
+#[test]
+fn a_removed_peer_is_cut_off_before_the_call_returns() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let socket = them.host.enter(|| UdpSocket::bind(("0.0.0.0", 0))).unwrap();
+        socket.connect((us.inner4(), 9)).unwrap();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // Nobody listens there: each is answered by ICMP, which is an error of the next.
+                    let _ = socket.send(b"never pausing");
+                }
+            });
+            let before = packets_in(&us);
+            eventually("packets come in", || (packets_in(&us) > before + 100).then_some(()));
+            us.device().apply(update(PeerUpdate { remove: true, ..PeerUpdate::new(them.public_key()) })).unwrap();
+            let after = packets_in(&us);
+            let dropped = us.device().snapshot().drops.unauthenticated;
+            eventually("the sender goes on", || {
+                (us.device().snapshot().drops.unauthenticated > dropped + 100).then_some(())
+            });
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(packets_in(&us), after, "a packet was let in after the removal");
+        });
+        assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
+        // Coming back is a matter of a new handshake, and works.
+        us.add(&them, Some(&them.outer4()), "");
+        us.reaches(them.inner4());
+    }
+}
+
+#[test]
+fn low_order_keys_are_never_spoken_to() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    let sink = switch.host(9);
+    let socket = sink.enter(|| UdpSocket::bind("0.0.0.0:4000")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut one = [0; 32];
+    one[0] = 1;
+    let order_8 = *b"\xe0\xeb\x7a\x7c\x3b\x41\xb8\xae\x16\x56\xe3\xfa\xf1\x9f\xc4\x6a\xda\x09\x8d\xeb\x9c\x32\xb1\xfd\x86\x62\x05\x16\x5f\x49\xb8\x00";
+    let peer = |bytes: [u8; 32], port: u16, last: u8| PeerUpdate {
+        endpoint: Some(([192, 0, 2, 9], port).into()),
+        persistent_keepalive: Some(1),
+        allowed_ips: vec![IpAddr::from([10, 77, 0, last]).into()],
+        ..PeerUpdate::new(PublicKey::from_bytes(bytes))
+    };
+    for (last, bytes) in [(100, [0; 32]), (101, one), (102, order_8)] {
+        us.device().apply(update(peer(bytes, 4000, last))).unwrap();
+        assert!(!us.probe_for([10, 77, 0, last].into(), Duration::from_millis(100)));
+    }
+    assert_eq!(us.device().snapshot().drops.unsendable, 3);
+    // A sound key at the same place: its first three initiations come, and nothing before or between them.
+    us.device().apply(update(peer([7; 32], 4000, 103))).unwrap();
+    let mut buffer = [0; 2048];
+    for _ in 0..3 {
+        let len = socket.recv(&mut buffer).unwrap();
+        assert_eq!((len, buffer[0]), (148, 1));
+        // The first MAC is keyed with the addressee: all three are for the sound key (boringtun's check, as that peer).
+        let sound = boringtun::noise::rate_limiter::RateLimiter::new(&[7; 32].into(), 100);
+        assert!(sound.verify_packet(None, &buffer[..len], &mut [0; 64]).is_ok());
+    }
+}
+
+#[test]
+fn packets_for_nobody_are_counted() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    let before = us.device().snapshot().drops.no_peer;
+    assert!(!us.probe_for([10, 77, 0, 200].into(), Duration::from_millis(100)));
+    eventually("a packet for nobody", || (us.device().snapshot().drops.no_peer > before).then_some(()));
+}
+
+/// A thousand handshakes from everywhere, with the right first MAC: most are asked for a cookie, and a peer that can
+/// answer from its address gets through.
+#[test]
+fn a_handshake_flood_does_not_keep_a_peer_out() {
+    use boringtun::noise::{Tunn, TunnResult};
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
+    let attacker = switch.host(66);
+    let socket = attacker.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut tunn = Tunn::new([66; 32].into(), (*us.public_key().as_bytes()).into(), None, None, 1, None);
+            let mut buffer = [0; 256];
+            let end = Instant::now() + Duration::from_secs(60);
+            while !stop.load(Ordering::Relaxed) && Instant::now() < end {
+                let TunnResult::WriteToNetwork(message) = tunn.format_handshake_initiation(&mut buffer, true) else {
+                    panic!()
+                };
+                socket.send_to(message, us.outer4()).unwrap();
+            }
+        });
+        eventually("cookies are asked for", || (us.device().snapshot().drops.under_load > 100).then_some(()));
+        us.add(&them, None, "");
+        them.add(&us, Some(&us.outer4()), "");
+        them.reaches(us.inner4());
+        stop.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,124 @@
+//! The same protocol as everybody else's: with `wireguard-go` and with itself.
+
+use std::time::{Duration, Instant};
+
+use crate::lab::{Kind, Node, Switch, eventually, join};
+
+const PSK: &str = "SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=";
+const OTHER_PSK: &str = "/UwcSPg38hW/D9Y3tcS1FOV0K1wuURMbS0sesJEP5ak=";
+
+fn both_ways(a: &Node, b: &Node) {
+    for (from, to) in [(a, b), (b, a)] {
+        from.reaches(to.inner4());
+        from.reaches(to.inner6());
+    }
+}
+
+/// IPv4 and IPv6 inside over IPv4 and over IPv6 outside, whoever asks first.
+#[track_caller]
+fn carries_everything(kind: Kind) {
+    for outside_v6 in [false, true] {
+        for we_ask in [true, false] {
+            let switch = Switch::new();
+            let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, kind));
+            let outside = |node: &Node| if outside_v6 { node.outer6() } else { node.outer4() };
+            us.add(&them, Some(&outside(&them)).filter(|_| we_ask).map(String::as_str), "");
+            them.add(&us, Some(&outside(&us)).filter(|_| !we_ask).map(String::as_str), "");
+            let asking = if we_ask { &us } else { &them };
+            let asked = if we_ask { &them } else { &us };
+            asking.reaches(asked.inner4());
+            both_ways(&us, &them);
+            assert_eq!(us.shown("endpoints", &them), outside(&them), "learned or configured, it is the same");
+            assert_eq!(them.shown("endpoints", &us), outside(&us));
+        }
+    }
+}
+
+#[test]
+fn carries_everything_to_wireguard_go() {
+    carries_everything(Kind::WireguardGo);
+}
+
+#[test]
+fn carries_everything_to_itself() {
+    carries_everything(Kind::Ours);
+}
+
+#[test]
+fn a_preshared_key_is_needed_on_both_sides() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        us.add(&them, Some(&them.outer4()), PSK);
+        them.add(&us, Some(&us.outer4()), OTHER_PSK);
+        assert!(!us.probe(them.inner4()) && !them.probe(us.inner4()), "different keys");
+        assert_eq!((us.handshake(&them), them.handshake(&us)), (0, 0));
+        them.add(&us, Some(&us.outer4()), PSK);
+        both_ways(&us, &them);
+        assert_eq!(us.shown("preshared-keys", &them), PSK);
+    }
+}
+
+#[test]
+fn keepalives_go_out_by_themselves() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let received = || -> u64 { them.shown("transfer", &us).split_whitespace().next().unwrap().parse().unwrap() };
+        us.wg(&format!("peer {} persistent-keepalive 1", them.public_key()));
+        let before = received();
+        eventually("two keepalives of 32 bytes", || (received() >= before + 64).then_some(()));
+        us.wg(&format!("peer {} persistent-keepalive off", them.public_key()));
+        assert_eq!(us.shown("persistent-keepalive", &them), "off");
+    }
+}
+
+/// Data that nobody answers makes the sender ask for a new session after 15 s; the other side takes part with the old
+/// session still there.
+#[track_caller]
+fn asks_again(asks: &Node, deaf: &Node) {
+    join(asks, deaf);
+    let before = asks.handshake(deaf);
+    // Nothing comes back: the other side's answers go to a station that does not exist.
+    let address = format!("192.0.2.{}", asks.number);
+    deaf.host.ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:99 nud permanent dev eth0"));
+    let began = Instant::now();
+    eventually("15 s of silence are noticed", || {
+        assert!(!asks.probe_for(deaf.inner4(), Duration::from_millis(200)));
+        (began.elapsed() > Duration::from_secs(17)).then_some(())
+    });
+    deaf.host.ip(&format!("neigh del {address} dev eth0"));
+    eventually("a new handshake", || (asks.handshake(deaf) > before).then_some(()));
+    assert!(asks.probe(deaf.inner4()) && deaf.probe(asks.inner4()));
+}
+
+#[test]
+fn silence_makes_us_ask_for_a_new_session() {
+    let switch = Switch::new();
+    asks_again(&switch.node(1, Kind::Ours), &switch.node(2, Kind::WireguardGo));
+}
+
+#[test]
+fn silence_makes_wireguard_go_ask_us_for_a_new_session() {
+    let switch = Switch::new();
+    asks_again(&switch.node(1, Kind::WireguardGo), &switch.node(2, Kind::Ours));
+}
+
+/// A peer that is not there yet is reached soon after it appears, by its own initiation or by our quick tries.
+#[test]
+fn two_sides_find_each_other_at_once() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    a.add(&b, Some(&b.outer4()), "");
+    assert!(!a.probe(b.inner4()), "nobody is there");
+    let began = Instant::now();
+    b.add(&a, Some(&a.outer4()), "");
+    eventually("a handshake", || (a.handshake(&b) > 0 && b.handshake(&a) > 0).then_some(()));
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}: the wait for the next try, not the handshake");
+    // What was sent in vain a second ago had been kept, and nobody waits for a session any more.
+    assert!(a.probe(b.inner4()) && b.probe(a.inner4()));
+}

@@ -1,0 +1,397 @@
+//! Namespaces, nodes and probes. Everything has a name of its own and goes when it is dropped, also after a panic.
+#![expect(unsafe_code, reason = "setns and kill have no safe form in the standard library")]
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use mesh_tunnel::{Device, DeviceOptions, PrivateKey, PublicKey};
+use zeroize::Zeroizing;
+
+/// Longer than anything here takes on a machine that is busy with other work.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The port of every device: each has a namespace of its own.
+pub(crate) const PORT: u16 = 51820;
+
+const ECHO_PORT: u16 = 7007;
+
+/// Runs a program to its end and returns what it printed.
+#[track_caller]
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    run_with(program, arguments, "")
+}
+
+/// As [`run`], with something on its standard input.
+#[track_caller]
+pub(crate) fn run_with(program: &str, arguments: &[&str], input: &str) -> String {
+    let command = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = command.unwrap_or_else(|error| panic!("`{program}` is needed for these tests: {error}"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "`{program} {}` failed: {errors}\nhint: these tests make network namespaces and must run as root",
+        arguments.join(" ")
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until `look` finds something.
+#[track_caller]
+pub(crate) fn eventually<T>(what: impl Display, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A name nobody else has, short enough for an interface.
+pub(crate) fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("wt{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A network namespace.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+}
+
+impl Namespace {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        let namespace = Self { name: unique() };
+        run("ip", &["netns", "add", &namespace.name]);
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// `ip` inside the namespace.
+    #[track_caller]
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments.split_whitespace());
+        run("ip", &all)
+    }
+
+    /// Runs `work` in a thread that lives in the namespace. Sockets made there stay there.
+    pub(crate) fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        let file = File::open(format!("/var/run/netns/{}", self.name)).unwrap();
+        let inside = || {
+            // SAFETY: no pointer is passed, and only this thread is moved.
+            assert_eq!(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+            work()
+        };
+        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// A program in the namespace, to be started by the caller.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Who implements a node's device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Ours,
+    WireguardGo,
+}
+
+/// The switch that nodes are plugged into. Drop it after them.
+pub(crate) struct Switch(Namespace);
+
+impl Switch {
+    #[track_caller]
+    pub(crate) fn new() -> Self {
+        let namespace = Namespace::new();
+        namespace.ip("link add br0 type bridge");
+        namespace.ip("link set br0 up");
+        Self(namespace)
+    }
+
+    /// A namespace plugged in as `eth0`, with the outside addresses of `number`.
+    #[track_caller]
+    pub(crate) fn host(&self, number: u8) -> Namespace {
+        let host = Namespace::new();
+        let port = format!("port{number}");
+        self.0.ip(&format!("link add {port} type veth peer name eth0 netns {}", host.name));
+        self.0.ip(&format!("link set {port} master br0 up"));
+        host.ip("link set eth0 up");
+        host.ip(&format!("addr add 192.0.2.{number}/24 dev eth0"));
+        host.ip(&format!("addr add 2001:db8::{number:x}/64 dev eth0 nodad"));
+        host
+    }
+
+    /// A host with a device that has its key and port, is up and has its inside addresses.
+    #[track_caller]
+    pub(crate) fn node(&self, number: u8, kind: Kind) -> Node {
+        Node::new(self.host(number), number, kind)
+    }
+}
+
+/// A host with a device.
+pub(crate) struct Node {
+    /// `None` for wireguard-go. First, so that it goes before the namespace.
+    device: Option<Device>,
+    program: Option<Program>,
+    echoes: Vec<Echo>,
+    pub(crate) host: Namespace,
+    pub(crate) name: String,
+    pub(crate) number: u8,
+}
+
+impl Node {
+    #[track_caller]
+    pub(crate) fn new(host: Namespace, number: u8, kind: Kind) -> Self {
+        let name = unique();
+        let (device, program) = match kind {
+            Kind::Ours => {
+                let options = DeviceOptions { name: name.clone(), mtu: None, uapi: true };
+                (Some(host.enter(|| Device::create(options)).unwrap()), None)
+            }
+            Kind::WireguardGo => {
+                let mut command = host.command("wireguard-go");
+                command.args(["-f", &name]).stdout(Stdio::null()).stderr(Stdio::null());
+                let program = Program::start(command);
+                // The file is there a moment before somebody answers on it.
+                eventually("wireguard-go answers", || wg_answers(&name).then_some(()));
+                (None, Some(program))
+            }
+        };
+        let mut node = Self { device, program, echoes: Vec::new(), host, name, number };
+        node.wg_with(&format!("private-key /dev/stdin listen-port {PORT}"), &node.private_key());
+        for address in [format!("{}/24", node.inner4()), format!("{}/64", node.inner6())] {
+            node.host.ip(&format!("addr add {address} dev {} nodad", node.name));
+        }
+        node.host.ip(&format!("link set {} up", node.name));
+        for address in [node.inner4(), node.inner6()] {
+            node.echo_on(address);
+        }
+        node
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        self.device.as_ref().expect("a node of our own")
+    }
+
+    /// Ends the device, and leaves the host.
+    pub(crate) fn end_device(mut self) -> Namespace {
+        if let Some(device) = self.device.take() {
+            device.stop().unwrap();
+        }
+        self.program.take();
+        self.echoes.clear();
+        let Self { host, .. } = self;
+        host
+    }
+
+    /// Answers datagrams to `address` of this host.
+    pub(crate) fn echo_on(&mut self, address: IpAddr) {
+        let socket = self.host.enter(|| UdpSocket::bind((address, ECHO_PORT))).unwrap();
+        self.echoes.push(Echo::start(socket));
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        let mut secret = [self.number; 32];
+        secret[0] &= 248;
+        secret[31] = (secret[31] & 127) | 64;
+        secret
+    }
+
+    pub(crate) fn private_key(&self) -> String {
+        BASE64.encode(self.secret())
+    }
+
+    pub(crate) fn public_key(&self) -> PublicKey {
+        PrivateKey::from_bytes(Zeroizing::new(self.secret())).public_key()
+    }
+
+    pub(crate) fn inner4(&self) -> IpAddr {
+        [10, 77, 0, self.number].into()
+    }
+
+    pub(crate) fn inner6(&self) -> IpAddr {
+        [0xfd77, 0, 0, 0, 0, 0, 0, u16::from(self.number)].into()
+    }
+
+    pub(crate) fn outer4(&self) -> String {
+        format!("192.0.2.{}:{PORT}", self.number)
+    }
+
+    pub(crate) fn outer6(&self) -> String {
+        format!("[2001:db8::{:x}]:{PORT}", self.number)
+    }
+
+    /// `wg set` on the device.
+    #[track_caller]
+    pub(crate) fn wg(&self, arguments: &str) {
+        self.wg_with(arguments, "");
+    }
+
+    #[track_caller]
+    pub(crate) fn wg_with(&self, arguments: &str, input: &str) {
+        let mut all = vec!["set", &self.name];
+        all.extend(arguments.split_whitespace());
+        run_with("wg", &all, input);
+    }
+
+    /// `wg show <what>`, one line for the only peer or for the peer given.
+    #[track_caller]
+    pub(crate) fn shown(&self, what: &str, peer: &Self) -> String {
+        let key = peer.public_key().to_string();
+        let all = run("wg", &["show", &self.name, what]);
+        let line = all.lines().find_map(|line| line.strip_prefix(&key)).unwrap_or_else(|| panic!("no {key} in {all}"));
+        line.trim().to_owned()
+    }
+
+    /// The time of the last handshake with the peer, in seconds since 1970; 0 where there was none.
+    #[track_caller]
+    pub(crate) fn handshake(&self, peer: &Self) -> u64 {
+        self.shown("latest-handshakes", peer).parse().unwrap()
+    }
+
+    /// Makes `peer` a peer with both its inside addresses, at `endpoint` where one is given.
+    #[track_caller]
+    pub(crate) fn add(&self, peer: &Self, endpoint: Option<&str>, psk: &str) {
+        let key = peer.public_key();
+        let endpoint = endpoint.map(|endpoint| format!("endpoint {endpoint}")).unwrap_or_default();
+        let psk_option = if psk.is_empty() { "" } else { "preshared-key /dev/stdin" };
+        let allowed = format!("allowed-ips {}/32,{}/128", peer.inner4(), peer.inner6());
+        self.wg_with(&format!("peer {key} {psk_option} {endpoint} {allowed}"), psk);
+    }
+
+    /// Sends one datagram to the echo at `address` and waits a second for the answer.
+    pub(crate) fn probe(&self, address: IpAddr) -> bool {
+        self.probe_for(address, Duration::from_secs(1))
+    }
+
+    pub(crate) fn probe_for(&self, address: IpAddr, patience: Duration) -> bool {
+        let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+        let socket = self.host.enter(|| UdpSocket::bind((any, 0))).unwrap();
+        socket.set_read_timeout(Some(patience)).unwrap();
+        let word = unique();
+        if socket.send_to(word.as_bytes(), (address, ECHO_PORT)).is_err() {
+            return false;
+        }
+        let mut answer = [0; 64];
+        socket.recv(&mut answer).is_ok_and(|len| answer[..len] == *word.as_bytes())
+    }
+
+    /// Waits until a datagram to `address` is answered.
+    #[track_caller]
+    pub(crate) fn reaches(&self, address: IpAddr) {
+        eventually(format!("node {} reaches {address}", self.number), || {
+            self.probe_for(address, Duration::from_millis(300)).then_some(())
+        });
+    }
+}
+
+/// Makes two nodes peers of each other over IPv4 outside, and waits until they reach each other.
+#[track_caller]
+pub(crate) fn join(a: &Node, b: &Node) {
+    a.add(b, Some(&b.outer4()), "");
+    b.add(a, Some(&a.outer4()), "");
+    a.reaches(b.inner4());
+    b.reaches(a.inner4());
+}
+
+pub(crate) fn socket_path(name: &str) -> PathBuf {
+    PathBuf::from(format!("/var/run/wireguard/{name}.sock"))
+}
+
+pub(crate) fn wg_answers(name: &str) -> bool {
+    socket_path(name).exists()
+        && Command::new("wg").args(["show", name]).output().is_ok_and(|output| output.status.success())
+}
+
+/// A program that was started; it is asked to end, and waited for, when this is dropped.
+pub(crate) struct Program(pub(crate) Child);
+
+impl Program {
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?} is needed for these tests: {error}")))
+    }
+
+    pub(crate) fn signal(&self, signal: libc::c_int) {
+        signal_pid(self.0.id(), signal);
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.signal(libc::SIGTERM);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// Sends a signal to a process of ours.
+pub(crate) fn signal_pid(pid: u32, signal: libc::c_int) {
+    // SAFETY: no pointer is passed; the process was started here.
+    unsafe { libc::kill(pid.cast_signed(), signal) };
+}
+
+/// Answers datagrams with themselves until dropped.
+struct Echo {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    fn start(socket: UdpSocket) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                    // The way back may just have been cut.
+                    let _ = socket.send_to(&buffer[..len], from);
+                }
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! How a device begins and ends, and what is seen of it in between.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error, PeerUpdate, PublicKey};
+
+use crate::lab::{
+    Kind, Namespace, Node, Program, Switch, eventually, join, run, run_with, socket_path, unique, wg_answers,
+};
+
+/// The crate's example, which cargo builds beside this test.
+fn tunnel() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples/tunnel")
+}
+
+fn options(name: &str) -> DeviceOptions {
+    DeviceOptions { name: name.to_owned(), mtu: None, uapi: true }
+}
+
+fn exists(host: &Namespace, name: &str) -> bool {
+    host.ip("-o link show").contains(&format!(" {name}:"))
+}
+
+/// The interface goes when its descriptor is closed. A child that another test has just forked may hold a copy of it
+/// until it executes its program, a moment later.
+fn goes(host: &Namespace, name: &str) {
+    eventually(format!("interface {name} goes"), || (!exists(host, name)).then_some(()));
+}
+
+#[test]
+fn showconf_is_what_was_configured() {
+    let (host, other_host) = (Namespace::new(), Namespace::new());
+    let ours = unique();
+    let device = host.enter(|| Device::create(options(&ours))).unwrap();
+    let theirs = unique();
+    let mut command = other_host.command("wireguard-go");
+    command.args(["-f", &theirs]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _go = Program::start(command);
+    eventually("wireguard-go answers", || wg_answers(&theirs).then_some(()));
+    let config = "[Interface]\nListenPort = 2345\nFwMark = 0x1234\nPrivateKey = gI6EdUSYvn8ugXOt8QQD6Yc+JyiZxIhp3GInSWRfWGE=\n\n\
+        [Peer]\nPublicKey = TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=\n\
+        PresharedKey = SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=\n\
+        AllowedIPs = 10.77.0.2/32, 192.0.2.0/24, fd77::2/128\nEndpoint = [2001:db8::9]:51820\nPersistentKeepalive = 25\n\n\
+        [Peer]\nPublicKey = HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=\nEndpoint = 192.0.2.7:51820\n";
+    for name in [&ours, &theirs] {
+        run_with("wg", &["setconf", name, "/dev/stdin"], config);
+    }
+    let sorted = |name: &str| {
+        let text = run("wg", &["showconf", name]);
+        let mut sections: Vec<String> = text.split("\n\n").map(|section| section.trim().to_owned()).collect();
+        sections.sort();
+        // The order of allowed IPs is each implementation's own.
+        sections
+            .iter_mut()
+            .for_each(|section| *section = section.replace("192.0.2.0/24, 10.77.0.2/32", "10.77.0.2/32, 192.0.2.0/24"));
+        sections
+    };
+    assert_eq!(sorted(&ours), sorted(&theirs));
+    let text = run("wg", &["showconf", &ours]);
+    for line in config.lines() {
+        assert!(text.contains(line), "`{line}` is missing in\n{text}");
+    }
+    assert_eq!(socket_path(&ours).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let state = device.snapshot();
+    assert_eq!((state.listen_port, state.fwmark, state.mtu, state.peers.len()), (2345, 0x1234, 1420, 2));
+    assert!(state.peers.iter().any(|peer| peer.has_preshared_key && peer.persistent_keepalive == 25));
+}
+
+#[test]
+fn what_is_shown_of_a_session() {
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
+    assert_eq!((us.device().snapshot().public_key, us.device().snapshot().listen_port), (Some(us.public_key()), 51820));
+    us.add(&them, None, "");
+    let state = &us.device().snapshot().peers[0];
+    assert!(state.last_handshake.is_none() && state.last_received.is_none() && state.endpoint.is_none());
+    assert_eq!(us.handshake(&them), 0);
+    join(&us, &them);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let at = us.handshake(&them);
+    assert!(at <= now && now - at < 60, "a time since 1970, not an age: {at}");
+    let state = &us.device().snapshot().peers[0];
+    assert_eq!(state.last_handshake.unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs(), at);
+    assert!(state.last_received.unwrap().as_secs() < 60 && state.last_sent.unwrap().as_secs() < 60);
+    let transfer = us.shown("transfer", &them);
+    assert_eq!(transfer, format!("{}\t{}", state.rx_bytes, state.tx_bytes));
+    assert!(state.rx_bytes > 0 && state.tx_bytes > 0);
+}
+
+/// Eight MiB through TCP, each byte checked.
+fn transfer(from: &Namespace, to: &Namespace, address: IpAddr) {
+    let listener = to.enter(|| TcpListener::bind((address, 0))).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let bytes: Vec<u8> = (0..8_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let mut received = Vec::new();
+            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+            received
+        });
+        let mut stream = from.enter(|| TcpStream::connect((address, port))).unwrap();
+        stream.write_all(&bytes).unwrap();
+        drop(stream);
+        assert!(receiver.join().unwrap() == bytes, "the bytes arrived changed");
+    });
+}
+
+/// Both interfaces move to a namespace of their own, without any network but the tunnel; the datagrams still leave where
+/// the device was made, and the MTU is the interface's wherever it is.
+#[test]
+fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&a, &b);
+    let (inside_a, inside_b) = (Namespace::new(), Namespace::new());
+    for (node, inside) in [(&a, &inside_a), (&b, &inside_b)] {
+        node.host.ip(&format!("link set {} netns {}", node.name, inside.name));
+        // Something else takes the name where the interface was.
+        node.host.ip(&format!("link add {} mtu 1111 type bridge", node.name));
+        inside.ip(&format!("addr add {}/24 dev {}", node.inner4(), node.name));
+        inside.ip(&format!("addr add {}/64 dev {} nodad", node.inner6(), node.name));
+        inside.ip(&format!("link set {} up", node.name));
+    }
+    for mtu in [1280, 1420, 9000, 34816] {
+        for (node, inside) in [(&a, &inside_a), (&b, &inside_b)] {
+            inside.ip(&format!("link set {} mtu {mtu}", node.name));
+            assert_eq!(node.device().snapshot().mtu, mtu);
+        }
+        transfer(&inside_a, &inside_b, b.inner4());
+        transfer(&inside_b, &inside_a, a.inner6());
+    }
+    // New sockets, asked for from anywhere, are made where the old ones were.
+    inside_a.enter(|| a.device().apply(DeviceUpdate { listen_port: Some(5555), ..DeviceUpdate::default() })).unwrap();
+    transfer(&inside_a, &inside_b, b.inner4());
+    assert!(b.shown("endpoints", &a).ends_with("192.0.2.1:5555"));
+}
+
+#[test]
+fn deleting_the_interface_ends_the_device_and_frees_its_name() {
+    let host = Namespace::new();
+    let name = unique();
+    let listen = |device: &Device| {
+        // As for the interface: a child of another test may hold the old socket for a moment.
+        let update = || DeviceUpdate { listen_port: Some(4321), ..DeviceUpdate::default() };
+        eventually("the port is free again", || device.apply(update()).ok());
+    };
+    for _ in 0..3 {
+        let device = host.enter(|| Device::create(options(&name))).unwrap();
+        listen(&device);
+        host.ip(&format!("link set {name} up"));
+        host.ip(&format!("link del {name}"));
+        device.wait();
+        assert!(!socket_path(&name).exists());
+        let error = device.apply(DeviceUpdate::default()).unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+        drop(device);
+    }
+    for _ in 0..3 {
+        let device = host.enter(|| Device::create(options(&name))).unwrap();
+        listen(&device);
+        device.stop().unwrap();
+        assert!(!socket_path(&name).exists());
+        goes(&host, &name);
+    }
+}
+
+#[test]
+fn the_program_in_the_foreground_ends_in_order() {
+    let host = Namespace::new();
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let name = unique();
+        let mut command = host.command(tunnel().to_str().unwrap());
+        let mut program = Program::start({
+            command.args([&name, "--foreground"]);
+            command
+        });
+        eventually("it answers", || wg_answers(&name).then_some(()));
+        program.signal(signal);
+        assert!(program.0.wait().unwrap().success());
+        assert!(!socket_path(&name).exists());
+        goes(&host, &name);
+    }
+}
+
+#[test]
+fn the_program_in_the_background_answers_when_the_call_returns() {
+    let host = Namespace::new();
+    let name = unique();
+    let output = host.command(tunnel().to_str().unwrap()).arg(&name).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(wg_answers(&name) && exists(&host, &name));
+    // A second one of the same name says why it cannot be, and leaves the first alone.
+    let second = host.command(tunnel().to_str().unwrap()).arg(&name).output().unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains(&format!("interface `{name}` exists already")), "{said}");
+    assert!(wg_answers(&name));
+    host.ip(&format!("link del {name}"));
+    eventually("the socket goes with the interface", || (!socket_path(&name).exists()).then_some(()));
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let host = Namespace::new();
+    let name = unique();
+    let create = |name: &str| host.enter(|| Device::create(options(name)));
+    assert!(matches!(create("not a name").unwrap_err(), Error::NameInvalid { .. }));
+
+    host.ip(&format!("link add {name} type bridge"));
+    assert!(matches!(create(&name).unwrap_err(), Error::NameTaken { .. }));
+    assert!(!socket_path(&name).exists());
+    host.ip(&format!("link del {name}"));
+    host.ip(&format!("tuntap add {name} mode tun"));
+    assert!(matches!(create(&name).unwrap_err(), Error::NameTaken { .. }), "a persistent TUN is somebody's");
+    host.ip(&format!("link del {name}"));
+
+    let listener = UnixListener::bind(socket_path(&name)).unwrap();
+    let error = create(&name).unwrap_err();
+    assert!(matches!(&error, Error::UapiBusy { path } if *path == socket_path(&name)), "{error}");
+    goes(&host, &name);
+    drop(listener);
+    // The file is still there, but nobody answers.
+    create(&name).unwrap().stop().unwrap();
+    assert!(!socket_path(&name).exists());
+}
+
+#[test]
+fn missing_rights_and_missing_devices_are_named() {
+    let name = unique();
+    let program = tunnel();
+    let unprivileged = Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .args([program.to_str().unwrap(), &name, "--foreground"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&unprivileged.stderr).into_owned();
+    assert!(!unprivileged.status.success() && said.contains("NET_ADMIN"), "{said}");
+
+    let script = format!("mount -t tmpfs none /dev/net && exec {} {name}", program.display());
+    let without_tun = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let said = String::from_utf8_lossy(&without_tun.stderr).into_owned();
+    assert!(!without_tun.status.success() && said.contains("`/dev/net/tun` is not there"), "{said}");
+}
+
+/// A client that speaks nonsense, or half a sentence, gets an answer or nothing, and harms nobody.
+#[test]
+fn bad_clients_of_the_socket_are_refused() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    let connect = || std::os::unix::net::UnixStream::connect(socket_path(&us.name)).unwrap();
+    let silent: Vec<_> = (0..8).map(|_| connect()).collect();
+    for request in ["set=1\nlisten_port=x\n\n", "nonsense\nset=1\n\n", "set=1\npublic_key=00\nendpoint=\n\n"] {
+        let mut client = connect();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 64];
+        let len = client.read(&mut answer).unwrap();
+        assert_eq!(std::str::from_utf8(&answer[..len]).unwrap(), format!("errno={}\n\n", -libc::EINVAL), "{request}");
+    }
+    let mut endless = connect();
+    let chunk = [b'a'; 4096];
+    eventually("a line without end is cut off", || endless.write_all(&chunk).is_err().then_some(()));
+    assert!(wg_answers(&us.name), "others wait in vain");
+    drop(silent);
+    let state = us.device().snapshot();
+    assert_eq!((state.peers.len(), state.listen_port), (0, 51820));
+    let peers = vec![PeerUpdate::new(PublicKey::from_bytes([5; 32]))];
+    us.device().apply(DeviceUpdate { peers, ..DeviceUpdate::default() }).unwrap();
+    let _: Namespace = Node::end_device(us);
+}

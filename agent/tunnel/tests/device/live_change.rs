@@ -1,0 +1,161 @@
+//! Changes to a device that is in use.
+
+use std::net::UdpSocket;
+
+use mesh_tunnel::{DeviceUpdate, Error, PeerUpdate, PrivateKey};
+use zeroize::Zeroizing;
+
+use crate::lab::{Kind, Node, PORT, Switch, eventually, join, run, run_with};
+
+const PSK: &str = "SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=";
+
+/// Both sides' view of the session between them.
+fn session(a: &Node, b: &Node) -> (u64, u64) {
+    (a.handshake(b), b.handshake(a))
+}
+
+#[test]
+fn changing_a_peer_keeps_its_session() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let before = session(&us, &them);
+        let received = || us.device().snapshot().peers.iter().map(|peer| peer.rx_bytes).sum::<u64>();
+        let counted = received();
+        let key = them.public_key();
+        let allowed = format!("{}/32,{}/128,10.99.0.0/16", them.inner4(), them.inner6());
+        for change in [
+            format!("peer {key} endpoint {}", them.outer4()),
+            format!("peer {key} allowed-ips {allowed}"),
+            format!("peer {key} persistent-keepalive 5"),
+            format!("peer {key} preshared-key /dev/stdin"),
+        ] {
+            us.wg_with(&change, PSK);
+            assert!(us.probe(them.inner4()) && them.probe(us.inner4()), "after {change}");
+        }
+        assert_eq!(session(&us, &them), before);
+        assert!(received() > counted, "the counters went on");
+
+        // The next handshake needs the new key, and the session lives until it is through.
+        us.wg(&format!("peer {key} persistent-keepalive 0"));
+        them.wg_with(&format!("peer {} preshared-key /dev/stdin", us.public_key()), PSK);
+        assert!(us.probe(them.inner4()) && them.probe(us.inner4()));
+        assert_eq!(session(&us, &them), before, "agreeing on the key is no reason for a handshake");
+    }
+}
+
+/// The other side forgets the session (as after a restart) and asks anew: with the changed key it gets in, with the old
+/// key it does not, and until then the running session is not disturbed.
+#[test]
+fn a_changed_preshared_key_counts_from_the_next_handshake() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let before = us.handshake(&them);
+        us.wg_with(&format!("peer {} preshared-key /dev/stdin", them.public_key()), PSK);
+        let forget = |psk: &str| {
+            them.wg(&format!("peer {} remove", us.public_key()));
+            them.add(&us, Some(&us.outer4()), psk);
+        };
+        forget("");
+        assert!(!them.probe(us.inner4()) && !them.probe(us.inner4()), "the old key");
+        assert_eq!(us.handshake(&them), before);
+        forget(PSK);
+        them.reaches(us.inner4());
+        assert!(us.probe(them.inner4()));
+        eventually("a new handshake", || (us.handshake(&them) > before).then_some(()));
+    }
+}
+
+#[test]
+fn the_same_configuration_again_changes_nothing() {
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
+    join(&us, &them);
+    let before = session(&us, &them);
+    let config = run("wg", &["showconf", &us.name]);
+    for command in ["syncconf", "addconf"] {
+        run_with("wg", &[command, &us.name, "/dev/stdin"], &config);
+        assert_eq!(run("wg", &["showconf", &us.name]), config);
+        assert_eq!(session(&us, &them), before);
+        assert!(us.probe(them.inner4()) && them.probe(us.inner4()));
+    }
+    // setconf makes the peers anew, as everywhere.
+    run_with("wg", &["setconf", &us.name, "/dev/stdin"], &config);
+    assert_eq!(run("wg", &["showconf", &us.name]), config);
+    us.reaches(them.inner4());
+}
+
+#[test]
+fn the_listen_port_changes_under_a_session() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    let other = us.host.enter(|| UdpSocket::bind("[::]:4444")).unwrap();
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let before = session(&us, &them);
+        us.wg("listen-port 5555");
+        assert!(us.probe(them.inner4()), "the first packet from the new port arrives");
+        assert!(them.shown("endpoints", &us).ends_with(":5555"));
+        assert!(them.probe(us.inner4()));
+        eventually("the old port is free", || us.host.enter(|| UdpSocket::bind(("0.0.0.0", PORT))).ok());
+
+        let error = us.device().apply(DeviceUpdate { listen_port: Some(4444), ..DeviceUpdate::default() });
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::PortTaken { port: 4444 }), "{error}");
+        assert_eq!(us.device().snapshot().listen_port, 5555);
+        assert!(us.probe(them.inner4()) && them.probe(us.inner4()), "a port that is taken changes nothing");
+        us.wg(&format!("listen-port {PORT}"));
+        assert!(us.probe(them.inner4()));
+        assert_eq!(session(&us, &them), before);
+    }
+    drop(other);
+}
+
+#[test]
+fn the_private_key_changes_and_sessions_come_back() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let old = us.public_key();
+        let new = PrivateKey::from_bytes(Zeroizing::new([200 + number; 32]));
+        let public = new.public_key();
+        // A peer that is ourselves under the new key goes.
+        let double = PeerUpdate::new(public);
+        us.device().apply(DeviceUpdate { peers: vec![double], ..DeviceUpdate::default() }).unwrap();
+        us.device().apply(DeviceUpdate { private_key: Some(new), ..DeviceUpdate::default() }).unwrap();
+        let state = us.device().snapshot();
+        assert_eq!(state.public_key, Some(public));
+        assert!(state.peers.iter().all(|peer| peer.public_key != public));
+        assert!(!us.probe_for(them.inner4(), std::time::Duration::from_millis(300)), "the sessions have ended");
+
+        them.wg(&format!("peer {old} remove"));
+        let allowed = format!("{}/32,{}/128", us.inner4(), us.inner6());
+        them.wg(&format!("peer {public} endpoint {} allowed-ips {allowed}", us.outer4()));
+        them.reaches(us.inner4());
+        assert!(us.probe(them.inner4()));
+        us.wg_with("private-key /dev/stdin", &us.private_key());
+        us.device()
+            .apply(DeviceUpdate {
+                peers: vec![PeerUpdate { remove: true, ..PeerUpdate::new(them.public_key()) }],
+                ..DeviceUpdate::default()
+            })
+            .unwrap();
+    }
+}
+
+/// The device's own key as a peer is ignored, as by every implementation.
+#[test]
+fn the_own_key_is_no_peer() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    us.wg(&format!("peer {} endpoint 192.0.2.9:9 allowed-ips 10.77.0.50/32", us.public_key()));
+    assert_eq!(us.device().snapshot().peers.len(), 0);
+}

@@ -1,0 +1,19 @@
+//! The device in real network namespaces, against itself and against Debian's `wireguard-go`.
+//!
+//! ```text
+//!        switch (a bridge in a namespace of its own)
+//!       /            |              \
+//!    node 1        node 2         node 3          outside 192.0.2.N  2001:db8::N
+//!   [device]      [device]       [device]         inside  10.77.0.N  fd77::N
+//! ```
+//!
+//! Needs root, iproute2, wireguard-tools and wireguard-go; a test that lacks one of them fails and says so.
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
+mod cryptokey;
+mod interop;
+mod lab;
+mod lifecycle;
+mod live_change;
+mod roaming;
+mod scale;

@@ -1,0 +1,118 @@
+//! Addresses outside that change while a session runs.
+
+use crate::lab::{Kind, Node, PORT, Switch, eventually, join};
+
+/// The other side moves; the next thing it says tells where it is. wireguard-go loses its way when an address vanishes,
+/// so that it only changes its port, as a NAT would.
+#[test]
+fn a_peer_may_move() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let handshake = us.handshake(&them);
+        for port in [5999, PORT] {
+            them.wg(&format!("listen-port {port}"));
+            assert!(them.probe(us.inner4()) && us.probe(them.inner4()));
+            assert_eq!(us.shown("endpoints", &them), format!("192.0.2.{number}:{port}"));
+        }
+        let (ours, address) = ([(&us, &them), (&them, &us)], |last: u8| format!("192.0.2.{last}/24"));
+        for (moves, stays) in ours.into_iter().take(if kind == Kind::Ours { 2 } else { 1 }) {
+            let (old, new) = (moves.number, 100 + 10 * number + moves.number);
+            for (old, new) in [(old, new), (new, old)] {
+                replace(moves, &address(old), &address(new));
+                assert!(moves.probe(stays.inner4()), "the first packet after the move arrives");
+                assert_eq!(stays.shown("endpoints", moves), format!("192.0.2.{new}:{PORT}"));
+                assert!(stays.probe(moves.inner4()));
+            }
+        }
+        assert_eq!(us.handshake(&them), handshake, "the session is the same");
+    }
+}
+
+#[test]
+fn an_endpoint_switches_between_families() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let handshake = us.handshake(&them);
+        for _ in 0..2 {
+            for (ours, theirs) in [(us.outer6(), them.outer6()), (us.outer4(), them.outer4())] {
+                us.wg(&format!("peer {} endpoint {theirs}", them.public_key()));
+                assert!(us.probe(them.inner4()), "the first packet to {theirs} arrives");
+                assert_eq!(us.shown("endpoints", &them), theirs);
+                assert_eq!(them.shown("endpoints", &us), ours);
+            }
+        }
+        assert_eq!(us.handshake(&them), handshake, "the session is the same");
+    }
+}
+
+/// What the other side asked is where our answers come from: it would learn another endpoint if they did not.
+#[test]
+fn replies_leave_from_the_address_that_was_asked() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    us.host.ip("link add dummy0 type bridge");
+    us.host.ip("link set dummy0 up");
+    us.host.ip("addr add 192.0.2.201/24 dev eth0");
+    us.host.ip("addr add 198.51.100.1/32 dev dummy0");
+    us.host.ip("addr add 2001:db8::201/64 dev eth0 nodad");
+    us.host.ip("addr add 2001:db8:1::1/128 dev dummy0 nodad");
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        them.host.ip("route add 198.51.100.1/32 via 192.0.2.1");
+        them.host.ip("route add 2001:db8:1::1/128 via 2001:db8::1");
+        us.add(&them, None, "");
+        them.add(&us, None, "");
+        for asked in ["192.0.2.201", "198.51.100.1", "[2001:db8::201]", "[2001:db8:1::1]"] {
+            let endpoint = format!("{asked}:{PORT}");
+            // A new handshake, its answers, and data: all of it.
+            us.wg(&format!("peer {} remove", them.public_key()));
+            us.add(&them, None, "");
+            them.wg(&format!("peer {} remove", us.public_key()));
+            them.add(&us, Some(&endpoint), "");
+            them.reaches(us.inner4());
+            for _ in 0..3 {
+                assert!(them.probe(us.inner4()) && us.probe(them.inner4()));
+                assert_eq!(them.shown("endpoints", &us), endpoint);
+            }
+        }
+    }
+}
+
+fn replace(node: &Node, old: &str, new: &str) {
+    node.host.ip(&format!("addr del {old} dev eth0"));
+    node.host.ip(&format!("addr add {new} dev eth0 nodad"));
+}
+
+/// Our answers left from an address that is gone: the very next packet leaves from another.
+#[test]
+fn a_vanished_local_address_is_let_go_at_once() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        us.add(&them, None, "");
+        them.add(&us, None, "");
+        let key = us.public_key();
+        for (asked, old, new) in
+            [("192.0.2.1", "192.0.2.1/24", "192.0.2.111/24"), ("[2001:db8::1]", "2001:db8::1/64", "2001:db8::111/64")]
+        {
+            them.wg(&format!("peer {key} endpoint {asked}:{PORT}"));
+            them.reaches(us.inner4());
+            eventually("we answer where we were asked", || {
+                (us.probe(them.inner4()) && them.shown("endpoints", &us) == format!("{asked}:{PORT}")).then_some(())
+            });
+            replace(&us, old, new);
+            assert!(us.probe(them.inner4()), "the next packet after {old} became {new}");
+            let now = new.split('/').next().unwrap();
+            assert!(them.shown("endpoints", &us).contains(now), "{}", them.shown("endpoints", &us));
+            replace(&us, new, old);
+            assert!(us.probe(them.inner4()), "and back");
+        }
+    }
+}

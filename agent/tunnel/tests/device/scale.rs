@@ -1,0 +1,107 @@
+//! Many peers, and many networks on one of them.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::lab::{Kind, Namespace, Program, Switch, eventually, join, run, run_with, unique, wg_answers};
+
+#[test]
+fn one_peer_with_130_560_networks() {
+    let switch = Switch::new();
+    let (us, mut them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
+    let mut config = format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = 51820\n[Peer]\nPublicKey = {}\nEndpoint = {}\nAllowedIPs = ",
+        us.private_key(),
+        them.public_key(),
+        them.outer4()
+    );
+    // 510 times 256 single addresses.
+    for network in 0..510_u32 {
+        for last in 0..256 {
+            write!(
+                config,
+                "{}10.{}.{}.{last}/32",
+                if (network, last) == (0, 0) { "" } else { "," },
+                100 + network / 256,
+                network % 256
+            )
+            .unwrap();
+        }
+    }
+    writeln!(config, "\nAllowedIPs = {}/32", them.inner4()).unwrap();
+    let began = Instant::now();
+    run_with("wg", &["setconf", &us.name, "/dev/stdin"], &config);
+    let shown = run("wg", &["show", &us.name, "allowed-ips"]);
+    assert_eq!(shown.split_whitespace().count(), 1 + 130_560 + 1);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+
+    them.add(&us, Some(&us.outer4()), "");
+    let last: IpAddr = [10, 101, 253, 255].into();
+    them.host.ip(&format!("addr add {last}/32 dev {}", them.name));
+    them.echo_on(last);
+    us.host.ip(&format!("route add 10.100.0.0/15 dev {}", us.name));
+    us.reaches(last);
+    us.reaches(them.inner4());
+}
+
+/// Ten thousand peers that never say a word, the last of them one that does.
+#[test]
+fn ten_thousand_peers() {
+    let host = Namespace::new();
+    let name = unique();
+    let tunnel = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/tunnel");
+    let mut command = host.command(tunnel.to_str().unwrap());
+    command.args([&name, "--foreground"]);
+    let program = Program::start(command);
+    eventually("it answers", || wg_answers(&name).then_some(()));
+
+    let mut config = format!("[Interface]\nPrivateKey = {}\n", BASE64.encode([77; 32]));
+    for number in 0..10_000_u32 {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let [_, _, high, low] = number.to_be_bytes();
+        writeln!(config, "[Peer]\nPublicKey = {}\nAllowedIPs = 10.200.{high}.{low}/32", BASE64.encode(key)).unwrap();
+    }
+    let began = Instant::now();
+    run_with("wg", &["setconf", &name, "/dev/stdin"], &config);
+    assert_eq!(run("wg", &["show", &name, "peers"]).lines().count(), 10_000);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+
+    // Idle: no thread of the process runs for two seconds. One tick is 10 ms, and `wg` above may have left one.
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.0.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let (before, began) = (ticks(), Instant::now());
+    eventually("two seconds pass", || (began.elapsed() > Duration::from_secs(2)).then_some(()));
+    assert!(ticks() - before <= 1, "{} ticks of 10 ms in two idle seconds", ticks() - before);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.0.id())).unwrap();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: u64 = rss.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(kib < 60_000, "{kib} KiB for 10,000 silent peers");
+}
+
+#[test]
+fn a_peer_among_ten_thousand_is_reached() {
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
+    let mut config = String::new();
+    for number in 0..10_000_u32 {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let [_, _, high, low] = number.to_be_bytes();
+        writeln!(config, "[Peer]\nPublicKey = {}\nAllowedIPs = 10.200.{high}.{low}/32", BASE64.encode(key)).unwrap();
+    }
+    run_with("wg", &["addconf", &us.name, "/dev/stdin"], &config);
+    join(&us, &them);
+    let began = Instant::now();
+    us.wg(&format!("peer {} remove", them.public_key()));
+    us.add(&them, Some(&them.outer4()), "");
+    us.reaches(them.inner4());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
