@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {OwnableUpgradeable} from "@openzeppelin/contracts-upgradeable/access/OwnableUpgradeable.sol";
+import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
+import {VM} from "./Vm.sol";
+import {ClusterTest} from "./support/ClusterTest.sol";
+import {Actor} from "./support/Signing.sol";
+
+/// KMS roots, app ids and base domains: coming, going, coming back.
+contract TrustTest is ClusterTest {
+    function test_removing_a_root_drops_its_peers_and_nobody_elses() public {
+        address second = addRoot(1);
+        uint256 a = join(1);
+        uint256 b = joinUnder(2, secret("root", 1), address(cluster));
+        eq(cluster.peerCount(), 2, "both");
+        uint64 epoch = cluster.epoch();
+        VM.expectEmit(address(cluster));
+        emit IDstackClusterNFT.KmsRootRemoved(second, 2, epoch + 1);
+        VM.prank(OWNER);
+        cluster.removeKmsRoot(second);
+        mustBePeer(a);
+        mustBeGone(b, actor(2));
+        eq(cluster.peerCount(), 1, "one left");
+        eq(cluster.getPeerEndpoints().length, 1, "one endpoint");
+    }
+
+    function test_a_root_added_again_revives_nobody() public {
+        address root = VM.addr(secret("root", 0));
+        uint256 id = join(1);
+        bytes32 wgKey = cluster.getPeer(id).wireguardKey;
+        VM.startPrank(OWNER);
+        cluster.removeKmsRoot(root);
+        cluster.addKmsRoot(root);
+        VM.stopPrank();
+        VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
+        mustBeGone(id, actor(1));
+        eq(cluster.tokenOfWireguardKey(wgKey), 0, "its key is free");
+        // Its own new signature does bring it back.
+        submit(registration(id, actor(1)), actor(1));
+        mustBePeer(id);
+        eq(cluster.peerCount(), 1, "counted once");
+    }
+
+    function test_a_root_in_another_slot_revives_nobody() public {
+        address root = VM.addr(secret("root", 0));
+        uint256 id = join(1);
+        VM.startPrank(OWNER);
+        cluster.removeKmsRoot(root);
+        cluster.addKmsRoot(address(0xAAAA)); // takes the free slot
+        cluster.addKmsRoot(root);
+        VM.stopPrank();
+        mustBeGone(id, actor(1));
+        VM.prank(OWNER);
+        cluster.removeKmsRoot(address(0xAAAA));
+        mustBeGone(id, actor(1));
+        eq(cluster.peerCount(), 0, "nobody");
+    }
+
+    function test_removing_an_app_id_drops_its_peers_under_every_root() public {
+        addRoot(1);
+        VM.prank(OWNER);
+        cluster.addAppId(address(0xABBA));
+        uint256 a = join(1);
+        uint256 b = joinUnder(2, secret("root", 0), address(0xABBA));
+        uint256 c = joinUnder(3, secret("root", 1), address(0xABBA));
+        uint256 d = joinUnder(4, secret("root", 1), address(cluster));
+        uint64 epoch = cluster.epoch();
+        VM.expectEmit(address(cluster));
+        emit IDstackClusterNFT.AppIdRemoved(address(0xABBA), 2, epoch + 1);
+        VM.prank(OWNER);
+        cluster.removeAppId(address(0xABBA));
+        mustBePeer(a);
+        mustBePeer(d);
+        mustBeGone(b, actor(2));
+        mustBeGone(c, actor(3));
+        eq(cluster.peerCount(), 2, "two left");
+        VM.prank(OWNER);
+        cluster.addAppId(address(0xABBA));
+        mustBeGone(b, actor(2));
+        eq(cluster.peerCount(), 2, "nobody is revived");
+        VM.prank(OWNER);
+        cluster.removeKmsRoot(VM.addr(secret("root", 1)));
+        eq(cluster.peerCount(), 1, "and counts still agree");
+        mustBePeer(a);
+    }
+
+    function test_what_a_stale_peer_held_can_be_taken_and_is_not_taken_back() public {
+        VM.prank(OWNER);
+        cluster.addAppId(address(0xABBA));
+        uint256 stale = joinUnder(1, secret("root", 0), address(0xABBA));
+        bytes32 wgKey = cluster.getPeer(stale).wireguardKey;
+        VM.prank(OWNER);
+        cluster.removeAppId(address(0xABBA));
+
+        // Another token takes its instance id and its key.
+        Actor memory who = actor(1);
+        uint256 taker = mint(BOB, who.instanceId);
+        IDstackClusterNFT.Registration memory r = registration(taker, who);
+        r.wireguardKey = wgKey;
+        submit(r, who);
+        eq(cluster.tokenOfInstance(who.instanceId), taker, "instance");
+        eq(cluster.tokenOfWireguardKey(wgKey), taker, "key");
+
+        // The stale token's end does not touch what is no longer its own; nor can it have it back.
+        submitExpecting(
+            registration(stale, who),
+            who,
+            abi.encodeWithSelector(IDstackClusterNFT.InstanceInUse.selector, who.instanceId, taker)
+        );
+        VM.prank(ALICE);
+        cluster.burn(stale);
+        mustBePeer(taker);
+        eq(cluster.tokenOfInstance(who.instanceId), taker, "still");
+        eq(cluster.tokenOfWireguardKey(wgKey), taker, "still");
+        eq(cluster.peerCount(), 1, "one");
+    }
+
+    function test_a_stale_token_can_be_bound_to_another_instance() public {
+        address root = VM.addr(secret("root", 0));
+        addRoot(1);
+        uint256 id = join(1);
+        VM.prank(OWNER);
+        cluster.removeKmsRoot(root);
+        VM.prank(ALICE);
+        cluster.bind(id, instance(2));
+        Actor memory who = actor(2);
+        who.rootKey = secret("root", 1);
+        submit(registration(id, who), who);
+        eq(cluster.tokenOfInstance(instance(2)), id, "new instance");
+        eq(cluster.tokenOfInstance(instance(1)), 0, "old instance");
+        eq(cluster.peerCount(), 1, "one");
+    }
+
+    function test_a_peer_can_move_to_another_root_and_app() public {
+        addRoot(1);
+        VM.prank(OWNER);
+        cluster.addAppId(address(0xABBA));
+        uint256 id = join(1);
+        Actor memory who = actor(1);
+        (who.rootKey, who.appId, who.appKey) = (secret("root", 1), address(0xABBA), secret("app", 9));
+        submit(registration(id, who), who);
+        eq(cluster.getPeer(id).appId, address(0xABBA), "app");
+        VM.prank(OWNER);
+        cluster.removeKmsRoot(VM.addr(secret("root", 0)));
+        mustBePeer(id);
+        eq(cluster.peerCount(), 1, "it left with the other root's count");
+        VM.prank(OWNER);
+        cluster.removeAppId(address(0xABBA));
+        mustBeGone(id, who);
+        eq(cluster.peerCount(), 0, "nobody");
+    }
+
+    function test_sixteen_roots_and_sixteen_apps_are_the_limit() public {
+        VM.startPrank(OWNER);
+        for (uint160 i = 1; i < 16; ++i) {
+            cluster.addKmsRoot(address(i));
+            cluster.addAppId(address(i));
+        }
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.TooMany.selector, 16));
+        cluster.addKmsRoot(address(99));
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.TooMany.selector, 16));
+        cluster.addAppId(address(99));
+        cluster.removeKmsRoot(address(7));
+        cluster.addKmsRoot(address(99));
+        (address[] memory roots, uint64[] memory effectiveAt) = cluster.kmsRoots();
+        eq(roots.length, 16, "full again");
+        eq(effectiveAt[0], block.timestamp, "the first counts at once");
+        eq(effectiveAt[7], block.timestamp + 1 days, "a later one after a day");
+        eq(roots[7], address(99), "in the freed slot");
+        VM.stopPrank();
+        eq(cluster.appIds().length, 16, "apps");
+        eq(cluster.appIds()[0], address(cluster), "its own app id comes first");
+    }
+
+    function testFuzz_roots_and_apps_refuse_doubles_zero_and_strangers(address account) public {
+        VM.startPrank(OWNER);
+        VM.expectRevert(IDstackClusterNFT.ZeroAddress.selector);
+        cluster.addAppId(address(0));
+        VM.expectRevert(IDstackClusterNFT.NotAdded.selector);
+        cluster.removeKmsRoot(account == VM.addr(secret("root", 0)) ? address(1) : account);
+        VM.expectRevert(IDstackClusterNFT.NotAdded.selector);
+        cluster.removeAppId(account == address(cluster) ? address(1) : account);
+        if (account != address(0) && account != VM.addr(secret("root", 0)) && account != address(cluster)) {
+            cluster.addKmsRoot(account);
+            cluster.addAppId(account);
+            VM.expectRevert(IDstackClusterNFT.AlreadyAdded.selector);
+            cluster.addKmsRoot(account);
+            VM.expectRevert(IDstackClusterNFT.AlreadyAdded.selector);
+            cluster.addAppId(account);
+        }
+        VM.stopPrank();
+    }
+
+    function testFuzz_only_the_contract_owner_governs(address caller) public {
+        if (caller == OWNER) return;
+        bytes memory expected = abi.encodeWithSelector(OwnableUpgradeable.OwnableUnauthorizedAccount.selector, caller);
+        VM.startPrank(caller);
+        VM.expectRevert(expected);
+        cluster.addKmsRoot(address(1));
+        VM.expectRevert(expected);
+        cluster.removeKmsRoot(address(1));
+        VM.expectRevert(expected);
+        cluster.addAppId(address(1));
+        VM.expectRevert(expected);
+        cluster.removeAppId(address(1));
+        VM.expectRevert(expected);
+        cluster.addBaseDomain("example.com");
+        VM.expectRevert(expected);
+        cluster.removeBaseDomain(1);
+        VM.stopPrank();
+    }
+
+    function test_the_extension_called_directly_obeys_nobody() public {
+        IDstackClusterNFT extension = IDstackClusterNFT(token.EXTENSION());
+        bytes memory expected = abi.encodeWithSelector(OwnableUpgradeable.OwnableUnauthorizedAccount.selector, OWNER);
+        VM.expectRevert(expected);
+        VM.prank(OWNER);
+        extension.addKmsRoot(address(1));
+        eq(extension.epoch(), 0, "an empty cluster");
+    }
+
+    // ------------------------------------------------------------------------------------------------ base domains
+
+    function test_base_domains_keep_their_index() public {
+        VM.startPrank(OWNER);
+        eq(cluster.addBaseDomain("a.example.com"), 1, "first");
+        uint64 epoch = cluster.epoch();
+        VM.expectEmit(address(cluster));
+        emit IDstackClusterNFT.BaseDomainAdded(2, "b.example.com", epoch + 1);
+        eq(cluster.addBaseDomain("b.example.com"), 2, "second");
+        VM.expectRevert(IDstackClusterNFT.AlreadyAdded.selector);
+        cluster.addBaseDomain("a.example.com");
+        VM.expectEmit(address(cluster));
+        emit IDstackClusterNFT.BaseDomainRemoved(1, "a.example.com", epoch + 2);
+        cluster.removeBaseDomain(1);
+        eq(cluster.addBaseDomain("a.example.com"), 3, "a new index, the old one is spent");
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 1));
+        cluster.removeBaseDomain(1);
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 0));
+        cluster.removeBaseDomain(0);
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 4));
+        cluster.removeBaseDomain(4);
+        VM.stopPrank();
+        string[] memory domains = cluster.baseDomains();
+        eq(domains.length, 3, "three indices");
+        eq(domains[0], "", "removed");
+        eq(domains[1], "b.example.com", "second");
+        eq(domains[2], "a.example.com", "third");
+    }
+
+    function test_removing_a_base_domain_takes_the_urls_and_not_the_peers() public {
+        VM.prank(OWNER);
+        cluster.addBaseDomain("gw.example.com");
+        Actor memory who = actor(1);
+        uint256 id = mint(ALICE, who.instanceId);
+        IDstackClusterNFT.Registration memory r = registration(id, who);
+        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
+        (r.wireguardKey, r.gatewayDomain, r.gatewayPort) = (0, 1, 443);
+        submit(r, who);
+        VM.prank(OWNER);
+        cluster.removeBaseDomain(1);
+        mustBePeer(id);
+        eq(cluster.getPeerEndpoints()[0], "", "no url");
+        eq(cluster.getPeer(id).gatewayDomain, 1, "the index says why");
+    }
+
+    function test_bad_base_domains_are_refused() public {
+        string[17] memory bad = [
+            "",
+            "localhost",
+            "Example.com",
+            "example.com.",
+            ".example.com",
+            "a..example.com",
+            "-a.example.com",
+            "a-.example.com",
+            "a.example.com-",
+            "example.com:443",
+            "user@example.com",
+            "https://example.com",
+            "example.com/x",
+            "*.example.com",
+            "ex ample.com",
+            unicode"exämple.com",
+            "a_b.example.com"
+        ];
+        VM.startPrank(OWNER);
+        for (uint256 i = 0; i < bad.length; ++i) {
+            VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.InvalidBaseDomain.selector, bad[i]));
+            cluster.addBaseDomain(bad[i]);
+        }
+        cluster.addBaseDomain("1-a.2-b.xn--p1ai");
+        VM.stopPrank();
+    }
+
+    function addRoot(uint256 i) private returns (address root) {
+        root = VM.addr(secret("root", i));
+        VM.prank(OWNER);
+        cluster.addKmsRoot(root);
+        VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
+    }
+
+    function joinUnder(uint256 i, uint256 rootKey, address appId) private returns (uint256 id) {
+        Actor memory who = actor(i);
+        (who.rootKey, who.appId) = (rootKey, appId);
+        id = mint(ALICE, who.instanceId);
+        submit(registration(id, who), who);
+    }
+}
