@@ -271,7 +271,7 @@ impl Counters {
         self.0[counter as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn read(&self) -> Drops {
+    pub(crate) fn read(&self) -> Drops {
         let of = |counter: Counter| self.0[counter as usize].load(Ordering::Relaxed);
         Drops {
             no_peer: of(Counter::NoPeer),

@@ -21,6 +21,7 @@ mod noise;
 mod outbound;
 mod packet;
 mod peer;
+mod staged;
 mod table;
 mod timers;
 

@@ -1,6 +1,5 @@
 //! One peer: its configuration, its links and timers, and what it does with a packet from either side.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Sender;
@@ -12,6 +11,7 @@ use crate::device::{Counter, Counters};
 use crate::key::{PresharedKey, PublicKey};
 use crate::links::{Links, Unconfirmed};
 use crate::noise::{Identity, Opened};
+use crate::staged::Staged;
 use crate::timers::{Due, Timers};
 use crate::udp::{LocalAddress, Sockets};
 
@@ -118,13 +118,13 @@ impl Peer {
         true
     }
 
-    /// Changes the persistent keepalive, in seconds; true where it was switched on.
+    /// Changes the persistent keepalive, in seconds; true where there is another one now.
     pub(crate) fn set_keepalive(&self, seconds: u16, now: Instant) -> bool {
         let interval = (seconds != 0).then(|| Duration::from_secs(seconds.into()));
         let mut state = self.lock();
-        let was_off = state.timers.keepalive().is_none();
+        let before = state.timers.keepalive();
         state.timers.set_keepalive(interval, now);
-        was_off && interval.is_some()
+        interval.is_some() && interval != before
     }
 
     /// Ends every session and handshake because the device's key changed.
@@ -419,69 +419,10 @@ impl State {
     }
 }
 
-/// Packets that wait for a session: the newest ones, and not many.
-#[derive(Default)]
-struct Staged {
-    packets: VecDeque<Vec<u8>>,
-    bytes: usize,
-}
-
-impl Staged {
-    const MAX_PACKETS: usize = 128;
-    const MAX_BYTES: usize = 512 << 10;
-
-    /// False where an older packet had to go.
-    fn push(&mut self, packet: &[u8]) -> bool {
-        self.bytes += packet.len();
-        self.packets.push_back(packet.to_vec());
-        let mut room = true;
-        while self.packets.len() > Self::MAX_PACKETS || self.bytes > Self::MAX_BYTES {
-            room = false;
-            self.pop();
-        }
-        room
-    }
-
-    fn pop(&mut self) -> Option<Vec<u8>> {
-        let packet = self.packets.pop_front()?;
-        self.bytes -= packet.len();
-        Some(packet)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.packets.is_empty()
-    }
-
-    fn longest(&self) -> usize {
-        self.packets.iter().map(Vec::len).max().unwrap_or(0)
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
-    }
-}
-
 /// Up to 333 ms, as the paper's section 6.1 has it. It need not be unpredictable, so the standard library's hasher will do.
 fn jitter() -> Duration {
     Duration::from_millis(RandomState::new().hash_one(()) % 334)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_queue_is_bounded_in_packets_and_bytes() {
-        let mut staged = Staged::default();
-        for number in 0..200_u8 {
-            assert_eq!(staged.push(&[number; 10]), usize::from(number) < Staged::MAX_PACKETS);
-        }
-        assert_eq!(staged.packets.len(), Staged::MAX_PACKETS);
-        assert_eq!(staged.pop().unwrap()[0], 72, "the oldest go first");
-        for _ in 0..20 {
-            staged.push(&[0; 60_000]);
-        }
-        assert!(staged.bytes <= Staged::MAX_BYTES);
-        assert_eq!(staged.bytes, staged.packets.iter().map(Vec::len).sum::<usize>());
-    }
-}
+mod tests;

@@ -1,0 +1,282 @@
+//! Two peers on loopback sockets, under a clock of the test's own (boringtun keeps the real one).
+
+use std::sync::mpsc::{self, Receiver};
+
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::key::PrivateKey;
+use crate::noise::{Message, classify};
+use crate::udp;
+
+const S: Duration = Duration::from_secs(1);
+
+struct End {
+    identity: Identity,
+    sockets: Sockets,
+    counters: Counters,
+    control: Sender<Request>,
+    requests: Receiver<Request>,
+    peer: Arc<Peer>,
+}
+
+/// The inside address of an end, in packets.
+fn packet(word: u8) -> [u8; 32] {
+    let mut packet = [0; 32];
+    (packet[0], packet[3], packet[31]) = (0x45, 32, word);
+    packet
+}
+
+fn two_ends(start: Instant) -> (End, End) {
+    let key = |seed| PrivateKey::from_bytes(Zeroizing::new([seed; 32]));
+    let end = |own: u8, other: u8| {
+        let (control, requests) = mpsc::channel();
+        End {
+            identity: Identity::new(key(own)),
+            sockets: Sockets::bind(0, 0).unwrap(),
+            counters: Counters::default(),
+            control,
+            requests,
+            peer: Arc::new(Peer::new(key(other).public_key(), own.into(), start)),
+        }
+    };
+    let (a, b) = (end(1, 2), end(2, 1));
+    a.peer.set_endpoint(b.address());
+    b.peer.set_endpoint(a.address());
+    (a, b)
+}
+
+impl End {
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.sockets.port()).into()
+    }
+
+    fn wire(&self, now: Instant) -> Wire<'_> {
+        Wire { identity: &self.identity, sockets: &self.sockets, counters: &self.counters, control: &self.control, now }
+    }
+
+    fn greet(&self, now: Instant) {
+        self.peer.greet(&self.wire(now), &mut [0; 256]);
+    }
+
+    fn send(&self, now: Instant, word: u8) {
+        self.peer.send(&self.wire(now), &packet(word), &mut [0; 2048]);
+    }
+
+    /// The next datagram that came.
+    fn datagram(&self) -> Vec<u8> {
+        let end = Instant::now() + 5 * S;
+        let mut buffer = vec![0; 2048];
+        loop {
+            match udp::receive(self.sockets.each().next().unwrap(), &mut buffer) {
+                Ok(received) => return buffer[..received.len].to_vec(),
+                Err(error) => assert!(Instant::now() < end, "no datagram came: {error}"),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn has_datagram(&self) -> bool {
+        udp::receive(self.sockets.each().next().unwrap(), &mut [0; 2048]).is_ok()
+    }
+
+    /// Takes a datagram as if it came from `from`; returns the last byte of the packet in it.
+    fn take(&self, now: Instant, datagram: &[u8], from: SocketAddr) -> Option<u8> {
+        let mut buffer = [0; 2048];
+        let receiver = match classify(datagram).unwrap() {
+            Message::Initiation => {
+                self.peer.receive_initiation(&self.wire(now), datagram, from, None, &mut buffer);
+                return None;
+            }
+            Message::Response { receiver } | Message::Cookie { receiver } | Message::Data { receiver } => receiver,
+        };
+        let (len, _) = self.peer.receive(&self.wire(now), receiver, datagram, from, None, &mut buffer)?;
+        Some(buffer[len - 1])
+    }
+
+    /// Takes the next `count` datagrams and returns the words in them.
+    fn take_next(&self, now: Instant, count: usize, from: &Self) -> Vec<u8> {
+        (0..count).filter_map(|_| self.take(now, &self.datagram(), from.address())).collect()
+    }
+
+    fn unauthenticated(&self) -> u64 {
+        self.counters.read().unauthenticated
+    }
+
+    fn endpoint(&self) -> SocketAddr {
+        self.peer.view(Instant::now()).endpoint.unwrap()
+    }
+
+    fn handshake(&self) -> Option<SystemTime> {
+        self.peer.view(Instant::now()).last_handshake
+    }
+}
+
+/// a asks, b answers, a confirms.
+fn shake_hands(a: &End, b: &End, now: Instant) {
+    a.greet(now);
+    b.take_next(now, 1, a);
+    a.take_next(now, 1, b);
+    b.take_next(now, 1, a);
+    assert!(a.handshake().is_some() && b.handshake().is_some());
+}
+
+#[test]
+fn packets_wait_for_the_session_in_order() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    for word in 1..=3 {
+        a.send(start, word);
+    }
+    b.take_next(start, 1, &a);
+    a.take_next(start, 1, &b);
+    assert_eq!(b.take_next(start, 4, &a), [1, 2, 3], "the confirmation and the three packets");
+    assert!(!b.has_datagram(), "one initiation, however many packets wait");
+}
+
+#[test]
+fn the_initiator_renews_a_session_under_traffic_and_nothing_is_lost() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let later = start + 121 * S;
+    b.send(later, 1);
+    assert!(!b.has_datagram());
+    assert_eq!(a.take_next(later, 1, &b), [1], "the responder does not ask");
+    assert!(!a.has_datagram());
+
+    let before = a.handshake();
+    a.send(later, 2);
+    a.send(later, 3);
+    let initiation_later: Vec<Vec<u8>> = (0..3).map(|_| b.datagram()).collect();
+    let kinds: Vec<u8> = initiation_later.iter().map(|datagram| datagram[0]).collect();
+    assert_eq!(kinds, [4, 1, 4], "a packet, one initiation, a packet");
+    let words: Vec<u8> = initiation_later.iter().filter_map(|datagram| b.take(later, datagram, a.address())).collect();
+    assert_eq!(words, [2, 3]);
+    // b still sends under the old session, until a has proved to have the new one.
+    b.send(later, 4);
+    assert_eq!(a.take_next(later, 2, &b), [4]);
+    assert!(a.handshake() > before);
+    a.send(later, 5);
+    assert_eq!(b.take_next(later, 2, &a), [5]);
+    b.send(later, 6);
+    assert_eq!(a.take_next(later, 1, &b), [6]);
+    a.send(later + 119 * S, 7);
+    assert_eq!(b.take_next(later, 1, &a), [7]);
+    assert!(!b.has_datagram(), "the new session is young");
+}
+
+#[test]
+fn an_initiation_alone_moves_no_endpoint() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let attacker: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    a.greet(start);
+    let initiation = b.datagram();
+    // Somebody on the way passes it on from an address of his own.
+    b.take(start, &initiation, attacker);
+    assert_eq!(b.endpoint(), a.address());
+    // The same again, from anywhere, is a replay.
+    for from in [a.address(), attacker] {
+        let before = b.unauthenticated();
+        b.take(start, &initiation, from);
+        assert_eq!(b.unauthenticated(), before + 1);
+    }
+    // It still is one for the link that follows a change of the preshared key.
+    b.peer.set_psk(&PresharedKey::from_bytes(Zeroizing::new([9; 32])));
+    let before = b.unauthenticated();
+    b.take(start, &initiation, attacker);
+    assert_eq!((b.unauthenticated(), b.endpoint()), (before + 1, a.address()));
+    assert!(b.handshake().is_none(), "nobody has proved anything");
+}
+
+#[test]
+fn authentic_data_moves_the_endpoint() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    a.send(start, 1);
+    let moved: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let mut datagram = b.datagram();
+    datagram[40] ^= 1;
+    b.take(start, &datagram, moved);
+    assert_eq!(b.endpoint(), a.address(), "one bit was changed");
+    datagram[40] ^= 1;
+    assert_eq!(b.take(start, &datagram, moved), Some(1));
+    assert_eq!(b.endpoint(), moved);
+    b.take(start, &datagram, a.address());
+    assert_eq!(b.endpoint(), moved, "a replay");
+}
+
+#[test]
+fn a_changed_preshared_key_takes_over_with_its_handshake() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let psk = PresharedKey::from_bytes(Zeroizing::new([9; 32]));
+    a.peer.set_psk(&psk);
+    a.send(start, 1);
+    assert_eq!(b.take_next(start, 1, &a), [1], "the session goes on");
+
+    // a renews with the new key; b, with the old, gives an answer that a refuses.
+    let later = start + 121 * S;
+    a.send(later, 2);
+    assert_eq!(b.take_next(later, 2, &a), [2]);
+    let refused = a.unauthenticated();
+    a.take_next(later, 1, &b);
+    assert_eq!(a.unauthenticated(), refused + 1);
+    b.send(later, 3);
+    assert_eq!(a.take_next(later, 1, &b), [3], "and the session still goes on");
+
+    // b has it too: the next try succeeds, and what was under way under the old session still arrives.
+    b.peer.set_psk(&psk);
+    b.send(later, 4);
+    a.peer.lock().timers.restart_handshake(later);
+    a.greet(later);
+    assert_eq!(b.take_next(later, 1, &a), []);
+    assert_eq!(a.take_next(later, 2, &b), [4]);
+    a.send(later, 5);
+    assert_eq!(b.take_next(later, 2, &a), [5]);
+    b.send(later, 6);
+    assert_eq!(a.take_next(later, 1, &b), [6]);
+}
+
+#[test]
+fn a_silent_peer_costs_nothing_in_the_end() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    a.send(start, 1);
+    let mut next = None;
+    let mut initiations = 0;
+    loop {
+        while let Ok(Request::Wake { at, .. }) = a.requests.try_recv() {
+            next = Some(at);
+        }
+        while b.has_datagram() {
+            initiations += 1;
+        }
+        let Some(at) = next.take() else { break };
+        assert!(at <= start + 400 * S, "it never ends");
+        next = a.peer.tick(at, &a.wire(at), &mut [0; 256]);
+    }
+    assert!((20..=24).contains(&initiations), "{initiations} in 90 s");
+    let state = a.peer.lock();
+    assert!(!state.links.in_use() && state.staged.is_empty() && state.scheduled.is_none());
+}
+
+#[test]
+fn a_removed_peer_takes_and_sends_nothing() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    a.send(start, 1);
+    let datagram = b.datagram();
+    b.peer.remove();
+    assert_eq!(b.take(start, &datagram, a.address()), None);
+    b.send(start, 2);
+    b.greet(start);
+    a.peer.end_sessions();
+    a.greet(start);
+    b.take_next(start, 1, &a);
+    assert!(!a.has_datagram());
+}

@@ -1,0 +1,66 @@
+//! What waits for a session: the newest packets, and not many.
+
+use std::collections::VecDeque;
+
+/// Packets that wait for a session of one peer.
+#[derive(Default)]
+pub(crate) struct Staged {
+    packets: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Staged {
+    const MAX_PACKETS: usize = 128;
+    const MAX_BYTES: usize = 512 << 10;
+
+    /// False where an older packet had to go.
+    pub(crate) fn push(&mut self, packet: &[u8]) -> bool {
+        self.bytes += packet.len();
+        self.packets.push_back(packet.to_vec());
+        let mut room = true;
+        while self.packets.len() > Self::MAX_PACKETS || self.bytes > Self::MAX_BYTES {
+            room = false;
+            self.pop();
+        }
+        room
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.len();
+        Some(packet)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Bytes of the longest packet.
+    pub(crate) fn longest(&self) -> usize {
+        self.packets.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_is_bounded_in_packets_and_bytes() {
+        let mut staged = Staged::default();
+        for number in 0..200_u8 {
+            assert_eq!(staged.push(&[number; 10]), usize::from(number) < Staged::MAX_PACKETS);
+        }
+        assert_eq!(staged.packets.len(), Staged::MAX_PACKETS);
+        assert_eq!(staged.pop().unwrap()[0], 72, "the oldest go first");
+        for _ in 0..20 {
+            staged.push(&[0; 60_000]);
+        }
+        assert!(staged.bytes <= Staged::MAX_BYTES);
+        assert_eq!(staged.bytes, staged.packets.iter().map(Vec::len).sum::<usize>());
+    }
+}

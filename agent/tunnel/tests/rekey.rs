@@ -1,0 +1,52 @@
+//! Sessions are renewed every 120 s of traffic, in real time and against `wireguard-go`: two minutes of waiting, so that
+//! `cargo test` leaves it out (`cargo test -p mesh-tunnel --test rekey` runs it) and whoever runs all tests runs it
+//! beside the others.
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
+#[expect(dead_code, reason = "made for the tests in `device/`; this one needs less of it")]
+#[path = "device/lab.rs"]
+mod lab;
+
+use std::time::{Duration, Instant};
+
+use lab::{Kind, Node, Switch};
+
+/// The initiator renews; packets go both ways all the time, and none is lost.
+#[track_caller]
+fn renews(initiator: Kind, responder: Kind) {
+    let switch = Switch::new();
+    let (asks, answers) = (switch.node(1, initiator), switch.node(2, responder));
+    answers.add(&asks, None, "");
+    asks.add(&answers, Some(&answers.outer4()), "");
+    asks.reaches(answers.inner4());
+    let began = Instant::now();
+    let session = |a: &Node, b: &Node| (a.handshake(b), b.handshake(a));
+    let first = session(&asks, &answers);
+    let mut renewed = None;
+    loop {
+        for (from, to) in [(&asks, &answers), (&answers, &asks)] {
+            assert!(from.probe(to.inner4()) && from.probe(to.inner6()), "lost after {:?}", began.elapsed());
+        }
+        let now = session(&asks, &answers);
+        if renewed.is_none() && now.0 > first.0 && now.1 > first.1 {
+            let after = began.elapsed();
+            assert!((Duration::from_secs(115)..Duration::from_secs(135)).contains(&after), "{after:?}");
+            renewed = Some(Instant::now());
+        }
+        match renewed {
+            Some(at) if at.elapsed() > Duration::from_secs(8) => return,
+            Some(_) => {}
+            None => assert!(began.elapsed() < Duration::from_secs(140), "not renewed"),
+        }
+    }
+}
+
+#[test]
+fn we_renew_with_wireguard_go() {
+    renews(Kind::Ours, Kind::WireguardGo);
+}
+
+#[test]
+fn wireguard_go_renews_with_us() {
+    renews(Kind::WireguardGo, Kind::Ours);
+}
