@@ -121,9 +121,9 @@ impl Proxy {
         let mut writer = connection.try_clone()?;
         while let Some(body) = read_message(&mut reader)? {
             let request: Value = serde_json::from_slice(&body).context("read a request")?;
-            let answer = match &request {
-                Value::Array(batch) => batch.iter().map(|one| self.answer(one)).collect::<Result<Value>>()?,
-                one => self.answer(one)?,
+            let answer = match request.as_array() {
+                Some(batch) => batch.iter().map(|one| self.answer(one)).collect::<Result<Value>>()?,
+                None => self.answer(&request)?,
             };
             let answer = answer.to_string();
             let length = answer.len();
@@ -173,9 +173,9 @@ impl Proxy {
 
     /// The header a one-block log filter names.
     fn block(&self, filter: &Value) -> Result<Value> {
-        let (method, id) = match &filter["blockHash"] {
-            Value::Null => ("eth_getBlockByNumber", &filter["fromBlock"]),
-            hash => ("eth_getBlockByHash", hash),
+        let (method, id) = match filter.get("blockHash").filter(|hash| !hash.is_null()) {
+            Some(hash) => ("eth_getBlockByHash", hash),
+            None => ("eth_getBlockByNumber", &filter["fromBlock"]),
         };
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": [id, false]});
         Ok(self.ask(&request)?["result"].clone())

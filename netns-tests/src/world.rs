@@ -153,6 +153,12 @@ impl World {
         &self.simulator
     }
 
+    /// A second set of guest agents with a fault: a value of the simulator's `--fail` switch.
+    pub fn faulty_simulator(&self, fault: &str, app_id: &str) -> Result<Simulator> {
+        let dir = self.dir.path().join(format!("dstack-{}", fault.replace('=', "-")));
+        Simulator::start(&self.binaries, &dir, app_id, &hex::encode(SEED), 1, &[fault])
+    }
+
     /// Where anvil listens and operators work.
     #[must_use]
     pub const fn hub(&self) -> &Namespace {
@@ -193,6 +199,16 @@ impl World {
         let minted = self.operate(&["mint", "--to", OPERATOR, "--instance", &self.instance(index)?])?;
         let token = minted["token_id"].as_u64().context("`meshctl mint` printed no token_id")?;
         Ok(u32::try_from(token)?)
+    }
+
+    /// The mesh address of a node by the contract: known also while its agent does not answer.
+    pub fn mesh_address(&self, index: usize) -> Result<Ipv4Addr> {
+        let cluster = self.operate(&["nodes"])?;
+        let instance = self.instance(index)?;
+        let nodes = cluster["nodes"].as_array().context("`meshctl nodes` printed no nodes")?;
+        let node = nodes.iter().find(|node| node["instance_id"] == instance.as_str());
+        let address = node.and_then(|node| node["address"].as_str());
+        Ok(address.with_context(|| format!("no token is bound to instance {instance}: {cluster}"))?.parse()?)
     }
 
     /// Lets a node pay for its own registration.

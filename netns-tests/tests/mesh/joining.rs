@@ -1,0 +1,61 @@
+//! A node joins a running mesh.
+
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_core::status::RegistrationOffer;
+use netns_tests::{OPERATOR, Traffic, World};
+
+use crate::{JOIN_LIMIT, PATIENCE};
+
+#[test]
+fn a_fourth_node_is_reachable_within_3_s_and_nobody_else_is_touched() -> Result<()> {
+    let mut world = World::new(4)?;
+    for node in 1..=3 {
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+
+    // The fourth has everything but its transaction.
+    let token = world.mint(4)?;
+    world.node_mut(4).start()?;
+    let (offer, _) = world.wait("the offer of node 4", PATIENCE, || {
+        let (code, body) = world.node(4).get("/v1/registration")?;
+        ensure!(code == 200, "{code}: {body}");
+        Ok(serde_json::from_str::<RegistrationOffer>(&body)?)
+    })?;
+    ensure!(offer.token_id.get() == token, "it offers token {}", offer.token_id);
+    let calldata = hex::decode(offer.calldata.trim_start_matches("0x"))?;
+
+    let servers = Traffic::serve(world.binaries(), world.node(2), world.node(2).address()?)?;
+    let mut streams =
+        [servers.tcp_stream(world.binaries(), world.node(1))?, servers.tcp_stream(world.binaries(), world.node(3))?];
+    let before: Vec<String> =
+        (1..=3).map(|node| world.node(node).wg_show("latest-handshakes")).collect::<Result<_>>()?;
+    let quiet_from = SystemTime::now();
+
+    let mined = world.chain.send(OPERATOR, world.contract(), &calldata)?;
+    let address = format!("10.0.1.{token}").parse()?;
+    for from in 1..=3 {
+        world.wait(&format!("node {from} to reach the fourth"), PATIENCE, || world.node(from).ping(address))?;
+    }
+    let took = mined.elapsed();
+    ensure!(took <= JOIN_LIMIT, "reachable from all after {took:?}, the limit is {JOIN_LIMIT:?}");
+    println!("measured: a fourth node was reachable from all three {took:.0?} after its block");
+
+    for (node, before) in (1..=3).zip(before) {
+        let now = world.node(node).wg_show("latest-handshakes")?;
+        for session in before.lines() {
+            ensure!(now.lines().any(|line| line == session), "node {node}: `{session}` changed: {now}");
+        }
+    }
+    // The streams go on for a while: they must not have stopped at any moment since before the block.
+    let until = Instant::now() + JOIN_LIMIT;
+    world.wait("the streams to go on", PATIENCE, || (Instant::now() > until).then_some(()).context("not yet"))?;
+    for stream in &mut streams {
+        ensure!(stream.ended()?.is_none(), "a connection broke: {:?}", stream.ended()?);
+        let gap = stream.longest_gap(quiet_from);
+        ensure!(gap.as_millis() < 1000, "a connection stood still for {gap:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Nodes lose their membership: revoked, transferred, burned.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use alloy::sol_types::SolCall as _;
+use anyhow::{Context as _, Result, ensure};
+use mesh_contract::DstackClusterNFT::{burnCall, revokeCall, transferFromCall};
+use mesh_core::status::{MembershipState, VerdictState};
+use netns_tests::{Capture, OPERATOR, Process, Traffic, World};
+
+use crate::{CUT_LIMIT, PATIENCE};
+
+/// anvil's second development account.
+const SOMEBODY_ELSE: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+/// How long a leaver must stay out.
+const ABSENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn revoke_transfer_and_burn_each_cut_the_peer_within_2_s_and_it_does_not_come_back() -> Result<()> {
+    let mut world = World::new(5)?;
+    for node in 1..=5 {
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2, 3, 4, 5], PATIENCE)?;
+    let token = |node: usize| world.node(node).token();
+    let id = |node| token(node).map(alloy::primitives::U256::from);
+    let transfer = transferFromCall { from: OPERATOR.parse()?, to: SOMEBODY_ELSE.parse()?, tokenId: id(3)? };
+    let leavers = [
+        (2, "revoked", revokeCall { tokenId: id(2)? }.abi_encode()),
+        (3, "transferred", transfer.abi_encode()),
+        (4, "burned", burnCall { tokenId: id(4)? }.abi_encode()),
+    ];
+    let addresses: Vec<String> = (1..=5).map(|node| world.node_address(node)).collect::<Result<_>>()?;
+    let mut members = vec![1, 2, 3, 4, 5];
+    for (leaver, how, calldata) in &leavers {
+        members.retain(|member| member != leaver);
+        leave(&world, *leaver, &members, how, calldata)?;
+    }
+
+    let sent: Vec<u64> = addresses.iter().map(|a| world.chain.transaction_count(a)).collect::<Result<_>>()?;
+    let end = Instant::now() + ABSENCE;
+    while Instant::now() < end {
+        for (leaver, how, _) in &leavers {
+            let status = world.node(*leaver).status()?;
+            ensure!(
+                status.own.membership == MembershipState::Fenced,
+                "the {how} node says {:?}",
+                status.own.membership
+            );
+            ensure!(!world.node(*leaver).has_interface()?, "the {how} node has its interface back");
+        }
+        ensure!(world.node(1).device_peers()?.len() == 1, "somebody came back: {}", world.node(1).wg_show("")?);
+        world.node(1).ping(world.node(5).address()?)?;
+    }
+    let now: Vec<u64> = addresses.iter().map(|a| world.chain.transaction_count(a)).collect::<Result<_>>()?;
+    ensure!(sent == now, "a node sent transactions after it was out: {sent:?}, then {now:?}");
+    Ok(())
+}
+
+/// One node leaves: everybody cuts it off in time, live connections included, and it says why.
+fn leave(world: &World, leaver: usize, others: &[usize], how: &str, calldata: &[u8]) -> Result<()> {
+    let address = world.node(leaver).address()?;
+    let key = world.node(leaver).status()?.own.public_key.to_string();
+    let servers = Traffic::serve(world.binaries(), world.node(leaver), address)?;
+    let streams = others.iter().map(|&node| servers.tcp_stream(world.binaries(), world.node(node)));
+    let streams = streams.collect::<Result<Vec<_>>>()?;
+
+    let mined = world.chain.send(OPERATOR, world.contract(), calldata)?;
+    let mined_at = SystemTime::now() - mined.elapsed();
+    world.wait(&format!("every node to drop the {how} one"), PATIENCE, || {
+        for &node in others {
+            ensure!(!world.node(node).device_peers()?.contains(&key), "it is on the device of node {node}");
+        }
+        Ok(())
+    })?;
+    let took = mined.elapsed();
+    ensure!(took <= CUT_LIMIT, "the {how} node was dropped everywhere after {took:?}, the limit is {CUT_LIMIT:?}");
+
+    world.wait(&format!("the {how} node to fence itself"), PATIENCE, || {
+        let status = world.node(leaver).status()?;
+        ensure!(status.verdict.state == VerdictState::Fenced, "{:?}", status.verdict.state);
+        ensure!(!status.verdict.ready, "a fenced node must not be ready");
+        let why = format!("{:?}{:?}", status.own.membership_hint, status.warnings);
+        ensure!(why.contains(how), "it must say that it was {how}: {why}");
+        ensure!(!world.node(leaver).has_interface()?, "it still has its interface");
+        Ok(())
+    })?;
+    let (code, body) = world.node(leaver).get("/readyz")?;
+    ensure!(code == 503, "/readyz answers {code}: {body}");
+    ensure!(world.node(leaver).meshctl(&["status"])?.status.code() == Some(5), "`meshctl status` must exit 5");
+
+    // The connections had a few seconds to carry something: the last echo is from before the limit.
+    let mut last = mined_at;
+    for stream in &streams {
+        last = last.max(stream.echoes().last().copied().context("no echo at all")?);
+    }
+    let after = last.duration_since(mined_at).unwrap_or_default();
+    ensure!(after <= CUT_LIMIT, "a live connection to the {how} node still worked {after:?} after the block");
+    println!("measured: {how}: off every device {took:.0?} after the block, last TCP echo after {after:.0?}");
+    Ok(())
+}
+
+#[test]
+fn no_packet_of_a_revoked_node_is_accepted_even_when_it_does_not_know() -> Result<()> {
+    let mut world = World::new(3)?;
+    for node in 1..=3 {
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+    let revoked = world.node(2).address()?;
+    let token = world.node(2).token()?;
+    // Node 2 is cut off from the chain alone: it goes on sending as a member would.
+    world.node(2).silence_rpc()?;
+    let inside: Vec<Capture> = [1, 3]
+        .iter()
+        .map(|&node| Capture::start(world.node(node), world.node(node).interface(), &format!("src host {revoked}")))
+        .collect::<Result<_>>()?;
+    let outside = Capture::start(world.node(1), "eth0", &format!("udp and src host {}", world.node(2).underlay()))?;
+    let _floods: Vec<Process> =
+        [1, 3].iter().map(|&node| flood(&world, 2, world.node(node).address()?)).collect::<Result<_>>()?;
+    world.wait("packets of node 2 to arrive", PATIENCE, || {
+        ensure!(inside.iter().all(|capture| capture.packets().len() > 20), "few packets yet");
+        Ok(())
+    })?;
+
+    let revoke = revokeCall { tokenId: token.try_into()? }.abi_encode();
+    let mined = world.chain.send(OPERATOR, world.contract(), &revoke)?;
+    world.wait("nodes 1 and 3 to drop node 2", PATIENCE, || {
+        for node in [1, 3] {
+            ensure!(world.node(node).device_peers()?.len() == 1, "node {node} has it still");
+        }
+        Ok(())
+    })?;
+    ensure!(mined.elapsed() <= CUT_LIMIT, "dropped after {:?}", mined.elapsed());
+    // tcpdump writes what it has at once, the kernel hands it over within milliseconds.
+    let settle = Instant::now() + Duration::from_millis(500);
+    world.wait("captures to settle", PATIENCE, || (Instant::now() > settle).then_some(()).context("not yet"))?;
+
+    let accepted = || inside.iter().map(|capture| capture.packets().len()).collect::<Vec<_>>();
+    let (accepted_before, sent_before) = (accepted(), outside.packets().len());
+    let end = Instant::now() + ABSENCE;
+    while Instant::now() < end {
+        ensure!(accepted() == accepted_before, "a packet of the revoked node came through");
+        world.node(1).ping(world.node(3).address()?)?;
+    }
+    let sent = outside.packets().len() - sent_before;
+    ensure!(sent > 5, "node 2 sent only {sent} datagrams: this proves nothing");
+    println!("measured: 30 s, {sent} datagrams of the revoked node arrived, none was accepted");
+    Ok(())
+}
+
+/// A sender that never pauses.
+pub(crate) fn flood(world: &World, from: usize, to: Ipv4Addr) -> Result<Process> {
+    let log = world.node(from).dir().join(format!("flood-{to}.log"));
+    world.node(from).namespace.launch(&world.binaries().traffic).args(["udp-flood", &format!("{to}:9")]).start(&log)
+}

@@ -1,0 +1,109 @@
+//! An agent dies and comes back; meanwhile nothing leaves in clear.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_core::status::VerdictState;
+use netns_tests::{Capture, Process, World};
+
+use crate::{CUT_LIMIT, PATIENCE, leaving::flood};
+
+/// Inner packets, or questions for inner addresses, on the underlay.
+const IN_CLEAR: &str = "net 10.0.1.0/24 or (arp and arp[24:4] & 0xffffff00 = 0x0a000100)";
+
+#[test]
+fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
+    let mut world = World::new(3)?;
+    for node in 1..=3 {
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+    let payer = world.node_address(1)?;
+    let identity = |world: &World| -> Result<_> {
+        let own = world.node(1).status()?.own;
+        Ok((own.public_key, own.address, own.key_epoch, world.chain.transaction_count(&payer)?))
+    };
+    let before = identity(&world)?;
+    let clear = Capture::start(world.node(1), "eth0", IN_CLEAR)?;
+    let sender = flood(&world, 1, world.node(2).address()?)?;
+
+    world.node_mut(1).kill()?;
+    ensure!(!world.node(1).has_interface()?, "the interface must go with the process");
+    keeps_sending(&world, &sender)?;
+    ensure!(clear.packets().is_empty(), "leaked after kill -9: {:?}", clear.packets());
+
+    let restarted = Instant::now();
+    world.node_mut(1).start()?;
+    world.wait("node 1 to reach the others", PATIENCE, || {
+        [2, 3].iter().try_for_each(|&other| world.node(1).ping(world.node(other).address()?))
+    })?;
+    let took = restarted.elapsed();
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+    ensure!(took <= CUT_LIMIT, "whole again {took:?} after the restart, the limit is {CUT_LIMIT:?}");
+    println!("measured: whole again {took:.0?} after the restart");
+    ensure!(
+        identity(&world)? == before,
+        "key, address, epoch or transactions: {before:?}, then {:?}",
+        identity(&world)?
+    );
+    keeps_sending(&world, &sender)?;
+    ensure!(clear.packets().is_empty(), "leaked around the restart: {:?}", clear.packets());
+
+    after_an_orderly_stop_it_would_have_been_seen(&mut world, 1, &clear)
+}
+
+#[test]
+fn a_fenced_node_leaks_nothing() -> Result<()> {
+    let mut world = World::new(2)?;
+    for node in 1..=2 {
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let clear = Capture::start(world.node(2), "eth0", IN_CLEAR)?;
+    let sender = flood(&world, 2, world.node(1).address()?)?;
+    let token = world.node(2).token()?.to_string();
+    world.operate(&["revoke", &token])?;
+    world.wait("node 2 to fence itself", PATIENCE, || {
+        ensure!(world.node(2).status()?.verdict.state == VerdictState::Fenced, "not fenced yet");
+        ensure!(!world.node(2).has_interface()?, "the interface is still there");
+        Ok(())
+    })?;
+    keeps_sending(&world, &sender)?;
+    ensure!(clear.packets().is_empty(), "leaked while fenced: {:?}", clear.packets());
+
+    // A fenced agent that is killed and started again is still fenced, and still leaks nothing.
+    world.node_mut(2).restart()?;
+    world.wait("node 2 to be fenced after a restart", PATIENCE, || {
+        ensure!(world.node(2).status()?.verdict.state == VerdictState::Fenced, "not fenced");
+        Ok(())
+    })?;
+    keeps_sending(&world, &sender)?;
+    ensure!(clear.packets().is_empty(), "leaked while fenced: {:?}", clear.packets());
+
+    after_an_orderly_stop_it_would_have_been_seen(&mut world, 2, &clear)
+}
+
+/// Waits until the sender has tried 500 more times: sent or refused, it does not pause.
+fn keeps_sending(world: &World, sender: &Process) -> Result<()> {
+    let tried = || -> Option<u64> {
+        let log = sender.log();
+        let mut words = log.lines().last()?.split_whitespace().skip(2);
+        Some(words.next()?.parse::<u64>().ok()? + words.next()?.parse::<u64>().ok()?)
+    };
+    let before = tried().unwrap_or(0);
+    world.wait("the sender to go on", PATIENCE, || {
+        let more = tried().unwrap_or(0).saturating_sub(before);
+        ensure!(more > 500, "only {more} more");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// The control: with the guard route gone the same sender does leave in clear, so the capture would have seen it.
+fn after_an_orderly_stop_it_would_have_been_seen(world: &mut World, node: usize, clear: &Capture) -> Result<()> {
+    world.node_mut(node).stop()?;
+    world.wait("the control packets", Duration::from_secs(10), || {
+        (!clear.packets().is_empty()).then_some(()).context("the capture sees nothing: the test proves nothing")
+    })?;
+    Ok(())
+}
