@@ -1,0 +1,125 @@
+//! The API's paths. Everything is a GET.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::get,
+};
+use futures_util::{Stream, stream};
+use mesh_core::{id::TokenId, status::RegistrationOffer};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{ApiState, PeersView, Snapshot, metrics};
+
+/// What Prometheus calls its text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/peers", get(peers))
+        .route("/v1/peers/watch", get(watch_peers))
+        .route("/v1/registration", get(registration))
+        .route("/metrics", get(write_metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .fallback(|| async {
+            problem(StatusCode::NOT_FOUND, "no such path", "see /v1/status, /v1/peers, /metrics, /readyz")
+        })
+        .with_state(state)
+}
+
+async fn status(State(api): State<ApiState>) -> Response {
+    respond(&api, |snapshot| Json(snapshot.status).into_response()).await
+}
+
+async fn peers(State(api): State<ApiState>) -> Json<PeersView> {
+    let view = Arc::clone(&api.peers.borrow());
+    Json((*view).clone())
+}
+
+/// The list now, and again at every change.
+async fn watch_peers(State(api): State<ApiState>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut peers = api.peers.clone();
+    peers.mark_changed();
+    let events = stream::unfold(peers, |mut peers| async move {
+        peers.changed().await.ok()?;
+        let view = Arc::clone(&peers.borrow_and_update());
+        let event = Event::default().event("peers").json_data(&*view).ok()?;
+        Some((Ok(event), peers))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    token: Option<TokenId>,
+}
+
+async fn registration(
+    State(api): State<ApiState>,
+    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Ok(Query(wanted)) = wanted else {
+        return problem(StatusCode::BAD_REQUEST, "`token` is not a token id", "for example /v1/registration?token=7");
+    };
+    respond(&api, |snapshot| offer(snapshot, wanted.token)).await
+}
+
+fn offer(snapshot: Snapshot, wanted: Option<TokenId>) -> Response {
+    let fits = |offer: &RegistrationOffer| wanted.is_none_or(|wanted| wanted == offer.token_id);
+    match (snapshot.offer, wanted) {
+        (Some(offer), _) if fits(&offer) => Json(offer).into_response(),
+        (Some(offer), Some(wanted)) => problem(
+            StatusCode::NOT_FOUND,
+            &format!("this node registers for token {}, not for token {wanted}", offer.token_id),
+            &format!("start it with `--token {wanted}` to choose that one"),
+        ),
+        (Some(_) | None, _) => problem(
+            StatusCode::NOT_FOUND,
+            "there is no registration to submit",
+            snapshot.status.own.membership_hint.as_deref().unwrap_or("`meshctl status` says where this node stands"),
+        ),
+    }
+}
+
+async fn write_metrics(State(api): State<ApiState>) -> Response {
+    let text = |snapshot: Snapshot| {
+        let text = metrics::write(&snapshot.status, &snapshot.counters);
+        ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
+    };
+    respond(&api, text).await
+}
+
+async fn livez(State(api): State<ApiState>) -> Response {
+    respond(&api, |_| Json(json!({ "live": true })).into_response()).await
+}
+
+async fn readyz(State(api): State<ApiState>) -> Response {
+    let answer = |snapshot: Snapshot| match snapshot.not_ready {
+        None => Json(json!({ "ready": true })).into_response(),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))).into_response()
+        }
+    };
+    respond(&api, answer).await
+}
+
+async fn respond(api: &ApiState, answer: impl FnOnce(Snapshot) -> Response) -> Response {
+    match api.ask().await {
+        Some(snapshot) => answer(*snapshot),
+        None => problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping", "try again after its restart"),
+    }
+}
+
+fn problem(status: StatusCode, error: &str, hint: &str) -> Response {
+    (status, Json(json!({ "error": error, "hint": hint }))).into_response()
+}

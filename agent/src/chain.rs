@@ -1,0 +1,19 @@
+//! The contract's side of the agent: reads pinned to one block hash and agreed between RPC endpoints, proofs from single
+//! blocks, hints that something changed, and transactions. Nothing here believes anything: `mesh_core` does.
+
+mod proof;
+mod quorum;
+mod read;
+mod rpc;
+mod sources;
+mod submit;
+mod transport;
+mod url;
+mod watch;
+
+pub use read::Subject;
+pub use rpc::{RpcError, Source};
+pub use sources::{Sources, WrongChain};
+pub use submit::NotSubmitted;
+pub use url::{InvalidRpcUrl, RpcUrl};
+pub use watch::watch;

@@ -1,0 +1,172 @@
+//! One endpoint's view of the contract at one block hash.
+
+use alloy::primitives::U256;
+use mesh_contract::DstackClusterNFT as contract;
+use mesh_core::{
+    id::{Address, BlockRef, InstanceId, TokenId},
+    registration::Domain,
+    registry::{NodeRecord, PeerRecord, Registry},
+};
+
+use super::rpc::{Header, RpcError, Source, nonsense};
+
+/// Peers or nodes asked for at once.
+const PAGE: u64 = 500;
+/// More tokens than the largest mesh network (/16) holds: a read that goes on is a lie.
+const MAX_TOKENS: usize = 1 << 16;
+/// Longest mesh name that is kept, characters.
+const MAX_NAME: usize = 128;
+
+/// What is read, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// The cluster contract.
+    pub contract: Address,
+    /// The CVM whose tokens are looked for.
+    pub instance: InstanceId,
+}
+
+/// Reads the registry at `head`. Where `previous` (an earlier read from the same endpoint) is of the same epoch and its
+/// block is still canonical, its content is the answer: every visible change raises the epoch. The record of `own_token` is
+/// wanted even when it is bound to nobody.
+pub(super) async fn read(
+    source: &Source,
+    subject: &Subject,
+    own_token: Option<TokenId>,
+    head: Header,
+    previous: Option<&Registry>,
+) -> Result<Registry, RpcError> {
+    let (epoch, finalized) =
+        tokio::join!(source.call(subject.contract, head.hash, contract::epochCall {}), source.finalized());
+    let epoch = match epoch {
+        Ok(epoch) => epoch,
+        Err(error) => return Err(without_code(source, subject, error).await),
+    };
+    let finalized = finalized.map(|number| number.min(head.number));
+    let block = BlockRef { number: head.number, hash: head.hash, timestamp: head.timestamp };
+    let holds_own =
+        |previous: &Registry| own_token.is_none_or(|token| previous.own_nodes.iter().any(|node| node.token == token));
+    let same =
+        |previous: &&Registry| previous.epoch == epoch && previous.block.number <= head.number && holds_own(previous);
+    if let Some(previous) = previous.filter(same)
+        && is_canonical(source, previous.block, head).await?
+    {
+        return Ok(Registry { block, finalized, ..previous.clone() });
+    }
+    read_whole(source, subject, own_token, block, finalized, epoch).await
+}
+
+async fn read_whole(
+    source: &Source,
+    subject: &Subject,
+    own_token: Option<TokenId>,
+    block: BlockRef,
+    finalized: Option<u64>,
+    epoch: u64,
+) -> Result<Registry, RpcError> {
+    let (chain_id, name, network, domains, peers, own_nodes) = tokio::try_join!(
+        source.chain_id(),
+        source.call(subject.contract, block.hash, contract::nameCall {}),
+        source.call(subject.contract, block.hash, contract::meshNetworkCall {}),
+        source.call(subject.contract, block.hash, contract::baseDomainsCall {}),
+        peers(source, subject, block),
+        own_nodes(source, subject, own_token, block),
+    )?;
+    let network = mesh_contract::mesh_network(network.base, network.prefixLength)
+        .map_err(|error| nonsense("eth_call", &format!("meshNetwork(): {error}")))?;
+    Ok(Registry {
+        domain: Domain { chain_id, contract: subject.contract },
+        block,
+        finalized,
+        epoch,
+        name: name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect(),
+        network,
+        base_domains: mesh_contract::base_domains(domains),
+        peers,
+        own_nodes,
+    })
+}
+
+async fn is_canonical(source: &Source, block: BlockRef, head: Header) -> Result<bool, RpcError> {
+    if block.number == head.number {
+        return Ok(block.hash == head.hash);
+    }
+    Ok(source.header_at(block.number).await?.is_some_and(|header| header.hash == block.hash))
+}
+
+async fn peers(source: &Source, subject: &Subject, block: BlockRef) -> Result<Vec<PeerRecord>, RpcError> {
+    let mut records: Vec<PeerRecord> = Vec::new();
+    let mut cursor = U256::ONE;
+    loop {
+        let call = contract::peersCall { cursor, limit: U256::from(PAGE) };
+        let answer = source.call(subject.contract, block.hash, call).await?;
+        for peer in answer.page {
+            let record =
+                PeerRecord::try_from(peer).map_err(|error| nonsense("eth_call", &format!("peers(): {error}")))?;
+            if records.last().is_some_and(|last| last.token >= record.token) {
+                return Err(nonsense("eth_call", "peers(): not in the order of tokens"));
+            }
+            records.push(record);
+        }
+        if answer.next.is_zero() {
+            return Ok(records);
+        }
+        if answer.next <= cursor || records.len() > MAX_TOKENS {
+            return Err(nonsense("eth_call", "peers(): pages without end"));
+        }
+        cursor = answer.next;
+    }
+}
+
+async fn own_nodes(
+    source: &Source,
+    subject: &Subject,
+    own_token: Option<TokenId>,
+    block: BlockRef,
+) -> Result<Vec<NodeRecord>, RpcError> {
+    let mut own: Vec<NodeRecord> = Vec::new();
+    let mut cursor = U256::ONE;
+    let mut seen = 0;
+    let mut missing = own_token;
+    loop {
+        let call = contract::nodesCall { cursor, limit: U256::from(PAGE) };
+        let answer = source.call(subject.contract, block.hash, call).await?;
+        seen += answer.page.len();
+        for node in answer.page {
+            let record =
+                NodeRecord::try_from(node).map_err(|error| nonsense("eth_call", &format!("nodes(): {error}")))?;
+            let bound = record.instance == Some(subject.instance);
+            if missing == Some(record.token) {
+                missing = None;
+            } else if !bound {
+                continue;
+            }
+            own.push(record);
+        }
+        if answer.next.is_zero() {
+            break;
+        }
+        if answer.next <= cursor || seen > MAX_TOKENS {
+            return Err(nonsense("eth_call", "nodes(): pages without end"));
+        }
+        cursor = answer.next;
+    }
+    if let Some(token) = missing {
+        let call = contract::getNodeCall { tokenId: U256::from(token.get()) };
+        let node = source.call(subject.contract, block.hash, call).await?;
+        own.push(NodeRecord::try_from(node).map_err(|error| nonsense("eth_call", &format!("getNode(): {error}")))?);
+    }
+    own.sort_by_key(|record| record.token);
+    Ok(own)
+}
+
+/// Says so when a call failed because there is no contract at all.
+async fn without_code(source: &Source, subject: &Subject, error: RpcError) -> RpcError {
+    match source.has_code(subject.contract).await {
+        Ok(false) => nonsense(
+            "eth_call",
+            &format!("there is no contract at {}: wrong address, or wrong chain", subject.contract),
+        ),
+        Ok(true) | Err(_) => error,
+    }
+}

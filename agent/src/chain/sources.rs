@@ -1,0 +1,272 @@
+//! All RPC endpoints together: what k of n of them say at one block hash.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use alloy::{
+    primitives::{B256, Bytes},
+    signers::local::PrivateKeySigner,
+};
+use futures_util::StreamExt as _;
+use mesh_core::{
+    agent::{ProofRequest, SourceReport},
+    id::TokenId,
+    quorum,
+    registration::Proof,
+    registry::Registry,
+    status::{Quorum, SourceStatus},
+};
+
+use super::{
+    proof,
+    quorum::gather,
+    read::{self, Subject},
+    rpc::{Header, RpcError, Source, nonsense},
+    submit::{NotSubmitted, submit},
+};
+
+/// Proofs that are fetched side by side.
+const PROOFS_AT_ONCE: usize = 8;
+
+/// The endpoints, and how many must agree.
+#[derive(Debug)]
+pub struct Sources {
+    sources: Vec<Arc<Source>>,
+    /// The last read from each, for the shortcut of [`read::read`].
+    previous: Vec<Mutex<Option<Registry>>>,
+    need: usize,
+    chain_id: Option<u64>,
+    subject: Subject,
+}
+
+/// The endpoints answer, and cannot be those of this cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum WrongChain {
+    /// Not the chain that was configured.
+    #[error("{source_id} is of chain {found}, not of chain {wanted}\nhint: check `--rpc-url` and `--chain-id`")]
+    ChainId {
+        /// Which endpoint.
+        source_id: String,
+        /// Its chain.
+        found: u64,
+        /// The configured one.
+        wanted: u64,
+    },
+    /// No contract there.
+    #[error(
+        "there is no contract at {contract} on chain {chain_id} ({source_id})\nhint: check `--contract` (default: the app id of this CVM) and `--rpc-url`; `meshctl deploy` makes a cluster contract"
+    )]
+    NoCode {
+        /// Which endpoint.
+        source_id: String,
+        /// Its chain.
+        chain_id: u64,
+        /// The address without code.
+        contract: mesh_core::id::Address,
+    },
+}
+
+/// One endpoint during one read.
+#[derive(Default)]
+struct Attempt {
+    head: Option<Header>,
+    registry: Option<Registry>,
+    error: Option<String>,
+    latency: Option<Duration>,
+}
+
+impl Sources {
+    /// `need` is within 1..=`sources.len()`: [`crate::config::Config::resolve`] saw to it.
+    #[must_use]
+    pub fn new(sources: Vec<Arc<Source>>, need: usize, chain_id: Option<u64>, subject: Subject) -> Self {
+        let previous = sources.iter().map(|_| Mutex::new(None)).collect();
+        Self { sources, previous, need, chain_id, subject }
+    }
+
+    /// Each endpoint.
+    #[must_use]
+    pub fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
+    }
+
+    /// Whether so many endpoints answer for another chain, or for a chain without the contract, that the needed ones can
+    /// never agree. An endpoint that does not answer says nothing.
+    ///
+    /// # Errors
+    /// What the last of them said.
+    pub async fn preflight(&self) -> Result<(), WrongChain> {
+        let checks = gather(self.sources.iter().map(|source| self.check(source)), |_| false).await;
+        let wrong: Vec<_> = checks.into_iter().flatten().filter_map(Result::err).collect();
+        if wrong.len() > self.sources.len() - self.need {
+            return wrong.into_iter().last().map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+
+    async fn check(&self, source: &Source) -> Result<(), WrongChain> {
+        let Ok(chain_id) = source.chain_id().await else { return Ok(()) };
+        let source_id = source.id().to_owned();
+        if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != chain_id) {
+            return Err(WrongChain::ChainId { source_id, found: chain_id, wanted });
+        }
+        match source.has_code(self.subject.contract).await {
+            Ok(false) => Err(WrongChain::NoCode { source_id, chain_id, contract: self.subject.contract }),
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads the contract at the newest block that the needed number of endpoints have. The report says what each endpoint
+    /// did; the error says in words why there is no agreement.
+    pub async fn read(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
+        let started = Instant::now();
+        let late = || format!("no answer within {} ms", started.elapsed().as_millis());
+        let heads = gather(self.sources.iter().map(|source| source.head()), |heads| answered(heads) >= self.need).await;
+        let mut attempts: Vec<Attempt> = heads
+            .into_iter()
+            .map(|head| match head {
+                Some(Ok(head)) => Attempt { head: Some(head), ..Attempt::default() },
+                Some(Err(error)) => Attempt { error: Some(error.to_string()), ..Attempt::default() },
+                None => Attempt { error: Some(late()), ..Attempt::default() },
+            })
+            .collect();
+        if let Some(target) = self.target(&attempts) {
+            let reads = attempts
+                .iter()
+                .enumerate()
+                .map(|(index, attempt)| self.read_one(index, own_token, attempt.head, target));
+            let reads = gather(reads, |reads| self.would_agree(reads)).await;
+            for (attempt, read) in attempts.iter_mut().zip(reads) {
+                match read {
+                    Some(Ok(Some(registry))) => attempt.registry = Some(registry),
+                    // Behind the others: it has not said anything about this block.
+                    Some(Ok(None)) => {}
+                    Some(Err(error)) => attempt.error = Some(error.to_string()),
+                    None => attempt.error = Some(late()),
+                }
+                attempt.latency = Some(started.elapsed());
+            }
+        }
+        let agreement = quorum::agree(self.need, self.answers(&attempts));
+        let report = self.report(&attempts, &agreement);
+        (agreement.outcome.map_err(|error| error.to_string()), report)
+    }
+
+    /// The newest block that enough endpoints have. An endpoint that claims a height nobody else has cannot push it up.
+    fn target(&self, attempts: &[Attempt]) -> Option<u64> {
+        let mut heights: Vec<u64> =
+            attempts.iter().filter_map(|attempt| attempt.head).map(|head| head.number).collect();
+        heights.sort_unstable_by(|one, other| other.cmp(one));
+        heights.get(self.need - 1).copied()
+    }
+
+    /// One endpoint's view at height `target`; `None` where it is not there yet or did not name its head.
+    async fn read_one(
+        &self,
+        index: usize,
+        own_token: Option<TokenId>,
+        head: Option<Header>,
+        target: u64,
+    ) -> Result<Option<Registry>, RpcError> {
+        let Some(head) = head.filter(|head| head.number >= target) else { return Ok(None) };
+        let source = &self.sources[index];
+        let at = if head.number == target { Some(head) } else { source.header_at(target).await? };
+        let Some(at) = at else { return Ok(None) };
+        let slot = &self.previous[index];
+        let previous = slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let registry = read::read(source, &self.subject, own_token, at, previous.as_ref()).await?;
+        if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != registry.domain.chain_id) {
+            let found = registry.domain.chain_id;
+            return Err(nonsense("eth_chainId", &format!("it is of chain {found}, not of chain {wanted}")));
+        }
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(registry.clone());
+        Ok(Some(registry))
+    }
+
+    fn would_agree(&self, reads: &[Option<Result<Option<Registry>, RpcError>>]) -> bool {
+        let answers = reads.iter().flatten().filter_map(|read| read.as_ref().ok()?.clone());
+        let answers = answers.map(|registry| (String::new(), Ok(registry))).collect();
+        quorum::agree(self.need, answers).outcome.is_ok()
+    }
+
+    fn answers(&self, attempts: &[Attempt]) -> Vec<(String, Result<Registry, String>)> {
+        let answer = |attempt: &Attempt| match (&attempt.registry, &attempt.error) {
+            (Some(registry), _) => Ok(registry.clone()),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Err("behind the others".to_owned()),
+        };
+        self.sources.iter().zip(attempts).map(|(source, attempt)| (source.id().to_owned(), answer(attempt))).collect()
+    }
+
+    fn report(&self, attempts: &[Attempt], agreement: &quorum::Agreement) -> SourceReport {
+        let newest = attempts.iter().filter_map(|attempt| attempt.head).map(|head| head.number).max();
+        let status = |(index, attempt): (usize, &Attempt)| SourceStatus {
+            id: self.sources[index].id().to_owned(),
+            kind: "rpc".to_owned(),
+            ok: attempt.error.is_none(),
+            agrees: agreement.agrees[index],
+            lag_blocks: newest.zip(attempt.head).map(|(newest, head)| newest - head.number),
+            latency_ms: attempt.registry.as_ref().and(attempt.latency).map(|latency| latency.as_secs_f64() * 1000.0),
+            error: attempt.error.clone(),
+        };
+        SourceReport {
+            sources: attempts.iter().enumerate().map(status).collect(),
+            quorum: Quorum { need: self.need, have: agreement.have },
+            disagree: agreement.disagree,
+        }
+    }
+
+    /// Fetches proofs, each from its one block: from all endpoints, the answer most of them give (their signatures are
+    /// checked afterwards; this only keeps one liar from hiding a peer).
+    pub async fn proofs(&self, requests: Vec<ProofRequest>) -> Vec<(TokenId, Result<Box<Proof>, String>)> {
+        let fetches = requests.into_iter().map(|request| async move {
+            (request.token, self.proof(request).await.map(Box::new).map_err(|error| error.to_string()))
+        });
+        futures_util::stream::iter(fetches).buffer_unordered(PROOFS_AT_ONCE).collect().await
+    }
+
+    async fn proof(&self, request: ProofRequest) -> Result<Proof, RpcError> {
+        let contract = self.subject.contract;
+        let fetches = self.sources.iter().map(|source| proof::fetch(source, contract, request));
+        let mut answers = gather(fetches, |answers| answered(answers) >= self.need).await.into_iter().flatten();
+        let mut counted: Vec<(Proof, usize)> = Vec::new();
+        let mut error = None;
+        for answer in answers.by_ref() {
+            match answer {
+                Ok(proof) => match counted.iter_mut().find(|(known, _)| *known == proof) {
+                    Some((_, count)) => *count += 1,
+                    None => counted.push((proof, 1)),
+                },
+                Err(why) => error = Some(why),
+            }
+        }
+        // The first of the most frequent: `max_by_key` would take the last.
+        let best = counted.into_iter().rev().max_by_key(|(_, count)| *count);
+        best.map(|(proof, _)| proof).ok_or_else(|| error.unwrap_or_else(|| nonsense("eth_getLogs", "nobody answered")))
+    }
+
+    /// Sends a transaction through the first endpoint that takes it.
+    ///
+    /// # Errors
+    /// What the last endpoint said; a refusal by the contract or a lack of funds ends the search.
+    pub async fn submit(
+        &self,
+        signer: &PrivateKeySigner,
+        chain_id: u64,
+        calldata: Bytes,
+    ) -> Result<B256, NotSubmitted> {
+        let mut last = NotSubmitted::Rpc(nonsense("eth_sendRawTransaction", "no RPC endpoint"));
+        for source in &self.sources {
+            match submit(source, signer, chain_id, self.subject.contract, calldata.clone()).await {
+                Err(NotSubmitted::Rpc(error)) => last = NotSubmitted::Rpc(error),
+                outcome => return outcome,
+            }
+        }
+        Err(last)
+    }
+}
+
+fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
+    results.iter().filter(|result| matches!(result, Some(Ok(_)))).count()
+}

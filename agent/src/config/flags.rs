@@ -1,0 +1,236 @@
+//! The flags of `p2p-agent`: the one list of settings, for command line, environment and file.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, ValueEnum};
+use mesh_core::{
+    agent::OnExpiry,
+    id::{Address, AppId, InstanceId, TokenId},
+};
+
+use crate::chain::RpcUrl;
+
+/// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
+#[derive(Debug, Clone, Args)]
+pub struct Flags {
+    /// The configuration file; default: /etc/p2p-agent/config.toml, where it exists.
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// How peers are reached.
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub mode: Option<Mode>,
+    /// The cluster contract; default: this CVM's app id.
+    #[arg(long, value_name = "ADDRESS")]
+    pub contract: Option<Address>,
+    /// An http(s) or ws(s) JSON-RPC endpoint of the contract's chain; repeatable.
+    #[arg(long, value_name = "URL")]
+    pub rpc_url: Vec<RpcUrl>,
+    /// How many RPC endpoints must say the same; default: the majority.
+    #[arg(long, value_name = "K")]
+    pub rpc_quorum: Option<usize>,
+    /// Refuse RPC endpoints of any other chain.
+    #[arg(long, value_name = "ID")]
+    pub chain_id: Option<u64>,
+    /// Register for this token; default: the one bound to this instance.
+    #[arg(long, value_name = "ID")]
+    pub token: Option<TokenId>,
+    /// Interface name; default: mesh0.
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// UDP port; default: 51821.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub listen_port: Option<u16>,
+    /// Endpoint to register: IP:PORT, `auto` (the address that leads to the RPC endpoint) or `none`; default: auto.
+    #[arg(long, value_name = "IP:PORT|auto|none")]
+    pub endpoint: Option<EndpointChoice>,
+    /// Where the key and the last verified registry are kept; default: /var/lib/p2p-agent/<interface>.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Socket of the local API; default: /run/p2p-agent/<interface>.sock.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The dstack guest agent: a unix socket or an http:// URL; default: searched where dstack puts it.
+    #[arg(long, value_name = "PATH|URL")]
+    pub dstack_socket: Option<String>,
+    /// Which WireGuard does the work; default: userspace.
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub tunnel: Option<Dataplane>,
+    /// Blocks on top of a registration before its peer is added; removals never wait. Default: 0.
+    #[arg(long, value_name = "N")]
+    pub confirmations: Option<u64>,
+    /// Age of the last agreed read of the contract at which `--on-registry-expiry` happens; default: 1h.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub registry_deadline: Option<Duration>,
+    /// What happens then: drop every peer, or go on with the last verified ones. Default: fail-closed.
+    #[arg(long, value_name = "POLICY", value_enum)]
+    pub on_registry_expiry: Option<ExpiryPolicy>,
+    /// A KMS root to trust besides the own one; repeatable.
+    #[arg(long, value_name = "ADDRESS")]
+    pub trust_kms_root: Vec<Address>,
+    /// An app id to trust besides the own one; repeatable.
+    #[arg(long, value_name = "HEX")]
+    pub trust_app_id: Vec<AppId>,
+    /// Seconds between keepalives to every peer, 0 = off; default: 25.
+    #[arg(long, value_name = "SECONDS")]
+    pub keepalive: Option<u16>,
+    /// Where the WireGuard key comes from: drawn at random and kept on disk, or derived by the guest agent (for stateless
+    /// CVMs; every instance of the app can derive it). Default: random.
+    #[arg(long, value_name = "SOURCE", value_enum)]
+    pub wireguard_key: Option<WireguardKeySource>,
+    /// Stop unless the guest agent says this instance id (a check, never a choice).
+    #[arg(long, value_name = "HEX")]
+    pub instance_id: Option<InstanceId>,
+    /// Stop unless the own key chain recovers to this KMS root (a check: nothing is trusted for it).
+    #[arg(long, value_name = "ADDRESS")]
+    pub kms_root: Option<Address>,
+    /// off, error, warn, info, debug or trace; default: info.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// text or json; default: text.
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// How peers are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// WireGuard, addresses 10.0.1.x.
+    Wireguard,
+    /// https URLs behind the dstack gateway.
+    Tls,
+}
+
+/// Which WireGuard does the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dataplane {
+    /// In this process, over a TUN device.
+    Userspace,
+    /// The kernel's module.
+    Kernel,
+}
+
+impl Dataplane {
+    /// The name status shows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// Where the WireGuard private key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WireguardKeySource {
+    /// Drawn once, kept in the state directory.
+    Random,
+    /// `GetKey` of the guest agent.
+    Derived,
+}
+
+/// [`OnExpiry`] as a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExpiryPolicy {
+    /// Drop every peer and the own address.
+    FailClosed,
+    /// Go on with the last verified peers.
+    Static,
+}
+
+impl From<ExpiryPolicy> for OnExpiry {
+    fn from(policy: ExpiryPolicy) -> Self {
+        match policy {
+            ExpiryPolicy::FailClosed => Self::FailClosed,
+            ExpiryPolicy::Static => Self::Static,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line per event.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The direct UDP endpoint to register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointChoice {
+    /// The local address that leads to the RPC endpoint, with the listen port.
+    Auto,
+    /// None: peers that have one reach out to us, or the gateway is used.
+    None,
+    /// This one.
+    Fixed(SocketAddr),
+}
+
+impl FromStr for EndpointChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            _ => match text.parse::<SocketAddr>() {
+                Ok(endpoint) if endpoint.port() != 0 && !endpoint.ip().is_unspecified() => Ok(Self::Fixed(endpoint)),
+                _ => Err("expected IP:PORT (IPv6 in brackets), `auto` or `none`".to_owned()),
+            },
+        }
+    }
+}
+
+/// Whole seconds, or a number with `s`, `m`, `h` or `d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let error = || "expected a number of seconds, or one with s, m, h or d such as `90s` or `1h`".to_owned();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(error()),
+    };
+    let number: u64 = number.parse().map_err(|_| error())?;
+    match number.checked_mul(factor) {
+        Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        Some(_) | None => Err("expected between 1 second and 365 days".to_owned()),
+    }
+}
+
+/// A level of `tracing`; anything below `off` is written to stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevel(pub tracing_subscriber::filter::LevelFilter);
+
+impl FromStr for LogLevel {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| "expected off, error, warn, info, debug or trace".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "h", "0", "1w", "-1", "1.5h", "99999999999999999999", "366d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_addresses_not_names() {
+        assert_eq!("auto".parse(), Ok(EndpointChoice::Auto));
+        assert_eq!("none".parse(), Ok(EndpointChoice::None));
+        assert_eq!("[2001:db8::1]:51821".parse(), Ok(EndpointChoice::Fixed("[2001:db8::1]:51821".parse().unwrap())));
+        for bad in ["192.0.2.1", "192.0.2.1:0", "0.0.0.0:51821", "example.com:51821", ""] {
+            assert!(bad.parse::<EndpointChoice>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Where settings come from. A setting missing on the command line is looked for in the environment, then in the file, and
+//! is given to the same parser as the flag it stands for, so that all three read and refuse alike.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use clap::{Args as _, Command, FromArgMatches as _, parser::ValueSource};
+use mesh_core::id::TokenId;
+
+use super::Flags;
+
+/// Names other than `P2P_<FLAG>` under which a setting is found in the environment: dstack's own, and those of the first
+/// prototype's documents.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("contract", "CLUSTER_CONTRACT"),
+    ("contract", "CONTRACT_ADDRESS"),
+    ("rpc-url", "RPC_URL"),
+    ("instance-id", "INSTANCE_ID"),
+    ("kms-root", "KMS_ROOT_ADDRESS"),
+    ("dstack-socket", "DSTACK_SIMULATOR_ENDPOINT"),
+];
+
+/// The three layers, highest first.
+pub struct Layers<'a> {
+    /// Command line, without the program name.
+    pub arguments: Vec<String>,
+    /// Reads one environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Path and text of the configuration file, if there is one.
+    pub file: Option<(PathBuf, String)>,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line is wrong, or help was asked for: clap's own words.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// A value outside the command line does not parse.
+    #[error("{origin}: {reason}")]
+    Value {
+        /// The variable, or the file and its key.
+        origin: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// The file does not parse, or holds a key we do not know.
+    #[error("configuration file `{}`: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS mode is not built yet.
+    #[error(
+        "`--mode tls` is not available in p2p-agent {}: this version has `--mode wireguard` alone\nhint: leave `--mode` out, or set it to wireguard",
+        env!("CARGO_PKG_VERSION")
+    )]
+    TlsMode,
+    /// No RPC endpoint.
+    #[error(
+        "no RPC endpoint is set\nhint: give `--rpc-url URL`, set P2P_RPC_URL, or write rpc-url = \"URL\" into the configuration file"
+    )]
+    NoRpcUrl,
+    /// The same endpoint cannot vouch for itself.
+    #[error("RPC endpoint {id} is given twice: it would count as two sources")]
+    RpcUrlTwice {
+        /// Its id.
+        id: String,
+    },
+    /// More must agree than there are, or none.
+    #[error("`--rpc-quorum {need}` does not fit {sources} RPC endpoint(s)\nhint: choose between 1 and {sources}")]
+    Quorum {
+        /// As given.
+        need: usize,
+        /// Endpoints there are.
+        sources: usize,
+    },
+    /// Not an interface name.
+    #[error("`{name}` is not an interface name: 1 to 15 bytes, no `/`, `:`, `%` or white space")]
+    Interface {
+        /// As given.
+        name: String,
+    },
+    /// dstack's port.
+    #[error("UDP port 9182 belongs to dstack's own WireGuard\nhint: choose another `--listen-port`")]
+    DstackPort,
+    /// dstack's interface.
+    #[error("interface `dstack-wg0` belongs to dstack's own WireGuard\nhint: choose another `--interface`")]
+    DstackInterface,
+}
+
+impl Layers<'_> {
+    /// Parses all layers into one set of flags, and the `[names]` of the file.
+    ///
+    /// # Errors
+    /// The first value that does not parse, with where it came from.
+    pub fn flags(self) -> Result<(Flags, BTreeMap<TokenId, String>), ConfigError> {
+        let (mut file, names) =
+            self.file.map_or_else(|| Ok(Default::default()), |(path, text)| read_file(&path, &text))?;
+        let matches =
+            command().try_get_matches_from(std::iter::once("p2p-agent".to_owned()).chain(self.arguments.clone()))?;
+        let mut arguments = self.arguments;
+        for flag in flag_names() {
+            let given = matches.value_source(&flag.replace('-', "_")) == Some(ValueSource::CommandLine);
+            let from_file = file.remove(&flag);
+            if given {
+                continue;
+            }
+            let settings = from_environment(&flag, self.variable).or(from_file);
+            for setting in settings.into_iter().flatten() {
+                let argument = format!("--{flag}={}", setting.value);
+                check(&argument, &setting.origin)?;
+                arguments.push(argument);
+            }
+        }
+        let matches = command().try_get_matches_from(std::iter::once("p2p-agent".to_owned()).chain(arguments))?;
+        Ok((Flags::from_arg_matches(&matches)?, names))
+    }
+}
+
+struct Setting {
+    origin: String,
+    value: String,
+}
+
+/// A command of the flags alone, to which every layer is given.
+fn command() -> Command {
+    Flags::augment_args(Command::new("p2p-agent")).disable_help_flag(true)
+}
+
+fn flag_names() -> BTreeSet<String> {
+    command().get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
+}
+
+fn check(argument: &str, origin: &str) -> Result<(), ConfigError> {
+    let parsed = command().try_get_matches_from(["p2p-agent", argument]);
+    parsed.map(drop).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        ConfigError::Value { origin: origin.to_owned(), reason }
+    })
+}
+
+fn from_environment(flag: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Vec<Setting>> {
+    let own = format!("P2P_{}", flag.replace('-', "_").to_ascii_uppercase());
+    let others = OTHER_NAMES.iter().filter(|(of, _)| *of == flag).map(|(_, name)| (*name).to_owned());
+    let set = |name: String| variable(&name).filter(|value| !value.is_empty()).map(|value| (name, value));
+    let (name, value) = std::iter::once(own).chain(others).find_map(set)?;
+    // Flags that repeat take a comma-separated list; no other value may hold a comma.
+    let values = value
+        .split(',')
+        .map(|part| Setting { origin: format!("environment variable {name}"), value: part.trim().to_owned() });
+    Some(values.collect())
+}
+
+type FileSettings = (BTreeMap<String, Vec<Setting>>, BTreeMap<TokenId, String>);
+
+fn read_file(path: &std::path::Path, text: &str) -> Result<FileSettings, ConfigError> {
+    let error = |reason: String| ConfigError::File { path: path.to_owned(), reason };
+    let table: toml::Table = text.parse().map_err(|why: toml::de::Error| error(why.to_string()))?;
+    let known = flag_names();
+    let (mut settings, mut names) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in table {
+        if key == "names" {
+            names = read_names(value).map_err(error)?;
+            continue;
+        }
+        if !known.contains(&key) || key == "config" {
+            return Err(error(format!("unknown key `{key}`; keys are the names of the flags: {}", list(&known))));
+        }
+        let values = match value {
+            toml::Value::Array(values) => values,
+            single => vec![single],
+        };
+        let values = values.into_iter().map(|value| match value {
+            toml::Value::String(text) => Ok(text),
+            toml::Value::Integer(number) => Ok(number.to_string()),
+            other => Err(error(format!("`{key}` cannot be a {}", other.type_str()))),
+        });
+        let origin = format!("configuration file `{}`, key `{key}`", path.display());
+        let values = values.map(|value| value.map(|value| Setting { origin: origin.clone(), value }));
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        settings.insert(key, values);
+    }
+    Ok((settings, names))
+}
+
+fn read_names(value: toml::Value) -> Result<BTreeMap<TokenId, String>, String> {
+    let table = value.try_into::<BTreeMap<String, String>>().map_err(|why| format!("[names]: {why}"))?;
+    let entries = table.into_iter().map(|(token, name)| {
+        let token = token.parse::<TokenId>().map_err(|why| format!("[names]: {why}"))?;
+        let printable =
+            (1..=63).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if printable {
+            Ok((token, name))
+        } else {
+            Err(format!("[names]: `{name}` is not 1 to 63 letters, digits, `-`, `_` or `.`"))
+        }
+    });
+    entries.collect()
+}
+
+fn list(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str], environment: &[(&str, &str)], file: Option<&str>) -> Result<Flags, ConfigError> {
+        let environment: BTreeMap<_, _> = environment.iter().copied().collect();
+        let layers = Layers {
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            variable: &|name| environment.get(name).map(|value| (*value).to_owned()),
+            file: file.map(|text| (PathBuf::from("config.toml"), text.to_owned())),
+        };
+        layers.flags().map(|(flags, _)| flags)
+    }
+
+    #[test]
+    fn flag_beats_variable_beats_file() {
+        let file = Some("listen-port = 3\ninterface = \"file\"\nrpc-url = [\"http://f\", \"http://g\"]");
+        let environment = [("P2P_LISTEN_PORT", "2"), ("P2P_INTERFACE", "env")];
+        let flags = read(&["--listen-port", "1"], &environment, file).unwrap();
+        assert_eq!(flags.listen_port, Some(1));
+        assert_eq!(flags.interface.as_deref(), Some("env"));
+        assert_eq!(flags.rpc_url.len(), 2);
+    }
+
+    #[test]
+    fn own_names_beat_the_prototypes_names() {
+        let one = "0x1111111111111111111111111111111111111111";
+        let two = "0x2222222222222222222222222222222222222222";
+        let flags = read(&[], &[("CLUSTER_CONTRACT", one), ("CONTRACT_ADDRESS", two)], None).unwrap();
+        assert_eq!(flags.contract, Some(one.parse().unwrap()));
+        let flags = read(&[], &[("CLUSTER_CONTRACT", one), ("P2P_CONTRACT", two)], None).unwrap();
+        assert_eq!(flags.contract, Some(two.parse().unwrap()));
+    }
+
+    #[test]
+    fn lists_in_a_variable_are_comma_separated() {
+        let flags = read(&[], &[("RPC_URL", "http://a, http://b")], None).unwrap();
+        assert_eq!(flags.rpc_url.iter().map(super::super::RpcUrl::id).collect::<Vec<_>>(), ["http://a", "http://b"]);
+    }
+
+    #[test]
+    fn errors_name_where_the_value_came_from() {
+        let error = read(&[], &[("P2P_LISTEN_PORT", "x")], None).unwrap_err().to_string();
+        assert!(error.contains("P2P_LISTEN_PORT") && error.contains('x'), "{error}");
+        let error = read(&[], &[], Some("listen-port = 70000")).unwrap_err().to_string();
+        assert!(error.contains("config.toml") && error.contains("listen-port"), "{error}");
+        let error = read(&[], &[], Some("listen_port = 1")).unwrap_err().to_string();
+        assert!(error.contains("unknown key `listen_port`"), "{error}");
+        let error = read(&[], &[], Some("[names]\n0 = \"zero\"")).unwrap_err().to_string();
+        assert!(error.contains("token id"), "{error}");
+    }
+}

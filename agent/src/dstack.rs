@@ -1,0 +1,209 @@
+//! A client of the dstack guest agent: `Info`, `GetKey` and `GetQuote` (every version from 0.5.0 on has them), over its unix
+//! socket or an http URL. Answers hold keys, so nothing of them is logged and their buffers are wiped.
+
+mod find;
+mod http;
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::time::timeout;
+use zeroize::{Zeroize, Zeroizing};
+
+pub use find::{Endpoint, NotFound, find};
+
+/// How long one call may take: a real agent may have to ask its KMS.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The guest agent of this CVM.
+#[derive(Debug, Clone)]
+pub struct GuestAgent {
+    endpoint: Endpoint,
+}
+
+/// Why the guest agent could not be asked, or what it refused.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestAgentError {
+    /// No answer in time.
+    #[error(
+        "the guest agent at {endpoint} did not answer {method} within {} s\nhint: is this CVM's KMS reachable? see the logs of dstack-guest-agent",
+        CALL_TIMEOUT.as_secs()
+    )]
+    Timeout {
+        /// Socket or URL.
+        endpoint: Endpoint,
+        /// The call.
+        method: &'static str,
+    },
+    /// No connection, or no HTTP.
+    #[error(
+        "cannot call {method} of the guest agent at {endpoint}: {reason}\nhint: is `{endpoint}` the dstack guest agent's socket, mounted into this container?"
+    )]
+    Transport {
+        /// Socket or URL.
+        endpoint: Endpoint,
+        /// The call.
+        method: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+    /// It answered with an error.
+    #[error("the guest agent at {endpoint} refused {method}: {reason}")]
+    Refused {
+        /// Socket or URL.
+        endpoint: Endpoint,
+        /// The call.
+        method: &'static str,
+        /// Its words.
+        reason: String,
+    },
+    /// The answer makes no sense.
+    #[error(
+        "the guest agent at {endpoint} answered {method} with something else than expected: {reason}\nhint: dstack 0.5.0 or later is needed"
+    )]
+    Nonsense {
+        /// Socket or URL.
+        endpoint: Endpoint,
+        /// The call.
+        method: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The parts of `Info` that are used. Hex without `0x`, as sent.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Info {
+    /// 20 bytes of hex.
+    pub app_id: String,
+    /// 20 bytes of hex, or empty.
+    #[serde(default)]
+    pub instance_id: String,
+    /// 32 bytes of hex.
+    #[serde(default)]
+    pub compose_hash: String,
+    /// The simulator says `SIMULATED`.
+    #[serde(default)]
+    pub cloud_vendor: String,
+}
+
+/// A derived secp256k1 key with the signatures that vouch for it. The key is wiped when dropped.
+#[derive(Deserialize)]
+pub struct DerivedKey {
+    #[serde(deserialize_with = "secret_bytes")]
+    key: Zeroizing<[u8; 32]>,
+    /// `[0]` app key over this key, `[1]` KMS root over the app key (empty without a KMS).
+    #[serde(with = "hex_list")]
+    pub signature_chain: Vec<Vec<u8>>,
+}
+
+impl DerivedKey {
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn secret(&self) -> &Zeroizing<[u8; 32]> {
+        &self.key
+    }
+}
+
+impl fmt::Debug for DerivedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// A TDX quote.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Quote {
+    /// Hex.
+    pub quote: String,
+    /// JSON in a string.
+    #[serde(default)]
+    pub event_log: String,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+impl GuestAgent {
+    /// A client; connects at each call.
+    #[must_use]
+    pub const fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What this CVM is.
+    ///
+    /// # Errors
+    /// See [`GuestAgentError`].
+    pub async fn info(&self) -> Result<Info, GuestAgentError> {
+        self.call("Info", &json!({})).await
+    }
+
+    /// The secp256k1 key of a path, the same for every instance of the app, and its signature chain for `purpose`.
+    ///
+    /// # Errors
+    /// See [`GuestAgentError`].
+    pub async fn get_key(&self, path: &str, purpose: &str) -> Result<DerivedKey, GuestAgentError> {
+        self.call("GetKey", &json!({ "path": path, "purpose": purpose, "algorithm": "secp256k1" })).await
+    }
+
+    /// A quote over `report_data`, at most 64 bytes.
+    ///
+    /// # Errors
+    /// See [`GuestAgentError`].
+    pub async fn get_quote(&self, report_data: &[u8]) -> Result<Quote, GuestAgentError> {
+        self.call("GetQuote", &json!({ "report_data": hex::encode(report_data) })).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        arguments: &serde_json::Value,
+    ) -> Result<T, GuestAgentError> {
+        let endpoint = || self.endpoint.clone();
+        let arguments = arguments.to_string();
+        let exchange = http::post(&self.endpoint, method, &arguments);
+        let answer = timeout(CALL_TIMEOUT, exchange)
+            .await
+            .map_err(|_| GuestAgentError::Timeout { endpoint: endpoint(), method })?
+            .map_err(|error| GuestAgentError::Transport { endpoint: endpoint(), method, reason: error.to_string() })?;
+        if answer.status != 200 {
+            let refusal = serde_json::from_slice::<Refusal>(&answer.body).map(|refusal| refusal.error);
+            let reason =
+                refusal.unwrap_or_else(|_| format!("HTTP status {}", answer.status)).chars().take(300).collect();
+            return Err(GuestAgentError::Refused { endpoint: endpoint(), method, reason });
+        }
+        // serde's words may quote the answer, and the answer may be a key: only where it went wrong is told.
+        serde_json::from_slice(&answer.body).map_err(|error| {
+            let reason = format!("not the JSON of {method} (line {}, column {})", error.line(), error.column());
+            GuestAgentError::Nonsense { endpoint: endpoint(), method, reason }
+        })
+    }
+}
+
+fn secret_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<[u8; 32]>, D::Error> {
+    let mut text = String::deserialize(deserializer)?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    let decoded = hex::decode_to_slice(&text, bytes.as_mut_slice());
+    text.zeroize();
+    decoded.map_err(|_| serde::de::Error::custom("the key is not 32 bytes of hex"))?;
+    Ok(bytes)
+}
+
+mod hex_list {
+    use serde::{Deserialize as _, Deserializer, de::Error as _};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| hex::decode(text).map_err(|_| D::Error::custom("a signature is not hex"))).collect()
+    }
+}

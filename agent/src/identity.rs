@@ -1,0 +1,197 @@
+//! Who this node is, as the guest agent vouches for it: instance, app, node key, and the KMS root its keys come from.
+
+use alloy::signers::{SignerSync as _, local::PrivateKeySigner};
+use mesh_core::{
+    id::{Address, AppId, B256, InstanceId},
+    proof::{OwnChain, Refusal, recover_own_chain},
+    registration::{NODE_KEY_PURPOSE, SignatureChain, node_key_path},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    dstack::{GuestAgent, GuestAgentError},
+    psk::PskRoot,
+};
+
+/// `GetKey` path of the key from which preshared keys are derived.
+const PSK_PATH: &str = "dstack-mesh/psk";
+/// Its purpose; nobody checks the chain of that key.
+const PSK_PURPOSE: &str = "dstack-mesh-psk-v1";
+/// Purpose of a derived WireGuard key.
+const WIREGUARD_PURPOSE: &str = "dstack-mesh-wireguard-v1";
+/// `Info.cloud_vendor` of the simulator.
+const SIMULATED: &str = "SIMULATED";
+
+/// What the guest agent says this node is, checked. Secrets in it cannot be printed.
+#[derive(Debug)]
+pub struct Identity {
+    /// This CVM.
+    pub instance: InstanceId,
+    /// Its app.
+    pub app_id: AppId,
+    /// SHA-256 of its app-compose.json.
+    pub compose_hash: Option<B256>,
+    /// The guest agent is the simulator.
+    pub simulated: bool,
+    /// KMS root the own key chain recovers to: the first trust anchor.
+    pub kms_root: Address,
+    /// The chain that goes with every registration.
+    pub chain: SignatureChain,
+    /// Where preshared keys come from.
+    pub psk_root: PskRoot,
+    node_key: PrivateKeySigner,
+}
+
+/// The guest agent's answers do not make an identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No answer, or a refusal.
+    #[error(transparent)]
+    GuestAgent(#[from] GuestAgentError),
+    /// `Info` lacks what is needed.
+    #[error("the guest agent's `{field}` is {found}\nhint: {hint}")]
+    Info {
+        /// Which field.
+        field: &'static str,
+        /// What it says.
+        found: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The app key is not vouched for by a KMS.
+    #[error(
+        "the guest agent has no KMS behind it: the signature chain of its keys ends at the app key\nhint: deploy this CVM with a KMS (its registration would be refused by the contract)"
+    )]
+    NoKms,
+    /// The key chain is malformed.
+    #[error(
+        "the guest agent's key chain is broken: {0}\nhint: the contract would refuse it too; is the guest agent genuine?"
+    )]
+    Chain(#[from] Refusal),
+    /// A chain of the wrong shape, or a key that is none.
+    #[error("the guest agent's answer to GetKey is broken: {0}")]
+    Key(String),
+    /// The operator expected another instance.
+    #[error(
+        "this is instance {found}, not {expected} as configured\nhint: correct INSTANCE_ID (`--instance-id`), or leave it out"
+    )]
+    OtherInstance {
+        /// As configured.
+        expected: InstanceId,
+        /// As the guest agent says.
+        found: InstanceId,
+    },
+    /// The operator expected another KMS root.
+    #[error(
+        "the guest agent's keys come from KMS root {found}, not from {expected} as configured\nhint: correct KMS_ROOT_ADDRESS (`--kms-root`) if the KMS is the right one; otherwise this CVM got its keys from a KMS nobody trusts"
+    )]
+    OtherRoot {
+        /// As configured.
+        expected: Address,
+        /// Recovered from the own chain.
+        found: Address,
+    },
+}
+
+/// What the operator expects, where they say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Expected {
+    /// Instance id.
+    pub instance: Option<InstanceId>,
+    /// KMS root.
+    pub kms_root: Option<Address>,
+}
+
+impl Identity {
+    /// Asks the guest agent who we are and for our keys.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn load(agent: &GuestAgent, expected: Expected) -> Result<Self, IdentityError> {
+        let info = agent.info().await?;
+        let instance: InstanceId = info.instance_id.parse().map_err(|_| IdentityError::Info {
+            field: "instance_id",
+            found: format!("`{}`", info.instance_id),
+            hint: "a mesh node needs an instance id of 40 hex digits; an app deployed with `no_instance_id` has none",
+        })?;
+        let app_id: AppId = info.app_id.parse().map_err(|_| IdentityError::Info {
+            field: "app_id",
+            found: format!("`{}`", info.app_id),
+            hint: "expected 40 hex digits; is this the dstack guest agent?",
+        })?;
+        if let Some(expected) = expected.instance.filter(|expected| *expected != instance) {
+            return Err(IdentityError::OtherInstance { expected, found: instance });
+        }
+        let answer = agent.get_key(&node_key_path(instance), NODE_KEY_PURPOSE).await?;
+        let node_key = PrivateKeySigner::from_slice(answer.secret().as_slice())
+            .map_err(|_| IdentityError::Key("the key is not a secp256k1 scalar".to_owned()))?;
+        let own = own_chain(app_id, &node_key, &answer.signature_chain)?;
+        if let Some(expected) = expected.kms_root.filter(|expected| *expected != own.kms_root) {
+            return Err(IdentityError::OtherRoot { expected, found: own.kms_root });
+        }
+        let psk = agent.get_key(PSK_PATH, PSK_PURPOSE).await?;
+        Ok(Self {
+            instance,
+            app_id,
+            compose_hash: info.compose_hash.parse().ok().filter(|hash: &B256| !hash.is_zero()),
+            simulated: info.cloud_vendor == SIMULATED,
+            kms_root: own.kms_root,
+            chain: own.chain,
+            psk_root: PskRoot::new(psk.secret().clone()),
+            node_key,
+        })
+    }
+
+    /// Address of the node key.
+    #[must_use]
+    pub const fn node_address(&self) -> Address {
+        self.node_key.address()
+    }
+
+    /// The node key, for transactions.
+    #[must_use]
+    pub const fn node_key(&self) -> &PrivateKeySigner {
+        &self.node_key
+    }
+
+    /// Signs a digest with the node key: r ‖ s ‖ v, low s, v = 27 or 28.
+    ///
+    /// # Errors
+    /// Does not happen with a local key; the signer's words.
+    pub fn sign(&self, digest: B256) -> Result<[u8; 65], String> {
+        self.node_key.sign_hash_sync(&digest).map(|signature| signature.as_bytes()).map_err(|error| error.to_string())
+    }
+}
+
+/// The WireGuard private key that the guest agent derives for an instance: the same after a restart without a disk, and
+/// within reach of every instance of the app.
+///
+/// # Errors
+/// See [`GuestAgentError`].
+pub async fn derived_wireguard_key(
+    agent: &GuestAgent,
+    instance: InstanceId,
+) -> Result<Zeroizing<[u8; 32]>, GuestAgentError> {
+    let answer = agent.get_key(&format!("dstack-mesh/wireguard/{instance}"), WIREGUARD_PURPOSE).await?;
+    Ok(answer.secret().clone())
+}
+
+fn own_chain(app_id: AppId, node_key: &PrivateKeySigner, chain: &[Vec<u8>]) -> Result<OwnChain, IdentityError> {
+    let [app_signature, kms_signature] = chain else {
+        return Err(IdentityError::Key(format!("its signature chain has {} entries instead of 2", chain.len())));
+    };
+    if kms_signature.is_empty() {
+        return Err(IdentityError::NoKms);
+    }
+    let sized = |name: &str, bytes: &[u8]| {
+        <[u8; 65]>::try_from(bytes)
+            .map_err(|_| IdentityError::Key(format!("the {name} signature has {} bytes instead of 65", bytes.len())))
+    };
+    let point = node_key.credential().verifying_key().to_encoded_point(true);
+    let compressed: [u8; 33] = point
+        .as_bytes()
+        .try_into()
+        .map_err(|_| IdentityError::Key("the node key has no compressed form".to_owned()))?;
+    let (app_signature, kms_signature) = (sized("app", app_signature)?, sized("KMS", kms_signature)?);
+    Ok(recover_own_chain(app_id, NODE_KEY_PURPOSE, &compressed, &app_signature, &kms_signature)?)
+}

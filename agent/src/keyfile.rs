@@ -1,0 +1,251 @@
+//! The WireGuard private key on the CVM's encrypted disk: drawn once, never overwritten.
+
+use std::{
+    fmt,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mesh_core::id::WireguardKey;
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// File name inside the state directory; the content is what `wg genkey` prints.
+const FILE_NAME: &str = "wireguard.key";
+/// 32 bytes in base64.
+const TEXT_LENGTH: usize = 44;
+
+/// A WireGuard private key. Cannot be printed, is wiped when dropped.
+#[derive(Clone)]
+pub struct WireguardSecret(Zeroizing<[u8; 32]>);
+
+/// Why the key file cannot be used. The file is never changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The system refused.
+    #[error("cannot {what} `{}`: {source}\nhint: the state directory must be writable by this user and on a disk that lasts (`--state-dir`)", path.display())]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others could have read it.
+    #[error("key file `{}` has mode {mode:04o}: others may read it\nhint: if nobody did, `chmod 600 {}`; otherwise move it away, and a new key is drawn and registered", path.display(), path.display())]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Not ours.
+    #[error("key file `{}` belongs to user {owner}, not to user {user} as whom this runs\nhint: run as the same user as before, or `chown` the file", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Effective user id.
+        user: u32,
+    },
+    /// Not a key.
+    #[error("key file `{}` is corrupt: {reason}\nhint: restore it from a backup, or move it away, and a new key is drawn and registered; it is never overwritten", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+impl WireguardSecret {
+    /// Clamps as RFC 7748 section 5 says; all zeros are not a key.
+    #[must_use]
+    pub fn new(mut bytes: Zeroizing<[u8; 32]>) -> Option<Self> {
+        if *bytes == [0; 32] {
+            return None;
+        }
+        bytes[0] &= 248;
+        bytes[31] = (bytes[31] & 127) | 64;
+        Some(Self(bytes))
+    }
+
+    /// The public key that belongs to it.
+    #[must_use]
+    pub fn public_key(&self) -> WireguardKey {
+        WireguardKey(PublicKey::from(&StaticSecret::from(*self.0)).to_bytes())
+    }
+
+    /// The 32 bytes, for a device.
+    #[must_use]
+    pub const fn bytes(&self) -> &Zeroizing<[u8; 32]> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for WireguardSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Reads the key of a state directory, or draws one where there is none yet.
+///
+/// # Errors
+/// See [`KeyFileError`]; a file that is there is left as it is.
+pub fn load_or_create(state_dir: &Path, user: u32) -> Result<WireguardSecret, KeyFileError> {
+    let path = state_dir.join(FILE_NAME);
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+        Ok(file) => read(file, &path, user),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(state_dir, &path),
+        Err(source) => Err(KeyFileError::Io { what: "read key file", path, source }),
+    }
+}
+
+/// Makes a state directory that only this user may enter. One that is there keeps its mode.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub fn create_state_dir(state_dir: &Path) -> Result<(), KeyFileError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+    made.map_err(|source| KeyFileError::Io { what: "create state directory", path: state_dir.to_owned(), source })
+}
+
+fn read(file: File, path: &Path, user: u32) -> Result<WireguardSecret, KeyFileError> {
+    let io = |source| KeyFileError::Io { what: "read key file", path: path.to_owned(), source };
+    let corrupt = |reason| KeyFileError::Corrupt { path: path.to_owned(), reason };
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(corrupt("it is not a regular file"));
+    }
+    if metadata.uid() != user {
+        return Err(KeyFileError::Owner { path: path.to_owned(), owner: metadata.uid(), user });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::Mode { path: path.to_owned(), mode });
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(TEXT_LENGTH + 8));
+    file.take(TEXT_LENGTH as u64 + 2).read_to_end(&mut text).map_err(io)?;
+    let key = text.strip_suffix(b"\n").unwrap_or(&text);
+    if key.len() != TEXT_LENGTH {
+        return Err(corrupt("it does not hold 32 bytes in base64"));
+    }
+    let mut bytes = Zeroizing::new([0; 33]);
+    // decode_slice wants room for whole groups; the padding says that the last byte is not used.
+    match STANDARD.decode_slice(key, bytes.as_mut_slice()) {
+        Ok(32) => {}
+        Ok(_) | Err(_) => return Err(corrupt("it does not hold 32 bytes in base64")),
+    }
+    let mut secret = Zeroizing::new([0; 32]);
+    secret.copy_from_slice(&bytes[..32]);
+    WireguardSecret::new(secret).ok_or_else(|| corrupt("it holds only zeros"))
+}
+
+/// Writes a new key beside its place, then links it there: the name appears with the whole key behind it, or not at all, and
+/// a file that appeared meanwhile is not replaced.
+fn create(state_dir: &Path, path: &Path) -> Result<WireguardSecret, KeyFileError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| KeyFileError::Random(error.to_string()))?;
+    let secret = WireguardSecret::new(bytes).ok_or_else(|| KeyFileError::Random("32 zero bytes".to_owned()))?;
+    let draft = state_dir.join(format!(".{FILE_NAME}.{}", std::process::id()));
+    let io = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| KeyFileError::Io { what, path, source }
+    };
+    let mut text = Zeroizing::new([b'\n'; TEXT_LENGTH + 1]);
+    STANDARD
+        .encode_slice(secret.0.as_slice(), &mut text[..TEXT_LENGTH])
+        .map_err(|_| KeyFileError::Random("a key that does not encode".to_owned()))?;
+    // A draft of an earlier process of our id that died half-way.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", &draft)(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)
+        .map_err(io("create key file", &draft))?;
+    let written = file.write_all(text.as_slice()).and_then(|()| file.sync_all());
+    let linked = written.and_then(|()| fs::hard_link(&draft, path));
+    let removed = fs::remove_file(&draft);
+    linked.map_err(io("create key file", path))?;
+    removed.map_err(io("remove", &draft))?;
+    File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(io("sync", state_dir))?;
+    text.zeroize();
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::scratch::Scratch;
+
+    fn user() -> u32 {
+        fs::metadata("/proc/self").unwrap().uid()
+    }
+
+    #[test]
+    fn a_new_key_is_kept_and_private() {
+        let dir = Scratch::new();
+        let made = load_or_create(dir.path(), user()).unwrap();
+        let mode = fs::metadata(dir.path().join(FILE_NAME)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        let read = load_or_create(dir.path(), user()).unwrap();
+        assert_eq!(made.public_key(), read.public_key());
+        let other = Scratch::new();
+        assert_ne!(load_or_create(other.path(), user()).unwrap().public_key(), made.public_key());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn bad_files_are_named_and_left_alone() {
+        let zeros = STANDARD.encode([0; 32]);
+        for (content, part) in
+            [("", "32 bytes"), ("nonsense\n", "32 bytes"), (&zeros, "zeros"), (&"A".repeat(44), "32 bytes")]
+        {
+            let dir = Scratch::new();
+            let path = dir.path().join(FILE_NAME);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let error = load_or_create(dir.path(), user()).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("wireguard.key") && error.contains("hint:"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn files_of_others_and_for_others_are_refused() {
+        let dir = Scratch::new();
+        load_or_create(dir.path(), user()).unwrap();
+        let path = dir.path().join(FILE_NAME);
+        assert!(matches!(load_or_create(dir.path(), user() + 1), Err(KeyFileError::Owner { .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(load_or_create(dir.path(), user()), Err(KeyFileError::Mode { mode: 0o640, .. })));
+        let link = Scratch::new();
+        std::os::unix::fs::symlink(&path, link.path().join(FILE_NAME)).unwrap();
+        assert!(matches!(load_or_create(link.path(), user()), Err(KeyFileError::Io { .. })));
+        let missing = dir.path().join("missing");
+        assert!(matches!(load_or_create(&missing, user()), Err(KeyFileError::Io { .. })));
+    }
+
+    #[test]
+    fn the_public_key_is_that_of_rfc_7748() {
+        let private = hex::decode("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a").unwrap();
+        let secret = WireguardSecret::new(Zeroizing::new(private.try_into().unwrap())).unwrap();
+        assert_eq!(secret.public_key().to_string(), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+    }
+}

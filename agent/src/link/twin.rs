@@ -1,0 +1,94 @@
+//! Addresses and routes in memory, for tests of everything above them.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ipnetwork::Ipv4Network;
+use mesh_core::network::MeshNetwork;
+
+use super::{Interface, LinkError, Links};
+
+/// A namespace whose state every clone sees. Interfaces exist as soon as they have an address.
+#[derive(Debug, Clone, Default)]
+pub struct LinkTwin(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    guard: Option<MeshNetwork>,
+    interface: Option<Interface>,
+    foreign_route: Option<Ipv4Network>,
+    /// What was done, in order.
+    log: Vec<String>,
+}
+
+impl LinkTwin {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was done, in order.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.inner().log.clone()
+    }
+
+    /// Puts a route of somebody else in place.
+    pub fn add_foreign_route(&self, route: Ipv4Network) {
+        self.inner().foreign_route = Some(route);
+    }
+
+    /// Deletes the interface behind the agent's back.
+    pub fn lose_interface(&self) {
+        self.inner().interface = None;
+    }
+}
+
+impl Links for LinkTwin {
+    async fn has_guard_route(&self, network: MeshNetwork) -> Result<bool, LinkError> {
+        Ok(self.inner().guard == Some(network))
+    }
+
+    async fn add_guard_route(&self, network: MeshNetwork) -> Result<(), LinkError> {
+        let mut inner = self.inner();
+        inner.guard = Some(network);
+        inner.log.push("guard".to_owned());
+        Ok(())
+    }
+
+    async fn remove_guard_route(&self, _: MeshNetwork) -> Result<(), LinkError> {
+        let mut inner = self.inner();
+        inner.guard = None;
+        inner.log.push("no guard".to_owned());
+        Ok(())
+    }
+
+    async fn check_overlap(&self, network: MeshNetwork, _: &str) -> Result<(), LinkError> {
+        match self.inner().foreign_route.filter(|route| route.overlaps(network.network())) {
+            Some(route) => Err(LinkError::Overlap { network: network.network(), what: format!("route {route}") }),
+            None => Ok(()),
+        }
+    }
+
+    async fn interface(&self, _: &str) -> Result<Option<Interface>, LinkError> {
+        Ok(self.inner().interface.clone())
+    }
+
+    async fn set_address(&self, _: &str, address: Ipv4Addr, network: MeshNetwork) -> Result<(), LinkError> {
+        let with_prefix = Ipv4Network::new(address, network.network().prefix());
+        let with_prefix = with_prefix
+            .map_err(|error| LinkError::System { what: "set address".to_owned(), reason: error.to_string() })?;
+        let mut inner = self.inner();
+        inner.interface = Some(Interface { up: true, addresses: vec![with_prefix] });
+        inner.log.push(format!("address {address}"));
+        Ok(())
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), LinkError> {
+        let mut inner = self.inner();
+        inner.interface = None;
+        inner.log.push("no interface".to_owned());
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! One agent per state directory: two with one key would fight over one token.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Held as long as the agent lives; the system lets it go when the process ends, however it ends.
+#[derive(Debug)]
+pub struct InstanceLock {
+    _file: File,
+}
+
+/// Why the lock could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another agent holds it.
+    #[error("another p2p-agent uses the state directory `{}`\nhint: stop it first, or give this one its own `--interface` (and with it its own state directory and socket)", dir.display())]
+    Held {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot lock `{}`: {source}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl InstanceLock {
+    /// Takes the lock of a state directory, without waiting.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn take(state_dir: &Path) -> Result<Self, LockError> {
+        let path = state_dir.join("lock");
+        let io = |source| LockError::Io { path: path.clone(), source };
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held { dir: state_dir.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        // For people: whose it is. The lock itself is the kernel's.
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn only_one_holds_it_and_it_is_free_afterwards() {
+        let dir = Scratch::new();
+        let held = InstanceLock::take(dir.path()).unwrap();
+        assert!(matches!(InstanceLock::take(dir.path()), Err(LockError::Held { .. })));
+        drop(held);
+        InstanceLock::take(dir.path()).unwrap();
+    }
+}

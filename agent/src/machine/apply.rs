@@ -1,0 +1,120 @@
+//! Making changes: each [`Change`] is one or two calls.
+
+use mesh_core::{
+    agent::ApplyError,
+    diff::{Change, DesiredPeer},
+    id::WireguardKey,
+    registration::Domain,
+};
+
+use super::Machine;
+use crate::{
+    link::{LinkError, Links},
+    tunnel::{PeerEdit, PskEdit, Tunnel, TunnelError},
+};
+
+/// Why changes stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    /// One could not be made now; another attempt may do.
+    #[error(transparent)]
+    Failed(#[from] ApplyError),
+    /// The mesh network was in use on this machine before we came: there is nothing to try again.
+    #[error(transparent)]
+    NetworkInUse(LinkError),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ChangeError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    #[error("the chain is not known yet, so that no preshared key can be derived")]
+    NoDomain,
+}
+
+impl<T: Tunnel, L: Links> Machine<T, L> {
+    /// Makes `changes` in order, up to the first that fails. `domain` is the contract's, from which preshared keys derive.
+    ///
+    /// # Errors
+    /// See [`Interrupted`].
+    pub async fn apply(&mut self, changes: &[Change], domain: Option<&Domain>) -> Result<(), Interrupted> {
+        for change in changes {
+            match self.make(change, domain).await {
+                Ok(()) => tracing::debug!(%change, "applied"),
+                Err(ChangeError::Link(error @ LinkError::Overlap { .. })) if !self.network_is_ours => {
+                    return Err(Interrupted::NetworkInUse(error));
+                }
+                Err(error) => return Err(ApplyError { change: change.to_string(), reason: error.to_string() }.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self, change: &Change, domain: Option<&Domain>) -> Result<(), ChangeError> {
+        match change {
+            Change::AddGuardRoute(network) => {
+                self.links.check_overlap(*network, &self.interface).await?;
+                self.links.add_guard_route(*network).await?;
+                self.network_is_ours = true;
+            }
+            Change::CreateDevice { address, network, listen_port } => {
+                // An adopted guard route says nothing about what came after it.
+                self.links.check_overlap(*network, &self.interface).await?;
+                self.network_is_ours = true;
+                self.tunnel.create(&self.secret, *listen_port)?;
+                if let Err(error) = self.links.set_address(&self.interface, *address, *network).await {
+                    self.remove_device().await?;
+                    return Err(error.into());
+                }
+            }
+            Change::SetAddress { address, network } => {
+                self.links.set_address(&self.interface, *address, *network).await?;
+            }
+            Change::RemovePeer(key) => self.tunnel.remove_peer(*key)?,
+            Change::AddPeer(peer) => {
+                let edit = self.new_peer(peer, domain)?;
+                self.tunnel.set_peer(&edit)?;
+            }
+            Change::EditPeer { public_key, endpoint, address, preshared_key, persistent_keepalive, token: _ } => {
+                let edit = PeerEdit {
+                    public_key: *public_key,
+                    update_only: true,
+                    endpoint: *endpoint,
+                    address: *address,
+                    preshared_key: preshared_key.map(|set| self.psk(set, *public_key, domain)).transpose()?,
+                    persistent_keepalive: *persistent_keepalive,
+                };
+                self.tunnel.set_peer(&edit)?;
+            }
+            Change::RemoveDevice => self.remove_device().await?,
+            Change::RemoveGuardRoute(network) => self.links.remove_guard_route(*network).await?,
+        }
+        Ok(())
+    }
+
+    async fn remove_device(&mut self) -> Result<(), ChangeError> {
+        self.tunnel.remove()?;
+        Ok(self.links.delete(&self.interface).await?)
+    }
+
+    fn new_peer(&self, peer: &DesiredPeer, domain: Option<&Domain>) -> Result<PeerEdit, ChangeError> {
+        Ok(PeerEdit {
+            public_key: peer.public_key,
+            update_only: false,
+            endpoint: peer.endpoint,
+            address: Some(peer.address),
+            preshared_key: Some(self.psk(peer.preshared_key, peer.public_key, domain)?),
+            persistent_keepalive: Some(peer.persistent_keepalive),
+        })
+    }
+
+    fn psk(&self, set: bool, peer: WireguardKey, domain: Option<&Domain>) -> Result<PskEdit, ChangeError> {
+        if !set {
+            return Ok(PskEdit::Clear);
+        }
+        let domain = domain.ok_or(ChangeError::NoDomain)?;
+        Ok(PskEdit::Set(self.psk_root.derive(domain, self.own_key, peer)))
+    }
+}

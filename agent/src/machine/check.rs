@@ -1,0 +1,116 @@
+//! Whether this machine can carry a mesh at all: asked before anything is made, so that what is missing is named at once.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, Ipv6Addr, UdpSocket},
+    path::Path,
+};
+
+use crate::config::{Config, Dataplane};
+
+/// CAP_NET_ADMIN's bit in the masks of `/proc/self/status` (linux/capability.h).
+const CAP_NET_ADMIN: u32 = 12;
+const TUN: &str = "/dev/net/tun";
+const KERNEL_MODULE: &str = "/sys/module/wireguard";
+
+/// What is missing.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotStart {
+    /// No TUN device node.
+    #[error(
+        "`{TUN}` is not there (tun_missing): this machine offers no TUN devices\nhint: load the `tun` module, or pass the device into the container (`devices: [/dev/net/tun]`)"
+    )]
+    TunMissing,
+    /// Not allowed to make interfaces.
+    #[error(
+        "the capability NET_ADMIN is missing (perm_net_admin): interfaces and routes cannot be made\nhint: run as root, or add it to the container (`cap_add: [NET_ADMIN]`)"
+    )]
+    NetAdmin,
+    /// Somebody has the port.
+    #[error(
+        "UDP port {port} is taken (udp_bind): {reason}\nhint: choose another `--listen-port`, or find its owner with `ss -lunp`"
+    )]
+    UdpBind {
+        /// The port.
+        port: u16,
+        /// The system's words.
+        reason: io::Error,
+    },
+    /// Somebody has the name.
+    #[error(
+        "interface `{name}` exists already\nhint: choose another `--interface`, or delete it (`ip link delete {name}`) if nothing uses it"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// No WireGuard in this kernel.
+    #[error(
+        "this kernel has no WireGuard: `{KERNEL_MODULE}` is not there\nhint: load it (`modprobe wireguard`), or leave `--tunnel kernel` out"
+    )]
+    NoKernelModule,
+}
+
+/// Asks the machine for what the configured device needs.
+///
+/// # Errors
+/// The first thing that is missing.
+pub fn check(config: &Config) -> Result<(), CannotStart> {
+    match config.dataplane {
+        Dataplane::Userspace if !Path::new(TUN).exists() => return Err(CannotStart::TunMissing),
+        Dataplane::Kernel if !Path::new(KERNEL_MODULE).exists() => return Err(CannotStart::NoKernelModule),
+        Dataplane::Userspace | Dataplane::Kernel => {}
+    }
+    if !has_net_admin(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
+        return Err(CannotStart::NetAdmin);
+    }
+    // The kernel's interface outlives a killed agent, and is adopted where it has our key.
+    let name_taken = Path::new("/sys/class/net").join(&config.interface).exists();
+    if name_taken && config.dataplane == Dataplane::Userspace {
+        return Err(CannotStart::NameTaken { name: config.interface.clone() });
+    }
+    if !name_taken {
+        check_port(config.listen_port)?;
+    }
+    Ok(())
+}
+
+fn check_port(port: u16) -> Result<(), CannotStart> {
+    let taken = |reason| CannotStart::UdpBind { port, reason };
+    drop(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(taken)?);
+    match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)) {
+        // A machine without IPv6.
+        Err(error)
+            if error.raw_os_error() == Some(libc::EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable =>
+        {
+            Ok(())
+        }
+        other => other.map(drop).map_err(taken),
+    }
+}
+
+fn has_net_admin(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << CAP_NET_ADMIN) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capability_is_read_from_the_effective_mask() {
+        assert!(has_net_admin("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000001000\n"));
+        assert!(!has_net_admin("CapPrm:\t0000000000001000\nCapEff:\t0000000000000fff\n"));
+        assert!(!has_net_admin(""));
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let taken = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = check_port(port).unwrap_err().to_string();
+        assert!(error.contains(&port.to_string()) && error.contains("udp_bind"), "{error}");
+    }
+}

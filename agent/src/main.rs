@@ -1,0 +1,132 @@
+//! `p2p-agent`: keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use p2p_agent::{
+    agent,
+    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, Flags, Layers, LogFormat},
+    process,
+};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Exit code of a wrong command line or configuration (sysexits' EX_USAGE).
+const USAGE: u8 = 64;
+
+/// Keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
+///
+/// Every flag can be given as a variable (`--rpc-url` is P2P_RPC_URL; lists are comma-separated) or as a key of the
+/// configuration file (rpc-url = ["URL"]). Flags win over variables, variables over the file.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a bare WireGuard device, without contract and guest agent, to be configured with `wg`.
+    Tunnel {
+        /// Interface name.
+        #[arg(value_name = "IFNAME")]
+        name: String,
+        /// Stay in the foreground.
+        #[arg(long)]
+        foreground: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = match cli.command {
+        Some(Command::Tunnel { name, foreground }) => tunnel(&name, foreground),
+        None => match settings(cli.flags.config) {
+            Ok((config, level, format)) => run(config, level, format),
+            Err(error) => return settings_error(error),
+        },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<()> {
+    process::protect_memory().context("cannot protect this process's memory")?;
+    process::start_logging(level, format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(agent::start(config))
+}
+
+fn tunnel(name: &str, foreground: bool) -> anyhow::Result<()> {
+    process::protect_memory().context("cannot protect this process's memory")?;
+    if foreground {
+        process::start_logging(LevelFilter::INFO, LogFormat::Text);
+    }
+    Ok(mesh_tunnel::run_standalone(name, foreground)?)
+}
+
+fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFormat), anyhow::Error> {
+    let variable = |name: &str| env::var(name).ok();
+    let file = read_file(config_flag.or_else(|| variable("P2P_CONFIG").map(PathBuf::from)))?;
+    let layers = Layers { arguments: env::args().skip(1).collect(), variable: &variable, file };
+    let (flags, names) = layers.flags()?;
+    let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
+    let format = flags.log_format.unwrap_or(LogFormat::Text);
+    Ok((Config::resolve(flags, names)?, level, format))
+}
+
+/// A file that was named must be there; the default one need not.
+fn read_file(named: Option<PathBuf>) -> anyhow::Result<Option<(PathBuf, String)>> {
+    let path = named.clone().unwrap_or_else(|| Path::new(DEFAULT_CONFIG_FILE).to_owned());
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read configuration file `{}`", path.display())),
+    }
+}
+
+fn settings_error(error: anyhow::Error) -> ExitCode {
+    match error.downcast::<ConfigError>() {
+        Ok(ConfigError::Usage(error)) => usage(&error),
+        Ok(error) => {
+            report(&error.to_string());
+            ExitCode::from(USAGE)
+        }
+        Err(error) => {
+            report(&format!("{error:#}"));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// clap's own words; help and version are no error.
+fn usage(error: &clap::Error) -> ExitCode {
+    drop(error.print());
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// One `error:` line; further lines (`hint:`) stand for themselves.
+fn report(text: &str) {
+    // Nobody is left to tell when stderr is closed.
+    drop(writeln!(io::stderr(), "error: {text}"));
+}

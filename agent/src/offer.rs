@@ -1,0 +1,41 @@
+//! A registration or endpoint update, signed by the node key and ready for anybody to submit.
+
+use alloy::{primitives::Bytes, sol_types::SolCall as _};
+use mesh_core::{
+    agent::Intent,
+    registration::{Domain, Proof},
+    status::RegistrationOffer,
+};
+
+use crate::identity::Identity;
+
+/// Signs `intent` for the contract of `domain`. Returns what the local API shows and the call data in it.
+///
+/// # Errors
+/// The signer's words.
+pub fn sign(intent: &Intent, domain: &Domain, identity: &Identity) -> Result<(RegistrationOffer, Bytes), String> {
+    let (token_id, key_epoch, deadline, method, calldata) = match intent {
+        Intent::Register(registration) => {
+            let node_signature = identity.sign(registration.digest(domain))?;
+            let proof = Proof { registration: *registration, chain: identity.chain.clone(), node_signature };
+            let call = mesh_contract::register_peer(&proof).abi_encode();
+            (registration.token, registration.key_epoch, registration.deadline, "registerPeer", call)
+        }
+        Intent::UpdateEndpoint(update) => {
+            let node_signature = identity.sign(update.digest(domain))?;
+            let call = mesh_contract::update_endpoint(update, &node_signature).abi_encode();
+            (update.token, update.key_epoch, update.deadline, "updateEndpoint", call)
+        }
+    };
+    let calldata = Bytes::from(calldata);
+    let offer = RegistrationOffer {
+        chain_id: domain.chain_id,
+        contract: domain.contract,
+        token_id,
+        key_epoch,
+        deadline,
+        calldata: calldata.to_string(),
+        method: method.to_owned(),
+    };
+    Ok((offer, calldata))
+}

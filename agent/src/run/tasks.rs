@@ -1,0 +1,248 @@
+//! What the agent asked for, each as a task whose result is an input. The agent has at most one of each kind outstanding.
+
+use std::{future::Future, path::PathBuf, sync::Arc};
+
+use alloy::{
+    primitives::{B256, Bytes},
+    signers::local::PrivateKeySigner,
+};
+use mesh_core::{
+    agent::{CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
+    diff::Change,
+    id::TokenId,
+    network::MeshNetwork,
+    registration::{Domain, Proof},
+    registry::Registry,
+};
+use tokio::{
+    sync::Mutex,
+    task::{JoinError, JoinSet},
+};
+
+use crate::{
+    cache,
+    chain::{NotSubmitted, Sources},
+    identity::Identity,
+    link::Links,
+    machine::{Interrupted, Machine},
+    offer,
+    tunnel::Tunnel,
+};
+
+/// The chain as the driver needs it.
+pub trait Chain: Send + Sync + 'static {
+    /// See [`Sources::read`].
+    fn read(&self, own_token: Option<TokenId>)
+    -> impl Future<Output = (Result<Registry, String>, SourceReport)> + Send;
+    /// See [`Sources::proofs`].
+    fn proofs(
+        &self,
+        requests: Vec<ProofRequest>,
+    ) -> impl Future<Output = Vec<(TokenId, Result<Box<Proof>, String>)>> + Send;
+    /// See [`Sources::submit`].
+    fn submit(
+        &self,
+        signer: &PrivateKeySigner,
+        chain_id: u64,
+        calldata: Bytes,
+    ) -> impl Future<Output = Result<B256, NotSubmitted>> + Send;
+    /// What can never work, found out once at the start; `None` when nothing is wrong or nobody answers.
+    fn hopeless(&self) -> impl Future<Output = Option<anyhow::Error>> + Send;
+}
+
+impl Chain for Sources {
+    async fn read(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
+        Self::read(self, own_token).await
+    }
+
+    async fn proofs(&self, requests: Vec<ProofRequest>) -> Vec<(TokenId, Result<Box<Proof>, String>)> {
+        Self::proofs(self, requests).await
+    }
+
+    async fn submit(&self, signer: &PrivateKeySigner, chain_id: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
+        Self::submit(self, signer, chain_id, calldata).await
+    }
+
+    async fn hopeless(&self) -> Option<anyhow::Error> {
+        self.preflight().await.err().map(Into::into)
+    }
+}
+
+/// Everything the tasks work on.
+pub struct Shell<T, L, C> {
+    /// Device, interface and routes.
+    pub machine: Machine<T, L>,
+    /// The contract.
+    pub chain: Arc<C>,
+    /// For signing.
+    pub identity: Arc<Identity>,
+    /// Where the verified registry is kept.
+    pub state_dir: PathBuf,
+    /// Stop when the RPC endpoints cannot be those of this cluster. Not where an earlier run has left a verified registry:
+    /// then a lying endpoint must not be able to end us.
+    pub stop_on_wrong_chain: bool,
+}
+
+/// The outcome of a task.
+pub(super) enum Done {
+    Input(Box<Input>),
+    Saved,
+    Nothing,
+    Fatal(anyhow::Error),
+}
+
+pub(super) struct Tasks<T, L, C> {
+    running: JoinSet<Done>,
+    machine: Arc<Mutex<Machine<T, L>>>,
+    chain: Arc<C>,
+    identity: Arc<Identity>,
+    state_dir: PathBuf,
+    observing: bool,
+    /// Something changed while an observation was under way: it may not have seen it.
+    observe_again: Option<Option<MeshNetwork>>,
+    saving: bool,
+    to_save: Option<Box<CachedRegistry>>,
+}
+
+impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
+    pub(super) fn new(shell: Shell<T, L, C>) -> Self {
+        let mut running = JoinSet::new();
+        let chain = Arc::clone(&shell.chain);
+        if shell.stop_on_wrong_chain {
+            running.spawn(async move { chain.hopeless().await.map_or(Done::Nothing, Done::Fatal) });
+        }
+        Self {
+            running,
+            machine: Arc::new(Mutex::new(shell.machine)),
+            chain: shell.chain,
+            identity: shell.identity,
+            state_dir: shell.state_dir,
+            observing: false,
+            observe_again: None,
+            saving: false,
+            to_save: None,
+        }
+    }
+
+    /// The next result. Pending for ever while nothing runs.
+    pub(super) async fn next(&mut self) -> Result<Done, JoinError> {
+        let Some(done) = self.running.join_next().await else { return std::future::pending().await };
+        let done = done?;
+        match &done {
+            Done::Input(input) if matches!(**input, Input::Observed(_)) => {
+                self.observing = false;
+                if let Some(network) = self.observe_again.take() {
+                    self.observe(network);
+                }
+            }
+            Done::Saved => {
+                self.saving = false;
+                if let Some(registry) = self.to_save.take() {
+                    self.save(registry);
+                }
+            }
+            Done::Input(_) | Done::Nothing | Done::Fatal(_) => {}
+        }
+        Ok(done)
+    }
+
+    pub(super) fn start(
+        &mut self,
+        command: Command,
+        network: Option<MeshNetwork>,
+        domain: impl FnOnce() -> Option<Domain>,
+    ) {
+        match command {
+            Command::ReadRegistry { own_token } => self.read(own_token),
+            Command::FetchProofs(requests) => self.fetch_proofs(requests),
+            Command::Observe => self.observe(network),
+            Command::Apply(changes) => self.apply(changes, domain()),
+            Command::Offer(intent) => self.offer(intent, domain()),
+            Command::Save(registry) => self.save(registry),
+            // The offer is shown from the agent itself; stopping is the driver's.
+            Command::Withdraw | Command::Stop => {}
+        }
+    }
+
+    fn read(&mut self, own_token: Option<TokenId>) {
+        let chain = Arc::clone(&self.chain);
+        self.spawn(async move {
+            match chain.read(own_token).await {
+                (Ok(registry), report) => Input::Registry(Box::new(registry), report),
+                (Err(error), report) => Input::ReadFailed(error, report),
+            }
+        });
+    }
+
+    fn fetch_proofs(&mut self, requests: Vec<ProofRequest>) {
+        let chain = Arc::clone(&self.chain);
+        self.spawn(async move { Input::Proofs(chain.proofs(requests).await) });
+    }
+
+    /// Also called when the kernel says that something changed.
+    pub(super) fn observe(&mut self, network: Option<MeshNetwork>) {
+        if self.observing {
+            self.observe_again = Some(network);
+            return;
+        }
+        self.observing = true;
+        let machine = Arc::clone(&self.machine);
+        self.spawn(async move { Input::Observed(machine.lock().await.observe(network).await) });
+    }
+
+    fn apply(&mut self, changes: Vec<Change>, domain: Option<Domain>) {
+        let machine = Arc::clone(&self.machine);
+        self.running.spawn(async move {
+            let applied = machine.lock().await.apply(&changes, domain.as_ref()).await;
+            match applied {
+                Ok(()) => Done::Input(Box::new(Input::Applied(Ok(())))),
+                Err(Interrupted::Failed(error)) => Done::Input(Box::new(Input::Applied(Err(error)))),
+                Err(Interrupted::NetworkInUse(error)) => Done::Fatal(error.into()),
+            }
+        });
+    }
+
+    fn offer(&mut self, intent: Intent, domain: Option<Domain>) {
+        let (chain, identity) = (Arc::clone(&self.chain), Arc::clone(&self.identity));
+        self.spawn(async move {
+            let Some(domain) = domain else { return Input::OfferFailed("the chain is not known yet".to_owned()) };
+            let (offer, calldata) = match offer::sign(&intent, &domain, &identity) {
+                Ok(signed) => signed,
+                Err(error) => return Input::OfferFailed(error),
+            };
+            match chain.submit(identity.node_key(), domain.chain_id, calldata).await {
+                Ok(transaction) => Input::Offered { offer, transaction: Some(transaction), not_submitted: None },
+                Err(error) => Input::Offered { offer, transaction: None, not_submitted: Some(error.to_string()) },
+            }
+        });
+    }
+
+    /// One write at a time; of those that wait only the newest matters.
+    fn save(&mut self, registry: Box<CachedRegistry>) {
+        if self.saving {
+            self.to_save = Some(registry);
+            return;
+        }
+        self.saving = true;
+        let state_dir = self.state_dir.clone();
+        self.running.spawn_blocking(move || {
+            if let Err(error) = cache::save(&state_dir, &registry) {
+                tracing::warn!(%error, dir = %state_dir.display(), "cannot save the verified registry: a restart will need the RPC");
+            }
+            Done::Saved
+        });
+    }
+
+    /// Waits for what is being written.
+    pub(super) async fn finish_saving(&mut self) {
+        while self.saving {
+            if self.next().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = Input> + Send + 'static) {
+        self.running.spawn(async move { Done::Input(Box::new(task.await)) });
+    }
+}

@@ -1,0 +1,261 @@
+//! The kernel's WireGuard, through netlink. It keeps sessions and endpoints itself; it does not say when it last received or
+//! sent, so that is told from its byte counters between two looks.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use defguard_wireguard_rs::{
+    InterfaceConfiguration, Kernel, WGApi, WireguardInterfaceApi as _, error::WireguardInterfaceError, host::Host,
+    key::Key, net::IpAddrMask, peer::Peer,
+};
+use ipnetwork::IpNetwork;
+use mesh_core::{id::WireguardKey, observed::ObservedPeer};
+use mesh_tunnel::DEFAULT_MTU;
+use zeroize::Zeroize as _;
+
+use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
+use crate::keyfile::WireguardSecret;
+
+const MODULE: &str = "/sys/module/wireguard";
+
+/// An interface of type wireguard. It outlives a killed agent; the next one adopts it, with its sessions, where it runs with
+/// our key.
+pub struct KernelTunnel {
+    name: String,
+    api: Option<WGApi<Kernel>>,
+    traffic: BTreeMap<WireguardKey, Traffic>,
+}
+
+/// When the counters of a peer last grew.
+#[derive(Clone, Copy)]
+struct Traffic {
+    rx_bytes: u64,
+    tx_bytes: u64,
+    received: Option<Instant>,
+    sent: Option<Instant>,
+}
+
+impl KernelTunnel {
+    /// No device yet.
+    #[must_use]
+    pub const fn new(name: String) -> Self {
+        Self { name, api: None, traffic: BTreeMap::new() }
+    }
+
+    fn api(&self) -> Result<&WGApi<Kernel>, TunnelError> {
+        self.api.as_ref().ok_or(TunnelError::NoDevice)
+    }
+
+    fn attempt(&self, what: &str) -> impl FnOnce(WireguardInterfaceError) -> TunnelError {
+        let what = format!("{what} `{}`", self.name);
+        move |error| {
+            if Path::new(MODULE).exists() {
+                TunnelError::Kernel { what, reason: error.to_string() }
+            } else {
+                TunnelError::NoKernelModule
+            }
+        }
+    }
+}
+
+impl Tunnel for KernelTunnel {
+    fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError> {
+        let mut api = WGApi::new(self.name.clone()).map_err(self.attempt("open interface"))?;
+        if Path::new("/sys/class/net").join(&self.name).exists() {
+            let running = api.read_interface_data().ok().and_then(|host| host.private_key);
+            if running.is_none_or(|key| key.public_key().as_array() != secret.public_key().0) {
+                return Err(TunnelError::NameTaken(self.name.clone()));
+            }
+        } else {
+            api.create_interface().map_err(self.attempt("create interface"))?;
+        }
+        let mut configuration = interface_configuration(&self.name, secret, listen_port);
+        let configured = api.configure_interface(&configuration).map_err(self.attempt("configure interface"));
+        configuration.prvkey.zeroize();
+        self.api = Some(api);
+        configured.inspect_err(|_| drop(self.remove()))
+    }
+
+    fn set_peer(&mut self, edit: &PeerEdit) -> Result<(), TunnelError> {
+        let host = self.api()?.read_interface_data().map_err(self.attempt("read interface"))?;
+        match merged(edit, host.peers.get(&Key::new(edit.public_key.0))) {
+            Some(peer) => self.api()?.configure_peer(&peer).map_err(self.attempt("configure a peer of")),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_peer(&mut self, key: WireguardKey) -> Result<(), TunnelError> {
+        self.api()?.remove_peer(&Key::new(key.0)).map_err(self.attempt("remove a peer of"))
+    }
+
+    fn remove(&mut self) -> Result<(), TunnelError> {
+        self.traffic.clear();
+        // Its links are deleted by `link`: the library's own way also rewrites the resolver's configuration.
+        self.api = None;
+        Ok(())
+    }
+
+    fn state(&mut self) -> Result<Option<TunnelState>, TunnelError> {
+        let Some(api) = &self.api else { return Ok(None) };
+        let host = api.read_interface_data().map_err(self.attempt("read interface"))?;
+        let mtu = std::fs::read_to_string(Path::new("/sys/class/net").join(&self.name).join("mtu"));
+        let mtu = mtu.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_MTU);
+        Ok(Some(state(&host, mtu, &mut self.traffic, Instant::now(), SystemTime::now())))
+    }
+}
+
+fn interface_configuration(name: &str, secret: &WireguardSecret, listen_port: u16) -> InterfaceConfiguration {
+    InterfaceConfiguration {
+        name: name.to_owned(),
+        prvkey: STANDARD.encode(secret.bytes().as_slice()),
+        addresses: Vec::new(),
+        port: listen_port,
+        peers: Vec::new(),
+        mtu: Some(DEFAULT_MTU.into()),
+        fwmark: None,
+    }
+}
+
+/// The peer to hand to the library, which always replaces the allowed IPs: those of the kernel's peer are kept unless the edit
+/// has another address. `None` when there is nothing to edit.
+fn merged(edit: &PeerEdit, known: Option<&Peer>) -> Option<Peer> {
+    if edit.update_only && known.is_none() {
+        return None;
+    }
+    let mut peer = Peer::new(Key::new(edit.public_key.0));
+    peer.endpoint = edit.endpoint;
+    peer.persistent_keepalive_interval = edit.persistent_keepalive;
+    peer.preshared_key = edit.preshared_key.as_ref().map(|psk| match psk {
+        PskEdit::Set(key) => Key::new(**key.bytes()),
+        PskEdit::Clear => Key::new([0; 32]),
+    });
+    peer.allowed_ips = match (edit.address, known) {
+        (Some(address), _) => vec![IpAddrMask::host(IpAddr::V4(address))],
+        (None, Some(known)) => known.allowed_ips.clone(),
+        (None, None) => Vec::new(),
+    };
+    Some(peer)
+}
+
+fn state(
+    host: &Host,
+    mtu: u16,
+    traffic: &mut BTreeMap<WireguardKey, Traffic>,
+    now: Instant,
+    wall: SystemTime,
+) -> TunnelState {
+    // The map's order is random; the agent sorts by its own.
+    let mut peers: Vec<ObservedPeer> =
+        host.peers.clone().into_values().map(|peer| observed(&peer, traffic, now, wall)).collect();
+    peers.sort_by_key(|peer| peer.public_key);
+    let known = |key: &WireguardKey| peers.binary_search_by_key(key, |peer| peer.public_key).is_ok();
+    traffic.retain(|key, _| known(key));
+    TunnelState {
+        public_key: host.private_key.as_ref().map(|key| WireguardKey(key.public_key().as_array())),
+        listen_port: host.listen_port,
+        mtu,
+        peers,
+    }
+}
+
+fn observed(
+    peer: &Peer,
+    traffic: &mut BTreeMap<WireguardKey, Traffic>,
+    now: Instant,
+    wall: SystemTime,
+) -> ObservedPeer {
+    let public_key = WireguardKey(peer.public_key.as_array());
+    let seen = traffic.entry(public_key).or_insert(Traffic { rx_bytes: 0, tx_bytes: 0, received: None, sent: None });
+    if peer.rx_bytes > seen.rx_bytes {
+        seen.received = Some(now);
+    }
+    if peer.tx_bytes > seen.tx_bytes {
+        seen.sent = Some(now);
+    }
+    (seen.rx_bytes, seen.tx_bytes) = (peer.rx_bytes, peer.tx_bytes);
+    let age = |at: Instant| now.saturating_duration_since(at);
+    // The kernel answers "never" with the Unix epoch.
+    let handshake = peer.last_handshake.filter(|at| *at > SystemTime::UNIX_EPOCH);
+    ObservedPeer {
+        public_key,
+        endpoint: peer.endpoint,
+        allowed_ips: peer.allowed_ips.iter().filter_map(|net| IpNetwork::new(net.address, net.cidr).ok()).collect(),
+        has_preshared_key: peer.preshared_key.as_ref().is_some_and(|key| key.as_array() != [0; 32]),
+        persistent_keepalive: peer.persistent_keepalive_interval.unwrap_or(0),
+        handshake_age: handshake.map(|at| wall.duration_since(at).unwrap_or(Duration::ZERO)),
+        received_age: seen.received.map(age),
+        sent_age: seen.sent.map(age),
+        rx_bytes: peer.rx_bytes,
+        tx_bytes: peer.tx_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn edit() -> PeerEdit {
+        PeerEdit {
+            public_key: WireguardKey([9; 32]),
+            update_only: true,
+            endpoint: Some("192.0.2.1:51821".parse().unwrap()),
+            address: None,
+            preshared_key: Some(PskEdit::Clear),
+            persistent_keepalive: None,
+        }
+    }
+
+    #[test]
+    fn an_edit_keeps_the_allowed_ips_and_an_unknown_peer_stays_unknown() {
+        assert!(merged(&edit(), None).is_none());
+        let mut known = Peer::new(Key::new([9; 32]));
+        known.allowed_ips = vec![IpAddrMask::host(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 9)))];
+        let peer = merged(&edit(), Some(&known)).unwrap();
+        assert_eq!(peer.allowed_ips, known.allowed_ips);
+        assert_eq!(peer.preshared_key, Some(Key::new([0; 32])));
+        assert_eq!(peer.persistent_keepalive_interval, None);
+        let moved = merged(&PeerEdit { address: Some(Ipv4Addr::new(10, 0, 1, 8)), ..edit() }, Some(&known)).unwrap();
+        assert_eq!(moved.allowed_ips, [IpAddrMask::host(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 8)))]);
+    }
+
+    #[test]
+    fn the_configuration_carries_key_and_port() {
+        let secret = WireguardSecret::new(Zeroizing::new([8; 32])).unwrap();
+        let configuration = interface_configuration("mesh0", &secret, 51821);
+        let key: Key = configuration.prvkey.as_str().try_into().unwrap();
+        assert_eq!(key.public_key().as_array(), secret.public_key().0);
+        assert_eq!((configuration.port, configuration.mtu), (51821, Some(1420)));
+        assert!(!format!("{configuration:?}").contains(&configuration.prvkey));
+    }
+
+    #[test]
+    fn ages_are_told_from_the_counters() {
+        let mut host = Host::new(51821, Key::new([8; 32]));
+        let mut peer = Peer::new(Key::new([9; 32]));
+        peer.rx_bytes = 100;
+        peer.last_handshake = Some(SystemTime::UNIX_EPOCH);
+        host.peers.insert(peer.public_key.clone(), peer.clone());
+        let (mut traffic, start) = (BTreeMap::new(), Instant::now());
+        let first = state(&host, 1420, &mut traffic, start, SystemTime::now());
+        assert_eq!(first.peers[0].received_age, Some(Duration::ZERO));
+        assert_eq!((first.peers[0].sent_age, first.peers[0].handshake_age), (None, None));
+        let later = state(&host, 1420, &mut traffic, start + Duration::from_secs(5), SystemTime::now());
+        assert_eq!(later.peers[0].received_age, Some(Duration::from_secs(5)));
+        host.peers.clear();
+        assert!(state(&host, 1420, &mut traffic, start, SystemTime::now()).peers.is_empty() && traffic.is_empty());
+    }
+
+    #[test]
+    fn a_missing_module_says_what_to_do() {
+        assert!(TunnelError::NoKernelModule.to_string().contains("modprobe wireguard"));
+    }
+}

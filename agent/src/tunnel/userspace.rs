@@ -1,0 +1,102 @@
+//! The device in this process, `mesh_tunnel`.
+
+use std::time::SystemTime;
+
+use ipnetwork::IpNetwork;
+use mesh_core::{id::WireguardKey, observed::ObservedPeer};
+use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerState, PeerUpdate, PresharedKey, PrivateKey, PublicKey};
+use zeroize::Zeroizing;
+
+use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
+use crate::keyfile::WireguardSecret;
+
+/// A TUN device and its threads; gone when dropped.
+pub struct UserspaceTunnel {
+    name: String,
+    device: Option<Device>,
+}
+
+impl UserspaceTunnel {
+    /// No device yet.
+    #[must_use]
+    pub const fn new(name: String) -> Self {
+        Self { name, device: None }
+    }
+
+    fn device(&self) -> Result<&Device, TunnelError> {
+        self.device.as_ref().ok_or(TunnelError::NoDevice)
+    }
+
+    fn apply_peer(&self, peer: PeerUpdate) -> Result<(), TunnelError> {
+        Ok(self.device()?.apply(DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() })?)
+    }
+}
+
+impl Tunnel for UserspaceTunnel {
+    fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError> {
+        self.remove()?;
+        let device = Device::create(DeviceOptions { name: self.name.clone(), mtu: None, uapi: true })?;
+        let private_key = Some(PrivateKey::from_bytes(secret.bytes().clone()));
+        device.apply(DeviceUpdate { private_key, listen_port: Some(listen_port), ..DeviceUpdate::default() })?;
+        self.device = Some(device);
+        Ok(())
+    }
+
+    fn set_peer(&mut self, edit: &PeerEdit) -> Result<(), TunnelError> {
+        self.apply_peer(peer_update(edit))
+    }
+
+    fn remove_peer(&mut self, key: WireguardKey) -> Result<(), TunnelError> {
+        self.apply_peer(PeerUpdate { remove: true, ..PeerUpdate::new(PublicKey::from_bytes(key.0)) })
+    }
+
+    fn remove(&mut self) -> Result<(), TunnelError> {
+        match self.device.take() {
+            Some(device) => Ok(device.stop()?),
+            None => Ok(()),
+        }
+    }
+
+    fn state(&mut self) -> Result<Option<TunnelState>, TunnelError> {
+        let Some(device) = &self.device else { return Ok(None) };
+        let state = device.snapshot();
+        let now = SystemTime::now();
+        Ok(Some(TunnelState {
+            public_key: state.public_key.map(|key| WireguardKey(*key.as_bytes())),
+            listen_port: state.listen_port,
+            mtu: state.mtu,
+            peers: state.peers.into_iter().map(|peer| observed(peer, now)).collect(),
+        }))
+    }
+}
+
+fn peer_update(edit: &PeerEdit) -> PeerUpdate {
+    PeerUpdate {
+        update_only: edit.update_only,
+        preshared_key: edit.preshared_key.as_ref().map(|psk| match psk {
+            PskEdit::Set(key) => PresharedKey::from_bytes(key.bytes().clone()),
+            PskEdit::Clear => PresharedKey::from_bytes(Zeroizing::new([0; 32])),
+        }),
+        endpoint: edit.endpoint,
+        persistent_keepalive: edit.persistent_keepalive,
+        replace_allowed_ips: edit.address.is_some(),
+        allowed_ips: edit.address.map(|address| IpNetwork::from(std::net::IpAddr::V4(address))).into_iter().collect(),
+        ..PeerUpdate::new(PublicKey::from_bytes(edit.public_key.0))
+    }
+}
+
+fn observed(peer: PeerState, now: SystemTime) -> ObservedPeer {
+    ObservedPeer {
+        public_key: WireguardKey(*peer.public_key.as_bytes()),
+        endpoint: peer.endpoint,
+        allowed_ips: peer.allowed_ips,
+        has_preshared_key: peer.has_preshared_key,
+        persistent_keepalive: peer.persistent_keepalive,
+        // A handshake in the future is one before the clock was set back.
+        handshake_age: peer.last_handshake.map(|at| now.duration_since(at).unwrap_or_default()),
+        received_age: peer.last_received,
+        sent_age: peer.last_sent,
+        rx_bytes: peer.rx_bytes,
+        tx_bytes: peer.tx_bytes,
+    }
+}
