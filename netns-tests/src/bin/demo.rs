@@ -60,12 +60,12 @@ fn show(world: &mut World, steps: &mut Steps) -> Result<()> {
         }
         Ok(())
     })?;
-    steps.run("start three agents (two pay for themselves)", || {
+    steps.run("start three agents (nodes 2 and 3 pay for themselves)", || {
         world.fund(2)?;
         world.fund(3)?;
         (1..=3).try_for_each(|node| world.node_mut(node).start())
     })?;
-    steps.run("relay the registration of the third (meshctl register)", || world.relay(1))?;
+    steps.run("relay the registration of node 1 (meshctl register)", || world.relay(1))?;
     steps.run("wait until every pair pings over 10.0.1.x", || world.wait_full_mesh(&[1, 2, 3], JOIN))?;
     println!("\n$ meshctl status      (on node 1)\n{}", world.node(1).meshctl(&["status"])?.success()?);
 
