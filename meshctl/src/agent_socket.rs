@@ -14,7 +14,7 @@ use mesh_core::status::{SCHEMA, Status};
 use serde_json::Value;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::failure::{AGENT_NOT_RUNNING, Failure};
+use crate::failure::{AGENT_NOT_RUNNING, FAILED, Failure};
 
 /// An agent that takes longer than this to answer is stuck.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ impl AgentSocket {
 
     /// `GET /v1/status`.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
-        let value = self.ok("/v1/status").await?;
+        let value = self.answer("/v1/status", AGENT_NOT_RUNNING).await?;
         let schema = value.get("schema").and_then(Value::as_str).unwrap_or("none");
         if schema != SCHEMA {
             let failure =
@@ -45,8 +45,12 @@ impl AgentSocket {
         serde_json::from_value(value).with_context(|| self.nonsense("/v1/status"))
     }
 
-    /// `GET target`, which must succeed.
+    /// `GET target`, which must succeed. A refusal ends the program with [`FAILED`].
     pub(crate) async fn ok(&self, target: &str) -> anyhow::Result<Value> {
+        self.answer(target, FAILED).await
+    }
+
+    async fn answer(&self, target: &str, refused: u8) -> anyhow::Result<Value> {
         let (status, body) = self.get(target).await?;
         if status.is_success() {
             return serde_json::from_slice(&body).with_context(|| self.nonsense(target));
@@ -55,7 +59,7 @@ impl AgentSocket {
         let refusal: Value = serde_json::from_slice(&body).unwrap_or_default();
         let word = |name: &str| refusal.get(name).and_then(Value::as_str).map(str::to_owned);
         let reason = word("error").unwrap_or_else(|| format!("answered {status} to {target}"));
-        let failure = Failure::new(format!("the agent at `{}`: {reason}", self.path.display()));
+        let failure = Failure::new(format!("the agent at `{}`: {reason}", self.path.display())).exit_code(refused);
         Err(match word("hint") {
             Some(hint) => failure.hint(hint),
             None => failure,

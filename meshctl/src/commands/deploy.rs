@@ -11,7 +11,7 @@ use mesh_core::{id::AppId, network::MeshNetwork};
 use serde::Serialize;
 
 use crate::{
-    chain::{Chain, Operator, address_of_compressed_key},
+    chain::{Chain, Operator},
     failure::Failure,
     output::Printer,
     settings::Settings,
@@ -138,6 +138,13 @@ async fn root_of_kms(chain: &Chain, kms: Address) -> anyhow::Result<Address> {
     address_of_compressed_key(&info.k256Pubkey).with_context(what)
 }
 
+/// The address that `DstackKms.kmsInfo` gives as its key: the KMS root.
+fn address_of_compressed_key(key: &[u8]) -> anyhow::Result<Address> {
+    let key = k256::PublicKey::from_sec1_bytes(key).context("not a secp256k1 public key")?;
+    let point = k256::elliptic_curve::sec1::ToEncodedPoint::to_encoded_point(&key, false);
+    Ok(Address::from_raw_public_key(&point.as_bytes()[1..]))
+}
+
 fn parse_network(text: &str) -> Result<MeshNetwork, String> {
     let network: Ipv4Network = text.parse().map_err(|_| "not an IPv4 network such as 10.0.1.0/24".to_owned())?;
     MeshNetwork::try_from(network).map_err(|error| error.to_string())
@@ -152,6 +159,16 @@ mod tests {
     #[test]
     fn the_kms_call_has_dstacks_selector() {
         assert_eq!(DstackKms::kmsInfoCall::SELECTOR, [0x09, 0x17, 0x70, 0x63]);
+    }
+
+    #[test]
+    fn a_compressed_key_gives_its_address() {
+        // The generator: private key 1.
+        let generator = hex::decode("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798").unwrap();
+        let address = address_of_compressed_key(&generator).unwrap();
+        assert_eq!(address.to_string(), "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf");
+        assert!(address_of_compressed_key(&generator[1..]).is_err());
+        assert!(address_of_compressed_key(&[2; 33]).is_ok_and(|other| other != address));
     }
 
     #[test]

@@ -244,7 +244,8 @@ fn row(node: &NodeView) -> Vec<Cell> {
     let peer = node.peer.as_ref();
     let key = peer.and_then(|peer| peer.public_key);
     let direct = peer.and_then(|peer| peer.endpoint).map(|endpoint| endpoint.to_string());
-    let endpoint = direct.or_else(|| peer.and_then(|peer| peer.gateway.clone()));
+    let gateway = peer.and_then(|peer| peer.gateway.as_deref()).map(|host| host.trim_end_matches(":443").to_owned());
+    let endpoint = direct.or(gateway);
     let (state, state_color) = match node.state {
         NodeState::Active => ("active", Some(Color::Good)),
         NodeState::Bound => ("bound", Some(Color::Caution)),

@@ -1,0 +1,323 @@
+//! The operator's commands against the real contract in a real node (anvil, from contracts/node_modules).
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/anvil.rs"]
+mod anvil;
+mod support;
+
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use alloy::{
+    primitives::{Address, B256, Bytes, keccak256},
+    signers::{SignerSync as _, local::PrivateKeySigner},
+    sol_types::{SolCall as _, SolValue as _},
+};
+use anvil::{Anvil, KEY, OTHER, OTHER_KEY, OWNER};
+use mesh_core::{
+    id::{AppId, TokenId, WireguardKey},
+    registration::{Domain, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain},
+    status::RegistrationOffer,
+};
+use serde_json::{Value, json};
+use support::{FakeAgent, Scratch, meshctl, outcome};
+
+const INSTANCE: &str = "1111111111111111111111111111111111111111";
+/// Private keys of the KMS root, the app and the node of these tests.
+const KMS: [u8; 32] = [1; 32];
+const APP: [u8; 32] = [2; 32];
+const NODE: [u8; 32] = [3; 32];
+
+struct World {
+    anvil: Anvil,
+    scratch: Scratch,
+    contract: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self { anvil: Anvil::start(), scratch: Scratch::new(), contract: String::new() };
+        let root = signer(KMS).address().to_string();
+        let deployed = world.json(&["deploy", "--kms-root", &root, "--name", "test mesh"]);
+        assert_eq!(deployed["chain_id"], 31337);
+        world.contract = deployed["contract"].as_str().unwrap().to_owned();
+        world
+    }
+
+    /// Runs as the contract's owner.
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        self.run_as(KEY, arguments)
+    }
+
+    fn run_as(&self, key: &str, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = meshctl();
+        command.env("MESHCTL_PRIVATE_KEY_FILE", self.key_file(key)).env("P2P_RPC_URL", self.anvil.url());
+        if !self.contract.is_empty() {
+            command.env("P2P_CONTRACT", &self.contract);
+        }
+        let outcome = outcome(command.args(arguments).output().unwrap());
+        for text in [&outcome.1, &outcome.2] {
+            assert!(!text.to_lowercase().contains(key), "the key is printed: {text}");
+        }
+        outcome
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    /// Runs a command that must fail; what it says.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = self.run(arguments);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{arguments:?}: {stderr}");
+        stderr
+    }
+
+    fn key_file(&self, key: &str) -> PathBuf {
+        let path = self.scratch.path(&key[..8]);
+        if !path.exists() {
+            std::fs::write(&path, key).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        path
+    }
+
+    /// State of a token according to `meshctl nodes`.
+    fn state(&self, token: u32) -> String {
+        let cluster = self.json(&["nodes"]);
+        let nodes = cluster["nodes"].as_array().unwrap();
+        let node = nodes.iter().find(|node| node["token_id"] == token);
+        node.map_or_else(|| "absent".to_owned(), |node| node["state"].as_str().unwrap().to_owned())
+    }
+
+    /// What an agent bound to `token` would offer.
+    fn offer(&self, token: u32, key_epoch: u32) -> RegistrationOffer {
+        let domain = Domain { chain_id: 31337, contract: self.contract.parse().unwrap() };
+        let registration = Registration {
+            token: TokenId::new(token).unwrap(),
+            instance: INSTANCE.parse().unwrap(),
+            wireguard_key: WireguardKey([token as u8; 32]),
+            key_epoch,
+            network_type: NetworkType::Wireguard,
+            endpoint: Some("203.0.113.7:51821".parse().unwrap()),
+            gateway: None,
+            deadline: 4_000_000_000,
+        };
+        let (node, app, kms) = (signer(NODE), signer(APP), signer(KMS));
+        let app_id = AppId::from(domain.contract);
+        let by_app = format!("{NODE_KEY_PURPOSE}:{}", hex::encode(compressed(&node)));
+        let by_kms = [b"dstack-kms-issued:".as_slice(), &app_id.0, &compressed(&app)].concat();
+        let chain = SignatureChain {
+            node_key: coordinates(&node),
+            app_key: coordinates(&app),
+            app_signature: sign(&app, keccak256(by_app)),
+            kms_signature: sign(&kms, keccak256(by_kms)),
+            app_id,
+        };
+        let proof = Proof { registration, chain, node_signature: sign(&node, registration.digest(&domain)) };
+        RegistrationOffer {
+            chain_id: domain.chain_id,
+            contract: domain.contract,
+            token_id: registration.token,
+            key_epoch,
+            deadline: registration.deadline,
+            calldata: Bytes::from(mesh_contract::register_peer(&proof).abi_encode()).to_string(),
+            method: "registerPeer".to_owned(),
+        }
+    }
+
+    /// Relays an offer from a file.
+    fn relay(&self, offer: &RegistrationOffer) -> (i32, String, String) {
+        let path = self.scratch.path("offer.json");
+        std::fs::write(&path, serde_json::to_vec(offer).unwrap()).unwrap();
+        self.run(&["register", "--offer", path.to_str().unwrap()])
+    }
+}
+
+fn signer(key: [u8; 32]) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&B256::from(key)).unwrap()
+}
+
+fn coordinates(signer: &PrivateKeySigner) -> [u8; 64] {
+    signer.credential().verifying_key().to_encoded_point(false).as_bytes()[1..].try_into().unwrap()
+}
+
+fn compressed(signer: &PrivateKeySigner) -> Vec<u8> {
+    signer.credential().verifying_key().to_encoded_point(true).as_bytes().to_vec()
+}
+
+fn sign(signer: &PrivateKeySigner, digest: B256) -> [u8; 65] {
+    signer.sign_hash_sync(&digest).unwrap().as_bytes()
+}
+
+#[test]
+fn an_operator_runs_a_cluster() {
+    let world = World::new();
+
+    // Tokens.
+    let minted = world.json(&["mint", "--to", OWNER, "--instance", INSTANCE]);
+    assert_eq!((&minted["token_id"], &minted["address"]), (&json!(1), &json!("10.0.1.1")));
+    assert_eq!((&minted["owner"], &minted["instance_id"]), (&json!(OWNER), &json!(INSTANCE)));
+    assert_eq!(world.json(&["mint", "--to", OTHER])["token_id"], 2);
+    assert_eq!((world.state(1).as_str(), world.state(2).as_str()), ("bound", "unbound"));
+    assert!(world.refused(&["bind", "2", "--instance", INSTANCE]).contains("does not own token 2"));
+    let (code, _, errors) = world.run_as(OTHER_KEY, &["bind", "2", "--instance", INSTANCE]);
+    assert_eq!((code, world.state(2).as_str()), (0, "bound"), "{errors}");
+
+    // A registration, from an agent's socket.
+    let socket = world.scratch.path("mesh0.sock");
+    let agent = FakeAgent::listen(&socket);
+    let offer = world.offer(1, 1);
+    agent.set("/v1/registration", 200, &serde_json::to_string(&offer).unwrap());
+    let submitted = world.json(&["register", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(agent.asked(), ["/v1/registration"]);
+    assert_eq!((&submitted["token_id"], &submitted["key_epoch"]), (&json!(1), &json!(1)));
+    assert_eq!(submitted["method"], "registerPeer");
+    let cluster = world.json(&["nodes", "--active"]);
+    assert_eq!(cluster["mesh"], "test mesh");
+    assert_eq!(cluster["nodes"].as_array().unwrap().len(), 1);
+    let peer = &cluster["nodes"][0]["peer"];
+    assert_eq!((&peer["endpoint"], &peer["network_type"]), (&json!("203.0.113.7:51821"), &json!("wireguard")));
+    assert_eq!(peer["public_key"], json!(WireguardKey([1; 32])));
+
+    // Once only, and not for somebody else's chain.
+    let (code, _, errors) = world.relay(&offer);
+    assert_eq!(code, 1, "{errors}");
+    assert!(errors.contains("cannot register token 1") && errors.contains("key epoch"), "{errors}");
+    let (code, _, errors) = world.relay(&RegistrationOffer { chain_id: 1, ..offer });
+    assert_eq!(code, 1);
+    assert!(errors.contains("the offer is for chain 1, but `--rpc-url` leads to chain 31337"), "{errors}");
+
+    // Leaving, in every way.
+    assert!(world.run(&["deactivate", "1"]).1.starts_with("token 1 is deactivated"));
+    assert_eq!(world.state(1), "unbound");
+    let revoked = world.json(&["revoke", "--token", "1"]);
+    assert_eq!((&revoked["token_id"], revoked["contract"].as_str()), (&json!(1), Some(&*world.contract)));
+    assert_eq!(world.state(1), "revoked");
+    let again = world.refused(&["bind", "1", "--instance", INSTANCE]);
+    assert!(again.contains("token 1 is revoked\nhint: ") && again.contains("meshctl reinstate 1"), "{again}");
+    assert_eq!(world.run(&["reinstate", "1"]).0, 0);
+    assert_eq!(world.state(1), "unbound");
+    assert_eq!(world.run(&["transfer", "1", "--to", OTHER]).0, 0);
+    assert!(world.refused(&["burn", "1"]).contains("neither owns token 1 nor is approved"));
+    assert_eq!(world.run_as(OTHER_KEY, &["burn", "1"]).0, 0);
+    assert_eq!(world.state(1), "absent");
+    // The lowest free number comes back, and its key epoch goes on.
+    assert_eq!(world.json(&["mint", "--to", OWNER])["token_id"], 1);
+    assert_eq!(world.json(&["nodes"])["nodes"][0]["key_epoch"], 1);
+
+    // Only the owner governs.
+    let (code, _, errors) = world.run_as(OTHER_KEY, &["mint", "--to", OTHER]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("the contract refused"), "{errors}");
+    assert!(world.refused(&["revoke", "99"]).contains("token 99 is not minted\nhint: see `meshctl nodes`"));
+}
+
+#[test]
+fn an_offer_cannot_borrow_the_operators_key_for_another_call() {
+    let world = World::new();
+    world.json(&["mint", "--to", OWNER, "--instance", INSTANCE]);
+    let takeover = mesh_contract::DstackClusterNFT::transferOwnershipCall { newOwner: OTHER.parse().unwrap() };
+    let calldata = Bytes::from(takeover.abi_encode()).to_string();
+    let before = world.anvil.rpc("eth_blockNumber", json!([]));
+    let (code, _, errors) = world.relay(&RegistrationOffer { calldata, ..world.offer(1, 1) });
+    assert_eq!(code, 1);
+    assert!(errors.contains("refused to relay the offer"), "{errors}");
+    let (code, _, errors) = world.relay(&RegistrationOffer { contract: Address::repeat_byte(9), ..world.offer(1, 1) });
+    assert_eq!(code, 1);
+    assert!(errors.contains("it is for contract"), "{errors}");
+    assert_eq!(world.anvil.rpc("eth_blockNumber", json!([])), before);
+}
+
+#[test]
+fn deploying_takes_every_choice_to_the_contract() {
+    let world = World::new();
+    // A DstackKms whose kmsInfo() names the generator's key (private key 1).
+    let key = hex::decode("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798").unwrap();
+    let info = (Bytes::from(key), Bytes::new(), Bytes::new(), Bytes::new()).abi_encode_params();
+    let kms = "0x00000000000000000000000000000000000000aa";
+    // PUSH2 length, DUP1, PUSH1 10, PUSH0, CODECOPY, PUSH0, RETURN, then the data.
+    let code = format!("0x61{:04x}80600a5f395ff3{}", info.len(), hex::encode(info));
+    world.anvil.rpc("anvil_setCode", json!([kms, code]));
+    let (app, root) = ("22".repeat(20), signer(KMS).address().to_string());
+    let deployed = world.json(&[
+        "deploy",
+        "--kms-contract",
+        kms,
+        "--kms-root",
+        &root,
+        "--app-id",
+        &app,
+        "--network",
+        "10.77.0.0/16",
+        "--owner",
+        OTHER,
+    ]);
+    let generator = "0x7e5f4552091a69125d5dfcb7b8c2659029395bdf";
+    assert_eq!(deployed["kms_roots"], json!([root.to_lowercase(), generator]));
+    assert_eq!((&deployed["owner"], &deployed["network"]), (&json!(OTHER), &json!("10.77.0.0/16")));
+
+    let contract = deployed["contract"].as_str().unwrap();
+    let roots = mesh_contract::DstackClusterNFT::kmsRootsCall {}.abi_encode();
+    let answer = world.anvil.rpc("eth_call", json!([{ "to": contract, "data": Bytes::from(roots) }, "latest"]));
+    let answer: Bytes = answer.as_str().unwrap().parse().unwrap();
+    let there = mesh_contract::DstackClusterNFT::kmsRootsCall::abi_decode_returns(&answer).unwrap();
+    assert!(there.roots.contains(&generator.parse::<Address>().unwrap()), "{there:?}");
+    let apps = mesh_contract::DstackClusterNFT::appIdsCall {}.abi_encode();
+    let answer = world.anvil.rpc("eth_call", json!([{ "to": contract, "data": Bytes::from(apps) }, "latest"]));
+    let answer: Bytes = answer.as_str().unwrap().parse().unwrap();
+    let apps = mesh_contract::DstackClusterNFT::appIdsCall::abi_decode_returns(&answer).unwrap();
+    assert_eq!(apps, [contract.parse::<Address>().unwrap(), Address::repeat_byte(0x22)]);
+
+    let wrong = world.refused(&["deploy", "--kms-contract", contract]);
+    assert!(wrong.contains("names no KMS root"), "{wrong}");
+}
+
+#[test]
+fn bad_endpoints_contracts_and_purses_are_named() {
+    let world = World::new();
+    let no_code = world.refused(&["nodes", "--contract", OTHER]);
+    assert!(no_code.contains("there is no contract at"), "{no_code}");
+    let no_code = world.refused(&["mint", "--to", OWNER, "--contract", OTHER]);
+    assert!(no_code.contains("there is no contract at"), "{no_code}");
+
+    let dead = world.refused(&["nodes", "--rpc-url", "http://operator:hunter2hunter2@127.0.0.1:1/v3/topsecretkey"]);
+    assert!(dead.contains("no JSON-RPC answer from http://127.0.0.1:1\n") || dead.contains("http://127.0.0.1:1: "));
+    assert!(!dead.contains("hunter2") && !dead.contains("topsecretkey"), "{dead}");
+
+    let poor = "11".repeat(32);
+    let (code, _, errors) = world.run_as(&poor, &["mint", "--to", OWNER]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("cannot mint a token"), "{errors}");
+
+    world.anvil.rpc("evm_setAutomine", json!([false]));
+    let late = world.refused(&["mint", "--to", OWNER, "--receipt-timeout", "1"]);
+    assert!(late.contains("is in no block after 1s") && late.contains("look it up before sending again"), "{late}");
+}
+
+#[test]
+fn what_others_wrote_into_the_contract_cannot_touch_the_terminal() {
+    let world = World::new();
+    let root = signer(KMS).address().to_string();
+    let deployed = world.json(&["deploy", "--kms-root", &root, "--name", "\x1b]0;owned\x07mesh\x1b[2J"]);
+    let (code, text, _) = world.run(&["nodes", "--contract", deployed["contract"].as_str().unwrap()]);
+    assert_eq!(code, 0);
+    assert!(text.contains("mesh") && !text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+}
+
+#[test]
+fn the_last_token_of_a_small_network_has_an_address_and_the_next_has_none() {
+    let world = World::new();
+    let root = signer(KMS).address().to_string();
+    let small = world.json(&["deploy", "--kms-root", &root, "--network", "10.9.9.248/29"]);
+    let small = small["contract"].as_str().unwrap();
+    for token in 1..=6u32 {
+        let minted = world.json(&["mint", "--to", OWNER, "--contract", small]);
+        assert_eq!(minted["token_id"], token);
+        assert_eq!(minted["address"], json!(format!("10.9.9.{}", 248 + token)));
+    }
+    let full = world.refused(&["mint", "--to", OWNER, "--contract", small]);
+    assert!(full.contains("the mesh network is full"), "{full}");
+}

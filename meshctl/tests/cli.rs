@@ -1,0 +1,286 @@
+//! The program as a person or a script meets it: help, exit codes, what goes to which stream.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::Stdio,
+};
+
+use support::{FakeAgent, Scratch, meshctl, outcome};
+
+const DEGRADED: &str = include_str!("samples/degraded.json");
+const STARTING: &str = include_str!("samples/starting.json");
+const FENCED: &str = include_str!("samples/fenced.json");
+
+const COMMANDS: [&str; 15] = [
+    "status",
+    "peers",
+    "why",
+    "wait",
+    "deploy",
+    "mint",
+    "bind",
+    "register",
+    "nodes",
+    "revoke",
+    "reinstate",
+    "deactivate",
+    "transfer",
+    "burn",
+    "schema",
+];
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    outcome(meshctl().args(arguments).output().unwrap())
+}
+
+fn ask(socket: &Path, arguments: &[&str]) -> (i32, String, String) {
+    outcome(meshctl().args(arguments).arg("--socket").arg(socket).output().unwrap())
+}
+
+/// A scratch directory with an agent in it that answers `/v1/status` with `status`.
+fn agent(status: &str) -> (Scratch, std::path::PathBuf, FakeAgent) {
+    let scratch = Scratch::new();
+    let socket = scratch.path("mesh0.sock");
+    let agent = FakeAgent::listen(&socket);
+    agent.set("/v1/status", 200, status);
+    (scratch, socket, agent)
+}
+
+#[test]
+fn help_of_every_command() {
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, 0);
+    insta::assert_snapshot!("help", help);
+    for command in COMMANDS {
+        let (code, text, errors) = run(&[command, "--help"]);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is not in --help");
+        insta::assert_snapshot!(format!("help_{command}"), text);
+    }
+}
+
+#[test]
+fn every_command_in_the_help_has_a_snapshot() {
+    let (_, help, _) = run(&["--help"]);
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let listed: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(listed, [&COMMANDS[..], &["help"]].concat());
+}
+
+#[test]
+fn usage_mistakes_exit_64_and_say_what_to_do() {
+    for arguments in [
+        &["frobnicate"][..],
+        &["revoke"],
+        &["revoke", "0"],
+        &["revoke", "1", "--token", "2"],
+        &["bind", "7", "--instance", "xyz"],
+        &["mint"],
+        &["deploy"],
+        &["deploy", "--kms-root", "0x00000000000000000000000000000000000000aa", "--network", "10.0.0.0/8"],
+        &["status", "--check", "alive"],
+        &["status", "--watch", "--check", "live"],
+        &["wait"],
+        &["nodes"],
+        &["nodes", "--rpc-url", "ftp://x", "--contract", "0x00000000000000000000000000000000000000aa"],
+        &["revoke", "7", "--contract", "0x00000000000000000000000000000000000000aa", "--rpc-url", "http://127.0.0.1:1"],
+    ] {
+        let (code, stdout, stderr) = run(arguments);
+        assert_eq!((code, stdout.as_str()), (64, ""), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("error: "), "{arguments:?}: {stderr}");
+    }
+    insta::assert_snapshot!("no_contract", run(&["nodes"]).2);
+    let revoke = ["revoke", "7", "--contract", "0x00000000000000000000000000000000000000aa", "--rpc-url", "http://h"];
+    insta::assert_snapshot!("no_key", run(&revoke).2);
+}
+
+#[test]
+fn status_prints_and_exits_with_the_verdict() {
+    for (status, code) in [(DEGRADED, 1), (STARTING, 2), (FENCED, 5)] {
+        let (_scratch, socket, _) = agent(status);
+        let (exit, text, errors) = ask(&socket, &["status"]);
+        assert_eq!((exit, errors.as_str()), (code, ""));
+        assert!(!text.contains('\x1b'), "colour without a terminal: {text}");
+        let (exit, json, _) = ask(&socket, &["status", "--json"]);
+        assert_eq!(exit, code);
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(parse(&json), parse(status));
+    }
+}
+
+#[test]
+fn colour_on_demand() {
+    let (_scratch, socket, _) = agent(DEGRADED);
+    let (_, text, _) = ask(&socket, &["--color", "always", "status"]);
+    assert!(text.contains("\x1b[33mDEGRADED\x1b[0m"), "{text}");
+    let (_, json, _) = ask(&socket, &["--color", "always", "status", "--json"]);
+    assert!(!json.contains('\x1b'));
+}
+
+#[test]
+fn one_peer_and_anonymized() {
+    let (_scratch, socket, _) = agent(DEGRADED);
+    let (code, text, _) = ask(&socket, &["status", "--peer", "10.0.1.9"]);
+    assert_eq!(code, 1);
+    assert!(text.contains("redis-1") && !text.contains("kafka"), "{text}");
+    let (code, _, errors) = ask(&socket, &["status", "--peer", "nobody"]);
+    assert_eq!(code, 64);
+    assert!(errors.contains("hint: the peers are pg-1, redis-1, kafka-1, kafka-2"), "{errors}");
+    let (_, json, _) = ask(&socket, &["status", "--anonymize", "--json"]);
+    assert!(!json.contains("redis-1") && !json.contains("203.0.113"), "{json}");
+}
+
+#[test]
+fn probes_are_silent() {
+    let (_scratch, socket, _) = agent(STARTING);
+    for (check, code) in [("live", 0), ("ready", 2), ("startup", 2)] {
+        assert_eq!(ask(&socket, &["status", "--check", check]), (code, String::new(), String::new()));
+    }
+}
+
+#[test]
+fn without_an_agent_everything_that_needs_one_exits_3() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("mesh0.sock");
+    for arguments in [
+        &["status"][..],
+        &["status", "--check", "live"],
+        &["peers"],
+        &["why", "9"],
+        &["wait", "--ready", "--timeout", "0"],
+    ] {
+        let (code, stdout, stderr) = ask(&socket, arguments);
+        assert_eq!((code, stdout.as_str()), (3, ""), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("no agent answers at") && stderr.contains("\nhint: start `p2p-agent`"), "{stderr}");
+    }
+    // A socket that nobody listens on any more.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert_eq!(ask(&socket, &["status"]).0, 3);
+}
+
+#[test]
+fn an_agent_that_talks_nonsense_is_no_agent() {
+    let (_scratch, socket, agent) = agent("this is not JSON");
+    let (code, _, errors) = ask(&socket, &["status"]);
+    assert_eq!(code, 3);
+    assert!(errors.contains("cannot understand"), "{errors}");
+    agent.set("/v1/status", 200, &DEGRADED.replace("meshctl.status/v1", "meshctl.status/v2"));
+    let (code, _, errors) = ask(&socket, &["status"]);
+    assert_eq!(code, 3);
+    assert!(errors.contains("speaks `meshctl.status/v2`"), "{errors}");
+    agent.set("/v1/status", 500, r#"{"error":"the driver is gone","hint":"look at the log"}"#);
+    let (code, _, errors) = ask(&socket, &["status"]);
+    assert_eq!(code, 3);
+    assert!(errors.contains("the driver is gone\nhint: look at the log"), "{errors}");
+}
+
+#[test]
+fn why_exits_by_the_peers_state() {
+    let (_scratch, socket, agent) = agent(DEGRADED);
+    let (code, text, _) = ask(&socket, &["why", "redis-1"]);
+    assert_eq!(code, 0);
+    assert!(text.contains("cause  direct_udp_silent"), "{text}");
+    let (_, json, _) = ask(&socket, &["why", "redis-1", "--json"]);
+    assert!(json.contains("\"meshctl.why/v1\""), "{json}");
+    agent.set("/v1/status", 200, FENCED);
+    assert_eq!(ask(&socket, &["why", "pg-1"]).0, 1);
+}
+
+#[test]
+fn peers_pass_the_agents_json_on() {
+    let (_scratch, socket, agent) = agent(DEGRADED);
+    let peers = r#"{"schema":"p2p-agent.peers/v1","self":{},"peers":[
+        {"token_id":3,"name":"pg-1","address":"10.0.1.3","public_key":"k","state":"up","new":1}]}"#;
+    agent.set("/v1/peers", 200, peers);
+    assert_eq!(ask(&socket, &["peers"]).1, "TOKEN  NAME  ADDRESS   STATE\n    3  pg-1  10.0.1.3  up\n");
+    let (_, json, _) = ask(&socket, &["peers", "--json"]);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json).unwrap(),
+        serde_json::from_str::<serde_json::Value>(peers).unwrap()
+    );
+}
+
+#[test]
+fn wait_returns_when_ready_and_tells_why_not() {
+    let (_scratch, socket, agent) = agent(STARTING);
+    let (code, _, errors) = ask(&socket, &["wait", "--ready", "--timeout", "0"]);
+    assert_eq!(code, 2);
+    assert!(errors.contains("error: not ready"), "{errors}");
+
+    let mut command = meshctl();
+    command.args(["wait", "--ready", "--timeout", "60", "--socket"]).arg(&socket);
+    let mut waiting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let asked = agent.asked().len();
+    until("wait asks again", || agent.asked().len() > asked + 1);
+    assert!(waiting.try_wait().unwrap().is_none(), "it did not wait");
+    agent.set("/v1/status", 200, DEGRADED);
+    assert_eq!(outcome(waiting.wait_with_output().unwrap()), (0, "ready\n".to_owned(), String::new()));
+
+    agent.set("/v1/status", 200, FENCED);
+    let (code, _, errors) = ask(&socket, &["wait", "--ready", "--timeout", "60"]);
+    assert_eq!(code, 5);
+    assert!(errors.contains("hint: meshctl reinstate 7"), "{errors}");
+}
+
+#[test]
+fn watch_prints_a_line_when_something_changed() {
+    let (_scratch, socket, agent) = agent(STARTING);
+    let mut command = meshctl();
+    command.args(["status", "--watch", "--json", "--socket"]).arg(&socket);
+    let mut watching = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut membership = || {
+        let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        line["self"]["membership"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(membership(), "unknown");
+    let asked = agent.asked().len();
+    agent.set("/v1/status", 200, &STARTING.replace("\"uptime_s\": 4", "\"uptime_s\": 5"));
+    until("watch asks again", || agent.asked().len() > asked + 1);
+    agent.set("/v1/status", 200, FENCED);
+    // The uptime alone was no reason for a line.
+    assert_eq!(membership(), "fenced");
+    // SIGINT: the last verdict is the exit code.
+    let interrupted = std::process::Command::new("kill").args(["-INT", &watching.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert_eq!(watching.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn the_schema_is_printed_and_checks_documents() {
+    let (code, schema, _) = run(&["schema"]);
+    assert_eq!((code, schema.as_str()), (0, include_str!("../schema/meshctl.status.v1.schema.json")));
+    let scratch = Scratch::new();
+    let check = |document: &str| {
+        let path = scratch.path("status.json");
+        std::fs::write(&path, document).unwrap();
+        outcome(meshctl().args(["schema", "--check"]).arg(path).output().unwrap())
+    };
+    assert_eq!(check(DEGRADED), (0, String::new(), "1 document(s) follow the schema\n".to_owned()));
+    let (code, _, errors) = check(&DEGRADED.replace("\"exit_code\": 1", "\"exit_code\": 7"));
+    assert_eq!(code, 1);
+    assert!(errors.contains("/verdict/exit_code"), "{errors}");
+}
+
+#[test]
+fn register_passes_the_agents_refusal_on() {
+    let (_scratch, socket, agent) = agent(DEGRADED);
+    agent.set("/v1/registration?token=7", 409, r#"{"error":"token 7 is registered already","hint":"nothing to do"}"#);
+    let (code, _, errors) = ask(&socket, &["register", "--token", "7"]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("token 7 is registered already\nhint: nothing to do"), "{errors}");
+}
+
+/// Polls until `what` holds.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "gave up waiting until {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
