@@ -35,9 +35,10 @@ use crate::{
 /// # Errors
 /// What keeps it from starting or going on, in words with a hint.
 pub async fn start(config: Config) -> anyhow::Result<()> {
-    machine::check(&config)?;
+    // First of all: an agent that runs already has taken port and interface, and must not be mistaken for somebody else.
     keyfile::create_state_dir(&config.state_dir)?;
     let _lock = InstanceLock::take(&config.state_dir)?;
+    machine::check(&config)?;
     let socket = ApiSocket::bind(&config.socket)?;
 
     let guest_agent = GuestAgent::new(dstack::find(config.dstack_socket.as_deref())?);

@@ -52,7 +52,6 @@ pub(crate) struct ApiState {
 
 impl ApiDriver {
     /// Serves `socket` with answers of this driver. The future ends with the first error of the listener.
-    #[must_use]
     pub fn serve(socket: ApiSocket) -> (Self, impl Future<Output = std::io::Result<()>> + Send + 'static) {
         let (ask, questions) = mpsc::channel(QUEUE);
         let (peers, watched) = watch::channel(Arc::new(PeersView::default()));

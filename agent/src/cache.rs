@@ -79,7 +79,7 @@ mod tests {
             own_nodes: Vec::new(),
         };
         let floor = Floor { epoch: 2, key_epochs: BTreeMap::from([(TokenId::new(7).unwrap(), 3)]) };
-        let cached = CachedRegistry { registry, proofs: BTreeMap::new(), read_at: 5, floor, member: TokenId::new(7) };
+        let cached = CachedRegistry { registry, proofs: BTreeMap::new(), read_at: 5, floor, member: None };
         save(dir.path(), &cached).unwrap();
         assert_eq!(load(dir.path()), Some(cached));
     }

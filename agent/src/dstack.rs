@@ -49,7 +49,9 @@ pub enum GuestAgentError {
         reason: String,
     },
     /// It answered with an error.
-    #[error("the guest agent at {endpoint} refused {method}: {reason}")]
+    #[error(
+        "the guest agent at {endpoint} refused {method}: {reason}\nhint: these are the guest agent's own words; its log says more, and the app's KMS settings decide which keys it gives out"
+    )]
     Refused {
         /// Socket or URL.
         endpoint: Endpoint,

@@ -48,7 +48,7 @@ async fn peers(State(api): State<ApiState>) -> Json<PeersView> {
 
 /// The list now, and again at every change.
 async fn watch_peers(State(api): State<ApiState>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut peers = api.peers.clone();
+    let mut peers = api.peers;
     peers.mark_changed();
     let events = stream::unfold(peers, |mut peers| async move {
         peers.changed().await.ok()?;

@@ -150,9 +150,10 @@ impl Source {
             let message = self.url.redact(&payload.message).chars().take(300).collect();
             return RpcError::Refused { method, message, revert: payload.as_revert_data() };
         }
-        let reason = match &error {
-            AlloyError::DeserError { .. } => "the answer is not what the method returns".to_owned(),
-            other => self.url.redact(&chain_of(other)).chars().take(300).collect(),
+        let reason = if error.is_deser_error() {
+            "the answer is not what the method returns".to_owned()
+        } else {
+            self.url.redact(&chain_of(&error)).chars().take(300).collect()
         };
         RpcError::Transport { method, reason }
     }

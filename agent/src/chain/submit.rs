@@ -23,9 +23,7 @@ pub enum NotSubmitted {
         reason: String,
     },
     /// The node address cannot pay.
-    #[error(
-        "node address {address} has {balance} wei, about {needed} wei are needed\nhint: fund it, or relay the registration with `meshctl register`"
-    )]
+    #[error("node address {address} has {balance} wei, about {needed} wei are needed")]
     NoFunds {
         /// The node address.
         address: Address,
@@ -96,10 +94,9 @@ pub(super) async fn submit(
 
 /// A revert, explained; anything else as it is.
 fn refusal(error: RpcError) -> NotSubmitted {
-    match error {
-        RpcError::Refused { revert: Some(revert), message, .. } => {
-            NotSubmitted::Refused { reason: mesh_contract::explain_revert(&revert).unwrap_or(message) }
-        }
-        other => NotSubmitted::Rpc(other),
+    if let RpcError::Refused { revert: Some(revert), message, .. } = &error {
+        let reason = mesh_contract::explain_revert(revert).unwrap_or_else(|| message.clone());
+        return NotSubmitted::Refused { reason };
     }
+    NotSubmitted::Rpc(error)
 }

@@ -172,14 +172,11 @@ fn read_file(path: &std::path::Path, text: &str) -> Result<FileSettings, ConfigE
         if !known.contains(&key) || key == "config" {
             return Err(error(format!("unknown key `{key}`; keys are the names of the flags: {}", list(&known))));
         }
-        let values = match value {
-            toml::Value::Array(values) => values,
-            single => vec![single],
-        };
-        let values = values.into_iter().map(|value| match value {
-            toml::Value::String(text) => Ok(text),
-            toml::Value::Integer(number) => Ok(number.to_string()),
-            other => Err(error(format!("`{key}` cannot be a {}", other.type_str()))),
+        let values = if let toml::Value::Array(values) = value { values } else { vec![value] };
+        let values = values.into_iter().map(|value| match (value.as_str(), value.as_integer()) {
+            (Some(text), _) => Ok(text.to_owned()),
+            (None, Some(number)) => Ok(number.to_string()),
+            (None, None) => Err(error(format!("`{key}` cannot be a {}", value.type_str()))),
         });
         let origin = format!("configuration file `{}`, key `{key}`", path.display());
         let values = values.map(|value| value.map(|value| Setting { origin: origin.clone(), value }));
