@@ -15,11 +15,26 @@ function signature({ type, name = "", inputs = [] }) {
   return `${type} ${name}(${inputs.map(text)})`;
 }
 
+/** What one entry promises its callers, but for parameter names. */
+function promise(entry) {
+  return `${signature(entry)} ${entry.stateMutability ?? ""} returns (${(entry.outputs ?? []).map(({ type, components = [] }) => type + components.map((c) => c.type))})`;
+}
+
 const cluster = built("DstackClusterNFT");
+const extension = built("ClusterExtension");
 const proxy = built("ERC1967Proxy");
+
+// No single contract implements the interface, so the compiler does not check that both together do.
+const implemented = new Set([...cluster.abi, ...extension.abi].map(promise));
+const promised = built("IDstackClusterNFT").abi.filter(({ type }) => type === "function").map(promise);
+const missing = promised.filter((entry) => !implemented.has(entry));
+if (promised.length === 0 || missing.length > 0) {
+  console.error(`artifacts: IDstackClusterNFT declares what no code implements:\n  ${missing.join("\n  ")}`);
+  process.exit(1);
+}
 const artifacts = {
   // The extension's functions are reached through the cluster's fallback, which its own ABI does not tell.
-  DstackClusterNFT: { abi: merge(cluster.abi, built("ClusterExtension").abi, built("IDstackClusterNFT").abi), bytecode: cluster.bytecode.object },
+  DstackClusterNFT: { abi: merge(cluster.abi, extension.abi, built("IDstackClusterNFT").abi), bytecode: cluster.bytecode.object },
   ERC1967Proxy: { abi: merge(proxy.abi), bytecode: proxy.bytecode.object },
 };
 

@@ -6,15 +6,19 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
 import {PeerTable} from "./PeerTable.sol";
-import {IdSet} from "./lib/IdSet.sol";
 
 /// @title  Reads of tokens, which need ERC-721's owners.
 abstract contract NodeReads is ERC721Upgradeable {
     /// See IDstackClusterNFT.
-    function nodes(uint256 cursor, uint256 limit) external view returns (IDstackClusterNFT.Node[] memory page, uint256 next) {
-        uint256 last = ClusterStorage.members().totals.highWater;
+    function nodes(uint256 cursor, uint256 limit)
+        external
+        view
+        returns (IDstackClusterNFT.Node[] memory page, uint256 next)
+    {
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        uint256 last = totals.highWater;
         uint256 id = cursor == 0 ? 1 : cursor;
-        page = new IDstackClusterNFT.Node[](Math.min(limit, IdSet.CAPACITY));
+        page = new IDstackClusterNFT.Node[](Math.min(limit, totals.supply));
         uint256 count = 0;
         for (uint256 seen = 0; id <= last && seen < limit; ++seen) {
             if (_ownerOf(id) != address(0)) page[count++] = _node(id);

@@ -36,7 +36,12 @@ library Registrar {
         if (node.nodeAddress != address(0) && node.nodeAddress != nodeAddress) {
             revert IDstackClusterNFT.NodeAddressMismatch(registration.tokenId, node.nodeAddress, nodeAddress);
         }
-        PeerTable.admit(registration, nodeAddress, TrustList.requireKmsRoot(kmsRoot), TrustList.requireAppId(chain.appId));
+        PeerTable.admit(
+            registration,
+            nodeAddress,
+            TrustList.requireKmsRoot(kmsRoot, node.rootIndex),
+            TrustList.requireAppId(chain.appId, node.appIndex)
+        );
 
         emit IDstackClusterNFT.PeerRegistered(
             registration.tokenId, registration, chain, nodeSignature, nodeAddress, kmsRoot, ClusterStorage.nextEpoch()
@@ -80,7 +85,9 @@ library Registrar {
         uint16 gatewayDomain,
         uint16 gatewayPort
     ) private view {
-        if ((endpointAddress == 0) != (endpointPort == 0)) revert IDstackClusterNFT.InvalidEndpoint();
+        if ((endpointAddress == 0) != (endpointPort == 0)) {
+            revert IDstackClusterNFT.InvalidEndpoint();
+        }
         if ((gatewayDomain == 0) != (gatewayPort == 0)) revert IDstackClusterNFT.UnknownBaseDomain(gatewayDomain);
         if (gatewayDomain == 0) {
             if (networkType == IDstackClusterNFT.NetworkType.TLS_GATEWAY) revert IDstackClusterNFT.GatewayRequired();

@@ -36,17 +36,17 @@ library TrustList {
         emit IDstackClusterNFT.AppIdRemoved(appId, ended.generation, ClusterStorage.nextEpoch());
     }
 
-    /// The trusted root's slot and generation. Reverts with KmsRootNotTrusted or KmsRootNotYetEffective.
-    function requireKmsRoot(address root) internal view returns (AnchorSet.Ref memory) {
-        (bool found, AnchorSet.Ref memory ref, uint48 effectiveAt) = ClusterStorage.trust().kmsRoots.find(root);
+    /// The trusted root's slot (probably `hint`) and generation. Reverts with KmsRootNotTrusted or KmsRootNotYetEffective.
+    function requireKmsRoot(address root, uint8 hint) internal view returns (AnchorSet.Ref memory) {
+        (bool found, AnchorSet.Ref memory ref, uint48 effectiveAt) = ClusterStorage.trust().kmsRoots.find(root, hint);
         if (!found) revert IDstackClusterNFT.KmsRootNotTrusted(root);
         if (block.timestamp < effectiveAt) revert IDstackClusterNFT.KmsRootNotYetEffective(root, effectiveAt);
         return ref;
     }
 
-    /// The allowed app id's slot and generation. Reverts with AppIdNotAllowed.
-    function requireAppId(address appId) internal view returns (AnchorSet.Ref memory) {
-        (bool found, AnchorSet.Ref memory ref,) = ClusterStorage.trust().appIds.find(appId);
+    /// The allowed app id's slot (probably `hint`) and generation. Reverts with AppIdNotAllowed.
+    function requireAppId(address appId, uint8 hint) internal view returns (AnchorSet.Ref memory) {
+        (bool found, AnchorSet.Ref memory ref,) = ClusterStorage.trust().appIds.find(appId, hint);
         if (!found) revert IDstackClusterNFT.AppIdNotAllowed(appId);
         return ref;
     }

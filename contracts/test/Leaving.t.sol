@@ -190,8 +190,7 @@ contract LeavingTest is ClusterTest {
 
     function testFuzz_only_owner_or_approved_burns_and_transfers(address caller) public {
         if (caller == ALICE || caller == address(0)) return;
-        bytes memory expected =
-            abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, caller, id);
+        bytes memory expected = abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, caller, id);
         VM.startPrank(caller);
         VM.expectRevert(expected);
         cluster.burn(id);

@@ -39,8 +39,7 @@ contract PrototypeFaultsTest is ClusterTest {
         Actor memory stranger = actor(1);
         stranger.appKey = secret("stranger", 1);
         IDstackClusterNFT.Registration memory r = registration(id, stranger);
-        IDstackClusterNFT.SignatureChain memory chain =
-            chainWith(stranger, PURPOSE, chainOf(actor(1)).kmsSignature);
+        IDstackClusterNFT.SignatureChain memory chain = chainWith(stranger, PURPOSE, chainOf(actor(1)).kmsSignature);
         VM.expectPartialRevert(IDstackClusterNFT.KmsRootNotTrusted.selector);
         cluster.registerPeer(r, chain, sign(r, stranger.nodeKey, address(cluster)));
     }
@@ -268,9 +267,7 @@ contract PrototypeFaultsTest is ClusterTest {
         submitExpecting(
             registration(id, who),
             who,
-            abi.encodeWithSelector(
-                IDstackClusterNFT.KmsRootNotYetEffective.selector, VM.addr(newRoot), effectiveAt
-            )
+            abi.encodeWithSelector(IDstackClusterNFT.KmsRootNotYetEffective.selector, VM.addr(newRoot), effectiveAt)
         );
         VM.warp(effectiveAt);
         submit(registration(id, who), who);
@@ -298,9 +295,7 @@ contract PrototypeFaultsTest is ClusterTest {
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         if (v < 2 || v == 27 || v == 28) return;
         signature[64] = bytes1(v);
-        submitExpecting(
-            r, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector)
-        );
+        submitExpecting(r, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector));
     }
 
     function testFuzz_13_only_65_bytes(uint8 length) public {
@@ -312,9 +307,7 @@ contract PrototypeFaultsTest is ClusterTest {
             signature[i] = i < 65 ? whole[i] : bytes1(0);
         }
         if (length == 65) return;
-        submitExpecting(
-            r, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector)
-        );
+        submitExpecting(r, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector));
     }
 
     /// 14: a boot gate with an ABI that no KMS calls. There is none here yet, and the wrong one is not answered.

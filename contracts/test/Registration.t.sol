@@ -170,9 +170,7 @@ contract RegistrationTest is ClusterTest {
         if (given == r.keyEpoch) return;
         uint32 expected = r.keyEpoch;
         r.keyEpoch = given;
-        submitExpecting(
-            r, who, abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, expected, given)
-        );
+        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, expected, given));
     }
 
     function test_the_first_registration_fixes_the_node_key() public {
@@ -180,9 +178,8 @@ contract RegistrationTest is ClusterTest {
         Actor memory sibling = actor(1);
         sibling.nodeKey = secret("sibling", 1);
         address first = VM.addr(actor(1).nodeKey);
-        bytes memory expected = abi.encodeWithSelector(
-            IDstackClusterNFT.NodeAddressMismatch.selector, id, first, VM.addr(sibling.nodeKey)
-        );
+        bytes memory expected =
+            abi.encodeWithSelector(IDstackClusterNFT.NodeAddressMismatch.selector, id, first, VM.addr(sibling.nodeKey));
         submitExpecting(registration(id, sibling), sibling, expected);
 
         // The token's owner can clear the binding, and only then another key comes in.
@@ -208,9 +205,7 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.Registration memory r = registration(third, actor(3));
         r.wireguardKey = cluster.getPeer(first).wireguardKey;
         submitExpecting(
-            r,
-            actor(3),
-            abi.encodeWithSelector(IDstackClusterNFT.WireguardKeyInUse.selector, r.wireguardKey, first)
+            r, actor(3), abi.encodeWithSelector(IDstackClusterNFT.WireguardKeyInUse.selector, r.wireguardKey, first)
         );
 
         VM.prank(ALICE);

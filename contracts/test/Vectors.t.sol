@@ -83,8 +83,7 @@ contract VectorsTest is ClusterTest {
         params.appIds = new address[](1);
         params.appIds[0] = account(name, ".appId");
         cluster = deploy(params);
-        Actor memory who =
-            Actor(0, uint256(word(name, ".appKey")), secret("node", 1), params.appIds[0], instance(1));
+        Actor memory who = Actor(0, uint256(word(name, ".appKey")), secret("node", 1), params.appIds[0], instance(1));
         uint256 id = mint(ALICE, who.instanceId);
         IDstackClusterNFT.Registration memory r = registration(id, who);
         bytes memory signature = sign(r, who.nodeKey, address(cluster));

@@ -48,13 +48,18 @@ abstract contract ClusterReads {
     }
 
     /// See IDstackClusterNFT.
-    function peers(uint256 cursor, uint256 limit) external view returns (IDstackClusterNFT.Peer[] memory page, uint256 next) {
-        IdSet.Set storage registered = ClusterStorage.members().registered;
+    function peers(uint256 cursor, uint256 limit)
+        external
+        view
+        returns (IDstackClusterNFT.Peer[] memory page, uint256 next)
+    {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        IdSet.Set storage registered = members.registered;
         (bool found, uint256 id) = registered.next(cursor);
-        page = new IDstackClusterNFT.Peer[](Math.min(limit, IdSet.CAPACITY));
+        page = new IDstackClusterNFT.Peer[](Math.min(limit, members.totals.peerCount));
         uint256 count = 0;
         for (uint256 seen = 0; found && seen < limit; ++seen) {
-            ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[id];
+            ClusterStorage.NodeRecord storage node = members.nodes[id];
             if (PeerTable.isActive(node)) page[count++] = _peer(id, node);
             (found, id) = registered.next(id + 1);
         }
@@ -119,7 +124,11 @@ abstract contract ClusterReads {
         );
     }
 
-    function _peer(uint256 tokenId, ClusterStorage.NodeRecord storage node) private view returns (IDstackClusterNFT.Peer memory peer) {
+    function _peer(uint256 tokenId, ClusterStorage.NodeRecord storage node)
+        private
+        view
+        returns (IDstackClusterNFT.Peer memory peer)
+    {
         ClusterStorage.Trust storage trust = ClusterStorage.trust();
         peer.tokenId = tokenId;
         peer.instanceId = node.instanceId;
@@ -139,9 +148,7 @@ abstract contract ClusterReads {
     /// The mesh address of a WIREGUARD peer; the URL of a TLS_GATEWAY peer, empty where its base domain was removed.
     function _endpoint(uint256 tokenId, ClusterStorage.NodeRecord storage node) private view returns (string memory) {
         if (node.networkType == IDstackClusterNFT.NetworkType.WIREGUARD) {
-            return MeshNetwork.toText(
-                MeshNetwork.addressAt(ClusterStorage.members().totals.networkBase, tokenId)
-            );
+            return MeshNetwork.toText(MeshNetwork.addressAt(ClusterStorage.members().totals.networkBase, tokenId));
         }
         string memory domain = ClusterStorage.trust().baseDomains[node.gatewayDomain - 1];
         if (bytes(domain).length == 0) return "";

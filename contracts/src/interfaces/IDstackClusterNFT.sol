@@ -172,8 +172,11 @@ interface IDstackClusterNFT {
     function bind(uint256 tokenId, bytes20 instanceId) external;
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
     /// only its owner.
-    function registerPeer(Registration calldata registration, SignatureChain calldata chain, bytes calldata nodeSignature)
-        external;
+    function registerPeer(
+        Registration calldata registration,
+        SignatureChain calldata chain,
+        bytes calldata nodeSignature
+    ) external;
     /// Changes only where an active peer is reached, by its node key alone. Anybody may submit.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata nodeSignature) external;
     /// Drops the peer and clears the binding. Token owner only.

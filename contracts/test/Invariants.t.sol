@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
+import {Check} from "./support/Check.sol";
+import {Handler} from "./support/Handler.sol";
+
+/// What holds after any sequence of operations.
+contract InvariantsTest is Check {
+    Handler internal handler;
+    IDstackClusterNFT internal cluster;
+
+    function setUp() public {
+        handler = new Handler();
+        cluster = handler.theCluster();
+    }
+
+    function targetContracts() public view returns (address[] memory targets) {
+        targets = new address[](1);
+        targets[0] = address(handler);
+    }
+
+    /// All in one function: forge runs a whole campaign for each.
+    function invariant_the_member_list_is_consistent() public view {
+        mustBeConsistent();
+    }
+
+    /// One long life of a cluster, so that every operation is known to have happened, accepted and refused.
+    function test_a_long_life_stays_consistent() public {
+        uint256 seed = 7;
+        for (uint256 step = 0; step < 1200; ++step) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            act(seed % 21, uint256(keccak256(abi.encode(seed, 1))), uint256(keccak256(abi.encode(seed, 2))));
+            if (step % 40 == 0) mustBeConsistent();
+        }
+        mustBeConsistent();
+        string[15] memory operations = [
+            "mint",
+            "bind",
+            "register",
+            "updateEndpoint",
+            "deactivate",
+            "burn",
+            "transfer",
+            "revoke",
+            "reinstate",
+            "addKmsRoot",
+            "removeKmsRoot",
+            "addAppId",
+            "removeAppId",
+            "addBaseDomain",
+            "removeBaseDomain"
+        ];
+        for (uint256 i = 0; i < operations.length; ++i) {
+            yes(handler.done(operations[i]) >= 4, string.concat(operations[i], " happened"));
+        }
+        yes(handler.done("register") >= 40, "peers came");
+        yes(handler.refused() >= 100, "and much was refused");
+    }
+
+    function act(uint256 what, uint256 a, uint256 b) private {
+        if (what < 3) handler.mintOne(a, b);
+        else if (what < 5) handler.bindOne(a, b);
+        else if (what < 11) handler.register(a, b, a >> 8, b >> 8);
+        else if (what == 11) handler.replay(a);
+        else if (what == 12) handler.moveEndpoint(a, b, uint16(a >> 16));
+        else if (what == 13) handler.deactivateOne(a);
+        else if (what == 14) handler.burnOne(a);
+        else if (what == 15) handler.transferOne(a, b);
+        else if (what == 16) handler.revokeOne(a);
+        else if (what == 17) handler.reinstateOne(a);
+        else if (what == 18) handler.changeRoot(a, b % 2 == 0);
+        else if (what == 19) handler.changeApp(a, b % 2 == 0);
+        else if (a % 3 == 0) handler.changeDomain(uint16(b), b % 2 == 0);
+        else handler.pass(a);
+    }
+
+    function mustBeConsistent() private view {
+        handler.replica().mustEqual(cluster); // events alone rebuild the state, and epochs are consecutive
+        (IDstackClusterNFT.Peer[] memory peers, uint256 next) = cluster.peers(0, 100);
+        eq(next, 0, "one page");
+        eq(peers.length, cluster.peerCount(), "counted as listed");
+        eq(cluster.getPeerEndpoints().length, peers.length, "an endpoint each");
+        (bytes4 base,) = cluster.meshNetwork();
+        for (uint256 i = 0; i < peers.length; ++i) {
+            IDstackClusterNFT.Peer memory peer = peers[i];
+            IDstackClusterNFT.Node memory node = cluster.getNode(peer.tokenId);
+            yes(node.owner != address(0) && node.active && !node.revoked, "minted, active, not revoked");
+            yes(peer.instanceId != 0 && peer.nodeAddress != address(0), "bound to an instance and a node key");
+            eq(bytes32(node.instanceId), bytes32(peer.instanceId), "to the token's own instance");
+            eq(cluster.tokenOfInstance(peer.instanceId), peer.tokenId, "one token per instance");
+            bool wireguard = peer.networkType == IDstackClusterNFT.NetworkType.WIREGUARD;
+            yes(wireguard == (peer.wireguardKey != 0), "a key exactly where it is used");
+            if (wireguard) eq(cluster.tokenOfWireguardKey(peer.wireguardKey), peer.tokenId, "one token per key");
+            eq(uint32(cluster.addressOf(peer.tokenId)), uint32(base) + peer.tokenId, "base + token id");
+            for (uint256 j = 0; j < i; ++j) {
+                yes(peers[j].tokenId < peer.tokenId, "ascending, so every address once");
+                yes(peers[j].instanceId != peer.instanceId, "every instance once");
+                yes(!wireguard || peers[j].wireguardKey != peer.wireguardKey, "every key once");
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {HostName} from "../src/lib/HostName.sol";
+import {IdSet} from "../src/lib/IdSet.sol";
+import {LowerHex} from "../src/lib/LowerHex.sol";
+import {MeshNetwork} from "../src/lib/MeshNetwork.sol";
+import {Check} from "./support/Check.sol";
+import {Signing} from "./support/Signing.sol";
+
+/// Each library against something simpler that does the same.
+contract LibrariesTest is Check, Signing {
+    using IdSet for IdSet.Set;
+
+    IdSet.Set internal set;
+    mapping(uint256 id => bool) internal model;
+
+    function testFuzz_idSet_agrees_with_a_mapping(uint256 seed) public {
+        uint256[40] memory ids;
+        for (uint256 i = 0; i < ids.length; ++i) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            // Half of them close together, half anywhere, and the two ends.
+            ids[i] = i == 0 ? 0 : i == 1 ? 65_535 : i % 2 == 0 ? 250 + seed % 12 : seed % 65_536;
+            if (seed & (1 << 200) == 0) {
+                set.add(ids[i]);
+                model[ids[i]] = true;
+            } else {
+                uint256 victim = ids[(seed >> 100) % (i + 1)];
+                set.remove(victim);
+                model[victim] = false;
+            }
+        }
+        for (uint256 i = 0; i < ids.length; ++i) {
+            yes(set.contains(ids[i]) == model[ids[i]], "contains");
+            uint256 from = i % 3 == 0 ? ids[i] : ids[i] / 2 + i;
+            (bool found, uint256 id) = set.next(from);
+            (bool expectedFound, uint256 expected) = nextByHand(from, ids);
+            yes(found == expectedFound, "found");
+            eq(id, expected, "next");
+        }
+        yes(!set.contains(65_536) && !set.contains(type(uint256).max), "nothing beyond");
+        (bool beyond,) = set.next(65_536);
+        yes(!beyond, "nothing beyond");
+    }
+
+    function nextByHand(uint256 from, uint256[40] memory ids) private view returns (bool found, uint256 lowest) {
+        lowest = type(uint256).max;
+        for (uint256 i = 0; i < ids.length; ++i) {
+            if (model[ids[i]] && ids[i] >= from && ids[i] < lowest) lowest = ids[i];
+        }
+        found = lowest != type(uint256).max;
+        if (!found) lowest = 0;
+    }
+
+    function testFuzz_lowerHex_agrees_with_digits(bytes20 a, bytes32 b, bool odd) public pure {
+        eq(abi.encodePacked(LowerHex.encode16(bytes16(b))), bytes(hexOf(abi.encodePacked(bytes16(b)))), "16");
+        eq(LowerHex.encode20(a), bytes(hexOf(abi.encodePacked(a))), "20");
+        uint8 prefix = odd ? 3 : 2;
+        eq(LowerHex.encodeCompressed(prefix, b), bytes(hexOf(abi.encodePacked(prefix, b))), "33");
+    }
+
+    function isHostName(string calldata name) external pure returns (bool) {
+        return HostName.isValid(name);
+    }
+
+    /// Texts made of the grammar's own characters, judged by splitting them into labels.
+    function testFuzz_hostName_agrees_with_labels(uint256 seed, uint8 length) public view {
+        bytes memory alphabet = "ab09-..";
+        bytes memory name = new bytes(length % 24);
+        for (uint256 i = 0; i < name.length; ++i) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            name[i] = alphabet[seed % alphabet.length];
+        }
+        yes(this.isHostName(string(name)) == validByLabels(name), string(name));
+    }
+
+    function testFuzz_hostName_refuses_every_other_character(uint8 character, uint8 position) public view {
+        bytes memory name = "gateway.example.com";
+        bytes1 c = bytes1(character);
+        name[position % name.length] = c;
+        bool allowed = (c >= "a" && c <= "z") || (c >= "0" && c <= "9") || c == "-" || c == ".";
+        if (!allowed) yes(!this.isHostName(string(name)), "refused");
+        else yes(this.isHostName(string(name)) == validByLabels(name), string(name));
+    }
+
+    function test_hostName_lengths() public view {
+        yes(this.isHostName(string.concat(repeat("a", 63), ".b")), "a label of 63");
+        yes(!this.isHostName(string.concat(repeat("a", 64), ".b")), "a label of 64");
+        string memory longest =
+            string.concat(repeat("a", 63), ".", repeat("b", 63), ".", repeat("c", 63), ".", repeat("d", 61));
+        eq(bytes(longest).length, 253, "253 characters");
+        yes(this.isHostName(longest), "253");
+        yes(!this.isHostName(string.concat(longest, "e")), "254");
+    }
+
+    function validByLabels(bytes memory name) private pure returns (bool) {
+        uint256 labels = 0;
+        uint256 start = 0;
+        for (uint256 i = 0; i <= name.length; ++i) {
+            if (i < name.length && name[i] != ".") continue;
+            if (i == start || i - start > 63 || name[start] == "-" || name[i - 1] == "-") return false;
+            ++labels;
+            start = i + 1;
+        }
+        return labels >= 2 && name.length <= 253;
+    }
+
+    function repeat(string memory text, uint256 times) private pure returns (string memory all) {
+        for (uint256 i = 0; i < times; ++i) {
+            all = string.concat(all, text);
+        }
+    }
+
+    function test_addresses_as_text() public pure {
+        eq(MeshNetwork.toText(0x0a000107), "10.0.1.7", "10.0.1.7");
+        eq(MeshNetwork.toText(0xffffffff), "255.255.255.255", "ones");
+        eq(MeshNetwork.toText(0x00000000), "0.0.0.0", "zeros");
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IERC721Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
+import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
+import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
+import {VM} from "./Vm.sol";
+import {ClusterTest} from "./support/ClusterTest.sol";
+
+/// Token ids and the addresses they stand for.
+contract TokensTest is ClusterTest {
+    function test_mint_tells_its_whole_news() public {
+        uint64 epoch = cluster.epoch();
+        VM.expectEmit(address(cluster));
+        emit IERC721.Transfer(address(0), ALICE, 1);
+        VM.expectEmit(address(cluster));
+        emit IDstackClusterNFT.NodeMinted(1, ALICE, instance(1), epoch + 1);
+        eq(mint(ALICE, instance(1)), 1, "ids start at 1");
+        eq(token.ownerOf(1), ALICE, "owner");
+        eq(cluster.totalSupply(), 1, "supply");
+        eq(token.name(), "test mesh", "name");
+        eq(token.symbol(), "NODE", "symbol");
+    }
+
+    function test_mint_to_nobody_is_refused() public {
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InvalidReceiver.selector, address(0)));
+        mint(address(0), 0);
+    }
+
+    function test_the_lowest_free_id_is_minted() public {
+        for (uint256 i = 1; i <= 6; ++i) {
+            eq(mint(ALICE, 0), i, "ascending");
+        }
+        VM.startPrank(ALICE);
+        cluster.burn(5);
+        cluster.burn(2);
+        cluster.burn(6);
+        VM.stopPrank();
+        eq(cluster.totalSupply(), 3, "supply");
+        eq(mint(BOB, 0), 2, "lowest");
+        eq(mint(BOB, 0), 5, "next");
+        eq(mint(BOB, 0), 6, "next");
+        eq(mint(BOB, 0), 7, "new");
+        eq(cluster.totalSupply(), 7, "supply");
+    }
+
+    function test_a_network_can_be_full_and_have_room_again() public {
+        IDstackClusterNFT.ClusterParams memory params = defaultParams();
+        params.prefixLength = 29;
+        params.networkBase = 0xc0a80108; // 192.168.1.8/29
+        cluster = deploy(params);
+        for (uint256 i = 1; i <= 6; ++i) {
+            eq(mint(ALICE, 0), i, "six fit");
+        }
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NetworkFull.selector, 6));
+        mint(ALICE, 0);
+        eq(bytes32(cluster.addressOf(6)), bytes32(bytes4(0xc0a8010e)), "192.168.1.14");
+        VM.prank(ALICE);
+        cluster.burn(3);
+        eq(mint(ALICE, 0), 3, "room again");
+    }
+
+    /// Whatever is minted and burned, the id minted is the lowest that is free.
+    function testFuzz_mint_and_burn(uint256 seed) public {
+        bool[20] memory minted;
+        for (uint256 step = 0; step < 40; ++step) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            uint256 burned = 1 + seed % 18;
+            if (seed & 256 == 0 && minted[burned]) {
+                VM.prank(ALICE);
+                cluster.burn(burned);
+                minted[burned] = false;
+                continue;
+            }
+            uint256 lowest = 1;
+            while (minted[lowest]) ++lowest;
+            if (lowest == 19) return;
+            eq(mint(ALICE, 0), lowest, "lowest free");
+            minted[lowest] = true;
+        }
+    }
+
+    function testFuzz_addresses_are_base_plus_id(uint8 prefix, uint32 base, uint256 id) public {
+        prefix = uint8(within(prefix, 16, 29));
+        uint256 size = 1 << (32 - prefix);
+        base = uint32(within(base, 0x01000000, 0x7effffff) / size * size);
+        IDstackClusterNFT.ClusterParams memory params = defaultParams();
+        (params.prefixLength, params.networkBase) = (prefix, bytes4(base));
+        cluster = deploy(params);
+        (bytes4 network, uint8 length) = cluster.meshNetwork();
+        eq(bytes32(network), bytes32(bytes4(base)), "base");
+        eq(length, prefix, "prefix");
+        uint256 inside = within(id, 1, size - 2);
+        eq(uint32(cluster.addressOf(inside)), uint256(base) + inside, "address");
+        uint256 outside = id % 3 == 0 ? 0 : within(id, size - 1, type(uint256).max);
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721NonexistentToken.selector, outside));
+        cluster.addressOf(outside);
+    }
+
+    function testFuzz_odd_networks_are_refused(uint32 base, uint8 prefix) public {
+        uint256 size = prefix <= 32 ? 1 << (32 - prefix) : 0;
+        uint32 first = base >> 24;
+        bool good = prefix >= 16 && prefix <= 29 && base % size == 0 && first != 0 && first != 127 && first < 224;
+        IDstackClusterNFT.ClusterParams memory params = defaultParams();
+        (params.networkBase, params.prefixLength) = (bytes4(base), prefix);
+        address code = implementation();
+        bytes memory call = abi.encodeCall(IDstackClusterNFT.initialize, (params));
+        if (!good) {
+            VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.InvalidNetwork.selector, bytes4(base), prefix));
+        }
+        this.proxyAt(code, call);
+    }
+
+    function test_each_kind_of_odd_network_is_refused() public {
+        uint32[7] memory bases = [0x0a000101, 0x0a000080, 0x00000000, 0x7f000000, 0xe0000000, 0xf0000000, 0xffffff00];
+        for (uint256 i = 0; i < bases.length; ++i) {
+            testFuzz_odd_networks_are_refused(bases[i], 24);
+        }
+        testFuzz_odd_networks_are_refused(0x0a000000, 15);
+        testFuzz_odd_networks_are_refused(0x0a000000, 30);
+        testFuzz_odd_networks_are_refused(0x0a000000, 0);
+        testFuzz_odd_networks_are_refused(0x0a000000, 16);
+        testFuzz_odd_networks_are_refused(0x0a000008, 29);
+    }
+
+    function proxyAt(address code, bytes calldata call) external returns (address) {
+        return proxy(code, call);
+    }
+}

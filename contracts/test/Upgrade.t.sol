@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {OwnableUpgradeable} from "@openzeppelin/contracts-upgradeable/access/OwnableUpgradeable.sol";
+import {ERC1967Utils} from "@openzeppelin/contracts/proxy/ERC1967/ERC1967Utils.sol";
+import {Initializable} from "@openzeppelin/contracts/proxy/utils/Initializable.sol";
+import {UUPSUpgradeable} from "@openzeppelin/contracts/proxy/utils/UUPSUpgradeable.sol";
+import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
+import {VM} from "./Vm.sol";
+import {ClusterTest} from "./support/ClusterTest.sol";
+import {IClusterToken} from "./support/IClusterToken.sol";
+
+/// What comes after: an implementation with one more function.
+contract NextVersion is UUPSUpgradeable {
+    function answer() external pure returns (uint256) {
+        return 42;
+    }
+
+    function _authorizeUpgrade(address) internal override {}
+}
+
+contract NotAnImplementation {}
+
+/// Initialization, ownership, upgrades, and which storage is whose.
+contract UpgradeTest is ClusterTest {
+    bytes32 internal constant IMPLEMENTATION_SLOT = 0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc;
+
+    function test_the_cluster_is_initialized_once() public {
+        VM.expectRevert(Initializable.InvalidInitialization.selector);
+        VM.prank(STRANGER);
+        cluster.initialize(defaultParams());
+        VM.expectRevert(Initializable.InvalidInitialization.selector);
+        VM.prank(OWNER);
+        cluster.initialize(defaultParams());
+    }
+
+    function test_the_implementation_is_never_initialized() public {
+        IDstackClusterNFT code = IDstackClusterNFT(implementation());
+        VM.expectRevert(Initializable.InvalidInitialization.selector);
+        code.initialize(defaultParams());
+        eq(IClusterToken(address(code)).owner(), address(0), "nobody owns it");
+    }
+
+    function test_initialization_needs_an_owner() public {
+        IDstackClusterNFT.ClusterParams memory params = defaultParams();
+        params.owner = address(0);
+        address code = implementation();
+        bytes memory call = abi.encodeCall(IDstackClusterNFT.initialize, (params));
+        VM.expectRevert(abi.encodeWithSelector(OwnableUpgradeable.OwnableInvalidOwner.selector, address(0)));
+        this.proxyAt(code, call);
+    }
+
+    function testFuzz_only_the_contract_owner_upgrades(address caller) public {
+        if (caller == OWNER) return;
+        address next = address(new NextVersion());
+        VM.expectRevert(abi.encodeWithSelector(OwnableUpgradeable.OwnableUnauthorizedAccount.selector, caller));
+        VM.prank(caller);
+        token.upgradeToAndCall(next, "");
+    }
+
+    function test_an_upgrade_keeps_every_member_and_can_be_taken_back() public {
+        uint256 id = join(1);
+        bytes32 before = keccak256(abi.encode(cluster.getPeer(id), cluster.getNode(id), cluster.epoch()));
+        address code = address(uint160(uint256(VM.load(address(cluster), IMPLEMENTATION_SLOT))));
+        NextVersion next = new NextVersion();
+        VM.prank(OWNER);
+        token.upgradeToAndCall(address(next), "");
+        eq(NextVersion(address(cluster)).answer(), 42, "new code");
+        token.upgradeToAndCall(code, "");
+        bytes32 afterwards = keccak256(abi.encode(cluster.getPeer(id), cluster.getNode(id), cluster.epoch()));
+        eq(afterwards, before, "same state");
+    }
+
+    function test_an_upgrade_to_something_else_is_refused() public {
+        NotAnImplementation other = new NotAnImplementation();
+        VM.expectRevert(abi.encodeWithSelector(ERC1967Utils.ERC1967InvalidImplementation.selector, other));
+        VM.prank(OWNER);
+        token.upgradeToAndCall(address(other), "");
+    }
+
+    function test_the_implementation_itself_cannot_be_upgraded() public {
+        IClusterToken code = IClusterToken(implementation());
+        VM.expectRevert(UUPSUpgradeable.UUPSUnauthorizedCallContext.selector);
+        code.upgradeToAndCall(address(1), "");
+    }
+
+    function test_ownership_moves_in_two_steps() public {
+        VM.prank(OWNER);
+        token.transferOwnership(BOB);
+        eq(token.owner(), OWNER, "not yet");
+        VM.expectRevert(abi.encodeWithSelector(OwnableUpgradeable.OwnableUnauthorizedAccount.selector, ALICE));
+        VM.prank(ALICE);
+        token.acceptOwnership();
+        VM.prank(BOB);
+        token.acceptOwnership();
+        eq(token.owner(), BOB, "now");
+        VM.prank(BOB);
+        cluster.addAppId(ALICE); // delegated calls know the new owner too
+    }
+
+    /// Slots 0 to 3 are DstackApp's: whatever happens in a cluster, nothing of it is written there.
+    function test_no_state_outside_the_namespaces() public {
+        VM.record();
+        uint256 id = join(1);
+        VM.startPrank(OWNER);
+        cluster.addBaseDomain("a.example.com");
+        cluster.addKmsRoot(ALICE);
+        cluster.revoke(id);
+        VM.stopPrank();
+        (, bytes32[] memory writes) = VM.accesses(address(cluster));
+        yes(writes.length > 10, "there were writes");
+        for (uint256 i = 0; i < writes.length; ++i) {
+            yes(uint256(writes[i]) > type(uint128).max, "a hashed slot");
+        }
+        for (uint256 slot = 0; slot < 8; ++slot) {
+            eq(VM.load(address(cluster), bytes32(slot)), 0, "sequential slot");
+        }
+    }
+
+    function test_the_namespaces_are_those_they_say() public view {
+        uint256 totals = uint256(VM.load(address(cluster), namespace("dstack.cluster.members")));
+        eq(uint64(totals), cluster.epoch(), "totals are the first slot of the members' namespace");
+        address root = address(uint160(uint256(VM.load(address(cluster), namespace("dstack.cluster.trust")))));
+        eq(root, VM.addr(secret("root", 0)), "the first root is the first slot of trust's namespace");
+    }
+
+    function namespace(string memory name) private pure returns (bytes32) {
+        return keccak256(abi.encode(uint256(keccak256(bytes(name))) - 1)) & ~bytes32(uint256(0xff));
+    }
+
+    function proxyAt(address code, bytes calldata call) external returns (address) {
+        return proxy(code, call);
+    }
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
+import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
+import {Vm} from "../Vm.sol";
+import {Check} from "./Check.sol";
+
+/// @title  The cluster rebuilt from its events and nothing else, and compared with what the cluster says.
+contract Replica is Check {
+    bytes4 public base;
+    uint8 public prefixLength;
+    uint64 public epoch;
+    uint256 public highest; // token id ever minted
+
+    mapping(uint256 tokenId => IDstackClusterNFT.Node) internal nodes;
+    mapping(uint256 tokenId => IDstackClusterNFT.Peer) internal peers;
+    mapping(address root => bool) internal roots;
+    mapping(address app => bool) internal apps;
+    string[] internal domains;
+
+    /// Takes the logs of one transaction in the block `number`.
+    function follow(Vm.Log[] memory logs, address cluster, uint256 number) external {
+        for (uint256 i = 0; i < logs.length; ++i) {
+            if (logs[i].emitter == cluster) apply_(logs[i], number);
+        }
+    }
+
+    function apply_(Vm.Log memory log, uint256 number) private {
+        bytes32 topic = log.topics[0];
+        if (topic == IERC721.Transfer.selector) {
+            uint256 id = uint256(log.topics[3]);
+            nodes[id].tokenId = id;
+            nodes[id].owner = address(uint160(uint256(log.topics[2])));
+        } else if (topic == IDstackClusterNFT.MeshNetworkFixed.selector) {
+            uint64 newEpoch;
+            (base, prefixLength, newEpoch) = abi.decode(log.data, (bytes4, uint8, uint64));
+            step(newEpoch);
+        } else if (topic == IDstackClusterNFT.PeerRegistered.selector) {
+            registered(log, number);
+        } else if (topic == IDstackClusterNFT.PeerEndpointUpdated.selector) {
+            updated(log);
+        } else if (
+            topic == IDstackClusterNFT.NodeMinted.selector || topic == IDstackClusterNFT.NodeBound.selector
+                || topic == IDstackClusterNFT.NodeCleared.selector || topic == IDstackClusterNFT.NodeReinstated.selector
+        ) {
+            node(topic, uint256(log.topics[1]), log.data);
+        } else if (
+            topic == IDstackClusterNFT.BaseDomainAdded.selector || topic == IDstackClusterNFT.BaseDomainRemoved.selector
+        ) {
+            domain(topic, uint256(log.topics[1]), log.data);
+        } else if (log.topics.length == 2) {
+            trust(topic, address(uint160(uint256(log.topics[1]))), log.data);
+        }
+    }
+
+    function node(bytes32 topic, uint256 id, bytes memory data) private {
+        if (topic == IDstackClusterNFT.NodeMinted.selector) {
+            (bytes20 instanceId, uint64 newEpoch) = abi.decode(data, (bytes20, uint64));
+            nodes[id].instanceId = instanceId;
+            if (id > highest) highest = id;
+            step(newEpoch);
+        } else if (topic == IDstackClusterNFT.NodeBound.selector) {
+            (bytes20 instanceId, uint64 newEpoch) = abi.decode(data, (bytes20, uint64));
+            (nodes[id].instanceId, nodes[id].nodeAddress) = (instanceId, address(0));
+            delete peers[id];
+            step(newEpoch);
+        } else if (topic == IDstackClusterNFT.NodeCleared.selector) {
+            (IDstackClusterNFT.LeaveReason reason, uint64 newEpoch) =
+                abi.decode(data, (IDstackClusterNFT.LeaveReason, uint64));
+            (nodes[id].instanceId, nodes[id].nodeAddress) = (0, address(0));
+            delete peers[id];
+            if (reason == IDstackClusterNFT.LeaveReason.REVOKED) nodes[id].revoked = true;
+            if (reason == IDstackClusterNFT.LeaveReason.BURNED) nodes[id].revoked = false;
+            step(newEpoch);
+        } else {
+            nodes[id].revoked = false;
+            step(abi.decode(data, (uint64)));
+        }
+    }
+
+    function registered(Vm.Log memory log, uint256 number) private {
+        (
+            IDstackClusterNFT.Registration memory r,
+            IDstackClusterNFT.SignatureChain memory chain,,
+            address nodeAddress,
+            address kmsRoot,
+            uint64 newEpoch
+        ) = abi.decode(
+            log.data,
+            (IDstackClusterNFT.Registration, IDstackClusterNFT.SignatureChain, bytes, address, address, uint64)
+        );
+        uint256 id = uint256(log.topics[1]);
+        eq(r.tokenId, id, "the indexed token is the signed one");
+        advance(id, r.keyEpoch);
+        (nodes[id].instanceId, nodes[id].nodeAddress) = (r.instanceId, nodeAddress);
+        peers[id] = IDstackClusterNFT.Peer({
+            tokenId: id,
+            instanceId: r.instanceId,
+            nodeAddress: nodeAddress,
+            wireguardKey: r.wireguardKey,
+            keyEpoch: r.keyEpoch,
+            networkType: r.networkType,
+            endpointAddress: r.endpointAddress,
+            endpointPort: r.endpointPort,
+            gatewayDomain: r.gatewayDomain,
+            gatewayPort: r.gatewayPort,
+            kmsRoot: kmsRoot,
+            appId: chain.appId,
+            registeredBlock: uint64(number)
+        });
+        yes(roots[kmsRoot], "admitted under a trusted root");
+        yes(apps[chain.appId], "admitted under an allowed app id");
+        step(newEpoch);
+    }
+
+    function updated(Vm.Log memory log) private {
+        (IDstackClusterNFT.EndpointUpdate memory u,, uint64 newEpoch) =
+            abi.decode(log.data, (IDstackClusterNFT.EndpointUpdate, bytes, uint64));
+        uint256 id = uint256(log.topics[1]);
+        advance(id, u.keyEpoch);
+        IDstackClusterNFT.Peer storage peer = peers[id];
+        yes(peer.tokenId == id, "only a peer moves");
+        (peer.keyEpoch, peer.endpointAddress, peer.endpointPort) = (u.keyEpoch, u.endpointAddress, u.endpointPort);
+        (peer.gatewayDomain, peer.gatewayPort) = (u.gatewayDomain, u.gatewayPort);
+        step(newEpoch);
+    }
+
+    function trust(bytes32 topic, address account, bytes memory data) private {
+        if (topic == IDstackClusterNFT.KmsRootAdded.selector) {
+            (,, uint64 newEpoch) = abi.decode(data, (uint32, uint64, uint64));
+            roots[account] = true;
+            step(newEpoch);
+        } else if (topic == IDstackClusterNFT.AppIdAdded.selector) {
+            (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
+            apps[account] = true;
+            step(newEpoch);
+        } else if (topic == IDstackClusterNFT.KmsRootRemoved.selector) {
+            (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
+            roots[account] = false;
+            for (uint256 id = 1; id <= highest; ++id) {
+                if (peers[id].kmsRoot == account) delete peers[id];
+            }
+            step(newEpoch);
+        } else if (topic == IDstackClusterNFT.AppIdRemoved.selector) {
+            (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
+            apps[account] = false;
+            for (uint256 id = 1; id <= highest; ++id) {
+                if (peers[id].appId == account) delete peers[id];
+            }
+            step(newEpoch);
+        }
+        // What is left says nothing about members: Initialized, OwnershipTransferred, Upgraded, Approval.
+    }
+
+    function domain(bytes32 topic, uint256 index, bytes memory data) private {
+        (string memory name, uint64 newEpoch) = abi.decode(data, (string, uint64));
+        if (topic == IDstackClusterNFT.BaseDomainAdded.selector) {
+            domains.push(name);
+            eq(index, domains.length, "the next index");
+        } else {
+            eq(domains[index - 1], name, "the removed name");
+            domains[index - 1] = "";
+        }
+        step(newEpoch);
+    }
+
+    /// Every event advances the cluster's epoch by one.
+    function step(uint64 newEpoch) private {
+        eq(newEpoch, epoch + 1, "epochs are consecutive");
+        epoch = newEpoch;
+    }
+
+    /// Every accepted signature advances the token's key epoch by one.
+    function advance(uint256 id, uint32 keyEpoch) private {
+        eq(keyEpoch, nodes[id].keyEpoch + 1, "key epochs are consecutive");
+        nodes[id].keyEpoch = keyEpoch;
+    }
+
+    // ------------------------------------------------------------------------------------------------- comparing
+
+    /// Reverts unless the cluster says exactly this.
+    function mustEqual(IDstackClusterNFT cluster) external view {
+        eq(cluster.epoch(), epoch, "epoch");
+        (bytes4 network, uint8 length) = cluster.meshNetwork();
+        eq(bytes32(network), bytes32(base), "network");
+        eq(length, prefixLength, "prefix length");
+        uint256 active = 0;
+        uint256 minted = 0;
+        for (uint256 id = 1; id <= highest; ++id) {
+            IDstackClusterNFT.Node memory expected = nodes[id];
+            expected.active = peers[id].tokenId == id;
+            eq(abi.encode(cluster.getNode(id)), abi.encode(expected), "node");
+            if (expected.owner != address(0)) ++minted;
+            if (!expected.active) continue;
+            ++active;
+            eq(abi.encode(cluster.getPeer(id)), abi.encode(peers[id]), "peer");
+        }
+        eq(cluster.peerCount(), active, "peer count");
+        eq(cluster.totalSupply(), minted, "supply");
+        string[] memory names = cluster.baseDomains();
+        eq(abi.encode(names), abi.encode(domains), "base domains");
+        (address[] memory kmsRoots,) = cluster.kmsRoots();
+        for (uint256 i = 0; i < kmsRoots.length; ++i) {
+            yes(roots[kmsRoots[i]], "root");
+        }
+        address[] memory appIds = cluster.appIds();
+        for (uint256 i = 0; i < appIds.length; ++i) {
+            yes(apps[appIds[i]], "app id");
+        }
+    }
+}
