@@ -279,7 +279,9 @@ fn warnings(status: &Status, color: bool) -> String {
             let name = status.peers.iter().find(|peer| peer.token_id == token).map(|peer| peer.name.clone());
             name.unwrap_or_else(|| format!("token {token}")) + ": "
         });
-        let hint = warning.hint.as_ref().map(|hint| format!("   ({hint})"));
+        // The line `next` has said it already.
+        let hint = warning.hint.as_ref().filter(|hint| status.own.membership_hint.as_ref() != Some(hint));
+        let hint = hint.map(|hint| format!("   ({hint})"));
         let line = format!(
             "{:longest$}  {}{}{}",
             warning.id,
@@ -311,6 +313,13 @@ mod tests {
     #[test]
     fn a_fenced_node() {
         insta::assert_snapshot!(status_text(&samples::fenced(), false));
+    }
+
+    #[test]
+    fn the_next_step_is_said_once() {
+        let mut status = samples::fenced();
+        status.own.membership_hint.clone_from(&status.warnings[0].hint);
+        assert_eq!(status_text(&status, false).matches("meshctl reinstate 7").count(), 1);
     }
 
     #[test]
