@@ -119,7 +119,7 @@ contract Handler is ClusterTest {
     }
 
     function changeRoot(uint256 which, bool add) external {
-        if (!add && (which >> 8) % 3 != 0) return; // not so often
+        if (!add && (which >> 8) % 5 != 0) return; // not so often
         address root = VM.addr(secret("root", which % 2));
         bytes memory call = add
             ? abi.encodeCall(IDstackClusterNFT.addKmsRoot, (root))
@@ -128,7 +128,7 @@ contract Handler is ClusterTest {
     }
 
     function changeApp(uint256 which, bool add) external {
-        if (!add && (which >> 8) % 3 != 0) return; // not so often
+        if (!add && (which >> 8) % 5 != 0) return; // not so often
         address appId = app(which % 2);
         bytes memory call = add
             ? abi.encodeCall(IDstackClusterNFT.addAppId, (appId))
@@ -140,7 +140,7 @@ contract Handler is ClusterTest {
         string memory name = string.concat("gw", VM.toString(index % 4), ".example.com");
         bytes memory call = add
             ? abi.encodeCall(IDstackClusterNFT.addBaseDomain, (name))
-            : abi.encodeCall(IDstackClusterNFT.removeBaseDomain, (index % 5));
+            : abi.encodeCall(IDstackClusterNFT.removeBaseDomain, (index % 12));
         send(add ? "addBaseDomain" : "removeBaseDomain", OWNER, call);
     }
 
