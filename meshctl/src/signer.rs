@@ -120,11 +120,28 @@ mod tests {
     const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
     const ADDRESS: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
-    fn file(name: &str, content: &str, mode: u32) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("meshctl-key-{}-{name}", std::process::id()));
-        std::fs::write(&path, content).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        path
+    /// A directory of one test, removed with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("meshctl-{test}-{}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 
     fn sign_with(key: Option<PathBuf>, keystore: Option<PathBuf>, password: Option<PathBuf>) -> anyhow::Result<String> {
@@ -134,25 +151,28 @@ mod tests {
 
     #[test]
     fn keys_with_and_without_prefix_and_line_end() {
+        let scratch = Scratch::new("plain");
         for (name, text) in [("a", KEY.to_owned()), ("b", format!("0x{KEY}\r\n")), ("c", format!(" {KEY}\n"))] {
-            assert_eq!(sign_with(Some(file(name, &text, 0o600)), None, None).unwrap(), ADDRESS);
+            assert_eq!(sign_with(Some(scratch.file(name, &text, 0o600)), None, None).unwrap(), ADDRESS);
         }
     }
 
     #[test]
     fn a_key_others_may_read_is_refused() {
+        let scratch = Scratch::new("open");
         for mode in [0o640, 0o604, 0o660] {
-            let error = sign_with(Some(file("open", KEY, mode)), None, None).unwrap_err();
+            let error = sign_with(Some(scratch.file("open", KEY, mode)), None, None).unwrap_err();
             assert!(error.to_string().contains("others may read"), "{error:#}");
         }
     }
 
     #[test]
     fn errors_do_not_quote_the_key() {
+        let scratch = Scratch::new("wrong");
         let secret = "deadbeefdeadbeefX";
         let zero = "0".repeat(64);
         for (name, text) in [("short", secret), ("zero", zero.as_str()), ("empty", "")] {
-            let error = format!("{:?}", sign_with(Some(file(name, text, 0o600)), None, None).unwrap_err());
+            let error = format!("{:?}", sign_with(Some(scratch.file(name, text, 0o600)), None, None).unwrap_err());
             assert!(error.contains("does not hold a private key"), "{error}");
             assert!(!error.contains("dead") && !error.contains("X"), "{error}");
         }
@@ -168,17 +188,16 @@ mod tests {
     #[test]
     fn keystores_open_with_their_password_only() {
         let key: PrivateKeySigner = KEY.parse().unwrap();
-        let directory = std::env::temp_dir();
-        let name = format!("meshctl-keystore-{}", std::process::id());
+        let scratch = Scratch::new("keystore");
+        let name = "keystore.json";
         let mut rng = alloy::signers::k256::elliptic_curve::rand_core::OsRng;
         let secret = key.to_bytes();
-        PrivateKeySigner::encrypt_keystore(&directory, &mut rng, secret, "right", Some(&name)).unwrap();
-        let keystore = directory.join(name);
+        PrivateKeySigner::encrypt_keystore(&scratch.0, &mut rng, secret, "right", Some(name)).unwrap();
+        let keystore = scratch.0.join(name);
         std::fs::set_permissions(&keystore, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let open = |name, password| sign_with(None, Some(keystore.clone()), Some(file(name, password, 0o600)));
+        let open = |name, password| sign_with(None, Some(keystore.clone()), Some(scratch.file(name, password, 0o600)));
         assert_eq!(open("right", "right\n").unwrap(), ADDRESS);
         let error = format!("{:#}", open("wrong", "wrong").unwrap_err());
         assert!(error.contains("cannot open the keystore") && !error.contains("wrong\n"), "{error}");
-        std::fs::remove_file(keystore).unwrap();
     }
 }
