@@ -67,7 +67,7 @@ fn bad_configuration_chain_and_guest_agent_end_with_an_error_and_a_hint() -> Res
         Ok((simulator, socket))
     };
     let (_answers_400, socket) = faulty("error400")?;
-    run("guest-agent-400", &[("--dstack-socket", &socket)], &[&socket, "400"])?;
+    run("guest-agent-400", &[("--dstack-socket", &socket)], &[&socket, "refused Info"])?;
     let (_slow, socket) = faulty("slow=60000")?;
     run("guest-agent-slow", &[("--dstack-socket", &socket)], &[&socket, "within"])?;
     let (_no_kms, socket) = faulty("no-kms")?;

@@ -99,7 +99,7 @@ fn leave(world: &World, leaver: usize, others: &[usize], how: &str, calldata: &[
     }
     let after = last.duration_since(mined_at).unwrap_or_default();
     ensure!(after <= CUT_LIMIT, "a live connection to the {how} node still worked {after:?} after the block");
-    println!("measured: {how}: off every device {took:.0?} after the block, last TCP echo after {after:.0?}");
+    println!("measured: {how}: off every device {took:.2?} after the block, last TCP echo after {after:.2?}");
     Ok(())
 }
 

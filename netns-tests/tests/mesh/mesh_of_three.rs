@@ -32,8 +32,11 @@ fn three_agents_form_a_full_mesh_and_tcp_and_udp_cross_it() -> Result<()> {
         }
     }
     for node in 1..=3 {
-        wg_show_equals_status(&world, node)?;
-        every_face_agrees(&world, node)?;
+        // The agent looks at its device once a second.
+        world.wait(&format!("`wg show` to equal the status of node {node}"), PATIENCE, || {
+            wg_show_equals_status(&world, node)?;
+            every_face_agrees(&world, node)
+        })?;
     }
     world.close()
 }

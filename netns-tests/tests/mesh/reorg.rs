@@ -28,7 +28,7 @@ fn a_reorg_that_removes_a_registration_removes_the_peer() -> Result<()> {
     })?;
     let took = reorganised.elapsed();
     ensure!(took <= CUT_LIMIT, "dropped {took:?} after the reorg, the limit is {CUT_LIMIT:?}");
-    println!("measured: a peer whose registration was taken back was dropped after {took:.0?}");
+    println!("measured: a peer whose registration was taken back was dropped after {took:.2?}");
     world.node(1).ping(world.node(2).address()?)?;
 
     // The binding was not taken back: node 3 offers again, and is a peer again once somebody pays.

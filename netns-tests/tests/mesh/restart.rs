@@ -40,7 +40,7 @@ fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
     let took = restarted.elapsed();
     world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
     ensure!(took <= CUT_LIMIT, "whole again {took:?} after the restart, the limit is {CUT_LIMIT:?}");
-    println!("measured: whole again {took:.0?} after the restart");
+    println!("measured: whole again {took:.2?} after the restart");
     ensure!(
         identity(&world)? == before,
         "key, address, epoch or transactions: {before:?}, then {:?}",

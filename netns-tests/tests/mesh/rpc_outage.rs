@@ -63,7 +63,7 @@ fn the_rpc_gone_for_60_s_is_not_noticed_by_traffic_and_made_up_for_after() -> Re
         }
         Ok(())
     })?;
-    println!("measured: fresh again {:.0?} after the RPC came back, longest gap in TCP {gap:.0?}", back.elapsed());
+    println!("measured: fresh again {:.2?} after the RPC came back, longest gap in TCP {gap:.2?}", back.elapsed());
     // What happens on chain is followed again.
     world.join(3)?;
     world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
