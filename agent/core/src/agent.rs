@@ -213,7 +213,12 @@ impl Agent {
     /// The next thing to do, oldest first.
     #[must_use]
     pub fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        let mut command = self.commands.pop_front()?;
+        if let Command::ReadRegistry { own_token } = &mut command {
+            // What is known now, not when the read became due: what the disk tells comes in between.
+            *own_token = self.own_token();
+        }
+        Some(command)
     }
 
     /// When to feed [`Input::Timeout`] at the latest, on the monotonic clock, and why. May lie in the past: then at once.

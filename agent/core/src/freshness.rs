@@ -52,9 +52,7 @@ impl ReadTime {
     #[must_use]
     pub fn now(head: BlockRef, chain_id: u64, previous: Option<&Self>, now: Now) -> Self {
         let head_since = match previous {
-            Some(previous) if previous.head.number >= head.number && previous.head.hash == head.hash => {
-                previous.head_since
-            }
+            Some(previous) if previous.head.number >= head.number => previous.head_since,
             _ => now.since_start,
         };
         Self { noted_at: now.since_start, age_then: Duration::ZERO, head, head_since, chain_id }

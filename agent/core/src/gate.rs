@@ -1,6 +1,7 @@
 //! Which reads are believed: the last stop before a read becomes this node's view.
 //!
-//! Signatures prove single peers; the gate guards the set. It pins chain, contract and network, refuses what lies below the last
+//! Signatures prove single peers; the gate guards the set. It pins contract, chain and network (the latter two as first read: a
+//! lie about the chain proves no peer, because every signature names it), refuses what lies below the last
 //! finalized block seen, waits out a head that runs backwards, and asks twice before most peers vanish.
 
 use std::{
@@ -211,16 +212,17 @@ impl Gate {
     /// Remembers an accepted read, and raises the floor to the newest one that is final.
     fn note(&mut self, registry: &Registry) {
         let values = Floor { epoch: registry.epoch, key_epochs: key_epochs(registry).collect() };
-        // What this read takes back was never final, and what it replaces is worth nothing.
+        // What this read takes back was never final, what it replaces is worth nothing, and what it does not name it may
+        // have taken back: only what it confirms stays.
         self.pending.retain(|earlier| earlier.number < registry.block.number && earlier.floor.is_below(&values));
+        for earlier in &mut self.pending {
+            earlier.floor.key_epochs.retain(|token, _| values.key_epochs.contains_key(token));
+        }
         if self.pending.back().is_none_or(|last| last.floor != values) {
             self.pending.push_back(Accepted { number: registry.block.number, floor: values });
         }
-        let Some(finalized) = registry.finalized else {
-            // Without finality nothing is ever sure; keep memory bounded.
-            self.pending.clear();
-            return;
-        };
+        // Where nothing is ever final, nothing is ever sure.
+        let finalized = registry.finalized.unwrap_or(0);
         while self.pending.front().is_some_and(|first| first.number <= finalized) {
             if let Some(first) = self.pending.pop_front() {
                 self.floor.raise(&first.floor);
@@ -253,6 +255,6 @@ impl Floor {
 
 fn key_epochs(registry: &Registry) -> impl Iterator<Item = (TokenId, u32)> + '_ {
     let peers = registry.peers.iter().map(|peer| (peer.token, peer.key_epoch));
-    let own = registry.own_nodes.iter().filter(|node| node.owner.is_some()).map(|node| (node.token, node.key_epoch));
+    let own = registry.own_nodes.iter().map(|node| (node.token, node.key_epoch));
     peers.chain(own)
 }

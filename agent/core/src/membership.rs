@@ -227,10 +227,10 @@ pub fn assess(past: &Past, registry: &Registry, me: &OwnIdentity) -> Standing {
     match choose(registry, me) {
         Ok(node) => assess_token(node, registry, me),
         Err(standing) => match past.member {
-            Some(member) if past.restarted => {
+            Some(member) if past.restarted && !was_taken_back(member, registry) => {
                 Standing::Fenced(member.token, loss(member, find_node(registry, member.token), me))
             }
-            _ => standing,
+            Some(_) | None => standing,
         },
     }
 }
@@ -250,8 +250,7 @@ fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnI
     if let Some(loss) = past.fenced {
         return Some(Standing::Fenced(token, loss));
     }
-    // No transaction lowers a key epoch, so a lower one says that a reorg took the registration (and maybe the binding) back.
-    let is_reorg = node.is_some_and(|node| node.key_epoch < member.key_epoch);
+    let is_reorg = was_taken_back(member, registry);
     let Some(node) = node.filter(|node| node.owner.is_some() && node.instance == Some(me.instance)) else {
         return (!past.restarted && !is_reorg).then(|| Standing::Fenced(token, loss(member, node, me)));
     };
@@ -266,6 +265,11 @@ fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnI
     } else {
         Some(Standing::Fenced(token, Loss::Renewed))
     }
+}
+
+/// No transaction lowers a key epoch: a lower one says that a reorg took the registration back, and maybe the binding too.
+fn was_taken_back(member: Membership, registry: &Registry) -> bool {
+    find_node(registry, member.token).is_some_and(|node| node.key_epoch < member.key_epoch)
 }
 
 fn loss(member: Membership, node: Option<&NodeRecord>, me: &OwnIdentity) -> Loss {

@@ -150,23 +150,20 @@ impl Reconcile {
             return None;
         }
         self.settled = false;
+        self.compared = true;
         if now < self.change_not_before {
+            // By then the machine may be another: look again first.
+            self.look_at = self.look_at.min(self.change_not_before);
             return None;
         }
-        self.compared = true;
         self.changing = Some(changes.clone());
         Some(Command::Apply(changes))
     }
 
     /// When [`Reconcile::poll`] will want something.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        if self.looking || self.changing.is_some() {
-            None
-        } else if self.compared || self.seen.is_none() {
-            Some(self.look_at)
-        } else {
-            Some(self.look_at.min(self.change_not_before))
-        }
+        let is_idle = !self.looking && self.changing.is_none();
+        is_idle.then_some(self.look_at)
     }
 
     /// Changes made at once towards one goal, and still it is not reached.

@@ -1,0 +1,336 @@
+//! The whole agent on a scripted world: joining, leaving, restarting, stopping.
+
+use std::time::Duration;
+
+use mesh_core::{
+    agent::{Command, Input, Intent, NotReady},
+    diff::Change,
+    registration::{EndpointUpdate, Registration},
+    status::{MembershipState, VerdictState},
+};
+
+use crate::{
+    cluster::{OWNER, endpoint, instance, key, registration, token},
+    contract::Contract,
+    world::{OWN, World, policy},
+};
+
+#[test]
+fn a_bound_node_registers_and_is_a_mesh_of_one() {
+    let mut world = World::new();
+    world.settle();
+    let status = world.status();
+    assert_eq!(status.own.membership, MembershipState::Registering);
+    assert!(world.machine.guard_route, "nothing leaks while the node waits");
+    assert!(!world.has_device());
+    let Some(Intent::Register(offered)) = world.offered else { panic!("{:?}", world.offered) };
+    assert_eq!(Registration { deadline: 0, ..offered }, Registration { deadline: 0, ..registration(OWN) });
+    assert_eq!(world.agent.offer().unwrap().key_epoch, 1);
+    assert!(status.own.membership_hint.unwrap().starts_with("meshctl register "));
+
+    assert!(world.submit());
+    world.hint();
+    let status = world.status();
+    assert_eq!((status.verdict.state, status.verdict.ready), (VerdictState::Ok, true), "{:?}", status.warnings);
+    assert_eq!((status.own.membership, status.own.membership_hint), (MembershipState::Active, None));
+    assert_eq!(world.agent.offer(), None);
+    assert_eq!(world.offered, None, "the offer is withdrawn");
+    assert_eq!(world.disk.as_ref().unwrap().member.unwrap().token, token(OWN));
+}
+
+#[test]
+fn a_node_with_funds_needs_nobody() {
+    let mut world = World::new();
+    world.faults.funded = true;
+    world.settle();
+    world.hint();
+    assert_eq!(world.status().verdict.state, VerdictState::Ok);
+}
+
+#[test]
+fn a_newcomer_touches_nobody_else() {
+    let mut world = World::mesh(&[2, 3]);
+    let proofs = world.commands["proofs"];
+    world.join(4);
+    world.hint();
+    assert_eq!(world.take_changes(), [format!("add peer {} (token 4, 10.0.1.4)", key(4))]);
+    assert_eq!(world.commands["proofs"], proofs + 1);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.take_changes(), [""; 0]);
+    assert_eq!(world.commands["proofs"], proofs + 1, "a proof is fetched once");
+    assert_eq!(world.status().verdict.state, VerdictState::Ok);
+}
+
+#[test]
+fn every_way_of_leaving_cuts_the_peer_at_the_next_read() {
+    let leave: [fn(&mut Contract); 4] = [
+        |contract| contract.revoke(token(3)),
+        |contract| contract.leave(token(3), |_| {}),
+        |contract| contract.leave(token(3), |node| node.owner = None),
+        |contract| contract.leave(token(3), |node| node.owner = Some(alloy_primitives::Address::repeat_byte(0x77))),
+    ];
+    for leave in leave {
+        let mut world = World::mesh(&[2, 3, 4]);
+        leave(&mut world.contract);
+        world.hint();
+        assert_eq!(world.take_changes(), [Change::RemovePeer(key(3)).to_string()]);
+    }
+}
+
+#[test]
+fn an_endpoint_update_needs_no_proof_and_ends_no_session() {
+    let mut world = World::mesh(&[2]);
+    let proofs = world.commands["proofs"];
+    let update =
+        EndpointUpdate { token: token(2), key_epoch: 2, endpoint: Some(endpoint(77)), gateway: None, deadline: 0 };
+    assert!(world.contract.update_endpoint(update));
+    world.hint();
+    assert_eq!(world.take_changes(), [""; 0], "a live session follows its peer by itself");
+    world.machine.device.as_mut().unwrap().peers[0].handshake_age = None;
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.take_changes(), [format!("edit peer {} (token 2): endpoint 192.0.2.77:51821", key(2))]);
+    assert_eq!(world.commands["proofs"], proofs);
+}
+
+#[test]
+fn a_rotated_key_replaces_the_old_one() {
+    let mut world = World::mesh(&[2, 3]);
+    let rotated = Registration { wireguard_key: key(102), key_epoch: 2, ..registration(2) };
+    assert!(world.contract.register(rotated));
+    world.hint();
+    let expected = [Change::RemovePeer(key(2)).to_string(), format!("add peer {} (token 2, 10.0.1.2)", key(102))];
+    assert_eq!(world.take_changes(), expected);
+}
+
+#[test]
+fn a_revoked_node_takes_itself_down_and_stays_out() {
+    let mut world = World::mesh(&[2]);
+    world.contract.revoke(token(OWN));
+    world.hint();
+    assert_eq!(world.take_changes(), [Change::RemoveDevice.to_string()]);
+    assert!(world.machine.guard_route, "nothing leaks while the node is fenced");
+    let status = world.status();
+    assert_eq!((status.verdict.state, status.verdict.exit_code), (VerdictState::Fenced, 5));
+    assert!(status.warnings.iter().any(|warning| warning.code == "W105" && warning.message.contains("revoked")));
+    assert!(matches!(world.agent.readiness(world.now), Err(NotReady::Fenced(_))));
+
+    // Whatever the owner does meanwhile, an agent that lost its binding offers nothing by itself.
+    world.contract.reinstate(token(OWN));
+    world.contract.bind(token(OWN), instance(OWN));
+    let offers = world.commands.get("offer").copied();
+    world.pass(Duration::from_secs(120));
+    assert_eq!((world.commands.get("offer").copied(), world.has_device()), (offers, false));
+    assert_eq!(world.status().own.membership, MembershipState::Fenced);
+
+    world.restart();
+    world.faults.funded = true;
+    world.settle();
+    world.hint();
+    assert_eq!(world.status().own.membership, MembershipState::Active);
+    assert_eq!(world.keys_on_device(), [key(2)].into());
+}
+
+#[test]
+fn a_restart_alone_does_not_lift_a_fence() {
+    let mut world = World::mesh(&[2]);
+    world.contract.revoke(token(OWN));
+    world.hint();
+    world.restart();
+    assert!(!world.has_device());
+    world.settle();
+    let status = world.status();
+    assert_eq!((status.own.membership, status.verdict.state), (MembershipState::Fenced, VerdictState::Fenced));
+    assert!(status.own.membership_hint.unwrap().starts_with("meshctl reinstate --token 1 "));
+    assert!(!world.has_device());
+}
+
+#[test]
+fn a_copy_of_this_node_that_registers_later_wins() {
+    let mut world = World::mesh(&[2]);
+    let copy = Registration { wireguard_key: key(101), key_epoch: 2, ..registration(OWN) };
+    assert!(world.contract.register(copy));
+    world.hint();
+    assert_eq!(world.take_changes(), [Change::RemoveDevice.to_string()]);
+    let status = world.status();
+    assert_eq!(status.own.membership, MembershipState::Fenced);
+    assert!(status.warnings.iter().any(|warning| warning.message.contains("superseded")));
+    world.restart();
+    world.settle();
+    assert_eq!(world.status().own.membership, MembershipState::Fenced, "or both would take turns for ever");
+}
+
+#[test]
+fn a_reorg_takes_back_a_peer_and_the_own_registration() {
+    let mut world = World::mesh(&[2]);
+    world.join(3);
+    world.hint();
+    world.take_changes();
+    world.contract.reorg(1);
+    world.hint();
+    assert_eq!(world.take_changes(), [Change::RemovePeer(key(3)).to_string()]);
+
+    let mut world = World::new();
+    world.contract.mine();
+    world.contract.register(registration(OWN));
+    world.settle();
+    assert!(world.has_device());
+    world.contract.reorg(1);
+    world.faults.funded = true;
+    world.hint();
+    world.hint();
+    let status = world.status();
+    assert_eq!(status.own.membership, MembershipState::Active, "registered again by itself");
+    assert!(world.has_device());
+}
+
+#[test]
+fn a_reorg_that_takes_back_a_revocation_lifts_the_fence() {
+    let mut world = World::mesh(&[2]);
+    world.contract.revoke(token(OWN));
+    world.hint();
+    assert!(!world.has_device());
+    world.contract.reorg(1);
+    world.hint();
+    assert_eq!(world.status().own.membership, MembershipState::Active);
+    assert_eq!(world.keys_on_device(), [key(2)].into());
+}
+
+#[test]
+fn an_unpaid_offer_is_tried_again_and_signed_anew_in_time() {
+    let mut world = World::new();
+    world.settle();
+    let deadline = |world: &World| world.offered.unwrap().deadline();
+    let first = deadline(&world);
+    world.pass(Duration::from_secs(95));
+    assert_eq!(world.commands["offer"], 4, "every 30 s");
+    assert_eq!(deadline(&world), first);
+    world.pass(Duration::from_secs(3600));
+    assert!(deadline(&world) > first);
+
+    world.faults.signing_down = true;
+    world.contract.leave(token(OWN), |_| {});
+    world.contract.bind(token(OWN), instance(OWN));
+    world.restart();
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    let warnings = world.status().warnings;
+    assert!(warnings.iter().any(|warning| warning.code == "W106"), "{warnings:?}");
+    world.faults.signing_down = false;
+    world.faults.funded = true;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.status().own.membership, MembershipState::Active);
+}
+
+#[test]
+fn a_new_endpoint_in_the_configuration_is_offered() {
+    let mut world = World::mesh(&[2]);
+    world.restart_with(mesh_core::agent::Policy { endpoint: Some(endpoint(50)), ..policy() });
+    world.settle();
+    assert!(matches!(world.offered, Some(Intent::UpdateEndpoint(update)) if update.endpoint == Some(endpoint(50))));
+    assert_eq!(world.status().own.membership, MembershipState::Active);
+    assert!(world.submit());
+    world.hint();
+    assert_eq!(world.offered, None);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.offered, None, "and not again");
+}
+
+#[test]
+fn a_hint_during_a_read_leads_to_exactly_one_more() {
+    let mut world = World::mesh(&[2]);
+    world.agent.handle(Input::Hint, world.now);
+    let Some(Command::ReadRegistry { own_token }) = world.agent.poll_command() else { panic!("no read") };
+    assert_eq!(own_token, Some(token(OWN)));
+    for _ in 0..5 {
+        world.agent.handle(Input::Hint, world.now);
+        assert_eq!(world.agent.poll_command(), None);
+    }
+    let reads = world.commands["read"];
+    let registry = world.contract.read(instance(OWN), own_token);
+    world.feed(Input::Registry(Box::new(registry), mesh_core::agent::SourceReport::default()));
+    assert_eq!(world.commands["read"], reads + 1);
+}
+
+#[test]
+fn additions_wait_for_confirmations_and_removals_do_not() {
+    let mut world = World::mesh(&[2]);
+    world.restart_with(mesh_core::agent::Policy { confirmations: 2, ..policy() });
+    world.contract.mine();
+    world.contract.mine();
+    world.settle();
+    assert_eq!(world.keys_on_device(), [key(2)].into());
+    world.join(3);
+    world.hint();
+    assert_eq!(world.keys_on_device(), [key(2)].into());
+    assert!(world.status().warnings.iter().any(|warning| warning.code == "W404"));
+    world.contract.mine();
+    world.contract.mine();
+    world.hint();
+    assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
+    world.contract.revoke(token(3));
+    world.hint();
+    assert_eq!(world.keys_on_device(), [key(2)].into());
+}
+
+#[test]
+fn what_others_do_to_the_device_is_set_right_within_a_second() {
+    let mut world = World::mesh(&[2, 3]);
+    world.machine.device = None;
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
+
+    let device = world.machine.device.as_mut().unwrap();
+    let mut stranger = device.peers[0].clone();
+    stranger.public_key = key(250);
+    device.peers.push(stranger);
+    device.peers[0].allowed_ips.clear();
+    device.up = false;
+    world.machine.guard_route = false;
+    world.take_changes();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.take_changes().len(), 4);
+    assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
+    assert!(world.status().registry.in_sync);
+}
+
+#[test]
+fn an_orderly_stop_leaves_nothing() {
+    let mut world = World::mesh(&[2]);
+    world.feed(Input::Shutdown);
+    assert!(world.stopped && !world.has_device() && !world.machine.guard_route);
+    assert_eq!(world.take_changes(), ["remove device", "remove guard route 10.0.1.0/24"]);
+    assert_eq!(world.agent.poll_timeout(), None);
+
+    let mut early = World::new();
+    early.faults.rpc_down = true;
+    early.settle();
+    early.feed(Input::Shutdown);
+    assert!(early.stopped);
+}
+
+#[test]
+fn a_stop_that_cannot_remove_its_device_gives_up_in_time() {
+    let mut world = World::mesh(&[2]);
+    world.faults.failing_change = Some("remove_device");
+    world.feed(Input::Shutdown);
+    assert!(!world.stopped);
+    world.pass(Duration::from_secs(9));
+    assert!(!world.stopped && world.commands["apply"] > 2, "it tries again");
+    world.pass(Duration::from_secs(2));
+    assert!(world.stopped);
+}
+
+#[test]
+fn a_foreign_owner_does_not_matter_to_an_active_node() {
+    let mut world = World::mesh(&[2]);
+    let registry = world.contract.read(instance(OWN), Some(token(OWN)));
+    assert_eq!(registry.own_nodes[0].owner, Some(OWNER));
+    // Somebody binds a token of theirs to this node's instance: the node stays who it is.
+    world.contract.bind(token(9), instance(OWN));
+    world.hint();
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.status().own.token_id, Some(token(OWN)));
+    world.restart();
+    world.settle();
+    assert_eq!(world.status().own.membership, MembershipState::Active);
+}

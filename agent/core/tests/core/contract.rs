@@ -1,0 +1,201 @@
+//! A contract in memory: just enough of `DstackClusterNFT` to give agents something to follow, forks included.
+
+use std::collections::BTreeMap;
+
+use mesh_core::{
+    id::{InstanceId, TokenId},
+    registration::{EndpointUpdate, Proof, Registration},
+    registry::{NodeRecord, PeerRecord, Registry},
+};
+
+use crate::cluster::{Cluster, OWNER, block};
+
+/// One block's state.
+#[derive(Clone, Default)]
+struct State {
+    nodes: BTreeMap<TokenId, Token>,
+    epoch: u64,
+    finalized: Option<u64>,
+}
+
+#[derive(Clone)]
+struct Token {
+    node: NodeRecord,
+    peer: Option<PeerRecord>,
+}
+
+/// The contract on a chain that can be reorganised. Every change is a block of its own.
+pub(crate) struct Contract {
+    pub(crate) cluster: Cluster,
+    states: Vec<State>,
+    branch: u8,
+    proofs: BTreeMap<(TokenId, u64), Proof>,
+}
+
+impl Contract {
+    pub(crate) fn new() -> Self {
+        Self { cluster: Cluster::new(), states: vec![State::default()], branch: 0, proofs: BTreeMap::new() }
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.states.len() as u64 - 1
+    }
+
+    fn state(&self) -> &State {
+        self.states.last().unwrap()
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state().clone();
+        change(&mut state);
+        state.epoch += 1;
+        self.states.push(state);
+    }
+
+    /// An empty block.
+    pub(crate) fn mine(&mut self) {
+        self.states.push(self.state().clone());
+    }
+
+    /// Makes everything up to the head final.
+    pub(crate) fn finalize(&mut self) {
+        let head = self.head();
+        self.states.last_mut().unwrap().finalized = Some(head);
+    }
+
+    /// Replaces the last blocks by as many empty ones, never a final one. What happened in them never happened.
+    pub(crate) fn reorg(&mut self, depth: u64) {
+        let head = self.head();
+        let finalized = self.state().finalized.unwrap_or(0);
+        let fork = head.saturating_sub(depth).max(finalized);
+        self.states.truncate(usize::try_from(fork).unwrap() + 1);
+        self.branch = self.branch.wrapping_add(1);
+        while self.head() < head {
+            self.mine();
+        }
+        self.state_mut().finalized = Some(finalized).filter(|finalized| *finalized > 0);
+        self.proofs.retain(|(_, number), _| *number <= fork);
+    }
+
+    fn state_mut(&mut self) -> &mut State {
+        self.states.last_mut().unwrap()
+    }
+
+    pub(crate) fn bind(&mut self, token: TokenId, instance: InstanceId) {
+        let known = self.state().nodes.get(&token).cloned();
+        if known
+            .as_ref()
+            .is_some_and(|known| known.peer.is_some() || (known.node.revoked && known.node.owner.is_some()))
+        {
+            return;
+        }
+        let key_epoch = known.as_ref().map_or(0, |known| known.node.key_epoch);
+        let node = NodeRecord {
+            token,
+            owner: Some(known.and_then(|known| known.node.owner).unwrap_or(OWNER)),
+            instance: Some(instance),
+            node_address: None,
+            key_epoch,
+            active: false,
+            revoked: false,
+        };
+        self.change(|state| {
+            state.nodes.insert(token, Token { node, peer: None });
+        });
+    }
+
+    /// Registers as `registerPeer` does; false where the contract would revert.
+    pub(crate) fn register(&mut self, registration: Registration) -> bool {
+        let number = self.head() + 1;
+        let record = self.cluster.record(&registration, number);
+        let Some(known) = self.state().nodes.get(&registration.token) else { return false };
+        let fits = known.node.owner.is_some()
+            && !known.node.revoked
+            && known.node.instance == Some(registration.instance)
+            && registration.key_epoch == known.node.key_epoch + 1
+            && known.node.node_address.is_none_or(|fixed| fixed == record.node_address);
+        if !fits {
+            return false;
+        }
+        self.change(|state| {
+            let known = state.nodes.get_mut(&registration.token).unwrap();
+            known.node.key_epoch = registration.key_epoch;
+            known.node.node_address = Some(record.node_address);
+            known.node.active = true;
+            known.peer = Some(record);
+        });
+        let proof = self.cluster.prove(registration);
+        self.proofs.insert((registration.token, number), proof);
+        true
+    }
+
+    pub(crate) fn update_endpoint(&mut self, update: EndpointUpdate) -> bool {
+        let fits = self
+            .state()
+            .nodes
+            .get(&update.token)
+            .is_some_and(|known| known.peer.is_some() && update.key_epoch == known.node.key_epoch + 1);
+        if fits {
+            self.change(|state| {
+                let known = state.nodes.get_mut(&update.token).unwrap();
+                known.node.key_epoch = update.key_epoch;
+                let peer = known.peer.as_mut().unwrap();
+                (peer.key_epoch, peer.endpoint, peer.gateway) = (update.key_epoch, update.endpoint, update.gateway);
+            });
+        }
+        fits
+    }
+
+    pub(crate) fn key_epoch(&self, token: TokenId) -> u32 {
+        self.state().nodes.get(&token).map_or(0, |known| known.node.key_epoch)
+    }
+
+    /// Drops the peer and clears the binding, as every way of leaving does.
+    pub(crate) fn leave(&mut self, token: TokenId, also: impl FnOnce(&mut NodeRecord)) {
+        if !self.state().nodes.contains_key(&token) {
+            return;
+        }
+        self.change(|state| {
+            let known = state.nodes.get_mut(&token).unwrap();
+            known.peer = None;
+            (known.node.instance, known.node.node_address, known.node.active) = (None, None, false);
+            also(&mut known.node);
+        });
+    }
+
+    pub(crate) fn revoke(&mut self, token: TokenId) {
+        self.leave(token, |node| node.revoked = true);
+    }
+
+    pub(crate) fn reinstate(&mut self, token: TokenId) {
+        if self.state().nodes.get(&token).is_some_and(|known| known.node.revoked) {
+            self.change(|state| state.nodes.get_mut(&token).unwrap().node.revoked = false);
+        }
+    }
+
+    /// What an honest endpoint answers to the agent of `instance`.
+    pub(crate) fn read(&self, instance: InstanceId, own_token: Option<TokenId>) -> Registry {
+        let state = self.state();
+        let peers = state.nodes.values().filter_map(|known| known.peer.clone()).collect();
+        let concerns = |node: &NodeRecord| node.instance == Some(instance) || Some(node.token) == own_token;
+        let mut nodes: Vec<_> =
+            state.nodes.values().map(|known| known.node.clone()).filter(|node| concerns(node)).collect();
+        // `getNode` answers for every token, minted or not.
+        let unminted = own_token.filter(|token| !state.nodes.contains_key(token));
+        nodes.extend(unminted.map(|token| NodeRecord {
+            token,
+            owner: None,
+            instance: None,
+            node_address: None,
+            key_epoch: 0,
+            active: false,
+            revoked: false,
+        }));
+        let registry = self.cluster.registry(self.head(), peers, nodes);
+        Registry { block: block(self.head(), self.branch), epoch: state.epoch, finalized: state.finalized, ..registry }
+    }
+
+    pub(crate) fn proof(&self, token: TokenId, block: u64) -> Option<Proof> {
+        self.proofs.get(&(token, block)).cloned()
+    }
+}

@@ -1,0 +1,19 @@
+//! Tests of the core's public face: tables first, then the whole agent on a scripted world, then random histories.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod cluster;
+mod contract;
+mod world;
+
+mod agent;
+mod convergence;
+mod diff;
+mod freshness;
+mod gate;
+mod member;
+mod membership;
+mod outage;
+mod proof;
+mod quorum;
+mod status;

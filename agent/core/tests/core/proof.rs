@@ -1,0 +1,312 @@
+//! Known answers of real guest agents, and every way a proof can lie.
+
+use alloy_primitives::address;
+use mesh_core::{
+    InvalidSignature,
+    id::{Address, AppId, InstanceId},
+    proof::{Anchors, Link, Refusal, recover_own_chain, verify},
+    registration::{Domain, Gateway, NetworkType, Proof},
+    registry::PeerRecord,
+};
+
+use crate::cluster::{self, Cluster, endpoint, instance, key, registration, sign, signing_key, token};
+
+struct Known {
+    name: &'static str,
+    app_id: &'static str,
+    node_key: &'static str,
+    node_address: Address,
+    app_signature: &'static str,
+    kms_signature: &'static str,
+    app_address: Address,
+    kms_root: Address,
+}
+
+/// Answers of the dstack simulators to `GetKey(path = test, purpose = test)`: fixture A (until 2026-01), fixture B (since), and a
+/// root of 32 bytes 0x01 with app id 0x11…11.
+const KNOWN: [Known; 3] = [
+    Known {
+        name: "A",
+        app_id: "ea549f02e1a25fabd1cb788380e033ec5461b2ff",
+        node_key: "02bbb7b1ec43b7ea045a3f0dc1fe0927108707cf6362f3301c637a2d9740d60921",
+        node_address: address!("02dfe75F2f63F6bf3bD98D362B7FF4f811465A40"),
+        app_signature: "0d578ad4e502d4f01ba275525d6ea94f82237e9bbe01904e1d09bb2ebf53684d\
+                        29f9675028dafd30e1a244613dccf04dbb6e0364c31fc1c4e98bb451dcffaaf701",
+        kms_signature: "2f431c7956869a4fe3e028c5f9518a935e2d01e81a3628f8b1d178fc2fac7b6d\
+                        2405ace433624e5568e23c4ed291dbaf60dac79b756837c0fe745154ebfdc0a601",
+        app_address: address!("5e5132F15a9aa4AA91A6bCaE35Adf34e27A13516"),
+        kms_root: address!("8f2cF602C9695b23130367ed78d8F557554de7C5"),
+    },
+    Known {
+        name: "B",
+        app_id: "5bb4ff9a3837357f19dc176407a5709c62eb6c56",
+        node_key: "02c53a10a891f3c5d599539056edcfa080555ac975cae78e59b5d519dcdaf03389",
+        node_address: address!("66527976Bdb9dF65109aF70dBEbaeaf51853c6ac"),
+        app_signature: "d889c8a0e6827f922193a5a33263961bd7c2bc17ceba025b33fba11df4544c9d\
+                        5a34a6d39fa7c6e8b950a34c80109e125b9f65e103de75787c8317031abfd53f00",
+        kms_signature: "9e618603e72d01fedb82deff6daf2d62a572becf0059eec3f89c1ab40e1f2e59\
+                        4d2a283f843f34e8f39e4cc49a612496ce67223a12ac923f8efe330346dfc6c500",
+        app_address: address!("D508660Da170d8b162779698A64E6707d5Aa217A"),
+        kms_root: address!("A7F6043C29f9cc1d9D6aCF554C53E0c6792AaEAf"),
+    },
+    Known {
+        name: "synthetic",
+        app_id: "1111111111111111111111111111111111111111",
+        node_key: "03ea2f48c6349b3fac136498635272c88b1eb61ac536d442970c27dcf79aa58e90",
+        node_address: address!("0D5b91aAE3A57c61E10051bdE8B92cEbf2324A09"),
+        app_signature: "e380f3db13978021b79f7bae345ed76e402094b34d9a2c81998b29d8d37546b6\
+                        1a1aa57103a9df249bbdad0791af3b0b761d0d5590464c68faf015d095d0317b00",
+        kms_signature: "9ec2e6deec77b3584de4c6406034b39a4e4a04643cbf56655247774c1a15f03e\
+                        73970201967d270928b41fec3cfdbb7538adc5d4fbd328c10c6927621024f00800",
+        app_address: address!("3BC3Abc280793cBdEb5bAA211782B21532a76c69"),
+        kms_root: address!("1a642f0E3c3aF545E7AcBD38b07251B3990914F1"),
+    },
+];
+
+#[test]
+fn own_chains_of_known_guest_agents_recover_to_their_roots() {
+    for known in KNOWN {
+        let app_id: AppId = known.app_id.parse().unwrap();
+        let own = recover_own_chain(
+            app_id,
+            "test",
+            &bytes(known.node_key),
+            &bytes(known.app_signature),
+            &bytes(known.kms_signature),
+        )
+        .unwrap();
+        assert_eq!(own.kms_root, known.kms_root, "{}", known.name);
+        assert_eq!(own.node_address, known.node_address, "{}", known.name);
+        assert_eq!(Address::from_raw_public_key(&own.chain.app_key), known.app_address, "{}", known.name);
+        assert_eq!(own.chain.app_id, app_id, "{}", known.name);
+
+        let other = recover_own_chain(
+            app_id,
+            "other",
+            &bytes(known.node_key),
+            &bytes(known.app_signature),
+            &bytes(known.kms_signature),
+        );
+        assert!(other.is_err() || other.is_ok_and(|own| own.kms_root != known.kms_root), "{}", known.name);
+    }
+}
+
+#[test]
+fn own_chains_that_are_malformed_are_refused() {
+    let known = &KNOWN[1];
+    let recover = |node_key: [u8; 33], signature: [u8; 65]| {
+        let app_id = known.app_id.parse().unwrap();
+        recover_own_chain(app_id, "test", &node_key, &signature, &bytes(known.kms_signature))
+    };
+    let mut off_curve: [u8; 33] = bytes(known.node_key);
+    off_curve[1..].fill(0xff);
+    assert_eq!(recover(off_curve, bytes(known.app_signature)), Err(Refusal::KeyNotOnCurve(Link::Node)));
+    let mut odd_v: [u8; 65] = bytes(known.app_signature);
+    odd_v[64] = 2;
+    let refusal = Refusal::Signature(Link::App, InvalidSignature::RecoveryId(2));
+    assert_eq!(recover(bytes(known.node_key), odd_v), Err(refusal));
+}
+
+#[test]
+fn a_complete_proof_verifies_with_either_form_of_v() {
+    let case = Case::new();
+    let peer = verify(&case.record, &case.proof, &case.anchors, &case.domain).unwrap();
+    assert_eq!((peer.token(), peer.wireguard_key(), peer.endpoint()), (token(3), key(3), Some(endpoint(3))));
+    assert_eq!((peer.instance(), peer.node_address()), (instance(3), case.record.node_address));
+
+    case.accepts(|case| {
+        case.proof.node_signature[64] += 27;
+        case.proof.chain.app_signature[64] += 27;
+        case.proof.chain.kms_signature[64] += 27;
+    });
+}
+
+#[test]
+fn an_endpoint_may_differ_only_after_the_key_epoch_moved_on() {
+    let case = Case::new();
+    case.refuses(Refusal::RecordDiffers("endpoint"), |case| case.record.endpoint = Some(endpoint(9)));
+    case.refuses(Refusal::RecordDiffers("gateway"), |case| case.record.gateway = Some(Gateway { domain: 1, port: 1 }));
+    case.accepts(|case| {
+        case.record.key_epoch += 1;
+        case.record.endpoint = None;
+        case.record.gateway = Some(Gateway { domain: 1, port: 1 });
+    });
+}
+
+#[test]
+fn a_record_that_says_something_else_than_was_signed_is_refused() {
+    let case = Case::new();
+    let part = Refusal::RecordDiffers;
+    case.refuses(part("token id"), |case| case.record.token = token(4));
+    case.refuses(part("instance id"), |case| case.record.instance = InstanceId([9; 20]));
+    case.refuses(part("WireGuard key"), |case| case.record.wireguard_key = key(4));
+    case.refuses(part("network type"), |case| case.record.network_type = NetworkType::TlsGateway);
+    case.refuses(part("key epoch"), |case| case.record.key_epoch = 0);
+    case.refuses(part("node address"), |case| case.record.node_address = Address::repeat_byte(7));
+    case.refuses(part("KMS root"), |case| case.record.kms_root = Address::repeat_byte(7));
+    case.refuses(part("app id"), |case| case.record.app_id = AppId([7; 20]));
+}
+
+#[test]
+fn a_registration_with_any_field_changed_after_signing_is_refused() {
+    type Tamper = fn(&mut Proof);
+    let tampers: [Tamper; 8] = [
+        |proof| proof.registration.token = token(4),
+        |proof| proof.registration.instance = InstanceId([9; 20]),
+        |proof| proof.registration.wireguard_key = key(4),
+        |proof| proof.registration.key_epoch = 2,
+        |proof| proof.registration.network_type = NetworkType::TlsGateway,
+        |proof| proof.registration.endpoint = None,
+        |proof| proof.registration.gateway = Some(Gateway { domain: 1, port: 1 }),
+        |proof| proof.registration.deadline += 1,
+    ];
+    let case = Case::new();
+    for (index, tamper) in tampers.into_iter().enumerate() {
+        case.refuses_as(
+            index,
+            |refusal| matches!(refusal, Refusal::NodeSignature { .. }),
+            |case| tamper(&mut case.proof),
+        );
+    }
+}
+
+#[test]
+fn a_signature_for_another_chain_or_contract_is_refused() {
+    let case = Case::new();
+    let is_node = |refusal: &Refusal| matches!(refusal, Refusal::NodeSignature { .. });
+    case.refuses_as("chain", is_node, |case| case.domain.chain_id += 1);
+    case.refuses_as("contract", is_node, |case| case.domain.contract = Address::repeat_byte(1));
+}
+
+#[test]
+fn a_chain_that_does_not_hang_together_is_refused() {
+    let case = Case::new();
+    let stranger = signing_key("0707070707070707070707070707070707070707070707070707070707070707");
+    let own = Cluster::new();
+
+    case.refuses(Refusal::KeyNotOnCurve(Link::Node), |case| case.proof.chain.node_key[63] ^= 1);
+    case.refuses(Refusal::KeyNotOnCurve(Link::App), |case| case.proof.chain.app_key = [0; 64]);
+    // Another node key, properly signed with by its holder, but never vouched for by the app.
+    case.refuses_as(
+        "node key",
+        |refusal| matches!(refusal, Refusal::AppSignature { .. }),
+        |case| {
+            case.proof.chain.node_key = cluster::coordinates(&stranger);
+            case.proof.node_signature = sign(&stranger, case.proof.registration.digest(&case.domain));
+        },
+    );
+    // Another app key that vouches for the node key: the KMS never issued it, so somebody else recovers as the root.
+    case.refuses_as(
+        "app key",
+        |refusal| matches!(refusal, Refusal::KmsRootNotTrusted(_)),
+        |case| {
+            case.proof.chain.app_key = cluster::coordinates(&stranger);
+            let forged = Cluster { app: stranger.clone(), ..Cluster::new() };
+            case.proof.chain.app_signature = forged.chain(&own.node_key(instance(3))).app_signature;
+        },
+    );
+    // A KMS of somebody else that issued everything properly.
+    let foreign = Cluster::with(stranger.clone(), own.app_id);
+    case.refuses(Refusal::KmsRootNotTrusted(cluster::address(&stranger)), |case| {
+        case.proof = foreign.prove(case.proof.registration);
+        case.record = foreign.record(&case.proof.registration, 10);
+    });
+    // Another app of the same KMS.
+    let other_app = Cluster::with(own.root.clone(), AppId([0x22; 20]));
+    case.refuses(Refusal::AppIdNotTrusted(AppId([0x22; 20])), |case| {
+        case.proof = other_app.prove(case.proof.registration);
+        case.record = other_app.record(&case.proof.registration, 10);
+    });
+    // The same, pretending to be ours: the KMS signed for the other id.
+    case.refuses_as(
+        "app id",
+        |refusal| matches!(refusal, Refusal::KmsRootNotTrusted(_)),
+        |case| {
+            case.proof = other_app.prove(case.proof.registration);
+            case.proof.chain.app_id = own.app_id;
+            case.record = own.record(&case.proof.registration, 10);
+        },
+    );
+}
+
+#[test]
+fn malleated_and_malformed_signatures_are_refused() {
+    type Pick = fn(&mut Proof) -> &mut [u8; 65];
+    let links: [(Link, Pick); 3] = [
+        (Link::Node, |proof| &mut proof.node_signature),
+        (Link::App, |proof| &mut proof.chain.app_signature),
+        (Link::Kms, |proof| &mut proof.chain.kms_signature),
+    ];
+    let case = Case::new();
+    for (link, pick) in links {
+        let refusal = |why| Refusal::Signature(link, why);
+        for v in [2, 3, 26, 29, 255] {
+            case.refuses(refusal(InvalidSignature::RecoveryId(v)), |case| pick(&mut case.proof)[64] = v);
+        }
+        case.refuses(refusal(InvalidSignature::Range), |case| pick(&mut case.proof)[..32].fill(0));
+        case.refuses(refusal(InvalidSignature::Range), |case| pick(&mut case.proof)[32..64].fill(0xff));
+        case.refuses(refusal(InvalidSignature::HighS), |case| malleate(pick(&mut case.proof)));
+        case.refuses_as(format!("{link} signature with r changed"), |_| true, |case| pick(&mut case.proof)[31] ^= 1);
+        case.refuses_as(format!("{link} signature with s changed"), |_| true, |case| pick(&mut case.proof)[63] ^= 1);
+        case.refuses_as(format!("{link} signature with v flipped"), |_| true, |case| pick(&mut case.proof)[64] ^= 1);
+    }
+}
+
+/// The other signature of the same message by the same key: n - s, and the other v.
+fn malleate(signature: &mut [u8; 65]) {
+    let low = k256::ecdsa::Signature::from_slice(&signature[..64]).unwrap();
+    let (r, s) = low.split_scalars();
+    let high = k256::ecdsa::Signature::from_scalars(*r, -*s).unwrap();
+    signature[..64].copy_from_slice(&high.to_bytes());
+    signature[64] ^= 1;
+}
+
+#[derive(Clone)]
+struct Case {
+    record: PeerRecord,
+    proof: Proof,
+    anchors: Anchors,
+    domain: Domain,
+}
+
+impl Case {
+    fn new() -> Self {
+        let cluster = Cluster::new();
+        let registration = registration(3);
+        Self {
+            record: cluster.record(&registration, 10),
+            proof: cluster.prove(registration),
+            anchors: cluster.anchors(),
+            domain: cluster.domain,
+        }
+    }
+
+    fn accepts(&self, change: impl FnOnce(&mut Self)) {
+        let mut case = self.clone();
+        change(&mut case);
+        verify(&case.record, &case.proof, &case.anchors, &case.domain).unwrap();
+    }
+
+    fn refuses(&self, refusal: Refusal, change: impl FnOnce(&mut Self)) {
+        let what = refusal.to_string();
+        self.refuses_as(what, |got| *got == refusal, change);
+    }
+
+    fn refuses_as(
+        &self,
+        what: impl std::fmt::Display,
+        expected: impl FnOnce(&Refusal) -> bool,
+        change: impl FnOnce(&mut Self),
+    ) {
+        let mut case = self.clone();
+        change(&mut case);
+        match verify(&case.record, &case.proof, &case.anchors, &case.domain) {
+            Ok(peer) => panic!("{what}: verified {peer:?}"),
+            Err(refusal) => assert!(expected(&refusal), "{what}: got {refusal}"),
+        }
+    }
+}
+
+fn bytes<const N: usize>(digits: &str) -> [u8; N] {
+    hex::decode(digits).unwrap().try_into().unwrap()
+}

@@ -1,0 +1,108 @@
+//! What the agent says about itself.
+
+use std::time::Duration;
+
+use mesh_core::status::{MembershipState, PathKind, PeerState, Reason, SCHEMA, Severity, Status, VerdictState};
+
+use crate::{
+    cluster::token,
+    contract::Contract,
+    world::{World, policy},
+};
+
+#[test]
+fn a_working_mesh_is_told_in_full() {
+    let mut world = World::mesh(&[2, 3]);
+    world.pass(Duration::from_secs(5));
+    let status = world.status();
+    assert_eq!((status.schema.as_str(), status.verdict.state, status.verdict.exit_code), (SCHEMA, VerdictState::Ok, 0));
+    assert_eq!(status.generated_at, "2023-11-14T22:13:25.000Z");
+    assert_eq!((status.agent.uptime_s, status.agent.listen_port, status.agent.mtu), (5, Some(51821), Some(1420)));
+    assert_eq!((status.own.token_id, status.own.name.as_deref()), (Some(token(1)), Some("node-1")));
+    assert_eq!((status.own.address, status.own.key_epoch), (Some([10, 0, 1, 1].into()), Some(1)));
+    assert_eq!(
+        (status.registry.counts.active, status.registry.counts.configured, status.registry.counts.on_device),
+        (2, 2, 2)
+    );
+    assert!(status.registry.in_sync && status.registry.freshness.fresh);
+    assert_eq!(status.registry.freshness.deadline.as_deref(), Some("2023-11-14T23:13:20.000Z"));
+    assert_eq!((status.summary.peers, status.summary.up, status.summary.direct, status.summary.down), (2, 2, 2, 0));
+    assert_eq!(status.summary.rx_bytes, 296);
+    let peer = &status.peers[0];
+    assert_eq!((peer.name.as_str(), peer.state, peer.path), ("pg-2", PeerState::Up, Some(PathKind::Direct)));
+    assert_eq!((peer.endpoint.as_deref(), peer.preshared_key), (Some("192.0.2.2:51821"), true));
+    assert_eq!((peer.handshake_age_s, peer.rtt_ms), (Some(5.0), None));
+    assert_eq!(status.warnings, []);
+    let json = serde_json::to_string(&status).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+}
+
+#[test]
+fn before_the_first_read_nothing_is_known() {
+    let world = World::with(Contract::new(), policy());
+    let status = world.status();
+    assert_eq!((status.verdict.state, status.verdict.ready), (VerdictState::Down, false));
+    assert_eq!(status.own.membership, MembershipState::Unknown);
+    assert_eq!((status.registry.chain_id, status.registry.epoch, status.registry.block), (None, None, None));
+    assert_eq!((status.own.token_id, status.own.address, status.agent.mtu), (None, None, None));
+}
+
+#[test]
+fn a_silent_peer_degrades_and_all_silent_peers_are_down() {
+    let mut world = World::mesh(&[2, 3]);
+    silence(&mut world, 0);
+    world.pass(Duration::from_secs(2));
+    let status = world.status();
+    assert_eq!((status.peers[0].state, status.peers[0].path_reason), (PeerState::Down, Some(Reason::DirectUdpSilent)));
+    assert_eq!((status.peers[0].flaps_1h, status.peers[0].path), (1, None));
+    assert_eq!(status.verdict.state, VerdictState::Ok, "not for a moment's silence");
+    world.pass(Duration::from_secs(12));
+    let status = world.status();
+    assert_eq!((status.verdict.state, status.verdict.ready), (VerdictState::Degraded, true));
+    let warning = status.warnings.first().unwrap();
+    assert_eq!((warning.code.as_str(), warning.peer, warning.severity), ("W201", Some(token(2)), Severity::Warning));
+
+    silence(&mut world, 1);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.status().verdict.state, VerdictState::Down);
+}
+
+#[test]
+fn a_warning_keeps_its_beginning_and_ends() {
+    let mut world = World::mesh(&[2]);
+    world.faults.rpc_down = true;
+    world.pass(Duration::from_secs(20));
+    let began = world.status().warnings[0].since.clone();
+    world.pass(Duration::from_secs(9));
+    assert_eq!(world.status().warnings[0].since, began);
+    world.faults.rpc_down = false;
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.status().warnings, []);
+}
+
+#[test]
+fn other_apps_have_no_preshared_key_and_that_is_said() {
+    let mut world = World::mesh(&[2]);
+    let record = world.status();
+    assert!(record.warnings.is_empty());
+    world.machine.device.as_mut().unwrap().peers[0].has_preshared_key = false;
+    world.pass(Duration::from_secs(1));
+    assert!(world.machine.device.as_ref().unwrap().peers[0].has_preshared_key, "and it is set where it belongs");
+}
+
+#[test]
+fn counters_tell_what_was_done() {
+    let mut world = World::mesh(&[2, 3]);
+    world.contract.revoke(token(3));
+    world.hint();
+    let counters = world.agent.counters();
+    assert_eq!(counters.changes["add_peer"], 2);
+    assert_eq!(counters.changes["remove_peer"], 1);
+    assert_eq!((counters.proofs_verified, counters.proofs_refused, counters.reads_failed), (2, 0, 0));
+    assert!(counters.apply_times.count() >= 2);
+}
+
+/// The peer falls silent: nothing of it has been received for a while.
+fn silence(world: &mut World, index: usize) {
+    world.silent.insert(world.machine.device.as_ref().unwrap().peers[index].public_key);
+}

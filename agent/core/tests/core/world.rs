@@ -1,0 +1,437 @@
+//! The shell's twin: a contract behind an RPC endpoint that can fail and lie, a machine that can fail, and a clock that only
+//! this file moves. It checks, at every step, what must hold at all times.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use mesh_core::{
+    agent::{
+        Agent, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, Now, OnExpiry, Policy, SourceReport,
+    },
+    diff::Change,
+    id::{B256, TokenId, WireguardKey},
+    observed::{Observed, ObservedDevice, ObservedPeer},
+    registration::Proof,
+    registry::Registry,
+    status::{Quorum, RegistrationOffer, SourceStatus, Status},
+};
+
+use crate::{
+    cluster::{Cluster, endpoint, instance, key, registration, token},
+    contract::Contract,
+};
+
+/// The agent under test runs the node of this token.
+pub(crate) const OWN: u32 = 1;
+
+pub(crate) struct World {
+    pub(crate) agent: Agent,
+    pub(crate) policy: Policy,
+    pub(crate) now: Now,
+    pub(crate) contract: Contract,
+    pub(crate) machine: Observed,
+    /// Everything applied since the last call of [`World::take_changes`].
+    changes: Vec<Change>,
+    pub(crate) commands: BTreeMap<&'static str, usize>,
+    pub(crate) disk: Option<CachedRegistry>,
+    pub(crate) offered: Option<Intent>,
+    pub(crate) stopped: bool,
+    pub(crate) faults: Faults,
+    /// Peers that answer nothing any more.
+    pub(crate) silent: BTreeSet<WireguardKey>,
+    /// Keys that no honest registration carries.
+    pub(crate) invented: BTreeSet<WireguardKey>,
+}
+
+#[derive(Default)]
+pub(crate) struct Faults {
+    pub(crate) rpc_down: bool,
+    pub(crate) proofs_down: bool,
+    /// Answers to proof requests of these tokens are another token's.
+    pub(crate) swapped_proofs: BTreeSet<TokenId>,
+    /// What the endpoint adds to or takes from its answers.
+    pub(crate) lie: Option<fn(&mut Registry)>,
+    /// Changes of this kind fail.
+    pub(crate) failing_change: Option<&'static str>,
+    pub(crate) signing_down: bool,
+    /// The node address has funds: offers are submitted by the shell.
+    pub(crate) funded: bool,
+}
+
+impl World {
+    /// A node whose token is bound to it, on a contract with nobody else.
+    pub(crate) fn new() -> Self {
+        let mut contract = Contract::new();
+        contract.bind(token(OWN), instance(OWN));
+        Self::with(contract, policy())
+    }
+
+    pub(crate) fn with(contract: Contract, policy: Policy) -> Self {
+        let now = Now { since_start: Duration::ZERO, unix: Duration::from_secs(1_700_000_000) };
+        let agent = Agent::new(me(&contract.cluster), policy.clone(), now);
+        Self {
+            agent,
+            policy,
+            now,
+            contract,
+            machine: Observed::default(),
+            changes: Vec::new(),
+            commands: BTreeMap::new(),
+            disk: None,
+            offered: None,
+            stopped: false,
+            faults: Faults::default(),
+            silent: BTreeSet::new(),
+            invented: BTreeSet::new(),
+        }
+    }
+
+    /// A node that is a peer, with these others, all converged.
+    pub(crate) fn mesh(others: &[u32]) -> Self {
+        let mut world = Self::new();
+        world.contract.register(registration(OWN));
+        for id in others {
+            world.join(*id);
+        }
+        world.settle();
+        world.take_changes();
+        world
+    }
+
+    pub(crate) fn join(&mut self, id: u32) {
+        self.contract.bind(token(id), instance(id));
+        let key_epoch = self.contract.key_epoch(token(id)) + 1;
+        assert!(self.contract.register(mesh_core::registration::Registration { key_epoch, ..registration(id) }));
+    }
+
+    /// One input, and everything the agent wants of it, answered at once.
+    pub(crate) fn feed(&mut self, input: Input) {
+        self.agent.handle(input, self.now);
+        self.settle();
+    }
+
+    pub(crate) fn hint(&mut self) {
+        self.feed(Input::Hint);
+    }
+
+    /// Answers commands until there are none.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..200 {
+            let Some(command) = self.agent.poll_command() else { return };
+            if let Some(answer) = self.answer(command) {
+                self.agent.handle(answer, self.now);
+            }
+        }
+        panic!("the agent does not come to rest");
+    }
+
+    /// Lets time pass, waking the agent whenever it asked for it.
+    pub(crate) fn pass(&mut self, duration: Duration) {
+        let end = self.now.since_start + duration;
+        for _ in 0..20_000 {
+            let wake = self.agent.poll_timeout().map_or(end, |(at, _)| at.max(self.now.since_start));
+            if wake >= end {
+                self.set_time(end);
+                self.feed(Input::Timeout);
+                return;
+            }
+            self.set_time(wake);
+            self.feed(Input::Timeout);
+            if self.stopped {
+                return;
+            }
+        }
+        panic!("the agent wakes without end: {:?}", self.agent.poll_timeout());
+    }
+
+    fn set_time(&mut self, since_start: Duration) {
+        let passed = since_start - self.now.since_start;
+        self.now = Now { since_start, unix: self.now.unix + passed };
+        for peer in self.machine.device.iter_mut().flat_map(|device| &mut device.peers) {
+            let is_silent = self.silent.contains(&peer.public_key);
+            // Others send keepalives and renew their sessions.
+            let heard = if is_silent { Duration::from_secs(3600) } else { passed.min(Duration::from_secs(25)) };
+            peer.received_age = peer.received_age.map(|_| heard);
+            peer.handshake_age = peer.handshake_age.map(|age| (age + passed).min(Duration::from_secs(120)));
+        }
+    }
+
+    /// A new process on the same machine and disk. The userspace device died with the old one.
+    pub(crate) fn restart(&mut self) {
+        self.restart_with(self.policy.clone());
+    }
+
+    pub(crate) fn restart_with(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.machine.device = None;
+        self.offered = None;
+        self.now.since_start = Duration::ZERO;
+        self.agent = Agent::new(me(&self.contract.cluster), self.policy.clone(), self.now);
+        if let Some(cached) = self.disk.clone() {
+            // What was kept survives being written and read.
+            let text = serde_json::to_string(&cached).unwrap();
+            let cached: CachedRegistry = serde_json::from_str(&text).unwrap();
+            self.agent.handle(Input::Cached(Box::new(cached)), self.now);
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.agent.status(self.now)
+    }
+
+    pub(crate) fn take_changes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.changes).iter().map(ToString::to_string).collect()
+    }
+
+    pub(crate) fn keys_on_device(&self) -> BTreeSet<WireguardKey> {
+        self.machine.device.iter().flat_map(|device| &device.peers).map(|peer| peer.public_key).collect()
+    }
+
+    pub(crate) fn has_device(&self) -> bool {
+        self.machine.device.is_some()
+    }
+
+    fn answer(&mut self, command: Command) -> Option<Input> {
+        let count = self.commands.entry(name(&command)).or_default();
+        *count += 1;
+        match command {
+            Command::ReadRegistry { own_token } => Some(self.read(own_token)),
+            Command::FetchProofs(requests) => {
+                let proofs =
+                    requests.into_iter().map(|request| (request.token, self.proof(request.token, request.block)));
+                Some(Input::Proofs(proofs.collect()))
+            }
+            Command::Observe => Some(Input::Observed(self.machine.clone())),
+            Command::Apply(changes) => Some(Input::Applied(self.apply(changes))),
+            Command::Offer(_) if self.faults.signing_down => Some(Input::OfferFailed("no guest agent".to_owned())),
+            Command::Offer(intent) => Some(self.offer(intent)),
+            Command::Withdraw => {
+                self.offered = None;
+                None
+            }
+            Command::Save(cached) => {
+                self.disk = Some(*cached);
+                None
+            }
+            Command::Stop => {
+                self.stopped = true;
+                None
+            }
+        }
+    }
+
+    fn read(&self, own_token: Option<TokenId>) -> Input {
+        let source = SourceStatus {
+            id: "rpc".to_owned(),
+            kind: "rpc".to_owned(),
+            ok: !self.faults.rpc_down,
+            agrees: Some(true),
+            lag_blocks: Some(0),
+            latency_ms: None,
+            error: self.faults.rpc_down.then(|| "down".to_owned()),
+        };
+        let have = usize::from(!self.faults.rpc_down);
+        let report = SourceReport { sources: vec![source], quorum: Quorum { need: 1, have }, disagree: false };
+        if self.faults.rpc_down {
+            return Input::ReadFailed("down".to_owned(), report);
+        }
+        let mut registry = self.contract.read(instance(OWN), own_token);
+        if let Some(lie) = self.faults.lie {
+            lie(&mut registry);
+        }
+        Input::Registry(Box::new(registry), report)
+    }
+
+    fn proof(&self, wanted: TokenId, block: u64) -> Result<Box<Proof>, String> {
+        if self.faults.proofs_down {
+            return Err("no logs".to_owned());
+        }
+        if self.faults.swapped_proofs.contains(&wanted) {
+            return Ok(Box::new(self.contract.cluster.prove(registration(OWN))));
+        }
+        self.contract.proof(wanted, block).map(Box::new).ok_or_else(|| "no such log".to_owned())
+    }
+
+    fn offer(&mut self, intent: Intent) -> Input {
+        self.offered = Some(intent);
+        let (token_id, key_epoch, deadline, method) = match intent {
+            Intent::Register(intent) => (intent.token, intent.key_epoch, intent.deadline, "registerPeer"),
+            Intent::UpdateEndpoint(intent) => (intent.token, intent.key_epoch, intent.deadline, "updateEndpoint"),
+        };
+        assert!(deadline > self.now.unix.as_secs() + 60, "an offer must live long enough to be submitted");
+        let domain = self.contract.cluster.domain;
+        if self.faults.funded {
+            self.submit();
+        }
+        Input::Offered {
+            offer: RegistrationOffer {
+                chain_id: domain.chain_id,
+                contract: domain.contract,
+                token_id,
+                key_epoch,
+                deadline,
+                calldata: "0x".to_owned(),
+                method: method.to_owned(),
+            },
+            transaction: self.faults.funded.then_some(B256::repeat_byte(1)),
+            not_submitted: (!self.faults.funded).then(|| "no funds".to_owned()),
+        }
+    }
+
+    /// A relayer submits what is on offer.
+    pub(crate) fn submit(&mut self) -> bool {
+        match self.offered {
+            Some(Intent::Register(registration)) => self.contract.register(registration),
+            Some(Intent::UpdateEndpoint(update)) => self.contract.update_endpoint(update),
+            None => false,
+        }
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), ApplyError> {
+        assert!(!changes.is_empty(), "an empty list of changes");
+        for change in changes {
+            if self.faults.failing_change == Some(change.kind()) {
+                return Err(ApplyError { change: change.to_string(), reason: "made to fail".to_owned() });
+            }
+            self.check(&change);
+            make(&mut self.machine, &change);
+            self.changes.push(change);
+        }
+        Ok(())
+    }
+
+    /// What must hold of every change, whatever happened before.
+    fn check(&self, change: &Change) {
+        match change {
+            Change::AddPeer(peer) => {
+                assert!(!self.invented.contains(&peer.public_key), "an invented key reached the device: {change}");
+                assert!(!self.keys_on_device().contains(&peer.public_key), "added twice: {change}");
+                assert!(self.has_device(), "{change} without a device");
+            }
+            Change::EditPeer { public_key, endpoint, address, preshared_key, persistent_keepalive, .. } => {
+                let peers = self.machine.device.iter().flat_map(|device| &device.peers);
+                let present =
+                    peers.clone().find(|peer| peer.public_key == *public_key).unwrap_or_else(|| panic!("{change}"));
+                let is_needed = endpoint.is_some_and(|endpoint| present.endpoint != Some(endpoint))
+                    || address.is_some()
+                    || preshared_key.is_some_and(|set| set != present.has_preshared_key)
+                    || persistent_keepalive.is_some_and(|seconds| seconds != present.persistent_keepalive);
+                assert!(is_needed, "an unchanged peer was touched: {change}");
+            }
+            Change::RemovePeer(key) => assert!(self.keys_on_device().contains(key), "{change}"),
+            Change::AddGuardRoute(_) => assert!(!self.machine.guard_route, "{change}"),
+            Change::CreateDevice { .. } => {
+                assert!(!self.has_device(), "{change}");
+                assert!(self.machine.guard_route, "the guard route stands before the device");
+            }
+            Change::SetAddress { .. } | Change::RemoveDevice => assert!(self.has_device(), "{change}"),
+            Change::RemoveGuardRoute(_) => {
+                assert!(self.machine.guard_route && !self.has_device(), "the guard route goes last");
+            }
+        }
+    }
+}
+
+fn make(machine: &mut Observed, change: &Change) {
+    match change {
+        Change::AddGuardRoute(_) => machine.guard_route = true,
+        Change::RemoveGuardRoute(_) => machine.guard_route = false,
+        Change::RemoveDevice => machine.device = None,
+        Change::CreateDevice { address, listen_port, .. } => {
+            machine.device = Some(ObservedDevice {
+                public_key: Some(key(OWN)),
+                listen_port: *listen_port,
+                mtu: 1420,
+                up: true,
+                address: Some(*address),
+                peers: Vec::new(),
+            });
+        }
+        Change::SetAddress { .. } | Change::RemovePeer(_) | Change::AddPeer(_) | Change::EditPeer { .. } => {
+            if let Some(device) = &mut machine.device {
+                change_device(device, change);
+            }
+        }
+    }
+}
+
+fn change_device(device: &mut ObservedDevice, change: &Change) {
+    match change {
+        Change::SetAddress { address, .. } => (device.address, device.up) = (Some(*address), true),
+        Change::RemovePeer(key) => device.peers.retain(|peer| peer.public_key != *key),
+        Change::AddPeer(peer) => device.peers.push(ObservedPeer {
+            public_key: peer.public_key,
+            endpoint: peer.endpoint,
+            allowed_ips: vec![ipnetwork::IpNetwork::new(peer.address.into(), 32).unwrap()],
+            has_preshared_key: peer.preshared_key,
+            persistent_keepalive: peer.persistent_keepalive,
+            handshake_age: Some(Duration::ZERO),
+            received_age: Some(Duration::ZERO),
+            sent_age: None,
+            rx_bytes: 148,
+            tx_bytes: 148,
+        }),
+        Change::EditPeer { public_key, endpoint, address, preshared_key, persistent_keepalive, .. } => {
+            for peer in device.peers.iter_mut().filter(|peer| peer.public_key == *public_key) {
+                peer.endpoint = endpoint.or(peer.endpoint);
+                peer.has_preshared_key = preshared_key.unwrap_or(peer.has_preshared_key);
+                peer.persistent_keepalive = persistent_keepalive.unwrap_or(peer.persistent_keepalive);
+                if let Some(address) = address {
+                    peer.allowed_ips = vec![ipnetwork::IpNetwork::new((*address).into(), 32).unwrap()];
+                }
+            }
+        }
+        Change::AddGuardRoute(_) | Change::RemoveGuardRoute(_) | Change::CreateDevice { .. } | Change::RemoveDevice => {
+            panic!("not a change of a device: {change}")
+        }
+    }
+}
+
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::ReadRegistry { .. } => "read",
+        Command::FetchProofs(_) => "proofs",
+        Command::Observe => "observe",
+        Command::Apply(_) => "apply",
+        Command::Offer(_) => "offer",
+        Command::Withdraw => "withdraw",
+        Command::Save(_) => "save",
+        Command::Stop => "stop",
+    }
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy {
+        token: None,
+        listen_port: 51821,
+        endpoint: Some(endpoint(OWN)),
+        keepalive: 25,
+        confirmations: 0,
+        trusted_kms_roots: Vec::new(),
+        trusted_app_ids: Vec::new(),
+        registry_deadline: Duration::from_secs(3600),
+        on_expiry: OnExpiry::FailClosed,
+        quorum: 1,
+        names: BTreeMap::from([(token(2), "pg-2".to_owned())]),
+    }
+}
+
+fn me(cluster: &Cluster) -> LocalNode {
+    let own = cluster.record(&registration(OWN), 0);
+    LocalNode {
+        instance: instance(OWN),
+        app_id: cluster.app_id,
+        kms_root: own.kms_root,
+        node_address: own.node_address,
+        wireguard_key: key(OWN),
+        compose_hash: None,
+        simulated: false,
+        contract: cluster.domain.contract,
+        version: "0.0.0".to_owned(),
+        pid: 7,
+        interface: "mesh0".to_owned(),
+        dataplane: "userspace".to_owned(),
+    }
+}
