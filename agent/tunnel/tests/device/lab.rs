@@ -3,9 +3,10 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -24,6 +25,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The port of every device: each has a namespace of its own.
 pub(crate) const PORT: u16 = 51820;
+
+/// The bare device as a program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wg-tunnel");
 
 const ECHO_PORT: u16 = 7007;
 
@@ -274,10 +278,19 @@ impl Node {
         line.trim().to_owned()
     }
 
-    /// The time of the last handshake with the peer, in seconds since 1970; 0 where there was none.
+    /// The time of the last handshake with the peer, in nanoseconds since 1970; 0 where there was none. `wg` shows only
+    /// the seconds, and much happens in a second.
     #[track_caller]
-    pub(crate) fn handshake(&self, peer: &Self) -> u64 {
-        self.shown("latest-handshakes", peer).parse().unwrap()
+    pub(crate) fn handshake(&self, peer: &Self) -> u128 {
+        let mut socket = UnixStream::connect(socket_path(&self.name)).unwrap();
+        socket.write_all(b"get=1\n\n").unwrap();
+        let hex: String = peer.public_key().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut lines = BufReader::new(socket).lines().map(Result::unwrap);
+        lines.find(|line| *line == format!("public_key={hex}")).expect("the peer is not there");
+        let mut value = |key: &str| -> u128 {
+            lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('=')?.parse().ok()).unwrap()
+        };
+        value("last_handshake_time_sec") * 1_000_000_000 + value("last_handshake_time_nsec")
     }
 
     /// Makes `peer` a peer with both its inside addresses, at `endpoint` where one is given.

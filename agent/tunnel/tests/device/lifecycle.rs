@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,16 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error, PeerUpdate, PublicKey};
 
 use crate::lab::{
-    Kind, Namespace, Node, Program, Switch, eventually, join, run, run_with, socket_path, unique, wg_answers,
+    Kind, Namespace, Node, PROGRAM, Program, Switch, eventually, join, run, run_with, socket_path, unique, wg_answers,
 };
-
-/// The crate's example, which cargo builds beside this test.
-fn tunnel() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.join("examples/tunnel")
-}
 
 fn options(name: &str) -> DeviceOptions {
     DeviceOptions { name: name.to_owned(), mtu: None, uapi: true }
@@ -87,7 +78,7 @@ fn what_is_shown_of_a_session() {
     assert_eq!(us.handshake(&them), 0);
     join(&us, &them);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let at = us.handshake(&them);
+    let at: u64 = us.shown("latest-handshakes", &them).parse().unwrap();
     assert!(at <= now && now - at < 60, "a time since 1970, not an age: {at}");
     let state = &us.device().snapshot().peers[0];
     assert_eq!(state.last_handshake.unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs(), at);
@@ -179,7 +170,7 @@ fn the_program_in_the_foreground_ends_in_order() {
     let host = Namespace::new();
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let name = unique();
-        let mut command = host.command(tunnel().to_str().unwrap());
+        let mut command = host.command(PROGRAM);
         let mut program = Program::start({
             command.args([&name, "--foreground"]);
             command
@@ -196,11 +187,11 @@ fn the_program_in_the_foreground_ends_in_order() {
 fn the_program_in_the_background_answers_when_the_call_returns() {
     let host = Namespace::new();
     let name = unique();
-    let output = host.command(tunnel().to_str().unwrap()).arg(&name).output().unwrap();
+    let output = host.command(PROGRAM).arg(&name).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(wg_answers(&name) && exists(&host, &name));
     // A second one of the same name says why it cannot be, and leaves the first alone.
-    let second = host.command(tunnel().to_str().unwrap()).arg(&name).output().unwrap();
+    let second = host.command(PROGRAM).arg(&name).output().unwrap();
     assert!(!second.status.success());
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains(&format!("interface `{name}` exists already")), "{said}");
@@ -237,16 +228,15 @@ fn what_is_in_the_way_is_named() {
 #[test]
 fn missing_rights_and_missing_devices_are_named() {
     let name = unique();
-    let program = tunnel();
     let unprivileged = Command::new("setpriv")
         .args(["--bounding-set=-all", "--inh-caps=-all"])
-        .args([program.to_str().unwrap(), &name, "--foreground"])
+        .args([PROGRAM, &name, "--foreground"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&unprivileged.stderr).into_owned();
     assert!(!unprivileged.status.success() && said.contains("NET_ADMIN"), "{said}");
 
-    let script = format!("mount -t tmpfs none /dev/net && exec {} {name}", program.display());
+    let script = format!("mount -t tmpfs none /dev/net && exec {PROGRAM} {name}");
     let without_tun = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     let said = String::from_utf8_lossy(&without_tun.stderr).into_owned();
     assert!(!without_tun.status.success() && said.contains("`/dev/net/tun` is not there"), "{said}");

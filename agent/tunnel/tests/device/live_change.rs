@@ -10,7 +10,7 @@ use crate::lab::{Kind, Node, PORT, Switch, eventually, join, run, run_with};
 const PSK: &str = "SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=";
 
 /// Both sides' view of the session between them.
-fn session(a: &Node, b: &Node) -> (u64, u64) {
+fn session(a: &Node, b: &Node) -> (u128, u128) {
     (a.handshake(b), b.handshake(a))
 }
 

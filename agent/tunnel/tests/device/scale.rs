@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::lab::{Kind, Namespace, Program, Switch, eventually, join, run, run_with, unique, wg_answers};
+use crate::lab::{Kind, Namespace, PROGRAM, Program, Switch, eventually, join, run, run_with, unique, wg_answers};
 
 #[test]
 fn one_peer_with_130_560_networks() {
@@ -53,8 +53,7 @@ fn one_peer_with_130_560_networks() {
 fn ten_thousand_peers() {
     let host = Namespace::new();
     let name = unique();
-    let tunnel = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/tunnel");
-    let mut command = host.command(tunnel.to_str().unwrap());
+    let mut command = host.command(PROGRAM);
     command.args([&name, "--foreground"]);
     let program = Program::start(command);
     eventually("it answers", || wg_answers(&name).then_some(()));

@@ -1,4 +1,5 @@
-//! `tunnel IFNAME [--foreground]`: the bare device, used as `wireguard-go` is.
+//! `wg-tunnel IFNAME [--foreground]`: the bare device, used as `wireguard-go` is. The tests start it; users have
+//! `p2p-agent tunnel`, which does the same.
 
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ fn main() -> ExitCode {
     let (name, foreground) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [name] => (name, false),
         [name, "--foreground"] | ["--foreground", name] => (name, true),
-        _ => return fail("usage: tunnel IFNAME [--foreground]"),
+        _ => return fail("usage: wg-tunnel IFNAME [--foreground]"),
     };
     match mesh_tunnel::run_standalone(name, foreground) {
         Ok(()) => ExitCode::SUCCESS,
