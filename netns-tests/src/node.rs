@@ -238,7 +238,13 @@ impl Node {
 
     /// One ping; an error when no answer came within a second.
     pub fn ping(&self, to: Ipv4Addr) -> Result<()> {
-        let ping = self.namespace.launch("ping").args(["-n", "-c", "1", "-W", "1", &to.to_string()]);
+        self.ping_within(to, Duration::from_secs(1))
+    }
+
+    /// One ping; an error when no answer came in time.
+    pub fn ping_within(&self, to: Ipv4Addr, limit: Duration) -> Result<()> {
+        let limit = limit.as_secs_f64().to_string();
+        let ping = self.namespace.launch("ping").args(["-n", "-c", "1", "-W", &limit, &to.to_string()]);
         ping.finish(COMMAND)?.success().map(drop).with_context(|| format!("ping {to} from node {}", self.index))
     }
 

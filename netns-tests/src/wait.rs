@@ -18,6 +18,11 @@ pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
+/// Whether [`interrupt`] was called.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 /// Looks until `look` gives something, and returns it with the time it took. `look` says with an error what it saw instead.
 pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T>) -> Result<(T, Duration)> {
     let start = Instant::now();
@@ -26,7 +31,7 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> R
             Ok(value) => return Ok((value, start.elapsed())),
             Err(seen) => seen,
         };
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if interrupted() {
             bail!("interrupted while waiting for: {what}");
         }
         if start.elapsed() >= deadline {

@@ -21,7 +21,7 @@ use crate::{
     process::Finished,
     simulator::Simulator,
     steps::Steps,
-    wait::wait_until,
+    wait::{interrupted, wait_until},
 };
 
 /// KMS root key of every world's simulator: all ones, as in the published test vectors.
@@ -249,7 +249,11 @@ impl World {
 
     /// Polls until `look` succeeds; when it does not in time, prints everything there is to know.
     pub fn wait<T>(&self, what: &str, deadline: Duration, look: impl FnMut() -> Result<T>) -> Result<(T, Duration)> {
-        wait_until(what, deadline, look).inspect_err(|error| self.print_diagnostics(&format!("{error:#}")))
+        wait_until(what, deadline, look).inspect_err(|error| {
+            if !interrupted() {
+                self.print_diagnostics(&format!("{error:#}"));
+            }
+        })
     }
 
     /// Waits until these nodes form a full mesh: each says it is ready and every ordered pair pings.
