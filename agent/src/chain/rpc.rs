@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy::{
-    primitives::{Address, B256, Bytes},
+    primitives::{Address, B256, Bytes, U256},
     rpc::{
         client::{ClientBuilder, RpcClient},
         json_rpc::{RpcRecv, RpcSend},
@@ -72,12 +72,15 @@ pub enum RpcError {
 
 /// The part of a block header that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Header {
     #[serde(deserialize_with = "alloy::serde::quantity::deserialize")]
     pub(super) number: u64,
     pub(super) hash: B256,
     #[serde(deserialize_with = "alloy::serde::quantity::deserialize")]
     pub(super) timestamp: u64,
+    #[serde(default)]
+    pub(super) base_fee_per_gas: Option<U256>,
 }
 
 impl Source {

@@ -1,6 +1,7 @@
 //! All RPC endpoints together: what k of n of them say at one block hash.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,6 +20,8 @@ use mesh_core::{
     status::{Quorum, SourceStatus},
 };
 
+use tokio::time::timeout;
+
 use super::{
     proof,
     quorum::gather,
@@ -27,6 +30,8 @@ use super::{
     submit::{NotSubmitted, submit},
 };
 
+/// How long one endpoint may take for a whole read: a hundred and more requests for the largest mesh.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Proofs that are fetched side by side.
 const PROOFS_AT_ONCE: usize = 8;
 
@@ -34,6 +39,8 @@ const PROOFS_AT_ONCE: usize = 8;
 #[derive(Debug)]
 pub struct Sources {
     sources: Vec<Arc<Source>>,
+    /// Names for the status: those of endpoints on one host are told apart by a number.
+    ids: Vec<String>,
     /// The last read from each, for the shortcut of [`read::read`].
     previous: Vec<Mutex<Option<Registry>>>,
     need: usize,
@@ -82,7 +89,8 @@ impl Sources {
     #[must_use]
     pub fn new(sources: Vec<Arc<Source>>, need: usize, chain_id: Option<u64>, subject: Subject) -> Self {
         let previous = sources.iter().map(|_| Mutex::new(None)).collect();
-        Self { sources, previous, need, chain_id, subject }
+        let ids = distinct(sources.iter().map(|source| source.id()));
+        Self { sources, ids, previous, need, chain_id, subject }
     }
 
     /// Each endpoint.
@@ -170,6 +178,17 @@ impl Sources {
         target: u64,
     ) -> Result<Option<Registry>, RpcError> {
         let Some(head) = head.filter(|head| head.number >= target) else { return Ok(None) };
+        let read = self.read_at(index, own_token, head, target);
+        timeout(READ_TIMEOUT, read).await.unwrap_or_else(|_| Err(nonsense("eth_call", "the whole read takes too long")))
+    }
+
+    async fn read_at(
+        &self,
+        index: usize,
+        own_token: Option<TokenId>,
+        head: Header,
+        target: u64,
+    ) -> Result<Option<Registry>, RpcError> {
         let source = &self.sources[index];
         let at = if head.number == target { Some(head) } else { source.header_at(target).await? };
         let Some(at) = at else { return Ok(None) };
@@ -196,13 +215,13 @@ impl Sources {
             (None, Some(error)) => Err(error.clone()),
             (None, None) => Err("behind the others".to_owned()),
         };
-        self.sources.iter().zip(attempts).map(|(source, attempt)| (source.id().to_owned(), answer(attempt))).collect()
+        self.ids.iter().zip(attempts).map(|(id, attempt)| (id.clone(), answer(attempt))).collect()
     }
 
     fn report(&self, attempts: &[Attempt], agreement: &quorum::Agreement) -> SourceReport {
         let newest = attempts.iter().filter_map(|attempt| attempt.head).map(|head| head.number).max();
         let status = |(index, attempt): (usize, &Attempt)| SourceStatus {
-            id: self.sources[index].id().to_owned(),
+            id: self.ids[index].clone(),
             kind: "rpc".to_owned(),
             ok: attempt.error.is_none(),
             agrees: agreement.agrees[index],
@@ -267,6 +286,28 @@ impl Sources {
     }
 }
 
+/// `http://rpc.example`, then `http://rpc.example#2`, …
+fn distinct<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    let name = |id: &'a str| {
+        let number = seen.entry(id).or_default();
+        *number += 1;
+        if *number == 1 { id.to_owned() } else { format!("{id}#{number}") }
+    };
+    ids.map(name).collect()
+}
+
 fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
     results.iter().filter(|result| matches!(result, Some(Ok(_)))).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_on_one_host_have_names_of_their_own() {
+        let ids = distinct(["http://a", "http://b", "http://a"].into_iter());
+        assert_eq!(ids, ["http://a", "http://b", "http://a#2"]);
+    }
 }

@@ -1,8 +1,8 @@
 //! [`Links`] over rtnetlink.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use ipnetwork::Ipv4Network;
 use mesh_core::network::MeshNetwork;
 use rtnetlink::{
@@ -13,7 +13,7 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{Interface, LinkError, Links};
 
@@ -21,6 +21,8 @@ use super::{Interface, LinkError, Links};
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(213);
 /// The guard route's metric: any other route to the same network wins.
 const LAST_METRIC: u32 = u32::MAX;
+/// Changes that follow each other within this time are told together.
+const SETTLE: Duration = Duration::from_millis(100);
 /// Prefixes this short are ways to say "everything" (VPN clients split the default route in two): no overlap.
 const DEFAULT_ROUTE_PREFIX: u8 = 1;
 
@@ -41,6 +43,10 @@ impl Netlink {
         tokio::spawn(connection);
         tokio::spawn(async move {
             while events.next().await.is_some() {
+                changed.notify_one();
+                // Routing daemons change thousands of routes at once: all of them are one change.
+                sleep(SETTLE).await;
+                while events.next().now_or_never().flatten().is_some() {}
                 changed.notify_one();
             }
         });

@@ -243,7 +243,7 @@ mod tests {
         let mut peer = Peer::new(Key::new([9; 32]));
         peer.rx_bytes = 100;
         peer.last_handshake = Some(SystemTime::UNIX_EPOCH);
-        host.peers.insert(peer.public_key.clone(), peer.clone());
+        host.peers.insert(peer.public_key.clone(), peer);
         let (mut traffic, start) = (BTreeMap::new(), Instant::now());
         let first = state(&host, 1420, &mut traffic, start, SystemTime::now());
         assert_eq!(first.peers[0].received_age, Some(Duration::ZERO));

@@ -1,0 +1,176 @@
+//! A chain in memory: one registry, its proofs, and a purse.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use alloy::{
+    primitives::{B256, Bytes, U256},
+    signers::local::PrivateKeySigner,
+};
+use mesh_core::{
+    agent::{ProofRequest, SourceReport},
+    id::{Address, BlockRef, TokenId, WireguardKey},
+    network::MeshNetwork,
+    registration::{Domain, NetworkType, Proof, Registration},
+    registry::{NodeRecord, PeerRecord, Registry},
+    status::Quorum,
+};
+use p2p_agent::{chain::NotSubmitted, identity::Identity, run::Chain};
+
+#[derive(Clone)]
+pub(crate) struct ChainTwin(Arc<Mutex<Inner>>);
+
+struct Inner {
+    registry: Registry,
+    proofs: BTreeMap<TokenId, Proof>,
+    reachable: bool,
+    funded: bool,
+    sent: usize,
+}
+
+impl ChainTwin {
+    pub(crate) fn new(contract: Address) -> Self {
+        let registry = Registry {
+            domain: Domain { chain_id: 31337, contract },
+            block: BlockRef { number: 10, hash: B256::repeat_byte(10), timestamp: 1 },
+            finalized: None,
+            epoch: 1,
+            name: "twin".to_owned(),
+            network: MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap(),
+            base_domains: Vec::new(),
+            peers: Vec::new(),
+            own_nodes: Vec::new(),
+        };
+        Self(Arc::new(Mutex::new(Inner { registry, proofs: BTreeMap::new(), reachable: true, funded: false, sent: 0 })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// Mints token `token` for an instance.
+    pub(crate) fn mint(&self, token: u32, identity: &Identity) {
+        let mut inner = self.inner();
+        inner.registry.own_nodes.push(NodeRecord {
+            token: TokenId::new(token).unwrap(),
+            owner: Some(Address::repeat_byte(0xee)),
+            instance: Some(identity.instance),
+            node_address: None,
+            key_epoch: 0,
+            active: false,
+            revoked: false,
+        });
+        inner.next_block();
+    }
+
+    /// Registers a minted token, signed by its node key.
+    pub(crate) fn register(&self, token: u32, identity: &Identity, key: WireguardKey) {
+        let mut inner = self.inner();
+        let token = TokenId::new(token).unwrap();
+        let registration = Registration {
+            token,
+            instance: identity.instance,
+            wireguard_key: key,
+            key_epoch: 1,
+            network_type: NetworkType::Wireguard,
+            endpoint: Some(([192, 0, 2, u8::try_from(token.get()).unwrap()], 51821).into()),
+            gateway: None,
+            deadline: u64::MAX,
+        };
+        let node_signature = identity.sign(registration.digest(&inner.registry.domain)).unwrap();
+        let proof = Proof { registration, chain: identity.chain.clone(), node_signature };
+        inner.proofs.insert(token, proof);
+        let block = inner.registry.block.number + 1;
+        inner.registry.peers.push(PeerRecord {
+            token,
+            instance: identity.instance,
+            node_address: identity.node_address(),
+            wireguard_key: key,
+            key_epoch: 1,
+            network_type: NetworkType::Wireguard,
+            endpoint: registration.endpoint,
+            gateway: None,
+            kms_root: identity.kms_root,
+            app_id: identity.app_id,
+            registered_block: block,
+        });
+        let node = inner.registry.own_nodes.iter_mut().find(|node| node.token == token).unwrap();
+        (node.active, node.key_epoch, node.node_address) = (true, 1, Some(identity.node_address()));
+        inner.next_block();
+    }
+
+    pub(crate) fn remove(&self, token: u32) {
+        let mut inner = self.inner();
+        inner.registry.peers.retain(|peer| peer.token.get() != token);
+        inner.registry.own_nodes.retain(|node| node.token.get() != token);
+        inner.next_block();
+    }
+
+    pub(crate) fn tamper_with_proof(&self, token: u32) {
+        let mut inner = self.inner();
+        let proof = inner.proofs.get_mut(&TokenId::new(token).unwrap()).unwrap();
+        proof.registration.deadline -= 1;
+    }
+
+    pub(crate) fn set_reachable(&self, reachable: bool) {
+        self.inner().reachable = reachable;
+    }
+
+    pub(crate) fn fund(&self) {
+        self.inner().funded = true;
+    }
+
+    pub(crate) fn sent(&self) -> usize {
+        self.inner().sent
+    }
+}
+
+impl Inner {
+    fn next_block(&mut self) {
+        let block = &mut self.registry.block;
+        block.number += 1;
+        block.hash = B256::from(U256::from(block.number));
+        self.registry.epoch += 1;
+    }
+}
+
+impl Chain for ChainTwin {
+    async fn read(&self, _: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
+        let mut inner = self.inner();
+        let have = usize::from(inner.reachable);
+        let report = SourceReport { sources: Vec::new(), quorum: Quorum { need: 1, have }, disagree: false };
+        if !inner.reachable {
+            return (Err("nobody answers".to_owned()), report);
+        }
+        let epoch = inner.registry.epoch;
+        inner.next_block();
+        inner.registry.epoch = epoch;
+        (Ok(inner.registry.clone()), report)
+    }
+
+    async fn proofs(&self, requests: Vec<ProofRequest>) -> Vec<(TokenId, Result<Box<Proof>, String>)> {
+        let inner = self.inner();
+        let answer = |token| match inner.proofs.get(&token).filter(|_| inner.reachable) {
+            Some(proof) => Ok(Box::new(proof.clone())),
+            None => Err("no such log".to_owned()),
+        };
+        requests.into_iter().map(|request| (request.token, answer(request.token))).collect()
+    }
+
+    async fn submit(&self, signer: &PrivateKeySigner, _: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
+        let mut inner = self.inner();
+        if !inner.funded {
+            let (balance, needed) = (U256::ZERO, U256::from(1));
+            return Err(NotSubmitted::NoFunds { address: signer.address(), balance, needed });
+        }
+        inner.sent += 1;
+        Ok(alloy::primitives::keccak256(calldata))
+    }
+
+    async fn hopeless(&self) -> Option<anyhow::Error> {
+        None
+    }
+}

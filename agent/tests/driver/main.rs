@@ -1,0 +1,171 @@
+//! The driver on twins: a chain, a device and a routing table in memory, keys from the real simulator over its real socket,
+//! and a clock that runs ahead when nothing is left to do.
+
+mod chain;
+mod world;
+
+use std::time::Duration;
+
+use mesh_core::status::{MembershipState, VerdictState};
+use p2p_agent::tunnel::Tunnel as _;
+use world::World;
+
+#[tokio::test]
+async fn a_registered_node_builds_its_mesh_in_order() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    assert_eq!(world.links.log(), ["guard", "address 10.0.1.1"]);
+    let state = world.tunnel.state().unwrap().unwrap();
+    assert!(state.peers.iter().all(|peer| peer.has_preshared_key && peer.persistent_keepalive == 25));
+    assert_eq!(state.peers.len(), 2);
+    let status = world.status().await;
+    assert!(status.verdict.ready && status.own.membership == MembershipState::Active, "{status:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_leaves_goes_alone() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.chain.remove(2);
+    world.hint();
+    world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
+    assert_eq!(world.tunnel.times_made(world.key(3)), 1, "the peer that stayed was made again");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_leaves_nothing() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.stop().await;
+    assert!(!world.tunnel.exists());
+    assert_eq!(world.links.log().last().map(String::as_str), Some("no guard"), "the guard route goes last");
+    assert!(!world.socket().exists(), "the API socket is left");
+}
+
+#[tokio::test]
+async fn a_forged_proof_never_reaches_the_device() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.chain.tamper_with_proof(2);
+    world.start();
+    world.until("node 3", |world| world.peers() == world.keys(&[3])).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.tunnel.times_made(world.key(2)), 0);
+    let status = world.status().await;
+    assert!(status.warnings.iter().any(|warning| warning.peer.is_some_and(|token| token.get() == 2)), "{status:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_chain_the_mesh_lives_until_the_deadline_and_comes_back() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.chain.set_reachable(false);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.peers(), world.keys(&[2, 3]), "traffic goes on while the chain is away");
+    let status = world.status().await;
+    assert_eq!((status.verdict.state, status.verdict.ready), (VerdictState::Stale, false));
+    assert_eq!(world.get("/readyz").await.0, 503);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!world.tunnel.exists(), "past the deadline it fails closed");
+    assert!(!world.links.log().contains(&"no guard".to_owned()), "the guard route stays");
+    world.chain.set_reachable(true);
+    world.until("both peers again", |world| world.peers() == world.keys(&[2, 3])).await;
+    assert_eq!(world.get("/readyz").await.0, 200);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_interface_is_made_again_at_once() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.links.lose_interface();
+    world.machine_changed();
+    let again = |world: &World| world.tunnel.times_made(world.key(2)) == 2 && world.peers() == world.keys(&[2, 3]);
+    world.until("the device again", again).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_network_in_use_ends_the_start() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.links.add_foreign_route("10.0.1.128/25".parse().unwrap());
+    world.start();
+    let error = world.ended().await.unwrap_err().to_string();
+    assert!(error.contains("10.0.1.128/25") && error.contains("hint:"), "{error}");
+    assert!(!world.tunnel.exists());
+}
+
+#[tokio::test]
+async fn an_unpaid_registration_is_offered_and_a_paid_one_is_sent() {
+    let mut world = World::new().await;
+    world.mint_all();
+    world.start();
+    world.until_offered().await;
+    let (status, offer) = world.get("/v1/registration").await;
+    assert_eq!(status, 200, "{offer}");
+    let offer: serde_json::Value = serde_json::from_str(&offer).unwrap();
+    assert_eq!((&offer["token_id"], &offer["method"]), (&1.into(), &"registerPeer".into()));
+    assert_eq!(world.get("/v1/registration?token=1").await.0, 200);
+    assert_eq!(world.get("/v1/registration?token=2").await.0, 404);
+    assert_eq!(world.get("/v1/registration?token=zero").await.0, 400);
+    assert_eq!(world.chain.sent(), 0);
+    world.chain.fund();
+    world.until("the transaction", |world| world.chain.sent() == 1).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_api_says_what_the_status_says() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let (_, peers) = world.get("/v1/peers").await;
+    let peers: serde_json::Value = serde_json::from_str(&peers).unwrap();
+    let expected = serde_json::json!({
+        "schema": "p2p-agent.peers/v1",
+        "self": { "token_id": 1, "name": "node-1", "address": "10.0.1.1", "public_key": world.key(1), "state": "active" },
+        "peers": [
+            { "token_id": 2, "name": "node-2", "address": "10.0.1.2", "public_key": world.key(2), "state": "connecting" },
+            { "token_id": 3, "name": "node-3", "address": "10.0.1.3", "public_key": world.key(3), "state": "connecting" },
+        ],
+    });
+    assert_eq!(peers, expected);
+    let (_, metrics) = world.get("/metrics").await;
+    for line in ["p2p_ready 1", "p2p_peers{state=\"connecting\"} 2", "p2p_peer_handshake_age_seconds{token=\"2\"} +Inf"]
+    {
+        assert!(metrics.lines().any(|found| found == line), "`{line}` is not in\n{metrics}");
+    }
+    assert_eq!(world.get("/livez").await.0, 200);
+    assert_eq!(world.get("/nowhere").await.0, 404);
+    let first_event = world.first_line_of("/v1/peers/watch", "data: ").await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&first_event).unwrap(), expected);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_without_any_chain_uses_what_was_saved() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.stop().await;
+    world.chain.set_reachable(false);
+    world.start();
+    world.until("both peers from the saved registry", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.stop().await;
+}

@@ -1,0 +1,258 @@
+//! One agent, its twins, and the keys of three nodes.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use dstack_simulator::{Layout, Simulator};
+use mesh_core::{
+    agent::{Agent, Input, LocalNode, OnExpiry, Policy},
+    id::{Address, WireguardKey},
+    status::Status,
+};
+use p2p_agent::{
+    api::{ApiDriver, ApiSocket},
+    cache,
+    dstack::{Endpoint, GuestAgent},
+    identity::{Expected, Identity},
+    keyfile::WireguardSecret,
+    link::LinkTwin,
+    machine::Machine,
+    notify::ServiceManager,
+    run::{Clock, Outside, Shell, run},
+    tunnel::TunnelTwin,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream,
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep},
+};
+use zeroize::Zeroizing;
+
+use crate::chain::ChainTwin;
+
+/// On the clock that runs ahead.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct World {
+    dir: PathBuf,
+    contract: Address,
+    identities: Vec<Arc<Identity>>,
+    pub(crate) chain: ChainTwin,
+    pub(crate) tunnel: TunnelTwin,
+    pub(crate) links: LinkTwin,
+    chain_moved: Arc<Notify>,
+    machine_changed: Arc<Notify>,
+    stop: Arc<Notify>,
+    running: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl World {
+    /// Loads three identities from a real simulator, then stops the clock.
+    pub(crate) async fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("p2p-agent-driver-{}-{number}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let contract = Address::repeat_byte(0x11);
+        let keys = dstack_simulator::Identity::seeded(&[1; 32], contract.into_array()).unwrap();
+        let simulator = Simulator::start(keys, &Layout::Numbered(dir.join("sim"), 3), &[]).await.unwrap();
+        let mut identities = Vec::new();
+        for instance in simulator.instances() {
+            let agent = GuestAgent::new(Endpoint::Unix(instance.dstack_sock.clone()));
+            identities.push(Arc::new(Identity::load(&agent, Expected::default()).await.unwrap()));
+        }
+        tokio::time::pause();
+        Self {
+            dir,
+            contract,
+            identities,
+            chain: ChainTwin::new(contract),
+            tunnel: TunnelTwin::default(),
+            links: LinkTwin::default(),
+            chain_moved: Arc::default(),
+            machine_changed: Arc::default(),
+            stop: Arc::default(),
+            running: None,
+        }
+    }
+
+    fn secret(node: u8) -> WireguardSecret {
+        WireguardSecret::new(Zeroizing::new([node; 32])).unwrap()
+    }
+
+    pub(crate) fn key(&self, node: u8) -> WireguardKey {
+        Self::secret(node).public_key()
+    }
+
+    /// Sorted, as the twin lists them.
+    pub(crate) fn keys(&self, nodes: &[u8]) -> Vec<WireguardKey> {
+        let mut keys: Vec<_> = nodes.iter().map(|node| self.key(*node)).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    pub(crate) fn peers(&self) -> Vec<WireguardKey> {
+        self.tunnel.peer_keys()
+    }
+
+    pub(crate) fn mint_all(&self) {
+        for (token, identity) in (1..).zip(&self.identities) {
+            self.chain.mint(token, identity);
+        }
+    }
+
+    pub(crate) fn register_all(&self) {
+        self.mint_all();
+        for (node, identity) in (1..).zip(&self.identities) {
+            self.chain.register(node.into(), identity, self.key(node));
+        }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("api.sock")
+    }
+
+    /// Starts node 1.
+    pub(crate) fn start(&mut self) {
+        let identity = Arc::clone(&self.identities[0]);
+        let clock = Clock::start();
+        let node = LocalNode {
+            instance: identity.instance,
+            app_id: identity.app_id,
+            kms_root: identity.kms_root,
+            node_address: identity.node_address(),
+            wireguard_key: self.key(1),
+            compose_hash: identity.compose_hash,
+            simulated: identity.simulated,
+            contract: self.contract,
+            version: "0.0.0".to_owned(),
+            pid: 1,
+            interface: "twin0".to_owned(),
+            dataplane: "twin".to_owned(),
+        };
+        let policy = Policy {
+            token: None,
+            listen_port: 51821,
+            endpoint: Some(([192, 0, 2, 1], 51821).into()),
+            keepalive: 25,
+            confirmations: 0,
+            trusted_kms_roots: Vec::new(),
+            trusted_app_ids: Vec::new(),
+            registry_deadline: Duration::from_secs(3600),
+            on_expiry: OnExpiry::FailClosed,
+            quorum: 1,
+            names: Default::default(),
+        };
+        let mut agent = Agent::new(node, policy, clock.now());
+        if let Some(cached) = cache::load(&self.dir) {
+            agent.handle(Input::Cached(Box::new(cached)), clock.now());
+        }
+        let (api, server) = ApiDriver::serve(ApiSocket::bind(&self.socket()).unwrap());
+        let mut background = JoinSet::new();
+        background.spawn(async move {
+            server.await?;
+            Err(std::io::ErrorKind::UnexpectedEof.into())
+        });
+        let psk_root = identity.psk_root.clone();
+        let machine =
+            Machine::new(self.tunnel.clone(), self.links.clone(), "twin0".to_owned(), Self::secret(1), psk_root);
+        let chain = Arc::new(self.chain.clone());
+        let shell = Shell { machine, chain, identity, state_dir: self.dir.clone(), stop_on_wrong_chain: true };
+        let outside = Outside {
+            chain_moved: Arc::clone(&self.chain_moved),
+            machine_changed: Arc::clone(&self.machine_changed),
+            stop: Arc::clone(&self.stop),
+            background,
+            api,
+            service: ServiceManager::from_environment(),
+        };
+        self.running = Some(tokio::spawn(run(agent, shell, outside, clock)));
+    }
+
+    pub(crate) fn hint(&self) {
+        self.chain_moved.notify_one();
+    }
+
+    pub(crate) fn machine_changed(&self) {
+        self.machine_changed.notify_one();
+    }
+
+    /// Waits for the driver to end.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
+        let running = self.running.take().expect("it runs");
+        tokio::time::timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic")
+    }
+
+    /// Stops in order.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.notify_one();
+        self.ended().await.unwrap();
+        // The server's task is dropped by the runtime, a moment after the driver.
+        self.until("the socket to be gone", |world| !world.socket().exists()).await;
+    }
+
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "waited in vain for {what}; links: {:?}", self.links.log());
+            let ended = self.running.as_ref().is_some_and(JoinHandle::is_finished);
+            assert!(!ended || self.running.is_none(), "the driver ended while waiting for {what}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn until_offered(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.get("/v1/registration").await.0 != 200 {
+            assert!(Instant::now() < deadline, "waited in vain for an offer");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn status(&self) -> Status {
+        let (code, body) = self.get("/v1/status").await;
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Status code and body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = self.ask(path, "close").await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The rest of the first line of an endless answer that begins with `prefix`.
+    pub(crate) async fn first_line_of(&self, path: &str, prefix: &str) -> String {
+        let mut lines = BufReader::new(self.ask(path, "keep-alive").await).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some(rest) = line.strip_prefix(prefix) {
+                return rest.to_owned();
+            }
+        }
+        panic!("{path} ended without a line that begins with `{prefix}`");
+    }
+
+    async fn ask(&self, path: &str, connection: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: {connection}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}

@@ -1,0 +1,116 @@
+//! The guest agent client against the real simulator: identities that work, and faults that end with a clear error.
+
+use std::{path::PathBuf, time::Duration};
+
+use dstack_simulator::{Layout, Simulator};
+use mesh_core::id::Address;
+use p2p_agent::{
+    dstack::{Endpoint, GuestAgent, GuestAgentError, find},
+    identity::{Expected, Identity, IdentityError, derived_wireguard_key},
+};
+
+/// A simulator with one instance and one fault, in a directory of its own.
+struct Guest {
+    dir: PathBuf,
+    simulator: Simulator,
+}
+
+impl Guest {
+    async fn new(name: &str, fault: Option<&str>) -> Self {
+        let dir = std::env::temp_dir().join(format!("p2p-agent-guest-{}-{name}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let identity = dstack_simulator::Identity::seeded(&[1; 32], [0x11; 20]).unwrap();
+        let faults: Vec<_> = fault.iter().map(|fault| fault.parse().unwrap()).collect();
+        let simulator = Simulator::start(identity, &Layout::Numbered(dir.clone(), 2), &faults).await.unwrap();
+        Self { dir, simulator }
+    }
+
+    fn agent(&self, index: usize) -> GuestAgent {
+        let path = self.simulator.instances()[index].dstack_sock.display().to_string();
+        GuestAgent::new(find(Some(&path)).unwrap())
+    }
+
+    async fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::load(&self.agent(0), Expected::default()).await
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// The KMS root of the seed 01…01.
+const ROOT: &str = "0x1a642f0E3c3aF545E7AcBD38b07251B3990914F1";
+
+#[tokio::test]
+async fn an_identity_is_what_the_simulator_announced() {
+    let guest = Guest::new("good", None).await;
+    let identity = guest.identity().await.unwrap();
+    assert_eq!(identity.instance.to_string(), guest.simulator.instances()[0].instance_id);
+    assert_eq!(identity.app_id.0, [0x11; 20]);
+    assert_eq!(identity.kms_root, ROOT.parse::<Address>().unwrap());
+    assert!(identity.simulated && identity.compose_hash.is_some());
+    assert!(format!("{identity:?}").contains("psk_root: [redacted]"));
+    let quote = guest.agent(0).get_quote(&[7; 64]).await.unwrap();
+    assert!(quote.quote.contains(&"07".repeat(64)), "the quote does not carry the report data");
+}
+
+#[tokio::test]
+async fn instances_share_the_psk_root_and_nothing_else() {
+    let guest = Guest::new("two", None).await;
+    let one = guest.identity().await.unwrap();
+    let other = Identity::load(&guest.agent(1), Expected::default()).await.unwrap();
+    assert_ne!(one.node_address(), other.node_address());
+    assert_eq!(one.kms_root, other.kms_root);
+    let domain = mesh_core::registration::Domain { chain_id: 1, contract: Address::ZERO };
+    let pair = (mesh_core::id::WireguardKey([1; 32]), mesh_core::id::WireguardKey([2; 32]));
+    let key = |identity: &Identity| **identity.psk_root.derive(&domain, pair.0, pair.1).bytes();
+    assert_eq!(key(&one), key(&other));
+    let derived = derived_wireguard_key(&guest.agent(0), one.instance).await.unwrap();
+    assert_eq!(*derived, *derived_wireguard_key(&guest.agent(0), one.instance).await.unwrap());
+    assert_ne!(*derived, *derived_wireguard_key(&guest.agent(0), other.instance).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_the_operator_expects_is_checked() {
+    let guest = Guest::new("expected", None).await;
+    let expect = |expected| async { Identity::load(&guest.agent(0), expected).await };
+    let other_root = Expected { kms_root: Some(Address::repeat_byte(9)), ..Expected::default() };
+    let error = expect(other_root).await.unwrap_err().to_string();
+    assert!(error.contains(ROOT) && error.contains("hint:"), "{error}");
+    let other_instance = Expected { instance: "00".repeat(20).parse().ok(), ..Expected::default() };
+    assert!(matches!(expect(other_instance).await, Err(IdentityError::OtherInstance { .. })));
+    let right = Expected { kms_root: ROOT.parse().ok(), ..Expected::default() };
+    expect(right).await.unwrap();
+}
+
+#[tokio::test]
+async fn faults_end_with_an_error_that_says_where() {
+    let refuses = Guest::new("error400", Some("error400")).await;
+    let error = refuses.identity().await.unwrap_err().to_string();
+    assert!(error.contains("dstack.sock") && error.contains("refused Info"), "{error}");
+    let no_kms = Guest::new("no-kms", Some("no-kms")).await;
+    assert!(matches!(no_kms.identity().await, Err(IdentityError::NoKms)));
+    let wrong = Guest::new("wrong-root", Some("wrong-root")).await;
+    assert_ne!(wrong.identity().await.unwrap().kms_root, ROOT.parse::<Address>().unwrap());
+}
+
+#[tokio::test]
+async fn a_slow_guest_agent_is_given_up() {
+    let slow = Guest::new("slow", Some("slow=600000")).await;
+    tokio::time::pause();
+    let started = tokio::time::Instant::now();
+    let error = slow.identity().await.unwrap_err();
+    assert!(matches!(error, IdentityError::GuestAgent(GuestAgentError::Timeout { .. })), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn nobody_behind_the_socket_is_an_error_with_a_hint() {
+    let error = GuestAgent::new(Endpoint::Unix("/nowhere/dstack.sock".into())).info().await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/dstack.sock") && error.contains("hint:"), "{error}");
+    let closed = Endpoint::Http { authority: "127.0.0.1:1".to_owned(), prefix: String::new() };
+    assert!(matches!(GuestAgent::new(closed).info().await, Err(GuestAgentError::Transport { .. })));
+}
