@@ -43,7 +43,7 @@ use crate::{
     membership::{OwnIdentity, Past, Standing, assess},
     network::MeshNetwork,
     proof::{Anchors, VerifiedPeer},
-    registration::{EndpointUpdate, NetworkType, Registration},
+    registration::{Domain, EndpointUpdate, NetworkType, Registration},
     registry::Registry,
     status::{MembershipState, RegistrationOffer, VerdictState},
 };
@@ -83,8 +83,9 @@ pub struct Agent {
     past: Past,
     standing: Option<Standing>,
     proofs: ProofBook,
-    /// Every record of some read was tried to be proved: what is configured is all there is.
-    proofs_settled_once: bool,
+    /// Once, every record was tried and the machine was as it should be: what is configured is all there is.
+    settled_once: bool,
+    /// Every verified peer but this node.
     verified: Vec<VerifiedPeer>,
     selection: Option<Selection>,
     desired: Option<Desired>,
@@ -153,7 +154,7 @@ impl Agent {
             past: Past::default(),
             standing: None,
             proofs: ProofBook::new(anchors),
-            proofs_settled_once: false,
+            settled_once: false,
             verified: Vec::new(),
             selection: None,
             desired: None,
@@ -256,6 +257,12 @@ impl Agent {
         self.view.as_ref().map(|view| view.registry.network)
     }
 
+    /// Chain and contract as accepted: what signatures and preshared keys are for.
+    #[must_use]
+    pub fn domain(&self) -> Option<Domain> {
+        self.view.as_ref().map(|view| view.registry.domain)
+    }
+
     /// What has been done since the start.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
@@ -300,7 +307,7 @@ impl Agent {
         let standing = assess(&self.past, &registry, &self.identity);
         self.past = self.past.after(&standing);
         self.stand(standing);
-        self.proofs.handle_registry(&registry, self.own_token());
+        self.proofs.handle_registry(&registry);
         self.view = Some(View { registry, read, read_at_unix: now.unix, cached: false });
         self.recompute(now);
         self.offers.want(self.wish(), now);
@@ -327,7 +334,7 @@ impl Agent {
         if standing.state() == MembershipState::Active {
             self.stand(standing);
         }
-        self.proofs.handle_registry(&registry, self.own_token());
+        self.proofs.handle_registry(&registry);
         self.proofs.restore(cached.proofs, &registry.domain);
         self.view = Some(View { registry, read, read_at_unix: read_at, cached: true });
         self.recompute(now);
@@ -421,10 +428,12 @@ impl Agent {
         let Some(view) = &self.view else { return };
         let registry = &view.registry;
         self.verified = self.proofs.verified();
-        self.proofs_settled_once |= self.proofs.is_settled();
+        let own_token = self.standing.as_ref().and_then(Standing::token);
+        let own = self.verified.extract_if(.., |peer| Some(peer.token()) == own_token).last();
+        let own_is_proved = own.is_some_and(|own| own.wireguard_key() == self.me.wireguard_key);
         let closed = self.policy.on_expiry.closes(view.read.age(self.policy.registry_deadline, now));
         self.selection = match &self.standing {
-            Some(Standing::Active { membership, endpoint, .. }) if !closed => {
+            Some(Standing::Active { membership, endpoint, .. }) if own_is_proved && !closed => {
                 registry.network.address_of(membership.token).map(|address| {
                     let around = Surroundings {
                         network: registry.network,
@@ -496,10 +505,10 @@ impl Agent {
         }
         if let Some(desired) = &self.desired {
             self.commands.extend(self.reconcile.poll(Goal::Be(desired), at));
-            if self.reconcile.is_settled()
-                && let Some(begun) = self.change_begun.take()
-            {
-                self.counters.apply_times.record(at.saturating_sub(begun));
+            if self.reconcile.is_settled() {
+                self.settled_once |= self.proofs.is_settled();
+                let begun = self.change_begun.take();
+                begun.into_iter().for_each(|begun| self.counters.apply_times.record(at.saturating_sub(begun)));
             }
         }
         self.commands.extend(self.offers.poll(now));

@@ -33,7 +33,7 @@ pub struct Status {
     pub registry: RegistryStatus,
     /// Counts over `peers`.
     pub summary: Summary,
-    /// Every other WireGuard peer of the registry, ascending by token.
+    /// Every other verified WireGuard peer of the registry, and those still on the device, ascending by token.
     pub peers: Vec<PeerStatus>,
     /// What is wrong now, most severe first.
     pub warnings: Vec<Warning>,

@@ -16,7 +16,8 @@ pub(super) const BATCH: usize = 64;
 /// One answer to a [`ProofRequest`].
 pub(super) type Answer = (TokenId, Result<Box<Proof>, String>);
 
-/// What is known about the proofs of the registry's WireGuard peers, without the own record.
+/// What is known about the proofs of the registry's WireGuard peers, the own record among them: that this node is a peer, and
+/// with which token, is no more believed than anything else an endpoint says.
 #[derive(Debug)]
 pub(super) struct ProofBook {
     anchors: Anchors,
@@ -67,9 +68,9 @@ impl ProofBook {
     }
 
     /// Follows a new read: forgets what left, keeps what is the same registration, wants the rest.
-    pub(super) fn handle_registry(&mut self, registry: &Registry, own: Option<TokenId>) {
+    pub(super) fn handle_registry(&mut self, registry: &Registry) {
         let mut known = std::mem::take(&mut self.entries);
-        for record in needing_proof(registry, own) {
+        for record in needing_proof(registry) {
             let entry = match known.remove(&record.token) {
                 Some(entry) if entry.still_holds(record) => Entry { record: record.clone(), ..entry },
                 Some(entry) if entry.is_same_registration(record) => {
@@ -220,7 +221,6 @@ fn check(proof: Proof, record: &PeerRecord, anchors: &Anchors, domain: &Domain) 
     Ok(proved)
 }
 
-fn needing_proof(registry: &Registry, own: Option<TokenId>) -> impl Iterator<Item = &PeerRecord> {
-    let on_devices = registry.peers.iter().filter(|record| record.network_type == NetworkType::Wireguard);
-    on_devices.filter(move |record| Some(record.token) != own)
+fn needing_proof(registry: &Registry) -> impl Iterator<Item = &PeerRecord> {
+    registry.peers.iter().filter(|record| record.network_type == NetworkType::Wireguard)
 }

@@ -1,6 +1,6 @@
 //! The status: everything the agent knows, in the words of [`crate::status`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use super::{Agent, ApplyError, Now, findings::PEER_GRACE, tracks::is_working};
 use crate::{
@@ -66,11 +66,7 @@ impl Agent {
         if !is_up {
             return Err(NotReady::NoDevice);
         }
-        if self.proofs_settled_once && self.counters.apply_times.count() > 0 {
-            Ok(())
-        } else {
-            Err(NotReady::Converging)
-        }
+        if self.settled_once && !self.reconcile.is_stuck() { Ok(()) } else { Err(NotReady::Converging) }
     }
 
     /// Everything that can be said now.
@@ -214,32 +210,41 @@ impl Agent {
             on_device.iter().map(|peer| (peer.public_key, peer)).collect();
         let since_seen = now.since_start.saturating_sub(seen_at);
         let Some(network) = self.network() else { return Vec::new() };
-        let statuses = self.verified.iter().filter_map(|peer| {
-            let address = network.address_of(peer.token())?;
-            let present = by_key.get(&peer.wireguard_key()).copied();
-            Some(self.peer_status(peer, address, wanted.get(&peer.token()).copied(), present, since_seen, now))
+        let listed = self.verified.iter().map(|peer| (peer.token(), (peer.wireguard_key(), true)));
+        // What left the registry and is still on the device is shown until it is gone.
+        let leaving = on_device.iter().filter_map(|peer| {
+            let token = self.tracks.token_of(peer.public_key)?;
+            Some((token, (peer.public_key, false)))
+        });
+        let shown: BTreeMap<TokenId, (WireguardKey, bool)> = leaving.chain(listed).collect();
+        let statuses = shown.into_iter().filter_map(|(token, (key, in_registry))| {
+            let address = network.address_of(token)?;
+            let layers =
+                Layers { in_registry, wanted: wanted.get(&token).copied(), present: by_key.get(&key).copied() };
+            Some(self.peer_status(token, key, address, &layers, since_seen, now))
         });
         statuses.collect()
     }
 
     fn peer_status(
         &self,
-        peer: &VerifiedPeer,
-        address: std::net::Ipv4Addr,
-        wanted: Option<&DesiredPeer>,
-        present: Option<&ObservedPeer>,
+        token: TokenId,
+        public_key: WireguardKey,
+        address: Ipv4Addr,
+        layers: &Layers<'_>,
         since_seen: Duration,
         now: Now,
     ) -> PeerStatus {
-        let track = self.tracks.get(peer.token());
+        let Layers { in_registry, wanted, present } = *layers;
+        let track = self.tracks.get(token);
         let state = track.map_or(PeerState::Down, |track| track.state);
         let endpoint = present.and_then(|present| present.endpoint).map(|endpoint| endpoint.to_string());
         let age = |age: Option<Duration>| age.map(|age| age + since_seen);
         let received = age(present.and_then(|present| present.received_age));
         let handshake = age(present.and_then(|present| present.handshake_age));
         let ago = |age: Option<Duration>| age.map(|age| rfc3339(now.unix.saturating_sub(age)));
-        let reason = self.reason(peer, wanted, state);
-        let direct = endpoint.as_ref().or(None).map(|endpoint| PathStatus {
+        let reason = self.reason(wanted, state);
+        let direct = endpoint.as_ref().map(|endpoint| PathStatus {
             kind: PathKind::Direct,
             endpoint: Some(endpoint.clone()),
             usable: is_working(state),
@@ -251,15 +256,15 @@ impl Agent {
             next_probe_s: None,
         });
         PeerStatus {
-            token_id: peer.token(),
-            name: self.name_of(peer.token()),
+            token_id: token,
+            name: self.name_of(token),
             address,
-            public_key: peer.wireguard_key(),
+            public_key,
             state,
             state_since: rfc3339(track.map_or(now, |track| track.since).unix),
             flaps_1h: track.map_or(0, |track| track.flaps_in_last_hour(now)),
             preshared_key: present.is_some_and(|present| present.has_preshared_key),
-            agreement: Agreement { in_registry: true, in_config: wanted.is_some(), on_device: present.is_some() },
+            agreement: Agreement { in_registry, in_config: wanted.is_some(), on_device: present.is_some() },
             path: endpoint.as_ref().filter(|_| is_working(state)).map(|_| PathKind::Direct),
             endpoint,
             path_reason: reason,
@@ -274,12 +279,12 @@ impl Agent {
         }
     }
 
-    fn reason(&self, peer: &VerifiedPeer, wanted: Option<&DesiredPeer>, state: PeerState) -> Option<Reason> {
+    fn reason(&self, wanted: Option<&DesiredPeer>, state: PeerState) -> Option<Reason> {
         match state {
             PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => None,
             PeerState::Suspect => Some(Reason::DirectUdpSilent),
             PeerState::Down => Some(match (wanted, &self.standing) {
-                (Some(_), _) if peer.endpoint().is_some() => Reason::DirectUdpSilent,
+                (Some(wanted), _) if wanted.endpoint.is_some() => Reason::DirectUdpSilent,
                 (Some(_), _) => Reason::NoEndpoint,
                 (None, Some(Standing::Fenced(..))) => Reason::SelfFenced,
                 (None, Some(Standing::Active { .. })) if self.selection.is_none() => Reason::RegistryStale,
@@ -291,6 +296,13 @@ impl Agent {
     fn name_of(&self, token: TokenId) -> String {
         self.policy.names.get(&token).cloned().unwrap_or_else(|| format!("node-{token}"))
     }
+}
+
+/// One peer as registry, configuration and device have it.
+struct Layers<'a> {
+    in_registry: bool,
+    wanted: Option<&'a DesiredPeer>,
+    present: Option<&'a ObservedPeer>,
 }
 
 fn state_name(standing: Option<&Standing>) -> MembershipState {

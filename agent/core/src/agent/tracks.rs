@@ -134,6 +134,9 @@ fn state_of(present: Option<&ObservedPeer>, configured: bool, since_added: Durat
     let Some(peer) = present else {
         return if configured && is_new { PeerState::Connecting } else { PeerState::Down };
     };
+    if !configured {
+        return PeerState::Removing;
+    }
     let Some(received) = peer.received_age else {
         return if is_new { PeerState::Connecting } else { PeerState::Down };
     };
@@ -188,6 +191,7 @@ mod tests {
             assert_eq!(got, state, "received {received:?} sent {sent:?} keepalive {keepalive} added {added}");
         }
         assert_eq!(state_of(None, true, Duration::ZERO, UP_WINDOW), PeerState::Connecting);
+        assert_eq!(state_of(Some(&peer(Some(0), None, 25)), false, Duration::ZERO, UP_WINDOW), PeerState::Removing);
         assert_eq!(state_of(None, false, Duration::ZERO, UP_WINDOW), PeerState::Down);
     }
 

@@ -41,6 +41,42 @@ fn what_is_on_disk_is_proved_again() {
 }
 
 #[test]
+fn the_own_membership_is_proved_like_any_other() {
+    let mut world = World::mesh(&[2]);
+    world.disk.as_mut().unwrap().proofs.get_mut(&token(OWN)).unwrap().node_signature[40] ^= 1;
+    world.faults.rpc_down = true;
+    world.faults.proofs_down = true;
+    world.restart();
+    world.settle();
+    assert!(!world.has_device());
+
+    // An endpoint that gives this node the token, and so the address, of somebody else.
+    let mut world = World::new();
+    world.faults.lie = Some(|registry| {
+        let own = Cluster::new().record(&registration(OWN), 1);
+        registry.peers = vec![mesh_core::registry::PeerRecord { token: token(9), ..own }];
+        registry.own_nodes[0].token = token(9);
+    });
+    world.settle();
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.status().own.token_id, Some(token(9)));
+    assert!(!world.has_device());
+}
+
+#[test]
+fn a_peer_that_cannot_be_removed_is_shown() {
+    let mut world = World::mesh(&[2, 3]);
+    world.faults.failing_change = Some("remove_peer");
+    world.contract.revoke(token(3));
+    world.hint();
+    let status = world.status();
+    let leaving = status.peers.iter().find(|peer| peer.token_id == token(3)).unwrap();
+    assert_eq!(leaving.state, mesh_core::status::PeerState::Removing);
+    assert!(!leaving.agreement.in_registry && !leaving.agreement.in_config && leaving.agreement.on_device);
+    assert!(!status.registry.in_sync);
+}
+
+#[test]
 fn an_old_view_on_disk_is_not_acted_on() {
     let mut world = World::mesh(&[2]);
     world.faults.rpc_down = true;
