@@ -76,7 +76,8 @@ async fn instances_share_the_psk_root_and_nothing_else() {
 #[tokio::test]
 async fn what_the_operator_expects_is_checked() {
     let guest = Guest::new("expected", None).await;
-    let expect = |expected| async { Identity::load(&guest.agent(0), expected).await };
+    let agent = guest.agent(0);
+    let expect = |expected| Identity::load(&agent, expected);
     let other_root = Expected { kms_root: Some(Address::repeat_byte(9)), ..Expected::default() };
     let error = expect(other_root).await.unwrap_err().to_string();
     assert!(error.contains(ROOT) && error.contains("hint:"), "{error}");
