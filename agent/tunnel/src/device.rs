@@ -124,6 +124,12 @@ impl Device {
         self.end()
     }
 
+    /// False once the device has ended: somebody stopped it or deleted its interface. Only making a new one helps then.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.shared.is_stopping()
+    }
+
     /// Waits until the device has ended: somebody stopped it or deleted its interface.
     pub fn wait(&self) {
         let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);

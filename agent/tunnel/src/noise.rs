@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
@@ -138,6 +137,8 @@ impl Link {
 
     /// Writes a handshake initiation, also where one is under way, and returns its length.
     pub(crate) fn initiate(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        // boringtun counts from the time it last heard of, and logs an error where it gives up before the device does.
+        self.advance();
         written(&self.0.format_handshake_initiation(buffer, true))
     }
 
@@ -192,10 +193,13 @@ impl Link {
     /// a second while the link is in use. The buffer is too short for an initiation, so that boringtun's own decisions
     /// to initiate come to nothing; a keepalive that it may write into it is thrown away.
     pub(crate) fn advance(&mut self) {
+        self.update_timers();
+    }
+
+    /// True where boringtun wrote a message, which goes nowhere.
+    fn update_timers(&mut self) -> bool {
         let mut too_short = [0; INITIATION_LEN - 1];
-        if let TunnResult::Err(WireGuardError::ConnectionExpired) = self.0.update_timers(&mut too_short) {
-            tracing::debug!("handshakes and sessions expired");
-        }
+        written(&self.0.update_timers(&mut too_short)).is_some()
     }
 }
 
@@ -218,9 +222,12 @@ fn has_low_order_ephemeral(message: Message, datagram: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::{Duration, Instant};
+
     use proptest::prelude::*;
     use zeroize::Zeroizing;
+
+    use super::*;
 
     fn identity(seed: u8) -> Identity {
         Identity::new(PrivateKey::from_bytes(Zeroizing::new([seed; 32])))
@@ -294,6 +301,23 @@ mod tests {
         assert!(pair.a.has_session() && pair.b.has_session() && !pair.a.awaits_response());
         pair.a.initiate(&mut pair.buffer).unwrap();
         assert!(pair.a.awaits_response());
+    }
+
+    /// boringtun would initiate anew after 5 s, and in the end forget what the answer on its way belongs to.
+    #[test]
+    fn advancing_spares_a_handshake_under_way() {
+        let mut pair = pair(None, None);
+        let len = pair.a.initiate(&mut pair.buffer).unwrap();
+        let initiation = pair.buffer[..len].to_vec();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(5200) {
+            assert!(!pair.a.update_timers(), "boringtun wrote an initiation of its own");
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        let Some(Opened::Asked { reply, .. }) = pair.b.open(&initiation, &mut pair.buffer) else { panic!() };
+        let response = pair.buffer[..reply].to_vec();
+        assert!(matches!(pair.a.open(&response, &mut pair.buffer), Some(Opened::Established { .. })));
+        assert!(pair.a.has_session());
     }
 
     #[test]

@@ -299,11 +299,11 @@ impl Peer {
         if state.scheduled != Some(at) || state.mute {
             return None;
         }
+        self.work(&mut state, wire, buffer);
         let handshaking = state.timers.is_handshaking();
         if state.links.advance(wire.now, handshaking) {
             state.timers.want_handshake(wire.now);
         }
-        self.work(&mut state, wire, buffer);
         state.scheduled = state.next_wake(wire.now);
         state.scheduled
     }

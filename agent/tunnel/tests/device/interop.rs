@@ -126,18 +126,24 @@ fn silence_makes_wireguard_go_ask_us_for_a_new_session() {
     asks_again(&switch.node(1, Kind::WireguardGo), &switch.node(2, Kind::Ours));
 }
 
-/// A peer that is not there yet is reached soon after it appears, by its own initiation or by our quick tries.
+/// A peer with an endpoint is spoken to when it is added, without a packet that asks for it. A peer that is not there
+/// yet is reached soon after it appears, by its own initiation or by our quick tries.
 #[test]
 fn two_sides_find_each_other_at_once() {
     let switch = Switch::new();
-    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    let (a, b, c) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours), switch.node(3, Kind::WireguardGo));
+    let met = |a: &Node, b: &Node, began: Instant| {
+        eventually("a handshake", || (a.handshake(b) > 0 && b.handshake(a) > 0).then_some(()));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}: the wait for the next try, not the handshake");
+    };
+    // Only one of the two can ask: the one that comes later, then the one that was there.
+    b.add(&a, None, "");
     a.add(&b, Some(&b.outer4()), "");
-    assert!(!a.probe(b.inner4()), "nobody is there");
-    let began = Instant::now();
-    b.add(&a, Some(&a.outer4()), "");
-    eventually("a handshake", || (a.handshake(&b) > 0 && b.handshake(&a) > 0).then_some(()));
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}: the wait for the next try, not the handshake");
-    // What was sent in vain a second ago had been kept, and nobody waits for a session any more.
-    assert!(a.probe(b.inner4()) && b.probe(a.inner4()));
+    met(&a, &b, Instant::now());
+    a.add(&c, Some(&c.outer4()), "");
+    assert!(!a.probe(c.inner4()), "nobody is there");
+    c.add(&a, None, "");
+    met(&a, &c, Instant::now());
+    assert!(a.probe(b.inner4()) && b.probe(a.inner4()) && a.probe(c.inner4()) && c.probe(a.inner4()));
 }

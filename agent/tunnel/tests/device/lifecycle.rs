@@ -149,8 +149,10 @@ fn deleting_the_interface_ends_the_device_and_frees_its_name() {
         let device = host.enter(|| Device::create(options(&name))).unwrap();
         listen(&device);
         host.ip(&format!("link set {name} up"));
+        assert!(device.is_running());
         host.ip(&format!("link del {name}"));
         device.wait();
+        assert!(!device.is_running());
         assert!(!socket_path(&name).exists());
         let error = device.apply(DeviceUpdate::default()).unwrap_err();
         assert!(matches!(error, Error::Stopped), "{error}");
