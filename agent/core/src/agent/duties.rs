@@ -1,0 +1,135 @@
+//! What is due after every fact: commands, notes to the operator, and the state of things as it will be told.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Agent, CachedRegistry, Command, Now, STOP_WITHIN, reconcile::Goal, tracks::Roster};
+use crate::{freshness::Age, membership::Standing, status::MembershipState};
+
+/// The operator is told again what to do this often.
+pub(super) const REMIND_EVERY: Duration = Duration::from_secs(30);
+/// The time of the last read is kept on disk at most this often; changed content always is.
+const SAVE_READ_TIME_EVERY: Duration = Duration::from_secs(30);
+
+impl Agent {
+    /// Brings everything that follows from the facts up to date, and queues what is due.
+    pub(super) fn pump(&mut self, now: Now) {
+        if self.stopped {
+            return;
+        }
+        if let Some(begun) = self.stopping {
+            self.pump_stop(begun, now);
+        } else {
+            self.pump_work(now);
+        }
+        let roster = self.roster();
+        self.tracks.update(&roster, self.reconcile.seen().map(|seen| &seen.what), now);
+        let findings = self.findings(now);
+        self.warnings.update(findings, now);
+        self.ages_at = self.view.as_ref().and_then(|view| {
+            let after = view.read.until_change(self.policy.registry_deadline, now)?;
+            Some(now.since_start + after)
+        });
+        let state = self.verdict_state(now);
+        if state != self.verdict_since.0 {
+            tracing::info!(from = ?self.verdict_since.0, to = ?state, "verdict");
+            self.verdict_since = (state, now);
+        }
+    }
+
+    pub(super) fn pump_work(&mut self, now: Now) {
+        let at = now.since_start;
+        if self.view.as_ref().is_some_and(|view| view.read.age(self.policy.registry_deadline, now) != Age::Fresh) {
+            self.recompute(now);
+        }
+        if self.reads.poll(at) {
+            self.commands.push_back(Command::ReadRegistry { own_token: self.own_token() });
+        }
+        if let Some(requests) = self.proofs.poll(at) {
+            self.commands.push_back(Command::FetchProofs(requests));
+        }
+        if let Some(desired) = &self.desired {
+            self.commands.extend(self.reconcile.poll(Goal::Be(desired), at));
+            if self.reconcile.is_settled() {
+                self.settled_once |= self.proofs.is_settled();
+                let begun = self.change_begun.take();
+                begun.into_iter().for_each(|begun| self.counters.apply_times.record(at.saturating_sub(begun)));
+            }
+        }
+        self.commands.extend(self.offers.poll(now));
+        self.save(now);
+        self.remind(now);
+    }
+
+    pub(super) fn pump_stop(&mut self, begun: Duration, now: Now) {
+        let goal = Goal::Leave(self.network());
+        let nothing_was_made = self.desired.is_none();
+        let gave_up = now.since_start.saturating_sub(begun) >= STOP_WITHIN;
+        if !nothing_was_made && !gave_up {
+            self.commands.extend(self.reconcile.poll(goal, now.since_start));
+            if !self.reconcile.is_settled() {
+                return;
+            }
+        }
+        if gave_up {
+            tracing::warn!(failure = ?self.reconcile.failure(), "stopping without having removed everything");
+        }
+        self.stopped = true;
+        self.commands.push_back(Command::Stop);
+    }
+
+    pub(super) fn save(&mut self, now: Now) {
+        let Some(view) = self.view.as_ref().filter(|view| !view.cached) else { return };
+        let is_old = |saved_at: Duration| {
+            let newest = now.since_start.saturating_sub(view.read.read_age(now));
+            newest > saved_at && now.since_start.saturating_sub(saved_at) >= SAVE_READ_TIME_EVERY
+        };
+        if !self.unsaved && !self.saved_at.is_none_or(is_old) {
+            return;
+        }
+        self.unsaved = false;
+        self.saved_at = Some(now.since_start);
+        self.commands.push_back(Command::Save(Box::new(CachedRegistry {
+            registry: view.registry.clone(),
+            proofs: self.proofs.to_keep(),
+            read_at: view.read_at_unix.as_secs(),
+            floor: self.gate.floor().clone(),
+            member: self.past.member,
+        })));
+    }
+
+    /// Tells the operator what to do when it is their turn: at once, and again while nothing happens.
+    pub(super) fn remind(&mut self, now: Now) {
+        let hint = self.membership_hint();
+        let is_news = self.reminded.as_ref().map(|(told, _)| told) != hint.as_ref();
+        let is_due = self.reminded.as_ref().is_some_and(|(_, at)| now.since_start.saturating_sub(*at) >= REMIND_EVERY);
+        if !is_news && !is_due {
+            return;
+        }
+        if let Some(hint) = &hint {
+            let state = self.standing.as_ref().map(Standing::state);
+            tracing::warn!(membership = ?state, command = hint, "waiting for the operator");
+        }
+        self.reminded = hint.map(|hint| (hint, now.since_start));
+    }
+
+    /// What an operator has to do; nothing while a transaction of our own is on its way.
+    pub(super) fn membership_hint(&self) -> Option<String> {
+        let is_paid = self.offers.made().is_some_and(|made| made.transaction.is_some());
+        let standing = self.standing.as_ref()?;
+        let is_registering = standing.state() == MembershipState::Registering;
+        if is_registering && (is_paid || self.offers.made().is_none()) {
+            return None;
+        }
+        standing.hint(&self.identity, self.me.contract)
+    }
+
+    pub(super) fn roster(&self) -> Vec<Roster> {
+        let wanted: BTreeSet<_> = self.wanted_peers().iter().map(|peer| peer.token).collect();
+        let peers = self.verified.iter().map(|peer| Roster {
+            token: peer.token(),
+            key: peer.wireguard_key(),
+            configured: wanted.contains(&peer.token()),
+        });
+        peers.collect()
+    }
+}

@@ -1,0 +1,144 @@
+//! Taking facts in: reads pass the gate and become the view, answers find their questions.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Agent, ApplyError, CachedRegistry, LastRead, Now, View, proofs, reads::Next};
+use crate::{
+    diff::Change,
+    freshness::ReadTime,
+    gate::Judgement,
+    id::TokenId,
+    membership::{Past, Standing, assess},
+    registry::Registry,
+    status::MembershipState,
+};
+
+/// A second read about a shrunken set follows at once; this only keeps two heads that alternate from making a tight loop.
+const CONFIRM_SHRINK_AFTER: Duration = Duration::from_millis(50);
+/// A lower head is looked at again after this.
+const LOWER_HEAD_AGAIN: Duration = Duration::from_secs(1);
+
+impl Agent {
+    pub(super) fn handle_registry(&mut self, registry: Registry, now: Now) {
+        let configured: BTreeSet<_> = self.wanted_peers().iter().map(|peer| peer.public_key).collect();
+        let judgement = self.gate.judge(&registry, &configured, now.since_start);
+        let (last_read, next) = match judgement {
+            Ok(Judgement::Accept) => {
+                self.counters.reads_accepted += 1;
+                self.accept(registry, now);
+                (LastRead::Accepted, Next::Accepted)
+            }
+            Ok(Judgement::LowerHead) => {
+                self.counters.reads_held += 1;
+                (LastRead::LowerHead { head: registry.block.number }, Next::After(LOWER_HEAD_AGAIN))
+            }
+            Ok(Judgement::ConfirmShrink { lost, of }) => {
+                self.counters.reads_held += 1;
+                (LastRead::ConfirmShrink { lost, of }, Next::After(CONFIRM_SHRINK_AFTER))
+            }
+            Err(implausible) => {
+                self.counters.reads_refused += 1;
+                (LastRead::Implausible(implausible), Next::Failed)
+            }
+        };
+        self.last_read = last_read;
+        self.reads.handle_answer(next, now.since_start);
+    }
+
+    pub(super) fn accept(&mut self, registry: Registry, now: Now) {
+        let previous = self.view.take();
+        self.unsaved |= previous.as_ref().is_none_or(|previous| !same_content(&previous.registry, &registry));
+        let read = ReadTime::now(
+            registry.block,
+            registry.domain.chain_id,
+            previous.as_ref().map(|previous| &previous.read),
+            now,
+        );
+        let standing = assess(&self.past, &registry, &self.identity);
+        self.past = self.past.after(&standing);
+        self.stand(standing);
+        self.proofs.handle_registry(&registry);
+        self.view = Some(View { registry, read, read_at_unix: now.unix, cached: false });
+        self.recompute(now);
+        self.offers.want(self.wish(), now);
+    }
+
+    /// A view of an earlier run brings the tunnel up within moments of a restart. It is judged and proved like any other,
+    /// and ages from the time it was read.
+    pub(super) fn handle_cached(&mut self, cached: CachedRegistry, now: Now) {
+        if cached.registry.domain.contract != self.me.contract || self.view.is_some() {
+            tracing::info!(contract = %cached.registry.domain.contract, "the kept registry is not used");
+            return;
+        }
+        self.gate.restore(&cached.floor);
+        self.past = Past::of_earlier_run(cached.member, &self.identity);
+        if let Err(implausible) = self.gate.judge(&cached.registry, &BTreeSet::new(), now.since_start) {
+            tracing::warn!(%implausible, "the kept registry is not used");
+            return;
+        }
+        let registry = cached.registry;
+        let read_at = Duration::from_secs(cached.read_at);
+        let read = ReadTime::of_earlier_run(registry.block, registry.domain.chain_id, read_at, now);
+        // Only good news is taken from the disk: whether anything was lost, the contract says.
+        let standing = assess(&self.past, &registry, &self.identity);
+        if standing.state() == MembershipState::Active {
+            self.stand(standing);
+        }
+        self.proofs.handle_registry(&registry);
+        self.proofs.restore(cached.proofs, &registry.domain);
+        self.view = Some(View { registry, read, read_at_unix: read_at, cached: true });
+        self.recompute(now);
+    }
+
+    pub(super) fn handle_proofs(&mut self, answers: Vec<proofs::Answer>, now: Now) {
+        let Some(view) = &self.view else { return };
+        let (proved, refused) = self.proofs.handle_answers(answers, &view.registry.domain, now.since_start);
+        self.counters.proofs_verified += proved;
+        self.counters.proofs_refused += refused;
+        self.unsaved |= proved > 0;
+        self.recompute(now);
+    }
+
+    pub(super) fn handle_applied(&mut self, result: Result<(), ApplyError>, now: Now) {
+        if let Err(error) = &result {
+            self.counters.changes_failed += 1;
+            tracing::debug!(%error, "change failed");
+        }
+        let made = self.reconcile.handle_applied(result, now.since_start);
+        self.counters.add_changes(&made);
+        for change in &made {
+            match change {
+                Change::AddPeer(peer) => {
+                    tracing::info!(token = peer.token.get(), address = %peer.address, key = %peer.public_key, "peer added");
+                }
+                Change::RemovePeer(key) => {
+                    let token = self.tracks.token_of(*key).map(TokenId::get);
+                    tracing::info!(token, %key, "peer removed");
+                }
+                Change::AddGuardRoute(_)
+                | Change::CreateDevice { .. }
+                | Change::SetAddress { .. }
+                | Change::EditPeer { .. }
+                | Change::RemoveDevice
+                | Change::RemoveGuardRoute(_) => tracing::info!("{change}"),
+            }
+        }
+    }
+
+    pub(super) fn stand(&mut self, standing: Standing) {
+        let before = self.standing.as_ref().map(Standing::state);
+        if before != Some(standing.state()) {
+            let token = standing.token().map(TokenId::get);
+            tracing::info!(from = ?before, to = ?standing.state(), token, "membership");
+        }
+        if self.standing.as_ref() != Some(&standing) {
+            self.unsaved = true;
+        }
+        self.standing = Some(standing);
+    }
+}
+
+/// Equal but for the block it was read at.
+fn same_content(one: &Registry, other: &Registry) -> bool {
+    *one == Registry { block: one.block, finalized: one.finalized, ..other.clone() }
+}

@@ -1,0 +1,92 @@
+//! From the view to what should be: the desired machine, and what this node wants on chain.
+
+use super::{Agent, Intent, Now};
+use crate::{
+    desired::{Confirmations, Desired, DesiredPeer, OwnDevice, select},
+    id::TokenId,
+    member::{Surroundings, canonical},
+    membership::Standing,
+    registration::{EndpointUpdate, NetworkType, Registration},
+};
+
+impl Agent {
+    pub(super) fn own_token(&self) -> Option<TokenId> {
+        let standing = self.standing.as_ref().and_then(Standing::token);
+        standing.or_else(|| self.past.member.map(|member| member.token)).or(self.policy.token)
+    }
+
+    /// What this node wants on chain at the present read.
+    pub(super) fn wish(&self) -> Option<Intent> {
+        let endpoint = self.policy.endpoint.map(canonical);
+        match self.standing.as_ref()? {
+            Standing::Registering { token, key_epoch } => Some(Intent::Register(Registration {
+                token: *token,
+                instance: self.me.instance,
+                wireguard_key: self.me.wireguard_key,
+                key_epoch: key_epoch.checked_add(1)?,
+                network_type: NetworkType::Wireguard,
+                endpoint,
+                gateway: None,
+                deadline: 0,
+            })),
+            Standing::Active { membership, endpoint: on_record, gateway } if *on_record != endpoint => {
+                Some(Intent::UpdateEndpoint(EndpointUpdate {
+                    token: membership.token,
+                    key_epoch: membership.key_epoch.checked_add(1)?,
+                    endpoint,
+                    gateway: *gateway,
+                    deadline: 0,
+                }))
+            }
+            Standing::Active { .. }
+            | Standing::NoToken { .. }
+            | Standing::Ambiguous(_)
+            | Standing::Revoked(_)
+            | Standing::Fenced(..) => None,
+        }
+    }
+
+    /// The whole way from the view to the desired machine.
+    pub(super) fn recompute(&mut self, now: Now) {
+        let Some(view) = &self.view else { return };
+        let registry = &view.registry;
+        self.verified = self.proofs.verified();
+        let own_token = self.standing.as_ref().and_then(Standing::token);
+        let own = self.verified.extract_if(.., |peer| Some(peer.token()) == own_token).last();
+        let own_is_proved = own.is_some_and(|own| own.wireguard_key() == self.me.wireguard_key);
+        let closed = self.policy.on_expiry.closes(view.read.age(self.policy.registry_deadline, now));
+        self.selection = match &self.standing {
+            Some(Standing::Active { membership, endpoint, .. }) if own_is_proved && !closed => {
+                registry.network.address_of(membership.token).map(|address| {
+                    let around = Surroundings {
+                        network: registry.network,
+                        base_domains: &registry.base_domains,
+                        own_token: Some(membership.token),
+                        own_key: self.me.wireguard_key,
+                        own_endpoints: self.policy.endpoint.into_iter().chain(*endpoint).collect(),
+                    };
+                    let own = OwnDevice {
+                        address,
+                        listen_port: self.policy.listen_port,
+                        keepalive: self.policy.keepalive,
+                        app_id: self.me.app_id,
+                    };
+                    let confirmations = Confirmations { head: registry.block.number, need: self.policy.confirmations };
+                    select(&self.verified, &around, own, confirmations)
+                })
+            }
+            _ => None,
+        };
+        let device = self.selection.as_ref().map(|selection| selection.device.clone());
+        let desired = Desired { guard_route: Some(registry.network), device };
+        if self.desired.as_ref() != Some(&desired) {
+            self.desired = Some(desired);
+            self.reconcile.handle_new_goal(now.since_start);
+            self.change_begun.get_or_insert(now.since_start);
+        }
+    }
+
+    pub(super) fn wanted_peers(&self) -> &[DesiredPeer] {
+        self.selection.as_ref().map_or(&[], |selection| &selection.device.peers)
+    }
+}
