@@ -9,7 +9,8 @@ UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
 INVOKER := $(if $(filter 0,$(UID)),$(filter-out root,$(SUDO_USER)))
 INVOKER_HOME := $(if $(INVOKER),$(shell getent passwd $(INVOKER) | cut -d: -f6))
-AS_USER := $(if $(INVOKER),runuser -u $(INVOKER) -- env HOME=$(INVOKER_HOME) PATH=$(INVOKER_HOME)/.cargo/bin:$(PATH))
+INVOKER_PATH := $(if $(INVOKER),$(shell runuser -u $(INVOKER) -- env HOME=$(INVOKER_HOME) bash -lc 'echo "$$PATH"'))
+AS_USER := $(if $(INVOKER),runuser -u $(INVOKER) -- env HOME=$(INVOKER_HOME) PATH=$(INVOKER_HOME)/.cargo/bin:$(INVOKER_PATH))
 AS_ROOT := $(if $(filter 0,$(UID)),,sudo)
 CARGO := $(AS_USER) cargo
 NPM := $(AS_USER) npm
@@ -48,7 +49,7 @@ deps: $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages 
 	fi
 
 $(NODE_MODULES): contracts/package-lock.json
-	@command -v npm >/dev/null || { echo "error: npm is missing; install Node 20 or later" >&2; exit 1; }
+	@$(AS_USER) bash -c 'command -v npm' >/dev/null || { echo "error: npm is missing; install Node 20 or later" >&2; exit 1; }
 	cd contracts && $(NPM) ci --ignore-scripts && $(AS_USER) touch ../$@
 
 dev-build:

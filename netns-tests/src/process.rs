@@ -110,10 +110,11 @@ impl Launch {
             command.args(["ip", "netns", "exec", namespace]);
         }
         command.arg(&self.program).args(&self.arguments).env_clear().envs(self.environment.iter().cloned());
-        for inherited in ["PATH", "HOME"] {
-            command.envs(std::env::var_os(inherited).map(|value| (inherited, value)));
-        }
-        command.env("RUST_BACKTRACE", "1").stdin(stdin).stdout(stdout).stderr(stderr);
+        command.envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
+        // `su` and some sudo settings leave out where Debian keeps iptables.
+        let mut path = std::env::var_os("PATH").unwrap_or_default();
+        path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+        command.env("PATH", path).env("RUST_BACKTRACE", "1").stdin(stdin).stdout(stdout).stderr(stderr);
         // A Ctrl-C in the terminal is for us alone: we stop the children in order.
         command.process_group(0);
         command

@@ -60,6 +60,12 @@ fn bad_configuration_chain_and_guest_agent_end_with_an_error_and_a_hint() -> Res
     run("dstack-interface", &[("--interface", "dstack-wg0")], &["dstack-wg0"])?;
     run("no-guest-agent", &[("--dstack-socket", "/nowhere/dstack.sock")], &["/nowhere/dstack.sock"])?;
 
+    let mut nowhere = arguments(&world, "no-guest-agent-anywhere", &[]);
+    let at = nowhere.iter().position(|word| word == "--dstack-socket").context("no --dstack-socket")?;
+    nowhere.drain(at..at + 2);
+    let nowhere = world.node(1).namespace.launch(&world.binaries().agent).args(nowhere);
+    fails("no-guest-agent-anywhere", &nowhere, &["/var/run/dstack.sock", "--dstack-socket"])?;
+
     let app_id = world.simulator().announcement.app_id.clone();
     let faulty = |kind: &str| -> Result<(Simulator, String)> {
         let simulator = world.faulty_simulator(kind, &app_id)?;
@@ -209,6 +215,29 @@ fn waiting(world: &World, node: usize, state: MembershipState) -> Result<Status>
         Ok(status)
     })?;
     Ok(status)
+}
+
+/// A guest agent whose KMS root the contract does not know: the agent cannot tell before it asks the contract, and waits.
+#[test]
+fn under_a_kms_root_that_the_contract_does_not_trust_the_agent_says_so() -> Result<()> {
+    let mut world = World::new(1)?;
+    let app_id = world.simulator().announcement.app_id.clone();
+    let stranger = world.faulty_simulator("wrong-root", &app_id)?;
+    world.node_mut(1).settings.dstack_socket = stranger.instance(1)?.dstack_sock.clone();
+    world.join(1)?;
+    let (root, _) = world.wait("node 1 to say that its root is not trusted", PATIENCE, || {
+        let status = world.node(1).status()?;
+        ensure!(status.own.membership == MembershipState::Registering, "it says {:?}", status.own.membership);
+        let root = status.own.identity.kms_root.to_string();
+        let said = format!("{:?}", status.warnings);
+        ensure!(said.contains(&root), "no warning names {root}: {said}");
+        Ok(root)
+    })?;
+    ensure!(root != world.simulator().announcement.kms_root, "the guest agent has the right root after all");
+    ensure!(!world.node(1).has_interface()?, "a node that is no peer has an interface");
+    let payer = world.node_address(1)?;
+    ensure!(world.chain.transaction_count(&payer)? == 0, "it paid for a transaction that had to fail");
+    Ok(())
 }
 
 /// Somebody else on the agent's UDP port.

@@ -30,8 +30,8 @@ fn a_fourth_node_is_reachable_within_3_s_and_nobody_else_is_touched() -> Result<
     let servers = Traffic::serve(world.binaries(), world.node(2), world.node(2).address()?)?;
     let mut streams =
         [servers.tcp_stream(world.binaries(), world.node(1))?, servers.tcp_stream(world.binaries(), world.node(3))?];
-    let before: Vec<String> =
-        (1..=3).map(|node| world.node(node).wg_show("latest-handshakes")).collect::<Result<_>>()?;
+    let shown = |what| (1..=3).map(|node| world.node(node).wg_show(what)).collect::<Result<Vec<_>>>();
+    let (handshakes, transfer) = (shown("latest-handshakes")?, shown("transfer")?);
     let quiet_from = SystemTime::now();
 
     let mined = world.chain.send(OPERATOR, world.contract(), &calldata)?;
@@ -45,10 +45,18 @@ fn a_fourth_node_is_reachable_within_3_s_and_nobody_else_is_touched() -> Result<
     ensure!(took <= JOIN_LIMIT, "reachable from all after {took:?}, the limit is {JOIN_LIMIT:?}");
     println!("measured: a fourth node was reachable from all three {took:.2?} after its block");
 
-    for (node, before) in (1..=3).zip(before) {
-        let now = world.node(node).wg_show("latest-handshakes")?;
+    for (before, now) in handshakes.iter().zip(shown("latest-handshakes")?) {
         for session in before.lines() {
-            ensure!(now.lines().any(|line| line == session), "node {node}: `{session}` changed: {now}");
+            ensure!(now.lines().any(|line| line == session), "the session `{session}` changed: {now}");
+        }
+    }
+    for (before, now) in transfer.iter().zip(shown("transfer")?) {
+        for (key, counters) in counters(before)? {
+            let later = self::counters(&now)?.into_iter().find(|(peer, _)| *peer == key).context("a peer is gone")?.1;
+            ensure!(
+                later[0] >= counters[0] && later[1] >= counters[1],
+                "counters of {key} went back: {counters:?}, {later:?}"
+            );
         }
     }
     // The streams go on for a while: they must not have stopped at any moment since before the block.
@@ -60,4 +68,14 @@ fn a_fourth_node_is_reachable_within_3_s_and_nobody_else_is_touched() -> Result<
         ensure!(gap.as_millis() < 1000, "a connection stood still for {gap:?}");
     }
     Ok(())
+}
+
+/// Received and sent bytes by peer, from `wg show transfer`.
+fn counters(transfer: &str) -> Result<Vec<(String, [u64; 2])>> {
+    let line = |line: &str| -> Result<_> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        ensure!(words.len() == 3, "not a line of `wg show transfer`: {line}");
+        Ok((words[0].to_owned(), [words[1].parse()?, words[2].parse()?]))
+    };
+    transfer.lines().map(line).collect()
 }

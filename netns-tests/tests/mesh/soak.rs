@@ -45,6 +45,7 @@ enum Fault {
     FreezeChain,
     LoseRpc(usize),
     EmptyBlocks,
+    ReorgOfEmptyBlocks,
     Revoke(usize),
     Readmit(usize),
 }
@@ -54,7 +55,7 @@ impl Fault {
         let outsiders: Vec<usize> = (1..=NODES).filter(|node| !members.contains(node)).collect();
         let all: Vec<usize> = members.iter().copied().collect();
         let member = all[random.below(all.len())];
-        match random.below(9) {
+        match random.below(10) {
             0 => Self::KillAndRestart(member),
             1 => Self::StopAndStart(member),
             2 => Self::CutAndHeal(member),
@@ -62,8 +63,9 @@ impl Fault {
             4 => Self::FreezeChain,
             5 => Self::LoseRpc(member),
             6 => Self::EmptyBlocks,
+            7 => Self::ReorgOfEmptyBlocks,
             // Two nodes at least: one alone is no mesh.
-            7 if members.len() > 2 => Self::Revoke(member),
+            8 if members.len() > 2 => Self::Revoke(member),
             _ => outsiders.first().map_or(Self::KillAndRestart(member), |&node| Self::Readmit(node)),
         }
     }
@@ -100,6 +102,11 @@ fn happens(world: &mut World, fault: Fault, members: &mut BTreeSet<usize>) -> Re
             whole
         }
         Fault::EmptyBlocks => world.chain.mine(100),
+        Fault::ReorgOfEmptyBlocks => {
+            world.chain.mine(5)?;
+            is_connected(world, members)?;
+            world.chain.reorg(5).map(drop)
+        }
         Fault::Revoke(node) => {
             let token = world.node(node).token()?.to_string();
             world.operate(&["revoke", &token])?;
