@@ -127,7 +127,7 @@ pub struct Drops {
     pub unsendable: u64,
     /// From the network: not a message of ours, or one that failed authentication.
     pub unauthenticated: u64,
-    /// From the network: handshakes answered with a cookie because too many came in.
+    /// From the network: handshakes answered with a cookie, or with nothing, because too many came in.
     pub under_load: u64,
     /// From the network: authenticated, but the inner source address belongs to another peer or to nobody.
     pub source_refused: u64,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::device::{Counter, Shared};
+use crate::flood::Flood;
 use crate::noise::{Message, Verdict, classify};
 use crate::peer::{Peer, Wire};
 use crate::sys;
@@ -18,7 +19,8 @@ const BATCH: usize = 64;
 
 /// Runs until the device ends.
 pub(crate) fn run(shared: &Shared) {
-    let mut buffers = Buffers { datagram: vec![0; MAX_DATAGRAM], packet: vec![0; MAX_DATAGRAM] };
+    let mut buffers =
+        Buffers { datagram: vec![0; MAX_DATAGRAM], packet: vec![0; MAX_DATAGRAM], flood: Flood::default() };
     while !shared.is_stopping() {
         let sockets = shared.sockets();
         let mut watched = vec![sys::watch(&std::os::fd::AsFd::as_fd(&shared.wake_inbound), libc::POLLIN)];
@@ -39,17 +41,19 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
+/// What this thread alone uses.
 struct Buffers {
     datagram: Vec<u8>,
     packet: Vec<u8>,
+    flood: Flood,
 }
 
 fn receive_batch(shared: &Shared, socket: &OwnedFd, buffers: &mut Buffers) {
     for _ in 0..BATCH {
         match udp::receive(socket, &mut buffers.datagram) {
             Ok(received) => {
-                let datagram = &buffers.datagram[..received.len];
-                take(shared, datagram, received.from, received.to, &mut buffers.packet);
+                let Buffers { datagram, packet, flood } = &mut *buffers;
+                take(shared, flood, &datagram[..received.len], received.from, received.to, packet);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // An error of an earlier datagram, reported late: it says nothing about the next.
@@ -60,7 +64,14 @@ fn receive_batch(shared: &Shared, socket: &OwnedFd, buffers: &mut Buffers) {
 
 /// Takes one datagram. The table is held until the packet is handed over, so that an update that removed the peer
 /// returns after the last of its packets.
-fn take(shared: &Shared, datagram: &[u8], from: SocketAddr, to: Option<LocalAddress>, buffer: &mut [u8]) {
+fn take(
+    shared: &Shared,
+    flood: &mut Flood,
+    datagram: &[u8],
+    from: SocketAddr,
+    to: Option<LocalAddress>,
+    buffer: &mut [u8],
+) {
     let table = shared.table();
     let Some(identity) = table.identity.as_ref() else { return };
     let sockets = shared.sockets();
@@ -72,7 +83,11 @@ fn take(shared: &Shared, datagram: &[u8], from: SocketAddr, to: Option<LocalAddr
     };
     if matches!(message, Message::Initiation | Message::Response { .. }) {
         match identity.check(from.ip(), datagram, buffer) {
-            Verdict::Pass => {}
+            Verdict::Pass if flood.allows(from.ip(), wire.now) => {}
+            Verdict::Pass => {
+                shared.counters.add(Counter::UnderLoad);
+                return;
+            }
             Verdict::Cookie(len) => {
                 shared.counters.add(Counter::UnderLoad);
                 // A flood is no time to care about an answer that could not be sent.

@@ -15,6 +15,7 @@ mod error;
 mod key;
 
 mod allowed_ips;
+mod flood;
 mod inbound;
 mod links;
 mod noise;

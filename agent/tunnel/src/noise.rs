@@ -27,7 +27,7 @@ pub(crate) const INITIATION_LEN: usize = 148;
 
 /// Handshake messages a second that are answered without asking the sender to prove its address with a cookie (paper,
 /// section 5.3). One costs four Curve25519 multiplications, about 0.2 ms, so that this is 5 % of a core.
-const HANDSHAKES_PER_SECOND: u64 = 250;
+pub(crate) const HANDSHAKES_PER_SECOND: u64 = 250;
 
 /// Which kind of message a datagram claims to be, and for which of our indices. Nothing is authenticated yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,8 @@ pub(crate) enum Opened {
     Packet { len: usize, source: IpAddr },
 }
 
-/// Handshakes and sessions with one peer, under one preshared key. Its receiver indices are `index << 8` to
+/// Handshakes and sessions with one peer, under one preshared key. boringtun wipes the private key when it is dropped, but
+/// neither its copy of the preshared key nor the session keys. Its receiver indices are `index << 8` to
 /// `index << 8 | 255`.
 pub(crate) struct Link(Box<Tunn>);
 

@@ -1,8 +1,11 @@
 //! The same protocol as everybody else's: with `wireguard-go` and with itself.
 
+use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Kind, Node, Switch, eventually, join};
+use mesh_tunnel::{DeviceUpdate, PeerUpdate};
+
+use crate::lab::{Kind, Node, PORT, Switch, eventually, join};
 
 const PSK: &str = "SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=";
 const OTHER_PSK: &str = "/UwcSPg38hW/D9Y3tcS1FOV0K1wuURMbS0sesJEP5ak=";
@@ -42,6 +45,34 @@ fn carries_everything_to_wireguard_go() {
 #[test]
 fn carries_everything_to_itself() {
     carries_everything(Kind::Ours);
+}
+
+/// Link-local addresses outside: they mean nothing without the interface, also for the answers.
+#[test]
+fn carries_over_link_local_addresses() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
+        let them = switch.node(number, kind);
+        them.add(&us, None, "");
+        us.add(&them, None, "");
+        let local = |node: &Node| -> Ipv6Addr {
+            eventually("a link-local address", || {
+                let shown = node.host.ip("-6 -o addr show dev eth0 scope link -tentative");
+                shown.split_whitespace().nth(3)?.split('/').next()?.parse().ok()
+            })
+        };
+        let shown = us.host.ip("-o link show dev eth0");
+        let index: u32 = shown.split(':').next().unwrap().parse().unwrap();
+        local(&us);
+        let endpoint = SocketAddrV6::new(local(&them), PORT, 0, index);
+        let peer = PeerUpdate { endpoint: Some(endpoint.into()), ..PeerUpdate::new(them.public_key()) };
+        us.device().apply(DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }).unwrap();
+        both_ways(&us, &them);
+        let state = us.device().snapshot();
+        assert!(state.peers.iter().any(|peer| peer.endpoint == Some(endpoint.into())), "{state:?}");
+        assert!(them.shown("endpoints", &us).contains(&local(&us).to_string()));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Changes to a device that is in use.
 
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use mesh_tunnel::{DeviceUpdate, Error, PeerUpdate, PrivateKey};
 use zeroize::Zeroizing;
@@ -134,7 +135,7 @@ fn the_private_key_changes_and_sessions_come_back() {
         let state = us.device().snapshot();
         assert_eq!(state.public_key, Some(public));
         assert!(state.peers.iter().all(|peer| peer.public_key != public));
-        assert!(!us.probe_for(them.inner4(), std::time::Duration::from_millis(300)), "the sessions have ended");
+        assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)), "the sessions have ended");
 
         them.wg(&format!("peer {old} remove"));
         let allowed = format!("{}/32,{}/128", us.inner4(), us.inner6());
@@ -149,6 +150,22 @@ fn the_private_key_changes_and_sessions_come_back() {
             })
             .unwrap();
     }
+}
+
+/// What the mark is for: routing rules for the datagrams.
+#[test]
+fn the_mark_is_on_every_datagram() {
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
+    us.host.ip("rule add fwmark 0x77 prohibit");
+    join(&us, &them);
+    us.wg("fwmark 0x77");
+    assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
+    // New sockets carry it too.
+    us.wg("listen-port 5555");
+    assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
+    us.wg("fwmark off");
+    assert!(us.probe(them.inner4()));
 }
 
 /// The device's own key as a peer is ignored, as by every implementation.
