@@ -52,8 +52,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 ///
 /// The driver's loop: [`Agent::handle`] one input, start what [`Agent::poll_command`] gives until it gives nothing, then sleep
 /// until [`Agent::poll_timeout`] or the next input. Every command but `Withdraw`, `Save` and `Stop` must be answered, once,
-/// with its input, also when it failed: the agent asks for nothing of that kind again until then. Answers nobody asked for are
-/// facts like any other. What an earlier run left on disk is handed in first, as [`Input::Cached`].
+/// with its input, also when it failed: the agent asks for nothing of that kind again until then. Hints and observations may also
+/// come unasked, but an unasked observation never while another is being made. What an earlier run left on disk is handed in first, as [`Input::Cached`].
 ///
 /// The loop is level-triggered: whatever happens is a reason to read, and every read and every observation is compared as a
 /// whole with what should be.

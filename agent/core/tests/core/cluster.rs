@@ -30,6 +30,12 @@ impl Cluster {
         Self::with(signing_key("0101010101010101010101010101010101010101010101010101010101010101"), AppId([0x11; 20]))
     }
 
+    /// The same app as a KMS of somebody else would have it.
+    pub(crate) fn foreign() -> Self {
+        let root = signing_key("0707070707070707070707070707070707070707070707070707070707070707");
+        Self::with(root, Self::new().app_id)
+    }
+
     /// Another root, or another app of the same root.
     pub(crate) fn with(root: SigningKey, app_id: AppId) -> Self {
         let app = SigningKey::from_slice(keccak256([&root.to_bytes()[..], &app_id.0].concat()).as_slice()).unwrap();

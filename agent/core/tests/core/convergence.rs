@@ -16,7 +16,7 @@ use mesh_core::{
 use proptest::prelude::*;
 
 use crate::{
-    cluster::{Cluster, endpoint, instance, key, registration, signing_key, token},
+    cluster::{Cluster, endpoint, instance, key, registration, token},
     world::{OWN, World},
 };
 
@@ -44,8 +44,11 @@ enum Event {
     Funded(bool),
     Relay,
     Restart,
-    /// Observations nobody asked for, as stale as can be.
     RepeatObservation,
+    RepeatRead,
+    /// From now on the shell answers late, and with what was true when it was asked.
+    Slow(bool),
+    Finish(usize),
     DeviceVanishes,
     RouteVanishes,
     InterfaceDown,
@@ -107,6 +110,9 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Relay),
         2 => Just(Event::Restart),
         2 => Just(Event::RepeatObservation),
+        2 => Just(Event::RepeatRead),
+        3 => any::<bool>().prop_map(Event::Slow),
+        8 => (0..4usize).prop_map(Event::Finish),
         1 => Just(Event::DeviceVanishes),
         1 => Just(Event::RouteVanishes),
         1 => Just(Event::InterfaceDown),
@@ -160,6 +166,7 @@ fn run(history: &[Event]) {
 
     // Everything heals; the slowest retry is a refused proof's, after ten minutes.
     world.faults = Default::default();
+    world.settle();
     world.faults.funded = true;
     world.hint();
     world.pass(Duration::from_secs(700));
@@ -247,7 +254,15 @@ fn happen(world: &mut World, event: &Event) {
             world.restart();
             world.settle();
         }
-        Event::RepeatObservation => world.feed(Input::Observed(world.machine.clone())),
+        // A shell that observes unasked does not do so twice at a time.
+        Event::RepeatObservation if !world.faults.slow => world.feed(Input::Observed(world.machine.clone())),
+        Event::RepeatRead if !world.faults.slow => world.repeat_read(),
+        Event::RepeatObservation | Event::RepeatRead => {}
+        Event::Slow(slow) => {
+            world.faults.slow = slow;
+            world.settle();
+        }
+        Event::Finish(index) => world.finish(index),
         Event::DeviceVanishes => world.machine.device = None,
         Event::RouteVanishes => world.machine.guard_route = false,
         Event::InterfaceDown => world.machine.device.iter_mut().for_each(|device| device.up = false),
@@ -281,7 +296,7 @@ impl Lie {
     fn tell(self) -> fn(&mut Registry) {
         match self {
             Self::Invent => |registry| invent(registry, &Cluster::new()),
-            Self::InventForeign => |registry| invent(registry, &foreign()),
+            Self::InventForeign => |registry| invent(registry, &Cluster::foreign()),
             Self::SwapKey => |registry| {
                 let other = registry.peers.iter_mut().rfind(|peer| peer.token != token(OWN));
                 other.into_iter().for_each(|peer| peer.wireguard_key = key(200));
@@ -301,11 +316,6 @@ impl Lie {
 
 fn invent(registry: &mut Registry, cluster: &Cluster) {
     registry.peers.push(cluster.record(&registration(201), registry.block.number));
-}
-
-fn foreign() -> Cluster {
-    let stranger = signing_key("0707070707070707070707070707070707070707070707070707070707070707");
-    Cluster::with(stranger, Cluster::new().app_id)
 }
 
 fn invented() -> BTreeSet<WireguardKey> {

@@ -9,7 +9,7 @@ use mesh_core::{
 };
 
 use crate::{
-    cluster::{Cluster, key, registration, signing_key, token},
+    cluster::{Cluster, key, registration, token},
     contract::Contract,
     world::{OWN, World, policy},
 };
@@ -143,7 +143,7 @@ fn the_deadline_closes_or_leaves_as_the_operator_said() {
 fn an_invented_peer_never_reaches_the_device() {
     let lies: [fn(&mut Registry); 5] = [
         |registry| add(registry, |record| record.app_id = Cluster::new().app_id),
-        |registry| add(registry, |record| record.kms_root = foreign().record(&registration(200), 1).kms_root),
+        |registry| add(registry, |record| record.kms_root = Cluster::foreign().record(&registration(200), 1).kms_root),
         |registry| registry.peers.last_mut().unwrap().wireguard_key = key(200),
         |registry| registry.peers.last_mut().unwrap().node_address = alloy_primitives::Address::ZERO,
         |registry| registry.peers.last_mut().unwrap().instance = crate::cluster::instance(200),
@@ -283,14 +283,9 @@ fn a_node_without_a_token_waits_quietly() {
     assert!(world.commands["read"] <= 8 && !world.commands.contains_key("offer"));
 }
 
-fn foreign() -> Cluster {
-    let stranger = signing_key("0707070707070707070707070707070707070707070707070707070707070707");
-    Cluster::with(stranger, Cluster::new().app_id)
-}
-
 /// Adds a peer that a foreign KMS vouches for, in every detail right but for the root.
 fn add(registry: &mut Registry, also: impl FnOnce(&mut mesh_core::registry::PeerRecord)) {
-    let mut record = foreign().record(&registration(200), registry.block.number);
+    let mut record = Cluster::foreign().record(&registration(200), registry.block.number);
     also(&mut record);
     registry.peers.push(record);
 }

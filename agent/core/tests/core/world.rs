@@ -26,12 +26,21 @@ use crate::{
 /// The agent under test runs the node of this token.
 pub(crate) const OWN: u32 = 1;
 
+/// Tokens from here on exist in lies alone.
+pub(crate) const INVENTED: u32 = 200;
+
 pub(crate) struct World {
     pub(crate) agent: Agent,
     pub(crate) policy: Policy,
     pub(crate) now: Now,
     pub(crate) contract: Contract,
     pub(crate) machine: Observed,
+    /// What the shell is still at, with answers that were true when it began.
+    pending: Vec<(Command, Option<Input>)>,
+    /// The shell was slow a moment ago: changes under way may be overtaken by what happened meanwhile.
+    overtaken: bool,
+    /// The last read, to be given once more.
+    last_read: Option<(Registry, SourceReport)>,
     /// Everything applied since the last call of [`World::take_changes`].
     changes: Vec<Change>,
     pub(crate) commands: BTreeMap<&'static str, usize>,
@@ -56,6 +65,8 @@ pub(crate) struct Faults {
     /// Changes of this kind fail.
     pub(crate) failing_change: Option<&'static str>,
     pub(crate) signing_down: bool,
+    /// The shell answers only when [`World::finish`] says so.
+    pub(crate) slow: bool,
     /// The node address has funds: offers are submitted by the shell.
     pub(crate) funded: bool,
 }
@@ -77,6 +88,9 @@ impl World {
             now,
             contract,
             machine: Observed::default(),
+            pending: Vec::new(),
+            overtaken: false,
+            last_read: None,
             changes: Vec::new(),
             commands: BTreeMap::new(),
             disk: None,
@@ -116,15 +130,56 @@ impl World {
         self.feed(Input::Hint);
     }
 
-    /// Answers commands until there are none.
+    /// Answers commands until there are none, or takes them up when the shell is slow.
     pub(crate) fn settle(&mut self) {
-        for _ in 0..200 {
-            let Some(command) = self.agent.poll_command() else { return };
-            if let Some(answer) = self.answer(command) {
+        for _ in 0..400 {
+            if !self.faults.slow && !self.pending.is_empty() {
+                self.overtaken = true;
+                self.finish(0);
+                self.overtaken = false;
+            }
+            let Some(command) = self.agent.poll_command() else {
+                if self.faults.slow || self.pending.is_empty() {
+                    return;
+                }
+                continue;
+            };
+            *self.commands.entry(name(&command)).or_default() += 1;
+            let has_answer = !matches!(command, Command::Withdraw | Command::Save(_) | Command::Stop);
+            if self.faults.slow && has_answer {
+                self.take_up(command);
+            } else if let Some(answer) = self.answer(command) {
                 self.agent.handle(answer, self.now);
             }
         }
         panic!("the agent does not come to rest");
+    }
+
+    fn take_up(&mut self, command: Command) {
+        let is_new = !self.pending.iter().any(|(other, _)| name(other) == name(&command));
+        assert!(is_new, "two outstanding at once: {command:?}");
+        let is_question = matches!(command, Command::ReadRegistry { .. } | Command::FetchProofs(_) | Command::Observe);
+        let answer = if is_question { self.answer(command.clone()) } else { None };
+        self.pending.push((command, answer));
+    }
+
+    /// One of the things the shell is at is done.
+    pub(crate) fn finish(&mut self, index: usize) {
+        if index < self.pending.len() {
+            let (command, answer) = self.pending.remove(index);
+            let answer = answer.or_else(|| self.answer(command));
+            answer.into_iter().for_each(|answer| self.agent.handle(answer, self.now));
+            if self.faults.slow {
+                self.settle();
+            }
+        }
+    }
+
+    /// The last read arrives a second time.
+    pub(crate) fn repeat_read(&mut self) {
+        if let Some((registry, report)) = self.last_read.clone() {
+            self.feed(Input::Registry(Box::new(registry), report));
+        }
     }
 
     /// Lets time pass, waking the agent whenever it asked for it.
@@ -167,6 +222,7 @@ impl World {
         self.policy = policy;
         self.machine.device = None;
         self.offered = None;
+        self.pending.clear();
         self.now.since_start = Duration::ZERO;
         self.agent = Agent::new(me(&self.contract.cluster), self.policy.clone(), self.now);
         if let Some(cached) = self.disk.clone() {
@@ -194,8 +250,6 @@ impl World {
     }
 
     fn answer(&mut self, command: Command) -> Option<Input> {
-        let count = self.commands.entry(name(&command)).or_default();
-        *count += 1;
         match command {
             Command::ReadRegistry { own_token } => Some(self.read(own_token)),
             Command::FetchProofs(requests) => {
@@ -222,7 +276,7 @@ impl World {
         }
     }
 
-    fn read(&self, own_token: Option<TokenId>) -> Input {
+    fn read(&mut self, own_token: Option<TokenId>) -> Input {
         let source = SourceStatus {
             id: "rpc".to_owned(),
             kind: "rpc".to_owned(),
@@ -241,6 +295,7 @@ impl World {
         if let Some(lie) = self.faults.lie {
             lie(&mut registry);
         }
+        self.last_read = Some((registry.clone(), report.clone()));
         Input::Registry(Box::new(registry), report)
     }
 
@@ -250,6 +305,10 @@ impl World {
         }
         if self.faults.swapped_proofs.contains(&wanted) {
             return Ok(Box::new(self.contract.cluster.prove(registration(OWN))));
+        }
+        if wanted.get() >= INVENTED {
+            // The liar knows how to make a proof, and has only a KMS of its own.
+            return Ok(Box::new(Cluster::foreign().prove(registration(wanted.get()))));
         }
         self.contract.proof(wanted, block).map(Box::new).ok_or_else(|| "no such log".to_owned())
     }
@@ -304,9 +363,18 @@ impl World {
 
     /// What must hold of every change, whatever happened before.
     fn check(&self, change: &Change) {
+        if let Change::AddPeer(peer) = change {
+            assert!(!self.invented.contains(&peer.public_key), "an invented key reached the device: {change}");
+        }
+        if !self.faults.slow && !self.overtaken {
+            self.check_against_machine(change);
+        }
+    }
+
+    /// What holds when nothing happened to the machine since the agent looked at it.
+    fn check_against_machine(&self, change: &Change) {
         match change {
             Change::AddPeer(peer) => {
-                assert!(!self.invented.contains(&peer.public_key), "an invented key reached the device: {change}");
                 assert!(!self.keys_on_device().contains(&peer.public_key), "added twice: {change}");
                 assert!(self.has_device(), "{change} without a device");
             }
