@@ -1,5 +1,7 @@
 //! The guest agent client against the real simulator: identities that work, and faults that end with a clear error.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::{path::PathBuf, time::Duration};
 
 use dstack_simulator::{Layout, Simulator};

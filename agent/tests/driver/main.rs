@@ -1,6 +1,8 @@
 //! The driver on twins: a chain, a device and a routing table in memory, keys from the real simulator over its real socket,
 //! and a clock that runs ahead when nothing is left to do.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod chain;
 mod world;
 

@@ -1,0 +1,223 @@
+//! Reading the contract from endpoints that are slow, behind, broken or lying.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod rpc;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use alloy::primitives::U256;
+use mesh_core::{
+    agent::ProofRequest,
+    id::{InstanceId, TokenId},
+};
+use p2p_agent::chain::{RpcUrl, Source, Sources, Subject, WrongChain};
+use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
+
+fn sources(rpcs: &[&Rpc], need: usize) -> Sources {
+    let urls = rpcs.iter().map(|rpc| rpc.url.parse::<RpcUrl>().unwrap());
+    let sources = urls.map(|url| Arc::new(Source::new(url))).collect();
+    Sources::new(sources, need, None, Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) })
+}
+
+fn token(id: u32) -> TokenId {
+    TokenId::new(id).unwrap()
+}
+
+#[tokio::test]
+async fn one_read_is_the_whole_contract_at_one_block() {
+    let rpc = Rpc::start().await;
+    rpc.chain().peers = (1..=1203).map(peer).collect();
+    let (registry, report) = sources(&[&rpc], 1).read(None).await;
+    let registry = registry.unwrap();
+    assert_eq!((registry.epoch, registry.block.number, registry.finalized), (7, 100, Some(36)));
+    assert_eq!(registry.peers.len(), 1203);
+    assert_eq!(rpc.asked("peers"), 3, "pages of 500");
+    assert_eq!(registry.name, "test", "control characters are left out");
+    assert_eq!(registry.base_domains, [Some("gw.example".to_owned()), None]);
+    assert_eq!(registry.own_nodes.iter().map(|node| node.token).collect::<Vec<_>>(), [token(2)]);
+    assert!(report.sources[0].ok && report.sources[0].agrees == Some(true) && report.quorum.have == 1, "{report:?}");
+}
+
+#[tokio::test]
+async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
+    let rpc = Rpc::start().await;
+    let sources = sources(&[&rpc], 1);
+    sources.read(None).await.0.unwrap();
+    rpc.chain().head = 101;
+    let registry = sources.read(None).await.0.unwrap();
+    assert_eq!((registry.block.number, rpc.asked("peers")), (101, 1));
+    // A reorg that keeps the epoch: another peer may be behind it.
+    {
+        let mut chain = rpc.chain();
+        (chain.fork, chain.fork_at, chain.peers[0].keyEpoch) = (1, 90, 9);
+    }
+    let registry = sources.read(None).await.0.unwrap();
+    assert_eq!((rpc.asked("peers"), registry.peers[0].key_epoch), (2, 9));
+    rpc.chain().epoch = 8;
+    sources.read(None).await.0.unwrap();
+    assert_eq!(rpc.asked("peers"), 3);
+}
+
+#[tokio::test]
+async fn the_own_token_is_read_even_when_it_is_bound_to_nobody() {
+    let rpc = Rpc::start().await;
+    let sources = sources(&[&rpc], 1);
+    let tokens = |registry: mesh_core::registry::Registry| registry.own_nodes.into_iter().map(|node| node.token.get());
+    let own: Vec<_> = tokens(sources.read(Some(token(3))).await.0.unwrap()).collect();
+    assert_eq!(own, [2, 3]);
+    let registry = sources.read(Some(token(77))).await.0.unwrap();
+    let unminted = registry.own_nodes.iter().find(|node| node.token == token(77)).unwrap();
+    assert_eq!(unminted.owner, None);
+}
+
+#[tokio::test]
+async fn one_liar_of_three_is_outvoted_and_named() {
+    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    liar.chain().peers.push(peer(66));
+    let (registry, report) = sources(&[&liar, &one, &two], 2).read(None).await;
+    assert!(registry.unwrap().peers.iter().all(|peer| peer.token != token(66)));
+    assert!(report.disagree);
+    assert_eq!(
+        report.sources.iter().map(|source| source.agrees).collect::<Vec<_>>(),
+        [Some(false), Some(true), Some(true)]
+    );
+    assert_eq!((report.quorum.need, report.quorum.have), (2, 2));
+}
+
+#[tokio::test]
+async fn two_that_contradict_each_other_are_no_majority() {
+    let (one, other) = (Rpc::start().await, Rpc::start().await);
+    other.chain().nodes.push(node(9, INSTANCE));
+    let (registry, report) = sources(&[&one, &other], 2).read(None).await;
+    assert!(registry.unwrap_err().contains("contradict"));
+    assert!(report.disagree && report.quorum.have < report.quorum.need);
+}
+
+#[tokio::test]
+async fn a_hanging_endpoint_holds_nobody_back() {
+    let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    hanging.chain().manner = Manner::Hang;
+    let sources = sources(&[&hanging, &one, &two], 2);
+    let started = Instant::now();
+    let (registry, report) = sources.read(None).await;
+    registry.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    assert!(!report.sources[0].ok && report.sources[0].error.is_some() && report.sources[1].ok, "{report:?}");
+}
+
+#[tokio::test]
+async fn the_block_read_is_one_that_enough_endpoints_have() {
+    let (ahead, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    ahead.chain().head = 110;
+    behind.chain().head = 95;
+    let (registry, report) = sources(&[&ahead, &one, &behind], 2).read(None).await;
+    assert_eq!(registry.unwrap().block.number, 100);
+    assert_eq!(
+        report.sources.iter().map(|source| source.lag_blocks).collect::<Vec<_>>(),
+        [Some(0), Some(10), Some(15)]
+    );
+    assert_eq!(report.sources[2].agrees, None, "it has not said anything about block 100");
+}
+
+#[tokio::test]
+async fn broken_answers_are_errors_in_words_without_the_api_key() {
+    for manner in [Manner::Html, Manner::Huge, Manner::EndlessPages, Manner::NoCode, Manner::Hang] {
+        let rpc = Rpc::start().await;
+        rpc.chain().manner = manner;
+        let (registry, report) = sources(&[&rpc], 1).read(None).await;
+        let error = registry.unwrap_err();
+        let said = format!("{error} {:?}", report.sources);
+        assert!(!said.contains("s3cretkey"), "{said}");
+        assert!(!report.sources[0].ok && report.sources[0].error.is_some(), "{said}");
+        if manner == Manner::NoCode {
+            assert!(said.contains("no contract"), "{said}");
+        }
+    }
+    let nobody: RpcUrl = "http://127.0.0.1:1/v3/s3cretkey".parse().unwrap();
+    let subject = Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) };
+    let (registry, report) = Sources::new(vec![Arc::new(Source::new(nobody))], 1, None, subject).read(None).await;
+    let said = format!("{} {:?}", registry.unwrap_err(), report.sources);
+    assert!(said.contains("127.0.0.1:1") && !said.contains("s3cretkey"), "{said}");
+}
+
+#[tokio::test]
+async fn another_block_than_asked_for_is_refused() {
+    let (ahead, one) = (Rpc::start().await, Rpc::start().await);
+    {
+        let mut chain = ahead.chain();
+        (chain.head, chain.manner) = (400, Manner::OtherBlock);
+    }
+    // Its head is 200 by its own words, so that block 100 is asked for by number, and 50 is what comes.
+    let (registry, report) = sources(&[&ahead, &one], 2).read(None).await;
+    assert!(registry.is_err());
+    let error = report.sources[0].error.as_deref().unwrap();
+    assert!(error.contains("another block"), "{error}");
+}
+
+#[tokio::test]
+async fn tokens_out_of_order_or_range_are_refused() {
+    for change in [
+        (|peers: &mut Vec<_>| peers.reverse()) as fn(&mut Vec<mesh_contract::IDstackClusterNFT::Peer>),
+        |peers| peers.push(peers[2].clone()),
+        |peers| peers[1].instanceId = Default::default(),
+        |peers| peers[2].tokenId = U256::MAX,
+        |peers| peers[1].networkType = 2,
+    ] {
+        let rpc = Rpc::start().await;
+        change(&mut rpc.chain().peers);
+        let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
+        assert!(error.contains("peers()"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
+    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    for rpc in [&one, &two] {
+        // The last one of the block counts.
+        rpc.chain().logs = vec![registration_log(2, 10), registration_log(2, 11)];
+    }
+    liar.chain().logs = vec![registration_log(2, 12)];
+    let sources = sources(&[&liar, &one, &two], 2);
+    let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
+    assert_eq!(proofs[0].1.as_ref().unwrap().registration.deadline, 11);
+
+    // Logs of another token, another block, another contract, or taken back, are none.
+    for (key, value) in [
+        ("blockNumber", serde_json::json!("0x6")),
+        ("blockNumber", serde_json::Value::Null),
+        ("address", serde_json::json!(alloy::primitives::Address::ZERO)),
+        ("removed", serde_json::json!(true)),
+        ("data", serde_json::json!("0x00")),
+    ] {
+        for rpc in [&one, &two, &liar] {
+            let mut log = registration_log(2, 10);
+            log[key] = value.clone();
+            rpc.chain().logs = vec![log, registration_log(3, 10)];
+        }
+        let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
+        assert!(proofs[0].1.is_err(), "{key} {value}");
+    }
+}
+
+#[tokio::test]
+async fn the_wrong_chain_is_known_at_once_and_silence_is_not_the_wrong_chain() {
+    let (one, other) = (Rpc::start().await, Rpc::start().await);
+    sources(&[&one], 1).preflight().await.unwrap();
+    one.chain().manner = Manner::NoCode;
+    assert!(matches!(sources(&[&one], 1).preflight().await, Err(WrongChain::NoCode { chain_id: 31337, .. })));
+    // One of two may be wrong where one is enough.
+    sources(&[&one, &other], 1).preflight().await.unwrap();
+    assert!(sources(&[&one, &other], 2).preflight().await.is_err());
+    let url = vec![Arc::new(Source::new(other.url.parse().unwrap()))];
+    let subject = Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) };
+    let elsewhere = Sources::new(url, 1, Some(1), subject);
+    assert!(matches!(elsewhere.preflight().await, Err(WrongChain::ChainId { found: 31337, wanted: 1, .. })));
+    assert!(elsewhere.read(None).await.0.unwrap_err().contains("31337"));
+    other.chain().manner = Manner::Html;
+    elsewhere.preflight().await.unwrap();
+}

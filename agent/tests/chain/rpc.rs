@@ -1,0 +1,257 @@
+//! A JSON-RPC endpoint on loopback that can be told to misbehave.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use alloy::{
+    primitives::{Address, B256, Bytes, FixedBytes, U256, keccak256},
+    sol_types::{SolCall as _, SolEvent as _},
+};
+use axum::{Json, Router, extract::State, response::IntoResponse as _, routing::post};
+use mesh_contract::{DstackClusterNFT as contract, IDstackClusterNFT as abi};
+use serde_json::{Value, json};
+
+pub(crate) const CONTRACT: Address = Address::repeat_byte(0xc0);
+pub(crate) const INSTANCE: [u8; 20] = [0x33; 20];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Honest,
+    /// Accepts requests and never answers.
+    Hang,
+    Html,
+    /// An answer of 20 MiB.
+    Huge,
+    /// `peers()` never ends.
+    EndlessPages,
+    /// Answers every question about a block with another one.
+    OtherBlock,
+    NoCode,
+}
+
+pub(crate) struct Chain {
+    pub(crate) manner: Manner,
+    pub(crate) chain_id: u64,
+    pub(crate) head: u64,
+    /// Blocks above this height have other hashes on each fork.
+    pub(crate) fork_at: u64,
+    pub(crate) fork: u8,
+    pub(crate) epoch: u64,
+    pub(crate) peers: Vec<abi::Peer>,
+    pub(crate) nodes: Vec<abi::Node>,
+    pub(crate) logs: Vec<Value>,
+    pub(crate) asked: BTreeMap<String, u32>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Rpc {
+    chain: Arc<Mutex<Chain>>,
+    pub(crate) url: String,
+}
+
+pub(crate) fn peer(token: u64) -> abi::Peer {
+    abi::Peer {
+        tokenId: U256::from(token),
+        instanceId: FixedBytes([u8::try_from(token % 251).unwrap() + 1; 20]),
+        nodeAddress: Address::repeat_byte(1),
+        wireguardKey: B256::from(U256::from(token)),
+        keyEpoch: 1,
+        networkType: 1,
+        endpointAddress: FixedBytes::ZERO,
+        endpointPort: 0,
+        gatewayDomain: 0,
+        gatewayPort: 0,
+        kmsRoot: Address::repeat_byte(2),
+        appId: CONTRACT,
+        registeredBlock: 5,
+    }
+}
+
+pub(crate) fn node(token: u64, instance: [u8; 20]) -> abi::Node {
+    abi::Node {
+        tokenId: U256::from(token),
+        owner: Address::repeat_byte(3),
+        instanceId: FixedBytes(instance),
+        nodeAddress: Address::ZERO,
+        keyEpoch: 0,
+        active: false,
+        revoked: false,
+    }
+}
+
+impl Rpc {
+    pub(crate) async fn start() -> Self {
+        let chain = Chain {
+            manner: Manner::Honest,
+            chain_id: 31337,
+            head: 100,
+            fork_at: 0,
+            fork: 0,
+            epoch: 7,
+            peers: (1..=3).map(peer).collect(),
+            nodes: (1..=3).map(|token| node(token, if token == 2 { INSTANCE } else { [9; 20] })).collect(),
+            logs: Vec::new(),
+            asked: BTreeMap::new(),
+        };
+        let chain = Arc::new(Mutex::new(chain));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v3/s3cretkey", listener.local_addr().unwrap());
+        let router = Router::new().route("/v3/s3cretkey", post(answer)).with_state(Arc::clone(&chain));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { chain, url }
+    }
+
+    pub(crate) fn chain(&self) -> MutexGuard<'_, Chain> {
+        self.chain.lock().unwrap()
+    }
+
+    pub(crate) fn asked(&self, what: &str) -> u32 {
+        self.chain().asked.get(what).copied().unwrap_or(0)
+    }
+}
+
+async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Value>) -> axum::response::Response {
+    let manner = chain.lock().unwrap().manner;
+    match manner {
+        Manner::Hang => std::future::pending().await,
+        Manner::Html => return "<html>busy</html>".into_response(),
+        Manner::Huge => return "x".repeat(20 << 20).into_response(),
+        Manner::Honest | Manner::EndlessPages | Manner::OtherBlock | Manner::NoCode => {}
+    }
+    let mut chain = chain.lock().unwrap();
+    let method = request["method"].as_str().unwrap().to_owned();
+    *chain.asked.entry(method.clone()).or_default() += 1;
+    let outcome = chain.handle(&method, &request["params"]);
+    let (key, value) = match outcome {
+        Ok(result) => ("result", result),
+        Err(message) => ("error", json!({ "code": -32000, "message": message })),
+    };
+    Json(json!({ "jsonrpc": "2.0", "id": request["id"], key: value })).into_response()
+}
+
+impl Chain {
+    pub(crate) fn hash(&self, number: u64) -> B256 {
+        let fork = if number > self.fork_at { self.fork } else { 0 };
+        keccak256([&number.to_be_bytes()[..], &[fork]].concat())
+    }
+
+    fn header(&self, number: u64) -> Value {
+        let named = if self.manner == Manner::OtherBlock { number / 2 } else { number };
+        json!({ "number": format!("{named:#x}"), "hash": self.hash(number), "timestamp": "0x1", "extra": [] })
+    }
+
+    fn handle(&mut self, method: &str, params: &Value) -> Result<Value, String> {
+        match method {
+            "eth_chainId" => Ok(json!(format!("{:#x}", self.chain_id))),
+            "eth_getCode" => Ok(json!(if self.manner == Manner::NoCode { "0x" } else { "0x60" })),
+            "eth_getBlockByNumber" => Ok(match params[0].as_str().unwrap() {
+                "latest" => self.header(self.head),
+                "finalized" => self.header(self.head - 64),
+                number => {
+                    let number = u64::from_str_radix(number.trim_start_matches("0x"), 16).unwrap();
+                    if number <= self.head { self.header(number) } else { Value::Null }
+                }
+            }),
+            "eth_call" => self.call(params).map(|data| json!(data)),
+            "eth_getLogs" => {
+                let filter = &params[0];
+                assert_eq!(filter["fromBlock"], filter["toBlock"], "a range of blocks was asked for");
+                Ok(json!(self.logs))
+            }
+            other => Err(format!("no such method: {other}")),
+        }
+    }
+
+    fn call(&mut self, params: &Value) -> Result<Bytes, String> {
+        let block: B256 = serde_json::from_value(params[1]["blockHash"].clone()).unwrap();
+        if !(0..=self.head).any(|number| self.hash(number) == block) {
+            return Err("unknown block".to_owned());
+        }
+        if self.manner == Manner::NoCode {
+            return Ok(Bytes::new());
+        }
+        let data: Bytes = serde_json::from_value(params[0]["data"].clone()).unwrap();
+        let selector: [u8; 4] = data[..4].try_into().unwrap();
+        let (name, answer) = match selector {
+            contract::epochCall::SELECTOR => ("epoch", contract::epochCall::abi_encode_returns(&self.epoch)),
+            contract::nameCall::SELECTOR => ("name", contract::nameCall::abi_encode_returns(&"te\u{7}st".to_owned())),
+            contract::meshNetworkCall::SELECTOR => {
+                let network = contract::meshNetworkReturn { base: FixedBytes([10, 0, 0, 0]), prefixLength: 16 };
+                ("meshNetwork", contract::meshNetworkCall::abi_encode_returns(&network))
+            }
+            contract::baseDomainsCall::SELECTOR => {
+                let domains = vec!["gw.example".to_owned(), String::new()];
+                ("baseDomains", contract::baseDomainsCall::abi_encode_returns(&domains))
+            }
+            contract::peersCall::SELECTOR => {
+                let call = contract::peersCall::abi_decode(&data).unwrap();
+                ("peers", contract::peersCall::abi_encode_returns(&self.page_of_peers(&call)))
+            }
+            contract::nodesCall::SELECTOR => {
+                let call = contract::nodesCall::abi_decode(&data).unwrap();
+                let page = self.nodes.iter().filter(|node| node.tokenId >= call.cursor).cloned().collect();
+                let page = contract::nodesReturn { page, next: U256::ZERO };
+                ("nodes", contract::nodesCall::abi_encode_returns(&page))
+            }
+            contract::getNodeCall::SELECTOR => {
+                let call = contract::getNodeCall::abi_decode(&data).unwrap();
+                let mut unminted = node(call.tokenId.to(), [0; 20]);
+                unminted.owner = Address::ZERO;
+                ("getNode", contract::getNodeCall::abi_encode_returns(&unminted))
+            }
+            other => panic!("call of {other:?}"),
+        };
+        *self.asked.entry(name.to_owned()).or_default() += 1;
+        Ok(answer.into())
+    }
+
+    fn page_of_peers(&self, call: &contract::peersCall) -> contract::peersReturn {
+        if self.manner == Manner::EndlessPages {
+            let page = vec![peer(call.cursor.to::<u64>())];
+            return contract::peersReturn { page, next: call.cursor };
+        }
+        let limit = call.limit.to::<usize>();
+        let mut rest: Vec<_> = self.peers.iter().filter(|peer| peer.tokenId >= call.cursor).cloned().collect();
+        let next = rest.get(limit).map_or(U256::ZERO, |peer| peer.tokenId);
+        rest.truncate(limit);
+        contract::peersReturn { page: rest, next }
+    }
+}
+
+/// A `PeerRegistered` log of token `token` in block 5 whose registration has this deadline.
+pub(crate) fn registration_log(token: u64, deadline: u64) -> Value {
+    let registration = abi::Registration {
+        tokenId: U256::from(token),
+        instanceId: FixedBytes(INSTANCE),
+        wireguardKey: B256::repeat_byte(4),
+        keyEpoch: 1,
+        networkType: 1,
+        endpointAddress: FixedBytes::ZERO,
+        endpointPort: 0,
+        gatewayDomain: 0,
+        gatewayPort: 0,
+        deadline,
+    };
+    let chain = abi::SignatureChain {
+        nodeKeyX: B256::repeat_byte(5),
+        nodeKeyY: B256::repeat_byte(6),
+        appKeyX: B256::repeat_byte(7),
+        appKeyY: B256::repeat_byte(8),
+        appSignature: Bytes::from(vec![1; 65]),
+        kmsSignature: Bytes::from(vec![2; 65]),
+        appId: CONTRACT,
+    };
+    let event = contract::PeerRegistered {
+        tokenId: U256::from(token),
+        registration,
+        chain,
+        nodeSignature: Bytes::from(vec![3; 65]),
+        nodeAddress: Address::repeat_byte(1),
+        kmsRoot: Address::repeat_byte(2),
+        epoch: 7,
+    };
+    let data = event.encode_log_data();
+    json!({ "address": CONTRACT, "topics": data.topics(), "data": data.data, "blockNumber": "0x5", "removed": false })
+}
