@@ -105,9 +105,11 @@ impl Agent {
                 Age::Expired(old, age) => (Some((old, age)), true),
             };
             if let Some((old, age)) = age {
-                let what = match old {
-                    Old::Read => "the last agreed read",
-                    Old::Head => "the newest block",
+                let (what, hint) = match old {
+                    Old::Read => ("the last agreed read", "check the RPC endpoints given by --rpc-url"),
+                    Old::Head => {
+                        ("the newest block", "check the RPC endpoints given by --rpc-url, and this machine's clock")
+                    }
                 };
                 let (severity, then) = match (expired, self.policy.on_expiry.closes(Age::Expired(old, age))) {
                     (true, true) => (Severity::Critical, "; all peers are removed until the contract can be read"),
@@ -115,10 +117,7 @@ impl Agent {
                     (false, _) => (Severity::Warning, ""),
                 };
                 let message = format!("{what} is {} s old{then}", age.as_secs());
-                found.push(
-                    Finding::new("W301", "registry-stale", severity, message)
-                        .hint("check the RPC endpoints given by --rpc-url"),
-                );
+                found.push(Finding::new("W301", "registry-stale", severity, message).hint(hint));
             }
         }
         for source in self.sources.sources.iter().filter(|source| !source.ok) {

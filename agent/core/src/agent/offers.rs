@@ -12,7 +12,7 @@ const RENEW_BEFORE: Duration = Duration::from_secs(600);
 /// An offer nobody could pay for is tried again after this: the node address may have been funded.
 const RETRY_UNPAID: Duration = Duration::from_secs(30);
 /// A transaction that has had no effect after this is sent again.
-const RETRY_SENT: Duration = Duration::from_secs(120);
+const RETRY_SENT: Duration = Duration::from_secs(60);
 
 /// The offer's life: wanted, signed, waiting for its transaction, withdrawn.
 #[derive(Debug)]
