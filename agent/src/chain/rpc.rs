@@ -136,7 +136,7 @@ impl Source {
             let connect = WsConnect::new(self.url.secret().as_str()).with_config(bounds).with_max_retries(0);
             ClientBuilder::default().pubsub(connect).await?
         } else {
-            let transport = BoundedHttp::new(self.url.secret().clone()).map_err(TransportErrorKind::custom)?;
+            let transport = BoundedHttp::new(self.url.secret().clone())?;
             ClientBuilder::default().transport(transport, false)
         };
         *slot = Some(client.clone());

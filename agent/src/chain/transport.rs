@@ -1,6 +1,7 @@
 //! JSON-RPC over HTTP with bounds: an endpoint outside the TEE may answer anything, of any length, or never.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,6 +10,7 @@ use alloy::{
     rpc::json_rpc::{RequestPacket, ResponsePacket},
     transports::{TransportError, TransportErrorKind, TransportFut},
 };
+use rustls::{ClientConfig, RootCertStore};
 use tower::Service;
 use url::Url;
 
@@ -26,14 +28,25 @@ pub(super) struct BoundedHttp {
 
 impl BoundedHttp {
     /// # Errors
-    /// The TLS library has no roots to trust.
-    pub(super) fn new(url: Url) -> Result<Self, reqwest::Error> {
+    /// The TLS library refuses its configuration.
+    pub(super) fn new(url: Url) -> Result<Self, TransportError> {
+        // The roots are those of the WebSocket transport, and part of this binary: images of CVMs often have none, and the
+        // platform's verifier then refuses to start even for plain http.
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TransportErrorKind::custom)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_max_idle_per_host(4);
-        Ok(Self { client: builder.build()?, url })
+        let client = builder.build().map_err(|error| TransportErrorKind::custom(error.without_url()))?;
+        Ok(Self { client, url })
     }
 
     async fn exchange(self, request: RequestPacket) -> Result<ResponsePacket, TransportError> {

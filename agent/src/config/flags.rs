@@ -43,10 +43,10 @@ pub struct Flags {
     /// Endpoint to register: IP:PORT, `auto` (the address that leads to the RPC endpoint) or `none`; default: auto.
     #[arg(long, value_name = "IP:PORT|auto|none")]
     pub endpoint: Option<EndpointChoice>,
-    /// Where the key and the last verified registry are kept; default: /var/lib/p2p-agent/<interface>.
+    /// Where the key and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Socket of the local API; default: /run/p2p-agent/<interface>.sock.
+    /// Socket of the local API; default: /run/p2p-agent/INTERFACE.sock.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The dstack guest agent: a unix socket or an http:// URL; default: searched where dstack puts it.
