@@ -90,7 +90,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => node.clone().prop_map(Event::Bind),
         10 => (other, 0..3u32).prop_map(|(id, version)| Event::Register(id, version)),
-        3 => (node.clone(), 1..200u32).prop_map(|(id, place)| Event::MoveEndpoint(id, place)),
+        3 => (node.clone(), 7..200u32).prop_map(|(id, place)| Event::MoveEndpoint(id, place)),
         2 => node.clone().prop_map(Event::Deactivate),
         2 => node.clone().prop_map(Event::Revoke),
         2 => node.clone().prop_map(Event::Reinstate),
