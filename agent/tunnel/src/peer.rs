@@ -10,7 +10,7 @@ use crate::control::Request;
 use crate::device::{Counter, Counters};
 use crate::key::{PresharedKey, PublicKey};
 use crate::links::{Links, Unconfirmed};
-use crate::noise::{Identity, Opened};
+use crate::noise::{Identity, Message, Opened, classify};
 use crate::staged::Staged;
 use crate::timers::{Due, Timers};
 use crate::udp::{LocalAddress, Sockets};
@@ -240,6 +240,8 @@ impl Peer {
         let mut guard = self.lock();
         let state = &mut *guard;
         let opened = match state.links.by_receiver(receiver) {
+            // A link that is being replaced carries its sessions to their end; it begins none with the old keys.
+            Some((_, false)) if matches!(classify(datagram), Some(Message::Response { .. })) => None,
             Some((held, newest)) => held.link.open(datagram, buffer).map(|opened| (opened, newest)),
             None => None,
         };

@@ -19,7 +19,7 @@ pub(crate) fn own(result: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Wakes a thread that waits in [`wait_readable`].
+/// Wakes a thread that waits in [`wait`].
 #[derive(Debug)]
 pub(crate) struct Event(File);
 

@@ -6,7 +6,6 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::key::PrivateKey;
-use crate::noise::{Message, classify};
 use crate::udp;
 
 const S: Duration = Duration::from_secs(1);
@@ -20,7 +19,7 @@ struct End {
     peer: Arc<Peer>,
 }
 
-/// The inside address of an end, in packets.
+/// An IP packet that ends in a word.
 fn packet(word: u8) -> [u8; 32] {
     let mut packet = [0; 32];
     (packet[0], packet[3], packet[31]) = (0x45, 32, word);
@@ -239,6 +238,17 @@ fn a_changed_preshared_key_takes_over_with_its_handshake() {
     assert_eq!(b.take_next(later, 2, &a), [5]);
     b.send(later, 6);
     assert_eq!(a.take_next(later, 1, &b), [6]);
+}
+
+#[test]
+fn a_handshake_under_way_does_not_outlive_its_preshared_key() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    a.greet(start);
+    b.take_next(start, 1, &a);
+    a.peer.set_psk(&PresharedKey::from_bytes(Zeroizing::new([9; 32])));
+    a.take_next(start, 1, &b);
+    assert_eq!((a.unauthenticated(), a.handshake()), (1, None));
 }
 
 #[test]
