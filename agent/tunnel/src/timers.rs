@@ -115,8 +115,12 @@ impl Timers {
         self.sent(now);
     }
 
-    /// A session began at `since`, by our handshake or by the peer's.
+    /// A session began at `since`, by our handshake or by the peer's. Where both sides asked at once there are two, and
+    /// either side may be sending under the one the other asked for: then both feel bound to renew, and who sends first
+    /// does.
     pub(crate) fn established(&mut self, since: Instant, initiator: bool) {
+        let both_asked = |other: &Session| other.initiator && since < other.since + REKEY_TIMEOUT;
+        let initiator = initiator || self.session.as_ref().is_some_and(both_asked);
         self.attempt = None;
         self.unanswered = None;
         self.session = Some(Session { since, initiator });

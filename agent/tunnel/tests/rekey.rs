@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use lab::{Kind, Node, Switch};
 
-/// The initiator renews; packets go both ways all the time, and none is lost.
+/// The initiator (or one of two) renews; packets go both ways all the time, and none is lost.
 #[track_caller]
-fn renews(initiator: Kind, responder: Kind) {
+fn renews(initiator: Kind, responder: Kind, both_ask: bool) {
     let switch = Switch::new();
     let (asks, answers) = (switch.node(1, initiator), switch.node(2, responder));
-    answers.add(&asks, None, "");
+    answers.add(&asks, Some(asks.outer4()).filter(|_| both_ask).as_deref(), "");
     asks.add(&answers, Some(&answers.outer4()), "");
     asks.reaches(answers.inner4());
     let began = Instant::now();
@@ -43,10 +43,15 @@ fn renews(initiator: Kind, responder: Kind) {
 
 #[test]
 fn we_renew_with_wireguard_go() {
-    renews(Kind::Ours, Kind::WireguardGo);
+    renews(Kind::Ours, Kind::WireguardGo, false);
 }
 
 #[test]
 fn wireguard_go_renews_with_us() {
-    renews(Kind::WireguardGo, Kind::Ours);
+    renews(Kind::WireguardGo, Kind::Ours, false);
+}
+
+#[test]
+fn two_of_us_renew_what_both_asked_for() {
+    renews(Kind::Ours, Kind::Ours, true);
 }

@@ -166,6 +166,25 @@ fn the_initiator_renews_a_session_under_traffic_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_session_that_both_sides_asked_for_is_renewed() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    a.greet(start);
+    b.greet(start);
+    for _ in 0..3 {
+        // The initiations cross, then the answers, then the proofs.
+        let (to_a, to_b) = (a.datagram(), b.datagram());
+        a.take(start, &to_a, b.address());
+        b.take(start, &to_b, a.address());
+    }
+    let later = start + 121 * S;
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        from.send(later, 1);
+        assert_eq!((to.datagram()[0], to.datagram()[0]), (4, 1), "a packet, and an initiation for the next session");
+    }
+}
+
+#[test]
 fn an_initiation_alone_moves_no_endpoint() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
