@@ -41,7 +41,8 @@ impl Held {
 /// The links of one peer.
 pub(crate) struct Links {
     slot: u32,
-    made: u32,
+    /// The lowest bit of the index of the link made last.
+    last_bit: u32,
     newest: Option<Held>,
     retiring: Option<Held>,
     /// The last initiation that was accepted. A new link is shown it first, so that it refuses that one and every
@@ -52,7 +53,7 @@ pub(crate) struct Links {
 impl Links {
     /// `slot` has 23 bits and is the peer's own while it exists.
     pub(crate) const fn new(slot: u32) -> Self {
-        Self { slot, made: 0, newest: None, retiring: None, last_initiation: None }
+        Self { slot, last_bit: 0, newest: None, retiring: None, last_initiation: None }
     }
 
     /// The slot that a receiver index belongs to.
@@ -69,11 +70,13 @@ impl Links {
         now: Instant,
         buffer: &mut [u8],
     ) -> &mut Held {
-        let (slot, made, last) = (self.slot, &mut self.made, &self.last_initiation);
+        let (slot, last) = (self.slot, &self.last_initiation);
+        // At most two links at a time, so that one bit tells them apart.
+        let other_bit = self.retiring.as_ref().map_or(self.last_bit, |retiring| retiring.index & 1);
+        let last_bit = &mut self.last_bit;
         self.newest.get_or_insert_with(|| {
-            *made += 1;
-            // Two links of one peer at a time, so that one bit tells them apart.
-            let index = slot << 1 | (*made & 1);
+            *last_bit = other_bit ^ 1;
+            let index = slot << 1 | *last_bit;
             let mut link = Link::new(identity, peer, psk, index);
             if let Some(last) = last {
                 link.open(&last[..], buffer);
@@ -120,15 +123,11 @@ impl Links {
         }
     }
 
-    /// Ends every session and handshake.
+    /// Ends every session and handshake, and forgets what was received: the device's key changed, so that nothing of it
+    /// can be replayed.
     pub(crate) fn end(&mut self) {
         self.newest = None;
         self.retiring = None;
-    }
-
-    /// As [`Self::end`], and forgets what was received: the device's key changed, so that it cannot be replayed.
-    pub(crate) fn end_and_forget(&mut self) {
-        self.end();
         self.last_initiation = None;
     }
 

@@ -130,7 +130,7 @@ impl Peer {
     /// Ends every session and handshake because the device's key changed.
     pub(crate) fn end_sessions(&self) {
         let mut state = self.lock();
-        state.links.end_and_forget();
+        state.links.end();
         state.unconfirmed.clear();
         state.timers.abandon_handshake();
         state.timers.sessions_ended();
@@ -141,7 +141,7 @@ impl Peer {
     pub(crate) fn remove(&self) {
         let mut state = self.lock();
         state.mute = true;
-        state.links.end_and_forget();
+        state.links.end();
         state.unconfirmed.clear();
         state.staged.clear();
         state.psk = None;

@@ -260,6 +260,24 @@ fn a_changed_preshared_key_takes_over_with_its_handshake() {
 }
 
 #[test]
+fn the_session_survives_two_changes_before_a_handshake() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    for change in [8, 9] {
+        a.peer.set_psk(&PresharedKey::from_bytes(Zeroizing::new([change; 32])));
+        // A link for the new key is made, and its handshake comes to nothing.
+        a.peer.lock().timers.restart_handshake(start);
+        a.greet(start);
+        b.take_next(start, 1, &a);
+        a.take_next(start, 1, &b);
+        b.send(start, change);
+        a.send(start, change);
+        assert_eq!((a.take_next(start, 1, &b), b.take_next(start, 1, &a)), (vec![change], vec![change]));
+    }
+}
+
+#[test]
 fn a_handshake_under_way_does_not_outlive_its_preshared_key() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
