@@ -41,8 +41,20 @@ fn source_address(remote: SocketAddr) -> Option<IpAddr> {
     let any: SocketAddr = if remote.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(remote).ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+    Some(socket.local_addr().ok()?.ip()).filter(|address| is_worth_registering(*address))
+}
+
+/// Not an address that every machine of a kind has: QEMU's user network gives 10.0.2.15 to each guest, docker 172.17.0.x to
+/// each container. Other private addresses may be shared with peers.
+fn is_worth_registering(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            let everywhere = (a, b, c) == (10, 0, 2) || (a, b) == (172, 17);
+            !(everywhere || v4.is_loopback() || v4.is_unspecified() || v4.is_link_local())
+        }
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local()),
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +64,22 @@ mod tests {
     #[test]
     fn loopback_is_not_worth_registering() {
         assert_eq!(source_address("127.0.0.1:8545".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn addresses_that_every_guest_has_are_not_worth_registering() {
+        for (address, worth) in [
+            ("10.0.2.15", false),
+            ("172.17.0.2", false),
+            ("169.254.1.1", false),
+            ("fe80::1", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("192.168.1.7", true),
+            ("203.0.113.7", true),
+            ("2001:db8::7", true),
+        ] {
+            assert_eq!(is_worth_registering(address.parse().unwrap()), worth, "{address}");
+        }
     }
 }

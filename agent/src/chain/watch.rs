@@ -4,12 +4,17 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::{primitives::B256, transports::TransportErrorKind};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::{Notify, broadcast::error::RecvError},
+    time::sleep,
+};
 
 use super::rpc::{RpcError, Source};
 
 /// How often an HTTP endpoint is asked for its head.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Heads that follow each other within this time are told together.
+const HEAD_PAUSE: Duration = Duration::from_millis(100);
 /// First wait after a subscription broke; doubled up to [`MAX_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(10);
@@ -53,9 +58,16 @@ async fn follow(source: &Source, hint: &Notify, retry: &mut Duration) -> Result<
     let mut heads = frontend.get_subscription(id).await.map_err(|error| source.explain(METHOD, error))?;
     // Heads between the last connection and this one were missed.
     hint.notify_one();
-    while heads.recv().await.is_ok() {
-        hint.notify_one();
+    loop {
+        match heads.recv().await {
+            // Having missed some is as good as having seen one.
+            Ok(_) | Err(RecvError::Lagged(_)) => hint.notify_one(),
+            Err(RecvError::Closed) => return Ok(()),
+        }
         *retry = FIRST_RETRY;
+        // An endpoint that sends heads without end gets no read without end.
+        sleep(HEAD_PAUSE).await;
+        heads = heads.resubscribe();
+        hint.notify_one();
     }
-    Ok(())
 }

@@ -35,6 +35,9 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             Some(network) => self.links.has_guard_route(network).await?,
             None => false,
         };
+        if let Some(network) = network.filter(|_| self.network_is_ours) {
+            self.look_for_intruders(network).await?;
+        }
         let Some(interface) = self.links.interface(&self.interface).await? else {
             // Somebody deleted it: what is left of the device goes too, so that the name is free.
             self.tunnel.remove()?;
@@ -51,5 +54,22 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             peers: state.peers,
         };
         Ok(Observed { guard_route, device: Some(device) })
+    }
+    /// Whoever controls this machine's network (DHCP can set routes) could draw packets for the mesh out of the tunnel with
+    /// a route of their own. It cannot be kept from them, but it is said.
+    async fn look_for_intruders(&mut self, network: MeshNetwork) -> Result<(), LinkError> {
+        let intruder = match self.links.check_overlap(network, &self.interface).await {
+            Ok(()) => None,
+            Err(error @ LinkError::Overlap { .. }) => Some(error),
+            Err(error) => return Err(error),
+        };
+        if intruder != self.intruder {
+            match &intruder {
+                Some(error) => tracing::warn!(%error, "packets for the mesh may leave outside of the tunnel"),
+                None => tracing::info!("the mesh network is all ours again"),
+            }
+            self.intruder = intruder;
+        }
+        Ok(())
     }
 }

@@ -58,6 +58,10 @@ impl Tunnel for UserspaceTunnel {
     }
 
     fn state(&mut self) -> Result<Option<TunnelState>, TunnelError> {
+        if self.device.as_ref().is_some_and(|device| !device.is_running()) {
+            // Its interface was deleted; what is left goes, so that the name is free.
+            self.remove()?;
+        }
         let Some(device) = &self.device else { return Ok(None) };
         let state = device.snapshot();
         let now = SystemTime::now();

@@ -112,6 +112,20 @@ async fn a_network_in_use_ends_the_start() {
 }
 
 #[tokio::test]
+async fn a_route_that_appears_later_does_not_keep_a_revoked_peer_in() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.links.add_foreign_route("10.0.1.128/25".parse().unwrap());
+    world.machine_changed();
+    world.chain.remove(2);
+    world.hint();
+    world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_unpaid_registration_is_offered_and_a_paid_one_is_sent() {
     let mut world = World::new().await;
     world.mint_all();
