@@ -1,6 +1,9 @@
 //! Faults in random order: whatever happened, in the end the members, and only they, form a full mesh.
 
-use std::{collections::BTreeSet, env};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::{Signal, World};
@@ -21,116 +24,150 @@ fn soak_after_any_sequence_of_faults_the_members_form_a_full_mesh() -> Result<()
     let (seed, steps) = (number("SOAK_SEED", SEED)?, number("SOAK_STEPS", STEPS)?);
     let mut random = Random(seed);
     let mut world = World::new(NODES)?;
+    let mut model = Model { members: (1..=NODES).collect(), tokens: BTreeMap::new() };
     for node in 1..=NODES {
-        world.join(node)?;
+        model.tokens.insert(node, world.join(node)?);
     }
-    let mut members: BTreeSet<usize> = (1..=NODES).collect();
-    is_whole(&world, &members)?;
+    is_whole(&world, &model.members)?;
     for step in 0..steps {
-        let fault = Fault::draw(&mut random, &members);
-        println!("seed {seed}, step {step}: {fault:?}");
-        happens(&mut world, fault, &mut members)
-            .and_then(|()| is_whole(&world, &members))
-            .with_context(|| format!("step {step}, {fault:?}; repeat with SOAK_SEED={seed} SOAK_STEPS={}", step + 1))?;
+        let faults = model.draw(&mut random);
+        println!("seed {seed}, step {step}: {faults:?}");
+        happen(&mut world, &faults, &mut model).and_then(|()| is_whole(&world, &model.members)).with_context(|| {
+            format!("step {step}, {faults:?}; repeat with SOAK_SEED={seed} SOAK_STEPS={}", step + 1)
+        })?;
     }
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Faults that begin, last, and end. Those of one step overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    KillAndRestart(usize),
-    StopAndStart(usize),
-    CutAndHeal(usize),
-    FreezeAgent(usize),
-    FreezeChain,
-    LoseRpc(usize),
+    Killed(usize),
+    Stopped(usize),
+    CutOff(usize),
+    AgentFrozen(usize),
+    ChainFrozen,
+    RpcSilent(usize),
     EmptyBlocks,
-    ReorgOfEmptyBlocks,
-    Revoke(usize),
-    Readmit(usize),
+    EmptyBlocksTakenBack,
+    Revoked(usize),
+    Readmitted(usize),
+}
+
+/// What the members should be: a set is the whole reference model.
+struct Model {
+    members: BTreeSet<usize>,
+    tokens: BTreeMap<usize, u32>,
+}
+
+impl Model {
+    /// One to three faults, each of another node.
+    fn draw(&self, random: &mut Random) -> Vec<Fault> {
+        let mut nodes: Vec<usize> = (1..=NODES).collect();
+        let mut members = self.members.len();
+        let mut faults = Vec::new();
+        for _ in 0..=random.below(3) {
+            let node = nodes.swap_remove(random.below(nodes.len()));
+            let fault = match random.below(10) {
+                _ if !self.members.contains(&node) => Fault::Readmitted(node),
+                0 => Fault::Killed(node),
+                1 => Fault::Stopped(node),
+                2 => Fault::CutOff(node),
+                3 => Fault::AgentFrozen(node),
+                4 => Fault::RpcSilent(node),
+                5 => Fault::ChainFrozen,
+                6 => Fault::EmptyBlocks,
+                7 => Fault::EmptyBlocksTakenBack,
+                // Two members at least: one alone is no mesh.
+                _ if members > 2 => {
+                    members -= 1;
+                    Fault::Revoked(node)
+                }
+                _ => Fault::Killed(node),
+            };
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        // While the chain stands still nobody can send it anything.
+        if faults.contains(&Fault::ChainFrozen) {
+            faults.retain(|fault| !fault.is_of_the_chain());
+            faults.push(Fault::ChainFrozen);
+        }
+        faults
+    }
 }
 
 impl Fault {
-    fn draw(random: &mut Random, members: &BTreeSet<usize>) -> Self {
-        let outsiders: Vec<usize> = (1..=NODES).filter(|node| !members.contains(node)).collect();
-        let all: Vec<usize> = members.iter().copied().collect();
-        let member = all[random.below(all.len())];
-        match random.below(10) {
-            0 => Self::KillAndRestart(member),
-            1 => Self::StopAndStart(member),
-            2 => Self::CutAndHeal(member),
-            3 => Self::FreezeAgent(member),
-            4 => Self::FreezeChain,
-            5 => Self::LoseRpc(member),
-            6 => Self::EmptyBlocks,
-            7 => Self::ReorgOfEmptyBlocks,
-            // Two nodes at least: one alone is no mesh.
-            8 if members.len() > 2 => Self::Revoke(member),
-            _ => outsiders.first().map_or(Self::KillAndRestart(member), |&node| Self::Readmit(node)),
+    const fn is_of_the_chain(self) -> bool {
+        match self {
+            Self::ChainFrozen
+            | Self::EmptyBlocks
+            | Self::EmptyBlocksTakenBack
+            | Self::Revoked(_)
+            | Self::Readmitted(_) => true,
+            Self::Killed(_) | Self::Stopped(_) | Self::CutOff(_) | Self::AgentFrozen(_) | Self::RpcSilent(_) => false,
+        }
+    }
+
+    fn begin(self, world: &mut World, model: &mut Model) -> Result<()> {
+        match self {
+            Self::Killed(node) => world.node_mut(node).kill(),
+            Self::Stopped(node) => {
+                let status = world.node_mut(node).stop()?;
+                ensure!(status.success(), "node {node} ended with {status}");
+                Ok(())
+            }
+            Self::CutOff(node) => world.cut(node),
+            Self::AgentFrozen(node) => world.node_mut(node).signal(Signal::Stop),
+            Self::RpcSilent(node) => world.node(node).silence_rpc(),
+            Self::ChainFrozen => world.chain.freeze(),
+            Self::EmptyBlocks => world.chain.mine(100),
+            Self::EmptyBlocksTakenBack => {
+                world.chain.mine(5)?;
+                world.chain.reorg(5).map(drop)
+            }
+            Self::Revoked(node) => {
+                world.operate(&["revoke", &model.tokens[&node].to_string()])?;
+                model.members.remove(&node);
+                Ok(())
+            }
+            Self::Readmitted(node) => {
+                let token = model.tokens[&node].to_string();
+                world.operate(&["reinstate", &token])?;
+                world.operate(&["bind", "--token", &token, "--instance", &world.instance(node)?])?;
+                model.members.insert(node);
+                world.node_mut(node).kill()
+            }
+        }
+    }
+
+    fn end(self, world: &mut World) -> Result<()> {
+        match self {
+            Self::Killed(node) | Self::Stopped(node) | Self::Readmitted(node) => world.node_mut(node).start(),
+            Self::CutOff(node) => world.heal(node),
+            Self::AgentFrozen(node) => world.node_mut(node).signal(Signal::Continue),
+            Self::RpcSilent(node) => world.node(node).restore_rpc(),
+            Self::ChainFrozen => world.chain.thaw(),
+            Self::EmptyBlocks | Self::EmptyBlocksTakenBack | Self::Revoked(_) => Ok(()),
         }
     }
 }
 
-fn happens(world: &mut World, fault: Fault, members: &mut BTreeSet<usize>) -> Result<()> {
-    match fault {
-        Fault::KillAndRestart(node) => world.node_mut(node).restart(),
-        Fault::StopAndStart(node) => {
-            let status = world.node_mut(node).stop()?;
-            ensure!(status.success(), "node {node} ended with {status}");
-            world.node_mut(node).start()
-        }
-        Fault::CutAndHeal(node) => {
-            world.cut(node)?;
-            unreachable_from_a_member(world, node, members)?;
-            world.heal(node)
-        }
-        Fault::FreezeAgent(node) => {
-            world.node_mut(node).signal(Signal::Stop)?;
-            unreachable_from_a_member(world, node, members)?;
-            world.node_mut(node).signal(Signal::Continue)
-        }
-        Fault::FreezeChain => {
-            world.chain.freeze()?;
-            let whole = is_connected(world, members);
-            world.chain.thaw()?;
-            whole
-        }
-        Fault::LoseRpc(node) => {
-            world.node(node).silence_rpc()?;
-            let whole = is_connected(world, members);
-            world.node(node).restore_rpc()?;
-            whole
-        }
-        Fault::EmptyBlocks => world.chain.mine(100),
-        Fault::ReorgOfEmptyBlocks => {
-            world.chain.mine(5)?;
-            is_connected(world, members)?;
-            world.chain.reorg(5).map(drop)
-        }
-        Fault::Revoke(node) => {
-            let token = world.node(node).token()?.to_string();
-            world.operate(&["revoke", &token])?;
-            members.remove(&node);
-            Ok(())
-        }
-        Fault::Readmit(node) => {
-            let token = world.node(node).token()?.to_string();
-            world.operate(&["reinstate", &token])?;
-            world.operate(&["bind", "--token", &token, "--instance", &world.instance(node)?])?;
-            members.insert(node);
-            world.node_mut(node).restart()
-        }
+fn happen(world: &mut World, faults: &[Fault], model: &mut Model) -> Result<()> {
+    let before = model.members.clone();
+    for fault in faults {
+        fault.begin(world, model)?;
     }
-}
-
-fn unreachable_from_a_member(world: &World, node: usize, members: &BTreeSet<usize>) -> Result<()> {
-    let other = members.iter().copied().find(|&member| member != node).context("nobody else is left")?;
-    let address = world.mesh_address(node)?;
-    world.wait(&format!("node {node} to be out of reach"), PATIENCE, || {
-        ensure!(world.node(other).ping(address).is_err(), "node {other} still reaches it");
-        Ok(())
-    })?;
-    Ok(())
+    // While it lasts: whoever is not concerned does not notice.
+    let concerned = |node: &usize| {
+        let of_node =
+            [Fault::Killed, Fault::Stopped, Fault::CutOff, Fault::AgentFrozen, Fault::Revoked, Fault::Readmitted];
+        of_node.iter().any(|fault| faults.contains(&fault(*node)))
+    };
+    let unconcerned = before.into_iter().filter(|node| !concerned(node)).collect();
+    is_connected(world, &unconcerned)?;
+    faults.iter().try_for_each(|fault| fault.end(world))
 }
 
 fn is_connected(world: &World, members: &BTreeSet<usize>) -> Result<()> {
