@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::key::{PresharedKey, PublicKey};
-use crate::noise::{INITIATION_LEN, Identity, Link};
+use crate::noise::{INITIATION_LEN, Identity, Link, Opened};
 use crate::timers::REJECT_AFTER;
 
 /// How long a replaced link still receives: what the peer sent before it learned of the new session.
@@ -28,11 +28,59 @@ pub(crate) struct Held {
     unanswered: Option<Instant>,
     /// When to drop it, for a replaced link.
     until: Option<Instant>,
+    /// Sessions that the peer asked for and has not yet proved to hold: receiver index, and time of the handshake.
+    unconfirmed: Vec<(u32, Instant)>,
+}
+
+/// A session that has just begun to be usable.
+pub(crate) struct Began {
+    /// When its handshake was.
+    pub(crate) since: Instant,
+    /// Whether we asked for it.
+    pub(crate) initiator: bool,
 }
 
 impl Held {
-    /// To be called after each handshake step that succeeded.
-    pub(crate) fn refresh(&mut self, now: Instant) {
+    /// boringtun keeps eight sessions; older ones are gone anyway.
+    const UNCONFIRMED: usize = 8;
+
+    /// Opens a message for `receiver`, and tells of the session that begins with it.
+    pub(crate) fn open(
+        &mut self,
+        receiver: u32,
+        datagram: &[u8],
+        now: Instant,
+        buffer: &mut [u8],
+    ) -> Option<(Opened, Option<Began>)> {
+        let opened = self.link.open(datagram, buffer)?;
+        let began = match opened {
+            Opened::Established { .. } => Some(Began { since: now, initiator: true }),
+            Opened::Keepalive | Opened::Packet { .. } => self.confirmed(receiver),
+            Opened::Asked { .. } | Opened::Cookie => None,
+        };
+        if began.is_some() {
+            self.refresh(now);
+        }
+        Some((opened, began))
+    }
+
+    /// The peer asked for a session, and was answered.
+    pub(crate) fn asked(&mut self, receiver: u32, now: Instant) {
+        if self.unconfirmed.len() == Self::UNCONFIRMED {
+            self.unconfirmed.remove(0);
+        }
+        self.unconfirmed.push((receiver, now));
+        self.refresh(now);
+    }
+
+    /// Whether this is the first message under a session that the peer asked for; older ones are forgotten with it.
+    fn confirmed(&mut self, receiver: u32) -> Option<Began> {
+        let at = self.unconfirmed.iter().position(|(other, _)| *other == receiver)?;
+        let (_, since) = self.unconfirmed.drain(..=at).next_back()?;
+        Some(Began { since, initiator: false })
+    }
+
+    fn refresh(&mut self, now: Instant) {
         self.fresh = now;
         self.unanswered = self.link.awaits_response().then_some(now);
     }
@@ -81,7 +129,7 @@ impl Links {
             if let Some(last) = last {
                 link.open(&last[..], buffer);
             }
-            Held { link, index, fresh: now, unanswered: None, until: None }
+            Held { link, index, fresh: now, unanswered: None, until: None, unconfirmed: Vec::new() }
         })
     }
 
@@ -155,31 +203,5 @@ impl Links {
     /// Whether there is anything to advance.
     pub(crate) const fn in_use(&self) -> bool {
         self.newest.is_some() || self.retiring.is_some()
-    }
-}
-
-/// A session that a peer asked for and has not yet proved to hold: by receiver index, with the time of its handshake.
-#[derive(Default)]
-pub(crate) struct Unconfirmed(Vec<(u32, Instant)>);
-
-impl Unconfirmed {
-    /// boringtun keeps eight sessions; older ones are gone anyway.
-    const LIMIT: usize = 8;
-
-    pub(crate) fn asked(&mut self, receiver: u32, now: Instant) {
-        if self.0.len() == Self::LIMIT {
-            self.0.remove(0);
-        }
-        self.0.push((receiver, now));
-    }
-
-    /// The first message under a session came: when its handshake was, and older ones are forgotten.
-    pub(crate) fn confirmed(&mut self, receiver: u32) -> Option<Instant> {
-        let at = self.0.iter().position(|(other, _)| *other == receiver)?;
-        self.0.drain(..=at).next_back().map(|(_, since)| since)
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::control::Request;
 use crate::device::{Counter, Counters};
 use crate::key::{PresharedKey, PublicKey};
-use crate::links::{Links, Unconfirmed};
+use crate::links::Links;
 use crate::noise::{Identity, Message, Opened, classify};
 use crate::staged::Staged;
 use crate::timers::{Due, Timers};
@@ -39,7 +39,6 @@ struct State {
     psk: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
     links: Links,
-    unconfirmed: Unconfirmed,
     timers: Timers,
     staged: Staged,
     /// When the control thread will call [`Peer::tick`].
@@ -77,7 +76,6 @@ impl Peer {
             psk: None,
             endpoint: None,
             links: Links::new(slot),
-            unconfirmed: Unconfirmed::default(),
             timers: Timers::new(now),
             staged: Staged::default(),
             scheduled: None,
@@ -131,7 +129,6 @@ impl Peer {
     pub(crate) fn end_sessions(&self) {
         let mut state = self.lock();
         state.links.end();
-        state.unconfirmed.clear();
         state.timers.abandon_handshake();
         state.timers.sessions_ended();
         state.scheduled = None;
@@ -142,7 +139,6 @@ impl Peer {
         let mut state = self.lock();
         state.mute = true;
         state.links.end();
-        state.unconfirmed.clear();
         state.staged.clear();
         state.psk = None;
     }
@@ -214,9 +210,8 @@ impl Peer {
             self.schedule(state, wire);
             return;
         };
-        held.refresh(wire.now);
+        held.asked(receiver, wire.now);
         state.links.remember_initiation(datagram);
-        state.unconfirmed.asked(receiver, wire.now);
         state.count_received(wire, datagram);
         match wire.sockets.send(&buffer[..reply], from, to) {
             Ok(()) => state.tx_bytes += reply as u64,
@@ -242,10 +237,10 @@ impl Peer {
         let opened = match state.links.by_receiver(receiver) {
             // A link that is being replaced carries its sessions to their end; it begins none with the old keys.
             Some((_, false)) if matches!(classify(datagram), Some(Message::Response { .. })) => None,
-            Some((held, newest)) => held.link.open(datagram, buffer).map(|opened| (opened, newest)),
+            Some((held, newest)) => held.open(receiver, datagram, wire.now, buffer).map(|opened| (opened, newest)),
             None => None,
         };
-        let Some((opened, newest)) = opened else {
+        let Some(((opened, began), newest)) = opened else {
             wire.counters.add(Counter::Unauthenticated);
             return None;
         };
@@ -258,23 +253,15 @@ impl Peer {
             state.endpoint = Some(Endpoint { address: from, source: to });
         }
 
-        let established = if let Opened::Established { reply } = opened {
+        if let Opened::Established { reply } = opened {
             state.transmit(wire, &buffer[..reply]);
-            Some((wire.now, true))
-        } else {
-            state.unconfirmed.confirmed(receiver).map(|since| (since, false))
-        };
-        if let Some((since, initiator)) = established {
-            state.timers.established(since, initiator);
+            state.timers.sent(wire.now);
+        }
+        if let Some(session) = &began {
+            state.timers.established(session.since, session.initiator);
             state.last_handshake = Some(SystemTime::now());
             if newest {
                 state.links.newest_took_over(wire.now);
-            }
-            if let Some((held, _)) = state.links.by_receiver(receiver) {
-                held.refresh(wire.now);
-            }
-            if initiator {
-                state.timers.sent(wire.now);
             }
         }
         let packet = if let Opened::Packet { len, source } = opened {
@@ -289,7 +276,7 @@ impl Peer {
         if !state.staged.is_empty() && state.links.sending().is_some() {
             state.flush(wire);
         }
-        if established.is_some() {
+        if began.is_some() {
             self.schedule(state, wire);
         }
         packet
