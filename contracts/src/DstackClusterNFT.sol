@@ -175,6 +175,7 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
             uint256 capacity = MeshNetwork.capacity(members.totals.prefixLength);
             tokenId = uint256(members.totals.highWater) + 1;
             if (tokenId > capacity) revert IDstackClusterNFT.NetworkFull(capacity);
+            // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
             members.totals.highWater = uint32(tokenId);
         }
         ++members.totals.supply;

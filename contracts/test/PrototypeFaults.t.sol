@@ -311,7 +311,7 @@ contract PrototypeFaultsTest is ClusterTest {
     }
 
     /// 14: a boot gate with an ABI that no KMS calls. There is none here yet, and the wrong one is not answered.
-    function test_14_the_prototypes_boot_gate_is_not_answered() public {
+    function test_14_the_prototypes_boot_gate_is_not_answered() public view {
         (bool answered,) = address(cluster).staticcall(abi.encodePacked(bytes4(0xfa706ea3), new bytes(256)));
         yes(!answered, "0xfa706ea3 reverts");
     }

@@ -212,11 +212,13 @@ interface IDstackClusterNFT {
     function meshNetwork() external view returns (bytes4 base, uint8 prefixLength);
     /// base + tokenId, as an IPv4 address.
     function addressOf(uint256 tokenId) external view returns (bytes4);
-    /// Active peers with tokenId ≥ cursor, ascending, at most `limit`; `next` is the cursor of the next page, zero at the end.
+    /// Active peers with tokenId ≥ cursor, ascending; `next` is the cursor of the next page, zero at the end. Looks at `limit`
+    /// registrations at most, of which those under a removed root or app id are left out: a page may be shorter than `limit`, even
+    /// empty, before the end. Read on until `next` is zero. About 12,000 gas a peer.
     function peers(uint256 cursor, uint256 limit) external view returns (Peer[] memory page, uint256 next);
     /// The active peer of a token; reverts with NodeNotActive otherwise.
     function getPeer(uint256 tokenId) external view returns (Peer memory);
-    /// Minted tokens with tokenId ≥ cursor, ascending, at most `limit`; `next` as in `peers`.
+    /// Minted tokens with tokenId ≥ cursor, ascending; `next` as in `peers`. Looks at `limit` ids at most, burned ones included.
     function nodes(uint256 cursor, uint256 limit) external view returns (Node[] memory page, uint256 next);
     /// One token; a token that is not minted has a zero owner, and keeps its key epoch.
     function getNode(uint256 tokenId) external view returns (Node memory);

@@ -47,6 +47,7 @@ library AnchorSet {
         uint256 position = set.position[account];
         if (position == 0) revert IDstackClusterNFT.NotAdded();
         delete set.position[account];
+        // forge-lint: disable-next-line(unsafe-typecast): a position is at most CAPACITY
         ended = Ref(uint8(position - 1), set.anchors[position - 1].generation);
         delete set.anchors[position - 1];
     }
@@ -62,6 +63,7 @@ library AnchorSet {
         if (anchor.account != account || account == address(0)) {
             uint256 position = set.position[account];
             if (position == 0) return (false, ref, 0);
+            // forge-lint: disable-next-line(unsafe-typecast): a position is at most CAPACITY
             hint = uint8(position - 1);
             anchor = set.anchors[hint];
         }

@@ -20,12 +20,14 @@ library LowerHex {
 
     /// The 40 characters of 20 bytes.
     function encode20(bytes20 data) internal pure returns (bytes memory) {
+        // forge-lint: disable-next-line(unsafe-typecast): the first 16 bytes, then the last 4
         return abi.encodePacked(encode16(bytes16(data)), bytes8(encode16(bytes16(bytes4(uint32(uint160(data)))))));
     }
 
     /// The 66 characters of a compressed secp256k1 public key: prefix byte (2 or 3) and x.
     function encodeCompressed(uint8 prefix, bytes32 x) internal pure returns (bytes memory) {
         bytes2 first = bytes2(uint16(0x3030) + prefix);
+        // forge-lint: disable-next-line(unsafe-typecast): the first half, then the second
         return abi.encodePacked(first, encode16(bytes16(x)), encode16(bytes16(x << 128)));
     }
 }

@@ -26,6 +26,7 @@ library MeshNetwork {
 
     /// The address of `tokenId`, which is at most `capacity`.
     function addressAt(bytes4 base, uint256 tokenId) internal pure returns (bytes4) {
+        // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
         return bytes4(uint32(base) + uint32(tokenId));
     }
 

@@ -1,0 +1,159 @@
+//! Known answers, from the files that the Solidity tests read (`contracts/test/vectors`): Solidity, the generated bindings, the
+//! core's hand-written hashing and the implementation that made the vectors must all say the same.
+
+use std::path::Path;
+
+use alloy::{
+    primitives::{Address, B256, Bytes, FixedBytes, U256},
+    sol_types::{Eip712Domain, SolStruct},
+};
+use mesh_contract::{IDstackClusterNFT as abi, domain};
+use mesh_core::{
+    id::AppId,
+    proof::recover_own_chain,
+    registration::{Domain, EndpointUpdate, Registration},
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Chain {
+    app_x: B256,
+    app_y: B256,
+    app_id: AppId,
+    kms_root: Address,
+    kms_signature: Bytes,
+    node_x: B256,
+    node_y: B256,
+    node_address: Address,
+    purpose: String,
+    app_signature: Bytes,
+}
+
+#[derive(Deserialize)]
+struct Chains {
+    #[serde(rename = "fixtureA")]
+    fixture_a: Chain,
+    #[serde(rename = "fixtureB")]
+    fixture_b: Chain,
+    synthetic: Chain,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TypedData {
+    domain: VectorDomain,
+    registrations: Vec<VectorRegistration>,
+    endpoint_updates: Vec<VectorUpdate>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VectorDomain {
+    chain_id: u64,
+    contract: Address,
+    separator: B256,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VectorRegistration {
+    token_id: u64,
+    instance_id: FixedBytes<20>,
+    wireguard_key: B256,
+    key_epoch: u32,
+    network_type: u8,
+    endpoint_address: FixedBytes<16>,
+    endpoint_port: u16,
+    gateway_domain: u16,
+    gateway_port: u16,
+    deadline: u64,
+    struct_hash: B256,
+    digest: B256,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VectorUpdate {
+    token_id: u64,
+    key_epoch: u32,
+    endpoint_address: FixedBytes<16>,
+    endpoint_port: u16,
+    gateway_domain: u16,
+    gateway_port: u16,
+    deadline: u64,
+    struct_hash: B256,
+    digest: B256,
+}
+
+fn read<T: for<'de> Deserialize<'de>>(name: &str) -> T {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test/vectors").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn dstack_key_chains_recover_to_their_keys() {
+    let chains: Chains = read("chains.json");
+    for chain in [&chains.fixture_a, &chains.fixture_b, &chains.synthetic] {
+        let mut compressed = [0; 33];
+        compressed[0] = 2 + (chain.node_y[31] & 1);
+        compressed[1..].copy_from_slice(chain.node_x.as_slice());
+        let app_signature: [u8; 65] = chain.app_signature[..].try_into().unwrap();
+        let kms_signature: [u8; 65] = chain.kms_signature[..].try_into().unwrap();
+        let own = recover_own_chain(chain.app_id, &chain.purpose, &compressed, &app_signature, &kms_signature).unwrap();
+        assert_eq!(own.kms_root, chain.kms_root);
+        assert_eq!(own.node_address, chain.node_address);
+
+        let wire = abi::SignatureChain::from(&own.chain);
+        assert_eq!((wire.appKeyX, wire.appKeyY), (chain.app_x, chain.app_y));
+        assert_eq!((wire.nodeKeyX, wire.nodeKeyY), (chain.node_x, chain.node_y));
+        assert_eq!(mesh_core::registration::SignatureChain::try_from(wire), Ok(own.chain));
+    }
+}
+
+#[test]
+fn typed_data_hashes_agree() {
+    let vectors: TypedData = read("typed-data.json");
+    let ours: Eip712Domain = domain(vectors.domain.chain_id, vectors.domain.contract);
+    let core = Domain { chain_id: vectors.domain.chain_id, contract: vectors.domain.contract };
+    assert_eq!(ours.separator(), vectors.domain.separator);
+    assert_eq!(core.separator(), vectors.domain.separator);
+
+    assert!(!vectors.registrations.is_empty() && !vectors.endpoint_updates.is_empty());
+    for vector in &vectors.registrations {
+        let wire = abi::Registration {
+            tokenId: U256::from(vector.token_id),
+            instanceId: vector.instance_id,
+            wireguardKey: vector.wireguard_key,
+            keyEpoch: vector.key_epoch,
+            networkType: vector.network_type,
+            endpointAddress: vector.endpoint_address,
+            endpointPort: vector.endpoint_port,
+            gatewayDomain: vector.gateway_domain,
+            gatewayPort: vector.gateway_port,
+            deadline: vector.deadline,
+        };
+        assert_eq!(wire.eip712_hash_struct(), vector.struct_hash);
+        assert_eq!(wire.eip712_signing_hash(&ours), vector.digest);
+        let registration = Registration::try_from(wire.clone()).unwrap();
+        assert_eq!(registration.digest(&core), vector.digest);
+        assert_eq!(abi::Registration::from(&registration), wire);
+    }
+    for vector in &vectors.endpoint_updates {
+        let wire = abi::EndpointUpdate {
+            tokenId: U256::from(vector.token_id),
+            keyEpoch: vector.key_epoch,
+            endpointAddress: vector.endpoint_address,
+            endpointPort: vector.endpoint_port,
+            gatewayDomain: vector.gateway_domain,
+            gatewayPort: vector.gateway_port,
+            deadline: vector.deadline,
+        };
+        assert_eq!(wire.eip712_hash_struct(), vector.struct_hash);
+        assert_eq!(wire.eip712_signing_hash(&ours), vector.digest);
+        let update = EndpointUpdate::try_from(wire.clone()).unwrap();
+        assert_eq!(update.digest(&core), vector.digest);
+        assert_eq!(abi::EndpointUpdate::from(&update), wire);
+    }
+}
