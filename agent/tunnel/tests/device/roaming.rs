@@ -87,6 +87,12 @@ fn replies_leave_from_the_address_that_was_asked() {
 fn replace(node: &Node, old: &str, new: &str) {
     node.host.ip(&format!("addr del {old} dev eth0"));
     node.host.ip(&format!("addr add {new} dev eth0 nodad"));
+    // The kernel joins the group in which neighbours ask for an IPv6 address a moment later; until then they ask in vain.
+    if let Some((_, last)) = new.split_once("::") {
+        let group = format!("ff02::1:ff00:{}", last.split('/').next().unwrap());
+        let joined = || node.host.ip("-6 maddr show dev eth0").split_whitespace().any(|word| word == group);
+        eventually(format!("{group} is joined"), || joined().then_some(()));
+    }
 }
 
 /// Our answers left from an address that is gone: the very next packet leaves from another.
