@@ -118,14 +118,6 @@ impl Chain {
         Ok(mined)
     }
 
-    /// Reads from a contract at the head.
-    pub fn call(&self, to: &str, calldata: &[u8]) -> Result<Vec<u8>> {
-        let data = format!("0x{}", hex::encode(calldata));
-        let result = self.rpc("eth_call", json!([{"to": to, "data": data}, "latest"]))?;
-        let text = result.as_str().context("eth_call did not return a string")?;
-        Ok(hex::decode(text.trim_start_matches("0x"))?)
-    }
-
     /// Transactions sent by an address.
     pub fn transaction_count(&self, address: &str) -> Result<u64> {
         quantity(&self.rpc("eth_getTransactionCount", json!([address, "latest"]))?)

@@ -38,6 +38,6 @@ pub use node::{AgentSettings, Node};
 pub use process::{Finished, Launch, Process, Signal};
 pub use simulator::{Announcement, Instance, Simulator};
 pub use steps::Steps;
-pub use traffic::{TcpStream, Traffic};
+pub use traffic::{Stream, Traffic};
 pub use wait::{interrupt, wait_until};
 pub use world::World;

@@ -19,7 +19,7 @@ use crate::{
 pub struct Simulator {
     /// What it said about itself.
     pub announcement: Announcement,
-    process: Process,
+    _process: Process,
 }
 
 /// The simulator's first line.
@@ -73,18 +73,12 @@ impl Simulator {
             let line = log.lines().find(|line| line.starts_with('{')).context("nothing yet")?;
             serde_json::from_str(line).with_context(|| format!("read `{line}`"))
         })?;
-        Ok(Self { announcement, process })
+        Ok(Self { announcement, _process: process })
     }
 
     /// The instance of a node, 1-based.
     pub fn instance(&self, node: usize) -> Result<&Instance> {
         let instances = &self.announcement.instances;
         instances.iter().find(|i| i.index == node).with_context(|| format!("the simulator has no instance {node}"))
-    }
-
-    /// Its log, for checks and diagnostics.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.log()
     }
 }

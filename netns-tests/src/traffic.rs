@@ -46,21 +46,21 @@ impl Traffic {
     }
 
     /// A TCP connection from another node that says something every 20 ms until it is dropped.
-    pub fn tcp_stream(&self, binaries: &Binaries, from: &Node) -> Result<TcpStream> {
+    pub fn tcp_stream(&self, binaries: &Binaries, from: &Node) -> Result<Stream> {
         self.stream(binaries, from, "tcp-stream")
     }
 
     /// The same with UDP: datagrams may be lost, the stream does not end.
-    pub fn udp_stream(&self, binaries: &Binaries, from: &Node) -> Result<TcpStream> {
+    pub fn udp_stream(&self, binaries: &Binaries, from: &Node) -> Result<Stream> {
         self.stream(binaries, from, "udp-stream")
     }
 
-    fn stream(&self, binaries: &Binaries, from: &Node, verb: &str) -> Result<TcpStream> {
+    fn stream(&self, binaries: &Binaries, from: &Node, verb: &str) -> Result<Stream> {
         let log = from.dir().join(format!("{verb}-{}.log", self.address.ip()));
         // The log is appended to: a second stream over the same pair starts after what the first one wrote.
         let skip = crate::process::read_lossy(&log).lines().count();
         let launch = from.namespace.launch(&binaries.traffic).args([verb, &self.address.to_string()]);
-        let stream = TcpStream { process: launch.start(&log)?, skip };
+        let stream = Stream { process: launch.start(&log)?, skip };
         wait_until("the first echoes", Duration::from_secs(10), || {
             (stream.echoes().len() > 5).then_some(()).with_context(|| stream.process.log_tail(5))
         })?;
@@ -70,12 +70,12 @@ impl Traffic {
 
 /// A stream of numbered messages and their echoes.
 #[derive(Debug)]
-pub struct TcpStream {
+pub struct Stream {
     process: Process,
     skip: usize,
 }
 
-impl TcpStream {
+impl Stream {
     /// When each echo arrived.
     #[must_use]
     pub fn echoes(&self) -> Vec<SystemTime> {

@@ -201,16 +201,6 @@ impl World {
         Ok(u32::try_from(token)?)
     }
 
-    /// The mesh address of a node by the contract: known also while its agent does not answer.
-    pub fn mesh_address(&self, index: usize) -> Result<Ipv4Addr> {
-        let cluster = self.operate(&["nodes"])?;
-        let instance = self.instance(index)?;
-        let nodes = cluster["nodes"].as_array().context("`meshctl nodes` printed no nodes")?;
-        let node = nodes.iter().find(|node| node["instance_id"] == instance.as_str());
-        let address = node.and_then(|node| node["address"].as_str());
-        Ok(address.with_context(|| format!("no token is bound to instance {instance}: {cluster}"))?.parse()?)
-    }
-
     /// Lets a node pay for its own registration.
     pub fn fund(&self, index: usize) -> Result<()> {
         self.chain.fund(&self.node_address(index)?)
