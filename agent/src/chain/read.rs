@@ -91,6 +91,9 @@ async fn is_canonical(source: &Source, block: BlockRef, head: Header) -> Result<
     if block.number == head.number {
         return Ok(block.hash == head.hash);
     }
+    if head.parent_hash == Some(block.hash) {
+        return Ok(true);
+    }
     Ok(source.header_at(block.number).await?.is_some_and(|header| header.hash == block.hash))
 }
 

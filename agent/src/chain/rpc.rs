@@ -16,7 +16,10 @@ use alloy::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::{
     transport::{BoundedHttp, MAX_ANSWER},
@@ -26,11 +29,16 @@ use super::{
 /// How long one request may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Finality moves slowly and only ever protects: an old answer is a lower one.
+const FINALIZED_FOR: Duration = Duration::from_secs(15);
+
 /// One RPC endpoint. Cheap until the first request; reconnects by itself.
 #[derive(Debug)]
 pub struct Source {
     url: RpcUrl,
     client: Mutex<Option<RpcClient>>,
+    /// The last answer about finality, and when it came.
+    finalized: Mutex<Option<(Instant, Option<u64>)>>,
 }
 
 /// Why an endpoint could not be asked, or what it refused. Never holds an API key.
@@ -77,6 +85,8 @@ pub(super) struct Header {
     #[serde(deserialize_with = "alloy::serde::quantity::deserialize")]
     pub(super) number: u64,
     pub(super) hash: B256,
+    #[serde(default)]
+    pub(super) parent_hash: Option<B256>,
     #[serde(deserialize_with = "alloy::serde::quantity::deserialize")]
     pub(super) timestamp: u64,
     #[serde(default)]
@@ -87,7 +97,7 @@ impl Source {
     /// An endpoint that is not connected yet.
     #[must_use]
     pub const fn new(url: RpcUrl) -> Self {
-        Self { url, client: Mutex::const_new(None) }
+        Self { url, client: Mutex::const_new(None), finalized: Mutex::const_new(None) }
     }
 
     /// Scheme, host and port.
@@ -177,9 +187,18 @@ impl Source {
         }
     }
 
-    /// Height of the latest finalized block; `None` where the chain or the endpoint has no such notion.
+    /// Height of the latest finalized block, as it was at most [`FINALIZED_FOR`] ago; `None` where the chain or the endpoint has
+    /// no such notion.
     pub(super) async fn finalized(&self) -> Option<u64> {
-        self.header("finalized").await.ok().flatten().map(|header| header.number)
+        let mut known = self.finalized.lock().await;
+        if let Some((at, number)) = *known
+            && at.elapsed() < FINALIZED_FOR
+        {
+            return number;
+        }
+        let number = self.header("finalized").await.ok().flatten().map(|header| header.number);
+        *known = Some((Instant::now(), number));
+        number
     }
 
     async fn header(&self, block: &str) -> Result<Option<Header>, RpcError> {
