@@ -69,6 +69,18 @@ fn what_a_reorg_took_back_never_becomes_the_floor() {
 }
 
 #[test]
+fn a_token_that_a_reorg_took_back_starts_afresh() {
+    let mut gate = gate();
+    judge(&mut gate, &with_epochs(read(5, &[1]), 10, 3)).unwrap();
+    let without = Registry { block: block(6, 1), epoch: 10, ..read(6, &[]) };
+    judge(&mut gate, &without).unwrap();
+    let final_now = Registry { finalized: Some(6), epoch: 10, ..read(7, &[]) };
+    judge(&mut gate, &final_now).unwrap();
+    assert_eq!(gate.floor(), &Floor { epoch: 10, key_epochs: [].into() });
+    assert_eq!(judge(&mut gate, &with_epochs(read(8, &[1]), 11, 1)), Ok(Judgement::Accept));
+}
+
+#[test]
 fn the_floor_survives_a_restart_and_grows_only() {
     let mut gate = gate();
     gate.restore(&floor(10, 3));

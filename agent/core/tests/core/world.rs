@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) machine: Observed,
     /// What the shell is still at, with answers that were true when it began.
     pending: Vec<(Command, Option<Input>)>,
-    /// The shell was slow a moment ago: changes under way may be overtaken by what happened meanwhile.
+    /// The last observation was late: what follows from it may be overtaken by what happened meanwhile.
     overtaken: bool,
     /// The last read, to be given once more.
     last_read: Option<(Registry, SourceReport)>,
@@ -134,9 +134,7 @@ impl World {
     pub(crate) fn settle(&mut self) {
         for _ in 0..400 {
             if !self.faults.slow && !self.pending.is_empty() {
-                self.overtaken = true;
                 self.finish(0);
-                self.overtaken = false;
             }
             let Some(command) = self.agent.poll_command() else {
                 if self.faults.slow || self.pending.is_empty() {
@@ -158,6 +156,7 @@ impl World {
     fn take_up(&mut self, command: Command) {
         let is_new = !self.pending.iter().any(|(other, _)| name(other) == name(&command));
         assert!(is_new, "two outstanding at once: {command:?}");
+        self.overtaken = true;
         let is_question = matches!(command, Command::ReadRegistry { .. } | Command::FetchProofs(_) | Command::Observe);
         let answer = if is_question { self.answer(command.clone()) } else { None };
         self.pending.push((command, answer));
@@ -257,7 +256,10 @@ impl World {
                     requests.into_iter().map(|request| (request.token, self.proof(request.token, request.block)));
                 Some(Input::Proofs(proofs.collect()))
             }
-            Command::Observe => Some(Input::Observed(self.machine.clone())),
+            Command::Observe => {
+                self.overtaken = self.faults.slow;
+                Some(Input::Observed(self.machine.clone()))
+            }
             Command::Apply(changes) => Some(Input::Applied(self.apply(changes))),
             Command::Offer(_) if self.faults.signing_down => Some(Input::OfferFailed("no guest agent".to_owned())),
             Command::Offer(intent) => Some(self.offer(intent)),
@@ -366,7 +368,7 @@ impl World {
         if let Change::AddPeer(peer) = change {
             assert!(!self.invented.contains(&peer.public_key), "an invented key reached the device: {change}");
         }
-        if !self.faults.slow && !self.overtaken {
+        if !self.overtaken {
             self.check_against_machine(change);
         }
     }
