@@ -11,6 +11,7 @@ use mesh_core::{
     id::{Address, AppId, InstanceId, TokenId, WireguardKey},
     registration::{Domain, NetworkType, Proof, Registration},
     registry::PeerRecord,
+    status::Status,
 };
 use netns_tests::{Cvm, Lie, LyingRpc, World};
 
@@ -154,6 +155,51 @@ fn no_peer_that_an_rpc_could_invent_reaches_the_device() -> Result<()> {
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
     ensure!(rpc.count("eth_getLogs") > 0, "no proof was ever fetched");
     ensure!(rpc.count("refused") == 0, "the agent asked for logs of more than one block");
+    Ok(())
+}
+
+#[test]
+fn one_liar_among_three_changes_nothing_and_is_named() -> Result<()> {
+    let mut world = World::new(2)?;
+    let hub: IpAddr = "192.0.2.1".parse()?;
+    let (listen, upstream) = (SocketAddr::new(hub, 9545), SocketAddr::new(hub, 8545));
+    let mut rpc = LyingRpc::start(world.binaries(), world.hub(), listen, upstream, world.dir())?;
+    world.node_mut(1).settings.rpc_urls = vec![world.chain.http_url(), world.chain.ws_url(), rpc.url().to_owned()];
+    world.join(1)?;
+    world.join(2)?;
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let scene = Scene::new(&world)?;
+    let honest = world.node(1).device_peers()?;
+    let names = |status: &Status| {
+        status.registry.sources.iter().map(|source| (source.id.clone(), source.agrees)).collect::<Vec<_>>()
+    };
+
+    // The lie that a node with this endpoint alone believes, as the other test shows.
+    let (record, proof) = scene.peer()?;
+    rpc.tell(&Lie { peers: vec![record], proofs: vec![proof], epochs_ahead: 1, ..Lie::default() })?;
+    let (status, _) = world.wait("node 1 to say who disagrees", PATIENCE, || {
+        ensure!(world.node(1).device_peers()? == honest, "the device changed: {:?}", world.node(1).device_peers()?);
+        let status = world.node(1).status()?;
+        let liars = status.registry.sources.iter().filter(|source| source.agrees == Some(false)).count();
+        ensure!(liars == 1, "{liars} sources disagree: {:?}", names(&status));
+        ensure!(status.warnings.iter().any(|warning| warning.code == "W303"), "no W303: {:?}", status.warnings);
+        Ok(status)
+    })?;
+    let liar = status.registry.sources.iter().find(|source| source.agrees == Some(false)).context("no liar")?;
+    ensure!(rpc.url().contains(&liar.id) || liar.id.contains("9545"), "the wrong one is named: {}", liar.id);
+    ensure!(status.verdict.ready, "two of three agree: the node must stay ready");
+    // Three more heads are read with the liar in the round.
+    let epoch = status.registry.epoch;
+    world.chain.mine(3)?;
+    let head = world.chain.block_number()?;
+    world.wait("node 1 to follow the chain", PATIENCE, || {
+        let status = world.node(1).status()?;
+        ensure!(status.registry.block.is_some_and(|block| block.number >= head), "not yet");
+        ensure!(status.registry.epoch == epoch, "it took the liar's epoch: {:?}", status.registry.epoch);
+        Ok(())
+    })?;
+    ensure!(world.node(1).device_peers()? == honest, "the device changed: {:?}", world.node(1).device_peers()?);
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
     Ok(())
 }
 
