@@ -53,7 +53,16 @@ pub(super) async fn read(
     {
         return Ok(Registry { block, finalized, ..previous.clone() });
     }
-    read_whole(source, subject, own_token, block, finalized, epoch).await
+    let registry = read_whole(source, subject, own_token, block, finalized, epoch).await?;
+    // Some nodes answer a question about their head from a state that has moved on meanwhile. An epoch of one block over peers
+    // of another would be believed until the next change on chain.
+    let again = source.call(subject.contract, head.hash, contract::epochCall {}).await?;
+    if again != epoch {
+        let reason =
+            format!("epoch() at block {} was {epoch}, and then {again}: the endpoint mixes two blocks", head.number);
+        return Err(nonsense("eth_call", &reason));
+    }
+    Ok(registry)
 }
 
 async fn read_whole(

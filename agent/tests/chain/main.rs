@@ -62,6 +62,24 @@ async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
     assert_eq!(rpc.asked("peers"), 3);
 }
 
+/// Or its peers would be taken for those of the epoch that follows, and never be read again.
+#[tokio::test]
+async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {
+    let rpc = Rpc::start().await;
+    rpc.chain().manner = Manner::MixesBlocks;
+    let sources = sources(&[&rpc], 1);
+    let error = sources.read(None).await.0.unwrap_err();
+    assert!(error.contains("mixes two blocks"), "{error}");
+    {
+        let mut chain = rpc.chain();
+        chain.head += 1;
+        chain.epoch += 1;
+        chain.peers.push(peer(4));
+    }
+    let registry = sources.read(None).await.0.unwrap();
+    assert_eq!((registry.epoch, registry.peers.len()), (8, 4));
+}
+
 #[tokio::test]
 async fn the_own_token_is_read_even_when_it_is_bound_to_nobody() {
     let rpc = Rpc::start().await;
