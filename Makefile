@@ -18,7 +18,7 @@ NPM := $(AS_USER) npm
 # What tests and demo call besides cargo and node.
 PACKAGES := gcc git iproute2 iptables iputils-ping libc6-dev make procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
 NODE_MODULES := contracts/node_modules/.package-lock.json
-FORGE := contracts/node_modules/.bin/forge
+FORGE := contracts/script/foundry forge
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16

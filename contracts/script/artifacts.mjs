@@ -2,7 +2,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 
 const read = (path) => JSON.parse(readFileSync(path, "utf8"));
-const built = (name) => read(`out/${name}.sol/${name}.json`);
+const built = (name) => read(`${process.env.FOUNDRY_OUT}/${name}.sol/${name}.json`);
 
 /** Entries of several ABIs, each once, in a stable order. */
 function merge(...abis) {

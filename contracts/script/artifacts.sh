@@ -2,5 +2,7 @@
 # Writes bindings/artifacts/*.json (ABI and creation code) from a fresh build; with --check, fails when they differ from it.
 set -eu
 cd "$(dirname "$0")/.."
+# An output directory of its own: nothing that tests leave behind gets into the artifacts, and both may run at once.
+export FOUNDRY_OUT=cache/artifacts/out FOUNDRY_CACHE_PATH=cache/artifacts/cache
 script/foundry forge build --quiet src script
 exec node script/artifacts.mjs "$@"

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {Deploy} from "../script/Deploy.s.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {VM} from "./Vm.sol";
 import {Check} from "./support/Check.sol";
 import {IClusterToken} from "./support/IClusterToken.sol";
-
-interface IDeploy {
-    function run() external returns (address cluster);
-}
 
 /// The deployment script with its environment.
 contract DeployTest is Check {
@@ -17,7 +14,7 @@ contract DeployTest is Check {
         VM.setEnv("CLUSTER_OWNER", "0x00000000000000000000000000000000000A11cE");
         VM.setEnv("APP_IDS", "0x0000000000000000000000000000000000000011,0x0000000000000000000000000000000000000022");
         VM.setEnv("CLUSTER_NAME", "my mesh");
-        address cluster = IDeploy(VM.deployCode("Deploy.s.sol:Deploy")).run();
+        address cluster = new Deploy().run();
         eq(IClusterToken(cluster).name(), "my mesh", "name");
         eq(IClusterToken(cluster).owner(), address(0xA11CE), "owner");
         (bytes4 base, uint8 prefixLength) = IDstackClusterNFT(cluster).meshNetwork();

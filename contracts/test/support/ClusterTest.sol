@@ -39,7 +39,8 @@ abstract contract ClusterTest is Check, Signing {
         return IDstackClusterNFT(proxy(implementation(), call));
     }
 
-    /// Deployed by name, so that tests are compiled apart from the contract.
+    /// Deployed by name, so that tests are compiled apart from the contract. (A filtered run in a clean tree finds no artifact
+    /// by that name: `forge build` first.)
     function implementation() internal returns (address) {
         return VM.deployCode("DstackClusterNFT.sol:DstackClusterNFT");
     }
