@@ -25,9 +25,9 @@ library ClusterStorage {
         bytes32 wireguardKey;
         //
         address nodeAddress; // of the binding
-        uint32 keyEpoch; // of the token id, for ever
+        uint32 keyEpoch; // of the token id, for ever; spent by each accepted signature and each leaving
         IDstackClusterNFT.NetworkType networkType;
-        uint48 registeredBlock;
+        uint48 registeredBlock; // by block.number, as in IDstackClusterNFT.Peer
         //
         bytes16 endpointAddress;
         uint16 endpointPort;

@@ -156,13 +156,14 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
         _clear(tokenId, IDstackClusterNFT.LeaveReason.BURNED);
     }
 
-    /// Drops the peer and its binding.
+    /// Drops the peer and its binding, and spends the key epoch: what was signed for it and not yet submitted is void, also
+    /// where the same instance is bound again.
     function _clear(uint256 tokenId, IDstackClusterNFT.LeaveReason reason) private {
         PeerTable.drop(tokenId);
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         node.instanceId = 0;
         node.nodeAddress = address(0);
-        emit IDstackClusterNFT.NodeCleared(tokenId, reason, ClusterStorage.nextEpoch());
+        emit IDstackClusterNFT.NodeCleared(tokenId, reason, ++node.keyEpoch, ClusterStorage.nextEpoch());
     }
 
     function _takeLowestFreeId() private returns (uint256 tokenId) {
@@ -183,6 +184,11 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
 
     function _requireTokenOwner(uint256 tokenId) private view {
         if (_requireOwned(tokenId) != _msgSender()) revert IDstackClusterNFT.NotTokenOwner(tokenId, _msgSender());
+    }
+
+    /// A cluster without an owner could neither revoke a node nor distrust a KMS root: ownership is passed on, never given up.
+    function renounceOwnership() public pure override {
+        revert OwnableInvalidOwner(address(0));
     }
 
     /// The owner decides on the code; `upgradeToAndCall` is the only way in.

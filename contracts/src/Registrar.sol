@@ -10,8 +10,13 @@ import {TypedData} from "./lib/TypedData.sol";
 
 /// @title  What a node must show to become a peer or to move.
 /// @dev    The submitter plays no part: everything that is checked is signed. Replay is excluded by the key epoch, which a
-///         registration or update must name as the stored value plus one and which a token id never loses.
+///         registration or update must name as the stored value plus one, which leaving spends too, and which a token id never
+///         loses.
 library Registrar {
+    /// Seconds by which a deadline may lie ahead: longer than any honest relay takes, too short for a withheld signature to see its
+    /// KMS root or app id removed and added again unnoticed.
+    uint64 internal constant MAX_SIGNATURE_VALIDITY = 1 days;
+
     /// Checks a registration for a minted, unrevoked token and makes its node a peer.
     function register(
         IDstackClusterNFT.Registration calldata registration,
@@ -70,6 +75,8 @@ library Registrar {
 
     function _checkFresh(uint256 tokenId, uint32 stored, uint32 given, uint64 deadline) private view {
         if (block.timestamp > deadline) revert IDstackClusterNFT.DeadlineExpired(deadline);
+        uint64 latest = uint64(block.timestamp) + MAX_SIGNATURE_VALIDITY;
+        if (deadline > latest) revert IDstackClusterNFT.DeadlineTooFar(deadline, latest);
         if (given != stored + 1) revert IDstackClusterNFT.WrongKeyEpoch(tokenId, stored + 1, given);
     }
 

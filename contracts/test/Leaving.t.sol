@@ -43,7 +43,7 @@ contract LeavingTest is ClusterTest {
             abi.encodeWithSelector(IDstackClusterNFT.InstanceMismatch.selector, id, instance(2), who.instanceId)
         );
         submit(registration(id, actor(2)), actor(2));
-        eq(cluster.getPeer(id).keyEpoch, 2, "the key epoch went on");
+        eq(cluster.getPeer(id).keyEpoch, 3, "the key epoch went on");
     }
 
     function test_a_transfer_to_its_own_owner_drops_it_too() public {
@@ -61,8 +61,8 @@ contract LeavingTest is ClusterTest {
 
         // The id comes back to somebody else, for the same instance even: the old signatures are still spent.
         eq(mint(BOB, who.instanceId), id, "lowest free id");
-        eq(cluster.getNode(id).keyEpoch, 1, "the key epoch outlives the burn");
-        submitExpecting(old, who, abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 2, 1));
+        eq(cluster.getNode(id).keyEpoch, 2, "the key epoch outlives the burn");
+        submitExpecting(old, who, wrongKeyEpoch(3, 1));
     }
 
     function test_deactivate() public {
@@ -74,7 +74,7 @@ contract LeavingTest is ClusterTest {
         // The owner may bring it back; only with a new signature.
         VM.prank(ALICE);
         cluster.bind(id, who.instanceId);
-        submitExpecting(old, who, abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 2, 1));
+        submitExpecting(old, who, wrongKeyEpoch(3, 1));
         submit(registration(id, who), who);
         mustBePeer(id);
     }
@@ -127,20 +127,56 @@ contract LeavingTest is ClusterTest {
         yes(!cluster.getNode(id).revoked, "nothing is left of it");
         eq(mint(BOB, instance(2)), id, "the same id");
         submit(registration(id, actor(2)), actor(2));
-        eq(cluster.getPeer(id).keyEpoch, 2, "key epoch");
+        eq(cluster.getPeer(id).keyEpoch, 4, "one for the peer, one for each leaving, one for the new peer");
     }
 
-    function test_what_is_signed_but_not_submitted_dies_with_the_binding() public {
+    function test_what_is_signed_but_not_submitted_dies_with_a_deactivation() public {
         IDstackClusterNFT.Registration memory unsubmitted = registration(id, who);
         VM.prank(ALICE);
         cluster.deactivate(id);
+        mustBeVoid(unsubmitted, ALICE);
+    }
+
+    function test_what_is_signed_but_not_submitted_dies_with_a_transfer() public {
+        IDstackClusterNFT.Registration memory unsubmitted = registration(id, who);
         VM.prank(ALICE);
-        cluster.bind(id, instance(2));
-        submitExpecting(
-            unsubmitted,
-            who,
-            abi.encodeWithSelector(IDstackClusterNFT.InstanceMismatch.selector, id, instance(2), who.instanceId)
-        );
+        token.transferFrom(ALICE, BOB, id);
+        mustBeVoid(unsubmitted, BOB);
+    }
+
+    function test_what_is_signed_but_not_submitted_dies_with_a_revocation() public {
+        IDstackClusterNFT.Registration memory unsubmitted = registration(id, who);
+        VM.startPrank(OWNER);
+        cluster.revoke(id);
+        cluster.reinstate(id);
+        VM.stopPrank();
+        mustBeVoid(unsubmitted, ALICE);
+    }
+
+    function test_what_is_signed_but_not_submitted_dies_with_a_burn() public {
+        IDstackClusterNFT.Registration memory unsubmitted = registration(id, who);
+        VM.prank(ALICE);
+        cluster.burn(id);
+        eq(mint(BOB, 0), id, "the same id");
+        mustBeVoid(unsubmitted, BOB);
+    }
+
+    function test_what_is_signed_but_not_submitted_dies_with_a_binding_that_never_had_a_peer() public {
+        who = actor(2);
+        id = mint(ALICE, who.instanceId);
+        IDstackClusterNFT.Registration memory unsubmitted = registration(id, who);
+        VM.prank(ALICE);
+        cluster.deactivate(id);
+        mustBeVoid(unsubmitted, ALICE);
+    }
+
+    function test_what_is_signed_but_not_submitted_for_an_unbound_token_dies_with_a_transfer() public {
+        who = actor(2);
+        id = mint(ALICE, 0);
+        IDstackClusterNFT.Registration memory unsubmitted = registration(id, who);
+        VM.prank(ALICE);
+        token.transferFrom(ALICE, BOB, id);
+        mustBeVoid(unsubmitted, BOB);
     }
 
     function test_an_endpoint_update_does_not_revive() public {
@@ -257,10 +293,23 @@ contract LeavingTest is ClusterTest {
 
     // -------------------------------------------------------------------------------------------------- helpers
 
+    /// What was signed before stays refused where its very instance is bound again; what is signed then is accepted.
+    function mustBeVoid(IDstackClusterNFT.Registration memory unsubmitted, address owner) private {
+        VM.prank(owner);
+        cluster.bind(id, who.instanceId);
+        submitExpecting(unsubmitted, who, wrongKeyEpoch(unsubmitted.keyEpoch + 1, unsubmitted.keyEpoch));
+        submit(registration(id, who), who);
+        mustBePeer(id);
+    }
+
+    function wrongKeyEpoch(uint32 expected, uint32 given) private view returns (bytes memory) {
+        return abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, expected, given);
+    }
+
     function expectCleared(IDstackClusterNFT.LeaveReason reason) private {
-        uint64 epoch = cluster.epoch();
+        (uint32 keyEpoch, uint64 epoch) = (cluster.getNode(id).keyEpoch, cluster.epoch());
         VM.expectEmit(address(cluster));
-        emit IDstackClusterNFT.NodeCleared(id, reason, epoch + 1);
+        emit IDstackClusterNFT.NodeCleared(id, reason, keyEpoch + 1, epoch + 1);
     }
 
     /// It is out, its key and instance are free, and what it signed before and signs now is refused alike.
@@ -276,7 +325,7 @@ contract LeavingTest is ClusterTest {
 
         bytes memory spent = revertData;
         if (bytes4(revertData) == IDstackClusterNFT.InstanceMismatch.selector) {
-            spent = abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 2, 1);
+            spent = wrongKeyEpoch(3, 1);
         }
         submitExpecting(old, who, spent);
         submitExpecting(registration(id, who), who, revertData);

@@ -6,7 +6,11 @@
 mod anvil;
 mod support;
 
-use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use alloy::{
     primitives::{Address, B256, Bytes, keccak256},
@@ -103,7 +107,7 @@ impl World {
             network_type: NetworkType::Wireguard,
             endpoint: Some("203.0.113.7:51821".parse().unwrap()),
             gateway: None,
-            deadline: 4_000_000_000,
+            deadline: in_an_hour(),
         };
         let (node, app, kms) = (signer(NODE), signer(APP), signer(KMS));
         let app_id = AppId::from(domain.contract);
@@ -134,6 +138,11 @@ impl World {
         std::fs::write(&path, serde_json::to_vec(offer).unwrap()).unwrap();
         self.run(&["register", "--offer", path.to_str().unwrap()])
     }
+}
+
+/// In Unix seconds: the contract takes no deadline more than a day ahead.
+fn in_an_hour() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600
 }
 
 fn signer(key: [u8; 32]) -> PrivateKeySigner {

@@ -91,8 +91,13 @@ fn explain(error: &DstackClusterNFTErrors) -> String {
                 e.deadline
             )
         }
+        E::DeadlineTooFar(e) => format!(
+            "the signature is valid until Unix second {}, the contract takes none beyond {}; have the node sign again, and check \
+             its clock",
+            e.deadline, e.latest
+        ),
         E::WrongKeyEpoch(e) => format!(
-            "key epoch {} was given for token {}, {} is next; the registration is old or was already accepted",
+            "key epoch {} was given for token {}, {} is next; the registration is old, was already accepted, or the token left since",
             e.given, e.tokenId, e.expected
         ),
         E::NodeAddressMismatch(e) => format!(
@@ -128,6 +133,10 @@ fn explain(error: &DstackClusterNFTErrors) -> String {
             "`{}` is no base domain; use a lower-case host name such as gateway.example.com, without port or trailing dot",
             e.domain
         ),
+        E::InvalidNetwork(e) if e.prefixLength == 0 => {
+            "the contract has no mesh network: it was never initialized as a cluster; deploy one with `meshctl deploy`"
+                .to_owned()
+        }
         E::InvalidNetwork(e) => format!(
             "{}/{} is no mesh network; use a unicast IPv4 network of /16 to /29 without host bits",
             std::net::Ipv4Addr::from(e.base.0),

@@ -28,10 +28,10 @@ use mesh_core::{
     id::{AppId, TokenId},
     network::MeshNetwork,
     proof::{Anchors, verify},
-    registration::{Domain, EndpointUpdate, Proof},
+    registration::{Domain, EndpointUpdate, Proof, Registration},
     registry::{NodeRecord, PeerRecord},
 };
-use node::Node;
+use node::{Node, in_an_hour};
 
 /// anvil's first development key.
 const OPERATOR_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -152,7 +152,7 @@ async fn a_node_joins_moves_and_is_revoked() {
         key_epoch: 2,
         endpoint: Some("[2001:db8::7]:4000".parse().unwrap()),
         gateway: None,
-        deadline: u64::MAX,
+        deadline: in_an_hour(),
     };
     let signature = node.sign_update(&update, &cluster.domain);
     cluster.send(update_endpoint(&update, &signature).abi_encode()).await.unwrap();
@@ -160,16 +160,16 @@ async fn a_node_joins_moves_and_is_revoked() {
     assert_eq!(peers[0].endpoint, update.endpoint);
     verify(&peers[0], &logged, &anchors, &cluster.domain).unwrap();
 
-    // It is revoked, and can do nothing about it.
+    // It is revoked, which spends a key epoch, and can do nothing about it.
     cluster.contract.revoke(U256::from(token.get())).send().await.unwrap().get_receipt().await.unwrap();
     assert_eq!(cluster.peers().await, []);
-    let again = node.prove(node.registration(token, 3), &cluster.domain);
+    let again = node.prove(node.registration(token, 4), &cluster.domain);
     let refusal = cluster.register(&again).await.unwrap_err();
     assert!(refusal.starts_with("token 1 is revoked"), "{refusal}");
     let nodes = cluster.contract.nodes(U256::ZERO, U256::from(10)).call().await.unwrap();
     let record = NodeRecord::try_from(nodes.page[0].clone()).unwrap();
     assert!(record.revoked && !record.active);
-    assert_eq!((record.instance, record.key_epoch), (None, 2));
+    assert_eq!((record.instance, record.key_epoch), (None, 3));
 }
 
 #[tokio::test]
@@ -190,6 +190,7 @@ async fn what_is_wrong_is_refused_for_its_reason() {
     high_s.chain.kms_signature[32..64].fill(0xff);
     let mut off_curve = good.clone();
     off_curve.chain.node_key[63] ^= 1;
+    let lasting = Registration { deadline: in_an_hour() + 86_400, ..good.registration };
 
     for (what, proof, reason) in [
         ("another chain", node.prove(node.registration(token, 1), &elsewhere), "the node's signature recovers to"),
@@ -198,6 +199,7 @@ async fn what_is_wrong_is_refused_for_its_reason() {
         ("another node's chain", stolen, "the node's signature recovers to"),
         ("a high s", high_s, "a signature is malformed"),
         ("a key off the curve", off_curve, "a public key is not a point"),
+        ("a deadline days ahead", node.prove(lasting, &cluster.domain), "the signature is valid until Unix second"),
         ("a jump of the epoch", node.prove(node.registration(token, 2), &cluster.domain), "key epoch 2 was given"),
     ] {
         let refusal = cluster.register(&proof).await.unwrap_err();

@@ -7,6 +7,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "../ClusterStorage.sol";
 import {PeerTable} from "../PeerTable.sol";
+import {Registrar} from "../Registrar.sol";
 import {IdSet} from "../lib/IdSet.sol";
 import {LowerHex} from "../lib/LowerHex.sol";
 import {MeshNetwork} from "../lib/MeshNetwork.sol";
@@ -16,6 +17,9 @@ import {TypedData} from "../lib/TypedData.sol";
 abstract contract ClusterReads {
     using IdSet for IdSet.Set;
     using Strings for uint256;
+
+    /// See IDstackClusterNFT.
+    uint64 public constant MAX_SIGNATURE_VALIDITY = Registrar.MAX_SIGNATURE_VALIDITY;
 
     /// See IDstackClusterNFT.
     function epoch() external view returns (uint64) {

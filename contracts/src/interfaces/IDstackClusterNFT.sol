@@ -28,7 +28,7 @@ interface IDstackClusterNFT {
         uint16 endpointPort; // zero exactly when endpointAddress is zero
         uint16 gatewayDomain; // 1-based index of a base domain; zero = no gateway
         uint16 gatewayPort; // zero exactly when gatewayDomain is zero
-        uint64 deadline; // last second at which it may be submitted
+        uint64 deadline; // last second at which it may be submitted; at most MAX_SIGNATURE_VALIDITY ahead then
     }
 
     /// What a node signs (EIP-712) to change only where it is reached.
@@ -39,7 +39,7 @@ interface IDstackClusterNFT {
         uint16 endpointPort;
         uint16 gatewayDomain;
         uint16 gatewayPort;
-        uint64 deadline;
+        uint64 deadline; // as in Registration
     }
 
     /// The dstack key chain: KMS root -> app key -> node key. Public keys as uncompressed coordinates; the compressed forms
@@ -68,7 +68,9 @@ interface IDstackClusterNFT {
         uint16 gatewayPort;
         address kmsRoot;
         address appId;
-        uint64 registeredBlock; // the block whose PeerRegistered log carries this peer's proof
+        // The block whose PeerRegistered log carries this peer's proof, by `block.number`. Chains where that is the number of
+        // another chain's block (Arbitrum) are not supported: nobody finds the log there.
+        uint64 registeredBlock;
     }
 
     /// A minted token, whether it is a peer or not.
@@ -77,7 +79,7 @@ interface IDstackClusterNFT {
         address owner;
         bytes20 instanceId; // bound instance id; zero = unbound
         address nodeAddress; // fixed by the first registration of the binding; zero before
-        uint32 keyEpoch; // last one used by this token id, also by former owners
+        uint32 keyEpoch; // last one spent by this token id, also under former owners: by a signature or by leaving
         bool active; // registered, under the current generation of its KMS root and app id
         bool revoked; // barred from bind and registerPeer until reinstated
     }
@@ -112,7 +114,8 @@ interface IDstackClusterNFT {
     );
     event PeerEndpointUpdated(uint256 indexed tokenId, EndpointUpdate update, bytes nodeSignature, uint64 epoch);
     /// The peer, if it was one, is gone and the token's binding is cleared. Follows a transfer, burn, deactivation or revocation.
-    event NodeCleared(uint256 indexed tokenId, LeaveReason reason, uint64 epoch);
+    /// `keyEpoch` is the token's new one: leaving spends it, and with it what was signed for it and not yet submitted.
+    event NodeCleared(uint256 indexed tokenId, LeaveReason reason, uint32 keyEpoch, uint64 epoch);
     event NodeReinstated(uint256 indexed tokenId, uint64 epoch);
     event KmsRootAdded(address indexed root, uint32 generation, uint64 effectiveAt, uint64 epoch);
     event KmsRootRemoved(address indexed root, uint32 generation, uint64 epoch);
@@ -130,7 +133,7 @@ interface IDstackClusterNFT {
 
     // ------------------------------------------------------------------------------------------------------ errors
 
-    error InvalidNetwork(bytes4 base, uint8 prefixLength);
+    error InvalidNetwork(bytes4 base, uint8 prefixLength); // also, with zeros: the cluster was never initialized
     error NetworkFull(uint256 capacity);
     error NotTokenOwner(uint256 tokenId, address caller);
     error NodeRevoked(uint256 tokenId);
@@ -147,6 +150,7 @@ interface IDstackClusterNFT {
     error GatewayRequired(); // TLS_GATEWAY without a gateway
     error UnknownBaseDomain(uint16 index); // never added, removed, or index and port disagree
     error DeadlineExpired(uint64 deadline);
+    error DeadlineTooFar(uint64 deadline, uint64 latest);
     error WrongKeyEpoch(uint256 tokenId, uint32 expected, uint32 given);
     error NodeAddressMismatch(uint256 tokenId, address expected, address given);
     error InvalidSignature(); // length, v, high s or a recovery to zero
@@ -166,12 +170,19 @@ interface IDstackClusterNFT {
 
     /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, in the transaction that deploys the proxy.
     function initialize(ClusterParams calldata params) external;
-    /// Mints the lowest free token id. `instanceId` zero leaves it unbound. Contract owner only.
+    /// Mints the lowest free token id. `instanceId` zero leaves it unbound. Contract owner only. Reverts with InvalidNetwork where
+    /// there is no network yet: a proxy that became this contract by an upgrade has an owner before it is a cluster.
     function mint(address to, bytes20 instanceId) external returns (uint256 tokenId);
-    /// Binds (or rebinds) an inactive token to an instance id; reserves nothing. Token owner only.
+    /// Binds (or rebinds) an inactive token to an instance id and lets go of the node address that the last registration fixed;
+    /// reserves nothing. Token owner only.
     function bind(uint256 tokenId, bytes20 instanceId) external;
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
-    /// only its owner.
+    /// only its owner. The first registration of a binding fixes the node address, also beyond the removal of a KMS root: a node
+    /// that derives another key under another root is refused (NodeAddressMismatch) until the token's owner binds again.
+    ///
+    /// What is proved is "an approved instance of an allowed app, called by this key", no more. An instance of the same app can
+    /// derive its siblings' node keys, and whoever reads a node's secrets signs as that node: neither can be told from it here.
+    /// The remedy for both is `revoke`.
     function registerPeer(
         Registration calldata registration,
         SignatureChain calldata chain,
@@ -179,11 +190,11 @@ interface IDstackClusterNFT {
     ) external;
     /// Changes only where an active peer is reached, by its node key alone. Anybody may submit.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata nodeSignature) external;
-    /// Drops the peer and clears the binding. Token owner only.
+    /// Drops the peer, clears the binding and spends the key epoch. Token owner only.
     function deactivate(uint256 tokenId) external;
-    /// Burns the token: drops the peer, clears the binding; the id becomes free, its key epoch stays. Token owner or approved.
+    /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. Token owner or approved.
     function burn(uint256 tokenId) external;
-    /// Drops the peer, clears the binding and bars the token until `reinstate`. A transfer does not lift it. Contract owner only.
+    /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Contract owner only.
     function revoke(uint256 tokenId) external;
     /// Lifts a revocation. Contract owner only.
     function reinstate(uint256 tokenId) external;
@@ -192,7 +203,8 @@ interface IDstackClusterNFT {
 
     /// Trusts a KMS root after `KMS_ROOT_DELAY` seconds. Contract owner only.
     function addKmsRoot(address root) external;
-    /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody. Contract owner only.
+    /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody. Contract owner only. Bindings stay, with
+    /// their node addresses: nodes whose keys change with the root come back only after the owners of their tokens bind again.
     function removeKmsRoot(address root) external;
     function addAppId(address appId) external;
     /// Its peers leave at once, and re-adding it revives nobody. Contract owner only.
@@ -226,7 +238,8 @@ interface IDstackClusterNFT {
     function tokenOfInstance(bytes20 instanceId) external view returns (uint256);
     /// The active token of a WireGuard key, zero for none.
     function tokenOfWireguardKey(bytes32 wireguardKey) external view returns (uint256);
-    /// One entry per active peer: the mesh address of a WIREGUARD peer, the https URL of a TLS_GATEWAY peer.
+    /// One entry per active peer: the mesh address of a WIREGUARD peer, the https URL of a TLS_GATEWAY peer. All at once, without
+    /// pages: in a large mesh more than a node's gas limit for calls may allow; agents read `peers`.
     function getPeerEndpoints() external view returns (string[] memory);
     /// Trusted KMS roots, each with the time from which it counts.
     function kmsRoots() external view returns (address[] memory roots, uint64[] memory effectiveAt);
@@ -246,6 +259,9 @@ interface IDstackClusterNFT {
         );
     /// Seconds between `addKmsRoot` and the root's first use.
     function KMS_ROOT_DELAY() external view returns (uint48);
+    /// Seconds by which a deadline may lie ahead of the block that takes it. A signature nobody submitted is worthless after that,
+    /// whatever comes back in the meantime: its KMS root, its app id, its instance.
+    function MAX_SIGNATURE_VALIDITY() external view returns (uint64);
     /// Base domains by index - 1; a removed one is the empty string.
     function baseDomains() external view returns (string[] memory);
 }

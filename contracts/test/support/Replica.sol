@@ -66,8 +66,9 @@ contract Replica is Check {
             delete peers[id];
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.NodeCleared.selector) {
-            (IDstackClusterNFT.LeaveReason reason, uint64 newEpoch) =
-                abi.decode(data, (IDstackClusterNFT.LeaveReason, uint64));
+            (IDstackClusterNFT.LeaveReason reason, uint32 keyEpoch, uint64 newEpoch) =
+                abi.decode(data, (IDstackClusterNFT.LeaveReason, uint32, uint64));
+            advance(id, keyEpoch);
             (nodes[id].instanceId, nodes[id].nodeAddress) = (0, address(0));
             delete peers[id];
             if (reason == IDstackClusterNFT.LeaveReason.REVOKED) nodes[id].revoked = true;
@@ -171,7 +172,7 @@ contract Replica is Check {
         epoch = newEpoch;
     }
 
-    /// Every accepted signature advances the token's key epoch by one.
+    /// Every accepted signature and every leaving advances the token's key epoch by one.
     function advance(uint256 id, uint32 keyEpoch) private {
         eq(keyEpoch, nodes[id].keyEpoch + 1, "key epochs are consecutive");
         nodes[id].keyEpoch = keyEpoch;

@@ -150,7 +150,7 @@ impl Contract {
         self.state().nodes.get(&token).map_or(0, |known| known.node.key_epoch)
     }
 
-    /// Drops the peer and clears the binding, as every way of leaving does.
+    /// Drops the peer, clears the binding and spends the key epoch, as every way of leaving does.
     pub(crate) fn leave(&mut self, token: TokenId, also: impl FnOnce(&mut NodeRecord)) {
         if !self.state().nodes.contains_key(&token) {
             return;
@@ -159,6 +159,7 @@ impl Contract {
             let known = state.nodes.get_mut(&token).unwrap();
             known.peer = None;
             (known.node.instance, known.node.node_address, known.node.active) = (None, None, false);
+            known.node.key_epoch += 1;
             also(&mut known.node);
         });
     }

@@ -1,5 +1,7 @@
 //! One dstack instance with keys of the test's own: what it gets from its KMS, and what it signs.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use alloy::primitives::{Address, B256, keccak256};
 use k256::ecdsa::SigningKey;
 use mesh_core::{
@@ -57,7 +59,7 @@ impl Node {
             network_type: NetworkType::Wireguard,
             endpoint: Some("192.0.2.7:51821".parse().unwrap()),
             gateway: None,
-            deadline: u64::MAX,
+            deadline: in_an_hour(),
         }
     }
 
@@ -69,6 +71,11 @@ impl Node {
     pub(crate) fn sign_update(&self, update: &EndpointUpdate, domain: &Domain) -> [u8; 65] {
         sign(&self.node, update.digest(domain))
     }
+}
+
+/// In Unix seconds: the contract takes no deadline more than a day ahead.
+pub(crate) fn in_an_hour() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600
 }
 
 /// r ‖ s ‖ v, v = 0 or 1, as dstack signs.
