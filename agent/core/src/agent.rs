@@ -21,7 +21,7 @@ use std::{collections::VecDeque, time::Duration};
 pub use self::{
     commands::{CachedRegistry, Command, Intent, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
-    facts::{ApplyError, Input, LocalNode, Now, OnExpiry, Policy, SourceReport},
+    facts::{ApplyError, Input, LocalNode, Now, OnExpiry, OwnEndpoint, Policy, SourceReport},
     report::NotReady,
 };
 use self::{
@@ -188,6 +188,7 @@ impl Agent {
                 self.offers.handle_offered(offer, transaction, not_submitted, now);
             }
             Input::OfferFailed(error) => self.offers.handle_failure(error, now),
+            Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Cached(cached) => self.handle_cached(*cached, now),
             Input::Timeout => {}
             Input::Shutdown => {

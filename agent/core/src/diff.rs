@@ -1,7 +1,7 @@
 //! The difference between what is wanted and what is: data that explains itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -16,8 +16,8 @@ use crate::{
     observed::{Observed, ObservedDevice, ObservedPeer},
 };
 
-/// A session whose last handshake is at most this old is alive (WireGuard paper, 6.1: Reject-After-Time), and keeps the
-/// endpoint it roamed to.
+/// A session over which an authenticated packet came at most this long ago is alive (WireGuard paper, 6.1:
+/// Reject-After-Time), and keeps the endpoint it roamed to.
 pub const LIVE_SESSION: Duration = Duration::from_secs(180);
 
 /// One step from observed to desired. Applying all of them in order makes `diff` empty.
@@ -66,30 +66,23 @@ pub enum Change {
     RemoveGuardRoute(MeshNetwork),
 }
 
-/// What leads from `observed` to `desired`: minimal, in the order in which it must be made (guard route, device, removals by
-/// key, edits by token, additions by token; on the way out the guard route goes last). Empty when nothing is to be done.
+/// What leads from `observed` to `desired`: minimal, in the order in which it must be made (removals by key, so that nothing
+/// that fails can hold them up; guard route, device, edits by token, additions by token; on the way out the guard route goes
+/// last). Empty when nothing is to be done.
 ///
 /// A device that runs with another key or port is not ours: it is removed and made anew, for a changed key ends every session
 /// anyway. A peer that is as it should be is never mentioned.
 #[must_use]
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
-    let mut changes = Vec::new();
-    if let Some(network) = desired.guard_route
-        && !observed.guard_route
-    {
-        changes.push(Change::AddGuardRoute(network));
-    }
-    match (&desired.device, &observed.device) {
-        (None, None) => {}
-        (None, Some(_)) => changes.push(Change::RemoveDevice),
-        (Some(wanted), None) => create(wanted, &mut changes),
-        (Some(wanted), Some(present)) if !is_ours(wanted, present) => {
-            changes.push(Change::RemoveDevice);
-            create(wanted, &mut changes);
-        }
-        (Some(wanted), Some(present)) => adjust(wanted, present, &mut changes),
-    }
-    changes
+    let guard_route = desired.guard_route.filter(|_| !observed.guard_route).map(Change::AddGuardRoute);
+    let (removals, rest) = match (&desired.device, &observed.device) {
+        (None, None) => (Vec::new(), Vec::new()),
+        (None, Some(_)) => (vec![Change::RemoveDevice], Vec::new()),
+        (Some(wanted), None) => (Vec::new(), create(wanted)),
+        (Some(wanted), Some(present)) if !is_ours(wanted, present) => (vec![Change::RemoveDevice], create(wanted)),
+        (Some(wanted), Some(present)) => (removals(wanted, present), adjust(wanted, present)),
+    };
+    removals.into_iter().chain(guard_route).chain(rest).collect()
 }
 
 /// What removes everything, the guard route last: for an orderly stop.
@@ -100,36 +93,38 @@ pub fn teardown(network: Option<MeshNetwork>, observed: &Observed) -> Vec<Change
     device.into_iter().chain(route).collect()
 }
 
-fn create(wanted: &DesiredDevice, changes: &mut Vec<Change>) {
-    changes.push(Change::CreateDevice {
-        address: wanted.address,
-        network: wanted.network,
-        listen_port: wanted.listen_port,
-    });
-    changes.extend(wanted.peers.iter().cloned().map(Change::AddPeer));
+fn create(wanted: &DesiredDevice) -> Vec<Change> {
+    let DesiredDevice { address, network, listen_port, .. } = *wanted;
+    let device = Change::CreateDevice { address, network, listen_port };
+    std::iter::once(device).chain(wanted.peers.iter().cloned().map(Change::AddPeer)).collect()
 }
 
 fn is_ours(wanted: &DesiredDevice, present: &ObservedDevice) -> bool {
     present.public_key == Some(wanted.public_key) && present.listen_port == wanted.listen_port
 }
 
-fn adjust(wanted: &DesiredDevice, present: &ObservedDevice, changes: &mut Vec<Change>) {
+fn removals(wanted: &DesiredDevice, present: &ObservedDevice) -> Vec<Change> {
+    let wanted: BTreeSet<_> = wanted.peers.iter().map(|peer| peer.public_key).collect();
+    let present: BTreeSet<_> = present.peers.iter().map(|peer| peer.public_key).collect();
+    present.difference(&wanted).copied().map(Change::RemovePeer).collect()
+}
+
+fn adjust(wanted: &DesiredDevice, present: &ObservedDevice) -> Vec<Change> {
+    let mut changes = Vec::new();
     if !present.up || present.address != Some(wanted.address) {
         changes.push(Change::SetAddress { address: wanted.address, network: wanted.network });
     }
-    let wanted_by_key: BTreeMap<_, _> = wanted.peers.iter().map(|peer| (peer.public_key, peer)).collect();
     let present_by_key: BTreeMap<_, _> = present.peers.iter().map(|peer| (peer.public_key, peer)).collect();
-
-    let gone = present_by_key.keys().filter(|key| !wanted_by_key.contains_key(*key));
-    changes.extend(gone.map(|key| Change::RemovePeer(*key)));
     let kept = wanted.peers.iter().filter_map(|peer| Some((peer, *present_by_key.get(&peer.public_key)?)));
     changes.extend(kept.filter_map(|(wanted, present)| edit(wanted, present)));
     let new = wanted.peers.iter().filter(|peer| !present_by_key.contains_key(&peer.public_key));
     changes.extend(new.cloned().map(Change::AddPeer));
+    changes
 }
 
 fn edit(wanted: &DesiredPeer, present: &ObservedPeer) -> Option<Change> {
-    let is_live = present.handshake_age.is_some_and(|age| age <= LIVE_SESSION);
+    // Not by the handshake's age: devices tell that by the wall clock, which may jump.
+    let is_live = present.received_age.is_some_and(|age| age <= LIVE_SESSION);
     let endpoint = wanted.endpoint.filter(|wanted| match present.endpoint.map(canonical) {
         None => true,
         Some(present) => present != *wanted && !is_live,
@@ -154,6 +149,19 @@ fn edit(wanted: &DesiredPeer, present: &ObservedPeer) -> Option<Change> {
 }
 
 impl Change {
+    /// It cuts somebody off: made whatever else fails.
+    #[must_use]
+    pub const fn is_removal(&self) -> bool {
+        matches!(self, Self::RemovePeer(_) | Self::RemoveDevice)
+    }
+
+    /// Nothing but removals may follow it when it failed: without the guard route no device may be made, without a device
+    /// there are no peers to add, and a device that is still there needs its guard route.
+    #[must_use]
+    pub const fn is_base(&self) -> bool {
+        matches!(self, Self::AddGuardRoute(_) | Self::CreateDevice { .. } | Self::RemoveDevice)
+    }
+
     /// The kind of change, for logs and metric labels.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

@@ -11,6 +11,9 @@ use crate::id::WireguardKey;
 pub struct Observed {
     /// The blackhole route for the mesh network is in place.
     pub guard_route: bool,
+    /// A route or address of somebody else inside or around the mesh network, in words: packets for the mesh may leave by it,
+    /// outside of the tunnel.
+    pub overlap: Option<String>,
     /// The device, when there is one.
     pub device: Option<ObservedDevice>,
 }

@@ -27,7 +27,8 @@ pub enum Command {
     FetchProofs(Vec<ProofRequest>),
     /// Read device, interface and guard route, and answer [`super::Input::Observed`].
     Observe,
-    /// Make these changes in this order, stop at the first that fails, and answer [`super::Input::Applied`].
+    /// Make these changes in this order and answer [`super::Input::Applied`]. After one that failed, the removals among the
+    /// others are still made ([`Change::is_removal`]), and whatever does not build on it.
     Apply(Vec<Change>),
     /// Sign, offer on the socket, and submit if the node address has funds; answer [`super::Input::Offered`].
     Offer(Intent),

@@ -58,8 +58,8 @@ pub struct Policy {
     pub token: Option<TokenId>,
     /// UDP port of the device.
     pub listen_port: u16,
-    /// Endpoint to register; `None` registers none.
-    pub endpoint: Option<SocketAddr>,
+    /// Endpoint to register.
+    pub endpoint: OwnEndpoint,
     /// Seconds between keepalives to every peer.
     pub keepalive: u16,
     /// Blocks on top of a registration before its peer is added; removals never wait.
@@ -76,6 +76,30 @@ pub struct Policy {
     pub quorum: usize,
     /// Configured peer names.
     pub names: BTreeMap<TokenId, String>,
+}
+
+/// Where this node is reached by UDP, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnEndpoint {
+    /// Here.
+    Known(SocketAddr),
+    /// Nowhere, says the operator: none is registered, and one on record is taken back.
+    None,
+    /// Being found out: what is on record stays, and a registration waits.
+    Searching,
+    /// Not found out so far: what is on record stays, and a registration goes without.
+    NotFound,
+}
+
+impl OwnEndpoint {
+    /// The address, where it is known.
+    #[must_use]
+    pub const fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Known(address) => Some(address),
+            Self::None | Self::Searching | Self::NotFound => None,
+        }
+    }
 }
 
 /// What happens when the contract could not be read for too long.
@@ -101,7 +125,8 @@ pub enum Input {
     Proofs(Vec<(TokenId, Result<Box<Proof>, String>)>),
     /// The answer to [`super::Command::Observe`], and spontaneous ones (an interface vanished).
     Observed(Observed),
-    /// [`super::Command::Apply`] is done; a change that failed names its reason. The agent looks again before it goes on.
+    /// [`super::Command::Apply`] is done; the first change that failed names its reason. The agent looks again before it goes
+    /// on.
     Applied(Result<(), ApplyError>),
     /// A registration or endpoint update was signed and is on offer; `transaction` is its hash when we could pay for it.
     Offered {
@@ -114,6 +139,8 @@ pub enum Input {
     },
     /// Signing failed (guest agent gone).
     OfferFailed(String),
+    /// Where this node is reached has been found out, or is another place now.
+    OwnEndpoint(OwnEndpoint),
     /// A verified registry of an earlier run, read from disk: the very first input, if there is one.
     Cached(Box<CachedRegistry>),
     /// The time of `poll_timeout` has come.

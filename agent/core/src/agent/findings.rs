@@ -223,6 +223,13 @@ impl Agent {
         if let Some(failure) = self.reconcile.failure() {
             found.push(Finding::new("W501", "change-failed", Severity::Warning, failure.to_string()));
         }
+        if let Some(overlap) = self.reconcile.seen().and_then(|seen| seen.what.overlap.as_ref()) {
+            let message = format!("packets for the mesh may leave outside of the tunnel (addr_conflict): {overlap}");
+            found.push(
+                Finding::new("W503", "addr-conflict", Severity::Critical, message)
+                    .hint("remove it; `ip route show table all` and `ip address` show where it is, DHCP may have set it"),
+            );
+        }
         if self.reconcile.is_stuck()
             && let (Some(desired), Some(Seen { what, .. })) = (&self.desired, self.reconcile.seen())
         {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Agent, ApplyError, CachedRegistry, LastRead, Now, View, proofs, reads::Next};
+use super::{Agent, ApplyError, CachedRegistry, LastRead, Now, OwnEndpoint, View, proofs, reads::Next};
 use crate::{
     diff::Change,
     freshness::ReadTime,
@@ -88,6 +88,18 @@ impl Agent {
         self.proofs.restore(cached.proofs, &registry.domain);
         self.view = Some(View { registry, read, read_at_unix: read_at, cached: true });
         self.recompute(now);
+    }
+
+    pub(super) fn handle_own_endpoint(&mut self, endpoint: OwnEndpoint, now: Now) {
+        if self.policy.endpoint == endpoint {
+            return;
+        }
+        tracing::info!(from = ?self.policy.endpoint, to = ?endpoint, "own endpoint");
+        self.policy.endpoint = endpoint;
+        self.recompute(now);
+        if self.view.as_ref().is_some_and(|view| !view.cached) {
+            self.offers.want(self.wish(), now);
+        }
     }
 
     pub(super) fn handle_proofs(&mut self, answers: Vec<proofs::Answer>, now: Now) {

@@ -1,6 +1,6 @@
 //! From the view to what should be: the desired machine, and what this node wants on chain.
 
-use super::{Agent, Intent, Now};
+use super::{Agent, Intent, Now, OwnEndpoint};
 use crate::{
     desired::{Confirmations, Desired, DesiredPeer, OwnDevice, select},
     id::TokenId,
@@ -17,8 +17,15 @@ impl Agent {
 
     /// What this node wants on chain at the present read.
     pub(super) fn wish(&self) -> Option<Intent> {
-        let endpoint = self.policy.endpoint.map(canonical);
+        let endpoint = self.policy.endpoint.address().map(canonical);
+        // Not knowing is no reason to take back what is on record: after a restart without DNS or route it is still true.
+        let (may_register, may_update) = match self.policy.endpoint {
+            OwnEndpoint::Known(_) | OwnEndpoint::None => (true, true),
+            OwnEndpoint::NotFound => (true, false),
+            OwnEndpoint::Searching => (false, false),
+        };
         match self.standing.as_ref()? {
+            Standing::Registering { .. } if !may_register => None,
             Standing::Registering { token, key_epoch } => Some(Intent::Register(Registration {
                 token: *token,
                 instance: self.me.instance,
@@ -29,7 +36,7 @@ impl Agent {
                 gateway: None,
                 deadline: 0,
             })),
-            Standing::Active { membership, endpoint: on_record, gateway } if *on_record != endpoint => {
+            Standing::Active { membership, endpoint: on_record, gateway } if may_update && *on_record != endpoint => {
                 Some(Intent::UpdateEndpoint(EndpointUpdate {
                     token: membership.token,
                     key_epoch: membership.key_epoch.checked_add(1)?,
@@ -63,7 +70,7 @@ impl Agent {
                         base_domains: &registry.base_domains,
                         own_token: Some(membership.token),
                         own_key: self.me.wireguard_key,
-                        own_endpoints: self.policy.endpoint.into_iter().chain(*endpoint).collect(),
+                        own_endpoints: self.policy.endpoint.address().into_iter().chain(*endpoint).collect(),
                     };
                     let own = OwnDevice {
                         address,

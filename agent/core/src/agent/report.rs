@@ -35,6 +35,9 @@ pub enum NotReady {
     /// There is no device with the mesh address.
     #[error("the device is not up with the mesh address")]
     NoDevice,
+    /// Packets for the mesh may leave outside of the tunnel.
+    #[error("{0}")]
+    Overlap(String),
     /// The last change failed.
     #[error("{0}")]
     ChangeFailed(ApplyError),
@@ -59,6 +62,9 @@ impl Agent {
         };
         if let Some(failure) = self.reconcile.failure() {
             return Err(NotReady::ChangeFailed(failure.clone()));
+        }
+        if let Some(overlap) = self.reconcile.seen().and_then(|seen| seen.what.overlap.clone()) {
+            return Err(NotReady::Overlap(overlap));
         }
         let address = view.registry.network.address_of(token);
         let is_up =

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use mesh_core::{
-    agent::{Command, Input, Intent, NotReady},
+    agent::{Command, Input, Intent, NotReady, OwnEndpoint, Policy},
     diff::Change,
     registration::{EndpointUpdate, Registration},
-    status::{MembershipState, VerdictState},
+    status::{MembershipState, Severity, VerdictState},
 };
 
 use crate::{
@@ -86,7 +86,7 @@ fn an_endpoint_update_needs_no_proof_and_ends_no_session() {
     assert!(world.contract.update_endpoint(update));
     world.hint();
     assert_eq!(world.take_changes(), [""; 0], "a live session follows its peer by itself");
-    world.machine.device.as_mut().unwrap().peers[0].handshake_age = None;
+    world.machine.device.as_mut().unwrap().peers[0].received_age = None;
     world.pass(Duration::from_secs(1));
     assert_eq!(world.take_changes(), [format!("edit peer {} (token 2): endpoint 192.0.2.77:51821", key(2))]);
     assert_eq!(world.commands["proofs"], proofs);
@@ -224,7 +224,7 @@ fn an_unpaid_offer_is_tried_again_and_signed_anew_in_time() {
 #[test]
 fn a_new_endpoint_in_the_configuration_is_offered() {
     let mut world = World::mesh(&[2]);
-    world.restart_with(mesh_core::agent::Policy { endpoint: Some(endpoint(50)), ..policy() });
+    world.restart_with(mesh_core::agent::Policy { endpoint: OwnEndpoint::Known(endpoint(50)), ..policy() });
     world.settle();
     assert!(matches!(world.offered, Some(Intent::UpdateEndpoint(update)) if update.endpoint == Some(endpoint(50))));
     assert_eq!(world.status().own.membership, MembershipState::Active);
@@ -233,6 +233,77 @@ fn a_new_endpoint_in_the_configuration_is_offered() {
     assert_eq!(world.offered, None);
     world.pass(Duration::from_secs(60));
     assert_eq!(world.offered, None, "and not again");
+}
+
+#[test]
+fn not_knowing_the_own_endpoint_takes_nothing_off_the_chain() {
+    let mut world = World::mesh(&[2]);
+    for unknown in [OwnEndpoint::Searching, OwnEndpoint::NotFound] {
+        world.restart_with(Policy { endpoint: unknown, ..policy() });
+        world.pass(Duration::from_secs(60));
+        assert_eq!(world.offered, None, "{unknown:?}");
+        assert_eq!(world.keys_on_device(), [key(2)].into(), "the tunnel does not wait for it");
+    }
+    world.feed(Input::OwnEndpoint(OwnEndpoint::Known(endpoint(OWN))));
+    assert_eq!(world.offered, None, "it is what is on record");
+    world.feed(Input::OwnEndpoint(OwnEndpoint::Known(endpoint(50))));
+    assert!(matches!(world.offered, Some(Intent::UpdateEndpoint(update)) if update.endpoint == Some(endpoint(50))));
+    world.feed(Input::OwnEndpoint(OwnEndpoint::NotFound));
+    assert_eq!(world.offered, None, "an offer that is not wanted any more is withdrawn");
+    world.restart_with(Policy { endpoint: OwnEndpoint::None, ..policy() });
+    world.settle();
+    assert!(matches!(world.offered, Some(Intent::UpdateEndpoint(update)) if update.endpoint.is_none()));
+}
+
+#[test]
+fn a_registration_waits_for_the_own_endpoint_until_it_is_given_up() {
+    for (found, registered) in
+        [(OwnEndpoint::Known(endpoint(9)), Some(endpoint(9))), (OwnEndpoint::NotFound, None)]
+    {
+        let mut world = World::new();
+        world.restart_with(Policy { endpoint: OwnEndpoint::Searching, ..policy() });
+        world.pass(Duration::from_secs(60));
+        assert_eq!(world.offered, None);
+        world.feed(Input::OwnEndpoint(found));
+        assert!(
+            matches!(world.offered, Some(Intent::Register(registration)) if registration.endpoint == registered),
+            "{:?}",
+            world.offered
+        );
+    }
+}
+
+#[test]
+fn a_foreign_route_into_the_mesh_is_a_critical_warning_and_not_ready() {
+    let mut world = World::mesh(&[2]);
+    world.machine.overlap = Some("route 10.0.1.2/32 by `eth0`".to_owned());
+    world.pass(Duration::from_secs(2));
+    let status = world.status();
+    assert!(!status.verdict.ready && status.verdict.state == VerdictState::Down, "{:?}", status.verdict);
+    let warning = status.warnings.iter().find(|warning| warning.code == "W503").unwrap();
+    assert!(warning.severity == Severity::Critical && warning.message.contains("10.0.1.2/32"), "{warning:?}");
+    world.contract.revoke(token(2));
+    world.hint();
+    assert_eq!(world.keys_on_device(), [].into(), "a revocation goes on");
+    world.machine.overlap = None;
+    world.pass(Duration::from_secs(2));
+    assert!(world.status().verdict.ready);
+}
+
+#[test]
+fn a_change_that_fails_does_not_keep_a_revoked_peer_in() {
+    for failing in ["add_guard_route", "add_peer", "set_address", "edit_peer"] {
+        let mut world = World::mesh(&[2, 3]);
+        world.faults.failing_change = Some(failing);
+        world.machine.guard_route = false;
+        let device = world.machine.device.as_mut().unwrap();
+        device.up = false;
+        device.peers.iter_mut().find(|peer| peer.public_key == key(2)).unwrap().persistent_keepalive = 0;
+        world.join(4);
+        world.contract.revoke(token(3));
+        world.hint();
+        assert!(!world.keys_on_device().contains(&key(3)), "{failing}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn nothing_becomes_everything_in_order() {
 fn what_is_as_it_should_be_is_not_mentioned() {
     assert_eq!(diff(&desired(&[2, 3]), &observed(&[2, 3])), []);
     assert_eq!(diff(&Desired::default(), &Observed::default()), []);
-    assert_eq!(diff(&Desired::default(), &Observed { guard_route: true, device: None }), [], "a guard route is kept");
+    assert_eq!(diff(&Desired::default(), &guard_only()), [], "a guard route is kept");
 }
 
 #[test]
@@ -40,6 +40,18 @@ fn removals_come_before_edits_before_additions() {
     assert_eq!(changes[..2], removed.map(Change::RemovePeer));
     assert_eq!(changes[3], Change::AddPeer(peer(5)));
     assert_eq!(changes[2].to_string(), format!("edit peer {} (token 2): keepalive 25 s", key(2)));
+}
+
+#[test]
+fn nothing_that_may_fail_comes_before_a_removal() {
+    let mut present = observed(&[2, 3]);
+    present.guard_route = false;
+    present.device.as_mut().unwrap().up = false;
+    let kinds: Vec<_> = diff(&desired(&[2, 5]), &present).iter().map(Change::kind).collect();
+    assert_eq!(kinds, ["remove_peer", "add_guard_route", "set_address", "add_peer"]);
+    let out = Desired { guard_route: Some(network()), device: None };
+    let kinds: Vec<_> = diff(&out, &present).iter().map(Change::kind).collect();
+    assert_eq!(kinds, ["remove_device", "add_guard_route"]);
 }
 
 #[test]
@@ -65,12 +77,12 @@ fn only_the_field_that_differs_is_edited() {
 #[test]
 fn a_live_session_keeps_the_endpoint_it_roamed_to() {
     let roamed: SocketAddr = "198.51.100.9:4242".parse().unwrap();
-    for (handshake_age, edits) in [(Some(0), 0), (Some(180), 0), (Some(181), 1), (None, 1)] {
+    for (received_age, edits) in [(Some(0), 0), (Some(180), 0), (Some(181), 1), (None, 1)] {
         let mut present = observed(&[2]);
         let on_device = &mut present.device.as_mut().unwrap().peers[0];
         on_device.endpoint = Some(roamed);
-        on_device.handshake_age = handshake_age.map(Duration::from_secs);
-        assert_eq!(diff(&desired(&[2]), &present).len(), edits, "handshake {handshake_age:?}");
+        on_device.received_age = received_age.map(Duration::from_secs);
+        assert_eq!(diff(&desired(&[2]), &present).len(), edits, "heard {received_age:?}");
     }
     // Nothing to say: a peer without a registered endpoint may be anywhere.
     let mut wanted = desired(&[2]);
@@ -79,7 +91,7 @@ fn a_live_session_keeps_the_endpoint_it_roamed_to() {
     // The device's way of writing IPv4 in IPv6 is no difference.
     let mut present = observed(&[2]);
     let on_device = &mut present.device.as_mut().unwrap().peers[0];
-    (on_device.endpoint, on_device.handshake_age) = (Some("[::ffff:192.0.2.2]:51821".parse().unwrap()), None);
+    (on_device.endpoint, on_device.received_age) = (Some("[::ffff:192.0.2.2]:51821".parse().unwrap()), None);
     assert_eq!(diff(&desired(&[2]), &present), []);
 }
 
@@ -118,7 +130,7 @@ fn leaving_keeps_the_guard_route_and_stopping_takes_it_last() {
     assert_eq!(diff(&out, &observed(&[2])), [Change::RemoveDevice]);
     let all = [Change::RemoveDevice, Change::RemoveGuardRoute(network())];
     assert_eq!(teardown(Some(network()), &observed(&[2])), all);
-    assert_eq!(teardown(Some(network()), &Observed { guard_route: true, device: None }), all[1..]);
+    assert_eq!(teardown(Some(network()), &guard_only()), all[1..]);
     assert_eq!(teardown(None, &Observed::default()), []);
 }
 
@@ -147,6 +159,10 @@ fn peer(id: u32) -> DesiredPeer {
     }
 }
 
+fn guard_only() -> Observed {
+    Observed { guard_route: true, ..Observed::default() }
+}
+
 fn observed(ids: &[u32]) -> Observed {
     let peers = ids.iter().map(|id| ObservedPeer {
         public_key: key(*id),
@@ -168,5 +184,5 @@ fn observed(ids: &[u32]) -> Observed {
         address: Some([10, 0, 1, 1].into()),
         peers: peers.collect(),
     };
-    Observed { guard_route: true, device: Some(device) }
+    Observed { device: Some(device), ..guard_only() }
 }

@@ -8,7 +8,8 @@ use std::{
 
 use mesh_core::{
     agent::{
-        Agent, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, Now, OnExpiry, Policy, SourceReport,
+        Agent, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, Now, OnExpiry, OwnEndpoint, Policy,
+        SourceReport,
     },
     diff::Change,
     id::{B256, TokenId, WireguardKey},
@@ -352,15 +353,21 @@ impl World {
 
     fn apply(&mut self, changes: Vec<Change>) -> Result<(), ApplyError> {
         assert!(!changes.is_empty(), "an empty list of changes");
+        let (mut outcome, mut base_failed) = (Ok(()), false);
         for change in changes {
+            if base_failed && !change.is_removal() {
+                continue;
+            }
             if self.faults.failing_change == Some(change.kind()) {
-                return Err(ApplyError { change: change.to_string(), reason: "made to fail".to_owned() });
+                base_failed |= change.is_base();
+                outcome = outcome.and(Err(ApplyError { change: change.to_string(), reason: "made to fail".to_owned() }));
+                continue;
             }
             self.check(&change);
             make(&mut self.machine, &change);
             self.changes.push(change);
         }
-        Ok(())
+        outcome
     }
 
     /// What must hold of every change, whatever happened before.
@@ -476,7 +483,7 @@ pub(crate) fn policy() -> Policy {
     Policy {
         token: None,
         listen_port: 51821,
-        endpoint: Some(endpoint(OWN)),
+        endpoint: OwnEndpoint::Known(endpoint(OWN)),
         keepalive: 25,
         confirmations: 0,
         trusted_kms_roots: Vec::new(),
