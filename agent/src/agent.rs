@@ -1,14 +1,15 @@
 //! From a configuration to a running agent: everything that is found out or taken once, in the order in which it can fail.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc};
 
 use mesh_core::{
     agent::{Agent, CachedRegistry, Input, LocalNode, Policy},
     id::Address,
+    network::MeshNetwork,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinSet,
 };
 
@@ -16,17 +17,18 @@ use crate::{
     api::{ApiDriver, ApiSocket},
     cache,
     chain::{self, Source, Sources, Subject},
-    config::{Config, Dataplane, WireguardKeySource},
+    config::{Config, Dataplane, EndpointChoice, WireguardKeySource},
     dstack::{self, GuestAgent},
-    endpoint,
+    endpoint::{self, Remotes},
     identity::{self, Expected, Identity},
     keyfile::{self, WireguardSecret},
-    link::Netlink,
+    link::{Links as _, Netlink},
     lock::InstanceLock,
     machine::{self, Machine},
     notify::ServiceManager,
     process,
     run::{Clock, Outside, Shell, run},
+    statedir,
     tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
 };
 
@@ -35,27 +37,112 @@ use crate::{
 /// # Errors
 /// What keeps it from starting or going on, in words with a hint.
 pub async fn start(config: Config) -> anyhow::Result<()> {
-    // First of all: an agent that runs already has taken port and interface, and must not be mistaken for somebody else.
-    keyfile::create_state_dir(&config.state_dir)?;
+    // Before anything is made: a stop at any moment must find somebody who takes it back.
+    let stop = stop_signals()?;
+    // An agent that runs already has taken port and interface, and must not be mistaken for somebody else.
+    statedir::prepare(&config.state_dir, process::effective_user())?;
     let _lock = InstanceLock::take(&config.state_dir)?;
     machine::check(&config)?;
     let socket = ApiSocket::bind(&config.socket)?;
 
+    let mut background = JoinSet::new();
+    let outcome = Start { config, stop, background: &mut background }.run(socket).await;
+    // The socket's file goes with the task that serves it.
+    background.shutdown().await;
+    outcome
+}
+
+/// The way to a running agent, in the order in which it can fail.
+struct Start<'a> {
+    config: Config,
+    stop: Arc<Notify>,
+    background: &'a mut Background,
+}
+
+/// Tasks that run for ever.
+type Background = JoinSet<io::Result<Infallible>>;
+
+impl Start<'_> {
+    async fn run(self, socket: ApiSocket) -> anyhow::Result<()> {
+        let Self { config, stop, background } = self;
+        let (mut api, server) = ApiDriver::serve(socket);
+        background.spawn(server);
+        let (tell_change, machine_changed) = watch::channel(());
+        let (links, netlink) = Netlink::connect(tell_change)?;
+        background.spawn(netlink);
+
+        let cached = cache::load(&config.state_dir);
+        // Until the guest agent has answered, and after a reboot nothing else is there, packets must not leave in clear.
+        let early = cached.as_ref().filter(|cached| may_be_ours(&config, cached)).map(|cached| cached.registry.network);
+        if let Some(network) = early {
+            close_early(&links, network, &config.interface).await;
+        }
+        let found = tokio::select! {
+            found = ask_guest_agent(&config) => found,
+            never = api.answer_starting("the dstack guest agent") => match never {},
+            () = stop.notified() => {
+                tracing::info!("stopped while waiting for the guest agent");
+                return open_again(&links, early).await;
+            }
+        };
+        let (identity, secret) = found?;
+        let contract = config.contract.unwrap_or_else(|| identity.app_id.into());
+        if cached.as_ref().is_some_and(|cached| cached.registry.domain.contract != contract) {
+            open_again(&links, early).await?;
+        }
+        announce(&config, &identity, &secret, contract);
+
+        let parts = Parts {
+            identity,
+            secret,
+            contract,
+            cached,
+            api,
+            stop,
+            links: links.clone(),
+            machine_changed,
+            background: std::mem::take(background),
+            config,
+        };
+        let name = parts.config.interface.clone();
+        match parts.config.dataplane {
+            Dataplane::Userspace => parts.run(UserspaceTunnel::new(name)).await,
+            Dataplane::Kernel => parts.run(KernelTunnel::new(name)).await,
+        }?;
+        // The agent has removed what it knew of; what it refused to believe in is not left either.
+        open_again(&links, early).await
+    }
+}
+
+/// Whether the saved registry can be that of the cluster this agent is for, as far as is known before the guest agent answers.
+fn may_be_ours(config: &Config, cached: &CachedRegistry) -> bool {
+    config.contract.is_none_or(|contract| contract == cached.registry.domain.contract)
+}
+
+/// Puts the guard route of an earlier run in place, where nobody else uses the network.
+async fn close_early(links: &Netlink, network: MeshNetwork, interface: &str) {
+    let closed = match links.check_overlap(network, interface).await {
+        Ok(()) => links.add_guard_route(network).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = closed {
+        tracing::warn!(%error, "no guard route before the guest agent has answered");
+    }
+}
+
+async fn open_again(links: &Netlink, network: Option<MeshNetwork>) -> anyhow::Result<()> {
+    match network {
+        Some(network) => Ok(links.remove_guard_route(network).await?),
+        None => Ok(()),
+    }
+}
+
+async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, WireguardSecret)> {
     let guest_agent = GuestAgent::new(dstack::find(config.dstack_socket.as_deref())?);
     let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
     let identity = Identity::load(&guest_agent, expected).await?;
-    let secret = wireguard_secret(&config, &guest_agent, &identity).await?;
-    let contract = config.contract.unwrap_or_else(|| identity.app_id.into());
-    let cached = cache::load(&config.state_dir);
-    announce(&config, &identity, &secret, contract);
-
-    let dataplane = config.dataplane;
-    let tunnel_name = config.interface.clone();
-    let parts = Parts { config, identity, secret, contract, cached, socket };
-    match dataplane {
-        Dataplane::Userspace => parts.run(UserspaceTunnel::new(tunnel_name)).await,
-        Dataplane::Kernel => parts.run(KernelTunnel::new(tunnel_name)).await,
-    }
+    let secret = wireguard_secret(config, &guest_agent, &identity).await?;
+    Ok((identity, secret))
 }
 
 /// What start-up found out.
@@ -65,21 +152,18 @@ struct Parts {
     secret: WireguardSecret,
     contract: Address,
     cached: Option<CachedRegistry>,
-    socket: ApiSocket,
+    api: ApiDriver,
+    stop: Arc<Notify>,
+    links: Netlink,
+    machine_changed: watch::Receiver<()>,
+    background: Background,
 }
 
 impl Parts {
     async fn run(self, tunnel: impl Tunnel) -> anyhow::Result<()> {
-        let Self { config, identity, secret, contract, cached, socket } = self;
-        let (chain_moved, machine_changed, stop) = (Arc::default(), Arc::default(), Arc::default());
-        let links = Netlink::connect(Arc::clone(&machine_changed))?;
-        let (api, server) = ApiDriver::serve(socket);
-        let mut background = JoinSet::new();
-        background.spawn(async move {
-            server.await?;
-            Err(std::io::ErrorKind::UnexpectedEof.into())
-        });
-
+        let Self { config, identity, secret, contract, cached, .. } = self;
+        let mut background = self.background;
+        let chain_moved = Arc::default();
         let sources: Vec<Arc<Source>> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
         for source in &sources {
             let watch = chain::watch(Arc::clone(source), Arc::clone(&chain_moved));
@@ -88,21 +172,33 @@ impl Parts {
         let subject = Subject { contract, instance: identity.instance };
         let chain = Arc::new(Sources::new(sources, config.rpc_quorum, config.chain_id, subject));
 
+        let (found, endpoint) = watch::channel(endpoint::configured(&config));
+        if config.endpoint == EndpointChoice::Auto {
+            let remotes = Remotes::new(&config.rpc_urls);
+            let follow = endpoint::follow(remotes, config.listen_port, found, self.machine_changed.clone());
+            background.spawn(async move { Ok(follow.await) });
+        }
+
         let clock = Clock::start();
-        let endpoint = endpoint::detect(&config).await;
         let node = local_node(&config, &identity, &secret, contract);
-        let mut agent = Agent::new(node, policy(&config, endpoint), clock.now());
+        let mut agent = Agent::new(node, policy(&config), clock.now());
         let stop_on_wrong_chain = cached.is_none();
         if let Some(cached) = cached {
             agent.handle(Input::Cached(Box::new(cached)), clock.now());
         }
-        forward_signals(&stop)?;
 
-        let machine = Machine::new(tunnel, links, config.interface, secret, identity.psk_root.clone());
+        let machine = Machine::new(tunnel, self.links, config.interface, secret, identity.psk_root.clone());
         let shell =
             Shell { machine, chain, identity: Arc::new(identity), state_dir: config.state_dir, stop_on_wrong_chain };
-        let service = ServiceManager::from_environment();
-        let outside = Outside { chain_moved, machine_changed, stop, background, api, service };
+        let outside = Outside {
+            chain_moved,
+            machine_changed: self.machine_changed,
+            endpoint,
+            stop: self.stop,
+            background,
+            api: self.api,
+            service: ServiceManager::from_environment(),
+        };
         run(agent, shell, outside, clock).await
     }
 }
@@ -139,11 +235,11 @@ fn local_node(config: &Config, identity: &Identity, secret: &WireguardSecret, co
     }
 }
 
-fn policy(config: &Config, endpoint: Option<SocketAddr>) -> Policy {
+fn policy(config: &Config) -> Policy {
     Policy {
         token: config.token,
         listen_port: config.listen_port,
-        endpoint,
+        endpoint: endpoint::configured(config),
         keepalive: config.keepalive,
         confirmations: config.confirmations,
         trusted_kms_roots: config.trusted_kms_roots.clone(),
@@ -174,15 +270,16 @@ fn announce(config: &Config, identity: &Identity, secret: &WireguardSecret, cont
 }
 
 /// SIGTERM and SIGINT ask for an orderly stop.
-fn forward_signals(stop: &Arc<Notify>) -> std::io::Result<()> {
+fn stop_signals() -> io::Result<Arc<Notify>> {
+    let stop = Arc::new(Notify::new());
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signals = signal(kind)?;
-        let stop = Arc::clone(stop);
+        let stop = Arc::clone(&stop);
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
                 stop.notify_one();
             }
         });
     }
-    Ok(())
+    Ok(stop)
 }

@@ -3,12 +3,14 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 use mesh_core::agent::CachedRegistry;
+
+use crate::statedir::open_regular;
 
 const FILE_NAME: &str = "registry.json";
 /// A /16 full of peers with their proofs is about 150 MB; anything above is not ours.
@@ -19,15 +21,17 @@ const MAX_LENGTH: u64 = 256 << 20;
 pub fn load(state_dir: &Path) -> Option<CachedRegistry> {
     let path = state_dir.join(FILE_NAME);
     let read = || -> io::Result<Option<CachedRegistry>> {
-        let length = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
+        let file = match open_regular(OpenOptions::new().read(true), &path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        if length > MAX_LENGTH {
+        let mut text = Vec::new();
+        file.take(MAX_LENGTH + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > MAX_LENGTH {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "too long"));
         }
-        Ok(Some(serde_json::from_slice(&fs::read(&path)?)?))
+        Ok(Some(serde_json::from_slice(&text)?))
     };
     read().unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "ignoring the saved registry: it cannot be read");
@@ -41,7 +45,9 @@ pub fn load(state_dir: &Path) -> Option<CachedRegistry> {
 /// The system's.
 pub fn save(state_dir: &Path, registry: &CachedRegistry) -> io::Result<()> {
     let draft = state_dir.join(format!(".{FILE_NAME}"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    let mut options = OpenOptions::new();
+    let mut file = open_regular(options.write(true).create(true).truncate(false).mode(0o600), &draft)?;
+    file.set_len(0)?;
     file.write_all(&serde_json::to_vec(registry)?)?;
     file.sync_all()?;
     fs::rename(&draft, state_dir.join(FILE_NAME))?;
@@ -82,6 +88,14 @@ mod tests {
         let cached = CachedRegistry { registry, proofs: BTreeMap::new(), read_at: 5, floor, member: None };
         save(dir.path(), &cached).unwrap();
         assert_eq!(load(dir.path()), Some(cached));
+    }
+
+    #[test]
+    fn a_fifo_in_its_place_is_ignored() {
+        let dir = Scratch::new();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join(FILE_NAME)).status().unwrap();
+        assert!(made.success());
+        assert_eq!(load(dir.path()), None);
     }
 
     #[test]

@@ -1,8 +1,18 @@
-//! Which address of this machine to register: the one from which it talks to its RPC endpoint.
+//! Where this node is reached: as configured, or the address of this machine from which it talks to its RPC endpoints,
+//! followed as it changes.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
-use tokio::{net::lookup_host, time::timeout};
+use mesh_core::agent::OwnEndpoint;
+use tokio::{
+    net::lookup_host,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     chain::RpcUrl,
@@ -10,31 +20,105 @@ use crate::{
 };
 
 /// How long a name may take to resolve.
-const LOOKUP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// A registration waits this long for an address: one without would have to be corrected as soon as DHCP has answered.
+const SEARCH: Duration = Duration::from_secs(5);
+/// Between two looks while nothing is found.
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at an address that was found; changes of this machine are looked at besides.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Another address must still be there after this: routes come and go while a network is set up.
+const SETTLE: Duration = Duration::from_secs(2);
 
-/// The endpoint to register, `None` for none. Sends nothing: connecting a UDP socket only asks the routing table.
-pub async fn detect(config: &Config) -> Option<SocketAddr> {
+/// What is known before anything was looked at.
+#[must_use]
+pub fn configured(config: &Config) -> OwnEndpoint {
     match config.endpoint {
-        EndpointChoice::Fixed(endpoint) => Some(endpoint),
-        EndpointChoice::None => None,
-        EndpointChoice::Auto => {
-            for url in &config.rpc_urls {
-                if let Some(address) = local_address_towards(url).await {
-                    return Some(SocketAddr::new(address, config.listen_port));
-                }
+        EndpointChoice::Fixed(endpoint) => OwnEndpoint::Known(endpoint),
+        EndpointChoice::None => OwnEndpoint::None,
+        EndpointChoice::Auto => OwnEndpoint::Searching,
+    }
+}
+
+/// Finds an address out and follows it, for ever. What was found once stays until another one takes its place: a machine
+/// without network has not moved.
+pub async fn follow(
+    mut remotes: Remotes,
+    listen_port: u16,
+    found: watch::Sender<OwnEndpoint>,
+    mut machine_changed: watch::Receiver<()>,
+) -> Infallible {
+    let begun = Instant::now();
+    loop {
+        let known = *found.borrow();
+        let now = remotes.local_address().await.map(|address| SocketAddr::new(address, listen_port));
+        let next = match (known, now) {
+            (OwnEndpoint::Known(known), Some(now)) if known != now => {
+                sleep(SETTLE).await;
+                let again = remotes.local_address().await.map(|address| SocketAddr::new(address, listen_port));
+                again.map_or(OwnEndpoint::Known(known), OwnEndpoint::Known)
             }
-            tracing::info!(
-                "no address of this machine is worth registering: peers must be reached from here (`--endpoint IP:PORT` sets one)"
-            );
-            None
+            (_, Some(now)) => OwnEndpoint::Known(now),
+            (OwnEndpoint::Known(_) | OwnEndpoint::None | OwnEndpoint::NotFound, None) => known,
+            (OwnEndpoint::Searching, None) if begun.elapsed() >= SEARCH => {
+                tracing::info!(
+                    "no address of this machine is worth registering: peers must be reached from here (`--endpoint IP:PORT` sets one)"
+                );
+                OwnEndpoint::NotFound
+            }
+            (OwnEndpoint::Searching, None) => known,
+        };
+        found.send_if_modified(|known| std::mem::replace(known, next) != next);
+        let pause = if next.address().is_some() { LOOK_EVERY } else { SEARCH_EVERY };
+        tokio::select! {
+            () = sleep(pause) => {}
+            // The sender lives as long as the agent does.
+            Ok(()) = machine_changed.changed() => sleep(SEARCH_EVERY).await,
         }
     }
 }
 
-async fn local_address_towards(url: &RpcUrl) -> Option<IpAddr> {
-    let (host, port) = url.host_and_port()?;
-    let remotes = timeout(LOOKUP_TIMEOUT, lookup_host((host.as_str(), port))).await.ok()?.ok()?;
-    remotes.into_iter().find_map(source_address)
+/// The RPC endpoints, as places to which a route leads.
+#[derive(Debug)]
+pub struct Remotes(Vec<Remote>);
+
+#[derive(Debug)]
+struct Remote {
+    host: String,
+    port: u16,
+    /// Once known, names are not asked again: which way leads out hangs on the route, not on the name.
+    addresses: Vec<SocketAddr>,
+}
+
+impl Remotes {
+    /// None is resolved yet.
+    #[must_use]
+    pub fn new(urls: &[RpcUrl]) -> Self {
+        let parts = urls.iter().filter_map(RpcUrl::host_and_port);
+        Self(parts.map(|(host, port)| Remote { host, port, addresses: Vec::new() }).collect())
+    }
+
+    /// The address from which this machine talks to the first of them to which it has a way. Sends nothing but DNS queries:
+    /// connecting a UDP socket only asks the routing table.
+    async fn local_address(&mut self) -> Option<IpAddr> {
+        for remote in &mut self.0 {
+            remote.resolve().await;
+            if let Some(address) = remote.addresses.iter().copied().find_map(source_address) {
+                return Some(address);
+            }
+        }
+        None
+    }
+}
+
+impl Remote {
+    async fn resolve(&mut self) {
+        if self.addresses.is_empty()
+            && let Ok(Ok(addresses)) = timeout(LOOKUP_TIMEOUT, lookup_host((self.host.as_str(), self.port))).await
+        {
+            self.addresses = addresses.collect();
+        }
+    }
 }
 
 fn source_address(remote: SocketAddr) -> Option<IpAddr> {
@@ -64,6 +148,37 @@ mod tests {
     #[test]
     fn loopback_is_not_worth_registering() {
         assert_eq!(source_address("127.0.0.1:8545".parse().unwrap()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_does_not_resolve_is_given_up_for_a_while() {
+        let urls = ["http://no-such-host.invalid:1".parse().unwrap(), "http://127.0.0.1:1".parse().unwrap()];
+        let (found, mut known) = watch::channel(OwnEndpoint::Searching);
+        let (_changed, machine_changed) = watch::channel(());
+        let start = Instant::now();
+        let following = tokio::spawn(follow(Remotes::new(&urls), 51821, found, machine_changed));
+        known.changed().await.unwrap();
+        assert_eq!(*known.borrow_and_update(), OwnEndpoint::NotFound);
+        assert!(start.elapsed() >= SEARCH, "{:?}", start.elapsed());
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_found_stays_while_there_is_no_way_out() {
+        let known = OwnEndpoint::Known("203.0.113.7:51821".parse().unwrap());
+        let (found, mut now) = watch::channel(known);
+        let (changed, machine_changed) = watch::channel(());
+        let urls = ["http://127.0.0.1:1".parse().unwrap()];
+        let following = tokio::spawn(follow(Remotes::new(&urls), 51821, found, machine_changed));
+        for _ in 0..3 {
+            changed.send_replace(());
+            assert!(
+                timeout(Duration::from_secs(300), now.changed()).await.is_err(),
+                "it was given up: {:?}",
+                now.borrow()
+            );
+        }
+        following.abort();
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::{
     fmt,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -103,20 +103,11 @@ impl fmt::Debug for WireguardSecret {
 /// See [`KeyFileError`]; a file that is there is left as it is.
 pub fn load_or_create(state_dir: &Path, user: u32) -> Result<WireguardSecret, KeyFileError> {
     let path = state_dir.join(FILE_NAME);
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
         Ok(file) => read(file, &path, user),
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(state_dir, &path),
         Err(source) => Err(KeyFileError::Io { what: "read key file", path, source }),
     }
-}
-
-/// Makes a state directory that only this user may enter. One that is there keeps its mode.
-///
-/// # Errors
-/// [`KeyFileError::Io`].
-pub fn create_state_dir(state_dir: &Path) -> Result<(), KeyFileError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
-    made.map_err(|source| KeyFileError::Io { what: "create state directory", path: state_dir.to_owned(), source })
 }
 
 fn read(file: File, path: &Path, user: u32) -> Result<WireguardSecret, KeyFileError> {

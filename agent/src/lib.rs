@@ -22,6 +22,7 @@ pub mod identity;
 pub mod keyfile;
 pub mod lock;
 pub mod psk;
+pub mod statedir;
 
 #[cfg(test)]
 mod scratch;

@@ -3,8 +3,11 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+
+use crate::statedir::open_regular;
 
 /// Held as long as the agent lives; the system lets it go when the process ends, however it ends.
 #[derive(Debug)]
@@ -39,7 +42,8 @@ impl InstanceLock {
     pub fn take(state_dir: &Path) -> Result<Self, LockError> {
         let path = state_dir.join("lock");
         let io = |source| LockError::Io { path: path.clone(), source };
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+        let mut options = OpenOptions::new();
+        let mut file = open_regular(options.create(true).truncate(false).write(true).mode(0o600), &path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LockError::Held { dir: state_dir.to_owned() }),
@@ -63,5 +67,15 @@ mod tests {
         assert!(matches!(InstanceLock::take(dir.path()), Err(LockError::Held { .. })));
         drop(held);
         InstanceLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let dir = Scratch::new();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("lock")).unwrap();
+        assert!(matches!(InstanceLock::take(dir.path()), Err(LockError::Io { .. })));
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "kept");
     }
 }

@@ -23,6 +23,9 @@ const USAGE: u8 = 64;
 ///
 /// Every flag can be given as a variable (`--rpc-url` is P2P_RPC_URL; lists are comma-separated) or as a key of the
 /// configuration file (rpc-url = ["URL"]). Flags win over variables, variables over the file.
+///
+/// While the agent runs, and after it died, a blackhole route keeps packets for the mesh from leaving in clear. An orderly
+/// stop (SIGTERM) takes it away with everything else: from then on they go where the routing table sends them.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -74,7 +77,10 @@ fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(agent::start(config))
+    let outcome = runtime.block_on(agent::start(config));
+    // Everything that must be taken back is: what is left are name look-ups, which cannot be ended and would hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn tunnel(name: &str, foreground: bool) -> anyhow::Result<()> {

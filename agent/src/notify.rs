@@ -18,8 +18,13 @@ impl ServiceManager {
     /// Reads `NOTIFY_SOCKET`; without it nothing is ever sent.
     #[must_use]
     pub fn from_environment() -> Self {
-        let name = env::var("NOTIFY_SOCKET").unwrap_or_default();
-        Self { target: Self::open(&name).ok() }
+        Self::at(&env::var("NOTIFY_SOCKET").unwrap_or_default())
+    }
+
+    /// The one that listens at `name`: an absolute path, or `@` and an abstract name. Nobody, where it is neither.
+    #[must_use]
+    pub fn at(name: &str) -> Self {
+        Self { target: Self::open(name).ok() }
     }
 
     fn open(name: &str) -> io::Result<(UnixDatagram, SocketAddr)> {
@@ -65,7 +70,7 @@ mod tests {
         let dir = Scratch::new();
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        let service = ServiceManager { target: ServiceManager::open(path.to_str().unwrap()).ok() };
+        let service = ServiceManager::at(path.to_str().unwrap());
         service.ready();
         service.status("two\nlines");
         let mut buffer = [0; 64];

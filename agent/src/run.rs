@@ -7,12 +7,9 @@ mod tasks;
 use std::{convert::Infallible, sync::Arc};
 
 use anyhow::{Context as _, bail};
-use mesh_core::{
-    agent::{Agent, Command, Input},
-    registration::Domain,
-};
+use mesh_core::agent::{Agent, Command, Input, OwnEndpoint};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     task::{JoinError, JoinSet},
     time::sleep_until,
 };
@@ -21,7 +18,7 @@ pub use clock::Clock;
 pub use tasks::{Chain, Shell};
 
 use crate::{
-    api::{ApiDriver, Question, Snapshot},
+    api::{Answer, ApiDriver, Question, Snapshot},
     link::Links,
     notify::ServiceManager,
     tunnel::Tunnel,
@@ -33,7 +30,9 @@ pub struct Outside {
     /// Something may have changed on chain.
     pub chain_moved: Arc<Notify>,
     /// A link, address or route changed.
-    pub machine_changed: Arc<Notify>,
+    pub machine_changed: watch::Receiver<()>,
+    /// Where this node is reached.
+    pub endpoint: watch::Receiver<OwnEndpoint>,
     /// An orderly stop is asked for; at the second time the driver leaves as it is.
     pub stop: Arc<Notify>,
     /// Tasks that run for ever. One that ends ends the driver.
@@ -44,18 +43,30 @@ pub struct Outside {
     pub service: ServiceManager,
 }
 
-/// Runs until the agent says [`Command::Stop`].
+/// Runs until the agent says [`Command::Stop`]. Whatever the outcome, every task is over then.
 ///
 /// # Errors
 /// What cannot be tried again: the mesh network is in use on this machine, the RPC endpoints are of another chain, a task
 /// panicked, or a second stop cut the first short.
 pub async fn run<T: Tunnel, L: Links, C: Chain>(
-    mut agent: Agent,
+    agent: Agent,
     shell: Shell<T, L, C>,
     mut outside: Outside,
     clock: Clock,
 ) -> anyhow::Result<()> {
     let mut tasks = Tasks::new(shell);
+    let outcome = drive(agent, &mut tasks, &mut outside, clock).await;
+    tasks.end().await;
+    outside.background.shutdown().await;
+    outcome
+}
+
+async fn drive<T: Tunnel, L: Links, C: Chain>(
+    mut agent: Agent,
+    tasks: &mut Tasks<T, L, C>,
+    outside: &mut Outside,
+    clock: Clock,
+) -> anyhow::Result<()> {
     let mut stopping = false;
     let mut told = Told::default();
     loop {
@@ -64,9 +75,9 @@ pub async fn run<T: Tunnel, L: Links, C: Chain>(
                 tasks.finish_saving().await;
                 return Ok(());
             }
-            tasks.start(command, agent.network(), || domain(&agent, &clock));
+            tasks.start(command, agent.network(), agent.domain());
         }
-        told.tell(&agent, &clock, &outside);
+        told.tell(&agent, &clock, outside);
         let (deadline, reason) = clock.deadline(agent.poll_timeout());
         let input = tokio::select! {
             done = tasks.next() => match done.context("a task of the agent failed")? {
@@ -75,7 +86,9 @@ pub async fn run<T: Tunnel, L: Links, C: Chain>(
                 Done::Fatal(error) => return Err(error),
             },
             () = outside.chain_moved.notified() => Input::Hint,
-            () = outside.machine_changed.notified() => { tasks.observe(agent.network()); continue }
+            // Both senders live in background tasks, whose end is seen below.
+            Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.network()); continue }
+            Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
             question = outside.api.next() => { answer(&agent, &clock, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
@@ -93,12 +106,6 @@ pub async fn run<T: Tunnel, L: Links, C: Chain>(
     }
 }
 
-/// The contract's domain as the agent has accepted it.
-fn domain(agent: &Agent, clock: &Clock) -> Option<Domain> {
-    let registry = agent.status(clock.now()).registry;
-    registry.chain_id.map(|chain_id| Domain { chain_id, contract: registry.contract })
-}
-
 fn answer(agent: &Agent, clock: &Clock, question: Option<Question>) {
     let Some(question) = question else { return };
     let now = clock.now();
@@ -109,13 +116,13 @@ fn answer(agent: &Agent, clock: &Clock, question: Option<Question>) {
         counters: agent.counters().clone(),
     };
     // A caller that went away does not want its answer.
-    drop(question.send(Box::new(snapshot)));
+    drop(question.send(Answer::Snapshot(Box::new(snapshot))));
 }
 
 fn background_error(ended: Result<std::io::Result<Infallible>, JoinError>) -> anyhow::Error {
     match ended {
         Ok(Ok(never)) => match never {},
-        Ok(Err(error)) => anyhow::Error::new(error).context("the local API ended"),
+        Ok(Err(error)) => anyhow::Error::new(error).context("a background task ended"),
         Err(error) => anyhow::Error::new(error).context("a background task failed"),
     }
 }
@@ -123,7 +130,9 @@ fn background_error(ended: Result<std::io::Result<Infallible>, JoinError>) -> an
 /// What API watchers and the service manager were last told.
 #[derive(Default)]
 struct Told {
-    ready: Option<bool>,
+    was_ready: bool,
+    /// The last line for `systemctl status`.
+    line: String,
 }
 
 impl Told {
@@ -131,24 +140,20 @@ impl Told {
         let now = clock.now();
         outside.api.publish(&agent.status(now));
         let readiness = agent.readiness(now);
-        if self.ready == Some(readiness.is_ok()) {
-            return;
-        }
         match &readiness {
-            Ok(()) => {
+            Ok(()) if !self.was_ready => {
                 tracing::info!("ready");
-                if self.ready != Some(true) {
-                    outside.service.ready();
-                }
-                outside.service.status("the mesh is ready");
+                // The device is up and its port bound, the local API answers, and every peer is configured.
+                outside.service.ready();
             }
-            Err(reason) => {
-                if self.ready == Some(true) {
-                    tracing::warn!(%reason, "not ready any more");
-                }
-                outside.service.status(&format!("not ready: {reason}"));
-            }
+            Err(reason) if self.was_ready => tracing::warn!(%reason, "not ready any more"),
+            Ok(()) | Err(_) => {}
         }
-        self.ready = Some(readiness.is_ok());
+        self.was_ready = readiness.is_ok();
+        let line = readiness.map_or_else(|reason| format!("not ready: {reason}"), |()| "the mesh is ready".to_owned());
+        if line != self.line {
+            outside.service.status(&line);
+            self.line = line;
+        }
     }
 }

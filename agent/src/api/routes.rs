@@ -17,7 +17,7 @@ use mesh_core::{id::TokenId, status::RegistrationOffer};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ApiState, PeersView, Snapshot, metrics};
+use super::{Answer, ApiState, PeersView, Snapshot, metrics};
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -100,24 +100,42 @@ async fn write_metrics(State(api): State<ApiState>) -> Response {
 }
 
 async fn livez(State(api): State<ApiState>) -> Response {
-    respond(&api, |_| Json(json!({ "live": true })).into_response()).await
+    match api.ask().await {
+        Some(Answer::Snapshot(_) | Answer::Starting(_)) => Json(json!({ "live": true })).into_response(),
+        None => stopping(),
+    }
 }
 
 async fn readyz(State(api): State<ApiState>) -> Response {
     let answer = |snapshot: Snapshot| match snapshot.not_ready {
         None => Json(json!({ "ready": true })).into_response(),
-        Some(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))).into_response()
-        }
+        Some(reason) => not_ready(&reason),
     };
-    respond(&api, answer).await
+    match api.ask().await {
+        Some(Answer::Snapshot(snapshot)) => answer(*snapshot),
+        Some(Answer::Starting(what)) => not_ready(&format!("starting: waiting for {what}")),
+        None => not_ready("stopping"),
+    }
+}
+
+fn not_ready(reason: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))).into_response()
 }
 
 async fn respond(api: &ApiState, answer: impl FnOnce(Snapshot) -> Response) -> Response {
     match api.ask().await {
-        Some(snapshot) => answer(*snapshot),
-        None => problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping", "try again after its restart"),
+        Some(Answer::Snapshot(snapshot)) => answer(*snapshot),
+        Some(Answer::Starting(what)) => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("the agent is starting: waiting for {what}"),
+            "try again in a moment; its log says what keeps it",
+        ),
+        None => stopping(),
     }
+}
+
+fn stopping() -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping", "try again after its restart")
 }
 
 fn problem(status: StatusCode, error: &str, hint: &str) -> Response {

@@ -1,28 +1,38 @@
 //! The API's socket file: made for everybody to ask, replaced when its owner is dead, refused when it is alive.
 
 use std::{
+    convert::Infallible,
     fs::{self, DirBuilder, Permissions},
     future::Future,
     io,
     os::unix::{
         fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-        net::UnixStream,
+        net,
     },
     path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{Router, serve::Listener};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{UnixListener, unix::SocketAddr},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::{UnixListener, UnixStream},
+    task::JoinSet,
 };
 
-/// Connections at once: every local user may connect, none may use up our file descriptors.
-const MAX_CONNECTIONS: usize = 256;
+use super::admission::{Admission, Place};
+use crate::process;
+
+/// How long a caller may take for the head of its question, and between two questions.
+const QUESTION_WITHIN: Duration = Duration::from_secs(5);
+/// For callers that are too many.
+const REFUSAL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
+    {\"error\":\"too many connections to the local API\",\"hint\":\"close those of this user that are open\"}";
 
 /// The bound socket; its file is removed when this is dropped.
 #[derive(Debug)]
@@ -80,11 +90,29 @@ impl ApiSocket {
         Ok(Self { listener, file: SocketFile { path: path.to_owned(), inode } })
     }
 
-    pub(super) fn serve(self, router: Router) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let listener = Bounded { listener: self.listener, free: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
+    pub(super) fn serve(self, router: Router) -> impl Future<Output = io::Result<Infallible>> + Send + 'static {
+        let Self { mut listener, file } = self;
+        let admission = Admission::new(process::effective_user());
         async move {
-            let _file = self.file;
-            axum::serve(listener, router).await
+            let _file = file;
+            let mut callers = JoinSet::new();
+            loop {
+                tokio::select! {
+                    // axum's own: waits a little after an error, for file descriptors to be free again.
+                    (stream, _) = Listener::accept(&mut listener) => {
+                        let user = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                        match user.and_then(|user| admission.admit(user)) {
+                            Some(place) => drop(callers.spawn(converse(stream, router.clone(), place))),
+                            None => refuse(&stream),
+                        }
+                    }
+                    Some(ended) = callers.join_next() => {
+                        if let Err(error) = ended {
+                            tracing::warn!(%error, "an answer of the local API failed");
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -100,7 +128,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     if !metadata.file_type().is_socket() {
         return Err(SocketError::NotASocket { path });
     }
-    match UnixStream::connect(&path) {
+    match net::UnixStream::connect(&path) {
         Ok(_) => Err(SocketError::Busy { path }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(&path).map_err(|source| SocketError::Io { path, source })
@@ -118,60 +146,27 @@ impl Drop for SocketFile {
     }
 }
 
-/// A listener that accepts while there are permits.
-struct Bounded {
-    listener: UnixListener,
-    free: Arc<Semaphore>,
-}
-
-impl Listener for Bounded {
-    type Io = Permitted;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Permitted, SocketAddr) {
-        #[expect(clippy::expect_used, reason = "nobody closes this semaphore")]
-        let permit = Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Permitted { stream, _permit: permit }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+/// Answers one caller until it leaves. Whoever says nothing, or not all of its question, is hung up on.
+async fn converse(stream: UnixStream, router: Router, place: Place) {
+    let _place = place;
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(QUESTION_WITHIN)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = connection.await {
+        tracing::trace!(%error, "a caller of the local API went away");
     }
 }
 
-/// A connection that gives its permit back when it ends.
-struct Permitted {
-    stream: tokio::net::UnixStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Permitted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Permitted {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+/// Says why and hangs up; a caller that does not take it at once does not get it.
+fn refuse(stream: &UnixStream) {
+    drop(stream.try_write(REFUSAL));
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::scratch::Scratch;
 
@@ -185,10 +180,47 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         // What a killed process leaves: the file, with nobody behind it.
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(net::UnixListener::bind(&path).unwrap());
         drop(ApiSocket::bind(&path).unwrap());
         fs::write(&path, "not a socket").unwrap();
         assert!(matches!(ApiSocket::bind(&path), Err(SocketError::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "not a socket");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_say_nothing_are_hung_up_on() {
+        let dir = Scratch::new();
+        let path = dir.path().join("api.sock");
+        let server = tokio::spawn(ApiSocket::bind(&path).unwrap().serve(Router::new()));
+        let mut silent = UnixStream::connect(&path).await.unwrap();
+        let mut slow = UnixStream::connect(&path).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+        let mut idle = UnixStream::connect(&path).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n").await.unwrap();
+        for stream in [&mut silent, &mut slow, &mut idle] {
+            let mut answer = Vec::new();
+            let ended = tokio::time::timeout(4 * QUESTION_WITHIN, stream.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "still connected after {:?}", String::from_utf8_lossy(&answer));
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn callers_that_are_too_many_are_told_so() {
+        let dir = Scratch::new();
+        let path = dir.path().join("api.sock");
+        let server = tokio::spawn(ApiSocket::bind(&path).unwrap().serve(Router::new()));
+        let mut callers = Vec::new();
+        for _ in 0..256 {
+            let mut caller = UnixStream::connect(&path).await.unwrap();
+            // An answer shows that it was let in.
+            caller.write_all(b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n").await.unwrap();
+            assert_eq!(caller.read_u8().await.unwrap(), b'H');
+            callers.push(caller);
+        }
+        let mut answer = String::new();
+        UnixStream::connect(&path).await.unwrap().read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too many"), "{answer}");
+        server.abort();
     }
 }

@@ -1,6 +1,6 @@
 //! [`Links`] over rtnetlink.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::Ipv4Addr, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use ipnetwork::Ipv4Network;
@@ -13,7 +13,7 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{sync::watch, time::sleep};
 
 use super::{Interface, LinkError, Links};
 
@@ -33,24 +33,30 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Connects. `changed` is notified whenever a link, an IPv4 address or an IPv4 route changes.
+    /// Connects. `changed` is told whenever a link, an IPv4 address or an IPv4 route changes. Nothing works before the
+    /// returned future runs; it ends when the kernel closes the connection.
     ///
     /// # Errors
     /// The system's.
-    pub fn connect(changed: Arc<Notify>) -> std::io::Result<Self> {
+    pub fn connect(
+        changed: watch::Sender<()>,
+    ) -> io::Result<(Self, impl Future<Output = io::Result<Infallible>> + Send + 'static)> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
         let (connection, handle, mut events) = new_multicast_connection(&groups)?;
-        tokio::spawn(connection);
-        tokio::spawn(async move {
+        let tell = async move {
             while events.next().await.is_some() {
-                changed.notify_one();
+                changed.send_replace(());
                 // Routing daemons change thousands of routes at once: all of them are one change.
                 sleep(SETTLE).await;
                 while events.next().now_or_never().flatten().is_some() {}
-                changed.notify_one();
+                changed.send_replace(());
             }
-        });
-        Ok(Self { handle })
+        };
+        let serve = async move {
+            tokio::join!(connection, tell);
+            Err(io::Error::other("the kernel closed the netlink connection"))
+        };
+        Ok((Self { handle }, serve))
     }
 
     async fn link(&self, name: &str) -> Result<Option<LinkMessage>, LinkError> {

@@ -19,6 +19,7 @@ struct Inner {
     guard: Option<MeshNetwork>,
     interface: Option<Interface>,
     foreign_route: Option<Ipv4Network>,
+    refuses_guard_route: bool,
     /// What was done, in order.
     log: Vec<String>,
 }
@@ -39,6 +40,17 @@ impl LinkTwin {
         self.inner().foreign_route = Some(route);
     }
 
+    /// Takes it away again.
+    pub fn remove_foreign_route(&self) {
+        self.inner().foreign_route = None;
+    }
+
+    /// Takes the guard route away and lets none be made again.
+    pub fn refuse_guard_route(&self) {
+        let mut inner = self.inner();
+        (inner.guard, inner.refuses_guard_route) = (None, true);
+    }
+
     /// Deletes the interface behind the agent's back.
     pub fn lose_interface(&self) {
         self.inner().interface = None;
@@ -52,6 +64,9 @@ impl Links for LinkTwin {
 
     async fn add_guard_route(&self, network: MeshNetwork) -> Result<(), LinkError> {
         let mut inner = self.inner();
+        if inner.refuses_guard_route {
+            return Err(LinkError::System { what: "add guard route".to_owned(), reason: "refused".to_owned() });
+        }
         inner.guard = Some(network);
         inner.log.push("guard".to_owned());
         Ok(())

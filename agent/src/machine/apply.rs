@@ -35,21 +35,32 @@ enum ChangeError {
 }
 
 impl<T: Tunnel, L: Links> Machine<T, L> {
-    /// Makes `changes` in order, up to the first that fails. `domain` is the contract's, from which preshared keys derive.
+    /// Makes `changes` in order. What fails keeps back what builds on it, never a removal. `domain` is the contract's, from
+    /// which preshared keys derive.
     ///
     /// # Errors
-    /// See [`Interrupted`].
+    /// The first failure; see [`Interrupted`].
     pub async fn apply(&mut self, changes: &[Change], domain: Option<&Domain>) -> Result<(), Interrupted> {
+        let mut outcome = Ok(());
+        let mut base_failed = false;
         for change in changes {
+            if base_failed && !change.is_removal() {
+                continue;
+            }
             match self.make(change, domain).await {
                 Ok(()) => tracing::debug!(%change, "applied"),
                 Err(ChangeError::Link(error @ LinkError::Overlap { .. })) if !self.network_is_ours => {
                     return Err(Interrupted::NetworkInUse(error));
                 }
-                Err(error) => return Err(ApplyError { change: change.to_string(), reason: error.to_string() }.into()),
+                Err(error) => {
+                    tracing::debug!(%change, %error, "cannot apply");
+                    base_failed |= change.is_base();
+                    let error = ApplyError { change: change.to_string(), reason: error.to_string() };
+                    outcome = outcome.and(Err(error.into()));
+                }
             }
         }
-        Ok(())
+        outcome
     }
 
     async fn make(&mut self, change: &Change, domain: Option<&Domain>) -> Result<(), ChangeError> {

@@ -31,19 +31,17 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     }
 
     async fn look(&mut self, network: Option<MeshNetwork>) -> Result<Observed, ObserveError> {
-        let guard_route = match network {
-            Some(network) => self.links.has_guard_route(network).await?,
-            None => false,
+        let (guard_route, overlap) = match network {
+            Some(network) => (self.links.has_guard_route(network).await?, self.overlap(network).await),
+            None => (false, None),
         };
-        if let Some(network) = network.filter(|_| self.network_is_ours) {
-            self.look_for_intruders(network).await?;
-        }
+        let without_device = Observed { guard_route, overlap, device: None };
         let Some(interface) = self.links.interface(&self.interface).await? else {
             // Somebody deleted it: what is left of the device goes too, so that the name is free.
             self.tunnel.remove()?;
-            return Ok(Observed { guard_route, device: None });
+            return Ok(without_device);
         };
-        let Some(state) = self.tunnel.state()? else { return Ok(Observed { guard_route, device: None }) };
+        let Some(state) = self.tunnel.state()? else { return Ok(without_device) };
         let in_mesh = |address: &Ipv4Network| network.is_none_or(|network| network.network().contains(address.ip()));
         let device = ObservedDevice {
             public_key: state.public_key,
@@ -53,23 +51,20 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             address: interface.addresses.into_iter().find(in_mesh).map(|address| address.ip()),
             peers: state.peers,
         };
-        Ok(Observed { guard_route, device: Some(device) })
+        Ok(Observed { device: Some(device), ..without_device })
     }
+
     /// Whoever controls this machine's network (DHCP can set routes) could draw packets for the mesh out of the tunnel with
-    /// a route of their own. It cannot be kept from them, but it is said.
-    async fn look_for_intruders(&mut self, network: MeshNetwork) -> Result<(), LinkError> {
-        let intruder = match self.links.check_overlap(network, &self.interface).await {
+    /// a route of their own. It cannot be kept from them, but it is said. Where it cannot be found out, the rest of the
+    /// observation must not suffer.
+    async fn overlap(&mut self, network: MeshNetwork) -> Option<String> {
+        match self.links.check_overlap(network, &self.interface).await {
             Ok(()) => None,
-            Err(error @ LinkError::Overlap { .. }) => Some(error),
-            Err(error) => return Err(error),
-        };
-        if intruder != self.intruder {
-            match &intruder {
-                Some(error) => tracing::warn!(%error, "packets for the mesh may leave outside of the tunnel"),
-                None => tracing::info!("the mesh network is all ours again"),
+            Err(LinkError::Overlap { network, what }) => Some(format!("the mesh network {network} overlaps {what}")),
+            Err(error @ LinkError::System { .. }) => {
+                tracing::warn!(%error, "cannot look for routes of others into the mesh network");
+                self.last.overlap.clone()
             }
-            self.intruder = intruder;
         }
-        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What the agent asked for, each as a task whose result is an input. The agent has at most one of each kind outstanding.
 
-use std::{future::Future, path::PathBuf, sync::Arc};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use alloy::{
     primitives::{B256, Bytes},
@@ -17,6 +17,7 @@ use mesh_core::{
 use tokio::{
     sync::Mutex,
     task::{JoinError, JoinSet},
+    time::timeout,
 };
 
 use crate::{
@@ -28,6 +29,11 @@ use crate::{
     offer,
     tunnel::Tunnel,
 };
+
+/// How long the last save may take at an orderly stop.
+const SAVE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a write to disk may hold up the end of the process.
+const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// The chain as the driver needs it.
 pub trait Chain: Send + Sync + 'static {
@@ -146,18 +152,13 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         Ok(done)
     }
 
-    pub(super) fn start(
-        &mut self,
-        command: Command,
-        network: Option<MeshNetwork>,
-        domain: impl FnOnce() -> Option<Domain>,
-    ) {
+    pub(super) fn start(&mut self, command: Command, network: Option<MeshNetwork>, domain: Option<Domain>) {
         match command {
             Command::ReadRegistry { own_token } => self.read(own_token),
             Command::FetchProofs(requests) => self.fetch_proofs(requests),
             Command::Observe => self.observe(network),
-            Command::Apply(changes) => self.apply(changes, domain()),
-            Command::Offer(intent) => self.offer(intent, domain()),
+            Command::Apply(changes) => self.apply(changes, domain),
+            Command::Offer(intent) => self.offer(intent, domain),
             Command::Save(registry) => self.save(registry),
             // The offer is shown from the agent itself; stopping is the driver's.
             Command::Withdraw | Command::Stop => {}
@@ -235,11 +236,21 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
 
     /// Waits for what is being written.
     pub(super) async fn finish_saving(&mut self) {
-        while self.saving {
-            if self.next().await.is_err() {
-                return;
+        let saved = async {
+            while self.saving {
+                if self.next().await.is_err() {
+                    return;
+                }
             }
+        };
+        if timeout(SAVE_WITHIN, saved).await.is_err() {
+            tracing::warn!("the disk does not take the registry: stopping without having saved it");
         }
+    }
+
+    /// Ends what still runs. A write to a disk that hangs is not waited for.
+    pub(super) async fn end(&mut self) {
+        drop(timeout(END_WITHIN, self.running.shutdown()).await);
     }
 
     fn spawn(&mut self, task: impl Future<Output = Input> + Send + 'static) {

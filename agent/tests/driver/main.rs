@@ -8,7 +8,10 @@ mod world;
 
 use std::time::Duration;
 
-use mesh_core::status::{MembershipState, VerdictState};
+use mesh_core::{
+    agent::OwnEndpoint,
+    status::{MembershipState, VerdictState},
+};
 use p2p_agent::tunnel::Tunnel as _;
 use world::World;
 
@@ -123,6 +126,76 @@ async fn a_route_that_appears_later_does_not_keep_a_revoked_peer_in() {
     world.hint();
     world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_of_others_is_told_and_the_rest_goes_on() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.links.add_foreign_route("10.0.1.2/32".parse().unwrap());
+    world.machine_changed();
+    world.until_status("the warning", |status| status.warnings.iter().any(|warning| warning.code == "W503")).await;
+    let (code, reason) = world.get("/readyz").await;
+    assert!(code == 503 && reason.contains("10.0.1.2/32"), "{code} {reason}");
+    world.links.remove_foreign_route();
+    world.machine_changed();
+    world.until_status("the end of it", |status| status.verdict.ready).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_guard_route_that_cannot_be_made_does_not_keep_a_revoked_peer_in() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.links.refuse_guard_route();
+    world.chain.remove(2);
+    world.machine_changed();
+    world.hint();
+    world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_know_its_endpoint_yet_keeps_the_one_on_record() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.endpoint.send_replace(OwnEndpoint::Searching);
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.endpoint.send_replace(OwnEndpoint::NotFound);
+    world.until_status("readiness", |status| status.verdict.ready).await;
+    assert_eq!(world.get("/v1/registration").await.0, 404);
+    world.endpoint.send_replace(OwnEndpoint::Known("198.51.100.7:51821".parse().unwrap()));
+    world.until_offered().await;
+    let (_, offer) = world.get("/v1/registration").await;
+    assert!(offer.contains("updateEndpoint"), "{offer}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_service_manager_hears_of_readiness_once_and_of_every_reason() {
+    let mut world = World::new().await;
+    world.mint_all();
+    world.start();
+    world.until_offered().await;
+    let before = world.told();
+    assert!(!before.contains(&"READY=1".to_owned()) && before.len() > 1, "{before:?}");
+    let reasons = ["STATUS=not ready: membership is Unknown", "STATUS=not ready: membership is Registering"];
+    assert!(reasons.iter().all(|reason| before.iter().any(|told| told == reason)), "{before:?}");
+    world.register_minted();
+    world.hint();
+    world.until_status("readiness", |status| status.verdict.ready).await;
+    assert_eq!(world.get("/readyz").await.0, 200);
+    let now = world.told();
+    let ready: Vec<_> = now.iter().position(|told| told == "READY=1").into_iter().collect();
+    assert_eq!(ready.len(), 1, "{now:?}");
+    assert_eq!(now.last().map(String::as_str), Some("STATUS=the mesh is ready"));
+    world.stop().await;
+    assert!(world.told().contains(&"STOPPING=1".to_owned()));
 }
 
 #[tokio::test]

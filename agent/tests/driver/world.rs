@@ -11,7 +11,7 @@ use std::{
 
 use dstack_simulator::{Layout, Simulator};
 use mesh_core::{
-    agent::{Agent, Input, LocalNode, OnExpiry, Policy},
+    agent::{Agent, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
     id::{Address, WireguardKey},
     status::Status,
 };
@@ -30,7 +30,7 @@ use p2p_agent::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
-    sync::Notify,
+    sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
@@ -49,9 +49,11 @@ pub(crate) struct World {
     pub(crate) tunnel: TunnelTwin,
     pub(crate) links: LinkTwin,
     chain_moved: Arc<Notify>,
-    machine_changed: Arc<Notify>,
+    machine_changed: watch::Sender<()>,
+    pub(crate) endpoint: watch::Sender<OwnEndpoint>,
     stop: Arc<Notify>,
     running: Option<JoinHandle<anyhow::Result<()>>>,
+    service_manager: std::os::unix::net::UnixDatagram,
 }
 
 impl World {
@@ -69,8 +71,11 @@ impl World {
             let agent = GuestAgent::new(Endpoint::Unix(instance.dstack_sock.clone()));
             identities.push(Arc::new(Identity::load(&agent, Expected::default()).await.unwrap()));
         }
+        let service_manager = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
+        service_manager.set_nonblocking(true).unwrap();
         tokio::time::pause();
         Self {
+            service_manager,
             dir,
             contract,
             identities,
@@ -78,7 +83,8 @@ impl World {
             tunnel: TunnelTwin::default(),
             links: LinkTwin::default(),
             chain_moved: Arc::default(),
-            machine_changed: Arc::default(),
+            machine_changed: watch::Sender::new(()),
+            endpoint: watch::Sender::new(OwnEndpoint::Known(([192, 0, 2, 1], 51821).into())),
             stop: Arc::default(),
             running: None,
         }
@@ -111,6 +117,10 @@ impl World {
 
     pub(crate) fn register_all(&self) {
         self.mint_all();
+        self.register_minted();
+    }
+
+    pub(crate) fn register_minted(&self) {
         for (node, identity) in (1..).zip(&self.identities) {
             self.chain.register(node.into(), identity, self.key(node));
         }
@@ -141,7 +151,7 @@ impl World {
         let policy = Policy {
             token: None,
             listen_port: 51821,
-            endpoint: Some(([192, 0, 2, 1], 51821).into()),
+            endpoint: *self.endpoint.borrow(),
             keepalive: 25,
             confirmations: 0,
             trusted_kms_roots: Vec::new(),
@@ -157,10 +167,7 @@ impl World {
         }
         let (api, server) = ApiDriver::serve(ApiSocket::bind(&self.socket()).unwrap());
         let mut background = JoinSet::new();
-        background.spawn(async move {
-            server.await?;
-            Err(std::io::ErrorKind::UnexpectedEof.into())
-        });
+        background.spawn(server);
         let psk_root = identity.psk_root.clone();
         let machine =
             Machine::new(self.tunnel.clone(), self.links.clone(), "twin0".to_owned(), Self::secret(1), psk_root);
@@ -168,11 +175,12 @@ impl World {
         let shell = Shell { machine, chain, identity, state_dir: self.dir.clone(), stop_on_wrong_chain: true };
         let outside = Outside {
             chain_moved: Arc::clone(&self.chain_moved),
-            machine_changed: Arc::clone(&self.machine_changed),
+            machine_changed: self.machine_changed.subscribe(),
+            endpoint: self.endpoint.subscribe(),
             stop: Arc::clone(&self.stop),
             background,
             api,
-            service: ServiceManager::from_environment(),
+            service: ServiceManager::at(self.dir.join("notify").to_str().unwrap()),
         };
         self.running = Some(tokio::spawn(run(agent, shell, outside, clock)));
     }
@@ -182,7 +190,7 @@ impl World {
     }
 
     pub(crate) fn machine_changed(&self) {
-        self.machine_changed.notify_one();
+        self.machine_changed.send_replace(());
     }
 
     /// Waits for the driver to end.
@@ -195,8 +203,7 @@ impl World {
     pub(crate) async fn stop(&mut self) {
         self.stop.notify_one();
         self.ended().await.unwrap();
-        // The server's task is dropped by the runtime, a moment after the driver.
-        self.until("the socket to be gone", |world| !world.socket().exists()).await;
+        assert!(!self.socket().exists(), "the API socket is left");
     }
 
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
@@ -209,10 +216,30 @@ impl World {
         }
     }
 
+    /// What the service manager was told since the last call.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let mut buffer = [0; 1024];
+        let next =
+            || self.service_manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
+        std::iter::from_fn(next).collect()
+    }
+
     pub(crate) async fn until_offered(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self.get("/v1/registration").await.0 != 200 {
             assert!(Instant::now() < deadline, "waited in vain for an offer");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn until_status(&self, what: &str, holds: impl Fn(&Status) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status().await;
+            if holds(&status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}: {status:?}");
             sleep(Duration::from_millis(10)).await;
         }
     }
