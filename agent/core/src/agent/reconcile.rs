@@ -12,6 +12,12 @@ use crate::{
 
 /// How often the device is looked at while there is one: for the peers' states, and for what others did to it.
 const LOOK_AT_DEVICE: Duration = Duration::from_secs(1);
+/// How often the device is looked at while its peers find each other: what people ask for first is whether they did.
+const LOOK_AT_NEWS: Duration = Duration::from_millis(200);
+/// So long after a change the device is looked at that often,
+const NEWS_FOR: Duration = Duration::from_secs(5);
+/// and so long while it has a peer that was never heard.
+const NEWCOMERS_FOR: Duration = Duration::from_secs(30);
 /// How often the machine is looked at while there is none.
 const LOOK_AT_NOTHING: Duration = Duration::from_secs(10);
 /// Rounds of changes towards one goal that may follow each other at once. More means that changes do not take effect.
@@ -51,6 +57,8 @@ pub(super) struct Reconcile {
     compared: bool,
     looking: bool,
     look_at: Duration,
+    /// When the last change was made.
+    changed_at: Option<Duration>,
     changing: Option<Vec<Change>>,
     change_not_before: Duration,
     rounds: u32,
@@ -66,6 +74,7 @@ impl Reconcile {
             compared: false,
             looking: false,
             look_at: now,
+            changed_at: None,
             changing: None,
             change_not_before: now,
             rounds: 0,
@@ -100,11 +109,20 @@ impl Reconcile {
 
     /// An observation, asked for or not.
     pub(super) fn handle_observed(&mut self, what: Observed, now: Duration) {
-        let pause = if what.device.is_some() { LOOK_AT_DEVICE } else { LOOK_AT_NOTHING };
+        let pause = self.pause(&what, now);
         self.looking = false;
         self.compared = false;
         self.look_at = now + pause;
         self.seen = Some(Seen { what, at: now });
+    }
+
+    /// Until the next look.
+    fn pause(&self, what: &Observed, now: Duration) -> Duration {
+        let Some(device) = &what.device else { return LOOK_AT_NOTHING };
+        let has_newcomer = device.peers.iter().any(|peer| peer.received_age.is_none());
+        let is_news_for = if has_newcomer { NEWCOMERS_FOR } else { NEWS_FOR };
+        let is_news = self.changed_at.is_some_and(|at| now.saturating_sub(at) < is_news_for);
+        if is_news { LOOK_AT_NEWS } else { LOOK_AT_DEVICE }
     }
 
     /// The changes under way are made, or one failed. Returns those that were made for certain.
@@ -116,6 +134,7 @@ impl Reconcile {
         match result {
             Ok(()) => {
                 self.failure = None;
+                self.changed_at = Some(now);
                 if self.rounds >= PROMPT_ROUNDS {
                     self.change_not_before = now + self.backoff.fail();
                 }

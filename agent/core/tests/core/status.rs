@@ -68,6 +68,30 @@ fn a_silent_peer_degrades_and_all_silent_peers_are_down() {
 }
 
 #[test]
+fn newcomers_are_seen_within_moments_of_their_first_packet() {
+    let mut world = World::mesh(&[2]);
+    world.pass(Duration::from_secs(60));
+    world.join(3);
+    world.hint();
+    hear(&mut world, 1, None);
+    world.pass(Duration::from_millis(200));
+    let state = |world: &World| world.status().peers[1].state;
+    assert_eq!(state(&world), PeerState::Connecting);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(state(&world), PeerState::Connecting);
+    hear(&mut world, 1, Some(Duration::ZERO));
+    world.pass(Duration::from_millis(200));
+    assert_eq!(state(&world), PeerState::Up);
+
+    // Once all is quiet, and for one who never comes, a look each second does.
+    hear(&mut world, 1, None);
+    world.pass(Duration::from_secs(30));
+    let looks = world.commands["observe"];
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.commands["observe"], looks + 60);
+}
+
+#[test]
 fn a_warning_keeps_its_beginning_and_ends() {
     let mut world = World::mesh(&[2]);
     world.faults.rpc_down = true;
@@ -109,4 +133,9 @@ fn counters_tell_what_was_done() {
 /// The peer falls silent: nothing of it has been received for a while.
 fn silence(world: &mut World, index: usize) {
     world.silent.insert(world.machine.device.as_ref().unwrap().peers[index].public_key);
+}
+
+/// When the last packet of a peer came, if one did.
+fn hear(world: &mut World, index: usize, age: Option<Duration>) {
+    world.machine.device.as_mut().unwrap().peers[index].received_age = age;
 }
