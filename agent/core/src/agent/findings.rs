@@ -7,9 +7,10 @@ use super::{
     Agent, LastRead, Now,
     proofs::Problem,
     reconcile::{Goal, Seen},
-    warnings::Finding,
+    warnings::{Finding, find_each},
 };
 use crate::{
+    desired::DesiredPeer,
     freshness::{Age, Old},
     membership::Standing,
     status::{PeerState, Severity},
@@ -151,8 +152,8 @@ impl Agent {
             }
             LastRead::Implausible(implausible) => Some(
                 Finding::new("W306", "registry-implausible", Severity::Critical, implausible.to_string()).hint(
-                    "the RPC endpoint serves an old or a foreign chain; if the contract was deployed anew, stop the agent and \
-                     delete registry.json in its state directory",
+                    "the RPC endpoint serves an old or a foreign chain, or did before: restart the agent if another one was \
+                     lying; if the contract was deployed anew, also delete registry.json in its state directory first",
                 ),
             ),
             LastRead::LowerHead { head } => {
@@ -164,55 +165,57 @@ impl Agent {
     }
 
     fn find_records(&self, found: &mut Vec<Finding>) {
-        for (token, problem) in self.proofs.problems() {
-            let finding = match problem {
-                Problem::Refused(refusal) => {
-                    let message = format!("the registration of token {token} is not believed: {refusal}");
-                    Finding::new("W401", "peer-refused", Severity::Warning, message)
-                }
-                Problem::Unavailable(error) => {
-                    let message = format!("the proof of token {token} cannot be fetched: {error}");
-                    Finding::new("W402", "peer-unproved", Severity::Warning, message)
-                        .hint("an RPC endpoint that serves eth_getLogs for single blocks of any age is needed")
-                }
-            };
-            found.push(finding.of_peer(token));
-        }
+        let refused = self.proofs.problems().filter_map(|(token, problem)| match problem {
+            Problem::Refused(refusal) => Some((token, refusal)),
+            Problem::Unavailable(_) => None,
+        });
+        find_each(found, refused, |token, refusal| {
+            let message = format!("the registration of token {token} is not believed: {refusal}");
+            Finding::new("W401", "peer-refused", Severity::Warning, message)
+        });
+        let unavailable = self.proofs.problems().filter_map(|(token, problem)| match problem {
+            Problem::Refused(_) => None,
+            Problem::Unavailable(error) => Some((token, error)),
+        });
+        find_each(found, unavailable, |token, error| {
+            let message = format!("the proof of token {token} cannot be fetched: {error}");
+            Finding::new("W402", "peer-unproved", Severity::Warning, message)
+                .hint("an RPC endpoint that serves eth_getLogs for single blocks of any age is needed")
+        });
         let Some(selection) = &self.selection else { return };
-        for (token, flaw) in &selection.flawed {
+        find_each(found, selection.flawed.iter().copied(), |token, flaw| {
             let message = format!("token {token} is left out: {flaw}");
-            let finding = Finding::new("W403", "bad-member", Severity::Warning, message).of_peer(*token);
-            found.push(finding.hint(format!("meshctl revoke --token {token} --contract {}", self.me.contract)));
-        }
-        for token in &selection.waiting {
+            Finding::new("W403", "bad-member", Severity::Warning, message)
+                .hint(format!("meshctl revoke --token {token} --contract {}", self.me.contract))
+        });
+        find_each(found, selection.waiting.iter().map(|token| (*token, ())), |token, ()| {
             let message = format!("token {token} waits for {} confirmations", self.policy.confirmations);
-            found.push(Finding::new("W404", "peer-unconfirmed", Severity::Info, message).of_peer(*token));
-        }
+            Finding::new("W404", "peer-unconfirmed", Severity::Info, message)
+        });
     }
 
     fn find_peers(&self, now: Now, found: &mut Vec<Finding>) {
-        for peer in self.wanted_peers() {
-            let Some(track) = self.tracks.get(peer.token) else { continue };
-            if track.state != PeerState::Down || track.held_for(now) < PEER_GRACE {
-                continue;
-            }
-            let finding = match peer.endpoint {
-                Some(endpoint) => {
-                    let message = format!("nothing heard from token {} at {endpoint}", peer.token);
-                    Finding::new("W201", "peer-silent", Severity::Warning, message)
-                        .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
-                }
-                None => {
-                    let message = format!("token {} has no endpoint and has not called", peer.token);
-                    Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
-                }
-            };
-            found.push(finding.of_peer(peer.token));
-        }
-        for peer in self.wanted_peers().iter().filter(|peer| !peer.preshared_key) {
-            let message = format!("no preshared key with token {}: it runs app {}", peer.token, peer.app_id);
-            found.push(Finding::new("W601", "no-preshared-key", Severity::Info, message).of_peer(peer.token));
-        }
+        let is_down = |peer: &&DesiredPeer| {
+            let track = self.tracks.get(peer.token);
+            track.is_some_and(|track| track.state == PeerState::Down && track.held_for(now) >= PEER_GRACE)
+        };
+        let down = || self.wanted_peers().iter().filter(is_down);
+        let silent = down().filter_map(|peer| Some((peer.token, peer.endpoint?)));
+        find_each(found, silent, |token, endpoint| {
+            let message = format!("nothing heard from token {token} at {endpoint}");
+            Finding::new("W201", "peer-silent", Severity::Warning, message)
+                .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
+        });
+        let unreachable = down().filter(|peer| peer.endpoint.is_none()).map(|peer| (peer.token, ()));
+        find_each(found, unreachable, |token, ()| {
+            let message = format!("token {token} has no endpoint and has not called");
+            Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
+        });
+        let of_other_apps = self.wanted_peers().iter().filter(|peer| !peer.preshared_key);
+        find_each(found, of_other_apps.map(|peer| (peer.token, peer.app_id)), |token, app_id| {
+            let message = format!("no preshared key with token {token}: it runs app {app_id}");
+            Finding::new("W601", "no-preshared-key", Severity::Info, message)
+        });
         if self.me.simulated {
             let message = "the guest agent is a simulator: nothing is confidential";
             found.push(Finding::new("W602", "simulated", Severity::Info, message));

@@ -40,6 +40,7 @@ pub(super) struct Roster {
 pub(super) struct Tracks {
     up_window: Duration,
     tracks: BTreeMap<TokenId, Track>,
+    by_key: BTreeMap<WireguardKey, TokenId>,
 }
 
 /// One peer's history.
@@ -55,7 +56,7 @@ pub(super) struct Track {
 impl Tracks {
     pub(super) fn new(dataplane: &str) -> Self {
         let up_window = if dataplane == "kernel" { UP_WINDOW_KERNEL } else { UP_WINDOW };
-        Self { up_window, tracks: BTreeMap::new() }
+        Self { up_window, tracks: BTreeMap::new(), by_key: BTreeMap::new() }
     }
 
     pub(super) fn get(&self, token: TokenId) -> Option<&Track> {
@@ -64,7 +65,7 @@ impl Tracks {
 
     /// The token a key on the device belongs to, also for a while after it left the registry.
     pub(super) fn token_of(&self, key: WireguardKey) -> Option<TokenId> {
-        self.tracks.iter().find(|(_, track)| track.key == key).map(|(token, _)| *token)
+        self.by_key.get(&key).copied()
     }
 
     /// Brings every state up to date. A peer that is neither on the roster nor on the device is forgotten.
@@ -91,6 +92,8 @@ impl Tracks {
                 track.enter(state, now);
             }
         }
+        // Of several with one key, the lowest.
+        self.by_key = self.tracks.iter().rev().map(|(token, track)| (track.key, *token)).collect();
     }
 }
 

@@ -41,6 +41,28 @@ impl Finding {
     }
 }
 
+/// Of one kind, findings about more peers than this are told as one.
+const MAX_OF_A_KIND: usize = 8;
+
+/// Finds what is wrong with each of these peers, or with all of them as one when they are many: neither the status nor the log
+/// grows with what somebody invents.
+pub(super) fn find_each<T>(
+    found: &mut Vec<Finding>,
+    peers: impl IntoIterator<Item = (TokenId, T)>,
+    find: impl Fn(TokenId, T) -> Finding,
+) {
+    let mut peers = peers.into_iter();
+    let few: Vec<_> =
+        peers.by_ref().take(MAX_OF_A_KIND).map(|(token, what)| find(token, what).of_peer(token)).collect();
+    let more = peers.count();
+    if more == 0 {
+        found.extend(few);
+    } else if let Some(first) = few.into_iter().next() {
+        let message = format!("{} peers; the first: {}", MAX_OF_A_KIND + more, first.message);
+        found.push(Finding { peer: None, message, ..first });
+    }
+}
+
 type Key = (Severity, &'static str, Option<TokenId>, String);
 
 /// The findings of the last step, each with its beginning.
