@@ -90,6 +90,7 @@ pub struct Agent {
     verdict_since: (VerdictState, Now),
     counters: Counters,
     unsaved: bool,
+    unsaved_proofs: bool,
     saved_at: Option<Duration>,
     /// Since when an orderly stop is under way.
     stopping: Option<Duration>,
@@ -157,6 +158,7 @@ impl Agent {
             verdict_since: (VerdictState::Down, now),
             counters: Counters::default(),
             unsaved: false,
+            unsaved_proofs: false,
             saved_at: None,
             stopping: None,
             stopped: false,

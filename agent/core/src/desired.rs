@@ -65,7 +65,8 @@ pub struct OwnDevice {
     pub app_id: AppId,
 }
 
-/// Blocks a registration must have on top before its peer is added.
+/// Blocks a registration must have on top before its peer is added. One that is configured already stays, whatever a reorg or
+/// a new registration makes of its block.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmations {
     /// Height of the read.
@@ -94,8 +95,9 @@ pub fn select(
     confirmations: Confirmations,
 ) -> Selection {
     let (members, flawed) = sift(peers, around);
-    let (ripe, young): (Vec<_>, Vec<_>) =
-        members.into_iter().partition(|member| is_ripe(member.peer.registered_block(), confirmations));
+    let (ripe, young): (Vec<_>, Vec<_>) = members
+        .into_iter()
+        .partition(|member| member.peer.is_admitted() || is_ripe(member.peer.registered_block(), confirmations));
     let device = DesiredDevice {
         public_key: around.own_key,
         listen_port: own.listen_port,

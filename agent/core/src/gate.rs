@@ -3,22 +3,29 @@
 //! Signatures prove single peers; the gate guards the set. It pins contract, chain and network (the latter two as first read: a
 //! lie about the chain proves no peer, because every signature names it), refuses what lies below the last
 //! finalized block seen, waits out a head that runs backwards, and asks twice before most peers vanish.
+//!
+//! A floor is a double-edged thing: it keeps old views out, and one lie about a huge epoch would keep the truth out. So what a
+//! single source calls final counts for this run only and yields to two sources that agree otherwise; only what two sources said
+//! alike is kept on disk. A key epoch counts as far as its node signed it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Address, TokenId, WireguardKey},
+    id::{Address, TokenId},
     network::MeshNetwork,
     registry::Registry,
 };
 
 /// A head below the last accepted one is a source that lags, or a reorg: it is believed when it is still there after this.
 pub const LOWER_HEAD_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Sources that must have said a read alike before what it calls final is believed beyond this run.
+pub const WITNESSES: usize = 2;
 
 /// Values of the last finalized block seen: anything older is a lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,19 @@ pub struct Floor {
     pub key_epochs: BTreeMap<TokenId, u32>,
 }
 
+/// What is known about a read besides what it says.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// How many sources said it alike.
+    pub witnesses: usize,
+    /// Peers that are configured now.
+    pub configured: usize,
+    /// Of these, the ones that would not stay proved by this read.
+    pub lost: usize,
+    /// The key epochs that nodes signed in proofs that were checked, by token.
+    pub signed_key_epochs: BTreeMap<TokenId, u32>,
+}
+
 /// What the gate says to a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
@@ -36,9 +56,9 @@ pub enum Judgement {
     Accept,
     /// Not yet: the head is lower than before. Read again soon.
     LowerHead,
-    /// Not yet: more than half of the configured peers are gone. Read again at once.
+    /// Not yet: more than half of the configured peers would go. Read again at once.
     ConfirmShrink {
-        /// Configured peers that are gone.
+        /// Configured peers that would go.
         lost: usize,
         /// Of how many.
         of: usize,
@@ -90,6 +110,14 @@ pub enum Implausible {
         /// Read.
         got: u32,
     },
+    /// A token has no address in the mesh network: the contract mints none.
+    #[error("token {token} is outside the mesh network {}", network.network())]
+    Outside {
+        /// The token.
+        token: TokenId,
+        /// The network of the same read.
+        network: MeshNetwork,
+    },
     /// Two entries carry one token, or the list is not ascending: no contract of ours answers so.
     #[error("the peer list is not strictly ascending at token {0}")]
     Order(TokenId),
@@ -100,7 +128,10 @@ pub enum Implausible {
 pub struct Gate {
     contract: Address,
     pinned: Option<(u64, MeshNetwork)>,
-    floor: Floor,
+    /// What at least [`WITNESSES`] sources said was final: kept for the next start.
+    kept: Floor,
+    /// What any source said was final, in this run: at least `kept`.
+    seen: Floor,
     /// Accepted reads above the last finalized block, ascending by height.
     pending: VecDeque<Accepted>,
     highest: u64,
@@ -111,6 +142,7 @@ pub struct Gate {
 #[derive(Debug)]
 struct Accepted {
     number: u64,
+    witnesses: usize,
     floor: Floor,
 }
 
@@ -121,7 +153,8 @@ impl Gate {
         Self {
             contract,
             pinned: None,
-            floor: Floor { epoch: 0, key_epochs: BTreeMap::new() },
+            kept: Floor { epoch: 0, key_epochs: BTreeMap::new() },
+            seen: Floor { epoch: 0, key_epochs: BTreeMap::new() },
             pending: VecDeque::new(),
             highest: 0,
             lower_since: None,
@@ -129,43 +162,57 @@ impl Gate {
         }
     }
 
-    /// Takes over what an earlier run knew for sure.
-    pub fn restore(&mut self, floor: &Floor) {
-        self.floor.raise(floor);
+    /// Takes over what an earlier run knew for sure, and the read it kept: a view to begin with, which makes nothing final.
+    pub fn restore(&mut self, floor: &Floor, registry: &Registry) -> Result<(), Implausible> {
+        self.kept.raise(floor);
+        self.seen.raise(floor);
+        self.check(registry, &self.kept)?;
+        self.take(registry);
+        Ok(())
     }
 
-    /// What can no longer be taken back.
+    /// What can no longer be taken back, for the next start.
     #[must_use]
     pub const fn floor(&self) -> &Floor {
-        &self.floor
+        &self.kept
     }
 
-    /// Judges a read. `configured` are the keys wanted on the device now, `since_start` the monotonic clock.
+    /// Judges a read. `since_start` is the monotonic clock.
     pub fn judge(
         &mut self,
         registry: &Registry,
-        configured: &BTreeSet<WireguardKey>,
+        evidence: &Evidence,
         since_start: Duration,
     ) -> Result<Judgement, Implausible> {
-        self.check(registry)?;
+        let is_witnessed = evidence.witnesses >= WITNESSES;
+        self.check(registry, if is_witnessed { &self.kept } else { &self.seen })?;
         if registry.block.number < self.highest {
             let since = *self.lower_since.get_or_insert(since_start);
             if since_start.saturating_sub(since) < LOWER_HEAD_PATIENCE {
                 return Ok(Judgement::LowerHead);
             }
         }
-        if let Some(question) = self.question_shrink(registry, configured) {
+        if let Some(question) = self.question_shrink(registry, evidence) {
             return Ok(question);
         }
+        if self.seen.check(registry).is_err() {
+            // Two sources say that what one of them called final was not.
+            self.seen = self.kept.clone();
+        }
+        self.take(registry);
+        self.note(registry, evidence);
+        Ok(Judgement::Accept)
+    }
+
+    /// This read is the view now.
+    fn take(&mut self, registry: &Registry) {
         self.lower_since = None;
         self.shrink_seen_at = None;
         self.highest = registry.block.number;
         self.pinned = Some((registry.domain.chain_id, registry.network));
-        self.note(registry);
-        Ok(Judgement::Accept)
     }
 
-    fn check(&self, registry: &Registry) -> Result<(), Implausible> {
+    fn check(&self, registry: &Registry, floor: &Floor) -> Result<(), Implausible> {
         if registry.domain.contract != self.contract {
             return Err(Implausible::Contract { expected: self.contract, got: registry.domain.contract });
         }
@@ -180,23 +227,18 @@ impl Gate {
         if let Some(pair) = registry.peers.windows(2).find(|pair| pair[0].token >= pair[1].token) {
             return Err(Implausible::Order(pair[1].token));
         }
-        if registry.epoch < self.floor.epoch {
-            return Err(Implausible::Epoch { floor: self.floor.epoch, got: registry.epoch });
+        // The list ascends: its last token is the highest.
+        let network = registry.network;
+        if let Some(last) = registry.peers.last().filter(|last| network.address_of(last.token).is_none()) {
+            return Err(Implausible::Outside { token: last.token, network });
         }
-        for (token, got) in key_epochs(registry) {
-            let floor = self.floor.key_epochs.get(&token).copied().unwrap_or(0);
-            if got < floor {
-                return Err(Implausible::KeyEpoch { token, floor, got });
-            }
-        }
-        Ok(())
+        floor.check(registry)
     }
 
     /// One removal is ordinary; losing more than half of two or more asks for a second read at this height or above.
-    fn question_shrink(&mut self, registry: &Registry, configured: &BTreeSet<WireguardKey>) -> Option<Judgement> {
-        let listed: BTreeSet<_> = registry.peers.iter().map(|peer| peer.wireguard_key).collect();
-        let lost = configured.difference(&listed).count();
-        let is_drastic = lost > 1 && lost * 2 > configured.len();
+    fn question_shrink(&mut self, registry: &Registry, evidence: &Evidence) -> Option<Judgement> {
+        let (lost, of) = (evidence.lost, evidence.configured);
+        let is_drastic = lost > 1 && lost * 2 > of;
         if !is_drastic {
             self.shrink_seen_at = None;
             return None;
@@ -206,11 +248,12 @@ impl Gate {
             return None;
         }
         self.shrink_seen_at = Some(registry.block.number);
-        Some(Judgement::ConfirmShrink { lost, of: configured.len() })
+        Some(Judgement::ConfirmShrink { lost, of })
     }
 
-    /// Remembers an accepted read, and raises the floor to the newest one that is final.
-    fn note(&mut self, registry: &Registry) {
+    /// Remembers an accepted read, and raises the floors to the newest one that is final.
+    fn note(&mut self, registry: &Registry, evidence: &Evidence) {
+        let witnesses = evidence.witnesses;
         let values = Floor { epoch: registry.epoch, key_epochs: key_epochs(registry).collect() };
         // What this read takes back was never final, what it replaces is worth nothing, and what it does not name it may
         // have taken back: only what it confirms stays.
@@ -218,14 +261,21 @@ impl Gate {
         for earlier in &mut self.pending {
             earlier.floor.key_epochs.retain(|token, _| values.key_epochs.contains_key(token));
         }
-        if self.pending.back().is_none_or(|last| last.floor != values) {
-            self.pending.push_back(Accepted { number: registry.block.number, floor: values });
+        if self.pending.back().is_none_or(|last| last.floor != values || last.witnesses < witnesses) {
+            self.pending.push_back(Accepted { number: registry.block.number, witnesses, floor: values });
         }
         // Where nothing is ever final, nothing is ever sure.
         let finalized = registry.finalized.unwrap_or(0);
         while self.pending.front().is_some_and(|first| first.number <= finalized) {
-            if let Some(first) = self.pending.pop_front() {
-                self.floor.raise(&first.floor);
+            let Some(mut first) = self.pending.pop_front() else { break };
+            first.floor.key_epochs.retain(|token, epoch| {
+                let signed = evidence.signed_key_epochs.get(token);
+                *epoch = (*epoch).min(signed.copied().unwrap_or(0));
+                signed.is_some()
+            });
+            self.seen.raise(&first.floor);
+            if first.witnesses.min(witnesses) >= WITNESSES {
+                self.kept.raise(&first.floor);
             }
         }
         // Only reads that changed something are kept; finality trails by minutes.
@@ -238,6 +288,20 @@ impl Gate {
 const MAX_PENDING: usize = 256;
 
 impl Floor {
+    /// Nothing of this read lies below.
+    fn check(&self, registry: &Registry) -> Result<(), Implausible> {
+        if registry.epoch < self.epoch {
+            return Err(Implausible::Epoch { floor: self.epoch, got: registry.epoch });
+        }
+        for (token, got) in key_epochs(registry) {
+            let floor = self.key_epochs.get(&token).copied().unwrap_or(0);
+            if got < floor {
+                return Err(Implausible::KeyEpoch { token, floor, got });
+            }
+        }
+        Ok(())
+    }
+
     /// Every value of `self` is at most the one of `other`, for the tokens both name.
     fn is_below(&self, other: &Self) -> bool {
         self.epoch <= other.epoch

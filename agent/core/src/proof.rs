@@ -81,61 +81,79 @@ impl std::fmt::Display for Link {
 
 /// A peer whose record equals a registration that its key chain proves. Made by [`verify`] and [`Proved::peer`] alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedPeer(PeerRecord);
+pub struct VerifiedPeer {
+    record: PeerRecord,
+    /// It was configured before, and nothing proved of it has changed since.
+    admitted: bool,
+}
 
 impl VerifiedPeer {
     /// Its token.
     #[must_use]
     pub const fn token(&self) -> TokenId {
-        self.0.token
+        self.record.token
     }
 
     /// Its CVM.
     #[must_use]
     pub const fn instance(&self) -> InstanceId {
-        self.0.instance
+        self.record.instance
     }
 
     /// Address of its node key.
     #[must_use]
     pub const fn node_address(&self) -> Address {
-        self.0.node_address
+        self.record.node_address
     }
 
     /// Its WireGuard public key: proved to be its own choice, not to be a usable one.
     #[must_use]
     pub const fn wireguard_key(&self) -> WireguardKey {
-        self.0.wireguard_key
+        self.record.wireguard_key
     }
 
     /// How it is reached.
     #[must_use]
     pub const fn network_type(&self) -> NetworkType {
-        self.0.network_type
+        self.record.network_type
     }
 
     /// Where to send first. A hint: endpoint updates are not proved, WireGuard authenticates whoever answers.
     #[must_use]
     pub const fn endpoint(&self) -> Option<SocketAddr> {
-        self.0.endpoint
+        self.record.endpoint
     }
 
     /// Its path through the dstack gateway. A hint, like the endpoint.
     #[must_use]
     pub const fn gateway(&self) -> Option<Gateway> {
-        self.0.gateway
+        self.record.gateway
     }
 
     /// The app its key chain was issued to.
     #[must_use]
     pub const fn app_id(&self) -> AppId {
-        self.0.app_id
+        self.record.app_id
     }
 
     /// The block of its registration.
     #[must_use]
     pub const fn registered_block(&self) -> u64 {
-        self.0.registered_block
+        self.record.registered_block
+    }
+
+    /// The same peer, once it has been configured: from then on it needs no confirmations, whatever block a new registration
+    /// or a reorg puts it into.
+    #[must_use]
+    pub const fn admitted(mut self) -> Self {
+        self.admitted = true;
+        self
+    }
+
+    /// It was configured before.
+    #[must_use]
+    pub const fn is_admitted(&self) -> bool {
+        self.admitted
     }
 }
 
@@ -196,7 +214,7 @@ impl Proved {
         ];
         match fits.iter().find(|(_, fits)| !fits) {
             Some((part, _)) => Err(Refusal::RecordDiffers(part)),
-            None => Ok(VerifiedPeer(record.clone())),
+            None => Ok(VerifiedPeer { record: record.clone(), admitted: false }),
         }
     }
 

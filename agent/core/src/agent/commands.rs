@@ -61,7 +61,7 @@ pub enum Intent {
 /// A verified registry on disk: lets a restart work while every RPC endpoint is down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CachedRegistry {
-    /// The last accepted read.
+    /// The last accepted read, without the peers that nothing proves.
     pub registry: Registry,
     /// Proofs of its peers; verified again when loaded.
     pub proofs: BTreeMap<TokenId, Proof>,

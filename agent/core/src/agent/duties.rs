@@ -9,6 +9,8 @@ use crate::{freshness::Age, membership::Standing, status::MembershipState};
 pub(super) const REMIND_EVERY: Duration = Duration::from_secs(30);
 /// The time of the last read is kept on disk at most this often; changed content always is.
 const SAVE_READ_TIME_EVERY: Duration = Duration::from_secs(30);
+/// While more proofs are on their way, those at hand are kept on disk at most this often.
+const SAVE_PROOFS_EVERY: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// Brings everything that follows from the facts up to date, and queues what is due.
@@ -44,7 +46,10 @@ impl Agent {
         if self.reads.poll(at) {
             self.commands.push_back(Command::ReadRegistry { own_token: self.own_token() });
         }
-        if let Some(requests) = self.proofs.poll(at) {
+        if let Some(selection) = &self.selection {
+            self.proofs.admit(&selection.device.peers);
+        }
+        if let Some(requests) = self.proofs.poll(self.own_token(), at) {
             self.commands.push_back(Command::FetchProofs(requests));
         }
         if let Some(desired) = &self.desired {
@@ -83,14 +88,20 @@ impl Agent {
             let newest = now.since_start.saturating_sub(view.read.read_age(now));
             newest > saved_at && now.since_start.saturating_sub(saved_at) >= SAVE_READ_TIME_EVERY
         };
-        if !self.unsaved && !self.saved_at.is_none_or(is_old) {
+        let was_saved_lately = self.saved_at.is_some_and(|at| now.since_start.saturating_sub(at) < SAVE_PROOFS_EVERY);
+        let has_news = self.unsaved || (self.unsaved_proofs && (self.proofs.is_settled() || !was_saved_lately));
+        if !has_news && !self.saved_at.is_none_or(is_old) {
             return;
         }
-        self.unsaved = false;
+        (self.unsaved, self.unsaved_proofs) = (false, false);
         self.saved_at = Some(now.since_start);
+        // Without the records that nothing proves: they would be of no use, and may be as many as a liar likes.
+        let proofs = self.proofs.to_keep();
+        let mut registry = view.registry.clone();
+        registry.peers.retain(|record| proofs.contains_key(&record.token));
         self.commands.push_back(Command::Save(Box::new(CachedRegistry {
-            registry: view.registry.clone(),
-            proofs: self.proofs.to_keep(),
+            registry,
+            proofs,
             read_at: view.read_at_unix.as_secs(),
             floor: self.gate.floor().clone(),
             member: self.past.member,

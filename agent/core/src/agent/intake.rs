@@ -1,12 +1,12 @@
 //! Taking facts in: reads pass the gate and become the view, answers find their questions.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{Agent, ApplyError, CachedRegistry, LastRead, Now, OwnEndpoint, View, proofs, reads::Next};
 use crate::{
     diff::Change,
     freshness::ReadTime,
-    gate::Judgement,
+    gate::{Evidence, Judgement},
     id::TokenId,
     membership::{Past, Standing, assess},
     registry::Registry,
@@ -20,8 +20,8 @@ const LOWER_HEAD_AGAIN: Duration = Duration::from_secs(1);
 
 impl Agent {
     pub(super) fn handle_registry(&mut self, registry: Registry, now: Now) {
-        let configured: BTreeSet<_> = self.wanted_peers().iter().map(|peer| peer.public_key).collect();
-        let judgement = self.gate.judge(&registry, &configured, now.since_start);
+        let evidence = self.evidence(&registry);
+        let judgement = self.gate.judge(&registry, &evidence, now.since_start);
         let (last_read, next) = match judgement {
             Ok(Judgement::Accept) => {
                 self.counters.reads_accepted += 1;
@@ -43,6 +43,18 @@ impl Agent {
         };
         self.last_read = last_read;
         self.reads.handle_answer(next, now.since_start);
+    }
+
+    /// What is known about a read besides what it says.
+    fn evidence(&self, registry: &Registry) -> Evidence {
+        let staying = self.proofs.staying(registry);
+        let configured = self.wanted_peers();
+        Evidence {
+            witnesses: self.sources.quorum.have,
+            configured: configured.len(),
+            lost: configured.iter().filter(|peer| !staying.contains(&peer.public_key)).count(),
+            signed_key_epochs: self.proofs.signed_key_epochs(),
+        }
     }
 
     pub(super) fn accept(&mut self, registry: Registry, now: Now) {
@@ -70,9 +82,8 @@ impl Agent {
             tracing::info!(contract = %cached.registry.domain.contract, "the kept registry is not used");
             return;
         }
-        self.gate.restore(&cached.floor);
         self.past = Past::of_earlier_run(cached.member, &self.identity);
-        if let Err(implausible) = self.gate.judge(&cached.registry, &BTreeSet::new(), now.since_start) {
+        if let Err(implausible) = self.gate.restore(&cached.floor, &cached.registry) {
             tracing::warn!(%implausible, "the kept registry is not used");
             return;
         }
@@ -107,7 +118,7 @@ impl Agent {
         let (proved, refused) = self.proofs.handle_answers(answers, &view.registry.domain, now.since_start);
         self.counters.proofs_verified += proved;
         self.counters.proofs_refused += refused;
-        self.unsaved |= proved > 0;
+        self.unsaved_proofs |= proved > 0;
         self.recompute(now);
     }
 

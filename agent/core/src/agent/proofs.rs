@@ -1,10 +1,15 @@
 //! The proofs of the peers on record: fetched once per registration, checked once, kept by content.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::Duration,
+};
 
 use super::{ProofRequest, backoff::Backoff};
 use crate::{
-    id::TokenId,
+    desired::DesiredPeer,
+    id::{TokenId, WireguardKey},
     proof::{Anchors, Proved, Refusal, VerifiedPeer},
     registration::{Domain, NetworkType, Proof},
     registry::{PeerRecord, Registry},
@@ -23,6 +28,8 @@ pub(super) struct ProofBook {
     anchors: Anchors,
     entries: BTreeMap<TokenId, Entry>,
     in_flight: bool,
+    /// The token asked for last: the next question begins after it, so that no record waits for ever behind others.
+    asked_last: Option<TokenId>,
 }
 
 #[derive(Debug)]
@@ -30,6 +37,8 @@ struct Entry {
     /// The record as last read.
     record: PeerRecord,
     state: State,
+    /// It was configured once and has been on record with the same identity since: `--confirmations` delays no peer twice.
+    admitted: bool,
     unavailable: Backoff,
     refused: Backoff,
 }
@@ -60,7 +69,7 @@ pub(super) enum Problem<'a> {
 
 impl ProofBook {
     pub(super) const fn new(anchors: Anchors) -> Self {
-        Self { anchors, entries: BTreeMap::new(), in_flight: false }
+        Self { anchors, entries: BTreeMap::new(), in_flight: false, asked_last: None }
     }
 
     pub(super) const fn anchors(&self) -> &Anchors {
@@ -94,16 +103,54 @@ impl ProofBook {
         }
     }
 
-    /// What to fetch now, if anything.
-    pub(super) fn poll(&mut self, now: Duration) -> Option<Vec<ProofRequest>> {
+    /// These peers are configured.
+    pub(super) fn admit(&mut self, peers: &[DesiredPeer]) {
+        for peer in peers {
+            if let Some(entry) = self.entries.get_mut(&peer.token) {
+                entry.admitted |= entry.record.wireguard_key == peer.public_key;
+            }
+        }
+    }
+
+    /// The keys that a read would leave proved by what was checked already.
+    pub(super) fn staying(&self, registry: &Registry) -> BTreeSet<WireguardKey> {
+        let stays = |record: &&PeerRecord| {
+            let known = self.entries.get(&record.token);
+            known.is_some_and(|entry| matches!(entry.state, State::Proved(_)) && entry.still_holds(record))
+        };
+        needing_proof(registry).filter(stays).map(|record| record.wireguard_key).collect()
+    }
+
+    /// The key epochs in the checked proofs: no endpoint can invent those.
+    pub(super) fn signed_key_epochs(&self) -> BTreeMap<TokenId, u32> {
+        let signed = self.entries.iter().filter_map(|(token, entry)| match &entry.state {
+            State::Proved(proved) => Some((*token, proved.proof().registration.key_epoch)),
+            State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
+        });
+        signed.collect()
+    }
+
+    /// What to fetch now, if anything: the own record first, because everything hangs on it, and the others in turn.
+    pub(super) fn poll(&mut self, own: Option<TokenId>, now: Duration) -> Option<Vec<ProofRequest>> {
         if self.in_flight {
             return None;
         }
-        let mut requests = Vec::new();
-        for (token, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_due(now)).take(BATCH) {
-            entry.state = State::Asked;
-            requests.push(ProofRequest { token: *token, block: entry.record.registered_block });
+        let after = self.asked_last.map_or(Bound::Unbounded, Bound::Excluded);
+        let up_to = self.asked_last.map_or(Bound::Unbounded, Bound::Included);
+        let wrapped = self.asked_last.is_some().then(|| self.entries.range((Bound::Unbounded, up_to)));
+        let in_turn = self.entries.range((after, Bound::Unbounded)).chain(wrapped.into_iter().flatten());
+        let others = in_turn.filter(|(token, entry)| Some(**token) != own && entry.is_due(now));
+        let own = own.and_then(|own| self.entries.get_key_value(&own)).filter(|(_, entry)| entry.is_due(now));
+        let chosen: Vec<TokenId> = own.into_iter().chain(others).take(BATCH).map(|(token, _)| *token).collect();
+
+        let mut requests = Vec::with_capacity(chosen.len());
+        for token in &chosen {
+            if let Some(entry) = self.entries.get_mut(token) {
+                entry.state = State::Asked;
+                requests.push(ProofRequest { token: *token, block: entry.record.registered_block });
+            }
         }
+        self.asked_last = chosen.last().copied().or(self.asked_last);
         self.in_flight = !requests.is_empty();
         self.in_flight.then_some(requests)
     }
@@ -178,6 +225,7 @@ impl Entry {
         Self {
             record: record.clone(),
             state: State::Missing,
+            admitted: false,
             unavailable: Backoff::new(seconds(1), seconds(30)),
             refused: Backoff::new(seconds(30), seconds(600)),
         }
@@ -186,7 +234,9 @@ impl Entry {
     /// What is known of the former record holds for this one, too.
     fn still_holds(&self, record: &PeerRecord) -> bool {
         match &self.state {
-            State::Proved(proved) => self.is_same_registration(record) && proved.peer(record).is_ok(),
+            // Its identity is what was signed. In which block is a matter of confirmations alone: the node may have registered
+            // anew, or a reorg have moved it.
+            State::Proved(proved) => proved.peer(record).is_ok(),
             State::Refused { .. } => self.record == *record,
             State::Missing | State::Asked | State::Unavailable { .. } => self.is_same_registration(record),
         }
@@ -209,7 +259,10 @@ impl Entry {
 
     fn verified(&self) -> Option<VerifiedPeer> {
         match &self.state {
-            State::Proved(proved) => proved.peer(&self.record).ok(),
+            State::Proved(proved) => {
+                let peer = proved.peer(&self.record).ok()?;
+                Some(if self.admitted { peer.admitted() } else { peer })
+            }
             State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
         }
     }

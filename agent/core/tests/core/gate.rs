@@ -1,14 +1,14 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use mesh_core::{
-    gate::{Floor, Gate, Implausible, Judgement, LOWER_HEAD_PATIENCE},
-    id::{Address, WireguardKey},
+    gate::{Evidence, Floor, Gate, Implausible, Judgement, LOWER_HEAD_PATIENCE},
+    id::Address,
     network::MeshNetwork,
     registration::Domain,
     registry::{PeerRecord, Registry},
 };
 
-use crate::cluster::{CHAIN, Cluster, block, key, registration, token};
+use crate::cluster::{CHAIN, Cluster, block, registration, token};
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -83,17 +83,20 @@ fn a_token_that_a_reorg_took_back_starts_afresh() {
 #[test]
 fn the_floor_survives_a_restart_and_grows_only() {
     let mut gate = gate();
-    gate.restore(&floor(10, 3));
-    gate.restore(&floor(5, 4));
+    let view = with_epochs(read(4, &[1]), 10, 4);
+    gate.restore(&floor(10, 3), &view).unwrap();
+    gate.restore(&floor(5, 4), &view).unwrap();
     assert_eq!(gate.floor(), &floor(10, 4));
     assert!(judge(&mut gate, &with_epochs(read(5, &[1]), 9, 9)).is_err());
+    let below = with_epochs(read(4, &[1]), 9, 4);
+    assert!(self::gate().restore(&floor(10, 3), &below).is_err(), "nor is a view that lies below it taken");
 }
 
 #[test]
 fn a_lower_head_is_believed_when_it_stays() {
     let mut gate = gate();
     judge(&mut gate, &read(9, &[1])).unwrap();
-    let at = |gate: &mut Gate, number, since_start| gate.judge(&read(number, &[1]), &keys(&[]), since_start);
+    let at = |gate: &mut Gate, number, since_start| gate.judge(&read(number, &[1]), &two_sources(), since_start);
     assert_eq!(at(&mut gate, 8, NOW), Ok(Judgement::LowerHead));
     // The head comes back: the patience begins anew.
     assert_eq!(at(&mut gate, 9, NOW), Ok(Judgement::Accept));
@@ -119,7 +122,9 @@ fn most_peers_may_vanish_only_twice_seen() {
         (&[1, 2, 3], &[1, 2, 3, 4], false),
     ];
     for (configured, listed, asks) in cases {
-        let judgement = gate().judge(&read(5, listed), &keys(configured), NOW).unwrap();
+        let lost = configured.iter().filter(|id| !listed.contains(id)).count();
+        let evidence = Evidence { configured: configured.len(), lost, ..Evidence::default() };
+        let judgement = gate().judge(&read(5, listed), &evidence, NOW).unwrap();
         assert_eq!(matches!(judgement, Judgement::ConfirmShrink { .. }), asks, "{configured:?} -> {listed:?}");
     }
 }
@@ -127,16 +132,75 @@ fn most_peers_may_vanish_only_twice_seen() {
 #[test]
 fn a_second_read_at_the_same_block_or_later_confirms() {
     let mut gate = gate();
-    let all = keys(&[1, 2, 3]);
+    let all_gone = Evidence { configured: 3, lost: 3, ..Evidence::default() };
+    let all_there = Evidence { lost: 0, ..all_gone.clone() };
     let shrink = Ok(Judgement::ConfirmShrink { lost: 3, of: 3 });
-    assert_eq!(gate.judge(&read(5, &[]), &all, NOW), shrink);
-    assert_eq!(gate.judge(&read(5, &[]), &all, NOW), Ok(Judgement::Accept));
+    assert_eq!(gate.judge(&read(5, &[]), &all_gone, NOW), shrink);
+    assert_eq!(gate.judge(&read(5, &[]), &all_gone, NOW), Ok(Judgement::Accept));
 
     let mut gate = self::gate();
-    assert_eq!(gate.judge(&read(5, &[]), &all, NOW), shrink);
-    assert_eq!(gate.judge(&read(5, &[1, 2, 3]), &all, NOW), Ok(Judgement::Accept));
-    assert_eq!(gate.judge(&read(6, &[]), &all, NOW), shrink, "a read that said otherwise starts afresh");
-    assert_eq!(gate.judge(&read(7, &[]), &all, NOW), Ok(Judgement::Accept));
+    assert_eq!(gate.judge(&read(5, &[]), &all_gone, NOW), shrink);
+    assert_eq!(gate.judge(&read(5, &[1, 2, 3]), &all_there, NOW), Ok(Judgement::Accept));
+    assert_eq!(gate.judge(&read(6, &[]), &all_gone, NOW), shrink, "a read that said otherwise starts afresh");
+    assert_eq!(gate.judge(&read(7, &[]), &all_gone, NOW), Ok(Judgement::Accept));
+}
+
+#[test]
+fn what_one_source_calls_final_ends_with_this_run() {
+    let mut gate = gate();
+    let lie = Registry { finalized: Some(5), ..with_epochs(read(5, &[1]), u64::MAX, 3) };
+    assert_eq!(gate.judge(&lie, &one_source(), NOW), Ok(Judgement::Accept));
+    let truth = with_epochs(read(6, &[1]), 10, 3);
+    let refused = Err(Implausible::Epoch { floor: u64::MAX, got: 10 });
+    assert_eq!(gate.judge(&truth, &one_source(), NOW), refused, "in this run nothing older is believed of one source");
+    assert_eq!(gate.floor(), &Floor::default(), "and nothing of it is kept");
+    // A restart begins with what is kept: the floor, and the lie as the last view.
+    let mut restarted = self::gate();
+    assert_eq!(restarted.restore(gate.floor(), &lie), Ok(()));
+    assert_eq!(restarted.judge(&truth, &one_source(), NOW), Ok(Judgement::Accept));
+    assert_eq!(restarted.floor(), &Floor::default());
+}
+
+#[test]
+fn two_sources_that_agree_overrule_what_one_called_final() {
+    let mut gate = gate();
+    let lie = Registry { finalized: Some(5), ..with_epochs(read(5, &[1]), u64::MAX, 3) };
+    judge_of_one(&mut gate, &lie).unwrap();
+    assert!(judge_of_one(&mut gate, &with_epochs(read(6, &[1]), 10, 3)).is_err());
+    assert_eq!(judge(&mut gate, &with_epochs(read(6, &[1]), 10, 3)), Ok(Judgement::Accept));
+    assert_eq!(judge_of_one(&mut gate, &with_epochs(read(7, &[1]), 11, 3)), Ok(Judgement::Accept), "for good");
+}
+
+#[test]
+fn what_two_sources_confirm_later_is_kept() {
+    let mut gate = gate();
+    judge_of_one(&mut gate, &with_epochs(read(5, &[1]), 10, 3)).unwrap();
+    judge(&mut gate, &with_epochs(read(6, &[1]), 10, 3)).unwrap();
+    let of_one = Registry { finalized: Some(6), ..with_epochs(read(8, &[1]), 10, 3) };
+    judge_of_one(&mut gate, &of_one).unwrap();
+    assert_eq!(gate.floor(), &Floor::default(), "that it is final only one says");
+    let of_two = Registry { finalized: Some(8), block: block(9, 0), ..of_one };
+    judge(&mut gate, &of_two).unwrap();
+    judge(&mut gate, &Registry { finalized: Some(9), block: block(10, 0), ..of_two }).unwrap();
+    assert_eq!(gate.floor(), &floor(10, 3));
+}
+
+#[test]
+fn a_key_epoch_counts_as_far_as_its_node_signed_it() {
+    let mut gate = gate();
+    let signed = Evidence { signed_key_epochs: [(token(1), 4)].into(), ..two_sources() };
+    let lie = Registry { finalized: Some(5), ..with_epochs(read(5, &[1, 2]), 10, u32::MAX) };
+    gate.judge(&lie, &signed, NOW).unwrap();
+    assert_eq!(gate.floor(), &floor(10, 4), "neither an invented value nor an unproved token");
+    assert_eq!(judge(&mut gate, &with_epochs(read(6, &[1]), 10, 5)), Ok(Judgement::Accept));
+}
+
+#[test]
+fn a_token_outside_the_network_is_refused() {
+    let network = MeshNetwork::new([10, 0, 1, 0].into(), 29).unwrap();
+    let outside = Registry { network, ..read(5, &[1, 7]) };
+    assert_eq!(judge(&mut gate(), &outside), Err(Implausible::Outside { token: token(7), network }));
+    assert_eq!(judge(&mut gate(), &Registry { network, ..read(5, &[1, 6]) }), Ok(Judgement::Accept));
 }
 
 fn gate() -> Gate {
@@ -144,7 +208,20 @@ fn gate() -> Gate {
 }
 
 fn judge(gate: &mut Gate, registry: &Registry) -> Result<Judgement, Implausible> {
-    gate.judge(registry, &BTreeSet::new(), NOW)
+    gate.judge(registry, &two_sources(), NOW)
+}
+
+fn judge_of_one(gate: &mut Gate, registry: &Registry) -> Result<Judgement, Implausible> {
+    gate.judge(registry, &one_source(), NOW)
+}
+
+/// Token 1 signed whatever key epoch is read.
+fn two_sources() -> Evidence {
+    Evidence { witnesses: 2, signed_key_epochs: [(token(1), u32::MAX)].into(), ..Evidence::default() }
+}
+
+fn one_source() -> Evidence {
+    Evidence { witnesses: 1, ..two_sources() }
 }
 
 fn read(number: u64, ids: &[u32]) -> Registry {
@@ -162,8 +239,4 @@ fn with_epochs(mut registry: Registry, epoch: u64, key_epoch: u32) -> Registry {
 
 fn floor(epoch: u64, key_epoch: u32) -> Floor {
     Floor { epoch, key_epochs: [(token(1), key_epoch)].into() }
-}
-
-fn keys(ids: &[u32]) -> BTreeSet<WireguardKey> {
-    ids.iter().map(|id| key(*id)).collect()
 }

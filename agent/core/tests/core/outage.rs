@@ -221,6 +221,8 @@ fn most_of_a_mesh_may_leave_but_not_by_one_glitch() {
 #[test]
 fn what_was_final_is_not_taken_back_by_an_old_view() {
     let mut world = World::mesh(&[2, 3, 4]);
+    world.sources = 2;
+    world.hint();
     world.contract.revoke(token(4));
     world.contract.finalize();
     world.hint();
@@ -240,6 +242,59 @@ fn what_was_final_is_not_taken_back_by_an_old_view() {
     world.restart();
     world.settle();
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into(), "nor after a restart");
+}
+
+#[test]
+fn one_lie_about_a_huge_epoch_does_not_outlive_a_restart() {
+    let mut world = World::mesh(&[2, 3]);
+    world.faults.lie = Some(|registry| {
+        registry.epoch = u64::MAX;
+        registry.finalized = Some(registry.block.number);
+        registry.peers.iter_mut().for_each(|peer| peer.key_epoch = u32::MAX);
+        registry.own_nodes.iter_mut().for_each(|node| node.key_epoch = u32::MAX);
+    });
+    world.pass(Duration::from_secs(30));
+    world.faults.lie = None;
+    world.pass(Duration::from_secs(30));
+    let warnings = world.status().warnings;
+    assert!(warnings.iter().any(|warning| warning.code == "W306"), "older than what this source said: {warnings:?}");
+    world.restart();
+    world.settle();
+    world.join(4);
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.keys_on_device(), [key(2), key(3), key(4)].into());
+    assert_eq!(world.status().verdict.state, VerdictState::Ok, "{:?}", world.status().warnings);
+}
+
+#[test]
+fn two_sources_that_agree_end_the_lie_of_one_without_a_restart() {
+    let mut world = World::mesh(&[2]);
+    world.faults.lie = Some(|registry| {
+        registry.epoch = u64::MAX;
+        registry.finalized = Some(registry.block.number);
+    });
+    world.hint();
+    world.faults.lie = None;
+    world.sources = 2;
+    world.join(3);
+    world.hint();
+    assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
+}
+
+#[test]
+fn peers_that_are_listed_but_no_longer_proved_count_as_gone() {
+    let mut world = World::mesh(&[2, 3, 4]);
+    world.agent.handle(Input::Hint, world.now);
+    let Some(read) = world.agent.poll_command() else { panic!("no read") };
+    assert!(matches!(read, mesh_core::agent::Command::ReadRegistry { .. }));
+    let mut glitch = world.contract.read(crate::cluster::instance(OWN), Some(token(OWN)));
+    for peer in glitch.peers.iter_mut().filter(|peer| peer.token != token(OWN)) {
+        peer.node_address = alloy_primitives::Address::ZERO;
+    }
+    world.agent.handle(Input::Registry(Box::new(glitch), mesh_core::agent::SourceReport::default()), world.now);
+    assert!(world.status().warnings.iter().any(|warning| warning.code == "W304"));
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.take_changes(), [""; 0], "the second read says otherwise");
 }
 
 #[test]

@@ -49,6 +49,10 @@ pub(crate) struct World {
     pub(crate) offered: Option<Intent>,
     pub(crate) stopped: bool,
     pub(crate) faults: Faults,
+    /// RPC endpoints that say every read alike.
+    pub(crate) sources: usize,
+    /// Whose proofs were asked for, in this order.
+    pub(crate) proofs_asked: Vec<TokenId>,
     /// Peers that answer nothing any more.
     pub(crate) silent: BTreeSet<WireguardKey>,
     /// Keys that no honest registration carries.
@@ -59,6 +63,8 @@ pub(crate) struct World {
 pub(crate) struct Faults {
     pub(crate) rpc_down: bool,
     pub(crate) proofs_down: bool,
+    /// An answer to a proof request takes this long.
+    pub(crate) proofs_take: Duration,
     /// Answers to proof requests of these tokens are another token's.
     pub(crate) swapped_proofs: BTreeSet<TokenId>,
     /// What the endpoint adds to or takes from its answers.
@@ -98,6 +104,8 @@ impl World {
             offered: None,
             stopped: false,
             faults: Faults::default(),
+            sources: 1,
+            proofs_asked: Vec::new(),
             silent: BTreeSet::new(),
             invented: BTreeSet::new(),
         }
@@ -253,6 +261,8 @@ impl World {
         match command {
             Command::ReadRegistry { own_token } => Some(self.read(own_token)),
             Command::FetchProofs(requests) => {
+                self.proofs_asked.extend(requests.iter().map(|request| request.token));
+                self.set_time(self.now.since_start + self.faults.proofs_take);
                 let proofs =
                     requests.into_iter().map(|request| (request.token, self.proof(request.token, request.block)));
                 Some(Input::Proofs(proofs.collect()))
@@ -289,7 +299,7 @@ impl World {
             latency_ms: None,
             error: self.faults.rpc_down.then(|| "down".to_owned()),
         };
-        let have = usize::from(!self.faults.rpc_down);
+        let have = if self.faults.rpc_down { 0 } else { self.sources };
         let report = SourceReport { sources: vec![source], quorum: Quorum { need: 1, have }, disagree: false };
         if self.faults.rpc_down {
             return Input::ReadFailed("down".to_owned(), report);
