@@ -18,7 +18,7 @@ use crate::{
     forge::{self, Cvm},
     namespace::Namespace,
     node::{AgentSettings, LISTEN_PORT, Node},
-    process::Finished,
+    process::{Finished, Launch, tail},
     simulator::Simulator,
     steps::Steps,
     wait::{interrupted, wait_until},
@@ -30,6 +30,8 @@ pub(crate) const SEED: [u8; 32] = [1; 32];
 const INSTANCES: usize = 8;
 const HUB: &str = "192.0.2.1";
 const COMMAND: Duration = Duration::from_secs(60);
+/// For pings that are repeated until they are answered.
+const SWIFT: Duration = Duration::from_millis(300);
 
 /// Namespaces, chain, contract, guest agents and nodes. Dropping it takes away everything it made, and nothing else.
 #[derive(Debug)]
@@ -258,7 +260,7 @@ impl World {
                 addresses.push(status.own.address.with_context(|| format!("node {member} has no address"))?);
             }
             for &member in members {
-                addresses.iter().try_for_each(|&address| self.node(member).ping(address))?;
+                addresses.iter().try_for_each(|&address| self.node(member).ping_within(address, SWIFT))?;
             }
             Ok(())
         })?;
@@ -272,7 +274,11 @@ impl World {
             if node.is_running()? {
                 let status = node.stop()?;
                 if !status.success() {
-                    left.push(format!("the agent of node {} ended with {status}", node.index));
+                    left.push(format!(
+                        "the agent of node {} ended with {status}\n{}",
+                        node.index,
+                        tail(&node.log(), 15)
+                    ));
                 }
                 if node.has_interface()? {
                     left.push(format!("interface {}", node.interface()));
@@ -288,7 +294,7 @@ impl World {
         }
         let (prefix, dir) = (format!("mesh-{}-", self.id), self.dir.path().to_owned());
         drop(self);
-        let namespaces = crate::process::Launch::new("ip").args(["netns", "list"]).finish(COMMAND)?.success()?;
+        let namespaces = Launch::new("ip").args(["netns", "list"]).finish(COMMAND)?.success()?;
         left.extend(
             namespaces.lines().filter(|line| line.starts_with(&prefix)).map(|line| format!("namespace {line}")),
         );

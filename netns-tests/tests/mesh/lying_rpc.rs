@@ -4,7 +4,10 @@
 //! root, signed for this contract. The control shows that such a one does reach the device, so each refusal below is due to
 //! the one thing that was changed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use mesh_core::{
@@ -29,6 +32,7 @@ pub(crate) struct Scene {
     app_id: AppId,
     block: u64,
     key: WireguardKey,
+    deadline: u64,
 }
 
 /// A record with its proof: one thing a registry lists.
@@ -42,6 +46,7 @@ impl Scene {
             block: world.chain.block_number()?,
             // A point of large order, as any real key is.
             key: WireguardKey([9; 32]),
+            deadline: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3600,
         })
     }
 
@@ -71,7 +76,7 @@ impl Scene {
             network_type: NetworkType::Wireguard,
             endpoint: Some(SocketAddr::new(IpAddr::from([192, 0, 2, 250]), 51821)),
             gateway: None,
-            deadline: u64::MAX,
+            deadline: self.deadline,
         };
         change(&mut registration);
         let record = PeerRecord {
