@@ -4,6 +4,7 @@
 
 mod cluster;
 mod contract;
+mod machine;
 mod world;
 
 mod agent;
