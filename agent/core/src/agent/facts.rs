@@ -121,7 +121,8 @@ pub enum Input {
     Registry(Box<Registry>, SourceReport),
     /// The answer to [`super::Command::ReadRegistry`]: no agreement.
     ReadFailed(String, SourceReport),
-    /// The answer to [`super::Command::FetchProofs`]: each proof found, or why not.
+    /// The answer to [`super::Command::FetchProofs`]: each proof found, or why not. Where sources differ, a token has several
+    /// answers: the first that proves its record counts.
     Proofs(Vec<(TokenId, Result<Box<Proof>, String>)>),
     /// The answer to [`super::Command::Observe`], and spontaneous ones (an interface vanished).
     Observed(Observed),

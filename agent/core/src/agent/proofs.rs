@@ -159,22 +159,25 @@ impl ProofBook {
     /// asked for, or is not wanted any more, is ignored. Returns how many were proved and how many refused.
     pub(super) fn handle_answers(&mut self, answers: Vec<Answer>, domain: &Domain, now: Duration) -> (u64, u64) {
         self.in_flight = false;
-        let mut answers: BTreeMap<_, _> = answers.into_iter().collect();
+        let mut given: BTreeMap<TokenId, Vec<Result<Box<Proof>, String>>> = BTreeMap::new();
+        for (token, answer) in answers {
+            given.entry(token).or_default().push(answer);
+        }
         let (mut proved, mut refused) = (0, 0);
         for (token, entry) in self.entries.iter_mut().filter(|(_, entry)| matches!(entry.state, State::Asked)) {
-            let answer = answers.remove(token).unwrap_or_else(|| Err("not answered".to_owned()));
-            entry.state = match answer {
-                Err(error) => State::Unavailable { error, retry_at: now + entry.unavailable.fail() },
-                Ok(proof) => match check(*proof, &entry.record, &self.anchors, domain) {
-                    Ok(checked) => {
-                        proved += 1;
-                        State::Proved(Box::new(checked))
-                    }
-                    Err(refusal) => {
-                        refused += 1;
-                        State::Refused { refusal, retry_at: now + entry.refused.fail() }
-                    }
-                },
+            let answers = given.remove(token).unwrap_or_default();
+            entry.state = match first_proof(answers, &entry.record, &self.anchors, domain) {
+                Ok(checked) => {
+                    proved += 1;
+                    State::Proved(Box::new(checked))
+                }
+                Err(Failure::Refused(refusal)) => {
+                    refused += 1;
+                    State::Refused { refusal, retry_at: now + entry.refused.fail() }
+                }
+                Err(Failure::Unavailable(error)) => {
+                    State::Unavailable { error, retry_at: now + entry.unavailable.fail() }
+                }
             };
         }
         (proved, refused)
@@ -266,6 +269,34 @@ impl Entry {
             State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
         }
     }
+}
+
+/// Why none of the answers is a proof.
+enum Failure {
+    Refused(Refusal),
+    Unavailable(String),
+}
+
+/// The first answer that proves the record: of several endpoints one may have answered with somebody else's signatures.
+/// Otherwise the first refusal, or else the error.
+fn first_proof(
+    answers: Vec<Result<Box<Proof>, String>>,
+    record: &PeerRecord,
+    anchors: &Anchors,
+    domain: &Domain,
+) -> Result<Proved, Failure> {
+    let mut failure = Failure::Unavailable("not answered".to_owned());
+    for answer in answers {
+        let why = match answer.map(|proof| check(*proof, record, anchors, domain)) {
+            Ok(Ok(proved)) => return Ok(proved),
+            Ok(Err(refusal)) => Failure::Refused(refusal),
+            Err(error) => Failure::Unavailable(error),
+        };
+        if !matches!(failure, Failure::Refused(_)) {
+            failure = why;
+        }
+    }
+    Err(failure)
 }
 
 fn check(proof: Proof, record: &PeerRecord, anchors: &Anchors, domain: &Domain) -> Result<Proved, Refusal> {
