@@ -1,6 +1,7 @@
 //! The contract's side of the agent: reads pinned to one block hash and agreed between RPC endpoints, proofs from single
 //! blocks, hints that something changed, and transactions. Nothing here believes anything: `mesh_core` does.
 
+mod connection;
 mod preflight;
 mod proof;
 mod quorum;
@@ -9,13 +10,12 @@ mod rpc;
 mod sources;
 mod submit;
 mod transport;
-mod url;
 mod watch;
 
+pub use mesh_contract::{InvalidRpcUrl, RpcUrl};
 pub use preflight::WrongChain;
 pub use read::Subject;
 pub use rpc::{RpcError, Source};
 pub use sources::Sources;
 pub use submit::NotSubmitted;
-pub use url::{InvalidRpcUrl, RpcUrl};
 pub use watch::watch;

@@ -15,7 +15,9 @@ use mesh_core::{
     id::{Address, AppId, InstanceId, TokenId},
 };
 
-pub use flags::{Dataplane, EndpointChoice, ExpiryPolicy, Flags, LogFormat, LogLevel, Mode, WireguardKeySource};
+pub use flags::{
+    Dataplane, EndpointChoice, ExpiryPolicy, Flags, LogFormat, LogLevel, Mode, UrlText, WireguardKeySource,
+};
 pub use source::{ConfigError, Layers};
 
 use crate::chain::RpcUrl;
@@ -99,17 +101,21 @@ impl Config {
         if flags.rpc_url.is_empty() {
             return Err(ConfigError::NoRpcUrl);
         }
-        if let Some(twice) = repeated(&flags.rpc_url) {
+        let parse = |(index, text): (usize, &UrlText)| {
+            text.parse().map_err(|reason| ConfigError::RpcUrl { number: index + 1, reason })
+        };
+        let rpc_urls = flags.rpc_url.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+        if let Some(twice) = repeated(&rpc_urls) {
             return Err(ConfigError::RpcUrlTwice { id: twice.id().to_owned() });
         }
-        let sources = flags.rpc_url.len();
+        let sources = rpc_urls.len();
         let rpc_quorum = flags.rpc_quorum.unwrap_or(sources / 2 + 1);
         if !(1..=sources).contains(&rpc_quorum) {
             return Err(ConfigError::Quorum { need: rpc_quorum, sources });
         }
         Ok(Self {
             contract: flags.contract,
-            rpc_urls: flags.rpc_url,
+            rpc_urls,
             rpc_quorum,
             chain_id: flags.chain_id,
             token: flags.token,
@@ -195,6 +201,7 @@ mod tests {
         assert!(with(&["--endpoint", "nowhere"]).contains("nowhere"));
         assert!(with(&["--mode", "tls"]).contains("wireguard"));
         assert!(with(&["--rpc-url", "http://a"]).contains("twice"));
+        assert!(with(&["--rpc-url", "ftp://b"]).contains("RPC endpoint 2"));
         assert!(config(&[]).unwrap_err().to_string().contains("--rpc-url"));
     }
 }

@@ -1,7 +1,9 @@
 //! `p2p-agent`: keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -9,6 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use mesh_contract::cut_urls;
 use p2p_agent::{
     agent,
     config::{Config, ConfigError, DEFAULT_CONFIG_FILE, Flags, Layers, LogFormat},
@@ -94,7 +97,10 @@ fn tunnel(name: &str, foreground: bool) -> anyhow::Result<()> {
 fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFormat), anyhow::Error> {
     let variable = |name: &str| env::var(name).ok();
     let file = read_file(config_flag.or_else(|| variable("P2P_CONFIG").map(PathBuf::from)))?;
-    let layers = Layers { arguments: env::args().skip(1).collect(), variable: &variable, file };
+    let arguments = env::args_os().skip(1).map(OsString::into_string).collect::<Result<_, _>>();
+    // Not repeated: it may hold an API key.
+    let arguments = arguments.map_err(|_| anyhow::anyhow!("an argument on the command line is not UTF-8"))?;
+    let layers = Layers { arguments, variable: &variable, file };
     let (flags, names) = layers.flags()?;
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
@@ -125,10 +131,14 @@ fn settings_error(error: anyhow::Error) -> ExitCode {
     }
 }
 
-/// clap's own words; help and version are no error.
+/// clap's own words, but for what may be an API key in them; help and version are no error.
 fn usage(error: &clap::Error) -> ExitCode {
-    drop(error.print());
-    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    if !error.use_stderr() {
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    drop(write!(io::stderr(), "{}", cut_urls(&error.render().to_string())));
+    ExitCode::from(USAGE)
 }
 
 /// One `error:` line; further lines (`hint:`) stand for themselves.

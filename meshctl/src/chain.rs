@@ -58,7 +58,7 @@ impl Chain {
             Failure::new(format!("no JSON-RPC answer from {shown}"))
                 .hint("check `--rpc-url`, and that the node is running")
         };
-        let provider = match timeout(ANSWER_WITHIN, connect(url.full.clone())).await {
+        let provider = match timeout(ANSWER_WITHIN, connect(url.full())).await {
             Ok(Ok(provider)) => provider,
             Ok(Err(error)) => return Err(url.scrub(&error).context(unreachable())),
             Err(_) => return Err(unreachable().into()),

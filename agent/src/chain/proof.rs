@@ -5,13 +5,20 @@ use alloy::{
     primitives::{Address, B256, Bytes, LogData, U64},
     sol_types::SolEvent as _,
 };
+use futures_util::StreamExt as _;
 use mesh_contract::DstackClusterNFT::PeerRegistered;
-use mesh_core::{agent::ProofRequest, registration::Proof};
+use mesh_core::{agent::ProofRequest, id::TokenId, registration::Proof};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::rpc::{RpcError, Source, nonsense};
+use super::{
+    quorum::gather,
+    rpc::{RpcError, Source, nonsense},
+    sources::Sources,
+};
 
+/// Proofs that are fetched side by side.
+const PROOFS_AT_ONCE: usize = 8;
 /// More logs of one token in one block than any block has gas for.
 const MAX_LOGS: usize = 1000;
 
@@ -26,8 +33,48 @@ struct Log {
     removed: bool,
 }
 
+impl Sources {
+    /// Fetches proofs, each from its one block and from all endpoints. Where they differ, a token has several answers: which of
+    /// them proves the record is found out by checking the signatures, so that no endpoint can hide a peer.
+    pub async fn proofs(&self, requests: Vec<ProofRequest>) -> Vec<(TokenId, Result<Box<Proof>, String>)> {
+        let fetches = requests.into_iter().map(|request| async move {
+            let answers = self.proof(request).await;
+            answers.into_iter().map(move |answer| (request.token, answer)).collect::<Vec<_>>()
+        });
+        futures_util::stream::iter(fetches).buffer_unordered(PROOFS_AT_ONCE).concat().await
+    }
+
+    /// Each different proof, those that more endpoints gave first; or one error.
+    async fn proof(&self, request: ProofRequest) -> Vec<Result<Box<Proof>, String>> {
+        let fetches = self.sources.iter().map(|source| fetch(source, self.subject.contract, request));
+        let answers = gather(fetches, |answers| self.need <= most_alike(answers)).await;
+        let mut counted: Vec<(Proof, usize)> = Vec::new();
+        let mut error = None;
+        for answer in answers.into_iter().flatten() {
+            match answer {
+                Ok(proof) => match counted.iter_mut().find(|(known, _)| *known == proof) {
+                    Some((_, count)) => *count += 1,
+                    None => counted.push((proof, 1)),
+                },
+                Err(why) => error = Some(why.to_string()),
+            }
+        }
+        if counted.is_empty() {
+            return vec![Err(error.unwrap_or_else(|| "no RPC endpoint answered".to_owned()))];
+        }
+        counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counted.into_iter().map(|(proof, _)| Ok(Box::new(proof))).collect()
+    }
+}
+
+/// How many gave the same proof.
+fn most_alike(answers: &[Option<Result<Proof, RpcError>>]) -> usize {
+    let proofs = || answers.iter().flatten().filter_map(|answer| answer.as_ref().ok());
+    proofs().map(|one| proofs().filter(|other| one == *other).count()).max().unwrap_or(0)
+}
+
 /// The last registration of the token in that block, not verified.
-pub(super) async fn fetch(source: &Source, contract: Address, request: ProofRequest) -> Result<Proof, RpcError> {
+async fn fetch(source: &Source, contract: Address, request: ProofRequest) -> Result<Proof, RpcError> {
     const METHOD: &str = "eth_getLogs";
     let block = U64::from(request.block);
     let token = B256::left_padding_from(&request.token.get().to_be_bytes());

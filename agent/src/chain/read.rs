@@ -4,6 +4,7 @@ use alloy::primitives::U256;
 use mesh_contract::DstackClusterNFT as contract;
 use mesh_core::{
     id::{Address, BlockRef, InstanceId, TokenId},
+    network::MeshNetwork,
     registration::Domain,
     registry::{NodeRecord, PeerRecord, Registry},
 };
@@ -12,8 +13,6 @@ use super::rpc::{Header, RpcError, Source, nonsense};
 
 /// Peers or nodes asked for at once.
 const PAGE: u64 = 500;
-/// More tokens than the largest mesh network (/16) holds: a read that goes on is a lie.
-const MAX_TOKENS: usize = 1 << 16;
 /// Longest mesh name that is kept, characters.
 const MAX_NAME: usize = 128;
 
@@ -73,16 +72,17 @@ async fn read_whole(
     finalized: Option<u64>,
     epoch: u64,
 ) -> Result<Registry, RpcError> {
-    let (chain_id, name, network, domains, peers, own_nodes) = tokio::try_join!(
-        source.chain_id(),
-        source.call(subject.contract, block.hash, contract::nameCall {}),
-        source.call(subject.contract, block.hash, contract::meshNetworkCall {}),
-        source.call(subject.contract, block.hash, contract::baseDomainsCall {}),
-        peers(source, subject, block),
-        own_nodes(source, subject, own_token, block),
-    )?;
+    // First of all: it says how many tokens there can be, and so how much will be read.
+    let network = source.call(subject.contract, block.hash, contract::meshNetworkCall {}).await?;
     let network = mesh_contract::mesh_network(network.base, network.prefixLength)
         .map_err(|error| nonsense("eth_call", &format!("meshNetwork(): {error}")))?;
+    let (chain_id, name, domains, peers, own_nodes) = tokio::try_join!(
+        source.chain_id(),
+        source.call(subject.contract, block.hash, contract::nameCall {}),
+        source.call(subject.contract, block.hash, contract::baseDomainsCall {}),
+        peers(source, subject, block, network),
+        own_nodes(source, subject, own_token, block, network),
+    )?;
     Ok(Registry {
         domain: Domain { chain_id, contract: subject.contract },
         block,
@@ -106,28 +106,26 @@ async fn is_canonical(source: &Source, block: BlockRef, head: Header) -> Result<
     Ok(source.header_at(block.number).await?.is_some_and(|header| header.hash == block.hash))
 }
 
-async fn peers(source: &Source, subject: &Subject, block: BlockRef) -> Result<Vec<PeerRecord>, RpcError> {
+async fn peers(
+    source: &Source,
+    subject: &Subject,
+    block: BlockRef,
+    network: MeshNetwork,
+) -> Result<Vec<PeerRecord>, RpcError> {
     let mut records: Vec<PeerRecord> = Vec::new();
-    let mut cursor = U256::ONE;
-    loop {
+    let mut pages = Pages::new("peers()", network);
+    while let Some(cursor) = pages.cursor() {
         let call = contract::peersCall { cursor, limit: U256::from(PAGE) };
         let answer = source.call(subject.contract, block.hash, call).await?;
         for peer in answer.page {
             let record =
                 PeerRecord::try_from(peer).map_err(|error| nonsense("eth_call", &format!("peers(): {error}")))?;
-            if records.last().is_some_and(|last| last.token >= record.token) {
-                return Err(nonsense("eth_call", "peers(): not in the order of tokens"));
-            }
+            pages.take(record.token)?;
             records.push(record);
         }
-        if answer.next.is_zero() {
-            return Ok(records);
-        }
-        if answer.next <= cursor || records.len() > MAX_TOKENS {
-            return Err(nonsense("eth_call", "peers(): pages without end"));
-        }
-        cursor = answer.next;
+        pages.turn(answer.next)?;
     }
+    Ok(records)
 }
 
 async fn own_nodes(
@@ -135,18 +133,18 @@ async fn own_nodes(
     subject: &Subject,
     own_token: Option<TokenId>,
     block: BlockRef,
+    network: MeshNetwork,
 ) -> Result<Vec<NodeRecord>, RpcError> {
     let mut own: Vec<NodeRecord> = Vec::new();
-    let mut cursor = U256::ONE;
-    let mut seen = 0;
     let mut missing = own_token;
-    loop {
+    let mut pages = Pages::new("nodes()", network);
+    while let Some(cursor) = pages.cursor() {
         let call = contract::nodesCall { cursor, limit: U256::from(PAGE) };
         let answer = source.call(subject.contract, block.hash, call).await?;
-        seen += answer.page.len();
         for node in answer.page {
             let record =
                 NodeRecord::try_from(node).map_err(|error| nonsense("eth_call", &format!("nodes(): {error}")))?;
+            pages.take(record.token)?;
             let bound = record.instance == Some(subject.instance);
             if missing == Some(record.token) {
                 missing = None;
@@ -155,13 +153,7 @@ async fn own_nodes(
             }
             own.push(record);
         }
-        if answer.next.is_zero() {
-            break;
-        }
-        if answer.next <= cursor || seen > MAX_TOKENS {
-            return Err(nonsense("eth_call", "nodes(): pages without end"));
-        }
-        cursor = answer.next;
+        pages.turn(answer.next)?;
     }
     if let Some(token) = missing {
         let call = contract::getNodeCall { tokenId: U256::from(token.get()) };
@@ -170,6 +162,50 @@ async fn own_nodes(
     }
     own.sort_by_key(|record| record.token);
     Ok(own)
+}
+
+/// The way through a paged view. Tokens ascend, lie within the mesh network, and a page that is not the last one has passed
+/// [`PAGE`] of them: so a read has an end, and nothing in it is there twice.
+struct Pages {
+    view: &'static str,
+    network: MeshNetwork,
+    cursor: U256,
+    last: Option<TokenId>,
+}
+
+impl Pages {
+    const fn new(view: &'static str, network: MeshNetwork) -> Self {
+        Self { view, network, cursor: U256::ONE, last: None }
+    }
+
+    /// Where the next page begins; `None` after the last one.
+    fn cursor(&self) -> Option<U256> {
+        (!self.cursor.is_zero()).then_some(self.cursor)
+    }
+
+    fn take(&mut self, token: TokenId) -> Result<(), RpcError> {
+        if self.last.is_some_and(|last| last >= token) {
+            return Err(self.refuse("not in the order of tokens"));
+        }
+        if self.network.address_of(token).is_none() {
+            return Err(self.refuse(&format!("token {token} does not fit into {}", self.network.network())));
+        }
+        self.last = Some(token);
+        Ok(())
+    }
+
+    fn turn(&mut self, next: U256) -> Result<(), RpcError> {
+        let capacity = U256::from(self.network.capacity());
+        if !next.is_zero() && (next < self.cursor.saturating_add(U256::from(PAGE)) || next > capacity) {
+            return Err(self.refuse("pages without end"));
+        }
+        self.cursor = next;
+        Ok(())
+    }
+
+    fn refuse(&self, why: &str) -> RpcError {
+        nonsense("eth_call", &format!("{}: {why}", self.view))
+    }
 }
 
 /// Says so when a call failed because there is no contract at all.

@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use alloy::{
     primitives::{Address, B256, Bytes, U256},
+    pubsub::RawSubscription,
     rpc::{
-        client::{ClientBuilder, RpcClient},
+        client::RpcClient,
         json_rpc::{RpcRecv, RpcSend},
     },
     sol_types::SolCall,
-    transports::{
-        RpcError as AlloyError, TransportErrorKind,
-        ws::{WebSocketConfig, WsConnect},
-    },
+    transports::{RpcError as AlloyError, TransportErrorKind},
 };
+use mesh_contract::RpcUrl;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{
@@ -21,24 +20,25 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    transport::{BoundedHttp, MAX_ANSWER},
-    url::RpcUrl,
-};
+use super::connection::Connection;
 
 /// How long one request may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Finality moves slowly and only ever protects: an old answer is a lower one.
 const FINALIZED_FOR: Duration = Duration::from_secs(15);
+/// What the answer about finality may cost a read.
+const FINALIZED_TIMEOUT: Duration = Duration::from_secs(1);
+
+const SUBSCRIBE: &str = "eth_subscribe";
 
 /// One RPC endpoint. Cheap until the first request; reconnects by itself.
 #[derive(Debug)]
 pub struct Source {
     url: RpcUrl,
-    client: Mutex<Option<RpcClient>>,
-    /// The last answer about finality, and when it came.
-    finalized: Mutex<Option<(Instant, Option<u64>)>>,
+    connection: Connection,
+    /// When it was last asked about finality, and the last answer.
+    finalized: Mutex<(Option<Instant>, Option<u64>)>,
 }
 
 /// Why an endpoint could not be asked, or what it refused. Never holds an API key.
@@ -96,8 +96,8 @@ pub(super) struct Header {
 impl Source {
     /// An endpoint that is not connected yet.
     #[must_use]
-    pub const fn new(url: RpcUrl) -> Self {
-        Self { url, client: Mutex::const_new(None), finalized: Mutex::const_new(None) }
+    pub fn new(url: RpcUrl) -> Self {
+        Self { url, connection: Connection::default(), finalized: Mutex::default() }
     }
 
     /// Scheme, host and port.
@@ -110,55 +110,50 @@ impl Source {
         &self.url
     }
 
-    /// Sends one request. A connection that is dead is dropped, so that the next request makes a new one.
+    /// Sends one request. A connection that is dead or silent is dropped, so that the next request makes a new one.
     pub(super) async fn request<P: RpcSend, R: RpcRecv>(&self, method: &'static str, params: P) -> Result<R, RpcError> {
+        self.with_client(method, async |client| client.request(method, params).await).await
+    }
+
+    /// Subscribes to new heads. Over WebSocket alone.
+    pub(super) async fn subscribe(&self) -> Result<RawSubscription, RpcError> {
+        let subscribe = async |client: &RpcClient| {
+            let frontend = client.pubsub_frontend().ok_or_else(TransportErrorKind::pubsub_unavailable)?;
+            let id: B256 = client.request(SUBSCRIBE, ("newHeads",)).await?;
+            frontend.get_subscription(id).await
+        };
+        self.with_client(SUBSCRIBE, subscribe).await
+    }
+
+    /// Connecting, asking and answering together have [`REQUEST_TIMEOUT`].
+    async fn with_client<R>(
+        &self,
+        method: &'static str,
+        ask: impl AsyncFnOnce(&RpcClient) -> Result<R, AlloyError<TransportErrorKind>>,
+    ) -> Result<R, RpcError> {
+        let mut used = None;
         let exchange = async {
-            let client = self.client().await.map_err(|error| (self.explain(method, error), true))?;
-            client.request(method, params).await.map_err(|error| {
-                let dead = error.is_transport_error();
-                (self.explain(method, error), dead)
-            })
+            let live = used.insert(self.connection.get(&self.url).await?);
+            ask(&live.client).await
         };
-        match timeout(REQUEST_TIMEOUT, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err((error, dead))) => {
-                if dead {
-                    *self.client.lock().await = None;
-                }
-                Err(error)
-            }
-            Err(_) => {
-                *self.client.lock().await = None;
-                Err(RpcError::Timeout { method })
-            }
+        let outcome = timeout(REQUEST_TIMEOUT, exchange).await;
+        let is_dead =
+            outcome.as_ref().map_or(true, |answer| answer.as_ref().is_err_and(AlloyError::is_transport_error));
+        if let Some(live) = used.filter(|_| is_dead) {
+            self.connection.discard(&live);
+        }
+        match outcome {
+            Ok(answer) => answer.map_err(|error| self.explain(method, error)),
+            Err(_) => Err(RpcError::Timeout { method }),
         }
     }
 
-    /// The connected client, shared with the head subscription.
-    pub(super) async fn client(&self) -> Result<RpcClient, AlloyError<TransportErrorKind>> {
-        let mut slot = self.client.lock().await;
-        if let Some(client) = &*slot {
-            return Ok(client.clone());
-        }
-        let client = if self.url.is_websocket() {
-            let bounds = WebSocketConfig::default().max_message_size(Some(MAX_ANSWER)).max_frame_size(Some(MAX_ANSWER));
-            // Reconnecting is ours: a dead connection must be seen, not papered over for minutes.
-            let connect = WsConnect::new(self.url.secret().as_str()).with_config(bounds).with_max_retries(0);
-            ClientBuilder::default().pubsub(connect).await?
-        } else {
-            let transport = BoundedHttp::new(self.url.secret().clone())?;
-            ClientBuilder::default().transport(transport, false)
-        };
-        *slot = Some(client.clone());
-        Ok(client)
+    /// Drops the current connection: the next request makes a new one.
+    pub(super) fn disconnect(&self) {
+        self.connection.disconnect();
     }
 
-    /// Drops a connection found dead.
-    pub(super) async fn disconnect(&self) {
-        *self.client.lock().await = None;
-    }
-
-    pub(super) fn explain(&self, method: &'static str, error: AlloyError<TransportErrorKind>) -> RpcError {
+    fn explain(&self, method: &'static str, error: AlloyError<TransportErrorKind>) -> RpcError {
         if let AlloyError::ErrorResp(payload) = &error {
             let message = self.url.redact(&payload.message).chars().take(300).collect();
             return RpcError::Refused { method, message, revert: payload.as_revert_data() };
@@ -188,17 +183,23 @@ impl Source {
     }
 
     /// Height of the latest finalized block, as it was at most [`FINALIZED_FOR`] ago; `None` where the chain or the endpoint has
-    /// no such notion.
+    /// no such notion, or keeps silent when asked. Silence costs a read little, and not its connection.
     pub(super) async fn finalized(&self) -> Option<u64> {
         let mut known = self.finalized.lock().await;
-        if let Some((at, number)) = *known
-            && at.elapsed() < FINALIZED_FOR
-        {
+        let (asked_at, number) = *known;
+        if asked_at.is_some_and(|at| at.elapsed() < FINALIZED_FOR) {
             return number;
         }
-        let number = self.header("finalized").await.ok().flatten().map(|header| header.number);
-        *known = Some((Instant::now(), number));
-        number
+        // Whoever drops this future has still asked.
+        known.0 = Some(Instant::now());
+        let ask = async {
+            let live = self.connection.get(&self.url).await?;
+            live.client.request::<_, Option<Header>>("eth_getBlockByNumber", ("finalized", false)).await
+        };
+        if let Ok(answer) = timeout(FINALIZED_TIMEOUT, ask).await {
+            known.1 = answer.ok().flatten().map(|header| header.number);
+        }
+        known.1
     }
 
     async fn header(&self, block: &str) -> Result<Option<Header>, RpcError> {

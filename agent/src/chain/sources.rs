@@ -6,34 +6,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::{
-    primitives::{B256, Bytes},
-    signers::local::PrivateKeySigner,
-};
-use futures_util::StreamExt as _;
 use mesh_core::{
-    agent::{ProofRequest, SourceReport},
+    agent::SourceReport,
     id::TokenId,
     quorum,
-    registration::Proof,
     registry::Registry,
     status::{Quorum, SourceStatus},
 };
-
 use tokio::time::timeout;
 
 use super::{
-    proof,
     quorum::gather,
     read::{self, Subject},
     rpc::{Header, RpcError, Source, nonsense},
-    submit::{NotSubmitted, submit},
+    submit::Spending,
 };
 
 /// How long one endpoint may take for a whole read: a hundred and more requests for the largest mesh.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Proofs that are fetched side by side.
-const PROOFS_AT_ONCE: usize = 8;
+/// After this no further height is tried.
+const RETRY_WITHIN: Duration = Duration::from_secs(10);
+/// What no read exceeds, whatever the endpoints do: the heads, a first height, and one more begun just in time.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The endpoints, and how many must agree.
 #[derive(Debug)]
@@ -46,6 +40,8 @@ pub struct Sources {
     pub(super) need: usize,
     pub(super) chain_id: Option<u64>,
     pub(super) subject: Subject,
+    /// What transactions may have cost so far.
+    pub(super) spending: Mutex<Spending>,
 }
 
 /// One endpoint during one read.
@@ -57,63 +53,98 @@ struct Attempt {
     latency: Option<Duration>,
 }
 
+impl Attempt {
+    fn of(head: Option<Header>) -> Self {
+        Self { head, ..Self::default() }
+    }
+}
+
 impl Sources {
     /// `need` is within 1..=`sources.len()`: [`crate::config::Config::resolve`] saw to it.
     #[must_use]
     pub fn new(sources: Vec<Arc<Source>>, need: usize, chain_id: Option<u64>, subject: Subject) -> Self {
         let previous = sources.iter().map(|_| Mutex::new(None)).collect();
         let ids = distinct(sources.iter().map(|source| source.id()));
-        Self { sources, ids, previous, need, chain_id, subject }
+        Self { sources, ids, previous, need, chain_id, subject, spending: Mutex::default() }
     }
 
-    /// Each endpoint.
-    #[must_use]
-    pub fn sources(&self) -> &[Arc<Source>] {
-        &self.sources
-    }
-
-    /// Reads the contract at the newest block that the needed number of endpoints have. The report says what each endpoint
-    /// did; the error says in words why there is no agreement.
+    /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what
+    /// each endpoint did; the error says in words why there is no agreement. Answers within [`WHOLE_TIMEOUT`].
     pub async fn read(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
+        timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await.unwrap_or_else(|_| {
+            let late = || Attempt { error: Some(late(WHOLE_TIMEOUT)), ..Attempt::default() };
+            self.conclude(&self.sources.iter().map(|_| late()).collect::<Vec<_>>())
+        })
+    }
+
+    async fn read_agreed(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
         let started = Instant::now();
-        let late = || format!("no answer within {} ms", started.elapsed().as_millis());
         let heads = gather(self.sources.iter().map(|source| source.head()), |heads| answered(heads) >= self.need).await;
-        let mut attempts: Vec<Attempt> = heads
-            .into_iter()
-            .map(|head| match head {
-                Some(Ok(head)) => Attempt { head: Some(head), ..Attempt::default() },
-                Some(Err(error)) => Attempt { error: Some(error.to_string()), ..Attempt::default() },
-                None => Attempt { error: Some(late()), ..Attempt::default() },
-            })
-            .collect();
-        if let Some(target) = self.target(&attempts) {
-            let reads = attempts
-                .iter()
-                .enumerate()
-                .map(|(index, attempt)| self.read_one(index, own_token, attempt.head, target));
-            let reads = gather(reads, |reads| self.would_agree(reads)).await;
-            for (attempt, read) in attempts.iter_mut().zip(reads) {
-                match read {
-                    Some(Ok(Some(registry))) => attempt.registry = Some(registry),
-                    // Behind the others: it has not said anything about this block.
-                    Some(Ok(None)) => {}
-                    Some(Err(error)) => attempt.error = Some(error.to_string()),
-                    None => attempt.error = Some(late()),
-                }
-                attempt.latency = Some(started.elapsed());
+        let heads = heads.into_iter().map(|head| match head {
+            Some(Ok(head)) => Attempt::of(Some(head)),
+            Some(Err(error)) => Attempt { error: Some(error.to_string()), ..Attempt::default() },
+            None => Attempt { error: Some(late(started.elapsed())), ..Attempt::default() },
+        });
+        let heads: Vec<Attempt> = heads.collect();
+        let mut best = self.conclude(&heads);
+        for (tried, target) in self.targets(&heads).into_iter().enumerate() {
+            if tried > 0 && started.elapsed() >= RETRY_WITHIN {
+                break;
+            }
+            let attempts = self.attempt(&heads, own_token, target, started).await;
+            let (outcome, mut report) = self.conclude(&attempts);
+            report.disagree |= best.1.disagree;
+            // Without any agreement it is the newest block whose failure is told.
+            if tried == 0 || outcome.is_ok() {
+                best = (outcome, report);
+            } else {
+                best.1.disagree = report.disagree;
+            }
+            if best.0.is_ok() {
+                break;
             }
         }
-        let agreement = quorum::agree(self.need, self.answers(&attempts));
-        let report = self.report(&attempts, &agreement);
-        (agreement.outcome.map_err(|error| error.to_string()), report)
+        best
     }
 
-    /// The newest block that enough endpoints have. An endpoint that claims a height nobody else has cannot push it up.
-    fn target(&self, attempts: &[Attempt]) -> Option<u64> {
-        let mut heights: Vec<u64> =
-            attempts.iter().filter_map(|attempt| attempt.head).map(|head| head.number).collect();
+    /// Heights to read at: the newest that enough endpoints claim, so that a height nobody else has cannot push it up; then the
+    /// lower ones they claim, because one of those who claim more may lie about what is there.
+    fn targets(&self, heads: &[Attempt]) -> Vec<u64> {
+        let mut heights: Vec<u64> = heads.iter().filter_map(|attempt| attempt.head).map(|head| head.number).collect();
         heights.sort_unstable_by(|one, other| other.cmp(one));
-        heights.get(self.need - 1).copied()
+        let mut heights = heights.split_off(heights.len().min(self.need - 1));
+        heights.dedup();
+        heights
+    }
+
+    async fn attempt(
+        &self,
+        heads: &[Attempt],
+        own_token: Option<TokenId>,
+        target: u64,
+        started: Instant,
+    ) -> Vec<Attempt> {
+        let reads = heads.iter().enumerate().map(|(index, known)| self.read_one(index, own_token, known.head, target));
+        let reads = gather(reads, |reads| self.would_agree(reads)).await;
+        let finished = |(known, read): (&Attempt, Option<Result<Option<Registry>, RpcError>>)| {
+            let mut attempt =
+                Attempt { latency: Some(started.elapsed()), error: known.error.clone(), ..Attempt::of(known.head) };
+            match read {
+                Some(Ok(Some(registry))) => attempt.registry = Some(registry),
+                // Behind the others: it has not said anything about this block.
+                Some(Ok(None)) => {}
+                Some(Err(error)) => attempt.error = Some(error.to_string()),
+                None => attempt.error = Some(late(started.elapsed())),
+            }
+            attempt
+        };
+        heads.iter().zip(reads).map(finished).collect()
+    }
+
+    fn conclude(&self, attempts: &[Attempt]) -> (Result<Registry, String>, SourceReport) {
+        let agreement = quorum::agree(self.need, self.answers(attempts));
+        let report = self.report(attempts, &agreement);
+        (agreement.outcome.map_err(|error| error.to_string()), report)
     }
 
     /// One endpoint's view at height `target`; `None` where it is not there yet or did not name its head.
@@ -166,13 +197,16 @@ impl Sources {
     }
 
     fn report(&self, attempts: &[Attempt], agreement: &quorum::Agreement) -> SourceReport {
-        let newest = attempts.iter().filter_map(|attempt| attempt.head).map(|head| head.number).max();
+        // Where one agrees, what the others claim is no measure.
+        let counts = |index: usize| agreement.outcome.is_err() || agreement.agrees[index] == Some(true);
+        let counted = attempts.iter().enumerate().filter(|(index, _)| counts(*index));
+        let newest = counted.filter_map(|(_, attempt)| attempt.head).map(|head| head.number).max();
         let status = |(index, attempt): (usize, &Attempt)| SourceStatus {
             id: self.ids[index].clone(),
             kind: "rpc".to_owned(),
             ok: attempt.error.is_none(),
             agrees: agreement.agrees[index],
-            lag_blocks: newest.zip(attempt.head).map(|(newest, head)| newest - head.number),
+            lag_blocks: newest.zip(attempt.head).map(|(newest, head)| newest.saturating_sub(head.number)),
             latency_ms: attempt.registry.as_ref().and(attempt.latency).map(|latency| latency.as_secs_f64() * 1000.0),
             error: attempt.error.clone(),
         };
@@ -182,55 +216,10 @@ impl Sources {
             disagree: agreement.disagree,
         }
     }
+}
 
-    /// Fetches proofs, each from its one block: from all endpoints, the answer most of them give (their signatures are
-    /// checked afterwards; this only keeps one liar from hiding a peer).
-    pub async fn proofs(&self, requests: Vec<ProofRequest>) -> Vec<(TokenId, Result<Box<Proof>, String>)> {
-        let fetches = requests.into_iter().map(|request| async move {
-            (request.token, self.proof(request).await.map(Box::new).map_err(|error| error.to_string()))
-        });
-        futures_util::stream::iter(fetches).buffer_unordered(PROOFS_AT_ONCE).collect().await
-    }
-
-    async fn proof(&self, request: ProofRequest) -> Result<Proof, RpcError> {
-        let contract = self.subject.contract;
-        let fetches = self.sources.iter().map(|source| proof::fetch(source, contract, request));
-        let mut answers = gather(fetches, |answers| answered(answers) >= self.need).await.into_iter().flatten();
-        let mut counted: Vec<(Proof, usize)> = Vec::new();
-        let mut error = None;
-        for answer in answers.by_ref() {
-            match answer {
-                Ok(proof) => match counted.iter_mut().find(|(known, _)| *known == proof) {
-                    Some((_, count)) => *count += 1,
-                    None => counted.push((proof, 1)),
-                },
-                Err(why) => error = Some(why),
-            }
-        }
-        // The first of the most frequent: `max_by_key` would take the last.
-        let best = counted.into_iter().rev().max_by_key(|(_, count)| *count);
-        best.map(|(proof, _)| proof).ok_or_else(|| error.unwrap_or_else(|| nonsense("eth_getLogs", "nobody answered")))
-    }
-
-    /// Sends a transaction through the first endpoint that takes it.
-    ///
-    /// # Errors
-    /// What the last endpoint said; a refusal by the contract or a lack of funds ends the search.
-    pub async fn submit(
-        &self,
-        signer: &PrivateKeySigner,
-        chain_id: u64,
-        calldata: Bytes,
-    ) -> Result<B256, NotSubmitted> {
-        let mut last = NotSubmitted::Rpc(nonsense("eth_sendRawTransaction", "no RPC endpoint"));
-        for source in &self.sources {
-            match submit(source, signer, chain_id, self.subject.contract, calldata.clone()).await {
-                Err(NotSubmitted::Rpc(error)) => last = NotSubmitted::Rpc(error),
-                outcome => return outcome,
-            }
-        }
-        Err(last)
-    }
+fn late(elapsed: Duration) -> String {
+    format!("no answer within {} ms", elapsed.as_millis())
 }
 
 /// `http://rpc.example`, then `http://rpc.example#2`, …
@@ -244,7 +233,7 @@ fn distinct<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<String> {
     ids.map(name).collect()
 }
 
-fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
+pub(super) fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
     results.iter().filter(|result| matches!(result, Some(Ok(_)))).count()
 }
 

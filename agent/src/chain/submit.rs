@@ -1,6 +1,12 @@
 //! Sending a transaction from the node's own address, when that address has funds. Nothing waits for it to be mined: the
 //! contract's state says whether it was.
 
+use std::{
+    collections::BTreeMap,
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+
 use alloy::{
     consensus::TxEnvelope,
     eips::eip2718::Encodable2718 as _,
@@ -9,9 +15,14 @@ use alloy::{
     rpc::types::TransactionRequest,
     signers::local::PrivateKeySigner,
 };
+use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::rpc::{Header, RpcError, Source};
+use super::{
+    quorum::gather,
+    rpc::{Header, RpcError, Source, nonsense},
+    sources::Sources,
+};
 
 /// Why no transaction was sent.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +66,7 @@ pub enum NotSubmitted {
     },
 }
 
+const SEND: &str = "eth_sendRawTransaction";
 /// Gas above the estimate, percent: the state may move between estimate and block.
 const GAS_MARGIN: u64 = 25;
 /// About what a registration takes.
@@ -64,22 +76,119 @@ const MAX_GAS: u64 = 600_000;
 /// Most that is paid for one unit of gas, wei (300 gwei).
 const MAX_FEE_PER_GAS: u128 = 300_000_000_000;
 
-/// Signs and sends a call of `contract` from the signer's address.
-///
-/// # Errors
-/// See [`NotSubmitted`]; nothing was sent.
-pub(super) async fn submit(
-    source: &Source,
-    signer: &PrivateKeySigner,
-    chain_id: u64,
-    contract: Address,
-    calldata: Bytes,
-) -> Result<B256, NotSubmitted> {
-    let from = signer.address();
+/// The most that transactions of one [`BUDGET_PERIOD`] may cost together, wei: one at the highest price. Whoever makes us believe
+/// that a registration has had no effect gets no more than that.
+const BUDGET: u128 = MAX_FEE_PER_GAS * MAX_GAS as u128;
+/// See [`BUDGET`].
+const BUDGET_PERIOD: Duration = Duration::from_secs(3600);
+
+impl Sources {
+    /// Sends a transaction from the signer's address to the contract, through all endpoints. As many as must agree about a read
+    /// must be ready to take it; its price and nonce are the middle of what those say, its hash is its own and nobody's claim.
+    ///
+    /// # Errors
+    /// Nobody took it: see [`NotSubmitted`].
+    pub async fn submit(
+        &self,
+        signer: &PrivateKeySigner,
+        chain_id: u64,
+        calldata: Bytes,
+    ) -> Result<B256, NotSubmitted> {
+        let contract = self.subject.contract;
+        let quotes = self.sources.iter().map(|source| quote(source, signer.address(), contract, &calldata));
+        let (quotes, refusals) = split(gather(quotes, |_| false).await);
+        if quotes.len() < self.need {
+            return Err(worst(refusals));
+        }
+        let quote = Quote::middle(&quotes);
+        let now = Instant::now();
+        self.spending.lock().unwrap_or_else(PoisonError::into_inner).allow(quote, now)?;
+        let signed = sign(signer, chain_id, contract, calldata, quote).await?;
+        let raw = Bytes::from(signed.encoded_2718());
+        let (taken, refusals) =
+            split(gather(self.sources.iter().map(|source| send(source, raw.clone())), |_| false).await);
+        if taken.is_empty() {
+            return Err(worst(refusals));
+        }
+        self.spending.lock().unwrap_or_else(PoisonError::into_inner).note(quote, now);
+        Ok(*signed.tx_hash())
+    }
+}
+
+fn split<T>(results: Vec<Option<Result<T, NotSubmitted>>>) -> (Vec<T>, Vec<NotSubmitted>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for result in results.into_iter().flatten() {
+        match result {
+            Ok(value) => good.push(value),
+            Err(error) => bad.push(error),
+        }
+    }
+    (good, bad)
+}
+
+/// What helps most of what the endpoints said: a word of the contract or about funds before one about the connection.
+fn worst(mut refusals: Vec<NotSubmitted>) -> NotSubmitted {
+    let telling = refusals.iter().position(|refusal| !matches!(refusal, NotSubmitted::Rpc(_)));
+    match telling.or(refusals.len().checked_sub(1)) {
+        Some(index) => refusals.swap_remove(index),
+        None => NotSubmitted::Rpc(nonsense(SEND, "no RPC endpoint answered")),
+    }
+}
+
+/// What one endpoint says a transaction takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Quote {
+    nonce: u64,
+    gas: u64,
+    fees: Fees,
+}
+
+impl Quote {
+    /// Each figure by itself; of an even number the lower one: too low is refused or waits, too high is paid. `quotes` has one.
+    fn middle(quotes: &[Self]) -> Self {
+        Self {
+            nonce: lower_median(quotes, |quote| quote.nonce),
+            gas: lower_median(quotes, |quote| quote.gas),
+            fees: lower_median(quotes, |quote| quote.fees),
+        }
+    }
+
+    fn cost(self) -> u128 {
+        self.fees.max.saturating_mul(self.gas.into())
+    }
+}
+
+fn lower_median<T: Ord + Copy>(quotes: &[Quote], figure: impl Fn(&Quote) -> T) -> T {
+    let mut figures: Vec<T> = quotes.iter().map(figure).collect();
+    figures.sort_unstable();
+    figures[(figures.len() - 1) / 2]
+}
+
+/// What was sent lately. A transaction that takes the place of an earlier one, by its nonce, is not paid besides it.
+#[derive(Debug, Default)]
+pub(super) struct Spending(BTreeMap<u64, (Instant, u128)>);
+
+impl Spending {
+    fn allow(&mut self, quote: Quote, now: Instant) -> Result<(), NotSubmitted> {
+        self.0.retain(|_, (at, _)| now.duration_since(*at) < BUDGET_PERIOD);
+        let others = self.0.iter().filter(|(nonce, _)| **nonce != quote.nonce).map(|(_, (_, cost))| *cost);
+        let total = others.fold(quote.cost(), u128::saturating_add);
+        if total > BUDGET {
+            let what = "total price of one hour's transactions";
+            return Err(NotSubmitted::Absurd { what, value: U256::from(total), limit: BUDGET });
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, quote: Quote, now: Instant) {
+        let entry = self.0.entry(quote.nonce).or_insert((now, 0));
+        *entry = (now, entry.1.max(quote.cost()));
+    }
+}
+
+async fn quote(source: &Source, from: Address, contract: Address, calldata: &Bytes) -> Result<Quote, NotSubmitted> {
     let call = json!({ "from": from, "to": contract, "data": calldata });
-    // Simulated without a gas price, so that a refusal is known even where there are no funds.
-    let _: Bytes = source.request("eth_call", (call.clone(), "latest")).await.map_err(refusal)?;
-    // The latest nonce, not the pending one: another attempt replaces the one before instead of paying for a second.
+    // The nonce is the mined one, not the pending one: another attempt replaces the one before instead of paying for a second.
     let (balance, nonce, head, gas_price): (U256, U64, Header, U256) = tokio::try_join!(
         source.request("eth_getBalance", (from, "latest")),
         source.request("eth_getTransactionCount", (from, "latest")),
@@ -93,38 +202,50 @@ pub(super) async fn submit(
     };
     // Without a balance some endpoints refuse to estimate: a typical figure tells the operator how much is missing.
     afford(TYPICAL_GAS)?;
-    let estimate: U64 = source.request("eth_estimateGas", (call,)).await.map_err(refusal)?;
+    let estimate = source.request("eth_estimateGas", (call,)).await;
+    let estimate: U64 = estimate.map_err(|error| refusal(source, error))?;
     let gas = estimate.to::<u64>().saturating_mul(100 + GAS_MARGIN) / 100;
     if gas > MAX_GAS {
         return Err(NotSubmitted::Absurd { what: "gas estimate", value: U256::from(gas), limit: MAX_GAS.into() });
     }
     afford(gas)?;
+    Ok(Quote { nonce: nonce.to(), gas, fees })
+}
+
+async fn sign(
+    signer: &PrivateKeySigner,
+    chain_id: u64,
+    contract: Address,
+    calldata: Bytes,
+    quote: Quote,
+) -> Result<TxEnvelope, NotSubmitted> {
     let request = TransactionRequest::default()
-        .with_from(from)
+        .with_from(signer.address())
         .with_to(contract)
         .with_input(calldata)
         .with_chain_id(chain_id)
-        .with_nonce(nonce.to())
-        .with_gas_limit(gas);
-    let request = match fees.tip {
-        Some(tip) => request.with_max_fee_per_gas(fees.max).with_max_priority_fee_per_gas(tip),
-        None => request.with_gas_price(fees.max),
+        .with_nonce(quote.nonce)
+        .with_gas_limit(quote.gas);
+    let request = match quote.fees.tip {
+        Some(tip) => request.with_max_fee_per_gas(quote.fees.max).with_max_priority_fee_per_gas(tip),
+        None => request.with_gas_price(quote.fees.max),
     };
-    let signed: TxEnvelope = request
-        .build(&EthereumWallet::from(signer.clone()))
-        .await
-        .map_err(|error| NotSubmitted::Sign { reason: error.to_string() })?;
-    let raw = Bytes::from(signed.encoded_2718());
-    match source.request("eth_sendRawTransaction", (raw,)).await {
-        Ok(hash) => Ok(hash),
-        // The same transaction, sent before and not mined yet.
-        Err(RpcError::Refused { message, .. }) if message.contains("already known") => Ok(*signed.tx_hash()),
+    let signed = request.build(&EthereumWallet::from(signer.clone())).await;
+    signed.map_err(|error| NotSubmitted::Sign { reason: error.to_string() })
+}
+
+/// Hands it over. What the endpoint calls it is not asked.
+async fn send(source: &Source, raw: Bytes) -> Result<(), NotSubmitted> {
+    match source.request::<_, IgnoredAny>(SEND, (raw,)).await {
+        Ok(IgnoredAny) => Ok(()),
+        // The same transaction, from another endpoint or sent before, and not mined yet.
+        Err(RpcError::Refused { message, .. }) if message.contains("already known") => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
 /// What is paid for one unit of gas, wei.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Fees {
     max: u128,
     /// `None` on a chain without a base fee (EIP-1559).
@@ -146,10 +267,10 @@ impl Fees {
 }
 
 /// A revert, explained; anything else as it is.
-fn refusal(error: RpcError) -> NotSubmitted {
+fn refusal(source: &Source, error: RpcError) -> NotSubmitted {
     if let RpcError::Refused { revert: Some(revert), message, .. } = &error {
         let reason = mesh_contract::explain_revert(revert).unwrap_or_else(|| message.clone());
-        return NotSubmitted::Refused { reason };
+        return NotSubmitted::Refused { reason: source.url().redact(&reason) };
     }
     NotSubmitted::Rpc(error)
 }
@@ -167,5 +288,28 @@ mod tests {
         assert!(matches!(Fees::from(Some(gwei(200)), gwei(200)), Err(NotSubmitted::Absurd { .. })));
         assert!(matches!(Fees::from(Some(U256::MAX), U256::MAX), Err(NotSubmitted::Absurd { .. })));
         assert!(matches!(Fees::from(None, gwei(301)), Err(NotSubmitted::Absurd { .. })));
+    }
+
+    #[test]
+    fn one_endpoint_of_three_sets_no_figure() {
+        let quote = |nonce, gas, max| Quote { nonce, gas, fees: Fees { max, tip: Some(1) } };
+        for liar in [quote(0, 1, 1), quote(900, 600_000, MAX_FEE_PER_GAS)] {
+            let Quote { nonce, gas, fees } = Quote::middle(&[liar, quote(7, 250_000, 100), quote(7, 250_100, 110)]);
+            assert!(nonce == 7 && (250_000..=250_100).contains(&gas) && (100..=110).contains(&fees.max), "{liar:?}");
+        }
+        assert_eq!(Quote::middle(&[quote(7, 9, 9), quote(7, 5, 5)]), quote(7, 5, 5));
+    }
+
+    #[test]
+    fn an_hour_has_a_budget_and_a_replacement_costs_nothing_more() {
+        let quote = |nonce| Quote { nonce, gas: MAX_GAS / 2, fees: Fees { max: MAX_FEE_PER_GAS, tip: None } };
+        let (mut spending, start) = (Spending::default(), Instant::now());
+        for nonce in [1, 1, 1, 2, 2] {
+            spending.allow(quote(nonce), start).unwrap();
+            spending.note(quote(nonce), start);
+        }
+        assert!(matches!(spending.allow(quote(3), start), Err(NotSubmitted::Absurd { .. })));
+        spending.allow(quote(2), start).unwrap();
+        spending.allow(quote(3), start + BUDGET_PERIOD).unwrap();
     }
 }

@@ -3,21 +3,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use alloy::{primitives::B256, transports::TransportErrorKind};
+use alloy::primitives::B256;
 use tokio::{
     sync::{Notify, broadcast::error::RecvError},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
-use super::rpc::{RpcError, Source};
+use super::rpc::{Header, RpcError, Source};
 
-/// How often an HTTP endpoint is asked for its head.
+/// How often an HTTP endpoint, or a silent subscription's, is asked for its head.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Heads that follow each other within this time are told together.
 const HEAD_PAUSE: Duration = Duration::from_millis(100);
 /// First wait after a subscription broke; doubled up to [`MAX_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(10);
+/// A subscription that left out so many heads in a row is made anew.
+const MISSED_HEADS: u32 = 2;
 
 /// Notifies `hint` whenever the head of `source` changes, for ever. Several hints before one is taken are one.
 pub async fn watch(source: Arc<Source>, hint: Arc<Notify>) -> std::convert::Infallible {
@@ -40,34 +42,55 @@ async fn subscribe(source: &Source, hint: &Notify) -> std::convert::Infallible {
     let mut retry = FIRST_RETRY;
     loop {
         match follow(source, hint, &mut retry).await {
-            Ok(()) => tracing::debug!(source = source.id(), "head subscription ended"),
+            Ok(why) => tracing::debug!(source = source.id(), why, "head subscription ended"),
             Err(error) => tracing::debug!(source = source.id(), %error, "head subscription failed"),
         }
-        source.disconnect().await;
-        sleep(retry).await;
+        source.disconnect();
+        // The endpoint may know no subscriptions: until the next try it is asked.
+        let Err(_) = timeout(retry, poll(source, hint)).await;
         retry = (retry * 2).min(MAX_RETRY);
     }
 }
 
-async fn follow(source: &Source, hint: &Notify, retry: &mut Duration) -> Result<(), RpcError> {
-    const METHOD: &str = "eth_subscribe";
-    let client = source.client().await.map_err(|error| source.explain(METHOD, error))?;
-    let id: B256 = client.request(METHOD, ("newHeads",)).await.map_err(|error| source.explain(METHOD, error))?;
-    let frontend =
-        client.pubsub_frontend().ok_or_else(|| source.explain(METHOD, TransportErrorKind::pubsub_unavailable()))?;
-    let mut heads = frontend.get_subscription(id).await.map_err(|error| source.explain(METHOD, error))?;
+/// Follows one subscription until it ends, and says why it ended. A subscription that is alive and says nothing is found by
+/// asking for the head while it is silent.
+async fn follow(source: &Source, hint: &Notify, retry: &mut Duration) -> Result<&'static str, RpcError> {
+    let mut heads = source.subscribe().await?;
     // Heads between the last connection and this one were missed.
     hint.notify_one();
+    let mut last: Option<B256> = None;
+    let mut unannounced = 0;
     loop {
-        match heads.recv().await {
+        match timeout(POLL_INTERVAL, heads.recv()).await {
+            Ok(Err(RecvError::Closed)) => return Ok("closed"),
             // Having missed some is as good as having seen one.
-            Ok(_) | Err(RecvError::Lagged(_)) => hint.notify_one(),
-            Err(RecvError::Closed) => return Ok(()),
+            Ok(announced) => {
+                hint.notify_one();
+                (*retry, unannounced) = (FIRST_RETRY, 0);
+                let header = announced.ok().and_then(|head| serde_json::from_str::<Header>(head.get()).ok());
+                last = header.map_or(last, |header| Some(header.hash));
+                // An endpoint that sends heads without end gets no read without end.
+                sleep(HEAD_PAUSE).await;
+                heads = heads.resubscribe();
+                hint.notify_one();
+            }
+            Err(_) => {
+                let head = match source.head().await {
+                    Ok(header) => header.hash,
+                    // Busy, and not dead.
+                    Err(RpcError::Refused { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let before = last.replace(head);
+                if before != last {
+                    hint.notify_one();
+                    // The first one may be as old as the subscription.
+                    unannounced += u32::from(before.is_some());
+                }
+                if unannounced >= MISSED_HEADS {
+                    return Ok("silent while the head moved");
+                }
+            }
         }
-        *retry = FIRST_RETRY;
-        // An endpoint that sends heads without end gets no read without end.
-        sleep(HEAD_PAUSE).await;
-        heads = heads.resubscribe();
-        hint.notify_one();
     }
 }

@@ -1,6 +1,6 @@
 //! The flags of `p2p-agent`: the one list of settings, for command line, environment and file.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 use mesh_core::{
@@ -8,7 +8,7 @@ use mesh_core::{
     id::{Address, AppId, InstanceId, TokenId},
 };
 
-use crate::chain::RpcUrl;
+use crate::chain::{InvalidRpcUrl, RpcUrl};
 
 /// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
 #[derive(Debug, Clone, Args)]
@@ -22,9 +22,10 @@ pub struct Flags {
     /// The cluster contract; default: this CVM's app id.
     #[arg(long, value_name = "ADDRESS")]
     pub contract: Option<Address>,
-    /// An http(s) or ws(s) JSON-RPC endpoint of the contract's chain; repeatable.
+    /// An http(s) or ws(s) JSON-RPC endpoint of the contract's chain; repeatable. A URL with an API key belongs into the
+    /// configuration file: every process can read the command line.
     #[arg(long, value_name = "URL")]
-    pub rpc_url: Vec<RpcUrl>,
+    pub rpc_url: Vec<UrlText>,
     /// How many RPC endpoints must say the same; default: the majority.
     #[arg(long, value_name = "K")]
     pub rpc_quorum: Option<usize>,
@@ -89,6 +90,32 @@ pub struct Flags {
     /// text or json; default: text.
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
+}
+
+/// What was given as a URL. Parsed in [`super::Config::resolve`], and not by clap, whose errors repeat what they refuse: it may
+/// hold an API key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UrlText(String);
+
+impl UrlText {
+    /// # Errors
+    /// Says what was expected, and nothing of what was given.
+    pub fn parse(&self) -> Result<RpcUrl, InvalidRpcUrl> {
+        self.0.parse()
+    }
+}
+
+impl FromStr for UrlText {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for UrlText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// How peers are reached.

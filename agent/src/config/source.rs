@@ -7,9 +7,11 @@ use std::{
 };
 
 use clap::{Args as _, Command, FromArgMatches as _, parser::ValueSource};
+use mesh_contract::cut_urls;
 use mesh_core::id::TokenId;
 
 use super::Flags;
+use crate::chain::{InvalidRpcUrl, RpcUrl};
 
 /// Names other than `P2P_<FLAG>` under which a setting is found in the environment: dstack's own, and those of the first
 /// prototype's documents.
@@ -65,6 +67,14 @@ pub enum ConfigError {
         "no RPC endpoint is set\nhint: give `--rpc-url URL`, set P2P_RPC_URL, or write rpc-url = \"URL\" into the configuration file"
     )]
     NoRpcUrl,
+    /// Not a URL. What was given is not repeated: it may hold an API key.
+    #[error("RPC endpoint {number} (`--rpc-url`): {reason}")]
+    RpcUrl {
+        /// Its place in the list, from 1.
+        number: usize,
+        /// What was expected.
+        reason: InvalidRpcUrl,
+    },
     /// The same endpoint cannot vouch for itself.
     #[error("RPC endpoint {id} is given twice: it would count as two sources")]
     RpcUrlTwice {
@@ -112,9 +122,8 @@ impl Layers<'_> {
             }
             let settings = from_environment(&flag, self.variable).or(from_file);
             for setting in settings.into_iter().flatten() {
-                let argument = format!("--{flag}={}", setting.value);
-                check(&argument, &setting.origin)?;
-                arguments.push(argument);
+                check(&flag, &setting)?;
+                arguments.push(format!("--{flag}={}", setting.value));
             }
         }
         let matches = command().try_get_matches_from(std::iter::once("p2p-agent".to_owned()).chain(arguments))?;
@@ -136,12 +145,15 @@ fn flag_names() -> BTreeSet<String> {
     command().get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
 }
 
-fn check(argument: &str, origin: &str) -> Result<(), ConfigError> {
-    let parsed = command().try_get_matches_from(["p2p-agent", argument]);
-    parsed.map(drop).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        ConfigError::Value { origin: origin.to_owned(), reason }
+fn check(flag: &str, setting: &Setting) -> Result<(), ConfigError> {
+    let error = |reason: String| ConfigError::Value { origin: setting.origin.clone(), reason };
+    if flag == "rpc-url" {
+        return setting.value.parse::<RpcUrl>().map(drop).map_err(|why| error(why.to_string()));
+    }
+    let parsed = command().try_get_matches_from(["p2p-agent", &format!("--{flag}={}", setting.value)]);
+    parsed.map(drop).map_err(|why| {
+        let text = why.to_string();
+        error(cut_urls(text.lines().next().unwrap_or_default().trim_start_matches("error: ")))
     })
 }
 
@@ -161,7 +173,12 @@ type FileSettings = (BTreeMap<String, Vec<Setting>>, BTreeMap<TokenId, String>);
 
 fn read_file(path: &std::path::Path, text: &str) -> Result<FileSettings, ConfigError> {
     let error = |reason: String| ConfigError::File { path: path.to_owned(), reason };
-    let table: toml::Table = text.parse().map_err(|why: toml::de::Error| error(why.to_string()))?;
+    // The parser's own text shows the line, and the line may hold an API key.
+    let syntax = |why: toml::de::Error| {
+        let line = why.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+        error(format!("{}{}", line.map_or_else(String::new, |line| format!("line {line}: ")), cut_urls(why.message())))
+    };
+    let table: toml::Table = text.parse().map_err(syntax)?;
     let known = flag_names();
     let (mut settings, mut names) = (BTreeMap::new(), BTreeMap::new());
     for (key, value) in table {
@@ -170,6 +187,7 @@ fn read_file(path: &std::path::Path, text: &str) -> Result<FileSettings, ConfigE
             continue;
         }
         if !known.contains(&key) || key == "config" {
+            let key = cut_urls(&key);
             return Err(error(format!("unknown key `{key}`; keys are the names of the flags: {}", list(&known))));
         }
         let values = if let toml::Value::Array(values) = value { values } else { vec![value] };
@@ -242,7 +260,8 @@ mod tests {
     #[test]
     fn lists_in_a_variable_are_comma_separated() {
         let flags = read(&[], &[("RPC_URL", "http://a, http://b")], None).unwrap();
-        assert_eq!(flags.rpc_url.iter().map(super::super::RpcUrl::id).collect::<Vec<_>>(), ["http://a", "http://b"]);
+        let ids: Vec<_> = flags.rpc_url.iter().map(|url| url.parse().unwrap().id().to_owned()).collect();
+        assert_eq!(ids, ["http://a", "http://b"]);
     }
 
     #[test]
@@ -255,5 +274,26 @@ mod tests {
         assert!(error.contains("unknown key `listen_port`"), "{error}");
         let error = read(&[], &[], Some("[names]\n0 = \"zero\"")).unwrap_err().to_string();
         assert!(error.contains("token id"), "{error}");
+    }
+
+    #[test]
+    fn no_error_repeats_an_api_key() {
+        let resolve = |flags: Result<Flags, ConfigError>| {
+            flags.and_then(|flags| crate::config::Config::resolve(flags, BTreeMap::new())).unwrap_err().to_string()
+        };
+        for error in [
+            resolve(read(&["--rpc-url", "rpc.example/S3CRETKEY"], &[], None)),
+            resolve(read(&[], &[("RPC_URL", "htps://rpc.example/S3CRETKEY")], None)),
+            resolve(read(&[], &[("P2P_ENDPOINT", "https://rpc.example/S3CRETKEY")], None)),
+            resolve(read(&[], &[], Some("rpc-url = [\"rpc.example/S3CRETKEY\"]"))),
+            resolve(read(&[], &[], Some("listen-port = 1\nrpc-url = [\"https://rpc.example/S3CRETKEY"))),
+            resolve(read(&[], &[], Some("\"https://rpc.example/S3CRETKEY\" = 1"))),
+        ] {
+            assert!(!error.contains("S3CRETKEY"), "{error}");
+        }
+        let error = read(&[], &[], Some("listen-port = 1\nrpc-url = [\"https://x/S3CRETKEY")).unwrap_err().to_string();
+        assert!(error.contains("config.toml") && error.contains("line 2"), "{error}");
+        let flags = read(&["--rpc-url", "https://rpc.example/S3CRETKEY"], &[], None).unwrap();
+        assert!(!format!("{flags:?}").contains("S3CRETKEY"));
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod rpc;
+mod websocket;
 
 use std::{
     sync::Arc,
@@ -19,7 +20,10 @@ use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
 
 fn sources(rpcs: &[&Rpc], need: usize) -> Sources {
     let urls = rpcs.iter().map(|rpc| rpc.url.parse::<RpcUrl>().unwrap());
-    let sources = urls.map(|url| Arc::new(Source::new(url))).collect();
+    sources_of(urls.map(|url| Arc::new(Source::new(url))).collect(), need)
+}
+
+fn sources_of(sources: Vec<Arc<Source>>, need: usize) -> Sources {
     Sources::new(sources, need, None, Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) })
 }
 
@@ -142,6 +146,65 @@ async fn the_block_read_is_one_that_enough_endpoints_have() {
 }
 
 #[tokio::test]
+async fn a_liar_with_a_far_off_head_cannot_spoil_what_two_others_agree_on() {
+    let (liar, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    {
+        let mut chain = liar.chain();
+        (chain.head, chain.epoch) = (9000, 99);
+    }
+    behind.chain().head = 95;
+    // At block 100 it contradicts the only other one that has it; at block 95 there are two against it.
+    let (registry, report) = sources(&[&liar, &one, &behind], 2).read(None).await;
+    let registry = registry.unwrap();
+    assert_eq!((registry.block.number, registry.epoch), (95, 7));
+    assert!(report.disagree && report.quorum.have == 2, "{report:?}");
+    assert_eq!(
+        report.sources.iter().map(|source| source.agrees).collect::<Vec<_>>(),
+        [Some(false), Some(true), Some(true)]
+    );
+    assert_eq!(report.sources[2].lag_blocks, Some(5), "a head that nobody else has is no measure");
+}
+
+#[tokio::test]
+async fn an_endpoint_silent_about_finality_delays_little_and_keeps_its_connection() {
+    let rpc = Rpc::start().await;
+    rpc.chain().manner = Manner::HangFinalized;
+    let sources = sources(&[&rpc], 1);
+    let started = Instant::now();
+    assert_eq!(sources.read(None).await.0.unwrap().finalized, None);
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    let again = Instant::now();
+    sources.read(None).await.0.unwrap();
+    assert!(again.elapsed() < Duration::from_millis(900), "asked again at once: {:?}", again.elapsed());
+}
+
+#[tokio::test]
+async fn tokens_outside_the_mesh_network_are_refused_before_they_cost_anything() {
+    let rpc = Rpc::start().await;
+    rpc.chain().peers.push(peer(65535));
+    let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
+    assert!(error.contains("peers(): token 65535 does not fit into 10.0.0.0/16"), "{error}");
+    let rpc = Rpc::start().await;
+    rpc.chain().nodes.push(node(70_000, [9; 20]));
+    let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
+    assert!(error.contains("nodes(): token 70000"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log() {
+    let rpc = Rpc::start().await;
+    rpc.chain().manner = Manner::Echo;
+    let sources = sources(&[&rpc], 1);
+    let (registry, report) = sources.read(None).await;
+    let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
+    let signer = alloy::signers::local::PrivateKeySigner::random();
+    let submitted = sources.submit(&signer, 31337, alloy::primitives::Bytes::new()).await.unwrap_err();
+    for said in [registry.unwrap_err(), format!("{report:?}"), format!("{proofs:?}"), submitted.to_string()] {
+        assert!(said.contains("exceeded its limit") && !said.to_lowercase().contains("s3cre"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn broken_answers_are_errors_in_words_without_the_api_key() {
     for manner in [Manner::Html, Manner::Huge, Manner::EndlessPages, Manner::NoCode, Manner::Hang] {
         let rpc = Rpc::start().await;
@@ -202,7 +265,8 @@ async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
     liar.chain().logs = vec![registration_log(2, 12)];
     let sources = sources(&[&liar, &one, &two], 2);
     let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
-    assert_eq!(proofs[0].1.as_ref().unwrap().registration.deadline, 11);
+    let deadlines: Vec<_> = proofs.iter().map(|(_, proof)| proof.as_ref().unwrap().registration.deadline).collect();
+    assert_eq!(deadlines, [11, 12], "what most say comes first, and nobody's word is lost: signatures decide");
 
     // Logs of another token, another block, another contract, or taken back, are none.
     for (key, value) in [

@@ -31,6 +31,10 @@ pub(crate) enum Manner {
     /// The first answer to `epoch()` is of the block that follows.
     MixesBlocks,
     NoCode,
+    /// Refuses everything, repeating the API key it was asked with.
+    Echo,
+    /// Never answers when asked for the finalized block.
+    HangFinalized,
 }
 
 pub(crate) struct Chain {
@@ -120,7 +124,18 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
         Manner::Hang => std::future::pending().await,
         Manner::Html => return "<html>busy</html>".into_response(),
         Manner::Huge => return "x".repeat(20 << 20).into_response(),
-        Manner::Honest | Manner::EndlessPages | Manner::OtherBlock | Manner::MixesBlocks | Manner::NoCode => {}
+        Manner::Echo => {
+            let words = "Project ID S3CRETKEY exceeded its limit; see /v3 or ask s3cre..., apiKey=s3cretkey";
+            let error = json!({ "code": -32005, "message": words });
+            return Json(json!({ "jsonrpc": "2.0", "id": request["id"], "error": error })).into_response();
+        }
+        Manner::HangFinalized if request["params"][0] == "finalized" => std::future::pending().await,
+        Manner::Honest
+        | Manner::EndlessPages
+        | Manner::OtherBlock
+        | Manner::MixesBlocks
+        | Manner::NoCode
+        | Manner::HangFinalized => {}
     }
     let mut chain = chain.lock().unwrap();
     let method = request["method"].as_str().unwrap().to_owned();
@@ -139,12 +154,12 @@ impl Chain {
         keccak256([&number.to_be_bytes()[..], &[fork]].concat())
     }
 
-    fn header(&self, number: u64) -> Value {
+    pub(crate) fn header(&self, number: u64) -> Value {
         let named = if self.manner == Manner::OtherBlock { number / 2 } else { number };
         json!({ "number": format!("{named:#x}"), "hash": self.hash(number), "timestamp": "0x1", "extra": [] })
     }
 
-    fn handle(&mut self, method: &str, params: &Value) -> Result<Value, String> {
+    pub(crate) fn handle(&mut self, method: &str, params: &Value) -> Result<Value, String> {
         match method {
             "eth_chainId" => Ok(json!(format!("{:#x}", self.chain_id))),
             "eth_getCode" => Ok(json!(if self.manner == Manner::NoCode { "0x" } else { "0x60" })),

@@ -1,5 +1,6 @@
 //! The `DstackClusterNFT` contract as Rust sees it: bindings made from the committed ABI, conversions to and from the
-//! core's types, deployment code, and the meaning of its reverts. No provider, no key, no decision.
+//! core's types, deployment code, the meaning of its reverts, and the URLs of the endpoints it is read from. No provider, no
+//! key, no decision.
 //!
 //! Everything read from a chain is hostile until converted: each conversion fails with a [`ConvertError`], never a panic.
 
@@ -7,11 +8,13 @@ mod abi;
 mod convert;
 mod deploy;
 mod revert;
+mod rpc_url;
 
 pub use abi::{DstackClusterNFT, ERC1967Proxy, IDstackClusterNFT};
 pub use convert::{ConvertError, base_domains, mesh_network, node_signature, register_peer, update_endpoint};
 pub use deploy::{NewCluster, implementation_init_code, proxy_init_code};
 pub use revert::explain_revert;
+pub use rpc_url::{InvalidRpcUrl, RpcUrl, cut_urls};
 
 use alloy::{
     primitives::Address,

@@ -3,31 +3,25 @@
 use std::fmt;
 
 use alloy::transports::TransportError;
+use mesh_contract::RpcUrl;
 
 use crate::failure::Failure;
 
 /// An endpoint's URL. Only scheme, host and port are ever printed: paths, queries and user names hold API keys.
-pub(super) struct Url {
-    pub(super) full: String,
-    shown: String,
-}
+pub(super) struct Url(RpcUrl);
 
 impl Url {
     pub(super) fn parse(text: &str) -> Result<Self, Failure> {
-        let wrong = |why: &str| {
-            Failure::usage(format!("the RPC endpoint {why}"))
+        let wrong = |error| {
+            Failure::usage(format!("the RPC endpoint is not usable: {error}"))
                 .hint("it looks like http://127.0.0.1:8545 or wss://host/key")
         };
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("is not a URL"))?;
-        if !["http", "https", "ws", "wss"].contains(&scheme) {
-            return Err(wrong("is neither http(s) nor ws(s)"));
-        }
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        if host.is_empty() {
-            return Err(wrong("has no host"));
-        }
-        Ok(Self { full: text.to_owned(), shown: format!("{scheme}://{host}") })
+        text.parse().map(Self).map_err(wrong)
+    }
+
+    /// For connecting alone.
+    pub(super) fn full(&self) -> String {
+        self.0.secret().to_string()
     }
 
     /// An error's text without what may be secret in the URL.
@@ -36,17 +30,7 @@ impl Url {
     }
 
     pub(super) fn scrub_text(&self, text: &str) -> String {
-        let mut text = text.replace(&self.full, &self.shown);
-        let rest = self.full.split_once("://").map_or("", |(_, rest)| rest);
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let user = authority.rfind('@').map_or("", |at| &authority[..=at]);
-        // Whole pieces first; then what may be a key by itself, where a library has taken the URL apart.
-        let pieces = [user, path].into_iter().filter(|piece| piece.len() > 1);
-        let words = rest.split(['/', '?', '#', '@', '&', '=', ':']).filter(|word| word.len() >= 8);
-        for secret in pieces.chain(words).filter(|secret| !self.shown.contains(secret)) {
-            text = text.replace(secret, "[redacted]");
-        }
-        text
+        self.0.redact(text)
     }
 }
 
@@ -67,7 +51,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        self.0.fmt(f)
     }
 }
 
@@ -76,30 +60,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_shown_without_what_may_be_secret() {
-        for (full, shown) in [
-            ("http://127.0.0.1:8545", "http://127.0.0.1:8545"),
-            ("https://user:pass@rpc.example/v3/0123456789abcdef", "https://rpc.example"),
-            ("wss://rpc.example:443?key=s3cr3ts3cr3t", "wss://rpc.example:443"),
-        ] {
-            assert_eq!(Url::parse(full).unwrap().to_string(), shown);
-        }
-        for wrong in ["", "rpc.example", "ftp://rpc.example", "http://", "http:///path", "unix:///x"] {
-            assert!(Url::parse(wrong).is_err(), "{wrong}");
+    fn what_is_no_url_is_not_repeated() {
+        for wrong in ["", "rpc.example/s3cret", "ftp://rpc.example/s3cret", "http://", "unix:///s3cret"] {
+            let error = Url::parse(wrong).err().unwrap().to_string();
+            assert!(!error.contains("s3cret") && error.contains("http://"), "{error}");
         }
     }
 
     #[test]
-    fn errors_do_not_repeat_the_secret_part_of_a_url() {
-        let url = Url::parse("https://user:hunter2hunter2@rpc.example/v3/0123456789abcdef?k=topsecret").unwrap();
-        let short = Url::parse("https://u:pw@rpc.example/k3y").unwrap();
-        assert_eq!(short.scrub_text("u:pw@rpc.example/k3y failed"), "[redacted]rpc.example[redacted] failed");
-        let text =
-            "error sending request for url (https://rpc.example/v3/0123456789abcdef?k=topsecret), hunter2hunter2";
-        let clean = url.scrub_text(text);
-        assert!(clean.contains("rpc.example"), "{clean}");
-        for secret in ["0123456789abcdef", "topsecret", "hunter2"] {
-            assert!(!clean.contains(secret), "{clean}");
-        }
+    fn errors_and_their_causes_do_not_repeat_the_key() {
+        let url = Url::parse("https://rpc.example/v3/S3CRETKEY12345").unwrap();
+        let error = alloy::transports::TransportErrorKind::custom_str("project S3CRETKEY12345 is over its limit");
+        let clean = url.scrub(&error).to_string();
+        assert!(clean.contains("over its limit") && !clean.contains("S3CRETKEY"), "{clean}");
+        assert_eq!(url.to_string(), "https://rpc.example");
     }
 }
