@@ -76,13 +76,13 @@ fn registrations_that_hurt(endpoint_of_node_1: SocketAddr) -> Result<Vec<Bad>> {
         _ => 0xff,
     });
     let gateway = Some(Gateway { domain: 1, port: 51821 });
+    // Eight: of more at once the agent tells as one.
     Ok(vec![
         key("low-order key", one),
         key("low-order key in another form", one_in_another_form),
         endpoint("multicast endpoint", "224.0.0.1:51821")?,
         endpoint("multicast IPv6 endpoint", "[ff02::1]:51821")?,
         endpoint("loopback endpoint", "127.0.0.1:51821")?,
-        endpoint("broadcast endpoint", "255.255.255.255:51821")?,
         endpoint("endpoint inside the mesh", "10.0.1.1:51821")?,
         Bad { what: "endpoint of node 1", endpoint: Some(endpoint_of_node_1), ..Bad::default() },
         Bad { what: "gateway domain that goes away", gateway, ..Bad::default() },
@@ -144,9 +144,10 @@ fn skips_with_one_warning_each(world: &World, node: usize, bad: &[(&str, TokenId
     // One line each in the log as well, however often the contract is read.
     let log = world.node(node).log();
     for (what, token) in bad {
-        let mentions = |line: &&str| line.contains(" WARN ") && line.contains(&format!("token={token} "));
+        let peer = format!("peer={token}");
+        let mentions = |line: &&str| line.contains(" WARN ") && line.split_whitespace().any(|word| word == peer);
         let lines = log.lines().filter(mentions).count();
-        ensure!(lines <= 1, "node {node} warned {lines} times about the {what}");
+        ensure!(lines == 1, "node {node} warned {lines} times about the {what}");
     }
     Ok(())
 }
