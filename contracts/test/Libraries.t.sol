@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {HostName} from "../src/lib/HostName.sol";
 import {IdSet} from "../src/lib/IdSet.sol";
 import {LowerHex} from "../src/lib/LowerHex.sol";
 import {MeshNetwork} from "../src/lib/MeshNetwork.sol";
+import {SignatureChainVerifier} from "../src/lib/SignatureChainVerifier.sol";
+import {VM} from "./Vm.sol";
 import {Check} from "./support/Check.sol";
 import {Signing} from "./support/Signing.sol";
 
@@ -57,6 +60,23 @@ contract LibrariesTest is Check, Signing {
         eq(LowerHex.encode20(a), bytes(hexOf(abi.encodePacked(a))), "20");
         uint8 prefix = odd ? 3 : 2;
         eq(LowerHex.encodeCompressed(prefix, b), bytes(hexOf(abi.encodePacked(prefix, b))), "33");
+    }
+
+    function keyAddress(bytes32 x, bytes32 y) external pure returns (address) {
+        return SignatureChainVerifier.keyAddress(x, y);
+    }
+
+    /// The only points with a second spelling below 2^256 have a coordinate below 2^256 - p: (1, y) and (x, 1).
+    function test_a_coordinate_beyond_the_field_is_no_key() public {
+        uint256 p = 0xfffffffffffffffffffffffffffffffffffffffffffffffffffffffefffffc2f;
+        uint256 y = 0x4218f20ae6c646b363db68605822fb14264ca8d2587fdd6fbc750d587e76a7ee;
+        uint256 x = 0x1fe1e5ef3fceb5c135ab7741333ce5a6e80d68167653f6b2b24bcbcfaaaff507;
+        yes(this.keyAddress(bytes32(uint256(1)), bytes32(y)) != address(0), "(1, y) is on the curve");
+        yes(this.keyAddress(bytes32(x), bytes32(uint256(1))) != address(0), "(x, 1) is on the curve");
+        VM.expectRevert(IDstackClusterNFT.InvalidPublicKey.selector);
+        this.keyAddress(bytes32(p + 1), bytes32(y));
+        VM.expectRevert(IDstackClusterNFT.InvalidPublicKey.selector);
+        this.keyAddress(bytes32(x), bytes32(p + 1));
     }
 
     function isHostName(string calldata name) external pure returns (bool) {

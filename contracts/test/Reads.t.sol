@@ -58,6 +58,42 @@ contract ReadsTest is ClusterTest {
         }
     }
 
+    /// Whatever the mix of WIREGUARD, TLS_GATEWAY and stale peers: one entry each of the active ones, in the order of their ids.
+    /// forge-config: default.fuzz.runs = 64
+    function testFuzz_getPeerEndpoints(uint256 seed) public {
+        string[3] memory domains = ["", "a.example.com", "b.example.com"];
+        VM.startPrank(OWNER);
+        cluster.addBaseDomain(domains[1]);
+        cluster.addBaseDomain(domains[2]);
+        VM.stopPrank();
+        bool[15] memory active = population(seed);
+        string[15] memory expected;
+        uint256 count = 0;
+        for (uint256 id = 1; id < 15; ++id) {
+            if (!active[id]) continue;
+            seed = uint256(keccak256(abi.encode(seed)));
+            uint256 domain = seed % 3;
+            if (domain == 0) {
+                expected[count++] = string.concat("10.0.1.", VM.toString(id));
+                continue;
+            }
+            Actor memory who = actor(id);
+            IDstackClusterNFT.Registration memory r = registration(id, who);
+            r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
+            r.wireguardKey = 0;
+            (r.gatewayDomain, r.gatewayPort) = (uint16(domain), uint16(within(seed >> 8, 1, 65_535)));
+            submit(r, who);
+            string memory host =
+                string.concat(hexOf(abi.encodePacked(who.instanceId)), "-", VM.toString(r.gatewayPort), "s.");
+            expected[count++] = string.concat("https://", host, domains[domain]);
+        }
+        string[] memory endpoints = cluster.getPeerEndpoints();
+        eq(endpoints.length, count, "one each");
+        for (uint256 i = 0; i < count; ++i) {
+            eq(endpoints[i], expected[i], "endpoint");
+        }
+    }
+
     function test_a_huge_limit_is_no_more_than_the_network() public {
         join(1);
         (IDstackClusterNFT.Peer[] memory page, uint256 next) = cluster.peers(0, type(uint256).max);

@@ -12,7 +12,10 @@ contract RegistrationTest is ClusterTest {
     function test_a_relayer_registers_a_bound_node() public {
         Actor memory who = actor(1);
         uint256 id = mint(ALICE, who.instanceId);
+        VM.prank(OWNER);
+        cluster.addBaseDomain("gw.example.com");
         IDstackClusterNFT.Registration memory r = registration(id, who);
+        (r.gatewayDomain, r.gatewayPort) = (1, 8443);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
         emit IDstackClusterNFT.PeerRegistered(
@@ -35,6 +38,8 @@ contract RegistrationTest is ClusterTest {
         eq(uint256(peer.networkType), uint256(r.networkType), "network type");
         eq(bytes32(peer.endpointAddress), bytes32(r.endpointAddress), "endpoint");
         eq(peer.endpointPort, r.endpointPort, "port");
+        eq(peer.gatewayDomain, 1, "gateway domain");
+        eq(peer.gatewayPort, 8443, "gateway port");
         eq(peer.kmsRoot, VM.addr(who.rootKey), "root");
         eq(peer.appId, who.appId, "app");
         eq(peer.registeredBlock, block.number, "block");
@@ -161,6 +166,52 @@ contract RegistrationTest is ClusterTest {
         VM.warp(r.deadline);
         submit(r, who);
         mustBePeer(id);
+    }
+
+    function test_a_deadline_may_lie_a_day_ahead_and_no_second_more() public {
+        eq(cluster.MAX_SIGNATURE_VALIDITY(), 1 days, "a day");
+        Actor memory who = actor(1);
+        uint256 id = mint(ALICE, who.instanceId);
+        uint64 latest = uint64(block.timestamp + 1 days);
+        IDstackClusterNFT.Registration memory r = registration(id, who);
+        r.deadline = latest + 1;
+        submitExpecting(r, who, tooFar(r.deadline, latest));
+        r.deadline = type(uint64).max;
+        submitExpecting(r, who, tooFar(r.deadline, latest));
+        r.deadline = latest;
+        submit(r, who);
+
+        IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
+        u.deadline = latest + 1;
+        bytes memory signature = sign(u, who.nodeKey, address(cluster));
+        VM.expectRevert(tooFar(u.deadline, latest));
+        cluster.updateEndpoint(u, signature);
+        u.deadline = latest;
+        cluster.updateEndpoint(u, sign(u, who.nodeKey, address(cluster)));
+        eq(cluster.getPeer(id).endpointPort, u.endpointPort, "moved");
+    }
+
+    function tooFar(uint64 deadline, uint64 latest) private pure returns (bytes memory) {
+        return abi.encodeWithSelector(IDstackClusterNFT.DeadlineTooFar.selector, deadline, latest);
+    }
+
+    function testFuzz_only_the_app_key_vouches_for_a_node_key(uint256 stranger) public {
+        Actor memory who = actor(1);
+        uint256 id = mint(ALICE, who.instanceId);
+        stranger = within(stranger, 1, CURVE_ORDER - 1);
+        IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
+        Actor memory other = actor(1);
+        other.appKey = stranger;
+        chain.appSignature = chainOf(other).appSignature; // over the very node key
+        IDstackClusterNFT.Registration memory r = registration(id, who);
+        submitExpecting(
+            r,
+            chain,
+            sign(r, who.nodeKey, address(cluster)),
+            abi.encodeWithSelector(
+                IDstackClusterNFT.AppSignatureMismatch.selector, VM.addr(stranger), VM.addr(who.appKey)
+            )
+        );
     }
 
     function testFuzz_only_the_next_key_epoch_is_accepted(uint32 given) public {
@@ -384,7 +435,7 @@ contract RegistrationTest is ClusterTest {
         uint256 id = mint(BOB, instanceId);
         IDstackClusterNFT.Registration memory r = registration(id, node);
         (r.wireguardKey, r.endpointAddress, r.endpointPort) = (wgKey, ip, port);
-        r.deadline = uint64(within(deadline, block.timestamp, type(uint64).max));
+        r.deadline = uint64(within(deadline, block.timestamp, block.timestamp + 1 days));
         submit(r, node);
         IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
         eq(peer.wireguardKey, wgKey, "key");

@@ -97,10 +97,17 @@ contract TokensTest is ClusterTest {
         cluster.addressOf(outside);
     }
 
+    function test_the_last_address_is_the_one_before_broadcast() public {
+        eq(bytes32(cluster.addressOf(254)), bytes32(bytes4(0x0a0001fe)), "10.0.1.254");
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721NonexistentToken.selector, 255));
+        cluster.addressOf(255);
+    }
+
     function testFuzz_odd_networks_are_refused(uint32 base, uint8 prefix) public {
         uint256 size = prefix <= 32 ? 1 << (32 - prefix) : 0;
         uint32 first = base >> 24;
-        bool good = prefix >= 16 && prefix <= 29 && base % size == 0 && first != 0 && first != 127 && first < 224;
+        bool good = prefix >= 16 && prefix <= 29 && base % size == 0 && first != 0 && first != 127 && first < 224
+            && base >> 16 != 0xa9fe;
         IDstackClusterNFT.ClusterParams memory params = defaultParams();
         (params.networkBase, params.prefixLength) = (bytes4(base), prefix);
         address code = implementation();
@@ -116,6 +123,10 @@ contract TokensTest is ClusterTest {
         for (uint256 i = 0; i < bases.length; ++i) {
             testFuzz_odd_networks_are_refused(bases[i], 24);
         }
+        testFuzz_odd_networks_are_refused(0xa9fe0000, 16); // 169.254.0.0, and below it where clouds serve instance secrets
+        testFuzz_odd_networks_are_refused(0xa9fea900, 24);
+        testFuzz_odd_networks_are_refused(0xa9fd0000, 16);
+        testFuzz_odd_networks_are_refused(0xa9ff0000, 16);
         testFuzz_odd_networks_are_refused(0x0a000000, 15);
         testFuzz_odd_networks_are_refused(0x0a000000, 30);
         testFuzz_odd_networks_are_refused(0x0a000000, 0);

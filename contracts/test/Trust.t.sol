@@ -249,6 +249,66 @@ contract TrustTest is ClusterTest {
         eq(domains[2], "a.example.com", "third");
     }
 
+    /// Any sequence of additions and removals: an index names one domain for ever, a name never two indices at a time.
+    function testFuzz_removeBaseDomain(uint256 seed) public {
+        string[3] memory names = ["a.example.com", "b.example.com", "c.example.com"];
+        uint16[3] memory indexOf; // zero = not on the list
+        uint16 last = 0;
+        VM.startPrank(OWNER);
+        for (uint256 step = 0; step < 24; ++step) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            uint256 which = seed % 3;
+            uint64 epoch = cluster.epoch();
+            if (seed & 256 == 0) {
+                if (indexOf[which] != 0) VM.expectRevert(IDstackClusterNFT.AlreadyAdded.selector);
+                else indexOf[which] = ++last;
+                cluster.addBaseDomain(names[which]);
+            } else {
+                uint16 index = uint16((seed >> 16) % (uint256(last) + 2));
+                which = 3;
+                for (uint256 i = 0; i < 3; ++i) {
+                    if (index != 0 && indexOf[i] == index) which = i;
+                }
+                if (which == 3) {
+                    VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, index));
+                } else {
+                    VM.expectEmit(address(cluster));
+                    emit IDstackClusterNFT.BaseDomainRemoved(index, names[which], epoch + 1);
+                    indexOf[which] = 0;
+                }
+                cluster.removeBaseDomain(index);
+            }
+            string[] memory domains = cluster.baseDomains();
+            eq(domains.length, last, "no index is given twice");
+            uint256 live = 0;
+            for (uint256 i = 0; i < domains.length; ++i) {
+                if (bytes(domains[i]).length != 0) ++live;
+            }
+            for (uint256 i = 0; i < 3; ++i) {
+                if (indexOf[i] == 0) continue;
+                eq(domains[indexOf[i] - 1], names[i], "in its place");
+                --live;
+            }
+            eq(live, 0, "and nothing else");
+        }
+        VM.stopPrank();
+    }
+
+    function test_65535_base_domains_are_the_limit() public {
+        // The length of Trust.baseDomains: behind two AnchorSets of eighteen slots each.
+        bytes32 slot = bytes32(uint256(keccak256("dstack.cluster.trust")) - 1);
+        slot = bytes32(uint256(keccak256(abi.encode(slot))) & ~uint256(0xff));
+        slot = bytes32(uint256(slot) + 36);
+        VM.startPrank(OWNER);
+        cluster.addBaseDomain("first.example.com");
+        eq(VM.load(address(cluster), slot), bytes32(uint256(1)), "that is the length");
+        VM.store(address(cluster), slot, bytes32(uint256(65_534)));
+        eq(cluster.addBaseDomain("last.example.com"), 65_535, "the last index");
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.TooMany.selector, 65_535));
+        cluster.addBaseDomain("more.example.com");
+        VM.stopPrank();
+    }
+
     function test_removing_a_base_domain_takes_the_urls_and_not_the_peers() public {
         VM.prank(OWNER);
         cluster.addBaseDomain("gw.example.com");
@@ -292,19 +352,5 @@ contract TrustTest is ClusterTest {
         }
         cluster.addBaseDomain("1-a.2-b.xn--p1ai");
         VM.stopPrank();
-    }
-
-    function addRoot(uint256 i) private returns (address root) {
-        root = VM.addr(secret("root", i));
-        VM.prank(OWNER);
-        cluster.addKmsRoot(root);
-        VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
-    }
-
-    function joinUnder(uint256 i, uint256 rootKey, address appId) private returns (uint256 id) {
-        Actor memory who = actor(i);
-        (who.rootKey, who.appId) = (rootKey, appId);
-        id = mint(ALICE, who.instanceId);
-        submit(registration(id, who), who);
     }
 }

@@ -21,6 +21,15 @@ contract NextVersion is UUPSUpgradeable {
 
 contract NotAnImplementation {}
 
+/// What came before: an owner, upgrades, and nothing of a cluster.
+contract FormerApp is UUPSUpgradeable, OwnableUpgradeable {
+    function initialize(address owner) external initializer {
+        __Ownable_init(owner);
+    }
+
+    function _authorizeUpgrade(address) internal override onlyOwner {}
+}
+
 /// Initialization, ownership, upgrades, and which storage is whose.
 contract UpgradeTest is ClusterTest {
     bytes32 internal constant IMPLEMENTATION_SLOT = 0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc;
@@ -96,6 +105,28 @@ contract UpgradeTest is ClusterTest {
         eq(token.owner(), BOB, "now");
         VM.prank(BOB);
         cluster.addAppId(ALICE); // delegated calls know the new owner too
+    }
+
+    function testFuzz_ownership_is_never_given_up(address caller) public {
+        VM.expectRevert(abi.encodeWithSelector(OwnableUpgradeable.OwnableInvalidOwner.selector, address(0)));
+        VM.prank(caller == BOB ? OWNER : caller);
+        token.renounceOwnership();
+        eq(token.owner(), OWNER, "still the owner's");
+    }
+
+    /// A proxy that belonged to another contract before has an owner, spent its initialization, and is no cluster.
+    function test_what_was_never_a_cluster_mints_nothing_and_has_no_addresses() public {
+        address code = proxy(address(new FormerApp()), abi.encodeCall(FormerApp.initialize, (OWNER)));
+        address next = implementation();
+        VM.prank(OWNER);
+        IClusterToken(code).upgradeToAndCall(next, "");
+        cluster = IDstackClusterNFT(code);
+        bytes memory refusal = abi.encodeWithSelector(IDstackClusterNFT.InvalidNetwork.selector, bytes4(0), 0);
+        VM.expectRevert(refusal);
+        mint(ALICE, instance(1));
+        VM.expectRevert(refusal);
+        cluster.addressOf(1);
+        eq(cluster.totalSupply(), 0, "no token");
     }
 
     /// Slots 0 to 3 are DstackApp's: whatever happens in a cluster, nothing of it is written there.

@@ -126,6 +126,22 @@ abstract contract ClusterTest is Check, Signing {
         submit(registration(tokenId, actor(i)), actor(i));
     }
 
+    /// As `join`, under a root and an app of its own.
+    function joinUnder(uint256 i, uint256 rootKey, address appId) internal returns (uint256 tokenId) {
+        Actor memory who = actor(i);
+        (who.rootKey, who.appId) = (rootKey, appId);
+        tokenId = mint(ALICE, who.instanceId);
+        submit(registration(tokenId, who), who);
+    }
+
+    /// Trusts root number `i`, and lets the time pass until it counts.
+    function addRoot(uint256 i) internal returns (address root) {
+        root = VM.addr(secret("root", i));
+        VM.prank(OWNER);
+        cluster.addKmsRoot(root);
+        VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
+    }
+
     // -------------------------------------------------------------------------------------------- what they find
 
     function isPeer(uint256 tokenId) internal view returns (bool) {

@@ -15,8 +15,10 @@ contract Replica is Check {
 
     mapping(uint256 tokenId => IDstackClusterNFT.Node) internal nodes;
     mapping(uint256 tokenId => IDstackClusterNFT.Peer) internal peers;
-    mapping(address root => bool) internal roots;
+    mapping(address root => uint64) internal roots; // time from which it counts, zero = not trusted
+    uint256 internal rootCount;
     mapping(address app => bool) internal apps;
+    uint256 internal appCount;
     string[] internal domains;
 
     /// Takes the logs of one transaction in the block `number`.
@@ -110,7 +112,7 @@ contract Replica is Check {
             appId: chain.appId,
             registeredBlock: uint64(number)
         });
-        yes(roots[kmsRoot], "admitted under a trusted root");
+        yes(roots[kmsRoot] != 0 && roots[kmsRoot] <= block.timestamp, "admitted under a trusted root that counts");
         yes(apps[chain.appId], "admitted under an allowed app id");
         step(newEpoch);
     }
@@ -129,16 +131,21 @@ contract Replica is Check {
 
     function trust(bytes32 topic, address account, bytes memory data) private {
         if (topic == IDstackClusterNFT.KmsRootAdded.selector) {
-            (,, uint64 newEpoch) = abi.decode(data, (uint32, uint64, uint64));
-            roots[account] = true;
+            (, uint64 effectiveAt, uint64 newEpoch) = abi.decode(data, (uint32, uint64, uint64));
+            eq(roots[account], 0, "added once");
+            roots[account] = effectiveAt;
+            ++rootCount;
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.AppIdAdded.selector) {
             (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
+            yes(!apps[account], "added once");
             apps[account] = true;
+            ++appCount;
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.KmsRootRemoved.selector) {
             (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
-            roots[account] = false;
+            roots[account] = 0;
+            --rootCount;
             for (uint256 id = 1; id <= highest; ++id) {
                 if (peers[id].kmsRoot == account) delete peers[id];
             }
@@ -146,6 +153,7 @@ contract Replica is Check {
         } else if (topic == IDstackClusterNFT.AppIdRemoved.selector) {
             (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
             apps[account] = false;
+            --appCount;
             for (uint256 id = 1; id <= highest; ++id) {
                 if (peers[id].appId == account) delete peers[id];
             }
@@ -201,13 +209,32 @@ contract Replica is Check {
         eq(cluster.totalSupply(), minted, "supply");
         string[] memory names = cluster.baseDomains();
         eq(abi.encode(names), abi.encode(domains), "base domains");
-        (address[] memory kmsRoots,) = cluster.kmsRoots();
+        mustTrustTheSame(cluster);
+    }
+
+    /// As many of each, all different, each of ours: the same sets.
+    function mustTrustTheSame(IDstackClusterNFT cluster) private view {
+        (address[] memory kmsRoots, uint64[] memory effectiveAt) = cluster.kmsRoots();
+        eq(kmsRoots.length, rootCount, "roots");
+        eq(effectiveAt.length, rootCount, "their times");
         for (uint256 i = 0; i < kmsRoots.length; ++i) {
-            yes(roots[kmsRoots[i]], "root");
+            yes(roots[kmsRoots[i]] != 0, "root");
+            eq(effectiveAt[i], roots[kmsRoots[i]], "the time from which it counts");
         }
+        mustDiffer(kmsRoots);
         address[] memory appIds = cluster.appIds();
+        eq(appIds.length, appCount, "app ids");
         for (uint256 i = 0; i < appIds.length; ++i) {
             yes(apps[appIds[i]], "app id");
+        }
+        mustDiffer(appIds);
+    }
+
+    function mustDiffer(address[] memory accounts) private pure {
+        for (uint256 i = 0; i < accounts.length; ++i) {
+            for (uint256 j = 0; j < i; ++j) {
+                yes(accounts[i] != accounts[j], "each once");
+            }
         }
     }
 }
