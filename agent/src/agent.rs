@@ -82,13 +82,13 @@ impl Start<'_> {
             never = api.answer_starting("the dstack guest agent") => match never {},
             () = stop.notified() => {
                 tracing::info!("stopped while waiting for the guest agent");
-                return open_again(&links, early).await;
+                return open_again(early).await;
             }
         };
         let (identity, secret) = found?;
         let contract = config.contract.unwrap_or_else(|| identity.app_id.into());
         if cached.as_ref().is_some_and(|cached| cached.registry.domain.contract != contract) {
-            open_again(&links, early).await?;
+            open_again(early).await?;
         }
         announce(&config, &identity, &secret, contract);
 
@@ -99,7 +99,7 @@ impl Start<'_> {
             cached,
             api,
             stop,
-            links: links.clone(),
+            links,
             machine_changed,
             background: std::mem::take(background),
             config,
@@ -110,7 +110,7 @@ impl Start<'_> {
             Dataplane::Kernel => parts.run(KernelTunnel::new(name)).await,
         }?;
         // The agent has removed what it knew of; what it refused to believe in is not left either.
-        open_again(&links, early).await
+        open_again(early).await
     }
 }
 
@@ -130,10 +130,13 @@ async fn close_early(links: &Netlink, network: MeshNetwork, interface: &str) {
     }
 }
 
-async fn open_again(links: &Netlink, network: Option<MeshNetwork>) -> anyhow::Result<()> {
-    match network {
-        Some(network) => Ok(links.remove_guard_route(network).await?),
-        None => Ok(()),
+/// Takes the guard route away again, over a connection of its own: that of the driver ends with it.
+async fn open_again(network: Option<MeshNetwork>) -> anyhow::Result<()> {
+    let Some(network) = network else { return Ok(()) };
+    let (links, netlink) = Netlink::connect(watch::Sender::new(()))?;
+    tokio::select! {
+        removed = links.remove_guard_route(network) => Ok(removed?),
+        ended = netlink => match ended? {},
     }
 }
 

@@ -20,6 +20,7 @@ mod restart;
 mod rpc_outage;
 mod secrets;
 mod soak;
+mod starting;
 
 use std::time::Duration;
 
