@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::primitives::U256;
+use alloy::{
+    consensus::{Transaction as _, TxEnvelope},
+    eips::eip2718::Decodable2718 as _,
+    primitives::U256,
+};
 use mesh_core::{
     agent::ProofRequest,
     id::{InstanceId, TokenId},
@@ -202,6 +206,26 @@ async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log
     for said in [registry.unwrap_err(), format!("{report:?}"), format!("{proofs:?}"), submitted.to_string()] {
         assert!(said.contains("exceeded its limit") && !said.to_lowercase().contains("s3cre"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
+    for manner in [Manner::Echo, Manner::Hang, Manner::Html, Manner::MadeUp] {
+        let (liar, one, two) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+        liar.chain().manner = manner;
+        let sources = sources(&[&liar, &one, &two], 2);
+        let signer = alloy::signers::local::PrivateKeySigner::random();
+        let hash = sources.submit(&signer, 31337, alloy::primitives::Bytes::from(vec![1, 2, 3, 4])).await.unwrap();
+        let raw = one.chain().sent[0].clone();
+        assert_eq!(two.chain().sent, [raw.clone()], "the same transaction to everybody");
+        let sent = TxEnvelope::decode_2718(&mut &raw[..]).unwrap();
+        assert_eq!((*sent.tx_hash(), sent.nonce(), sent.gas_price()), (hash, 7, Some(1_000_000_000)));
+    }
+    let (one, liar) = (Rpc::start().await, Rpc::start().await);
+    liar.chain().manner = Manner::Echo;
+    let signer = alloy::signers::local::PrivateKeySigner::random();
+    let refused = sources(&[&one, &liar], 2).submit(&signer, 31337, alloy::primitives::Bytes::new()).await;
+    assert!(refused.is_err() && one.chain().sent.is_empty(), "two must be ready to take it");
 }
 
 #[tokio::test]

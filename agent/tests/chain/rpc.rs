@@ -35,6 +35,8 @@ pub(crate) enum Manner {
     Echo,
     /// Never answers when asked for the finalized block.
     HangFinalized,
+    /// Makes up a nonce, a price and the hash of what is sent.
+    MadeUp,
 }
 
 pub(crate) struct Chain {
@@ -48,6 +50,8 @@ pub(crate) struct Chain {
     pub(crate) peers: Vec<abi::Peer>,
     pub(crate) nodes: Vec<abi::Node>,
     pub(crate) logs: Vec<Value>,
+    /// Raw transactions.
+    pub(crate) sent: Vec<Bytes>,
     pub(crate) asked: BTreeMap<String, u32>,
 }
 
@@ -99,6 +103,7 @@ impl Rpc {
             peers: (1..=3).map(peer).collect(),
             nodes: (1..=3).map(|token| node(token, if token == 2 { INSTANCE } else { [9; 20] })).collect(),
             logs: Vec::new(),
+            sent: Vec::new(),
             asked: BTreeMap::new(),
         };
         let chain = Arc::new(Mutex::new(chain));
@@ -135,7 +140,8 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
         | Manner::OtherBlock
         | Manner::MixesBlocks
         | Manner::NoCode
-        | Manner::HangFinalized => {}
+        | Manner::HangFinalized
+        | Manner::MadeUp => {}
     }
     let mut chain = chain.lock().unwrap();
     let method = request["method"].as_str().unwrap().to_owned();
@@ -172,6 +178,15 @@ impl Chain {
                 }
             }),
             "eth_call" => self.call(params).map(|data| json!(data)),
+            "eth_getBalance" => Ok(json!("0xde0b6b3a7640000")),
+            "eth_getTransactionCount" => Ok(json!(if self.manner == Manner::MadeUp { "0xffff" } else { "0x7" })),
+            "eth_gasPrice" => Ok(json!(if self.manner == Manner::MadeUp { "0x4000000000" } else { "0x3b9aca00" })),
+            "eth_estimateGas" => Ok(json!("0x30000")),
+            // What it calls the transaction is worth nothing.
+            "eth_sendRawTransaction" => {
+                self.sent.push(serde_json::from_value(params[0].clone()).unwrap());
+                Ok(json!(B256::repeat_byte(0x11)))
+            }
             "eth_getLogs" => {
                 let filter = &params[0];
                 assert_eq!(filter["fromBlock"], filter["toBlock"], "a range of blocks was asked for");

@@ -167,6 +167,16 @@ fn an_invented_peer_never_reaches_the_device() {
 }
 
 #[test]
+fn a_forged_proof_beside_the_true_one_hides_nobody() {
+    let mut world = World::mesh(&[2]);
+    world.faults.forged_proofs_first = true;
+    world.join(3);
+    world.hint();
+    assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
+    assert_eq!(world.status().verdict.state, VerdictState::Ok);
+}
+
+#[test]
 fn a_peer_that_cannot_be_proved_keeps_nobody_waiting() {
     let mut world = World::mesh(&[2]);
     world.faults.swapped_proofs.insert(token(3));

@@ -68,6 +68,8 @@ pub(crate) struct Faults {
     pub(crate) proofs_take: Duration,
     /// Answers to proof requests of these tokens are another token's.
     pub(crate) swapped_proofs: BTreeSet<TokenId>,
+    /// Before each answer about a proof comes one of a liar.
+    pub(crate) forged_proofs_first: bool,
     /// What the endpoint adds to or takes from its answers.
     pub(crate) lie: Option<fn(&mut Registry)>,
     /// Changes of this kind fail.
@@ -264,9 +266,12 @@ impl World {
             Command::FetchProofs(requests) => {
                 self.proofs_asked.extend(requests.iter().map(|request| request.token));
                 self.set_time(self.now.since_start + self.faults.proofs_take);
-                let proofs =
-                    requests.into_iter().map(|request| (request.token, self.proof(request.token, request.block)));
-                Some(Input::Proofs(proofs.collect()))
+                let forged = self.faults.forged_proofs_first.then(|| Cluster::foreign().prove(registration(OWN)));
+                let answers = requests.into_iter().flat_map(|request| {
+                    let forged = forged.clone().map(|proof| (request.token, Ok(Box::new(proof))));
+                    forged.into_iter().chain([(request.token, self.proof(request.token, request.block))])
+                });
+                Some(Input::Proofs(answers.collect()))
             }
             Command::Observe => {
                 self.overtaken = self.faults.slow;
