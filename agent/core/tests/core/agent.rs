@@ -257,9 +257,7 @@ fn not_knowing_the_own_endpoint_takes_nothing_off_the_chain() {
 
 #[test]
 fn a_registration_waits_for_the_own_endpoint_until_it_is_given_up() {
-    for (found, registered) in
-        [(OwnEndpoint::Known(endpoint(9)), Some(endpoint(9))), (OwnEndpoint::NotFound, None)]
-    {
+    for (found, registered) in [(OwnEndpoint::Known(endpoint(9)), Some(endpoint(9))), (OwnEndpoint::NotFound, None)] {
         let mut world = World::new();
         world.restart_with(Policy { endpoint: OwnEndpoint::Searching, ..policy() });
         world.pass(Duration::from_secs(60));
