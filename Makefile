@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build check soak deps dev-build fmt clippy doc deny forge-fmt
+.PHONY: help demo test build check soak deps dev-build fmt clippy doc deny forge-fmt map
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -32,7 +32,7 @@ test: deps ## Every test: Rust, Solidity, SDKs, namespaces.
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
 
-check: fmt clippy doc deny forge-fmt ## Formatting, lints, documentation, dependencies.
+check: fmt clippy doc deny forge-fmt map ## Formatting, lints, documentation, dependencies.
 
 soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
 	@.ci/soak "$(CARGO)" "$(AS_USER)"
@@ -70,3 +70,6 @@ deny:
 
 forge-fmt: $(NODE_MODULES)
 	cd contracts && $(AS_USER) ../$(FORGE) fmt --check
+
+map:
+	.ci/files-listed
