@@ -229,8 +229,9 @@ impl Agent {
         if let Some(overlap) = self.reconcile.seen().and_then(|seen| seen.what.overlap.as_ref()) {
             let message = format!("packets for the mesh may leave outside of the tunnel (addr_conflict): {overlap}");
             found.push(
-                Finding::new("W503", "addr-conflict", Severity::Critical, message)
-                    .hint("remove it; `ip route show table all` and `ip address` show where it is, DHCP may have set it"),
+                Finding::new("W503", "addr-conflict", Severity::Critical, message).hint(
+                    "remove it; `ip route show table all` and `ip address` show where it is, DHCP may have set it",
+                ),
             );
         }
         if self.reconcile.is_stuck()
