@@ -138,7 +138,8 @@ fn explain(error: &DstackClusterNFTErrors) -> String {
                 .to_owned()
         }
         E::InvalidNetwork(e) => format!(
-            "{}/{} is no mesh network; use a unicast IPv4 network of /16 to /29 without host bits",
+            "{}/{} is no mesh network; use a unicast IPv4 network of /16 to /29 without host bits, neither loopback nor \
+             link-local",
             std::net::Ipv4Addr::from(e.base.0),
             e.prefixLength
         ),

@@ -181,8 +181,9 @@ interface IDstackClusterNFT {
     /// that derives another key under another root is refused (NodeAddressMismatch) until the token's owner binds again.
     ///
     /// What is proved is "an approved instance of an allowed app, called by this key", no more. An instance of the same app can
-    /// derive its siblings' node keys, and whoever reads a node's secrets signs as that node: neither can be told from it here.
-    /// The remedy for both is `revoke`.
+    /// derive its siblings' node keys and sign first for a token bound to another; a token's owner may claim any instance id, or a
+    /// WireGuard key seen in a pending transaction, that is not in use yet; whoever reads a node's secrets signs as that node.
+    /// None of them can be told from the rightful node here: the remedy is `revoke`.
     function registerPeer(
         Registration calldata registration,
         SignatureChain calldata chain,

@@ -18,6 +18,7 @@ library MeshNetwork {
         if (prefixLength < MIN_PREFIX || prefixLength > MAX_PREFIX) return false;
         if (uint32(base) & uint32(_size(prefixLength) - 1) != 0) return false;
         uint8 first = uint8(base[0]);
+        // forge-lint: disable-next-line(unsafe-typecast): the first two octets
         return first != 0 && first != 127 && first < 224 && bytes2(base) != 0xa9fe;
     }
 
