@@ -69,7 +69,7 @@ impl Sources {
     }
 
     /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what
-    /// each endpoint did; the error says in words why there is no agreement. Answers within [`WHOLE_TIMEOUT`].
+    /// each endpoint did; the error says in words why there is no agreement. Answers within 30 s.
     pub async fn read(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
         timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await.unwrap_or_else(|_| {
             let late = || Attempt { error: Some(late(WHOLE_TIMEOUT)), ..Attempt::default() };
