@@ -144,7 +144,8 @@ fn no_packet_of_a_revoked_node_is_accepted_even_when_it_does_not_know() -> Resul
     let end = Instant::now() + ABSENCE;
     while Instant::now() < end {
         ensure!(accepted() == accepted_before, "a packet of the revoked node came through");
-        world.node(1).ping(world.node(3).address()?)?;
+        // The floods may delay or push out a single ping on a busy machine, but not keep the members apart.
+        world.wait("node 1 to reach node 3 meanwhile", PATIENCE, || world.node(1).ping(world.node(3).address()?))?;
     }
     let sent = outside.packets().len() - sent_before;
     ensure!(sent > 5, "node 2 sent only {sent} datagrams: this proves nothing");
