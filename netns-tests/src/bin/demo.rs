@@ -67,6 +67,14 @@ fn show(world: &mut World, steps: &mut Steps) -> Result<()> {
     })?;
     steps.run("relay the registration of node 1 (meshctl register)", || world.relay(1))?;
     steps.run("wait until every pair pings over 10.0.1.x", || world.wait_full_mesh(&[1, 2, 3], JOIN))?;
+    steps.run("wait until node 1 has looked and says so", || {
+        world.wait("every peer of node 1 to be up", JOIN, || {
+            let summary = world.node(1).status()?.summary;
+            ensure!(summary.up == 2, "{} of 2 are up", summary.up);
+            Ok(())
+        })?;
+        Ok(())
+    })?;
     println!("\n$ meshctl status      (on node 1)\n{}", world.node(1).meshctl(&["status"])?.success()?);
 
     let before = handshakes(world, 1)?;
