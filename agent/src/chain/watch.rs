@@ -59,14 +59,14 @@ async fn follow(source: &Source, hint: &Notify, retry: &mut Duration) -> Result<
     // Heads between the last connection and this one were missed.
     hint.notify_one();
     let mut last: Option<B256> = None;
-    let mut unannounced = 0;
+    let (mut unannounced, mut settling) = (0, false);
     loop {
         match timeout(POLL_INTERVAL, heads.recv()).await {
             Ok(Err(RecvError::Closed)) => return Ok("closed"),
             // Having missed some is as good as having seen one.
             Ok(announced) => {
                 hint.notify_one();
-                (*retry, unannounced) = (FIRST_RETRY, 0);
+                (*retry, unannounced, settling) = (FIRST_RETRY, 0, true);
                 let header = announced.ok().and_then(|head| serde_json::from_str::<Header>(head.get()).ok());
                 last = header.map_or(last, |header| Some(header.hash));
                 // An endpoint that sends heads without end gets no read without end.
@@ -75,6 +75,10 @@ async fn follow(source: &Source, hint: &Notify, retry: &mut Duration) -> Result<
                 hint.notify_one();
             }
             Err(_) => {
+                // A busy endpoint announces a head before it answers from it: what was read then may be the state before.
+                if std::mem::take(&mut settling) {
+                    hint.notify_one();
+                }
                 let head = match source.head().await {
                     Ok(header) => header.hash,
                     // Busy, and not dead.

@@ -157,10 +157,14 @@ async fn eventually_read(sources: &Sources, limit: Duration) {
 
 /// A head that moves is told within `limit`.
 async fn told_of_a_head(socket: &WebSocket, watched: &Watched, limit: Duration) {
-    // What was told of before does not count.
-    while timeout(Duration::from_millis(300), watched.moved.notified()).await.is_ok() {}
+    quiet(watched, Duration::from_millis(1300)).await;
     socket.rpc.chain().head += 1;
     timeout(limit, watched.moved.notified()).await.unwrap();
+}
+
+/// What was told of before does not count.
+async fn quiet(watched: &Watched, pause: Duration) {
+    while timeout(pause, watched.moved.notified()).await.is_ok() {}
 }
 
 async fn recovers_from(stage: Stage) {
@@ -217,4 +221,14 @@ async fn a_subscription_that_says_nothing_is_found_by_asking_and_made_anew() {
         );
         told_of_a_head(&socket, &watched, Duration::from_secs(4)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announced_head_is_told_again_once_the_endpoint_has_settled() {
+    let socket = WebSocket::start(Stage::Heads).await;
+    let watched = watched(&socket.url);
+    eventually_read(&watched.sources, Duration::from_secs(1)).await;
+    told_of_a_head(&socket, &watched, Duration::from_secs(2)).await;
+    quiet(&watched, Duration::from_millis(400)).await;
+    timeout(Duration::from_secs(2), watched.moved.notified()).await.unwrap();
 }
