@@ -33,7 +33,8 @@ pub(super) struct Reads {
 impl Reads {
     /// The first read is due at once.
     pub(super) const fn new(now: Duration) -> Self {
-        let backoff = Backoff::new(Duration::from_secs(1), SILENCE);
+        // The first failure is often a busy endpoint, and a removal cannot wait.
+        let backoff = Backoff::new(FAILED_READ_SPACING, SILENCE);
         Self { in_flight: false, hinted: false, due: now, not_before: now, backoff }
     }
 
