@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IDstackApp} from "./IAppAuth.sol";
+import {IClusterPolicy} from "./IClusterPolicy.sol";
+
 /// @title  The member list of one dstack mesh: 1 NFT = 1 authorized node.
 /// @notice One deployment is one cluster. A token is the right to run one node; a node becomes a *peer* by registering a
 ///         WireGuard key that a chain of signatures ties to the dstack KMS. Agents read the whole peer set at one block
 ///         hash; events carry whole new values, so that events alone rebuild the state.
-/// @dev    Self-contained on purpose: every type, event, error and function an agent or an operator's tool needs is here.
-///         Times are Unix seconds, blocks are block numbers of this chain.
-interface IDstackClusterNFT {
+/// @dev    With what it inherits (the boot gate, the policy) this is every type, event, error and function that an agent
+///         or an operator's tool needs. Times are Unix seconds, blocks are block numbers of this chain.
+interface IDstackClusterNFT is IDstackApp, IClusterPolicy {
     // ------------------------------------------------------------------------------------------------------- types
 
     /// How a peer is reached. WIREGUARD peers have a nonzero WireGuard key and an address in the mesh network;
@@ -170,6 +173,10 @@ interface IDstackClusterNFT {
 
     /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, in the transaction that deploys the proxy.
     function initialize(ClusterParams calldata params) external;
+    /// Makes a cluster of a proxy that was deployed as a dstack DstackApp: the data of the `upgradeToAndCall` that gives it this code.
+    /// Owner, compose hashes, devices and flags stay; the rest is as in `initialize`. Contract owner only, who must be
+    /// `params.owner` (OwnerMismatch); once, and never where there is a network (InvalidInitialization).
+    function initializeFromDstackApp(ClusterParams calldata params) external;
     /// Mints the lowest free token id. `instanceId` zero leaves it unbound. Contract owner only. Reverts with InvalidNetwork where
     /// there is no network yet: a proxy that became this contract by an upgrade has an owner before it is a cluster.
     function mint(address to, bytes20 instanceId) external returns (uint256 tokenId);
@@ -235,6 +242,8 @@ interface IDstackClusterNFT {
     function nodes(uint256 cursor, uint256 limit) external view returns (Node[] memory page, uint256 next);
     /// One token; a token that is not minted has a zero owner, and keeps its key epoch.
     function getNode(uint256 tokenId) external view returns (Node memory);
+    /// The active token of an instance id in text (see IClusterPolicy); reverts with InstanceNotActive when there is none.
+    function getInstanceInfo(string calldata instanceId) external view returns (Node memory);
     /// The active token of an instance id, zero for none.
     function tokenOfInstance(bytes20 instanceId) external view returns (uint256);
     /// The active token of a WireGuard key, zero for none.
