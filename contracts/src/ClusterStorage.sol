@@ -10,14 +10,16 @@ import {IdSet} from "./lib/IdSet.sol";
 ///         allowAnyDevice; allowedDeviceIds; requireTcbUpToDate), because a proxy deployed as a DstackApp can be upgraded to this
 ///         implementation. Nothing else may ever be declared as an ordinary state variable.
 library ClusterStorage {
-    /// One slot.
+    /// One slot, which every visible change writes anyway. Token ids and counts of tokens are below 2^16, the size of a /16.
     struct Totals {
         uint64 epoch; // grows with every visible change
-        uint32 peerCount; // active peers
-        uint32 supply; // minted tokens
-        uint32 highWater; // highest token id ever minted
+        uint16 peerCount; // active peers
+        uint16 supply; // minted tokens
+        uint16 highWater; // highest token id ever minted
         bytes4 networkBase;
         uint8 prefixLength; // zero = not initialized
+        uint32 term; // of the leader election; zero before the first
+        uint16 votes; // of no confidence that count: active peers whose record says COUNTED in this term
     }
 
     /// One token: four slots, in the order of the fields. Burning keeps `keyEpoch` and clears the rest.
@@ -41,6 +43,30 @@ library ClusterStorage {
         bytes20 instanceId; // of the binding
         bool registered; // an accepted registration stands; a peer only while its root and app id are current
         bool revoked;
+        uint32 voteTerm; // the last term in which this token id voted
+        VoteState vote; // in that term; burning keeps both, so that no vote can be cast a second time
+        bool leads; // holds the seat
+    }
+
+    /// Of a token in a term. A vote can be taken back once, by its voter or by leaving, and not be cast again.
+    enum VoteState {
+        NONE,
+        COUNTED,
+        SPENT
+    }
+
+    /// One slot.
+    struct Seat {
+        address leader; // node address of the peer that holds the seat; zero = nobody does
+        uint16 tokenId; // its token
+        uint16 cursor; // where the search for the next leader begins
+    }
+
+    /// @custom:storage-location erc7201:dstack.cluster.election
+    struct Election {
+        Seat seat;
+        // Whose vote a node address casts. Means something only while the token named is an active peer with that node address.
+        mapping(address nodeAddress => uint256 tokenId) voterToken;
     }
 
     /// @custom:storage-location erc7201:dstack.cluster.members
@@ -68,6 +94,9 @@ library ClusterStorage {
     // keccak256(abi.encode(uint256(keccak256("dstack.cluster.trust")) - 1)) & ~bytes32(uint256(0xff))
     bytes32 internal constant TRUST_SLOT = 0x2e7e2e8fd300645a32e4b9d5a8389da73c77f7b0ae49484f6c188312d1e04000;
 
+    // keccak256(abi.encode(uint256(keccak256("dstack.cluster.election")) - 1)) & ~bytes32(uint256(0xff))
+    bytes32 internal constant ELECTION_SLOT = 0x96c5ec147f964505ea06db19736b5b280d4afb5e68e28264adccc3209ce2e500;
+
     function members() internal pure returns (Members storage $) {
         assembly ("memory-safe") {
             $.slot := MEMBERS_SLOT
@@ -77,6 +106,12 @@ library ClusterStorage {
     function trust() internal pure returns (Trust storage $) {
         assembly ("memory-safe") {
             $.slot := TRUST_SLOT
+        }
+    }
+
+    function election() internal pure returns (Election storage $) {
+        assembly ("memory-safe") {
+            $.slot := ELECTION_SLOT
         }
     }
 

@@ -177,7 +177,7 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
             tokenId = uint256(members.totals.highWater) + 1;
             if (tokenId > capacity) revert IDstackClusterNFT.NetworkFull(capacity);
             // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
-            members.totals.highWater = uint32(tokenId);
+            members.totals.highWater = uint16(tokenId);
         }
         ++members.totals.supply;
     }

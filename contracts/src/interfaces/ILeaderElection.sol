@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+/// @title  One leader for the members of a cluster, deposed by a majority of them.
+/// @notice Members are the active peers, TLS_GATEWAY ones too. A leader stands until it stops being a peer, or until
+///         `requiredVotes()` = peerCount / 2 + 1 members have voted no confidence in it in the current term. Its successor is the
+///         next active token id upward, wrapping; so is everybody's turn. Nothing here runs on a clock.
+///
+///         What "Byzantine" covers: of n = 2f + 1 members, f that vote falsely, vote twice, replay votes or never vote can neither
+///         depose a leader whom the other f + 1 trust nor keep one whom they distrust. A token has one vote in a term, and one
+///         withdrawal, by whatever road they come. What it does not cover: a chain that keeps votes out of its blocks; the contract
+///         owner, who revokes whom it likes and decides on code; a leader that lies about anything but its place, as long as its
+///         members do not vote; members made up by buying tokens, where minting is public; and node keys that several instances of
+///         one app can derive, because whoever has a node's key votes as that node.
+/// @dev    Membership counts when it is asked for, not when the vote was cast: leaving takes one's vote along and lowers what is
+///         required, which may leave a leader distrusted by enough (`currentLeader()` is zero at once, `electLeader()` replaces it);
+///         joining raises it, which may make that same leader stand again, if nobody replaced it in between.
+interface ILeaderElection {
+    /// A term began with a leader. The votes of the term before count no more.
+    event LeaderElected(uint256 indexed tokenId, address indexed leader, uint32 term, uint64 epoch);
+    /// A vote of no confidence was cast, or withdrawn (`isNoConfidence` false); `votes` is their number now. Where it reaches
+    /// `requiredVotes()` the leader is deposed for good, and LeaderElected follows in the same transaction or, where more than 32
+    /// stale registrations lie before the next member, after `electLeader()`.
+    event VoteCast(
+        uint256 indexed tokenId,
+        address indexed voter,
+        address indexed target,
+        bool isNoConfidence,
+        uint32 votes,
+        uint32 term,
+        uint64 epoch
+    );
+    /// Peers left together with their KMS root or app id, and their votes cannot be taken back one by one: a new term begins
+    /// without any. The leader stays, unless it was one of those peers.
+    event VotesLapsed(uint32 term, uint64 epoch);
+
+    error NotAMember(address caller); // no active peer's node address; also the second token's of two with one node address
+    error NotLeader(address target, address leader); // votes concern the current leader alone; zero = there is none
+    error AlreadyVoted(uint256 tokenId, uint32 term);
+    error NoVote(uint256 tokenId, uint32 term); // nothing to withdraw
+    error VoteSpent(uint256 tokenId, uint32 term); // voted and withdrew, or voted and left, in this term
+    error WrongTerm(uint32 expected, uint32 given);
+    error LeaderStands(address leader);
+    error NoMembers();
+
+    /// Votes no confidence in the current leader, or withdraws that vote (`isNoConfidence` false). Deposes the leader where the vote
+    /// is the last one required, and elects the next in the same transaction.
+    ///
+    /// Sent by a member's node address; of two tokens with one node address the first to register, the other votes by signature.
+    /// Emits VoteCast, and LeaderElected where the leader falls. About 57,000 gas, 85,000 where the leader falls.
+    function castVote(address target, bool isNoConfidence) external;
+    /// As `castVote`, signed (EIP-712) by the node key of an active token:
+    /// `Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)` in the domain of `eip712Domain()`. The
+    /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that nobody submitted stays good until its deadline for as long
+    /// as the term lasts and the token's peer has that node key, also where it left and came back in between.
+    ///
+    /// Sent by anybody. Emits what `castVote` emits. About 62,000 gas, 90,000 where the leader falls.
+    function castVoteBySig(
+        uint256 tokenId,
+        uint32 inTerm,
+        address target,
+        bool isNoConfidence,
+        uint64 deadline,
+        bytes calldata signature
+    ) external;
+    /// Elects a leader where none stands: the next active token id upward from the last leader, wrapping; at first the lowest.
+    /// Looks at 32 registrations at most; where all of those are stale it returns zero, and the next call goes on from there.
+    ///
+    /// Sent by anybody; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected. About 90,000 gas.
+    function electLeader() external returns (address leader);
+
+    /// The node address of the leader that stands, zero if none does.
+    function currentLeader() external view returns (address);
+    /// The token of the leader that stands, zero if none does.
+    function leaderToken() external view returns (uint256);
+    /// Votes of no confidence in `target` that count now. Zero for everybody but the leader of the current term.
+    function noConfidenceCount(address target) external view returns (uint256);
+    /// Votes that depose a leader: more than half of the members.
+    function requiredVotes() external view returns (uint256);
+    /// Grows whenever a leader is elected, and when votes lapse. Zero before the first election.
+    function term() external view returns (uint32);
+}
