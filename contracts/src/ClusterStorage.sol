@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {AnchorSet} from "./lib/AnchorSet.sol";
 import {IdSet} from "./lib/IdSet.sol";
 
 /// @title  Where the cluster keeps its state: ERC-7201 namespaces, no sequential slots.
-/// @dev    Slots 0 to 3 of the proxy belong to dstack's DstackApp layout (allowedComposeHashes; upgradesDisabled and
-///         allowAnyDevice; allowedDeviceIds; requireTcbUpToDate), because a proxy deployed as a DstackApp can be upgraded to this
-///         implementation. Nothing else may ever be declared as an ordinary state variable.
+/// @dev    Slots 0 to 3 of the proxy belong to dstack's DstackApp layout (DstackAppStorage), because a proxy deployed as a
+///         DstackApp can be upgraded to this implementation. Nothing else may ever be declared as an ordinary state variable.
+///         snapshots/storage-layout.json has every slot; a test fails when it changes unseen.
 library ClusterStorage {
     /// One slot, which every visible change writes anyway. Token ids and counts of tokens are below 2^16, the size of a /16.
     struct Totals {
@@ -20,6 +21,11 @@ library ClusterStorage {
         uint8 prefixLength; // zero = not initialized
         uint32 term; // of the leader election; zero before the first
         uint16 votes; // of no confidence that count: active peers whose record says COUNTED in this term
+        uint16 maxNodes; // no mint beyond; at most the network's capacity
+        IClusterPolicy.NetworkPolicy networkPolicy; // which network types may register
+        bool registrationsPaused;
+        bool publicMinting;
+        bool devMode;
     }
 
     /// One token: four slots, in the order of the fields. Burning keeps `keyEpoch` and clears the rest.
@@ -27,7 +33,7 @@ library ClusterStorage {
         bytes32 wireguardKey;
         //
         address nodeAddress; // of the binding
-        uint32 keyEpoch; // of the token id, for ever; spent by each accepted signature and each leaving
+        uint32 keyEpoch; // of the token id, for ever; spent by each mint, each accepted signature and each leaving
         IDstackClusterNFT.NetworkType networkType;
         uint48 registeredBlock; // by block.number, as in IDstackClusterNFT.Peer
         //
@@ -46,6 +52,7 @@ library ClusterStorage {
         uint32 voteTerm; // the last term in which this token id voted
         VoteState vote; // in that term; burning keeps both, so that no vote can be cast a second time
         bool leads; // holds the seat
+        uint32 devRound; // the round of devMode in which a development URL was set; zero = none
     }
 
     /// Of a token in a term. A vote can be taken back once, by its voter or by leaving, and not be cast again.
@@ -89,6 +96,13 @@ library ClusterStorage {
         mapping(bytes32 domainHash => uint256 index) domainIndex;
     }
 
+    /// @custom:storage-location erc7201:dstack.cluster.policy
+    struct Policy {
+        uint256 mintPrice; // wei
+        uint32 devRound; // grows with every start of devMode; URLs of earlier rounds are void
+        mapping(uint256 tokenId => string url) devUrls; // valid where the record's devRound is the present one
+    }
+
     // keccak256(abi.encode(uint256(keccak256("dstack.cluster.members")) - 1)) & ~bytes32(uint256(0xff))
     bytes32 internal constant MEMBERS_SLOT = 0x7ce23fe83255e7461be7da9b7981d96c01c591fea44120fa317b073455816700;
     // keccak256(abi.encode(uint256(keccak256("dstack.cluster.trust")) - 1)) & ~bytes32(uint256(0xff))
@@ -96,6 +110,8 @@ library ClusterStorage {
 
     // keccak256(abi.encode(uint256(keccak256("dstack.cluster.election")) - 1)) & ~bytes32(uint256(0xff))
     bytes32 internal constant ELECTION_SLOT = 0x96c5ec147f964505ea06db19736b5b280d4afb5e68e28264adccc3209ce2e500;
+    // keccak256(abi.encode(uint256(keccak256("dstack.cluster.policy")) - 1)) & ~bytes32(uint256(0xff))
+    bytes32 internal constant POLICY_SLOT = 0x9cbd46ca39395e690f458d0c6ecaaf491e3f5c8491baf8719cdfd19fff7aea00;
 
     function members() internal pure returns (Members storage $) {
         assembly ("memory-safe") {
@@ -112,6 +128,12 @@ library ClusterStorage {
     function election() internal pure returns (Election storage $) {
         assembly ("memory-safe") {
             $.slot := ELECTION_SLOT
+        }
+    }
+
+    function policy() internal pure returns (Policy storage $) {
+        assembly ("memory-safe") {
+            $.slot := POLICY_SLOT
         }
     }
 

@@ -4,25 +4,29 @@ pragma solidity ^0.8.28;
 import {ERC721Upgradeable} from "@openzeppelin/contracts-upgradeable/token/ERC721/ERC721Upgradeable.sol";
 import {Ownable2StepUpgradeable} from "@openzeppelin/contracts-upgradeable/access/Ownable2StepUpgradeable.sol";
 import {UUPSUpgradeable} from "@openzeppelin/contracts-upgradeable/proxy/utils/UUPSUpgradeable.sol";
+import {IAppAuth, IAppAuthBasicManagement, IDstackApp} from "./interfaces/IAppAuth.sol";
+import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
-import {NodeReads} from "./NodeReads.sol";
+import {DstackAppStorage} from "./DstackAppStorage.sol";
 import {PeerTable} from "./PeerTable.sol";
 import {Registrar} from "./Registrar.sol";
 import {TrustList} from "./TrustList.sol";
+import {WalletTokens} from "./WalletTokens.sol";
 import {ClusterExtension} from "./extension/ClusterExtension.sol";
 import {IdSet} from "./lib/IdSet.sol";
+import {InstanceId} from "./lib/InstanceId.sol";
 import {MeshNetwork} from "./lib/MeshNetwork.sol";
 
 /// @title  DstackClusterNFT: the member list of one dstack mesh, and the dstack app contract of its nodes.
 /// @notice IDstackClusterNFT says what every call means; use its ABI at the proxy's address.
 /// @dev    UUPS implementation behind an ERC-1967 proxy; this contract itself can never be initialized. Here are initialization,
-///         upgrade and the life of a token; who is a peer is PeerTable's, what a node must show is Registrar's. Governance and
-///         reads are a second piece of code (ClusterExtension), because one contract may not exceed 24,576 bytes: calls that are
-///         not found here are delegated to it.
-///         Nothing here calls a contract that anybody else chose: an ERC-721 receiver is called by OpenZeppelin's
-///         safeTransferFrom alone, after every effect.
-contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable {
+///         upgrade and the life of a token; who is a peer is PeerTable's, what a node must show is Registrar's. The boot gate,
+///         governance and reads are a second piece of code (ClusterExtension), because one contract may not exceed 24,576
+///         bytes: calls that are not found here are delegated to it.
+///         Two functions call a contract that somebody else chose, each after every effect: an ERC-721 receiver is called by
+///         OpenZeppelin's safeTransferFrom, and the payee by `withdraw`. Minting calls nobody.
+contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpgradeable {
     using IdSet for IdSet.Set;
 
     /// Code of the other half; part of this implementation, replaced by an upgrade together with it.
@@ -47,48 +51,54 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
         }
     }
 
+    // --------------------------------------------------------------------------------------- the two roads to here
+
     /// See IDstackClusterNFT.
     function initialize(IDstackClusterNFT.ClusterParams calldata params) external initializer {
-        if (!MeshNetwork.isValid(params.networkBase, params.prefixLength)) {
-            revert IDstackClusterNFT.InvalidNetwork(params.networkBase, params.prefixLength);
-        }
-        __ERC721_init(params.name, params.symbol);
         __Ownable_init(params.owner);
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        (totals.networkBase, totals.prefixLength) = (params.networkBase, params.prefixLength);
-        emit IDstackClusterNFT.MeshNetworkFixed(params.networkBase, params.prefixLength, ClusterStorage.nextEpoch());
+        _found(params);
+    }
 
-        TrustList.addAppId(address(this));
-        for (uint256 i = 0; i < params.appIds.length; ++i) {
-            TrustList.addAppId(params.appIds[i]);
-        }
-        for (uint256 i = 0; i < params.kmsRoots.length; ++i) {
-            TrustList.addKmsRoot(params.kmsRoots[i], uint48(block.timestamp));
-        }
+    /// See IDstackClusterNFT.
+    function initializeFromDstackApp(IDstackClusterNFT.ClusterParams calldata params)
+        external
+        onlyOwner
+        reinitializer(2)
+    {
+        if (ClusterStorage.members().totals.prefixLength != 0) revert InvalidInitialization();
+        if (params.owner != owner()) revert IClusterPolicy.OwnerMismatch(owner(), params.owner);
+        _found(params);
     }
 
     // ---------------------------------------------------------------------------------------------------- members
 
     /// See IDstackClusterNFT.
     function mint(address to, bytes20 instanceId) external onlyOwner returns (uint256 tokenId) {
-        ClusterStorage.Members storage members = ClusterStorage.members();
-        tokenId = _takeLowestFreeId();
-        members.nodes[tokenId].instanceId = instanceId;
-        _mint(to, tokenId);
-        emit IDstackClusterNFT.NodeMinted(tokenId, to, instanceId, ClusterStorage.nextEpoch());
+        return _mintNode(to, instanceId);
+    }
+
+    /// See IClusterPolicy.
+    function mintNodeAccess(address to, string calldata instanceId) external payable returns (uint256 tokenId) {
+        uint256 price = 0;
+        if (_msgSender() != owner()) {
+            if (!ClusterStorage.members().totals.publicMinting) revert IClusterPolicy.MintingNotPublic(_msgSender());
+            price = ClusterStorage.policy().mintPrice;
+        }
+        if (msg.value != price) revert IClusterPolicy.WrongPayment(price, msg.value);
+        return _mintNode(to, InstanceId.parse(instanceId));
     }
 
     /// See IDstackClusterNFT.
     function bind(uint256 tokenId, bytes20 instanceId) external {
         _requireTokenOwner(tokenId);
-        if (instanceId == 0) revert IDstackClusterNFT.ZeroInstanceId();
-        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
-        if (node.revoked) revert IDstackClusterNFT.NodeRevoked(tokenId);
-        if (PeerTable.isActive(node)) revert IDstackClusterNFT.NodeActive(tokenId);
-        PeerTable.drop(tokenId); // a stale registration, if there is one
-        node.instanceId = instanceId;
-        node.nodeAddress = address(0);
-        emit IDstackClusterNFT.NodeBound(tokenId, instanceId, ClusterStorage.nextEpoch());
+        _bind(tokenId, instanceId);
+    }
+
+    /// See IClusterPolicy.
+    function registerInstance(string calldata instanceId) external {
+        uint256 tokenId = WalletTokens.onlyTokenOf(_msgSender());
+        if (tokenId == 0) revert IClusterPolicy.NoToken(_msgSender());
+        _bind(tokenId, InstanceId.parse(instanceId));
     }
 
     /// See IDstackClusterNFT.
@@ -141,9 +151,55 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
 
     // ------------------------------------------------------------------------------------------------- inside
 
+    /// Makes this proxy a cluster, on either road; what a DstackApp left in its slots is not touched.
+    function _found(IDstackClusterNFT.ClusterParams calldata params) private {
+        if (!MeshNetwork.isValid(params.networkBase, params.prefixLength)) {
+            revert IDstackClusterNFT.InvalidNetwork(params.networkBase, params.prefixLength);
+        }
+        __ERC721_init(params.name, params.symbol);
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        (totals.networkBase, totals.prefixLength) = (params.networkBase, params.prefixLength);
+        // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
+        totals.maxNodes = uint16(MeshNetwork.capacity(params.prefixLength));
+        totals.networkPolicy = IClusterPolicy.NetworkPolicy.ANY;
+        emit IDstackClusterNFT.MeshNetworkFixed(params.networkBase, params.prefixLength, ClusterStorage.nextEpoch());
+
+        TrustList.addAppId(address(this));
+        for (uint256 i = 0; i < params.appIds.length; ++i) {
+            TrustList.addAppId(params.appIds[i]);
+        }
+        for (uint256 i = 0; i < params.kmsRoots.length; ++i) {
+            TrustList.addKmsRoot(params.kmsRoots[i], uint48(block.timestamp));
+        }
+    }
+
+    /// Mints the lowest free id. The key epoch is spent: an id's next life begins with one that nobody signed for, and the join that
+    /// follows finds the slot in use.
+    function _mintNode(address to, bytes20 instanceId) private returns (uint256 tokenId) {
+        tokenId = _takeLowestFreeId();
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        node.instanceId = instanceId;
+        ++node.keyEpoch;
+        _mint(to, tokenId);
+        emit IDstackClusterNFT.NodeMinted(tokenId, to, instanceId, ClusterStorage.nextEpoch());
+    }
+
+    /// Binds an inactive token.
+    function _bind(uint256 tokenId, bytes20 instanceId) private {
+        if (instanceId == 0) revert IDstackClusterNFT.ZeroInstanceId();
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (node.revoked) revert IDstackClusterNFT.NodeRevoked(tokenId);
+        if (PeerTable.isActive(node)) revert IDstackClusterNFT.NodeActive(tokenId);
+        PeerTable.drop(tokenId); // a stale registration, if there is one
+        node.instanceId = instanceId;
+        node.nodeAddress = address(0);
+        emit IDstackClusterNFT.NodeBound(tokenId, instanceId, ClusterStorage.nextEpoch());
+    }
+
     /// Every mint, transfer and burn of OpenZeppelin's ERC-721 comes through here: what leaves its owner stops being a peer.
     function _update(address to, uint256 tokenId, address auth) internal override returns (address from) {
         from = super._update(to, tokenId, auth);
+        WalletTokens.move(from, to, tokenId);
         if (from == address(0)) return from; // a mint
         if (to != address(0)) {
             _clear(tokenId, IDstackClusterNFT.LeaveReason.TRANSFERRED);
@@ -163,6 +219,7 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         node.instanceId = 0;
         node.nodeAddress = address(0);
+        node.devRound = 0;
         emit IDstackClusterNFT.NodeCleared(tokenId, reason, ++node.keyEpoch, ClusterStorage.nextEpoch());
     }
 
@@ -186,11 +243,29 @@ contract DstackClusterNFT is NodeReads, Ownable2StepUpgradeable, UUPSUpgradeable
         if (_requireOwned(tokenId) != _msgSender()) revert IDstackClusterNFT.NotTokenOwner(tokenId, _msgSender());
     }
 
+    // ------------------------------------------------------------------------------------- what is inherited here
+
+    /// ERC-721, with the count freed of what rides beside it (WalletTokens).
+    function balanceOf(address owner) public view override returns (uint256) {
+        return uint128(super.balanceOf(owner));
+    }
+
+    /// ERC-165: ERC-721, its metadata, and dstack's two interfaces of an app's contract.
+    function supportsInterface(bytes4 interfaceId) public view override returns (bool) {
+        return interfaceId == type(IAppAuth).interfaceId || interfaceId == type(IAppAuthBasicManagement).interfaceId
+            || super.supportsInterface(interfaceId);
+    }
+
     /// A cluster without an owner could neither revoke a node nor distrust a KMS root: ownership is passed on, never given up.
     function renounceOwnership() public pure override {
         revert OwnableInvalidOwner(address(0));
     }
 
-    /// The owner decides on the code; `upgradeToAndCall` is the only way in.
-    function _authorizeUpgrade(address) internal view override onlyOwner {}
+    /// The owner decides on the code, until `disableUpgrades`; `upgradeToAndCall` is the only way in.
+    function _authorizeUpgrade(address next) internal override onlyOwner {
+        if (DstackAppStorage.app().upgradesDisabled) revert IDstackApp.UpgradesAreDisabled();
+        emit IDstackApp.PolicyChanged(
+            _msgSender(), keccak256("implementation-upgrade"), bytes32(uint256(uint160(next))), true
+        );
+    }
 }

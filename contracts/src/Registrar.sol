@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
 import {PeerTable} from "./PeerTable.sol";
@@ -23,6 +24,7 @@ library Registrar {
         IDstackClusterNFT.SignatureChain calldata chain,
         bytes calldata nodeSignature
     ) internal {
+        _checkPolicy(registration.networkType);
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[registration.tokenId];
         _checkFresh(registration.tokenId, node.keyEpoch, registration.keyEpoch, registration.deadline);
         _checkInstance(registration.tokenId, node.instanceId, registration.instanceId);
@@ -73,10 +75,25 @@ library Registrar {
         emit IDstackClusterNFT.PeerEndpointUpdated(update.tokenId, update, nodeSignature, ClusterStorage.nextEpoch());
     }
 
-    function _checkFresh(uint256 tokenId, uint32 stored, uint32 given, uint64 deadline) private view {
+    /// Refuses a signature that is late, or good for longer than any may be: DeadlineExpired, DeadlineTooFar.
+    function checkDeadline(uint64 deadline) internal view {
         if (block.timestamp > deadline) revert IDstackClusterNFT.DeadlineExpired(deadline);
         uint64 latest = uint64(block.timestamp) + MAX_SIGNATURE_VALIDITY;
         if (deadline > latest) revert IDstackClusterNFT.DeadlineTooFar(deadline, latest);
+    }
+
+    function _checkPolicy(IDstackClusterNFT.NetworkType networkType) private view {
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        if (totals.registrationsPaused) revert IClusterPolicy.RegistrationsArePaused();
+        IClusterPolicy.NetworkPolicy allowed = totals.networkPolicy;
+        // The policies of a single type have the number of that type.
+        if (allowed != IClusterPolicy.NetworkPolicy.ANY && uint8(allowed) != uint8(networkType)) {
+            revert IClusterPolicy.NetworkTypeNotAllowed(allowed);
+        }
+    }
+
+    function _checkFresh(uint256 tokenId, uint32 stored, uint32 given, uint64 deadline) private view {
+        checkDeadline(deadline);
         if (given != stored + 1) revert IDstackClusterNFT.WrongKeyEpoch(tokenId, stored + 1, given);
     }
 

@@ -149,8 +149,11 @@ abstract contract ClusterReads {
         peer.registeredBlock = node.registeredBlock;
     }
 
-    /// The mesh address of a WIREGUARD peer; the URL of a TLS_GATEWAY peer, empty where its base domain was removed.
+    /// The mesh address of a WIREGUARD peer; the URL of a TLS_GATEWAY peer, empty where its base domain was removed; in devMode
+    /// the development URL of a peer that has one.
     function _endpoint(uint256 tokenId, ClusterStorage.NodeRecord storage node) private view returns (string memory) {
+        ClusterStorage.Policy storage policy = ClusterStorage.policy();
+        if (ClusterStorage.members().totals.devMode && node.devRound == policy.devRound) return policy.devUrls[tokenId];
         if (node.networkType == IDstackClusterNFT.NetworkType.WIREGUARD) {
             return MeshNetwork.toText(MeshNetwork.addressAt(ClusterStorage.members().totals.networkBase, tokenId));
         }

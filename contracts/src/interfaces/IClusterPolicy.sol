@@ -50,7 +50,7 @@ interface IClusterPolicy {
     error NoToken(address wallet);
     error SeveralTokens(address wallet, uint256 count);
     error DevModeOff();
-    error InvalidDevUrl(); // longer than 256 bytes, or not printable ASCII
+    error InvalidDevUrl(); // longer than 256 bytes, or other than visible ASCII
     error OwnerMismatch(address owner, address given);
 
     // -------------------------------------------------------------------------------------------------- the owner's
@@ -84,7 +84,7 @@ interface IClusterPolicy {
     /// 65,000 gas.
     function registerInstance(string calldata instanceId) external;
     /// The URL that `getPeerEndpoints` shows for this token's peer while devMode lasts; the empty string takes it back. Token owner
-    /// only. At most 256 bytes of printable ASCII. Void when the token is transferred, burned, deactivated or revoked, and when
+    /// only. At most 256 bytes of visible ASCII. Void when the token is transferred, burned, deactivated or revoked, and when
     /// devMode ends. Reverts with DevModeOff or InvalidDevUrl. Emits DevUrlSet. 70,000 gas and 23,000 for each 32 bytes.
     function setDevUrl(uint256 tokenId, string calldata url) external;
 

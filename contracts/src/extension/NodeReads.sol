@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {IClusterPolicy} from "../interfaces/IClusterPolicy.sol";
+import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
+import {ClusterStorage} from "../ClusterStorage.sol";
+import {PeerTable} from "../PeerTable.sol";
+import {WalletTokens} from "../WalletTokens.sol";
+import {IdSet} from "../lib/IdSet.sol";
+import {InstanceId} from "../lib/InstanceId.sol";
+
+/// @title  Reads of tokens: all, one, a wallet's, an instance's.
+abstract contract NodeReads {
+    using IdSet for IdSet.Set;
+
+    /// See IDstackClusterNFT.
+    function nodes(uint256 cursor, uint256 limit)
+        external
+        view
+        returns (IDstackClusterNFT.Node[] memory page, uint256 next)
+    {
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        uint256 last = totals.highWater;
+        uint256 id = cursor == 0 ? 1 : cursor;
+        page = new IDstackClusterNFT.Node[](Math.min(limit, totals.supply));
+        uint256 count = 0;
+        for (uint256 seen = 0; id <= last && seen < limit; ++seen) {
+            if (WalletTokens.ownerOf(id) != address(0)) page[count++] = _node(id);
+            ++id;
+        }
+        assembly ("memory-safe") {
+            mstore(page, count)
+        }
+        next = id <= last ? id : 0;
+    }
+
+    /// See IDstackClusterNFT.
+    function getNode(uint256 tokenId) external view returns (IDstackClusterNFT.Node memory) {
+        return _node(tokenId);
+    }
+
+    /// See IDstackClusterNFT.
+    function getInstanceInfo(string calldata instanceId) external view returns (IDstackClusterNFT.Node memory) {
+        bytes20 id = InstanceId.parse(instanceId);
+        uint256 tokenId = PeerTable.holderOfInstance(id);
+        if (tokenId == 0) revert IClusterPolicy.InstanceNotActive(id);
+        return _node(tokenId);
+    }
+
+    /// See IClusterPolicy.
+    function instanceIsRegistered(string calldata instanceId) external view returns (bool) {
+        return PeerTable.holderOfInstance(InstanceId.parse(instanceId)) != 0;
+    }
+
+    /// See IClusterPolicy.
+    function getActiveInstances(uint256 cursor, uint256 limit)
+        external
+        view
+        returns (bytes20[] memory page, uint256 next)
+    {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        (bool found, uint256 id) = members.registered.next(cursor);
+        page = new bytes20[](Math.min(limit, members.totals.peerCount));
+        uint256 count = 0;
+        for (uint256 seen = 0; found && seen < limit; ++seen) {
+            ClusterStorage.NodeRecord storage node = members.nodes[id];
+            if (PeerTable.isActive(node)) page[count++] = node.instanceId;
+            (found, id) = members.registered.next(id + 1);
+        }
+        assembly ("memory-safe") {
+            mstore(page, count)
+        }
+        next = found ? id : 0;
+    }
+
+    /// See IClusterPolicy.
+    function walletToTokenId(address wallet) external view returns (uint256) {
+        return WalletTokens.onlyTokenOf(wallet);
+    }
+
+    function _node(uint256 tokenId) private view returns (IDstackClusterNFT.Node memory node) {
+        ClusterStorage.NodeRecord storage record = ClusterStorage.members().nodes[tokenId];
+        node.tokenId = tokenId;
+        node.owner = WalletTokens.ownerOf(tokenId);
+        node.instanceId = record.instanceId;
+        node.nodeAddress = record.nodeAddress;
+        node.keyEpoch = record.keyEpoch;
+        node.active = PeerTable.isActive(record);
+        node.revoked = record.revoked;
+    }
+}
