@@ -107,10 +107,12 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         IDstackClusterNFT.SignatureChain calldata chain,
         bytes calldata nodeSignature
     ) external {
-        address owner = _requireOwned(registration.tokenId);
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[registration.tokenId];
         if (node.revoked) revert IDstackClusterNFT.NodeRevoked(registration.tokenId);
-        if (node.instanceId == 0 && _msgSender() != owner) revert IDstackClusterNFT.NodeUnbound(registration.tokenId);
+        // What is bound is minted: burning clears the binding.
+        if (node.instanceId == 0 && _requireOwned(registration.tokenId) != _msgSender()) {
+            revert IDstackClusterNFT.NodeUnbound(registration.tokenId);
+        }
         Registrar.register(registration, chain, nodeSignature);
     }
 

@@ -43,7 +43,7 @@ contract LeavingTest is ClusterTest {
             abi.encodeWithSelector(IDstackClusterNFT.InstanceMismatch.selector, id, instance(2), who.instanceId)
         );
         submit(registration(id, actor(2)), actor(2));
-        eq(cluster.getPeer(id).keyEpoch, 3, "the key epoch went on");
+        eq(cluster.getPeer(id).keyEpoch, 4, "the key epoch went on");
     }
 
     function test_a_transfer_to_its_own_owner_drops_it_too() public {
@@ -61,8 +61,8 @@ contract LeavingTest is ClusterTest {
 
         // The id comes back to somebody else, for the same instance even: the old signatures are still spent.
         eq(mint(BOB, who.instanceId), id, "lowest free id");
-        eq(cluster.getNode(id).keyEpoch, 2, "the key epoch outlives the burn");
-        submitExpecting(old, who, wrongKeyEpoch(3, 1));
+        eq(cluster.getNode(id).keyEpoch, 4, "the key epoch outlives the burn");
+        submitExpecting(old, who, wrongKeyEpoch(5, 2));
     }
 
     function test_deactivate() public {
@@ -74,7 +74,7 @@ contract LeavingTest is ClusterTest {
         // The owner may bring it back; only with a new signature.
         VM.prank(ALICE);
         cluster.bind(id, who.instanceId);
-        submitExpecting(old, who, wrongKeyEpoch(3, 1));
+        submitExpecting(old, who, wrongKeyEpoch(4, 2));
         submit(registration(id, who), who);
         mustBePeer(id);
     }
@@ -127,7 +127,7 @@ contract LeavingTest is ClusterTest {
         yes(!cluster.getNode(id).revoked, "nothing is left of it");
         eq(mint(BOB, instance(2)), id, "the same id");
         submit(registration(id, actor(2)), actor(2));
-        eq(cluster.getPeer(id).keyEpoch, 4, "one for the peer, one for each leaving, one for the new peer");
+        eq(cluster.getPeer(id).keyEpoch, 6, "one for each mint, the peer, each leaving, and the new peer");
     }
 
     function test_what_is_signed_but_not_submitted_dies_with_a_deactivation() public {
@@ -297,7 +297,9 @@ contract LeavingTest is ClusterTest {
     function mustBeVoid(IDstackClusterNFT.Registration memory unsubmitted, address owner) private {
         VM.prank(owner);
         cluster.bind(id, who.instanceId);
-        submitExpecting(unsubmitted, who, wrongKeyEpoch(unsubmitted.keyEpoch + 1, unsubmitted.keyEpoch));
+        uint32 next = registration(id, who).keyEpoch;
+        yes(next > unsubmitted.keyEpoch, "what was signed before is spent");
+        submitExpecting(unsubmitted, who, wrongKeyEpoch(next, unsubmitted.keyEpoch));
         submit(registration(id, who), who);
         mustBePeer(id);
     }
@@ -325,7 +327,7 @@ contract LeavingTest is ClusterTest {
 
         bytes memory spent = revertData;
         if (bytes4(revertData) == IDstackClusterNFT.InstanceMismatch.selector) {
-            spent = wrongKeyEpoch(3, 1);
+            spent = wrongKeyEpoch(4, 2);
         }
         submitExpecting(old, who, spent);
         submitExpecting(registration(id, who), who, revertData);

@@ -100,7 +100,7 @@ contract PrototypeFaultsTest is ClusterTest {
         Actor memory who = actor(1);
         IDstackClusterNFT.Registration memory r = registration(id, who);
         bytes memory published = sign(r, who.nodeKey, address(cluster));
-        (r.tokenId, r.keyEpoch, r.instanceId) = (other, 1, instance(2));
+        (r.tokenId, r.keyEpoch, r.instanceId) = (other, 2, instance(2));
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
         cluster.registerPeer(r, chainOf(who), published);
     }
@@ -129,7 +129,7 @@ contract PrototypeFaultsTest is ClusterTest {
         (uint256 id, Actor memory who) = bound(1);
         IDstackClusterNFT.Registration memory r = registration(id, who);
         submit(r, who);
-        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 2, 1));
+        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 3, 2));
         VM.warp(uint256(r.deadline) + 1);
         submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.DeadlineExpired.selector, r.deadline));
     }

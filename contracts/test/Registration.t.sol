@@ -34,7 +34,7 @@ contract RegistrationTest is ClusterTest {
         eq(bytes32(peer.instanceId), bytes32(who.instanceId), "instance");
         eq(peer.nodeAddress, VM.addr(who.nodeKey), "node address");
         eq(peer.wireguardKey, r.wireguardKey, "key");
-        eq(peer.keyEpoch, 1, "key epoch");
+        eq(peer.keyEpoch, 2, "key epoch: the mint spent the first");
         eq(uint256(peer.networkType), uint256(r.networkType), "network type");
         eq(bytes32(peer.endpointAddress), bytes32(r.endpointAddress), "endpoint");
         eq(peer.endpointPort, r.endpointPort, "port");
@@ -86,7 +86,7 @@ contract RegistrationTest is ClusterTest {
         submit(r, who);
         IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
         eq(peer.wireguardKey, r.wireguardKey, "new key");
-        eq(peer.keyEpoch, 2, "key epoch");
+        eq(peer.keyEpoch, 3, "key epoch");
         eq(peer.registeredBlock, block.number, "block of the new proof");
         eq(cluster.tokenOfWireguardKey(oldKey), 0, "the old key is free");
         eq(cluster.peerCount(), 1, "still one peer");
@@ -341,7 +341,7 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
         eq(bytes32(peer.endpointAddress), bytes32(u.endpointAddress), "address");
         eq(peer.endpointPort, u.endpointPort, "port");
-        eq(peer.keyEpoch, 2, "key epoch");
+        eq(peer.keyEpoch, 3, "key epoch");
         eq(peer.wireguardKey, before.wireguardKey, "key");
         eq(peer.registeredBlock, before.registeredBlock, "the proof stays where it was");
     }
@@ -368,7 +368,7 @@ contract RegistrationTest is ClusterTest {
         cluster.updateEndpoint(u, signature);
         VM.warp(u.deadline);
         cluster.updateEndpoint(u, signature);
-        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 3, 2));
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 4, 3));
         cluster.updateEndpoint(u, signature);
     }
 

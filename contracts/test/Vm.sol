@@ -48,6 +48,8 @@ interface Vm {
     function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
     function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
+    function pauseGasMetering() external;
+    function resumeGasMetering() external;
     function lastCallGas() external view returns (Gas memory);
     function label(address account, string calldata name) external;
     function toString(uint256 value) external pure returns (string memory);

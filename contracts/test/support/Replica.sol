@@ -60,6 +60,7 @@ contract Replica is Check {
         if (topic == IDstackClusterNFT.NodeMinted.selector) {
             (bytes20 instanceId, uint64 newEpoch) = abi.decode(data, (bytes20, uint64));
             nodes[id].instanceId = instanceId;
+            ++nodes[id].keyEpoch;
             if (id > highest) highest = id;
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.NodeBound.selector) {
@@ -180,7 +181,7 @@ contract Replica is Check {
         epoch = newEpoch;
     }
 
-    /// Every accepted signature and every leaving advances the token's key epoch by one.
+    /// Every mint, every accepted signature and every leaving advances the token's key epoch by one.
     function advance(uint256 id, uint32 keyEpoch) private {
         eq(keyEpoch, nodes[id].keyEpoch + 1, "key epochs are consecutive");
         nodes[id].keyEpoch = keyEpoch;
