@@ -6,6 +6,7 @@ mod preflight;
 mod proof;
 mod quorum;
 mod read;
+mod reader;
 mod rpc;
 mod sources;
 mod submit;

@@ -236,7 +236,7 @@ pub struct SourceStatus {
     pub id: String,
     /// Always `rpc` today.
     pub kind: String,
-    /// The last read from it worked.
+    /// The last read from it worked, or is not waited for because enough others were faster.
     pub ok: bool,
     /// It said the same as the others.
     pub agrees: Option<bool>,

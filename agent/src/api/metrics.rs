@@ -39,7 +39,7 @@ fn write_registry(page: &mut Page, status: &Status, counters: &Counters) {
         page.gauge("p2p_registry_block", "Height of the last accepted read.").value(block.number);
         page.gauge("p2p_registry_age_seconds", "Age of the last accepted read.").value(block.age_s);
     }
-    page.gauge("p2p_source_up", "1 when the last read from an RPC endpoint worked.");
+    page.gauge("p2p_source_up", "1 while an RPC endpoint answers, however late.");
     for source in &registry.sources {
         page.sample_of("p2p_source_up", &[("source", &source.id)], u8::from(source.ok));
     }

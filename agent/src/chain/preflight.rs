@@ -2,7 +2,7 @@
 
 use mesh_core::id::Address;
 
-use super::{quorum::gather, rpc::Source, sources::Sources};
+use super::{quorum::gather_in_time, rpc::Source, sources::Sources};
 
 /// The endpoints answer, and cannot be those of this cluster.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ impl Sources {
     /// # Errors
     /// What the last of them said.
     pub async fn preflight(&self) -> Result<(), WrongChain> {
-        let checks = gather(self.sources.iter().map(|source| self.check(source)), |_| false).await;
+        let checks = gather_in_time(self.sources.iter().map(|source| self.check(source)), |_| false).await;
         let wrong: Vec<_> = checks.into_iter().flatten().filter_map(Result::err).collect();
         if wrong.len() > self.sources.len() - self.need {
             return wrong.into_iter().last().map_or(Ok(()), Err);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    quorum::gather,
+    quorum::gather_in_time,
     rpc::{RpcError, Source, nonsense},
     sources::Sources,
 };
@@ -47,7 +47,7 @@ impl Sources {
     /// Each different proof, those that more endpoints gave first; or one error.
     async fn proof(&self, request: ProofRequest) -> Vec<Result<Box<Proof>, String>> {
         let fetches = self.sources.iter().map(|source| fetch(source, self.subject.contract, request));
-        let answers = gather(fetches, |answers| self.need <= most_alike(answers)).await;
+        let answers = gather_in_time(fetches, |answers| self.need <= most_alike(answers)).await;
         let mut counted: Vec<(Proof, usize)> = Vec::new();
         let mut error = None;
         for answer in answers.into_iter().flatten() {

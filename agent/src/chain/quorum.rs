@@ -1,21 +1,33 @@
 //! Asking several endpoints and waiting for as few as needed.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 
 /// What stragglers get after enough have answered.
-const GRACE: Duration = Duration::from_millis(200);
+pub(super) const GRACE: Duration = Duration::from_millis(200);
+
+/// One of the tasks.
+pub(super) struct Task<'a, T> {
+    pub(super) index: usize,
+    pub(super) running: BoxFuture<'a, T>,
+}
 
 /// Runs `tasks` side by side and collects their results by index. Once `enough` is content with what came in, the others
-/// get a short grace and are then given up (`None`): one hanging endpoint must not hold back a revocation.
-pub(super) async fn gather<T, F: Future<Output = T>>(
+/// get a short grace and are then given up (`None`): one hanging endpoint must not hold back a revocation. They are handed
+/// back as they are, for whoever wants to know how they end; dropped, they end at once.
+pub(super) async fn gather<'a, T, F: Future<Output = T> + Send + 'a>(
     tasks: impl IntoIterator<Item = F>,
     mut enough: impl FnMut(&[Option<T>]) -> bool,
-) -> Vec<Option<T>> {
-    let mut running: FuturesUnordered<_> =
-        tasks.into_iter().enumerate().map(|(index, task)| async move { (index, task.await) }).collect();
+) -> (Vec<Option<T>>, Vec<Task<'a, T>>) {
+    let tasks = tasks.into_iter().enumerate().map(|(index, task)| Task { index, running: task.boxed() });
+    let mut running: FuturesUnordered<Task<'a, T>> = tasks.collect();
     let mut results: Vec<Option<T>> = std::iter::repeat_with(|| None).take(running.len()).collect();
     let mut grace_ends: Option<Instant> = None;
     while !running.is_empty() {
@@ -32,7 +44,24 @@ pub(super) async fn gather<T, F: Future<Output = T>>(
             grace_ends = Some(Instant::now() + GRACE);
         }
     }
-    results
+    (results, running.into_iter().collect())
+}
+
+/// As [`gather`], when nobody wants to know how the others end.
+pub(super) async fn gather_in_time<'a, T, F: Future<Output = T> + Send + 'a>(
+    tasks: impl IntoIterator<Item = F>,
+    enough: impl FnMut(&[Option<T>]) -> bool,
+) -> Vec<Option<T>> {
+    gather(tasks, enough).await.0
+}
+
+impl<T> Future for Task<'_, T> {
+    type Output = (usize, T);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<(usize, T)> {
+        let index = self.index;
+        self.running.as_mut().poll(context).map(|result| (index, result))
+    }
 }
 
 #[cfg(test)]
@@ -47,9 +76,11 @@ mod tests {
             seconds
         };
         let count = |results: &[Option<u64>]| results.iter().flatten().count() >= 2;
-        let results = gather([task(1), task(60), task(2)], count).await;
+        let (results, late) = gather([task(1), task(60), task(2)], count).await;
         assert_eq!(results, [Some(1), None, Some(2)]);
         assert!(started.elapsed() < Duration::from_secs(3));
+        let [late] = late.try_into().ok().unwrap();
+        assert_eq!((late.index, late.running.await), (1, 60), "whoever waits for it gets it");
     }
 
     #[tokio::test(start_paused = true)]
@@ -58,7 +89,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             seconds
         };
-        let results = gather([task(1), task(60)], |_| false).await;
+        let results = gather_in_time([task(1), task(60)], |_| false).await;
         assert_eq!(results, [Some(1), Some(60)]);
     }
 }

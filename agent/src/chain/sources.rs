@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -16,14 +16,13 @@ use mesh_core::{
 use tokio::time::timeout;
 
 use super::{
-    quorum::gather,
-    read::{self, Subject},
-    rpc::{Header, RpcError, Source, nonsense},
+    quorum::{Task, gather},
+    read::Subject,
+    reader::{Reader, Said},
+    rpc::{Header, RpcError, Source},
     submit::Spending,
 };
 
-/// How long one endpoint may take for a whole read: a hundred and more requests for the largest mesh.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this no further height is tried.
 const RETRY_WITHIN: Duration = Duration::from_secs(10);
 /// What no read exceeds, whatever the endpoints do: the heads, a first height, and one more begun just in time.
@@ -33,10 +32,10 @@ const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Sources {
     pub(super) sources: Vec<Arc<Source>>,
+    /// The same ones, as they are read.
+    readers: Vec<Arc<Reader>>,
     /// Names for the status: those of endpoints on one host are told apart by a number.
     ids: Vec<String>,
-    /// The last read from each, for the shortcut of [`read::read`].
-    previous: Vec<Mutex<Option<Registry>>>,
     pub(super) need: usize,
     pub(super) chain_id: Option<u64>,
     pub(super) subject: Subject,
@@ -44,54 +43,75 @@ pub struct Sources {
     pub(super) spending: Mutex<Spending>,
 }
 
+/// A read as it ended, and what each endpoint did in it.
+type Outcome = (Result<Registry, String>, SourceReport);
+
 /// One endpoint during one read.
 #[derive(Default)]
 struct Attempt {
     head: Option<Header>,
-    registry: Option<Registry>,
+    said: Option<Said>,
     error: Option<String>,
-    latency: Option<Duration>,
-}
-
-impl Attempt {
-    fn of(head: Option<Header>) -> Self {
-        Self { head, ..Self::default() }
-    }
+    /// Enough others had answered, and it had not.
+    late: bool,
 }
 
 impl Sources {
     /// `need` is within 1..=`sources.len()`: [`crate::config::Config::resolve`] saw to it.
     #[must_use]
     pub fn new(sources: Vec<Arc<Source>>, need: usize, chain_id: Option<u64>, subject: Subject) -> Self {
-        let previous = sources.iter().map(|_| Mutex::new(None)).collect();
+        let reader = |source: &Arc<Source>| Arc::new(Reader::new(Arc::clone(source), subject, chain_id));
+        let readers = sources.iter().map(reader).collect();
         let ids = distinct(sources.iter().map(|source| source.id()));
-        Self { sources, ids, previous, need, chain_id, subject, spending: Mutex::default() }
+        Self { sources, readers, ids, need, chain_id, subject, spending: Mutex::default() }
     }
 
     /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what
     /// each endpoint did; the error says in words why there is no agreement. Answers within 30 s.
-    pub async fn read(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
+    pub async fn read(&self, own_token: Option<TokenId>) -> Outcome {
         timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await.unwrap_or_else(|_| {
-            let late = || Attempt { error: Some(late(WHOLE_TIMEOUT)), ..Attempt::default() };
-            self.conclude(&self.sources.iter().map(|_| late()).collect::<Vec<_>>())
+            let error = || Some(format!("no answer within {} s", WHOLE_TIMEOUT.as_secs()));
+            let attempt = |_| Attempt { error: error(), ..Attempt::default() };
+            self.conclude(&self.readers.iter().map(attempt).collect::<Vec<_>>())
         })
     }
 
-    async fn read_agreed(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
+    async fn read_agreed(&self, own_token: Option<TokenId>) -> Outcome {
+        let heads = self.heads(self.need).await;
+        let (outcome, report) = self.read_below(&heads, own_token).await;
+        if outcome.is_ok() || !heads.iter().any(|attempt| attempt.late) {
+            return (outcome, report);
+        }
+        // Those who were too late may be the honest ones.
+        let disagree = report.disagree;
+        let heads = self.heads(self.readers.len()).await;
+        let (outcome, mut report) = self.read_below(&heads, own_token).await;
+        report.disagree |= disagree;
+        (outcome, report)
+    }
+
+    /// Asks everybody for the newest block; once so many have answered, the others are not waited for.
+    async fn heads(&self, enough: usize) -> Vec<Attempt> {
+        let heads = self.readers.iter().map(|reader| Arc::clone(reader).head());
+        let (heads, late) = gather(heads, |heads| answered(heads) >= enough).await;
+        self.await_late(late);
+        let attempt = |head| match head {
+            Some(Ok(head)) => Attempt { head: Some(head), ..Attempt::default() },
+            Some(Err(error)) => Attempt { error: Some(RpcError::to_string(&error)), ..Attempt::default() },
+            None => Attempt { late: true, ..Attempt::default() },
+        };
+        heads.into_iter().map(attempt).collect()
+    }
+
+    /// Reads at the newest height that these heads allow, or at a lower one where there is no agreement.
+    async fn read_below(&self, heads: &[Attempt], own_token: Option<TokenId>) -> Outcome {
         let started = Instant::now();
-        let heads = gather(self.sources.iter().map(|source| source.head()), |heads| answered(heads) >= self.need).await;
-        let heads = heads.into_iter().map(|head| match head {
-            Some(Ok(head)) => Attempt::of(Some(head)),
-            Some(Err(error)) => Attempt { error: Some(error.to_string()), ..Attempt::default() },
-            None => Attempt { error: Some(late(started.elapsed())), ..Attempt::default() },
-        });
-        let heads: Vec<Attempt> = heads.collect();
-        let mut best = self.conclude(&heads);
-        for (tried, target) in self.targets(&heads).into_iter().enumerate() {
+        let mut best = self.conclude(heads);
+        for (tried, target) in self.targets(heads).into_iter().enumerate() {
             if tried > 0 && started.elapsed() >= RETRY_WITHIN {
                 break;
             }
-            let attempts = self.attempt(&heads, own_token, target, started).await;
+            let attempts = self.attempt(heads, own_token, target).await;
             let (outcome, mut report) = self.conclude(&attempts);
             report.disagree |= best.1.disagree;
             // Without any agreement it is the newest block whose failure is told.
@@ -117,83 +137,47 @@ impl Sources {
         heights
     }
 
-    async fn attempt(
-        &self,
-        heads: &[Attempt],
-        own_token: Option<TokenId>,
-        target: u64,
-        started: Instant,
-    ) -> Vec<Attempt> {
-        let reads = heads.iter().enumerate().map(|(index, known)| self.read_one(index, own_token, known.head, target));
-        let reads = gather(reads, |reads| self.would_agree(reads)).await;
-        let finished = |(known, read): (&Attempt, Option<Result<Option<Registry>, RpcError>>)| {
-            let mut attempt =
-                Attempt { latency: Some(started.elapsed()), error: known.error.clone(), ..Attempt::of(known.head) };
+    async fn attempt(&self, heads: &[Attempt], own_token: Option<TokenId>, target: u64) -> Vec<Attempt> {
+        let readers = self.readers.iter().zip(heads);
+        let reads = readers.map(|(reader, known)| Arc::clone(reader).read(own_token, known.head, target));
+        let (reads, late) = gather(reads, |reads| self.would_agree(reads)).await;
+        self.await_late(late);
+        let finished = |(known, read): (&Attempt, Option<Result<Option<Said>, RpcError>>)| {
+            let mut attempt = Attempt { head: known.head, said: None, error: known.error.clone(), late: known.late };
             match read {
-                Some(Ok(Some(registry))) => attempt.registry = Some(registry),
-                // Behind the others: it has not said anything about this block.
-                Some(Ok(None)) => {}
+                // `None` where it is behind the others, or has named no head: it has not said anything about this block.
+                Some(Ok(said)) => attempt.said = said,
                 Some(Err(error)) => attempt.error = Some(error.to_string()),
-                None => attempt.error = Some(late(started.elapsed())),
+                None => attempt.late = true,
             }
             attempt
         };
         heads.iter().zip(reads).map(finished).collect()
     }
 
-    fn conclude(&self, attempts: &[Attempt]) -> (Result<Registry, String>, SourceReport) {
-        let agreement = quorum::agree(self.need, self.answers(attempts));
-        let report = self.report(attempts, &agreement);
-        (agreement.outcome.map_err(|error| error.to_string()), report)
-    }
-
-    /// One endpoint's view at height `target`; `None` where it is not there yet or did not name its head.
-    async fn read_one(
-        &self,
-        index: usize,
-        own_token: Option<TokenId>,
-        head: Option<Header>,
-        target: u64,
-    ) -> Result<Option<Registry>, RpcError> {
-        let Some(head) = head.filter(|head| head.number >= target) else { return Ok(None) };
-        let read = self.read_at(index, own_token, head, target);
-        timeout(READ_TIMEOUT, read).await.unwrap_or_else(|_| Err(nonsense("eth_call", "the whole read takes too long")))
-    }
-
-    async fn read_at(
-        &self,
-        index: usize,
-        own_token: Option<TokenId>,
-        head: Header,
-        target: u64,
-    ) -> Result<Option<Registry>, RpcError> {
-        let source = &self.sources[index];
-        let at = if head.number == target { Some(head) } else { source.header_at(target).await? };
-        let Some(at) = at else { return Ok(None) };
-        let slot = &self.previous[index];
-        let previous = slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let registry = read::read(source, &self.subject, own_token, at, previous.as_ref()).await?;
-        if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != registry.domain.chain_id) {
-            let found = registry.domain.chain_id;
-            return Err(nonsense("eth_chainId", &format!("it is of chain {found}, not of chain {wanted}")));
+    fn await_late<T: Send + 'static>(&self, late: Vec<Task<'static, Result<T, RpcError>>>) {
+        for task in late {
+            self.readers[task.index].await_late(task.running);
         }
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(registry.clone());
-        Ok(Some(registry))
     }
 
-    fn would_agree(&self, reads: &[Option<Result<Option<Registry>, RpcError>>]) -> bool {
-        let answers = reads.iter().flatten().filter_map(|read| read.as_ref().ok()?.clone());
-        let answers = answers.map(|registry| (String::new(), Ok(registry))).collect();
+    fn would_agree(&self, reads: &[Option<Result<Option<Said>, RpcError>>]) -> bool {
+        let answers = reads.iter().flatten().filter_map(|read| read.as_ref().ok()?.as_ref());
+        let answers = answers.map(|said| (String::new(), Ok(said.registry.clone()))).collect();
         quorum::agree(self.need, answers).outcome.is_ok()
     }
 
-    fn answers(&self, attempts: &[Attempt]) -> Vec<(String, Result<Registry, String>)> {
-        let answer = |attempt: &Attempt| match (&attempt.registry, &attempt.error) {
-            (Some(registry), _) => Ok(registry.clone()),
+    fn conclude(&self, attempts: &[Attempt]) -> Outcome {
+        let answer = |attempt: &Attempt| match (&attempt.said, &attempt.error) {
+            (Some(said), _) => Ok(said.registry.clone()),
             (None, Some(error)) => Err(error.clone()),
+            (None, None) if attempt.late => Err("slower than the others".to_owned()),
             (None, None) => Err("behind the others".to_owned()),
         };
-        self.ids.iter().zip(attempts).map(|(id, attempt)| (id.clone(), answer(attempt))).collect()
+        let answers = self.ids.iter().zip(attempts).map(|(id, attempt)| (id.clone(), answer(attempt))).collect();
+        let agreement = quorum::agree(self.need, answers);
+        let report = self.report(attempts, &agreement);
+        (agreement.outcome.map_err(|error| error.to_string()), report)
     }
 
     fn report(&self, attempts: &[Attempt], agreement: &quorum::Agreement) -> SourceReport {
@@ -201,14 +185,18 @@ impl Sources {
         let counts = |index: usize| agreement.outcome.is_err() || agreement.agrees[index] == Some(true);
         let counted = attempts.iter().enumerate().filter(|(index, _)| counts(*index));
         let newest = counted.filter_map(|(_, attempt)| attempt.head).map(|head| head.number).max();
-        let status = |(index, attempt): (usize, &Attempt)| SourceStatus {
-            id: self.ids[index].clone(),
-            kind: "rpc".to_owned(),
-            ok: attempt.error.is_none(),
-            agrees: agreement.agrees[index],
-            lag_blocks: newest.zip(attempt.head).map(|(newest, head)| newest.saturating_sub(head.number)),
-            latency_ms: attempt.registry.as_ref().and(attempt.latency).map(|latency| latency.as_secs_f64() * 1000.0),
-            error: attempt.error.clone(),
+        let status = |(index, attempt): (usize, &Attempt)| {
+            let late_failure = attempt.late.then(|| self.readers[index].late_failure()).flatten();
+            let error = attempt.error.clone().or(late_failure);
+            SourceStatus {
+                id: self.ids[index].clone(),
+                kind: "rpc".to_owned(),
+                ok: error.is_none(),
+                agrees: agreement.agrees[index],
+                lag_blocks: newest.zip(attempt.head).map(|(newest, head)| newest.saturating_sub(head.number)),
+                latency_ms: attempt.said.as_ref().map(|said| said.latency.as_secs_f64() * 1000.0),
+                error,
+            }
         };
         SourceReport {
             sources: attempts.iter().enumerate().map(status).collect(),
@@ -216,10 +204,6 @@ impl Sources {
             disagree: agreement.disagree,
         }
     }
-}
-
-fn late(elapsed: Duration) -> String {
-    format!("no answer within {} ms", elapsed.as_millis())
 }
 
 /// `http://rpc.example`, then `http://rpc.example#2`, …
@@ -233,7 +217,7 @@ fn distinct<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<String> {
     ids.map(name).collect()
 }
 
-pub(super) fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
+fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
     results.iter().filter(|result| matches!(result, Some(Ok(_)))).count()
 }
 

@@ -19,7 +19,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::{
-    quorum::gather,
+    quorum::gather_in_time,
     rpc::{Header, RpcError, Source, nonsense},
     sources::Sources,
 };
@@ -96,9 +96,9 @@ impl Sources {
     ) -> Result<B256, NotSubmitted> {
         let contract = self.subject.contract;
         let quotes = self.sources.iter().map(|source| quote(source, signer.address(), contract, &calldata));
-        let (quotes, refusals) = split(gather(quotes, |_| false).await);
+        let (quotes, refusals) = split(gather_in_time(quotes, |_| false).await);
         if quotes.len() < self.need {
-            return Err(worst(refusals));
+            return Err(most_telling(refusals));
         }
         let quote = Quote::middle(&quotes);
         let now = Instant::now();
@@ -106,9 +106,9 @@ impl Sources {
         let signed = sign(signer, chain_id, contract, calldata, quote).await?;
         let raw = Bytes::from(signed.encoded_2718());
         let (taken, refusals) =
-            split(gather(self.sources.iter().map(|source| send(source, raw.clone())), |_| false).await);
+            split(gather_in_time(self.sources.iter().map(|source| send(source, raw.clone())), |_| false).await);
         if taken.is_empty() {
-            return Err(worst(refusals));
+            return Err(most_telling(refusals));
         }
         self.spending.lock().unwrap_or_else(PoisonError::into_inner).note(quote, now);
         Ok(*signed.tx_hash())
@@ -127,7 +127,7 @@ fn split<T>(results: Vec<Option<Result<T, NotSubmitted>>>) -> (Vec<T>, Vec<NotSu
 }
 
 /// What helps most of what the endpoints said: a word of the contract or about funds before one about the connection.
-fn worst(mut refusals: Vec<NotSubmitted>) -> NotSubmitted {
+fn most_telling(mut refusals: Vec<NotSubmitted>) -> NotSubmitted {
     let telling = refusals.iter().position(|refusal| !matches!(refusal, NotSubmitted::Rpc(_)));
     match telling.or(refusals.len().checked_sub(1)) {
         Some(index) => refusals.swap_remove(index),
@@ -269,7 +269,8 @@ impl Fees {
 /// A revert, explained; anything else as it is.
 fn refusal(source: &Source, error: RpcError) -> NotSubmitted {
     if let RpcError::Refused { revert: Some(revert), message, .. } = &error {
-        let reason = mesh_contract::explain_revert(revert).unwrap_or_else(|| message.clone());
+        let explanation = mesh_contract::explain_revert(revert);
+        let reason = explanation.map_or_else(|| message.clone(), |explanation| explanation.to_string());
         return NotSubmitted::Refused { reason: source.url().redact(&reason) };
     }
     NotSubmitted::Rpc(error)

@@ -18,6 +18,7 @@ use alloy::{
 use mesh_core::{
     agent::ProofRequest,
     id::{InstanceId, TokenId},
+    status::SourceStatus,
 };
 use p2p_agent::chain::{RpcUrl, Source, Sources, Subject, WrongChain};
 use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
@@ -124,15 +125,60 @@ async fn two_that_contradict_each_other_are_no_majority() {
 }
 
 #[tokio::test]
-async fn a_hanging_endpoint_holds_nobody_back() {
-    let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
-    hanging.chain().manner = Manner::Hang;
-    let sources = sources(&[&hanging, &one, &two], 2);
-    let started = Instant::now();
-    let (registry, report) = sources.read(None).await;
-    registry.unwrap();
-    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
-    assert!(!report.sources[0].ok && report.sources[0].error.is_some() && report.sources[1].ok, "{report:?}");
+async fn a_hanging_endpoint_holds_nobody_back_and_is_told() {
+    for manner in [Manner::Hang, Manner::HangCalls] {
+        let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+        hanging.chain().manner = manner;
+        let sources = sources(&[&hanging, &one, &two], 2);
+        // Any one read could find it merely slow.
+        let told = read_until(&sources, |hanging| !hanging.ok).await;
+        assert!(told.error.as_deref().unwrap().contains("no answer within 3 s"), "{manner:?}: {told:?}");
+        hanging.chain().manner = Manner::Slow;
+        read_until(&sources, |slow| slow.ok && slow.agrees.is_none()).await;
+    }
+}
+
+/// Reads again and again until it is said of the first endpoint; no read may wait for it.
+async fn read_until(sources: &Sources, holds: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let started = Instant::now();
+        let (registry, report) = sources.read(None).await;
+        registry.unwrap();
+        assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+        assert!(report.sources[1].ok && report.sources[2].ok && report.quorum.have == 2, "{report:?}");
+        if holds(&report.sources[0]) {
+            return report.sources[0].clone();
+        }
+        assert!(Instant::now() < deadline, "still told otherwise: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_merely_slow_is_not_down() {
+    let (one, two, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    slow.chain().manner = Manner::Slow;
+    let sources = sources(&[&slow, &one, &two], 2);
+    let begun = Instant::now();
+    // Longer than any answer is waited for.
+    while begun.elapsed() < Duration::from_secs(4) {
+        let (registry, report) = sources.read(None).await;
+        registry.unwrap();
+        let told = &report.sources[0];
+        assert_eq!((told.ok, told.agrees, told.error.as_deref()), (true, None, None), "after {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_is_waited_for_when_a_fast_one_lies() {
+    let (liar, one, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    liar.chain().peers.push(peer(66));
+    slow.chain().manner = Manner::Slow;
+    let (registry, report) = sources(&[&liar, &one, &slow], 2).read(None).await;
+    assert!(registry.unwrap().peers.iter().all(|peer| peer.token != token(66)));
+    assert!(report.disagree);
+    let agrees: Vec<_> = report.sources.iter().map(|source| source.agrees).collect();
+    assert_eq!(agrees, [Some(false), Some(true), Some(true)]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use alloy::{
@@ -16,11 +17,18 @@ use serde_json::{Value, json};
 pub(crate) const CONTRACT: Address = Address::repeat_byte(0xc0);
 pub(crate) const INSTANCE: [u8; 20] = [0x33; 20];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Of a [`Manner::Slow`] endpoint.
+const LATENCY: Duration = Duration::from_millis(400);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     Honest,
     /// Accepts requests and never answers.
     Hang,
+    /// Says where its head is, and never answers a call.
+    HangCalls,
+    /// Each answer takes twice as long as anybody waits for it once enough others have answered.
+    Slow,
     Html,
     /// An answer of 20 MiB.
     Huge,
@@ -127,6 +135,8 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
     let manner = chain.lock().unwrap().manner;
     match manner {
         Manner::Hang => std::future::pending().await,
+        Manner::HangCalls if request["method"] == "eth_call" => std::future::pending().await,
+        Manner::Slow => tokio::time::sleep(LATENCY).await,
         Manner::Html => return "<html>busy</html>".into_response(),
         Manner::Huge => return "x".repeat(20 << 20).into_response(),
         Manner::Echo => {
@@ -140,6 +150,7 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
         | Manner::OtherBlock
         | Manner::MixesBlocks
         | Manner::NoCode
+        | Manner::HangCalls
         | Manner::HangFinalized
         | Manner::MadeUp => {}
     }
