@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    hint::black_box,
     net::IpAddr,
     path::Path,
     time::{Duration, Instant, SystemTime},
@@ -31,6 +32,10 @@ pub struct KernelTunnel {
     traffic: BTreeMap<WireguardKey, Traffic>,
 }
 
+/// The device as the kernel tells it, private key and preshared keys included: wiped when dropped. What the library copied on the
+/// way here, into its own buffers, is out of reach.
+struct SecretHost(Host);
+
 /// When the counters of a peer last grew.
 #[derive(Clone, Copy)]
 struct Traffic {
@@ -51,6 +56,10 @@ impl KernelTunnel {
         self.api.as_ref().ok_or(TunnelError::NoDevice)
     }
 
+    fn read(&self, api: &WGApi<Kernel>) -> Result<SecretHost, TunnelError> {
+        api.read_interface_data().map(SecretHost).map_err(self.attempt("read interface"))
+    }
+
     fn attempt(&self, what: &str) -> impl FnOnce(WireguardInterfaceError) -> TunnelError {
         let what = format!("{what} `{}`", self.name);
         move |error| {
@@ -67,8 +76,8 @@ impl Tunnel for KernelTunnel {
     fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError> {
         let mut api = WGApi::new(self.name.clone()).map_err(self.attempt("open interface"))?;
         if Path::new("/sys/class/net").join(&self.name).exists() {
-            let running = api.read_interface_data().ok().and_then(|host| host.private_key);
-            if running.is_none_or(|key| key.public_key().as_array() != secret.public_key().0) {
+            let running = self.read(&api).ok().and_then(|host| host.public_key());
+            if running != Some(secret.public_key()) {
                 return Err(TunnelError::NameTaken(self.name.clone()));
             }
         } else {
@@ -77,16 +86,17 @@ impl Tunnel for KernelTunnel {
         let mut configuration = interface_configuration(&self.name, secret, listen_port);
         let configured = api.configure_interface(&configuration).map_err(self.attempt("configure interface"));
         configuration.prvkey.zeroize();
+        // Where that failed, the interface is there without our key: seen as a device that is not as wanted, it is deleted.
         self.api = Some(api);
-        configured.inspect_err(|_| drop(self.remove()))
+        configured
     }
 
     fn set_peer(&mut self, edit: &PeerEdit) -> Result<(), TunnelError> {
-        let host = self.api()?.read_interface_data().map_err(self.attempt("read interface"))?;
-        match merged(edit, host.peers.get(&Key::new(edit.public_key.0))) {
-            Some(peer) => self.api()?.configure_peer(&peer).map_err(self.attempt("configure a peer of")),
-            None => Ok(()),
-        }
+        let host = self.read(self.api()?)?;
+        let Some(mut peer) = merged(edit, host.0.peers.get(&Key::new(edit.public_key.0))) else { return Ok(()) };
+        let configured = self.api()?.configure_peer(&peer).map_err(self.attempt("configure a peer of"));
+        peer.preshared_key.iter_mut().for_each(wipe);
+        configured
     }
 
     fn remove_peer(&mut self, key: WireguardKey) -> Result<(), TunnelError> {
@@ -102,11 +112,35 @@ impl Tunnel for KernelTunnel {
 
     fn state(&mut self) -> Result<Option<TunnelState>, TunnelError> {
         let Some(api) = &self.api else { return Ok(None) };
-        let host = api.read_interface_data().map_err(self.attempt("read interface"))?;
+        let host = self.read(api)?;
         let mtu = std::fs::read_to_string(Path::new("/sys/class/net").join(&self.name).join("mtu"));
         let mtu = mtu.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_MTU);
         Ok(Some(state(&host, mtu, &mut self.traffic, Instant::now(), SystemTime::now())))
     }
+}
+
+impl SecretHost {
+    fn public_key(&self) -> Option<WireguardKey> {
+        self.0.private_key.as_ref().map(|key| WireguardKey(key.public_key().as_array()))
+    }
+}
+
+impl Drop for SecretHost {
+    fn drop(&mut self) {
+        wipe_host(&mut self.0);
+    }
+}
+
+fn wipe_host(host: &mut Host) {
+    let of_peers = host.peers.values_mut().filter_map(|peer| peer.preshared_key.as_mut());
+    of_peers.chain(&mut host.private_key).for_each(wipe);
+}
+
+/// The library's keys have no way of their own to be wiped.
+fn wipe(key: &mut Key) {
+    *key = Key::default();
+    // Nobody reads it any more, and still it must be written.
+    black_box(key);
 }
 
 fn interface_configuration(name: &str, secret: &WireguardSecret, listen_port: u16) -> InterfaceConfiguration {
@@ -143,24 +177,18 @@ fn merged(edit: &PeerEdit, known: Option<&Peer>) -> Option<Peer> {
 }
 
 fn state(
-    host: &Host,
+    host: &SecretHost,
     mtu: u16,
     traffic: &mut BTreeMap<WireguardKey, Traffic>,
     now: Instant,
     wall: SystemTime,
 ) -> TunnelState {
-    // The map's order is random; the agent sorts by its own.
-    let mut peers: Vec<ObservedPeer> =
-        host.peers.clone().into_values().map(|peer| observed(&peer, traffic, now, wall)).collect();
+    #[expect(clippy::disallowed_methods, reason = "what comes in random order is sorted")]
+    let mut peers: Vec<ObservedPeer> = host.0.peers.values().map(|peer| observed(peer, traffic, now, wall)).collect();
     peers.sort_by_key(|peer| peer.public_key);
     let known = |key: &WireguardKey| peers.binary_search_by_key(key, |peer| peer.public_key).is_ok();
     traffic.retain(|key, _| known(key));
-    TunnelState {
-        public_key: host.private_key.as_ref().map(|key| WireguardKey(key.public_key().as_array())),
-        listen_port: host.listen_port,
-        mtu,
-        peers,
-    }
+    TunnelState { public_key: host.public_key(), listen_port: host.0.listen_port, mtu, peers }
 }
 
 fn observed(
@@ -239,19 +267,32 @@ mod tests {
 
     #[test]
     fn ages_are_told_from_the_counters() {
-        let mut host = Host::new(51821, Key::new([8; 32]));
+        let mut host = SecretHost(Host::new(51821, Key::new([8; 32])));
         let mut peer = Peer::new(Key::new([9; 32]));
         peer.rx_bytes = 100;
         peer.last_handshake = Some(SystemTime::UNIX_EPOCH);
-        host.peers.insert(peer.public_key.clone(), peer);
+        host.0.peers.insert(peer.public_key.clone(), peer);
         let (mut traffic, start) = (BTreeMap::new(), Instant::now());
         let first = state(&host, 1420, &mut traffic, start, SystemTime::now());
         assert_eq!(first.peers[0].received_age, Some(Duration::ZERO));
         assert_eq!((first.peers[0].sent_age, first.peers[0].handshake_age), (None, None));
         let later = state(&host, 1420, &mut traffic, start + Duration::from_secs(5), SystemTime::now());
         assert_eq!(later.peers[0].received_age, Some(Duration::from_secs(5)));
-        host.peers.clear();
+        host.0.peers.clear();
         assert!(state(&host, 1420, &mut traffic, start, SystemTime::now()).peers.is_empty() && traffic.is_empty());
+    }
+
+    #[test]
+    fn secrets_are_wiped() {
+        let mut host = Host::new(51821, Key::new([8; 32]));
+        for byte in [1, 2] {
+            let mut peer = Peer::new(Key::new([byte; 32]));
+            peer.preshared_key = Some(Key::new([9; 32]));
+            host.peers.insert(peer.public_key.clone(), peer);
+        }
+        wipe_host(&mut host);
+        assert_eq!((host.private_key, host.peers.len()), (Some(Key::default()), 2));
+        assert!(host.peers.into_values().all(|peer| peer.preshared_key == Some(Key::default())));
     }
 
     #[test]
