@@ -1,5 +1,5 @@
-//! A client of the dstack guest agent: `Info`, `GetKey` and `GetQuote` (every version from 0.5.0 on has them), over its unix
-//! socket or an http URL. Answers hold keys, so nothing of them is logged and their buffers are wiped.
+//! A client of the dstack guest agent: `Info` and `GetKey` (every version from 0.5.0 on has them), over its unix socket or an
+//! http URL. Answers hold keys, so nothing of them is logged and their buffers are wiped.
 
 mod find;
 mod http;
@@ -114,16 +114,6 @@ impl fmt::Debug for DerivedKey {
     }
 }
 
-/// A TDX quote.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Quote {
-    /// Hex.
-    pub quote: String,
-    /// JSON in a string.
-    #[serde(default)]
-    pub event_log: String,
-}
-
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
@@ -156,14 +146,6 @@ impl GuestAgent {
     /// See [`GuestAgentError`].
     pub async fn get_key(&self, path: &str, purpose: &str) -> Result<DerivedKey, GuestAgentError> {
         self.call("GetKey", &json!({ "path": path, "purpose": purpose, "algorithm": "secp256k1" })).await
-    }
-
-    /// A quote over `report_data`, at most 64 bytes.
-    ///
-    /// # Errors
-    /// See [`GuestAgentError`].
-    pub async fn get_quote(&self, report_data: &[u8]) -> Result<Quote, GuestAgentError> {
-        self.call("GetQuote", &json!({ "report_data": hex::encode(report_data) })).await
     }
 
     async fn call<T: DeserializeOwned>(
