@@ -19,11 +19,14 @@ const LOGGED: [&str; 4] = ["p2p_agent", "mesh_core", "mesh_contract", "mesh_tunn
 /// The system's.
 pub fn protect_memory() -> io::Result<()> {
     // SAFETY: PR_SET_DUMPABLE takes an integer and touches no memory of ours.
-    let dumpable = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    succeeded(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })?;
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `none` is a valid rlimit that outlives the call.
-    let core = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
-    if dumpable == 0 && core == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    succeeded(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) })
+}
+
+fn succeeded(returned: libc::c_int) -> io::Result<()> {
+    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The user whose files are ours.
