@@ -39,19 +39,27 @@ pub fn load(state_dir: &Path) -> Option<CachedRegistry> {
     })
 }
 
-/// Replaces the saved registry: the old one or the new one is there, whenever the power fails.
+/// Replaces the saved registry: the old one or the new one is there, whenever the power fails or the disk is full.
 ///
 /// # Errors
-/// The system's.
+/// The system's; the old one stays.
 pub fn save(state_dir: &Path, registry: &CachedRegistry) -> io::Result<()> {
     let draft = state_dir.join(format!(".{FILE_NAME}"));
+    let replaced = write(&draft, registry).and_then(|()| fs::rename(&draft, state_dir.join(FILE_NAME)));
+    if let Err(error) = replaced {
+        // Half a registry is of no use, and keeps a full disk full.
+        drop(fs::remove_file(&draft));
+        return Err(error);
+    }
+    File::open(state_dir)?.sync_all()
+}
+
+fn write(draft: &Path, registry: &CachedRegistry) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = open_regular(options.write(true).create(true).truncate(false).mode(0o600), &draft)?;
+    let mut file = open_regular(options.write(true).create(true).truncate(false).mode(0o600), draft)?;
     file.set_len(0)?;
     file.write_all(&serde_json::to_vec(registry)?)?;
-    file.sync_all()?;
-    fs::rename(&draft, state_dir.join(FILE_NAME))?;
-    File::open(state_dir)?.sync_all()
+    file.sync_all()
 }
 
 #[cfg(test)]
