@@ -25,7 +25,7 @@ pub enum LockError {
         dir: PathBuf,
     },
     /// The system refused.
-    #[error("cannot lock `{}`: {source}", path.display())]
+    #[error("cannot lock `{}`: {source}\nhint: the state directory must be writable by this user (`--state-dir`)", path.display())]
     Io {
         /// The lock file.
         path: PathBuf,

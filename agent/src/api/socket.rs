@@ -57,7 +57,7 @@ pub enum SocketError {
         path: PathBuf,
     },
     /// The system refused.
-    #[error("cannot bind the API socket `{}`: {source}", path.display())]
+    #[error("cannot bind the API socket `{}`: {source}\nhint: its directory must be writable by this user, or choose another `--socket`", path.display())]
     Io {
         /// The socket.
         path: PathBuf,

@@ -76,7 +76,7 @@ pub enum ConfigError {
         reason: InvalidRpcUrl,
     },
     /// The same endpoint cannot vouch for itself.
-    #[error("RPC endpoint {id} is given twice: it would count as two sources")]
+    #[error("RPC endpoint {id} is given twice: it would count as two sources\nhint: leave one of them out")]
     RpcUrlTwice {
         /// Its id.
         id: String,
@@ -90,7 +90,9 @@ pub enum ConfigError {
         sources: usize,
     },
     /// Not an interface name.
-    #[error("`{name}` is not an interface name: 1 to 15 bytes, no `/`, `:`, `%` or white space")]
+    #[error(
+        "`{name}` is not an interface name: 1 to 15 bytes, no `/`, `:`, `%` or white space\nhint: choose another `--interface`"
+    )]
     Interface {
         /// As given.
         name: String,
