@@ -1,7 +1,8 @@
 //! From a configuration to a running agent: everything that is found out or taken once, in the order in which it can fail.
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use mesh_core::{
     agent::{Agent, CachedRegistry, Input, LocalNode, Policy},
     id::Address,
@@ -11,6 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
@@ -31,6 +33,9 @@ use crate::{
     statedir,
     tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
 };
+
+/// How long the kernel may take for the last route at an orderly stop.
+const OPEN_WITHIN: Duration = Duration::from_millis(500);
 
 /// Runs the agent until it is told to stop.
 ///
@@ -134,10 +139,13 @@ async fn close_early(links: &Netlink, network: MeshNetwork, interface: &str) {
 async fn open_again(network: Option<MeshNetwork>) -> anyhow::Result<()> {
     let Some(network) = network else { return Ok(()) };
     let (links, netlink) = Netlink::connect(watch::Sender::new(()))?;
-    tokio::select! {
-        removed = links.remove_guard_route(network) => Ok(removed?),
-        ended = netlink => match ended? {},
-    }
+    let removed = async {
+        tokio::select! {
+            removed = links.remove_guard_route(network) => Ok(removed?),
+            ended = netlink => match ended? {},
+        }
+    };
+    timeout(OPEN_WITHIN, removed).await.with_context(|| format!("the guard route {} is left", network.network()))?
 }
 
 async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, WireguardSecret)> {

@@ -12,6 +12,7 @@ use std::{
     future::{Future, pending},
     io,
     sync::Arc,
+    time::Duration,
 };
 
 use mesh_core::{
@@ -25,53 +26,61 @@ pub use socket::{ApiSocket, SocketError};
 
 /// Questions that wait for the driver at most; more callers wait for their turn.
 const QUEUE: usize = 64;
+/// Who watches the peers is told of changes this often at most: each costs a walk over all of them.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 
 /// What only the driver can answer.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The status.
     pub status: Status,
-    /// Why not ready, when not.
-    pub not_ready: Option<String>,
     /// The registration that waits for its transaction.
     pub offer: Option<RegistrationOffer>,
     /// What has been done since the start.
     pub counters: Counters,
 }
 
-/// One question: where to send the answer.
-pub type Question = oneshot::Sender<Answer>;
-
-/// What a question gets.
+/// One question, with where to send the answer.
 #[derive(Debug)]
-pub enum Answer {
-    /// The agent's.
-    Snapshot(Box<Snapshot>),
-    /// There is no agent to ask yet: what it waits for.
-    Starting(&'static str),
+pub enum Question {
+    /// All there is to say.
+    Everything(Reply<Box<Snapshot>>),
+    /// Why applications cannot rely on the mesh now, when they cannot.
+    Readiness(Reply<Result<(), String>>),
+    /// The peers.
+    Peers(Reply<Arc<PeersView>>),
 }
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, Starting>>;
+
+/// There is no agent to ask yet: what it waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Starting(pub &'static str);
 
 /// The driver's end of the API.
 #[derive(Debug)]
 pub struct ApiDriver {
     questions: mpsc::Receiver<Question>,
-    peers: watch::Sender<Arc<PeersView>>,
+    peers: Arc<watch::Sender<Arc<PeersView>>>,
+    published_at: Option<Duration>,
 }
 
 /// The server's end.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiState {
     questions: mpsc::Sender<Question>,
-    peers: watch::Receiver<Arc<PeersView>>,
+    /// What watchers were shown last; old where nobody watches.
+    peers: Arc<watch::Sender<Arc<PeersView>>>,
 }
 
 impl ApiDriver {
     /// Serves `socket` with answers of this driver, for as long as the future runs.
     pub fn serve(socket: ApiSocket) -> (Self, impl Future<Output = io::Result<Infallible>> + Send + 'static) {
         let (ask, questions) = mpsc::channel(QUEUE);
-        let (peers, watched) = watch::channel(Arc::new(PeersView::default()));
-        let state = ApiState { questions: ask, peers: watched };
-        (Self { questions, peers }, socket.serve(routes::router(state)))
+        let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
+        let state = ApiState { questions: ask, peers: Arc::clone(&peers) };
+        (Self { questions, peers, published_at: None }, socket.serve(routes::router(state)))
     }
 
     /// The next question.
@@ -81,31 +90,52 @@ impl ApiDriver {
 
     /// Answers for an agent that does not exist yet, for ever.
     pub async fn answer_starting(&mut self, waits_for: &'static str) -> Infallible {
+        let starting = Starting(waits_for);
         while let Some(question) = self.next().await {
             // A caller that went away does not want its answer.
-            drop(question.send(Answer::Starting(waits_for)));
+            match question {
+                Question::Everything(reply) => drop(reply.send(Err(starting))),
+                Question::Readiness(reply) => drop(reply.send(Err(starting))),
+                Question::Peers(reply) => drop(reply.send(Err(starting))),
+            }
         }
         pending().await
     }
 
-    /// Tells whoever watches the peers, if they changed.
-    pub fn publish(&self, status: &Status) {
-        let view = PeersView::of(status);
-        self.peers.send_if_modified(|current| {
-            let changed = **current != view;
+    /// Shows the peers to whoever watches them, if they changed, and not more often than every 250 ms: what is held back is due at
+    /// the time that this returns. Where nobody watches, `peers` is not called. Times are on the driver's monotonic clock.
+    pub fn publish(&mut self, now: Duration, peers: impl FnOnce() -> PeersView) -> Option<Duration> {
+        if self.peers.receiver_count() == 0 {
+            return None;
+        }
+        let due = self.published_at.map_or(now, |at| at + PUBLISH_EVERY);
+        if now < due {
+            return Some(due);
+        }
+        self.published_at = Some(now);
+        self.show(peers());
+        None
+    }
+
+    /// Shows the peers to whoever watches them, if they changed.
+    pub fn show(&self, peers: PeersView) -> Arc<PeersView> {
+        let peers = Arc::new(peers);
+        self.peers.send_if_modified(|shown| {
+            let changed = *shown != peers;
             if changed {
-                *current = Arc::new(view);
+                *shown = Arc::clone(&peers);
             }
             changed
         });
+        peers
     }
 }
 
 impl ApiState {
     /// Asks the driver. `None` when it is gone: the process is ending.
-    async fn ask(&self) -> Option<Answer> {
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Question) -> Option<Result<T, Starting>> {
         let (reply, answer) = oneshot::channel();
-        self.questions.send(reply).await.ok()?;
+        self.questions.send(question(reply)).await.ok()?;
         answer.await.ok()
     }
 }
@@ -138,5 +168,33 @@ mod tests {
         }
         starting.abort();
         server.abort();
+    }
+
+    #[test]
+    fn watchers_are_told_four_times_a_second_at_most_and_of_the_last_state() {
+        let (_ask, questions) = mpsc::channel(1);
+        let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
+        let mut api = ApiDriver { questions, peers: Arc::clone(&peers), published_at: None };
+        let named = |name: &str| {
+            let mut view = PeersView::default();
+            view.own.name = Some(name.to_owned());
+            view
+        };
+        let at = Duration::from_millis;
+        assert_eq!(api.publish(at(0), || unreachable!("nobody watches")), None);
+
+        let mut watcher = peers.subscribe();
+        assert_eq!(api.publish(at(1000), || named("first")), None);
+        assert_eq!(watcher.borrow_and_update().own.name.as_deref(), Some("first"));
+        for now in 1001..1250 {
+            assert_eq!(api.publish(at(now), || unreachable!("told at {now} ms")), Some(at(1250)));
+        }
+        assert!(!watcher.has_changed().unwrap());
+        assert_eq!(api.publish(at(1250), || named("last")), None);
+        assert_eq!(watcher.borrow_and_update().own.name.as_deref(), Some("last"));
+        assert_eq!(api.publish(at(1500), || named("last")), None);
+        assert!(!watcher.has_changed().unwrap(), "told of nothing");
+        drop(watcher);
+        assert_eq!(api.publish(at(2000), || unreachable!("nobody watches any more")), None);
     }
 }

@@ -4,10 +4,13 @@ mod apply;
 mod check;
 mod observe;
 
-use mesh_core::{id::WireguardKey, observed::Observed};
+use std::sync::{Arc, atomic::AtomicBool};
 
-pub use apply::Interrupted;
+use mesh_core::id::WireguardKey;
+
+pub use apply::NetworkInUse;
 pub use check::{CannotStart, check};
+pub use observe::ObserveError;
 
 use crate::{keyfile::WireguardSecret, link::Links, psk::PskRoot, tunnel::Tunnel};
 
@@ -19,16 +22,32 @@ pub struct Machine<T, L> {
     secret: WireguardSecret,
     own_key: WireguardKey,
     psk_root: PskRoot,
-    /// The last observation, which stands in when the system cannot be read for once.
-    last: Observed,
+    /// The last answer about routes of others, which stands in when the system cannot say for once.
+    overlap: Option<String>,
     /// The mesh network was found to be free here, or the guard route put in place.
     network_is_ours: bool,
+    closing: Arc<AtomicBool>,
 }
 
 impl<T: Tunnel, L: Links> Machine<T, L> {
     /// Nothing exists yet.
     pub fn new(tunnel: T, links: L, interface: String, secret: WireguardSecret, psk_root: PskRoot) -> Self {
         let own_key = secret.public_key();
-        Self { tunnel, links, interface, secret, own_key, psk_root, last: Observed::default(), network_is_ours: false }
+        Self {
+            tunnel,
+            links,
+            interface,
+            secret,
+            own_key,
+            psk_root,
+            overlap: None,
+            network_is_ours: false,
+            closing: Arc::default(),
+        }
+    }
+
+    /// Set it when an orderly stop begins: of the changes under way only what takes away is made from then on.
+    pub fn closing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.closing)
     }
 }

@@ -4,7 +4,7 @@
 mod clock;
 mod tasks;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use mesh_core::agent::{Agent, Command, Input, OwnEndpoint};
@@ -18,7 +18,7 @@ pub use clock::Clock;
 pub use tasks::{Chain, Shell};
 
 use crate::{
-    api::{Answer, ApiDriver, Question, Snapshot},
+    api::{ApiDriver, PeersView, Question, Snapshot},
     link::Links,
     notify::ServiceManager,
     tunnel::Tunnel,
@@ -77,25 +77,26 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             }
             tasks.start(command, agent.network(), agent.domain());
         }
-        told.tell(&agent, &clock, outside);
-        let (deadline, reason) = clock.deadline(agent.poll_timeout());
+        let held_back = told.tell(&agent, &clock, outside).map(|at| (at, "tell who watches"));
+        let (deadline, reason) = clock.deadline(agent.poll_timeout().into_iter().chain(held_back).min());
         let input = tokio::select! {
             done = tasks.next() => match done.context("a task of the agent failed")? {
                 Done::Input(input) => *input,
-                Done::Saved | Done::Nothing => continue,
+                Done::Nothing => continue,
                 Done::Fatal(error) => return Err(error),
             },
             () = outside.chain_moved.notified() => Input::Hint,
             // Both senders live in background tasks, whose end is seen below.
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
-            question = outside.api.next() => { answer(&agent, &clock, question); continue }
+            question = outside.api.next() => { answer(&agent, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
                 if stopping {
                     bail!("stopped for the second time: leaving at once; the guard route may be left");
                 }
                 stopping = true;
+                tasks.close();
                 outside.service.stopping();
                 tracing::info!("stopping");
                 Input::Shutdown
@@ -106,17 +107,21 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
     }
 }
 
-fn answer(agent: &Agent, clock: &Clock, question: Option<Question>) {
-    let Some(question) = question else { return };
+fn answer(agent: &Agent, clock: &Clock, api: &ApiDriver, question: Option<Question>) {
     let now = clock.now();
-    let snapshot = Snapshot {
-        status: agent.status(now),
-        not_ready: agent.readiness(now).err().map(|reason| reason.to_string()),
-        offer: agent.offer().cloned(),
-        counters: agent.counters().clone(),
-    };
     // A caller that went away does not want its answer.
-    drop(question.send(Answer::Snapshot(Box::new(snapshot))));
+    match question {
+        Some(Question::Everything(reply)) => drop(reply.send(Ok(Box::new(Snapshot {
+            status: agent.status(now),
+            offer: agent.offer().cloned(),
+            counters: agent.counters().clone(),
+        })))),
+        Some(Question::Readiness(reply)) => {
+            drop(reply.send(Ok(agent.readiness(now).map_err(|reason| reason.to_string()))));
+        }
+        Some(Question::Peers(reply)) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now)))))),
+        None => {}
+    }
 }
 
 fn background_error(ended: Result<std::io::Result<Infallible>, JoinError>) -> anyhow::Error {
@@ -136,9 +141,10 @@ struct Told {
 }
 
 impl Told {
-    fn tell(&mut self, agent: &Agent, clock: &Clock, outside: &Outside) {
+    /// Returns when to tell more, if something is held back.
+    fn tell(&mut self, agent: &Agent, clock: &Clock, outside: &mut Outside) -> Option<Duration> {
         let now = clock.now();
-        outside.api.publish(&agent.status(now));
+        let held_back = outside.api.publish(now.since_start, || PeersView::of(&agent.status(now)));
         let readiness = agent.readiness(now);
         match &readiness {
             Ok(()) if !self.was_ready => {
@@ -155,5 +161,6 @@ impl Told {
             outside.service.status(&line);
             self.line = line;
         }
+        held_back
     }
 }

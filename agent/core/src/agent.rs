@@ -21,7 +21,7 @@ use std::{collections::VecDeque, time::Duration};
 pub use self::{
     commands::{CachedRegistry, Command, Intent, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
-    facts::{ApplyError, Input, LocalNode, Now, OnExpiry, OwnEndpoint, Policy, SourceReport},
+    facts::{Applied, ApplyError, Input, LocalNode, Now, OnExpiry, OwnEndpoint, Policy, SourceReport},
     report::NotReady,
 };
 use self::{
@@ -42,18 +42,20 @@ use crate::{
     proof::{Anchors, VerifiedPeer},
     registration::Domain,
     registry::Registry,
-    status::{RegistrationOffer, VerdictState},
+    status::{Quorum, RegistrationOffer, VerdictState},
 };
 
-/// An orderly stop gives up on changes that fail after this.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// An orderly stop gives up on changes that fail after this. With what the shell may take for the last write to disk it stays
+/// below 5 s, where whoever stopped it may lose patience.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// The member list, the machine and the way from one to the other, without any I/O.
 ///
 /// The driver's loop: [`Agent::handle`] one input, start what [`Agent::poll_command`] gives until it gives nothing, then sleep
-/// until [`Agent::poll_timeout`] or the next input. Every command but `Withdraw`, `Save` and `Stop` must be answered, once,
-/// with its input, also when it failed: the agent asks for nothing of that kind again until then. Hints and observations may also
-/// come unasked, but an unasked observation never while another is being made. What an earlier run left on disk is handed in first, as [`Input::Cached`].
+/// until [`Agent::poll_timeout`] or the next input. Every command but `Save` and `Stop` must be answered, once, with its input,
+/// also when it failed: the agent asks for nothing of that kind again until then. Hints and observations may also come unasked,
+/// but an unasked observation never while another is being made. What an earlier run left on disk is handed in first, as
+/// [`Input::Cached`].
 ///
 /// The loop is level-triggered: whatever happens is a reason to read, and every read and every observation is compared as a
 /// whole with what should be.
@@ -92,6 +94,8 @@ pub struct Agent {
     unsaved: bool,
     unsaved_proofs: bool,
     saved_at: Option<Duration>,
+    /// Why the last save failed.
+    save_error: Option<String>,
     /// Since when an orderly stop is under way.
     stopping: Option<Duration>,
     stopped: bool,
@@ -138,7 +142,7 @@ impl Agent {
             commands: VecDeque::new(),
             reads: Reads::new(now.since_start),
             last_read: LastRead::None,
-            sources: SourceReport::default(),
+            sources: SourceReport { quorum: Quorum { need: policy.quorum, have: 0 }, ..SourceReport::default() },
             gate: Gate::new(me.contract),
             view: None,
             past: Past::default(),
@@ -160,6 +164,7 @@ impl Agent {
             unsaved: false,
             unsaved_proofs: false,
             saved_at: None,
+            save_error: None,
             stopping: None,
             stopped: false,
             me,
@@ -185,11 +190,13 @@ impl Agent {
             }
             Input::Proofs(answers) => self.handle_proofs(answers, now),
             Input::Observed(observed) => self.reconcile.handle_observed(observed, now.since_start),
-            Input::Applied(result) => self.handle_applied(result, now),
+            Input::ObserveFailed(error) => self.reconcile.handle_blindness(error, now.since_start),
+            Input::Applied(applied) => self.handle_applied(applied, now),
             Input::Offered { offer, transaction, not_submitted } => {
                 self.offers.handle_offered(offer, transaction, not_submitted, now);
             }
             Input::OfferFailed(error) => self.offers.handle_failure(error, now),
+            Input::Saved(outcome) => self.save_error = outcome.err(),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Cached(cached) => self.handle_cached(*cached, now),
             Input::Timeout => {}

@@ -27,6 +27,9 @@ pub const LOWER_HEAD_PATIENCE: Duration = Duration::from_secs(3);
 /// Sources that must have said a read alike before what it calls final is believed beyond this run.
 pub const WITNESSES: usize = 2;
 
+/// Accepted reads that wait for finality, at most: only those that changed something are kept, and finality trails by minutes.
+const MAX_PENDING: usize = 256;
+
 /// Values of the last finalized block seen: anything older is a lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Floor {
@@ -278,14 +281,11 @@ impl Gate {
                 self.kept.raise(&first.floor);
             }
         }
-        // Only reads that changed something are kept; finality trails by minutes.
         while self.pending.len() > MAX_PENDING {
             self.pending.pop_front();
         }
     }
 }
-
-const MAX_PENDING: usize = 256;
 
 impl Floor {
     /// Nothing of this read lies below.

@@ -17,7 +17,7 @@ use mesh_core::{id::TokenId, status::RegistrationOffer};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, ApiState, PeersView, Snapshot, metrics};
+use super::{ApiState, PeersView, Question, Snapshot, Starting, metrics};
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -41,14 +41,19 @@ async fn status(State(api): State<ApiState>) -> Response {
     respond(&api, |snapshot| Json(snapshot.status).into_response()).await
 }
 
-async fn peers(State(api): State<ApiState>) -> Json<PeersView> {
-    let view = Arc::clone(&api.peers.borrow());
-    Json((*view).clone())
+async fn peers(State(api): State<ApiState>) -> Response {
+    match api.ask(Question::Peers).await {
+        Some(Ok(peers)) => Json(&*peers).into_response(),
+        Some(Err(Starting(_))) => Json(PeersView::default()).into_response(),
+        None => stopping(),
+    }
 }
 
 /// The list now, and again at every change.
 async fn watch_peers(State(api): State<ApiState>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut peers = api.peers;
+    let mut peers = api.peers.subscribe();
+    // Where nobody watched before, what was shown last is old. The answer is shown to all watchers, this one among them.
+    drop(api.ask(Question::Peers).await);
     peers.mark_changed();
     let events = stream::unfold(peers, |mut peers| async move {
         peers.changed().await.ok()?;
@@ -100,20 +105,17 @@ async fn write_metrics(State(api): State<ApiState>) -> Response {
 }
 
 async fn livez(State(api): State<ApiState>) -> Response {
-    match api.ask().await {
-        Some(Answer::Snapshot(_) | Answer::Starting(_)) => Json(json!({ "live": true })).into_response(),
+    match api.ask(Question::Readiness).await {
+        Some(Ok(_) | Err(Starting(_))) => Json(json!({ "live": true })).into_response(),
         None => stopping(),
     }
 }
 
 async fn readyz(State(api): State<ApiState>) -> Response {
-    let answer = |snapshot: Snapshot| match snapshot.not_ready {
-        None => Json(json!({ "ready": true })).into_response(),
-        Some(reason) => not_ready(&reason),
-    };
-    match api.ask().await {
-        Some(Answer::Snapshot(snapshot)) => answer(*snapshot),
-        Some(Answer::Starting(what)) => not_ready(&format!("starting: waiting for {what}")),
+    match api.ask(Question::Readiness).await {
+        Some(Ok(Ok(()))) => Json(json!({ "ready": true })).into_response(),
+        Some(Ok(Err(reason))) => not_ready(&reason),
+        Some(Err(Starting(what))) => not_ready(&format!("starting: waiting for {what}")),
         None => not_ready("stopping"),
     }
 }
@@ -123,9 +125,9 @@ fn not_ready(reason: &str) -> Response {
 }
 
 async fn respond(api: &ApiState, answer: impl FnOnce(Snapshot) -> Response) -> Response {
-    match api.ask().await {
-        Some(Answer::Snapshot(snapshot)) => answer(*snapshot),
-        Some(Answer::Starting(what)) => problem(
+    match api.ask(Question::Everything).await {
+        Some(Ok(snapshot)) => answer(*snapshot),
+        Some(Err(Starting(what))) => problem(
             StatusCode::SERVICE_UNAVAILABLE,
             &format!("the agent is starting: waiting for {what}"),
             "try again in a moment; its log says what keeps it",

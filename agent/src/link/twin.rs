@@ -7,12 +7,17 @@ use std::{
 
 use ipnetwork::Ipv4Network;
 use mesh_core::network::MeshNetwork;
+use tokio::sync::watch;
 
 use super::{Interface, LinkError, Links};
 
 /// A namespace whose state every clone sees. Interfaces exist as soon as they have an address.
 #[derive(Debug, Clone, Default)]
-pub struct LinkTwin(Arc<Mutex<Inner>>);
+pub struct LinkTwin {
+    inner: Arc<Mutex<Inner>>,
+    /// Setting an address waits for its end.
+    hangs: Arc<watch::Sender<bool>>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -26,7 +31,7 @@ struct Inner {
 
 impl LinkTwin {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was done, in order.
@@ -49,6 +54,11 @@ impl LinkTwin {
     pub fn refuse_guard_route(&self) {
         let mut inner = self.inner();
         (inner.guard, inner.refuses_guard_route) = (None, true);
+    }
+
+    /// Lets nothing come of setting an address any more, or lets it go on.
+    pub fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
     }
 
     /// Deletes the interface behind the agent's back.
@@ -94,6 +104,8 @@ impl Links for LinkTwin {
         let with_prefix = Ipv4Network::new(address, network.network().prefix());
         let with_prefix = with_prefix
             .map_err(|error| LinkError::System { what: "set address".to_owned(), reason: error.to_string() })?;
+        // Its sender is here.
+        drop(self.hangs.subscribe().wait_for(|hangs| !hangs).await);
         let mut inner = self.inner();
         inner.interface = Some(Interface { up: true, addresses: vec![with_prefix] });
         inner.log.push(format!("address {address}"));

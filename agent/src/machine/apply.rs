@@ -1,11 +1,14 @@
 //! Making changes: each [`Change`] is one or two calls.
 
+use std::sync::atomic::Ordering;
+
 use mesh_core::{
-    agent::ApplyError,
+    agent::{Applied, ApplyError},
     diff::{Change, DesiredPeer},
     id::WireguardKey,
     registration::Domain,
 };
+use tokio::task::yield_now;
 
 use super::Machine;
 use crate::{
@@ -13,16 +16,10 @@ use crate::{
     tunnel::{PeerEdit, PskEdit, Tunnel, TunnelError},
 };
 
-/// Why changes stopped.
+/// The mesh network was in use on this machine before we came: there is nothing to try again.
 #[derive(Debug, thiserror::Error)]
-pub enum Interrupted {
-    /// One could not be made now; another attempt may do.
-    #[error(transparent)]
-    Failed(#[from] ApplyError),
-    /// The mesh network was in use on this machine before we came: there is nothing to try again.
-    #[error(transparent)]
-    NetworkInUse(LinkError),
-}
+#[error(transparent)]
+pub struct NetworkInUse(LinkError);
 
 #[derive(Debug, thiserror::Error)]
 enum ChangeError {
@@ -32,6 +29,8 @@ enum ChangeError {
     Tunnel(#[from] TunnelError),
     #[error("the chain is not known yet, so that no preshared key can be derived")]
     NoDomain,
+    #[error("the agent is stopping")]
+    Closing,
 }
 
 impl<T: Tunnel, L: Links> Machine<T, L> {
@@ -39,31 +38,39 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     /// which preshared keys derive.
     ///
     /// # Errors
-    /// The first failure; see [`Interrupted`].
-    pub async fn apply(&mut self, changes: &[Change], domain: Option<&Domain>) -> Result<(), Interrupted> {
-        let mut outcome = Ok(());
+    /// There is no use in trying again.
+    pub async fn apply(&mut self, changes: Vec<Change>, domain: Option<&Domain>) -> Result<Applied, NetworkInUse> {
+        let mut applied = Applied::default();
         let mut base_failed = false;
         for change in changes {
             if base_failed && !change.is_removal() {
                 continue;
             }
-            match self.make(change, domain).await {
-                Ok(()) => tracing::debug!(%change, "applied"),
+            match self.make(&change, domain).await {
+                Ok(()) => {
+                    tracing::debug!(%change, "applied");
+                    applied.made.push(change);
+                }
                 Err(ChangeError::Link(error @ LinkError::Overlap { .. })) if !self.network_is_ours => {
-                    return Err(Interrupted::NetworkInUse(error));
+                    return Err(NetworkInUse(error));
                 }
                 Err(error) => {
                     tracing::debug!(%change, %error, "cannot apply");
                     base_failed |= change.is_base();
-                    let error = ApplyError { change: change.to_string(), reason: error.to_string() };
-                    outcome = outcome.and(Err(error.into()));
+                    applied.failed.get_or_insert_with(|| explain(&change, &error));
                 }
             }
+            // Each change blocks for a moment, and there may be thousands.
+            yield_now().await;
         }
-        outcome
+        Ok(applied)
     }
 
     async fn make(&mut self, change: &Change, domain: Option<&Domain>) -> Result<(), ChangeError> {
+        let takes_away = change.is_removal() || matches!(change, Change::RemoveGuardRoute(_));
+        if self.closing.load(Ordering::Relaxed) && !takes_away {
+            return Err(ChangeError::Closing);
+        }
         match change {
             Change::AddGuardRoute(network) => {
                 self.links.check_overlap(*network, &self.interface).await?;
@@ -106,8 +113,10 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     }
 
     async fn remove_device(&mut self) -> Result<(), ChangeError> {
-        self.tunnel.remove()?;
-        Ok(self.links.delete(&self.interface).await?)
+        let ended = self.tunnel.remove();
+        // Whatever became of the device, its interface must not be left.
+        self.links.delete(&self.interface).await?;
+        Ok(ended?)
     }
 
     fn new_peer(&self, peer: &DesiredPeer, domain: Option<&Domain>) -> Result<PeerEdit, ChangeError> {
@@ -128,4 +137,13 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         let domain = domain.ok_or(ChangeError::NoDomain)?;
         Ok(PskEdit::Set(self.psk_root.derive(domain, self.own_key, peer)))
     }
+}
+
+fn explain(change: &Change, error: &ChangeError) -> ApplyError {
+    let words = error.to_string();
+    let (reason, hint) = match words.split_once("\nhint: ") {
+        Some((reason, hint)) => (reason, Some(hint.to_owned())),
+        None => (words.as_str(), None),
+    };
+    ApplyError { change: change.to_string(), reason: reason.to_owned(), hint }
 }

@@ -12,25 +12,23 @@ use crate::{
     tunnel::{Tunnel, TunnelError},
 };
 
+/// Why nothing could be found out about this machine.
 #[derive(Debug, thiserror::Error)]
-enum ObserveError {
+pub enum ObserveError {
+    /// Interface, addresses or routes.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The device.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
 }
 
 impl<T: Tunnel, L: Links> Machine<T, L> {
     /// What is there now; `network` is the mesh network, once it is known.
-    pub async fn observe(&mut self, network: Option<MeshNetwork>) -> Observed {
-        match self.look(network).await {
-            Ok(observed) => self.last = observed,
-            Err(error) => tracing::warn!(%error, "cannot observe this machine"),
-        }
-        self.last.clone()
-    }
-
-    async fn look(&mut self, network: Option<MeshNetwork>) -> Result<Observed, ObserveError> {
+    ///
+    /// # Errors
+    /// See [`ObserveError`].
+    pub async fn observe(&mut self, network: Option<MeshNetwork>) -> Result<Observed, ObserveError> {
         let (guard_route, overlap) = match network {
             Some(network) => (self.links.has_guard_route(network).await?, self.overlap(network).await),
             None => (false, None),
@@ -59,12 +57,14 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     /// observation must not suffer.
     async fn overlap(&mut self, network: MeshNetwork) -> Option<String> {
         match self.links.check_overlap(network, &self.interface).await {
-            Ok(()) => None,
-            Err(LinkError::Overlap { network, what }) => Some(format!("the mesh network {network} overlaps {what}")),
+            Ok(()) => self.overlap = None,
+            Err(LinkError::Overlap { network, what }) => {
+                self.overlap = Some(format!("the mesh network {network} overlaps {what}"));
+            }
             Err(error @ LinkError::System { .. }) => {
                 tracing::warn!(%error, "cannot look for routes of others into the mesh network");
-                self.last.overlap.clone()
             }
         }
+        self.overlap.clone()
     }
 }

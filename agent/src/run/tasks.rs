@@ -1,6 +1,14 @@
 //! What the agent asked for, each as a task whose result is an input. The agent has at most one of each kind outstanding.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use alloy::{
     primitives::{B256, Bytes},
@@ -25,15 +33,15 @@ use crate::{
     chain::{NotSubmitted, Sources},
     identity::Identity,
     link::Links,
-    machine::{Interrupted, Machine},
+    machine::Machine,
     offer,
     tunnel::Tunnel,
 };
 
 /// How long the last save may take at an orderly stop.
-const SAVE_WITHIN: Duration = Duration::from_secs(2);
-/// How long a write to disk may hold up the end of the process.
-const END_WITHIN: Duration = Duration::from_secs(1);
+const SAVE_WITHIN: Duration = Duration::from_millis(500);
+/// How long what cannot be cut short (a write to disk, a call of the device) may hold up the end of the process.
+const END_WITHIN: Duration = Duration::from_millis(500);
 
 /// The chain as the driver needs it.
 pub trait Chain: Send + Sync + 'static {
@@ -92,7 +100,6 @@ pub struct Shell<T, L, C> {
 /// The outcome of a task.
 pub(super) enum Done {
     Input(Box<Input>),
-    Saved,
     Nothing,
     Fatal(anyhow::Error),
 }
@@ -100,9 +107,10 @@ pub(super) enum Done {
 pub(super) struct Tasks<T, L, C> {
     running: JoinSet<Done>,
     machine: Arc<Mutex<Machine<T, L>>>,
+    closing: Arc<AtomicBool>,
     chain: Arc<C>,
     identity: Arc<Identity>,
-    state_dir: PathBuf,
+    state_dir: Arc<Path>,
     observing: bool,
     /// Something changed while an observation was under way: it may not have seen it.
     observe_again: Option<Option<MeshNetwork>>,
@@ -119,10 +127,11 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         }
         Self {
             running,
+            closing: shell.machine.closing(),
             machine: Arc::new(Mutex::new(shell.machine)),
             chain: shell.chain,
             identity: shell.identity,
-            state_dir: shell.state_dir,
+            state_dir: shell.state_dir.into(),
             observing: false,
             observe_again: None,
             saving: false,
@@ -134,20 +143,18 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
     pub(super) async fn next(&mut self) -> Result<Done, JoinError> {
         let Some(done) = self.running.join_next().await else { return std::future::pending().await };
         let done = done?;
-        match &done {
-            Done::Input(input) if matches!(**input, Input::Observed(_)) => {
-                self.observing = false;
-                if let Some(network) = self.observe_again.take() {
-                    self.observe(network);
-                }
+        let Done::Input(input) = &done else { return Ok(done) };
+        if matches!(**input, Input::Observed(_) | Input::ObserveFailed(_)) {
+            self.observing = false;
+            if let Some(network) = self.observe_again.take() {
+                self.observe(network);
             }
-            Done::Saved => {
-                self.saving = false;
-                if let Some(registry) = self.to_save.take() {
-                    self.save(registry);
-                }
+        }
+        if matches!(**input, Input::Saved(_)) {
+            self.saving = false;
+            if let Some(registry) = self.to_save.take() {
+                self.save(registry);
             }
-            Done::Input(_) | Done::Nothing | Done::Fatal(_) => {}
         }
         Ok(done)
     }
@@ -160,8 +167,8 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             Command::Apply(changes) => self.apply(changes, domain),
             Command::Offer(intent) => self.offer(intent, domain),
             Command::Save(registry) => self.save(registry),
-            // The offer is shown from the agent itself; stopping is the driver's.
-            Command::Withdraw | Command::Stop => {}
+            // The driver's.
+            Command::Stop => {}
         }
     }
 
@@ -188,18 +195,22 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         }
         self.observing = true;
         let machine = Arc::clone(&self.machine);
-        self.spawn(async move { Input::Observed(machine.lock().await.observe(network).await) });
+        self.spawn(async move {
+            match machine.lock().await.observe(network).await {
+                Ok(observed) => Input::Observed(observed),
+                Err(error) => Input::ObserveFailed(error.to_string()),
+            }
+        });
     }
 
     fn apply(&mut self, changes: Vec<Change>, domain: Option<Domain>) {
         let machine = Arc::clone(&self.machine);
         self.running.spawn(async move {
-            let applied = machine.lock().await.apply(&changes, domain.as_ref()).await;
-            match applied {
-                Ok(()) => Done::Input(Box::new(Input::Applied(Ok(())))),
-                Err(Interrupted::Failed(error)) => Done::Input(Box::new(Input::Applied(Err(error)))),
-                Err(Interrupted::NetworkInUse(error)) => Done::Fatal(error.into()),
-            }
+            let applied = machine.lock().await.apply(changes, domain.as_ref()).await;
+            applied.map_or_else(
+                |error| Done::Fatal(error.into()),
+                |applied| Done::Input(Box::new(Input::Applied(applied))),
+            )
         });
     }
 
@@ -225,13 +236,17 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             return;
         }
         self.saving = true;
-        let state_dir = self.state_dir.clone();
+        let state_dir = Arc::clone(&self.state_dir);
         self.running.spawn_blocking(move || {
-            if let Err(error) = cache::save(&state_dir, &registry) {
-                tracing::warn!(%error, dir = %state_dir.display(), "cannot save the verified registry: a restart will need the RPC");
-            }
-            Done::Saved
+            let saved = cache::save(&state_dir, &registry);
+            let saved = saved.map_err(|error| format!("cannot write to `{}`: {error}", state_dir.display()));
+            Done::Input(Box::new(Input::Saved(saved)))
         });
+    }
+
+    /// An orderly stop has begun: changes under way are cut short.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     /// Waits for what is being written.

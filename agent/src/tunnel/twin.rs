@@ -17,6 +17,8 @@ pub struct TunnelTwin(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     device: Option<(WireguardKey, u16)>,
+    /// It has ended by itself.
+    dead: bool,
     peers: BTreeMap<WireguardKey, ObservedPeer>,
     /// How often each peer was made: a peer that is edited is not made again.
     made: BTreeMap<WireguardKey, u32>,
@@ -39,6 +41,13 @@ impl TunnelTwin {
         self.inner().device.is_some()
     }
 
+    /// Ends the device as if its threads had died: nobody is told, and its peers are gone.
+    pub fn die(&self) {
+        let mut inner = self.inner();
+        inner.dead = true;
+        inner.peers.clear();
+    }
+
     /// How often a peer was made anew.
     #[must_use]
     pub fn times_made(&self, key: WireguardKey) -> u32 {
@@ -55,13 +64,14 @@ impl TunnelTwin {
 
 impl Tunnel for TunnelTwin {
     fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError> {
-        self.inner().device = Some((secret.public_key(), listen_port));
+        let mut inner = self.inner();
+        (inner.device, inner.dead) = (Some((secret.public_key(), listen_port)), false);
         Ok(())
     }
 
     fn set_peer(&mut self, edit: &PeerEdit) -> Result<(), TunnelError> {
         let mut inner = self.inner();
-        if inner.device.is_none() {
+        if inner.device.is_none() || inner.dead {
             return Err(TunnelError::NoDevice);
         }
         if !inner.peers.contains_key(&edit.public_key) {
@@ -107,7 +117,7 @@ impl Tunnel for TunnelTwin {
 
     fn state(&mut self) -> Result<Option<TunnelState>, TunnelError> {
         let inner = self.inner();
-        Ok(inner.device.map(|(public_key, listen_port)| TunnelState {
+        Ok(inner.device.filter(|_| !inner.dead).map(|(public_key, listen_port)| TunnelState {
             public_key: Some(public_key),
             listen_port,
             mtu: 1420,

@@ -58,9 +58,11 @@ impl Tunnel for UserspaceTunnel {
     }
 
     fn state(&mut self) -> Result<Option<TunnelState>, TunnelError> {
-        if self.device.as_ref().is_some_and(|device| !device.is_running()) {
-            // Its interface was deleted; what is left goes, so that the name is free.
-            self.remove()?;
+        if self.device.as_ref().is_some_and(|device| !device.is_running())
+            && let Err(error) = self.remove()
+        {
+            // Its interface was deleted, or a thread of it has died: what is left is gone now, so that the name is free.
+            tracing::warn!(%error, "the device did not end in order");
         }
         let Some(device) = &self.device else { return Ok(None) };
         let state = device.snapshot();

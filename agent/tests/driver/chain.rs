@@ -27,6 +27,8 @@ struct Inner {
     registry: Registry,
     proofs: BTreeMap<TokenId, Proof>,
     reachable: bool,
+    /// Nothing is ever answered.
+    hangs: bool,
     funded: bool,
     sent: usize,
 }
@@ -44,7 +46,8 @@ impl ChainTwin {
             peers: Vec::new(),
             own_nodes: Vec::new(),
         };
-        Self(Arc::new(Mutex::new(Inner { registry, proofs: BTreeMap::new(), reachable: true, funded: false, sent: 0 })))
+        let (reachable, hangs, funded) = (true, false, false);
+        Self(Arc::new(Mutex::new(Inner { registry, proofs: BTreeMap::new(), reachable, hangs, funded, sent: 0 })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -119,6 +122,10 @@ impl ChainTwin {
         self.inner().reachable = reachable;
     }
 
+    pub(crate) fn hang(&self) {
+        self.inner().hangs = true;
+    }
+
     pub(crate) fn fund(&self) {
         self.inner().funded = true;
     }
@@ -139,6 +146,9 @@ impl Inner {
 
 impl Chain for ChainTwin {
     async fn read(&self, _: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
+        if self.inner().hangs {
+            std::future::pending::<()>().await;
+        }
         let mut inner = self.inner();
         let have = usize::from(inner.reachable);
         let report = SourceReport { sources: Vec::new(), quorum: Quorum { need: 1, have }, disagree: false };

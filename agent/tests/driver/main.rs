@@ -13,7 +13,11 @@ use mesh_core::{
     status::{MembershipState, VerdictState},
 };
 use p2p_agent::tunnel::Tunnel as _;
+use tokio::time::Instant;
 use world::World;
+
+/// An orderly stop is over by then, whatever hangs.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_registered_node_builds_its_mesh_in_order() {
@@ -53,6 +57,75 @@ async fn a_stop_leaves_nothing() {
     assert!(!world.tunnel.exists());
     assert_eq!(world.links.log().last().map(String::as_str), Some("no guard"), "the guard route goes last");
     assert!(!world.socket().exists(), "the API socket is left");
+}
+
+#[tokio::test]
+async fn a_stop_cuts_short_what_is_under_way_and_leaves_nothing() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.links.hang(true);
+    world.start();
+    world.until("half a device", |world| world.tunnel.exists()).await;
+    let asked = Instant::now();
+    world.ask_to_stop();
+    // Time passes once the driver waits for what is under way.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(world.tunnel.exists(), "the test proves nothing");
+    world.links.hang(false);
+    world.ended().await.unwrap();
+    assert!(asked.elapsed() < STOP_LIMIT, "{:?}", asked.elapsed());
+    assert_eq!(world.tunnel.times_made(world.key(2)), 0, "nobody is added on the way out");
+    assert!(!world.tunnel.exists() && !world.socket().exists());
+    assert_eq!(world.links.log(), ["guard", "address 10.0.1.1", "no interface", "no guard"]);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_read_that_hangs() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.chain.hang();
+    world.hint();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = Instant::now();
+    world.stop().await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(!world.tunnel.exists());
+    assert_eq!(world.links.log().last().map(String::as_str), Some("no guard"));
+}
+
+#[tokio::test]
+async fn a_stop_gives_up_a_change_that_hangs() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.links.hang(true);
+    world.start();
+    world.until("half a device", |world| world.tunnel.exists()).await;
+    let asked = Instant::now();
+    world.stop().await;
+    assert!(asked.elapsed() < STOP_LIMIT, "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_told_and_the_mesh_goes_on() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.spoil_disk(true);
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.until_status("the warning", |status| status.warnings.iter().any(|warning| warning.code == "W504")).await;
+    assert_eq!(world.get("/readyz").await.0, 200);
+    world.spoil_disk(false);
+    world.chain.remove(2);
+    world.hint();
+    world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
+    world.until_status("the end of it", |status| status.warnings.iter().all(|warning| warning.code != "W504")).await;
+    world.stop().await;
+    world.chain.set_reachable(false);
+    world.start();
+    world.until("the saved peer", |world| world.peers() == world.keys(&[3])).await;
+    world.stop().await;
 }
 
 #[tokio::test]
@@ -100,6 +173,19 @@ async fn a_deleted_interface_is_made_again_at_once() {
     world.machine_changed();
     let again = |world: &World| world.tunnel.times_made(world.key(2)) == 2 && world.peers() == world.keys(&[2, 3]);
     world.until("the device again", again).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_that_died_is_made_again() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.tunnel.die();
+    world.until("the peers again", |world| world.peers() == world.keys(&[2, 3])).await;
+    assert_eq!(world.links.log(), ["guard", "address 10.0.1.1", "address 10.0.1.1"], "interface and route stayed");
+    world.until_status("readiness", |status| status.verdict.ready).await;
     world.stop().await;
 }
 
@@ -241,8 +327,17 @@ async fn the_api_says_what_the_status_says() {
     }
     assert_eq!(world.get("/livez").await.0, 200);
     assert_eq!(world.get("/nowhere").await.0, 404);
-    let first_event = world.first_line_of("/v1/peers/watch", "data: ").await;
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&first_event).unwrap(), expected);
+    let first_event = || async {
+        let event = world.first_line_of("/v1/peers/watch", "data: ").await;
+        serde_json::from_str::<serde_json::Value>(&event).unwrap()
+    };
+    assert_eq!(first_event().await, expected);
+    // While nobody watches nobody is told: the next watcher must not be shown what the last one saw.
+    world.chain.remove(2);
+    world.hint();
+    world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
+    let peers = first_event().await["peers"].as_array().unwrap().clone();
+    assert_eq!(peers.iter().map(|peer| &peer["token_id"]).collect::<Vec<_>>(), [3]);
     world.stop().await;
 }
 

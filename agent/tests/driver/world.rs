@@ -126,6 +126,12 @@ impl World {
         }
     }
 
+    /// Lets no registry be written to disk, or lets it again: something is in the way.
+    pub(crate) fn spoil_disk(&self, spoilt: bool) {
+        let draft = self.dir.join(".registry.json");
+        if spoilt { std::fs::create_dir(draft).unwrap() } else { std::fs::remove_dir(draft).unwrap() }
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("api.sock")
     }
@@ -199,9 +205,14 @@ impl World {
         tokio::time::timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic")
     }
 
+    /// Asks for an orderly stop, and waits for nothing.
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.notify_one();
+    }
+
     /// Stops in order.
     pub(crate) async fn stop(&mut self) {
-        self.stop.notify_one();
+        self.ask_to_stop();
         self.ended().await.unwrap();
         assert!(!self.socket().exists(), "the API socket is left");
     }

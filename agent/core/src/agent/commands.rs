@@ -13,8 +13,8 @@ use crate::{
     registry::Registry,
 };
 
-/// Something for the shell to do. At most one of each kind is outstanding, but for the ones without an
-/// answer (`Withdraw`, `Save`, `Stop`); every other one is answered exactly once, also when it failed.
+/// Something for the shell to do. Every one but `Stop` is answered exactly once, also when it failed; of every kind but `Save`
+/// at most one is outstanding.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Read the contract at the head, from all sources, and answer [`super::Input::Registry`] or [`super::Input::ReadFailed`].
@@ -25,16 +25,15 @@ pub enum Command {
     },
     /// Fetch the proofs of these registrations, each from its one block, and answer [`super::Input::Proofs`].
     FetchProofs(Vec<ProofRequest>),
-    /// Read device, interface and guard route, and answer [`super::Input::Observed`].
+    /// Read device, interface and guard route, and answer [`super::Input::Observed`] or [`super::Input::ObserveFailed`].
     Observe,
     /// Make these changes in this order and answer [`super::Input::Applied`]. After one that failed, the removals among the
     /// others are still made ([`Change::is_removal`]), and whatever does not build on it.
     Apply(Vec<Change>),
-    /// Sign, offer on the socket, and submit if the node address has funds; answer [`super::Input::Offered`].
+    /// Sign, and submit if the node address has funds; answer [`super::Input::Offered`] or [`super::Input::OfferFailed`].
     Offer(Intent),
-    /// Withdraw the offer from the socket: it was accepted or makes no sense any more.
-    Withdraw,
-    /// Keep this for the next start.
+    /// Keep this for the next start, and answer [`super::Input::Saved`]. Of several only the newest matters: one that waits for
+    /// an earlier one may be replaced, and then goes without an answer.
     Save(Box<CachedRegistry>),
     /// Everything is taken down: leave.
     Stop,

@@ -23,8 +23,7 @@ impl Agent {
         } else {
             self.pump_work(now);
         }
-        let roster = self.roster();
-        self.tracks.update(&roster, self.reconcile.seen().map(|seen| &seen.what), now);
+        self.tracks.update(&self.roster(), self.reconcile.seen(), now);
         let findings = self.findings(now);
         self.warnings.update(findings, now);
         self.ages_at = self.view.as_ref().and_then(|view| {
@@ -38,7 +37,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn pump_work(&mut self, now: Now) {
+    fn pump_work(&mut self, now: Now) {
         let at = now.since_start;
         if self.view.as_ref().is_some_and(|view| view.read.age(self.policy.registry_deadline, now) != Age::Fresh) {
             self.recompute(now);
@@ -65,7 +64,7 @@ impl Agent {
         self.remind(now);
     }
 
-    pub(super) fn pump_stop(&mut self, begun: Duration, now: Now) {
+    fn pump_stop(&mut self, begun: Duration, now: Now) {
         let goal = Goal::Leave(self.network());
         let nothing_was_made = self.desired.is_none();
         let gave_up = now.since_start.saturating_sub(begun) >= STOP_WITHIN;
@@ -82,7 +81,7 @@ impl Agent {
         self.commands.push_back(Command::Stop);
     }
 
-    pub(super) fn save(&mut self, now: Now) {
+    fn save(&mut self, now: Now) {
         let Some(view) = self.view.as_ref().filter(|view| !view.cached) else { return };
         let is_old = |saved_at: Duration| {
             let newest = now.since_start.saturating_sub(view.read.read_age(now));
@@ -109,7 +108,7 @@ impl Agent {
     }
 
     /// Tells the operator what to do when it is their turn: at once, and again while nothing happens.
-    pub(super) fn remind(&mut self, now: Now) {
+    fn remind(&mut self, now: Now) {
         let hint = self.membership_hint();
         let is_news = self.reminded.as_ref().map(|(told, _)| told) != hint.as_ref();
         let is_due = self.reminded.as_ref().is_some_and(|(_, at)| now.since_start.saturating_sub(*at) >= REMIND_EVERY);
@@ -134,7 +133,7 @@ impl Agent {
         standing.hint(&self.identity, self.me.contract)
     }
 
-    pub(super) fn roster(&self) -> Vec<Roster> {
+    fn roster(&self) -> Vec<Roster> {
         let wanted: BTreeSet<_> = self.wanted_peers().iter().map(|peer| peer.token).collect();
         let peers = self.verified.iter().map(|peer| Roster {
             token: peer.token(),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CachedRegistry;
 use crate::{
+    diff::Change,
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
     observed::Observed,
     registration::Proof,
@@ -41,9 +42,9 @@ pub struct LocalNode {
     pub simulated: bool,
     /// The cluster contract.
     pub contract: Address,
-    /// For the status: crate version, process id, interface name, data plane name.
+    /// Crate version, for the status.
     pub version: String,
-    /// Process id.
+    /// Process id, for the status.
     pub pid: u32,
     /// Interface name.
     pub interface: String,
@@ -72,7 +73,7 @@ pub struct Policy {
     pub registry_deadline: Duration,
     /// What happens then.
     pub on_expiry: OnExpiry,
-    /// Sources that must say the same; shown in status.
+    /// Sources that must say the same, for the status until the first read has said so.
     pub quorum: usize,
     /// Configured peer names.
     pub names: BTreeMap<TokenId, String>,
@@ -126,9 +127,10 @@ pub enum Input {
     Proofs(Vec<(TokenId, Result<Box<Proof>, String>)>),
     /// The answer to [`super::Command::Observe`], and spontaneous ones (an interface vanished).
     Observed(Observed),
-    /// [`super::Command::Apply`] is done; the first change that failed names its reason. The agent looks again before it goes
-    /// on.
-    Applied(Result<(), ApplyError>),
+    /// The answer to [`super::Command::Observe`]: nothing could be found out, and why. What was seen before stands, and ages.
+    ObserveFailed(String),
+    /// [`super::Command::Apply`] is done. The agent looks again before it goes on.
+    Applied(Applied),
     /// A registration or endpoint update was signed and is on offer; `transaction` is its hash when we could pay for it.
     Offered {
         /// What the local API shows.
@@ -138,8 +140,10 @@ pub enum Input {
         /// Why we did not submit it, when not (no funds, RPC error).
         not_submitted: Option<String>,
     },
-    /// Signing failed (guest agent gone).
+    /// The answer to [`super::Command::Offer`]: it could not be signed, and why.
     OfferFailed(String),
+    /// The answer to [`super::Command::Save`]: why the registry is not on disk, when it is not.
+    Saved(Result<(), String>),
     /// Where this node is reached has been found out, or is another place now.
     OwnEndpoint(OwnEndpoint),
     /// A verified registry of an earlier run, read from disk: the very first input, if there is one.
@@ -150,6 +154,15 @@ pub enum Input {
     Shutdown,
 }
 
+/// What became of a round of changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Those that were made, in order; with a failure beside them not all.
+    pub made: Vec<Change>,
+    /// The first that failed.
+    pub failed: Option<ApplyError>,
+}
+
 /// Why a change could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {change}: {reason}")]
@@ -158,6 +171,8 @@ pub struct ApplyError {
     pub change: String,
     /// What the system said.
     pub reason: String,
+    /// What to do about it, where somebody knows.
+    pub hint: Option<String>,
 }
 
 /// What every source said at a read.

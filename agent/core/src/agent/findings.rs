@@ -16,6 +16,8 @@ use crate::{
     status::{PeerState, Severity},
 };
 
+/// Of the changes that do not take effect, this many are named.
+const MAX_NAMED: usize = 8;
 /// A peer may be down this long before it is a warning, and before the verdict says so.
 pub(super) const PEER_GRACE: Duration = Duration::from_secs(10);
 
@@ -29,54 +31,18 @@ impl Agent {
         self.find_registry(now, &mut found);
         self.find_records(&mut found);
         self.find_peers(now, &mut found);
-        self.find_machine(&mut found);
+        self.find_machine(now, &mut found);
         found
     }
 
     fn find_membership(&self, found: &mut Vec<Finding>) {
-        let finding = match &self.standing {
-            None | Some(Standing::Active { .. }) => None,
-            Some(Standing::NoToken { chosen: None, .. }) => {
-                let message = format!("no token is bound to this instance {}", self.me.instance);
-                Some(Finding::new("W101", "no-token", Severity::Warning, message))
-            }
-            Some(Standing::NoToken { chosen: Some(token), minted: true }) => {
-                let message = format!("token {token} is not bound to this instance {}", self.me.instance);
-                Some(Finding::new("W101", "no-token", Severity::Warning, message))
-            }
-            Some(Standing::NoToken { chosen: Some(token), minted: false }) => {
-                Some(Finding::new("W101", "no-token", Severity::Warning, format!("token {token} is not minted")))
-            }
-            Some(Standing::Ambiguous(tokens)) => {
-                let tokens: Vec<_> = tokens.iter().map(ToString::to_string).collect();
-                let message = format!("tokens {} are all bound to this instance", tokens.join(", "));
-                Some(Finding::new("W102", "token-ambiguous", Severity::Warning, message))
-            }
-            Some(Standing::Revoked(token)) => {
-                let message = format!("token {token} is barred by the contract owner");
-                Some(Finding::new("W103", "token-revoked", Severity::Warning, message))
-            }
-            Some(Standing::Registering { token, .. }) => {
-                let made = self.offers.made();
-                let message = match made.map(|made| (&made.transaction, &made.not_submitted)) {
-                    None => format!("token {token} is not registered yet: signing"),
-                    Some((Some(hash), _)) => format!("token {token} waits for transaction {hash}"),
-                    Some((None, Some(why))) => format!("token {token} waits for a relayer: {why}"),
-                    Some((None, None)) => format!("token {token} waits for a relayer"),
-                };
-                Some(Finding::new("W104", "not-registered", Severity::Warning, message))
-            }
-            Some(Standing::Fenced(token, loss)) => {
-                let message = format!("this node is out of the mesh: token {token}: {loss}");
-                Some(Finding::new("W105", "fenced", Severity::Critical, message))
-            }
-        };
+        let finding = self.standing.as_ref().and_then(|standing| self.find_standing(standing));
         found.extend(finding.map(|finding| Finding { hint: self.membership_hint(), ..finding }));
         if let Some(error) = self.offers.error() {
             let message = format!("cannot sign the registration: {error}");
             found.push(
                 Finding::new("W106", "signing-failed", Severity::Warning, message)
-                    .hint("check that the dstack guest agent runs and its socket is mounted"),
+                    .hint("restart the agent: the guest agent gives it its node key anew"),
             );
         }
         if let (Some(Standing::Active { .. }), Some(made)) = (&self.standing, self.offers.made()) {
@@ -94,62 +60,111 @@ impl Agent {
             && network.address_of(membership.token).is_none()
         {
             let message = format!("token {} has no address in {}", membership.token, network.network());
-            found.push(Finding::new("W108", "no-address", Severity::Critical, message));
+            found.push(
+                Finding::new("W108", "no-address", Severity::Critical, message)
+                    .hint("no cluster contract mints such a token: check --contract and --rpc-url"),
+            );
+        }
+    }
+
+    fn find_standing(&self, standing: &Standing) -> Option<Finding> {
+        let warning = |code, id, message| Some(Finding::new(code, id, Severity::Warning, message));
+        match standing {
+            Standing::Active { .. } => None,
+            Standing::NoToken { chosen: None, .. } => {
+                warning("W101", "no-token", format!("no token is bound to this instance {}", self.me.instance))
+            }
+            Standing::NoToken { chosen: Some(token), minted: true } => {
+                let message = format!("token {token} is not bound to this instance {}", self.me.instance);
+                warning("W101", "no-token", message)
+            }
+            Standing::NoToken { chosen: Some(token), minted: false } => {
+                warning("W101", "no-token", format!("token {token} is not minted"))
+            }
+            Standing::Ambiguous(tokens) => {
+                let tokens: Vec<_> = tokens.iter().map(ToString::to_string).collect();
+                let message = format!("tokens {} are all bound to this instance", tokens.join(", "));
+                warning("W102", "token-ambiguous", message)
+            }
+            Standing::Revoked(token) => {
+                warning("W103", "token-revoked", format!("token {token} is barred by the contract owner"))
+            }
+            Standing::Registering { token, .. } => {
+                let made = self.offers.made();
+                let message = match made.map(|made| (&made.transaction, &made.not_submitted)) {
+                    None => format!("token {token} is not registered yet: signing"),
+                    Some((Some(hash), _)) => format!("token {token} waits for transaction {hash}"),
+                    Some((None, Some(why))) => format!("token {token} waits for a relayer: {why}"),
+                    Some((None, None)) => format!("token {token} waits for a relayer"),
+                };
+                warning("W104", "not-registered", message)
+            }
+            Standing::Fenced(token, loss) => {
+                let message = format!("this node is out of the mesh: token {token}: {loss}");
+                Some(Finding::new("W105", "fenced", Severity::Critical, message))
+            }
         }
     }
 
     fn find_registry(&self, now: Now, found: &mut Vec<Finding>) {
-        if let Some(view) = &self.view {
-            let (age, expired) = match view.read.age(self.policy.registry_deadline, now) {
-                Age::Fresh => (None, false),
-                Age::Stale(old, age) => (Some((old, age)), false),
-                Age::Expired(old, age) => (Some((old, age)), true),
-            };
-            if let Some((old, age)) = age {
-                let (what, hint) = match old {
-                    Old::Read => ("the last agreed read", "check the RPC endpoints given by --rpc-url"),
-                    Old::Head => {
-                        ("the newest block", "check the RPC endpoints given by --rpc-url, and this machine's clock")
-                    }
-                };
-                let (severity, then) = match (expired, self.policy.on_expiry.closes(Age::Expired(old, age))) {
-                    (true, true) => (Severity::Critical, "; all peers are removed until the contract can be read"),
-                    (true, false) => (Severity::Warning, "; going on with the last verified peers"),
-                    (false, _) => (Severity::Warning, ""),
-                };
-                let message = format!("{what} is {} s old{then}", age.as_secs());
-                found.push(Finding::new("W301", "registry-stale", severity, message).hint(hint));
-            }
-        }
-        for source in self.sources.sources.iter().filter(|source| !source.ok) {
+        found.extend(self.find_age(now));
+        self.find_sources(found);
+        found.extend(self.find_last_read());
+    }
+
+    fn find_age(&self, now: Now) -> Option<Finding> {
+        let (old, age, expired) = match self.view.as_ref()?.read.age(self.policy.registry_deadline, now) {
+            Age::Fresh => return None,
+            Age::Stale(old, age) => (old, age, false),
+            Age::Expired(old, age) => (old, age, true),
+        };
+        let (what, hint) = match old {
+            Old::Read => ("the last agreed read", "check the RPC endpoints given by --rpc-url"),
+            Old::Head => ("the newest block", "check the RPC endpoints given by --rpc-url, and this machine's clock"),
+        };
+        let (severity, then) = match (expired, self.policy.on_expiry.closes(Age::Expired(old, age))) {
+            (true, true) => (Severity::Critical, "; all peers are removed until the contract can be read"),
+            (true, false) => (Severity::Warning, "; going on with the last verified peers"),
+            (false, _) => (Severity::Warning, ""),
+        };
+        let message = format!("{what} is {} s old{then}", age.as_secs());
+        Some(Finding::new("W301", "registry-stale", severity, message).hint(hint))
+    }
+
+    fn find_sources(&self, found: &mut Vec<Finding>) {
+        let sources = &self.sources.sources;
+        for source in sources.iter().filter(|source| !source.ok) {
             let quorum = self.sources.quorum;
             let error = source.error.as_deref().unwrap_or("no answer");
             let message = format!("{}: {error} ({} of {} needed agree)", source.id, quorum.have, quorum.need);
-            found.push(Finding::new("W302", "rpc-source-down", Severity::Warning, message).about(&source.id));
+            found.push(
+                Finding::new("W302", "rpc-source-down", Severity::Warning, message)
+                    .about(&source.id)
+                    .hint("check that endpoint, or replace it in --rpc-url"),
+            );
         }
         if self.sources.disagree {
-            let against: Vec<_> = self
-                .sources
-                .sources
-                .iter()
-                .filter(|source| source.agrees == Some(false))
-                .map(|source| source.id.as_str())
-                .collect();
+            let against: Vec<_> =
+                sources.iter().filter(|source| source.agrees == Some(false)).map(|source| source.id.as_str()).collect();
             let message = format!("RPC sources contradict each other; in the minority: {}", against.join(", "));
             found.push(
                 Finding::new("W303", "source-disagree", Severity::Critical, message)
                     .hint("one of them lies or follows another fork: remove it from --rpc-url"),
             );
         }
-        let finding = match &self.last_read {
+    }
+
+    fn find_last_read(&self) -> Option<Finding> {
+        match &self.last_read {
             LastRead::None | LastRead::Accepted => None,
             LastRead::ConfirmShrink { lost, of } => {
                 let message = format!("{lost} of {of} peers are gone from the registry: waiting for a second read");
                 Some(Finding::new("W304", "registry-shrink", Severity::Warning, message))
             }
-            LastRead::Failed(error) => {
-                Some(Finding::new("W305", "registry-unreadable", Severity::Warning, error.clone()))
-            }
+            LastRead::Failed(error) => Some(
+                Finding::new("W305", "registry-unreadable", Severity::Warning, error.clone())
+                    .hint("check the RPC endpoints given by --rpc-url"),
+            ),
             LastRead::Implausible(implausible) => Some(
                 Finding::new("W306", "registry-implausible", Severity::Critical, implausible.to_string()).hint(
                     "the RPC endpoint serves an old or a foreign chain, or did before: restart the agent if another one was \
@@ -160,8 +175,7 @@ impl Agent {
                 let message = format!("the newest block is {head} now, lower than before");
                 Some(Finding::new("W307", "registry-lower-head", Severity::Info, message))
             }
-        };
-        found.extend(finding);
+        }
     }
 
     fn find_records(&self, found: &mut Vec<Finding>) {
@@ -210,6 +224,7 @@ impl Agent {
         find_each(found, unreachable, |token, ()| {
             let message = format!("token {token} has no endpoint and has not called");
             Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
+                .hint("restart that node with `--endpoint IP:PORT`, or see why it cannot reach this one")
         });
         let of_other_apps = self.wanted_peers().iter().filter(|peer| !peer.preshared_key);
         find_each(found, of_other_apps.map(|peer| (peer.token, peer.app_id)), |token, app_id| {
@@ -222,9 +237,24 @@ impl Agent {
         }
     }
 
-    fn find_machine(&self, found: &mut Vec<Finding>) {
+    fn find_machine(&self, now: Now, found: &mut Vec<Finding>) {
         if let Some(failure) = self.reconcile.failure() {
-            found.push(Finding::new("W501", "change-failed", Severity::Warning, failure.to_string()));
+            let finding = Finding::new("W501", "change-failed", Severity::Warning, failure.to_string());
+            found.push(Finding { hint: failure.hint.clone(), ..finding });
+        }
+        if self.reconcile.is_stuck()
+            && let (Some(desired), Some(Seen { what, .. })) = (&self.desired, self.reconcile.seen())
+        {
+            let missing = Goal::Be(desired).changes(what);
+            let mut named: Vec<_> = missing.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+            if let Some(more @ 1..) = missing.len().checked_sub(MAX_NAMED) {
+                named.push(format!("and {more} more"));
+            }
+            let message = format!("changes do not take effect: {}", named.join("; "));
+            found
+                .push(Finding::new("W502", "changes-without-effect", Severity::Warning, message).hint(
+                    "something else changes the device or its routes: stop it (wg, wg-quick, a network manager)",
+                ));
         }
         if let Some(overlap) = self.reconcile.seen().and_then(|seen| seen.what.overlap.as_ref()) {
             let message = format!("packets for the mesh may leave outside of the tunnel (addr_conflict): {overlap}");
@@ -234,12 +264,19 @@ impl Agent {
                 ),
             );
         }
-        if self.reconcile.is_stuck()
-            && let (Some(desired), Some(Seen { what, .. })) = (&self.desired, self.reconcile.seen())
-        {
-            let missing: Vec<_> = Goal::Be(desired).changes(what).iter().map(ToString::to_string).collect();
-            let message = format!("changes do not take effect: {}", missing.join("; "));
-            found.push(Finding::new("W502", "changes-without-effect", Severity::Warning, message));
+        if let Some(error) = &self.save_error {
+            let message = format!("the registry is not on disk, a restart will need the RPC: {error}");
+            found.push(
+                Finding::new("W504", "not-saved", Severity::Warning, message)
+                    .hint("the state directory (--state-dir) must be writable and on a disk that is not full"),
+            );
+        }
+        if let Some(error) = self.reconcile.blindness(now.since_start) {
+            let message = format!("this machine cannot be observed: {error}");
+            found.push(
+                Finding::new("W505", "cannot-observe", Severity::Warning, message)
+                    .hint("restart the agent, with NET_ADMIN; what is shown of the peers grows old meanwhile"),
+            );
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Agent, ApplyError, CachedRegistry, LastRead, Now, OwnEndpoint, View, proofs, reads::Next};
+use super::{Agent, Applied, CachedRegistry, LastRead, Now, OwnEndpoint, View, proofs, reads::Next};
 use crate::{
     diff::Change,
     freshness::ReadTime,
@@ -57,7 +57,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn accept(&mut self, registry: Registry, now: Now) {
+    fn accept(&mut self, registry: Registry, now: Now) {
         let previous = self.view.take();
         self.unsaved |= previous.as_ref().is_none_or(|previous| !same_content(&previous.registry, &registry));
         let read = ReadTime::now(
@@ -122,12 +122,9 @@ impl Agent {
         self.recompute(now);
     }
 
-    pub(super) fn handle_applied(&mut self, result: Result<(), ApplyError>, now: Now) {
-        if let Err(error) = &result {
-            self.counters.changes_failed += 1;
-            tracing::debug!(%error, "change failed");
-        }
-        let made = self.reconcile.handle_applied(result, now.since_start);
+    pub(super) fn handle_applied(&mut self, applied: Applied, now: Now) {
+        let Applied { made, failed } = applied;
+        self.counters.changes_failed += u64::from(failed.is_some());
         self.counters.add_changes(&made);
         for change in &made {
             match change {
@@ -146,9 +143,10 @@ impl Agent {
                 | Change::RemoveGuardRoute(_) => tracing::info!("{change}"),
             }
         }
+        self.reconcile.handle_applied(!made.is_empty(), failed, now.since_start);
     }
 
-    pub(super) fn stand(&mut self, standing: Standing) {
+    fn stand(&mut self, standing: Standing) {
         let before = self.standing.as_ref().map(Standing::state);
         if before != Some(standing.state()) {
             let token = standing.token().map(TokenId::get);

@@ -14,14 +14,13 @@ const RETRY_UNPAID: Duration = Duration::from_secs(30);
 /// A transaction that has had no effect after this is sent again.
 const RETRY_SENT: Duration = Duration::from_secs(60);
 
-/// The offer's life: wanted, signed, waiting for its transaction, withdrawn.
+/// The offer's life: wanted, signed, waiting for its transaction, gone.
 #[derive(Debug)]
 pub(super) struct Offers {
     /// With a deadline of 0.
     wish: Option<Intent>,
     in_flight: Option<Intent>,
     made: Option<Made>,
-    withdraw: bool,
     retry_at: Duration,
     backoff: Backoff,
     error: Option<String>,
@@ -41,7 +40,6 @@ impl Offers {
             wish: None,
             in_flight: None,
             made: None,
-            withdraw: false,
             retry_at: Duration::ZERO,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             error: None,
@@ -58,13 +56,13 @@ impl Offers {
         self.error.as_deref()
     }
 
-    /// Says what is wanted at this read; its deadline is ignored. An offer for anything else is withdrawn.
+    /// Says what is wanted at this read; its deadline is ignored. An offer for anything else is gone.
     pub(super) fn want(&mut self, wish: Option<Intent>, now: Now) {
         let wish = wish.map(|wish| wish.with_deadline(0));
         if wish == self.wish {
             return;
         }
-        self.withdraw |= self.made.take().is_some() && wish.is_none();
+        self.made = None;
         self.wish = wish;
         self.error = None;
         self.backoff.reset();
@@ -81,7 +79,6 @@ impl Offers {
     ) {
         let Some(intent) = self.in_flight.take() else { return };
         if self.wish != Some(intent.with_deadline(0)) {
-            self.withdraw |= self.wish.is_none();
             return;
         }
         self.error = None;
@@ -104,9 +101,6 @@ impl Offers {
         if self.in_flight.is_some() {
             return None;
         }
-        if std::mem::take(&mut self.withdraw) {
-            return Some(Command::Withdraw);
-        }
         let wish = self.wish.filter(|_| self.retry_at <= now.since_start)?;
         let standing = self.made.as_ref().map(|made| made.intent.deadline());
         let deadline = match standing {
@@ -120,8 +114,7 @@ impl Offers {
 
     /// When [`Offers::poll`] will want something.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        let is_idle = self.in_flight.is_none();
-        (is_idle && (self.withdraw || self.wish.is_some())).then_some(self.retry_at)
+        (self.in_flight.is_none() && self.wish.is_some()).then_some(self.retry_at)
     }
 }
 

@@ -20,6 +20,8 @@ const NEWS_FOR: Duration = Duration::from_secs(5);
 const NEWCOMERS_FOR: Duration = Duration::from_secs(30);
 /// How often the machine is looked at while there is none.
 const LOOK_AT_NOTHING: Duration = Duration::from_secs(10);
+/// A failed look is nothing yet, when the last good one is no older than this.
+const BLIND_AFTER: Duration = Duration::from_secs(3);
 /// Rounds of changes towards one goal that may follow each other at once. More means that changes do not take effect.
 const PROMPT_ROUNDS: u32 = 3;
 
@@ -59,11 +61,13 @@ pub(super) struct Reconcile {
     look_at: Duration,
     /// When the last change was made.
     changed_at: Option<Duration>,
-    changing: Option<Vec<Change>>,
+    changing: bool,
     change_not_before: Duration,
     rounds: u32,
     backoff: Backoff,
     failure: Option<ApplyError>,
+    /// Why the last look found nothing out.
+    blindness: Option<String>,
     settled: bool,
 }
 
@@ -75,16 +79,17 @@ impl Reconcile {
             looking: false,
             look_at: now,
             changed_at: None,
-            changing: None,
+            changing: false,
             change_not_before: now,
             rounds: 0,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             failure: None,
+            blindness: None,
             settled: false,
         }
     }
 
-    pub(super) fn seen(&self) -> Option<&Seen> {
+    pub(super) const fn seen(&self) -> Option<&Seen> {
         self.seen.as_ref()
     }
 
@@ -96,6 +101,12 @@ impl Reconcile {
     /// Why the last change failed, until the goal is reached.
     pub(super) const fn failure(&self) -> Option<&ApplyError> {
         self.failure.as_ref()
+    }
+
+    /// Why what was seen last is old.
+    pub(super) fn blindness(&self, now: Duration) -> Option<&str> {
+        let is_old = self.seen.as_ref().is_none_or(|seen| now.saturating_sub(seen.at) > BLIND_AFTER);
+        self.blindness.as_deref().filter(|_| is_old)
     }
 
     /// The goal is another one now.
@@ -114,6 +125,15 @@ impl Reconcile {
         self.compared = false;
         self.look_at = now + pause;
         self.seen = Some(Seen { what, at: now });
+        self.blindness = None;
+    }
+
+    /// A look that failed. What was seen last is compared once more: a removal does not wait for better sight.
+    pub(super) fn handle_blindness(&mut self, error: String, now: Duration) {
+        self.looking = false;
+        self.compared = false;
+        self.look_at = now + LOOK_AT_DEVICE;
+        self.blindness = Some(error);
     }
 
     /// Until the next look.
@@ -125,32 +145,24 @@ impl Reconcile {
         if is_news { LOOK_AT_NEWS } else { LOOK_AT_DEVICE }
     }
 
-    /// The changes under way are made, or one failed. Returns those that were made for certain.
-    pub(super) fn handle_applied(&mut self, result: Result<(), ApplyError>, now: Duration) -> Vec<Change> {
-        let changes = self.changing.take().unwrap_or_default();
+    /// The changes under way are over: whether any was made, and what failed.
+    pub(super) fn handle_applied(&mut self, made_any: bool, failed: Option<ApplyError>, now: Duration) {
+        self.changing = false;
         self.look_at = now;
         self.compared = true;
         self.rounds += 1;
-        match result {
-            Ok(()) => {
-                self.failure = None;
-                self.changed_at = Some(now);
-                if self.rounds >= PROMPT_ROUNDS {
-                    self.change_not_before = now + self.backoff.fail();
-                }
-                changes
-            }
-            Err(error) => {
-                self.failure = Some(error);
-                self.change_not_before = now + self.backoff.fail();
-                Vec::new()
-            }
+        if made_any {
+            self.changed_at = Some(now);
         }
+        if failed.is_some() || self.rounds >= PROMPT_ROUNDS {
+            self.change_not_before = now + self.backoff.fail();
+        }
+        self.failure = failed;
     }
 
     /// What to do now, if anything.
     pub(super) fn poll(&mut self, goal: Goal<'_>, now: Duration) -> Option<Command> {
-        if self.looking || self.changing.is_some() {
+        if self.looking || self.changing {
             return None;
         }
         if self.look_at <= now {
@@ -175,13 +187,13 @@ impl Reconcile {
             self.look_at = self.look_at.min(self.change_not_before);
             return None;
         }
-        self.changing = Some(changes.clone());
+        self.changing = true;
         Some(Command::Apply(changes))
     }
 
     /// When [`Reconcile::poll`] will want something.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        let is_idle = !self.looking && self.changing.is_none();
+        let is_idle = !self.looking && !self.changing;
         is_idle.then_some(self.look_at)
     }
 

@@ -38,6 +38,9 @@ pub enum NotReady {
     /// Packets for the mesh may leave outside of the tunnel.
     #[error("{0}")]
     Overlap(String),
+    /// What becomes of the packets is not known.
+    #[error("this machine cannot be observed: {0}")]
+    Blind(String),
     /// The last change failed.
     #[error("{0}")]
     ChangeFailed(ApplyError),
@@ -62,6 +65,9 @@ impl Agent {
         };
         if let Some(failure) = self.reconcile.failure() {
             return Err(NotReady::ChangeFailed(failure.clone()));
+        }
+        if let Some(error) = self.reconcile.blindness(now.since_start) {
+            return Err(NotReady::Blind(error.to_owned()));
         }
         if let Some(overlap) = self.reconcile.seen().and_then(|seen| seen.what.overlap.clone()) {
             return Err(NotReady::Overlap(overlap));

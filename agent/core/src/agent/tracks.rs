@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::Now;
+use super::{Now, reconcile::Seen};
 use crate::{
     id::{TokenId, WireguardKey},
-    observed::{Observed, ObservedPeer},
+    observed::ObservedPeer,
     status::PeerState,
 };
 
@@ -69,10 +69,11 @@ impl Tracks {
     }
 
     /// Brings every state up to date. A peer that is neither on the roster nor on the device is forgotten.
-    pub(super) fn update(&mut self, roster: &[Roster], observed: Option<&Observed>, now: Now) {
-        let on_device: BTreeMap<WireguardKey, &ObservedPeer> = observed
-            .and_then(|seen| seen.device.as_ref())
+    pub(super) fn update(&mut self, roster: &[Roster], seen: Option<&Seen>, now: Now) {
+        let on_device: BTreeMap<WireguardKey, &ObservedPeer> = seen
+            .and_then(|seen| seen.what.device.as_ref())
             .map_or_else(BTreeMap::new, |device| device.peers.iter().map(|peer| (peer.public_key, peer)).collect());
+        let since_seen = seen.map_or(Duration::ZERO, |seen| now.since_start.saturating_sub(seen.at));
         let listed: BTreeMap<TokenId, &Roster> = roster.iter().map(|peer| (peer.token, peer)).collect();
         self.tracks.retain(|token, track| listed.contains_key(token) || on_device.contains_key(&track.key));
 
@@ -82,7 +83,7 @@ impl Tracks {
             }
         }
         for peer in roster {
-            let present = on_device.get(&peer.key).copied();
+            let present = on_device.get(&peer.key).map(|present| Heard::of(present, since_seen));
             let known = self.tracks.get(&peer.token).filter(|track| track.key == peer.key);
             let added = known.map_or(now.since_start, |track| track.added);
             let state = state_of(present, peer.configured, now.since_start.saturating_sub(added), self.up_window);
@@ -132,7 +133,23 @@ pub(super) const fn is_working(state: PeerState) -> bool {
     matches!(state, PeerState::Up | PeerState::Idle)
 }
 
-fn state_of(present: Option<&ObservedPeer>, configured: bool, since_added: Duration, up_window: Duration) -> PeerState {
+/// What tells the state of a peer on the device, as of now.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    received: Option<Duration>,
+    sent: Option<Duration>,
+    keeps_alive: bool,
+}
+
+impl Heard {
+    /// Ages grow while nobody can look.
+    fn of(peer: &ObservedPeer, since_seen: Duration) -> Self {
+        let now = |age: Option<Duration>| age.map(|age| age + since_seen);
+        Self { received: now(peer.received_age), sent: now(peer.sent_age), keeps_alive: peer.persistent_keepalive != 0 }
+    }
+}
+
+fn state_of(present: Option<Heard>, configured: bool, since_added: Duration, up_window: Duration) -> PeerState {
     let is_new = since_added < CONNECTING_FOR;
     let Some(peer) = present else {
         return if configured && is_new { PeerState::Connecting } else { PeerState::Down };
@@ -140,14 +157,14 @@ fn state_of(present: Option<&ObservedPeer>, configured: bool, since_added: Durat
     if !configured {
         return PeerState::Removing;
     }
-    let Some(received) = peer.received_age else {
+    let Some(received) = peer.received else {
         return if is_new { PeerState::Connecting } else { PeerState::Down };
     };
-    let unanswered = peer.sent_age.is_some_and(|sent| sent < received) && received >= SUSPECT_AFTER;
+    let unanswered = peer.sent.is_some_and(|sent| sent < received) && received >= SUSPECT_AFTER;
     match (unanswered, received <= up_window) {
         (true, true) => PeerState::Suspect,
         (false, true) => PeerState::Up,
-        (false, false) if peer.persistent_keepalive == 0 => PeerState::Idle,
+        (false, false) if !peer.keeps_alive => PeerState::Idle,
         (_, false) => PeerState::Down,
     }
 }
@@ -156,19 +173,9 @@ fn state_of(present: Option<&ObservedPeer>, configured: bool, since_added: Durat
 mod tests {
     use super::*;
 
-    fn peer(received: Option<u64>, sent: Option<u64>, keepalive: u16) -> ObservedPeer {
-        ObservedPeer {
-            public_key: WireguardKey([1; 32]),
-            endpoint: None,
-            allowed_ips: Vec::new(),
-            has_preshared_key: false,
-            persistent_keepalive: keepalive,
-            handshake_age: Some(Duration::ZERO),
-            received_age: received.map(Duration::from_secs),
-            sent_age: sent.map(Duration::from_secs),
-            rx_bytes: 0,
-            tx_bytes: 0,
-        }
+    fn heard(received: Option<u64>, sent: Option<u64>, keepalive: u16) -> Heard {
+        let seconds = |age: Option<u64>| age.map(Duration::from_secs);
+        Heard { received: seconds(received), sent: seconds(sent), keeps_alive: keepalive != 0 }
     }
 
     #[test]
@@ -189,12 +196,12 @@ mod tests {
             (None, Some(1), 25, 30, PeerState::Down),
         ];
         for (received, sent, keepalive, added, state) in cases {
-            let seen = peer(received, sent, keepalive);
-            let got = state_of(Some(&seen), true, Duration::from_secs(added), UP_WINDOW);
+            let seen = heard(received, sent, keepalive);
+            let got = state_of(Some(seen), true, Duration::from_secs(added), UP_WINDOW);
             assert_eq!(got, state, "received {received:?} sent {sent:?} keepalive {keepalive} added {added}");
         }
         assert_eq!(state_of(None, true, Duration::ZERO, UP_WINDOW), PeerState::Connecting);
-        assert_eq!(state_of(Some(&peer(Some(0), None, 25)), false, Duration::ZERO, UP_WINDOW), PeerState::Removing);
+        assert_eq!(state_of(Some(heard(Some(0), None, 25)), false, Duration::ZERO, UP_WINDOW), PeerState::Removing);
         assert_eq!(state_of(None, false, Duration::ZERO, UP_WINDOW), PeerState::Down);
     }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use mesh_core::status::{MembershipState, PathKind, PeerState, Reason, SCHEMA, Severity, Status, VerdictState};
+use mesh_core::{
+    agent::NotReady,
+    status::{MembershipState, PathKind, PeerState, Reason, SCHEMA, Severity, Status, VerdictState},
+};
 
 use crate::{
-    cluster::token,
+    cluster::{key, token},
     contract::Contract,
     world::{World, policy},
 };
@@ -128,6 +131,65 @@ fn counters_tell_what_was_done() {
         "the own one is proved, too"
     );
     assert!(counters.apply_times.count() >= 2);
+}
+
+#[test]
+fn changes_that_succeed_beside_a_failed_one_are_counted() {
+    let mut world = World::mesh(&[2, 3]);
+    world.faults.failing_change = Some("remove_peer");
+    world.contract.revoke(token(3));
+    world.join(4);
+    world.hint();
+    let counters = world.agent.counters();
+    assert_eq!((counters.changes["add_peer"], counters.changes_failed), (3, 1));
+    assert!(!counters.changes.contains_key("remove_peer"), "{:?}", counters.changes);
+    let warnings = world.status().warnings;
+    let failed = warnings.iter().find(|warning| warning.code == "W501").unwrap();
+    assert!(!failed.message.contains("hint") && failed.hint.as_deref() == Some("let it work"), "{failed:?}");
+}
+
+#[test]
+fn a_machine_that_cannot_be_observed_is_not_shown_as_it_was() {
+    let mut world = World::mesh(&[2]);
+    world.faults.blind = true;
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.agent.readiness(world.now), Ok(()), "not for a moment's blindness");
+    world.pass(Duration::from_secs(5));
+    let status = world.status();
+    assert!(matches!(world.agent.readiness(world.now), Err(NotReady::Blind(_))) && !status.verdict.ready);
+    assert!(status.warnings.iter().any(|warning| warning.code == "W505"), "{:?}", status.warnings);
+    let seen = |world: &World| world.status().peers[0].last_seen_s.unwrap();
+    let before = seen(&world);
+    world.pass(Duration::from_secs(40));
+    assert!(seen(&world) >= before + 39.0, "ages go on: {before}, {}", seen(&world));
+    assert_eq!(world.status().peers[0].state, PeerState::Down, "nobody knows whether it is heard");
+
+    world.contract.revoke(token(2));
+    world.hint();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.keys_on_device(), [].into(), "a revocation does not wait for better sight");
+    world.faults.blind = false;
+    world.pass(Duration::from_secs(31));
+    assert_eq!((world.agent.readiness(world.now), world.status().warnings), (Ok(()), Vec::new()));
+}
+
+#[test]
+fn a_disk_that_is_full_is_told_and_the_mesh_goes_on() {
+    let mut world = World::mesh(&[2]);
+    world.faults.disk_full = true;
+    world.join(3);
+    world.hint();
+    let status = world.status();
+    assert_eq!((status.verdict.state, status.verdict.ready), (VerdictState::Degraded, true));
+    assert!(status.warnings.iter().any(|warning| warning.code == "W504" && warning.hint.is_some()), "{status:?}");
+    assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
+    let saves = world.commands["save"];
+    world.pass(Duration::from_secs(60));
+    assert!((1..=3).contains(&(world.commands["save"] - saves)), "tried again, now and then");
+    world.faults.disk_full = false;
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.status().verdict.state, VerdictState::Ok);
+    assert_eq!(world.disk.as_ref().unwrap().registry.peers.len(), 3);
 }
 
 /// The peer falls silent: nothing of it has been received for a while.

@@ -8,8 +8,8 @@ use std::{
 
 use mesh_core::{
     agent::{
-        Agent, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, Now, OnExpiry, OwnEndpoint, Policy,
-        SourceReport,
+        Agent, Applied, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, Now, OnExpiry, OwnEndpoint,
+        Policy, SourceReport,
     },
     diff::Change,
     id::{B256, TokenId, WireguardKey},
@@ -47,7 +47,8 @@ pub(crate) struct World {
     changes: Vec<Change>,
     pub(crate) commands: BTreeMap<&'static str, usize>,
     pub(crate) disk: Option<CachedRegistry>,
-    pub(crate) offered: Option<Intent>,
+    /// What was signed last.
+    signed: Option<Intent>,
     pub(crate) stopped: bool,
     pub(crate) faults: Faults,
     /// RPC endpoints that say every read alike.
@@ -75,6 +76,9 @@ pub(crate) struct Faults {
     /// Changes of this kind fail.
     pub(crate) failing_change: Option<&'static str>,
     pub(crate) signing_down: bool,
+    /// The device cannot be looked at.
+    pub(crate) blind: bool,
+    pub(crate) disk_full: bool,
     /// The shell answers only when [`World::finish`] says so.
     pub(crate) slow: bool,
     /// The node address has funds: offers are submitted by the shell.
@@ -104,7 +108,7 @@ impl World {
             changes: Vec::new(),
             commands: BTreeMap::new(),
             disk: None,
-            offered: None,
+            signed: None,
             stopped: false,
             faults: Faults::default(),
             sources: 1,
@@ -155,8 +159,7 @@ impl World {
                 continue;
             };
             *self.commands.entry(name(&command)).or_default() += 1;
-            let has_answer = !matches!(command, Command::Withdraw | Command::Save(_) | Command::Stop);
-            if self.faults.slow && has_answer {
+            if self.faults.slow && !matches!(command, Command::Save(_) | Command::Stop) {
                 self.take_up(command);
             } else if let Some(answer) = self.answer(command) {
                 self.agent.handle(answer, self.now);
@@ -232,7 +235,7 @@ impl World {
     pub(crate) fn restart_with(&mut self, policy: Policy) {
         self.policy = policy;
         self.machine.device = None;
-        self.offered = None;
+        self.signed = None;
         self.pending.clear();
         self.now.since_start = Duration::ZERO;
         self.agent = Agent::new(me(&self.contract.cluster), self.policy.clone(), self.now);
@@ -274,19 +277,20 @@ impl World {
                 Some(Input::Proofs(answers.collect()))
             }
             Command::Observe => {
-                self.overtaken = self.faults.slow;
-                Some(Input::Observed(self.machine.clone()))
+                self.overtaken = self.faults.slow || self.faults.blind;
+                Some(if self.faults.blind {
+                    Input::ObserveFailed("made to fail".to_owned())
+                } else {
+                    Input::Observed(self.machine.clone())
+                })
             }
             Command::Apply(changes) => Some(Input::Applied(self.apply(changes))),
             Command::Offer(_) if self.faults.signing_down => Some(Input::OfferFailed("no guest agent".to_owned())),
             Command::Offer(intent) => Some(self.offer(intent)),
-            Command::Withdraw => {
-                self.offered = None;
-                None
-            }
+            Command::Save(_) if self.faults.disk_full => Some(Input::Saved(Err("no space left".to_owned()))),
             Command::Save(cached) => {
                 self.disk = Some(*cached);
-                None
+                Some(Input::Saved(Ok(())))
             }
             Command::Stop => {
                 self.stopped = true;
@@ -333,7 +337,7 @@ impl World {
     }
 
     fn offer(&mut self, intent: Intent) -> Input {
-        self.offered = Some(intent);
+        self.signed = Some(intent);
         let (token_id, key_epoch, deadline, method) = match intent {
             Intent::Register(intent) => (intent.token, intent.key_epoch, intent.deadline, "registerPeer"),
             Intent::UpdateEndpoint(intent) => (intent.token, intent.key_epoch, intent.deadline, "updateEndpoint"),
@@ -341,7 +345,7 @@ impl World {
         assert!(deadline > self.now.unix.as_secs() + 60, "an offer must live long enough to be submitted");
         let domain = self.contract.cluster.domain;
         if self.faults.funded {
-            self.submit();
+            self.send(intent);
         }
         Input::Offered {
             offer: RegistrationOffer {
@@ -358,33 +362,45 @@ impl World {
         }
     }
 
+    /// What the agent has on offer.
+    pub(crate) fn offered(&self) -> Option<Intent> {
+        self.agent.offer().and(self.signed)
+    }
+
     /// A relayer submits what is on offer.
     pub(crate) fn submit(&mut self) -> bool {
-        match self.offered {
-            Some(Intent::Register(registration)) => self.contract.register(registration),
-            Some(Intent::UpdateEndpoint(update)) => self.contract.update_endpoint(update),
+        match self.offered() {
+            Some(intent) => self.send(intent),
             None => false,
         }
     }
 
-    fn apply(&mut self, changes: Vec<Change>) -> Result<(), ApplyError> {
+    fn send(&mut self, intent: Intent) -> bool {
+        match intent {
+            Intent::Register(registration) => self.contract.register(registration),
+            Intent::UpdateEndpoint(update) => self.contract.update_endpoint(update),
+        }
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Applied {
         assert!(!changes.is_empty(), "an empty list of changes");
-        let (mut outcome, mut base_failed) = (Ok(()), false);
+        let (mut applied, mut base_failed) = (Applied::default(), false);
         for change in changes {
             if base_failed && !change.is_removal() {
                 continue;
             }
             if self.faults.failing_change == Some(change.kind()) {
                 base_failed |= change.is_base();
-                outcome =
-                    outcome.and(Err(ApplyError { change: change.to_string(), reason: "made to fail".to_owned() }));
+                let (reason, hint) = ("made to fail".to_owned(), Some("let it work".to_owned()));
+                applied.failed.get_or_insert(ApplyError { change: change.to_string(), reason, hint });
                 continue;
             }
             self.check(&change);
             make(&mut self.machine, &change);
-            self.changes.push(change);
+            self.changes.push(change.clone());
+            applied.made.push(change);
         }
-        outcome
+        applied
     }
 
     /// What must hold of every change, whatever happened before.
@@ -435,7 +451,6 @@ fn name(command: &Command) -> &'static str {
         Command::Observe => "observe",
         Command::Apply(_) => "apply",
         Command::Offer(_) => "offer",
-        Command::Withdraw => "withdraw",
         Command::Save(_) => "save",
         Command::Stop => "stop",
     }
