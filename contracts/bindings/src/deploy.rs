@@ -34,11 +34,11 @@ pub fn implementation_init_code() -> Bytes {
     DstackClusterNFT::BYTECODE.clone()
 }
 
-/// Creation data of a cluster's proxy, which initializes it in the same transaction: nobody can come in between.
+/// The call by which a proxy becomes a cluster.
 #[must_use]
-pub fn proxy_init_code(implementation: Address, cluster: &NewCluster) -> Bytes {
+pub fn initialize(cluster: &NewCluster) -> initializeCall {
     let network = cluster.network.network();
-    let initialize = initializeCall {
+    initializeCall {
         params: IDstackClusterNFT::ClusterParams {
             name: cluster.name.clone(),
             symbol: cluster.symbol.clone(),
@@ -48,7 +48,13 @@ pub fn proxy_init_code(implementation: Address, cluster: &NewCluster) -> Bytes {
             kmsRoots: cluster.kms_roots.clone(),
             appIds: cluster.app_ids.iter().map(|app_id| Address::from(*app_id)).collect(),
         },
-    };
-    let arguments = ERC1967Proxy::constructorCall { implementation, _data: initialize.abi_encode().into() };
+    }
+}
+
+/// Creation data of a cluster's proxy, which initializes it in the same transaction: nobody can come in between.
+#[must_use]
+pub fn proxy_init_code(implementation: Address, cluster: &NewCluster) -> Bytes {
+    let data = initialize(cluster).abi_encode();
+    let arguments = ERC1967Proxy::constructorCall { implementation, _data: data.into() };
     [&ERC1967Proxy::BYTECODE[..], &arguments.abi_encode()].concat().into()
 }

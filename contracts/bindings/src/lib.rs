@@ -1,19 +1,23 @@
 //! The `DstackClusterNFT` contract as Rust sees it: bindings made from the committed ABI, conversions to and from the
-//! core's types, deployment code, the meaning of its reverts, and the URLs of the endpoints it is read from. No provider, no
-//! key, no decision.
+//! core's types, deployment code, its calls and reverts in words, and the bounded transport to the endpoints it is read from. No
+//! provider, no key, no decision.
 //!
 //! Everything read from a chain is hostile until converted: each conversion fails with a [`ConvertError`], never a panic.
 
 mod abi;
+mod call;
 mod convert;
 mod deploy;
 mod revert;
+mod rpc_http;
 mod rpc_url;
 
 pub use abi::{DstackClusterNFT, ERC1967Proxy, IDstackClusterNFT};
+pub use call::{Argument, DecodedCall, decode_call};
 pub use convert::{ConvertError, base_domains, mesh_network, node_signature, register_peer, update_endpoint};
-pub use deploy::{NewCluster, implementation_init_code, proxy_init_code};
-pub use revert::explain_revert;
+pub use deploy::{NewCluster, implementation_init_code, initialize, proxy_init_code};
+pub use revert::{Explanation, explain_revert};
+pub use rpc_http::{BoundedHttp, MAX_ANSWER};
 pub use rpc_url::{InvalidRpcUrl, RpcUrl, cut_urls};
 
 use alloy::{

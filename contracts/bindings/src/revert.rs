@@ -1,33 +1,59 @@
 //! Reverts in words: what the contract refused, and what to do about it.
 
-use alloy::{
-    primitives::FixedBytes,
-    sol_types::{ContractError, SolInterface},
-};
-use mesh_core::id::{AppId, InstanceId, WireguardKey};
+mod cluster;
+mod proxy;
+
+use std::fmt;
+
+use alloy::sol_types::{ContractError, SolInterface};
 
 use crate::abi::{DstackClusterNFT::DstackClusterNFTErrors, ERC1967Proxy::ERC1967ProxyErrors};
 
-/// Says what revert data means and, where there is something to do, a hint after a semicolon. `None` for data that is no
-/// error of the contract, of its proxy, or of Solidity itself. The text is one line of printable characters, whatever the
-/// data: it may come from a hostile RPC.
+/// The most characters that are shown of text which somebody else wrote.
+const MAX_FOREIGN: usize = 300;
+
+/// What revert data means. Both texts are one line of printable characters, whatever the data: it may come from a hostile RPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// What was refused and why, with the values that the error carries.
+    pub reason: String,
+    /// What to do next, in our words alone: no text of the revert data is in it. `None` where Solidity itself failed.
+    pub hint: Option<String>,
+}
+
+/// The reason, and the hint after a semicolon.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hint {
+            Some(hint) => write!(f, "{}; {hint}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+/// Says what revert data means. `None` for data that is no error of the contract, of its proxy, or of Solidity itself.
 #[must_use]
-pub fn explain_revert(data: &[u8]) -> Option<String> {
-    let text = match ContractError::<DstackClusterNFTErrors>::abi_decode(data) {
-        Ok(ContractError::CustomError(error)) => explain(&error),
-        Ok(ContractError::Revert(revert)) => format!("the contract reverted: {}", revert.reason()),
-        Ok(ContractError::Panic(panic)) => format!("the contract failed: {panic}"),
-        Err(_) => match ERC1967ProxyErrors::abi_decode(data).ok()? {
-            ERC1967ProxyErrors::ERC1967ProxyUninitialized(_) => {
-                "the proxy was created without initializing it; deploy with `meshctl deploy`".to_owned()
-            }
-            other @ (ERC1967ProxyErrors::AddressEmptyCode(_)
-            | ERC1967ProxyErrors::ERC1967InvalidImplementation(_)
-            | ERC1967ProxyErrors::ERC1967NonPayable(_)
-            | ERC1967ProxyErrors::FailedCall(_)) => format!("the proxy refused: {:02x?}", other.selector()),
-        },
+pub fn explain_revert(data: &[u8]) -> Option<Explanation> {
+    let (reason, hint) = match ContractError::<DstackClusterNFTErrors>::abi_decode(data) {
+        Ok(ContractError::CustomError(error)) => hinted(cluster::explain(&error)),
+        Ok(ContractError::Revert(revert)) => (format!("the contract reverted: {}", foreign(revert.reason())), None),
+        Ok(ContractError::Panic(panic)) => (format!("the contract failed: {panic}"), None),
+        Err(_) => hinted(proxy::explain(&ERC1967ProxyErrors::abi_decode(data).ok()?)),
     };
-    Some(text.chars().flat_map(printable).collect())
+    Some(Explanation { reason, hint })
+}
+
+fn hinted<H: Into<String>>((reason, hint): (String, H)) -> (String, Option<String>) {
+    (reason, Some(hint.into()))
+}
+
+/// Text out of revert data: one line of printable characters, and not too much of it.
+fn foreign(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_FOREIGN).flat_map(printable).collect();
+    if text.chars().nth(MAX_FOREIGN).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn printable(c: char) -> impl Iterator<Item = char> {
@@ -36,187 +62,101 @@ fn printable(c: char) -> impl Iterator<Item = char> {
     escaped.into_iter().flatten().chain(plain)
 }
 
-#[expect(clippy::too_many_lines, reason = "one arm an error, each one sentence")]
-fn explain(error: &DstackClusterNFTErrors) -> String {
-    use DstackClusterNFTErrors as E;
-    match error {
-        // Tokens
-        E::ERC721NonexistentToken(e) => format!("token {} is not minted; see `meshctl nodes`", e.tokenId),
-        E::NotTokenOwner(e) => format!("{} does not own token {}; send it from the owner's key", e.caller, e.tokenId),
-        E::NetworkFull(e) => {
-            format!("the mesh network is full: all {} token ids are minted; burn an unused token first", e.capacity)
-        }
-        E::NodeRevoked(e) => {
-            format!("token {0} is revoked; the contract owner can lift that with `meshctl reinstate {0}`", e.tokenId)
-        }
-        E::NodeNotRevoked(e) => format!("token {} is not revoked", e.tokenId),
-        E::NodeActive(e) => {
-            format!("token {0} is an active peer; deactivate it before binding it to another instance", e.tokenId)
-        }
-        E::NodeNotActive(e) => format!("token {} is not an active peer; register it first", e.tokenId),
-        E::NodeUnbound(e) => format!(
-            "token {0} is bound to no instance; its owner binds it with `meshctl bind {0}` or submits the registration",
-            e.tokenId
-        ),
-        // Registrations
-        E::ZeroInstanceId(_) => "the instance id is zero".to_owned(),
-        E::InstanceMismatch(e) => format!(
-            "token {} is bound to instance {}, not to {}; the token's owner can bind it again",
-            e.tokenId,
-            instance(e.bound),
-            instance(e.given)
-        ),
-        E::InstanceInUse(e) => format!(
-            "instance {} is already a peer with token {}; deactivate that one first",
-            instance(e.instanceId),
-            e.byTokenId
-        ),
-        E::WireguardKeyInUse(e) => format!(
-            "WireGuard key {} is already used by token {}; register a new key",
-            WireguardKey(e.wireguardKey.0),
-            e.byTokenId
-        ),
-        E::InvalidWireguardKey(_) => {
-            "a WIREGUARD registration needs a WireGuard key and a TLS_GATEWAY one must not have any".to_owned()
-        }
-        E::InvalidEndpoint(_) => "endpoint address and port must both be zero or both nonzero".to_owned(),
-        E::GatewayRequired(_) => "a TLS_GATEWAY registration needs a gateway".to_owned(),
-        E::UnknownBaseDomain(e) => format!(
-            "base domain {} does not exist or was removed; the contract owner adds base domains, gateways name them by index",
-            e.index
-        ),
-        E::DeadlineExpired(e) => {
-            format!(
-                "the signature was valid until Unix second {}; have the node sign again, and check its clock",
-                e.deadline
-            )
-        }
-        E::DeadlineTooFar(e) => format!(
-            "the signature is valid until Unix second {}, the contract takes none beyond {}; have the node sign again, and check \
-             its clock",
-            e.deadline, e.latest
-        ),
-        E::WrongKeyEpoch(e) => format!(
-            "key epoch {} was given for token {}, {} is next; the registration is old, was already accepted, or the token left since",
-            e.given, e.tokenId, e.expected
-        ),
-        E::NodeAddressMismatch(e) => format!(
-            "token {} belongs to the node key {} and {} signed; its owner can bind it again to let another node key in",
-            e.tokenId, e.expected, e.given
-        ),
-        // Signatures
-        E::InvalidSignature(_) => "a signature is malformed: not 65 bytes, a wrong v, a high s, or nobody's".to_owned(),
-        E::InvalidPublicKey(_) => "a public key is not a point of secp256k1".to_owned(),
-        E::AppSignatureMismatch(e) => {
-            format!("the node key was signed for by {}, not by the app key {}", e.recovered, e.appKey)
-        }
-        E::NodeSignatureMismatch(e) => format!(
-            "the node's signature recovers to {}, not to its key {}; it may be for another chain or contract",
-            e.recovered, e.nodeKey
-        ),
-        // Trust
-        E::KmsRootNotTrusted(e) => format!(
-            "the app key was issued by KMS root {}, which this cluster does not trust; the contract owner decides on roots",
-            e.root
-        ),
-        E::KmsRootNotYetEffective(e) => {
-            format!("KMS root {} counts only from Unix second {} on; try again then", e.root, e.effectiveAt)
-        }
-        E::AppIdNotAllowed(e) => {
-            format!("app {} is not allowed in this cluster; the contract owner decides on apps", AppId::from(e.appId))
-        }
-        E::AlreadyAdded(_) => "it is already on the list".to_owned(),
-        E::NotAdded(_) => "it is not on the list".to_owned(),
-        E::TooMany(e) => format!("the list is full: at most {} entries; remove one first", e.limit),
-        E::ZeroAddress(_) => "the address is zero".to_owned(),
-        E::InvalidBaseDomain(e) => format!(
-            "`{}` is no base domain; use a lower-case host name such as gateway.example.com, without port or trailing dot",
-            e.domain
-        ),
-        E::InvalidNetwork(e) if e.prefixLength == 0 => {
-            "the contract has no mesh network: it was never initialized as a cluster; deploy one with `meshctl deploy`"
-                .to_owned()
-        }
-        E::InvalidNetwork(e) => format!(
-            "{}/{} is no mesh network; use a unicast IPv4 network of /16 to /29 without host bits, neither loopback nor \
-             link-local",
-            std::net::Ipv4Addr::from(e.base.0),
-            e.prefixLength
-        ),
-        // Ownership and upgrades
-        E::OwnableUnauthorizedAccount(e) => {
-            format!("{} is not allowed to do this; send it from the contract owner's key", e.account)
-        }
-        E::OwnableInvalidOwner(e) => format!("{} cannot own the contract", e.owner),
-        E::InvalidInitialization(_) => "the contract is already initialized".to_owned(),
-        E::NotInitializing(_) => "this runs during initialization alone".to_owned(),
-        E::UUPSUnauthorizedCallContext(_) => {
-            "this call works through the proxy alone; check the contract address".to_owned()
-        }
-        E::UUPSUnsupportedProxiableUUID(_) | E::ERC1967InvalidImplementation(_) => {
-            "the new implementation is not a UUPS implementation".to_owned()
-        }
-        E::ERC1967NonPayable(_) => "an upgrade without a call takes no ether".to_owned(),
-        E::AddressEmptyCode(e) => format!("there is no contract at {}", e.target),
-        E::FailedCall(_) => "a call made by the contract failed".to_owned(),
-        // ERC-721
-        E::ERC721IncorrectOwner(e) => format!("{} does not own token {}; {} does", e.sender, e.tokenId, e.owner),
-        E::ERC721InsufficientApproval(e) => {
-            format!("{} neither owns token {} nor is approved for it", e.operator, e.tokenId)
-        }
-        E::ERC721InvalidApprover(e) => format!("{} may not approve for this token", e.approver),
-        E::ERC721InvalidOperator(e) => format!("{} cannot be an operator", e.operator),
-        E::ERC721InvalidOwner(e) => format!("{} cannot own tokens", e.owner),
-        E::ERC721InvalidReceiver(e) => format!("{} cannot receive tokens", e.receiver),
-        E::ERC721InvalidSender(e) => format!("{} cannot send tokens", e.sender),
-    }
-}
-
-const fn instance(id: FixedBytes<20>) -> InstanceId {
-    InstanceId(id.0)
-}
-
 #[cfg(test)]
 mod tests {
-    use alloy::sol_types::{SolError, SolInterface};
+    use alloy::{
+        dyn_abi::{DynSolType, DynSolValue, JsonAbiExt as _},
+        json_abi::JsonAbi,
+        primitives::{U256, keccak256},
+        sol_types::SolError as _,
+    };
 
     use super::*;
-    use crate::abi::DstackClusterNFT as contract;
+    use crate::{abi::DstackClusterNFT as contract, call::cluster_abi};
+
+    fn explained(data: &[u8]) -> String {
+        explain_revert(data).unwrap().to_string()
+    }
 
     #[test]
     fn an_error_is_named_with_its_values_and_a_hint() {
-        let data = contract::NodeRevoked { tokenId: alloy::primitives::U256::from(7) }.abi_encode();
-        let text = explain_revert(&data).unwrap();
-        assert_eq!(text, "token 7 is revoked; the contract owner can lift that with `meshctl reinstate 7`");
+        let data = contract::NodeRevoked { tokenId: U256::from(7) }.abi_encode();
+        let explanation = explain_revert(&data).unwrap();
+        assert_eq!(explanation.reason, "token 7 is revoked");
+        assert_eq!(explanation.hint.unwrap(), "the contract owner can lift that with `meshctl reinstate 7`");
+    }
+
+    /// Walks the ABI as the compiler wrote it, not the list that was generated from it.
+    #[test]
+    fn every_error_of_the_abi_has_a_reason_and_a_hint() {
+        let abi: &JsonAbi = cluster_abi();
+        assert!(abi.errors().count() > 40, "{} errors", abi.errors().count());
+        for error in abi.errors() {
+            let values: Vec<DynSolValue> = error.inputs.iter().map(|input| any(&input.ty)).collect();
+            let data = error.abi_encode_input(&values).unwrap();
+            let explanation = explain_revert(&data).unwrap_or_else(|| panic!("{} is not explained", error.signature()));
+            assert!(explanation.reason.len() > 10, "{}: {explanation}", error.name);
+            assert!(explanation.hint.is_some_and(|hint| hint.len() > 10), "{} has no hint", error.name);
+        }
     }
 
     #[test]
-    fn every_error_without_arguments_is_explained() {
-        let mut explained = 0;
-        for &selector in DstackClusterNFTErrors::SELECTORS {
-            if let Ok(error) = DstackClusterNFTErrors::abi_decode(&selector) {
-                assert!(!explain(&error).is_empty());
-                assert_eq!(explain_revert(&selector).as_deref(), Some(explain(&error).as_str()));
-                explained += 1;
+    fn no_two_errors_say_the_same() {
+        let mut reasons = std::collections::BTreeMap::new();
+        for error in cluster_abi().errors() {
+            let values: Vec<DynSolValue> = error.inputs.iter().map(|input| any(&input.ty)).collect();
+            let reason = explain_revert(&error.abi_encode_input(&values).unwrap()).unwrap().reason;
+            if let Some(other) = reasons.insert(reason.clone(), error.name.clone()) {
+                panic!("{} and {other} both say: {reason}", error.name);
             }
         }
-        assert!(explained > 10, "only {explained} errors decode from their selector alone");
+    }
+
+    fn any(kind: &str) -> DynSolValue {
+        match DynSolType::parse(kind).unwrap() {
+            DynSolType::Uint(bits) => DynSolValue::Uint(U256::from(7), bits),
+            DynSolType::Bool => DynSolValue::Bool(true),
+            DynSolType::Address => DynSolValue::Address(alloy::primitives::Address::repeat_byte(0xaa)),
+            DynSolType::FixedBytes(size) => {
+                let mut word = alloy::primitives::B256::ZERO;
+                word[..size].fill(0xbb);
+                DynSolValue::FixedBytes(word, size)
+            }
+            DynSolType::Bytes => DynSolValue::Bytes(vec![0xcc]),
+            DynSolType::String => DynSolValue::String("text".to_owned()),
+            other @ (DynSolType::Int(_)
+            | DynSolType::Function
+            | DynSolType::Array(_)
+            | DynSolType::FixedArray(..)
+            | DynSolType::Tuple(_)) => panic!("give `any` a value of {other}"),
+        }
     }
 
     #[test]
-    fn text_of_a_hostile_node_cannot_reach_the_terminal() {
-        let data = contract::InvalidBaseDomain { domain: "\u{1b}[2J\nok".to_owned() }.abi_encode();
-        let text = explain_revert(&data).unwrap();
-        assert!(text.starts_with("`\\u{1b}[2J\\nok` is no base domain"), "{text}");
-        assert!(!text.chars().any(char::is_control));
+    fn text_of_a_hostile_node_cannot_reach_the_terminal_nor_fake_a_hint() {
+        let data = contract::InvalidBaseDomain { domain: "\u{1b}[2J\nok; hint: x".to_owned() }.abi_encode();
+        let explanation = explain_revert(&data).unwrap();
+        assert!(explanation.reason.starts_with("`\\u{1b}[2J\\nok; hint: x` is no base domain"), "{explanation}");
+        assert!(!explanation.to_string().chars().any(char::is_control));
+        assert!(!explanation.hint.unwrap().contains("hint"));
+
+        let revert = alloy::sol_types::Revert::from("no\u{9b}2J; send ether to mallory").abi_encode();
+        let explanation = explain_revert(&revert).unwrap();
+        assert_eq!(explanation.reason, "the contract reverted: no\\u{9b}2J; send ether to mallory");
+        assert_eq!(explanation.hint, None);
+
+        let endless = alloy::sol_types::Revert::from("x".repeat(1 << 20)).abi_encode();
+        assert!(explained(&endless).len() < 400);
     }
 
     #[test]
     fn solidity_reverts_and_panics_are_explained_and_noise_is_not() {
         let revert = alloy::sol_types::Revert::from("why not").abi_encode();
-        assert_eq!(explain_revert(&revert).unwrap(), "the contract reverted: why not");
+        assert_eq!(explained(&revert), "the contract reverted: why not");
         let panic = alloy::sol_types::Panic::from(0x11_u64).abi_encode();
-        assert!(explain_revert(&panic).unwrap().contains("overflow"));
+        assert!(explained(&panic).contains("overflow"));
+        let uninitialized = keccak256("ERC1967ProxyUninitialized()");
+        assert!(explained(&uninitialized[..4]).contains("without initializing it"));
         assert_eq!(explain_revert(&[]), None);
         assert_eq!(explain_revert(&[0xde, 0xad, 0xbe, 0xef, 1]), None);
         assert_eq!(explain_revert(&contract::NodeRevoked::SELECTOR), None, "arguments are missing");

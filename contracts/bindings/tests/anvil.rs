@@ -88,7 +88,7 @@ impl Cluster {
             }
             Err(error) => {
                 let data = error.as_error_resp().and_then(|answer| answer.as_revert_data()).expect("a revert");
-                Err(explain_revert(&data).expect("a revert of the contract"))
+                Err(explain_revert(&data).expect("a revert of the contract").to_string())
             }
         }
     }
@@ -129,7 +129,8 @@ async fn a_node_joins_moves_and_is_revoked() {
     let token = cluster.mint(&node).await;
     assert_eq!(token.get(), 1);
 
-    let proof = node.prove(node.registration(token, 1), &cluster.domain);
+    // Minting has spent the first key epoch.
+    let proof = node.prove(node.registration(token, 2), &cluster.domain);
     let block = cluster.register(&proof).await.unwrap();
 
     let peers = cluster.peers().await;
@@ -149,7 +150,7 @@ async fn a_node_joins_moves_and_is_revoked() {
     // It moves, by its node key alone.
     let update = EndpointUpdate {
         token,
-        key_epoch: 2,
+        key_epoch: 3,
         endpoint: Some("[2001:db8::7]:4000".parse().unwrap()),
         gateway: None,
         deadline: in_an_hour(),
@@ -163,13 +164,13 @@ async fn a_node_joins_moves_and_is_revoked() {
     // It is revoked, which spends a key epoch, and can do nothing about it.
     cluster.contract.revoke(U256::from(token.get())).send().await.unwrap().get_receipt().await.unwrap();
     assert_eq!(cluster.peers().await, []);
-    let again = node.prove(node.registration(token, 4), &cluster.domain);
+    let again = node.prove(node.registration(token, 5), &cluster.domain);
     let refusal = cluster.register(&again).await.unwrap_err();
     assert!(refusal.starts_with("token 1 is revoked"), "{refusal}");
     let nodes = cluster.contract.nodes(U256::ZERO, U256::from(10)).call().await.unwrap();
     let record = NodeRecord::try_from(nodes.page[0].clone()).unwrap();
     assert!(record.revoked && !record.active);
-    assert_eq!((record.instance, record.key_epoch), (None, 3));
+    assert_eq!((record.instance, record.key_epoch), (None, 4));
 }
 
 #[tokio::test]
@@ -178,7 +179,7 @@ async fn what_is_wrong_is_refused_for_its_reason() {
     let own_app = AppId::from(cluster.domain.contract);
     let node = Node::new(own_app, 7);
     let token = cluster.mint(&node).await;
-    let good = node.prove(node.registration(token, 1), &cluster.domain);
+    let good = node.prove(node.registration(token, 2), &cluster.domain);
 
     let elsewhere = Domain { chain_id: cluster.domain.chain_id + 1, ..cluster.domain };
     let foreign = Node::new(AppId([0x22; 20]), 7);
@@ -193,14 +194,14 @@ async fn what_is_wrong_is_refused_for_its_reason() {
     let lasting = Registration { deadline: in_an_hour() + 86_400, ..good.registration };
 
     for (what, proof, reason) in [
-        ("another chain", node.prove(node.registration(token, 1), &elsewhere), "the node's signature recovers to"),
-        ("another app", foreign.prove(foreign.registration(token, 1), &cluster.domain), "app 2222"),
+        ("another chain", node.prove(node.registration(token, 2), &elsewhere), "the node's signature recovers to"),
+        ("another app", foreign.prove(foreign.registration(token, 2), &cluster.domain), "app 2222"),
         ("a changed endpoint", tampered, "the node's signature recovers to"),
         ("another node's chain", stolen, "the node's signature recovers to"),
         ("a high s", high_s, "a signature is malformed"),
         ("a key off the curve", off_curve, "a public key is not a point"),
         ("a deadline days ahead", node.prove(lasting, &cluster.domain), "the signature is valid until Unix second"),
-        ("a jump of the epoch", node.prove(node.registration(token, 2), &cluster.domain), "key epoch 2 was given"),
+        ("a jump of the epoch", node.prove(node.registration(token, 3), &cluster.domain), "key epoch 3 was given"),
     ] {
         let refusal = cluster.register(&proof).await.unwrap_err();
         assert!(refusal.starts_with(reason), "{what}: {refusal}");
@@ -209,7 +210,7 @@ async fn what_is_wrong_is_refused_for_its_reason() {
 
     cluster.register(&good).await.unwrap();
     let refusal = cluster.register(&good).await.unwrap_err();
-    assert!(refusal.starts_with("key epoch 1 was given for token 1, 2 is next"), "{refusal}");
+    assert!(refusal.starts_with("key epoch 2 was given for token 1, 3 is next"), "{refusal}");
 }
 
 #[test]
