@@ -16,6 +16,7 @@ pub(crate) mod transfer;
 pub(crate) mod wait;
 pub(crate) mod why;
 
+mod change;
 mod token;
 
 use crate::{cli::Command, output::Printer, settings::Settings};

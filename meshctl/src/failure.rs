@@ -45,14 +45,22 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The lines for stderr and the exit code of an error that ends the program.
-pub(crate) fn report(error: &anyhow::Error) -> (String, u8) {
-    let mut text = format!("error: {error:#}\n");
+/// What failed, with its causes, and the next step if there is one.
+pub(crate) fn parts(error: &anyhow::Error) -> (String, Option<String>) {
     let failure = error.downcast_ref::<Failure>();
-    if let Some(hint) = failure.and_then(|failure| failure.hint.as_ref()) {
-        text.push_str(&format!("hint: {hint}\n"));
+    (format!("{error:#}"), failure.and_then(|failure| failure.hint.clone()))
+}
+
+/// The lines for stderr and the exit code of an error that ends the program. Further lines of either text are indented: what
+/// others wrote into an error cannot look like a hint of ours.
+pub(crate) fn report(error: &anyhow::Error) -> (String, u8) {
+    let (what, hint) = parts(error);
+    let indented = |text: &str| text.trim_end().replace('\n', "\n  ");
+    let mut text = format!("error: {}\n", indented(&what));
+    if let Some(hint) = hint {
+        text.push_str(&format!("hint: {}\n", indented(&hint)));
     }
-    (text, failure.map_or(FAILED, |failure| failure.exit_code))
+    (text, error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.exit_code))
 }
 
 #[cfg(test)]
@@ -73,5 +81,11 @@ mod tests {
         let inner: Result<(), _> = Err(anyhow::anyhow!("no such file"));
         let error = inner.context(Failure::usage("cannot read `x`").hint("create it")).unwrap_err();
         assert_eq!(report(&error), ("error: cannot read `x`: no such file\nhint: create it\n".to_owned(), USAGE));
+    }
+
+    #[test]
+    fn further_lines_cannot_pass_for_a_hint() {
+        let (text, _) = report(&anyhow::anyhow!("one\nhint: two\n"));
+        assert_eq!(text, "error: one\n  hint: two\n");
     }
 }

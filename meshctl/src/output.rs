@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::render::printable;
+use crate::render::{is_hostile, printable};
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -59,12 +59,12 @@ impl Printer {
 
     /// Prints one JSON document over several lines.
     pub(crate) fn value(&self, value: &impl Serialize) -> anyhow::Result<()> {
-        self.text(&(serde_json::to_string_pretty(value)? + "\n"))
+        self.text(&(disarmed(&serde_json::to_string_pretty(value)?) + "\n"))
     }
 
     /// Prints one JSON document on one line, for streams.
     pub(crate) fn line(&self, value: &impl Serialize) -> anyhow::Result<()> {
-        self.text(&(serde_json::to_string(value)? + "\n"))
+        self.text(&(disarmed(&serde_json::to_string(value)?) + "\n"))
     }
 
     /// Prints text as it is: the caller made it [`printable`].
@@ -83,7 +83,35 @@ impl Printer {
     }
 }
 
+/// JSON that means the same and is safe for a terminal: characters above ASCII stand in its strings alone, where an escape may take
+/// their place.
+fn disarmed(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if !c.is_ascii_control() && is_hostile(c) {
+            safe.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Writes to stderr. When that fails there is nobody left to tell.
 pub(crate) fn warn(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_safe_for_a_terminal_and_means_the_same() {
+        let hostile = "a\u{9b}2J\u{202e}\u{e0041}\x1b[2J\n\u{7f}größe";
+        let json = disarmed(&serde_json::to_string_pretty(&[hostile]).unwrap());
+        assert!(!json.chars().any(|c| is_hostile(c) && c != '\n' && c != '\u{7f}'), "{json:?}");
+        assert!(json.contains("\\u009b2J\\u202e\\udb40\\udc41"), "{json}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [hostile]);
+    }
 }

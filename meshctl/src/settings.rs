@@ -3,11 +3,12 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use mesh_core::id::Address;
 
-use crate::{failure::Failure, output::ColorChoice};
+use crate::{failure::Failure, output::ColorChoice, signer::seconds};
 
 /// Where agents put their sockets.
 const RUN_DIR: &str = "/run/p2p-agent";
@@ -21,6 +22,10 @@ pub(crate) struct GlobalArgs {
     /// JSON-RPC endpoint of the chain, http(s) or ws(s) [env: P2P_RPC_URL, RPC_URL]
     #[arg(long, global = true, value_name = "URL")]
     rpc_url: Option<String>,
+
+    /// Give up on one request to the endpoint after this long
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "20", value_parser = seconds())]
+    rpc_timeout: u64,
 
     /// The cluster contract [env: P2P_CONTRACT, CLUSTER_CONTRACT, CONTRACT_ADDRESS]
     #[arg(long, global = true, value_name = "ADDRESS")]
@@ -43,6 +48,7 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug)]
 pub(crate) struct Settings {
     rpc_url: Option<String>,
+    rpc_timeout: Duration,
     contract: Option<Address>,
     socket: Option<PathBuf>,
 }
@@ -63,7 +69,13 @@ impl Settings {
             })?),
             (None, None) => None,
         };
-        Ok(Self { rpc_url, contract, socket: args.socket.clone() })
+        let rpc_timeout = Duration::from_secs(args.rpc_timeout);
+        Ok(Self { rpc_url, rpc_timeout, contract, socket: args.socket.clone() })
+    }
+
+    /// How long one request to the endpoint may take.
+    pub(crate) const fn rpc_timeout(&self) -> Duration {
+        self.rpc_timeout
     }
 
     pub(crate) fn rpc_url(&self) -> Result<&str, Failure> {
@@ -136,6 +148,7 @@ mod tests {
     fn resolve(contract: Option<&str>, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
         let args = GlobalArgs {
             rpc_url: None,
+            rpc_timeout: 20,
             contract: contract.map(|text| text.parse().unwrap()),
             socket: None,
             json: false,

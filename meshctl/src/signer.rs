@@ -1,4 +1,4 @@
-//! The operator's key: read from a file or a keystore, never from the command line or a variable.
+//! Who sends: the operator's key, read from a file or a keystore, never from the command line or a variable; in a dry run nobody.
 
 use std::{
     fs::File,
@@ -8,12 +8,14 @@ use std::{
     time::Duration,
 };
 
-use alloy::signers::local::PrivateKeySigner;
+use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use anyhow::Context as _;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 
+/// Wei in a gwei.
+const GWEI: u128 = 1_000_000_000;
 /// Longest key or password file read, bytes.
 const MAX_SECRET: u64 = 4096;
 
@@ -33,9 +35,29 @@ pub(crate) struct SignerArgs {
     #[arg(long, value_name = "PATH", requires = "keystore")]
     password_file: Option<PathBuf>,
 
+    /// Show the decoded call, what the contract would answer and what it would cost; send nothing. Exits 1 if it would be refused
+    #[arg(long)]
+    dry_run: bool,
+
+    /// With --dry-run: as if this account sent it; no key is needed
+    #[arg(long, value_name = "ADDRESS", requires = "dry_run")]
+    from: Option<Address>,
+
+    /// Refuse to pay more than this for one unit of gas
+    #[arg(long, value_name = "GWEI", default_value = "300")]
+    max_gas_price: u64,
+
     /// Give up waiting for a transaction's block after this long
-    #[arg(long, value_name = "SECONDS", default_value = "120")]
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = seconds())]
     receipt_timeout: u64,
+}
+
+/// Who sends.
+pub(crate) enum Sender {
+    /// The account of this key.
+    Signs(PrivateKeySigner),
+    /// A dry run as this account.
+    Nobody(Address),
 }
 
 impl SignerArgs {
@@ -43,14 +65,31 @@ impl SignerArgs {
         Duration::from_secs(self.receipt_timeout)
     }
 
+    /// Wei.
+    pub(crate) fn max_gas_price(&self) -> u128 {
+        u128::from(self.max_gas_price) * GWEI
+    }
+
+    /// Reads the key where one is needed. A dry run only keeps its address.
+    pub(crate) fn sender(&self) -> anyhow::Result<Sender> {
+        match (self.dry_run, self.from) {
+            (true, Some(address)) => Ok(Sender::Nobody(address)),
+            (true, None) => Ok(Sender::Nobody(self.signer()?.address())),
+            (false, _) => Ok(Sender::Signs(self.signer()?)),
+        }
+    }
+
     /// Reads the key; the copies made on the way are wiped.
-    pub(crate) fn signer(&self) -> anyhow::Result<PrivateKeySigner> {
+    fn signer(&self) -> anyhow::Result<PrivateKeySigner> {
         match (&self.private_key_file, &self.keystore) {
             // A keystore on the command line wins over a key file from the environment.
             (_, Some(path)) => self.open_keystore(path),
             (Some(path), None) => {
                 let text = if path == Path::new("-") { read_secret(io::stdin())? } else { read_secret_file(path)? };
                 parse_key(&text, path)
+            }
+            (None, None) if self.dry_run => {
+                Err(Failure::usage("nobody given whose call to try").hint("add `--from ADDRESS`, or a key").into())
             }
             (None, None) => Err(Failure::usage("no key given to sign the transaction with")
                 .hint("add `--private-key-file PATH` or `--keystore PATH`, or set MESHCTL_PRIVATE_KEY_FILE to a path")
@@ -75,6 +114,11 @@ impl SignerArgs {
             Failure::new(format!("cannot open the keystore `{}`", path.display())).hint("check the password")
         })
     }
+}
+
+/// Durations on the command line: at most a year, which the clock can be asked for.
+pub(crate) fn seconds() -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(0..=31_536_000)
 }
 
 /// Reads a file that only its owner may read.
@@ -144,9 +188,20 @@ mod tests {
         }
     }
 
+    fn arguments(key: Option<PathBuf>, keystore: Option<PathBuf>, password: Option<PathBuf>) -> SignerArgs {
+        SignerArgs {
+            private_key_file: key,
+            keystore,
+            password_file: password,
+            dry_run: false,
+            from: None,
+            max_gas_price: 300,
+            receipt_timeout: 1,
+        }
+    }
+
     fn sign_with(key: Option<PathBuf>, keystore: Option<PathBuf>, password: Option<PathBuf>) -> anyhow::Result<String> {
-        let args = SignerArgs { private_key_file: key, keystore, password_file: password, receipt_timeout: 1 };
-        args.signer().map(|signer| signer.address().to_string())
+        arguments(key, keystore, password).signer().map(|signer| signer.address().to_string())
     }
 
     #[test]
@@ -183,6 +238,24 @@ mod tests {
         assert!(sign_with(None, None, None).unwrap_err().to_string().starts_with("no key given"));
         let error = sign_with(Some("/nonexistent/key".into()), None, None).unwrap_err();
         assert_eq!(error.to_string(), "cannot read `/nonexistent/key`");
+    }
+
+    #[test]
+    fn a_dry_run_holds_no_key() {
+        let scratch = Scratch::new("dry");
+        let key = scratch.file("key", KEY, 0o600);
+        let dry = |key, from| SignerArgs { dry_run: true, from, ..arguments(key, None, None) };
+        for (args, address) in [
+            (dry(Some(key), None), ADDRESS),
+            (dry(None, Some(Address::repeat_byte(0xaa))), "0xaAaAaAaaAaAaAaaAaAAAAAAAAaaaAaAaAaaAaaAa"),
+        ] {
+            match args.sender().unwrap() {
+                Sender::Nobody(sender) => assert_eq!(sender.to_string(), address),
+                Sender::Signs(_) => panic!("a dry run has a key"),
+            }
+        }
+        assert_eq!(dry(None, None).sender().err().unwrap().to_string(), "nobody given whose call to try");
+        assert!(matches!(arguments(Some(scratch.0.join("key")), None, None).sender().unwrap(), Sender::Signs(_)));
     }
 
     #[test]

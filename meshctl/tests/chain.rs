@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/agent.rs"]
+mod agent;
 #[path = "support/anvil.rs"]
 mod anvil;
 mod support;
@@ -12,6 +14,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use agent::FakeAgent;
 use alloy::{
     primitives::{Address, B256, Bytes, keccak256},
     signers::{SignerSync as _, local::PrivateKeySigner},
@@ -24,7 +27,7 @@ use mesh_core::{
     status::RegistrationOffer,
 };
 use serde_json::{Value, json};
-use support::{FakeAgent, Scratch, meshctl, outcome};
+use support::{Scratch, meshctl, outcome};
 
 const INSTANCE: &str = "1111111111111111111111111111111111111111";
 /// Private keys of the KMS root, the app and the node of these tests.
@@ -178,11 +181,12 @@ fn an_operator_runs_a_cluster() {
     // A registration, from an agent's socket.
     let socket = world.scratch.path("mesh0.sock");
     let agent = FakeAgent::listen(&socket);
-    let offer = world.offer(1, 1);
+    // Minting has spent the first key epoch.
+    let offer = world.offer(1, 2);
     agent.set("/v1/registration", 200, &serde_json::to_string(&offer).unwrap());
     let submitted = world.json(&["register", "--socket", socket.to_str().unwrap()]);
     assert_eq!(agent.asked(), ["/v1/registration"]);
-    assert_eq!((&submitted["token_id"], &submitted["key_epoch"]), (&json!(1), &json!(1)));
+    assert_eq!((&submitted["token_id"], &submitted["key_epoch"]), (&json!(1), &json!(2)));
     assert_eq!(submitted["method"], "registerPeer");
     let cluster = world.json(&["nodes", "--active"]);
     assert_eq!(cluster["mesh"], "test mesh");
@@ -213,9 +217,9 @@ fn an_operator_runs_a_cluster() {
     assert!(world.refused(&["burn", "1"]).contains("neither owns token 1 nor is approved"));
     assert_eq!(world.run_as(OTHER_KEY, &["burn", "1"]).0, 0);
     assert_eq!(world.state(1), "absent");
-    // The lowest free number comes back, and its key epoch goes on: one registration, four ways of leaving.
+    // The lowest free number comes back, and its key epoch goes on: two mints, one registration, four ways of leaving.
     assert_eq!(world.json(&["mint", "--to", OWNER])["token_id"], 1);
-    assert_eq!(world.json(&["nodes"])["nodes"][0]["key_epoch"], 5);
+    assert_eq!(world.json(&["nodes"])["nodes"][0]["key_epoch"], 7);
 
     // Only the owner governs.
     let (code, _, errors) = world.run_as(OTHER_KEY, &["mint", "--to", OTHER]);
@@ -329,4 +333,72 @@ fn the_last_token_of_a_small_network_has_an_address_and_the_next_has_none() {
     }
     let full = world.refused(&["mint", "--to", OWNER, "--contract", small]);
     assert!(full.contains("the mesh network is full"), "{full}");
+}
+
+#[test]
+fn a_dry_run_shows_the_call_and_changes_nothing() {
+    let world = World::new();
+    world.json(&["mint", "--to", OWNER, "--instance", INSTANCE]);
+    let state = || {
+        let block = world.anvil.rpc("eth_blockNumber", json!([]));
+        (block, world.anvil.rpc("eth_getTransactionCount", json!([OWNER, "pending"])), world.json(&["nodes"]))
+    };
+    let before = state();
+
+    // What would succeed, by the key's account.
+    let tried = world.json(&["revoke", "1", "--dry-run"]);
+    assert_eq!((&tried["dry_run"], &tried["chain_id"], &tried["from"]), (&json!(true), &json!(31337), &json!(OWNER)));
+    let call = &tried["calls"][0];
+    assert_eq!((&call["accepted"], &call["error"], &call["hint"]), (&json!(true), &json!(null), &json!(null)));
+    assert_eq!((call["to"].as_str(), &call["value"]), (Some(&*world.contract), &json!("0")));
+    assert_eq!(call["function"], "revoke(uint256)");
+    assert_eq!(call["arguments"], json!([{ "name": "tokenId", "type": "uint256", "value": "1" }]));
+    let data = mesh_contract::DstackClusterNFT::revokeCall { tokenId: alloy::primitives::U256::from(1) }.abi_encode();
+    assert_eq!(call["data"], json!(Bytes::from(data)));
+    assert!(call["gas"]["limit"].as_u64().unwrap() > 30_000, "{call}");
+    assert!(call["gas"]["max_cost"].as_str().unwrap().parse::<u128>().unwrap() > 0, "{call}");
+
+    // What would be refused, by an account whose key nobody has here.
+    let mut command = meshctl();
+    command.args(["revoke", "1", "--dry-run", "--from", OTHER, "--rpc-url", &world.anvil.url()]);
+    let (code, text, errors) = outcome(command.args(["--contract", &world.contract]).output().unwrap());
+    assert_eq!((code, errors.as_str()), (1, ""));
+    assert!(
+        text.starts_with("dry run: nothing is sent\nfrom      0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
+        "{text}"
+    );
+    assert!(text.contains("\nfunction  revoke(uint256)\n  tokenId  1\n"), "{text}");
+    let refusal =
+        "\nresult    would be refused: the contract refused: 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 is not allowed";
+    assert!(text.contains(refusal) && text.contains("\nhint      send it from the contract owner's key\n"), "{text}");
+
+    // Every command that sends can be tried; a deployment with its second call on top of its first.
+    for arguments in [
+        &["mint", "--to", OTHER][..],
+        &["bind", "1", "--instance", INSTANCE],
+        &["reinstate", "1"],
+        &["deactivate", "1"],
+        &["transfer", "1", "--to", OTHER],
+        &["burn", "1"],
+    ] {
+        let (code, text, _) = world.run(&[arguments, &["--dry-run"]].concat());
+        assert!(code == i32::from(arguments[0] == "reinstate"), "{text}");
+        assert!(text.contains(&format!("\nto        {}\n", checksummed(&world.contract))), "{text}");
+    }
+    let root = signer(KMS).address().to_string();
+    let deploy = world.json(&["deploy", "--kms-root", &root, "--network", "10.7.0.0/16", "--dry-run"]);
+    let calls = deploy["calls"].as_array().unwrap();
+    assert_eq!(calls.len(), 2);
+    assert!(calls.iter().all(|call| call["accepted"] == true && call["to"] == Value::Null), "{deploy}");
+    let params = calls[1]["arguments"][0]["value"].as_str().unwrap();
+    assert!(params.contains("networkBase: 0x0a070000, prefixLength: 16") && params.contains(&root), "{params}");
+    let wrong = world.run(&["deploy", "--kms-root", "0x0000000000000000000000000000000000000000", "--dry-run"]);
+    assert_eq!(wrong.0, 1);
+    assert!(wrong.1.contains("would be refused: the contract refused: the address is zero"), "{}", wrong.1);
+
+    assert_eq!(state(), before);
+}
+
+fn checksummed(address: &str) -> String {
+    address.parse::<Address>().unwrap().to_string()
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/agent.rs"]
+mod agent;
 mod support;
 
 use std::{
@@ -10,7 +12,8 @@ use std::{
     process::Stdio,
 };
 
-use support::{FakeAgent, Scratch, meshctl, outcome};
+use agent::FakeAgent;
+use support::{Scratch, meshctl, outcome};
 
 const DEGRADED: &str = include_str!("samples/degraded.json");
 const STARTING: &str = include_str!("samples/starting.json");

@@ -1,4 +1,4 @@
-//! The endpoint's URL, and errors without what is secret in it.
+//! The endpoint's URL, and what endpoints say without what is secret in it.
 
 use std::fmt;
 
@@ -6,6 +6,11 @@ use alloy::transports::TransportError;
 use mesh_contract::RpcUrl;
 
 use crate::failure::Failure;
+
+/// The most characters that are shown of what an endpoint says.
+const MAX_SAID: usize = 300;
+/// The most bytes of it that are looked at.
+const MAX_READ: usize = 64 << 10;
 
 /// An endpoint's URL. Only scheme, host and port are ever printed: paths, queries and user names hold API keys.
 pub(super) struct Url(RpcUrl);
@@ -20,17 +25,29 @@ impl Url {
     }
 
     /// For connecting alone.
-    pub(super) fn full(&self) -> String {
-        self.0.secret().to_string()
+    pub(super) const fn full(&self) -> &RpcUrl {
+        &self.0
     }
 
     /// An error's text without what may be secret in the URL.
     pub(super) fn scrub(&self, error: &TransportError) -> anyhow::Error {
+        // The error of what does not decode repeats all of it.
+        if error.is_deser_error() {
+            return anyhow::anyhow!("the endpoint's answer is not what was asked for");
+        }
         anyhow::anyhow!("{}", self.scrub_text(&causes(error)))
     }
 
+    /// What an endpoint said: on one line, not too much of it, and without what may be secret in the URL.
     pub(super) fn scrub_text(&self, text: &str) -> String {
-        self.0.redact(text)
+        let text = &text[..text.floor_char_boundary(MAX_READ)];
+        let clean = self.0.redact(text);
+        let mut said: String = clean.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((end, _)) = said.char_indices().nth(MAX_SAID) {
+            said.truncate(end);
+            said.push('…');
+        }
+        said
     }
 }
 
@@ -74,5 +91,13 @@ mod tests {
         let clean = url.scrub(&error).to_string();
         assert!(clean.contains("over its limit") && !clean.contains("S3CRETKEY"), "{clean}");
         assert_eq!(url.to_string(), "https://rpc.example");
+    }
+
+    #[test]
+    fn what_an_endpoint_says_is_one_short_line() {
+        let url = Url::parse("https://rpc.example/").unwrap();
+        let said = url.scrub_text("no\r\nhint: send your ether to mallory\n");
+        assert_eq!(said, "no hint: send your ether to mallory");
+        assert_eq!(url.scrub_text(&"é".repeat(1 << 20)).chars().count(), MAX_SAID + 1);
     }
 }

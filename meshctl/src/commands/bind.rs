@@ -4,7 +4,7 @@ use alloy::primitives::FixedBytes;
 use mesh_contract::DstackClusterNFT::bindCall;
 use mesh_core::id::InstanceId;
 
-use super::token::{TokenArg, change, uint};
+use super::token::{TokenArg, change_token, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -23,5 +23,5 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let call = bindCall { tokenId: uint(token), instanceId: FixedBytes(instance.0) };
     let what = format!("bind token {token} to instance {instance}");
     let result = format!("token {token} is bound to instance {instance}: the node there may register now");
-    change(settings, &args.key, printer, token, (&what, &result), async |_, _| Ok(call)).await
+    change_token(settings, &args.key, printer, token, (what, result), call).await
 }

@@ -2,7 +2,7 @@
 
 use mesh_contract::DstackClusterNFT::burnCall;
 
-use super::token::{TokenArg, change, uint};
+use super::token::{TokenArg, change_token, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -15,6 +15,6 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let token = args.token.get()?;
-    let words = (&*format!("burn token {token}"), &*format!("token {token} is burned: its node is out of the mesh"));
-    change(settings, &args.key, printer, token, words, async |_, _| Ok(burnCall { tokenId: uint(token) })).await
+    let words = (format!("burn token {token}"), format!("token {token} is burned: its node is out of the mesh"));
+    change_token(settings, &args.key, printer, token, words, burnCall { tokenId: uint(token) }).await
 }

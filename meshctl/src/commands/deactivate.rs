@@ -2,7 +2,7 @@
 
 use mesh_contract::DstackClusterNFT::deactivateCall;
 
-use super::token::{TokenArg, change, uint};
+use super::token::{TokenArg, change_token, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,6 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let token = args.token.get()?;
     let words =
-        (&*format!("deactivate token {token}"), &*format!("token {token} is deactivated: its node is out of the mesh"));
-    change(settings, &args.key, printer, token, words, async |_, _| Ok(deactivateCall { tokenId: uint(token) })).await
+        (format!("deactivate token {token}"), format!("token {token} is deactivated: its node is out of the mesh"));
+    change_token(settings, &args.key, printer, token, words, deactivateCall { tokenId: uint(token) }).await
 }

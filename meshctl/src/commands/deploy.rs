@@ -3,15 +3,17 @@
 use alloy::{
     primitives::{Address, TxHash},
     sol,
+    sol_types::SolCall as _,
 };
 use anyhow::Context as _;
 use ipnetwork::Ipv4Network;
-use mesh_contract::{DstackClusterNFT::ownerCall, NewCluster, implementation_init_code, proxy_init_code};
+use mesh_contract::{DstackClusterNFT::ownerCall, NewCluster, implementation_init_code, initialize, proxy_init_code};
 use mesh_core::{id::AppId, network::MeshNetwork};
 use serde::Serialize;
 
+use super::change::dry_run;
 use crate::{
-    chain::{Chain, Operator},
+    chain::{Call, Chain, Operator, Planned},
     failure::Failure,
     output::Printer,
     settings::Settings,
@@ -86,11 +88,19 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         app_ids: args.app_id.clone(),
     };
 
-    let first = operator.send(printer, "deploy the implementation", None, implementation_init_code()).await?;
-    let implementation = first.created()?;
-    let init_code = proxy_init_code(implementation, &cluster);
-    let second = operator.send(printer, "deploy and initialize the cluster's proxy", None, init_code).await?;
-    let contract = second.created()?;
+    let implementation_call = Call::creation("deploy the implementation", implementation_init_code());
+    let proxy_call = |implementation| {
+        Call::creation("deploy and initialize the cluster's proxy", proxy_init_code(implementation, &cluster))
+    };
+    if operator.is_dry_run() {
+        let inner = Some(initialize(&cluster).abi_encode().into());
+        let proxy = Planned { call: proxy_call(operator.next_contract().await?), inner };
+        return dry_run(&operator, printer, vec![implementation_call.into(), proxy]).await;
+    }
+    let first = operator.send(printer, &implementation_call).await?;
+    let implementation = first.created();
+    let second = operator.send(printer, &proxy_call(implementation)).await?;
+    let contract = second.created();
     let owner_there = operator.chain.read(contract, ownerCall {}, None).await?;
     anyhow::ensure!(owner_there == owner, "the contract at {contract} belongs to {owner_there}, not to {owner}");
 
@@ -152,8 +162,6 @@ fn parse_network(text: &str) -> Result<MeshNetwork, String> {
 
 #[cfg(test)]
 mod tests {
-    use alloy::sol_types::SolCall as _;
-
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use alloy::primitives::{Address, FixedBytes, TxHash};
+use alloy::primitives::{Address, FixedBytes};
 use anyhow::Context as _;
 use mesh_contract::{
     DstackClusterNFT::{NodeMinted, meshNetworkCall, mintCall},
@@ -11,7 +11,13 @@ use mesh_contract::{
 use mesh_core::id::{InstanceId, TokenId};
 use serde::Serialize;
 
-use crate::{chain::Operator, output::Printer, settings::Settings, signer::SignerArgs};
+use super::change::change;
+use crate::{
+    chain::{Call, Operator},
+    output::Printer,
+    settings::Settings,
+    signer::SignerArgs,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -27,15 +33,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Serialize)]
 struct Minted {
-    contract: Address,
-    chain_id: u64,
     token_id: TokenId,
     /// The mesh address of the token's node.
     address: Ipv4Addr,
     owner: Address,
     instance_id: Option<InstanceId>,
-    transaction: TxHash,
-    block_number: Option<u64>,
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
@@ -46,34 +48,28 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 
     let instance = FixedBytes(args.instance.map_or([0; 20], |instance| instance.0));
     let call = mintCall { to: args.to, instanceId: instance };
-    let done = operator.call(printer, &format!("mint a token for {}", args.to), contract, call).await?;
-    let minted: NodeMinted = done.event(contract)?;
-    let token = u32::try_from(minted.tokenId).ok().and_then(TokenId::new);
-    let token =
-        token.with_context(|| format!("the contract minted token {}, which no node can have", minted.tokenId))?;
-    let address = network.address_of(token);
-
-    let minted = Minted {
-        contract,
-        chain_id: operator.chain.id,
-        token_id: token,
-        address: address.with_context(|| format!("token {token} has no address in {}", network.network()))?,
-        owner: args.to,
-        instance_id: args.instance,
-        transaction: done.hash,
-        block_number: done.receipt.block_number,
-    };
-    printer.result(&minted, || text(&minted))?;
-    Ok(0)
+    let call = Call::function(format!("mint a token for {}", args.to), contract, &call);
+    change(&operator, printer, contract, call, |done| {
+        let minted: NodeMinted = done.event(contract)?;
+        let token = u32::try_from(minted.tokenId).ok().and_then(TokenId::new);
+        let token =
+            token.with_context(|| format!("the contract minted token {}, which no node can have", minted.tokenId))?;
+        let address = network.address_of(token);
+        let address = address.with_context(|| format!("token {token} has no address in {}", network.network()))?;
+        let minted = Minted { token_id: token, address, owner: args.to, instance_id: args.instance };
+        let text = text(&minted);
+        Ok((minted, text))
+    })
+    .await
 }
 
 fn text(minted: &Minted) -> String {
-    let Minted { token_id, address, owner, transaction, .. } = minted;
+    let Minted { token_id, address, owner, .. } = minted;
     let next = match minted.instance_id {
         Some(instance) => format!("bound to instance {instance}"),
         None => format!("unbound: `meshctl bind {token_id} --instance ID` says which CVM it is for"),
     };
-    format!("token {token_id} is minted for {owner}\naddress     {address}\n{next}\ntransaction {transaction}\n")
+    format!("token {token_id} is minted for {owner}\naddress     {address}\n{next}\n")
 }
 
 #[cfg(test)]
@@ -83,14 +79,10 @@ mod tests {
     #[test]
     fn text_says_what_to_do_with_an_unbound_token() {
         let mut minted = Minted {
-            contract: Address::repeat_byte(1),
-            chain_id: 31337,
             token_id: TokenId::new(7).unwrap(),
             address: Ipv4Addr::new(10, 0, 1, 7),
             owner: Address::repeat_byte(2),
             instance_id: None,
-            transaction: TxHash::repeat_byte(3),
-            block_number: Some(9),
         };
         insta::assert_snapshot!("unbound", text(&minted));
         minted.instance_id = Some(InstanceId([0x11; 20]));

@@ -128,6 +128,7 @@ async fn nodes(chain: &Chain, contract: Address, network: MeshNetwork, at: Block
     let mut cursor = U256::ZERO;
     loop {
         let answer = chain.read(contract, nodesCall { cursor, limit: U256::from(PAGE) }, Some(at)).await?;
+        check_page(answer.page.len())?;
         for node in answer.page {
             records.push(NodeRecord::try_from(node)?);
         }
@@ -148,6 +149,7 @@ async fn peers(
     let mut cursor = U256::ZERO;
     loop {
         let answer = chain.read(contract, peersCall { cursor, limit: U256::from(PAGE) }, Some(at)).await?;
+        check_page(answer.page.len())?;
         for peer in answer.page {
             let peer = PeerRecord::try_from(peer)?;
             records.insert(peer.token, peer);
@@ -157,6 +159,12 @@ async fn peers(
             None => return Ok(records),
         }
     }
+}
+
+/// A page holds what was asked for, no more.
+fn check_page(entries: usize) -> anyhow::Result<()> {
+    anyhow::ensure!(entries as u64 <= PAGE, "the endpoint's page has {entries} entries, but {PAGE} were asked for");
+    Ok(())
 }
 
 /// The next cursor; an endpoint that sends us round in circles, or beyond the network, is caught.

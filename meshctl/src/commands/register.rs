@@ -8,7 +8,7 @@ use std::{
 };
 
 use alloy::{
-    primitives::{Bytes, TxHash},
+    primitives::{Bytes, U256},
     sol_types::SolCall,
 };
 use anyhow::Context as _;
@@ -20,9 +20,10 @@ use mesh_core::{
 };
 use serde::Serialize;
 
+use super::change::change;
 use crate::{
     agent_socket::AgentSocket,
-    chain::{Chain, Operator},
+    chain::{Call, Chain, Operator},
     failure::Failure,
     output::Printer,
     settings::Settings,
@@ -47,13 +48,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Serialize)]
 struct Submitted {
-    contract: Address,
-    chain_id: u64,
     token_id: TokenId,
     key_epoch: u32,
     method: &'static str,
-    transaction: TxHash,
-    block_number: Option<u64>,
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
@@ -62,25 +59,16 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         None => ask_agent(settings, args.token).await?,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let call = check(&offer, settings.given_contract(), now)?;
+    let SignedCall { method, verb, data } = check(&offer, settings.given_contract(), now)?;
     let operator = Operator::connect(settings, &args.key).await?;
     check_chain(&offer, &operator.chain)?;
-    let what = format!("{} token {} at {}", call.verb, offer.token_id, offer.contract);
-    let done = operator.submit(printer, &what, offer.contract, call.data).await?;
-    let submitted = Submitted {
-        contract: offer.contract,
-        chain_id: offer.chain_id,
-        token_id: offer.token_id,
-        key_epoch: offer.key_epoch,
-        method: call.method,
-        transaction: done.hash,
-        block_number: done.receipt.block_number,
-    };
-    printer.result(&submitted, || {
-        let subject = format!("token {}, key epoch {}", submitted.token_id, submitted.key_epoch);
-        format!("{} is accepted: {subject}\ntransaction {}\n", submitted.method, submitted.transaction)
-    })?;
-    Ok(0)
+    let RegistrationOffer { contract, token_id, key_epoch, .. } = offer;
+    let call = Call { what: format!("{verb} token {token_id}"), to: Some(contract), data, value: U256::ZERO };
+    change(&operator, printer, contract, call, |_| {
+        let text = format!("{method} is accepted: token {token_id}, key epoch {key_epoch}");
+        Ok((Submitted { token_id, key_epoch, method }, text))
+    })
+    .await
 }
 
 async fn ask_agent(settings: &Settings, token: Option<TokenId>) -> anyhow::Result<RegistrationOffer> {
@@ -158,7 +146,7 @@ fn check_chain(offer: &RegistrationOffer, chain: &Chain) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::{B256, U256};
+    use alloy::primitives::B256;
     use mesh_contract::{DstackClusterNFT::transferOwnershipCall, update_endpoint};
 
     use super::*;

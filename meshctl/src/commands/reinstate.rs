@@ -2,7 +2,7 @@
 
 use mesh_contract::DstackClusterNFT::reinstateCall;
 
-use super::token::{TokenArg, change, uint};
+use super::token::{TokenArg, change_token, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -16,8 +16,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let token = args.token.get()?;
     let words = (
-        &*format!("reinstate token {token}"),
-        &*format!("token {token} is reinstated: bind it again with `meshctl bind {token} --instance ID`"),
+        format!("reinstate token {token}"),
+        format!("token {token} is reinstated: bind it again with `meshctl bind {token} --instance ID`"),
     );
-    change(settings, &args.key, printer, token, words, async |_, _| Ok(reinstateCall { tokenId: uint(token) })).await
+    change_token(settings, &args.key, printer, token, words, reinstateCall { tokenId: uint(token) }).await
 }

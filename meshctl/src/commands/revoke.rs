@@ -2,7 +2,7 @@
 
 use mesh_contract::DstackClusterNFT::revokeCall;
 
-use super::token::{TokenArg, change, uint};
+use super::token::{TokenArg, change_token, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -16,10 +16,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let token = args.token.get()?;
     let words = (
-        &*format!("revoke token {token}"),
-        &*format!(
+        format!("revoke token {token}"),
+        format!(
             "token {token} is revoked: its node is out of the mesh and stays out until `meshctl reinstate {token}`"
         ),
     );
-    change(settings, &args.key, printer, token, words, async |_, _| Ok(revokeCall { tokenId: uint(token) })).await
+    change_token(settings, &args.key, printer, token, words, revokeCall { tokenId: uint(token) }).await
 }

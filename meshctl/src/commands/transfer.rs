@@ -3,9 +3,19 @@
 
 use alloy::primitives::Address;
 use mesh_contract::DstackClusterNFT::{ownerOfCall, safeTransferFrom_0Call};
+use mesh_core::id::TokenId;
+use serde::Serialize;
 
-use super::token::{TokenArg, change, uint};
-use crate::{output::Printer, settings::Settings, signer::SignerArgs};
+use super::{
+    change::change,
+    token::{TokenArg, uint},
+};
+use crate::{
+    chain::{Call, Operator},
+    output::Printer,
+    settings::Settings,
+    signer::SignerArgs,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -18,13 +28,24 @@ pub(crate) struct Args {
     key: SignerArgs,
 }
 
+#[derive(Debug, Serialize)]
+struct Transferred {
+    token_id: TokenId,
+    from: Address,
+    to: Address,
+}
+
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let (token, to) = (args.token.get()?, args.to);
-    let what = format!("transfer token {token} to {to}");
-    let result = format!("token {token} belongs to {to} now: its node is out of the mesh until the new owner binds it");
-    change(settings, &args.key, printer, token, (&what, &result), async |chain, contract| {
-        let from = chain.read(contract, ownerOfCall { tokenId: uint(token) }, None).await?;
-        Ok(safeTransferFrom_0Call { from, to, tokenId: uint(token) })
+    let contract = settings.contract()?;
+    let operator = Operator::connect(settings, &args.key).await?;
+    let from = operator.chain.read(contract, ownerOfCall { tokenId: uint(token) }, None).await?;
+    let call = safeTransferFrom_0Call { from, to, tokenId: uint(token) };
+    let call = Call::function(format!("transfer token {token} to {to}"), contract, &call);
+    change(&operator, printer, contract, call, |_| {
+        let text =
+            format!("token {token} went from {from} to {to}: its node is out of the mesh until the new owner binds it");
+        Ok((Transferred { token_id: token, from, to }, text))
     })
     .await
 }

@@ -10,6 +10,7 @@ use crate::{
     failure::{self, Failure},
     output::Printer,
     settings::Settings,
+    signer::seconds,
 };
 
 /// How often the agent is asked.
@@ -24,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "0")]
     peers: usize,
     /// Give up after this long
-    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds())]
     timeout: u64,
 }
 

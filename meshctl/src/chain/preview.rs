@@ -1,0 +1,201 @@
+//! `--dry-run`: the calls that a command would send, decoded from the bytes that it would sign, and what the contract would answer.
+//! Nothing is sent, and no nonce is used up.
+
+use alloy::{
+    eips::BlockId,
+    primitives::{Address, Bytes, U256},
+    providers::Provider as _,
+    rpc::types::state::{AccountOverride, StateOverride},
+};
+use mesh_contract::{Argument, DecodedCall, decode_call};
+use serde::{Serialize, Serializer};
+
+use super::{
+    Call, Operator,
+    fees::{Fees, ether, gwei},
+};
+use crate::{failure, render::printable};
+
+/// All calls of one command, in order.
+#[derive(Debug, Serialize)]
+pub(crate) struct Preview {
+    dry_run: bool,
+    chain_id: u64,
+    from: Address,
+    calls: Vec<CallView>,
+}
+
+#[derive(Debug, Serialize)]
+struct CallView {
+    what: String,
+    /// `null`: a new contract.
+    to: Option<Address>,
+    /// Wei, in decimal.
+    #[serde(serialize_with = "decimal")]
+    value: U256,
+    /// `null`: no call of a cluster.
+    function: Option<String>,
+    arguments: Vec<ArgumentView>,
+    data: Bytes,
+    accepted: bool,
+    /// Why it would be refused.
+    error: Option<String>,
+    hint: Option<String>,
+    /// What it would cost; `null` where it would be refused.
+    gas: Option<GasView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ArgumentView {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    value: String,
+}
+
+#[derive(Debug, Serialize)]
+struct GasView {
+    /// Gas limit: a fifth more than the estimate.
+    limit: u64,
+    /// Wei for one unit of gas, at most, in decimal.
+    #[serde(serialize_with = "decimal")]
+    max_fee_per_gas: U256,
+    /// Wei, at most, in decimal.
+    #[serde(serialize_with = "decimal")]
+    max_cost: U256,
+}
+
+/// Amounts are text in JSON: many readers take numbers for floating point.
+fn decimal<S: Serializer>(amount: &U256, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(amount)
+}
+
+/// One call, and what to show of it.
+pub(crate) struct Planned {
+    pub(crate) call: Call,
+    /// The call of a cluster that the data carries inside, where it is a proxy's creation or upgrade.
+    pub(crate) inner: Option<Bytes>,
+}
+
+impl From<Call> for Planned {
+    fn from(call: Call) -> Self {
+        Self { call, inner: None }
+    }
+}
+
+impl Operator {
+    /// Simulates the calls on the newest block, each with the contracts in place that those before it create.
+    pub(crate) async fn preview(&self, calls: Vec<Planned>) -> anyhow::Result<Preview> {
+        let mut views = Vec::new();
+        let mut created = StateOverride::default();
+        for planned in calls {
+            views.push(self.view(planned, &mut created).await?);
+        }
+        Ok(Preview { dry_run: true, chain_id: self.chain.id, from: self.address, calls: views })
+    }
+
+    async fn view(&self, planned: Planned, created: &mut StateOverride) -> anyhow::Result<CallView> {
+        let Planned { call, inner } = planned;
+        if let Some(contract) = call.to {
+            self.chain.require_code(contract).await?;
+        }
+        let decoded = decode_call(inner.as_ref().unwrap_or(&call.data));
+        let (function, arguments) = decoded.map_or((None, Vec::new()), |DecodedCall { function, arguments }| {
+            (Some(function), arguments.into_iter().map(ArgumentView::from).collect())
+        });
+        let (gas, refusal) = match self.simulate(&call, created).await {
+            Ok(fees) => (Some(GasView::from(fees)), None),
+            Err(error) => (None, Some(failure::parts(&error))),
+        };
+        let (error, hint) = refusal.map_or((None, None), |(error, hint)| (Some(error), hint));
+        let Call { what, to, data, value } = call;
+        Ok(CallView { what, to, value, function, arguments, data, accepted: error.is_none(), error, hint, gas })
+    }
+
+    /// What the call would cost; its refusal otherwise. A contract that it creates is added to `created`.
+    async fn simulate(&self, call: &Call, created: &mut StateOverride) -> anyhow::Result<Fees> {
+        let chain = &self.chain;
+        let run = chain.provider.call(call.request(self.address)).block(BlockId::latest());
+        let run = if created.is_empty() { run } else { run.overrides(created.clone()) };
+        let output = chain.ask(run).await.map_err(|error| self.hinted(chain.explain(&error)))?;
+        let fees = self.quote(call, created.clone()).await?;
+        if call.to.is_none() {
+            let account = created.entry(self.address).or_default();
+            let nonce = match account.nonce {
+                Some(nonce) => nonce,
+                None => self.nonce(BlockId::latest()).await?,
+            };
+            // The next contract has an address of its own.
+            account.nonce = Some(nonce.saturating_add(1));
+            created.insert(self.address.create(nonce), AccountOverride::default().with_code(output));
+        }
+        Ok(fees)
+    }
+
+    /// Where the next contract of this account would be if a command created it now.
+    pub(crate) async fn next_contract(&self) -> anyhow::Result<Address> {
+        Ok(self.address.create(self.nonce(BlockId::latest()).await?))
+    }
+}
+
+impl Preview {
+    /// Whether every call would be accepted.
+    pub(crate) fn accepted(&self) -> bool {
+        self.calls.iter().all(|call| call.accepted)
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("dry run: nothing is sent\nfrom      {} on chain {}\n", self.from, self.chain_id);
+        for call in &self.calls {
+            text.push('\n');
+            text.push_str(&call.text());
+        }
+        printable(&text)
+    }
+}
+
+impl CallView {
+    fn text(&self) -> String {
+        let to = self.to.map_or_else(|| "a new contract".to_owned(), |to| to.to_string());
+        let mut lines = vec![format!("would {}", self.what), format!("to        {to}")];
+        if !self.value.is_zero() {
+            lines.push(format!("value     {} ether", ether(self.value)));
+        }
+        match &self.function {
+            Some(function) => lines.push(format!("function  {function}")),
+            None => lines.push(format!("data      {} bytes", self.data.len())),
+        }
+        let width = self.arguments.iter().map(|argument| argument.name.len()).max().unwrap_or(0);
+        lines.extend(self.arguments.iter().map(|argument| format!("  {:width$}  {}", argument.name, argument.value)));
+        if self.to.is_some() {
+            lines.push(format!("data      {}", self.data));
+        }
+        match &self.error {
+            None => lines.push("result    would be accepted".to_owned()),
+            Some(error) => lines.push(format!("result    would be refused: {error}")),
+        }
+        lines.extend(self.hint.iter().map(|hint| format!("hint      {hint}")));
+        lines.extend(self.gas.iter().map(GasView::text));
+        lines.join("\n") + "\n"
+    }
+}
+
+impl GasView {
+    fn text(&self) -> String {
+        let Self { limit, max_fee_per_gas, max_cost } = self;
+        format!("gas       {limit} at {} gwei: at most {} ether", gwei(*max_fee_per_gas), ether(*max_cost))
+    }
+}
+
+impl From<Fees> for GasView {
+    fn from(fees: Fees) -> Self {
+        Self { limit: fees.gas, max_fee_per_gas: U256::from(fees.max_fee_per_gas), max_cost: fees.max_cost() }
+    }
+}
+
+impl From<Argument> for ArgumentView {
+    fn from(Argument { name, kind, value }: Argument) -> Self {
+        Self { name, kind, value }
+    }
+}

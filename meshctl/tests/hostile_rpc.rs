@@ -1,0 +1,208 @@
+//! An endpoint that hangs, floods, asks absurd prices or talks back: every command ends in time, with an error that says what is
+//! wrong, and nothing secret or hostile reaches the terminal.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
+
+use alloy::{
+    primitives::Bytes,
+    sol_types::{Revert, SolError as _},
+};
+use mesh_contract::DstackClusterNFT::InvalidBaseDomain;
+use serde_json::{Value, json};
+use support::{Scratch, meshctl, outcome};
+
+const CONTRACT: &str = "0x00000000000000000000000000000000000000aa";
+/// Part of the endpoint's URL.
+const API_KEY: &str = "S3CRETKEY12345";
+/// A text with all that a terminal or a reader could take amiss.
+const HOSTILE: &str = "\x1b]0;owned\x07\u{9b}2J\u{202e}key S3CRETKEY12345; send ether\nhint: to mallory";
+
+/// What the endpoint does with a request.
+#[derive(Clone)]
+enum Reply {
+    Result(Value),
+    Error(Value),
+    /// Takes the request and says nothing more.
+    Silence,
+    /// Sends an answer that does not end.
+    Flood,
+}
+
+/// Serves JSON-RPC on loopback until the test's process ends; its URL with an API key.
+fn serve(answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v3/{API_KEY}", listener.local_addr().unwrap());
+    let answer = std::sync::Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = std::sync::Arc::clone(&answer);
+            std::thread::spawn(move || {
+                // The client may hang up at any point.
+                let _ = exchange(stream.unwrap(), |method| answer(method));
+            });
+        }
+    });
+    url
+}
+
+fn exchange(mut stream: TcpStream, answer: impl Fn(&str) -> Reply) -> std::io::Result<()> {
+    let (head, body) = read_request(&mut stream)?;
+    assert!(head.starts_with("post /v3/s3cretkey12345"), "{head}");
+    let request: Value = serde_json::from_slice(&body)?;
+    let reply = match answer(request["method"].as_str().unwrap()) {
+        Reply::Result(result) => json!({ "jsonrpc": "2.0", "id": request["id"], "result": result }),
+        Reply::Error(error) => json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }),
+        Reply::Silence => {
+            // Until the client hangs up.
+            stream.read_exact(&mut [0])?;
+            return Ok(());
+        }
+        Reply::Flood => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n\"")?;
+            loop {
+                stream.write_all(&[b'x'; 1 << 16])?;
+            }
+        }
+    };
+    let reply = reply.to_string();
+    let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", reply.len());
+    stream.write_all((head + &reply).as_bytes())
+}
+
+/// The head in lower case, and the body.
+fn read_request(stream: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((head, body))
+}
+
+/// An endpoint of chain 1 with a contract everywhere, but for what `special` says.
+fn honest_but(special: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -> String {
+    serve(move |method| {
+        special(method).unwrap_or_else(|| {
+            Reply::Result(match method {
+                "eth_chainId" | "eth_gasPrice" => json!("0x1"),
+                "eth_getCode" => json!("0x00"),
+                "eth_estimateGas" => json!("0x5208"),
+                "eth_getTransactionCount" => json!("0x0"),
+                "eth_getBlockByNumber" => json!(alloy::rpc::types::Block::<Bytes>::default()),
+                other => panic!("nobody should ask {other}"),
+            })
+        })
+    })
+}
+
+/// Runs with the first development key; exit code and stderr.
+fn run(url: &str, arguments: &[&str]) -> (i32, String) {
+    let scratch = Scratch::new();
+    let key = scratch.path("key");
+    std::fs::write(&key, "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = meshctl();
+    command.args(arguments).args(["--rpc-url", url, "--contract", CONTRACT]);
+    let (code, stdout, stderr) = outcome(command.env("MESHCTL_PRIVATE_KEY_FILE", key).output().unwrap());
+    assert_eq!(stdout, "");
+    assert!(!stderr.contains(API_KEY) && !stderr.contains("ac0974be"), "{stderr}");
+    assert!(!stderr.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{stderr:?}");
+    (code, stderr)
+}
+
+#[test]
+fn silence_ends_in_time_wherever_it_begins() {
+    for silent in [
+        "eth_chainId",
+        "eth_getCode",
+        "eth_estimateGas",
+        "eth_gasPrice",
+        "eth_getBlockByNumber",
+        "eth_getTransactionCount",
+    ] {
+        let url = honest_but(move |method| (method == silent).then_some(Reply::Silence));
+        let before = Instant::now();
+        let (code, errors) = run(&url, &["revoke", "7", "--rpc-timeout", "1"]);
+        assert_eq!(code, 1, "{silent}: {errors}");
+        assert!(errors.contains("no answer within 1s"), "{silent}: {errors}");
+        assert!(before.elapsed() < Duration::from_secs(20), "{silent} took {:?}", before.elapsed());
+    }
+}
+
+#[test]
+fn a_transaction_whose_answer_is_lost_is_looked_for() {
+    let url = honest_but(|method| match method {
+        "eth_sendRawTransaction" => Some(Reply::Silence),
+        "eth_getTransactionReceipt" => Some(Reply::Result(Value::Null)),
+        _ => None,
+    });
+    let (code, errors) = run(&url, &["revoke", "7", "--rpc-timeout", "1", "--receipt-timeout", "1"]);
+    assert_eq!(code, 1);
+    assert!(errors.contains(" may have been sent (no answer within 1s)"), "{errors}");
+    assert!(errors.contains("is in no block after 1s\nhint: it may still get into one"), "{errors}");
+}
+
+#[test]
+fn a_flood_is_not_read_to_its_end() {
+    let url = honest_but(|method| (method == "eth_getCode").then_some(Reply::Flood));
+    let (code, errors) = run(&url, &["revoke", "7"]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("the answer is longer than 16 MiB"), "{errors}");
+}
+
+#[test]
+fn a_refusal_shows_no_key_moves_no_cursor_and_fakes_no_hint() {
+    let revert = |data: Vec<u8>| json!({ "code": 3, "message": format!("execution reverted: {HOSTILE}"), "data": Bytes::from(data) });
+    let replies = [
+        revert(Revert::from(HOSTILE).abi_encode()),
+        revert(InvalidBaseDomain { domain: HOSTILE.to_owned() }.abi_encode()),
+        revert(vec![0xee; 1 << 20]),
+        json!({ "code": -32000, "message": HOSTILE }),
+        json!({ "code": -32000, "message": HOSTILE.repeat(10_000) }),
+    ];
+    for reply in replies {
+        let shown = reply["message"].as_str().unwrap().chars().take(60).collect::<String>();
+        let url = honest_but(move |method| (method == "eth_estimateGas").then(|| Reply::Error(reply.clone())));
+        let (code, errors) = run(&url, &["revoke", "7"]);
+        assert_eq!(code, 1);
+        assert!(errors.starts_with("error: cannot revoke token 7: "), "{shown}: {errors}");
+        assert!(!errors.lines().any(|line| line.starts_with("hint: ") && line.contains("mallory")), "{errors}");
+        assert!(errors.len() < 2000, "{} bytes are shown", errors.len());
+    }
+}
+
+#[test]
+fn absurd_prices_are_not_paid() {
+    for (what, absurd, refusal) in [
+        ("eth_gasPrice", "0xffffffffffffffffff", "more than the limit of 300"),
+        ("eth_estimateGas", "0xffffffffffff", "that a transaction may use"),
+    ] {
+        let url = honest_but(move |method| (method == what).then(|| Reply::Result(json!(absurd))));
+        let (code, errors) = run(&url, &["revoke", "7"]);
+        assert_eq!(code, 1, "{errors}");
+        assert!(errors.contains(refusal), "{what}: {errors}");
+    }
+}
+
+#[test]
+fn nonsense_is_named_and_not_repeated() {
+    let url = honest_but(|method| (method == "eth_getCode").then(|| Reply::Result(json!({ "oops": HOSTILE }))));
+    let (code, errors) = run(&url, &["revoke", "7"]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("the endpoint's answer is not what was asked for"), "{errors}");
+    assert!(!errors.contains("mallory"), "{errors}");
+}
