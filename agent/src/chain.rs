@@ -10,7 +10,6 @@ mod reader;
 mod rpc;
 mod sources;
 mod submit;
-mod transport;
 mod watch;
 
 pub use mesh_contract::{InvalidRpcUrl, RpcUrl};

@@ -9,9 +9,7 @@ use alloy::{
         ws::{WebSocketConfig, WsConnect},
     },
 };
-use mesh_contract::RpcUrl;
-
-use super::transport::{BoundedHttp, MAX_ANSWER};
+use mesh_contract::{BoundedHttp, MAX_ANSWER, RpcUrl};
 
 /// Nothing is locked while anybody waits for the network but `connecting`, and that only by those who wait for a connection,
 /// each with a deadline of its own.
