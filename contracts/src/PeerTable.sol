@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
+import {Election} from "./Election.sol";
 import {AnchorSet} from "./lib/AnchorSet.sol";
 import {IdSet} from "./lib/IdSet.sol";
 
@@ -39,6 +40,7 @@ library PeerTable {
             if (node.registered) drop(tokenId); // stale
             _claimInstance(registration.instanceId, tokenId);
             _claimKey(newKey, tokenId);
+            _claimVote(nodeAddress, tokenId);
             members.registered.add(tokenId);
             _countIn(root.index, app.index);
         } else {
@@ -70,12 +72,13 @@ library PeerTable {
         node.registered = true;
     }
 
-    /// Takes the token's registration away, if it has one; binding and key epoch stay.
+    /// Takes the token's registration away, if it has one, and with it its vote and the leader's seat; binding and key epoch stay.
     function drop(uint256 tokenId) internal {
         ClusterStorage.Members storage members = ClusterStorage.members();
         ClusterStorage.NodeRecord storage node = members.nodes[tokenId];
         if (!node.registered) return;
 
+        Election.resign(node);
         if (isActive(node)) _countOut(node.rootIndex, node.appIndex);
         // Another peer may have taken over what a stale record held.
         bytes20 instanceId = node.instanceId;
@@ -95,17 +98,18 @@ library PeerTable {
         node.registered = false;
     }
 
-    /// Forgets the peers of a KMS root that was just removed from its slot: one storage slot, however many peers.
-    function forgetRoot(uint8 rootIndex) internal {
+    /// Forgets the peers of a KMS root that was just removed from its slot, and says how many: one storage slot, however many
+    /// peers.
+    function forgetRoot(uint8 rootIndex) internal returns (uint256 gone) {
         for (uint8 appIndex = 0; appIndex < AnchorSet.CAPACITY; ++appIndex) {
-            _forget(rootIndex, appIndex);
+            gone += _forget(rootIndex, appIndex);
         }
     }
 
-    /// Forgets the peers of an app id that was just removed from its slot: at most sixteen storage slots.
-    function forgetApp(uint8 appIndex) internal {
+    /// Forgets the peers of an app id that was just removed from its slot, and says how many: at most sixteen storage slots.
+    function forgetApp(uint8 appIndex) internal returns (uint256 gone) {
         for (uint8 rootIndex = 0; rootIndex < AnchorSet.CAPACITY; ++rootIndex) {
-            _forget(rootIndex, appIndex);
+            gone += _forget(rootIndex, appIndex);
         }
     }
 
@@ -121,10 +125,10 @@ library PeerTable {
         if (tokenId != 0 && !isActive(ClusterStorage.members().nodes[tokenId])) return 0;
     }
 
-    function _forget(uint8 rootIndex, uint8 appIndex) private {
+    function _forget(uint8 rootIndex, uint8 appIndex) private returns (uint16 gone) {
         ClusterStorage.Members storage members = ClusterStorage.members();
-        uint16 gone = members.peersOf[rootIndex][appIndex];
-        if (gone == 0) return;
+        gone = members.peersOf[rootIndex][appIndex];
+        if (gone == 0) return 0;
         members.peersOf[rootIndex][appIndex] = 0;
         members.totals.peerCount -= gone;
     }
@@ -140,6 +144,19 @@ library PeerTable {
         uint256 holder = holderOfKey(key);
         if (holder != 0) revert IDstackClusterNFT.WireguardKeyInUse(key, holder);
         ClusterStorage.members().tokenOfWireguardKey[key] = tokenId;
+    }
+
+    /// From now on the node address votes for this token; not while it votes for another active peer with the same node address,
+    /// which a sibling of the same app can make: neither takes the other's vote away.
+    function _claimVote(address nodeAddress, uint256 tokenId) private {
+        mapping(address nodeAddress => uint256 tokenId) storage voterToken = ClusterStorage.election().voterToken;
+        uint256 holder = voterToken[nodeAddress];
+        if (holder == tokenId) return;
+        if (holder != 0) {
+            ClusterStorage.NodeRecord storage other = ClusterStorage.members().nodes[holder];
+            if (other.nodeAddress == nodeAddress && isActive(other)) return;
+        }
+        voterToken[nodeAddress] = tokenId;
     }
 
     function _countIn(uint8 rootIndex, uint8 appIndex) private {

@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
+import {Election} from "./Election.sol";
 import {PeerTable} from "./PeerTable.sol";
 import {AnchorSet} from "./lib/AnchorSet.sol";
 
@@ -16,11 +17,12 @@ library TrustList {
         emit IDstackClusterNFT.KmsRootAdded(root, generation, effectiveAt, ClusterStorage.nextEpoch());
     }
 
-    /// Distrusts a KMS root, and with it its peers.
+    /// Distrusts a KMS root, and with it its peers and, if it had any, all votes of this term.
     function removeKmsRoot(address root) internal {
         AnchorSet.Ref memory ended = ClusterStorage.trust().kmsRoots.remove(root);
-        PeerTable.forgetRoot(ended.index);
+        uint256 gone = PeerTable.forgetRoot(ended.index);
         emit IDstackClusterNFT.KmsRootRemoved(root, ended.generation, ClusterStorage.nextEpoch());
+        if (gone != 0) Election.lapse();
     }
 
     /// Allows an app id at once.
@@ -29,11 +31,12 @@ library TrustList {
         emit IDstackClusterNFT.AppIdAdded(appId, generation, ClusterStorage.nextEpoch());
     }
 
-    /// Disallows an app id, and with it its peers.
+    /// Disallows an app id, and with it its peers and, if it had any, all votes of this term.
     function removeAppId(address appId) internal {
         AnchorSet.Ref memory ended = ClusterStorage.trust().appIds.remove(appId);
-        PeerTable.forgetApp(ended.index);
+        uint256 gone = PeerTable.forgetApp(ended.index);
         emit IDstackClusterNFT.AppIdRemoved(appId, ended.generation, ClusterStorage.nextEpoch());
+        if (gone != 0) Election.lapse();
     }
 
     /// The trusted root's slot (probably `hint`) and generation. Reverts with KmsRootNotTrusted or KmsRootNotYetEffective.

@@ -30,13 +30,13 @@ contract InvariantsTest is Check {
     /// One long life of a cluster, so that every operation is known to have happened, accepted and refused.
     function test_a_long_life_stays_consistent() public {
         uint256 seed = 7;
-        for (uint256 step = 0; step < 2000; ++step) {
+        for (uint256 step = 0; step < 3000; ++step) {
             seed = uint256(keccak256(abi.encode(seed)));
-            act(seed % 30, uint256(keccak256(abi.encode(seed, 1))), uint256(keccak256(abi.encode(seed, 2))));
-            if (step % 40 == 0) mustBeConsistent();
+            act(seed % 36, uint256(keccak256(abi.encode(seed, 1))), uint256(keccak256(abi.encode(seed, 2))));
+            if (step % 60 == 0) mustBeConsistent();
         }
         mustBeConsistent();
-        string[15] memory operations = [
+        string[19] memory operations = [
             "mint",
             "bind",
             "register",
@@ -51,7 +51,11 @@ contract InvariantsTest is Check {
             "addAppId",
             "removeAppId",
             "addBaseDomain",
-            "removeBaseDomain"
+            "removeBaseDomain",
+            "electLeader",
+            "castVote",
+            "withdraw",
+            "castVoteBySig"
         ];
         for (uint256 i = 0; i < operations.length; ++i) {
             emit Happened(operations[i], handler.done(operations[i]));
@@ -77,6 +81,10 @@ contract InvariantsTest is Check {
         else if (what < 25) handler.changeRoot(a, b % 2 == 0);
         else if (what < 26) handler.changeApp(a, b % 2 == 0);
         else if (what < 27) handler.changeDomain(uint16(b), (b >> 16) % 2 == 0);
+        else if (what < 28) handler.electOne(a);
+        else if (what < 31) handler.voteOne(a, b, true);
+        else if (what < 32) handler.voteOne(a, b, false);
+        else if (what < 34) handler.voteBySignature(a, b, a >> 8, b % 5 != 0);
         else handler.pass(a);
     }
 

@@ -219,8 +219,8 @@ contract PrototypeFaultsTest is ClusterTest {
             }
             if (!seen) ++distinct;
         }
-        // The record's four; instance, key; the set's leaf; counts of the root; totals.
-        eq(distinct, 9, "slots written");
+        // The record's four; instance, key, node address; the set's leaf; counts of the root; totals.
+        eq(distinct, 10, "slots written");
     }
 
     /// 11: the check of base domains was always true.

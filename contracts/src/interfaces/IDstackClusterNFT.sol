@@ -3,14 +3,15 @@ pragma solidity ^0.8.28;
 
 import {IDstackApp} from "./IAppAuth.sol";
 import {IClusterPolicy} from "./IClusterPolicy.sol";
+import {ILeaderElection} from "./ILeaderElection.sol";
 
 /// @title  The member list of one dstack mesh: 1 NFT = 1 authorized node.
 /// @notice One deployment is one cluster. A token is the right to run one node; a node becomes a *peer* by registering a
 ///         WireGuard key that a chain of signatures ties to the dstack KMS. Agents read the whole peer set at one block
 ///         hash; events carry whole new values, so that events alone rebuild the state.
-/// @dev    With what it inherits (the boot gate, the policy) this is every type, event, error and function that an agent
+/// @dev    With what it inherits (the boot gate, the policy, the election) this is every type, event, error and function that an agent
 ///         or an operator's tool needs. Times are Unix seconds, blocks are block numbers of this chain.
-interface IDstackClusterNFT is IDstackApp, IClusterPolicy {
+interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     // ------------------------------------------------------------------------------------------------------- types
 
     /// How a peer is reached. WIREGUARD peers have a nonzero WireGuard key and an address in the mesh network;

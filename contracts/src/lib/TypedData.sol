@@ -18,6 +18,8 @@ library TypedData {
     bytes32 internal constant ENDPOINT_UPDATE_TYPEHASH = keccak256(
         "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
     );
+    bytes32 internal constant VOTE_TYPEHASH =
+        keccak256("Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)");
 
     function digest(IDstackClusterNFT.Registration calldata registration) internal view returns (bytes32) {
         // A struct of value types is ABI-encoded as EIP-712 encodes it.
@@ -26,6 +28,15 @@ library TypedData {
 
     function digest(IDstackClusterNFT.EndpointUpdate calldata update) internal view returns (bytes32) {
         return _digest(keccak256(abi.encode(ENDPOINT_UPDATE_TYPEHASH, update)));
+    }
+
+    /// Of a vote, as ILeaderElection.castVoteBySig takes it.
+    function digest(uint256 tokenId, uint32 term, address target, bool isNoConfidence, uint64 deadline)
+        internal
+        view
+        returns (bytes32)
+    {
+        return _digest(keccak256(abi.encode(VOTE_TYPEHASH, tokenId, term, target, isNoConfidence, deadline)));
     }
 
     function domainSeparator() internal view returns (bytes32) {

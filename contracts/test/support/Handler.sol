@@ -2,10 +2,11 @@
 pragma solidity ^0.8.28;
 
 import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
+import {ILeaderElection} from "../../src/interfaces/ILeaderElection.sol";
 import {VM} from "../Vm.sol";
 import {ClusterTest} from "./ClusterTest.sol";
 import {Replica} from "./Replica.sol";
-import {Actor} from "./Signing.sol";
+import {Actor, Vote} from "./Signing.sol";
 
 /// @title  Random owners, operators, nodes and relayers on one small cluster.
 /// @dev    Few tokens, instances, keys, roots and apps, so that they collide. Calls that the contract refuses are part of it:
@@ -18,7 +19,7 @@ contract Handler is ClusterTest {
     uint256 internal constant ACTORS = 6;
     uint256 internal constant TOKENS = 8;
 
-    bytes[] internal sentCalls; // registrations submitted so far, for replays
+    bytes[] internal sentCalls; // registrations and signed votes submitted so far, for replays
 
     constructor() {
         VM.warp(1_800_000_000);
@@ -80,13 +81,8 @@ contract Handler is ClusterTest {
     }
 
     function moveEndpoint(uint256 id, uint256 who, uint16 port) external {
-        id = anyToken(id);
-        (IDstackClusterNFT.Peer[] memory next,) = cluster.peers(id, TOKENS);
-        if (next.length != 0) id = next[0].tokenId;
-        uint256 nodeKey = actor(who % ACTORS).nodeKey;
-        for (uint256 i = 0; who % 4 != 0 && i < ACTORS; ++i) {
-            if (VM.addr(actor(i).nodeKey) == cluster.getNode(id).nodeAddress) nodeKey = actor(i).nodeKey;
-        }
+        id = anyPeer(id);
+        uint256 nodeKey = nodeKeyOf(id, who);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
         u.endpointPort = port;
         bytes memory call = abi.encodeCall(IDstackClusterNFT.updateEndpoint, (u, sign(u, nodeKey, address(cluster))));
@@ -144,6 +140,28 @@ contract Handler is ClusterTest {
         send(add ? "addBaseDomain" : "removeBaseDomain", OWNER, call);
     }
 
+    function electOne(uint256 who) external {
+        send("electLeader", owner(who), abi.encodeCall(ILeaderElection.electLeader, ()));
+    }
+
+    /// Votes, or withdraws, mostly as a member and about the leader.
+    function voteOne(uint256 id, uint256 target, bool isNoConfidence) external {
+        bytes memory call = abi.encodeCall(ILeaderElection.castVote, (voteTarget(target), isNoConfidence));
+        send(isNoConfidence ? "castVote" : "withdraw", cluster.getNode(anyPeer(id)).nodeAddress, call);
+    }
+
+    function voteBySignature(uint256 id, uint256 who, uint256 target, bool isNoConfidence) external {
+        id = anyPeer(id);
+        uint32 term = ILeaderElection(address(cluster)).term();
+        if (target % 9 == 0) ++term;
+        Vote memory v = Vote(id, term, voteTarget(target), isNoConfidence, uint64(block.timestamp + 20 hours));
+        bytes memory signature = signFor(v, nodeKeyOf(id, who), address(cluster), block.chainid);
+        bytes memory call =
+            abi.encodeCall(ILeaderElection.castVoteBySig, (id, term, v.target, isNoConfidence, v.deadline, signature));
+        if (sentCalls.length < 64) sentCalls.push(call);
+        send("castVoteBySig", STRANGER, call);
+    }
+
     function pass(uint256 time) external {
         VM.warp(block.timestamp + time % 30 hours);
         VM.roll(block.number + 1 + time % 100);
@@ -169,6 +187,31 @@ contract Handler is ClusterTest {
 
     function anyToken(uint256 id) private pure returns (uint256) {
         return 1 + id % TOKENS;
+    }
+
+    /// A peer, if there is any.
+    function anyPeer(uint256 id) private view returns (uint256) {
+        id = anyToken(id);
+        (IDstackClusterNFT.Peer[] memory next,) = cluster.peers(id, TOKENS);
+        if (next.length == 0) (next,) = cluster.peers(0, TOKENS);
+        return next.length == 0 ? id : next[0].tokenId;
+    }
+
+    /// The key of the token's node, mostly.
+    function nodeKeyOf(uint256 id, uint256 who) private view returns (uint256 nodeKey) {
+        nodeKey = actor(who % ACTORS).nodeKey;
+        address node = cluster.getNode(id).nodeAddress;
+        for (uint256 i = 0; who % 4 != 0 && i < ACTORS; ++i) {
+            if (VM.addr(actor(i).nodeKey) == node) nodeKey = actor(i).nodeKey;
+        }
+    }
+
+    /// The leader, mostly.
+    function voteTarget(uint256 target) private view returns (address) {
+        return
+            target % 8 == 0
+                ? VM.addr(actor(target % ACTORS).nodeKey)
+                : ILeaderElection(address(cluster)).currentLeader();
     }
 
     function owner(uint256 i) private pure returns (address) {

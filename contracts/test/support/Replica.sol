@@ -3,11 +3,12 @@ pragma solidity ^0.8.28;
 
 import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
 import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
+import {ILeaderElection} from "../../src/interfaces/ILeaderElection.sol";
 import {Vm} from "../Vm.sol";
-import {Check} from "./Check.sol";
+import {ElectionReplica} from "./ElectionReplica.sol";
 
 /// @title  The cluster rebuilt from its events and nothing else, and compared with what the cluster says.
-contract Replica is Check {
+contract Replica is ElectionReplica {
     bytes4 public base;
     uint8 public prefixLength;
     uint64 public epoch;
@@ -51,9 +52,18 @@ contract Replica is Check {
             topic == IDstackClusterNFT.BaseDomainAdded.selector || topic == IDstackClusterNFT.BaseDomainRemoved.selector
         ) {
             domain(topic, uint256(log.topics[1]), log.data);
+        } else if (about(log)) {
+            return;
         } else if (log.topics.length == 2) {
             trust(topic, address(uint160(uint256(log.topics[1]))), log.data);
         }
+    }
+
+    /// The election's own.
+    function about(Vm.Log memory log) private returns (bool known) {
+        uint64 newEpoch;
+        (known, newEpoch) = election(log);
+        if (known) step(newEpoch);
     }
 
     function node(bytes32 topic, uint256 id, bytes memory data) private {
@@ -66,14 +76,14 @@ contract Replica is Check {
         } else if (topic == IDstackClusterNFT.NodeBound.selector) {
             (bytes20 instanceId, uint64 newEpoch) = abi.decode(data, (bytes20, uint64));
             (nodes[id].instanceId, nodes[id].nodeAddress) = (instanceId, address(0));
-            delete peers[id];
+            drop(id);
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.NodeCleared.selector) {
             (IDstackClusterNFT.LeaveReason reason, uint32 keyEpoch, uint64 newEpoch) =
                 abi.decode(data, (IDstackClusterNFT.LeaveReason, uint32, uint64));
             advance(id, keyEpoch);
             (nodes[id].instanceId, nodes[id].nodeAddress) = (0, address(0));
-            delete peers[id];
+            drop(id);
             if (reason == IDstackClusterNFT.LeaveReason.REVOKED) nodes[id].revoked = true;
             if (reason == IDstackClusterNFT.LeaveReason.BURNED) nodes[id].revoked = false;
             step(newEpoch);
@@ -148,7 +158,7 @@ contract Replica is Check {
             roots[account] = 0;
             --rootCount;
             for (uint256 id = 1; id <= highest; ++id) {
-                if (peers[id].kmsRoot == account) delete peers[id];
+                if (peers[id].kmsRoot == account) drop(id);
             }
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.AppIdRemoved.selector) {
@@ -156,7 +166,7 @@ contract Replica is Check {
             apps[account] = false;
             --appCount;
             for (uint256 id = 1; id <= highest; ++id) {
-                if (peers[id].appId == account) delete peers[id];
+                if (peers[id].appId == account) drop(id);
             }
             step(newEpoch);
         }
@@ -173,6 +183,21 @@ contract Replica is Check {
             domains[index - 1] = "";
         }
         step(newEpoch);
+    }
+
+    function drop(uint256 id) private {
+        delete peers[id];
+        left(id);
+    }
+
+    function peersNow() internal view override returns (uint256 count) {
+        for (uint256 id = 1; id <= highest; ++id) {
+            if (peers[id].tokenId == id) ++count;
+        }
+    }
+
+    function nodeOf(uint256 id) internal view override returns (address) {
+        return peers[id].nodeAddress;
     }
 
     /// Every event advances the cluster's epoch by one.
@@ -211,6 +236,7 @@ contract Replica is Check {
         string[] memory names = cluster.baseDomains();
         eq(abi.encode(names), abi.encode(domains), "base domains");
         mustTrustTheSame(cluster);
+        mustElectTheSame(ILeaderElection(address(cluster)));
     }
 
     /// As many of each, all different, each of ours: the same sets.

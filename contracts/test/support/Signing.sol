@@ -13,6 +13,15 @@ struct Actor {
     bytes20 instanceId;
 }
 
+/// What a member signs to vote.
+struct Vote {
+    uint256 tokenId;
+    uint32 term;
+    address target;
+    bool isNoConfidence;
+    uint64 deadline;
+}
+
 /// @title  What a dstack KMS, an app and a node sign, written down a second time: nothing here is the contract's code.
 abstract contract Signing {
     string internal constant PURPOSE = "dstack-mesh-node-v1";
@@ -101,6 +110,27 @@ abstract contract Signing {
             )
         );
         return ethereumSign(nodeKey, typedDigest(structHash, cluster, block.chainid));
+    }
+
+    /// EIP-712 signature of a vote for `cluster` on chain `chainId`.
+    function signFor(Vote memory vote, uint256 nodeKey, address cluster, uint256 chainId)
+        internal
+        pure
+        returns (bytes memory)
+    {
+        bytes32 typeHash =
+            keccak256("Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)");
+        bytes32 structHash = keccak256(
+            abi.encode(
+                typeHash,
+                vote.tokenId,
+                uint256(vote.term),
+                vote.target,
+                vote.isNoConfidence ? uint256(1) : uint256(0),
+                uint256(vote.deadline)
+            )
+        );
+        return ethereumSign(nodeKey, typedDigest(structHash, cluster, chainId));
     }
 
     function typedDigest(bytes32 structHash, address cluster, uint256 chainId) internal pure returns (bytes32) {

@@ -200,6 +200,40 @@ pub(super) fn explain(error: &E) -> (String, String) {
             "the device id is zero".into(),
             "give the device id that the CVM's Info shows, or allow any: `meshctl device allow-any`".into(),
         ),
+        // Leader election
+        E::NotAMember(e) => (
+            format!("{} is the node address of no member that votes by itself", e.caller),
+            "members are active peers: send it from a node's own key, or as a signed vote of its token".into(),
+        ),
+        E::NotLeader(e) if e.leader.is_zero() => {
+            (format!("{} does not lead: there is no leader", e.target), "elect one first: `meshctl leader`".into())
+        }
+        E::NotLeader(e) => (
+            format!("{} does not lead: {} does", e.target, e.leader),
+            "votes concern the current leader alone: see `meshctl leader`".into(),
+        ),
+        E::AlreadyVoted(e) => (
+            format!("token {} has voted in term {}", e.tokenId, e.term),
+            "its vote counts until it is withdrawn or the term ends".into(),
+        ),
+        E::NoVote(e) => (
+            format!("token {} has no vote to withdraw in term {}", e.tokenId, e.term),
+            "there is nothing to do: see `meshctl leader`".into(),
+        ),
+        E::VoteSpent(e) => (
+            format!("token {} has voted in term {} and taken the vote back", e.tokenId, e.term),
+            "a token has one vote in a term: it votes again in the next".into(),
+        ),
+        E::WrongTerm(e) => (
+            format!("the vote is for term {}, the term is {} now", e.given, e.expected),
+            "have the node sign again, about the present leader: see `meshctl leader`".into(),
+        ),
+        E::LeaderStands(e) => {
+            (format!("{} leads", e.leader), "there is nothing to elect until members depose it or it leaves".into())
+        }
+        E::NoMembers(_) => {
+            ("the cluster has no member to lead it".into(), "register a node first; see `meshctl nodes`".into())
+        }
         // Ownership and upgrades
         E::UpgradesAreDisabled(_) => (
             "upgrades of this contract are disabled for ever".into(),

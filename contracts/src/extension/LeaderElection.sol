@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {ClusterStorage} from "../ClusterStorage.sol";
+import {Election} from "../Election.sol";
+import {PeerTable} from "../PeerTable.sol";
+import {Registrar} from "../Registrar.sol";
+import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
+import {ILeaderElection} from "../interfaces/ILeaderElection.sol";
+import {SignatureChainVerifier} from "../lib/SignatureChainVerifier.sol";
+import {TypedData} from "../lib/TypedData.sol";
+
+/// @title  Votes of the members, and what they decide.
+abstract contract LeaderElection is ILeaderElection {
+    /// See ILeaderElection.
+    function castVote(address target, bool isNoConfidence) external {
+        uint256 tokenId = ClusterStorage.election().voterToken[msg.sender];
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (node.nodeAddress != msg.sender || !PeerTable.isActive(node)) revert NotAMember(msg.sender);
+        _vote(tokenId, node, target, isNoConfidence);
+    }
+
+    /// See ILeaderElection.
+    function castVoteBySig(
+        uint256 tokenId,
+        uint32 inTerm,
+        address target,
+        bool isNoConfidence,
+        uint64 deadline,
+        bytes calldata signature
+    ) external {
+        Registrar.checkDeadline(deadline);
+        uint32 current = ClusterStorage.members().totals.term;
+        if (inTerm != current) revert WrongTerm(current, inTerm);
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (!PeerTable.isActive(node)) revert IDstackClusterNFT.NodeNotActive(tokenId);
+        bytes32 digest = TypedData.digest(tokenId, inTerm, target, isNoConfidence, deadline);
+        address signer = SignatureChainVerifier.recover(digest, signature);
+        if (signer != node.nodeAddress) revert IDstackClusterNFT.NodeSignatureMismatch(signer, node.nodeAddress);
+        _vote(tokenId, node, target, isNoConfidence);
+    }
+
+    /// See ILeaderElection.
+    function electLeader() external returns (address leader) {
+        (leader,) = Election.standing();
+        if (leader != address(0)) revert LeaderStands(leader);
+        if (ClusterStorage.members().totals.peerCount == 0) revert NoMembers();
+        return Election.elect();
+    }
+
+    /// See ILeaderElection.
+    function currentLeader() external view returns (address leader) {
+        (leader,) = Election.standing();
+    }
+
+    /// See ILeaderElection.
+    function leaderToken() external view returns (uint256 tokenId) {
+        (, tokenId) = Election.standing();
+    }
+
+    /// See ILeaderElection.
+    function noConfidenceCount(address target) external view returns (uint256) {
+        if (target == address(0) || target != ClusterStorage.election().seat.leader) return 0;
+        return ClusterStorage.members().totals.votes;
+    }
+
+    /// See ILeaderElection.
+    function requiredVotes() external view returns (uint256) {
+        return Election.requiredVotes();
+    }
+
+    /// See ILeaderElection.
+    function term() external view returns (uint32) {
+        return ClusterStorage.members().totals.term;
+    }
+
+    /// `node` is the record of `tokenId`, an active peer, and the vote is its own.
+    function _vote(uint256 tokenId, ClusterStorage.NodeRecord storage node, address target, bool isNoConfidence)
+        private
+    {
+        (address leader,) = Election.standing();
+        if (leader == address(0) || target != leader) revert NotLeader(target, leader);
+
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        uint32 current = totals.term;
+        ClusterStorage.VoteState state = node.voteTerm == current ? node.vote : ClusterStorage.VoteState.NONE;
+        if (state == ClusterStorage.VoteState.SPENT) revert VoteSpent(tokenId, current);
+        if (isNoConfidence) {
+            if (state == ClusterStorage.VoteState.COUNTED) revert AlreadyVoted(tokenId, current);
+            (node.voteTerm, node.vote) = (current, ClusterStorage.VoteState.COUNTED);
+            ++totals.votes;
+        } else {
+            if (state == ClusterStorage.VoteState.NONE) revert NoVote(tokenId, current);
+            node.vote = ClusterStorage.VoteState.SPENT;
+            --totals.votes;
+        }
+        uint64 epoch = ClusterStorage.nextEpoch();
+        emit VoteCast(tokenId, node.nodeAddress, leader, isNoConfidence, totals.votes, current, epoch);
+        if (totals.votes >= Election.requiredVotes()) Election.elect();
+    }
+}
