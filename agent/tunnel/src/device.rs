@@ -23,7 +23,8 @@ pub struct Device {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the device's threads share. Locks are taken in the order of the fields, and a peer's own after `table`.
+/// What the device's threads share. Locks are taken in the order of the fields, and a peer's own after `table`. Every
+/// packet needs `table`: nobody asks the system for anything that may take its time while holding it.
 pub(crate) struct Shared {
     name: String,
     table: RwLock<Table>,
@@ -229,6 +230,8 @@ impl Shared {
     }
 
     fn snapshot(&self) -> DeviceState {
+        // Before the table is held. An interface that was just deleted has none; the device is about to end.
+        let mtu = self.tun.mtu().unwrap_or(0);
         let (table, now) = (self.table(), Instant::now());
         let peers = table.members().map(|member| {
             let view = member.peer.view(now);
@@ -249,8 +252,7 @@ impl Shared {
             public_key: table.identity.as_ref().map(|identity| identity.public()),
             listen_port: self.sockets().port(),
             fwmark: table.fwmark,
-            // An interface that was just deleted has none; the device is about to end.
-            mtu: self.tun.mtu().unwrap_or(0),
+            mtu,
             peers: peers.collect(),
             drops: self.counters.read(),
         }
@@ -289,3 +291,6 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

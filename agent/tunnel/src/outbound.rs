@@ -36,9 +36,11 @@ pub(crate) fn run(shared: &Shared) {
             shared.wake_outbound.clear();
             continue;
         }
+        // Here, where nothing is held that another thread may wait for.
+        let mtu = mtu.now(shared);
         for _ in 0..BATCH {
             match shared.tun.read(&mut packet[..MAX_PACKET]) {
-                Ok(len) => send(shared, &mut packet, len, &mut mtu, &mut buffer),
+                Ok(len) => send(shared, &mut packet, len, mtu, &mut buffer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -50,7 +52,7 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
-fn send(shared: &Shared, packet: &mut [u8], len: usize, mtu: &mut Mtu, buffer: &mut [u8]) {
+fn send(shared: &Shared, packet: &mut [u8], len: usize, mtu: usize, buffer: &mut [u8]) {
     let table = shared.table();
     let peer = packet::destination(&packet[..len]).and_then(|address| table.by_address(address));
     let (Some(peer), Some(identity)) = (peer, table.identity.as_ref()) else {
@@ -58,9 +60,9 @@ fn send(shared: &Shared, packet: &mut [u8], len: usize, mtu: &mut Mtu, buffer: &
         return;
     };
     let sockets = shared.sockets();
-    let now = Instant::now();
-    let wire = Wire { identity, sockets: &sockets, counters: &shared.counters, control: &shared.control, now };
-    let padded = packet::padded_len(len, mtu.at(shared, now));
+    let wire =
+        Wire { identity, sockets: &sockets, counters: &shared.counters, control: &shared.control, now: Instant::now() };
+    let padded = packet::padded_len(len, mtu);
     packet[len..padded].fill(0);
     peer.send(&wire, &packet[..padded], buffer);
 }
@@ -72,7 +74,8 @@ struct Mtu {
 }
 
 impl Mtu {
-    fn at(&mut self, shared: &Shared, now: Instant) -> usize {
+    fn now(&mut self, shared: &Shared) -> usize {
+        let now = Instant::now();
         if self.read.is_none_or(|read| now >= read + MTU_AGE) {
             self.read = Some(now);
             match shared.tun.mtu() {

@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Instant;
 
 /// Turns a system call's -1 into the error it left behind.
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -56,9 +59,22 @@ pub(crate) fn watch(fd: &impl AsRawFd, events: libc::c_short) -> libc::pollfd {
 
 /// Waits, without limit, until one of the descriptors has what it is watched for (or an error).
 pub(crate) fn wait(watched: &mut [libc::pollfd]) -> io::Result<()> {
+    poll(watched, -1)
+}
+
+/// As [`wait`], but until `deadline` at the latest, where there is one.
+pub(crate) fn wait_until(watched: &mut [libc::pollfd], deadline: Option<Instant>) -> io::Result<()> {
+    let Some(deadline) = deadline else { return wait(watched) };
+    // A millisecond more than is left, so that the deadline has passed afterwards.
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+    poll(watched, left.try_into().unwrap_or(libc::c_int::MAX))
+}
+
+/// A signal begins the wait anew.
+fn poll(watched: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<()> {
     loop {
         // SAFETY: pointer and length describe one slice that outlives the call.
-        let result = unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) };
+        let result = unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, timeout_ms) };
         match check(result) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -103,6 +119,17 @@ pub(crate) fn set_request_mtu(request: &mut libc::ifreq, mtu: u16) {
 pub(crate) fn request_mtu(request: &libc::ifreq) -> libc::c_int {
     // SAFETY: every bit pattern is an integer, and the caller has just let the kernel fill this field.
     unsafe { request.ifr_ifru.ifru_mtu }
+}
+
+/// Sets the interface's index for `SIOCGIFNAME`.
+pub(crate) fn set_request_index(request: &mut libc::ifreq, index: libc::c_int) {
+    request.ifr_ifru.ifru_ifindex = index;
+}
+
+/// The index that `SIOCGIFINDEX` filled in.
+pub(crate) fn request_index(request: &libc::ifreq) -> libc::c_int {
+    // SAFETY: every bit pattern is an integer, and the caller has just let the kernel fill this field.
+    unsafe { request.ifr_ifru.ifru_ifindex }
 }
 
 /// The network namespace that a TUN's interface is in now (`TUNGETDEVNETNS`, Linux 5.2).
@@ -167,6 +194,8 @@ pub(crate) fn fork() -> io::Result<bool> {
 /// Leaves the terminal: a session of its own, and standard streams that go nowhere.
 pub(crate) fn detach() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
+    // Where the program was started from shall not be kept from being unmounted.
+    std::env::set_current_dir("/")?;
     // SAFETY: no pointer is passed; the three numbers are the standard streams.
     unsafe {
         check(libc::setsid())?;
@@ -185,12 +214,35 @@ pub(crate) fn set_socket_mode(socket: &impl AsRawFd, mode: libc::mode_t) -> io::
 }
 
 /// A stream socket of the unix family that listens on `path` with `mode`.
-pub(crate) fn listen_unix(path: &std::path::Path, mode: libc::mode_t) -> io::Result<OwnedFd> {
-    use std::os::unix::ffi::OsStrExt as _;
-    // SAFETY: no pointer is passed.
-    let socket =
-        own(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
+pub(crate) fn listen_unix(path: &Path, mode: libc::mode_t) -> io::Result<OwnedFd> {
+    let socket = unix_socket()?;
     set_socket_mode(&socket, mode)?;
+    let address = unix_address(path)?;
+    // SAFETY: the pointer is to an address of the length given.
+    unsafe {
+        check(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), UNIX_ADDRESS_LEN))?;
+        check(libc::listen(socket.as_raw_fd(), 64))?;
+    }
+    Ok(socket)
+}
+
+/// Connects to `path` and hangs up. It does not wait: where so many wait already that no more are taken, the error is
+/// `WouldBlock`.
+pub(crate) fn knock_unix(path: &Path) -> io::Result<()> {
+    let socket = unix_socket()?;
+    let address = unix_address(path)?;
+    // SAFETY: the pointer is to an address of the length given.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), UNIX_ADDRESS_LEN) }).map(drop)
+}
+
+const UNIX_ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+
+fn unix_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointer is passed.
+    own(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })
+}
+
+fn unix_address(path: &Path) -> io::Result<libc::sockaddr_un> {
     // SAFETY: `sockaddr_un` is plain data for which all zeros are valid.
     let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
@@ -201,14 +253,5 @@ pub(crate) fn listen_unix(path: &std::path::Path, mode: libc::mode_t) -> io::Res
     for (to, from) in address.sun_path.iter_mut().zip(bytes) {
         *to = *from as libc::c_char;
     }
-    // SAFETY: the pointer is to an address of the length given.
-    unsafe {
-        check(libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of::<libc::sockaddr_un>() as libc::socklen_t,
-        ))?;
-        check(libc::listen(socket.as_raw_fd(), 16))?;
-    }
-    Ok(socket)
+    Ok(address)
 }

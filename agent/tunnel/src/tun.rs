@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::error::Error;
@@ -20,14 +20,18 @@ const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
 #[derive(Debug)]
 pub(crate) struct Tun {
     file: File,
-    /// Where to ask for the MTU: a socket in the namespace, known by its inode, that the interface was last seen in.
     home: Mutex<Home>,
 }
 
+/// Where the interface was last seen. Asking its namespace by its index costs nothing. Asking the descriptor where it is
+/// now waits for the lock of all network configuration of the machine (RTNL), which whoever makes and deletes namespaces
+/// may hold for seconds: done only when the interface is not where it was.
 #[derive(Debug)]
 struct Home {
-    namespace: Option<u64>,
+    /// A socket of the interface's namespace.
     socket: OwnedFd,
+    /// Numbers are not given twice in a namespace: who finds it there finds this interface, whatever it is called now.
+    index: libc::c_int,
 }
 
 impl Tun {
@@ -54,8 +58,8 @@ impl Tun {
         sys::set_request_mtu(&mut request, mtu);
         sys::interface_ioctl(&socket, libc::SIOCSIFMTU, &mut request)
             .map_err(Error::io(format!("set the MTU of `{name}` to {mtu}")))?;
-        let namespace = sys::tun_namespace(&file).and_then(inode).ok();
-        Ok(Self { file, home: Mutex::new(Home { namespace, socket }) })
+        let index = index_of(&socket, name).map_err(Error::io(format!("find the interface `{name}`")))?;
+        Ok(Self { file, home: Mutex::new(Home { socket, index }) })
     }
 
     /// One packet from the interface. `WouldBlock` where there is none, `EBADFD` once the interface was deleted.
@@ -68,21 +72,49 @@ impl Tun {
         (&self.file).write(packet).map(drop)
     }
 
-    /// The interface's MTU now. Both its name and its namespace are asked of the descriptor: either may have changed,
-    /// and another interface may have its old name in the old place.
+    /// The interface's MTU now, wherever it was moved and whatever it is called. Not to be called while holding anything
+    /// that another thread waits for: after a move it may take as long as [`Home`] says.
     pub(crate) fn mtu(&self) -> io::Result<u16> {
-        let mut request = sys::interface_request("");
-        sys::interface_ioctl(&self.file, TUNGETIFF, &mut request)?;
-        let mut request = sys::interface_request(&sys::request_name(&request));
-        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(namespace) = sys::tun_namespace(&self.file) {
-            let now = inode(namespace.try_clone()?)?;
-            if home.namespace != Some(now) {
-                *home = Home { namespace: Some(now), socket: socket_in(namespace)? };
+        let mut home = self.lock_home();
+        match home.mtu() {
+            Err(_) => {
+                home.follow(&self.file)?;
+                home.mtu()
             }
+            known => known,
         }
-        sys::interface_ioctl(&home.socket, libc::SIOCGIFMTU, &mut request)?;
+    }
+
+    fn lock_home(&self) -> MutexGuard<'_, Home> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes whoever asks for the MTU wait, as a machine does that is busy with its network's configuration.
+    #[cfg(test)]
+    pub(crate) fn delay_mtu(&self) -> impl Drop {
+        self.lock_home()
+    }
+}
+
+impl Home {
+    fn mtu(&self) -> io::Result<u16> {
+        let mut request = sys::interface_request("");
+        sys::set_request_index(&mut request, self.index);
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFNAME, &mut request)?;
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFMTU, &mut request)?;
         u16::try_from(sys::request_mtu(&request)).map_err(|_| io::Error::from_raw_os_error(libc::ERANGE))
+    }
+
+    /// Goes where the interface is now. Both its name and its namespace are asked of the descriptor: either may have
+    /// changed, and another interface may have its old name in the old place.
+    fn follow(&mut self, tun: &File) -> io::Result<()> {
+        let mut request = sys::interface_request("");
+        sys::interface_ioctl(tun, TUNGETIFF, &mut request)?;
+        if let Ok(namespace) = sys::tun_namespace(tun) {
+            self.socket = socket_in(namespace)?;
+        }
+        self.index = index_of(&self.socket, &sys::request_name(&request))?;
+        Ok(())
     }
 }
 
@@ -100,8 +132,10 @@ fn check_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn inode(namespace: OwnedFd) -> io::Result<u64> {
-    Ok(File::from(namespace).metadata()?.ino())
+fn index_of(socket: &OwnedFd, name: &str) -> io::Result<libc::c_int> {
+    let mut request = sys::interface_request(name);
+    sys::interface_ioctl(socket, libc::SIOCGIFINDEX, &mut request)?;
+    Ok(sys::request_index(&request))
 }
 
 /// A socket of another namespace. Namespaces belong to threads, so that a short-lived one goes and fetches it.

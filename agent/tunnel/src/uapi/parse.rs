@@ -68,7 +68,7 @@ fn device_line(update: &mut DeviceUpdate, key: &str, value: &str) -> Result<(), 
         "fwmark" if value.is_empty() => update.fwmark = Some(0),
         "fwmark" => update.fwmark = Some(number("fwmark", value)?),
         "replace_peers" => update.replace_peers = only_true("replace_peers", value)?,
-        _ => return Err(ParseError::UnknownKey(key.chars().take(40).collect())),
+        _ => return Err(unknown(key)),
     }
     Ok(())
 }
@@ -90,9 +90,15 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), ParseE
         }
         "protocol_version" if value == "1" => {}
         "protocol_version" => return Err(ParseError::BadValue("protocol_version")),
-        _ => return Err(ParseError::UnknownKey(key.chars().take(40).collect())),
+        _ => return Err(unknown(key)),
     }
     Ok(())
+}
+
+/// What does not look like a key of this protocol is not repeated: it may be a secret in the wrong place.
+fn unknown(key: &str) -> ParseError {
+    let is_word = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    ParseError::UnknownKey(if is_word { key } else { "(not a word)" }.to_owned())
 }
 
 fn number<N: FromStr>(key: &'static str, value: &str) -> Result<N, ParseError> {
@@ -177,6 +183,9 @@ mod tests {
         assert_eq!(bad("listen_port=70000"), "the value of `listen_port` is not valid");
         assert_eq!(bad("listen_port=+7"), "the value of `listen_port` is not valid");
         assert_eq!(bad("allowed_ip=10.0.0.0/8"), "`allowed_ip` is not a key of the protocol, or not here");
+        // A private key in base64, with an `=` of its own.
+        let said = bad("gI6EdUSYvn8ugXOt8QQD6Yc+JyiZxIhp3GInSWRfWGE=");
+        assert!(!said.contains("gI6E"), "{said}");
         let peer = format!("public_key={KEY}\n");
         for line in [
             "allowed_ip=10.0.0.0",

@@ -1,10 +1,12 @@
 //! The socket, and the thread that answers on it. One thread serves a few clients at a time and waits for none of them.
 
+use std::fs::DirBuilder;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -19,7 +21,13 @@ use crate::sys;
 const DIRECTORY: &str = "/var/run/wireguard";
 
 /// Clients served at a time; further ones wait in the kernel's queue.
-const CLIENTS: usize = 16;
+const CLIENTS: usize = 64;
+
+/// How long a client may stand still while all places are taken. Where there is room, it may for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long nobody is let in after the system refused to (no descriptors left, usually).
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longer than any line of the protocol.
 const MAX_LINE: usize = 4096;
@@ -33,48 +41,88 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Makes the socket `<name>.sock`, for root alone. A file that nobody answers on is replaced.
+    /// Makes the socket `<name>.sock`, for root alone. A socket that nobody listens on any more is replaced; anything
+    /// else of that name stays where it is.
     pub(crate) fn bind(name: &str) -> Result<Self, Error> {
         let path = Path::new(DIRECTORY).join(format!("{name}.sock"));
         let what = || Error::io(format!("make the socket `{}`", path.display()));
-        std::fs::create_dir_all(DIRECTORY).map_err(what())?;
+        DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY).map_err(what())?;
         let socket = match sys::listen_unix(&path, 0o600) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                if UnixStream::connect(&path).is_ok() {
-                    return Err(Error::UapiBusy { path });
-                }
-                std::fs::remove_file(&path).map_err(what())?;
+                remove_abandoned(&path)?;
                 sys::listen_unix(&path, 0o600)
             }
             result => result,
         }
         .map_err(what())?;
-        let inode = path.metadata().map_err(what())?.ino();
+        let inode = path.symlink_metadata().map_err(what())?.ino();
         Ok(Self { listener: UnixListener::from(socket), path, inode })
     }
 
     /// Runs until the device ends.
     pub(crate) fn run(self, shared: &Shared) {
         let mut clients: Vec<Client> = Vec::new();
+        let mut closed_until: Option<Instant> = None;
         while !shared.is_stopping() {
-            let accept = if clients.len() < CLIENTS { libc::POLLIN } else { 0 };
+            let now = Instant::now();
+            closed_until = closed_until.filter(|until| now < *until);
+            let impatient = make_room(&mut clients, now);
+            let accept = if impatient.is_none() && closed_until.is_none() { libc::POLLIN } else { 0 };
             let mut watched =
                 vec![sys::watch(&shared.wake_uapi.as_fd(), libc::POLLIN), sys::watch(&self.listener, accept)];
             watched.extend(clients.iter().map(|client| sys::watch(&client.stream, client.wants())));
-            if let Err(error) = sys::wait(&mut watched) {
+            if let Err(error) = sys::wait_until(&mut watched, impatient.or(closed_until)) {
                 tracing::error!(%error, "could not wait for clients");
                 return;
             }
-            let ready: Vec<bool> = watched[2..].iter().map(|watched| watched.revents != 0).collect();
-            let mut ready = ready.into_iter();
+            let mut ready = watched[2..].iter().map(|watched| watched.revents != 0);
             clients.retain_mut(|client| !ready.next().unwrap_or(false) || client.serve(shared));
-            if watched[1].revents != 0
-                && let Ok((stream, _)) = self.listener.accept()
-            {
-                clients.extend(Client::new(stream));
+            if watched[1].revents != 0 {
+                match self.listener.accept().and_then(|(stream, _)| Client::new(stream)) {
+                    Ok(client) => clients.push(client),
+                    Err(error) if is_temporary(&error) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "no client can be let in");
+                        closed_until = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                }
             }
         }
     }
+}
+
+/// Where all places are taken, sends away who has stood still for too long; returns when the next would have to go.
+fn make_room(clients: &mut Vec<Client>, now: Instant) -> Option<Instant> {
+    if clients.len() < CLIENTS {
+        return None;
+    }
+    let (at, stillest) = clients.iter().enumerate().min_by_key(|(_, client)| client.moved)?;
+    let deadline = stillest.moved + PATIENCE;
+    if now < deadline {
+        return Some(deadline);
+    }
+    clients.remove(at);
+    None
+}
+
+/// Removes a socket that nobody listens on.
+fn remove_abandoned(path: &Path) -> Result<(), Error> {
+    match sys::knock_unix(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+        // It went by itself.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() != ErrorKind::WouldBlock => {
+            return Err(Error::io(format!("find out who listens on `{}`", path.display()))(error));
+        }
+        Ok(()) | Err(_) => return Err(Error::UapiBusy { path: path.to_owned() }),
+    }
+    // A connection is refused by any file that is no socket, too.
+    let is_socket = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
+    if !is_socket {
+        let source = io::Error::new(ErrorKind::AlreadyExists, "a file that is no socket is in its place");
+        return Err(Error::Io { what: format!("make the socket `{}`", path.display()), source });
+    }
+    std::fs::remove_file(path).map_err(Error::io(format!("remove the abandoned socket `{}`", path.display())))
 }
 
 impl Drop for Server {
@@ -89,7 +137,10 @@ impl Drop for Server {
 
 struct Client {
     stream: UnixStream,
-    /// What was read and is not yet a whole line.
+    /// When bytes were last read from it or written to it.
+    moved: Instant,
+    /// What was read and not yet acted on: at most a line's beginning, or whatever came behind a request that is being
+    /// answered.
     input: Zeroizing<Vec<u8>>,
     request: Option<Request>,
     output: Zeroizing<String>,
@@ -108,6 +159,7 @@ impl Client {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
+            moved: Instant::now(),
             input: Zeroizing::new(Vec::with_capacity(2 * MAX_LINE)),
             request: None,
             output: Zeroizing::new(String::new()),
@@ -121,37 +173,46 @@ impl Client {
 
     /// Reads or writes what it can; false when the client is done with.
     fn serve(&mut self, shared: &Shared) -> bool {
-        if self.output.is_empty() { self.read(shared) } else { self.write() }
-    }
-
-    fn write(&mut self) -> bool {
-        match self.stream.write(&self.output.as_bytes()[self.written..]) {
-            Ok(written) => self.written += written,
+        let moved = if self.output.is_empty() { self.read() } else { self.write() };
+        match moved {
+            Ok(true) => self.moved = Instant::now(),
+            Ok(false) => return false,
             Err(error) => return is_temporary(&error),
         }
+        self.take_lines(shared);
+        // A line that does not end is none of the protocol.
+        !self.output.is_empty() || self.input.len() <= MAX_LINE
+    }
+
+    /// False where the client hung up.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut bytes = Zeroizing::new([0; MAX_LINE]);
+        let read = self.stream.read(&mut bytes[..])?;
+        self.input.extend_from_slice(&bytes[..read]);
+        Ok(read > 0)
+    }
+
+    fn write(&mut self) -> io::Result<bool> {
+        self.written += self.stream.write(&self.output.as_bytes()[self.written..])?;
         if self.written == self.output.len() {
             self.output = Zeroizing::new(String::new());
             self.written = 0;
         }
-        true
+        Ok(true)
     }
 
-    fn read(&mut self, shared: &Shared) -> bool {
-        let mut bytes = Zeroizing::new([0; MAX_LINE]);
-        match self.stream.read(&mut bytes[..]) {
-            Ok(0) => return false,
-            Ok(read) => self.input.extend_from_slice(&bytes[..read]),
-            Err(error) => return is_temporary(&error),
-        }
+    /// Acts on the whole lines, up to one that is answered: the next answer is made when that one was taken away.
+    fn take_lines(&mut self, shared: &Shared) {
         let mut rest = std::mem::take(&mut self.input);
         let mut from = 0;
-        while let Some(len) = rest[from..].iter().position(|byte| *byte == b'\n') {
+        while self.output.is_empty()
+            && let Some(len) = rest[from..].iter().position(|byte| *byte == b'\n')
+        {
             self.line(shared, &rest[from..from + len]);
             from += len + 1;
         }
         rest.drain(..from);
         self.input = rest;
-        self.input.len() <= MAX_LINE
     }
 
     fn line(&mut self, shared: &Shared, line: &[u8]) {

@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error, PeerUpdate, PublicKey};
+use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error};
 
 use crate::lab::{
-    Kind, Namespace, Node, PROGRAM, Program, Switch, eventually, join, run, run_with, socket_path, unique, wg_answers,
+    Kind, Namespace, PROGRAM, Program, Switch, eventually, join, run, run_with, socket_path, unique, wg_answers,
 };
 
 fn options(name: &str) -> DeviceOptions {
@@ -242,30 +242,4 @@ fn missing_rights_and_missing_devices_are_named() {
     let without_tun = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     let said = String::from_utf8_lossy(&without_tun.stderr).into_owned();
     assert!(!without_tun.status.success() && said.contains("`/dev/net/tun` is not there"), "{said}");
-}
-
-/// A client that speaks nonsense, or half a sentence, gets an answer or nothing, and harms nobody.
-#[test]
-fn bad_clients_of_the_socket_are_refused() {
-    let switch = Switch::new();
-    let us = switch.node(1, Kind::Ours);
-    let connect = || std::os::unix::net::UnixStream::connect(socket_path(&us.name)).unwrap();
-    let silent: Vec<_> = (0..8).map(|_| connect()).collect();
-    for request in ["set=1\nlisten_port=x\n\n", "nonsense\nset=1\n\n", "set=1\npublic_key=00\nendpoint=\n\n"] {
-        let mut client = connect();
-        client.write_all(request.as_bytes()).unwrap();
-        let mut answer = [0; 64];
-        let len = client.read(&mut answer).unwrap();
-        assert_eq!(std::str::from_utf8(&answer[..len]).unwrap(), format!("errno={}\n\n", -libc::EINVAL), "{request}");
-    }
-    let mut endless = connect();
-    let chunk = [b'a'; 4096];
-    eventually("a line without end is cut off", || endless.write_all(&chunk).is_err().then_some(()));
-    assert!(wg_answers(&us.name), "others wait in vain");
-    drop(silent);
-    let state = us.device().snapshot();
-    assert_eq!((state.peers.len(), state.listen_port), (0, 51820));
-    let peers = vec![PeerUpdate::new(PublicKey::from_bytes([5; 32]))];
-    us.device().apply(DeviceUpdate { peers, ..DeviceUpdate::default() }).unwrap();
-    let _: Namespace = Node::end_device(us);
 }

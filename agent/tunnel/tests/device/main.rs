@@ -17,3 +17,4 @@ mod lifecycle;
 mod live_change;
 mod roaming;
 mod scale;
+mod uapi;

@@ -1,0 +1,132 @@
+//! The device's threads when one of them has to wait, or fails. These make an interface and need root.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::config::PeerUpdate;
+use crate::key::PrivateKey;
+use crate::sys;
+
+/// Longer than anything here takes on a machine that is busy with other work.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A network namespace of the test's own, which goes when this is dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("wu{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        ip(&format!("netns add {name}"));
+        Self(name)
+    }
+
+    /// Moves the calling thread, and those it starts, into it.
+    fn enter(&self) {
+        sys::enter_network_namespace(&File::open(format!("/run/netns/{}", self.0)).unwrap()).unwrap();
+        ip("link set lo up");
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "`ip {arguments}`: {said}\nhint: these tests must run as root");
+}
+
+fn device(namespace: &Namespace) -> Device {
+    let device = Device::create(DeviceOptions { name: namespace.0.clone(), mtu: None, uapi: true }).unwrap();
+    let private_key = Some(PrivateKey::from_bytes(Zeroizing::new([1; 32])));
+    device.apply(DeviceUpdate { private_key, ..DeviceUpdate::default() }).unwrap();
+    device
+}
+
+/// What `work` returns, if it does so in time.
+fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, answer) = mpsc::channel();
+    thread::spawn(move || done.send(work()));
+    answer.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+/// Asking the kernel where an interface is takes as long as others hold the lock of all network configuration. Whoever
+/// asks waits; nobody else does.
+#[test]
+fn a_machine_busy_with_its_network_holds_up_nobody_else() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let device = Arc::new(device(&namespace));
+    ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.0));
+    ip(&format!("link set {} up", namespace.0));
+    let peer = PrivateKey::from_bytes(Zeroizing::new([2; 32])).public_key();
+    let apply = {
+        let device = Arc::clone(&device);
+        move |keepalive| {
+            let allowed_ips = vec!["10.9.0.2/32".parse().unwrap()];
+            let update = PeerUpdate { allowed_ips, persistent_keepalive: Some(keepalive), ..PeerUpdate::new(peer) };
+            device.apply(DeviceUpdate { peers: vec![update], ..DeviceUpdate::default() })
+        }
+    };
+    apply(1).unwrap();
+
+    let port = device.shared.sockets().port();
+    let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let inside = UdpSocket::bind("10.9.0.1:0").unwrap();
+    thread::scope(|scope| {
+        let busy = device.shared.tun.delay_mtu();
+        // Two who ask: the outbound thread, with its next packet, and a caller.
+        inside.send_to(b"x", "10.9.0.2:9").unwrap();
+        let asking = scope.spawn(|| device.snapshot());
+        let refused = || device.shared.counters.read().unauthenticated;
+        for round in 0..100 {
+            let apply = apply.clone();
+            in_time("an update", move || apply(round)).unwrap();
+            let before = refused();
+            outside.send_to(b"garbage", ("127.0.0.1", port)).unwrap();
+            let end = Instant::now() + DEADLINE;
+            while refused() == before {
+                assert!(Instant::now() < end, "a datagram was not taken");
+                thread::yield_now();
+            }
+            let mut wg = UnixStream::connect(format!("/var/run/wireguard/{}.sock", namespace.0)).unwrap();
+            wg.set_read_timeout(Some(DEADLINE)).unwrap();
+            wg.write_all(b"get=1\n\n").unwrap();
+            let mut answer = [0; 8192];
+            assert!(wg.read(&mut answer).expect("an answer to `wg`") > 0);
+        }
+        assert!(!asking.is_finished(), "the caller who asked was to wait");
+        drop(busy);
+        assert_eq!(asking.join().unwrap().mtu, DEFAULT_MTU);
+    });
+    drop(apply);
+    Arc::into_inner(device).unwrap().stop().unwrap();
+}
+
+/// A device of which a part has failed is no device: whoever runs it is told, and makes a new one.
+#[test]
+fn a_thread_that_panics_ends_the_device() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let mut device = device(&namespace);
+    assert!(device.is_running());
+    device.spawn("wg-test", |_| panic!("on purpose")).unwrap();
+    device.wait();
+    assert!(!device.is_running());
+    assert!(matches!(device.apply(DeviceUpdate::default()), Err(Error::Stopped)));
+    let error = device.stop().unwrap_err().to_string();
+    assert!(error.contains("1 of the device's threads panicked"), "{error}");
+    assert!(!std::path::Path::new(&format!("/var/run/wireguard/{}.sock", namespace.0)).exists());
+}

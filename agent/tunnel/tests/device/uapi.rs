@@ -1,0 +1,225 @@
+//! The socket that `wg` speaks to, against clients that are slow, silent, many or wrong.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error, PeerUpdate, PublicKey};
+
+use crate::lab::{
+    Kind, Namespace, Node, PROGRAM, Program, Switch, eventually, run_with, socket_path, unique, wg_answers,
+};
+
+/// Clients that the device serves at a time.
+const PLACES: usize = 64;
+
+fn device() -> (Device, String, Namespace) {
+    let (host, name) = (Namespace::new(), unique());
+    let options = DeviceOptions { name: name.clone(), mtu: None, uapi: true };
+    let device = host.enter(|| Device::create(options)).unwrap();
+    (device, name, host)
+}
+
+fn connect(name: &str) -> BufReader<UnixStream> {
+    let client = UnixStream::connect(socket_path(name)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    BufReader::new(client)
+}
+
+fn say(client: &mut BufReader<UnixStream>, text: &str) {
+    client.get_mut().write_all(text.as_bytes()).unwrap();
+}
+
+/// Everything up to and including the empty line.
+#[track_caller]
+fn answer(client: &mut BufReader<UnixStream>) -> String {
+    let mut text = String::new();
+    while !text.ends_with("\n\n") {
+        assert!(client.read_line(&mut text).unwrap() > 0, "hung up after {} bytes", text.len());
+    }
+    text
+}
+
+/// A client that speaks nonsense, or half a sentence, gets an answer or nothing, and harms nobody.
+#[test]
+fn bad_clients_of_the_socket_are_refused() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    let silent: Vec<_> = (0..8).map(|_| connect(&us.name)).collect();
+    for request in ["set=1\nlisten_port=x\n\n", "nonsense\nset=1\n\n", "set=1\npublic_key=00\nendpoint=\n\n"] {
+        let mut client = connect(&us.name);
+        say(&mut client, request);
+        assert_eq!(answer(&mut client), format!("errno={}\n\n", -libc::EINVAL), "{request}");
+    }
+    let mut endless = connect(&us.name);
+    let chunk = [b'a'; 4096];
+    eventually("a line without end is cut off", || endless.get_mut().write_all(&chunk).is_err().then_some(()));
+    let mut leaves = connect(&us.name);
+    say(&mut leaves, "set=1\nlisten_port=4444\n");
+    drop(leaves);
+    assert!(wg_answers(&us.name), "others wait in vain");
+    drop(silent);
+    let state = us.device().snapshot();
+    assert_eq!((state.peers.len(), state.listen_port), (0, 51820));
+    let peers = vec![PeerUpdate::new(PublicKey::from_bytes([5; 32]))];
+    us.device().apply(DeviceUpdate { peers, ..DeviceUpdate::default() }).unwrap();
+    let _: Namespace = Node::end_device(us);
+}
+
+/// A byte at a time, and many requests in one piece, are the same to the device.
+#[test]
+fn requests_come_in_any_pieces() {
+    let (device, name, _host) = device();
+    let mut client = connect(&name);
+    for byte in "set=1\nlisten_port=4321\nfwmark=7\n\n".split_inclusive(|_| true) {
+        say(&mut client, byte);
+    }
+    assert_eq!(answer(&mut client), "errno=0\n\n");
+    assert_eq!((device.snapshot().listen_port, device.snapshot().fwmark), (4321, 7));
+
+    let mut requests = String::new();
+    for mark in 1..=200 {
+        write!(requests, "set=1\nfwmark={mark}\n\nget=1\n\n").unwrap();
+    }
+    say(&mut client, &requests);
+    for mark in 1..=200 {
+        assert_eq!(answer(&mut client), "errno=0\n\n");
+        let got = answer(&mut client);
+        assert!(got.contains(&format!("\nfwmark={mark}\n")), "{got} after {mark}");
+    }
+    device.stop().unwrap();
+}
+
+/// A request is carried out as a whole or not at all, wherever in it the mistake is.
+#[test]
+fn a_mistake_at_the_end_spoils_the_whole_request() {
+    let (device, name, host) = device();
+    let taken = host.enter(|| std::net::UdpSocket::bind("0.0.0.0:4444")).unwrap();
+    let key = |byte: u8| format!("{byte:02x}").repeat(32);
+    let before = format!("{:?}", device.snapshot().peers);
+    for (last, errno) in [("allowed_ip=10.0.0.0/33", libc::EINVAL), ("", libc::EADDRINUSE)] {
+        let mut client = connect(&name);
+        let (first, second) = (key(5), key(6));
+        let text = format!(
+            "set=1\nprivate_key={first}\nlisten_port=4444\nfwmark=9\npublic_key={second}\nendpoint=192.0.2.1:7\n{last}\n\n"
+        );
+        say(&mut client, &text.replace("\n\n\n", "\n\n"));
+        assert_eq!(answer(&mut client), format!("errno={}\n\n", -errno));
+        let state = device.snapshot();
+        assert_eq!((state.public_key, state.fwmark), (None, 0));
+        assert_eq!(format!("{:?}", state.peers), before);
+    }
+    drop(taken);
+    device.stop().unwrap();
+}
+
+/// All places are taken by clients that never say a word, then by clients that never read: others wait for seconds, not
+/// for ever.
+#[test]
+fn clients_that_stand_still_give_way() {
+    let (device, name, _host) = device();
+    let silent: Vec<_> = (0..PLACES + 4).map(|_| connect(&name)).collect();
+    eventually("`wg` is answered", || wg_answers(&name).then_some(()));
+    drop(silent);
+
+    // So much to say that it does not fit between the two.
+    let peers = (0..4000_u32).map(|number| {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        PeerUpdate::new(PublicKey::from_bytes(key))
+    });
+    device.apply(DeviceUpdate { peers: peers.collect(), ..DeviceUpdate::default() }).unwrap();
+    let deaf: Vec<_> = (0..PLACES)
+        .map(|_| {
+            let mut client = connect(&name);
+            say(&mut client, "get=1\n\n");
+            client
+        })
+        .collect();
+    eventually("`wg` is answered", || wg_answers(&name).then_some(()));
+    drop(deaf);
+    // Where there is room, a client may think for as long as it likes.
+    let mut slow = connect(&name);
+    say(&mut slow, "get");
+    let began = Instant::now();
+    eventually("five seconds pass", || (wg_answers(&name) && began.elapsed() > Duration::from_secs(5)).then_some(()));
+    say(&mut slow, "=1\n\n");
+    assert!(answer(&mut slow).ends_with("errno=0\n\n"));
+    device.stop().unwrap();
+}
+
+/// The process has no descriptor left for another client: it does not spin, and lets one in when it has.
+#[test]
+fn without_descriptors_the_device_goes_on() {
+    let (host, name) = (Namespace::new(), unique());
+    let mut command = host.command("prlimit");
+    command.args(["--nofile=30", PROGRAM, &name, "--foreground"]).stderr(Stdio::null());
+    let program = Program::start(command);
+    eventually("it answers", || wg_answers(&name).then_some(()));
+    let clients: Vec<_> = (0..PLACES).map(|_| connect(&name)).collect();
+    let mut last = connect(&name);
+    say(&mut last, "get=1\n\n");
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.0.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let (before, began) = (ticks(), Instant::now());
+    eventually("two seconds pass", || (began.elapsed() > Duration::from_secs(2)).then_some(()));
+    assert!(ticks() - before <= 10, "{} ticks of 10 ms in two seconds", ticks() - before);
+    last.get_mut().set_nonblocking(true).unwrap();
+    assert!(last.fill_buf().is_err(), "it had descriptors left: the test shows nothing");
+    last.get_mut().set_nonblocking(false).unwrap();
+    drop(clients);
+    assert!(answer(&mut last).ends_with("errno=0\n\n"));
+}
+
+/// What is in the socket's place is removed only if it is a socket that nobody listens on.
+#[test]
+fn a_file_that_is_no_socket_stays() {
+    let (host, name) = (Namespace::new(), unique());
+    let path = socket_path(&name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    let options = || DeviceOptions { name: name.clone(), mtu: None, uapi: true };
+    let error = host.enter(|| Device::create(options())).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("no socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+
+    // A link to it is not followed.
+    let elsewhere = path.with_extension("elsewhere");
+    std::fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert!(host.enter(|| Device::create(options())).is_err());
+    assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(&elsewhere).unwrap();
+    host.enter(|| Device::create(options())).unwrap().stop().unwrap();
+}
+
+/// Many `wg` at once, with more to be told than fits in one piece: each is answered in full.
+#[test]
+fn many_clients_at_once_are_all_answered() {
+    let (device, name, _host) = device();
+    let mut config = String::new();
+    for number in 0..2000_u32 {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        writeln!(config, "[Peer]\nPublicKey = {}", BASE64.encode(key)).unwrap();
+    }
+    run_with("wg", &["addconf", &name, "/dev/stdin"], &config);
+    std::thread::scope(|scope| {
+        for _ in 0..3 * PLACES {
+            scope.spawn(|| {
+                let mut client = connect(&name);
+                say(&mut client, "get=1\n\n");
+                assert_eq!(answer(&mut client).matches("public_key=").count(), 2000);
+            });
+        }
+    });
+    device.stop().unwrap();
+}
