@@ -108,7 +108,8 @@ pub struct PeerState {
     pub allowed_ips: Vec<IpNetwork>,
     /// When the last handshake was completed by either side.
     pub last_handshake: Option<SystemTime>,
-    /// Age of the last authenticated datagram: data, keepalive or handshake.
+    /// Age of the last datagram that proved the peer was there: data, keepalive, or the answer to a handshake. A handshake
+    /// that it asked for counts from its first use, because what asked may have been a recording.
     pub last_received: Option<Duration>,
     /// Age of the last data packet (not keepalive) that was sent.
     pub last_sent: Option<Duration>,

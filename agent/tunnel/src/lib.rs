@@ -31,6 +31,7 @@ mod sys;
 mod tun;
 mod uapi;
 mod udp;
+mod wiped;
 
 pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, PeerState, PeerUpdate};
 pub use device::Device;

@@ -28,6 +28,12 @@ pub(crate) struct Held {
     unanswered: Option<Instant>,
     /// When to drop it, for a replaced link.
     until: Option<Instant>,
+    /// The keys have changed since: it carries its sessions to their end and begins none.
+    outdated: bool,
+    /// The lowest bytes of two of its receiver indices: the last one given out, and the one whose session is in use (0,
+    /// which is never given out first, before there is one).
+    last_index: u8,
+    current_index: u8,
     /// Sessions that the peer asked for and has not yet proved to hold: receiver index, and time of the handshake.
     unconfirmed: Vec<(u32, Instant)>,
 }
@@ -41,8 +47,44 @@ pub(crate) struct Began {
 }
 
 impl Held {
+    /// Receiver indices that may be given out beyond that of the session in use. boringtun keeps eight sessions in a ring:
+    /// the eighth handshake after it would take the place of the session in use, and be used itself before the peer has
+    /// proved to hold it. Half of that, because boringtun may still use a session of the same second that came before.
+    const HANDSHAKES: u8 = 4;
+
     /// boringtun keeps eight sessions; older ones are gone anyway.
     const UNCONFIRMED: usize = 8;
+
+    fn new(link: Link, index: u32, now: Instant) -> Self {
+        Self {
+            link,
+            index,
+            fresh: now,
+            unanswered: None,
+            until: None,
+            outdated: false,
+            last_index: 0,
+            current_index: 0,
+            unconfirmed: Vec::new(),
+        }
+    }
+
+    /// Whether its keys are not those of the next handshake.
+    pub(crate) const fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// Whether the next handshake needs another link.
+    const fn is_full(&self) -> bool {
+        self.last_index.wrapping_sub(self.current_index) >= Self::HANDSHAKES
+    }
+
+    /// Writes a handshake initiation and returns its length.
+    pub(crate) fn initiate(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let (len, receiver) = self.link.initiate(buffer)?;
+        self.last_index = lowest_byte(receiver);
+        Some(len)
+    }
 
     /// Opens a message for `receiver`, and tells of the session that begins with it.
     pub(crate) fn open(
@@ -59,6 +101,7 @@ impl Held {
             Opened::Asked { .. } | Opened::Cookie => None,
         };
         if began.is_some() {
+            self.current_index = lowest_byte(receiver);
             self.refresh(now);
         }
         Some((opened, began))
@@ -70,6 +113,7 @@ impl Held {
             self.unconfirmed.remove(0);
         }
         self.unconfirmed.push((receiver, now));
+        self.last_index = lowest_byte(receiver);
         self.refresh(now);
     }
 
@@ -109,7 +153,7 @@ impl Links {
         receiver >> 9
     }
 
-    /// The link for handshakes, made if there is none.
+    /// The link for handshakes, made if there is none that has room.
     pub(crate) fn newest(
         &mut self,
         identity: &Identity,
@@ -118,6 +162,9 @@ impl Links {
         now: Instant,
         buffer: &mut [u8],
     ) -> &mut Held {
+        if self.newest.as_ref().is_some_and(Held::is_full) {
+            self.retire();
+        }
         let (slot, last) = (self.slot, &self.last_initiation);
         // At most two links at a time, so that one bit tells them apart.
         let other_bit = self.retiring.as_ref().map_or(self.last_bit, |retiring| retiring.index & 1);
@@ -125,11 +172,13 @@ impl Links {
         self.newest.get_or_insert_with(|| {
             *last_bit = other_bit ^ 1;
             let index = slot << 1 | *last_bit;
-            let mut link = Link::new(identity, peer, psk, index);
-            if let Some(last) = last {
-                link.open(&last[..], buffer);
+            let mut held = Held::new(Link::new(identity, peer, psk, index), index, now);
+            if let Some(last) = last
+                && let Some(Opened::Asked { receiver, .. }) = held.link.open(&last[..], buffer)
+            {
+                held.last_index = lowest_byte(receiver);
             }
-            Held { link, index, fresh: now, unanswered: None, until: None, unconfirmed: Vec::new() }
+            held
         })
     }
 
@@ -155,9 +204,16 @@ impl Links {
     }
 
     /// The preshared key changed: the next handshake needs a new link.
-    pub(crate) fn retire(&mut self) {
+    pub(crate) fn retire_outdated(&mut self) {
+        for held in [&mut self.newest, &mut self.retiring].into_iter().flatten() {
+            held.outdated = true;
+        }
+        self.retire();
+    }
+
+    fn retire(&mut self) {
         if let Some(newest) = self.newest.take() {
-            // Where the key changes twice before a handshake, the session is still in the older link.
+            // Where no handshake succeeds between two of these, the session is still in the older link.
             if newest.link.has_session() || self.retiring.is_none() {
                 self.retiring = Some(newest);
             }
@@ -204,4 +260,8 @@ impl Links {
     pub(crate) const fn in_use(&self) -> bool {
         self.newest.is_some() || self.retiring.is_some()
     }
+}
+
+fn lowest_byte(receiver: u32) -> u8 {
+    receiver.to_le_bytes()[0]
 }

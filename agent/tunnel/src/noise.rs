@@ -13,6 +13,7 @@ use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::wiped::Wiped;
 
 /// The `tracing` target under which boringtun logs. It calls an unanswered handshake an error and each retry a warning,
 /// which for a mesh is one peer that is switched off: a subscriber should show nothing of this target above `off` unless
@@ -38,13 +39,20 @@ pub(crate) enum Message {
     Data { receiver: u32 },
 }
 
+/// No session's message has this counter or a greater one (paper, section 6.1). boringtun does not look, and counts its
+/// replay window beyond the end of the number.
+const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+
 /// Reads type and receiver index; `None` where the datagram is not a WireGuard message.
 pub(crate) fn classify(datagram: &[u8]) -> Option<Message> {
     match Tunn::parse_incoming_packet(datagram).ok()? {
         Packet::HandshakeInit(_) => Some(Message::Initiation),
         Packet::HandshakeResponse(response) => Some(Message::Response { receiver: response.receiver_idx }),
         Packet::PacketCookieReply(cookie) => Some(Message::Cookie { receiver: cookie.receiver_idx }),
-        Packet::PacketData(data) => Some(Message::Data { receiver: data.receiver_idx }),
+        Packet::PacketData(data) => {
+            let counter = u64::from_le_bytes(datagram.get(8..16)?.try_into().ok()?);
+            (counter < REJECT_AFTER_MESSAGES).then_some(Message::Data { receiver: data.receiver_idx })
+        }
     }
 }
 
@@ -122,10 +130,10 @@ pub(crate) enum Opened {
     Packet { len: usize, source: IpAddr },
 }
 
-/// Handshakes and sessions with one peer, under one preshared key. boringtun wipes the private key when it is dropped, but
-/// neither its copy of the preshared key nor the session keys. Its receiver indices are `index << 8` to
-/// `index << 8 | 255`.
-pub(crate) struct Link(Box<Tunn>);
+/// Handshakes and sessions with one peer, under one preshared key. Its receiver indices are `index << 8` to
+/// `index << 8 | 255`. boringtun wipes the private key when it is dropped, but neither its copy of the preshared key nor the
+/// session keys, nor those of sessions that expired: the whole place is wiped here.
+pub(crate) struct Link(Wiped<Tunn>);
 
 impl Link {
     pub(crate) fn new(identity: &Identity, peer: PublicKey, psk: Option<&PresharedKey>, index: u32) -> Self {
@@ -133,14 +141,15 @@ impl Link {
         let psk = psk.map(|psk| *psk.bytes());
         let gate = Some(Arc::clone(&identity.open_gate));
         // No keepalive: the device sends it, since boringtun has no way to change it.
-        Self(Box::new(Tunn::new(identity.private.secret(), peer, psk, None, index, gate)))
+        Self(Wiped::new(Tunn::new(identity.private.secret(), peer, psk, None, index, gate)))
     }
 
-    /// Writes a handshake initiation, also where one is under way, and returns its length.
-    pub(crate) fn initiate(&mut self, buffer: &mut [u8]) -> Option<usize> {
+    /// Writes a handshake initiation, also where one is under way, and returns its length and our receiver index in it.
+    pub(crate) fn initiate(&mut self, buffer: &mut [u8]) -> Option<(usize, u32)> {
         // boringtun counts from the time it last heard of, and logs an error where it gives up before the device does.
         self.advance();
-        written(&self.0.format_handshake_initiation(buffer, true))
+        let TunnResult::WriteToNetwork(message) = self.0.format_handshake_initiation(buffer, true) else { return None };
+        Some((message.len(), sender_of(message)?))
     }
 
     /// Seals a packet (empty: a keepalive) under the current session; `None` where there is none. The buffer must hold
@@ -161,8 +170,7 @@ impl Link {
         }
         match (self.0.decapsulate(None, datagram, buffer), message) {
             (TunnResult::WriteToNetwork(reply), Message::Initiation) => {
-                let receiver = u32::from_le_bytes(reply.get(4..8)?.try_into().ok()?);
-                Some(Opened::Asked { reply: reply.len(), receiver })
+                Some(Opened::Asked { reply: reply.len(), receiver: sender_of(reply)? })
             }
             (TunnResult::WriteToNetwork(reply), Message::Response { .. }) => {
                 Some(Opened::Established { reply: reply.len() })
@@ -202,6 +210,11 @@ impl Link {
         let mut too_short = [0; INITIATION_LEN - 1];
         written(&self.0.update_timers(&mut too_short)).is_some()
     }
+}
+
+/// The sender's index in a handshake message: where we are the sender, the receiver index of what comes back.
+fn sender_of(message: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(message.get(4..8)?.try_into().ok()?))
 }
 
 /// The length of a message that is to be sent.
@@ -256,7 +269,7 @@ mod tests {
     impl Pair {
         /// a initiates; true when both ends have a session.
         fn handshake(&mut self) -> bool {
-            let len = self.a.initiate(&mut self.buffer).unwrap();
+            let (len, _) = self.a.initiate(&mut self.buffer).unwrap();
             let initiation = self.buffer[..len].to_vec();
             let Some(Opened::Asked { reply, receiver }) = self.b.open(&initiation, &mut self.buffer) else {
                 panic!("the initiation was refused")
@@ -308,7 +321,7 @@ mod tests {
     #[test]
     fn advancing_spares_a_handshake_under_way() {
         let mut pair = pair(None, None);
-        let len = pair.a.initiate(&mut pair.buffer).unwrap();
+        let (len, _) = pair.a.initiate(&mut pair.buffer).unwrap();
         let initiation = pair.buffer[..len].to_vec();
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(5200) {
@@ -327,7 +340,7 @@ mod tests {
         let mut link = Link::new(&a, b.public(), None, 1);
         let (mut buffer, mut reply) = (vec![0; 256], [0; 64]);
         let from = "192.0.2.1".parse().unwrap();
-        let len = link.initiate(&mut buffer).unwrap();
+        let (len, _) = link.initiate(&mut buffer).unwrap();
         assert!(matches!(a.check(from, &buffer[..len], &mut reply), Verdict::Refuse), "meant for b");
         assert_eq!(b.initiator(&buffer[..len]), Some(a.public()));
         let verdicts: Vec<bool> = (0..=HANDSHAKES_PER_SECOND)
@@ -335,18 +348,30 @@ mod tests {
             .collect();
         assert!(verdicts[0] && !verdicts[HANDSHAKES_PER_SECOND as usize]);
         assert!(matches!(link.open(&reply, &mut buffer), Some(Opened::Cookie)));
-        let len = link.initiate(&mut buffer).unwrap();
+        let (len, _) = link.initiate(&mut buffer).unwrap();
         assert!(matches!(b.check(from, &buffer[..len], &mut reply), Verdict::Pass), "the cookie was not honoured");
     }
 
     #[test]
     fn a_low_order_ephemeral_is_refused() {
         let mut pair = pair(None, None);
-        let len = pair.a.initiate(&mut pair.buffer).unwrap();
+        let (len, _) = pair.a.initiate(&mut pair.buffer).unwrap();
         let mut initiation = pair.buffer[..len].to_vec();
         initiation[8..40].fill(0);
         assert!(has_low_order_ephemeral(Message::Initiation, &initiation));
         assert!(pair.b.open(&initiation, &mut pair.buffer).is_none());
+    }
+
+    #[test]
+    fn counters_stop_before_their_end() {
+        let mut data = [0; 48];
+        data[0] = 4;
+        for (counter, is_message) in
+            [(0, true), (REJECT_AFTER_MESSAGES - 1, true), (REJECT_AFTER_MESSAGES, false), (u64::MAX, false)]
+        {
+            data[8..16].copy_from_slice(&counter.to_le_bytes());
+            assert_eq!(classify(&data).is_some(), is_message, "{counter}");
+        }
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::Request;
@@ -30,12 +30,15 @@ pub(crate) struct Wire<'a> {
 /// A peer. Every thread of the device works on it, one at a time.
 pub(crate) struct Peer {
     key: PublicKey,
+    /// Whether the key gives the same secret with every key: then it is never spoken to. Found out when it first matters,
+    /// because it takes a multiplication on the curve, and a device may have thousands of peers that never say a word.
+    low_order: OnceLock<bool>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// It is never spoken to: its key gives the same secret with every key, or it was removed.
-    mute: bool,
+    /// Nothing goes in or out any more.
+    removed: bool,
     psk: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
     links: Links,
@@ -72,7 +75,7 @@ pub(crate) struct View {
 impl Peer {
     pub(crate) fn new(key: PublicKey, slot: u32, now: Instant) -> Self {
         let state = State {
-            mute: key.is_low_order(),
+            removed: false,
             psk: None,
             endpoint: None,
             links: Links::new(slot),
@@ -85,7 +88,7 @@ impl Peer {
             last_received: None,
             last_sent: None,
         };
-        Self { key, state: Mutex::new(state) }
+        Self { key, low_order: OnceLock::new(), state: Mutex::new(state) }
     }
 
     pub(crate) const fn key(&self) -> PublicKey {
@@ -96,13 +99,29 @@ impl Peer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it may be spoken to at all.
+    fn is_mute(&self, state: &State) -> bool {
+        state.removed || *self.low_order.get_or_init(|| self.key.is_low_order())
+    }
+
+    /// Whether there is somewhere to send to.
+    fn is_reachable(&self, state: &State) -> bool {
+        state.endpoint.is_some() && !self.is_mute(state)
+    }
+
+    fn next_wake(&self, state: &State, now: Instant) -> Option<Instant> {
+        let timers = state.timers.next(self.is_reachable(state));
+        let links = state.links.in_use().then_some(now + ADVANCE_EVERY);
+        [timers, links].into_iter().flatten().min()
+    }
+
     /// Changes the preshared key from the next handshake on; all zeros are none. The same key again changes nothing.
     pub(crate) fn set_psk(&self, psk: &PresharedKey) {
         let mut state = self.lock();
         let new = (!psk.is_zero()).then(|| psk.clone());
         if state.psk.as_ref().map(PresharedKey::bytes) != new.as_ref().map(PresharedKey::bytes) {
             state.psk = new;
-            state.links.retire();
+            state.links.retire_outdated();
         }
     }
 
@@ -137,7 +156,7 @@ impl Peer {
     /// Ends the peer itself: whoever still holds it gets nothing in or out.
     pub(crate) fn remove(&self) {
         let mut state = self.lock();
-        state.mute = true;
+        state.removed = true;
         state.links.end();
         state.staged.clear();
         state.psk = None;
@@ -161,7 +180,7 @@ impl Peer {
     /// Begins a handshake at once where no session runs: the peer is new, or there is news of where it is.
     pub(crate) fn greet(self: &Arc<Self>, wire: &Wire<'_>, buffer: &mut [u8]) {
         let mut state = self.lock();
-        if state.links.sending().is_none() && state.is_reachable() {
+        if state.links.sending().is_none() && self.is_reachable(&state) {
             state.timers.restart_handshake(wire.now);
         }
         self.work(&mut state, wire, buffer);
@@ -171,7 +190,7 @@ impl Peer {
     /// Sends a packet from inside, or keeps it until there is a session.
     pub(crate) fn send(self: &Arc<Self>, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) {
         let mut state = self.lock();
-        if !state.is_reachable() {
+        if !self.is_reachable(&state) {
             wire.counters.add(Counter::Unsendable);
             return;
         }
@@ -200,7 +219,7 @@ impl Peer {
     ) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if state.mute {
+        if self.is_mute(state) {
             return;
         }
         let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
@@ -235,8 +254,9 @@ impl Peer {
         let mut guard = self.lock();
         let state = &mut *guard;
         let opened = match state.links.by_receiver(receiver) {
-            // A link that is being replaced carries its sessions to their end; it begins none with the old keys.
-            Some((_, false)) if matches!(classify(datagram), Some(Message::Response { .. })) => None,
+            Some((held, _)) if held.is_outdated() && matches!(classify(datagram), Some(Message::Response { .. })) => {
+                None
+            }
             Some((held, newest)) => held.open(receiver, datagram, wire.now, buffer).map(|opened| (opened, newest)),
             None => None,
         };
@@ -249,6 +269,7 @@ impl Peer {
             return None;
         }
         state.count_received(wire, datagram);
+        state.last_received = Some(wire.now);
         if state.endpoint.is_none_or(|endpoint| endpoint.address != from || endpoint.source != to) {
             state.endpoint = Some(Endpoint { address: from, source: to });
         }
@@ -285,7 +306,7 @@ impl Peer {
     /// Does what is due, where `at` is still the time that was agreed. Returns when to come back.
     pub(crate) fn tick(self: &Arc<Self>, at: Instant, wire: &Wire<'_>, buffer: &mut [u8]) -> Option<Instant> {
         let mut state = self.lock();
-        if state.scheduled != Some(at) || state.mute {
+        if state.scheduled != Some(at) || state.removed {
             return None;
         }
         self.work(&mut state, wire, buffer);
@@ -293,12 +314,12 @@ impl Peer {
         if state.links.advance(wire.now, handshaking) {
             state.timers.want_handshake(wire.now);
         }
-        state.scheduled = state.next_wake(wire.now);
+        state.scheduled = self.next_wake(&state, wire.now);
         state.scheduled
     }
 
     fn work(&self, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
-        while let Some(due) = state.timers.due(wire.now, state.is_reachable()) {
+        while let Some(due) = state.timers.due(wire.now, self.is_reachable(state)) {
             match due {
                 Due::Initiate { again } => self.initiate(state, wire, again, buffer),
                 Due::Keepalive => {
@@ -322,7 +343,7 @@ impl Peer {
     }
 
     fn begin_handshake(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
-        if state.is_reachable() && state.timers.want_handshake(wire.now) {
+        if self.is_reachable(state) && state.timers.want_handshake(wire.now) {
             self.initiate(state, wire, false, buffer);
             self.schedule(state, wire);
         }
@@ -334,7 +355,7 @@ impl Peer {
             endpoint.source = None;
         }
         let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
-        match held.link.initiate(buffer) {
+        match held.initiate(buffer) {
             Some(len) => {
                 state.transmit(wire, &buffer[..len]);
                 state.timers.initiation_sent(wire.now, jitter());
@@ -345,7 +366,7 @@ impl Peer {
 
     /// Asks the control thread to come back in time.
     fn schedule(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>) {
-        let Some(at) = state.next_wake(wire.now) else { return };
+        let Some(at) = self.next_wake(state, wire.now) else { return };
         if state.scheduled.is_none_or(|scheduled| at < scheduled) {
             state.scheduled = Some(at);
             // Without a control thread the device is ending, and nothing is due any more.
@@ -355,16 +376,6 @@ impl Peer {
 }
 
 impl State {
-    const fn is_reachable(&self) -> bool {
-        self.endpoint.is_some() && !self.mute
-    }
-
-    fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let timers = self.timers.next(self.is_reachable());
-        let links = self.links.in_use().then_some(now + ADVANCE_EVERY);
-        [timers, links].into_iter().flatten().min()
-    }
-
     /// Seals and sends a packet (empty: a keepalive); false where there is no session.
     fn send_now(&mut self, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) -> bool {
         let Some(len) = self.links.sending().and_then(|link| link.seal(packet, buffer)) else { return false };
@@ -403,7 +414,6 @@ impl State {
 
     fn count_received(&mut self, wire: &Wire<'_>, datagram: &[u8]) {
         self.rx_bytes += datagram.len() as u64;
-        self.last_received = Some(wire.now);
         self.timers.received(wire.now);
     }
 }

@@ -277,6 +277,76 @@ fn the_session_survives_two_changes_before_a_handshake() {
     }
 }
 
+/// Begins another handshake, whatever there is already.
+fn ask(end: &End, now: Instant) {
+    end.peer.lock().timers.restart_handshake(now);
+    end.greet(now);
+}
+
+/// More of them than boringtun keeps sessions: those that nobody proved to hold must not push out the one in use.
+#[test]
+fn handshakes_that_fail_do_not_cost_the_session() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let psk = PresharedKey::from_bytes(Zeroizing::new([9; 32]));
+    a.peer.set_psk(&psk);
+    for word in 1..=20 {
+        ask(&a, start);
+        b.take_next(start, 1, &a);
+        let refused = a.unauthenticated();
+        a.take_next(start, 1, &b);
+        assert_eq!(a.unauthenticated(), refused + 1, "the answer to a handshake with another key");
+        b.send(start, word);
+        a.send(start, word);
+        let arrived = (a.take_next(start, 1, &b), b.take_next(start, 1, &a));
+        assert_eq!(arrived, (vec![word], vec![word]), "handshake {word}");
+    }
+    b.peer.set_psk(&psk);
+    ask(&a, start);
+    b.take_next(start, 1, &a);
+    a.take_next(start, 1, &b);
+    a.send(start, 21);
+    assert_eq!(b.take_next(start, 2, &a), [21], "the confirmation and the packet");
+}
+
+/// Somebody who recorded old handshakes must not get our packets sent under sessions that nobody holds.
+#[test]
+fn a_session_that_nobody_proved_to_hold_carries_nothing() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    for _ in 0..20 {
+        ask(&a, start);
+        b.take_next(start, 1, &a);
+        assert_eq!(a.datagram()[0], 2, "an answer, which gets lost");
+        assert_eq!(b.peer.view(start).last_received, None, "nobody has proved to be there");
+        assert!(b.peer.lock().links.sending().is_none());
+    }
+    b.send(start, 1);
+    assert_eq!(a.datagram()[0], 1, "a handshake comes first");
+}
+
+#[test]
+fn a_late_answer_counts_after_its_link_was_replaced() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let mut initiations = Vec::new();
+    let link = |receiver: &[u8]| receiver[5..8].to_vec();
+    loop {
+        ask(&a, start);
+        initiations.push(b.datagram());
+        let [.., before, last] = &initiations[..] else { continue };
+        if link(before) != link(last) {
+            b.take(start, &before.clone(), a.address());
+            break;
+        }
+    }
+    assert!(initiations.len() > 2, "a link for each handshake");
+    a.take_next(start, 1, &b);
+    a.send(start, 1);
+    assert_eq!(b.take_next(start, 2, &a), [1], "the confirmation and the packet");
+}
+
 #[test]
 fn a_handshake_under_way_does_not_outlive_its_preshared_key() {
     let start = Instant::now();
