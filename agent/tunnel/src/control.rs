@@ -1,10 +1,11 @@
 //! The thread that owns the configuration and the timers. It alone changes what the others read.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::DeviceUpdate;
 use crate::device::Shared;
@@ -50,46 +51,68 @@ impl Ord for Alarm {
     }
 }
 
+/// Peers worked on before looking for requests again: however many are due, nobody waits long to be heard.
+const BATCH: usize = 32;
+
 pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
-    let mut alarms: BinaryHeap<Reverse<Alarm>> = BinaryHeap::new();
+    let mut due = Due::default();
     loop {
-        let request = match alarms.peek() {
-            Some(Reverse(next)) => requests.recv_timeout(next.at.saturating_duration_since(Instant::now())),
+        let mut request = match due.wait() {
+            Some(wait) => requests.recv_timeout(wait),
             None => requests.recv().map_err(RecvTimeoutError::from),
         };
-        match request {
-            Ok(Request::Wake { at, peer }) => alarms.push(Reverse(Alarm { at, peer })),
-            Ok(Request::Apply { update, reply }) => match apply(shared, update) {
-                Ok(greet) => {
-                    // Nobody may be left to hear it.
-                    let _ = reply.send(Ok(()));
-                    for peer in greet {
-                        with_wire(shared, |wire| peer.greet(wire, &mut [0; BUFFER]));
-                    }
-                }
-                Err(error) => {
-                    let _ = reply.send(Err(error));
-                }
-            },
-            Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
+        while let Ok(asked) = request {
+            match asked {
+                Request::Wake { at, peer } => due.alarms.push(Reverse(Alarm { at, peer })),
+                // Nobody may be left to hear the answer.
+                Request::Apply { update, reply } => drop(reply.send(apply(shared, update, &mut due.greetings))),
+                Request::Stop => return,
+            }
+            request = requests.recv_timeout(Duration::ZERO);
         }
-        ring(shared, &mut alarms);
+        if matches!(request, Err(RecvTimeoutError::Disconnected)) {
+            return;
+        }
+        for _ in 0..BATCH {
+            if !due.work_on_next(shared) {
+                break;
+            }
+        }
     }
 }
 
-/// Calls every peer whose time has come.
-fn ring(shared: &Shared, alarms: &mut BinaryHeap<Reverse<Alarm>>) {
-    while let Some(Reverse(next)) = alarms.peek() {
-        if next.at > Instant::now() || shared.is_stopping() {
-            return;
+/// The peers that wait for this thread.
+#[derive(Default)]
+struct Due {
+    /// To be spoken to now.
+    greetings: VecDeque<Arc<Peer>>,
+    /// To be looked at when their time has come.
+    alarms: BinaryHeap<Reverse<Alarm>>,
+}
+
+impl Due {
+    /// How long nobody is due; `None`: for ever.
+    fn wait(&self) -> Option<Duration> {
+        if !self.greetings.is_empty() {
+            return Some(Duration::ZERO);
         }
-        let Some(Reverse(Alarm { at, peer })) = alarms.pop() else { return };
-        let Some(peer) = peer.upgrade() else { continue };
-        let next = with_wire(shared, |wire| peer.tick(at, wire, &mut [0; BUFFER]));
-        if let Some(at) = next.flatten() {
-            alarms.push(Reverse(Alarm { at, peer: Arc::downgrade(&peer) }));
+        self.alarms.peek().map(|Reverse(next)| next.at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Works on one peer; false where nobody is due.
+    fn work_on_next(&mut self, shared: &Shared) -> bool {
+        if let Some(peer) = self.greetings.pop_front() {
+            with_wire(shared, |wire| peer.greet(wire, &mut [0; BUFFER]));
+            return true;
         }
+        let Some(alarm) = self.alarms.peek_mut().filter(|next| next.0.at <= Instant::now()) else { return false };
+        let Reverse(Alarm { at, peer }) = PeekMut::pop(alarm);
+        if let Some(peer) = peer.upgrade()
+            && let Some(at) = with_wire(shared, |wire| peer.tick(at, wire, &mut [0; BUFFER])).flatten()
+        {
+            self.alarms.push(Reverse(Alarm { at, peer: Arc::downgrade(&peer) }));
+        }
+        true
     }
 }
 
@@ -107,8 +130,8 @@ fn with_wire<R>(shared: &Shared, work: impl FnOnce(&Wire<'_>) -> R) -> Option<R>
     }))
 }
 
-/// Carries out an update. What can fail comes first, so that a failure changes nothing. Returns the peers to speak to.
-fn apply(shared: &Shared, update: DeviceUpdate) -> Result<Vec<Arc<Peer>>, Error> {
+/// Carries out an update. What can fail comes first, so that a failure changes nothing. Adds the peers to speak to.
+fn apply(shared: &Shared, update: DeviceUpdate, greetings: &mut VecDeque<Arc<Peer>>) -> Result<(), Error> {
     let (old, fwmark) = (shared.sockets(), update.fwmark.unwrap_or_else(|| shared.table().fwmark));
     let port = update.listen_port.filter(|port| *port != old.port());
     let sockets = port.map(|port| Sockets::bind(port, fwmark)).transpose()?;
@@ -127,9 +150,11 @@ fn apply(shared: &Shared, update: DeviceUpdate) -> Result<Vec<Arc<Peer>>, Error>
     if update.replace_peers {
         table.remove_all();
     }
-    let greet: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| table.edit(peer, now)).collect();
+    let edited: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| table.edit(peer, now)).collect();
     if key_changed {
-        return Ok(table.members().map(|member| Arc::clone(&member.peer)).collect());
+        greetings.extend(table.members().map(|member| Arc::clone(&member.peer)));
+    } else {
+        greetings.extend(edited);
     }
-    Ok(greet)
+    Ok(())
 }

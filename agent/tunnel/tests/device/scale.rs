@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerUpdate, PrivateKey, PublicKey};
+use zeroize::Zeroizing;
 
 use crate::lab::{Kind, Namespace, PROGRAM, Program, Switch, eventually, join, run, run_with, unique, wg_answers};
 
@@ -103,4 +105,27 @@ fn a_peer_among_ten_thousand_is_reached() {
     us.add(&them, Some(&them.outer4()), "");
     us.reaches(them.inner4());
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+/// Thousands of peers to be spoken to at once: whoever wants something of the device is heard in between.
+#[test]
+fn an_update_does_not_wait_for_thousands_of_handshakes() {
+    let (host, name) = (Namespace::new(), unique());
+    let options = DeviceOptions { name, mtu: None, uapi: false };
+    let device = host.enter(|| Device::create(options)).unwrap();
+    let private_key = Some(PrivateKey::from_bytes(Zeroizing::new([77; 32])));
+    let peer = |number: u32| {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        PeerUpdate { endpoint: Some(([127, 0, 0, 1], 9).into()), ..PeerUpdate::new(PublicKey::from_bytes(key)) }
+    };
+    let peers = (0..5000).map(peer).collect();
+    device.apply(DeviceUpdate { private_key, peers, ..DeviceUpdate::default() }).unwrap();
+    for mark in 1..=10 {
+        device.apply(DeviceUpdate { fwmark: Some(mark), ..DeviceUpdate::default() }).unwrap();
+    }
+    let unspoken = || device.snapshot().peers.iter().filter(|peer| peer.tx_bytes == 0).count();
+    assert!(unspoken() > 0, "ten updates waited for 5,000 handshakes");
+    eventually("all are spoken to", || (unspoken() == 0).then_some(()));
+    device.stop().unwrap();
 }
