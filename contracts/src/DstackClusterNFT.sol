@@ -238,7 +238,8 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
             // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
             members.totals.highWater = uint16(tokenId);
         }
-        ++members.totals.supply;
+        uint256 maxNodes = members.totals.maxNodes;
+        if (++members.totals.supply > maxNodes) revert IClusterPolicy.MaxNodesReached(maxNodes);
     }
 
     function _requireTokenOwner(uint256 tokenId) private view {

@@ -153,7 +153,9 @@ abstract contract ClusterReads {
     /// the development URL of a peer that has one.
     function _endpoint(uint256 tokenId, ClusterStorage.NodeRecord storage node) private view returns (string memory) {
         ClusterStorage.Policy storage policy = ClusterStorage.policy();
-        if (ClusterStorage.members().totals.devMode && node.devRound == policy.devRound) return policy.devUrls[tokenId];
+        if (ClusterStorage.members().totals.devMode && node.devRound == policy.devRound) {
+            return policy.devUrls[tokenId];
+        }
         if (node.networkType == IDstackClusterNFT.NetworkType.WIREGUARD) {
             return MeshNetwork.toText(MeshNetwork.addressAt(ClusterStorage.members().totals.networkBase, tokenId));
         }
