@@ -38,16 +38,16 @@ contract ElectionLeavingTest is ElectionTest {
 
     function test_a_leader_that_comes_back_is_not_the_leader() public {
         elected(3);
-        leaveAndComeBack(1, 1);
+        departAndComeBack(1, 1);
         mustBePeer(1);
         mustHaveNoLeader();
         election.electLeader();
         mustLead(2, addressOfNode(2));
-        leaveAndComeBack(2, 2);
+        departAndComeBack(2, 2);
         mustHaveNoLeader();
         election.electLeader();
         mustLead(3, addressOfNode(3));
-        leaveAndComeBack(3, 3);
+        departAndComeBack(3, 3);
         election.electLeader();
         mustLead(1, addressOfNode(1)); // its turn again
     }
@@ -116,7 +116,7 @@ contract ElectionLeavingTest is ElectionTest {
     function test_who_voted_left_and_came_back_votes_again_in_the_next_term() public {
         elected(5);
         distrust(2);
-        leaveAndComeBack(2, 2);
+        departAndComeBack(2, 2);
         mustCountVotes(0);
         castExpecting(2, addressOfNode(1), true, voteSpent(2, 1));
         castExpecting(2, addressOfNode(1), false, voteSpent(2, 1));
@@ -129,7 +129,7 @@ contract ElectionLeavingTest is ElectionTest {
 
     function test_who_left_without_a_vote_and_came_back_has_one() public {
         elected(5);
-        leaveAndComeBack(2, 2);
+        departAndComeBack(2, 2);
         distrust(2);
         mustCountVotes(1);
     }

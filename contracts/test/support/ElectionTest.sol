@@ -82,7 +82,7 @@ abstract contract ElectionTest is ClusterTest {
     }
 
     /// As `depart` by `deactivate`, and back again with the same node.
-    function leaveAndComeBack(uint256 id, uint256 i) internal {
+    function departAndComeBack(uint256 id, uint256 i) internal {
         depart(id, 0);
         VM.prank(ALICE);
         cluster.bind(id, instance(i));
