@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    quorum::gather_in_time,
+    quorum::{answered, gather_in_time},
     rpc::{RpcError, Source, nonsense},
     sources::Sources,
 };
@@ -47,7 +47,8 @@ impl Sources {
     /// Each different proof, those that more endpoints gave first; or one error.
     async fn proof(&self, request: ProofRequest) -> Vec<Result<Box<Proof>, String>> {
         let fetches = self.sources.iter().map(|source| fetch(source, self.subject.contract, request));
-        let answers = gather_in_time(fetches, |answers| self.need <= most_alike(answers)).await;
+        // So many proofs, alike or not, are not all of liars.
+        let answers = gather_in_time(fetches, |answers| answered(answers) >= self.need).await;
         let mut counted: Vec<(Proof, usize)> = Vec::new();
         let mut error = None;
         for answer in answers.into_iter().flatten() {
@@ -65,12 +66,6 @@ impl Sources {
         counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         counted.into_iter().map(|(proof, _)| Ok(Box::new(proof))).collect()
     }
-}
-
-/// How many gave the same proof.
-fn most_alike(answers: &[Option<Result<Proof, RpcError>>]) -> usize {
-    let proofs = || answers.iter().flatten().filter_map(|answer| answer.as_ref().ok());
-    proofs().map(|one| proofs().filter(|other| one == *other).count()).max().unwrap_or(0)
 }
 
 /// The last registration of the token in that block, not verified.

@@ -11,7 +11,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Fu
 use tokio::time::{Instant, sleep_until};
 
 /// What stragglers get after enough have answered.
-pub(super) const GRACE: Duration = Duration::from_millis(200);
+const GRACE: Duration = Duration::from_millis(200);
 
 /// One of the tasks.
 pub(super) struct Task<'a, T> {
@@ -53,6 +53,11 @@ pub(super) async fn gather_in_time<'a, T, F: Future<Output = T> + Send + 'a>(
     enough: impl FnMut(&[Option<T>]) -> bool,
 ) -> Vec<Option<T>> {
     gather(tasks, enough).await.0
+}
+
+/// How many answered, and not with an error.
+pub(super) fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
+    results.iter().filter(|result| matches!(result, Some(Ok(_)))).count()
 }
 
 impl<T> Future for Task<'_, T> {

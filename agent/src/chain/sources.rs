@@ -16,7 +16,7 @@ use mesh_core::{
 use tokio::time::timeout;
 
 use super::{
-    quorum::{Task, gather},
+    quorum::{Task, answered, gather},
     read::Subject,
     reader::{Reader, Said},
     rpc::{Header, RpcError, Source},
@@ -215,10 +215,6 @@ fn distinct<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<String> {
         if *number == 1 { id.to_owned() } else { format!("{id}#{number}") }
     };
     ids.map(name).collect()
-}
-
-fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
-    results.iter().filter(|result| matches!(result, Some(Ok(_)))).count()
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ async fn two_that_contradict_each_other_are_no_majority() {
 
 #[tokio::test]
 async fn a_hanging_endpoint_holds_nobody_back_and_is_told() {
-    for manner in [Manner::Hang, Manner::HangCalls] {
+    let told = async |manner| {
         let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
         hanging.chain().manner = manner;
         let sources = sources(&[&hanging, &one, &two], 2);
@@ -135,7 +135,8 @@ async fn a_hanging_endpoint_holds_nobody_back_and_is_told() {
         assert!(told.error.as_deref().unwrap().contains("no answer within 3 s"), "{manner:?}: {told:?}");
         hanging.chain().manner = Manner::Slow;
         read_until(&sources, |slow| slow.ok && slow.agrees.is_none()).await;
-    }
+    };
+    tokio::join!(told(Manner::Hang), told(Manner::HangCalls));
 }
 
 /// Reads again and again until it is said of the first endpoint; no read may wait for it.
