@@ -3,7 +3,7 @@
 //! Rules: additive changes only inside `meshctl.status/v1`; unknown is `None` (JSON `null`), never 0; times are RFC 3339 UTC
 //! strings with milliseconds; nothing here is secret.
 
-use std::net::Ipv4Addr;
+use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +148,21 @@ pub enum MembershipState {
     Active,
     /// Was a peer, lost the binding; stays out until an operator acts and restarts it.
     Fenced,
+}
+
+impl fmt::Display for MembershipState {
+    /// As in JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::NoToken => "no-token",
+            Self::Ambiguous => "ambiguous",
+            Self::Revoked => "revoked",
+            Self::Registering => "registering",
+            Self::Active => "active",
+            Self::Fenced => "fenced",
+        })
+    }
 }
 
 /// How this node proves what it is.

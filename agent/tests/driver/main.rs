@@ -270,7 +270,7 @@ async fn the_service_manager_hears_of_readiness_once_and_of_every_reason() {
     world.until_offered().await;
     let before = world.told();
     assert!(!before.contains(&"READY=1".to_owned()) && before.len() > 1, "{before:?}");
-    let reasons = ["STATUS=not ready: membership is Unknown", "STATUS=not ready: membership is Registering"];
+    let reasons = ["STATUS=not ready: membership is unknown", "STATUS=not ready: membership is registering"];
     assert!(reasons.iter().all(|reason| before.iter().any(|told| told == reason)), "{before:?}");
     world.register_minted();
     world.hint();

@@ -24,7 +24,7 @@ pub enum NotReady {
     #[error("stopping")]
     Stopping,
     /// This node is not a peer.
-    #[error("membership is {0:?}")]
+    #[error("membership is {0}")]
     Membership(MembershipState),
     /// This node lost its registration.
     #[error("fenced: {0}")]

@@ -118,6 +118,21 @@ fn other_apps_have_no_preshared_key_and_that_is_said() {
 }
 
 #[test]
+fn membership_has_one_name() {
+    for state in [
+        MembershipState::Unknown,
+        MembershipState::NoToken,
+        MembershipState::Ambiguous,
+        MembershipState::Revoked,
+        MembershipState::Registering,
+        MembershipState::Active,
+        MembershipState::Fenced,
+    ] {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.to_string());
+    }
+}
+
+#[test]
 fn counters_tell_what_was_done() {
     let mut world = World::mesh(&[2, 3]);
     world.contract.revoke(token(3));
