@@ -83,7 +83,7 @@ impl ApiDriver {
         (Self { questions, peers, published_at: None }, socket.serve(routes::router(state)))
     }
 
-    /// The next question.
+    /// The next question; `None` once nobody can ask any more.
     pub async fn next(&mut self) -> Option<Question> {
         self.questions.recv().await
     }

@@ -24,6 +24,8 @@ pub struct Machine<T, L> {
     psk_root: PskRoot,
     /// The last answer about routes of others, which stands in when the system cannot say for once.
     overlap: Option<String>,
+    /// It could not say the last time.
+    overlap_is_unknown: bool,
     /// The mesh network was found to be free here, or the guard route put in place.
     network_is_ours: bool,
     closing: Arc<AtomicBool>,
@@ -41,6 +43,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             own_key,
             psk_root,
             overlap: None,
+            overlap_is_unknown: false,
             network_is_ours: false,
             closing: Arc::default(),
         }

@@ -89,7 +89,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             // Both senders live in background tasks, whose end is seen below.
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
-            question = outside.api.next() => { answer(&agent, &clock, &outside.api, question); continue }
+            Some(question) = outside.api.next() => { answer(&agent, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
                 if stopping {
@@ -107,20 +107,19 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
     }
 }
 
-fn answer(agent: &Agent, clock: &Clock, api: &ApiDriver, question: Option<Question>) {
+fn answer(agent: &Agent, clock: &Clock, api: &ApiDriver, question: Question) {
     let now = clock.now();
     // A caller that went away does not want its answer.
     match question {
-        Some(Question::Everything(reply)) => drop(reply.send(Ok(Box::new(Snapshot {
+        Question::Everything(reply) => drop(reply.send(Ok(Box::new(Snapshot {
             status: agent.status(now),
             offer: agent.offer().cloned(),
             counters: agent.counters().clone(),
         })))),
-        Some(Question::Readiness(reply)) => {
+        Question::Readiness(reply) => {
             drop(reply.send(Ok(agent.readiness(now).map_err(|reason| reason.to_string()))));
         }
-        Some(Question::Peers(reply)) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now)))))),
-        None => {}
+        Question::Peers(reply) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now)))))),
     }
 }
 

@@ -15,13 +15,16 @@ pub use userspace::UserspaceTunnel;
 
 use crate::{keyfile::WireguardSecret, psk::PresharedKey};
 
+/// There where the kernel has WireGuard, loaded or built in.
+pub(crate) const KERNEL_MODULE: &str = "/sys/module/wireguard";
+
 /// One device. Implementations keep a peer's session through [`Tunnel::set_peer`], and let no packet of a peer in after
 /// [`Tunnel::remove_peer`] returned. Calls are short: they may block for milliseconds.
 pub trait Tunnel: Send + 'static {
     /// Makes the interface (down, without addresses) with this key and UDP port.
     ///
     /// # Errors
-    /// See [`TunnelError`]; nothing is left behind.
+    /// See [`TunnelError`]; what is left of a device half made is seen by [`Tunnel::state`].
     fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError>;
     /// Makes or edits a peer; what is `None` stays as it is.
     ///
@@ -92,7 +95,7 @@ pub enum TunnelError {
     Userspace(#[from] mesh_tunnel::Error),
     /// This kernel has no WireGuard.
     #[error(
-        "this kernel has no WireGuard: `/sys/module/wireguard` is not there\nhint: load it (`modprobe wireguard`), or leave `--tunnel kernel` out"
+        "this kernel has no WireGuard: `{KERNEL_MODULE}` is not there\nhint: load it (`modprobe wireguard`), or leave `--tunnel kernel` out"
     )]
     NoKernelModule,
     /// An interface of that name is somebody else's.

@@ -6,12 +6,14 @@ use std::{
     path::Path,
 };
 
-use crate::config::{Config, Dataplane};
+use crate::{
+    config::{Config, Dataplane},
+    tunnel::{KERNEL_MODULE, TunnelError},
+};
 
 /// CAP_NET_ADMIN's bit in the masks of `/proc/self/status` (linux/capability.h).
 const CAP_NET_ADMIN: u32 = 12;
 const TUN: &str = "/dev/net/tun";
-const KERNEL_MODULE: &str = "/sys/module/wireguard";
 
 /// What is missing.
 #[derive(Debug, thiserror::Error)]
@@ -36,19 +38,9 @@ pub enum CannotStart {
         /// The system's words.
         reason: io::Error,
     },
-    /// Somebody has the name.
-    #[error(
-        "interface `{name}` exists already\nhint: choose another `--interface`, or delete it (`ip link delete {name}`) if nothing uses it"
-    )]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// No WireGuard in this kernel.
-    #[error(
-        "this kernel has no WireGuard: `{KERNEL_MODULE}` is not there\nhint: load it (`modprobe wireguard`), or leave `--tunnel kernel` out"
-    )]
-    NoKernelModule,
+    /// Somebody has the interface's name, or this kernel has no WireGuard.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
 }
 
 /// Asks the machine for what the configured device needs.
@@ -58,7 +50,7 @@ pub enum CannotStart {
 pub fn check(config: &Config) -> Result<(), CannotStart> {
     match config.dataplane {
         Dataplane::Userspace if !Path::new(TUN).exists() => return Err(CannotStart::TunMissing),
-        Dataplane::Kernel if !Path::new(KERNEL_MODULE).exists() => return Err(CannotStart::NoKernelModule),
+        Dataplane::Kernel if !Path::new(KERNEL_MODULE).exists() => return Err(TunnelError::NoKernelModule.into()),
         Dataplane::Userspace | Dataplane::Kernel => {}
     }
     if !has_net_admin(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
@@ -67,7 +59,7 @@ pub fn check(config: &Config) -> Result<(), CannotStart> {
     // The kernel's interface outlives a killed agent, and is adopted where it has our key.
     let name_taken = Path::new("/sys/class/net").join(&config.interface).exists();
     if name_taken && config.dataplane == Dataplane::Userspace {
-        return Err(CannotStart::NameTaken { name: config.interface.clone() });
+        return Err(TunnelError::NameTaken(config.interface.clone()).into());
     }
     if !name_taken {
         check_port(config.listen_port)?;

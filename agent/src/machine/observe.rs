@@ -56,13 +56,17 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     /// a route of their own. It cannot be kept from them, but it is said. Where it cannot be found out, the rest of the
     /// observation must not suffer.
     async fn overlap(&mut self, network: MeshNetwork) -> Option<String> {
+        let was_unknown = std::mem::take(&mut self.overlap_is_unknown);
         match self.links.check_overlap(network, &self.interface).await {
             Ok(()) => self.overlap = None,
             Err(LinkError::Overlap { network, what }) => {
                 self.overlap = Some(format!("the mesh network {network} overlaps {what}"));
             }
             Err(error @ LinkError::System { .. }) => {
-                tracing::warn!(%error, "cannot look for routes of others into the mesh network");
+                self.overlap_is_unknown = true;
+                if !was_unknown {
+                    tracing::warn!(%error, "cannot look for routes of others into the mesh network");
+                }
             }
         }
         self.overlap.clone()

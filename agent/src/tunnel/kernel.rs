@@ -19,10 +19,8 @@ use mesh_core::{id::WireguardKey, observed::ObservedPeer};
 use mesh_tunnel::DEFAULT_MTU;
 use zeroize::Zeroize as _;
 
-use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
+use super::{KERNEL_MODULE, PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
 use crate::keyfile::WireguardSecret;
-
-const MODULE: &str = "/sys/module/wireguard";
 
 /// An interface of type wireguard. It outlives a killed agent; the next one adopts it, with its sessions, where it runs with
 /// our key.
@@ -63,7 +61,7 @@ impl KernelTunnel {
     fn attempt(&self, what: &str) -> impl FnOnce(WireguardInterfaceError) -> TunnelError {
         let what = format!("{what} `{}`", self.name);
         move |error| {
-            if Path::new(MODULE).exists() {
+            if Path::new(KERNEL_MODULE).exists() {
                 TunnelError::Kernel { what, reason: error.to_string() }
             } else {
                 TunnelError::NoKernelModule
