@@ -53,6 +53,8 @@ interface Vm {
     function lastCallGas() external view returns (Gas memory);
     function label(address account, string calldata name) external;
     function toString(uint256 value) external pure returns (string memory);
+    function snapshotState() external returns (uint256 id);
+    function revertToState(uint256 id) external returns (bool done);
 
     struct Gas {
         uint64 gasLimit;

@@ -1,50 +1,38 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IClusterPolicy} from "../../src/interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
 import {ILeaderElection} from "../../src/interfaces/ILeaderElection.sol";
 import {VM} from "../Vm.sol";
-import {ClusterTest} from "./ClusterTest.sol";
-import {Replica} from "./Replica.sol";
+import {Campaign} from "./Campaign.sol";
+import {Governance} from "./Governance.sol";
 import {Actor, Vote} from "./Signing.sol";
 
-/// @title  Random owners, operators, nodes and relayers on one small cluster.
-/// @dev    Few tokens, instances, keys, roots and apps, so that they collide. Calls that the contract refuses are part of it:
-///         they must leave no trace, which the replica would see.
-contract Handler is ClusterTest {
-    Replica public immutable replica = new Replica();
-    mapping(string name => uint256) public done;
-    uint256 public refused;
+/// @title  Random token owners, nodes and relayers under that contract owner.
+contract Handler is Governance {
+    constructor(bool keeps) Campaign(keeps) {}
 
-    uint256 internal constant ACTORS = 6;
-    uint256 internal constant TOKENS = 8;
-
-    bytes[] internal sentCalls; // registrations and signed votes submitted so far, for replays
-
-    constructor() {
-        VM.warp(1_800_000_000);
-        VM.roll(1000);
-        IDstackClusterNFT.ClusterParams memory params = defaultParams();
-        params.prefixLength = 28;
-        params.networkBase = 0x0a000110;
-        VM.recordLogs();
-        address code = implementation();
-        cluster = IDstackClusterNFT(proxy(code, abi.encodeCall(IDstackClusterNFT.initialize, (params))));
-        replica.follow(VM.getRecordedLogs(), address(cluster), block.number);
-    }
-
-    /// The campaign calls every public function: nothing is set up anew.
-    function setUp() public pure override {}
-
-    function theCluster() external view returns (IDstackClusterNFT) {
-        return cluster;
-    }
-
-    // ------------------------------------------------------------------------------------------------- operations
+    // ----------------------------------------------------------------------------------------------------- tokens
 
     function mintOne(uint256 to, uint256 who) external {
         bytes20 instanceId = who % 3 == 0 ? bytes20(0) : instance(who % ACTORS);
         send("mint", OWNER, abi.encodeCall(IDstackClusterNFT.mint, (owner(to), instanceId)));
+    }
+
+    /// Buys a token, or tries to.
+    function buy(uint256 to, uint256 who, uint256 paid) external {
+        string memory text = who % 3 == 0 ? "" : hexOf(abi.encodePacked(instance(who % ACTORS)));
+        bytes memory call = abi.encodeCall(IClusterPolicy.mintNodeAccess, (owner(to), text));
+        uint64 before = cluster.epoch();
+        bool accepted = transact("mintNodeAccess", paid % 5 == 0 ? OWNER : owner(paid), (paid >> 8) % 3, call);
+        yes((cluster.epoch() > before) == accepted, "the epoch advances with what is accepted");
+    }
+
+    function registerInstanceOne(uint256 wallet, uint256 who) external {
+        string memory text = string.concat("0x", hexOf(abi.encodePacked(instance(who % ACTORS))));
+        address from = wallet % 2 == 0 ? wallets()[2] : owner(wallet);
+        send("registerInstance", from, abi.encodeCall(IClusterPolicy.registerInstance, (text)));
     }
 
     function bindOne(uint256 id, uint256 who) external {
@@ -105,40 +93,13 @@ contract Handler is ClusterTest {
         send("transfer", from, abi.encodeWithSignature("transferFrom(address,address,uint256)", from, owner(to), id));
     }
 
-    function revokeOne(uint256 id) external {
-        if (id % 3 != 0) return; // not so often
-        send("revoke", OWNER, abi.encodeCall(IDstackClusterNFT.revoke, (anyToken(id))));
+    function nameUrl(uint256 id, uint256 url) external {
+        id = anyPeer(id);
+        string memory text = url % 4 == 0 ? "" : string.concat("http://localhost:", VM.toString(url % 1000));
+        send("setDevUrl", ownerOf(id), abi.encodeCall(IClusterPolicy.setDevUrl, (id, text)));
     }
 
-    function reinstateOne(uint256 id) external {
-        send("reinstate", OWNER, abi.encodeCall(IDstackClusterNFT.reinstate, (anyToken(id))));
-    }
-
-    function changeRoot(uint256 which, bool add) external {
-        if (!add && (which >> 8) % 5 != 0) return; // not so often
-        address root = VM.addr(secret("root", which % 2));
-        bytes memory call = add
-            ? abi.encodeCall(IDstackClusterNFT.addKmsRoot, (root))
-            : abi.encodeCall(IDstackClusterNFT.removeKmsRoot, (root));
-        send(add ? "addKmsRoot" : "removeKmsRoot", OWNER, call);
-    }
-
-    function changeApp(uint256 which, bool add) external {
-        if (!add && (which >> 8) % 5 != 0) return; // not so often
-        address appId = app(which % 2);
-        bytes memory call = add
-            ? abi.encodeCall(IDstackClusterNFT.addAppId, (appId))
-            : abi.encodeCall(IDstackClusterNFT.removeAppId, (appId));
-        send(add ? "addAppId" : "removeAppId", OWNER, call);
-    }
-
-    function changeDomain(uint16 index, bool add) external {
-        string memory name = string.concat("gw", VM.toString(index % 4), ".example.com");
-        bytes memory call = add
-            ? abi.encodeCall(IDstackClusterNFT.addBaseDomain, (name))
-            : abi.encodeCall(IDstackClusterNFT.removeBaseDomain, (index % 12));
-        send(add ? "addBaseDomain" : "removeBaseDomain", OWNER, call);
-    }
+    // ------------------------------------------------------------------------------------------------------ voting
 
     function electOne(uint256 who) external {
         send("electLeader", owner(who), abi.encodeCall(ILeaderElection.electLeader, ()));
@@ -147,7 +108,7 @@ contract Handler is ClusterTest {
     /// Votes, or withdraws, mostly as a member and about the leader.
     function voteOne(uint256 id, uint256 target, bool isNoConfidence) external {
         bytes memory call = abi.encodeCall(ILeaderElection.castVote, (voteTarget(target), isNoConfidence));
-        send(isNoConfidence ? "castVote" : "withdraw", cluster.getNode(anyPeer(id)).nodeAddress, call);
+        send(isNoConfidence ? "castVote" : "withdrawVote", cluster.getNode(anyPeer(id)).nodeAddress, call);
     }
 
     function voteBySignature(uint256 id, uint256 who, uint256 target, bool isNoConfidence) external {
@@ -165,65 +126,5 @@ contract Handler is ClusterTest {
     function pass(uint256 time) external {
         VM.warp(block.timestamp + time % 30 hours);
         VM.roll(block.number + 1 + time % 100);
-    }
-
-    // --------------------------------------------------------------------------------------------------- helpers
-
-    /// One transaction; the replica sees the logs of what was accepted, and that refused ones left none.
-    function send(string memory name, address from, bytes memory call) private {
-        uint64 before = cluster.epoch();
-        VM.recordLogs();
-        VM.prank(from);
-        (bool accepted,) = address(cluster).call(call);
-        replica.follow(VM.getRecordedLogs(), address(cluster), block.number);
-        if (accepted) {
-            ++done[name];
-            yes(cluster.epoch() > before, "a visible change advances the epoch");
-        } else {
-            ++refused;
-            eq(cluster.epoch(), before, "a refused call changes nothing");
-        }
-    }
-
-    function anyToken(uint256 id) private pure returns (uint256) {
-        return 1 + id % TOKENS;
-    }
-
-    /// A peer, if there is any.
-    function anyPeer(uint256 id) private view returns (uint256) {
-        id = anyToken(id);
-        (IDstackClusterNFT.Peer[] memory next,) = cluster.peers(id, TOKENS);
-        if (next.length == 0) (next,) = cluster.peers(0, TOKENS);
-        return next.length == 0 ? id : next[0].tokenId;
-    }
-
-    /// The key of the token's node, mostly.
-    function nodeKeyOf(uint256 id, uint256 who) private view returns (uint256 nodeKey) {
-        nodeKey = actor(who % ACTORS).nodeKey;
-        address node = cluster.getNode(id).nodeAddress;
-        for (uint256 i = 0; who % 4 != 0 && i < ACTORS; ++i) {
-            if (VM.addr(actor(i).nodeKey) == node) nodeKey = actor(i).nodeKey;
-        }
-    }
-
-    /// The leader, mostly.
-    function voteTarget(uint256 target) private view returns (address) {
-        return
-            target % 8 == 0
-                ? VM.addr(actor(target % ACTORS).nodeKey)
-                : ILeaderElection(address(cluster)).currentLeader();
-    }
-
-    function owner(uint256 i) private pure returns (address) {
-        return i % 2 == 0 ? ALICE : BOB;
-    }
-
-    function ownerOf(uint256 id) private view returns (address) {
-        address found = cluster.getNode(id).owner;
-        return found == address(0) ? STRANGER : found;
-    }
-
-    function app(uint256 i) private view returns (address) {
-        return i == 0 ? address(cluster) : address(0xABBA);
     }
 }

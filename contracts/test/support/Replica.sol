@@ -4,15 +4,19 @@ pragma solidity ^0.8.28;
 import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
 import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
 import {ILeaderElection} from "../../src/interfaces/ILeaderElection.sol";
-import {Vm} from "../Vm.sol";
+import {VM, Vm} from "../Vm.sol";
 import {ElectionReplica} from "./ElectionReplica.sol";
+import {Hex} from "./Hex.sol";
+import {PolicyReplica} from "./PolicyReplica.sol";
 
-/// @title  The cluster rebuilt from its events and nothing else, and compared with what the cluster says.
-contract Replica is ElectionReplica {
+/// @title  The cluster rebuilt from its events and nothing else, and compared with what the cluster says: members and trust here,
+///         election and policy in what it inherits.
+contract Replica is ElectionReplica, PolicyReplica, Hex {
     bytes4 public base;
     uint8 public prefixLength;
     uint64 public epoch;
     uint256 public highest; // token id ever minted
+    uint256 internal blockTime; // of the transaction that is followed
 
     mapping(uint256 tokenId => IDstackClusterNFT.Node) internal nodes;
     mapping(uint256 tokenId => IDstackClusterNFT.Peer) internal peers;
@@ -22,8 +26,9 @@ contract Replica is ElectionReplica {
     uint256 internal appCount;
     string[] internal domains;
 
-    /// Takes the logs of one transaction in the block `number`.
-    function follow(Vm.Log[] memory logs, address cluster, uint256 number) external {
+    /// Takes the logs of one transaction in the block `number` of that time.
+    function follow(Vm.Log[] memory logs, address cluster, uint256 number, uint256 time) external {
+        blockTime = time;
         for (uint256 i = 0; i < logs.length; ++i) {
             if (logs[i].emitter == cluster) apply_(logs[i], number);
         }
@@ -38,6 +43,7 @@ contract Replica is ElectionReplica {
         } else if (topic == IDstackClusterNFT.MeshNetworkFixed.selector) {
             uint64 newEpoch;
             (base, prefixLength, newEpoch) = abi.decode(log.data, (bytes4, uint8, uint64));
+            beginPolicy(prefixLength);
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.PeerRegistered.selector) {
             registered(log, number);
@@ -52,17 +58,16 @@ contract Replica is ElectionReplica {
             topic == IDstackClusterNFT.BaseDomainAdded.selector || topic == IDstackClusterNFT.BaseDomainRemoved.selector
         ) {
             domain(topic, uint256(log.topics[1]), log.data);
-        } else if (about(log)) {
-            return;
-        } else if (log.topics.length == 2) {
+        } else if (!(elsewhere(log) || bootGate(log)) && log.topics.length == 2) {
             trust(topic, address(uint160(uint256(log.topics[1]))), log.data);
         }
     }
 
-    /// The election's own.
-    function about(Vm.Log memory log) private returns (bool known) {
+    /// The election's and the policy's own.
+    function elsewhere(Vm.Log memory log) private returns (bool known) {
         uint64 newEpoch;
         (known, newEpoch) = election(log);
+        if (!known) (known, newEpoch) = policy(log);
         if (known) step(newEpoch);
     }
 
@@ -83,6 +88,7 @@ contract Replica is ElectionReplica {
                 abi.decode(data, (IDstackClusterNFT.LeaveReason, uint32, uint64));
             advance(id, keyEpoch);
             (nodes[id].instanceId, nodes[id].nodeAddress) = (0, address(0));
+            delete urls[id];
             drop(id);
             if (reason == IDstackClusterNFT.LeaveReason.REVOKED) nodes[id].revoked = true;
             if (reason == IDstackClusterNFT.LeaveReason.BURNED) nodes[id].revoked = false;
@@ -123,7 +129,7 @@ contract Replica is ElectionReplica {
             appId: chain.appId,
             registeredBlock: uint64(number)
         });
-        yes(roots[kmsRoot] != 0 && roots[kmsRoot] <= block.timestamp, "admitted under a trusted root that counts");
+        yes(roots[kmsRoot] != 0 && roots[kmsRoot] <= blockTime, "admitted under a trusted root that counts");
         yes(apps[chain.appId], "admitted under an allowed app id");
         step(newEpoch);
     }
@@ -237,6 +243,33 @@ contract Replica is ElectionReplica {
         eq(abi.encode(names), abi.encode(domains), "base domains");
         mustTrustTheSame(cluster);
         mustElectTheSame(ILeaderElection(address(cluster)));
+        mustHaveTheSamePolicy(cluster);
+        eq(abi.encode(cluster.getPeerEndpoints()), abi.encode(endpoints()), "endpoints");
+    }
+
+    /// Of each peer, where it is reached.
+    function endpoints() private view returns (string[] memory list) {
+        list = new string[](peersNow());
+        uint256 count = 0;
+        for (uint256 id = 1; id <= highest; ++id) {
+            if (peers[id].tokenId == id) list[count++] = endpoint(peers[id]);
+        }
+    }
+
+    function endpoint(IDstackClusterNFT.Peer memory peer) private view returns (string memory) {
+        if (bytes(urls[peer.tokenId]).length != 0) return urls[peer.tokenId];
+        if (peer.networkType == IDstackClusterNFT.NetworkType.WIREGUARD) {
+            uint32 ip = uint32(base) + uint32(peer.tokenId);
+            return string.concat(octet(ip >> 24), ".", octet(ip >> 16), ".", octet(ip >> 8), ".", octet(ip));
+        }
+        string memory domainName = domains[peer.gatewayDomain - 1];
+        if (bytes(domainName).length == 0) return "";
+        string memory host = string.concat(hexOf(abi.encodePacked(peer.instanceId)), "-", VM.toString(peer.gatewayPort));
+        return string.concat("https://", host, "s.", domainName);
+    }
+
+    function octet(uint32 value) private pure returns (string memory) {
+        return VM.toString(uint256(uint8(value)));
     }
 
     /// As many of each, all different, each of ours: the same sets.

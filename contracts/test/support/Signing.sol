@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
 import {VM, Vm} from "../Vm.sol";
+import {Hex} from "./Hex.sol";
 
 /// One dstack instance as its signatures show it: who issued its app key, which node key it derives, what it is called.
 struct Actor {
@@ -23,7 +24,7 @@ struct Vote {
 }
 
 /// @title  What a dstack KMS, an app and a node sign, written down a second time: nothing here is the contract's code.
-abstract contract Signing {
+abstract contract Signing is Hex {
     string internal constant PURPOSE = "dstack-mesh-node-v1";
     uint256 internal constant CURVE_ORDER = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
 
@@ -175,17 +176,6 @@ abstract contract Signing {
     /// SEC1 compressed form.
     function compressed(Vm.Wallet memory wallet) internal pure returns (bytes memory) {
         return abi.encodePacked(wallet.publicKeyY % 2 == 0 ? bytes1(0x02) : bytes1(0x03), wallet.publicKeyX);
-    }
-
-    /// Lower-case hex, a digit at a time.
-    function hexOf(bytes memory data) internal pure returns (string memory) {
-        bytes memory digits = "0123456789abcdef";
-        bytes memory text = new bytes(2 * data.length);
-        for (uint256 i = 0; i < data.length; ++i) {
-            text[2 * i] = digits[uint8(data[i]) >> 4];
-            text[2 * i + 1] = digits[uint8(data[i]) & 15];
-        }
-        return string(text);
     }
 
     /// A valid private key made from a name and a number.
