@@ -316,33 +316,6 @@ contract PrototypeFaultsTest is ClusterTest {
         yes(!answered, "0xfa706ea3 reverts");
     }
 
-    function test_public_keys_off_the_curve() public {
-        (uint256 id, Actor memory who) = bound(1);
-        IDstackClusterNFT.Registration memory r = registration(id, who);
-        bytes memory signature = sign(r, who.nodeKey, address(cluster));
-        bytes memory expected = abi.encodeWithSelector(IDstackClusterNFT.InvalidPublicKey.selector);
-        bytes32 p = 0xfffffffffffffffffffffffffffffffffffffffffffffffffffffffefffffc2f;
-
-        IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
-        (chain.nodeKeyX, chain.nodeKeyY) = (0, 0);
-        submitExpecting(r, chain, signature, expected);
-        chain = chainOf(who);
-        (chain.appKeyX, chain.appKeyY) = (0, 0);
-        submitExpecting(r, chain, signature, expected);
-        chain = chainOf(who);
-        chain.nodeKeyY = bytes32(uint256(chain.nodeKeyY) + 2); // same parity, so the app key's signature still fits
-        submitExpecting(r, chain, signature, expected);
-        chain = chainOf(who);
-        chain.appKeyY = bytes32(uint256(chain.appKeyY) ^ 2);
-        submitExpecting(r, chain, signature, expected);
-        chain = chainOf(who);
-        chain.nodeKeyX = p;
-        submitExpecting(r, chain, signature, expected);
-        chain = chainOf(who);
-        chain.appKeyY = p;
-        submitExpecting(r, chain, signature, expected);
-    }
-
     /// External, so that a test can expect its revert.
     function proxyAt(address code, bytes calldata call) external returns (address) {
         return proxy(code, call);

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {IERC721Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
+import {OwnableUpgradeable} from "@openzeppelin/contracts-upgradeable/access/OwnableUpgradeable.sol";
+import {IClusterPolicy} from "../src/interfaces/IClusterPolicy.sol";
+import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
+import {ILeaderElection} from "../src/interfaces/ILeaderElection.sol";
+import {VM} from "./Vm.sol";
+import {ElectionTest} from "./support/ElectionTest.sol";
+import {Actor} from "./support/Signing.sol";
+
+/// BOB, who holds tokens and runs real nodes, goes for ALICE's node, for a token that he sold, for one that was revoked, and for the
+/// leader.
+contract MaliciousHolderTest is ElectionTest {
+    uint256 internal alices; // a peer: node 1
+    uint256 internal bobs; // a peer: node 2
+
+    function setUp() public override {
+        super.setUp();
+        alices = join(1);
+        bobs = mint(BOB, instance(2));
+        submit(registration(bobs, actor(2)), actor(2));
+    }
+
+    // ------------------------------------------------------------------------------------------ ALICE's token and node
+
+    function test_he_registers_his_node_for_her_token() public {
+        uint256 bound = mint(ALICE, instance(3));
+        asBobExpecting(
+            registration(bound, actor(2)),
+            actor(2),
+            abi.encodeWithSelector(IDstackClusterNFT.InstanceMismatch.selector, bound, instance(3), instance(2))
+        );
+        uint256 unbound = mint(ALICE, 0);
+        asBobExpecting(
+            registration(unbound, actor(2)),
+            actor(2),
+            abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, unbound)
+        );
+    }
+
+    /// Her node's registration for her unbound token, seen before it is mined, is good only when she sends it.
+    function test_he_hands_in_what_her_node_signed_for_an_unbound_token() public {
+        uint256 unbound = mint(ALICE, 0);
+        asBobExpecting(
+            registration(unbound, actor(3)),
+            actor(3),
+            abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, unbound)
+        );
+    }
+
+    /// The same words over his own token are another message.
+    function test_he_puts_his_token_into_her_registration() public {
+        IDstackClusterNFT.Registration memory r = registration(alices, actor(1));
+        bytes memory hers = sign(r, actor(1).nodeKey, address(cluster));
+        uint256 unbound = mint(BOB, 0);
+        (r.tokenId, r.keyEpoch) = (unbound, cluster.getNode(unbound).keyEpoch + 1);
+        IDstackClusterNFT.SignatureChain memory chain = chainOf(actor(1));
+        VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
+        VM.prank(BOB);
+        cluster.registerPeer(r, chain, hers);
+    }
+
+    function test_he_claims_her_instance_id_and_her_wireguard_key() public {
+        uint256 own = mint(BOB, instance(1));
+        Actor memory his = actor(3);
+        his.instanceId = instance(1);
+        asBobExpecting(
+            registration(own, his),
+            his,
+            abi.encodeWithSelector(IDstackClusterNFT.InstanceInUse.selector, instance(1), alices)
+        );
+        IDstackClusterNFT.Registration memory r = registration(bobs, actor(2));
+        r.wireguardKey = cluster.getPeer(alices).wireguardKey;
+        asBobExpecting(
+            r, actor(2), abi.encodeWithSelector(IDstackClusterNFT.WireguardKeyInUse.selector, r.wireguardKey, alices)
+        );
+    }
+
+    function test_he_manages_her_token() public {
+        VM.startPrank(BOB);
+        bytes memory notOwner = abi.encodeWithSelector(IDstackClusterNFT.NotTokenOwner.selector, alices, BOB);
+        VM.expectRevert(notOwner);
+        cluster.bind(alices, instance(9));
+        VM.expectRevert(notOwner);
+        cluster.deactivate(alices);
+        bytes memory notApproved =
+            abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, BOB, alices);
+        VM.expectRevert(notApproved);
+        cluster.burn(alices);
+        VM.expectRevert(notApproved);
+        token.transferFrom(ALICE, BOB, alices);
+        VM.expectRevert(notApproved);
+        token.safeTransferFrom(ALICE, BOB, alices);
+        bytes memory notContractOwner =
+            abi.encodeWithSelector(OwnableUpgradeable.OwnableUnauthorizedAccount.selector, BOB);
+        VM.expectRevert(notContractOwner);
+        cluster.revoke(alices);
+        VM.expectRevert(notContractOwner);
+        cluster.reinstate(alices);
+        VM.stopPrank();
+        mustBePeer(alices);
+    }
+
+    // ----------------------------------------------------------------------------------------------- what he sold
+
+    /// He keeps the node, its keys and what it signed, and has neither a place nor a voice.
+    function test_he_sells_his_token_and_keeps_the_node_running() public {
+        election.electLeader();
+        IDstackClusterNFT.Registration memory withheld = registration(bobs, actor(2));
+        IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(bobs);
+        bytes memory move = sign(u, actor(2).nodeKey, address(cluster));
+        bytes memory ballot = signed(voteOf(bobs), 2);
+        VM.prank(BOB);
+        token.transferFrom(BOB, STRANGER, bobs);
+
+        mustBeGone(bobs, actor(2));
+        asBobExpecting(withheld, actor(2), abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, bobs));
+        VM.prank(STRANGER); // the buyer even binds the same instance
+        cluster.bind(bobs, instance(2));
+        asBobExpecting(
+            withheld,
+            actor(2),
+            abi.encodeWithSelector(
+                IDstackClusterNFT.WrongKeyEpoch.selector, bobs, withheld.keyEpoch + 1, withheld.keyEpoch
+            )
+        );
+        VM.expectRevert(notActive(bobs));
+        cluster.updateEndpoint(u, move);
+        castExpecting(2, addressOfNode(1), true, notAMember(addressOfNode(2)));
+        relayExpecting(voteOf(bobs), ballot, notActive(bobs));
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NotTokenOwner.selector, bobs, BOB));
+        VM.prank(BOB);
+        cluster.deactivate(bobs);
+    }
+
+    function test_he_keeps_an_approval_on_what_he_sold() public {
+        VM.startPrank(BOB);
+        token.approve(address(0xB0B2), bobs);
+        token.transferFrom(BOB, STRANGER, bobs);
+        VM.stopPrank();
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, 0xB0B2, bobs));
+        VM.prank(address(0xB0B2));
+        cluster.burn(bobs);
+    }
+
+    // ------------------------------------------------------------------------------------------- what was revoked
+
+    function testFuzz_he_was_revoked_and_tries_every_door(uint256 door) public {
+        VM.prank(OWNER);
+        cluster.revoke(bobs);
+        bytes memory barred = abi.encodeWithSelector(IDstackClusterNFT.NodeRevoked.selector, bobs);
+        door %= 5;
+        address holder = BOB;
+        if (door == 1) {
+            // to another wallet of his and there
+            VM.prank(BOB);
+            token.transferFrom(BOB, holder = address(0xB0B2), bobs);
+        }
+        if (door == 2) {
+            // deactivating what is revoked
+            VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, bobs));
+            VM.prank(BOB);
+            cluster.deactivate(bobs);
+        }
+        if (door == 3) {
+            // by instance id
+            VM.expectRevert(barred);
+            VM.prank(BOB);
+            cluster.registerInstance(hexOf(abi.encodePacked(instance(2))));
+        }
+        if (door == 4) {
+            // with the root that admitted him gone and back
+            address root = VM.addr(secret("root", 0));
+            VM.startPrank(OWNER);
+            cluster.removeKmsRoot(root);
+            cluster.addKmsRoot(root);
+            VM.stopPrank();
+            VM.warp(block.timestamp + 1 days);
+        }
+        VM.expectRevert(barred);
+        VM.prank(holder);
+        cluster.bind(bobs, instance(2));
+        IDstackClusterNFT.Registration memory r = registration(bobs, actor(2));
+        IDstackClusterNFT.SignatureChain memory chain = chainOf(actor(2));
+        bytes memory signature = sign(r, actor(2).nodeKey, address(cluster));
+        VM.expectRevert(barred);
+        VM.prank(holder);
+        cluster.registerPeer(r, chain, signature);
+        mustBeGone(bobs, actor(2));
+    }
+
+    /// A burned id comes back clean, and to whom the contract owner gives it, or sells it.
+    function test_he_was_revoked_and_burns() public {
+        VM.prank(OWNER);
+        cluster.revoke(bobs);
+        VM.startPrank(BOB);
+        cluster.burn(bobs);
+        VM.expectRevert(abi.encodeWithSelector(IClusterPolicy.MintingNotPublic.selector, BOB));
+        cluster.mintNodeAccess(BOB, "");
+        VM.stopPrank();
+        submitExpecting(
+            registration(bobs, actor(2)),
+            actor(2),
+            abi.encodeWithSelector(IERC721Errors.ERC721NonexistentToken.selector, bobs)
+        );
+        VM.prank(OWNER);
+        cluster.setMintingPolicy(0, true);
+        VM.prank(BOB);
+        eq(cluster.mintNodeAccess(BOB, ""), bobs, "who may buy, may buy again");
+    }
+
+    // ------------------------------------------------------------------------------------------------- the leader
+
+    /// One vote a token and term: neither a transfer to himself, nor leaving, nor another wallet, nor a new mint makes a second.
+    function testFuzz_he_votes_and_comes_back_to_vote_again(uint256 road) public {
+        for (uint256 i = 3; i <= 6; ++i) {
+            join(i);
+        }
+        election.electLeader();
+        distrust(2);
+        VM.startPrank(BOB);
+        if (road % 3 == 0) token.transferFrom(BOB, BOB, bobs);
+        else if (road % 3 == 1) cluster.deactivate(bobs);
+        else cluster.burn(bobs);
+        VM.stopPrank();
+        mustCountVotes(0);
+        if (road % 3 == 2) {
+            eq(mint(BOB, instance(2)), bobs, "the same id");
+        } else {
+            VM.prank(BOB);
+            cluster.bind(bobs, instance(2));
+        }
+        submit(registration(bobs, actor(2)), actor(2));
+        castExpecting(2, addressOfNode(1), true, voteSpent(bobs, 1));
+        castExpecting(2, addressOfNode(1), false, voteSpent(bobs, 1));
+        mustCountVotes(0);
+    }
+
+    /// A second token for the same node is a second membership with its own vote, and takes no part of the first one's.
+    function test_he_registers_her_node_key_to_vote_for_her() public {
+        election.electLeader();
+        uint256 own = mint(BOB, instance(3));
+        Actor memory his = actor(3); // he knows her node key: a sibling of the same app
+        his.nodeKey = actor(1).nodeKey;
+        submit(registration(own, his), his);
+        uint64 epoch = cluster.epoch();
+        VM.expectEmit(address(cluster));
+        emit ILeaderElection.VoteCast(alices, addressOfNode(1), addressOfNode(1), true, 1, 1, epoch + 1);
+        distrust(1); // is hers
+    }
+
+    function test_he_elects_himself() public {
+        election.electLeader();
+        VM.expectRevert(abi.encodeWithSelector(ILeaderElection.LeaderStands.selector, addressOfNode(1)));
+        VM.prank(addressOfNode(2));
+        election.electLeader();
+        castExpecting(2, addressOfNode(2), true, notLeader(addressOfNode(2), addressOfNode(1)));
+        VM.expectRevert(notAMember(BOB));
+        VM.prank(BOB);
+        election.castVote(addressOfNode(1), true);
+    }
+
+    /// Called past the proxy there is no cluster: no member, no leader, nothing to decide.
+    function test_he_votes_past_the_proxy() public {
+        ILeaderElection extension = ILeaderElection(token.EXTENSION());
+        VM.expectRevert(notAMember(addressOfNode(2)));
+        VM.prank(addressOfNode(2));
+        extension.castVote(addressOfNode(1), true);
+        VM.expectRevert(ILeaderElection.NoMembers.selector);
+        extension.electLeader();
+        ILeaderElection code = ILeaderElection(implementation());
+        VM.expectRevert(ILeaderElection.NoMembers.selector);
+        code.electLeader();
+    }
+
+    // ----------------------------------------------------------------------------------------------------- helpers
+
+    function asBobExpecting(IDstackClusterNFT.Registration memory r, Actor memory who, bytes memory revertData)
+        private
+    {
+        IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
+        bytes memory signature = sign(r, who.nodeKey, address(cluster));
+        VM.expectRevert(revertData);
+        VM.prank(BOB);
+        cluster.registerPeer(r, chain, signature);
+    }
+}
