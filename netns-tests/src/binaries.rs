@@ -17,8 +17,8 @@ pub struct Binaries {
     pub traffic: PathBuf,
     /// Our own lying JSON-RPC proxy.
     pub lying_rpc: PathBuf,
-    /// The EVM node: the native program, because npm's wrapper would outlive a kill.
-    pub anvil: PathBuf,
+    /// `foundry anvil …` is the EVM node.
+    pub foundry: PathBuf,
 }
 
 impl Binaries {
@@ -43,23 +43,19 @@ impl Binaries {
             simulator: built("dstack-simulator")?,
             traffic: built("traffic")?,
             lying_rpc: built("lying-rpc")?,
-            anvil: anvil()?,
+            foundry: foundry()?,
         })
     }
 }
 
-fn anvil() -> Result<PathBuf> {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts/node_modules/@foundry-rs");
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let path = packages.join(format!("anvil-linux-{architecture}/bin/anvil"));
-    path.canonicalize().with_context(|| {
-        format!(
-            "anvil is missing at `{}`\nhint: `make deps`, or `npm ci --ignore-scripts` in contracts/",
-            path.display()
-        )
-    })
+/// The script that replaces itself by the pinned program, so that killing it kills the program.
+fn foundry() -> Result<PathBuf> {
+    let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts");
+    if !contracts.join("node_modules/@foundry-rs").is_dir() {
+        bail!(
+            "`{}` has no node_modules, so there is no anvil\nhint: `make deps`, or `npm ci --ignore-scripts` in contracts/",
+            contracts.display()
+        );
+    }
+    contracts.join("script/foundry").canonicalize().context("find contracts/script/foundry")
 }

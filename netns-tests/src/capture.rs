@@ -17,8 +17,9 @@ impl Capture {
     pub fn start(node: &Node, interface: &str, filter: &str) -> Result<Self> {
         let log =
             node.dir().join(format!("capture-{interface}-{}.log", filter.replace(|c: char| !c.is_alphanumeric(), "_")));
-        let launch =
-            node.namespace.launch("tcpdump").args(["-n", "-l", "--immediate-mode", "-tt", "-i", interface, filter]);
+        // It stays root: one that becomes somebody else is not killed with us.
+        let flags = ["-n", "-l", "--immediate-mode", "-tt", "-Z", "root", "-i", interface, filter];
+        let launch = node.namespace.launch("tcpdump").args(flags);
         let mut process = launch.start(&log)?;
         wait_until("tcpdump to listen", Duration::from_secs(10), || {
             if let Some(status) = process.exited()? {

@@ -5,6 +5,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -25,21 +26,26 @@ pub const OPERATOR: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 /// Its private key, as every copy of anvil prints it.
 pub(crate) const OPERATOR_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
+/// Its port on the hub, which nodes can be kept from.
+pub(crate) const RPC_PORT: u16 = 8545;
+
 /// A running anvil.
 #[derive(Debug)]
 pub struct Chain {
     process: Process,
     socket: PathBuf,
-    host: String,
+    address: SocketAddr,
 }
 
 impl Chain {
     /// Starts it in `hub`, listening on `host`, and waits until it answers. A block is mined for every transaction.
-    pub(crate) fn start(binaries: &Binaries, hub: &Namespace, host: &str, dir: &Path) -> Result<Self> {
+    pub(crate) fn start(binaries: &Binaries, hub: &Namespace, host: IpAddr, dir: &Path) -> Result<Self> {
         let socket = dir.join("anvil.ipc");
-        let launch = hub.launch(&binaries.anvil).args(["--host", host, "--port", "8545", "--chain-id", "31337"]);
-        let launch = launch.env("HOME", dir).arg("--silent").arg("--ipc").arg(&socket);
-        let mut chain = Self { process: launch.start(&dir.join("anvil.log"))?, socket, host: host.to_owned() };
+        let address = SocketAddr::new(host, RPC_PORT);
+        let (host, port) = (host.to_string(), RPC_PORT.to_string());
+        let launch = hub.launch(&binaries.foundry).args(["anvil", "--host", &host, "--port", &port]);
+        let launch = launch.env("HOME", dir).args(["--chain-id", "31337", "--silent", "--ipc"]).arg(&socket);
+        let mut chain = Self { process: launch.start(&dir.join("anvil.log"))?, socket, address };
         wait_until("anvil to answer", Duration::from_secs(20), || {
             if let Some(status) = chain.process.exited()? {
                 bail!("it ended with {status}\n{}", chain.process.log_tail(20));
@@ -49,16 +55,22 @@ impl Chain {
         Ok(chain)
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// For subscriptions.
     #[must_use]
     pub fn ws_url(&self) -> String {
-        format!("ws://{}:8545", self.host)
+        format!("ws://{}", self.address)
     }
 
     /// For polling.
     #[must_use]
     pub fn http_url(&self) -> String {
-        format!("http://{}:8545", self.host)
+        format!("http://{}", self.address)
     }
 
     /// One JSON-RPC call.

@@ -9,18 +9,20 @@
 //!
 //! [`World`] makes it, breaks it and takes it away again. The demo (`make demo`) and the integration tests (`tests/mesh`)
 //! use the same one. Nothing outside the namespaces is touched, names are unique, so that worlds live side by side, and
-//! every child dies with the process that made it.
+//! every child dies with the process that made it. What a killed process leaves, the next world takes away.
 
 mod binaries;
 mod capture;
 mod chain;
 mod forge;
+mod home;
 mod http;
 mod lie;
 mod lying_rpc;
 mod namespace;
 mod node;
 mod process;
+mod rpc_proxy;
 mod simulator;
 mod steps;
 mod traffic;
@@ -32,10 +34,11 @@ pub use capture::Capture;
 pub use chain::{Chain, OPERATOR};
 pub use forge::Cvm;
 pub use lie::Lie;
-pub use lying_rpc::{LyingRpc, serve as serve_lies};
+pub use lying_rpc::LyingRpc;
 pub use namespace::Namespace;
 pub use node::{AgentSettings, Node};
 pub use process::{Finished, Launch, Process, Signal};
+pub use rpc_proxy::serve as serve_lies;
 pub use simulator::{Announcement, Instance, Simulator};
 pub use steps::Steps;
 pub use traffic::{Stream, Traffic};

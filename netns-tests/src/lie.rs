@@ -17,7 +17,7 @@ use mesh_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A change to everything the contract is said to say. The default changes nothing.
+/// What is said instead of what anvil says. The default changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lie {
     /// Listed besides the real peers, or instead of the one with the same token.
@@ -30,6 +30,10 @@ pub struct Lie {
     pub kms_roots: Vec<Address>,
     /// Said to be allowed app ids, besides the real ones.
     pub app_ids: Vec<Address>,
+    /// An honest endpoint that lags: it knows nothing of the newest blocks, so many of them.
+    pub blocks_behind: u64,
+    /// Every answer has this HTTP status, and a text that repeats the URL it was asked at; a JSON-RPC error where it is 200.
+    pub complaint: Option<u16>,
 }
 
 impl Lie {

@@ -25,6 +25,18 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Names of all that there are, ours or not.
+    pub fn list() -> Result<Vec<String>> {
+        let list = Launch::new("ip").args(["netns", "list"]).finish(DEADLINE)?.success()?;
+        // A name may be followed by an id in brackets.
+        Ok(list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    }
+
+    /// Removes one by its name.
+    pub(crate) fn delete(name: &str) -> Result<()> {
+        Launch::new("ip").args(["netns", "del", name]).finish(DEADLINE)?.success().map(drop)
+    }
+
     /// Its name, as in `ip netns exec NAME`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -50,6 +62,6 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // Nobody can be told; `World::close` checks that it is gone.
-        let _ = Launch::new("ip").args(["netns", "del", &self.name]).finish(DEADLINE);
+        let _ = Self::delete(&self.name);
     }
 }

@@ -1,6 +1,8 @@
 //! One node: a namespace with an underlay link, and the agent in it.
 
 use std::{
+    ffi::OsString,
+    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -13,6 +15,7 @@ use serde_json::Value;
 
 use crate::{
     binaries::Binaries,
+    chain::RPC_PORT,
     http,
     namespace::Namespace,
     process::{Finished, Launch, Process, Signal, read_lossy, tail},
@@ -20,6 +23,8 @@ use crate::{
 
 /// UDP port of every agent: each has a namespace of its own.
 pub(crate) const LISTEN_PORT: u16 = 51821;
+/// Where userspace WireGuard devices put their UAPI sockets.
+pub(crate) const UAPI_SOCKETS: &str = "/var/run/wireguard";
 /// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(15);
 const COMMAND: Duration = Duration::from_secs(30);
@@ -37,6 +42,14 @@ pub struct AgentSettings {
     pub log_level: String,
     /// Anything else.
     pub extra: Vec<String>,
+    /// Words before the program, for one that ends with executing what follows it.
+    pub wrapper: Vec<String>,
+}
+
+/// The interface of a node: at most 15 bytes, and unlike a namespace's name not in a namespace of its own, because UAPI
+/// sockets are named after it.
+pub(crate) fn interface_name(world: &str, node: impl fmt::Display) -> String {
+    format!("mesh{world}n{node}")
 }
 
 /// One node of a world.
@@ -102,7 +115,7 @@ impl Node {
     /// The agent's UAPI socket: what `wg show` talks to.
     #[must_use]
     pub fn uapi_socket(&self) -> PathBuf {
-        Path::new("/var/run/wireguard").join(format!("{}.sock", self.interface))
+        Path::new(UAPI_SOCKETS).join(format!("{}.sock", self.interface))
     }
 
     /// The agent's command line without the program.
@@ -130,7 +143,9 @@ impl Node {
 
     /// The agent as it would be started, for tests that start it in their own way.
     pub fn agent_launch(&self) -> Launch {
-        self.namespace.launch(&self.binaries.agent).args(self.agent_arguments())
+        let mut words = self.settings.wrapper.iter().map(OsString::from).collect::<Vec<_>>();
+        words.push(self.binaries.agent.clone().into());
+        self.namespace.launch(&words[0]).args(&words[1..]).args(self.agent_arguments())
     }
 
     /// Starts the agent.
@@ -236,6 +251,19 @@ impl Node {
         Ok(links.iter().any(|link| link["ifname"] == self.interface.as_str()))
     }
 
+    /// What an agent has made here that is still there: after an orderly stop, nothing.
+    pub fn left_by_agent(&self) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        if self.has_interface()? {
+            left.push(format!("interface {}", self.interface));
+        }
+        let routes = self.namespace.ip("route show type blackhole")?;
+        left.extend(routes.lines().map(|route| format!("route {} in {}", route.trim(), self.namespace.name())));
+        let sockets = [self.socket(), self.uapi_socket()];
+        left.extend(sockets.iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
+        Ok(left)
+    }
+
     /// One ping; an error when no answer came within a second.
     pub fn ping(&self, to: Ipv4Addr) -> Result<()> {
         self.ping_within(to, Duration::from_secs(1))
@@ -250,12 +278,12 @@ impl Node {
 
     /// Stops the agent from reaching any RPC endpoint, silently, and nothing else.
     pub fn silence_rpc(&self) -> Result<()> {
-        self.namespace.run("iptables", "-w -I OUTPUT -p tcp --dport 8545 -j DROP").map(drop)
+        self.namespace.run("iptables", &format!("-w -I OUTPUT -p tcp --dport {RPC_PORT} -j DROP")).map(drop)
     }
 
     /// Takes `silence_rpc` back.
     pub fn restore_rpc(&self) -> Result<()> {
-        self.namespace.run("iptables", "-w -D OUTPUT -p tcp --dport 8545 -j DROP").map(drop)
+        self.namespace.run("iptables", &format!("-w -D OUTPUT -p tcp --dport {RPC_PORT} -j DROP")).map(drop)
     }
 
     /// Where other nodes' packets reach this one.

@@ -2,9 +2,9 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -16,9 +16,11 @@ use crate::{
     binaries::Binaries,
     chain::{Chain, OPERATOR, OPERATOR_KEY},
     forge::{self, Cvm},
+    home::{self, Abandoned, Home, namespace_name},
+    lying_rpc::LyingRpc,
     namespace::Namespace,
-    node::{AgentSettings, LISTEN_PORT, Node},
-    process::{Finished, Launch, tail},
+    node::{AgentSettings, LISTEN_PORT, Node, interface_name},
+    process::{Finished, tail},
     simulator::Simulator,
     steps::Steps,
     wait::{interrupted, wait_until},
@@ -28,7 +30,7 @@ use crate::{
 pub(crate) const SEED: [u8; 32] = [1; 32];
 /// Simulated CVMs in every world: more than any scenario needs.
 const INSTANCES: usize = 8;
-const HUB: &str = "192.0.2.1";
+const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const COMMAND: Duration = Duration::from_secs(60);
 /// For pings that are repeated until they are answered.
 const SWIFT: Duration = Duration::from_millis(300);
@@ -42,7 +44,7 @@ pub struct World {
     /// The EVM node.
     pub chain: Chain,
     hub: Namespace,
-    dir: Dir,
+    home: Home,
     id: String,
     contract: String,
     binaries: Binaries,
@@ -60,34 +62,39 @@ impl World {
         let (pid, count) = (std::process::id() as usize, COUNTER.fetch_add(1, Ordering::Relaxed));
         let id = format!("{}{}", base36(pid), base36(count));
         let binaries = Binaries::find()?;
-        let dir = Dir::create(std::env::temp_dir().join(format!("mesh-{id}")))?;
-        write_secret(&dir.path().join("operator.key"), OPERATOR_KEY)?;
+        let parent = std::env::temp_dir();
+        let dead = home::abandoned(&parent)?;
+        if !dead.is_empty() {
+            steps.run("take away what a killed run left", || dead.into_iter().try_for_each(Abandoned::remove))?;
+        }
+        let home = Home::create(&parent, &id)?;
+        write_secret(&home.path().join("operator.key"), OPERATOR_KEY)?;
         let hub = steps.run("make the hub's namespace and its bridge", || {
-            let hub = Namespace::create(format!("mesh-{id}-hub"))?;
+            let hub = Namespace::create(namespace_name(&id, "hub"))?;
             hub.ip("link add br0 type bridge")?;
             hub.ip(&format!("addr add {HUB}/24 dev br0"))?;
             hub.ip("addr add fd00:d57a::1/64 dev br0 nodad")?;
             hub.ip("link set br0 up")?;
             Ok(hub)
         })?;
-        let chain = steps.run("start anvil", || Chain::start(&binaries, &hub, HUB, dir.path()))?;
+        let chain = steps.run("start anvil", || Chain::start(&binaries, &hub, HUB, home.path()))?;
         let kms_root = forge::address_of(&SEED)?;
         let contract = steps.run("deploy the contract (meshctl deploy)", || {
             let deploy = ["deploy", "--kms-root", &kms_root, "--name", "demo-mesh"];
-            let deployed = operator(&binaries, &hub, &chain, dir.path(), None, &deploy)?;
+            let deployed = operator(&binaries, &hub, &chain, home.path(), None, &deploy)?;
             Ok(deployed["contract"].as_str().context("`meshctl deploy` printed no contract")?.to_owned())
         })?;
         let simulator = steps.run("start the simulated guest agents", || {
             // The contract is the dstack app: agents find it without being told.
             let app_id = contract.trim_start_matches("0x").to_lowercase();
-            let guests = dir.path().join("dstack");
+            let guests = home.path().join("dstack");
             let simulator = Simulator::start(&binaries, &guests, &app_id, &hex::encode(SEED), INSTANCES, &[])?;
             if !simulator.announcement.kms_root.eq_ignore_ascii_case(&kms_root) {
                 bail!("the simulator's KMS root is {}, expected {kms_root}", simulator.announcement.kms_root);
             }
             Ok(simulator)
         })?;
-        let mut world = Self { nodes: Vec::new(), simulator, chain, hub, dir, id, contract, binaries };
+        let mut world = Self { nodes: Vec::new(), simulator, chain, hub, home, id, contract, binaries };
         for _ in 0..nodes {
             world.add_node()?;
         }
@@ -97,7 +104,7 @@ impl World {
     /// Adds a node with a link to the hub; its agent is not started. Its number is one more than the last one's.
     pub fn add_node(&mut self) -> Result<usize> {
         let index = self.nodes.len() + 1;
-        let namespace = Namespace::create(format!("mesh-{}-node{index}", self.id))?;
+        let namespace = Namespace::create(namespace_name(&self.id, &format!("node{index}")))?;
         let last = u8::try_from(10 + index).context("too many nodes")?;
         let underlay = Ipv4Addr::new(192, 0, 2, last);
         let hub = |command: &str| self.hub.ip(command);
@@ -114,8 +121,9 @@ impl World {
             dstack_socket: self.simulator.instance(index)?.dstack_sock.clone(),
             log_level: "debug".to_owned(),
             extra: Vec::new(),
+            wrapper: Vec::new(),
         };
-        let (interface, dir) = (format!("mesh{}n{index}", self.id), self.dir.path().join(format!("node{index}")));
+        let (interface, dir) = (interface_name(&self.id, index), self.dir().join(format!("node{index}")));
         self.nodes.push(Node::new(index, namespace, interface, underlay, dir, &self.binaries, settings)?);
         Ok(index)
     }
@@ -157,8 +165,13 @@ impl World {
 
     /// A second set of guest agents with a fault: a value of the simulator's `--fail` switch.
     pub fn faulty_simulator(&self, fault: &str, app_id: &str) -> Result<Simulator> {
-        let dir = self.dir.path().join(format!("dstack-{}", fault.replace('=', "-")));
+        let dir = self.dir().join(format!("dstack-{}", fault.replace('=', "-")));
         Simulator::start(&self.binaries, &dir, app_id, &hex::encode(SEED), 1, &[fault])
+    }
+
+    /// A proxy in front of anvil on another port of the hub, honest until told otherwise.
+    pub fn lying_rpc(&self, port: u16) -> Result<LyingRpc> {
+        LyingRpc::start(&self.binaries, &self.hub, SocketAddr::new(HUB, port), self.chain.address(), self.dir())
     }
 
     /// Where anvil listens and operators work.
@@ -176,7 +189,7 @@ impl World {
     /// Files of this world.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.home.path()
     }
 
     /// Instance id of a node's CVM.
@@ -193,7 +206,7 @@ impl World {
 
     /// Runs a `meshctl` command as the operator and returns its JSON.
     pub fn operate(&self, arguments: &[&str]) -> Result<Value> {
-        operator(&self.binaries, &self.hub, &self.chain, self.dir.path(), Some(&self.contract), arguments)
+        operator(&self.binaries, &self.hub, &self.chain, self.dir(), Some(&self.contract), arguments)
     }
 
     /// Mints a token bound to a node's CVM and returns its id.
@@ -280,24 +293,12 @@ impl World {
                         tail(&node.log(), 15)
                     ));
                 }
-                if node.has_interface()? {
-                    left.push(format!("interface {}", node.interface()));
-                }
-                let routes = node.namespace.ip("route show type blackhole")?;
-                if !routes.trim().is_empty() {
-                    left.push(format!("route {} in {}", routes.trim(), node.namespace.name()));
-                }
-                left.extend(
-                    [node.socket(), node.uapi_socket()].iter().filter(|p| p.exists()).map(|p| p.display().to_string()),
-                );
+                left.extend(node.left_by_agent()?);
             }
         }
-        let (prefix, dir) = (format!("mesh-{}-", self.id), self.dir.path().to_owned());
+        let (id, dir) = (self.id.clone(), self.dir().to_owned());
         drop(self);
-        let namespaces = Launch::new("ip").args(["netns", "list"]).finish(COMMAND)?.success()?;
-        left.extend(
-            namespaces.lines().filter(|line| line.starts_with(&prefix)).map(|line| format!("namespace {line}")),
-        );
+        left.extend(home::namespaces(&id)?.into_iter().map(|name| format!("namespace {name}")));
         if dir.exists() {
             left.push(dir.display().to_string());
         }
@@ -346,27 +347,5 @@ fn base36(mut number: usize) -> String {
         if number == 0 {
             return digits.iter().rev().collect();
         }
-    }
-}
-
-/// A directory that goes when dropped.
-#[derive(Debug)]
-struct Dir(PathBuf);
-
-impl Dir {
-    fn create(path: PathBuf) -> Result<Self> {
-        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        // Nobody can be told; `World::close` checks that it is gone.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

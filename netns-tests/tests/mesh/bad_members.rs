@@ -1,20 +1,20 @@
 //! Members that are registered with full rights and harm themselves or others.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use alloy::sol_types::SolCall as _;
 use anyhow::{Context as _, Result, ensure};
-use mesh_contract::{
-    DstackClusterNFT::{addBaseDomainCall, removeBaseDomainCall},
-    register_peer,
-};
+use mesh_contract::DstackClusterNFT::{addBaseDomainCall, removeBaseDomainCall};
 use mesh_core::{
-    id::{InstanceId, TokenId, WireguardKey},
+    id::{TokenId, WireguardKey},
     registration::Gateway,
 };
-use netns_tests::{Cvm, Lie, LyingRpc, OPERATOR, World};
+use netns_tests::{Lie, OPERATOR, World};
 
-use crate::{PATIENCE, lying_rpc::Scene};
+use crate::{
+    PATIENCE,
+    scene::{Scene, mesh_with_a_proxy},
+};
 
 /// Everything that the contract accepts: one node of the mesh signs it, with a valid chain.
 #[test]
@@ -29,27 +29,19 @@ fn members_that_the_contract_accepts_cannot_hurt_others() -> Result<()> {
     let bad = registrations_that_hurt(world.node(1).endpoint())?;
     let mut tokens = Vec::new();
     for (number, bad) in bad.iter().enumerate() {
-        let number = u8::try_from(number)?;
-        let instance = InstanceId([100 + number; 20]);
-        let minted = world.operate(&["mint", "--to", OPERATOR, "--instance", &instance.to_string()])?;
-        let token = u32::try_from(minted["token_id"].as_u64().context("no token_id")?)?.try_into()?;
-        let cvm = Cvm::new(&[1; 32], world.contract().parse::<mesh_core::id::Address>()?.into(), instance)?;
-        let (_, proof) = scene.genuine(|registration| {
-            registration.token = token;
-            registration.instance = instance;
-            registration.wireguard_key = bad.key.unwrap_or(WireguardKey([200 + number; 32]));
+        let admitted = scene.admit(&world, u8::try_from(number)?, |registration| {
+            registration.wireguard_key = bad.key.unwrap_or(registration.wireguard_key);
             registration.endpoint = bad.endpoint.or(registration.endpoint);
             registration.gateway = bad.gateway;
-        })?;
-        let proof = cvm.prove(proof.registration, &scene.domain);
-        operate(register_peer(&proof).abi_encode()).with_context(|| format!("register the one with a {}", bad.what))?;
-        tokens.push((bad.what, token));
+        });
+        let (token, _) = admitted.with_context(|| format!("register the one with a {}", bad.what))?;
+        tokens.push((bad.what, bad.because, token));
     }
     operate(removeBaseDomainCall { index: 1 }.abi_encode())?;
 
     // The one with node 1's endpoint is harmless to node 2; all others are bad for everybody.
     skips_with_one_warning_each(&world, 1, &tokens)?;
-    tokens.retain(|(what, _)| *what != "endpoint of node 1");
+    tokens.retain(|(what, ..)| *what != "endpoint of node 1");
     skips_with_one_warning_each(&world, 2, &tokens)?;
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
     Ok(())
@@ -59,15 +51,18 @@ fn members_that_the_contract_accepts_cannot_hurt_others() -> Result<()> {
 #[derive(Default)]
 struct Bad {
     what: &'static str,
+    /// In the words of the warning.
+    because: &'static str,
     key: Option<WireguardKey>,
     endpoint: Option<SocketAddr>,
     gateway: Option<Gateway>,
 }
 
 fn registrations_that_hurt(endpoint_of_node_1: SocketAddr) -> Result<Vec<Bad>> {
-    let key = |what, key| Bad { what, key: Some(WireguardKey(key)), ..Bad::default() };
-    let endpoint =
-        |what, text: &str| -> Result<_> { Ok(Bad { what, endpoint: Some(text.parse()?), ..Bad::default() }) };
+    let key = |what, because, key| Bad { what, because, key: Some(WireguardKey(key)), ..Bad::default() };
+    let endpoint = |what, because, text: &str| -> Result<_> {
+        Ok(Bad { what, because, endpoint: Some(text.parse()?), ..Bad::default() })
+    };
     let one = std::array::from_fn(|i| u8::from(i == 0));
     // p + 1 (p = 2^255 - 19) spells the same point as 1.
     let one_in_another_form = std::array::from_fn(|i| match i {
@@ -78,36 +73,38 @@ fn registrations_that_hurt(endpoint_of_node_1: SocketAddr) -> Result<Vec<Bad>> {
     let gateway = Some(Gateway { domain: 1, port: 51821 });
     // Eight: of more at once the agent tells as one.
     Ok(vec![
-        key("low-order key", one),
-        key("low-order key in another form", one_in_another_form),
-        endpoint("multicast endpoint", "224.0.0.1:51821")?,
-        endpoint("multicast IPv6 endpoint", "[ff02::1]:51821")?,
-        endpoint("loopback endpoint", "127.0.0.1:51821")?,
-        endpoint("endpoint inside the mesh", "10.0.1.1:51821")?,
-        Bad { what: "endpoint of node 1", endpoint: Some(endpoint_of_node_1), ..Bad::default() },
-        Bad { what: "gateway domain that goes away", gateway, ..Bad::default() },
+        key("low-order key", "low order", one),
+        key("low-order key in another form", "low order", one_in_another_form),
+        endpoint("multicast endpoint", "endpoint 224.0.0.1:51821", "224.0.0.1:51821")?,
+        endpoint("multicast IPv6 endpoint", "endpoint [ff02::1]:51821", "[ff02::1]:51821")?,
+        endpoint("loopback endpoint", "endpoint 127.0.0.1:51821", "127.0.0.1:51821")?,
+        endpoint("endpoint inside the mesh", "endpoint 10.0.1.1:51821", "10.0.1.1:51821")?,
+        Bad {
+            what: "endpoint of node 1",
+            because: "endpoint 192.0.2.11:51821",
+            endpoint: Some(endpoint_of_node_1),
+            ..Bad::default()
+        },
+        Bad { what: "gateway domain that goes away", because: "gateway domain 1", gateway, ..Bad::default() },
     ])
 }
 
 /// What the contract would refuse, an RPC endpoint can still say: with proofs that fit.
 #[test]
 fn members_that_only_an_rpc_could_list_cannot_hurt_others() -> Result<()> {
-    let mut world = World::new(2)?;
-    let hub: IpAddr = "192.0.2.1".parse()?;
-    let (listen, upstream) = (SocketAddr::new(hub, 9545), SocketAddr::new(hub, 8545));
-    let mut rpc = LyingRpc::start(world.binaries(), world.hub(), listen, upstream, world.dir())?;
-    world.node_mut(1).settings.rpc_urls = vec![rpc.url().to_owned()];
-    world.join(1)?;
-    world.join(2)?;
-    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let (world, mut rpc) = mesh_with_a_proxy()?;
     let scene = Scene::new(&world)?;
     let own = world.node(1).status()?.own.public_key;
     let others = world.node(2).status()?.own.public_key;
 
     let mut lie = Lie { epochs_ahead: 1, ..Lie::default() };
-    let bad = [("zero key", WireguardKey([0; 32])), ("node 1's own key", own), ("node 2's key", others)];
+    let bad = [
+        ("zero key", "key is zero", WireguardKey([0; 32])),
+        ("node 1's own key", "this node's own", own),
+        ("node 2's key", "already that of token", others),
+    ];
     let mut tokens = Vec::new();
-    for (number, (what, key)) in bad.into_iter().enumerate() {
+    for (number, (what, because, key)) in bad.into_iter().enumerate() {
         let token = TokenId::new(90 + u32::try_from(number)?).context("a token is not zero")?;
         let (record, proof) = scene.genuine(|registration| {
             registration.token = token;
@@ -115,7 +112,7 @@ fn members_that_only_an_rpc_could_list_cannot_hurt_others() -> Result<()> {
         })?;
         lie.peers.push(record);
         lie.proofs.push(proof);
-        tokens.push((what, token));
+        tokens.push((what, because, token));
     }
     rpc.tell(&lie)?;
     skips_with_one_warning_each(&world, 1, &tokens)?;
@@ -125,17 +122,18 @@ fn members_that_only_an_rpc_could_list_cannot_hurt_others() -> Result<()> {
     Ok(())
 }
 
-fn skips_with_one_warning_each(world: &World, node: usize, bad: &[(&str, TokenId)]) -> Result<()> {
-    for (what, token) in bad {
+fn skips_with_one_warning_each(world: &World, node: usize, bad: &[(&str, &str, TokenId)]) -> Result<()> {
+    for (what, because, token) in bad {
         world.wait(&format!("node {node} to warn about the {what}"), PATIENCE, || {
             let status = world.node(node).status()?;
-            let about = status.warnings.iter().filter(|warning| warning.peer == Some(*token)).count();
-            ensure!(about == 1, "{about} warnings about token {token}: {:?}", status.warnings);
+            let about: Vec<_> = status.warnings.iter().filter(|warning| warning.peer == Some(*token)).collect();
+            ensure!(about.len() == 1, "{} warnings about token {token}: {:?}", about.len(), status.warnings);
+            ensure!(about[0].message.contains(because), "not for the reason `{because}`: {}", about[0].message);
             Ok(())
         })?;
     }
     let allowed = world.node(node).wg_show("allowed-ips")?;
-    for (what, token) in bad {
+    for (what, _, token) in bad {
         ensure!(
             !allowed.contains(&format!("10.0.1.{token}/32")),
             "the {what} is on the device of node {node}: {allowed}"
@@ -143,7 +141,7 @@ fn skips_with_one_warning_each(world: &World, node: usize, bad: &[(&str, TokenId
     }
     // One line each in the log as well, however often the contract is read.
     let log = world.node(node).log();
-    for (what, token) in bad {
+    for (what, _, token) in bad {
         let peer = format!("peer={token}");
         let mentions = |line: &&str| line.contains(" WARN ") && line.split_whitespace().any(|word| word == peer);
         let lines = log.lines().filter(mentions).count();

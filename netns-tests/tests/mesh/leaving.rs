@@ -1,4 +1,4 @@
-//! Nodes lose their membership: revoked, transferred, burned.
+//! Nodes lose their membership: revoked, transferred, burned, deactivated.
 
 use std::{
     net::Ipv4Addr,
@@ -7,7 +7,7 @@ use std::{
 
 use alloy::sol_types::SolCall as _;
 use anyhow::{Context as _, Result, ensure};
-use mesh_contract::DstackClusterNFT::{burnCall, revokeCall, transferFromCall};
+use mesh_contract::DstackClusterNFT::{burnCall, deactivateCall, revokeCall, transferFromCall};
 use mesh_core::status::{MembershipState, VerdictState};
 use netns_tests::{Capture, OPERATOR, Process, Traffic, World};
 
@@ -19,12 +19,12 @@ const SOMEBODY_ELSE: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 const ABSENCE: Duration = Duration::from_secs(30);
 
 #[test]
-fn revoke_transfer_and_burn_each_cut_the_peer_within_2_s_and_it_does_not_come_back() -> Result<()> {
-    let mut world = World::new(5)?;
-    for node in 1..=5 {
+fn revoke_transfer_burn_and_deactivate_each_cut_the_peer_within_2_s_and_it_does_not_come_back() -> Result<()> {
+    let mut world = World::new(6)?;
+    for node in 1..=6 {
         world.join(node)?;
     }
-    world.wait_full_mesh(&[1, 2, 3, 4, 5], PATIENCE)?;
+    world.wait_full_mesh(&[1, 2, 3, 4, 5, 6], PATIENCE)?;
     let token = |node: usize| world.node(node).token();
     let id = |node| token(node).map(alloy::primitives::U256::from);
     let transfer = transferFromCall { from: OPERATOR.parse()?, to: SOMEBODY_ELSE.parse()?, tokenId: id(3)? };
@@ -32,9 +32,10 @@ fn revoke_transfer_and_burn_each_cut_the_peer_within_2_s_and_it_does_not_come_ba
         (2, "revoked", revokeCall { tokenId: id(2)? }.abi_encode()),
         (3, "transferred", transfer.abi_encode()),
         (4, "burned", burnCall { tokenId: id(4)? }.abi_encode()),
+        (5, "deactivated", deactivateCall { tokenId: id(5)? }.abi_encode()),
     ];
-    let addresses: Vec<String> = (1..=5).map(|node| world.node_address(node)).collect::<Result<_>>()?;
-    let mut members = vec![1, 2, 3, 4, 5];
+    let addresses: Vec<String> = (1..=6).map(|node| world.node_address(node)).collect::<Result<_>>()?;
+    let mut members = vec![1, 2, 3, 4, 5, 6];
     for (leaver, how, calldata) in &leavers {
         members.retain(|member| member != leaver);
         leave(&world, *leaver, &members, how, calldata)?;
@@ -53,7 +54,7 @@ fn revoke_transfer_and_burn_each_cut_the_peer_within_2_s_and_it_does_not_come_ba
             ensure!(!world.node(*leaver).has_interface()?, "the {how} node has its interface back");
         }
         ensure!(world.node(1).device_peers()?.len() == 1, "somebody came back: {}", world.node(1).wg_show("")?);
-        world.node(1).ping(world.node(5).address()?)?;
+        world.node(1).ping(world.node(6).address()?)?;
     }
     let now: Vec<u64> = addresses.iter().map(|a| world.chain.transaction_count(a)).collect::<Result<_>>()?;
     ensure!(sent == now, "a node sent transactions after it was out: {sent:?}, then {now:?}");

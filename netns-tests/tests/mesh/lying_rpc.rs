@@ -1,115 +1,26 @@
-//! A node whose only RPC endpoint lies.
+//! A node whose RPC endpoint lies, alone or among others.
 //!
 //! Every lie starts from a registration that is right in everything: made by a CVM of the right app under the right KMS
 //! root, signed for this contract. The control shows that such a one does reach the device, so each refusal below is due to
 //! the one thing that was changed.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::{SystemTime, UNIX_EPOCH},
-};
-
 use anyhow::{Context as _, Result, bail, ensure};
 use mesh_core::{
     id::{Address, AppId, InstanceId, TokenId, WireguardKey},
-    registration::{Domain, NetworkType, Proof, Registration},
+    registration::{Domain, Proof},
     registry::PeerRecord,
     status::Status,
 };
-use netns_tests::{Cvm, Lie, LyingRpc, World};
+use netns_tests::{Lie, World};
 
-use crate::PATIENCE;
-
-/// KMS root key of every world's simulator.
-const ROOT: [u8; 32] = [1; 32];
-/// A KMS root that nobody but the RPC endpoint vouches for.
-const OTHER_ROOT: [u8; 32] = [2; 32];
-const INVENTED_TOKEN: u32 = 77;
-
-/// What the attacker knows and may choose.
-pub(crate) struct Scene {
-    pub(crate) domain: Domain,
-    app_id: AppId,
-    block: u64,
-    key: WireguardKey,
-    deadline: u64,
-}
-
-/// A record with its proof: one thing a registry lists.
-type Invented = (PeerRecord, Proof);
-
-impl Scene {
-    pub(crate) fn new(world: &World) -> Result<Self> {
-        Ok(Self {
-            domain: Domain { chain_id: 31337, contract: world.contract().parse()? },
-            app_id: world.contract().parse::<Address>()?.into(),
-            block: world.chain.block_number()?,
-            // A point of large order, as any real key is.
-            key: WireguardKey([9; 32]),
-            deadline: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3600,
-        })
-    }
-
-    /// A peer that fits in everything, were it not invented.
-    fn peer(&self) -> Result<Invented> {
-        self.signed(ROOT, self.app_id, self.domain)
-    }
-
-    fn signed(&self, root: [u8; 32], app_id: AppId, domain: Domain) -> Result<Invented> {
-        self.registered(root, app_id, domain, |_| {})
-    }
-
-    /// The registration as `change` wants it, signed as it then is.
-    pub(crate) fn registered(
-        &self,
-        root: [u8; 32],
-        app_id: AppId,
-        domain: Domain,
-        change: impl FnOnce(&mut Registration),
-    ) -> Result<Invented> {
-        let cvm = Cvm::new(&root, app_id, InstanceId([7; 20]))?;
-        let mut registration = Registration {
-            token: TokenId::new(INVENTED_TOKEN).context("a token is not zero")?,
-            instance: cvm.instance,
-            wireguard_key: self.key,
-            key_epoch: 1,
-            network_type: NetworkType::Wireguard,
-            endpoint: Some(SocketAddr::new(IpAddr::from([192, 0, 2, 250]), 51821)),
-            gateway: None,
-            deadline: self.deadline,
-        };
-        change(&mut registration);
-        let record = PeerRecord {
-            token: registration.token,
-            instance: registration.instance,
-            node_address: cvm.address().into(),
-            wireguard_key: registration.wireguard_key,
-            key_epoch: registration.key_epoch,
-            network_type: registration.network_type,
-            endpoint: registration.endpoint,
-            gateway: registration.gateway,
-            kms_root: Cvm::root_address(&root)?.into(),
-            app_id,
-            registered_block: self.block,
-        };
-        Ok((record, cvm.prove(registration, &domain)))
-    }
-
-    pub(crate) fn genuine(&self, change: impl FnOnce(&mut Registration)) -> Result<Invented> {
-        self.registered(ROOT, self.app_id, self.domain, change)
-    }
-}
+use crate::{
+    PATIENCE,
+    scene::{INVENTED_TOKEN, Invented, OTHER_ROOT, ROOT, Scene, mesh_with_a_proxy},
+};
 
 #[test]
 fn no_peer_that_an_rpc_could_invent_reaches_the_device() -> Result<()> {
-    let mut world = World::new(2)?;
-    let hub: IpAddr = "192.0.2.1".parse()?;
-    let (listen, upstream) = (SocketAddr::new(hub, 9545), SocketAddr::new(hub, 8545));
-    let mut rpc = LyingRpc::start(world.binaries(), world.hub(), listen, upstream, world.dir())?;
-    world.node_mut(1).settings.rpc_urls = vec![rpc.url().to_owned()];
-    world.join(1)?;
-    world.join(2)?;
-    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let (world, mut rpc) = mesh_with_a_proxy()?;
     let scene = Scene::new(&world)?;
     let honest = world.node(1).device_peers()?;
 
@@ -166,9 +77,7 @@ fn no_peer_that_an_rpc_could_invent_reaches_the_device() -> Result<()> {
 #[test]
 fn one_liar_among_three_changes_nothing_and_is_named() -> Result<()> {
     let mut world = World::new(2)?;
-    let hub: IpAddr = "192.0.2.1".parse()?;
-    let (listen, upstream) = (SocketAddr::new(hub, 9545), SocketAddr::new(hub, 8545));
-    let mut rpc = LyingRpc::start(world.binaries(), world.hub(), listen, upstream, world.dir())?;
+    let mut rpc = world.lying_rpc(9545)?;
     world.node_mut(1).settings.rpc_urls = vec![world.chain.http_url(), world.chain.ws_url(), rpc.url().to_owned()];
     world.join(1)?;
     world.join(2)?;
@@ -204,6 +113,72 @@ fn one_liar_among_three_changes_nothing_and_is_named() -> Result<()> {
         Ok(())
     })?;
     ensure!(world.node(1).device_peers()? == honest, "the device changed: {:?}", world.node(1).device_peers()?);
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    Ok(())
+}
+
+/// The two that are honest never say the same of the newest blocks: what they agree about is what both have.
+#[test]
+fn with_a_liar_and_a_laggard_among_three_the_mesh_is_that_of_the_laggard() -> Result<()> {
+    const BEHIND: u64 = 2;
+    let mut world = World::new(3)?;
+    let (mut laggard, mut liar) = (world.lying_rpc(9545)?, world.lying_rpc(9546)?);
+    world.node_mut(1).settings.rpc_urls = vec![world.chain.http_url(), laggard.url().to_owned(), liar.url().to_owned()];
+    world.join(1)?;
+    world.join(2)?;
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let scene = Scene::new(&world)?;
+    let (record, proof) = scene.peer()?;
+    // Both proxies are what they are from here on: no read of node 1 finds three alike again.
+    laggard.tell(&Lie { blocks_behind: BEHIND, ..Lie::default() })?;
+    liar.tell(&Lie { peers: vec![record], proofs: vec![proof], epochs_ahead: 1, ..Lie::default() })?;
+    world.chain.mine(BEHIND)?;
+
+    let invented = |world: &World| -> Result<()> {
+        let device = world.node(1).device_peers()?;
+        ensure!(!device.contains(&scene.key.to_string()), "THE INVENTED PEER IS ON THE DEVICE: {device:?}");
+        Ok(())
+    };
+    // What happens on chain is there once the laggard has it, and not before.
+    world.join(3)?;
+    world.wait_full_mesh(&[2, 3], PATIENCE)?;
+    let joined = world.node(3).status()?.own.public_key.to_string();
+    let at = world.chain.block_number()?;
+    let catches_up = |what: &str, has_it: bool| -> Result<()> {
+        let block = |world: &World| Ok::<_, anyhow::Error>(world.node(1).status()?.registry.block.map(|b| b.number));
+        let both_have = world.chain.block_number()? - BEHIND;
+        let ahead = block(&world)?.is_some_and(|block| block > both_have);
+        ensure!(!ahead, "node 1 reads at {:?}, where nobody but one honest endpoint is", block(&world)?);
+        ensure!(world.node(1).device_peers()?.contains(&joined) != has_it, "{what}: it knows before two agree");
+        world.chain.mine(BEHIND)?;
+        world.wait(what, PATIENCE, || {
+            invented(&world)?;
+            ensure!(world.node(1).device_peers()?.contains(&joined) == has_it, "not yet");
+            Ok(())
+        })?;
+        Ok(())
+    };
+    catches_up("node 1 to add node 3", true)?;
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+    world.operate(&["revoke", &world.node(3).token()?.to_string()])?;
+    world.wait("node 2 to drop node 3", PATIENCE, || {
+        ensure!(!world.node(2).device_peers()?.contains(&joined), "not yet");
+        Ok(())
+    })?;
+    catches_up("node 1 to drop node 3", false)?;
+    ensure!(world.chain.block_number()? > at, "nothing happened on chain");
+
+    let (status, _) = world.wait("node 1 to tell the liar from the laggard", PATIENCE, || {
+        let status = world.node(1).status()?;
+        let agrees: Vec<_> = status.registry.sources.iter().map(|source| source.agrees).collect();
+        ensure!(agrees == [Some(true), Some(true), Some(false)], "{agrees:?}");
+        Ok(status)
+    })?;
+    ensure!(status.registry.sources[1].lag_blocks == Some(BEHIND), "{:?}", status.registry.sources);
+    ensure!(status.verdict.ready, "two of three agree: the node must stay ready");
+    ensure!(laggard.count("lied") == 0, "the laggard is meant to be honest");
+    ensure!(liar.count("lied") > 0, "the liar did not lie");
+    invented(&world)?;
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
     Ok(())
 }

@@ -13,14 +13,17 @@ mod bad_members;
 mod bad_starts;
 mod joining;
 mod leaving;
+mod leftovers;
 mod lying_rpc;
 mod mesh_of_three;
 mod reorg;
 mod restart;
 mod rpc_outage;
+mod scene;
 mod secrets;
 mod soak;
 mod starting;
+mod stopping;
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Nothing secret is shown anywhere.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::{Cvm, World};
+use netns_tests::{Cvm, Lie, LyingRpc, World};
 
 use crate::PATIENCE;
 
@@ -25,23 +25,106 @@ fn no_secret_in_any_log_at_trace_status_metrics_or_process_arguments() -> Result
         })?;
     }
 
-    let secrets = secrets(&world)?;
-    for node in 1..=2 {
-        for (place, text) in places(&world, node)? {
-            ensure!(!text.is_empty(), "{place} of node {node} is empty: this proves nothing");
-            for (secret, forms) in &secrets {
-                for form in forms {
-                    ensure!(!text.contains(form.as_str()), "{secret} is in {place} of node {node}");
-                }
-            }
-        }
-    }
+    shown_nowhere(&world, &secrets(&world)?)?;
     let log = world.node(1).log();
     ensure!(
         log.contains(&world.instance(1)?),
         "the instance id is not in the log: the search would find nothing either"
     );
     Ok(())
+}
+
+/// Looks for every form of every secret in every place of both nodes.
+fn shown_nowhere(world: &World, secrets: &BTreeMap<String, Vec<String>>) -> Result<()> {
+    for node in 1..=2 {
+        for (place, text) in places(world, node)? {
+            ensure!(!text.is_empty(), "{place} of node {node} is empty: this proves nothing");
+            for (secret, forms) in secrets {
+                for form in forms {
+                    ensure!(!text.contains(form.as_str()), "{secret} is in {place} of node {node}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Keys in path, query and user name of RPC URLs, as providers give them out.
+const IN_PATH: &str = "Pk7vQ2mZ9xLw4RtY8sBn";
+const IN_QUERY: &str = "9f86d081-884c-4d65-9a2f-eaa0c55ad015";
+const IN_USER: &str = "hunter2hunter2";
+
+#[test]
+fn no_api_key_of_an_rpc_url_is_shown_by_what_the_endpoint_repeats() -> Result<()> {
+    let mut world = World::new(2)?;
+    let mut rpc = world.lying_rpc(9545)?;
+    let host = rpc.url().trim_start_matches("http://").to_owned();
+    let keyed = format!("http://{host}/v3/{IN_PATH}?apikey={IN_QUERY}");
+    // A WebSocket that is refused, in words that repeat its URL, beside two endpoints that work.
+    let refused = format!("ws://operator:{IN_USER}@{host}/ws/{IN_PATH}?apikey={IN_QUERY}");
+    let beside = [world.chain.ws_url(), world.chain.http_url(), refused];
+    for (node, urls) in [(1, vec![keyed.clone()]), (2, beside.to_vec())] {
+        let file = world.node(node).dir().join("config.toml");
+        write_private(&file, &format!("rpc-url = {}\n", serde_json::to_string(&urls)?))?;
+        let settings = &mut world.node_mut(node).settings;
+        settings.log_level = "trace".to_owned();
+        settings.rpc_urls = Vec::new();
+        settings.extra = vec!["--config".to_owned(), file.display().to_string()];
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let secrets = [("path", IN_PATH), ("query", IN_QUERY), ("user name", IN_USER)];
+    let secrets = secrets.map(|(part, key)| {
+        (format!("the API key in the {part}"), vec![key.to_owned(), key.to_uppercase(), encode_base64(key.as_bytes())])
+    });
+    let secrets = BTreeMap::from(secrets);
+
+    // Each complaint is met by a running agent and by one that starts, and its harmless words are shown.
+    for (status, words) in [(200, "quota exceeded"), (429, "429")] {
+        rpc.tell(&Lie { complaint: Some(status), ..Lie::default() })?;
+        says(&world, 1, words)?;
+        world.node_mut(1).restart()?;
+        says(&world, 1, words)?;
+        shown_nowhere(&world, &secrets)?;
+        operator_is_told(&world, &keyed, &secrets)?;
+    }
+    says(&world, 2, "403")?;
+    shown_nowhere(&world, &secrets)?;
+    was_complained_to(&rpc)
+}
+
+/// The control: an error of the endpoint is told, so it went through whatever left the key out.
+fn says(world: &World, node: usize, words: &str) -> Result<()> {
+    world.wait(&format!("node {node} to tell what its endpoint complains about ({words})"), PATIENCE, || {
+        let sources = world.node(node).status()?.registry.sources;
+        let told = sources.iter().filter_map(|source| source.error.as_deref()).any(|error| error.contains(words));
+        ensure!(told, "{sources:?}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// The same endpoint, asked by `meshctl`; the URL is in a variable, because everybody may read arguments.
+fn operator_is_told(world: &World, url: &str, secrets: &BTreeMap<String, Vec<String>>) -> Result<()> {
+    let nodes = world.hub().launch(&world.binaries().meshctl).args(["nodes", "--contract", world.contract()]);
+    let told = nodes.env("P2P_RPC_URL", url).finish(Duration::from_secs(30))?;
+    let said = format!("{}{}", told.stdout, told.stderr);
+    ensure!(!told.status.success(), "`meshctl nodes` succeeded: {said}");
+    ensure!(said.contains("quota exceeded") || said.contains("429"), "the complaint is not told: {said}");
+    for (secret, forms) in secrets {
+        ensure!(!forms.iter().any(|form| said.contains(form)), "{secret} is in what `meshctl nodes` says: {said}");
+    }
+    Ok(())
+}
+
+fn was_complained_to(rpc: &LyingRpc) -> Result<()> {
+    ensure!(rpc.count("complained") > 4, "the endpoint complained {} times only", rpc.count("complained"));
+    Ok(())
+}
+
+fn write_private(path: &std::path::Path, text: &str) -> Result<()> {
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }
 
 /// Every secret of both nodes, in the forms in which it could slip out.

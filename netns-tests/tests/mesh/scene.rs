@@ -1,0 +1,137 @@
+//! Registrations as an attacker makes them: right in everything but what a test changes.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use alloy::sol_types::SolCall as _;
+use anyhow::{Context as _, Result};
+use mesh_contract::register_peer;
+use mesh_core::{
+    id::{Address, AppId, InstanceId, TokenId, WireguardKey},
+    registration::{Domain, NetworkType, Proof, Registration},
+    registry::PeerRecord,
+};
+use netns_tests::{Cvm, LyingRpc, OPERATOR, World};
+
+use crate::PATIENCE;
+
+/// Two nodes in a mesh, the first with a proxy as its only RPC endpoint, which is honest so far.
+pub(crate) fn mesh_with_a_proxy() -> Result<(World, LyingRpc)> {
+    let mut world = World::new(2)?;
+    let rpc = world.lying_rpc(9545)?;
+    world.node_mut(1).settings.rpc_urls = vec![rpc.url().to_owned()];
+    for node in 1..=2 {
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    Ok((world, rpc))
+}
+
+/// KMS root key of every world's simulator.
+pub(crate) const ROOT: [u8; 32] = [1; 32];
+/// A KMS root that nobody but an RPC endpoint vouches for.
+pub(crate) const OTHER_ROOT: [u8; 32] = [2; 32];
+pub(crate) const INVENTED_TOKEN: u32 = 77;
+
+/// What the attacker knows and may choose.
+pub(crate) struct Scene {
+    pub(crate) domain: Domain,
+    pub(crate) app_id: AppId,
+    block: u64,
+    /// The invented peer's.
+    pub(crate) key: WireguardKey,
+    deadline: u64,
+}
+
+/// A record with its proof: one thing a registry lists.
+pub(crate) type Invented = (PeerRecord, Proof);
+
+impl Scene {
+    pub(crate) fn new(world: &World) -> Result<Self> {
+        Ok(Self {
+            domain: Domain { chain_id: 31337, contract: world.contract().parse()? },
+            app_id: world.contract().parse::<Address>()?.into(),
+            block: world.chain.block_number()?,
+            // A point of large order, as any real key is.
+            key: WireguardKey([9; 32]),
+            deadline: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3600,
+        })
+    }
+
+    /// A peer that fits in everything, were it not invented.
+    pub(crate) fn peer(&self) -> Result<Invented> {
+        self.signed(ROOT, self.app_id, self.domain)
+    }
+
+    pub(crate) fn signed(&self, root: [u8; 32], app_id: AppId, domain: Domain) -> Result<Invented> {
+        self.registered(root, app_id, domain, |_| {})
+    }
+
+    /// The registration as `change` wants it, signed as it then is, by the CVM it names.
+    fn registered(
+        &self,
+        root: [u8; 32],
+        app_id: AppId,
+        domain: Domain,
+        change: impl FnOnce(&mut Registration),
+    ) -> Result<Invented> {
+        let mut registration = Registration {
+            token: TokenId::new(INVENTED_TOKEN).context("a token is not zero")?,
+            instance: InstanceId([7; 20]),
+            wireguard_key: self.key,
+            key_epoch: 1,
+            network_type: NetworkType::Wireguard,
+            endpoint: Some(SocketAddr::new(IpAddr::from([192, 0, 2, 250]), 51821)),
+            gateway: None,
+            deadline: self.deadline,
+        };
+        change(&mut registration);
+        let cvm = Cvm::new(&root, app_id, registration.instance)?;
+        let record = PeerRecord {
+            token: registration.token,
+            instance: registration.instance,
+            node_address: cvm.address().into(),
+            wireguard_key: registration.wireguard_key,
+            key_epoch: registration.key_epoch,
+            network_type: registration.network_type,
+            endpoint: registration.endpoint,
+            gateway: registration.gateway,
+            kms_root: Cvm::root_address(&root)?.into(),
+            app_id,
+            registered_block: self.block,
+        };
+        Ok((record, cvm.prove(registration, &domain)))
+    }
+
+    /// Mints a token for a CVM that is nowhere and registers it with full rights, as `change` wants it. Each has a number of its
+    /// own below 50. Returns the token, and when its block was there.
+    pub(crate) fn admit(
+        &self,
+        world: &World,
+        number: u8,
+        change: impl FnOnce(&mut Registration),
+    ) -> Result<(TokenId, Instant)> {
+        let instance = InstanceId([100 + number; 20]);
+        let minted = world.operate(&["mint", "--to", OPERATOR, "--instance", &instance.to_string()])?;
+        let token = &minted["token_id"];
+        let listed = world.operate(&["nodes"])?;
+        let node = listed["nodes"].as_array().and_then(|nodes| nodes.iter().find(|node| node["token_id"] == *token));
+        let key_epoch = node.and_then(|node| node["key_epoch"].as_u64()).context("the new token is not listed")?;
+        let token = u32::try_from(token.as_u64().context("no token_id")?)?.try_into()?;
+        let key_epoch = u32::try_from(key_epoch + 1)?;
+        let (_, proof) = self.genuine(|registration| {
+            *registration = Registration { token, instance, key_epoch, ..*registration };
+            registration.wireguard_key = WireguardKey([20 + number; 32]);
+            change(registration);
+        })?;
+        let block = world.chain.send(OPERATOR, world.contract(), &register_peer(&proof).abi_encode())?;
+        Ok((token, block))
+    }
+
+    /// As the contract would take it, but for what `change` changes.
+    pub(crate) fn genuine(&self, change: impl FnOnce(&mut Registration)) -> Result<Invented> {
+        self.registered(ROOT, self.app_id, self.domain, change)
+    }
+}
