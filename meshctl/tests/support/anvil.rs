@@ -1,12 +1,14 @@
-//! A development chain of the test's own.
+//! A development chain of the test's own, its accounts, and requests that `meshctl` does not make.
+
+#[path = "../../../contracts/bindings/tests/support/anvil.rs"]
+mod process;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::TcpStream,
-    path::Path,
-    process::{Child, Command, Stdio},
 };
 
+pub(crate) use process::Anvil;
 use serde_json::{Value, json};
 
 /// The first key of every development chain: it has funds.
@@ -18,36 +20,11 @@ pub(crate) const OTHER_KEY: &str = "59c6995e998f97a5a0044966f0945389dc9e86dae88c
 /// Its address.
 pub(crate) const OTHER: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
 
-pub(crate) struct Anvil {
-    process: Child,
-    address: String,
-}
-
 impl Anvil {
-    pub(crate) fn start() -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts/node_modules/.bin/anvil");
-        let mut process = Command::new(&program)
-            .args(["--port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; run `npm ci` in contracts/ first", program.display()));
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let listening = lines.find_map(|line| line.unwrap().strip_prefix("Listening on ").map(str::to_owned));
-        let address = listening.expect("anvil ended before it listened");
-        // Keep reading, or anvil stops when the pipe is full.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
     /// One JSON-RPC request; its result.
     pub(crate) fn rpc(&self, method: &str, params: Value) -> Value {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let mut stream = TcpStream::connect(self.url().trim_start_matches("http://")).unwrap();
         let head = format!(
             "POST / HTTP/1.0\r\nhost: anvil\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
@@ -59,13 +36,5 @@ impl Anvil {
         let answer: Value = serde_json::from_str(body).unwrap();
         assert!(answer.get("error").is_none(), "{method}: {answer}");
         answer["result"].clone()
-    }
-}
-
-impl Drop for Anvil {
-    fn drop(&mut self) {
-        // The npm package's launcher passes SIGTERM on; SIGKILL would orphan the chain.
-        let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
-        let _ = self.process.wait();
     }
 }

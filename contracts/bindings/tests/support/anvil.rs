@@ -1,38 +1,37 @@
-//! A development chain of the test's own.
+//! A development chain of the test's own. The tests of `meshctl` include this file too.
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 /// A running anvil; ends with this value.
 pub(crate) struct Anvil {
     process: Child,
-    address: String,
+    url: String,
 }
 
 impl Anvil {
-    /// Starts the pinned binary itself on a free port and waits until it listens.
+    /// Starts it on a free port and waits until it listens.
     pub(crate) fn start() -> Self {
-        let program = program();
-        let mut process = Command::new(&program)
-            .args(["--port", "0"])
+        let mut process = Command::new(foundry())
+            .args(["anvil", "--port", "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; run `npm ci` in contracts/ first", program.display()));
+            .expect("contracts/script/foundry does not start");
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let listening = lines.find_map(|line| line.unwrap().strip_prefix("Listening on ").map(str::to_owned));
         let address = listening.expect("anvil ended before it listened");
         // Keep reading, or anvil stops when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address }
+        Self { process, url: format!("http://{address}") }
     }
 
     /// Its JSON-RPC over HTTP.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 }
 
@@ -43,11 +42,9 @@ impl Drop for Anvil {
     }
 }
 
-fn program() -> PathBuf {
-    let architecture = match std::env::consts::ARCH {
-        "aarch64" => "arm64",
-        _ => "amd64",
-    };
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join(format!("../node_modules/@foundry-rs/anvil-{}-{architecture}/bin/anvil", std::env::consts::OS))
+/// The script that replaces itself by the pinned program, seen from any package of this workspace.
+fn foundry() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut scripts = package.ancestors().map(|dir| dir.join("contracts/script/foundry"));
+    scripts.find(|script| script.is_file()).expect("no contracts/script/foundry above this package")
 }
