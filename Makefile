@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build check soak deps dev-build fmt clippy doc deny forge-fmt map
+.PHONY: help demo test build check soak deps root-or-sudo dev-build fmt clippy doc deny forge-fmt map
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -37,7 +37,7 @@ check: fmt clippy doc deny forge-fmt map ## Formatting, lints, documentation, de
 soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
 	@.ci/soak "$(CARGO)" "$(AS_USER)"
 
-deps: $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
+deps: root-or-sudo $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
 	@missing=(); \
 	for package in $(PACKAGES); do \
 	  [[ $$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null || true) == installed ]] || missing+=($$package); \
@@ -47,6 +47,10 @@ deps: $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages 
 	  $(AS_ROOT) apt-get update -q; \
 	  $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$${missing[@]}"; \
 	fi
+
+root-or-sudo:
+	@[[ $(UID) == 0 ]] || command -v sudo >/dev/null || { \
+	  echo "error: network namespaces and Debian packages need root, and there is no sudo here; run make as root" >&2; exit 1; }
 
 $(NODE_MODULES): contracts/package-lock.json
 	@$(AS_USER) bash -c 'command -v npm' >/dev/null || { echo "error: npm is missing; install Node 20 or later" >&2; exit 1; }
