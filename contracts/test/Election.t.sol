@@ -6,6 +6,11 @@ import {VM} from "./Vm.sol";
 import {ElectionTest} from "./support/ElectionTest.sol";
 
 /// Electing a leader, voting it out by a majority, and who votes.
+///
+/// The faults of the prototype's election, and where each is tried: the first caller wins (`whoever_calls`); withdrawing a vote that
+/// was none of no confidence takes one away (`one_vote_and_one_withdrawal`); counts outlive their leader
+/// (`a_vote_for_the_former_leader`); votes of members that left go on counting (ElectionLeaving: `a_vote_goes_with_its_voter`); who
+/// was voted out never leads again (`the_seat_goes_round`, `a_single_member`); a vote loops over all tokens (`costs_no_more`).
 contract ElectionVotesTest is ElectionTest {
     function test_before_the_first_election_there_is_no_leader_and_nothing_to_vote_on() public {
         mustHaveNoLeader();

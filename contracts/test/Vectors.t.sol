@@ -7,7 +7,7 @@ import {SignatureChainVerifier} from "../src/lib/SignatureChainVerifier.sol";
 import {TypedData} from "../src/lib/TypedData.sol";
 import {VM} from "./Vm.sol";
 import {ClusterTest} from "./support/ClusterTest.sol";
-import {Actor} from "./support/Signing.sol";
+import {Actor, Vote} from "./support/Signing.sol";
 
 /// The libraries by call data, and at the address that the vectors were made for.
 contract Libraries {
@@ -17,6 +17,10 @@ contract Libraries {
 
     function updateDigest(IDstackClusterNFT.EndpointUpdate calldata u) external view returns (bytes32) {
         return TypedData.digest(u);
+    }
+
+    function voteDigest(Vote calldata v) external view returns (bytes32) {
+        return TypedData.digest(v.tokenId, v.term, v.target, v.isNoConfidence, v.deadline);
     }
 
     function domainSeparator() external view returns (bytes32) {
@@ -122,6 +126,13 @@ contract VectorsTest is ClusterTest {
             VM.parseJsonBytes32(typed, string.concat(update, ".digest")),
             update
         );
+        for (uint256 i = 0; i < 2; ++i) {
+            string memory path = string.concat(".votes[", VM.toString(i), "]");
+            bytes32 digest = libraries.voteDigest(voteAt(path));
+            eq(digest, VM.parseJsonBytes32(typed, string.concat(path, ".digest")), path);
+            bytes memory signature = VM.parseJsonBytes(typed, string.concat(path, ".signature"));
+            eq(libraries.recover(digest, signature), signer, "voter");
+        }
     }
 
     function test_eip712Domain_says_what_is_signed() public view {
@@ -165,6 +176,14 @@ contract VectorsTest is ClusterTest {
         r.gatewayDomain = uint16(number(path, ".gatewayDomain"));
         r.gatewayPort = uint16(number(path, ".gatewayPort"));
         r.deadline = uint64(number(path, ".deadline"));
+    }
+
+    function voteAt(string memory path) private view returns (Vote memory vote) {
+        vote.tokenId = number(path, ".tokenId");
+        vote.term = uint32(number(path, ".term"));
+        vote.target = VM.parseJsonAddress(typed, string.concat(path, ".target"));
+        vote.isNoConfidence = VM.parseJsonBool(typed, string.concat(path, ".isNoConfidence"));
+        vote.deadline = uint64(number(path, ".deadline"));
     }
 
     function updateAt(string memory path) private view returns (IDstackClusterNFT.EndpointUpdate memory u) {
