@@ -36,18 +36,16 @@ library ClusterStorage {
         uint32 keyEpoch; // of the token id, for ever; spent by each mint, each accepted signature and each leaving
         IDstackClusterNFT.NetworkType networkType;
         uint48 registeredBlock; // by block.number, as in IDstackClusterNFT.Peer
+        bool registered; // an accepted registration stands; a peer only while its root and app id are current
         //
         bytes16 endpointAddress;
         uint16 endpointPort;
         uint16 gatewayDomain;
         uint16 gatewayPort;
-        uint8 rootIndex; // AnchorSet.Ref of the KMS root and of the app id (a struct would begin a slot of its own)
-        uint32 rootGeneration;
-        uint8 appIndex;
-        uint32 appGeneration;
+        AnchorSet.Ref root; // under which KMS root
+        AnchorSet.Ref app; // and app id it was admitted
         //
         bytes20 instanceId; // of the binding
-        bool registered; // an accepted registration stands; a peer only while its root and app id are current
         bool revoked;
         uint32 voteTerm; // the last term in which this token id voted
         VoteState vote; // in that term; burning keeps both, so that no vote can be cast a second time

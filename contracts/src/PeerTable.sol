@@ -13,22 +13,28 @@ import {IdSet} from "./lib/IdSet.sol";
 ///         is registered but no longer active is stale, owns nothing, and is swept when its token is next used.
 library PeerTable {
     using AnchorSet for AnchorSet.Set;
+    using AnchorSet for AnchorSet.Ref;
     using IdSet for IdSet.Set;
 
     /// Whether the record is an active peer.
     function isActive(ClusterStorage.NodeRecord storage node) internal view returns (bool) {
         if (!node.registered) return false;
         ClusterStorage.Trust storage trust = ClusterStorage.trust();
-        return trust.kmsRoots.isCurrent(node.rootIndex, node.rootGeneration)
-            && trust.appIds.isCurrent(node.appIndex, node.appGeneration);
+        return trust.kmsRoots.isCurrent(node.root) && trust.appIds.isCurrent(node.app);
     }
 
     /// Writes an accepted registration. Reverts with InstanceInUse or WireguardKeyInUse when another active peer has them.
+    ///
+    /// What a join writes, and why a slot each. New (22,100 gas): the WireGuard key; where it is reached, with its root and app
+    /// id; the token of its instance id and the token of its key (exclusive use); the token its node address votes for. Written
+    /// before, so cheaper (5,000): node address and key epoch (by the mint); the word of 256 ids that lists it; the count of its
+    /// KMS root's peers; the totals. The first peer of such a word or root pays 17,100 more for each. The slot of the binding is
+    /// read, and written only for a token that was unbound.
     function admit(
         IDstackClusterNFT.Registration calldata registration,
         address nodeAddress,
-        AnchorSet.Ref memory root,
-        AnchorSet.Ref memory app
+        AnchorSet.Ref root,
+        AnchorSet.Ref app
     ) internal {
         ClusterStorage.Members storage members = ClusterStorage.members();
         uint256 tokenId = registration.tokenId;
@@ -42,34 +48,31 @@ library PeerTable {
             _claimKey(newKey, tokenId);
             _claimVote(nodeAddress, tokenId);
             members.registered.add(tokenId);
-            _countIn(root.index, app.index);
+            _countIn(root.index(), app.index());
         } else {
             if (oldKey != newKey) {
                 if (oldKey != 0) delete members.tokenOfWireguardKey[oldKey];
                 _claimKey(newKey, tokenId);
             }
-            if (node.rootIndex != root.index || node.appIndex != app.index) {
-                _countOut(node.rootIndex, node.appIndex);
-                _countIn(root.index, app.index);
+            if (node.root.index() != root.index() || node.app.index() != app.index()) {
+                _countOut(node.root.index(), node.app.index());
+                _countIn(root.index(), app.index());
             }
         }
 
         node.wireguardKey = newKey;
 
-        node.nodeAddress = nodeAddress;
-        node.keyEpoch = registration.keyEpoch;
-        node.networkType = registration.networkType;
-        node.registeredBlock = uint48(block.number);
-
-        node.endpointAddress = registration.endpointAddress;
-        node.endpointPort = registration.endpointPort;
-        node.gatewayDomain = registration.gatewayDomain;
-        node.gatewayPort = registration.gatewayPort;
-        (node.rootIndex, node.rootGeneration) = (root.index, root.generation);
-        (node.appIndex, node.appGeneration) = (app.index, app.generation);
-
-        node.instanceId = registration.instanceId;
-        node.registered = true;
+        _writeNode(node, nodeAddress, registration.keyEpoch, registration.networkType);
+        _writeReach(
+            node,
+            registration.endpointAddress,
+            registration.endpointPort,
+            registration.gatewayDomain,
+            registration.gatewayPort,
+            root,
+            app
+        );
+        node.instanceId = registration.instanceId; // the slot of a bound token stays as it is
     }
 
     /// Takes the token's registration away, if it has one, and with it its vote and the leader's seat; binding and key epoch stay.
@@ -79,7 +82,7 @@ library PeerTable {
         if (!node.registered) return;
 
         Election.resign(node);
-        if (isActive(node)) _countOut(node.rootIndex, node.appIndex);
+        if (isActive(node)) _countOut(node.root.index(), node.app.index());
         // Another peer may have taken over what a stale record held.
         bytes20 instanceId = node.instanceId;
         if (members.tokenOfInstance[instanceId] == tokenId) delete members.tokenOfInstance[instanceId];
@@ -94,21 +97,21 @@ library PeerTable {
         node.endpointPort = 0;
         node.gatewayDomain = 0;
         node.gatewayPort = 0;
-        (node.rootIndex, node.rootGeneration, node.appIndex, node.appGeneration) = (0, 0, 0, 0);
+        (node.root, node.app) = (AnchorSet.Ref.wrap(0), AnchorSet.Ref.wrap(0));
         node.registered = false;
     }
 
     /// Forgets the peers of a KMS root that was just removed from its slot, and says how many: one storage slot, however many
     /// peers.
-    function forgetRoot(uint8 rootIndex) internal returns (uint256 gone) {
-        for (uint8 appIndex = 0; appIndex < AnchorSet.CAPACITY; ++appIndex) {
+    function forgetRoot(uint256 rootIndex) internal returns (uint256 gone) {
+        for (uint256 appIndex = 0; appIndex < AnchorSet.CAPACITY; ++appIndex) {
             gone += _forget(rootIndex, appIndex);
         }
     }
 
     /// Forgets the peers of an app id that was just removed from its slot, and says how many: at most sixteen storage slots.
-    function forgetApp(uint8 appIndex) internal returns (uint256 gone) {
-        for (uint8 rootIndex = 0; rootIndex < AnchorSet.CAPACITY; ++rootIndex) {
+    function forgetApp(uint256 appIndex) internal returns (uint256 gone) {
+        for (uint256 rootIndex = 0; rootIndex < AnchorSet.CAPACITY; ++rootIndex) {
             gone += _forget(rootIndex, appIndex);
         }
     }
@@ -125,12 +128,44 @@ library PeerTable {
         if (tokenId != 0 && !isActive(ClusterStorage.members().nodes[tokenId])) return 0;
     }
 
-    function _forget(uint8 rootIndex, uint8 appIndex) private returns (uint16 gone) {
+    function _forget(uint256 rootIndex, uint256 appIndex) private returns (uint16 gone) {
         ClusterStorage.Members storage members = ClusterStorage.members();
         gone = members.peersOf[rootIndex][appIndex];
         if (gone == 0) return 0;
         members.peersOf[rootIndex][appIndex] = 0;
         members.totals.peerCount -= gone;
+    }
+
+    /// The second slot of a record, in one write: nothing is checked between its fields.
+    function _writeNode(
+        ClusterStorage.NodeRecord storage node,
+        address nodeAddress,
+        uint32 keyEpoch,
+        IDstackClusterNFT.NetworkType networkType
+    ) private {
+        node.nodeAddress = nodeAddress;
+        node.keyEpoch = keyEpoch;
+        node.networkType = networkType;
+        node.registeredBlock = uint48(block.number);
+        node.registered = true;
+    }
+
+    /// The third slot of a record, in one write.
+    function _writeReach(
+        ClusterStorage.NodeRecord storage node,
+        bytes16 endpointAddress,
+        uint16 endpointPort,
+        uint16 gatewayDomain,
+        uint16 gatewayPort,
+        AnchorSet.Ref root,
+        AnchorSet.Ref app
+    ) private {
+        node.endpointAddress = endpointAddress;
+        node.endpointPort = endpointPort;
+        node.gatewayDomain = gatewayDomain;
+        node.gatewayPort = gatewayPort;
+        node.root = root;
+        node.app = app;
     }
 
     function _claimInstance(bytes20 instanceId, uint256 tokenId) private {
@@ -159,13 +194,13 @@ library PeerTable {
         voterToken[nodeAddress] = tokenId;
     }
 
-    function _countIn(uint8 rootIndex, uint8 appIndex) private {
+    function _countIn(uint256 rootIndex, uint256 appIndex) private {
         ClusterStorage.Members storage members = ClusterStorage.members();
         ++members.peersOf[rootIndex][appIndex];
         ++members.totals.peerCount;
     }
 
-    function _countOut(uint8 rootIndex, uint8 appIndex) private {
+    function _countOut(uint256 rootIndex, uint256 appIndex) private {
         ClusterStorage.Members storage members = ClusterStorage.members();
         --members.peersOf[rootIndex][appIndex];
         --members.totals.peerCount;

@@ -46,8 +46,8 @@ library Registrar {
         PeerTable.admit(
             registration,
             nodeAddress,
-            TrustList.requireKmsRoot(kmsRoot, node.rootIndex),
-            TrustList.requireAppId(chain.appId, node.appIndex)
+            TrustList.requireKmsRoot(kmsRoot, node.root),
+            TrustList.requireAppId(chain.appId, node.app)
         );
 
         emit IDstackClusterNFT.PeerRegistered(

@@ -10,6 +10,7 @@ import {AnchorSet} from "./lib/AnchorSet.sol";
 /// @title  The KMS roots and app ids of the cluster: coming, going, and being asked for.
 library TrustList {
     using AnchorSet for AnchorSet.Set;
+    using AnchorSet for AnchorSet.Ref;
 
     /// Trusts a KMS root from `effectiveAt` (Unix seconds) on.
     function addKmsRoot(address root, uint48 effectiveAt) internal {
@@ -19,9 +20,9 @@ library TrustList {
 
     /// Distrusts a KMS root, and with it its peers and, if it had any, all votes of this term.
     function removeKmsRoot(address root) internal {
-        AnchorSet.Ref memory ended = ClusterStorage.trust().kmsRoots.remove(root);
-        uint256 gone = PeerTable.forgetRoot(ended.index);
-        emit IDstackClusterNFT.KmsRootRemoved(root, ended.generation, ClusterStorage.nextEpoch());
+        AnchorSet.Ref ended = ClusterStorage.trust().kmsRoots.remove(root);
+        uint256 gone = PeerTable.forgetRoot(ended.index());
+        emit IDstackClusterNFT.KmsRootRemoved(root, ended.generation(), ClusterStorage.nextEpoch());
         if (gone != 0) Election.lapse();
     }
 
@@ -33,23 +34,23 @@ library TrustList {
 
     /// Disallows an app id, and with it its peers and, if it had any, all votes of this term.
     function removeAppId(address appId) internal {
-        AnchorSet.Ref memory ended = ClusterStorage.trust().appIds.remove(appId);
-        uint256 gone = PeerTable.forgetApp(ended.index);
-        emit IDstackClusterNFT.AppIdRemoved(appId, ended.generation, ClusterStorage.nextEpoch());
+        AnchorSet.Ref ended = ClusterStorage.trust().appIds.remove(appId);
+        uint256 gone = PeerTable.forgetApp(ended.index());
+        emit IDstackClusterNFT.AppIdRemoved(appId, ended.generation(), ClusterStorage.nextEpoch());
         if (gone != 0) Election.lapse();
     }
 
     /// The trusted root's slot (probably `hint`) and generation. Reverts with KmsRootNotTrusted or KmsRootNotYetEffective.
-    function requireKmsRoot(address root, uint8 hint) internal view returns (AnchorSet.Ref memory) {
-        (bool found, AnchorSet.Ref memory ref, uint48 effectiveAt) = ClusterStorage.trust().kmsRoots.find(root, hint);
+    function requireKmsRoot(address root, AnchorSet.Ref hint) internal view returns (AnchorSet.Ref) {
+        (bool found, AnchorSet.Ref ref, uint48 effectiveAt) = ClusterStorage.trust().kmsRoots.find(root, hint);
         if (!found) revert IDstackClusterNFT.KmsRootNotTrusted(root);
         if (block.timestamp < effectiveAt) revert IDstackClusterNFT.KmsRootNotYetEffective(root, effectiveAt);
         return ref;
     }
 
     /// The allowed app id's slot (probably `hint`) and generation. Reverts with AppIdNotAllowed.
-    function requireAppId(address appId, uint8 hint) internal view returns (AnchorSet.Ref memory) {
-        (bool found, AnchorSet.Ref memory ref,) = ClusterStorage.trust().appIds.find(appId, hint);
+    function requireAppId(address appId, AnchorSet.Ref hint) internal view returns (AnchorSet.Ref) {
+        (bool found, AnchorSet.Ref ref,) = ClusterStorage.trust().appIds.find(appId, hint);
         if (!found) revert IDstackClusterNFT.AppIdNotAllowed(appId);
         return ref;
     }

@@ -8,6 +8,7 @@ import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "../ClusterStorage.sol";
 import {PeerTable} from "../PeerTable.sol";
 import {Registrar} from "../Registrar.sol";
+import {AnchorSet} from "../lib/AnchorSet.sol";
 import {IdSet} from "../lib/IdSet.sol";
 import {LowerHex} from "../lib/LowerHex.sol";
 import {MeshNetwork} from "../lib/MeshNetwork.sol";
@@ -15,6 +16,7 @@ import {TypedData} from "../lib/TypedData.sol";
 
 /// @title  What agents and operators read. None of these costs gas outside a transaction.
 abstract contract ClusterReads {
+    using AnchorSet for AnchorSet.Ref;
     using IdSet for IdSet.Set;
     using Strings for uint256;
 
@@ -144,8 +146,8 @@ abstract contract ClusterReads {
         peer.endpointPort = node.endpointPort;
         peer.gatewayDomain = node.gatewayDomain;
         peer.gatewayPort = node.gatewayPort;
-        peer.kmsRoot = trust.kmsRoots.anchors[node.rootIndex].account;
-        peer.appId = trust.appIds.anchors[node.appIndex].account;
+        peer.kmsRoot = trust.kmsRoots.anchors[node.root.index()].account;
+        peer.appId = trust.appIds.anchors[node.app.index()].account;
         peer.registeredBlock = node.registeredBlock;
     }
 

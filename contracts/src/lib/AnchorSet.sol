@@ -20,59 +20,66 @@ library AnchorSet {
         uint32 lastGeneration;
     }
 
-    /// Slot and generation under which a peer was admitted.
-    struct Ref {
-        uint8 index;
-        uint32 generation;
-    }
+    /// Slot (upper 8 bits) and generation (lower 32) under which a peer was admitted: a number, because a struct would begin a
+    /// storage slot of its own.
+    type Ref is uint40;
 
     uint256 internal constant CAPACITY = 16;
 
     /// Puts `account` into the lowest free slot. Reverts with ZeroAddress, AlreadyAdded or TooMany.
-    function add(Set storage set, address account, uint48 effectiveAt) internal returns (uint32 generation) {
+    function add(Set storage set, address account, uint48 effectiveAt) internal returns (uint32 ofGeneration) {
         if (account == address(0)) revert IDstackClusterNFT.ZeroAddress();
         if (set.position[account] != 0) revert IDstackClusterNFT.AlreadyAdded();
         for (uint256 i = 0; i < CAPACITY; ++i) {
             if (set.anchors[i].account != address(0)) continue;
-            generation = ++set.lastGeneration;
-            set.anchors[i] = Anchor(account, generation, effectiveAt);
+            ofGeneration = ++set.lastGeneration;
+            set.anchors[i] = Anchor(account, ofGeneration, effectiveAt);
             set.position[account] = i + 1;
-            return generation;
+            return ofGeneration;
         }
         revert IDstackClusterNFT.TooMany(CAPACITY);
     }
 
     /// Frees the slot of `account`; its generation ends here. Reverts with NotAdded.
-    function remove(Set storage set, address account) internal returns (Ref memory ended) {
+    function remove(Set storage set, address account) internal returns (Ref ended) {
         uint256 position = set.position[account];
         if (position == 0) revert IDstackClusterNFT.NotAdded();
         delete set.position[account];
-        // forge-lint: disable-next-line(unsafe-typecast): a position is at most CAPACITY
-        ended = Ref(uint8(position - 1), set.anchors[position - 1].generation);
+        ended = _ref(position - 1, set.anchors[position - 1].generation);
         delete set.anchors[position - 1];
     }
 
-    /// Slot, generation and start of `account`; `found` is false when it is not in the set. Looks into slot `hint` first: a right
-    /// guess saves a storage read, a wrong one costs one.
-    function find(Set storage set, address account, uint8 hint)
+    /// Slot, generation and start of `account`; `found` is false when it is not in the set. Looks first
+    /// into the slot that `hint` names: a right guess saves a storage read, a wrong one costs one.
+    function find(Set storage set, address account, Ref hint)
         internal
         view
-        returns (bool found, Ref memory ref, uint48 effectiveAt)
+        returns (bool found, Ref ref, uint48 effectiveAt)
     {
-        Anchor memory anchor = set.anchors[hint];
+        uint256 slot = index(hint);
+        Anchor memory anchor = set.anchors[slot];
         if (anchor.account != account || account == address(0)) {
             uint256 position = set.position[account];
             if (position == 0) return (false, ref, 0);
-            // forge-lint: disable-next-line(unsafe-typecast): a position is at most CAPACITY
-            hint = uint8(position - 1);
-            anchor = set.anchors[hint];
+            slot = position - 1;
+            anchor = set.anchors[slot];
         }
-        return (true, Ref(hint, anchor.generation), anchor.effectiveAt);
+        return (true, _ref(slot, anchor.generation), anchor.effectiveAt);
     }
 
-    /// Whether what was added as (`index`, `generation`), as `add` and `find` gave them, is still in the set.
-    function isCurrent(Set storage set, uint8 index, uint32 generation) internal view returns (bool) {
-        return set.anchors[index].generation == generation;
+    /// Whether what `find` once gave as `ref` is still in the set.
+    function isCurrent(Set storage set, Ref ref) internal view returns (bool) {
+        return set.anchors[index(ref)].generation == generation(ref);
+    }
+
+    /// Below CAPACITY.
+    function index(Ref ref) internal pure returns (uint256) {
+        return Ref.unwrap(ref) >> 32;
+    }
+
+    function generation(Ref ref) internal pure returns (uint32) {
+        // forge-lint: disable-next-line(unsafe-typecast): the lower 32 bits
+        return uint32(Ref.unwrap(ref));
     }
 
     /// All members in slot order.
@@ -90,5 +97,10 @@ library AnchorSet {
             mstore(accounts, count)
             mstore(effectiveAt, count)
         }
+    }
+
+    function _ref(uint256 slot, uint32 ofGeneration) private pure returns (Ref) {
+        // forge-lint: disable-next-line(unsafe-typecast): a slot is below CAPACITY
+        return Ref.wrap(uint40((slot << 32) | ofGeneration));
     }
 }

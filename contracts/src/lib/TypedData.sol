@@ -22,8 +22,17 @@ library TypedData {
         keccak256("Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)");
 
     function digest(IDstackClusterNFT.Registration calldata registration) internal view returns (bytes32) {
-        // A struct of value types is ABI-encoded as EIP-712 encodes it.
-        return _digest(keccak256(abi.encode(REGISTRATION_TYPEHASH, registration)));
+        // A struct of value types is ABI-encoded as EIP-712 encodes it: ten words of call data. Copied as they are; bits beyond a
+        // type's width make every later use of that field revert.
+        bytes32 typeHash = REGISTRATION_TYPEHASH;
+        bytes32 structHash;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typeHash)
+            calldatacopy(add(free, 0x20), registration, 0x140)
+            structHash := keccak256(free, 0x160)
+        }
+        return _digest(structHash);
     }
 
     function digest(IDstackClusterNFT.EndpointUpdate calldata update) internal view returns (bytes32) {
