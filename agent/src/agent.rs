@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How long the kernel may take for the last route at an orderly stop.
-const OPEN_WITHIN: Duration = Duration::from_millis(500);
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to stop.
 ///

@@ -45,9 +45,10 @@ use crate::{
     status::{Quorum, RegistrationOffer, VerdictState},
 };
 
-/// An orderly stop gives up on changes that fail after this. With what the shell may take for the last write to disk it stays
-/// below 5 s, where whoever stopped it may lose patience.
+/// An orderly stop gives up on changes that fail after this.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// What is under way (the kernel may be slow to answer) gets longer: whoever stopped us kills after 10 s at the earliest.
+const STOP_AT_LAST: Duration = Duration::from_secs(8);
 
 /// The member list, the machine and the way from one to the other, without any I/O.
 ///
@@ -229,7 +230,7 @@ impl Agent {
         }
         let look = self.reconcile.timeout().map(|at| (at, "look at the device"));
         if let Some(begun) = self.stopping {
-            return look.into_iter().chain([(begun + STOP_WITHIN, "give up an orderly stop")]).min();
+            return look.into_iter().chain([(begun + self.stop_patience(), "give up an orderly stop")]).min();
         }
         [
             self.reads.timeout().map(|at| (at, "read the contract")),

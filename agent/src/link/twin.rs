@@ -25,6 +25,7 @@ struct Inner {
     interface: Option<Interface>,
     foreign_route: Option<Ipv4Network>,
     refuses_guard_route: bool,
+    refuses_to_delete: bool,
     /// What was done, in order.
     log: Vec<String>,
 }
@@ -54,6 +55,11 @@ impl LinkTwin {
     pub fn refuse_guard_route(&self) {
         let mut inner = self.inner();
         (inner.guard, inner.refuses_guard_route) = (None, true);
+    }
+
+    /// Lets the interface not be deleted any more.
+    pub fn refuse_to_delete(&self) {
+        self.inner().refuses_to_delete = true;
     }
 
     /// Lets nothing come of setting an address any more, or lets it go on.
@@ -114,6 +120,9 @@ impl Links for LinkTwin {
 
     async fn delete(&self, _: &str) -> Result<(), LinkError> {
         let mut inner = self.inner();
+        if inner.refuses_to_delete {
+            return Err(LinkError::System { what: "delete interface".to_owned(), reason: "refused".to_owned() });
+        }
         inner.interface = None;
         inner.log.push("no interface".to_owned());
         Ok(())

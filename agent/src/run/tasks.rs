@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// How long the last save may take at an orderly stop.
-const SAVE_WITHIN: Duration = Duration::from_millis(500);
+const SAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long what cannot be cut short (a write to disk, a call of the device) may hold up the end of the process.
 const END_WITHIN: Duration = Duration::from_millis(500);
 

@@ -16,7 +16,7 @@ use p2p_agent::tunnel::Tunnel as _;
 use tokio::time::Instant;
 use world::World;
 
-/// An orderly stop is over by then, whatever hangs.
+/// An orderly stop is over by then, unless the kernel hangs.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -104,7 +104,20 @@ async fn a_stop_gives_up_a_change_that_hangs() {
     world.until("half a device", |world| world.tunnel.exists()).await;
     let asked = Instant::now();
     world.stop().await;
+    assert!(asked.elapsed() < Duration::from_secs(10), "killed before it gave up: {:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_stop_ends_in_time_when_the_interface_cannot_be_deleted() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.links.refuse_to_delete();
+    let asked = Instant::now();
+    world.stop().await;
     assert!(asked.elapsed() < STOP_LIMIT, "{:?}", asked.elapsed());
+    assert!(!world.tunnel.exists(), "the device went nevertheless");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Agent, CachedRegistry, Command, Now, STOP_WITHIN, reconcile::Goal, tracks::Roster};
+use super::{Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, reconcile::Goal, tracks::Roster};
 use crate::{freshness::Age, membership::Standing, status::MembershipState};
 
 /// The operator is told again what to do this often.
@@ -67,7 +67,7 @@ impl Agent {
     fn pump_stop(&mut self, begun: Duration, now: Now) {
         let goal = Goal::Leave(self.network());
         let nothing_was_made = self.desired.is_none();
-        let gave_up = now.since_start.saturating_sub(begun) >= STOP_WITHIN;
+        let gave_up = now.since_start.saturating_sub(begun) >= self.stop_patience();
         if !nothing_was_made && !gave_up {
             self.commands.extend(self.reconcile.poll(goal, now.since_start));
             if !self.reconcile.is_settled() {
@@ -79,6 +79,11 @@ impl Agent {
         }
         self.stopped = true;
         self.commands.push_back(Command::Stop);
+    }
+
+    /// How long an orderly stop goes on trying.
+    pub(super) const fn stop_patience(&self) -> Duration {
+        if self.reconcile.is_busy() { STOP_AT_LAST } else { STOP_WITHIN }
     }
 
     fn save(&mut self, now: Now) {

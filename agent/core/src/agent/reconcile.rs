@@ -162,7 +162,7 @@ impl Reconcile {
 
     /// What to do now, if anything.
     pub(super) fn poll(&mut self, goal: Goal<'_>, now: Duration) -> Option<Command> {
-        if self.looking || self.changing {
+        if self.is_busy() {
             return None;
         }
         if self.look_at <= now {
@@ -193,8 +193,12 @@ impl Reconcile {
 
     /// When [`Reconcile::poll`] will want something.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        let is_idle = !self.looking && !self.changing;
-        is_idle.then_some(self.look_at)
+        (!self.is_busy()).then_some(self.look_at)
+    }
+
+    /// The shell is at something.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.looking || self.changing
     }
 
     /// Changes made at once towards one goal, and still it is not reached.
