@@ -36,7 +36,8 @@ pub trait Tunnel: Send + 'static {
     /// # Errors
     /// See [`TunnelError`].
     fn remove_peer(&mut self, key: WireguardKey) -> Result<(), TunnelError>;
-    /// Ends the device and its interface. One that is not there is no error.
+    /// Ends the device, and lets go of one whose interface is gone; the caller deletes the interface afterwards
+    /// ([`crate::link::Links::delete`]). A device that is not there is no error.
     ///
     /// # Errors
     /// See [`TunnelError`].

@@ -103,8 +103,11 @@ impl Tunnel for KernelTunnel {
 
     fn remove(&mut self) -> Result<(), TunnelError> {
         self.traffic.clear();
-        // Its links are deleted by `link`: the library's own way also rewrites the resolver's configuration.
-        self.api = None;
+        // Its interface is deleted by `link` (the library's own way also rewrites the resolver's configuration), and the device is
+        // there until that has worked.
+        if self.api.as_ref().is_some_and(|api| self.read(api).is_err()) {
+            self.api = None;
+        }
         Ok(())
     }
 
