@@ -7,7 +7,7 @@ use alloy::{
 use mesh_core::{id::AppId, network::MeshNetwork};
 
 use crate::abi::{
-    DstackClusterNFT::{self, initializeCall},
+    DstackClusterNFT::{self, initializeCall, initializeFromDstackAppCall, upgradeToAndCallCall},
     ERC1967Proxy, IDstackClusterNFT,
 };
 
@@ -34,12 +34,30 @@ pub fn implementation_init_code() -> Bytes {
     DstackClusterNFT::BYTECODE.clone()
 }
 
-/// The call by which a proxy becomes a cluster.
+/// The call by which a fresh proxy becomes a cluster.
 #[must_use]
 pub fn initialize(cluster: &NewCluster) -> initializeCall {
-    let network = cluster.network.network();
-    initializeCall {
-        params: IDstackClusterNFT::ClusterParams {
+    initializeCall { params: cluster.into() }
+}
+
+/// The call by which the proxy of a dstack `DstackApp` becomes a cluster and keeps its owner (which `cluster` must name), compose
+/// hashes, devices and flags: the data of the `upgradeToAndCall` that gives it the implementation. The contract owner sends it.
+#[must_use]
+pub fn initialize_from_dstack_app(cluster: &NewCluster) -> initializeFromDstackAppCall {
+    initializeFromDstackAppCall { params: cluster.into() }
+}
+
+/// The upgrade of a `DstackApp`'s proxy to a cluster.
+#[must_use]
+pub fn upgrade_dstack_app(implementation: Address, cluster: &NewCluster) -> upgradeToAndCallCall {
+    let data = initialize_from_dstack_app(cluster).abi_encode().into();
+    upgradeToAndCallCall { newImplementation: implementation, data }
+}
+
+impl From<&NewCluster> for IDstackClusterNFT::ClusterParams {
+    fn from(cluster: &NewCluster) -> Self {
+        let network = cluster.network.network();
+        Self {
             name: cluster.name.clone(),
             symbol: cluster.symbol.clone(),
             owner: cluster.owner,
@@ -47,7 +65,7 @@ pub fn initialize(cluster: &NewCluster) -> initializeCall {
             prefixLength: network.prefix(),
             kmsRoots: cluster.kms_roots.clone(),
             appIds: cluster.app_ids.iter().map(|app_id| Address::from(*app_id)).collect(),
-        },
+        }
     }
 }
 

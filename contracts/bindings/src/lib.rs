@@ -15,7 +15,9 @@ mod rpc_url;
 pub use abi::{DstackClusterNFT, ERC1967Proxy, IDstackClusterNFT};
 pub use call::{Argument, DecodedCall, decode_call};
 pub use convert::{ConvertError, base_domains, mesh_network, node_signature, register_peer, update_endpoint};
-pub use deploy::{NewCluster, implementation_init_code, initialize, proxy_init_code};
+pub use deploy::{
+    NewCluster, implementation_init_code, initialize, initialize_from_dstack_app, proxy_init_code, upgrade_dstack_app,
+};
 pub use revert::{Explanation, explain_revert};
 pub use rpc_http::{BoundedHttp, MAX_ANSWER};
 pub use rpc_url::{InvalidRpcUrl, RpcUrl, cut_urls};
