@@ -1,6 +1,7 @@
 //! The chain behind one JSON-RPC endpoint: reads at a block here, transactions in `operator`.
 
 mod fees;
+mod logs;
 mod operator;
 mod preview;
 mod url;
@@ -51,6 +52,8 @@ pub(crate) struct Chain {
 pub(crate) struct Block {
     pub(crate) number: u64,
     pub(crate) hash: B256,
+    /// Unix seconds.
+    pub(crate) time: u64,
 }
 
 impl Chain {
@@ -72,7 +75,7 @@ impl Chain {
     /// The newest block.
     pub(crate) async fn head(&self) -> anyhow::Result<Block> {
         let header = self.newest().await?;
-        Ok(Block { number: header.number, hash: header.hash })
+        Ok(Block { number: header.number, hash: header.hash, time: header.timestamp })
     }
 
     async fn newest(&self) -> anyhow::Result<Header> {

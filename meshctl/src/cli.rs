@@ -24,16 +24,16 @@ pub(crate) enum Command {
     Why(commands::why::Args),
     /// Wait until the local agent is ready
     Wait(commands::wait::Args),
-    /// Deploy a new cluster contract
+    /// Deploy a new cluster contract, or make one of a dstack app's
     Deploy(commands::deploy::Args),
-    /// Mint a node token (contract owner)
+    /// List the tokens of a cluster, from the contract
+    Nodes(commands::nodes::Args),
+    /// Mint a node token (contract owner, or anybody where minting is public)
     Mint(commands::mint::Args),
     /// Bind a token to a CVM's instance id (token owner)
     Bind(commands::bind::Args),
     /// Submit the registration that an agent has signed (anybody)
     Register(commands::register::Args),
-    /// List the tokens of a cluster, from the contract
-    Nodes(commands::nodes::Args),
     /// Take a node out of the mesh and keep it out (contract owner)
     Revoke(commands::revoke::Args),
     /// Lift a revocation (contract owner)
@@ -44,6 +44,28 @@ pub(crate) enum Command {
     Transfer(commands::transfer::Args),
     /// Destroy a token; its node leaves the mesh and its number becomes free (token owner)
     Burn(commands::burn::Args),
+    /// Show or set how many nodes of which kind, and the contract's switches
+    Config(commands::config::Args),
+    /// Show or set who may mint, and the price
+    Minting(commands::minting::Args),
+    /// Take out what was paid for tokens (contract owner)
+    Withdraw(commands::withdraw::Args),
+    /// Stop new registrations (contract owner)
+    Pause(commands::pause::Args),
+    /// Take registrations again (contract owner)
+    Unpause(commands::unpause::Args),
+    /// Which app-compose.json may boot: add, remove, list
+    Compose(commands::compose::Args),
+    /// On which machines CVMs may boot: add, remove, list, allow-any
+    Device(commands::device::Args),
+    /// Which KMS roots are trusted: add, remove, list
+    Root(commands::root::Args),
+    /// Which dstack apps may join: add, remove, list
+    App(commands::app::Args),
+    /// Base domains of the gateway: add, remove, list
+    Domain(commands::domain::Args),
+    /// Show the members' leader, vote against it, elect the next
+    Leader(commands::leader::Args),
     /// Print the JSON schema of `status --json`, or check a document against it
     Schema(commands::schema::Args),
 }

@@ -10,7 +10,7 @@ mod why;
 pub(crate) use anonymize::anonymize;
 pub(crate) use status::{status_text, watched};
 pub(crate) use table::{Align, Cell, Color, Column, table};
-pub(crate) use units::{short, short_hex};
+pub(crate) use units::{age, short, short_hex};
 pub(crate) use why::explain;
 
 /// Makes text from elsewhere (names from the contract, errors of an RPC) safe for a terminal: hostile characters become `\u{..}`

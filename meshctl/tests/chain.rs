@@ -1,4 +1,4 @@
-//! The operator's commands against the real contract in a real node (anvil, from contracts/node_modules).
+//! Tokens, registrations and dry runs against the real contract in a real node (anvil, from contracts/node_modules).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,162 +7,19 @@ mod agent;
 #[path = "support/anvil.rs"]
 mod anvil;
 mod support;
-
-use std::{
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+#[path = "support/world.rs"]
+mod world;
 
 use agent::FakeAgent;
 use alloy::{
-    primitives::{Address, B256, Bytes, keccak256},
-    signers::{SignerSync as _, local::PrivateKeySigner},
+    primitives::{Address, Bytes},
     sol_types::{SolCall as _, SolValue as _},
 };
-use anvil::{Anvil, KEY, OTHER, OTHER_KEY, OWNER};
-use mesh_core::{
-    id::{AppId, TokenId, WireguardKey},
-    registration::{Domain, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain},
-    status::RegistrationOffer,
-};
+use anvil::{OTHER, OTHER_KEY, OWNER};
+use mesh_core::{id::WireguardKey, status::RegistrationOffer};
 use serde_json::{Value, json};
-use support::{Scratch, meshctl, outcome};
-
-const INSTANCE: &str = "1111111111111111111111111111111111111111";
-/// Private keys of the KMS root, the app and the node of these tests.
-const KMS: [u8; 32] = [1; 32];
-const APP: [u8; 32] = [2; 32];
-const NODE: [u8; 32] = [3; 32];
-
-struct World {
-    anvil: Anvil,
-    scratch: Scratch,
-    contract: String,
-}
-
-impl World {
-    fn new() -> Self {
-        let mut world = Self { anvil: Anvil::start(), scratch: Scratch::new(), contract: String::new() };
-        let root = signer(KMS).address().to_string();
-        let deployed = world.json(&["deploy", "--kms-root", &root, "--name", "test mesh"]);
-        assert_eq!(deployed["chain_id"], 31337);
-        world.contract = deployed["contract"].as_str().unwrap().to_owned();
-        world
-    }
-
-    /// Runs as the contract's owner.
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        self.run_as(KEY, arguments)
-    }
-
-    fn run_as(&self, key: &str, arguments: &[&str]) -> (i32, String, String) {
-        let mut command = meshctl();
-        command.env("MESHCTL_PRIVATE_KEY_FILE", self.key_file(key)).env("P2P_RPC_URL", self.anvil.url());
-        if !self.contract.is_empty() {
-            command.env("P2P_CONTRACT", &self.contract);
-        }
-        let outcome = outcome(command.args(arguments).output().unwrap());
-        for text in [&outcome.1, &outcome.2] {
-            assert!(!text.to_lowercase().contains(key), "the key is printed: {text}");
-        }
-        outcome
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let (code, stdout, stderr) = self.run(&[arguments, &["--json"]].concat());
-        assert_eq!(code, 0, "{arguments:?}: {stderr}");
-        serde_json::from_str(&stdout).unwrap()
-    }
-
-    /// Runs a command that must fail; what it says.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let (code, stdout, stderr) = self.run(arguments);
-        assert_eq!((code, stdout.as_str()), (1, ""), "{arguments:?}: {stderr}");
-        stderr
-    }
-
-    fn key_file(&self, key: &str) -> PathBuf {
-        let path = self.scratch.path(&key[..8]);
-        if !path.exists() {
-            std::fs::write(&path, key).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        }
-        path
-    }
-
-    /// State of a token according to `meshctl nodes`.
-    fn state(&self, token: u32) -> String {
-        let cluster = self.json(&["nodes"]);
-        let nodes = cluster["nodes"].as_array().unwrap();
-        let node = nodes.iter().find(|node| node["token_id"] == token);
-        node.map_or_else(|| "absent".to_owned(), |node| node["state"].as_str().unwrap().to_owned())
-    }
-
-    /// What an agent bound to `token` would offer.
-    fn offer(&self, token: u32, key_epoch: u32) -> RegistrationOffer {
-        let domain = Domain { chain_id: 31337, contract: self.contract.parse().unwrap() };
-        let registration = Registration {
-            token: TokenId::new(token).unwrap(),
-            instance: INSTANCE.parse().unwrap(),
-            wireguard_key: WireguardKey([token as u8; 32]),
-            key_epoch,
-            network_type: NetworkType::Wireguard,
-            endpoint: Some("203.0.113.7:51821".parse().unwrap()),
-            gateway: None,
-            deadline: in_an_hour(),
-        };
-        let (node, app, kms) = (signer(NODE), signer(APP), signer(KMS));
-        let app_id = AppId::from(domain.contract);
-        let by_app = format!("{NODE_KEY_PURPOSE}:{}", hex::encode(compressed(&node)));
-        let by_kms = [b"dstack-kms-issued:".as_slice(), &app_id.0, &compressed(&app)].concat();
-        let chain = SignatureChain {
-            node_key: coordinates(&node),
-            app_key: coordinates(&app),
-            app_signature: sign(&app, keccak256(by_app)),
-            kms_signature: sign(&kms, keccak256(by_kms)),
-            app_id,
-        };
-        let proof = Proof { registration, chain, node_signature: sign(&node, registration.digest(&domain)) };
-        RegistrationOffer {
-            chain_id: domain.chain_id,
-            contract: domain.contract,
-            token_id: registration.token,
-            key_epoch,
-            deadline: registration.deadline,
-            calldata: Bytes::from(mesh_contract::register_peer(&proof).abi_encode()).to_string(),
-            method: "registerPeer".to_owned(),
-        }
-    }
-
-    /// Relays an offer from a file.
-    fn relay(&self, offer: &RegistrationOffer) -> (i32, String, String) {
-        let path = self.scratch.path("offer.json");
-        std::fs::write(&path, serde_json::to_vec(offer).unwrap()).unwrap();
-        self.run(&["register", "--offer", path.to_str().unwrap()])
-    }
-}
-
-/// In Unix seconds: the contract takes no deadline more than a day ahead.
-fn in_an_hour() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600
-}
-
-fn signer(key: [u8; 32]) -> PrivateKeySigner {
-    PrivateKeySigner::from_bytes(&B256::from(key)).unwrap()
-}
-
-fn coordinates(signer: &PrivateKeySigner) -> [u8; 64] {
-    signer.credential().verifying_key().to_encoded_point(false).as_bytes()[1..].try_into().unwrap()
-}
-
-fn compressed(signer: &PrivateKeySigner) -> Vec<u8> {
-    signer.credential().verifying_key().to_encoded_point(true).as_bytes().to_vec()
-}
-
-fn sign(signer: &PrivateKeySigner, digest: B256) -> [u8; 65] {
-    signer.sign_hash_sync(&digest).unwrap().as_bytes()
-}
+use support::{meshctl, outcome};
+use world::{INSTANCE, KMS, World, signer};
 
 #[test]
 fn an_operator_runs_a_cluster() {

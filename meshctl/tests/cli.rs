@@ -19,22 +19,45 @@ const DEGRADED: &str = include_str!("samples/degraded.json");
 const STARTING: &str = include_str!("samples/starting.json");
 const FENCED: &str = include_str!("samples/fenced.json");
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 26] = [
     "status",
     "peers",
     "why",
     "wait",
     "deploy",
+    "nodes",
     "mint",
     "bind",
     "register",
-    "nodes",
     "revoke",
     "reinstate",
     "deactivate",
     "transfer",
     "burn",
+    "config",
+    "minting",
+    "withdraw",
+    "pause",
+    "unpause",
+    "compose",
+    "device",
+    "root",
+    "app",
+    "domain",
+    "leader",
     "schema",
+];
+
+/// Commands of commands.
+const VERBS: [(&str, &[&str]); 8] = [
+    ("config", &["show", "set", "dev-mode", "require-tcb", "disable-upgrades"]),
+    ("minting", &["show", "set"]),
+    ("compose", &["add", "remove", "list"]),
+    ("device", &["add", "remove", "list", "allow-any"]),
+    ("root", &["add", "remove", "list"]),
+    ("app", &["add", "remove", "list"]),
+    ("domain", &["add", "remove", "list"]),
+    ("leader", &["show", "vote", "withdraw", "relay", "elect"]),
 ];
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
@@ -69,10 +92,40 @@ fn help_of_every_command() {
 
 #[test]
 fn every_command_in_the_help_has_a_snapshot() {
-    let (_, help, _) = run(&["--help"]);
-    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let listed: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(listed, [&COMMANDS[..], &["help"]].concat());
+    assert_eq!(listed(&["--help"]), [&COMMANDS[..], &["help"]].concat());
+    for (command, verbs) in VERBS {
+        assert_eq!(listed(&[command, "--help"]), [verbs, &["help"]].concat());
+        for verb in verbs {
+            let (code, text, errors) = run(&[command, verb, "--help"]);
+            assert_eq!((code, errors.as_str()), (0, ""));
+            // The global options are those of every command.
+            let own = text.split("Global options:").next().unwrap();
+            insta::assert_snapshot!(format!("help_{command}_{verb}"), own);
+        }
+    }
+}
+
+/// The commands that a help text lists.
+fn listed(arguments: &[&str]) -> Vec<String> {
+    let (_, help, _) = run(arguments);
+    let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // A description that goes on stands further to the right.
+    let names = list.lines().filter(|line| !line.starts_with("    "));
+    names.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+}
+
+#[test]
+fn every_command_of_an_operator_gives_an_example() {
+    for command in &COMMANDS[4..COMMANDS.len() - 1] {
+        let (_, text, _) = run(&[command, "--help"]);
+        // A long one is wrapped.
+        let example = text.split("Example: ").nth(1).unwrap_or_else(|| panic!("{command} gives no example"));
+        let example: Vec<_> = example.split_whitespace().collect();
+        assert_eq!(example[..2], ["meshctl", command], "{example:?}");
+        // It is understood: what fails, for lack of an endpoint or a file, is not its form.
+        let (_, _, errors) = run(&example[1..]);
+        assert!(errors.starts_with("error: ") && !errors.contains("'--help'"), "{errors}");
+    }
 }
 
 #[test]
@@ -86,6 +139,14 @@ fn usage_mistakes_exit_64_and_say_what_to_do() {
         &["mint"],
         &["deploy"],
         &["deploy", "--kms-root", "0x00000000000000000000000000000000000000aa", "--network", "10.0.0.0/8"],
+        &["wait", "--ready", "--timeout", "18446744073709551615"],
+        &["burn", "1", "--receipt-timeout", "18446744073709551615"],
+        &["burn", "1", "--from", "0x00000000000000000000000000000000000000aa"],
+        &["config", "set"],
+        &["config", "dev-mode", "maybe"],
+        &["minting", "set", "--price", "cheap"],
+        &["compose", "add", "0x12"],
+        &["leader", "vote", "--sign-for", "1", "--dry-run"],
         &["status", "--check", "alive"],
         &["status", "--watch", "--check", "live"],
         &["wait"],
@@ -100,6 +161,27 @@ fn usage_mistakes_exit_64_and_say_what_to_do() {
     insta::assert_snapshot!("no_contract", run(&["nodes"]).2);
     let revoke = ["revoke", "7", "--contract", "0x00000000000000000000000000000000000000aa", "--rpc-url", "http://h"];
     insta::assert_snapshot!("no_key", run(&revoke).2);
+}
+
+#[test]
+fn a_mistake_is_repeated_without_the_key_in_it() {
+    let (code, _, errors) = run(&["nodes", "https://user:S3CRET@rpc.example/v3/S3CRET?key=S3CRET\u{1b}[2J"]);
+    assert_eq!(code, 64);
+    assert!(errors.contains("rpc.example") && !errors.contains("S3CRET") && !errors.contains('\u{1b}'), "{errors:?}");
+}
+
+#[test]
+fn nobody_reads_the_memory_of_a_process_that_holds_a_key() {
+    let (_scratch, socket, agent) = agent(STARTING);
+    let mut command = meshctl();
+    command.args(["wait", "--ready", "--socket"]).arg(&socket).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut waiting = command.spawn().unwrap();
+    until("it runs", || !agent.asked().is_empty());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", waiting.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["Max", "core", "file", "size", "0", "0", "bytes"]);
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
 }
 
 #[test]

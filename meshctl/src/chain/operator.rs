@@ -7,10 +7,10 @@ use alloy::{
     consensus::TxEnvelope,
     eips::{BlockId, Encodable2718 as _},
     network::{EthereumWallet, NetworkTransactionBuilder as _, TransactionBuilder as _},
-    primitives::{Address, Bytes, TxHash, U256},
+    primitives::{Address, B256, Bytes, TxHash, U256},
     providers::Provider as _,
     rpc::types::{TransactionReceipt, TransactionRequest, state::StateOverride},
-    signers::local::PrivateKeySigner,
+    signers::{SignerSync as _, local::PrivateKeySigner},
     sol_types::{SolCall, SolEvent},
 };
 use anyhow::Context as _;
@@ -70,6 +70,11 @@ impl Call {
         Self { what: what.into(), to: None, data: init_code, value: U256::ZERO }
     }
 
+    /// With ether, in wei.
+    pub(crate) fn paying(self, value: U256) -> Self {
+        Self { value, ..self }
+    }
+
     pub(super) fn request(&self, from: Address) -> TransactionRequest {
         let request =
             TransactionRequest::default().with_from(from).with_input(self.data.clone()).with_value(self.value);
@@ -96,6 +101,12 @@ impl Operator {
     /// `--dry-run`: nothing may be sent.
     pub(crate) const fn is_dry_run(&self) -> bool {
         self.key.is_none()
+    }
+
+    /// Signs a hash with the account's key: r ‖ s ‖ v, v = 27 or 28.
+    pub(crate) fn sign_hash(&self, hash: B256) -> anyhow::Result<[u8; 65]> {
+        let key = self.key.as_ref().context("a dry run signs nothing")?;
+        Ok(key.sign_hash_sync(&hash).context("cannot sign")?.as_bytes())
     }
 
     /// Sends a call and waits for its block.

@@ -132,9 +132,10 @@ impl Operator {
         Ok(fees)
     }
 
-    /// Where the next contract of this account would be if a command created it now.
-    pub(crate) async fn next_contract(&self) -> anyhow::Result<Address> {
-        Ok(self.address.create(self.nonce(BlockId::latest()).await?))
+    /// Where the next two contracts of this account would be if a command created them now.
+    pub(crate) async fn next_contracts(&self) -> anyhow::Result<[Address; 2]> {
+        let nonce = self.nonce(BlockId::latest()).await?;
+        Ok([0, 1].map(|later| self.address.create(nonce.saturating_add(later))))
     }
 }
 

@@ -8,6 +8,7 @@ use super::token::{TokenArg, change_token, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: meshctl bind 7 --instance 1691ed1b47506cad7d08834668691d88246f5b1f")]
 pub(crate) struct Args {
     #[command(flatten)]
     token: TokenArg,

@@ -1,6 +1,9 @@
 //! What every command that changes a contract shares: its calls are tried with `--dry-run` or sent, and the outcome is printed.
 
-use alloy::primitives::{Address, TxHash};
+use alloy::{
+    primitives::{Address, TxHash},
+    sol_types::SolCall,
+};
 use serde::Serialize;
 
 use crate::{
@@ -8,6 +11,8 @@ use crate::{
     failure::FAILED,
     output::Printer,
     render::printable,
+    settings::Settings,
+    signer::SignerArgs,
 };
 
 /// What a transaction did, as `--json` prints it.
@@ -41,6 +46,20 @@ pub(super) async fn change<D: Serialize>(
     let outcome = Outcome { contract, chain_id: operator.chain.id, details, transaction, block_number };
     printer.result(&outcome, || printable(&format!("{}\ntransaction {transaction}\n", text.trim_end())))?;
     Ok(0)
+}
+
+/// Sends one call of the settings' contract whose outcome is known beforehand. `what` completes "cannot ...".
+pub(super) async fn change_cluster<D: Serialize>(
+    settings: &Settings,
+    key: &SignerArgs,
+    printer: &Printer,
+    what: impl Into<String>,
+    call: impl SolCall,
+    report: Report<D>,
+) -> anyhow::Result<u8> {
+    let contract = settings.contract()?;
+    let operator = Operator::connect(settings, key).await?;
+    change(&operator, printer, contract, Call::function(what, contract, &call), |_| Ok(report)).await
 }
 
 /// Prints what the calls would do. The exit code says whether all would be accepted.

@@ -1,19 +1,23 @@
-//! `meshctl deploy`: a new cluster, the contract's implementation and a proxy that is initialized as it is born.
+//! `meshctl deploy`: a new cluster, the contract's implementation and a proxy that is initialized as it is born; or the proxy of a
+//! dstack app, which becomes a cluster by an upgrade and keeps its owner and its boot gate.
 
 use alloy::{
-    primitives::{Address, TxHash},
+    primitives::{Address, Bytes, TxHash},
     sol,
     sol_types::SolCall as _,
 };
 use anyhow::Context as _;
 use ipnetwork::Ipv4Network;
-use mesh_contract::{DstackClusterNFT::ownerCall, NewCluster, implementation_init_code, initialize, proxy_init_code};
+use mesh_contract::{
+    DstackClusterNFT::{meshNetworkCall, ownerCall},
+    NewCluster, implementation_init_code, initialize, initialize_from_dstack_app, proxy_init_code, upgrade_dstack_app,
+};
 use mesh_core::{id::AppId, network::MeshNetwork};
 use serde::Serialize;
 
 use super::change::dry_run;
 use crate::{
-    chain::{Call, Chain, Operator, Planned},
+    chain::{Call, Chain, Done, Operator, Planned},
     failure::Failure,
     output::Printer,
     settings::Settings,
@@ -21,22 +25,29 @@ use crate::{
 };
 
 sol! {
-    /// The dstack KMS contract (kms/auth-eth/contracts/DstackKms.sol of dstack): its owner sets the key.
+    /// The dstack KMS contract (kms/auth-eth/contracts/DstackKms.sol of dstack): its owner sets the key, anybody registers apps.
     interface DstackKms {
         function kmsInfo() external view
             returns (bytes memory k256Pubkey, bytes memory caPubkey, bytes memory quote, bytes memory eventlog);
+        function registerApp(address appId) external;
     }
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("trust").required(true).multiple(true).args(["kms_root", "kms_contract"])))]
+#[command(
+    group(clap::ArgGroup::new("trust").required(true).multiple(true).args(["kms_root", "kms_contract"])),
+    after_help = "Example: meshctl deploy --kms-contract 0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C --name prod-db"
+)]
 pub(crate) struct Args {
     /// Trust this dstack KMS root: the address of its k256 key (repeatable)
     #[arg(long, value_name = "ADDRESS")]
     kms_root: Vec<Address>,
-    /// Trust the root that this DstackKms contract names
+    /// Trust the root that this DstackKms contract names, and register the new cluster with it as an app
     #[arg(long, value_name = "ADDRESS")]
     kms_contract: Option<Address>,
+    /// Make a cluster of this dstack app's contract, by an upgrade: it keeps its owner, compose hashes, devices and flags
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "owner")]
+    upgrade_app: Option<Address>,
     /// Allow a further dstack app besides the contract's own address (repeatable)
     #[arg(long, value_name = "APP_ID")]
     app_id: Vec<AppId>,
@@ -67,18 +78,26 @@ struct Deployed {
     kms_roots: Vec<Address>,
     /// Besides the contract's own address.
     app_ids: Vec<AppId>,
-    transactions: [TxHash; 2],
+    /// It was a dstack app's contract before.
+    upgraded: bool,
+    /// The DstackKms with which it was registered as an app.
+    registered_with: Option<Address>,
+    transactions: Vec<TxHash>,
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let operator = Operator::connect(settings, &args.key).await?;
+    let chain = &operator.chain;
     let mut kms_roots = args.kms_root.clone();
     if let Some(kms) = args.kms_contract {
-        let root = root_of_kms(&operator.chain, kms).await?;
+        let root = root_of_kms(chain, kms).await?;
         printer.note(format!("DstackKms {kms} names the root {root}"));
         kms_roots.push(root);
     }
-    let owner = args.owner.unwrap_or(operator.address);
+    let owner = match args.upgrade_app {
+        Some(app) => chain.read(app, ownerCall {}, None).await?,
+        None => args.owner.unwrap_or(operator.address),
+    };
     let cluster = NewCluster {
         name: args.name.clone(),
         symbol: args.symbol.clone(),
@@ -87,36 +106,98 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         kms_roots,
         app_ids: args.app_id.clone(),
     };
-
-    let implementation_call = Call::creation("deploy the implementation", implementation_init_code());
-    let proxy_call = |implementation| {
-        Call::creation("deploy and initialize the cluster's proxy", proxy_init_code(implementation, &cluster))
-    };
+    // The app of an upgrade is registered already.
+    let kms = args.kms_contract.filter(|_| args.upgrade_app.is_none());
     if operator.is_dry_run() {
-        let inner = Some(initialize(&cluster).abi_encode().into());
-        let proxy = Planned { call: proxy_call(operator.next_contract().await?), inner };
-        return dry_run(&operator, printer, vec![implementation_call.into(), proxy]).await;
+        return preview(&operator, printer, args.upgrade_app, &cluster, kms).await;
     }
-    let first = operator.send(printer, &implementation_call).await?;
+
+    let first = operator.send(printer, &implementation_call()).await?;
     let implementation = first.created();
-    let second = operator.send(printer, &proxy_call(implementation)).await?;
-    let contract = second.created();
-    let owner_there = operator.chain.read(contract, ownerCall {}, None).await?;
-    anyhow::ensure!(owner_there == owner, "the contract at {contract} belongs to {owner_there}, not to {owner}");
+    let second = operator.send(printer, &cluster_call(args.upgrade_app, implementation, &cluster)).await?;
+    let contract = args.upgrade_app.unwrap_or_else(|| second.created());
+    verify(chain, contract, &cluster).await?;
+    let mut transactions = vec![first.hash, second.hash];
+    if let Some(kms) = kms {
+        transactions.push(register_app(&operator, printer, kms, contract).await?.hash);
+    }
 
     let deployed = Deployed {
         contract,
-        chain_id: operator.chain.id,
+        chain_id: chain.id,
         implementation,
         name: cluster.name,
         owner,
         network: args.network,
         kms_roots: cluster.kms_roots,
         app_ids: cluster.app_ids,
-        transactions: [first.hash, second.hash],
+        upgraded: args.upgrade_app.is_some(),
+        registered_with: kms,
+        transactions,
     };
     printer.result(&deployed, || text(&deployed))?;
     Ok(0)
+}
+
+fn implementation_call() -> Call {
+    Call::creation("deploy the implementation", implementation_init_code())
+}
+
+/// The call that makes the cluster, once its implementation is there.
+fn cluster_call(app: Option<Address>, implementation: Address, cluster: &NewCluster) -> Call {
+    match app {
+        Some(app) => Call::function(
+            format!("upgrade the dstack app {app} to a cluster"),
+            app,
+            &upgrade_dstack_app(implementation, cluster),
+        ),
+        None => Call::creation("deploy and initialize the cluster's proxy", proxy_init_code(implementation, cluster)),
+    }
+}
+
+fn register_call(kms: Address, contract: Address) -> Call {
+    Call::function(
+        format!("register the cluster with DstackKms {kms}"),
+        kms,
+        &DstackKms::registerAppCall { appId: contract },
+    )
+}
+
+/// With `--dry-run`: all calls, the later ones as if the earlier ones had been sent.
+async fn preview(
+    operator: &Operator,
+    printer: &Printer,
+    app: Option<Address>,
+    cluster: &NewCluster,
+    kms: Option<Address>,
+) -> anyhow::Result<u8> {
+    let [implementation, proxy] = operator.next_contracts().await?;
+    let inner: Bytes = match app {
+        Some(_) => initialize_from_dstack_app(cluster).abi_encode().into(),
+        None => initialize(cluster).abi_encode().into(),
+    };
+    let second = Planned { call: cluster_call(app, implementation, cluster), inner: Some(inner) };
+    let register = kms.map(|kms| Planned::from(register_call(kms, proxy)));
+    let calls = [implementation_call().into(), second].into_iter().chain(register).collect();
+    dry_run(operator, printer, calls).await
+}
+
+/// The contract is what was asked for: an upgrade of something else could have left anything there.
+async fn verify(chain: &Chain, contract: Address, cluster: &NewCluster) -> anyhow::Result<()> {
+    let owner = chain.read(contract, ownerCall {}, None).await?;
+    anyhow::ensure!(owner == cluster.owner, "the contract at {contract} belongs to {owner}, not to {}", cluster.owner);
+    let network = chain.read(contract, meshNetworkCall {}, None).await?;
+    let network = mesh_contract::mesh_network(network.base, network.prefixLength)?;
+    anyhow::ensure!(network == cluster.network, "the contract at {contract} has network {}", network.network());
+    Ok(())
+}
+
+/// What is deployed must not be lost when this last step fails.
+async fn register_app(operator: &Operator, printer: &Printer, kms: Address, contract: Address) -> anyhow::Result<Done> {
+    operator.send(printer, &register_call(kms, contract)).await.with_context(|| {
+        Failure::new(format!("the cluster is deployed at {contract}, but no app of DstackKms {kms} yet"))
+            .hint(format!("anybody may register it: call `registerApp({contract})` of that contract"))
+    })
 }
 
 fn text(deployed: &Deployed) -> String {
@@ -127,15 +208,21 @@ fn text(deployed: &Deployed) -> String {
     let roots = list("kms root", deployed.kms_roots.iter().map(Address::to_string).collect());
     let own = [format!("{} (the contract itself)", AppId::from(*contract))];
     let apps = list("app id", own.into_iter().chain(deployed.app_ids.iter().map(AppId::to_string)).collect());
+    let kms = list("registered at", deployed.registered_with.iter().map(Address::to_string).collect());
     let transactions = list("transaction", deployed.transactions.iter().map(TxHash::to_string).collect());
     let network = network.network();
     let head = format!(
         "contract       {contract}\nchain          {chain_id}\nname           {name}\nowner          {owner}\n\
          network        {network}\nimplementation {implementation}\n"
     );
-    let next = "\nnext: meshctl mint --contract CONTRACT --to OWNER [--instance ID], once for each node\n";
-    crate::render::printable(&(head + &roots + &apps + &transactions))
-        + &next.replace("CONTRACT", &contract.to_string())
+    let gate = match deployed.upgraded {
+        true => String::new(),
+        false => format!(
+            "next: meshctl compose add --contract {contract} HASH, and device add or allow-any, so that its CVMs may boot\n"
+        ),
+    };
+    let mint = format!("next: meshctl mint --contract {contract} --to OWNER [--instance ID], once for each node\n");
+    crate::render::printable(&(head + &roots + &apps + &kms + &transactions)) + "\n" + &gate + &mint
 }
 
 async fn root_of_kms(chain: &Chain, kms: Address) -> anyhow::Result<Address> {
@@ -165,8 +252,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kms_call_has_dstacks_selector() {
+    fn the_kms_calls_have_dstacks_selectors() {
         assert_eq!(DstackKms::kmsInfoCall::SELECTOR, [0x09, 0x17, 0x70, 0x63]);
+        assert_eq!(DstackKms::registerAppCall::SELECTOR, [0x17, 0xa1, 0xd8, 0x0f]);
     }
 
     #[test]
@@ -204,7 +292,9 @@ mod tests {
             network: parse_network("10.0.1.0/24").unwrap(),
             kms_roots: vec![Address::repeat_byte(4)],
             app_ids: vec![AppId([5; 20])],
-            transactions: [TxHash::repeat_byte(6), TxHash::repeat_byte(7)],
+            upgraded: false,
+            registered_with: Some(Address::repeat_byte(8)),
+            transactions: vec![TxHash::repeat_byte(6), TxHash::repeat_byte(7)],
         };
         insta::assert_snapshot!("text", text(&deployed));
         insta::assert_snapshot!("json", serde_json::to_string_pretty(&deployed).unwrap());

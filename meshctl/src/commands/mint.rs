@@ -2,16 +2,16 @@
 
 use std::net::Ipv4Addr;
 
-use alloy::primitives::{Address, FixedBytes};
+use alloy::primitives::{Address, FixedBytes, U256};
 use anyhow::Context as _;
 use mesh_contract::{
-    DstackClusterNFT::{NodeMinted, meshNetworkCall, mintCall},
+    DstackClusterNFT::{NodeMinted, meshNetworkCall, mintCall, mintNodeAccessCall},
     mesh_network,
 };
 use mesh_core::id::{InstanceId, TokenId};
 use serde::Serialize;
 
-use super::change::change;
+use super::{change::change, minting::parse_price};
 use crate::{
     chain::{Call, Operator},
     output::Printer,
@@ -20,6 +20,9 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: meshctl mint --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --instance 1691ed1b47506cad7d08834668691d88246f5b1f"
+)]
 pub(crate) struct Args {
     /// Who owns the new token
     #[arg(long, value_name = "ADDRESS")]
@@ -27,6 +30,9 @@ pub(crate) struct Args {
     /// Bind it to this CVM: its dstack instance id, 40 hex digits
     #[arg(long, value_name = "ID")]
     instance: Option<InstanceId>,
+    /// Mint as anybody may where minting is public, for exactly this price (see `meshctl minting`)
+    #[arg(long, value_name = "ETHER", value_parser = parse_price)]
+    pay: Option<U256>,
     #[command(flatten)]
     key: SignerArgs,
 }
@@ -46,9 +52,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let network = operator.chain.read(contract, meshNetworkCall {}, None).await?;
     let network = mesh_network(network.base, network.prefixLength)?;
 
-    let instance = FixedBytes(args.instance.map_or([0; 20], |instance| instance.0));
-    let call = mintCall { to: args.to, instanceId: instance };
-    let call = Call::function(format!("mint a token for {}", args.to), contract, &call);
+    let call = call(args, contract);
     change(&operator, printer, contract, call, |done| {
         let minted: NodeMinted = done.event(contract)?;
         let token = u32::try_from(minted.tokenId).ok().and_then(TokenId::new);
@@ -61,6 +65,21 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         Ok((minted, text))
     })
     .await
+}
+
+/// The owner's mint, or everybody's with its payment.
+fn call(args: &Args, contract: Address) -> Call {
+    let what = format!("mint a token for {}", args.to);
+    match args.pay {
+        None => {
+            let instance = FixedBytes(args.instance.map_or([0; 20], |instance| instance.0));
+            Call::function(what, contract, &mintCall { to: args.to, instanceId: instance })
+        }
+        Some(price) => {
+            let instance = args.instance.map(|instance| instance.to_string()).unwrap_or_default();
+            Call::function(what, contract, &mintNodeAccessCall { to: args.to, instanceId: instance }).paying(price)
+        }
+    }
 }
 
 fn text(minted: &Minted) -> String {

@@ -30,6 +30,7 @@ use crate::{
 const PAGE: u64 = 500;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: meshctl nodes --active")]
 pub(crate) struct Args {
     /// Only nodes that are peers now
     #[arg(long)]
@@ -139,7 +140,7 @@ async fn nodes(chain: &Chain, contract: Address, network: MeshNetwork, at: Block
     }
 }
 
-async fn peers(
+pub(super) async fn peers(
     chain: &Chain,
     contract: Address,
     network: MeshNetwork,

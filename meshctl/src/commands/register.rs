@@ -18,7 +18,7 @@ use mesh_core::{
     registration::{EndpointUpdate, Registration},
     status::RegistrationOffer,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::change::change;
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
 const MAX_OFFER: u64 = 64 << 10;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: meshctl register --offer offer.json")]
 pub(crate) struct Args {
     /// File with the offer, as `GET /v1/registration` of the agent's socket gives it; `-` reads stdin
     /// [default: ask the agent at --socket]
@@ -55,7 +56,7 @@ struct Submitted {
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let offer = match &args.offer {
-        Some(path) => read_offer(path)?,
+        Some(path) => read_json(path, "offer")?,
         None => ask_agent(settings, args.token).await?,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -81,16 +82,17 @@ async fn ask_agent(settings: &Settings, token: Option<TokenId>) -> anyhow::Resul
     serde_json::from_value(offer).context("cannot understand the agent's registration offer")
 }
 
-fn read_offer(path: &Path) -> anyhow::Result<RegistrationOffer> {
-    let what = || format!("cannot read the offer `{}`", path.display());
+/// Reads a short JSON document from a file, or from stdin where the path is `-`. `what` says what it should be.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> anyhow::Result<T> {
+    let failed = || format!("cannot read the {what} `{}`", path.display());
     let mut text = String::new();
     let read = if path == Path::new("-") {
         io::stdin().take(MAX_OFFER).read_to_string(&mut text)
     } else {
         File::open(path).and_then(|file| file.take(MAX_OFFER).read_to_string(&mut text))
     };
-    read.with_context(what)?;
-    serde_json::from_str(&text).with_context(what)
+    read.with_context(failed)?;
+    serde_json::from_str(&text).with_context(failed)
 }
 
 /// One of the only two calls that this command lends the operator's key to.

@@ -6,6 +6,7 @@ use super::token::{TokenArg, change_token, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: meshctl reinstate 7")]
 pub(crate) struct Args {
     #[command(flatten)]
     token: TokenArg,

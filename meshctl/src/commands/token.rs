@@ -4,14 +4,8 @@ use alloy::{primitives::U256, sol_types::SolCall};
 use mesh_core::id::TokenId;
 use serde::Serialize;
 
-use super::change::change;
-use crate::{
-    chain::{Call, Operator},
-    failure::Failure,
-    output::Printer,
-    settings::Settings,
-    signer::SignerArgs,
-};
+use super::change::change_cluster;
+use crate::{failure::Failure, output::Printer, settings::Settings, signer::SignerArgs};
 
 /// The token, as the argument or as `--token`.
 #[derive(Debug, clap::Args)]
@@ -50,8 +44,5 @@ pub(crate) async fn change_token(
     (what, result): (String, String),
     call: impl SolCall,
 ) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, key).await?;
-    let call = Call::function(what, contract, &call);
-    change(&operator, printer, contract, call, |_| Ok((Subject { token_id: token }, result))).await
+    change_cluster(settings, key, printer, what, call, (Subject { token_id: token }, result)).await
 }

@@ -18,6 +18,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: meshctl transfer 7 --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
 pub(crate) struct Args {
     #[command(flatten)]
     token: TokenArg,

@@ -1,0 +1,145 @@
+//! Both roads to a cluster: a proxy of its own that is registered as a dstack app, and the upgrade of a dstack app's proxy.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/anvil.rs"]
+mod anvil;
+mod support;
+#[path = "support/world.rs"]
+mod world;
+
+use alloy::{
+    primitives::{Address, B256, Bytes, U256, keccak256},
+    sol_types::{SolCall as _, SolValue as _},
+};
+use anvil::{OTHER, OTHER_KEY, OWNER};
+use mesh_contract::DstackClusterNFT::{allowedComposeHashesCall, allowedDeviceIdsCall};
+use serde_json::{Value, json};
+use world::{KMS, World, signer};
+
+/// The address of a dstack app that nobody has upgraded yet.
+const APP: &str = "0x00000000000000000000000000000000000000cc";
+const HASH: [u8; 32] = [0xc1; 32];
+const DEVICE: [u8; 32] = [0xd1; 32];
+
+fn word(number: U256) -> String {
+    B256::from(number).to_string()
+}
+
+/// The slot of an ERC-7201 namespace.
+fn namespace(id: &str) -> U256 {
+    let inner = U256::from_be_bytes(keccak256(id).0) - U256::from(1);
+    U256::from_be_bytes(keccak256(inner.abi_encode()).0) & !U256::from(0xff)
+}
+
+/// Puts a UUPS proxy at [`APP`] whose storage is that of a dstack `DstackApp`, owned by `owner`: a compose hash and a device are
+/// allowed, any device is allowed, its initializer has run once. Its code answers `upgradeToAndCall` as DstackApp's does.
+fn install_dstack_app(world: &World, owner: &str) {
+    let set = |slot: U256, value: String| world.anvil.rpc("anvil_setStorageAt", json!([APP, word(slot), value]));
+    let code = world.anvil.rpc("eth_getCode", json!([world.contract, "latest"]));
+    world.anvil.rpc("anvil_setCode", json!([APP, code]));
+    let implementation = U256::from_be_bytes(keccak256("eip1967.proxy.implementation").0) - U256::from(1);
+    let installed = world.anvil.rpc("eth_getStorageAt", json!([world.contract, word(implementation), "latest"]));
+    set(implementation, installed.as_str().unwrap().to_owned());
+    set(
+        namespace("openzeppelin.storage.Ownable"),
+        word(U256::from_be_slice(owner.parse::<Address>().unwrap().as_slice())),
+    );
+    set(namespace("openzeppelin.storage.Initializable"), word(U256::from(1)));
+    // mapping allowedComposeHashes in slot 0, bool allowAnyDevice in byte 1 of slot 1, mapping allowedDeviceIds in slot 2
+    let entry =
+        |key: [u8; 32], slot: u64| U256::from_be_bytes(keccak256((B256::from(key), U256::from(slot)).abi_encode()).0);
+    set(entry(HASH, 0), word(U256::from(1)));
+    set(U256::from(1), word(U256::from(0x0100)));
+    set(entry(DEVICE, 2), word(U256::from(1)));
+}
+
+/// A DstackKms stand-in that names the generator's key (private key 1) as its root, whatever it is asked.
+fn install_kms(world: &World) -> &'static str {
+    let key = hex::decode("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798").unwrap();
+    let info = (Bytes::from(key), Bytes::new(), Bytes::new(), Bytes::new()).abi_encode_params();
+    let kms = "0x00000000000000000000000000000000000000aa";
+    // PUSH2 length, DUP1, PUSH1 10, PUSH0, CODECOPY, PUSH0, RETURN, then the data.
+    let code = format!("0x61{:04x}80600a5f395ff3{}", info.len(), hex::encode(info));
+    world.anvil.rpc("anvil_setCode", json!([kms, code]));
+    kms
+}
+
+fn asked(world: &World, contract: &str, call: Vec<u8>) -> bool {
+    let answer = world.anvil.rpc("eth_call", json!([{ "to": contract, "data": Bytes::from(call) }, "latest"]));
+    let answer: Bytes = answer.as_str().unwrap().parse().unwrap();
+    bool::abi_decode(&answer).unwrap()
+}
+
+#[test]
+fn a_dstack_app_becomes_a_cluster_and_keeps_its_gate() {
+    let world = World::new();
+    install_dstack_app(&world, OTHER);
+    let root = signer(KMS).address().to_string();
+    let upgrade = ["deploy", "--upgrade-app", APP, "--kms-root", &root, "--name", "prod", "--network", "10.8.0.0/16"];
+
+    // Nobody but its owner.
+    let before = world.height();
+    let (code, tried, _) = world.run(&[&upgrade[..], &["--dry-run"]].concat());
+    assert_eq!(code, 1);
+    assert!(
+        tried.contains("would be refused: the contract refused: 0xf39Fd6") && tried.contains("not allowed"),
+        "{tried}"
+    );
+    assert_eq!(world.height(), before);
+    let refused = world.refused(&upgrade);
+    assert!(refused.contains("cannot upgrade the dstack app") && refused.contains("is not allowed"), "{refused}");
+
+    let before = world.height();
+    let (code, tried, errors) = world.run_as(OTHER_KEY, &[&upgrade[..], &["--dry-run", "--json"]].concat());
+    assert_eq!(code, 0, "{errors}{tried}");
+    let tried: Value = serde_json::from_str(&tried).unwrap();
+    let call = &tried["calls"][1];
+    assert_eq!((&call["to"], &call["accepted"]), (&json!(APP), &json!(true)));
+    assert!(call["function"].as_str().unwrap().starts_with("initializeFromDstackApp("), "{call}");
+    let params = call["arguments"][0]["value"].as_str().unwrap();
+    assert!(params.contains("owner: 0x70997970C51812dc3A010C7d01b50e0d17dc79C8, networkBase: 0x0a080000"), "{params}");
+    assert_eq!(world.height(), before);
+
+    let (code, done, errors) = world.run_as(OTHER_KEY, &[&upgrade[..], &["--json"]].concat());
+    assert_eq!(code, 0, "{errors}");
+    let done: Value = serde_json::from_str(&done).unwrap();
+    assert_eq!((&done["contract"], &done["owner"], &done["upgraded"]), (&json!(APP), &json!(OTHER), &json!(true)));
+    let config = world.json(&["config", "--contract", APP]);
+    assert_eq!((&config["mesh"], &config["network"]), (&json!("prod"), &json!("10.8.0.0/16")));
+    assert_eq!((&config["owner"], &config["allow_any_device"]), (&json!(OTHER), &json!(true)));
+    assert!(asked(&world, APP, allowedComposeHashesCall { composeHash: HASH.into() }.abi_encode()));
+    assert!(asked(&world, APP, allowedDeviceIdsCall { deviceId: DEVICE.into() }.abi_encode()));
+    let (code, minted, _) = world.run_as(OTHER_KEY, &["mint", "--to", OWNER, "--contract", APP]);
+    assert!(code == 0 && minted.contains("10.8.0.1"), "{minted}");
+
+    // Once only; and a cluster is no dstack app.
+    let (code, _, again) = world.run_as(OTHER_KEY, &upgrade);
+    assert_eq!(code, 1);
+    assert!(again.contains("the contract is already initialized\nhint: "), "{again}");
+    let cluster = ["deploy", "--upgrade-app", &world.contract, "--kms-root", &root];
+    let refused = world.refused(&cluster);
+    assert!(refused.contains("the contract refused") && refused.contains("\nhint: "), "{refused}");
+    let nothing =
+        world.refused(&["deploy", "--upgrade-app", "0x00000000000000000000000000000000000000dd", "--kms-root", &root]);
+    assert!(nothing.contains("there is no contract at"), "{nothing}");
+    let (code, _, both) = world.run(&[&upgrade[..], &["--owner", OWNER]].concat());
+    assert_eq!(code, 64, "{both}");
+}
+
+#[test]
+fn a_new_cluster_is_registered_with_its_kms() {
+    let world = World::new();
+    let kms = install_kms(&world);
+    let tried = world.json(&["deploy", "--kms-contract", kms, "--dry-run"]);
+    let calls = tried["calls"].as_array().unwrap();
+    assert_eq!((calls.len(), &calls[2]["to"], &calls[2]["accepted"]), (3, &json!(kms), &json!(true)));
+
+    let deployed = world.json(&["deploy", "--kms-contract", kms]);
+    assert_eq!(deployed["registered_with"], json!(kms));
+    let contract: Address = deployed["contract"].as_str().unwrap().parse().unwrap();
+    let registered = deployed["transactions"][2].as_str().unwrap();
+    let transaction = world.anvil.rpc("eth_getTransactionByHash", json!([registered]));
+    let call = format!("0x17a1d80f{}", hex::encode(contract.into_word()));
+    assert_eq!((&transaction["to"], &transaction["input"]), (&json!(kms), &json!(call)));
+}

@@ -1,0 +1,259 @@
+//! One verb per task of a cluster's owner, against the real contract: each is tried, sent and seen in what the contract says after,
+//! and each is refused to whom it is not allowed.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/anvil.rs"]
+mod anvil;
+mod support;
+#[path = "support/world.rs"]
+mod world;
+
+use anvil::{OTHER, OTHER_KEY, OWNER};
+use mesh_core::registration::Gateway;
+use serde_json::{Value, json};
+use world::{KMS, World, signer};
+
+const HASH: &str = "0xc143116fef3940e7f776bfc0919c256232ae5338a6e948c96b711e0b2383483a";
+const OTHER_HASH: &str = "0xe3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Half an ether, wei.
+const HALF: &str = "500000000000000000";
+
+#[test]
+fn limits_and_switches() {
+    let world = World::new();
+    let config = world.json(&["config"]);
+    assert_eq!(config, world.json(&["config", "show"]));
+    for (field, value) in [
+        ("schema", json!("meshctl.config/v1")),
+        ("mesh", json!("test mesh")),
+        ("owner", json!(OWNER)),
+        ("pending_owner", Value::Null),
+        ("network", json!("10.0.1.0/24")),
+        ("max_nodes", json!(254)),
+        ("network_type", json!("any")),
+        ("mint_price", json!("0")),
+        ("leader", Value::Null),
+    ] {
+        assert_eq!(config[field], value, "{field}");
+    }
+
+    let set = world.change("setClusterConfig(uint256,uint8)", &["config", "set", "--max-nodes", "1"]);
+    assert_eq!((&set["max_nodes"], &set["network_type"]), (&json!("1"), &json!("any")));
+    let (_, text, _) = world.run(&["config", "set", "--network-type", "tls-gateway"]);
+    assert!(text.starts_with("max nodes     1 -> 1\nnetwork type  any -> tls-gateway\ntransaction 0x"), "{text}");
+    let config = world.json(&["config"]);
+    assert_eq!((&config["max_nodes"], &config["network_type"]), (&json!(1), &json!("tls-gateway")));
+    world.json(&["mint", "--to", OWNER, "--instance", world::INSTANCE]);
+    let full = world.refused(&["mint", "--to", OWNER]);
+    assert!(full.contains("the cluster has its 1 nodes\nhint: burn an unused token"), "{full}");
+    let (_, _, wrong_type) = world.relay(&world.offer(1, 2));
+    assert!(wrong_type.contains("this cluster takes only TLS_GATEWAY registrations\nhint: "), "{wrong_type}");
+    let too_many = world.refused(&["config", "set", "--max-nodes", "255"]);
+    assert!(too_many.contains("255 is no number of nodes: the mesh network has room for 1 to 254"), "{too_many}");
+    world.denied(&["config", "set", "--max-nodes", "2"]);
+
+    for (verb, function, field) in [
+        ("dev-mode", "setDevMode(bool)", "dev_mode"),
+        ("require-tcb", "setRequireTcbUpToDate(bool)", "require_tcb_up_to_date"),
+    ] {
+        assert_eq!(world.json(&["config"])[field], json!(false));
+        assert_eq!(world.change(function, &["config", verb, "on"])[field], json!(true));
+        assert_eq!(world.json(&["config"])[field], json!(true));
+        assert_eq!(world.change(function, &["config", verb, "off"])[field], json!(false));
+        assert_eq!(world.json(&["config"])[field], json!(false));
+        world.denied(&["config", verb, "on"]);
+    }
+
+    let (code, _, errors) = world.run(&["config", "disable-upgrades"]);
+    assert_eq!(code, 64);
+    assert!(errors.contains("cannot be undone by anybody\nhint: add `--forever`"), "{errors}");
+    world.denied(&["config", "disable-upgrades", "--forever"]);
+    world.change("disableUpgrades()", &["config", "disable-upgrades", "--forever"]);
+    assert_eq!(world.json(&["config"])["upgrades_disabled"], json!(true));
+    let (_, text, _) = world.run(&["config"]);
+    assert!(text.contains("\nupgrades       disabled for ever\n"), "{text}");
+}
+
+#[test]
+fn anybody_mints_for_the_price_and_the_owner_takes_it_out() {
+    let world = World::new();
+    let mint = ["mint", "--to", OTHER, "--pay", "0.5"];
+    let (code, _, errors) = world.run_as(OTHER_KEY, &mint);
+    assert_eq!(code, 1);
+    assert!(errors.contains("minting is not public\nhint: ask the contract owner"), "{errors}");
+
+    let set = ["minting", "set", "--open-to", "anybody", "--price", "0.5"];
+    world.denied(&set);
+    let policy = world.change("setMintingPolicy(uint256,bool)", &set);
+    assert_eq!((&policy["mint_price"], &policy["public_minting"]), (&json!(HALF), &json!(true)));
+    let (_, text, _) = world.run(&["minting"]);
+    assert_eq!(text, "minting is open to  anybody\nprice               0.5 ether\n");
+    assert_eq!(world.json(&["minting", "show"])["mint_price"], HALF);
+
+    let (code, _, errors) = world.run_as(OTHER_KEY, &["mint", "--to", OTHER, "--pay", "0.4"]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("400000000000000000 wei were paid, the price is 500000000000000000"), "{errors}");
+    let (_, tried, _) = world.run_as(OTHER_KEY, &[&mint[..], &["--dry-run"]].concat());
+    assert!(tried.contains("\nvalue     0.5 ether\nfunction  mintNodeAccess(address,string)\n"), "{tried}");
+    let instance = ["--instance", world::INSTANCE];
+    let minted = world.change_as(OTHER_KEY, "mintNodeAccess(address,string)", &[&mint[..], &instance].concat());
+    assert_eq!((&minted["token_id"], &minted["owner"]), (&json!(1), &json!(OTHER)));
+    assert_eq!(world.state(1), "bound");
+
+    let to = "0x00000000000000000000000000000000000000bb";
+    world.denied(&["withdraw", "--to", to]);
+    let paid = world.change("withdraw(address)", &["withdraw", "--to", to]);
+    assert_eq!((&paid["amount"], &paid["to"]), (&json!(HALF), &json!(to)));
+    let balance = world.anvil.rpc("eth_getBalance", json!([to, "latest"]));
+    assert_eq!(balance, format!("{:#x}", HALF.parse::<u128>().unwrap()));
+    let refused = world.refused(&["withdraw", "--to", &world.contract]);
+    assert!(refused.contains("did not take 0 wei\nhint: withdraw to an account that takes ether"), "{refused}");
+
+    // Only what is given changes.
+    world.json(&["minting", "set", "--open-to", "owner"]);
+    assert_eq!(world.json(&["minting"])["mint_price"], HALF);
+    let (code, _, errors) = world.run(&["minting", "set", "--price", "-1"]);
+    assert_eq!(code, 64, "{errors}");
+}
+
+#[test]
+fn registrations_pause() {
+    let world = World::new();
+    world.json(&["mint", "--to", OWNER, "--instance", world::INSTANCE]);
+    world.denied(&["pause"]);
+    assert_eq!(world.change("pauseRegistrations()", &["pause"])["registrations_paused"], json!(true));
+    let (_, _, errors) = world.relay(&world.offer(1, 2));
+    assert!(errors.contains("registrations are paused\nhint: ") && errors.contains("`meshctl unpause`"), "{errors}");
+    assert!(world.run(&["config"]).1.contains("\nregistrations  paused\n"));
+    world.denied(&["unpause"]);
+    assert_eq!(world.change("unpauseRegistrations()", &["unpause"])["registrations_paused"], json!(false));
+    assert_eq!(world.relay(&world.offer(1, 2)).0, 0);
+}
+
+#[test]
+fn base_domains_and_the_peers_under_them() {
+    let world = World::new();
+    let added = world.change("addBaseDomain(string)", &["domain", "add", "gw.example.com"]);
+    assert_eq!((&added["index"], &added["domain"]), (&json!(1), &json!("gw.example.com")));
+    world.json(&["domain", "add", "two.example.com"]);
+    world.denied(&["domain", "add", "three.example.com"]);
+    for wrong in
+        ["GW.example.com", "gw.example.com:443", "user@gw.example.com", "gw.example.com.", "gw..example.com", ""]
+    {
+        let refused = world.refused(&["domain", "add", wrong]);
+        assert!(refused.contains("is no base domain\nhint: use a lower-case host name"), "{refused}");
+    }
+    let twice = world.refused(&["domain", "add", "gw.example.com"]);
+    assert!(twice.contains("already on the list"), "{twice}");
+
+    world.join(0x21, Some(Gateway { domain: 1, port: 51820 }));
+    let list = world.json(&["domain", "list"]);
+    let expected = json!([
+        { "index": 1, "domain": "gw.example.com", "peers": 1 },
+        { "index": 2, "domain": "two.example.com", "peers": 0 },
+    ]);
+    assert_eq!(list["domains"], expected);
+
+    world.denied(&["domain", "remove", "1"]);
+    let (_, text, _) = world.run(&["domain", "remove", "gw.example.com"]);
+    assert!(text.starts_with("base domain 1 (gw.example.com) is removed: 1 peers lost their gateway path\n"), "{text}");
+    assert_eq!(world.change("removeBaseDomain(uint16)", &["domain", "remove", "2"])["domain"], "two.example.com");
+    let gone = world.refused(&["domain", "remove", "1"]);
+    assert!(gone.contains("base domain 1 does not exist or was removed\nhint: "), "{gone}");
+    let never = world.refused(&["domain", "remove", "3.example.com"]);
+    assert!(never.contains("has no base domain `3.example.com`\nhint: see `meshctl domain list`"), "{never}");
+    let (_, text, _) = world.run(&["domain", "list"]);
+    assert_eq!(text, "INDEX  PEERS  DOMAIN\n    1      1  - (removed)\n    2      0  - (removed)\n");
+}
+
+#[test]
+fn roots_count_after_a_day_and_leave_at_once() {
+    let world = World::new();
+    let first = signer(KMS).address().to_string();
+    let second = "0x00000000000000000000000000000000000000Aa";
+    world.join(0x21, None);
+    assert_eq!(world.state(1), "active");
+    world.denied(&["root", "add", second]);
+    let added = world.change("addKmsRoot(address)", &["root", "add", second]);
+    let list = world.json(&["root", "list"]);
+    let roots = list["roots"].as_array().unwrap();
+    assert_eq!((&roots[0]["root"], &roots[0]["effective"]), (&json!(first.to_lowercase()), &json!(true)));
+    assert_eq!((&roots[1]["root"], &roots[1]["effective"]), (&json!(second.to_lowercase()), &json!(false)));
+    assert_eq!(roots[1]["effective_at"], added["effective_at"]);
+    let text = world.run(&["root", "list"]).1.to_lowercase();
+    assert!(text.contains(&format!("{}  trusted\n", first.to_lowercase())), "{text}");
+    assert!(text.contains(&format!("{}  counts in 1d0h\n", second.to_lowercase())), "{text}");
+    world.anvil.rpc("anvil_setNextBlockTimestamp", json!([added["effective_at"]]));
+    world.anvil.rpc("anvil_mine", json!(["0x1"]));
+    assert_eq!(world.json(&["root", "list"])["roots"][1]["effective"], json!(true));
+
+    world.denied(&["root", "remove", &first]);
+    let removed = world.change("removeKmsRoot(address)", &["root", "remove", &first]);
+    assert_eq!(removed["root"], json!(first.to_lowercase()));
+    assert_eq!(world.state(1), "bound");
+    let again = world.refused(&["root", "remove", &first]);
+    assert!(again.contains("it is not on the list\nhint: "), "{again}");
+    assert_eq!(world.json(&["root", "list"])["roots"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn apps_join_and_leave() {
+    let world = World::new();
+    let other = "22".repeat(20);
+    world.denied(&["app", "add", &other]);
+    assert_eq!(world.change("addAppId(address)", &["app", "add", &other])["app_id"], json!(other));
+    let own = world.contract.trim_start_matches("0x").to_owned();
+    assert_eq!(world.json(&["app", "list"])["app_ids"], json!([own, other]));
+    let (_, text, _) = world.run(&["app", "list"]);
+    assert!(text.contains(&format!("{own}  the contract itself\n{other}\n")), "{text}");
+    world.denied(&["app", "remove", &other]);
+    world.change("removeAppId(address)", &["app", "remove", &other]);
+    let again = world.refused(&["app", "remove", &other]);
+    assert!(again.contains("it is not on the list"), "{again}");
+    assert_eq!(world.json(&["app", "list"])["app_ids"], json!([own]));
+}
+
+#[test]
+fn the_boot_gate() {
+    let world = World::new();
+    let lists = [
+        ("compose", "addComposeHash(bytes32)", "removeComposeHash(bytes32)"),
+        ("device", "addDevice(bytes32)", "removeDevice(bytes32)"),
+    ];
+    for (verb, add, remove) in lists {
+        assert_eq!(world.json(&[verb, "list"])["entries"], json!([]));
+        world.denied(&[verb, "add", HASH]);
+        let added = world.change(add, &[verb, "add", HASH]);
+        assert_eq!(added["allowed"], json!(true));
+        // Without 0x too.
+        world.json(&[verb, "add", OTHER_HASH.trim_start_matches("0x")]);
+        world.denied(&[verb, "remove", HASH]);
+        assert_eq!(world.change(remove, &[verb, "remove", HASH])["allowed"], json!(false));
+        let list = world.json(&[verb, "list"]);
+        let entries = list["entries"].as_array().unwrap();
+        let states: Vec<_> = entries.iter().map(|entry| (&entry["id"], &entry["allowed"])).collect();
+        assert_eq!(states, [(&json!(HASH), &json!(false)), (&json!(OTHER_HASH), &json!(true))]);
+        assert_eq!(entries[0]["added_block"], added["block_number"]);
+        let later = (entries[0]["added_block"].as_u64().unwrap() + 1).to_string();
+        assert_eq!(world.json(&[verb, "list", "--from-block", &later])["entries"].as_array().unwrap().len(), 1);
+        let (_, text, _) = world.run(&[verb, "list"]);
+        assert!(
+            text.contains(&format!("{HASH}  removed ")) && text.contains(&format!("{OTHER_HASH}  allowed ")),
+            "{text}"
+        );
+        let zero = world.refused(&[verb, "add", &format!("0x{}", "00".repeat(32))]);
+        assert!(zero.contains(" is zero\nhint: give the "), "{zero}");
+        assert_eq!(world.run(&[verb, "add", "0x12"]).0, 64);
+    }
+
+    world.denied(&["device", "allow-any", "on"]);
+    assert_eq!(
+        world.change("setAllowAnyDevice(bool)", &["device", "allow-any", "on"])["allow_any_device"],
+        json!(true)
+    );
+    assert_eq!(world.json(&["config"])["allow_any_device"], json!(true));
+    world.change("setAllowAnyDevice(bool)", &["device", "allow-any", "off"]);
+    assert_eq!(world.json(&["config"])["allow_any_device"], json!(false));
+}
