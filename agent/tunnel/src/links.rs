@@ -1,7 +1,8 @@
 //! The links of one peer: the one that speaks the configured keys, and, for a while, the one it replaces.
 //!
 //! A preshared key cannot be changed inside a link, and a changed key must not cost the running session. So the old link
-//! goes on carrying data until the new one has completed a handshake. Links are made when they are needed and dropped
+//! goes on carrying data until the new one has completed a handshake. The same is done after some handshakes that came to
+//! nothing, because boringtun would let them push out the running session. Links are made when they are needed and dropped
 //! when nothing of them can be used any more, so that a silent peer costs next to nothing.
 
 use std::time::{Duration, Instant};
@@ -172,13 +173,11 @@ impl Links {
         self.newest.get_or_insert_with(|| {
             *last_bit = other_bit ^ 1;
             let index = slot << 1 | *last_bit;
-            let mut held = Held::new(Link::new(identity, peer, psk, index), index, now);
-            if let Some(last) = last
-                && let Some(Opened::Asked { receiver, .. }) = held.link.open(&last[..], buffer)
-            {
-                held.last_index = lowest_byte(receiver);
+            let mut link = Link::new(identity, peer, psk, index);
+            if let Some(last) = last {
+                link.open(&last[..], buffer);
             }
-            held
+            Held::new(link, index, now)
         })
     }
 

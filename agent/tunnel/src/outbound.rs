@@ -44,7 +44,7 @@ pub(crate) fn run(shared: &Shared) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::info!(%error, "the interface is gone: the device ends");
+                    tracing::info!(%error, "the interface gives no packets any more (was it deleted?): the device ends");
                     return;
                 }
             }

@@ -326,6 +326,27 @@ fn a_session_that_nobody_proved_to_hold_carries_nothing() {
     assert_eq!(a.datagram()[0], 1, "a handshake comes first");
 }
 
+/// A link is replaced where handshakes fail, and only there: whoever is replaced takes what is on its way along.
+#[test]
+fn handshakes_that_succeed_stay_in_one_link() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let mut links = std::collections::HashSet::new();
+    for word in 1..=20 {
+        let (asks, answers) = if word % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        ask(asks, start);
+        let initiation = answers.datagram();
+        links.insert(initiation[5..8].to_vec());
+        answers.take(start, &initiation, asks.address());
+        asks.take_next(start, 1, answers);
+        asks.send(start, word);
+        assert_eq!(answers.take_next(start, 2, asks), [word], "the confirmation and the packet");
+        answers.send(start, word);
+        assert_eq!(asks.take_next(start, 1, answers), [word]);
+    }
+    assert_eq!(links.len(), 2, "one of each side");
+}
+
 #[test]
 fn a_late_answer_counts_after_its_link_was_replaced() {
     let start = Instant::now();

@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error};
 
 use crate::lab::{
-    Kind, Namespace, PROGRAM, Program, Switch, eventually, join, run, run_with, socket_path, unique, wg_answers,
+    Kind, Namespace, PROGRAM, Program, Switch, eventually, join, run, run_with, signal_pid, socket_path, unique,
+    wg_answers,
 };
 
 fn options(name: &str) -> DeviceOptions {
@@ -114,6 +115,10 @@ fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
     let (inside_a, inside_b) = (Namespace::new(), Namespace::new());
+    // The interface's number is taken there: it gets another.
+    for number in 0..8 {
+        inside_a.ip(&format!("link add taken{number} type bridge"));
+    }
     for (node, inside) in [(&a, &inside_a), (&b, &inside_b)] {
         node.host.ip(&format!("link set {} netns {}", node.name, inside.name));
         // Something else takes the name where the interface was.
@@ -200,6 +205,28 @@ fn the_program_in_the_background_answers_when_the_call_returns() {
     assert!(wg_answers(&name));
     host.ip(&format!("link del {name}"));
     eventually("the socket goes with the interface", || (!socket_path(&name).exists()).then_some(()));
+}
+
+/// What runs in the background holds nothing of where it was started, and ends in order.
+#[test]
+fn the_program_in_the_background_ends_in_order() {
+    let host = Namespace::new();
+    let name = unique();
+    assert!(host.command(PROGRAM).arg(&name).status().unwrap().success());
+    let arguments = format!("{PROGRAM}\0{name}\0");
+    let pids =
+        || std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_it =
+        |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == arguments.as_bytes());
+    let pid = pids().find(is_it).expect("the process in the background");
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    for stream in 0..3 {
+        assert_eq!(std::fs::read_link(format!("/proc/{pid}/fd/{stream}")).unwrap().to_str(), Some("/dev/null"));
+    }
+    signal_pid(pid, libc::SIGTERM);
+    goes(&host, &name);
+    eventually("the process ends", || (!is_it(&pid)).then_some(()));
+    assert!(!socket_path(&name).exists());
 }
 
 #[test]

@@ -44,6 +44,14 @@ fn answer(client: &mut BufReader<UnixStream>) -> String {
     text
 }
 
+/// As `wg show` does, but not for ever.
+#[track_caller]
+fn is_answered(name: &str) {
+    let mut client = connect(name);
+    say(&mut client, "get=1\n\n");
+    assert!(answer(&mut client).ends_with("errno=0\n\n"));
+}
+
 /// A client that speaks nonsense, or half a sentence, gets an answer or nothing, and harms nobody.
 #[test]
 fn bad_clients_of_the_socket_are_refused() {
@@ -61,7 +69,7 @@ fn bad_clients_of_the_socket_are_refused() {
     let mut leaves = connect(&us.name);
     say(&mut leaves, "set=1\nlisten_port=4444\n");
     drop(leaves);
-    assert!(wg_answers(&us.name), "others wait in vain");
+    is_answered(&us.name);
     drop(silent);
     let state = us.device().snapshot();
     assert_eq!((state.peers.len(), state.listen_port), (0, 51820));
@@ -123,7 +131,7 @@ fn a_mistake_at_the_end_spoils_the_whole_request() {
 fn clients_that_stand_still_give_way() {
     let (device, name, _host) = device();
     let silent: Vec<_> = (0..PLACES + 4).map(|_| connect(&name)).collect();
-    eventually("`wg` is answered", || wg_answers(&name).then_some(()));
+    is_answered(&name);
     drop(silent);
 
     // So much to say that it does not fit between the two.
@@ -140,16 +148,42 @@ fn clients_that_stand_still_give_way() {
             client
         })
         .collect();
-    eventually("`wg` is answered", || wg_answers(&name).then_some(()));
+    is_answered(&name);
     drop(deaf);
     // Where there is room, a client may think for as long as it likes.
     let mut slow = connect(&name);
     say(&mut slow, "get");
     let began = Instant::now();
-    eventually("five seconds pass", || (wg_answers(&name) && began.elapsed() > Duration::from_secs(5)).then_some(()));
+    eventually("six seconds pass", || {
+        is_answered(&name);
+        (began.elapsed() > Duration::from_secs(6)).then_some(())
+    });
     say(&mut slow, "=1\n\n");
     assert!(answer(&mut slow).ends_with("errno=0\n\n"));
     device.stop().unwrap();
+}
+
+/// A client asks for more and more and reads nothing: one answer is kept for it.
+#[test]
+fn answers_are_made_when_the_last_was_read() {
+    let (host, name) = (Namespace::new(), unique());
+    let mut command = host.command(PROGRAM);
+    command.args([&name, "--foreground"]);
+    let program = Program::start(command);
+    eventually("it answers", || wg_answers(&name).then_some(()));
+    let mut request = "set=1\n".to_owned();
+    for number in 0..4000 {
+        writeln!(request, "public_key={number:08x}{}", "09".repeat(28)).unwrap();
+    }
+    let mut client = connect(&name);
+    say(&mut client, &format!("{request}\n"));
+    assert_eq!(answer(&mut client), "errno=0\n\n");
+    say(&mut client, &"get=1\n\n".repeat(500));
+    is_answered(&name);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.0.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(kib < 100_000, "{kib} KiB for 500 answers that nobody reads");
 }
 
 /// The process has no descriptor left for another client: it does not spin, and lets one in when it has.
