@@ -1,5 +1,7 @@
-// What cargo needs of forge's output: the ABI one sees at the proxy's address, and creation code. Run by artifacts.sh.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+// What is committed of forge's output: for cargo the ABI one sees at the proxy's address, and creation code; for upgrades the
+// storage layout. Run by artifacts.sh.
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { storageLayout } from "./layout.mjs";
 
 const read = (path) => JSON.parse(readFileSync(path, "utf8"));
 const built = (name) => read(`${process.env.FOUNDRY_OUT}/${name}.sol/${name}.json`);
@@ -32,20 +34,24 @@ if (promised.length === 0 || missing.length > 0) {
   console.error(`artifacts: IDstackClusterNFT declares what no code implements:\n  ${missing.join("\n  ")}`);
   process.exit(1);
 }
-const artifacts = {
+const layout = storageLayout(built("StorageLayout"), { DstackClusterNFT: cluster, ClusterExtension: extension });
+const outputs = {
   // The extension's functions are reached through the cluster's fallback, which its own ABI does not tell.
-  DstackClusterNFT: { abi: merge(cluster.abi, extension.abi, built("IDstackClusterNFT").abi), bytecode: cluster.bytecode.object },
-  ERC1967Proxy: { abi: merge(proxy.abi), bytecode: proxy.bytecode.object },
+  "bindings/artifacts/DstackClusterNFT.json": { abi: merge(cluster.abi, extension.abi, built("IDstackClusterNFT").abi), bytecode: cluster.bytecode.object },
+  "bindings/artifacts/ERC1967Proxy.json": { abi: merge(proxy.abi), bytecode: proxy.bytecode.object },
+  "snapshots/storage-layout.json": layout,
 };
 
 let stale = false;
 mkdirSync("bindings/artifacts", { recursive: true });
-for (const [name, artifact] of Object.entries(artifacts)) {
-  const path = `bindings/artifacts/${name}.json`;
-  const fresh = `${JSON.stringify(artifact, null, 1)}\n`;
+for (const [path, output] of Object.entries(outputs)) {
+  const fresh = `${JSON.stringify(output, null, 1)}\n`;
+  const committed = existsSync(path) ? readFileSync(path, "utf8") : "";
+  if (committed === fresh) continue;
   if (!process.argv.includes("--check")) {
     writeFileSync(path, fresh);
-  } else if (readFileSync(path, "utf8") !== fresh) {
+    if (output === layout) console.error(`artifacts: the storage layout has changed; see what 'git diff ${path}' means for a cluster that is upgraded`);
+  } else {
     console.error(`artifacts: ${path} differs from a fresh build; run 'npm run artifacts' in contracts/ and commit it`);
     stale = true;
   }

@@ -40,6 +40,7 @@ library WalletTokens {
     /// The token of a wallet that holds exactly one, zero for none. Reverts with SeveralTokens.
     function onlyTokenOf(address wallet) internal view returns (uint256) {
         uint256 word = _erc721().balances[wallet];
+        // forge-lint: disable-next-line(unsafe-typecast): the lower half is the count
         uint256 count = uint128(word);
         if (count > 1) revert IClusterPolicy.SeveralTokens(wallet, count);
         return word >> SUM_SHIFT;

@@ -148,11 +148,23 @@ contract UpgradeTest is ClusterTest {
         }
     }
 
-    function test_the_namespaces_are_those_they_say() public view {
-        uint256 totals = uint256(VM.load(address(cluster), namespace("dstack.cluster.members")));
-        eq(uint64(totals), cluster.epoch(), "totals are the first slot of the members' namespace");
-        address root = address(uint160(uint256(VM.load(address(cluster), namespace("dstack.cluster.trust")))));
-        eq(root, VM.addr(secret("root", 0)), "the first root is the first slot of trust's namespace");
+    function test_the_namespaces_are_those_they_say() public {
+        uint256 id = join(1);
+        cluster.electLeader();
+        VM.prank(OWNER);
+        cluster.setMintingPolicy(12_345, true);
+        uint256 totals = uint256(first("dstack.cluster.members"));
+        // forge-lint: disable-next-line(unsafe-typecast): the lowest 64 bits
+        eq(uint64(totals), cluster.epoch(), "the first slot of the members' is the totals'");
+        eq(first("dstack.cluster.policy"), bytes32(uint256(12_345)), "of the policy's the mint price's");
+        address root = address(uint160(uint256(first("dstack.cluster.trust"))));
+        eq(root, VM.addr(secret("root", 0)), "of trust's the first root's");
+        address leader = address(uint160(uint256(first("dstack.cluster.election"))));
+        eq(leader, cluster.getNode(id).nodeAddress, "of the election's the seat's");
+    }
+
+    function first(string memory name) private view returns (bytes32) {
+        return VM.load(address(cluster), namespace(name));
     }
 
     function namespace(string memory name) private pure returns (bytes32) {
