@@ -223,6 +223,17 @@ contract ElectionVotesTest is ElectionTest {
         castExpecting(2, addressOfNode(1), true, alreadyVoted(2, 1));
     }
 
+    /// ERC-7201: the seat is the first slot of the election's namespace.
+    function test_the_seat_is_where_it_is_said_to_be() public {
+        elected(2);
+        bytes32 hash = keccak256("dstack.cluster.election");
+        bytes32 slot = keccak256(abi.encode(uint256(hash) - 1)) & ~bytes32(uint256(0xff));
+        uint256 seat = uint256(VM.load(address(cluster), slot));
+        eq(address(uint160(seat)), addressOfNode(1), "leader");
+        eq(uint16(seat >> 160), 1, "token");
+        eq(uint16(seat >> 176), 2, "the search goes on behind it");
+    }
+
     /// The same storage is read and written, whatever the number of members.
     function test_a_vote_costs_no_more_with_more_members() public {
         elected(3);
