@@ -19,7 +19,7 @@ library ClusterStorage {
         uint16 highWater; // highest token id ever minted
         bytes4 networkBase;
         uint8 prefixLength; // zero = not initialized
-        uint32 term; // of the leader election; zero before the first
+        uint32 term; // of the leader election; zero at first
         uint16 votes; // of no confidence that count: active peers whose record says COUNTED in this term
         uint16 maxNodes; // no mint beyond; at most the network's capacity
         IClusterPolicy.NetworkPolicy networkPolicy; // which network types may register

@@ -78,6 +78,6 @@ interface ILeaderElection {
     function noConfidenceCount(address target) external view returns (uint256);
     /// Votes that depose a leader: more than half of the members.
     function requiredVotes() external view returns (uint256);
-    /// Grows whenever a leader is elected, and when votes lapse. Zero before the first election.
+    /// Grows whenever a leader is elected, and when votes lapse; zero at first.
     function term() external view returns (uint32);
 }
