@@ -69,6 +69,10 @@ impl Chain {
         let provider = provider.map_err(|error| url.scrub(&error).context(unreachable()))?;
         let id = within(patience, provider.get_chain_id().into_future()).await;
         let id = id.map_err(|error| url.scrub(&error).context(unreachable()))?;
+        if let Some(wanted) = settings.chain_id().filter(|wanted| *wanted != id) {
+            let what = format!("{url} leads to chain {id}, not to chain {wanted}");
+            return Err(Failure::new(what).hint("check `--rpc-url` and `--chain-id`").into());
+        }
         Ok(Self { provider, url, patience, id })
     }
 

@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Pause(commands::pause::Args),
     /// Take registrations again (contract owner)
     Unpause(commands::unpause::Args),
+    /// Show who owns the contract, hand it over
+    Owner(commands::owner::Args),
     /// Which app-compose.json may boot: add, remove, list
     Compose(commands::compose::Args),
     /// On which machines CVMs may boot: add, remove, list, allow-any

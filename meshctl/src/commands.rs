@@ -13,6 +13,7 @@ pub(crate) mod leader;
 pub(crate) mod mint;
 pub(crate) mod minting;
 pub(crate) mod nodes;
+pub(crate) mod owner;
 pub(crate) mod pause;
 pub(crate) mod peers;
 pub(crate) mod register;
@@ -55,6 +56,7 @@ pub(crate) async fn run(command: &Command, settings: &Settings, printer: &Printe
         Command::Withdraw(args) => withdraw::run(args, settings, printer).await,
         Command::Pause(args) => pause::run(args, settings, printer).await,
         Command::Unpause(args) => unpause::run(args, settings, printer).await,
+        Command::Owner(args) => owner::run(args, settings, printer).await,
         Command::Compose(args) => compose::run(args, settings, printer).await,
         Command::Device(args) => device::run(args, settings, printer).await,
         Command::Root(args) => root::run(args, settings, printer).await,

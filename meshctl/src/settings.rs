@@ -23,6 +23,10 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "URL")]
     rpc_url: Option<String>,
 
+    /// Refuse an endpoint of any other chain [env: P2P_CHAIN_ID]
+    #[arg(long, global = true, value_name = "ID")]
+    chain_id: Option<u64>,
+
     /// Give up on one request to the endpoint after this long
     #[arg(long, global = true, value_name = "SECONDS", default_value = "20", value_parser = seconds())]
     rpc_timeout: u64,
@@ -48,6 +52,7 @@ pub(crate) struct GlobalArgs {
 #[derive(Debug)]
 pub(crate) struct Settings {
     rpc_url: Option<String>,
+    chain_id: Option<u64>,
     rpc_timeout: Duration,
     contract: Option<Address>,
     socket: Option<PathBuf>,
@@ -69,8 +74,20 @@ impl Settings {
             })?),
             (None, None) => None,
         };
+        let chain_id = match (args.chain_id, first(&["P2P_CHAIN_ID"])) {
+            (Some(id), _) => Some(id),
+            (None, Some((name, text))) => Some(text.parse().map_err(|_| {
+                Failure::usage(format!("`{text}` in {name} is not a chain id")).hint("give a number such as 8453")
+            })?),
+            (None, None) => None,
+        };
         let rpc_timeout = Duration::from_secs(args.rpc_timeout);
-        Ok(Self { rpc_url, rpc_timeout, contract, socket: args.socket.clone() })
+        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, socket: args.socket.clone() })
+    }
+
+    /// The only chain whose endpoint is good, when one was given.
+    pub(crate) const fn chain_id(&self) -> Option<u64> {
+        self.chain_id
     }
 
     /// How long one request to the endpoint may take.
@@ -148,6 +165,7 @@ mod tests {
     fn resolve(contract: Option<&str>, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
         let args = GlobalArgs {
             rpc_url: None,
+            chain_id: None,
             rpc_timeout: 20,
             contract: contract.map(|text| text.parse().unwrap()),
             socket: None,
@@ -176,6 +194,9 @@ mod tests {
         assert!(resolve(None, &[]).unwrap().contract().is_err());
         let error = resolve(None, &[("P2P_CONTRACT", "0x12")]).unwrap_err();
         assert_eq!(error.to_string(), "`0x12` in P2P_CONTRACT is not an address");
+        let error = resolve(None, &[("P2P_CHAIN_ID", "base")]).unwrap_err();
+        assert_eq!(error.to_string(), "`base` in P2P_CHAIN_ID is not a chain id");
+        assert_eq!(resolve(None, &[("P2P_CHAIN_ID", "8453")]).unwrap().chain_id(), Some(8453));
     }
 
     #[test]

@@ -153,6 +153,10 @@ fn bad_endpoints_contracts_and_purses_are_named() {
     let no_code = world.refused(&["mint", "--to", OWNER, "--contract", OTHER]);
     assert!(no_code.contains("there is no contract at"), "{no_code}");
 
+    let elsewhere = world.refused(&["nodes", "--chain-id", "8453"]);
+    assert!(elsewhere.contains("leads to chain 31337, not to chain 8453\nhint: "), "{elsewhere}");
+    assert_eq!(world.run(&["nodes", "--chain-id", "31337"]).0, 0);
+
     let dead = world.refused(&["nodes", "--rpc-url", "http://operator:hunter2hunter2@127.0.0.1:1/v3/topsecretkey"]);
     assert!(dead.contains("no JSON-RPC answer from http://127.0.0.1:1\n") || dead.contains("http://127.0.0.1:1: "));
     assert!(!dead.contains("hunter2") && !dead.contains("topsecretkey"), "{dead}");

@@ -19,7 +19,7 @@ const DEGRADED: &str = include_str!("samples/degraded.json");
 const STARTING: &str = include_str!("samples/starting.json");
 const FENCED: &str = include_str!("samples/fenced.json");
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "status",
     "peers",
     "why",
@@ -39,6 +39,7 @@ const COMMANDS: [&str; 26] = [
     "withdraw",
     "pause",
     "unpause",
+    "owner",
     "compose",
     "device",
     "root",
@@ -49,9 +50,10 @@ const COMMANDS: [&str; 26] = [
 ];
 
 /// Commands of commands.
-const VERBS: [(&str, &[&str]); 8] = [
+const VERBS: [(&str, &[&str]); 9] = [
     ("config", &["show", "set", "dev-mode", "require-tcb", "disable-upgrades"]),
     ("minting", &["show", "set"]),
+    ("owner", &["show", "offer", "accept"]),
     ("compose", &["add", "remove", "list"]),
     ("device", &["add", "remove", "list", "allow-any"]),
     ("root", &["add", "remove", "list"]),

@@ -54,13 +54,16 @@ fn install_dstack_app(world: &World, owner: &str) {
     set(entry(DEVICE, 2), word(U256::from(1)));
 }
 
-/// A DstackKms stand-in that names the generator's key (private key 1) as its root, whatever it is asked.
-fn install_kms(world: &World) -> &'static str {
+/// A DstackKms stand-in that names the generator's key (private key 1) as its root. What has arguments, as `registerApp` does, it
+/// takes, or refuses.
+fn install_kms(world: &World, takes_apps: bool) -> &'static str {
     let key = hex::decode("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798").unwrap();
     let info = (Bytes::from(key), Bytes::new(), Bytes::new(), Bytes::new()).abi_encode_params();
     let kms = "0x00000000000000000000000000000000000000aa";
-    // PUSH2 length, DUP1, PUSH1 10, PUSH0, CODECOPY, PUSH0, RETURN, then the data.
-    let code = format!("0x61{:04x}80600a5f395ff3{}", info.len(), hex::encode(info));
+    // CALLDATASIZE, PUSH1 limit, LT, PUSH1 17, JUMPI: more call data than that is refused.
+    let limit = if takes_apps { "ff" } else { "04" };
+    // PUSH2 length, DUP1, PUSH1 21, PUSH0, CODECOPY, PUSH0, RETURN; at 17 JUMPDEST, PUSH0, PUSH0, REVERT; then the data.
+    let code = format!("0x3660{limit}1060115761{:04x}8060155f395ff35b5f5ffd{}", info.len(), hex::encode(info));
     world.anvil.rpc("anvil_setCode", json!([kms, code]));
     kms
 }
@@ -130,7 +133,7 @@ fn a_dstack_app_becomes_a_cluster_and_keeps_its_gate() {
 #[test]
 fn a_new_cluster_is_registered_with_its_kms() {
     let world = World::new();
-    let kms = install_kms(&world);
+    let kms = install_kms(&world, true);
     let tried = world.json(&["deploy", "--kms-contract", kms, "--dry-run"]);
     let calls = tried["calls"].as_array().unwrap();
     assert_eq!((calls.len(), &calls[2]["to"], &calls[2]["accepted"]), (3, &json!(kms), &json!(true)));
@@ -142,4 +145,11 @@ fn a_new_cluster_is_registered_with_its_kms() {
     let transaction = world.anvil.rpc("eth_getTransactionByHash", json!([registered]));
     let call = format!("0x17a1d80f{}", hex::encode(contract.into_word()));
     assert_eq!((&transaction["to"], &transaction["input"]), (&json!(kms), &json!(call)));
+
+    // What is deployed is not lost when the KMS refuses.
+    install_kms(&world, false);
+    let refused = world.refused(&["deploy", "--kms-contract", kms]);
+    let stranded = refused.split("the cluster is deployed at ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    assert!(refused.contains(&format!("\nhint: anybody may register it: call `registerApp({stranded})`")), "{refused}");
+    assert_eq!(world.json(&["config", "--contract", stranded])["owner"], json!(OWNER));
 }

@@ -41,7 +41,7 @@ fn members_depose_a_leader_and_the_next_takes_its_place() {
     assert!(errors.contains("there is no leader to vote on\nhint: elect one: `meshctl leader elect`"), "{errors}");
 
     let elected = world.change_as(OTHER_KEY, "electLeader()", &["leader", "elect"]);
-    assert_eq!((&elected["leader"], &elected["token_id"]), (&json!(address(0x31)), &json!("1")));
+    assert_eq!((&elected["leader"], &elected["token_id"]), (&json!(address(0x31)), &json!(1)));
     let stands = world.refused(&["leader", "elect"]);
     assert!(stands.contains("the contract refused: ") && stands.contains("\nhint: "), "{stands}");
     assert_eq!(world.json(&["config"])["leader"], json!(address(0x31)));
@@ -51,7 +51,7 @@ fn members_depose_a_leader_and_the_next_takes_its_place() {
     assert!(refused.contains("cannot vote no confidence in") && refused.contains("\nhint: "), "{refused}");
 
     let vote = world.change_as(&key(0x32), "castVote(address,bool)", &["leader", "vote"]);
-    assert_eq!((&vote["token_id"], &vote["votes"], &vote["elected"]), (&json!("2"), &json!(1), &Value::Null));
+    assert_eq!((&vote["token_id"], &vote["votes"], &vote["elected"]), (&json!(2), &json!(1), &Value::Null));
     let standing = world.json(&["leader"]);
     assert_eq!((&standing["votes"], &standing["required_votes"]), (&json!(1), &json!(2)));
     let back = world.change_as(&key(0x32), "castVote(address,bool)", &["leader", "withdraw"]);
@@ -95,7 +95,7 @@ fn a_relayer_submits_signed_votes() {
 
     std::fs::write(&path, vote).unwrap();
     let cast = world.change("castVoteBySig(uint256,uint32,address,bool,uint64,bytes)", &relay);
-    assert_eq!((&cast["token_id"], &cast["votes"]), (&json!("2"), &json!(1)));
+    assert_eq!((&cast["token_id"], &cast["votes"]), (&json!(2), &json!(1)));
     let twice = world.refused(&relay);
     assert!(twice.contains("the contract refused") && twice.contains("\nhint: "), "{twice}");
     // The second of three deposes, and token 2 is next.

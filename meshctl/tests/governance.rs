@@ -40,7 +40,7 @@ fn limits_and_switches() {
     }
 
     let set = world.change("setClusterConfig(uint256,uint8)", &["config", "set", "--max-nodes", "1"]);
-    assert_eq!((&set["max_nodes"], &set["network_type"]), (&json!("1"), &json!("any")));
+    assert_eq!((&set["max_nodes"], &set["network_type"]), (&json!(1), &json!("any")));
     let (_, text, _) = world.run(&["config", "set", "--network-type", "tls-gateway"]);
     assert!(text.starts_with("max nodes     1 -> 1\nnetwork type  any -> tls-gateway\ntransaction 0x"), "{text}");
     let config = world.json(&["config"]);
@@ -256,4 +256,25 @@ fn the_boot_gate() {
     assert_eq!(world.json(&["config"])["allow_any_device"], json!(true));
     world.change("setAllowAnyDevice(bool)", &["device", "allow-any", "off"]);
     assert_eq!(world.json(&["config"])["allow_any_device"], json!(false));
+}
+
+#[test]
+fn ownership_is_handed_over_in_two_steps() {
+    let world = World::new();
+    let zero = "0x0000000000000000000000000000000000000000";
+    world.denied(&["owner", "offer", OTHER]);
+    world.denied(&["owner", "accept"]);
+    assert_eq!(world.change("transferOwnership(address)", &["owner", "offer", OTHER])["pending_owner"], json!(OTHER));
+    let shown = world.json(&["owner"]);
+    assert_eq!((&shown["owner"], &shown["pending_owner"]), (&json!(OWNER), &json!(OTHER)));
+    let (_, text, _) = world.run(&["config"]);
+    assert!(text.contains("\nnext owner     0x70997970C51812dc3A010C7d01b50e0d17dc79C8, once it accepts\n"), "{text}");
+    assert_eq!(world.json(&["owner", "offer", zero])["pending_owner"], Value::Null);
+    world.denied(&["owner", "accept"]);
+    world.json(&["owner", "offer", OTHER]);
+    assert_eq!(world.change_as(OTHER_KEY, "acceptOwnership()", &["owner", "accept"])["owner"], json!(OTHER));
+    let (_, text, _) = world.run(&["owner", "show"]);
+    assert_eq!(text, "owner       0x70997970C51812dc3A010C7d01b50e0d17dc79C8\nnext owner  -\n");
+    let refused = world.refused(&["pause"]);
+    assert!(refused.contains("is not allowed to do this"), "{refused}");
 }

@@ -14,7 +14,7 @@ use std::{
 
 use alloy::{
     primitives::Bytes,
-    sol_types::{Revert, SolError as _},
+    sol_types::{Revert, SolError as _, SolEvent as _},
 };
 use mesh_contract::DstackClusterNFT::InvalidBaseDomain;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ enum Reply {
 }
 
 /// Serves JSON-RPC on loopback until the test's process ends; its URL with an API key.
-fn serve(answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> String {
+fn serve(answer: impl Fn(&str, &Value) -> Reply + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v3/{API_KEY}", listener.local_addr().unwrap());
     let answer = std::sync::Arc::new(answer);
@@ -47,18 +47,18 @@ fn serve(answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> String {
             let answer = std::sync::Arc::clone(&answer);
             std::thread::spawn(move || {
                 // The client may hang up at any point.
-                let _ = exchange(stream.unwrap(), |method| answer(method));
+                let _ = exchange(stream.unwrap(), |method, params| answer(method, params));
             });
         }
     });
     url
 }
 
-fn exchange(mut stream: TcpStream, answer: impl Fn(&str) -> Reply) -> std::io::Result<()> {
+fn exchange(mut stream: TcpStream, answer: impl Fn(&str, &Value) -> Reply) -> std::io::Result<()> {
     let (head, body) = read_request(&mut stream)?;
     assert!(head.starts_with("post /v3/s3cretkey12345"), "{head}");
     let request: Value = serde_json::from_slice(&body)?;
-    let reply = match answer(request["method"].as_str().unwrap()) {
+    let reply = match answer(request["method"].as_str().unwrap(), &request["params"]) {
         Reply::Result(result) => json!({ "jsonrpc": "2.0", "id": request["id"], "result": result }),
         Reply::Error(error) => json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }),
         Reply::Silence => {
@@ -95,7 +95,7 @@ fn read_request(stream: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
 
 /// An endpoint of chain 1 with a contract everywhere, but for what `special` says.
 fn honest_but(special: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -> String {
-    serve(move |method| {
+    serve(move |method, _| {
         special(method).unwrap_or_else(|| {
             Reply::Result(match method {
                 "eth_chainId" | "eth_gasPrice" => json!("0x1"),
@@ -196,6 +196,52 @@ fn absurd_prices_are_not_paid() {
         assert_eq!(code, 1, "{errors}");
         assert!(errors.contains(refusal), "{what}: {errors}");
     }
+}
+
+#[test]
+fn events_are_found_where_only_few_blocks_are_searched_at_once() {
+    let hash = format!("0x{}", "c1".repeat(32));
+    let log = move |block: u64, address: &str| {
+        let event = mesh_contract::DstackClusterNFT::ComposeHashAdded::SIGNATURE_HASH;
+        json!({
+            "address": address, "topics": [event], "data": hash, "blockNumber": format!("{block:#x}"),
+            "blockHash": event, "transactionHash": event, "transactionIndex": "0x0", "logIndex": "0x0", "removed": false,
+        })
+    };
+    let searched = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let asked = std::sync::Arc::clone(&searched);
+    let url = serve(move |method, params| match method {
+        "eth_chainId" => Reply::Result(json!("0x1")),
+        "eth_getBlockByNumber" => {
+            let mut block = json!(alloy::rpc::types::Block::<Bytes>::default());
+            block["number"] = json!("0x3e8");
+            Reply::Result(block)
+        }
+        "eth_getLogs" => {
+            let number = |name: &str| u64::from_str_radix(&params[0][name].as_str().unwrap()[2..], 16).unwrap();
+            let (from, to) = (number("fromBlock"), number("toBlock"));
+            if to - from >= 100 {
+                return Reply::Error(json!({ "code": -32005, "message": "at most 100 blocks" }));
+            }
+            asked.lock().unwrap().push((from, to));
+            let stranger = log(from, "0x00000000000000000000000000000000000000bb");
+            let hit = (from..=to).contains(&777).then(|| log(777, CONTRACT));
+            Reply::Result(json!(hit.into_iter().chain([stranger]).collect::<Vec<_>>()))
+        }
+        // `allowedComposeHashes`
+        "eth_call" => Reply::Result(json!(format!("0x{:064x}", 1))),
+        other => panic!("nobody should ask {other}"),
+    });
+    let output = meshctl().args(["compose", "list", "--json", "--rpc-url", &url, "--contract", CONTRACT]).output();
+    let (code, stdout, errors) = outcome(output.unwrap());
+    assert_eq!(code, 0, "{errors}");
+    let list: Value = serde_json::from_str(&stdout).unwrap();
+    let entries = list["entries"].as_array().unwrap();
+    assert_eq!((entries.len(), &entries[0]["added_block"], &entries[0]["allowed"]), (1, &json!(777), &json!(true)));
+    // Every block once.
+    let searched = searched.lock().unwrap();
+    assert_eq!((searched.first().unwrap().0, searched.last().unwrap().1), (0, 1000));
+    assert!(searched.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{searched:?}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod show;
 
+pub(super) use show::count;
+
 use alloy::primitives::U256;
 use clap::{Subcommand, ValueEnum};
 use mesh_contract::DstackClusterNFT::{
@@ -98,12 +100,12 @@ impl NetworkPolicy {
         self as u8
     }
 
-    fn from_number(number: u8) -> anyhow::Result<Self> {
+    pub(super) fn from_number(number: u8) -> anyhow::Result<Self> {
         let known = Self::ALL.into_iter().find(|policy| policy.number() == number);
         known.ok_or_else(|| anyhow::anyhow!("the contract names network policy {number}, which nobody knows"))
     }
 
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::TlsGateway => "tls-gateway",
             Self::Wireguard => "wireguard",
@@ -114,7 +116,7 @@ impl NetworkPolicy {
 
 #[derive(Debug, Serialize)]
 struct Limits {
-    max_nodes: String,
+    max_nodes: u64,
     network_type: NetworkPolicy,
 }
 
@@ -176,9 +178,9 @@ async fn set(args: &SetArgs, settings: &Settings, printer: &Printer) -> anyhow::
     let operator = Operator::connect(settings, &args.key).await?;
     let before = operator.chain.read(contract, clusterConfigCall {}, None).await?;
     let type_before = NetworkPolicy::from_number(before.networkType)?;
-    let max_nodes = args.max_nodes.map_or(before.maxNodes, U256::from);
+    let max_nodes = args.max_nodes.map_or_else(|| count(before.maxNodes), |number| Ok(number.into()))?;
     let network_type = args.network_type.unwrap_or(type_before);
-    let call = setClusterConfigCall { nodeLimit: max_nodes, networkType: network_type.number() };
+    let call = setClusterConfigCall { nodeLimit: U256::from(max_nodes), networkType: network_type.number() };
     let what = format!("allow {max_nodes} nodes of network type {}", network_type.word());
     change(&operator, printer, contract, Call::function(what, contract, &call), |_| {
         let text = format!(
@@ -187,7 +189,7 @@ async fn set(args: &SetArgs, settings: &Settings, printer: &Printer) -> anyhow::
             type_before.word(),
             network_type.word()
         );
-        Ok((Limits { max_nodes: max_nodes.to_string(), network_type }, text))
+        Ok((Limits { max_nodes, network_type }, text))
     })
     .await
 }

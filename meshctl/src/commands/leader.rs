@@ -12,7 +12,10 @@ use mesh_contract::DstackClusterNFT::{
 use mesh_core::id::TokenId;
 use serde::Serialize;
 
-use super::change::{Report, change};
+use super::{
+    change::{Report, change},
+    token::token_id,
+};
 use crate::{
     chain::{Block, Call, Chain, Done, Operator},
     failure::Failure,
@@ -79,7 +82,7 @@ struct Standing {
 /// A vote that counts, or a vote taken back.
 #[derive(Debug, Serialize)]
 struct Voted {
-    token_id: String,
+    token_id: TokenId,
     target: Address,
     is_no_confidence: bool,
     votes: u32,
@@ -91,7 +94,7 @@ struct Voted {
 #[derive(Debug, Serialize)]
 struct Elected {
     leader: Option<Address>,
-    token_id: Option<String>,
+    token_id: Option<TokenId>,
     term: Option<u32>,
 }
 
@@ -127,7 +130,7 @@ async fn standing(chain: &Chain, contract: Address) -> anyhow::Result<Standing> 
         chain_id: chain.id,
         block_number: head.number,
         leader: (!target.is_zero()).then_some(target),
-        token_id: u32::try_from(token).ok().and_then(TokenId::new),
+        token_id: if token.is_zero() { None } else { Some(token_id(token)?) },
         term: chain.read(contract, termCall {}, at).await?,
         votes: votes.saturating_to(),
         required_votes: required.saturating_to(),
@@ -190,7 +193,7 @@ fn report(done: &Done, contract: Address) -> anyhow::Result<Report<Voted>> {
         text.push_str(&format!("leader      token {}, node address {}\n", elected.tokenId, elected.leader));
     }
     let voted = Voted {
-        token_id: cast.tokenId.to_string(),
+        token_id: token_id(cast.tokenId)?,
         target: cast.target,
         is_no_confidence: cast.isNoConfidence,
         votes: cast.votes,
@@ -211,7 +214,7 @@ async fn elect(args: &ElectArgs, settings: &Settings, printer: &Printer) -> anyh
             return Ok((Elected { leader: None, token_id: None, term: None }, text.to_owned()));
         };
         let text = format!("token {token} leads in term {term}\nleader      {leader}");
-        Ok((Elected { leader: Some(leader), token_id: Some(token.to_string()), term: Some(term) }, text))
+        Ok((Elected { leader: Some(leader), token_id: Some(token_id(token)?), term: Some(term) }, text))
     })
     .await
 }

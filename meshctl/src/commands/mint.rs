@@ -11,7 +11,7 @@ use mesh_contract::{
 use mesh_core::id::{InstanceId, TokenId};
 use serde::Serialize;
 
-use super::{change::change, minting::parse_price};
+use super::{change::change, minting::parse_price, token::token_id};
 use crate::{
     chain::{Call, Operator},
     output::Printer,
@@ -55,9 +55,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let call = call(args, contract);
     change(&operator, printer, contract, call, |done| {
         let minted: NodeMinted = done.event(contract)?;
-        let token = u32::try_from(minted.tokenId).ok().and_then(TokenId::new);
-        let token =
-            token.with_context(|| format!("the contract minted token {}, which no node can have", minted.tokenId))?;
+        let token = token_id(minted.tokenId)?;
         let address = network.address_of(token);
         let address = address.with_context(|| format!("token {token} has no address in {}", network.network()))?;
         let minted = Minted { token_id: token, address, owner: args.to, instance_id: args.instance };

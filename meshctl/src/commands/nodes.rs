@@ -8,7 +8,9 @@ use std::{
 
 use alloy::primitives::{Address, B256, U256};
 use mesh_contract::{
-    DstackClusterNFT::{baseDomainsCall, epochCall, meshNetworkCall, nameCall, nodesCall, peersCall},
+    DstackClusterNFT::{
+        baseDomainsCall, clusterConfigCall, epochCall, leaderTokenCall, meshNetworkCall, nameCall, nodesCall, peersCall,
+    },
     base_domains, mesh_network,
 };
 use mesh_core::{
@@ -19,6 +21,10 @@ use mesh_core::{
 };
 use serde::Serialize;
 
+use super::{
+    config::{NetworkPolicy, count},
+    token::token_id,
+};
 use crate::{
     chain::{Block, Chain},
     output::Printer,
@@ -46,7 +52,20 @@ struct Cluster {
     network: MeshNetwork,
     epoch: u64,
     block: BlockView,
+    policy: Policy,
     nodes: Vec<NodeView>,
+}
+
+/// What of the owner's policy decides who can join. `meshctl config` shows all of it.
+#[derive(Debug, Serialize)]
+struct Policy {
+    /// At most so many tokens.
+    max_nodes: u64,
+    network_type: NetworkPolicy,
+    registrations_paused: bool,
+    public_minting: bool,
+    /// The token of the leader that stands.
+    leader: Option<TokenId>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,6 +127,7 @@ async fn read(chain: &Chain, contract: Address) -> anyhow::Result<Cluster> {
     let network = mesh_network(network.base, network.prefixLength)?;
     let mesh = chain.read(contract, nameCall {}, at).await?;
     let epoch = chain.read(contract, epochCall {}, at).await?;
+    let policy = policy(chain, contract, head).await?;
     let domains = base_domains(chain.read(contract, baseDomainsCall {}, at).await?);
     let mut peers = peers(chain, contract, network, head).await?;
     let nodes = nodes(chain, contract, network, head).await?;
@@ -120,7 +140,20 @@ async fn read(chain: &Chain, contract: Address) -> anyhow::Result<Cluster> {
         network,
         epoch,
         block: BlockView { number: head.number, hash: head.hash },
+        policy,
         nodes,
+    })
+}
+
+async fn policy(chain: &Chain, contract: Address, at: Block) -> anyhow::Result<Policy> {
+    let config = chain.read(contract, clusterConfigCall {}, Some(at)).await?;
+    let leader = chain.read(contract, leaderTokenCall {}, Some(at)).await?;
+    Ok(Policy {
+        max_nodes: count(config.maxNodes)?,
+        network_type: NetworkPolicy::from_number(config.networkType)?,
+        registrations_paused: config.registrationsPaused,
+        public_minting: config.publicMinting,
+        leader: if leader.is_zero() { None } else { Some(token_id(leader)?) },
     })
 }
 
@@ -244,8 +277,21 @@ fn text(cluster: &Cluster, color: bool) -> String {
         cluster.network.network(),
         cluster.nodes.len(),
     );
+    let head = head + &policy_line(&cluster.policy);
     let rows: Vec<_> = cluster.nodes.iter().map(row).collect();
     printable(&head) + "\n" + &table(&COLUMNS, &rows, color)
+}
+
+fn policy_line(policy: &Policy) -> String {
+    let Policy { max_nodes, network_type, .. } = policy;
+    let registrations = if policy.registrations_paused { "PAUSED" } else { "open" };
+    let minters = if policy.public_minting { "anybody" } else { "the owner" };
+    let leader = policy.leader.map_or_else(|| "-".to_owned(), |token| format!("token {token}"));
+    format!(
+        "policy    at most {max_nodes} nodes   network type {}   registrations {registrations}   minting by {minters}   \
+         leader {leader}\n",
+        network_type.word()
+    )
 }
 
 fn row(node: &NodeView) -> Vec<Cell> {
@@ -332,6 +378,13 @@ mod tests {
             network: network(),
             epoch: 41,
             block: BlockView { number: 99, hash: B256::repeat_byte(0x9b) },
+            policy: Policy {
+                max_nodes: 254,
+                network_type: NetworkPolicy::Any,
+                registrations_paused: true,
+                public_minting: false,
+                leader: TokenId::new(2),
+            },
             nodes,
         };
         insta::assert_snapshot!("text", text(&cluster, false));

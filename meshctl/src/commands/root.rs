@@ -103,6 +103,10 @@ async fn list(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let chain = Chain::connect(settings).await?;
     let head = chain.head().await?;
     let answer = chain.read(contract, kmsRootsCall {}, Some(head)).await?;
+    anyhow::ensure!(
+        answer.roots.len() == answer.effectiveAt.len(),
+        "the contract's roots and their times are not as many"
+    );
     let view = |(root, effective_at)| RootView { root, effective_at, effective: effective_at <= head.time };
     let roots = answer.roots.into_iter().zip(answer.effectiveAt).map(view).collect();
     let listed = Listed { contract, chain_id: chain.id, block_number: head.number, roots };

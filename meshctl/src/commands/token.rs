@@ -30,6 +30,12 @@ pub(crate) fn uint(token: TokenId) -> U256 {
     U256::from(token.get())
 }
 
+/// A token that the contract names.
+pub(crate) fn token_id(number: U256) -> anyhow::Result<TokenId> {
+    let token = u32::try_from(number).ok().and_then(TokenId::new);
+    token.ok_or_else(|| anyhow::anyhow!("the contract names token {number}, which no node can have"))
+}
+
 #[derive(Debug, Serialize)]
 struct Subject {
     token_id: TokenId,

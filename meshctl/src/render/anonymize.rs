@@ -12,8 +12,14 @@ use serde_json::Value;
 /// Masks names, keys, chain addresses, hashes, host names and every IP address outside the mesh network, the same thing
 /// always by the same mask, also inside messages and hints.
 pub(crate) fn anonymize(status: &Status) -> anyhow::Result<Status> {
-    let mut masks = Masks { known: BTreeMap::new(), network: status.registry.network, addresses: BTreeMap::new() };
+    let mut masks = Masks {
+        known: BTreeMap::new(),
+        by_first: BTreeMap::new(),
+        network: status.registry.network,
+        addresses: BTreeMap::new(),
+    };
     masks.collect(status);
+    masks.index();
     let mut value = serde_json::to_value(status)?;
     masks.apply(&mut value);
     serde_json::from_value(value).context("masking broke the status")
@@ -38,6 +44,8 @@ const VOCABULARY: [&str; 12] = [
 struct Masks {
     /// Text to its mask.
     known: BTreeMap<String, String>,
+    /// The same by the first character, longest first: a mesh has thousands of names, and a status tens of thousands of texts.
+    by_first: BTreeMap<char, Vec<(String, String)>>,
     network: Option<MeshNetwork>,
     /// IP addresses seen, with their number.
     addresses: BTreeMap<IpAddr, u16>,
@@ -84,6 +92,17 @@ impl Masks {
         }
     }
 
+    fn index(&mut self) {
+        for (text, mask) in &self.known {
+            if let Some(first) = text.chars().next() {
+                self.by_first.entry(first).or_default().push((text.clone(), mask.clone()));
+            }
+        }
+        for bucket in self.by_first.values_mut() {
+            bucket.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        }
+    }
+
     fn mask(&mut self, text: &str, mask: String) {
         if !text.is_empty() {
             self.known.entry(text.to_owned()).or_insert(mask);
@@ -114,15 +133,14 @@ impl Masks {
 
     /// Replaces what is known, longest first and only whole words, then every IP address.
     fn masked(&mut self, text: &str) -> String {
-        let mut known: Vec<_> = self.known.iter().collect();
-        known.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
         let mut result = String::new();
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
             let starts = boundary(text[..text.len() - rest.len()].chars().next_back());
-            let hit = known.iter().find(|(known, _)| {
-                starts && rest.strip_prefix(known.as_str()).is_some_and(|after| boundary(after.chars().next()))
+            let bucket = self.by_first.get(&c).filter(|_| starts);
+            let hit = bucket.into_iter().flatten().find(|(known, _)| {
+                rest.strip_prefix(known.as_str()).is_some_and(|after| boundary(after.chars().next()))
             });
             match hit {
                 Some((known, mask)) => {
@@ -153,18 +171,26 @@ impl Masks {
         result
     }
 
-    /// A run of characters that may be in an address: `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, with punctuation after it.
+    /// A run of characters that may be in an address: `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `fe80::1%e`, with punctuation around.
     fn masked_run(&mut self, run: &str) -> String {
-        for end in [run, run.trim_end_matches([':', '.'])] {
-            let tail = &run[end.len()..];
-            if let Ok(address) = end.parse::<IpAddr>() {
-                return format!("{}{tail}", self.address(address));
-            }
-            if let Ok(SocketAddr::V4(endpoint)) = end.parse() {
-                return format!("{}:{}{tail}", self.address(IpAddr::V4(*endpoint.ip())), endpoint.port());
-            }
+        let (run, zone) = run.split_at(run.find('%').unwrap_or(run.len()));
+        let inner = run.trim_matches('.').trim_end_matches(':');
+        for inner in [run, inner, inner.trim_matches([':', '.'])] {
+            let masked = if let Ok(address) = inner.parse::<IpAddr>() {
+                self.address(address).to_string()
+            } else if let Ok(SocketAddr::V4(endpoint)) = inner.parse() {
+                format!("{}:{}", self.address(IpAddr::V4(*endpoint.ip())), endpoint.port())
+            } else {
+                continue;
+            };
+            return run.replacen(inner, &masked, 1) + zone;
         }
-        run.to_owned()
+        // A word that ends in a hex digit before it: `via:192.0.2.1`.
+        let pieces = run.split(':').map(|piece| match piece.trim_matches('.').parse::<Ipv4Addr>() {
+            Ok(address) => piece.replacen(&address.to_string(), &self.address(IpAddr::V4(address)).to_string(), 1),
+            Err(_) => piece.to_owned(),
+        });
+        pieces.collect::<Vec<_>>().join(":") + zone
     }
 
     /// The mask of an address: one reserved for documentation. The mesh's own, loopback and unspecified ones stay.
@@ -173,10 +199,11 @@ impl Masks {
         if address.is_loopback() || address.is_unspecified() || matches!(address, IpAddr::V4(v4) if in_mesh(v4)) {
             return address;
         }
-        let next = self.addresses.len() as u16 + 1;
+        // Numbers wrap, which only makes two look the same.
+        let next = (self.addresses.len() % usize::from(u16::MAX)) as u16 + 1;
         let number = *self.addresses.entry(address).or_insert(next);
         match address {
-            // TEST-NET-2 and the two after it: numbers beyond 254 wrap, which only makes two look the same.
+            // TEST-NET-2 has 254 of them.
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(198, 51, 100, (number % 254 + 1) as u8)),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number)),
         }
@@ -265,5 +292,56 @@ mod tests {
         status.peers[0].name = "up".to_owned();
         status.warnings[0].message = "up is upset".to_owned();
         assert_eq!(anonymize(&status).unwrap().warnings[0].message, "node-3 is upset");
+    }
+
+    #[test]
+    fn addresses_are_found_in_any_company() {
+        let mut status = samples::degraded();
+        let mut shown = |text: &str| {
+            status.warnings[0].message = text.to_owned();
+            anonymize(&status).unwrap().warnings[0].message.clone()
+        };
+        for text in [
+            "192.0.2.77",
+            "(192.0.2.77:443)",
+            "lost 192.0.2.77.",
+            "lost 192.0.2.77:443: refused",
+            "via:192.0.2.77",
+            "a:192.0.2.77:443",
+            "at .192.0.2.77",
+            "[2001:db8:1::7]:443",
+            "2001:db8:1::7:",
+            "fe80::192.0.2.77%eth0",
+            "fe80::2077%eth0 is gone",
+            "::ffff:192.0.2.77",
+        ] {
+            let masked = shown(text);
+            assert!(
+                !masked.contains("192.0.2") && !masked.contains("db8:1::7") && !masked.contains("2077"),
+                "{masked}"
+            );
+            assert!(masked.contains("198.51.100.") || masked.contains("2001:db8::"), "{text} became {masked}");
+        }
+        for plain in ["", ":", "a.b:c", "::", "10.0.1.9", "127.0.0.1:8545", "took 1.5s", "deadbeef"] {
+            assert_eq!(shown(plain), plain);
+        }
+    }
+
+    #[test]
+    fn a_mesh_of_thousands_is_masked_in_time() {
+        let mut status = samples::degraded();
+        let pattern = status.peers[0].clone();
+        status.peers = (1..=3000)
+            .map(|number| {
+                let mut peer = pattern.clone();
+                peer.token_id = mesh_core::id::TokenId::new(number).unwrap();
+                peer.name = format!("node-of-somebody-{number}");
+                peer
+            })
+            .collect();
+        let before = std::time::Instant::now();
+        let masked = anonymize(&status).unwrap();
+        assert!(before.elapsed() < std::time::Duration::from_secs(20), "it took {:?}", before.elapsed());
+        assert!(!serde_json::to_string(&masked).unwrap().contains("somebody"));
     }
 }

@@ -88,7 +88,7 @@ async fn read(chain: &Chain, contract: Address) -> anyhow::Result<Config> {
 }
 
 /// No cluster has more nodes than that.
-fn count(number: U256) -> anyhow::Result<u64> {
+pub(crate) fn count(number: U256) -> anyhow::Result<u64> {
     u64::try_from(number).map_err(|_| anyhow::anyhow!("the contract counts {number} nodes, which no network holds"))
 }
 
