@@ -155,6 +155,12 @@ impl Change {
         matches!(self, Self::RemovePeer(_) | Self::RemoveDevice)
     }
 
+    /// It leaves less on this machine than there was.
+    #[must_use]
+    pub const fn takes_away(&self) -> bool {
+        self.is_removal() || matches!(self, Self::RemoveGuardRoute(_))
+    }
+
     /// Nothing but removals may follow it when it failed: without the guard route no device may be made, without a device
     /// there are no peers to add, and a device that is still there needs its guard route.
     #[must_use]

@@ -67,8 +67,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     }
 
     async fn make(&mut self, change: &Change, domain: Option<&Domain>) -> Result<(), ChangeError> {
-        let takes_away = change.is_removal() || matches!(change, Change::RemoveGuardRoute(_));
-        if self.closing.load(Ordering::Relaxed) && !takes_away {
+        if self.closing.load(Ordering::Relaxed) && !change.takes_away() {
             return Err(ChangeError::Closing);
         }
         match change {

@@ -128,7 +128,8 @@ impl Reconcile {
         self.blindness = None;
     }
 
-    /// A look that failed. What was seen last is compared once more: a removal does not wait for better sight.
+    /// A look that failed. What was seen last is compared once more, for what it says to take away: a removal does not wait for
+    /// better sight.
     pub(super) fn handle_blindness(&mut self, error: String, now: Duration) {
         self.looking = false;
         self.compared = false;
@@ -170,18 +171,21 @@ impl Reconcile {
             return Some(Command::Observe);
         }
         let seen = self.seen.as_ref().filter(|_| !self.compared)?;
-        let changes = goal.changes(&seen.what);
-        if changes.is_empty() {
-            self.compared = true;
-            self.settled = true;
+        let mut changes = goal.changes(&seen.what);
+        self.compared = true;
+        self.settled = changes.is_empty() && self.blindness.is_none();
+        if self.blindness.is_some() {
+            changes.retain(Change::takes_away);
+        }
+        if self.settled {
             self.rounds = 0;
             self.failure = None;
             self.backoff.reset();
             self.change_not_before = now;
+        }
+        if changes.is_empty() {
             return None;
         }
-        self.settled = false;
-        self.compared = true;
         if now < self.change_not_before {
             // By then the machine may be another: look again first.
             self.look_at = self.look_at.min(self.change_not_before);

@@ -41,6 +41,8 @@ enum Event {
     Lie(Option<Lie>),
     FailChanges(Option<&'static str>),
     SigningDown(bool),
+    Blind(bool),
+    DiskFull(bool),
     Funded(bool),
     Relay,
     Restart,
@@ -106,6 +108,8 @@ fn event() -> impl Strategy<Value = Event> {
         3 => proptest::option::of(lie).prop_map(Event::Lie),
         2 => proptest::option::of(change).prop_map(Event::FailChanges),
         1 => any::<bool>().prop_map(Event::SigningDown),
+        2 => any::<bool>().prop_map(Event::Blind),
+        1 => any::<bool>().prop_map(Event::DiskFull),
         2 => any::<bool>().prop_map(Event::Funded),
         3 => Just(Event::Relay),
         2 => Just(Event::Restart),
@@ -246,6 +250,8 @@ fn happen(world: &mut World, event: &Event) {
         Event::Lie(lie) => world.faults.lie = lie.map(Lie::tell),
         Event::FailChanges(kind) => world.faults.failing_change = kind,
         Event::SigningDown(down) => world.faults.signing_down = down,
+        Event::Blind(blind) => world.faults.blind = blind,
+        Event::DiskFull(full) => world.faults.disk_full = full,
         Event::Funded(funded) => world.faults.funded = funded,
         Event::Relay => {
             world.submit();
