@@ -16,16 +16,16 @@ fn the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_living_one() -> 
     let world = World::new(0)?;
     let place = world.dir().join("runs");
     fs::create_dir(&place)?;
-    let demo = |name: &str| -> Result<Process> {
+    let demo = |name: &str| -> Result<Run> {
         let launch = Launch::new(env!("CARGO_BIN_EXE_demo")).env("TMPDIR", &place);
-        launch.start(&world.dir().join(format!("{name}.log")))
+        Ok(Run(launch.start(&world.dir().join(format!("{name}.log")))?))
     };
     let mut living = demo("living")?;
-    let (kept, _) = world.wait("the first run to have agents", PATIENCE, || Made::by(&living, &place))?;
+    let (kept, _) = world.wait("the first run to have agents", PATIENCE, || Made::by(&living.0, &place))?;
     let mut killed = demo("killed")?;
-    let (left, _) = world.wait("the second run to have agents", PATIENCE, || Made::by(&killed, &place))?;
-    killed.signal(Signal::Kill)?;
-    killed.wait(PATIENCE)?;
+    let (left, _) = world.wait("the second run to have agents", PATIENCE, || Made::by(&killed.0, &place))?;
+    killed.0.signal(Signal::Kill)?;
+    killed.0.wait(PATIENCE)?;
     ensure!(left.is_all_there()?, "a killed run left nothing of {left:?}: this proves nothing");
 
     let mut next = demo("next")?;
@@ -35,15 +35,31 @@ fn the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_living_one() -> 
         Ok(())
     })?;
     ensure!(kept.is_all_there()?, "of the living run {kept:?} there is only {:?}", kept.rest()?);
-    ensure!(living.exited()?.is_none(), "the living run ended: {}", living.log_tail(10));
+    ensure!(living.0.exited()?.is_none(), "the living run ended: {}", living.0.log_tail(10));
 
     for run in [&mut next, &mut living] {
-        run.signal(Signal::Terminate)?;
-        run.wait(PATIENCE)?;
+        run.stop()?;
     }
     ensure!(kept.rest()?.is_empty(), "a run that was asked to stop left {:?}", kept.rest()?);
     ensure!(fs::read_dir(&place)?.next().is_none(), "directories are left in {}", place.display());
     world.close()
+}
+
+/// A demo that cleans up even when this test fails: nobody else will ever look where its directory is.
+struct Run(Process);
+
+impl Run {
+    fn stop(&mut self) -> Result<()> {
+        self.0.signal(Signal::Terminate)?;
+        self.0.wait(PATIENCE).map(drop)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Nobody can be told; the process is killed next.
+        let _ = self.stop();
+    }
 }
 
 /// What a run has made, once its agents answer.
