@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IClusterPolicy} from "../src/interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {VM} from "./Vm.sol";
-import {ClusterTest} from "./support/ClusterTest.sol";
+import {ElectionTest} from "./support/ElectionTest.sol";
 import {IClusterToken} from "./support/IClusterToken.sol";
-import {Actor} from "./support/Signing.sol";
+import {Actor, Vote} from "./support/Signing.sol";
 
-/// What a whole transaction costs behind the proxy (intrinsic gas and call data included, refunds taken off), with one member
-/// and with a hundred. Written to snapshots/ and held below the budget.
+/// What a whole transaction costs behind the proxy (intrinsic gas and call data included, refunds taken off), with one member,
+/// with a hundred and with five thousand, all of them real joins. Held below the budget, and written to snapshots/costs.json,
+/// from which a later run may not differ (foundry.toml).
 /// forge-config: default.isolate = true
-contract GasTest is ClusterTest {
-    event Cost(string what, uint256 members, uint256 gas);
+contract GasTest is ElectionTest {
+    event Cost(string what, uint256 gas);
+
+    string private suffix; // what follows the name of a cost
 
     function setUp() public override {
         super.setUp();
@@ -19,7 +23,10 @@ contract GasTest is ClusterTest {
         (params.networkBase, params.prefixLength) = (0x0a000000, 16);
         cluster = deploy(params);
         token = IClusterToken(address(cluster));
+        election = cluster;
     }
+
+    // ------------------------------------------------------------------------------------------ whatever the number
 
     function test_costs_with_one_member() public {
         costs(1);
@@ -29,53 +36,224 @@ contract GasTest is ClusterTest {
         costs(100);
     }
 
+    function test_costs_with_five_thousand_members() public {
+        costs(5000);
+        cluster.peers(1, 500);
+        measure("a page of 500 peers (eth_call)", 15_000_000);
+        cluster.getActiveInstances(1, 500);
+        measure("a page of 500 instances (eth_call)", 15_000_000);
+    }
+
     function costs(uint256 members) private {
-        for (uint256 i = 1; i <= members; ++i) {
-            join(i);
-        }
+        fill(members);
+        suffix = string.concat(", ", VM.toString(members), " members");
         Actor memory who = actor(members + 1);
         uint256 id = mint(ALICE, who.instanceId);
-        measure("mint, bound", members, 140_000);
+        measure("mint, bound", 140_000);
 
         submit(registration(id, who), who);
-        measure("join, bound at mint", members, 225_000);
+        measure("join, bound at mint", 225_000);
 
         submit(registration(id, who), who);
-        measure("rotate the key", members, 120_000);
+        measure("rotate the key", 120_000);
 
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
         cluster.updateEndpoint(u, sign(u, who.nodeKey, address(cluster)));
-        measure("update the endpoint", members, 70_000);
+        measure("update the endpoint", 70_000);
+
+        votes(id, who);
 
         VM.prank(ALICE);
         token.transferFrom(ALICE, BOB, id);
-        measure("transfer of a peer", members, 105_000);
+        measure("transfer of a peer", 105_000);
 
         VM.prank(BOB);
         cluster.bind(id, who.instanceId);
-        measure("bind", members, 65_000);
-
         submit(registration(id, who), who);
-        measure("join again", members, 225_000);
+        measure("join again", 225_000);
 
         VM.prank(BOB);
         cluster.deactivate(id);
-        measure("deactivate", members, 70_000);
+        measure("deactivate", 70_000);
 
         uint256 second = join(members + 2);
         VM.prank(OWNER);
         cluster.revoke(second);
-        measure("revoke", members, 75_000);
+        measure("revoke", 75_000);
+
+        uint256 unbound = mint(BOB, 0);
+        VM.prank(BOB);
+        cluster.bind(unbound, instance(0));
+        measure("bind", 65_000);
 
         uint256 third = join(members + 3);
         VM.prank(ALICE);
         cluster.burn(third);
-        measure("burn of a peer", members, 130_000);
+        measure("burn of a peer", 130_000);
     }
 
-    function measure(string memory what, uint256 members, uint256 budget) private {
-        uint256 gas = VM.snapshotGasLastCall("costs", string.concat(what, ", ", VM.toString(members), " members"));
-        emit Cost(what, members, gas);
+    /// Two more members, so that a single vote deposes nobody.
+    function votes(uint256 id, Actor memory who) private {
+        uint256 i = 100_000;
+        join(i);
+        join(i + 1);
+        election.electLeader();
+        measure("elect a leader", 100_000);
+
+        address leader = election.currentLeader();
+        VM.prank(VM.addr(who.nodeKey));
+        election.castVote(leader, true);
+        measure("vote", 60_000);
+
+        VM.prank(VM.addr(who.nodeKey));
+        election.castVote(leader, false);
+        measure("take the vote back", 60_000);
+
+        Vote memory vote = voteOf(id + 1);
+        relay(vote, signFor(vote, actor(i).nodeKey, address(cluster), block.chainid));
+        measure("signed vote", 75_000);
+
+        VM.prank(ALICE);
+        token.transferFrom(ALICE, BOB, id + 1);
+        measure("transfer of a peer that votes", 105_000);
+
+        VM.startPrank(token.ownerOf(election.leaderToken()));
+        token.transferFrom(ALICE, BOB, election.leaderToken());
+        VM.stopPrank();
+        measure("transfer of the leader", 115_000);
+    }
+
+    // ------------------------------------------------------------------------------------------------ the first of it
+
+    function test_costs_of_firsts() public {
+        suffix = "";
+        uint256 first = mint(ALICE, instance(1));
+        measure("the first mint of a cluster", 140_000);
+        submit(registration(first, actor(1)), actor(1));
+        measure("the first join of a cluster", 290_000);
+
+        address app = address(0xA44);
+        VM.prank(OWNER);
+        cluster.addAppId(app);
+        Actor memory other = actor(2);
+        (other.appId, other.appKey) = (app, secret("app", 2));
+        uint256 id = mint(BOB, other.instanceId);
+        submit(registration(id, other), other);
+        measure("the first join of another app", 290_000);
+
+        addRoot(1);
+        other = actor(3);
+        (other.rootKey, other.appId, other.appKey) = (secret("root", 1), app, secret("app", 3));
+        id = mint(BOB, other.instanceId);
+        submit(registration(id, other), other);
+        measure("the first join under another root", 290_000);
+
+        id = mint(ALICE, 0);
+        Actor memory unbound = actor(4);
+        IDstackClusterNFT.Registration memory r = registration(id, unbound);
+        IDstackClusterNFT.SignatureChain memory chain = chainOf(unbound);
+        bytes memory signature = sign(r, unbound.nodeKey, address(cluster));
+        VM.prank(ALICE);
+        cluster.registerPeer(r, chain, signature);
+        measure("join of an unbound token, by its owner", 235_000);
+    }
+
+    /// Tokens 256, 512 and so on open a word of the list of peers, and write it down: two slots more than their neighbours need.
+    function test_costs_of_a_join_that_opens_a_word() public {
+        fill(255);
+        uint256 id = mint(ALICE, instance(256));
+        eq(id, 256, "the first id of a word");
+        submit(registration(id, actor(256)), actor(256));
+        suffix = "";
+        measure("join that opens a word of 256 ids", 235_000);
+    }
+
+    // ----------------------------------------------------------------------------------------- governance, and what it is
+
+    function test_costs_of_governance() public {
+        suffix = "";
+        uint256 id = join(1);
+        VM.startPrank(OWNER);
+        cluster.setClusterConfig(1000, IClusterPolicy.NetworkPolicy.WIREGUARD_ONLY);
+        measure("setClusterConfig", 45_000);
+        cluster.setMintingPolicy(1 ether, true);
+        measure("setMintingPolicy", 70_000);
+        cluster.pauseRegistrations();
+        measure("pauseRegistrations", 45_000);
+        cluster.unpauseRegistrations();
+        measure("unpauseRegistrations", 45_000);
+        cluster.setDevMode(true);
+        measure("setDevMode", 70_000);
+        cluster.addComposeHash(keccak256("1"));
+        measure("addComposeHash", 60_000);
+        cluster.removeComposeHash(keccak256("1"));
+        measure("removeComposeHash", 45_000);
+        cluster.addDevice(keccak256("1"));
+        measure("addDevice", 60_000);
+        cluster.removeDevice(keccak256("1"));
+        measure("removeDevice", 45_000);
+        cluster.setAllowAnyDevice(true);
+        measure("setAllowAnyDevice", 60_000);
+        cluster.setRequireTcbUpToDate(true);
+        measure("setRequireTcbUpToDate", 60_000);
+        cluster.addKmsRoot(ALICE);
+        measure("addKmsRoot", 110_000);
+        cluster.removeKmsRoot(ALICE);
+        measure("removeKmsRoot", 60_000);
+        cluster.addAppId(ALICE);
+        measure("addAppId", 110_000);
+        cluster.removeAppId(ALICE);
+        measure("removeAppId", 90_000);
+        cluster.addBaseDomain("0123456789.example.com");
+        measure("addBaseDomain", 130_000);
+        cluster.removeBaseDomain(1);
+        measure("removeBaseDomain", 60_000);
+        cluster.revoke(id);
+        cluster.reinstate(id);
+        measure("reinstate", 45_000);
+        VM.stopPrank();
+
+        VM.deal(BOB, 1 ether);
+        string memory name = hexOf(abi.encodePacked(instance(2)));
+        VM.prank(BOB);
+        id = cluster.mintNodeAccess{value: 1 ether}(BOB, name);
+        measure("mintNodeAccess", 150_000);
+        VM.prank(BOB);
+        cluster.registerInstance(name);
+        measure("registerInstance", 70_000);
+        VM.prank(BOB);
+        cluster.setDevUrl(id, "http://localhost:8080");
+        measure("setDevUrl", 80_000);
+        VM.prank(OWNER);
+        cluster.withdraw(payable(OWNER));
+        measure("withdraw", 80_000);
+        VM.prank(OWNER);
+        cluster.disableUpgrades();
+        measure("disableUpgrades", 60_000);
+    }
+
+    // ------------------------------------------------------------------------------------------------------ helpers
+
+    /// Members 1 to `count`, by real registrations; fifty in a transaction, because each transaction of a test is costly.
+    function fill(uint256 count) private {
+        VM.pauseGasMetering(); // a test may not spend as much
+        for (uint256 i = 1; i <= count; i += 50) {
+            this.joinAll(i, i + 50 > count ? count : i + 49);
+        }
+        VM.resumeGasMetering();
+        eq(cluster.peerCount(), count, "members");
+    }
+
+    function joinAll(uint256 first, uint256 last) external {
+        for (uint256 i = first; i <= last; ++i) {
+            join(i);
+        }
+    }
+
+    function measure(string memory what, uint256 budget) private {
+        what = string.concat(what, suffix);
+        uint256 gas = VM.snapshotGasLastCall("costs", what);
+        emit Cost(what, gas);
         yes(gas <= budget, string.concat(what, " exceeds its budget: ", VM.toString(gas)));
     }
 }
