@@ -1,4 +1,4 @@
-# The two commands are `make demo` and `make test`. Both run on a fresh Debian 12 or 13 with a Rust toolchain and Node 20+,
+# The two commands are `make demo` and `make test`. Both run on a fresh Debian 12 or 13 with Rust 1.95 or later and Node 20+,
 # as root or as a user with sudo: cargo always runs as the user, only what needs network namespaces runs as root.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
