@@ -131,6 +131,61 @@ fn every_command_of_an_operator_gives_an_example() {
 }
 
 #[test]
+fn every_command_that_is_recommended_exists() {
+    let mut found = 0;
+    for dir in ["src", "../contracts/bindings/src", "../agent/src", "../agent/core/src"] {
+        for source in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)) {
+            let text = std::fs::read_to_string(&source).unwrap();
+            for (at, _) in text.match_indices("`meshctl ") {
+                let rest = &text[at + 1..];
+                let recommended = &rest[..rest.find('`').unwrap()];
+                found += 1;
+                assert!(is_understood(recommended), "{}: `{recommended}`", source.display());
+            }
+        }
+    }
+    assert!(found > 50, "only {found} recommendations are found");
+}
+
+/// Whether a command line from a message is one that a person can type, with values for what it leaves open; a command alone is
+/// its name.
+fn is_understood(recommended: &str) -> bool {
+    let words: Vec<&str> = recommended.split_whitespace().skip(1).collect();
+    if words.first() == Some(&"{}") || words.contains(&"|") {
+        // A template, a pipe.
+        return true;
+    }
+    let words: Vec<String> = words.into_iter().map(filled).collect();
+    let run = |arguments: &[&str]| outcome(meshctl().args(&words).args(arguments).output().unwrap());
+    run(&["--help"]).0 == 0 && {
+        let named = words.iter().all(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+        let (_, _, errors) = run(&["--rpc-url", "ftp://x", "--socket", "/nonexistent"]);
+        named || !errors.contains("'--help'")
+    }
+}
+
+fn filled(word: &str) -> String {
+    match word {
+        "ID" | "INSTANCE" => "11".repeat(20),
+        "HASH" => "22".repeat(32),
+        "ADDRESS" | "OWNER" | "CONTRACT" => format!("0x{}", "33".repeat(20)),
+        "HOST" => "gw.example".to_owned(),
+        "N" | "TOKEN" => "7".to_owned(),
+        word if word.starts_with('{') && word.contains("instance") => "11".repeat(20),
+        word if word.starts_with('{') => "7".to_owned(),
+        word => word.to_owned(),
+    }
+}
+
+/// Every source file below a directory.
+fn sources(dir: &Path) -> Vec<std::path::PathBuf> {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let (dirs, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+    let here = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    dirs.iter().flat_map(|dir| sources(dir)).chain(here).collect()
+}
+
+#[test]
 fn usage_mistakes_exit_64_and_say_what_to_do() {
     for arguments in [
         &["frobnicate"][..],

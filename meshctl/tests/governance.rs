@@ -47,7 +47,7 @@ fn limits_and_switches() {
     assert_eq!((&config["max_nodes"], &config["network_type"]), (&json!(1), &json!("tls-gateway")));
     world.json(&["mint", "--to", OWNER, "--instance", world::INSTANCE]);
     let full = world.refused(&["mint", "--to", OWNER]);
-    assert!(full.contains("the cluster has its 1 nodes\nhint: burn an unused token"), "{full}");
+    assert!(full.contains("the cluster is full: its limit is 1 nodes\nhint: burn an unused token"), "{full}");
     let (_, _, wrong_type) = world.relay(&world.offer(1, 2));
     assert!(wrong_type.contains("this cluster takes only TLS_GATEWAY registrations\nhint: "), "{wrong_type}");
     let too_many = world.refused(&["config", "set", "--max-nodes", "255"]);
@@ -158,7 +158,7 @@ fn base_domains_and_the_peers_under_them() {
 
     world.denied(&["domain", "remove", "1"]);
     let (_, text, _) = world.run(&["domain", "remove", "gw.example.com"]);
-    assert!(text.starts_with("base domain 1 (gw.example.com) is removed: 1 peers lost their gateway path\n"), "{text}");
+    assert!(text.starts_with("base domain 1 (gw.example.com) is removed: 1 peer lost its gateway path\n"), "{text}");
     assert_eq!(world.change("removeBaseDomain(uint16)", &["domain", "remove", "2"])["domain"], "two.example.com");
     let gone = world.refused(&["domain", "remove", "1"]);
     assert!(gone.contains("base domain 1 does not exist or was removed\nhint: "), "{gone}");

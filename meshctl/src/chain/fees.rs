@@ -61,6 +61,13 @@ pub(crate) fn ether(wei: U256) -> String {
     units(wei, "ether")
 }
 
+/// Wei as ether, rounded up to four digits that count: for what something costs at most.
+pub(crate) fn about(wei: U256) -> String {
+    let digits = wei.to_string().len();
+    let unit = U256::from(10).pow(U256::from(digits.saturating_sub(4)));
+    ether(wei.div_ceil(unit).saturating_mul(unit))
+}
+
 /// Wei as gwei without trailing zeros: `1.5`.
 pub(crate) fn gwei(wei: U256) -> String {
     units(wei, "gwei")
@@ -110,5 +117,8 @@ mod tests {
         assert_eq!((ether(wei(0)), ether(wei(1))), ("0".to_owned(), "0.000000000000000001".to_owned()));
         assert_eq!(ether(wei(10 * GWEI * GWEI)), "10");
         assert_eq!(gwei(wei(1_500_000_000)), "1.5");
+        assert_eq!(about(wei(361_700_021_400_885)), "0.0003618");
+        assert_eq!((about(wei(0)), about(wei(10 * GWEI * GWEI))), ("0".to_owned(), "10".to_owned()));
+        assert!(about(U256::MAX).starts_with("1157920892"));
     }
 }

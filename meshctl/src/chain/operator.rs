@@ -16,7 +16,10 @@ use alloy::{
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Chain, ether, fees::Fees};
+use super::{
+    Chain, ether,
+    fees::{Fees, about},
+};
 use crate::{
     failure::Failure,
     output::Printer,
@@ -122,7 +125,7 @@ impl Operator {
         // Asked anew for each transaction, and after those that wait for a block.
         let nonce = self.nonce(BlockId::pending()).await.with_context(failed)?;
         let target = call.to.map_or_else(|| "a new contract".to_owned(), |to| to.to_string());
-        let cost = ether(fees.max_cost());
+        let cost = about(fees.max_cost());
         let value = if call.value.is_zero() { String::new() } else { format!(" with {} ether", ether(call.value)) };
         printer.note(format!(
             "{what}: {} sends to {target}{value} on chain {}, for at most {cost} ether of gas",

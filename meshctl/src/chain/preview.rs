@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Call, Operator,
-    fees::{Fees, ether, gwei},
+    fees::{Fees, about, ether, gwei},
 };
 use crate::{failure, render::printable};
 
@@ -185,7 +185,7 @@ impl CallView {
 impl GasView {
     fn text(&self) -> String {
         let Self { limit, max_fee_per_gas, max_cost } = self;
-        format!("gas       {limit} at {} gwei: at most {} ether", gwei(*max_fee_per_gas), ether(*max_cost))
+        format!("gas       {limit} at {} gwei: at most {} ether", gwei(*max_fee_per_gas), about(*max_cost))
     }
 }
 

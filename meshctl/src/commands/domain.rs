@@ -107,7 +107,8 @@ async fn remove(args: &RemoveArgs, settings: &Settings, printer: &Printer) -> an
     let call =
         Call::function(format!("remove base domain {index} (`{domain}`)"), contract, &removeBaseDomainCall { index });
     change(&operator, printer, contract, call, |_| {
-        let text = format!("base domain {index} ({domain}) is removed: {peers} peers lost their gateway path");
+        let lost = if peers == 1 { "1 peer lost its".to_owned() } else { format!("{peers} peers lost their") };
+        let text = format!("base domain {index} ({domain}) is removed: {lost} gateway path");
         Ok((Changed { index, domain }, text))
     })
     .await

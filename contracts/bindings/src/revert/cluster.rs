@@ -36,7 +36,7 @@ pub(super) fn explain(error: &E) -> (String, String) {
         }
         E::NodeUnbound(e) => (
             format!("token {} is bound to no instance", e.tokenId),
-            format!("its owner binds it with `meshctl bind {}` or submits the registration", e.tokenId),
+            format!("its owner binds it with `meshctl bind {} --instance ID` or submits the registration", e.tokenId),
         ),
         // Registrations
         E::ZeroInstanceId(_) => {
@@ -92,7 +92,7 @@ pub(super) fn explain(error: &E) -> (String, String) {
         ),
         E::NodeAddressMismatch(e) => (
             format!("token {} belongs to the node key {} and {} signed", e.tokenId, e.expected, e.given),
-            format!("its owner can bind it again to let another node key in: `meshctl bind {}`", e.tokenId),
+            format!("its owner can bind it again to let another node key in: `meshctl bind {} --instance ID`", e.tokenId),
         ),
         // Signatures
         E::InvalidSignature(_) => (
@@ -143,11 +143,11 @@ pub(super) fn explain(error: &E) -> (String, String) {
         // Policy
         E::InvalidMaxNodes(e) => (
             format!("{} is no number of nodes: the mesh network has room for 1 to {}", e.given, e.capacity),
-            "give a number in that range with `meshctl config --max-nodes N`".into(),
+            "give a number in that range with `meshctl config set --max-nodes N`".into(),
         ),
         E::MaxNodesReached(e) => (
-            format!("the cluster has its {} nodes", e.maxNodes),
-            "burn an unused token, or have the contract owner raise the limit: `meshctl config --max-nodes N`".into(),
+            format!("the cluster is full: its limit is {} nodes", e.maxNodes),
+            "burn an unused token, or have the contract owner raise the limit: `meshctl config set --max-nodes N`".into(),
         ),
         E::MintingNotPublic(e) => (
             format!("{} may not mint: minting is not public", e.caller),
@@ -167,7 +167,7 @@ pub(super) fn explain(error: &E) -> (String, String) {
         ),
         E::NetworkTypeNotAllowed(e) => (
             format!("this cluster takes only {} registrations", network_policy(e.allowed)),
-            "run the agent in that mode, or have the contract owner allow more: `meshctl config --network-type any`"
+            "run the agent in that mode, or have the contract owner allow more: `meshctl config set --network-type any`"
                 .into(),
         ),
         E::InvalidInstanceId(e) => {
@@ -198,7 +198,7 @@ pub(super) fn explain(error: &E) -> (String, String) {
         }
         E::ZeroDeviceId(_) => (
             "the device id is zero".into(),
-            "give the device id that the CVM's Info shows, or allow any: `meshctl device allow-any`".into(),
+            "give the device id that the CVM's Info shows, or allow any: `meshctl device allow-any on`".into(),
         ),
         // Leader election
         E::NotAMember(e) => (

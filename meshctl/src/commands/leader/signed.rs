@@ -40,7 +40,7 @@ sol! {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RelayArgs {
-    /// File with the signed vote, as `meshctl leader vote --sign-for` prints it; `-` reads stdin
+    /// File with the signed vote, as `meshctl leader vote --sign-for TOKEN` prints it; `-` reads stdin
     #[arg(value_name = "PATH")]
     vote: PathBuf,
     #[command(flatten)]
