@@ -263,3 +263,39 @@ fn a_dry_run_shows_the_call_and_changes_nothing() {
 fn checksummed(address: &str) -> String {
     address.parse::<Address>().unwrap().to_string()
 }
+
+#[test]
+fn a_websocket_endpoint_does_as_well() {
+    let world = World::new();
+    let url = world.anvil.url().replace("http://", "ws://");
+    assert_eq!(world.json(&["mint", "--to", OTHER, "--rpc-url", &url])["token_id"], 1);
+    assert_eq!(world.json(&["nodes", "--rpc-url", &url]), world.json(&["nodes"]));
+    let refused = world.refused(&["revoke", "9", "--rpc-url", &url]);
+    assert!(refused.contains("token 9 is not minted\nhint: "), "{refused}");
+    let dead = world.refused(&["nodes", "--rpc-url", "ws://127.0.0.1:1/S3CRETKEY12345"]);
+    assert!(dead.contains("no JSON-RPC answer from ws://127.0.0.1:1") && !dead.contains("S3CRET"), "{dead}");
+}
+
+#[test]
+fn a_refused_call_leaves_no_gap_of_nonces() {
+    let world = World::new();
+    world.json(&["mint", "--to", OWNER]);
+    // Two calls wait for a block, a third is refused, a fourth waits behind the two.
+    world.anvil.rpc("evm_setAutomine", json!([false]));
+    let nonce = || world.anvil.rpc("eth_getTransactionCount", json!([OWNER, "pending"]));
+    let before = nonce();
+    let waits = ["--receipt-timeout", "0"];
+    for arguments in
+        [&["mint", "--to", OWNER][..], &["mint", "--to", OWNER], &["revoke", "9"], &["mint", "--to", OWNER]]
+    {
+        let (code, _, errors) = world.run(&[arguments, &waits].concat());
+        assert_eq!(code, 1, "{errors}");
+        assert!(errors.contains(if arguments[0] == "mint" { "is in no block" } else { "is not minted" }), "{errors}");
+    }
+    let number = |value: &Value| u64::from_str_radix(&value.as_str().unwrap()[2..], 16).unwrap();
+    assert_eq!(number(&nonce()), number(&before) + 3);
+    world.anvil.rpc("anvil_mine", json!(["0x1"]));
+    world.anvil.rpc("evm_setAutomine", json!([true]));
+    assert_eq!(world.state(4), "unbound");
+    assert_eq!(world.json(&["mint", "--to", OWNER])["token_id"], 5);
+}
