@@ -29,7 +29,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show the cluster's configuration [default]
+    /// Show the cluster's configuration (default)
     Show,
     /// Set how many tokens may exist, and which network types may register (contract owner)
     Set(SetArgs),

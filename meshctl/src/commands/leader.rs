@@ -33,7 +33,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show the leader, the term and the votes against it [default]
+    /// Show the leader, the term and the votes against it (default)
     Show,
     /// Vote no confidence in the leader (a member, with its node key)
     Vote(VoteArgs),

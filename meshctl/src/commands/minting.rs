@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show who may mint, and the price [default]
+    /// Show who may mint, and the price (default)
     Show,
     /// Set who may mint, and the price (contract owner)
     Set(SetArgs),

@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show the contract's owner, and whom it offered the contract to [default]
+    /// Show the contract's owner, and whom it offered the contract to (default)
     Show,
     /// Offer the contract to somebody, who becomes its owner by accepting (contract owner)
     Offer(OfferArgs),
