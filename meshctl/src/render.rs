@@ -9,7 +9,7 @@ mod why;
 
 pub(crate) use anonymize::anonymize;
 pub(crate) use status::{status_text, watched};
-pub(crate) use table::{Align, Cell, Color, Column, table};
+pub(crate) use table::{Cell, Color, Column, table};
 pub(crate) use units::{age, short, short_hex};
 pub(crate) use why::explain;
 

@@ -10,7 +10,7 @@ use super::change::change_cluster;
 use crate::{
     chain::Chain,
     output::Printer,
-    render::{Align, Cell, Column, table},
+    render::{Cell, Column, table},
     settings::Settings,
     signer::SignerArgs,
 };
@@ -81,10 +81,7 @@ async fn list(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-const COLUMNS: [Column; 2] = [
-    Column { title: "APP ID", align: Align::Left, min_width: 0 },
-    Column { title: "NOTE", align: Align::Left, min_width: 0 },
-];
+const COLUMNS: [Column; 2] = [Column::left("APP ID"), Column::left("NOTE")];
 
 fn text(listed: &Listed) -> String {
     let own = AppId::from(listed.contract);

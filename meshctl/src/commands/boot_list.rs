@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     chain::Chain,
     output::Printer,
-    render::{Align, Cell, Color, Column, table},
+    render::{Cell, Color, Column, table},
     settings::Settings,
 };
 
@@ -72,8 +72,7 @@ pub(super) async fn list<C: SolCall<Return = bool>>(
 }
 
 fn text(listed: &Listed, title: &'static str, color: bool) -> String {
-    let column = |title, align| Column { title, align, min_width: 0 };
-    let columns = [column(title, Align::Left), column("STATE", Align::Left), column("ADDED IN BLOCK", Align::Right)];
+    let columns = [Column::left(title), Column::left("STATE"), Column::right("ADDED IN BLOCK")];
     let row = |entry: &EntryView| {
         let (word, paint) = if entry.allowed { ("allowed", Color::Good) } else { ("removed", Color::Dim) };
         vec![

@@ -15,7 +15,7 @@ use crate::{
     chain::{Call, Chain, Operator},
     failure::Failure,
     output::Printer,
-    render::{Align, Cell, Column, table},
+    render::{Cell, Column, table},
     settings::Settings,
     signer::SignerArgs,
 };
@@ -147,11 +147,7 @@ async fn read(chain: &Chain, contract: Address) -> anyhow::Result<Listed> {
     Ok(Listed { contract, chain_id: chain.id, block_number: head.number, domains })
 }
 
-const COLUMNS: [Column; 3] = [
-    Column { title: "INDEX", align: Align::Right, min_width: 0 },
-    Column { title: "PEERS", align: Align::Right, min_width: 0 },
-    Column { title: "DOMAIN", align: Align::Left, min_width: 0 },
-];
+const COLUMNS: [Column; 3] = [Column::right("INDEX"), Column::right("PEERS"), Column::left("DOMAIN")];
 
 fn text(listed: &Listed) -> String {
     let row = |view: &DomainView| {

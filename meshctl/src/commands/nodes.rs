@@ -28,7 +28,7 @@ use super::{
 use crate::{
     chain::{Block, Chain},
     output::Printer,
-    render::{Align, Cell, Color, Column, printable, short, short_hex, table},
+    render::{Cell, Color, Column, printable, short, short_hex, table},
     settings::Settings,
 };
 
@@ -250,19 +250,15 @@ fn gateway_host(instance: InstanceId, gateway: Gateway, domains: &[Option<String
     Some(format!("{instance}-{}s.{domain}:443", gateway.port))
 }
 
-const fn column(title: &'static str, align: Align) -> Column {
-    Column { title, align, min_width: 0 }
-}
-
 const COLUMNS: [Column; 8] = [
-    column("TOKEN", Align::Right),
-    column("ADDRESS", Align::Left),
-    column("STATE", Align::Left),
-    column("EPOCH", Align::Right),
-    column("OWNER", Align::Left),
-    column("INSTANCE", Align::Left),
-    column("KEY", Align::Left),
-    column("ENDPOINT", Align::Left),
+    Column::right("TOKEN"),
+    Column::left("ADDRESS"),
+    Column::left("STATE"),
+    Column::right("EPOCH"),
+    Column::left("OWNER"),
+    Column::left("INSTANCE"),
+    Column::left("KEY"),
+    Column::left("ENDPOINT"),
 ];
 
 fn text(cluster: &Cluster, color: bool) -> String {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     agent_socket::AgentSocket,
     output::Printer,
-    render::{Align, Cell, Column, table},
+    render::{Cell, Column, table},
     settings::Settings,
 };
 
@@ -43,16 +43,8 @@ pub(crate) async fn run(_: &Args, settings: &Settings, printer: &Printer) -> any
     Ok(0)
 }
 
-const fn column(title: &'static str, align: Align) -> Column {
-    Column { title, align, min_width: 0 }
-}
-
-const COLUMNS: [Column; 4] = [
-    column("TOKEN", Align::Right),
-    column("NAME", Align::Left),
-    column("ADDRESS", Align::Left),
-    column("STATE", Align::Left),
-];
+const COLUMNS: [Column; 4] =
+    [Column::right("TOKEN"), Column::left("NAME"), Column::left("ADDRESS"), Column::left("STATE")];
 
 fn text(answer: Value) -> anyhow::Result<String> {
     let peers: Peers = serde_json::from_value(answer).context("cannot understand the agent's list of peers")?;

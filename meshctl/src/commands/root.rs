@@ -9,7 +9,7 @@ use super::change::{change, change_cluster};
 use crate::{
     chain::{Block, Call, Chain, Operator},
     output::Printer,
-    render::{Align, Cell, Column, age, table},
+    render::{Cell, Column, age, table},
     settings::Settings,
     signer::SignerArgs,
 };
@@ -114,10 +114,7 @@ async fn list(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-const COLUMNS: [Column; 2] = [
-    Column { title: "KMS ROOT", align: Align::Left, min_width: 0 },
-    Column { title: "STATE", align: Align::Left, min_width: 0 },
-];
+const COLUMNS: [Column; 2] = [Column::left("KMS ROOT"), Column::left("STATE")];
 
 fn text(listed: &Listed, head: Block) -> String {
     let row = |view: &RootView| {

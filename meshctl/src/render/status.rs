@@ -167,25 +167,21 @@ const fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 
-const fn left(title: &'static str) -> Column {
-    Column { title, align: Align::Left, min_width: 0 }
-}
-
 const fn right(title: &'static str, min_width: usize) -> Column {
     Column { title, align: Align::Right, min_width }
 }
 
 const COLUMNS: [Column; 13] = [
-    right("TOKEN", 0),
-    left("NAME"),
-    left("ADDRESS"),
-    left("STATE"),
-    left("PATH"),
-    left("ENDPOINT"),
+    Column::right("TOKEN"),
+    Column::left("NAME"),
+    Column::left("ADDRESS"),
+    Column::left("STATE"),
+    Column::left("PATH"),
+    Column::left("ENDPOINT"),
     right("SEEN", 6),
-    right("HANDSHAKE", 0),
+    Column::right("HANDSHAKE"),
     right("RTT", 6),
-    right("LOSS", 0),
+    Column::right("LOSS"),
     right("MTU", 4),
     right("RX", 8),
     right("TX", 8),

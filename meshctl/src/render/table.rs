@@ -37,6 +37,18 @@ pub(crate) struct Column {
     pub(crate) min_width: usize,
 }
 
+impl Column {
+    /// As wide as its content.
+    pub(crate) const fn left(title: &'static str) -> Self {
+        Self { title, align: Align::Left, min_width: 0 }
+    }
+
+    /// As wide as its content.
+    pub(crate) const fn right(title: &'static str) -> Self {
+        Self { title, align: Align::Right, min_width: 0 }
+    }
+}
+
 /// One cell; hostile characters are disarmed when it is made.
 #[derive(Debug, Clone)]
 pub(crate) struct Cell {
@@ -91,10 +103,7 @@ pub(crate) fn width(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    const COLUMNS: [Column; 2] = [
-        Column { title: "TOKEN", align: Align::Right, min_width: 0 },
-        Column { title: "NAME", align: Align::Left, min_width: 0 },
-    ];
+    const COLUMNS: [Column; 2] = [Column::right("TOKEN"), Column::left("NAME")];
 
     #[test]
     fn columns_align_and_lines_end_clean() {
