@@ -375,6 +375,19 @@ fn wait_returns_when_ready_and_tells_why_not() {
 }
 
 #[test]
+fn wait_does_not_outlive_its_time_with_a_silent_agent() {
+    let scratch = Scratch::new();
+    let socket = scratch.path("mesh0.sock");
+    // Connections are made, and nobody ever looks at them.
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let before = std::time::Instant::now();
+    let (code, _, errors) = ask(&socket, &["wait", "--ready", "--timeout", "1"]);
+    assert_eq!(code, 3);
+    assert!(errors.contains("the agent does not answer\nhint: "), "{errors}");
+    assert!(before.elapsed() < std::time::Duration::from_secs(4), "it took {:?}", before.elapsed());
+}
+
+#[test]
 fn watch_prints_a_line_when_something_changed() {
     let (_scratch, socket, agent) = agent(STARTING);
     let mut command = meshctl();

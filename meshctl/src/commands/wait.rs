@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_core::status::{MembershipState, Status, VerdictState};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     agent_socket::AgentSocket,
@@ -15,6 +15,8 @@ use crate::{
 
 /// How often the agent is asked.
 const POLL: Duration = Duration::from_millis(200);
+/// The least time an agent gets to answer.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -33,7 +35,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     loop {
         let answer = match settings.socket() {
-            Ok(path) => AgentSocket::new(path).status().await,
+            Ok(path) => ask(&AgentSocket::new(path), deadline).await,
             Err(failure) => Err(failure.into()),
         };
         match answer {
@@ -53,6 +55,15 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         }
         sleep(POLL).await;
     }
+}
+
+/// An agent that does not answer is not waited for longer than the operator said; one chance it has.
+async fn ask(agent: &AgentSocket, deadline: Instant) -> anyhow::Result<Status> {
+    let patience = deadline.max(Instant::now() + LAST_CHANCE);
+    timeout_at(patience, agent.status()).await.unwrap_or_else(|_| {
+        let failure = Failure::new("the agent does not answer").hint("look at the log of `p2p-agent`");
+        Err(failure.exit_code(failure::AGENT_NOT_RUNNING).into())
+    })
 }
 
 enum Judgement {
