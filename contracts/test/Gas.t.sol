@@ -4,6 +4,7 @@ pragma solidity ^0.8.28;
 import {IClusterPolicy} from "../src/interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {VM} from "./Vm.sol";
+import {DstackAppStandIn} from "./support/DstackStandIns.sol";
 import {ElectionTest} from "./support/ElectionTest.sol";
 import {IClusterToken} from "./support/IClusterToken.sol";
 import {Actor, Vote} from "./support/Signing.sol";
@@ -230,6 +231,38 @@ contract GasTest is ElectionTest {
         VM.prank(OWNER);
         cluster.disableUpgrades();
         measure("disableUpgrades", 60_000);
+    }
+
+    /// A cluster is founded in the call that makes it: `initialize` costs the same inside the deployment of its proxy.
+    function test_costs_of_the_road_from_a_dstack_app() public {
+        suffix = "";
+        DstackAppStandIn app = DstackAppStandIn(
+            proxy(
+                address(new DstackAppStandIn()),
+                abi.encodeCall(DstackAppStandIn.initialize, (OWNER, false, false, true, 0, keccak256("1")))
+            )
+        );
+        address next = implementation();
+        bytes memory found = abi.encodeCall(IDstackClusterNFT.initializeFromDstackApp, (defaultParams()));
+        VM.prank(OWNER);
+        app.upgradeToAndCall(next, found);
+        measure("upgrade a DstackApp to a cluster", 450_000);
+    }
+
+    function test_costs_of_removing_what_has_peers() public {
+        suffix = ", with peers";
+        address root = addRoot(1);
+        VM.prank(OWNER);
+        cluster.addAppId(ALICE);
+        join(1);
+        joinUnder(2, secret("root", 1), address(cluster));
+        joinUnder(3, secret("root", 0), ALICE);
+        VM.prank(OWNER);
+        cluster.removeKmsRoot(root);
+        measure("removeKmsRoot", 90_000);
+        VM.prank(OWNER);
+        cluster.removeAppId(ALICE);
+        measure("removeAppId", 120_000);
     }
 
     // ------------------------------------------------------------------------------------------------------ helpers

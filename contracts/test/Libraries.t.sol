@@ -107,10 +107,19 @@ contract LibrariesTest is Check, Signing {
         yes(this.isHostName(string.concat(repeat("a", 63), ".b")), "a label of 63");
         yes(!this.isHostName(string.concat(repeat("a", 64), ".b")), "a label of 64");
         string memory longest =
-            string.concat(repeat("a", 63), ".", repeat("b", 63), ".", repeat("c", 63), ".", repeat("d", 61));
-        eq(bytes(longest).length, 253, "253 characters");
-        yes(this.isHostName(longest), "253");
-        yes(!this.isHostName(string.concat(longest, "e")), "254");
+            string.concat(repeat("a", 63), ".", repeat("b", 63), ".", repeat("c", 63), ".", repeat("d", 13));
+        eq(bytes(longest).length, 205, "205 characters");
+        yes(this.isHostName(longest), "205");
+        yes(!this.isHostName(string.concat(longest, "e")), "206");
+        uint256 prefix = bytes(string.concat(hexOf(abi.encodePacked(bytes20(0))), "-65535s.")).length;
+        eq(bytes(longest).length + prefix, 253, "with the longest first label, as long as a host name may be");
+    }
+
+    function test_what_ends_in_a_number_is_no_host_name() public view {
+        yes(!this.isHostName("10.0.0.1"), "an address");
+        yes(!this.isHostName("example.1"), "a number");
+        yes(!this.isHostName("127.0.0.0x1"), "a number in another base");
+        yes(this.isHostName("1.2.3.com"), "a name");
     }
 
     function validByLabels(bytes memory name) private pure returns (bool) {
@@ -120,9 +129,10 @@ contract LibrariesTest is Check, Signing {
             if (i < name.length && name[i] != ".") continue;
             if (i == start || i - start > 63 || name[start] == "-" || name[i - 1] == "-") return false;
             ++labels;
+            if (i == name.length && (name[start] < "a" || name[start] > "z")) return false;
             start = i + 1;
         }
-        return labels >= 2 && name.length <= 253;
+        return labels >= 2 && name.length <= 205;
     }
 
     function repeat(string memory text, uint256 times) private pure returns (string memory all) {

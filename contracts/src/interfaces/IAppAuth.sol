@@ -39,15 +39,15 @@ interface IAppAuthBasicManagement {
     event DeviceRemoved(bytes32 deviceId);
 
     /// Lets CVMs of this app-compose.json boot. Contract owner only; reverts with ZeroComposeHash. Emits ComposeHashAdded and
-    /// PolicyChanged. About 55,000 gas.
+    /// PolicyChanged. 60,000 gas.
     function addComposeHash(bytes32 composeHash) external;
     /// Stops the next boot of this app-compose.json; who has booted keeps its keys and, as a peer, its place. Contract owner only.
-    /// Emits ComposeHashRemoved and PolicyChanged. About 33,000 gas.
+    /// Emits ComposeHashRemoved and PolicyChanged. 37,000 gas.
     function removeComposeHash(bytes32 composeHash) external;
-    /// Lets CVMs boot on this device. Contract owner only; reverts with ZeroDeviceId. Emits DeviceAdded and PolicyChanged. About
-    /// 55,000 gas.
+    /// Lets CVMs boot on this device. Contract owner only; reverts with ZeroDeviceId. Emits DeviceAdded and PolicyChanged. 60,000
+    /// gas.
     function addDevice(bytes32 deviceId) external;
-    /// Stops the next boot on this device. Contract owner only. Emits DeviceRemoved and PolicyChanged. About 33,000 gas.
+    /// Stops the next boot on this device. Contract owner only. Emits DeviceRemoved and PolicyChanged. 37,000 gas.
     function removeDevice(bytes32 deviceId) external;
 }
 
@@ -66,13 +66,13 @@ interface IDstackApp is IAppAuth, IAppAuthBasicManagement {
     error UpgradesAreDisabled();
 
     /// Whether the list of devices is not asked. Contract owner only; takes effect at once. Emits AllowAnyDeviceSet and
-    /// PolicyChanged. About 55,000 gas.
+    /// PolicyChanged. 60,000 gas.
     function setAllowAnyDevice(bool allowAny) external;
     /// Whether only CVMs whose TCB status is "UpToDate" boot. Contract owner only; takes effect at once. Emits
-    /// RequireTcbUpToDateSet and PolicyChanged. About 55,000 gas.
+    /// RequireTcbUpToDateSet and PolicyChanged. 60,000 gas.
     function setRequireTcbUpToDate(bool requireUpToDate) external;
     /// No code but the present one, for ever: nobody can undo this. Contract owner only. Emits UpgradesDisabled and PolicyChanged.
-    /// About 55,000 gas.
+    /// 60,000 gas.
     function disableUpgrades() external;
 
     function allowedComposeHashes(bytes32 composeHash) external view returns (bool);

@@ -57,35 +57,37 @@ interface IClusterPolicy {
 
     /// How many tokens may exist (1 to the network's capacity) and which network types may register. Contract owner only; reverts
     /// with InvalidMaxNodes. A lower number than there are tokens stops minting and takes nobody's token away; the network type
-    /// concerns `registerPeer` alone: peers that are registered stay. Emits ClusterConfigUpdated. 37,000 gas.
+    /// concerns `registerPeer` alone: peers that are registered stay. Emits ClusterConfigUpdated. 41,000 gas.
     function setClusterConfig(uint256 nodeLimit, NetworkPolicy networkType) external;
     /// What `mintNodeAccess` costs, in wei, and whether anybody may call it. Contract owner only. Emits MintingPolicyUpdated.
-    /// 59,000 gas.
+    /// 63,000 gas.
     function setMintingPolicy(uint256 price, bool toAnybody) external;
     /// Sends all that was paid for tokens to `to`. Contract owner only; reverts with ZeroAddress or, when `to` does not take it,
-    /// WithdrawalFailed. Emits Withdrawn. 42,000 gas and what `to` does.
+    /// WithdrawalFailed. Emits Withdrawn. 41,000 gas, 25,000 more for a new account, and what `to` does.
     function withdraw(address payable to) external;
     /// `registerPeer` reverts until it is unpaused; endpoint updates, leaving, minting and voting go on. Contract owner only. Emits
-    /// RegistrationsPaused. 36,000 gas.
+    /// RegistrationsPaused. 39,000 gas.
     function pauseRegistrations() external;
-    /// Contract owner only. Emits RegistrationsPaused. 36,000 gas.
+    /// Contract owner only. Emits RegistrationsPaused. 40,000 gas.
     function unpauseRegistrations() external;
     /// Whether free-form URLs for local development are taken and shown. Never on a chain that others read: nothing is checked
-    /// about such a URL. Contract owner only. Emits DevModeSet. 59,000 gas.
+    /// about such a URL. Contract owner only. Emits DevModeSet. 62,000 gas.
     function setDevMode(bool enabled) external;
 
     // ---------------------------------------------------------------------------------------------- a token owner's
 
     /// Mints the lowest free token id, bound to an instance id or, with the empty string, unbound. The contract owner pays nothing;
     /// anybody else pays exactly the price, and only while minting is public. `to` is not called. Reverts with MintingNotPublic,
-    /// WrongPayment, MaxNodesReached, NetworkFull, InvalidInstanceId. Emits NodeMinted. 125,000 gas.
+    /// WrongPayment, MaxNodesReached, NetworkFull, InvalidInstanceId. Emits Transfer and NodeMinted. 147,000 gas for the first token
+    /// of a wallet.
     function mintNodeAccess(address to, string calldata instanceId) external payable returns (uint256 tokenId);
     /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does. Emits NodeBound.
-    /// 65,000 gas.
+    /// 68,000 gas.
     function registerInstance(string calldata instanceId) external;
     /// The URL that `getPeerEndpoints` shows for this token's peer while devMode lasts; the empty string takes it back. Token owner
     /// only. At most 256 bytes of visible ASCII. Void when the token is transferred, burned, deactivated or revoked, and when
-    /// devMode ends. Reverts with DevModeOff or InvalidDevUrl. Emits DevUrlSet. 70,000 gas and 23,000 for each 32 bytes.
+    /// devMode ends. Reverts with DevModeOff or InvalidDevUrl. Emits DevUrlSet. 78,000 gas for up to 31 bytes, and 23,000 for
+    /// each 32 of a longer one.
     function setDevUrl(uint256 tokenId, string calldata url) external;
 
     // ------------------------------------------------------------------------------------------------------- reads
@@ -100,7 +102,7 @@ interface IClusterPolicy {
     function walletToTokenId(address wallet) external view returns (uint256);
     /// Whether an active peer has this instance id.
     function instanceIsRegistered(string calldata instanceId) external view returns (bool);
-    /// Instance ids of active peers in the order of their token ids; cursor, limit and `next` as in `peers`. About 7,000 gas each.
+    /// Instance ids of active peers in the order of their token ids; cursor, limit and `next` as in `peers`. About 8,000 gas each.
     function getActiveInstances(uint256 cursor, uint256 limit)
         external
         view

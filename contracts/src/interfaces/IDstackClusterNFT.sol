@@ -9,6 +9,9 @@ import {ILeaderElection} from "./ILeaderElection.sol";
 /// @notice One deployment is one cluster. A token is the right to run one node; a node becomes a *peer* by registering a
 ///         WireGuard key that a chain of signatures ties to the dstack KMS. Agents read the whole peer set at one block
 ///         hash; events carry whole new values, so that events alone rebuild the state.
+///         Gas figures are whole transactions at the proxy (intrinsic gas and call data included), rounded up, and the same however
+///         many members there are; snapshots/costs.json has them to the unit. Reads may be called by anybody; they cost gas only
+///         inside a transaction.
 /// @dev    With what it inherits (the boot gate, the policy, the election) this is every type, event, error and function that an agent
 ///         or an operator's tool needs. Times are Unix seconds, blocks are block numbers of this chain.
 interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
@@ -83,7 +86,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         address owner;
         bytes20 instanceId; // bound instance id; zero = unbound
         address nodeAddress; // fixed by the first registration of the binding; zero before
-        uint32 keyEpoch; // last one spent by this token id, also under former owners: by a signature or by leaving
+        uint32 keyEpoch; // last one spent by this token id, also under former owners: by a mint, a signature or by leaving
         bool active; // registered, under the current generation of its KMS root and app id
         bool revoked; // barred from bind and registerPeer until reinstated
     }
@@ -104,6 +107,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     /// The first event of a cluster.
     event MeshNetworkFixed(bytes4 base, uint8 prefixLength, uint64 epoch);
+    /// The token's key epoch grew by one.
     event NodeMinted(uint256 indexed tokenId, address indexed to, bytes20 instanceId, uint64 epoch);
     event NodeBound(uint256 indexed tokenId, bytes20 instanceId, uint64 epoch);
     /// A registration was accepted. Carries everything a verifier needs: no other read proves the peer.
@@ -172,60 +176,81 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     // ---------------------------------------------------------------------------------------------------- members
 
-    /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, in the transaction that deploys the proxy.
+    /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, by whoever comes first: so in the transaction that
+    /// deploys the proxy. Every network type may register, as many tokens as the network has addresses may be minted, by the owner
+    /// alone. Emits MeshNetworkFixed, AppIdAdded and KmsRootAdded. 265,000 gas with one root, and 72,000 for each further root or
+    /// app id.
     function initialize(ClusterParams calldata params) external;
     /// Makes a cluster of a proxy that was deployed as a dstack DstackApp: the data of the `upgradeToAndCall` that gives it this code.
     /// Owner, compose hashes, devices and flags stay; the rest is as in `initialize`. Contract owner only, who must be
-    /// `params.owner` (OwnerMismatch); once, and never where there is a network (InvalidInitialization).
+    /// `params.owner` (OwnerMismatch); once, and never where there is a network (InvalidInitialization). Emits and costs as
+    /// `initialize`.
     function initializeFromDstackApp(ClusterParams calldata params) external;
-    /// Mints the lowest free token id. `instanceId` zero leaves it unbound. Contract owner only. Reverts with InvalidNetwork where
-    /// there is no network yet: a proxy that became this contract by an upgrade has an owner before it is a cluster.
+    /// Mints the lowest free token id and spends a key epoch of it. `instanceId` zero leaves it unbound. Contract owner only; free
+    /// of charge, and within the limit of `setClusterConfig` (MaxNodesReached). Reverts with InvalidNetwork where there is no network
+    /// yet: a proxy that became this contract by an upgrade has an owner before it is a cluster. `to` is not called. Emits Transfer
+    /// and NodeMinted. 117,000 gas, and 17,100 for the first token of a wallet.
     function mint(address to, bytes20 instanceId) external returns (uint256 tokenId);
     /// Binds (or rebinds) an inactive token to an instance id and lets go of the node address that the last registration fixed;
-    /// reserves nothing. Token owner only.
+    /// reserves nothing. Token owner only. Emits NodeBound. 62,000 gas.
     function bind(uint256 tokenId, bytes20 instanceId) external;
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
-    /// only its owner. The first registration of a binding fixes the node address, also beyond the removal of a KMS root: a node
-    /// that derives another key under another root is refused (NodeAddressMismatch) until the token's owner binds again.
+    /// only its owner. Not while registrations are paused, and only for a network type that the policy allows. Emits PeerRegistered.
+    /// 208,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 230,000 for an unbound one and for
+    /// each 256th token, 265,000 for the first of a cluster, 116,000 for a rotation.
+    ///
+    /// The first registration of a binding fixes the node address, also beyond the removal of a KMS root: a node that derives
+    /// another key under another root is refused (NodeAddressMismatch) until the token's owner binds again.
     ///
     /// What is proved is "an approved instance of an allowed app, called by this key", no more. An instance of the same app can
     /// derive its siblings' node keys and sign first for a token bound to another; a token's owner may claim any instance id, or a
     /// WireGuard key seen in a pending transaction, that is not in use yet; whoever reads a node's secrets signs as that node.
-    /// None of them can be told from the rightful node here: the remedy is `revoke`.
+    /// None of them can be told from the rightful node here: the remedy is `revoke`. Where minting is public, a revoked operator
+    /// can buy another token: what keeps it out for good is the boot gate, or a price.
     function registerPeer(
         Registration calldata registration,
         SignatureChain calldata chain,
         bytes calldata nodeSignature
     ) external;
-    /// Changes only where an active peer is reached, by its node key alone. Anybody may submit.
+    /// Changes only where an active peer is reached, by its node key alone. Anybody may submit, also while registrations are paused.
+    /// Emits PeerEndpointUpdated. 62,000 gas.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata nodeSignature) external;
-    /// Drops the peer, clears the binding and spends the key epoch. Token owner only.
+    /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas.
     function deactivate(uint256 tokenId) external;
-    /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. Token owner or approved.
+    /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. A revocation ends with the token.
+    /// Token owner or approved. Emits Transfer and NodeCleared. 114,000 gas.
     function burn(uint256 tokenId) external;
-    /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Contract owner only.
+    /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Contract owner only. Emits
+    /// NodeCleared. 70,000 gas.
     function revoke(uint256 tokenId) external;
-    /// Lifts a revocation. Contract owner only.
+    /// Lifts a revocation. Contract owner only. Emits NodeReinstated. 39,000 gas.
     function reinstate(uint256 tokenId) external;
 
     // ------------------------------------------------------------------------------------------------- governance
 
-    /// Trusts a KMS root after `KMS_ROOT_DELAY` seconds. Contract owner only.
+    /// Trusts a KMS root after `KMS_ROOT_DELAY` seconds; at most 16. Contract owner only. Emits KmsRootAdded. 93,000 gas.
     function addKmsRoot(address root) external;
     /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody. Contract owner only. Bindings stay, with
-    /// their node addresses: nodes whose keys change with the root come back only after the owners of their tokens bind again.
+    /// their node addresses: nodes whose keys change with the root come back only after the owners of their tokens bind again. Emits
+    /// KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers.
     function removeKmsRoot(address root) external;
+    /// Lets nodes of another dstack app become peers, at once; at most 16. Contract owner only. Emits AppIdAdded. 93,000 gas.
     function addAppId(address appId) external;
-    /// Its peers leave at once, and re-adding it revives nobody. Contract owner only.
+    /// Its peers leave at once, and re-adding it revives nobody. Contract owner only. Emits AppIdRemoved and, if it had peers,
+    /// VotesLapsed. 81,000 gas; 89,000 if it had peers.
     function removeAppId(address appId) external;
-    /// Registers a gateway base domain (a lower-case host name without port or trailing dot). Contract owner only.
+    /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
+    /// InvalidBaseDomain, AlreadyAdded or TooMany. Emits BaseDomainAdded. 120,000 gas for up to 31 characters.
     function addBaseDomain(string calldata domain) external returns (uint16 index);
+    /// Takes a base domain away for good: its index is not given out again. Peers below it stay peers and lose their gateway path:
+    /// their record names an index whose domain `baseDomains` shows as empty. Contract owner only. Emits BaseDomainRemoved. 45,000 gas.
     function removeBaseDomain(uint16 index) external;
 
     // ------------------------------------------------------------------------------------------------------ reads
 
-    /// Grows with every visible change.
+    /// Grows by one with every visible change; the event of that change carries it.
     function epoch() external view returns (uint64);
+    /// Active peers.
     function peerCount() external view returns (uint256);
     /// Minted tokens.
     function totalSupply() external view returns (uint256);
@@ -235,7 +260,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function addressOf(uint256 tokenId) external view returns (bytes4);
     /// Active peers with tokenId ≥ cursor, ascending; `next` is the cursor of the next page, zero at the end. Looks at `limit`
     /// registrations at most, of which those under a removed root or app id are left out: a page may be shorter than `limit`, even
-    /// empty, before the end. Read on until `next` is zero. About 12,000 gas a peer.
+    /// empty, before the end. Read on until `next` is zero. About 15,000 gas a peer.
     function peers(uint256 cursor, uint256 limit) external view returns (Peer[] memory page, uint256 next);
     /// The active peer of a token; reverts with NodeNotActive otherwise.
     function getPeer(uint256 tokenId) external view returns (Peer memory);
@@ -249,11 +274,13 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function tokenOfInstance(bytes20 instanceId) external view returns (uint256);
     /// The active token of a WireGuard key, zero for none.
     function tokenOfWireguardKey(bytes32 wireguardKey) external view returns (uint256);
-    /// One entry per active peer: the mesh address of a WIREGUARD peer, the https URL of a TLS_GATEWAY peer. All at once, without
+    /// One entry per active peer: the mesh address of a WIREGUARD peer, the https URL of a TLS_GATEWAY peer (empty where its base
+    /// domain was removed); in devMode the development URL of a peer that has one. All at once, without
     /// pages: in a large mesh more than a node's gas limit for calls may allow; agents read `peers`.
     function getPeerEndpoints() external view returns (string[] memory);
     /// Trusted KMS roots, each with the time from which it counts.
     function kmsRoots() external view returns (address[] memory roots, uint64[] memory effectiveAt);
+    /// Allowed app ids; the cluster's own is the first unless it was removed.
     function appIds() external view returns (address[] memory);
     /// The EIP-712 domain of what nodes sign (EIP-5267).
     function eip712Domain()
