@@ -6,13 +6,22 @@ import {DstackClusterNFT} from "../src/DstackClusterNFT.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {VM} from "../test/Vm.sol";
 
-/// @title  Deploys one cluster: implementation, and a proxy initialized in the same transaction as it appears.
+/// What the script calls of dstack's KMS contract, which lets anybody register any app.
+interface IDstackKms {
+    function registerApp(address appId) external;
+}
+
+/// @title  Deploys one cluster: implementation, and a proxy initialized in the same transaction as it appears; on request, registers
+///         it with a dstack KMS and lets code boot.
 /// @notice Read from the environment:
 ///         KMS_ROOT_ADDRESS   the trusted KMS root, or several separated by commas (required)
 ///         APP_IDS            further dstack app ids, separated by commas (default none; the cluster's own always counts)
 ///         CLUSTER_OWNER      contract owner (default the sender)
 ///         CLUSTER_NAME       name of the mesh (default "dstack mesh"), CLUSTER_SYMBOL (default "NODE")
 ///         MESH_NETWORK_BASE  first address as a number (default 0x0a000100 = 10.0.1.0), MESH_PREFIX_LENGTH (default 24)
+///         DSTACK_KMS         dstack's KMS contract, where the cluster is registered as an app (default none)
+///         COMPOSE_HASHES     compose hashes that may boot, on any device, separated by commas (default none; only the sender's own
+///                            cluster; for a list of devices use addDevice and setAllowAnyDevice)
 ///         Run: forge script script/Deploy.s.sol --rpc-url URL --broadcast --account NAME
 contract Deploy {
     event Deployed(address cluster, address implementation);
@@ -36,6 +45,13 @@ contract Deploy {
         VM.startBroadcast();
         address implementation = address(new DstackClusterNFT());
         cluster = address(new ERC1967Proxy(implementation, abi.encodeCall(IDstackClusterNFT.initialize, (params))));
+        address kms = VM.envOr("DSTACK_KMS", address(0));
+        if (kms != address(0)) IDstackKms(kms).registerApp(cluster);
+        bytes32[] memory composeHashes = VM.envOr("COMPOSE_HASHES", ",", new bytes32[](0));
+        for (uint256 i = 0; i < composeHashes.length; ++i) {
+            IDstackClusterNFT(cluster).addComposeHash(composeHashes[i]);
+        }
+        if (composeHashes.length > 0) IDstackClusterNFT(cluster).setAllowAnyDevice(true);
         VM.stopBroadcast();
         emit Deployed(cluster, implementation);
     }

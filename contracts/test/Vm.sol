@@ -54,6 +54,8 @@ interface Vm {
     function lastCallGas() external view returns (Gas memory);
     function label(address account, string calldata name) external;
     function toString(uint256 value) external pure returns (string memory);
+    function toString(address value) external pure returns (string memory);
+    function toString(bytes32 value) external pure returns (string memory);
     function snapshotState() external returns (uint256 id);
     function revertToState(uint256 id) external returns (bool done);
 
@@ -73,6 +75,10 @@ interface Vm {
         external
         view
         returns (address[] memory);
+    function envOr(string calldata name, string calldata delimiter, bytes32[] calldata fallbackValue)
+        external
+        view
+        returns (bytes32[] memory);
     function startBroadcast() external;
     function stopBroadcast() external;
 }
