@@ -26,11 +26,23 @@ fn no_secret_in_any_log_at_trace_status_metrics_or_process_arguments() -> Result
     }
 
     shown_nowhere(&world, &secrets(&world)?)?;
+    for node in 1..=2 {
+        leaves_no_core(&world, node)?;
+    }
     let log = world.node(1).log();
     ensure!(
         log.contains(&world.instance(1)?),
         "the instance id is not in the log: the search would find nothing either"
     );
+    Ok(())
+}
+
+/// A process that crashes writes its memory to no file.
+fn leaves_no_core(world: &World, node: usize) -> Result<()> {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", world.node(node).pid()?))?;
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit of core files")?;
+    let numbers: Vec<_> = core.split_whitespace().filter(|word| *word == "0").collect();
+    ensure!(numbers.len() == 2, "node {node} may write a core file: {core}");
     Ok(())
 }
 
