@@ -60,7 +60,8 @@ interface IClusterPolicy {
     /// concerns `registerPeer` alone: peers that are registered stay. Emits ClusterConfigUpdated. 41,000 gas.
     function setClusterConfig(uint256 nodeLimit, NetworkPolicy networkType) external;
     /// What `mintNodeAccess` costs, in wei, and whether anybody may call it. Contract owner only. Emits MintingPolicyUpdated.
-    /// 63,000 gas.
+    /// 63,000 gas. Where anybody may, the price is what keeps one buyer from taking all tokens and from out-voting the members,
+    /// and nodes are better told their token: a stranger's can be bound to any instance id, which reserves nothing.
     function setMintingPolicy(uint256 price, bool toAnybody) external;
     /// Sends all that was paid for tokens to `to`. Contract owner only; reverts with ZeroAddress or, when `to` does not take it,
     /// WithdrawalFailed. Emits Withdrawn. 41,000 gas, 25,000 more for a new account, and what `to` does.
