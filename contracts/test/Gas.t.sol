@@ -45,6 +45,41 @@ contract GasTest is ElectionTest {
         measure("a page of 500 instances (eth_call)", 15_000_000);
     }
 
+    /// By the committed costs, from which the measured ones do not differ. What is left are the digits of larger token ids.
+    function test_no_cost_grows_with_the_members() public view {
+        string memory committed = VM.readFile("snapshots/costs.json");
+        string[14] memory writes = [
+            "mint, bound",
+            "join, bound at mint",
+            "rotate the key",
+            "update the endpoint",
+            "elect a leader",
+            "vote",
+            "take the vote back",
+            "signed vote",
+            "transfer of a peer that votes",
+            "transfer of the leader",
+            "bind",
+            "deactivate",
+            "revoke",
+            "burn of a peer"
+        ];
+        for (uint256 i = 0; i < writes.length; ++i) {
+            uint256 alone = committedCost(committed, writes[i], "1");
+            uint256 among = committedCost(committed, writes[i], "5000");
+            yes(alone > 21_000, "a whole transaction");
+            yes(among <= alone + 100, writes[i]);
+        }
+    }
+
+    function committedCost(string memory json, string memory what, string memory members)
+        private
+        pure
+        returns (uint256)
+    {
+        return VM.parseJsonUint(json, string.concat("$['", what, ", ", members, " members']"));
+    }
+
     function costs(uint256 members) private {
         fill(members);
         suffix = string.concat(", ", VM.toString(members), " members");
