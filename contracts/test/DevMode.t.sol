@@ -90,7 +90,8 @@ contract DevModeTest is ClusterTest {
 
     function testFuzz_only_the_tokens_owner_sets_it(address caller, uint256 tokenId) public {
         dev(true);
-        if (caller == ALICE && tokenId == id) return;
+        // The zero address, which owns what is not minted, sends nothing.
+        if (caller == ALICE && tokenId == id || caller == address(0)) return;
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NotTokenOwner.selector, tokenId, caller));
         VM.prank(caller);
         cluster.setDevUrl(tokenId, URL);
@@ -113,6 +114,17 @@ contract DevModeTest is ClusterTest {
         if (!good) VM.expectRevert(IClusterPolicy.InvalidDevUrl.selector);
         setUrl(string(raw));
         mustShow(good && raw.length != 0 ? string(raw) : ADDRESS);
+    }
+
+    function test_the_ends_of_visible_ascii() public {
+        dev(true);
+        setUrl("!~");
+        mustShow("!~");
+        bytes1[4] memory beyond = [bytes1(0x20), 0x7f, 0x00, 0x80];
+        for (uint256 i = 0; i < beyond.length; ++i) {
+            VM.expectRevert(IClusterPolicy.InvalidDevUrl.selector);
+            setUrl(string(abi.encodePacked("a", beyond[i])));
+        }
     }
 
     function dev(bool on) private {

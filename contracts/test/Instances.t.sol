@@ -151,20 +151,20 @@ contract InstancesTest is ClusterTest {
     /// Whatever is minted, moved and burned: counts and single tokens are those of a list of owners.
     function testFuzz_wallets_and_their_tokens(uint256 seed) public {
         address[4] memory wallets = [ALICE, BOB, STRANGER, OWNER];
-        address[13] memory ownerOf;
+        address[6] memory ownerOf; // few tokens, so that many wallets hold one or none
         for (uint256 step = 0; step < 60; ++step) {
             seed = uint256(keccak256(abi.encode(seed)));
-            uint256 id = 1 + (seed >> 8) % 12;
+            uint256 id = 1 + (seed >> 8) % 5;
             address to = wallets[(seed >> 16) % 4];
             if (ownerOf[id] == address(0)) {
                 uint256 minted = mint(to, 0);
-                if (minted > 12) {
+                if (minted > 5) {
                     VM.prank(to);
                     cluster.burn(minted);
                 } else {
                     ownerOf[minted] = to;
                 }
-            } else if (seed % 5 == 0) {
+            } else if (seed % 3 == 0) {
                 VM.prank(ownerOf[id]);
                 cluster.burn(id);
                 ownerOf[id] = address(0);
@@ -180,10 +180,10 @@ contract InstancesTest is ClusterTest {
         }
     }
 
-    function mustHold(address wallet, address[13] memory ownerOf) private {
+    function mustHold(address wallet, address[6] memory ownerOf) private {
         uint256 count = 0;
         uint256 last = 0;
-        for (uint256 id = 1; id < 13; ++id) {
+        for (uint256 id = 1; id < 6; ++id) {
             if (ownerOf[id] == wallet) (count, last) = (count + 1, id);
         }
         eq(token.balanceOf(wallet), count, "count");
