@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build check soak deps root-or-sudo dev-build fmt clippy doc deny forge-fmt map
+.PHONY: help demo test build check soak deps root-or-sudo dev-build fmt clippy doc deny forge-lint map
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -18,7 +18,6 @@ NPM := $(AS_USER) npm
 # What tests and demo call besides cargo and node.
 PACKAGES := gcc git iproute2 iptables iputils-ping libc6-dev make procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
 NODE_MODULES := contracts/node_modules/.package-lock.json
-FORGE := contracts/script/foundry forge
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,7 +31,7 @@ test: deps ## Every test: Rust, Solidity, SDKs, namespaces.
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
 
-check: fmt clippy doc deny forge-fmt map ## Formatting, lints, documentation, dependencies.
+check: fmt clippy doc deny forge-lint map ## Formatting, lints, documentation, dependencies.
 
 soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
 	@.ci/soak "$(CARGO)" "$(AS_USER)"
@@ -72,8 +71,8 @@ deny:
 	@if cargo deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check bans licenses sources; \
 	else echo "cargo-deny is not installed: dependencies not checked"; fi
 
-forge-fmt: $(NODE_MODULES)
-	cd contracts && $(AS_USER) ../$(FORGE) fmt --check
+forge-lint: $(NODE_MODULES)
+	cd contracts && $(NPM) run --silent lint
 
 map:
 	.ci/files-listed
