@@ -28,7 +28,7 @@ library ClusterStorage {
         bool devMode;
     }
 
-    /// One token: four slots, in the order of the fields. Burning keeps `keyEpoch` and clears the rest.
+    /// One token: four slots, in the order of the fields. Burning keeps `keyEpoch`, `voteTerm` and `vote`, and clears the rest.
     struct NodeRecord {
         bytes32 wireguardKey;
         //
@@ -82,7 +82,7 @@ library ClusterStorage {
         mapping(bytes20 instanceId => uint256 tokenId) tokenOfInstance;
         mapping(bytes32 wireguardKey => uint256 tokenId) tokenOfWireguardKey;
         uint16[16][16] peersOf; // active peers by slot of the KMS root, then of the app id: one storage slot a root
-        IdSet.Set registered; // tokens whose record says so
+        IdSet.Set registered; // all active peers; of stale records those that no search for a leader has met
         IdSet.Set free; // burned ids up to highWater
     }
 

@@ -29,20 +29,24 @@ library Election {
     }
 
     /// Gives the seat to the next active peer upward from its last holder, wrapping. Zero where `MAX_LOOKS` registrations were all
-    /// stale: then nobody holds the seat, and the next call goes on from there. There must be an active peer.
+    /// stale: then nobody holds the seat, which is told where somebody did, and the next call goes on from there. Stale registrations
+    /// that were met are listed no more, so that each is looked at once. There must be an active peer.
     function elect() internal returns (address leader) {
         ClusterStorage.Members storage members = ClusterStorage.members();
         ClusterStorage.Seat storage seat = ClusterStorage.election().seat;
-        if (seat.leader != address(0)) _vacate(members.nodes[seat.tokenId]);
+        bool held = seat.leader != address(0);
+        if (held) _vacate(members.nodes[seat.tokenId]);
         uint256 cursor = seat.cursor;
         for (uint256 looks = 0; looks < MAX_LOOKS; ++looks) {
             (bool found, uint256 id) = members.registered.next(cursor);
             if (!found) (, id) = members.registered.next(0);
             cursor = id + 1;
             if (PeerTable.isActive(members.nodes[id])) return _seat(id, members.nodes[id]);
+            members.registered.remove(id); // stale: only PeerTable.admit makes it a peer again, and lists it
         }
         // forge-lint: disable-next-line(unsafe-typecast): an id is below 2^16 - 1
         seat.cursor = uint16(cursor);
+        if (held) emit ILeaderElection.LeaderElected(0, address(0), members.totals.term, ClusterStorage.nextEpoch());
     }
 
     /// Takes along what a registered token has in the election. Call before its registration is dropped.

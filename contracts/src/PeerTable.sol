@@ -10,7 +10,8 @@ import {IdSet} from "./lib/IdSet.sol";
 /// @title  Who is a peer: admitting, dropping, counting, and the exclusive use of instance ids and WireGuard keys.
 /// @dev    A record is *registered* from its registration until it is dropped, and *active* while, besides, its KMS root and app
 ///         id are still the generation it was admitted under. Removing a root or an app id touches counts, never records: what
-///         is registered but no longer active is stale, owns nothing, and is swept when its token is next used.
+///         is registered but no longer active is stale, owns nothing, and is swept when its token is next used; `registered` of
+///         Members may have lost it before, to a search for a leader.
 library PeerTable {
     using AnchorSet for AnchorSet.Set;
     using AnchorSet for AnchorSet.Ref;

@@ -16,11 +16,13 @@ pragma solidity ^0.8.28;
 ///         required, which may leave a leader distrusted by enough (`currentLeader()` is zero at once, `electLeader()` replaces it);
 ///         joining raises it, which may make that same leader stand again, if nobody replaced it in between.
 interface ILeaderElection {
-    /// A term began with a leader. The votes of the term before count no more.
+    /// A term began with a leader. The votes of the term before count no more. With zeros and the present term: a leader that was
+    /// distrusted by enough lost the seat, and a search met nothing but stale registrations, so that `electLeader()` is due; term
+    /// and votes are as they were.
     event LeaderElected(uint256 indexed tokenId, address indexed leader, uint32 term, uint64 epoch);
     /// A vote of no confidence was cast, or withdrawn (`isNoConfidence` false); `votes` is their number now. Where it reaches
-    /// `requiredVotes()` the leader is deposed for good, and LeaderElected follows in the same transaction or, where more than 32
-    /// stale registrations lie before the next member, after `electLeader()`.
+    /// `requiredVotes()` the leader is deposed for good, and LeaderElected follows in the same transaction: of the next leader or,
+    /// where 32 stale registrations lie before the next member, of nobody.
     event VoteCast(
         uint256 indexed tokenId,
         address indexed voter,
@@ -34,7 +36,7 @@ interface ILeaderElection {
     /// without any. The leader stays, unless it was one of those peers.
     event VotesLapsed(uint32 term, uint64 epoch);
 
-    error NotAMember(address caller); // no active peer's node address; also the second token's of two with one node address
+    error NotAMember(address caller); // no active peer's node address; the vote of a node address is its first token's (castVote)
     error NotLeader(address target, address leader); // votes concern the current leader alone; zero = there is none
     error AlreadyVoted(uint256 tokenId, uint32 term);
     error NoVote(uint256 tokenId, uint32 term); // nothing to withdraw
@@ -46,15 +48,18 @@ interface ILeaderElection {
     /// Votes no confidence in the current leader, or withdraws that vote (`isNoConfidence` false). Deposes the leader where the vote
     /// is the last one required, and elects the next in the same transaction.
     ///
-    /// Sent by a member's node address; of two tokens with one node address the first to register, the other votes by signature.
-    /// Emits VoteCast, and LeaderElected where the leader falls. About 59,000 gas, 84,000 where the leader falls.
+    /// Sent by a member's node address. Of two tokens with one node address this is the vote of the one that registered first, so also
+    /// where that is a sibling's, which derived the node's key; each votes by signature, whatever the other does. Where the first
+    /// leaves, the address is NotAMember here until the other registers anew. Emits VoteCast, and LeaderElected where the leader
+    /// falls. 59,000 gas where nobody falls, 84,000 where the leader does, and up to 6,000 more for each stale registration that
+    /// lies before the next member: 269,000 at most.
     function castVote(address target, bool isNoConfidence) external;
     /// As `castVote`, signed (EIP-712) by the node key of an active token:
     /// `Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)` in the domain of `eip712Domain()`. The
     /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that nobody submitted stays good until its deadline for as long
     /// as the term lasts and the token's peer has that node key, also where it left and came back in between.
     ///
-    /// Sent by anybody. Emits what `castVote` emits. About 64,000 gas, 89,000 where the leader falls.
+    /// Sent by anybody. Emits what `castVote` emits. 65,000 gas where nobody falls, 90,000 where the leader does, 275,000 at most.
     function castVoteBySig(
         uint256 tokenId,
         uint32 inTerm,
@@ -64,10 +69,12 @@ interface ILeaderElection {
         bytes calldata signature
     ) external;
     /// Elects a leader where none stands: the next active token id upward from the last leader, wrapping; at first the lowest.
-    /// Looks at 32 registrations at most; where all of those are stale it returns zero, and the next call goes on from there.
+    /// Looks at 32 registrations at most; where all of those are stale it returns zero, and the next call goes on from there. A stale
+    /// registration is looked at once.
     ///
-    /// Sent by anybody; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected. About 61,000 gas, 78,000
-    /// the first time, and 6,000 for each stale registration.
+    /// Sent by anybody; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected, also where it takes
+    /// the seat from a leader and finds none; nothing where the seat was empty and stays so. 62,000 gas, 79,000 the first
+    /// time, and up to 6,000 more for each stale registration: 250,000 at most.
     function electLeader() external returns (address leader);
 
     /// The node address of the leader that stands, zero if none does.

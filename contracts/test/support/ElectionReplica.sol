@@ -24,8 +24,13 @@ abstract contract ElectionReplica is Check {
         if (topic == ILeaderElection.LeaderElected.selector) {
             (newTerm, epoch) = abi.decode(log.data, (uint32, uint64));
             (seat, leader) = (uint256(log.topics[1]), address(uint160(uint256(log.topics[2]))));
-            eq(leader, nodeOf(seat), "a peer is elected, by its node address");
-            beginTerm(newTerm);
+            if (seat == 0) {
+                eq(leader, address(0), "nobody holds the seat");
+                eq(newTerm, term, "in the present term");
+            } else {
+                eq(leader, nodeOf(seat), "a peer is elected, by its node address");
+                beginTerm(newTerm);
+            }
         } else if (topic == ILeaderElection.VoteCast.selector) {
             epoch = vote(log);
         } else if (topic == ILeaderElection.VotesLapsed.selector) {
