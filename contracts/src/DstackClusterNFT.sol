@@ -130,7 +130,9 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
 
     /// See IDstackClusterNFT.
     function burn(uint256 tokenId) external {
-        _update(address(0), tokenId, _msgSender());
+        // A revoked token is minted; without a caller to authorize it is burned as it is.
+        bool byContractOwner = ClusterStorage.members().nodes[tokenId].revoked && _msgSender() == owner();
+        _update(address(0), tokenId, byContractOwner ? address(0) : _msgSender());
     }
 
     /// See IDstackClusterNFT.
@@ -195,6 +197,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         PeerTable.drop(tokenId); // a stale registration, if there is one
         node.instanceId = instanceId;
         node.nodeAddress = address(0);
+        node.devRound = 0;
         emit IDstackClusterNFT.NodeBound(tokenId, instanceId, ClusterStorage.nextEpoch());
     }
 

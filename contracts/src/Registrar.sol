@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {Arrays} from "@openzeppelin/contracts/utils/Arrays.sol";
 import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
@@ -117,9 +118,8 @@ library Registrar {
             if (networkType == IDstackClusterNFT.NetworkType.TLS_GATEWAY) revert IDstackClusterNFT.GatewayRequired();
             return;
         }
-        string[] storage domains = ClusterStorage.trust().baseDomains;
-        if (gatewayDomain > domains.length || bytes(domains[gatewayDomain - 1]).length == 0) {
-            revert IDstackClusterNFT.UnknownBaseDomain(gatewayDomain);
-        }
+        // The list never shrinks, so what was never added is as empty as what was removed, and its length need not be read.
+        string storage domain = Arrays.unsafeAccess(ClusterStorage.trust().baseDomains, gatewayDomain - 1).value;
+        if (bytes(domain).length == 0) revert IDstackClusterNFT.UnknownBaseDomain(gatewayDomain);
     }
 }

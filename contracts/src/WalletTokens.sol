@@ -6,7 +6,8 @@ import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 /// @title  Which wallet holds which token: OpenZeppelin's ERC-721 state, and the one token of a wallet without a slot for it.
 /// @dev    OpenZeppelin counts a wallet's tokens in a word whose upper half it never needs: 65,534 tokens at most. The sum of the
 ///         wallet's token ids rides there, so that the sum of a wallet with one token is that token, and every change writes a slot
-///         that the same transaction has written already. Whoever reads a count masks it (`countOf`).
+///         that the same transaction has written already. Whoever reads a count masks it
+///         (DstackClusterNFT.balanceOf).
 library WalletTokens {
     /// The layout of openzeppelin.storage.ERC721, as ERC721Upgradeable 5 declares it.
     struct Erc721 {
@@ -30,11 +31,6 @@ library WalletTokens {
             if (from != address(0)) balances[from] -= tokenId << SUM_SHIFT;
             if (to != address(0)) balances[to] += tokenId << SUM_SHIFT;
         }
-    }
-
-    /// Tokens that `wallet` holds.
-    function countOf(address wallet) internal view returns (uint256) {
-        return uint128(_erc721().balances[wallet]);
     }
 
     /// The token of a wallet that holds exactly one, zero for none. Reverts with SeveralTokens.

@@ -58,6 +58,28 @@ contract DevModeTest is ClusterTest {
         mustShow(URL);
     }
 
+    function test_devMode_turned_on_again_while_on_voids_nothing() public {
+        dev(true);
+        setUrl(URL);
+        dev(true);
+        mustShow(URL);
+        dev(false);
+        dev(false);
+        mustShow(ADDRESS);
+    }
+
+    /// Who names a URL for a token that is no peer yet, and binds it to another instance then, names it again.
+    function test_binding_voids_a_url() public {
+        dev(true);
+        VM.prank(ALICE);
+        cluster.deactivate(id);
+        setUrl(URL);
+        VM.prank(ALICE);
+        cluster.bind(id, instance(2));
+        submit(registration(id, actor(2)), actor(2));
+        mustShow(ADDRESS);
+    }
+
     function test_leaving_voids_a_url() public {
         dev(true);
         for (uint256 way = 0; way < 4; ++way) {
@@ -114,6 +136,19 @@ contract DevModeTest is ClusterTest {
         if (!good) VM.expectRevert(IClusterPolicy.InvalidDevUrl.selector);
         setUrl(string(raw));
         mustShow(good && raw.length != 0 ? string(raw) : ADDRESS);
+    }
+
+    function test_a_url_has_at_most_256_bytes() public {
+        dev(true);
+        bytes memory longest = new bytes(256);
+        for (uint256 i = 0; i < longest.length; ++i) {
+            longest[i] = "x";
+        }
+        setUrl(string(longest));
+        mustShow(string(longest));
+        VM.expectRevert(IClusterPolicy.InvalidDevUrl.selector);
+        setUrl(string.concat(string(longest), "x"));
+        mustShow(string(longest));
     }
 
     function test_the_ends_of_visible_ascii() public {

@@ -204,6 +204,93 @@ contract GasTest is ElectionTest {
         measure("join that opens a word of 256 ids", 235_000);
     }
 
+    /// The longest a registration gets: every field in use, and an endpoint without a zero byte.
+    function test_costs_with_endpoint_and_gateway() public {
+        suffix = ", with endpoint and gateway";
+        VM.prank(OWNER);
+        cluster.addBaseDomain("0123456789.gateway.example.com");
+        join(1);
+        uint256 id = mint(ALICE, instance(2));
+        submit(reachable(id), actor(2));
+        measure("join, bound at mint", 225_000);
+        submit(reachable(id), actor(2));
+        measure("rotate the key", 120_000);
+
+        IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
+        (u.endpointAddress, u.gatewayDomain, u.gatewayPort) = (ENDPOINT, 1, 4443);
+        cluster.updateEndpoint(u, sign(u, actor(2).nodeKey, address(cluster)));
+        measure("update the endpoint", 70_000);
+    }
+
+    bytes16 private constant ENDPOINT = 0x20010db8111122223333444455556666;
+
+    function reachable(uint256 id) private view returns (IDstackClusterNFT.Registration memory r) {
+        r = registration(id, actor(2));
+        (r.endpointAddress, r.gatewayDomain, r.gatewayPort) = (ENDPOINT, 1, 4443);
+    }
+
+    // --------------------------------------------------------------------------------------------- leaders that go
+
+    function test_costs_of_deposing() public {
+        suffix = "";
+        elected(3);
+        distrust(1);
+        distrust(3);
+        measure("vote that deposes", 90_000);
+
+        distrust(1);
+        Vote memory vote = voteOf(3);
+        relay(vote, signFor(vote, actor(3).nodeKey, address(cluster), block.chainid));
+        measure("signed vote that deposes", 90_000);
+        eq(election.leaderToken(), 3, "the third leads");
+    }
+
+    function test_costs_of_a_leader_that_voted_and_leaves() public {
+        suffix = ", of a leader that voted";
+        elected(9);
+        for (uint256 road = 0; road < 3; ++road) {
+            uint256 leader = election.leaderToken();
+            distrust(leader);
+            VM.prank(road == 2 ? OWNER : ALICE);
+            if (road == 0) cluster.deactivate(leader);
+            else if (road == 1) cluster.burn(leader);
+            else cluster.revoke(leader);
+            if (road == 0) measure("deactivate", 75_000);
+            else if (road == 1) measure("burn", 130_000);
+            else measure("revoke", 80_000);
+            election.electLeader();
+            measure("elect the next", 100_000);
+        }
+    }
+
+    /// As many as one search looks at.
+    function test_costs_of_searching_through_stale_registrations() public {
+        suffix = ", with 32 stale registrations ahead";
+        for (uint256 i = 0; i < 3; ++i) {
+            uint256 before = VM.snapshotState();
+            staleAhead(32);
+            if (i == 0) {
+                distrust(34);
+                distrust(35);
+                measure("vote that deposes", 275_000);
+            } else if (i == 1) {
+                distrust(34);
+                Vote memory vote = voteOf(35);
+                relay(vote, signFor(vote, actor(35).nodeKey, address(cluster), block.chainid));
+                measure("signed vote that deposes", 280_000);
+            } else {
+                join(36);
+                distrust(34);
+                distrust(35);
+                depart(36, 0); // two votes are enough now
+                election.electLeader();
+                measure("elect a leader, none found", 260_000);
+            }
+            eq(election.currentLeader(), address(0), "nobody was met");
+            yes(VM.revertToState(before), "back");
+        }
+    }
+
     // ----------------------------------------------------------------------------------------- governance, and what it is
 
     function test_costs_of_governance() public {
@@ -260,6 +347,14 @@ contract GasTest is ElectionTest {
         VM.prank(BOB);
         cluster.setDevUrl(id, "http://localhost:8080");
         measure("setDevUrl", 80_000);
+        id = mint(BOB, instance(3));
+        bytes memory longest = new bytes(256);
+        for (uint256 i = 0; i < longest.length; ++i) {
+            longest[i] = "x";
+        }
+        VM.prank(BOB);
+        cluster.setDevUrl(id, string(longest));
+        measure("setDevUrl of 256 bytes", 335_000);
         VM.prank(OWNER);
         cluster.withdraw(payable(OWNER));
         measure("withdraw", 80_000);
@@ -300,6 +395,39 @@ contract GasTest is ElectionTest {
         measure("removeAppId", 120_000);
     }
 
+    function test_costs_of_removing_a_root_with_its_leader() public {
+        suffix = ", with the leader";
+        address root = addRoot(1);
+        joinUnder(1, secret("root", 1), address(cluster));
+        join(2);
+        election.electLeader();
+        distrust(2);
+        VM.prank(OWNER);
+        cluster.removeKmsRoot(root);
+        measure("removeKmsRoot", 75_000);
+    }
+
+    function test_costs_of_removing_an_app_id_that_is_everywhere() public {
+        suffix = ", with the leader and peers under 16 roots";
+        VM.startPrank(OWNER);
+        cluster.addAppId(ALICE);
+        for (uint256 i = 1; i < 16; ++i) {
+            cluster.addKmsRoot(VM.addr(secret("root", i)));
+        }
+        VM.stopPrank();
+        VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
+        for (uint256 i = 0; i < 16; ++i) {
+            joinUnder(i + 1, secret("root", i), ALICE);
+        }
+        join(17);
+        election.electLeader();
+        distrust(17);
+        VM.prank(OWNER);
+        cluster.removeAppId(ALICE);
+        measure("removeAppId", 145_000);
+        eq(cluster.peerCount(), 1, "all of its peers are gone");
+    }
+
     // ------------------------------------------------------------------------------------------------------ helpers
 
     /// Members 1 to `count`, by real registrations; fifty in a transaction, because each transaction of a test is costly.
@@ -310,6 +438,22 @@ contract GasTest is ElectionTest {
         }
         VM.resumeGasMetering();
         eq(cluster.peerCount(), count, "members");
+    }
+
+    /// Leader 1, `count` stale registrations behind it, and two members more.
+    function staleAhead(uint256 count) private {
+        VM.prank(OWNER);
+        cluster.addAppId(BOB);
+        join(1);
+        for (uint256 i = 2; i <= count + 1; ++i) {
+            joinUnder(i, secret("root", 0), BOB);
+        }
+        join(count + 2);
+        join(count + 3);
+        election.electLeader();
+        VM.prank(OWNER);
+        cluster.removeAppId(BOB);
+        eq(election.leaderToken(), 1, "the first leads");
     }
 
     function joinAll(uint256 first, uint256 last) external {

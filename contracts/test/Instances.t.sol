@@ -43,6 +43,8 @@ contract InstancesTest is ClusterTest {
         mustBeNoInstanceId("0x");
         mustBeNoInstanceId("0");
         mustBeNoInstanceId("0x00000000000000000000000000000000000000");
+        mustBeNoInstanceId("0x0000000000000000000000000000000000000000"); // the empty text alone is no instance
+        mustBeNoInstanceId("0000000000000000000000000000000000000000");
         // The neighbours of the digits, one by one.
         bytes memory neighbours = "/:@G`g";
         for (uint256 i = 0; i < neighbours.length; ++i) {
@@ -79,8 +81,16 @@ contract InstancesTest is ClusterTest {
         VM.expectRevert(IDstackClusterNFT.ZeroInstanceId.selector);
         VM.prank(ALICE);
         cluster.registerInstance("");
-        VM.expectRevert(IDstackClusterNFT.ZeroInstanceId.selector);
-        registerInstance(ALICE, 0);
+    }
+
+    function test_the_empty_text_is_no_instance() public {
+        join(1);
+        yes(!cluster.instanceIsRegistered(""), "nobody's");
+        VM.expectRevert(abi.encodeWithSelector(IClusterPolicy.InstanceNotActive.selector, bytes20(0)));
+        cluster.getInstanceInfo("");
+        VM.prank(OWNER);
+        uint256 id = cluster.mintNodeAccess(BOB, "");
+        eq(bytes32(cluster.getNode(id).instanceId), 0, "unbound");
     }
 
     /// Naming an instance takes it from nobody.

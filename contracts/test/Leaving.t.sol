@@ -240,6 +240,47 @@ contract LeavingTest is ClusterTest {
         mustBeGone(id, who);
     }
 
+    /// What strangers took while minting was public comes back: revoked, burned, and minted for somebody else.
+    function test_the_contract_owner_burns_what_it_revoked() public {
+        VM.startPrank(OWNER);
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, OWNER, id));
+        cluster.burn(id);
+        cluster.revoke(id);
+        cluster.burn(id);
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721NonexistentToken.selector, id));
+        cluster.burn(id);
+        VM.stopPrank();
+        mustBeGone(id, who);
+        eq(cluster.getNode(id).owner, address(0), "nobody's");
+        eq(token.balanceOf(ALICE), 0, "not ALICE's");
+        eq(cluster.walletToTokenId(ALICE), 0, "in neither count");
+        eq(cluster.totalSupply(), 0, "room again");
+        eq(mint(BOB, instance(2)), id, "the same id");
+        submit(registration(id, actor(2)), actor(2));
+        mustBePeer(id);
+        VM.prank(OWNER);
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, OWNER, id));
+        cluster.burn(id);
+    }
+
+    function testFuzz_nobody_else_burns_what_is_revoked(address caller) public {
+        if (caller == ALICE || caller == OWNER || caller == address(0)) return;
+        VM.prank(OWNER);
+        cluster.revoke(id);
+        VM.prank(caller);
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, caller, id));
+        cluster.burn(id);
+    }
+
+    function test_the_contract_owner_does_not_burn_what_is_reinstated() public {
+        VM.startPrank(OWNER);
+        cluster.revoke(id);
+        cluster.reinstate(id);
+        VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, OWNER, id));
+        cluster.burn(id);
+        VM.stopPrank();
+    }
+
     function test_an_approved_operator_is_not_the_owner_of_the_node() public {
         VM.prank(ALICE);
         token.setApprovalForAll(BOB, true);

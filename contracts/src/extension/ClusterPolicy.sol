@@ -55,8 +55,9 @@ abstract contract ClusterPolicy is OwnableUpgradeable {
 
     /// See IClusterPolicy.
     function setDevMode(bool enabled) external onlyOwner {
-        if (enabled) ++ClusterStorage.policy().devRound;
-        ClusterStorage.members().totals.devMode = enabled;
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        if (enabled && !totals.devMode) ++ClusterStorage.policy().devRound;
+        totals.devMode = enabled;
         emit IClusterPolicy.DevModeSet(enabled, ClusterStorage.nextEpoch());
     }
 

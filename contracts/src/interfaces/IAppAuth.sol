@@ -75,9 +75,13 @@ interface IDstackApp is IAppAuth, IAppAuthBasicManagement {
     /// 60,000 gas.
     function disableUpgrades() external;
 
+    /// Whether CVMs of this app-compose.json may boot.
     function allowedComposeHashes(bytes32 composeHash) external view returns (bool);
+    /// Whether this device is listed; asked only while `allowAnyDevice` is false.
     function allowedDeviceIds(bytes32 deviceId) external view returns (bool);
+    /// Whether the list of devices is not asked.
     function allowAnyDevice() external view returns (bool);
+    /// Whether only CVMs whose TCB status is "UpToDate" boot.
     function requireTcbUpToDate() external view returns (bool);
     /// Of the DstackApp interface that is implemented here, as its tools know it: 2.
     function version() external pure returns (uint256);

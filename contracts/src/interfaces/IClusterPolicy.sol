@@ -3,9 +3,10 @@ pragma solidity ^0.8.28;
 
 /// @title  The policy of a cluster: how many nodes, of which kind, who may mint and for how much; and the calls by instance id
 ///         that operators know from the first documents of this system.
-/// @notice Instance ids are text here: 40 hexadecimal digits in either case, with or without `0x`; anything else reverts with
-///         InvalidInstanceId, and so does the empty string where an instance is needed. Gas figures are whole transactions at the
-///         proxy, rounded up.
+/// @notice Instance ids are text here: 40 hexadecimal digits in either case, not all zero, with or without `0x`; anything else
+///         reverts with InvalidInstanceId. The empty string is no instance: `mintNodeAccess` leaves the token unbound,
+///         `registerInstance` reverts with ZeroInstanceId, `instanceIsRegistered` says no and `getInstanceInfo` reverts with
+///         InstanceNotActive. Gas figures are whole transactions at the proxy, rounded up.
 interface IClusterPolicy {
     /// Which network types `registerPeer` takes.
     enum NetworkPolicy {
@@ -22,16 +23,17 @@ interface IClusterPolicy {
         bool publicMinting;
         bool registrationsPaused;
         bool devMode;
-        bool upgradesDisabled;
+        bool upgradesDisabled; // the boot gate's, as UpgradesDisabled tells it: its change moves no epoch
     }
 
     // ------------------------------------------------------------------------------------------------------ events
-    // Each carries the whole new value and, but for Withdrawn, the cluster epoch after the change.
+    // Each carries the whole new value and, but for Withdrawn, the cluster epoch after the change. An owner can call all but
+    // `setClusterConfig` on a proxy that is no cluster yet (the upgrade road): such events come before MeshNetworkFixed.
 
     event ClusterConfigUpdated(uint256 maxNodes, NetworkPolicy networkType, uint64 epoch);
     event MintingPolicyUpdated(uint256 price, bool publicMinting, uint64 epoch);
     event RegistrationsPaused(bool paused, uint64 epoch);
-    /// Development URLs of an earlier time of devMode are void.
+    /// Where devMode ends, or begins anew, all development URLs are void.
     event DevModeSet(bool devMode, uint64 epoch);
     event DevUrlSet(uint256 indexed tokenId, string url, uint64 epoch);
     event Withdrawn(address indexed to, uint256 amount);
@@ -45,7 +47,7 @@ interface IClusterPolicy {
     error WithdrawalFailed(address to, uint256 amount);
     error RegistrationsArePaused();
     error NetworkTypeNotAllowed(NetworkPolicy allowed);
-    error InvalidInstanceId(string given); // 40 hexadecimal digits, optionally after 0x
+    error InvalidInstanceId(string given); // 40 hexadecimal digits, not all zero, optionally after 0x
     error InstanceNotActive(bytes20 instanceId);
     error NoToken(address wallet);
     error SeveralTokens(address wallet, uint256 count);
@@ -57,11 +59,14 @@ interface IClusterPolicy {
 
     /// How many tokens may exist (1 to the network's capacity) and which network types may register. Contract owner only; reverts
     /// with InvalidMaxNodes. A lower number than there are tokens stops minting and takes nobody's token away; the network type
-    /// concerns `registerPeer` alone: peers that are registered stay. Emits ClusterConfigUpdated. 41,000 gas.
+    /// concerns `registerPeer` alone: peers that are registered stay. A network type that does not exist reverts without data. Emits
+    /// ClusterConfigUpdated. 41,000 gas.
     function setClusterConfig(uint256 nodeLimit, NetworkPolicy networkType) external;
     /// What `mintNodeAccess` costs, in wei, and whether anybody may call it. Contract owner only. Emits MintingPolicyUpdated.
     /// 63,000 gas. Where anybody may, the price is what keeps one buyer from taking all tokens and from out-voting the members,
-    /// and nodes are better told their token: a stranger's can be bound to any instance id, which reserves nothing.
+    /// and nodes are better told their token: a stranger's can be bound to any instance id, which reserves nothing. What guards the
+    /// network itself is maxNodes (`setClusterConfig`): keep it at what the cluster needs, so that strangers cannot fill it; tokens
+    /// that they hold are taken away by `revoke` and then `burn`.
     function setMintingPolicy(uint256 price, bool toAnybody) external;
     /// Sends all that was paid for tokens to `to`. Contract owner only; reverts with ZeroAddress or, when `to` does not take it,
     /// WithdrawalFailed. Emits Withdrawn. 41,000 gas, 25,000 more for a new account, and what `to` does.
@@ -72,7 +77,8 @@ interface IClusterPolicy {
     /// Contract owner only. Emits RegistrationsPaused. 40,000 gas.
     function unpauseRegistrations() external;
     /// Whether free-form URLs for local development are taken and shown. Never on a chain that others read: nothing is checked
-    /// about such a URL. Contract owner only. Emits DevModeSet. 62,000 gas.
+    /// about such a URL. Turning off what is on voids all URLs; turning on what is on voids none. Contract owner only. Emits
+    /// DevModeSet. 62,000 gas.
     function setDevMode(bool enabled) external;
 
     // ---------------------------------------------------------------------------------------------- a token owner's
@@ -82,24 +88,29 @@ interface IClusterPolicy {
     /// WrongPayment, MaxNodesReached, NetworkFull, InvalidInstanceId. Emits Transfer and NodeMinted. 147,000 gas for the first token
     /// of a wallet.
     function mintNodeAccess(address to, string calldata instanceId) external payable returns (uint256 tokenId);
-    /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does. Emits NodeBound.
-    /// 68,000 gas.
+    /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does: anybody can send a wallet
+    /// a second token and so close this call and `walletToTokenId` to it, which `bind` does not mind. Emits NodeBound. 68,000 gas.
     function registerInstance(string calldata instanceId) external;
     /// The URL that `getPeerEndpoints` shows for this token's peer while devMode lasts; the empty string takes it back. Token owner
-    /// only. At most 256 bytes of visible ASCII. Void when the token is transferred, burned, deactivated or revoked, and when
-    /// devMode ends. Reverts with DevModeOff or InvalidDevUrl. Emits DevUrlSet. 78,000 gas for up to 31 bytes, and 23,000 for
-    /// each 32 of a longer one.
+    /// only. At most 256 bytes of visible ASCII. Void when the token is transferred, burned, deactivated, revoked or bound again, and
+    /// when devMode ends. Reverts with DevModeOff or InvalidDevUrl. Emits DevUrlSet. 78,000 gas for up to 31 bytes, 330,000 for 256;
+    /// 17,100 more for an unbound token.
     function setDevUrl(uint256 tokenId, string calldata url) external;
 
     // ------------------------------------------------------------------------------------------------------- reads
 
+    /// All of the policy.
     function clusterConfig() external view returns (ClusterConfig memory);
+    /// Tokens that may exist; no mint beyond.
     function maxNodes() external view returns (uint256);
-    /// Wei.
+    /// What `mintNodeAccess` costs anybody but the contract owner, in wei.
     function mintPrice() external view returns (uint256);
+    /// Whether anybody may call `mintNodeAccess`.
     function publicMinting() external view returns (bool);
+    /// Whether development URLs are taken and shown.
     function devMode() external view returns (bool);
-    /// The token of a wallet that holds exactly one, zero for none; several: SeveralTokens.
+    /// The token of a wallet that holds exactly one, zero for none; several: SeveralTokens, which anybody can bring about by sending
+    /// it one.
     function walletToTokenId(address wallet) external view returns (uint256);
     /// Whether an active peer has this instance id.
     function instanceIsRegistered(string calldata instanceId) external view returns (bool);

@@ -105,7 +105,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     // ------------------------------------------------------------------------------------------------------ events
     // Each carries the cluster epoch after the change as its last field.
 
-    /// The first event of a cluster.
+    /// The first event of a cluster; on the upgrade road the owner may have set policy and trust before.
     event MeshNetworkFixed(bytes4 base, uint8 prefixLength, uint64 epoch);
     /// The token's key epoch grew by one.
     event NodeMinted(uint256 indexed tokenId, address indexed to, bytes20 instanceId, uint64 epoch);
@@ -197,7 +197,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
     /// only its owner. Not while registrations are paused, and only for a network type that the policy allows. Emits PeerRegistered.
     /// 208,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 230,000 for an unbound one and for
-    /// each 256th token, 265,000 for the first of a cluster, 116,000 for a rotation.
+    /// each 256th token, 265,000 for the first of a cluster, 116,000 for a rotation; 3,000 more with a gateway.
     ///
     /// The first registration of a binding fixes the node address, also beyond the removal of a KMS root: a node that derives
     /// another key under another root is refused (NodeAddressMismatch) until the token's owner binds again.
@@ -213,15 +213,18 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         bytes calldata nodeSignature
     ) external;
     /// Changes only where an active peer is reached, by its node key alone. Anybody may submit, also while registrations are paused.
-    /// Emits PeerEndpointUpdated. 62,000 gas.
+    /// Emits PeerEndpointUpdated. 62,000 gas, 65,000 with a gateway.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata nodeSignature) external;
-    /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas.
+    /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 73,000 for a
+    /// leader that voted.
     function deactivate(uint256 tokenId) external;
     /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. A revocation ends with the token.
-    /// Token owner or approved. Emits Transfer and NodeCleared. 114,000 gas.
+    /// Token owner or approved; a revoked token also the contract owner, who so gets back what strangers took while minting was
+    /// public. Emits Transfer and NodeCleared. 115,000 gas,
+    /// 125,000 for a leader that voted.
     function burn(uint256 tokenId) external;
     /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Contract owner only. Emits
-    /// NodeCleared. 70,000 gas.
+    /// NodeCleared. 70,000 gas, 74,000 for a leader that voted.
     function revoke(uint256 tokenId) external;
     /// Lifts a revocation. Contract owner only. Emits NodeReinstated. 39,000 gas.
     function reinstate(uint256 tokenId) external;
@@ -232,12 +235,12 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function addKmsRoot(address root) external;
     /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody. Contract owner only. Bindings stay, with
     /// their node addresses: nodes whose keys change with the root come back only after the owners of their tokens bind again. Emits
-    /// KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers.
+    /// KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers, 66,000 if it had the leader.
     function removeKmsRoot(address root) external;
     /// Lets nodes of another dstack app become peers, at once; at most 16. Contract owner only. Emits AppIdAdded. 93,000 gas.
     function addAppId(address appId) external;
     /// Its peers leave at once, and re-adding it revives nobody. Contract owner only. Emits AppIdRemoved and, if it had peers,
-    /// VotesLapsed. 81,000 gas; 89,000 if it had peers.
+    /// VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 134,000 if it had the leader and peers under sixteen KMS roots.
     function removeAppId(address appId) external;
     /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
     /// InvalidBaseDomain, AlreadyAdded or TooMany. Emits BaseDomainAdded. 120,000 gas for up to 31 characters.

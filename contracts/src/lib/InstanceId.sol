@@ -3,7 +3,7 @@ pragma solidity ^0.8.28;
 
 import {IClusterPolicy} from "../interfaces/IClusterPolicy.sol";
 
-/// @title  dstack instance ids in text: 40 hexadecimal digits in either case, with or without `0x`.
+/// @title  dstack instance ids in text: 40 hexadecimal digits in either case, not all zero, with or without `0x`.
 library InstanceId {
     /// The instance id, zero for the empty text. Reverts with InvalidInstanceId. About 5,000 gas.
     function parse(string calldata given) internal pure returns (bytes20) {
@@ -19,6 +19,7 @@ library InstanceId {
                 value = (value << 4) | digit;
             }
         }
+        if (value == 0) revert IClusterPolicy.InvalidInstanceId(given); // "unbound" is written as the empty text alone
         // forge-lint: disable-next-line(unsafe-typecast): 40 digits are 160 bits
         return bytes20(uint160(value));
     }

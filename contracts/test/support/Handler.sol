@@ -82,9 +82,10 @@ contract Handler is Governance {
         send("deactivate", ownerOf(id), abi.encodeCall(IDstackClusterNFT.deactivate, (id)));
     }
 
+    /// Mostly by its owner; a revoked one also by the contract owner.
     function burnOne(uint256 id) external {
-        id = anyToken(id);
-        send("burn", ownerOf(id), abi.encodeCall(IDstackClusterNFT.burn, (id)));
+        address from = (id >> 8) % 4 == 0 ? OWNER : ownerOf(anyToken(id));
+        send("burn", from, abi.encodeCall(IDstackClusterNFT.burn, (anyToken(id))));
     }
 
     function transferOne(uint256 id, uint256 to) external {

@@ -31,7 +31,9 @@ abstract contract PolicyReplica is Check {
         } else if (topic == IClusterPolicy.RegistrationsPaused.selector) {
             (config.registrationsPaused, epoch) = abi.decode(log.data, (bool, uint64));
         } else if (topic == IClusterPolicy.DevModeSet.selector) {
+            bool was = config.devMode;
             (config.devMode, epoch) = abi.decode(log.data, (bool, uint64));
+            if (was && config.devMode) return (true, epoch); // nothing ends
             for (uint256 i = 0; i < urlTokens.length; ++i) {
                 delete urls[urlTokens[i]];
             }

@@ -81,6 +81,7 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
         } else if (topic == IDstackClusterNFT.NodeBound.selector) {
             (bytes20 instanceId, uint64 newEpoch) = abi.decode(data, (bytes20, uint64));
             (nodes[id].instanceId, nodes[id].nodeAddress) = (instanceId, address(0));
+            delete urls[id];
             drop(id);
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.NodeCleared.selector) {
