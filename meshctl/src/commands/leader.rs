@@ -185,7 +185,7 @@ async fn target(chain: &Chain, contract: Address, given: Option<Address>, at: Bl
 /// What a vote did, by the contract's events.
 fn report(done: &Done, contract: Address) -> anyhow::Result<Report<Voted>> {
     let cast: VoteCast = done.event(contract)?;
-    let elected = done.event::<LeaderElected>(contract).ok();
+    let elected = elected(done, contract);
     let verb = if cast.isNoConfidence { "voted no confidence in" } else { "took back its vote of no confidence in" };
     let mut text =
         format!("token {} {verb} {}\nvotes       {} in term {}\n", cast.tokenId, cast.target, cast.votes, cast.term);
@@ -208,8 +208,7 @@ async fn elect(args: &ElectArgs, settings: &Settings, printer: &Printer) -> anyh
     let operator = Operator::connect(settings, &args.key).await?;
     let call = Call::function("elect a leader", contract, &electLeaderCall {});
     change(&operator, printer, contract, call, |done| {
-        // Where only stale registrations were passed the next call goes on from there.
-        let Ok(LeaderElected { tokenId: token, leader, term, .. }) = done.event(contract) else {
+        let Some(LeaderElected { tokenId: token, leader, term, .. }) = elected(done, contract) else {
             let text = "nobody is elected yet: only stale registrations were passed, run `meshctl leader elect` again";
             return Ok((Elected { leader: None, token_id: None, term: None }, text.to_owned()));
         };
@@ -217,4 +216,10 @@ async fn elect(args: &ElectArgs, settings: &Settings, printer: &Printer) -> anyh
         Ok((Elected { leader: Some(leader), token_id: Some(token_id(token)?), term: Some(term) }, text))
     })
     .await
+}
+
+/// Who was elected. Nobody where only stale registrations were passed: the contract is silent then, or says that the seat is empty
+/// by a token of zero, and the next call goes on from there.
+fn elected(done: &Done, contract: Address) -> Option<LeaderElected> {
+    done.event::<LeaderElected>(contract).ok().filter(|elected| !elected.tokenId.is_zero())
 }
