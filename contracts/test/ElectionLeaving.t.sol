@@ -36,6 +36,15 @@ contract ElectionLeavingTest is ElectionTest {
         eq(election.term(), term + 1, "a new term");
     }
 
+    /// The votes of the term go on counting, and against nobody.
+    function test_an_empty_seat_has_no_votes_against_it() public {
+        elected(5);
+        distrust(2);
+        depart(1, 0);
+        eq(election.noConfidenceCount(address(0)), 0, "against nobody");
+        eq(election.noConfidenceCount(addressOfNode(1)), 0, "against who left");
+    }
+
     function test_a_leader_that_comes_back_is_not_the_leader() public {
         elected(3);
         departAndComeBack(1, 1);
