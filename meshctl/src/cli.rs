@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Deactivate(commands::deactivate::Args),
     /// Give a token to somebody else; its node leaves the mesh (token owner)
     Transfer(commands::transfer::Args),
-    /// Destroy a token; its node leaves the mesh and its number becomes free (token owner; the contract owner, if revoked)
+    /// Destroy a token and free its number (its owner; if revoked, the contract owner too)
     Burn(commands::burn::Args),
     /// Show or set how many nodes of which kind, and the contract's switches
     Config(commands::config::Args),
