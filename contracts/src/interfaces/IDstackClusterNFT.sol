@@ -220,11 +220,11 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function deactivate(uint256 tokenId) external;
     /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. A revocation ends with the token.
     /// Token owner or approved; a revoked token also the contract owner, who so gets back what strangers took while minting was
-    /// public. Emits Transfer and NodeCleared. 115,000 gas,
-    /// 125,000 for a leader that voted.
+    /// public. Emits Transfer and NodeCleared. 115,000 gas, 125,000 for a leader that voted.
     function burn(uint256 tokenId) external;
-    /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Contract owner only. Emits
-    /// NodeCleared. 70,000 gas, 74,000 for a leader that voted.
+    /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Concerns whoever holds the id
+    /// when it lands: where the id was burned and minted again just before, that is somebody else, whom `reinstate` helps.
+    /// Contract owner only. Emits NodeCleared. 70,000 gas, 74,000 for a leader that voted.
     function revoke(uint256 tokenId) external;
     /// Lifts a revocation. Contract owner only. Emits NodeReinstated. 39,000 gas.
     function reinstate(uint256 tokenId) external;
