@@ -21,10 +21,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_registered_node_builds_its_mesh_in_order() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     assert_eq!(world.links.log(), ["guard", "address 10.0.1.1"]);
     let state = world.tunnel.state().unwrap().unwrap();
     assert!(state.peers.iter().all(|peer| peer.has_preshared_key && peer.persistent_keepalive == 25));
@@ -36,10 +33,7 @@ async fn a_registered_node_builds_its_mesh_in_order() {
 
 #[tokio::test]
 async fn a_peer_that_leaves_goes_alone() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.chain.remove(2);
     world.hint();
     world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
@@ -49,10 +43,7 @@ async fn a_peer_that_leaves_goes_alone() {
 
 #[tokio::test]
 async fn a_stop_leaves_nothing() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.stop().await;
     assert!(!world.tunnel.exists());
     assert_eq!(world.links.log().last().map(String::as_str), Some("no guard"), "the guard route goes last");
@@ -81,10 +72,7 @@ async fn a_stop_cuts_short_what_is_under_way_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_stop_waits_for_no_read_that_hangs() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.chain.hang();
     world.hint();
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -109,10 +97,7 @@ async fn a_stop_gives_up_a_change_that_hangs() {
 
 #[tokio::test]
 async fn a_stop_ends_in_time_when_the_interface_cannot_be_deleted() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.links.refuse_to_delete();
     let asked = Instant::now();
     world.stop().await;
@@ -157,10 +142,7 @@ async fn a_forged_proof_never_reaches_the_device() {
 
 #[tokio::test]
 async fn without_the_chain_the_mesh_lives_until_the_deadline_and_comes_back() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.chain.set_reachable(false);
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(world.peers(), world.keys(&[2, 3]), "traffic goes on while the chain is away");
@@ -178,10 +160,7 @@ async fn without_the_chain_the_mesh_lives_until_the_deadline_and_comes_back() {
 
 #[tokio::test]
 async fn a_deleted_interface_is_made_again_at_once() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.links.lose_interface();
     world.machine_changed();
     let again = |world: &World| world.tunnel.times_made(world.key(2)) == 2 && world.peers() == world.keys(&[2, 3]);
@@ -191,10 +170,7 @@ async fn a_deleted_interface_is_made_again_at_once() {
 
 #[tokio::test]
 async fn a_device_that_died_is_made_again() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.tunnel.die();
     world.until("the peers again", |world| world.peers() == world.keys(&[2, 3])).await;
     assert_eq!(world.links.log(), ["guard", "address 10.0.1.1", "address 10.0.1.1"], "interface and route stayed");
@@ -215,10 +191,7 @@ async fn a_network_in_use_ends_the_start() {
 
 #[tokio::test]
 async fn a_route_that_appears_later_does_not_keep_a_revoked_peer_in() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.links.add_foreign_route("10.0.1.128/25".parse().unwrap());
     world.machine_changed();
     world.chain.remove(2);
@@ -229,10 +202,7 @@ async fn a_route_that_appears_later_does_not_keep_a_revoked_peer_in() {
 
 #[tokio::test]
 async fn a_route_of_others_is_told_and_the_rest_goes_on() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.links.add_foreign_route("10.0.1.2/32".parse().unwrap());
     world.machine_changed();
     world.until_status("the warning", |status| status.warnings.iter().any(|warning| warning.code == "W503")).await;
@@ -246,10 +216,7 @@ async fn a_route_of_others_is_told_and_the_rest_goes_on() {
 
 #[tokio::test]
 async fn a_guard_route_that_cannot_be_made_does_not_keep_a_revoked_peer_in() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.links.refuse_guard_route();
     world.chain.remove(2);
     world.machine_changed();
@@ -318,10 +285,7 @@ async fn an_unpaid_registration_is_offered_and_a_paid_one_is_sent() {
 
 #[tokio::test]
 async fn the_api_says_what_the_status_says() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     let (_, peers) = world.get("/v1/peers").await;
     let peers: serde_json::Value = serde_json::from_str(&peers).unwrap();
     let expected = serde_json::json!({
@@ -356,10 +320,7 @@ async fn the_api_says_what_the_status_says() {
 
 #[tokio::test]
 async fn a_restart_without_any_chain_uses_what_was_saved() {
-    let mut world = World::new().await;
-    world.register_all();
-    world.start();
-    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    let mut world = World::with_both_peers().await;
     world.stop().await;
     world.chain.set_reachable(false);
     world.start();

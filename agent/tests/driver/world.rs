@@ -90,6 +90,15 @@ impl World {
         }
     }
 
+    /// The agent of node 1 runs, and nodes 2 and 3 are on its device.
+    pub(crate) async fn with_both_peers() -> Self {
+        let mut world = Self::new().await;
+        world.register_all();
+        world.start();
+        world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+        world
+    }
+
     fn secret(node: u8) -> WireguardSecret {
         WireguardSecret::new(Zeroizing::new([node; 32])).unwrap()
     }

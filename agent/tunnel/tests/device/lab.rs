@@ -359,6 +359,20 @@ impl Program {
     pub(crate) fn signal(&self, signal: libc::c_int) {
         signal_pid(self.0.id(), signal);
     }
+
+    /// Processor time of all its threads so far, in ticks of 10 ms (`/proc/PID/stat`, utime and stime).
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// A size from `/proc/PID/status` (`VmRSS` now, `VmHWM` at most), in KiB.
+    pub(crate) fn kib(&self, size: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(size)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
 }
 
 impl Drop for Program {

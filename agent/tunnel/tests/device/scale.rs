@@ -73,17 +73,10 @@ fn ten_thousand_peers() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 
     // Idle: no thread of the process runs for two seconds. One tick is 10 ms, and `wg` above may have left one.
-    let ticks = || -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.0.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let (before, began) = (ticks(), Instant::now());
+    let (before, began) = (program.ticks(), Instant::now());
     eventually("two seconds pass", || (began.elapsed() > Duration::from_secs(2)).then_some(()));
-    assert!(ticks() - before <= 1, "{} ticks of 10 ms in two idle seconds", ticks() - before);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.0.id())).unwrap();
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kib: u64 = rss.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(program.ticks() - before <= 1, "{} ticks of 10 ms in two idle seconds", program.ticks() - before);
+    let kib = program.kib("VmRSS");
     assert!(kib < 60_000, "{kib} KiB for 10,000 silent peers");
 }
 

@@ -180,9 +180,7 @@ fn answers_are_made_when_the_last_was_read() {
     assert_eq!(answer(&mut client), "errno=0\n\n");
     say(&mut client, &"get=1\n\n".repeat(500));
     is_answered(&name);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.0.id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+    let kib = program.kib("VmHWM");
     assert!(kib < 100_000, "{kib} KiB for 500 answers that nobody reads");
 }
 
@@ -197,14 +195,9 @@ fn without_descriptors_the_device_goes_on() {
     let clients: Vec<_> = (0..PLACES).map(|_| connect(&name)).collect();
     let mut last = connect(&name);
     say(&mut last, "get=1\n\n");
-    let ticks = || -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.0.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let (before, began) = (ticks(), Instant::now());
+    let (before, began) = (program.ticks(), Instant::now());
     eventually("two seconds pass", || (began.elapsed() > Duration::from_secs(2)).then_some(()));
-    assert!(ticks() - before <= 10, "{} ticks of 10 ms in two seconds", ticks() - before);
+    assert!(program.ticks() - before <= 10, "{} ticks of 10 ms in two seconds", program.ticks() - before);
     last.get_mut().set_nonblocking(true).unwrap();
     assert!(last.fill_buf().is_err(), "it had descriptors left: the test shows nothing");
     last.get_mut().set_nonblocking(false).unwrap();
