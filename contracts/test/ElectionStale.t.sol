@@ -17,7 +17,7 @@ contract ElectionStaleTest is ElectionTest {
     // ---------------------------------------------------------------------------------------------- how far it goes
 
     function test_thirty_one_stale_registrations_are_passed_in_one_search() public {
-        staleAhead(31);
+        staleAhead(31, APP);
         distrust(33);
         distrust(34);
         mustLead(33, addressOfNode(33));
@@ -25,7 +25,7 @@ contract ElectionStaleTest is ElectionTest {
     }
 
     function test_thirty_two_are_not() public {
-        staleAhead(32);
+        staleAhead(32, APP);
         distrust(34);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
@@ -44,7 +44,7 @@ contract ElectionStaleTest is ElectionTest {
     /// Three hundred stale registrations are walked through once in the life of the cluster, not once for each leader.
     function test_a_stale_registration_is_looked_at_once() public {
         spacious();
-        staleAhead(320);
+        staleAhead(320, APP);
         distrust(322);
         distrust(323);
         uint64 epoch = cluster.epoch();
@@ -176,22 +176,6 @@ contract ElectionStaleTest is ElectionTest {
         (params.networkBase, params.prefixLength) = (0x0a000000, 16);
         cluster = deploy(params);
         (token, election) = (IClusterToken(address(cluster)), cluster);
-    }
-
-    /// Leader 1, `count` stale registrations behind it, and two members more; in term 2.
-    function staleAhead(uint256 count) private {
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
-        join(1);
-        for (uint256 i = 2; i <= count + 1; ++i) {
-            joinUnder(i, secret("root", 0), APP);
-        }
-        join(count + 2);
-        join(count + 3);
-        election.electLeader();
-        VM.prank(OWNER);
-        cluster.removeAppId(APP);
-        mustLead(1, addressOfNode(1));
     }
 
     /// The stale token `i` registers anew, under the cluster's own app id.

@@ -268,7 +268,7 @@ contract GasTest is ElectionTest {
         suffix = ", with 32 stale registrations ahead";
         for (uint256 i = 0; i < 3; ++i) {
             uint256 before = VM.snapshotState();
-            staleAhead(32);
+            staleAhead(32, BOB);
             if (i == 0) {
                 distrust(34);
                 distrust(35);
@@ -438,22 +438,6 @@ contract GasTest is ElectionTest {
         }
         VM.resumeGasMetering();
         eq(cluster.peerCount(), count, "members");
-    }
-
-    /// Leader 1, `count` stale registrations behind it, and two members more.
-    function staleAhead(uint256 count) private {
-        VM.prank(OWNER);
-        cluster.addAppId(BOB);
-        join(1);
-        for (uint256 i = 2; i <= count + 1; ++i) {
-            joinUnder(i, secret("root", 0), BOB);
-        }
-        join(count + 2);
-        join(count + 3);
-        election.electLeader();
-        VM.prank(OWNER);
-        cluster.removeAppId(BOB);
-        eq(election.leaderToken(), 1, "the first leads");
     }
 
     function joinAll(uint256 first, uint256 last) external {

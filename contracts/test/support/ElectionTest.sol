@@ -24,6 +24,22 @@ abstract contract ElectionTest is ClusterTest {
         election.electLeader();
     }
 
+    /// Leader 1, `count` stale registrations of `app` behind it, and two members more; in term 2 of a fresh cluster.
+    function staleAhead(uint256 count, address app) internal {
+        VM.prank(OWNER);
+        cluster.addAppId(app);
+        join(1);
+        for (uint256 i = 2; i <= count + 1; ++i) {
+            joinUnder(i, secret("root", 0), app);
+        }
+        join(count + 2);
+        join(count + 3);
+        election.electLeader();
+        VM.prank(OWNER);
+        cluster.removeAppId(app);
+        mustLead(1, addressOfNode(1));
+    }
+
     function addressOfNode(uint256 i) internal view returns (address) {
         return VM.addr(actor(i).nodeKey);
     }
