@@ -91,7 +91,7 @@ fn tunnel(name: &str, foreground: bool) -> anyhow::Result<()> {
     if foreground {
         process::start_logging(LevelFilter::INFO, LogFormat::Text);
     }
-    Ok(mesh_tunnel::run_standalone(name, foreground)?)
+    Ok(mesh_tunnel::run_standalone(mesh_tunnel::DeviceOptions::new(name), foreground)?)
 }
 
 fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFormat), anyhow::Error> {

@@ -35,7 +35,7 @@ impl UserspaceTunnel {
 impl Tunnel for UserspaceTunnel {
     fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError> {
         self.remove()?;
-        let device = Device::create(DeviceOptions { name: self.name.clone(), mtu: None, uapi: true })?;
+        let device = Device::create(DeviceOptions::new(&self.name))?;
         let private_key = Some(PrivateKey::from_bytes(secret.bytes().clone()));
         device.apply(DeviceUpdate { private_key, listen_port: Some(listen_port), ..DeviceUpdate::default() })?;
         self.device = Some(device);

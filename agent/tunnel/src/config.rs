@@ -2,6 +2,7 @@
 //! stays as it is, and a peer that exists is edited, never replaced.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::time::{Duration, SystemTime};
 
 use ipnetwork::IpNetwork;
@@ -16,10 +17,65 @@ pub const DEFAULT_MTU: u16 = 1420;
 pub struct DeviceOptions {
     /// Interface name: 1 to 15 bytes.
     pub name: String,
-    /// Inner MTU in bytes; [`DEFAULT_MTU`] where `None`. It can be changed on the interface at any time.
+    /// Inner MTU in bytes. `None`: what fits the link to the outside, at most [`DEFAULT_MTU`]. It can be changed on the
+    /// interface at any time.
     pub mtu: Option<u16>,
     /// Whether to answer `wg` on `/var/run/wireguard/<name>.sock` (mode 0600; its `get` shows the private key).
     pub uapi: bool,
+    /// Threads for each direction, each with an interface queue and UDP sockets of its own. One is best for up to two
+    /// processors; more share the flows out among them.
+    pub threads: NonZeroU8,
+    /// What may be left to the kernel; what it refuses is done without ([`DeviceState::offloads`]).
+    pub offloads: Offloads,
+}
+
+impl DeviceOptions {
+    /// What everybody wants: UAPI, one thread for each direction, every offload, an MTU that fits.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), mtu: None, uapi: true, threads: NonZeroU8::MIN, offloads: Offloads::ALL }
+    }
+}
+
+/// The ways in which the kernel takes and gives many packets at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    /// The interface carries TCP superpackets (`TUN_F_TSO4`, `TUN_F_TSO6`).
+    pub tun_tso: bool,
+    /// The interface carries UDP superpackets (`TUN_F_USO4`, `TUN_F_USO6`; Linux 6.2).
+    pub tun_uso: bool,
+    /// Datagrams are sent many at a time (`UDP_SEGMENT`; Linux 4.18).
+    pub udp_gso: bool,
+    /// Datagrams are received many at a time (`UDP_GRO`; Linux 5.0).
+    pub udp_gro: bool,
+}
+
+impl Offloads {
+    /// All of them.
+    pub const ALL: Self = Self { tun_tso: true, tun_uso: true, udp_gso: true, udp_gro: true };
+
+    /// None: a packet for each system call.
+    pub const NONE: Self = Self { tun_tso: false, tun_uso: false, udp_gso: false, udp_gro: false };
+
+    /// Name and value of each.
+    #[must_use]
+    pub const fn each(self) -> [(&'static str, bool); 4] {
+        [("tun_tso", self.tun_tso), ("tun_uso", self.tun_uso), ("udp_gso", self.udp_gso), ("udp_gro", self.udp_gro)]
+    }
+
+    /// These without the one of that name; `None` where there is no such name.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Option<Self> {
+        let offload = match name {
+            "tun_tso" => &mut self.tun_tso,
+            "tun_uso" => &mut self.tun_uso,
+            "udp_gso" => &mut self.udp_gso,
+            "udp_gro" => &mut self.udp_gro,
+            _ => return None,
+        };
+        *offload = false;
+        Some(self)
+    }
 }
 
 /// One change of a device, applied as a whole: where it fails (the port is taken), nothing was changed.
@@ -87,6 +143,10 @@ pub struct DeviceState {
     pub fwmark: u32,
     /// The interface's MTU in bytes, read in the namespace where the interface is now.
     pub mtu: u16,
+    /// Threads for each direction.
+    pub threads: NonZeroU8,
+    /// What is left to the kernel now.
+    pub offloads: Offloads,
     /// Sorted by public key.
     pub peers: Vec<PeerState>,
     /// What was thrown away since the device was made.

@@ -1,12 +1,13 @@
 //! The device as its owner sees it, and what its threads share.
 
+use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, PeerState};
+use crate::config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState};
 use crate::control::{self, Request};
 use crate::error::Error;
 use crate::inbound;
@@ -27,6 +28,7 @@ pub struct Device {
 /// packet needs `table`: nobody asks the system for anything that may take its time while holding it.
 pub(crate) struct Shared {
     name: String,
+    threads: NonZeroU8,
     table: RwLock<Table>,
     sockets: RwLock<Arc<Sockets>>,
     pub(crate) tun: Tun,
@@ -58,6 +60,7 @@ impl Device {
         let (control, requests) = mpsc::channel();
         let shared = Arc::new(Shared {
             name: options.name,
+            threads: options.threads,
             table: RwLock::new(Table::new()),
             sockets: RwLock::new(Arc::new(sockets)),
             tun,
@@ -253,6 +256,8 @@ impl Shared {
             listen_port: self.sockets().port(),
             fwmark: table.fwmark,
             mtu,
+            threads: self.threads,
+            offloads: Offloads::NONE,
             peers: peers.collect(),
             drops: self.counters.read(),
         }

@@ -33,7 +33,7 @@ mod uapi;
 mod udp;
 mod wiped;
 
-pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, PeerState, PeerUpdate};
+pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState, PeerUpdate};
 pub use device::Device;
 pub use error::Error;
 pub use key::{PresharedKey, PrivateKey, PublicKey};

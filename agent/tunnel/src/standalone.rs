@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::sys::{self, TerminationSignals};
 
-/// Runs the device `name`, configured by `wg` over its socket, until SIGTERM, SIGINT, or the deletion of its interface.
+/// Runs a device, configured by `wg` over its socket, until SIGTERM, SIGINT, or the deletion of its interface.
 ///
 /// With `foreground` it does so in this process and returns at the end. Without, it returns as soon as interface and
 /// socket answer, and a process in the background, without terminal and standard streams, goes on. In that process too
@@ -20,14 +20,14 @@ use crate::sys::{self, TerminationSignals};
 ///
 /// # Errors
 /// As [`Device::create`]; from the background, [`Error::Daemon`] with its words.
-pub fn run_standalone(name: &str, foreground: bool) -> Result<(), Error> {
+pub fn run_standalone(options: DeviceOptions, foreground: bool) -> Result<(), Error> {
     if foreground {
-        return run(name, || Ok(()));
+        return run(options, || Ok(()));
     }
     let (mut ours, theirs) = io::pipe().map_err(Error::io("make a pipe"))?;
     if sys::fork().map_err(Error::io("start a process in the background"))? {
         drop(ours);
-        background(name, theirs.into())
+        background(options, theirs.into())
     } else {
         drop(theirs);
         let mut message = String::new();
@@ -43,9 +43,9 @@ pub fn run_standalone(name: &str, foreground: bool) -> Result<(), Error> {
 /// What the background says when its device answers; anything else is why it does not.
 const READY: &str = "ready";
 
-fn background(name: &str, to_parent: OwnedFd) -> Result<(), Error> {
+fn background(options: DeviceOptions, to_parent: OwnedFd) -> Result<(), Error> {
     let mut to_parent = Some(File::from(to_parent));
-    let result = run(name, || {
+    let result = run(options, || {
         sys::detach().map_err(Error::io("leave the terminal"))?;
         if let Some(mut pipe) = to_parent.take() {
             pipe.write_all(READY.as_bytes()).map_err(Error::io("tell the process in the foreground"))?;
@@ -60,9 +60,9 @@ fn background(name: &str, to_parent: OwnedFd) -> Result<(), Error> {
     result
 }
 
-fn run(name: &str, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+fn run(options: DeviceOptions, ready: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     let signals = TerminationSignals::block();
-    let device = Device::create(DeviceOptions { name: name.to_owned(), mtu: None, uapi: true })?;
+    let device = Device::create(options)?;
     let stop = device.stopper();
     // It waits for as long as the process lives, and ends with it.
     thread::Builder::new()

@@ -49,7 +49,7 @@ fn ip(arguments: &str) {
 }
 
 fn device(namespace: &Namespace) -> Device {
-    let device = Device::create(DeviceOptions { name: namespace.0.clone(), mtu: None, uapi: true }).unwrap();
+    let device = Device::create(DeviceOptions::new(&namespace.0)).unwrap();
     let private_key = Some(PrivateKey::from_bytes(Zeroizing::new([1; 32])));
     device.apply(DeviceUpdate { private_key, ..DeviceUpdate::default() }).unwrap();
     device

@@ -180,7 +180,7 @@ impl Node {
         let name = unique();
         let (device, program) = match kind {
             Kind::Ours => {
-                let options = DeviceOptions { name: name.clone(), mtu: None, uapi: true };
+                let options = DeviceOptions::new(&name);
                 (Some(host.enter(|| Device::create(options)).unwrap()), None)
             }
             Kind::WireguardGo => {

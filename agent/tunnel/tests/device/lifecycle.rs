@@ -16,7 +16,7 @@ use crate::lab::{
 };
 
 fn options(name: &str) -> DeviceOptions {
-    DeviceOptions { name: name.to_owned(), mtu: None, uapi: true }
+    DeviceOptions::new(name)
 }
 
 fn exists(host: &Namespace, name: &str) -> bool {

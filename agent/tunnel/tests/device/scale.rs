@@ -104,7 +104,7 @@ fn a_peer_among_ten_thousand_is_reached() {
 #[test]
 fn an_update_does_not_wait_for_thousands_of_handshakes() {
     let (host, name) = (Namespace::new(), unique());
-    let options = DeviceOptions { name, mtu: None, uapi: false };
+    let options = DeviceOptions { uapi: false, ..DeviceOptions::new(name) };
     let device = host.enter(|| Device::create(options)).unwrap();
     let private_key = Some(PrivateKey::from_bytes(Zeroizing::new([77; 32])));
     let peer = |number: u32| {

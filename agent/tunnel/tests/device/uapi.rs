@@ -19,7 +19,7 @@ const PLACES: usize = 64;
 
 fn device() -> (Device, String, Namespace) {
     let (host, name) = (Namespace::new(), unique());
-    let options = DeviceOptions { name: name.clone(), mtu: None, uapi: true };
+    let options = DeviceOptions::new(&name);
     let device = host.enter(|| Device::create(options)).unwrap();
     (device, name, host)
 }
@@ -212,7 +212,7 @@ fn a_file_that_is_no_socket_stays() {
     let path = socket_path(&name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "precious").unwrap();
-    let options = || DeviceOptions { name: name.clone(), mtu: None, uapi: true };
+    let options = || DeviceOptions::new(&name);
     let error = host.enter(|| Device::create(options())).unwrap_err();
     assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("no socket"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
