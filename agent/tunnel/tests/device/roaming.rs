@@ -1,5 +1,7 @@
 //! Addresses outside that change while a session runs.
 
+use std::time::Duration;
+
 use crate::lab::{Kind, Node, PORT, Switch, eventually, join};
 
 /// The other side moves; the next thing it says tells where it is. wireguard-go loses its way when an address vanishes,
@@ -111,7 +113,8 @@ fn a_vanished_local_address_is_let_go_at_once() {
             them.wg(&format!("peer {key} endpoint {asked}:{PORT}"));
             them.reaches(us.inner4());
             eventually("we answer where we were asked", || {
-                (us.probe(them.inner4()) && them.shown("endpoints", &us) == format!("{asked}:{PORT}")).then_some(())
+                let answered = us.probe_for(them.inner4(), Duration::from_secs(1));
+                (answered && them.shown("endpoints", &us) == format!("{asked}:{PORT}")).then_some(())
             });
             replace(&us, old, new);
             assert!(us.probe(them.inner4()), "the next packet after {old} became {new}");
