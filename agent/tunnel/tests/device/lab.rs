@@ -161,6 +161,12 @@ impl Switch {
     pub(crate) fn node(&self, number: u8, kind: Kind) -> Node {
         Node::new(self.host(number), number, kind)
     }
+
+    /// A node of our own that is made in a special way.
+    #[track_caller]
+    pub(crate) fn node_with(&self, number: u8, change: impl FnOnce(&mut DeviceOptions)) -> Node {
+        Node::ours(self.host(number), number, change)
+    }
 }
 
 /// A host with a device.
@@ -177,21 +183,32 @@ pub(crate) struct Node {
 impl Node {
     #[track_caller]
     pub(crate) fn new(host: Namespace, number: u8, kind: Kind) -> Self {
-        let name = unique();
-        let (device, program) = match kind {
-            Kind::Ours => {
-                let options = DeviceOptions::new(&name);
-                (Some(host.enter(|| Device::create(options)).unwrap()), None)
-            }
+        match kind {
+            Kind::Ours => Self::ours(host, number, |_| {}),
             Kind::WireguardGo => {
+                let name = unique();
                 let mut command = host.command("wireguard-go");
                 command.args(["-f", &name]).stdout(Stdio::null()).stderr(Stdio::null());
                 let program = Program::start(command);
                 // The file is there a moment before somebody answers on it.
                 eventually("wireguard-go answers", || wg_answers(&name).then_some(()));
-                (None, Some(program))
+                Self::configured(host, number, name, None, Some(program))
             }
-        };
+        }
+    }
+
+    /// A node of our own that is made in a special way.
+    #[track_caller]
+    pub(crate) fn ours(host: Namespace, number: u8, change: impl FnOnce(&mut DeviceOptions)) -> Self {
+        let name = unique();
+        let mut options = DeviceOptions::new(&name);
+        change(&mut options);
+        let device = host.enter(|| Device::create(options)).unwrap();
+        Self::configured(host, number, name, Some(device), None)
+    }
+
+    #[track_caller]
+    fn configured(host: Namespace, number: u8, name: String, device: Option<Device>, program: Option<Program>) -> Self {
         let mut node = Self { device, program, echoes: Vec::new(), host, name, number };
         node.wg_with(&format!("private-key /dev/stdin listen-port {PORT}"), &node.private_key());
         for address in [format!("{}/24", node.inner4()), format!("{}/64", node.inner6())] {

@@ -82,7 +82,7 @@ fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
 /// The one's complement sum of RFC 1071, folded to 16 bits.
 pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
     let all = parts.concat();
-    let words = all.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)));
+    let words = all.chunks(2).map(|pair| u64::from(pair[0]) * 256 + u64::from(pair.get(1).copied().unwrap_or(0)));
     let mut sum: u64 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -177,8 +177,7 @@ pub(crate) fn cut(frame: &Frame) -> Vec<Vec<u8>> {
 fn check_superpacket(Frame { vnet, bytes }: &Frame) {
     let Layout { protocol, transport, .. } = layout(bytes);
     let v4 = bytes[0] >> 4 == 4;
-    let kinds = if protocol == UDP { [GSO_UDP; 2] } else if v4 { [GSO_TCP4; 2] } else { [GSO_TCP6; 2] };
-    assert!(kinds.contains(&(vnet.gso & !GSO_ECN)), "{vnet:?} for protocol {protocol}");
+    assert_eq!(vnet.gso & !GSO_ECN, superpacket_kind(v4, protocol), "{vnet:?} for protocol {protocol}");
     assert!(vnet.needs_csum && vnet.gso_size > 0, "{vnet:?}");
     assert_eq!(usize::from(vnet.csum_start), transport, "{vnet:?}");
     assert_eq!(usize::from(vnet.csum_offset), checksum_offset(protocol), "{vnet:?}");
@@ -192,6 +191,15 @@ fn check_superpacket(Frame { vnet, bytes }: &Frame) {
     }
     let partial = word(bytes, transport + checksum_offset(protocol));
     assert_eq!(partial % 0xffff, pseudo(bytes) % 0xffff, "the sum of the pseudo header");
+}
+
+pub(crate) fn superpacket_kind(v4: bool, protocol: u8) -> u8 {
+    match (protocol, v4) {
+        (TCP, true) => GSO_TCP4,
+        (TCP, false) => GSO_TCP6,
+        (UDP, _) => GSO_UDP,
+        _ => panic!("no superpackets of protocol {protocol}"),
+    }
 }
 
 /// Zero has two forms in one's complement, and who completes a TCP checksum may write either.
@@ -224,11 +232,8 @@ pub(crate) fn clamped(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
                 // The words of the checksum begin at even offsets of the TCP header.
                 let words = (at - transport) / 2 * 2 + transport..(at - transport + 4).next_multiple_of(2) + transport;
                 let (old, new) = (sum(&[&packet[words.clone()]]), sum(&[&lowered[words]]));
-                let checksum = !sum(&[
-                    &(!word(packet, transport + 16)).to_be_bytes(),
-                    &(!old).to_be_bytes(),
-                    &new.to_be_bytes(),
-                ]);
+                let checksum =
+                    !sum(&[&(!word(packet, transport + 16)).to_be_bytes(), &(!old).to_be_bytes(), &new.to_be_bytes()]);
                 set_word(&mut lowered, transport + 16, checksum);
                 return Some(canonical(lowered));
             }

@@ -111,8 +111,7 @@ impl Tap {
     fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
         let size = size_of_val(&value) as libc::socklen_t;
         // SAFETY: pointer and length describe `value`.
-        let done =
-            unsafe { libc::setsockopt(self.socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
+        let done = unsafe { libc::setsockopt(self.socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
         assert_eq!(done, 0, "option {option}: {}", io::Error::last_os_error());
     }
 
