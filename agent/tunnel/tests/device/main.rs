@@ -11,14 +11,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 mod cryptokey;
+mod hostile;
 mod interop;
 mod lab;
 mod lifecycle;
 mod live_change;
 mod offload;
 mod packets;
+mod path;
+mod relay;
 mod roaming;
 mod scale;
+mod streams;
 mod tap;
 mod traffic;
 mod uapi;

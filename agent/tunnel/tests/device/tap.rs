@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::lab::Namespace;
@@ -94,10 +94,10 @@ impl Tap {
             OwnedFd::from_raw_fd(socket)
         });
         let tap = Self { socket, interface, buffer: vec![0; VNET_LEN + (1 << 17)] };
-        tap.set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1);
-        tap.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
-        tap.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20);
-        tap.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 64 << 20);
+        set_option(&tap.socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1);
+        set_option(&tap.socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1);
+        set_option(&tap.socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20);
+        set_option(&tap.socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 64 << 20);
         let address = tap.address(protocol);
         // SAFETY: the pointer is to an address of the length given.
         let bound = unsafe {
@@ -105,14 +105,6 @@ impl Tap {
         };
         assert_eq!(bound, 0, "not bound: {}", io::Error::last_os_error());
         tap
-    }
-
-    #[track_caller]
-    fn set(&self, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
-        let size = size_of_val(&value) as libc::socklen_t;
-        // SAFETY: pointer and length describe `value`.
-        let done = unsafe { libc::setsockopt(self.socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
-        assert_eq!(done, 0, "option {option}: {}", io::Error::last_os_error());
     }
 
     fn address(&self, protocol: libc::c_int) -> libc::sockaddr_ll {
@@ -208,4 +200,13 @@ impl Tap {
         assert_eq!(done, 0, "{}", io::Error::last_os_error());
         counts.tp_drops
     }
+}
+
+/// Sets an option that is an integer.
+#[track_caller]
+pub(crate) fn set_option(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+    let size = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: pointer and length describe `value`.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
+    assert_eq!(done, 0, "option {option}: {}", io::Error::last_os_error());
 }

@@ -1,0 +1,246 @@
+//! What a network does to a session: garbage, forgeries, replays, disorder, loss and floods.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use boringtun::noise::{Tunn, TunnResult};
+
+use crate::lab::{Kind, Node, PORT, Switch, eventually, join};
+use crate::packets::{UDP, cut};
+use crate::path::{Path, let_through};
+use crate::relay::Relay;
+use crate::streams::transfer;
+use crate::tap::{Frame, Tap, set_option};
+use crate::traffic::{Dice, Traffic};
+
+/// The MTU of the link between the hosts.
+const LINK_MTU: usize = 1500;
+
+/// What cannot be told apart before it is opened: two nodes of ours, and one of them with the other implementation.
+fn pairs(switch: &Switch) -> [(Node, Node); 2] {
+    [
+        (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours)),
+        (switch.node(3, Kind::WireguardGo), switch.node(4, Kind::Ours)),
+    ]
+}
+
+fn shuffle<T>(dice: &mut Dice, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, dice.below(last + 1));
+    }
+}
+
+/// Lost datagrams stay lost, repeated ones come once, and late ones come, whatever their order.
+#[test]
+fn each_packet_arrives_once_in_whatever_order() {
+    let switch = Switch::new();
+    for (number, (a, b)) in (200..).zip(&pairs(&switch)) {
+        let relay = Relay::between(&switch, number, a, b);
+        let_through(a, b);
+        let met = || a.handshake(b) > 0 && b.handshake(a) > 0;
+        let end = Instant::now() + Duration::from_secs(30);
+        relay.carry(|| met() || Instant::now() > end, |_| {});
+        assert!(met());
+
+        let (mut path, mut traffic, mut dice) =
+            (Path::new(a, b), Traffic::new(9, a.number, b.number), Dice::new(number.into()));
+        path.shuffled = true;
+        let mut earlier: Vec<Vec<u8>> = Vec::new();
+        let refused = || b.device().snapshot().drops.unauthenticated;
+        let (before, mut repeated) = (refused(), 0);
+        for round in 0..6 {
+            path.label = format!("round {round}");
+            let mut datagrams = relay.collect(path.send(&traffic.burst(300, 300_000)));
+            shuffle(&mut dice, &mut datagrams);
+            let lost = datagrams.len() / 20;
+            datagrams.truncate(datagrams.len() - lost);
+            // Some twice, and some of the last round once more.
+            let again: Vec<_> = datagrams.iter().chain(&earlier).filter(|_| dice.once_in(4)).cloned().collect();
+            repeated += again.len() as u64;
+            earlier.clone_from(&datagrams);
+            datagrams.extend(again);
+            shuffle(&mut dice, &mut datagrams);
+            datagrams.iter().for_each(|datagram| relay.pass_on(0, datagram));
+            path.settle_but(lost);
+        }
+        eventually("each repetition is refused", || (refused() == before + repeated).then_some(()));
+        path.drain();
+    }
+}
+
+#[test]
+fn tcp_gets_through_a_bad_network() {
+    let switch = Switch::new();
+    for (number, (a, b)) in (200..).zip(&pairs(&switch)) {
+        let relay = Relay::between(&switch, number, a, b);
+        let (done, mut dice) = (AtomicBool::new(false), Dice::new(1));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let end = Instant::now() + Duration::from_secs(60);
+                let mangle = |together: &mut Vec<Vec<u8>>| {
+                    together.retain(|_| !dice.once_in(100));
+                    let again: Vec<_> = together.iter().filter(|_| dice.once_in(50)).cloned().collect();
+                    together.extend(again);
+                    shuffle(&mut dice, together);
+                };
+                relay.carry(|| done.load(Ordering::Relaxed) || Instant::now() > end, mangle);
+            });
+            transfer(a, a.inner4(), b, b.inner4(), 1 << 20);
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+/// The data messages of the node in a frame of the outer link.
+fn messages(mut frame: Frame, node: &Node) -> Vec<Vec<u8>> {
+    const ETHERNET: usize = 14;
+    frame.bytes.drain(..ETHERNET);
+    frame.vnet.csum_start = frame.vnet.csum_start.saturating_sub(ETHERNET as u16);
+    let ip = &frame.bytes;
+    if ip[0] != 0x45 || ip[9] != UDP || ip[12..16] != [192, 0, 2, node.number] || ip[20..22] != PORT.to_be_bytes() {
+        return Vec::new();
+    }
+    let messages = cut(&frame).into_iter().map(|packet| packet[28..].to_vec());
+    messages.filter(|message| message[0] == 4 && message.len() > 64).collect()
+}
+
+/// Everything wrong that can be made of a message that is right, and of nothing.
+fn forgeries(dice: &mut Dice, genuine: &[u8]) -> Vec<Vec<u8>> {
+    let len = genuine.len();
+    let mut forged = vec![genuine.to_vec(), [genuine, &[0]].concat(), [genuine, genuine].concat(), dice.bytes(len)];
+    forged.extend([0, 1, 3, 4, 8, 15, 16, 17, 31, 32, len - 1, dice.below(len)].map(|cut| genuine[..cut].to_vec()));
+    for at in (0..16).chain([16, len - 17, len - 16, len - 1, dice.below(len), dice.below(len)]) {
+        let mut flipped = genuine.to_vec();
+        flipped[at] ^= 1 << dice.below(8);
+        forged.push(flipped);
+    }
+    // Messages of each kind with a receiver that exists, and of kinds that do not.
+    for (kind, len) in [(1, 148), (2, 92), (3, 64), (4, 32), (4, 200), (0, 148), (5, 64), (255, 1400)] {
+        let mut message = dice.bytes(len);
+        message[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        message[4..8].copy_from_slice(&genuine[4..8]);
+        // A response names its receiver after its sender.
+        message[8..12].copy_from_slice(&genuine[4..8]);
+        forged.push(message);
+    }
+    forged
+}
+
+/// Sends each by itself, and once more as a train that the receiver may get in one piece, whose last datagram is shorter.
+/// Returns how many datagrams it sent.
+fn attack(socket: &UdpSocket, forged: &[Vec<u8>]) -> u64 {
+    const CARS: usize = 20;
+    let mut sent = 0;
+    for message in forged {
+        set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0);
+        socket.send(message).unwrap();
+        sent += 1;
+        // What would be sent in fragments makes no train.
+        if (2..=LINK_MTU - 28).contains(&message.len()) {
+            let train = [&message.repeat(CARS), &message[..message.len() / 2]].concat();
+            set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, message.len() as libc::c_int);
+            socket.send(&train).unwrap();
+            sent += CARS as u64 + 1;
+        }
+    }
+    sent
+}
+
+/// Neither a forged message nor one that was heard before gets anything in, out, or anywhere else.
+#[test]
+fn forgeries_and_replays_change_nothing() {
+    let switch = Switch::new();
+    let host = switch.host(66);
+    for (a, b) in &pairs(&switch) {
+        join(a, b);
+        let_through(a, b);
+        let socket = host.enter(|| UdpSocket::bind("192.0.2.66:0")).unwrap();
+        socket.connect(b.outer4()).unwrap();
+        let mut wire = Tap::listener(&b.host, "eth0");
+        let (mut path, mut traffic, mut dice) = (Path::new(a, b), Traffic::new(5, a.number, b.number), Dice::new(5));
+        let refused = || b.device().snapshot().drops.unauthenticated;
+        let (before, mut sent) = (refused(), 0);
+        let (handshake, endpoint) = (b.handshake(a), b.shown("endpoints", a));
+        let mut heard: Vec<Vec<u8>> = Vec::new();
+        for round in 0..12 {
+            path.label = format!("round {round}");
+            path.send(&traffic.burst(60, 60_000));
+            if !heard.is_empty() {
+                let genuine = &heard[dice.below(heard.len())];
+                sent += attack(&socket, &forgeries(&mut dice, genuine));
+            }
+            path.settle();
+            while let Some(frame) = wire.next(Instant::now()) {
+                heard.extend(messages(frame, a));
+            }
+            heard.drain(..heard.len().saturating_sub(500));
+            eventually("each forgery is refused", || (refused() >= before + sent).then_some(()));
+        }
+        assert!(sent > 5_000, "{sent}");
+        assert_eq!(refused(), before + sent, "nothing else was");
+        path.drain();
+        assert_eq!((b.handshake(a), b.shown("endpoints", a)), (handshake, endpoint));
+    }
+}
+
+/// Handshakes with the right first MAC, as many as the device can look at: the answers are cookies, and sessions go on.
+#[test]
+fn a_handshake_flood_does_not_stop_a_session() {
+    let switch = Switch::new();
+    let host = switch.host(66);
+    for (a, b) in &pairs(&switch) {
+        join(a, b);
+        let_through(a, b);
+        let (stop, cookies) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let drops = || b.device().snapshot().drops;
+        thread::scope(|scope| {
+            scope.spawn(|| flood(&host.enter(|| UdpSocket::bind("192.0.2.66:0")).unwrap(), b, &stop, &cookies));
+            eventually("the device is under load", || (drops().under_load > 1000).then_some(()));
+            let (handshakes, before) = ((a.handshake(b), b.handshake(a)), drops().under_load);
+            let mut paths = [Path::new(a, b), Path::new(b, a)];
+            let mut traffic = [Traffic::new(1, a.number, b.number), Traffic::new(1, b.number, a.number)];
+            for _ in 0..10 {
+                for (path, traffic) in paths.iter_mut().zip(&mut traffic) {
+                    path.send(&traffic.burst(60, 60_000));
+                }
+                paths.iter_mut().for_each(Path::settle);
+            }
+            transfer(a, a.inner4(), b, b.inner4(), 1 << 20);
+            assert_eq!((a.handshake(b), b.handshake(a)), handshakes);
+            eventually("the flood went on all the time", || (drops().under_load > before + 1000).then_some(()));
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(cookies.load(Ordering::Relaxed) > 0, "no cookie was offered");
+    }
+}
+
+/// Sends as many handshakes as the device can look at, so that none of its packets is lost in a full queue.
+fn flood(socket: &UdpSocket, victim: &Node, stop: &AtomicBool, cookies: &AtomicUsize) {
+    let (end, mut buffer) = (Instant::now() + Duration::from_secs(60), [0; 256]);
+    socket.connect(victim.outer4()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut tunn = Tunn::new([66; 32].into(), (*victim.public_key().as_bytes()).into(), None, None, 1, None);
+    while !stop.load(Ordering::Relaxed) && Instant::now() < end {
+        let TunnResult::WriteToNetwork(message) = tunn.format_handshake_initiation(&mut buffer, true) else { panic!() };
+        let looked_at = || {
+            let drops = victim.device().snapshot().drops;
+            drops.under_load + drops.unauthenticated
+        };
+        let goal = looked_at() + 256;
+        for _ in 0..256 {
+            // A full queue is part of a flood.
+            let _ = socket.send(message);
+        }
+        let patience = Instant::now() + Duration::from_secs(1);
+        while looked_at() < goal && Instant::now() < patience {
+            thread::yield_now();
+        }
+        let mut reply = [0; 256];
+        while let Ok(len) = socket.recv(&mut reply) {
+            // A cookie reply is 64 bytes of type 3 (paper, section 5.4.7).
+            cookies.fetch_add(usize::from(len == 64 && reply[0] == 3), Ordering::Relaxed);
+        }
+    }
+}

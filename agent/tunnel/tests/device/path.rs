@@ -1,0 +1,150 @@
+//! From the inside of one node to the inside of another: what is put in has to come out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::lab::{DEADLINE, Node};
+use crate::packets::{Flow, clamped, cut, flow};
+use crate::tap::{Frame, GSO_NONE, Tap};
+use crate::traffic::{MTU, subnets};
+
+/// One direction between two nodes.
+pub(crate) struct Path {
+    injector: Tap,
+    listener: Tap,
+    /// By flow, and in the order in which they were sent.
+    expected: BTreeMap<Flow, VecDeque<Vec<u8>>>,
+    outstanding: usize,
+    /// The network between the nodes keeps no order.
+    pub(crate) shuffled: bool,
+    /// The run that a failure names.
+    pub(crate) label: String,
+    from: u8,
+    /// How many frames came as superpackets, by their kind.
+    pub(crate) merged: BTreeMap<u8, usize>,
+}
+
+impl Path {
+    #[track_caller]
+    pub(crate) fn new(from: &Node, to: &Node) -> Self {
+        Self {
+            injector: Tap::injector(&from.host, &from.name),
+            listener: Tap::listener(&to.host, &to.name),
+            expected: BTreeMap::new(),
+            outstanding: 0,
+            shuffled: false,
+            label: String::new(),
+            from: from.number,
+            merged: BTreeMap::new(),
+        }
+    }
+
+    /// Sends frames and returns how many packets they are.
+    #[track_caller]
+    pub(crate) fn send(&mut self, frames: &[Frame]) -> usize {
+        let packets: Vec<_> = frames.iter().flat_map(cut).collect();
+        let count = packets.len();
+        self.outstanding += count;
+        for packet in packets {
+            self.expected.entry(flow(&packet)).or_default().push_back(packet);
+        }
+        self.injector.inject(frames);
+        count
+    }
+
+    /// Waits until everything that was sent has come.
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        self.settle_but(0);
+    }
+
+    /// Waits until everything that was sent has come but so many packets, which are not expected any more.
+    #[track_caller]
+    pub(crate) fn settle_but(&mut self, lost: usize) {
+        let end = Instant::now() + DEADLINE;
+        while self.outstanding > lost {
+            let Some(frame) = self.listener.next(end) else { self.fail() };
+            self.take(&frame);
+        }
+        if lost > 0 {
+            self.expected.clear();
+            self.outstanding = 0;
+        }
+    }
+
+    /// Takes what has come, and nothing of it may be unexpected.
+    #[track_caller]
+    pub(crate) fn drain(&mut self) {
+        while let Some(frame) = self.listener.next(Instant::now()) {
+            self.take(&frame);
+        }
+    }
+
+    #[track_caller]
+    fn take(&mut self, frame: &Frame) {
+        if !is_ours(&frame.bytes) {
+            return;
+        }
+        if frame.vnet.gso != GSO_NONE {
+            *self.merged.entry(frame.vnet.gso).or_default() += 1;
+        }
+        for packet in cut(frame) {
+            let flow = flow(&packet);
+            let waiting = self.expected.entry(flow).or_default();
+            // The one change that the device may make is to the MSS.
+            let is_it = |sent: &Vec<u8>| packet == *sent || Some(&packet) == clamped(sent, MTU).as_ref();
+            let place = if self.shuffled {
+                waiting.iter().position(is_it)
+            } else {
+                waiting.front().is_some_and(is_it).then_some(0)
+            };
+            let Some(place) = place else {
+                let next = waiting.front().map_or("nothing".to_owned(), |packet| hex(packet));
+                panic!(
+                    "{} from node {}, {flow:?}, {:?}\narrived  {}\nexpected {next}",
+                    self.label,
+                    self.from,
+                    frame.vnet,
+                    hex(&packet)
+                );
+            };
+            waiting.remove(place);
+            self.outstanding -= 1;
+        }
+    }
+
+    #[track_caller]
+    fn fail(&self) -> ! {
+        let (flow, waiting) = self.expected.iter().find(|(_, waiting)| !waiting.is_empty()).unwrap();
+        panic!(
+            "{} from node {}: {} packets did not arrive (lost in the test itself: {}), in {flow:?} first {}",
+            self.label,
+            self.from,
+            self.outstanding,
+            self.listener.lost(),
+            hex(&waiting[0]),
+        );
+    }
+}
+
+fn is_ours(packet: &[u8]) -> bool {
+    match packet[0] >> 4 {
+        4 => packet[12..14] == [10, 88],
+        _ => packet[8..10] == [0xfd, 0x88],
+    }
+}
+
+/// The first bytes, which have the headers in them, and the length.
+fn hex(packet: &[u8]) -> String {
+    let digits: String = packet.iter().take(100).map(|byte| format!("{byte:02x}")).collect();
+    format!("{} bytes {digits}", packet.len())
+}
+
+/// Lets the traffic of the subnets of both through. They are peers already.
+#[track_caller]
+pub(crate) fn let_through(a: &Node, b: &Node) {
+    for (here, there) in [(a, b), (b, a)] {
+        let (key, number) = (there.public_key(), there.number);
+        here.wg(&format!("peer {key} allowed-ips {}/32,{}/128,{}", there.inner4(), there.inner6(), subnets(number)));
+    }
+}
