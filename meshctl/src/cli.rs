@@ -51,9 +51,11 @@ pub(crate) enum Command {
     /// Take out what was paid for tokens (contract owner)
     Withdraw(commands::withdraw::Args),
     /// Stop new registrations (contract owner)
+    #[command(after_help = "Example: meshctl pause --dry-run")]
     Pause(commands::pause::Args),
     /// Take registrations again (contract owner)
-    Unpause(commands::unpause::Args),
+    #[command(after_help = "Example: meshctl unpause --dry-run")]
+    Unpause(commands::pause::Args),
     /// Show who owns the contract, hand it over
     Owner(commands::owner::Args),
     /// Which app-compose.json may boot: add, remove, list

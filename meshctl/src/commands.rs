@@ -23,7 +23,6 @@ pub(crate) mod root;
 pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod transfer;
-pub(crate) mod unpause;
 pub(crate) mod wait;
 pub(crate) mod why;
 pub(crate) mod withdraw;
@@ -54,8 +53,8 @@ pub(crate) async fn run(command: &Command, settings: &Settings, printer: &Printe
         Command::Config(args) => config::run(args, settings, printer).await,
         Command::Minting(args) => minting::run(args, settings, printer).await,
         Command::Withdraw(args) => withdraw::run(args, settings, printer).await,
-        Command::Pause(args) => pause::run(args, settings, printer).await,
-        Command::Unpause(args) => unpause::run(args, settings, printer).await,
+        Command::Pause(args) => pause::run(pause::Verb::Pause, args, settings, printer).await,
+        Command::Unpause(args) => pause::run(pause::Verb::Unpause, args, settings, printer).await,
         Command::Owner(args) => owner::run(args, settings, printer).await,
         Command::Compose(args) => compose::run(args, settings, printer).await,
         Command::Device(args) => device::run(args, settings, printer).await,
