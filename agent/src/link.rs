@@ -50,13 +50,11 @@ pub struct Interface {
     pub addresses: Vec<Ipv4Network>,
 }
 
-/// Why addresses and routes could not be read or changed.
+/// Why addresses and routes could not be read or changed. What to do about it is [`LinkError::hint`]'s to say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The mesh network is in use here.
-    #[error(
-        "the mesh network {network} overlaps {what}\nhint: remove it, run the agent in another network namespace, or deploy the cluster with another `--network`"
-    )]
+    #[error("the mesh network {network} overlaps {what}")]
     Overlap {
         /// The mesh network.
         network: Ipv4Network,
@@ -71,4 +69,17 @@ pub enum LinkError {
         /// Its words.
         reason: String,
     },
+}
+
+impl LinkError {
+    /// What to do about it, where there is something to do.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Overlap { .. } => Some(
+                "remove it, run the agent in another network namespace, or deploy the cluster with another `--network`",
+            ),
+            Self::System { .. } => None,
+        }
+    }
 }

@@ -91,7 +91,8 @@ fn tunnel(name: &str, foreground: bool) -> anyhow::Result<()> {
     if foreground {
         process::start_logging(LevelFilter::INFO, LogFormat::Text);
     }
-    Ok(mesh_tunnel::run_standalone(mesh_tunnel::DeviceOptions::new(name), foreground)?)
+    let options = mesh_tunnel::DeviceOptions::new(name);
+    mesh_tunnel::run_standalone(options, foreground).map_err(|error| anyhow::anyhow!(error.in_full()))
 }
 
 fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFormat), anyhow::Error> {

@@ -88,21 +88,17 @@ pub struct TunnelState {
     pub peers: Vec<ObservedPeer>,
 }
 
-/// Why the device could not be made, changed or read.
+/// Why the device could not be made, changed or read. What to do about it is [`TunnelError::hint`]'s to say.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     /// The userspace device's words.
     #[error(transparent)]
     Userspace(#[from] mesh_tunnel::Error),
     /// This kernel has no WireGuard.
-    #[error(
-        "this kernel has no WireGuard: `{KERNEL_MODULE}` is not there\nhint: load it (`modprobe wireguard`), or leave `--tunnel kernel` out"
-    )]
+    #[error("this kernel has no WireGuard: `{KERNEL_MODULE}` is not there")]
     NoKernelModule,
     /// An interface of that name is somebody else's.
-    #[error(
-        "interface `{0}` exists already\nhint: choose another `--interface`, or delete it (`ip link delete {0}`) if nothing uses it"
-    )]
+    #[error("interface `{0}` exists already")]
     NameTaken(String),
     /// The kernel refused something else.
     #[error("cannot {what}: {reason}")]
@@ -115,4 +111,19 @@ pub enum TunnelError {
     /// There is no device to change.
     #[error("there is no device")]
     NoDevice,
+}
+
+impl TunnelError {
+    /// What to do about it, where there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Userspace(error) => error.hint(),
+            Self::NoKernelModule => Some("load it (`modprobe wireguard`), or leave `--tunnel kernel` out".to_owned()),
+            Self::NameTaken(name) => {
+                Some(format!("choose another `--interface`, or delete it (`ip link delete {name}`) if nothing uses it"))
+            }
+            Self::Kernel { .. } | Self::NoDevice => None,
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// The mesh network was in use on this machine before we came: there is nothing to try again.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[error("{}{}", .0, .0.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}")))]
 pub struct NetworkInUse(LinkError);
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,16 @@ enum ChangeError {
     NoDomain,
     #[error("the agent is stopping")]
     Closing,
+}
+
+impl ChangeError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Link(error) => error.hint().map(str::to_owned),
+            Self::Tunnel(error) => error.hint(),
+            Self::NoDomain | Self::Closing => None,
+        }
+    }
 }
 
 impl<T: Tunnel, L: Links> Machine<T, L> {
@@ -57,7 +67,11 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
                 Err(error) => {
                     tracing::debug!(%change, %error, "cannot apply");
                     base_failed |= change.is_base();
-                    applied.failed.get_or_insert_with(|| explain(&change, &error));
+                    applied.failed.get_or_insert_with(|| ApplyError {
+                        change: change.to_string(),
+                        reason: error.to_string(),
+                        hint: error.hint(),
+                    });
                 }
             }
             // Each change blocks for a moment, and there may be thousands.
@@ -136,13 +150,4 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         let domain = domain.ok_or(ChangeError::NoDomain)?;
         Ok(PskEdit::Set(self.psk_root.derive(domain, self.own_key, peer)))
     }
-}
-
-fn explain(change: &Change, error: &ChangeError) -> ApplyError {
-    let words = error.to_string();
-    let (reason, hint) = match words.split_once("\nhint: ") {
-        Some((reason, hint)) => (reason, Some(hint.to_owned())),
-        None => (words.as_str(), None),
-    };
-    ApplyError { change: change.to_string(), reason: reason.to_owned(), hint }
 }

@@ -39,8 +39,8 @@ pub enum CannotStart {
         reason: io::Error,
     },
     /// Somebody has the interface's name, or this kernel has no WireGuard.
-    #[error(transparent)]
-    Tunnel(#[from] TunnelError),
+    #[error("{}{}", .0, .0.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}")))]
+    Tunnel(TunnelError),
 }
 
 /// Asks the machine for what the configured device needs.
@@ -50,7 +50,9 @@ pub enum CannotStart {
 pub fn check(config: &Config) -> Result<(), CannotStart> {
     match config.dataplane {
         Dataplane::Userspace if !Path::new(TUN).exists() => return Err(CannotStart::TunMissing),
-        Dataplane::Kernel if !Path::new(KERNEL_MODULE).exists() => return Err(TunnelError::NoKernelModule.into()),
+        Dataplane::Kernel if !Path::new(KERNEL_MODULE).exists() => {
+            return Err(CannotStart::Tunnel(TunnelError::NoKernelModule));
+        }
         Dataplane::Userspace | Dataplane::Kernel => {}
     }
     if !has_net_admin(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
@@ -59,7 +61,7 @@ pub fn check(config: &Config) -> Result<(), CannotStart> {
     // The kernel's interface outlives a killed agent, and is adopted where it has our key.
     let name_taken = Path::new("/sys/class/net").join(&config.interface).exists();
     if name_taken && config.dataplane == Dataplane::Userspace {
-        return Err(TunnelError::NameTaken(config.interface.clone()).into());
+        return Err(CannotStart::Tunnel(TunnelError::NameTaken(config.interface.clone())));
     }
     if !name_taken {
         check_port(config.listen_port)?;
@@ -96,6 +98,13 @@ mod tests {
         assert!(has_net_admin("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000001000\n"));
         assert!(!has_net_admin("CapPrm:\t0000000000001000\nCapEff:\t0000000000000fff\n"));
         assert!(!has_net_admin(""));
+    }
+
+    #[test]
+    fn what_the_device_would_say_comes_with_its_hint() {
+        let error = CannotStart::Tunnel(TunnelError::NameTaken("mesh0".to_owned())).to_string();
+        assert!(error.starts_with("interface `mesh0` exists already\nhint: choose another `--interface`"), "{error}");
+        assert_eq!(CannotStart::Tunnel(TunnelError::NoDevice).to_string(), "there is no device");
     }
 
     #[test]

@@ -298,6 +298,6 @@ mod tests {
 
     #[test]
     fn a_missing_module_says_what_to_do() {
-        assert!(TunnelError::NoKernelModule.to_string().contains("modprobe wireguard"));
+        assert!(TunnelError::NoKernelModule.hint().unwrap().contains("modprobe wireguard"));
     }
 }

@@ -3,19 +3,15 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why the device could not be made, changed or ended.
+/// Why the device could not be made, changed or ended. What to do about it is [`Error::hint`]'s to say.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel offers no TUN devices here.
-    #[error(
-        "`/dev/net/tun` is not there: this machine offers no TUN devices\nhint: load the `tun` module, or pass the device into the container (`--device /dev/net/tun`)"
-    )]
+    #[error("`/dev/net/tun` is not there: this machine offers no TUN devices")]
     TunMissing,
     /// The process may not make network interfaces.
-    #[error(
-        "not permitted to {what}: the capability NET_ADMIN is missing\nhint: run as root, or add the capability (`--cap-add NET_ADMIN`)"
-    )]
+    #[error("not permitted to {what}: the capability NET_ADMIN is missing")]
     PermissionDenied {
         /// What was attempted.
         what: String,
@@ -27,24 +23,19 @@ pub enum Error {
         name: String,
     },
     /// An interface of that name exists in this network namespace.
-    #[error(
-        "interface `{name}` exists already\nhint: choose another name, or delete it (`ip link delete {name}`) if nothing uses it"
-    )]
+    #[error("interface `{name}` exists already")]
     NameTaken {
         /// The name that was asked for.
         name: String,
     },
     /// Another process answers on the device's UAPI socket.
-    #[error(
-        "another process answers on `{}`: a WireGuard device of this name runs already\nhint: choose another interface name (the socket is shared by all network namespaces)",
-        path.display()
-    )]
+    #[error("another process answers on `{}`: a WireGuard device of this name runs already", path.display())]
     UapiBusy {
         /// The socket.
         path: PathBuf,
     },
     /// The UDP port belongs to somebody else.
-    #[error("UDP port {port} is in use\nhint: choose another listen port, or find its owner with `ss -lunp`")]
+    #[error("UDP port {port} is in use")]
     PortTaken {
         /// The port that was asked for.
         port: u16,
@@ -69,6 +60,35 @@ pub enum Error {
 }
 
 impl Error {
+    /// What to do about it, where there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::TunMissing => {
+                "load the `tun` module, or pass the device into the container (`--device /dev/net/tun`)".to_owned()
+            }
+            Self::PermissionDenied { .. } => "run as root, or add the capability (`--cap-add NET_ADMIN`)".to_owned(),
+            Self::NameTaken { name } => {
+                format!("choose another name, or delete it (`ip link delete {name}`) if nothing uses it")
+            }
+            Self::UapiBusy { .. } => {
+                "choose another interface name (the socket is shared by all network namespaces)".to_owned()
+            }
+            Self::PortTaken { .. } => "choose another listen port, or find its owner with `ss -lunp`".to_owned(),
+            // What the process in the background said has its hint in it.
+            Self::NameInvalid { .. } | Self::Stopped | Self::Daemon { .. } | Self::Io { .. } => return None,
+        })
+    }
+
+    /// A program's last words: what went wrong, and the hint on a line of its own.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        match self.hint() {
+            Some(hint) => format!("{self}\nhint: {hint}"),
+            None => self.to_string(),
+        }
+    }
+
     /// For `map_err`: names what was attempted.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| {
@@ -78,5 +98,22 @@ impl Error {
                 _ => Self::Io { what, source },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_stands_on_a_line_of_its_own_where_there_is_one() {
+        let taken = Error::PortTaken { port: 51821 };
+        assert_eq!(taken.to_string(), "UDP port 51821 is in use");
+        let in_full = taken.in_full();
+        assert_eq!(in_full.split_once("\nhint: "), Some((&*taken.to_string(), &*taken.hint().unwrap())));
+        // What came through the pipe from the background is not given a second one.
+        let daemon = Error::Daemon { message: in_full.clone() };
+        assert_eq!(daemon.in_full(), in_full);
+        assert_eq!(Error::Stopped.in_full(), Error::Stopped.to_string());
     }
 }

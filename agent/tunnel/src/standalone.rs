@@ -54,7 +54,7 @@ fn background(options: DeviceOptions, to_parent: OwnedFd) -> Result<(), Error> {
     });
     if let (Err(error), Some(mut pipe)) = (&result, to_parent) {
         // The process in the foreground says it, once; this one has nobody else to tell.
-        let _ = pipe.write_all(error.to_string().as_bytes());
+        let _ = pipe.write_all(error.in_full().as_bytes());
         return Ok(());
     }
     result

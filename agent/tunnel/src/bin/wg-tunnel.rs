@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let Some((options, foreground)) = parse(std::env::args().skip(1)) else { return fail(USAGE) };
     match mesh_tunnel::run_standalone(options, foreground) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
+        Err(error) => fail(&error.in_full()),
     }
 }
 
