@@ -109,10 +109,10 @@ impl Start<'_> {
             background: std::mem::take(background),
             config,
         };
-        let name = parts.config.interface.clone();
+        let device = parts.config.device.clone();
         match parts.config.dataplane {
-            Dataplane::Userspace => parts.run(UserspaceTunnel::new(name)).await,
-            Dataplane::Kernel => parts.run(KernelTunnel::new(name)).await,
+            Dataplane::Userspace => parts.run(UserspaceTunnel::new(device)).await,
+            Dataplane::Kernel => parts.run(KernelTunnel::new(device.name, device.mtu)).await,
         }?;
         // The agent has removed what it knew of; what it refused to believe in is not left either.
         open_again(early).await

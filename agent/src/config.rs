@@ -1,6 +1,7 @@
 //! What the operator decided: flags, then `P2P_*` variables (and the names dstack and the first prototype used), then the
 //! TOML file. All three are parsed by the same parser, here and nowhere else.
 
+mod device;
 mod flags;
 mod source;
 
@@ -14,7 +15,9 @@ use mesh_core::{
     agent::OnExpiry,
     id::{Address, AppId, InstanceId, TokenId},
 };
+use mesh_tunnel::DeviceOptions;
 
+pub use device::{DeviceFlags, OffloadName};
 pub use flags::{
     Dataplane, EndpointChoice, ExpiryPolicy, Flags, LogFormat, LogLevel, Mode, UrlText, WireguardKeySource,
 };
@@ -60,6 +63,8 @@ pub struct Config {
     pub dstack_socket: Option<String>,
     /// Which WireGuard does the work.
     pub dataplane: Dataplane,
+    /// How the userspace device is made. Of the kernel's, name and MTU alone.
+    pub device: DeviceOptions,
     /// Blocks on top of a registration before its peer is added.
     pub confirmations: u64,
     /// Age of the last agreed read at which `on_registry_expiry` happens.
@@ -94,6 +99,12 @@ impl Config {
         }
         let interface = flags.interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
         check_interface(&interface)?;
+        let dataplane = flags.tunnel.unwrap_or(Dataplane::Userspace);
+        if let Some(flag) = flags.device.of_userspace_alone()
+            && dataplane == Dataplane::Kernel
+        {
+            return Err(ConfigError::UserspaceOnly { flag });
+        }
         let listen_port = flags.listen_port.unwrap_or(DEFAULT_LISTEN_PORT);
         if listen_port == DSTACK_WIREGUARD_PORT {
             return Err(ConfigError::DstackPort);
@@ -123,9 +134,10 @@ impl Config {
             endpoint: flags.endpoint.unwrap_or(EndpointChoice::Auto),
             state_dir: flags.state_dir.unwrap_or_else(|| Path::new("/var/lib/p2p-agent").join(&interface)),
             socket: flags.socket.unwrap_or_else(|| Path::new("/run/p2p-agent").join(format!("{interface}.sock"))),
+            device: flags.device.options(&interface),
             interface,
             dstack_socket: flags.dstack_socket,
-            dataplane: flags.tunnel.unwrap_or(Dataplane::Userspace),
+            dataplane,
             confirmations: flags.confirmations.unwrap_or(0),
             registry_deadline: flags.registry_deadline.unwrap_or(Duration::from_secs(3600)),
             on_registry_expiry: flags.on_registry_expiry.map_or(OnExpiry::FailClosed, Into::into),
@@ -190,6 +202,19 @@ mod tests {
         let with = |more: &[&str]| config(&[&["--rpc-url", "http://a"][..], more].concat());
         assert!(matches!(with(&["--listen-port", "9182"]), Err(ConfigError::DstackPort)));
         assert!(matches!(with(&["--interface", "dstack-wg0"]), Err(ConfigError::DstackInterface)));
+    }
+
+    #[test]
+    fn the_device_is_made_as_was_said() {
+        let with = |more: &[&str]| config(&[&["--rpc-url", "http://a"][..], more].concat());
+        let device = with(&["--mtu", "1380", "--threads", "2", "--without-offload", "udp_gro"]).unwrap().device;
+        assert_eq!((device.name.as_str(), device.mtu, device.threads.get()), ("mesh0", Some(1380), 2));
+        assert!(!device.offloads.udp_gro && device.offloads.udp_gso);
+        assert_eq!(with(&["--tunnel", "kernel", "--mtu", "1380"]).unwrap().device.mtu, Some(1380));
+        for of_userspace in [["--threads", "1"], ["--without-offload", "udp_gso"]] {
+            let error = with(&[&["--tunnel", "kernel"][..], &of_userspace].concat()).unwrap_err().to_string();
+            assert!(error.contains(of_userspace[0]) && error.contains("--tunnel kernel"), "{error}");
+        }
     }
 
     #[test]

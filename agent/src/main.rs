@@ -12,9 +12,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mesh_contract::cut_urls;
+use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     agent,
-    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, Flags, Layers, LogFormat},
+    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Layers, LogFormat},
     process,
 };
 use tracing_subscriber::filter::LevelFilter;
@@ -48,6 +49,9 @@ enum Command {
         /// Stay in the foreground.
         #[arg(long)]
         foreground: bool,
+        /// How it carries packets.
+        #[command(flatten)]
+        device: DeviceFlags,
     },
 }
 
@@ -57,7 +61,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let outcome = match cli.command {
-        Some(Command::Tunnel { name, foreground }) => tunnel(&name, foreground),
+        Some(Command::Tunnel { name, foreground, device }) => tunnel(device.options(&name), foreground),
         None => match settings(cli.flags.config) {
             Ok((config, level, format)) => run(config, level, format),
             Err(error) => return settings_error(error),
@@ -86,12 +90,11 @@ fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<
     outcome
 }
 
-fn tunnel(name: &str, foreground: bool) -> anyhow::Result<()> {
+fn tunnel(options: DeviceOptions, foreground: bool) -> anyhow::Result<()> {
     process::protect_memory().context("cannot protect this process's memory")?;
     if foreground {
         process::start_logging(LevelFilter::INFO, LogFormat::Text);
     }
-    let options = mesh_tunnel::DeviceOptions::new(name);
     mesh_tunnel::run_standalone(options, foreground).map_err(|error| anyhow::anyhow!(error.in_full()))
 }
 

@@ -7,7 +7,10 @@ mod userspace;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use mesh_core::{id::WireguardKey, observed::ObservedPeer};
+use mesh_core::{
+    id::WireguardKey,
+    observed::{ObservedPeer, UserspaceDevice},
+};
 
 pub use kernel::KernelTunnel;
 pub use twin::TunnelTwin;
@@ -86,6 +89,8 @@ pub struct TunnelState {
     pub mtu: u16,
     /// Every peer.
     pub peers: Vec<ObservedPeer>,
+    /// What a device in this process says besides; `None` for the kernel's.
+    pub userspace: Option<UserspaceDevice>,
 }
 
 /// Why the device could not be made, changed or read. What to do about it is [`TunnelError::hint`]'s to say.

@@ -5,13 +5,15 @@
 
 use std::{
     io,
+    num::NonZeroU8,
     path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use mesh_core::id::WireguardKey;
+use mesh_core::{id::WireguardKey, status::DroppedPackets};
+use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     keyfile::WireguardSecret,
     tunnel::{PeerEdit, Tunnel as _, TunnelError, UserspaceTunnel},
@@ -27,7 +29,7 @@ fn a_device_that_has_ended_is_absent_and_can_be_made_again() {
     in_a_namespace(|| {
         let name = format!("pa{:x}", std::process::id());
         let secret = WireguardSecret::new(Zeroizing::new([7; 32])).unwrap();
-        let mut tunnel = UserspaceTunnel::new(name.clone());
+        let mut tunnel = UserspaceTunnel::new(DeviceOptions::new(&name));
         assert_eq!(tunnel.state().unwrap(), None);
         tunnel.create(&secret, PORT).unwrap();
         tunnel.set_peer(&peer()).unwrap();
@@ -58,7 +60,7 @@ fn a_device_that_is_ending_takes_no_change() {
     in_a_namespace(|| {
         let name = format!("pb{:x}", std::process::id());
         let secret = WireguardSecret::new(Zeroizing::new([7; 32])).unwrap();
-        let mut tunnel = UserspaceTunnel::new(name.clone());
+        let mut tunnel = UserspaceTunnel::new(DeviceOptions::new(&name));
         tunnel.create(&secret, PORT).unwrap();
         assert!(ip(&["link", "del", &name]));
         let deadline = Instant::now() + PATIENCE;
@@ -67,6 +69,29 @@ fn a_device_that_is_ending_takes_no_change() {
             thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(tunnel.state().unwrap(), None);
+    });
+}
+
+/// What the operator decided about the device is what it is made with, and what it says of itself.
+#[test]
+fn a_device_is_made_as_was_decided_and_says_so() {
+    in_a_namespace(|| {
+        let name = format!("pc{:x}", std::process::id());
+        let secret = WireguardSecret::new(Zeroizing::new([7; 32])).unwrap();
+        let allowed = mesh_tunnel::Offloads { tun_uso: false, udp_gro: false, ..mesh_tunnel::Offloads::ALL };
+        let threads = NonZeroU8::new(2).unwrap();
+        let options = DeviceOptions { mtu: Some(1300), threads, offloads: allowed, ..DeviceOptions::new(&name) };
+        let mut tunnel = UserspaceTunnel::new(options);
+        tunnel.create(&secret, PORT).unwrap();
+        let state = tunnel.state().unwrap().unwrap();
+        let userspace = state.userspace.unwrap();
+        assert_eq!((state.mtu, userspace.threads), (1300, threads));
+        assert_eq!(userspace.offloads_allowed.each(), allowed.each());
+        for ((name, allowed), (_, used)) in allowed.each().into_iter().zip(userspace.offloads.each()) {
+            assert!(allowed || !used, "{name} is in use");
+        }
+        assert_eq!(userspace.dropped, DroppedPackets::default());
+        tunnel.remove().unwrap();
     });
 }
 

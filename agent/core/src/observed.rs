@@ -1,10 +1,13 @@
 //! What the machine says now: the device, its peers and the guard route, read fresh before every diff.
 
-use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+use std::{net::Ipv4Addr, net::SocketAddr, num::NonZeroU8, time::Duration};
 
 use ipnetwork::IpNetwork;
 
-use crate::id::WireguardKey;
+use crate::{
+    id::WireguardKey,
+    status::{DroppedPackets, Offloads},
+};
 
 /// One observation of this machine. Carries ages instead of timestamps, so that no clock is needed to read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +36,21 @@ pub struct ObservedDevice {
     pub address: Option<Ipv4Addr>,
     /// Every peer on the device.
     pub peers: Vec<ObservedPeer>,
+    /// What a device in this process says besides; `None` for the kernel's.
+    pub userspace: Option<UserspaceDevice>,
+}
+
+/// What only a device in this process can say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserspaceDevice {
+    /// Threads for each direction.
+    pub threads: NonZeroU8,
+    /// What is left to the kernel now.
+    pub offloads: Offloads,
+    /// What may be.
+    pub offloads_allowed: Offloads,
+    /// What was thrown away since the device was made.
+    pub dropped: DroppedPackets,
 }
 
 /// One peer on the device.

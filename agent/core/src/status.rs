@@ -3,9 +3,13 @@
 //! Rules: additive changes only inside `meshctl.status/v1`; unknown is `None` (JSON `null`), never 0; times are RFC 3339 UTC
 //! strings with milliseconds; nothing here is secret.
 
+mod agent;
+
 use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
+
+pub use agent::{AgentStatus, DroppedPackets, Offloads};
 
 use crate::{
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
@@ -37,27 +41,6 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// What is wrong now, most severe first.
     pub warnings: Vec<Warning>,
-}
-
-/// The agent process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AgentStatus {
-    /// Crate version.
-    pub version: String,
-    /// Process id.
-    pub pid: u32,
-    /// Process start.
-    pub started_at: String,
-    /// Whole seconds since then.
-    pub uptime_s: u64,
-    /// `userspace` or `kernel`.
-    pub dataplane: String,
-    /// Interface name, e.g. `mesh0`.
-    pub interface: String,
-    /// UDP port; `None` while there is no device.
-    pub listen_port: Option<u16>,
-    /// Tunnel MTU in bytes; `None` while there is no device.
-    pub mtu: Option<u16>,
 }
 
 /// The one-word answer and its exit code.

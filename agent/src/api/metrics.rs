@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use mesh_core::{
     agent::{BUCKETS, Counters, Histogram},
-    status::{MembershipState, PathKind, PeerState, PeerStatus, Status},
+    status::{AgentStatus, MembershipState, PathKind, PeerState, PeerStatus, Status},
 };
 
 /// The whole page.
@@ -12,6 +12,7 @@ pub(super) fn write(status: &Status, counters: &Counters) -> String {
     let mut page = Page::default();
     page.gauge("p2p_build_info", "Version of the agent.").sample(&[("version", &status.agent.version)], 1);
     write_self(&mut page, status);
+    write_device(&mut page, &status.agent);
     write_registry(&mut page, status, counters);
     write_peers(&mut page, &status.peers);
     write_counters(&mut page, counters);
@@ -27,6 +28,22 @@ fn write_self(page: &mut Page, status: &Status) {
     page.gauge("p2p_fenced", "1 when this node lost its registration and stays out.").value(flag(fenced));
     if let Some(epoch) = status.own.key_epoch {
         page.gauge("p2p_key_epoch", "Key epoch of the own token.").value(epoch);
+    }
+}
+
+/// What the kernel's own device does not tell is left out.
+fn write_device(page: &mut Page, agent: &AgentStatus) {
+    if let Some(offloads) = agent.offloads {
+        page.gauge("p2p_tunnel_offload", "1 for what the userspace device leaves to the kernel.");
+        for (name, used) in offloads.each() {
+            page.sample_of("p2p_tunnel_offload", &[("name", &name)], u8::from(used));
+        }
+    }
+    if let Some(dropped) = agent.dropped_packets {
+        page.counter("p2p_dropped_packets_total", "Packets that the userspace device threw away.");
+        for (reason, count) in dropped.each() {
+            page.sample_of("p2p_dropped_packets_total", &[("reason", &reason)], count);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use mesh_core::{
     id::{Address, AppId, InstanceId, TokenId},
 };
 
+use super::DeviceFlags;
 use crate::chain::{InvalidRpcUrl, RpcUrl};
 
 /// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
@@ -56,6 +57,9 @@ pub struct Flags {
     /// Which WireGuard does the work; default: userspace.
     #[arg(long, value_name = "KIND", value_enum)]
     pub tunnel: Option<Dataplane>,
+    /// How the device carries packets.
+    #[command(flatten)]
+    pub device: DeviceFlags,
     /// Blocks on top of a registration before its peer is added; removals never wait. Default: 0.
     #[arg(long, value_name = "N")]
     pub confirmations: Option<u64>,

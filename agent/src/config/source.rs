@@ -97,6 +97,14 @@ pub enum ConfigError {
         /// As given.
         name: String,
     },
+    /// The kernel's device has no such setting.
+    #[error(
+        "`{flag}` is a setting of the userspace device, and `--tunnel kernel` was chosen\nhint: leave one of the two out"
+    )]
+    UserspaceOnly {
+        /// The flag.
+        flag: &'static str,
+    },
     /// dstack's port.
     #[error("UDP port 9182 belongs to dstack's own WireGuard\nhint: choose another `--listen-port`")]
     DstackPort,
@@ -227,6 +235,8 @@ fn list(names: &BTreeSet<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mesh_tunnel::Offloads;
+
     use super::*;
 
     fn read(arguments: &[&str], environment: &[(&str, &str)], file: Option<&str>) -> Result<Flags, ConfigError> {
@@ -264,6 +274,23 @@ mod tests {
         let flags = read(&[], &[("RPC_URL", "http://a, http://b")], None).unwrap();
         let ids: Vec<_> = flags.rpc_url.iter().map(|url| url.parse().unwrap().id().to_owned()).collect();
         assert_eq!(ids, ["http://a", "http://b"]);
+    }
+
+    #[test]
+    fn the_devices_flags_are_settings_like_all_others() {
+        let file = Some("mtu = 1300\nthreads = 3\nwithout-offload = [\"tun_tso\", \"tun_uso\"]");
+        let options = |flags: Flags| flags.device.options("mesh0");
+        let of_the_file = options(read(&[], &[], file).unwrap());
+        assert_eq!((of_the_file.mtu, of_the_file.threads.get()), (Some(1300), 3));
+        assert_eq!(of_the_file.offloads, Offloads { tun_tso: false, tun_uso: false, ..Offloads::ALL });
+        let environment = [("P2P_MTU", "1310"), ("P2P_THREADS", "4"), ("P2P_WITHOUT_OFFLOAD", "udp_gso, udp_gro")];
+        let of_variables = options(read(&[], &environment, file).unwrap());
+        assert_eq!((of_variables.mtu, of_variables.threads.get()), (Some(1310), 4));
+        assert_eq!(of_variables.offloads, Offloads { udp_gso: false, udp_gro: false, ..Offloads::ALL });
+        let error = read(&[], &[("P2P_WITHOUT_OFFLOAD", "lro")], None).unwrap_err().to_string();
+        assert!(error.contains("P2P_WITHOUT_OFFLOAD") && error.contains("udp_gro"), "{error}");
+        let error = read(&[], &[], Some("mtu = 9")).unwrap_err().to_string();
+        assert!(error.contains("config.toml") && error.contains("576..=65455"), "{error}");
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             up: interface.up,
             address: interface.addresses.into_iter().find(in_mesh).map(|address| address.ip()),
             peers: state.peers,
+            userspace: state.userspace,
         };
         Ok(Observed { device: Some(device), ..without_device })
     }

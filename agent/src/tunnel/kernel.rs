@@ -26,6 +26,8 @@ use crate::keyfile::WireguardSecret;
 /// our key.
 pub struct KernelTunnel {
     name: String,
+    /// Inner MTU, bytes.
+    mtu: u16,
     api: Option<WGApi<Kernel>>,
     traffic: BTreeMap<WireguardKey, Traffic>,
 }
@@ -44,10 +46,10 @@ struct Traffic {
 }
 
 impl KernelTunnel {
-    /// No device yet.
+    /// No device yet. `mtu` in bytes; what fits the usual link where `None`.
     #[must_use]
-    pub const fn new(name: String) -> Self {
-        Self { name, api: None, traffic: BTreeMap::new() }
+    pub fn new(name: String, mtu: Option<u16>) -> Self {
+        Self { name, mtu: mtu.unwrap_or(DEFAULT_MTU), api: None, traffic: BTreeMap::new() }
     }
 
     fn api(&self) -> Result<&WGApi<Kernel>, TunnelError> {
@@ -56,6 +58,18 @@ impl KernelTunnel {
 
     fn read(&self, api: &WGApi<Kernel>) -> Result<SecretHost, TunnelError> {
         api.read_interface_data().map(SecretHost).map_err(self.attempt("read interface"))
+    }
+
+    fn configuration(&self, secret: &WireguardSecret, listen_port: u16) -> InterfaceConfiguration {
+        InterfaceConfiguration {
+            name: self.name.clone(),
+            prvkey: STANDARD.encode(secret.bytes().as_slice()),
+            addresses: Vec::new(),
+            port: listen_port,
+            peers: Vec::new(),
+            mtu: Some(self.mtu.into()),
+            fwmark: None,
+        }
     }
 
     fn attempt(&self, what: &str) -> impl FnOnce(WireguardInterfaceError) -> TunnelError {
@@ -81,7 +95,7 @@ impl Tunnel for KernelTunnel {
         } else {
             api.create_interface().map_err(self.attempt("create interface"))?;
         }
-        let mut configuration = interface_configuration(&self.name, secret, listen_port);
+        let mut configuration = self.configuration(secret, listen_port);
         let configured = api.configure_interface(&configuration).map_err(self.attempt("configure interface"));
         configuration.prvkey.zeroize();
         // Where that failed, the interface is there without our key: seen as a device that is not as wanted, it is deleted.
@@ -115,7 +129,7 @@ impl Tunnel for KernelTunnel {
         let Some(api) = &self.api else { return Ok(None) };
         let host = self.read(api)?;
         let mtu = std::fs::read_to_string(Path::new("/sys/class/net").join(&self.name).join("mtu"));
-        let mtu = mtu.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_MTU);
+        let mtu = mtu.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(self.mtu);
         Ok(Some(state(&host, mtu, &mut self.traffic, Instant::now(), SystemTime::now())))
     }
 }
@@ -142,18 +156,6 @@ fn wipe(key: &mut Key) {
     *key = Key::default();
     // Nobody reads it any more, and still it must be written.
     black_box(key);
-}
-
-fn interface_configuration(name: &str, secret: &WireguardSecret, listen_port: u16) -> InterfaceConfiguration {
-    InterfaceConfiguration {
-        name: name.to_owned(),
-        prvkey: STANDARD.encode(secret.bytes().as_slice()),
-        addresses: Vec::new(),
-        port: listen_port,
-        peers: Vec::new(),
-        mtu: Some(DEFAULT_MTU.into()),
-        fwmark: None,
-    }
 }
 
 /// The peer to hand to the library, which always replaces the allowed IPs: those of the kernel's peer are kept unless the edit
@@ -189,7 +191,7 @@ fn state(
     peers.sort_by_key(|peer| peer.public_key);
     let known = |key: &WireguardKey| peers.binary_search_by_key(key, |peer| peer.public_key).is_ok();
     traffic.retain(|key, _| known(key));
-    TunnelState { public_key: host.public_key(), listen_port: host.0.listen_port, mtu, peers }
+    TunnelState { public_key: host.public_key(), listen_port: host.0.listen_port, mtu, peers, userspace: None }
 }
 
 fn observed(
@@ -257,13 +259,15 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_carries_key_and_port() {
+    fn the_configuration_carries_key_port_and_mtu() {
         let secret = WireguardSecret::new(Zeroizing::new([8; 32])).unwrap();
-        let configuration = interface_configuration("mesh0", &secret, 51821);
+        let configuration = KernelTunnel::new("mesh0".to_owned(), None).configuration(&secret, 51821);
         let key: Key = configuration.prvkey.as_str().try_into().unwrap();
         assert_eq!(key.public_key().as_array(), secret.public_key().0);
         assert_eq!((configuration.port, configuration.mtu), (51821, Some(1420)));
         assert!(!format!("{configuration:?}").contains(&configuration.prvkey));
+        let other = KernelTunnel::new("mesh0".to_owned(), Some(1380)).configuration(&secret, 51821);
+        assert_eq!(other.mtu, Some(1380));
     }
 
     #[test]

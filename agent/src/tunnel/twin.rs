@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mesh_core::{id::WireguardKey, observed::ObservedPeer};
+use mesh_core::{
+    id::WireguardKey,
+    observed::{ObservedPeer, UserspaceDevice},
+};
 
 use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
 use crate::keyfile::WireguardSecret;
@@ -22,6 +25,7 @@ struct Inner {
     peers: BTreeMap<WireguardKey, ObservedPeer>,
     /// How often each peer was made: a peer that is edited is not made again.
     made: BTreeMap<WireguardKey, u32>,
+    userspace: Option<UserspaceDevice>,
 }
 
 impl TunnelTwin {
@@ -52,6 +56,11 @@ impl TunnelTwin {
     #[must_use]
     pub fn times_made(&self, key: WireguardKey) -> u32 {
         self.inner().made.get(&key).copied().unwrap_or(0)
+    }
+
+    /// What the device says from now on besides its peers.
+    pub fn say(&self, userspace: UserspaceDevice) {
+        self.inner().userspace = Some(userspace);
     }
 
     /// Lets a peer look as if an authenticated packet had just come from it.
@@ -122,6 +131,7 @@ impl Tunnel for TunnelTwin {
             listen_port,
             mtu: 1420,
             peers: inner.peers.values().cloned().collect(),
+            userspace: inner.userspace.clone(),
         }))
     }
 }

@@ -3,7 +3,11 @@
 use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
-use mesh_core::{id::WireguardKey, observed::ObservedPeer};
+use mesh_core::{
+    id::WireguardKey,
+    observed::{ObservedPeer, UserspaceDevice},
+    status::{DroppedPackets, Offloads},
+};
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerState, PeerUpdate, PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
@@ -12,15 +16,15 @@ use crate::keyfile::WireguardSecret;
 
 /// A TUN device and its threads; gone when dropped.
 pub struct UserspaceTunnel {
-    name: String,
+    options: DeviceOptions,
     device: Option<Device>,
 }
 
 impl UserspaceTunnel {
     /// No device yet.
     #[must_use]
-    pub const fn new(name: String) -> Self {
-        Self { name, device: None }
+    pub const fn new(options: DeviceOptions) -> Self {
+        Self { options, device: None }
     }
 
     fn device(&self) -> Result<&Device, TunnelError> {
@@ -35,7 +39,7 @@ impl UserspaceTunnel {
 impl Tunnel for UserspaceTunnel {
     fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError> {
         self.remove()?;
-        let device = Device::create(DeviceOptions::new(&self.name))?;
+        let device = Device::create(self.options.clone())?;
         let private_key = Some(PrivateKey::from_bytes(secret.bytes().clone()));
         device.apply(DeviceUpdate { private_key, listen_port: Some(listen_port), ..DeviceUpdate::default() })?;
         self.device = Some(device);
@@ -71,6 +75,12 @@ impl Tunnel for UserspaceTunnel {
             public_key: state.public_key.map(|key| WireguardKey(*key.as_bytes())),
             listen_port: state.listen_port,
             mtu: state.mtu,
+            userspace: Some(UserspaceDevice {
+                threads: state.threads,
+                offloads: offloads(state.offloads),
+                offloads_allowed: offloads(self.options.offloads),
+                dropped: dropped(state.drops),
+            }),
             peers: state.peers.into_iter().map(|peer| observed(peer, now)).collect(),
         }))
     }
@@ -89,6 +99,16 @@ fn peer_update(edit: &PeerEdit) -> PeerUpdate {
         allowed_ips: edit.address.map(|address| IpNetwork::from(std::net::IpAddr::V4(address))).into_iter().collect(),
         ..PeerUpdate::new(PublicKey::from_bytes(edit.public_key.0))
     }
+}
+
+const fn offloads(offloads: mesh_tunnel::Offloads) -> Offloads {
+    let mesh_tunnel::Offloads { tun_tso, tun_uso, udp_gso, udp_gro } = offloads;
+    Offloads { tun_tso, tun_uso, udp_gso, udp_gro }
+}
+
+const fn dropped(drops: mesh_tunnel::Drops) -> DroppedPackets {
+    let mesh_tunnel::Drops { no_peer, unsendable, unauthenticated, under_load, source_refused, io_failed } = drops;
+    DroppedPackets { no_peer, unsendable, unauthenticated, under_load, source_refused, io_failed }
 }
 
 fn observed(peer: PeerState, now: SystemTime) -> ObservedPeer {

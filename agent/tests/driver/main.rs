@@ -6,11 +6,12 @@
 mod chain;
 mod world;
 
-use std::time::Duration;
+use std::{num::NonZeroU8, time::Duration};
 
 use mesh_core::{
     agent::OwnEndpoint,
-    status::{MembershipState, VerdictState},
+    observed::UserspaceDevice,
+    status::{DroppedPackets, MembershipState, Offloads, VerdictState},
 };
 use p2p_agent::tunnel::Tunnel as _;
 use tokio::time::Instant;
@@ -297,9 +298,27 @@ async fn the_api_says_what_the_status_says() {
         ],
     });
     assert_eq!(peers, expected);
+    let allowed = Offloads { tun_tso: true, tun_uso: true, udp_gso: true, udp_gro: false };
+    world.tunnel.say(UserspaceDevice {
+        threads: NonZeroU8::MIN,
+        offloads: Offloads { tun_uso: false, ..allowed },
+        offloads_allowed: allowed,
+        dropped: DroppedPackets { source_refused: 5, ..DroppedPackets::default() },
+    });
+    world.until_status("the device's own words", |status| status.agent.offloads.is_some()).await;
+    let agent = world.status().await.agent;
+    assert_eq!((agent.threads, agent.offloads_allowed), (Some(NonZeroU8::MIN), Some(allowed)));
+    assert_eq!(agent.refused_offloads().collect::<Vec<_>>(), ["tun_uso"]);
     let (_, metrics) = world.get("/metrics").await;
-    for line in ["p2p_ready 1", "p2p_peers{state=\"connecting\"} 2", "p2p_peer_handshake_age_seconds{token=\"2\"} +Inf"]
-    {
+    for line in [
+        "p2p_ready 1",
+        "p2p_peers{state=\"connecting\"} 2",
+        "p2p_peer_handshake_age_seconds{token=\"2\"} +Inf",
+        "p2p_tunnel_offload{name=\"tun_tso\"} 1",
+        "p2p_tunnel_offload{name=\"tun_uso\"} 0",
+        "p2p_dropped_packets_total{reason=\"source_refused\"} 5",
+        "p2p_dropped_packets_total{reason=\"io_failed\"} 0",
+    ] {
         assert!(metrics.lines().any(|found| found == line), "`{line}` is not in\n{metrics}");
     }
     assert_eq!(world.get("/livez").await.0, 200);

@@ -1,4 +1,4 @@
-//! `meshctl status`: six lines about this node, a table of peers, the warnings.
+//! `meshctl status`: six lines about this node, a table of peers, the warnings, and what the kernel refused.
 
 use mesh_core::status::{
     MembershipState, PathKind, PeerState, PeerStatus, Severity, SourceStatus, Status, VerdictState,
@@ -31,6 +31,11 @@ pub(crate) fn status_text(status: &Status, color: bool) -> String {
         text.push_str("\nwarnings\n");
         text.push_str(&warnings(status, color));
     }
+    // No warning: it works all the same, more slowly.
+    let refused: Vec<_> = status.agent.refused_offloads().collect();
+    if !refused.is_empty() {
+        text.push_str(&format!("\noffloads off: {} (refused by the kernel)\n", refused.join(", ")));
+    }
     text
 }
 
@@ -47,6 +52,7 @@ pub(crate) fn watched(status: &Status) -> impl PartialEq + use<> {
         registry.sources.iter().map(source).collect::<Vec<_>>(),
         status.peers.iter().map(peer).collect::<Vec<_>>(),
         status.warnings.iter().map(|warning| (warning.code.clone(), warning.peer)).collect::<Vec<_>>(),
+        status.agent.refused_offloads().collect::<Vec<_>>(),
     )
 }
 
@@ -293,6 +299,8 @@ fn warnings(status: &Status, color: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::status::Offloads;
+
     use super::*;
     use crate::samples;
 
@@ -316,6 +324,24 @@ mod tests {
         let mut status = samples::fenced();
         status.own.membership_hint.clone_from(&status.warnings[0].hint);
         assert_eq!(status_text(&status, false).matches("meshctl reinstate 7").count(), 1);
+    }
+
+    #[test]
+    fn an_offload_is_worth_a_line_where_the_kernel_refused_it() {
+        let mut status = samples::degraded();
+        let footnote =
+            |status: &Status| status_text(status, false).split_once("\noffloads off: ").map(|(_, end)| end.to_owned());
+        let allowed = status.agent.offloads_allowed.unwrap();
+        assert_eq!((allowed, footnote(&status)), (status.agent.offloads.unwrap(), None));
+        status.agent.offloads = Some(Offloads { tun_uso: false, udp_gso: false, ..allowed });
+        assert_eq!(footnote(&status).unwrap(), "tun_uso, udp_gso (refused by the kernel)\n");
+        // The operator knows what the operator has switched off.
+        status.agent.offloads_allowed = Some(Offloads { tun_uso: false, ..allowed });
+        assert_eq!(footnote(&status).unwrap(), "udp_gso (refused by the kernel)\n");
+        assert!(watched(&status) != watched(&samples::degraded()));
+        // The kernel's own device, and an older agent.
+        (status.agent.offloads, status.agent.offloads_allowed) = (None, None);
+        assert_eq!(footnote(&status), None);
     }
 
     #[test]

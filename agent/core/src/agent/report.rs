@@ -133,6 +133,7 @@ impl Agent {
     }
 
     fn agent_status(&self, now: Now) -> AgentStatus {
+        let userspace = self.device().and_then(|device| device.userspace.as_ref());
         AgentStatus {
             version: self.me.version.clone(),
             pid: self.me.pid,
@@ -142,6 +143,10 @@ impl Agent {
             interface: self.me.interface.clone(),
             listen_port: self.device().map(|device| device.listen_port),
             mtu: self.device().map(|device| device.mtu),
+            threads: userspace.map(|device| device.threads),
+            offloads: userspace.map(|device| device.offloads),
+            offloads_allowed: userspace.map(|device| device.offloads_allowed),
+            dropped_packets: userspace.map(|device| device.dropped),
         }
     }
 

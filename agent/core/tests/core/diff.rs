@@ -183,6 +183,7 @@ fn observed(ids: &[u32]) -> Observed {
         up: true,
         address: Some([10, 0, 1, 1].into()),
         peers: peers.collect(),
+        userspace: None,
     };
     Observed { device: Some(device), ..guard_only() }
 }

@@ -23,6 +23,7 @@ pub(crate) fn make(machine: &mut Observed, change: &Change) {
                 up: true,
                 address: Some(*address),
                 peers: Vec::new(),
+                userspace: None,
             });
         }
         Change::SetAddress { .. } | Change::RemovePeer(_) | Change::AddPeer(_) | Change::EditPeer { .. } => {

@@ -1,10 +1,13 @@
 //! What the agent says about itself.
 
-use std::time::Duration;
+use std::{num::NonZeroU8, time::Duration};
 
 use mesh_core::{
     agent::NotReady,
-    status::{MembershipState, PathKind, PeerState, Reason, SCHEMA, Severity, Status, VerdictState},
+    observed::UserspaceDevice,
+    status::{
+        DroppedPackets, MembershipState, Offloads, PathKind, PeerState, Reason, SCHEMA, Severity, Status, VerdictState,
+    },
 };
 
 use crate::{
@@ -38,6 +41,42 @@ fn a_working_mesh_is_told_in_full() {
     assert_eq!(status.warnings, []);
     let json = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+}
+
+#[test]
+fn a_device_in_this_process_says_what_it_leaves_to_the_kernel() {
+    let mut world = World::mesh(&[2]);
+    let of_the_kernel = world.status().agent;
+    assert_eq!((of_the_kernel.threads, of_the_kernel.offloads, of_the_kernel.dropped_packets), (None, None, None));
+    assert_eq!(of_the_kernel.refused_offloads().count(), 0);
+
+    let offloads = Offloads { tun_tso: true, tun_uso: false, udp_gso: false, udp_gro: true };
+    let dropped = DroppedPackets { no_peer: 7, ..DroppedPackets::default() };
+    world.machine.device.as_mut().unwrap().userspace = Some(UserspaceDevice {
+        threads: NonZeroU8::MIN,
+        offloads,
+        offloads_allowed: Offloads { udp_gso: true, ..offloads },
+        dropped,
+    });
+    world.pass(Duration::from_secs(1));
+    let status = world.status();
+    assert_eq!((status.agent.threads, status.agent.offloads), (Some(NonZeroU8::MIN), Some(offloads)));
+    assert_eq!(status.agent.dropped_packets, Some(dropped));
+    // What the operator did without was not refused.
+    assert_eq!(status.agent.refused_offloads().collect::<Vec<_>>(), ["udp_gso"]);
+    assert_eq!((status.verdict.state, status.warnings), (VerdictState::Ok, vec![]), "it works all the same");
+}
+
+/// Versions before this one said less about their device.
+#[test]
+fn the_status_of_an_older_agent_can_be_read() {
+    let mut value = serde_json::to_value(World::mesh(&[2]).status()).unwrap();
+    let agent = value["agent"].as_object_mut().unwrap();
+    for field in ["threads", "offloads", "offloads_allowed", "dropped_packets"] {
+        assert!(agent.remove(field).is_some(), "{field}");
+    }
+    let status: Status = serde_json::from_value(value).unwrap();
+    assert_eq!((status.agent.mtu, status.agent.offloads), (Some(1420), None));
 }
 
 #[test]
