@@ -1,0 +1,21 @@
+//! Many packets at once over the interface: what one read gives is cut into packets ([`Outgoing`]), and packets that
+//! belong together are handed over in one write ([`Merge`]).
+//!
+//! The kernel and the device describe such superpackets to each other as a virtual network card does: a header in front
+//! ([`VnetHeader`]) says how to cut, and which checksum is still to be completed. Nothing here makes system calls or
+//! allocates for a packet, and every byte is taken to be hostile: it comes from programs of this machine or from peers.
+
+mod checksum;
+mod headers;
+mod merge;
+mod mss;
+mod split;
+mod vnet;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use merge::Merge;
+pub(crate) use mss::clamp_mss;
+pub(crate) use split::{Malformed, Outgoing};
+pub(crate) use vnet::{VNET_LEN, VnetHeader};

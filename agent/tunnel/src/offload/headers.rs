@@ -1,0 +1,218 @@
+//! Where the TCP or UDP header of an IP packet is.
+
+use super::checksum::Sum;
+
+pub(super) const IPV4_LEN: usize = 20;
+pub(super) const IPV6_LEN: usize = 40;
+pub(super) const UDP_LEN: usize = 8;
+const TCP_LEN: usize = 20;
+
+/// Offsets of what is read and written here, in an IPv4 header.
+pub(super) mod v4 {
+    pub(in super::super) const TOTAL_LEN: usize = 2;
+    pub(in super::super) const ID: usize = 4;
+    pub(in super::super) const CHECKSUM: usize = 10;
+}
+
+/// Offsets in an IPv6 header.
+pub(super) mod v6 {
+    pub(in super::super) const PAYLOAD_LEN: usize = 4;
+}
+
+/// Offsets and flags in a TCP header.
+pub(super) mod tcp {
+    pub(in super::super) const SEQUENCE: usize = 4;
+    pub(in super::super) const FLAGS: usize = 13;
+    pub(in super::super) const CHECKSUM: usize = 16;
+
+    pub(in super::super) const FIN: u8 = 0x01;
+    pub(in super::super) const SYN: u8 = 0x02;
+    pub(in super::super) const PSH: u8 = 0x08;
+    pub(in super::super) const ACK: u8 = 0x10;
+    pub(in super::super) const CWR: u8 = 0x80;
+}
+
+/// Offsets in a UDP header.
+pub(super) mod udp {
+    pub(in super::super) const LEN: usize = 4;
+    pub(in super::super) const CHECKSUM: usize = 6;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// Where its checksum is, from the beginning of its header.
+    pub(super) const fn checksum(self) -> usize {
+        match self {
+            Self::Tcp => tcp::CHECKSUM,
+            Self::Udp => udp::CHECKSUM,
+        }
+    }
+}
+
+/// The TCP or UDP header of a packet, which lies whole within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Transport {
+    pub(super) family: Family,
+    pub(super) protocol: Protocol,
+    /// Whether the packet is the first fragment of a longer one.
+    pub(super) fragment: bool,
+    /// Where the header begins: behind IPv4 options and IPv6 extension headers.
+    pub(super) start: usize,
+    /// Where the payload begins: behind TCP options, at most at the end of the packet.
+    pub(super) payload: usize,
+}
+
+impl Transport {
+    /// The header of `packet`, or `None` where the packet has none: another protocol, not the first fragment, no IP packet
+    /// at all, or cut off in its headers. What the IP header says about the packet's length is not looked at.
+    pub(super) fn find(packet: &[u8]) -> Option<Self> {
+        let (family, Place { start, protocol, fragment }) = match packet.first()? >> 4 {
+            4 => (Family::V4, behind_v4(packet)?),
+            6 => (Family::V6, behind_v6(packet)?),
+            _ => return None,
+        };
+        let (protocol, len) = match protocol {
+            6 => (Protocol::Tcp, usize::from(packet.get(start + 12)? >> 4) * 4),
+            17 => (Protocol::Udp, UDP_LEN),
+            _ => return None,
+        };
+        let payload = start + len;
+        let whole = payload <= packet.len() && (protocol == Protocol::Udp || len >= TCP_LEN);
+        whole.then_some(Self { family, protocol, fragment, start, payload })
+    }
+
+    /// The sum of the pseudo header but for its length. `packet` is the one the header was found in.
+    pub(super) fn pseudo_header(&self, packet: &[u8]) -> Sum {
+        let addresses = match self.family {
+            Family::V4 => &packet[12..20],
+            Family::V6 => &packet[8..40],
+        };
+        Sum::of(addresses) + Sum::number(self.protocol.number().into())
+    }
+}
+
+struct Place {
+    start: usize,
+    protocol: u8,
+    fragment: bool,
+}
+
+fn behind_v4(packet: &[u8]) -> Option<Place> {
+    let header = packet.first_chunk::<IPV4_LEN>()?;
+    let start = usize::from(header[0] & 0x0f) * 4;
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    let (more, offset) = (fragment & 0x2000 != 0, fragment & 0x1fff);
+    (start >= IPV4_LEN && offset == 0).then_some(Place { start, protocol: header[9], fragment: more })
+}
+
+/// Walks over the extension headers that may stand in front of TCP and UDP (RFC 8200, section 4).
+fn behind_v6(packet: &[u8]) -> Option<Place> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const DESTINATION: u8 = 60;
+
+    let header = packet.first_chunk::<IPV6_LEN>()?;
+    let mut place = Place { start: IPV6_LEN, protocol: header[6], fragment: false };
+    while let HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT = place.protocol {
+        let header = packet.get(place.start..)?.first_chunk::<8>()?;
+        if place.protocol == FRAGMENT {
+            if u16::from_be_bytes([header[2], header[3]]) >> 3 != 0 {
+                return None;
+            }
+            place.fragment = true;
+            place.start += 8;
+        } else {
+            place.start += (usize::from(header[1]) + 1) * 8;
+        }
+        place.protocol = header[0];
+    }
+    Some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; IPV6_LEN];
+        packet[0] = 0x60;
+        packet[6] = next;
+        packet.extend(rest);
+        packet
+    }
+
+    #[test]
+    fn behind_options_and_extension_headers() {
+        let mut packet = vec![0; 24 + 8 + 3];
+        packet[0] = 0x46;
+        packet[9] = 17;
+        let found = Transport::find(&packet).unwrap();
+        assert_eq!((found.family, found.protocol, found.start, found.payload), (Family::V4, Protocol::Udp, 24, 32));
+
+        let mut rest = vec![60, 0, 0, 0, 0, 0, 0, 0]; // hop-by-hop, then
+        rest.extend([6, 1].iter().chain(&[0; 14])); // 16 bytes of destination options, then
+        rest.extend([0; 12].iter().chain(&[0x80]).chain(&[0; 19])); // TCP with 12 bytes of options
+        let found = Transport::find(&v6(0, &rest)).unwrap();
+        assert_eq!((found.protocol, found.start, found.payload), (Protocol::Tcp, 64, 96));
+        rest.pop();
+        assert_eq!(Transport::find(&v6(0, &rest)), None, "TCP options beyond the packet");
+    }
+
+    #[test]
+    fn of_fragments_only_the_first_has_it() {
+        let mut packet = vec![0; 28];
+        packet[0] = 0x45;
+        packet[9] = 17;
+        packet[6] = 0x40;
+        assert!(!Transport::find(&packet).unwrap().fragment, "don't fragment");
+        packet[6] = 0x20;
+        assert!(Transport::find(&packet).unwrap().fragment);
+        packet[7] = 1;
+        assert_eq!(Transport::find(&packet), None);
+
+        let mut rest = [0; 16];
+        rest[0] = 17;
+        rest[3] = 1;
+        assert!(Transport::find(&v6(44, &rest)).unwrap().fragment);
+        rest[3] = 8;
+        assert_eq!(Transport::find(&v6(44, &rest)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            first in prop::sample::select(vec![0x45, 0x46, 0x4f, 0x60, 0x00]),
+            next in prop::sample::select(vec![0, 6, 17, 43, 44, 60]),
+            mut bytes in prop::collection::vec(prop::sample::select(vec![0, 1, 6, 17, 44, 60, 0x50, 0xff]), 0..120),
+        ) {
+            if bytes.len() > 9 {
+                bytes[0] = first;
+                bytes[6] = next;
+                bytes[9] = next;
+            }
+            if let Some(found) = Transport::find(&bytes) {
+                prop_assert!(found.start < found.payload && found.payload <= bytes.len());
+            }
+        }
+    }
+}

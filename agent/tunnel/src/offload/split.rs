@@ -1,0 +1,237 @@
+//! What one read of the interface gave, as packets: complete, and short enough for the tunnel.
+
+use std::net::IpAddr;
+
+use super::checksum::Sum;
+use super::headers::{Family, Protocol, Transport, tcp, udp, v4, v6};
+use super::mss;
+use super::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
+use crate::packet;
+
+/// Why what the interface gave cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    /// Neither IPv4 nor IPv6, or shorter than their headers.
+    #[error("not an IP packet")]
+    NotIp,
+    /// A way of cutting that was not offered to the kernel.
+    #[error("packets of kind {kind} were not asked for")]
+    Kind {
+        /// `gso_type` without the bit for ECN.
+        kind: u8,
+    },
+    /// `gso_size` is zero.
+    #[error("packets without payload were asked for")]
+    Size,
+    /// What is to be cut is not what the header in front says, is a fragment, or ends within its headers.
+    #[error("the headers do not fit what is to be cut")]
+    Headers,
+    /// The checksum's place is beyond the packet, or not where the packet has one.
+    #[error("the checksum is not within the packet")]
+    Checksum,
+}
+
+/// What one read of the interface gave: one packet, or a superpacket that is to be cut.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    /// One complete packet; or all headers, prepared by [`Cut::new`], and all the payload.
+    packet: &'a mut [u8],
+    destination: IpAddr,
+    cut: Option<Cut>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Checks what was read, once, and completes the checksum of a single packet in place. The bytes of a superpacket are
+    /// prepared for [`Self::write`] and mean nothing to others any more.
+    ///
+    /// # Errors
+    /// Where it is not something the kernel was asked for. Such a packet is to be counted and dropped.
+    pub(crate) fn parse(vnet: &VnetHeader, packet: &'a mut [u8]) -> Result<Self, Malformed> {
+        let destination = packet::destination(packet).ok_or(Malformed::NotIp)?;
+        let cut = match vnet.gso {
+            Some(gso) => Some(Cut::new(packet, gso, vnet.checksum)?),
+            None => {
+                if let Some(partial) = vnet.checksum {
+                    complete(packet, partial)?;
+                }
+                None
+            }
+        };
+        Ok(Self { packet, destination, cut })
+    }
+
+    /// Where all the packets go.
+    pub(crate) fn destination(&self) -> IpAddr {
+        self.destination
+    }
+
+    /// How many packets there are: at least one.
+    pub(crate) fn count(&self) -> usize {
+        self.cut.as_ref().map_or(1, |cut| cut.count)
+    }
+
+    /// The length of the longest packet, in bytes.
+    pub(crate) fn longest(&self) -> usize {
+        self.cut.as_ref().map_or(self.packet.len(), |cut| self.packet.len().min(cut.transport.payload + cut.size))
+    }
+
+    /// Lowers the segment size that a connection's first packet announces (see [`mss::clamp_mss`]).
+    pub(crate) fn clamp_mss(&mut self, mtu: u16) {
+        // A superpacket carries data: its connection is made already.
+        if self.cut.is_none() {
+            mss::clamp_mss(self.packet, mtu);
+        }
+    }
+
+    /// Writes the packet `index`, counted from zero and less than [`Self::count`], to the beginning of `out`, which has
+    /// room for [`Self::longest`] bytes, and returns its length.
+    pub(crate) fn write(&self, index: usize, out: &mut [u8]) -> usize {
+        match &self.cut {
+            Some(cut) => cut.write(self.packet, index, out),
+            None => {
+                out[..self.packet.len()].copy_from_slice(self.packet);
+                self.packet.len()
+            }
+        }
+    }
+}
+
+/// How a superpacket is cut: into packets as the kernel itself makes them where nobody takes that from it (RFC 9293 and the
+/// behaviour of `inet_gso_segment`, `tcp_gso_segment` and `__udp_gso_segment`).
+#[derive(Debug)]
+struct Cut {
+    transport: Transport,
+    /// Payload of each packet but the last.
+    size: usize,
+    count: usize,
+    /// The flags of a TCP header (of the first packet and of the last).
+    flags: u8,
+    sequence: u32,
+    id: u16,
+    /// The sum of the IPv4 header without what differs.
+    header: Sum,
+    /// The sum of the pseudo header without the length.
+    pseudo_header: Sum,
+}
+
+impl Cut {
+    /// Reads the headers, and clears in them what each packet has of its own.
+    fn new(packet: &mut [u8], gso: Gso, partial: Option<PartialChecksum>) -> Result<Self, Malformed> {
+        let transport = Transport::find(packet).filter(|found| !found.fragment).ok_or(Malformed::Headers)?;
+        let asked = match gso.kind {
+            GsoKind::TcpV4 => (Protocol::Tcp, transport.family == Family::V4),
+            GsoKind::TcpV6 => (Protocol::Tcp, transport.family == Family::V6),
+            GsoKind::Udp => (Protocol::Udp, true),
+        };
+        if asked != (transport.protocol, true) || packet.len() > usize::from(u16::MAX) {
+            return Err(Malformed::Headers);
+        }
+        let start = transport.start;
+        let checksum = start + transport.protocol.checksum();
+        let pseudo_header = match partial {
+            Some(partial) => {
+                let there =
+                    usize::from(partial.start) == start && usize::from(partial.offset) == transport.protocol.checksum();
+                if !there {
+                    return Err(Malformed::Checksum);
+                }
+                // What the kernel summed knows where a routing header leads; of that, the length of the whole goes.
+                let len = (packet.len() - start) as u16;
+                Sum::word(two(packet, checksum)) + Sum::without(len.to_be_bytes())
+            }
+            None => transport.pseudo_header(packet),
+        };
+
+        let is_tcp = transport.protocol == Protocol::Tcp;
+        let is_v4 = transport.family == Family::V4;
+        let (flags, sequence) = match packet[start..].first_chunk::<{ tcp::FLAGS + 1 }>() {
+            Some(header) if is_tcp => {
+                (header[tcp::FLAGS], u32::from_be_bytes([header[4], header[5], header[6], header[7]]))
+            }
+            _ => (0, 0),
+        };
+        let id = if is_v4 { u16::from_be_bytes(two(packet, v4::ID)) } else { 0 };
+        let size = usize::from(gso.size.get());
+        put(packet, checksum, [0; 2]);
+        if is_v4 {
+            for field in [v4::TOTAL_LEN, v4::ID, v4::CHECKSUM] {
+                put(packet, field, [0; 2]);
+            }
+        }
+        Ok(Self {
+            transport,
+            size,
+            count: (packet.len() - transport.payload).div_ceil(size).max(1),
+            flags,
+            sequence,
+            id,
+            header: if is_v4 { Sum::of(&packet[..start]) } else { Sum::default() },
+            pseudo_header,
+        })
+    }
+
+    fn write(&self, packet: &[u8], index: usize, out: &mut [u8]) -> usize {
+        let Transport { family, protocol, start, payload, .. } = self.transport;
+        let from = payload + index * self.size;
+        let rest = &packet[from..];
+        let rest = &rest[..rest.len().min(self.size)];
+        let len = payload + rest.len();
+        let out = &mut out[..len];
+        out[..payload].copy_from_slice(&packet[..payload]);
+        out[payload..].copy_from_slice(rest);
+
+        // No length is more than the superpacket's, which is checked to fit.
+        match family {
+            Family::V4 => {
+                let (len, id) = (len as u16, self.id.wrapping_add(index as u16));
+                put(out, v4::TOTAL_LEN, len.to_be_bytes());
+                put(out, v4::ID, id.to_be_bytes());
+                put(out, v4::CHECKSUM, (self.header + Sum::number(len) + Sum::number(id)).checksum());
+            }
+            Family::V6 => put(out, v6::PAYLOAD_LEN, ((len - super::headers::IPV6_LEN) as u16).to_be_bytes()),
+        }
+        let transport_len = (len - start) as u16;
+        match protocol {
+            Protocol::Tcp => {
+                let sequence = self.sequence.wrapping_add((index * self.size) as u32);
+                out[start + tcp::SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
+                let not_first = if index == 0 { 0 } else { tcp::CWR };
+                let not_last = if index + 1 == self.count { 0 } else { tcp::FIN | tcp::PSH };
+                out[start + tcp::FLAGS] = self.flags & !(not_first | not_last);
+            }
+            Protocol::Udp => put(out, start + udp::LEN, transport_len.to_be_bytes()),
+        }
+        let sum = self.pseudo_header + Sum::number(transport_len) + Sum::of(&out[start..]);
+        put(out, start + protocol.checksum(), finished(protocol, sum));
+        len
+    }
+}
+
+/// The checksum field for `sum`. In UDP, zero says that there is no checksum (RFC 768).
+fn finished(protocol: Protocol, sum: Sum) -> [u8; 2] {
+    match (protocol, sum.checksum()) {
+        (Protocol::Udp, [0, 0]) => [0xff; 2],
+        (_, checksum) => checksum,
+    }
+}
+
+/// Completes the checksum of a single packet, of whatever protocol, as `skb_checksum_help` does. That the result is never
+/// zero matters to UDP and makes no difference to the others.
+fn complete(packet: &mut [u8], partial: PartialChecksum) -> Result<(), Malformed> {
+    let start = usize::from(partial.start);
+    let field = start + usize::from(partial.offset);
+    if start < super::headers::IPV4_LEN || field + 2 > packet.len() {
+        return Err(Malformed::Checksum);
+    }
+    let checksum = finished(Protocol::Udp, Sum::of(&packet[start..]));
+    put(packet, field, checksum);
+    Ok(())
+}
+
+fn two(packet: &[u8], at: usize) -> [u8; 2] {
+    [packet[at], packet[at + 1]]
+}
+
+fn put(packet: &mut [u8], at: usize, bytes: [u8; 2]) {
+    packet[at..at + 2].copy_from_slice(&bytes);
+}

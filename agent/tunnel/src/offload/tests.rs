@@ -1,0 +1,6 @@
+//! Splitting and merging against packets that are built field by field, and against arbitrary bytes.
+
+mod hostile;
+mod merging;
+pub(super) mod packets;
+mod splitting;
