@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
+use std::num::NonZeroU8;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::config::DeviceUpdate;
+use crate::config::{DeviceUpdate, Offloads};
 use crate::device::Shared;
 use crate::error::Error;
 use crate::peer::{Peer, Wire};
@@ -134,7 +135,7 @@ fn with_wire<R>(shared: &Shared, work: impl FnOnce(&Wire<'_>) -> R) -> Option<R>
 fn apply(shared: &Shared, update: DeviceUpdate, greetings: &mut VecDeque<Arc<Peer>>) -> Result<(), Error> {
     let (old, fwmark) = (shared.sockets(), update.fwmark.unwrap_or_else(|| shared.table().fwmark));
     let port = update.listen_port.filter(|port| *port != old.port());
-    let sockets = port.map(|port| Sockets::bind(port, fwmark)).transpose()?;
+    let sockets = port.map(|port| Sockets::bind(port, fwmark, NonZeroU8::MIN, Offloads::NONE)).transpose()?;
     if fwmark != shared.table().fwmark && sockets.is_none() {
         old.set_mark(fwmark)?;
     }

@@ -53,8 +53,9 @@ impl Device {
     /// [`Error::TunMissing`], [`Error::PermissionDenied`], [`Error::NameInvalid`], [`Error::NameTaken`],
     /// [`Error::UapiBusy`], [`Error::Io`]. Nothing is left behind.
     pub fn create(options: DeviceOptions) -> Result<Self, Error> {
-        let tun = Tun::create(&options.name, options.mtu.unwrap_or(DEFAULT_MTU))?;
-        let sockets = Sockets::bind(0, 0)?;
+        let one = NonZeroU8::MIN;
+        let tun = Tun::create(&options.name, options.mtu.unwrap_or(DEFAULT_MTU), one, Offloads::NONE)?;
+        let sockets = Sockets::bind(0, 0, one, Offloads::NONE)?;
         let server = options.uapi.then(|| Server::bind(&options.name)).transpose()?;
         let event = || Event::new().map_err(Error::io("make an event descriptor"));
         let (control, requests) = mpsc::channel();

@@ -12,19 +12,18 @@ use crate::noise::{Message, Verdict, classify};
 use crate::peer::{Peer, Wire};
 use crate::sys;
 use crate::table::Table;
-use crate::udp::{self, LocalAddress, MAX_DATAGRAM};
+use crate::udp::{Inbox, LocalAddress, MAX_DATAGRAM};
 
-/// Datagrams taken from one socket before the other gets its turn.
-const BATCH: usize = 64;
+/// Calls that take messages from one socket before the other gets its turn.
+const BATCH: usize = 16;
 
 /// Runs until the device ends.
 pub(crate) fn run(shared: &Shared) {
-    let mut buffers =
-        Buffers { datagram: vec![0; MAX_DATAGRAM], packet: vec![0; MAX_DATAGRAM], flood: Flood::default() };
+    let mut buffers = Buffers { inbox: Inbox::new(), packet: vec![0; MAX_DATAGRAM], flood: Flood::default() };
     while !shared.is_stopping() {
         let sockets = shared.sockets();
         let mut watched = vec![sys::watch(&std::os::fd::AsFd::as_fd(&shared.wake_inbound), libc::POLLIN)];
-        watched.extend(sockets.each().map(|socket| sys::watch(socket, libc::POLLIN)));
+        watched.extend(sockets.queue(0).map(|socket| sys::watch(socket, libc::POLLIN)));
         if let Err(error) = sys::wait(&mut watched) {
             tracing::error!(%error, "could not wait for datagrams");
             return;
@@ -33,7 +32,7 @@ pub(crate) fn run(shared: &Shared) {
             shared.wake_inbound.clear();
             continue;
         }
-        for (socket, watched) in sockets.each().zip(&watched[1..]) {
+        for (socket, watched) in sockets.queue(0).zip(&watched[1..]) {
             if watched.revents != 0 {
                 receive_batch(shared, socket, &mut buffers);
             }
@@ -43,17 +42,21 @@ pub(crate) fn run(shared: &Shared) {
 
 /// What this thread alone uses.
 struct Buffers {
-    datagram: Vec<u8>,
+    inbox: Inbox,
     packet: Vec<u8>,
     flood: Flood,
 }
 
 fn receive_batch(shared: &Shared, socket: &OwnedFd, buffers: &mut Buffers) {
     for _ in 0..BATCH {
-        match udp::receive(socket, &mut buffers.datagram) {
-            Ok(received) => {
-                let Buffers { datagram, packet, flood } = &mut *buffers;
-                take(shared, flood, &datagram[..received.len], received.from, received.to, packet);
+        match buffers.inbox.receive(socket) {
+            Ok(count) => {
+                let Buffers { inbox, packet, flood } = &mut *buffers;
+                for batch in (0..count).filter_map(|index| inbox.get(index)) {
+                    for datagram in batch.datagrams() {
+                        take(shared, flood, datagram, batch.from, batch.to, packet);
+                    }
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             // An error of an earlier datagram, reported late: it says nothing about the next.
@@ -134,7 +137,7 @@ fn deliver(shared: &Shared, table: &Table, peer: &Arc<Peer>, packet: &[u8], sour
         shared.counters.add(Counter::SourceRefused);
         return;
     }
-    if let Err(error) = shared.tun.write(packet) {
+    if let Err(error) = shared.tun.queue(0).write(&[io::IoSlice::new(packet)]) {
         tracing::trace!(%error, "packet not taken by the interface");
         shared.counters.add(Counter::IoFailed);
     }

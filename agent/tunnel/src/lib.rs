@@ -28,11 +28,19 @@ mod staged;
 mod table;
 mod timers;
 
+#[cfg(test)]
+mod namespace;
+#[allow(dead_code, reason = "used by the data path from the next commit on")]
+mod netlink;
 mod standalone;
 mod sys;
+#[allow(dead_code, reason = "used by the data path from the next commit on")]
 mod tun;
 mod uapi;
+#[allow(dead_code, unused_imports, reason = "used by the data path from the next commit on")]
 mod udp;
+#[allow(dead_code, reason = "used by the data path from the next commit on")]
+mod underlay;
 mod wiped;
 
 pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState, PeerUpdate};

@@ -26,7 +26,7 @@ pub(crate) fn run(shared: &Shared) {
     while !shared.is_stopping() {
         let mut watched = [
             sys::watch(&std::os::fd::AsFd::as_fd(&shared.wake_outbound), libc::POLLIN),
-            sys::watch(&shared.tun, libc::POLLIN),
+            sys::watch(shared.tun.queue(0), libc::POLLIN),
         ];
         if let Err(error) = sys::wait(&mut watched) {
             tracing::error!(%error, "could not wait for packets");
@@ -39,7 +39,7 @@ pub(crate) fn run(shared: &Shared) {
         // Here, where nothing is held that another thread may wait for.
         let mtu = mtu.now(shared);
         for _ in 0..BATCH {
-            match shared.tun.read(&mut packet[..MAX_PACKET]) {
+            match shared.tun.queue(0).read(&mut packet[..MAX_PACKET]) {
                 Ok(len) => send(shared, &mut packet, len, mtu, &mut buffer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

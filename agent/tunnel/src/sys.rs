@@ -110,11 +110,6 @@ pub(crate) fn set_request_flags(request: &mut libc::ifreq, flags: libc::c_int) {
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
 }
 
-/// Sets the MTU for `SIOCSIFMTU`.
-pub(crate) fn set_request_mtu(request: &mut libc::ifreq, mtu: u16) {
-    request.ifr_ifru.ifru_mtu = libc::c_int::from(mtu);
-}
-
 /// The MTU that `SIOCGIFMTU` filled in.
 pub(crate) fn request_mtu(request: &libc::ifreq) -> libc::c_int {
     // SAFETY: every bit pattern is an integer, and the caller has just let the kernel fill this field.
@@ -139,10 +134,27 @@ pub(crate) fn tun_namespace(tun: &impl AsRawFd) -> io::Result<OwnedFd> {
     own(unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETDEVNETNS) })
 }
 
-/// A datagram socket for interface requests in the caller's network namespace.
-pub(crate) fn request_socket() -> io::Result<OwnedFd> {
+/// A socket to the network configuration of the caller's namespace. Reads never block.
+pub(crate) fn netlink_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointer is passed.
-    own(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })
+    own(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })
+}
+
+/// What TUN devices can do here: the flags that `TUNSETIFF` knows (`TUNGETFEATURES`).
+pub(crate) fn tun_features(tun: &impl AsRawFd) -> io::Result<libc::c_int> {
+    const TUNGETFEATURES: libc::Ioctl = 0x8004_54cf;
+    let mut features: libc::c_int = 0;
+    // SAFETY: this request fills the integer that the pointer is to.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETFEATURES, &raw mut features) })?;
+    Ok(features)
+}
+
+/// Tells what a TUN's packets may leave undone (`TUNSETOFFLOAD`).
+pub(crate) fn set_tun_offloads(tun: &impl AsRawFd, offloads: libc::c_uint) -> io::Result<()> {
+    const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
+    // SAFETY: this request takes its argument by value.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETOFFLOAD, libc::c_ulong::from(offloads)) }).map(drop)
 }
 
 /// Moves the calling thread, and no other, into a network namespace.

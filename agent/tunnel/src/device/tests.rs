@@ -1,11 +1,8 @@
 //! The device's threads when one of them has to wait, or fails. These make an interface and need root.
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -13,43 +10,13 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::PeerUpdate;
 use crate::key::PrivateKey;
-use crate::sys;
+use crate::namespace::Namespace;
 
 /// Longer than anything here takes on a machine that is busy with other work.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A network namespace of the test's own, which goes when this is dropped.
-struct Namespace(String);
-
-impl Namespace {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("wu{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        ip(&format!("netns add {name}"));
-        Self(name)
-    }
-
-    /// Moves the calling thread, and those it starts, into it.
-    fn enter(&self) {
-        sys::enter_network_namespace(&File::open(format!("/run/netns/{}", self.0)).unwrap()).unwrap();
-        ip("link set lo up");
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "`ip {arguments}`: {said}\nhint: these tests must run as root");
-}
-
 fn device(namespace: &Namespace) -> Device {
-    let device = Device::create(DeviceOptions::new(&namespace.0)).unwrap();
+    let device = Device::create(DeviceOptions::new(namespace.name())).unwrap();
     let private_key = Some(PrivateKey::from_bytes(Zeroizing::new([1; 32])));
     device.apply(DeviceUpdate { private_key, ..DeviceUpdate::default() }).unwrap();
     device
@@ -69,8 +36,8 @@ fn a_machine_busy_with_its_network_holds_up_nobody_else() {
     let namespace = Namespace::new();
     namespace.enter();
     let device = Arc::new(device(&namespace));
-    ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.0));
-    ip(&format!("link set {} up", namespace.0));
+    namespace.ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.name()));
+    namespace.ip(&format!("link set {} up", namespace.name()));
     let peer = PrivateKey::from_bytes(Zeroizing::new([2; 32])).public_key();
     let apply = {
         let device = Arc::clone(&device);
@@ -103,7 +70,7 @@ fn a_machine_busy_with_its_network_holds_up_nobody_else() {
                 assert!(Instant::now() < end, "a datagram was not taken");
                 thread::yield_now();
             }
-            let mut wg = UnixStream::connect(format!("/var/run/wireguard/{}.sock", namespace.0)).unwrap();
+            let mut wg = UnixStream::connect(format!("/var/run/wireguard/{}.sock", namespace.name())).unwrap();
             wg.set_read_timeout(Some(DEADLINE)).unwrap();
             wg.write_all(b"get=1\n\n").unwrap();
             let mut answer = [0; 8192];
@@ -130,5 +97,5 @@ fn a_thread_that_panics_ends_the_device() {
     assert!(matches!(device.apply(DeviceUpdate::default()), Err(Error::Stopped)));
     let error = device.stop().unwrap_err().to_string();
     assert!(error.contains("1 of the device's threads panicked"), "{error}");
-    assert!(!std::path::Path::new(&format!("/var/run/wireguard/{}.sock", namespace.0)).exists());
+    assert!(!std::path::Path::new(&format!("/var/run/wireguard/{}.sock", namespace.name())).exists());
 }

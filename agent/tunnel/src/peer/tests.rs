@@ -1,10 +1,12 @@
 //! Two peers on loopback sockets, under a clock of the test's own (boringtun keeps the real one).
 
+use std::num::NonZeroU8;
 use std::sync::mpsc::{self, Receiver};
 
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::config::Offloads;
 use crate::key::PrivateKey;
 use crate::udp;
 
@@ -32,7 +34,7 @@ fn two_ends(start: Instant) -> (End, End) {
         let (control, requests) = mpsc::channel();
         End {
             identity: Identity::new(key(own)),
-            sockets: Sockets::bind(0, 0).unwrap(),
+            sockets: Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::NONE).unwrap(),
             counters: Counters::default(),
             control,
             requests,
@@ -67,8 +69,8 @@ impl End {
         let end = Instant::now() + 5 * S;
         let mut buffer = vec![0; 2048];
         loop {
-            match udp::receive(self.sockets.each().next().unwrap(), &mut buffer) {
-                Ok(received) => return buffer[..received.len].to_vec(),
+            match udp::receive(self.sockets.queue(0).next().unwrap(), &mut buffer) {
+                Ok(len) => return buffer[..len].to_vec(),
                 Err(error) => assert!(Instant::now() < end, "no datagram came: {error}"),
             }
             std::thread::yield_now();
@@ -76,7 +78,7 @@ impl End {
     }
 
     fn has_datagram(&self) -> bool {
-        udp::receive(self.sockets.each().next().unwrap(), &mut [0; 2048]).is_ok()
+        udp::receive(self.sockets.queue(0).next().unwrap(), &mut [0; 2048]).is_ok()
     }
 
     /// Takes a datagram as if it came from `from`; returns the last byte of the packet in it.

@@ -1,0 +1,73 @@
+//! The kernel's network configuration: requests by rtnetlink, and by `ioctl` where that does not have to wait.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+
+use crate::sys;
+
+/// A socket to the network configuration of the namespace of the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Netlink {
+    socket: File,
+    sequence: u32,
+}
+
+impl Netlink {
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { socket: sys::netlink_socket()?.into(), sequence: 0 })
+    }
+
+    /// Makes one request, and returns the kernel's answer where it has one beside "done". It may wait for the lock of all
+    /// network configuration (RTNL).
+    pub(crate) fn ask(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        (&self.socket).write_all(&bytes)?;
+
+        // The kernel has answered when `write` returns; nothing is left to wait for.
+        let (mut answer, mut buffer) = (None, vec![0; 32_768]);
+        loop {
+            let len = (&self.socket).read(&mut buffer)?;
+            let mut rest = &buffer[..len];
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                // Another number is of an earlier request, whose answer was given up.
+                if message.header.sequence_number == self.sequence {
+                    if let NetlinkPayload::Error(error) = message.payload {
+                        return error.code.map_or(Ok(answer), |_| Err(error.to_io()));
+                    }
+                    if let NetlinkPayload::InnerMessage(inner) = message.payload {
+                        answer = Some(inner);
+                    }
+                }
+                let behind = (message.header.length as usize).next_multiple_of(4).max(16);
+                rest = rest.get(behind..).unwrap_or_default();
+            }
+        }
+    }
+
+    /// The index of the interface `name`.
+    pub(crate) fn index_of(&self, name: &str) -> io::Result<u32> {
+        let mut request = sys::interface_request(name);
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFINDEX, &mut request)?;
+        Ok(sys::request_index(&request).cast_unsigned())
+    }
+
+    /// The MTU of the interface with that index. It waits for nobody.
+    pub(crate) fn mtu(&self, index: u32) -> io::Result<u32> {
+        let mut request = sys::interface_request("");
+        sys::set_request_index(&mut request, index.cast_signed());
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFNAME, &mut request)?;
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFMTU, &mut request)?;
+        u32::try_from(sys::request_mtu(&request)).map_err(io::Error::other)
+    }
+}

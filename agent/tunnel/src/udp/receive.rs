@@ -1,0 +1,104 @@
+//! Receiving many datagrams with one call.
+#![expect(unsafe_code, reason = "recvmmsg is not in the standard library")]
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use super::LocalAddress;
+use super::address::Name;
+use super::control::{Control, Told};
+
+/// Messages taken with one call. Each may be up to 64 datagrams of one sender, put together by the kernel.
+const SLOTS: usize = 4;
+
+/// Bytes of a message: no datagram, and nothing that is put together of several, is longer.
+const SLOT: usize = 65_536;
+
+/// Room for what one call receives. Allocated once for each thread.
+pub(crate) struct Inbox {
+    bytes: Box<[u8]>,
+    names: [Name; SLOTS],
+    controls: [Control; SLOTS],
+    arrived: [Option<Arrived>; SLOTS],
+}
+
+struct Arrived {
+    len: usize,
+    from: SocketAddr,
+    told: Told,
+}
+
+/// Datagrams of one sender that came with one message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch<'a> {
+    /// The datagrams, one behind the other.
+    pub(crate) bytes: &'a [u8],
+    /// Bytes of each but the last, which may be shorter. Never 0.
+    pub(crate) segment: usize,
+    pub(crate) from: SocketAddr,
+    /// Where they were sent to.
+    pub(crate) to: Option<LocalAddress>,
+    /// ECN bits of the IP headers outside.
+    pub(crate) ecn: u8,
+}
+
+impl<'a> Batch<'a> {
+    /// One by one, in order.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.bytes.chunks(self.segment)
+    }
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: vec![0; SLOTS * SLOT].into_boxed_slice(),
+            names: [Name::NONE; SLOTS],
+            controls: [Control::EMPTY; SLOTS],
+            arrived: [const { None }; SLOTS],
+        }
+    }
+
+    /// Takes what is there on one of [`super::Sockets::queue`], without waiting: the number of messages, for
+    /// [`Self::get`]. `WouldBlock` where there is none. Any other error belongs to an earlier datagram and says nothing
+    /// of the next.
+    pub(crate) fn receive(&mut self, socket: &OwnedFd) -> io::Result<usize> {
+        // SAFETY: plain data for which all zeros are valid.
+        let (mut vectors, mut headers): ([libc::iovec; SLOTS], [libc::mmsghdr; SLOTS]) = unsafe { mem::zeroed() };
+        for (slot, bytes) in self.bytes.chunks_exact_mut(SLOT).enumerate() {
+            vectors[slot] = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: SLOT };
+            let header = &mut headers[slot].msg_hdr;
+            header.msg_name = (&raw mut self.names[slot]).cast();
+            header.msg_namelen = Name::LEN;
+            header.msg_iov = &raw mut vectors[slot];
+            header.msg_iovlen = 1;
+            header.msg_control = self.controls[slot].as_mut_ptr();
+            header.msg_controllen = Control::ROOM as _;
+        }
+        let (flags, no_timeout) = (libc::MSG_DONTWAIT, std::ptr::null_mut());
+        // SAFETY: every pointer in `headers` is to a live value of the length beside it, which nothing else refers to.
+        let count = unsafe {
+            libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), SLOTS as libc::c_uint, flags as _, no_timeout)
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for (slot, header) in headers.iter().enumerate().take(count) {
+            let cut = header.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+            self.arrived[slot] = self.names[slot].read().filter(|_| !cut).map(|from| Arrived {
+                len: (header.msg_len as usize).min(SLOT),
+                from,
+                told: self.controls[slot].read(header.msg_hdr.msg_controllen as _),
+            });
+        }
+        Ok(count)
+    }
+
+    /// One of the messages that the last call took; `None` where it is not whole.
+    pub(crate) fn get(&self, index: usize) -> Option<Batch<'_>> {
+        let Arrived { len, from, told } = self.arrived.get(index)?.as_ref()?;
+        let bytes = &self.bytes[index * SLOT..][..*len];
+        let segment = told.segment.unwrap_or(*len).max(1);
+        Some(Batch { bytes, segment, from: *from, to: told.to, ecn: told.ecn })
+    }
+}

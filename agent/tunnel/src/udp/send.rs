@@ -1,0 +1,216 @@
+//! Sending many datagrams with one call.
+#![expect(unsafe_code, reason = "sendmsg and sendmmsg are not in the standard library")]
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::LocalAddress;
+use super::address::Name;
+use super::control::Control;
+
+/// Datagrams that one message may be cut into (`UDP_MAX_SEGMENTS` of Linux before 6.9; 128 since).
+pub(crate) const MAX_SEGMENTS: usize = 64;
+
+/// Bytes that one message may have: with the headers of IP, UDP and the link it stays below the 65,536 bytes that a link
+/// takes whole (`gso_max_size`); longer ones, up to 65,487, would be cut before the link instead of by it.
+pub(crate) const MAX_RUN: usize = 65_400;
+
+/// Messages handed over with one call.
+const CHUNK: usize = 32;
+
+/// Datagrams for one target.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message<'a> {
+    /// One datagram behind the other: at most [`MAX_SEGMENTS`] and [`MAX_RUN`] bytes.
+    pub(crate) bytes: &'a [u8],
+    /// Bytes of each datagram but the last, which may be shorter. Not 0.
+    pub(crate) segment: usize,
+    pub(crate) to: SocketAddr,
+    /// The local address to send from, where there is reason to choose one.
+    pub(crate) source: Option<LocalAddress>,
+    /// ECN bits for the IP headers outside; 0 says nothing.
+    pub(crate) ecn: u8,
+}
+
+impl<'a> Message<'a> {
+    /// One datagram.
+    pub(crate) fn single(bytes: &'a [u8], to: SocketAddr, source: Option<LocalAddress>) -> Self {
+        Self { bytes, segment: bytes.len().max(1), to, source, ecn: 0 }
+    }
+
+    /// The part that begins at `offset`: all that is left, or one datagram.
+    fn part(&self, offset: usize, whole: bool) -> &'a [u8] {
+        let rest = &self.bytes[offset..];
+        if whole { rest } else { &rest[..rest.len().min(self.segment)] }
+    }
+}
+
+/// Sends one datagram.
+pub(super) fn send_one(socket: &OwnedFd, message: &Message<'_>) -> io::Result<()> {
+    let mut chunk = Chunk::<1>::new();
+    chunk.push(message, message.part(0, false), 0);
+    loop {
+        match chunk.send(socket, 0) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sends `messages` in order. One that fails is told to `failed` with its index, once, and the next is sent: the part of
+/// it that was not sent is lost, as any datagram may be. `segmenting` says whether the kernel may be asked to cut a
+/// message into its datagrams; it becomes false where the kernel turns out to refuse that.
+pub(super) fn send_all<'a>(
+    socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
+    messages: &[Message<'_>],
+    segmenting: &AtomicBool,
+    mut failed: impl FnMut(usize, io::Error),
+) {
+    let mut next = Position { message: 0, offset: 0 };
+    let mut chunk = Chunk::<CHUNK>::new();
+    while let Some(message) = messages.get(next.message) {
+        let Some(socket) = socket(message.to) else {
+            failed(next.message, io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+            next.skip(next.message);
+            continue;
+        };
+        let whole = segmenting.load(Ordering::Relaxed);
+        chunk.len = 0;
+        while chunk.len < CHUNK
+            && let Some(message) = messages.get(next.message).filter(|later| later.to.is_ipv4() == message.to.is_ipv4())
+        {
+            debug_assert!(message.bytes.len() <= MAX_RUN, "{} bytes", message.bytes.len());
+            debug_assert!(message.bytes.len().div_ceil(message.segment) <= MAX_SEGMENTS, "cut by {}", message.segment);
+            let part = message.part(next.offset, whole);
+            chunk.push(message, part, next.message);
+            next.advance(part.len(), message.bytes.len());
+        }
+        let mut begin = 0;
+        while begin < chunk.len {
+            let error = match chunk.send(socket, begin) {
+                Ok(sent) => {
+                    begin += sent;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            let index = chunk.indices[begin];
+            let message = &messages[index];
+            let error = if whole && message.bytes.len() > message.segment && may_be_refusal(&error) {
+                match send_one(socket, message) {
+                    Ok(()) => {
+                        if segmenting.swap(false, Ordering::Relaxed) {
+                            tracing::info!(%error, "the kernel does not segment UDP here: datagrams go out one by one");
+                        }
+                        // From behind that one datagram on, everything again.
+                        next = Position { message: index, offset: 0 };
+                        next.advance(message.segment, message.bytes.len());
+                        break;
+                    }
+                    // It was not the segmenting.
+                    Err(error) => error,
+                }
+            } else {
+                error
+            };
+            failed(index, error);
+            begin += chunk.indices[begin..chunk.len].iter().take_while(|later| **later == index).count();
+            next.skip(index);
+        }
+    }
+}
+
+/// What a kernel or a route says that cannot segment: `EIO` where checksums cannot be left to the interface, or the
+/// packets are to be transformed (IPsec); the others from kernels that know it less well.
+fn may_be_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP))
+}
+
+/// Which byte comes next.
+struct Position {
+    message: usize,
+    offset: usize,
+}
+
+impl Position {
+    fn advance(&mut self, bytes: usize, of: usize) {
+        self.offset += bytes;
+        if self.offset >= of {
+            self.skip(self.message);
+        }
+    }
+
+    /// Goes behind the message, where it is not there yet.
+    fn skip(&mut self, message: usize) {
+        if self.message <= message {
+            *self = Self { message: message + 1, offset: 0 };
+        }
+    }
+}
+
+/// Messages for one call.
+struct Chunk<'a, const N: usize> {
+    names: [(Name, libc::socklen_t); N],
+    parts: [&'a [u8]; N],
+    controls: [Control; N],
+    /// Which of the caller's messages each belongs to.
+    indices: [usize; N],
+    len: usize,
+}
+
+impl<'a, const N: usize> Chunk<'a, N> {
+    fn new() -> Self {
+        Self { names: [(Name::NONE, 0); N], parts: [&[]; N], controls: [Control::EMPTY; N], indices: [0; N], len: 0 }
+    }
+
+    /// Adds `part` of a message.
+    fn push(&mut self, message: &Message<'_>, part: &'a [u8], index: usize) {
+        self.names[self.len] = Name::of(message.to);
+        self.parts[self.len] = part;
+        let control = &mut self.controls[self.len];
+        control.clear();
+        if let Some(source) = message.source.filter(|source| source.ip.is_ipv4() == message.to.is_ipv4()) {
+            control.put_source(source);
+        }
+        if part.len() > message.segment {
+            control.put_segment(message.segment as u16);
+        }
+        if message.ecn != 0 {
+            control.put_ecn(message.ecn, message.to.is_ipv4());
+        }
+        self.indices[self.len] = index;
+        self.len += 1;
+    }
+
+    /// Hands over what begins at `begin`: how many were taken, at least one.
+    fn send(&mut self, socket: &OwnedFd, begin: usize) -> io::Result<usize> {
+        // SAFETY: plain data for which all zeros are valid.
+        let (mut vectors, mut headers): ([libc::iovec; N], [libc::mmsghdr; N]) = unsafe { mem::zeroed() };
+        for index in begin..self.len {
+            let header = &mut headers[index].msg_hdr;
+            header.msg_name = (&raw mut self.names[index].0).cast();
+            header.msg_namelen = self.names[index].1;
+            let part = self.parts[index];
+            // The kernel only reads it.
+            vectors[index] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+            header.msg_iov = &raw mut vectors[index];
+            header.msg_iovlen = 1;
+            let len = self.controls[index].len();
+            if len > 0 {
+                header.msg_control = self.controls[index].as_mut_ptr();
+                header.msg_controllen = len as _;
+            }
+        }
+        let (headers, flags) = (&mut headers[begin..self.len], libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
+        // SAFETY: every pointer in `headers` is to a live value of the length beside it.
+        let sent = unsafe {
+            libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as libc::c_uint, flags as _)
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,289 @@
+//! The sockets over loopback, with each offload and without. Those that need an interface of another size make a network
+//! namespace, and need root.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::namespace::Namespace;
+use crate::sys;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const GSO: Offloads = Offloads { udp_gso: true, ..Offloads::NONE };
+const GRO: Offloads = Offloads { udp_gro: true, ..Offloads::NONE };
+
+fn bind(offloads: Offloads) -> Sockets {
+    Sockets::bind(0, 0, NonZeroU8::MIN, offloads).unwrap()
+}
+
+fn loopback(sockets: &Sockets, is_ipv4: bool) -> SocketAddr {
+    if is_ipv4 { (Ipv4Addr::LOCALHOST, sockets.port()).into() } else { (Ipv6Addr::LOCALHOST, sockets.port()).into() }
+}
+
+/// A run of datagrams with numbers in them: `count` of `segment` bytes, the last `short` bytes shorter.
+fn run(segment: usize, count: usize, short: usize) -> Vec<u8> {
+    let mut run: Vec<u8> = (0..count).flat_map(|index| vec![index as u8; segment]).collect();
+    run.truncate(run.len() - short);
+    run
+}
+
+/// Sends one message, which may not fail.
+fn send(from: &Sockets, message: Message<'_>) {
+    from.send_batch(0, &[message], |index, error| panic!("message {index}: {error}"));
+}
+
+/// The next messages that come to a queue's socket, each as its datagrams, until there are `count` datagrams.
+fn receive_messages(sockets: &Sockets, queue: usize, is_ipv4: bool, count: usize) -> Vec<Vec<Vec<u8>>> {
+    let socket = sockets.queue(queue).nth(usize::from(!is_ipv4)).unwrap();
+    let (mut inbox, mut messages, end) = (Inbox::new(), Vec::new(), Instant::now() + DEADLINE);
+    while messages.iter().map(Vec::len).sum::<usize>() < count {
+        let mut watched = [sys::watch(socket, libc::POLLIN)];
+        sys::wait_until(&mut watched, Some(end)).unwrap();
+        let arrived = inbox.receive(socket).unwrap_or_else(|error| panic!("{messages:?} and no more: {error}"));
+        messages.extend((0..arrived).map(|index| inbox.get(index).unwrap().datagrams().map(<[u8]>::to_vec).collect()));
+    }
+    messages
+}
+
+fn is_empty(sockets: &Sockets) -> bool {
+    sockets
+        .queue(0)
+        .all(|socket| Inbox::new().receive(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
+}
+
+#[test]
+fn both_families_answer_from_the_address_that_was_asked() {
+    let here = bind(Offloads::ALL);
+    // All of 127/8 is local, so that a second IPv4 address is at hand; ::1 is the only one of IPv6.
+    for (asked, from) in [("127.0.0.9", "127.0.0.1:0"), ("::1", "[::1]:0")] {
+        let client = UdpSocket::bind(from).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        let asked: IpAddr = asked.parse().unwrap();
+        client.send_to(b"hello", (asked, here.port())).unwrap();
+        let socket = here.queue(0).nth(usize::from(asked.is_ipv6())).unwrap();
+        sys::wait(&mut [sys::watch(socket, libc::POLLIN)]).unwrap();
+        let mut inbox = Inbox::new();
+        assert_eq!(inbox.receive(socket).unwrap(), 1);
+        let batch = inbox.get(0).unwrap();
+        assert_eq!((batch.bytes, batch.from), (&b"hello"[..], client.local_addr().unwrap()));
+        assert_eq!(batch.to.unwrap().ip, asked);
+        let mut buffer = [0; 64];
+        here.send(b"answer", batch.from, batch.to).unwrap();
+        let (len, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], from), (&b"answer"[..], (asked, here.port()).into()));
+        // And so does a run.
+        let bytes = run(10, 3, 5);
+        send(&here, Message { bytes: &bytes, segment: 10, to: batch.from, source: batch.to, ecn: 0 });
+        for part in bytes.chunks(10) {
+            let (len, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..len], from), (part, (asked, here.port()).into()));
+        }
+    }
+}
+
+#[test]
+fn a_source_that_is_not_ours_fails_at_once() {
+    let here = bind(Offloads::ALL);
+    for (target, source) in [("127.0.0.1:9", "192.0.2.1"), ("[::1]:9", "2001:db8::1")] {
+        let (to, source) = (target.parse().unwrap(), LocalAddress { ip: source.parse().unwrap(), interface: 0 });
+        assert!(here.send(b"x", to, Some(source)).is_err(), "{source:?}");
+        assert!(here.send(b"x", to, None).is_ok());
+        let bytes = run(100, 64, 0);
+        let mut failures = Vec::new();
+        let message = Message { bytes: &bytes, segment: 100, to, source: Some(source), ecn: 0 };
+        here.send_batch(0, &[message, Message { source: None, ..message }], |index, _| failures.push(index));
+        assert_eq!(failures, [0], "once for a whole run, and the next goes out");
+        assert!(here.offloads_in_use().udp_gso, "that was no refusal to segment");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    for queues in [1, 2] {
+        let queues = NonZeroU8::new(queues).unwrap();
+        let first = Sockets::bind(0, 0, queues, Offloads::ALL).unwrap();
+        let error = Sockets::bind(first.port(), 0, queues, Offloads::ALL).unwrap_err();
+        assert!(matches!(error, Error::PortTaken { port } if port == first.port()), "{error}");
+    }
+}
+
+#[test]
+fn every_flow_has_one_of_the_queues() {
+    let here = Sockets::bind(0, 0, NonZeroU8::new(3).unwrap(), Offloads::ALL).unwrap();
+    for is_ipv4 in [true, false] {
+        let clients: Vec<UdpSocket> =
+            (0..64).map(|_| UdpSocket::bind(if is_ipv4 { "127.0.0.1:0" } else { "[::1]:0" }).unwrap()).collect();
+        for round in 0..3 {
+            for client in &clients {
+                client.send_to(&[round], loopback(&here, is_ipv4)).unwrap();
+            }
+        }
+        let (mut inbox, mut flows) = (Inbox::new(), vec![Vec::new(); clients.len()]);
+        for queue in 0..3 {
+            let socket = here.queue(queue).nth(usize::from(!is_ipv4)).unwrap();
+            while let Ok(count) = inbox.receive(socket) {
+                for batch in (0..count).map(|index| inbox.get(index).unwrap()) {
+                    let client = clients.iter().position(|client| client.local_addr().unwrap() == batch.from).unwrap();
+                    flows[client].extend(batch.datagrams().map(|datagram| (queue, datagram[0])));
+                }
+            }
+        }
+        for flow in &flows {
+            let queue = flow[0].0;
+            assert_eq!(*flow, [(queue, 0), (queue, 1), (queue, 2)]);
+        }
+        let used: std::collections::BTreeSet<usize> = flows.iter().map(|flow| flow[0].0).collect();
+        assert_eq!(used.len(), 3, "64 flows, and a queue without any");
+    }
+}
+
+#[test]
+fn a_run_arrives_whole_with_the_offloads_and_one_by_one_without() {
+    for is_ipv4 in [true, false] {
+        for (sender, receiver) in
+            [(GSO, GRO), (GSO, Offloads::NONE), (Offloads::NONE, GRO), (Offloads::NONE, Offloads::NONE)]
+        {
+            let (from, to) = (bind(sender), bind(receiver));
+            assert_eq!((from.offloads_in_use(), to.offloads_in_use()), (sender, receiver));
+            for (segment, count, short) in
+                [(1000, MAX_SEGMENTS, 999), (MAX_RUN / 45, 45, 0), (1, 64, 0), (1452, 2, 1), (700, 1, 0)]
+            {
+                let bytes = run(segment, count, short);
+                send(&from, Message { bytes: &bytes, segment, to: loopback(&to, is_ipv4), source: None, ecn: 0 });
+                let messages = receive_messages(&to, 0, is_ipv4, count);
+                assert_eq!(messages.concat(), bytes.chunks(segment).map(<[u8]>::to_vec).collect::<Vec<_>>());
+                let whole = sender == GSO && receiver == GRO;
+                assert_eq!(messages.len(), if whole { 1 } else { count }, "{sender:?} to {receiver:?}");
+            }
+            assert!(is_empty(&to));
+            assert_eq!((from.offloads_in_use(), to.offloads_in_use()), (sender, receiver));
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_many_targets_keeps_its_order() {
+    for offloads in [Offloads::ALL, Offloads::NONE] {
+        let (from, to) = (bind(offloads), bind(offloads));
+        let runs: Vec<Vec<u8>> = (0..200).map(|index| run(50 + index, 1 + index % 5, index % 7)).collect();
+        let messages: Vec<Message<'_>> = (0..200)
+            .map(|index| {
+                let to = loopback(&to, index % 3 != 0);
+                Message { bytes: &runs[index], segment: 50 + index, to, source: None, ecn: 0 }
+            })
+            .collect();
+        from.send_batch(0, &messages, |index, error| panic!("{index}: {error}"));
+        for is_ipv4 in [true, false] {
+            let expected: Vec<Vec<u8>> = messages
+                .iter()
+                .filter(|message| message.to.is_ipv4() == is_ipv4)
+                .flat_map(|message| message.bytes.chunks(message.segment).map(<[u8]>::to_vec))
+                .collect();
+            assert_eq!(receive_messages(&to, 0, is_ipv4, expected.len()).concat(), expected);
+        }
+        assert!(is_empty(&to));
+    }
+}
+
+#[test]
+fn an_empty_datagram_is_one() {
+    let (from, to) = (bind(Offloads::ALL), bind(Offloads::ALL));
+    let message = Message::single(&[], loopback(&to, true), None);
+    send(&from, message);
+    from.send(&[], message.to, None).unwrap();
+    send(&from, Message::single(b"x", message.to, None));
+    assert_eq!(receive_messages(&to, 0, true, 1), [vec![], vec![], vec![b"x".to_vec()]]);
+}
+
+/// Without checksums the kernel does not segment, which it says only when asked to; a socket option takes them away.
+#[test]
+fn a_kernel_that_refuses_to_segment_gets_single_datagrams_from_then_on() {
+    const UDP_NO_CHECK6_TX: libc::c_int = 101;
+    for is_ipv4 in [true, false] {
+        let (from, to) = (bind(Offloads::ALL), bind(Offloads::ALL));
+        let (level, option) =
+            if is_ipv4 { (libc::SOL_SOCKET, libc::SO_NO_CHECK) } else { (libc::SOL_UDP, UDP_NO_CHECK6_TX) };
+        socket::set_option(from.queue(0).nth(usize::from(!is_ipv4)).unwrap(), level, option, 1).unwrap();
+        if !is_ipv4 {
+            const UDP_NO_CHECK6_RX: libc::c_int = 102;
+            socket::set_option(to.queue(0).nth(1).unwrap(), libc::SOL_UDP, UDP_NO_CHECK6_RX, 1).unwrap();
+        }
+        let runs = [run(100, 1, 0), run(200, 64, 1), run(300, 3, 0)];
+        let messages: Vec<Message<'_>> = runs
+            .iter()
+            .zip([100, 200, 300])
+            .map(|(bytes, segment)| Message { bytes, segment, to: loopback(&to, is_ipv4), source: None, ecn: 0 })
+            .collect();
+        for _ in 0..2 {
+            from.send_batch(0, &messages, |index, error| panic!("{index}: {error}"));
+            let expected: Vec<Vec<u8>> =
+                messages.iter().flat_map(|message| message.bytes.chunks(message.segment).map(<[u8]>::to_vec)).collect();
+            assert_eq!(receive_messages(&to, 0, is_ipv4, expected.len()).concat(), expected);
+            assert!(!from.offloads_in_use().udp_gso && from.offloads_in_use().udp_gro);
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_for_the_link_is_refused_alone() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    namespace.ip("link set lo mtu 1400");
+    for is_ipv4 in [true, false] {
+        for offloads in [Offloads::ALL, Offloads::NONE] {
+            let (from, receiver) = (bind(offloads), bind(offloads));
+            let to = loopback(&receiver, is_ipv4);
+            // What fits into 1,400 bytes behind the headers of IP and UDP.
+            let fits = if is_ipv4 { 1372 } else { 1352 };
+            let (short, long) = (run(fits, 3, 0), run(fits + 1, 3, 0));
+            let single = |bytes| Message { segment: fits + 1, ..Message::single(bytes, to, None) };
+            let messages = [
+                Message { bytes: &short, segment: fits, to, source: None, ecn: 0 },
+                Message { bytes: &long, segment: fits + 1, to, source: None, ecn: 0 },
+                single(&long[..fits + 1]),
+                single(&long[..fits]),
+            ];
+            let mut failures = Vec::new();
+            from.send_batch(0, &messages, |index, error| failures.push((index, error.raw_os_error())));
+            assert_eq!(failures, [(1, Some(libc::EMSGSIZE)), (2, Some(libc::EMSGSIZE))]);
+            let error = from.send(&long[..fits + 1], to, None).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+            let expected: Vec<Vec<u8>> = short.chunks(fits).chain([&long[..fits]]).map(<[u8]>::to_vec).collect();
+            assert_eq!(receive_messages(&receiver, 0, is_ipv4, 4).concat(), expected);
+            assert!(is_empty(&receiver));
+            assert_eq!(from.offloads_in_use().udp_gso, offloads.udp_gso, "that was no refusal to segment");
+        }
+    }
+}
+
+#[test]
+fn congestion_bits_go_out_and_come_in() {
+    for offloads in [Offloads::ALL, Offloads::NONE] {
+        let (from, to) = (bind(offloads), bind(offloads));
+        for is_ipv4 in [true, false] {
+            for ecn in 0..4 {
+                let bytes = run(100, 2, 0);
+                send(&from, Message { bytes: &bytes, segment: 100, to: loopback(&to, is_ipv4), source: None, ecn });
+                let socket = to.queue(0).nth(usize::from(!is_ipv4)).unwrap();
+                sys::wait(&mut [sys::watch(socket, libc::POLLIN)]).unwrap();
+                let mut inbox = Inbox::new();
+                for index in 0..inbox.receive(socket).unwrap() {
+                    assert_eq!(inbox.get(index).unwrap().ecn, ecn);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_family_that_is_not_there_fails_by_itself() {
+    let (mut from, to) = (bind(Offloads::ALL), bind(Offloads::ALL));
+    from.queues[0].v6 = None;
+    let single = |is_ipv4| Message::single(b"x", loopback(&to, is_ipv4), None);
+    let mut failures = Vec::new();
+    from.send_batch(0, &[single(false), single(true), single(false)], |index, _| failures.push(index));
+    assert_eq!(failures, [0, 2]);
+    assert!(from.send(b"x", loopback(&to, false), None).is_err());
+    assert_eq!(receive_messages(&to, 0, true, 1), [[b"x"]]);
+}

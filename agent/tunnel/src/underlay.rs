@@ -1,0 +1,156 @@
+//! How large a packet may be inside, so that what carries it fits the links outside.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::config::DEFAULT_MTU;
+use crate::netlink::Netlink;
+
+/// Bytes that a packet grows by on its way out: IPv6 (40), UDP (8), header and tag of a data message (32).
+const OVERHEAD: u32 = 80;
+
+/// As [`OVERHEAD`], where the IP header outside is IPv4's (20).
+const OVERHEAD_IPV4: u32 = 60;
+
+/// The smallest MTU with which an interface carries IPv6 (RFC 8200, section 5).
+const LEAST_FOR_IPV6: u32 = 1280;
+
+/// The smallest MTU that is ever derived: what every IPv4 host takes (RFC 791).
+const LEAST: u32 = 576;
+
+/// The inner MTU for a device about whose peers nothing is known yet, in the caller's network namespace: what fits the
+/// links of the default routes, and [`DEFAULT_MTU`] where there is none. Never more than that: a link that carries more
+/// says nothing of the path beyond it, so that whoever knows the whole path gives the MTU.
+pub(crate) fn derived_mtu() -> u16 {
+    // Addresses for documentation (RFC 5737, RFC 3849): nobody has a route of its own to them, and nothing is sent.
+    let anywhere =
+        [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+    let fitting = anywhere.into_iter().filter_map(|to| fitting_mtu((to, 9).into(), 0).ok());
+    fitting.min().unwrap_or(DEFAULT_MTU)
+}
+
+/// The inner MTU that fits the link of the route to `to`, at most [`DEFAULT_MTU`].
+///
+/// # Errors
+/// Where there is no route.
+pub(crate) fn fitting_mtu(to: SocketAddr, fwmark: u32) -> io::Result<u16> {
+    Ok(inner_mtu(route_mtu(to, fwmark)?, to.is_ipv4()))
+}
+
+/// Leaves room for IPv6 outside in any case, as everybody does, unless a link that is narrow already could then carry no
+/// IPv6 inside.
+fn inner_mtu(link: u32, is_ipv4: bool) -> u16 {
+    let roomy = link.saturating_sub(OVERHEAD);
+    let tight = if is_ipv4 { link.saturating_sub(OVERHEAD_IPV4).min(LEAST_FOR_IPV6) } else { 0 };
+    roomy.max(tight).clamp(LEAST, DEFAULT_MTU.into()) as u16
+}
+
+/// The MTU of the route to `to` (of its link, or less where the route itself says so), in the caller's network namespace.
+/// What ICMP said of the path is left out, as it is for the datagrams: it may be forged.
+fn route_mtu(to: SocketAddr, fwmark: u32) -> io::Result<u32> {
+    let mut request = RouteMessage::default();
+    (request.header.address_family, request.header.destination_prefix_length) =
+        if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
+    request.attributes.push(RouteAttribute::Destination(to.ip().into()));
+    if fwmark != 0 {
+        request.attributes.push(RouteAttribute::Mark(fwmark));
+    }
+    if let SocketAddr::V6(to) = to
+        && to.scope_id() != 0
+    {
+        request.attributes.push(RouteAttribute::Oif(to.scope_id()));
+    }
+
+    let mut netlink = Netlink::open()?;
+    let Some(RouteNetlinkMessage::NewRoute(route)) = netlink.ask(RouteNetlinkMessage::GetRoute(request))? else {
+        return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
+    };
+    let find = |wanted: fn(&RouteAttribute) -> Option<u32>| route.attributes.iter().find_map(wanted);
+    let link = find(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None })
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
+        .and_then(|index| netlink.mtu(index))?;
+    let said = find(|attribute| {
+        let RouteAttribute::Metrics(metrics) = attribute else { return None };
+        metrics.iter().find_map(|metric| if let RouteMetric::Mtu(bytes) = metric { Some(*bytes) } else { None })
+    });
+    // Only what was learned is forgotten again.
+    let forgotten_in =
+        find(|attribute| if let RouteAttribute::CacheInfo(info) = attribute { Some(info.expires) } else { None });
+    Ok(said.filter(|_| forgotten_in.unwrap_or(0) == 0).map_or(link, |said| said.min(link)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::Namespace;
+
+    #[test]
+    fn the_mtu_leaves_room_for_the_headers_outside() {
+        for (link, over_ipv4, over_ipv6) in [
+            (65_536, 1420, 1420),
+            (9000, 1420, 1420),
+            (1500, 1420, 1420),
+            (1499, 1419, 1419),
+            (1400, 1320, 1320),
+            (1360, 1280, 1280),
+            (1359, 1280, 1279),
+            (1340, 1280, 1260),
+            (1300, 1240, 1220),
+            (576, 576, 576),
+            (0, 576, 576),
+        ] {
+            assert_eq!((inner_mtu(link, true), inner_mtu(link, false)), (over_ipv4, over_ipv6), "{link}");
+        }
+    }
+
+    #[test]
+    fn the_mtu_is_that_of_the_link_of_the_route() {
+        let namespace = Namespace::new();
+        namespace.enter();
+        assert_eq!(derived_mtu(), DEFAULT_MTU, "no route at all");
+        let towards = |to: &str, fwmark| fitting_mtu(to.parse().unwrap(), fwmark);
+        assert!(towards("192.0.2.1:9", 0).is_err());
+        assert!(towards("[2001:db8::1]:9", 0).is_err());
+        for (name, mtu, net) in [("wide", 1500, 1), ("narrow", 1400, 2), ("jumbo", 9000, 3)] {
+            namespace.ip(&format!("link add {name} mtu {mtu} type veth peer name {name}-end"));
+            namespace.ip(&format!("link set {name} up"));
+            namespace.ip(&format!("link set {name}-end up"));
+            namespace.ip(&format!("addr add 10.9.{net}.1/24 dev {name}"));
+            namespace.ip(&format!("addr add fd00:{net}::1/64 dev {name} nodad"));
+        }
+        assert_eq!(derived_mtu(), DEFAULT_MTU, "no default route");
+        for (to, mtu) in [
+            ("10.9.1.2:9", 1420),
+            ("10.9.2.2:9", 1320),
+            ("10.9.3.2:9", 1420),
+            ("[fd00:1::2]:9", 1420),
+            ("[fd00:2::2]:9", 1320),
+            ("[fd00:3::2]:9", 1420),
+            ("127.0.0.1:9", 1420),
+        ] {
+            assert_eq!(towards(to, 0).unwrap(), mtu, "{to}");
+        }
+
+        namespace.ip("route add default via 10.9.1.254");
+        assert_eq!(derived_mtu(), 1420);
+        namespace.ip("-6 route add default via fd00:2::fe");
+        assert_eq!(derived_mtu(), 1320, "the narrower of the two");
+        namespace.ip("-6 route change default via fd00:3::fe");
+        assert_eq!(derived_mtu(), 1420);
+        namespace.ip("route change default via 10.9.2.254");
+        assert_eq!(derived_mtu(), 1320);
+        // What an administrator says of the route counts, where it is less.
+        namespace.ip("route change default via 10.9.1.254 mtu 1450");
+        assert_eq!(derived_mtu(), 1370);
+        namespace.ip("route change default via 10.9.2.254 mtu 1450");
+        assert_eq!(derived_mtu(), 1320);
+
+        // Another table for what is marked.
+        namespace.ip("rule add fwmark 7 lookup 77");
+        namespace.ip("route add default via 10.9.3.254 mtu 1300 table 77");
+        assert_eq!((towards("192.0.2.1:9", 7).unwrap(), towards("192.0.2.1:9", 0).unwrap()), (1240, 1320));
+    }
+}
