@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build check soak deps root-or-sudo dev-build fmt clippy doc deny forge-lint map
+.PHONY: help demo test build check soak fuzz deps root-or-sudo dev-build fmt clippy doc deny forge-lint map
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -35,6 +35,10 @@ check: fmt clippy doc deny forge-lint map ## Formatting, lints, documentation, d
 
 soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
 	@.ci/soak "$(CARGO)" "$(AS_USER)"
+
+fuzz: PACKAGES += g++
+fuzz: deps ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for each, INPUT=file: one again, KEEP=1: .ci/fuzz).
+	@FUZZ_TARGET=$(TARGET) FUZZ_SECONDS=$(SECONDS) FUZZ_INPUT=$(INPUT) FUZZ_KEEP=$(KEEP) .ci/fuzz "$(AS_USER)"
 
 deps: root-or-sudo $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
 	@missing=(); \

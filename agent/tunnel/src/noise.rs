@@ -177,7 +177,8 @@ impl Link {
             }
             (TunnResult::Done, Message::Cookie { .. }) => Some(Opened::Cookie),
             (TunnResult::Done, Message::Data { .. }) => Some(Opened::Keepalive),
-            (TunnResult::WriteToTunnelV4(packet, source), _) => {
+            // boringtun lets a packet be shorter than its own header.
+            (TunnResult::WriteToTunnelV4(packet, source), _) if packet.len() >= 20 => {
                 Some(Opened::Packet { len: packet.len(), source: source.into() })
             }
             (TunnResult::WriteToTunnelV6(packet, source), _) => {

@@ -2,7 +2,7 @@
 //! <https://www.wireguard.com/xplatform/>.
 
 mod format;
-mod parse;
+pub(crate) mod parse;
 mod server;
 
 pub(crate) use server::Server;
