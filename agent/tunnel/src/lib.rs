@@ -43,6 +43,10 @@ mod udp;
 mod underlay;
 mod wiped;
 
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState, PeerUpdate};
 pub use device::Device;
 pub use error::Error;
