@@ -1,0 +1,135 @@
+//! Namespaces and the wire between them. Everything has a name that no other run has, and goes when it is dropped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{command, run};
+
+/// The MTU of every wire.
+pub(crate) const WIRE_MTU: u32 = 1500;
+/// The MTU of every tunnel, set for everybody.
+pub(crate) const TUNNEL_MTU: u32 = 1420;
+
+const PREFIX: &str = "tb-";
+
+/// A number that nothing else of this run has.
+fn next() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A name for a tunnel interface. Its UAPI socket lies where those of all namespaces lie.
+pub(crate) fn interface_name() -> String {
+    format!("tb{:x}n{}", std::process::id(), next())
+}
+
+/// Takes away the namespaces that a killed run left; its processes died with it.
+pub(crate) fn remove_leftovers() -> Result<()> {
+    let namespaces = run("ip", &["netns", "list"]).context("list network namespaces")?;
+    for name in namespaces.lines().filter_map(|line| line.split_whitespace().next()) {
+        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            run("ip", &["netns", "del", name])?;
+        }
+    }
+    Ok(())
+}
+
+/// A network namespace, deleted when dropped: end the processes in it first.
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes one, with loopback up.
+    pub(crate) fn create() -> Result<Self> {
+        let name = format!("{PREFIX}{}-{}", std::process::id(), next());
+        run("ip", &["netns", "add", &name]).context("make a network namespace\nhint: `make bench` does it as root")?;
+        let namespace = Self { name };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// `ip` in it.
+    pub(crate) fn ip(&self, arguments: &str) -> Result<String> {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments.split_whitespace());
+        run("ip", &all)
+    }
+
+    /// A program to run in it.
+    pub(crate) fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
+        let mut command = command("ip", &["netns", "exec", &self.name]);
+        command.arg(program.as_ref()).args(arguments);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Not by `run`, which refuses once an interrupt has come. Nobody could be told of a failure.
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Two namespaces and the wire between them, `eth0` on both sides: 192.0.2.1 is the client's, 192.0.2.2 the server's.
+pub(crate) struct Wire {
+    pub(crate) client: Namespace,
+    pub(crate) server: Namespace,
+}
+
+impl Wire {
+    pub(crate) fn create() -> Result<Self> {
+        let wire = Self { client: Namespace::create()?, server: Namespace::create()? };
+        let far = &wire.server.name;
+        wire.client.ip(&format!("link add eth0 mtu {WIRE_MTU} type veth peer name eth0 mtu {WIRE_MTU} netns {far}"))?;
+        for (namespace, address) in [(&wire.client, outer(0)), (&wire.server, outer(1))] {
+            namespace.ip(&format!("addr add {address}/24 dev eth0"))?;
+            namespace.ip("link set eth0 up")?;
+        }
+        Ok(wire)
+    }
+
+    /// The namespace of the client (0) or of the server (1).
+    pub(crate) fn side(&self, side: usize) -> &Namespace {
+        if side == 0 { &self.client } else { &self.server }
+    }
+}
+
+/// The address of a side on the wire.
+pub(crate) fn outer(side: usize) -> &'static str {
+    ["192.0.2.1", "192.0.2.2"][side]
+}
+
+/// The address of a side in the tunnel.
+pub(crate) fn inner(side: usize) -> &'static str {
+    ["10.77.0.1", "10.77.0.2"][side]
+}
+
+/// A directory for keys, configurations and logs that only root reads; removed when dropped.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn create() -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let path = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
+        let made = fs::DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("make `{}`", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

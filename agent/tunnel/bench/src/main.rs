@@ -1,0 +1,222 @@
+//! `make bench`: the userspace WireGuard device beside others on the same machine, in namespaces of its own.
+//!
+//! All tunnels are up at the same time; in every round each measurement goes once around all of them, so that what is compared
+//! was measured within a minute. Numbers are written with their ratios to rivals in the same round: only those are claims.
+
+mod lab;
+mod machine;
+mod measure;
+mod picture;
+mod plan;
+mod process;
+mod progress;
+mod report;
+mod results;
+mod rivals;
+mod sys;
+mod table;
+mod targets;
+mod tunnel;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+
+use crate::lab::Scratch;
+use crate::plan::{Group, Lengths, Measure};
+use crate::progress::{Progress, say};
+use crate::report::Report;
+use crate::results::{Results, Run};
+use crate::rivals::{Implementation, OURS, WITHOUT};
+use crate::tunnel::Tunnel;
+
+/// Where cargo puts what it makes.
+const TARGET: &str = "target";
+
+/// Measures wg-tunnel beside other userspace tunnels. Started by `make bench`, as root, at the top of the repository.
+#[derive(Debug, Parser)]
+#[command(name = "tunnel-bench")]
+struct Options {
+    /// A first look: short runs, fewer rounds, only gotatun and wireguard-go.
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured [default: 3, or 2 when quick].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// Beside whom, separated by commas: wireguard-go, nebula, boringtun, gotatun, or none [default: all].
+    #[arg(long, value_delimiter = ',')]
+    rivals: Option<Vec<String>>,
+    /// What is measured, separated by commas: tcp1, tcp4, rev, udp, ping, pingload, memory, peers, or offloads
+    /// (tcp1 and udp without each of wg-tunnel's offloads) [default: all but offloads].
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Group>,
+}
+
+impl Options {
+    fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 2 } else { 3 })
+    }
+
+    fn lengths(&self) -> Lengths {
+        if self.quick { Lengths::QUICK } else { Lengths::FULL }
+    }
+
+    fn offloads(&self) -> bool {
+        self.only.contains(&Group::Offloads)
+    }
+
+    /// Whether the results stand for the whole, and so replace what README shows.
+    fn whole(&self) -> bool {
+        !self.quick && self.rivals.is_none() && self.only.is_empty()
+    }
+
+    fn rivals(&self) -> Vec<&str> {
+        match &self.rivals {
+            Some(names) => names.iter().map(String::as_str).filter(|name| !matches!(*name, "none" | "")).collect(),
+            None if self.only == [Group::Offloads] => Vec::new(),
+            None if self.quick => vec!["wireguard-go", "gotatun"],
+            None => rivals::names(),
+        }
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let offloads = |measure| self.offloads() && matches!(measure, Measure::Tcp1 | Measure::Udp);
+        let mut measures = Measure::all(self.quick);
+        measures.retain(|&measure| self.only.is_empty() || self.only.contains(&measure.group()) || offloads(measure));
+        measures
+    }
+}
+
+fn main() -> ExitCode {
+    match bench(&Options::parse()) {
+        Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
+        Ok(failures) => {
+            say("\nNOT EVERYTHING WAS MEASURED:");
+            failures.iter().for_each(|failure| say(&format!("  {failure}")));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, prints and writes. Returns what could not be measured.
+fn bench(options: &Options) -> Result<Vec<String>> {
+    sys::catch_interrupts();
+    lab::remove_leftovers()?;
+    let machine = machine::Machine::look()?;
+    let mut failures = Vec::new();
+    let implementations = implementations(options, &mut failures)?;
+    let results = run(options, &implementations, &mut failures)?;
+    let report = Report {
+        machine,
+        whole: options.whole(),
+        rounds: options.rounds(),
+        lengths: options.lengths(),
+        implementations,
+        results,
+        failures,
+    };
+    report.print();
+    report.write()?;
+    Ok(report.failures)
+}
+
+fn implementations(options: &Options, failures: &mut Vec<String>) -> Result<Vec<Implementation>> {
+    let target = Path::new(TARGET);
+    let mut all = vec![Implementation::veth(), Implementation::ours(target, None)?];
+    if options.offloads() {
+        for without in WITHOUT {
+            all.push(Implementation::ours(target, Some(without))?);
+        }
+    }
+    for name in options.rivals() {
+        match Implementation::rival(name, target) {
+            Ok(rival) => all.push(rival),
+            Err(error) => {
+                say(&format!("WARNING: {error:#}"));
+                failures.push(format!("{error:#}"));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec<String>) -> Result<Results> {
+    let (measures, rounds) = (options.measures(), options.rounds());
+    // Silent peers cost the same every time.
+    let rounds_of = |measure| if matches!(measure, Measure::Peers(_)) { 1 } else { rounds };
+    let turns: u32 = measures.iter().map(|measure| rounds_of(*measure)).sum();
+    let progress = Progress::new((turns as usize + 1) * implementations.len());
+    let mut fail = |progress: &Progress, what: String, error: anyhow::Error| {
+        // An interrupt is the end; anything else is one number less.
+        sys::check()?;
+        progress.warn(&format!("{what}: {error:#}"));
+        failures.push(format!("{what}: {error:#}"));
+        Ok::<(), anyhow::Error>(())
+    };
+
+    let scratch = Scratch::create()?;
+    let mut tunnels = Vec::new();
+    for implementation in implementations {
+        progress.begin(&format!("start {}", implementation.name));
+        match Tunnel::create(implementation, &scratch) {
+            Ok(tunnel) => tunnels.push(tunnel),
+            Err(error) if implementation.name == OURS => return Err(error).context("start wg-tunnel"),
+            Err(error) => fail(&progress, implementation.name.clone(), error)?,
+        }
+        progress.end();
+    }
+
+    let mut results = Results::default();
+    for round in 0..rounds {
+        for &measure in measures.iter().filter(|measure| round < rounds_of(**measure)) {
+            for turn in 0..tunnels.len() {
+                let tunnel = &tunnels[(turn + round as usize) % tunnels.len()];
+                let name = &tunnel.implementation.name;
+                progress.begin(&format!("round {} of {rounds}: {measure}, {name}", round + 1));
+                match measure::measure(measure, tunnel, options.lengths(), &scratch) {
+                    Ok(Some(values)) => {
+                        results.runs.push(Run { round, measure, implementation: name.clone(), values });
+                    }
+                    Ok(None) => {}
+                    Err(error) => fail(&progress, format!("round {}, {measure}, {name}", round + 1), error)?,
+                }
+                progress.end();
+            }
+        }
+    }
+    Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn only_and_rivals_choose() {
+        let options = Options::parse_from(["tunnel-bench", "--only", "tcp1,peers", "--rivals", "gotatun"]);
+        assert_eq!(options.rivals(), ["gotatun"]);
+        assert_eq!(options.measures().len(), 5);
+        assert!(!options.whole());
+
+        let offloads = Options::parse_from(["tunnel-bench", "--only", "offloads"]);
+        assert_eq!(offloads.measures(), [Measure::Tcp1, Measure::Udp]);
+        assert!(offloads.rivals().is_empty());
+
+        let whole = Options::parse_from(["tunnel-bench"]);
+        assert!(whole.whole());
+        assert_eq!(whole.rivals().len(), 4);
+        assert_eq!(whole.rounds(), 3);
+    }
+}

@@ -1,0 +1,52 @@
+//! The measurements. Each takes a tunnel and returns named values: throughput in Gbit/s or Mbit/s, times in seconds or
+//! milliseconds, memory in KiB, as their names say.
+
+mod iperf;
+mod memory;
+mod peers;
+mod ping;
+mod tcp;
+mod udp;
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::lab::Scratch;
+use crate::plan::{Lengths, Measure};
+use crate::tunnel::Tunnel;
+
+/// What one run gave.
+pub(crate) type Values = BTreeMap<&'static str, f64>;
+
+/// Measures a tunnel once. `None` where a measurement makes no sense for an implementation.
+pub(crate) fn measure(what: Measure, tunnel: &Tunnel, lengths: Lengths, scratch: &Scratch) -> Result<Option<Values>> {
+    match what {
+        Measure::Tcp1 | Measure::Tcp4 | Measure::Rev => tcp::measure(what, tunnel, lengths.tcp_s).map(Some),
+        Measure::Udp => udp::measure(tunnel, lengths.udp_s).map(Some),
+        Measure::Ping => ping::idle(tunnel, lengths.pings).map(Some),
+        Measure::PingLoad => ping::under_load(tunnel, lengths.ping_load_s).map(Some),
+        Measure::Memory if tunnel.ends.is_empty() => Ok(None),
+        Measure::Memory => memory::measure(tunnel, lengths.memory_s).map(Some),
+        Measure::Peers(_) if !tunnel.implementation.speaks_wireguard() => Ok(None),
+        Measure::Peers(count) => peers::measure(count, &tunnel.implementation, lengths, scratch).map(Some),
+    }
+}
+
+/// The commands behind a measurement, with ADDRESS for the server's.
+pub(crate) fn commands(what: Measure, lengths: Lengths) -> String {
+    match what {
+        Measure::Tcp1 | Measure::Tcp4 | Measure::Rev => iperf::words(&tcp::options(what, lengths.tcp_s)),
+        Measure::Udp => iperf::words(&udp::options("RATE", lengths.udp_s)),
+        Measure::Ping => ping::words(&ping::options("0.005", lengths.pings)),
+        Measure::PingLoad => {
+            let pings = ping::words(&ping::options("0.02", ping::beside(lengths.ping_load_s)));
+            format!("{pings}, beside {}", iperf::words(&tcp::options(Measure::Tcp1, lengths.ping_load_s)))
+        }
+        Measure::Memory => format!(
+            "VmRSS and VmHWM of /proc/PID/status during {}",
+            iperf::words(&tcp::options(Measure::Tcp4, lengths.memory_s))
+        ),
+        Measure::Peers(_) => "wg setconf INTERFACE FILE; wg show INTERFACE dump".into(),
+    }
+}

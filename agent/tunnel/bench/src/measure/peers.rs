@@ -1,0 +1,101 @@
+//! What peers cost that are configured and say nothing.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::Values;
+use crate::lab::{Namespace, Scratch};
+use crate::plan::Lengths;
+use crate::process::{pause, run};
+use crate::rivals::Implementation;
+use crate::tunnel::{Device, key_pair};
+
+/// A device of its own with `count` peers: `empty_kib` resident before and `rss_kib` after, `kib_per_peer`, `setconf_s` for
+/// `wg setconf`, `get_s` for `wg show dump`, `idle_percent` of one processor.
+pub(crate) fn measure(
+    count: u32,
+    implementation: &Implementation,
+    lengths: Lengths,
+    scratch: &Scratch,
+) -> Result<Values> {
+    let namespace = Namespace::create()?;
+    let device = Device::start(implementation, &namespace, scratch)?;
+    let interface = device.interface.as_str();
+    let empty = device.process.kib("VmRSS")?;
+
+    let file = scratch.file(&format!("{interface}.conf"));
+    fs::write(&file, configuration(count)?).context("write a configuration with many peers")?;
+    let begin = Instant::now();
+    run("wg", &["setconf", interface, &file.display().to_string()])?;
+    let setconf = begin.elapsed();
+
+    namespace.ip(&format!("link set {interface} up"))?;
+    pause(lengths.settle())?;
+    let resident = device.process.kib("VmRSS")?;
+    let (begin, cpu) = (Instant::now(), device.process.cpu_time()?);
+    pause(lengths.idle())?;
+    let idle = (device.process.cpu_time()? - cpu).as_secs_f64() / begin.elapsed().as_secs_f64();
+
+    let begin = Instant::now();
+    let dump = run("wg", &["show", interface, "dump"])?;
+    let get = begin.elapsed();
+    // One line is the device's own.
+    if dump.lines().count() != count as usize + 1 {
+        bail!("{} shows {} lines for {count} peers", implementation.name, dump.lines().count());
+    }
+    Ok(Values::from([
+        ("empty_kib", empty),
+        ("rss_kib", resident),
+        ("kib_per_peer", (resident - empty) / f64::from(count)),
+        ("setconf_s", setconf.as_secs_f64()),
+        ("get_s", get.as_secs_f64()),
+        ("idle_percent", idle * 100.0),
+    ]))
+}
+
+/// Peers with a key, an endpoint and one address each, all different.
+fn configuration(count: u32) -> Result<String> {
+    let mut text = format!("[Interface]\nPrivateKey = {}\nListenPort = 51820\n", key_pair()?.0.trim());
+    for number in 1..=count {
+        let [_, high, middle, low] = number.to_be_bytes();
+        let key = BASE64.encode(public_key(number));
+        write!(
+            text,
+            "[Peer]\nPublicKey = {key}\nEndpoint = 198.51.100.{}:51820\nAllowedIPs = 10.{high}.{middle}.{low}/32\n",
+            low.max(1)
+        )?;
+    }
+    Ok(text)
+}
+
+/// Any 32 bytes are a public key (RFC 7748, section 5). These look random, so that nothing can be gained from their order
+/// (SplitMix64).
+fn public_key(number: u32) -> [u8; 32] {
+    let mut key = [0; 32];
+    let mut state = u64::from(number) << 32;
+    for word in key.chunks_exact_mut(8) {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ten_thousand_keys_are_all_different() {
+        let keys: BTreeSet<_> = (1..=10_000).map(public_key).collect();
+        assert_eq!(keys.len(), 10_000);
+    }
+}

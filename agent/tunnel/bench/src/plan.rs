@@ -1,0 +1,175 @@
+//! What is measured, for how long, and how often.
+
+use std::fmt::{Display, Formatter, Result as FmtResult};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+/// One kind of measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Measure {
+    /// One TCP stream from client to server.
+    Tcp1,
+    /// Four of them.
+    Tcp4,
+    /// One from server to client.
+    Rev,
+    /// The highest rate of 1200-byte datagrams that hardly loses any.
+    Udp,
+    /// Round trips of an idle tunnel.
+    Ping,
+    /// Round trips beside one TCP stream.
+    PingLoad,
+    /// Resident memory of the larger process under four TCP streams.
+    Memory,
+    /// What so many silent peers cost.
+    Peers(u32),
+}
+
+impl Measure {
+    /// Numbers of peers, in full and quick runs.
+    const PEERS: [&[u32]; 2] = [&[1, 100, 1000, 10_000], &[1, 1000, 10_000]];
+
+    /// Everything, in the order of a round.
+    pub(crate) fn all(quick: bool) -> Vec<Self> {
+        let traffic = [Self::Tcp1, Self::Tcp4, Self::Rev, Self::Udp, Self::Ping, Self::PingLoad, Self::Memory];
+        traffic.into_iter().chain(Self::PEERS[usize::from(quick)].iter().map(|count| Self::Peers(*count))).collect()
+    }
+
+    /// The name that `ONLY=` knows it by; all numbers of peers have the same.
+    pub(crate) fn group(self) -> Group {
+        match self {
+            Self::Tcp1 => Group::Tcp1,
+            Self::Tcp4 => Group::Tcp4,
+            Self::Rev => Group::Rev,
+            Self::Udp => Group::Udp,
+            Self::Ping => Group::Ping,
+            Self::PingLoad => Group::PingLoad,
+            Self::Memory => Group::Memory,
+            Self::Peers(_) => Group::Peers,
+        }
+    }
+}
+
+impl Display for Measure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        match self {
+            Self::Peers(count) => write!(f, "peers{count}"),
+            Self::Tcp1 | Self::Tcp4 | Self::Rev | Self::Udp | Self::Ping | Self::PingLoad | Self::Memory => {
+                f.write_str(self.group().name())
+            }
+        }
+    }
+}
+
+impl Serialize for Measure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What `ONLY=` can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    Tcp1,
+    Tcp4,
+    Rev,
+    Udp,
+    Ping,
+    PingLoad,
+    Memory,
+    Peers,
+    /// What each offload of `wg-tunnel` is worth: `tcp1` and `udp` with one or all of them off.
+    Offloads,
+}
+
+impl Group {
+    const ALL: [Self; 9] = [
+        Self::Tcp1,
+        Self::Tcp4,
+        Self::Rev,
+        Self::Udp,
+        Self::Ping,
+        Self::PingLoad,
+        Self::Memory,
+        Self::Peers,
+        Self::Offloads,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tcp1 => "tcp1",
+            Self::Tcp4 => "tcp4",
+            Self::Rev => "rev",
+            Self::Udp => "udp",
+            Self::Ping => "ping",
+            Self::PingLoad => "pingload",
+            Self::Memory => "memory",
+            Self::Peers => "peers",
+            Self::Offloads => "offloads",
+        }
+    }
+}
+
+impl FromStr for Group {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|group| group.name() == name);
+        found.ok_or_else(|| format!("nothing is measured by this name; there are {}", names()))
+    }
+}
+
+/// How long each measurement takes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Lengths {
+    /// Of a TCP run, in seconds.
+    pub(crate) tcp_s: u32,
+    /// Of one step of the search for the UDP rate, in seconds.
+    pub(crate) udp_s: u32,
+    /// Pings of an idle tunnel, 5 ms apart.
+    pub(crate) pings: u32,
+    /// Of the TCP stream beside which there are pings 20 ms apart, in seconds.
+    pub(crate) ping_load_s: u32,
+    /// Of the load under which memory is read, in seconds.
+    pub(crate) memory_s: u32,
+    /// From the configuration of peers until memory is read, in milliseconds.
+    pub(crate) settle_ms: u64,
+    /// How long an idle device is watched, in milliseconds.
+    pub(crate) idle_ms: u64,
+}
+
+impl Lengths {
+    /// Of the runs that claims are made of.
+    pub(crate) const FULL: Self =
+        Self { tcp_s: 6, udp_s: 2, pings: 600, ping_load_s: 6, memory_s: 4, settle_ms: 1500, idle_ms: 4000 };
+    /// Of a first look.
+    pub(crate) const QUICK: Self =
+        Self { tcp_s: 2, udp_s: 1, pings: 200, ping_load_s: 2, memory_s: 2, settle_ms: 500, idle_ms: 1500 };
+
+    pub(crate) fn settle(&self) -> Duration {
+        Duration::from_millis(self.settle_ms)
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_measurement_is_known_by_its_name() {
+        for measure in Measure::all(false) {
+            let name = measure.to_string();
+            let name = name.trim_end_matches(|c: char| c.is_ascii_digit() && name.starts_with("peers"));
+            assert_eq!(name.parse(), Ok(measure.group()));
+        }
+        assert_eq!("offloads".parse(), Ok(Group::Offloads));
+        assert!("tcp2".parse::<Group>().unwrap_err().contains("tcp1"));
+    }
+}

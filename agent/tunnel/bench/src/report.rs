@@ -1,0 +1,119 @@
+//! Where the results go: the terminal, a JSON file and a picture.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::lab::{TUNNEL_MTU, WIRE_MTU};
+use crate::machine::Machine;
+use crate::plan::Lengths;
+use crate::progress::say;
+use crate::results::{Results, Run, Summary};
+use crate::rivals::{Implementation, OURS};
+use crate::targets::Outcome;
+use crate::{measure, picture, table, targets};
+
+/// Where the results of a whole run go, and those of any other.
+const WHOLE: &str = "agent/tunnel/bench";
+const OTHER: &str = "target/bench";
+
+/// Whom others are compared with, where they were measured. The picture shows the first.
+const BASELINES: [&str; 2] = ["gotatun", "wireguard-go"];
+
+/// A finished run.
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    /// Whether everything was measured, at full length.
+    pub(crate) whole: bool,
+    pub(crate) rounds: u32,
+    pub(crate) lengths: Lengths,
+    pub(crate) implementations: Vec<Implementation>,
+    pub(crate) results: Results,
+    pub(crate) failures: Vec<String>,
+}
+
+/// `results.json`.
+#[derive(Serialize)]
+struct Document<'a> {
+    machine: &'a Machine,
+    rounds: u32,
+    lengths: Lengths,
+    wire_mtu: u32,
+    tunnel_mtu: u32,
+    versions: BTreeMap<&'a str, &'a str>,
+    commands: BTreeMap<String, String>,
+    targets: Vec<Outcome>,
+    summary: Vec<Summary>,
+    runs: &'a [Run],
+    failures: &'a [String],
+}
+
+impl Report {
+    /// The tables and the targets, on standard output.
+    #[expect(clippy::print_stdout, reason = "what the program is for")]
+    pub(crate) fn print(&self) {
+        print!("{}", table::tables(&self.results, &self.names(), &self.baselines()));
+        println!("{}", table::targets(&targets::outcomes(&self.results)));
+    }
+
+    /// The files. Those of a run that failed in part never replace those of a whole one.
+    pub(crate) fn write(&self) -> Result<()> {
+        let directory = Path::new(if self.whole && self.failures.is_empty() { WHOLE } else { OTHER });
+        fs::create_dir_all(directory).with_context(|| format!("make `{}`", directory.display()))?;
+        let json = serde_json::to_string_pretty(&self.document())? + "\n";
+        write(&directory.join("results.json"), &json)?;
+        let baseline = BASELINES[0];
+        let version = self.implementations.iter().find(|one| one.name == baseline).map(|one| one.version.as_str());
+        let picture = picture::throughput(&self.results, &self.names(), baseline, version.unwrap_or_default());
+        if let Some(picture) = picture {
+            write(&directory.join("throughput.svg"), &picture)?;
+        }
+        Ok(())
+    }
+
+    fn document(&self) -> Document<'_> {
+        let measures = self.results.measures();
+        Document {
+            machine: &self.machine,
+            rounds: self.rounds,
+            lengths: self.lengths,
+            wire_mtu: WIRE_MTU,
+            tunnel_mtu: TUNNEL_MTU,
+            versions: self.implementations.iter().map(|one| (one.name.as_str(), one.version.as_str())).collect(),
+            commands: measures.iter().map(|m| (m.to_string(), measure::commands(*m, self.lengths))).collect(),
+            targets: targets::outcomes(&self.results),
+            summary: self.results.summary(&self.baselines()),
+            runs: &self.results.runs,
+            failures: &self.failures,
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.implementations.iter().map(|one| one.name.clone()).collect()
+    }
+
+    /// Variants of the device are compared with the device as well.
+    fn baselines(&self) -> Vec<&'static str> {
+        let names = self.names();
+        let variants = names.iter().any(|name| name.starts_with(OURS) && name != OURS);
+        let ours = variants.then_some(OURS);
+        BASELINES.into_iter().filter(|baseline| names.iter().any(|name| name == baseline)).chain(ours).collect()
+    }
+}
+
+/// Writes a file that belongs to whom its directory belongs to, who is not root where `make` uses sudo.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let attempt = || -> std::io::Result<()> {
+        fs::File::create(path)?.write_all(text.as_bytes())?;
+        let owner = fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+        chown(path, Some(owner.uid()), Some(owner.gid()))
+    };
+    attempt().with_context(|| format!("write `{}`", path.display()))?;
+    say(&format!("wrote {}", path.display()));
+    Ok(())
+}
