@@ -3,11 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help demo test build check soak fuzz deps root-or-sudo dev-build fmt clippy doc deny forge-lint map
-=======
 .PHONY: help demo test build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny forge-lint map
->>>>>>> fda67eb (wip)
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -40,24 +36,17 @@ check: fmt clippy doc deny forge-lint map ## Formatting, lints, documentation, d
 soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
 	@.ci/soak "$(CARGO)" "$(AS_USER)"
 
-<<<<<<< HEAD
-=======
 bench: PACKAGES += iperf3
 bench: packages ## wg-tunnel beside other tunnels (QUICK=1: three minutes; ROUNDS=, ONLY=, RIVALS=: agent/tunnel/bench).
 	@QUICK=$(QUICK) ROUNDS=$(ROUNDS) ONLY=$(ONLY) RIVALS=$(RIVALS) .ci/bench "$(CARGO)" "$(AS_USER)" "$(AS_ROOT)"
 
->>>>>>> fda67eb (wip)
 fuzz: PACKAGES += g++
 fuzz: deps ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for each, INPUT=file: one again, KEEP=1: .ci/fuzz).
 	@FUZZ_TARGET=$(TARGET) FUZZ_SECONDS=$(SECONDS) FUZZ_INPUT=$(INPUT) FUZZ_KEEP=$(KEEP) .ci/fuzz "$(AS_USER)"
 
-<<<<<<< HEAD
-deps: root-or-sudo $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
-=======
 deps: packages $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
 
 packages: root-or-sudo
->>>>>>> fda67eb (wip)
 	@missing=(); \
 	for package in $(PACKAGES); do \
 	  [[ $$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null || true) == installed ]] || missing+=($$package); \
