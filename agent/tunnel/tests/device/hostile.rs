@@ -87,7 +87,7 @@ fn tcp_gets_through_a_bad_network() {
                 };
                 relay.carry(|| done.load(Ordering::Relaxed) || Instant::now() > end, mangle);
             });
-            transfer(a, a.inner4(), b, b.inner4(), 1 << 20);
+            transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
             done.store(true, Ordering::Relaxed);
         });
     }
@@ -207,7 +207,7 @@ fn a_handshake_flood_does_not_stop_a_session() {
                 }
                 paths.iter_mut().for_each(Path::settle);
             }
-            transfer(a, a.inner4(), b, b.inner4(), 1 << 20);
+            transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
             assert_eq!((a.handshake(b), b.handshake(a)), handshakes);
             eventually("the flood went on all the time", || (drops().under_load > before + 1000).then_some(()));
             stop.store(true, Ordering::Relaxed);

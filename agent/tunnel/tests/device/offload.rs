@@ -23,14 +23,20 @@ fn seeds() -> impl Iterator<Item = u64> {
     SEEDS.into_iter().chain((0..more).map(move |number| begin + number))
 }
 
+/// Packets and bytes of a burst, and how many times the usual number of streams they belong to.
+type Size = (usize, usize, usize);
+
+/// What the queues of all devices of ours hold.
+const LARGE: Size = (400, 500_000, 1);
+
 /// Both ways at once. Returns how often superpackets came in at `b` and at `a`.
 #[track_caller]
-fn carries_exactly(a: &Node, b: &Node, packets: usize, bytes: usize) -> [BTreeMap<u8, usize>; 2] {
+fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) -> [BTreeMap<u8, usize>; 2] {
     join(a, b);
     let_through(a, b);
     let mut paths = [Path::new(a, b), Path::new(b, a)];
     for seed in seeds() {
-        let mut traffic = [Traffic::new(seed, a.number, b.number), Traffic::new(seed, b.number, a.number)];
+        let mut traffic = [(a, b), (b, a)].map(|(from, to)| Traffic::wide(seed, from.number, to.number, times));
         for burst in 0..BURSTS {
             for (path, traffic) in paths.iter_mut().zip(&mut traffic) {
                 path.label = format!("seed {seed}, burst {burst}");
@@ -56,7 +62,7 @@ fn with(offloads: Offloads, threads: u8) -> impl FnOnce(&mut DeviceOptions) {
 fn everything_arrives_as_it_was_sent() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
-    carries_exactly(&a, &b, 400, 500_000);
+    carries_exactly(&a, &b, LARGE);
 }
 
 #[test]
@@ -65,7 +71,7 @@ fn everything_arrives_without_one_of_the_offloads() {
     let whole = switch.node(1, Kind::Ours);
     for (number, (name, _)) in (2..).zip(Offloads::ALL.each()) {
         let offloads = Offloads::ALL.without(name).unwrap();
-        carries_exactly(&whole, &switch.node_with(number, with(offloads, 1)), 400, 500_000);
+        carries_exactly(&whole, &switch.node_with(number, with(offloads, 1)), LARGE);
     }
 }
 
@@ -74,16 +80,17 @@ fn everything_arrives_without_any_offload() {
     let switch = Switch::new();
     let whole = switch.node(1, Kind::Ours);
     let bare = switch.node_with(2, with(Offloads::NONE, 1));
-    carries_exactly(&whole, &bare, 400, 500_000);
-    carries_exactly(&bare, &switch.node_with(3, with(Offloads::NONE, 1)), 400, 500_000);
+    carries_exactly(&whole, &bare, LARGE);
+    carries_exactly(&bare, &switch.node_with(3, with(Offloads::NONE, 1)), LARGE);
 }
 
+/// More streams than threads, so that each thread has several at once.
 #[test]
 fn everything_arrives_over_two_threads() {
     let switch = Switch::new();
     let two = switch.node_with(1, with(Offloads::ALL, 2));
     for (number, (offloads, threads)) in (2..).zip([(Offloads::ALL, 2), (Offloads::ALL, 1), (Offloads::NONE, 2)]) {
-        carries_exactly(&two, &switch.node_with(number, with(offloads, threads)), 400, 500_000);
+        carries_exactly(&two, &switch.node_with(number, with(offloads, threads)), (400, 500_000, 10));
     }
 }
 
@@ -93,6 +100,6 @@ fn everything_arrives_to_and_from_wireguard_go() {
     let switch = Switch::new();
     let them = switch.node(1, Kind::WireguardGo);
     for (number, offloads) in (2..).zip([Offloads::ALL, Offloads::NONE]) {
-        carries_exactly(&switch.node_with(number, with(offloads, 1)), &them, 60, 60_000);
+        carries_exactly(&switch.node_with(number, with(offloads, 1)), &them, (60, 60_000, 1));
     }
 }

@@ -212,33 +212,43 @@ fn canonical(mut packet: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// The packet with the MSS option of a SYN lowered to what fits `mtu`, where it has one that does not fit: nothing else is
-/// different but the checksum, and that as much wrong as it was (RFC 1624).
-pub(crate) fn clamped(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
+/// Offset of the number in the MSS option of a SYN; `None` where the packet is none or has no such option.
+pub(crate) fn mss_place(packet: &[u8]) -> Option<usize> {
     let Layout { protocol, transport, fragment } = layout(packet);
     if protocol != TCP || fragment || packet[transport + 13] & SYN == 0 {
         return None;
     }
-    let fits = (mtu - if packet[0] >> 4 == 4 { 40 } else { 60 }) as u16;
     let mut at = transport + 20;
     let end = transport + usize::from(packet[transport + 12] >> 4) * 4;
     while at < end {
         match packet[at] {
             0 => return None,
             1 => at += 1,
-            2 if word(packet, at + 2) > fits => {
-                let mut lowered = packet.to_vec();
-                set_word(&mut lowered, at + 2, fits);
-                // The words of the checksum begin at even offsets of the TCP header.
-                let words = (at - transport) / 2 * 2 + transport..(at - transport + 4).next_multiple_of(2) + transport;
-                let (old, new) = (sum(&[&packet[words.clone()]]), sum(&[&lowered[words]]));
-                let checksum =
-                    !sum(&[&(!word(packet, transport + 16)).to_be_bytes(), &(!old).to_be_bytes(), &new.to_be_bytes()]);
-                set_word(&mut lowered, transport + 16, checksum);
-                return Some(canonical(lowered));
-            }
+            2 => return Some(at + 2),
             _ => at += usize::from(packet[at + 1]),
         }
     }
     None
+}
+
+/// The MSS that a SYN announces.
+pub(crate) fn mss(packet: &[u8]) -> Option<u16> {
+    mss_place(packet).map(|place| word(packet, place))
+}
+
+/// The packet with the MSS of a SYN lowered to what fits `mtu`, where it does not fit: nothing else is different but the
+/// checksum, and that is as wrong as it was (RFC 1624).
+pub(crate) fn clamped(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
+    let fits = (mtu - if packet[0] >> 4 == 4 { 40 } else { 60 }) as u16;
+    let place = mss_place(packet).filter(|place| word(packet, *place) > fits)?;
+    let mut lowered = packet.to_vec();
+    set_word(&mut lowered, place, fits);
+    // The words of the sum begin at even offsets of the TCP header; the number may not.
+    let transport = layout(packet).transport;
+    let words = transport + (place - transport) / 2 * 2..transport + (place - transport + 2).next_multiple_of(2);
+    let (old, new) = (sum(&[&packet[words.clone()]]), sum(&[&lowered[words]]));
+    let before = !word(packet, transport + 16);
+    let checksum = !sum(&[&before.to_be_bytes(), &(!old).to_be_bytes(), &new.to_be_bytes()]);
+    set_word(&mut lowered, transport + 16, checksum);
+    Some(canonical(lowered))
 }

@@ -1,18 +1,18 @@
 //! Sockets of the kernel through the tunnel: TCP both ways, and UDP one by one and many in a call.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU8;
 use std::thread;
 
 use mesh_tunnel::Offloads;
 
-use crate::lab::{DEADLINE, Kind, Node, Switch, join};
+use crate::lab::{DEADLINE, Kind, Namespace, Node, Switch, join};
 use crate::tap::set_option;
 use crate::traffic::{Dice, MTU};
 
 /// Bytes of each TCP stream, with an odd end.
-const STREAM: usize = (12 << 20) + 4321;
+const STREAM: usize = (8 << 20) + 4321;
 
 /// Bytes that repeat after a number that is no multiple of any packet's length, and are others each time.
 struct Text {
@@ -49,10 +49,11 @@ fn converse(mut stream: TcpStream, len: usize, says: u64, hears: u64) {
         });
         let (mut text, mut buffer, mut left) = (Text::new(hears), vec![0; 1 << 16], len);
         loop {
-            let got = stream.read(&mut buffer).unwrap();
-            if got == 0 {
-                break;
-            }
+            let got = match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                got => got.unwrap(),
+            };
             assert!(
                 got <= left && text.take(got) == buffer[..got],
                 "other bytes than were sent, {left} before the end"
@@ -65,12 +66,12 @@ fn converse(mut stream: TcpStream, len: usize, says: u64, hears: u64) {
 
 /// A TCP connection from one address to the other that carries so many bytes each way at once.
 #[track_caller]
-pub(crate) fn transfer(a: &Node, from: IpAddr, b: &Node, to: IpAddr, len: usize) {
-    let listener = b.host.enter(|| TcpListener::bind((to, 0))).unwrap();
+pub(crate) fn transfer(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, len: usize) {
+    let listener = b.enter(|| TcpListener::bind((to, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || converse(listener.accept().unwrap().0, len, 1, 2));
-        let stream = a.host.enter(|| TcpStream::connect_timeout(&address, DEADLINE)).unwrap();
+        let stream = a.enter(|| TcpStream::connect_timeout(&address, DEADLINE)).unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), from);
         converse(stream, len, 2, 1);
     });
@@ -84,7 +85,7 @@ fn families(a: &Node, b: &Node) -> [(IpAddr, IpAddr); 2] {
 fn streams_are_whole(a: &Node, b: &Node) {
     join(a, b);
     for (here, there) in families(a, b) {
-        transfer(a, here, b, there, STREAM);
+        transfer(&a.host, here, &b.host, there, STREAM);
     }
 }
 

@@ -96,11 +96,15 @@ pub(crate) fn subnets(host: u8) -> String {
 
 impl Traffic {
     pub(crate) fn new(seed: u64, from: u8, to: u8) -> Self {
+        Self::wide(seed, from, to, 1)
+    }
+
+    /// So many times the usual number of streams.
+    pub(crate) fn wide(seed: u64, from: u8, to: u8, times: usize) -> Self {
         let mut dice = Dice::new(seed ^ (u64::from(from) << 32));
-        let kinds = [Kind::Tcp, Kind::Tcp, Kind::Tcp, Kind::Udp, Kind::Udp, Kind::Fragments, Kind::Other];
-        let streams = kinds.into_iter().flat_map(|kind| [(kind, true), (kind, false)]);
-        let streams =
-            streams.enumerate().map(|(number, (kind, v4))| Stream::new(&mut dice, number, kind, v4)).collect();
+        let kinds = [Kind::Tcp, Kind::Tcp, Kind::Tcp, Kind::Udp, Kind::Udp, Kind::Fragments, Kind::Other].repeat(times);
+        let kinds = kinds.into_iter().flat_map(|kind| [(kind, true), (kind, false)]).enumerate();
+        let streams = kinds.map(|(number, (kind, v4))| Stream::new(&mut dice, number, kind, v4)).collect();
         Self { dice, from, to, streams }
     }
 
@@ -136,7 +140,7 @@ impl Stream {
             source: 1 + dice.below(3) as u8,
             destination: 1 + dice.below(2) as u8,
             // No two streams are one flow.
-            ports: [0x80 | number as u8, dice.number() as u8, dice.number() as u8, 9],
+            ports: [0x80 | (number >> 8) as u8, number as u8, dice.number() as u8, 9],
             extension,
             first_extension,
             traffic_class: dice.number() as u8,
