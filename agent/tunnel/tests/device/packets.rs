@@ -231,11 +231,6 @@ pub(crate) fn mss_place(packet: &[u8]) -> Option<usize> {
     None
 }
 
-/// The MSS that a SYN announces.
-pub(crate) fn mss(packet: &[u8]) -> Option<u16> {
-    mss_place(packet).map(|place| word(packet, place))
-}
-
 /// The packet with the MSS of a SYN lowered to what fits `mtu`, where it does not fit: nothing else is different but the
 /// checksum, and that is as wrong as it was (RFC 1624).
 pub(crate) fn clamped(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
