@@ -151,3 +151,31 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         Ok(PskEdit::Set(self.psk_root.derive(domain, self.own_key, peer)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlap() -> LinkError {
+        LinkError::Overlap { network: "10.0.1.0/24".parse().unwrap(), what: "route 10.0.0.0/16".to_owned() }
+    }
+
+    #[test]
+    fn a_failed_change_says_what_is_wrong_and_what_to_do_apart() {
+        let taken = mesh_tunnel::Error::PortTaken { port: 51821 };
+        for error in [overlap().into(), TunnelError::from(taken).into(), TunnelError::NoKernelModule.into()] {
+            let error: ChangeError = error;
+            assert!(error.hint().is_some_and(|hint| !error.to_string().contains(&hint)), "{error}");
+            assert!(!error.to_string().contains("hint:"), "{error}");
+        }
+        assert_eq!(ChangeError::Closing.hint(), None);
+    }
+
+    #[test]
+    fn what_ends_the_agent_comes_with_its_hint() {
+        let words = NetworkInUse(overlap()).to_string();
+        let (what, hint) = words.split_once("\nhint: ").unwrap();
+        assert_eq!(what, "the mesh network 10.0.1.0/24 overlaps route 10.0.0.0/16");
+        assert!(hint.contains("--network"), "{hint}");
+    }
+}

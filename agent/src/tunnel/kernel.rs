@@ -16,7 +16,7 @@ use defguard_wireguard_rs::{
 };
 use ipnetwork::IpNetwork;
 use mesh_core::{id::WireguardKey, observed::ObservedPeer};
-use mesh_tunnel::DEFAULT_MTU;
+use mesh_tunnel::{DEFAULT_MTU, derived_mtu};
 use zeroize::Zeroize as _;
 
 use super::{KERNEL_MODULE, PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
@@ -26,8 +26,8 @@ use crate::keyfile::WireguardSecret;
 /// our key.
 pub struct KernelTunnel {
     name: String,
-    /// Inner MTU, bytes.
-    mtu: u16,
+    /// Inner MTU that was asked for, bytes.
+    mtu: Option<u16>,
     api: Option<WGApi<Kernel>>,
     traffic: BTreeMap<WireguardKey, Traffic>,
 }
@@ -46,10 +46,10 @@ struct Traffic {
 }
 
 impl KernelTunnel {
-    /// No device yet. `mtu` in bytes; what fits the usual link where `None`.
+    /// No device yet. `mtu` in bytes; what fits the link to the outside where `None`.
     #[must_use]
-    pub fn new(name: String, mtu: Option<u16>) -> Self {
-        Self { name, mtu: mtu.unwrap_or(DEFAULT_MTU), api: None, traffic: BTreeMap::new() }
+    pub const fn new(name: String, mtu: Option<u16>) -> Self {
+        Self { name, mtu, api: None, traffic: BTreeMap::new() }
     }
 
     fn api(&self) -> Result<&WGApi<Kernel>, TunnelError> {
@@ -67,7 +67,7 @@ impl KernelTunnel {
             addresses: Vec::new(),
             port: listen_port,
             peers: Vec::new(),
-            mtu: Some(self.mtu.into()),
+            mtu: Some(self.mtu.unwrap_or_else(derived_mtu).into()),
             fwmark: None,
         }
     }
@@ -129,7 +129,7 @@ impl Tunnel for KernelTunnel {
         let Some(api) = &self.api else { return Ok(None) };
         let host = self.read(api)?;
         let mtu = std::fs::read_to_string(Path::new("/sys/class/net").join(&self.name).join("mtu"));
-        let mtu = mtu.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(self.mtu);
+        let mtu = mtu.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_MTU);
         Ok(Some(state(&host, mtu, &mut self.traffic, Instant::now(), SystemTime::now())))
     }
 }
@@ -264,7 +264,7 @@ mod tests {
         let configuration = KernelTunnel::new("mesh0".to_owned(), None).configuration(&secret, 51821);
         let key: Key = configuration.prvkey.as_str().try_into().unwrap();
         assert_eq!(key.public_key().as_array(), secret.public_key().0);
-        assert_eq!((configuration.port, configuration.mtu), (51821, Some(1420)));
+        assert_eq!((configuration.port, configuration.mtu), (51821, Some(derived_mtu().into())));
         assert!(!format!("{configuration:?}").contains(&configuration.prvkey));
         let other = KernelTunnel::new("mesh0".to_owned(), Some(1380)).configuration(&secret, 51821);
         assert_eq!(other.mtu, Some(1380));

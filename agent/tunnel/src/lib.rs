@@ -53,3 +53,4 @@ pub use error::Error;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use noise::PROTOCOL_LOG_TARGET;
 pub use standalone::run_standalone;
+pub use underlay::derived_mtu;

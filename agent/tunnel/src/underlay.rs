@@ -24,7 +24,8 @@ const LEAST: u32 = 576;
 /// The inner MTU for a device about whose peers nothing is known yet, in the caller's network namespace: what fits the
 /// links of the default routes, and [`DEFAULT_MTU`] where there is none. Never more than that: a link that carries more
 /// says nothing of the path beyond it, so that whoever knows the whole path gives the MTU.
-pub(crate) fn derived_mtu() -> u16 {
+#[must_use]
+pub fn derived_mtu() -> u16 {
     // Addresses for documentation (RFC 5737, RFC 3849): nobody has a route of its own to them, and nothing is sent.
     let anywhere =
         [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
