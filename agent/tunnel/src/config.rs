@@ -147,6 +147,9 @@ pub struct DeviceState {
     pub threads: NonZeroU8,
     /// What is left to the kernel now.
     pub offloads: Offloads,
+    /// Bytes of the superpackets that the kernel makes at most, so that each is one message outside; `None` where it
+    /// could not be told.
+    pub gso_max_size: Option<u32>,
     /// Sorted by public key.
     pub peers: Vec<PeerState>,
     /// What was thrown away since the device was made.

@@ -3,12 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
-use std::num::NonZeroU8;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::config::{DeviceUpdate, Offloads};
+use crate::config::DeviceUpdate;
 use crate::device::Shared;
 use crate::error::Error;
 use crate::peer::{Peer, Wire};
@@ -66,7 +65,10 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
             match asked {
                 Request::Wake { at, peer } => due.alarms.push(Reverse(Alarm { at, peer })),
                 // Nobody may be left to hear the answer.
-                Request::Apply { update, reply } => drop(reply.send(apply(shared, update, &mut due.greetings))),
+                Request::Apply { update, reply } => {
+                    shared.fit_mtu(&update);
+                    drop(reply.send(apply(shared, update, &mut due.greetings)));
+                }
                 Request::Stop => return,
             }
             request = requests.recv_timeout(Duration::ZERO);
@@ -135,7 +137,7 @@ fn with_wire<R>(shared: &Shared, work: impl FnOnce(&Wire<'_>) -> R) -> Option<R>
 fn apply(shared: &Shared, update: DeviceUpdate, greetings: &mut VecDeque<Arc<Peer>>) -> Result<(), Error> {
     let (old, fwmark) = (shared.sockets(), update.fwmark.unwrap_or_else(|| shared.table().fwmark));
     let port = update.listen_port.filter(|port| *port != old.port());
-    let sockets = port.map(|port| Sockets::bind(port, fwmark, NonZeroU8::MIN, Offloads::NONE)).transpose()?;
+    let sockets = port.map(|port| Sockets::bind(port, fwmark, shared.threads, shared.offloads)).transpose()?;
     if fwmark != shared.table().fwmark && sockets.is_none() {
         old.set_mark(fwmark)?;
     }

@@ -1,15 +1,16 @@
 //! The device as its owner sees it, and what its threads share.
 
 use std::num::NonZeroU8;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState};
+use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState};
 use crate::control::{self, Request};
 use crate::error::Error;
+use crate::flood::Flood;
 use crate::inbound;
 use crate::outbound;
 use crate::sys::Event;
@@ -17,6 +18,7 @@ use crate::table::Table;
 use crate::tun::Tun;
 use crate::uapi::Server;
 use crate::udp::Sockets;
+use crate::underlay;
 
 /// A running device. Dropping it stops it.
 pub struct Device {
@@ -28,18 +30,31 @@ pub struct Device {
 /// packet needs `table`: nobody asks the system for anything that may take its time while holding it.
 pub(crate) struct Shared {
     name: String,
-    threads: NonZeroU8,
+    pub(crate) threads: NonZeroU8,
+    /// What may be used.
+    pub(crate) offloads: Offloads,
     table: RwLock<Table>,
     sockets: RwLock<Arc<Sockets>>,
     pub(crate) tun: Tun,
     pub(crate) counters: Counters,
     pub(crate) control: Sender<Request>,
-    pub(crate) wake_inbound: Event,
-    pub(crate) wake_outbound: Event,
+    /// Those of each pair of threads.
+    pub(crate) wakes: Vec<Wakes>,
     pub(crate) wake_uapi: Event,
+    flood: Mutex<Flood>,
+    /// The interface's MTU when it was last looked at.
+    mtu: AtomicU16,
+    /// The MTU that was derived from the links outside; 0 where the owner gave one.
+    derived_mtu: AtomicU16,
     stopping: AtomicBool,
     running: Mutex<usize>,
     ended: Condvar,
+}
+
+/// What wakes a pair of threads.
+pub(crate) struct Wakes {
+    pub(crate) inbound: Event,
+    pub(crate) outbound: Event,
 }
 
 impl Device {
@@ -53,23 +68,29 @@ impl Device {
     /// [`Error::TunMissing`], [`Error::PermissionDenied`], [`Error::NameInvalid`], [`Error::NameTaken`],
     /// [`Error::UapiBusy`], [`Error::Io`]. Nothing is left behind.
     pub fn create(options: DeviceOptions) -> Result<Self, Error> {
-        let one = NonZeroU8::MIN;
-        let tun = Tun::create(&options.name, options.mtu.unwrap_or(DEFAULT_MTU), one, Offloads::NONE)?;
-        let sockets = Sockets::bind(0, 0, one, Offloads::NONE)?;
+        let (threads, offloads) = (options.threads, options.offloads);
+        let mtu = options.mtu.unwrap_or_else(underlay::derived_mtu);
+        let tun = Tun::create(&options.name, mtu, threads, offloads)?;
+        let sockets = Sockets::bind(0, 0, threads, offloads)?;
         let server = options.uapi.then(|| Server::bind(&options.name)).transpose()?;
         let event = || Event::new().map_err(Error::io("make an event descriptor"));
+        let wakes = (0..threads.get()).map(|_| Ok(Wakes { inbound: event()?, outbound: event()? }));
+        let wakes = wakes.collect::<Result<_, Error>>()?;
         let (control, requests) = mpsc::channel();
         let shared = Arc::new(Shared {
             name: options.name,
-            threads: options.threads,
+            threads,
+            offloads,
             table: RwLock::new(Table::new()),
             sockets: RwLock::new(Arc::new(sockets)),
             tun,
             counters: Counters::default(),
             control,
-            wake_inbound: event()?,
-            wake_outbound: event()?,
+            wakes,
             wake_uapi: event()?,
+            flood: Mutex::new(Flood::default()),
+            mtu: AtomicU16::new(mtu),
+            derived_mtu: AtomicU16::new(if options.mtu.is_none() { mtu } else { 0 }),
             stopping: AtomicBool::new(false),
             running: Mutex::new(0),
             ended: Condvar::new(),
@@ -82,8 +103,10 @@ impl Device {
     /// Where this fails half way, dropping the device ends the threads that did start.
     fn start(&mut self, requests: Receiver<Request>, server: Option<Server>) -> Result<(), Error> {
         self.spawn("wg-control", move |shared| control::run(shared, &requests))?;
-        self.spawn("wg-inbound", inbound::run)?;
-        self.spawn("wg-outbound", outbound::run)?;
+        for queue in 0..self.shared.wakes.len() {
+            self.spawn(&format!("wg-inbound{queue}"), move |shared| inbound::run(shared, queue))?;
+            self.spawn(&format!("wg-outbound{queue}"), move |shared| outbound::run(shared, queue))?;
+        }
         if let Some(server) = server {
             self.spawn("wg-uapi", move |shared| server.run(shared))?;
         }
@@ -210,15 +233,61 @@ impl Shared {
     /// For the control thread alone.
     pub(crate) fn replace_sockets(&self, sockets: Sockets) {
         *self.sockets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sockets);
-        self.wake_inbound.signal();
+        for wakes in &self.wakes {
+            wakes.inbound.signal();
+        }
+    }
+
+    /// How many handshakes who has asked for: one count for all threads.
+    pub(crate) fn flood(&self) -> MutexGuard<'_, Flood> {
+        self.flood.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The interface's MTU, as old as the last packet that was sent, and a second.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the interface's MTU. See [`Tun::mtu`] for who must not call this.
+    pub(crate) fn read_mtu(&self) -> std::io::Result<u16> {
+        let mtu = self.tun.mtu()?;
+        self.mtu.store(mtu, Ordering::Relaxed);
+        Ok(mtu)
+    }
+
+    /// Lowers an MTU that was derived, and that nobody has changed since, to what fits the links to the endpoints. For
+    /// the control thread alone.
+    pub(crate) fn fit_mtu(&self, update: &DeviceUpdate) {
+        let derived = self.derived_mtu.load(Ordering::Relaxed);
+        if derived == 0 || update.peers.iter().all(|peer| peer.endpoint.is_none()) {
+            return;
+        }
+        let fwmark = update.fwmark.unwrap_or_else(|| self.table().fwmark);
+        let endpoints = update.peers.iter().filter_map(|peer| peer.endpoint);
+        // Where there is no route now, there may be one later, and nothing is known of it.
+        let fitting = endpoints.filter_map(|endpoint| underlay::fitting_mtu(endpoint, fwmark).ok()).min();
+        if let Some(mtu) = fitting.filter(|mtu| *mtu < derived)
+            && self.read_mtu().is_ok_and(|now| now == derived)
+        {
+            match self.tun.set_mtu(mtu) {
+                Ok(()) => {
+                    tracing::info!(mtu, "the link to a peer carries less than others: the MTU is lowered");
+                    self.derived_mtu.store(mtu, Ordering::Relaxed);
+                    self.mtu.store(mtu, Ordering::Relaxed);
+                }
+                Err(error) => tracing::warn!(mtu, %error, "could not lower the interface's MTU"),
+            }
+        }
     }
 
     pub(crate) fn begin_stop(&self) {
         if !self.stopping.swap(true, Ordering::SeqCst) {
             // Without a receiver the control thread has ended already.
             let _ = self.control.send(Request::Stop);
-            self.wake_inbound.signal();
-            self.wake_outbound.signal();
+            for wakes in &self.wakes {
+                wakes.inbound.signal();
+                wakes.outbound.signal();
+            }
             self.wake_uapi.signal();
         }
     }
@@ -233,9 +302,15 @@ impl Shared {
         answer.recv().map_err(|_| Error::Stopped)?
     }
 
+    /// What is left to the kernel now.
+    fn offloads_in_use(&self) -> Offloads {
+        let (tun, udp) = (self.tun.offloads_in_use(), self.sockets().offloads_in_use());
+        Offloads { tun_tso: tun.tun_tso, tun_uso: tun.tun_uso, udp_gso: udp.udp_gso, udp_gro: udp.udp_gro }
+    }
+
     fn snapshot(&self) -> DeviceState {
         // Before the table is held. An interface that was just deleted has none; the device is about to end.
-        let mtu = self.tun.mtu().unwrap_or(0);
+        let mtu = self.read_mtu().unwrap_or(0);
         let (table, now) = (self.table(), Instant::now());
         let peers = table.members().map(|member| {
             let view = member.peer.view(now);
@@ -258,7 +333,8 @@ impl Shared {
             fwmark: table.fwmark,
             mtu,
             threads: self.threads,
-            offloads: Offloads::NONE,
+            offloads: self.offloads_in_use(),
+            gso_max_size: self.tun.gso_max_size(),
             peers: peers.collect(),
             drops: self.counters.read(),
         }
@@ -282,7 +358,11 @@ pub(crate) struct Counters([AtomicU64; 6]);
 
 impl Counters {
     pub(crate) fn add(&self, counter: Counter) {
-        self.0[counter as usize].fetch_add(1, Ordering::Relaxed);
+        self.add_many(counter, 1);
+    }
+
+    pub(crate) fn add_many(&self, counter: Counter, count: u64) {
+        self.0[counter as usize].fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> Drops {

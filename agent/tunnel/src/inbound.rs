@@ -1,144 +1,206 @@
 //! From the network to the interface.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::arena::Arena;
 use crate::device::{Counter, Shared};
-use crate::flood::Flood;
 use crate::noise::{Message, Verdict, classify};
-use crate::peer::{Peer, Wire};
+use crate::offload::{Merge, clamp_mss};
+use crate::peer::{Endpoint, Peer, Wire};
 use crate::sys;
 use crate::table::Table;
-use crate::udp::{Inbox, LocalAddress, MAX_DATAGRAM};
+use crate::udp::{Inbox, MAX_DATAGRAM, SLOTS};
 
-/// Calls that take messages from one socket before the other gets its turn.
-const BATCH: usize = 16;
+/// Times one socket is asked for datagrams before the other gets its turn.
+const BATCHES: usize = 16;
 
-/// Runs until the device ends.
-pub(crate) fn run(shared: &Shared) {
-    let mut buffers = Buffers { inbox: Inbox::new(), packet: vec![0; MAX_DATAGRAM], flood: Flood::default() };
+/// What one reception brings at most, and the room that opening the last of it takes.
+const ARENA: usize = SLOTS * MAX_DATAGRAM + REPLY;
+
+/// Room for a handshake's answer, which is shorter than the initiation.
+const REPLY: usize = 256;
+
+/// What the system does not look at.
+const NOBODY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
+
+/// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
+pub(crate) fn run(shared: &Shared, queue: usize) {
+    let mut inbox = Inbox::new();
+    let offloads = shared.tun.offloads_in_use();
+    let mut inbound =
+        Inbound { shared, queue, arena: Arena::new(ARENA), merge: Merge::new(offloads.tun_tso, offloads.tun_uso) };
+    let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
-        let mut watched = vec![sys::watch(&std::os::fd::AsFd::as_fd(&shared.wake_inbound), libc::POLLIN)];
-        watched.extend(sockets.queue(0).map(|socket| sys::watch(socket, libc::POLLIN)));
+        // The wake-up, IPv4, and IPv6 where there is one.
+        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), NOBODY, NOBODY];
+        for (watched, socket) in watched[1..].iter_mut().zip(sockets.queue(queue)) {
+            *watched = sys::watch(socket, libc::POLLIN);
+        }
         if let Err(error) = sys::wait(&mut watched) {
             tracing::error!(%error, "could not wait for datagrams");
             return;
         }
         if watched[0].revents != 0 {
-            shared.wake_inbound.clear();
+            wake.clear();
             continue;
         }
-        for (socket, watched) in sockets.queue(0).zip(&watched[1..]) {
+        for (socket, watched) in sockets.queue(queue).zip(&watched[1..]) {
             if watched.revents != 0 {
-                receive_batch(shared, socket, &mut buffers);
+                inbound.take_batches(socket, &mut inbox);
             }
         }
     }
 }
 
-/// What this thread alone uses.
-struct Buffers {
-    inbox: Inbox,
-    packet: Vec<u8>,
-    flood: Flood,
+struct Inbound<'a> {
+    shared: &'a Shared,
+    queue: usize,
+    arena: Arena,
+    merge: Merge,
 }
 
-fn receive_batch(shared: &Shared, socket: &OwnedFd, buffers: &mut Buffers) {
-    for _ in 0..BATCH {
-        match buffers.inbox.receive(socket) {
-            Ok(count) => {
-                let Buffers { inbox, packet, flood } = &mut *buffers;
-                for batch in (0..count).filter_map(|index| inbox.get(index)) {
-                    for datagram in batch.datagrams() {
-                        take(shared, flood, datagram, batch.from, batch.to, packet);
+impl Inbound<'_> {
+    fn take_batches(&mut self, socket: &OwnedFd, inbox: &mut Inbox) {
+        for _ in 0..BATCHES {
+            match inbox.receive(socket) {
+                Ok(count) => {
+                    self.take(inbox, count);
+                    if count < SLOTS {
+                        return;
                     }
                 }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            // An error of an earlier datagram, reported late: it says nothing about the next.
-            Err(error) => tracing::trace!(%error, "no datagram"),
-        }
-    }
-}
-
-/// Takes one datagram. The table is held until the packet is handed over, so that an update that removed the peer
-/// returns after the last of its packets.
-fn take(
-    shared: &Shared,
-    flood: &mut Flood,
-    datagram: &[u8],
-    from: SocketAddr,
-    to: Option<LocalAddress>,
-    buffer: &mut [u8],
-) {
-    let table = shared.table();
-    let Some(identity) = table.identity.as_ref() else { return };
-    let sockets = shared.sockets();
-    let wire =
-        Wire { identity, sockets: &sockets, counters: &shared.counters, control: &shared.control, now: Instant::now() };
-    let Some(message) = classify(datagram) else {
-        shared.counters.add(Counter::Unauthenticated);
-        return;
-    };
-    if matches!(message, Message::Initiation | Message::Response { .. }) {
-        match identity.check(from.ip(), datagram, buffer) {
-            Verdict::Pass if flood.allows(from.ip(), wire.now) => {}
-            Verdict::Pass => {
-                shared.counters.add(Counter::UnderLoad);
-                return;
-            }
-            Verdict::Cookie(len) => {
-                shared.counters.add(Counter::UnderLoad);
-                // A flood is no time to care about an answer that could not be sent.
-                let _ = sockets.send(&buffer[..len], from, to);
-                return;
-            }
-            Verdict::Refuse => {
-                shared.counters.add(Counter::Unauthenticated);
-                return;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An error of an earlier datagram, reported late: it says nothing about the next.
+                Err(error) => tracing::trace!(%error, "no datagram"),
             }
         }
     }
-    let Some((peer, receiver)) = addressee(&table, &wire, message, datagram) else {
-        shared.counters.add(Counter::Unauthenticated);
-        return;
-    };
-    let Some(receiver) = receiver else {
-        peer.receive_initiation(&wire, datagram, from, to, buffer);
-        return;
-    };
-    if let Some((len, source)) = peer.receive(&wire, receiver, datagram, from, to, buffer) {
-        deliver(shared, &table, peer, &buffer[..len], source);
-    }
-}
 
-/// Whose message it is, and for which receiver index where it has one.
-fn addressee<'a>(
-    table: &'a Table,
-    wire: &Wire<'_>,
-    message: Message,
-    datagram: &[u8],
-) -> Option<(&'a Arc<Peer>, Option<u32>)> {
-    match message {
-        Message::Initiation => Some((table.by_key(&wire.identity.initiator(datagram)?)?, None)),
-        Message::Response { receiver } | Message::Cookie { receiver } | Message::Data { receiver } => {
-            Some((table.by_receiver(receiver)?, Some(receiver)))
+    /// Takes what was received. The table is held until the packets are handed over, so that an update that removed a
+    /// peer returns after the last of its packets.
+    fn take(&mut self, inbox: &Inbox, count: usize) {
+        let table = self.shared.table();
+        let Some(identity) = table.identity.as_ref() else { return };
+        let sockets = self.shared.sockets();
+        let wire = Wire {
+            identity,
+            sockets: &sockets,
+            counters: &self.shared.counters,
+            control: &self.shared.control,
+            now: Instant::now(),
+        };
+        for batch in (0..count).filter_map(|number| inbox.get(number)) {
+            let from = Endpoint { address: batch.from, source: batch.to };
+            let mut rest = batch.bytes;
+            while !rest.is_empty() {
+                let taken = self.take_run(&table, &wire, rest, batch.segment, from);
+                rest = &rest[taken.min(rest.len())..];
+            }
+        }
+        if !self.merge.is_empty() {
+            self.hand_over();
+        }
+        self.arena.clear();
+    }
+
+    /// Takes the first datagram and those behind it that are for the same receiver. Returns the bytes they had.
+    fn take_run(&mut self, table: &Table, wire: &Wire<'_>, bytes: &[u8], segment: usize, from: Endpoint) -> usize {
+        let first = &bytes[..segment.min(bytes.len())];
+        let Some(message) = classify(first) else {
+            wire.counters.add(Counter::Unauthenticated);
+            return segment;
+        };
+        match message {
+            Message::Data { receiver } => {
+                let same = |datagram: &&[u8]| classify(datagram) == Some(message);
+                let run = bytes.chunks(segment).take_while(same);
+                let len = run.clone().map(<[u8]>::len).sum();
+                match table.by_receiver(receiver) {
+                    Some(peer) => self.take_data(table, wire, peer, receiver, run, from),
+                    None => wire.counters.add_many(Counter::Unauthenticated, run.count() as u64),
+                }
+                len
+            }
+            Message::Initiation | Message::Response { .. } | Message::Cookie { .. } => {
+                self.take_handshake(table, wire, message, first, from);
+                segment
+            }
         }
     }
-}
 
-/// Hands a packet to the interface if its source belongs to the peer it came from.
-fn deliver(shared: &Shared, table: &Table, peer: &Arc<Peer>, packet: &[u8], source: IpAddr) {
-    if !table.by_address(source).is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
-        shared.counters.add(Counter::SourceRefused);
-        return;
+    fn take_data<'d>(
+        &mut self,
+        table: &Table,
+        wire: &Wire<'_>,
+        peer: &Arc<Peer>,
+        receiver: u32,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+        from: Endpoint,
+    ) {
+        let Self { merge, arena, shared, .. } = self;
+        let mut owned = None;
+        let deliver = |bytes: &mut [u8], packet: Range<usize>, source| {
+            if owned != Some(source) {
+                if !table.by_address(source).is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
+                    wire.counters.add(Counter::SourceRefused);
+                    return;
+                }
+                owned = Some(source);
+            }
+            clamp_mss(&mut bytes[packet.clone()], shared.mtu());
+            merge.push(bytes, packet);
+        };
+        peer.receive_data(wire, receiver, datagrams, from, arena, deliver);
     }
-    if let Err(error) = shared.tun.queue(0).write(&[io::IoSlice::new(packet)]) {
-        tracing::trace!(%error, "packet not taken by the interface");
-        shared.counters.add(Counter::IoFailed);
+
+    fn take_handshake(&self, table: &Table, wire: &Wire<'_>, message: Message, datagram: &[u8], from: Endpoint) {
+        let mut reply = [0; REPLY];
+        if !matches!(message, Message::Cookie { .. }) {
+            match wire.identity.check(from.address.ip(), datagram, &mut reply) {
+                Verdict::Pass if self.shared.flood().allows(from.address.ip(), wire.now) => {}
+                Verdict::Pass => return wire.counters.add(Counter::UnderLoad),
+                Verdict::Cookie(len) => {
+                    wire.counters.add(Counter::UnderLoad);
+                    // A flood is no time to care about an answer that could not be sent.
+                    let _ = wire.sockets.send(&reply[..len], from.address, from.source);
+                    return;
+                }
+                Verdict::Refuse => return wire.counters.add(Counter::Unauthenticated),
+            }
+        }
+        let peer = match message {
+            Message::Initiation => wire.identity.initiator(datagram).and_then(|key| table.by_key(&key)),
+            Message::Response { receiver } | Message::Cookie { receiver } | Message::Data { receiver } => {
+                table.by_receiver(receiver)
+            }
+        };
+        match (peer, message) {
+            (None, _) => wire.counters.add(Counter::Unauthenticated),
+            (Some(peer), Message::Initiation) => peer.receive_initiation(wire, datagram, from, &mut reply),
+            (
+                Some(peer),
+                Message::Response { receiver } | Message::Cookie { receiver } | Message::Data { receiver },
+            ) => {
+                peer.receive(wire, receiver, datagram, from, &mut reply);
+            }
+        }
+    }
+
+    /// Hands the packets that were let in to the interface.
+    fn hand_over(&mut self) {
+        let Self { merge, arena, shared, queue } = self;
+        let tun = shared.tun.queue(*queue);
+        let without_header = usize::from(!tun.has_vnet_header());
+        merge.drain(arena.bytes(), |parts| {
+            if let Err(error) = tun.write(&parts[without_header..]) {
+                tracing::trace!(%error, "packet not taken by the interface");
+                shared.counters.add(Counter::IoFailed);
+            }
+        });
     }
 }

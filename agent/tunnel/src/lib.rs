@@ -15,13 +15,14 @@ mod error;
 mod key;
 
 mod allowed_ips;
+mod arena;
 mod flood;
 mod inbound;
 mod links;
 mod noise;
-#[allow(dead_code, unused_imports, reason = "used by the data path from the next commit on")]
 mod offload;
 mod outbound;
+mod outbox;
 mod packet;
 mod peer;
 mod staged;
@@ -30,22 +31,22 @@ mod timers;
 
 #[cfg(test)]
 mod namespace;
-#[allow(dead_code, reason = "used by the data path from the next commit on")]
 mod netlink;
 mod standalone;
 mod sys;
-#[allow(dead_code, reason = "used by the data path from the next commit on")]
 mod tun;
 mod uapi;
-#[allow(dead_code, unused_imports, reason = "used by the data path from the next commit on")]
 mod udp;
-#[allow(dead_code, reason = "used by the data path from the next commit on")]
 mod underlay;
 mod wiped;
 
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 
 pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState, PeerUpdate};
 pub use device::Device;

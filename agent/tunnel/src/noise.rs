@@ -152,13 +152,9 @@ impl Link {
         Some((message.len(), sender_of(message)?))
     }
 
-    /// Seals a packet (empty: a keepalive) under the current session; `None` where there is none. The buffer must hold
-    /// [`OVERHEAD`] bytes more than the packet.
-    pub(crate) fn seal(&mut self, packet: &[u8], buffer: &mut [u8]) -> Option<usize> {
-        if !self.has_session() || buffer.len() < packet.len() + OVERHEAD {
-            return None;
-        }
-        written(&self.0.encapsulate(packet, buffer))
+    /// What seals packets under the current session; `None` where there is none.
+    pub(crate) fn sealer(&mut self) -> Option<Sealer<'_>> {
+        self.has_session().then(|| Sealer(&mut self.0))
     }
 
     /// Opens any message; `None` where it is not authentic, a replay, or of no use. A handshake message must have passed
@@ -210,6 +206,20 @@ impl Link {
     fn update_timers(&mut self) -> bool {
         let mut too_short = [0; INITIATION_LEN - 1];
         written(&self.0.update_timers(&mut too_short)).is_some()
+    }
+}
+
+/// A session that packets are sealed under. It cannot end while this is held.
+pub(crate) struct Sealer<'a>(&'a mut Tunn);
+
+impl Sealer<'_> {
+    /// Seals a packet (empty: a keepalive) and returns the datagram's length: [`OVERHEAD`] bytes more than the packet's.
+    /// `None` where the buffer does not hold them.
+    pub(crate) fn seal(&mut self, packet: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        if buffer.len() < packet.len() + OVERHEAD {
+            return None;
+        }
+        written(&self.0.encapsulate(packet, buffer))
     }
 }
 
@@ -296,11 +306,11 @@ mod tests {
     #[test]
     fn a_packet_crosses_once() {
         let mut pair = pair(None, None);
-        assert!(pair.a.seal(&[], &mut pair.buffer).is_none(), "no session yet");
+        assert!(pair.a.sealer().is_none(), "no session yet");
         assert!(pair.handshake());
         let mut packet = [0; 32];
         (packet[0], packet[3], packet[15]) = (0x45, 20, 9);
-        let len = pair.a.seal(&packet, &mut pair.buffer).unwrap();
+        let len = pair.a.sealer().unwrap().seal(&packet, &mut pair.buffer).unwrap();
         let message = pair.buffer[..len].to_vec();
         let Some(Opened::Packet { len, source }) = pair.b.open(&message, &mut pair.buffer) else { panic!() };
         assert_eq!((len, source), (20, "0.0.0.9".parse().unwrap()), "the padding is cut off");

@@ -17,5 +17,13 @@ mod tests;
 
 pub(crate) use merge::Merge;
 pub(crate) use mss::clamp_mss;
-pub(crate) use split::{Malformed, Outgoing};
+#[cfg(test)]
+pub(crate) use split::Malformed;
+pub(crate) use split::Outgoing;
 pub(crate) use vnet::{VNET_LEN, VnetHeader};
+
+/// The Internet checksum of `bytes`, for measuring.
+#[cfg(feature = "bench")]
+pub(crate) fn checksum_of(bytes: &[u8]) -> [u8; 2] {
+    checksum::Sum::of(bytes).checksum()
+}

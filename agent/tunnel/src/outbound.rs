@@ -1,88 +1,132 @@
 //! From the interface to the network. This thread also notices that the interface is gone, which ends the device.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use crate::config::DEFAULT_MTU;
 use crate::device::{Counter, Shared};
-use crate::noise::OVERHEAD;
+use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
+use crate::outbox::Outbox;
 use crate::packet;
 use crate::peer::Wire;
 use crate::sys;
+use crate::table::Table;
 use crate::tun::MAX_PACKET;
 
-/// Packets taken before looking whether the device should end.
-const BATCH: usize = 64;
+/// Bytes of datagrams after which they are sent, even if the interface has more: one superpacket's worth, so that the
+/// other side works on it while this one goes on.
+const ENOUGH: usize = 60_000;
 
-/// How old the MTU that bounds the padding may be. A packet is at most 15 bytes longer than it had to be for so long.
+/// How old the MTU that bounds padding and segment sizes may be.
 const MTU_AGE: Duration = Duration::from_secs(1);
 
-/// Runs until the device ends.
-pub(crate) fn run(shared: &Shared) {
-    // Room for the padding behind the largest packet, and for an initiation.
-    let mut packet = vec![0; MAX_PACKET + 16];
-    let mut buffer = vec![0; MAX_PACKET + 16 + OVERHEAD];
-    let mut mtu = Mtu { bytes: DEFAULT_MTU, read: None };
+/// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
+pub(crate) fn run(shared: &Shared, queue: usize) {
+    let mut outbound =
+        Outbound { shared, queue, read: vec![0; VNET_LEN + MAX_PACKET], outbox: Outbox::new(), mtu_read: None };
+    let (tun, wake) = (shared.tun.queue(queue), &shared.wakes[queue].outbound);
     while !shared.is_stopping() {
-        let mut watched = [
-            sys::watch(&std::os::fd::AsFd::as_fd(&shared.wake_outbound), libc::POLLIN),
-            sys::watch(shared.tun.queue(0), libc::POLLIN),
-        ];
+        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), sys::watch(tun, libc::POLLIN)];
         if let Err(error) = sys::wait(&mut watched) {
             tracing::error!(%error, "could not wait for packets");
             return;
         }
         if watched[0].revents != 0 {
-            shared.wake_outbound.clear();
+            wake.clear();
             continue;
         }
-        // Here, where nothing is held that another thread may wait for.
-        let mtu = mtu.now(shared);
-        for _ in 0..BATCH {
-            match shared.tun.queue(0).read(&mut packet[..MAX_PACKET]) {
-                Ok(len) => send(shared, &mut packet, len, mtu, &mut buffer),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    tracing::info!(%error, "the interface gives no packets any more (was it deleted?): the device ends");
-                    return;
-                }
-            }
+        if let Err(error) = outbound.take_batch() {
+            tracing::info!(%error, "the interface gives no packets any more (was it deleted?): the device ends");
+            return;
         }
     }
 }
 
-fn send(shared: &Shared, packet: &mut [u8], len: usize, mtu: usize, buffer: &mut [u8]) {
-    let table = shared.table();
-    let peer = packet::destination(&packet[..len]).and_then(|address| table.by_address(address));
-    let (Some(peer), Some(identity)) = (peer, table.identity.as_ref()) else {
-        shared.counters.add(Counter::NoPeer);
-        return;
-    };
-    let sockets = shared.sockets();
-    let wire =
-        Wire { identity, sockets: &sockets, counters: &shared.counters, control: &shared.control, now: Instant::now() };
-    let padded = packet::padded_len(len, mtu);
-    packet[len..padded].fill(0);
-    peer.send(&wire, &packet[..padded], buffer);
+struct Outbound<'a> {
+    shared: &'a Shared,
+    queue: usize,
+    read: Vec<u8>,
+    outbox: Outbox,
+    mtu_read: Option<Instant>,
 }
 
-/// The interface's MTU, read again when it is old and needed.
-struct Mtu {
-    bytes: u16,
-    read: Option<Instant>,
-}
+impl Outbound<'_> {
+    /// Takes what the interface has, or enough of it, and sends it. The table is held for as long, so that an update that
+    /// removed a peer returns after the last datagram to it was sent.
+    fn take_batch(&mut self) -> io::Result<()> {
+        // Here, where nothing is held that another thread may wait for.
+        let mtu = self.mtu();
+        let (tun, table) = (self.shared.tun.queue(self.queue), self.shared.table());
+        let result = loop {
+            // Where the interface gives no header, the zeros in front are one, which says nothing.
+            let skipped = if tun.has_vnet_header() { 0 } else { VNET_LEN };
+            match tun.read(&mut self.read[skipped..]) {
+                Ok(len) => self.take(&table, skipped + len, mtu),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+            if self.outbox.used() >= ENOUGH {
+                break Ok(());
+            }
+        };
+        self.send();
+        result
+    }
 
-impl Mtu {
-    fn now(&mut self, shared: &Shared) -> usize {
+    /// Takes the first `len` bytes of what was read: one packet or superpacket.
+    fn take(&mut self, table: &Table, len: usize, mtu: u16) {
+        let counters = &self.shared.counters;
+        let Some((header, packet)) = self.read[..len].split_first_chunk_mut::<VNET_LEN>() else {
+            return counters.add(Counter::NoPeer);
+        };
+        let mut packets = match VnetHeader::parse(header).and_then(|header| Outgoing::parse(&header, packet)) {
+            Ok(packets) => packets,
+            Err(error) => {
+                tracing::trace!(%error, "not to be sent");
+                return counters.add(Counter::NoPeer);
+            }
+        };
+        packets.clamp_mss(mtu);
+        let (Some(peer), Some(identity)) = (table.by_address(packets.destination()), table.identity.as_ref()) else {
+            return counters.add_many(Counter::NoPeer, packets.count() as u64);
+        };
+        let write = |number: usize, buffer: &mut [u8]| {
+            let len = packets.write(number, buffer);
+            let padded = packet::padded_len(len, mtu.into());
+            buffer[len..padded].fill(0);
+            padded
+        };
+        let mut next = 0;
+        while next < packets.count() {
+            let until = packets.count().min(next + self.outbox.room(packets.longest() + packet::PADDING));
+            if until == next {
+                self.outbox.flush(&self.shared.sockets(), self.queue, counters);
+                continue;
+            }
+            let sockets = self.shared.sockets();
+            let wire =
+                Wire { identity, sockets: &sockets, counters, control: &self.shared.control, now: Instant::now() };
+            peer.send(&wire, next..until, write, &mut self.outbox);
+            next = until;
+        }
+    }
+
+    /// The interface's MTU, read again when it is old.
+    fn mtu(&mut self) -> u16 {
         let now = Instant::now();
-        if self.read.is_none_or(|read| now >= read + MTU_AGE) {
-            self.read = Some(now);
-            match shared.tun.mtu() {
-                Ok(bytes) => self.bytes = bytes,
-                Err(error) => tracing::debug!(%error, "could not read the MTU"),
+        if self.mtu_read.is_none_or(|read| now >= read + MTU_AGE) {
+            self.mtu_read = Some(now);
+            if let Err(error) = self.shared.read_mtu() {
+                tracing::debug!(%error, "could not read the MTU");
             }
         }
-        self.bytes.into()
+        self.shared.mtu()
+    }
+
+    fn send(&mut self) {
+        if self.outbox.used() > 0 {
+            self.outbox.flush(&self.shared.sockets(), self.queue, &self.shared.counters);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Data is padded to a multiple of this before it is sealed (paper, section 5.4.6), so that lengths say less.
-const PADDING: usize = 16;
+pub(crate) const PADDING: usize = 16;
 
 /// The destination of an IP packet, or `None` where the bytes are not one.
 pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {

@@ -2,15 +2,18 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::arena::Arena;
 use crate::control::Request;
 use crate::device::{Counter, Counters};
 use crate::key::{PresharedKey, PublicKey};
-use crate::links::Links;
-use crate::noise::{Identity, Message, Opened, classify};
+use crate::links::{Began, Links};
+use crate::noise::{Identity, Link, Opened};
+use crate::outbox::Outbox;
 use crate::staged::Staged;
 use crate::timers::{Due, Timers};
 use crate::udp::{LocalAddress, Sockets};
@@ -53,11 +56,12 @@ struct State {
     last_sent: Option<Instant>,
 }
 
-#[derive(Clone, Copy)]
-struct Endpoint {
-    address: SocketAddr,
+/// Where a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
     /// The local address its datagrams came to, which ours leave from.
-    source: Option<LocalAddress>,
+    pub(crate) source: Option<LocalAddress>,
 }
 
 /// What is shown of a peer; the UAPI also shows the preshared key.
@@ -187,24 +191,54 @@ impl Peer {
         self.schedule(&mut state, wire);
     }
 
-    /// Sends a packet from inside, or keeps it until there is a session.
-    pub(crate) fn send(self: &Arc<Self>, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) {
-        let mut state = self.lock();
-        if !self.is_reachable(&state) {
-            wire.counters.add(Counter::Unsendable);
+    /// Seals packets from inside for the outbox, which has room for them, or keeps them until there is a session.
+    /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        wire: &Wire<'_>,
+        packets: Range<usize>,
+        mut write: impl FnMut(usize, &mut [u8]) -> usize,
+        outbox: &mut Outbox,
+    ) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(endpoint) = state.endpoint.filter(|_| self.is_reachable(state)) else {
+            wire.counters.add_many(Counter::Unsendable, packets.len() as u64);
             return;
-        }
-        if state.send_now(wire, packet, buffer) {
-            if state.timers.data_sent(wire.now) {
-                self.begin_handshake(&mut state, wire, buffer);
+        };
+        let Some(mut sealer) = state.links.sending().and_then(Link::sealer) else {
+            for number in packets {
+                let packet = outbox.written(|buffer| write(number, buffer));
+                if !state.staged.push(packet) {
+                    wire.counters.add(Counter::Unsendable);
+                }
             }
-            state.last_sent = Some(wire.now);
-        } else {
-            if !state.staged.push(packet) {
-                wire.counters.add(Counter::Unsendable);
+            self.begin_handshake(state, wire, &mut [0; 256]);
+            return;
+        };
+        for number in packets {
+            match outbox.add(self, endpoint, &mut sealer, |buffer| write(number, buffer)) {
+                Some(len) => state.tx_bytes += len as u64,
+                None => wire.counters.add(Counter::Unsendable),
             }
-            self.begin_handshake(&mut state, wire, buffer);
         }
+        state.last_sent = Some(wire.now);
+        if state.timers.data_sent(wire.now) {
+            self.begin_handshake(state, wire, &mut [0; 256]);
+        }
+    }
+
+    /// Datagrams could not leave from that address: the system chooses another, until the peer is heard of again.
+    pub(crate) fn forget_source(&self, source: LocalAddress) {
+        if let Some(endpoint) = self.lock().endpoint.as_mut().filter(|endpoint| endpoint.source == Some(source)) {
+            endpoint.source = None;
+        }
+    }
+
+    /// Datagrams that [`Self::send`] counted did not leave.
+    pub(crate) fn not_sent(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.tx_bytes = state.tx_bytes.saturating_sub(bytes);
     }
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, but
@@ -213,8 +247,7 @@ impl Peer {
         self: &Arc<Self>,
         wire: &Wire<'_>,
         datagram: &[u8],
-        from: SocketAddr,
-        to: Option<LocalAddress>,
+        from: Endpoint,
         buffer: &mut [u8],
     ) {
         let mut guard = self.lock();
@@ -231,8 +264,8 @@ impl Peer {
         };
         held.asked(receiver, wire.now);
         state.links.remember_initiation(datagram);
-        state.count_received(wire, datagram);
-        match wire.sockets.send(&buffer[..reply], from, to) {
+        state.count_received(wire, datagram.len());
+        match wire.sockets.send(&buffer[..reply], from.address, from.source) {
             Ok(()) => state.tx_bytes += reply as u64,
             Err(_) => wire.counters.add(Counter::IoFailed),
         }
@@ -240,67 +273,89 @@ impl Peer {
         self.schedule(state, wire);
     }
 
-    /// Takes any other message for one of this peer's receiver indices. Returns the length and the inner source of a
-    /// packet that is now at the start of the buffer; whether that source is this peer's is for the caller to check.
+    /// Takes the answer to a handshake of ours, or a cookie, for one of this peer's receiver indices.
     pub(crate) fn receive(
         self: &Arc<Self>,
         wire: &Wire<'_>,
         receiver: u32,
         datagram: &[u8],
-        from: SocketAddr,
-        to: Option<LocalAddress>,
+        from: Endpoint,
         buffer: &mut [u8],
-    ) -> Option<(usize, IpAddr)> {
+    ) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let opened = match state.links.by_receiver(receiver) {
-            Some((held, _)) if held.is_outdated() && matches!(classify(datagram), Some(Message::Response { .. })) => {
-                None
+        let opened = state
+            .links
+            .by_receiver(receiver)
+            .filter(|(held, _)| !held.is_outdated())
+            .and_then(|(held, newest)| Some((held.open(receiver, datagram, wire.now, buffer)?, newest)));
+        match opened {
+            Some(((Opened::Established { reply }, began), newest)) => {
+                state.count_received(wire, datagram.len());
+                state.heard_from(wire, from);
+                state.transmit(wire, &buffer[..reply]);
+                state.timers.sent(wire.now);
+                state.session_began(wire, began.as_ref(), newest);
+                self.work_off(state, wire, began.is_some());
             }
-            Some((held, newest)) => held.open(receiver, datagram, wire.now, buffer).map(|opened| (opened, newest)),
-            None => None,
-        };
-        let Some(((opened, began), newest)) = opened else {
-            wire.counters.add(Counter::Unauthenticated);
-            return None;
-        };
-        if matches!(opened, Opened::Cookie | Opened::Asked { .. }) {
             // A cookie takes effect with the next try; it is no proof of where the peer is.
-            return None;
+            Some(((Opened::Cookie, _), _)) => {}
+            _ => wire.counters.add(Counter::Unauthenticated),
         }
-        state.count_received(wire, datagram);
-        state.last_received = Some(wire.now);
-        if state.endpoint.is_none_or(|endpoint| endpoint.address != from || endpoint.source != to) {
-            state.endpoint = Some(Endpoint { address: from, source: to });
-        }
+    }
 
-        if let Opened::Established { reply } = opened {
-            state.transmit(wire, &buffer[..reply]);
-            state.timers.sent(wire.now);
-        }
-        if let Some(session) = &began {
-            state.timers.established(session.since, session.initiator);
-            state.last_handshake = Some(SystemTime::now());
-            if newest {
-                state.links.newest_took_over(wire.now);
-            }
-        }
-        let packet = if let Opened::Packet { len, source } = opened {
-            if state.timers.data_received(wire.now) {
-                // The buffer holds the packet: an initiation needs a place of its own.
-                self.begin_handshake(state, wire, &mut [0; 256]);
-            }
-            Some((len, source))
-        } else {
-            None
+    /// Takes data messages for one of this peer's receiver indices, all from the same place. Each packet in them is put
+    /// into the arena and shown to `deliver`: the arena's bytes, where in them it lies, and its inner source. Whether that
+    /// source is this peer's is for the caller to check.
+    pub(crate) fn receive_data<'a>(
+        self: &Arc<Self>,
+        wire: &Wire<'_>,
+        receiver: u32,
+        datagrams: impl Iterator<Item = &'a [u8]>,
+        from: Endpoint,
+        arena: &mut Arena,
+        mut deliver: impl FnMut(&mut [u8], Range<usize>, IpAddr),
+    ) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some((held, newest)) = state.links.by_receiver(receiver) else {
+            wire.counters.add_many(Counter::Unauthenticated, datagrams.count() as u64);
+            return;
         };
+        let (mut bytes, mut with_content, mut began) = (0, false, None);
+        for datagram in datagrams {
+            let Some((opened, first)) = held.open(receiver, datagram, wire.now, arena.free()) else {
+                wire.counters.add(Counter::Unauthenticated);
+                continue;
+            };
+            bytes += datagram.len();
+            began = began.or(first);
+            if let Opened::Packet { len, source } = opened {
+                with_content = true;
+                let packet = arena.take(len);
+                deliver(arena.bytes(), packet, source);
+            }
+        }
+        if bytes == 0 {
+            return;
+        }
+        state.count_received(wire, bytes);
+        state.heard_from(wire, from);
+        state.session_began(wire, began.as_ref(), newest);
+        if with_content && state.timers.data_received(wire.now) {
+            self.begin_handshake(state, wire, &mut [0; 256]);
+        }
+        self.work_off(state, wire, began.is_some());
+    }
+
+    /// Sends what waited for a session, and comes back in time for one that has just begun.
+    fn work_off(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>, began: bool) {
         if !state.staged.is_empty() && state.links.sending().is_some() {
             state.flush(wire);
         }
-        if began.is_some() {
+        if began {
             self.schedule(state, wire);
         }
-        packet
     }
 
     /// Does what is due, where `at` is still the time that was agreed. Returns when to come back.
@@ -378,7 +433,8 @@ impl Peer {
 impl State {
     /// Seals and sends a packet (empty: a keepalive); false where there is no session.
     fn send_now(&mut self, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) -> bool {
-        let Some(len) = self.links.sending().and_then(|link| link.seal(packet, buffer)) else { return false };
+        let sealed = self.links.sending().and_then(Link::sealer).and_then(|mut sealer| sealer.seal(packet, buffer));
+        let Some(len) = sealed else { return false };
         self.transmit(wire, &buffer[..len]);
         true
     }
@@ -412,9 +468,24 @@ impl State {
         }
     }
 
-    fn count_received(&mut self, wire: &Wire<'_>, datagram: &[u8]) {
-        self.rx_bytes += datagram.len() as u64;
+    fn count_received(&mut self, wire: &Wire<'_>, bytes: usize) {
+        self.rx_bytes += bytes as u64;
         self.timers.received(wire.now);
+    }
+
+    fn session_began(&mut self, wire: &Wire<'_>, began: Option<&Began>, newest: bool) {
+        let Some(session) = began else { return };
+        self.timers.established(session.since, session.initiator);
+        self.last_handshake = Some(SystemTime::now());
+        if newest {
+            self.links.newest_took_over(wire.now);
+        }
+    }
+
+    /// The peer proved that it is there.
+    fn heard_from(&mut self, wire: &Wire<'_>, from: Endpoint) {
+        self.last_received = Some(wire.now);
+        self.endpoint = Some(from);
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::Offloads;
 use crate::error::Error;
 
-pub(crate) use receive::{Batch, Inbox};
+pub(crate) use receive::{Inbox, SLOTS};
 pub(crate) use send::{MAX_RUN, MAX_SEGMENTS, Message};
 
 /// The largest datagram that can be received.

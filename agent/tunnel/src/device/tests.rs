@@ -8,6 +8,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::config::DEFAULT_MTU;
 use crate::config::PeerUpdate;
 use crate::key::PrivateKey;
 use crate::namespace::Namespace;

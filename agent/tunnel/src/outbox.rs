@@ -1,0 +1,153 @@
+//! Sealed datagrams on their way out, many at a time: in one buffer, behind each other, so that those of one size for
+//! one peer are handed to the kernel as one message.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::device::{Counter, Counters};
+use crate::noise::{OVERHEAD, Sealer};
+use crate::peer::{Endpoint, Peer};
+use crate::udp::{MAX_RUN, MAX_SEGMENTS, Message, Sockets};
+
+/// Bytes of datagrams held before they have to be sent: the largest superpacket of the usual sizes, twice.
+const CAPACITY: usize = 256 << 10;
+
+/// Messages handed to the kernel in one call.
+const MESSAGES: usize = 16;
+
+/// Stands where there is no message.
+const UNSPECIFIED: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+
+/// The largest packet, and its padding.
+const SCRATCH: usize = 65_535 + 16;
+
+/// Datagrams that wait to be sent. One for each thread that sends packets; nothing is allocated while it is used.
+pub(crate) struct Outbox {
+    /// Where a packet is written before it is sealed.
+    scratch: Vec<u8>,
+    buffer: Vec<u8>,
+    used: usize,
+    runs: Vec<Run>,
+}
+
+/// Datagrams of one size (the last may be shorter) for one peer at one endpoint.
+struct Run {
+    bytes: Range<usize>,
+    /// The size of each but the last.
+    segment: usize,
+    count: usize,
+    /// A shorter one came: nothing can follow.
+    closed: bool,
+    endpoint: Endpoint,
+    peer: Arc<Peer>,
+}
+
+impl Run {
+    fn takes(&self, len: usize) -> bool {
+        !self.closed && len <= self.segment && self.count < MAX_SEGMENTS && self.bytes.len() + len <= MAX_RUN
+    }
+
+    fn add(&mut self, len: usize) {
+        self.closed = len < self.segment;
+        self.bytes.end += len;
+        self.count += 1;
+    }
+
+    fn message<'a>(&self, buffer: &'a [u8]) -> Message<'a> {
+        Message {
+            bytes: &buffer[self.bytes.clone()],
+            segment: self.segment,
+            to: self.endpoint.address,
+            source: self.endpoint.source,
+            ecn: 0,
+        }
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Self {
+        Self { scratch: vec![0; SCRATCH], buffer: vec![0; CAPACITY], used: 0, runs: Vec::with_capacity(256) }
+    }
+
+    /// How many packets of at most `longest` bytes there is room for: at least one when it is empty.
+    pub(crate) fn room(&self, longest: usize) -> usize {
+        (self.buffer.len() - self.used) / (longest.min(SCRATCH) + OVERHEAD)
+    }
+
+    /// Bytes that wait.
+    pub(crate) const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// The packet that `write` writes (it returns the length), not sealed.
+    pub(crate) fn written(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> &[u8] {
+        let len = write(&mut self.scratch);
+        &self.scratch[..len]
+    }
+
+    /// Seals the packet that `write` writes (it returns the length), to be sent to the peer. The caller made sure of
+    /// the [`Self::room`]. Returns the datagram's length.
+    pub(crate) fn add(
+        &mut self,
+        peer: &Arc<Peer>,
+        endpoint: Endpoint,
+        sealer: &mut Sealer<'_>,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Option<usize> {
+        let len = write(&mut self.scratch);
+        let len = sealer.seal(&self.scratch[..len], &mut self.buffer[self.used..])?;
+        let bytes = self.used..self.used + len;
+        self.used = bytes.end;
+        let fits = |run: &&mut Run| Arc::ptr_eq(&run.peer, peer) && run.endpoint == endpoint && run.takes(len);
+        match self.runs.last_mut().filter(fits) {
+            Some(run) => run.add(len),
+            None => {
+                let peer = Arc::clone(peer);
+                self.runs.push(Run { bytes, segment: len, count: 1, closed: false, endpoint, peer });
+            }
+        }
+        Some(len)
+    }
+
+    /// Sends everything. No peer may be locked. What the system refuses is lost, as datagrams are; it is counted.
+    pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize, counters: &Counters) {
+        let Self { buffer, runs, .. } = self;
+        for runs in runs.chunks(MESSAGES) {
+            let messages: [Message<'_>; MESSAGES] = std::array::from_fn(|at| match runs.get(at) {
+                Some(run) => run.message(buffer),
+                None => Message::single(&[], UNSPECIFIED, None),
+            });
+            let failed = |at: usize, error| {
+                if let Some(run) = runs.get(at) {
+                    run.refused(buffer, sockets, queue, counters, &error);
+                }
+            };
+            sockets.send_batch(queue, &messages[..runs.len()], failed);
+        }
+        self.runs.clear();
+        self.used = 0;
+    }
+}
+
+impl Run {
+    /// The system did not take it. Where that may be because of the address it was to leave from, it is tried once
+    /// more without: addresses come and go.
+    fn refused(&self, buffer: &[u8], sockets: &Sockets, queue: usize, counters: &Counters, error: &io::Error) {
+        let mut lost = true;
+        if let Some(source) = self.endpoint.source
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            self.peer.forget_source(source);
+            lost = false;
+            let message = Message { source: None, ..self.message(buffer) };
+            sockets.send_batch(queue, &[message], |_, _| lost = true);
+        }
+        if lost {
+            tracing::trace!(endpoint = %self.endpoint.address, %error, "datagrams not sent");
+            counters.add_many(Counter::IoFailed, self.count as u64);
+            self.peer.not_sent(self.bytes.len() as u64);
+        }
+    }
+}
