@@ -7,6 +7,10 @@
 mod datagram;
 mod input;
 mod ip;
+mod merge;
+mod mss;
+mod packets;
+mod split;
 mod table;
 mod uapi;
 
@@ -15,11 +19,22 @@ mod tests;
 
 pub use datagram::datagram;
 pub use ip::ip;
+pub use merge::merge;
+pub use mss::mss;
+pub use split::split;
 pub use table::table;
 pub use uapi::uapi;
 
 /// A fuzz target: it takes any bytes.
 pub type Target = fn(&[u8]);
 
-/// Every target by the name that its corpus and its program have.
-pub const TARGETS: [(&str, Target); 4] = [("datagram", datagram), ("ip", ip), ("table", table), ("uapi", uapi)];
+/// Every target by the name that its corpus has.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("datagram", datagram),
+    ("ip", ip),
+    ("merge", merge),
+    ("mss", mss),
+    ("split", split),
+    ("table", table),
+    ("uapi", uapi),
+];

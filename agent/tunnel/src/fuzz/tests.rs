@@ -57,10 +57,12 @@ impl Change {
 }
 
 fn try_corpus_and_variations(name: &str, target: Target) {
-    let inputs: Vec<Vec<u8>> = entries(&corpus().join(name)).iter().map(|path| fs::read(path).unwrap()).collect();
-    assert!(!inputs.is_empty(), "there is no corpus for {name}");
-    for input in &inputs {
-        target(input);
+    let paths = entries(&corpus().join(name));
+    assert!(!paths.is_empty(), "there is no corpus for {name}");
+    let holds = |input: &[u8]| std::panic::catch_unwind(|| target(input)).is_ok();
+    let inputs: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    for (path, input) in paths.iter().zip(&inputs) {
+        assert!(holds(input), "the target panicked (see above) with {}", path.display());
     }
     let varied =
         (prop::sample::select(inputs), prop::collection::vec(Change::any(), 1..8)).prop_map(|(input, changes)| {
@@ -73,7 +75,7 @@ fn try_corpus_and_variations(name: &str, target: Target) {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     let config = ProptestConfig { cases: 4 * config.cases, ..config };
     let tried = TestRunner::new(config).run(&varied, |input| {
-        std::panic::catch_unwind(|| target(&input)).map_err(|_| TestCaseError::fail("the target panicked, see above"))
+        if holds(&input) { Ok(()) } else { Err(TestCaseError::fail("the target panicked (see above)")) }
     });
     if let Err(error) = tried {
         panic!("{name}: {error}");
@@ -88,6 +90,21 @@ fn datagram() {
 #[test]
 fn ip() {
     try_corpus_and_variations("ip", super::ip);
+}
+
+#[test]
+fn merge() {
+    try_corpus_and_variations("merge", super::merge);
+}
+
+#[test]
+fn mss() {
+    try_corpus_and_variations("mss", super::mss);
+}
+
+#[test]
+fn split() {
+    try_corpus_and_variations("split", super::split);
 }
 
 #[test]
