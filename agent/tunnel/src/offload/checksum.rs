@@ -2,12 +2,8 @@
 
 use std::ops::Add;
 
-/// Independent sums that the compiler keeps in vector registers. Of the widths tried on x86-64 without AVX this one is the
-/// fastest: half the time of one 64-bit sum with carry.
-const LANES: usize = 8;
-
-/// A lane's sum of half words stays below 2^32 for so many bytes, with room to spare.
-const BLOCK: usize = 1 << 20;
+/// Bytes whose half words add up to less than 2^32, with room to spare.
+const BLOCK: usize = 1 << 17;
 
 /// A sum of 16-bit words as they lie in memory. Ones' complement addition does not care about byte order as long as the
 /// words go back to memory the same way, so that nothing is swapped.
@@ -19,6 +15,12 @@ impl Sum {
     /// followed it.
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self(bytes.chunks(BLOCK).map(sum_block).sum())
+    }
+
+    /// The same for a few bytes whose number is known, and a multiple of four.
+    pub(super) fn of_few<const N: usize>(bytes: &[u8; N]) -> Self {
+        // Wider words may be added too: 2^16 is 1 in ones' complement.
+        Self(bytes.as_chunks::<4>().0.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
     }
 
     /// One word that is a number, such as a length.
@@ -68,30 +70,26 @@ impl Add for Sum {
     }
 }
 
-/// Adds up to `BLOCK` bytes. Each lane takes 32 bits at a time and keeps two sums: all of them modulo 2^32, and of their
-/// upper halves. The sum of the lower halves is the difference: one operation less than taking each apart.
+/// Adds up to `BLOCK` bytes, 32 bits at a time. Two sums are kept: of all words modulo 2^32, and of their upper halves. That
+/// of the lower halves is the difference, which is one operation less than to take each word apart. Of the forms tried
+/// on x86-64 without AVX, the compiler makes the fastest of this one whatever is around it: three fifths of the time
+/// of 64-bit additions with carry.
 fn sum_block(bytes: &[u8]) -> u64 {
-    let (mut whole, mut upper) = ([0_u32; LANES], [0_u32; LANES]);
-    let (chunks, rest) = bytes.as_chunks::<{ LANES * 4 }>();
-    for chunk in chunks {
-        let (words, _) = chunk.as_chunks::<4>();
-        for ((whole, upper), word) in whole.iter_mut().zip(&mut upper).zip(words) {
-            let word = u32::from_ne_bytes(*word);
-            *whole = whole.wrapping_add(word);
-            *upper = upper.wrapping_add(word >> 16);
-        }
+    let (words, rest) = bytes.as_chunks::<4>();
+    let (mut whole, mut upper) = (0_u32, 0_u32);
+    for word in words {
+        let word = u32::from_ne_bytes(*word);
+        whole = whole.wrapping_add(word);
+        upper += word >> 16;
     }
-    let lanes = whole.iter().zip(&upper).map(|(whole, upper)| {
-        let lower = whole.wrapping_sub(upper << 16);
-        u64::from(lower) + u64::from(*upper)
-    });
-    lanes.sum::<u64>() + sum_rest(rest)
-}
-
-fn sum_rest(bytes: &[u8]) -> u64 {
-    let (words, last) = bytes.as_chunks::<2>();
-    let words: u64 = words.iter().map(|word| u64::from(u16::from_ne_bytes(*word))).sum();
-    words + last.first().map_or(0, |byte| u64::from(u16::from_ne_bytes([*byte, 0])))
+    let lower = whole.wrapping_sub(upper << 16);
+    let rest = match *rest {
+        [one] => u32::from_ne_bytes([one, 0, 0, 0]),
+        [one, two] => u32::from_ne_bytes([one, two, 0, 0]),
+        [one, two, three] => u32::from_ne_bytes([one, two, three, 0]),
+        _ => 0,
+    };
+    u64::from(lower) + u64::from(upper) + u64::from(rest)
 }
 
 #[cfg(test)]

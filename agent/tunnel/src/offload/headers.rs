@@ -5,25 +5,32 @@ use super::checksum::Sum;
 pub(super) const IPV4_LEN: usize = 20;
 pub(super) const IPV6_LEN: usize = 40;
 pub(super) const UDP_LEN: usize = 8;
-const TCP_LEN: usize = 20;
 
 /// Offsets of what is read and written here, in an IPv4 header.
 pub(super) mod v4 {
     pub(in super::super) const TOTAL_LEN: usize = 2;
     pub(in super::super) const ID: usize = 4;
+    /// And the fragment's place; hop limit and protocol follow.
+    pub(in super::super) const FLAGS: usize = 6;
     pub(in super::super) const CHECKSUM: usize = 10;
 }
 
 /// Offsets in an IPv6 header.
 pub(super) mod v6 {
     pub(in super::super) const PAYLOAD_LEN: usize = 4;
+    /// The next header; the hop limit follows.
+    pub(in super::super) const NEXT: usize = 6;
 }
 
 /// Offsets and flags in a TCP header.
 pub(super) mod tcp {
     pub(in super::super) const SEQUENCE: usize = 4;
+    pub(in super::super) const ACKNOWLEDGED: usize = 8;
     pub(in super::super) const FLAGS: usize = 13;
+    pub(in super::super) const WINDOW: usize = 14;
     pub(in super::super) const CHECKSUM: usize = 16;
+    pub(in super::super) const URGENT: usize = 18;
+    pub(in super::super) const OPTIONS: usize = 20;
 
     pub(in super::super) const FIN: u8 = 0x01;
     pub(in super::super) const SYN: u8 = 0x02;
@@ -95,18 +102,40 @@ impl Transport {
             _ => return None,
         };
         let payload = start + len;
-        let whole = payload <= packet.len() && (protocol == Protocol::Udp || len >= TCP_LEN);
+        let whole = payload <= packet.len() && (protocol == Protocol::Udp || len >= tcp::OPTIONS);
         whole.then_some(Self { family, protocol, fragment, start, payload })
     }
 
     /// The sum of the pseudo header but for its length. `packet` is the one the header was found in.
     pub(super) fn pseudo_header(&self, packet: &[u8]) -> Sum {
         let addresses = match self.family {
-            Family::V4 => &packet[12..20],
-            Family::V6 => &packet[8..40],
+            Family::V4 => Sum::of_few(&array::<8>(packet, 12)),
+            Family::V6 => Sum::of_few(&array::<32>(packet, 8)),
         };
-        Sum::of(addresses) + Sum::number(self.protocol.number().into())
+        addresses + Sum::number(self.protocol.number().into())
     }
+}
+
+/// The bytes of a field, which must lie within the packet.
+pub(super) fn array<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&packet[at..at + N]);
+    bytes
+}
+
+/// A field of 16 bits.
+pub(super) fn word(packet: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes(array(packet, at))
+}
+
+/// A field of 32 bits.
+pub(super) fn double_word(packet: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(array(packet, at))
+}
+
+/// Writes a field, which must lie within the packet.
+pub(super) fn put<const N: usize>(packet: &mut [u8], at: usize, bytes: [u8; N]) {
+    packet[at..at + N].copy_from_slice(&bytes);
 }
 
 struct Place {

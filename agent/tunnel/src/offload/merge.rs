@@ -6,7 +6,8 @@ use std::io::IoSlice;
 use std::num::NonZeroU16;
 use std::ops::Range;
 
-use super::headers::{Family, Protocol, tcp, udp, v4, v6};
+use super::checksum::Sum;
+use super::headers::{Family, IPV4_LEN, Protocol, array, put, tcp, udp, v4, v6};
 use super::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 use segment::Segment;
 
@@ -182,8 +183,7 @@ fn finish(head: &Segment, len: usize, pushed: bool, first: &mut [u8]) -> VnetHea
         Family::V4 => {
             put(first, v4::TOTAL_LEN, (len as u16).to_be_bytes());
             put(first, v4::CHECKSUM, [0; 2]);
-            let checksum = super::checksum::Sum::of(&first[..start]).checksum();
-            put(first, v4::CHECKSUM, checksum);
+            put(first, v4::CHECKSUM, Sum::of_few(&array::<IPV4_LEN>(first, 0)).checksum());
         }
         Family::V6 => put(first, v6::PAYLOAD_LEN, transport_len.to_be_bytes()),
     }
@@ -199,10 +199,6 @@ fn finish(head: &Segment, len: usize, pushed: bool, first: &mut [u8]) -> VnetHea
         gso: NonZeroU16::new(head.payload_len() as u16).map(|size| Gso { kind, size }),
         header_len: head.payload() as u16,
     }
-}
-
-fn put(packet: &mut [u8], at: usize, bytes: [u8; 2]) {
-    packet[at..at + 2].copy_from_slice(&bytes);
 }
 
 /// A few runs by their number, oldest first.

@@ -1,10 +1,7 @@
 //! The segment size that a TCP connection may use through the tunnel.
 
 use super::checksum::Sum;
-use super::headers::{Family, Protocol, Transport, tcp};
-
-/// Where options begin in a TCP header.
-const OPTIONS: usize = 20;
+use super::headers::{Family, Protocol, Transport, array, put, tcp};
 
 /// Kinds of options (RFC 9293, section 3.1). All but the first two have their length behind the kind.
 const END: u8 = 0;
@@ -32,7 +29,7 @@ pub(crate) fn clamp_mss(packet: &mut [u8], mtu: u16) {
     if header[tcp::FLAGS] & tcp::SYN == 0 {
         return;
     }
-    let mut at = OPTIONS;
+    let mut at = tcp::OPTIONS;
     while let Some(kind) = header.get(at) {
         let len = match (*kind, header.get(at + 1)) {
             (END, _) | (_, None) => return,
@@ -51,19 +48,18 @@ pub(crate) fn clamp_mss(packet: &mut [u8], mtu: u16) {
 /// Makes the number at `at` in a TCP header at most `most`, and the checksum what it was with regard to the header (RFC
 /// 1624).
 fn lower(header: &mut [u8], at: usize, most: u16) {
-    let old = [header[at], header[at + 1]];
+    let old = array(header, at);
     if u16::from_be_bytes(old) <= most {
         return;
     }
     let new = most.to_be_bytes();
-    header[at..at + 2].copy_from_slice(&new);
+    put(header, at, new);
     // At an odd place, each byte counts in the other half of a word.
     let in_words = |[high, low]: [u8; 2]| {
         if at.is_multiple_of(2) { [high, low] } else { [low, high] }
     };
-    let checksum = [header[tcp::CHECKSUM], header[tcp::CHECKSUM + 1]];
-    let sum = Sum::without(checksum) + Sum::without(in_words(old)) + Sum::word(in_words(new));
-    header[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&sum.checksum());
+    let sum = Sum::without(array(header, tcp::CHECKSUM)) + Sum::without(in_words(old)) + Sum::word(in_words(new));
+    put(header, tcp::CHECKSUM, sum.checksum());
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::checksum::Sum;
-use super::headers::{Family, Protocol, Transport, tcp, udp, v4, v6};
+use super::headers::{
+    Family, IPV4_LEN, IPV6_LEN, Protocol, Transport, array, double_word, put, tcp, udp, v4, v6, word,
+};
 use super::mss;
 use super::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 use crate::packet;
@@ -137,25 +139,22 @@ impl Cut {
                 }
                 // What the kernel summed knows where a routing header leads; of that, the length of the whole goes.
                 let len = (packet.len() - start) as u16;
-                Sum::word(two(packet, checksum)) + Sum::without(len.to_be_bytes())
+                Sum::word(array(packet, checksum)) + Sum::without(len.to_be_bytes())
             }
             None => transport.pseudo_header(packet),
         };
 
-        let is_tcp = transport.protocol == Protocol::Tcp;
         let is_v4 = transport.family == Family::V4;
-        let (flags, sequence) = match packet[start..].first_chunk::<{ tcp::FLAGS + 1 }>() {
-            Some(header) if is_tcp => {
-                (header[tcp::FLAGS], u32::from_be_bytes([header[4], header[5], header[6], header[7]]))
-            }
-            _ => (0, 0),
+        let (flags, sequence) = match transport.protocol {
+            Protocol::Tcp => (packet[start + tcp::FLAGS], double_word(packet, start + tcp::SEQUENCE)),
+            Protocol::Udp => (0, 0),
         };
-        let id = if is_v4 { u16::from_be_bytes(two(packet, v4::ID)) } else { 0 };
+        let id = if is_v4 { word(packet, v4::ID) } else { 0 };
         let size = usize::from(gso.size.get());
-        put(packet, checksum, [0; 2]);
+        put(packet, checksum, [0_u8; 2]);
         if is_v4 {
             for field in [v4::TOTAL_LEN, v4::ID, v4::CHECKSUM] {
-                put(packet, field, [0; 2]);
+                put(packet, field, [0_u8; 2]);
             }
         }
         Ok(Self {
@@ -188,13 +187,13 @@ impl Cut {
                 put(out, v4::ID, id.to_be_bytes());
                 put(out, v4::CHECKSUM, (self.header + Sum::number(len) + Sum::number(id)).checksum());
             }
-            Family::V6 => put(out, v6::PAYLOAD_LEN, ((len - super::headers::IPV6_LEN) as u16).to_be_bytes()),
+            Family::V6 => put(out, v6::PAYLOAD_LEN, ((len - IPV6_LEN) as u16).to_be_bytes()),
         }
         let transport_len = (len - start) as u16;
         match protocol {
             Protocol::Tcp => {
                 let sequence = self.sequence.wrapping_add((index * self.size) as u32);
-                out[start + tcp::SEQUENCE..][..4].copy_from_slice(&sequence.to_be_bytes());
+                put(out, start + tcp::SEQUENCE, sequence.to_be_bytes());
                 let not_first = if index == 0 { 0 } else { tcp::CWR };
                 let not_last = if index + 1 == self.count { 0 } else { tcp::FIN | tcp::PSH };
                 out[start + tcp::FLAGS] = self.flags & !(not_first | not_last);
@@ -220,18 +219,10 @@ fn finished(protocol: Protocol, sum: Sum) -> [u8; 2] {
 fn complete(packet: &mut [u8], partial: PartialChecksum) -> Result<(), Malformed> {
     let start = usize::from(partial.start);
     let field = start + usize::from(partial.offset);
-    if start < super::headers::IPV4_LEN || field + 2 > packet.len() {
+    if start < IPV4_LEN || field + 2 > packet.len() {
         return Err(Malformed::Checksum);
     }
     let checksum = finished(Protocol::Udp, Sum::of(&packet[start..]));
     put(packet, field, checksum);
     Ok(())
-}
-
-fn two(packet: &[u8], at: usize) -> [u8; 2] {
-    [packet[at], packet[at + 1]]
-}
-
-fn put(packet: &mut [u8], at: usize, bytes: [u8; 2]) {
-    packet[at..at + 2].copy_from_slice(&bytes);
 }

@@ -1,7 +1,9 @@
 //! One packet of a flow: whether it can be part of a superpacket, and of which.
 
 use crate::offload::checksum::Sum;
-use crate::offload::headers::{Family, IPV4_LEN, IPV6_LEN, Protocol, Transport, tcp, udp, v4, v6};
+use crate::offload::headers::{
+    Family, IPV4_LEN, IPV6_LEN, Protocol, Transport, array, double_word, tcp, udp, v4, v6, word,
+};
 
 /// A TCP or UDP packet directly behind an IP header without options, not a fragment.
 #[derive(Debug)]
@@ -13,37 +15,32 @@ pub(super) struct Segment {
     lone: bool,
 }
 
-/// Addresses as in the IP header (an IPv4 header's in the first eight bytes), and both ports.
+/// Addresses, and both ports.
 #[derive(Debug, PartialEq, Eq)]
 struct Flow {
-    addresses: [u8; 32],
-    ports: [u8; 4],
-    is_v4: bool,
-    is_tcp: bool,
+    source: u128,
+    destination: u128,
+    ports: u32,
+    family: Family,
+    protocol: Protocol,
 }
 
 impl Segment {
     /// `None` where the flow cannot be told from the packet.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let found = Transport::find(bytes).filter(|found| !found.fragment)?;
-        let (header, is_v4) = match found.family {
-            Family::V4 => (IPV4_LEN, true),
-            Family::V6 => (IPV6_LEN, false),
+        let (header, source, destination) = match found.family {
+            Family::V4 => (IPV4_LEN, double_word(bytes, 12).into(), double_word(bytes, 16).into()),
+            Family::V6 => (IPV6_LEN, u128::from_be_bytes(array(bytes, 8)), u128::from_be_bytes(array(bytes, 24))),
         };
         if found.start != header {
             return None;
         }
-        let mut addresses = [0; 32];
-        if is_v4 {
-            addresses[..8].copy_from_slice(&bytes[12..20]);
-        } else {
-            addresses.copy_from_slice(&bytes[8..40]);
-        }
-        let ports = *bytes[header..].first_chunk()?;
-        let is_tcp = found.protocol == Protocol::Tcp;
+        let ports = double_word(bytes, header);
+        let flow = Flow { source, destination, ports, family: found.family, protocol: found.protocol };
         let payload_len = bytes.len() - found.payload;
         let lone = payload_len == 0 || !is_of_its_length(bytes, &found) || !is_canonical(bytes, &found);
-        Some(Self { found, flow: Flow { addresses, ports, is_v4, is_tcp }, payload_len, lone })
+        Some(Self { found, flow, payload_len, lone })
     }
 
     pub(super) const fn family(&self) -> Family {
@@ -85,31 +82,33 @@ impl Segment {
     /// Whether this packet is, by its headers, the one that cutting a superpacket with the headers of `head` gives at place
     /// `index`, `head` being the packet at place zero and of the same flow. Its payload is not longer than that of `head`.
     pub(super) fn follows(&self, bytes: &[u8], head: &Self, first: &[u8], index: usize) -> bool {
-        if self.lone {
-            return false;
-        }
-        // Addresses and ports are the flow's, lengths and checksums have been seen to be what they must be.
-        let same = |range: std::ops::Range<usize>| bytes[range.clone()] == first[range];
+        // Addresses and ports are the flow's; lengths, checksums and flags are such as can be made again.
         let network = match self.family() {
-            // Version, header length, DSCP, ECN; flags, hop limit, protocol; and the identification counts.
-            Family::V4 => same(0..2) && same(6..10) && id(bytes) == id(first).wrapping_add(index as u16),
+            // Version, header length, DSCP, ECN; flags, hop limit, protocol. The identification counts.
+            Family::V4 => {
+                word(bytes, 0) == word(first, 0)
+                    && double_word(bytes, v4::FLAGS) == double_word(first, v4::FLAGS)
+                    && word(bytes, v4::ID) == word(first, v4::ID).wrapping_add(index as u16)
+            }
             // Version, traffic class, flow label; next header, hop limit.
-            Family::V6 => same(0..4) && same(6..8),
+            Family::V6 => {
+                double_word(bytes, 0) == double_word(first, 0) && word(bytes, v6::NEXT) == word(first, v6::NEXT)
+            }
         };
-        let at = self.transport();
         let transport = match self.protocol() {
             Protocol::Tcp => {
-                let expected = sequence(first, at).wrapping_add((index * head.payload_len) as u32);
-                // Acknowledgement, header length; window; urgent pointer and options. Of the flags only PSH may differ.
-                head.payload() == self.payload()
-                    && sequence(bytes, at) == expected
-                    && same(at + 8..at + tcp::FLAGS)
-                    && same(at + 14..at + tcp::CHECKSUM)
-                    && same(at + 18..self.payload())
+                let (bytes, first) =
+                    (&bytes[self.transport()..self.payload()], &first[head.transport()..head.payload()]);
+                let sequence = double_word(first, tcp::SEQUENCE).wrapping_add((index * head.payload_len) as u32);
+                double_word(bytes, tcp::SEQUENCE) == sequence
+                    && double_word(bytes, tcp::ACKNOWLEDGED) == double_word(first, tcp::ACKNOWLEDGED)
+                    && word(bytes, tcp::WINDOW) == word(first, tcp::WINDOW)
+                    && word(bytes, tcp::URGENT) == word(first, tcp::URGENT)
+                    && bytes[tcp::OPTIONS..] == first[tcp::OPTIONS..]
             }
             Protocol::Udp => true,
         };
-        network && transport
+        !self.lone && network && transport
     }
 
     /// Whether the TCP or UDP checksum is right. A wrong one must stay wrong, and a superpacket's is made anew.
@@ -142,7 +141,7 @@ fn is_of_its_length(bytes: &[u8], found: &Transport) -> bool {
 fn is_canonical(bytes: &[u8], found: &Transport) -> bool {
     let network = match found.family {
         // All ones would be right too where zero is, and nobody writes it.
-        Family::V4 => Sum::of(&bytes[..IPV4_LEN]).is_right() && word(bytes, v4::CHECKSUM) != u16::MAX,
+        Family::V4 => Sum::of_few(&array::<IPV4_LEN>(bytes, 0)).is_right() && word(bytes, v4::CHECKSUM) != u16::MAX,
         Family::V6 => true,
     };
     let checksum = word(bytes, found.start + found.protocol.checksum());
@@ -157,17 +156,4 @@ fn is_canonical(bytes: &[u8], found: &Transport) -> bool {
         Protocol::Udp => checksum != 0,
     };
     network && transport
-}
-
-fn id(bytes: &[u8]) -> u16 {
-    word(bytes, v4::ID)
-}
-
-fn sequence(bytes: &[u8], transport: usize) -> u32 {
-    let at = transport + tcp::SEQUENCE;
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
