@@ -30,8 +30,7 @@ impl Queue {
     /// front, where the kernel knows how to.
     pub(super) fn open_all(name: &str, queues: NonZeroU8, vnet: bool) -> Result<Vec<Self>, Error> {
         let first = open()?;
-        let known = sys::tun_features(&first).map_err(Error::io("ask what TUN devices can do here"))?;
-        let vnet = vnet && known & libc::IFF_VNET_HDR != 0;
+        let vnet = vnet && sys::tun_features(&first).is_ok_and(|known| known & libc::IFF_VNET_HDR != 0);
         let mut flags = libc::IFF_TUN | libc::IFF_NO_PI;
         if vnet {
             flags |= libc::IFF_VNET_HDR;
@@ -43,14 +42,18 @@ impl Queue {
             Some(libc::EBUSY | libc::EINVAL | libc::EEXIST) => Error::NameTaken { name: name.to_owned() },
             _ => Error::io(format!("make the interface `{name}`"))(error),
         })?;
-        let mut opened = vec![Self { file: first, vnet }];
+        let mut opened = vec![Self::new(first, vnet)];
         for _ in 1..queues.get() {
             let file = open()?;
             attach(&file, name, flags)
                 .map_err(Error::io(format!("give the interface `{name}` {queues} queues, one for each thread")))?;
-            opened.push(Self { file, vnet });
+            opened.push(Self::new(file, vnet));
         }
         Ok(opened)
+    }
+
+    pub(super) fn new(file: File, vnet: bool) -> Self {
+        Self { file, vnet }
     }
 
     /// Asks for as many of the offloads as the kernel takes, for all queues: with UDP, without, none. Those in use.

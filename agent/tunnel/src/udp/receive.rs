@@ -10,7 +10,8 @@ use super::LocalAddress;
 use super::address::Name;
 use super::control::{Control, Told};
 
-/// Messages taken with one call; where it took fewer, there were no more. Each may be up to 64 datagrams of one sender, put together by the kernel.
+/// Messages taken with one call; where it took fewer, there were no more. Each may be up to 64 datagrams of one sender,
+/// put together by the kernel.
 pub(crate) const SLOTS: usize = 4;
 
 /// Bytes of a message: no datagram, and nothing that is put together of several, is longer.
