@@ -16,6 +16,9 @@ pub(crate) const TUNNEL_MTU: u32 = 1420;
 
 const PREFIX: &str = "tb-";
 
+/// Where every userspace WireGuard puts its UAPI sockets.
+const SOCKETS: &str = "/var/run/wireguard";
+
 /// A number that nothing else of this run has.
 fn next() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -27,16 +30,39 @@ pub(crate) fn interface_name() -> String {
     format!("tb{:x}n{}", std::process::id(), next())
 }
 
-/// Takes away the namespaces that a killed run left; its processes died with it.
+/// The UAPI socket of a tunnel interface.
+pub(crate) fn socket_path(interface: &str) -> PathBuf {
+    Path::new(SOCKETS).join(interface).with_extension("sock")
+}
+
+/// Takes away what a killed run left; its processes died with it.
 pub(crate) fn remove_leftovers() -> Result<()> {
     let namespaces = run("ip", &["netns", "list"]).context("list network namespaces")?;
     for name in namespaces.lines().filter_map(|line| line.split_whitespace().next()) {
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
-        if !Path::new("/proc").join(pid).exists() {
+        if is_leftover(name) {
             run("ip", &["netns", "del", name])?;
         }
     }
+    for directory in [Path::new(SOCKETS), &std::env::temp_dir()] {
+        // Where nobody has made a socket yet there is no such directory.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if is_leftover(&entry.file_name().to_string_lossy()) {
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.with_context(|| format!("remove `{}`, which an earlier run left", path.display()))?;
+            }
+        }
+    }
     Ok(())
+}
+
+/// Whether a name is one of a run whose process is gone: `tb-PID…`, or `tbHEXn…` for an interface's socket.
+fn is_leftover(name: &str) -> bool {
+    let pid = match name.strip_prefix(PREFIX) {
+        Some(rest) => rest.split('-').next().and_then(|pid| pid.parse().ok()),
+        None => name.strip_prefix("tb").and_then(|rest| u32::from_str_radix(rest.split_once('n')?.0, 16).ok()),
+    };
+    pid.is_some_and(|pid: u32| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
 /// A network namespace, deleted when dropped: end the processes in it first.
@@ -131,5 +157,24 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_dead_run_left_is_a_leftover() {
+        let own = std::process::id();
+        for kept in
+            [format!("tb-{own}-3"), format!("tb-{own}"), interface_name() + ".sock", "tb-src".into(), "wg0.sock".into()]
+        {
+            assert!(!is_leftover(&kept), "{kept}");
+        }
+        // Above the highest id there is (PID_MAX_LIMIT, 2²²).
+        for left in ["tb-4194305-3", "tb-4194305", "tb400001n12.sock"] {
+            assert!(is_leftover(left), "{left}");
+        }
     }
 }

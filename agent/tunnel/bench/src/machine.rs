@@ -29,7 +29,8 @@ impl Machine {
         let kib = field(&read("/proc/meminfo"), "MemTotal");
         Ok(Self {
             date: run("date", &["-u", "+%F"])?.trim().to_owned(),
-            kernel: read("/proc/sys/kernel/osrelease"),
+            // What a builder appended says nothing to others.
+            kernel: read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default().to_owned(),
             cpu: field(&read("/proc/cpuinfo"), "model name"),
             cores: std::thread::available_parallelism()?.get(),
             memory_mib: kib.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default()

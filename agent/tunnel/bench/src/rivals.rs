@@ -64,7 +64,11 @@ impl Implementation {
             Some(set) if set.contains(',') => "ours, no offload".into(),
             Some(offload) => format!("ours, no {offload}"),
         };
-        let version = env!("CARGO_PKG_VERSION").into();
+        let mut version = env!("CARGO_PKG_VERSION").to_owned();
+        // Root asks about a tree that may be somebody else's. A tree without git has only the number.
+        if let Ok(revision) = run("git", &["-c", "safe.directory=*", "describe", "--always", "--dirty"]) {
+            version = format!("{version} ({})", revision.trim());
+        }
         Ok(Self { name, kind: Kind::Ours, version, program, without })
     }
 

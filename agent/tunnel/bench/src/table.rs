@@ -92,17 +92,17 @@ pub(crate) fn tables(results: &Results, implementations: &[String], baselines: &
     text
 }
 
-/// The targets and their outcome.
+/// The targets that something was measured of, and their outcome.
 pub(crate) fn targets(outcomes: &[Outcome]) -> String {
     let mut table = vec![["target", "", "wanted", "measured"].map(str::to_owned).to_vec()];
     for outcome in outcomes {
-        let verdict = match outcome.met {
-            Some(true) => "met",
-            Some(false) => "MISSED",
-            None => "-",
-        };
-        let measured = outcome.measured.clone().unwrap_or_else(|| "not measured".into());
-        table.push(vec![outcome.target.into(), verdict.into(), outcome.wanted.clone(), measured]);
+        if let (Some(met), Some(measured)) = (outcome.met, &outcome.measured) {
+            let verdict = if met { "met" } else { "MISSED" };
+            table.push(vec![outcome.target.into(), verdict.into(), outcome.wanted.clone(), measured.clone()]);
+        }
+    }
+    if table.len() == 1 {
+        return String::new();
     }
     format!("\nTargets\n\n{}", markdown(&table))
 }

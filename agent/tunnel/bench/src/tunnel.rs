@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::{Namespace, Scratch, TUNNEL_MTU, Wire, inner, interface_name, outer};
+use crate::lab::{Namespace, Scratch, TUNNEL_MTU, Wire, inner, interface_name, outer, socket_path};
 use crate::process::{Daemon, Job, SHORT, eventually, run};
 use crate::rivals::{Implementation, Kind};
 
@@ -87,10 +87,6 @@ impl Drop for Device {
         // boringtun-cli leaves its socket behind.
         let _ = fs::remove_file(socket_path(&self.interface));
     }
-}
-
-fn socket_path(interface: &str) -> String {
-    format!("/var/run/wireguard/{interface}.sock")
 }
 
 /// A private key and its public one, in base64.
