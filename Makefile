@@ -44,6 +44,10 @@ fuzz: PACKAGES += g++
 fuzz: deps ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for each, INPUT=file: one again, KEEP=1: .ci/fuzz).
 	@FUZZ_TARGET=$(TARGET) FUZZ_SECONDS=$(SECONDS) FUZZ_INPUT=$(INPUT) FUZZ_KEEP=$(KEEP) .ci/fuzz "$(AS_USER)"
 
+fuzz: PACKAGES += g++
+fuzz: packages ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for each, INPUT=file: one again, KEEP=1: .ci/fuzz).
+	@FUZZ_TARGET=$(TARGET) FUZZ_SECONDS=$(SECONDS) FUZZ_INPUT=$(INPUT) FUZZ_KEEP=$(KEEP) .ci/fuzz "$(AS_USER)"
+
 deps: packages $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
 
 packages: root-or-sudo
