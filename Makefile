@@ -41,10 +41,6 @@ bench: packages ## wg-tunnel beside other tunnels (QUICK=1: three minutes; ROUND
 	@QUICK=$(QUICK) ROUNDS=$(ROUNDS) ONLY=$(ONLY) RIVALS=$(RIVALS) .ci/bench "$(CARGO)" "$(AS_USER)" "$(AS_ROOT)"
 
 fuzz: PACKAGES += g++
-fuzz: deps ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for each, INPUT=file: one again, KEEP=1: .ci/fuzz).
-	@FUZZ_TARGET=$(TARGET) FUZZ_SECONDS=$(SECONDS) FUZZ_INPUT=$(INPUT) FUZZ_KEEP=$(KEEP) .ci/fuzz "$(AS_USER)"
-
-fuzz: PACKAGES += g++
 fuzz: packages ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for each, INPUT=file: one again, KEEP=1: .ci/fuzz).
 	@FUZZ_TARGET=$(TARGET) FUZZ_SECONDS=$(SECONDS) FUZZ_INPUT=$(INPUT) FUZZ_KEEP=$(KEEP) .ci/fuzz "$(AS_USER)"
 
