@@ -6,6 +6,8 @@ use crate::tap::{Frame, GSO_ECN, GSO_NONE, GSO_TCP4, GSO_TCP6, GSO_UDP};
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+/// The fragment header of IPv6.
+pub(crate) const FRAGMENT: u8 = 44;
 
 /// TCP flags, the 13th byte behind the ports.
 pub(crate) const FIN: u8 = 0x01;
@@ -54,7 +56,7 @@ pub(crate) fn layout(packet: &[u8]) -> Layout {
     while matches!(protocol, 0 | 60) {
         (protocol, at) = (packet[at], at + 8 * (usize::from(packet[at + 1]) + 1));
     }
-    Layout { protocol, transport: at, fragment: protocol == 44 }
+    Layout { protocol, transport: at, fragment: protocol == FRAGMENT }
 }
 
 /// The flow a packet belongs to.
@@ -65,6 +67,8 @@ pub(crate) fn flow(packet: &[u8]) -> Flow {
     } else {
         [0; 4]
     };
+    // The fragment header of IPv6 names what it is a fragment of.
+    let protocol = if protocol == FRAGMENT { packet[transport] } else { protocol };
     let (source, destination) = addresses(packet);
     Flow { source, destination, protocol, ports }
 }

@@ -1,6 +1,6 @@
 //! Random traffic of several flows at a time: streams that can be merged, with everything in them that forbids it.
 
-use crate::packets::{CWR, FIN, PSH, SYN, TCP, UDP, checksum_offset, layout, pseudo, superpacket_kind};
+use crate::packets::{CWR, FIN, FRAGMENT, PSH, SYN, TCP, UDP, checksum_offset, layout, pseudo, superpacket_kind};
 use crate::packets::{write_checksum, write_header_checksum};
 use crate::tap::{Frame, GSO_ECN, Vnet};
 
@@ -9,8 +9,19 @@ pub(crate) const MTU: usize = 1420;
 
 const ACK: u8 = 0x10;
 
-/// Protocols that the device knows nothing of: ICMP, IP in IP, GRE, ESP, ICMPv6, nothing, OSPF, SCTP, an experiment.
-const OTHERS: [u8; 9] = [1, 4, 47, 50, 58, 59, 89, 132, 253];
+/// Protocols that the device knows nothing of, and how their packets begin: ICMP, IP in IP, GRE, ESP, ICMPv6, nothing,
+/// OSPF, SCTP, an experiment. The kernel looks into some to tell flows apart: what it finds is always the same.
+const OTHERS: [(u8, &[u8]); 9] = [
+    (1, &[]),
+    (4, &[0x45, 0, 0, 20, 0, 0, 0, 0, 1, 253, 0, 0, 10, 1, 1, 1, 10, 1, 1, 2]),
+    (47, &[0, 0, 0x88, 0xb5]),
+    (50, &[1, 2, 3, 4]),
+    (58, &[]),
+    (59, &[]),
+    (89, &[]),
+    (132, &[1, 2, 3, 4]),
+    (253, &[]),
+];
 
 /// Numbers that are the same for the same seed (SplitMix64).
 #[derive(Clone)]
@@ -138,7 +149,8 @@ impl Stream {
             kind,
             v4,
             source: 1 + dice.below(3) as u8,
-            destination: 1 + dice.below(2) as u8,
+            // Never the source of the other direction: the kernel would take both for one flow.
+            destination: 101 + dice.below(2) as u8,
             // No two streams are one flow.
             ports: [0x80 | (number >> 8) as u8, number as u8, dice.number() as u8, 9],
             extension,
@@ -182,8 +194,9 @@ impl Stream {
             Kind::Udp => self.next_udp(dice, from, to, packets, longest),
             Kind::Fragments => (self.fragment(dice, from, to), 1),
             Kind::Other => {
-                let len = dice.below(MTU - self.ip_header_len());
-                let bytes = self.ip(dice.pick(&OTHERS), &dice.bytes(len), from, to);
+                let (protocol, inside) = dice.pick(&OTHERS);
+                let len = dice.below(MTU - self.ip_header_len() - inside.len());
+                let bytes = self.ip(protocol, &[inside, &dice.bytes(len)].concat(), from, to);
                 (Frame { vnet: Vnet::default(), bytes }, 1)
             }
         }
@@ -310,7 +323,7 @@ impl Stream {
 
     /// A piece of a packet: the first, one of the middle or the last, as it comes.
     fn fragment(&mut self, dice: &mut Dice, from: u8, to: u8) -> Frame {
-        let protocol = dice.pick(&[TCP, UDP, 1]);
+        let protocol = [TCP, UDP, 1][usize::from(self.ports[2]) % 3];
         let len = dice.below(MTU - self.ip_header_len() - 8);
         let (offset, more) = (if dice.once_in(2) { 0 } else { 8 * dice.below(8000) as u16 }, dice.once_in(2));
         // One that is neither is a whole packet.
@@ -326,7 +339,7 @@ impl Stream {
             let [high, low] = (offset | u16::from(more)).to_be_bytes();
             payload.splice(0..0, [protocol, 0, high, low, 1, 2, 3, self.id as u8]);
             payload.truncate(MTU - self.ip_header_len());
-            self.ip(44, &payload, from, to)
+            self.ip(FRAGMENT, &payload, from, to)
         };
         Frame { vnet: Vnet::default(), bytes }
     }
