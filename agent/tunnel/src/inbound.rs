@@ -97,9 +97,13 @@ impl Inbound<'_> {
         for batch in (0..count).filter_map(|number| inbox.get(number)) {
             let from = Endpoint { address: batch.from, source: batch.to };
             let mut rest = batch.bytes;
-            while !rest.is_empty() {
+            // An empty datagram is one as well.
+            loop {
                 let taken = self.take_run(&table, &wire, rest, batch.segment, from);
                 rest = &rest[taken.min(rest.len())..];
+                if rest.is_empty() {
+                    break;
+                }
             }
         }
         if !self.merge.is_empty() {

@@ -135,19 +135,27 @@ impl Run {
     /// The system did not take it. Where that may be because of the address it was to leave from, it is tried once
     /// more without: addresses come and go.
     fn refused(&self, buffer: &[u8], sockets: &Sockets, queue: usize, counters: &Counters, error: &io::Error) {
-        let mut lost = true;
-        if let Some(source) = self.endpoint.source
+        let mut lost = self.count;
+        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            // Too long for the link, which says nothing of the address, nor of the last where it is shorter.
+            if self.closed {
+                let last = &buffer[self.bytes.clone()][(self.count - 1) * self.segment..];
+                let message = Message { bytes: last, ..self.message(buffer) };
+                lost -= 1;
+                sockets.send_batch(queue, &[message], |_, _| lost += 1);
+            }
+        } else if let Some(source) = self.endpoint.source
             && error.kind() != io::ErrorKind::WouldBlock
         {
             self.peer.forget_source(source);
-            lost = false;
+            lost = 0;
             let message = Message { source: None, ..self.message(buffer) };
-            sockets.send_batch(queue, &[message], |_, _| lost = true);
+            sockets.send_batch(queue, &[message], |_, _| lost = self.count);
         }
-        if lost {
+        if lost > 0 {
             tracing::trace!(endpoint = %self.endpoint.address, %error, "datagrams not sent");
-            counters.add_many(Counter::IoFailed, self.count as u64);
-            self.peer.not_sent(self.bytes.len() as u64);
+            counters.add_many(Counter::IoFailed, lost as u64);
+            self.peer.not_sent(self.bytes.len().min(lost * self.segment) as u64);
         }
     }
 }

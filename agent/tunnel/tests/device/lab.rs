@@ -221,6 +221,10 @@ impl Node {
         node
     }
 
+    pub(crate) fn is_ours(&self) -> bool {
+        self.device.is_some()
+    }
+
     pub(crate) fn device(&self) -> &Device {
         self.device.as_ref().expect("a node of our own")
     }

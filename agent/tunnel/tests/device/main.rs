@@ -19,6 +19,7 @@ mod live_change;
 mod offload;
 mod packets;
 mod path;
+mod path_mtu;
 mod relay;
 mod roaming;
 mod scale;

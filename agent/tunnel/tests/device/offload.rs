@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
+use std::time::Instant;
 
-use mesh_tunnel::{DeviceOptions, Offloads};
+use mesh_tunnel::Offloads;
 
 use crate::lab::{Kind, Node, Switch, join};
 use crate::path::{Path, let_through};
+use crate::tap::{Frame, GSO_TCP4, GSO_TCP6, GSO_UDP, Tap};
 use crate::traffic::Traffic;
 
 /// Runs that are always made. `OFFLOAD_SEEDS=N` makes N more, each with a seed of its own that a failure names.
@@ -29,40 +31,72 @@ type Size = (usize, usize, usize);
 /// What the queues of all devices of ours hold.
 const LARGE: Size = (400, 500_000, 1);
 
-/// Both ways at once. Returns how often superpackets came in at `b` and at `a`.
+/// Both ways at once.
 #[track_caller]
-fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) -> [BTreeMap<u8, usize>; 2] {
+fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) {
     join(a, b);
     let_through(a, b);
-    let mut paths = [Path::new(a, b), Path::new(b, a)];
+    let ways = [(a, b), (b, a)];
+    let mut paths = ways.map(|(from, to)| Path::new(from, to));
+    let mut links = ways.map(|(from, to)| (Tap::listener(&to.host, "eth0"), from, 0));
     for seed in seeds() {
-        let mut traffic = [(a, b), (b, a)].map(|(from, to)| Traffic::wide(seed, from.number, to.number, times));
+        let mut traffic = ways.map(|(from, to)| Traffic::wide(seed, from.number, to.number, times));
         for burst in 0..BURSTS {
             for (path, traffic) in paths.iter_mut().zip(&mut traffic) {
                 path.label = format!("seed {seed}, burst {burst}");
                 path.send(&traffic.burst(packets, bytes));
             }
             paths.iter_mut().for_each(Path::settle);
+            for (link, from, trains) in &mut links {
+                *trains +=
+                    std::iter::from_fn(|| link.next(Instant::now())).filter(|frame| is_train(frame, from)).count();
+            }
         }
     }
     // Whatever is on its way is there when this answer is.
     a.reaches(b.inner4());
-    paths.iter_mut().for_each(Path::drain);
-    paths.map(|path| path.merged)
+    for ((from, to), (path, (_, _, trains))) in ways.into_iter().zip(paths.iter_mut().zip(links)) {
+        path.drain();
+        assert_eq!(path.lost(), 0, "the test itself had no room");
+        offloads_were_used(from, to, &path.merged, trains);
+    }
 }
 
-fn with(offloads: Offloads, threads: u8) -> impl FnOnce(&mut DeviceOptions) {
-    move |options| {
-        options.offloads = offloads;
-        options.threads = NonZeroU8::new(threads).unwrap();
+/// Whether datagrams of the node were sent many at a time, in a frame of the link between them.
+fn is_train(frame: &Frame, from: &Node) -> bool {
+    frame.vnet.gso == GSO_UDP && frame.bytes[26..30] == [192, 0, 2, from.number]
+}
+
+/// An offload that is allowed was used, and one that is not was not: so that each way was gone that was to be tested.
+#[track_caller]
+fn offloads_were_used(from: &Node, to: &Node, merged: &BTreeMap<u8, usize>, trains: usize) {
+    let used = |node: &Node| node.is_ours().then(|| node.device().snapshot().offloads);
+    assert_eq!(trains > 0, used(from).is_some_and(|used| used.udp_gso), "{trains} trains from node {}", from.number);
+    let Some(used) = used(to) else { return assert!(merged.is_empty()) };
+    for (kind, used) in [(GSO_TCP4, used.tun_tso), (GSO_TCP6, used.tun_tso), (GSO_UDP, used.tun_uso)] {
+        // What comes one by one may also be handed over so.
+        if from.is_ours() || !used {
+            assert_eq!(merged.contains_key(&kind), used, "{merged:?} at node {}", to.number);
+        }
     }
+}
+
+/// A node of our own with these offloads and so many threads.
+#[track_caller]
+fn made_with(switch: &Switch, number: u8, offloads: Offloads, threads: u8) -> Node {
+    let threads = NonZeroU8::new(threads).unwrap();
+    let node = switch.node_with(number, |options| (options.offloads, options.threads) = (offloads, threads));
+    let state = node.device().snapshot();
+    // Every kernel that this runs on can do the others.
+    let expected = Offloads { tun_uso: offloads.tun_uso && state.offloads.tun_uso, ..offloads };
+    assert_eq!((state.offloads, state.threads), (expected, threads));
+    node
 }
 
 #[test]
 fn everything_arrives_as_it_was_sent() {
     let switch = Switch::new();
-    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
-    carries_exactly(&a, &b, LARGE);
+    carries_exactly(&switch.node(1, Kind::Ours), &switch.node(2, Kind::Ours), LARGE);
 }
 
 #[test]
@@ -71,7 +105,7 @@ fn everything_arrives_without_one_of_the_offloads() {
     let whole = switch.node(1, Kind::Ours);
     for (number, (name, _)) in (2..).zip(Offloads::ALL.each()) {
         let offloads = Offloads::ALL.without(name).unwrap();
-        carries_exactly(&whole, &switch.node_with(number, with(offloads, 1)), LARGE);
+        carries_exactly(&whole, &made_with(&switch, number, offloads, 1), LARGE);
     }
 }
 
@@ -79,18 +113,18 @@ fn everything_arrives_without_one_of_the_offloads() {
 fn everything_arrives_without_any_offload() {
     let switch = Switch::new();
     let whole = switch.node(1, Kind::Ours);
-    let bare = switch.node_with(2, with(Offloads::NONE, 1));
+    let bare = made_with(&switch, 2, Offloads::NONE, 1);
     carries_exactly(&whole, &bare, LARGE);
-    carries_exactly(&bare, &switch.node_with(3, with(Offloads::NONE, 1)), LARGE);
+    carries_exactly(&bare, &made_with(&switch, 3, Offloads::NONE, 1), LARGE);
 }
 
 /// More streams than threads, so that each thread has several at once.
 #[test]
 fn everything_arrives_over_two_threads() {
     let switch = Switch::new();
-    let two = switch.node_with(1, with(Offloads::ALL, 2));
+    let two = made_with(&switch, 1, Offloads::ALL, 2);
     for (number, (offloads, threads)) in (2..).zip([(Offloads::ALL, 2), (Offloads::ALL, 1), (Offloads::NONE, 2)]) {
-        carries_exactly(&two, &switch.node_with(number, with(offloads, threads)), (400, 500_000, 10));
+        carries_exactly(&two, &made_with(&switch, number, offloads, threads), (400, 500_000, 10));
     }
 }
 
@@ -100,6 +134,6 @@ fn everything_arrives_to_and_from_wireguard_go() {
     let switch = Switch::new();
     let them = switch.node(1, Kind::WireguardGo);
     for (number, offloads) in (2..).zip([Offloads::ALL, Offloads::NONE]) {
-        carries_exactly(&switch.node_with(number, with(offloads, 1)), &them, (60, 60_000, 1));
+        carries_exactly(&made_with(&switch, number, offloads, 1), &them, (60, 60_000, 1));
     }
 }

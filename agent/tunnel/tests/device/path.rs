@@ -80,6 +80,11 @@ impl Path {
         }
     }
 
+    /// Packets that were lost on the way from the interface to this test.
+    pub(crate) fn lost(&self) -> u32 {
+        self.listener.lost()
+    }
+
     #[track_caller]
     fn take(&mut self, frame: &Frame) {
         if !is_ours(&frame.bytes) {
@@ -121,7 +126,7 @@ impl Path {
             self.label,
             self.from,
             self.outstanding,
-            self.listener.lost(),
+            self.lost(),
             hex(&waiting[0]),
         );
     }

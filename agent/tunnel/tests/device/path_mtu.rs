@@ -1,0 +1,165 @@
+//! Packets that are not too long for the way, and what becomes of those that would be.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
+use std::time::Instant;
+
+use mesh_tunnel::{Device, DeviceOptions};
+
+use crate::lab::{DEADLINE, Kind, Namespace, Node, Switch, join, run, unique};
+use crate::packets::{Flow, flow, mss_place};
+use crate::path::let_through;
+use crate::streams::transfer;
+use crate::tap::{Frame, Tap};
+
+/// The IP packets of frames with an Ethernet header.
+fn ip(frame: &Frame) -> Option<&[u8]> {
+    let (ethernet, packet) = frame.bytes.split_at(14);
+    matches!(ethernet[12..], [8, 0] | [0x86, 0xdd]).then_some(packet)
+}
+
+/// The MSS that a SYN announces.
+fn mss(packet: &[u8]) -> Option<u16> {
+    mss_place(packet).map(|place| u16::from_be_bytes([packet[place], packet[place + 1]]))
+}
+
+fn host(switch: &Switch, number: u8, link_mtu: u32) -> Namespace {
+    let host = switch.host(number);
+    host.ip(&format!("link set eth0 mtu {link_mtu}"));
+    host
+}
+
+#[test]
+fn the_mtu_fits_the_link_unless_it_is_given() {
+    let switch = Switch::new();
+    for (number, link, given, expected) in [
+        (1, 1500, None, 1420),
+        (2, 1400, None, 1320),
+        // The link says nothing of what is behind it.
+        (3, 9000, None, 1420),
+        (4, 9000, Some(8000), 8000),
+        (5, 1500, Some(1300), 1300),
+    ] {
+        let node = Node::ours(host(&switch, number, link), number, |options| options.mtu = given);
+        assert_eq!(node.device().snapshot().mtu, expected, "link {link}, given {given:?}");
+    }
+    // Nothing is known where there is no way out.
+    let lonely = Namespace::new();
+    let device = lonely.enter(|| Device::create(DeviceOptions::new(unique()))).unwrap();
+    assert_eq!(device.snapshot().mtu, 1420);
+}
+
+/// Outside, everything has don't-fragment set, and what is too long for the link is lost rather than cut.
+#[test]
+fn nothing_outside_is_fragmented() {
+    let switch = Switch::new();
+    for v6 in [false, true] {
+        let (first, second) = if v6 { (3, 4) } else { (1, 2) };
+        let node = |number| Node::ours(host(&switch, number, 1400), number, |options| options.mtu = Some(1420));
+        let (a, b) = (node(first), node(second));
+        let mut wire = Tap::listener(&b.host, "eth0");
+        let endpoint = |node: &Node| if v6 { node.outer6() } else { node.outer4() };
+        a.add(&b, Some(&endpoint(&b)), "");
+        b.add(&a, Some(&endpoint(&a)), "");
+        a.reaches(b.inner4());
+        let offloads = a.device().snapshot().offloads;
+        let lost = a.device().snapshot().drops.io_failed;
+
+        let sender = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+        let receiver = b.host.enter(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
+        receiver.set_read_timeout(Some(DEADLINE)).unwrap();
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        // Each fits the tunnel, and the second does not fit the link. Packets are padded to 16 bytes.
+        let longest = (1400 - if v6 { 80 } else { 60 }) / 16 * 16 - 28;
+        for round in 0..20 {
+            for len in [longest, longest + 50, 1] {
+                sender.send(&vec![round; len]).unwrap();
+            }
+        }
+        let mut buffer = [0; 2048];
+        for round in 0..20 {
+            for len in [longest, 1] {
+                assert_eq!(receiver.recv(&mut buffer).unwrap(), len, "what fits arrives, and nothing else");
+                assert!(buffer[..len].iter().all(|byte| *byte == round));
+            }
+        }
+        assert_eq!(a.device().snapshot().drops.io_failed, lost + 20);
+        assert_eq!(a.device().snapshot().offloads, offloads, "no reason to do without");
+        let mut seen = 0;
+        while let Some(frame) = wire.next(Instant::now()) {
+            match ip(&frame) {
+                Some(packet) if packet[0] >> 4 == 4 && packet[9] == 17 => {
+                    assert_eq!(packet[6..8], [0x40, 0], "don't fragment, and no fragment");
+                    seen += usize::from(!v6);
+                }
+                Some(packet) if packet[0] >> 4 == 6 => {
+                    assert_ne!(packet[6], 44, "no fragment");
+                    seen += usize::from(v6 && packet[6] == 17);
+                }
+                _ => {}
+            }
+        }
+        // A handshake, its answer's proof, and what was sent, some of it many in a frame.
+        assert!(seen > 3, "{seen}");
+    }
+}
+
+/// A host with an ordinary link behind a node, which forwards for it and may not tell it of packets that are too long.
+fn host_behind(node: &Node, other: &Node) -> Namespace {
+    let (behind, number) = (Namespace::new(), node.number);
+    node.host.ip(&format!("link add lan0 type veth peer name eth0 netns {}", behind.name));
+    for (host, device, last) in [(&node.host, "lan0", 1), (&behind, "eth0", 2)] {
+        host.ip(&format!("link set {device} up"));
+        host.ip(&format!("addr add 10.88.{number}.{last}/24 dev {device}"));
+        host.ip(&format!("addr add fd88:{number:x}::{last}/64 dev {device} nodad"));
+    }
+    behind.ip(&format!("route add default via 10.88.{number}.1"));
+    behind.ip(&format!("-6 route add default via fd88:{number:x}::1"));
+    node.host.ip(&format!("route add 10.88.{}.0/24 dev {}", other.number, node.name));
+    node.host.ip(&format!("-6 route add fd88:{:x}::/64 dev {}", other.number, node.name));
+    let inside = |command: &str| {
+        let words: Vec<_> = ["netns", "exec", &node.host.name].into_iter().chain(command.split(' ')).collect();
+        run("ip", &words);
+    };
+    inside("sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    inside("iptables -A OUTPUT -p icmp -j DROP");
+    inside("ip6tables -A OUTPUT -p icmpv6 --icmpv6-type packet-too-big -j DROP");
+    behind
+}
+
+/// Hosts behind the nodes know nothing of the tunnel: what they may send to each other is told them in the SYN and in its
+/// answer, also where only one of the nodes knows how.
+#[test]
+fn connections_of_hosts_behind_the_nodes_fit_the_tunnel() {
+    let switch = Switch::new();
+    let us = switch.node(1, Kind::Ours);
+    for (number, kind) in [(2, Kind::Ours), (3, Kind::WireguardGo)] {
+        let them = switch.node(number, kind);
+        join(&us, &them);
+        let_through(&us, &them);
+        let (behind_us, behind_them) = (host_behind(&us, &them), host_behind(&them, &us));
+        let mut taps = [&behind_us, &behind_them].map(|host| Tap::listener(host, "eth0"));
+        let v4 = |number: u8| IpAddr::from([10, 88, number, 2]);
+        let v6 = |number: u8| IpAddr::from([0xfd88, u16::from(number), 0, 0, 0, 0, 0, 2]);
+        for (ours, theirs) in [(v4(1), v4(number)), (v6(1), v6(number))] {
+            // Each asks once: the SYN and its answer go both ways.
+            transfer(&behind_us, ours, &behind_them, theirs, 1 << 20);
+            transfer(&behind_them, theirs, &behind_us, ours, 1 << 20);
+        }
+        for tap in &mut taps {
+            // Of both families, what was asked and what was answered; a SYN may be sent twice.
+            let mut announced = BTreeMap::new();
+            while let Some(frame) = tap.next(Instant::now()) {
+                if let Some(packet) = ip(&frame)
+                    && let Some(mss) = mss(packet)
+                {
+                    announced.insert(flow(packet), mss);
+                }
+            }
+            let fits = |flow: &Flow| if flow.source.is_ipv4() { 1380 } else { 1360 };
+            assert!(announced.len() == 4 && announced.iter().all(|(flow, mss)| *mss == fits(flow)), "{announced:?}");
+        }
+        // The next takes its place.
+        us.host.ip("link del lan0");
+    }
+}
