@@ -156,6 +156,13 @@ impl Switch {
         host
     }
 
+    /// Makes the link of a host carry packets of up to `mtu` bytes.
+    #[track_caller]
+    pub(crate) fn widen(&self, host: &Namespace, number: u8, mtu: u32) {
+        self.0.ip(&format!("link set port{number} mtu {mtu}"));
+        host.ip(&format!("link set eth0 mtu {mtu}"));
+    }
+
     /// A host with a device that has its key and port, is up and has its inside addresses.
     #[track_caller]
     pub(crate) fn node(&self, number: u8, kind: Kind) -> Node {

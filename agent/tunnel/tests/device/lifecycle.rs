@@ -114,6 +114,10 @@ fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
+    // Datagrams are never fragmented: for a large packet the link must carry a large datagram.
+    for node in [&a, &b] {
+        switch.widen(&node.host, node.number, 65_535);
+    }
     let (inside_a, inside_b) = (Namespace::new(), Namespace::new());
     // The interface's number is taken there: it gets another.
     for number in 0..8 {
