@@ -149,7 +149,7 @@ fn implementations(options: &Options, failures: &mut Vec<String>) -> Result<Vec<
 fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec<String>) -> Result<Results> {
     let (measures, rounds) = (options.measures(), options.rounds());
     // Silent peers cost the same every time.
-    let rounds_of = |measure| if matches!(measure, Measure::Peers(_)) { 1 } else { rounds };
+    let rounds_of = |measure| if matches!(measure, Measure::Peers(_) | Measure::Unanswered(_)) { 1 } else { rounds };
     let turns: u32 = measures.iter().map(|measure| rounds_of(*measure)).sum();
     let progress = Progress::new((turns as usize + 1) * implementations.len());
     let mut fail = |progress: &Progress, what: String, error: anyhow::Error| {
@@ -207,7 +207,7 @@ mod tests {
     fn only_and_rivals_choose() {
         let options = Options::parse_from(["tunnel-bench", "--only", "tcp1,peers", "--rivals", "gotatun"]);
         assert_eq!(options.rivals(), ["gotatun"]);
-        assert_eq!(options.measures().len(), 5);
+        assert_eq!(options.measures().len(), 6);
         assert!(!options.whole());
 
         let offloads = Options::parse_from(["tunnel-bench", "--only", "offloads"]);

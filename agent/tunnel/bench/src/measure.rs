@@ -28,8 +28,9 @@ pub(crate) fn measure(what: Measure, tunnel: &Tunnel, lengths: Lengths, scratch:
         Measure::PingLoad => ping::under_load(tunnel, lengths.ping_load_s).map(Some),
         Measure::Memory if tunnel.ends.is_empty() => Ok(None),
         Measure::Memory => memory::measure(tunnel, lengths.memory_s).map(Some),
-        Measure::Peers(_) if !tunnel.implementation.speaks_wireguard() => Ok(None),
-        Measure::Peers(count) => peers::measure(count, &tunnel.implementation, lengths, scratch).map(Some),
+        Measure::Peers(_) | Measure::Unanswered(_) if !tunnel.implementation.speaks_wireguard() => Ok(None),
+        Measure::Peers(count) => peers::measure(count, false, &tunnel.implementation, lengths, scratch).map(Some),
+        Measure::Unanswered(count) => peers::measure(count, true, &tunnel.implementation, lengths, scratch).map(Some),
     }
 }
 
@@ -47,6 +48,6 @@ pub(crate) fn commands(what: Measure, lengths: Lengths) -> String {
             "VmRSS and VmHWM of /proc/PID/status during {}",
             iperf::words(&tcp::options(Measure::Tcp4, lengths.memory_s))
         ),
-        Measure::Peers(_) => "wg setconf INTERFACE FILE; wg show INTERFACE dump".into(),
+        Measure::Peers(_) | Measure::Unanswered(_) => "wg setconf INTERFACE FILE; wg show INTERFACE dump".into(),
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::lab::{TUNNEL_MTU, WIRE_MTU};
 use crate::machine::Machine;
@@ -65,8 +66,7 @@ impl Report {
     pub(crate) fn write(&self) -> Result<()> {
         let directory = Path::new(if self.whole && self.failures.is_empty() { WHOLE } else { OTHER });
         fs::create_dir_all(directory).with_context(|| format!("make `{}`", directory.display()))?;
-        let json = serde_json::to_string_pretty(&self.document())? + "\n";
-        write(&directory.join("results.json"), &json)?;
+        write(&directory.join("results.json"), &lines(serde_json::to_value(self.document())?))?;
         let baseline = BASELINES[0];
         let version = self.implementations.iter().find(|one| one.name == baseline).map(|one| one.version.as_str());
         let picture = picture::throughput(&self.results, &self.names(), baseline, version.unwrap_or_default());
@@ -106,6 +106,35 @@ impl Report {
     }
 }
 
+/// The document with one line for each run, so that two results can be compared.
+fn lines(document: Value) -> String {
+    let Value::Object(fields) = rounded(document) else { return String::new() };
+    let line = |(name, value): (String, Value)| {
+        let name = Value::String(name);
+        match value.as_array() {
+            Some(items) if items.iter().any(Value::is_object) => {
+                let items: Vec<String> = items.iter().map(|item| format!("    {item}")).collect();
+                format!("  {name}: [\n{}\n  ]", items.join(",\n"))
+            }
+            _ => format!("  {name}: {value}"),
+        }
+    };
+    format!("{{\n{}\n}}\n", fields.into_iter().map(line).collect::<Vec<_>>().join(",\n"))
+}
+
+/// Numbers with four digits after the point: more is noise.
+fn rounded(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let rounded = number.as_f64().map(|number| (number * 1e4).round() / 1e4);
+            rounded.map_or(Value::Number(number), Value::from)
+        }
+        Value::Array(items) => items.into_iter().map(rounded).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, rounded(value))).collect(),
+        value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => value,
+    }
+}
+
 /// Writes a file that belongs to whom its directory belongs to, who is not root where `make` uses sudo.
 fn write(path: &Path, text: &str) -> Result<()> {
     let attempt = || -> std::io::Result<()> {
@@ -116,4 +145,21 @@ fn write(path: &Path, text: &str) -> Result<()> {
     attempt().with_context(|| format!("write `{}`", path.display()))?;
     say(&format!("wrote {}", path.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_file_is_json_with_a_line_for_each_run_and_no_noise() {
+        let text = lines(json!({ "failures": [], "rounds": 3, "runs": [{ "x": 1.000_049 }, { "x": 12.345_678 }] }));
+        assert_eq!(
+            text,
+            "{\n  \"failures\": [],\n  \"rounds\": 3,\n  \"runs\": [\n    {\"x\":1.0},\n    {\"x\":12.3457}\n  ]\n}\n"
+        );
+        assert!(serde_json::from_str::<Value>(&text).is_ok());
+    }
 }

@@ -85,7 +85,7 @@ impl Implementation {
             "nebula" => Kind::Nebula,
             _ => bail!("rivals.txt names `{name}`, which nobody here knows how to start"),
         };
-        let hint = || format!("`{name}` is missing\nhint: `make bench` installs it; RIVALS= names those to do with");
+        let hint = || format!("`{name}` is missing (`make bench` installs it, RIVALS= chooses)");
         let (program, version) = if from == "debian" {
             let version = run("dpkg-query", &["-W", "-f", "${Version}", package]).with_context(hint)?;
             (PathBuf::from(program), version)

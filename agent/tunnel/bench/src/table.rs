@@ -35,8 +35,19 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
         Median("p50_ms", "p50 ms", 3),
         Median("p99_ms", "p99 ms", 3),
         Median("max_ms", "max ms", 2),
+        Median("lost", "lost", 0),
         Ratio("p50_ms", "p50 x"),
         Ratio("p99_ms", "p99 x"),
+    ];
+    const PEERS: &[Column] = &[
+        Median("empty_kib", "empty KiB", 0),
+        Median("rss_kib", "resident KiB", 0),
+        Median("kib_per_peer", "KiB/peer", 2),
+        Median("setconf_s", "setconf s", 3),
+        Median("get_s", "get s", 3),
+        Median("idle_percent", "CPU %", 3),
+        Ratio("rss_kib", "resident x"),
+        Ratio("setconf_s", "setconf x"),
     ];
     match measure {
         Measure::Tcp1 => ("TCP, one stream", TCP),
@@ -64,19 +75,8 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
                 Ratio("load_kib", "load x"),
             ],
         ),
-        Measure::Peers(_) => (
-            "Configured, silent peers",
-            &[
-                Median("empty_kib", "empty KiB", 0),
-                Median("rss_kib", "resident KiB", 0),
-                Median("kib_per_peer", "KiB/peer", 2),
-                Median("setconf_s", "setconf s", 3),
-                Median("get_s", "get s", 3),
-                Median("idle_percent", "idle CPU %", 3),
-                Ratio("rss_kib", "resident x"),
-                Ratio("setconf_s", "setconf x"),
-            ],
-        ),
+        Measure::Peers(_) => ("Configured, silent peers", PEERS),
+        Measure::Unanswered(_) => ("Peers with known endpoints, of which none answers", PEERS),
     }
 }
 
@@ -85,7 +85,11 @@ pub(crate) fn tables(results: &Results, implementations: &[String], baselines: &
     let mut text = String::new();
     for measure in results.measures() {
         let (title, columns) = columns(measure);
-        let count = if let Measure::Peers(count) = measure { format!(": {count}") } else { String::new() };
+        let count = if let Measure::Peers(count) | Measure::Unanswered(count) = measure {
+            format!(": {count}")
+        } else {
+            String::new()
+        };
         let table = cells(results, measure, columns, implementations, baselines);
         text.push_str(&format!("\n{title}{count}\n\n{}", markdown(&table)));
     }

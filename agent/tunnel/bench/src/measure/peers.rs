@@ -1,4 +1,4 @@
-//! What peers cost that are configured and say nothing.
+//! What peers cost that are configured and silent.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,21 +15,34 @@ use crate::process::{pause, run};
 use crate::rivals::Implementation;
 use crate::tunnel::{Device, key_pair};
 
-/// A device of its own with `count` peers: `empty_kib` resident before and `rss_kib` after, `kib_per_peer`, `setconf_s` for
-/// `wg setconf`, `get_s` for `wg show dump`, `idle_percent` of one processor.
+/// The network where nobody answers (TEST-NET-2).
+const NOWHERE: &str = "198.51.100";
+
+/// A device of its own with `count` peers, at endpoints that lead `nowhere` or at none: `empty_kib` resident before and `rss_kib`
+/// after, `kib_per_peer`, `setconf_s` for `wg setconf`, `get_s` for `wg show dump`, `idle_percent` of one processor.
 pub(crate) fn measure(
     count: u32,
+    nowhere: bool,
     implementation: &Implementation,
     lengths: Lengths,
     scratch: &Scratch,
 ) -> Result<Values> {
     let namespace = Namespace::create()?;
+    if nowhere {
+        // A wire whose other end drops everything. The neighbour is written down, or packets would wait for its answer.
+        namespace.ip("link add eth0 type veth peer name eth1")?;
+        namespace.ip("link set eth1 up")?;
+        namespace.ip("link set eth0 up")?;
+        namespace.ip("addr add 192.0.2.1/24 dev eth0")?;
+        namespace.ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev eth0")?;
+        namespace.ip(&format!("route add {NOWHERE}.0/24 via 192.0.2.2"))?;
+    }
     let device = Device::start(implementation, &namespace, scratch)?;
     let interface = device.interface.as_str();
     let empty = device.process.kib("VmRSS")?;
 
     let file = scratch.file(&format!("{interface}.conf"));
-    fs::write(&file, configuration(count)?).context("write a configuration with many peers")?;
+    fs::write(&file, configuration(count, nowhere)?).context("write a configuration with many peers")?;
     let begin = Instant::now();
     run("wg", &["setconf", interface, &file.display().to_string()])?;
     let setconf = begin.elapsed();
@@ -58,17 +71,16 @@ pub(crate) fn measure(
     ]))
 }
 
-/// Peers with a key, an endpoint and one address each, all different.
-fn configuration(count: u32) -> Result<String> {
+/// Peers with a key and one address each, all different.
+fn configuration(count: u32, nowhere: bool) -> Result<String> {
     let mut text = format!("[Interface]\nPrivateKey = {}\nListenPort = 51820\n", key_pair()?.0.trim());
     for number in 1..=count {
         let [_, high, middle, low] = number.to_be_bytes();
         let key = BASE64.encode(public_key(number));
-        write!(
-            text,
-            "[Peer]\nPublicKey = {key}\nEndpoint = 198.51.100.{}:51820\nAllowedIPs = 10.{high}.{middle}.{low}/32\n",
-            low.max(1)
-        )?;
+        writeln!(text, "[Peer]\nPublicKey = {key}\nAllowedIPs = 10.{high}.{middle}.{low}/32")?;
+        if nowhere {
+            writeln!(text, "Endpoint = {NOWHERE}.{}:51820", low.max(1))?;
+        }
     }
     Ok(text)
 }

@@ -29,16 +29,16 @@ pub(crate) fn beside(seconds: u32) -> u32 {
     seconds.saturating_sub(1).max(1) * 50
 }
 
-/// `p50_ms`, `p99_ms` and `max_ms` of `count` pings, 5 ms apart.
+/// `p50_ms`, `p99_ms` and `max_ms` of `count` pings, 5 ms apart, and how many were `lost`.
 pub(crate) fn idle(tunnel: &Tunnel, count: u32) -> Result<Values> {
-    ping(tunnel, &options("0.005", count))
+    ping(tunnel, "0.005", count)
 }
 
 /// The same of pings 20 ms apart, beside one TCP stream.
 pub(crate) fn under_load(tunnel: &Tunnel, seconds: u32) -> Result<Values> {
     let mut iperf = Iperf::start(tunnel, &tcp::options(Measure::Tcp1, seconds), seconds)?;
     pause(HEAD_START)?;
-    let values = ping(tunnel, &options("0.02", beside(seconds)))?;
+    let values = ping(tunnel, "0.02", beside(seconds))?;
     let loaded = iperf.running()?;
     iperf.finish()?;
     if !loaded {
@@ -47,13 +47,15 @@ pub(crate) fn under_load(tunnel: &Tunnel, seconds: u32) -> Result<Values> {
     Ok(values)
 }
 
-fn ping(tunnel: &Tunnel, options: &[String]) -> Result<Values> {
+fn ping(tunnel: &Tunnel, interval: &str, count: u32) -> Result<Values> {
+    let options = options(interval, count);
     let arguments: Vec<&str> = options.iter().map(String::as_str).chain([tunnel.address]).collect();
     let output = Job::start(tunnel.wire.client.command("ping", &arguments))?.wait(SHORT)?;
     let mut times = times(&output);
     times.sort_by(f64::total_cmp);
     let at = |percent| percentile(&times, percent).context("no ping was answered");
-    Ok(Values::from([("p50_ms", at(50)?), ("p99_ms", at(99)?), ("max_ms", at(100)?)]))
+    let lost = f64::from(count) - times.len() as f64;
+    Ok(Values::from([("p50_ms", at(50)?), ("p99_ms", at(99)?), ("max_ms", at(100)?), ("lost", lost)]))
 }
 
 fn times(output: &str) -> Vec<f64> {

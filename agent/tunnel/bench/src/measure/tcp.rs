@@ -17,7 +17,13 @@ pub(crate) fn options(what: Measure, seconds: u32) -> Vec<String> {
     let more: &[&str] = match what {
         Measure::Tcp4 => &["-P", "4"],
         Measure::Rev => &["-R"],
-        Measure::Tcp1 | Measure::Udp | Measure::Ping | Measure::PingLoad | Measure::Memory | Measure::Peers(_) => &[],
+        Measure::Tcp1
+        | Measure::Udp
+        | Measure::Ping
+        | Measure::PingLoad
+        | Measure::Memory
+        | Measure::Peers(_)
+        | Measure::Unanswered(_) => &[],
     };
     iperf::options(seconds, more)
 }
