@@ -15,7 +15,7 @@ use segment::Segment;
 const MAX_RUN: usize = 64;
 
 /// Flows whose packets are collected at the same time.
-const OPEN: usize = 8;
+const OPEN: usize = 16;
 
 /// The longest superpacket, headers included.
 const MAX_LEN: usize = 65_535;
