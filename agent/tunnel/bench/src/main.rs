@@ -42,7 +42,7 @@ struct Options {
     /// A first look: short runs, fewer rounds, only gotatun and wireguard-go.
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured [default: 3, or 2 when quick].
+    /// How often everything is measured, peers excepted [default: 3, or 2 when quick, and there once for udp].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
     /// Beside whom, separated by commas: wireguard-go, nebula, boringtun, gotatun, or none [default: all].
@@ -57,6 +57,21 @@ struct Options {
 impl Options {
     fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 2 } else { 3 })
+    }
+
+    /// Peers cost the same every time, and the search for the UDP rate is half of a quick run.
+    fn rounds_of(&self, measure: Measure) -> u32 {
+        match measure {
+            Measure::Peers(_) | Measure::Unanswered(_) => 1,
+            Measure::Udp if self.quick => self.rounds.unwrap_or(1),
+            Measure::Tcp1
+            | Measure::Tcp4
+            | Measure::Rev
+            | Measure::Udp
+            | Measure::Ping
+            | Measure::PingLoad
+            | Measure::Memory => self.rounds(),
+        }
     }
 
     fn lengths(&self) -> Lengths {
@@ -148,8 +163,7 @@ fn implementations(options: &Options, failures: &mut Vec<String>) -> Result<Vec<
 
 fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec<String>) -> Result<Results> {
     let (measures, rounds) = (options.measures(), options.rounds());
-    // Silent peers cost the same every time.
-    let rounds_of = |measure| if matches!(measure, Measure::Peers(_) | Measure::Unanswered(_)) { 1 } else { rounds };
+    let rounds_of = |measure| options.rounds_of(measure);
     let turns: u32 = measures.iter().map(|measure| rounds_of(*measure)).sum();
     let progress = Progress::new((turns as usize + 1) * implementations.len());
     let mut fail = |progress: &Progress, what: String, error: anyhow::Error| {

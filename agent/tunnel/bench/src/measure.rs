@@ -25,7 +25,7 @@ pub(crate) fn measure(what: Measure, tunnel: &Tunnel, lengths: Lengths, scratch:
         Measure::Tcp1 | Measure::Tcp4 | Measure::Rev => tcp::measure(what, tunnel, lengths.tcp_s).map(Some),
         Measure::Udp => udp::measure(tunnel, lengths.udp_s).map(Some),
         Measure::Ping => ping::idle(tunnel, lengths.pings).map(Some),
-        Measure::PingLoad => ping::under_load(tunnel, lengths.ping_load_s).map(Some),
+        Measure::PingLoad => ping::under_load(tunnel, lengths.loaded_pings).map(Some),
         Measure::Memory if tunnel.ends.is_empty() => Ok(None),
         Measure::Memory => memory::measure(tunnel, lengths.memory_s).map(Some),
         Measure::Peers(_) | Measure::Unanswered(_) if !tunnel.implementation.speaks_wireguard() => Ok(None),
@@ -41,8 +41,8 @@ pub(crate) fn commands(what: Measure, lengths: Lengths) -> String {
         Measure::Udp => iperf::words(&udp::options("RATE", lengths.udp_s)),
         Measure::Ping => ping::words(&ping::options("0.005", lengths.pings)),
         Measure::PingLoad => {
-            let pings = ping::words(&ping::options("0.02", ping::beside(lengths.ping_load_s)));
-            format!("{pings}, beside {}", iperf::words(&tcp::options(Measure::Tcp1, lengths.ping_load_s)))
+            let pings = ping::words(&ping::options("0.02", lengths.loaded_pings));
+            format!("{pings}, beside {}", iperf::words(&ping::load()))
         }
         Measure::Memory => format!(
             "VmRSS and VmHWM of /proc/PID/status during {}",

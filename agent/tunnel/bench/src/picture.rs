@@ -13,6 +13,9 @@ const GROUPS: [(Measure, &str, &str); 4] = [
     (Measure::Udp, "mbit_s", "UDP 1200 B, no loss"),
 ];
 
+/// What README calls the device.
+const PRODUCT: &str = "p2p-agent";
+
 /// Where things stand, in pixels.
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
@@ -28,9 +31,9 @@ const GROUP_GAP: f64 = 12.0;
 /// read on any page.
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#1f2328}.head{font-weight:600}.small{font-size:12px;fill:#59636e}\
-.ground{fill:#fff;stroke:#d1d9e0}.bar{fill:#8c959f}.ours{fill:#0969da}.base{stroke:#59636e;stroke-dasharray:3 3}\
+.ground{fill:#fff;stroke:#d1d9e0}.bar{fill:#8c959f}.ours{fill:#0969da}\
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.small{fill:#9198a1}.ground{fill:#0d1117;stroke:#3d444d}\
-.bar{fill:#656c76}.ours{fill:#4493f8}.base{stroke:#9198a1}}";
+.bar{fill:#656c76}.ours{fill:#4493f8}}";
 
 /// The picture, or `None` where nothing of what it shows was measured together with `baseline`.
 pub(crate) fn throughput(results: &Results, names: &[String], baseline: &str, version: &str) -> Option<String> {
@@ -45,8 +48,9 @@ pub(crate) fn throughput(results: &Results, names: &[String], baseline: &str, ve
         text(&mut body, "head", MARGIN, y + 14.0, group.title);
         y += GROUP_HEAD;
         for (name, ratio) in &group.bars {
-            let (class, middle) = (if name == OURS { "ours" } else { "bar" }, y + BAR - 3.0);
-            text(&mut body, "small", MARGIN, middle, name);
+            let (class, label) = if name == OURS { ("ours", PRODUCT) } else { ("bar", name.as_str()) };
+            let middle = y + BAR - 3.0;
+            text(&mut body, "small", MARGIN, middle, label);
             let width = ratio * scale;
             let _ = writeln!(
                 body,
@@ -57,8 +61,7 @@ pub(crate) fn throughput(results: &Results, names: &[String], baseline: &str, ve
         }
         y += GROUP_GAP;
     }
-    let (height, one) = (y + 4.0, BARS_LEFT + scale);
-    let _ = writeln!(body, r#"<line class="base" x1="{one:.1}" y1="{TOP}" x2="{one:.1}" y2="{:.1}"/>"#, y - GROUP_GAP);
+    let height = y + 4.0;
     let title = format!("Throughput in multiples of {baseline} {version}");
     let mut head = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">"#

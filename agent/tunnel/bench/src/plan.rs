@@ -135,8 +135,8 @@ pub(crate) struct Lengths {
     pub(crate) udp_s: u32,
     /// Pings of an idle tunnel, 5 ms apart.
     pub(crate) pings: u32,
-    /// Of the TCP stream beside which there are pings 20 ms apart, in seconds.
-    pub(crate) ping_load_s: u32,
+    /// Pings beside a TCP stream, 20 ms apart.
+    pub(crate) loaded_pings: u32,
     /// Of the load under which memory is read, in seconds.
     pub(crate) memory_s: u32,
     /// From the configuration of peers until memory is read, in milliseconds.
@@ -148,10 +148,10 @@ pub(crate) struct Lengths {
 impl Lengths {
     /// Of the runs that claims are made of.
     pub(crate) const FULL: Self =
-        Self { tcp_s: 6, udp_s: 2, pings: 600, ping_load_s: 6, memory_s: 4, settle_ms: 1500, idle_ms: 4000 };
+        Self { tcp_s: 6, udp_s: 2, pings: 600, loaded_pings: 250, memory_s: 4, settle_ms: 1500, idle_ms: 4000 };
     /// Of a first look.
     pub(crate) const QUICK: Self =
-        Self { tcp_s: 2, udp_s: 1, pings: 200, ping_load_s: 2, memory_s: 2, settle_ms: 500, idle_ms: 1500 };
+        Self { tcp_s: 2, udp_s: 1, pings: 200, loaded_pings: 60, memory_s: 2, settle_ms: 500, idle_ms: 1500 };
 
     pub(crate) fn settle(&self) -> Duration {
         Duration::from_millis(self.settle_ms)

@@ -13,6 +13,8 @@ use crate::tunnel::Tunnel;
 
 /// From the start of the load to the first ping.
 const HEAD_START: Duration = Duration::from_millis(500);
+/// Longer than any pings beside it take, in seconds.
+const LOAD_S: u32 = 60;
 
 /// `ping`'s options for `count` pings, `interval` seconds apart.
 pub(crate) fn options(interval: &str, count: u32) -> Vec<String> {
@@ -24,27 +26,26 @@ pub(crate) fn words(options: &[String]) -> String {
     format!("ping {} ADDRESS", options.join(" "))
 }
 
-/// How many pings 20 ms apart fit beside a load of so many seconds, with half a second left at both ends.
-pub(crate) fn beside(seconds: u32) -> u32 {
-    seconds.saturating_sub(1).max(1) * 50
-}
-
 /// `p50_ms`, `p99_ms` and `max_ms` of `count` pings, 5 ms apart, and how many were `lost`.
 pub(crate) fn idle(tunnel: &Tunnel, count: u32) -> Result<Values> {
     ping(tunnel, "0.005", count)
 }
 
-/// The same of pings 20 ms apart, beside one TCP stream.
-pub(crate) fn under_load(tunnel: &Tunnel, seconds: u32) -> Result<Values> {
-    let mut iperf = Iperf::start(tunnel, &tcp::options(Measure::Tcp1, seconds), seconds)?;
+/// The same of pings 20 ms apart, beside one TCP stream that is ended after the last of them.
+pub(crate) fn under_load(tunnel: &Tunnel, count: u32) -> Result<Values> {
+    let mut iperf = Iperf::start(tunnel, &load(), LOAD_S)?;
     pause(HEAD_START)?;
-    let values = ping(tunnel, "0.02", beside(seconds))?;
-    let loaded = iperf.running()?;
-    iperf.finish()?;
-    if !loaded {
+    let values = ping(tunnel, "0.02", count)?;
+    if !iperf.running()? {
+        iperf.finish()?;
         bail!("the load ended before the pings did");
     }
     Ok(values)
+}
+
+/// iperf3's options for the load.
+pub(crate) fn load() -> Vec<String> {
+    tcp::options(Measure::Tcp1, LOAD_S)
 }
 
 fn ping(tunnel: &Tunnel, interval: &str, count: u32) -> Result<Values> {
