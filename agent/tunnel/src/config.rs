@@ -105,7 +105,7 @@ pub struct PeerUpdate {
     pub update_only: bool,
     /// New preshared key; all zeros are none. Used from the next handshake on; the running session stays.
     pub preshared_key: Option<PresharedKey>,
-    /// Where to send. Where no session runs, a handshake is begun at once.
+    /// Where to send. Where no session runs, a handshake is begun at once; of thousands of peers, 512 at a time.
     pub endpoint: Option<SocketAddr>,
     /// Send at least this often, in seconds; 0 is off.
     pub persistent_keepalive: Option<u16>,

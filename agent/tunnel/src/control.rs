@@ -1,17 +1,17 @@
 //! The thread that owns the configuration and the timers. It alone changes what the others read.
 
-use std::cmp::Reverse;
-use std::collections::binary_heap::PeekMut;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::config::DeviceUpdate;
 use crate::device::Shared;
 use crate::error::Error;
-use crate::peer::{Peer, Wire};
+use crate::memory;
+use crate::peer::{Greeting, Peer, Wire};
 use crate::udp::Sockets;
+use crate::wheel::Wheel;
 
 /// Room for every message a timer can send: an initiation, or a keepalive.
 const BUFFER: usize = 256;
@@ -20,42 +20,24 @@ const BUFFER: usize = 256;
 pub(crate) enum Request {
     /// Change the device.
     Apply { update: DeviceUpdate, reply: Sender<Result<(), Error>> },
-    /// Call the peer's `tick` at that time.
-    Wake { at: Instant, peer: Weak<Peer> },
+    /// Call the `tick` of the peer with that slot at that time.
+    Wake { at: Instant, slot: u32 },
     /// End.
     Stop,
-}
-
-struct Alarm {
-    at: Instant,
-    peer: Weak<Peer>,
-}
-
-impl PartialEq for Alarm {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Alarm {}
-
-impl PartialOrd for Alarm {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Alarm {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
 }
 
 /// Peers worked on before looking for requests again: however many are due, nobody waits long to be heard.
 const BATCH: usize = 32;
 
+/// How often to look whether one more peer may be spoken to, while more wait than may be at a time.
+const TURN_AFTER: Duration = Duration::from_millis(50);
+
+/// Peers that fell silent, were changed or went, before the memory they needed is given back.
+const MANY: usize = 256;
+
 pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
-    let mut due = Due::default();
+    let alarms = Wheel::new(Instant::now());
+    let mut due = Due { greetings: VecDeque::new(), crowded: false, alarms, silent: 0 };
     loop {
         let mut request = match due.wait() {
             Some(wait) => requests.recv_timeout(wait),
@@ -63,11 +45,11 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
         };
         while let Ok(asked) = request {
             match asked {
-                Request::Wake { at, peer } => due.alarms.push(Reverse(Alarm { at, peer })),
+                Request::Wake { at, slot } => due.alarms.set(slot, at),
                 // Nobody may be left to hear the answer.
                 Request::Apply { update, reply } => {
                     shared.fit_mtu(&update);
-                    drop(reply.send(apply(shared, update, &mut due.greetings)));
+                    drop(reply.send(apply(shared, update, &mut due)));
                 }
                 Request::Stop => return,
             }
@@ -85,35 +67,50 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
 }
 
 /// The peers that wait for this thread.
-#[derive(Default)]
 struct Due {
     /// To be spoken to now.
     greetings: VecDeque<Arc<Peer>>,
-    /// To be looked at when their time has come.
-    alarms: BinaryHeap<Reverse<Alarm>>,
+    /// The first of them has to wait for its turn.
+    crowded: bool,
+    /// The slots of those to be looked at when their time has come.
+    alarms: Wheel<u32>,
+    /// Peers that came to need less memory, since some was given back.
+    silent: usize,
 }
 
 impl Due {
     /// How long nobody is due; `None`: for ever.
-    fn wait(&self) -> Option<Duration> {
-        if !self.greetings.is_empty() {
-            return Some(Duration::ZERO);
+    fn wait(&mut self) -> Option<Duration> {
+        let greeting = match (self.greetings.is_empty(), std::mem::take(&mut self.crowded)) {
+            (true, _) => None,
+            (false, true) => Some(TURN_AFTER),
+            (false, false) => Some(Duration::ZERO),
+        };
+        let alarm = self.alarms.next().map(|next| next.saturating_duration_since(Instant::now()));
+        let wait = greeting.into_iter().chain(alarm).min();
+        if self.silent >= MANY && wait.is_none_or(|wait| !wait.is_zero()) {
+            self.silent = 0;
+            memory::give_back();
         }
-        self.alarms.peek().map(|Reverse(next)| next.at.saturating_duration_since(Instant::now()))
+        wait
     }
 
     /// Works on one peer; false where nobody is due.
     fn work_on_next(&mut self, shared: &Shared) -> bool {
-        if let Some(peer) = self.greetings.pop_front() {
-            with_wire(shared, |wire| peer.greet(wire, &mut [0; BUFFER]));
+        if !self.crowded
+            && let Some(peer) = self.greetings.front()
+        {
+            self.crowded = with_wire(shared, |wire| peer.greet(wire, &mut [0; BUFFER])) == Some(Greeting::NotYet);
+            if !self.crowded {
+                self.greetings.pop_front();
+            }
             return true;
         }
-        let Some(alarm) = self.alarms.peek_mut().filter(|next| next.0.at <= Instant::now()) else { return false };
-        let Reverse(Alarm { at, peer }) = PeekMut::pop(alarm);
-        if let Some(peer) = peer.upgrade()
-            && let Some(at) = with_wire(shared, |wire| peer.tick(at, wire, &mut [0; BUFFER])).flatten()
-        {
-            self.alarms.push(Reverse(Alarm { at, peer: Arc::downgrade(&peer) }));
+        let Some(slot) = self.alarms.pop(Instant::now()) else { return false };
+        let peer = shared.table().by_slot(slot).cloned();
+        match peer.and_then(|peer| with_wire(shared, |wire| peer.tick(wire, &mut [0; BUFFER]))).flatten() {
+            Some(next) => self.alarms.set(slot, next),
+            None => self.silent += 1,
         }
         true
     }
@@ -128,13 +125,15 @@ fn with_wire<R>(shared: &Shared, work: impl FnOnce(&Wire<'_>) -> R) -> Option<R>
         identity,
         sockets: &sockets,
         counters: &shared.counters,
+        turns: &shared.turns,
         control: &shared.control,
         now: Instant::now(),
     }))
 }
 
-/// Carries out an update. What can fail comes first, so that a failure changes nothing. Adds the peers to speak to.
-fn apply(shared: &Shared, update: DeviceUpdate, greetings: &mut VecDeque<Arc<Peer>>) -> Result<(), Error> {
+/// Carries out an update. What can fail comes first, so that a failure changes nothing. Adds the peers to speak to, and
+/// takes away the alarms of those who went.
+fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<(), Error> {
     let (old, fwmark) = (shared.sockets(), update.fwmark.unwrap_or_else(|| shared.table().fwmark));
     let port = update.listen_port.filter(|port| *port != old.port());
     let sockets = port.map(|port| Sockets::bind(port, fwmark, shared.threads, shared.offloads)).transpose()?;
@@ -155,9 +154,14 @@ fn apply(shared: &Shared, update: DeviceUpdate, greetings: &mut VecDeque<Arc<Pee
     }
     let edited: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| table.edit(peer, now)).collect();
     if key_changed {
-        greetings.extend(table.members().map(|member| Arc::clone(&member.peer)));
+        due.greetings.extend(table.members().map(|member| Arc::clone(&member.peer)));
     } else {
-        greetings.extend(edited);
+        due.greetings.extend(edited);
+    }
+    let freed = table.take_freed();
+    due.silent += freed.len() + update.peers.len();
+    for slot in freed {
+        due.alarms.cancel(slot);
     }
     Ok(())
 }

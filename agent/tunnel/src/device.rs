@@ -12,10 +12,12 @@ use crate::control::{self, Request};
 use crate::error::Error;
 use crate::flood::Flood;
 use crate::inbound;
+use crate::memory;
 use crate::outbound;
 use crate::sys::Event;
 use crate::table::Table;
 use crate::tun::Tun;
+use crate::turns::Turns;
 use crate::uapi::Server;
 use crate::udp::Sockets;
 use crate::underlay;
@@ -37,6 +39,7 @@ pub(crate) struct Shared {
     sockets: RwLock<Arc<Sockets>>,
     pub(crate) tun: Tun,
     pub(crate) counters: Counters,
+    pub(crate) turns: Turns,
     pub(crate) control: Sender<Request>,
     /// Those of each pair of threads.
     pub(crate) wakes: Vec<Wakes>,
@@ -68,6 +71,7 @@ impl Device {
     /// [`Error::TunMissing`], [`Error::PermissionDenied`], [`Error::NameInvalid`], [`Error::NameTaken`],
     /// [`Error::UapiBusy`], [`Error::Io`]. Nothing is left behind.
     pub fn create(options: DeviceOptions) -> Result<Self, Error> {
+        memory::keep_little();
         let (threads, offloads) = (options.threads, options.offloads);
         let mtu = options.mtu.unwrap_or_else(underlay::derived_mtu);
         let tun = Tun::create(&options.name, mtu, threads, offloads)?;
@@ -85,6 +89,7 @@ impl Device {
             sockets: RwLock::new(Arc::new(sockets)),
             tun,
             counters: Counters::default(),
+            turns: Turns::new(),
             control,
             wakes,
             wake_uapi: event()?,

@@ -91,6 +91,7 @@ impl Inbound<'_> {
             identity,
             sockets: &sockets,
             counters: &self.shared.counters,
+            turns: &self.shared.turns,
             control: &self.shared.control,
             now: Instant::now(),
         };

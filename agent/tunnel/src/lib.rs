@@ -28,7 +28,10 @@ mod peer;
 mod staged;
 mod table;
 mod timers;
+mod turns;
+mod wheel;
 
+mod memory;
 #[cfg(test)]
 mod namespace;
 mod netlink;

@@ -14,6 +14,10 @@ use crate::timers::REJECT_AFTER;
 /// How long a replaced link still receives: what the peer sent before it learned of the new session.
 const LAST_CALL: Duration = Duration::from_secs(5);
 
+/// boringtun reads the clock only when it is told to, and drops sessions that are too old (paper, section 6.2) only then.
+/// A link that is used is told so often, one that is not used need not know.
+const CLOCK: Duration = Duration::from_secs(1);
+
 /// A session may be followed by an initiation that was never answered; boringtun would drop the session with it after
 /// 90 s, so that a new handshake takes its place before.
 const UNANSWERED_LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +29,8 @@ pub(crate) struct Held {
     index: u32,
     /// When it last took part in a successful handshake, or was made.
     fresh: Instant,
+    /// When boringtun last read the clock.
+    advanced: Instant,
     /// Since when an initiation has been left unanswered beside a session.
     unanswered: Option<Instant>,
     /// When to drop it, for a replaced link.
@@ -61,6 +67,7 @@ impl Held {
             link,
             index,
             fresh: now,
+            advanced: now,
             unanswered: None,
             until: None,
             outdated: false,
@@ -125,6 +132,25 @@ impl Held {
         Some(Began { since, initiator: false })
     }
 
+    /// Lets boringtun read the clock, if it is time. To be called before the link is used.
+    fn catch_up(&mut self, now: Instant) {
+        if now >= self.advanced + CLOCK {
+            self.link.advance();
+            self.advanced = now;
+        }
+    }
+
+    /// When nothing of it can be used any more.
+    fn ends(&self) -> Instant {
+        let ends = self.fresh + REJECT_AFTER;
+        self.until.map_or(ends, |until| ends.min(until))
+    }
+
+    /// When an initiation beside a session has been left unanswered for too long.
+    fn overdue(&self) -> Option<Instant> {
+        self.unanswered.map(|since| since + UNANSWERED_LIMIT)
+    }
+
     fn refresh(&mut self, now: Instant) {
         self.fresh = now;
         self.unanswered = self.link.awaits_response().then_some(now);
@@ -170,7 +196,7 @@ impl Links {
         // At most two links at a time, so that one bit tells them apart.
         let other_bit = self.retiring.as_ref().map_or(self.last_bit, |retiring| retiring.index & 1);
         let last_bit = &mut self.last_bit;
-        self.newest.get_or_insert_with(|| {
+        let newest = self.newest.get_or_insert_with(|| {
             *last_bit = other_bit ^ 1;
             let index = slot << 1 | *last_bit;
             let mut link = Link::new(identity, peer, psk, index);
@@ -178,21 +204,28 @@ impl Links {
                 link.open(&last[..], buffer);
             }
             Held::new(link, index, now)
-        })
+        });
+        newest.catch_up(now);
+        newest
     }
 
     /// The link that a message for `receiver` is for, and whether it is the newest.
-    pub(crate) fn by_receiver(&mut self, receiver: u32) -> Option<(&mut Held, bool)> {
+    pub(crate) fn by_receiver(&mut self, receiver: u32, now: Instant) -> Option<(&mut Held, bool)> {
         let index = receiver >> 8;
-        match (&mut self.newest, &mut self.retiring) {
-            (Some(newest), _) if newest.index == index => Some((newest, true)),
-            (_, Some(retiring)) if retiring.index == index => Some((retiring, false)),
-            _ => None,
-        }
+        let (held, newest) = match (&mut self.newest, &mut self.retiring) {
+            (Some(newest), _) if newest.index == index => (newest, true),
+            (_, Some(retiring)) if retiring.index == index => (retiring, false),
+            _ => return None,
+        };
+        held.catch_up(now);
+        Some((held, newest))
     }
 
     /// The link whose session carries data now.
-    pub(crate) fn sending(&mut self) -> Option<&mut Link> {
+    pub(crate) fn sending(&mut self, now: Instant) -> Option<&mut Link> {
+        for held in [&mut self.newest, &mut self.retiring].into_iter().flatten() {
+            held.catch_up(now);
+        }
         let held = self.newest.as_mut().filter(|held| held.link.has_session());
         held.or(self.retiring.as_mut().filter(|held| held.link.has_session())).map(|held| &mut held.link)
     }
@@ -239,23 +272,29 @@ impl Links {
         self.newest = None;
     }
 
-    /// To be called about once a second while [`Self::in_use`]. True where a handshake should be begun.
+    /// To be called when [`Self::next`] has come. True where a handshake should be begun.
     pub(crate) fn advance(&mut self, now: Instant, handshaking: bool) -> bool {
-        for held in [&mut self.newest, &mut self.retiring].into_iter().flatten() {
-            held.link.advance();
-        }
-        let dead = |held: &Held| now >= held.fresh + REJECT_AFTER || held.until.is_some_and(|until| now >= until);
+        let dead = |held: &Held| now >= held.ends();
         if self.retiring.as_ref().is_some_and(dead) {
             self.retiring = None;
         }
         if !handshaking && self.newest.as_ref().is_some_and(dead) {
             self.newest = None;
         }
-        let overdue = |held: &Held| held.unanswered.is_some_and(|since| now >= since + UNANSWERED_LIMIT);
+        let overdue = |held: &Held| held.overdue().is_some_and(|at| now >= at);
         !handshaking && self.newest.as_ref().is_some_and(overdue)
     }
 
-    /// Whether there is anything to advance.
+    /// When to call [`Self::advance`]. What a handshake under way may still need has no end.
+    pub(crate) fn next(&self, handshaking: bool) -> Option<Instant> {
+        let retiring = self.retiring.as_ref().map(Held::ends);
+        let newest = self.newest.as_ref().filter(|_| !handshaking);
+        let newest = newest.map(|held| held.overdue().map_or(held.ends(), |at| at.min(held.ends())));
+        [retiring, newest].into_iter().flatten().min()
+    }
+
+    /// Whether there is anything left to drop.
+    #[cfg(test)]
     pub(crate) const fn in_use(&self) -> bool {
         self.newest.is_some() || self.retiring.is_some()
     }

@@ -105,8 +105,14 @@ impl Outbound<'_> {
                 continue;
             }
             let sockets = self.shared.sockets();
-            let wire =
-                Wire { identity, sockets: &sockets, counters, control: &self.shared.control, now: Instant::now() };
+            let wire = Wire {
+                identity,
+                sockets: &sockets,
+                counters,
+                turns: &self.shared.turns,
+                control: &self.shared.control,
+                now: Instant::now(),
+            };
             peer.send(&wire, next..until, write, &mut self.outbox);
             next = until;
         }

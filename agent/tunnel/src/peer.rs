@@ -1,6 +1,5 @@
 //! One peer: its configuration, its links and timers, and what it does with a packet from either side.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::mpsc::Sender;
@@ -15,17 +14,16 @@ use crate::links::{Began, Links};
 use crate::noise::{Identity, Link, Opened};
 use crate::outbox::Outbox;
 use crate::staged::Staged;
-use crate::timers::{Due, Timers};
+use crate::timers::Timers;
+use crate::turns::{Turn, Turns};
 use crate::udp::{LocalAddress, Sockets};
-
-/// Links need to be told the time about this often.
-const ADVANCE_EVERY: Duration = Duration::from_secs(1);
 
 /// What a peer needs of the device to work on one packet or timer.
 pub(crate) struct Wire<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) sockets: &'a Sockets,
     pub(crate) counters: &'a Counters,
+    pub(crate) turns: &'a Turns,
     pub(crate) control: &'a Sender<Request>,
     pub(crate) now: Instant,
 }
@@ -33,6 +31,7 @@ pub(crate) struct Wire<'a> {
 /// A peer. Every thread of the device works on it, one at a time.
 pub(crate) struct Peer {
     key: PublicKey,
+    slot: u32,
     /// Whether the key gives the same secret with every key: then it is never spoken to. Found out when it first matters,
     /// because it takes a multiplication on the curve, and a device may have thousands of peers that never say a word.
     low_order: OnceLock<bool>,
@@ -47,6 +46,8 @@ struct State {
     links: Links,
     timers: Timers,
     staged: Staged,
+    /// Held while a handshake is under way that nobody waits for.
+    turn: Option<Turn>,
     /// When the control thread will call [`Peer::tick`].
     scheduled: Option<Instant>,
     rx_bytes: u64,
@@ -85,6 +86,7 @@ impl Peer {
             links: Links::new(slot),
             timers: Timers::new(now),
             staged: Staged::default(),
+            turn: None,
             scheduled: None,
             rx_bytes: 0,
             tx_bytes: 0,
@@ -92,7 +94,7 @@ impl Peer {
             last_received: None,
             last_sent: None,
         };
-        Self { key, low_order: OnceLock::new(), state: Mutex::new(state) }
+        Self { key, slot, low_order: OnceLock::new(), state: Mutex::new(state) }
     }
 
     pub(crate) const fn key(&self) -> PublicKey {
@@ -111,12 +113,6 @@ impl Peer {
     /// Whether there is somewhere to send to.
     fn is_reachable(&self, state: &State) -> bool {
         state.endpoint.is_some() && !self.is_mute(state)
-    }
-
-    fn next_wake(&self, state: &State, now: Instant) -> Option<Instant> {
-        let timers = state.timers.next(self.is_reachable(state));
-        let links = state.links.in_use().then_some(now + ADVANCE_EVERY);
-        [timers, links].into_iter().flatten().min()
     }
 
     /// Changes the preshared key from the next handshake on; all zeros are none. The same key again changes nothing.
@@ -154,6 +150,7 @@ impl Peer {
         state.links.end();
         state.timers.abandon_handshake();
         state.timers.sessions_ended();
+        state.turn = None;
         state.scheduled = None;
     }
 
@@ -161,6 +158,8 @@ impl Peer {
     pub(crate) fn remove(&self) {
         let mut state = self.lock();
         state.removed = true;
+        state.scheduled = None;
+        state.turn = None;
         state.links.end();
         state.staged.clear();
         state.psk = None;
@@ -181,16 +180,6 @@ impl Peer {
         }
     }
 
-    /// Begins a handshake at once where no session runs: the peer is new, or there is news of where it is.
-    pub(crate) fn greet(self: &Arc<Self>, wire: &Wire<'_>, buffer: &mut [u8]) {
-        let mut state = self.lock();
-        if state.links.sending().is_none() && self.is_reachable(&state) {
-            state.timers.restart_handshake(wire.now);
-        }
-        self.work(&mut state, wire, buffer);
-        self.schedule(&mut state, wire);
-    }
-
     /// Seals packets from inside for the outbox, which has room for them, or keeps them until there is a session.
     /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length.
     pub(crate) fn send(
@@ -206,7 +195,7 @@ impl Peer {
             wire.counters.add_many(Counter::Unsendable, packets.len() as u64);
             return;
         };
-        let Some(mut sealer) = state.links.sending().and_then(Link::sealer) else {
+        let Some(mut sealer) = state.links.sending(wire.now).and_then(Link::sealer) else {
             for number in packets {
                 let packet = outbox.written(|buffer| write(number, buffer));
                 if !state.staged.push(packet) {
@@ -226,6 +215,7 @@ impl Peer {
         if state.timers.data_sent(wire.now) {
             self.begin_handshake(state, wire, &mut [0; 256]);
         }
+        self.schedule(state, wire);
     }
 
     /// Datagrams could not leave from that address: the system chooses another, until the peer is heard of again.
@@ -243,13 +233,7 @@ impl Peer {
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, but
     /// the endpoint stays as it is until the peer proves, by using the session, that this was no replay.
-    pub(crate) fn receive_initiation(
-        self: &Arc<Self>,
-        wire: &Wire<'_>,
-        datagram: &[u8],
-        from: Endpoint,
-        buffer: &mut [u8],
-    ) {
+    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, datagram: &[u8], from: Endpoint, buffer: &mut [u8]) {
         let mut guard = self.lock();
         let state = &mut *guard;
         if self.is_mute(state) {
@@ -274,19 +258,12 @@ impl Peer {
     }
 
     /// Takes the answer to a handshake of ours, or a cookie, for one of this peer's receiver indices.
-    pub(crate) fn receive(
-        self: &Arc<Self>,
-        wire: &Wire<'_>,
-        receiver: u32,
-        datagram: &[u8],
-        from: Endpoint,
-        buffer: &mut [u8],
-    ) {
+    pub(crate) fn receive(&self, wire: &Wire<'_>, receiver: u32, datagram: &[u8], from: Endpoint, buffer: &mut [u8]) {
         let mut guard = self.lock();
         let state = &mut *guard;
         let opened = state
             .links
-            .by_receiver(receiver)
+            .by_receiver(receiver, wire.now)
             .filter(|(held, _)| !held.is_outdated())
             .and_then(|(held, newest)| Some((held.open(receiver, datagram, wire.now, buffer)?, newest)));
         match opened {
@@ -296,7 +273,7 @@ impl Peer {
                 state.transmit(wire, &buffer[..reply]);
                 state.timers.sent(wire.now);
                 state.session_began(wire, began.as_ref(), newest);
-                self.work_off(state, wire, began.is_some());
+                self.work_off(state, wire);
             }
             // A cookie takes effect with the next try; it is no proof of where the peer is.
             Some(((Opened::Cookie, _), _)) => {}
@@ -308,7 +285,7 @@ impl Peer {
     /// into the arena and shown to `deliver`: the arena's bytes, where in them it lies, and its inner source. Whether that
     /// source is this peer's is for the caller to check.
     pub(crate) fn receive_data<'a>(
-        self: &Arc<Self>,
+        &self,
         wire: &Wire<'_>,
         receiver: u32,
         datagrams: impl Iterator<Item = &'a [u8]>,
@@ -318,7 +295,7 @@ impl Peer {
     ) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some((held, newest)) = state.links.by_receiver(receiver) else {
+        let Some((held, newest)) = state.links.by_receiver(receiver, wire.now) else {
             wire.counters.add_many(Counter::Unauthenticated, datagrams.count() as u64);
             return;
         };
@@ -345,95 +322,23 @@ impl Peer {
         if with_content && state.timers.data_received(wire.now) {
             self.begin_handshake(state, wire, &mut [0; 256]);
         }
-        self.work_off(state, wire, began.is_some());
+        self.work_off(state, wire);
     }
 
-    /// Sends what waited for a session, and comes back in time for one that has just begun.
-    fn work_off(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>, began: bool) {
-        if !state.staged.is_empty() && state.links.sending().is_some() {
+    /// Sends what waited for a session, and comes back in time for what is due now.
+    fn work_off(&self, state: &mut State, wire: &Wire<'_>) {
+        if !state.staged.is_empty() && state.links.sending(wire.now).is_some() {
             state.flush(wire);
         }
-        if began {
-            self.schedule(state, wire);
-        }
-    }
-
-    /// Does what is due, where `at` is still the time that was agreed. Returns when to come back.
-    pub(crate) fn tick(self: &Arc<Self>, at: Instant, wire: &Wire<'_>, buffer: &mut [u8]) -> Option<Instant> {
-        let mut state = self.lock();
-        if state.scheduled != Some(at) || state.removed {
-            return None;
-        }
-        self.work(&mut state, wire, buffer);
-        let handshaking = state.timers.is_handshaking();
-        if state.links.advance(wire.now, handshaking) {
-            state.timers.want_handshake(wire.now);
-        }
-        state.scheduled = self.next_wake(&state, wire.now);
-        state.scheduled
-    }
-
-    fn work(&self, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
-        while let Some(due) = state.timers.due(wire.now, self.is_reachable(state)) {
-            match due {
-                Due::Initiate { again } => self.initiate(state, wire, again, buffer),
-                Due::Keepalive => {
-                    if !state.send_now(wire, &[], buffer) {
-                        state.timers.sessions_ended();
-                        state.timers.sent(wire.now);
-                    } else if state.timers.keepalive_sent(wire.now) {
-                        state.timers.want_handshake(wire.now);
-                    }
-                }
-                Due::GiveUp => {
-                    tracing::debug!(peer = %self.key, "handshake given up: nobody answered for 90 s");
-                    state.staged.clear();
-                    state.links.drop_newest();
-                    if state.links.sending().is_none() {
-                        state.timers.sessions_ended();
-                    }
-                }
-            }
-        }
-    }
-
-    fn begin_handshake(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
-        if self.is_reachable(state) && state.timers.want_handshake(wire.now) {
-            self.initiate(state, wire, false, buffer);
-            self.schedule(state, wire);
-        }
-    }
-
-    fn initiate(&self, state: &mut State, wire: &Wire<'_>, again: bool, buffer: &mut [u8]) {
-        if let Some(endpoint) = state.endpoint.as_mut().filter(|_| again) {
-            // The address we send from may be what keeps the answer away.
-            endpoint.source = None;
-        }
-        let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
-        match held.initiate(buffer) {
-            Some(len) => {
-                state.transmit(wire, &buffer[..len]);
-                state.timers.initiation_sent(wire.now, jitter());
-            }
-            None => state.timers.abandon_handshake(),
-        }
-    }
-
-    /// Asks the control thread to come back in time.
-    fn schedule(self: &Arc<Self>, state: &mut State, wire: &Wire<'_>) {
-        let Some(at) = self.next_wake(state, wire.now) else { return };
-        if state.scheduled.is_none_or(|scheduled| at < scheduled) {
-            state.scheduled = Some(at);
-            // Without a control thread the device is ending, and nothing is due any more.
-            let _ = wire.control.send(Request::Wake { at, peer: Arc::downgrade(self) });
-        }
+        self.schedule(state, wire);
     }
 }
 
 impl State {
     /// Seals and sends a packet (empty: a keepalive); false where there is no session.
     fn send_now(&mut self, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) -> bool {
-        let sealed = self.links.sending().and_then(Link::sealer).and_then(|mut sealer| sealer.seal(packet, buffer));
+        let sealed =
+            self.links.sending(wire.now).and_then(Link::sealer).and_then(|mut sealer| sealer.seal(packet, buffer));
         let Some(len) = sealed else { return false };
         self.transmit(wire, &buffer[..len]);
         true
@@ -489,10 +394,8 @@ impl State {
     }
 }
 
-/// Up to 333 ms, as the paper's section 6.1 has it. It need not be unpredictable, so the standard library's hasher will do.
-fn jitter() -> Duration {
-    Duration::from_millis(RandomState::new().hash_one(()) % 334)
-}
-
+mod due;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use due::Greeting;

@@ -24,6 +24,8 @@ pub(crate) struct Table {
     pub(crate) fwmark: u32,
     members: BTreeMap<PublicKey, Member>,
     slots: HashMap<u32, Arc<Peer>>,
+    /// The slots of the peers removed since somebody asked.
+    freed: Vec<u32>,
     allowed_ips: AllowedIps<Peer>,
 }
 
@@ -41,6 +43,7 @@ impl Table {
             fwmark: 0,
             members: BTreeMap::new(),
             slots: HashMap::new(),
+            freed: Vec::new(),
             allowed_ips: AllowedIps::new(),
         }
     }
@@ -50,7 +53,11 @@ impl Table {
     }
 
     pub(crate) fn by_receiver(&self, receiver: u32) -> Option<&Arc<Peer>> {
-        self.slots.get(&Links::slot_of(receiver))
+        self.by_slot(Links::slot_of(receiver))
+    }
+
+    pub(crate) fn by_slot(&self, slot: u32) -> Option<&Arc<Peer>> {
+        self.slots.get(&slot)
     }
 
     pub(crate) fn by_address(&self, address: IpAddr) -> Option<&Arc<Peer>> {
@@ -89,10 +96,16 @@ impl Table {
         }
     }
 
+    /// The slots of the peers that were removed since this was last asked: nothing of them is due any more.
+    pub(crate) fn take_freed(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.freed)
+    }
+
     fn remove(&mut self, key: &PublicKey) {
         let Some(member) = self.members.remove(key) else { return };
         member.peer.remove();
         self.slots.remove(&member.slot);
+        self.freed.push(member.slot);
         for network in member.allowed_ips {
             self.allowed_ips.remove(network);
         }

@@ -105,6 +105,11 @@ impl Timers {
         self.attempt.is_some()
     }
 
+    /// Since when a handshake has been under way.
+    pub(crate) fn handshaking_for(&self, now: Instant) -> Option<Duration> {
+        self.attempt.map(|attempt| now.saturating_duration_since(attempt.began))
+    }
+
     /// An initiation went out. `jitter` (below 334 ms) keeps two sides from talking across each other forever.
     pub(crate) fn initiation_sent(&mut self, now: Instant, jitter: Duration) {
         if let Some(attempt) = &mut self.attempt {

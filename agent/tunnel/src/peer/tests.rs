@@ -11,12 +11,15 @@ use crate::key::PrivateKey;
 use crate::noise::{Message, classify};
 use crate::udp;
 
+mod due;
+
 const S: Duration = Duration::from_secs(1);
 
 struct End {
     identity: Identity,
     sockets: Sockets,
     counters: Counters,
+    turns: Turns,
     control: Sender<Request>,
     requests: Receiver<Request>,
     peer: Arc<Peer>,
@@ -37,6 +40,7 @@ fn two_ends(start: Instant) -> (End, End) {
             identity: Identity::new(key(own)),
             sockets: Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap(),
             counters: Counters::default(),
+            turns: Turns::new(),
             control,
             requests,
             peer: Arc::new(Peer::new(key(other).public_key(), own.into(), start)),
@@ -54,7 +58,14 @@ impl End {
     }
 
     fn wire(&self, now: Instant) -> Wire<'_> {
-        Wire { identity: &self.identity, sockets: &self.sockets, counters: &self.counters, control: &self.control, now }
+        Wire {
+            identity: &self.identity,
+            sockets: &self.sockets,
+            counters: &self.counters,
+            turns: &self.turns,
+            control: &self.control,
+            now,
+        }
     }
 
     fn greet(&self, now: Instant) {
@@ -333,7 +344,7 @@ fn a_session_that_nobody_proved_to_hold_carries_nothing() {
         b.take_next(start, 1, &a);
         assert_eq!(a.datagram()[0], 2, "an answer, which gets lost");
         assert_eq!(b.peer.view(start).last_received, None, "nobody has proved to be there");
-        assert!(b.peer.lock().links.sending().is_none());
+        assert!(b.peer.lock().links.sending(start).is_none());
     }
     b.send(start, 1);
     assert_eq!(a.datagram()[0], 1, "a handshake comes first");
@@ -408,7 +419,7 @@ fn a_silent_peer_costs_nothing_in_the_end() {
         }
         let Some(at) = next.take() else { break };
         assert!(at <= start + 400 * S, "it never ends");
-        next = a.peer.tick(at, &a.wire(at), &mut [0; 256]);
+        next = a.peer.tick(&a.wire(at), &mut [0; 256]);
     }
     assert!((20..=24).contains(&initiations), "{initiations} in 90 s");
     let state = a.peer.lock();

@@ -1,0 +1,149 @@
+//! What a peer does by itself: handshakes and keepalives, each when its time has come.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Duration, Instant};
+
+use super::{Peer, State, Wire};
+use crate::control::Request;
+use crate::timers::Due;
+
+/// How long a handshake that nobody waits for may take while others wait for its turn: three tries.
+const TURN_IN_A_CROWD: Duration = Duration::from_millis(1500);
+
+/// Whether a peer was spoken to, if it had to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// It was, or there is a session, or no way to it.
+    Done,
+    /// Too many others are spoken to now.
+    NotYet,
+}
+
+impl Peer {
+    /// Begins a handshake at once where no session runs: the peer is new, or there is news of where it is.
+    pub(crate) fn greet(&self, wire: &Wire<'_>, buffer: &mut [u8]) -> Greeting {
+        let mut state = self.lock();
+        if state.links.sending(wire.now).is_none() && self.is_reachable(&state) {
+            if !state.is_needed(wire) && !state.has_turn(wire) {
+                return Greeting::NotYet;
+            }
+            state.timers.restart_handshake(wire.now);
+        }
+        self.work(&mut state, wire, buffer);
+        self.schedule(&mut state, wire);
+        Greeting::Done
+    }
+
+    /// Does what is due, where the time that was agreed has come. Returns when to come back.
+    pub(crate) fn tick(&self, wire: &Wire<'_>, buffer: &mut [u8]) -> Option<Instant> {
+        let mut state = self.lock();
+        if state.scheduled.is_none_or(|at| wire.now < at) {
+            return state.scheduled;
+        }
+        self.work(&mut state, wire, buffer);
+        let handshaking = state.timers.is_handshaking();
+        if state.links.advance(wire.now, handshaking) {
+            state.timers.want_handshake(wire.now);
+        }
+        state.scheduled = self.next_wake(&mut state);
+        state.scheduled
+    }
+
+    fn work(&self, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
+        while let Some(due) = state.timers.due(wire.now, self.is_reachable(state)) {
+            match due {
+                Due::Initiate { again } if state.may_go_on(wire) => self.initiate(state, wire, again, buffer),
+                Due::Initiate { again: true } | Due::GiveUp => self.give_up(state, wire),
+                // The next keepalive may find a turn.
+                Due::Initiate { again: false } => state.timers.abandon_handshake(),
+                Due::Keepalive => {
+                    if !state.send_now(wire, &[], buffer) {
+                        state.timers.sessions_ended();
+                        state.timers.sent(wire.now);
+                    } else if state.timers.keepalive_sent(wire.now) {
+                        state.timers.want_handshake(wire.now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn give_up(&self, state: &mut State, wire: &Wire<'_>) {
+        tracing::debug!(peer = %self.key, "handshake given up: nobody answered");
+        state.timers.abandon_handshake();
+        state.staged.clear();
+        state.links.drop_newest();
+        if state.links.sending(wire.now).is_none() {
+            state.timers.sessions_ended();
+        }
+    }
+
+    /// Begins a handshake that a packet waits for, or that renews a session, where none is under way.
+    pub(super) fn begin_handshake(&self, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
+        if self.is_reachable(state) && state.timers.want_handshake(wire.now) {
+            self.initiate(state, wire, false, buffer);
+            self.schedule(state, wire);
+        }
+    }
+
+    fn initiate(&self, state: &mut State, wire: &Wire<'_>, again: bool, buffer: &mut [u8]) {
+        if let Some(endpoint) = state.endpoint.as_mut().filter(|_| again) {
+            // The address we send from may be what keeps the answer away.
+            endpoint.source = None;
+        }
+        let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
+        match held.initiate(buffer) {
+            Some(len) => {
+                state.transmit(wire, &buffer[..len]);
+                state.timers.initiation_sent(wire.now, jitter());
+            }
+            None => state.timers.abandon_handshake(),
+        }
+    }
+
+    /// When this peer is due next. Its turn ends with its handshake.
+    fn next_wake(&self, state: &mut State) -> Option<Instant> {
+        let handshaking = state.timers.is_handshaking();
+        if !handshaking {
+            state.turn = None;
+        }
+        [state.timers.next(self.is_reachable(state)), state.links.next(handshaking)].into_iter().flatten().min()
+    }
+
+    /// Asks the control thread to come back in time. Traffic moves what is due away and back, but the thread is asked
+    /// only where it would come too late, which is once in ten seconds.
+    pub(super) fn schedule(&self, state: &mut State, wire: &Wire<'_>) {
+        let Some(at) = self.next_wake(state) else { return };
+        if state.scheduled.is_none_or(|scheduled| at < scheduled) {
+            state.scheduled = Some(at);
+            // Without a control thread the device is ending, and nothing is due any more.
+            let _ = wire.control.send(Request::Wake { at, slot: self.slot });
+        }
+    }
+}
+
+impl State {
+    /// Whether a packet waits for its handshake, or a session is to be renewed.
+    fn is_needed(&mut self, wire: &Wire<'_>) -> bool {
+        !self.staged.is_empty() || self.links.sending(wire.now).is_some()
+    }
+
+    /// Whether it may have a handshake that nobody waits for.
+    fn has_turn(&mut self, wire: &Wire<'_>) -> bool {
+        if self.turn.is_none() {
+            self.turn = wire.turns.take();
+        }
+        self.turn.is_some()
+    }
+
+    /// Whether its handshake may have another try. Where nobody waits for it, somebody may be waiting for its turn.
+    fn may_go_on(&mut self, wire: &Wire<'_>) -> bool {
+        let was_tried = self.timers.handshaking_for(wire.now).is_some_and(|age| age >= TURN_IN_A_CROWD);
+        self.is_needed(wire) || self.has_turn(wire) && !(was_tried && wire.turns.are_wanted())
+    }
+}
+
+/// Up to 333 ms, as the paper's section 6.1 has it. It need not be unpredictable, so the standard library's hasher will do.
+fn jitter() -> Duration {
+    Duration::from_millis(RandomState::new().hash_one(()) % 334)
+}

@@ -1,0 +1,123 @@
+//! When a peer is looked at, and how many are spoken to at a time.
+
+use super::*;
+
+/// A session that nobody uses is looked at when its time is over, and not before.
+#[test]
+fn an_idle_session_is_left_alone() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let mut looked = Vec::new();
+    let mut next = None;
+    loop {
+        while let Ok(Request::Wake { at, .. }) = a.requests.try_recv() {
+            next = Some(next.map_or(at, |next: Instant| next.min(at)));
+        }
+        let Some(at) = next.take() else { break };
+        looked.push((at - start).as_secs());
+        next = a.peer.tick(&a.wire(at), &mut [0; 256]);
+    }
+    assert!(looked.len() <= 3 && looked.last() == Some(&180), "{looked:?}");
+    assert!(!a.peer.lock().links.in_use());
+}
+
+/// The device need not look at a peer for its packets to ask for what they need in time.
+#[test]
+fn data_sets_the_timers_that_it_needs() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let wakes = |end: &End| -> Vec<u64> {
+        let seconds = |request| match request {
+            Request::Wake { at, .. } => (at - start).as_secs(),
+            Request::Apply { .. } | Request::Stop => panic!("nobody asked for that"),
+        };
+        end.requests.try_iter().map(seconds).collect()
+    };
+    for end in [&a, &b] {
+        wakes(end);
+        end.peer.lock().scheduled = None;
+    }
+    let later = start + 20 * S;
+    a.send(later, 1);
+    a.send(later + S, 2);
+    assert_eq!(b.take_next(later, 2, &a), [1, 2]);
+    assert_eq!(wakes(&a), [35], "silence is noticed after 15 s");
+    assert_eq!(wakes(&b), [30], "a keepalive says after 10 s that it came");
+}
+
+/// While thousands are spoken to, a handshake that nobody waits for has to wait itself, and three tries when it may begin.
+#[test]
+fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let mut others = all_turns(&a);
+    assert_eq!(a.peer.greet(&a.wire(start), &mut [0; 256]), Greeting::NotYet);
+    a.peer.set_keepalive(25, start);
+    a.peer.lock().scheduled = Some(start);
+    let next = a.peer.tick(&a.wire(start), &mut [0; 256]);
+    assert_eq!(next, Some(start + 25 * S), "the next keepalive");
+    assert!(!b.has_datagram());
+
+    others.pop();
+    assert_eq!(a.peer.greet(&a.wire(start), &mut [0; 256]), Greeting::Done);
+    assert!(a.turns.take().is_none(), "and the others have to wait");
+    let mut seen = vec![0];
+    b.datagram();
+    while a.peer.lock().timers.is_handshaking() {
+        let at = a.peer.lock().scheduled.unwrap();
+        a.peer.tick(&a.wire(at), &mut [0; 256]);
+        seen.push((at - start).as_millis());
+        assert_eq!(b.has_datagram(), a.peer.lock().timers.is_handshaking());
+    }
+    assert_eq!(seen, [0, 250, 750, 1750], "three tries, and the end");
+    assert!(!a.peer.lock().links.in_use(), "it left nothing behind");
+    others.push(a.turns.take().expect("the turn that it had"));
+    assert!(a.turns.take().is_none());
+
+    // A packet waits for no turn, and its handshake is no shorter.
+    a.send(start + 10 * S, 1);
+    assert!(b.has_datagram());
+    a.peer.lock().scheduled = Some(start + 13 * S);
+    a.peer.tick(&a.wire(start + 13 * S), &mut [0; 256]);
+    assert!(b.has_datagram());
+}
+
+#[test]
+fn where_nobody_wants_its_turn_a_handshake_goes_on() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let mut others = all_turns(&a);
+    others.pop();
+    a.greet(start);
+    let mut at = start;
+    while a.peer.lock().timers.is_handshaking() {
+        at = a.peer.lock().scheduled.unwrap();
+        a.peer.tick(&a.wire(at), &mut [0; 256]);
+        b.has_datagram();
+    }
+    assert_eq!(at, start + 90 * S);
+}
+
+#[test]
+fn a_turn_ends_with_its_handshake() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let mut others = all_turns(&a);
+    others.pop();
+    a.greet(start);
+    assert!(a.turns.take().is_none());
+    b.take_next(start, 1, &a);
+    a.take_next(start, 1, &b);
+    assert!(a.turns.take().is_some(), "there is a session");
+    a.peer.end_sessions();
+    a.greet(start);
+    assert!(a.turns.take().is_none());
+    a.peer.remove();
+    assert!(a.turns.take().is_some());
+}
+
+fn all_turns(end: &End) -> Vec<Turn> {
+    std::iter::from_fn(|| end.turns.take()).collect()
+}
