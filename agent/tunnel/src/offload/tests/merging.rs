@@ -267,6 +267,17 @@ fn nothing_overtakes_a_packet_without_a_flow() {
 }
 
 #[test]
+fn nothing_is_joined_across_receptions() {
+    let mut joining = Merge::new(true, true);
+    for spec in every_kind() {
+        for packets in stream(&spec, 100, 600).chunks(3) {
+            let writes = merge(&mut joining, packets);
+            assert_eq!(writes.iter().map(cut).collect::<Vec<_>>(), [packets]);
+        }
+    }
+}
+
+#[test]
 fn what_the_interface_does_not_take_is_not_joined() {
     for spec in every_kind() {
         let packets = stream(&spec, 100, 400);
@@ -345,6 +356,7 @@ proptest! {
         mut flows in prop::collection::vec(specs(Just(0)), 6),
         steps in steps(),
         plain in any::<bool>(),
+        reception in 1_usize..60,
     ) {
         for flow in &mut flows {
             if plain {
@@ -354,7 +366,9 @@ proptest! {
         }
         let packets = packets(flows, &steps);
         let bytes: Vec<_> = packets.iter().map(|(_, packet)| packet.clone()).collect();
-        let all: Vec<_> = merged(&bytes).iter().flat_map(cut).collect();
+        let mut joining = Merge::new(true, true);
+        let receptions = bytes.chunks(reception);
+        let all: Vec<_> = receptions.flat_map(|packets| merge(&mut joining, packets)).flat_map(|write| cut(&write)).collect();
         prop_assert_eq!(all.len(), packets.len());
         // In the order of all of them, those of one flow, and those without one together with any flow.
         let mut flows: Vec<_> = packets.iter().filter_map(|(flow, _)| flow.clone()).collect();
