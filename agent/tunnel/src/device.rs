@@ -270,7 +270,7 @@ impl Shared {
         let fwmark = update.fwmark.unwrap_or_else(|| self.table().fwmark);
         let endpoints = update.peers.iter().filter_map(|peer| peer.endpoint);
         // Where there is no route now, there may be one later, and nothing is known of it.
-        let fitting = endpoints.filter_map(|endpoint| underlay::fitting_mtu(endpoint, fwmark).ok()).min();
+        let fitting = underlay::fitting_mtu(endpoints, fwmark);
         if let Some(mtu) = fitting.filter(|mtu| *mtu < derived)
             && self.read_mtu().is_ok_and(|now| now == derived)
         {

@@ -34,7 +34,7 @@ impl Netlink {
         (&self.socket).write_all(&bytes)?;
 
         // The kernel has answered when `write` returns; nothing is left to wait for.
-        let (mut answer, mut buffer) = (None, vec![0; 32_768]);
+        let (mut answer, mut buffer) = (None, [0; 8192]);
         loop {
             let len = (&self.socket).read(&mut buffer)?;
             let mut rest = &buffer[..len];

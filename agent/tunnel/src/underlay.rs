@@ -29,16 +29,14 @@ pub fn derived_mtu() -> u16 {
     // Addresses for documentation (RFC 5737, RFC 3849): nobody has a route of its own to them, and nothing is sent.
     let anywhere =
         [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
-    let fitting = anywhere.into_iter().filter_map(|to| fitting_mtu((to, 9).into(), 0).ok());
-    fitting.min().unwrap_or(DEFAULT_MTU)
+    fitting_mtu(anywhere.map(|to| (to, 9).into()), 0).unwrap_or(DEFAULT_MTU)
 }
 
-/// The inner MTU that fits the link of the route to `to`, at most [`DEFAULT_MTU`].
-///
-/// # Errors
-/// Where there is no route.
-pub(crate) fn fitting_mtu(to: SocketAddr, fwmark: u32) -> io::Result<u16> {
-    Ok(inner_mtu(route_mtu(to, fwmark)?, to.is_ipv4()))
+/// The inner MTU that fits the links of the routes to each of `to`, at most [`DEFAULT_MTU`]; `None` where there is no route
+/// to any. It costs some microseconds for each.
+pub(crate) fn fitting_mtu(to: impl IntoIterator<Item = SocketAddr>, fwmark: u32) -> Option<u16> {
+    let mut netlink = Netlink::open().ok()?;
+    to.into_iter().filter_map(|to| Some(inner_mtu(route_mtu(&mut netlink, to, fwmark).ok()?, to.is_ipv4()))).min()
 }
 
 /// Leaves room for IPv6 outside in any case, as everybody does, unless a link that is narrow already could then carry no
@@ -51,7 +49,7 @@ fn inner_mtu(link: u32, is_ipv4: bool) -> u16 {
 
 /// The MTU of the route to `to` (of its link, or less where the route itself says so), in the caller's network namespace.
 /// What ICMP said of the path is left out, as it is for the datagrams: it may be forged.
-fn route_mtu(to: SocketAddr, fwmark: u32) -> io::Result<u32> {
+fn route_mtu(netlink: &mut Netlink, to: SocketAddr, fwmark: u32) -> io::Result<u32> {
     let mut request = RouteMessage::default();
     (request.header.address_family, request.header.destination_prefix_length) =
         if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
@@ -65,7 +63,6 @@ fn route_mtu(to: SocketAddr, fwmark: u32) -> io::Result<u32> {
         request.attributes.push(RouteAttribute::Oif(to.scope_id()));
     }
 
-    let mut netlink = Netlink::open()?;
     let Some(RouteNetlinkMessage::NewRoute(route)) = netlink.ask(RouteNetlinkMessage::GetRoute(request))? else {
         return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
     };
