@@ -10,6 +10,7 @@ use crate::arena::Arena;
 use crate::device::{Counter, Shared};
 use crate::noise::{Message, Verdict, classify};
 use crate::offload::{Merge, clamp_mss};
+use crate::packet::{self, CONGESTED};
 use crate::peer::{Endpoint, Peer, Wire};
 use crate::sys;
 use crate::table::Table;
@@ -31,8 +32,8 @@ const NOBODY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
 pub(crate) fn run(shared: &Shared, queue: usize) {
     let mut inbox = Inbox::new();
     let offloads = shared.tun.offloads_in_use();
-    let mut inbound =
-        Inbound { shared, queue, arena: Arena::new(ARENA), merge: Merge::new(offloads.tun_tso, offloads.tun_uso) };
+    let merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
+    let mut inbound = Inbound { shared, queue, arena: Arena::new(ARENA), merge, congested: false };
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
@@ -62,6 +63,8 @@ struct Inbound<'a> {
     queue: usize,
     arena: Arena,
     merge: Merge,
+    /// What is taken now met congestion on its way.
+    congested: bool,
 }
 
 impl Inbound<'_> {
@@ -97,6 +100,7 @@ impl Inbound<'_> {
         };
         for batch in (0..count).filter_map(|number| inbox.get(number)) {
             let from = Endpoint { address: batch.from, source: batch.to };
+            self.congested = batch.ecn == CONGESTED;
             let mut rest = batch.bytes;
             // An empty datagram is one as well.
             loop {
@@ -147,7 +151,7 @@ impl Inbound<'_> {
         datagrams: impl Iterator<Item = &'d [u8]>,
         from: Endpoint,
     ) {
-        let Self { merge, arena, shared, .. } = self;
+        let Self { merge, arena, shared, congested, .. } = self;
         let mut owned = None;
         let deliver = |bytes: &mut [u8], packet: Range<usize>, source| {
             if owned != Some(source) {
@@ -156,6 +160,9 @@ impl Inbound<'_> {
                     return;
                 }
                 owned = Some(source);
+            }
+            if *congested {
+                packet::set_congested(&mut bytes[packet.clone()]);
             }
             clamp_mss(&mut bytes[packet.clone()], shared.mtu());
             merge.push(bytes, packet);
@@ -198,7 +205,7 @@ impl Inbound<'_> {
 
     /// Hands the packets that were let in to the interface.
     fn hand_over(&mut self) {
-        let Self { merge, arena, shared, queue } = self;
+        let Self { merge, arena, shared, queue, .. } = self;
         let tun = shared.tun.queue(*queue);
         let without_header = usize::from(!tun.has_vnet_header());
         merge.drain(arena.bytes(), |parts| {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::device::{Counter, Counters};
 use crate::noise::{OVERHEAD, Sealer};
+use crate::packet;
 use crate::peer::{Endpoint, Peer};
 use crate::udp::{MAX_RUN, MAX_SEGMENTS, Message, Sockets};
 
@@ -32,7 +33,7 @@ pub(crate) struct Outbox {
     runs: Vec<Run>,
 }
 
-/// Datagrams of one size (the last may be shorter) for one peer at one endpoint.
+/// Datagrams of one size (the last may be shorter) for one peer at one endpoint, with the same ECN bits.
 struct Run {
     bytes: Range<usize>,
     /// The size of each but the last.
@@ -41,6 +42,8 @@ struct Run {
     /// A shorter one came: nothing can follow.
     closed: bool,
     endpoint: Endpoint,
+    /// As inside, so outside (RFC 6040, section 4.1).
+    ecn: u8,
     peer: Arc<Peer>,
 }
 
@@ -61,7 +64,7 @@ impl Run {
             segment: self.segment,
             to: self.endpoint.address,
             source: self.endpoint.source,
-            ecn: 0,
+            ecn: self.ecn,
         }
     }
 }
@@ -97,15 +100,18 @@ impl Outbox {
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
         let len = write(&mut self.scratch);
+        let ecn = packet::ecn(&self.scratch[..len]);
         let len = sealer.seal(&self.scratch[..len], &mut self.buffer[self.used..])?;
         let bytes = self.used..self.used + len;
         self.used = bytes.end;
-        let fits = |run: &&mut Run| Arc::ptr_eq(&run.peer, peer) && run.endpoint == endpoint && run.takes(len);
+        let fits = |run: &&mut Run| {
+            Arc::ptr_eq(&run.peer, peer) && run.endpoint == endpoint && run.ecn == ecn && run.takes(len)
+        };
         match self.runs.last_mut().filter(fits) {
             Some(run) => run.add(len),
             None => {
                 let peer = Arc::clone(peer);
-                self.runs.push(Run { bytes, segment: len, count: 1, closed: false, endpoint, peer });
+                self.runs.push(Run { bytes, segment: len, count: 1, closed: false, endpoint, ecn, peer });
             }
         }
         Some(len)

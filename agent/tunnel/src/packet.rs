@@ -1,4 +1,4 @@
-//! What the device reads of the IP packets it carries: addresses and length, nothing more.
+//! What the device reads of the IP packets it carries, addresses, length and ECN bits, and the one mark it makes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -29,6 +29,39 @@ pub(crate) fn padded_len(len: usize, mtu: usize) -> usize {
     len.next_multiple_of(PADDING).min(mtu.max(len))
 }
 
+/// ECN bits that say "there was congestion" (RFC 3168, section 5).
+pub(crate) const CONGESTED: u8 = 3;
+
+/// The ECN bits of a packet; 0, which says nothing, where the bytes are not one.
+pub(crate) fn ecn(packet: &[u8]) -> u8 {
+    match *packet {
+        [first, second, ..] if first >> 4 == 4 => second & 3,
+        [first, second, ..] if first >> 4 == 6 => second >> 4 & 3,
+        _ => 0,
+    }
+}
+
+/// Hands on that there was congestion outside, to a packet whose ends understand that; others stay as they are, as the
+/// kernel's WireGuard leaves them. Whoever forges the mark could as well have lost the packet.
+pub(crate) fn set_congested(packet: &mut [u8]) {
+    if matches!(ecn(packet), 0 | CONGESTED) {
+        return;
+    }
+    if packet[0] >> 4 == 6 {
+        packet[1] |= CONGESTED << 4;
+    } else if let [version, tos, _, _, _, _, _, _, _, _, sum, more, ..] = packet {
+        let old = u32::from(*tos);
+        *tos |= CONGESTED;
+        // RFC 1624, equation 3; the word that changes is version and TOS, of which the first half stays.
+        let word = u32::from(*version) << 8;
+        let partial =
+            u32::from(!u16::from_be_bytes([*sum, *more])) + (0xffff - (word | old)) + (word | u32::from(*tos));
+        let partial = (partial & 0xffff) + (partial >> 16);
+        let partial = (partial & 0xffff) + (partial >> 16);
+        [*sum, *more] = (!(partial as u16)).to_be_bytes();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,9 +90,44 @@ mod tests {
         assert_eq!(padded_len(1430, 1420), 1430, "a packet beyond a stale MTU stays as it is");
     }
 
+    #[test]
+    fn congestion_is_told_to_those_who_listen() {
+        for (before, after) in [(0, 0), (1, 3), (2, 3), (3, 3)] {
+            for dscp in [0, 0b1011_1000] {
+                let mut v6 = [0; 40];
+                (v6[0], v6[1]) = (0x60 | dscp >> 4, (dscp << 4) | before << 4 | 0x0f);
+                let mut expected = v6;
+                expected[1] = (dscp << 4) | after << 4 | 0x0f;
+                assert_eq!(ecn(&v6), before);
+                set_congested(&mut v6);
+                assert_eq!(v6, expected);
+            }
+        }
+    }
+
     proptest! {
         #[test]
+        fn congestion_keeps_the_header_checksum(mut packet in prop::array::uniform20(any::<u8>()), ecn_bits in 0..4_u8) {
+            (packet[0], packet[1]) = (0x45, packet[1] & !3 | ecn_bits);
+            let sum = |packet: &[u8]| {
+                let sum: u32 = packet.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+                (sum & 0xffff) + (sum >> 16)
+            };
+            packet[10..12].fill(0);
+            let checksum = sum(&packet);
+            let checksum = !((checksum & 0xffff) + (checksum >> 16)) as u16;
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            let before = packet;
+            set_congested(&mut packet);
+            prop_assert_eq!(sum(&packet), 0xffff);
+            prop_assert_eq!(packet[1] & 3, if ecn_bits == 0 { 0 } else { CONGESTED });
+            prop_assert_eq!(packet[1] & !3, before[1] & !3);
+            prop_assert_eq!((&packet[2..10], &packet[12..]), (&before[2..10], &before[12..]));
+        }
+
+        #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            set_congested(&mut bytes.clone());
             let found = destination(&bytes);
             if let Some(IpAddr::V4(_)) = found { prop_assert!(bytes.len() >= 20); }
             if let Some(IpAddr::V6(_)) = found { prop_assert!(bytes.len() >= 40); }

@@ -47,6 +47,7 @@ pub(crate) struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// One by one, in order.
+    #[cfg(test)]
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.bytes.chunks(self.segment)
     }

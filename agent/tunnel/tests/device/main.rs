@@ -10,6 +10,7 @@
 //! Needs root, iproute2, wireguard-tools and wireguard-go; a test that lacks one of them fails and says so.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
+mod congestion;
 mod cryptokey;
 mod hostile;
 mod interop;

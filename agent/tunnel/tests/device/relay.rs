@@ -44,6 +44,13 @@ impl Relay {
         }
     }
 
+    /// From now on, what is passed on says so of congestion: the ECN bits of the IP header.
+    pub(crate) fn set_ecn(&self, ecn: u8) {
+        for side in &self.sides {
+            set_option(side, libc::IPPROTO_IP, libc::IP_TOS, ecn.into());
+        }
+    }
+
     /// Waits for so many datagrams with content from the first node, and passes on what has none.
     #[track_caller]
     pub(crate) fn collect(&self, count: usize) -> Vec<Vec<u8>> {
