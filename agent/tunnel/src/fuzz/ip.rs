@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::packets::sum;
 use crate::packet;
 
 /// An IP packet from the interface, and the padding it gets for an MTU, which the first two bytes are.
@@ -17,4 +18,29 @@ pub fn ip(input: &[u8]) {
     assert!((packet.len()..packet.len() + 16).contains(&padded));
     assert!(padded == packet.len() || padded <= mtu, "padded beyond the MTU");
     assert!(padded.is_multiple_of(16) || padded >= mtu, "not padded");
+    if packet::destination(packet).is_some() {
+        congested(packet);
+    }
+}
+
+/// The mark changes the two ECN bits where they say that the ends understand it, and keeps IPv4's checksum as right or
+/// wrong as it was.
+fn congested(packet: &[u8]) {
+    let mut marked = packet.to_vec();
+    packet::set_congested(&mut marked);
+    let is_v4 = packet[0] >> 4 == 4;
+    let mark = if is_v4 { 0x03 } else { 0x30 };
+    let mut expected = packet.to_vec();
+    if packet[1] & mark != 0 {
+        expected[1] |= mark;
+    }
+    if is_v4 && expected != packet {
+        assert_eq!(
+            sum(&packet[..20]) == u16::MAX,
+            sum(&marked[..20]) == u16::MAX,
+            "{packet:02x?} became {marked:02x?}"
+        );
+        expected[10..12].copy_from_slice(&marked[10..12]);
+    }
+    assert_eq!(marked, expected);
 }
