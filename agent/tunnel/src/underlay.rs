@@ -1,5 +1,6 @@
 //! How large a packet may be inside, so that what carries it fits the links outside.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -35,8 +36,8 @@ pub fn derived_mtu() -> u16 {
 /// The inner MTU that fits the links of the routes to each of `to`, at most [`DEFAULT_MTU`]; `None` where there is no route
 /// to any. It costs some microseconds for each.
 pub(crate) fn fitting_mtu(to: impl IntoIterator<Item = SocketAddr>, fwmark: u32) -> Option<u16> {
-    let mut netlink = Netlink::open().ok()?;
-    to.into_iter().filter_map(|to| Some(inner_mtu(route_mtu(&mut netlink, to, fwmark).ok()?, to.is_ipv4()))).min()
+    let mut routes = Routes { netlink: Netlink::open().ok()?, links: BTreeMap::new() };
+    to.into_iter().filter_map(|to| Some(inner_mtu(routes.mtu(to, fwmark).ok()?, to.is_ipv4()))).min()
 }
 
 /// Leaves room for IPv6 outside in any case, as everybody does, unless a link that is narrow already could then carry no
@@ -47,9 +48,46 @@ fn inner_mtu(link: u32, is_ipv4: bool) -> u16 {
     roomy.max(tight).clamp(LEAST, DEFAULT_MTU.into()) as u16
 }
 
-/// The MTU of the route to `to` (of its link, or less where the route itself says so), in the caller's network namespace.
-/// What ICMP said of the path is left out, as it is for the datagrams: it may be forged.
-fn route_mtu(netlink: &mut Netlink, to: SocketAddr, fwmark: u32) -> io::Result<u32> {
+/// Looks up routes in the network namespace of the thread that made it.
+struct Routes {
+    netlink: Netlink,
+    /// The MTU of each link that was met, by its index.
+    links: BTreeMap<u32, u32>,
+}
+
+impl Routes {
+    /// The MTU of the route to `to`: of its link, or less where the route itself says so. What ICMP said of the path is
+    /// left out, as it is for the datagrams: it may be forged.
+    fn mtu(&mut self, to: SocketAddr, fwmark: u32) -> io::Result<u32> {
+        let Some(RouteNetlinkMessage::NewRoute(route)) = self.netlink.ask(request(to, fwmark))? else {
+            return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
+        };
+        let find = |wanted: fn(&RouteAttribute) -> Option<u32>| route.attributes.iter().find_map(wanted);
+        let link = find(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None })
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
+            .and_then(|index| self.link_mtu(index))?;
+        let said = find(|attribute| {
+            let RouteAttribute::Metrics(metrics) = attribute else { return None };
+            metrics.iter().find_map(|metric| if let RouteMetric::Mtu(bytes) = metric { Some(*bytes) } else { None })
+        });
+        // Only what was learned is forgotten again.
+        let forgotten_in =
+            find(|attribute| if let RouteAttribute::CacheInfo(info) = attribute { Some(info.expires) } else { None });
+        Ok(said.filter(|_| forgotten_in.unwrap_or(0) == 0).map_or(link, |said| said.min(link)))
+    }
+
+    fn link_mtu(&mut self, index: u32) -> io::Result<u32> {
+        if let Some(known) = self.links.get(&index) {
+            return Ok(*known);
+        }
+        let mtu = self.netlink.mtu(index)?;
+        self.links.insert(index, mtu);
+        Ok(mtu)
+    }
+}
+
+/// Asks for the route that a datagram to `to` with that mark would take.
+fn request(to: SocketAddr, fwmark: u32) -> RouteNetlinkMessage {
     let mut request = RouteMessage::default();
     (request.header.address_family, request.header.destination_prefix_length) =
         if to.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
@@ -62,22 +100,7 @@ fn route_mtu(netlink: &mut Netlink, to: SocketAddr, fwmark: u32) -> io::Result<u
     {
         request.attributes.push(RouteAttribute::Oif(to.scope_id()));
     }
-
-    let Some(RouteNetlinkMessage::NewRoute(route)) = netlink.ask(RouteNetlinkMessage::GetRoute(request))? else {
-        return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
-    };
-    let find = |wanted: fn(&RouteAttribute) -> Option<u32>| route.attributes.iter().find_map(wanted);
-    let link = find(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None })
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
-        .and_then(|index| netlink.mtu(index))?;
-    let said = find(|attribute| {
-        let RouteAttribute::Metrics(metrics) = attribute else { return None };
-        metrics.iter().find_map(|metric| if let RouteMetric::Mtu(bytes) = metric { Some(*bytes) } else { None })
-    });
-    // Only what was learned is forgotten again.
-    let forgotten_in =
-        find(|attribute| if let RouteAttribute::CacheInfo(info) = attribute { Some(info.expires) } else { None });
-    Ok(said.filter(|_| forgotten_in.unwrap_or(0) == 0).map_or(link, |said| said.min(link)))
+    RouteNetlinkMessage::GetRoute(request)
 }
 
 #[cfg(test)]
