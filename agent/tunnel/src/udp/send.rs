@@ -79,16 +79,7 @@ pub(super) fn send_all<'a>(
             continue;
         };
         let whole = segmenting.load(Ordering::Relaxed);
-        chunk.len = 0;
-        while chunk.len < CHUNK
-            && let Some(message) = messages.get(next.message).filter(|later| later.to.is_ipv4() == message.to.is_ipv4())
-        {
-            debug_assert!(message.bytes.len() <= MAX_RUN, "{} bytes", message.bytes.len());
-            debug_assert!(message.bytes.len().div_ceil(message.segment) <= MAX_SEGMENTS, "cut by {}", message.segment);
-            let part = message.part(next.offset, whole);
-            chunk.push(message, part, next.message);
-            next.advance(part.len(), message.bytes.len());
-        }
+        chunk.fill(messages, &mut next, whole);
         let mut begin = 0;
         while begin < chunk.len {
             let error = match chunk.send(socket, begin) {
@@ -166,6 +157,21 @@ struct Chunk<'a, const N: usize> {
 impl<'a, const N: usize> Chunk<'a, N> {
     fn new() -> Self {
         Self { names: [(Name::NONE, 0); N], parts: [&[]; N], controls: [Control::EMPTY; N], indices: [0; N], len: 0 }
+    }
+
+    /// Takes as many of the messages as there is room for, all of one family: each whole, or cut into its datagrams.
+    fn fill(&mut self, messages: &[Message<'a>], next: &mut Position, whole: bool) {
+        let family = messages.get(next.message).map(|message| message.to.is_ipv4());
+        self.len = 0;
+        while self.len < N
+            && let Some(message) = messages.get(next.message).filter(|message| Some(message.to.is_ipv4()) == family)
+        {
+            debug_assert!(message.bytes.len() <= MAX_RUN, "{} bytes", message.bytes.len());
+            debug_assert!(message.bytes.len().div_ceil(message.segment) <= MAX_SEGMENTS, "cut by {}", message.segment);
+            let part = message.part(next.offset, whole);
+            self.push(message, part, next.message);
+            next.advance(part.len(), message.bytes.len());
+        }
     }
 
     /// Adds `part` of a message.
