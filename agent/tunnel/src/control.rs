@@ -32,14 +32,17 @@ const BATCH: usize = 32;
 /// How often to look whether one more peer may be spoken to, while more wait than may be at a time.
 const TURN_AFTER: Duration = Duration::from_millis(50);
 
-/// Peers that fell silent, were changed or went, before the memory they needed is given back.
+/// Peers that fell silent, went, or came at once, before the memory they needed is given back. It takes longer the more
+/// peers there are, so that these have to be a quarter of all as well.
 const MANY: usize = 256;
 
 pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
     let alarms = Wheel::new(Instant::now());
     let mut due = Due { greetings: VecDeque::new(), crowded: false, alarms, silent: 0 };
     loop {
-        let mut request = match due.wait() {
+        let wait = due.wait();
+        due.tidy(shared, wait);
+        let mut request = match wait {
             Some(wait) => requests.recv_timeout(wait),
             None => requests.recv().map_err(RecvTimeoutError::from),
         };
@@ -87,12 +90,15 @@ impl Due {
             (false, false) => Some(Duration::ZERO),
         };
         let alarm = self.alarms.next().map(|next| next.saturating_duration_since(Instant::now()));
-        let wait = greeting.into_iter().chain(alarm).min();
-        if self.silent >= MANY && wait.is_none_or(|wait| !wait.is_zero()) {
+        greeting.into_iter().chain(alarm).min()
+    }
+
+    /// Gives memory back where there may be much of it, and nobody is due.
+    fn tidy(&mut self, shared: &Shared, wait: Option<Duration>) {
+        if self.silent >= MANY && wait.is_none_or(|wait| !wait.is_zero()) && self.silent >= shared.table().len() / 4 {
             self.silent = 0;
             memory::give_back();
         }
-        wait
     }
 
     /// Works on one peer; false where nobody is due.
@@ -159,7 +165,10 @@ fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<(), Err
         due.greetings.extend(edited);
     }
     let freed = table.take_freed();
-    due.silent += freed.len() + update.peers.len();
+    due.silent += freed.len();
+    if update.peers.len() >= MANY {
+        due.silent += update.peers.len();
+    }
     for slot in freed {
         due.alarms.cancel(slot);
     }

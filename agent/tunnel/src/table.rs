@@ -64,6 +64,11 @@ impl Table {
         self.allowed_ips.find(address)
     }
 
+    /// How many peers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     /// Sorted by key.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
