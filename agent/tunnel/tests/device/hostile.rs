@@ -70,6 +70,25 @@ fn each_packet_arrives_once_in_whatever_order() {
     }
 }
 
+/// What comes before there is a session waits for it, in order, superpackets too.
+#[test]
+fn what_waits_for_a_session_arrives() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    let relay = Relay::between(&switch, 200, &a, &b);
+    let_through(&a, &b);
+    let mut path = Path::new(&a, &b);
+    assert_eq!(path.send(&Traffic::new(3, 1, 2).burst(100, 200_000)), 100);
+    let unsent = a.device().snapshot().drops;
+    let (arrived, end) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(60));
+    thread::scope(|scope| {
+        scope.spawn(|| relay.carry(|| arrived.load(Ordering::Relaxed) || Instant::now() > end, |_| {}));
+        path.settle();
+        arrived.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(a.device().snapshot().drops, unsent, "nothing was thrown away");
+}
+
 #[test]
 fn tcp_gets_through_a_bad_network() {
     let switch = Switch::new();

@@ -10,7 +10,7 @@ use mesh_tunnel::Offloads;
 use crate::lab::{Kind, Node, Switch, join};
 use crate::path::{Path, let_through};
 use crate::tap::{Frame, GSO_TCP4, GSO_TCP6, GSO_UDP, Tap};
-use crate::traffic::Traffic;
+use crate::traffic::{Dice, Traffic};
 
 /// Runs that are always made. `OFFLOAD_SEEDS=N` makes N more, each with a seed of its own that a failure names.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -135,5 +135,32 @@ fn everything_arrives_to_and_from_wireguard_go() {
     let them = switch.node(1, Kind::WireguardGo);
     for (number, offloads) in (2..).zip([Offloads::ALL, Offloads::NONE]) {
         carries_exactly(&made_with(&switch, number, offloads, 1), &them, (60, 60_000, 1));
+    }
+}
+
+/// Packets for several peers lie between each other in what goes out, and so do packets of several peers in what comes in.
+#[test]
+fn everything_arrives_at_and_from_many_peers() {
+    let switch = Switch::new();
+    let hub = made_with(&switch, 1, Offloads::ALL, 2);
+    let peers: Vec<_> = (2..6).map(|number| switch.node(number, Kind::Ours)).collect();
+    for peer in &peers {
+        join(&hub, peer);
+        let_through(&hub, peer);
+    }
+    let mut out: Vec<_> = peers.iter().map(|peer| Path::new(&hub, peer)).collect();
+    let mut back: Vec<_> = peers.iter().map(|peer| Path::new(peer, &hub)).collect();
+    for seed in seeds() {
+        let mut dice = Dice::new(seed);
+        let mut traffic: Vec<_> = peers.iter().map(|peer| Traffic::new(seed, hub.number, peer.number)).collect();
+        let mut replies: Vec<_> = peers.iter().map(|peer| Traffic::new(seed, peer.number, hub.number)).collect();
+        for _ in 0..BURSTS {
+            let frames = traffic.iter_mut().map(|traffic| traffic.burst(100, 120_000)).collect();
+            Path::send_mixed(&mut out, &mut dice, frames);
+            for (path, traffic) in back.iter_mut().zip(&mut replies) {
+                path.send(&traffic.burst(100, 120_000));
+            }
+            out.iter_mut().chain(&mut back).for_each(Path::settle);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::lab::{DEADLINE, Node};
 use crate::packets::{Flow, clamped, cut, flow};
 use crate::tap::{Frame, GSO_NONE, Tap};
-use crate::traffic::{MTU, subnets};
+use crate::traffic::{Dice, MTU, subnets};
 
 /// One direction between two nodes.
 pub(crate) struct Path {
@@ -42,13 +42,35 @@ impl Path {
     /// Sends frames and returns how many packets they are.
     #[track_caller]
     pub(crate) fn send(&mut self, frames: &[Frame]) -> usize {
+        let count = self.expect(frames);
+        self.injector.inject(frames);
+        count
+    }
+
+    /// Sends frames of several paths from one node as they come, mixed but each path's in order.
+    #[track_caller]
+    pub(crate) fn send_mixed(paths: &mut [Self], dice: &mut Dice, frames: Vec<Vec<Frame>>) {
+        for (path, frames) in paths.iter_mut().zip(&frames) {
+            path.expect(frames);
+        }
+        let (mut waiting, mut mixed) = (frames.into_iter().map(Vec::into_iter).collect::<Vec<_>>(), Vec::new());
+        while !waiting.is_empty() {
+            let turn = dice.below(waiting.len());
+            match waiting[turn].next() {
+                Some(frame) => mixed.push(frame),
+                None => drop(waiting.swap_remove(turn)),
+            }
+        }
+        paths[0].injector.inject(&mixed);
+    }
+
+    fn expect(&mut self, frames: &[Frame]) -> usize {
         let packets: Vec<_> = frames.iter().flat_map(cut).collect();
         let count = packets.len();
         self.outstanding += count;
         for packet in packets {
             self.expected.entry(flow(&packet)).or_default().push_back(packet);
         }
-        self.injector.inject(frames);
         count
     }
 
@@ -87,7 +109,7 @@ impl Path {
 
     #[track_caller]
     fn take(&mut self, frame: &Frame) {
-        if !is_ours(&frame.bytes) {
+        if !is_of(self.from, &frame.bytes) {
             return;
         }
         if frame.vnet.gso != GSO_NONE {
@@ -132,10 +154,11 @@ impl Path {
     }
 }
 
-fn is_ours(packet: &[u8]) -> bool {
+/// Whether it comes from the subnets of the node.
+fn is_of(node: u8, packet: &[u8]) -> bool {
     match packet[0] >> 4 {
-        4 => packet[12..14] == [10, 88],
-        _ => packet[8..10] == [0xfd, 0x88],
+        4 => packet[12..15] == [10, 88, node],
+        _ => packet[8..12] == [0xfd, 0x88, 0, node],
     }
 }
 
