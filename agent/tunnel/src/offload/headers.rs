@@ -208,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_says_it_is_shorter_than_any_is_none() {
+        let mut packet = [0; 60];
+        packet[9] = 17;
+        packet[0] = 0x45;
+        assert!(Transport::find(&packet).is_some());
+        packet[0] = 0x44;
+        assert_eq!(Transport::find(&packet), None);
+    }
+
+    #[test]
     fn of_fragments_only_the_first_has_it() {
         let mut packet = vec![0; 28];
         packet[0] = 0x45;

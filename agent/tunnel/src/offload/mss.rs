@@ -112,16 +112,17 @@ mod tests {
     #[test]
     fn everything_else_is_left_alone() {
         let untouched = [
-            with_options(true, SYN, &[2, 4, 0x05, 0x64]),                   // fits
-            with_options(true, SYN, &[2, 4, 0, 88]),                        // never raised
-            with_options(true, SYN, &[]),                                   // never added
-            with_options(true, 0x10, &[2, 4, 0xff, 0xff]),                  // not at the beginning of a connection
-            with_options(true, SYN, &[0, 2, 4, 0xff, 0xff, 0, 0, 0]),       // behind the end
-            with_options(true, SYN, &[3, 0, 2, 4, 0xff, 0xff, 0, 0]),       // behind a length of zero
-            with_options(true, SYN, &[3, 1, 2, 4, 0xff, 0xff, 0, 0]),       // and of one
-            with_options(true, SYN, &[3, 200, 2, 4, 0xff, 0xff, 0, 0]),     // inside another
+            with_options(true, SYN, &[2, 4, 0x05, 0x64]),             // fits
+            with_options(true, SYN, &[2, 4, 0, 88]),                  // never raised
+            with_options(true, SYN, &[]),                             // never added
+            with_options(true, 0x10, &[2, 4, 0xff, 0xff]),            // not at the beginning of a connection
+            with_options(true, SYN, &[0, 2, 4, 0xff, 0xff, 0, 0, 0]), // behind the end
+            with_options(true, SYN, &[0, 4, 9, 9, 2, 4, 0xff, 0xff]),
+            with_options(true, SYN, &[3, 0, 2, 4, 0xff, 0xff, 0, 0]), // behind a length of zero
+            with_options(true, SYN, &[3, 1, 2, 4, 0xff, 0xff, 0, 0]), // and of one
+            with_options(true, SYN, &[3, 200, 2, 4, 0xff, 0xff, 0, 0]), // inside another
             with_options(true, SYN, &[2, 3, 0xff, 2, 5, 0xff, 0xff, 0xff]), // of other lengths
-            with_options(true, SYN, &[1, 1, 2, 4]),                         // cut off
+            with_options(true, SYN, &[1, 1, 2, 4]),                   // cut off
             with_options(true, SYN, &[1, 1, 1, 2]),
         ];
         for spec in untouched {

@@ -97,6 +97,21 @@ impl Spec {
         packet
     }
 
+    /// The complete packet with one more change, made in its headers before they are summed.
+    pub(in crate::offload) fn build_with(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut packet = self.build_partial();
+        let (start, field) = (self.transport(), self.transport() + self.checksum());
+        change(&mut packet);
+        if self.is_v4 {
+            packet[10..12].fill(0);
+            let checksum = !naive_sum(&packet[..start]);
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        }
+        let checksum = !naive_sum(&packet[start..]);
+        packet[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+        packet
+    }
+
     /// What the kernel gives for many such packets, `size` bytes of payload in each.
     pub(in crate::offload) fn superpacket(&self, size: usize) -> (VnetHeader, Vec<u8>) {
         let packet = self.build_partial();

@@ -59,6 +59,15 @@ fn a_routing_header_decides_the_destination_that_is_summed() {
 }
 
 #[test]
+fn less_than_one_packet_is_one() {
+    for payload in [vec![], vec![8; 99]] {
+        let spec = Spec { flags: 0x99, ..Spec::tcp(true) }.with_payload(payload);
+        let (vnet, mut packet) = spec.superpacket(100);
+        assert_eq!(cut(&vnet, &mut packet).unwrap(), [spec.build()]);
+    }
+}
+
+#[test]
 fn headers_that_do_not_fit_are_refused() {
     let spec = Spec::tcp(true).with_payload(vec![1; 5000]);
     let (vnet, packet) = spec.superpacket(1000);
