@@ -249,7 +249,9 @@ impl Stream {
         let mut header = self.ports.to_vec();
         header.extend(self.sequence.to_be_bytes());
         header.extend(self.acknowledged.to_be_bytes());
-        header.extend([((5 + self.tcp_options.len() / 4) << 4) as u8, flags]);
+        // Of the bits beside the length, some are reserved and one is Accurate ECN's.
+        let reserved = if dice.once_in(60) { dice.below(16) } else { 0 };
+        header.extend([(((5 + self.tcp_options.len() / 4) << 4) | reserved) as u8, flags]);
         header.extend(self.window.to_be_bytes());
         let urgent = if flags & 0x20 == 0 { 0 } else { dice.number() as u16 };
         header.extend([0, 0]);
