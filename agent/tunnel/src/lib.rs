@@ -1,8 +1,9 @@
 //! A userspace WireGuard device: its own TUN and UDP input and output around boringtun's protocol core, configured by
 //! typed calls ([`Device::apply`]) or, like any other implementation, by `wg` over the UAPI socket.
 //!
-//! Three threads carry the device. *Outbound* reads IP packets from the TUN and sends them as datagrams, *inbound* does
-//! the reverse, *control* owns the configuration and every timer. A fourth serves the UAPI socket where it is asked for.
+//! Pairs of threads carry the packets, one pair unless more are asked for: *outbound* reads them from the TUN and sends
+//! them as datagrams, *inbound* does the reverse, both many at a time. *Control* owns the configuration and every timer, and
+//! another thread serves the UAPI socket where it is asked for.
 //! The crate knows nothing of who is a member and sets no addresses or routes: that is the agent's.
 //!
 //! Sources: "WireGuard: Next Generation Kernel Network Tunnel" (the *paper* below, with its section) and the
