@@ -315,7 +315,7 @@ impl Shared {
 
     fn snapshot(&self) -> DeviceState {
         // Before the table is held. An interface that was just deleted has none; the device is about to end.
-        let mtu = self.read_mtu().unwrap_or(0);
+        let (mtu, gso_max_size) = (self.read_mtu().unwrap_or(0), self.tun.gso_max_size());
         let (table, now) = (self.table(), Instant::now());
         let peers = table.members().map(|member| {
             let view = member.peer.view(now);
@@ -339,7 +339,7 @@ impl Shared {
             mtu,
             threads: self.threads,
             offloads: self.offloads_in_use(),
-            gso_max_size: self.tun.gso_max_size(),
+            gso_max_size,
             peers: peers.collect(),
             drops: self.counters.read(),
         }

@@ -13,8 +13,8 @@ use crate::sys;
 use crate::table::Table;
 use crate::tun::MAX_PACKET;
 
-/// Bytes of datagrams after which they are sent, even if the interface has more: one superpacket's worth, so that the
-/// other side works on it while this one goes on.
+/// Bytes read, or of datagrams, after which these are sent, even if the interface has more: one superpacket's worth, so
+/// that the other side works on it while this one goes on.
 const ENOUGH: usize = 60_000;
 
 /// How old the MTU that bounds padding and segment sizes may be.
@@ -52,21 +52,26 @@ struct Outbound<'a> {
 
 impl Outbound<'_> {
     /// Takes what the interface has, or enough of it, and sends it. The table is held for as long, so that an update that
-    /// removed a peer returns after the last datagram to it was sent.
+    /// removed a peer returns after the last datagram to it was sent. What cannot be sent counts as well: whoever floods
+    /// the interface with packets for nobody must not keep the table from an update, and all other threads with it.
     fn take_batch(&mut self) -> io::Result<()> {
         // Here, where nothing is held that another thread may wait for.
         let mtu = self.mtu();
         let (tun, table) = (self.shared.tun.queue(self.queue), self.shared.table());
+        let mut bytes_read = 0;
         let result = loop {
             // Where the interface gives no header, the zeros in front are one, which says nothing.
             let skipped = if tun.has_vnet_header() { 0 } else { VNET_LEN };
             match tun.read(&mut self.read[skipped..]) {
-                Ok(len) => self.take(&table, skipped + len, mtu),
+                Ok(len) => {
+                    bytes_read += len;
+                    self.take(&table, skipped + len, mtu);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(error),
             }
-            if self.outbox.used() >= ENOUGH {
+            if bytes_read.max(self.outbox.used()) >= ENOUGH {
                 break Ok(());
             }
         };
