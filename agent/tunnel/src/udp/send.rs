@@ -24,7 +24,7 @@ const CHUNK: usize = 32;
 /// Datagrams for one target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {
-    /// One datagram behind the other: at most [`MAX_SEGMENTS`] and [`MAX_RUN`] bytes.
+    /// One datagram, or several behind each other: at most [`MAX_SEGMENTS`] and [`MAX_RUN`] bytes.
     pub(crate) bytes: &'a [u8],
     /// Bytes of each datagram but the last, which may be shorter. Not 0.
     pub(crate) segment: usize,
@@ -166,7 +166,7 @@ impl<'a, const N: usize> Chunk<'a, N> {
         while self.len < N
             && let Some(message) = messages.get(next.message).filter(|message| Some(message.to.is_ipv4()) == family)
         {
-            debug_assert!(message.bytes.len() <= MAX_RUN, "{} bytes", message.bytes.len());
+            debug_assert!(message.bytes.len() <= MAX_RUN.max(message.segment), "{} bytes", message.bytes.len());
             debug_assert!(message.bytes.len().div_ceil(message.segment) <= MAX_SEGMENTS, "cut by {}", message.segment);
             let part = message.part(next.offset, whole);
             self.push(message, part, next.message);
