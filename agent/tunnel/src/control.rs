@@ -9,6 +9,7 @@ use crate::config::DeviceUpdate;
 use crate::device::Shared;
 use crate::error::Error;
 use crate::memory;
+use crate::mtu::{Fit, Mtu};
 use crate::peer::{Greeting, Peer, Wire};
 use crate::udp::Sockets;
 use crate::wheel::Wheel;
@@ -22,6 +23,8 @@ pub(crate) enum Request {
     Apply { update: DeviceUpdate, reply: Sender<Result<(), Error>> },
     /// Call the `tick` of the peer with that slot at that time.
     Wake { at: Instant, slot: u32 },
+    /// A link outside turned out to be too narrow for a datagram: look at the MTU.
+    Fit,
     /// End.
     Stop,
 }
@@ -36,7 +39,7 @@ const TURN_AFTER: Duration = Duration::from_millis(50);
 /// peers there are, so that these have to be a quarter of all as well.
 const MANY: usize = 256;
 
-pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
+pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
     let alarms = Wheel::new(Instant::now());
     let mut due = Due { greetings: VecDeque::new(), crowded: false, alarms, silent: 0 };
     loop {
@@ -51,9 +54,10 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>) {
                 Request::Wake { at, slot } => due.alarms.set(slot, at),
                 // Nobody may be left to hear the answer.
                 Request::Apply { update, reply } => {
-                    shared.fit_mtu(&update);
-                    drop(reply.send(apply(shared, update, &mut due)));
+                    let applied = apply(shared, update, &mut due);
+                    drop(reply.send(applied.map(|fit| mtu.fit(shared, &fit))));
                 }
+                Request::Fit => mtu.fit(shared, &Fit::All),
                 Request::Stop => return,
             }
             request = requests.recv_timeout(Duration::ZERO);
@@ -138,8 +142,8 @@ fn with_wire<R>(shared: &Shared, work: impl FnOnce(&Wire<'_>) -> R) -> Option<R>
 }
 
 /// Carries out an update. What can fail comes first, so that a failure changes nothing. Adds the peers to speak to, and
-/// takes away the alarms of those who went.
-fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<(), Error> {
+/// takes away the alarms of those who went. Returns what may change how large a packet can be.
+fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<Fit, Error> {
     let (old, fwmark) = (shared.sockets(), update.fwmark.unwrap_or_else(|| shared.table().fwmark));
     let port = update.listen_port.filter(|port| *port != old.port());
     let sockets = port.map(|port| Sockets::bind(port, fwmark, shared.threads, shared.offloads)).transpose()?;
@@ -172,5 +176,6 @@ fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<(), Err
     for slot in freed {
         due.alarms.cancel(slot);
     }
-    Ok(())
+    let there = update.peers.iter().filter(|peer| !peer.remove && table.by_key(&peer.public_key).is_some());
+    Ok(Fit::Endpoints(there.filter_map(|peer| peer.endpoint).collect()))
 }

@@ -1,5 +1,6 @@
 //! The device as its owner sees it, and what its threads share.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::flood::Flood;
 use crate::inbound;
 use crate::memory;
+use crate::mtu::Mtu;
 use crate::outbound;
 use crate::sys::Event;
 use crate::table::Table;
@@ -47,8 +49,6 @@ pub(crate) struct Shared {
     flood: Mutex<Flood>,
     /// The interface's MTU when it was last looked at.
     mtu: AtomicU16,
-    /// The MTU that was derived from the links outside; 0 where the owner gave one.
-    derived_mtu: AtomicU16,
     stopping: AtomicBool,
     running: Mutex<usize>,
     ended: Condvar,
@@ -95,19 +95,18 @@ impl Device {
             wake_uapi: event()?,
             flood: Mutex::new(Flood::default()),
             mtu: AtomicU16::new(mtu),
-            derived_mtu: AtomicU16::new(if options.mtu.is_none() { mtu } else { 0 }),
             stopping: AtomicBool::new(false),
             running: Mutex::new(0),
             ended: Condvar::new(),
         });
         let mut device = Self { shared, threads: Vec::new() };
-        device.start(requests, server)?;
+        device.start(requests, Mtu::new(options.mtu.is_none().then_some(mtu)), server)?;
         Ok(device)
     }
 
     /// Where this fails half way, dropping the device ends the threads that did start.
-    fn start(&mut self, requests: Receiver<Request>, server: Option<Server>) -> Result<(), Error> {
-        self.spawn("wg-control", move |shared| control::run(shared, &requests))?;
+    fn start(&mut self, requests: Receiver<Request>, mtu: Mtu, server: Option<Server>) -> Result<(), Error> {
+        self.spawn("wg-control", move |shared| control::run(shared, &requests, mtu))?;
         for queue in 0..self.shared.wakes.len() {
             self.spawn(&format!("wg-inbound{queue}"), move |shared| inbound::run(shared, queue))?;
             self.spawn(&format!("wg-outbound{queue}"), move |shared| outbound::run(shared, queue))?;
@@ -260,29 +259,26 @@ impl Shared {
         Ok(mtu)
     }
 
-    /// Lowers an MTU that was derived, and that nobody has changed since, to what fits the links to the endpoints. For
-    /// the control thread alone.
-    pub(crate) fn fit_mtu(&self, update: &DeviceUpdate) {
-        let derived = self.derived_mtu.load(Ordering::Relaxed);
-        if derived == 0 || update.peers.iter().all(|peer| peer.endpoint.is_none()) {
-            return;
+    /// As [`Self::read_mtu`], for those who must not wait; `None` where they would have to.
+    pub(crate) fn read_mtu_if_free(&self) -> Option<std::io::Result<u16>> {
+        let mtu = self.tun.mtu_if_free();
+        if let Some(Ok(mtu)) = mtu {
+            self.mtu.store(mtu, Ordering::Relaxed);
         }
-        let fwmark = update.fwmark.unwrap_or_else(|| self.table().fwmark);
-        let endpoints = update.peers.iter().filter_map(|peer| peer.endpoint);
-        // Where there is no route now, there may be one later, and nothing is known of it.
-        let fitting = underlay::fitting_mtu(endpoints, fwmark);
-        if let Some(mtu) = fitting.filter(|mtu| *mtu < derived)
-            && self.read_mtu().is_ok_and(|now| now == derived)
-        {
-            match self.tun.set_mtu(mtu) {
-                Ok(()) => {
-                    tracing::info!(mtu, "the link to a peer carries less than others: the MTU is lowered");
-                    self.derived_mtu.store(mtu, Ordering::Relaxed);
-                    self.mtu.store(mtu, Ordering::Relaxed);
-                }
-                Err(error) => tracing::warn!(mtu, %error, "could not lower the interface's MTU"),
-            }
-        }
+        mtu
+    }
+
+    /// Changes the interface's MTU. See [`Tun::set_mtu`] for who must not call this.
+    pub(crate) fn set_mtu(&self, mtu: u16) -> std::io::Result<()> {
+        self.tun.set_mtu(mtu)?;
+        self.mtu.store(mtu, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Where the peers are.
+    pub(crate) fn endpoints(&self) -> Vec<SocketAddr> {
+        let (table, now) = (self.table(), Instant::now());
+        table.members().filter_map(|member| member.peer.view(now).endpoint).collect()
     }
 
     pub(crate) fn begin_stop(&self) {

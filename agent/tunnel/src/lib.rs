@@ -20,6 +20,7 @@ mod arena;
 mod flood;
 mod inbound;
 mod links;
+mod mtu;
 mod noise;
 mod offload;
 mod outbound;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+use crate::control::Request;
 use crate::device::{Counter, Shared};
 use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
 use crate::outbox::Outbox;
@@ -20,10 +21,20 @@ const ENOUGH: usize = 60_000;
 /// How old the MTU that bounds padding and segment sizes may be.
 const MTU_AGE: Duration = Duration::from_secs(1);
 
+/// How often the control thread is asked, at most, to look at the links outside.
+const FIT_AFTER: Duration = Duration::from_secs(1);
+
 /// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
 pub(crate) fn run(shared: &Shared, queue: usize) {
-    let mut outbound =
-        Outbound { shared, queue, read: vec![0; VNET_LEN + MAX_PACKET], outbox: Outbox::new(), mtu_read: None };
+    let mut outbound = Outbound {
+        shared,
+        queue,
+        read: vec![0; VNET_LEN + MAX_PACKET],
+        outbox: Outbox::new(),
+        mtu_read: None,
+        too_long: false,
+        asked: None,
+    };
     let (tun, wake) = (shared.tun.queue(queue), &shared.wakes[queue].outbound);
     while !shared.is_stopping() {
         let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), sys::watch(tun, libc::POLLIN)];
@@ -48,6 +59,10 @@ struct Outbound<'a> {
     read: Vec<u8>,
     outbox: Outbox,
     mtu_read: Option<Instant>,
+    /// A datagram was too long for the link it would have left by.
+    too_long: bool,
+    /// When the control thread was last told so.
+    asked: Option<Instant>,
 }
 
 impl Outbound<'_> {
@@ -106,7 +121,7 @@ impl Outbound<'_> {
         while next < packets.count() {
             let until = packets.count().min(next + self.outbox.room(packets.longest() + packet::PADDING));
             if until == next {
-                self.outbox.flush(&self.shared.sockets(), self.queue, counters);
+                self.too_long |= self.outbox.flush(&self.shared.sockets(), self.queue, counters);
                 continue;
             }
             let sockets = self.shared.sockets();
@@ -128,7 +143,8 @@ impl Outbound<'_> {
         let now = Instant::now();
         if self.mtu_read.is_none_or(|read| now >= read + MTU_AGE) {
             self.mtu_read = Some(now);
-            if let Err(error) = self.shared.read_mtu() {
+            // Where somebody is busy with the interface, the MTU of a second ago will do: packets do not wait.
+            if let Some(Err(error)) = self.shared.read_mtu_if_free() {
                 tracing::debug!(%error, "could not read the MTU");
             }
         }
@@ -137,7 +153,20 @@ impl Outbound<'_> {
 
     fn send(&mut self) {
         if self.outbox.used() > 0 {
-            self.outbox.flush(&self.shared.sockets(), self.queue, &self.shared.counters);
+            self.too_long |= self.outbox.flush(&self.shared.sockets(), self.queue, &self.shared.counters);
+        }
+        if std::mem::take(&mut self.too_long) {
+            self.ask_to_fit();
+        }
+    }
+
+    /// The MTU may have to be another. It is the link itself that says so, not somebody on the way.
+    fn ask_to_fit(&mut self) {
+        let now = Instant::now();
+        if self.asked.is_none_or(|asked| now >= asked + FIT_AFTER) {
+            self.asked = Some(now);
+            // Without a control thread the device is ending.
+            let _ = self.shared.control.send(Request::Fit);
         }
     }
 }

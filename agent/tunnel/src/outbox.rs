@@ -117,15 +117,18 @@ impl Outbox {
         Some(len)
     }
 
-    /// Sends everything. No peer may be locked. What the system refuses is lost, as datagrams are; it is counted.
-    pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize, counters: &Counters) {
+    /// Sends everything. No peer may be locked. What the system refuses is lost, as datagrams are; it is counted. True
+    /// where a datagram was too long for the link it would have left by.
+    pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize, counters: &Counters) -> bool {
+        let mut too_long = false;
         let Self { buffer, runs, .. } = self;
         for runs in runs.chunks(MESSAGES) {
             let messages: [Message<'_>; MESSAGES] = std::array::from_fn(|at| match runs.get(at) {
                 Some(run) => run.message(buffer),
                 None => Message::single(&[], UNSPECIFIED, None),
             });
-            let failed = |at: usize, error| {
+            let failed = |at: usize, error: io::Error| {
+                too_long |= error.raw_os_error() == Some(libc::EMSGSIZE);
                 if let Some(run) = runs.get(at) {
                     run.refused(buffer, sockets, queue, counters, &error);
                 }
@@ -134,6 +137,7 @@ impl Outbox {
         }
         self.runs.clear();
         self.used = 0;
+        too_long
     }
 }
 

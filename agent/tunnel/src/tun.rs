@@ -6,7 +6,7 @@ mod superpacket;
 
 use std::io;
 use std::num::NonZeroU8;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::config::Offloads;
 use crate::error::Error;
@@ -22,6 +22,8 @@ pub(crate) const MAX_PACKET: usize = 65_535;
 pub(crate) struct Tun {
     queues: Vec<Queue>,
     offloads: Offloads,
+    /// Its number in the namespace where it was made.
+    index: u32,
     home: Mutex<Home>,
 }
 
@@ -34,7 +36,7 @@ impl Tun {
         let offloads = queues[0].set_offloads(offloads);
         let mut home = Home::find(name).map_err(Error::io(format!("find the interface `{name}`")))?;
         home.set_mtu(mtu).map_err(Error::io(format!("set the MTU of `{name}` to {mtu}")))?;
-        let tun = Self { queues, offloads, home: Mutex::new(home) };
+        let tun = Self { queues, offloads, index: home.index(), home: Mutex::new(home) };
         tun.fit_superpackets(&mut tun.lock_home(), mtu);
         Ok(tun)
     }
@@ -42,6 +44,12 @@ impl Tun {
     /// One of the queues, counted from 0.
     pub(crate) fn queue(&self, queue: usize) -> &Queue {
         &self.queues[queue]
+    }
+
+    /// The interface's number in the namespace where it was made, and where the sockets are. Nothing else gets that number
+    /// there, even where the interface was moved away.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
     }
 
     /// What is used of the interface's offloads; those of UDP are not ours to know (false).
@@ -59,6 +67,15 @@ impl Tun {
     /// that another thread waits for: after a move it may take as long as [`Home`] says.
     pub(crate) fn mtu(&self) -> io::Result<u16> {
         self.at_home(|home| home.mtu())
+    }
+
+    /// As [`Self::mtu`]; `None` where another thread is asking or telling the interface something now.
+    pub(crate) fn mtu_if_free(&self) -> Option<io::Result<u16>> {
+        match self.home.try_lock() {
+            Ok(home) => Some(self.at(home, |home| home.mtu())),
+            Err(TryLockError::Poisoned(home)) => Some(self.at(home.into_inner(), |home| home.mtu())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Changes the interface's MTU. Not to be called while holding anything that another thread waits for: it always waits
@@ -80,7 +97,10 @@ impl Tun {
 
     /// Asks where the interface was, and where it is not there, where it went.
     fn at_home<R>(&self, ask: impl Fn(&mut Home) -> io::Result<R>) -> io::Result<R> {
-        let mut home = self.lock_home();
+        self.at(self.lock_home(), ask)
+    }
+
+    fn at<R>(&self, mut home: MutexGuard<'_, Home>, ask: impl Fn(&mut Home) -> io::Result<R>) -> io::Result<R> {
         match ask(&mut home) {
             Err(_) => {
                 home.follow(&self.queues[0])?;

@@ -17,7 +17,7 @@ const OVERHEAD: u32 = 80;
 const OVERHEAD_IPV4: u32 = 60;
 
 /// The smallest MTU with which an interface carries IPv6 (RFC 8200, section 5).
-const LEAST_FOR_IPV6: u32 = 1280;
+pub(crate) const LEAST_FOR_IPV6: u16 = 1280;
 
 /// The smallest MTU that is ever derived: what every IPv4 host takes (RFC 791).
 const LEAST: u32 = 576;
@@ -27,24 +27,40 @@ const LEAST: u32 = 576;
 /// says nothing of the path beyond it, so that whoever knows the whole path gives the MTU.
 #[must_use]
 pub fn derived_mtu() -> u16 {
+    outside_mtu(Via::default()).unwrap_or(DEFAULT_MTU)
+}
+
+/// How datagrams go out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Via {
+    /// Their mark.
+    pub(crate) fwmark: u32,
+    /// The index of an interface that none of them leaves by, though a route may say so: the device's own. 0 is none.
+    pub(crate) except: u32,
+}
+
+/// As [`derived_mtu`]; `None` where there is no default route.
+pub(crate) fn outside_mtu(via: Via) -> Option<u16> {
     // Addresses for documentation (RFC 5737, RFC 3849): nobody has a route of its own to them, and nothing is sent.
     let anywhere =
         [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
-    fitting_mtu(anywhere.map(|to| (to, 9).into()), 0).unwrap_or(DEFAULT_MTU)
+    fitting_mtu(anywhere.map(|to| (to, 9).into()), via)
 }
 
 /// The inner MTU that fits the links of the routes to each of `to`, at most [`DEFAULT_MTU`]; `None` where there is no route
 /// to any. It costs some microseconds for each.
-pub(crate) fn fitting_mtu(to: impl IntoIterator<Item = SocketAddr>, fwmark: u32) -> Option<u16> {
+pub(crate) fn fitting_mtu(to: impl IntoIterator<Item = SocketAddr>, via: Via) -> Option<u16> {
+    let mut to = to.into_iter().peekable();
+    to.peek()?;
     let mut routes = Routes { netlink: Netlink::open().ok()?, links: BTreeMap::new() };
-    to.into_iter().filter_map(|to| Some(inner_mtu(routes.mtu(to, fwmark).ok()?, to.is_ipv4()))).min()
+    to.filter_map(|to| Some(inner_mtu(routes.mtu(to, via).ok()?, to.is_ipv4()))).min()
 }
 
 /// Leaves room for IPv6 outside in any case, as everybody does, unless a link that is narrow already could then carry no
 /// IPv6 inside.
 fn inner_mtu(link: u32, is_ipv4: bool) -> u16 {
     let roomy = link.saturating_sub(OVERHEAD);
-    let tight = if is_ipv4 { link.saturating_sub(OVERHEAD_IPV4).min(LEAST_FOR_IPV6) } else { 0 };
+    let tight = if is_ipv4 { link.saturating_sub(OVERHEAD_IPV4).min(LEAST_FOR_IPV6.into()) } else { 0 };
     roomy.max(tight).clamp(LEAST, DEFAULT_MTU.into()) as u16
 }
 
@@ -58,12 +74,13 @@ struct Routes {
 impl Routes {
     /// The MTU of the route to `to`: of its link, or less where the route itself says so. What ICMP said of the path is
     /// left out, as it is for the datagrams: it may be forged.
-    fn mtu(&mut self, to: SocketAddr, fwmark: u32) -> io::Result<u32> {
-        let Some(RouteNetlinkMessage::NewRoute(route)) = self.netlink.ask(request(to, fwmark))? else {
+    fn mtu(&mut self, to: SocketAddr, via: Via) -> io::Result<u32> {
+        let Some(RouteNetlinkMessage::NewRoute(route)) = self.netlink.ask(request(to, via.fwmark))? else {
             return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
         };
         let find = |wanted: fn(&RouteAttribute) -> Option<u32>| route.attributes.iter().find_map(wanted);
         let link = find(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None })
+            .filter(|index| *index != via.except)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
             .and_then(|index| self.link_mtu(index))?;
         let said = find(|attribute| {

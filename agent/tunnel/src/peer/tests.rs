@@ -79,7 +79,7 @@ impl End {
         };
         let mut outbox = Outbox::new();
         self.peer.send(&self.wire(now), 0..1, write, &mut outbox);
-        outbox.flush(&self.sockets, 0, &self.counters);
+        assert!(!outbox.flush(&self.sockets, 0, &self.counters));
     }
 
     /// The next datagram that came.

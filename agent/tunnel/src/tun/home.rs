@@ -32,6 +32,10 @@ impl Home {
         Ok(Self { netlink, index, gso_max_size: None })
     }
 
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
     pub(super) fn mtu(&self) -> io::Result<u16> {
         let mtu = self.netlink.mtu(self.index)?;
         u16::try_from(mtu).map_err(|_| io::Error::from_raw_os_error(libc::ERANGE))

@@ -38,7 +38,8 @@ fn the_mtu_is_that_of_the_link_of_the_route() {
     let namespace = Namespace::new();
     namespace.enter();
     assert_eq!(derived_mtu(), DEFAULT_MTU, "no route at all");
-    let towards = |to: &str, fwmark| fitting_mtu(to.split(' ').map(|to| to.parse().unwrap()), fwmark);
+    let towards =
+        |to: &str, fwmark| fitting_mtu(to.split(' ').map(|to| to.parse().unwrap()), Via { fwmark, except: 0 });
     assert_eq!(towards("192.0.2.1:9 [2001:db8::1]:9", 0), None);
     for (name, mtu, net) in [("wide", 1500, 1), ("narrow", 1400, 2), ("jumbo", 9000, 3)] {
         namespace.ip(&format!("link add {name} mtu {mtu} type veth peer name {name}-end"));
@@ -99,7 +100,7 @@ fn a_forged_icmp_message_shrinks_nothing() {
             read_datagram(&wire, to.is_ipv4())
         };
         let sent = ours(to);
-        assert_eq!(fitting_mtu([to], 0), Some(inside));
+        assert_eq!(fitting_mtu([to], Via::default()), Some(inside));
         let forged = if to.is_ipv4() { too_big_ipv4(&sent, claimed) } else { too_big_ipv6(&sent, claimed) };
         // A route that is just being made forgets it.
         let end = Instant::now() + DEADLINE;
@@ -108,7 +109,7 @@ fn a_forged_icmp_message_shrinks_nothing() {
             wire.queue(0).write(&[IoSlice::new(&forged)]).unwrap();
         }
 
-        assert_eq!(fitting_mtu([to], 0), Some(inside));
+        assert_eq!(fitting_mtu([to], Via::default()), Some(inside));
         let again = ours(to);
         assert_eq!(again.len(), sent.len(), "whole, as before");
         assert!(!to.is_ipv4() || again[6] & 0x40 != 0, "don't fragment");

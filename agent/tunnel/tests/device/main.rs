@@ -16,6 +16,7 @@ mod hostile;
 mod interop;
 mod lab;
 mod lifecycle;
+mod links_outside;
 mod live_change;
 mod offload;
 mod packets;
