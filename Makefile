@@ -72,7 +72,7 @@ fmt:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features mesh-tunnel/bench -- -D warnings
 
 doc:
 	$(AS_USER) env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
