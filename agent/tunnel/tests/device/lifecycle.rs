@@ -1,11 +1,8 @@
 //! How a device begins and ends, and what is seen of it in between.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error};
@@ -14,6 +11,7 @@ use crate::lab::{
     Kind, Namespace, PROGRAM, Program, Switch, eventually, join, run, run_with, signal_pid, socket_path, unique,
     wg_answers,
 };
+use crate::streams::{STREAM, transfer};
 
 fn options(name: &str) -> DeviceOptions {
     DeviceOptions::new(name)
@@ -89,24 +87,6 @@ fn what_is_shown_of_a_session() {
     assert!(state.rx_bytes > 0 && state.tx_bytes > 0);
 }
 
-/// Eight MiB through TCP, each byte checked.
-fn transfer(from: &Namespace, to: &Namespace, address: IpAddr) {
-    let listener = to.enter(|| TcpListener::bind((address, 0))).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let bytes: Vec<u8> = (0..8_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            let mut received = Vec::new();
-            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
-            received
-        });
-        let mut stream = from.enter(|| TcpStream::connect((address, port))).unwrap();
-        stream.write_all(&bytes).unwrap();
-        drop(stream);
-        assert!(receiver.join().unwrap() == bytes, "the bytes arrived changed");
-    });
-}
-
 /// Both interfaces move to a namespace of their own, without any network but the tunnel; the datagrams still leave where
 /// the device was made, and the MTU is the interface's wherever it is.
 #[test]
@@ -136,12 +116,12 @@ fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
             inside.ip(&format!("link set {} mtu {mtu}", node.name));
             assert_eq!(node.device().snapshot().mtu, mtu);
         }
-        transfer(&inside_a, &inside_b, b.inner4());
-        transfer(&inside_b, &inside_a, a.inner6());
+        transfer(&inside_a, a.inner4(), &inside_b, b.inner4(), STREAM);
+        transfer(&inside_b, b.inner6(), &inside_a, a.inner6(), STREAM);
     }
     // New sockets, asked for from anywhere, are made where the old ones were.
     inside_a.enter(|| a.device().apply(DeviceUpdate { listen_port: Some(5555), ..DeviceUpdate::default() })).unwrap();
-    transfer(&inside_a, &inside_b, b.inner4());
+    transfer(&inside_a, a.inner4(), &inside_b, b.inner4(), STREAM);
     assert!(b.shown("endpoints", &a).ends_with("192.0.2.1:5555"));
 }
 

@@ -12,7 +12,7 @@ use crate::tap::set_option;
 use crate::traffic::{Dice, MTU};
 
 /// Bytes of each TCP stream, with an odd end.
-const STREAM: usize = (8 << 20) + 4321;
+pub(crate) const STREAM: usize = (8 << 20) + 4321;
 
 /// Bytes that repeat after a number that is no multiple of any packet's length, and are others each time.
 struct Text {
