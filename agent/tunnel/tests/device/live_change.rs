@@ -1,12 +1,15 @@
 //! Changes to a device that is in use.
 
-use std::net::UdpSocket;
-use std::time::Duration;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mesh_tunnel::{DeviceUpdate, Error, PeerUpdate, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::lab::{Kind, Node, PORT, Switch, eventually, join, run, run_with};
+use crate::tap::set_option;
 
 const PSK: &str = "SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=";
 
@@ -177,4 +180,61 @@ fn the_own_key_is_no_peer() {
     let us = switch.node(1, Kind::Ours);
     us.wg(&format!("peer {} endpoint 192.0.2.9:9 allowed-ips 10.77.0.50/32", us.public_key()));
     assert_eq!(us.device().snapshot().peers.len(), 0);
+}
+
+/// More than the device can take, for a peer that does not answer and for nobody: packets of others come in meanwhile, and
+/// updates are made.
+#[test]
+fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&us, &them);
+    let absent = PrivateKey::from_bytes(Zeroizing::new([99; 32])).public_key();
+    us.wg(&format!("peer {absent} endpoint 192.0.2.99:{PORT} allowed-ips 10.99.0.0/24"));
+    us.host.ip(&format!("route add 10.98.0.0/15 dev {}", us.name));
+    let sink = us.host.enter(|| UdpSocket::bind((us.inner4(), 9)).unwrap());
+    sink.set_read_timeout(Some(PATIENCE)).unwrap();
+    let source = them.host.enter(|| UdpSocket::bind((them.inner4(), 0)).unwrap());
+    let (stop, end) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(60));
+    let flood = |to: [u8; 4]| {
+        let socket = us.host.enter(|| UdpSocket::bind((us.inner4(), 0)).unwrap());
+        set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 500);
+        while !stop.load(Ordering::Relaxed) && Instant::now() < end {
+            // A full queue is part of a flood.
+            let _ = socket.send_to(&[0; 64 * 500], (IpAddr::from(to), 9));
+        }
+    };
+    let drops = || us.device().snapshot().drops;
+    thread::scope(|scope| {
+        for to in [[10, 99, 0, 1], [10, 98, 0, 1]] {
+            scope.spawn(move || flood(to));
+        }
+        eventually("the floods go on", || {
+            let drops = drops();
+            (drops.unsendable > 10_000 && drops.no_peer > 10_000).then_some(())
+        });
+        let before = drops();
+        let rounds: Vec<Result<(), String>> = (1..=20_u16)
+            .map(|round| {
+                let update = PeerUpdate { persistent_keepalive: Some(round), ..PeerUpdate::new(absent) };
+                let began = Instant::now();
+                us.device().apply(DeviceUpdate { peers: vec![update], ..DeviceUpdate::default() }).unwrap();
+                if began.elapsed() > PATIENCE {
+                    return Err(format!("update {round} took {:?}", began.elapsed()));
+                }
+                source.send_to(&round.to_be_bytes(), (us.inner4(), 9)).unwrap();
+                let mut word = [0; 2];
+                sink.recv(&mut word).map_err(|error| format!("packet {round} did not come: {error}"))?;
+                if word == round.to_be_bytes() { Ok(()) } else { Err(format!("packet {word:?} in round {round}")) }
+            })
+            .collect();
+        eventually("the floods still go on", || {
+            let after = drops();
+            (after.unsendable > before.unsendable && after.no_peer > before.no_peer).then_some(())
+        });
+        // Else nothing ends.
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(rounds, vec![Ok(()); 20]);
+    });
 }
