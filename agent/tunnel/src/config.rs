@@ -23,7 +23,8 @@ pub struct DeviceOptions {
     /// Whether to answer `wg` on `/var/run/wireguard/<name>.sock` (mode 0600; its `get` shows the private key).
     pub uapi: bool,
     /// Threads for each direction, each with an interface queue and UDP sockets of its own. One is best for up to two
-    /// processors; more share the flows out among them.
+    /// processors. More help with several peers, not with one: all datagrams of a peer come to the same thread, which
+    /// opens them alone, and sealing for it in several puts them out of order.
     pub threads: NonZeroU8,
     /// What may be left to the kernel; what it refuses is done without ([`DeviceState::offloads`]).
     pub offloads: Offloads,

@@ -30,7 +30,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
         shared,
         queue,
         read: vec![0; VNET_LEN + MAX_PACKET],
-        outbox: Outbox::new(),
+        outbox: Outbox::new(shared.threads),
         mtu_read: None,
         too_long: false,
         asked: None,

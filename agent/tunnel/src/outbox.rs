@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::num::NonZeroU8;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,6 +15,11 @@ use crate::udp::{MAX_RUN, MAX_SEGMENTS, Message, Sockets};
 
 /// Bytes of datagrams held before they have to be sent: the largest superpacket of the usual sizes, twice.
 const CAPACITY: usize = 256 << 10;
+
+/// Datagrams held by all threads together, where there are several. What one of them sealed before it had to wait for a
+/// processor arrives behind what the others sealed later, and a receiver throws away what is too late: behind 1,024 others
+/// in boringtun, and so here.
+const OUT_OF_ORDER: usize = 256;
 
 /// Messages handed to the kernel in one call.
 const MESSAGES: usize = 16;
@@ -30,6 +36,9 @@ pub(crate) struct Outbox {
     scratch: Vec<u8>,
     buffer: Vec<u8>,
     used: usize,
+    /// Datagrams that wait, and how many may.
+    held: usize,
+    most: usize,
     runs: Vec<Run>,
 }
 
@@ -70,13 +79,16 @@ impl Run {
 }
 
 impl Outbox {
-    pub(crate) fn new() -> Self {
-        Self { scratch: vec![0; SCRATCH], buffer: vec![0; CAPACITY], used: 0, runs: Vec::with_capacity(256) }
+    /// One of as many as there are `threads`.
+    pub(crate) fn new(threads: NonZeroU8) -> Self {
+        let most = if threads.get() == 1 { usize::MAX } else { OUT_OF_ORDER / usize::from(threads.get()) };
+        let (scratch, buffer) = (vec![0; SCRATCH], vec![0; CAPACITY]);
+        Self { scratch, buffer, used: 0, held: 0, most, runs: Vec::with_capacity(256) }
     }
 
     /// How many packets of at most `longest` bytes there is room for: at least one when it is empty.
     pub(crate) fn room(&self, longest: usize) -> usize {
-        (self.buffer.len() - self.used) / (longest.min(SCRATCH) + OVERHEAD)
+        ((self.buffer.len() - self.used) / (longest.min(SCRATCH) + OVERHEAD)).min(self.most - self.held)
     }
 
     /// Bytes that wait.
@@ -104,6 +116,7 @@ impl Outbox {
         let len = sealer.seal(&self.scratch[..len], &mut self.buffer[self.used..])?;
         let bytes = self.used..self.used + len;
         self.used = bytes.end;
+        self.held += 1;
         let fits = |run: &&mut Run| {
             Arc::ptr_eq(&run.peer, peer) && run.endpoint == endpoint && run.ecn == ecn && run.takes(len)
         };
@@ -137,6 +150,7 @@ impl Outbox {
         }
         self.runs.clear();
         self.used = 0;
+        self.held = 0;
         too_long
     }
 }

@@ -77,7 +77,7 @@ impl End {
             buffer[..32].copy_from_slice(&packet(word));
             32
         };
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::new(NonZeroU8::MIN);
         self.peer.send(&self.wire(now), 0..1, write, &mut outbox);
         assert!(!outbox.flush(&self.sockets, 0, &self.counters));
     }
@@ -424,6 +424,32 @@ fn a_silent_peer_costs_nothing_in_the_end() {
     assert!((20..=24).contains(&initiations), "{initiations} in 90 s");
     let state = a.peer.lock();
     assert!(!state.links.in_use() && state.staged.is_empty() && state.scheduled.is_none());
+}
+
+/// What a thread holds while others send is late; where there are no others, nothing is.
+#[test]
+fn several_threads_hold_back_less_than_a_receiver_forgives() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let write = |_, buffer: &mut [u8]| {
+        buffer[..32].copy_from_slice(&packet(1));
+        32
+    };
+    for (threads, most) in [(1, None), (2, Some(128)), (8, Some(32)), (255, Some(1))] {
+        let mut outbox = Outbox::new(NonZeroU8::new(threads).unwrap());
+        for _ in 0..2 {
+            let mut held = 0;
+            while outbox.room(32) > 0 {
+                // As many as a superpacket has, or fewer.
+                let count = outbox.room(32).min(45);
+                a.peer.send(&a.wire(start), 0..count, write, &mut outbox);
+                held += count;
+            }
+            assert_eq!(Some(held), most.or(Some((256 << 10) / (32 + crate::noise::OVERHEAD))), "{threads} threads");
+            outbox.flush(&a.sockets, 0, &a.counters);
+        }
+    }
 }
 
 #[test]
