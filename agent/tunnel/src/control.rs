@@ -41,7 +41,7 @@ const MANY: usize = 256;
 
 pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
     let alarms = Wheel::new(Instant::now());
-    let mut due = Due { greetings: VecDeque::new(), crowded: false, alarms, silent: 0 };
+    let mut due = Due { greetings: VecDeque::new(), waiting: VecDeque::new(), crowded: false, alarms, silent: 0 };
     loop {
         let wait = due.wait();
         due.tidy(shared, wait);
@@ -77,7 +77,9 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
 struct Due {
     /// To be spoken to now.
     greetings: VecDeque<Arc<Peer>>,
-    /// The first of them has to wait for its turn.
+    /// To be spoken to when it is their turn. They hold up nobody who needs none.
+    waiting: VecDeque<Arc<Peer>>,
+    /// There was no turn just now.
     crowded: bool,
     /// The slots of those to be looked at when their time has come.
     alarms: Wheel<u32>,
@@ -88,10 +90,14 @@ struct Due {
 impl Due {
     /// How long nobody is due; `None`: for ever.
     fn wait(&mut self) -> Option<Duration> {
-        let greeting = match (self.greetings.is_empty(), std::mem::take(&mut self.crowded)) {
-            (true, _) => None,
-            (false, true) => Some(TURN_AFTER),
-            (false, false) => Some(Duration::ZERO),
+        let greeting = if !self.greetings.is_empty() {
+            Some(Duration::ZERO)
+        } else if self.waiting.is_empty() {
+            None
+        } else if std::mem::take(&mut self.crowded) {
+            Some(TURN_AFTER)
+        } else {
+            Some(Duration::ZERO)
         };
         let alarm = self.alarms.next().map(|next| next.saturating_duration_since(Instant::now()));
         greeting.into_iter().chain(alarm).min()
@@ -107,12 +113,19 @@ impl Due {
 
     /// Works on one peer; false where nobody is due.
     fn work_on_next(&mut self, shared: &Shared) -> bool {
+        if let Some(peer) = self.greetings.pop_front() {
+            if has_to_wait(shared, &peer) {
+                self.crowded = true;
+                self.waiting.push_back(peer);
+            }
+            return true;
+        }
         if !self.crowded
-            && let Some(peer) = self.greetings.front()
+            && let Some(peer) = self.waiting.front()
         {
-            self.crowded = with_wire(shared, |wire| peer.greet(wire, &mut [0; BUFFER])) == Some(Greeting::NotYet);
+            self.crowded = has_to_wait(shared, peer);
             if !self.crowded {
-                self.greetings.pop_front();
+                self.waiting.pop_front();
             }
             return true;
         }
@@ -124,6 +137,11 @@ impl Due {
         }
         true
     }
+}
+
+/// Speaks to a peer, unless it has to wait for its turn.
+fn has_to_wait(shared: &Shared, peer: &Peer) -> bool {
+    with_wire(shared, |wire| peer.greet(wire, &mut [0; BUFFER])) == Some(Greeting::NotYet)
 }
 
 /// Runs `work` with what a peer needs; `None` where the device has no key, so that there is nothing to do.

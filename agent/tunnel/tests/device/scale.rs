@@ -101,6 +101,27 @@ fn a_peer_among_ten_thousand_is_reached() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
+/// A peer that needs no turn is spoken to while others wait for theirs: here one with a session, which is to be kept alive.
+#[test]
+fn a_peer_with_a_session_does_not_wait_behind_those_without() {
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&us, &them);
+    let mut config = String::new();
+    for number in 0..4000_u32 {
+        let mut key = [9; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        writeln!(config, "[Peer]\nPublicKey = {}\nEndpoint = 127.0.0.1:9", BASE64.encode(key)).unwrap();
+    }
+    run_with("wg", &["addconf", &us.name, "/dev/stdin"], &config);
+    let received = || them.device().snapshot().peers[0].rx_bytes;
+    let before = received();
+    us.wg(&format!("peer {} persistent-keepalive 1", them.public_key()));
+    eventually("it is kept alive", || (received() > before).then_some(()));
+    let unspoken = us.device().snapshot().peers.iter().filter(|peer| peer.tx_bytes == 0).count();
+    assert!(unspoken > 0, "it waited behind 4,000 others");
+}
+
 /// Thousands of peers to be spoken to, and none of them there: so many at a time as the device has turns for, each for as
 /// long as three tries take, so that all have been spoken to after some seconds. Whoever wants something of the device is
 /// heard in between, and it needs memory for those whose turn it is.
