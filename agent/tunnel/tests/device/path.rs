@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::lab::{DEADLINE, Node};
+use crate::lab::{DEADLINE, Node, run};
 use crate::packets::{Flow, clamped, cut, flow};
 use crate::tap::{Frame, GSO_NONE, Tap};
 use crate::traffic::{Dice, MTU, subnets};
 
 /// One direction between two nodes.
-pub(crate) struct Path {
+pub(crate) struct Path<'a> {
     injector: Tap,
     listener: Tap,
     /// By flow, and in the order in which they were sent.
@@ -19,14 +19,15 @@ pub(crate) struct Path {
     pub(crate) shuffled: bool,
     /// The run that a failure names.
     pub(crate) label: String,
-    from: u8,
+    from: &'a Node,
+    to: &'a Node,
     /// How many frames came as superpackets, by their kind.
     pub(crate) merged: BTreeMap<u8, usize>,
 }
 
-impl Path {
+impl<'a> Path<'a> {
     #[track_caller]
-    pub(crate) fn new(from: &Node, to: &Node) -> Self {
+    pub(crate) fn new(from: &'a Node, to: &'a Node) -> Self {
         Self {
             injector: Tap::injector(&from.host, &from.name),
             listener: Tap::listener(&to.host, &to.name),
@@ -34,7 +35,8 @@ impl Path {
             outstanding: 0,
             shuffled: false,
             label: String::new(),
-            from: from.number,
+            from,
+            to,
             merged: BTreeMap::new(),
         }
     }
@@ -109,7 +111,7 @@ impl Path {
 
     #[track_caller]
     fn take(&mut self, frame: &Frame) {
-        if !is_of(self.from, &frame.bytes) {
+        if !is_of(self.from.number, &frame.bytes) {
             return;
         }
         if frame.vnet.gso != GSO_NONE {
@@ -130,7 +132,7 @@ impl Path {
                 panic!(
                     "{} from node {}, {flow:?}, {:?}\narrived  {}\nexpected {next}",
                     self.label,
-                    self.from,
+                    self.from.number,
                     frame.vnet,
                     hex(&packet)
                 );
@@ -144,12 +146,14 @@ impl Path {
     fn fail(&self) -> ! {
         let (flow, waiting) = self.expected.iter().find(|(_, waiting)| !waiting.is_empty()).unwrap();
         panic!(
-            "{} from node {}: {} packets did not arrive (lost in the test itself: {}), in {flow:?} first {}",
+            "{} from node {}: {} packets did not arrive (lost in the test itself: {}), in {flow:?} first {}\n{}\n{}",
             self.label,
-            self.from,
+            self.from.number,
             self.outstanding,
             self.lost(),
             hex(&waiting[0]),
+            story(self.from),
+            story(self.to),
         );
     }
 }
@@ -160,6 +164,13 @@ fn is_of(node: u8, packet: &[u8]) -> bool {
         4 => packet[12..15] == [10, 88, node],
         _ => packet[8..12] == [0xfd, 0x88, 0, node],
     }
+}
+
+/// What a node knows of itself.
+fn story(node: &Node) -> String {
+    let device =
+        if node.is_ours() { format!("{:?}", node.device().snapshot()) } else { run("wg", &["show", &node.name]) };
+    format!("node {}: {device}\n{}", node.number, node.host.ip(&format!("-s link show {}", node.name)))
 }
 
 /// The first bytes, which have the headers in them, and the length.
