@@ -19,6 +19,9 @@ use crate::udp::{Inbox, MAX_DATAGRAM, SLOTS};
 /// Times one socket is asked for datagrams before the other gets its turn.
 const BATCHES: usize = 16;
 
+/// Handshakes worked on before the table is let go of: each may take 200 microseconds, and a reception brings up to 256.
+const HANDSHAKES: usize = 16;
+
 /// What one reception brings at most, and the room that opening the last of it takes.
 const ARENA: usize = SLOTS * MAX_DATAGRAM + REPLY;
 
@@ -33,7 +36,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
     let mut inbox = Inbox::new();
     let offloads = shared.tun.offloads_in_use();
     let merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
-    let mut inbound = Inbound { shared, queue, arena: Arena::new(ARENA), merge, congested: false };
+    let mut inbound = Inbound { shared, queue, arena: Arena::new(ARENA), merge, congested: false, handshakes: 0 };
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
@@ -65,6 +68,24 @@ struct Inbound<'a> {
     merge: Merge,
     /// What is taken now met congestion on its way.
     congested: bool,
+    /// Worked on since the table is held.
+    handshakes: usize,
+}
+
+/// What comes next of a reception.
+struct Next {
+    message: usize,
+    /// Bytes of the message that were taken.
+    offset: usize,
+}
+
+impl Next {
+    fn advance(&mut self, bytes: usize, of: usize) {
+        self.offset += bytes;
+        if self.offset >= of {
+            *self = Self { message: self.message + 1, offset: 0 };
+        }
+    }
 }
 
 impl Inbound<'_> {
@@ -84,11 +105,23 @@ impl Inbound<'_> {
         }
     }
 
-    /// Takes what was received. The table is held until the packets are handed over, so that an update that removed a
-    /// peer returns after the last of its packets.
+    /// Takes what was received.
     fn take(&mut self, inbox: &Inbox, count: usize) {
+        let mut next = Next { message: 0, offset: 0 };
+        while next.message < count {
+            self.take_some(inbox, count, &mut next);
+        }
+    }
+
+    /// Takes the rest of what was received, or as much of it as an update can wait for. The table is held until the
+    /// packets are handed over, so that an update that removed a peer returns after the last of its packets.
+    fn take_some(&mut self, inbox: &Inbox, count: usize, next: &mut Next) {
+        self.handshakes = 0;
         let table = self.shared.table();
-        let Some(identity) = table.identity.as_ref() else { return };
+        let Some(identity) = table.identity.as_ref() else {
+            next.message = count;
+            return;
+        };
         let sockets = self.shared.sockets();
         let wire = Wire {
             identity,
@@ -98,18 +131,17 @@ impl Inbound<'_> {
             control: &self.shared.control,
             now: Instant::now(),
         };
-        for batch in (0..count).filter_map(|number| inbox.get(number)) {
+        while next.message < count && self.handshakes < HANDSHAKES {
+            let Some(batch) = inbox.get(next.message) else {
+                next.advance(0, 0);
+                continue;
+            };
+            let len = batch.bytes.len();
             let from = Endpoint { address: batch.from, source: batch.to };
             self.congested = batch.ecn == CONGESTED;
-            let mut rest = batch.bytes;
+            let taken = self.take_run(&table, &wire, &batch.bytes[next.offset..], batch.segment, from);
             // An empty datagram is one as well.
-            loop {
-                let taken = self.take_run(&table, &wire, rest, batch.segment, from);
-                rest = &rest[taken.min(rest.len())..];
-                if rest.is_empty() {
-                    break;
-                }
-            }
+            next.advance(taken, len);
         }
         if !self.merge.is_empty() {
             self.hand_over();
@@ -136,6 +168,7 @@ impl Inbound<'_> {
                 len
             }
             Message::Initiation | Message::Response { .. } | Message::Cookie { .. } => {
+                self.handshakes += 1;
                 self.take_handshake(table, wire, message, first, from);
                 segment
             }

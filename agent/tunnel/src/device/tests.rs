@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use boringtun::noise::{Tunn, TunnResult};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -12,6 +13,7 @@ use crate::config::DEFAULT_MTU;
 use crate::config::PeerUpdate;
 use crate::key::PrivateKey;
 use crate::namespace::Namespace;
+use crate::udp::Message;
 
 /// Longer than anything here takes on a machine that is busy with other work.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -83,6 +85,45 @@ fn a_machine_busy_with_its_network_holds_up_nobody_else() {
     });
     drop(apply);
     Arc::into_inner(device).unwrap().stop().unwrap();
+}
+
+/// Sixty-four handshakes that the kernel hands over together, each of which takes its time: an update comes in between.
+#[test]
+fn an_update_does_not_wait_for_every_handshake() {
+    let namespace = Namespace::new();
+    namespace.enter();
+    let device = device(&namespace);
+    let (shared, outside) = (&device.shared, Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap());
+    assert!(shared.sockets().offloads_in_use().udp_gro && outside.offloads_in_use().udp_gso);
+    let device_key = PrivateKey::from_bytes(Zeroizing::new([1; 32])).public_key();
+    let mut stranger = Tunn::new([66; 32].into(), (*device_key.as_bytes()).into(), None, None, 1, None);
+    let mut buffer = [0; 148];
+    assert!(matches!(stranger.format_handshake_initiation(&mut buffer, true), TunnResult::WriteToNetwork(_)));
+    let bytes = buffer.repeat(64);
+    let to = ([127, 0, 0, 1], shared.sockets().port()).into();
+    let message = Message { bytes: &bytes, segment: buffer.len(), to, source: None, ecn: 0 };
+    let worked_on = || {
+        let drops = shared.counters.read();
+        drops.under_load + drops.unauthenticated
+    };
+    let (end, mut in_between) = (Instant::now() + DEADLINE, false);
+    while !in_between {
+        assert!(Instant::now() < end, "no update was let in between");
+        let before = worked_on();
+        let mut table = shared.table_mut();
+        outside.send_batch(0, &[message], |_, error| panic!("{error}"));
+        loop {
+            let done = worked_on() - before;
+            drop(table);
+            if done == 64 {
+                break;
+            }
+            in_between |= done > 0;
+            assert!(Instant::now() < end, "{done} of 64 were worked on");
+            table = shared.table_mut();
+        }
+    }
+    device.stop().unwrap();
 }
 
 /// A device of which a part has failed is no device: whoever runs it is told, and makes a new one.
