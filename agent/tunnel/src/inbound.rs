@@ -137,6 +137,13 @@ impl Inbound<'_> {
                 continue;
             };
             let len = batch.bytes.len();
+            // What came through the tunnel has no business outside: a member that is believed to be where its own packets
+            // come out would have them sent round and round.
+            if batch.interface == self.shared.tun.index() {
+                wire.counters.add_many(Counter::Unauthenticated, len.div_ceil(batch.segment).max(1) as u64);
+                next.advance(len, len);
+                continue;
+            }
             let from = Endpoint { address: batch.from, source: batch.to };
             self.congested = batch.ecn == CONGESTED;
             let taken = self.take_run(&table, &wire, &batch.bytes[next.offset..], batch.segment, from);

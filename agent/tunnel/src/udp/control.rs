@@ -23,6 +23,8 @@ pub(super) struct Control {
 pub(super) struct Told {
     /// Where it was sent to, unless that is unknown.
     pub(super) to: Option<LocalAddress>,
+    /// Number of the interface that it came in by; 0 where that is unknown.
+    pub(super) interface: u32,
     /// Bytes of each of the datagrams that were put together (but the last), where some were.
     pub(super) segment: Option<usize>,
     /// ECN bits of the IP header outside.
@@ -95,10 +97,12 @@ impl Control {
         while let Some((level, kind, value, after)) = first(rest) {
             match (level, kind) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    told.interface = number(Some(value)).unwrap_or(0);
                     told.to = value.get(4..8).and_then(|ip| <[u8; 4]>::try_from(ip).ok()).and_then(local_ipv4);
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    told.to = value.first_chunk().zip(number(value.get(16..))).and_then(local_ipv6);
+                    told.interface = number(value.get(16..)).unwrap_or(0);
+                    told.to = value.first_chunk().map(|ip| (ip, told.interface)).and_then(local_ipv6);
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => told.segment = number(Some(value)).map(|bytes| bytes as usize),
                 (libc::IPPROTO_IP, libc::IP_TOS) => told.ecn = value.first().map_or(0, |tos| tos & 3),
@@ -156,7 +160,7 @@ mod tests {
             control.put_segment(1452);
             control.put_ecn(2, false);
             let told = control.read(control.len());
-            assert_eq!((told.to, told.ecn), (Some(source), 2));
+            assert_eq!((told.to, told.interface, told.ecn), (Some(source), interface, 2));
             assert_eq!(told.segment, None, "the kernel tells it by another name");
             // The kernel never cuts a message short; we do not rely on it.
             for len in 0..control.len() {

@@ -41,6 +41,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) from: SocketAddr,
     /// Where they were sent to.
     pub(crate) to: Option<LocalAddress>,
+    /// Number of the interface that they came in by; 0 where that is unknown.
+    pub(crate) interface: u32,
     /// ECN bits of the IP headers outside.
     pub(crate) ecn: u8,
 }
@@ -101,6 +103,6 @@ impl Inbox {
         let Arrived { len, from, told } = self.arrived.get(index)?.as_ref()?;
         let bytes = &self.bytes[index * SLOT..][..*len];
         let segment = told.segment.unwrap_or(*len).max(1);
-        Some(Batch { bytes, segment, from: *from, to: told.to, ecn: told.ecn })
+        Some(Batch { bytes, segment, from: *from, to: told.to, interface: told.interface, ecn: told.ecn })
     }
 }

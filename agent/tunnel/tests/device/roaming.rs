@@ -1,8 +1,13 @@
 //! Addresses outside that change while a session runs.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use crate::lab::{Kind, Node, PORT, Switch, eventually, join};
+use boringtun::noise::{Tunn, TunnResult};
+use mesh_tunnel::PrivateKey;
+use zeroize::Zeroizing;
+
+use crate::lab::{DEADLINE, Kind, Node, PORT, Switch, eventually, join};
 
 /// The other side moves; the next thing it says tells where it is. wireguard-go loses its way when an address vanishes,
 /// so that it only changes its port, as a NAT would.
@@ -123,5 +128,58 @@ fn a_vanished_local_address_is_let_go_at_once() {
             replace(&us, new, old);
             assert!(us.probe(them.inner4()), "and back");
         }
+    }
+}
+
+/// A member that speaks to our port through the tunnel of another is not heard: it would be believed to be inside, and what
+/// is sent to it would be sealed, routed into the tunnel and sealed again, without end.
+#[test]
+fn nobody_moves_into_the_tunnel() {
+    let switch = Switch::new();
+    let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&us, &them);
+    let key = PrivateKey::from_bytes(Zeroizing::new([3; 32])).public_key();
+    us.wg(&format!("peer {key} allowed-ips 10.77.0.3/32"));
+    let of_key = || us.device().snapshot().peers.into_iter().find(|peer| peer.public_key == key).unwrap();
+    let refused = || us.device().snapshot().drops.unauthenticated;
+    let socket = |address: &str| {
+        let socket = them.host.enter(|| UdpSocket::bind((address.parse::<IpAddr>().unwrap(), 0)).unwrap());
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket
+    };
+    for (outer, inner) in [("192.0.2", "10.77.0"), ("2001:db8::", "fd77::")] {
+        let address = |prefix: &str, number| {
+            if prefix.ends_with(':') { format!("{prefix}{number}") } else { format!("{prefix}.{number}") }
+        };
+        let to = |prefix| SocketAddr::new(address(prefix, 1).parse().unwrap(), PORT);
+        let (outside, inside) = (socket(&address(outer, 2)), socket(&address(inner, 2)));
+
+        // Outside all is well.
+        let (mut tunn, mut buffer, mut reply) =
+            (Tunn::new([3; 32].into(), (*us.public_key().as_bytes()).into(), None, None, 1, None), [0; 256], [0; 256]);
+        let TunnResult::WriteToNetwork(initiation) = tunn.format_handshake_initiation(&mut buffer, true) else {
+            panic!()
+        };
+        outside.send_to(initiation, to(outer)).unwrap();
+        let len = outside.recv(&mut reply).unwrap();
+        let TunnResult::WriteToNetwork(keepalive) = tunn.decapsulate(None, &reply[..len], &mut buffer) else {
+            panic!()
+        };
+        outside.send_to(keepalive, to(outer)).unwrap();
+        let endpoint = Some(outside.local_addr().unwrap());
+        eventually("it is known where the member is", || (of_key().endpoint == endpoint).then_some(()));
+
+        // Inside, neither a session's datagram nor a handshake is heard.
+        let (before, received) = (refused(), of_key().rx_bytes);
+        let TunnResult::WriteToNetwork(sealed) = tunn.encapsulate(&[], &mut buffer) else { panic!() };
+        inside.send_to(sealed, to(inner)).unwrap();
+        eventually("the datagram is refused", || (refused() == before + 1).then_some(()));
+        let TunnResult::WriteToNetwork(initiation) = tunn.format_handshake_initiation(&mut buffer, true) else {
+            panic!()
+        };
+        inside.send_to(initiation, to(inner)).unwrap();
+        eventually("the handshake is refused", || (refused() == before + 2).then_some(()));
+        let peer = of_key();
+        assert_eq!((peer.endpoint, peer.rx_bytes), (endpoint, received));
     }
 }
