@@ -207,7 +207,8 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
     };
     let drops = || us.device().snapshot().drops;
     thread::scope(|scope| {
-        for to in [[10, 99, 0, 1], [10, 98, 0, 1]] {
+        // More of them than processors, so that there is always something to read.
+        for to in [[10, 99, 0, 1], [10, 98, 0, 1]].repeat(3) {
             scope.spawn(move || flood(to));
         }
         eventually("the floods go on", || {
