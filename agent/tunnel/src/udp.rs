@@ -11,12 +11,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::config::Offloads;
 use crate::error::Error;
 
 pub(crate) use receive::{Inbox, SLOTS};
+use send::Segmenting;
 pub(crate) use send::{MAX_RUN, MAX_SEGMENTS, Message};
 
 /// The largest datagram that can be received.
@@ -35,7 +36,7 @@ pub(crate) struct LocalAddress {
 pub(crate) struct Sockets {
     queues: Vec<Queue>,
     port: u16,
-    segmenting: AtomicBool,
+    segmenting: Segmenting,
     putting_together: bool,
 }
 
@@ -78,7 +79,12 @@ impl Sockets {
         let all = || queues_bound.iter().flat_map(Queue::sockets);
         let segmenting = offloads.udp_gso && all().all(socket::can_segment);
         let putting_together = offloads.udp_gro && all().all(socket::put_together);
-        let sockets = Self { queues: queues_bound, port, segmenting: AtomicBool::new(segmenting), putting_together };
+        let sockets = Self {
+            queues: queues_bound,
+            port,
+            segmenting: Segmenting::new(segmenting, Instant::now()),
+            putting_together,
+        };
         if fwmark != 0 {
             sockets.set_mark(fwmark)?;
         }
@@ -99,7 +105,7 @@ impl Sockets {
 
     /// What is used of the UDP offloads; those of the interface are not ours to know (false).
     pub(crate) fn offloads_in_use(&self) -> Offloads {
-        Offloads { udp_gso: self.segmenting.load(Ordering::Relaxed), udp_gro: self.putting_together, ..Offloads::NONE }
+        Offloads { udp_gso: self.segmenting.is_on(Instant::now()), udp_gro: self.putting_together, ..Offloads::NONE }
     }
 
     /// The sockets of a queue (counted from 0), to wait for and receive on.

@@ -5,7 +5,8 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::LocalAddress;
 use super::address::Name;
@@ -48,6 +49,41 @@ impl<'a> Message<'a> {
     }
 }
 
+/// Whether the kernel may be asked to cut messages into their datagrams. A route that refuses it is found by trying; as
+/// routes change, so is one that does not any more.
+#[derive(Debug)]
+pub(super) struct Segmenting {
+    allowed: bool,
+    began: Instant,
+    /// Milliseconds from the beginning until it is tried again; 0 while nothing refused it.
+    paused_until: AtomicU64,
+}
+
+impl Segmenting {
+    /// How long datagrams go out one by one before it is tried again. Nothing is lost by a try that fails.
+    const PAUSE: Duration = Duration::from_secs(60);
+
+    pub(super) fn new(allowed: bool, now: Instant) -> Self {
+        Self { allowed, began: now, paused_until: AtomicU64::new(0) }
+    }
+
+    pub(super) fn is_on(&self, now: Instant) -> bool {
+        self.allowed && self.age(now) >= self.paused_until.load(Ordering::Relaxed)
+    }
+
+    /// It was refused.
+    pub(super) fn pause(&self, now: Instant, error: &io::Error) {
+        let before = self.paused_until.swap(self.age(now + Self::PAUSE), Ordering::Relaxed);
+        if before == 0 {
+            tracing::info!(%error, "the kernel does not segment UDP here: datagrams go out one by one");
+        }
+    }
+
+    fn age(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.began).as_millis() as u64
+    }
+}
+
 /// Sends one datagram.
 pub(super) fn send_one(socket: &OwnedFd, message: &Message<'_>) -> io::Result<()> {
     let mut chunk = Chunk::<1>::new();
@@ -62,14 +98,14 @@ pub(super) fn send_one(socket: &OwnedFd, message: &Message<'_>) -> io::Result<()
 }
 
 /// Sends `messages` in order. One that fails is told to `failed` with its index, once, and the next is sent: the part of
-/// it that was not sent is lost, as any datagram may be. `segmenting` says whether the kernel may be asked to cut a
-/// message into its datagrams; it becomes false where the kernel turns out to refuse that.
+/// it that was not sent is lost, as any datagram may be. `segmenting` is told where the kernel turns out to refuse that.
 pub(super) fn send_all<'a>(
     socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
     messages: &[Message<'_>],
-    segmenting: &AtomicBool,
+    segmenting: &Segmenting,
     mut failed: impl FnMut(usize, io::Error),
 ) {
+    let now = Instant::now();
     let mut next = Position { message: 0, offset: 0 };
     let mut chunk = Chunk::<CHUNK>::new();
     while let Some(message) = messages.get(next.message) {
@@ -78,7 +114,7 @@ pub(super) fn send_all<'a>(
             next.skip(next.message);
             continue;
         };
-        let whole = segmenting.load(Ordering::Relaxed);
+        let whole = segmenting.is_on(now);
         chunk.fill(messages, &mut next, whole);
         let mut begin = 0;
         while begin < chunk.len {
@@ -95,9 +131,7 @@ pub(super) fn send_all<'a>(
             let error = if whole && message.bytes.len() > message.segment && may_be_refusal(&error) {
                 match send_one(socket, message) {
                     Ok(()) => {
-                        if segmenting.swap(false, Ordering::Relaxed) {
-                            tracing::info!(%error, "the kernel does not segment UDP here: datagrams go out one by one");
-                        }
+                        segmenting.pause(now, &error);
                         // From behind that one datagram on, everything again.
                         next = Position { message: index, offset: 0 };
                         next.advance(message.segment, message.bytes.len());

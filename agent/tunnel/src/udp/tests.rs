@@ -235,6 +235,21 @@ fn a_kernel_that_refuses_to_segment_gets_single_datagrams_from_then_on() {
     }
 }
 
+/// One route that refuses is not for ever: a minute later it is tried again.
+#[test]
+fn segmenting_is_tried_again() {
+    const S: Duration = Duration::from_secs(1);
+    let (start, refusal) = (Instant::now(), io::Error::from_raw_os_error(libc::EIO));
+    let segmenting = Segmenting::new(true, start);
+    assert!(segmenting.is_on(start));
+    for at in [start, start + 60 * S, start + 1000 * S] {
+        segmenting.pause(at, &refusal);
+        assert!(!segmenting.is_on(at) && !segmenting.is_on(at + 59 * S));
+        assert!(segmenting.is_on(at + 60 * S));
+    }
+    assert!(!Segmenting::new(false, start).is_on(start + 1000 * S), "what is not allowed is never tried");
+}
+
 #[test]
 fn what_is_too_long_for_the_link_is_refused_alone() {
     let namespace = Namespace::new();
