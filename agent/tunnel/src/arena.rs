@@ -18,6 +18,11 @@ impl Arena {
         &mut self.bytes[self.used..]
     }
 
+    /// Bytes taken.
+    pub(crate) const fn used(&self) -> usize {
+        self.used
+    }
+
     /// Takes the first `len` bytes of the room that is left.
     pub(crate) fn take(&mut self, len: usize) -> Range<usize> {
         let start = self.used;

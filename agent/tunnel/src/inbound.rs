@@ -22,8 +22,12 @@ const BATCHES: usize = 16;
 /// Handshakes worked on before the table is let go of: each may take 200 microseconds, and a reception brings up to 256.
 const HANDSHAKES: usize = 16;
 
-/// What one reception brings at most, and the room that opening the last of it takes.
-const ARENA: usize = SLOTS * MAX_DATAGRAM + REPLY;
+/// Bytes of packets after which they are handed over, even if more was received: one superpacket's worth, which the
+/// program that waits for it works on while this thread goes on, and which the processor still has at hand.
+const ENOUGH: usize = 60_000;
+
+/// Room for one message more than that, and for what opening the last of its datagrams takes.
+const ARENA: usize = ENOUGH + MAX_DATAGRAM + REPLY;
 
 /// Room for a handshake's answer, which is shorter than the initiation.
 const REPLY: usize = 256;
@@ -113,8 +117,9 @@ impl Inbound<'_> {
         }
     }
 
-    /// Takes the rest of what was received, or as much of it as an update can wait for. The table is held until the
-    /// packets are handed over, so that an update that removed a peer returns after the last of its packets.
+    /// Takes the rest of what was received, or as much of it as whoever waits for a packet or an update can wait for. The
+    /// table is held until the packets are handed over, so that an update that removed a peer returns after the last of
+    /// its packets.
     fn take_some(&mut self, inbox: &Inbox, count: usize, next: &mut Next) {
         self.handshakes = 0;
         let table = self.shared.table();
@@ -131,7 +136,7 @@ impl Inbound<'_> {
             control: &self.shared.control,
             now: Instant::now(),
         };
-        while next.message < count && self.handshakes < HANDSHAKES {
+        while next.message < count && self.handshakes < HANDSHAKES && self.arena.used() < ENOUGH {
             let Some(batch) = inbox.get(next.message) else {
                 next.advance(0, 0);
                 continue;

@@ -136,16 +136,20 @@ impl Outbox {
         let mut too_long = false;
         let Self { buffer, runs, .. } = self;
         for runs in runs.chunks(MESSAGES) {
-            let messages: [Message<'_>; MESSAGES] = std::array::from_fn(|at| match runs.get(at) {
-                Some(run) => run.message(buffer),
-                None => Message::single(&[], UNSPECIFIED, None),
-            });
             let failed = |at: usize, error: io::Error| {
                 too_long |= error.raw_os_error() == Some(libc::EMSGSIZE);
                 if let Some(run) = runs.get(at) {
                     run.refused(buffer, sockets, queue, counters, &error);
                 }
             };
+            if let [run] = runs {
+                sockets.send_batch(queue, &[run.message(buffer)], failed);
+                continue;
+            }
+            let messages: [Message<'_>; MESSAGES] = std::array::from_fn(|at| match runs.get(at) {
+                Some(run) => run.message(buffer),
+                None => Message::single(&[], UNSPECIFIED, None),
+            });
             sockets.send_batch(queue, &messages[..runs.len()], failed);
         }
         self.runs.clear();

@@ -103,11 +103,27 @@ pub(super) fn send_all<'a>(
     socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
     messages: &[Message<'_>],
     segmenting: &Segmenting,
-    mut failed: impl FnMut(usize, io::Error),
+    failed: impl FnMut(usize, io::Error),
 ) {
     let now = Instant::now();
+    match messages {
+        // The usual case, without the room for many: what has to be written for it is most of what a lone packet costs.
+        [one] if one.bytes.len() <= one.segment || segmenting.is_on(now) => {
+            send_in_chunks(Chunk::<1>::new(), now, socket, messages, segmenting, failed);
+        }
+        _ => send_in_chunks(Chunk::<CHUNK>::new(), now, socket, messages, segmenting, failed),
+    }
+}
+
+fn send_in_chunks<'a, 'm, const N: usize>(
+    mut chunk: Chunk<'m, N>,
+    now: Instant,
+    socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
+    messages: &[Message<'m>],
+    segmenting: &Segmenting,
+    mut failed: impl FnMut(usize, io::Error),
+) {
     let mut next = Position { message: 0, offset: 0 };
-    let mut chunk = Chunk::<CHUNK>::new();
     while let Some(message) = messages.get(next.message) {
         let Some(socket) = socket(message.to) else {
             failed(next.message, io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
