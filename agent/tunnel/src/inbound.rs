@@ -22,9 +22,9 @@ const BATCHES: usize = 16;
 /// Handshakes worked on before the table is let go of: each may take 200 microseconds, and a reception brings up to 256.
 const HANDSHAKES: usize = 16;
 
-/// Bytes of packets after which they are handed over, even if more was received: one superpacket's worth, which the
+/// Bytes of packets after which they are handed over, even if more was received: two superpackets' worth, which the
 /// program that waits for it works on while this thread goes on, and which the processor still has at hand.
-const ENOUGH: usize = 60_000;
+const ENOUGH: usize = 120_000;
 
 /// Room for one message more than that, and for what opening the last of its datagrams takes.
 const ARENA: usize = ENOUGH + MAX_DATAGRAM + REPLY;
