@@ -149,14 +149,7 @@ fn with_wire<R>(shared: &Shared, work: impl FnOnce(&Wire<'_>) -> R) -> Option<R>
     let table = shared.table();
     let identity = table.identity.as_ref()?;
     let sockets = shared.sockets();
-    Some(work(&Wire {
-        identity,
-        sockets: &sockets,
-        counters: &shared.counters,
-        turns: &shared.turns,
-        control: &shared.control,
-        now: Instant::now(),
-    }))
+    Some(work(&shared.wire(identity, &sockets)))
 }
 
 /// Carries out an update. What can fail comes first, so that a failure changes nothing. Adds the peers to speak to, and

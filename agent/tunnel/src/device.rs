@@ -15,7 +15,9 @@ use crate::flood::Flood;
 use crate::inbound;
 use crate::memory;
 use crate::mtu::Mtu;
+use crate::noise::Identity;
 use crate::outbound;
+use crate::peer::Wire;
 use crate::sys::Event;
 use crate::table::Table;
 use crate::tun::Tun;
@@ -232,6 +234,12 @@ impl Shared {
     /// The sockets in use. Do not hold on to them while waiting: they are closed when the last holder lets go.
     pub(crate) fn sockets(&self) -> Arc<Sockets> {
         Arc::clone(&self.sockets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a peer needs to work on a packet or timer now.
+    pub(crate) fn wire<'a>(&'a self, identity: &'a Identity, sockets: &'a Sockets) -> Wire<'a> {
+        let Self { counters, turns, control, .. } = self;
+        Wire { identity, sockets, counters, turns, control, now: Instant::now() }
     }
 
     /// For the control thread alone.

@@ -4,7 +4,6 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::arena::Arena;
 use crate::device::{Counter, Shared};
@@ -128,14 +127,7 @@ impl Inbound<'_> {
             return;
         };
         let sockets = self.shared.sockets();
-        let wire = Wire {
-            identity,
-            sockets: &sockets,
-            counters: &self.shared.counters,
-            turns: &self.shared.turns,
-            control: &self.shared.control,
-            now: Instant::now(),
-        };
+        let wire = self.shared.wire(identity, &sockets);
         while next.message < count && self.handshakes < HANDSHAKES && self.arena.used() < ENOUGH {
             let Some(batch) = inbox.get(next.message) else {
                 next.advance(0, 0);

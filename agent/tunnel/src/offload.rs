@@ -15,6 +15,7 @@ mod vnet;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use checksum::Sum;
 pub(crate) use merge::Merge;
 pub(crate) use mss::clamp_mss;
 #[cfg(test)]

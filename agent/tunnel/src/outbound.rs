@@ -9,7 +9,6 @@ use crate::device::{Counter, Shared};
 use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
 use crate::outbox::Outbox;
 use crate::packet;
-use crate::peer::Wire;
 use crate::sys;
 use crate::table::Table;
 use crate::tun::MAX_PACKET;
@@ -125,14 +124,7 @@ impl Outbound<'_> {
                 continue;
             }
             let sockets = self.shared.sockets();
-            let wire = Wire {
-                identity,
-                sockets: &sockets,
-                counters,
-                turns: &self.shared.turns,
-                control: &self.shared.control,
-                now: Instant::now(),
-            };
+            let wire = self.shared.wire(identity, &sockets);
             peer.send(&wire, next..until, write, &mut self.outbox);
             next = until;
         }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::offload::Sum;
+
 /// Data is padded to a multiple of this before it is sealed (paper, section 5.4.6), so that lengths say less.
 pub(crate) const PADDING: usize = 16;
 
@@ -50,15 +52,11 @@ pub(crate) fn set_congested(packet: &mut [u8]) {
     if packet[0] >> 4 == 6 {
         packet[1] |= CONGESTED << 4;
     } else if let [version, tos, _, _, _, _, _, _, _, _, sum, more, ..] = packet {
-        let old = u32::from(*tos);
+        let old = [*version, *tos];
         *tos |= CONGESTED;
-        // RFC 1624, equation 3; the word that changes is version and TOS, of which the first half stays.
-        let word = u32::from(*version) << 8;
-        let partial =
-            u32::from(!u16::from_be_bytes([*sum, *more])) + (0xffff - (word | old)) + (word | u32::from(*tos));
-        let partial = (partial & 0xffff) + (partial >> 16);
-        let partial = (partial & 0xffff) + (partial >> 16);
-        [*sum, *more] = (!(partial as u16)).to_be_bytes();
+        // RFC 1624, equation 3.
+        let changed = Sum::without([*sum, *more]) + Sum::without(old) + Sum::word([*version, *tos]);
+        [*sum, *more] = changed.checksum();
     }
 }
 

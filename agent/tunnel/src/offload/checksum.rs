@@ -8,7 +8,7 @@ const BLOCK: usize = 1 << 17;
 /// A sum of 16-bit words as they lie in memory. Ones' complement addition does not care about byte order as long as the
 /// words go back to memory the same way, so that nothing is swapped.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u64);
+pub(crate) struct Sum(u64);
 
 impl Sum {
     /// The sum of `bytes`, which begin at an even offset of all that is summed. An odd last byte counts as if a zero
@@ -29,12 +29,12 @@ impl Sum {
     }
 
     /// One word as it lies in a packet.
-    pub(super) const fn word(bytes: [u8; 2]) -> Self {
+    pub(crate) const fn word(bytes: [u8; 2]) -> Self {
         Self(u16::from_ne_bytes(bytes) as u64)
     }
 
     /// What takes one such word out of a sum again.
-    pub(super) const fn without(bytes: [u8; 2]) -> Self {
+    pub(crate) const fn without(bytes: [u8; 2]) -> Self {
         Self(!u16::from_ne_bytes(bytes) as u64)
     }
 
@@ -44,7 +44,7 @@ impl Sum {
     }
 
     /// The complement of the sum: what stands in a checksum field.
-    pub(super) fn checksum(self) -> [u8; 2] {
+    pub(crate) fn checksum(self) -> [u8; 2] {
         (!self.fold()).to_ne_bytes()
     }
 
