@@ -1,8 +1,9 @@
-//! A dstack guest agent for development, which official dstack SDKs work against.
+//! A dstack guest agent for development, which official dstack SDKs work against, and the gateway before it.
 //!
 //! It serves the guest agent's protocol on unix sockets, for many instances of one app. Its KMS root key is a
 //! seed from the command line or a published fixture: **whoever knows the seed has every key**, and its quotes prove
-//! nothing. It says SIMULATED in Info (`cloud_vendor`, `app_name`), in Version and in its log.
+//! nothing. It says SIMULATED in Info (`cloud_vendor`, `app_name`), in Version and in its log. [`gateway`] is the TCP proxy
+//! that CVMs are reached through.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,6 +19,8 @@
 //! ```
 
 mod simulator;
+
+pub mod gateway;
 
 mod fault;
 mod fixture;

@@ -1,10 +1,11 @@
-//! `dstack-simulator`: guest agents on unix sockets for development and tests.
+//! `dstack-simulator`: guest agents on unix sockets, and the gateway before them, for development and tests.
 
+mod proxy;
 mod serve;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// A SIMULATED dstack guest agent: the real protocol, keys that everybody can know.
@@ -13,17 +14,28 @@ use tracing_subscriber::EnvFilter;
 /// stdout is JSON, printed once the sockets answer: simulated, kms_root, app_id, instances (index, instance_id,
 /// dstack_sock, tappd_sock). The log goes to stderr (RUST_LOG chooses what).
 #[derive(Parser)]
-#[command(name = "dstack-simulator", version, about)]
+#[command(name = "dstack-simulator", version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     serve: serve::Args,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Gateway(proxy::Args),
 }
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let cli = Cli::parse();
-    match serve::run(cli.serve) {
+    let ended = match cli.command {
+        None => serve::run(cli.serve),
+        Some(Command::Gateway(args)) => proxy::run(args),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -4,13 +4,16 @@
 
 mod harness;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
+use dstack_simulator::gateway::Counts;
 use dstack_simulator::{Identity, Layout, Simulator, SocketError, StartError};
 use harness::{Connection, DEADLINE, Running, TempDir};
 use serde_json::{Value, json};
@@ -40,10 +43,14 @@ impl Program {
         (serde_json::from_str(&line).unwrap(), stdout)
     }
 
-    /// Sends a signal; the exit code and what it wrote to stderr.
-    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+    fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Sends a signal; the exit code and what it wrote to stderr.
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
         self.exit()
     }
 
@@ -232,4 +239,131 @@ async fn a_socket_that_somebody_replaced_is_left_to_them() {
     drop(simulator);
     assert!(path.exists());
     drop(directory);
+}
+
+/// The gateway of `dstack-simulator gateway`, with one instance that is named on the command line.
+#[test]
+fn the_gateway_says_where_it_listens_what_it_did_and_goes() {
+    let directory = TempDir::new();
+    let instance = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (app_id, instance_id) = ("11".repeat(20), "22".repeat(20));
+    let known = format!("{app_id},{instance_id},127.0.0.1");
+    let arguments = ["gateway", "--listen", "127.0.0.1:0", "--domain", "gw.test", "--instance", &known];
+    let mut program = Program::start(directory.path(), &arguments);
+    let (ready, mut stdout) = program.ready();
+    let address: SocketAddr = ready["address"].as_str().unwrap().parse().unwrap();
+    assert_eq!(ready, json!({"simulated": true, "address": address.to_string(), "domains": ["gw.test"]}));
+    assert_ne!(address.port(), 0);
+
+    let name = format!("{instance_id}-{}s.gw.test", instance.local_addr().unwrap().port());
+    let roots = rustls::RootCertStore::empty();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut tls = rustls::ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.write_all(&hello).unwrap();
+    let (mut server, _) = instance.accept().unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut received = vec![0; hello.len()];
+    server.read_exact(&mut received).unwrap();
+    assert_eq!(received, hello);
+
+    let mut line = || {
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        serde_json::from_str::<Counts>(&line).unwrap()
+    };
+    program.signal("-USR1");
+    let counts = line();
+    assert_eq!((counts.accepted, counts.open, counts.instances[&instance_id]), (1, 1, 1));
+    let (code, log) = program.end("-TERM");
+    assert_eq!(code, Some(0));
+    assert!(log.contains("SIMULATED"), "{log}");
+    assert_eq!(line().accepted, 1);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "its connections are closed");
+    assert_eq!(server.read(&mut [0]).unwrap(), 0);
+    assert!(TcpStream::connect(address).is_err());
+}
+
+/// Every connection is one line of the log, which shows what a client sent without letting it write to the terminal.
+#[test]
+fn the_gateway_logs_each_connection_once() {
+    let directory = TempDir::new();
+    std::fs::write(directory.path().join("instances.json"), "[]").unwrap();
+    let arguments = [
+        "gateway",
+        "--listen",
+        "127.0.0.1:0",
+        "--domain",
+        "gw.test",
+        "--instances",
+        "instances.json",
+        "--hello-timeout",
+        "1s",
+        "--connect-timeout",
+        "500ms",
+        "--idle",
+        "10m",
+        "--write-stall",
+        "5s",
+        "--lifetime",
+        "20s",
+        "--connections-per-app",
+        "0",
+        "--race",
+        "1",
+        "--buffer",
+        "8192",
+    ];
+    let mut program = Program::start(directory.path(), &arguments);
+    let (ready, _stdout) = program.ready();
+    let hostile = b"\x1b[31m.gw.test";
+    let length = u8::try_from(hostile.len()).unwrap();
+    let extension = [&[0, 0, 0, length + 5, 0, length + 3, 0, 0, length][..], hostile].concat();
+    let body = [&[3, 3][..], &[0; 32], &[0, 0, 2, 19, 1, 1, 0, 0, length + 9], &extension].concat();
+    let size = u8::try_from(body.len()).unwrap();
+    let hello = [&[22, 3, 1, 0, size + 4, 1, 0, 0, size][..], &body].concat();
+    let mut client = TcpStream::connect(ready["address"].as_str().unwrap()).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.write_all(&hello).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let (code, log) = program.end("-INT");
+    assert_eq!(code, Some(0));
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("connection{")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("gw.test") && lines[0].contains("refused"), "{log}");
+    assert!(!log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn bad_arguments_of_the_gateway_end_with_a_reason() {
+    let directory = TempDir::new();
+    let known = format!("{},{},127.0.0.1", "11".repeat(20), "22".repeat(20));
+    let base = ["gateway", "--listen", "127.0.0.1:0"];
+    let domain = [&base[..], &["--domain", "gw.test"]].concat();
+    let whole = [&domain[..], &["--instance", &known]].concat();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let cases: [(&[&str], &[&str], &str); 13] = [
+        (&base, &["--instance", &known], "--domain"),
+        (&domain, &[], "--instances"),
+        (&base, &["--domain", "GW", "--instance", &known], "no domain"),
+        (&domain, &["--instances", "missing.json"], "missing.json"),
+        (&domain, &["--instance", "1,2,3"], "no IP address"),
+        (&domain, &["--instance", "1,2,127.0.0.1"], "40 hex digits"),
+        (&domain, &["--instance", "127.0.0.1"], "APP_ID,INSTANCE_ID,IP"),
+        (&whole, &["--instance", &known], "listed twice"),
+        (&whole, &["--instances", "x.json"], "cannot be used with"),
+        (&whole, &["--lifetime", "0s"], "--lifetime"),
+        (&whole, &["--race", "0"], "--race"),
+        (&["gateway"], &["--listen", &taken, "--domain", "gw.test", "--instance", &known], "cannot listen"),
+        (&["--dir", "d"], &whole, "cannot be used with"),
+    ];
+    for (first, then, reason) in cases {
+        let (code, log) = Program::start(directory.path(), &[first, then].concat()).exit();
+        assert!(code.is_some_and(|code| code != 0), "{then:?}");
+        assert!(log.contains(reason), "{then:?}: {log}");
+    }
 }
