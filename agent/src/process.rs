@@ -41,8 +41,6 @@ pub fn start_logging(level: LevelFilter, format: LogFormat) {
     let filter = LOGGED
         .iter()
         .fold(Targets::new().with_default(LevelFilter::OFF), |filter, target| filter.with_target(*target, level));
-    // boringtun reports a handshake that got no answer as an error: for a mesh, a peer that is away is no error.
-    let filter = filter.with_target(mesh_tunnel::PROTOCOL_LOG_TARGET, LevelFilter::OFF);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => {

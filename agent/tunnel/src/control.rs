@@ -14,9 +14,6 @@ use crate::peer::{Greeting, Peer, Wire};
 use crate::udp::Sockets;
 use crate::wheel::Wheel;
 
-/// Room for every message a timer can send: an initiation, or a keepalive.
-const BUFFER: usize = 256;
-
 /// What the control thread is asked for.
 pub(crate) enum Request {
     /// Change the device.
@@ -131,7 +128,7 @@ impl Due {
         }
         let Some(slot) = self.alarms.pop(Instant::now()) else { return false };
         let peer = shared.table().by_slot(slot).cloned();
-        match peer.and_then(|peer| with_wire(shared, |wire| peer.tick(wire, &mut [0; BUFFER]))).flatten() {
+        match peer.and_then(|peer| with_wire(shared, |wire| peer.tick(wire))).flatten() {
             Some(next) => self.alarms.set(slot, next),
             None => self.silent += 1,
         }
@@ -141,7 +138,7 @@ impl Due {
 
 /// Speaks to a peer, unless it has to wait for its turn.
 fn has_to_wait(shared: &Shared, peer: &Peer) -> bool {
-    with_wire(shared, |wire| peer.greet(wire, &mut [0; BUFFER])) == Some(Greeting::NotYet)
+    with_wire(shared, |wire| peer.greet(wire)) == Some(Greeting::NotYet)
 }
 
 /// Runs `work` with what a peer needs; `None` where the device has no key, so that there is nothing to do.

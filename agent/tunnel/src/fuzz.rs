@@ -5,6 +5,7 @@
 //! (`agent/tunnel/fuzz/corpus`) and variations of it.
 
 mod datagram;
+pub(crate) mod end;
 mod input;
 mod ip;
 mod merge;

@@ -5,15 +5,14 @@ use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use crate::arena::Arena;
 use crate::device::{Counter, Shared};
-use crate::noise::{Message, Verdict, classify};
+use crate::noise::{COOKIE_LEN, Initiation, Message, Verdict, classify};
 use crate::offload::{Merge, clamp_mss};
 use crate::packet::{self, CONGESTED};
-use crate::peer::{Endpoint, Peer, Wire};
+use crate::peer::{Endpoint, Wire};
 use crate::sys;
 use crate::table::Table;
-use crate::udp::{Inbox, MAX_DATAGRAM, SLOTS};
+use crate::udp::{Datagrams, Inbox, SLOTS};
 
 /// Times one socket is asked for datagrams before the other gets its turn.
 const BATCHES: usize = 16;
@@ -21,15 +20,9 @@ const BATCHES: usize = 16;
 /// Handshakes worked on before the table is let go of: each may take 200 microseconds, and a reception brings up to 256.
 const HANDSHAKES: usize = 16;
 
-/// Bytes of packets after which they are handed over, even if more was received: two superpackets' worth, which the
-/// program that waits for it works on while this thread goes on, and which the processor still has at hand.
+/// Bytes of datagrams after which their packets are handed over, even if more was received: two superpackets' worth, which
+/// the program that waits for it works on while this thread goes on, and which the processor still has at hand.
 const ENOUGH: usize = 120_000;
-
-/// Room for one message more than that, and for what opening the last of its datagrams takes.
-const ARENA: usize = ENOUGH + MAX_DATAGRAM + REPLY;
-
-/// Room for a handshake's answer, which is shorter than the initiation.
-const REPLY: usize = 256;
 
 /// What the system does not look at.
 const NOBODY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
@@ -39,7 +32,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
     let mut inbox = Inbox::new();
     let offloads = shared.tun.offloads_in_use();
     let merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
-    let mut inbound = Inbound { shared, queue, arena: Arena::new(ARENA), merge, congested: false, handshakes: 0 };
+    let mut inbound = Inbound { shared, queue, merge, congested: false, handshakes: 0 };
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
@@ -67,7 +60,6 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
 struct Inbound<'a> {
     shared: &'a Shared,
     queue: usize,
-    arena: Arena,
     merge: Merge,
     /// What is taken now met congestion on its way.
     congested: bool,
@@ -109,7 +101,7 @@ impl Inbound<'_> {
     }
 
     /// Takes what was received.
-    fn take(&mut self, inbox: &Inbox, count: usize) {
+    fn take(&mut self, inbox: &mut Inbox, count: usize) {
         let mut next = Next { message: 0, offset: 0 };
         while next.message < count {
             self.take_some(inbox, count, &mut next);
@@ -119,7 +111,7 @@ impl Inbound<'_> {
     /// Takes the rest of what was received, or as much of it as whoever waits for a packet or an update can wait for. The
     /// table is held until the packets are handed over, so that an update that removed a peer returns after the last of
     /// its packets.
-    fn take_some(&mut self, inbox: &Inbox, count: usize, next: &mut Next) {
+    fn take_some(&mut self, inbox: &mut Inbox, count: usize, next: &mut Next) {
         self.handshakes = 0;
         let table = self.shared.table();
         let Some(identity) = table.identity.as_ref() else {
@@ -128,69 +120,76 @@ impl Inbound<'_> {
         };
         let sockets = self.shared.sockets();
         let wire = self.shared.wire(identity, &sockets);
-        while next.message < count && self.handshakes < HANDSHAKES && self.arena.used() < ENOUGH {
+        let mut bytes = 0;
+        while next.message < count && self.handshakes < HANDSHAKES && bytes < ENOUGH {
             let Some(batch) = inbox.get(next.message) else {
                 next.advance(0, 0);
                 continue;
             };
-            let len = batch.bytes.len();
+            let Datagrams { bytes: arrived, segment } = batch.datagrams;
+            let len = arrived.len();
             // What came through the tunnel has no business outside: a member that is believed to be where its own packets
             // come out would have them sent round and round.
             if batch.interface == self.shared.tun.index() {
-                wire.counters.add_many(Counter::Unauthenticated, len.div_ceil(batch.segment).max(1) as u64);
+                wire.counters.add_many(Counter::Unauthenticated, len.div_ceil(segment).max(1) as u64);
                 next.advance(len, len);
                 continue;
             }
             let from = Endpoint { address: batch.from, source: batch.to };
             self.congested = batch.ecn == CONGESTED;
-            let taken = self.take_run(&table, &wire, &batch.bytes[next.offset..], batch.segment, from);
+            let rest = Datagrams { bytes: arrived.start + next.offset..arrived.end, segment };
+            let taken = self.take_run(&table, &wire, inbox.bytes(), &rest, from);
             // An empty datagram is one as well.
             next.advance(taken, len);
+            bytes += taken;
         }
         if !self.merge.is_empty() {
-            self.hand_over();
+            self.hand_over(inbox.bytes());
         }
-        self.arena.clear();
     }
 
     /// Takes the first datagram and those behind it that are for the same receiver. Returns the bytes they had.
-    fn take_run(&mut self, table: &Table, wire: &Wire<'_>, bytes: &[u8], segment: usize, from: Endpoint) -> usize {
-        let first = &bytes[..segment.min(bytes.len())];
-        let Some(message) = classify(first) else {
-            wire.counters.add(Counter::Unauthenticated);
-            return segment;
-        };
-        match message {
-            Message::Data { receiver } => {
-                let same = |datagram: &&[u8]| classify(datagram) == Some(message);
-                let run = bytes.chunks(segment).take_while(same);
-                let len = run.clone().map(<[u8]>::len).sum();
-                match table.by_receiver(receiver) {
-                    Some(peer) => self.take_data(table, wire, peer, receiver, run, from),
-                    None => wire.counters.add_many(Counter::Unauthenticated, run.count() as u64),
-                }
-                len
-            }
-            Message::Initiation | Message::Response { .. } | Message::Cookie { .. } => {
-                self.handshakes += 1;
-                self.take_handshake(table, wire, message, first, from);
-                segment
-            }
-        }
-    }
-
-    fn take_data<'d>(
+    fn take_run(
         &mut self,
         table: &Table,
         wire: &Wire<'_>,
-        peer: &Arc<Peer>,
+        buffer: &mut [u8],
+        rest: &Datagrams,
+        from: Endpoint,
+    ) -> usize {
+        let first = &buffer[rest.iter().next().unwrap_or_default()];
+        let Some(message) = classify(first) else {
+            wire.counters.add(Counter::Unauthenticated);
+            return rest.segment;
+        };
+        let Message::Data { receiver } = message else {
+            self.handshakes += 1;
+            self.take_handshake(table, wire, message, first, from);
+            return rest.segment;
+        };
+        let same = rest.iter().take_while(|at| classify(&buffer[at.clone()]) == Some(message));
+        let end = same.last().map_or(rest.bytes.start, |last| last.end);
+        let run = Datagrams { bytes: rest.bytes.start..end, segment: rest.segment };
+        let len = run.bytes.len();
+        self.take_data(table, wire, receiver, buffer, &run, from);
+        len
+    }
+
+    fn take_data(
+        &mut self,
+        table: &Table,
+        wire: &Wire<'_>,
         receiver: u32,
-        datagrams: impl Iterator<Item = &'d [u8]>,
+        buffer: &mut [u8],
+        run: &Datagrams,
         from: Endpoint,
     ) {
-        let Self { merge, arena, shared, congested, .. } = self;
+        let Some(peer) = table.by_receiver(receiver) else {
+            return wire.counters.add_many(Counter::Unauthenticated, run.iter().count() as u64);
+        };
+        let Self { merge, shared, congested, .. } = self;
         let mut owned = None;
-        let deliver = |bytes: &mut [u8], packet: Range<usize>, source| {
+        let deliver = |buffer: &mut [u8], packet: Range<usize>, source| {
             if owned != Some(source) {
                 if !table.by_address(source).is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
                     wire.counters.add(Counter::SourceRefused);
@@ -199,17 +198,17 @@ impl Inbound<'_> {
                 owned = Some(source);
             }
             if *congested {
-                packet::set_congested(&mut bytes[packet.clone()]);
+                packet::set_congested(&mut buffer[packet.clone()]);
             }
-            clamp_mss(&mut bytes[packet.clone()], shared.mtu());
-            merge.push(bytes, packet);
+            clamp_mss(&mut buffer[packet.clone()], shared.mtu());
+            merge.push(buffer, packet);
         };
-        peer.receive_data(wire, receiver, datagrams, from, arena, deliver);
+        peer.receive_data(wire, receiver, buffer, run, from, deliver);
     }
 
     fn take_handshake(&self, table: &Table, wire: &Wire<'_>, message: Message, datagram: &[u8], from: Endpoint) {
-        let mut reply = [0; REPLY];
         if !matches!(message, Message::Cookie { .. }) {
+            let mut reply = [0; COOKIE_LEN];
             match wire.identity.check(from.address.ip(), datagram, &mut reply) {
                 Verdict::Pass if self.shared.flood().allows(from.address.ip(), wire.now) => {}
                 Verdict::Pass => return wire.counters.add(Counter::UnderLoad),
@@ -222,30 +221,34 @@ impl Inbound<'_> {
                 Verdict::Refuse => return wire.counters.add(Counter::Unauthenticated),
             }
         }
-        let peer = match message {
-            Message::Initiation => wire.identity.initiator(datagram).and_then(|key| table.by_key(&key)),
-            Message::Response { receiver } | Message::Cookie { receiver } | Message::Data { receiver } => {
-                table.by_receiver(receiver)
+        let unknown = || wire.counters.add(Counter::Unauthenticated);
+        match message {
+            Message::Initiation => {
+                let Some(initiation) = Initiation::read(wire.identity, datagram) else { return unknown() };
+                match table.by_key(&initiation.initiator()) {
+                    Some(peer) => peer.receive_initiation(wire, initiation, from),
+                    None => unknown(),
+                }
             }
-        };
-        match (peer, message) {
-            (None, _) => wire.counters.add(Counter::Unauthenticated),
-            (Some(peer), Message::Initiation) => peer.receive_initiation(wire, datagram, from, &mut reply),
-            (
-                Some(peer),
-                Message::Response { receiver } | Message::Cookie { receiver } | Message::Data { receiver },
-            ) => {
-                peer.receive(wire, receiver, datagram, from, &mut reply);
-            }
+            Message::Response { receiver } => match table.by_receiver(receiver) {
+                Some(peer) => peer.receive_response(wire, receiver, datagram, from),
+                None => unknown(),
+            },
+            Message::Cookie { receiver } => match table.by_receiver(receiver) {
+                Some(peer) => peer.receive_cookie(wire, receiver, datagram),
+                None => unknown(),
+            },
+            // It is no handshake.
+            Message::Data { .. } => {}
         }
     }
 
     /// Hands the packets that were let in to the interface.
-    fn hand_over(&mut self) {
-        let Self { merge, arena, shared, queue, .. } = self;
+    fn hand_over(&mut self, buffer: &mut [u8]) {
+        let Self { merge, shared, queue, .. } = self;
         let tun = shared.tun.queue(*queue);
         let without_header = usize::from(!tun.has_vnet_header());
-        merge.drain(arena.bytes(), |parts| {
+        merge.drain(buffer, |parts| {
             if let Err(error) = tun.write(&parts[without_header..]) {
                 tracing::trace!(%error, "packet not taken by the interface");
                 shared.counters.add(Counter::IoFailed);

@@ -1,5 +1,5 @@
-//! A userspace WireGuard device: its own TUN and UDP input and output around boringtun's protocol core, configured by
-//! typed calls ([`Device::apply`]) or, like any other implementation, by `wg` over the UAPI socket.
+//! A userspace WireGuard device: WireGuard's handshake and sessions between a TUN and UDP sockets, configured by typed
+//! calls ([`Device::apply`]) or, like any other implementation, by `wg` over the UAPI socket.
 //!
 //! Pairs of threads carry the packets, one pair unless more are asked for: *outbound* reads them from the TUN and sends
 //! them as datagrams, *inbound* does the reverse, both many at a time. *Control* owns the configuration and every timer, and
@@ -16,10 +16,8 @@ mod error;
 mod key;
 
 mod allowed_ips;
-mod arena;
 mod flood;
 mod inbound;
-mod links;
 mod mtu;
 mod noise;
 mod offload;
@@ -27,6 +25,7 @@ mod outbound;
 mod outbox;
 mod packet;
 mod peer;
+mod sessions;
 mod staged;
 mod table;
 mod timers;
@@ -57,6 +56,5 @@ pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, O
 pub use device::Device;
 pub use error::Error;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
-pub use noise::PROTOCOL_LOG_TARGET;
 pub use standalone::run_standalone;
 pub use underlay::derived_mtu;

@@ -16,6 +16,17 @@ pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// The length of an IP packet, which what it lies in may exceed by padding, and its source; `None` where it is not one.
+pub(crate) fn received(bytes: &[u8]) -> Option<(usize, IpAddr)> {
+    let length = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u16::from_be_bytes).map(usize::from);
+    let (len, least, source) = match bytes.first()? >> 4 {
+        4 => (length(2)?, 20, address_v4(bytes, 12)?),
+        6 => (length(4)? + 40, 40, address_v6(bytes, 8)?),
+        _ => return None,
+    };
+    (least..=bytes.len()).contains(&len).then_some((len, source))
+}
+
 fn address_v4(packet: &[u8], at: usize) -> Option<IpAddr> {
     let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
     Some(Ipv4Addr::from(bytes).into())

@@ -1,22 +1,22 @@
-//! One peer: its configuration, its links and timers, and what it does with a packet from either side.
+//! One peer: its configuration, its sessions and timers, and what it does with a packet from either side.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::arena::Arena;
 use crate::control::Request;
 use crate::device::{Counter, Counters};
 use crate::key::{PresharedKey, PublicKey};
-use crate::links::{Began, Links};
-use crate::noise::{Identity, Link, Opened};
+use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, OVERHEAD, Opened, RESPONSE_LEN};
 use crate::outbox::Outbox;
+use crate::sessions::{Began, Sessions};
 use crate::staged::Staged;
 use crate::timers::Timers;
 use crate::turns::{Turn, Turns};
-use crate::udp::{LocalAddress, Sockets};
+use crate::udp::{Datagrams, LocalAddress, Sockets};
 
 /// What a peer needs of the device to work on one packet or timer.
 pub(crate) struct Wire<'a> {
@@ -35,6 +35,9 @@ pub(crate) struct Peer {
     /// Whether the key gives the same secret with every key: then it is never spoken to. Found out when it first matters,
     /// because it takes a multiplication on the curve, and a device may have thousands of peers that never say a word.
     low_order: OnceLock<bool>,
+    rx_bytes: AtomicU64,
+    tx_bytes: AtomicU64,
+    /// Held for a moment: nobody seals or opens a packet meanwhile.
     state: Mutex<State>,
 }
 
@@ -43,15 +46,13 @@ struct State {
     removed: bool,
     psk: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
-    links: Links,
+    sessions: Sessions,
     timers: Timers,
     staged: Staged,
     /// Held while a handshake is under way that nobody waits for.
     turn: Option<Turn>,
     /// When the control thread will call [`Peer::tick`].
     scheduled: Option<Instant>,
-    rx_bytes: u64,
-    tx_bytes: u64,
     last_handshake: Option<SystemTime>,
     last_received: Option<Instant>,
     last_sent: Option<Instant>,
@@ -83,18 +84,17 @@ impl Peer {
             removed: false,
             psk: None,
             endpoint: None,
-            links: Links::new(slot),
+            sessions: Sessions::new(slot),
             timers: Timers::new(now),
             staged: Staged::default(),
             turn: None,
             scheduled: None,
-            rx_bytes: 0,
-            tx_bytes: 0,
             last_handshake: None,
             last_received: None,
             last_sent: None,
         };
-        Self { key, slot, low_order: OnceLock::new(), state: Mutex::new(state) }
+        let (rx_bytes, tx_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { key, slot, low_order: OnceLock::new(), rx_bytes, tx_bytes, state: Mutex::new(state) }
     }
 
     pub(crate) const fn key(&self) -> PublicKey {
@@ -121,7 +121,7 @@ impl Peer {
         let new = (!psk.is_zero()).then(|| psk.clone());
         if state.psk.as_ref().map(PresharedKey::bytes) != new.as_ref().map(PresharedKey::bytes) {
             state.psk = new;
-            state.links.retire_outdated();
+            state.sessions.forget_asked();
         }
     }
 
@@ -147,7 +147,7 @@ impl Peer {
     /// Ends every session and handshake because the device's key changed.
     pub(crate) fn end_sessions(&self) {
         let mut state = self.lock();
-        state.links.end();
+        state.sessions.end();
         state.timers.abandon_handshake();
         state.timers.sessions_ended();
         state.turn = None;
@@ -160,7 +160,7 @@ impl Peer {
         state.removed = true;
         state.scheduled = None;
         state.turn = None;
-        state.links.end();
+        state.sessions.end();
         state.staged.clear();
         state.psk = None;
     }
@@ -175,8 +175,8 @@ impl Peer {
             last_handshake: state.last_handshake,
             last_received: age(state.last_received),
             last_sent: age(state.last_sent),
-            rx_bytes: state.rx_bytes,
-            tx_bytes: state.tx_bytes,
+            rx_bytes: self.rx_bytes.load(Ordering::Relaxed),
+            tx_bytes: self.tx_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -195,27 +195,30 @@ impl Peer {
             wire.counters.add_many(Counter::Unsendable, packets.len() as u64);
             return;
         };
-        let Some(mut sealer) = state.links.sending(wire.now).and_then(Link::sealer) else {
+        let Some(session) = state.sessions.sealing(wire.now).map(Arc::clone) else {
             for number in packets {
                 let packet = outbox.written(|buffer| write(number, buffer));
                 if !state.staged.push(packet) {
                     wire.counters.add(Counter::Unsendable);
                 }
             }
-            self.begin_handshake(state, wire, &mut [0; 256]);
+            self.begin_handshake(state, wire);
             return;
         };
+        state.last_sent = Some(wire.now);
+        if state.timers.data_sent(wire.now) {
+            self.begin_handshake(state, wire);
+        }
+        self.schedule(state, wire);
+        drop(guard);
+        let mut bytes = 0;
         for number in packets {
-            match outbox.add(self, endpoint, &mut sealer, |buffer| write(number, buffer)) {
-                Some(len) => state.tx_bytes += len as u64,
+            match outbox.add(self, endpoint, &session, |buffer| write(number, buffer)) {
+                Some(len) => bytes += len as u64,
                 None => wire.counters.add(Counter::Unsendable),
             }
         }
-        state.last_sent = Some(wire.now);
-        if state.timers.data_sent(wire.now) {
-            self.begin_handshake(state, wire, &mut [0; 256]);
-        }
-        self.schedule(state, wire);
+        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Datagrams could not leave from that address: the system chooses another, until the peer is heard of again.
@@ -227,137 +230,134 @@ impl Peer {
 
     /// Datagrams that [`Self::send`] counted did not leave.
     pub(crate) fn not_sent(&self, bytes: u64) {
-        let mut state = self.lock();
-        state.tx_bytes = state.tx_bytes.saturating_sub(bytes);
+        self.tx_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, but
     /// the endpoint stays as it is until the peer proves, by using the session, that this was no replay.
-    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, datagram: &[u8], from: Endpoint, buffer: &mut [u8]) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        if self.is_mute(state) {
+    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, initiation: Initiation, from: Endpoint) {
+        if self.is_mute(&self.lock()) {
             return;
         }
-        let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
-        let Some(Opened::Asked { reply, receiver }) = held.link.open(datagram, buffer) else {
+        // Here, where nobody waits for the peer: it takes its time.
+        let proved = initiation.prove(wire.identity);
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let mut message = [0; RESPONSE_LEN];
+        let answered = proved
+            .filter(|_| !state.removed)
+            .and_then(|proved| state.sessions.answer(proved, state.psk.as_ref(), wire.now, &mut message));
+        if answered.is_none() {
             wire.counters.add(Counter::Unauthenticated);
-            // The link may have been made for this message alone: let it be dropped in time.
-            self.schedule(state, wire);
             return;
-        };
-        held.asked(receiver, wire.now);
-        state.links.remember_initiation(datagram);
-        state.count_received(wire, datagram.len());
-        match wire.sockets.send(&buffer[..reply], from.address, from.source) {
-            Ok(()) => state.tx_bytes += reply as u64,
+        }
+        self.count_received(state, wire, INITIATION_LEN);
+        match wire.sockets.send(&message, from.address, from.source) {
+            Ok(()) => drop(self.tx_bytes.fetch_add(RESPONSE_LEN as u64, Ordering::Relaxed)),
             Err(_) => wire.counters.add(Counter::IoFailed),
         }
         state.timers.sent(wire.now);
         self.schedule(state, wire);
     }
 
-    /// Takes the answer to a handshake of ours, or a cookie, for one of this peer's receiver indices.
-    pub(crate) fn receive(&self, wire: &Wire<'_>, receiver: u32, datagram: &[u8], from: Endpoint, buffer: &mut [u8]) {
+    /// Takes the answer to a handshake of ours, for one of this peer's receiver indices.
+    pub(crate) fn receive_response(&self, wire: &Wire<'_>, receiver: u32, message: &[u8], from: Endpoint) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let opened = state
-            .links
-            .by_receiver(receiver, wire.now)
-            .filter(|(held, _)| !held.is_outdated())
-            .and_then(|(held, newest)| Some((held.open(receiver, datagram, wire.now, buffer)?, newest)));
-        match opened {
-            Some(((Opened::Established { reply }, began), newest)) => {
-                state.count_received(wire, datagram.len());
-                state.heard_from(wire, from);
-                state.transmit(wire, &buffer[..reply]);
-                state.timers.sent(wire.now);
-                state.session_began(wire, began.as_ref(), newest);
-                self.work_off(state, wire);
-            }
-            // A cookie takes effect with the next try; it is no proof of where the peer is.
-            Some(((Opened::Cookie, _), _)) => {}
-            _ => wire.counters.add(Counter::Unauthenticated),
+        let Some(began) = state.sessions.complete(wire.identity, state.psk.as_ref(), receiver, message, wire.now)
+        else {
+            return wire.counters.add(Counter::Unauthenticated);
+        };
+        self.count_received(state, wire, message.len());
+        state.heard_from(wire, from);
+        state.session_began(began);
+        // The first message in the session, whatever waits: it shows the peer that we have it too.
+        self.send_now(state, wire, &[]);
+        state.timers.sent(wire.now);
+        self.work_off(state, wire);
+    }
+
+    /// Takes a cookie, which takes effect with the next try. It is no proof of where the peer is.
+    pub(crate) fn receive_cookie(&self, wire: &Wire<'_>, receiver: u32, message: &[u8]) {
+        let taken = self.lock().sessions.take_cookie(&self.key, receiver, message, wire.now);
+        if taken.is_none() {
+            wire.counters.add(Counter::Unauthenticated);
         }
     }
 
-    /// Takes data messages for one of this peer's receiver indices, all from the same place. Each packet in them is put
-    /// into the arena and shown to `deliver`: the arena's bytes, where in them it lies, and its inner source. Whether that
-    /// source is this peer's is for the caller to check.
-    pub(crate) fn receive_data<'a>(
+    /// Takes data messages for one of this peer's receiver indices, all from the same place. They are opened where they lie
+    /// in the buffer, and each packet in them is shown to `deliver`: the buffer, where in it the packet lies, and its inner
+    /// source. Whether that source is this peer's is for the caller to check.
+    pub(crate) fn receive_data(
         &self,
         wire: &Wire<'_>,
         receiver: u32,
-        datagrams: impl Iterator<Item = &'a [u8]>,
+        buffer: &mut [u8],
+        datagrams: &Datagrams,
         from: Endpoint,
-        arena: &mut Arena,
         mut deliver: impl FnMut(&mut [u8], Range<usize>, IpAddr),
     ) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let Some((held, newest)) = state.links.by_receiver(receiver, wire.now) else {
-            wire.counters.add_many(Counter::Unauthenticated, datagrams.count() as u64);
-            return;
+        let Some(session) = self.lock().sessions.by_receiver(receiver, wire.now) else {
+            return wire.counters.add_many(Counter::Unauthenticated, datagrams.iter().count() as u64);
         };
-        let (mut bytes, mut with_content, mut began) = (0, false, None);
-        for datagram in datagrams {
-            let Some((opened, first)) = held.open(receiver, datagram, wire.now, arena.free()) else {
-                wire.counters.add(Counter::Unauthenticated);
-                continue;
-            };
-            bytes += datagram.len();
-            began = began.or(first);
-            if let Opened::Packet { len, source } = opened {
-                with_content = true;
-                let packet = arena.take(len);
-                deliver(arena.bytes(), packet, source);
+        let (mut bytes, mut with_content) = (0, false);
+        let mut opener = session.opener();
+        for datagram in datagrams.iter() {
+            match opener.open(&mut buffer[datagram.clone()]) {
+                Some(opened) => {
+                    bytes += datagram.len();
+                    if let Opened::Packet { len, source } = opened {
+                        with_content = true;
+                        let start = datagram.start + HEADER;
+                        deliver(buffer, start..start + len, source);
+                    }
+                }
+                None => wire.counters.add(Counter::Unauthenticated),
             }
         }
+        drop(opener);
         if bytes == 0 {
             return;
         }
-        state.count_received(wire, bytes);
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        self.count_received(state, wire, bytes);
         state.heard_from(wire, from);
-        state.session_began(wire, began.as_ref(), newest);
+        if let Some(began) = state.sessions.confirm(receiver) {
+            state.session_began(began);
+        }
         if with_content && state.timers.data_received(wire.now) {
-            self.begin_handshake(state, wire, &mut [0; 256]);
+            self.begin_handshake(state, wire);
         }
         self.work_off(state, wire);
     }
 
     /// Sends what waited for a session, and comes back in time for what is due now.
     fn work_off(&self, state: &mut State, wire: &Wire<'_>) {
-        if !state.staged.is_empty() && state.links.sending(wire.now).is_some() {
-            state.flush(wire);
+        if !state.staged.is_empty() && state.sessions.sealing(wire.now).is_some() {
+            while let Some(packet) = state.staged.pop()
+                && self.send_now(state, wire, &packet)
+            {
+                state.timers.data_sent(wire.now);
+                state.last_sent = Some(wire.now);
+            }
         }
         self.schedule(state, wire);
     }
-}
 
-impl State {
     /// Seals and sends a packet (empty: a keepalive); false where there is no session.
-    fn send_now(&mut self, wire: &Wire<'_>, packet: &[u8], buffer: &mut [u8]) -> bool {
-        let sealed =
-            self.links.sending(wire.now).and_then(Link::sealer).and_then(|mut sealer| sealer.seal(packet, buffer));
-        let Some(len) = sealed else { return false };
-        self.transmit(wire, &buffer[..len]);
-        true
-    }
-
-    /// Sends what waited for the session.
-    fn flush(&mut self, wire: &Wire<'_>) {
-        let mut buffer = vec![0; self.staged.longest() + 256];
-        while let Some(packet) = self.staged.pop() {
-            if !self.send_now(wire, &packet, &mut buffer) {
-                return;
-            }
-            self.timers.data_sent(wire.now);
-            self.last_sent = Some(wire.now);
+    fn send_now(&self, state: &mut State, wire: &Wire<'_>, packet: &[u8]) -> bool {
+        let mut message = vec![0; packet.len() + OVERHEAD];
+        message[HEADER..][..packet.len()].copy_from_slice(packet);
+        let sealed = state.sessions.sealing(wire.now).and_then(|session| session.seal(&mut message, packet.len()));
+        if sealed.is_some() {
+            self.transmit(state, wire, &message);
         }
+        sealed.is_some()
     }
 
-    fn transmit(&mut self, wire: &Wire<'_>, datagram: &[u8]) {
-        let Some(endpoint) = &mut self.endpoint else { return };
+    fn transmit(&self, state: &mut State, wire: &Wire<'_>, datagram: &[u8]) {
+        let Some(endpoint) = &mut state.endpoint else { return };
         let mut sent = wire.sockets.send(datagram, endpoint.address, endpoint.source);
         if sent.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
             && endpoint.source.take().is_some()
@@ -365,7 +365,7 @@ impl State {
             sent = wire.sockets.send(datagram, endpoint.address, None);
         }
         match sent {
-            Ok(()) => self.tx_bytes += datagram.len() as u64,
+            Ok(()) => drop(self.tx_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed)),
             Err(error) => {
                 tracing::trace!(endpoint = %endpoint.address, %error, "datagram not sent");
                 wire.counters.add(Counter::IoFailed);
@@ -373,18 +373,16 @@ impl State {
         }
     }
 
-    fn count_received(&mut self, wire: &Wire<'_>, bytes: usize) {
-        self.rx_bytes += bytes as u64;
-        self.timers.received(wire.now);
+    fn count_received(&self, state: &mut State, wire: &Wire<'_>, bytes: usize) {
+        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        state.timers.received(wire.now);
     }
+}
 
-    fn session_began(&mut self, wire: &Wire<'_>, began: Option<&Began>, newest: bool) {
-        let Some(session) = began else { return };
+impl State {
+    fn session_began(&mut self, session: Began) {
         self.timers.established(session.since, session.initiator);
         self.last_handshake = Some(SystemTime::now());
-        if newest {
-            self.links.newest_took_over(wire.now);
-        }
     }
 
     /// The peer proved that it is there.

@@ -35,11 +35,6 @@ impl Staged {
         self.packets.is_empty()
     }
 
-    /// Bytes of the longest packet.
-    pub(crate) fn longest(&self) -> usize {
-        self.packets.iter().map(Vec::len).max().unwrap_or(0)
-    }
-
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

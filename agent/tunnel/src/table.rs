@@ -11,9 +11,9 @@ use ipnetwork::IpNetwork;
 use crate::allowed_ips::{AllowedIps, canonical};
 use crate::config::PeerUpdate;
 use crate::key::{PrivateKey, PublicKey};
-use crate::links::Links;
 use crate::noise::Identity;
 use crate::peer::Peer;
+use crate::sessions::Sessions;
 
 /// 23 bits of a receiver index name the peer, one its link, eight the session.
 const SLOT_BITS: u32 = 23;
@@ -53,7 +53,7 @@ impl Table {
     }
 
     pub(crate) fn by_receiver(&self, receiver: u32) -> Option<&Arc<Peer>> {
-        self.by_slot(Links::slot_of(receiver))
+        self.by_slot(Sessions::slot_of(receiver))
     }
 
     pub(crate) fn by_slot(&self, slot: u32) -> Option<&Arc<Peer>> {

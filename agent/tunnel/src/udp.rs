@@ -16,12 +16,9 @@ use std::time::Instant;
 use crate::config::Offloads;
 use crate::error::Error;
 
-pub(crate) use receive::{Inbox, SLOTS};
+pub(crate) use receive::{Datagrams, Inbox, SLOTS};
 use send::Segmenting;
 pub(crate) use send::{MAX_RUN, MAX_SEGMENTS, Message};
-
-/// The largest datagram that can be received.
-pub(crate) const MAX_DATAGRAM: usize = 65_535;
 
 /// A local address that datagrams of a peer came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,17 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use blake2::digest::consts::U16;
-use blake2::digest::{Digest as _, Mac as _};
-use blake2::{Blake2s256, Blake2sMac};
-use zeroize::Zeroizing;
-
+use super::end::{End, Taken};
 use super::input::Input;
-use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::noise::{HANDSHAKES_PER_SECOND, Identity, Link, Message, OVERHEAD, Opened, Verdict, classify};
+use crate::key::PublicKey;
+use crate::noise::{COOKIE_LEN, HANDSHAKES_PER_SECOND, Initiation, Message, OVERHEAD, Verdict, classify, sign};
 
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const BUFFER: usize = 2048;
 
 /// The first byte says what it is: bytes of a stranger, or which genuine message is changed by what follows.
 pub fn datagram(input: &[u8]) {
@@ -28,99 +23,93 @@ pub fn datagram(input: &[u8]) {
 
 /// Nobody without a key makes a message that is taken, whatever state a link is in.
 fn anything(datagram: &[u8]) {
-    let mut buffer = vec![0; datagram.len().max(BUFFER)];
-    let mut ends = Ends::new();
-    assert!(ends.there.open(datagram, &mut buffer).is_none(), "taken before any handshake");
-    ends.shake_hands();
-    assert!(ends.here.open(datagram, &mut buffer).is_none(), "taken by who initiated");
-    assert!(ends.there.open(datagram, &mut buffer).is_none(), "taken by who answered");
-    if matches!(classify(datagram), Some(Message::Initiation | Message::Response { .. })) {
-        let verdict = ends.identity_there.check(FROM, datagram, &mut buffer);
-        assert!(!matches!(verdict, Verdict::Pass), "passed without the first MAC");
+    let (mut here, mut there) = ends();
+    assert!(there.take(datagram).is_none(), "taken before any handshake");
+    here.shake_hands(&mut there);
+    assert!(here.take(datagram).is_none(), "taken by who initiated");
+    assert!(there.take(datagram).is_none(), "taken by who answered");
+    if is_handshake(datagram) {
+        assert!(!passes(&there, datagram), "passed without the first MAC");
     }
-    ends.identity_there.initiator(datagram);
-    assert!(ends.carries(), "the session is gone");
+    assert!(here.is_joined(&mut there), "the session is gone");
 }
 
 /// What stands under no key in an initiation is the sender's index, and the second MAC while there is no load.
 fn initiation(input: &mut Input<'_>) {
-    let mut ends = Ends::new();
-    let genuine = ends.initiate();
-    let changed = changed(&genuine, input, &ends.identity_there.public());
+    let (mut here, mut there) = ends();
+    let genuine = here.ask();
+    let changed = changed(&genuine, input, &there.identity.public());
     let same = same_but(&genuine, &changed, &[4..8, 116..148]);
-    let mut buffer = vec![0; changed.len().max(BUFFER)];
-    if is_handshake(&changed) && matches!(ends.identity_there.check(FROM, &changed, &mut buffer), Verdict::Pass) {
+    if is_handshake(&changed) && passes(&there, &changed) {
         // Who it is from stands before the time.
-        let from = same_but(&genuine, &changed, &[4..8, 88..148]).then(|| ends.identity_here.public());
-        assert_eq!(ends.identity_there.initiator(&changed), from);
-        assert_eq!(matches!(ends.there.open(&changed, &mut buffer), Some(Opened::Asked { .. })), same);
-        assert!(ends.there.open(&changed, &mut buffer).is_none(), "taken twice");
+        let from = same_but(&genuine, &changed, &[4..8, 88..148]).then(|| here.identity.public());
+        let read = Initiation::read(&there.identity, &changed);
+        assert_eq!(read.map(|initiation| initiation.initiator()), from);
+        assert_eq!(matches!(there.take(&changed), Some(Taken::Asked(_))), same);
+        assert!(there.take(&changed).is_none(), "taken twice");
     }
-    assert!(ends.shake_hands(), "the next handshake fails");
+    assert!(here.shake_hands(&mut there), "the next handshake fails");
 }
 
 /// What stands under no key in a response is the sender's index, and the second MAC while there is no load.
 fn response(input: &mut Input<'_>) {
-    let mut ends = Ends::new();
-    let initiation = ends.initiate();
-    let genuine = ends.answer(&initiation);
-    let changed = changed(&genuine, input, &ends.identity_here.public());
+    let (mut here, mut there) = ends();
+    let Some(Taken::Asked(genuine)) = there.take(&here.ask()) else { panic!("a genuine initiation was refused") };
+    let changed = changed(&genuine, input, &here.identity.public());
     let same = same_but(&genuine, &changed, &[4..8, 60..92]);
-    let mut buffer = vec![0; changed.len().max(BUFFER)];
-    if is_handshake(&changed) && matches!(ends.identity_here.check(FROM, &changed, &mut buffer), Verdict::Pass) {
-        assert_eq!(matches!(ends.here.open(&changed, &mut buffer), Some(Opened::Established { .. })), same);
+    if is_handshake(&changed) && passes(&here, &changed) {
+        assert_eq!(here.take(&changed) == Some(Taken::Established), same);
     }
-    if !ends.here.has_session() {
-        assert!(matches!(ends.here.open(&genuine, &mut buffer), Some(Opened::Established { .. })), "spoilt by another");
+    if !here.has_session() {
+        assert_eq!(here.take(&genuine), Some(Taken::Established), "spoilt by another");
     }
-    assert!(ends.here.open(&genuine, &mut buffer).is_none(), "taken twice");
+    assert!(here.take(&genuine).is_none(), "taken twice");
 }
 
 /// Any packet crosses once and as it is, and only where nothing of its message was changed.
 fn data(input: &mut Input<'_>) {
-    let mut ends = Ends::new();
-    ends.shake_hands();
+    let (mut here, mut there) = ends();
+    here.shake_hands(&mut there);
     let mut packet = vec![0; usize::from(input.u16() % 512)];
     packet.fill_with(|| input.byte());
-    let mut buffer = vec![0; BUFFER];
-    let Some(len) = ends.here.sealer().and_then(|mut sealer| sealer.seal(&packet, &mut buffer)) else {
-        panic!("a session that seals nothing")
-    };
-    assert_eq!(len, packet.len() + OVERHEAD);
-    let genuine = buffer[..len].to_vec();
-    let changed = changed(&genuine, input, &ends.identity_there.public());
-    let mut buffer = vec![0; changed.len().max(BUFFER)];
+    let Some(genuine) = here.seal(&packet) else { panic!("a session that seals nothing") };
+    assert_eq!(genuine.len(), packet.len() + OVERHEAD);
+    let changed = changed(&genuine, input, &there.identity.public());
     if changed != genuine {
-        assert!(ends.there.open(&changed, &mut buffer).is_none(), "a changed message was taken");
+        assert!(there.take(&changed).is_none(), "a changed message was taken");
     }
-    match (ends.there.open(&genuine, &mut buffer), inner(&packet)) {
-        (Some(Opened::Keepalive), _) => assert!(packet.is_empty()),
-        (Some(Opened::Packet { len, source }), Some(inner)) => assert_eq!((&buffer[..len], source), inner),
+    match (there.take(&genuine), inner(&packet)) {
+        (Some(Taken::Keepalive), _) => assert!(packet.is_empty()),
+        (Some(Taken::Packet(packet, source)), Some(inner)) => assert_eq!((&packet[..], source), inner),
         (None, None) => assert!(!packet.is_empty()),
         _ => panic!("read otherwise than it was written: {packet:02x?}"),
     }
-    assert!(ends.there.open(&genuine, &mut buffer).is_none(), "a replay was taken");
-    assert!(ends.carries(), "the session is gone");
+    assert!(there.take(&genuine).is_none(), "a replay was taken");
+    assert!(here.is_joined(&mut there), "the session is gone");
 }
 
 /// A cookie is taken only as it was sent, by whom it was sent to.
 fn cookie(input: &mut Input<'_>) {
-    let mut ends = Ends::new();
-    let initiation = ends.initiate();
-    let mut buffer = vec![0; BUFFER];
+    let (mut here, mut there) = ends();
+    let initiation = here.ask();
+    let mut reply = [0; COOKIE_LEN];
     // The gate counts by the clock: a machine that stood still in between asks for no cookie.
-    let asked =
-        (0..=HANDSHAKES_PER_SECOND).find_map(|_| match ends.identity_there.check(FROM, &initiation, &mut buffer) {
-            Verdict::Cookie(len) => Some(len),
-            Verdict::Pass | Verdict::Refuse => None,
-        });
-    let Some(len) = asked else { return };
-    let genuine = buffer[..len].to_vec();
-    let changed = changed(&genuine, input, &ends.identity_here.public());
-    let mut buffer = vec![0; changed.len().max(BUFFER)];
-    assert!(ends.there.open(&genuine, &mut buffer).is_none(), "a cookie was taken by who asked for nothing");
-    let taken = matches!(ends.here.open(&changed, &mut buffer), Some(Opened::Cookie));
-    assert_eq!(taken, changed == genuine);
+    let asked = (0..=HANDSHAKES_PER_SECOND)
+        .any(|_| matches!(there.identity.check(FROM, &initiation, &mut reply), Verdict::Cookie(COOKIE_LEN)));
+    if !asked {
+        return;
+    }
+    let changed = changed(&reply, input, &here.identity.public());
+    assert!(there.take(&reply).is_none(), "a cookie was taken by who asked for nothing");
+    assert_eq!(here.take(&changed) == Some(Taken::Cookie), changed == reply);
+}
+
+fn ends() -> (End, End) {
+    (End::new(1, 2, Some(3)), End::new(2, 1, Some(3)))
+}
+
+fn passes(end: &End, message: &[u8]) -> bool {
+    matches!(end.identity.check(FROM, message, &mut [0; COOKIE_LEN]), Verdict::Pass)
 }
 
 /// A message as the input wants it changed: bytes flipped, cut off or appended, and then perhaps with a first MAC that
@@ -141,10 +130,9 @@ fn changed(genuine: &[u8], input: &mut Input<'_>, receiver: &PublicKey) -> Vec<u
     }
     if how & 4 == 0 && is_handshake(&message) {
         let end = message.len() - 32;
-        let key = Blake2s256::new().chain_update(b"mac1----").chain_update(receiver.as_bytes()).finalize();
-        let Ok(mac) = Blake2sMac::<U16>::new_from_slice(&key) else { unreachable!("32 bytes are a key") };
-        let mac = mac.chain_update(&message[..end]).finalize().into_bytes();
-        message[end..end + 16].copy_from_slice(&mac);
+        let rest = message[end + 16..].to_vec();
+        sign(&mut message, receiver, None);
+        message[end + 16..].copy_from_slice(&rest);
     }
     message
 }
@@ -172,61 +160,4 @@ fn inner(bytes: &[u8]) -> Option<(&[u8], IpAddr)> {
         _ => return None,
     };
     (len >= least).then(|| Some((bytes.get(..len)?, source))).flatten()
-}
-
-/// Two ends of one link, with keys that are always the same; what they draw at random is not.
-struct Ends {
-    identity_here: Identity,
-    identity_there: Identity,
-    here: Link,
-    there: Link,
-}
-
-impl Ends {
-    fn new() -> Self {
-        let identity = |seed: u8| Identity::new(PrivateKey::from_bytes(Zeroizing::new([seed; 32])));
-        let (identity_here, identity_there) = (identity(1), identity(2));
-        let psk = PresharedKey::from_bytes(Zeroizing::new([3; 32]));
-        let here = Link::new(&identity_here, identity_there.public(), Some(&psk), 4);
-        let there = Link::new(&identity_there, identity_here.public(), Some(&psk), 5);
-        Self { identity_here, identity_there, here, there }
-    }
-
-    fn initiate(&mut self) -> Vec<u8> {
-        let mut buffer = vec![0; BUFFER];
-        let Some((len, _)) = self.here.initiate(&mut buffer) else { panic!("no initiation") };
-        buffer.truncate(len);
-        buffer
-    }
-
-    fn answer(&mut self, initiation: &[u8]) -> Vec<u8> {
-        let mut buffer = vec![0; BUFFER];
-        let Some(Opened::Asked { reply, .. }) = self.there.open(initiation, &mut buffer) else {
-            panic!("a genuine initiation was refused")
-        };
-        buffer.truncate(reply);
-        buffer
-    }
-
-    fn shake_hands(&mut self) -> bool {
-        let initiation = self.initiate();
-        let response = self.answer(&initiation);
-        let mut buffer = vec![0; BUFFER];
-        let Some(Opened::Established { reply }) = self.here.open(&response, &mut buffer) else {
-            panic!("a genuine response was refused")
-        };
-        let confirmation = buffer[..reply].to_vec();
-        assert!(matches!(self.there.open(&confirmation, &mut buffer), Some(Opened::Keepalive)));
-        self.here.has_session() && self.there.has_session()
-    }
-
-    /// Whether an empty message gets from each end to the other.
-    fn carries(&mut self) -> bool {
-        let (mut buffer, mut opened) = (vec![0; BUFFER], vec![0; BUFFER]);
-        let forth = self.here.sealer().and_then(|mut sealer| sealer.seal(&[], &mut buffer));
-        let forth = forth.and_then(|len| self.there.open(&buffer[..len], &mut opened));
-        let back = self.there.sealer().and_then(|mut sealer| sealer.seal(&[], &mut buffer));
-        let back = back.and_then(|len| self.here.open(&buffer[..len], &mut opened));
-        matches!((forth, back), (Some(Opened::Keepalive), Some(Opened::Keepalive)))
-    }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Peer, State, Wire};
 use crate::control::Request;
+use crate::noise::INITIATION_LEN;
 use crate::timers::Due;
 
 /// How long a handshake that nobody waits for may take while others wait for its turn: three tries.
@@ -21,43 +22,41 @@ pub(crate) enum Greeting {
 
 impl Peer {
     /// Begins a handshake at once where no session runs: the peer is new, or there is news of where it is.
-    pub(crate) fn greet(&self, wire: &Wire<'_>, buffer: &mut [u8]) -> Greeting {
+    pub(crate) fn greet(&self, wire: &Wire<'_>) -> Greeting {
         let mut state = self.lock();
-        if state.links.sending(wire.now).is_none() && self.is_reachable(&state) {
+        if state.sessions.sealing(wire.now).is_none() && self.is_reachable(&state) {
             if !state.is_needed(wire) && !state.has_turn(wire) {
                 return Greeting::NotYet;
             }
             state.timers.restart_handshake(wire.now);
         }
-        self.work(&mut state, wire, buffer);
+        self.work(&mut state, wire);
         self.schedule(&mut state, wire);
         Greeting::Done
     }
 
     /// Does what is due, where the time that was agreed has come. Returns when to come back.
-    pub(crate) fn tick(&self, wire: &Wire<'_>, buffer: &mut [u8]) -> Option<Instant> {
+    pub(crate) fn tick(&self, wire: &Wire<'_>) -> Option<Instant> {
         let mut state = self.lock();
         if state.scheduled.is_none_or(|at| wire.now < at) {
             return state.scheduled;
         }
-        self.work(&mut state, wire, buffer);
+        self.work(&mut state, wire);
         let handshaking = state.timers.is_handshaking();
-        if state.links.advance(wire.now, handshaking) {
-            state.timers.want_handshake(wire.now);
-        }
+        state.sessions.advance(wire.now, handshaking);
         state.scheduled = self.next_wake(&mut state);
         state.scheduled
     }
 
-    fn work(&self, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
+    fn work(&self, state: &mut State, wire: &Wire<'_>) {
         while let Some(due) = state.timers.due(wire.now, self.is_reachable(state)) {
             match due {
-                Due::Initiate { again } if state.may_go_on(wire) => self.initiate(state, wire, again, buffer),
+                Due::Initiate { again } if state.may_go_on(wire) => self.initiate(state, wire, again),
                 Due::Initiate { again: true } | Due::GiveUp => self.give_up(state, wire),
                 // The next keepalive may find a turn.
                 Due::Initiate { again: false } => state.timers.abandon_handshake(),
                 Due::Keepalive => {
-                    if !state.send_now(wire, &[], buffer) {
+                    if !self.send_now(state, wire, &[]) {
                         state.timers.sessions_ended();
                         state.timers.sent(wire.now);
                     } else if state.timers.keepalive_sent(wire.now) {
@@ -72,29 +71,29 @@ impl Peer {
         tracing::debug!(peer = %self.key, "handshake given up: nobody answered");
         state.timers.abandon_handshake();
         state.staged.clear();
-        state.links.drop_newest();
-        if state.links.sending(wire.now).is_none() {
+        state.sessions.forget_asked();
+        if state.sessions.sealing(wire.now).is_none() {
             state.timers.sessions_ended();
         }
     }
 
     /// Begins a handshake that a packet waits for, or that renews a session, where none is under way.
-    pub(super) fn begin_handshake(&self, state: &mut State, wire: &Wire<'_>, buffer: &mut [u8]) {
+    pub(super) fn begin_handshake(&self, state: &mut State, wire: &Wire<'_>) {
         if self.is_reachable(state) && state.timers.want_handshake(wire.now) {
-            self.initiate(state, wire, false, buffer);
+            self.initiate(state, wire, false);
             self.schedule(state, wire);
         }
     }
 
-    fn initiate(&self, state: &mut State, wire: &Wire<'_>, again: bool, buffer: &mut [u8]) {
+    fn initiate(&self, state: &mut State, wire: &Wire<'_>, again: bool) {
         if let Some(endpoint) = state.endpoint.as_mut().filter(|_| again) {
             // The address we send from may be what keeps the answer away.
             endpoint.source = None;
         }
-        let held = state.links.newest(wire.identity, self.key, state.psk.as_ref(), wire.now, buffer);
-        match held.initiate(buffer) {
-            Some(len) => {
-                state.transmit(wire, &buffer[..len]);
+        let mut message = [0; INITIATION_LEN];
+        match state.sessions.ask(wire.identity, &self.key, wire.now, &mut message) {
+            Some(()) => {
+                self.transmit(state, wire, &message);
                 state.timers.initiation_sent(wire.now, jitter());
             }
             None => state.timers.abandon_handshake(),
@@ -107,7 +106,7 @@ impl Peer {
         if !handshaking {
             state.turn = None;
         }
-        [state.timers.next(self.is_reachable(state)), state.links.next(handshaking)].into_iter().flatten().min()
+        [state.timers.next(self.is_reachable(state)), state.sessions.next(handshaking)].into_iter().flatten().min()
     }
 
     /// Asks the control thread to come back in time. Traffic moves what is due away and back, but the thread is asked
@@ -125,7 +124,7 @@ impl Peer {
 impl State {
     /// Whether a packet waits for its handshake, or a session is to be renewed.
     fn is_needed(&mut self, wire: &Wire<'_>) -> bool {
-        !self.staged.is_empty() || self.links.sending(wire.now).is_some()
+        !self.staged.is_empty() || self.sessions.sealing(wire.now).is_some()
     }
 
     /// Whether it may have a handshake that nobody waits for.

@@ -4,6 +4,7 @@
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::LocalAddress;
@@ -31,13 +32,29 @@ struct Arrived {
     told: Told,
 }
 
-/// Datagrams of one sender that came with one message.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Batch<'a> {
-    /// The datagrams, one behind the other.
-    pub(crate) bytes: &'a [u8],
+/// Datagrams that lie one behind the other in a buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagrams {
+    /// Where they lie.
+    pub(crate) bytes: Range<usize>,
     /// Bytes of each but the last, which may be shorter. Never 0.
     pub(crate) segment: usize,
+}
+
+impl Datagrams {
+    /// Where each lies, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Range { start, end } = self.bytes;
+        let segment = self.segment;
+        (start..end).step_by(segment).map(move |start| start..end.min(start + segment))
+    }
+}
+
+/// Datagrams of one sender that came with one message.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    /// Where in [`Inbox::bytes`] they lie.
+    pub(crate) datagrams: Datagrams,
     pub(crate) from: SocketAddr,
     /// Where they were sent to.
     pub(crate) to: Option<LocalAddress>,
@@ -45,14 +62,6 @@ pub(crate) struct Batch<'a> {
     pub(crate) interface: u32,
     /// ECN bits of the IP headers outside.
     pub(crate) ecn: u8,
-}
-
-impl<'a> Batch<'a> {
-    /// One by one, in order.
-    #[cfg(test)]
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.bytes.chunks(self.segment)
-    }
 }
 
 impl Inbox {
@@ -99,10 +108,15 @@ impl Inbox {
     }
 
     /// One of the messages that the last call took; `None` where it is not whole.
-    pub(crate) fn get(&self, index: usize) -> Option<Batch<'_>> {
+    pub(crate) fn get(&self, index: usize) -> Option<Batch> {
         let Arrived { len, from, told } = self.arrived.get(index)?.as_ref()?;
-        let bytes = &self.bytes[index * SLOT..][..*len];
-        let segment = told.segment.unwrap_or(*len).max(1);
-        Some(Batch { bytes, segment, from: *from, to: told.to, interface: told.interface, ecn: told.ecn })
+        let (start, segment) = (index * SLOT, told.segment.unwrap_or(*len).max(1));
+        let datagrams = Datagrams { bytes: start..start + len, segment };
+        Some(Batch { datagrams, from: *from, to: told.to, interface: told.interface, ecn: told.ecn })
+    }
+
+    /// What was received.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 }

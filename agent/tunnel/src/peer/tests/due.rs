@@ -16,10 +16,10 @@ fn an_idle_session_is_left_alone() {
         }
         let Some(at) = next.take() else { break };
         looked.push((at - start).as_secs());
-        next = a.peer.tick(&a.wire(at), &mut [0; 256]);
+        next = a.peer.tick(&a.wire(at));
     }
     assert!(looked.len() <= 3 && looked.last() == Some(&180), "{looked:?}");
-    assert!(!a.peer.lock().links.in_use());
+    assert!(!a.peer.lock().sessions.in_use());
 }
 
 /// The device need not look at a peer for its packets to ask for what they need in time.
@@ -53,26 +53,26 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
-    assert_eq!(a.peer.greet(&a.wire(start), &mut [0; 256]), Greeting::NotYet);
+    assert_eq!(a.peer.greet(&a.wire(start)), Greeting::NotYet);
     a.peer.set_keepalive(25, start);
     a.peer.lock().scheduled = Some(start);
-    let next = a.peer.tick(&a.wire(start), &mut [0; 256]);
+    let next = a.peer.tick(&a.wire(start));
     assert_eq!(next, Some(start + 25 * S), "the next keepalive");
     assert!(!b.has_datagram());
 
     others.pop();
-    assert_eq!(a.peer.greet(&a.wire(start), &mut [0; 256]), Greeting::Done);
+    assert_eq!(a.peer.greet(&a.wire(start)), Greeting::Done);
     assert!(a.turns.take().is_none(), "and the others have to wait");
     let mut seen = vec![0];
     b.datagram();
     while a.peer.lock().timers.is_handshaking() {
         let at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.wire(at), &mut [0; 256]);
+        a.peer.tick(&a.wire(at));
         seen.push((at - start).as_millis());
         assert_eq!(b.has_datagram(), a.peer.lock().timers.is_handshaking());
     }
     assert_eq!(seen, [0, 250, 750, 1750], "three tries, and the end");
-    assert!(!a.peer.lock().links.in_use(), "it left nothing behind");
+    assert!(!a.peer.lock().sessions.in_use(), "it left nothing behind");
     others.push(a.turns.take().expect("the turn that it had"));
     assert!(a.turns.take().is_none());
 
@@ -80,7 +80,7 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     a.send(start + 10 * S, 1);
     assert!(b.has_datagram());
     a.peer.lock().scheduled = Some(start + 13 * S);
-    a.peer.tick(&a.wire(start + 13 * S), &mut [0; 256]);
+    a.peer.tick(&a.wire(start + 13 * S));
     assert!(b.has_datagram());
 }
 
@@ -94,7 +94,7 @@ fn where_nobody_wants_its_turn_a_handshake_goes_on() {
     let mut at = start;
     while a.peer.lock().timers.is_handshaking() {
         at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.wire(at), &mut [0; 256]);
+        a.peer.tick(&a.wire(at));
         b.has_datagram();
     }
     assert_eq!(at, start + 90 * S);

@@ -1,0 +1,119 @@
+//! One end of a link, without device and sockets: it makes messages and takes those of the other end.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use zeroize::Zeroizing;
+
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify};
+use crate::sessions::Sessions;
+
+/// One end. Its key is always the same; what it draws at random is not.
+pub(crate) struct End {
+    pub(crate) identity: Identity,
+    pub(crate) psk: Option<PresharedKey>,
+    pub(crate) sessions: Sessions,
+    peer: PublicKey,
+}
+
+/// What became of a message that was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// An initiation, and the answer to it.
+    Asked(Vec<u8>),
+    /// A response: a session runs.
+    Established,
+    Cookie,
+    Keepalive,
+    Packet(Vec<u8>, IpAddr),
+}
+
+impl End {
+    /// The end whose key is made of the byte `own`, towards the one of `other`; the psk is made of its byte as well.
+    pub(crate) fn new(own: u8, other: u8, psk: Option<u8>) -> Self {
+        Self {
+            identity: Identity::new(private(own)),
+            psk: psk.map(|byte| PresharedKey::from_bytes(Zeroizing::new([byte; 32]))),
+            sessions: Sessions::new(own.into()),
+            peer: private(other).public_key(),
+        }
+    }
+
+    /// An initiation.
+    pub(crate) fn ask(&mut self) -> Vec<u8> {
+        let mut message = [0; INITIATION_LEN];
+        let asked = self.sessions.ask(&self.identity, &self.peer, Instant::now(), &mut message);
+        assert!(asked.is_some(), "no initiation");
+        message.to_vec()
+    }
+
+    /// Takes any message that passed the gate, as the device does; `None` where it refuses it.
+    pub(crate) fn take(&mut self, message: &[u8]) -> Option<Taken> {
+        let now = Instant::now();
+        match classify(message)? {
+            Message::Initiation => {
+                let initiation = Initiation::read(&self.identity, message)?;
+                if initiation.initiator() != self.peer {
+                    return None;
+                }
+                let (proved, mut answer) = (initiation.prove(&self.identity)?, [0; RESPONSE_LEN]);
+                self.sessions.answer(proved, self.psk.as_ref(), now, &mut answer)?;
+                Some(Taken::Asked(answer.to_vec()))
+            }
+            Message::Response { receiver } => {
+                self.sessions.complete(&self.identity, self.psk.as_ref(), receiver, message, now)?;
+                Some(Taken::Established)
+            }
+            Message::Cookie { receiver } => {
+                self.sessions.take_cookie(&self.peer, receiver, message, now)?;
+                Some(Taken::Cookie)
+            }
+            Message::Data { receiver } => {
+                let session = self.sessions.by_receiver(receiver, now)?;
+                let mut message = message.to_vec();
+                let opened = session.opener().open(&mut message)?;
+                self.sessions.confirm(receiver);
+                Some(match opened {
+                    Opened::Keepalive => Taken::Keepalive,
+                    Opened::Packet { len, source } => Taken::Packet(message[HEADER..][..len].to_vec(), source),
+                })
+            }
+        }
+    }
+
+    /// Seals a packet; `None` where there is no session to seal it in.
+    pub(crate) fn seal(&self, packet: &[u8]) -> Option<Vec<u8>> {
+        let mut message = vec![0; packet.len() + OVERHEAD];
+        message[HEADER..][..packet.len()].copy_from_slice(packet);
+        let len = self.sessions.sealing(Instant::now())?.seal(&mut message, packet.len())?;
+        assert_eq!(len, message.len());
+        Some(message)
+    }
+
+    /// Whether there is a session to seal in.
+    pub(crate) fn has_session(&self) -> bool {
+        self.sessions.sealing(Instant::now()).is_some()
+    }
+
+    /// A whole handshake that this end asks for; true where both ends have a session.
+    pub(crate) fn shake_hands(&mut self, other: &mut Self) -> bool {
+        let Some(Taken::Asked(answer)) = other.take(&self.ask()) else { panic!("a genuine initiation was refused") };
+        if self.take(&answer).is_none() {
+            return false;
+        }
+        let Some(confirmation) = self.seal(&[]) else { panic!("a session that seals nothing") };
+        other.take(&confirmation) == Some(Taken::Keepalive) && self.has_session() && other.has_session()
+    }
+
+    /// Whether an empty message gets from each end to the other.
+    pub(crate) fn is_joined(&mut self, other: &mut Self) -> bool {
+        let forth = self.seal(&[]).and_then(|message| other.take(&message));
+        let back = other.seal(&[]).and_then(|message| self.take(&message));
+        (forth, back) == (Some(Taken::Keepalive), Some(Taken::Keepalive))
+    }
+}
+
+pub(crate) fn private(byte: u8) -> PrivateKey {
+    PrivateKey::from_bytes(Zeroizing::new([byte; 32]))
+}

@@ -1,0 +1,298 @@
+//! The handshake, Noise IKpsk2 with Curve25519, ChaCha20-Poly1305 and BLAKE2s (paper, sections 5.4.1 to 5.4.5), each step a
+//! type of its own:
+//!
+//! - who asks: [`Offer::new`] writes an initiation, [`Offer::complete`] reads the answer to it;
+//! - who answers: [`Initiation::read`] tells who seems to ask, [`Initiation::prove`] whether they do, or did once (it may be
+//!   a replay), and [`Proved::answer`] writes the answer.
+
+use blake2::{Blake2s256, Digest as _};
+use hkdf::SimpleHkdf;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+use super::cookie::{self, FirstMac};
+use super::{
+    Cookie, INITIATION, INITIATION_LEN, Identity, RESPONSE, RESPONSE_LEN, Session, TAG, Timestamp, bytes, number,
+};
+use crate::key::{PresharedKey, PublicKey};
+use crate::wiped::Wiped;
+
+const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
+
+/// A secret of 32 bytes.
+type Secret = Zeroizing<[u8; 32]>;
+
+/// Where things are in an initiation.
+mod initiation {
+    pub(super) const EPHEMERAL: usize = 8;
+    pub(super) const STATIC: usize = 40;
+    pub(super) const TIMESTAMP: usize = 88;
+    pub(super) const MACS: usize = 116;
+}
+
+/// Where things are in a response.
+mod response {
+    pub(super) const EPHEMERAL: usize = 12;
+    pub(super) const NOTHING: usize = 44;
+    pub(super) const MACS: usize = 60;
+}
+
+/// An initiation that was sent. It stays good whatever comes back: only an authentic answer completes it.
+pub(crate) struct Offer {
+    index: u32,
+    ephemeral: StaticSecret,
+    transcript: Transcript,
+    first_mac: FirstMac,
+}
+
+impl Offer {
+    /// Writes an initiation to `peer` for a session that will have `index` here. `None` where the peer's key is one that no
+    /// secret can be agreed on with, or the system gives no random numbers.
+    pub(crate) fn new(
+        identity: &Identity,
+        peer: &PublicKey,
+        index: u32,
+        cookie: Option<&Cookie>,
+        message: &mut [u8; INITIATION_LEN],
+    ) -> Option<Self> {
+        use initiation::{EPHEMERAL, MACS, STATIC, TIMESTAMP};
+        let ephemeral = new_ephemeral()?;
+        let public = public_of(&ephemeral);
+        message[..4].copy_from_slice(&INITIATION.to_le_bytes());
+        message[4..EPHEMERAL].copy_from_slice(&index.to_le_bytes());
+        message[EPHEMERAL..STATIC].copy_from_slice(&public);
+        let mut transcript = Transcript::new(peer);
+        transcript.mix_ephemeral(&public);
+        let key = transcript.mix(&agree(&ephemeral, peer.as_bytes())?);
+        transcript.seal(&key, identity.public().as_bytes(), &mut message[STATIC..TIMESTAMP])?;
+        let key = transcript.mix(&agree(&identity.private().secret(), peer.as_bytes())?);
+        transcript.seal(&key, identity.timestamp().as_bytes(), &mut message[TIMESTAMP..MACS])?;
+        let first_mac = cookie::sign(message, peer, cookie);
+        Some(Self { index, ephemeral, transcript, first_mac })
+    }
+
+    /// The index that answers carry.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// What a cookie reply to it has to know.
+    pub(crate) fn first_mac(&self) -> &FirstMac {
+        &self.first_mac
+    }
+
+    /// Reads the answer; `None` where it is not authentic, which a preshared key that is not the same makes it.
+    pub(crate) fn complete(&self, identity: &Identity, psk: Option<&PresharedKey>, message: &[u8]) -> Option<Session> {
+        use response::{EPHEMERAL, NOTHING};
+        let is_meant = number(message, 0) == Some(RESPONSE) && number(message, 8) == Some(self.index);
+        if message.len() != RESPONSE_LEN || !is_meant {
+            return None;
+        }
+        let ephemeral = bytes(message, EPHEMERAL)?;
+        let mut transcript = self.transcript.clone();
+        transcript.mix_ephemeral(&ephemeral);
+        transcript.mix_key(agree(&self.ephemeral, &ephemeral)?.as_ref());
+        transcript.mix_key(agree(&identity.private().secret(), &ephemeral)?.as_ref());
+        let key = transcript.mix_psk(psk);
+        transcript.open::<0, TAG>(&key, bytes(message, NOTHING)?)?;
+        let (seals, opens) = transcript.split();
+        Session::new(self.index, number(message, 4)?, &seals, &opens)
+    }
+}
+
+/// An initiation that only somebody who knows this device's key can have written. Who it is from is what it says.
+pub(crate) struct Initiation {
+    sender: u32,
+    ephemeral: [u8; 32],
+    initiator: PublicKey,
+    timestamp: [u8; Timestamp::LEN + TAG],
+    transcript: Transcript,
+}
+
+impl Initiation {
+    /// Reads a message that passed [`Identity::check`].
+    pub(crate) fn read(identity: &Identity, message: &[u8]) -> Option<Self> {
+        use initiation::{EPHEMERAL, STATIC, TIMESTAMP};
+        if message.len() != INITIATION_LEN || number(message, 0) != Some(INITIATION) {
+            return None;
+        }
+        let ephemeral = bytes(message, EPHEMERAL)?;
+        let mut transcript = Transcript::new(&identity.public());
+        transcript.mix_ephemeral(&ephemeral);
+        let key = transcript.mix(&agree(&identity.private().secret(), &ephemeral)?);
+        let initiator = PublicKey::from_bytes(transcript.open::<32, { 32 + TAG }>(&key, bytes(message, STATIC)?)?);
+        let (sender, timestamp) = (number(message, 4)?, bytes(message, TIMESTAMP)?);
+        Some(Self { sender, ephemeral, initiator, timestamp, transcript })
+    }
+
+    /// Who seems to ask.
+    pub(crate) fn initiator(&self) -> PublicKey {
+        self.initiator
+    }
+
+    /// Whether it was written by who it says.
+    pub(crate) fn prove(mut self, identity: &Identity) -> Option<Proved> {
+        let key = self.transcript.mix(&agree(&identity.private().secret(), self.initiator.as_bytes())?);
+        let timestamp = Timestamp::from_bytes(self.transcript.open(&key, self.timestamp)?);
+        Some(Proved { initiation: self, timestamp })
+    }
+}
+
+/// An initiation that was written by who it is from. It may have been sent by somebody else, and before.
+pub(crate) struct Proved {
+    initiation: Initiation,
+    timestamp: Timestamp,
+}
+
+/// The answer to an initiation.
+pub(crate) struct Answer {
+    /// Good for opening at once, and for sealing once the peer has shown that it has it too.
+    pub(crate) session: Session,
+    /// What a cookie reply to it has to know.
+    pub(crate) first_mac: FirstMac,
+}
+
+impl Proved {
+    /// When it was written, by the peer's clock.
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+
+    /// Writes the answer, for a session that has `index` here.
+    pub(crate) fn answer(
+        self,
+        psk: Option<&PresharedKey>,
+        index: u32,
+        cookie: Option<&Cookie>,
+        message: &mut [u8; RESPONSE_LEN],
+    ) -> Option<Answer> {
+        use response::{EPHEMERAL, MACS, NOTHING};
+        let Initiation { sender, ephemeral: theirs, initiator, mut transcript, .. } = self.initiation;
+        let ephemeral = new_ephemeral()?;
+        let public = public_of(&ephemeral);
+        message[..4].copy_from_slice(&RESPONSE.to_le_bytes());
+        message[4..8].copy_from_slice(&index.to_le_bytes());
+        message[8..EPHEMERAL].copy_from_slice(&sender.to_le_bytes());
+        message[EPHEMERAL..NOTHING].copy_from_slice(&public);
+        transcript.mix_ephemeral(&public);
+        transcript.mix_key(agree(&ephemeral, &theirs)?.as_ref());
+        transcript.mix_key(agree(&ephemeral, initiator.as_bytes())?.as_ref());
+        let key = transcript.mix_psk(psk);
+        transcript.seal(&key, &[], &mut message[NOTHING..MACS])?;
+        let first_mac = cookie::sign(message, &initiator, cookie);
+        let (opens, seals) = transcript.split();
+        Some(Answer { session: Session::new(index, sender, &seals, &opens)?, first_mac })
+    }
+}
+
+/// What both sides know so far: the chaining key, and the hash of all that was said.
+#[derive(Clone)]
+struct Transcript {
+    chain: Secret,
+    hash: [u8; 32],
+}
+
+impl Transcript {
+    fn new(responder: &PublicKey) -> Self {
+        let chain: [u8; 32] = Blake2s256::digest(CONSTRUCTION).into();
+        let mut transcript = Self { chain: Zeroizing::new(chain), hash: chain };
+        transcript.hear(IDENTIFIER);
+        transcript.hear(responder.as_bytes());
+        transcript
+    }
+
+    /// Takes in what was said.
+    fn hear(&mut self, said: &[u8]) {
+        self.hash = Blake2s256::new().chain_update(self.hash).chain_update(said).finalize().into();
+    }
+
+    fn mix_ephemeral(&mut self, ephemeral: &[u8; 32]) {
+        self.hear(ephemeral);
+        self.mix_key(ephemeral);
+    }
+
+    fn mix_key(&mut self, input: &[u8]) {
+        [self.chain] = self.derive(input);
+    }
+
+    /// Mixes a secret in, and returns a key for what is said next.
+    fn mix(&mut self, input: &Secret) -> Secret {
+        let key;
+        [self.chain, key] = self.derive(input.as_ref());
+        key
+    }
+
+    /// As [`Self::mix`]. Without a preshared key it is all zeros.
+    fn mix_psk(&mut self, psk: Option<&PresharedKey>) -> Secret {
+        let (said, key);
+        [self.chain, said, key] = self.derive(psk.map_or(&[0; 32], |psk| psk.bytes()));
+        self.hear(said.as_ref());
+        key
+    }
+
+    /// The initiator's key for sealing, and the responder's.
+    fn split(self) -> (Secret, Secret) {
+        let [initiator, responder] = self.derive(&[]);
+        (initiator, responder)
+    }
+
+    /// The paper's `KDF`: HKDF (RFC 5869) without info.
+    fn derive<const N: usize>(&self, input: &[u8]) -> [Secret; N] {
+        let mut bytes = Zeroizing::new([0; 96]);
+        let hkdf = SimpleHkdf::<Blake2s256>::new(Some(self.chain.as_ref()), input);
+        #[expect(clippy::expect_used, reason = "HKDF gives up to 255 hashes, and this is three")]
+        hkdf.expand(&[], &mut bytes[..32 * N]).expect("no more than three hashes");
+        std::array::from_fn(|at| {
+            let mut secret = Secret::default();
+            secret.copy_from_slice(&bytes[32 * at..][..32]);
+            secret
+        })
+    }
+
+    /// Says `content` sealed: `message` has room for it and its tag.
+    fn seal(&mut self, key: &Secret, content: &[u8], message: &mut [u8]) -> Option<()> {
+        let (sealed, tag) = message.split_at_mut(content.len());
+        sealed.copy_from_slice(content);
+        let made = cipher(key)?.seal_in_place_separate_tag(only(), Aad::from(self.hash), sealed).ok()?;
+        tag.copy_from_slice(made.as_ref());
+        self.hear(message);
+        Some(())
+    }
+
+    /// Hears `N` sealed bytes; `M` is `N` and the tag.
+    fn open<const N: usize, const M: usize>(&mut self, key: &Secret, mut message: [u8; M]) -> Option<[u8; N]> {
+        let said = message;
+        let content = cipher(key)?.open_in_place(only(), Aad::from(self.hash), &mut message).ok()?;
+        let content = <[u8; N]>::try_from(&*content).ok()?;
+        self.hear(&said);
+        Some(content)
+    }
+}
+
+/// The nonce of a key that is used once (paper, section 5.4).
+fn only() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
+}
+
+fn cipher(key: &Secret) -> Option<Wiped<LessSafeKey>> {
+    UnboundKey::new(&CHACHA20_POLY1305, key.as_ref()).ok().map(LessSafeKey::new).map(Wiped::new)
+}
+
+/// The secret that two keys share; `None` where it is one that the whole world knows (RFC 7748, section 6.1), which the
+/// paper's proof excludes.
+fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
+    let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(*public));
+    shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
+}
+
+fn new_ephemeral() -> Option<StaticSecret> {
+    let mut bytes = Secret::default();
+    getrandom::fill(bytes.as_mut()).ok()?;
+    Some(StaticSecret::from(*bytes))
+}
+
+fn public_of(secret: &StaticSecret) -> [u8; 32] {
+    x25519_dalek::PublicKey::from(secret).to_bytes()
+}

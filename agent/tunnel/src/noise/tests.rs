@@ -1,0 +1,180 @@
+//! Handshakes between two of us and with boringtun, in both roles.
+
+use std::net::IpAddr;
+
+use boringtun::noise::{Tunn, TunnResult};
+use proptest::prelude::*;
+
+use super::*;
+use crate::fuzz::end::{End, Taken, private};
+
+const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+/// boringtun with the key of that byte, towards the other's.
+fn oracle(own: u8, other: u8, psk: Option<u8>) -> Tunn {
+    let peer = (*private(other).public_key().as_bytes()).into();
+    Tunn::new(private(own).secret(), peer, psk.map(|byte| [byte; 32]), None, 9, None)
+}
+
+/// An IP packet with padding.
+fn packet() -> [u8; 32] {
+    let mut packet = [0; 32];
+    (packet[0], packet[3], packet[15], packet[19]) = (0x45, 20, 9, 7);
+    packet
+}
+
+/// What boringtun says to a message, or to none.
+fn said(result: TunnResult<'_>) -> Option<Vec<u8>> {
+    match result {
+        TunnResult::WriteToNetwork(message) => Some(message.to_vec()),
+        TunnResult::WriteToTunnelV4(packet, _) => Some(packet.to_vec()),
+        TunnResult::WriteToTunnelV6(..) | TunnResult::Done | TunnResult::Err(_) => None,
+    }
+}
+
+fn packets_cross(ours: &mut End, theirs: &mut Tunn) {
+    let mut buffer = [0; 2048];
+    for _ in 0..3 {
+        let message = ours.seal(&packet()).unwrap();
+        assert_eq!(said(theirs.decapsulate(None, &message, &mut buffer)).unwrap(), packet()[..20]);
+        let message = said(theirs.encapsulate(&packet(), &mut buffer)).unwrap();
+        assert_eq!(ours.take(&message), Some(Taken::Packet(packet()[..20].to_vec(), "0.0.0.9".parse().unwrap())));
+        assert_eq!(ours.take(&message), None, "a replay");
+    }
+}
+
+#[test]
+fn boringtun_answers_us() {
+    for psk in [None, Some(5)] {
+        let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, psk), oracle(2, 1, psk), [0; 2048]);
+        let answer = said(theirs.decapsulate(None, &ours.ask(), &mut buffer)).unwrap();
+        assert_eq!(ours.take(&answer), Some(Taken::Established));
+        packets_cross(&mut ours, &mut theirs);
+    }
+}
+
+#[test]
+fn we_answer_boringtun() {
+    for psk in [None, Some(5)] {
+        let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, psk), oracle(2, 1, psk), [0; 2048]);
+        let initiation = said(theirs.format_handshake_initiation(&mut buffer, false)).unwrap();
+        let Some(Taken::Asked(answer)) = ours.take(&initiation) else { panic!("the initiation was refused") };
+        assert!(!ours.has_session(), "nobody has shown to have it");
+        let confirmation = said(theirs.decapsulate(None, &answer, &mut buffer)).unwrap();
+        assert_eq!(ours.take(&confirmation), Some(Taken::Keepalive));
+        packets_cross(&mut ours, &mut theirs);
+    }
+}
+
+#[test]
+fn a_handshake_needs_the_same_preshared_key() {
+    let succeeds = |here, there| End::new(1, 2, here).shake_hands(&mut End::new(2, 1, there));
+    assert!(succeeds(None, None) && succeeds(Some(1), Some(1)));
+    assert!(!succeeds(Some(1), Some(2)) && !succeeds(Some(1), None) && !succeeds(None, Some(1)));
+    // In the protocol, none is all zeros.
+    assert!(succeeds(None, Some(0)));
+    let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, Some(1)), oracle(2, 1, Some(2)), [0; 2048]);
+    let answer = said(theirs.decapsulate(None, &ours.ask(), &mut buffer)).unwrap();
+    assert_eq!(ours.take(&answer), None);
+}
+
+#[test]
+fn the_gate_asks_for_cookies_under_load_and_takes_ours() {
+    let (mut here, there) = (End::new(1, 2, None), Identity::new(private(2)));
+    let initiation = here.ask();
+    let mut reply = [0; COOKIE_LEN];
+    assert!(matches!(here.identity.check(FROM, &initiation, &mut reply), Verdict::Refuse), "meant for the other");
+    let mut passed = 0;
+    while matches!(there.check(FROM, &initiation, &mut reply), Verdict::Pass) {
+        passed += 1;
+        assert!(passed < 100 * HANDSHAKES_PER_SECOND, "never asks");
+    }
+    assert!(passed >= HANDSHAKES_PER_SECOND, "asked after {passed}");
+    assert_eq!(here.take(&reply), Some(Taken::Cookie));
+    let with_cookie = here.ask();
+    let mut other = [0; COOKIE_LEN];
+    let elsewhere = "192.0.2.2".parse().unwrap();
+    // Whether it counts matters only while there is load, which a machine that stood still may have forgotten.
+    let good = |from, message: &[u8], reply: &mut [u8]| {
+        (0..4 * HANDSHAKES_PER_SECOND).all(|_| matches!(there.check(from, message, reply), Verdict::Pass))
+    };
+    assert!(good(FROM, &with_cookie, &mut other), "the cookie was not honoured");
+    assert!(!good(elsewhere, &with_cookie, &mut other), "it is good for one address");
+}
+
+/// Whoever asks may be under load as well.
+#[test]
+fn a_cookie_for_an_answer_goes_into_the_next() {
+    let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
+    let Some(Taken::Asked(answer)) = there.take(&here.ask()) else { panic!("refused") };
+    assert_eq!(answer[76..], [0; 16], "no cookie yet");
+    let mut reply = [0; COOKIE_LEN];
+    while !matches!(here.identity.check(FROM, &answer, &mut reply), Verdict::Cookie(_)) {}
+    assert_eq!(there.take(&reply), Some(Taken::Cookie));
+    let Some(Taken::Asked(answer)) = there.take(&here.ask()) else { panic!("refused") };
+    assert_ne!(answer[76..], [0; 16]);
+    assert!(
+        (0..=HANDSHAKES_PER_SECOND).all(|_| matches!(here.identity.check(FROM, &answer, &mut reply), Verdict::Pass))
+    );
+}
+
+#[test]
+fn an_initiation_counts_once_and_no_older_one_after_it() {
+    let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
+    let initiations: Vec<Vec<u8>> = (0..3).map(|_| here.ask()).collect();
+    assert!(there.take(&initiations[1]).is_some());
+    assert!(there.take(&initiations[1]).is_none() && there.take(&initiations[0]).is_none());
+    assert!(there.take(&initiations[2]).is_some());
+}
+
+#[test]
+fn keys_that_share_no_secret_are_refused() {
+    let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
+    let mut initiation = here.ask();
+    initiation[8..40].fill(0);
+    sign(&mut initiation, &there.identity.public(), None);
+    assert!(there.take(&initiation).is_none());
+    let Some(Taken::Asked(mut answer)) = there.take(&here.ask()) else { panic!("refused") };
+    answer[12..44].fill(0);
+    sign(&mut answer, &here.identity.public(), None);
+    assert!(here.take(&answer).is_none());
+    let nobody = crate::key::PublicKey::from_bytes([0; 32]);
+    assert!(Offer::new(&here.identity, &nobody, 1, None, &mut [0; INITIATION_LEN]).is_none());
+}
+
+#[test]
+fn datagrams_are_told_apart_by_type_and_length() {
+    let mut datagram = [0; 200];
+    datagram[4..12].copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
+    for (kind, len, expected) in [
+        (1, 148, Some(Message::Initiation)),
+        (1, 147, None),
+        (2, 92, Some(Message::Response { receiver: 2 })),
+        (2, 93, None),
+        (3, 64, Some(Message::Cookie { receiver: 1 })),
+        (3, 0, None),
+        (4, 32, Some(Message::Data { receiver: 1 })),
+        (4, 31, None),
+        (5, 64, None),
+        (0x104, 64, None),
+    ] {
+        datagram[..4].copy_from_slice(&u32::to_le_bytes(kind));
+        assert_eq!(classify(&datagram[..len]), expected, "type {kind}, {len} bytes");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_datagram_is_taken_without_a_panic(
+        kind in 0_u8..6,
+        len in prop::sample::select(vec![0_usize, 1, 4, 16, 31, 32, 33, 64, 92, 148, 149, 600]),
+        bytes in prop::collection::vec(any::<u8>(), 600),
+    ) {
+        let mut datagram = bytes[..len].to_vec();
+        if let Some(head) = datagram.get_mut(..4) { head.copy_from_slice(&[kind, 0, 0, 0]); }
+        let mut here = End::new(1, 2, None);
+        prop_assert!(here.take(&datagram).is_none());
+        let verdict = here.identity.check(FROM, &datagram, &mut [0; COOKIE_LEN]);
+        prop_assert!(!matches!(verdict, Verdict::Pass) || kind > 2);
+    }
+}

@@ -1,0 +1,225 @@
+//! The sessions with one peer, and the handshakes that may become one: which one seals, which ones still open, and when
+//! they end (paper, section 6). A silent peer costs next to nothing: what cannot be used any more is dropped.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::key::{PresharedKey, PublicKey};
+use crate::noise::{Cookie, INITIATION_LEN, Identity, Offer, Proved, RESPONSE_LEN, Session, Timestamp};
+use crate::timers::{REJECT_AFTER, REKEY_TIMEOUT};
+
+/// Initiations that may be answered at the same time: the first tries come faster than an answer from far away.
+const OFFERS: usize = 4;
+
+/// Sessions that a peer asked for and has not yet shown to have. It asks again before it has our answer where that comes
+/// from far away.
+const UNCONFIRMED: usize = 4;
+
+/// A session that has just begun to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Began {
+    /// When its handshake was.
+    pub(crate) since: Instant,
+    /// Whether we asked for it.
+    pub(crate) initiator: bool,
+}
+
+struct Held {
+    session: Arc<Session>,
+    since: Instant,
+    /// Whether the peer has shown to have it: only then it seals.
+    confirmed: bool,
+    /// The first MAC of the answer that began it.
+    first_mac: [u8; 16],
+}
+
+impl Held {
+    fn ends(&self) -> Instant {
+        self.since + REJECT_AFTER
+    }
+}
+
+struct Asked {
+    offer: Offer,
+    at: Instant,
+}
+
+/// The sessions with one peer.
+pub(crate) struct Sessions {
+    slot: u32,
+    /// The lowest bits of the next index.
+    next: u16,
+    /// In the order of their handshakes.
+    held: Vec<Held>,
+    /// In the order in which they were sent.
+    asked: Vec<Asked>,
+    /// Of the last initiation that was answered: none that is as old counts (paper, section 5.1).
+    last_initiation: Option<Timestamp>,
+    cookie: Option<Box<Cookie>>,
+}
+
+impl Sessions {
+    /// Bits of an index that tell a peer's sessions apart.
+    const BITS: u32 = 9;
+
+    /// `slot` has 23 bits and is the peer's own while it exists.
+    pub(crate) const fn new(slot: u32) -> Self {
+        Self { slot, next: 0, held: Vec::new(), asked: Vec::new(), last_initiation: None, cookie: None }
+    }
+
+    /// The slot that an index belongs to.
+    pub(crate) const fn slot_of(index: u32) -> u32 {
+        index >> Self::BITS
+    }
+
+    /// Writes an initiation. `None` where none can be made.
+    pub(crate) fn ask(
+        &mut self,
+        identity: &Identity,
+        peer: &PublicKey,
+        now: Instant,
+        message: &mut [u8; INITIATION_LEN],
+    ) -> Option<()> {
+        let index = self.new_index();
+        let offer = Offer::new(identity, peer, index, self.cookie(now), message)?;
+        if self.asked.len() == OFFERS {
+            self.asked.remove(0);
+        }
+        self.asked.push(Asked { offer, at: now });
+        Some(())
+    }
+
+    /// Writes the answer to an initiation; `None` where it is a replay.
+    pub(crate) fn answer(
+        &mut self,
+        initiation: Proved,
+        psk: Option<&PresharedKey>,
+        now: Instant,
+        message: &mut [u8; RESPONSE_LEN],
+    ) -> Option<()> {
+        let timestamp = initiation.timestamp();
+        if self.last_initiation.is_some_and(|last| timestamp <= last) {
+            return None;
+        }
+        let index = self.new_index();
+        let answer = initiation.answer(psk, index, self.cookie(now), message)?;
+        self.last_initiation = Some(timestamp);
+        if self.held.iter().filter(|held| !held.confirmed).count() == UNCONFIRMED
+            && let Some(oldest) = self.held.iter().position(|held| !held.confirmed)
+        {
+            self.held.remove(oldest);
+        }
+        let (session, first_mac) = (Arc::new(answer.session), answer.first_mac);
+        self.held.push(Held { session, since: now, confirmed: false, first_mac });
+        Some(())
+    }
+
+    /// Reads the answer to an initiation of ours. The session is the one that seals from now on.
+    pub(crate) fn complete(
+        &mut self,
+        identity: &Identity,
+        psk: Option<&PresharedKey>,
+        receiver: u32,
+        message: &[u8],
+        now: Instant,
+    ) -> Option<Began> {
+        let at = self.asked.iter().position(|asked| asked.offer.index() == receiver)?;
+        let session = Arc::new(self.asked[at].offer.complete(identity, psk, message)?);
+        // Later ones may have been answered as well, and the peer then waits for us to use the last.
+        self.asked.drain(..=at);
+        self.held.push(Held { session, since: now, confirmed: true, first_mac: [0; 16] });
+        self.forget_before(self.held.len() - 1);
+        Some(Began { since: now, initiator: true })
+    }
+
+    /// An authentic message came in the session with that index: true where it is the first that shows that the peer has it.
+    pub(crate) fn confirm(&mut self, receiver: u32) -> Option<Began> {
+        let at = self.held.iter().position(|held| held.session.receiver() == receiver && !held.confirmed)?;
+        self.held[at].confirmed = true;
+        let since = self.held[at].since;
+        self.forget_before(at);
+        Some(Began { since, initiator: false })
+    }
+
+    /// Of those before `at`, which may be used from now on, the last that was used is kept: what was sealed in it is still
+    /// on its way. So are those that the peer may be about to use, as where both sides asked at once.
+    fn forget_before(&mut self, at: usize) {
+        let last = self.held[..at].iter().rposition(|held| held.confirmed);
+        let mut number = 0..;
+        self.held
+            .retain(|held| number.next().is_some_and(|number| number >= at || Some(number) == last || !held.confirmed));
+    }
+
+    /// Takes a cookie: the next initiation or answer is sent with it.
+    pub(crate) fn take_cookie(&mut self, peer: &PublicKey, receiver: u32, message: &[u8], now: Instant) -> Option<()> {
+        let of_offer = self.asked.iter().find(|asked| asked.offer.index() == receiver);
+        let of_answer = || self.held.iter().find(|held| held.session.receiver() == receiver && !held.confirmed);
+        let first_mac =
+            of_offer.map(|asked| asked.offer.first_mac()).or_else(|| of_answer().map(|held| &held.first_mac));
+        self.cookie = Some(Box::new(Cookie::open(message, peer, first_mac?, now)?));
+        Some(())
+    }
+
+    /// The session that a message for `receiver` is for.
+    pub(crate) fn by_receiver(&self, receiver: u32, now: Instant) -> Option<Arc<Session>> {
+        let held = self.held.iter().find(|held| held.session.receiver() == receiver && now < held.ends())?;
+        Some(Arc::clone(&held.session))
+    }
+
+    /// The session that seals.
+    pub(crate) fn sealing(&self, now: Instant) -> Option<&Arc<Session>> {
+        self.held.iter().rfind(|held| held.confirmed && now < held.ends()).map(|held| &held.session)
+    }
+
+    /// The answers to what was asked so far are of no use any more.
+    pub(crate) fn forget_asked(&mut self) {
+        self.asked = Vec::new();
+    }
+
+    /// Ends every session and handshake, and forgets what was received: the device's key changed, so that nothing of it
+    /// can be replayed.
+    pub(crate) fn end(&mut self) {
+        let Self { slot, next, .. } = *self;
+        *self = Self { next, ..Self::new(slot) };
+    }
+
+    /// To be called when [`Self::next`] has come.
+    pub(crate) fn advance(&mut self, now: Instant, handshaking: bool) {
+        self.held.retain(|held| now < held.ends());
+        if !handshaking {
+            self.asked.retain(|asked| now < asked.at + REKEY_TIMEOUT);
+        }
+        self.cookie = self.cookie.take().filter(|cookie| cookie.is_good(now));
+        self.held.shrink_to_fit();
+        self.asked.shrink_to_fit();
+    }
+
+    /// When to call [`Self::advance`]. What a handshake under way may still need has no end.
+    pub(crate) fn next(&self, handshaking: bool) -> Option<Instant> {
+        let held = self.held.iter().map(Held::ends).min();
+        let asked = self.asked.iter().filter(|_| !handshaking).map(|asked| asked.at + REKEY_TIMEOUT).min();
+        [held, asked].into_iter().flatten().min()
+    }
+
+    fn cookie(&self, now: Instant) -> Option<&Cookie> {
+        self.cookie.as_deref().filter(|cookie| cookie.is_good(now))
+    }
+
+    /// An index that no other session of this peer has.
+    fn new_index(&mut self) -> u32 {
+        loop {
+            self.next = (self.next + 1) % (1 << Self::BITS);
+            let index = self.slot << Self::BITS | u32::from(self.next);
+            let held = self.held.iter().map(|held| held.session.receiver());
+            if held.chain(self.asked.iter().map(|asked| asked.offer.index())).all(|other| other != index) {
+                return index;
+            }
+        }
+    }
+
+    /// Whether there is anything left to drop.
+    #[cfg(test)]
+    pub(crate) const fn in_use(&self) -> bool {
+        !self.held.is_empty() || !self.asked.is_empty()
+    }
+}
