@@ -1,6 +1,6 @@
 //! Looking at what really crosses a link.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
@@ -21,7 +21,7 @@ impl Capture {
         let flags = ["-n", "-l", "--immediate-mode", "-tt", "-Z", "root", "-i", interface, filter];
         let launch = node.namespace.launch("tcpdump").args(flags);
         let mut process = launch.start(&log)?;
-        wait_until("tcpdump to listen", Duration::from_secs(10), || {
+        wait_until("tcpdump to listen", Duration::from_secs(60), || {
             if let Some(status) = process.exited()? {
                 bail!("it ended with {status}: {}", process.log_tail(5));
             }
@@ -36,10 +36,17 @@ impl Capture {
     /// One line per packet so far.
     #[must_use]
     pub fn packets(&self) -> Vec<String> {
+        self.packets_since(UNIX_EPOCH)
+    }
+
+    /// The same, of packets that crossed the interface after this moment: the kernel noted when, however late they are told.
+    #[must_use]
+    pub fn packets_since(&self, from: SystemTime) -> Vec<String> {
         let log = self.process.log();
-        let is_packet = |line: &&str| line.split_whitespace().next().is_some_and(|word| word.parse::<f64>().is_ok());
+        let stamp = |line: &str| Duration::try_from_secs_f64(line.split_whitespace().next()?.parse().ok()?).ok();
+        let is_later = |line: &&str| stamp(line).is_some_and(|seconds| UNIX_EPOCH + seconds >= from);
         log.lines()
-            .filter(is_packet)
+            .filter(is_later)
             .filter(|line| line.contains(" IP") || line.contains("ARP"))
             .map(str::to_owned)
             .collect()

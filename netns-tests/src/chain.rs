@@ -29,6 +29,9 @@ pub(crate) const OPERATOR_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb47
 /// Its port on the hub, which nodes can be kept from.
 pub(crate) const RPC_PORT: u16 = 8545;
 
+/// How long an answer and a block may take, which come at once.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// A running anvil.
 #[derive(Debug)]
 pub struct Chain {
@@ -46,7 +49,7 @@ impl Chain {
         let launch = hub.launch(&binaries.foundry).args(["anvil", "--host", &host, "--port", &port]);
         let launch = launch.env("HOME", dir).args(["--chain-id", "31337", "--silent", "--ipc"]).arg(&socket);
         let mut chain = Self { process: launch.start(&dir.join("anvil.log"))?, socket, address };
-        wait_until("anvil to answer", Duration::from_secs(20), || {
+        wait_until("anvil to answer", Duration::from_secs(60), || {
             if let Some(status) = chain.process.exited()? {
                 bail!("it ended with {status}\n{}", chain.process.log_tail(20));
             }
@@ -77,7 +80,7 @@ impl Chain {
     pub fn rpc(&self, method: &str, params: Value) -> Result<Value> {
         let mut stream =
             UnixStream::connect(&self.socket).with_context(|| format!("connect to {}", self.socket.display()))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(ANSWER))?;
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         stream.write_all(request.to_string().as_bytes())?;
         // Answers are not framed: read until it is one whole JSON value.
@@ -112,14 +115,14 @@ impl Chain {
         let data = format!("0x{}", hex::encode(calldata));
         let hash =
             self.rpc("eth_sendTransaction", json!([{"from": from, "to": to, "data": data, "gas": "0x989680"}]))?;
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + ANSWER;
         let receipt = loop {
             let receipt = self.rpc("eth_getTransactionReceipt", json!([hash]))?;
             if !receipt.is_null() {
                 break receipt;
             }
             if Instant::now() > end {
-                bail!("transaction {hash} was not mined within 10 s");
+                bail!("transaction {hash} was not mined within {ANSWER:?}");
             }
         };
         let mined = Instant::now();

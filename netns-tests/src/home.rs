@@ -27,7 +27,7 @@ const PREFIX: &str = "mesh-";
 /// Held by the owner; the text in it (a process id) is for people.
 const MARK: &str = "owner.lock";
 /// Children of a killed owner are killed by the kernel, which takes moments.
-const DYING: Duration = Duration::from_secs(10);
+const DYING: Duration = Duration::from_secs(60);
 
 /// A directory of this process's own. Goes when dropped.
 #[derive(Debug)]
@@ -173,6 +173,8 @@ mod tests {
     #[test]
     fn only_directories_with_a_mark_that_nobody_holds_are_abandoned() {
         let parent = std::env::temp_dir().join(format!("homes-{}", std::process::id()));
+        // A test that was killed may have left one, and its process id is ours now.
+        let _ = fs::remove_dir_all(&parent);
         fs::create_dir(&parent).unwrap();
         let alive = Home::create(&parent, "alive").unwrap();
         assert!(Home::create(&parent, "alive").is_err(), "an id was given twice");

@@ -19,7 +19,7 @@ pub(crate) struct Answer {
 /// Asks as HTTP/1.0, so that the answer ends with the connection and is never chunked.
 pub(crate) fn get(socket: &Path, path: &str) -> Result<Answer> {
     let mut stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("read the answer to GET {path}"))?;

@@ -11,6 +11,7 @@
 //! use the same one. Nothing outside the namespaces is touched, names are unique, so that worlds live side by side, and
 //! every child dies with the process that made it. What a killed process leaves, the next world takes away.
 
+mod awake;
 mod binaries;
 mod capture;
 mod chain;
@@ -26,9 +27,11 @@ mod rpc_proxy;
 mod simulator;
 mod steps;
 mod traffic;
+mod uapi;
 mod wait;
 mod world;
 
+pub use awake::{awake_between, awake_since};
 pub use binaries::Binaries;
 pub use capture::Capture;
 pub use chain::{Chain, OPERATOR};
@@ -36,7 +39,7 @@ pub use forge::Cvm;
 pub use lie::Lie;
 pub use lying_rpc::LyingRpc;
 pub use namespace::Namespace;
-pub use node::{AgentSettings, Node};
+pub use node::{AgentSettings, Node, Stopped};
 pub use process::{Finished, Launch, Process, Signal};
 pub use rpc_proxy::serve as serve_lies;
 pub use simulator::{Announcement, Instance, Simulator};

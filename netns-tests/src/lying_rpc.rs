@@ -26,7 +26,7 @@ impl LyingRpc {
         let launch = hub.launch(&binaries.lying_rpc).args([address.to_string(), upstream.to_string()]);
         let mut process = launch.start(&dir.join(format!("lying-rpc-{}.log", address.port())))?;
         let orders = process.take_stdin().context("the proxy has no standard input")?;
-        wait_until("the lying RPC to listen", Duration::from_secs(10), || {
+        wait_until("the lying RPC to listen", Duration::from_secs(60), || {
             if let Some(status) = process.exited()? {
                 bail!("it ended with {status}: {}", process.log_tail(5));
             }
@@ -45,7 +45,7 @@ impl LyingRpc {
     pub fn tell(&mut self, lie: &Lie) -> Result<()> {
         let before = self.count("order");
         writeln!(self.orders, "{}", serde_json::to_string(lie)?).context("tell the lying RPC")?;
-        wait_until("the lying RPC to obey", Duration::from_secs(5), || {
+        wait_until("the lying RPC to obey", Duration::from_secs(60), || {
             (self.count("order") > before).then_some(()).context("not yet")
         })?;
         Ok(())

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::process::Launch;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+/// The kernel makes and removes namespaces one after the other, whoever asks.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A named network namespace, deleted when dropped: end the processes in it first.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -14,20 +14,24 @@ use mesh_core::status::{PeerStatus, Status};
 use serde_json::Value;
 
 use crate::{
+    awake::awake_since,
     binaries::Binaries,
     chain::RPC_PORT,
     http,
     namespace::Namespace,
     process::{Finished, Launch, Process, Signal, read_lossy, tail},
+    uapi,
 };
 
 /// UDP port of every agent: each has a namespace of its own.
 pub(crate) const LISTEN_PORT: u16 = 51821;
 /// Where userspace WireGuard devices put their UAPI sockets.
 pub(crate) const UAPI_SOCKETS: &str = "/var/run/wireguard";
-/// How long an orderly stop may take.
-const STOP: Duration = Duration::from_secs(15);
-const COMMAND: Duration = Duration::from_secs(30);
+/// For the end of an agent, however slow the machine: what a stop may take is for the tests to say.
+const STOP: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_secs(60);
+/// For one ping between nodes that reach each other. It is sent once: a packet may be late on a slow machine, but not be lost.
+const ECHO: Duration = Duration::from_secs(10);
 
 /// How an agent is started. The defaults are what a user would give.
 #[derive(Debug, Clone)]
@@ -44,6 +48,15 @@ pub struct AgentSettings {
     pub extra: Vec<String>,
     /// Words before the program, for one that ends with executing what follows it.
     pub wrapper: Vec<String>,
+}
+
+/// How an agent ended that was asked to.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopped {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// From the signal on, while the machine ran.
+    pub took: Duration,
 }
 
 /// The interface of a node: at most 15 bytes, and unlike a namespace's name not in a namespace of its own, because UAPI
@@ -160,10 +173,12 @@ impl Node {
     }
 
     /// Asks the agent to stop and waits for its end.
-    pub fn stop(&mut self) -> Result<ExitStatus> {
+    pub fn stop(&mut self) -> Result<Stopped> {
         let mut agent = self.agent.take().with_context(|| format!("node {} has no agent", self.index))?;
         agent.signal(Signal::Terminate)?;
-        agent.wait(STOP)
+        let asked = Instant::now();
+        let status = agent.wait(STOP)?;
+        Ok(Stopped { status, took: awake_since(asked) })
     }
 
     /// Kills the agent without warning.
@@ -235,10 +250,8 @@ impl Node {
 
     /// Public keys of the peers on the device, sorted; none when there is no device.
     pub fn device_peers(&self) -> Result<Vec<String>> {
-        if !self.has_interface()? {
-            return Ok(Vec::new());
-        }
-        let mut keys: Vec<String> = self.wg_show("peers")?.lines().map(str::to_owned).collect();
+        let peers = uapi::peers(&self.uapi_socket())?.unwrap_or_default();
+        let mut keys: Vec<String> = peers.iter().map(ToString::to_string).collect();
         keys.sort();
         Ok(keys)
     }
@@ -264,9 +277,9 @@ impl Node {
         Ok(left)
     }
 
-    /// One ping; an error when no answer came within a second.
+    /// One ping to a node that is reached; an error when it is not answered.
     pub fn ping(&self, to: Ipv4Addr) -> Result<()> {
-        self.ping_within(to, Duration::from_secs(1))
+        self.ping_within(to, ECHO)
     }
 
     /// One ping; an error when no answer came in time.

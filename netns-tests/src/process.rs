@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// How long a killed process may take to be gone.
-const REAP: Duration = Duration::from_secs(10);
+const REAP: Duration = Duration::from_secs(60);
 
 /// What to start, and where.
 #[derive(Debug, Clone)]

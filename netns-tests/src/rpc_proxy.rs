@@ -161,8 +161,8 @@ impl Proxy {
     /// The truth.
     fn ask(&self, request: &Value) -> Result<Value> {
         let mut stream =
-            TcpStream::connect_timeout(&self.upstream, Duration::from_secs(5)).context("connect upstream")?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            TcpStream::connect_timeout(&self.upstream, Duration::from_secs(30)).context("connect upstream")?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let body = request.to_string();
         let head = format!("POST / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n", self.upstream);
         write!(stream, "{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())?;

@@ -65,7 +65,7 @@ impl Simulator {
             launch = launch.args(["--fail", fault]);
         }
         let mut process = launch.start(&log)?;
-        let (announcement, _) = wait_until("the simulator's first line", Duration::from_secs(20), || {
+        let (announcement, _) = wait_until("the simulator's first line", Duration::from_secs(60), || {
             if let Some(status) = process.exited()? {
                 anyhow::bail!("it ended with {status}\n{}", process.log_tail(20));
             }

@@ -8,11 +8,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    awake::awake_between,
     binaries::Binaries,
     node::Node,
     process::{Finished, Process},
     wait::wait_until,
 };
+
+/// For what comes at once on a machine that is not busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// TCP and UDP echo servers on one address of a node.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ impl Traffic {
         let address = SocketAddrV4::new(address, 7);
         let launch = node.namespace.launch(&binaries.traffic).args(["serve", &address.to_string()]);
         let mut servers = launch.start(&node.dir().join("serve.log"))?;
-        wait_until("the echo servers to be bound", Duration::from_secs(10), || {
+        wait_until("the echo servers to be bound", PATIENCE, || {
             if let Some(status) = servers.exited()? {
                 bail!("they ended with {status}: {}", servers.log_tail(5));
             }
@@ -40,7 +44,7 @@ impl Traffic {
     pub fn exchange(&self, binaries: &Binaries, from: &Node) -> Result<()> {
         for verb in ["tcp-once", "udp-once"] {
             let launch = from.namespace.launch(&binaries.traffic).args([verb, &self.address.to_string()]);
-            launch.finish(Duration::from_secs(20)).and_then(Finished::success)?;
+            launch.finish(PATIENCE).and_then(Finished::success)?;
         }
         Ok(())
     }
@@ -61,7 +65,7 @@ impl Traffic {
         let skip = crate::process::read_lossy(&log).lines().count();
         let launch = from.namespace.launch(&binaries.traffic).args([verb, &self.address.to_string()]);
         let stream = Stream { process: launch.start(&log)?, skip };
-        wait_until("the first echoes", Duration::from_secs(10), || {
+        wait_until("the first echoes", PATIENCE, || {
             (stream.echoes().len() > 5).then_some(()).with_context(|| stream.process.log_tail(5))
         })?;
         Ok(stream)
@@ -85,16 +89,14 @@ impl Stream {
         times.map(|millis| UNIX_EPOCH + Duration::from_millis(millis)).collect()
     }
 
-    /// The longest time without an echo, since `from` and until now.
+    /// The longest time without an echo, since `from` and until now, while the machine ran.
     #[must_use]
     pub fn longest_gap(&self, from: SystemTime) -> Duration {
-        let mut last = from;
-        let mut longest = Duration::ZERO;
-        for echo in self.echoes().into_iter().filter(|&echo| echo >= from).chain([SystemTime::now()]) {
-            longest = longest.max(echo.duration_since(last).unwrap_or_default());
-            last = echo;
-        }
-        longest
+        // Before the log is read, which takes a moment.
+        let now = SystemTime::now();
+        let echoes = self.echoes().into_iter().filter(|echo| (from..now).contains(echo));
+        let moments: Vec<SystemTime> = [from].into_iter().chain(echoes).chain([now]).collect();
+        moments.windows(2).map(|pair| awake_between(pair[0], pair[1])).max().unwrap_or_default()
     }
 
     /// Why it ended, if it ended.

@@ -6,13 +6,14 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::{
+    awake,
     binaries::Binaries,
     chain::{Chain, OPERATOR, OPERATOR_KEY},
     forge::{self, Cvm},
@@ -32,8 +33,12 @@ pub(crate) const SEED: [u8; 32] = [1; 32];
 const INSTANCES: usize = 8;
 const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const COMMAND: Duration = Duration::from_secs(60);
-/// For pings that are repeated until they are answered.
-const SWIFT: Duration = Duration::from_millis(300);
+/// For pings that are repeated until they are answered: brief at first, because a node may not be there yet, longer each time,
+/// because the machine may be slow.
+const FIRST_ECHO: Duration = Duration::from_millis(100);
+const LAST_ECHO: Duration = Duration::from_secs(5);
+/// For a node to come as far as its registration.
+const OFFER: Duration = Duration::from_secs(60);
 
 /// Namespaces, chain, contract, guest agents and nodes. Dropping it takes away everything it made, and nothing else.
 #[derive(Debug)]
@@ -59,6 +64,7 @@ impl World {
     /// The same, step by step.
     pub fn with_steps(nodes: usize, steps: &mut Steps) -> Result<Self> {
         static COUNTER: AtomicUsize = AtomicUsize::new(0);
+        awake::watch();
         let (pid, count) = (std::process::id() as usize, COUNTER.fetch_add(1, Ordering::Relaxed));
         let id = format!("{}{}", base36(pid), base36(count));
         let binaries = Binaries::find()?;
@@ -231,7 +237,7 @@ impl World {
 
     /// The other road: the operator pays for a node that has no funds.
     pub fn relay(&self, index: usize) -> Result<()> {
-        self.wait(&format!("node {index} to offer its registration"), Duration::from_secs(20), || {
+        self.wait(&format!("node {index} to offer its registration"), OFFER, || {
             let (code, body) = self.node(index).get("/v1/registration")?;
             if code != 200 {
                 bail!("/v1/registration answers {code}: {body}");
@@ -263,6 +269,7 @@ impl World {
 
     /// Waits until these nodes form a full mesh: each says it is ready and every ordered pair pings.
     pub fn wait_full_mesh(&self, members: &[usize], deadline: Duration) -> Result<Duration> {
+        let mut patience = FIRST_ECHO;
         let ((), took) = self.wait(&format!("a full mesh of nodes {members:?}"), deadline, || {
             let mut addresses = Vec::new();
             for &member in members {
@@ -273,11 +280,28 @@ impl World {
                 addresses.push(status.own.address.with_context(|| format!("node {member} has no address"))?);
             }
             for &member in members {
-                addresses.iter().try_for_each(|&address| self.node(member).ping_within(address, SWIFT))?;
+                addresses.iter().try_for_each(|&address| self.ping_patiently(member, address, &mut patience))?;
             }
             Ok(())
         })?;
         Ok(took)
+    }
+
+    /// Pings from a node until the first answer.
+    pub fn wait_echo(&self, from: usize, to: Ipv4Addr, deadline: Duration) -> Result<()> {
+        let mut patience = FIRST_ECHO;
+        let ping = || self.ping_patiently(from, to, &mut patience);
+        self.wait(&format!("node {from} to reach {to}"), deadline, ping).map(drop)
+    }
+
+    /// One ping. Where nobody said a word in that time, the next one gets twice as much.
+    fn ping_patiently(&self, from: usize, to: Ipv4Addr, patience: &mut Duration) -> Result<()> {
+        let (asked, limit) = (Instant::now(), *patience);
+        self.node(from).ping_within(to, limit).inspect_err(|_| {
+            if asked.elapsed() >= limit {
+                *patience = LAST_ECHO.min(limit * 2);
+            }
+        })
     }
 
     /// Takes everything away and checks that nothing is left.
@@ -285,7 +309,7 @@ impl World {
         let mut left = Vec::new();
         for node in &mut self.nodes {
             if node.is_running()? {
-                let status = node.stop()?;
+                let status = node.stop()?.status;
                 if !status.success() {
                     left.push(format!(
                         "the agent of node {} ended with {status}\n{}",

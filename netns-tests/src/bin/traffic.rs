@@ -13,7 +13,9 @@ use clap::Parser;
 
 /// Time between two messages of a stream.
 const BEAT: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Without an echo until then a datagram was lost, however slow the machine.
+const LOST: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 enum Command {
@@ -83,15 +85,22 @@ fn tcp_once(address: SocketAddr) -> Result<()> {
 fn udp_once(address: SocketAddr) -> Result<()> {
     let socket = connected(address)?;
     for number in 0..20_u64 {
-        let mut got = [0; 8];
         // Datagrams may be lost: three tries each.
-        let mut tries = (0..3).map(|_| -> Result<bool> {
-            socket.send(&number.to_le_bytes())?;
-            Ok(socket.recv(&mut got)? == 8 && u64::from_le_bytes(got) == number)
-        });
-        ensure!(tries.any(|answer| answer.unwrap_or(false)), "datagram {number} was not echoed");
+        let mut tries = (0..3).map(|_| socket.send(&number.to_le_bytes()).is_ok() && is_echoed(&socket, number));
+        ensure!(tries.any(|echoed| echoed), "datagram {number} was not echoed");
     }
     Ok(())
+}
+
+/// Whether this number comes back. What was sent twice may come twice, and late.
+fn is_echoed(socket: &UdpSocket, number: u64) -> bool {
+    let mut got = [0; 8];
+    while socket.recv(&mut got).is_ok_and(|length| length == got.len()) {
+        if u64::from_le_bytes(got) == number {
+            return true;
+        }
+    }
+    false
 }
 
 fn tcp_stream(address: SocketAddr) -> Result<()> {
@@ -153,7 +162,7 @@ fn udp_flood(address: SocketAddr) -> Result<()> {
 fn connected(address: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(address).with_context(|| format!("no way to {address}"))?;
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.set_read_timeout(Some(LOST))?;
     Ok(socket)
 }
 

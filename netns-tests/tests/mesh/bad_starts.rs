@@ -184,7 +184,10 @@ fn without_a_token_or_with_two_the_agent_says_what_the_operator_must_do() -> Res
     let (instance, contract) = (world.instance(1)?, world.contract());
     ensure!(hint.starts_with("meshctl mint --to ") && hint.contains(&instance), "the hint is no command: {hint}");
     ensure!(hint.to_lowercase().contains(&contract.to_lowercase()), "the hint does not name the contract: {hint}");
-    ensure!(world.node(1).log().contains("meshctl mint"), "the log does not name the command");
+    world.wait("the log to name the command", PATIENCE, || {
+        ensure!(world.node(1).log().contains("meshctl mint"), "it does not");
+        Ok(())
+    })?;
     ensure!(!status.verdict.ready, "without membership a node is not ready");
 
     let two: Vec<u32> = (0..2).map(|_| world.mint(2)).collect::<Result<_>>()?;

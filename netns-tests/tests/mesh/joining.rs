@@ -1,10 +1,10 @@
 //! A node joins a running mesh.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::RegistrationOffer;
-use netns_tests::{OPERATOR, Traffic, World};
+use netns_tests::{OPERATOR, Traffic, World, awake_since};
 
 use crate::{JOIN_LIMIT, PATIENCE};
 
@@ -37,11 +37,9 @@ fn a_fourth_node_is_reachable_within_3_s_and_nobody_else_is_touched() -> Result<
     let mined = world.chain.send(OPERATOR, world.contract(), &calldata)?;
     let address = format!("10.0.1.{token}").parse()?;
     for from in 1..=3 {
-        // Short, because the first ones may be asked before the peer is there.
-        let ping = || world.node(from).ping_within(address, Duration::from_millis(100));
-        world.wait(&format!("node {from} to reach the fourth"), PATIENCE, ping)?;
+        world.wait_echo(from, address, PATIENCE)?;
     }
-    let took = mined.elapsed();
+    let took = awake_since(mined);
     ensure!(took <= JOIN_LIMIT, "reachable from all after {took:?}, the limit is {JOIN_LIMIT:?}");
     println!("measured: a fourth node was reachable from all three {took:.2?} after its block");
 

@@ -1,10 +1,10 @@
 //! An agent dies and comes back; meanwhile nothing leaves in clear.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::{MembershipState, VerdictState};
-use netns_tests::{Capture, Process, World};
+use netns_tests::{Capture, Process, World, awake_since};
 
 use crate::{CUT_LIMIT, PATIENCE, leaving::flood};
 
@@ -34,11 +34,10 @@ fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
 
     let restarted = Instant::now();
     world.node_mut(1).start()?;
-    world.wait("node 1 to reach the others", PATIENCE, || {
-        let limit = Duration::from_millis(100);
-        [2, 3].iter().try_for_each(|&other| world.node(1).ping_within(world.node(other).address()?, limit))
-    })?;
-    let took = restarted.elapsed();
+    for address in [2, 3].map(|other| world.node(other).address()) {
+        world.wait_echo(1, address?, PATIENCE)?;
+    }
+    let took = awake_since(restarted);
     world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
     ensure!(took <= CUT_LIMIT, "whole again {took:?} after the restart, the limit is {CUT_LIMIT:?}");
     println!("measured: whole again {took:.2?} after the restart");
@@ -118,7 +117,7 @@ fn keeps_sending(world: &World, sender: &Process) -> Result<()> {
 /// The control: with the guard route gone the same sender does leave in clear, so the capture would have seen it.
 fn after_an_orderly_stop_it_would_have_been_seen(world: &mut World, node: usize, clear: &Capture) -> Result<()> {
     world.node_mut(node).stop()?;
-    world.wait("the control packets", Duration::from_secs(10), || {
+    world.wait("the control packets", PATIENCE, || {
         (!clear.packets().is_empty()).then_some(()).context("the capture sees nothing: the test proves nothing")
     })?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Nothing secret is shown anywhere.
 
-use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, time::Duration};
+use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::{Cvm, Lie, LyingRpc, World};
@@ -119,7 +119,7 @@ fn says(world: &World, node: usize, words: &str) -> Result<()> {
 /// The same endpoint, asked by `meshctl`; the URL is in a variable, because everybody may read arguments.
 fn operator_is_told(world: &World, url: &str, secrets: &BTreeMap<String, Vec<String>>) -> Result<()> {
     let nodes = world.hub().launch(&world.binaries().meshctl).args(["nodes", "--contract", world.contract()]);
-    let told = nodes.env("P2P_RPC_URL", url).finish(Duration::from_secs(30))?;
+    let told = nodes.env("P2P_RPC_URL", url).finish(PATIENCE)?;
     let said = format!("{}{}", told.stdout, told.stderr);
     ensure!(!told.status.success(), "`meshctl nodes` succeeded: {said}");
     ensure!(said.contains("quota exceeded") || said.contains("429"), "the complaint is not told: {said}");

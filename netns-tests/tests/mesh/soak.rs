@@ -114,7 +114,7 @@ impl Fault {
         match self {
             Self::Killed(node) => world.node_mut(node).kill(),
             Self::Stopped(node) => {
-                let status = world.node_mut(node).stop()?;
+                let status = world.node_mut(node).stop()?.status;
                 ensure!(status.success(), "node {node} ended with {status}");
                 Ok(())
             }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::{Capture, World};
+use netns_tests::{Capture, Stopped, World};
 
 use crate::{PATIENCE, leaving::flood, scene::Scene};
 
@@ -38,6 +38,14 @@ fn a_stop_at_any_moment_under_traffic_leaves_nothing_behind() -> Result<()> {
         let begun = || world.node(1).socket().exists().then_some(()).context("not yet");
         world.wait("the agent to begin", PATIENCE, begun)?;
         pass(Instant::now() + Duration::from_millis(delay));
+        *caught.entry(changes_made(&world) - before).or_default() += 1;
+        stops_soon_and_clean(&mut world, 1)?;
+    }
+    // A slow machine has made nothing by any of these times: stops just after the guard route, the device and a peer as well.
+    for made in 1..=3 {
+        let before = changes_made(&world);
+        world.node_mut(1).start()?;
+        until_made(&world, before + made)?;
         *caught.entry(changes_made(&world) - before).or_default() += 1;
         stops_soon_and_clean(&mut world, 1)?;
     }
@@ -74,10 +82,18 @@ fn changes_made(world: &World) -> usize {
     world.node(1).log().lines().filter(|line| line.contains("applied change=")).count()
 }
 
+/// Returns as soon as node 1's agents have logged so many changes.
+fn until_made(world: &World, changes: usize) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while changes_made(world) < changes {
+        ensure!(Instant::now() < end, "{} changes, not {changes}, within {PATIENCE:?}", changes_made(world));
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 fn stops_soon_and_clean(world: &mut World, node: usize) -> Result<()> {
-    let asked = Instant::now();
-    let status = world.node_mut(node).stop()?;
-    let took = asked.elapsed();
+    let Stopped { status, took } = world.node_mut(node).stop()?;
     ensure!(status.success(), "the agent of node {node} ended with {status}");
     ensure!(took <= STOP_LIMIT, "the agent of node {node} took {took:?} to stop, the limit is {STOP_LIMIT:?}");
     let left = world.node(node).left_by_agent()?;
@@ -122,7 +138,7 @@ fn a_stop_while_the_rpc_endpoint_has_a_name_and_dns_is_dead_is_as_quick() -> Res
             (!asked.packets().is_empty()).then_some(()).context("none yet")
         })?;
         if was_member {
-            world.wait("the saved peers", PATIENCE, || world.node(1).ping(world.node(2).address()?))?;
+            world.wait_echo(1, world.node(2).address()?, PATIENCE)?;
         }
         stops_soon_and_clean(&mut world, node)?;
     }

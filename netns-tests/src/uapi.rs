@@ -1,0 +1,41 @@
+//! What a device says of itself on its UAPI socket: as `wg show`, without starting a program for every look.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_core::id::WireguardKey;
+
+/// Public keys of its peers; `None` where no device answers.
+pub(crate) fn peers(socket: &Path) -> Result<Option<Vec<WireguardKey>>> {
+    let mut stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        // What a killed process leaves, or nothing at all.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error).with_context(|| format!("connect to {}", socket.display())),
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(b"get=1\n\n").with_context(|| format!("ask {}", socket.display()))?;
+    // One answer, which ends with an empty line; the connection may stay.
+    let mut answer = Vec::new();
+    let mut chunk = [0; 65536];
+    while !answer.ends_with(b"\n\n") {
+        let length = stream.read(&mut chunk).with_context(|| format!("read the answer of {}", socket.display()))?;
+        ensure!(length > 0, "{} ended in the middle of an answer", socket.display());
+        answer.extend_from_slice(&chunk[..length]);
+    }
+    let answer = String::from_utf8(answer).context("an answer that is no text")?;
+    ensure!(answer.ends_with("errno=0\n\n"), "{} refused to tell", socket.display());
+    answer.lines().filter_map(|line| line.strip_prefix("public_key=")).map(key).collect::<Result<_>>().map(Some)
+}
+
+fn key(hex: &str) -> Result<WireguardKey> {
+    let bytes = hex::decode(hex).with_context(|| format!("`{hex}` is no key"))?;
+    Ok(WireguardKey(bytes.try_into().ok().with_context(|| format!("`{hex}` is no key"))?))
+}
