@@ -2,19 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod clock;
 mod rpc;
 mod websocket;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use alloy::{
     consensus::{Transaction as _, TxEnvelope},
     eips::eip2718::Decodable2718 as _,
     primitives::U256,
 };
+use clock::SteadyClock;
 use mesh_core::{
     agent::ProofRequest,
     id::{InstanceId, TokenId},
@@ -22,6 +21,7 @@ use mesh_core::{
 };
 use p2p_agent::chain::{RpcUrl, Source, Sources, Subject, WrongChain};
 use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
+use tokio::time::Instant;
 
 fn sources(rpcs: &[&Rpc], need: usize) -> Sources {
     let urls = rpcs.iter().map(|rpc| rpc.url.parse::<RpcUrl>().unwrap());
@@ -38,6 +38,7 @@ fn token(id: u32) -> TokenId {
 
 #[tokio::test]
 async fn one_read_is_the_whole_contract_at_one_block() {
+    let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     rpc.chain().peers = (1..=1203).map(peer).collect();
     let (registry, report) = sources(&[&rpc], 1).read(None).await;
@@ -53,6 +54,7 @@ async fn one_read_is_the_whole_contract_at_one_block() {
 
 #[tokio::test]
 async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
+    let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     let sources = sources(&[&rpc], 1);
     sources.read(None).await.0.unwrap();
@@ -74,6 +76,7 @@ async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
 /// Or its peers would be taken for those of the epoch that follows, and never be read again.
 #[tokio::test]
 async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {
+    let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     rpc.chain().manner = Manner::MixesBlocks;
     let sources = sources(&[&rpc], 1);
@@ -91,6 +94,7 @@ async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {
 
 #[tokio::test]
 async fn the_own_token_is_read_even_when_it_is_bound_to_nobody() {
+    let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     let sources = sources(&[&rpc], 1);
     let tokens = |registry: mesh_core::registry::Registry| registry.own_nodes.into_iter().map(|node| node.token.get());
@@ -103,6 +107,7 @@ async fn the_own_token_is_read_even_when_it_is_bound_to_nobody() {
 
 #[tokio::test]
 async fn one_liar_of_three_is_outvoted_and_named() {
+    let _clock = SteadyClock::start();
     let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
     liar.chain().peers.push(peer(66));
     let (registry, report) = sources(&[&liar, &one, &two], 2).read(None).await;
@@ -117,6 +122,7 @@ async fn one_liar_of_three_is_outvoted_and_named() {
 
 #[tokio::test]
 async fn two_that_contradict_each_other_are_no_majority() {
+    let _clock = SteadyClock::start();
     let (one, other) = (Rpc::start().await, Rpc::start().await);
     other.chain().nodes.push(node(9, INSTANCE));
     let (registry, report) = sources(&[&one, &other], 2).read(None).await;
@@ -126,6 +132,7 @@ async fn two_that_contradict_each_other_are_no_majority() {
 
 #[tokio::test]
 async fn a_hanging_endpoint_holds_nobody_back_and_is_told() {
+    let _clock = SteadyClock::start();
     let told = async |manner| {
         let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
         hanging.chain().manner = manner;
@@ -157,6 +164,7 @@ async fn read_until(sources: &Sources, holds: impl Fn(&SourceStatus) -> bool) ->
 
 #[tokio::test]
 async fn an_endpoint_that_is_merely_slow_is_not_down() {
+    let _clock = SteadyClock::start();
     let (one, two, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
     slow.chain().manner = Manner::Slow;
     let sources = sources(&[&slow, &one, &two], 2);
@@ -172,6 +180,7 @@ async fn an_endpoint_that_is_merely_slow_is_not_down() {
 
 #[tokio::test]
 async fn a_slow_endpoint_is_waited_for_when_a_fast_one_lies() {
+    let _clock = SteadyClock::start();
     let (liar, one, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
     liar.chain().peers.push(peer(66));
     slow.chain().manner = Manner::Slow;
@@ -184,6 +193,7 @@ async fn a_slow_endpoint_is_waited_for_when_a_fast_one_lies() {
 
 #[tokio::test]
 async fn the_block_read_is_one_that_enough_endpoints_have() {
+    let _clock = SteadyClock::start();
     let (ahead, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
     ahead.chain().head = 110;
     behind.chain().head = 95;
@@ -198,6 +208,7 @@ async fn the_block_read_is_one_that_enough_endpoints_have() {
 
 #[tokio::test]
 async fn a_liar_with_a_far_off_head_cannot_spoil_what_two_others_agree_on() {
+    let _clock = SteadyClock::start();
     let (liar, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
     {
         let mut chain = liar.chain();
@@ -218,6 +229,7 @@ async fn a_liar_with_a_far_off_head_cannot_spoil_what_two_others_agree_on() {
 
 #[tokio::test]
 async fn an_endpoint_silent_about_finality_delays_little_and_keeps_its_connection() {
+    let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     rpc.chain().manner = Manner::HangFinalized;
     let sources = sources(&[&rpc], 1);
@@ -231,6 +243,7 @@ async fn an_endpoint_silent_about_finality_delays_little_and_keeps_its_connectio
 
 #[tokio::test]
 async fn tokens_outside_the_mesh_network_are_refused_before_they_cost_anything() {
+    let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     rpc.chain().peers.push(peer(65535));
     let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
@@ -243,6 +256,7 @@ async fn tokens_outside_the_mesh_network_are_refused_before_they_cost_anything()
 
 #[tokio::test]
 async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log() {
+    let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     rpc.chain().manner = Manner::Echo;
     let sources = sources(&[&rpc], 1);
@@ -257,6 +271,7 @@ async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log
 
 #[tokio::test]
 async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
+    let _clock = SteadyClock::start();
     for manner in [Manner::Echo, Manner::Hang, Manner::Html, Manner::MadeUp] {
         let (liar, one, two) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
         liar.chain().manner = manner;
@@ -277,6 +292,7 @@ async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
 
 #[tokio::test]
 async fn broken_answers_are_errors_in_words_without_the_api_key() {
+    let _clock = SteadyClock::start();
     for manner in [Manner::Html, Manner::Huge, Manner::EndlessPages, Manner::NoCode, Manner::Hang] {
         let rpc = Rpc::start().await;
         rpc.chain().manner = manner;
@@ -298,6 +314,7 @@ async fn broken_answers_are_errors_in_words_without_the_api_key() {
 
 #[tokio::test]
 async fn another_block_than_asked_for_is_refused() {
+    let _clock = SteadyClock::start();
     let (ahead, one) = (Rpc::start().await, Rpc::start().await);
     {
         let mut chain = ahead.chain();
@@ -312,6 +329,7 @@ async fn another_block_than_asked_for_is_refused() {
 
 #[tokio::test]
 async fn tokens_out_of_order_or_range_are_refused() {
+    let _clock = SteadyClock::start();
     for change in [
         (|peers: &mut Vec<_>| peers.reverse()) as fn(&mut Vec<mesh_contract::IDstackClusterNFT::Peer>),
         |peers| peers.push(peers[2].clone()),
@@ -328,6 +346,7 @@ async fn tokens_out_of_order_or_range_are_refused() {
 
 #[tokio::test]
 async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
+    let _clock = SteadyClock::start();
     let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
     for rpc in [&one, &two] {
         // The last one of the block counts.
@@ -359,6 +378,7 @@ async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
 
 #[tokio::test]
 async fn the_wrong_chain_is_known_at_once_and_silence_is_not_the_wrong_chain() {
+    let _clock = SteadyClock::start();
     let (one, other) = (Rpc::start().await, Rpc::start().await);
     sources(&[&one], 1).preflight().await.unwrap();
     one.chain().manner = Manner::NoCode;

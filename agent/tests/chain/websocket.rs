@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_tungstenite::{accept_async, tungstenite::Message};
 
-use super::{rpc::Rpc, sources_of};
+use super::{clock::SteadyClock, rpc::Rpc, sources_of};
 
 /// How far a connection gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +168,7 @@ async fn quiet(watched: &Watched, pause: Duration) {
 }
 
 async fn recovers_from(stage: Stage) {
+    let _clock = SteadyClock::start();
     let socket = WebSocket::start(stage).await;
     let watched = watched(&socket.url);
     // The watcher and two reads after each other find it hanging: none of them waits for ever, or for the others.
@@ -181,18 +182,19 @@ async fn recovers_from(stage: Stage) {
     told_of_a_head(&socket, &watched, Duration::from_secs(12)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_connection_that_hangs_in_tcp_is_given_up_and_made_anew() {
     recovers_from(Stage::Tcp).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_connection_that_hangs_in_its_upgrade_is_given_up_and_made_anew() {
     recovers_from(Stage::Upgrade).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn while_a_subscription_hangs_reads_and_hints_go_on() {
+    let _clock = SteadyClock::start();
     let socket = WebSocket::start(Stage::Subscribe).await;
     let watched = watched(&socket.url);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
@@ -207,8 +209,9 @@ async fn while_a_subscription_hangs_reads_and_hints_go_on() {
     told_of_a_head(&socket, &watched, Duration::from_secs(2)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_subscription_that_says_nothing_is_found_by_asking_and_made_anew() {
+    let _clock = SteadyClock::start();
     let socket = WebSocket::start(Stage::Silence).await;
     let watched = watched(&socket.url);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
@@ -223,8 +226,9 @@ async fn a_subscription_that_says_nothing_is_found_by_asking_and_made_anew() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_announced_head_is_told_again_once_the_endpoint_has_settled() {
+    let _clock = SteadyClock::start();
     let socket = WebSocket::start(Stage::Heads).await;
     let watched = watched(&socket.url);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
