@@ -13,6 +13,8 @@ impl Scratch {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("p2p-agent-test-{}-{number}", std::process::id()));
+        // A test that was killed may have left one, and its process id is ours now.
+        drop(fs::remove_dir_all(&path));
         fs::create_dir(&path).unwrap();
         Self(path)
     }

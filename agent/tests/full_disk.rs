@@ -21,6 +21,8 @@ const LIMIT: u64 = 16 << 10;
 #[test]
 fn half_a_registry_never_takes_the_place_of_a_whole_one() {
     let dir = std::env::temp_dir().join(format!("p2p-agent-disk-{}", std::process::id()));
+    // A test that was killed may have left one, and its process id is ours now.
+    drop(fs::remove_dir_all(&dir));
     fs::create_dir(&dir).unwrap();
     let files = |dir: &Path| -> Vec<_> { fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
     let (small, large) = (cached(10), cached(10_000));

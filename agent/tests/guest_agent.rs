@@ -20,6 +20,8 @@ struct Guest {
 impl Guest {
     async fn new(name: &str, fault: Option<&str>) -> Self {
         let dir = std::env::temp_dir().join(format!("p2p-agent-guest-{}-{name}", std::process::id()));
+        // A test that was killed may have left one, and its process id is ours now.
+        drop(std::fs::remove_dir_all(&dir));
         std::fs::create_dir(&dir).unwrap();
         let identity = dstack_simulator::Identity::seeded(&[1; 32], [0x11; 20]).unwrap();
         let faults: Vec<_> = fault.iter().map(|fault| fault.parse().unwrap()).collect();

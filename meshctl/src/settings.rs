@@ -202,6 +202,8 @@ mod tests {
     #[test]
     fn the_only_socket_or_the_default_one_is_found() {
         let dir = std::env::temp_dir().join(format!("meshctl-sockets-{}", std::process::id()));
+        // A test that was killed may have left one, and its process id is ours now.
+        let _ = std::fs::remove_dir_all(&dir);
         let add = |name: &str| std::fs::write(dir.join(name), "").unwrap();
         let found = || find_socket(&dir).map_err(|failure| failure.to_string());
         assert!(found().unwrap_err().contains("does not exist"));

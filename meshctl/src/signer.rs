@@ -170,6 +170,8 @@ mod tests {
     impl Scratch {
         fn new(test: &str) -> Self {
             let path = std::env::temp_dir().join(format!("meshctl-{test}-{}", std::process::id()));
+            // A test that was killed may have left one, and its process id is ours now.
+            let _ = std::fs::remove_dir_all(&path);
             std::fs::create_dir(&path).unwrap();
             Self(path)
         }

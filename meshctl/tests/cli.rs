@@ -19,6 +19,9 @@ const DEGRADED: &str = include_str!("samples/degraded.json");
 const STARTING: &str = include_str!("samples/starting.json");
 const FENCED: &str = include_str!("samples/fenced.json");
 
+/// How often a machine that stands still for a moment may spoil what is asked.
+const TRIES: usize = 5;
+
 const COMMANDS: [&str; 27] = [
     "status",
     "peers",
@@ -355,7 +358,9 @@ fn peers_pass_the_agents_json_on() {
 #[test]
 fn wait_returns_when_ready_and_tells_why_not() {
     let (_scratch, socket, agent) = agent(STARTING);
-    let (code, _, errors) = ask(&socket, &["wait", "--ready", "--timeout", "0"]);
+    // An agent that does not get to answer within a second, on a machine that stands still, is told as one that is not there.
+    let asked_once = || ask(&socket, &["wait", "--ready", "--timeout", "0"]);
+    let (code, _, errors) = (0..TRIES).map(|_| asked_once()).find(|(code, ..)| *code != 3).unwrap();
     assert_eq!(code, 2);
     assert!(errors.contains("error: not ready"), "{errors}");
 
@@ -380,11 +385,17 @@ fn wait_does_not_outlive_its_time_with_a_silent_agent() {
     let socket = scratch.path("mesh0.sock");
     // Connections are made, and nobody ever looks at them.
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let before = std::time::Instant::now();
-    let (code, _, errors) = ask(&socket, &["wait", "--ready", "--timeout", "1"]);
-    assert_eq!(code, 3);
-    assert!(errors.contains("the agent does not answer\nhint: "), "{errors}");
-    assert!(before.elapsed() < std::time::Duration::from_secs(4), "it took {:?}", before.elapsed());
+    // A machine that stands still adds to one try, not to the shortest.
+    let took = (0..TRIES).map(|_| {
+        let before = std::time::Instant::now();
+        let (code, _, errors) = ask(&socket, &["wait", "--ready", "--timeout", "1"]);
+        assert_eq!(code, 3);
+        assert!(errors.contains("the agent does not answer\nhint: "), "{errors}");
+        before.elapsed()
+    });
+    let limit = std::time::Duration::from_secs(4);
+    let took: Vec<_> = took.take_while(|took| *took >= limit).collect();
+    assert!(took.len() < TRIES, "it took {took:?}");
 }
 
 #[test]
@@ -438,7 +449,7 @@ fn register_passes_the_agents_refusal_on() {
 
 /// Polls until `what` holds.
 fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !holds() {
         assert!(std::time::Instant::now() < deadline, "gave up waiting until {what}");
         std::thread::sleep(std::time::Duration::from_millis(20));

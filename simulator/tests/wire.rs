@@ -251,9 +251,6 @@ async fn an_idle_connection_is_closed() {
     let running = Running::public().await;
     let mut client: Connection = running.guest(1);
     client.json("/Version", &json!({})).ok();
-    // dstack closes after ten idle seconds; the read deadline of the harness is as long, so read twice.
-    let started = std::time::Instant::now();
-    let closed = client.closed() || client.closed();
-    assert!(closed, "still open after {:?}", started.elapsed());
-    assert!(started.elapsed() < DEADLINE * 2);
+    // dstack closes after ten idle seconds, long before the read deadline of the harness.
+    assert!(client.closed(), "still open after {DEADLINE:?}");
 }

@@ -205,7 +205,8 @@ mod tests {
         server.abort();
     }
 
-    #[tokio::test]
+    /// The clock stands: the first must not be hung up on before the last is there.
+    #[tokio::test(start_paused = true)]
     async fn callers_that_are_too_many_are_told_so() {
         let dir = Scratch::new();
         let path = dir.path().join("api.sock");

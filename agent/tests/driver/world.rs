@@ -62,6 +62,8 @@ impl World {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("p2p-agent-driver-{}-{number}", std::process::id()));
+        // A test that was killed may have left one, and its process id is ours now.
+        drop(std::fs::remove_dir_all(&dir));
         std::fs::create_dir(&dir).unwrap();
         let contract = Address::repeat_byte(0x11);
         let keys = dstack_simulator::Identity::seeded(&[1; 32], contract.into_array()).unwrap();

@@ -14,7 +14,7 @@ use dstack_simulator::{FaultSwitch, Identity, Layout, Simulator};
 use serde_json::Value;
 
 /// How long an answer may take before the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A directory below the system's temporary one, removed with all it holds.
 pub struct TempDir(PathBuf);
@@ -24,6 +24,8 @@ impl TempDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("dstack-simulator-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
+        // A test that was killed may have left one, and its process id is ours now.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
