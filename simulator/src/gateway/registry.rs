@@ -111,7 +111,7 @@ impl Registry {
 }
 
 impl State {
-    /// Reads the file if there is one and it changed.
+    /// Reads the file, if there is one, and takes over what changed. It blocks, for as long as a small file takes.
     fn refresh(&mut self) {
         let Some(file) = &mut self.file else { return };
         let replaced = file.changed().and_then(|changed| match changed {
