@@ -1,10 +1,10 @@
-//! What each packet costs besides the cipher and the system calls:
+//! What each packet costs besides the system calls:
 //! `cargo bench -p mesh-tunnel --features bench --bench per_packet`.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mesh_tunnel::bench::{Received, Superpacket, checksum, classify};
+use mesh_tunnel::bench::{Crossing, Received, Superpacket, checksum, classify};
 
 /// One superpacket of a tunnel with an MTU of 1420.
 const COUNT: u16 = 45;
@@ -22,6 +22,18 @@ fn superpackets(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn cipher(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("session");
+    for len in [128, 1420] {
+        group.throughput(Throughput::Bytes(len.into()));
+        let mut crossing = Crossing::new(len).expect("two ends");
+        assert!(crossing.cross(), "it gets across");
+        group.bench_function(format!("seal and open {len} bytes"), |bench| bench.iter(|| crossing.cross()));
+        group.bench_function(format!("seal {len} bytes"), |bench| bench.iter(|| crossing.seal()));
+    }
+    group.finish();
+}
+
 fn small_things(criterion: &mut Criterion) {
     let bytes: Vec<u8> = (0..1400_u32).map(|i| (i * 7) as u8).collect();
     let mut group = criterion.benchmark_group("checksum");
@@ -35,5 +47,5 @@ fn small_things(criterion: &mut Criterion) {
     criterion.bench_function("classify", |bench| bench.iter(|| classify(black_box(&datagram))));
 }
 
-criterion_group!(benches, superpackets, small_things);
+criterion_group!(benches, superpackets, cipher, small_things);
 criterion_main!(benches);

@@ -36,9 +36,15 @@ pub(crate) enum Opened {
     Packet { len: usize, source: IpAddr },
 }
 
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("receiver", &self.receiver).finish_non_exhaustive()
+    }
+}
+
 impl Session {
     /// `receiver` is its index here, `sender` the peer's.
-    pub(super) fn new(receiver: u32, sender: u32, seals: &[u8; 32], opens: &[u8; 32]) -> Option<Self> {
+    pub(crate) fn new(receiver: u32, sender: u32, seals: &[u8; 32], opens: &[u8; 32]) -> Option<Self> {
         let key = |bytes: &[u8; 32]| UnboundKey::new(&CHACHA20_POLY1305, bytes).ok().map(LessSafeKey::new);
         Some(Self {
             receiver,
