@@ -23,6 +23,8 @@ KMS_SIGNATURE = (
     "9e618603e72d01fedb82deff6daf2d62a572becf0059eec3f89c1ab40e1f2e594d2a283f843f34e8f39e4cc49a612496"
     "ce67223a12ac923f8efe330346dfc6c500"
 )
+# Seconds; the SDK's own three are few where other tests have the processor.
+PATIENCE = 60
 
 
 class Guest(unittest.TestCase):
@@ -30,7 +32,7 @@ class Guest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.client = DstackClient()
+        cls.client = DstackClient(timeout=PATIENCE)
         cls.client.__enter__()
 
     @classmethod
@@ -122,7 +124,7 @@ class Guest(unittest.TestCase):
 class Asynchronous(unittest.TestCase):
     def test_calls_side_by_side(self):
         async def calls():
-            async with AsyncDstackClient() as client:
+            async with AsyncDstackClient(timeout=PATIENCE) as client:
                 keys = await asyncio.gather(*(client.get_key(f"path/{i}") for i in range(32)))
                 self.assertEqual(len({key.key for key in keys}), 32)
                 self.assertEqual((await client.info()).app_id, APP_ID)
@@ -136,7 +138,7 @@ class Legacy(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         warnings.simplefilter("ignore", DeprecationWarning)
-        cls.client = TappdClient()
+        cls.client = TappdClient(timeout=PATIENCE)
 
     def test_derive_key(self):
         answer = self.client.derive_key("test", "subject", ["a.example"])
@@ -154,7 +156,7 @@ class Legacy(unittest.TestCase):
         self.assertEqual(self.client.info().instance_id, INSTANCE_ID)
 
     def test_asynchronous(self):
-        answer = asyncio.run(AsyncTappdClient().derive_key("test"))
+        answer = asyncio.run(AsyncTappdClient(timeout=PATIENCE).derive_key("test"))
         self.assertEqual(answer.key, self.client.derive_key("test").key)
 
 

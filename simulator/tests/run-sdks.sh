@@ -42,7 +42,7 @@ trap finish EXIT
 mkfifo "$work/ready"
 (cd "$work" && exec "$SIMULATOR") >"$work/ready" 2>"$work/log" &
 simulator=$!
-if ! read -r -t 30 ready <"$work/ready"; then
+if ! read -r -t 60 ready <"$work/ready"; then
   echo "run-sdks: the simulator did not become ready:" >&2
   cat "$work/log" >&2
   exit 1
