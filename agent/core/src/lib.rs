@@ -14,6 +14,7 @@ pub mod member;
 pub mod membership;
 pub mod network;
 pub mod observed;
+pub mod path;
 pub mod proof;
 pub mod quorum;
 pub mod registration;

@@ -1,0 +1,181 @@
+//! The choice: which path is in use, when all are, and when it changes.
+
+use std::time::Duration;
+
+use super::{
+    KINDS, PathKind, Paths, PerPath, WAITING,
+    echoes::{CLEAN_RUN, SILENT},
+    rank,
+    track::Trouble,
+};
+
+/// A suspect path is left after this, if another works: packets go by both until then, so nothing is gained by haste.
+const FALL_AFTER: Duration = Duration::from_secs(3);
+/// A better path that failed is used again after it was clean for this ...
+const RETURN_AFTER: Duration = Duration::from_secs(10);
+/// ... and this more for each time that it failed again ...
+const RETURN_MORE: Duration = Duration::from_secs(5);
+/// ... up to this: with what it takes to notice that it works again, 30 s are kept also where a probe is lost on the way.
+const RETURN_AT_LAST: Duration = Duration::from_secs(20);
+/// A path that carried packets for so long is steady: its failures are forgotten.
+const STEADY: Duration = Duration::from_secs(300);
+
+/// The paths that the next datagram takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Route {
+    primary: Option<PathKind>,
+    taken: PerPath<bool>,
+}
+
+impl Route {
+    /// The path in use; `None` while there is no path.
+    #[must_use]
+    pub const fn primary(self) -> Option<PathKind> {
+        self.primary
+    }
+
+    /// Whether datagrams take this path.
+    #[must_use]
+    pub const fn contains(self, kind: PathKind) -> bool {
+        self.taken[rank(kind)]
+    }
+
+    /// Every path that datagrams take, best first.
+    pub fn paths(self) -> impl Iterator<Item = PathKind> {
+        KINDS.into_iter().filter(move |&kind| self.contains(kind))
+    }
+
+    /// Datagrams take more than one path, because the one in use is suspect.
+    #[must_use]
+    pub fn is_hedged(self) -> bool {
+        self.paths().count() > 1
+    }
+}
+
+/// The path in use changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch {
+    /// The path that was in use.
+    pub from: PathKind,
+    /// The path that is.
+    pub to: PathKind,
+    /// What was wrong with the old one; `None` if the new one is better and works again.
+    pub trouble: Option<Trouble>,
+    /// When.
+    pub at: Duration,
+}
+
+impl Paths {
+    /// Looks at every path and chooses anew.
+    pub(super) fn choose(&mut self, now: Duration) {
+        for track in &mut self.tracks {
+            track.echoes.judge(now);
+        }
+        self.replace_gone(now);
+        self.suspect(now);
+        if let Some(better) = self.recovered(now) {
+            self.switch(better, None, now);
+        } else if let Some((other, trouble)) = self.refuge(now) {
+            self.switch(other, Some(trouble), now);
+        }
+        self.settle(now);
+        let taken = |kind: PathKind| {
+            let up = self.tracks[rank(kind)].is_up();
+            up && (self.primary == Some(kind) || self.suspect_since.is_some())
+        };
+        self.route = Route { primary: self.primary, taken: KINDS.map(taken) };
+    }
+
+    /// The peer's packets come by `kind`, and the path in use was not proved lately: perhaps the peer has left it, or its packets
+    /// are lost there.
+    pub(super) fn is_doubtful_after_hearing(&self, kind: PathKind, now: Duration) -> bool {
+        let Some(primary) = self.primary.filter(|&primary| primary != kind && self.doubt.is_none()) else {
+            return false;
+        };
+        let echoes = &self.tracks[rank(primary)].echoes;
+        echoes.proved().is_none_or(|proved| now.saturating_sub(proved) > echoes.rtt().silence(SILENT))
+    }
+
+    /// A clean run of this length brings packets back to a better path.
+    pub(super) fn wait(&self, kind: PathKind) -> Duration {
+        match self.tracks[rank(kind)].falls {
+            0 => CLEAN_RUN,
+            falls => (RETURN_AFTER + RETURN_MORE * (falls - 1).min(10)).min(RETURN_AT_LAST),
+        }
+    }
+
+    /// Without the path in use, the best that is there.
+    fn replace_gone(&mut self, now: Duration) {
+        let gone = self.primary.and_then(|primary| self.tracks[rank(primary)].trouble(now));
+        let gone = gone.filter(|trouble| matches!(trouble, Trouble::Away(_)));
+        if self.primary.is_some() && gone.is_none() {
+            return;
+        }
+        let up = || KINDS.into_iter().filter(|&kind| self.tracks[rank(kind)].is_up());
+        let works = up().find(|&kind| self.tracks[rank(kind)].trouble(now).is_none());
+        match (works.or_else(|| up().next()), gone) {
+            (Some(other), Some(trouble)) => self.switch(other, Some(trouble), now),
+            (found, _) => {
+                self.primary = found;
+                self.primary_since = now;
+                self.suspect_since = None;
+            }
+        }
+    }
+
+    fn suspect(&mut self, now: Duration) {
+        let Some(primary) = self.primary else { return };
+        let track = &self.tracks[rank(primary)];
+        if self.doubt.is_some_and(|doubt| track.echoes.answered_since(doubt) > 0) {
+            self.doubt = None;
+        }
+        let suspect = track.trouble(now).is_some() || self.doubt.is_some();
+        self.suspect_since = suspect.then(|| self.suspect_since.unwrap_or(now));
+    }
+
+    /// A path better than the one in use that was clean for long enough.
+    fn recovered(&self, now: Duration) -> Option<PathKind> {
+        let primary = self.primary?;
+        let better = KINDS.into_iter().filter(|&kind| rank(kind) < rank(primary));
+        better.into_iter().find(|&kind| {
+            let echoes = &self.tracks[rank(kind)].echoes;
+            let waited = echoes.clean_since().is_some_and(|since| now.saturating_sub(since) >= self.wait(kind));
+            waited && !echoes.full_overdue(now)
+        })
+    }
+
+    /// Another path to fall to, and what is wrong with the one in use.
+    fn refuge(&self, now: Duration) -> Option<(PathKind, Trouble)> {
+        let primary = self.primary?;
+        let since = self.suspect_since.filter(|&since| now.saturating_sub(since) >= FALL_AFTER)?;
+        let mut others = KINDS.into_iter().filter(|&kind| kind != primary);
+        let trouble = self.tracks[rank(primary)].trouble(now)?;
+        let other = others.find(|&kind| self.tracks[rank(kind)].is_good_since(since, now))?;
+        Some((other, trouble))
+    }
+
+    fn switch(&mut self, to: PathKind, trouble: Option<Trouble>, now: Duration) {
+        let Some(from) = self.primary.replace(to) else { return };
+        if trouble.is_some() {
+            let track = &mut self.tracks[rank(from)];
+            track.falls = track.falls.saturating_add(1);
+            track.echoes.spoil(now);
+        }
+        self.primary_since = now;
+        self.suspect_since = None;
+        self.doubt = None;
+        self.switches += 1;
+        if self.log.len() == WAITING {
+            self.log.pop_front();
+        }
+        self.log.push_back(Switch { from, to, trouble, at: now });
+        self.suspect(now);
+    }
+
+    fn settle(&mut self, now: Duration) {
+        let Some(primary) = self.primary else { return };
+        if self.suspect_since.is_none() && now.saturating_sub(self.primary_since) >= STEADY {
+            self.tracks[rank(primary)].falls = 0;
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The choice between the paths to a peer: the message and each rule alone, then two peers on a simulated network.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod link;
+mod network;
+mod peer;
+
+mod faults;
+mod hostile;
+mod message;
+mod rules;
