@@ -115,14 +115,9 @@ impl Peer {
         state.endpoint.is_some() && !self.is_mute(state)
     }
 
-    /// Changes the preshared key from the next handshake on; all zeros are none. The same key again changes nothing.
+    /// Changes the preshared key, from the next answer to a handshake on; all zeros are none.
     pub(crate) fn set_psk(&self, psk: &PresharedKey) {
-        let mut state = self.lock();
-        let new = (!psk.is_zero()).then(|| psk.clone());
-        if state.psk.as_ref().map(PresharedKey::bytes) != new.as_ref().map(PresharedKey::bytes) {
-            state.psk = new;
-            state.sessions.forget_asked();
-        }
+        self.lock().psk = (!psk.is_zero()).then(|| psk.clone());
     }
 
     /// Changes the endpoint; true where it is another than before.

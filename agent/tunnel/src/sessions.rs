@@ -15,6 +15,10 @@ const OFFERS: usize = 4;
 /// from far away.
 const UNCONFIRMED: usize = 4;
 
+/// Sessions that were in use before the one that is. Where answers come from far away, as many begin within a moment, and
+/// what was sealed in each is still on its way.
+const FORMER: usize = OFFERS;
+
 /// A session that has just begun to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Began {
@@ -40,7 +44,8 @@ impl Held {
 }
 
 struct Asked {
-    offer: Offer,
+    /// In a place of its own: a list leaves copies of what it moves, and here these would be secrets.
+    offer: Box<Offer>,
     at: Instant,
 }
 
@@ -85,7 +90,7 @@ impl Sessions {
         if self.asked.len() == OFFERS {
             self.asked.remove(0);
         }
-        self.asked.push(Asked { offer, at: now });
+        self.asked.push(Asked { offer: Box::new(offer), at: now });
         Some(())
     }
 
@@ -132,22 +137,26 @@ impl Sessions {
         Some(Began { since: now, initiator: true })
     }
 
-    /// An authentic message came in the session with that index: true where it is the first that shows that the peer has it.
+    /// An authentic message came in the session with that index. Where it is the first, the peer has shown to have it, and
+    /// it is the one that seals from now on, unless a later one does already.
     pub(crate) fn confirm(&mut self, receiver: u32) -> Option<Began> {
         let at = self.held.iter().position(|held| held.session.receiver() == receiver && !held.confirmed)?;
         self.held[at].confirmed = true;
-        let since = self.held[at].since;
+        let (since, seals) = (self.held[at].since, !self.held[at + 1..].iter().any(|later| later.confirmed));
         self.forget_before(at);
-        Some(Began { since, initiator: false })
+        seals.then_some(Began { since, initiator: false })
     }
 
-    /// Of those before `at`, which may be used from now on, the last that was used is kept: what was sealed in it is still
-    /// on its way. So are those that the peer may be about to use, as where both sides asked at once.
+    /// Of those before `at`, which may be used from now on, the last that were used are kept. So are those that the peer may
+    /// be about to use, as where both sides asked at once.
     fn forget_before(&mut self, at: usize) {
-        let last = self.held[..at].iter().rposition(|held| held.confirmed);
-        let mut number = 0..;
-        self.held
-            .retain(|held| number.next().is_some_and(|number| number >= at || Some(number) == last || !held.confirmed));
+        let used = self.held[..at].iter().filter(|held| held.confirmed).count();
+        let mut spare = used.saturating_sub(FORMER);
+        self.held.retain(|held| {
+            let goes = spare > 0 && held.confirmed;
+            spare -= usize::from(goes);
+            !goes
+        });
     }
 
     /// Takes a cookie: the next initiation or answer is sent with it.
@@ -176,11 +185,11 @@ impl Sessions {
         self.asked = Vec::new();
     }
 
-    /// Ends every session and handshake, and forgets what was received: the device's key changed, so that nothing of it
-    /// can be replayed.
+    /// Ends every session and handshake. What was received stays known, so that nothing of it can be replayed where the
+    /// device's key changes and changes back.
     pub(crate) fn end(&mut self) {
-        let Self { slot, next, .. } = *self;
-        *self = Self { next, ..Self::new(slot) };
+        let Self { slot, next, last_initiation, .. } = *self;
+        *self = Self { next, last_initiation, ..Self::new(slot) };
     }
 
     /// To be called when [`Self::next`] has come.
@@ -223,3 +232,6 @@ impl Sessions {
         !self.held.is_empty() || !self.asked.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

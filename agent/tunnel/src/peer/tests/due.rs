@@ -47,6 +47,45 @@ fn data_sets_the_timers_that_it_needs() {
     assert_eq!(wakes(&b), [30], "a keepalive says after 10 s that it came");
 }
 
+#[test]
+fn an_answer_to_a_handshake_says_that_data_came() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    a.send(start, 1);
+    assert_eq!(b.take_next(start, 1, &a), [1]);
+    assert_eq!(b.peer.lock().timers.next(true), Some(start + 10 * S), "a keepalive");
+    ask(&a, start);
+    b.take_next(start, 1, &a);
+    assert_eq!(b.peer.lock().timers.next(true), None);
+}
+
+/// Somebody on the way holds back the first message in a session until there is a later session.
+#[test]
+fn a_session_that_comes_too_late_sets_no_timer() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    b.greet(start);
+    a.take_next(start, 1, &b);
+    b.take_next(start, 1, &a);
+    let held_back = a.datagram();
+    let later = start + 100 * S;
+    ask(&a, later);
+    b.take_next(later, 1, &a);
+    a.take_next(later, 1, &b);
+    b.take_next(later, 1, &a);
+    let before = (a.handshake(), a.unauthenticated());
+    a.take(later, &held_back, b.address());
+    assert_eq!((a.handshake(), a.unauthenticated()), before, "it is authentic, and no news");
+    for seconds in [121, 181] {
+        let now = start + seconds * S;
+        a.send(now, 1);
+        assert_eq!(b.take_next(now, 1, &a), [1], "only the packet, {seconds} s after the old session");
+    }
+    a.send(later + 120 * S, 2);
+    assert_eq!((b.datagram()[0], b.datagram()[0]), (1, 4), "the renewal has its own time");
+}
+
 /// While thousands are spoken to, a handshake that nobody waits for has to wait itself, and three tries when it may begin.
 #[test]
 fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {

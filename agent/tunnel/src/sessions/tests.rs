@@ -1,0 +1,138 @@
+//! Two ends that lose, delay and overtake each other's messages.
+
+use super::*;
+use crate::fuzz::end::{End, Taken};
+
+fn ends() -> (End, End) {
+    (End::new(1, 2, None), End::new(2, 1, None))
+}
+
+/// What `from` answers to what `of` asks.
+fn answer(of: &mut End, from: &mut End) -> Vec<u8> {
+    let Some(Taken::Asked(answer)) = from.take(&of.ask()) else { panic!("refused") };
+    answer
+}
+
+/// An answer takes a second: three initiations went out before the first comes, and the peer seals in each session from
+/// when it hears in it until it hears in the next.
+#[test]
+fn what_is_on_its_way_from_far_away_arrives() {
+    let (mut here, mut there) = ends();
+    let answers: Vec<Vec<u8>> = (0..3).map(|_| answer(&mut here, &mut there)).collect();
+    let mut forth = Vec::new();
+    for answer in &answers {
+        assert_eq!(here.take(answer), Some(Taken::Established));
+        forth.extend(here.seal(&[]));
+    }
+    let mut back = Vec::new();
+    for message in &forth {
+        assert_eq!(there.take(message), Some(Taken::Keepalive));
+        back.extend(there.seal(&[]));
+    }
+    for message in &back {
+        assert_eq!(here.take(message), Some(Taken::Keepalive));
+    }
+}
+
+#[test]
+fn however_many_handshakes_there_are_few_sessions_are_kept() {
+    let (mut here, mut there) = ends();
+    for _ in 0..30 {
+        assert!(here.shake_hands(&mut there));
+    }
+    assert_eq!((here.sessions.held.len(), there.sessions.held.len()), (FORMER + 1, FORMER + 1));
+    for _ in 0..30 {
+        answer(&mut here, &mut there);
+    }
+    assert_eq!((here.sessions.asked.len(), there.sessions.held.len()), (OFFERS, FORMER + 1 + UNCONFIRMED));
+    assert!(here.is_joined(&mut there), "those that nobody uses push out none that is used");
+    let answers: Vec<Vec<u8>> = (0..UNCONFIRMED).map(|_| answer(&mut here, &mut there)).collect();
+    for answer in &answers {
+        assert_eq!(here.take(answer), Some(Taken::Established), "the last initiations can be answered");
+        assert!(here.is_joined(&mut there), "and the last answers used");
+    }
+}
+
+/// The peer may know the session of the last answer only, so that an answer that was overtaken is of no use.
+#[test]
+fn no_answer_takes_the_place_of_a_later_one() {
+    let (mut here, mut there) = ends();
+    let answers: Vec<Vec<u8>> = (0..3).map(|_| answer(&mut here, &mut there)).collect();
+    let taken = [1, 0, 2, 1].map(|number: usize| here.take(&answers[number]));
+    assert_eq!(taken, [Some(Taken::Established), None, Some(Taken::Established), None]);
+    assert!(here.is_joined(&mut there));
+}
+
+#[test]
+fn a_session_begins_when_it_is_confirmed_as_of_its_handshake() {
+    let (mut here, mut there) = ends();
+    let began = |sessions: &mut Sessions, answer: &[u8]| {
+        sessions.confirm(u32::from_le_bytes(*answer[4..].first_chunk().unwrap()))
+    };
+    let answers = [answer(&mut here, &mut there), answer(&mut here, &mut there)];
+    let since = there.sessions.held[1].since;
+    assert!(!there.has_session());
+    assert_eq!(began(&mut there.sessions, &answers[1]), Some(Began { since, initiator: false }));
+    assert!(there.has_session());
+    assert_eq!(began(&mut there.sessions, &answers[0]), None, "a later one has begun");
+    assert_eq!(began(&mut there.sessions, &answers[1]), None, "no news");
+}
+
+/// Of a handshake under way, anything may still be needed; of one that is over, what may be on its way.
+#[test]
+fn an_initiation_can_be_answered_for_some_time() {
+    let (mut here, mut there) = ends();
+    let answers = [answer(&mut here, &mut there), answer(&mut here, &mut there)];
+    let end = here.sessions.asked[1].at + REKEY_TIMEOUT;
+    here.sessions.advance(end, true);
+    assert_eq!((here.sessions.asked.len(), here.sessions.next(true)), (2, None));
+    assert_eq!(here.take(&answers[0]), Some(Taken::Established));
+    assert_eq!(here.sessions.next(false), Some(end));
+    here.sessions.advance(end, false);
+    assert!(here.sessions.asked.is_empty());
+    assert_eq!(here.take(&answers[1]), None);
+}
+
+/// A peer that goes about it as badly as it can.
+#[test]
+fn sessions_that_are_confirmed_backwards_are_few_as_well() {
+    let (mut here, mut there) = ends();
+    for _ in 0..30 {
+        let answers: Vec<Vec<u8>> = (0..UNCONFIRMED).map(|_| answer(&mut here, &mut there)).collect();
+        let seal = |answer: &Vec<u8>| here.take(answer).map(|_| here.seal(&[]).unwrap());
+        let forth: Vec<Vec<u8>> = answers.iter().filter_map(seal).collect();
+        for message in forth.iter().rev() {
+            assert_eq!(there.take(message), Some(Taken::Keepalive));
+        }
+    }
+    assert!(there.sessions.held.len() <= FORMER + 2 * UNCONFIRMED, "{}", there.sessions.held.len());
+    assert!(here.is_joined(&mut there));
+}
+
+#[test]
+fn no_session_is_used_beyond_its_end() {
+    let (mut here, mut there) = ends();
+    assert!(here.shake_hands(&mut there));
+    let (since, index) = (here.sessions.held[0].since, here.sessions.held[0].session.receiver());
+    let just_before = since + REJECT_AFTER - std::time::Duration::from_nanos(1);
+    assert!(here.sessions.sealing(just_before).is_some() && here.sessions.by_receiver(index, just_before).is_some());
+    let end = since + REJECT_AFTER;
+    assert!(here.sessions.sealing(end).is_none() && here.sessions.by_receiver(index, end).is_none());
+    assert_eq!(here.sessions.next(false), Some(end));
+    here.sessions.advance(end, false);
+    assert!(!here.sessions.in_use());
+}
+
+#[test]
+fn no_two_of_a_peer_have_one_index() {
+    let (mut here, mut there) = ends();
+    assert!(here.shake_hands(&mut there));
+    let kept = here.sessions.held[0].session.receiver();
+    for _ in 0..1 << Sessions::BITS {
+        let message = here.ask();
+        let index = u32::from_le_bytes(*message[4..].first_chunk().unwrap());
+        assert_eq!(Sessions::slot_of(index), 1, "the peer's own");
+        assert_ne!(index, kept);
+    }
+    assert!(here.shake_hands(&mut there) && here.is_joined(&mut there));
+}
