@@ -116,6 +116,39 @@ fn a_cookie_for_an_answer_goes_into_the_next() {
     assert!(
         (0..=HANDSHAKES_PER_SECOND).all(|_| matches!(here.identity.check(FROM, &answer, &mut reply), Verdict::Pass))
     );
+    let taken = std::time::Instant::now();
+    for (seconds, is_used) in [(110, true), (120, false)] {
+        let (mut message, now) = ([0; INITIATION_LEN], taken + std::time::Duration::from_secs(seconds));
+        there.sessions.ask(&there.identity, &here.identity.public(), now, &mut message).unwrap();
+        assert_eq!(message[132..] != [0; 16], is_used, "{seconds} s later");
+    }
+}
+
+#[test]
+fn threads_seal_and_open_at_the_same_time() {
+    let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
+    assert!(here.shake_hands(&mut there));
+    let now = std::time::Instant::now();
+    let seals = here.sessions.sealing(now).unwrap();
+    let seal = || -> Vec<[u8; OVERHEAD]> {
+        let sealed = || {
+            let mut message = [0; OVERHEAD];
+            seals.seal(&mut message, 0).map(|_| message)
+        };
+        std::iter::repeat_with(sealed).flatten().take(1000).collect()
+    };
+    let sealed = std::thread::scope(|scope| [(); 4].map(|()| scope.spawn(seal)).map(|thread| thread.join().unwrap()));
+    let Some(Message::Data { receiver }) = classify(&sealed[0][0]) else { panic!("no data") };
+    let opens = there.sessions.by_receiver(receiver, now).unwrap();
+    // Two threads for each message: it counts in one of them.
+    let open = |messages: &[[u8; OVERHEAD]]| {
+        messages.iter().filter(|message| opens.opener().open(&mut message[..].to_vec()).is_some()).count()
+    };
+    let opened: usize = std::thread::scope(|scope| {
+        let twice = [0, 1, 2, 3, 0, 1, 2, 3].map(|number: usize| &sealed[number]);
+        twice.map(|messages| scope.spawn(move || open(messages))).map(|thread| thread.join().unwrap()).into_iter().sum()
+    });
+    assert_eq!(opened, 4000);
 }
 
 #[test]

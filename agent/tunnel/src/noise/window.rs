@@ -64,9 +64,13 @@ mod tests {
         }
         assert!(window.is_new(4), "the oldest that fits");
         assert!(!window.is_new(2), "too old, although it never came");
-        window.mark(1 << 40);
-        assert!(window.is_new((1 << 40) - SIZE + 1), "nothing is left of what was there before");
-        assert!(!window.is_new((1 << 40) - SIZE));
+        for greatest in [4 * SIZE, 1 << 40, (1 << 41) + 77] {
+            window.mark(greatest);
+            let is_new = |counter| window.is_new(counter);
+            assert!((greatest - SIZE + 1..greatest).all(is_new), "nothing is left of what was there before");
+            assert!(!window.is_new(greatest - SIZE));
+            (greatest - SIZE + 1..greatest).for_each(|counter| window.mark(counter));
+        }
     }
 
     proptest! {
