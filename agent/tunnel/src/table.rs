@@ -15,7 +15,7 @@ use crate::noise::Identity;
 use crate::peer::Peer;
 use crate::sessions::Sessions;
 
-/// 23 bits of a receiver index name the peer, one its link, eight the session.
+/// 23 bits of a receiver index name the peer, nine the session.
 const SLOT_BITS: u32 = 23;
 
 /// Who the device is and who its peers are. Read by every packet, written by the control thread.

@@ -21,7 +21,7 @@ pub fn datagram(input: &[u8]) {
     }
 }
 
-/// Nobody without a key makes a message that is taken, whatever state a link is in.
+/// Nobody without a key makes a message that is taken, whatever there was between the ends before.
 fn anything(datagram: &[u8]) {
     let (mut here, mut there) = ends();
     assert!(there.take(datagram).is_none(), "taken before any handshake");

@@ -1,4 +1,4 @@
-//! One end of a link, without device and sockets: it makes messages and takes those of the other end.
+//! One of two peers, without device and sockets: it makes messages and takes those of the other.
 
 use std::net::IpAddr;
 use std::time::Instant;
