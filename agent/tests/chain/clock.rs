@@ -1,4 +1,4 @@
-//! The clock of these tests.
+//! A clock that stands still when the machine does. The tests of the gateway in `simulator` include this file too.
 
 use std::{convert::Infallible, sync::mpsc, thread, time::Duration};
 

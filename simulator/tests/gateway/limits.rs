@@ -6,12 +6,14 @@ use dstack_simulator::gateway::Limits;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, interval};
 
+use super::clock::SteadyClock;
 use super::world::{World, client_hello, exchange, hanging, hex, id, read, silent_end, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn clients_that_are_slow_to_say_where_to_are_closed() {
+    let _clock = SteadyClock::start();
     let (world, [_listener]) = World::start::<1>(Limits { hello: SECOND, ..Limits::default() }).await;
     let hello = client_hello(&world.name(id(1)));
     let silent = world.connect().await;
@@ -26,6 +28,7 @@ async fn clients_that_are_slow_to_say_where_to_are_closed() {
 
 #[tokio::test]
 async fn a_client_that_drips_has_no_more_time_than_others() {
+    let _clock = SteadyClock::start();
     let (world, [_listener]) = World::start::<1>(Limits { hello: SECOND, ..Limits::default() }).await;
     let mut client = world.connect().await;
     let mut drops = interval(Duration::from_millis(200));
@@ -45,6 +48,7 @@ async fn a_client_that_drips_has_no_more_time_than_others() {
 /// All of it is refused at once, without waiting for a limit.
 #[tokio::test]
 async fn what_is_no_hello_is_refused() {
+    let _clock = SteadyClock::start();
     let (world, [_listener]) = World::start::<1>(Limits::default()).await;
     let hello = client_hello(&world.name(id(1)));
     let mut nameless = client_hello("192.0.2.1");
@@ -67,6 +71,7 @@ async fn what_is_no_hello_is_refused() {
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_moves_is_closed() {
+    let _clock = SteadyClock::start();
     let idle = 3 * SECOND;
     let (world, [listener]) = World::start::<1>(Limits { idle, ..Limits::default() }).await;
     let (mut client, mut server) = world.pair(id(1), &listener).await;
@@ -87,6 +92,7 @@ async fn a_connection_on_which_nothing_moves_is_closed() {
 
 #[tokio::test]
 async fn a_connection_is_closed_at_the_end_of_its_life_whatever_moves() {
+    let _clock = SteadyClock::start();
     let (world, [listener]) =
         World::start::<1>(Limits { lifetime: 5 * SECOND, hello: 60 * SECOND, ..Limits::default() }).await;
     let begun = Instant::now();
@@ -115,6 +121,7 @@ async fn a_connection_is_closed_at_the_end_of_its_life_whatever_moves() {
 
 #[tokio::test]
 async fn a_client_that_stops_reading_is_closed() {
+    let _clock = SteadyClock::start();
     let (world, [listener]) = World::start::<1>(Limits { write_stall: SECOND, ..Limits::default() }).await;
     let (client, mut server) = world.pair(id(1), &listener).await;
     let flood = async {
@@ -133,6 +140,7 @@ async fn a_client_that_stops_reading_is_closed() {
 
 #[tokio::test]
 async fn an_instance_that_stops_reading_is_closed_though_it_sends() {
+    let _clock = SteadyClock::start();
     let (world, [listener]) = World::start::<1>(Limits { write_stall: SECOND, ..Limits::default() }).await;
     let (client, server) = world.pair(id(1), &listener).await;
     let (mut from_gateway, mut to_gateway) = client.into_split();
@@ -156,6 +164,7 @@ async fn an_instance_that_stops_reading_is_closed_though_it_sends() {
 
 #[tokio::test]
 async fn there_are_only_so_many_connections() {
+    let _clock = SteadyClock::start();
     let (world, [one, two]) = World::start::<2>(Limits { connections_per_app: 2, ..Limits::default() }).await;
     let mut first = world.pair(id(1), &one).await;
     let second = world.pair(id(1), &one).await;
@@ -173,6 +182,7 @@ async fn there_are_only_so_many_connections() {
 
 #[tokio::test]
 async fn an_instance_that_does_not_accept_is_given_up() {
+    let _clock = SteadyClock::start();
     let (world, [listener]) = World::start::<1>(Limits { connect: SECOND, ..Limits::default() }).await;
     drop(listener);
     let _hanging = hanging(1, world.port).await;
