@@ -28,7 +28,7 @@ pub(crate) struct Wire<'a> {
     pub(crate) now: Instant,
 }
 
-/// A peer. Every thread of the device works on it, one at a time.
+/// A peer. Every thread of the device works on it.
 pub(crate) struct Peer {
     key: PublicKey,
     slot: u32,
@@ -37,7 +37,7 @@ pub(crate) struct Peer {
     low_order: OnceLock<bool>,
     rx_bytes: AtomicU64,
     tx_bytes: AtomicU64,
-    /// Held for a moment: nobody seals or opens a packet meanwhile.
+    /// Held for a moment, and never while what was read or received is sealed or opened.
     state: Mutex<State>,
 }
 

@@ -15,9 +15,9 @@ const OFFERS: usize = 4;
 /// from far away.
 const UNCONFIRMED: usize = 4;
 
-/// Sessions that were in use before the one that is. Where answers come from far away, as many begin within a moment, and
-/// what was sealed in each is still on its way.
-const FORMER: usize = OFFERS;
+/// Sessions that may be heard in beside the one that seals. Where answers come from far away, as many as each side may ask
+/// for begin within a moment; and where both asked, the peer seals in another than we do, until it hears of the next.
+const FORMER: usize = 2 * OFFERS;
 
 /// A session that has just begun to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

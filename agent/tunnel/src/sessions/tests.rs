@@ -1,5 +1,9 @@
 //! Two ends that lose, delay and overtake each other's messages.
 
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::fuzz::end::{End, Taken};
 
@@ -135,4 +139,38 @@ fn no_two_of_a_peer_have_one_index() {
         assert_ne!(index, kept);
     }
     assert!(here.shake_hands(&mut there) && here.is_joined(&mut there));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whoever asks whenever, and however long messages are on their way: where none is lost and none overtakes another, no
+    /// session is given up while anything may come in it.
+    #[test]
+    fn what_is_not_lost_on_its_way_is_taken(steps in prop::collection::vec((0..2_usize, 0..6_u8), 1..300)) {
+        let (here, there) = ends();
+        let (mut ends, mut ways, mut asked) = ([here, there], [VecDeque::new(), VecDeque::new()], [0; 2]);
+        for (at, what) in steps {
+            let to = 1 - at;
+            match what {
+                0 if asked[at] < OFFERS => {
+                    asked[at] += 1;
+                    ways[to].push_back(ends[at].ask());
+                }
+                0 | 1 => ways[to].extend(ends[at].seal(&[])),
+                _ => {
+                    let Some(message) = ways[at].pop_front() else { continue };
+                    match ends[at].take(&message) {
+                        Some(Taken::Asked(answer)) => ways[to].push_back(answer),
+                        Some(Taken::Established) => {
+                            asked[at] -= 1;
+                            ways[to].extend(ends[at].seal(&[]));
+                        }
+                        taken => prop_assert_eq!(taken, Some(Taken::Keepalive), "a message of type {}", message[0]),
+                    }
+                }
+            }
+            prop_assert!(ends[at].sessions.held.len() <= FORMER + 1 + 2 * UNCONFIRMED);
+        }
+    }
 }
