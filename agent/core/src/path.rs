@@ -206,7 +206,7 @@ impl Paths {
     /// A datagram between the probe ports came from the peer by this path.
     ///
     /// # Errors
-    /// [`ProbeError`]: what was wrong with it. Nothing was changed by it, and nothing needs to be done but to count it.
+    /// [`ProbeError`]: what was wrong with it. It proves nothing then, and nothing needs to be done but to count it.
     pub fn handle_probe(&mut self, kind: PathKind, payload: &[u8], now: Duration) -> Result<(), ProbeError> {
         let now = self.at(now);
         let message = Message::parse(payload)?;

@@ -159,7 +159,6 @@ impl Paths {
         if trouble.is_some() {
             let track = &mut self.tracks[rank(from)];
             track.falls = track.falls.saturating_add(1);
-            track.echoes.spoil(now);
         }
         self.primary_since = now;
         self.suspect_since = None;

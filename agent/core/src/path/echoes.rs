@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::rtt::Rtt;
 
-/// Probes remembered: 8 s of them at the fastest pace, 16 s at the pace of a path that recovers.
+/// Probes remembered: 8 s of them at the fastest pace.
 const REMEMBERED: usize = 32;
 /// A reply that takes longer proves nothing about now.
 const TOO_LATE: Duration = Duration::from_secs(5);
@@ -59,13 +59,13 @@ pub(super) struct Echoes {
     small: Silence,
     full: Silence,
     rtt: Rtt,
-    /// Bytes of the longest message that arrived.
+    /// Bytes of the last full-size message that arrived, else of a small one.
     largest: Option<u16>,
     /// When the latest reply came.
     proved: Option<Duration>,
     lossy: bool,
     clean_since: Option<Duration>,
-    /// Replies to probes sent before this begin no clean run.
+    /// When the last clean run ended: replies to probes sent before begin none.
     spoiled: Duration,
 }
 
@@ -92,7 +92,7 @@ impl Echoes {
         let Probe { size, bytes, sent, .. } = *probe;
         self.rtt.sample(took);
         self.proved = Some(now);
-        self.largest = self.largest.max(Some(bytes));
+        self.largest = if size == Size::Full { Some(bytes) } else { self.largest.or(Some(bytes)) };
         self.settle(size, sent);
         if size == Size::Full {
             self.settle(Size::Small, sent); // what lets long packets through lets short ones through
@@ -113,14 +113,9 @@ impl Echoes {
         if let Some(since) = self.clean_since
             && (self.is_silent(Size::Small, now) || !self.full_passes(now) || self.lost(since, REMEMBERED) > CLEAN)
         {
-            self.spoil(now);
+            self.clean_since = None;
+            self.spoiled = now;
         }
-    }
-
-    /// Ends a clean run: another begins with the reply to a probe that is sent from now on.
-    pub(super) const fn spoil(&mut self, now: Duration) {
-        self.clean_since = None;
-        self.spoiled = now;
     }
 
     /// No probe of this size is answered, and the first of these should have been long ago.

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::status::{PathKind, Reason};
 
-/// A path that carries traffic, or will take it over: a fault is found within this and [`super::echoes::SILENT`].
+/// A path that carries traffic, or will soon if it stays clean: a fault is found within this and [`super::echoes::SILENT`].
 pub(super) const FAST: Duration = Duration::from_millis(250);
-/// A better path that answers again, and any path that just came up.
+/// A better path that may answer again, and any path that just came up.
 const RECOVERING: Duration = Duration::from_millis(500);
 /// Carrying traffic without an answer for longer than [`FAST_FOR`].
 const SLOWED: Duration = Duration::from_secs(1);
@@ -48,6 +48,19 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// One word for logs and metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Away(_) => "away",
+            Self::Unproved => "unproved",
+            Self::Silent => "silent",
+            Self::OneWay => "one_way",
+            Self::SmallOnly => "small_only",
+            Self::Lossy => "lossy",
+        }
+    }
+
     /// Its code in status, logs and metrics, as far as the closed list has one.
     #[must_use]
     pub const fn reason(self, kind: PathKind) -> Option<Reason> {
@@ -200,7 +213,8 @@ impl Track {
             Part::Alone => ALONE,
             Part::Carries if since.is_none_or(|since| now.saturating_sub(since) < FAST_FOR) => FAST,
             Part::Carries => SLOWED,
-            Part::Better if self.trouble(now).is_none() || self.echoes.clean_since().is_some() => RECOVERING,
+            Part::Better if self.echoes.clean_since().is_some() => FAST,
+            Part::Better if self.trouble(now).is_none() => RECOVERING,
             Part::Better => (DEAD_FIRST + RECOVERING * unanswered.min(8)).min(DEAD),
             Part::Standby => STANDBY,
         }

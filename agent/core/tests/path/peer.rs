@@ -6,6 +6,8 @@ use mesh_core::path::{
     KINDS, Message, MessageKind, PathKind, PathReport, Paths, PerPath, ProbeError, Route, SMALL, rank,
 };
 
+use crate::link::Dice;
+
 /// What becomes of the probes on one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answers {
@@ -13,8 +15,8 @@ pub(crate) enum Answers {
     None,
     /// Only those that are short.
     Small,
-    /// Two of five.
-    Some,
+    /// All but so many of a thousand.
+    Loses(u64),
 }
 
 /// One request that the machine sent.
@@ -41,6 +43,7 @@ pub(crate) struct Peer {
     pub(crate) sent: Vec<Sent>,
     replies: BTreeMap<(Duration, u64), (PathKind, Vec<u8>)>,
     next_packet: Duration,
+    dice: Dice,
 }
 
 pub(crate) const EVERY: Duration = Duration::from_millis(50);
@@ -65,6 +68,7 @@ impl Peer {
             sent: Vec::new(),
             replies: BTreeMap::new(),
             next_packet: START,
+            dice: Dice(7),
         }
     }
 
@@ -159,7 +163,7 @@ impl Peer {
                 Answers::All => true,
                 Answers::None => false,
                 Answers::Small => bytes == SMALL,
-                Answers::Some => matches!(self.sent.iter().filter(|sent| sent.by == by).count() % 5, 0 | 3),
+                Answers::Loses(share) => self.dice.below(1000) >= share,
             };
             if answered {
                 let reply = Message { kind: MessageKind::Reply, ..message }.encode(SMALL);

@@ -130,14 +130,48 @@ fn a_path_for_small_packets_only_is_found_out() {
 
 #[test]
 fn heavy_loss_is_no_clean_path() {
+    for share in [250, 400, 600, 840] {
+        let mut peer = Peer::talking();
+        peer.answers[0] = Answers::Loses(share);
+        peer.run_until(MINUTE, |peer| peer.route().is_hedged());
+        let took = peer.run_until(MINUTE, |peer| peer.by() == (Some(Gateway), false));
+        assert!(took < SECOND * 20, "{share}: left after {took:?}");
+        peer.run(600.0);
+        assert_eq!(peer.by(), (Some(Gateway), false), "{share}");
+        assert_eq!(switches(&mut peer).len(), 1, "{share}");
+    }
+}
+
+#[test]
+fn heavy_loss_is_noticed_as_soon_as_silence() {
+    for seed in 0..50 {
+        let mut peer = Peer::talking();
+        peer.run(0.1 * f64::from(seed));
+        peer.answers[0] = Answers::Loses(600);
+        let took = peer.run_until(MINUTE, |peer| peer.route().is_hedged());
+        assert!(took < SECOND * 2, "suspect after {took:?}");
+        peer.run_until(MINUTE, |peer| peer.by() == (Some(Gateway), false));
+        let loss = peer.report(Direct).loss.unwrap();
+        assert!((0.3..0.9).contains(&loss), "{loss}");
+    }
+}
+
+#[test]
+fn ordinary_loss_is_no_reason_for_anything() {
     let mut peer = Peer::talking();
-    peer.answers[0] = Answers::Some;
-    let took = peer.run_until(MINUTE, |peer| peer.route().is_hedged());
-    assert!(took < MS * 1300, "suspect after {took:?}");
-    peer.run(600.0);
-    assert_eq!(switches(&mut peer), [(Direct, Gateway, Some(Trouble::Lossy))]);
-    let loss = peer.report(Direct).loss.unwrap();
-    assert!((0.5..0.7).contains(&loss), "{loss}");
+    peer.answers = [Answers::Loses(10); 2];
+    let mut hedged = 0;
+    for _ in 0..36_000 {
+        peer.run(0.1);
+        hedged += u32::from(peer.route().is_hedged());
+    }
+    assert_eq!(switches(&mut peer), []);
+    assert!(hedged < 360, "hedged for {hedged} tenths of a second in an hour");
+    peer.answers[0] = Answers::None;
+    peer.run(6.0);
+    peer.answers[0] = Answers::Loses(20);
+    let took = peer.run_until(MINUTE, |peer| peer.by() == (Some(Direct), false));
+    assert!(took < SECOND * 30, "back after {took:?}");
 }
 
 #[test]
