@@ -180,11 +180,6 @@ impl Sessions {
         self.held.iter().rfind(|held| held.confirmed && now < held.ends()).map(|held| &held.session)
     }
 
-    /// The answers to what was asked so far are of no use any more.
-    pub(crate) fn forget_asked(&mut self) {
-        self.asked = Vec::new();
-    }
-
     /// Ends every session and handshake. What was received stays known, so that nothing of it can be replayed where the
     /// device's key changes and changes back.
     pub(crate) fn end(&mut self) {

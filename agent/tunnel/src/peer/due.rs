@@ -71,7 +71,6 @@ impl Peer {
         tracing::debug!(peer = %self.key, "handshake given up: nobody answered");
         state.timers.abandon_handshake();
         state.staged.clear();
-        state.sessions.forget_asked();
         if state.sessions.sealing(wire.now).is_none() {
             state.timers.sessions_ended();
         }

@@ -111,7 +111,12 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
         assert_eq!(b.has_datagram(), a.peer.lock().timers.is_handshaking());
     }
     assert_eq!(seen, [0, 250, 750, 1750], "three tries, and the end");
-    assert!(!a.peer.lock().sessions.in_use(), "it left nothing behind");
+    let mut last = start;
+    while a.peer.lock().sessions.in_use() {
+        last = a.peer.lock().scheduled.unwrap();
+        a.peer.tick(&a.wire(last));
+    }
+    assert_eq!(last, start + Duration::from_millis(5750), "it leaves nothing behind");
     others.push(a.turns.take().expect("the turn that it had"));
     assert!(a.turns.take().is_none());
 
@@ -121,6 +126,24 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     a.peer.lock().scheduled = Some(start + 13 * S);
     a.peer.tick(&a.wire(start + 13 * S));
     assert!(b.has_datagram());
+}
+
+#[test]
+fn an_answer_from_far_away_counts_when_the_turn_is_over() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let mut others = all_turns(&a);
+    others.pop();
+    a.greet(start);
+    assert!(a.turns.take().is_none(), "somebody waits");
+    let initiation = b.datagram();
+    while a.peer.lock().timers.is_handshaking() {
+        let at = a.peer.lock().scheduled.unwrap();
+        a.peer.tick(&a.wire(at));
+    }
+    b.take(start + 2 * S, &initiation, a.address());
+    a.take_next(start + 4 * S, 1, &b);
+    assert!(a.handshake().is_some());
 }
 
 #[test]
