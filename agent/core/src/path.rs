@@ -14,7 +14,7 @@
 //! |---|---|
 //! | talking (packets went to the peer within 5 s) | the path that carries them is probed every 250 ms |
 //! | not talking | every path is probed every 25 s |
-//! | nothing answered for 1 s and a round trip, or 4 of the last 16 probes lost | the path is suspect: packets go by all paths |
+//! | nothing answered for 1 s and a round trip, or lost 2 of the last 4 probes or 4 of 16 | the path is suspect: packets go by all paths |
 //! | the peer's packets come by another path, this one was not proved lately | suspect too, until its next probe is answered |
 //! | still suspect after 3 s, while another path works | the other path carries the packets: a switch |
 //! | path gone (stream closed, no endpoint) | the same, at once |
@@ -27,7 +27,10 @@
 //! As UDP datagrams between the two mesh addresses, from [`PORT`] to [`PORT`], made and taken by the device itself: it seals each
 //! for the path that [`Transmit`] names and for no other, notes which path an opened one came by, and hands it to
 //! [`Paths::handle_probe`] instead of to the interface. Packets with that port that come from the own interface must be dropped,
-//! so that no program on a node can speak for its agent. Probes must not count as [`Paths::sent`].
+//! so that no program on a node can speak for its agent. Probes must not count as [`Paths::sent`]. Where a path has a queue of its
+//! own (a stream), probes are the last to be dropped from it: a sender's overload is no fault of the path. A datagram that took a
+//! slow path must still be inside the session's replay window when a fast one has overtaken it, or the slow path looks dead while
+//! the fast one is busy.
 //!
 //! # What a hostile peer can do
 //!
