@@ -18,7 +18,7 @@
 //! | the peer's packets come by another path, this one was not proved lately | suspect too, until its next probe is answered |
 //! | still suspect after 3 s, while another path works | the other path carries the packets: a switch |
 //! | path gone (stream closed, no endpoint) | the same, at once |
-//! | a better path is clean for 10 s (2 s if it never failed) | back: a switch. Each failure in a row makes it 5 s more, up to 20 s |
+//! | a better path is clean for 10 s (2 s if it never failed) and 10 answers | back: a switch. Each failure in a row makes it 5 s more, up to 20 s |
 //!
 //! Each end chooses for what it sends. A fault that one end cannot see in its own direction is seen by the other in its own.
 //!

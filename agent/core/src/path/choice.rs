@@ -17,6 +17,8 @@ const RETURN_AFTER: Duration = Duration::from_secs(10);
 const RETURN_MORE: Duration = Duration::from_secs(5);
 /// ... up to this: with what it takes to notice that it works again, 30 s are kept also where a probe is lost on the way.
 const RETURN_AT_LAST: Duration = Duration::from_secs(20);
+/// ... in which at least so many probes were answered: an idle path has to be clean for longer.
+const CLEAN_PROOFS: usize = 10;
 /// A path that carried packets for so long is steady: its failures are forgotten.
 const STEADY: Duration = Duration::from_secs(300);
 
@@ -139,8 +141,7 @@ impl Paths {
         let better = KINDS.into_iter().filter(|&kind| rank(kind) < rank(primary));
         better.into_iter().find(|&kind| {
             let echoes = &self.tracks[rank(kind)].echoes;
-            let waited = echoes.clean_since().is_some_and(|since| now.saturating_sub(since) >= self.wait(kind));
-            waited && !echoes.full_overdue(now)
+            echoes.was_clean_for(self.wait(kind), CLEAN_PROOFS) && !echoes.full_overdue(now)
         })
     }
 

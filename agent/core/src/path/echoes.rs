@@ -160,6 +160,12 @@ impl Echoes {
         self.clean_since
     }
 
+    /// Everything was answered for `time`, and that was no luck: at least `proofs` were.
+    pub(super) fn was_clean_for(&self, time: Duration, proofs: usize) -> bool {
+        let Some((since, last)) = self.clean_since.zip(self.proved) else { return false };
+        last.saturating_sub(since) >= time && self.answered_since(since) >= proofs
+    }
+
     pub(super) const fn rtt(&self) -> &Rtt {
         &self.rtt
     }

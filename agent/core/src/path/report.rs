@@ -52,7 +52,8 @@ pub struct PathReport {
     pub unanswered_for: Option<Duration>,
     /// Time until it is probed next.
     pub next_probe: Option<Duration>,
-    /// Time until packets return to it, if it stays clean; `None` if it is in use, worse than what is, or not clean.
+    /// Time until packets return to it, if it stays clean; `None` if it is in use, worse than what is, or not clean, or if there
+    /// are no packets: then it takes ten answers in a row or nearly so, some minutes.
     pub returns_in: Option<Duration>,
     /// How often it was left because it failed, since it was last steady (in use for five minutes).
     pub falls: u32,
@@ -78,7 +79,7 @@ impl Paths {
         let trouble = track.trouble(now);
         let (unanswered, since) = track.echoes.unanswered();
         let better = self.primary.is_some_and(|primary| rank(kind) < rank(primary));
-        let clean_for = track.echoes.clean_since().filter(|_| better).map(age);
+        let clean_for = track.echoes.clean_since().filter(|_| better && self.is_talking(now)).map(age);
         PathReport {
             kind,
             usable: trouble.is_none(),

@@ -26,7 +26,7 @@ const STANDBY: Duration = Duration::from_secs(5);
 /// A peer to whom nothing is said. Also what keeps a NAT's mapping open, which most forget after 30 s or more.
 pub(super) const IDLE: Duration = Duration::from_secs(25);
 /// A path that just came up is probed for so long even if nothing is said, at most once in [`IDLE`].
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(8);
 /// The peer is heard by a path if the last datagram came within this: longer than an idle peer's probes are apart.
 const HEARD: Duration = Duration::from_secs(30);
 

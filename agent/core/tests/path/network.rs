@@ -332,7 +332,7 @@ impl Network {
         let this = &mut self.sides[side];
         let idle =
             this.talked.is_none_or(|talked| now - talked >= Duration::from_secs(5) + Duration::from_millis(BATCH));
-        let settled = now - this.came_up[rank(kind)] >= Duration::from_secs(6);
+        let settled = now - this.came_up[rank(kind)] >= Duration::from_secs(9);
         let before = this.probed[rank(kind)].replace(now);
         if let Some(before) = before.filter(|_| idle && settled) {
             assert!(

@@ -249,6 +249,31 @@ fn a_better_path_that_never_failed_is_taken_soon() {
 }
 
 #[test]
+fn a_better_path_is_taken_soon_also_if_nobody_talks() {
+    let mut peer = Peer::without_paths();
+    peer.up(Gateway);
+    peer.run(60.0);
+    peer.up(Direct);
+    let took = peer.run_until(MINUTE, |peer| peer.by() == (Some(Direct), false));
+    assert!((SECOND * 2..SECOND * 8).contains(&took), "taken after {took:?}");
+}
+
+#[test]
+fn an_idle_path_that_failed_is_not_believed_after_one_answer() {
+    let mut peer = Peer::talking();
+    peer.answers[0] = Answers::Loses(600);
+    peer.run_until(MINUTE, |peer| peer.by() == (Some(Gateway), false));
+    peer.talks = false;
+    for _ in 0..600 {
+        peer.run(1.0);
+        assert_eq!(peer.by().0, Some(Gateway));
+    }
+    peer.answers[0] = Answers::All;
+    let took = peer.run_until(MINUTE * 10, |peer| peer.by() == (Some(Direct), false));
+    assert!((MINUTE * 3..MINUTE * 6).contains(&took), "back after {took:?}");
+}
+
+#[test]
 fn while_nothing_answers_packets_go_by_all_and_nothing_switches() {
     let mut peer = Peer::talking();
     peer.answers = [Answers::None; 2];
