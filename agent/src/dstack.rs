@@ -1,5 +1,5 @@
-//! A client of the dstack guest agent: `Info` and `GetKey` (every version from 0.5.0 on has them), over its unix socket or an
-//! http URL. Answers hold keys, so nothing of them is logged and their buffers are wiped.
+//! A client of the dstack guest agent: `Info`, `GetKey` and `GetTlsKey` (every version from 0.5.0 on has them), over its unix
+//! socket or an http URL. Answers hold keys, so nothing of them is logged and their buffers are wiped.
 
 mod find;
 mod http;
@@ -114,6 +114,29 @@ impl fmt::Debug for DerivedKey {
     }
 }
 
+/// A TLS key, drawn for this call, and its certificate from the app's authority. The key is wiped when dropped.
+#[derive(Deserialize)]
+pub struct TlsKey {
+    #[serde(deserialize_with = "secret_text")]
+    key: Zeroizing<String>,
+    /// PEM: the key's certificate, then those above it.
+    pub certificate_chain: Vec<String>,
+}
+
+impl TlsKey {
+    /// The key: PKCS #8 in PEM.
+    #[must_use]
+    pub const fn secret(&self) -> &Zeroizing<String> {
+        &self.key
+    }
+}
+
+impl fmt::Debug for TlsKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
@@ -146,6 +169,15 @@ impl GuestAgent {
     /// See [`GuestAgentError`].
     pub async fn get_key(&self, path: &str, purpose: &str) -> Result<DerivedKey, GuestAgentError> {
         self.call("GetKey", &json!({ "path": path, "purpose": purpose, "algorithm": "secp256k1" })).await
+    }
+
+    /// A TLS server key and certificate for a host name.
+    ///
+    /// # Errors
+    /// See [`GuestAgentError`].
+    pub async fn get_tls_key(&self, name: &str) -> Result<TlsKey, GuestAgentError> {
+        // A common name has 64 characters at most (RFC 5280, appendix A.1); host names behind a gateway are longer.
+        self.call("GetTlsKey", &json!({ "subject": "p2p-agent", "alt_names": [name], "usage_server_auth": true })).await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -181,6 +213,10 @@ fn secret_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zer
     text.zeroize();
     decoded.map_err(|_| serde::de::Error::custom("the key is not 32 bytes of hex"))?;
     Ok(bytes)
+}
+
+fn secret_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(deserializer).map(Zeroizing::new)
 }
 
 mod hex_list {

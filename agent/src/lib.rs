@@ -5,6 +5,7 @@ pub mod agent;
 pub mod run;
 
 pub mod chain;
+pub mod gateway;
 pub mod link;
 pub mod machine;
 pub mod offer;

@@ -1,0 +1,344 @@
+//! Which stream leads to which peer, and when another is called: without I/O, clock or randomness of its own. It is told what
+//! happens, and says what to do ([`Table::poll_action`]) and when to be woken ([`Table::poll_timeout`]).
+//!
+//! A peer has one stream, and a second one while it is replaced. The side that called makes the new stream, and goes over to it
+//! when the peer has proved itself there; only then it ends its half of the old one. The other side goes over when the
+//! caller has proved itself. Each sends what it still holds by the stream it leaves: nothing is lost.
+
+mod calls;
+mod reach;
+mod report;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use mesh_core::id::TokenId;
+
+pub use self::report::PeerReport;
+use self::{calls::SPREAD, reach::Gateways};
+use super::{Trouble, name::Place, stream::StreamId};
+
+/// Streams on which nobody has proved anything: the oldest makes room.
+const UNPROVED: usize = 64;
+/// How long a stream that is to replace another may take to be proved.
+const OVERLAP: Duration = Duration::from_secs(10);
+/// How long a stream that was replaced stays for what is under way: at the side that called, and at the other, which lets go later.
+const DRAIN: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(30);
+/// A proved stream that lasted so long was no failure.
+const LASTED: Duration = Duration::from_secs(5);
+/// Who calls: each side can tell by itself, and they agree. The one with the lower token, where both are reached through a
+/// gateway; where only one is, the other.
+#[must_use]
+pub fn dials(own: TokenId, is_own_reached: bool, peer: TokenId, is_peer_reached: bool) -> bool {
+    is_peer_reached && (!is_own_reached || own < peer)
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Call the peer; the stream has this name from now on. Answered by `opened` or `dial_failed`.
+    Dial { peer: TokenId, stream: StreamId, place: Place },
+    /// Have the device send the peer something that proves who we are, by this stream.
+    Greet { peer: TokenId, stream: StreamId },
+    /// Packets for the peer go by this stream, or by none, for that reason.
+    Route { peer: TokenId, stream: Option<StreamId>, trouble: Option<Trouble> },
+    /// Send what waits, then end this half.
+    Finish(StreamId),
+    /// Drop the stream, or the call for it.
+    Close(StreamId, Trouble),
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    redial_after: Duration,
+    peers: BTreeMap<TokenId, Peer>,
+    gateways: Gateways,
+    /// Accepted, and nobody has proved anything; oldest first.
+    unproved: VecDeque<StreamId>,
+    next_stream: u64,
+    random: u64,
+    hurried: Option<Duration>,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// Where this side calls it, if it is this side that does.
+    place: Option<Place>,
+    current: Option<Current>,
+    /// Called to replace `current`.
+    candidate: Option<Waiting>,
+    /// Was replaced.
+    retired: Option<Waiting>,
+    dialing: Option<StreamId>,
+    /// When it is called next.
+    due: Option<Duration>,
+    failures: u32,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    stream: StreamId,
+    since: Duration,
+    is_proved: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    stream: StreamId,
+    until: Duration,
+    /// Our half is over.
+    is_finished: bool,
+}
+
+impl Peer {
+    const fn may_be_called(&self) -> bool {
+        self.dialing.is_none() && self.candidate.is_none()
+    }
+}
+
+impl Table {
+    /// `redial_after`: a stream's age at which it is replaced, at the latest; `seed` is random.
+    pub(super) fn new(redial_after: Duration, seed: u64) -> Self {
+        Self {
+            redial_after,
+            peers: BTreeMap::new(),
+            gateways: Gateways::default(),
+            unproved: VecDeque::new(),
+            next_stream: 1,
+            random: seed,
+            hurried: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Table::handle_timeout`] is next to be called, at the latest.
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        let of_peer = |peer: &Peer| {
+            let call = peer.due.filter(|_| peer.may_be_called()).zip(peer.place.as_ref());
+            let call = call.and_then(|(due, place)| self.gateways.allows_at(&place.domain, due));
+            let streams = [peer.candidate, peer.retired].into_iter().flatten().map(|waiting| waiting.until);
+            call.into_iter().chain(streams).min()
+        };
+        self.peers.values().filter_map(of_peer).min()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Duration) {
+        let Self { peers, actions, .. } = self;
+        for peer in peers.values_mut() {
+            if let Some(late) = peer.retired.take_if(|waiting| waiting.until <= now) {
+                actions.push_back(Action::Close(late.stream, Trouble::Replaced));
+            }
+        }
+        let late: Vec<TokenId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.candidate.is_some_and(|waiting| waiting.until <= now))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in late {
+            if let Some(candidate) = self.peers.get_mut(&token).and_then(|peer| peer.candidate.take()) {
+                self.actions.push_back(Action::Close(candidate.stream, Trouble::Unproved));
+                self.failed(token, Trouble::Unproved, now);
+            }
+        }
+        self.call(now);
+    }
+
+    /// These are the peers; those with a place are called there, the others call. Whoever is not among them loses its streams.
+    pub(super) fn set_peers(&mut self, wanted: BTreeMap<TokenId, Option<Place>>, now: Duration) {
+        let gone: Vec<TokenId> = self.peers.keys().filter(|token| !wanted.contains_key(token)).copied().collect();
+        for token in gone {
+            self.remove(token);
+        }
+        for (token, place) in wanted {
+            let spread = self.random_below(SPREAD);
+            let peer = self.peers.entry(token).or_default();
+            if peer.place != place {
+                peer.due = place.as_ref().map(|_| now + spread);
+                (peer.place, peer.failures) = (place, 0);
+                let candidate = peer.candidate.take().map(|waiting| waiting.stream);
+                let dialing = peer.dialing.take().inspect(|call| self.gateways.cancel(*call));
+                for stream in candidate.into_iter().chain(dialing) {
+                    self.actions.push_back(Action::Close(stream, Trouble::Replaced));
+                }
+            }
+        }
+        self.call(now);
+    }
+
+    /// The other side called, and has said nothing yet. The stream's name.
+    pub(super) fn accepted(&mut self) -> StreamId {
+        let stream = self.name_stream();
+        self.unproved.push_back(stream);
+        if self.unproved.len() > UNPROVED
+            && let Some(oldest) = self.unproved.pop_front()
+        {
+            self.actions.push_back(Action::Close(oldest, Trouble::Crowded));
+        }
+        stream
+    }
+
+    /// The call was answered by an agent.
+    pub(super) fn opened(&mut self, token: TokenId, stream: StreamId, now: Duration) {
+        self.reached(token, stream, true, now);
+        let redial = self.redial_at(now);
+        let Some(peer) = self.peers.get_mut(&token).filter(|peer| peer.dialing == Some(stream)) else {
+            return self.actions.push_back(Action::Close(stream, Trouble::Stranger));
+        };
+        peer.dialing = None;
+        peer.due = Some(redial);
+        if peer.current.is_some() {
+            peer.candidate = Some(Waiting { stream, until: now + OVERLAP, is_finished: false });
+        } else {
+            peer.current = Some(Current { stream, since: now, is_proved: false });
+            self.actions.push_back(Action::Route { peer: token, stream: Some(stream), trouble: None });
+        }
+        self.actions.push_back(Action::Greet { peer: token, stream });
+        self.call(now);
+    }
+
+    /// The call failed, before the gateway was reached or behind it.
+    pub(super) fn dial_failed(
+        &mut self,
+        token: TokenId,
+        stream: StreamId,
+        trouble: Trouble,
+        is_reached: bool,
+        now: Duration,
+    ) {
+        self.reached(token, stream, is_reached, now);
+        if let Some(peer) = self.peers.get_mut(&token).filter(|peer| peer.dialing == Some(stream)) {
+            peer.dialing = None;
+            if is_reached {
+                self.failed(token, trouble, now);
+            } else {
+                // It is the gateway's failure: the peer is called as soon as the gateway is there.
+                peer.trouble = Some(trouble);
+                peer.due = Some(now);
+            }
+        }
+        self.call(now);
+    }
+
+    /// A packet that came by the stream was authenticated as the peer's.
+    pub(super) fn proved(&mut self, stream: StreamId, token: TokenId, now: Duration) {
+        let is_accepted = self
+            .unproved
+            .iter()
+            .position(|waiting| *waiting == stream)
+            .and_then(|at| self.unproved.remove(at))
+            .is_some();
+        let redial = self.redial_at(now);
+        let Some(peer) = self.peers.get_mut(&token) else {
+            self.ended(stream, Trouble::Stranger, now);
+            return self.actions.push_back(Action::Close(stream, Trouble::Stranger));
+        };
+        if let Some(current) = peer.current.as_mut().filter(|current| current.stream == stream) {
+            current.is_proved = true;
+            peer.trouble = None;
+        } else if peer.candidate.take_if(|waiting| waiting.stream == stream).is_some() {
+            self.go_over(token, stream, true, now);
+            if let Some(peer) = self.peers.get_mut(&token) {
+                (peer.due, peer.failures) = (Some(redial), 0);
+            }
+        } else if is_accepted {
+            if peer.place.is_some() && peer.current.is_some() {
+                // It is this side that calls; for a moment the two do not agree who does.
+                return self.actions.push_back(Action::Close(stream, Trouble::Replaced));
+            }
+            self.go_over(token, stream, false, now);
+            self.actions.push_back(Action::Greet { peer: token, stream });
+        } else if peer.retired.is_none_or(|waiting| waiting.stream != stream) {
+            // Called as one peer, proved by another.
+            self.ended(stream, Trouble::Stranger, now);
+            self.actions.push_back(Action::Close(stream, Trouble::Stranger));
+        }
+    }
+
+    /// The stream is no more.
+    pub(super) fn ended(&mut self, stream: StreamId, trouble: Trouble, now: Duration) {
+        self.unproved.retain(|waiting| *waiting != stream);
+        let uses = |peer: &Peer| {
+            peer.current.is_some_and(|current| current.stream == stream)
+                || [peer.candidate, peer.retired].iter().flatten().any(|waiting| waiting.stream == stream)
+        };
+        let Some((token, peer)) = self.peers.iter_mut().find(|(_, peer)| uses(peer)) else { return };
+        let token = *token;
+        if peer.retired.take_if(|waiting| waiting.stream == stream).is_some() {
+            return;
+        }
+        if peer.candidate.take_if(|waiting| waiting.stream == stream).is_some() {
+            self.failed(token, trouble, now);
+            return self.call(now);
+        }
+        let Some(ended) = peer.current.take() else { return };
+        // One that was replaced may still be good, if it is the other side that replaced it.
+        let other = peer.candidate.take().or_else(|| peer.retired.take_if(|waiting| !waiting.is_finished));
+        if let Some(other) = other {
+            peer.current = Some(Current { stream: other.stream, since: now, is_proved: false });
+            self.actions.push_back(Action::Route { peer: token, stream: Some(other.stream), trouble: None });
+            return;
+        }
+        self.actions.push_back(Action::Route { peer: token, stream: None, trouble: Some(trouble.clone()) });
+        if ended.is_proved && now.saturating_sub(ended.since) >= LASTED {
+            let spread = self.random_below(SPREAD);
+            if let Some(peer) = self.peers.get_mut(&token) {
+                (peer.failures, peer.trouble) = (0, Some(trouble));
+                peer.due = peer.place.as_ref().map(|_| now + spread);
+            }
+        } else {
+            self.failed(token, trouble, now);
+        }
+        self.call(now);
+    }
+
+    fn go_over(&mut self, token: TokenId, stream: StreamId, dialed: bool, now: Duration) {
+        let Some(peer) = self.peers.get_mut(&token) else { return };
+        let before = peer.current.replace(Current { stream, since: now, is_proved: true });
+        peer.trouble = None;
+        if let Some(before) = before {
+            let until = now + if dialed { DRAIN } else { LINGER };
+            let waiting = Waiting { stream: before.stream, until, is_finished: dialed };
+            if let Some(older) = peer.retired.replace(waiting) {
+                self.actions.push_back(Action::Close(older.stream, Trouble::Replaced));
+            }
+            if dialed {
+                // After the device was told of the new one, below.
+                self.actions.push_back(Action::Route { peer: token, stream: Some(stream), trouble: None });
+                return self.actions.push_back(Action::Finish(before.stream));
+            }
+        }
+        self.actions.push_back(Action::Route { peer: token, stream: Some(stream), trouble: None });
+    }
+
+    fn remove(&mut self, token: TokenId) {
+        let Some(peer) = self.peers.remove(&token) else { return };
+        if peer.current.is_some() {
+            let trouble = Some(Trouble::Stranger);
+            self.actions.push_back(Action::Route { peer: token, stream: None, trouble });
+        }
+        let waiting = [peer.candidate, peer.retired].into_iter().flatten().map(|waiting| waiting.stream);
+        let dialing = peer.dialing.inspect(|call| self.gateways.cancel(*call));
+        for stream in peer.current.map(|current| current.stream).into_iter().chain(waiting).chain(dialing) {
+            self.actions.push_back(Action::Close(stream, Trouble::Stranger));
+        }
+    }
+
+    fn name_stream(&mut self) -> StreamId {
+        let stream = StreamId(self.next_stream);
+        self.next_stream += 1;
+        stream
+    }
+}
+
+#[cfg(test)]
+mod tests;

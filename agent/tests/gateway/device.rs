@@ -1,0 +1,102 @@
+//! A device whose packets are a name, a number and nothing secret: it authenticates what says whose it is.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use mesh_core::id::TokenId;
+use p2p_agent::gateway::{Datagrams, Device, Stream, StreamId, Trouble};
+
+const MAGIC: [u8; 4] = *b"twin";
+/// The number of a packet that is there to prove its sender and for nothing else.
+const GREETING: u64 = u64::MAX;
+
+/// A packet of `from`, `length` bytes long.
+pub(crate) fn packet(from: TokenId, number: u64, length: usize) -> Vec<u8> {
+    let mut packet = MAGIC.to_vec();
+    packet.extend_from_slice(&from.get().to_be_bytes());
+    packet.extend_from_slice(&number.to_be_bytes());
+    packet.resize(length.max(packet.len()), from.get() as u8);
+    packet
+}
+
+fn parse(packet: &[u8]) -> Option<(TokenId, u64)> {
+    let rest = packet.strip_prefix(&MAGIC)?;
+    let (token, rest) = rest.split_first_chunk()?;
+    let (number, padding) = rest.split_first_chunk()?;
+    let token = TokenId::new(u32::from_be_bytes(*token))?;
+    padding.iter().all(|byte| *byte == token.get() as u8).then(|| (token, u64::from_be_bytes(*number)))
+}
+
+/// What happened to one peer.
+#[derive(Default)]
+pub(crate) struct Peer {
+    /// Where its packets go.
+    pub(crate) route: Option<Arc<Stream>>,
+    /// Every stream it was reached by, and every end.
+    pub(crate) history: Vec<Result<StreamId, Option<Trouble>>>,
+    /// The numbers it sent, as they came.
+    pub(crate) heard: Vec<u64>,
+}
+
+/// The device of one node.
+pub(crate) struct Twin {
+    own: TokenId,
+    peers: Mutex<BTreeMap<TokenId, Peer>>,
+    /// Held by a test that wants this device to stand still.
+    pub(crate) gate: Mutex<()>,
+}
+
+impl Twin {
+    pub(crate) fn new(own: TokenId) -> Arc<Self> {
+        Arc::new(Self { own, peers: Mutex::default(), gate: Mutex::new(()) })
+    }
+
+    pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<TokenId, Peer>> {
+        self.peers.lock().unwrap()
+    }
+
+    /// Looks at a peer.
+    pub(crate) fn peer<T>(&self, token: TokenId, look: impl FnOnce(&Peer) -> T) -> T {
+        look(self.peers().entry(token).or_default())
+    }
+
+    pub(crate) fn route(&self, to: TokenId) -> Option<Arc<Stream>> {
+        self.peer(to, |peer| peer.route.clone())
+    }
+
+    /// Sends, if there is a way.
+    pub(crate) fn send(&self, to: TokenId, number: u64, length: usize) -> bool {
+        let route = self.route(to);
+        if let Some(stream) = &route {
+            stream.send(&packet(self.own, number, length));
+        }
+        route.is_some()
+    }
+}
+
+impl Device for Twin {
+    fn receive(&self, from: &Arc<Stream>, datagrams: &mut Datagrams<'_>) {
+        drop(self.gate.lock().unwrap());
+        while let Some(datagram) = datagrams.next() {
+            if let Some((token, number)) = parse(datagram) {
+                from.prove(token);
+                if number != GREETING {
+                    self.peers().entry(token).or_default().heard.push(number);
+                }
+            }
+        }
+    }
+
+    fn greet(&self, _peer: TokenId, stream: &Arc<Stream>) {
+        stream.send(&packet(self.own, GREETING, 0));
+    }
+
+    fn route(&self, peer: TokenId, stream: Option<&Arc<Stream>>, trouble: Option<&Trouble>) {
+        let mut peers = self.peers();
+        let peer = peers.entry(peer).or_default();
+        peer.route = stream.cloned();
+        peer.history.push(stream.map(|stream| stream.id()).ok_or_else(|| trouble.cloned()));
+    }
+}

@@ -1,0 +1,88 @@
+//! Streams that are replaced before the gateway ends them.
+
+use std::time::Duration;
+
+use dstack_simulator::gateway::Limits as GatewayLimits;
+use p2p_agent::gateway::Limits;
+use tokio::time::{Instant, interval};
+
+use super::world::{Node, World, talk, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How many streams a node has reached its peer by.
+fn streams(node: &Node, peer: &Node) -> usize {
+    node.twin.peer(peer.token, |peer| peer.history.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_while_streams_are_replaced() {
+    const STREAMS: usize = 6;
+    // So long that a machine that stands still for seconds does not outlive it, and shorter than the test.
+    let lifetime = 12 * SECOND;
+    let world = World::start(GatewayLimits { lifetime, ..GatewayLimits::default() }).await;
+    let [a, b] = world.nodes::<2>(Limits { redial_after: 2 * SECOND, ..Limits::default() }).await;
+    talk(&a, &b).await;
+    let begun = Instant::now();
+    let mut ticks = interval(Duration::from_millis(2));
+    let mut number = 0;
+    while begun.elapsed() < lifetime + SECOND || streams(&a, &b) < STREAMS || streams(&b, &a) < STREAMS {
+        ticks.tick().await;
+        assert!(a.twin.send(b.token, number, 200) && b.twin.send(a.token, number, 200), "there is always a stream");
+        number += 1;
+        assert!(begun.elapsed() < super::world::DEADLINE, "{} and {} streams", streams(&a, &b), streams(&b, &a));
+    }
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        until("the last one", || to.twin.peer(from.token, |peer| peer.heard.contains(&(number - 1)))).await;
+        let heard = || {
+            let mut heard = to.twin.peer(from.token, |peer| peer.heard.clone());
+            heard.retain(|number| *number < 1 << 40);
+            heard.sort_unstable();
+            heard
+        };
+        until("those that took the other way", || heard().len() as u64 == number).await;
+        assert_eq!(heard(), (0..number).collect::<Vec<_>>(), "each once");
+        to.twin.peer(from.token, |peer| assert!(peer.history.iter().all(Result::is_ok), "{:?}", peer.history));
+    }
+    assert_eq!(world.counts().lifetime, 0, "the gateway ended none");
+    let (a, b) = (a.transport.report().await, b.transport.report().await);
+    assert!(a.streams <= 2 && b.streams <= 2, "one, and one that is being replaced: {} and {}", a.streams, b.streams);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_network_makes_new_streams_and_keeps_the_old_ones_until_then() {
+    let world = World::start(GatewayLimits::default()).await;
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    talk(&a, &b).await;
+    for wanted in 2..4 {
+        // More than one in a second does not count.
+        until("a new stream", || {
+            a.transport.hurry();
+            streams(&a, &b) >= wanted && streams(&b, &a) >= wanted
+        })
+        .await;
+        talk(&a, &b).await;
+    }
+    a.twin.peer(b.token, |peer| assert!(peer.history.iter().all(Result::is_ok), "{:?}", peer.history));
+    // The side that does not call makes none.
+    let before = world.counts().accepted;
+    b.transport.hurry();
+    b.transport.redial(a.token);
+    talk(&a, &b).await;
+    until("old streams to end", || world.counts().open == 1).await;
+    assert!(world.counts().accepted <= before + 1, "only what the other had begun");
+}
+
+/// An open stream that carries nothing is for the choice of paths to find out, which then asks for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_replaced_on_demand() {
+    let world = World::start(GatewayLimits::default()).await;
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    talk(&a, &b).await;
+    until("another stream", || {
+        a.transport.redial(b.token);
+        streams(&a, &b) >= 2 && streams(&b, &a) >= 2
+    })
+    .await;
+    talk(&a, &b).await;
+}

@@ -1,0 +1,93 @@
+//! Who is reached, and by how many streams.
+
+use dstack_simulator::gateway::Limits as GatewayLimits;
+use mesh_core::status::Reason;
+use p2p_agent::gateway::{Limits, MAX_DATAGRAM, Trouble};
+
+use super::world::{World, talk, token, until, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pair_has_one_stream_to_exactly_that_instance() {
+    let world = World::start(GatewayLimits::default()).await;
+    let nodes = world.nodes::<4>(Limits::default()).await;
+    for a in &nodes {
+        for b in nodes.iter().filter(|b| b.token != a.token) {
+            talk(a, b).await;
+        }
+    }
+    assert_eq!(world.counts().open, 6, "one for each of six pairs");
+    for node in &nodes {
+        let report = within("the report", node.transport.report()).await;
+        assert_eq!((report.peers.len(), report.streams), (3, 3));
+        for (peer, how) in &report.peers {
+            assert_eq!(how.dials, node.token < *peer);
+            assert!(how.is_proved && how.stream.is_some() && how.trouble.is_none(), "{how:?}");
+            assert_eq!(how.next_dial.is_some(), how.dials, "the side that calls replaces it one day");
+            let carried = report.carried[peer];
+            assert!(carried.received > 0 && carried.sent_bytes > 0 && carried.dropped == 0, "{carried:?}");
+            // Every packet came from whom its stream is to.
+            let stream = node.twin.route(*peer).unwrap();
+            assert_eq!((stream.peer(), stream.dialed()), (Some(*peer), how.dials.then_some(*peer)));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_of_every_length_pass() {
+    let world = World::start(GatewayLimits { buffer: 1000.try_into().unwrap(), ..GatewayLimits::default() }).await;
+    let [a, b] = world.nodes::<2>(Limits { queue: 64 << 20, ..Limits::default() }).await;
+    talk(&a, &b).await;
+    let lengths = [16, 17, 148, 1452, 4093, 4094, 4095, 8191, 16_384, 32_000, MAX_DATAGRAM - 1, MAX_DATAGRAM];
+    let sent: Vec<u64> = (0..lengths.len() as u64 * 20).collect();
+    for number in &sent {
+        let length = lengths[*number as usize % lengths.len()];
+        assert!(a.twin.send(b.token, *number, length) && b.twin.send(a.token, *number, length));
+    }
+    for (from, to) in [(&a, &b), (&b, &a)] {
+        until("all of them", || to.twin.peer(from.token, |peer| peer.heard.last() == sent.last())).await;
+        let heard =
+            to.twin.peer(from.token, |peer| peer.heard.iter().copied().filter(|n| *n < 1 << 40).collect::<Vec<_>>());
+        assert_eq!(heard, sent, "all, whole and in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_comes_later_is_found_and_one_that_is_removed_is_cut() {
+    let world = World::start(GatewayLimits::default()).await;
+    world.register(&[1]);
+    let a = world.node(1, Limits::default()).await;
+    world.acquaint(&a, &[1, 2]);
+    // The gateway does not know instance 2.
+    let trouble = a.trouble(token(2)).await;
+    assert_eq!((trouble.reason(), trouble), (Some(Reason::GatewayPortPolicy), Trouble::Refused));
+    assert!(a.twin.route(token(2)).is_none());
+
+    world.register(&[1, 2]);
+    let b = world.node(2, Limits::default()).await;
+    world.acquaint(&b, &[1, 2]);
+    talk(&a, &b).await;
+
+    world.acquaint(&a, &[1]);
+    until("the cut at the one", || a.twin.route(token(2)).is_none()).await;
+    until("the cut at the other", || b.twin.route(token(1)).is_none()).await;
+    assert!(within("the report", a.transport.report()).await.peers.is_empty());
+    // The other may call as much as it likes: it is nobody now.
+    world.acquaint(&b, &[1, 2]);
+    world.acquaint(&a, &[1, 2]);
+    talk(&a, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_says_what_it_has_to_say() {
+    let world = World::start(GatewayLimits::default()).await;
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    talk(&a, &b).await;
+    for number in 0..500 {
+        assert!(b.twin.send(a.token, number, 1000));
+    }
+    within("the stop", b.transport.stop()).await;
+    until("the last word", || a.twin.peer(token(2), |peer| peer.heard.last() == Some(&499))).await;
+    until("the end", || a.twin.route(token(2)).is_none()).await;
+    let why = a.twin.peer(token(2), |peer| peer.history.last().cloned());
+    assert_eq!(why, Some(Err(Some(Trouble::Closed))));
+}
