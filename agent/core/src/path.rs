@@ -16,7 +16,7 @@
 //! | not talking | every path is probed every 25 s |
 //! | nothing answered for 1 s and a round trip, or lost 2 of the last 4 probes or 4 of 16 | the path is suspect: packets go by all paths |
 //! | the peer's packets come by another path, this one was not proved lately | suspect too, until its next probe is answered |
-//! | still suspect after 3 s, while another path works | the other path carries the packets: a switch |
+//! | still suspect after 3 s, while another passed 11 of 12 probes since | the other path carries the packets: a switch |
 //! | path gone (stream closed, no endpoint) | the same, at once |
 //! | a better path is clean for 10 s (2 s if it never failed) and 10 answers | back: a switch. Each failure in a row makes it 5 s more, up to 20 s |
 //!

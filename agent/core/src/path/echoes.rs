@@ -24,6 +24,11 @@ const LOSSY_JUST_NOW: usize = 2;
 const CLEAN: usize = 3;
 /// After this long a clean run tells more than the losses before it.
 pub(super) const CLEAN_RUN: Duration = Duration::from_secs(2);
+/// A path is good to fall to when so many probes in a row passed since the other became suspect, as many as there are until it
+/// is left ...
+const PASSED: usize = 12;
+/// ... but for so many: at 60 % loss that is once in half an hour.
+const NOT_PASSED: usize = 1;
 /// A path is silent after this time without a reply to anything sent, and as long as a reply takes.
 pub(super) const SILENT: Duration = Duration::from_secs(1);
 
@@ -153,6 +158,15 @@ impl Echoes {
     /// How many probes sent at `since` or later are answered.
     pub(super) fn answered_since(&self, since: Duration) -> usize {
         self.ring.iter().filter(|probe| probe.answered && probe.sent >= since).count()
+    }
+
+    /// Of the latest probes, all sent at `since` or later, enough were answered.
+    pub(super) fn passed_since(&self, since: Duration) -> bool {
+        let known = self.ring.iter().rev().filter(|probe| probe.answered || self.is_lost(probe));
+        let latest = known.take(PASSED).take_while(|probe| probe.sent >= since);
+        let (count, answered) =
+            latest.fold((0, 0), |(count, yes), probe| (count + 1, yes + usize::from(probe.answered)));
+        count == PASSED && answered >= PASSED - NOT_PASSED
     }
 
     /// Since when everything is answered, but for what any path loses.

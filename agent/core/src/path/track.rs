@@ -188,9 +188,9 @@ impl Track {
         self.echoes.lossy().then_some(Trouble::Lossy)
     }
 
-    /// Packets may rely on it: nothing is wrong, and it was proved twice since `since`.
+    /// Packets may rely on it: nothing is wrong, and that is no luck of the moment.
     pub(super) fn is_good_since(&self, since: Duration, now: Duration) -> bool {
-        self.trouble(now).is_none() && self.echoes.answered_since(since) >= 2
+        self.trouble(now).is_none() && self.echoes.passed_since(since)
     }
 
     /// When the next probe is due; `talking` while packets go to the peer.

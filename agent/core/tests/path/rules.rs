@@ -289,6 +289,20 @@ fn while_nothing_answers_packets_go_by_all_and_nothing_switches() {
 }
 
 #[test]
+fn two_bad_paths_do_not_change_places() {
+    let mut peer = Peer::talking();
+    peer.answers = [Answers::Loses(600); 2];
+    peer.run(2.0);
+    let mut alone = 0;
+    for _ in 0..3000 {
+        peer.run(0.1);
+        alone += u32::from(!peer.route().is_hedged());
+    }
+    assert!(switches(&mut peer).len() <= 2, "in five minutes");
+    assert!(alone < 300, "by one path alone for {alone} tenths of a second");
+}
+
+#[test]
 fn the_worse_path_dies_while_the_better_heals() {
     let mut peer = Peer::talking();
     peer.answers[0] = Answers::None;
