@@ -32,10 +32,13 @@ impl Queue {
         Self { waiting: Mutex::new(waiting), changed: Notify::new() }
     }
 
-    /// Queues a datagram, or does nothing once finished. Never waits.
-    pub(super) fn push(&self, datagram: &[u8]) {
+    /// Queues a datagram. `false` once finished. Never waits.
+    pub(super) fn push(&self, datagram: &[u8]) -> bool {
         let was_empty = {
             let mut waiting = self.lock();
+            if waiting.is_finished {
+                return false;
+            }
             let was_empty = waiting.is_empty();
             waiting.push(datagram);
             was_empty
@@ -44,6 +47,7 @@ impl Queue {
         if was_empty {
             self.changed.notify_one();
         }
+        true
     }
 
     /// Nothing comes after what waits now.
@@ -63,7 +67,7 @@ impl Queue {
         }
     }
 
-    /// Datagrams that were dropped: the oldest when there were too many, and any that came too late.
+    /// Datagrams that were dropped because there were too many.
     pub(super) fn dropped(&self) -> u64 {
         self.lock().dropped
     }
@@ -81,7 +85,7 @@ impl Waiting {
 
     fn push(&mut self, datagram: &[u8]) {
         let added = super::frame::HEADER + datagram.len();
-        if self.is_finished || added > self.limit {
+        if added > self.limit {
             self.dropped += 1;
             return;
         }
@@ -172,8 +176,7 @@ mod tests {
         assert_eq!(lengths(&taken), [98; 5]);
         assert_eq!(waiting.take(1, &mut taken), None);
         waiting.is_finished = true;
-        waiting.push(&[0; 9]);
-        assert_eq!((waiting.take(1, &mut taken), waiting.dropped), (Some(false), 1));
+        assert_eq!((waiting.take(1, &mut taken), waiting.dropped), (Some(false), 0));
     }
 
     proptest! {

@@ -181,6 +181,7 @@ impl Shell {
             Action::Close(stream, trouble) => {
                 if let Some(open) = self.streams.remove(&stream) {
                     tracing::debug!(stream = stream.0, error = %trouble, "a stream is closed");
+                    open.stream.finish();
                     open.task.abort();
                 }
             }

@@ -41,7 +41,7 @@ const UNPROVED_DATAGRAMS: u64 = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub(super) u64);
 
-/// One stream, as its users hold it. It may have ended: then what is sent is dropped.
+/// One stream, as its users hold it.
 #[derive(Debug)]
 pub struct Stream {
     id: StreamId,
@@ -97,9 +97,11 @@ impl Stream {
         self.proof.get().copied()
     }
 
-    /// Queues a datagram of 1 to 65,535 bytes. Never waits: when more waits than the stream takes, the oldest is dropped.
-    pub fn send(&self, datagram: &[u8]) {
-        self.queue.push(datagram);
+    /// Queues a datagram of 1 to 65,535 bytes. Never waits: when more waits than the stream takes, the oldest is dropped. `false`
+    /// if it is over: the device was, or is about to be, told of another or of none, and nothing is lost if it looks again.
+    #[must_use = "a stream that is over takes nothing"]
+    pub fn send(&self, datagram: &[u8]) -> bool {
+        self.queue.push(datagram)
     }
 
     /// A packet that came by it was authenticated as that peer's, and is no replay. The device says so for each such packet; the
@@ -178,9 +180,9 @@ pub(super) async fn carry<T: AsyncRead + AsyncWrite + Send + 'static>(
         trouble = read(stream, from, limits, device) => trouble,
         trouble = writer.failed() => trouble,
     };
+    stream.finish();
     if trouble == Trouble::Closed {
         // The other side may still take what waits.
-        stream.finish();
         drop(timeout(limits.stall, writer.ended()).await);
     }
     trouble

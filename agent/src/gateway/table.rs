@@ -24,6 +24,8 @@ use super::{Trouble, name::Place, stream::StreamId};
 const UNPROVED: usize = 64;
 /// How long a stream that is to replace another may take to be proved.
 const OVERLAP: Duration = Duration::from_secs(10);
+/// Replaced streams of one peer that stay for what is under way on them; more than one only where they follow each other fast.
+const RETIRED: usize = 3;
 /// How long a stream that was replaced stays for what is under way: at the side that called, and at the other, which lets go later.
 const DRAIN: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(30);
@@ -71,8 +73,8 @@ struct Peer {
     current: Option<Current>,
     /// Called to replace `current`.
     candidate: Option<Waiting>,
-    /// Was replaced.
-    retired: Option<Waiting>,
+    /// Were replaced, oldest first.
+    retired: Vec<Waiting>,
     dialing: Option<StreamId>,
     /// When it is called next.
     due: Option<Duration>,
@@ -125,7 +127,7 @@ impl Table {
         let of_peer = |peer: &Peer| {
             let call = peer.due.filter(|_| peer.may_be_called()).zip(peer.place.as_ref());
             let call = call.and_then(|(due, place)| self.gateways.allows_at(&place.domain, due));
-            let streams = [peer.candidate, peer.retired].into_iter().flatten().map(|waiting| waiting.until);
+            let streams = peer.candidate.iter().chain(&peer.retired).map(|waiting| waiting.until);
             call.into_iter().chain(streams).min()
         };
         self.peers.values().filter_map(of_peer).min()
@@ -134,7 +136,7 @@ impl Table {
     pub(super) fn handle_timeout(&mut self, now: Duration) {
         let Self { peers, actions, .. } = self;
         for peer in peers.values_mut() {
-            if let Some(late) = peer.retired.take_if(|waiting| waiting.until <= now) {
+            for late in peer.retired.extract_if(.., |waiting| waiting.until <= now) {
                 actions.push_back(Action::Close(late.stream, Trouble::Replaced));
             }
         }
@@ -257,7 +259,7 @@ impl Table {
             }
             self.go_over(token, stream, false, now);
             self.actions.push_back(Action::Greet { peer: token, stream });
-        } else if peer.retired.is_none_or(|waiting| waiting.stream != stream) {
+        } else if peer.retired.iter().all(|waiting| waiting.stream != stream) {
             // Called as one peer, proved by another.
             self.ended(stream, Trouble::Stranger, now);
             self.actions.push_back(Action::Close(stream, Trouble::Stranger));
@@ -269,11 +271,12 @@ impl Table {
         self.unproved.retain(|waiting| *waiting != stream);
         let uses = |peer: &Peer| {
             peer.current.is_some_and(|current| current.stream == stream)
-                || [peer.candidate, peer.retired].iter().flatten().any(|waiting| waiting.stream == stream)
+                || peer.candidate.iter().chain(&peer.retired).any(|waiting| waiting.stream == stream)
         };
         let Some((token, peer)) = self.peers.iter_mut().find(|(_, peer)| uses(peer)) else { return };
         let token = *token;
-        if peer.retired.take_if(|waiting| waiting.stream == stream).is_some() {
+        if let Some(at) = peer.retired.iter().position(|waiting| waiting.stream == stream) {
+            peer.retired.remove(at);
             return;
         }
         if peer.candidate.take_if(|waiting| waiting.stream == stream).is_some() {
@@ -282,7 +285,7 @@ impl Table {
         }
         let Some(ended) = peer.current.take() else { return };
         // One that was replaced may still be good, if it is the other side that replaced it.
-        let other = peer.candidate.take().or_else(|| peer.retired.take_if(|waiting| !waiting.is_finished));
+        let other = peer.candidate.take().or_else(|| peer.retired.pop_if(|waiting| !waiting.is_finished));
         if let Some(other) = other {
             peer.current = Some(Current { stream: other.stream, since: now, is_proved: false });
             self.actions.push_back(Action::Route { peer: token, stream: Some(other.stream), trouble: None });
@@ -301,23 +304,22 @@ impl Table {
         self.call(now);
     }
 
+    /// The peer is proved on another stream than the one in use.
     fn go_over(&mut self, token: TokenId, stream: StreamId, dialed: bool, now: Duration) {
         let Some(peer) = self.peers.get_mut(&token) else { return };
         let before = peer.current.replace(Current { stream, since: now, is_proved: true });
         peer.trouble = None;
-        if let Some(before) = before {
-            let until = now + if dialed { DRAIN } else { LINGER };
-            let waiting = Waiting { stream: before.stream, until, is_finished: dialed };
-            if let Some(older) = peer.retired.replace(waiting) {
-                self.actions.push_back(Action::Close(older.stream, Trouble::Replaced));
-            }
-            if dialed {
-                // After the device was told of the new one, below.
-                self.actions.push_back(Action::Route { peer: token, stream: Some(stream), trouble: None });
-                return self.actions.push_back(Action::Finish(before.stream));
-            }
-        }
         self.actions.push_back(Action::Route { peer: token, stream: Some(stream), trouble: None });
+        let Some(before) = before else { return };
+        let until = now + if dialed { DRAIN } else { LINGER };
+        peer.retired.push(Waiting { stream: before.stream, until, is_finished: dialed });
+        if dialed {
+            self.actions.push_back(Action::Finish(before.stream));
+        }
+        if peer.retired.len() > RETIRED {
+            let oldest = peer.retired.remove(0);
+            self.actions.push_back(Action::Close(oldest.stream, Trouble::Replaced));
+        }
     }
 
     fn remove(&mut self, token: TokenId) {
@@ -326,7 +328,7 @@ impl Table {
             let trouble = Some(Trouble::Stranger);
             self.actions.push_back(Action::Route { peer: token, stream: None, trouble });
         }
-        let waiting = [peer.candidate, peer.retired].into_iter().flatten().map(|waiting| waiting.stream);
+        let waiting = peer.candidate.iter().chain(&peer.retired).map(|waiting| waiting.stream);
         let dialing = peer.dialing.inspect(|call| self.gateways.cancel(*call));
         for stream in peer.current.map(|current| current.stream).into_iter().chain(waiting).chain(dialing) {
             self.actions.push_back(Action::Close(stream, Trouble::Stranger));

@@ -66,13 +66,10 @@ impl Twin {
         self.peer(to, |peer| peer.route.clone())
     }
 
-    /// Sends, if there is a way.
+    /// Sends, if there is a way: the stream that was looked up may be over by then, and another in its place.
     pub(crate) fn send(&self, to: TokenId, number: u64, length: usize) -> bool {
-        let route = self.route(to);
-        if let Some(stream) = &route {
-            stream.send(&packet(self.own, number, length));
-        }
-        route.is_some()
+        let packet = packet(self.own, number, length);
+        (0..2).any(|_| self.route(to).is_some_and(|stream| stream.send(&packet)))
     }
 }
 
@@ -90,7 +87,8 @@ impl Device for Twin {
     }
 
     fn greet(&self, _peer: TokenId, stream: &Arc<Stream>) {
-        stream.send(&packet(self.own, GREETING, 0));
+        // If it is over, so is the reason.
+        let _: bool = stream.send(&packet(self.own, GREETING, 0));
     }
 
     fn route(&self, peer: TokenId, stream: Option<&Arc<Stream>>, trouble: Option<&Trouble>) {

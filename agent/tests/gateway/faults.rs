@@ -50,7 +50,7 @@ async fn a_flood_drops_old_datagrams_and_never_breaks_the_stream() {
         "the flood, which nothing slows down",
         tokio::task::spawn_blocking(move || {
             for number in 0..COUNT {
-                flood.send(&super::device::packet(token(1), number, 1400));
+                assert!(flood.send(&super::device::packet(token(1), number, 1400)));
             }
         }),
     )

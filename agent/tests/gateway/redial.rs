@@ -1,12 +1,14 @@
 //! Streams that are replaced before the gateway ends them.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use dstack_simulator::gateway::Limits as GatewayLimits;
 use p2p_agent::gateway::Limits;
-use tokio::time::{Instant, interval};
 
-use super::world::{Node, World, talk, until};
+use super::world::{DEADLINE, Node, World, talk, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,27 +26,50 @@ async fn nothing_is_lost_while_streams_are_replaced() {
     let [a, b] = world.nodes::<2>(Limits { redial_after: 2 * SECOND, ..Limits::default() }).await;
     talk(&a, &b).await;
     let begun = Instant::now();
-    let mut ticks = interval(Duration::from_millis(2));
-    let mut number = 0;
-    while begun.elapsed() < lifetime + SECOND || streams(&a, &b) < STREAMS || streams(&b, &a) < STREAMS {
-        ticks.tick().await;
-        assert!(a.twin.send(b.token, number, 200) && b.twin.send(a.token, number, 200), "there is always a stream");
-        number += 1;
-        assert!(begun.elapsed() < super::world::DEADLINE, "{} and {} streams", streams(&a, &b), streams(&b, &a));
-    }
+    let is_over = AtomicBool::new(false);
+    // From threads of their own, as a device sends: at any moment, the moments of going over included.
+    let flow = |from: &Node, to: &Node| {
+        let mut number = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            assert!(from.twin.send(to.token, number, 200), "there is always a stream");
+            number += 1;
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        number
+    };
+    let sent = tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let flows = [scope.spawn(|| flow(&a, &b)), scope.spawn(|| flow(&b, &a))];
+            let is_enough =
+                || begun.elapsed() > lifetime + SECOND && streams(&a, &b) >= STREAMS && streams(&b, &a) >= STREAMS;
+            while !is_enough() && begun.elapsed() < DEADLINE && !flows.iter().any(|flow| flow.is_finished()) {
+                std::thread::sleep(SECOND / 20);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            flows.map(|flow| flow.join().unwrap())
+        })
+    });
+    assert!(begun.elapsed() < DEADLINE, "{} and {} streams", streams(&a, &b), streams(&b, &a));
     for (from, to) in [(&a, &b), (&b, &a)] {
-        until("the last one", || to.twin.peer(from.token, |peer| peer.heard.contains(&(number - 1)))).await;
-        let heard = || {
-            let mut heard = to.twin.peer(from.token, |peer| peer.heard.clone());
-            heard.retain(|number| *number < 1 << 40);
-            heard.sort_unstable();
-            heard
-        };
-        until("those that took the other way", || heard().len() as u64 == number).await;
-        assert_eq!(heard(), (0..number).collect::<Vec<_>>(), "each once");
         to.twin.peer(from.token, |peer| assert!(peer.history.iter().all(Result::is_ok), "{:?}", peer.history));
     }
     assert_eq!(world.counts().lifetime, 0, "the gateway ended none");
+    for ((from, to), sent) in [(&a, &b), (&b, &a)].into_iter().zip(sent) {
+        let heard = || {
+            let mut heard = to.twin.peer(from.token, |peer| peer.heard.clone());
+            heard.retain(|number| *number < 1 << 40);
+            heard
+        };
+        let begun = Instant::now();
+        while (heard().len() as u64) < sent {
+            let missing = || (0..sent).filter(|number| !heard().contains(number)).take(9).collect::<Vec<_>>();
+            assert!(begun.elapsed() < DEADLINE, "{:?}… of {sent} are lost; {:?}", missing(), world.counts());
+            tokio::time::sleep(SECOND / 50).await;
+        }
+        let mut heard = heard();
+        heard.sort_unstable();
+        assert!(heard == (0..sent).collect::<Vec<_>>(), "each once");
+    }
     let (a, b) = (a.transport.report().await, b.transport.report().await);
     assert!(a.streams <= 2 && b.streams <= 2, "one, and one that is being replaced: {} and {}", a.streams, b.streams);
 }
