@@ -86,7 +86,7 @@ impl End {
 
     /// The next datagram that came.
     fn datagram(&self) -> Vec<u8> {
-        let end = Instant::now() + 5 * S;
+        let end = Instant::now() + 30 * S;
         let mut buffer = vec![0; 2048];
         loop {
             match udp::receive(self.sockets.queue(0).next().unwrap(), &mut buffer) {

