@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::Request;
@@ -20,6 +21,11 @@ const ENOUGH: usize = 60_000;
 /// How old the MTU that bounds padding and segment sizes may be.
 const MTU_AGE: Duration = Duration::from_secs(1);
 
+/// Superpackets' worth sent before others are let go first: what comes back, and whoever works on what was sent. Without it a
+/// packet beside a stream waits for up to 7 ms where both ends have two processors between them, and with it for up to 5,
+/// at the price of a tenth of the stream; less often is cheaper and later (6: 6 ms, a twentieth).
+const TURN: usize = 4;
+
 /// How often the control thread is asked, at most, to look at the links outside.
 const FIT_AFTER: Duration = Duration::from_secs(1);
 
@@ -31,6 +37,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
         read: vec![0; VNET_LEN + MAX_PACKET],
         outbox: Outbox::new(shared.threads),
         mtu_read: None,
+        sent_in_a_row: 0,
         too_long: false,
         asked: None,
     };
@@ -58,6 +65,8 @@ struct Outbound<'a> {
     read: Vec<u8>,
     outbox: Outbox,
     mtu_read: Option<Instant>,
+    /// Superpackets' worth sent since others were let go first.
+    sent_in_a_row: usize,
     /// A datagram was too long for the link it would have left by.
     too_long: bool,
     /// When the control thread was last told so.
@@ -86,10 +95,17 @@ impl Outbound<'_> {
                 Err(error) => break Err(error),
             }
             if bytes_read.max(self.outbox.used()) >= ENOUGH {
+                self.sent_in_a_row += 1;
                 break Ok(());
             }
         };
         self.send();
+        drop(table);
+        if self.sent_in_a_row >= TURN {
+            self.sent_in_a_row = 0;
+            // With fewer processors than threads, what comes back would wait for as long as there is something to send.
+            thread::yield_now();
+        }
         result
     }
 
