@@ -51,7 +51,7 @@ mod tests {
         for _ in 0..1000 {
             rtt.sample(ms(5000));
         }
-        assert_eq!((rtt.patience(), rtt.silence(ms(1000))), (ms(1300), ms(2000)));
+        assert_eq!((rtt.patience(), rtt.silence(ms(1000))), (ms(1200), ms(2000)));
         for _ in 0..1000 {
             rtt.sample(ms(1));
         }
