@@ -160,6 +160,17 @@ impl Lab {
         *self.dialing.first_key_value().unwrap().0
     }
 
+    /// A stream that is in use, and the one that is to take its place: open, and not proved.
+    fn redialed(&mut self, peer: TokenId) -> (StreamId, StreamId) {
+        let old = self.connect(peer);
+        self.wait(5 * SECOND);
+        self.table.redial(peer, self.now);
+        let new = self.call(SECOND);
+        self.opened(new);
+        self.log();
+        (old, new)
+    }
+
     /// A call answered and proved.
     fn connect(&mut self, peer: TokenId) -> StreamId {
         let stream = self.call(20 * SECOND);
@@ -205,12 +216,7 @@ fn a_new_stream_takes_over_when_the_peer_is_proved_on_it_and_not_before() {
 #[test]
 fn a_new_stream_that_is_not_proved_changes_nothing() {
     let (peer, mut lab) = (token(1), Lab::with_peers(2, 1, 1));
-    let old = lab.connect(peer);
-    lab.wait(5 * SECOND);
-    lab.table.redial(peer, lab.now);
-    let new = lab.call(SECOND);
-    lab.opened(new);
-    lab.log();
+    let (old, new) = lab.redialed(peer);
     lab.wait(OVERLAP);
     assert_eq!(lab.log()[0], Action::Close(new, Trouble::Unproved));
     assert_eq!(lab.routes[&peer], old);
@@ -223,12 +229,7 @@ fn a_new_stream_that_is_not_proved_changes_nothing() {
 #[test]
 fn an_old_stream_that_breaks_first_leaves_the_new_one() {
     let (peer, mut lab) = (token(1), Lab::with_peers(3, 1, 1));
-    let old = lab.connect(peer);
-    lab.wait(5 * SECOND);
-    lab.table.redial(peer, lab.now);
-    let new = lab.call(SECOND);
-    lab.opened(new);
-    lab.log();
+    let (old, new) = lab.redialed(peer);
     lab.ended(old);
     assert_eq!(lab.log(), [Action::Route { peer, stream: Some(new), trouble: None }]);
     lab.proved(new, peer);
