@@ -12,9 +12,9 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cookie::Cookie;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use cookie::sign;
+pub(crate) use cookie::{Cookie, FirstMac};
 pub(crate) use gate::{HANDSHAKES_PER_SECOND, Identity, Verdict};
 pub(crate) use handshake::{Initiation, Offer, Proved};
 pub(crate) use session::{Opened, Session};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::key::{PresharedKey, PublicKey};
-use crate::noise::{Cookie, INITIATION_LEN, Identity, Offer, Proved, RESPONSE_LEN, Session, Timestamp};
+use crate::noise::{Cookie, FirstMac, INITIATION_LEN, Identity, Offer, Proved, RESPONSE_LEN, Session, Timestamp};
 use crate::timers::{REJECT_AFTER, REKEY_TIMEOUT};
 
 /// Initiations that may be answered at the same time: the first tries come faster than an answer from far away.
@@ -34,7 +34,7 @@ struct Held {
     /// Whether the peer has shown to have it: only then it seals.
     confirmed: bool,
     /// The first MAC of the answer that began it.
-    first_mac: [u8; 16],
+    first_mac: FirstMac,
 }
 
 impl Held {
