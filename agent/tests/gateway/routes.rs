@@ -88,6 +88,6 @@ async fn a_node_that_stops_says_what_it_has_to_say() {
     within("the stop", b.transport.stop()).await;
     until("the last word", || a.twin.peer(token(2), |peer| peer.heard.last() == Some(&499))).await;
     until("the end", || a.twin.route(token(2)).is_none()).await;
-    let why = a.twin.peer(token(2), |peer| peer.history.last().cloned());
+    let why = a.twin.peer(token(2), |peer| peer.history.iter().find(|route| route.is_err()).cloned());
     assert_eq!(why, Some(Err(Some(Trouble::Closed))));
 }
