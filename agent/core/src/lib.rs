@@ -16,11 +16,13 @@ pub mod network;
 pub mod observed;
 pub mod path;
 pub mod proof;
+pub mod punch;
 pub mod quorum;
 pub mod registration;
 pub mod registry;
 mod signature;
 pub mod status;
+pub mod stun;
 mod time;
 
 pub use signature::InvalidSignature;

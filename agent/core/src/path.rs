@@ -40,6 +40,7 @@
 
 mod choice;
 mod echoes;
+pub mod packet;
 mod probe;
 mod report;
 mod rtt;
