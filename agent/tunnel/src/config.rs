@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use ipnetwork::IpNetwork;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::way::Watch;
 
 /// The inner MTU that fits WireGuard's 80 bytes of overhead on IPv6 into 1,500 bytes.
 pub const DEFAULT_MTU: u16 = 1420;
@@ -28,13 +29,16 @@ pub struct DeviceOptions {
     pub threads: NonZeroU8,
     /// What may be left to the kernel; what it refuses is done without ([`DeviceState::offloads`]).
     pub offloads: Offloads,
+    /// Who is told which way packets come, if anybody.
+    pub watch: Option<Watch>,
 }
 
 impl DeviceOptions {
-    /// What everybody wants: UAPI, one thread for each direction, every offload, an MTU that fits.
+    /// What everybody wants: UAPI, one thread for each direction, every offload, an MTU that fits, nobody who watches.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), mtu: None, uapi: true, threads: NonZeroU8::MIN, offloads: Offloads::ALL }
+        let threads = NonZeroU8::MIN;
+        Self { name: name.into(), mtu: None, uapi: true, threads, offloads: Offloads::ALL, watch: None }
     }
 }
 
@@ -164,7 +168,7 @@ pub struct PeerState {
     pub public_key: PublicKey,
     /// Whether a preshared key is set.
     pub has_preshared_key: bool,
-    /// Where datagrams for it go: configured, or learned from its last authenticated datagram.
+    /// Where datagrams for it go by UDP: configured, or where it was last proved to be.
     pub endpoint: Option<SocketAddr>,
     /// Seconds; 0 is off.
     pub persistent_keepalive: u16,
@@ -188,7 +192,8 @@ pub struct PeerState {
 pub struct Drops {
     /// From the interface: no peer's allowed IPs hold the destination, or it is no IP packet.
     pub no_peer: u64,
-    /// From the interface: the peer has no endpoint, a low-order key, or its queue was full.
+    /// From the interface: there is no way to the peer, it has a low-order key, its queue was full, or the packet has the port that
+    /// is not for programs ([`Watch::tap`]).
     pub unsendable: u64,
     /// From the network: not a message of ours, or one that failed authentication.
     pub unauthenticated: u64,

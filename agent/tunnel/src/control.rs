@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use crate::config::DeviceUpdate;
 use crate::device::Shared;
 use crate::error::Error;
+use crate::key::PublicKey;
 use crate::memory;
 use crate::mtu::{Fit, Mtu};
 use crate::peer::{Greeting, Peer, Wire};
+use crate::table::unmapped;
 use crate::udp::Sockets;
 use crate::wheel::Wheel;
 
@@ -20,6 +22,8 @@ pub(crate) enum Request {
     Apply { update: DeviceUpdate, reply: Sender<Result<(), Error>> },
     /// Call the `tick` of the peer with that slot at that time.
     Wake { at: Instant, slot: u32 },
+    /// Speak to that peer: there is a new way to it.
+    Greet { peer: PublicKey },
     /// A link outside turned out to be too narrow for a datagram: look at the MTU.
     Fit,
     /// End.
@@ -49,6 +53,7 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
         while let Ok(asked) = request {
             match asked {
                 Request::Wake { at, slot } => due.alarms.set(slot, at),
+                Request::Greet { peer } => due.greetings.extend(shared.table().by_key(&peer).cloned()),
                 // Nobody may be left to hear the answer.
                 Request::Apply { update, reply } => {
                     let applied = apply(shared, update, &mut due);
@@ -185,5 +190,12 @@ fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<Fit, Er
         due.alarms.cancel(slot);
     }
     let there = update.peers.iter().filter(|peer| !peer.remove && table.by_key(&peer.public_key).is_some());
-    Ok(Fit::Endpoints(there.filter_map(|peer| peer.endpoint).collect()))
+    let mut endpoints = Vec::new();
+    for (peer, endpoint) in there.filter_map(|peer| Some((peer.public_key, peer.endpoint?))) {
+        endpoints.push(endpoint);
+        if let Some(watch) = &shared.watch {
+            watch.watcher.endpoint(peer, unmapped(endpoint));
+        }
+    }
+    Ok(Fit::Endpoints(endpoints))
 }

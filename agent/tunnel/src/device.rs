@@ -12,6 +12,7 @@ use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, P
 use crate::control::{self, Request};
 use crate::error::Error;
 use crate::flood::Flood;
+use crate::handle::{DeviceHandle, Door};
 use crate::inbound;
 use crate::memory;
 use crate::mtu::Mtu;
@@ -25,10 +26,12 @@ use crate::turns::Turns;
 use crate::uapi::Server;
 use crate::udp::Sockets;
 use crate::underlay;
+use crate::way::Watch;
 
 /// A running device. Dropping it stops it.
 pub struct Device {
     shared: Arc<Shared>,
+    door: Arc<Door>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -39,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) threads: NonZeroU8,
     /// What may be used.
     pub(crate) offloads: Offloads,
+    pub(crate) watch: Option<Watch>,
     table: RwLock<Table>,
     sockets: RwLock<Arc<Sockets>>,
     pub(crate) tun: Tun,
@@ -87,6 +91,7 @@ impl Device {
             name: options.name,
             threads,
             offloads,
+            watch: options.watch,
             table: RwLock::new(Table::new()),
             sockets: RwLock::new(Arc::new(sockets)),
             tun,
@@ -101,7 +106,7 @@ impl Device {
             running: Mutex::new(0),
             ended: Condvar::new(),
         });
-        let mut device = Self { shared, threads: Vec::new() };
+        let mut device = Self { door: Door::new(&shared), shared, threads: Vec::new() };
         device.start(requests, Mtu::new(options.mtu.is_none().then_some(mtu)), server)?;
         Ok(device)
     }
@@ -150,6 +155,12 @@ impl Device {
         self.shared.snapshot()
     }
 
+    /// The device for those who do not own it: they change the ways to its peers while it runs.
+    #[must_use]
+    pub fn handle(&self) -> DeviceHandle {
+        DeviceHandle(Arc::clone(&self.door))
+    }
+
     /// Stops the device: when this returns, interface, UAPI socket and UDP sockets are gone.
     ///
     /// # Errors
@@ -180,6 +191,8 @@ impl Device {
 
     fn end(&mut self) -> Result<(), Error> {
         self.shared.begin_stop();
+        // Whoever is inside leaves first.
+        self.door.close();
         let panicked = self.threads.drain(..).filter_map(|thread| thread.join().err()).count();
         if panicked > 0 {
             let source = std::io::Error::other(format!("{panicked} of the device's threads panicked"));
@@ -238,8 +251,8 @@ impl Shared {
 
     /// What a peer needs to work on a packet or timer now.
     pub(crate) fn wire<'a>(&'a self, identity: &'a Identity, sockets: &'a Sockets) -> Wire<'a> {
-        let Self { counters, turns, control, .. } = self;
-        Wire { identity, sockets, counters, turns, control, now: Instant::now() }
+        let Self { counters, turns, control, watch, .. } = self;
+        Wire { identity, sockets, counters, turns, control, watch: watch.as_ref(), now: Instant::now() }
     }
 
     /// For the control thread alone.

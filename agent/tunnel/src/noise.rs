@@ -52,6 +52,12 @@ pub(crate) enum Message {
     Data { receiver: u32 },
 }
 
+impl Message {
+    pub(crate) const fn is_data(self) -> bool {
+        matches!(self, Self::Data { .. })
+    }
+}
+
 /// Reads type and receiver index; `None` where the datagram is not a WireGuard message.
 pub(crate) fn classify(datagram: &[u8]) -> Option<Message> {
     match (number(datagram, 0)?, datagram.len()) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::device::{Counter, Counters};
 use crate::noise::{HEADER, OVERHEAD, Session};
 use crate::packet;
-use crate::peer::{Endpoint, Peer};
+use crate::peer::{Endpoint, Peer, Ways};
 use crate::udp::{MAX_RUN, MAX_SEGMENTS, Message, Sockets};
 
 /// Bytes of datagrams held before they have to be sent: the largest superpacket of the usual sizes, twice.
@@ -37,7 +37,7 @@ pub(crate) struct Outbox {
     runs: Vec<Run>,
 }
 
-/// Datagrams of one size (the last may be shorter) for one peer at one endpoint, with the same ECN bits.
+/// Datagrams of one size (the last may be shorter) for one peer by the same ways, with the same ECN bits.
 struct Run {
     bytes: Range<usize>,
     /// The size of each but the last.
@@ -45,7 +45,7 @@ struct Run {
     count: usize,
     /// A shorter one came: nothing can follow.
     closed: bool,
-    endpoint: Endpoint,
+    ways: Ways,
     /// As inside, so outside (RFC 6040, section 4.1).
     ecn: u8,
     peer: Arc<Peer>,
@@ -62,14 +62,9 @@ impl Run {
         self.count += 1;
     }
 
-    fn message<'a>(&self, buffer: &'a [u8]) -> Message<'a> {
-        Message {
-            bytes: &buffer[self.bytes.clone()],
-            segment: self.segment,
-            to: self.endpoint.address,
-            source: self.endpoint.source,
-            ecn: self.ecn,
-        }
+    fn message<'a>(&self, buffer: &'a [u8], to: Endpoint) -> Message<'a> {
+        let Endpoint { address, source } = to;
+        Message { bytes: &buffer[self.bytes.clone()], segment: self.segment, to: address, source, ecn: self.ecn }
     }
 }
 
@@ -102,7 +97,7 @@ impl Outbox {
     pub(crate) fn add(
         &mut self,
         peer: &Arc<Peer>,
-        endpoint: Endpoint,
+        ways: &Ways,
         session: &Session,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
@@ -115,13 +110,13 @@ impl Outbox {
         self.used = bytes.end;
         self.held += 1;
         let fits = |run: &&mut Run| {
-            Arc::ptr_eq(&run.peer, peer) && run.endpoint == endpoint && run.ecn == ecn && run.takes(len)
+            Arc::ptr_eq(&run.peer, peer) && run.ways.are_same(ways) && run.ecn == ecn && run.takes(len)
         };
         match self.runs.last_mut().filter(fits) {
             Some(run) => run.add(len),
             None => {
-                let peer = Arc::clone(peer);
-                self.runs.push(Run { bytes, segment: len, count: 1, closed: false, endpoint, ecn, peer });
+                let (peer, ways) = (Arc::clone(peer), ways.clone());
+                self.runs.push(Run { bytes, segment: len, count: 1, closed: false, ways, ecn, peer });
             }
         }
         Some(len)
@@ -132,22 +127,20 @@ impl Outbox {
     pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize, counters: &Counters) -> bool {
         let mut too_long = false;
         let Self { buffer, runs, .. } = self;
+        for run in runs.iter().filter(|run| run.ways.stream.is_some()) {
+            run.put(buffer, counters);
+        }
         for runs in runs.chunks(MESSAGES) {
-            let failed = |at: usize, error: io::Error| {
+            let failed = |run: &Run, error: io::Error| {
                 too_long |= error.raw_os_error() == Some(libc::EMSGSIZE);
-                if let Some(run) = runs.get(at) {
-                    run.refused(buffer, sockets, queue, counters, &error);
-                }
+                run.refused(buffer, sockets, queue, counters, &error);
             };
-            if let [run] = runs {
-                sockets.send_batch(queue, &[run.message(buffer)], failed);
-                continue;
-            }
-            let messages: [Message<'_>; MESSAGES] = std::array::from_fn(|at| match runs.get(at) {
-                Some(run) => run.message(buffer),
-                None => Message::single(&[], UNSPECIFIED, None),
-            });
-            sockets.send_batch(queue, &messages[..runs.len()], failed);
+            post(runs, buffer, sockets, queue, failed);
+        }
+        for run in runs.iter() {
+            let Some(also) = run.ways.also else { continue };
+            // It is a guess, whose failure says nothing.
+            sockets.send_batch(queue, &[run.message(buffer, also)], |_, _| run.peer.not_sent(run.bytes.len() as u64));
         }
         self.runs.clear();
         self.used = 0;
@@ -156,29 +149,62 @@ impl Outbox {
     }
 }
 
+/// Sends those that go to an endpoint, at most [`MESSAGES`].
+fn post(runs: &[Run], buffer: &[u8], sockets: &Sockets, queue: usize, mut failed: impl FnMut(&Run, io::Error)) {
+    if let [run @ Run { ways: Ways { udp: Some(endpoint), .. }, .. }] = runs {
+        return sockets.send_batch(queue, &[run.message(buffer, *endpoint)], |_, error| failed(run, error));
+    }
+    let mut messages = [Message::single(&[], UNSPECIFIED, None); MESSAGES];
+    let mut whose = [0; MESSAGES];
+    let mut count = 0;
+    for (at, run) in runs.iter().enumerate() {
+        if let Some(endpoint) = run.ways.udp {
+            (messages[count], whose[count]) = (run.message(buffer, endpoint), at);
+            count += 1;
+        }
+    }
+    if count > 0 {
+        sockets.send_batch(queue, &messages[..count], |at, error| failed(&runs[whose[at]], error));
+    }
+}
+
 impl Run {
+    /// Gives it to the peer's stream. One that is over may have been replaced a moment ago.
+    fn put(&self, buffer: &[u8], counters: &Counters) {
+        let Some(stream) = &self.ways.stream else { return };
+        let bytes = &buffer[self.bytes.clone()];
+        if stream.send(bytes, self.segment)
+            || self.peer.stream_after(stream).is_some_and(|next| next.send(bytes, self.segment))
+        {
+            return;
+        }
+        counters.add_many(Counter::IoFailed, self.count as u64);
+        self.peer.not_sent(bytes.len() as u64);
+    }
+
     /// The system did not take it. Where that may be because of the address it was to leave from, it is tried once
     /// more without: addresses come and go.
     fn refused(&self, buffer: &[u8], sockets: &Sockets, queue: usize, counters: &Counters, error: &io::Error) {
+        let Some(endpoint) = self.ways.udp else { return };
         let mut lost = self.count;
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
             // Too long for the link, which says nothing of the address, nor of the last where it is shorter.
             if self.closed {
                 let last = &buffer[self.bytes.clone()][(self.count - 1) * self.segment..];
-                let message = Message { bytes: last, ..self.message(buffer) };
+                let message = Message { bytes: last, ..self.message(buffer, endpoint) };
                 lost -= 1;
                 sockets.send_batch(queue, &[message], |_, _| lost += 1);
             }
-        } else if let Some(source) = self.endpoint.source
+        } else if let Some(source) = endpoint.source
             && error.kind() != io::ErrorKind::WouldBlock
         {
             self.peer.forget_source(source);
             lost = 0;
-            let message = Message { source: None, ..self.message(buffer) };
+            let message = Message { source: None, ..self.message(buffer, endpoint) };
             sockets.send_batch(queue, &[message], |_, _| lost = self.count);
         }
         if lost > 0 {
-            tracing::trace!(endpoint = %self.endpoint.address, %error, "datagrams not sent");
+            tracing::trace!(endpoint = %endpoint.address, %error, "datagrams not sent");
             counters.add_many(Counter::IoFailed, lost as u64);
             self.peer.not_sent(self.bytes.len().min(lost * self.segment) as u64);
         }

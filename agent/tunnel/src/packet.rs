@@ -37,6 +37,33 @@ fn address_v6(packet: &[u8], at: usize) -> Option<IpAddr> {
     Some(Ipv6Addr::from(bytes).into())
 }
 
+/// Source and destination port of a UDP packet over IPv4, of a fragment too where it has them, and whether that is all of it.
+fn udp_v4(packet: &[u8]) -> Option<(u16, u16, bool)> {
+    const UDP: u8 = 17;
+    let header = packet.first_chunk::<20>().filter(|header| header[0] >> 4 == 4 && header[9] == UDP)?;
+    let ports = packet.get(usize::from(header[0] & 0x0f) * 4..)?.first_chunk::<4>()?;
+    // More fragments, and where this one begins (RFC 791): only the first has the ports.
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    let port = |at: usize| u16::from_be_bytes([ports[at], ports[at + 1]]);
+    (fragment & 0x1fff == 0).then(|| (port(0), port(2), fragment == 0))
+}
+
+/// Whether it is a whole UDP packet over IPv4 from this port to the same.
+pub(crate) fn is_between(packet: &[u8], port: u16) -> bool {
+    udp_v4(packet) == Some((port, port, true))
+}
+
+/// Whether it is a UDP packet over IPv4 from or to this port, or the beginning of one.
+pub(crate) fn has_port(packet: &[u8], port: u16) -> bool {
+    udp_v4(packet).is_some_and(|(source, destination, _)| source == port || destination == port)
+}
+
+/// Whether a datagram may be a message of STUN: two bits of zeros, and the magic cookie behind type and length (RFC 8489,
+/// section 5).
+pub(crate) fn may_be_stun(datagram: &[u8]) -> bool {
+    datagram.len() >= 20 && datagram[0] & 0xc0 == 0 && datagram[4..8] == [0x21, 0x12, 0xa4, 0x42]
+}
+
 /// The length to pad a packet of `len` bytes to: never beyond the MTU, so that padding makes no datagram too large.
 pub(crate) fn padded_len(len: usize, mtu: usize) -> usize {
     len.next_multiple_of(PADDING).min(mtu.max(len))
@@ -114,6 +141,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn ports_are_those_of_udp_over_ipv4() {
+        let packet = |fragment: u16, protocol: u8, options: usize| {
+            let mut packet = vec![0; 20 + options + 8];
+            (packet[0], packet[9]) = (0x45 + (options / 4) as u8, protocol);
+            packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+            packet[20 + options..][..4].copy_from_slice(&[0xca, 0x6f, 0, 7]);
+            packet
+        };
+        for options in [0, 4, 40] {
+            let mut whole = packet(0x4000, 17, options);
+            assert!(has_port(&whole, 51823) && has_port(&whole, 7) && !has_port(&whole, 8));
+            assert!(!is_between(&whole, 51823) && !is_between(&whole, 7));
+            whole.copy_within(20 + options..22 + options, 22 + options);
+            assert!(is_between(&whole, 51823) && !is_between(&whole[..23 + options], 51823));
+        }
+        let mut first = packet(0x2000, 17, 0);
+        assert!(has_port(&first, 7), "the beginning of one that comes in pieces");
+        first.copy_within(20..22, 22);
+        assert!(!is_between(&first, 51823), "it is not whole");
+        assert!(!has_port(&packet(0x2001, 17, 0), 7), "what lies there in a later piece is no port");
+        assert!(!has_port(&packet(0, 6, 0), 7), "TCP");
+        assert!(!has_port(&[0x60; 60], 0x6060), "IPv6");
+    }
+
+    #[test]
+    fn stun_has_its_cookie() {
+        let mut message = [0; 20];
+        message[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+        assert!(may_be_stun(&message) && !may_be_stun(&message[..19]));
+        message[0] = 0x40;
+        assert!(!may_be_stun(&message));
+    }
+
     proptest! {
         #[test]
         fn congestion_keeps_the_header_checksum(mut packet in prop::array::uniform20(any::<u8>()), ecn_bits in 0..4_u8) {
@@ -137,6 +198,8 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             set_congested(&mut bytes.clone());
+            assert!(!is_between(&bytes, 7) || has_port(&bytes, 7));
+            may_be_stun(&bytes);
             let found = destination(&bytes);
             if let Some(IpAddr::V4(_)) = found { prop_assert!(bytes.len() >= 20); }
             if let Some(IpAddr::V6(_)) = found { prop_assert!(bytes.len() >= 40); }

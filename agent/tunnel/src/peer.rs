@@ -1,5 +1,9 @@
 //! One peer: its configuration, its sessions and timers, and what it does with a packet from either side.
 
+mod due;
+mod roam;
+mod ways;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,14 +13,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::Request;
 use crate::device::{Counter, Counters};
+use crate::intake::Via;
 use crate::key::{PresharedKey, PublicKey};
-use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, OVERHEAD, Opened, RESPONSE_LEN};
+use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Opened, RESPONSE_LEN};
 use crate::outbox::Outbox;
 use crate::sessions::{Began, Sessions};
 use crate::staged::Staged;
 use crate::timers::Timers;
 use crate::turns::{Turn, Turns};
-use crate::udp::{Datagrams, LocalAddress, Sockets};
+use crate::udp::{LocalAddress, Sockets};
+use crate::way::{Route, Watch};
+
+pub(crate) use due::Greeting;
+use ways::Roads;
+pub(crate) use ways::Ways;
 
 /// What a peer needs of the device to work on one packet or timer.
 pub(crate) struct Wire<'a> {
@@ -25,6 +35,7 @@ pub(crate) struct Wire<'a> {
     pub(crate) counters: &'a Counters,
     pub(crate) turns: &'a Turns,
     pub(crate) control: &'a Sender<Request>,
+    pub(crate) watch: Option<&'a Watch>,
     pub(crate) now: Instant,
 }
 
@@ -46,6 +57,9 @@ struct State {
     removed: bool,
     psk: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
+    route: Route,
+    /// What few peers need, in a place of its own.
+    roads: Option<Box<Roads>>,
     sessions: Sessions,
     timers: Timers,
     staged: Staged,
@@ -84,6 +98,8 @@ impl Peer {
             removed: false,
             psk: None,
             endpoint: None,
+            route: Route::default(),
+            roads: None,
             sessions: Sessions::new(slot),
             timers: Timers::new(now),
             staged: Staged::default(),
@@ -112,7 +128,7 @@ impl Peer {
 
     /// Whether there is somewhere to send to.
     fn is_reachable(&self, state: &State) -> bool {
-        state.endpoint.is_some() && !self.is_mute(state)
+        state.has_way() && !self.is_mute(state)
     }
 
     /// Changes the preshared key, from the next answer to a handshake on; all zeros are none.
@@ -127,6 +143,7 @@ impl Peer {
             return false;
         }
         state.endpoint = Some(Endpoint { address, source: None });
+        state.end_trial(address);
         true
     }
 
@@ -145,6 +162,7 @@ impl Peer {
         state.sessions.end();
         state.timers.abandon_handshake();
         state.timers.sessions_ended();
+        state.forget_trials();
         state.turn = None;
         state.scheduled = None;
     }
@@ -155,6 +173,7 @@ impl Peer {
         state.removed = true;
         state.scheduled = None;
         state.turn = None;
+        state.roads = None;
         state.sessions.end();
         state.staged.clear();
         state.psk = None;
@@ -186,10 +205,11 @@ impl Peer {
     ) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(endpoint) = state.endpoint.filter(|_| self.is_reachable(state)) else {
+        let ways = state.ways(wire.now);
+        if ways.are_none() || self.is_mute(state) {
             wire.counters.add_many(Counter::Unsendable, packets.len() as u64);
             return;
-        };
+        }
         let Some(session) = state.sessions.sealing(wire.now).map(Arc::clone) else {
             for number in packets {
                 let packet = outbox.written(|buffer| write(number, buffer));
@@ -205,32 +225,21 @@ impl Peer {
             self.begin_handshake(state, wire);
         }
         self.schedule(state, wire);
+        self.tell_sent(state, wire);
         drop(guard);
         let mut bytes = 0;
         for number in packets {
-            match outbox.add(self, endpoint, &session, |buffer| write(number, buffer)) {
+            match outbox.add(self, &ways, &session, |buffer| write(number, buffer)) {
                 Some(len) => bytes += len as u64,
                 None => wire.counters.add(Counter::Unsendable),
             }
         }
-        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Datagrams could not leave from that address: the system chooses another, until the peer is heard of again.
-    pub(crate) fn forget_source(&self, source: LocalAddress) {
-        if let Some(endpoint) = self.lock().endpoint.as_mut().filter(|endpoint| endpoint.source == Some(source)) {
-            endpoint.source = None;
-        }
-    }
-
-    /// Datagrams that [`Self::send`] counted did not leave.
-    pub(crate) fn not_sent(&self, bytes: u64) {
-        self.tx_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(bytes * ways.count(), Ordering::Relaxed);
     }
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, but
     /// the endpoint stays as it is until the peer proves, by using the session, that this was no replay.
-    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, initiation: Initiation, from: Endpoint) {
+    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, initiation: Initiation, via: Via<'_>) {
         if self.is_mute(&self.lock()) {
             return;
         }
@@ -239,37 +248,40 @@ impl Peer {
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut message = [0; RESPONSE_LEN];
+        let proves = state.proved_by_answer(via);
         let answered = proved
             .filter(|_| !state.removed)
-            .and_then(|proved| state.sessions.answer(proved, state.psk.as_ref(), wire.now, &mut message));
+            .and_then(|proved| state.sessions.answer(proved, state.psk.as_ref(), proves, wire.now, &mut message));
         if answered.is_none() {
             wire.counters.add(Counter::Unauthenticated);
             return;
         }
         self.count_received(state, wire, INITIATION_LEN);
-        match wire.sockets.send(&message, from.address, from.source) {
-            Ok(()) => drop(self.tx_bytes.fetch_add(RESPONSE_LEN as u64, Ordering::Relaxed)),
-            Err(_) => wire.counters.add(Counter::IoFailed),
-        }
+        self.answer(state, wire, &message, via);
         state.timers.sent(wire.now);
         self.schedule(state, wire);
     }
 
-    /// Takes the answer to a handshake of ours, for one of this peer's receiver indices.
-    pub(crate) fn receive_response(&self, wire: &Wire<'_>, receiver: u32, message: &[u8], from: Endpoint) {
+    /// Takes the answer to a handshake of ours, for one of this peer's receiver indices. True where it is authentic.
+    pub(crate) fn receive_response(&self, wire: &Wire<'_>, receiver: u32, message: &[u8], via: Via<'_>) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(began) = state.sessions.complete(wire.identity, state.psk.as_ref(), receiver, message, wire.now)
+        let Some(completed) = state.sessions.complete(wire.identity, state.psk.as_ref(), receiver, message, wire.now)
         else {
-            return wire.counters.add(Counter::Unauthenticated);
+            wire.counters.add(Counter::Unauthenticated);
+            return false;
         };
         self.count_received(state, wire, message.len());
-        state.heard_from(wire, from);
-        state.session_began(began);
-        // The first message in the session, whatever waits: it shows the peer that we have it too.
-        self.send_now(state, wire, &[]);
-        state.timers.sent(wire.now);
+        state.last_received = Some(wire.now);
+        self.was_answered(state, wire, completed.proves, via);
+        if let Some(began) = completed.began {
+            state.session_began(began);
+            // The first message in the session, whatever waits: it shows the peer that we have it too.
+            self.send_back(state, wire, via);
+            state.timers.sent(wire.now);
+        }
         self.work_off(state, wire);
+        true
     }
 
     /// Takes a cookie, which takes effect with the next try. It is no proof of where the peer is.
@@ -282,29 +294,31 @@ impl Peer {
 
     /// Takes data messages for one of this peer's receiver indices, all from the same place. They are opened where they lie
     /// in the buffer, and each packet in them is shown to `deliver`: the buffer, where in it the packet lies, and its inner
-    /// source. Whether that source is this peer's is for the caller to check.
+    /// source. Whether that source is this peer's is for the caller to check, who says whether the packet was let in. True where
+    /// one of the messages was authentic, and no replay.
     pub(crate) fn receive_data(
         &self,
         wire: &Wire<'_>,
         receiver: u32,
         buffer: &mut [u8],
-        datagrams: &Datagrams,
-        from: Endpoint,
-        mut deliver: impl FnMut(&mut [u8], Range<usize>, IpAddr),
-    ) {
+        datagrams: impl Iterator<Item = Range<usize>> + Clone,
+        via: Via<'_>,
+        mut deliver: impl FnMut(&mut [u8], Range<usize>, IpAddr) -> bool,
+    ) -> bool {
         let Some(session) = self.lock().sessions.by_receiver(receiver, wire.now) else {
-            return wire.counters.add_many(Counter::Unauthenticated, datagrams.iter().count() as u64);
+            wire.counters.add_many(Counter::Unauthenticated, datagrams.count() as u64);
+            return false;
         };
-        let (mut bytes, mut with_content) = (0, false);
+        let (mut bytes, mut with_content, mut let_in) = (0, false, false);
         let mut opener = session.opener();
-        for datagram in datagrams.iter() {
+        for datagram in datagrams {
             match opener.open(&mut buffer[datagram.clone()]) {
                 Some(opened) => {
                     bytes += datagram.len();
                     if let Opened::Packet { len, source } = opened {
                         with_content = true;
                         let start = datagram.start + HEADER;
-                        deliver(buffer, start..start + len, source);
+                        let_in |= deliver(buffer, start..start + len, source);
                     }
                 }
                 None => wire.counters.add(Counter::Unauthenticated),
@@ -312,19 +326,25 @@ impl Peer {
         }
         drop(opener);
         if bytes == 0 {
-            return;
+            return false;
         }
         let mut guard = self.lock();
         let state = &mut *guard;
         self.count_received(state, wire, bytes);
-        state.heard_from(wire, from);
-        if let Some(began) = state.sessions.confirm(receiver) {
+        state.last_received = Some(wire.now);
+        let confirmed = state.sessions.confirm(receiver);
+        self.came_by(state, wire, via, confirmed);
+        if let Some(began) = confirmed.and_then(|confirmed| confirmed.began) {
             state.session_began(began);
         }
         if with_content && state.timers.data_received(wire.now) {
             self.begin_handshake(state, wire);
         }
         self.work_off(state, wire);
+        if let_in {
+            self.tell_received(state, wire, via.way());
+        }
+        true
     }
 
     /// Sends what waited for a session, and comes back in time for what is due now.
@@ -335,37 +355,10 @@ impl Peer {
             {
                 state.timers.data_sent(wire.now);
                 state.last_sent = Some(wire.now);
+                self.tell_sent(state, wire);
             }
         }
         self.schedule(state, wire);
-    }
-
-    /// Seals and sends a packet (empty: a keepalive); false where there is no session.
-    fn send_now(&self, state: &mut State, wire: &Wire<'_>, packet: &[u8]) -> bool {
-        let mut message = vec![0; packet.len() + OVERHEAD];
-        message[HEADER..][..packet.len()].copy_from_slice(packet);
-        let sealed = state.sessions.sealing(wire.now).and_then(|session| session.seal(&mut message, packet.len()));
-        if sealed.is_some() {
-            self.transmit(state, wire, &message);
-        }
-        sealed.is_some()
-    }
-
-    fn transmit(&self, state: &mut State, wire: &Wire<'_>, datagram: &[u8]) {
-        let Some(endpoint) = &mut state.endpoint else { return };
-        let mut sent = wire.sockets.send(datagram, endpoint.address, endpoint.source);
-        if sent.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
-            && endpoint.source.take().is_some()
-        {
-            sent = wire.sockets.send(datagram, endpoint.address, None);
-        }
-        match sent {
-            Ok(()) => drop(self.tx_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed)),
-            Err(error) => {
-                tracing::trace!(endpoint = %endpoint.address, %error, "datagram not sent");
-                wire.counters.add(Counter::IoFailed);
-            }
-        }
     }
 
     fn count_received(&self, state: &mut State, wire: &Wire<'_>, bytes: usize) {
@@ -379,16 +372,7 @@ impl State {
         self.timers.established(session.since, session.initiator);
         self.last_handshake = Some(SystemTime::now());
     }
-
-    /// The peer proved that it is there.
-    fn heard_from(&mut self, wire: &Wire<'_>, from: Endpoint) {
-        self.last_received = Some(wire.now);
-        self.endpoint = Some(from);
-    }
 }
 
-mod due;
 #[cfg(test)]
 mod tests;
-
-pub(crate) use due::Greeting;

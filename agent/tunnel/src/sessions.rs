@@ -1,15 +1,21 @@
 //! The sessions with one peer, and the handshakes that may become one: which one seals, which ones still open, and when
 //! they end (paper, section 6). A silent peer costs next to nothing: what cannot be used any more is dropped.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{Cookie, FirstMac, INITIATION_LEN, Identity, Offer, Proved, RESPONSE_LEN, Session, Timestamp};
+use crate::peer::Endpoint;
 use crate::timers::{REJECT_AFTER, REKEY_TIMEOUT};
 
 /// Initiations that may be answered at the same time: the first tries come faster than an answer from far away.
 const OFFERS: usize = 4;
+
+/// The same for those that went elsewhere than where the peer is taken to be. Each has its own way there and back, so that none of
+/// them takes the place of those that go where they always go.
+const OFFERS_ASIDE: usize = 8;
 
 /// Sessions that a peer asked for and has not yet shown to have. It asks again before it has our answer where that comes
 /// from far away.
@@ -18,6 +24,15 @@ const UNCONFIRMED: usize = 4;
 /// Sessions that may be heard in beside the one that seals. Where answers come from far away, as many as each side may ask
 /// for begin within a moment; and where both asked, the peer seals in another than we do, until it hears of the next.
 const FORMER: usize = 2 * OFFERS;
+
+/// Where an initiation goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Aim {
+    /// The address that the answer proves. `None` where there is none, or more than one.
+    pub(crate) proves: Option<SocketAddr>,
+    /// To somewhere else than where the peer is taken to be.
+    pub(crate) aside: bool,
+}
 
 /// A session that has just begun to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +43,31 @@ pub(crate) struct Began {
     pub(crate) initiator: bool,
 }
 
+/// An answer to an initiation of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Completed {
+    /// Where its session is the one that seals now.
+    pub(crate) began: Option<Began>,
+    /// As [`Aim::proves`].
+    pub(crate) proves: Option<SocketAddr>,
+}
+
+/// A session that the peer has shown to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Confirmed {
+    /// Where it is the one that seals now.
+    pub(crate) began: Option<Began>,
+    /// Where its answer went, if that is known.
+    pub(crate) proves: Option<Endpoint>,
+}
+
 struct Held {
     session: Arc<Session>,
     since: Instant,
     /// Whether the peer has shown to have it: only then it seals.
     confirmed: bool,
+    /// Where the answer went, if that is what its use proves. Told once.
+    proves: Option<Endpoint>,
     /// The first MAC of the answer that began it.
     first_mac: FirstMac,
 }
@@ -47,6 +82,9 @@ struct Asked {
     /// In a place of its own: a list leaves copies of what it moves, and here these would be secrets.
     offer: Box<Offer>,
     at: Instant,
+    aim: Aim,
+    /// A later one was answered before: the peer may not know the session of this one any more.
+    overtaken: bool,
 }
 
 /// The sessions with one peer.
@@ -82,23 +120,30 @@ impl Sessions {
         &mut self,
         identity: &Identity,
         peer: &PublicKey,
+        aim: Aim,
         now: Instant,
         message: &mut [u8; INITIATION_LEN],
     ) -> Option<()> {
         let index = self.new_index();
         let offer = Offer::new(identity, peer, index, self.cookie(now), message)?;
-        if self.asked.len() == OFFERS {
-            self.asked.remove(0);
+        let most = if aim.aside { OFFERS_ASIDE } else { OFFERS };
+        let mut alike = self.asked.iter().enumerate().filter(|(_, asked)| asked.aim.aside == aim.aside);
+        if let Some((oldest, _)) = alike.next()
+            && alike.count() + 1 == most
+        {
+            self.asked.remove(oldest);
         }
-        self.asked.push(Asked { offer: Box::new(offer), at: now });
+        self.asked.push(Asked { offer: Box::new(offer), at: now, aim, overtaken: false });
         Some(())
     }
 
-    /// Writes the answer to an initiation; `None` where it is a replay.
+    /// Writes the answer to an initiation; `None` where it is a replay. `proves` is where it goes, if using the session shows that
+    /// it came from there.
     pub(crate) fn answer(
         &mut self,
         initiation: Proved,
         psk: Option<&PresharedKey>,
+        proves: Option<Endpoint>,
         now: Instant,
         message: &mut [u8; RESPONSE_LEN],
     ) -> Option<()> {
@@ -115,11 +160,12 @@ impl Sessions {
             self.held.remove(oldest);
         }
         let (session, first_mac) = (Arc::new(answer.session), answer.first_mac);
-        self.held.push(Held { session, since: now, confirmed: false, first_mac });
+        self.held.push(Held { session, since: now, confirmed: false, proves, first_mac });
         Some(())
     }
 
-    /// Reads the answer to an initiation of ours. The session is the one that seals from now on.
+    /// Reads the answer to an initiation of ours. The session is the one that seals from now on, unless that of a later
+    /// initiation does already: then the answer proves where it came from, and is of no other use.
     pub(crate) fn complete(
         &mut self,
         identity: &Identity,
@@ -127,24 +173,31 @@ impl Sessions {
         receiver: u32,
         message: &[u8],
         now: Instant,
-    ) -> Option<Began> {
+    ) -> Option<Completed> {
         let at = self.asked.iter().position(|asked| asked.offer.index() == receiver)?;
         let session = Arc::new(self.asked[at].offer.complete(identity, psk, message)?);
+        let Asked { aim, overtaken, .. } = self.asked.remove(at);
+        if overtaken {
+            return Some(Completed { began: None, proves: aim.proves });
+        }
         // Later ones may have been answered as well, and the peer then waits for us to use the last.
-        self.asked.drain(..=at);
-        self.held.push(Held { session, since: now, confirmed: true, first_mac: [0; 16] });
+        self.asked[..at].iter_mut().for_each(|earlier| earlier.overtaken = true);
+        self.asked.retain(|asked| asked.aim.aside || !asked.overtaken);
+        self.held.push(Held { session, since: now, confirmed: true, proves: None, first_mac: [0; 16] });
         self.forget_before(self.held.len() - 1);
-        Some(Began { since: now, initiator: true })
+        Some(Completed { began: Some(Began { since: now, initiator: true }), proves: aim.proves })
     }
 
     /// An authentic message came in the session with that index. Where it is the first, the peer has shown to have it, and
-    /// it is the one that seals from now on, unless a later one does already.
-    pub(crate) fn confirm(&mut self, receiver: u32) -> Option<Began> {
+    /// it is the one that seals from now on, unless a later one does already: then there is nothing that began.
+    pub(crate) fn confirm(&mut self, receiver: u32) -> Option<Confirmed> {
         let at = self.held.iter().position(|held| held.session.receiver() == receiver && !held.confirmed)?;
-        self.held[at].confirmed = true;
-        let (since, seals) = (self.held[at].since, !self.held[at + 1..].iter().any(|later| later.confirmed));
+        let held = &mut self.held[at];
+        held.confirmed = true;
+        let (since, proves) = (held.since, held.proves.take());
+        let seals = !self.held[at + 1..].iter().any(|later| later.confirmed);
         self.forget_before(at);
-        seals.then_some(Began { since, initiator: false })
+        Some(Confirmed { began: seals.then_some(Began { since, initiator: false }), proves })
     }
 
     /// Of those before `at`, which may be used from now on, the last that were used are kept. So are those that the peer may

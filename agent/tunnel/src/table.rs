@@ -183,7 +183,7 @@ impl Table {
 }
 
 /// An IPv4 address in IPv6's clothes is an IPv4 address: the IPv6 socket carries nothing else.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
             Some(v4) => SocketAddrV4::new(v4, v6.port()).into(),

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify};
-use crate::sessions::Sessions;
+use crate::sessions::{Aim, Sessions};
 
 /// One end. Its key is always the same; what it draws at random is not.
 pub(crate) struct End {
@@ -43,7 +43,7 @@ impl End {
     /// An initiation.
     pub(crate) fn ask(&mut self) -> Vec<u8> {
         let mut message = [0; INITIATION_LEN];
-        let asked = self.sessions.ask(&self.identity, &self.peer, Instant::now(), &mut message);
+        let asked = self.sessions.ask(&self.identity, &self.peer, Aim::default(), Instant::now(), &mut message);
         assert!(asked.is_some(), "no initiation");
         message.to_vec()
     }
@@ -58,7 +58,7 @@ impl End {
                     return None;
                 }
                 let (proved, mut answer) = (initiation.prove(&self.identity)?, [0; RESPONSE_LEN]);
-                self.sessions.answer(proved, self.psk.as_ref(), now, &mut answer)?;
+                self.sessions.answer(proved, self.psk.as_ref(), None, now, &mut answer)?;
                 Some(Taken::Asked(answer.to_vec()))
             }
             Message::Response { receiver } => {

@@ -65,6 +65,11 @@ impl Merge {
         Self { tcp, udp, pieces: Vec::with_capacity(BATCH), runs: Vec::with_capacity(BATCH), open: Open::default() }
     }
 
+    /// As [`Self::new`], for whoever gets little at a time: it has room for what came at most.
+    pub(crate) fn of_few(tcp: bool, udp: bool) -> Self {
+        Self { tcp, udp, pieces: Vec::new(), runs: Vec::new(), open: Open::default() }
+    }
+
     /// Whether nothing waits for [`Self::drain`].
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()

@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
-use super::{Peer, State, Wire};
+use super::{Peer, State, Ways, Wire};
 use crate::control::Request;
 use crate::noise::INITIATION_LEN;
+use crate::sessions::Aim;
 use crate::timers::Due;
 
 /// How long a handshake that nobody waits for may take while others wait for its turn: three tries.
@@ -41,6 +42,7 @@ impl Peer {
         if state.scheduled.is_none_or(|at| wire.now < at) {
             return state.scheduled;
         }
+        self.work_on_trial(&mut state, wire);
         self.work(&mut state, wire);
         let handshaking = state.timers.is_handshaking();
         state.sessions.advance(wire.now, handshaking);
@@ -90,9 +92,12 @@ impl Peer {
             endpoint.source = None;
         }
         let mut message = [0; INITIATION_LEN];
-        match state.sessions.ask(wire.identity, &self.key, wire.now, &mut message) {
+        // Where the peer may be now is tried by itself, so that it is known which of them answers.
+        let ways = Ways { also: None, ..state.ways(wire.now) };
+        let aim = Aim { proves: ways.udp.map(|endpoint| endpoint.address), aside: false };
+        match state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message) {
             Some(()) => {
-                self.transmit(state, wire, &message);
+                self.dispatch(state, wire, &message, &ways);
                 state.timers.initiation_sent(wire.now, jitter());
             }
             None => state.timers.abandon_handshake(),
@@ -105,7 +110,8 @@ impl Peer {
         if !handshaking {
             state.turn = None;
         }
-        [state.timers.next(self.is_reachable(state)), state.sessions.next(handshaking)].into_iter().flatten().min()
+        let timers = state.timers.next(self.is_reachable(state));
+        [timers, state.sessions.next(handshaking), state.next_of_trial()].into_iter().flatten().min()
     }
 
     /// Asks the control thread to come back in time. Traffic moves what is due away and back, but the thread is asked

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::Offloads;
 use crate::key::PrivateKey;
-use crate::noise::{Message, classify};
+use crate::noise::{Message, OVERHEAD, classify};
 use crate::udp;
 
 mod counts;
@@ -66,6 +66,7 @@ impl End {
             counters: &self.counters,
             turns: &self.turns,
             control: &self.control,
+            watch: None,
             now,
         }
     }
@@ -103,7 +104,7 @@ impl End {
 
     /// Takes a datagram as if it came from `from`; returns the last byte of the packet in it.
     fn take(&self, now: Instant, datagram: &[u8], from: SocketAddr) -> Option<u8> {
-        let (wire, from) = (self.wire(now), Endpoint { address: from, source: None });
+        let (wire, from) = (self.wire(now), Via::Udp(Endpoint { address: from, source: None }));
         let mut word = None;
         match classify(datagram).unwrap() {
             Message::Initiation => {
@@ -111,13 +112,15 @@ impl End {
                 assert_eq!(initiation.initiator(), self.peer.key());
                 self.peer.receive_initiation(&wire, initiation, from);
             }
-            Message::Response { receiver } => self.peer.receive_response(&wire, receiver, datagram, from),
+            Message::Response { receiver } => _ = self.peer.receive_response(&wire, receiver, datagram, from),
             Message::Cookie { receiver } => self.peer.receive_cookie(&wire, receiver, datagram),
             Message::Data { receiver } => {
-                let deliver = |buffer: &mut [u8], packet: Range<usize>, _| word = buffer[packet].last().copied();
+                let deliver = |buffer: &mut [u8], packet: Range<usize>, _| {
+                    word = buffer[packet].last().copied();
+                    true
+                };
                 let mut buffer = datagram.to_vec();
-                let datagrams = Datagrams { bytes: 0..datagram.len(), segment: datagram.len() };
-                self.peer.receive_data(&wire, receiver, &mut buffer, &datagrams, from, deliver);
+                self.peer.receive_data(&wire, receiver, &mut buffer, std::iter::once(0..datagram.len()), from, deliver);
             }
         }
         word

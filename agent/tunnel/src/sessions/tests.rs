@@ -71,7 +71,7 @@ fn no_answer_takes_the_place_of_a_later_one() {
 fn a_session_begins_when_it_is_confirmed_as_of_its_handshake() {
     let (mut here, mut there) = ends();
     let began = |sessions: &mut Sessions, answer: &[u8]| {
-        sessions.confirm(u32::from_le_bytes(*answer[4..].first_chunk().unwrap()))
+        sessions.confirm(u32::from_le_bytes(*answer[4..].first_chunk().unwrap())).and_then(|confirmed| confirmed.began)
     };
     let answers = [answer(&mut here, &mut there), answer(&mut here, &mut there)];
     let since = there.sessions.held[1].since;

@@ -43,7 +43,7 @@ pub(crate) struct Datagrams {
 
 impl Datagrams {
     /// Where each lies, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
         let Range { start, end } = self.bytes;
         let segment = self.segment;
         (start..end).step_by(segment).map(move |start| start..end.min(start + segment))

@@ -31,7 +31,9 @@ fn data_sets_the_timers_that_it_needs() {
     let wakes = |end: &End| -> Vec<u64> {
         let seconds = |request| match request {
             Request::Wake { at, .. } => (at - start).as_secs(),
-            Request::Apply { .. } | Request::Fit | Request::Stop => panic!("nobody asked for that"),
+            Request::Apply { .. } | Request::Greet { .. } | Request::Fit | Request::Stop => {
+                panic!("nobody asked for that")
+            }
         };
         end.requests.try_iter().map(seconds).collect()
     };

@@ -1,4 +1,4 @@
-//! Where a peer is: where its last authentic message came from, unless that may have been a replay.
+//! Where a peer is: where a round trip to it was proved, and nowhere that its messages only seem to come from.
 
 use super::*;
 
@@ -33,39 +33,209 @@ fn an_initiation_alone_moves_no_endpoint() {
     assert!(b.handshake().is_none(), "nobody has proved anything");
 }
 
-#[test]
-fn authentic_data_moves_the_endpoint() {
-    let start = Instant::now();
-    let (a, b) = two_ends(start);
-    shake_hands(&a, &b, start);
-    a.send(start, 1);
-    let moved: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    let mut datagram = b.datagram();
-    datagram[40] ^= 1;
-    b.take(start, &datagram, moved);
-    assert_eq!(b.endpoint(), a.address(), "one bit was changed");
-    datagram[40] ^= 1;
-    assert_eq!(b.take(start, &datagram, moved), Some(1));
-    assert_eq!(b.endpoint(), moved);
-    let refused = b.unauthenticated();
-    b.take(start, &datagram, a.address());
-    assert_eq!((b.endpoint(), b.unauthenticated()), (moved, refused + 1), "a replay");
+/// An address that nobody expects, and what comes to it.
+struct Elsewhere(std::net::UdpSocket);
+
+impl Elsewhere {
+    fn new() -> Self {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(30 * S)).unwrap();
+        Self(socket)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    fn datagram(&self) -> Vec<u8> {
+        let mut buffer = [0; 2048];
+        let len = self.0.recv(&mut buffer).unwrap();
+        buffer[..len].to_vec()
+    }
+
+    /// The first bytes of what has come.
+    fn kinds(&self) -> Vec<u8> {
+        self.0.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 2048];
+        let kinds = std::iter::from_fn(|| self.0.recv(&mut buffer).is_ok().then_some(buffer[0])).collect();
+        self.0.set_nonblocking(false).unwrap();
+        kinds
+    }
+}
+
+/// A sends b a packet, which comes from elsewhere.
+fn arrives_from(a: &End, b: &End, now: Instant, word: u8, from: SocketAddr) {
+    a.send(now, word);
+    assert_eq!(b.take(now, &b.datagram(), from), Some(word));
 }
 
 #[test]
-fn an_authentic_answer_moves_the_endpoint() {
+fn an_address_that_data_comes_from_is_believed_when_it_answers() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
-    let moved: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    shake_hands(&a, &b, start);
+    let moved = Elsewhere::new();
+    a.send(start, 1);
+    let mut datagram = b.datagram();
+    datagram[40] ^= 1;
+    b.take(start, &datagram, moved.address());
+    assert!(moved.kinds().is_empty(), "one bit was changed");
+    datagram[40] ^= 1;
+    assert_eq!(b.take(start, &datagram, moved.address()), Some(1));
+    assert_eq!(b.endpoint(), a.address(), "it may be a lie");
+    let initiation = moved.datagram();
+
+    // In the meantime what b sends goes to both.
+    b.send(start, 2);
+    assert_eq!((moved.datagram()[0], a.take_next(start, 1, &b)), (4, vec![2]));
+
+    // a is there: its answer moves the endpoint, and nothing goes to where it was.
+    a.take(start, &initiation, b.address());
+    let answer = b.datagram();
+    b.take(start, &answer, moved.address());
+    assert_eq!(b.endpoint(), moved.address());
+    b.send(start, 3);
+    assert_eq!((moved.kinds(), a.has_datagram()), (vec![4, 4], false), "the proof of the session, and the packet");
+    let refused = b.unauthenticated();
+    b.take(start, &datagram, a.address());
+    b.take(start, &answer, a.address());
+    assert_eq!((b.endpoint(), b.unauthenticated()), (moved.address(), refused + 2), "replays");
+}
+
+/// Three tries, and longer and longer nothing, while the flow goes on as if nothing were.
+#[test]
+fn an_address_that_does_not_answer_is_left_alone() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let nowhere = Elsewhere::new();
+    let mut now = start;
+    for (round, pause) in [10, 20, 40, 80, 160, 320, 600, 600].into_iter().enumerate() {
+        // The session is renewed where it has become too old.
+        if now > start {
+            ask(&b, now);
+            a.take_next(now, 1, &b);
+            b.take_next(now, 1, &a);
+            a.take_next(now, 1, &b);
+        }
+        let began = now;
+        arrives_from(&a, &b, now, 1, nowhere.address());
+        for after in [250, 750] {
+            assert_eq!(nowhere.kinds(), [1], "round {round}, before {after} ms");
+            let early = began + Duration::from_millis(after - 1);
+            b.peer.tick(&b.wire(early));
+            assert!(nowhere.kinds().is_empty());
+            now = began + Duration::from_millis(after);
+            b.peer.tick(&b.wire(now));
+        }
+        assert_eq!(nowhere.kinds(), [1]);
+        b.send(now, 2);
+        assert_eq!((nowhere.datagram()[0], a.take_next(now, 1, &b)), (4, vec![2]), "still to both");
+        b.peer.tick(&b.wire(began + Duration::from_millis(1750)));
+        let ended = began + Duration::from_millis(1750);
+        b.send(ended, 3);
+        arrives_from(&a, &b, ended, 4, nowhere.address());
+        assert_eq!((nowhere.kinds(), a.take_next(ended, 1, &b)), (vec![], vec![3]));
+        // Up to the end of the pause, or of the session.
+        let quiet = ended + pause.min(100) * S - Duration::from_millis(1);
+        arrives_from(&a, &b, quiet, 5, nowhere.address());
+        assert!(nowhere.kinds().is_empty(), "round {round}: {pause} s are not over");
+        assert_eq!(b.endpoint(), a.address());
+        drain(&a, quiet, &b);
+        drain(&b, quiet, &a);
+        now = ended + pause * S;
+    }
+}
+
+/// Takes whatever has come.
+fn drain(end: &End, now: Instant, from: &End) {
+    let mut buffer = [0; 2048];
+    while let Ok(len) = udp::receive(end.sockets.queue(0).next().unwrap(), &mut buffer) {
+        end.take(now, &buffer[..len], from.address());
+    }
+}
+
+#[test]
+fn packets_go_to_both_for_two_seconds_at_most() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let nowhere = Elsewhere::new();
+    arrives_from(&a, &b, start, 1, nowhere.address());
+    nowhere.datagram();
+    // Nobody ends the trial: the control thread is late.
+    b.send(start + Duration::from_millis(1999), 2);
+    assert_eq!(nowhere.datagram()[0], 4);
+    b.send(start + 2 * S, 3);
+    assert!(nowhere.kinds().is_empty());
+    assert_eq!(a.take_next(start + 2 * S, 2, &b), [2, 3]);
+}
+
+/// The answer proves the address that was asked. Where it seems to come from elsewhere, that is tried.
+#[test]
+fn an_answer_proves_what_was_asked() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let (moved, tried) = (Elsewhere::new(), Elsewhere::new());
     a.greet(start);
     b.take_next(start, 1, &a);
     let mut answer = a.datagram();
     answer[20] ^= 1;
-    a.take(start, &answer, moved);
+    a.take(start, &answer, moved.address());
     assert_eq!((a.endpoint(), a.unauthenticated()), (b.address(), 1), "one bit was changed");
+    assert!(moved.kinds().is_empty());
     answer[20] ^= 1;
-    a.take(start, &answer, moved);
-    assert_eq!(a.endpoint(), moved);
+    a.take(start, &answer, moved.address());
+    assert_eq!((a.endpoint(), moved.datagram()[0]), (b.address(), 1));
     a.take(start, &answer, b.address());
-    assert_eq!((a.endpoint(), a.unauthenticated()), (moved, 2), "a replay");
+    assert_eq!(a.unauthenticated(), 2, "a replay");
+
+    // As told by somebody who knows where the peer might be.
+    a.peer.try_endpoint(&a.wire(start), tried.address());
+    let initiation = tried.datagram();
+    b.take_next(start, 1, &a);
+    b.take(start, &initiation, a.address());
+    let answer = a.datagram();
+    assert_eq!(a.endpoint(), b.address(), "not before it answers");
+    a.take(start, &answer, tried.address());
+    assert_eq!(a.endpoint(), tried.address());
+}
+
+/// Who asks from an address and then uses the session has got the answer that went there.
+#[test]
+fn the_use_of_a_session_proves_where_its_answer_went() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let moved = Elsewhere::new();
+    a.greet(start);
+    let initiation = b.datagram();
+    b.take(start, &initiation, moved.address());
+    let answer = moved.datagram();
+    assert_eq!(b.endpoint(), a.address());
+    a.take(start, &answer, b.address());
+    // It came another way, which says nothing of where it was.
+    b.take(start, &b.datagram(), a.address());
+    assert_eq!(b.endpoint(), moved.address());
+}
+
+/// What comes from an address that leads nowhere is answered at the endpoint as well: else no handshake of the peer would succeed.
+#[test]
+fn who_seems_to_be_nowhere_gets_its_answers() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let nowhere = Elsewhere::new();
+    arrives_from(&a, &b, start, 1, nowhere.address());
+    for after in [250, 750, 1750] {
+        b.peer.tick(&b.wire(start + Duration::from_millis(after)));
+    }
+    assert_eq!(nowhere.kinds(), [1, 1, 1]);
+    let later = start + 3 * S;
+    ask(&a, later);
+    b.take(later, &b.datagram(), nowhere.address());
+    assert_eq!(nowhere.kinds(), [2]);
+    a.take_next(later, 1, &b);
+    b.take(later, &b.datagram(), nowhere.address());
+    assert!(b.handshake().is_some() && b.endpoint() == a.address());
+    assert_eq!(nowhere.kinds(), [1], "with a new session it may have woken up elsewhere");
 }

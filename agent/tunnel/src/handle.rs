@@ -1,0 +1,117 @@
+//! What the device's owner does with the ways of single peers, from any thread, while the device runs.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::control::Request;
+use crate::device::Shared;
+use crate::key::PublicKey;
+use crate::peer::{Peer, Wire};
+use crate::stream::StreamInbound;
+use crate::way::{Carrier, Route, Way};
+
+/// The way in for those who do not own the device. It is closed when the device ends: then nobody holds on to its interface
+/// and sockets any more.
+pub(crate) struct Door(RwLock<Option<Arc<Shared>>>);
+
+impl Door {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Some(Arc::clone(shared)))))
+    }
+
+    /// What is behind it, for one call. Nobody closes it before the answer is dropped.
+    pub(crate) fn open(&self) -> RwLockReadGuard<'_, Option<Arc<Shared>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when nobody is inside any more.
+    pub(crate) fn close(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// A device, for those who do not own it. On a device that has ended, and for peers that it does not have, every call does
+/// nothing. No call may be made from inside a [`crate::Watcher`] or a [`Carrier`].
+#[derive(Clone)]
+pub struct DeviceHandle(pub(crate) Arc<Door>);
+
+impl fmt::Debug for DeviceHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DeviceHandle").finish_non_exhaustive()
+    }
+}
+
+impl DeviceHandle {
+    /// From now on this is the stream that [`Route::stream`] and [`Way::Stream`] mean for the peer. Where that makes the peer
+    /// reachable and no session runs, a handshake begins.
+    pub fn set_stream(&self, peer: &PublicKey, carrier: Option<Arc<dyn Carrier>>) {
+        self.reroute(peer, |peer| peer.set_stream(carrier));
+    }
+
+    /// From now on datagrams to the peer, those that the device sends by itself as well, take these ways.
+    pub fn set_route(&self, peer: &PublicKey, route: Route) {
+        self.reroute(peer, |peer| peer.set_route(route));
+    }
+
+    /// Seals one whole inner IP packet and sends it by that way alone, whatever the route. Without a session it is dropped and one
+    /// is asked for, by the route. True where it was sent.
+    pub fn send_inner(&self, peer: &PublicKey, way: Way, packet: &[u8]) -> bool {
+        let door = self.0.open();
+        let Some(shared) = door.as_ref() else { return false };
+        let mtu = shared.mtu();
+        with_wire(shared, peer, |peer, wire| peer.send_inner(wire, way, packet, mtu)).unwrap_or(false)
+    }
+
+    /// Sends the peer something by this stream and no other way that it can authenticate: an empty packet of the session, and an
+    /// initiation where there is no session or the peer has been silent, so that it may have lost its own.
+    pub fn greet(&self, peer: &PublicKey, carrier: &Arc<dyn Carrier>) {
+        self.with_wire(peer, |peer, wire| peer.greet_by(wire, carrier));
+    }
+
+    /// Sends a handshake initiation to this address. The endpoint moves there when the answer to it comes.
+    pub fn try_endpoint(&self, peer: &PublicKey, address: SocketAddr) {
+        self.with_wire(peer, |peer, wire| peer.try_endpoint(wire, address));
+    }
+
+    /// Sends a datagram from the device's own UDP port. True where the system took it.
+    pub fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        let door = self.0.open();
+        let Some(shared) = door.as_ref().filter(|shared| !shared.is_stopping()) else { return false };
+        shared.sockets().send(datagram, to, None).is_ok()
+    }
+
+    /// What one stream needs to be read. What comes by it is answered on `carrier`, its other direction.
+    #[must_use]
+    pub fn stream_inbound(&self, carrier: Arc<dyn Carrier>) -> StreamInbound {
+        StreamInbound::new(Arc::clone(&self.0), carrier)
+    }
+
+    /// Where the change gives the peer a way that it did not have, it is spoken to.
+    fn reroute(&self, key: &PublicKey, change: impl FnOnce(&Peer) -> bool) {
+        let door = self.0.open();
+        let Some(shared) = door.as_ref().filter(|shared| !shared.is_stopping()) else { return };
+        let peer = shared.table().by_key(key).cloned();
+        if peer.is_some_and(|peer| change(&peer)) {
+            // Without a control thread the device is ending.
+            let _ = shared.control.send(Request::Greet { peer: *key });
+        }
+    }
+
+    fn with_wire(&self, peer: &PublicKey, work: impl FnOnce(&Peer, &Wire<'_>)) {
+        if let Some(shared) = self.0.open().as_ref() {
+            with_wire(shared, peer, work);
+        }
+    }
+}
+
+/// `None` where the device is ending, or has no key, or not this peer.
+fn with_wire<R>(shared: &Shared, peer: &PublicKey, work: impl FnOnce(&Peer, &Wire<'_>) -> R) -> Option<R> {
+    if shared.is_stopping() {
+        return None;
+    }
+    let table = shared.table();
+    let (peer, identity) = (table.by_key(peer)?, table.identity.as_ref()?);
+    let sockets = shared.sockets();
+    Some(work(peer, &shared.wire(identity, &sockets)))
+}

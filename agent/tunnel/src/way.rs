@@ -1,0 +1,79 @@
+//! The ways that datagrams take to a peer, and whom the device tells by which of them a packet came.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::key::PublicKey;
+
+/// A stream that carries whole datagrams to a peer, or drops them. The device calls it while it holds what others wait for: no
+/// call may block, nor call the device.
+pub trait Carrier: Send + Sync + fmt::Debug + 'static {
+    /// Takes datagrams that lie behind each other, each `segment` bytes long but the last, which may be shorter. False if the
+    /// stream is over.
+    #[must_use = "a stream that is over takes nothing"]
+    fn send(&self, datagrams: &[u8], segment: usize) -> bool;
+}
+
+/// How a datagram travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// To the peer's endpoint.
+    Udp,
+    /// By the peer's stream ([`crate::DeviceHandle::set_stream`]).
+    Stream,
+}
+
+/// The ways that datagrams to a peer take, where they are there; where both are false, none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// To its UDP endpoint.
+    pub udp: bool,
+    /// By its stream.
+    pub stream: bool,
+}
+
+impl Default for Route {
+    /// Whatever is there.
+    fn default() -> Self {
+        Self { udp: true, stream: true }
+    }
+}
+
+/// Who is told what the device sees of its ways. Called on the device's threads and inside [`crate::StreamInbound::receive`],
+/// while the device holds what others wait for: no call may block, nor call the device.
+pub trait Watcher: Send + Sync + 'static {
+    /// The peer sent this inner packet (UDP over IPv4, whole, from port [`Watch::tap`] to the same port) by that way. Its source
+    /// address is one of the peer's; nothing else of it was looked at. The interface does not get it.
+    fn probe(&self, peer: PublicKey, way: Way, packet: &[u8]);
+
+    /// Packets of applications went to the peer. Told at most once in 50 ms for each peer. Keepalives, handshakes and
+    /// [`crate::DeviceHandle::send_inner`] do not count.
+    fn sent(&self, peer: PublicKey);
+
+    /// Packets of applications came from the peer by that way, and were let in. Told at most once in 50 ms for each peer and way.
+    fn received(&self, peer: PublicKey, way: Way);
+
+    /// The peer's UDP endpoint is this now: configured, learned, or proved after [`crate::DeviceHandle::try_endpoint`].
+    fn endpoint(&self, peer: PublicKey, endpoint: SocketAddr);
+
+    /// A datagram came to the UDP sockets that is no message of WireGuard and may be one of STUN: it has the magic cookie
+    /// (RFC 8489, section 5). Anybody may have sent it.
+    fn stun(&self, from: SocketAddr, datagram: &[u8]);
+}
+
+/// A watcher, and the port whose packets are for it alone.
+#[derive(Clone)]
+pub struct Watch {
+    /// UDP port of packets that do not come from the interface and do not go there: those of the interface that have it as source
+    /// or destination are dropped, so that no program on this node speaks for its agent.
+    pub tap: u16,
+    /// Who is told.
+    pub watcher: Arc<dyn Watcher>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("tap", &self.tap).finish_non_exhaustive()
+    }
+}
