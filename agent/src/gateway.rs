@@ -53,8 +53,8 @@ pub const DEFAULT_PORT: u16 = 51822;
 /// What the transport needs of the WireGuard device. Called from the transport's tasks: no call may block or wait, and none is
 /// made while another of the transport's calls into the device is on the stack.
 pub trait Device: Send + Sync + 'static {
-    /// Datagrams came by a stream, from anybody: for each that is authenticated and no replay, tell [`Stream::prove`] whose it is.
-    fn receive(&self, from: &Arc<Stream>, datagrams: &mut Datagrams<'_>);
+    /// Who reads what comes by this stream. Asked once for each, before anything came.
+    fn inbound(&self, stream: &Arc<Stream>) -> Box<dyn Inbound>;
 
     /// Send the peer something by this stream, and by no other, that it can authenticate: an empty packet of the session, or a
     /// handshake initiation without one. Until the peer has got it, the stream is not used by the peer.
@@ -63,6 +63,13 @@ pub trait Device: Send + Sync + 'static {
     /// From now on the peer is reached by this stream; by none if `None`, for that reason. Streams follow each other without a
     /// `None` between them where one replaces another.
     fn route(&self, peer: TokenId, stream: Option<&Arc<Stream>>, trouble: Option<&Trouble>);
+}
+
+/// The reading end of one stream in the device. It may hold the stream, and is gone with the stream's task.
+pub trait Inbound: Send + 'static {
+    /// Datagrams came, from anybody: for each that is authenticated and no replay, tell [`Stream::prove`] whose it is. As for all of
+    /// [`Device`], no call may block or wait.
+    fn receive(&mut self, datagrams: &mut Datagrams<'_>);
 }
 
 /// Times and sizes.

@@ -1,6 +1,8 @@
 //! Datagrams in a stream of bytes: each behind its length, two bytes, big endian. Length 0 is a keepalive: it moves a byte or
 //! two and says nothing.
 
+use std::ops::Range;
+
 /// The longest datagram, which is also the longest that UDP carries.
 pub const MAX_DATAGRAM: usize = u16::MAX as usize;
 /// A frame's length field.
@@ -13,6 +15,9 @@ const FIRST: usize = 4096;
 /// What it holds at most; a frame of any length fits.
 const MOST: usize = 128 << 10;
 const _: () = assert!(MOST > HEADER + MAX_DATAGRAM);
+/// Datagrams that are handed over together at most: more than a full buffer has of packets, and few enough that a buffer full of
+/// single bytes costs nothing.
+const TOGETHER: usize = 256;
 
 /// Appends a datagram with its length. `false`, and nothing is appended, when it is empty or longer than [`MAX_DATAGRAM`].
 pub(super) fn append(datagram: &[u8], to: &mut Vec<u8>) -> bool {
@@ -36,18 +41,20 @@ pub(super) fn frame_length(bytes: &[u8]) -> Option<usize> {
 /// error; what is garbage is found out by whoever gets the datagrams. Holds [`MOST`] bytes at most.
 ///
 /// The reader's loop: read into [`Decoder::space`], tell [`Decoder::filled`], take what is whole with
-/// [`Decoder::datagrams`].
+/// [`Decoder::datagrams`] until there is none.
 #[derive(Debug)]
 pub(super) struct Decoder {
     buffer: Vec<u8>,
     /// Bytes from here to `end` have come and are not taken.
     start: usize,
     end: usize,
+    /// Where in the buffer the datagrams lie that are being taken.
+    found: Vec<Range<usize>>,
 }
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; FIRST], start: 0, end: 0 }
+        Self { buffer: vec![0; FIRST], start: 0, end: 0, found: Vec::new() }
     }
 
     /// Where to put the next bytes; never empty.
@@ -73,17 +80,28 @@ impl Decoder {
         self.end = (self.end + bytes).min(self.buffer.len());
     }
 
-    /// What is whole; what is not taken before this is dropped is thrown away.
+    /// What is whole, [`TOGETHER`] at most; what is not taken before this is dropped is thrown away. None when nothing is whole.
     pub(super) fn datagrams(&mut self) -> Datagrams<'_> {
-        Datagrams { decoder: self, taken: 0 }
+        self.found.clear();
+        while self.found.len() < TOGETHER {
+            let from = self.start;
+            let length = frame_length(&self.buffer[from..self.end]).filter(|length| *length <= self.end - from);
+            let Some(length) = length else { break };
+            self.start = from + length;
+            if length > HEADER {
+                self.found.push(from + HEADER..from + length);
+            }
+        }
+        Datagrams { buffer: &mut self.buffer, found: &self.found, taken: 0 }
     }
 }
 
 /// Datagrams that came together, in the buffer in which they came: they can be opened in place.
 #[derive(Debug)]
 pub struct Datagrams<'a> {
-    decoder: &'a mut Decoder,
-    taken: u64,
+    buffer: &'a mut [u8],
+    found: &'a [Range<usize>],
+    taken: usize,
 }
 
 impl Datagrams<'_> {
@@ -91,28 +109,20 @@ impl Datagrams<'_> {
     // Not an `Iterator`: what it gives lives in the buffer, one at a time.
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Option<&mut [u8]> {
-        loop {
-            let Decoder { buffer, start, end } = &mut *self.decoder;
-            let from = *start;
-            let length = frame_length(&buffer[from..*end]).filter(|length| *length <= *end - from)?;
-            *start = from + length;
-            if length > HEADER {
-                self.taken += 1;
-                return Some(&mut self.decoder.buffer[from + HEADER..from + length]);
-            }
-        }
+        let datagram = self.found.get(self.taken)?.clone();
+        self.taken += 1;
+        Some(&mut self.buffer[datagram])
     }
 
-    /// Throws away what is left, and says how many there were in all.
-    pub(super) fn rest(mut self) -> u64 {
-        while self.next().is_some() {}
-        self.taken
+    /// All of them: a buffer, and where in it each lies. None is empty, none overlaps another, and they are in the order in which
+    /// they came.
+    pub const fn all(&mut self) -> (&mut [u8], &[Range<usize>]) {
+        (self.buffer, self.found)
     }
-}
 
-impl Drop for Datagrams<'_> {
-    fn drop(&mut self) {
-        while self.next().is_some() {}
+    /// How many there are, taken or not.
+    pub(super) const fn count(&self) -> usize {
+        self.found.len()
     }
 }
 
@@ -134,12 +144,19 @@ mod tests {
             space[..piece].copy_from_slice(&rest[..piece]);
             rest = &rest[piece..];
             decoder.filled(piece);
-            let mut datagrams = decoder.datagrams();
-            while let Some(datagram) = datagrams.next() {
-                found.push(datagram.to_vec());
+            loop {
+                let mut datagrams = decoder.datagrams();
+                let (count, before) = (datagrams.count(), found.len());
+                while let Some(datagram) = datagrams.next() {
+                    found.push(datagram.to_vec());
+                }
+                let (buffer, ranges) = datagrams.all();
+                assert!(ranges.iter().map(|range| &buffer[range.clone()]).eq(found[before..].iter()));
+                if count == 0 {
+                    break;
+                }
             }
-            drop(datagrams);
-            assert!(decoder.buffer.len() <= MOST);
+            assert!(decoder.buffer.len() <= MOST && decoder.found.capacity() <= 2 * TOGETHER);
         }
         (found, decoder)
     }
@@ -194,8 +211,17 @@ mod tests {
         decoder.filled(bytes.len());
         let mut datagrams = decoder.datagrams();
         assert_eq!(datagrams.next().unwrap(), [1]);
-        assert_eq!(datagrams.rest(), 3);
-        assert!(decoder.datagrams().next().is_none());
+        assert_eq!(datagrams.count(), 3);
+        assert_eq!((decoder.datagrams().count(), decoder.end - decoder.start), (0, 0));
+    }
+
+    #[test]
+    fn many_small_ones_are_handed_over_in_turns() {
+        let bytes = [0, 1, 7].repeat(TOGETHER + 2);
+        let mut decoder = Decoder::new();
+        decoder.space()[..bytes.len()].copy_from_slice(&bytes);
+        decoder.filled(bytes.len());
+        assert_eq!([(); 3].map(|()| decoder.datagrams().count()), [TOGETHER, 2, 0]);
     }
 
     proptest! {

@@ -32,15 +32,18 @@ impl Queue {
         Self { waiting: Mutex::new(waiting), changed: Notify::new() }
     }
 
-    /// Queues a datagram. `false` once finished. Never waits.
-    pub(super) fn push(&self, datagram: &[u8]) -> bool {
+    /// Queues datagrams that lie behind each other, each `segment` bytes long but the last, which may be shorter. `false` once
+    /// finished. Never waits.
+    pub(super) fn push(&self, datagrams: &[u8], segment: usize) -> bool {
         let was_empty = {
             let mut waiting = self.lock();
             if waiting.is_finished {
                 return false;
             }
             let was_empty = waiting.is_empty();
-            waiting.push(datagram);
+            for datagram in datagrams.chunks(segment.max(1)) {
+                waiting.push(datagram);
+            }
             was_empty
         };
         // Its only reader looks before it waits.
@@ -177,6 +180,17 @@ mod tests {
         assert_eq!(waiting.take(1, &mut taken), None);
         waiting.is_finished = true;
         assert_eq!((waiting.take(1, &mut taken), waiting.dropped), (Some(false), 0));
+    }
+
+    #[test]
+    fn a_run_is_as_many_datagrams() {
+        let queue = Queue::new(1000);
+        assert!(queue.push(&[7; 250], 100) && queue.push(&[8; 30], 30) && queue.push(&[], 0));
+        let mut taken = Vec::new();
+        assert_eq!(queue.lock().take(1000, &mut taken), Some(true));
+        assert_eq!(lengths(&taken), [100, 100, 50, 30]);
+        queue.finish();
+        assert!(!queue.push(&[7; 250], 100));
     }
 
     proptest! {

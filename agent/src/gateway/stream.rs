@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Device, Limits, Trouble,
+    Device, Inbound, Limits, Trouble,
     frame::{Decoder, KEEPALIVE, MAX_DATAGRAM},
     queue::Queue,
     run::Event,
@@ -101,7 +101,13 @@ impl Stream {
     /// if it is over: the device was, or is about to be, told of another or of none, and nothing is lost if it looks again.
     #[must_use = "a stream that is over takes nothing"]
     pub fn send(&self, datagram: &[u8]) -> bool {
-        self.queue.push(datagram)
+        self.queue.push(datagram, datagram.len())
+    }
+
+    /// The same for a run of datagrams that lie behind each other, each `segment` bytes long but the last, which may be shorter.
+    #[must_use = "a stream that is over takes nothing"]
+    pub fn send_run(&self, datagrams: &[u8], segment: usize) -> bool {
+        self.queue.push(datagrams, segment)
     }
 
     /// A packet that came by it was authenticated as that peer's, and is no replay. The device says so for each such packet; the
@@ -177,7 +183,7 @@ pub(super) async fn carry<T: AsyncRead + AsyncWrite + Send + 'static>(
     let (from, to) = split(tls);
     let mut writer = Writer { task: tokio::spawn(write(Arc::clone(stream), to, *limits)), is_through: false };
     let trouble = tokio::select! {
-        trouble = read(stream, from, limits, device) => trouble,
+        trouble = read(stream, from, limits, device.inbound(stream)) => trouble,
         trouble = writer.failed() => trouble,
     };
     stream.finish();
@@ -192,7 +198,7 @@ async fn read<T: AsyncRead>(
     stream: &Arc<Stream>,
     mut from: ReadHalf<T>,
     limits: &Limits,
-    device: &dyn Device,
+    mut inbound: Box<dyn Inbound>,
 ) -> Trouble {
     let prove_by = Instant::now() + limits.proof;
     let mut decoder = Decoder::new();
@@ -209,18 +215,25 @@ async fn read<T: AsyncRead>(
             Ok(Err(error)) => return broken(error),
         };
         decoder.filled(bytes);
-        let mut datagrams = decoder.datagrams();
-        device.receive(stream, &mut datagrams);
-        let taken = datagrams.rest();
-        stream.traffic.received.fetch_add(taken, Ordering::Relaxed);
         stream.traffic.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        if is_unproved {
-            unproved += taken;
-            let is_still = stream.proof.get().is_none();
-            // One that drips keepalives is never quiet.
-            if is_still && (unproved > UNPROVED_DATAGRAMS || Instant::now() >= prove_by) {
-                return Trouble::Unproved;
+        loop {
+            let mut datagrams = decoder.datagrams();
+            let count = datagrams.count() as u64;
+            if count == 0 {
+                break;
             }
+            inbound.receive(&mut datagrams);
+            stream.traffic.received.fetch_add(count, Ordering::Relaxed);
+            if is_unproved {
+                unproved += count;
+                if stream.proof.get().is_none() && unproved > UNPROVED_DATAGRAMS {
+                    return Trouble::Unproved;
+                }
+            }
+        }
+        // One that drips keepalives is never quiet.
+        if is_unproved && stream.proof.get().is_none() && Instant::now() >= prove_by {
+            return Trouble::Unproved;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_core::id::TokenId;
-use p2p_agent::gateway::{Datagrams, Device, Stream, StreamId, Trouble};
+use p2p_agent::gateway::{Datagrams, Device, Inbound, Stream, StreamId, Trouble};
 
 const MAGIC: [u8; 4] = *b"twin";
 /// The number of a packet that is there to prove its sender and for nothing else.
@@ -43,14 +43,14 @@ pub(crate) struct Peer {
 /// The device of one node.
 pub(crate) struct Twin {
     own: TokenId,
-    peers: Mutex<BTreeMap<TokenId, Peer>>,
+    peers: Arc<Mutex<BTreeMap<TokenId, Peer>>>,
     /// Held by a test that wants this device to stand still.
-    pub(crate) gate: Mutex<()>,
+    pub(crate) gate: Arc<Mutex<()>>,
 }
 
 impl Twin {
     pub(crate) fn new(own: TokenId) -> Arc<Self> {
-        Arc::new(Self { own, peers: Mutex::default(), gate: Mutex::new(()) })
+        Arc::new(Self { own, peers: Arc::default(), gate: Arc::default() })
     }
 
     pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<TokenId, Peer>> {
@@ -73,17 +73,31 @@ impl Twin {
     }
 }
 
-impl Device for Twin {
-    fn receive(&self, from: &Arc<Stream>, datagrams: &mut Datagrams<'_>) {
+/// The reading end of one stream.
+struct Ear {
+    stream: Arc<Stream>,
+    peers: Arc<Mutex<BTreeMap<TokenId, Peer>>>,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Inbound for Ear {
+    fn receive(&mut self, datagrams: &mut Datagrams<'_>) {
         drop(self.gate.lock().unwrap());
         while let Some(datagram) = datagrams.next() {
             if let Some((token, number)) = parse(datagram) {
-                from.prove(token);
+                self.stream.prove(token);
                 if number != GREETING {
-                    self.peers().entry(token).or_default().heard.push(number);
+                    self.peers.lock().unwrap().entry(token).or_default().heard.push(number);
                 }
             }
         }
+    }
+}
+
+impl Device for Twin {
+    fn inbound(&self, stream: &Arc<Stream>) -> Box<dyn Inbound> {
+        let (peers, gate) = (Arc::clone(&self.peers), Arc::clone(&self.gate));
+        Box::new(Ear { stream: Arc::clone(stream), peers, gate })
     }
 
     fn greet(&self, _peer: TokenId, stream: &Arc<Stream>) {

@@ -15,18 +15,30 @@ const PIPE: usize = 16 << 10;
 /// Keeps what it gets, and takes the sender of anything that begins with its token for proved.
 #[derive(Default)]
 struct Ear {
-    heard: Mutex<Vec<Vec<u8>>>,
+    heard: Arc<Mutex<Vec<Vec<u8>>>>,
     proves: Option<TokenId>,
 }
 
-impl Device for Ear {
-    fn receive(&self, from: &Arc<Stream>, datagrams: &mut Datagrams<'_>) {
+struct Hears {
+    stream: Arc<Stream>,
+    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+    proves: Option<TokenId>,
+}
+
+impl Inbound for Hears {
+    fn receive(&mut self, datagrams: &mut Datagrams<'_>) {
         while let Some(datagram) = datagrams.next() {
             self.heard.lock().unwrap().push(datagram.to_vec());
             if let Some(token) = self.proves {
-                from.prove(token);
+                self.stream.prove(token);
             }
         }
+    }
+}
+
+impl Device for Ear {
+    fn inbound(&self, stream: &Arc<Stream>) -> Box<dyn Inbound> {
+        Box::new(Hears { stream: Arc::clone(stream), heard: Arc::clone(&self.heard), proves: self.proves })
     }
 
     fn greet(&self, _: TokenId, _: &Arc<Stream>) {}
