@@ -233,8 +233,8 @@ impl Punch {
     /// When to call [`Punch::handle_timeout`], if nothing happens before. It may have passed: then at once.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let tries = self.tries.poll_timeout();
-        tries.into_iter().chain(self.rounds.poll_timeout()).chain(self.hint_due()).min()
+        let hint = self.hint_due().filter(|due| *due > self.clock);
+        self.tries.poll_timeout().into_iter().chain(self.rounds.poll_timeout()).chain(hint).min()
     }
 
     /// Takes the time, which never goes back here.

@@ -1,4 +1,4 @@
-//! The choice between the paths to a peer: the message and each rule alone, then two peers on a simulated network.
+//! The choice between the paths to a peer: the message, its packet and each rule alone, then two peers on a simulated network.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -9,4 +9,5 @@ mod peer;
 mod faults;
 mod hostile;
 mod message;
+mod packet;
 mod rules;
