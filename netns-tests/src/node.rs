@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use mesh_core::status::{PeerStatus, Status};
+use mesh_core::{
+    id::WireguardKey,
+    status::{PeerStatus, Status},
+};
 use serde_json::Value;
 
 use crate::{
@@ -25,6 +28,8 @@ use crate::{
 
 /// UDP port of every agent: each has a namespace of its own.
 pub(crate) const LISTEN_PORT: u16 = 51821;
+/// TCP port at which every agent listens for streams.
+pub(crate) const STREAM_PORT: u16 = 51822;
 /// Where userspace WireGuard devices put their UAPI sockets.
 pub(crate) const UAPI_SOCKETS: &str = "/var/run/wireguard";
 /// For the end of an agent, however slow the machine: what a stop may take is for the tests to say.
@@ -231,6 +236,11 @@ impl Node {
         self.status()?.own.address.with_context(|| format!("node {} has no mesh address yet", self.index))
     }
 
+    /// The WireGuard key the agent has.
+    pub fn public_key(&self) -> Result<WireguardKey> {
+        self.status()?.own.public_key.with_context(|| format!("node {} has no WireGuard key", self.index))
+    }
+
     /// The token the agent is a peer with.
     pub fn token(&self) -> Result<u32> {
         let token = self.status()?.own.token_id.with_context(|| format!("node {} has no token yet", self.index))?;
@@ -258,10 +268,19 @@ impl Node {
 
     /// Whether the mesh interface exists.
     pub fn has_interface(&self) -> Result<bool> {
+        Ok(self.interfaces()?.contains(&self.interface))
+    }
+
+    /// The interfaces below the mesh.
+    pub fn underlay_interfaces(&self) -> Result<Vec<String>> {
+        Ok(self.interfaces()?.into_iter().filter(|name| name.starts_with("eth")).collect())
+    }
+
+    fn interfaces(&self) -> Result<Vec<String>> {
         let links = self.namespace.ip("-j link show")?;
-        let links: Value = serde_json::from_str(&links).context("read `ip -j link show`")?;
-        let links = links.as_array().context("`ip -j link show` is not a list")?;
-        Ok(links.iter().any(|link| link["ifname"] == self.interface.as_str()))
+        let links: Vec<Value> = serde_json::from_str(&links).context("read `ip -j link show`")?;
+        let name = |link: &Value| link["ifname"].as_str().map(str::to_owned).context("a link without a name");
+        links.iter().map(name).collect()
     }
 
     /// What an agent has made here that is still there: after an orderly stop, nothing.

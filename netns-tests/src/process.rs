@@ -154,6 +154,8 @@ pub enum Signal {
     Stop,
     /// Go on after [`Signal::Stop`].
     Continue,
+    /// What the program makes of it.
+    User,
 }
 
 /// A running child. Dropping it kills it and waits until it is gone.
@@ -183,6 +185,7 @@ impl Process {
             Signal::Kill => "-KILL",
             Signal::Stop => "-STOP",
             Signal::Continue => "-CONT",
+            Signal::User => "-USR1",
         };
         if self.exited()?.is_none() {
             Launch::new("kill").arg(name).arg(self.pid().to_string()).finish(REAP)?.success()?;

@@ -40,6 +40,11 @@ impl Traffic {
         Ok(Self { _servers: servers, address })
     }
 
+    /// Where they answer.
+    pub(crate) const fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
     /// A TCP exchange and 20 UDP datagrams from another node, each echoed whole.
     pub fn exchange(&self, binaries: &Binaries, from: &Node) -> Result<()> {
         for verb in ["tcp-once", "udp-once"] {

@@ -1,6 +1,10 @@
 //! The world: everything a mesh needs, with verbs to build and to break it.
 
+mod faults;
+mod roads;
+
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
@@ -10,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+pub use faults::DirectFault;
 use serde_json::Value;
 
 use crate::{
@@ -17,11 +22,13 @@ use crate::{
     binaries::Binaries,
     chain::{Chain, OPERATOR, OPERATOR_KEY},
     forge::{self, Cvm},
+    gateway::Gateway,
     home::{self, Abandoned, Home, namespace_name},
     lying_rpc::LyingRpc,
     namespace::Namespace,
     node::{AgentSettings, LISTEN_PORT, Node, interface_name},
-    process::{Finished, tail},
+    process::{Finished, Process, tail},
+    router::Router,
     simulator::Simulator,
     steps::Steps,
     wait::{interrupted, wait_until},
@@ -45,6 +52,10 @@ const OFFER: Duration = Duration::from_secs(60);
 pub struct World {
     // In the order in which they have to go.
     nodes: Vec<Node>,
+    /// By the number of the node that is behind each.
+    routers: BTreeMap<usize, Router>,
+    gateway: Option<Gateway>,
+    stun: Option<Process>,
     simulator: Simulator,
     /// The EVM node.
     pub chain: Chain,
@@ -100,7 +111,19 @@ impl World {
             }
             Ok(simulator)
         })?;
-        let mut world = Self { nodes: Vec::new(), simulator, chain, hub, home, id, contract, binaries };
+        let mut world = Self {
+            nodes: Vec::new(),
+            routers: BTreeMap::new(),
+            gateway: None,
+            stun: None,
+            simulator,
+            chain,
+            hub,
+            home,
+            id,
+            contract,
+            binaries,
+        };
         for _ in 0..nodes {
             world.add_node()?;
         }
@@ -121,9 +144,15 @@ impl World {
         namespace.ip("link set eth0 up")?;
         // A way out, as every real machine has one: without it nothing could leak.
         namespace.ip(&format!("route add default via {HUB}"))?;
+        self.push_node(namespace, underlay, format!("{underlay}:{LISTEN_PORT}"))
+    }
+
+    /// The next node is in this namespace.
+    fn push_node(&mut self, namespace: Namespace, underlay: Ipv4Addr, endpoint: String) -> Result<usize> {
+        let index = self.nodes.len() + 1;
         let settings = AgentSettings {
             rpc_urls: vec![self.chain.ws_url()],
-            endpoint: format!("{underlay}:{LISTEN_PORT}"),
+            endpoint,
             dstack_socket: self.simulator.instance(index)?.dstack_sock.clone(),
             log_level: "debug".to_owned(),
             extra: Vec::new(),

@@ -94,8 +94,8 @@ fn registrations_that_hurt(endpoint_of_node_1: SocketAddr) -> Result<Vec<Bad>> {
 fn members_that_only_an_rpc_could_list_cannot_hurt_others() -> Result<()> {
     let (world, mut rpc) = mesh_with_a_proxy()?;
     let scene = Scene::new(&world)?;
-    let own = world.node(1).status()?.own.public_key;
-    let others = world.node(2).status()?.own.public_key;
+    let own = world.node(1).public_key()?;
+    let others = world.node(2).public_key()?;
 
     let mut lie = Lie { epochs_ahead: 1, ..Lie::default() };
     let bad = [

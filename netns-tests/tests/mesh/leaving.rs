@@ -64,7 +64,7 @@ fn revoke_transfer_burn_and_deactivate_each_cut_the_peer_within_2_s_and_it_does_
 /// One node leaves: everybody cuts it off in time, live connections included, and it says why.
 fn leave(world: &World, leaver: usize, others: &[usize], how: &str, calldata: &[u8]) -> Result<()> {
     let address = world.node(leaver).address()?;
-    let key = world.node(leaver).status()?.own.public_key.to_string();
+    let key = world.node(leaver).public_key()?.to_string();
     let servers = Traffic::serve(world.binaries(), world.node(leaver), address)?;
     let streams = others.iter().map(|&node| servers.tcp_stream(world.binaries(), world.node(node)));
     let streams = streams.collect::<Result<Vec<_>>>()?;

@@ -142,7 +142,7 @@ fn with_a_liar_and_a_laggard_among_three_the_mesh_is_that_of_the_laggard() -> Re
     // What happens on chain is there once the laggard has it, and not before.
     world.join(3)?;
     world.wait_full_mesh(&[2, 3], PATIENCE)?;
-    let joined = world.node(3).status()?.own.public_key.to_string();
+    let joined = world.node(3).public_key()?.to_string();
     let at = world.chain.block_number()?;
     let catches_up = |what: &str, has_it: bool| -> Result<()> {
         let block = |world: &World| Ok::<_, anyhow::Error>(world.node(1).status()?.registry.block.map(|b| b.number));

@@ -79,7 +79,8 @@ fn wg_show_equals_status(world: &World, node: usize) -> Result<()> {
     let dump = world.node(node).wg_show("dump")?;
     let mut lines = dump.lines().map(|line| line.split('\t').collect::<Vec<_>>());
     let device = lines.next().context("`wg show dump` is empty")?;
-    ensure!(device[1] == status.own.public_key.to_string(), "public key: {} and {}", device[1], status.own.public_key);
+    let key = world.node(node).public_key()?;
+    ensure!(device[1] == key.to_string(), "public key: {} and {key}", device[1]);
     ensure!(Some(device[2].parse()?) == status.agent.listen_port, "listen port: {}", device[2]);
 
     let mut shown: Vec<_> = lines.collect();

@@ -17,7 +17,7 @@ fn a_reorg_that_removes_a_registration_removes_the_peer() -> Result<()> {
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
     world.relay(3)?;
     world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
-    let key = world.node(3).status()?.own.public_key.to_string();
+    let key = world.node(3).public_key()?.to_string();
 
     let reorganised = world.chain.reorg(1)?;
     world.wait("nodes 1 and 2 to drop node 3", PATIENCE, || {

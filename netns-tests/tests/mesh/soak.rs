@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::{Signal, World};
+use netns_tests::{Random, Signal, World};
 
 use crate::PATIENCE;
 
@@ -22,7 +22,7 @@ fn soak_after_any_sequence_of_faults_the_members_form_a_full_mesh() -> Result<()
         _ => Ok(default),
     };
     let (seed, steps) = (number("SOAK_SEED", SEED)?, number("SOAK_STEPS", STEPS)?);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut world = World::new(NODES)?;
     let mut model = Model { members: (1..=NODES).collect(), tokens: BTreeMap::new() };
     for node in 1..=NODES {
@@ -187,7 +187,7 @@ fn is_whole(world: &World, members: &BTreeSet<usize>) -> Result<()> {
         for &node in members {
             let mut expected = Vec::new();
             for &other in members.iter().filter(|&&other| other != node) {
-                expected.push(world.node(other).status()?.own.public_key.to_string());
+                expected.push(world.node(other).public_key()?.to_string());
             }
             expected.sort();
             let device = world.node(node).device_peers()?;
@@ -199,17 +199,4 @@ fn is_whole(world: &World, members: &BTreeSet<usize>) -> Result<()> {
         Ok(())
     })?;
     Ok(())
-}
-
-/// splitmix64: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
 }

@@ -1,6 +1,9 @@
 //! Applications in a node: echo servers, and clients that never pause.
 #![expect(clippy::print_stdout, reason = "its output is what the tests read")]
 
+mod flow;
+mod transfer;
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -31,6 +34,16 @@ enum Command {
     UdpStream { address: SocketAddr },
     /// Sends datagrams for ever whatever the system says, and prints how many it sent and how many were refused.
     UdpFlood { address: SocketAddr },
+    /// Sends datagrams every 10 ms, short and long by turns, and prints `echo <unix ms> <number>` when one comes back.
+    UdpFlow { address: SocketAddr },
+    /// The same over one connection.
+    TcpFlow { address: SocketAddr },
+    /// Sends so much in about so long and wants it back.
+    Transfer { address: SocketAddr, mebibytes: u64, seconds: u64 },
+    /// Connects, waits for a line on standard input, and then sends 1 MiB and wants it back.
+    Idle { address: SocketAddr },
+    /// Tells everybody who asks what their address looks like.
+    Stun { address: SocketAddr },
 }
 
 fn main() -> Result<()> {
@@ -41,6 +54,13 @@ fn main() -> Result<()> {
         Command::TcpStream { address } => tcp_stream(address),
         Command::UdpStream { address } => udp_stream(address),
         Command::UdpFlood { address } => udp_flood(address),
+        Command::UdpFlow { address } => flow::udp(address),
+        Command::TcpFlow { address } => flow::tcp(address),
+        Command::Transfer { address, mebibytes, seconds } => {
+            transfer::transfer(address, mebibytes, Duration::from_secs(seconds))
+        }
+        Command::Idle { address } => transfer::idle(address),
+        Command::Stun { address } => netns_tests::serve_stun(address, || println!("serving")),
     }
 }
 

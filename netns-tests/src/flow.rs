@@ -1,0 +1,146 @@
+//! Flows of applications that say how long nothing got through, and connections that have to survive.
+
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    awake::awake_between, binaries::Binaries, node::Node, process::Process, traffic::Traffic, wait::wait_until,
+};
+
+/// For what comes at once on a machine that is not busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Messages every 10 ms from one node to another and back.
+#[derive(Debug)]
+pub struct Flow {
+    process: Process,
+    name: String,
+    /// Messages take turns in so many sizes, each of which has to get through.
+    sizes: u64,
+}
+
+impl Traffic {
+    /// Datagrams from another node, short and long by turns.
+    pub fn udp_flow(&self, binaries: &Binaries, from: &Node) -> Result<Flow> {
+        self.flow(binaries, from, "udp-flow", 2)
+    }
+
+    /// Messages of a kilobyte over one connection.
+    pub fn tcp_flow(&self, binaries: &Binaries, from: &Node) -> Result<Flow> {
+        self.flow(binaries, from, "tcp-flow", 1)
+    }
+
+    fn flow(&self, binaries: &Binaries, from: &Node, verb: &str, sizes: u64) -> Result<Flow> {
+        let process = self.client(binaries, from, verb, &[])?;
+        let flow = Flow { process, name: format!("{verb} from node {}", from.index()), sizes };
+        let since = SystemTime::now();
+        wait_until("the first echoes", PATIENCE, || flow.flows_since(since))?;
+        Ok(flow)
+    }
+
+    /// A transfer from another node and back of so many MiB, spread over about so many seconds.
+    pub fn transfer(&self, binaries: &Binaries, from: &Node, mebibytes: u64, seconds: u64) -> Result<Transfer> {
+        let numbers = [mebibytes.to_string(), seconds.to_string()];
+        Ok(Transfer { process: self.client(binaries, from, "transfer", &numbers)? })
+    }
+
+    /// A connection from another node on which nothing is said until [`Transfer::wake`]: then 1 MiB, and back.
+    pub fn idle_connection(&self, binaries: &Binaries, from: &Node) -> Result<Transfer> {
+        let mut idle = Transfer { process: self.client(binaries, from, "idle", &[])? };
+        wait_until("the connection", PATIENCE, || {
+            idle.is_alive()?;
+            idle.process.log().contains("idle").then_some(()).context("not yet")
+        })?;
+        Ok(idle)
+    }
+
+    /// A program for every call, each with a log of its own.
+    fn client(&self, binaries: &Binaries, from: &Node, verb: &str, more: &[String]) -> Result<Process> {
+        let log = (0..).map(|number| from.dir().join(format!("{verb}-{}-{number}.log", self.address().ip())));
+        let log = log.into_iter().find(|log| !log.exists()).context("no name is free")?;
+        from.namespace.launch(&binaries.traffic).args([verb, &self.address().to_string()]).args(more).start(&log)
+    }
+}
+
+impl Flow {
+    /// Who sends what.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The longest time between these moments in which no message of one of the sizes came back, while the machine ran.
+    #[must_use]
+    pub fn longest_gap(&self, from: SystemTime, to: SystemTime) -> Duration {
+        let echoes = self.echoes();
+        let longest = |size: u64| {
+            let of_size = echoes.iter().filter(|(_, number)| number % self.sizes == size).map(|&(at, _)| at);
+            let inside = of_size.filter(|at| (from..to).contains(at));
+            let moments: Vec<SystemTime> = [from].into_iter().chain(inside).chain([to]).collect();
+            moments.windows(2).map(|pair| awake_between(pair[0], pair[1])).max().unwrap_or_default()
+        };
+        (0..self.sizes).map(longest).max().unwrap_or_default()
+    }
+
+    /// Messages of every size came back since then.
+    pub fn flows_since(&self, from: SystemTime) -> Result<()> {
+        let sizes: BTreeSet<u64> =
+            self.echoes().iter().filter(|(at, _)| *at >= from).map(|(_, number)| number % self.sizes).collect();
+        ensure!(sizes.len() as u64 == self.sizes, "{}: no echo yet: {}", self.name, self.process.log_tail(1));
+        Ok(())
+    }
+
+    /// It goes on (a connection that was reset ends it), and nothing came back twice.
+    pub fn is_sound(&mut self) -> Result<()> {
+        if let Some(status) = self.process.exited()? {
+            bail!("{} ended with {status}: {}", self.name, self.process.log_tail(1));
+        }
+        let echoes = self.echoes();
+        let numbers: BTreeSet<u64> = echoes.iter().map(|&(_, number)| number).collect();
+        ensure!(numbers.len() == echoes.len(), "{}: {} echoes came twice", self.name, echoes.len() - numbers.len());
+        Ok(())
+    }
+
+    /// When each number came back.
+    fn echoes(&self) -> Vec<(SystemTime, u64)> {
+        let echo = |line: &str| {
+            let (millis, number) = line.strip_prefix("echo ")?.split_once(' ')?;
+            Some((UNIX_EPOCH + Duration::from_millis(millis.parse().ok()?), number.parse().ok()?))
+        };
+        self.process.log().lines().filter_map(echo).collect()
+    }
+}
+
+/// A connection over which bytes go and come back.
+#[derive(Debug)]
+pub struct Transfer {
+    process: Process,
+}
+
+impl Transfer {
+    /// The connection was not reset, and no wrong byte came.
+    pub fn is_alive(&mut self) -> Result<()> {
+        match self.process.exited()? {
+            Some(status) if !status.success() => bail!("it ended with {status}: {}", self.process.log_tail(3)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the idleness of an idle connection.
+    pub fn wake(&mut self) -> Result<()> {
+        self.process.take_stdin().context("it is awake already")?.write_all(b"\n").context("wake it")
+    }
+
+    /// Waits until everything came back.
+    pub fn finish(mut self, deadline: Duration) -> Result<()> {
+        let status = self.process.wait(deadline)?;
+        ensure!(status.success(), "it ended with {status}: {}", self.process.log_tail(3));
+        ensure!(self.process.log().contains("transferred"), "it did nothing: {}", self.process.log_tail(3));
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! What befalls the network for direct UDP between nodes 1 and 2.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result};
+
+use super::{World, roads::direct_address};
+
+/// One fault. Who sends notices nothing of it but that less arrives: everything is dropped where it comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectFault {
+    /// No UDP passes.
+    Silence,
+    /// No UDP passes to this node.
+    OneWay {
+        /// 1 or 2.
+        to: usize,
+    },
+    /// No packets of more than so many bytes pass.
+    Bigger {
+        /// Of the whole IP packet.
+        than: u16,
+    },
+    /// This part of the packets is lost.
+    Loss {
+        /// Of a hundred, either way.
+        percent: u8,
+    },
+    /// The router of node 1 forgets its mappings.
+    Rebind,
+    /// This node's link goes down.
+    LinkDown {
+        /// 1 or 2.
+        of: usize,
+    },
+}
+
+impl fmt::Display for DirectFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence => f.write_str("no UDP"),
+            Self::OneWay { to } => write!(f, "no UDP to node {to}"),
+            Self::Bigger { than } => write!(f, "only packets up to {than} bytes"),
+            Self::Loss { percent } => write!(f, "{percent} % loss"),
+            Self::Rebind => f.write_str("NAT rebind"),
+            Self::LinkDown { of } => write!(f, "link of node {of} down"),
+        }
+    }
+}
+
+impl World {
+    /// The fault begins.
+    pub fn begin(&mut self, fault: DirectFault) -> Result<()> {
+        match fault {
+            DirectFault::Rebind => self.routers.get_mut(&1).context("node 1 has no router")?.rebind(),
+            DirectFault::LinkDown { of: 1 } => self.routers.get(&1).context("node 1 has no router")?.link("down"),
+            DirectFault::LinkDown { of } => self.hub.ip(&format!("link set direct{of} down")).map(drop),
+            DirectFault::Silence
+            | DirectFault::OneWay { .. }
+            | DirectFault::Bigger { .. }
+            | DirectFault::Loss { .. } => self.filter("-I", fault),
+        }
+    }
+
+    /// It is over.
+    pub fn end(&mut self, fault: DirectFault) -> Result<()> {
+        match fault {
+            DirectFault::Rebind => Ok(()),
+            DirectFault::LinkDown { of: 1 } => self.routers.get(&1).context("node 1 has no router")?.link("up"),
+            DirectFault::LinkDown { of } => self.hub.ip(&format!("link set direct{of} up")).map(drop),
+            DirectFault::Silence
+            | DirectFault::OneWay { .. }
+            | DirectFault::Bigger { .. }
+            | DirectFault::Loss { .. } => self.filter("-D", fault),
+        }
+    }
+
+    /// Sets or takes away what drops packets, where node 2 and the router of node 1 receive them.
+    fn filter(&self, verb: &str, fault: DirectFault) -> Result<()> {
+        let what = match fault {
+            DirectFault::Bigger { than } => format!("-m length --length {}:65535", u32::from(than) + 1),
+            DirectFault::Loss { percent } => {
+                format!("-m statistic --mode random --probability {}", f64::from(percent) / 100.0)
+            }
+            DirectFault::Silence | DirectFault::OneWay { .. } | DirectFault::Rebind | DirectFault::LinkDown { .. } => {
+                String::new()
+            }
+        };
+        let router = self.routers.get(&1).context("node 1 has no router")?;
+        for (node, namespace, interface) in [(1, router.namespace(), "wan"), (2, &self.node(2).namespace, "eth1")] {
+            if matches!(fault, DirectFault::OneWay { to } if to != node) {
+                continue;
+            }
+            let from = direct_address(3 - node)?;
+            namespace.run(
+                "iptables",
+                &format!("-w -t raw {verb} PREROUTING -i {interface} -p udp -s {from} {what} -j DROP"),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! `gw`: no UDP comes in anywhere, so that all there is are streams through the gateway.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use mesh_core::status::PathKind;
+use netns_tests::{ClearText, Flow, Traffic, Transfer, World};
+
+use crate::{PATIENCE, is_on, let_pass, moment};
+
+/// The gateway ends every stream at this age, agents replace theirs before.
+const LIFETIME: &str = "20s";
+const REDIAL_AFTER: &str = "12s";
+/// So long nothing may get through when a stream is replaced as planned ...
+const PLANNED: Duration = Duration::from_millis(200);
+/// ... and so long after a gateway that died is back.
+const UNPLANNED: Duration = Duration::from_millis(1500);
+/// How long a gateway is away.
+const AWAY: Duration = Duration::from_secs(3);
+const MEBIBYTES: u64 = 64;
+/// The transfer is spread over this, in which streams are replaced three times at least.
+const SECONDS: u64 = 40;
+const NODES: usize = 3;
+
+#[test]
+fn gateway_streams_are_replaced_before_they_end_and_nobody_notices() -> Result<()> {
+    let mut world = mesh_behind_a_gateway()?;
+    let clear = ClearText::watch(&world)?;
+    let mut load = Load::start(&world)?;
+    let began = SystemTime::now();
+    let before = world.gateway_mut()?.counts()?;
+    load.transfer.take().context("the transfer was started")?.finish(PATIENCE + Duration::from_secs(SECONDS))?;
+    let ended = SystemTime::now();
+    let after = world.gateway_mut()?.counts()?;
+    println!("measured: gateway, planned redial: {}", load.gaps(began, ended));
+    let streams = after.accepted - before.accepted;
+    ensure!(streams >= 3 * 3, "{streams} streams were replaced in {SECONDS} s: {after:?}");
+    ensure!(after.lifetime == 0, "the gateway ended streams before they were replaced: {after:?}");
+    load.ensure_gap(PLANNED, began, ended)?;
+    load.finish()?;
+    clear.ensure_none_and_prove_it(&mut world)?;
+    world.close()
+}
+
+#[test]
+fn gateway_that_dies_unannounced_is_used_again_as_soon_as_it_is_back() -> Result<()> {
+    let mut world = mesh_behind_a_gateway()?;
+    let clear = ClearText::watch(&world)?;
+    let mut load = Load::start(&world)?;
+    for is_crash in [false, true] {
+        let gateway = world.gateway_mut()?;
+        if is_crash { gateway.crash() } else { gateway.kill() }?;
+        let_pass(&world, AWAY)?;
+        let gateway = world.gateway_mut()?;
+        let back = if is_crash { gateway.reboot() } else { gateway.start() }?;
+        for flow in &load.datagrams {
+            world.wait("datagrams to flow again", PATIENCE, || flow.flows_since(back))?;
+        }
+        // Whether it stays so.
+        let_pass(&world, Duration::from_secs(3))?;
+        let ended = SystemTime::now();
+        let how = if is_crash { "machine" } else { "process" };
+        println!("measured: gateway, {how} dead for {AWAY:?}, after it is back: {}", load.gaps(back, ended));
+        load.ensure_gap_of_datagrams(UNPLANNED, back, ended)?;
+        // Connections wait for TCP's own timers, which were doubled in the meantime.
+        for flow in &load.connections {
+            world.wait("connections to go on", PATIENCE, || flow.flows_since(back))?;
+        }
+    }
+    load.transfer.take().context("the transfer was started")?.finish(PATIENCE + Duration::from_secs(SECONDS))?;
+    load.finish()?;
+    clear.ensure_none_and_prove_it(&mut world)?;
+    world.close()
+}
+
+/// Three nodes, of which two register an endpoint where nothing gets in, and one none.
+fn mesh_behind_a_gateway() -> Result<World> {
+    let mut world = World::new(NODES)?;
+    "none".clone_into(&mut world.node_mut(NODES).settings.endpoint);
+    world.add_gateway(&["--lifetime", LIFETIME])?;
+    for node in 1..=NODES {
+        world.refuse_udp(node)?;
+        world.node_mut(node).settings.extra.extend(["--gateway-redial-after", REDIAL_AFTER].map(str::to_owned));
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+    let joined = moment(&world)?;
+    world.wait("every node to say that it uses the gateway", PATIENCE, || {
+        for node in 1..=NODES {
+            for peer in (1..=NODES).filter(|&peer| peer != node) {
+                is_on(&world, node, world.node(peer).address()?, PathKind::Gateway, &joined)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(world)
+}
+
+/// What applications do meanwhile.
+struct Load {
+    _servers: Vec<Traffic>,
+    /// One for each pair of nodes.
+    datagrams: Vec<Flow>,
+    connections: Vec<Flow>,
+    transfer: Option<Transfer>,
+    idle: Transfer,
+}
+
+impl Load {
+    fn start(world: &World) -> Result<Self> {
+        let serve = |node: usize| Traffic::serve(world.binaries(), world.node(node), world.node(node).address()?);
+        let servers = (1..=NODES).map(serve).collect::<Result<Vec<Traffic>>>()?;
+        let (binaries, node) = (world.binaries(), |index: usize| world.node(index));
+        let pairs = [(1, 2), (2, 3), (3, 1)];
+        let udp = |&(from, to): &(usize, usize)| servers[to - 1].udp_flow(binaries, node(from));
+        let tcp = |&(from, to): &(usize, usize)| servers[to - 1].tcp_flow(binaries, node(from));
+        Ok(Self {
+            idle: servers[1].idle_connection(binaries, node(1))?,
+            datagrams: pairs.iter().map(udp).collect::<Result<_>>()?,
+            connections: pairs.iter().map(tcp).collect::<Result<_>>()?,
+            transfer: Some(servers[0].transfer(binaries, node(3), MEBIBYTES, SECONDS)?),
+            _servers: servers,
+        })
+    }
+
+    fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.datagrams.iter().chain(&self.connections)
+    }
+
+    fn gaps(&self, from: SystemTime, to: SystemTime) -> String {
+        let gap = |flow: &Flow| format!("{} {:.0?}", flow.name(), flow.longest_gap(from, to));
+        self.flows().map(gap).collect::<Vec<_>>().join(", ")
+    }
+
+    fn ensure_gap(&self, limit: Duration, from: SystemTime, to: SystemTime) -> Result<()> {
+        self.ensure_gap_of_datagrams(limit, from, to)?;
+        for flow in &self.connections {
+            let gap = flow.longest_gap(from, to);
+            ensure!(gap <= limit, "{}: nothing for {gap:?}, the limit is {limit:?}", flow.name());
+        }
+        Ok(())
+    }
+
+    fn ensure_gap_of_datagrams(&self, limit: Duration, from: SystemTime, to: SystemTime) -> Result<()> {
+        for flow in &self.datagrams {
+            let gap = flow.longest_gap(from, to);
+            ensure!(gap <= limit, "{}: nothing for {gap:?}, the limit is {limit:?}", flow.name());
+        }
+        Ok(())
+    }
+
+    /// The idle connection still carries 1 MiB each way, and no other was reset.
+    fn finish(mut self) -> Result<()> {
+        self.idle.wake()?;
+        self.idle.finish(PATIENCE).context("the connection that was idle")?;
+        self.datagrams.iter_mut().chain(&mut self.connections).try_for_each(Flow::is_sound)
+    }
+}
