@@ -18,7 +18,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Show this node, its peers and what is wrong, from the local agent
     Status(commands::status::Args),
-    /// List the peers' names, addresses and states, from the local agent
+    /// List the peers' names, addresses, states and paths, from the local agent
     Peers(commands::peers::Args),
     /// Explain the state of one peer
     Why(commands::why::Args),

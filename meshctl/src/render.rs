@@ -1,6 +1,8 @@
 //! Text for people: pure functions from values to strings.
 
+mod advice;
 mod anonymize;
+mod paths;
 mod status;
 mod table;
 mod units;
@@ -8,6 +10,7 @@ mod utc;
 mod why;
 
 pub(crate) use anonymize::anonymize;
+pub(crate) use paths::{PATH_COLUMNS, path_rows};
 pub(crate) use status::{status_text, watched};
 pub(crate) use table::{Cell, Color, Column, table};
 pub(crate) use units::{age, short, short_hex};

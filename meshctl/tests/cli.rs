@@ -347,7 +347,9 @@ fn peers_pass_the_agents_json_on() {
     let peers = r#"{"schema":"p2p-agent.peers/v1","self":{},"peers":[
         {"token_id":3,"name":"pg-1","address":"10.0.1.3","public_key":"k","state":"up","new":1}]}"#;
     agent.set("/v1/peers", 200, peers);
-    assert_eq!(ask(&socket, &["peers"]).1, "TOKEN  NAME  ADDRESS   STATE\n    3  pg-1  10.0.1.3  up\n");
+    let (code, text, errors) = ask(&socket, &["peers"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    insta::assert_snapshot!("peers", text);
     let (_, json, _) = ask(&socket, &["peers", "--json"]);
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&json).unwrap(),

@@ -8,6 +8,9 @@ mod facts;
 mod findings;
 mod intake;
 mod offers;
+mod others;
+mod paths;
+mod peers;
 mod plan;
 mod proofs;
 mod reads;
@@ -19,13 +22,17 @@ mod warnings;
 use std::{collections::VecDeque, time::Duration};
 
 pub use self::{
-    commands::{CachedRegistry, Command, Intent, ProofRequest},
+    commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
-    facts::{Applied, ApplyError, Input, LocalNode, Now, OnExpiry, OwnEndpoint, Policy, SourceReport},
+    facts::{
+        Applied, ApplyError, GatewaySeen, Input, LocalNode, Now, OnExpiry, OwnEndpoint, PathsSeen, PeerPaths, Policy,
+        SourceReport,
+    },
     report::NotReady,
 };
 use self::{
-    offers::Offers,
+    offers::{Offers, Unpaid},
+    paths::PathBook,
     proofs::ProofBook,
     reads::{Next, Reads},
     reconcile::Reconcile,
@@ -53,8 +60,8 @@ const STOP_AT_LAST: Duration = Duration::from_secs(8);
 /// The member list, the machine and the way from one to the other, without any I/O.
 ///
 /// The driver's loop: [`Agent::handle`] one input, start what [`Agent::poll_command`] gives until it gives nothing, then sleep
-/// until [`Agent::poll_timeout`] or the next input. Every command but `Save` and `Stop` must be answered, once, with its input,
-/// also when it failed: the agent asks for nothing of that kind again until then. Hints and observations may also come unasked,
+/// until [`Agent::poll_timeout`] or the next input. Every command but `Save`, `SetPathPeers` and `Stop` must be answered, once, with
+/// its input, also when it failed: the agent asks for nothing of that kind again until then. Hints and observations may also come unasked,
 /// but an unasked observation never while another is being made. What an earlier run left on disk is handed in first, as
 /// [`Input::Cached`].
 ///
@@ -77,8 +84,12 @@ pub struct Agent {
     proofs: ProofBook,
     /// Once, every record was tried and the machine was as it should be: what is configured is all there is.
     settled_once: bool,
-    /// Every verified peer but this node.
+    /// This node's own registration is proved like any other.
+    own_is_proved: bool,
+    /// Every verified peer that this node can have a tunnel with.
     verified: Vec<VerifiedPeer>,
+    /// Those that it cannot have one with, as far as applications may rely on them: see `others.rs`.
+    others: Vec<VerifiedPeer>,
     selection: Option<Selection>,
     desired: Option<Desired>,
     reconcile: Reconcile,
@@ -89,6 +100,7 @@ pub struct Agent {
     /// When the view gets stale or expires.
     ages_at: Option<Duration>,
     tracks: Tracks,
+    paths: PathBook,
     warnings: WarningBook,
     verdict_since: (VerdictState, Now),
     counters: Counters,
@@ -130,6 +142,7 @@ impl Agent {
         let identity = OwnIdentity {
             instance: me.instance,
             node_address: me.node_address,
+            network_type: me.network_type,
             wireguard_key: me.wireguard_key,
             chosen: policy.token,
         };
@@ -150,7 +163,9 @@ impl Agent {
             standing: None,
             proofs: ProofBook::new(anchors),
             settled_once: false,
+            own_is_proved: false,
             verified: Vec::new(),
+            others: Vec::new(),
             selection: None,
             desired: None,
             reconcile: Reconcile::new(now.since_start),
@@ -159,6 +174,7 @@ impl Agent {
             reminded: None,
             ages_at: None,
             tracks: Tracks::new(&me.dataplane),
+            paths: PathBook::default(),
             warnings: WarningBook::default(),
             verdict_since: (VerdictState::Down, now),
             counters: Counters::default(),
@@ -193,12 +209,14 @@ impl Agent {
             Input::Observed(observed) => self.reconcile.handle_observed(observed, now.since_start),
             Input::ObserveFailed(error) => self.reconcile.handle_blindness(error, now.since_start),
             Input::Applied(applied) => self.handle_applied(applied, now),
-            Input::Offered { offer, transaction, not_submitted } => {
-                self.offers.handle_offered(offer, transaction, not_submitted, now);
+            Input::Offered { offer, transaction, not_submitted, remedy } => {
+                let unpaid = not_submitted.map(|reason| Unpaid { reason, remedy });
+                self.offers.handle_offered(offer, transaction, unpaid, now);
             }
             Input::OfferFailed(error) => self.offers.handle_failure(error, now),
             Input::Saved(outcome) => self.save_error = outcome.err(),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
+            Input::Paths(seen) => self.handle_paths(*seen),
             Input::Cached(cached) => self.handle_cached(*cached, now),
             Input::Timeout => {}
             Input::Shutdown => {
@@ -234,7 +252,7 @@ impl Agent {
         }
         [
             self.reads.timeout().map(|at| (at, "read the contract")),
-            self.view.as_ref().and(look),
+            self.desired.as_ref().and(look),
             self.proofs.timeout().map(|at| (at, "fetch proofs")),
             self.offers.timeout().map(|at| (at, "offer a registration")),
             self.reminded.as_ref().map(|(_, at)| (*at + duties::REMIND_EVERY, "remind the operator")),

@@ -4,12 +4,14 @@
 //! strings with milliseconds; nothing here is secret.
 
 mod agent;
+mod peer;
 
 use std::{fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 pub use agent::{AgentStatus, DroppedPackets, Offloads};
+pub use peer::{Agreement, NodeKind, OtherPeer, PathKind, PathStatus, PeerState, PeerStatus, Reason};
 
 use crate::{
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
@@ -39,6 +41,9 @@ pub struct Status {
     pub summary: Summary,
     /// Every other verified WireGuard peer of the registry, and those still on the device, ascending by token.
     pub peers: Vec<PeerStatus>,
+    /// Every other verified peer of the registry that this node has no tunnel with, ascending by token: those of kind `tls`, and
+    /// where this node is of that kind all of them. None while this node is no member.
+    pub other_peers: Vec<OtherPeer>,
     /// What is wrong now, most severe first.
     pub warnings: Vec<Warning>,
 }
@@ -95,10 +100,14 @@ pub struct SelfStatus {
     pub token_id: Option<TokenId>,
     /// `node-<token>` or the configured name.
     pub name: Option<String>,
-    /// Its mesh address, once known.
+    /// What it is in the mesh.
+    pub kind: NodeKind,
+    /// Its mesh address, once known; `None` for a node of kind `tls`.
     pub address: Option<Ipv4Addr>,
-    /// Its WireGuard public key.
-    pub public_key: WireguardKey,
+    /// Where others reach its application, as the contract has it; `None` for a node of kind `wireguard`.
+    pub url: Option<String>,
+    /// Its WireGuard public key; `None` for a node of kind `tls`.
+    pub public_key: Option<WireguardKey>,
     /// The token's key epoch.
     pub key_epoch: Option<u32>,
     /// Where it stands on the way to being a peer.
@@ -272,140 +281,6 @@ pub struct Summary {
     pub rx_bytes: u64,
     /// Bytes sent inside the tunnel.
     pub tx_bytes: u64,
-}
-
-/// One peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerStatus {
-    /// Its token.
-    pub token_id: TokenId,
-    /// `node-<token>` or the configured name.
-    pub name: String,
-    /// Its mesh address.
-    pub address: Ipv4Addr,
-    /// Its WireGuard public key.
-    pub public_key: WireguardKey,
-    /// Decided by authenticated packets, not by handshake age.
-    pub state: PeerState,
-    /// When this state began.
-    pub state_since: String,
-    /// Times it left `up`/`idle` in the last hour.
-    pub flaps_1h: u32,
-    /// Whether a preshared key protects recorded handshakes (same app id only).
-    pub preshared_key: bool,
-    /// The three layers.
-    pub agreement: Agreement,
-    /// The path in use: `direct` or `gateway`.
-    pub path: Option<PathKind>,
-    /// Where packets go now.
-    pub endpoint: Option<String>,
-    /// Why the better path is not in use.
-    pub path_reason: Option<Reason>,
-    /// Every path known.
-    pub paths: Vec<PathStatus>,
-    /// Last handshake.
-    pub last_handshake_at: Option<String>,
-    /// Seconds since then.
-    pub handshake_age_s: Option<f64>,
-    /// Seconds since the last authenticated packet.
-    pub last_seen_s: Option<f64>,
-    /// Round trip inside the tunnel.
-    pub rtt_ms: Option<f64>,
-    /// Lost probes, percent.
-    pub loss_pct: Option<f64>,
-    /// Bytes received from it.
-    pub rx_bytes: u64,
-    /// Bytes sent to it.
-    pub tx_bytes: u64,
-}
-
-/// What is known of a peer, decided by authenticated packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PeerState {
-    /// An authenticated packet arrived within the window.
-    Up,
-    /// Nothing to say, the last keepalive was answered.
-    Idle,
-    /// Sending without receiving.
-    Suspect,
-    /// No packet from it yet.
-    Connecting,
-    /// Nothing from it for too long.
-    Down,
-    /// On the device, no longer wanted.
-    Removing,
-}
-
-/// The three layers of one peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agreement {
-    /// Verified in the registry.
-    pub in_registry: bool,
-    /// Wanted on the device.
-    pub in_config: bool,
-    /// Reported by the device.
-    pub on_device: bool,
-}
-
-/// Kinds of path to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PathKind {
-    /// UDP straight to the peer.
-    Direct,
-    /// Framed in TLS through the dstack gateway.
-    Gateway,
-}
-
-/// One path to one peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PathStatus {
-    /// Which kind.
-    pub kind: PathKind,
-    /// Where it leads.
-    pub endpoint: Option<String>,
-    /// Packets may use it.
-    pub usable: bool,
-    /// Why not, when not.
-    pub reason: Option<Reason>,
-    /// Last authenticated packet by it.
-    pub last_ok_at: Option<String>,
-    /// Round trip by it.
-    pub rtt_ms: Option<f64>,
-    /// Lost probes, percent.
-    pub loss_pct: Option<f64>,
-    /// Largest inner packet it carried.
-    pub mtu: Option<u16>,
-    /// Seconds until the next try.
-    pub next_probe_s: Option<f64>,
-}
-
-/// Why something is not as it should be: a closed list, used in status, logs and metric labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are the documentation, and are explained in the README's table")]
-pub enum Reason {
-    DirectUdpSilent,
-    DirectSmallOnly,
-    DirectOneWay,
-    NoEndpoint,
-    GatewayDns,
-    GatewayTls,
-    GatewayPortPolicy,
-    GatewayLimit,
-    HandshakeRefused,
-    KeyMismatch,
-    NotInRegistry,
-    NotActive,
-    RegistryStale,
-    SourceDisagree,
-    AddrConflict,
-    ClockSkew,
-    SelfFenced,
-    TunMissing,
-    PermNetAdmin,
-    UdpBind,
 }
 
 /// Something to look at.

@@ -12,6 +12,19 @@ pub fn rfc3339(unix: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", unix.subsec_millis())
 }
 
+/// The time of day of it: `14:32:07Z`.
+pub(crate) fn time_of_day(unix: Duration) -> String {
+    rfc3339(Duration::from_secs(unix.as_secs() % 86_400))[11..19].to_owned() + "Z"
+}
+
+/// How long something takes, in its two largest units: `18s`, `4m12s`, `2h3m`, `6d4h`.
+pub(crate) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(units.len() - 1);
+    units[first..].iter().take(2).map(|(count, unit)| format!("{count}{unit}")).collect()
+}
+
 /// Proleptic Gregorian date of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap day ends them.
 const fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_PER_ERA: u64 = 146_097; // 400 years
@@ -44,6 +57,16 @@ mod tests {
         ];
         for (seconds, milliseconds, text) in cases {
             assert_eq!(rfc3339(Duration::from_secs(seconds) + Duration::from_millis(milliseconds)), text);
+        }
+        assert_eq!(time_of_day(Duration::from_millis(1_789_396_327_412)), "14:32:07Z");
+    }
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        for (seconds, text) in
+            [(0, "0s"), (18, "18s"), (60, "1m0s"), (252, "4m12s"), (7_380, "2h3m"), (3_600, "1h0m"), (533_000, "6d4h")]
+        {
+            assert_eq!(span(Duration::from_millis(seconds * 1000 + 999)), text);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use mesh_core::{
     agent::{BUCKETS, Counters, Histogram},
-    status::{AgentStatus, MembershipState, PathKind, PeerState, PeerStatus, Status},
+    status::{AgentStatus, MembershipState, PathKind, PathStatus, PeerState, PeerStatus, Status},
 };
 
 /// The whole page.
@@ -38,6 +38,10 @@ fn write_device(page: &mut Page, agent: &AgentStatus) {
         for (name, used) in offloads.each() {
             page.sample_of("p2p_tunnel_offload", &[("name", &name)], u8::from(used));
         }
+    }
+    if let Some(connections) = agent.gateway_connections {
+        page.gauge("p2p_gateway_connections", "Connections through gateways that are open or being made.")
+            .value(connections);
     }
     if let Some(dropped) = agent.dropped_packets {
         page.counter("p2p_dropped_packets_total", "Packets that the userspace device threw away.");
@@ -94,17 +98,7 @@ fn write_peers(page: &mut Page, peers: &[PeerStatus]) {
     per_peer(page, peers, "p2p_peer_handshake_age_seconds", "Age of the last handshake, +Inf when never.", |peer| {
         Some(peer.handshake_age_s.unwrap_or(f64::INFINITY))
     });
-    page.gauge("p2p_path_active", "1 for the path in use.");
-    for peer in peers {
-        if let Some(path) = peer.path {
-            page.sample_of("p2p_path_active", &[("token", &peer.token_id), ("path", &path_name(path))], 1);
-        }
-    }
-    per_path(page, peers, "p2p_peer_rtt_seconds", "Round trip inside the tunnel.", |path| {
-        path.rtt_ms.map(|ms| ms / 1000.0)
-    });
-    per_path(page, peers, "p2p_peer_loss_ratio", "Lost probes.", |path| path.loss_pct.map(|percent| percent / 100.0));
-    per_path(page, peers, "p2p_path_mtu_bytes", "Largest inner packet carried.", |path| path.mtu.map(f64::from));
+    write_paths(page, peers);
     page.counter("p2p_peer_receive_bytes_total", "Bytes received from a peer.");
     for peer in peers {
         page.sample_of("p2p_peer_receive_bytes_total", &[("token", &peer.token_id)], peer.rx_bytes);
@@ -115,7 +109,40 @@ fn write_peers(page: &mut Page, peers: &[PeerStatus]) {
     }
 }
 
+fn write_paths(page: &mut Page, peers: &[PeerStatus]) {
+    per_path(page, peers, "p2p_path_active", "1 for the path in use, 0 for the other.", |peer, path| {
+        Some(f64::from(u8::from(peer.path == Some(path.kind))))
+    });
+    per_path(page, peers, "p2p_path_usable", "1 while packets may rely on a path.", |_, path| {
+        Some(f64::from(u8::from(path.usable)))
+    });
+    page.gauge("p2p_path_unusable_reason", "1 for what is wrong with a path that packets may not rely on.");
+    for (peer, path) in each_path(peers) {
+        if let Some(reason) = path.reason {
+            let labels: [(&str, &dyn Display); 3] =
+                [("token", &peer.token_id), ("path", &path_name(path.kind)), ("reason", &reason.code())];
+            page.sample_of("p2p_path_unusable_reason", &labels, 1);
+        }
+    }
+    per_path(page, peers, "p2p_peer_rtt_seconds", "Round trip inside the tunnel.", |_, path| {
+        path.rtt_ms.map(|ms| ms / 1000.0)
+    });
+    per_path(page, peers, "p2p_peer_loss_ratio", "Lost probes.", |_, path| {
+        path.loss_pct.map(|percent| percent / 100.0)
+    });
+    per_path(page, peers, "p2p_path_mtu_bytes", "Largest inner packet carried.", |_, path| path.mtu.map(f64::from));
+    let help = "Age of the last proved round trip by a path, +Inf when never.";
+    per_path(page, peers, "p2p_path_last_proof_seconds", help, |_, path| Some(path.last_ok_s.unwrap_or(f64::INFINITY)));
+    per_path(page, peers, "p2p_path_next_try_seconds", "Until a path is tried next.", |_, path| path.next_probe_s);
+}
+
 fn write_counters(page: &mut Page, counters: &Counters) {
+    page.counter("p2p_path_switches_total", "How often packets took another path.");
+    for ((token, from, to, reason), count) in &counters.path_switches {
+        let labels: [(&str, &dyn Display); 4] =
+            [("token", token), ("from", &path_name(*from)), ("to", &path_name(*to)), ("reason", reason)];
+        page.sample_of("p2p_path_switches_total", &labels, count);
+    }
     page.counter("p2p_reconcile_changes_total", "Changes made to this machine.");
     for (op, count) in &counters.changes {
         page.sample_of("p2p_reconcile_changes_total", &[("op", op)], count);
@@ -156,16 +183,18 @@ fn per_path(
     peers: &[PeerStatus],
     name: &'static str,
     help: &str,
-    value: impl Fn(&mesh_core::status::PathStatus) -> Option<f64>,
+    value: impl Fn(&PeerStatus, &PathStatus) -> Option<f64>,
 ) {
     page.gauge(name, help);
-    for peer in peers {
-        for path in &peer.paths {
-            if let Some(value) = value(path) {
-                page.sample_of(name, &[("token", &peer.token_id), ("path", &path_name(path.kind))], Number(value));
-            }
+    for (peer, path) in each_path(peers) {
+        if let Some(value) = value(peer, path) {
+            page.sample_of(name, &[("token", &peer.token_id), ("path", &path_name(path.kind))], Number(value));
         }
     }
+}
+
+fn each_path(peers: &[PeerStatus]) -> impl Iterator<Item = (&PeerStatus, &PathStatus)> {
+    peers.iter().flat_map(|peer| peer.paths.iter().map(move |path| (peer, path)))
 }
 
 const STATES: [PeerState; 6] =

@@ -59,13 +59,27 @@ impl Masks {
             self.mask(&peer.public_key.to_string(), key_number(i, u32::from(peer.token_id)));
             for endpoint in peer.paths.iter().filter_map(|path| path.endpoint.as_ref()).chain(&peer.endpoint) {
                 self.mask_host(endpoint, &format!("node-{}.example", peer.token_id));
+                self.mask_gateway(endpoint);
             }
         }
         if let Some(name) = &own.name {
             self.mask(name, own.token_id.map_or_else(|| "self".to_owned(), |token| format!("node-{token}")));
         }
-        self.mask(&own.public_key.to_string(), key_number(0, 0));
+        if let Some(key) = own.public_key {
+            self.mask(&key.to_string(), key_number(0, 0));
+        }
         self.mask(&own.instance_id.to_string(), hex_number(20, 1));
+        if let Some(url) = &own.url {
+            self.mask(url, "https://self.example".to_owned());
+        }
+        for peer in &status.other_peers {
+            let token = peer.token_id;
+            self.mask(&peer.name, format!("node-{token}"));
+            self.mask(&peer.instance_id.to_string(), hex_number(20, u64::from(u32::from(token)) << 32));
+            if let Some(url) = &peer.url {
+                self.mask(url, format!("https://node-{token}.example"));
+            }
+        }
         let roots = own.identity.trusted_kms_roots.iter().copied().chain([own.identity.kms_root]);
         let apps = own.identity.trusted_app_ids.iter().map(|app_id| (*app_id).into());
         let accounts = [registry.contract, own.node_address].into_iter().chain(roots).chain(apps);
@@ -116,6 +130,14 @@ impl Masks {
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
         if host.contains('.') && host.parse::<IpAddr>().is_err() {
             self.mask(host, mask.to_owned());
+        }
+    }
+
+    /// Masks the domain of a gateway, which is part of the names of all that are behind it.
+    fn mask_gateway(&mut self, endpoint: &str) {
+        let host = endpoint.strip_prefix("tls://").and_then(|host| host.rsplit_once(':')).map(|(host, _)| host);
+        if let Some((_, domain)) = host.and_then(|host| host.split_once('.')) {
+            self.mask(domain, "gateway.example".to_owned());
         }
     }
 
@@ -248,6 +270,8 @@ mod tests {
             "192.0.2.77",
             "2001:db8:1::7",
             "3f9c0b6a",
+            "web-1",
+            "c41d0b6a",
             "7ae1",
             "5e5132",
             "0x1111",
@@ -256,7 +280,7 @@ mod tests {
         ] {
             assert!(!text.to_lowercase().contains(secret), "{secret} is left in {text}");
         }
-        for key in status.peers.iter().map(|peer| peer.public_key).chain([status.own.public_key]) {
+        for key in status.peers.iter().map(|peer| peer.public_key).chain(status.own.public_key) {
             assert!(!text.contains(&key.to_string()));
         }
         insta::assert_snapshot!(status_text(&masked, false));

@@ -4,6 +4,7 @@ use mesh_core::status::{PathKind, PathStatus, PeerState, PeerStatus, Reason, Sta
 use serde::Serialize;
 
 use super::{
+    advice::{Side, advice, side_advice},
     printable,
     status::{endpoint, path_word, state_word},
     table::{Color, paint, width},
@@ -19,10 +20,12 @@ pub(crate) struct Explanation {
     summary: String,
     findings: Vec<Finding>,
     cause: Option<Reason>,
+    /// Which way packets are lost, where the cause leaves that open.
+    side: Option<Side>,
     /// What the cause means.
     meaning: Option<&'static str>,
     /// What to do about it.
-    next: Option<&'static str>,
+    next: Option<String>,
     peer: PeerStatus,
 }
 
@@ -33,20 +36,37 @@ struct Finding {
     text: String,
     ok: bool,
     reason: Option<Reason>,
+    /// What follows from what both ends say.
+    deduction: Option<Deduction>,
+}
+
+/// What this node and the peer say together.
+#[derive(Debug, Serialize)]
+struct Deduction {
+    text: String,
+    side: Side,
 }
 
 pub(crate) fn explain(peer: &PeerStatus, status: &Status) -> Explanation {
     let mut findings = vec![registry(peer, status), device(peer)];
-    findings.extend(peer.paths.iter().map(|path| path_finding(path, status)));
-    let first_failed = || findings.iter().find(|finding| !finding.ok).and_then(|finding| finding.reason);
-    let cause = peer.path_reason.or_else(first_failed);
+    findings.extend(peer.paths.iter().map(|path| path_finding(path, peer, status)));
+    let failed = || findings.iter().filter(|finding| !finding.ok);
+    let cause = peer.path_reason.or_else(|| failed().find_map(|finding| finding.reason));
+    let of_cause = failed().find(|finding| cause.is_some() && finding.reason == cause);
+    let side = of_cause.and_then(|finding| finding.deduction.as_ref()).map(|deduction| deduction.side);
+    let said = cause.map(|cause| match side {
+        Some(side) => side_advice(side, peer, status),
+        None => (advice(cause).0, advice(cause).1.to_owned()),
+    });
+    let (meaning, next) = said.unzip();
     Explanation {
         schema: "meshctl.why/v1",
         summary: summary(peer),
         findings,
         cause,
-        meaning: cause.map(|cause| advice(cause).0),
-        next: cause.map(|cause| advice(cause).1),
+        side,
+        meaning,
+        next,
         peer: peer.clone(),
     }
 }
@@ -71,7 +91,7 @@ fn registry(peer: &PeerStatus, status: &Status) -> Finding {
     } else {
         (format!("active{block}, but the registry is too old to trust"), false, Some(Reason::RegistryStale))
     };
-    Finding { layer: "registry", text, ok, reason }
+    Finding { layer: "registry", text, ok, reason, deduction: None }
 }
 
 fn device(peer: &PeerStatus) -> Finding {
@@ -92,30 +112,79 @@ fn device(peer: &PeerStatus) -> Finding {
         (false, true) => ("peer on the device, but no longer wanted".to_owned(), false),
         (false, false) => ("peer not wanted on the device".to_owned(), false),
     };
-    Finding { layer: "device", text, ok, reason: None }
+    Finding { layer: "device", text, ok, reason: None, deduction: None }
 }
 
-fn path_finding(path: &PathStatus, status: &Status) -> Finding {
+fn path_finding(path: &PathStatus, peer: &PeerStatus, status: &Status) -> Finding {
     let layer = path_word(path.kind);
     let place = match (path.kind, path.endpoint.as_deref()) {
         (PathKind::Direct | PathKind::Gateway, Some(place)) => endpoint(place),
         (PathKind::Direct, None) => "no UDP endpoint known".to_owned(),
         (PathKind::Gateway, None) => "no gateway known".to_owned(),
     };
-    let mut facts = vec![place];
-    facts.extend(path.rtt_ms.map(|rtt| format!("rtt {}", round_trip(rtt))));
-    facts.extend(path.loss_pct.map(|loss| format!("loss {}", percent(loss))));
-    facts.extend(path.mtu.map(|mtu| format!("mtu {mtu}")));
-    if !path.usable {
+    let mut facts: Vec<String> = path.detail.clone().into_iter().collect();
+    facts.extend(path.connected_s.map(|since| format!("connected {}", age(since))));
+    if is_mute(path) {
+        facts.extend(unanswered(path, status));
+    } else {
+        facts.extend(path.rtt_ms.map(|rtt| format!("rtt {}", round_trip(rtt))));
+        facts.extend(path.loss_pct.map(|loss| format!("loss {}", percent(loss))));
+        facts.extend(path.mtu.map(|mtu| format!("mtu {mtu}")));
+    }
+    if path.usable {
+        facts.extend(path.returns_in_s.map(|left| format!("packets return to it in {}", long(left))));
+        let redial = path.redial_in_s.and_then(|left| Some(unix_seconds(&status.generated_at)? + left));
+        facts.extend(redial.map(|at| format!("redial before {}", clock(at))));
+    } else {
         facts.push(match path.last_ok_at.as_deref() {
             Some(last) => format!("last answer {}{}", time_of_day(last), ago(last, status)),
             None => "never answered".to_owned(),
         });
         facts.extend(path.next_probe_s.map(|left| format!("next try in {}", long(left))));
     }
-    let (place, rest) = (facts.remove(0), facts.join(", "));
+    let rest = facts.join(", ");
     let text = if rest.is_empty() { place } else { format!("{place}: {rest}") };
-    Finding { layer, text, ok: path.usable, reason: path.reason }
+    Finding { layer, text, ok: path.usable, reason: path.reason, deduction: deduce(path, peer) }
+}
+
+/// Nothing passes, so that there is nothing to say of how it passes.
+fn is_mute(path: &PathStatus) -> bool {
+    !path.usable && path.unanswered.is_some_and(|count| count > 0) && path.loss_pct.is_none_or(|loss| loss >= 100.0)
+}
+
+fn unanswered(path: &PathStatus, status: &Status) -> Option<String> {
+    let (count, since) = path.unanswered.zip(path.unanswered_s)?;
+    let began = clock(unix_seconds(&status.generated_at)? - since);
+    let probes = if count == 1 { "probe" } else { "probes" };
+    Some(format!("{count} {probes} sent since {began}, 0 answered"))
+}
+
+/// Which way packets are lost: the peer says by another path what of ours it got by this one.
+fn deduce(path: &PathStatus, peer: &PeerStatus) -> Option<Deduction> {
+    let is_asked = matches!(path.reason, Some(Reason::DirectUdpSilent | Reason::DirectOneWay));
+    let (sent, since) = path.unanswered.zip(path.unanswered_s).filter(|_| is_asked && !path.usable)?;
+    let got = path.peer_got?;
+    let we_hear = path.heard_s.is_some_and(|heard| heard < since);
+    let side = match (we_hear, got) {
+        (true, _) => Side::ForwardPath,
+        (false, 0) => Side::BothWays,
+        (false, _) => Side::ReturnPath,
+    };
+    let other = peer.paths.iter().find(|other| other.kind != path.kind && other.usable);
+    let through = other.map(|other| format!(" (through {})", path_word(other.kind))).unwrap_or_default();
+    let heard = match path.heard_s.filter(|_| we_hear) {
+        Some(heard) => format!("we heard it {} ago", seen(heard)),
+        None => "we received nothing".to_owned(),
+    };
+    let received = if got == 0 { "none".to_owned() } else { got.to_string() };
+    let text = format!("{heard}; peer reports{through} it received {received} of our {sent}");
+    Some(Deduction { text, side })
+}
+
+/// The time of day of a Unix time, to the second.
+fn clock(unix: f64) -> String {
+    let second = unix.max(0.0) as u64 % 86_400;
+    format!("{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 fn ago(time: &str, status: &Status) -> String {
@@ -127,94 +196,34 @@ impl Explanation {
     /// The text, ending with a line feed.
     pub(crate) fn text(&self, color: bool) -> String {
         let mut text = printable(&self.summary).replace('\n', " ") + "\n";
-        let lines: Vec<_> = self.findings.iter().map(|finding| printable(&finding.text).replace('\n', " ")).collect();
-        let widest = lines.iter().map(|line| width(line)).max().unwrap_or(0);
-        for (finding, line) in self.findings.iter().zip(lines) {
-            let padding = " ".repeat(widest - width(&line));
+        let line = |text: &str| printable(text).replace('\n', " ");
+        let deduced = |finding: &Finding| finding.deduction.as_ref().map(|deduction| line(&deduction.text));
+        let lines: Vec<_> = self.findings.iter().map(|finding| (line(&finding.text), deduced(finding))).collect();
+        let all = lines.iter().flat_map(|(line, deduced)| [Some(line), deduced.as_ref()]).flatten();
+        let widest = all.map(|line| width(line)).max().unwrap_or(0);
+        let pad = |line: &str| " ".repeat(widest - width(line));
+        for (finding, (line, deduced)) in self.findings.iter().zip(lines) {
             let outcome = match (finding.ok, finding.reason) {
                 (true, _) => paint("ok", Some(Color::Good), color),
                 (false, None) => paint("FAIL", Some(Color::Bad), color),
-                (false, Some(reason)) => format!("{}  {}", paint("FAIL", Some(Color::Bad), color), code(reason)),
+                (false, Some(reason)) => format!("{}  {}", paint("FAIL", Some(Color::Bad), color), reason.code()),
             };
-            text.push_str(&format!("  {:10} {line}{padding}   {outcome}\n", finding.layer));
+            text.push_str(&format!("  {:10} {line}{}   {outcome}\n", finding.layer, pad(&line)));
+            if let Some((deduced, deduction)) = deduced.zip(finding.deduction.as_ref()) {
+                text.push_str(&format!("  {:10} {deduced}{}   -> {}\n", "", pad(&deduced), deduction.side.words()));
+            }
         }
-        if let Some(cause) = self.cause {
-            let (meaning, next) = advice(cause);
-            text.push_str(&format!("cause  {} ({meaning})\nnext   {next}\n", code(cause)));
-        } else if !matches!(self.peer.state, PeerState::Up | PeerState::Idle) {
-            text.push_str("cause  not known yet\nnext   ask again in a few seconds\n");
+        match (self.cause, self.meaning.zip(self.next.as_ref())) {
+            (Some(cause), Some((meaning, next))) => {
+                let side = self.side.map(|side| format!("/{}", side.code())).unwrap_or_default();
+                text.push_str(&format!("cause  {}{side} ({meaning})\nnext   {next}\n", cause.code()));
+            }
+            _ if !matches!(self.peer.state, PeerState::Up | PeerState::Idle) => {
+                text.push_str("cause  not known yet\nnext   ask again in a few seconds\n");
+            }
+            _ => {}
         }
         text
-    }
-}
-
-/// The code as it stands in JSON, logs and metrics.
-fn code(reason: Reason) -> String {
-    let value = serde_json::to_value(reason).ok();
-    value.as_ref().and_then(serde_json::Value::as_str).map_or_else(|| format!("{reason:?}"), str::to_owned)
-}
-
-/// What a reason means, and what to do.
-const fn advice(reason: Reason) -> (&'static str, &'static str) {
-    match reason {
-        Reason::DirectUdpSilent => (
-            "direct UDP packets are not answered",
-            "check that host and cloud firewalls of both nodes let UDP to the listen port in",
-        ),
-        Reason::DirectSmallOnly => (
-            "small packets pass, full-size ones do not",
-            "something on the way drops large or fragmented packets: lower the MTU, or let ICMP `fragmentation needed` pass",
-        ),
-        Reason::DirectOneWay => (
-            "packets pass one way only",
-            "check the firewall of the side that receives nothing, and that its registered endpoint is right",
-        ),
-        Reason::NoEndpoint => (
-            "the peer has registered no way to reach it",
-            "start its agent with `--endpoint IP:PORT`, or give it a gateway; it may also connect to this node by itself",
-        ),
-        Reason::GatewayDns => {
-            ("the gateway's name does not resolve", "check the base domain in the contract, and DNS here")
-        }
-        Reason::GatewayTls => {
-            ("the TLS connection to the gateway fails", "check outbound TCP 443, and the gateway's certificate")
-        }
-        Reason::GatewayPortPolicy => {
-            ("the gateway refuses the peer's port", "allow the port in the app's compose file, or register another one")
-        }
-        Reason::GatewayLimit => {
-            ("the gateway refuses further connections", "wait, or raise the gateway's connection limit")
-        }
-        Reason::HandshakeRefused => (
-            "the peer is reached and does not answer handshakes",
-            "check that it is a member in its own view of the contract: run `meshctl status` there",
-        ),
-        Reason::KeyMismatch => (
-            "the device and the registry have different keys of it",
-            "the agent corrects this by itself; if it stays, something else configures the interface",
-        ),
-        Reason::NotInRegistry => (
-            "the contract does not list it, or its proof does not verify",
-            "run `meshctl nodes`; if it is listed as active, the agent's log says what in its proof is wrong",
-        ),
-        Reason::NotActive => ("its token is not active", "its agent has to register: run `meshctl status` there"),
-        Reason::RegistryStale => {
-            ("the contract could not be read for too long", "check the RPC endpoints: `meshctl status` lists them")
-        }
-        Reason::SourceDisagree => {
-            ("RPC endpoints contradict each other", "find out which one lies or lags, and replace it")
-        }
-        Reason::AddrConflict => {
-            ("its address is in use elsewhere", "remove the address or route that overlaps the mesh network")
-        }
-        Reason::ClockSkew => ("this clock or the chain's is wrong", "synchronise the clock of this host"),
-        Reason::SelfFenced => (
-            "this node lost its own membership",
-            "see `meshctl status` for the command that brings it back, then restart the agent",
-        ),
-        Reason::TunMissing => ("there is no tunnel device", "make /dev/net/tun available to the agent"),
-        Reason::PermNetAdmin => ("the agent may not configure interfaces", "give the agent CAP_NET_ADMIN"),
-        Reason::UdpBind => ("the UDP port is taken", "free it, or choose another with `--listen-port`"),
     }
 }
 
@@ -230,6 +239,84 @@ mod tests {
     #[test]
     fn a_peer_that_fell_back_to_the_gateway() {
         insta::assert_snapshot!(why("redis-1", &samples::degraded()).text(false));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_hear_this_node() {
+        let mut status = samples::degraded();
+        let direct = &mut status.peers[1].paths[0];
+        (direct.reason, direct.heard_s, direct.peer_got) = (Some(Reason::DirectOneWay), Some(0.3), Some(0));
+        status.peers[1].path_reason = Some(Reason::DirectOneWay);
+        let text = why("redis-1", &status).text(false);
+        assert!(
+            text.contains("we heard it 0.3s ago; peer reports (through gateway) it received none of our 21"),
+            "{text}"
+        );
+        assert!(text.contains("-> forward path blocked\n"), "{text}");
+        assert!(text.contains("cause  direct_one_way/forward_path (inbound UDP to the peer is dropped)\n"), "{text}");
+        assert!(text.ends_with("next   check host and cloud firewall for UDP 51820 inbound to the peer\n"), "{text}");
+    }
+
+    #[test]
+    fn udp_that_passes_neither_way_and_udp_of_which_nobody_has_said_anything() {
+        let mut status = samples::degraded();
+        status.peers[1].paths[0].peer_got = Some(0);
+        let both = why("redis-1", &status);
+        assert!(both.text(false).contains("direct_udp_silent/both_ways"), "{}", both.text(false));
+        assert_eq!(serde_json::to_value(&both).unwrap()["side"], "both_ways");
+        // Older agents, and peers that were never heard by another path.
+        let forget: [fn(&mut PathStatus); 2] = [|path| path.peer_got = None, |path| path.unanswered_s = None];
+        for unknown in forget {
+            let mut status = status.clone();
+            unknown(&mut status.peers[1].paths[0]);
+            let text = why("redis-1", &status).text(false);
+            assert!(text.contains("cause  direct_udp_silent (direct UDP packets are not answered)"), "{text}");
+            assert!(!text.contains("->"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_cannot_be_had_is_told_in_its_words() {
+        let mut status = samples::degraded();
+        let gateway = &mut status.peers[1].paths[1];
+        (gateway.usable, gateway.reason) = (false, Some(Reason::GatewayUnreachable));
+        gateway.detail = Some("the gateway cannot be connected to: connection refused\u{1b}[2J".to_owned());
+        (gateway.connected_s, gateway.redial_in_s, gateway.next_probe_s) = (None, None, Some(3.0));
+        let text = why("redis-1", &status).text(false);
+        assert!(
+            text.contains("gw.example: the gateway cannot be connected to: connection refused\\u{1b}[2J, "),
+            "{text}"
+        );
+        assert!(text.contains("next try in 3s") && text.contains("FAIL  gateway_unreachable"), "{text}");
+    }
+
+    #[test]
+    fn a_better_path_that_works_again_says_when_it_is_used() {
+        let mut status = samples::degraded();
+        let direct = &mut status.peers[1].paths[0];
+        (direct.usable, direct.reason, direct.unanswered) = (true, None, Some(0));
+        (direct.rtt_ms, direct.loss_pct, direct.returns_in_s) = (Some(0.8), Some(0.0), Some(7.2));
+        status.peers[1].path_reason = None;
+        let why = why("redis-1", &status);
+        assert!(
+            why.text(false).contains("203.0.113.12:51820: rtt 0.8ms, loss 0%, packets return to it in 7s"),
+            "{}",
+            why.text(false)
+        );
+        assert_eq!(why.cause, None);
+    }
+
+    #[test]
+    fn every_reason_is_explained_in_the_readme() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../schema/meshctl.status.v1.schema.json")).unwrap();
+        let readme = include_str!("../../../README.md");
+        let listed = schema["$defs"]["reason"]["enum"].as_array().unwrap();
+        assert!(listed.len() >= 24, "{listed:?}");
+        for code in listed {
+            let reason: Reason = serde_json::from_value(code.clone()).unwrap();
+            assert_eq!(readme.matches(&format!("| `{}` |", reason.code())).count(), 1, "{reason:?}");
+        }
     }
 
     #[test]

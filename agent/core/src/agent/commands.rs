@@ -1,20 +1,20 @@
 //! What the agent asks for: everything the shell has to do, as data.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     diff::Change,
     gate::Floor,
-    id::TokenId,
+    id::{InstanceId, TokenId, WireguardKey},
     membership::Membership,
     registration::{EndpointUpdate, Proof, Registration},
     registry::Registry,
 };
 
-/// Something for the shell to do. Every one but `Stop` is answered exactly once, also when it failed; of every kind but `Save`
-/// at most one is outstanding.
+/// Something for the shell to do. Every one but `SetPathPeers` and `Stop` is answered exactly once, also when it failed; of every
+/// kind but `Save` and `SetPathPeers` at most one is outstanding.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Read the contract at the head, from all sources, and answer [`super::Input::Registry`] or [`super::Input::ReadFailed`].
@@ -35,6 +35,9 @@ pub enum Command {
     /// Keep this for the next start, and answer [`super::Input::Saved`]. Of several only the newest matters: one that waits for
     /// an earlier one may be replaced, and then goes without an answer.
     Save(Box<CachedRegistry>),
+    /// Keep paths to these peers and to no others, from now on. Said when it changed; what is unchanged of it is to be left as it
+    /// is. A device that cannot have more than one path to a peer has nothing to do.
+    SetPathPeers(Box<PathPeers>),
     /// Everything is taken down: leave.
     Stop,
 }
@@ -46,6 +49,41 @@ pub struct ProofRequest {
     pub token: TokenId,
     /// The single block whose logs carry it.
     pub block: u64,
+}
+
+/// To whom paths are kept. Every one of these peers is verified, wanted, and was on the device when it was last looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPeers {
+    /// This node's token.
+    pub own: TokenId,
+    /// This node's mesh address: the source of probes.
+    pub own_address: Ipv4Addr,
+    /// Where this node is called, as registered: by it and the peer's place both tell alike who calls.
+    pub own_place: Option<GatewayPlace>,
+    /// The others; none while this node is no member, or has no device.
+    pub peers: BTreeMap<TokenId, PathPeer>,
+}
+
+/// A peer to keep paths to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPeer {
+    /// Its key.
+    pub public_key: WireguardKey,
+    /// Its mesh address.
+    pub address: Ipv4Addr,
+    /// Where it is called through a gateway; `None` when it registered no place, or below a base domain that was removed.
+    pub place: Option<GatewayPlace>,
+}
+
+/// A place behind a dstack gateway, as registered: `<instance>-<port>s.<domain>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayPlace {
+    /// The CVM.
+    pub instance: InstanceId,
+    /// TCP port at which its agent listens for streams.
+    pub port: NonZeroU16,
+    /// A base domain of the contract, in the form of [`crate::place::Domain`].
+    pub domain: String,
 }
 
 /// What this node wants on chain.

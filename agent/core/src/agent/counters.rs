@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::diff::Change;
+use crate::{diff::Change, id::TokenId, status::PathKind};
 
 /// Counts since the start of the process. All only grow.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,9 +23,15 @@ pub struct Counters {
     pub proofs_verified: u64,
     /// Proofs that did not.
     pub proofs_refused: u64,
+    /// How often packets to a peer took another path: whose, from, to, and what was wrong with the first (`recovered` where the
+    /// other is better and works again).
+    pub path_switches: BTreeMap<(TokenId, PathKind, PathKind, &'static str), u64>,
     /// From an accepted read that changed something to a machine that matches it.
     pub apply_times: Histogram,
 }
+
+/// The reason of a return to a better path.
+pub(super) const NOTHING_WRONG: &str = "recovered";
 
 impl Counters {
     pub(super) fn add_changes(&mut self, changes: &[Change]) {

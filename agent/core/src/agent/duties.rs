@@ -23,6 +23,7 @@ impl Agent {
         } else {
             self.pump_work(now);
         }
+        self.ask_for_paths();
         self.tracks.update(&self.roster(), self.reconcile.seen(), now);
         let findings = self.findings(now);
         self.warnings.update(findings, now);
@@ -46,8 +47,9 @@ impl Agent {
             self.commands.push_back(Command::ReadRegistry { own_token: self.own_token() });
         }
         if let Some(selection) = &self.selection {
-            self.proofs.admit(&selection.device.peers);
+            self.proofs.admit(selection.device.peers.iter().map(|peer| (peer.token, peer.public_key)));
         }
+        self.proofs.admit(self.others.iter().map(|peer| (peer.token(), peer.wireguard_key())));
         if let Some(requests) = self.proofs.poll(self.own_token(), at) {
             self.commands.push_back(Command::FetchProofs(requests));
         }
@@ -58,6 +60,9 @@ impl Agent {
                 let begun = self.change_begun.take();
                 begun.into_iter().for_each(|begun| self.counters.apply_times.record(at.saturating_sub(begun)));
             }
+        } else if self.view.is_some() {
+            // Nothing on this machine has to follow the contract.
+            self.settled_once |= self.proofs.is_settled();
         }
         self.commands.extend(self.offers.poll(now));
         self.save(now);
@@ -132,6 +137,15 @@ impl Agent {
         let is_paid = self.offers.made().is_some_and(|made| made.transaction.is_some());
         let standing = self.standing.as_ref()?;
         let is_registering = standing.state() == MembershipState::Registering;
+        if is_registering
+            && !self.has_tunnels()
+            && let Some(domain) = self.unlisted_domain()
+        {
+            return Some(self.add_domain(domain));
+        }
+        if is_registering && let Some(remedy) = self.offers.remedy() {
+            return Some(remedy.to_owned());
+        }
         if is_registering && (is_paid || self.offers.made().is_none()) {
             return None;
         }
@@ -144,6 +158,7 @@ impl Agent {
             token: peer.token(),
             key: peer.wireguard_key(),
             configured: wanted.contains(&peer.token()),
+            reach: self.paths.reach(peer.token()),
         });
         peers.collect()
     }

@@ -9,9 +9,11 @@ use crate::{
     diff::Change,
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
     observed::Observed,
-    registration::Proof,
+    path,
+    place::OwnPlace,
+    registration::{NetworkType, Proof},
     registry::Registry,
-    status::{Quorum, RegistrationOffer, SourceStatus},
+    status::{Quorum, Reason, RegistrationOffer, SourceStatus},
 };
 
 /// One reading of both clocks, taken by the driver.
@@ -34,7 +36,9 @@ pub struct LocalNode {
     pub kms_root: Address,
     /// Address of the node key.
     pub node_address: Address,
-    /// Own WireGuard public key.
+    /// What it is in the mesh.
+    pub network_type: NetworkType,
+    /// Own WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
     /// From the guest agent's `Info`.
     pub compose_hash: Option<B256>,
@@ -61,6 +65,8 @@ pub struct Policy {
     pub listen_port: u16,
     /// Endpoint to register.
     pub endpoint: OwnEndpoint,
+    /// The place behind the dstack gateway to register; always there for [`NetworkType::TlsGateway`].
+    pub place: Option<OwnPlace>,
     /// Seconds between keepalives to every peer.
     pub keepalive: u16,
     /// Blocks on top of a registration before its peer is added; removals never wait.
@@ -139,6 +145,8 @@ pub enum Input {
         transaction: Option<B256>,
         /// Why we did not submit it, when not (no funds, RPC error).
         not_submitted: Option<String>,
+        /// What to do about that, where nobody else could submit it either: the contract would refuse it.
+        remedy: Option<String>,
     },
     /// The answer to [`super::Command::Offer`]: it could not be signed, and why.
     OfferFailed(String),
@@ -146,12 +154,55 @@ pub enum Input {
     Saved(Result<(), String>),
     /// Where this node is reached has been found out, or is another place now.
     OwnEndpoint(OwnEndpoint),
+    /// How the paths to the peers are: once a second at most, and at once when packets take another one.
+    Paths(Box<PathsSeen>),
     /// A verified registry of an earlier run, read from disk: the very first input, if there is one.
     Cached(Box<CachedRegistry>),
     /// The time of `poll_timeout` has come.
     Timeout,
     /// An orderly stop was asked for.
     Shutdown,
+}
+
+/// The paths to all peers of [`super::Command::SetPathPeers`], at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PathsSeen {
+    /// When, on the monotonic clock ([`Now::since_start`]): every age in it is as of then.
+    pub at: Duration,
+    /// Each peer; one that is missing is not known of.
+    pub peers: BTreeMap<TokenId, PeerPaths>,
+    /// Streams through gateways that are open or being made, strangers' included; `None` where there can be none.
+    pub streams: Option<usize>,
+    /// What changed of the paths in use since the last time this was told, oldest first.
+    pub switches: Vec<(TokenId, path::Switch)>,
+}
+
+/// The paths to one peer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerPaths {
+    /// What its probes say.
+    pub report: path::Report,
+    /// Where direct UDP goes.
+    pub direct: Option<SocketAddr>,
+    /// Its stream; `None` for a peer that has no place and has not called.
+    pub gateway: Option<GatewaySeen>,
+}
+
+/// The stream to one peer, or the attempts to have one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewaySeen {
+    /// `tls://<instance>-<port>s.<domain>:443`.
+    pub endpoint: String,
+    /// There is a stream.
+    pub is_open: bool,
+    /// For how long, if there is.
+    pub open_for: Option<Duration>,
+    /// Why there is none, as a code.
+    pub reason: Option<Reason>,
+    /// The same in words.
+    pub words: Option<String>,
+    /// Time until the peer is called: to have a stream, or to replace the one there is. `None` where the peer calls.
+    pub next_dial: Option<Duration>,
 }
 
 /// What became of a round of changes.

@@ -1,19 +1,21 @@
 //! What is wrong now, by code: W1xx membership, W2xx peers and paths, W3xx registry and sources, W4xx records that are not
 //! used, W5xx this machine, W6xx worth knowing.
 
+mod peers;
+
 use std::time::Duration;
 
 use super::{
     Agent, LastRead, Now,
+    offers::Unpaid,
     proofs::Problem,
     reconcile::{Goal, Seen},
     warnings::{Finding, find_each},
 };
 use crate::{
-    desired::DesiredPeer,
     freshness::{Age, Old},
     membership::Standing,
-    status::{PeerState, Severity},
+    status::Severity,
 };
 
 /// Of the changes that do not take effect, this many are named.
@@ -30,7 +32,9 @@ impl Agent {
         self.find_membership(&mut found);
         self.find_registry(now, &mut found);
         self.find_records(&mut found);
+        self.find_lost_places(&mut found);
         self.find_peers(now, &mut found);
+        self.find_notes(&mut found);
         self.find_machine(now, &mut found);
         found
     }
@@ -46,16 +50,21 @@ impl Agent {
             );
         }
         if let (Some(Standing::Active { .. }), Some(made)) = (&self.standing, self.offers.made()) {
-            let message = match (&made.transaction, &made.not_submitted) {
+            let message = match (&made.transaction, &made.unpaid) {
                 (Some(hash), _) => format!("the new endpoint waits for transaction {hash}"),
-                (None, Some(why)) => format!("the new endpoint waits for a relayer: {why}"),
+                (None, Some(Unpaid { reason, remedy: Some(_) })) => format!("the new endpoint waits: {reason}"),
+                (None, Some(Unpaid { reason, remedy: None })) => {
+                    format!("the new endpoint waits for a relayer: {reason}")
+                }
                 (None, None) => "the new endpoint waits for a relayer".to_owned(),
             };
+            let relay = || format!("meshctl register --contract {}", self.me.contract);
             found.push(
                 Finding::new("W107", "endpoint-not-updated", Severity::Info, message)
-                    .hint(format!("meshctl register --contract {}", self.me.contract)),
+                    .hint(self.offers.remedy().map_or_else(relay, str::to_owned)),
             );
         }
+        self.find_place(found);
         if let (Some(Standing::Active { membership, .. }), Some(network)) = (&self.standing, self.network())
             && network.address_of(membership.token).is_none()
         {
@@ -91,10 +100,18 @@ impl Agent {
             }
             Standing::Registering { token, .. } => {
                 let made = self.offers.made();
-                let message = match made.map(|made| (&made.transaction, &made.not_submitted)) {
+                let message = match made.map(|made| (&made.transaction, &made.unpaid)) {
+                    None if !self.has_tunnels() && self.unlisted_domain().is_some() => {
+                        format!("token {token} is not registered yet: there is no URL to register")
+                    }
                     None => format!("token {token} is not registered yet: signing"),
                     Some((Some(hash), _)) => format!("token {token} waits for transaction {hash}"),
-                    Some((None, Some(why))) => format!("token {token} waits for a relayer: {why}"),
+                    Some((None, Some(Unpaid { reason, remedy: Some(_) }))) => {
+                        format!("token {token} is not registered: {reason}")
+                    }
+                    Some((None, Some(Unpaid { reason, remedy: None }))) => {
+                        format!("token {token} waits for a relayer: {reason}")
+                    }
                     Some((None, None)) => format!("token {token} waits for a relayer"),
                 };
                 warning("W104", "not-registered", message)
@@ -208,24 +225,7 @@ impl Agent {
         });
     }
 
-    fn find_peers(&self, now: Now, found: &mut Vec<Finding>) {
-        let is_down = |peer: &&DesiredPeer| {
-            let track = self.tracks.get(peer.token);
-            track.is_some_and(|track| track.state == PeerState::Down && track.held_for(now) >= PEER_GRACE)
-        };
-        let down = || self.wanted_peers().iter().filter(is_down);
-        let silent = down().filter_map(|peer| Some((peer.token, peer.endpoint?)));
-        find_each(found, silent, |token, endpoint| {
-            let message = format!("nothing heard from token {token} at {endpoint}");
-            Finding::new("W201", "peer-silent", Severity::Warning, message)
-                .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
-        });
-        let unreachable = down().filter(|peer| peer.endpoint.is_none()).map(|peer| (peer.token, ()));
-        find_each(found, unreachable, |token, ()| {
-            let message = format!("token {token} has no endpoint and has not called");
-            Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
-                .hint("restart that node with `--endpoint IP:PORT`, or see why it cannot reach this one")
-        });
+    fn find_notes(&self, found: &mut Vec<Finding>) {
         let of_other_apps = self.wanted_peers().iter().filter(|peer| !peer.preshared_key);
         find_each(found, of_other_apps.map(|peer| (peer.token, peer.app_id)), |token, app_id| {
             let message = format!("no preshared key with token {token}: it runs app {app_id}");

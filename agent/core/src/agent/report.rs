@@ -1,18 +1,15 @@
 //! The status: everything the agent knows, in the words of [`crate::status`].
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
-
 use super::{Agent, ApplyError, Now, findings::PEER_GRACE, tracks::is_working};
 use crate::{
-    desired::DesiredPeer,
     freshness::Age,
     id::{TokenId, WireguardKey},
     membership::{Loss, Standing},
-    observed::{ObservedDevice, ObservedPeer},
+    observed::ObservedDevice,
     proof::VerifiedPeer,
     status::{
-        AgentStatus, Agreement, BlockStatus, Counts, Freshness, Identity, MembershipState, PathKind, PathStatus,
-        PeerState, PeerStatus, Reason, RegistryStatus, SCHEMA, SelfStatus, Status, Summary, Verdict, VerdictState,
+        AgentStatus, BlockStatus, Counts, Freshness, Identity, MembershipState, NodeKind, PathKind, PeerStatus,
+        RegistryStatus, SCHEMA, SelfStatus, Status, Summary, Verdict, VerdictState,
     },
     time::rfc3339,
 };
@@ -72,6 +69,10 @@ impl Agent {
         if let Some(overlap) = self.reconcile.seen().and_then(|seen| seen.what.overlap.clone()) {
             return Err(NotReady::Overlap(overlap));
         }
+        if !self.has_tunnels() {
+            let is_known = self.settled_once && self.own_is_proved;
+            return if is_known { Ok(()) } else { Err(NotReady::Converging) };
+        }
         let address = view.registry.network.address_of(token);
         let is_up =
             self.device().is_some_and(|device| device.up && device.address.is_some() && device.address == address);
@@ -102,6 +103,7 @@ impl Agent {
             registry: self.registry_status(now),
             summary: summarize(&peers),
             peers,
+            other_peers: self.other_peers(),
             warnings: self.warnings.list(),
         }
     }
@@ -116,7 +118,7 @@ impl Agent {
             return VerdictState::Stale;
         }
         let tracks: Vec<_> = self.wanted_peers().iter().filter_map(|peer| self.tracks.get(peer.token)).collect();
-        let is_alone = !tracks.is_empty() && !tracks.iter().any(|track| is_working(track.state));
+        let is_alone = !tracks.is_empty() && !tracks.iter().any(|track| is_working(track.state) || track.carried);
         if self.readiness(now).is_err() || is_alone {
             return VerdictState::Down;
         }
@@ -140,9 +142,10 @@ impl Agent {
             started_at: rfc3339(self.started.unix),
             uptime_s: now.since_start.saturating_sub(self.started.since_start).as_secs(),
             dataplane: self.me.dataplane.clone(),
-            interface: self.me.interface.clone(),
+            interface: self.has_tunnels().then(|| self.me.interface.clone()),
             listen_port: self.device().map(|device| device.listen_port),
             mtu: self.device().map(|device| device.mtu),
+            gateway_connections: self.paths.streams(),
             threads: userspace.map(|device| device.threads),
             offloads: userspace.map(|device| device.offloads),
             offloads_allowed: userspace.map(|device| device.offloads_allowed),
@@ -161,8 +164,10 @@ impl Agent {
         SelfStatus {
             token_id: token,
             name: token.map(|token| self.name_of(token)),
-            address: token.and_then(|token| self.network()?.address_of(token)),
-            public_key: self.me.wireguard_key,
+            kind: NodeKind::of(self.me.network_type),
+            address: token.filter(|_| self.has_tunnels()).and_then(|token| self.network()?.address_of(token)),
+            url: self.own_url(),
+            public_key: self.has_tunnels().then_some(self.me.wireguard_key),
             key_epoch,
             membership: state_name(self.standing.as_ref()),
             membership_hint: self.membership_hint(),
@@ -216,110 +221,9 @@ impl Agent {
         }
     }
 
-    fn peer_statuses(&self, now: Now) -> Vec<PeerStatus> {
-        let wanted: BTreeMap<TokenId, &DesiredPeer> =
-            self.wanted_peers().iter().map(|peer| (peer.token, peer)).collect();
-        let (on_device, seen_at) = match self.reconcile.seen() {
-            Some(seen) => (seen.what.device.as_ref().map_or(&[][..], |device| &device.peers), seen.at),
-            None => (&[][..], now.since_start),
-        };
-        let by_key: BTreeMap<WireguardKey, &ObservedPeer> =
-            on_device.iter().map(|peer| (peer.public_key, peer)).collect();
-        let since_seen = now.since_start.saturating_sub(seen_at);
-        let Some(network) = self.network() else { return Vec::new() };
-        let listed = self.verified.iter().map(|peer| (peer.token(), (peer.wireguard_key(), true)));
-        // What left the registry and is still on the device is shown until it is gone.
-        let leaving = on_device.iter().filter_map(|peer| {
-            let token = self.tracks.token_of(peer.public_key)?;
-            Some((token, (peer.public_key, false)))
-        });
-        let shown: BTreeMap<TokenId, (WireguardKey, bool)> = leaving.chain(listed).collect();
-        let statuses = shown.into_iter().filter_map(|(token, (key, in_registry))| {
-            let address = network.address_of(token)?;
-            let layers =
-                Layers { in_registry, wanted: wanted.get(&token).copied(), present: by_key.get(&key).copied() };
-            Some(self.peer_status(token, key, address, &layers, since_seen, now))
-        });
-        statuses.collect()
-    }
-
-    fn peer_status(
-        &self,
-        token: TokenId,
-        public_key: WireguardKey,
-        address: Ipv4Addr,
-        layers: &Layers<'_>,
-        since_seen: Duration,
-        now: Now,
-    ) -> PeerStatus {
-        let Layers { in_registry, wanted, present } = *layers;
-        let track = self.tracks.get(token);
-        let state = track.map_or(PeerState::Down, |track| track.state);
-        let endpoint = present.and_then(|present| present.endpoint).map(|endpoint| endpoint.to_string());
-        let age = |age: Option<Duration>| age.map(|age| age + since_seen);
-        let received = age(present.and_then(|present| present.received_age));
-        let handshake = age(present.and_then(|present| present.handshake_age));
-        let ago = |age: Option<Duration>| age.map(|age| rfc3339(now.unix.saturating_sub(age)));
-        let reason = self.reason(wanted, state);
-        let direct = endpoint.as_ref().map(|endpoint| PathStatus {
-            kind: PathKind::Direct,
-            endpoint: Some(endpoint.clone()),
-            usable: is_working(state),
-            reason,
-            last_ok_at: ago(received),
-            rtt_ms: None,
-            loss_pct: None,
-            mtu: None,
-            next_probe_s: None,
-        });
-        PeerStatus {
-            token_id: token,
-            name: self.name_of(token),
-            address,
-            public_key,
-            state,
-            state_since: rfc3339(track.map_or(now, |track| track.since).unix),
-            flaps_1h: track.map_or(0, |track| track.flaps_in_last_hour(now)),
-            preshared_key: present.is_some_and(|present| present.has_preshared_key),
-            agreement: Agreement { in_registry, in_config: wanted.is_some(), on_device: present.is_some() },
-            path: endpoint.as_ref().filter(|_| is_working(state)).map(|_| PathKind::Direct),
-            endpoint,
-            path_reason: reason,
-            paths: direct.into_iter().collect(),
-            last_handshake_at: ago(handshake),
-            handshake_age_s: handshake.map(|age| age.as_secs_f64()),
-            last_seen_s: received.map(|age| age.as_secs_f64()),
-            rtt_ms: None,
-            loss_pct: None,
-            rx_bytes: present.map_or(0, |present| present.rx_bytes),
-            tx_bytes: present.map_or(0, |present| present.tx_bytes),
-        }
-    }
-
-    fn reason(&self, wanted: Option<&DesiredPeer>, state: PeerState) -> Option<Reason> {
-        match state {
-            PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => None,
-            PeerState::Suspect => Some(Reason::DirectUdpSilent),
-            PeerState::Down => Some(match (wanted, &self.standing) {
-                (Some(wanted), _) if wanted.endpoint.is_some() => Reason::DirectUdpSilent,
-                (Some(_), _) => Reason::NoEndpoint,
-                (None, Some(Standing::Fenced(..))) => Reason::SelfFenced,
-                (None, Some(Standing::Active { .. })) if self.selection.is_none() => Reason::RegistryStale,
-                (None, _) => Reason::NotActive,
-            }),
-        }
-    }
-
-    fn name_of(&self, token: TokenId) -> String {
+    pub(super) fn name_of(&self, token: TokenId) -> String {
         self.policy.names.get(&token).cloned().unwrap_or_else(|| format!("node-{token}"))
     }
-}
-
-/// One peer as registry, configuration and device have it.
-struct Layers<'a> {
-    in_registry: bool,
-    wanted: Option<&'a DesiredPeer>,
-    present: Option<&'a ObservedPeer>,
 }
 
 fn state_name(standing: Option<&Standing>) -> MembershipState {
@@ -332,7 +236,7 @@ fn finality(registry: &crate::registry::Registry) -> &'static str {
 
 fn summarize(peers: &[PeerStatus]) -> Summary {
     let up = peers.iter().filter(|peer| is_working(peer.state)).count();
-    let on_path = |kind| peers.iter().filter(|peer| peer.path == Some(kind)).count();
+    let on_path = |kind| peers.iter().filter(|peer| is_working(peer.state) && peer.path == Some(kind)).count();
     Summary {
         peers: peers.len(),
         up,

@@ -33,6 +33,20 @@ pub(super) struct Roster {
     pub(super) key: WireguardKey,
     /// It is wanted on the device.
     pub(super) configured: bool,
+    /// What its paths say, where something watches them.
+    pub(super) reach: Option<Reach>,
+}
+
+/// What the paths to a peer say of it, which is more than the age of packets can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Round trips by the path in use are proved.
+    Good,
+    /// They are not, or too much is lost.
+    Doubtful {
+        /// Packets go by another path too, and that one works.
+        carried: bool,
+    },
 }
 
 /// All peers' histories.
@@ -49,6 +63,8 @@ pub(super) struct Track {
     pub(super) key: WireguardKey,
     pub(super) state: PeerState,
     pub(super) since: Now,
+    /// It is suspect, and its packets arrive all the same, by another path than the one in use.
+    pub(super) carried: bool,
     added: Duration,
     flaps: VecDeque<Duration>,
 }
@@ -86,11 +102,13 @@ impl Tracks {
             let present = on_device.get(&peer.key).map(|present| Heard::of(present, since_seen));
             let known = self.tracks.get(&peer.token).filter(|track| track.key == peer.key);
             let added = known.map_or(now.since_start, |track| track.added);
-            let state = state_of(present, peer.configured, now.since_start.saturating_sub(added), self.up_window);
+            let heard = state_of(present, peer.configured, now.since_start.saturating_sub(added), self.up_window);
+            let state = with_paths(heard, peer.reach);
             if known.is_none() {
                 self.tracks.insert(peer.token, Track::new(peer.key, state, now));
             } else if let Some(track) = self.tracks.get_mut(&peer.token) {
                 track.enter(state, now);
+                track.carried = state == PeerState::Suspect && peer.reach == Some(Reach::Doubtful { carried: true });
             }
         }
         // Of several with one key, the lowest.
@@ -100,7 +118,7 @@ impl Tracks {
 
 impl Track {
     const fn new(key: WireguardKey, state: PeerState, now: Now) -> Self {
-        Self { key, state, since: now, added: now.since_start, flaps: VecDeque::new() }
+        Self { key, state, since: now, carried: false, added: now.since_start, flaps: VecDeque::new() }
     }
 
     /// Times it left `up` or `idle` in the last hour.
@@ -169,9 +187,40 @@ fn state_of(present: Option<Heard>, configured: bool, since_added: Duration, up_
     }
 }
 
+/// A peer that is heard is not reached for sure, and one that sends nothing because nothing is asked is no reason for doubt.
+const fn with_paths(heard: PeerState, reach: Option<Reach>) -> PeerState {
+    match (heard, reach) {
+        (PeerState::Up | PeerState::Suspect, Some(Reach::Good)) => PeerState::Up,
+        (PeerState::Up | PeerState::Idle | PeerState::Suspect, Some(Reach::Doubtful { .. })) => PeerState::Suspect,
+        (heard, _) => heard,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_know_more_than_ages() {
+        let (good, alone, carried) =
+            (Some(Reach::Good), Some(Reach::Doubtful { carried: false }), Some(Reach::Doubtful { carried: true }));
+        for (heard, reach, state) in [
+            (PeerState::Up, None, PeerState::Up),
+            (PeerState::Up, good, PeerState::Up),
+            (PeerState::Up, alone, PeerState::Suspect),
+            (PeerState::Up, carried, PeerState::Suspect),
+            (PeerState::Suspect, None, PeerState::Suspect),
+            (PeerState::Suspect, good, PeerState::Up),
+            (PeerState::Idle, good, PeerState::Idle),
+            (PeerState::Idle, alone, PeerState::Suspect),
+            (PeerState::Down, good, PeerState::Down),
+            (PeerState::Down, carried, PeerState::Down),
+            (PeerState::Connecting, alone, PeerState::Connecting),
+            (PeerState::Removing, alone, PeerState::Removing),
+        ] {
+            assert_eq!(with_paths(heard, reach), state, "{heard:?} {reach:?}");
+        }
+    }
 
     fn heard(received: Option<u64>, sent: Option<u64>, keepalive: u16) -> Heard {
         let seconds = |age: Option<u64>| age.map(Duration::from_secs);

@@ -69,9 +69,11 @@ impl Trouble {
             (Self::Silent, PathKind::Direct) => Some(Reason::DirectUdpSilent),
             (Self::OneWay, PathKind::Direct) => Some(Reason::DirectOneWay),
             (Self::SmallOnly, PathKind::Direct) => Some(Reason::DirectSmallOnly),
-            (Self::Unproved | Self::Lossy, _) | (Self::Silent | Self::OneWay | Self::SmallOnly, PathKind::Gateway) => {
-                None
-            }
+            (Self::Lossy, PathKind::Direct) => Some(Reason::DirectLossy),
+            (Self::Silent | Self::OneWay, PathKind::Gateway) => Some(Reason::GatewaySilent),
+            // A stream that loses long packets and no short ones is one that is too full for them.
+            (Self::SmallOnly | Self::Lossy, PathKind::Gateway) => Some(Reason::GatewayLossy),
+            (Self::Unproved, _) => None,
         }
     }
 }

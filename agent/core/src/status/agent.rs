@@ -15,16 +15,18 @@ pub struct AgentStatus {
     pub started_at: String,
     /// Whole seconds since then.
     pub uptime_s: u64,
-    /// `userspace` or `kernel`.
+    /// `userspace`, `kernel`, or `none` for a node of kind `tls`.
     pub dataplane: String,
-    /// Interface name, e.g. `mesh0`.
-    pub interface: String,
+    /// Interface name, e.g. `mesh0`; `None` for a node of kind `tls`.
+    pub interface: Option<String>,
     /// UDP port; `None` while there is no device.
     pub listen_port: Option<u16>,
     /// Tunnel MTU in bytes; `None` while there is no device.
     pub mtu: Option<u16>,
     /// Threads for each direction; `None` while there is no userspace device.
     pub threads: Option<NonZeroU8>,
+    /// Connections through gateways that are open or being made; `None` where there can be none.
+    pub gateway_connections: Option<usize>,
     /// What the userspace device leaves to the kernel now; `None` while there is none.
     pub offloads: Option<Offloads>,
     /// What it may leave to the kernel. What is allowed and not in use, the kernel refused: the device works all the same, more

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::{
     id::{InstanceId, TokenId},
-    registration::{EndpointUpdate, Proof, Registration},
+    registration::{EndpointUpdate, Gateway, NetworkType, Proof, Registration},
     registry::{NodeRecord, PeerRecord, Registry},
 };
 
@@ -29,12 +29,16 @@ pub(crate) struct Contract {
     pub(crate) cluster: Cluster,
     states: Vec<State>,
     branch: u8,
+    /// By index - 1.
+    base_domains: Vec<Option<String>>,
     proofs: BTreeMap<(TokenId, u64), Proof>,
 }
 
 impl Contract {
     pub(crate) fn new() -> Self {
-        Self { cluster: Cluster::new(), states: vec![State::default()], branch: 0, proofs: BTreeMap::new() }
+        let base_domains = vec![Some("gw.example".to_owned()), None];
+        let (cluster, states) = (Cluster::new(), vec![State::default()]);
+        Self { cluster, states, branch: 0, base_domains, proofs: BTreeMap::new() }
     }
 
     pub(crate) fn head(&self) -> u64 {
@@ -110,6 +114,7 @@ impl Contract {
         let record = self.cluster.record(&registration, number);
         let Some(known) = self.state().nodes.get(&registration.token) else { return false };
         let fits = known.node.owner.is_some()
+            && self.takes_place(registration.network_type, registration.gateway)
             && !known.node.revoked
             && known.node.instance == Some(registration.instance)
             && registration.key_epoch == known.node.key_epoch + 1
@@ -129,12 +134,18 @@ impl Contract {
         true
     }
 
+    /// As `Registrar.sol` has it: a place names a domain that is listed, and a TLS node must have one.
+    fn takes_place(&self, network_type: NetworkType, gateway: Option<Gateway>) -> bool {
+        let listed =
+            |gateway: Gateway| self.base_domains.get(usize::from(gateway.domain) - 1).is_some_and(Option::is_some);
+        gateway.map_or(network_type == NetworkType::Wireguard, listed)
+    }
+
     pub(crate) fn update_endpoint(&mut self, update: EndpointUpdate) -> bool {
-        let fits = self
-            .state()
-            .nodes
-            .get(&update.token)
-            .is_some_and(|known| known.peer.is_some() && update.key_epoch == known.node.key_epoch + 1);
+        let fits = self.state().nodes.get(&update.token).is_some_and(|known| {
+            let takes_place = |peer: &PeerRecord| self.takes_place(peer.network_type, update.gateway);
+            known.peer.as_ref().is_some_and(takes_place) && update.key_epoch == known.node.key_epoch + 1
+        });
         if fits {
             self.change(|state| {
                 let known = state.nodes.get_mut(&update.token).unwrap();
@@ -144,6 +155,18 @@ impl Contract {
             });
         }
         fits
+    }
+
+    /// Adds a base domain and returns its index.
+    pub(crate) fn add_domain(&mut self, domain: &str) -> u16 {
+        self.base_domains.push(Some(domain.to_owned()));
+        self.change(|_| {});
+        u16::try_from(self.base_domains.len()).unwrap()
+    }
+
+    pub(crate) fn remove_domain(&mut self, index: u16) {
+        self.base_domains[usize::from(index) - 1] = None;
+        self.change(|_| {});
     }
 
     pub(crate) fn key_epoch(&self, token: TokenId) -> u32 {
@@ -193,7 +216,8 @@ impl Contract {
             revoked: false,
         }));
         let registry = self.cluster.registry(self.head(), peers, nodes);
-        Registry { block: block(self.head(), self.branch), epoch: state.epoch, finalized: state.finalized, ..registry }
+        let (block, base_domains) = (block(self.head(), self.branch), self.base_domains.clone());
+        Registry { block, base_domains, epoch: state.epoch, finalized: state.finalized, ..registry }
     }
 
     pub(crate) fn proof(&self, token: TokenId, block: u64) -> Option<Proof> {

@@ -4,12 +4,15 @@
 //! What holds at every step is checked by [`World`]: no key that was never registered, no edit of an unchanged peer, the guard
 //! route before the device and after it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mesh_core::{
     agent::Input,
-    id::WireguardKey,
-    registration::{EndpointUpdate, Registration},
+    id::{TokenId, WireguardKey},
+    registration::{EndpointUpdate, Gateway, Registration},
     registry::Registry,
     status::{MembershipState, VerdictState},
 };
@@ -26,6 +29,8 @@ enum Event {
     Bind(u32),
     Register(u32, u32),
     MoveEndpoint(u32, u32),
+    AddDomain,
+    RemoveDomain(u16),
     Deactivate(u32),
     Revoke(u32),
     Reinstate(u32),
@@ -93,6 +98,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => node.clone().prop_map(Event::Bind),
         10 => (other, 0..3u32).prop_map(|(id, version)| Event::Register(id, version)),
         3 => (node.clone(), 7..200u32).prop_map(|(id, place)| Event::MoveEndpoint(id, place)),
+        1 => Just(Event::AddDomain),
+        1 => (1..4u16).prop_map(Event::RemoveDomain),
         2 => node.clone().prop_map(Event::Deactivate),
         2 => node.clone().prop_map(Event::Revoke),
         2 => node.clone().prop_map(Event::Reinstate),
@@ -179,6 +186,7 @@ fn run(history: &[Event]) {
     if standing == MembershipState::Fenced {
         assert!(lost_binding, "fenced without a reason");
         assert!(!world.has_device() && world.machine.guard_route);
+        assert!(world.path_peers.as_ref().is_none_or(|asked| asked.peers.is_empty()), "{:?}", world.path_peers);
     }
     if standing != MembershipState::Active {
         // The operator acts: binds the token again, and restarts the agent.
@@ -190,6 +198,7 @@ fn run(history: &[Event]) {
     }
 
     assert_eq!(world.keys_on_device(), model(&world));
+    assert_eq!(paths(&world), paths_model(&world));
     let status = world.status();
     assert_eq!(status.own.membership, MembershipState::Active);
     assert!(status.registry.in_sync, "{:?}", status.registry.counts);
@@ -198,11 +207,40 @@ fn run(history: &[Event]) {
 
     // Settled for good: time alone changes nothing.
     world.take_changes();
+    let asked = world.commands.get("paths").copied();
     world.pass(Duration::from_secs(120));
-    assert_eq!(world.take_changes(), [""; 0]);
+    assert_eq!((world.take_changes(), world.commands.get("paths").copied()), (Vec::new(), asked));
 
     world.feed(Input::Shutdown);
     assert!(world.stopped && !world.has_device() && !world.machine.guard_route);
+    assert!(paths(&world).is_empty());
+}
+
+/// To whom paths are kept, with their keys and the names of their places.
+fn paths(world: &World) -> BTreeMap<TokenId, (WireguardKey, Option<String>)> {
+    let peers = world.path_peers.iter().flat_map(|asked| &asked.peers);
+    let name = |peer: &mesh_core::agent::PathPeer| {
+        peer.place.as_ref().map(|place| format!("{}-{}s.{}", place.instance, place.port, place.domain))
+    };
+    peers.map(|(token, peer)| (*token, (peer.public_key, name(peer)))).collect()
+}
+
+/// The same as anybody would say it who reads the contract.
+fn paths_model(world: &World) -> BTreeMap<TokenId, (WireguardKey, Option<String>)> {
+    let registry = world.contract.read(instance(OWN), None);
+    let others = registry.peers.iter().filter(|peer| peer.token != token(OWN));
+    let name = |peer: &mesh_core::registry::PeerRecord| {
+        let place = peer.gateway?;
+        let domain = registry.base_domains.get(usize::from(place.domain) - 1)?.as_ref()?;
+        Some(format!("{}-{}s.{domain}", peer.instance, place.port))
+    };
+    others.map(|peer| (peer.token, (peer.wireguard_key, name(peer)))).collect()
+}
+
+/// Where a peer registers: nowhere, or below one of two domains.
+fn place(which: u32) -> Option<Gateway> {
+    let domain = [None, Some(1), Some(3)][which as usize]?;
+    Some(Gateway { domain, port: 51822 })
 }
 
 /// The device's keys as anybody would say them: those of all peers of the contract but ourselves.
@@ -217,15 +255,26 @@ fn happen(world: &mut World, event: &Event) {
         Event::Register(id, version) => {
             let key_epoch = world.contract.key_epoch(token(id)) + 1;
             let wireguard_key = key(id + 100 * version);
-            world.contract.register(Registration { key_epoch, wireguard_key, ..registration(id) });
+            let gateway = place(version);
+            world.contract.register(Registration { key_epoch, wireguard_key, gateway, ..registration(id) });
         }
         Event::MoveEndpoint(id, place) => {
             // Only its own agent signs for our node.
             if id != OWN {
                 let key_epoch = world.contract.key_epoch(token(id)) + 1;
                 let endpoint = Some(endpoint(place));
-                let update = EndpointUpdate { token: token(id), key_epoch, endpoint, gateway: None, deadline: 0 };
+                let gateway = self::place(place % 3);
+                let update = EndpointUpdate { token: token(id), key_epoch, endpoint, gateway, deadline: 0 };
                 world.contract.update_endpoint(update);
+            }
+        }
+        Event::AddDomain => {
+            world.contract.add_domain("other.example");
+        }
+        Event::RemoveDomain(index) => {
+            let added = world.contract.read(instance(OWN), None).base_domains.len();
+            if usize::from(index) <= added {
+                world.contract.remove_domain(index);
             }
         }
         Event::Deactivate(id) => world.contract.leave(token(id), |_| {}),

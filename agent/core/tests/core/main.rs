@@ -16,6 +16,8 @@ mod gate;
 mod member;
 mod membership;
 mod outage;
+mod paths;
+mod place;
 mod proof;
 mod quorum;
 mod renewal;

@@ -9,12 +9,12 @@ use std::{
 use mesh_core::{
     agent::{
         Agent, Applied, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, Now, OnExpiry, OwnEndpoint,
-        Policy, SourceReport,
+        PathPeers, Policy, SourceReport,
     },
     diff::Change,
     id::{B256, TokenId, WireguardKey},
     observed::Observed,
-    registration::Proof,
+    registration::{NetworkType, Proof},
     registry::Registry,
     status::{Quorum, RegistrationOffer, SourceStatus, Status},
 };
@@ -34,6 +34,8 @@ pub(crate) const INVENTED: u32 = 200;
 pub(crate) struct World {
     pub(crate) agent: Agent,
     pub(crate) policy: Policy,
+    /// What the node is.
+    network_type: NetworkType,
     pub(crate) now: Now,
     pub(crate) contract: Contract,
     pub(crate) machine: Observed,
@@ -46,6 +48,8 @@ pub(crate) struct World {
     /// Everything applied since the last call of [`World::take_changes`].
     changes: Vec<Change>,
     pub(crate) commands: BTreeMap<&'static str, usize>,
+    /// To whom paths are kept.
+    pub(crate) path_peers: Option<PathPeers>,
     pub(crate) disk: Option<CachedRegistry>,
     /// What was signed last.
     signed: Option<Intent>,
@@ -81,6 +85,8 @@ pub(crate) struct Faults {
     pub(crate) disk_full: bool,
     /// The shell answers only when [`World::finish`] says so.
     pub(crate) slow: bool,
+    /// The contract would refuse what is on offer; this is what to do then.
+    pub(crate) refusal: Option<&'static str>,
     /// The node address has funds: offers are submitted by the shell.
     pub(crate) funded: bool,
 }
@@ -95,10 +101,12 @@ impl World {
 
     pub(crate) fn with(contract: Contract, policy: Policy) -> Self {
         let now = Now { since_start: Duration::ZERO, unix: Duration::from_secs(1_700_000_000) };
-        let agent = Agent::new(me(&contract.cluster), policy.clone(), now);
+        let network_type = NetworkType::Wireguard;
+        let agent = Agent::new(me(&contract.cluster, network_type), policy.clone(), now);
         Self {
             agent,
             policy,
+            network_type,
             now,
             contract,
             machine: Observed::default(),
@@ -107,6 +115,7 @@ impl World {
             last_read: None,
             changes: Vec::new(),
             commands: BTreeMap::new(),
+            path_peers: None,
             disk: None,
             signed: None,
             stopped: false,
@@ -159,7 +168,7 @@ impl World {
                 continue;
             };
             *self.commands.entry(name(&command)).or_default() += 1;
-            if self.faults.slow && !matches!(command, Command::Save(_) | Command::Stop) {
+            if self.faults.slow && !matches!(command, Command::Save(_) | Command::SetPathPeers(_) | Command::Stop) {
                 self.take_up(command);
             } else if let Some(answer) = self.answer(command) {
                 self.agent.handle(answer, self.now);
@@ -232,13 +241,20 @@ impl World {
         self.restart_with(self.policy.clone());
     }
 
+    /// The same, as a node of another kind.
+    pub(crate) fn restart_as(&mut self, network_type: NetworkType, policy: Policy) {
+        self.network_type = network_type;
+        self.restart_with(policy);
+    }
+
     pub(crate) fn restart_with(&mut self, policy: Policy) {
         self.policy = policy;
         self.machine.device = None;
         self.signed = None;
         self.pending.clear();
+        self.path_peers = None;
         self.now.since_start = Duration::ZERO;
-        self.agent = Agent::new(me(&self.contract.cluster), self.policy.clone(), self.now);
+        self.agent = Agent::new(me(&self.contract.cluster, self.network_type), self.policy.clone(), self.now);
         if let Some(cached) = self.disk.clone() {
             // What was kept survives being written and read.
             let text = serde_json::to_string(&cached).unwrap();
@@ -292,11 +308,24 @@ impl World {
                 self.disk = Some(*cached);
                 Some(Input::Saved(Ok(())))
             }
+            Command::SetPathPeers(peers) => {
+                self.set_path_peers(*peers);
+                None
+            }
             Command::Stop => {
                 self.stopped = true;
                 None
             }
         }
+    }
+
+    /// What must hold of every such command, whatever happened before.
+    fn set_path_peers(&mut self, peers: PathPeers) {
+        assert_ne!(self.path_peers.as_ref(), Some(&peers), "said twice");
+        for peer in peers.peers.values() {
+            assert!(!self.invented.contains(&peer.public_key), "paths to an invented key: {peer:?}");
+        }
+        self.path_peers = Some(peers);
     }
 
     fn read(&mut self, own_token: Option<TokenId>) -> Input {
@@ -359,6 +388,7 @@ impl World {
             },
             transaction: self.faults.funded.then_some(B256::repeat_byte(1)),
             not_submitted: (!self.faults.funded).then(|| "no funds".to_owned()),
+            remedy: self.faults.refusal.map(str::to_owned),
         }
     }
 
@@ -452,6 +482,7 @@ fn name(command: &Command) -> &'static str {
         Command::Apply(_) => "apply",
         Command::Offer(_) => "offer",
         Command::Save(_) => "save",
+        Command::SetPathPeers(_) => "paths",
         Command::Stop => "stop",
     }
 }
@@ -461,6 +492,7 @@ pub(crate) fn policy() -> Policy {
         token: None,
         listen_port: 51821,
         endpoint: OwnEndpoint::Known(endpoint(OWN)),
+        place: None,
         keepalive: 25,
         confirmations: 0,
         trusted_kms_roots: Vec::new(),
@@ -472,14 +504,19 @@ pub(crate) fn policy() -> Policy {
     }
 }
 
-fn me(cluster: &Cluster) -> LocalNode {
+fn me(cluster: &Cluster, network_type: NetworkType) -> LocalNode {
     let own = cluster.record(&registration(OWN), 0);
+    let wireguard_key = match network_type {
+        NetworkType::Wireguard => key(OWN),
+        NetworkType::TlsGateway => WireguardKey([0; 32]),
+    };
     LocalNode {
         instance: instance(OWN),
         app_id: cluster.app_id,
         kms_root: own.kms_root,
         node_address: own.node_address,
-        wireguard_key: key(OWN),
+        network_type,
+        wireguard_key,
         compose_hash: None,
         simulated: false,
         contract: cluster.domain.contract,

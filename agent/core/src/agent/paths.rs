@@ -1,0 +1,194 @@
+//! The paths to the peers: to whom the shell is to keep some, and what it says of them.
+
+use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
+
+use super::{
+    Agent, Command, Counters, GatewayPlace, PathPeer, PathPeers, PathsSeen, PeerPaths, counters::NOTHING_WRONG,
+    tracks::Reach,
+};
+use crate::{
+    id::{InstanceId, TokenId, WireguardKey},
+    membership::Standing,
+    path::{KINDS, PathKind, PathReport, PerPath, Switch, Trouble, rank},
+    place::domain_of,
+    proof::VerifiedPeer,
+    registration::Gateway,
+};
+
+/// What was asked of the shell, and what it told.
+#[derive(Debug, Default)]
+pub(super) struct PathBook {
+    asked: Option<PathPeers>,
+    /// When the shell last looked.
+    at: Duration,
+    streams: Option<usize>,
+    peers: BTreeMap<TokenId, KnownPaths>,
+}
+
+/// What is known of the paths to one peer with one key.
+#[derive(Debug)]
+pub(super) struct KnownPaths {
+    /// As seen last; `None` before the first time.
+    pub(super) seen: Option<PeerPaths>,
+    /// When each was last proved, also if it went away since.
+    pub(super) proved: PerPath<Option<Duration>>,
+    /// Since when there is no way through the gateway, although there should be.
+    pub(super) no_gateway_since: Option<Duration>,
+    /// How many requests had reached the peer when none was unanswered.
+    got: PerPath<Option<u32>>,
+}
+
+impl PathBook {
+    /// When the shell looked at what it told last.
+    pub(super) const fn at(&self) -> Duration {
+        self.at
+    }
+
+    /// Streams that are open or being made.
+    pub(super) const fn streams(&self) -> Option<usize> {
+        self.streams
+    }
+
+    /// What is known of a peer, if the shell was asked to keep paths to it.
+    pub(super) fn get(&self, token: TokenId) -> Option<&KnownPaths> {
+        self.peers.get(&token)
+    }
+
+    /// The shell is to keep paths to these from now on; what it is asked if that is news.
+    fn ask(&mut self, peers: PathPeers) -> Option<Command> {
+        if self.asked.as_ref() == Some(&peers) {
+            return None;
+        }
+        let before = self.asked.take().map(|asked| asked.peers).unwrap_or_default();
+        self.peers.retain(|token, _| {
+            let key = |peers: &BTreeMap<TokenId, PathPeer>| peers.get(token).map(|peer| peer.public_key);
+            key(&before) == key(&peers.peers)
+        });
+        for token in peers.peers.keys() {
+            self.peers.entry(*token).or_insert_with(KnownPaths::new);
+        }
+        if peers.peers.is_empty() {
+            self.streams = None;
+        }
+        self.asked = Some(peers.clone());
+        Some(Command::SetPathPeers(Box::new(peers)))
+    }
+
+    /// Takes what the shell saw of those it was asked for; of others it may still speak for a moment.
+    fn handle(&mut self, seen: PathsSeen, counters: &mut Counters) {
+        let PathsSeen { at, mut peers, streams, switches } = seen;
+        if self.peers.is_empty() {
+            return;
+        }
+        (self.at, self.streams) = (at, streams);
+        for (token, known) in &mut self.peers {
+            known.update(peers.remove(token), at);
+        }
+        for (token, Switch { from, to, trouble, .. }) in switches {
+            if self.peers.contains_key(&token) {
+                let label = trouble.map_or(NOTHING_WRONG, |trouble| label(trouble, from));
+                let count = counters.path_switches.entry((token, from, to, label)).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+
+    /// What the paths to a peer say of its state.
+    pub(super) fn reach(&self, token: TokenId) -> Option<Reach> {
+        let report = &self.get(token)?.seen.as_ref()?.report;
+        let primary = report.primary?;
+        let carried = report.paths.iter().any(|path| path.kind != primary && path.usable) && report.hedged;
+        match report.paths[rank(primary)].trouble {
+            None => Some(Reach::Good),
+            Some(Trouble::Away(_) | Trouble::Unproved) => None,
+            Some(Trouble::SmallOnly | Trouble::Lossy) if !report.hedged => Some(Reach::Good),
+            Some(Trouble::Silent | Trouble::OneWay | Trouble::SmallOnly | Trouble::Lossy) => {
+                Some(Reach::Doubtful { carried })
+            }
+        }
+    }
+}
+
+/// The code of what is wrong, or one word where the closed list has none.
+const fn label(trouble: Trouble, kind: PathKind) -> &'static str {
+    match trouble.reason(kind) {
+        Some(reason) => reason.code(),
+        None => trouble.name(),
+    }
+}
+
+impl KnownPaths {
+    const fn new() -> Self {
+        Self { seen: None, proved: [None; KINDS.len()], no_gateway_since: None, got: [None; KINDS.len()] }
+    }
+
+    fn update(&mut self, seen: Option<PeerPaths>, at: Duration) {
+        self.seen = seen;
+        let Some(PeerPaths { report, gateway, .. }) = &self.seen else {
+            self.no_gateway_since = None;
+            return;
+        };
+        for (rank, path) in report.paths.iter().enumerate() {
+            let proved = path.proved.map(|age| at.saturating_sub(age));
+            self.proved[rank] = self.proved[rank].max(proved);
+            if path.unanswered == 0 {
+                self.got[rank] = path.peer_got;
+            }
+        }
+        let trouble = report.paths[rank(PathKind::Gateway)].trouble;
+        let is_missed = gateway.is_some() && trouble.is_some_and(|trouble| trouble != Trouble::Unproved);
+        self.no_gateway_since = is_missed.then(|| self.no_gateway_since.unwrap_or(at));
+    }
+
+    /// How many of the probes that wait for an answer reached the peer, as far as it has said.
+    pub(super) fn got_unanswered(&self, path: &PathReport) -> Option<u32> {
+        let got = path.peer_got?;
+        // A peer that counts anew was restarted.
+        let before = self.got[rank(path.kind)].filter(|before| *before <= got).unwrap_or(0);
+        Some((got - before).min(path.unanswered))
+    }
+}
+
+impl Agent {
+    pub(super) fn handle_paths(&mut self, seen: PathsSeen) {
+        self.paths.handle(seen, &mut self.counters);
+    }
+
+    /// Asks for paths to the peers that are on the device, when these are others than before or are elsewhere.
+    pub(super) fn ask_for_paths(&mut self) {
+        let peers = self.path_peers();
+        let command = peers.and_then(|peers| self.paths.ask(peers));
+        self.commands.extend(command);
+    }
+
+    /// `None` as long as there was never anybody.
+    fn path_peers(&self) -> Option<PathPeers> {
+        let own = self.standing.as_ref().and_then(Standing::token);
+        let seen = self.reconcile.seen().and_then(|seen| seen.what.device.as_ref());
+        let wanted = self.selection.as_ref().filter(|_| self.stopping.is_none()).map(|selection| &selection.device);
+        let (Some(own), Some(seen), Some(wanted)) = (own, seen, wanted) else {
+            let PathPeers { own, own_address, .. } = *self.paths.asked.as_ref()?;
+            return Some(PathPeers { own, own_address, own_place: None, peers: BTreeMap::new() });
+        };
+        let mut on_device: Vec<WireguardKey> = seen.peers.iter().map(|peer| peer.public_key).collect();
+        on_device.sort_unstable();
+        let verified: BTreeMap<TokenId, &VerifiedPeer> =
+            self.verified.iter().map(|peer| (peer.token(), peer)).collect();
+        let present = wanted.peers.iter().filter(|peer| on_device.binary_search(&peer.public_key).is_ok());
+        let peers = present.map(|peer| {
+            let verified = verified.get(&peer.token);
+            let place = verified.and_then(|peer| place_of(peer.instance(), peer.gateway(), self.base_domains()));
+            (peer.token, PathPeer { public_key: peer.public_key, address: peer.address, place })
+        });
+        let on_record = self.view.iter().flat_map(|view| &view.registry.peers).find(|record| record.token == own);
+        let own_place = on_record.and_then(|own| place_of(own.instance, own.gateway, self.base_domains()));
+        Some(PathPeers { own, own_address: wanted.address, own_place, peers: peers.collect() })
+    }
+}
+
+/// Where a node is called, if it registered a place below a domain that is still there.
+fn place_of(instance: InstanceId, gateway: Option<Gateway>, base_domains: &[Option<String>]) -> Option<GatewayPlace> {
+    let gateway = gateway?;
+    let domain = domain_of(gateway, base_domains)?.as_str().to_owned();
+    Some(GatewayPlace { instance, port: NonZeroU16::new(gateway.port)?, domain })
+}
