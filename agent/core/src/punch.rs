@@ -65,6 +65,8 @@ pub struct Punch {
     clock: Duration,
     own: Vec<SocketAddr>,
     seen: Option<SocketAddr>,
+    /// The last that the peer was told.
+    seen_told: Option<SocketAddr>,
     gateway: bool,
     direct: bool,
     rounds: Rounds,
@@ -87,6 +89,7 @@ impl Punch {
             clock: now,
             own: Vec::new(),
             seen: None,
+            seen_told: None,
             gateway: false,
             direct: false,
             rounds: Rounds::new(seed),
@@ -117,9 +120,8 @@ impl Punch {
     /// Where we see the peer, when direct UDP with it is proved: told to it, as its reflexive address.
     pub fn set_seen(&mut self, seen: Option<SocketAddr>) {
         let seen = seen.and_then(|address| address::worth_trying(address, self.mesh));
-        let is_news = seen.is_some() && seen != self.seen;
         self.seen = seen;
-        if is_news && self.has_way() {
+        if self.has_news() && self.has_way() {
             self.rounds.hurry(self.clock);
         }
     }
@@ -145,7 +147,7 @@ impl Punch {
                 self.tries.stop();
                 self.rounds.rest();
             }
-            if !works || !had_way {
+            if !works || !had_way || self.has_news() {
                 self.rounds.hurry(now);
             }
         }
@@ -209,6 +211,7 @@ impl Punch {
             Some(round) => (MessageKind::Answer, round),
             None => (MessageKind::Call, self.rounds.poll_call(!self.direct, self.clock)?),
         };
+        self.seen_told = self.seen.or(self.seen_told);
         let message =
             Message { kind, lacks_direct: !self.direct, round, candidates: self.own.clone(), seen: self.seen };
         Some(message.encode())
@@ -252,6 +255,11 @@ impl Punch {
 
     const fn has_way(&self) -> bool {
         self.gateway || self.direct
+    }
+
+    /// The peer is seen where it was not told yet.
+    fn has_news(&self) -> bool {
+        self.seen.is_some() && self.seen != self.seen_told
     }
 
     fn hint_due(&self) -> Option<Duration> {

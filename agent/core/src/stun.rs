@@ -19,15 +19,16 @@ const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// What is wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StunError {
-    /// No STUN message: too short, another cookie, or another length than it says.
+    /// No answer to this request: anybody may have sent it, and an answer may still come. All other errors are of whoever knows
+    /// the request.
+    #[error("no answer to this STUN request")]
+    Transaction,
+    /// No STUN message: another cookie, or another length than it says.
     #[error("not a STUN message")]
     Form,
     /// A STUN message, but no answer to a binding request.
     #[error("STUN message of type {0:#06x}, which is no answer to a binding request")]
     Type(u16),
-    /// An answer to another request, or to nobody's.
-    #[error("STUN answer to another request")]
-    Transaction,
     /// The server said no; its code, 300 to 699 (RFC 8489, section 14.8), or 0 where it gives none.
     #[error("the STUN server refused with error {0}; name another one")]
     Refused(u16),
@@ -55,7 +56,10 @@ pub fn request(transaction: [u8; 12]) -> [u8; HEAD] {
 /// # Errors
 /// [`StunError`].
 pub fn response(datagram: &[u8], transaction: [u8; 12]) -> Result<SocketAddr, StunError> {
-    let (head, attributes) = datagram.split_first_chunk::<HEAD>().ok_or(StunError::Form)?;
+    let (head, attributes) = datagram.split_first_chunk::<HEAD>().ok_or(StunError::Transaction)?;
+    if head[8..] != transaction {
+        return Err(StunError::Transaction);
+    }
     let [type_0, type_1, length_0, length_1, ..] = *head;
     let (kind, length) = (u16::from_be_bytes([type_0, type_1]), u16::from_be_bytes([length_0, length_1]));
     if head[4..8] != COOKIE || kind >> 14 != 0 || usize::from(length) != attributes.len() || length % 4 != 0 {
@@ -63,9 +67,6 @@ pub fn response(datagram: &[u8], transaction: [u8; 12]) -> Result<SocketAddr, St
     }
     if kind != SUCCESS && kind != ERROR {
         return Err(StunError::Type(kind));
-    }
-    if head[8..] != transaction {
-        return Err(StunError::Transaction);
     }
     let mut mapped = None;
     let mut xor_mapped = None;

@@ -31,11 +31,6 @@ impl Reflexive {
         self.peers.remove(&peer);
     }
 
-    /// The network changed under the node: what was seen before is void.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Best first, each once: the first of what [`super::Punch::set_own`] is given.
     #[must_use]
     pub fn candidates(&self) -> Vec<SocketAddr> {

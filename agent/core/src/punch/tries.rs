@@ -12,7 +12,8 @@ const ATTEMPTS: [Duration; 5] = [
     Duration::from_millis(800),
     Duration::from_millis(1600),
 ];
-/// Addresses tried side by side; others wait. A device remembers as many initiations of its own to a peer.
+/// Addresses tried side by side; others wait. A device remembers twice as many initiations of this kind to a peer, so that what
+/// is answered before the next but one attempt counts.
 const AT_ONCE: usize = 4;
 /// Attempts in [`SHORT`] and in [`LONG`], whatever the peer says: nobody is made to shoot at somebody else.
 const IN_SHORT: usize = 40;

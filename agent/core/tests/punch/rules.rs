@@ -285,8 +285,26 @@ fn the_peer_is_told_where_it_is_seen() {
     assert_eq!(times(&calls), [2_500, 3_500, 5_500], "again until it is answered, but no schedule");
     punch.set_seen(Some(at(THEIRS)));
     punch.set_seen(None);
+    punch.set_seen(Some(at(THEIRS)));
     punch.handle_timeout(after(61_000));
     assert_eq!(sent(&mut punch), None, "no news");
+}
+
+#[test]
+fn a_path_that_is_found_does_not_keep_back_what_is_seen_by_it() {
+    for seen_first in [true, false] {
+        let (mut punch, call) = calling();
+        say(&mut punch, &message(MessageKind::Answer, call.round, &[]), START).unwrap();
+        punch.handle_timeout(after(3_000));
+        if seen_first {
+            punch.set_seen(Some(at(THEIRS)));
+        }
+        punch.direct(true, after(3_000));
+        punch.set_seen(Some(at(THEIRS)));
+        let (calls, _) = run(&mut punch, after(3_100));
+        assert_eq!(calls.len(), 1);
+        assert_eq!((calls[0].1.seen, calls[0].1.lacks_direct), (Some(at(THEIRS)), false));
+    }
 }
 
 #[test]

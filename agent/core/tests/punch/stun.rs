@@ -68,8 +68,8 @@ fn refuses_what_is_no_answer_to_it() {
         bytes[at] = byte;
         response(&bytes, TRANSACTION)
     };
-    assert_eq!(response(&[], TRANSACTION), Err(StunError::Form));
-    assert_eq!(response(&ipv4()[..HEAD - 1], TRANSACTION), Err(StunError::Form));
+    assert_eq!(response(&[], TRANSACTION), Err(StunError::Transaction));
+    assert_eq!(response(&ipv4()[..HEAD - 1], TRANSACTION), Err(StunError::Transaction));
     assert_eq!(response(&ipv4()[..76], TRANSACTION), Err(StunError::Form), "shorter than it says");
     assert_eq!(response(&[&ipv4()[..], &[0; 4]].concat(), TRANSACTION), Err(StunError::Form), "longer than it says");
     assert_eq!(changed(3, 0x3b), Err(StunError::Form), "no whole words");
@@ -78,6 +78,8 @@ fn refuses_what_is_no_answer_to_it() {
     assert_eq!(changed(0, 0x00), Err(StunError::Type(0x0001)), "a request");
     assert_eq!(changed(1, 0x11), Err(StunError::Refused(0)), "an error without a code");
     assert_eq!(changed(19, 0xaf), Err(StunError::Transaction));
+    let of_nobody = [&[1, 0x11, 0, 1, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12], &[0xff; 9]].concat();
+    assert_eq!(response(&of_nobody, TRANSACTION), Err(StunError::Transaction), "before anything else is looked at");
     assert_eq!(changed(23, 0xff), Err(StunError::Attribute(0x8022)), "an attribute that goes on behind the end");
     assert_eq!(changed(41, 3), Err(StunError::Attribute(0x0020)), "an address family that there is not");
     assert_eq!(changed(41, 2), Err(StunError::Attribute(0x0020)), "an IPv6 address of four bytes");
