@@ -35,7 +35,8 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "ADDRESS")]
     contract: Option<Address>,
 
-    /// Socket of the local agent [default: the one in /run/p2p-agent, mesh0.sock if there are several]
+    /// Socket of the local agent [default: the one in /run/p2p-agent or $XDG_RUNTIME_DIR/p2p-agent, mesh0.sock if there are
+    /// several]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
 
@@ -56,6 +57,8 @@ pub(crate) struct Settings {
     rpc_timeout: Duration,
     contract: Option<Address>,
     socket: Option<PathBuf>,
+    /// Where this user's own agent puts its socket, when it does not run as root.
+    user_dir: Option<PathBuf>,
 }
 
 impl Settings {
@@ -82,7 +85,8 @@ impl Settings {
             (None, None) => None,
         };
         let rpc_timeout = Duration::from_secs(args.rpc_timeout);
-        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, socket: args.socket.clone() })
+        let user_dir = first(&["XDG_RUNTIME_DIR"]).map(|(_, dir)| Path::new(&dir).join("p2p-agent"));
+        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, socket: args.socket.clone(), user_dir })
     }
 
     /// The only chain whose endpoint is good, when one was given.
@@ -117,7 +121,7 @@ impl Settings {
     pub(crate) fn socket(&self) -> Result<PathBuf, Failure> {
         match &self.socket {
             Some(socket) => Ok(socket.clone()),
-            None => find_socket(Path::new(RUN_DIR)),
+            None => find_socket(Path::new(RUN_DIR), self.user_dir.as_deref()),
         }
     }
 }
@@ -126,19 +130,23 @@ fn before_comma(urls: &str) -> String {
     urls.split(',').next().unwrap_or_default().trim().to_owned()
 }
 
-fn find_socket(dir: &Path) -> Result<PathBuf, Failure> {
+fn find_socket(dir: &Path, user_dir: Option<&Path>) -> Result<PathBuf, Failure> {
     let not_running = |what: String| {
         Failure::new(what)
             .exit_code(crate::failure::AGENT_NOT_RUNNING)
             .hint("start `p2p-agent`, or name its socket with `--socket PATH`")
     };
+    let paths = |entries: std::fs::ReadDir| entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let of_user: Vec<PathBuf> = user_dir.and_then(|dir| std::fs::read_dir(dir).ok()).map_or_else(Vec::new, paths);
     let mut sockets: Vec<PathBuf> = match std::fs::read_dir(dir) {
-        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+        Ok(entries) => paths(entries),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !of_user.is_empty() => Vec::new(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(not_running(format!("no agent is running here: `{}` does not exist", dir.display())));
         }
         Err(error) => return Err(not_running(format!("cannot look for agents in `{}`: {error}", dir.display()))),
     };
+    sockets.extend(of_user);
     sockets.retain(|path| path.extension().is_some_and(|extension| extension == "sock"));
     sockets.sort();
     match sockets.as_slice() {
@@ -205,7 +213,7 @@ mod tests {
         // A test that was killed may have left one, and its process id is ours now.
         let _ = std::fs::remove_dir_all(&dir);
         let add = |name: &str| std::fs::write(dir.join(name), "").unwrap();
-        let found = || find_socket(&dir).map_err(|failure| failure.to_string());
+        let found = || find_socket(&dir, None).map_err(|failure| failure.to_string());
         assert!(found().unwrap_err().contains("does not exist"));
         std::fs::create_dir_all(&dir).unwrap();
         add("mesh1.lock");
@@ -216,6 +224,13 @@ mod tests {
         assert_eq!(found().unwrap_err(), "2 agents are running here");
         add("mesh0.sock");
         assert_eq!(found().unwrap(), dir.join("mesh0.sock"));
+
+        let user_dir = dir.join("user");
+        std::fs::create_dir(&user_dir).unwrap();
+        std::fs::write(user_dir.join("tls.sock"), "").unwrap();
+        let of_user = |system: &Path| find_socket(system, Some(&user_dir)).map_err(|failure| failure.to_string());
+        assert_eq!(of_user(&dir.join("none")).unwrap(), user_dir.join("tls.sock"));
+        assert_eq!(of_user(&dir).unwrap(), dir.join("mesh0.sock"));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -90,14 +90,13 @@ pub struct Selection {
 #[must_use]
 pub fn select(
     peers: &[VerifiedPeer],
-    around: &Surroundings<'_>,
+    around: &Surroundings,
     own: OwnDevice,
     confirmations: Confirmations,
 ) -> Selection {
     let (members, flawed) = sift(peers, around);
-    let (ripe, young): (Vec<_>, Vec<_>) = members
-        .into_iter()
-        .partition(|member| member.peer.is_admitted() || is_ripe(member.peer.registered_block(), confirmations));
+    let (ripe, young): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|member| confirmations.are_enough_for(member.peer));
     let device = DesiredDevice {
         public_key: around.own_key,
         listen_port: own.listen_port,
@@ -108,8 +107,11 @@ pub fn select(
     Selection { device, flawed, waiting: young.iter().map(|member| member.peer.token()).collect() }
 }
 
-const fn is_ripe(registered_block: u64, confirmations: Confirmations) -> bool {
-    registered_block.saturating_add(confirmations.need) <= confirmations.head || confirmations.need == 0
+impl Confirmations {
+    /// Whether a peer may be used, or is in use already.
+    pub(crate) const fn are_enough_for(self, peer: &VerifiedPeer) -> bool {
+        peer.is_admitted() || self.need == 0 || peer.registered_block().saturating_add(self.need) <= self.head
+    }
 }
 
 fn desired_peer(member: &Member<'_>, own: OwnDevice) -> DesiredPeer {

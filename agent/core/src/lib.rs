@@ -15,6 +15,7 @@ pub mod membership;
 pub mod network;
 pub mod observed;
 pub mod path;
+pub mod place;
 pub mod proof;
 pub mod punch;
 pub mod quorum;

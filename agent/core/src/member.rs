@@ -37,9 +37,6 @@ pub enum Flaw {
     /// The endpoint is no place a single peer can be.
     #[error("its endpoint {0} is {1}")]
     Endpoint(SocketAddr, EndpointFlaw),
-    /// The gateway domain was never added, or removed.
-    #[error("its gateway domain {0} is not among the contract's base domains")]
-    UnknownGatewayDomain(u16),
 }
 
 /// Why an endpoint is unusable.
@@ -71,11 +68,9 @@ impl std::fmt::Display for EndpointFlaw {
 
 /// What peers are judged against.
 #[derive(Debug, Clone)]
-pub struct Surroundings<'a> {
+pub struct Surroundings {
     /// The mesh network.
     pub network: MeshNetwork,
-    /// Base domains by index - 1; removed ones are `None`.
-    pub base_domains: &'a [Option<String>],
     /// This node's token, once known: its record is not a peer.
     pub own_token: Option<TokenId>,
     /// This node's key.
@@ -98,7 +93,7 @@ pub struct Member<'a> {
 /// Separates usable members from flawed ones; both ascend by token. This node's own record and peers of
 /// [`NetworkType::TlsGateway`], which have no place on a device, are in neither.
 #[must_use]
-pub fn sift<'a>(peers: &'a [VerifiedPeer], around: &Surroundings<'_>) -> (Vec<Member<'a>>, Vec<(TokenId, Flaw)>) {
+pub fn sift<'a>(peers: &'a [VerifiedPeer], around: &Surroundings) -> (Vec<Member<'a>>, Vec<(TokenId, Flaw)>) {
     let mut candidates: Vec<&VerifiedPeer> = peers
         .iter()
         .filter(|peer| peer.network_type() == NetworkType::Wireguard && Some(peer.token()) != around.own_token)
@@ -123,7 +118,7 @@ pub fn sift<'a>(peers: &'a [VerifiedPeer], around: &Surroundings<'_>) -> (Vec<Me
     (members, flawed)
 }
 
-fn judge<'a>(peer: &'a VerifiedPeer, around: &Surroundings<'_>) -> Result<Member<'a>, Flaw> {
+fn judge<'a>(peer: &'a VerifiedPeer, around: &Surroundings) -> Result<Member<'a>, Flaw> {
     let address = around.network.address_of(peer.token()).ok_or(Flaw::TokenOutsideNetwork)?;
     key_flaw(peer.wireguard_key(), around.own_key).map_or(Ok(()), Err)?;
     let endpoint = peer.endpoint().map(canonical);
@@ -131,13 +126,6 @@ fn judge<'a>(peer: &'a VerifiedPeer, around: &Surroundings<'_>) -> Result<Member
         && let Some(flaw) = endpoint_flaw(endpoint, around)
     {
         return Err(Flaw::Endpoint(endpoint, flaw));
-    }
-    if let Some(gateway) = peer.gateway() {
-        let index = usize::from(gateway.domain).checked_sub(1);
-        let known = index.and_then(|index| around.base_domains.get(index)).is_some_and(Option::is_some);
-        if !known {
-            return Err(Flaw::UnknownGatewayDomain(gateway.domain));
-        }
     }
     Ok(Member { peer, address, endpoint })
 }
@@ -200,7 +188,7 @@ fn is_at_least_p(masked: &[u8; 32]) -> bool {
     masked.iter().rev().ge(p.iter().rev())
 }
 
-fn endpoint_flaw(endpoint: SocketAddr, around: &Surroundings<'_>) -> Option<EndpointFlaw> {
+fn endpoint_flaw(endpoint: SocketAddr, around: &Surroundings) -> Option<EndpointFlaw> {
     let by_family = match endpoint.ip() {
         IpAddr::V4(v4) if v4.octets()[0] == 0 => Some(EndpointFlaw::Unspecified),
         IpAddr::V4(v4) if v4.is_broadcast() => Some(EndpointFlaw::Broadcast),

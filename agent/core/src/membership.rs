@@ -23,7 +23,9 @@ pub struct OwnIdentity {
     pub instance: InstanceId,
     /// Address of the node key.
     pub node_address: Address,
-    /// Own WireGuard public key.
+    /// What it registers as.
+    pub network_type: NetworkType,
+    /// Own WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
     /// The token the operator chose, if any.
     pub chosen: Option<TokenId>,
@@ -340,7 +342,7 @@ fn is_own(record: &PeerRecord, me: &OwnIdentity) -> bool {
     record.wireguard_key == me.wireguard_key
         && record.instance == me.instance
         && record.node_address == me.node_address
-        && record.network_type == NetworkType::Wireguard
+        && record.network_type == me.network_type
 }
 
 fn find_node(registry: &Registry, token: TokenId) -> Option<&NodeRecord> {

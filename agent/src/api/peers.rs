@@ -4,14 +4,15 @@ use std::net::Ipv4Addr;
 
 use mesh_core::{
     id::{TokenId, WireguardKey},
-    status::{MembershipState, PeerState, Status},
+    status::{MembershipState, NodeKind, OtherPeer, PeerState, PeerStatus, Status},
 };
 use serde::{Deserialize, Serialize};
 
 /// The value of [`PeersView::schema`].
 const SCHEMA: &str = "p2p-agent.peers/v1";
 
-/// The mesh as applications see it.
+/// The mesh as applications see it. What cannot be used from here is `None`: an address where one of the two nodes has no tunnel, a
+/// URL where the contract has none for that node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersView {
     /// Always `p2p-agent.peers/v1`.
@@ -30,8 +31,12 @@ pub struct SelfView {
     pub token_id: Option<TokenId>,
     /// Its name.
     pub name: Option<String>,
+    /// What it is in the mesh, once its agent has started.
+    pub kind: Option<NodeKind>,
     /// Its mesh address.
     pub address: Option<Ipv4Addr>,
+    /// Where others reach its application.
+    pub url: Option<String>,
     /// Its WireGuard public key.
     pub public_key: Option<WireguardKey>,
     /// Where it stands.
@@ -45,18 +50,29 @@ pub struct PeerView {
     pub token_id: TokenId,
     /// Its name.
     pub name: String,
+    /// What it is in the mesh.
+    pub kind: NodeKind,
     /// Its mesh address.
-    pub address: Ipv4Addr,
+    pub address: Option<Ipv4Addr>,
+    /// `https://<instance>-<port>s.<domain>`, where its application takes TLS behind the dstack gateway.
+    pub url: Option<String>,
     /// Its WireGuard public key.
     pub public_key: Option<WireguardKey>,
-    /// Whether it answers.
-    pub state: PeerState,
+    /// Whether it answers; `None` for one that nothing is sent to.
+    pub state: Option<PeerState>,
 }
 
 impl Default for PeersView {
     fn default() -> Self {
-        let own =
-            SelfView { token_id: None, name: None, address: None, public_key: None, state: MembershipState::Unknown };
+        let own = SelfView {
+            token_id: None,
+            name: None,
+            kind: None,
+            address: None,
+            url: None,
+            public_key: None,
+            state: MembershipState::Unknown,
+        };
         Self { schema: SCHEMA.to_owned(), own, peers: Vec::new() }
     }
 }
@@ -68,18 +84,42 @@ impl PeersView {
         let own = SelfView {
             token_id: status.own.token_id,
             name: status.own.name.clone(),
+            kind: Some(status.own.kind),
             address: status.own.address,
-            public_key: Some(status.own.public_key),
+            url: status.own.url.clone(),
+            public_key: status.own.public_key,
             state: status.own.membership,
         };
-        let peers = status.peers.iter().map(|peer| PeerView {
+        let tunnelled = status.peers.iter().map(PeerView::of_tunnelled);
+        let mut peers: Vec<_> = tunnelled.chain(status.other_peers.iter().map(PeerView::of_other)).collect();
+        peers.sort_by_key(|peer| peer.token_id);
+        Self { schema: SCHEMA.to_owned(), own, peers }
+    }
+}
+
+impl PeerView {
+    fn of_tunnelled(peer: &PeerStatus) -> Self {
+        Self {
             token_id: peer.token_id,
             name: peer.name.clone(),
-            address: peer.address,
+            kind: NodeKind::Wireguard,
+            address: Some(peer.address),
+            url: None,
             public_key: Some(peer.public_key),
-            state: peer.state,
-        });
-        Self { schema: SCHEMA.to_owned(), own, peers: peers.collect() }
+            state: Some(peer.state),
+        }
+    }
+
+    fn of_other(peer: &OtherPeer) -> Self {
+        Self {
+            token_id: peer.token_id,
+            name: peer.name.clone(),
+            kind: peer.kind,
+            address: None,
+            url: peer.url.clone(),
+            public_key: None,
+            state: None,
+        }
     }
 }
 
@@ -89,23 +129,44 @@ mod tests {
 
     #[test]
     fn the_shape_is_fixed() {
+        let other = OtherPeer {
+            token_id: TokenId::new(4).unwrap(),
+            name: "node-4".to_owned(),
+            kind: NodeKind::Tls,
+            instance_id: mesh_core::id::InstanceId([0xab; 20]),
+            url: Some("https://x-443s.gw.example".to_owned()),
+        };
         let view = PeersView {
-            peers: vec![PeerView {
-                token_id: TokenId::new(3).unwrap(),
-                name: "node-3".to_owned(),
-                address: Ipv4Addr::new(10, 0, 1, 3),
-                public_key: Some(WireguardKey([0; 32])),
-                state: PeerState::Up,
-            }],
+            peers: vec![
+                PeerView {
+                    token_id: TokenId::new(3).unwrap(),
+                    name: "node-3".to_owned(),
+                    kind: NodeKind::Wireguard,
+                    address: Some(Ipv4Addr::new(10, 0, 1, 3)),
+                    url: None,
+                    public_key: Some(WireguardKey([0; 32])),
+                    state: Some(PeerState::Up),
+                },
+                PeerView::of_other(&other),
+            ],
             ..PeersView::default()
         };
         let expected = serde_json::json!({
             "schema": "p2p-agent.peers/v1",
-            "self": { "token_id": null, "name": null, "address": null, "public_key": null, "state": "unknown" },
-            "peers": [{
-                "token_id": 3, "name": "node-3", "address": "10.0.1.3",
-                "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "state": "up",
-            }],
+            "self": {
+                "token_id": null, "name": null, "kind": null, "address": null, "url": null, "public_key": null,
+                "state": "unknown",
+            },
+            "peers": [
+                {
+                    "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null,
+                    "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "state": "up",
+                },
+                {
+                    "token_id": 4, "name": "node-4", "kind": "tls", "address": null, "url": "https://x-443s.gw.example",
+                    "public_key": null, "state": null,
+                },
+            ],
         });
         assert_eq!(serde_json::to_value(&view).unwrap(), expected);
     }

@@ -32,6 +32,8 @@ pub enum NotSubmitted {
     Refused {
         /// The custom error, explained.
         reason: String,
+        /// What to do about it, in our own words.
+        remedy: Option<String>,
     },
     /// The node address cannot pay.
     #[error("node address {address} has {balance} wei, about {needed} wei are needed")]
@@ -64,6 +66,16 @@ pub enum NotSubmitted {
         /// Its words.
         reason: String,
     },
+}
+
+impl NotSubmitted {
+    /// What to do where nobody else could submit it either.
+    pub(crate) fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Refused { remedy, .. } => remedy.clone(),
+            Self::NoFunds { .. } | Self::Rpc(_) | Self::Absurd { .. } | Self::Sign { .. } => None,
+        }
+    }
 }
 
 const SEND: &str = "eth_sendRawTransaction";
@@ -200,8 +212,15 @@ async fn quote(source: &Source, from: Address, contract: Address, calldata: &Byt
         let needed = U256::from(fees.max).saturating_mul(U256::from(gas));
         if balance < needed { Err(NotSubmitted::NoFunds { address: from, balance, needed }) } else { Ok(()) }
     };
-    // Without a balance some endpoints refuse to estimate: a typical figure tells the operator how much is missing.
-    afford(TYPICAL_GAS)?;
+    // Without a balance some endpoints refuse to estimate: a typical figure tells the operator how much is missing. But what the
+    // contract would refuse is not worth anybody's money, and a call that changes nothing needs none.
+    if let Err(poor) = afford(TYPICAL_GAS) {
+        let tried = source.request::<_, IgnoredAny>("eth_call", (&call, "latest")).await;
+        return Err(match tried {
+            Err(error @ RpcError::Refused { revert: Some(_), .. }) => refusal(source, error),
+            Ok(IgnoredAny) | Err(_) => poor,
+        });
+    }
     let estimate = source.request("eth_estimateGas", (call,)).await;
     let estimate: U64 = estimate.map_err(|error| refusal(source, error))?;
     let gas = estimate.to::<u64>().saturating_mul(100 + GAS_MARGIN) / 100;
@@ -269,9 +288,11 @@ impl Fees {
 /// A revert, explained; anything else as it is.
 fn refusal(source: &Source, error: RpcError) -> NotSubmitted {
     if let RpcError::Refused { revert: Some(revert), message, .. } = &error {
-        let explanation = mesh_contract::explain_revert(revert);
-        let reason = explanation.map_or_else(|| message.clone(), |explanation| explanation.to_string());
-        return NotSubmitted::Refused { reason: source.url().redact(&reason) };
+        let (reason, remedy) = match mesh_contract::explain_revert(revert) {
+            Some(explanation) => (explanation.reason, explanation.hint),
+            None => (message.clone(), None),
+        };
+        return NotSubmitted::Refused { reason: source.url().redact(&reason), remedy };
     }
     NotSubmitted::Rpc(error)
 }

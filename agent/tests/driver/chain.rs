@@ -14,7 +14,7 @@ use mesh_core::{
     agent::{ProofRequest, SourceReport},
     id::{Address, BlockRef, TokenId, WireguardKey},
     network::MeshNetwork,
-    registration::{Domain, NetworkType, Proof, Registration},
+    registration::{Domain, Gateway, NetworkType, Proof, Registration},
     registry::{NodeRecord, PeerRecord, Registry},
     status::Quorum,
 };
@@ -71,7 +71,6 @@ impl ChainTwin {
 
     /// Registers a minted token, signed by its node key.
     pub(crate) fn register(&self, token: u32, identity: &Identity, key: WireguardKey) {
-        let mut inner = self.inner();
         let token = TokenId::new(token).unwrap();
         let registration = Registration {
             token,
@@ -83,6 +82,27 @@ impl ChainTwin {
             gateway: None,
             deadline: u64::MAX,
         };
+        self.admit(registration, identity);
+    }
+
+    /// The same, as a node whose application is at that port behind the gateway of the first base domain.
+    pub(crate) fn register_tls(&self, token: u32, identity: &Identity, port: u16) {
+        let registration = Registration {
+            token: TokenId::new(token).unwrap(),
+            instance: identity.instance,
+            wireguard_key: WireguardKey([0; 32]),
+            key_epoch: 1,
+            network_type: NetworkType::TlsGateway,
+            endpoint: None,
+            gateway: Some(Gateway { domain: 1, port }),
+            deadline: u64::MAX,
+        };
+        self.admit(registration, identity);
+    }
+
+    fn admit(&self, registration: Registration, identity: &Identity) {
+        let mut inner = self.inner();
+        let token = registration.token;
         let node_signature = identity.sign(registration.digest(&inner.registry.domain)).unwrap();
         let proof = Proof { registration, chain: identity.chain.clone(), node_signature };
         inner.proofs.insert(token, proof);
@@ -91,17 +111,24 @@ impl ChainTwin {
             token,
             instance: identity.instance,
             node_address: identity.node_address(),
-            wireguard_key: key,
+            wireguard_key: registration.wireguard_key,
             key_epoch: 1,
-            network_type: NetworkType::Wireguard,
+            network_type: registration.network_type,
             endpoint: registration.endpoint,
-            gateway: None,
+            gateway: registration.gateway,
             kms_root: identity.kms_root,
             app_id: identity.app_id,
             registered_block: block,
         });
+        inner.registry.peers.sort_by_key(|peer| peer.token);
         let node = inner.registry.own_nodes.iter_mut().find(|node| node.token == token).unwrap();
         (node.active, node.key_epoch, node.node_address) = (true, 1, Some(identity.node_address()));
+        inner.next_block();
+    }
+
+    pub(crate) fn set_base_domains(&self, domains: &[Option<&str>]) {
+        let mut inner = self.inner();
+        inner.registry.base_domains = domains.iter().map(|domain| domain.map(str::to_owned)).collect();
         inner.next_block();
     }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod chain;
+mod tls;
 mod world;
 
 use std::{num::NonZeroU8, time::Duration};
@@ -291,10 +292,19 @@ async fn the_api_says_what_the_status_says() {
     let peers: serde_json::Value = serde_json::from_str(&peers).unwrap();
     let expected = serde_json::json!({
         "schema": "p2p-agent.peers/v1",
-        "self": { "token_id": 1, "name": "node-1", "address": "10.0.1.1", "public_key": world.key(1), "state": "active" },
+        "self": {
+            "token_id": 1, "name": "node-1", "kind": "wireguard", "address": "10.0.1.1", "url": null,
+            "public_key": world.key(1), "state": "active",
+        },
         "peers": [
-            { "token_id": 2, "name": "node-2", "address": "10.0.1.2", "public_key": world.key(2), "state": "connecting" },
-            { "token_id": 3, "name": "node-3", "address": "10.0.1.3", "public_key": world.key(3), "state": "connecting" },
+            {
+                "token_id": 2, "name": "node-2", "kind": "wireguard", "address": "10.0.1.2", "url": null,
+                "public_key": world.key(2), "state": "connecting",
+            },
+            {
+                "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null,
+                "public_key": world.key(3), "state": "connecting",
+            },
         ],
     });
     assert_eq!(peers, expected);

@@ -1,7 +1,7 @@
 //! `meshctl status`: six lines about this node, a table of peers, the warnings, and what the kernel refused.
 
 use mesh_core::status::{
-    MembershipState, PathKind, PeerState, PeerStatus, Severity, SourceStatus, Status, VerdictState,
+    MembershipState, NodeKind, OtherPeer, PathKind, PeerState, PeerStatus, Severity, SourceStatus, Status, VerdictState,
 };
 
 use super::{
@@ -26,7 +26,8 @@ pub(crate) fn status_text(status: &Status, color: bool) -> String {
         text.push_str(&printable(&format!("next      {}\n", hint.trim_end().replace('\n', "\n          "))));
     }
     text.push('\n');
-    text.push_str(&table(&COLUMNS, &rows(status), color));
+    let peers = (status.own.kind == NodeKind::Wireguard).then(|| table(&COLUMNS, &rows(status), color));
+    text.push_str(&peers.into_iter().chain(urls(status, color)).collect::<Vec<_>>().join("\n"));
     if !status.warnings.is_empty() {
         text.push_str("\nwarnings\n");
         text.push_str(&warnings(status, color));
@@ -51,6 +52,7 @@ pub(crate) fn watched(status: &Status) -> impl PartialEq + use<> {
         (registry.epoch, registry.counts, registry.in_sync, registry.freshness.fresh, status.agent.pid),
         registry.sources.iter().map(source).collect::<Vec<_>>(),
         status.peers.iter().map(peer).collect::<Vec<_>>(),
+        (status.own.url.clone(), status.other_peers.clone()),
         status.warnings.iter().map(|warning| (warning.code.clone(), warning.peer)).collect::<Vec<_>>(),
         status.agent.refused_offloads().collect::<Vec<_>>(),
     )
@@ -68,7 +70,7 @@ fn head(status: &Status) -> [(String, Right); 6] {
 
     let contract = short_hex(&registry.contract.to_string());
     let address = or_unknown(own.address, |address| address.to_string());
-    let key = short(&own.public_key.to_string());
+    let key = or_unknown(own.public_key, |key| short(&key.to_string()));
     let key_epoch = or_unknown(own.key_epoch, |epoch| epoch.to_string());
     let instance = short(&own.instance_id.to_string());
     let compose = or_unknown(own.identity.compose_hash, |hash| short_hex(&hash.to_string()));
@@ -266,6 +268,36 @@ pub(super) fn endpoint(endpoint: &str) -> String {
         Some(host) => host.strip_suffix(":443").unwrap_or(host).to_owned(),
         None => endpoint.to_owned(),
     }
+}
+
+/// Whom this node has no tunnel with, and where their applications are. This node's own URL is among them.
+fn urls(status: &Status, color: bool) -> Option<String> {
+    const COLUMNS: [Column; 4] =
+        [Column::right("TOKEN"), Column::left("NAME"), Column::left("KIND"), Column::left("URL")];
+    let own = &status.own;
+    if own.kind == NodeKind::Wireguard && status.other_peers.is_empty() {
+        return None;
+    }
+    let mut rows: Vec<_> = status.other_peers.iter().map(|peer| (Some(peer.token_id), url_row(peer))).collect();
+    if own.kind == NodeKind::Tls {
+        let token = or_unknown(own.token_id, |token| token.to_string());
+        let texts = [token, or_unknown(own.name.clone(), |name| name), "self".to_owned(), url_text(own.url.as_ref())];
+        rows.push((own.token_id, texts.map(|text| Cell::colored(text, Some(Color::Dim))).into()));
+    }
+    rows.sort_by_key(|(token, _)| *token);
+    Some(table(&COLUMNS, &rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>(), color))
+}
+
+fn url_row(peer: &OtherPeer) -> Vec<Cell> {
+    let kind = match peer.kind {
+        NodeKind::Wireguard => "wireguard",
+        NodeKind::Tls => "tls",
+    };
+    [peer.token_id.to_string(), peer.name.clone(), kind.to_owned(), url_text(peer.url.as_ref())].map(Cell::new).into()
+}
+
+fn url_text(url: Option<&String>) -> String {
+    or_unknown(url, Clone::clone)
 }
 
 fn warnings(status: &Status, color: bool) -> String {

@@ -48,11 +48,13 @@ impl Agent {
     /// What is known about a read besides what it says.
     fn evidence(&self, registry: &Registry) -> Evidence {
         let staying = self.proofs.staying(registry);
-        let configured = self.wanted_peers();
+        let configured = self.wanted_peers().iter().map(|peer| (peer.token, peer.public_key));
+        let listed = self.others.iter().map(|peer| (peer.token(), peer.wireguard_key()));
+        let in_use: Vec<_> = configured.chain(listed).collect();
         Evidence {
             witnesses: self.sources.quorum.have,
-            configured: configured.len(),
-            lost: configured.iter().filter(|peer| !staying.contains(&peer.public_key)).count(),
+            configured: in_use.len(),
+            lost: in_use.iter().filter(|peer| !staying.contains(peer)).count(),
             signed_key_epochs: self.proofs.signed_key_epochs(),
         }
     }

@@ -31,7 +31,15 @@ pub(super) struct Made {
     intent: Intent,
     pub(super) offer: RegistrationOffer,
     pub(super) transaction: Option<B256>,
-    pub(super) not_submitted: Option<String>,
+    pub(super) unpaid: Option<Unpaid>,
+}
+
+/// Why this node did not submit its offer itself.
+#[derive(Debug)]
+pub(super) struct Unpaid {
+    pub(super) reason: String,
+    /// What to do, where nobody else could submit it either.
+    pub(super) remedy: Option<String>,
 }
 
 impl Offers {
@@ -49,6 +57,11 @@ impl Offers {
     /// The offer that stands, if one does.
     pub(super) const fn made(&self) -> Option<&Made> {
         self.made.as_ref()
+    }
+
+    /// What to do about an offer that the contract would refuse from everybody.
+    pub(super) fn remedy(&self) -> Option<&str> {
+        self.made.as_ref()?.unpaid.as_ref()?.remedy.as_deref()
     }
 
     /// Why the last signing failed.
@@ -74,7 +87,7 @@ impl Offers {
         &mut self,
         offer: RegistrationOffer,
         transaction: Option<B256>,
-        not_submitted: Option<String>,
+        unpaid: Option<Unpaid>,
         now: Now,
     ) {
         let Some(intent) = self.in_flight.take() else { return };
@@ -85,7 +98,7 @@ impl Offers {
         self.backoff.reset();
         let pause = if transaction.is_some() { RETRY_SENT } else { RETRY_UNPAID };
         self.retry_at = now.since_start + pause;
-        self.made = Some(Made { intent, offer, transaction, not_submitted });
+        self.made = Some(Made { intent, offer, transaction, unpaid });
     }
 
     /// The answer to [`Command::Offer`] when signing failed.

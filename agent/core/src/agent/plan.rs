@@ -1,12 +1,13 @@
 //! From the view to what should be: the desired machine, and what this node wants on chain.
 
-use super::{Agent, Intent, Now, OwnEndpoint};
+use super::{Agent, Intent, Now, OwnEndpoint, others::listed};
 use crate::{
     desired::{Confirmations, Desired, DesiredPeer, OwnDevice, select},
     id::TokenId,
     member::{Surroundings, canonical},
     membership::Standing,
-    registration::{EndpointUpdate, NetworkType, Registration},
+    place::domain_of,
+    registration::{EndpointUpdate, Registration},
 };
 
 impl Agent {
@@ -17,6 +18,12 @@ impl Agent {
 
     /// What this node wants on chain at the present read.
     pub(super) fn wish(&self) -> Option<Intent> {
+        let base_domains = &self.view.as_ref()?.registry.base_domains;
+        let gateway = self.policy.place.as_ref().and_then(|place| place.gateway(base_domains));
+        if gateway.is_none() && !self.has_tunnels() {
+            // The contract takes no such registration.
+            return None;
+        }
         let endpoint = self.policy.endpoint.address().map(canonical);
         // Not knowing is no reason to take back what is on record: after a restart without DNS or route it is still true.
         let (may_register, may_update) = match self.policy.endpoint {
@@ -31,25 +38,26 @@ impl Agent {
                 instance: self.me.instance,
                 wireguard_key: self.me.wireguard_key,
                 key_epoch: key_epoch.checked_add(1)?,
-                network_type: NetworkType::Wireguard,
+                network_type: self.me.network_type,
                 endpoint,
-                gateway: None,
+                gateway,
                 deadline: 0,
             })),
-            Standing::Active { membership, endpoint: on_record, gateway } if may_update && *on_record != endpoint => {
-                Some(Intent::UpdateEndpoint(EndpointUpdate {
+            Standing::Active { .. } if self.policy.endpoint == OwnEndpoint::Searching => None,
+            Standing::Active { membership, endpoint: on_record, gateway: place_on_record } => {
+                let endpoint = if may_update { endpoint } else { *on_record };
+                // A place under a domain that was removed is no place, and saying so is not worth a transaction.
+                let standing_place = place_on_record.filter(|place| domain_of(*place, base_domains).is_some());
+                let is_news = *on_record != endpoint || standing_place != gateway;
+                is_news.then_some(Intent::UpdateEndpoint(EndpointUpdate {
                     token: membership.token,
                     key_epoch: membership.key_epoch.checked_add(1)?,
                     endpoint,
-                    gateway: *gateway,
+                    gateway,
                     deadline: 0,
                 }))
             }
-            Standing::Active { .. }
-            | Standing::NoToken { .. }
-            | Standing::Ambiguous(_)
-            | Standing::Revoked(_)
-            | Standing::Fenced(..) => None,
+            Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) | Standing::Fenced(..) => None,
         }
     }
 
@@ -57,17 +65,26 @@ impl Agent {
     pub(super) fn recompute(&mut self, now: Now) {
         let Some(view) = &self.view else { return };
         let registry = &view.registry;
-        self.verified = self.proofs.verified();
+        let mut proved = self.proofs.verified();
         let own_token = self.standing.as_ref().and_then(Standing::token);
-        let own = self.verified.extract_if(.., |peer| Some(peer.token()) == own_token).last();
-        let own_is_proved = own.is_some_and(|own| own.wireguard_key() == self.me.wireguard_key);
+        let own = proved.extract_if(.., |peer| Some(peer.token()) == own_token).last();
+        let own_is_proved = own.is_some_and(|own| {
+            own.wireguard_key() == self.me.wireguard_key && own.network_type() == self.me.network_type
+        });
+        let others = proved.extract_if(.., |peer| !self.can_tunnel_with(peer)).collect();
+        (self.own_is_proved, self.verified) = (own_is_proved, proved);
         let closed = self.policy.on_expiry.closes(view.read.age(self.policy.registry_deadline, now));
+        let confirmations = Confirmations { head: registry.block.number, need: self.policy.confirmations };
+        let is_member = own_is_proved && !closed && matches!(self.standing, Some(Standing::Active { .. }));
+        self.others = if is_member { listed(others, confirmations) } else { Vec::new() };
+        if !self.has_tunnels() {
+            return;
+        }
         self.selection = match &self.standing {
             Some(Standing::Active { membership, endpoint, .. }) if own_is_proved && !closed => {
                 registry.network.address_of(membership.token).map(|address| {
                     let around = Surroundings {
                         network: registry.network,
-                        base_domains: &registry.base_domains,
                         own_token: Some(membership.token),
                         own_key: self.me.wireguard_key,
                         own_endpoints: self.policy.endpoint.address().into_iter().chain(*endpoint).collect(),
@@ -78,7 +95,6 @@ impl Agent {
                         keepalive: self.policy.keepalive,
                         app_id: self.me.app_id,
                     };
-                    let confirmations = Confirmations { head: registry.block.number, need: self.policy.confirmations };
                     select(&self.verified, &around, own, confirmations)
                 })
             }

@@ -8,10 +8,9 @@ use std::{
 
 use super::{ProofRequest, backoff::Backoff};
 use crate::{
-    desired::DesiredPeer,
     id::{TokenId, WireguardKey},
     proof::{Anchors, Proved, Refusal, VerifiedPeer},
-    registration::{Domain, NetworkType, Proof},
+    registration::{Domain, Proof},
     registry::{PeerRecord, Registry},
 };
 
@@ -21,7 +20,7 @@ pub(super) const BATCH: usize = 64;
 /// One answer to a [`ProofRequest`].
 pub(super) type Answer = (TokenId, Result<Box<Proof>, String>);
 
-/// What is known about the proofs of the registry's WireGuard peers, the own record among them: that this node is a peer, and
+/// What is known about the proofs of the registry's peers, the own record among them: that this node is a peer, and
 /// with which token, is no more believed than anything else an endpoint says.
 #[derive(Debug)]
 pub(super) struct ProofBook {
@@ -79,7 +78,7 @@ impl ProofBook {
     /// Follows a new read: forgets what left, keeps what is the same registration, wants the rest.
     pub(super) fn handle_registry(&mut self, registry: &Registry) {
         let mut known = std::mem::take(&mut self.entries);
-        for record in needing_proof(registry) {
+        for record in &registry.peers {
             let entry = match known.remove(&record.token) {
                 Some(entry) if entry.still_holds(record) => Entry { record: record.clone(), ..entry },
                 Some(entry) if entry.is_same_registration(record) => {
@@ -103,22 +102,22 @@ impl ProofBook {
         }
     }
 
-    /// These peers are configured.
-    pub(super) fn admit(&mut self, peers: &[DesiredPeer]) {
-        for peer in peers {
-            if let Some(entry) = self.entries.get_mut(&peer.token) {
-                entry.admitted |= entry.record.wireguard_key == peer.public_key;
+    /// These peers are configured, or listed.
+    pub(super) fn admit(&mut self, peers: impl Iterator<Item = (TokenId, WireguardKey)>) {
+        for (token, key) in peers {
+            if let Some(entry) = self.entries.get_mut(&token) {
+                entry.admitted |= entry.record.wireguard_key == key;
             }
         }
     }
 
-    /// The keys that a read would leave proved by what was checked already.
-    pub(super) fn staying(&self, registry: &Registry) -> BTreeSet<WireguardKey> {
+    /// The peers that a read would leave proved by what was checked already.
+    pub(super) fn staying(&self, registry: &Registry) -> BTreeSet<(TokenId, WireguardKey)> {
         let stays = |record: &&PeerRecord| {
             let known = self.entries.get(&record.token);
             known.is_some_and(|entry| matches!(entry.state, State::Proved(_)) && entry.still_holds(record))
         };
-        needing_proof(registry).filter(stays).map(|record| record.wireguard_key).collect()
+        registry.peers.iter().filter(stays).map(|record| (record.token, record.wireguard_key)).collect()
     }
 
     /// The key epochs in the checked proofs: no endpoint can invent those.
@@ -303,8 +302,4 @@ fn check(proof: Proof, record: &PeerRecord, anchors: &Anchors, domain: &Domain) 
     let proved = Proved::check(proof, anchors, domain)?;
     proved.peer(record)?;
     Ok(proved)
-}
-
-fn needing_proof(registry: &Registry) -> impl Iterator<Item = &PeerRecord> {
-    registry.peers.iter().filter(|record| record.network_type == NetworkType::Wireguard)
 }

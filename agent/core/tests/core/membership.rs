@@ -172,6 +172,7 @@ fn me(chosen: Option<u32>) -> OwnIdentity {
     OwnIdentity {
         instance: instance(1),
         node_address: Cluster::new().record(&registration(1), 5).node_address,
+        network_type: NetworkType::Wireguard,
         wireguard_key: key(1),
         chosen: chosen.map(token),
     }

@@ -1,0 +1,100 @@
+//! Peers that this node has no tunnel with: those of the other kind, which are reached by their URL, or not at all. They are proved
+//! like all others, listed for applications, and nothing of them is on this machine. And this node's own place behind the gateway,
+//! which is where others find it.
+
+use super::{
+    Agent,
+    warnings::{Finding, find_each},
+};
+use crate::{
+    desired::Confirmations,
+    membership::Standing,
+    place,
+    proof::VerifiedPeer,
+    registration::NetworkType,
+    status::{NodeKind, OtherPeer, Severity},
+};
+
+/// Those whose registration is old enough.
+pub(super) fn listed(mut proved: Vec<VerifiedPeer>, confirmations: Confirmations) -> Vec<VerifiedPeer> {
+    proved.retain(|peer| confirmations.are_enough_for(peer));
+    proved
+}
+
+impl Agent {
+    /// Whether this node is one that has tunnels: a device, an address in the mesh network, and a guard route.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.me.network_type == NetworkType::Wireguard
+    }
+
+    pub(super) fn can_tunnel_with(&self, peer: &VerifiedPeer) -> bool {
+        self.has_tunnels() && peer.network_type() == NetworkType::Wireguard
+    }
+
+    pub(super) fn other_peers(&self) -> Vec<OtherPeer> {
+        let base_domains = self.base_domains();
+        let other = |peer: &VerifiedPeer| {
+            // The place of a WireGuard peer takes streams of datagrams: nothing there speaks HTTP.
+            let place = peer.gateway().filter(|_| peer.network_type() == NetworkType::TlsGateway);
+            OtherPeer {
+                token_id: peer.token(),
+                name: self.name_of(peer.token()),
+                kind: NodeKind::of(peer.network_type()),
+                instance_id: peer.instance(),
+                url: place.and_then(|place| place::url(peer.instance(), place, base_domains)),
+            }
+        };
+        self.others.iter().map(other).collect()
+    }
+
+    /// Where applications on other nodes reach the one on this node, as the contract has it.
+    pub(super) fn own_url(&self) -> Option<String> {
+        let Some(Standing::Active { gateway: Some(gateway), .. }) = &self.standing else { return None };
+        if self.has_tunnels() { None } else { place::url(self.me.instance, *gateway, self.base_domains()) }
+    }
+
+    /// The gateway domain that this node was given, while the contract does not list it.
+    pub(super) fn unlisted_domain(&self) -> Option<&str> {
+        let (view, place) = (self.view.as_ref()?, self.policy.place.as_ref()?);
+        let is_listed = place.gateway(&view.registry.base_domains).is_some();
+        (!is_listed).then(|| place.domain.as_str())
+    }
+
+    /// The operator's command that lists it.
+    pub(super) fn add_domain(&self, domain: &str) -> String {
+        format!("meshctl domain add {domain} --contract {}", self.me.contract)
+    }
+
+    pub(super) fn find_place(&self, found: &mut Vec<Finding>) {
+        let Some(domain) = self.unlisted_domain() else { return };
+        let then = match (self.has_tunnels(), &self.standing) {
+            (true, _) => "this node has no place behind the gateway, and is reached by UDP alone",
+            (false, Some(Standing::Active { .. })) => "the URL of this node does not hold any more",
+            (false, _) => "there is no URL to register",
+        };
+        let message = format!("gateway domain `{domain}` is not among the contract's base domains: {then}");
+        found.push(
+            Finding::new("W109", "gateway-domain-unlisted", Severity::Warning, message).hint(self.add_domain(domain)),
+        );
+    }
+
+    /// Places that nobody is looked for at any more.
+    pub(super) fn find_lost_places(&self, found: &mut Vec<Finding>) {
+        let base_domains = self.base_domains();
+        let lost = self.verified.iter().chain(&self.others).filter_map(|peer| {
+            let gateway = peer.gateway().filter(|gateway| place::domain_of(*gateway, base_domains).is_none())?;
+            Some((peer.token(), gateway.domain))
+        });
+        find_each(found, lost, |token, domain| {
+            let message = format!(
+                "the place of token {token} behind the gateway is not used: base domain {domain} is not among the contract's"
+            );
+            Finding::new("W405", "gateway-domain-removed", Severity::Info, message)
+                .hint(format!("meshctl domain list --contract {}", self.me.contract))
+        });
+    }
+
+    pub(super) fn base_domains(&self) -> &[Option<String>] {
+        self.view.as_ref().map_or(&[], |view| &view.registry.base_domains)
+    }
+}

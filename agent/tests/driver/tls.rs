@@ -1,0 +1,136 @@
+//! A node without a device: its application has a URL, and so have those of others.
+
+use mesh_core::{
+    agent::OwnEndpoint,
+    place::OwnPlace,
+    registration::NetworkType,
+    status::{MembershipState, VerdictState},
+};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// Node 1 is about to be started as a TLS node, beside one of its kind (2) and a WireGuard node (3).
+async fn beside_both_kinds() -> World {
+    let mut world = World::new().await;
+    world.network_type = NetworkType::TlsGateway;
+    world.place = Some(OwnPlace { domain: "gw.example".parse().unwrap(), port: 8443.try_into().unwrap() });
+    world.endpoint.send_replace(OwnEndpoint::None);
+    world.chain.set_base_domains(&[Some("gw.example")]);
+    world.mint_all();
+    world.chain.register_tls(2, &world.identities[1], 443);
+    world.chain.register(3, &world.identities[2], world.key(3));
+    world
+}
+
+async fn peers(world: &World) -> Value {
+    let (code, body) = world.get("/v1/peers").await;
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn url(world: &World, node: usize, port: u16) -> String {
+    format!("https://{}-{port}s.gw.example", world.identities[node - 1].instance)
+}
+
+#[tokio::test]
+async fn a_tls_node_offers_itself_serves_the_same_api_and_touches_no_device() {
+    let mut world = beside_both_kinds().await;
+    world.start();
+    world.until_offered().await;
+    let (_, offer) = world.get("/v1/registration").await;
+    let offer: Value = serde_json::from_str(&offer).unwrap();
+    assert_eq!((&offer["token_id"], &offer["method"]), (&1.into(), &"registerPeer".into()));
+    assert_eq!((world.get("/readyz").await.0, world.get("/livez").await.0), (503, 200));
+    assert_eq!(peers(&world).await["peers"], json!([]), "whoever is no member is told nobody");
+
+    world.chain.register_tls(1, &world.identities[0], 8443);
+    world.hint();
+    world.until_status("readiness", |status| status.verdict.ready).await;
+    let status = world.status().await;
+    assert_eq!(
+        (status.own.membership, status.verdict.state),
+        (MembershipState::Active, VerdictState::Ok),
+        "{status:?}"
+    );
+    let expected = json!({
+        "schema": "p2p-agent.peers/v1",
+        "self": {
+            "token_id": 1, "name": "node-1", "kind": "tls", "address": null, "url": url(&world, 1, 8443),
+            "public_key": null, "state": "active",
+        },
+        "peers": [
+            {
+                "token_id": 2, "name": "node-2", "kind": "tls", "address": null, "url": url(&world, 2, 443),
+                "public_key": null, "state": null,
+            },
+            {
+                "token_id": 3, "name": "node-3", "kind": "wireguard", "address": null, "url": null,
+                "public_key": null, "state": null,
+            },
+        ],
+    });
+    assert_eq!(peers(&world).await, expected);
+    let event = world.first_line_of("/v1/peers/watch", "data: ").await;
+    assert_eq!(serde_json::from_str::<Value>(&event).unwrap(), expected);
+    assert_eq!(world.get("/readyz").await.0, 200);
+    let (_, metrics) = world.get("/metrics").await;
+    assert!(metrics.lines().any(|line| line == "p2p_ready 1"), "{metrics}");
+
+    world.chain.set_base_domains(&[None]);
+    world.hint();
+    world.until_status("the end of the URLs", |status| status.own.url.is_none()).await;
+    let view = peers(&world).await;
+    assert_eq!((&view["peers"][0]["url"], &view["self"]["url"]), (&Value::Null, &Value::Null));
+    assert!(world.status().await.warnings.iter().any(|warning| warning.code == "W109"));
+
+    assert!(!world.tunnel.exists() && world.links.log().is_empty(), "{:?}", world.links.log());
+    world.stop().await;
+    assert!(!world.tunnel.exists() && world.links.log().is_empty(), "{:?}", world.links.log());
+}
+
+#[tokio::test]
+async fn a_revoked_tls_node_is_fenced_and_knows_nobody() {
+    let mut world = beside_both_kinds().await;
+    world.chain.register_tls(1, &world.identities[0], 8443);
+    world.start();
+    world.until_status("readiness", |status| status.verdict.ready).await;
+    world.chain.remove(1);
+    world.hint();
+    world.until_status("the fence", |status| status.verdict.state == VerdictState::Fenced).await;
+    assert_eq!((world.get("/readyz").await.0, &peers(&world).await["peers"]), (503, &json!([])));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_tls_node_needs_no_chain() {
+    let mut world = beside_both_kinds().await;
+    world.chain.register_tls(1, &world.identities[0], 8443);
+    world.start();
+    world.until_status("readiness", |status| status.verdict.ready).await;
+    let before = peers(&world).await;
+    world.stop().await;
+    world.chain.set_reachable(false);
+    world.start();
+    world.until_status("the saved peers", |status| status.other_peers.len() == 2).await;
+    assert_eq!(peers(&world).await, before);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
+    let mut world = World::new().await;
+    world.chain.set_base_domains(&[Some("gw.example")]);
+    world.mint_all();
+    world.chain.register(1, &world.identities[0], world.key(1));
+    world.chain.register_tls(2, &world.identities[1], 443);
+    world.chain.register(3, &world.identities[2], world.key(3));
+    world.start();
+    world.until("node 3 alone on the device", |world| world.peers() == world.keys(&[3])).await;
+    let view = peers(&world).await;
+    assert_eq!(view["self"]["kind"], "wireguard");
+    let of = |peer: &Value| (peer["kind"].clone(), peer["address"].clone(), peer["url"].clone());
+    assert_eq!(of(&view["peers"][0]), ("tls".into(), Value::Null, url(&world, 2, 443).into()));
+    assert_eq!(of(&view["peers"][1]), ("wireguard".into(), "10.0.1.3".into(), Value::Null));
+    world.stop().await;
+}
