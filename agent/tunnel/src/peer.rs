@@ -137,13 +137,17 @@ impl Peer {
     }
 
     /// Changes the endpoint; true where it is another than before.
-    pub(crate) fn set_endpoint(&self, address: SocketAddr) -> bool {
+    pub(crate) fn set_endpoint(&self, address: SocketAddr, now: Instant) -> bool {
         let mut state = self.lock();
-        if state.endpoint.is_some_and(|endpoint| endpoint.address == address) {
+        let before = state.endpoint.map(|endpoint| endpoint.address);
+        if before == Some(address) {
             return false;
         }
         state.endpoint = Some(Endpoint { address, source: None });
         state.end_trial(address);
+        if let Some(before) = before {
+            state.leave(before, now);
+        }
         true
     }
 

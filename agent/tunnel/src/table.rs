@@ -138,7 +138,7 @@ impl Table {
         if let Some(psk) = &update.preshared_key {
             peer.set_psk(psk);
         }
-        let moved = update.endpoint.is_some_and(|endpoint| peer.set_endpoint(unmapped(endpoint)));
+        let moved = update.endpoint.is_some_and(|endpoint| peer.set_endpoint(unmapped(endpoint), now));
         let kept_alive = update.persistent_keepalive.is_some_and(|seconds| peer.set_keepalive(seconds, now));
         self.edit_allowed_ips(&peer, update);
         (is_new || moved || kept_alive).then_some(peer)

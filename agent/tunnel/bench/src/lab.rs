@@ -80,6 +80,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// By which others find it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// `ip` in it.
     pub(crate) fn ip(&self, arguments: &str) -> Result<String> {
         let mut all = vec!["-n", &self.name];

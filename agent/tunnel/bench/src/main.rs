@@ -3,6 +3,7 @@
 //! All tunnels are up at the same time; in every round each measurement goes once around all of them, so that what is compared
 //! was measured within a minute. Numbers are written with their ratios to rivals in the same round: only those are claims.
 
+mod gateway;
 mod lab;
 mod machine;
 mod measure;
@@ -24,7 +25,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
+use crate::gateway::{Behind, Traffic};
 use crate::lab::Scratch;
+use crate::measure::Values;
 use crate::plan::{Group, Lengths, Measure};
 use crate::progress::{Progress, say};
 use crate::report::Report;
@@ -48,7 +51,7 @@ struct Options {
     /// Beside whom, separated by commas: wireguard-go, nebula, boringtun, gotatun, or none [default: all].
     #[arg(long, value_delimiter = ',')]
     rivals: Option<Vec<String>>,
-    /// What is measured, separated by commas: tcp1, tcp4, rev, udp, ping, pingload, memory, peers, or offloads
+    /// What is measured, separated by commas: tcp1, tcp4, rev, udp, ping, pingload, memory, gateway, peers, or offloads
     /// (tcp1 and udp without each of wg-tunnel's offloads) [default: all but offloads].
     #[arg(long, value_delimiter = ',')]
     only: Vec<Group>,
@@ -70,7 +73,9 @@ impl Options {
             | Measure::Udp
             | Measure::Ping
             | Measure::PingLoad
-            | Measure::Memory => self.rounds(),
+            | Measure::Memory
+            | Measure::Gateway
+            | Measure::GatewayPing => self.rounds(),
         }
     }
 
@@ -162,10 +167,13 @@ fn implementations(options: &Options, failures: &mut Vec<String>) -> Result<Vec<
 }
 
 fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec<String>) -> Result<Results> {
-    let (measures, rounds) = (options.measures(), options.rounds());
+    let rounds = options.rounds();
     let rounds_of = |measure| options.rounds_of(measure);
-    let turns: u32 = measures.iter().map(|measure| rounds_of(*measure)).sum();
-    let progress = Progress::new((turns as usize + 1) * implementations.len());
+    let (by_gateway, measures): (Vec<Measure>, Vec<Measure>) =
+        options.measures().into_iter().partition(|measure| measure.group() == Group::Gateway);
+    let turns = |measures: &[Measure]| measures.iter().map(|measure| rounds_of(*measure) as usize).sum::<usize>();
+    let gateway_turns = if by_gateway.is_empty() { 0 } else { 1 + turns(&by_gateway) * Traffic::BOTH.len() };
+    let progress = Progress::new((turns(&measures) + 1) * implementations.len() + gateway_turns);
     let mut fail = |progress: &Progress, what: String, error: anyhow::Error| {
         // An interrupt is the end; anything else is one number less.
         sys::check()?;
@@ -185,22 +193,42 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
         }
         progress.end();
     }
+    let mut behind = None;
+    if !by_gateway.is_empty() {
+        progress.begin("start the gateway");
+        match Behind::create(Path::new(TARGET), &scratch) {
+            Ok(created) => behind = Some(created),
+            Err(error) => fail(&progress, "the gateway".to_owned(), error)?,
+        }
+        progress.end();
+    }
 
     let mut results = Results::default();
     for round in 0..rounds {
-        for &measure in measures.iter().filter(|measure| round < rounds_of(**measure)) {
-            for turn in 0..tunnels.len() {
-                let tunnel = &tunnels[(turn + round as usize) % tunnels.len()];
-                let name = &tunnel.implementation.name;
-                progress.begin(&format!("round {} of {rounds}: {measure}, {name}", round + 1));
-                match measure::measure(measure, tunnel, options.lengths(), &scratch) {
-                    Ok(Some(values)) => {
-                        results.runs.push(Run { round, measure, implementation: name.clone(), values });
-                    }
-                    Ok(None) => {}
-                    Err(error) => fail(&progress, format!("round {}, {measure}, {name}", round + 1), error)?,
+        let mut turn = |measure: Measure, name: &str, values: &mut dyn FnMut() -> Result<Option<Values>>| {
+            progress.begin(&format!("round {} of {rounds}: {measure}, {name}", round + 1));
+            match values() {
+                Ok(Some(values)) => {
+                    results.runs.push(Run { round, measure, implementation: name.to_owned(), values });
                 }
-                progress.end();
+                Ok(None) => {}
+                Err(error) => fail(&progress, format!("round {}, {measure}, {name}", round + 1), error)?,
+            }
+            progress.end();
+            Ok::<(), anyhow::Error>(())
+        };
+        for &measure in measures.iter().filter(|measure| round < rounds_of(**measure)) {
+            for number in 0..tunnels.len() {
+                let tunnel = &tunnels[(number + round as usize) % tunnels.len()];
+                let values = &mut || measure::measure(measure, tunnel, options.lengths(), &scratch);
+                turn(measure, &tunnel.implementation.name, values)?;
+            }
+        }
+        let behind = behind.iter();
+        for (&measure, behind) in by_gateway.iter().zip(behind.cycle()).filter(|(m, _)| round < rounds_of(**m)) {
+            for whose in Traffic::BOTH {
+                let values = &mut || measure::measure_by_gateway(measure, whose, behind, options.lengths());
+                turn(measure, whose.name(), values)?;
             }
         }
     }

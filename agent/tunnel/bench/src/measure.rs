@@ -1,6 +1,7 @@
 //! The measurements. Each takes a tunnel and returns named values: throughput in Gbit/s or Mbit/s, times in seconds or
 //! milliseconds, memory in KiB, as their names say.
 
+mod gateway;
 mod iperf;
 mod memory;
 mod peers;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use crate::gateway::{Behind, Traffic};
 use crate::lab::Scratch;
 use crate::plan::{Lengths, Measure};
 use crate::tunnel::Tunnel;
@@ -28,9 +30,26 @@ pub(crate) fn measure(what: Measure, tunnel: &Tunnel, lengths: Lengths, scratch:
         Measure::PingLoad => ping::under_load(tunnel, lengths.loaded_pings).map(Some),
         Measure::Memory if tunnel.ends.is_empty() => Ok(None),
         Measure::Memory => memory::measure(tunnel, lengths.memory_s).map(Some),
+        // Between other namespaces.
+        Measure::Gateway | Measure::GatewayPing => Ok(None),
         Measure::Peers(_) | Measure::Unanswered(_) if !tunnel.implementation.speaks_wireguard() => Ok(None),
         Measure::Peers(count) => peers::measure(count, false, &tunnel.implementation, lengths, scratch).map(Some),
         Measure::Unanswered(count) => peers::measure(count, true, &tunnel.implementation, lengths, scratch).map(Some),
+    }
+}
+
+/// Measures what goes through the gateway once.
+pub(crate) fn measure_by_gateway(
+    what: Measure,
+    whose: Traffic,
+    behind: &Behind,
+    lengths: Lengths,
+) -> Result<Option<Values>> {
+    match (what, whose) {
+        (Measure::Gateway, Traffic::Ours) => tcp::measure(Measure::Tcp1, &behind.tunnel, lengths.tcp_s).map(Some),
+        (Measure::Gateway, Traffic::Tls) => gateway::plain_tls(behind, lengths.tcp_s).map(Some),
+        (Measure::GatewayPing, Traffic::Ours) => ping::under_load(&behind.tunnel, lengths.loaded_pings).map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -48,6 +67,11 @@ pub(crate) fn commands(what: Measure, lengths: Lengths) -> String {
             "VmRSS and VmHWM of /proc/PID/status during {}",
             iperf::words(&tcp::options(Measure::Tcp4, lengths.memory_s))
         ),
+        Measure::Gateway => {
+            let stream = iperf::words(&tcp::options(Measure::Tcp1, lengths.tcp_s));
+            format!("{stream}; gateway-end --what tls --seconds {}", lengths.tcp_s)
+        }
+        Measure::GatewayPing => commands(Measure::PingLoad, lengths),
         Measure::Peers(_) | Measure::Unanswered(_) => "wg setconf INTERFACE FILE; wg show INTERFACE dump".into(),
     }
 }

@@ -23,6 +23,10 @@ pub(crate) enum Measure {
     PingLoad,
     /// Resident memory of the larger process under four TCP streams.
     Memory,
+    /// One TCP stream where only the gateway is between both sides, and plain TLS through it.
+    Gateway,
+    /// Round trips beside one TCP stream there.
+    GatewayPing,
     /// What so many silent peers cost.
     Peers(u32),
     /// The same where it is known where they are, and none answers.
@@ -35,7 +39,17 @@ impl Measure {
 
     /// Everything, in the order of a round.
     pub(crate) fn all(quick: bool) -> Vec<Self> {
-        let traffic = [Self::Tcp1, Self::Tcp4, Self::Rev, Self::Udp, Self::Ping, Self::PingLoad, Self::Memory];
+        let traffic = [
+            Self::Tcp1,
+            Self::Tcp4,
+            Self::Rev,
+            Self::Udp,
+            Self::Ping,
+            Self::PingLoad,
+            Self::Memory,
+            Self::Gateway,
+            Self::GatewayPing,
+        ];
         let peers = Self::PEERS[usize::from(quick)].iter().map(|count| Self::Peers(*count));
         traffic.into_iter().chain(peers).chain([Self::Unanswered(10_000)]).collect()
     }
@@ -50,6 +64,7 @@ impl Measure {
             Self::Ping => Group::Ping,
             Self::PingLoad => Group::PingLoad,
             Self::Memory => Group::Memory,
+            Self::Gateway | Self::GatewayPing => Group::Gateway,
             Self::Peers(_) | Self::Unanswered(_) => Group::Peers,
         }
     }
@@ -60,9 +75,15 @@ impl Display for Measure {
         match self {
             Self::Peers(count) => write!(f, "peers{count}"),
             Self::Unanswered(count) => write!(f, "peers{count}-unanswered"),
-            Self::Tcp1 | Self::Tcp4 | Self::Rev | Self::Udp | Self::Ping | Self::PingLoad | Self::Memory => {
-                f.write_str(self.group().name())
-            }
+            Self::GatewayPing => f.write_str("gatewayping"),
+            Self::Tcp1
+            | Self::Tcp4
+            | Self::Rev
+            | Self::Udp
+            | Self::Ping
+            | Self::PingLoad
+            | Self::Memory
+            | Self::Gateway => f.write_str(self.group().name()),
         }
     }
 }
@@ -83,13 +104,15 @@ pub(crate) enum Group {
     Ping,
     PingLoad,
     Memory,
+    /// Through the dstack gateway, beside plain TLS.
+    Gateway,
     Peers,
     /// What each offload of `wg-tunnel` is worth: `tcp1` and `udp` with one or all of them off.
     Offloads,
 }
 
 impl Group {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Tcp1,
         Self::Tcp4,
         Self::Rev,
@@ -97,6 +120,7 @@ impl Group {
         Self::Ping,
         Self::PingLoad,
         Self::Memory,
+        Self::Gateway,
         Self::Peers,
         Self::Offloads,
     ];
@@ -110,6 +134,7 @@ impl Group {
             Self::Ping => "ping",
             Self::PingLoad => "pingload",
             Self::Memory => "memory",
+            Self::Gateway => "gateway",
             Self::Peers => "peers",
             Self::Offloads => "offloads",
         }
@@ -170,7 +195,7 @@ mod tests {
     fn every_measurement_is_known_by_its_name() {
         for measure in Measure::all(false) {
             let name = measure.to_string();
-            let name = if name.starts_with("peers") { "peers" } else { &name };
+            let name = ["peers", "gateway"].into_iter().find(|group| name.starts_with(group)).unwrap_or(&name);
             assert_eq!(name.parse(), Ok(measure.group()));
         }
         assert_eq!("offloads".parse(), Ok(Group::Offloads));

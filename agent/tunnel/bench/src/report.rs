@@ -15,7 +15,7 @@ use crate::machine::Machine;
 use crate::plan::Lengths;
 use crate::progress::say;
 use crate::results::{Results, Run, Summary};
-use crate::rivals::{Implementation, OURS};
+use crate::rivals::{Implementation, OURS, TLS};
 use crate::targets::Outcome;
 use crate::{measure, picture, table, targets};
 
@@ -24,7 +24,7 @@ const WHOLE: &str = "agent/tunnel/bench";
 const OTHER: &str = "target/bench";
 
 /// Whom others are compared with, where they were measured. The picture shows the first.
-const BASELINES: [&str; 2] = ["gotatun", "wireguard-go"];
+const BASELINES: [&str; 3] = ["gotatun", "wireguard-go", TLS];
 
 /// A finished run.
 pub(crate) struct Report {
@@ -94,7 +94,7 @@ impl Report {
     }
 
     fn names(&self) -> Vec<String> {
-        self.implementations.iter().map(|one| one.name.clone()).collect()
+        self.implementations.iter().map(|one| one.name.clone()).chain([TLS.to_owned()]).collect()
     }
 
     /// Variants of the device are compared with the device as well.

@@ -19,6 +19,9 @@ pub(crate) const OURS: &str = "ours";
 /// The name of the wire without a tunnel.
 pub(crate) const VETH: &str = "veth";
 
+/// The name of TLS without a tunnel in it.
+pub(crate) const TLS: &str = "tls";
+
 /// Whose program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

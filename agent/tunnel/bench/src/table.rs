@@ -75,6 +75,8 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
                 Ratio("load_kib", "load x"),
             ],
         ),
+        Measure::Gateway => ("TCP, one stream, through the gateway", TCP),
+        Measure::GatewayPing => ("Ping, beside one TCP stream, through the gateway", PING),
         Measure::Peers(_) => ("Configured, silent peers", PEERS),
         Measure::Unanswered(_) => ("Peers with known endpoints, of which none answers", PEERS),
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::plan::Measure;
 use crate::results::Results;
-use crate::rivals::OURS;
+use crate::rivals::{OURS, TLS};
 
 /// The rival that most targets are ratios to.
 const BASELINE: &str = "gotatun";
@@ -14,6 +14,8 @@ const BASELINE: &str = "gotatun";
 enum Goal {
     /// At least so many times the baseline's value of the same round.
     TimesAtLeast(f64),
+    /// At least so many times that of TLS without a tunnel in it.
+    TimesTlsAtLeast(f64),
     /// At most so many times.
     TimesAtMost(f64),
     /// The median is at most this.
@@ -23,7 +25,7 @@ enum Goal {
 /// KiB in 10⁶ bytes.
 const MEGABYTE: f64 = 1e6 / 1024.0;
 
-const TARGETS: [(&str, Measure, &str, Goal); 13] = [
+const TARGETS: [(&str, Measure, &str, Goal); 15] = [
     ("TCP, one stream", Measure::Tcp1, "gbit_s", Goal::TimesAtLeast(4.2)),
     ("processor time per GB, one stream", Measure::Tcp1, "cpu_s_per_gb", Goal::TimesAtMost(0.25)),
     ("TCP, four streams", Measure::Tcp4, "gbit_s", Goal::TimesAtLeast(4.2)),
@@ -36,6 +38,8 @@ const TARGETS: [(&str, Measure, &str, Goal); 13] = [
     ("resident under load", Measure::Memory, "load_kib", Goal::ValueAtMost(12.0 * MEGABYTE, "KiB")),
     ("resident with 10,000 peers", Measure::Peers(10_000), "rss_kib", Goal::ValueAtMost(40.0 * MEGABYTE, "KiB")),
     ("configuring 10,000 peers", Measure::Peers(10_000), "setconf_s", Goal::ValueAtMost(0.5, "s")),
+    ("TCP through the gateway", Measure::Gateway, "gbit_s", Goal::TimesTlsAtLeast(0.4)),
+    ("ping p99 there, beside it", Measure::GatewayPing, "p99_ms", Goal::ValueAtMost(100.0, "ms")),
     ("idle with 10,000 peers", Measure::Peers(10_000), "idle_percent", Goal::ValueAtMost(0.1, "% of a core")),
 ];
 
@@ -60,6 +64,11 @@ fn outcome(results: &Results, target: &'static str, measure: Measure, key: &str,
     let (wanted, measured, met) = match goal {
         Goal::TimesAtLeast(least) => {
             (format!("at least {least}x {BASELINE}"), ratio().map(times), ratio().map(|r| r >= least))
+        }
+        Goal::TimesTlsAtLeast(least) => {
+            let ratio = results.ratio(measure, OURS, TLS, key);
+            let measured = ratio.map(|ratio| format!("{ratio:.2}x plain TLS"));
+            (format!("at least {least}x plain TLS"), measured, ratio.map(|ratio| ratio >= least))
         }
         Goal::TimesAtMost(most) => {
             (format!("at most {most}x {BASELINE}"), ratio().map(times), ratio().map(|r| r <= most))

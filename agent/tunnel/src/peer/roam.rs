@@ -22,6 +22,10 @@ const HEDGE: Duration = Duration::from_secs(2);
 const SHUN: Duration = Duration::from_secs(10);
 const SHUN_AT_MOST: Duration = Duration::from_secs(600);
 
+/// How long an address is left alone from which the peer was told to be gone: until the peer knows as well, which lets it send to
+/// both ends of the way for up to [`HEDGE`].
+const LEFT: Duration = Duration::from_secs(3);
+
 /// Addresses that did not answer, as many as are remembered. Whoever can write any source at all gets a try for each.
 const SHUNNED: usize = 8;
 
@@ -34,9 +38,10 @@ pub(super) struct Trial {
     hedged_until: Instant,
 }
 
-/// An address that did not answer.
+/// An address that is left alone for some time.
 pub(super) struct Shunned {
     address: SocketAddr,
+    /// How often it did not answer; 0 where it is one that the peer was said to have left.
     failures: u32,
     until: Instant,
 }
@@ -156,6 +161,11 @@ impl State {
         }
     }
 
+    /// The owner says that the peer is not at this address any more.
+    pub(super) fn leave(&mut self, address: SocketAddr, now: Instant) {
+        remember(&mut self.roads().shunned, Shunned { address, failures: 0, until: now + LEFT });
+    }
+
     pub(super) fn forget_trials(&mut self) {
         if let Some(roads) = &mut self.roads {
             (roads.trial, roads.shunned) = (None, Vec::new());
@@ -176,17 +186,23 @@ impl State {
     }
 
     fn is_shunned(&self, address: SocketAddr) -> bool {
-        self.roads.as_ref().is_some_and(|roads| roads.shunned.iter().any(|shunned| shunned.address == address))
+        let is_it = |shunned: &Shunned| shunned.address == address && shunned.failures > 0;
+        self.roads.as_ref().is_some_and(|roads| roads.shunned.iter().any(is_it))
     }
 }
 
-/// Remembers that nobody answered there. Who failed last goes to the end, and the first makes room.
+/// Remembers that nobody answered there.
 fn shun(shunned: &mut Vec<Shunned>, address: SocketAddr, now: Instant) {
-    let before = shunned.iter().position(|shunned| shunned.address == address).map(|at| shunned.remove(at));
-    let failures = before.map_or(1, |before| before.failures.saturating_add(1));
+    let before = shunned.iter().find(|shunned| shunned.address == address).map_or(0, |shunned| shunned.failures);
+    let pause = SHUN.saturating_mul(1 << before.min(6)).min(SHUN_AT_MOST);
+    remember(shunned, Shunned { address, failures: before.saturating_add(1), until: now + pause });
+}
+
+/// What is remembered last stands at the end, and the first makes room.
+fn remember(shunned: &mut Vec<Shunned>, last: Shunned) {
+    shunned.retain(|shunned| shunned.address != last.address);
     if shunned.len() == SHUNNED {
         shunned.remove(0);
     }
-    let pause = SHUN.saturating_mul(1 << (failures - 1).min(6)).min(SHUN_AT_MOST);
-    shunned.push(Shunned { address, failures, until: now + pause });
+    shunned.push(last);
 }

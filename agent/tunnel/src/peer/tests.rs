@@ -14,6 +14,7 @@ use crate::udp;
 mod counts;
 mod due;
 mod endpoint;
+mod ways;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -22,6 +23,7 @@ struct End {
     sockets: Sockets,
     counters: Counters,
     turns: Turns,
+    watch: Option<Watch>,
     control: Sender<Request>,
     requests: Receiver<Request>,
     peer: Arc<Peer>,
@@ -43,14 +45,15 @@ fn two_ends(start: Instant) -> (End, End) {
             sockets: Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap(),
             counters: Counters::default(),
             turns: Turns::new(),
+            watch: None,
             control,
             requests,
             peer: Arc::new(Peer::new(key(other).public_key(), own.into(), start)),
         }
     };
     let (a, b) = (end(1, 2), end(2, 1));
-    a.peer.set_endpoint(b.address());
-    b.peer.set_endpoint(a.address());
+    a.peer.set_endpoint(b.address(), start);
+    b.peer.set_endpoint(a.address(), start);
     (a, b)
 }
 
@@ -66,7 +69,7 @@ impl End {
             counters: &self.counters,
             turns: &self.turns,
             control: &self.control,
-            watch: None,
+            watch: self.watch.as_ref(),
             now,
         }
     }
@@ -104,8 +107,11 @@ impl End {
 
     /// Takes a datagram as if it came from `from`; returns the last byte of the packet in it.
     fn take(&self, now: Instant, datagram: &[u8], from: SocketAddr) -> Option<u8> {
-        let (wire, from) = (self.wire(now), Via::Udp(Endpoint { address: from, source: None }));
-        let mut word = None;
+        self.take_via(now, datagram, Via::Udp(Endpoint { address: from, source: None }))
+    }
+
+    fn take_via(&self, now: Instant, datagram: &[u8], from: Via<'_>) -> Option<u8> {
+        let (wire, mut word) = (self.wire(now), None);
         match classify(datagram).unwrap() {
             Message::Initiation => {
                 let initiation = Initiation::read(&self.identity, datagram).unwrap();

@@ -174,3 +174,41 @@ proptest! {
         }
     }
 }
+
+/// An initiation that went elsewhere is answered after a later one: that proves where it was, but the peer may have let go of the
+/// session when it answered the later one.
+#[test]
+fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
+    let (mut here, mut there) = ends();
+    let elsewhere: SocketAddr = "192.0.2.7:7".parse().unwrap();
+    let mut initiation = [0; INITIATION_LEN];
+    let aim = Aim { proves: Some(elsewhere), aside: true };
+    let (peer, now) = (there.identity.public(), Instant::now());
+    here.sessions.ask(&here.identity, &peer, aim, now, &mut initiation).unwrap();
+    let Some(Taken::Asked(overtaken)) = there.take(&initiation) else { panic!("refused") };
+    let later = answer(&mut here, &mut there);
+    let mut complete = |answer: &[u8]| {
+        let receiver = u32::from_le_bytes(*answer[8..].first_chunk().unwrap());
+        here.sessions.complete(&here.identity, None, receiver, answer, now)
+    };
+    let began = Some(Began { since: now, initiator: true });
+    assert_eq!(complete(&later), Some(Completed { began, proves: None }));
+    assert_eq!(complete(&overtaken), Some(Completed { began: None, proves: Some(elsewhere) }));
+    assert_eq!(complete(&overtaken), None, "a replay");
+    assert!(here.is_joined(&mut there));
+}
+
+/// However many places are tried, the initiation that went where the peer is can be answered.
+#[test]
+fn what_goes_elsewhere_takes_no_place() {
+    let (mut here, mut there) = ends();
+    let initiation = here.ask();
+    let peer = there.identity.public();
+    for port in 1..100 {
+        let aim = Aim { proves: Some(([192, 0, 2, 1], port).into()), aside: true };
+        here.sessions.ask(&here.identity, &peer, aim, Instant::now(), &mut [0; INITIATION_LEN]).unwrap();
+    }
+    assert_eq!(here.sessions.asked.len(), 1 + OFFERS_ASIDE);
+    let Some(Taken::Asked(answer)) = there.take(&initiation) else { panic!("refused") };
+    assert_eq!(here.take(&answer), Some(Taken::Established));
+}

@@ -107,7 +107,7 @@ fn the_listen_port_changes_under_a_session() {
         let before = session(&us, &them);
         us.wg("listen-port 5555");
         assert!(us.probe(them.inner4()), "the first packet from the new port arrives");
-        assert!(them.shown("endpoints", &us).ends_with(":5555"));
+        eventually("they know the new port", || them.shown("endpoints", &us).ends_with(":5555").then_some(()));
         assert!(them.probe(us.inner4()));
         eventually("the old port is free", || us.host.enter(|| UdpSocket::bind(("0.0.0.0", PORT))).ok());
 
@@ -118,7 +118,10 @@ fn the_listen_port_changes_under_a_session() {
         assert!(us.probe(them.inner4()) && them.probe(us.inner4()), "a port that is taken changes nothing");
         us.wg(&format!("listen-port {PORT}"));
         assert!(us.probe(them.inner4()));
-        assert_eq!(session(&us, &them), before);
+        if kind == Kind::WireguardGo {
+            // Ours asks for a handshake at the new port before it is believed.
+            assert_eq!(session(&us, &them), before);
+        }
     }
     drop(other);
 }

@@ -10,9 +10,11 @@
 //! Needs root, iproute2, wireguard-tools and wireguard-go; a test that lacks one of them fails and says so.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
+mod carriers;
 mod congestion;
 mod cryptokey;
 mod hostile;
+mod hostile_streams;
 mod interop;
 mod lab;
 mod lifecycle;
@@ -23,6 +25,7 @@ mod packets;
 mod path;
 mod path_mtu;
 mod relay;
+mod rewriting;
 mod roaming;
 mod scale;
 mod streams;

@@ -22,6 +22,8 @@ pub(crate) fn options(what: Measure, seconds: u32) -> Vec<String> {
         | Measure::Ping
         | Measure::PingLoad
         | Measure::Memory
+        | Measure::Gateway
+        | Measure::GatewayPing
         | Measure::Peers(_)
         | Measure::Unanswered(_) => &[],
     };

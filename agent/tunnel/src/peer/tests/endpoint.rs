@@ -239,3 +239,18 @@ fn who_seems_to_be_nowhere_gets_its_answers() {
     assert!(b.handshake().is_some() && b.endpoint() == a.address());
     assert_eq!(nowhere.kinds(), [1], "with a new session it may have woken up elsewhere");
 }
+
+/// Whoever is told where the peer is tells the peer by sending there, and until it believes that, the peer sends to both.
+#[test]
+fn an_address_that_the_owner_left_is_not_tried_for_a_moment() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let (new, old) = (Elsewhere::new(), a.address());
+    assert!(b.peer.set_endpoint(new.address(), start));
+    arrives_from(&a, &b, start + 2 * S, 1, old);
+    b.send(start + 2 * S, 2);
+    assert_eq!((new.kinds(), a.has_datagram()), (vec![4], false));
+    arrives_from(&a, &b, start + 3 * S, 3, old);
+    assert_eq!((a.datagram()[0], b.endpoint()), (1, new.address()), "it may have come back");
+}

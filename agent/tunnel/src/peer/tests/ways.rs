@@ -1,0 +1,262 @@
+//! A peer that is reached by a stream, by UDP, by both or by neither.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::way::{Carrier, Watcher, Way};
+
+/// A stream whose other end is the test.
+#[derive(Debug, Default)]
+struct Wagon {
+    carried: Mutex<Vec<Vec<u8>>>,
+    is_over: AtomicBool,
+}
+
+impl Carrier for Wagon {
+    fn send(&self, datagrams: &[u8], segment: usize) -> bool {
+        let is_over = self.is_over.load(Ordering::Relaxed);
+        if !is_over {
+            self.carried.lock().unwrap().extend(datagrams.chunks(segment).map(<[u8]>::to_vec));
+        }
+        !is_over
+    }
+}
+
+impl Wagon {
+    fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// What has come since.
+    fn unload(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.carried.lock().unwrap())
+    }
+
+    /// The kinds of message that have come since.
+    fn kinds(&self) -> Vec<u8> {
+        self.unload().iter().map(|message| message[0]).collect()
+    }
+}
+
+fn carrier(wagon: &Arc<Wagon>) -> Arc<dyn Carrier> {
+    Arc::<Wagon>::clone(wagon)
+}
+
+impl End {
+    fn take_by(&self, now: Instant, messages: &[Vec<u8>], answers: &Arc<Wagon>) -> Vec<u8> {
+        let carrier = carrier(answers);
+        let via = Via::Stream { carrier: &carrier, counted_as: [0xff00, 0, 0, 0, 0, 0, 0, 0].into() };
+        messages.iter().filter_map(|message| self.take_via(now, message, via)).collect()
+    }
+
+    fn inner(&self, now: Instant, way: Way, word: u8) -> bool {
+        self.peer.send_inner(&self.wire(now), way, &packet(word), 1420)
+    }
+}
+
+/// Two ends that have streams to each other, and use nothing else.
+fn two_ends_of_a_stream(start: Instant) -> (End, End, Arc<Wagon>, Arc<Wagon>) {
+    let (a, b) = two_ends(start);
+    let (forth, back) = (Wagon::new(), Wagon::new());
+    for (end, wagon) in [(&a, &forth), (&b, &back)] {
+        end.peer.set_route(Route { udp: false, stream: true });
+        assert!(end.peer.set_stream(Some(carrier(wagon))), "now there is a way");
+        assert!(!end.peer.set_stream(Some(carrier(wagon))), "there was one");
+    }
+    (a, b, forth, back)
+}
+
+/// Carries both ways until nobody has anything to say; the words that arrived at a, and at b.
+fn carry(now: Instant, a: &End, b: &End, forth: &Arc<Wagon>, back: &Arc<Wagon>) -> (Vec<u8>, Vec<u8>) {
+    let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
+    loop {
+        let (to_b, to_a) = (forth.unload(), back.unload());
+        if to_a.is_empty() && to_b.is_empty() {
+            return (at_a, at_b);
+        }
+        at_b.extend(b.take_by(now, &to_b, back));
+        at_a.extend(a.take_by(now, &to_a, forth));
+    }
+}
+
+#[test]
+fn a_stream_alone_carries_handshake_packets_and_renewal() {
+    let start = Instant::now();
+    let (a, b, forth, back) = two_ends_of_a_stream(start);
+    for word in 1..=3 {
+        a.send(start, word);
+    }
+    assert_eq!(carry(start, &a, &b, &forth, &back), (vec![], vec![1, 2, 3]));
+    b.send(start, 4);
+    assert_eq!(carry(start, &a, &b, &forth, &back), (vec![4], vec![]));
+    let (before, later) = (a.handshake(), start + 121 * S);
+    a.send(later, 5);
+    assert_eq!(carry(later, &a, &b, &forth, &back), (vec![], vec![5]));
+    assert!(a.handshake() > before, "the session was renewed");
+    b.send(later, 6);
+    assert_eq!(carry(later, &a, &b, &forth, &back), (vec![6], vec![]));
+    b.peer.tick(&b.wire(later + 20 * S));
+    assert!(!a.has_datagram() && !b.has_datagram(), "nothing went by UDP");
+}
+
+#[test]
+fn the_route_says_which_ways_are_taken() {
+    let start = Instant::now();
+    let (a, b, forth, back) = two_ends_of_a_stream(start);
+    a.greet(start);
+    carry(start, &a, &b, &forth, &back);
+    for (udp, stream) in [(true, true), (true, false), (false, true), (false, false)] {
+        a.peer.set_route(Route { udp, stream });
+        let unsendable = a.counters.read().unsendable;
+        a.send(start, 7);
+        let by_stream = forth.unload();
+        let by_udp: Vec<u8> = if udp { b.take_next(start, 1, &a) } else { Vec::new() };
+        assert_eq!((by_udp.len(), by_stream.len(), b.has_datagram()), (udp.into(), stream.into(), false));
+        assert_eq!(a.counters.read().unsendable, unsendable + u64::from(!udp && !stream));
+        let refused = b.unauthenticated();
+        let arrived = b.take_by(start, &by_stream, &back).len();
+        assert_eq!((arrived, b.unauthenticated() - refused), if udp { (0, stream.into()) } else { (stream.into(), 0) });
+
+        // Of a probe, the route says nothing.
+        for way in [Way::Udp, Way::Stream] {
+            assert!(a.inner(start, way, 8));
+            let (by_udp, by_stream) = if way == Way::Udp {
+                (b.take_next(start, 1, &a), vec![])
+            } else {
+                (vec![], b.take_by(start, &forth.unload(), &back))
+            };
+            assert_eq!([by_udp, by_stream].concat(), [8]);
+            assert!(!b.has_datagram() && forth.unload().is_empty());
+        }
+    }
+    a.peer.set_stream(None);
+    assert!(!a.inner(start, Way::Stream, 9));
+}
+
+#[test]
+fn a_probe_without_a_session_asks_for_one_by_the_route() {
+    let start = Instant::now();
+    let (a, b, forth, _) = two_ends_of_a_stream(start);
+    assert!(!a.inner(start, Way::Udp, 1));
+    assert_eq!((forth.kinds(), b.has_datagram()), (vec![1], false));
+    assert!(!a.inner(start, Way::Stream, 1));
+    assert!(forth.kinds().is_empty(), "one is under way");
+}
+
+/// Who greets by a stream does not know whether the other side still has the session.
+#[test]
+fn a_greeting_says_something_that_can_be_authenticated() {
+    let start = Instant::now();
+    let (a, b, forth, back) = two_ends_of_a_stream(start);
+    let other = Wagon::new();
+    let greet = |now| a.peer.greet_by(&a.wire(now), &carrier(&other));
+    greet(start);
+    let initiation = other.unload();
+    assert_eq!((initiation.len(), initiation[0][0]), (1, 1));
+    assert_eq!(b.take_by(start, &initiation, &back), []);
+    // The proof of the session goes by the stream that the answer came by.
+    a.take_by(start, &back.unload(), &other);
+    assert_eq!((other.unload().len(), forth.kinds()), (1, vec![]));
+    greet(start + S);
+    assert_eq!(other.kinds(), [4], "a keepalive");
+    greet(start + 2 * S);
+    assert_eq!(other.kinds(), [4, 1], "nothing was heard for some time");
+    a.peer.remove();
+    greet(start);
+    assert!(other.unload().is_empty());
+    assert!(!a.peer.set_stream(Some(carrier(&other))), "a peer that is gone gets no stream");
+}
+
+#[test]
+fn where_a_stream_is_over_its_successor_gets_the_run() {
+    let start = Instant::now();
+    let (a, b, forth, back) = two_ends_of_a_stream(start);
+    a.greet(start);
+    carry(start, &a, &b, &forth, &back);
+    let write = |_, buffer: &mut [u8]| {
+        buffer[..32].copy_from_slice(&packet(1));
+        32
+    };
+    let mut outbox = Outbox::new(NonZeroU8::MIN);
+    let mut send = |count: usize, meanwhile: &dyn Fn()| {
+        a.peer.send(&a.wire(start), 0..count, write, &mut outbox);
+        meanwhile();
+        outbox.flush(&a.sockets, 0, &a.counters);
+    };
+    let sent = || a.peer.view(start).tx_bytes;
+    let (next, before) = (Wagon::new(), sent());
+    send(3, &|| {
+        forth.is_over.store(true, Ordering::Relaxed);
+        a.peer.set_stream(Some(carrier(&next)));
+    });
+    assert_eq!((b.take_by(start, &next.unload(), &back), a.counters.read().io_failed), (vec![1; 3], 0));
+    assert_eq!(sent() - before, 3 * (32 + OVERHEAD) as u64);
+    // The next one is over as well, whether or not it is still the peer's.
+    next.is_over.store(true, Ordering::Relaxed);
+    for (round, then) in (1..).zip([Some(carrier(&next)), None]) {
+        send(2, &|| _ = a.peer.set_stream(then.clone()));
+        assert_eq!(a.counters.read().io_failed, 2 * round);
+    }
+    send(2, &|| ());
+    assert_eq!((a.counters.read().io_failed, a.counters.read().unsendable), (4, 2), "there is no way any more");
+    assert_eq!(sent() - before, 3 * (32 + OVERHEAD) as u64, "what was not taken does not count");
+}
+
+/// What was told.
+#[derive(Default)]
+struct Diary(Mutex<Vec<String>>);
+
+impl Watcher for Diary {
+    fn probe(&self, _: PublicKey, way: Way, packet: &[u8]) {
+        self.0.lock().unwrap().push(format!("{} bytes by {way:?}", packet.len()));
+    }
+
+    fn sent(&self, _: PublicKey) {
+        self.0.lock().unwrap().push("sent".to_owned());
+    }
+
+    fn received(&self, _: PublicKey, way: Way) {
+        self.0.lock().unwrap().push(format!("received by {way:?}"));
+    }
+
+    fn endpoint(&self, _: PublicKey, endpoint: SocketAddr) {
+        self.0.lock().unwrap().push(endpoint.to_string());
+    }
+
+    fn stun(&self, _: SocketAddr, _: &[u8]) {}
+}
+
+#[test]
+fn the_watcher_is_told_of_packets_now_and_then_and_of_endpoints_always() {
+    let start = Instant::now();
+    let (mut a, mut b) = two_ends(start);
+    let diaries = [&mut a, &mut b].map(|end| {
+        let diary = Arc::new(Diary::default());
+        end.watch = Some(Watch { tap: 51823, watcher: Arc::<Diary>::clone(&diary) });
+        diary
+    });
+    let told = |which: usize| std::mem::take(&mut *diaries[which].0.lock().unwrap());
+    shake_hands(&a, &b, start);
+    a.inner(start, Way::Udp, 1);
+    assert_eq!(told(0), Vec::<String>::new(), "neither handshakes, nor keepalives, nor probes");
+    b.datagram();
+    for after in [0, 49, 50, 99, 100] {
+        a.send(start + Duration::from_millis(after), 1);
+        b.take_next(start + Duration::from_millis(after), 1, &a);
+    }
+    assert_eq!((told(0), told(1)), (vec!["sent".to_owned(); 3], vec!["received by Udp".to_owned(); 3]));
+    a.send(start + S, 2);
+    let (message, back) = (b.datagram(), Wagon::new());
+    b.take_by(start + S, &[message.clone()], &back);
+    b.take(start + 2 * S, &message, a.address());
+    assert_eq!(told(1), ["received by Stream"], "not of the replay");
+
+    let moved = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = moved.local_addr().unwrap();
+    b.peer.try_endpoint(&b.wire(start + S), address);
+    let mut initiation = [0; 256];
+    let len = moved.recv(&mut initiation).unwrap();
+    a.take(start + S, &initiation[..len], b.address());
+    b.take(start + S, &b.datagram(), address);
+    assert_eq!(told(1), [address.to_string()]);
+}

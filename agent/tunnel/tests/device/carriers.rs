@@ -1,0 +1,488 @@
+//! Peers that are reached by streams, with UDP beside them or without.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mesh_tunnel::{Carrier, DeviceUpdate, PeerUpdate, PublicKey, Route, StreamInbound, Watch, Watcher, Way};
+
+use crate::lab::{Kind, Namespace, Node, Switch, eventually, join};
+use crate::packets::{write_checksum, write_header_checksum};
+use crate::path::{Path, let_through};
+use crate::streams::{STREAM, transfer};
+use crate::traffic::Traffic;
+
+/// The port that the tests' devices keep for themselves.
+pub(crate) const TAP: u16 = 51823;
+
+/// One direction of a stream: whatever is given to it comes out at the other end, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Pipe {
+    waiting: Mutex<Vec<Vec<u8>>>,
+    arrived: Condvar,
+    is_over: AtomicBool,
+}
+
+impl Carrier for Pipe {
+    fn send(&self, datagrams: &[u8], segment: usize) -> bool {
+        if self.is_over.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut waiting = self.waiting.lock().unwrap();
+        waiting.extend(datagrams.chunks(segment).map(<[u8]>::to_vec));
+        self.arrived.notify_one();
+        true
+    }
+}
+
+impl Pipe {
+    /// What has come, once there is something; `None` when it is over.
+    fn take(&self) -> Option<Vec<Vec<u8>>> {
+        let mut waiting = self.waiting.lock().unwrap();
+        loop {
+            if self.is_over.load(Ordering::Relaxed) {
+                return None;
+            }
+            if !waiting.is_empty() {
+                // As much as a connection brings at a time.
+                let count = waiting.len().min(80);
+                return Some(waiting.drain(..count).collect());
+            }
+            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What has come by now.
+    pub(crate) fn taken(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.waiting.lock().unwrap())
+    }
+
+    fn end(&self) {
+        let waiting = self.waiting.lock();
+        self.is_over.store(true, Ordering::Relaxed);
+        drop(waiting);
+        self.arrived.notify_all();
+    }
+}
+
+/// Lays datagrams into one buffer with room for their lengths between them, as they come by a stream, and opens them.
+pub(crate) fn receive(inbound: &mut StreamInbound, datagrams: &[impl AsRef<[u8]>], proved: impl FnMut(PublicKey)) {
+    let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
+    for datagram in datagrams.iter().map(AsRef::as_ref) {
+        buffer.extend((datagram.len() as u16).to_be_bytes());
+        ranges.push(buffer.len()..buffer.len() + datagram.len());
+        buffer.extend(datagram);
+    }
+    inbound.receive(&mut buffer, &ranges, proved);
+}
+
+/// A stream between two nodes, read by two threads.
+pub(crate) struct Stream {
+    /// What each node speaks into.
+    pub(crate) pipes: [Arc<Pipe>; 2],
+    /// Who proved to be at the other end of it, as each node sees it.
+    proved: [Arc<Mutex<Vec<PublicKey>>>; 2],
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Stream {
+    pub(crate) fn between(a: &Node, b: &Node) -> Self {
+        let pipes: [Arc<Pipe>; 2] = Default::default();
+        let proved: [Arc<Mutex<Vec<PublicKey>>>; 2] = Default::default();
+        let read = |(here, node): (usize, &Node)| {
+            let (pipe, proved) = (Arc::clone(&pipes[1 - here]), Arc::clone(&proved[here]));
+            let mut inbound = node.device().handle().stream_inbound(Arc::<Pipe>::clone(&pipes[here]));
+            thread::spawn(move || {
+                while let Some(datagrams) = pipe.take() {
+                    receive(&mut inbound, &datagrams, |key| {
+                        let mut proved = proved.lock().unwrap();
+                        if !proved.contains(&key) {
+                            proved.push(key);
+                        }
+                    });
+                }
+            })
+        };
+        let threads = [a, b].into_iter().enumerate().map(read).collect();
+        for ((from, to), pipe) in [(a, b), (b, a)].into_iter().zip(&pipes) {
+            from.device().handle().set_stream(&to.public_key(), Some(Arc::<Pipe>::clone(pipe)));
+        }
+        Self { pipes, proved, threads }
+    }
+
+    fn proved(&self) -> [Vec<PublicKey>; 2] {
+        [0, 1].map(|node| self.proved[node].lock().unwrap().clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.pipes.iter().for_each(|pipe| pipe.end());
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(ended.is_ok() || thread::panicking(), "a thread that read a stream panicked");
+        }
+    }
+}
+
+/// Two nodes that know each other's keys, and nothing of where they are.
+fn strangers(switch: &Switch) -> (Node, Node) {
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    a.add(&b, None, "");
+    b.add(&a, None, "");
+    (a, b)
+}
+
+fn route(from: &Node, to: &Node, udp: bool, stream: bool) {
+    from.device().handle().set_route(&to.public_key(), Route { udp, stream });
+}
+
+#[test]
+fn a_stream_alone_carries_everything() {
+    let switch = Switch::new();
+    let (a, b) = strangers(&switch);
+    assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)));
+    let stream = Stream::between(&a, &b);
+    a.reaches(b.inner4());
+    b.reaches(a.inner4());
+    transfer(&a.host, a.inner4(), &b.host, b.inner4(), STREAM);
+    transfer(&b.host, b.inner6(), &a.host, a.inner6(), STREAM);
+    assert_eq!(stream.proved(), [vec![b.public_key()], vec![a.public_key()]]);
+    for (here, there) in [(&a, &b), (&b, &a)] {
+        assert_eq!(here.shown("endpoints", there), "(none)", "nothing was said of UDP");
+        assert!(here.handshake(there) > 0);
+    }
+}
+
+/// A stream that comes later, and one that takes the place of another.
+#[test]
+fn a_stream_may_be_replaced_while_it_is_in_use() {
+    let switch = Switch::new();
+    let (a, b) = strangers(&switch);
+    let mut streams = vec![Stream::between(&a, &b)];
+    a.reaches(b.inner4());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            transfer(&a.host, a.inner4(), &b.host, b.inner4(), STREAM);
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) && streams.len() < 200 {
+            // The old one is read to its end: new before old, and nothing is lost.
+            streams.push(Stream::between(&a, &b));
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert!(streams.len() > 2, "{} streams", streams.len());
+    let drops = [&a, &b].map(|node| node.device().snapshot().drops);
+    assert!(drops.iter().all(|drops| drops.io_failed == 0), "{drops:?}");
+}
+
+/// No packet comes twice, whichever way it came first, and none is missing.
+#[test]
+fn what_goes_both_ways_arrives_once() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&a, &b);
+    let _stream = Stream::between(&a, &b);
+    let_through(&a, &b);
+    let mut path = Path::new(&a, &b);
+    path.shuffled = true;
+    let mut traffic = Traffic::new(11, 1, 2);
+    let refused = || b.device().snapshot().drops.unauthenticated;
+    let (before, mut sent) = (refused(), 0);
+    for round in 0..6 {
+        path.label = format!("round {round}");
+        sent += path.send(&traffic.burst(200, 200_000)) as u64;
+        path.settle();
+    }
+    eventually("the second of each is refused", || (refused() >= before + sent).then_some(()));
+    path.drain();
+    transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
+}
+
+/// Routes change again and again while packets are on their way, some of which were sealed for the way before.
+#[test]
+fn a_change_of_route_loses_nothing() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&a, &b);
+    let _stream = Stream::between(&a, &b);
+    let_through(&a, &b);
+    let routes = [(true, false), (false, true), (true, true), (false, true)];
+    let mut path = Path::new(&a, &b);
+    path.shuffled = true;
+    let mut traffic = Traffic::new(12, 1, 2);
+    for (round, (udp, by_stream)) in routes.repeat(5).into_iter().enumerate() {
+        path.label = format!("round {round}");
+        path.send(&traffic.burst(60, 60_000));
+        route(&a, &b, udp, by_stream);
+        path.send(&traffic.burst(60, 60_000));
+        if round % 4 == 3 {
+            path.settle();
+        }
+    }
+    path.drain();
+
+    let done = AtomicBool::new(false);
+    let changes = thread::scope(|scope| {
+        scope.spawn(|| {
+            transfer(&a.host, a.inner4(), &b.host, b.inner4(), STREAM);
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut changes = 0;
+        while !done.load(Ordering::Relaxed) {
+            let (udp, by_stream) = routes[changes % routes.len()];
+            route(&a, &b, udp, by_stream);
+            route(&b, &a, by_stream, udp);
+            changes += 1;
+            thread::sleep(Duration::from_millis(5));
+        }
+        changes
+    });
+    assert!(changes > 4, "{changes} changes");
+}
+
+/// When an update has removed a peer, nothing of it comes in by a stream any more, and nothing goes out.
+#[test]
+fn a_removed_peer_is_cut_off_from_its_stream_at_once() {
+    let switch = Switch::new();
+    let (a, b) = strangers(&switch);
+    let stream = Stream::between(&a, &b);
+    a.reaches(b.inner4());
+    let received = || b.device().snapshot().peers.iter().map(|peer| peer.rx_bytes).sum::<u64>();
+    let sender = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+    let inside = b.host.enter(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
+    let address = inside.local_addr().unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // A full queue is no fault.
+                let _ = sender.send_to(b"x", address);
+            }
+        });
+        let before = received();
+        eventually("packets come", || (received() > before).then_some(()));
+        let remove = |peer: &Node| PeerUpdate { remove: true, ..PeerUpdate::new(peer.public_key()) };
+        b.device().apply(DeviceUpdate { peers: vec![remove(&a)], ..DeviceUpdate::default() }).unwrap();
+        // What the kernel had by then is taken out first.
+        while inside.recv(&mut [0; 8]).is_ok() {}
+        let refused = || b.device().snapshot().drops.unauthenticated;
+        let before = refused();
+        eventually("the peer goes on", || (refused() > before + 100).then_some(()));
+        assert!(inside.recv(&mut [0; 8]).is_err(), "a packet of a peer that was removed");
+
+        // Its own side stops speaking as suddenly.
+        a.device().apply(DeviceUpdate { peers: vec![remove(&b)], ..DeviceUpdate::default() }).unwrap();
+        let unsent = || a.device().snapshot().drops.no_peer;
+        let before = unsent();
+        eventually("what was on its way is through", || {
+            stream.pipes[0].waiting.lock().unwrap().is_empty().then_some(())
+        });
+        let heard = refused();
+        eventually("the sender goes on", || (unsent() > before + 100).then_some(()));
+        assert!(refused() <= heard + 80, "more came than was read already");
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+/// The stream is over and nobody has said so: what it does not take is counted, and UDP goes on.
+#[test]
+fn a_stream_that_takes_nothing_costs_its_own_copies() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&a, &b);
+    let over: Arc<Pipe> = Arc::default();
+    over.end();
+    a.device().handle().set_stream(&b.public_key(), Some(over));
+    let failed = || a.device().snapshot().drops.io_failed;
+    let before = failed();
+    assert!(a.probe(b.inner4()));
+    assert!(failed() > before);
+    route(&a, &b, false, true);
+    let before = failed();
+    assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)));
+    assert!(failed() > before);
+    route(&a, &b, false, false);
+    let unsendable = || a.device().snapshot().drops.unsendable;
+    let before = unsendable();
+    assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)));
+    assert!(unsendable() > before);
+    route(&a, &b, true, true);
+    assert!(a.probe(b.inner4()));
+}
+
+/// What a watcher was told.
+#[derive(Default)]
+pub(crate) struct Diary {
+    pub(crate) probes: Mutex<Vec<(PublicKey, Way, Vec<u8>)>>,
+    stun: Mutex<Vec<(SocketAddr, Vec<u8>)>>,
+}
+
+impl Watcher for Diary {
+    fn probe(&self, peer: PublicKey, way: Way, packet: &[u8]) {
+        self.probes.lock().unwrap().push((peer, way, packet.to_vec()));
+    }
+
+    fn sent(&self, _: PublicKey) {}
+
+    fn received(&self, _: PublicKey, _: Way) {}
+
+    fn endpoint(&self, _: PublicKey, _: SocketAddr) {}
+
+    fn stun(&self, from: SocketAddr, datagram: &[u8]) {
+        self.stun.lock().unwrap().push((from, datagram.to_vec()));
+    }
+}
+
+/// A node whose device tells its diary.
+fn watched(switch: &Switch, number: u8) -> (Node, Arc<Diary>) {
+    let diary: Arc<Diary> = Arc::default();
+    let watcher = Arc::<Diary>::clone(&diary);
+    (switch.node_with(number, |options| options.watch = Some(Watch { tap: TAP, watcher })), diary)
+}
+
+/// UDP over IPv4.
+fn udp_packet(from: IpAddr, to: IpAddr, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { panic!("IPv4 alone") };
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0];
+    packet.extend(from.octets().into_iter().chain(to.octets()));
+    packet.extend([ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat());
+    packet.extend((8 + payload.len() as u16).to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend(payload);
+    let len = packet.len() as u16;
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    write_header_checksum(&mut packet);
+    write_checksum(&mut packet);
+    packet
+}
+
+#[test]
+fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
+    let switch = Switch::new();
+    let ((a, _), (b, diary)) = (watched(&switch, 1), watched(&switch, 2));
+    join(&a, &b);
+    let _stream = Stream::between(&a, &b);
+    let handle = a.device().handle();
+    let inside = b.host.enter(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
+    inside.set_nonblocking(true).unwrap();
+    let mut expected = Vec::new();
+    for (way, payload) in [(Way::Udp, 1_usize), (Way::Stream, 2), (Way::Stream, 1392), (Way::Udp, 1392), (Way::Udp, 0)]
+    {
+        let packet = udp_packet(a.inner4(), b.inner4(), (TAP, TAP), &vec![7; payload]);
+        // Neither way depends on the route.
+        route(&a, &b, way == Way::Stream, way == Way::Udp);
+        assert!(handle.send_inner(&b.public_key(), way, &packet));
+        expected.push((a.public_key(), way, packet));
+        eventually("the probe is told", || (diary.probes.lock().unwrap().len() == expected.len()).then_some(()));
+    }
+    assert_eq!(*diary.probes.lock().unwrap(), expected);
+    assert!(inside.recv(&mut [0; 8]).is_err(), "a program was told as well");
+
+    // Neither from another peer's address, nor to another port: that is for programs.
+    let refused = || b.device().snapshot().drops.source_refused;
+    let before = refused();
+    let lie = udp_packet([10, 77, 0, 9].into(), b.inner4(), (TAP, TAP), b"x");
+    assert!(handle.send_inner(&b.public_key(), Way::Stream, &lie));
+    eventually("it is refused", || (refused() == before + 1).then_some(()));
+    let program = b.host.enter(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
+    program.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let port = program.local_addr().unwrap().port();
+    let packet = udp_packet(a.inner4(), b.inner4(), (TAP, port), b"for a program");
+    assert!(handle.send_inner(&b.public_key(), Way::Udp, &packet));
+    let mut buffer = [0; 64];
+    let len = program.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..len], b"for a program");
+    assert_eq!(*diary.probes.lock().unwrap(), expected);
+}
+
+/// No program on a node can speak for its agent, to any peer.
+#[test]
+fn nothing_from_the_interface_has_the_port_of_probes() {
+    let switch = Switch::new();
+    let ((a, _), (b, diary)) = (watched(&switch, 1), watched(&switch, 2));
+    join(&a, &b);
+    let dropped = || a.device().snapshot().drops.unsendable;
+    let listener = b.host.enter(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let send = |from: u16, to: u16, payload: &[u8]| {
+        let socket = a.host.enter(|| UdpSocket::bind((a.inner4(), from))).unwrap();
+        socket.send_to(payload, (b.inner4(), to)).unwrap();
+    };
+    let mut count = dropped();
+    // The last is cut into pieces by the kernel, the first of which has the ports.
+    for (from, to, payload) in
+        [(TAP, TAP, &b"x"[..]), (0, TAP, b"x"), (TAP, 7, b"x"), (TAP, TAP, &[1; 1392]), (TAP, TAP, &[1; 5000])]
+    {
+        send(from, to, payload);
+        count += 1;
+        eventually("it is dropped", || (dropped() == count).then_some(()));
+    }
+    assert!(a.probe(b.inner4()), "other ports are not concerned");
+    assert_eq!(dropped(), count);
+    assert!(diary.probes.lock().unwrap().is_empty() && listener.recv(&mut [0; 8]).is_err());
+}
+
+/// Asked from the device's own port, told as it came, and no business of the tunnel's.
+#[test]
+fn stun_goes_by_the_device_s_own_socket() {
+    let switch = Switch::new();
+    let (node, diary) = watched(&switch, 1);
+    let host = switch.host(66);
+    let server = host.enter(|| UdpSocket::bind("192.0.2.66:3478")).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let to = server.local_addr().unwrap();
+    let mut request = [0; 20];
+    request[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42]);
+    assert!(node.device().handle().send_raw(to, &request));
+    let mut buffer = [0; 64];
+    let (len, from) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!((from.to_string(), &buffer[..len]), (node.outer4(), &request[..]));
+    let mut response = request;
+    response[0] = 1;
+    let refused = node.device().snapshot().drops.unauthenticated;
+    server.send_to(&response, from).unwrap();
+    server.send_to(&response[..19], from).unwrap();
+    eventually("what is not STUN is refused", || {
+        (node.device().snapshot().drops.unauthenticated == refused + 1).then_some(())
+    });
+    eventually("the watcher is told", || (!diary.stun.lock().unwrap().is_empty()).then_some(()));
+    assert_eq!(*diary.stun.lock().unwrap(), [(to, response.to_vec())]);
+}
+
+/// Whoever still has a handle holds up nobody: the interface's name is free again.
+#[test]
+fn a_device_that_has_ended_is_spoken_to_in_vain() {
+    let switch = Switch::new();
+    let (a, b) = strangers(&switch);
+    let pipe: Arc<Pipe> = Arc::default();
+    let handle = a.device().handle();
+    let mut inbound = handle.stream_inbound(Arc::<Pipe>::clone(&pipe));
+    let (key, name) = (b.public_key(), a.name.clone());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Somebody is inside all the while.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                handle.set_route(&key, Route::default());
+                handle.greet(&key, &(Arc::<Pipe>::clone(&pipe) as Arc<dyn Carrier>));
+            }
+        });
+        eventually("it greets", || (!pipe.taken().is_empty()).then_some(()));
+        let host: Namespace = a.end_device();
+        assert!(!host.ip("-o link show").contains(&name), "the interface is still there");
+        done.store(true, Ordering::Relaxed);
+    });
+    pipe.taken();
+    handle.greet(&key, &(Arc::<Pipe>::clone(&pipe) as Arc<dyn Carrier>));
+    handle.try_endpoint(&key, "192.0.2.2:1".parse().unwrap());
+    assert!(!handle.send_inner(&key, Way::Stream, &[0x45; 40]));
+    assert!(!handle.send_raw("192.0.2.2:1".parse().unwrap(), b"x"));
+    receive(&mut inbound, &[[4; 100]], |_| panic!("nobody proved anything"));
+    assert!(pipe.taken().is_empty());
+}

@@ -1,0 +1,169 @@
+//! What comes by a stream that somebody hostile opened.
+
+use std::net::UdpSocket;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use boringtun::noise::{Tunn, TunnResult};
+use mesh_tunnel::StreamInbound;
+
+use crate::carriers::{Pipe, Stream, receive};
+use crate::lab::{Kind, Node, Switch, eventually, join};
+use crate::streams::transfer;
+use crate::traffic::Dice;
+
+/// A stream to the node that nobody reads but the test.
+fn opened(node: &Node) -> (StreamInbound, Arc<Pipe>) {
+    let answers: Arc<Pipe> = Arc::default();
+    (node.device().handle().stream_inbound(Arc::<Pipe>::clone(&answers)), answers)
+}
+
+/// Sealed messages from a to b, which b did not get.
+fn sealed(a: &Node, b: &Node, count: usize) -> Vec<Vec<u8>> {
+    let pipe: Arc<Pipe> = Arc::default();
+    let handle = a.device().handle();
+    handle.set_route(&b.public_key(), mesh_tunnel::Route { udp: false, stream: true });
+    handle.set_stream(&b.public_key(), Some(Arc::<Pipe>::clone(&pipe)));
+    let socket = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+    let mut messages = Vec::new();
+    eventually("the packets are sealed", || {
+        socket.send_to(&[7; 100], (b.inner4(), 9)).unwrap();
+        messages.extend(pipe.taken().into_iter().filter(|message| message[0] == 4));
+        (messages.len() >= count).then_some(())
+    });
+    handle.set_stream(&b.public_key(), None);
+    handle.set_route(&b.public_key(), mesh_tunnel::Route::default());
+    messages.truncate(count);
+    messages
+}
+
+/// Neither garbage of any length, nor what was forged, cut short or heard before proves anything or changes anything.
+#[test]
+fn garbage_forgeries_and_replays_prove_nothing() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    join(&a, &b);
+    let genuine = sealed(&a, &b, 40);
+    let (mut inbound, answers) = opened(&b);
+    let mut proofs = 0;
+    receive(&mut inbound, &genuine, |key| {
+        assert_eq!(key, a.public_key());
+        proofs += 1;
+    });
+    assert!(proofs > 0, "what is genuine counts, whatever stream it comes by");
+
+    let before = (b.handshake(&a), b.shown("endpoints", &a));
+    let refused = || b.device().snapshot().drops.unauthenticated;
+    let (start, mut sent, mut dice) = (refused(), 0, Dice::new(3));
+    for round in 0..60 {
+        let mut datagrams: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..dice.below(40) {
+            let message = &genuine[dice.below(genuine.len())];
+            datagrams.push(match dice.below(5) {
+                0 => message.clone(),
+                1 => message[..dice.below(message.len())].to_vec(),
+                2 => {
+                    let mut forged = message.clone();
+                    let at = dice.below(forged.len());
+                    forged[at] ^= 1 << dice.below(8);
+                    forged
+                }
+                3 => {
+                    // Of a kind that there is, of any length.
+                    let len = dice.pick(&[32, 64, 92, 148, 1500, 65_535]);
+                    let mut bytes = dice.bytes(len);
+                    bytes[..4].copy_from_slice(&[1 + dice.below(4) as u8, 0, 0, 0]);
+                    bytes[4..8].copy_from_slice(&message[4..8]);
+                    bytes
+                }
+                _ => {
+                    let len = dice.below(65_536);
+                    dice.bytes(len)
+                }
+            });
+        }
+        sent += datagrams.len() as u64;
+        receive(&mut inbound, &datagrams, |_| panic!("round {round}: something was proved"));
+    }
+    assert_eq!(refused(), start + sent);
+    assert!(answers.taken().is_empty(), "nobody is answered who says nothing right");
+    assert_eq!((b.handshake(&a), b.shown("endpoints", &a)), before);
+
+    // Ranges that lie nowhere, or one in the other.
+    let mut buffer = dice.bytes(1000);
+    let reversed = Range { start: 700, end: 600 };
+    let ranges =
+        [0..0, 1000..1000, 999..1001, 2000..3000, reversed, 0..1000, 10..20, 5..900, usize::MAX - 1..usize::MAX];
+    inbound.receive(&mut buffer, &ranges, |_| panic!("something was proved"));
+    inbound.receive(&mut [], &ranges, |_| panic!("something was proved"));
+    assert!(a.probe(b.inner4()) && b.probe(a.inner4()), "the session goes on");
+}
+
+/// A handshake's first message proves nothing, because anybody may send it again: its use does.
+#[test]
+fn an_initiation_that_was_overheard_proves_nothing() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    a.add(&b, None, "");
+    b.add(&a, None, "");
+    let pipe: Arc<Pipe> = Arc::default();
+    a.device().handle().set_stream(&b.public_key(), Some(Arc::<Pipe>::clone(&pipe)));
+    let mut heard = Vec::new();
+    eventually("a asks", || {
+        heard.extend(pipe.taken());
+        (!heard.is_empty()).then_some(())
+    });
+    let (mut inbound, answers) = opened(&b);
+    receive(&mut inbound, &heard[..1], |_| panic!("that proves nothing"));
+    assert_eq!(answers.taken().iter().map(|answer| answer[0]).collect::<Vec<_>>(), [2]);
+    let refused = || b.device().snapshot().drops.unauthenticated;
+    let before = refused();
+    receive(&mut inbound, &heard[..1], |_| panic!("nor does a replay"));
+    assert_eq!((refused(), answers.taken().len()), (before + 1, 0));
+}
+
+/// Handshakes by a stream, as many as the device looks at: it asks that stream for cookies, and everybody else gets in.
+#[test]
+fn a_flood_by_a_stream_stops_nobody_else() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    let (by_stream, by_udp) = (switch.node(3, Kind::Ours), switch.node(4, Kind::Ours));
+    join(&a, &b);
+    let stop = AtomicBool::new(false);
+    let drops = || b.device().snapshot().drops;
+    thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let (mut inbound, answers) = opened(&b);
+            let key = (*b.public_key().as_bytes()).into();
+            let mut tunn = Tunn::new([66; 32].into(), key, None, None, 1, None);
+            let (mut cookies, end) = (0, Instant::now() + Duration::from_secs(90));
+            while !stop.load(Ordering::Relaxed) && Instant::now() < end {
+                let mut buffer = [0; 256];
+                let TunnResult::WriteToNetwork(message) = tunn.format_handshake_initiation(&mut buffer, true) else {
+                    panic!("no initiation")
+                };
+                let message = message.to_vec();
+                receive(&mut inbound, &vec![message; 64], |_| panic!("that proves nothing"));
+                cookies += answers.taken().iter().filter(|answer| answer[0] == 3 && answer.len() == 64).count();
+            }
+            cookies
+        });
+        eventually("the device is under load", || (drops().under_load > 1000).then_some(()));
+        transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
+        by_stream.add(&b, None, "");
+        b.add(&by_stream, None, "");
+        let stream = Stream::between(&by_stream, &b);
+        by_stream.reaches(b.inner4());
+        by_udp.add(&b, Some(&b.outer4()), "");
+        b.add(&by_udp, None, "");
+        by_udp.reaches(b.inner4());
+        let before = drops().under_load;
+        eventually("the flood went on all the time", || (drops().under_load > before + 1000).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+        drop(stream);
+        assert!(flood.join().unwrap() > 0, "no cookie was offered");
+    });
+}

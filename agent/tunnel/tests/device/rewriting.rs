@@ -1,0 +1,209 @@
+//! Networks that lie about where datagrams come from, and networks that let in only what was asked for.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::lab::{Kind, Namespace, Node, Switch, eventually, run};
+use crate::streams::transfer;
+
+/// How long a test waits for what a device does by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A router between two nodes, each of which takes it for the other. To the second node, what the first one sends comes from
+/// another address than the one that the second one sends to.
+struct Router {
+    /// The first node's datagrams come to the first, and go on from the last; the second node's come to the second.
+    sockets: [UdpSocket; 3],
+    nodes: [SocketAddr; 2],
+    /// What comes to the address that the datagrams seem to come from goes on to the first node.
+    answers: bool,
+    host: Namespace,
+}
+
+/// What was seen of the second node's datagrams to the address that lies.
+#[derive(Default)]
+struct Seen {
+    initiations: AtomicUsize,
+    data: AtomicUsize,
+}
+
+impl Router {
+    fn between(switch: &Switch, a: &Node, b: &Node, answers: bool) -> Self {
+        let host = switch.host(200);
+        let socket = || {
+            let socket = host.enter(|| UdpSocket::bind("192.0.2.200:0")).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        let sockets = [socket(), socket(), socket()];
+        let addresses = [&sockets[0], &sockets[1]].map(|socket| socket.local_addr().unwrap().to_string());
+        a.add(b, Some(&addresses[0]), "");
+        b.add(a, Some(&addresses[1]), "");
+        let nodes = [a, b].map(|node| node.outer4().parse().unwrap());
+        Self { sockets, nodes, answers, host }
+    }
+
+    fn lie(&self) -> SocketAddr {
+        self.sockets[2].local_addr().unwrap()
+    }
+
+    fn truth(&self) -> SocketAddr {
+        self.sockets[1].local_addr().unwrap()
+    }
+
+    /// Carries datagrams until `stop`. From when `rewrites` is true, those of the first node come from the other address.
+    fn carry(&self, stop: &AtomicBool, rewrites: &AtomicBool, seen: &Seen) {
+        let mut buffer = [0; 2048];
+        let [first, second, lie] = &self.sockets;
+        while !stop.load(Ordering::Relaxed) {
+            let mut idle = true;
+            // A full queue is loss, as in any network.
+            while let Ok(len) = first.recv(&mut buffer) {
+                let from = if rewrites.load(Ordering::Relaxed) { lie } else { second };
+                let _ = from.send_to(&buffer[..len], self.nodes[1]);
+                idle = false;
+            }
+            while let Ok(len) = second.recv(&mut buffer) {
+                // With a new address the old one is nobody's.
+                if !self.answers || !rewrites.load(Ordering::Relaxed) {
+                    let _ = first.send_to(&buffer[..len], self.nodes[0]);
+                }
+                idle = false;
+            }
+            while let Ok(len) = lie.recv(&mut buffer) {
+                let seen = if buffer[0] == 4 { &seen.data } else { &seen.initiations };
+                seen.fetch_add(1, Ordering::Relaxed);
+                if self.answers {
+                    let _ = first.send_to(&buffer[..len], self.nodes[0]);
+                }
+                idle = false;
+            }
+            if idle {
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+}
+
+/// Not a packet is lost, nor its answer.
+#[track_caller]
+fn reach_each_other(a: &Node, b: &Node) {
+    for (from, to) in [(a, b), (b, a)] {
+        let asked = Instant::now();
+        let state = || [a, b].map(|node| format!("{:?}", node.device().snapshot()));
+        let before = state();
+        assert!(
+            from.probe(to.inner4()),
+            "{:?} from node {}\n{before:#?}\n{:#?}",
+            asked.elapsed(),
+            from.number,
+            state()
+        );
+    }
+}
+
+fn endpoint(of: &Node, at: &Node) -> SocketAddr {
+    at.shown("endpoints", of).parse().unwrap()
+}
+
+/// A router's translation ends and begins again with another port. Whoever hears from there asks there, and believes the answer.
+#[test]
+fn a_new_port_of_a_router_is_believed_at_once() {
+    for both_speak in [true, false] {
+        let switch = Switch::new();
+        let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+        let router = Router::between(&switch, &a, &b, true);
+        let (stop, rewrites, seen) = (AtomicBool::new(false), AtomicBool::new(false), Seen::default());
+        thread::scope(|scope| {
+            scope.spawn(|| router.carry(&stop, &rewrites, &seen));
+            let _stopper = Stopper(&stop);
+            a.reaches(b.inner4());
+            b.reaches(a.inner4());
+            eventually("the first address is believed", || (endpoint(&a, &b) == router.truth()).then_some(()));
+            rewrites.store(true, Ordering::Relaxed);
+            if both_speak {
+                assert!(a.probe(b.inner4()), "the answer to the first packet from there arrives");
+            } else {
+                // Nobody there answers.
+                let socket = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+                socket.send_to(b"x", (b.inner4(), 9)).unwrap();
+            }
+            eventually("the new address is believed", || (endpoint(&a, &b) == router.lie()).then_some(()));
+            assert!(b.probe(a.inner4()), "and used");
+            transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
+        });
+    }
+}
+
+/// Sources that lead nowhere, as QEMU's user network writes into what it passes on: the flow goes on as if nothing were, the
+/// endpoint stays, and the address is asked three times, gets packets for two seconds, and is left alone then.
+#[test]
+fn a_source_that_leads_nowhere_is_not_believed() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    let router = Router::between(&switch, &a, &b, false);
+    let (stop, rewrites, seen) = (AtomicBool::new(false), AtomicBool::new(true), Seen::default());
+    thread::scope(|scope| {
+        scope.spawn(|| router.carry(&stop, &rewrites, &seen));
+        let _stopper = Stopper(&stop);
+        a.reaches(b.inner4());
+        b.reaches(a.inner4());
+        transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
+        assert_eq!(endpoint(&a, &b), router.truth());
+        let end = Instant::now() + PATIENCE;
+        // It got copies while it was tried. Then there comes a time in which packets flow and none of them goes there.
+        loop {
+            assert!(Instant::now() < end, "packets go there all the time");
+            reach_each_other(&a, &b);
+            let before = seen.data.load(Ordering::Relaxed);
+            for _ in 0..20 {
+                reach_each_other(&a, &b);
+            }
+            if seen.data.load(Ordering::Relaxed) == before && seen.initiations.load(Ordering::Relaxed) >= 3 {
+                break;
+            }
+        }
+        transfer(&b.host, b.inner4(), &a.host, a.inner4(), 1 << 20);
+        assert_eq!(endpoint(&a, &b), router.truth(), "after all that");
+        assert_eq!(b.handshake(&a) > 0, a.handshake(&b) > 0);
+    });
+    drop(router.host);
+}
+
+/// Tells the router to stop, also after a panic: its thread is waited for.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Both let in only what comes from where they have sent something themselves. Each is told where the other is, and asks.
+#[test]
+fn two_who_let_in_only_answers_find_each_other() {
+    let switch = Switch::new();
+    let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
+    for node in [&a, &b] {
+        let filter = ["netns", "exec", &node.host.name, "iptables", "-w", "-A", "INPUT", "-i", "eth0", "-p", "udp"];
+        run("ip", &[&filter[..], &["-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"]].concat());
+    }
+    a.add(&b, None, "");
+    b.add(&a, None, "");
+    a.device().handle().try_endpoint(&b.public_key(), b.outer4().parse().unwrap());
+    assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)), "one alone does not get in");
+    assert_eq!(a.shown("endpoints", &b), "(none)");
+    eventually("both ask, and each is let in", || {
+        a.device().handle().try_endpoint(&b.public_key(), b.outer4().parse().unwrap());
+        b.device().handle().try_endpoint(&a.public_key(), a.outer4().parse().unwrap());
+        (a.handshake(&b) > 0 && b.handshake(&a) > 0).then_some(())
+    });
+    a.reaches(b.inner4());
+    b.reaches(a.inner4());
+    for (here, there) in [(&a, &b), (&b, &a)] {
+        eventually("the endpoint is known", || (here.shown("endpoints", there) == there.outer4()).then_some(()));
+    }
+    transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
+}
