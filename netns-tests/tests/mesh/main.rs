@@ -24,6 +24,7 @@ mod secrets;
 mod soak;
 mod starting;
 mod stopping;
+mod tls_mode;
 
 use std::time::Duration;
 
