@@ -1,12 +1,15 @@
 //! From a configuration to a running agent: everything that is found out or taken once, in the order in which it can fail.
 
+mod paths;
+
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use mesh_core::{
-    agent::{Agent, CachedRegistry, Input, LocalNode, Policy},
-    id::Address,
+    agent::{Agent, CachedRegistry, Input, LocalNode, OwnEndpoint, Policy},
+    id::{Address, WireguardKey},
     network::MeshNetwork,
+    registration::NetworkType,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,7 +22,7 @@ use crate::{
     api::{ApiDriver, ApiSocket},
     cache,
     chain::{self, Source, Sources, Subject},
-    config::{Config, Dataplane, EndpointChoice, WireguardKeySource},
+    config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
     dstack::{self, GuestAgent},
     endpoint::{self, Remotes},
     identity::{self, Expected, Identity},
@@ -28,6 +31,7 @@ use crate::{
     lock::InstanceLock,
     machine::{self, Machine},
     notify::ServiceManager,
+    paths::{DevicePort, PathKeeper},
     process,
     run::{Clock, Outside, Shell, run},
     statedir,
@@ -47,11 +51,18 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
     // An agent that runs already has taken port and interface, and must not be mistaken for somebody else.
     statedir::prepare(&config.state_dir, process::effective_user())?;
     let _lock = InstanceLock::take(&config.state_dir)?;
-    machine::check(&config)?;
+    let has_device = match config.mode {
+        Mode::Wireguard => true,
+        Mode::Tls => false,
+    };
+    if has_device {
+        machine::check(&config)?;
+    }
     let socket = ApiSocket::bind(&config.socket)?;
 
     let mut background = JoinSet::new();
-    let outcome = Start { config, stop, background: &mut background }.run(socket).await;
+    let start = Start { config, stop, background: &mut background };
+    let outcome = if has_device { start.run(socket).await } else { start.run_without_device(socket).await };
     // The socket's file goes with the task that serves it.
     background.shutdown().await;
     outcome
@@ -91,32 +102,79 @@ impl Start<'_> {
             }
         };
         let (identity, secret) = found?;
-        let contract = config.contract.unwrap_or_else(|| identity.app_id.into());
+        let contract = contract_of(&config, &identity);
         if cached.as_ref().is_some_and(|cached| cached.registry.domain.contract != contract) {
             open_again(early).await?;
         }
-        announce(&config, &identity, &secret, contract);
+        let public_key = secret.public_key();
+        announce(&config, &identity, Some(public_key), contract);
 
-        let parts = Parts {
+        let (interface, device, dataplane) = (config.interface.clone(), config.device.clone(), config.dataplane);
+        let psk_root = identity.psk_root.clone();
+        let mut parts = Parts {
+            node: local_node(&config, &identity, Some(public_key), contract),
             identity,
-            secret,
-            contract,
             cached,
             api,
             stop,
-            links,
             machine_changed,
+            endpoint: watch::Sender::new(endpoint::configured(&config)),
+            paths: None,
+            clock: Clock::start(),
             background: std::mem::take(background),
             config,
         };
-        let device = parts.config.device.clone();
-        match parts.config.dataplane {
-            Dataplane::Userspace => parts.run(UserspaceTunnel::new(device)).await,
-            Dataplane::Kernel => parts.run(KernelTunnel::new(device.name, device.mtu)).await,
+        match dataplane {
+            Dataplane::Userspace => {
+                let port = parts.keep_paths(&links).await?;
+                let tunnel = UserspaceTunnel::with_paths(device, port);
+                parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root))).await
+            }
+            Dataplane::Kernel => {
+                let tunnel = KernelTunnel::new(device.name, device.mtu);
+                parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root))).await
+            }
         }?;
         // The agent has removed what it knew of; what it refused to believe in is not left either.
         open_again(early).await
     }
+
+    /// A node whose application has a URL: it asks nothing of the machine's network, and so needs no privileges.
+    async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
+        let Self { config, stop, background } = self;
+        let (mut api, server) = ApiDriver::serve(socket);
+        background.spawn(server);
+        let identity = tokio::select! {
+            found = load_identity(&config) => found?.1,
+            never = api.answer_starting("the dstack guest agent") => match never {},
+            () = stop.notified() => {
+                tracing::info!("stopped while waiting for the guest agent");
+                return Ok(());
+            }
+        };
+        let contract = contract_of(&config, &identity);
+        announce(&config, &identity, None, contract);
+        let (_nothing_changes, machine_changed) = watch::channel(());
+        let parts = Parts {
+            node: local_node(&config, &identity, None, contract),
+            identity,
+            cached: cache::load(&config.state_dir),
+            api,
+            stop,
+            machine_changed,
+            endpoint: watch::Sender::new(endpoint::configured(&config)),
+            paths: None,
+            clock: Clock::start(),
+            background: std::mem::take(background),
+            config,
+        };
+        parts.run(None::<Machine<UserspaceTunnel, Netlink>>).await
+    }
+}
+
+/// The cluster contract is the dstack app's own where nothing else is said.
+fn contract_of(config: &Config, identity: &Identity) -> Address {
+    config.contract.unwrap_or_else(|| identity.app_id.into())
 }
 
 /// Whether the saved registry can be that of the cluster this agent is for, as far as is known before the guest agent answers.
@@ -149,30 +207,47 @@ async fn open_again(network: Option<MeshNetwork>) -> anyhow::Result<()> {
 }
 
 async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, WireguardSecret)> {
+    let (guest_agent, identity) = load_identity(config).await?;
+    let secret = wireguard_secret(config, &guest_agent, &identity).await?;
+    Ok((identity, secret))
+}
+
+async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)> {
     let guest_agent = GuestAgent::new(dstack::find(config.dstack_socket.as_deref())?);
     let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
     let identity = Identity::load(&guest_agent, expected).await?;
-    let secret = wireguard_secret(config, &guest_agent, &identity).await?;
-    Ok((identity, secret))
+    Ok((guest_agent, identity))
 }
 
 /// What start-up found out.
 struct Parts {
     config: Config,
     identity: Identity,
-    secret: WireguardSecret,
-    contract: Address,
+    node: LocalNode,
     cached: Option<CachedRegistry>,
     api: ApiDriver,
     stop: Arc<Notify>,
-    links: Netlink,
     machine_changed: watch::Receiver<()>,
+    endpoint: watch::Sender<OwnEndpoint>,
+    paths: Option<PathKeeper>,
+    clock: Clock,
     background: Background,
 }
 
 impl Parts {
-    async fn run(self, tunnel: impl Tunnel) -> anyhow::Result<()> {
-        let Self { config, identity, secret, contract, cached, .. } = self;
+    /// Starts what keeps more than one path to each peer; where a device is to be told of.
+    async fn keep_paths(&mut self, links: &Netlink) -> anyhow::Result<DevicePort> {
+        let Self { config, identity, machine_changed, endpoint, clock, background, .. } = self;
+        let endpoint = endpoint.subscribe();
+        let (keeper, port) =
+            paths::keep(config, identity, links, machine_changed, &endpoint, *clock, background).await?;
+        self.paths = Some(keeper);
+        Ok(port)
+    }
+
+    /// `machine` is what follows the contract on this machine, if anything does.
+    async fn run<T: Tunnel>(self, machine: Option<Machine<T, Netlink>>) -> anyhow::Result<()> {
+        let Self { config, identity, node, cached, .. } = self;
         let mut background = self.background;
         let chain_moved = Arc::default();
         let sources: Vec<Arc<Source>> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
@@ -180,25 +255,23 @@ impl Parts {
             let watch = chain::watch(Arc::clone(source), Arc::clone(&chain_moved));
             background.spawn(async move { Ok(watch.await) });
         }
-        let subject = Subject { contract, instance: identity.instance };
+        let subject = Subject { contract: node.contract, instance: identity.instance };
         let chain = Arc::new(Sources::new(sources, config.rpc_quorum, config.chain_id, subject));
 
-        let (found, endpoint) = watch::channel(endpoint::configured(&config));
+        let (found, endpoint) = (self.endpoint.clone(), self.endpoint.subscribe());
         if config.endpoint == EndpointChoice::Auto {
             let remotes = Remotes::new(&config.rpc_urls);
             let follow = endpoint::follow(remotes, config.listen_port, found, self.machine_changed.clone());
             background.spawn(async move { Ok(follow.await) });
         }
 
-        let clock = Clock::start();
-        let node = local_node(&config, &identity, &secret, contract);
+        let clock = self.clock;
         let mut agent = Agent::new(node, policy(&config), clock.now());
         let stop_on_wrong_chain = cached.is_none();
         if let Some(cached) = cached {
             agent.handle(Input::Cached(Box::new(cached)), clock.now());
         }
 
-        let machine = Machine::new(tunnel, self.links, config.interface, secret, identity.psk_root.clone());
         let shell =
             Shell { machine, chain, identity: Arc::new(identity), state_dir: config.state_dir, stop_on_wrong_chain };
         let outside = Outside {
@@ -206,6 +279,7 @@ impl Parts {
             machine_changed: self.machine_changed,
             endpoint,
             stop: self.stop,
+            paths: self.paths,
             background,
             api: self.api,
             service: ServiceManager::from_environment(),
@@ -229,20 +303,25 @@ async fn wireguard_secret(
     }
 }
 
-fn local_node(config: &Config, identity: &Identity, secret: &WireguardSecret, contract: Address) -> LocalNode {
+fn local_node(config: &Config, identity: &Identity, public_key: Option<WireguardKey>, contract: Address) -> LocalNode {
+    let (network_type, dataplane) = match config.mode {
+        Mode::Wireguard => (NetworkType::Wireguard, config.dataplane.name()),
+        Mode::Tls => (NetworkType::TlsGateway, "none"),
+    };
     LocalNode {
         instance: identity.instance,
         app_id: identity.app_id,
         kms_root: identity.kms_root,
         node_address: identity.node_address(),
-        wireguard_key: secret.public_key(),
+        network_type,
+        wireguard_key: public_key.unwrap_or(WireguardKey([0; 32])),
         compose_hash: identity.compose_hash,
         simulated: identity.simulated,
         contract,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         interface: config.interface.clone(),
-        dataplane: config.dataplane.name().to_owned(),
+        dataplane: dataplane.to_owned(),
     }
 }
 
@@ -251,6 +330,7 @@ fn policy(config: &Config) -> Policy {
         token: config.token,
         listen_port: config.listen_port,
         endpoint: endpoint::configured(config),
+        place: config.place.clone(),
         keepalive: config.keepalive,
         confirmations: config.confirmations,
         trusted_kms_roots: config.trusted_kms_roots.clone(),
@@ -262,16 +342,18 @@ fn policy(config: &Config) -> Policy {
     }
 }
 
-fn announce(config: &Config, identity: &Identity, secret: &WireguardSecret, contract: Address) {
+fn announce(config: &Config, identity: &Identity, public_key: Option<WireguardKey>, contract: Address) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         instance = %identity.instance,
         app_id = %identity.app_id,
         kms_root = %identity.kms_root,
         node_address = %identity.node_address(),
-        public_key = %secret.public_key(),
+        public_key = public_key.map(tracing::field::display),
         %contract,
-        interface = config.interface,
+        mode = config.mode.name(),
+        interface = public_key.map(|_| config.interface.as_str()),
+        place = config.place.as_ref().map(|place| format!("{}-{}s.{}", identity.instance, place.port, place.domain)),
         socket = %config.socket.display(),
         "p2p-agent started"
     );

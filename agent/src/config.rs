@@ -3,10 +3,13 @@
 
 mod device;
 mod flags;
+mod gateway;
+mod homes;
 mod source;
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU16,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +17,7 @@ use std::{
 use mesh_core::{
     agent::OnExpiry,
     id::{Address, AppId, InstanceId, TokenId},
+    place::OwnPlace,
 };
 use mesh_tunnel::DeviceOptions;
 
@@ -21,6 +25,8 @@ pub use device::{DeviceFlags, OffloadName};
 pub use flags::{
     Dataplane, EndpointChoice, ExpiryPolicy, Flags, LogFormat, LogLevel, Mode, UrlText, WireguardKeySource,
 };
+pub use gateway::{GatewayFlags, GatewaySettings, StunServer};
+pub use homes::Homes;
 pub use source::{ConfigError, Layers};
 
 use crate::chain::RpcUrl;
@@ -31,14 +37,27 @@ pub const DEFAULT_INTERFACE: &str = "mesh0";
 pub const DEFAULT_LISTEN_PORT: u16 = 51821;
 /// Where the configuration file is looked for when no path is given.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/p2p-agent/config.toml";
+/// Where WireGuard nodes listen for streams from the gateway when nothing else is said.
+pub const DEFAULT_GATEWAY_PORT: NonZeroU16 = NonZeroU16::new(51822).expect("it is not zero");
+/// The application's port when nothing else is said: https's own.
+const DEFAULT_TLS_PORT: NonZeroU16 = NonZeroU16::new(443).expect("it is not zero");
+/// State directories of agents lie in it.
+const STATE_DIR: &str = "/var/lib/p2p-agent";
+/// Sockets of agents lie in it.
+const RUN_DIR: &str = "/run/p2p-agent";
 /// dstack's own WireGuard listens here in every CVM.
 const DSTACK_WIREGUARD_PORT: u16 = 9182;
 /// dstack's own WireGuard interface.
-const DSTACK_WIREGUARD_INTERFACE: &str = "dstack-wg0";
+pub(crate) const DSTACK_WIREGUARD_INTERFACE: &str = "dstack-wg0";
 
 /// Everything decided, with defaults filled in and ranges checked.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What this node is. Of a TLS node, what is said of interface, device and UDP below is not used.
+    pub mode: Mode,
+    /// Where it is reached through the gateway: its agent's place for streams, or in TLS mode, where there always is one, its
+    /// application's.
+    pub place: Option<OwnPlace>,
     /// The cluster contract; the app id of the guest agent's `Info` where `None`.
     pub contract: Option<Address>,
     /// RPC endpoints, at least one.
@@ -65,6 +84,8 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// How the userspace device is made. Of the kernel's, name and MTU alone.
     pub device: DeviceOptions,
+    /// How paths besides the registered endpoint are made and found; of the userspace device alone.
+    pub gateway: GatewaySettings,
     /// Blocks on top of a registration before its peer is added.
     pub confirmations: u64,
     /// Age of the last agreed read at which `on_registry_expiry` happens.
@@ -92,19 +113,21 @@ impl Config {
     ///
     /// # Errors
     /// Whatever is missing, out of range, or reserved by dstack.
-    pub fn resolve(flags: Flags, names: BTreeMap<TokenId, String>) -> Result<Self, ConfigError> {
-        match flags.mode.unwrap_or(Mode::Wireguard) {
-            Mode::Wireguard => {}
-            Mode::Tls => return Err(ConfigError::TlsMode),
+    pub fn resolve(flags: Flags, names: BTreeMap<TokenId, String>, homes: &Homes) -> Result<Self, ConfigError> {
+        let mode = flags.mode.unwrap_or(Mode::Wireguard);
+        if let Some(flag) = flags.of_other_mode(mode) {
+            return Err(ConfigError::OtherMode { flag, mode: mode.name() });
         }
         let interface = flags.interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
         check_interface(&interface)?;
         let dataplane = flags.tunnel.unwrap_or(Dataplane::Userspace);
-        if let Some(flag) = flags.device.of_userspace_alone()
+        let of_gateway = flags.gateway.given().into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
+        if let Some(flag) = flags.device.of_userspace_alone().or(of_gateway)
             && dataplane == Dataplane::Kernel
         {
             return Err(ConfigError::UserspaceOnly { flag });
         }
+        let gateway = flags.gateway.settings();
         let listen_port = flags.listen_port.unwrap_or(DEFAULT_LISTEN_PORT);
         if listen_port == DSTACK_WIREGUARD_PORT {
             return Err(ConfigError::DstackPort);
@@ -124,17 +147,35 @@ impl Config {
         if !(1..=sources).contains(&rpc_quorum) {
             return Err(ConfigError::Quorum { need: rpc_quorum, sources });
         }
+        let (port, default_state_dir, default_socket) = match mode {
+            Mode::Wireguard => (
+                gateway.port().ok_or(ConfigError::GatewayPort)?,
+                Ok(Path::new(STATE_DIR).join(&interface)),
+                Ok(Path::new(RUN_DIR).join(format!("{interface}.sock"))),
+            ),
+            Mode::Tls if flags.gateway_domain.is_none() => return Err(ConfigError::NoGatewayDomain),
+            Mode::Tls => (flags.tls_port.unwrap_or(DEFAULT_TLS_PORT), homes.tls_state_dir(), homes.tls_socket()),
+        };
+        // The kernel's device has no other path than UDP: a place would be one where nobody listens.
+        let has_place = mode == Mode::Tls || dataplane == Dataplane::Userspace;
+        let place = flags.gateway_domain.filter(|_| has_place).map(|domain| OwnPlace { domain, port });
         Ok(Self {
+            mode,
+            place,
             contract: flags.contract,
             rpc_urls,
             rpc_quorum,
             chain_id: flags.chain_id,
             token: flags.token,
             listen_port,
-            endpoint: flags.endpoint.unwrap_or(EndpointChoice::Auto),
-            state_dir: flags.state_dir.unwrap_or_else(|| Path::new("/var/lib/p2p-agent").join(&interface)),
-            socket: flags.socket.unwrap_or_else(|| Path::new("/run/p2p-agent").join(format!("{interface}.sock"))),
+            endpoint: match mode {
+                Mode::Wireguard => flags.endpoint.unwrap_or(EndpointChoice::Auto),
+                Mode::Tls => EndpointChoice::None,
+            },
+            state_dir: flags.state_dir.map_or(default_state_dir, Ok)?,
+            socket: flags.socket.map_or(default_socket, Ok)?,
             device: flags.device.options(&interface),
+            gateway,
             interface,
             dstack_socket: flags.dstack_socket,
             dataplane,
@@ -170,11 +211,89 @@ fn repeated(urls: &[RpcUrl]) -> Option<&RpcUrl> {
 mod tests {
     use super::*;
 
-    fn config(arguments: &[&str]) -> Result<Config, ConfigError> {
+    fn config_of(arguments: &[&str], homes: &Homes) -> Result<Config, ConfigError> {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Layers { arguments, variable: &|_| None, file: None }
-            .flags()
-            .and_then(|(flags, names)| Config::resolve(flags, names))
+        let (flags, names) = Layers { arguments, variable: &|_| None, file: None }.flags()?;
+        Config::resolve(flags, names, homes)
+    }
+
+    /// As root's agent would be started.
+    fn config(arguments: &[&str]) -> Result<Config, ConfigError> {
+        config_of(arguments, &Homes::of(0, |_| None))
+    }
+
+    #[test]
+    fn a_tls_node_needs_a_domain_and_no_interface() {
+        let with = |more: &[&str]| config(&[&["--rpc-url", "http://a", "--mode", "tls"][..], more].concat());
+        let error = with(&[]).unwrap_err().to_string();
+        assert!(error.contains("--gateway-domain") && error.contains("DSTACK_GATEWAY_DOMAIN"), "{error}");
+        let domain = ["--gateway-domain", "gw.example"];
+        let config = with(&domain).unwrap();
+        let place = config.place.unwrap();
+        assert_eq!((config.mode, place.domain.as_str(), place.port.get()), (Mode::Tls, "gw.example", 443));
+        assert_eq!(config.state_dir, Path::new("/var/lib/p2p-agent/tls"));
+        assert_eq!(config.socket, Path::new("/run/p2p-agent/tls.sock"));
+        let port = with(&[&domain[..], &["--tls-port", "8443"]].concat()).unwrap().place.unwrap().port;
+        assert_eq!(port.get(), 8443);
+        for of_wireguard in [
+            ["--interface", "mesh0"],
+            ["--listen-port", "51821"],
+            ["--endpoint", "none"],
+            ["--tunnel", "userspace"],
+            ["--mtu", "1400"],
+            ["--threads", "2"],
+            ["--without-offload", "udp_gso"],
+            ["--keepalive", "25"],
+            ["--wireguard-key", "random"],
+            ["--gateway-listen", "0.0.0.0:51822"],
+            ["--gateway-address", "192.0.2.1:443"],
+            ["--gateway-redial-after", "1h"],
+            ["--stun", "192.0.2.1:3478"],
+        ] {
+            let error = with(&[&domain[..], &of_wireguard].concat()).unwrap_err().to_string();
+            assert!(error.contains(of_wireguard[0]) && error.contains("--mode tls"), "{error}");
+        }
+        for bad in ["gw", "https://gw.example", "GW.example", "10.0.0.1"] {
+            let error = with(&["--gateway-domain", bad]).unwrap_err().to_string();
+            assert!(error.contains(bad) && error.contains("--gateway-domain"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_user_has_directories_of_his_own() {
+        let arguments = ["--rpc-url", "http://a", "--mode", "tls", "--gateway-domain", "gw.example"];
+        let as_user = |variables: &'static [(&str, &str)], more: &[&str]| {
+            let variable =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
+            config_of(&[&arguments[..], more].concat(), &Homes::of(1000, variable))
+        };
+        let paths = |config: Config| (config.state_dir, config.socket);
+        let socket = PathBuf::from("/run/user/1000/p2p-agent/tls.sock");
+        for (variables, state) in [
+            (&[("XDG_STATE_HOME", "/s"), ("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/1000")][..], "/s/p2p-agent"),
+            (&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/1000")], "/h/.local/state/p2p-agent"),
+            (
+                &[("XDG_STATE_HOME", "relative"), ("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/user/1000")],
+                "/h/.local/state/p2p-agent",
+            ),
+        ] {
+            assert_eq!(paths(as_user(variables, &[]).unwrap()), (state.into(), socket.clone()));
+        }
+        assert!(matches!(as_user(&[("HOME", "/h")], &[]), Err(ConfigError::NoRuntimeDir)));
+        assert!(matches!(as_user(&[("XDG_RUNTIME_DIR", "/r")], &[]), Err(ConfigError::NoStateHome)));
+        let given = as_user(&[], &["--state-dir", "/a", "--socket", "/b/c.sock"]).unwrap();
+        assert_eq!(paths(given), ("/a".into(), "/b/c.sock".into()));
+    }
+
+    #[test]
+    fn a_wireguard_node_has_a_place_for_streams_where_it_can_take_them() {
+        let with = |more: &[&str]| config(&[&["--rpc-url", "http://a"][..], more].concat()).unwrap().place;
+        assert_eq!(with(&[]), None);
+        let place = with(&["--gateway-domain", "gw.example"]).unwrap();
+        assert_eq!((place.domain.as_str(), place.port), ("gw.example", DEFAULT_GATEWAY_PORT));
+        assert_eq!(with(&["--gateway-domain", "gw.example", "--tunnel", "kernel"]), None);
+        let error = config(&["--rpc-url", "http://a", "--tls-port", "1"]).unwrap_err().to_string();
+        assert!(error.contains("--tls-port") && error.contains("--mode wireguard"), "{error}");
     }
 
     #[test]
@@ -224,7 +343,6 @@ mod tests {
         assert!(with(&["--interface", "a/b"]).contains("a/b"));
         assert!(with(&["--listen-port", "0"]).contains("--listen-port"));
         assert!(with(&["--endpoint", "nowhere"]).contains("nowhere"));
-        assert!(with(&["--mode", "tls"]).contains("wireguard"));
         assert!(with(&["--rpc-url", "http://a"]).contains("twice"));
         assert!(with(&["--rpc-url", "ftp://b"]).contains("RPC endpoint 2"));
         assert!(config(&[]).unwrap_err().to_string().contains("--rpc-url"));

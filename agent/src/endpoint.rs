@@ -130,7 +130,7 @@ fn source_address(remote: SocketAddr) -> Option<IpAddr> {
 
 /// Not an address that every machine of a kind has: QEMU's user network gives 10.0.2.15 to each guest, docker 172.17.0.x to
 /// each container. Other private addresses may be shared with peers.
-fn is_worth_registering(address: IpAddr) -> bool {
+pub(crate) fn is_worth_registering(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();

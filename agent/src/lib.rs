@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod link;
 pub mod machine;
 pub mod offer;
+pub mod paths;
 pub mod tunnel;
 
 pub mod api;

@@ -4,10 +4,10 @@
 mod clock;
 mod tasks;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use mesh_core::agent::{Agent, Command, Input, OwnEndpoint};
+use mesh_core::agent::{Agent, Command, Input, OwnEndpoint, PathsSeen};
 use tokio::{
     sync::{Notify, watch},
     task::{JoinError, JoinSet},
@@ -21,6 +21,7 @@ use crate::{
     api::{ApiDriver, PeersView, Question, Snapshot},
     link::Links,
     notify::ServiceManager,
+    paths::PathKeeper,
     tunnel::Tunnel,
 };
 use tasks::{Done, Tasks};
@@ -35,6 +36,8 @@ pub struct Outside {
     pub endpoint: watch::Receiver<OwnEndpoint>,
     /// An orderly stop is asked for; at the second time the driver leaves as it is.
     pub stop: Arc<Notify>,
+    /// The paths to the peers, where there is more than one to each.
+    pub paths: Option<PathKeeper>,
     /// Tasks that run for ever. One that ends ends the driver.
     pub background: JoinSet<std::io::Result<Infallible>>,
     /// The local API.
@@ -75,6 +78,11 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
                 tasks.finish_saving().await;
                 return Ok(());
             }
+            if let (Command::SetPathPeers(peers), Some(paths), Some(network)) =
+                (&command, &outside.paths, agent.network())
+            {
+                paths.set_peers(peers.clone(), network);
+            }
             tasks.start(command, agent.network(), agent.domain());
         }
         let held_back = told.tell(&agent, &clock, outside).map(|at| (at, "tell who watches"));
@@ -89,6 +97,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             // Both senders live in background tasks, whose end is seen below.
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
+            seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
             Some(question) = outside.api.next() => { answer(&agent, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
@@ -104,6 +113,13 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             Some(ended) = outside.background.join_next() => return Err(background_error(ended)),
         };
         agent.handle(input, clock.now());
+    }
+}
+
+async fn next_paths(paths: &mut Option<PathKeeper>) -> PathsSeen {
+    match paths {
+        Some(paths) => paths.next().await,
+        None => pending().await,
     }
 }
 

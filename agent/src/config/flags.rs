@@ -1,14 +1,15 @@
 //! The flags of `p2p-agent`: the one list of settings, for command line, environment and file.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{convert::Infallible, fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 use mesh_core::{
     agent::OnExpiry,
     id::{Address, AppId, InstanceId, TokenId},
+    place::Domain,
 };
 
-use super::DeviceFlags;
+use super::{DeviceFlags, GatewayFlags};
 use crate::chain::{InvalidRpcUrl, RpcUrl};
 
 /// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
@@ -17,7 +18,7 @@ pub struct Flags {
     /// The configuration file; default: /etc/p2p-agent/config.toml, where it exists.
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
-    /// How peers are reached.
+    /// What this node is in the mesh; default: wireguard.
     #[arg(long, value_name = "MODE", value_enum)]
     pub mode: Option<Mode>,
     /// The cluster contract; default: this CVM's app id.
@@ -45,10 +46,20 @@ pub struct Flags {
     /// Endpoint to register: IP:PORT, `auto` (the address that leads to the RPC endpoint) or `none`; default: auto.
     #[arg(long, value_name = "IP:PORT|auto|none")]
     pub endpoint: Option<EndpointChoice>,
-    /// Where the key and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE.
+    /// Base domain of the dstack gateway in front of this CVM, as in DSTACK_GATEWAY_DOMAIN: other nodes then reach this one through
+    /// the gateway too. The contract must list it (`meshctl domain add`).
+    #[arg(long, value_name = "DOMAIN")]
+    pub gateway_domain: Option<Domain>,
+    /// With `--mode tls`: the TCP port of the application, which the gateway passes TLS on to and which ends it. Peers get
+    /// `https://INSTANCE-PORTs.DOMAIN`. Default: 443.
+    #[arg(long, value_name = "PORT")]
+    pub tls_port: Option<NonZeroU16>,
+    /// Where the key and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE. With `--mode tls`
+    /// /var/lib/p2p-agent/tls for root, and for others $XDG_STATE_HOME/p2p-agent (~/.local/state/p2p-agent where that is not set).
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Socket of the local API; default: /run/p2p-agent/INTERFACE.sock.
+    /// Socket of the local API; default: /run/p2p-agent/INTERFACE.sock. With `--mode tls` /run/p2p-agent/tls.sock for root, and for
+    /// others $XDG_RUNTIME_DIR/p2p-agent/tls.sock.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The dstack guest agent: a unix socket or an http:// URL; default: searched where dstack puts it.
@@ -60,6 +71,9 @@ pub struct Flags {
     /// How the device carries packets.
     #[command(flatten)]
     pub device: DeviceFlags,
+    /// How paths to peers are made and found.
+    #[command(flatten)]
+    pub gateway: GatewayFlags,
     /// Blocks on top of a registration before its peer is added; removals never wait. Default: 0.
     #[arg(long, value_name = "N")]
     pub confirmations: Option<u64>,
@@ -122,13 +136,48 @@ impl fmt::Debug for UrlText {
     }
 }
 
-/// How peers are reached.
+/// What a node is in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// WireGuard, addresses 10.0.1.x.
+    /// A peer with an address 10.0.1.x, reached by WireGuard. Needs a TUN device and NET_ADMIN.
     Wireguard,
-    /// https URLs behind the dstack gateway.
+    /// A member whose application has an https URL behind the dstack gateway. Needs no interface and no privileges: runs as any
+    /// user.
     Tls,
+}
+
+impl Mode {
+    /// As given.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wireguard => "wireguard",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+impl Flags {
+    /// The first flag that was given and means nothing to a node of that mode.
+    pub(super) fn of_other_mode(&self, mode: Mode) -> Option<&'static str> {
+        let of_wireguard = [
+            ("--interface", self.interface.is_some()),
+            ("--listen-port", self.listen_port.is_some()),
+            ("--endpoint", self.endpoint.is_some()),
+            ("--tunnel", self.tunnel.is_some()),
+            ("--mtu", self.device.mtu.is_some()),
+            ("--threads", self.device.threads.is_some()),
+            ("--without-offload", !self.device.without_offload.is_empty()),
+            ("--keepalive", self.keepalive.is_some()),
+            ("--wireguard-key", self.wireguard_key.is_some()),
+        ];
+        let of_tls = [("--tls-port", self.tls_port.is_some())];
+        let of_other = match mode {
+            Mode::Wireguard => of_tls.to_vec(),
+            Mode::Tls => [&of_wireguard[..], &self.gateway.given()].concat(),
+        };
+        of_other.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
+    }
 }
 
 /// Which WireGuard does the work.
@@ -213,7 +262,7 @@ impl FromStr for EndpointChoice {
 }
 
 /// Whole seconds, or a number with `s`, `m`, `h` or `d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let error = || "expected a number of seconds, or one with s, m, h or d such as `90s` or `1h`".to_owned();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit {

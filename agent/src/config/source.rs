@@ -22,6 +22,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("instance-id", "INSTANCE_ID"),
     ("kms-root", "KMS_ROOT_ADDRESS"),
     ("dstack-socket", "DSTACK_SIMULATOR_ENDPOINT"),
+    ("gateway-domain", "DSTACK_GATEWAY_DOMAIN"),
 ];
 
 /// The three layers, highest first.
@@ -56,12 +57,29 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
-    /// TLS mode is not built yet.
+    /// A node of this mode has no such setting.
+    #[error("`{flag}` means nothing to a node of `--mode {mode}`\nhint: leave `{flag}` out, or choose the other mode")]
+    OtherMode {
+        /// The flag.
+        flag: &'static str,
+        /// The mode.
+        mode: &'static str,
+    },
+    /// No URL can be made without it.
     #[error(
-        "`--mode tls` is not available in p2p-agent {}: this version has `--mode wireguard` alone\nhint: leave `--mode` out, or set it to wireguard",
-        env!("CARGO_PKG_VERSION")
+        "`--mode tls` registers an https URL behind the dstack gateway, and no gateway domain is set\nhint: give `--gateway-domain DOMAIN`, or set DSTACK_GATEWAY_DOMAIN as dstack does"
     )]
-    TlsMode,
+    NoGatewayDomain,
+    /// An ordinary user without a home.
+    #[error(
+        "no place for the state directory: neither XDG_STATE_HOME nor HOME is set\nhint: give `--state-dir DIR`, a directory of this user's on a disk that lasts"
+    )]
+    NoStateHome,
+    /// An ordinary user without a session.
+    #[error(
+        "no place for the local API's socket: XDG_RUNTIME_DIR is not set\nhint: give `--socket PATH`, in a directory that this user may write to and applications may enter"
+    )]
+    NoRuntimeDir,
     /// No RPC endpoint.
     #[error(
         "no RPC endpoint is set\nhint: give `--rpc-url URL`, set P2P_RPC_URL, or write rpc-url = \"URL\" into the configuration file"
@@ -105,6 +123,11 @@ pub enum ConfigError {
         /// The flag.
         flag: &'static str,
     },
+    /// Nobody can call port 0.
+    #[error(
+        "`--gateway-listen` needs a port that peers can call\nhint: choose one between 1 and 65535, as in 0.0.0.0:51822"
+    )]
+    GatewayPort,
     /// dstack's port.
     #[error("UDP port 9182 belongs to dstack's own WireGuard\nhint: choose another `--listen-port`")]
     DstackPort,
@@ -270,6 +293,25 @@ mod tests {
     }
 
     #[test]
+    fn the_gateway_domain_is_read_where_dstack_puts_it() {
+        let of_dstack = ("DSTACK_GATEWAY_DOMAIN", "dstack.example");
+        let domain = |environment: &[(&str, &str)]| {
+            let flags = read(&[], environment, Some("gateway-domain = \"file.example\"")).unwrap();
+            flags.gateway_domain.map(|domain| domain.to_string())
+        };
+        assert_eq!(domain(&[]).as_deref(), Some("file.example"));
+        assert_eq!(domain(&[of_dstack]).as_deref(), Some("dstack.example"));
+        assert_eq!(domain(&[of_dstack, ("P2P_GATEWAY_DOMAIN", "own.example")]).as_deref(), Some("own.example"));
+        let error = read(&[], &[("DSTACK_GATEWAY_DOMAIN", "https://dstack.example")], None).unwrap_err().to_string();
+        assert!(error.contains("DSTACK_GATEWAY_DOMAIN"), "{error}");
+        let flags = read(&[], &[("P2P_MODE", "tls"), ("P2P_TLS_PORT", "8443")], None).unwrap();
+        assert_eq!(
+            (flags.mode, flags.tls_port.map(std::num::NonZeroU16::get)),
+            (Some(super::super::Mode::Tls), Some(8443))
+        );
+    }
+
+    #[test]
     fn lists_in_a_variable_are_comma_separated() {
         let flags = read(&[], &[("RPC_URL", "http://a, http://b")], None).unwrap();
         let ids: Vec<_> = flags.rpc_url.iter().map(|url| url.parse().unwrap().id().to_owned()).collect();
@@ -308,7 +350,11 @@ mod tests {
     #[test]
     fn no_error_repeats_an_api_key() {
         let resolve = |flags: Result<Flags, ConfigError>| {
-            flags.and_then(|flags| crate::config::Config::resolve(flags, BTreeMap::new())).unwrap_err().to_string()
+            let homes = crate::config::Homes::default();
+            flags
+                .and_then(|flags| crate::config::Config::resolve(flags, BTreeMap::new(), &homes))
+                .unwrap_err()
+                .to_string()
         };
         for error in [
             resolve(read(&["--rpc-url", "rpc.example/S3CRETKEY"], &[], None)),

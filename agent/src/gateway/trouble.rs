@@ -69,13 +69,9 @@ impl Trouble {
             Self::Dns(_) => Some(Reason::GatewayDns),
             // The gateway looks the same from outside whichever of these it was.
             Self::Refused => Some(Reason::GatewayPortPolicy),
-            Self::Unreachable(_)
-            | Self::Tls(_)
-            | Self::NoHello
-            | Self::TimedOut { .. }
-            | Self::Silent(_)
-            | Self::Stalled(_)
-            | Self::Broken(_) => Some(Reason::GatewayTls),
+            Self::Unreachable(_) => Some(Reason::GatewayUnreachable),
+            Self::Tls(_) | Self::NoHello | Self::TimedOut { .. } | Self::Broken(_) => Some(Reason::GatewayTls),
+            Self::Silent(_) | Self::Stalled(_) => Some(Reason::GatewaySilent),
             Self::Crowded => Some(Reason::GatewayLimit),
             Self::Unproved | Self::Stranger => Some(Reason::HandshakeRefused),
             Self::Closed | Self::Replaced | Self::Stopped => None,

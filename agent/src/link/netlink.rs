@@ -1,6 +1,12 @@
 //! [`Links`] over rtnetlink.
 
-use std::{convert::Infallible, future::Future, io, net::Ipv4Addr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use ipnetwork::Ipv4Network;
@@ -57,6 +63,23 @@ impl Netlink {
             Err(io::Error::other("the kernel closed the netlink connection"))
         };
         Ok((Self { handle }, serve))
+    }
+
+    /// The addresses of every interface that is up and connected, but of those with these names.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub async fn host_addresses(&self, but: &[String]) -> Result<Vec<IpAddr>, LinkError> {
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(system("read interfaces"))?;
+        let is_used = |link: &&LinkMessage| {
+            let is_up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+            is_up && link_name(link).is_none_or(|name| !but.contains(&name))
+        };
+        let used: Vec<u32> = links.iter().filter(is_used).map(|link| link.header.index).collect();
+        let addresses = self.addresses().await?;
+        let of_used = addresses.iter().filter(|message| used.contains(&message.header.index));
+        Ok(of_used.filter_map(own_address).collect())
     }
 
     async fn link(&self, name: &str) -> Result<Option<LinkMessage>, LinkError> {
@@ -216,6 +239,19 @@ fn table(route: &RouteMessage) -> u32 {
         .iter()
         .find_map(|attribute| if let RouteAttribute::Table(id) = attribute { Some(*id) } else { None });
     long.unwrap_or_else(|| route.header.table.into())
+}
+
+/// The machine's own end: `Local` where there is a peer address, `Address` otherwise.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| if let AddressAttribute::Local(ip) = attribute { Some(*ip) } else { None });
+    let address = message
+        .attributes
+        .iter()
+        .find_map(|attribute| if let AddressAttribute::Address(ip) = attribute { Some(*ip) } else { None });
+    local.or(address)
 }
 
 /// The interface's own address: `Local` where there is a peer address, `Address` otherwise.

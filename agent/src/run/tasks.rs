@@ -15,10 +15,11 @@ use alloy::{
     signers::local::PrivateKeySigner,
 };
 use mesh_core::{
-    agent::{CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
+    agent::{Applied, CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
     diff::Change,
     id::TokenId,
     network::MeshNetwork,
+    observed::Observed,
     registration::{Domain, Proof},
     registry::Registry,
 };
@@ -84,8 +85,8 @@ impl Chain for Sources {
 
 /// Everything the tasks work on.
 pub struct Shell<T, L, C> {
-    /// Device, interface and routes.
-    pub machine: Machine<T, L>,
+    /// Device, interface and routes; `None` for a node that has none of them.
+    pub machine: Option<Machine<T, L>>,
     /// The contract.
     pub chain: Arc<C>,
     /// For signing.
@@ -106,7 +107,7 @@ pub(super) enum Done {
 
 pub(super) struct Tasks<T, L, C> {
     running: JoinSet<Done>,
-    machine: Arc<Mutex<Machine<T, L>>>,
+    machine: Option<Arc<Mutex<Machine<T, L>>>>,
     closing: Arc<AtomicBool>,
     chain: Arc<C>,
     identity: Arc<Identity>,
@@ -127,8 +128,8 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         }
         Self {
             running,
-            closing: shell.machine.closing(),
-            machine: Arc::new(Mutex::new(shell.machine)),
+            closing: shell.machine.as_ref().map(Machine::closing).unwrap_or_default(),
+            machine: shell.machine.map(|machine| Arc::new(Mutex::new(machine))),
             chain: shell.chain,
             identity: shell.identity,
             state_dir: shell.state_dir.into(),
@@ -168,7 +169,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             Command::Offer(intent) => self.offer(intent, domain),
             Command::Save(registry) => self.save(registry),
             // The driver's.
-            Command::Stop => {}
+            Command::SetPathPeers(_) | Command::Stop => {}
         }
     }
 
@@ -194,8 +195,9 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             return;
         }
         self.observing = true;
-        let machine = Arc::clone(&self.machine);
+        let machine = self.machine.clone();
         self.spawn(async move {
+            let Some(machine) = machine else { return Input::Observed(Observed::default()) };
             match machine.lock().await.observe(network).await {
                 Ok(observed) => Input::Observed(observed),
                 Err(error) => Input::ObserveFailed(error.to_string()),
@@ -204,8 +206,9 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
     }
 
     fn apply(&mut self, changes: Vec<Change>, domain: Option<Domain>) {
-        let machine = Arc::clone(&self.machine);
+        let machine = self.machine.clone();
         self.running.spawn(async move {
+            let Some(machine) = machine else { return Done::Input(Box::new(Input::Applied(Applied::default()))) };
             let applied = machine.lock().await.apply(changes, domain.as_ref()).await;
             applied.map_or_else(
                 |error| Done::Fatal(error.into()),
@@ -223,8 +226,13 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
                 Err(error) => return Input::OfferFailed(error),
             };
             match chain.submit(identity.node_key(), domain.chain_id, calldata).await {
-                Ok(transaction) => Input::Offered { offer, transaction: Some(transaction), not_submitted: None },
-                Err(error) => Input::Offered { offer, transaction: None, not_submitted: Some(error.to_string()) },
+                Ok(transaction) => {
+                    Input::Offered { offer, transaction: Some(transaction), not_submitted: None, remedy: None }
+                }
+                Err(error) => {
+                    let remedy = error.remedy();
+                    Input::Offered { offer, transaction: None, not_submitted: Some(error.to_string()), remedy }
+                }
             }
         });
     }

@@ -12,11 +12,13 @@ use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerState, PeerUpdate, Pr
 use zeroize::Zeroizing;
 
 use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
-use crate::keyfile::WireguardSecret;
+use crate::{keyfile::WireguardSecret, paths::DevicePort};
 
 /// A TUN device and its threads; gone when dropped.
 pub struct UserspaceTunnel {
     options: DeviceOptions,
+    /// Who keeps more than one path to a peer, if anybody.
+    paths: Option<DevicePort>,
     device: Option<Device>,
 }
 
@@ -24,7 +26,13 @@ impl UserspaceTunnel {
     /// No device yet.
     #[must_use]
     pub const fn new(options: DeviceOptions) -> Self {
-        Self { options, device: None }
+        Self { options, paths: None, device: None }
+    }
+
+    /// No device yet; each will be told of to whoever keeps the paths.
+    #[must_use]
+    pub const fn with_paths(options: DeviceOptions, paths: DevicePort) -> Self {
+        Self { options, paths: Some(paths), device: None }
     }
 
     fn device(&self) -> Result<&Device, TunnelError> {
@@ -39,22 +47,38 @@ impl UserspaceTunnel {
 impl Tunnel for UserspaceTunnel {
     fn create(&mut self, secret: &WireguardSecret, listen_port: u16) -> Result<(), TunnelError> {
         self.remove()?;
-        let device = Device::create(self.options.clone())?;
+        let watch = self.paths.as_ref().map(DevicePort::watch);
+        let device = Device::create(DeviceOptions { watch, ..self.options.clone() })?;
         let private_key = Some(PrivateKey::from_bytes(secret.bytes().clone()));
         device.apply(DeviceUpdate { private_key, listen_port: Some(listen_port), ..DeviceUpdate::default() })?;
+        if let Some(paths) = &self.paths {
+            paths.put(device.handle());
+        }
         self.device = Some(device);
         Ok(())
     }
 
     fn set_peer(&mut self, edit: &PeerEdit) -> Result<(), TunnelError> {
-        self.apply_peer(peer_update(edit))
+        self.apply_peer(peer_update(edit))?;
+        // One that is not there was not made.
+        if let Some(paths) = self.paths.as_ref().filter(|_| !edit.update_only) {
+            paths.peer_set(edit.public_key);
+        }
+        Ok(())
     }
 
     fn remove_peer(&mut self, key: WireguardKey) -> Result<(), TunnelError> {
-        self.apply_peer(PeerUpdate { remove: true, ..PeerUpdate::new(PublicKey::from_bytes(key.0)) })
+        self.apply_peer(PeerUpdate { remove: true, ..PeerUpdate::new(PublicKey::from_bytes(key.0)) })?;
+        if let Some(paths) = &self.paths {
+            paths.peer_removed(key);
+        }
+        Ok(())
     }
 
     fn remove(&mut self) -> Result<(), TunnelError> {
+        if let Some(paths) = &self.paths {
+            paths.remove();
+        }
         match self.device.take() {
             Some(device) => Ok(device.stop()?),
             None => Ok(()),
@@ -70,6 +94,9 @@ impl Tunnel for UserspaceTunnel {
         }
         let Some(device) = &self.device else { return Ok(None) };
         let state = device.snapshot();
+        if let Some(paths) = &self.paths {
+            paths.set_mtu(state.mtu);
+        }
         let now = SystemTime::now();
         Ok(Some(TunnelState {
             public_key: state.public_key.map(|key| WireguardKey(*key.as_bytes())),

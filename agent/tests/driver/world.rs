@@ -13,6 +13,8 @@ use dstack_simulator::{Layout, Simulator};
 use mesh_core::{
     agent::{Agent, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
     id::{Address, WireguardKey},
+    place::OwnPlace,
+    registration::NetworkType,
     status::Status,
 };
 use p2p_agent::{
@@ -44,7 +46,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct World {
     dir: PathBuf,
     contract: Address,
-    identities: Vec<Arc<Identity>>,
+    pub(crate) identities: Vec<Arc<Identity>>,
+    /// What node 1 is.
+    pub(crate) network_type: NetworkType,
+    /// What it registers of the gateway.
+    pub(crate) place: Option<OwnPlace>,
     pub(crate) chain: ChainTwin,
     pub(crate) tunnel: TunnelTwin,
     pub(crate) links: LinkTwin,
@@ -81,6 +87,8 @@ impl World {
             dir,
             contract,
             identities,
+            network_type: NetworkType::Wireguard,
+            place: None,
             chain: ChainTwin::new(contract),
             tunnel: TunnelTwin::default(),
             links: LinkTwin::default(),
@@ -156,7 +164,11 @@ impl World {
             app_id: identity.app_id,
             kms_root: identity.kms_root,
             node_address: identity.node_address(),
-            wireguard_key: self.key(1),
+            network_type: self.network_type,
+            wireguard_key: match self.network_type {
+                NetworkType::Wireguard => self.key(1),
+                NetworkType::TlsGateway => WireguardKey([0; 32]),
+            },
             compose_hash: identity.compose_hash,
             simulated: identity.simulated,
             contract: self.contract,
@@ -169,6 +181,7 @@ impl World {
             token: None,
             listen_port: 51821,
             endpoint: *self.endpoint.borrow(),
+            place: self.place.clone(),
             keepalive: 25,
             confirmations: 0,
             trusted_kms_roots: Vec::new(),
@@ -186,8 +199,9 @@ impl World {
         let mut background = JoinSet::new();
         background.spawn(server);
         let psk_root = identity.psk_root.clone();
-        let machine =
-            Machine::new(self.tunnel.clone(), self.links.clone(), "twin0".to_owned(), Self::secret(1), psk_root);
+        let machine = (self.network_type == NetworkType::Wireguard).then(|| {
+            Machine::new(self.tunnel.clone(), self.links.clone(), "twin0".to_owned(), Self::secret(1), psk_root)
+        });
         let chain = Arc::new(self.chain.clone());
         let shell = Shell { machine, chain, identity, state_dir: self.dir.clone(), stop_on_wrong_chain: true };
         let outside = Outside {
@@ -195,6 +209,7 @@ impl World {
             machine_changed: self.machine_changed.subscribe(),
             endpoint: self.endpoint.subscribe(),
             stop: Arc::clone(&self.stop),
+            paths: None,
             background,
             api,
             service: ServiceManager::at(self.dir.join("notify").to_str().unwrap()),

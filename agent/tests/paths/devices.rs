@@ -1,0 +1,69 @@
+//! Peers that go, and devices that are made anew.
+
+use std::sync::Arc;
+
+use mesh_core::path::PathKind;
+use p2p_agent::gateway::Limits;
+
+use super::{
+    device::Twin,
+    world::{World, key, token, until},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_removed_has_no_stream_and_gets_no_probe() {
+    let world = World::start().await;
+    let [a, b, c] = world.nodes::<3>(Limits::default()).await;
+    until("the gateway paths", || [&b, &c].into_iter().all(|peer| a.is_usable(peer, PathKind::Gateway))).await;
+    a.set_peers(world.peers(a.n, &[1, 2]));
+    until("no stream", || a.twin.peer(key(c.n), |peer| peer.stream.is_none())).await;
+    until("no word of it", || !a.told.lock().unwrap().last.peers.contains_key(&token(c.n))).await;
+    let probes = a.twin.peer(key(c.n), |peer| peer.probes);
+    // Whoever is left is looked after as before.
+    let before = a.twin.peer(key(b.n), |peer| peer.probes);
+    let _talk = a.talk_to(&b);
+    until("probes to the other", || a.twin.peer(key(b.n), |peer| peer.probes) > before + 3).await;
+    assert_eq!(a.twin.peer(key(c.n), |peer| peer.probes), probes);
+    assert!(a.is_usable(&b, PathKind::Gateway));
+
+    a.set_peers(world.peers(a.n, &[1, 2, 3]));
+    until("the peer again", || a.is_usable(&c, PathKind::Gateway) && c.is_usable(&a, PathKind::Gateway)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_device_is_given_the_streams_and_routes_of_the_last_one() {
+    let world = World::start().await;
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    a.twin.set_endpoint(key(b.n), World::udp(b.n));
+    until("both paths", || a.is_usable(&b, PathKind::Gateway) && a.is_usable(&b, PathKind::Direct)).await;
+
+    a.port.put_device(None);
+    until("no endpoint", || a.paths(&b).is_some_and(|paths| paths.direct.is_none())).await;
+    let next = Twin::new(key(a.n), World::udp(a.n), &world.air, a.port.ear());
+    a.port.put_device(Some(Arc::<Twin>::clone(&next)));
+    until("its stream and its route", || {
+        next.peer(key(b.n), |peer| {
+            peer.stream.is_some() && peer.route.is_some_and(|route| route.contains(PathKind::Gateway))
+        })
+    })
+    .await;
+    let probes = a.twin.peer(key(b.n), |peer| peer.probes);
+    next.set_endpoint(key(b.n), World::udp(b.n));
+    until("both paths again", || a.is_usable(&b, PathKind::Gateway) && a.is_usable(&b, PathKind::Direct)).await;
+    assert_eq!(a.twin.peer(key(b.n), |peer| peer.probes), probes, "nothing goes to a device that is no more");
+    assert!(a.told.lock().unwrap().last.streams.is_some_and(|streams| streams >= 1));
+}
+
+/// The device was told of a peer again, and may have forgotten what it was told of it before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_made_anew_gets_its_stream_back() {
+    let world = World::start().await;
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    a.twin.set_endpoint(key(b.n), World::udp(b.n));
+    until("both paths", || a.is_usable(&b, PathKind::Gateway) && a.is_usable(&b, PathKind::Direct)).await;
+    let before = a.twin.peer(key(b.n), |peer| peer.streams.len());
+    a.port.peer_removed(key(b.n));
+    until("no endpoint", || a.paths(&b).is_some_and(|paths| paths.direct.is_none())).await;
+    a.port.peer_set(key(b.n));
+    until("its stream", || a.twin.peer(key(b.n), |peer| peer.streams.len() > before && peer.stream.is_some())).await;
+}

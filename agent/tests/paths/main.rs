@@ -1,0 +1,11 @@
+//! The driver of the paths with real streams through the simulated gateway, all in one process on loopback, and devices in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod device;
+mod world;
+
+mod devices;
+mod hostile;
+mod punching;
+mod switching;
