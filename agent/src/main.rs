@@ -15,7 +15,7 @@ use mesh_contract::cut_urls;
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     agent,
-    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Layers, LogFormat},
+    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Homes, Layers, LogFormat},
     process,
 };
 use tracing_subscriber::filter::LevelFilter;
@@ -24,6 +24,9 @@ use tracing_subscriber::filter::LevelFilter;
 const USAGE: u8 = 64;
 
 /// Keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
+///
+/// With `--mode tls` there is no tunnel: the node is a member by the https URL of its application behind the dstack gateway, and
+/// the agent needs no privileges. As an ordinary user it keeps its files where that user's are (`--state-dir`, `--socket`).
 ///
 /// Every flag can be given as a variable (`--rpc-url` is P2P_RPC_URL; lists are comma-separated) or as a key of the
 /// configuration file (rpc-url = ["URL"]). Flags win over variables, variables over the file.
@@ -108,7 +111,8 @@ fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFor
     let (flags, names) = layers.flags()?;
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
-    Ok((Config::resolve(flags, names)?, level, format))
+    let homes = Homes::of(process::effective_user(), variable);
+    Ok((Config::resolve(flags, names, &homes)?, level, format))
 }
 
 /// A file that was named must be there; the default one need not.
