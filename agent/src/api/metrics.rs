@@ -294,6 +294,36 @@ impl Page {
 mod tests {
     use super::*;
 
+    /// Five nodes, one of them reached through the gateway: the example that `meshctl` is tried on.
+    #[test]
+    fn every_path_has_its_metrics() {
+        let status: Status =
+            serde_json::from_str(include_str!("../../../meshctl/tests/samples/degraded.json")).unwrap();
+        let redis = status.peers[1].token_id;
+        let switch = (redis, PathKind::Direct, PathKind::Gateway, "direct_udp_silent");
+        let counters = Counters { path_switches: [(switch, 3)].into(), ..Counters::default() };
+        let text = write(&status, &counters);
+        for line in [
+            "p2p_path_active{token=\"9\",path=\"direct\"} 0",
+            "p2p_path_active{token=\"9\",path=\"gateway\"} 1",
+            "p2p_path_usable{token=\"9\",path=\"direct\"} 0",
+            "p2p_path_unusable_reason{token=\"9\",path=\"direct\",reason=\"direct_udp_silent\"} 1",
+            "p2p_peer_rtt_seconds{token=\"9\",path=\"gateway\"} 0.0094",
+            "p2p_peer_loss_ratio{token=\"9\",path=\"direct\"} 1",
+            "p2p_path_mtu_bytes{token=\"11\",path=\"direct\"} 1380",
+            "p2p_path_last_proof_seconds{token=\"9\",path=\"direct\"} 255.4",
+            "p2p_path_next_try_seconds{token=\"9\",path=\"direct\"} 18",
+            "p2p_path_switches_total{token=\"9\",from=\"direct\",to=\"gateway\",reason=\"direct_udp_silent\"} 3",
+            "p2p_gateway_connections 1",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
+        }
+        // Unknown is left out, and never zero.
+        assert!(!text.contains("p2p_peer_rtt_seconds{token=\"9\",path=\"direct\"}"), "{text}");
+        let heads: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+        assert_eq!(heads.len(), heads.iter().collect::<std::collections::BTreeSet<_>>().len(), "{heads:?}");
+    }
+
     #[test]
     fn labels_are_escaped_and_histograms_accumulate() {
         let mut page = Page::default();

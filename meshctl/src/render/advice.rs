@@ -80,8 +80,8 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
             "look for congestion, or a limit on UDP, between the nodes; packets return to direct UDP once it is clean",
         ),
         Reason::NoEndpoint => (
-            "the peer has registered no way to reach it",
-            "start its agent with `--endpoint IP:PORT`, or give it a gateway; it may also connect to this node by itself",
+            "no UDP endpoint of the peer is known",
+            "for direct UDP start its agent with `--endpoint IP:PORT`; without that it is reached through a gateway, or calls by itself",
         ),
         Reason::GatewayDns => {
             ("the gateway's name does not resolve", "check the base domain in the contract, and DNS here")

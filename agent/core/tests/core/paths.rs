@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use mesh_core::{
     agent::{GatewaySeen, Input, PathPeers, PathsSeen, PeerPaths},
     id::TokenId,
-    path::{PathKind, PathReport, Report, Switch, Trouble, rank},
+    path::{KINDS, Message, MessageKind, PathKind, PathReport, Paths, Report, SMALL, Switch, Trouble, rank},
     registration::{Gateway, Registration},
     status::{PathStatus, PeerState, PeerStatus, Reason, Severity, Status, VerdictState, Warning},
 };
@@ -244,6 +244,23 @@ fn a_peer_that_is_lost_on_all_paths_is_told_with_all_of_them() {
     assert_eq!((warning.code.as_str(), warning.message.as_str()), ("W201", expected));
 }
 
+#[test]
+fn a_peer_that_is_heard_and_does_not_hear_us_is_told_after_a_while() {
+    let mut world = World::mesh(&[2, 3]);
+    world.pass(Duration::from_secs(10));
+    let mut one_way = works();
+    fail(&mut one_way, Direct, Trouble::OneWay, SECOND);
+    one_way.gateway = None;
+    one_way.report.paths[rank(ByGateway)].usable = false;
+    see(&mut world, [(2, one_way), (3, works())]);
+    let codes = |world: &World| world.status().warnings.iter().map(|one| one.message.clone()).collect::<Vec<_>>();
+    assert_eq!((peer(&world, 2).state, codes(&world)), (PeerState::Suspect, Vec::new()), "not for a moment");
+    world.pass(Duration::from_secs(11));
+    assert_eq!(codes(&world), ["no answer from token 2 at 192.0.2.2:51821"]);
+    assert_eq!(world.status().verdict.state, VerdictState::Degraded);
+    assert_eq!((peer(&world, 2).path_reason, peer(&world, 2).paths.len()), (Some(Reason::DirectOneWay), 1));
+}
+
 /// We get nothing by direct UDP; the peer says by the gateway that it gets what we send.
 #[test]
 fn what_the_peer_got_of_the_unanswered_is_told() {
@@ -300,6 +317,34 @@ fn a_path_that_was_not_proved_yet_is_no_reason_for_doubt() {
     (new.report.hedged, new.report.suspect_for) = (true, Some(MS));
     see(&mut world, [(2, new)]);
     assert_eq!((peer(&world, 2).state, peer(&world, 2).flaps_1h), (PeerState::Up, 0));
+}
+
+/// The choice itself, told as the shell tells it: once a second, and at once when packets take another path.
+#[test]
+fn direct_udp_that_dies_and_heals_is_told_from_beginning_to_end() {
+    let mut world = World::mesh(&[2]);
+    world.pass(Duration::from_secs(10));
+    let mut paths = Paths::new(1420, 7, world.now.since_start);
+    KINDS.into_iter().for_each(|kind| paths.path_up(kind, world.now.since_start));
+    let before = talk(&mut world, &mut paths, 10, true);
+    assert_eq!(before.last(), Some(&(PeerState::Up, Some(Direct), VerdictState::Ok)));
+
+    let told = talk(&mut world, &mut paths, 30, false);
+    assert_eq!(told.last(), Some(&(PeerState::Up, Some(ByGateway), VerdictState::Degraded)));
+    let suspect = told.iter().filter(|(state, ..)| *state == PeerState::Suspect).count();
+    assert!((1..=80).contains(&suspect), "suspect for 4 s at most, and not for nothing: {suspect} of 50 ms");
+    assert!(told.iter().all(|(state, path, _)| matches!(state, PeerState::Up | PeerState::Suspect) && path.is_some()));
+    assert!(told.iter().all(|(.., verdict)| *verdict != VerdictState::Down), "the gateway carries it all the while");
+    assert_eq!(world.status().warnings.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), ["W203"]);
+    assert_eq!((peer(&world, 2).flaps_1h, peer(&world, 2).path_switches), (1, Some(1)));
+
+    let told = talk(&mut world, &mut paths, 30, true);
+    assert_eq!(told.last(), Some(&(PeerState::Up, Some(Direct), VerdictState::Ok)));
+    assert!(told.iter().all(|(state, ..)| *state == PeerState::Up));
+    assert_eq!((world.status().warnings, peer(&world, 2).path_switches), (Vec::new(), Some(2)));
+    let counted: Vec<_> =
+        world.agent.counters().path_switches.iter().map(|((.., why), count)| (*why, *count)).collect();
+    assert_eq!(counted, [("direct_udp_silent", 1), ("recovered", 1)]);
 }
 
 #[test]
@@ -381,6 +426,38 @@ fn see(world: &mut World, peers: impl IntoIterator<Item = (u32, PeerPaths)>) {
 fn seen(world: &World, peers: impl IntoIterator<Item = (u32, PeerPaths)>) -> PathsSeen {
     let peers: BTreeMap<TokenId, PeerPaths> = peers.into_iter().map(|(id, paths)| (token(id), paths)).collect();
     PathsSeen { at: world.now.since_start, peers, streams: Some(2), switches: Vec::new() }
+}
+
+/// Packets go to peer 2 for some seconds, 20 of them in each; what was told of it each time.
+fn talk(
+    world: &mut World,
+    paths: &mut Paths,
+    seconds: u32,
+    direct_works: bool,
+) -> Vec<(PeerState, Option<PathKind>, VerdictState)> {
+    let mut told = Vec::new();
+    for step in 0..seconds * 20 {
+        world.pass(MS * 50);
+        let now = world.now.since_start;
+        paths.sent(now);
+        paths.handle_timeout(now);
+        while let Some(transmit) = paths.poll_transmit() {
+            let message = Message::parse(&transmit.payload).unwrap();
+            if message.kind == MessageKind::Request && (transmit.path == ByGateway || direct_works) {
+                let reply = Message { kind: MessageKind::Reply, ..message }.encode(SMALL);
+                paths.handle_probe(transmit.path, &reply, now).unwrap();
+            }
+        }
+        let switches: Vec<_> = std::iter::from_fn(|| paths.poll_switch()).map(|switch| (token(2), switch)).collect();
+        if step % 20 == 0 || !switches.is_empty() {
+            let peer = PeerPaths { report: paths.report(now), ..works() };
+            let seen = PathsSeen { switches, ..seen(world, [(2, peer)]) };
+            world.feed(Input::Paths(Box::new(seen)));
+        }
+        let status = world.status();
+        told.push((status.peers[0].state, status.peers[0].path, status.verdict.state));
+    }
+    told
 }
 
 const fn switch(from: PathKind, to: PathKind, trouble: Option<Trouble>, at: Duration) -> Switch {

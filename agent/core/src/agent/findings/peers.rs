@@ -39,17 +39,22 @@ impl Agent {
         let gateway = |token| self.watched(token).and_then(|(_, seen)| seen.gateway.as_ref());
         let direct = |peer: &DesiredPeer| peer.endpoint.or_else(|| self.watched(peer.token)?.1.direct);
 
+        // One that is heard does not hear this node.
+        let what = |token| match self.tracks.get(token).map(|track| track.state) {
+            Some(PeerState::Suspect) => "no answer from",
+            _ => "nothing heard from",
+        };
         let silent = lost().filter_map(|peer| Some((peer.token, (direct(peer)?, gateway(peer.token)))));
         find_each(found, silent, |token, (endpoint, gateway)| {
             let nor = gateway.map(|gateway| format!(", nor through the gateway ({})", stream_words(gateway)));
-            let message = format!("nothing heard from token {token} at {endpoint}{}", nor.unwrap_or_default());
+            let message = format!("{} token {token} at {endpoint}{}", what(token), nor.unwrap_or_default());
             Finding::new("W201", "peer-silent", Severity::Warning, message)
                 .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
         });
         let without_endpoint = || lost().filter(|peer| direct(peer).is_none());
         let behind = without_endpoint().filter(|peer| !cut_off.contains(&peer.token));
         find_each(found, behind.filter_map(|peer| Some((peer.token, gateway(peer.token)?))), |token, gateway| {
-            let message = format!("nothing heard from token {token} through the gateway ({})", stream_words(gateway));
+            let message = format!("{} token {token} through the gateway ({})", what(token), stream_words(gateway));
             Finding::new("W201", "peer-silent", Severity::Warning, message)
                 .about("gateway")
                 .hint("see whether that node runs: `meshctl status` there")
