@@ -12,14 +12,16 @@ use alloy::{
     consensus::{Transaction as _, TxEnvelope},
     eips::eip2718::Decodable2718 as _,
     primitives::U256,
+    sol_types::SolError as _,
 };
 use clock::SteadyClock;
+use mesh_contract::DstackClusterNFT as contract;
 use mesh_core::{
     agent::ProofRequest,
     id::{InstanceId, TokenId},
     status::SourceStatus,
 };
-use p2p_agent::chain::{RpcUrl, Source, Sources, Subject, WrongChain};
+use p2p_agent::chain::{NotSubmitted, RpcUrl, Source, Sources, Subject, WrongChain};
 use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
 use tokio::time::Instant;
 
@@ -288,6 +290,29 @@ async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
     let signer = alloy::signers::local::PrivateKeySigner::random();
     let refused = sources(&[&one, &liar], 2).submit(&signer, 31337, alloy::primitives::Bytes::new()).await;
     assert!(refused.is_err() && one.chain().sent.is_empty(), "two must be ready to take it");
+}
+
+#[tokio::test]
+async fn what_the_contract_would_refuse_is_found_out_without_funds() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().is_poor = true;
+    let signer = alloy::signers::local::PrivateKeySigner::random();
+    let submit = || async { sources(&[&rpc], 1).submit(&signer, 31337, vec![1, 2, 3, 4].into()).await.unwrap_err() };
+    let error = submit().await;
+    assert!(matches!(error, NotSubmitted::NoFunds { balance: U256::ZERO, .. }), "{error}");
+    // The policies of a single type have the number of that type.
+    let refusal = contract::NetworkTypeNotAllowed { allowed: 1 }.abi_encode();
+    rpc.chain().reverts = Some(refusal.into());
+    let error = submit().await;
+    assert!(error.to_string().contains("this cluster takes only"), "{error}");
+    let NotSubmitted::Refused { remedy: Some(remedy), .. } = error else { panic!("{error}") };
+    assert!(remedy.contains("meshctl config set --network-type any"), "{remedy}");
+    // No reason that this program knows, and still a refusal.
+    rpc.chain().reverts = Some(vec![0xde, 0xad, 0xbe, 0xef].into());
+    let error = submit().await;
+    assert!(matches!(&error, NotSubmitted::Refused { remedy: None, .. }), "{error}");
+    assert!(rpc.chain().sent.is_empty());
 }
 
 #[tokio::test]

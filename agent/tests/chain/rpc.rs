@@ -61,6 +61,10 @@ pub(crate) struct Chain {
     /// Raw transactions.
     pub(crate) sent: Vec<Bytes>,
     pub(crate) asked: BTreeMap<String, u32>,
+    /// Nobody has anything.
+    pub(crate) is_poor: bool,
+    /// What a transaction would revert with.
+    pub(crate) reverts: Option<Bytes>,
 }
 
 #[derive(Clone)]
@@ -113,6 +117,8 @@ impl Rpc {
             logs: Vec::new(),
             sent: Vec::new(),
             asked: BTreeMap::new(),
+            is_poor: false,
+            reverts: None,
         };
         let chain = Arc::new(Mutex::new(chain));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -157,6 +163,15 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
     let mut chain = chain.lock().unwrap();
     let method = request["method"].as_str().unwrap().to_owned();
     *chain.asked.entry(method.clone()).or_default() += 1;
+    // A transaction that is tried, unlike a question, is not about a block that was named.
+    let is_trial = method == "eth_call" && request["params"][1] == "latest";
+    if is_trial {
+        let result = match &chain.reverts {
+            Some(data) => ("error", json!({ "code": 3, "message": "execution reverted", "data": data })),
+            None => ("result", json!("0x")),
+        };
+        return Json(json!({ "jsonrpc": "2.0", "id": request["id"], result.0: result.1 })).into_response();
+    }
     let outcome = chain.handle(&method, &request["params"]);
     let (key, value) = match outcome {
         Ok(result) => ("result", result),
@@ -189,7 +204,7 @@ impl Chain {
                 }
             }),
             "eth_call" => self.call(params).map(|data| json!(data)),
-            "eth_getBalance" => Ok(json!("0xde0b6b3a7640000")),
+            "eth_getBalance" => Ok(json!(if self.is_poor { "0x0" } else { "0xde0b6b3a7640000" })),
             "eth_getTransactionCount" => Ok(json!(if self.manner == Manner::MadeUp { "0xffff" } else { "0x7" })),
             "eth_gasPrice" => Ok(json!(if self.manner == Manner::MadeUp { "0x4000000000" } else { "0x3b9aca00" })),
             "eth_estimateGas" => Ok(json!("0x30000")),
