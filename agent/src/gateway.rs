@@ -47,6 +47,12 @@ pub use stream::{Carried, Stream, StreamId};
 pub use table::{PeerReport, dials};
 pub use trouble::Trouble;
 
+/// The TLS of streams without the streams, with which they are compared.
+#[doc(hidden)]
+pub mod bench {
+    pub use super::tls::{client, server};
+}
+
 /// The port at which agents listen for streams, unless told otherwise.
 pub const DEFAULT_PORT: u16 = 51822;
 
@@ -89,6 +95,8 @@ pub struct Limits {
     pub proof: Duration,
     /// Bytes that wait for a stream at most; 64 KiB at least.
     pub queue: usize,
+    /// What waits for a stream for so long is too late: what the tunnel carries has asked for it again.
+    pub queue_age: Duration,
 }
 
 impl Default for Limits {
@@ -100,7 +108,8 @@ impl Default for Limits {
             stall: Duration::from_secs(10),
             hello: Duration::from_secs(5),
             proof: Duration::from_secs(10),
-            queue: 512 << 10,
+            queue: 1 << 20,
+            queue_age: Duration::from_millis(200),
         }
     }
 }

@@ -1,11 +1,28 @@
 //! What waits to be written to a stream: little, and the newest. A datagram that comes late is worth less than one that is
 //! lost: what the tunnel carries asks for it again, or does not want it any more.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Notify;
 
-use super::frame::{append, frame_length};
+use super::frame::{HEADER, append, frame_length};
+
+/// Bytes that are written at once, about: four records of TLS, and as much as can no longer be dropped.
+const BLOCK: usize = 64 << 10;
+
+/// What may wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes.
+    pub(super) bytes: usize,
+    /// What waits for longer is too late.
+    pub(super) age: Duration,
+}
 
 /// Datagrams that wait for one stream's writer, as frames. Full, it drops the oldest.
 #[derive(Debug)]
@@ -16,33 +33,45 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Whole frames from `start` on; what is before is written or dropped.
-    frames: Vec<u8>,
-    start: usize,
-    /// Bytes of waiting frames at most.
-    limit: usize,
+    bounds: Bounds,
+    /// The oldest first; none is empty.
+    blocks: VecDeque<Block>,
+    /// Bytes of all their frames.
+    bytes: usize,
+    /// An empty block's memory.
+    spare: Vec<u8>,
     dropped: u64,
     is_finished: bool,
 }
 
+/// Frames that came within a short time.
+#[derive(Debug)]
+struct Block {
+    /// Whole frames from `start` on; what is before was dropped.
+    frames: Vec<u8>,
+    start: usize,
+    /// When the first came.
+    since: Instant,
+}
+
 impl Queue {
-    /// At most `limit` bytes wait; a frame longer than that is dropped as it comes.
-    pub(super) fn new(limit: usize) -> Self {
-        let waiting = Waiting { frames: Vec::new(), start: 0, limit, dropped: 0, is_finished: false };
-        Self { waiting: Mutex::new(waiting), changed: Notify::new() }
+    /// Empty. A frame that is longer than what may wait is dropped as it comes.
+    pub(super) const fn new(bounds: Bounds) -> Self {
+        Self { waiting: Mutex::new(Waiting::new(bounds)), changed: Notify::const_new() }
     }
 
     /// Queues datagrams that lie behind each other, each `segment` bytes long but the last, which may be shorter. `false` once
     /// finished. Never waits.
     pub(super) fn push(&self, datagrams: &[u8], segment: usize) -> bool {
+        let now = Instant::now();
         let was_empty = {
             let mut waiting = self.lock();
             if waiting.is_finished {
                 return false;
             }
-            let was_empty = waiting.is_empty();
+            let was_empty = waiting.blocks.is_empty();
             for datagram in datagrams.chunks(segment.max(1)) {
-                waiting.push(datagram);
+                waiting.push(datagram, now);
             }
             was_empty
         };
@@ -59,18 +88,23 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Waits for frames and moves about `most` bytes of them, whole, to the end of `into`. `false` once it is finished and empty.
-    /// Cancelled, it has moved nothing. For one task alone.
-    pub(super) async fn take(&self, most: usize, into: &mut Vec<u8>) -> bool {
+    /// Waits for frames and puts the oldest into `into`, in place of what is there: about [`BLOCK`] bytes, whole. `false` once it is
+    /// finished and empty. Cancelled, it has taken nothing. For one task alone.
+    pub(super) async fn take(&self, into: &mut Vec<u8>) -> bool {
         loop {
-            if let Some(any) = self.lock().take(most, into) {
+            if let Some(any) = self.lock().take(into, Instant::now()) {
                 return any;
             }
             self.changed.notified().await;
         }
     }
 
-    /// Datagrams that were dropped because there were too many.
+    /// Gives back memory that is there for the next frames.
+    pub(super) fn rest(&self) {
+        self.lock().spare = Vec::new();
+    }
+
+    /// Datagrams that were dropped because there were too many, or they waited for too long.
     pub(super) fn dropped(&self) -> u64 {
         self.lock().dropped
     }
@@ -82,49 +116,88 @@ impl Queue {
 }
 
 impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.start == self.frames.len()
+    const fn new(bounds: Bounds) -> Self {
+        Self { bounds, blocks: VecDeque::new(), bytes: 0, spare: Vec::new(), dropped: 0, is_finished: false }
     }
 
-    fn push(&mut self, datagram: &[u8]) {
-        let added = super::frame::HEADER + datagram.len();
-        if added > self.limit {
+    fn push(&mut self, datagram: &[u8], now: Instant) {
+        let added = HEADER + datagram.len();
+        if added > self.bounds.bytes {
             self.dropped += 1;
             return;
         }
-        while self.frames.len() - self.start + added > self.limit {
-            let Some(oldest) = frame_length(&self.frames[self.start..]) else { break };
-            self.start += oldest;
-            self.dropped += 1;
+        self.drop_old(now);
+        while self.bytes + added > self.bounds.bytes {
+            self.drop_oldest();
         }
-        // Moved together once as much was left behind as may wait: every byte is moved once at most, on average.
-        if self.start >= self.limit {
-            self.frames.drain(..self.start);
-            self.start = 0;
-        }
-        if !append(datagram, &mut self.frames) {
+        // Of what is dropped for its age, little is younger.
+        let span = self.bounds.age / 16;
+        let fits = |block: &&mut Block| {
+            block.frames.len() + added <= BLOCK && now.saturating_duration_since(block.since) <= span
+        };
+        let is_taken = match self.blocks.back_mut().filter(fits) {
+            Some(block) => append(datagram, &mut block.frames),
+            None => {
+                let mut frames = mem::take(&mut self.spare);
+                let is_taken = append(datagram, &mut frames);
+                if is_taken {
+                    self.blocks.push_back(Block { frames, start: 0, since: now });
+                }
+                is_taken
+            }
+        };
+        if is_taken {
+            self.bytes += added;
+        } else {
             self.dropped += 1;
         }
     }
 
-    fn take(&mut self, most: usize, into: &mut Vec<u8>) -> Option<bool> {
-        if self.is_empty() {
+    /// Drops what has waited for too long.
+    fn drop_old(&mut self, now: Instant) {
+        while self.blocks.front().is_some_and(|block| now.saturating_duration_since(block.since) > self.bounds.age)
+            && let Some(block) = self.blocks.pop_front()
+        {
+            self.bytes -= block.frames.len() - block.start;
+            self.dropped += block.count();
+        }
+    }
+
+    /// Drops one datagram.
+    fn drop_oldest(&mut self) {
+        let Some(block) = self.blocks.front_mut() else { return };
+        let length = frame_length(&block.frames[block.start..]).unwrap_or_default();
+        block.start += length;
+        self.bytes -= length;
+        self.dropped += 1;
+        if block.start >= block.frames.len() {
+            self.blocks.pop_front();
+        }
+    }
+
+    fn take(&mut self, into: &mut Vec<u8>, now: Instant) -> Option<bool> {
+        self.drop_old(now);
+        let Some(Block { mut frames, start, .. }) = self.blocks.pop_front() else {
             return self.is_finished.then_some(false);
-        }
-        let mut end = self.start;
-        while let Some(length) = frame_length(&self.frames[end..]) {
-            end += length;
-            if end - self.start >= most {
-                break;
-            }
-        }
-        into.extend_from_slice(&self.frames[self.start..end]);
-        self.start = end;
-        if self.is_empty() {
-            self.frames.clear();
-            self.start = 0;
-        }
+        };
+        frames.drain(..start);
+        self.bytes -= frames.len();
+        mem::swap(into, &mut frames);
+        frames.clear();
+        self.spare = frames;
         Some(true)
+    }
+}
+
+impl Block {
+    /// How many datagrams are in it.
+    fn count(&self) -> u64 {
+        let (mut count, mut rest) = (0, &self.frames[self.start..]);
+        while let Some(length) = frame_length(rest) {
+            count += 1;
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        count
     }
 }
 
@@ -134,8 +207,10 @@ mod tests {
 
     use super::*;
 
-    fn waiting(limit: usize) -> Waiting {
-        Waiting { frames: Vec::new(), start: 0, limit, dropped: 0, is_finished: false }
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn waiting(bytes: usize) -> Waiting {
+        Waiting::new(Bounds { bytes, age: LONG })
     }
 
     fn lengths(mut frames: &[u8]) -> Vec<usize> {
@@ -148,46 +223,73 @@ mod tests {
         lengths
     }
 
+    /// Everything that waits.
+    fn all(waiting: &mut Waiting, now: Instant) -> Vec<usize> {
+        let (mut all, mut taken) = (Vec::new(), Vec::new());
+        while waiting.take(&mut taken, now) == Some(true) {
+            assert!(!taken.is_empty());
+            all.extend(lengths(&taken));
+        }
+        assert_eq!(waiting.bytes, 0);
+        all
+    }
+
     #[test]
     fn the_oldest_makes_room_for_the_newest() {
-        let mut waiting = waiting(30);
+        let (mut waiting, now) = (waiting(30), Instant::now());
         for length in [10, 8, 6, 4] {
-            waiting.push(&vec![0; length]);
+            waiting.push(&vec![0; length], now);
         }
-        assert_eq!((lengths(&waiting.frames[waiting.start..]), waiting.dropped), (vec![8, 6, 4], 1));
-        waiting.push(&[0; 28]);
-        assert_eq!((lengths(&waiting.frames[waiting.start..]), waiting.dropped), (vec![28], 4));
-        waiting.push(&[0; 29]);
+        assert_eq!((all(&mut waiting, now), waiting.dropped), (vec![8, 6, 4], 1));
+        for length in [8, 6, 4, 28] {
+            waiting.push(&vec![0; length], now);
+        }
+        assert_eq!(waiting.dropped, 4);
+        waiting.push(&[0; 29], now);
         assert_eq!(
-            (lengths(&waiting.frames[waiting.start..]), waiting.dropped),
+            (all(&mut waiting, now), waiting.dropped),
             (vec![28], 5),
             "nobody makes room for one that never fits"
         );
     }
 
     #[test]
-    fn about_as_much_is_taken_as_was_asked_for() {
-        let mut waiting = waiting(1000);
-        for _ in 0..5 {
-            waiting.push(&[0; 98]);
+    fn what_waited_for_too_long_is_not_written_any_more() {
+        let begun = Instant::now();
+        let at = |milliseconds| begun + Duration::from_millis(milliseconds);
+        let mut waiting = Waiting::new(Bounds { bytes: 1000, age: Duration::from_millis(160) });
+        for (length, when) in [(1, 0), (2, 5), (3, 20), (4, 100)] {
+            waiting.push(&vec![0; length], at(when));
         }
-        let mut taken = Vec::new();
-        assert_eq!(waiting.take(150, &mut taken), Some(true));
-        assert_eq!(lengths(&taken), [98, 98]);
-        assert_eq!(waiting.take(1, &mut taken), Some(true));
-        assert_eq!(waiting.take(10_000, &mut taken), Some(true));
-        assert_eq!(lengths(&taken), [98; 5]);
-        assert_eq!(waiting.take(1, &mut taken), None);
+        waiting.push(&[0; 5], at(170));
+        assert_eq!((waiting.dropped, waiting.bytes), (2, 3 * 2 + 3 + 4 + 5), "two came together");
+        assert_eq!((all(&mut waiting, at(261)), waiting.dropped), (vec![5], 4));
         waiting.is_finished = true;
-        assert_eq!((waiting.take(1, &mut taken), waiting.dropped), (Some(false), 0));
+        waiting.push(&[0; 6], at(300));
+        assert_eq!((waiting.take(&mut Vec::new(), at(500)), waiting.dropped), (Some(false), 5));
+    }
+
+    #[test]
+    fn about_a_block_is_taken_at_once() {
+        let (mut waiting, now) = (waiting(1 << 20), Instant::now());
+        for _ in 0..100 {
+            waiting.push(&[0; 1000], now);
+        }
+        let mut taken = vec![9; 77];
+        assert_eq!(waiting.take(&mut taken, now), Some(true));
+        assert_eq!(lengths(&taken), [1000; 65]);
+        assert_eq!(all(&mut waiting, now), [1000; 35]);
+        assert_eq!(waiting.take(&mut taken, now), None);
+        waiting.push(&[0; 65_535], now);
+        assert_eq!(all(&mut waiting, now), [65_535], "longer than a block, and whole");
     }
 
     #[test]
     fn a_run_is_as_many_datagrams() {
-        let queue = Queue::new(1000);
+        let queue = Queue::new(Bounds { bytes: 1000, age: LONG });
         assert!(queue.push(&[7; 250], 100) && queue.push(&[8; 30], 30) && queue.push(&[], 0));
         let mut taken = Vec::new();
-        assert_eq!(queue.lock().take(1000, &mut taken), Some(true));
+        assert_eq!(queue.lock().take(&mut taken, Instant::now()), Some(true));
         assert_eq!(lengths(&taken), [100, 100, 50, 30]);
         queue.finish();
         assert!(!queue.push(&[7; 250], 100));
@@ -198,16 +300,16 @@ mod tests {
         #[test]
         fn it_is_a_bounded_queue_of_datagrams(
             limit in 3usize..400,
-            steps in prop::collection::vec(prop_oneof![(1usize..120).prop_map(Ok), (1usize..300).prop_map(Err)], 0..200),
+            steps in prop::collection::vec(prop_oneof![4 => (1usize..120).prop_map(Some), 1 => Just(None)], 0..200),
         ) {
-            let mut queue = waiting(limit);
-            let mut model = std::collections::VecDeque::<Vec<u8>>::new();
-            let (mut dropped, mut number) = (0, 0u8);
+            let (mut queue, now) = (waiting(limit), Instant::now());
+            let mut model = VecDeque::<Vec<u8>>::new();
+            let (mut dropped, mut number, mut taken) = (0, 0u8, Vec::new());
             for step in steps {
                 match step {
-                    Ok(length) => {
+                    Some(length) => {
                         number = number.wrapping_add(1);
-                        queue.push(&vec![number; length]);
+                        queue.push(&vec![number; length], now);
                         if length + 2 > limit {
                             dropped += 1;
                         } else {
@@ -218,17 +320,18 @@ mod tests {
                             }
                         }
                     }
-                    Err(most) => {
-                        let (mut taken, mut expected) = (Vec::new(), Vec::new());
-                        queue.take(most, &mut taken);
-                        while expected.len() < most && let Some(datagram) = model.pop_front() {
+                    None => {
+                        let mut expected = Vec::new();
+                        for datagram in model.drain(..) {
                             append(&datagram, &mut expected);
                         }
-                        prop_assert_eq!(taken, expected);
+                        let any = (!expected.is_empty()).then_some(true);
+                        prop_assert_eq!(queue.take(&mut taken, now), any);
+                        prop_assert!(any.is_none() || taken == expected);
                     }
                 }
                 prop_assert_eq!(queue.dropped, dropped);
-                prop_assert!(queue.frames.len() <= 2 * limit);
+                prop_assert_eq!(queue.bytes, model.iter().map(|datagram| datagram.len() + 2).sum::<usize>());
             }
         }
     }

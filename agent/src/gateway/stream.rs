@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Device, Inbound, Limits, Trouble,
     frame::{Decoder, KEEPALIVE, MAX_DATAGRAM},
-    queue::Queue,
+    queue::{Bounds, Queue},
     run::Event,
 };
 
@@ -28,8 +28,6 @@ use super::{
 /// WireGuard's packets name their sender by what only he can make. The side that listens says it second, so that whoever
 /// says something else hears nothing.
 pub(super) const HELLO: [u8; 8] = *b"p2pmesh\x01";
-/// Bytes that are given to TLS at once: four records, and as much as can no longer be dropped.
-const WRITE: usize = 64 << 10;
 /// What the kernel holds unsent. The rest waits where the oldest can be dropped.
 const UNSENT: u32 = 128 << 10;
 /// What is read at once below TLS, which by itself would read 4 KiB for each system call.
@@ -75,7 +73,8 @@ pub struct Carried {
 
 impl Stream {
     pub(super) fn new(id: StreamId, dialed: Option<TokenId>, limits: &Limits, events: UnboundedSender<Event>) -> Self {
-        let queue = Queue::new(limits.queue.max(2 + MAX_DATAGRAM));
+        let bounds = Bounds { bytes: limits.queue.max(2 + MAX_DATAGRAM), age: limits.queue_age };
+        let queue = Queue::new(bounds);
         Self { id, dialed, queue, proof: OnceLock::new(), traffic: Traffic::default(), events }
     }
 
@@ -241,11 +240,11 @@ async fn read<T: AsyncRead>(
 async fn write<T: AsyncWrite>(stream: Arc<Stream>, mut to: WriteHalf<T>, limits: Limits) -> Result<(), Trouble> {
     let mut batch = Vec::new();
     loop {
-        batch.clear();
-        let is_open = match timeout(limits.keepalive, stream.queue.take(WRITE, &mut batch)).await {
+        let is_open = match timeout(limits.keepalive, stream.queue.take(&mut batch)).await {
             Ok(is_open) => is_open,
             Err(_) => {
-                batch.extend_from_slice(&KEEPALIVE);
+                stream.queue.rest();
+                batch = KEEPALIVE.to_vec();
                 true
             }
         };

@@ -23,7 +23,7 @@ use super::certificate::Certificate;
 ///
 /// # Errors
 /// When rustls does not agree with the provider; it does.
-pub(super) fn client() -> Result<ClientConfig, Error> {
+pub fn client() -> Result<ClientConfig, Error> {
     let provider = Arc::new(provider());
     let verifier = Arc::new(AnyCertificate { algorithms: provider.signature_verification_algorithms });
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -40,7 +40,7 @@ pub(super) fn client() -> Result<ClientConfig, Error> {
 ///
 /// # Errors
 /// When certificate and key are not for each other, or of a kind that is not known.
-pub(super) fn server(certificate: Certificate) -> Result<ServerConfig, Error> {
+pub fn server(certificate: Certificate) -> Result<ServerConfig, Error> {
     let Certificate { chain, key } = certificate;
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&TLS13])?

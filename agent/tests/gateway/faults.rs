@@ -48,7 +48,8 @@ async fn a_gateway_that_comes_back_is_found_by_a_single_call_at_a_time() {
 async fn a_flood_drops_old_datagrams_and_never_breaks_the_stream() {
     const COUNT: u64 = 100_000;
     let world = World::start(GatewayLimits::default()).await;
-    let [a, b] = world.nodes::<2>(Limits { queue: 256 << 10, ..Limits::default() }).await;
+    let [a, b] =
+        world.nodes::<2>(Limits { queue: 256 << 10, queue_age: super::world::DEADLINE, ..Limits::default() }).await;
     talk(&a, &b).await;
     let stream = a.twin.route(b.token).unwrap();
     let flood = std::sync::Arc::clone(&stream);

@@ -25,7 +25,8 @@ async fn nothing_is_lost_while_streams_are_replaced() {
     let lifetime = 12 * SECOND;
     let world = World::start(GatewayLimits { lifetime, ..GatewayLimits::default() }).await;
     // Room for what is sent while the machine is busy with something else.
-    let limits = Limits { redial_after: 2 * SECOND, queue: 64 << 20, ..Limits::default() };
+    let limits =
+        Limits { redial_after: 2 * SECOND, queue: 64 << 20, queue_age: super::world::DEADLINE, ..Limits::default() };
     let [a, b] = world.nodes::<2>(limits).await;
     talk(&a, &b).await;
     let begun = Instant::now();

@@ -35,7 +35,8 @@ async fn every_pair_has_one_stream_to_exactly_that_instance() {
 #[tokio::test(flavor = "multi_thread")]
 async fn datagrams_of_every_length_pass() {
     let world = World::start(GatewayLimits { buffer: 1000.try_into().unwrap(), ..GatewayLimits::default() }).await;
-    let [a, b] = world.nodes::<2>(Limits { queue: 64 << 20, ..Limits::default() }).await;
+    let [a, b] =
+        world.nodes::<2>(Limits { queue: 64 << 20, queue_age: super::world::DEADLINE, ..Limits::default() }).await;
     talk(&a, &b).await;
     let lengths = [16, 17, 148, 1452, 4093, 4094, 4095, 8191, 16_384, 32_000, MAX_DATAGRAM - 1, MAX_DATAGRAM];
     let sent: Vec<u64> = (0..lengths.len() as u64 * 20).collect();
