@@ -9,7 +9,7 @@ use mesh_core::{
     status::Reason,
 };
 
-use super::{device::PathDevice, inbox::PeerNews};
+use super::{candidates::canonical, device::PathDevice, inbox::PeerNews};
 use crate::gateway::{self, Place};
 
 /// A stream that is open and carries nothing is made anew no more often than this; the streams have a back-off besides.
@@ -83,6 +83,7 @@ impl Peer {
 
     /// This is its UDP endpoint.
     pub(super) fn set_direct(&mut self, endpoint: Option<SocketAddr>, now: Duration) {
+        let endpoint = endpoint.map(canonical);
         if self.direct == endpoint {
             return;
         }

@@ -24,7 +24,7 @@ async fn a_peer_that_is_removed_has_no_stream_and_gets_no_probe() {
     let _talk = a.talk_to(&b);
     until("probes to the other", || a.twin.peer(key(b.n), |peer| peer.probes) > before + 3).await;
     assert_eq!(a.twin.peer(key(c.n), |peer| peer.probes), probes);
-    assert!(a.is_usable(&b, PathKind::Gateway));
+    until("the other's path", || a.is_usable(&b, PathKind::Gateway)).await;
 
     a.set_peers(world.peers(a.n, &[1, 2, 3]));
     until("the peer again", || a.is_usable(&c, PathKind::Gateway) && c.is_usable(&a, PathKind::Gateway)).await;
