@@ -262,11 +262,14 @@ pub(super) const fn path_word(path: PathKind) -> &'static str {
     }
 }
 
-/// A gateway's scheme and usual port say nothing that the PATH column does not.
+/// A gateway's scheme and usual port say nothing that the PATH column does not, and of an instance id the ends suffice.
 pub(super) fn endpoint(endpoint: &str) -> String {
-    match endpoint.strip_prefix("tls://") {
-        Some(host) => host.strip_suffix(":443").unwrap_or(host).to_owned(),
-        None => endpoint.to_owned(),
+    const INSTANCE_DIGITS: usize = 40;
+    let Some(host) = endpoint.strip_prefix("tls://") else { return endpoint.to_owned() };
+    let host = host.strip_suffix(":443").unwrap_or(host);
+    match host.split_once('-') {
+        Some((instance, rest)) if instance.chars().count() == INSTANCE_DIGITS => format!("{}-{rest}", short(instance)),
+        _ => host.to_owned(),
     }
 }
 
@@ -349,6 +352,18 @@ mod tests {
     #[test]
     fn a_fenced_node() {
         insta::assert_snapshot!(status_text(&samples::fenced(), false));
+    }
+
+    #[test]
+    fn endpoints_are_as_long_as_they_must_be() {
+        for (whole, shown) in [
+            ("203.0.113.10:51820", "203.0.113.10:51820"),
+            ("tls://3f2e0b6a-51820s.gw.example:443", "3f2e0b6a-51820s.gw.example"),
+            ("tls://3f9c0b6a7d1e4c52a8b09d3e6f7122aa55c104ef-51822s.gw.example:443", "3f9c…04ef-51822s.gw.example"),
+            ("tls://gw.example:8443", "gw.example:8443"),
+        ] {
+            assert_eq!(endpoint(whole), shown);
+        }
     }
 
     #[test]

@@ -136,10 +136,11 @@ fn path_finding(path: &PathStatus, peer: &PeerStatus, status: &Status) -> Findin
         let redial = path.redial_in_s.and_then(|left| Some(unix_seconds(&status.generated_at)? + left));
         facts.extend(redial.map(|at| format!("redial before {}", clock(at))));
     } else {
-        facts.push(match path.last_ok_at.as_deref() {
-            Some(last) => format!("last answer {}{}", time_of_day(last), ago(last, status)),
-            None => "never answered".to_owned(),
-        });
+        match path.last_ok_at.as_deref() {
+            Some(last) => facts.push(format!("last answer {}{}", time_of_day(last), ago(last, status))),
+            None if is_mute(path) => {}
+            None => facts.push("never answered".to_owned()),
+        }
         facts.extend(path.next_probe_s.map(|left| format!("next try in {}", long(left))));
     }
     let rest = facts.join(", ");

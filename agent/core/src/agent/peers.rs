@@ -8,7 +8,7 @@ use crate::{
     id::{TokenId, WireguardKey},
     membership::Standing,
     observed::ObservedPeer,
-    path::{KINDS, rank},
+    path::{KINDS, Trouble, rank},
     status::{Agreement, PathKind, PathStatus, PeerState, PeerStatus, Reason},
     time::rfc3339,
 };
@@ -189,6 +189,8 @@ fn path_status(kind: PathKind, known: &KnownPaths, seen: &PeerPaths, later: Dura
     let closed = stream.filter(|stream| !stream.is_open);
     let open = stream.filter(|stream| stream.is_open);
     let is_answered = report.unanswered == 0;
+    // What was measured while it worked says nothing of a path that does not.
+    let passes = !matches!(report.trouble, Some(Trouble::Away(_) | Trouble::Silent | Trouble::OneWay));
     let seconds = |time: Duration| time.as_secs_f64();
     let age = |age: Option<Duration>| age.map(|age| seconds(age + later));
     let left = |left: Option<Duration>| left.map(|left| seconds(left.saturating_sub(later)));
@@ -200,9 +202,9 @@ fn path_status(kind: PathKind, known: &KnownPaths, seen: &PeerPaths, later: Dura
         detail: closed.and_then(|stream| stream.words.clone()),
         last_ok_at: proved.map(|age| ago(age, now)),
         last_ok_s: proved.map(seconds),
-        rtt_ms: report.rtt.map(|rtt| seconds(rtt) * 1000.0),
+        rtt_ms: report.rtt.filter(|_| passes).map(|rtt| seconds(rtt) * 1000.0),
         loss_pct: report.loss.map(|loss| loss * 100.0),
-        mtu: report.mtu,
+        mtu: report.mtu.filter(|_| passes),
         next_probe_s: left(closed.map_or(report.next_probe, |stream| stream.next_dial)),
         unanswered: Some(report.unanswered),
         unanswered_s: age(report.unanswered_for),

@@ -117,6 +117,13 @@ fn a_hedged_peer_is_suspect_and_the_mesh_goes_on() {
     assert_eq!(peer.path_reason, Some(Reason::DirectUdpSilent));
     assert_eq!(world.status().verdict.state, VerdictState::Ok, "its packets arrive");
 
+    let direct = &peer.paths[0];
+    assert_eq!(
+        (direct.rtt_ms, direct.mtu, direct.loss_pct),
+        (None, None, Some(100.0)),
+        "what it was is not what it is"
+    );
+
     // Alone, the same path would leave the only peer unreached.
     fail(&mut hedged, ByGateway, Trouble::Away(Some(Reason::GatewayUnreachable)), SECOND);
     see(&mut world, [(2, hedged)]);
@@ -507,11 +514,9 @@ fn fail(paths: &mut PeerPaths, kind: PathKind, trouble: Trouble, since: Duration
         usable: false,
         trouble: Some(trouble),
         reason: trouble.reason(kind),
-        rtt: None,
         loss: Some(1.0),
         proved,
         heard: proved,
-        mtu: None,
         unanswered: 21,
         unanswered_for: Some(since),
         ..*path
