@@ -8,4 +8,5 @@ mod world;
 mod devices;
 mod hostile;
 mod punching;
+mod scale;
 mod switching;
