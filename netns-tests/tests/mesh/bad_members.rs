@@ -32,19 +32,38 @@ fn members_that_the_contract_accepts_cannot_hurt_others() -> Result<()> {
         let admitted = scene.admit(&world, u8::try_from(number)?, |registration| {
             registration.wireguard_key = bad.key.unwrap_or(registration.wireguard_key);
             registration.endpoint = bad.endpoint.or(registration.endpoint);
-            registration.gateway = bad.gateway;
         });
         let (token, _) = admitted.with_context(|| format!("register the one with a {}", bad.what))?;
         tokens.push((bad.what, bad.because, token));
     }
+    // Its gateway goes away, and with it one of the two roads to it. The other one is still there.
+    let (under_the_domain, _) = scene.admit(&world, u8::try_from(bad.len())?, |registration| {
+        registration.gateway = Some(Gateway { domain: 1, port: 51822 });
+    })?;
     operate(removeBaseDomainCall { index: 1 }.abi_encode())?;
 
     // The one with node 1's endpoint is harmless to node 2; all others are bad for everybody.
     skips_with_one_warning_each(&world, 1, &tokens)?;
     tokens.retain(|(what, ..)| *what != "endpoint of node 1");
     skips_with_one_warning_each(&world, 2, &tokens)?;
+    for node in 1..=2 {
+        keeps_without_its_place(&world, node, under_the_domain)?;
+    }
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
     Ok(())
+}
+
+fn keeps_without_its_place(world: &World, node: usize, token: TokenId) -> Result<()> {
+    let kept = || {
+        let warnings = world.node(node).status()?.warnings;
+        let place = warnings.iter().find(|warning| warning.peer == Some(token) && warning.code == "W405");
+        let place = place.with_context(|| format!("nothing is said of its place: {warnings:?}"))?;
+        ensure!(place.message.contains("base domain 1"), "{place:?}");
+        let allowed = world.node(node).wg_show("allowed-ips")?;
+        ensure!(allowed.contains(&format!("10.0.1.{token}/32")), "it is not on the device: {allowed}");
+        Ok(())
+    };
+    world.wait(&format!("node {node} to keep token {token} without its place"), PATIENCE, kept).map(drop)
 }
 
 /// What differs from a registration that harms nobody.
@@ -55,7 +74,6 @@ struct Bad {
     because: &'static str,
     key: Option<WireguardKey>,
     endpoint: Option<SocketAddr>,
-    gateway: Option<Gateway>,
 }
 
 fn registrations_that_hurt(endpoint_of_node_1: SocketAddr) -> Result<Vec<Bad>> {
@@ -70,8 +88,7 @@ fn registrations_that_hurt(endpoint_of_node_1: SocketAddr) -> Result<Vec<Bad>> {
         31 => 0x7f,
         _ => 0xff,
     });
-    let gateway = Some(Gateway { domain: 1, port: 51821 });
-    // Eight: of more at once the agent tells as one.
+    // Of more than eight at once the agent tells as one.
     Ok(vec![
         key("low-order key", "low order", one),
         key("low-order key in another form", "low order", one_in_another_form),
@@ -85,7 +102,6 @@ fn registrations_that_hurt(endpoint_of_node_1: SocketAddr) -> Result<Vec<Bad>> {
             endpoint: Some(endpoint_of_node_1),
             ..Bad::default()
         },
-        Bad { what: "gateway domain that goes away", because: "gateway domain 1", gateway, ..Bad::default() },
     ])
 }
 

@@ -15,6 +15,11 @@ fn a_stop_while_the_guest_agent_hangs_leaves_nothing() -> Result<()> {
     let mut world = World::new(1)?;
     world.join(1)?;
     wait_ready(&world, 1)?;
+    let saved = world.node(1).state_dir().join("registry.json");
+    world.wait("the registry to be on disk", PATIENCE, || {
+        ensure!(saved.exists(), "`{}` is not there", saved.display());
+        Ok(())
+    })?;
     world.node_mut(1).kill()?;
     // As after a reboot: nothing of the old agent is left but its files.
     let route = blackholes(&world)?;
