@@ -3,17 +3,19 @@
 use std::{
     collections::BTreeSet,
     io::Write as _,
+    net::Ipv4Addr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{
-    awake::awake_between, binaries::Binaries, node::Node, process::Process, traffic::Traffic, wait::wait_until,
-};
+use crate::{binaries::Binaries, node::Node, process::Process, traffic::Traffic, wait::wait_until};
 
 /// For what comes at once on a machine that is not busy.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A heartbeat that comes this much later than the last one, and is due every 10 ms.
+const STANDSTILL: Duration = Duration::from_millis(50);
 
 /// Messages every 10 ms from one node to another and back.
 #[derive(Debug)]
@@ -63,7 +65,12 @@ impl Traffic {
     fn client(&self, binaries: &Binaries, from: &Node, verb: &str, more: &[String]) -> Result<Process> {
         let log = (0..).map(|number| from.dir().join(format!("{verb}-{}-{number}.log", self.address().ip())));
         let log = log.into_iter().find(|log| !log.exists()).context("no name is free")?;
-        from.namespace.launch(&binaries.traffic).args([verb, &self.address().to_string()]).args(more).start(&log)
+        from.namespace
+            .launch(&binaries.traffic)
+            .eager()
+            .args([verb, &self.address().to_string()])
+            .args(more)
+            .start(&log)
     }
 }
 
@@ -74,15 +81,19 @@ impl Flow {
         &self.name
     }
 
-    /// The longest time between these moments in which no message of one of the sizes came back, while the machine ran.
+    /// The longest time between these moments in which no message of one of the sizes came back, but for standstills of the machine.
     #[must_use]
-    pub fn longest_gap(&self, from: SystemTime, to: SystemTime) -> Duration {
-        let echoes = self.echoes();
+    pub fn longest_gap(&self, heartbeat: &Heartbeat, from: SystemTime, to: SystemTime) -> Duration {
+        let (echoes, standstills) = (self.echoes(), heartbeat.standstills());
+        let lost = |from: SystemTime, to: SystemTime| -> Duration {
+            standstills.iter().map(|&(began, ended)| between(began.max(from), ended.min(to))).sum()
+        };
         let longest = |size: u64| {
             let of_size = echoes.iter().filter(|(_, number)| number % self.sizes == size).map(|&(at, _)| at);
             let inside = of_size.filter(|at| (from..to).contains(at));
             let moments: Vec<SystemTime> = [from].into_iter().chain(inside).chain([to]).collect();
-            moments.windows(2).map(|pair| awake_between(pair[0], pair[1])).max().unwrap_or_default()
+            let gap = |pair: &[SystemTime]| between(pair[0], pair[1]).saturating_sub(lost(pair[0], pair[1]));
+            moments.windows(2).map(gap).max().unwrap_or_default()
         };
         (0..self.sizes).map(longest).max().unwrap_or_default()
     }
@@ -114,6 +125,38 @@ impl Flow {
         };
         self.process.log().lines().filter_map(echo).collect()
     }
+}
+
+/// A flow from a node to itself, which no fault and no agent touches: while it stands still, so does the machine. The limits are
+/// about nodes, so that such times are left out.
+#[derive(Debug)]
+pub struct Heartbeat {
+    flow: Flow,
+    _server: Traffic,
+}
+
+impl Heartbeat {
+    /// Beats in this node from now on.
+    pub fn start(binaries: &Binaries, node: &Node) -> Result<Self> {
+        let server = Traffic::serve(binaries, node, Ipv4Addr::LOCALHOST)?;
+        Ok(Self { flow: server.udp_flow(binaries, node)?, _server: server })
+    }
+
+    /// How much of the time between these moments the machine stood still.
+    #[must_use]
+    pub fn stood_still(&self, from: SystemTime, to: SystemTime) -> Duration {
+        self.standstills().iter().map(|&(began, ended)| between(began.max(from), ended.min(to))).sum()
+    }
+
+    fn standstills(&self) -> Vec<(SystemTime, SystemTime)> {
+        let beats = self.flow.echoes();
+        let pairs = beats.windows(2).map(|pair| (pair[0].0, pair[1].0));
+        pairs.filter(|&(from, to)| between(from, to) >= STANDSTILL).collect()
+    }
+}
+
+fn between(from: SystemTime, to: SystemTime) -> Duration {
+    to.duration_since(from).unwrap_or_default()
 }
 
 /// A connection over which bytes go and come back.

@@ -68,7 +68,7 @@ impl Gateway {
         ensure!(self.process.is_none(), "the gateway is already running");
         self.starts += 1;
         let log = self.dir.join(format!("gateway-{}.log", self.starts));
-        let mut process = self.namespace.launch(&self.program).args(&self.arguments).start(&log)?;
+        let mut process = self.namespace.launch(&self.program).eager().args(&self.arguments).start(&log)?;
         wait_until("the gateway's first line", PATIENCE, || {
             if let Some(status) = process.exited()? {
                 bail!("it ended with {status}: {}", process.log_tail(5));

@@ -42,7 +42,7 @@ pub use binaries::Binaries;
 pub use capture::Capture;
 pub use chain::{Chain, OPERATOR};
 pub use clear_text::ClearText;
-pub use flow::{Flow, Transfer};
+pub use flow::{Flow, Heartbeat, Transfer};
 pub use forge::Cvm;
 pub use gateway::Gateway;
 pub use lie::Lie;

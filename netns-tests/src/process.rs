@@ -15,6 +15,9 @@ use anyhow::{Context as _, Result, bail};
 /// How long a killed process may take to be gone.
 const REAP: Duration = Duration::from_secs(60);
 
+/// Words before a program that goes first. Who may not have it so is told in the log, and runs all the same.
+pub(crate) const EAGER: [&str; 3] = ["nice", "-n", "-15"];
+
 /// What to start, and where.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -48,6 +51,15 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs it before all that is not eager. Nodes are machines of their own, and what carries their packets does not wait for what
+    /// runs beside them on the one machine of a test.
+    #[must_use]
+    pub(crate) fn eager(mut self) -> Self {
+        let program = std::mem::replace(&mut self.program, EAGER[0].into());
+        self.arguments.splice(0..0, EAGER[1..].iter().map(OsString::from).chain([program]));
         self
     }
 

@@ -29,8 +29,8 @@ impl Traffic {
     /// Starts both servers on `address`, and returns when they are bound.
     pub fn serve(binaries: &Binaries, node: &Node, address: Ipv4Addr) -> Result<Self> {
         let address = SocketAddrV4::new(address, 7);
-        let launch = node.namespace.launch(&binaries.traffic).args(["serve", &address.to_string()]);
-        let mut servers = launch.start(&node.dir().join("serve.log"))?;
+        let launch = node.namespace.launch(&binaries.traffic).eager().args(["serve", &address.to_string()]);
+        let mut servers = launch.start(&node.dir().join(format!("serve-{}.log", address.ip())))?;
         wait_until("the echo servers to be bound", PATIENCE, || {
             if let Some(status) = servers.exited()? {
                 bail!("they ended with {status}: {}", servers.log_tail(5));

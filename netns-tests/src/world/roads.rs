@@ -11,6 +11,7 @@ use crate::{
     home::namespace_name,
     namespace::Namespace,
     node::{LISTEN_PORT, STREAM_PORT},
+    process::EAGER,
     router::{self, Place, Router},
     wait::wait_until,
 };
@@ -20,7 +21,7 @@ const STUN: &str = "192.0.2.1:3478";
 
 impl World {
     /// Adds a gateway with these limits, lists every node behind it, allows its domain in the contract, and tells the agents that
-    /// are started from now on.
+    /// are started from now on, which go first on this machine, as the gateway does.
     pub fn add_gateway(&mut self, limits: &[&str]) -> Result<()> {
         self.operate(&["domain", "add", gateway::DOMAIN])?;
         let instances = self.dir().join("instances.json");
@@ -47,6 +48,7 @@ impl World {
         for node in &mut self.nodes {
             let flags = ["--gateway-domain", gateway::DOMAIN, "--gateway-address", &gateway::address().to_string()];
             node.settings.extra.extend(flags.map(str::to_owned));
+            node.settings.wrapper = EAGER.map(str::to_owned).to_vec();
         }
         Ok(())
     }

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::PathKind;
-use netns_tests::{ClearText, DirectFault, Flow, Random, Traffic, World, awake_since};
+use netns_tests::{ClearText, DirectFault, Flow, Heartbeat, Random, Traffic, World, awake_since};
 
-use crate::{PATIENCE, is_on, let_pass, moment, switches};
+use crate::{LOOK, PATIENCE, is_on, let_pass, moment, switches};
 
 /// Seeded runs in every test run; `make soak` sets `DUAL_RUNS`.
 const RUNS: u64 = 3;
@@ -125,6 +125,7 @@ fn run(seed: u64) -> Result<Vec<Seen>> {
     let addresses = [world.node(1).address()?, world.node(2).address()?];
     let servers = Traffic::serve(world.binaries(), world.node(2), addresses[1])?;
     let (binaries, client) = (world.binaries(), world.node(1));
+    let heartbeat = Heartbeat::start(binaries, client)?;
     let mut flows = [servers.udp_flow(binaries, client)?, servers.tcp_flow(binaries, client)?];
     direct_since(&world, addresses, &moment(&world)?)?;
 
@@ -140,7 +141,7 @@ fn run(seed: u64) -> Result<Vec<Seen>> {
     while !faults.is_empty() {
         let fault = faults.swap_remove(random.below(faults.len()));
         let lasts = Duration::from_millis(5000 + random.below(3000) as u64);
-        let one = befall(&mut world, fault, lasts, &flows, addresses)
+        let one = befall(&mut world, fault, lasts, (&flows, &heartbeat), addresses)
             .with_context(|| format!("seed {seed}: {fault} for {lasts:?}, after {seen:?}"))?;
         println!("measured: dual, seed {seed}: {one}");
         seen.push(one);
@@ -155,13 +156,13 @@ fn befall(
     world: &mut World,
     fault: DirectFault,
     lasts: Duration,
-    flows: &[Flow; 2],
+    (flows, heartbeat): (&[Flow; 2], &Heartbeat),
     addresses: [Ipv4Addr; 2],
 ) -> Result<Seen> {
     let counts = |world: &World| -> Result<[u64; 2]> {
         Ok([switches(world, 1, addresses[1])?, switches(world, 2, addresses[0])?])
     };
-    let gaps = |from, to| -> [Duration; 2] { flows.each_ref().map(|flow| flow.longest_gap(from, to)) };
+    let gaps = |from, to| -> [Duration; 2] { flows.each_ref().map(|flow| flow.longest_gap(heartbeat, from, to)) };
     let before = counts(world)?;
     let began = SystemTime::now();
     world.begin(fault)?;
@@ -183,6 +184,7 @@ fn befall(
 /// Waits until both nodes use the direct path, proved since then.
 fn direct_since(world: &World, addresses: [Ipv4Addr; 2], since: &str) -> Result<()> {
     world.wait("both nodes to use the direct path", PATIENCE, || {
+        let_pass(world, LOOK)?;
         is_on(world, 1, addresses[1], PathKind::Direct, since)?;
         is_on(world, 2, addresses[0], PathKind::Direct, since)
     })?;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::PathKind;
-use netns_tests::{ClearText, Flow, Traffic, Transfer, World};
+use netns_tests::{ClearText, Flow, Heartbeat, Traffic, Transfer, World};
 
 use crate::{PATIENCE, is_on, let_pass, moment};
 
@@ -104,6 +104,7 @@ struct Load {
     connections: Vec<Flow>,
     transfer: Option<Transfer>,
     idle: Transfer,
+    heartbeat: Heartbeat,
 }
 
 impl Load {
@@ -119,6 +120,7 @@ impl Load {
             datagrams: pairs.iter().map(udp).collect::<Result<_>>()?,
             connections: pairs.iter().map(tcp).collect::<Result<_>>()?,
             transfer: Some(servers[0].transfer(binaries, node(3), MEBIBYTES, SECONDS)?),
+            heartbeat: Heartbeat::start(binaries, node(1))?,
             _servers: servers,
         })
     }
@@ -128,14 +130,15 @@ impl Load {
     }
 
     fn gaps(&self, from: SystemTime, to: SystemTime) -> String {
-        let gap = |flow: &Flow| format!("{} {:.0?}", flow.name(), flow.longest_gap(from, to));
-        self.flows().map(gap).collect::<Vec<_>>().join(", ")
+        let gap = |flow: &Flow| format!("{} {:.0?}", flow.name(), flow.longest_gap(&self.heartbeat, from, to));
+        let gaps = self.flows().map(gap).collect::<Vec<_>>().join(", ");
+        format!("{gaps} (without {:.0?} in which the machine stood still)", self.heartbeat.stood_still(from, to))
     }
 
     fn ensure_gap(&self, limit: Duration, from: SystemTime, to: SystemTime) -> Result<()> {
         self.ensure_gap_of_datagrams(limit, from, to)?;
         for flow in &self.connections {
-            let gap = flow.longest_gap(from, to);
+            let gap = flow.longest_gap(&self.heartbeat, from, to);
             ensure!(gap <= limit, "{}: nothing for {gap:?}, the limit is {limit:?}", flow.name());
         }
         Ok(())
@@ -143,7 +146,7 @@ impl Load {
 
     fn ensure_gap_of_datagrams(&self, limit: Duration, from: SystemTime, to: SystemTime) -> Result<()> {
         for flow in &self.datagrams {
-            let gap = flow.longest_gap(from, to);
+            let gap = flow.longest_gap(&self.heartbeat, from, to);
             ensure!(gap <= limit, "{}: nothing for {gap:?}, the limit is {limit:?}", flow.name());
         }
         Ok(())

@@ -60,6 +60,9 @@ fn switches(world: &World, node: usize, peer: Ipv4Addr) -> Result<u64> {
     Ok(counts.collect::<Result<Vec<f64>>>()?.into_iter().sum::<f64>() as u64)
 }
 
+/// Time between two looks at a status while something is measured: it costs the agent some work.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Lets so much time pass in which the machine runs.
 fn let_pass(world: &World, time: Duration) -> Result<()> {
     let start = Instant::now();
