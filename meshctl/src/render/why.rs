@@ -150,7 +150,7 @@ fn path_finding(path: &PathStatus, peer: &PeerStatus, status: &Status) -> Findin
 
 /// Nothing passes, so that there is nothing to say of how it passes.
 fn is_mute(path: &PathStatus) -> bool {
-    !path.usable && path.unanswered.is_some_and(|count| count > 0) && path.loss_pct.is_none_or(|loss| loss >= 100.0)
+    !path.usable && path.unanswered.is_some_and(|count| count > 0) && path.rtt_ms.is_none()
 }
 
 fn unanswered(path: &PathStatus, status: &Status) -> Option<String> {

@@ -355,6 +355,21 @@ fn direct_udp_that_dies_and_heals_is_told_from_beginning_to_end() {
 }
 
 #[test]
+fn what_is_wrong_with_a_path_has_a_code() {
+    for (trouble, direct, gateway) in [
+        (Trouble::Unproved, None, None),
+        (Trouble::Silent, Some(Reason::DirectUdpSilent), Some(Reason::GatewaySilent)),
+        (Trouble::OneWay, Some(Reason::DirectOneWay), Some(Reason::GatewaySilent)),
+        (Trouble::SmallOnly, Some(Reason::DirectSmallOnly), Some(Reason::GatewayLossy)),
+        (Trouble::Lossy, Some(Reason::DirectLossy), Some(Reason::GatewayLossy)),
+        (Trouble::Away(Some(Reason::NoEndpoint)), Some(Reason::NoEndpoint), Some(Reason::NoEndpoint)),
+        (Trouble::Away(None), None, None),
+    ] {
+        assert_eq!((trouble.reason(Direct), trouble.reason(ByGateway)), (direct, gateway), "{trouble:?}");
+    }
+}
+
+#[test]
 fn reasons_have_one_name() {
     let reasons = [
         Reason::DirectUdpSilent,
