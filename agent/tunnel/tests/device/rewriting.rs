@@ -95,7 +95,7 @@ fn reach_each_other(a: &Node, b: &Node) {
         let state = || [a, b].map(|node| format!("{:?}", node.device().snapshot()));
         let before = state();
         assert!(
-            from.probe(to.inner4()),
+            from.probe_for(to.inner4(), PATIENCE),
             "{:?} from node {}\n{before:#?}\n{:#?}",
             asked.elapsed(),
             from.number,

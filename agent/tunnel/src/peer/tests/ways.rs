@@ -247,7 +247,7 @@ fn the_watcher_is_told_of_packets_now_and_then_and_of_endpoints_always() {
     assert_eq!((told(0), told(1)), (vec!["sent".to_owned(); 3], vec!["received by Udp".to_owned(); 3]));
     a.send(start + S, 2);
     let (message, back) = (b.datagram(), Wagon::new());
-    b.take_by(start + S, &[message.clone()], &back);
+    b.take_by(start + S, std::slice::from_ref(&message), &back);
     b.take(start + 2 * S, &message, a.address());
     assert_eq!(told(1), ["received by Stream"], "not of the replay");
 
