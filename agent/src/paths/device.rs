@@ -110,6 +110,11 @@ impl Slot {
         }
     }
 
+    /// Whether the peer is reached by a stream: one may be there before the peer is, or stay when it gets another key.
+    pub(super) fn has_stream(&self, peer: TokenId) -> bool {
+        self.lock().streams.contains_key(&peer)
+    }
+
     /// The device has this peer anew: it learns its stream, and the peer by it who we are.
     pub(super) fn attach(&self, peer: TokenId) {
         let state = self.lock();

@@ -152,8 +152,8 @@ impl Driver {
                 }
                 Ok(()) = inputs.registered.changed() => self.learn_addresses(&mut inputs),
                 Some(resolved) = resolving.join_next() => {
-                    if let Ok((number, addresses)) = resolved {
-                        self.stun.resolved(number, addresses, self.now());
+                    if let Ok((number, found)) = resolved {
+                        self.stun.resolved(number, found, self.now());
                     }
                 }
                 streams = answer(&mut asked) => {
@@ -242,7 +242,7 @@ impl Driver {
     }
 
     /// Whatever is due by now.
-    fn handle_due(&mut self, resolving: &mut JoinSet<(usize, Vec<SocketAddr>)>) {
+    fn handle_due(&mut self, resolving: &mut JoinSet<(usize, Result<Vec<SocketAddr>, String>)>) {
         let now = self.now();
         if self.retry_due.is_some_and(|at| at <= now) {
             self.retry(now);

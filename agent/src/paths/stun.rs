@@ -35,6 +35,17 @@ struct Server {
     /// Those that may still be answered: to whom, and by what.
     asked: Vec<(SocketAddr, [u8; 12])>,
     said: Option<SocketAddr>,
+    /// Its failure was told, and nothing good came since.
+    has_failed: bool,
+}
+
+impl Server {
+    /// Says once that it is of no use.
+    fn complain(&mut self, error: &str) {
+        if !std::mem::replace(&mut self.has_failed, true) {
+            tracing::warn!(server = self.name, error, "a STUN server does not say where it sees this node");
+        }
+    }
 }
 
 impl Stun {
@@ -73,11 +84,13 @@ impl Stun {
         self.servers.iter().map(|server| server.name.clone()).enumerate().collect()
     }
 
-    /// Where the server is. None: as it was the last time.
-    pub(super) fn resolved(&mut self, number: usize, addresses: Vec<SocketAddr>, now: Duration) {
+    /// Where the server is, or why that is not known: then it is where it was the last time.
+    pub(super) fn resolved(&mut self, number: usize, found: Result<Vec<SocketAddr>, String>, now: Duration) {
         let Some(server) = self.servers.get_mut(number) else { return };
-        if !addresses.is_empty() {
-            server.addresses = addresses;
+        match found {
+            Ok(addresses) if !addresses.is_empty() => server.addresses = addresses,
+            Ok(_) => server.complain("its name has no address"),
+            Err(error) => server.complain(&error),
         }
         if server.tries == 0 && !server.addresses.is_empty() {
             server.due = Some(now);
@@ -110,12 +123,12 @@ impl Stun {
             match answer.reduce(|first, second| first.or(second)) {
                 None | Some(Err(stun::StunError::Transaction)) => {}
                 Some(Err(error)) => {
-                    tracing::warn!(server = server.name, %error, "a STUN server does not say where it sees this node");
+                    server.complain(&error.to_string());
                     server.due = None;
                     server.asked.clear();
                 }
                 Some(Ok(seen)) => {
-                    server.due = None;
+                    (server.due, server.has_failed) = (None, false);
                     server.asked.clear();
                     return server.said.replace(canonical(seen)) != Some(canonical(seen));
                 }
@@ -160,7 +173,7 @@ mod tests {
         stun.ask(seconds(1));
         assert_eq!(stun.poll_timeout(), Some(seconds(1)));
         assert_eq!(stun.begin(seconds(1)), [(0, SERVER.to_owned())]);
-        stun.resolved(0, vec![SERVER.parse().unwrap()], seconds(1));
+        stun.resolved(0, Ok(vec![SERVER.parse().unwrap()]), seconds(1));
         stun
     }
 

@@ -58,12 +58,35 @@ async fn another_device_is_given_the_streams_and_routes_of_the_last_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_made_anew_gets_its_stream_back() {
     let world = World::start().await;
+    // Else another endpoint is found at once.
+    world.air.cut(true);
     let [a, b] = world.nodes::<2>(Limits::default()).await;
     a.twin.set_endpoint(key(b.n), World::udp(b.n));
-    until("both paths", || a.is_usable(&b, PathKind::Gateway) && a.is_usable(&b, PathKind::Direct)).await;
+    until("both paths", || {
+        a.is_usable(&b, PathKind::Gateway) && a.paths(&b).is_some_and(|paths| paths.direct.is_some())
+    })
+    .await;
     let before = a.twin.peer(key(b.n), |peer| peer.streams.len());
     a.port.peer_removed(key(b.n));
     until("no endpoint", || a.paths(&b).is_some_and(|paths| paths.direct.is_none())).await;
     a.port.peer_set(key(b.n));
     until("its stream", || a.twin.peer(key(b.n), |peer| peer.streams.len() > before && peer.stream.is_some())).await;
+}
+
+/// A node registered anew, with another key: the stream to it is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_another_key_is_reached_by_the_stream_there_is() {
+    let world = World::start().await;
+    world.air.cut(true);
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    until("the gateway path", || a.is_usable(&b, PathKind::Gateway)).await;
+    let mut peers = world.peers(a.n, &[1, 2]);
+    peers.peers.get_mut(&token(b.n)).unwrap().public_key = key(9);
+    a.set_peers(peers);
+    until("its stream and probes by it", || {
+        let is_reached = a.twin.peer(key(9), |peer| peer.stream.is_some() && peer.probes > 0);
+        is_reached && a.twin.peer(key(b.n), |peer| peer.stream.is_none())
+    })
+    .await;
+    until("word of it", || a.paths(&b).is_some_and(|paths| paths.gateway.is_some_and(|gateway| gateway.is_open))).await;
 }

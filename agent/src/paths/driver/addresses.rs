@@ -71,17 +71,11 @@ impl Driver {
     }
 }
 
-/// Outside the tunnel: by this machine's own resolver. Nothing, if it does not know or does not answer.
-pub(super) async fn resolve(name: &str) -> Vec<SocketAddr> {
+/// Outside the tunnel: by this machine's own resolver. What it says when it does not know, or does not answer.
+pub(super) async fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
     match timeout(RESOLVE, lookup_host(name)).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => {
-            tracing::warn!(server = name, %error, "the name of a STUN server cannot be resolved");
-            Vec::new()
-        }
-        Err(_) => {
-            tracing::warn!(server = name, "the name of a STUN server is not resolved in time");
-            Vec::new()
-        }
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", RESOLVE.as_secs())),
     }
 }

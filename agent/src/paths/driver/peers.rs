@@ -36,6 +36,9 @@ impl Driver {
             let mut peer = Peer::new(wanted.public_key, wanted.address, place, paths, punch, now);
             peer.punch.set_own(&self.own_candidates);
             peer.set_direct(self.unnamed.remove(&wanted.public_key), now);
+            if self.slot.has_stream(*token) {
+                peer.set_stream(true, None, now);
+            }
             self.tokens.insert(wanted.public_key, *token);
             self.peers.insert(*token, peer);
             self.slot.attach(*token);
