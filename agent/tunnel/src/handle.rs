@@ -69,7 +69,8 @@ impl DeviceHandle {
         self.with_wire(peer, |peer, wire| peer.greet_by(wire, carrier));
     }
 
-    /// Sends a handshake initiation to this address. The endpoint moves there when the answer to it comes.
+    /// Sends a handshake initiation to this address. The endpoint moves there when the answer to it comes. Of several addresses that
+    /// are tried side by side the first that answers has won: for two seconds after, no other is tried.
     pub fn try_endpoint(&self, peer: &PublicKey, address: SocketAddr) {
         self.with_wire(peer, |peer, wire| peer.try_endpoint(wire, address));
     }

@@ -22,7 +22,7 @@ use crate::staged::Staged;
 use crate::timers::Timers;
 use crate::turns::{Turn, Turns};
 use crate::udp::{LocalAddress, Sockets};
-use crate::way::{Route, Watch};
+use crate::way::{Route, Watch, Way};
 
 pub(crate) use due::Greeting;
 use ways::Roads;
@@ -277,10 +277,12 @@ impl Peer {
         };
         self.count_received(state, wire, message.len());
         state.last_received = Some(wire.now);
-        self.was_answered(state, wire, completed.proves, via);
+        self.was_answered(state, wire, completed.aim, via);
         if let Some(began) = completed.began {
             state.session_began(began);
-            // The first message in the session, whatever waits: it shows the peer that we have it too.
+        }
+        if completed.began.is_some() || via.way() == Way::Stream {
+            // The first message in the session, or by the stream, whatever waits: it shows the peer that we have it too.
             self.send_back(state, wire, via);
             state.timers.sent(wire.now);
         }

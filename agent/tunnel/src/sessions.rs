@@ -43,13 +43,20 @@ pub(crate) struct Began {
     pub(crate) initiator: bool,
 }
 
+impl Aim {
+    /// Whether it went to an address that may be the peer's next.
+    pub(crate) const fn is_elsewhere(&self) -> bool {
+        self.aside && self.proves.is_some()
+    }
+}
+
 /// An answer to an initiation of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Completed {
     /// Where its session is the one that seals now.
     pub(crate) began: Option<Began>,
-    /// As [`Aim::proves`].
-    pub(crate) proves: Option<SocketAddr>,
+    /// Where the initiation went.
+    pub(crate) aim: Aim,
 }
 
 /// A session that the peer has shown to have.
@@ -178,14 +185,18 @@ impl Sessions {
         let session = Arc::new(self.asked[at].offer.complete(identity, psk, message)?);
         let Asked { aim, overtaken, .. } = self.asked.remove(at);
         if overtaken {
-            return Some(Completed { began: None, proves: aim.proves });
+            return Some(Completed { began: None, aim });
         }
         // Later ones may have been answered as well, and the peer then waits for us to use the last.
         self.asked[..at].iter_mut().for_each(|earlier| earlier.overtaken = true);
         self.asked.retain(|asked| asked.aim.aside || !asked.overtaken);
+        if aim.is_elsewhere() {
+            // Of several places that were tried side by side, the nearest has answered.
+            self.asked.retain(|asked| !asked.aim.is_elsewhere());
+        }
         self.held.push(Held { session, since: now, confirmed: true, proves: None, first_mac: [0; 16] });
         self.forget_before(self.held.len() - 1);
-        Some(Completed { began: Some(Began { since: now, initiator: true }), proves: aim.proves })
+        Some(Completed { began: Some(Began { since: now, initiator: true }), aim })
     }
 
     /// An authentic message came in the session with that index. Where it is the first, the peer has shown to have it, and

@@ -22,6 +22,10 @@ const HEDGE: Duration = Duration::from_secs(2);
 const SHUN: Duration = Duration::from_secs(10);
 const SHUN_AT_MOST: Duration = Duration::from_secs(600);
 
+/// How long nobody tries other addresses when the peer was found at one: of several that both ends try side by side, the first that
+/// answers is the nearest, and the others must not take its place one after the other.
+const FOUND: Duration = Duration::from_secs(2);
+
 /// How long an address is left alone from which the peer was told to be gone: until the peer knows as well, which lets it send to
 /// both ends of the way for up to [`HEDGE`].
 const LEFT: Duration = Duration::from_secs(3);
@@ -57,24 +61,29 @@ impl Peer {
     /// As [`crate::DeviceHandle::try_endpoint`].
     pub(crate) fn try_endpoint(&self, wire: &Wire<'_>, address: SocketAddr) {
         let mut guard = self.lock();
-        if !self.is_mute(&guard) {
+        let found = guard.roads.as_ref().and_then(|roads| roads.found);
+        if !self.is_mute(&guard) && found.is_none_or(|found| wire.now >= found + FOUND) {
             self.ask_at(&mut guard, wire, Endpoint { address: unmapped(address), source: None });
             self.schedule(&mut guard, wire);
         }
     }
 
-    /// An initiation of ours was answered: by which way, and what that proves.
-    pub(super) fn was_answered(&self, state: &mut State, wire: &Wire<'_>, proves: Option<SocketAddr>, via: Via<'_>) {
+    /// An initiation of ours was answered, which had gone there, by that way.
+    pub(super) fn was_answered(&self, state: &mut State, wire: &Wire<'_>, aim: Aim, via: Via<'_>) {
         let Via::Udp(from) = via else { return };
-        if let Some(address) = proves {
+        if let Some(address) = aim.proves {
             self.move_to(state, wire, Endpoint { address, source: None });
+        }
+        if aim.is_elsewhere() {
+            state.roads().found = Some(wire.now);
         }
         self.came_from(state, wire, from, false);
     }
 
     /// Authentic data came, in a session whose first use it is where that is `confirmed`.
     pub(super) fn came_by(&self, state: &mut State, wire: &Wire<'_>, via: Via<'_>, confirmed: Option<Confirmed>) {
-        if let Some(endpoint) = confirmed.and_then(|confirmed| confirmed.proves) {
+        // Where a later session is in use, this is old news that somebody may have held back.
+        if let Some(Confirmed { began: Some(_), proves: Some(endpoint) }) = confirmed {
             self.move_to(state, wire, endpoint);
         }
         if let Via::Udp(from) = via {
@@ -146,6 +155,7 @@ impl Peer {
             return;
         }
         state.endpoint = Some(endpoint);
+        state.roads().found = Some(wire.now);
         if let Some(watch) = wire.watch {
             watch.watcher.endpoint(self.key, endpoint.address);
         }

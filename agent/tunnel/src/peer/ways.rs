@@ -28,6 +28,8 @@ pub(super) struct Roads {
     stream: Option<Arc<dyn Carrier>>,
     pub(super) trial: Option<Trial>,
     pub(super) shunned: Vec<Shunned>,
+    /// When the peer was last found at an address that was tried.
+    pub(super) found: Option<Instant>,
     /// When the watcher was last told that packets went, came by UDP, and came by a stream.
     told: [Option<Instant>; 3],
 }

@@ -192,8 +192,8 @@ fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
         here.sessions.complete(&here.identity, None, receiver, answer, now)
     };
     let began = Some(Began { since: now, initiator: true });
-    assert_eq!(complete(&later), Some(Completed { began, proves: None }));
-    assert_eq!(complete(&overtaken), Some(Completed { began: None, proves: Some(elsewhere) }));
+    assert_eq!(complete(&later), Some(Completed { began, aim: Aim::default() }));
+    assert_eq!(complete(&overtaken), Some(Completed { began: None, aim }));
     assert_eq!(complete(&overtaken), None, "a replay");
     assert!(here.is_joined(&mut there));
 }

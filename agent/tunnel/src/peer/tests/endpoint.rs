@@ -254,3 +254,51 @@ fn an_address_that_the_owner_left_is_not_tried_for_a_moment() {
     arrives_from(&a, &b, start + 3 * S, 3, old);
     assert_eq!((a.datagram()[0], b.endpoint()), (1, new.address()), "it may have come back");
 }
+
+/// Somebody on the way holds back the first message in a session until the peer is elsewhere.
+#[test]
+fn a_session_that_comes_too_late_moves_nothing() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let before = Elsewhere::new();
+    a.greet(start);
+    b.take(start, &b.datagram(), before.address());
+    a.take(start, &before.datagram(), b.address());
+    let held_back = b.datagram();
+    let later = start + 20 * S;
+    ask(&a, later);
+    b.take_next(later, 1, &a);
+    a.take_next(later, 1, &b);
+    b.take_next(later, 1, &a);
+    assert_eq!(b.endpoint(), a.address());
+    let refused = b.unauthenticated();
+    b.take(later, &held_back, a.address());
+    assert_eq!((b.endpoint(), b.unauthenticated()), (a.address(), refused), "it is authentic, and no news");
+}
+
+/// Both ends try all addresses of the other at once: the nearest answers first, and stays.
+#[test]
+fn of_addresses_tried_side_by_side_the_first_that_answers_stays() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let (near, far) = (Elsewhere::new(), Elsewhere::new());
+    let initiations = [&far, &near].map(|elsewhere| {
+        a.peer.try_endpoint(&a.wire(start), elsewhere.address());
+        elsewhere.datagram()
+    });
+    let answers = initiations.map(|initiation| {
+        b.take(start, &initiation, a.address());
+        a.datagram()
+    });
+    a.take(start, &answers[1], near.address());
+    let refused = a.unauthenticated();
+    a.take(start, &answers[0], far.address());
+    assert_eq!((a.endpoint(), a.unauthenticated()), (near.address(), refused + 1));
+    a.peer.try_endpoint(&a.wire(start + S), far.address());
+    assert!(far.kinds().is_empty(), "nothing but the near one is tried for a moment");
+    a.peer.try_endpoint(&a.wire(start + 2 * S), far.address());
+    b.take(start + 2 * S, &far.datagram(), a.address());
+    a.take(start + 2 * S, &a.datagram(), far.address());
+    assert_eq!(a.endpoint(), far.address());
+}
