@@ -119,7 +119,10 @@ fn no_packet_of_a_revoked_node_is_accepted_even_when_it_does_not_know() -> Resul
         .iter()
         .map(|&node| Capture::start(world.node(node), world.node(node).interface(), &format!("src host {revoked}")))
         .collect::<Result<_>>()?;
-    let outside = Capture::start(world.node(1), "eth0", &format!("udp and src host {}", world.node(2).underlay()))?;
+    // By whichever of its addresses the two have found each other.
+    let [.., last] = world.node(2).underlay().octets();
+    let filter = format!("udp and (src host {} or src host fd00:d57a::{last})", world.node(2).underlay());
+    let outside = Capture::start(world.node(1), "eth0", &filter)?;
     let _floods: Vec<Process> =
         [1, 3].iter().map(|&node| flood(&world, 2, world.node(node).address()?)).collect::<Result<_>>()?;
     world.wait("packets of node 2 to arrive", PATIENCE, || {
