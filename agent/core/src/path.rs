@@ -173,12 +173,15 @@ impl Paths {
     }
 
     /// Something happened that may have changed any path (an address, a route, a link, a wake-up): every path is probed at once,
-    /// and packets go by all until the one in use has answered. Not more than once in a second.
+    /// but for those that were within the last second, and packets go by all until the one in use has answered.
     pub fn retry(&mut self, now: Duration) {
         let now = self.at(now);
+        let talking = self.is_talking(now);
         for kind in KINDS {
-            if self.track_mut(kind).hurry(now) && self.primary == Some(kind) {
-                self.doubt = Some(now);
+            let hurried = self.track_mut(kind).hurry(now);
+            // While packets go to the peer, the next probe is not far in any case.
+            if self.primary == Some(kind) && (hurried || talking) {
+                self.doubt.get_or_insert(now);
             }
         }
         self.advance(now);

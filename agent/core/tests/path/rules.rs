@@ -432,6 +432,21 @@ fn a_changed_network_is_tried_at_once() {
 }
 
 #[test]
+fn packets_take_all_paths_from_a_change_of_the_network_to_the_next_answer() {
+    let mut peer = Peer::talking();
+    peer.sent.clear();
+    for _ in 0..10 {
+        peer.paths.retry(peer.now);
+        assert!(peer.route().is_hedged());
+        peer.run(0.001);
+    }
+    assert!(peer.sent.len() <= 2, "{} probes", peer.sent.len());
+    peer.run(0.4);
+    assert_eq!(peer.by(), (Some(Direct), false));
+    assert_eq!(switches(&mut peer), []);
+}
+
+#[test]
 fn the_only_path_is_kept_whatever_it_does() {
     let mut peer = Peer::without_paths();
     peer.up(Direct);
