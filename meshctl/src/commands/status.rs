@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use mesh_core::status::{MembershipState, PeerStatus, Status, VerdictState};
+use mesh_core::status::{MembershipState, NodeKind, OtherPeer, PeerStatus, Status, VerdictState};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
@@ -82,6 +82,12 @@ pub(super) fn find_peer<'a>(status: &'a Status, wanted: &str) -> Result<&'a Peer
             || peer.public_key.to_string() == wanted
     };
     status.peers.iter().find(is_it).ok_or_else(|| {
+        let is_other = |peer: &&OtherPeer| peer.name == wanted || peer.token_id.to_string() == wanted;
+        if let Some(other) = status.other_peers.iter().find(is_other) {
+            let url = other.url.as_ref().map_or_else(String::new, |url| format!(", and its application is at {url}"));
+            return Failure::usage(format!("this node has no tunnel with `{wanted}`{url}"))
+                .hint("`meshctl peers` lists what can be used from here");
+        }
         let names: Vec<_> = status.peers.iter().map(|peer| peer.name.as_str()).collect();
         let hint = if names.is_empty() {
             "the agent knows no peers".to_owned()
@@ -110,7 +116,8 @@ fn answer(check: Check, status: &Status) -> u8 {
             let started = match status.own.membership {
                 // A restart would not bring a fenced node back: its start is over.
                 MembershipState::Fenced => true,
-                MembershipState::Active => status.agent.listen_port.is_some(),
+                // A node of the other kind has nothing to listen with.
+                MembershipState::Active => status.own.kind == NodeKind::Tls || status.agent.listen_port.is_some(),
                 MembershipState::Unknown
                 | MembershipState::NoToken
                 | MembershipState::Ambiguous
@@ -188,6 +195,10 @@ mod tests {
             assert_eq!(find_peer(&status, name).unwrap().token_id, peer.token_id, "{name}");
         }
         assert_eq!(find_peer(&status, "nobody").unwrap_err().to_string(), "no peer is called `nobody`");
+        for name in ["web-1", "21"] {
+            let error = find_peer(&status, name).unwrap_err().to_string();
+            assert!(error.contains("no tunnel") && error.contains("-443s.gw.example"), "{error}");
+        }
     }
 
     #[test]
@@ -207,6 +218,11 @@ mod tests {
             let answers = [&degraded, &starting, &fenced].map(|status| answer(check, status));
             assert_eq!(answers, expected, "{check:?}");
         }
+        let mut tls = degraded.clone();
+        (tls.own.kind, tls.agent.listen_port) = (NodeKind::Tls, None);
+        assert_eq!(answer(Check::Startup, &tls), 0, "it has nothing to listen with");
+        tls.own.membership = MembershipState::Registering;
+        assert_eq!(answer(Check::Startup, &tls), 2);
         let mut not_ready = degraded;
         not_ready.verdict.ready = false;
         assert_eq!(answer(Check::Ready, &not_ready), 2);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::status::{MembershipState, Status, VerdictState};
+use mesh_core::status::{MembershipState, NodeKind, Status, VerdictState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
@@ -81,7 +81,12 @@ fn judge(status: &Status, peers: usize) -> Judgement {
         let failure = Failure::new("this node is fenced: it lost its membership and does not come back by itself");
         return Judgement::Hopeless(hinted(failure.exit_code(VerdictState::Fenced.exit_code())));
     }
-    let (up, not_ready) = (status.summary.up, status.verdict.state.exit_code().max(VerdictState::Down.exit_code()));
+    let up = match status.own.kind {
+        NodeKind::Wireguard => status.summary.up,
+        // Without a tunnel nobody is heard: what there is of a peer is where it says to be.
+        NodeKind::Tls => status.other_peers.iter().filter(|peer| peer.url.is_some()).count(),
+    };
+    let not_ready = status.verdict.state.exit_code().max(VerdictState::Down.exit_code());
     if !status.verdict.ready {
         let reason = status.warnings.first().map(|warning| format!(": {}", warning.message)).unwrap_or_default();
         return Judgement::NotYet(hinted(Failure::new(format!("not ready{reason}")).exit_code(not_ready)));
@@ -116,6 +121,15 @@ mod tests {
         let (word, code, text) = outcome(judge(&samples::degraded(), 5));
         assert_eq!((word, code), ("not yet", 2));
         assert!(text.contains("only 4 of 5"), "{text}");
+    }
+
+    #[test]
+    fn a_node_without_tunnels_waits_for_urls() {
+        let mut tls = samples::degraded();
+        tls.own.kind = NodeKind::Tls;
+        assert_eq!(outcome(judge(&tls, 1)).0, "ready");
+        tls.other_peers[0].url = None;
+        assert_eq!(outcome(judge(&tls, 1)).0, "not yet");
     }
 
     #[test]

@@ -223,7 +223,8 @@ fn every_face_agrees(world: &World, node: usize) -> Result<()> {
     let file = node.dir().join("status.json");
     fs::write(&file, &json)?;
     node.meshctl(&["schema", "--check", &file.display().to_string()])?.success()?;
-    node.meshctl(&["wait", "--ready", "--timeout", "5"])?.success()?;
+    node.meshctl(&["status", "--check", "startup"])?.success()?;
+    node.meshctl(&["wait", "--ready", "--peers", "1", "--timeout", "5"])?.success()?;
     let url = status.own.url.context("it has no URL")?;
     let text = node.meshctl(&["status"])?.success()?;
     ensure!(text.contains(&url), "{url} is not in\n{text}");
