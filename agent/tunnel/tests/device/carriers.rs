@@ -2,135 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use mesh_tunnel::{Carrier, DeviceUpdate, PeerUpdate, PublicKey, Route, StreamInbound, Watch, Watcher, Way};
+use mesh_tunnel::{Carrier, DeviceUpdate, PeerUpdate, PublicKey, Route, Watch, Watcher, Way};
 
 use crate::lab::{Kind, Namespace, Node, Switch, eventually, join};
 use crate::packets::{write_checksum, write_header_checksum};
 use crate::path::{Path, let_through};
+use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::{STREAM, transfer};
 use crate::traffic::Traffic;
 
 /// The port that the tests' devices keep for themselves.
-pub(crate) const TAP: u16 = 51823;
-
-/// One direction of a stream: whatever is given to it comes out at the other end, in order.
-#[derive(Debug, Default)]
-pub(crate) struct Pipe {
-    waiting: Mutex<Vec<Vec<u8>>>,
-    arrived: Condvar,
-    is_over: AtomicBool,
-}
-
-impl Carrier for Pipe {
-    fn send(&self, datagrams: &[u8], segment: usize) -> bool {
-        if self.is_over.load(Ordering::Relaxed) {
-            return false;
-        }
-        let mut waiting = self.waiting.lock().unwrap();
-        waiting.extend(datagrams.chunks(segment).map(<[u8]>::to_vec));
-        self.arrived.notify_one();
-        true
-    }
-}
-
-impl Pipe {
-    /// What has come, once there is something; `None` when it is over.
-    fn take(&self) -> Option<Vec<Vec<u8>>> {
-        let mut waiting = self.waiting.lock().unwrap();
-        loop {
-            if self.is_over.load(Ordering::Relaxed) {
-                return None;
-            }
-            if !waiting.is_empty() {
-                // As much as a connection brings at a time.
-                let count = waiting.len().min(80);
-                return Some(waiting.drain(..count).collect());
-            }
-            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// What has come by now.
-    pub(crate) fn taken(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.waiting.lock().unwrap())
-    }
-
-    fn end(&self) {
-        let waiting = self.waiting.lock();
-        self.is_over.store(true, Ordering::Relaxed);
-        drop(waiting);
-        self.arrived.notify_all();
-    }
-}
-
-/// Lays datagrams into one buffer with room for their lengths between them, as they come by a stream, and opens them.
-pub(crate) fn receive(inbound: &mut StreamInbound, datagrams: &[impl AsRef<[u8]>], proved: impl FnMut(PublicKey)) {
-    let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
-    for datagram in datagrams.iter().map(AsRef::as_ref) {
-        buffer.extend((datagram.len() as u16).to_be_bytes());
-        ranges.push(buffer.len()..buffer.len() + datagram.len());
-        buffer.extend(datagram);
-    }
-    inbound.receive(&mut buffer, &ranges, proved);
-}
-
-/// A stream between two nodes, read by two threads.
-pub(crate) struct Stream {
-    /// What each node speaks into.
-    pub(crate) pipes: [Arc<Pipe>; 2],
-    /// Who proved to be at the other end of it, as each node sees it.
-    proved: [Arc<Mutex<Vec<PublicKey>>>; 2],
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Stream {
-    pub(crate) fn between(a: &Node, b: &Node) -> Self {
-        let pipes: [Arc<Pipe>; 2] = Default::default();
-        let proved: [Arc<Mutex<Vec<PublicKey>>>; 2] = Default::default();
-        let read = |(here, node): (usize, &Node)| {
-            let (pipe, proved) = (Arc::clone(&pipes[1 - here]), Arc::clone(&proved[here]));
-            let mut inbound = node.device().handle().stream_inbound(Arc::<Pipe>::clone(&pipes[here]));
-            thread::spawn(move || {
-                while let Some(datagrams) = pipe.take() {
-                    receive(&mut inbound, &datagrams, |key| {
-                        let mut proved = proved.lock().unwrap();
-                        if !proved.contains(&key) {
-                            proved.push(key);
-                        }
-                    });
-                }
-            })
-        };
-        let threads = [a, b].into_iter().enumerate().map(read).collect();
-        for ((from, to), pipe) in [(a, b), (b, a)].into_iter().zip(&pipes) {
-            from.device().handle().set_stream(&to.public_key(), Some(Arc::<Pipe>::clone(pipe)));
-        }
-        Self { pipes, proved, threads }
-    }
-
-    /// Whether nothing waits in it.
-    fn is_empty(&self) -> bool {
-        self.pipes.iter().all(|pipe| pipe.waiting.lock().unwrap().is_empty())
-    }
-
-    fn proved(&self) -> [Vec<PublicKey>; 2] {
-        [0, 1].map(|node| self.proved[node].lock().unwrap().clone())
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.pipes.iter().for_each(|pipe| pipe.end());
-        for thread in self.threads.drain(..) {
-            let ended = thread.join();
-            assert!(ended.is_ok() || thread::panicking(), "a thread that read a stream panicked");
-        }
-    }
-}
+const TAP: u16 = 51823;
 
 /// Two nodes that know each other's keys, and nothing of where they are.
 fn strangers(switch: &Switch) -> (Node, Node) {
@@ -336,8 +222,8 @@ fn a_stream_that_takes_nothing_costs_its_own_copies() {
 
 /// What a watcher was told.
 #[derive(Default)]
-pub(crate) struct Diary {
-    pub(crate) probes: Mutex<Vec<(PublicKey, Way, Vec<u8>)>>,
+struct Diary {
+    probes: Mutex<Vec<(PublicKey, Way, Vec<u8>)>>,
     stun: Mutex<Vec<(SocketAddr, Vec<u8>)>>,
 }
 

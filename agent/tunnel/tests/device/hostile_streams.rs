@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use boringtun::noise::{Tunn, TunnResult};
 use mesh_tunnel::StreamInbound;
 
-use crate::carriers::{Pipe, Stream, receive};
 use crate::lab::{Kind, Node, Switch, eventually, join};
+use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::transfer;
 use crate::traffic::Dice;
 
