@@ -129,7 +129,9 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port.
-    #[error("cannot listen for streams at {address}: {source}\nhint: another agent may have this port; choose another with `--gateway-listen`")]
+    #[error(
+        "cannot listen for streams at {address}: {source}\nhint: another agent may have this port; choose another with `--gateway-listen`"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
