@@ -108,8 +108,8 @@ impl Default for Limits {
             stall: Duration::from_secs(10),
             hello: Duration::from_secs(5),
             proof: Duration::from_secs(10),
-            queue: 1 << 20,
-            queue_age: Duration::from_millis(200),
+            queue: 4 << 20,
+            queue_age: Duration::from_millis(100),
         }
     }
 }
