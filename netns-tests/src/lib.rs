@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`World`] makes it, breaks it and takes it away again. The demo (`make demo`) and the integration tests (`tests/mesh`,
-//! `tests/paths`) use the same one. Nothing outside the namespaces is touched, names are unique, so that worlds live side by side, and
+//! `tests/two_paths`) use the same one. Nothing outside the namespaces is touched, names are unique, so that worlds live side by side, and
 //! every child dies with the process that made it. What a killed process leaves, the next world takes away.
 
 mod awake;
