@@ -55,6 +55,6 @@ pub use rpc_proxy::serve as serve_lies;
 pub use simulator::{Announcement, Instance, Simulator};
 pub use steps::Steps;
 pub use stun_server::serve as serve_stun;
-pub use traffic::{Stream, Traffic};
+pub use traffic::{Flood, Stream, Traffic};
 pub use wait::{interrupt, wait_until};
 pub use world::{DirectFault, World};

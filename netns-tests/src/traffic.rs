@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     awake::awake_between,
@@ -13,6 +13,7 @@ use crate::{
     node::Node,
     process::{Finished, Process},
     wait::wait_until,
+    world::World,
 };
 
 /// For what comes at once on a machine that is not busy.
@@ -74,6 +75,34 @@ impl Traffic {
             (stream.echoes().len() > 5).then_some(()).with_context(|| stream.process.log_tail(5))
         })?;
         Ok(stream)
+    }
+}
+
+/// Datagrams to one place, sent without a pause whatever the system says.
+#[derive(Debug)]
+pub struct Flood(Process);
+
+impl Flood {
+    /// From a node to a port where nobody listens.
+    pub fn start(binaries: &Binaries, from: &Node, to: Ipv4Addr) -> Result<Self> {
+        let log = from.dir().join(format!("flood-{to}.log"));
+        from.namespace.launch(&binaries.traffic).args(["udp-flood", &format!("{to}:9")]).start(&log).map(Self)
+    }
+
+    /// Waits until it has tried 500 more times: sent or refused.
+    pub fn goes_on(&self, world: &World) -> Result<()> {
+        let tried = || -> Option<u64> {
+            let log = self.0.log();
+            let mut words = log.lines().last()?.split_whitespace().skip(2);
+            Some(words.next()?.parse::<u64>().ok()? + words.next()?.parse::<u64>().ok()?)
+        };
+        let before = tried().unwrap_or(0);
+        world.wait("the sender to go on", PATIENCE, || {
+            let more = tried().unwrap_or(0).saturating_sub(before);
+            ensure!(more > 500, "only {more} more");
+            Ok(())
+        })?;
+        Ok(())
     }
 }
 

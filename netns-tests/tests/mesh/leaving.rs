@@ -9,7 +9,7 @@ use alloy::sol_types::SolCall as _;
 use anyhow::{Context as _, Result, ensure};
 use mesh_contract::DstackClusterNFT::{burnCall, deactivateCall, revokeCall, transferFromCall};
 use mesh_core::status::{MembershipState, VerdictState};
-use netns_tests::{Capture, OPERATOR, Process, Traffic, World, awake_between, awake_since};
+use netns_tests::{Capture, Flood, OPERATOR, Traffic, World, awake_between, awake_since};
 
 use crate::{CUT_LIMIT, PATIENCE};
 
@@ -123,7 +123,7 @@ fn no_packet_of_a_revoked_node_is_accepted_even_when_it_does_not_know() -> Resul
     let [.., last] = world.node(2).underlay().octets();
     let filter = format!("udp and (src host {} or src host fd00:d57a::{last})", world.node(2).underlay());
     let outside = Capture::start(world.node(1), "eth0", &filter)?;
-    let _floods: Vec<Process> =
+    let _floods: Vec<Flood> =
         [1, 3].iter().map(|&node| flood(&world, 2, world.node(node).address()?)).collect::<Result<_>>()?;
     world.wait("packets of node 2 to arrive", PATIENCE, || {
         ensure!(inside.iter().all(|capture| capture.packets().len() > 20), "few packets yet");
@@ -159,7 +159,6 @@ fn no_packet_of_a_revoked_node_is_accepted_even_when_it_does_not_know() -> Resul
 }
 
 /// A sender that never pauses.
-pub(crate) fn flood(world: &World, from: usize, to: Ipv4Addr) -> Result<Process> {
-    let log = world.node(from).dir().join(format!("flood-{to}.log"));
-    world.node(from).namespace.launch(&world.binaries().traffic).args(["udp-flood", &format!("{to}:9")]).start(&log)
+pub(crate) fn flood(world: &World, from: usize, to: Ipv4Addr) -> Result<Flood> {
+    Flood::start(world.binaries(), world.node(from), to)
 }

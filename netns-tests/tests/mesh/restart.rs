@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::{MembershipState, VerdictState};
-use netns_tests::{Capture, Process, World, awake_since};
+use netns_tests::{Capture, World, awake_since};
 
 use crate::{CUT_LIMIT, PATIENCE, leaving::flood};
 
@@ -29,7 +29,7 @@ fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
 
     world.node_mut(1).kill()?;
     ensure!(!world.node(1).has_interface()?, "the interface must go with the process");
-    keeps_sending(&world, &sender)?;
+    sender.goes_on(&world)?;
     ensure!(clear.packets().is_empty(), "leaked after kill -9: {:?}", clear.packets());
 
     let restarted = Instant::now();
@@ -46,7 +46,7 @@ fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
         "key, address, epoch or transactions: {before:?}, then {:?}",
         identity(&world)?
     );
-    keeps_sending(&world, &sender)?;
+    sender.goes_on(&world)?;
     ensure!(clear.packets().is_empty(), "leaked around the restart: {:?}", clear.packets());
 
     after_an_orderly_stop_it_would_have_been_seen(&mut world, 1, &clear)
@@ -68,7 +68,7 @@ fn a_fenced_node_leaks_nothing() -> Result<()> {
         ensure!(!world.node(2).has_interface()?, "the interface is still there");
         Ok(())
     })?;
-    keeps_sending(&world, &sender)?;
+    sender.goes_on(&world)?;
     ensure!(clear.packets().is_empty(), "leaked while fenced: {:?}", clear.packets());
 
     // A fenced agent that is killed and started again is still fenced, and still leaks nothing.
@@ -77,7 +77,7 @@ fn a_fenced_node_leaks_nothing() -> Result<()> {
         ensure!(world.node(2).status()?.verdict.state == VerdictState::Fenced, "not fenced");
         Ok(())
     })?;
-    keeps_sending(&world, &sender)?;
+    sender.goes_on(&world)?;
     ensure!(clear.packets().is_empty(), "leaked while fenced: {:?}", clear.packets());
 
     // What the operator does on chain lets it in at its next start, and not before.
@@ -96,22 +96,6 @@ fn a_fenced_node_leaks_nothing() -> Result<()> {
     ensure!(clear.packets().is_empty(), "leaked on the way back: {:?}", clear.packets());
 
     after_an_orderly_stop_it_would_have_been_seen(&mut world, 2, &clear)
-}
-
-/// Waits until the sender has tried 500 more times: sent or refused, it does not pause.
-fn keeps_sending(world: &World, sender: &Process) -> Result<()> {
-    let tried = || -> Option<u64> {
-        let log = sender.log();
-        let mut words = log.lines().last()?.split_whitespace().skip(2);
-        Some(words.next()?.parse::<u64>().ok()? + words.next()?.parse::<u64>().ok()?)
-    };
-    let before = tried().unwrap_or(0);
-    world.wait("the sender to go on", PATIENCE, || {
-        let more = tried().unwrap_or(0).saturating_sub(before);
-        ensure!(more > 500, "only {more} more");
-        Ok(())
-    })?;
-    Ok(())
 }
 
 /// The control: with the guard route gone the same sender does leave in clear, so the capture would have seen it.

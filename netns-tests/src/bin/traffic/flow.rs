@@ -1,22 +1,17 @@
 //! Flows that show how long nothing got through.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::{PATIENCE, connected, echo};
+use super::{connected, echo};
 
 /// Time between two messages.
-const BEAT: Duration = Duration::from_millis(10);
+pub(crate) const BEAT: Duration = Duration::from_millis(10);
 /// Lengths of datagrams with even and with odd numbers: one passes wherever anything does, one needs a whole path.
 const DATAGRAMS: [usize; 2] = [64, 1200];
-/// As long as a message of the TCP flow is.
-const MESSAGE: usize = 1000;
+/// Bytes of a message of the TCP flow.
+pub(crate) const MESSAGE: usize = 1000;
 
 /// Datagrams every 10 ms, short and long by turns, whatever the system says; prints each that comes back.
 pub(crate) fn udp(address: SocketAddr) -> Result<()> {
@@ -40,29 +35,4 @@ pub(crate) fn udp(address: SocketAddr) -> Result<()> {
             echo(number);
         }
     }
-}
-
-/// Messages every 10 ms over one connection; prints each that comes back.
-pub(crate) fn tcp(address: SocketAddr) -> Result<()> {
-    let connection = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
-    connection.set_nodelay(true)?;
-    let mut reader = connection.try_clone()?;
-    let mut writer = connection;
-    thread::spawn(move || {
-        for number in 0_u64.. {
-            let mut message = [0; MESSAGE];
-            message[..8].copy_from_slice(&number.to_le_bytes());
-            if writer.write_all(&message).is_err() {
-                break;
-            }
-            thread::sleep(BEAT);
-        }
-    });
-    for expected in 0_u64.. {
-        let mut got = [0; MESSAGE];
-        reader.read_exact(&mut got).context("the connection broke")?;
-        ensure!(got[..8] == expected.to_le_bytes(), "the stream is corrupt");
-        echo(expected);
-    }
-    Ok(())
 }

@@ -51,11 +51,11 @@ fn main() -> Result<()> {
         Command::Serve { address } => serve(address),
         Command::TcpOnce { address } => tcp_once(address),
         Command::UdpOnce { address } => udp_once(address),
-        Command::TcpStream { address } => tcp_stream(address),
+        Command::TcpStream { address } => tcp_messages::<8>(address, BEAT),
         Command::UdpStream { address } => udp_stream(address),
         Command::UdpFlood { address } => udp_flood(address),
         Command::UdpFlow { address } => flow::udp(address),
-        Command::TcpFlow { address } => flow::tcp(address),
+        Command::TcpFlow { address } => tcp_messages::<{ flow::MESSAGE }>(address, flow::BEAT),
         Command::Transfer { address, mebibytes, seconds } => {
             transfer::transfer(address, mebibytes, Duration::from_secs(seconds))
         }
@@ -89,8 +89,7 @@ fn serve(address: SocketAddr) -> Result<()> {
 }
 
 fn tcp_once(address: SocketAddr) -> Result<()> {
-    let mut connection =
-        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
+    let mut connection = connect(address)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     let sent: Vec<u8> = (0..65536_u32).map(|i| i.to_le_bytes()[i as usize % 2]).collect();
     let mut writer = connection.try_clone()?;
@@ -123,23 +122,25 @@ fn is_echoed(socket: &UdpSocket, number: u64) -> bool {
     false
 }
 
-fn tcp_stream(address: SocketAddr) -> Result<()> {
-    let connection = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
-    connection.set_nodelay(true)?;
-    let mut reader = connection.try_clone()?;
-    let mut writer = connection;
+/// Numbered messages of `LENGTH` bytes over one connection, one in every `beat`; prints each that comes back.
+fn tcp_messages<const LENGTH: usize>(address: SocketAddr, beat: Duration) -> Result<()> {
+    let mut reader = connect(address)?;
+    reader.set_nodelay(true)?;
+    let mut writer = reader.try_clone()?;
     thread::spawn(move || {
         for number in 0_u64.. {
-            if writer.write_all(&number.to_le_bytes()).is_err() {
+            let mut message = [0; LENGTH];
+            message[..8].copy_from_slice(&number.to_le_bytes());
+            if writer.write_all(&message).is_err() {
                 break;
             }
-            thread::sleep(BEAT);
+            thread::sleep(beat);
         }
     });
     for expected in 0_u64.. {
-        let mut got = [0; 8];
+        let mut got = [0; LENGTH];
         reader.read_exact(&mut got).context("the connection broke")?;
-        ensure!(u64::from_le_bytes(got) == expected, "the stream is corrupt");
+        ensure!(got[..8] == expected.to_le_bytes(), "the stream is corrupt");
         echo(expected);
     }
     bail!("the numbers are used up")
@@ -177,6 +178,10 @@ fn udp_flood(address: SocketAddr) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))
 }
 
 fn connected(address: SocketAddr) -> Result<UdpSocket> {

@@ -10,22 +10,21 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::Random;
 
-use super::PATIENCE;
+use super::connect;
 
 const CHUNK: usize = 64 * 1024;
 const MIB: u64 = 1 << 20;
 
 /// Sends so many MiB, evenly over `lasting` or as fast as it goes, and wants the same bytes back.
 pub(crate) fn transfer(address: SocketAddr, mebibytes: u64, lasting: Duration) -> Result<()> {
-    let connection = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
-    exchange(connection, mebibytes * MIB, lasting)?;
+    exchange(connect(address)?, mebibytes * MIB, lasting)?;
     println!("transferred {mebibytes}");
     Ok(())
 }
 
 /// Connects and says nothing more until there is a line on standard input; then as [`transfer`].
 pub(crate) fn idle(address: SocketAddr) -> Result<()> {
-    let connection = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
+    let connection = connect(address)?;
     println!("idle");
     io::stdin().lock().read_line(&mut String::new())?;
     exchange(connection, MIB, Duration::ZERO)?;
