@@ -18,7 +18,8 @@
 //! | at once, if never within a second of the last | the gateway path came up, direct UDP failed, an own address is new, [`Punch::retry`] |
 //! | after 5 s, 10 s, 30 s, and from then on every 5 min (and up to a fifth of that) | direct UDP does not work yet |
 //!
-//! While direct UDP works for both nobody tries anything. Calls are then made only to tell news: when the first way to the peer
+//! While direct UDP works for both nobody tries anything, nor where it works for the caller: then the other is about to find the same,
+//! or calls itself. Calls are then made only to tell news: when the first way to the peer
 //! came up, and when the peer is seen at another address. That is how a node behind a NAT learns its address from a peer that has
 //! none, and can tell the others.
 //!
@@ -31,8 +32,9 @@
 //!
 //! It is authenticated by WireGuard before anything gets here. It can name addresses of others, and is why attempts are few: 40 in
 //! 10 s and 240 in 5 min at most, whatever it says, each of 148 bytes that nobody but a peer answers. What it says of this node's own
-//! address is a hint, passed on at most once a minute, and never more than another address to try. Messages are read with bounds,
-//! calls answered four times a second at most, and all memory is bounded.
+//! address is a hint, and never more than another address to try: of what all peers say two new addresses a minute are passed on,
+//! and none that a single one names where a STUN server has answered. Messages are read with bounds, calls answered four times a
+//! second at most, and all memory is bounded.
 
 mod address;
 mod message;
@@ -52,7 +54,7 @@ use crate::network::MeshNetwork;
 /// Answers to a peer's calls: one in this time, and [`BURST`] at once.
 const ANSWER_EVERY: Duration = Duration::from_millis(250);
 const BURST: u32 = 8;
-/// What the peer says of our address is passed on once in this time.
+/// What one peer says of our address is news once in this time.
 const HINT_EVERY: Duration = Duration::from_secs(60);
 
 /// The attempts to reach one peer directly.
@@ -170,23 +172,27 @@ impl Punch {
     pub fn handle_message(&mut self, payload: &[u8], now: Duration) -> Result<(), PunchError> {
         let now = self.at(now);
         let message = Message::parse(payload)?;
-        match message.kind {
+        // A caller that has direct UDP had a round trip by it: our own is about to be proved as well, or we shall call ourselves.
+        let is_wanted = match message.kind {
             MessageKind::Call => {
                 if self.answers > now + ANSWER_EVERY * BURST {
                     return Err(PunchError::Flood);
                 }
                 self.answers = self.answers.max(now) + ANSWER_EVERY;
                 self.answer = Some(message.round);
-                self.rounds.was_called(now);
+                if message.lacks_direct {
+                    self.rounds.was_called(now);
+                }
+                message.lacks_direct
             }
             MessageKind::Answer if !self.rounds.answered(message.round) => {
                 return Err(PunchError::Unasked(message.round));
             }
-            MessageKind::Answer => {}
-        }
+            MessageKind::Answer => message.lacks_direct || !self.direct,
+        };
         let worth = |address| address::worth_trying(address, self.mesh);
         self.hint = message.seen.and_then(worth).or(self.hint);
-        if message.lacks_direct || !self.direct {
+        if is_wanted {
             let theirs = message.candidates.into_iter().filter_map(worth).collect();
             self.tries.add(address::targets(&self.own, theirs), now);
         }

@@ -233,6 +233,25 @@ fn a_path_that_is_found_ends_the_attempts_and_the_calls() {
     assert_eq!(punch.poll_try(), Some(at(THEIRS)), "for the peer it does not");
 }
 
+/// Two nodes that have just met by direct UDP: who proves it first tells the other what it sees.
+#[test]
+fn news_of_a_peer_that_has_direct_udp_is_no_reason_to_try() {
+    let news = |round| Message { lacks_direct: false, ..message(MessageKind::Call, round, &[THEIRS]) };
+    let mut punch = punch();
+    say(&mut punch, &news(5), START).unwrap();
+    assert_eq!(run(&mut punch, after(3_600_000)), (Vec::new(), Vec::new()));
+
+    // Where ours does not come to work, we go on calling as before.
+    let (mut punch, _) = calling();
+    say(&mut punch, &news(5), START).unwrap();
+    let (calls, tries) = run(&mut punch, after(600));
+    assert_eq!((times(&calls), tries), (vec![0, 500], Vec::new()), "an answer, and the call again");
+    let (calls, _) = run(&mut punch, after(6_000));
+    let own = calls.iter().map(|(_, call)| call.round).max().unwrap();
+    say(&mut punch, &Message { kind: MessageKind::Answer, ..news(own) }, after(6_000)).unwrap();
+    assert_eq!(punch.poll_try(), Some(at(THEIRS)));
+}
+
 #[test]
 fn a_new_round_at_once_when_something_changes_but_not_twice_in_a_second() {
     let next_call = |change: &dyn Fn(&mut Punch, Duration)| {
