@@ -7,13 +7,15 @@
 //!
 //! # What decides
 //!
-//! Only round trips inside the tunnel: probes of the tunnel's full size, numbered, answered by the path they came by. Handshakes,
-//! open sockets and packets that come in prove less, or something else.
+//! Only round trips inside the tunnel: probes of the tunnel's full size where packets go, numbered, answered by the path they came
+//! by. Handshakes, open sockets and packets that come in prove less, or something else.
 //!
 //! | | |
 //! |---|---|
 //! | talking (packets went to the peer within 5 s) | the path that carries them is probed every 250 ms |
-//! | not talking | every path is probed every 25 s |
+//! | not talking | every path is probed every 25 s, and of these probes one in 5 min is of full size |
+//! | two probes in a row are late (no answer 100 ms after a round trip) | packets go by all paths until one is answered |
+//! | one is, and since it was sent packets of the peer came by another path | the same |
 //! | nothing answered for 1 s and a round trip, or lost 2 of the last 4 probes or 4 of 16 | the path is suspect: packets go by all paths |
 //! | the peer's packets come by another path, this one was not proved lately | suspect too, until its next probe is answered |
 //! | still suspect after 3 s, while another passed 11 of 12 probes since | the other path carries the packets: a switch |
@@ -118,6 +120,8 @@ pub struct Paths {
     suspect_since: Option<Duration>,
     /// The primary has to answer a probe sent since then.
     doubt: Option<Duration>,
+    /// The primary's answers are late: packets go by all paths, although it is not suspect yet.
+    is_late: bool,
     route: Route,
     switches: u64,
     answers: Duration,
@@ -141,6 +145,7 @@ impl Paths {
             primary_since: now,
             suspect_since: None,
             doubt: None,
+            is_late: false,
             route: Route::default(),
             switches: 0,
             answers: now,
@@ -203,7 +208,8 @@ impl Paths {
     /// because it came before by another path does not count.
     pub fn received(&mut self, kind: PathKind, now: Duration) {
         let now = self.at(now);
-        self.track_mut(kind).heard = Some(now);
+        let track = self.track_mut(kind);
+        (track.heard, track.received) = (Some(now), Some(now));
         if self.is_doubtful_after_hearing(kind, now) {
             self.doubt = Some(now);
             self.advance(now);
@@ -263,7 +269,8 @@ impl Paths {
         let probes = KINDS.into_iter().filter_map(|kind| self.probe_due(kind, talking));
         let silent = self.primary.filter(|_| self.suspect_since.is_none()).into_iter().flat_map(|kind| {
             let echoes = &self.tracks[rank(kind)].echoes;
-            [echoes.silent_at(Size::Small), echoes.silent_at(Size::Full)].into_iter().flatten()
+            let late = self.late_at().filter(|_| !self.is_late);
+            [echoes.silent_at(Size::Small), echoes.silent_at(Size::Full), late].into_iter().flatten()
         });
         probes.chain(silent).min()
     }

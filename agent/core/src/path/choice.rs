@@ -47,7 +47,7 @@ impl Route {
         KINDS.into_iter().filter(move |&kind| self.contains(kind))
     }
 
-    /// Datagrams take more than one path, because the one in use is suspect.
+    /// Datagrams take more than one path, because the one in use is suspect, or its answers are late.
     #[must_use]
     pub fn is_hedged(self) -> bool {
         self.paths().count() > 1
@@ -81,9 +81,10 @@ impl Paths {
             self.switch(other, Some(trouble), now);
         }
         self.settle(now);
+        self.is_late = self.late_at().is_some_and(|at| at <= now);
         let taken = |kind: PathKind| {
             let up = self.tracks[rank(kind)].is_up();
-            up && (self.primary == Some(kind) || self.suspect_since.is_some())
+            up && (self.primary == Some(kind) || self.suspect_since.is_some() || self.is_late)
         };
         self.route = Route { primary: self.primary, taken: KINDS.map(taken) };
     }
@@ -96,6 +97,15 @@ impl Paths {
         };
         let echoes = &self.tracks[rank(primary)].echoes;
         echoes.proved().is_none_or(|proved| now.saturating_sub(proved) > echoes.rtt().silence(SILENT))
+    }
+
+    /// When packets are to go by all paths, if nothing answers by the one in use. On a path with a short round trip TCP sends again
+    /// 0.2, 0.6 and 1.4 s after a packet was lost: the second time it should get through.
+    pub(super) fn late_at(&self) -> Option<Duration> {
+        let primary = self.primary?;
+        let others = KINDS.into_iter().filter(|&kind| kind != primary);
+        let elsewhere = others.filter_map(|kind| self.tracks[rank(kind)].received).max();
+        self.tracks[rank(primary)].echoes.late_at(elsewhere)
     }
 
     /// A clean run of this length brings packets back to a better path.

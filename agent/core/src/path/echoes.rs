@@ -52,9 +52,22 @@ struct Probe {
 #[derive(Debug, Clone, Copy, Default)]
 struct Silence {
     since: Option<Duration>,
+    /// When the second of them was sent.
+    second: Option<Duration>,
     unanswered: u32,
     /// When the latest answered one was sent.
     answered: Option<Duration>,
+}
+
+impl Silence {
+    /// Another one was sent.
+    fn grow(&mut self, sent: Duration) {
+        if self.since.is_some() {
+            self.second.get_or_insert(sent);
+        }
+        self.since.get_or_insert(sent);
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
 }
 
 /// The probes that went by one path since it came up.
@@ -80,9 +93,7 @@ impl Echoes {
             self.ring.pop_front();
         }
         self.ring.push_back(Probe { sequence, size, bytes, sent: now, answered: false });
-        let silence = self.silence_mut(size);
-        silence.since.get_or_insert(now);
-        silence.unanswered = silence.unanswered.saturating_add(1);
+        self.silence_mut(size).grow(now);
     }
 
     /// Takes a reply; `false` if it answers nothing that waits for one.
@@ -133,6 +144,18 @@ impl Echoes {
     pub(super) fn silent_at(&self, size: Size) -> Option<Duration> {
         let (unanswered, _) = self.unanswered();
         self.silence(size).since.filter(|_| unanswered >= 2).map(|since| since + self.rtt.silence(SILENT))
+    }
+
+    /// When two probes in a row will be late, if nothing answers; or one, if it was sent before the peer was heard `elsewhere`:
+    /// then the peer may have its doubts as well.
+    pub(super) fn late_at(&self, elsewhere: Option<Duration>) -> Option<Duration> {
+        let late = |silence: &Silence| silence.since.filter(|&since| elsewhere >= Some(since)).or(silence.second);
+        [&self.small, &self.full].into_iter().filter_map(late).min().map(|sent| sent + self.rtt.late())
+    }
+
+    /// When the latest full-size probe that was answered was sent.
+    pub(super) const fn full_passed(&self) -> Option<Duration> {
+        self.full.answered
     }
 
     /// A full-size probe ought to have been answered and was not.
@@ -226,10 +249,9 @@ impl Echoes {
         let answered = self.silence(size).answered.max(Some(sent));
         let later =
             self.ring.iter().filter(|probe| probe.size == size && !probe.answered && Some(probe.sent) > answered);
-        let mut silence = Silence { since: None, unanswered: 0, answered };
+        let mut silence = Silence { answered, ..Silence::default() };
         for probe in later {
-            silence.since.get_or_insert(probe.sent);
-            silence.unanswered += 1;
+            silence.grow(probe.sent);
         }
         *self.silence_mut(size) = silence;
     }

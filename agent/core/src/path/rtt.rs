@@ -6,6 +6,10 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(1);
 /// A probe is given this much more than the smoothed round trip before it counts as lost, however steady the path was.
 const SLACK: Duration = Duration::from_millis(200);
+/// It is late, which costs nothing but that packets go by all paths until the next answer, after this much on a steady path ...
+const LATE: Duration = Duration::from_millis(100);
+/// ... and after this much at most on any: before the path is silent.
+const LATE_AT_LAST: Duration = Duration::from_millis(750);
 
 /// Smoothed round trip and its deviation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +33,12 @@ impl Rtt {
         smooth.min(LONGEST) + (deviation * 4).clamp(SLACK, LONGEST)
     }
 
+    /// How long after sending a probe is late.
+    pub(super) fn late(&self) -> Duration {
+        let Some((smooth, deviation)) = self.0 else { return LONGEST };
+        smooth.min(LONGEST) + (deviation * 4).clamp(LATE, LATE_AT_LAST)
+    }
+
     /// How long after sending without any reply a path is silent: `silence`, and the time a reply takes.
     pub(super) fn silence(&self, silence: Duration) -> Duration {
         silence + self.smoothed().unwrap_or_default().min(LONGEST)
@@ -43,15 +53,16 @@ mod tests {
     fn smooths_and_stays_patient_within_bounds() {
         let ms = Duration::from_millis;
         let mut rtt = Rtt::default();
-        assert_eq!((rtt.smoothed(), rtt.patience(), rtt.silence(ms(1000))), (None, ms(1000), ms(1000)));
+        let deadlines = |rtt: &Rtt| [rtt.late(), rtt.patience(), rtt.silence(ms(1000))];
+        assert_eq!((rtt.smoothed(), deadlines(&rtt)), (None, [ms(1000); 3]));
         rtt.sample(ms(80));
-        assert_eq!((rtt.smoothed(), rtt.patience(), rtt.silence(ms(1000))), (Some(ms(80)), ms(280), ms(1080)));
+        assert_eq!((rtt.smoothed(), deadlines(&rtt)), (Some(ms(80)), [ms(240), ms(280), ms(1080)]));
         rtt.sample(ms(160));
         assert_eq!(rtt.smoothed(), Some(ms(90)));
         for _ in 0..1000 {
             rtt.sample(ms(5000));
         }
-        assert_eq!((rtt.patience(), rtt.silence(ms(1000))), (ms(1200), ms(2000)));
+        assert_eq!(deadlines(&rtt), [ms(1100), ms(1200), ms(2000)]);
         for _ in 0..1000 {
             rtt.sample(ms(1));
         }

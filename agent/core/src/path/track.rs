@@ -25,6 +25,8 @@ const DEAD: Duration = Duration::from_secs(3);
 const STANDBY: Duration = Duration::from_secs(5);
 /// A peer to whom nothing is said. Also what keeps a NAT's mapping open, which most forget after 30 s or more.
 pub(super) const IDLE: Duration = Duration::from_secs(25);
+/// Whether long packets still pass to such a peer is asked after this time; short probes tell whether anything does.
+const FULL_EVERY: Duration = Duration::from_secs(300);
 /// A path that just came up is probed for so long even if nothing is said, at most once in [`IDLE`].
 const FRESH: Duration = Duration::from_secs(8);
 /// The peer is heard by a path if the last datagram came within this: longer than an idle peer's probes are apart.
@@ -104,6 +106,8 @@ pub(super) struct Track {
     presence: Presence,
     /// The last packet or probe of the peer.
     pub(super) heard: Option<Duration>,
+    /// The last packet of applications of the peer.
+    pub(super) received: Option<Duration>,
     /// What the peer last said that it hears, and when it said so.
     pub(super) peer_hears: Option<(Hearing, Duration)>,
     /// Requests of the peer that arrived.
@@ -125,6 +129,7 @@ impl Default for Track {
             echoes: Echoes::default(),
             presence: Presence::Away(None),
             heard: None,
+            received: None,
             peer_hears: None,
             requests: 0,
             falls: 0,
@@ -223,11 +228,14 @@ impl Track {
     }
 
     /// The sizes of the probes that are due now. Long ones suffice while they are answered: what lets long packets through lets
-    /// short ones through. Where nothing passes, short ones suffice to notice that something does again.
+    /// short ones through. Where nobody talks, few of them have to be long, unless packets are to return to the path. Where nothing
+    /// passes, short ones suffice to notice that something does again.
     pub(super) fn sizes(&self, part: Part, talking: bool, now: Duration) -> &'static [Size] {
         let nothing_passes = self.echoes.is_silent(Size::Small, now);
         if !self.echoes.full_overdue(now) {
-            &[Size::Full]
+            let passed_lately = self.echoes.full_passed().is_some_and(|sent| now.saturating_sub(sent) < FULL_EVERY);
+            let is_short_enough = !talking && part != Part::Better && passed_lately;
+            if is_short_enough { &[Size::Small] } else { &[Size::Full] }
         } else if talking && (!nothing_passes || matches!(part, Part::Alone | Part::Carries)) {
             &[Size::Small, Size::Full]
         } else if !talking && !nothing_passes && self.last_size == Size::Small {

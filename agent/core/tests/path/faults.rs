@@ -16,6 +16,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const WARM_UP: Duration = Duration::from_secs(5);
 /// The better path is in use again so soon after it works again.
 const BACK: Duration = Duration::from_secs(30);
+/// A path by which nothing gets through is bridged within this, two round trips and the time between packets: long before it is
+/// suspect.
+const BRIDGED: Duration = Duration::from_millis(750);
 /// Nobody notices the way back.
 const RETURN_GAP: Duration = Duration::from_millis(250);
 
@@ -29,6 +32,17 @@ fn fault() -> impl Strategy<Value = Fault> {
         Just(Fault::Lossy),
         side.prop_map(Fault::LossyOneWay),
         Just(Fault::Gone),
+    ]
+}
+
+/// Those through which no long packet gets, from one side at least.
+fn silence() -> impl Strategy<Value = Fault> {
+    let side = 0..2usize;
+    prop_oneof![
+        Just(Fault::Dead),
+        side.clone().prop_map(Fault::OneWay),
+        Just(Fault::SmallOnly),
+        side.prop_map(Fault::SmallOnlyOneWay),
     ]
 }
 
@@ -124,6 +138,38 @@ proptest! {
                 network.run(SECOND * 2);
             }
             network.check_size();
+        });
+    }
+
+    /// Whoever waits for a packet does not wait until the path is suspect.
+    #[test]
+    fn silence_is_bridged_at_once(world in world(), fault in silence()) {
+        told(World { loss: 0, ..world }.network(), |network| {
+            network.set_traffic(Traffic::Bulk);
+            network.run(WARM_UP);
+            network.forget_gaps();
+            network.set_fault(PathKind::Direct, Some(fault));
+            network.run(SECOND * 3);
+            let allowed = BRIDGED + network.round_trip() * 2 + network.every * 2;
+            for side in 0..2 {
+                let gap = network.longest_gap(side);
+                assert!(gap <= allowed, "side {side} got nothing for {gap:?}, allowed {allowed:?}");
+            }
+        });
+    }
+
+    /// As long as everything arrives, however unevenly, packets go by one path and stay there.
+    #[test]
+    fn jitter_is_no_fault(world in world(), jitter in 1..80_000u64, traffic in traffic()) {
+        let mut network = World { loss: 0, ..world }.network();
+        network.jitter = jitter;
+        told(network, |network| {
+            network.set_traffic(traffic);
+            network.run(WARM_UP * 2);
+            let counts = |network: &Network| [0, 1].map(|side| (network.hedges(side), network.switches(side)));
+            let before = counts(network);
+            network.run(SECOND * 120);
+            assert_eq!(counts(network), before, "by both paths, or another one");
         });
     }
 

@@ -7,6 +7,7 @@ mod network;
 mod peer;
 
 mod faults;
+mod hedging;
 mod hostile;
 mod message;
 mod packet;

@@ -66,6 +66,8 @@ struct Side {
     talking_since: Option<Duration>,
     hedged_since: Option<Duration>,
     longest_hedge: Duration,
+    was_hedged: bool,
+    hedges: u64,
     probed: PerPath<Option<Duration>>,
     came_up: PerPath<Duration>,
 }
@@ -77,6 +79,8 @@ pub(crate) struct Network {
     pub(crate) links: PerPath<Link>,
     /// Lost of a thousand, at the best of times.
     pub(crate) background_loss: u64,
+    /// Microseconds by which each datagram is late, at most.
+    pub(crate) jitter: u64,
     /// Between packets of an application.
     pub(crate) every: Duration,
     sides: [Side; 2],
@@ -106,6 +110,8 @@ impl Network {
             talking_since: None,
             hedged_since: None,
             longest_hedge: Duration::ZERO,
+            was_hedged: false,
+            hedges: 0,
             probed: [None; 2],
             came_up: [Duration::ZERO; 2],
         };
@@ -114,6 +120,7 @@ impl Network {
             now: Duration::ZERO,
             links: delays.map(Link::new),
             background_loss: 0,
+            jitter: 3000,
             every: Duration::from_millis(50),
             sides,
             traffic: Traffic::Idle,
@@ -145,6 +152,11 @@ impl Network {
         self.sides[side].paths.report(self.now).switches
     }
 
+    /// How often packets of a side began to go by both paths.
+    pub(crate) fn hedges(&self, side: usize) -> u64 {
+        self.sides[side].hedges
+    }
+
     pub(crate) fn is_talking(&self, side: usize) -> bool {
         self.sides[side].talking_since.is_some()
     }
@@ -156,7 +168,8 @@ impl Network {
 
     /// The longest that a packet and its answer may be under way.
     pub(crate) fn round_trip(&self) -> Duration {
-        self.links.iter().map(|link| link.delay * 2 + Duration::from_millis(6)).max().unwrap()
+        let jitter = Duration::from_micros(self.jitter);
+        self.links.iter().map(|link| (link.delay + jitter) * 2).max().unwrap()
     }
 
     pub(crate) fn forget_gaps(&mut self) {
@@ -275,7 +288,7 @@ impl Network {
     fn put(&mut self, from: usize, kind: PathKind, bytes: usize, packet: Packet) {
         let link = &self.links[rank(kind)];
         if link.carries(from, bytes, self.dice.below(1000), self.background_loss) {
-            let at = self.now + link.delay + Duration::from_micros(self.dice.below(3000));
+            let at = self.now + link.delay + Duration::from_micros(self.dice.below(self.jitter));
             self.number += 1;
             self.in_flight.insert((at, self.number), (1 - from, kind, packet));
         }
@@ -351,6 +364,8 @@ impl Network {
             self.check_gap(index, good_since);
             let hedged = self.route(index).is_hedged();
             let side = &mut self.sides[index];
+            side.hedges += u64::from(hedged && !side.was_hedged);
+            side.was_hedged = hedged;
             if side.talked.is_some_and(|talked| now - talked > self.every * 4) {
                 side.talking_since = None;
             }

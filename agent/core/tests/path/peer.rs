@@ -101,6 +101,11 @@ impl Peer {
         self.paths.route()
     }
 
+    /// The path in use is suspect.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.paths.report(self.now).suspect_for.is_some()
+    }
+
     pub(crate) fn report(&self, kind: PathKind) -> PathReport {
         self.paths.report(self.now).paths[rank(kind)]
     }
