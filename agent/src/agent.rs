@@ -2,7 +2,7 @@
 
 mod paths;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use mesh_core::{
@@ -31,7 +31,7 @@ use crate::{
     lock::InstanceLock,
     machine::{self, Machine},
     notify::ServiceManager,
-    paths::{DevicePort, PathKeeper},
+    paths::PathKeeper,
     process,
     run::{Clock, Outside, Shell, run},
     statedir,
@@ -93,13 +93,8 @@ impl Start<'_> {
         if let Some(network) = early {
             close_early(&links, network, &config.interface).await;
         }
-        let found = tokio::select! {
-            found = ask_guest_agent(&config) => found,
-            never = api.answer_starting("the dstack guest agent") => match never {},
-            () = stop.notified() => {
-                tracing::info!("stopped while waiting for the guest agent");
-                return open_again(early).await;
-            }
+        let Some(found) = unless_stopped(ask_guest_agent(&config), &mut api, &stop).await else {
+            return open_again(early).await;
         };
         let (identity, secret) = found?;
         let contract = contract_of(&config, &identity);
@@ -111,26 +106,38 @@ impl Start<'_> {
 
         let (interface, device, dataplane) = (config.interface.clone(), config.device.clone(), config.dataplane);
         let psk_root = identity.psk_root.clone();
-        let mut parts = Parts {
+        let (clock, endpoint) = (Clock::start(), watch::Sender::new(endpoint::configured(&config)));
+        let kept = match dataplane {
+            Dataplane::Userspace => {
+                let registered = endpoint.subscribe();
+                let keep = paths::keep(&config, &identity, &links, &machine_changed, &registered, clock, background);
+                let Some(kept) = unless_stopped(keep, &mut api, &stop).await else {
+                    return open_again(early).await;
+                };
+                Some(kept?)
+            }
+            Dataplane::Kernel => None,
+        };
+        let (paths, port) = kept.unzip();
+        let parts = Parts {
             node: local_node(&config, &identity, Some(public_key), contract),
             identity,
             cached,
             api,
             stop,
             machine_changed,
-            endpoint: watch::Sender::new(endpoint::configured(&config)),
-            paths: None,
-            clock: Clock::start(),
+            endpoint,
+            paths,
+            clock,
             background: std::mem::take(background),
             config,
         };
-        match dataplane {
-            Dataplane::Userspace => {
-                let port = parts.keep_paths(&links).await?;
+        match port {
+            Some(port) => {
                 let tunnel = UserspaceTunnel::with_paths(device, port);
                 parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root))).await
             }
-            Dataplane::Kernel => {
+            None => {
                 let tunnel = KernelTunnel::new(device.name, device.mtu);
                 parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root))).await
             }
@@ -144,14 +151,8 @@ impl Start<'_> {
         let Self { config, stop, background } = self;
         let (mut api, server) = ApiDriver::serve(socket);
         background.spawn(server);
-        let identity = tokio::select! {
-            found = load_identity(&config) => found?.1,
-            never = api.answer_starting("the dstack guest agent") => match never {},
-            () = stop.notified() => {
-                tracing::info!("stopped while waiting for the guest agent");
-                return Ok(());
-            }
-        };
+        let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
+        let (_, identity) = found?;
         let contract = contract_of(&config, &identity);
         announce(&config, &identity, None, contract);
         let (_nothing_changes, machine_changed) = watch::channel(());
@@ -169,6 +170,18 @@ impl Start<'_> {
             config,
         };
         parts.run(None::<Machine<UserspaceTunnel, Netlink>>).await
+    }
+}
+
+/// What start-up asks the guest agent for, meanwhile answering the local API that there is no agent yet; `None` if told to stop.
+async fn unless_stopped<T>(work: impl Future<Output = T>, api: &mut ApiDriver, stop: &Notify) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        never = api.answer_starting("the dstack guest agent") => match never {},
+        () = stop.notified() => {
+            tracing::info!("stopped while waiting for the guest agent");
+            None
+        }
     }
 }
 
@@ -235,16 +248,6 @@ struct Parts {
 }
 
 impl Parts {
-    /// Starts what keeps more than one path to each peer; where a device is to be told of.
-    async fn keep_paths(&mut self, links: &Netlink) -> anyhow::Result<DevicePort> {
-        let Self { config, identity, machine_changed, endpoint, clock, background, .. } = self;
-        let endpoint = endpoint.subscribe();
-        let (keeper, port) =
-            paths::keep(config, identity, links, machine_changed, &endpoint, *clock, background).await?;
-        self.paths = Some(keeper);
-        Ok(port)
-    }
-
     /// `machine` is what follows the contract on this machine, if anything does.
     async fn run<T: Tunnel>(self, machine: Option<Machine<T, Netlink>>) -> anyhow::Result<()> {
         let Self { config, identity, node, cached, .. } = self;
@@ -375,4 +378,28 @@ fn stop_signals() -> io::Result<Arc<Notify>> {
         });
     }
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[tokio::test]
+    async fn a_stop_is_heard_while_the_guest_agent_does_not_answer() {
+        let dir = Scratch::new();
+        let (mut api, _server) = ApiDriver::serve(ApiSocket::bind(&dir.path().join("api.sock")).unwrap());
+        let stop = Notify::new();
+        assert_eq!(unless_stopped(async { 7 }, &mut api, &stop).await, Some(7));
+        stop.notify_one();
+        assert_eq!(unless_stopped(pending::<()>(), &mut api, &stop).await, None, "asked for before");
+        let later = async {
+            tokio::task::yield_now().await;
+            stop.notify_one();
+        };
+        let (stopped, ()) = tokio::join!(unless_stopped(pending::<()>(), &mut api, &stop), later);
+        assert_eq!(stopped, None);
+    }
 }

@@ -103,7 +103,8 @@ impl Remotes {
     async fn local_address(&mut self) -> Option<IpAddr> {
         for remote in &mut self.0 {
             remote.resolve().await;
-            if let Some(address) = remote.addresses.iter().copied().find_map(source_address) {
+            let mut sources = remote.addresses.iter().copied().filter_map(source_address);
+            if let Some(address) = sources.find(|address| is_worth_registering(*address)) {
                 return Some(address);
             }
         }
@@ -121,11 +122,12 @@ impl Remote {
     }
 }
 
-fn source_address(remote: SocketAddr) -> Option<IpAddr> {
+/// The address from which packets to `remote` leave this machine, if there is a route. Sends nothing.
+pub(crate) fn source_address(remote: SocketAddr) -> Option<IpAddr> {
     let any: SocketAddr = if remote.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(remote).ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|address| is_worth_registering(*address))
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Not an address that every machine of a kind has: QEMU's user network gives 10.0.2.15 to each guest, docker 172.17.0.x to
@@ -145,9 +147,12 @@ pub(crate) fn is_worth_registering(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn loopback_is_not_worth_registering() {
-        assert_eq!(source_address("127.0.0.1:8545".parse().unwrap()), None);
+    #[tokio::test]
+    async fn loopback_is_not_worth_registering() {
+        let local = "127.0.0.1:8545".parse().unwrap();
+        assert_eq!(source_address(local), Some([127, 0, 0, 1].into()));
+        let mut remotes = Remotes(vec![Remote { host: String::new(), port: 0, addresses: vec![local] }]);
+        assert_eq!(remotes.local_address().await, None);
     }
 
     #[tokio::test(start_paused = true)]

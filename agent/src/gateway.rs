@@ -16,7 +16,8 @@
 //! | reading | never waits for anything but bytes: the device must not block |
 //! | gateway away | one call in half a second to a second, for all peers behind it; all others follow when it is there |
 //! | peer away | called again after ¼ s, later each time, at most 16 s; at once when [`Transport::hurry`] says so |
-//! | streams of nobody | 64 at most, the oldest makes room; 5 s for TLS and hello, 10 s and 256 datagrams for a proof |
+//! | streams of nobody | 64 at most; whoever said no hello makes room first; 5 s for TLS and hello, 10 s and 256 datagrams for a proof |
+//! | another stream to a peer that calls | takes over once the peer has answered on it: a packet alone may have been caught elsewhere |
 
 mod certificate;
 mod name;
@@ -41,9 +42,10 @@ use tokio::{
 
 pub use certificate::{BadCertificate, Certificate};
 pub use frame::{Datagrams, MAX_DATAGRAM};
+pub(crate) use name::GATEWAY_PORT;
 pub use name::{BadDomain, Domain, Place};
 use run::{Command, Shell};
-pub use stream::{Carried, Stream, StreamId};
+pub use stream::{Carried, Proof, Stream, StreamId};
 pub use table::{PeerReport, dials};
 pub use trouble::Trouble;
 
@@ -62,8 +64,8 @@ pub trait Device: Send + Sync + 'static {
     /// Who reads what comes by this stream. Asked once for each, before anything came.
     fn inbound(&self, stream: &Arc<Stream>) -> Box<dyn Inbound>;
 
-    /// Send the peer something by this stream, and by no other, that it can authenticate: an empty packet of the session, or a
-    /// handshake initiation without one. Until the peer has got it, the stream is not used by the peer.
+    /// Send the peer something by this stream, and by no other, that it can authenticate and has to answer: a handshake initiation,
+    /// and where there is a session an empty packet of it. Until the peer has got it, the stream is not used by the peer.
     fn greet(&self, peer: TokenId, stream: &Arc<Stream>);
 
     /// From now on the peer is reached by this stream; by none if `None`, for that reason. Streams follow each other without a
@@ -73,8 +75,8 @@ pub trait Device: Send + Sync + 'static {
 
 /// The reading end of one stream in the device. It may hold the stream, and is gone with the stream's task.
 pub trait Inbound: Send + 'static {
-    /// Datagrams came, from anybody: for each that is authenticated and no replay, tell [`Stream::prove`] whose it is. As for all of
-    /// [`Device`], no call may block or wait.
+    /// Datagrams came, from anybody: for each that is authenticated and no replay, tell [`Stream::prove`] whose it is and what that
+    /// proves. As for all of [`Device`], no call may block or wait.
     fn receive(&mut self, datagrams: &mut Datagrams<'_>);
 }
 
@@ -153,8 +155,6 @@ pub enum StartError {
 pub struct Report {
     /// Every peer.
     pub peers: BTreeMap<TokenId, PeerReport>,
-    /// What the streams in use have carried, by peer.
-    pub carried: BTreeMap<TokenId, Carried>,
     /// Streams that are open or being made, those of nobody included.
     pub streams: usize,
 }
@@ -220,11 +220,13 @@ impl Transport {
         answer.await.unwrap_or_default()
     }
 
-    /// Sends what waits, ends every stream in order, and closes the port; two seconds at most.
-    pub async fn stop(mut self) {
-        self.tell(Command::Stop);
-        if let Err(error) = (&mut self.task).await {
-            tracing::error!(%error, "the streams did not end as they should");
+    /// Sends what waits, ends every stream in order, and closes the port; two seconds at most. Called once; afterwards there are no
+    /// streams, and nothing else that is asked of it is done.
+    pub async fn stop(&self) {
+        let (done, ended) = oneshot::channel();
+        self.tell(Command::Stop(done));
+        if ended.await.is_err() {
+            tracing::error!("the streams did not end as they should");
         }
     }
 

@@ -26,5 +26,8 @@ pub mod lock;
 pub mod psk;
 pub mod statedir;
 
+mod random;
+mod resolve;
+
 #[cfg(test)]
 mod scratch;

@@ -78,6 +78,7 @@ pub struct Setup {
 pub struct PathKeeper {
     wanted: watch::Sender<Wanted>,
     seen: mpsc::Receiver<PathsSeen>,
+    transport: Arc<Transport>,
 }
 
 /// The device's end of the paths: whoever makes and ends it says so here.
@@ -103,10 +104,10 @@ pub async fn start(
     let port = DevicePort { slot: Arc::default(), inbox: Arc::default() };
     let (routed, routes) = mpsc::unbounded_channel();
     let streams = Arc::new(Streams::new(Arc::clone(&port.slot), routed));
-    let transport = Transport::start(setup.gateway, streams).await?;
+    let transport = Arc::new(Transport::start(setup.gateway, streams).await?);
     let (wanted, wishes) = watch::channel(None);
     let (tell, seen) = mpsc::channel(1);
-    let driver = Driver::new(clock, Arc::clone(&port.slot), transport, tell, setup.mtu, random, setup.stun);
+    let driver = Driver::new(clock, &port, Arc::clone(&transport), tell, setup.mtu, random, setup.stun);
     let inputs = Inputs {
         inbox: Arc::clone(&port.inbox),
         routed: routes,
@@ -115,7 +116,7 @@ pub async fn start(
         local: setup.local,
         registered: setup.registered,
     };
-    Ok((PathKeeper { wanted, seen }, port, driver.run(inputs)))
+    Ok((PathKeeper { wanted, seen, transport }, port, driver.run(inputs)))
 }
 
 impl PathKeeper {
@@ -130,6 +131,12 @@ impl PathKeeper {
             Some(seen) => seen,
             None => std::future::pending().await,
         }
+    }
+
+    /// The last: ends all streams in order, so that peers see that this node leaves, and not that a stream breaks. Two seconds at
+    /// most.
+    pub async fn stop(&self) {
+        self.transport.stop().await;
     }
 }
 

@@ -60,6 +60,9 @@ pub async fn run<T: Tunnel, L: Links, C: Chain>(
     let mut tasks = Tasks::new(shell);
     let outcome = drive(agent, &mut tasks, &mut outside, clock).await;
     tasks.end().await;
+    if let (Ok(()), Some(paths)) = (&outcome, &outside.paths) {
+        paths.stop().await;
+    }
     outside.background.shutdown().await;
     outcome
 }

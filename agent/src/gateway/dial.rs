@@ -8,27 +8,20 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::BufReader,
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{io::BufReader, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Limits, Trouble,
-    name::{Domain, Place},
+    name::{Domain, GATEWAY_PORT, Place},
     stream::{greet_first, prepare},
 };
+use crate::resolve::resolve;
 
-/// Where every gateway listens.
-const PORT: u16 = 443;
 /// Addresses of a name that are tried.
 const ADDRESSES: usize = 3;
 /// A TCP connection to one address: two tries of the kernel.
 const CONNECT: Duration = Duration::from_millis(2500);
-/// An answer of the resolver.
-const RESOLVE: Duration = Duration::from_secs(5);
 
 /// Why there is no stream, and whether the gateway was reached.
 pub(super) struct Failure {
@@ -56,12 +49,8 @@ impl Addresses {
         if let Some(fixed) = self.fixed {
             return Ok(vec![fixed]);
         }
-        let found = match timeout(RESOLVE, lookup_host((place.to_string(), PORT))).await {
-            Ok(Ok(found)) => Ok(found.take(ADDRESSES).collect()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", RESOLVE.as_secs())),
-        };
-        self.remember(&place.domain, found)
+        let found = resolve((place.to_string(), GATEWAY_PORT)).await;
+        self.remember(&place.domain, found.map(|found| found.into_iter().take(ADDRESSES).collect()))
     }
 
     fn remember(&self, domain: &Domain, found: Result<Vec<SocketAddr>, String>) -> Result<Vec<SocketAddr>, Trouble> {

@@ -80,7 +80,7 @@ impl Decoder {
         self.end = (self.end + bytes).min(self.buffer.len());
     }
 
-    /// What is whole, [`TOGETHER`] at most; what is not taken before this is dropped is thrown away. None when nothing is whole.
+    /// What is whole, [`TOGETHER`] at most, and is told once. None when nothing is whole.
     pub(super) fn datagrams(&mut self) -> Datagrams<'_> {
         self.found.clear();
         while self.found.len() < TOGETHER {
@@ -92,7 +92,7 @@ impl Decoder {
                 self.found.push(from + HEADER..from + length);
             }
         }
-        Datagrams { buffer: &mut self.buffer, found: &self.found, taken: 0 }
+        Datagrams { buffer: &mut self.buffer, found: &self.found }
     }
 }
 
@@ -101,26 +101,16 @@ impl Decoder {
 pub struct Datagrams<'a> {
     buffer: &'a mut [u8],
     found: &'a [Range<usize>],
-    taken: usize,
 }
 
 impl Datagrams<'_> {
-    /// The next one, never empty.
-    // Not an `Iterator`: what it gives lives in the buffer, one at a time.
-    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend")]
-    pub fn next(&mut self) -> Option<&mut [u8]> {
-        let datagram = self.found.get(self.taken)?.clone();
-        self.taken += 1;
-        Some(&mut self.buffer[datagram])
-    }
-
     /// All of them: a buffer, and where in it each lies. None is empty, none overlaps another, and they are in the order in which
     /// they came.
     pub const fn all(&mut self) -> (&mut [u8], &[Range<usize>]) {
         (self.buffer, self.found)
     }
 
-    /// How many there are, taken or not.
+    /// How many there are.
     pub(super) const fn count(&self) -> usize {
         self.found.len()
     }
@@ -146,12 +136,9 @@ mod tests {
             decoder.filled(piece);
             loop {
                 let mut datagrams = decoder.datagrams();
-                let (count, before) = (datagrams.count(), found.len());
-                while let Some(datagram) = datagrams.next() {
-                    found.push(datagram.to_vec());
-                }
+                let count = datagrams.count();
                 let (buffer, ranges) = datagrams.all();
-                assert!(ranges.iter().map(|range| &buffer[range.clone()]).eq(found[before..].iter()));
+                found.extend(ranges.iter().map(|range| buffer[range.clone()].to_vec()));
                 if count == 0 {
                     break;
                 }
@@ -204,14 +191,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_is_thrown_away() {
+    fn what_is_whole_is_told_once() {
         let mut decoder = Decoder::new();
         let bytes = encode(&[vec![1], vec![2], vec![3]]);
         decoder.space()[..bytes.len()].copy_from_slice(&bytes);
         decoder.filled(bytes.len());
         let mut datagrams = decoder.datagrams();
-        assert_eq!(datagrams.next().unwrap(), [1]);
         assert_eq!(datagrams.count(), 3);
+        let (buffer, ranges) = datagrams.all();
+        assert_eq!(buffer[ranges[0].clone()], [1]);
         assert_eq!((decoder.datagrams().count(), decoder.end - decoder.start), (0, 0));
     }
 

@@ -7,6 +7,9 @@ use mesh_core::id::InstanceId;
 pub use mesh_core::place::{BadDomain, Domain};
 use rustls::pki_types::ServerName;
 
+/// Where every gateway listens.
+pub(crate) const GATEWAY_PORT: u16 = 443;
+
 /// Where one agent is reached through a gateway. Instance ids, not app ids: an app id leads to any of three instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

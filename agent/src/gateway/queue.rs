@@ -1,5 +1,6 @@
 //! What waits to be written to a stream: little, and the newest. A datagram that comes late is worth less than one that is
-//! lost: what the tunnel carries asks for it again, or does not want it any more.
+//! lost: what the tunnel carries asks for it again, or does not want it any more. A few go first and make room only for
+//! their like: probes and handshakes, by which the stream is judged while it is full.
 
 use std::{
     collections::VecDeque,
@@ -14,6 +15,8 @@ use super::frame::{HEADER, append, frame_length};
 
 /// Bytes that are written at once, about: four records of TLS, and as much as can no longer be dropped.
 const BLOCK: usize = 64 << 10;
+/// Bytes of those that go first: a probe of each size and its answer, and a handshake, several times.
+const FIRST: usize = 8 << 10;
 
 /// What may wait.
 #[derive(Debug, Clone, Copy)]
@@ -34,9 +37,11 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Waiting {
     bounds: Bounds,
-    /// The oldest first; none is empty.
+    /// Go before all others, whatever their age: whole frames, the oldest first.
+    first: Vec<u8>,
+    /// All others, the oldest first; none is empty.
     blocks: VecDeque<Block>,
-    /// Bytes of all their frames.
+    /// Bytes of all frames in the blocks.
     bytes: usize,
     /// An empty block's memory.
     spare: Vec<u8>,
@@ -64,15 +69,26 @@ impl Queue {
     /// finished. Never waits.
     pub(super) fn push(&self, datagrams: &[u8], segment: usize) -> bool {
         let now = Instant::now();
+        self.add(|waiting| {
+            for datagram in datagrams.chunks(segment.max(1)) {
+                waiting.push(datagram, now);
+            }
+        })
+    }
+
+    /// Queues one datagram before all those of [`Queue::push`]. `false` once finished. Never waits.
+    pub(super) fn push_first(&self, datagram: &[u8]) -> bool {
+        self.add(|waiting| waiting.push_first(datagram, Instant::now()))
+    }
+
+    fn add(&self, add: impl FnOnce(&mut Waiting)) -> bool {
         let was_empty = {
             let mut waiting = self.lock();
             if waiting.is_finished {
                 return false;
             }
-            let was_empty = waiting.blocks.is_empty();
-            for datagram in datagrams.chunks(segment.max(1)) {
-                waiting.push(datagram, now);
-            }
+            let was_empty = waiting.blocks.is_empty() && waiting.first.is_empty();
+            add(&mut waiting);
             was_empty
         };
         // Its only reader looks before it waits.
@@ -88,8 +104,8 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Waits for frames and puts the oldest into `into`, in place of what is there: about [`BLOCK`] bytes, whole. `false` once it is
-    /// finished and empty. Cancelled, it has taken nothing. For one task alone.
+    /// Waits for frames and puts the first and oldest into `into`, in place of what is there: about [`BLOCK`] bytes at most, whole.
+    /// `false` once it is finished and empty. Cancelled, it has taken nothing. For one task alone.
     pub(super) async fn take(&self, into: &mut Vec<u8>) -> bool {
         loop {
             if let Some(any) = self.lock().take(into, Instant::now()) {
@@ -101,7 +117,9 @@ impl Queue {
 
     /// Gives back memory that is there for the next frames.
     pub(super) fn rest(&self) {
-        self.lock().spare = Vec::new();
+        let mut waiting = self.lock();
+        waiting.spare = Vec::new();
+        waiting.first.shrink_to_fit();
     }
 
     /// Datagrams that were dropped because there were too many, or they waited for too long.
@@ -117,7 +135,32 @@ impl Queue {
 
 impl Waiting {
     const fn new(bounds: Bounds) -> Self {
-        Self { bounds, blocks: VecDeque::new(), bytes: 0, spare: Vec::new(), dropped: 0, is_finished: false }
+        Self {
+            bounds,
+            first: Vec::new(),
+            blocks: VecDeque::new(),
+            bytes: 0,
+            spare: Vec::new(),
+            dropped: 0,
+            is_finished: false,
+        }
+    }
+
+    /// Drops only its like for it; where it is too long for that it is as all others.
+    fn push_first(&mut self, datagram: &[u8], now: Instant) {
+        let added = HEADER + datagram.len();
+        if added > FIRST {
+            return self.push(datagram, now);
+        }
+        while self.first.len() + added > FIRST
+            && let Some(oldest) = frame_length(&self.first)
+        {
+            self.first.drain(..oldest);
+            self.dropped += 1;
+        }
+        if !append(datagram, &mut self.first) {
+            self.dropped += 1;
+        }
     }
 
     fn push(&mut self, datagram: &[u8], now: Instant) {
@@ -176,6 +219,11 @@ impl Waiting {
     }
 
     fn take(&mut self, into: &mut Vec<u8>, now: Instant) -> Option<bool> {
+        if !self.first.is_empty() {
+            into.clear();
+            into.append(&mut self.first);
+            return Some(true);
+        }
         self.drop_old(now);
         let Some(Block { mut frames, start, .. }) = self.blocks.pop_front() else {
             return self.is_finished.then_some(false);
@@ -267,6 +315,42 @@ mod tests {
         waiting.is_finished = true;
         waiting.push(&[0; 6], at(300));
         assert_eq!((waiting.take(&mut Vec::new(), at(500)), waiting.dropped), (Some(false), 5));
+    }
+
+    #[test]
+    fn what_goes_first_is_dropped_for_its_like_alone() {
+        let begun = Instant::now();
+        let mut waiting = Waiting::new(Bounds { bytes: 1000, age: Duration::from_millis(160) });
+        waiting.push(&[0; 400], begun);
+        for length in [148, 60, 1400] {
+            waiting.push_first(&vec![0; length], begun);
+        }
+        // Others that fill the queue, and a writer that comes too late for them.
+        for _ in 0..10 {
+            waiting.push(&[0; 500], begun);
+        }
+        let late = begun + LONG;
+        assert_eq!((all(&mut waiting, late), waiting.dropped), (vec![148, 60, 1400], 11));
+        // Among themselves the newest stay.
+        for length in 1000..1010 {
+            waiting.push_first(&vec![0; length], late);
+        }
+        waiting.push(&[0; 7], late);
+        assert_eq!((all(&mut waiting, late), waiting.dropped), ((1002..1010).chain([7]).collect::<Vec<usize>>(), 13));
+        waiting.push_first(&vec![0; FIRST], late);
+        waiting.push_first(&[], late);
+        assert_eq!((all(&mut waiting, late), waiting.dropped), (Vec::<usize>::new(), 15), "too long, and none");
+    }
+
+    #[tokio::test]
+    async fn what_goes_first_wakes_the_writer() {
+        let queue = Queue::new(Bounds { bytes: 1000, age: LONG });
+        let mut taken = Vec::new();
+        let (any, taken_in) = tokio::join!(queue.take(&mut taken), async { queue.push_first(b"probe") });
+        assert!(any && taken_in);
+        assert_eq!(taken, b"\0\x05probe");
+        queue.finish();
+        assert!(!queue.push_first(b"late"));
     }
 
     #[test]

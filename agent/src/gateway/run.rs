@@ -16,7 +16,7 @@ use super::{
     Device, Limits, Report, Trouble,
     dial::{Addresses, Failure, dial},
     name::Place,
-    stream::{Stream, StreamId, carry, greet_second, prepare},
+    stream::{Proof, Stream, StreamId, carry, greet_second, prepare},
     table::{Action, Table},
 };
 
@@ -32,7 +32,8 @@ pub(super) enum Command {
     Hurry,
     Redial(TokenId),
     Report(oneshot::Sender<Report>),
-    Stop,
+    /// Answered when all streams are over.
+    Stop(oneshot::Sender<()>),
 }
 
 /// What happened to a stream.
@@ -40,7 +41,9 @@ pub(super) enum Command {
 pub(super) enum Event {
     Opened(StreamId, TokenId),
     DialFailed(StreamId, TokenId, Trouble, bool),
-    Proved(StreamId, TokenId),
+    /// Whoever called said hello.
+    Greeted(StreamId),
+    Proved(StreamId, TokenId, Proof),
     Ended(StreamId, Trouble),
 }
 
@@ -92,14 +95,15 @@ impl Shell {
 
     /// Until it is stopped, or nobody is left who could stop it.
     pub(super) async fn run(mut self, listener: Option<TcpListener>, mut inbox: mpsc::UnboundedReceiver<Command>) {
-        loop {
+        let done = loop {
             while let Some(action) = self.table.poll_action() {
                 self.act(action);
             }
             let wake = self.table.poll_timeout().map(|at| self.began + at);
             tokio::select! {
                 command = inbox.recv() => match command {
-                    None | Some(Command::Stop) => break,
+                    None => break None,
+                    Some(Command::Stop(done)) => break Some(done),
                     Some(command) => self.obey(command),
                 },
                 Some(event) = self.happened.recv() => self.note(event),
@@ -114,9 +118,13 @@ impl Shell {
                     self.table.handle_timeout(now);
                 }
             }
-        }
+        };
         drop(listener);
         self.stop().await;
+        if let Some(done) = done {
+            // Whoever asked may not have waited.
+            let _ = done.send(());
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -126,7 +134,8 @@ impl Shell {
             Command::Hurry => self.table.hurry(now),
             Command::Redial(peer) => self.table.redial(peer, now),
             Command::Report(reply) => drop(reply.send(self.report(now))),
-            Command::Stop => {}
+            // The loop's.
+            Command::Stop(_) => {}
         }
     }
 
@@ -139,10 +148,11 @@ impl Shell {
                     self.table.opened(peer, stream, now);
                 }
             }
-            Event::Proved(stream, peer) => {
+            Event::Greeted(stream) => self.table.greeted(stream),
+            Event::Proved(stream, peer, proof) => {
                 if self.streams.contains_key(&stream) {
-                    tracing::debug!(stream = stream.0, %peer, "a peer proved itself on a stream");
-                    self.table.proved(stream, peer, now);
+                    tracing::debug!(stream = stream.0, %peer, ?proof, "a peer proved itself on a stream");
+                    self.table.proved(stream, peer, proof, now);
                 }
             }
             Event::DialFailed(stream, peer, trouble, is_reached) => {
@@ -223,7 +233,10 @@ impl Shell {
         let task = self.tasks.spawn(async move {
             let mut farewell = Farewell::new(events, Event::Ended(id, Trouble::Stopped));
             let trouble = match timeout(limits.hello, answer(tcp, &acceptor, &limits)).await {
-                Ok(Ok(tls)) => carry(&stream, tls, &limits, &*device).await,
+                Ok(Ok(tls)) => {
+                    farewell.say(Event::Greeted(id));
+                    carry(&stream, tls, &limits, &*device).await
+                }
                 Ok(Err(trouble)) => trouble,
                 Err(_) => Trouble::TimedOut { what: "the hello of whoever called", after: limits.hello },
             };
@@ -237,12 +250,7 @@ impl Shell {
     }
 
     fn report(&self, now: Duration) -> Report {
-        let peers = self.table.report(now);
-        let carried = |report: &super::PeerReport| {
-            report.stream.and_then(|stream| self.streams.get(&stream)).map(|open| open.stream.carried())
-        };
-        let carried = peers.iter().filter_map(|(token, report)| Some((*token, carried(report)?))).collect();
-        Report { peers, carried, streams: self.streams.len() }
+        Report { peers: self.table.report(now), streams: self.streams.len() }
     }
 
     async fn stop(mut self) {

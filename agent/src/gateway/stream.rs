@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -39,6 +39,15 @@ const UNPROVED_DATAGRAMS: u64 = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub(super) u64);
 
+/// What a packet that came by a stream proves of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It is the peer's, and no replay. Somebody may have caught it elsewhere and brought it here.
+    Data,
+    /// It is the peer's answer to something that went by this stream alone: who sends by it reaches the peer.
+    RoundTrip,
+}
+
 /// One stream, as its users hold it.
 #[derive(Debug)]
 pub struct Stream {
@@ -47,6 +56,8 @@ pub struct Stream {
     dialed: Option<TokenId>,
     queue: Queue,
     proof: OnceLock<TokenId>,
+    /// That peer has answered on it.
+    is_answered: AtomicBool,
     traffic: Traffic,
     events: UnboundedSender<Event>,
 }
@@ -75,7 +86,8 @@ impl Stream {
     pub(super) fn new(id: StreamId, dialed: Option<TokenId>, limits: &Limits, events: UnboundedSender<Event>) -> Self {
         let bounds = Bounds { bytes: limits.queue.max(2 + MAX_DATAGRAM), age: limits.queue_age };
         let queue = Queue::new(bounds);
-        Self { id, dialed, queue, proof: OnceLock::new(), traffic: Traffic::default(), events }
+        let (proof, is_answered) = (OnceLock::new(), AtomicBool::new(false));
+        Self { id, dialed, queue, proof, is_answered, traffic: Traffic::default(), events }
     }
 
     /// Its name in logs.
@@ -109,12 +121,23 @@ impl Stream {
         self.queue.push(datagrams, segment)
     }
 
-    /// A packet that came by it was authenticated as that peer's, and is no replay. The device says so for each such packet; the
-    /// first one counts, and the others cost a look at memory.
-    pub fn prove(&self, peer: TokenId) {
-        if self.proof.get().is_none() && self.proof.set(peer).is_ok() {
+    /// Queues one datagram that is written before all others, and dropped only for its like: one on which it hangs whether the
+    /// stream is taken for any good. There is room for a few.
+    #[must_use = "a stream that is over takes nothing"]
+    pub fn send_first(&self, datagram: &[u8]) -> bool {
+        self.queue.push_first(datagram)
+    }
+
+    /// A packet that came by it was authenticated as that peer's, and is no replay. The device may say so for each such packet: the
+    /// first one counts and the first answer of the same peer, and the others cost a look at memory.
+    pub fn prove(&self, peer: TokenId, proof: Proof) {
+        let is_first = self.proof.get().is_none() && self.proof.set(peer).is_ok();
+        let is_answer = proof == Proof::RoundTrip
+            && self.proof.get() == Some(&peer)
+            && !self.is_answered.swap(true, Ordering::Relaxed);
+        if is_first || is_answer {
             // Nobody is there to hear it when everything stops.
-            drop(self.events.send(Event::Proved(self.id, peer)));
+            drop(self.events.send(Event::Proved(self.id, peer, proof)));
         }
     }
 

@@ -2,8 +2,10 @@
 //! happens, and says what to do ([`Table::poll_action`]) and when to be woken ([`Table::poll_timeout`]).
 //!
 //! A peer has one stream, and a second one while it is replaced. The side that called makes the new stream, and goes over to it
-//! when the peer has proved itself there; only then it ends its half of the old one. The other side goes over when the
-//! caller has proved itself. Each sends what it still holds by the stream it leaves: nothing is lost.
+//! when the peer has proved itself there; a little later, when the other side has had time to go over as well, it ends its half of
+//! the old one. The other side goes over when the caller has answered on the new stream: that a packet of the caller's came by it
+//! is not enough where there is a stream that works, since somebody else may have caught and brought it. Each sends what it
+//! still holds by the stream it leaves: nothing is lost.
 
 mod calls;
 mod reach;
@@ -18,15 +20,25 @@ use mesh_core::id::TokenId;
 
 pub use self::report::PeerReport;
 use self::{calls::SPREAD, reach::Gateways};
-use super::{Trouble, name::Place, stream::StreamId};
+use super::{
+    Trouble,
+    name::Place,
+    stream::{Proof, StreamId},
+};
+use crate::random::Spread;
 
-/// Streams on which nobody has proved anything: the oldest makes room.
+/// Streams on which nobody has proved anything: one makes room for each that is more.
 const UNPROVED: usize = 64;
 /// How long a stream that is to replace another may take to be proved.
 const OVERLAP: Duration = Duration::from_secs(10);
+/// Streams of one peer at once that want to replace another and on which the peer has not answered; the oldest makes room.
+const CLAIMS: usize = 3;
+/// How long the side that called keeps its half of a replaced stream open: an answer or two later the other side is over as well.
+const HANDOVER: Duration = Duration::from_secs(2);
 /// Replaced streams of one peer that stay for what is under way on them; more than one only where they follow each other fast.
 const RETIRED: usize = 3;
-/// How long a stream that was replaced stays for what is under way: at the side that called, and at the other, which lets go later.
+/// How long a stream that was replaced stays for what is under way: at the side that called once its half is over, and at the
+/// other, which lets go later.
 const DRAIN: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(30);
 /// A proved stream that lasted so long was no failure.
@@ -58,10 +70,10 @@ pub(super) struct Table {
     redial_after: Duration,
     peers: BTreeMap<TokenId, Peer>,
     gateways: Gateways,
-    /// Accepted, and nobody has proved anything; oldest first.
-    unproved: VecDeque<StreamId>,
+    /// Accepted, and nobody has proved anything, the oldest first; whether they have said hello.
+    unproved: BTreeMap<StreamId, bool>,
     next_stream: u64,
-    random: u64,
+    random: Spread,
     hurried: Option<Duration>,
     actions: VecDeque<Action>,
 }
@@ -73,6 +85,9 @@ struct Peer {
     current: Option<Current>,
     /// Called to replace `current`.
     candidate: Option<Waiting>,
+    /// Called here while there was one that works, and brought a packet of the peer's that may have been caught elsewhere: replace
+    /// `current` when the peer answers on them. Oldest first.
+    claims: Vec<Waiting>,
     /// Were replaced, oldest first.
     retired: Vec<Waiting>,
     dialing: Option<StreamId>,
@@ -93,8 +108,18 @@ struct Current {
 struct Waiting {
     stream: StreamId,
     until: Duration,
-    /// Our half is over.
-    is_finished: bool,
+    half: Half,
+}
+
+/// Our half of a stream that is not in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    /// Open for as long as the stream is.
+    Open,
+    /// Is ended when its time has come.
+    Ending,
+    /// Was ended.
+    Over,
 }
 
 impl Peer {
@@ -110,9 +135,9 @@ impl Table {
             redial_after,
             peers: BTreeMap::new(),
             gateways: Gateways::default(),
-            unproved: VecDeque::new(),
+            unproved: BTreeMap::new(),
             next_stream: 1,
-            random: seed,
+            random: Spread::new(seed),
             hurried: None,
             actions: VecDeque::new(),
         }
@@ -127,7 +152,7 @@ impl Table {
         let of_peer = |peer: &Peer| {
             let call = peer.due.filter(|_| peer.may_be_called()).zip(peer.place.as_ref());
             let call = call.and_then(|(due, place)| self.gateways.allows_at(&place.domain, due));
-            let streams = peer.candidate.iter().chain(&peer.retired).map(|waiting| waiting.until);
+            let streams = peer.candidate.iter().chain(&peer.claims).chain(&peer.retired).map(|waiting| waiting.until);
             call.into_iter().chain(streams).min()
         };
         self.peers.values().filter_map(of_peer).min()
@@ -136,6 +161,13 @@ impl Table {
     pub(super) fn handle_timeout(&mut self, now: Duration) {
         let Self { peers, actions, .. } = self;
         for peer in peers.values_mut() {
+            for late in peer.claims.extract_if(.., |waiting| waiting.until <= now) {
+                actions.push_back(Action::Close(late.stream, Trouble::Unproved));
+            }
+            for old in peer.retired.iter_mut().filter(|old| old.half == Half::Ending && old.until <= now) {
+                (old.half, old.until) = (Half::Over, now + DRAIN);
+                actions.push_back(Action::Finish(old.stream));
+            }
             for late in peer.retired.extract_if(.., |waiting| waiting.until <= now) {
                 actions.push_back(Action::Close(late.stream, Trouble::Replaced));
             }
@@ -179,14 +211,34 @@ impl Table {
 
     /// The other side called, and has said nothing yet. The stream's name.
     pub(super) fn accepted(&mut self) -> StreamId {
-        let stream = self.name_stream();
-        self.unproved.push_back(stream);
-        if self.unproved.len() > UNPROVED
-            && let Some(oldest) = self.unproved.pop_front()
+        if self.unproved.len() >= UNPROVED
+            && let Some(other) = self.least_wanted()
         {
-            self.actions.push_back(Action::Close(oldest, Trouble::Crowded));
+            self.unproved.remove(&other);
+            self.actions.push_back(Action::Close(other, Trouble::Crowded));
         }
+        let stream = self.name_stream();
+        self.unproved.insert(stream, false);
         stream
+    }
+
+    /// Whoever called said hello.
+    pub(super) fn greeted(&mut self, stream: StreamId) {
+        if let Some(has_greeted) = self.unproved.get_mut(&stream) {
+            *has_greeted = true;
+        }
+    }
+
+    /// Who makes room for one that calls: the oldest of those that said no hello, which costs nothing, while they are half of all
+    /// or more; else any of the others, so that nobody who fills the places can count on keeping them.
+    fn least_wanted(&mut self) -> Option<StreamId> {
+        let of = |wanted: bool| self.unproved.iter().filter(move |(_, greeted)| **greeted == wanted).map(|(id, _)| *id);
+        let greeted: Vec<StreamId> = of(true).collect();
+        if greeted.len() * 2 <= self.unproved.len() {
+            return of(false).next();
+        }
+        let share = self.random.number() % greeted.len() as u64;
+        greeted.get(usize::try_from(share).unwrap_or_default()).copied()
     }
 
     /// The call was answered by an agent.
@@ -199,7 +251,7 @@ impl Table {
         peer.dialing = None;
         peer.due = Some(redial);
         if peer.current.is_some() {
-            peer.candidate = Some(Waiting { stream, until: now + OVERLAP, is_finished: false });
+            peer.candidate = Some(Waiting { stream, until: now + OVERLAP, half: Half::Open });
         } else {
             peer.current = Some(Current { stream, since: now, is_proved: false });
             self.actions.push_back(Action::Route { peer: token, stream: Some(stream), trouble: None });
@@ -232,13 +284,8 @@ impl Table {
     }
 
     /// A packet that came by the stream was authenticated as the peer's.
-    pub(super) fn proved(&mut self, stream: StreamId, token: TokenId, now: Duration) {
-        let is_accepted = self
-            .unproved
-            .iter()
-            .position(|waiting| *waiting == stream)
-            .and_then(|at| self.unproved.remove(at))
-            .is_some();
+    pub(super) fn proved(&mut self, stream: StreamId, token: TokenId, proof: Proof, now: Duration) {
+        let is_accepted = self.unproved.remove(&stream).is_some();
         let redial = self.redial_at(now);
         let Some(peer) = self.peers.get_mut(&token) else {
             self.ended(stream, Trouble::Stranger, now);
@@ -252,13 +299,8 @@ impl Table {
             if let Some(peer) = self.peers.get_mut(&token) {
                 (peer.due, peer.failures) = (Some(redial), 0);
             }
-        } else if is_accepted {
-            if peer.place.is_some() && peer.current.is_some() {
-                // It is this side that calls; for a moment the two do not agree who does.
-                return self.actions.push_back(Action::Close(stream, Trouble::Replaced));
-            }
-            self.go_over(token, stream, false, now);
-            self.actions.push_back(Action::Greet { peer: token, stream });
+        } else if is_accepted || peer.claims.iter().any(|claim| claim.stream == stream) {
+            self.claim(token, stream, proof, now);
         } else if peer.retired.iter().all(|waiting| waiting.stream != stream) {
             // Called as one peer, proved by another.
             self.ended(stream, Trouble::Stranger, now);
@@ -266,17 +308,42 @@ impl Table {
         }
     }
 
+    /// The peer called, or somebody with a packet of the peer's.
+    fn claim(&mut self, token: TokenId, stream: StreamId, proof: Proof, now: Duration) {
+        let Some(peer) = self.peers.get_mut(&token) else { return };
+        let is_new = peer.claims.extract_if(.., |claim| claim.stream == stream).count() == 0;
+        if peer.place.is_some() && peer.current.is_some() {
+            // It is this side that calls; for a moment the two do not agree who does.
+            return self.actions.push_back(Action::Close(stream, Trouble::Replaced));
+        }
+        if proof == Proof::RoundTrip || peer.current.is_none_or(|current| !current.is_proved) {
+            self.go_over(token, stream, false, now);
+        } else {
+            peer.claims.push(Waiting { stream, until: now + OVERLAP, half: Half::Open });
+            if peer.claims.len() > CLAIMS {
+                let oldest = peer.claims.remove(0);
+                self.actions.push_back(Action::Close(oldest.stream, Trouble::Crowded));
+            }
+        }
+        if is_new {
+            self.actions.push_back(Action::Greet { peer: token, stream });
+        }
+    }
+
     /// The stream is no more.
     pub(super) fn ended(&mut self, stream: StreamId, trouble: Trouble, now: Duration) {
-        self.unproved.retain(|waiting| *waiting != stream);
+        self.unproved.remove(&stream);
         let uses = |peer: &Peer| {
+            let mut waiting = peer.candidate.iter().chain(&peer.claims).chain(&peer.retired);
             peer.current.is_some_and(|current| current.stream == stream)
-                || peer.candidate.iter().chain(&peer.retired).any(|waiting| waiting.stream == stream)
+                || waiting.any(|waiting| waiting.stream == stream)
         };
         let Some((token, peer)) = self.peers.iter_mut().find(|(_, peer)| uses(peer)) else { return };
         let token = *token;
-        if let Some(at) = peer.retired.iter().position(|waiting| waiting.stream == stream) {
-            peer.retired.remove(at);
+        let others = peer.claims.len() + peer.retired.len();
+        peer.claims.retain(|waiting| waiting.stream != stream);
+        peer.retired.retain(|waiting| waiting.stream != stream);
+        if peer.claims.len() + peer.retired.len() < others {
             return;
         }
         if peer.candidate.take_if(|waiting| waiting.stream == stream).is_some() {
@@ -284,11 +351,16 @@ impl Table {
             return self.call(now);
         }
         let Some(ended) = peer.current.take() else { return };
-        // One that was replaced may still be good, if it is the other side that replaced it.
-        let other = peer.candidate.take().or_else(|| peer.retired.pop_if(|waiting| !waiting.is_finished));
+        let newer = peer.candidate.take().or_else(|| peer.claims.pop());
+        // One that was replaced may still be good.
+        let is_old = newer.is_none();
+        let other = newer.or_else(|| peer.retired.pop_if(|waiting| waiting.half != Half::Over));
         if let Some(other) = other {
             peer.current = Some(Current { stream: other.stream, since: now, is_proved: false });
             self.actions.push_back(Action::Route { peer: token, stream: Some(other.stream), trouble: None });
+            if is_old {
+                self.failed(token, trouble, now);
+            }
             return;
         }
         self.actions.push_back(Action::Route { peer: token, stream: None, trouble: Some(trouble.clone()) });
@@ -311,11 +383,8 @@ impl Table {
         peer.trouble = None;
         self.actions.push_back(Action::Route { peer: token, stream: Some(stream), trouble: None });
         let Some(before) = before else { return };
-        let until = now + if dialed { DRAIN } else { LINGER };
-        peer.retired.push(Waiting { stream: before.stream, until, is_finished: dialed });
-        if dialed {
-            self.actions.push_back(Action::Finish(before.stream));
-        }
+        let (half, stays) = if dialed { (Half::Ending, HANDOVER) } else { (Half::Open, LINGER) };
+        peer.retired.push(Waiting { stream: before.stream, until: now + stays, half });
         if peer.retired.len() > RETIRED {
             let oldest = peer.retired.remove(0);
             self.actions.push_back(Action::Close(oldest.stream, Trouble::Replaced));
@@ -328,7 +397,7 @@ impl Table {
             let trouble = Some(Trouble::Stranger);
             self.actions.push_back(Action::Route { peer: token, stream: None, trouble });
         }
-        let waiting = peer.candidate.iter().chain(&peer.retired).map(|waiting| waiting.stream);
+        let waiting = peer.candidate.iter().chain(&peer.claims).chain(&peer.retired).map(|waiting| waiting.stream);
         let dialing = peer.dialing.inspect(|call| self.gateways.cancel(*call));
         for stream in peer.current.map(|current| current.stream).into_iter().chain(waiting).chain(dialing) {
             self.actions.push_back(Action::Close(stream, Trouble::Stranger));

@@ -14,7 +14,7 @@ use mesh_core::network::MeshNetwork;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
     packet_route::{
-        address::{AddressAttribute, AddressMessage},
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
         link::{LinkFlags, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
@@ -39,7 +39,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Connects. `changed` is told whenever a link, an IPv4 address or an IPv4 route changes. Nothing works before the
+    /// Connects. `changed` is told whenever a link, an address or a route changes, of IPv4 or IPv6. Nothing works before the
     /// returned future runs; it ends when the kernel closes the connection.
     ///
     /// # Errors
@@ -47,7 +47,13 @@ impl Netlink {
     pub fn connect(
         changed: watch::Sender<()>,
     ) -> io::Result<(Self, impl Future<Output = io::Result<Infallible>> + Send + 'static)> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
+        ];
         let (connection, handle, mut events) = new_multicast_connection(&groups)?;
         let tell = async move {
             while events.next().await.is_some() {
@@ -65,7 +71,8 @@ impl Netlink {
         Ok((Self { handle }, serve))
     }
 
-    /// The addresses of every interface that is up and connected, but of those with these names.
+    /// The addresses of every interface that is up and connected, but of those with these names: those that may be used for
+    /// something new (RFC 4862, section 2), so neither tentative nor deprecated ones.
     ///
     /// # Errors
     /// See [`LinkError`].
@@ -241,8 +248,12 @@ fn table(route: &RouteMessage) -> u32 {
     long.unwrap_or_else(|| route.header.table.into())
 }
 
-/// The machine's own end: `Local` where there is a peer address, `Address` otherwise.
+/// The machine's own end, if it may be used: `Local` where there is a peer address, `Address` otherwise.
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let unused = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed | AddressHeaderFlags::Deprecated;
+    if message.header.flags.intersects(unused) {
+        return None;
+    }
     let local = message
         .attributes
         .iter()
@@ -300,6 +311,21 @@ mod tests {
         assert_eq!(output_interface(&route), None);
         let other = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(Ipv4Addr::new(10, 0, 0, 0), 8).build();
         assert!(!is_guard(&other));
+    }
+
+    #[test]
+    fn addresses_that_are_not_yet_or_no_more_for_use_are_nobodys() {
+        let [own, other]: [IpAddr; 2] = ["2001:db8::7", "2001:db8::8"].map(|address| address.parse().unwrap());
+        let mut message = AddressMessage::default();
+        message.attributes.extend([AddressAttribute::Address(other), AddressAttribute::Local(own)]);
+        message.header.flags = AddressHeaderFlags::Permanent;
+        assert_eq!(own_address(&message), Some(own));
+        message.attributes.pop();
+        assert_eq!(own_address(&message), Some(other));
+        for flag in [AddressHeaderFlags::Tentative, AddressHeaderFlags::Dadfailed, AddressHeaderFlags::Deprecated] {
+            message.header.flags = AddressHeaderFlags::Permanent | flag;
+            assert_eq!(own_address(&message), None, "{flag:?}");
+        }
     }
 
     #[test]

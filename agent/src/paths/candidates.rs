@@ -1,6 +1,6 @@
 //! Where this node may be reached by UDP, best first: as others see it, as it is registered, and its own addresses.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use mesh_core::{id::TokenId, punch::Reflexive};
 
@@ -38,9 +38,9 @@ impl Candidates {
         self.reflexive.remove_peer(peer);
     }
 
-    /// Everything, each once.
-    pub(super) fn list(&self) -> Vec<SocketAddr> {
-        let seen = self.reflexive.candidates();
+    /// Everything, each once; of what peers say, what may be passed on by now.
+    pub(super) fn list(&mut self, now: Duration) -> Vec<SocketAddr> {
+        let seen = self.reflexive.candidates(now);
         let all = seen.iter().chain(&self.by_stun).chain(&self.registered).chain(&self.local);
         let mut list = Vec::new();
         for candidate in all.copied().map(canonical) {
@@ -49,6 +49,11 @@ impl Candidates {
             }
         }
         list
+    }
+
+    /// As [`Reflexive::poll_timeout`].
+    pub(super) fn poll_timeout(&self) -> Option<Duration> {
+        self.reflexive.poll_timeout()
     }
 }
 
@@ -67,14 +72,15 @@ mod tests {
 
     #[test]
     fn each_is_named_once_and_the_best_first() {
-        let peer = TokenId::new(7).unwrap();
+        let peers = [7, 8].map(|number| TokenId::new(number).unwrap());
         let mut candidates = Candidates::default();
         candidates.set_local(vec![at(9), at(1)]);
         candidates.set_registered(Some(at(5)));
         candidates.set_by_stun(vec![at(1), "[::ffff:203.0.113.5]:51821".parse().unwrap()]);
-        candidates.set_by_peer(peer, at(2));
-        assert_eq!(candidates.list(), [at(1), at(2), at(5), at(9)]);
-        candidates.remove_peer(peer);
-        assert_eq!(candidates.list(), [at(1), at(5), at(9)]);
+        peers.into_iter().for_each(|peer| candidates.set_by_peer(peer, at(2)));
+        assert_eq!(candidates.list(Duration::ZERO), [at(1), at(2), at(5), at(9)]);
+        assert_eq!(candidates.poll_timeout(), None);
+        candidates.remove_peer(peers[0]);
+        assert_eq!(candidates.list(Duration::ZERO), [at(1), at(5), at(9)], "one peer alone says it");
     }
 }

@@ -16,7 +16,7 @@ use mesh_core::{
     path::{PathKind, Route},
 };
 
-use crate::gateway::Stream;
+use crate::gateway::{Proof, Stream};
 
 /// A device whose peers have two ways. Calls are short and never wait for the network; what is asked of a peer or a device that
 /// is not there is not done.
@@ -27,7 +27,7 @@ pub trait PathDevice: fmt::Debug + Send + Sync + 'static {
     fn set_route(&self, peer: WireguardKey, route: Route);
     /// Seals one whole IP packet for the peer and sends it by that way and no other. `false` if that could not be done now.
     fn send_inner(&self, peer: WireguardKey, way: PathKind, packet: &[u8]) -> bool;
-    /// Sends something by this stream and no other way that proves to the peer who we are.
+    /// Sends something by this stream and no other way that proves to the peer who we are, and that it has to answer.
     fn greet(&self, peer: WireguardKey, stream: &Arc<Stream>);
     /// Sends a handshake initiation to this address: the endpoint moves there if it is answered.
     fn try_endpoint(&self, peer: WireguardKey, address: SocketAddr);
@@ -39,8 +39,8 @@ pub trait PathDevice: fmt::Debug + Send + Sync + 'static {
 
 /// The reading end of one stream in a device.
 pub trait StreamEnd: Send + 'static {
-    /// Opens datagrams where they lie, and tells whose each authenticated one was that is no replay.
-    fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], proved: &mut dyn FnMut(WireguardKey));
+    /// Opens datagrams where they lie, and tells whose each authenticated one was that is no replay, and what it proves.
+    fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], proved: &mut dyn FnMut(WireguardKey, Proof));
 }
 
 /// The device there is now, and what is to be on it: the streams by peer, whoever comes first. Shared by the streams' tasks and

@@ -25,8 +25,9 @@ use tokio::{
     time::sleep_until,
 };
 
+use self::addresses::Sources;
 use super::{
-    Wanted,
+    DevicePort, Wanted,
     candidates::Candidates,
     device::{PathDevice, Slot},
     inbox::{Inbox, News},
@@ -37,14 +38,14 @@ use super::{
 };
 use crate::{
     gateway::{Place, Report, Transport},
+    random::Spread,
+    resolve::resolve,
     run::Clock,
 };
 
 /// Every path is asked anew at a change of the machine, but not more often than this, and this more for each peer.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const RETRY_EVERY_PER_PEER: Duration = Duration::from_millis(10);
-/// What peers say of this node's address is passed on to all others no more often than this.
-const CANDIDATES_EVERY: Duration = Duration::from_secs(2);
 
 /// What reaches the driver.
 pub(super) struct Inputs {
@@ -59,10 +60,11 @@ pub(super) struct Inputs {
 pub(super) struct Driver {
     clock: Clock,
     slot: Arc<Slot>,
+    inbox: Arc<Inbox>,
     transport: Arc<Transport>,
     seen: mpsc::Sender<PathsSeen>,
     mtu: u16,
-    random: u64,
+    random: Spread,
     own_address: Ipv4Addr,
     own_place: Option<Place>,
     peers: BTreeMap<TokenId, Peer>,
@@ -75,8 +77,9 @@ pub(super) struct Driver {
     candidates: Candidates,
     /// What all peers were told last.
     own_candidates: Vec<SocketAddr>,
+    /// What peers say of this node's address is passed on then.
     candidates_due: Option<Duration>,
-    candidates_told: Option<Duration>,
+    sources: Sources,
     stun: Stun,
     retried: Option<Duration>,
     retry_due: Option<Duration>,
@@ -92,8 +95,8 @@ type Asked = Pin<Box<dyn Future<Output = Report> + Send>>;
 impl Driver {
     pub(super) fn new(
         clock: Clock,
-        slot: Arc<Slot>,
-        transport: Transport,
+        port: &DevicePort,
+        transport: Arc<Transport>,
         seen: mpsc::Sender<PathsSeen>,
         mtu: u16,
         random: u64,
@@ -101,11 +104,12 @@ impl Driver {
     ) -> Self {
         Self {
             clock,
-            slot,
-            transport: Arc::new(transport),
+            slot: Arc::clone(&port.slot),
+            inbox: Arc::clone(&port.inbox),
+            transport,
             seen,
             mtu,
-            random,
+            random: Spread::new(random),
             own_address: Ipv4Addr::UNSPECIFIED,
             own_place: None,
             peers: BTreeMap::new(),
@@ -116,7 +120,7 @@ impl Driver {
             candidates: Candidates::default(),
             own_candidates: Vec::new(),
             candidates_due: None,
-            candidates_told: None,
+            sources: Sources::find(),
             stun: Stun::new(stun),
             retried: None,
             retry_due: None,
@@ -145,6 +149,7 @@ impl Driver {
                 Ok(()) = inputs.machine_changed.changed() => {
                     let (now, pause) = (self.now(), self.for_each_peer(RETRY_EVERY_PER_PEER, RETRY_EVERY));
                     self.retry_due = Some(self.retried.map_or(now, |at| now.max(at + pause)));
+                    self.follow_sources();
                 }
                 Ok(()) = inputs.local.changed() => {
                     self.learn_addresses(&mut inputs);
@@ -226,6 +231,9 @@ impl Driver {
         }
         let is_elsewhere =
             news.stun.iter().filter(|(from, datagram)| self.stun.handle_datagram(*from, datagram)).count();
+        if !news.stun.is_empty() {
+            self.inbox.listen_to(self.stun.asked());
+        }
         if is_elsewhere > 0 {
             tracing::debug!(seen = ?self.stun.seen(), "seen elsewhere by a STUN server");
             self.candidates.set_by_stun(self.stun.seen());
@@ -255,7 +263,7 @@ impl Driver {
         }
         self.stun.want(!self.indirect.is_empty(), now);
         for (number, name) in self.stun.begin(now) {
-            resolving.spawn(async move { (number, addresses::resolve(&name).await) });
+            resolving.spawn(async move { (number, resolve(name).await) });
         }
         self.ask_stun(now);
     }
@@ -277,8 +285,7 @@ impl Driver {
         }
         if let Some(seen) = seen_by_peer {
             self.candidates.set_by_peer(token, seen);
-            let at = self.candidates_told.map_or(now, |told| now.max(told + CANDIDATES_EVERY));
-            self.candidates_due.get_or_insert(at);
+            self.candidates_due = self.candidates.poll_timeout();
         }
         for switch in switches {
             self.note_switch(token, switch, now);

@@ -1,22 +1,31 @@
 //! What the device tells, until the driver takes it. Nothing waits for the driver, and nobody can fill it: what says the same
-//! twice is kept once, and of each peer few probes wait, so that one that floods loses its own.
+//! twice is kept once, of each peer few probes wait, so that one that floods loses its own, and of STUN nothing is kept that
+//! nobody was asked for. Nor can anybody keep the driver busy: it takes what there is a few hundred times a second at most.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use mesh_core::{
     id::WireguardKey,
     path::{PathKind, PerPath, rank},
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::candidates::canonical;
 
 /// Probes of one peer that wait.
 pub(super) const PROBES: usize = 32;
 /// Answers of STUN servers that wait: nobody has more servers.
 const STUN: usize = 16;
+/// Between two times that everything is taken. A probe's round trip looks longer by up to that, under a flood.
+const PACE: Duration = Duration::from_millis(2);
 
 /// What happened since the driver looked last.
 #[derive(Debug, Default)]
@@ -60,6 +69,10 @@ pub(super) struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     generation: u64,
+    /// Who was asked for an answer by STUN; all others that send any are not heard.
+    asked: BTreeSet<SocketAddr>,
+    /// When everything was taken last.
+    taken: Option<Instant>,
     news: News,
 }
 
@@ -90,10 +103,23 @@ impl Inbox {
         self.tell(|news| drop(news.peers.insert(peer, PeerNews { is_removed: true, ..PeerNews::default() })));
     }
 
-    /// Everything since the last time. Waits until there is something; cancelled, it has taken nothing.
+    /// These STUN servers were asked, or are about to be, and no others.
+    pub(super) fn listen_to(&self, asked: BTreeSet<SocketAddr>) {
+        self.lock().asked = asked;
+    }
+
+    /// Everything since the last time. Waits until there is something, and until [`PACE`] has passed; cancelled, it has taken
+    /// nothing. For one task alone.
     pub(super) async fn take(&self) -> News {
+        // The pause first: a word that has come must not be lost with whoever waits for it.
+        let paced = self.lock().taken.map(|taken| taken + PACE);
+        if let Some(paced) = paced.filter(|paced| *paced > Instant::now()) {
+            sleep_until(paced).await;
+        }
         self.changed.notified().await;
-        std::mem::take(&mut self.lock().news)
+        let mut state = self.lock();
+        state.taken = Some(Instant::now());
+        std::mem::take(&mut state.news)
     }
 
     fn tell(&self, change: impl FnOnce(&mut News)) {
@@ -138,25 +164,36 @@ impl Ear {
         self.tell(|news| news.peers.entry(peer).or_default().endpoint = Some(endpoint));
     }
 
+    /// Anybody may send these, as many as he likes: of those that nobody was asked for none costs more than a look.
     pub(super) fn stun(&self, from: SocketAddr, datagram: &[u8]) {
-        self.tell(|news| {
-            if news.stun.len() < STUN {
-                news.stun.push_back((from, datagram.to_vec()));
-            } else {
-                news.dropped += 1;
+        let from = canonical(from);
+        self.tell_if(|state| {
+            let is_asked = state.asked.contains(&from);
+            if is_asked && state.news.stun.len() < STUN {
+                state.news.stun.push_back((from, datagram.to_vec()));
+            } else if is_asked {
+                state.news.dropped += 1;
             }
+            is_asked
         });
     }
 
     fn tell(&self, change: impl FnOnce(&mut News)) {
-        {
-            let mut state = self.inbox.lock();
-            if state.generation != self.generation {
-                return;
-            }
+        self.tell_if(|state| {
             change(&mut state.news);
+            true
+        });
+    }
+
+    /// `change` says whether it is worth to be looked at.
+    fn tell_if(&self, change: impl FnOnce(&mut State) -> bool) {
+        let is_news = {
+            let mut state = self.inbox.lock();
+            state.generation == self.generation && change(&mut state)
+        };
+        if is_news {
+            self.inbox.changed.notify_one();
         }
-        self.inbox.changed.notify_one();
     }
 }
 
@@ -170,6 +207,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_floods_loses_its_own_probes_and_nobody_elses() {
         let inbox = Arc::new(Inbox::default());
+        inbox.listen_to(BTreeSet::from(["192.0.2.1:3478".parse().unwrap()]));
         let ear = inbox.ear();
         for _ in 0..1000 {
             ear.probe(PEER, PathKind::Direct, b"flood");
@@ -181,6 +219,39 @@ mod tests {
         assert_eq!((news.peers[&PEER].probes.len(), news.peers[&OTHER].probes.len()), (PROBES, 1));
         assert_eq!((news.stun.len(), news.dropped), (STUN, 2000 - (PROBES + STUN) as u64));
         assert_eq!(news.peers[&PEER].received, [false, true]);
+    }
+
+    #[tokio::test]
+    async fn of_stun_only_those_are_heard_who_were_asked() {
+        let inbox = Arc::new(Inbox::default());
+        let ear = inbox.ear();
+        let [asked, other]: [SocketAddr; 2] = ["192.0.2.1:3478", "192.0.2.1:3479"].map(|at| at.parse().unwrap());
+        ear.stun(asked, b"nobody was asked");
+        assert!(futures_util::FutureExt::now_or_never(inbox.changed.notified()).is_none(), "nobody is woken");
+        inbox.listen_to(BTreeSet::from([asked]));
+        ear.stun(other, b"flood");
+        ear.stun("[::ffff:192.0.2.1]:3478".parse().unwrap(), b"answer");
+        let news = inbox.take().await;
+        assert_eq!((news.stun, news.dropped), (VecDeque::from([(asked, b"answer".to_vec())]), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_emptied_at_a_pace_and_at_once_after_a_rest() {
+        let inbox = Arc::new(Inbox::default());
+        let ear = inbox.ear();
+        let begun = Instant::now();
+        for taken in 0..50 {
+            ear.sent(PEER);
+            // Others are served meanwhile, and nothing is lost by that.
+            assert!(taken == 0 || tokio::time::timeout(PACE / 2, inbox.take()).await.is_err());
+            assert!(inbox.take().await.peers[&PEER].sent);
+        }
+        assert!(begun.elapsed() >= PACE * 49, "{:?}", begun.elapsed());
+        tokio::time::sleep(PACE).await;
+        let rested = Instant::now();
+        ear.sent(PEER);
+        inbox.take().await;
+        assert_eq!(rested.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ use crate::gateway::{self, Place};
 
 /// A stream that is open and carries nothing is made anew no more often than this; the streams have a back-off besides.
 const REDIAL_EVERY: Duration = Duration::from_secs(5);
+/// Packets of applications flow while there was one within this.
+const FLOWING: Duration = Duration::from_secs(5);
 
 /// One peer.
 pub(super) struct Peer {
@@ -29,6 +31,8 @@ pub(super) struct Peer {
     /// What the device was told last, on the device there is now.
     route: Option<Route>,
     redialed: Option<Duration>,
+    /// When a packet of applications went to it or came from it by direct UDP.
+    flowed: Option<Duration>,
     told: Told,
 }
 
@@ -71,8 +75,8 @@ impl Peer {
         now: Duration,
     ) -> Self {
         paths.path_away(PathKind::Direct, Some(Reason::NoEndpoint), now);
-        let (direct, has_stream, route, redialed) = (None, false, None, None);
-        Self { key, address, place, paths, punch, direct, has_stream, route, redialed, told: Told::default() }
+        let (direct, has_stream, route, redialed, flowed) = (None, false, None, None, None);
+        Self { key, address, place, paths, punch, direct, has_stream, route, redialed, flowed, told: Told::default() }
     }
 
     /// The device there is has never heard of it, or not of what it was told.
@@ -117,6 +121,9 @@ impl Peer {
         }
         if news.sent {
             self.paths.sent(now);
+        }
+        if news.sent || news.received[rank(PathKind::Direct)] {
+            self.flowed = Some(now);
         }
         for kind in path::KINDS {
             if news.received[rank(kind)] {
@@ -185,12 +192,15 @@ impl Peer {
         }
     }
 
-    /// The stream is open and carries nothing: perhaps it is only this one.
+    /// The stream is open and carries nothing: perhaps it is only this one. Not while packets flow by direct UDP, which works: they
+    /// may be what leaves the stream no room, and need it for nothing.
     fn is_to_redial(&mut self, report: &Report, now: Duration) -> bool {
         let carries_nothing =
             matches!(report.paths[rank(PathKind::Gateway)].trouble, Some(Trouble::Silent | Trouble::OneWay));
         let is_due = self.redialed.is_none_or(|at| now >= at + REDIAL_EVERY);
-        let redial = self.has_stream && carries_nothing && is_due;
+        let is_direct = report.primary == Some(PathKind::Direct) && report.paths[rank(PathKind::Direct)].usable;
+        let flows_elsewhere = is_direct && self.flowed.is_some_and(|at| now < at + FLOWING);
+        let redial = self.has_stream && carries_nothing && is_due && !flows_elsewhere;
         if redial {
             self.redialed = Some(now);
         }
@@ -209,5 +219,119 @@ impl Peer {
         if told.gateway != before.gateway {
             self.punch.gateway(told.gateway, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use mesh_core::network::MeshNetwork;
+
+    use super::*;
+    use crate::{gateway::Stream, paths::StreamEnd};
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+    const STEP: Duration = Duration::from_millis(50);
+
+    /// A device that keeps what it is to send.
+    #[derive(Debug, Default)]
+    struct Kept(Mutex<Vec<(PathKind, Vec<u8>)>>);
+
+    impl PathDevice for Kept {
+        fn set_stream(&self, _: WireguardKey, _: Option<&Arc<Stream>>) {}
+
+        fn set_route(&self, _: WireguardKey, _: Route) {}
+
+        fn send_inner(&self, _: WireguardKey, way: PathKind, packet: &[u8]) -> bool {
+            self.0.lock().unwrap().push((way, packet.to_vec()));
+            true
+        }
+
+        fn greet(&self, _: WireguardKey, _: &Arc<Stream>) {}
+
+        fn try_endpoint(&self, _: WireguardKey, _: SocketAddr) {}
+
+        fn send_raw(&self, _: SocketAddr, _: &[u8]) -> bool {
+            false
+        }
+
+        fn inbound(&self, _: &Arc<Stream>) -> Box<dyn StreamEnd> {
+            unreachable!("there is no stream to read")
+        }
+    }
+
+    /// A peer with both paths, and its own end of them.
+    struct Lab {
+        device: Kept,
+        peer: Peer,
+        other: Paths,
+        now: Duration,
+        /// The paths that carry anything.
+        alive: [bool; 2],
+        redials: usize,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let [own, mut other] = [1, 2].map(|seed| Paths::new(1420, seed, Duration::ZERO));
+            let network = MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap();
+            let punch = Punch::new(network, 3, Duration::ZERO);
+            let mut peer = Peer::new(WireguardKey([7; 32]), PEER, None, own, punch, Duration::ZERO);
+            peer.set_direct(Some("192.0.2.7:51821".parse().unwrap()), Duration::ZERO);
+            peer.set_stream(true, None, Duration::ZERO);
+            path::KINDS.into_iter().for_each(|kind| other.path_up(kind, Duration::ZERO));
+            Self { device: Kept::default(), peer, other, now: Duration::ZERO, alive: [true; 2], redials: 0 }
+        }
+
+        /// Lets time pass, with or without packets of applications.
+        fn run(&mut self, seconds: u32, flows: bool) {
+            for _ in 0..seconds * 20 {
+                self.now += STEP;
+                self.hear(PeerNews { sent: flows, ..PeerNews::default() });
+                let own = Own { device: Some(&self.device), address: OWN };
+                self.redials += usize::from(self.peer.settle(&own, self.now).redial);
+                let sent = std::mem::take(&mut *self.device.0.lock().unwrap());
+                for (way, packet) in sent {
+                    let (_, _, payload) = packet::parse(&packet).unwrap();
+                    if self.alive[rank(way)] && !punch::is_message(payload) {
+                        self.other.handle_probe(way, payload, self.now).unwrap();
+                    }
+                }
+                self.other.handle_timeout(self.now);
+                while let Some(transmit) = self.other.poll_transmit() {
+                    if self.alive[rank(transmit.path)] {
+                        let packet = packet::build(PEER, OWN, &transmit.payload);
+                        self.hear(PeerNews { probes: [(transmit.path, packet)].into(), ..PeerNews::default() });
+                    }
+                }
+            }
+        }
+
+        fn hear(&mut self, news: PeerNews) {
+            assert_eq!(self.peer.handle_news(news, OWN, self.now), 0);
+        }
+
+        fn trouble(&self, kind: PathKind) -> Option<Trouble> {
+            self.peer.paths.report(self.now).paths[rank(kind)].trouble
+        }
+    }
+
+    #[test]
+    fn a_stream_that_carries_nothing_is_made_anew_unless_packets_flow_directly() {
+        let mut lab = Lab::new();
+        lab.run(10, true);
+        assert_eq!(path::KINDS.map(|kind| lab.trouble(kind)), [None; 2]);
+        lab.alive[rank(PathKind::Gateway)] = false;
+        lab.run(60, true);
+        assert!(matches!(lab.trouble(PathKind::Gateway), Some(Trouble::Silent | Trouble::OneWay)));
+        assert_eq!((lab.trouble(PathKind::Direct), lab.redials), (None, 0));
+        lab.run(20, false);
+        assert!(lab.redials > 0, "nothing flows that it could be in the way of");
+        let before = lab.redials;
+        lab.alive = [false; 2];
+        lab.run(20, true);
+        assert!(lab.redials > before, "it is needed now");
     }
 }

@@ -9,10 +9,7 @@ use mesh_core::{
 };
 
 use super::peer::Peer;
-use crate::gateway::{PeerReport, Place};
-
-/// Where every gateway listens.
-const PORT: u16 = 443;
+use crate::gateway::{GATEWAY_PORT, PeerReport, Place};
 
 /// One peer. `own` is where this node is called.
 pub(super) fn peer(peer: &Peer, stream: Option<&PeerReport>, own: Option<&Place>, now: Duration) -> PeerPaths {
@@ -24,7 +21,7 @@ fn gateway(peer: &Peer, stream: Option<&PeerReport>, own: Option<&Place>) -> Opt
     let place = peer.place.as_ref().or_else(|| own.filter(|_| peer.has_stream))?;
     let trouble = stream.and_then(|stream| stream.trouble.as_ref()).filter(|_| !peer.has_stream);
     Some(GatewaySeen {
-        endpoint: format!("tls://{place}:{PORT}"),
+        endpoint: format!("tls://{place}:{GATEWAY_PORT}"),
         is_open: peer.has_stream,
         open_for: stream.and_then(|stream| stream.age).filter(|_| peer.has_stream),
         reason: trouble.and_then(crate::gateway::Trouble::reason),

@@ -7,7 +7,7 @@ use mesh_core::id::TokenId;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::device::{Slot, StreamEnd};
-use crate::gateway::{Datagrams, Device, Inbound, Stream, Trouble};
+use crate::gateway::{Datagrams, Device, Inbound, Proof, Stream, Trouble};
 
 /// A peer has a stream, or has none any more and why. A stream that takes another's place is told too.
 #[derive(Debug)]
@@ -65,11 +65,11 @@ impl Inbound for Reader {
         };
         let Some(end) = end else { return };
         let (buffer, ranges) = datagrams.all();
-        end.receive(buffer, ranges, &mut |key| {
-            if stream.peer().is_none()
+        end.receive(buffer, ranges, &mut |key, proof| {
+            if (proof == Proof::RoundTrip || stream.peer().is_none())
                 && let Some(owner) = slot.owner(key)
             {
-                stream.prove(owner);
+                stream.prove(owner, proof);
             }
         });
     }

@@ -1,8 +1,8 @@
 //! Asking STUN servers where they see this node's UDP port, in rounds: without I/O, clock or randomness of its own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use mesh_core::stun::{self, HEAD};
+use mesh_core::stun::{self, HEAD, StunError};
 
 use super::candidates::canonical;
 
@@ -27,6 +27,16 @@ pub(super) struct Stun {
 #[derive(Debug, Default)]
 struct Server {
     name: String,
+    /// IPv4 and IPv6: this node is seen elsewhere by each.
+    families: [Family; 2],
+    /// Its failure was told, and nothing good came since.
+    has_failed: bool,
+}
+
+/// One server at its addresses of one family.
+#[derive(Debug, Default)]
+struct Family {
+    /// Every round begins with the first.
     addresses: Vec<SocketAddr>,
     /// Requests of this round that were sent.
     tries: u32,
@@ -35,8 +45,6 @@ struct Server {
     /// Those that may still be answered: to whom, and by what.
     asked: Vec<(SocketAddr, [u8; 12])>,
     said: Option<SocketAddr>,
-    /// Its failure was told, and nothing good came since.
-    has_failed: bool,
 }
 
 impl Server {
@@ -45,6 +53,21 @@ impl Server {
         if !std::mem::replace(&mut self.has_failed, true) {
             tracing::warn!(server = self.name, error, "a STUN server does not say where it sees this node");
         }
+    }
+}
+
+impl Family {
+    /// Nobody is asked any more, until the next round.
+    fn rest(&mut self) {
+        self.due = None;
+        self.asked.clear();
+    }
+
+    /// What the datagram says, if it answers one of the requests.
+    fn answer(&self, from: SocketAddr, datagram: &[u8]) -> Option<Result<SocketAddr, StunError>> {
+        let asked = self.asked.iter().filter(|(to, _)| *to == from);
+        let answers = asked.map(|(_, transaction)| stun::response(datagram, *transaction));
+        answers.reduce(|first, second| first.or(second)).filter(|answer| *answer != Err(StunError::Transaction))
     }
 }
 
@@ -77,9 +100,9 @@ impl Stun {
             return Vec::new();
         }
         (self.round, self.due) = (Some(now), None);
-        for server in &mut self.servers {
-            (server.tries, server.due) = (0, None);
-            server.asked.clear();
+        for family in self.families_mut() {
+            family.tries = 0;
+            family.rest();
         }
         self.servers.iter().map(|server| server.name.clone()).enumerate().collect()
     }
@@ -88,63 +111,77 @@ impl Stun {
     pub(super) fn resolved(&mut self, number: usize, found: Result<Vec<SocketAddr>, String>, now: Duration) {
         let Some(server) = self.servers.get_mut(number) else { return };
         match found {
-            Ok(addresses) if !addresses.is_empty() => server.addresses = addresses,
+            Ok(addresses) if !addresses.is_empty() => {
+                let (v4, v6): (Vec<_>, Vec<_>) = addresses.into_iter().map(canonical).partition(SocketAddr::is_ipv4);
+                [server.families[0].addresses, server.families[1].addresses] = [v4, v6];
+            }
             Ok(_) => server.complain("its name has no address"),
             Err(error) => server.complain(&error),
         }
-        if server.tries == 0 && !server.addresses.is_empty() {
-            server.due = Some(now);
+        for family in server.families.iter_mut().filter(|family| family.tries == 0 && !family.addresses.is_empty()) {
+            family.due = Some(now);
         }
     }
 
-    /// The next request to send; `transaction` is random, another each time.
+    /// The next request to send; `transaction` is random, another each time. A family asks its first address first, and after
+    /// each that does not answer the next.
     pub(super) fn poll_transmit(&mut self, now: Duration, transaction: [u8; 12]) -> Option<(SocketAddr, [u8; HEAD])> {
-        let server = self.servers.iter_mut().find(|server| server.due.is_some_and(|due| due <= now))?;
-        let to = *server.addresses.get(server.tries as usize % server.addresses.len().max(1))?;
-        server.asked.push((canonical(to), transaction));
-        server.due = (server.tries + 1 < TRIES).then(|| now + REPEAT * (1 << server.tries));
-        server.tries += 1;
+        let family = self.families_mut().find(|family| family.due.is_some_and(|due| due <= now))?;
+        let to = *family.addresses.get(family.tries as usize % family.addresses.len().max(1))?;
+        family.asked.push((to, transaction));
+        family.due = (family.tries + 1 < TRIES).then(|| now + REPEAT * (1 << family.tries));
+        family.tries += 1;
         Some((to, stun::request(transaction)))
     }
 
     /// Nothing can be sent now: the next round is another chance.
     pub(super) fn pause(&mut self) {
-        for server in &mut self.servers {
-            server.due = None;
+        for family in self.families_mut() {
+            family.due = None;
         }
+    }
+
+    /// Who may still answer; nobody where there are no servers.
+    pub(super) fn asked(&self) -> BTreeSet<SocketAddr> {
+        let asked = self.servers.iter().flat_map(|server| &server.families).flat_map(|family| &family.asked);
+        asked.map(|(to, _)| *to).collect()
     }
 
     /// A datagram that looks like STUN's came. `true` if this node is seen elsewhere than before.
     pub(super) fn handle_datagram(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
         let from = canonical(from);
         for server in &mut self.servers {
-            let answer = server.asked.iter().filter(|(to, _)| *to == from);
-            let answer = answer.map(|(_, transaction)| stun::response(datagram, *transaction));
-            match answer.reduce(|first, second| first.or(second)) {
-                None | Some(Err(stun::StunError::Transaction)) => {}
-                Some(Err(error)) => {
+            let answers = server.families.iter_mut().find_map(|family| Some((family.answer(from, datagram)?, family)));
+            match answers {
+                None => {}
+                Some((Err(error), family)) => {
+                    family.rest();
                     server.complain(&error.to_string());
-                    server.due = None;
-                    server.asked.clear();
                 }
-                Some(Ok(seen)) => {
-                    (server.due, server.has_failed) = (None, false);
-                    server.asked.clear();
-                    return server.said.replace(canonical(seen)) != Some(canonical(seen));
+                Some((Ok(seen), family)) => {
+                    family.rest();
+                    let is_elsewhere = family.said.replace(canonical(seen)) != Some(canonical(seen));
+                    server.has_failed = false;
+                    return is_elsewhere;
                 }
             }
         }
         false
     }
 
-    /// Where this node is seen, in the order of the servers.
+    /// Where this node is seen, in the order of the servers, by IPv4 before IPv6.
     pub(super) fn seen(&self) -> Vec<SocketAddr> {
-        self.servers.iter().filter_map(|server| server.said).collect()
+        self.servers.iter().flat_map(|server| &server.families).filter_map(|family| family.said).collect()
     }
 
     /// When something is due.
     pub(super) fn poll_timeout(&self) -> Option<Duration> {
-        self.servers.iter().filter_map(|server| server.due).chain(self.due).min()
+        let families = self.servers.iter().flat_map(|server| &server.families);
+        families.filter_map(|family| family.due).chain(self.due).min()
+    }
+
+    fn families_mut(&mut self) -> impl Iterator<Item = &mut Family> {
+        self.servers.iter_mut().flat_map(|server| &mut server.families)
     }
 }
 
@@ -214,10 +251,36 @@ mod tests {
     }
 
     #[test]
+    fn it_is_asked_by_each_family_and_each_answer_is_kept() {
+        let mut stun = Stun::new(vec!["stun.test:3478".to_owned()]);
+        stun.ask(seconds(1));
+        let at = |address: &str| address.parse::<SocketAddr>().unwrap();
+        let found = ["[2001:db8::1]:3478", "192.0.2.1:3478", "[2001:db8::2]:3478", "192.0.2.2:3478"].map(at);
+        for round in [seconds(1), seconds(40)] {
+            stun.want(true, round);
+            let [(number, _)] = stun.begin(round)[..] else { panic!("one server") };
+            stun.resolved(number, Ok(found.to_vec()), round);
+            let asked: Vec<_> = [1, 2].map(|n| stun.poll_transmit(round, [n; 12]).unwrap().0).into();
+            assert_eq!(asked, [found[1], found[0]], "the first of each, in every round");
+            assert_eq!(stun.poll_transmit(round, [3; 12]), None);
+            assert_eq!(stun.asked(), asked.into_iter().collect::<BTreeSet<_>>());
+        }
+        let [seen, other] = ["203.0.113.9:4321", "203.0.113.9:9"].map(|at| at.parse().unwrap());
+        assert!(stun.handle_datagram(found[1], &response([1; 12], seen)));
+        assert_eq!((stun.seen(), stun.asked()), (vec![SocketAddr::V4(seen)], BTreeSet::from([found[0]])));
+        // The other family goes on, with its next address, and takes nothing from what the first said.
+        let again = stun.poll_timeout().unwrap();
+        assert_eq!(stun.poll_transmit(again, [4; 12]).unwrap().0, found[2]);
+        assert!(stun.handle_datagram(found[0], &response([2; 12], other)));
+        assert_eq!((stun.seen(), stun.asked()), (vec![SocketAddr::V4(seen), SocketAddr::V4(other)], BTreeSet::new()));
+        assert_eq!(stun.poll_timeout(), None);
+    }
+
+    #[test]
     fn without_servers_nothing_is_asked() {
         let mut stun = Stun::new(Vec::new());
         stun.ask(seconds(1));
         stun.want(true, seconds(1));
-        assert_eq!(stun.poll_timeout(), None);
+        assert_eq!((stun.poll_timeout(), stun.asked()), (None, BTreeSet::new()));
     }
 }

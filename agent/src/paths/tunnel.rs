@@ -12,11 +12,15 @@ use super::{
     device::{PathDevice, StreamEnd},
     inbox::Ear,
 };
-use crate::gateway::Stream;
+use crate::gateway::{Proof, Stream};
 
 impl Carrier for Stream {
     fn send(&self, datagrams: &[u8], segment: usize) -> bool {
         self.send_run(datagrams, segment)
+    }
+
+    fn send_first(&self, datagram: &[u8]) -> bool {
+        Self::send_first(self, datagram)
     }
 }
 
@@ -57,8 +61,14 @@ impl PathDevice for DeviceHandle {
 }
 
 impl StreamEnd for StreamInbound {
-    fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], proved: &mut dyn FnMut(WireguardKey)) {
-        Self::receive(self, buffer, datagrams, |peer| proved(key(peer)));
+    fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], proved: &mut dyn FnMut(WireguardKey, Proof)) {
+        Self::receive(self, buffer, datagrams, |peer, proof| {
+            let proof = match proof {
+                mesh_tunnel::Proof::Data => Proof::Data,
+                mesh_tunnel::Proof::RoundTrip => Proof::RoundTrip,
+            };
+            proved(key(peer), proof);
+        });
     }
 }
 

@@ -6,11 +6,13 @@ use std::{
 };
 
 use mesh_core::id::TokenId;
-use p2p_agent::gateway::{Datagrams, Device, Inbound, Stream, StreamId, Trouble};
+use p2p_agent::gateway::{Datagrams, Device, Inbound, Proof, Stream, StreamId, Trouble};
 
 const MAGIC: [u8; 4] = *b"twin";
-/// The number of a packet that is there to prove its sender and for nothing else.
+/// The number of a packet that is there to prove its sender and for nothing else, and is answered.
 const GREETING: u64 = u64::MAX;
+/// The number of an answer to it.
+const ANSWER: u64 = u64::MAX - 1;
 
 /// A packet of `from`, `length` bytes long.
 pub(crate) fn packet(from: TokenId, number: u64, length: usize) -> Vec<u8> {
@@ -43,6 +45,8 @@ pub(crate) struct Peer {
 /// The device of one node.
 pub(crate) struct Twin {
     own: TokenId,
+    /// Is who it says it is, and so can answer.
+    is_genuine: bool,
     peers: Arc<Mutex<BTreeMap<TokenId, Peer>>>,
     /// Held by a test that wants this device to stand still.
     pub(crate) gate: Arc<Mutex<()>>,
@@ -50,7 +54,12 @@ pub(crate) struct Twin {
 
 impl Twin {
     pub(crate) fn new(own: TokenId) -> Arc<Self> {
-        Arc::new(Self { own, peers: Arc::default(), gate: Arc::default() })
+        Arc::new(Self { own, is_genuine: true, peers: Arc::default(), gate: Arc::default() })
+    }
+
+    /// Somebody else's, who has caught packets of `own` and can make none.
+    pub(crate) fn thief(own: TokenId) -> Arc<Self> {
+        Arc::new(Self { own, is_genuine: false, peers: Arc::default(), gate: Arc::default() })
     }
 
     pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<TokenId, Peer>> {
@@ -75,6 +84,8 @@ impl Twin {
 
 /// The reading end of one stream.
 struct Ear {
+    /// Who answers, if anybody does.
+    own: Option<TokenId>,
     stream: Arc<Stream>,
     peers: Arc<Mutex<BTreeMap<TokenId, Peer>>>,
     gate: Arc<Mutex<()>>,
@@ -83,12 +94,17 @@ struct Ear {
 impl Inbound for Ear {
     fn receive(&mut self, datagrams: &mut Datagrams<'_>) {
         drop(self.gate.lock().unwrap());
-        while let Some(datagram) = datagrams.next() {
-            if let Some((token, number)) = parse(datagram) {
-                self.stream.prove(token);
-                if number != GREETING {
-                    self.peers.lock().unwrap().entry(token).or_default().heard.push(number);
+        let (buffer, ranges) = datagrams.all();
+        for range in ranges {
+            let Some((token, number)) = parse(&buffer[range.clone()]) else { continue };
+            self.stream.prove(token, if number == ANSWER { Proof::RoundTrip } else { Proof::Data });
+            match (number, self.own) {
+                // If it is over, so is the reason.
+                (GREETING, Some(own)) => {
+                    let _: bool = self.stream.send(&packet(own, ANSWER, 0));
                 }
+                (GREETING | ANSWER, _) => {}
+                _ => self.peers.lock().unwrap().entry(token).or_default().heard.push(number),
             }
         }
     }
@@ -97,7 +113,8 @@ impl Inbound for Ear {
 impl Device for Twin {
     fn inbound(&self, stream: &Arc<Stream>) -> Box<dyn Inbound> {
         let (peers, gate) = (Arc::clone(&self.peers), Arc::clone(&self.gate));
-        Box::new(Ear { stream: Arc::clone(stream), peers, gate })
+        let own = self.is_genuine.then_some(self.own);
+        Box::new(Ear { own, stream: Arc::clone(stream), peers, gate })
     }
 
     fn greet(&self, _peer: TokenId, stream: &Arc<Stream>) {

@@ -3,13 +3,16 @@
 use std::{net::SocketAddr, time::Duration};
 
 use dstack_simulator::gateway::Limits as GatewayLimits;
-use p2p_agent::gateway::{Limits, Trouble};
+use p2p_agent::gateway::{Config, Limits, Transport, Trouble};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
-use super::world::{World, talk, token, within};
+use super::{
+    device::Twin,
+    world::{World, talk, token, until, within},
+};
 
 async fn end(stream: &mut TcpStream) {
     // An alert may come first, and the end may be a reset.
@@ -62,6 +65,24 @@ async fn a_crowd_that_says_nothing_keeps_nobody_out() {
         end(stream).await;
     }
     talk(&a, &b).await;
+}
+
+/// Somebody brings a packet of the peer's by a stream of his own, and can answer nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_caught_elsewhere_takes_no_streams_place() {
+    let world = World::start(GatewayLimits::default()).await;
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    talk(&a, &b).await;
+    let thief = Twin::thief(a.token);
+    let config = Config { listen: None, gateway: Some(world.address), limits: Limits::default() };
+    let transport = Transport::start(config, std::sync::Arc::<Twin>::clone(&thief)).await.unwrap();
+    transport.set_peers([(b.token, Some(world.place(2)))].into());
+    // He is asked to answer, which shows that his packet was taken for the peer's.
+    until("his packet to be heard", || thief.route(b.token).is_some_and(|stream| stream.peer() == Some(b.token))).await;
+    talk(&a, &b).await;
+    until("his end", || thief.peer(b.token, |peer| peer.history.iter().any(Result::is_err))).await;
+    talk(&a, &b).await;
+    b.twin.peer(a.token, |peer| assert_eq!(peer.history.len(), 1, "{:?}", peer.history));
 }
 
 /// Something else listens where the peer should: it is closed, told apart, and called again later.

@@ -15,7 +15,7 @@ use mesh_core::{
     path::{PathKind, Route},
 };
 use p2p_agent::{
-    gateway::Stream,
+    gateway::{Proof, Stream},
     paths::{DeviceEar, PathDevice, StreamEnd},
 };
 
@@ -27,6 +27,7 @@ const INNER: u8 = 1;
 const APPLICATION: u8 = 2;
 const TRY: u8 = 3;
 const ANSWER: u8 = 4;
+const GREETED: u8 = 5;
 
 /// Carries datagrams between devices, if it does.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl Air {
         }
         let device = self.devices.lock().unwrap().get(&to).cloned();
         if let Some(device) = device {
-            device.receive(datagram, PathKind::Direct, Some(from), &mut |_| {});
+            device.receive(datagram, PathKind::Direct, Some(from), &mut |_, _| {});
         }
     }
 }
@@ -123,7 +124,7 @@ impl Twin {
 
     /// Says by UDP that it is one of the peers, in packets that mean nothing.
     pub(crate) fn flood(&self, packet: &[u8], victim: &Self) {
-        victim.receive(&self.datagram(INNER, packet), PathKind::Direct, Some(self.address), &mut |_| {});
+        victim.receive(&self.datagram(INNER, packet), PathKind::Direct, Some(self.address), &mut |_, _| {});
     }
 
     fn datagram(&self, kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -139,10 +140,16 @@ impl Twin {
         }
     }
 
-    fn receive(&self, datagram: &[u8], way: PathKind, from: Option<SocketAddr>, proved: &mut dyn FnMut(WireguardKey)) {
+    fn receive(
+        &self,
+        datagram: &[u8],
+        way: PathKind,
+        from: Option<SocketAddr>,
+        proved: &mut dyn FnMut(WireguardKey, Proof),
+    ) {
         let (key, rest) = datagram.split_first_chunk::<32>().unwrap();
         let (key, (kind, payload)) = (WireguardKey(*key), rest.split_first().unwrap());
-        proved(key);
+        proved(key, if *kind == GREETED { Proof::RoundTrip } else { Proof::Data });
         match *kind {
             INNER => self.ear.probe(key, way, payload),
             APPLICATION => {
@@ -152,7 +159,8 @@ impl Twin {
             }
             TRY => self.air.carry(self.address, from.unwrap(), &self.datagram(ANSWER, &[])),
             ANSWER => self.set_endpoint(key, from.unwrap()),
-            GREETING => {}
+            // Answered by whoever knows the stream.
+            GREETING | GREETED => {}
             other => panic!("nobody sends {other}"),
         }
     }
@@ -191,19 +199,27 @@ impl PathDevice for Twin {
         true
     }
 
-    fn inbound(&self, _stream: &Arc<Stream>) -> Box<dyn StreamEnd> {
+    fn inbound(&self, stream: &Arc<Stream>) -> Box<dyn StreamEnd> {
         // By the address: the device that is there now.
         let twin = self.air.devices.lock().unwrap()[&self.address].clone();
-        Box::new(End(twin))
+        Box::new(End { twin, stream: Arc::clone(stream) })
     }
 }
 
-struct End(Arc<Twin>);
+struct End {
+    twin: Arc<Twin>,
+    stream: Arc<Stream>,
+}
 
 impl StreamEnd for End {
-    fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], proved: &mut dyn FnMut(WireguardKey)) {
+    fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], proved: &mut dyn FnMut(WireguardKey, Proof)) {
         for datagram in datagrams {
-            self.0.receive(&buffer[datagram.clone()], PathKind::Gateway, None, proved);
+            let datagram = &buffer[datagram.clone()];
+            if datagram.get(32) == Some(&GREETING) {
+                // If it is over, so is the reason.
+                let _: bool = self.stream.send(&self.twin.datagram(GREETED, &[]));
+            }
+            self.twin.receive(datagram, PathKind::Gateway, None, proved);
         }
     }
 }

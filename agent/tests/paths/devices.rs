@@ -73,6 +73,19 @@ async fn a_peer_that_is_made_anew_gets_its_stream_back() {
     until("its stream", || a.twin.peer(key(b.n), |peer| peer.streams.len() > before && peer.stream.is_some())).await;
 }
 
+/// What the one that does not call sees of the other's end, which nothing comes after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_is_no_fault_of_its_stream() {
+    let world = World::start().await;
+    world.air.cut(true);
+    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    until("the gateway paths", || a.is_usable(&b, PathKind::Gateway) && b.is_usable(&a, PathKind::Gateway)).await;
+    a.stop();
+    let gateway = || b.paths(&a).and_then(|paths| paths.gateway);
+    until("its end", || gateway().is_some_and(|gateway| !gateway.is_open)).await;
+    assert_eq!(gateway().map(|gateway| gateway.reason), Some(None), "{:?}", gateway());
+}
+
 /// A node registered anew, with another key: the stream to it is still there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_with_another_key_is_reached_by_the_stream_there_is() {

@@ -25,7 +25,7 @@ use p2p_agent::{
 };
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -81,6 +81,7 @@ pub(crate) struct Node {
     _local: watch::Sender<Vec<SocketAddr>>,
     _endpoint: watch::Sender<OwnEndpoint>,
     wanted: tokio::sync::mpsc::UnboundedSender<PathPeers>,
+    stop: Arc<Notify>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -116,6 +117,11 @@ impl Node {
 
     pub(crate) fn set_peers(&self, peers: PathPeers) {
         self.wanted.send(peers).unwrap();
+    }
+
+    /// Ends its streams as an agent does that is told to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.notify_one();
     }
 
     /// Sends to the peer for as long as the talk is held, as applications do.
@@ -227,12 +233,13 @@ impl World {
         let (keeper, port, driver) = paths::start(setup, Clock::start()).await.unwrap();
         let (wanted, wishes) = tokio::sync::mpsc::unbounded_channel();
         let told = Arc::<Mutex<Told>>::default();
-        let listener = tokio::spawn(listen(keeper, wishes, Arc::clone(&told)));
+        let stop = Arc::<Notify>::default();
+        let listener = tokio::spawn(listen(keeper, wishes, Arc::clone(&told), Arc::clone(&stop)));
         let driver = tokio::spawn(async move { match driver.await {} });
         let twin = Twin::new(key(n), Self::udp(n), &self.air, port.ear());
         port.put_device(Some(Arc::<Twin>::clone(&twin)));
         let tasks = [listener, driver];
-        Node { n, twin, port, told, machine, _local: local, _endpoint: endpoint, wanted, tasks }
+        Node { n, twin, port, told, machine, _local: local, _endpoint: endpoint, wanted, stop, tasks }
     }
 
     /// What the agent of a node would say of its peers.
@@ -252,6 +259,7 @@ async fn listen(
     mut keeper: PathKeeper,
     mut wishes: tokio::sync::mpsc::UnboundedReceiver<PathPeers>,
     told: Arc<Mutex<Told>>,
+    stop: Arc<Notify>,
 ) {
     let network = MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap();
     loop {
@@ -262,6 +270,7 @@ async fn listen(
                 told.last = seen;
             }
             Some(peers) = wishes.recv() => keeper.set_peers(Box::new(peers), network),
+            () = stop.notified() => keeper.stop().await,
         }
     }
 }

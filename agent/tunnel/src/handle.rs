@@ -55,7 +55,7 @@ impl DeviceHandle {
     }
 
     /// Seals one whole inner IP packet and sends it by that way alone, whatever the route. Without a session it is dropped and one
-    /// is asked for, by the route. True where it was sent.
+    /// is asked for, by the route, unless very many peers are being asked. True where it was sent.
     pub fn send_inner(&self, peer: &PublicKey, way: Way, packet: &[u8]) -> bool {
         let door = self.0.open();
         let Some(shared) = door.as_ref() else { return false };
@@ -63,8 +63,9 @@ impl DeviceHandle {
         with_wire(shared, peer, |peer, wire| peer.send_inner(wire, way, packet, mtu)).unwrap_or(false)
     }
 
-    /// Sends the peer something by this stream and no other way that it can authenticate: an empty packet of the session, and an
-    /// initiation where there is no session or the peer has been silent, so that it may have lost its own.
+    /// Sends the peer something by this stream and no other way that it can authenticate: an empty packet of the session, where there
+    /// is one, and an initiation. Its answer by this stream is a [`crate::Proof::RoundTrip`]. It may not come: an initiation that
+    /// arrives later than one made after it is not answered (paper, section 5.1), so that whoever waits for it greets again.
     pub fn greet(&self, peer: &PublicKey, carrier: &Arc<dyn Carrier>) {
         self.with_wire(peer, |peer, wire| peer.greet_by(wire, carrier));
     }

@@ -13,6 +13,7 @@ use crate::peer::{Endpoint, Wire};
 use crate::sys;
 use crate::table::Table;
 use crate::udp::{Datagrams, Inbox, SLOTS};
+use crate::way::Proof;
 
 /// Times one socket is asked for datagrams before the other gets its turn.
 const BATCHES: usize = 16;
@@ -161,4 +162,4 @@ impl Inbound<'_> {
 }
 
 /// Where nobody asks who proved to be there.
-fn nobody_asks(_: PublicKey) {}
+fn nobody_asks(_: PublicKey, _: Proof) {}

@@ -11,7 +11,7 @@ use crate::offload::{Merge, clamp_mss};
 use crate::packet;
 use crate::peer::{Endpoint, Peer, Wire};
 use crate::table::Table;
-use crate::way::{Carrier, Way};
+use crate::way::{Carrier, Proof, Way};
 
 /// Handshakes worked on before the table is let go of: each may take 200 microseconds, and a reception brings up to 256.
 pub(crate) const HANDSHAKES: usize = 16;
@@ -72,7 +72,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Takes datagrams that are of one kind and for one receiver; more than one only where they are data. `proved` is told whose
-    /// they are, where one of them proves it.
+    /// they are, where one of them proves it, and of what kind that proof is.
     pub(crate) fn take_run(
         &mut self,
         table: &Table,
@@ -80,7 +80,7 @@ impl<'a> Intake<'a> {
         buffer: &mut [u8],
         run: impl Iterator<Item = Range<usize>> + Clone,
         via: Via<'_>,
-        proved: &mut impl FnMut(PublicKey),
+        proved: &mut impl FnMut(PublicKey, Proof),
     ) {
         let first = &buffer[run.clone().next().unwrap_or_default()];
         let Some(message) = classify(first) else { return self.take_foreign(wire, first, via) };
@@ -91,7 +91,7 @@ impl<'a> Intake<'a> {
         match table.by_receiver(receiver) {
             Some(peer) => {
                 if self.take_data(table, wire, (peer, receiver), buffer, run, via) {
-                    proved(peer.key());
+                    proved(peer.key(), Proof::Data);
                 }
             }
             None => wire.counters.add_many(Counter::Unauthenticated, run.count() as u64),
@@ -151,7 +151,7 @@ impl<'a> Intake<'a> {
         message: Message,
         datagram: &[u8],
         via: Via<'_>,
-        proved: &mut impl FnMut(PublicKey),
+        proved: &mut impl FnMut(PublicKey, Proof),
     ) {
         if !matches!(message, Message::Cookie { .. }) {
             let (from, mut reply) = (via.counted_as(), [0; COOKIE_LEN]);
@@ -176,8 +176,11 @@ impl<'a> Intake<'a> {
                 }
             }
             Message::Response { receiver } => match table.by_receiver(receiver) {
-                Some(peer) if peer.receive_response(wire, receiver, datagram, via) => proved(peer.key()),
-                Some(_) => {}
+                Some(peer) => {
+                    if let Some(proof) = peer.receive_response(wire, receiver, datagram, via) {
+                        proved(peer.key(), proof);
+                    }
+                }
                 None => unknown(),
             },
             Message::Cookie { receiver } => match table.by_receiver(receiver) {

@@ -64,4 +64,4 @@ pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use standalone::run_standalone;
 pub use stream::StreamInbound;
 pub use underlay::derived_mtu;
-pub use way::{Carrier, Route, Watch, Watcher, Way};
+pub use way::{Carrier, Proof, Route, Watch, Watcher, Way};

@@ -115,7 +115,7 @@ impl Outbound<'_> {
         let Some((header, packet)) = self.read[..len].split_first_chunk_mut::<VNET_LEN>() else {
             return counters.add(Counter::NoPeer);
         };
-        if self.shared.watch.as_ref().is_some_and(|watch| packet::has_port(packet, watch.tap)) {
+        if self.shared.watch.as_ref().is_some_and(|watch| packet::begins_between(packet, watch.tap)) {
             return counters.add(Counter::Unsendable);
         }
         let mut packets = match VnetHeader::parse(header).and_then(|header| Outgoing::parse(&header, packet)) {

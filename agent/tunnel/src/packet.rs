@@ -53,9 +53,10 @@ pub(crate) fn is_between(packet: &[u8], port: u16) -> bool {
     udp_v4(packet) == Some((port, port, true))
 }
 
-/// Whether it is a UDP packet over IPv4 from or to this port, or the beginning of one.
-pub(crate) fn has_port(packet: &[u8], port: u16) -> bool {
-    udp_v4(packet).is_some_and(|(source, destination, _)| source == port || destination == port)
+/// Whether it is a UDP packet over IPv4 from this port to the same, or the beginning of one: without that, the rest is put together
+/// by nobody.
+pub(crate) fn begins_between(packet: &[u8], port: u16) -> bool {
+    udp_v4(packet).is_some_and(|(source, destination, _)| source == port && destination == port)
 }
 
 /// Whether a datagram may be a message of STUN: two bits of zeros, and the magic cookie behind type and length (RFC 8489,
@@ -152,18 +153,24 @@ mod tests {
         };
         for options in [0, 4, 40] {
             let mut whole = packet(0x4000, 17, options);
-            assert!(has_port(&whole, 51823) && has_port(&whole, 7) && !has_port(&whole, 8));
-            assert!(!is_between(&whole, 51823) && !is_between(&whole, 7));
+            for port in [51823, 7, 8] {
+                assert!(!begins_between(&whole, port) && !is_between(&whole, port), "one of the two is not enough");
+            }
             whole.copy_within(20 + options..22 + options, 22 + options);
+            assert!(begins_between(&whole, 51823) && !begins_between(&whole, 7));
             assert!(is_between(&whole, 51823) && !is_between(&whole[..23 + options], 51823));
         }
-        let mut first = packet(0x2000, 17, 0);
-        assert!(has_port(&first, 7), "the beginning of one that comes in pieces");
-        first.copy_within(20..22, 22);
+        let between = |fragment: u16, protocol: u8| {
+            let mut packet = packet(fragment, protocol, 0);
+            packet.copy_within(20..22, 22);
+            packet
+        };
+        let first = between(0x2000, 17);
+        assert!(begins_between(&first, 51823), "the beginning of one that comes in pieces");
         assert!(!is_between(&first, 51823), "it is not whole");
-        assert!(!has_port(&packet(0x2001, 17, 0), 7), "what lies there in a later piece is no port");
-        assert!(!has_port(&packet(0, 6, 0), 7), "TCP");
-        assert!(!has_port(&[0x60; 60], 0x6060), "IPv6");
+        assert!(!begins_between(&between(0x2001, 17), 51823), "what lies there in a later piece is no port");
+        assert!(!begins_between(&between(0, 6), 51823), "TCP");
+        assert!(!begins_between(&[0x60; 60], 0x6060), "IPv6");
     }
 
     #[test]
@@ -198,7 +205,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             set_congested(&mut bytes.clone());
-            assert!(!is_between(&bytes, 7) || has_port(&bytes, 7));
+            assert!(!is_between(&bytes, 7) || begins_between(&bytes, 7));
             may_be_stun(&bytes);
             let found = destination(&bytes);
             if let Some(IpAddr::V4(_)) = found { prop_assert!(bytes.len() >= 20); }

@@ -17,12 +17,12 @@ use crate::intake::Via;
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Opened, RESPONSE_LEN};
 use crate::outbox::Outbox;
-use crate::sessions::{Began, Sessions};
+use crate::sessions::{Began, Completed, Sessions};
 use crate::staged::Staged;
 use crate::timers::Timers;
 use crate::turns::{Turn, Turns};
 use crate::udp::{LocalAddress, Sockets};
-use crate::way::{Route, Watch, Way};
+use crate::way::{Proof, Route, Watch, Way};
 
 pub(crate) use due::Greeting;
 use ways::Roads;
@@ -57,6 +57,8 @@ struct State {
     removed: bool,
     psk: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
+    /// Whether a round trip by the endpoint was proved since it is this one: until then somebody only says that the peer is there.
+    is_proved: bool,
     route: Route,
     /// What few peers need, in a place of its own.
     roads: Option<Box<Roads>>,
@@ -98,6 +100,7 @@ impl Peer {
             removed: false,
             psk: None,
             endpoint: None,
+            is_proved: false,
             route: Route::default(),
             roads: None,
             sessions: Sessions::new(slot),
@@ -144,6 +147,7 @@ impl Peer {
             return false;
         }
         state.endpoint = Some(Endpoint { address, source: None });
+        state.is_proved = false;
         state.end_trial(address);
         if let Some(before) = before {
             state.leave(before, now);
@@ -241,8 +245,8 @@ impl Peer {
         self.tx_bytes.fetch_add(bytes * ways.count(), Ordering::Relaxed);
     }
 
-    /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, but
-    /// the endpoint stays as it is until the peer proves, by using the session, that this was no replay.
+    /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, and where that
+    /// is not the endpoint, there as well. Which stays as it is: that this was no replay, the peer proves by using the session.
     pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, initiation: Initiation, via: Via<'_>) {
         if self.is_mute(&self.lock()) {
             return;
@@ -266,28 +270,36 @@ impl Peer {
         self.schedule(state, wire);
     }
 
-    /// Takes the answer to a handshake of ours, for one of this peer's receiver indices. True where it is authentic.
-    pub(crate) fn receive_response(&self, wire: &Wire<'_>, receiver: u32, message: &[u8], via: Via<'_>) -> bool {
+    /// Takes the answer to a handshake of ours, for one of this peer's receiver indices. What it proves, where it is authentic, is
+    /// said of the stream that it came by; what it proves of an address is taken in here.
+    pub(crate) fn receive_response(
+        &self,
+        wire: &Wire<'_>,
+        receiver: u32,
+        message: &[u8],
+        via: Via<'_>,
+    ) -> Option<Proof> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(completed) = state.sessions.complete(wire.identity, state.psk.as_ref(), receiver, message, wire.now)
         else {
             wire.counters.add(Counter::Unauthenticated);
-            return false;
+            return None;
         };
+        let Completed { began, aim } = completed;
         self.count_received(state, wire, message.len());
         state.last_received = Some(wire.now);
-        self.was_answered(state, wire, completed.aim, via);
-        if let Some(began) = completed.began {
+        let proof = self.was_answered(state, wire, &aim, via);
+        if let Some(began) = began {
             state.session_began(began);
         }
-        if completed.began.is_some() || via.way() == Way::Stream {
+        if began.is_some() || via.way() == Way::Stream {
             // The first message in the session, or by the stream, whatever waits: it shows the peer that we have it too.
             self.send_back(state, wire, via);
             state.timers.sent(wire.now);
         }
         self.work_off(state, wire);
-        true
+        Some(proof)
     }
 
     /// Takes a cookie, which takes effect with the next try. It is no proof of where the peer is.

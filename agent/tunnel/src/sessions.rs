@@ -1,21 +1,24 @@
 //! The sessions with one peer, and the handshakes that may become one: which one seals, which ones still open, and when
 //! they end (paper, section 6). A silent peer costs next to nothing: what cannot be used any more is dropped.
 
+use std::mem;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{Cookie, FirstMac, INITIATION_LEN, Identity, Offer, Proved, RESPONSE_LEN, Session, Timestamp};
 use crate::peer::Endpoint;
 use crate::timers::{REJECT_AFTER, REKEY_TIMEOUT};
+use crate::way::Carrier;
 
-/// Initiations that may be answered at the same time: the first tries come faster than an answer from far away.
+/// Initiations to the endpoint, and as many by streams, that may be answered at the same time: the first tries come faster than
+/// an answer from far away.
 const OFFERS: usize = 4;
 
-/// The same for those that went elsewhere than where the peer is taken to be. Each has its own way there and back, so that none of
-/// them takes the place of those that go where they always go.
-const OFFERS_ASIDE: usize = 8;
+/// The same for those that went elsewhere than where the peer is taken to be, so that none of them takes the place of those that go
+/// where they always go.
+const OFFERS_ELSEWHERE: usize = 8;
 
 /// Sessions that a peer asked for and has not yet shown to have. It asks again before it has our answer where that comes
 /// from far away.
@@ -25,13 +28,15 @@ const UNCONFIRMED: usize = 4;
 /// for begin within a moment; and where both asked, the peer seals in another than we do, until it hears of the next.
 const FORMER: usize = 2 * OFFERS;
 
-/// Where an initiation goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Aim {
-    /// The address that the answer proves. `None` where there is none, or more than one.
-    pub(crate) proves: Option<SocketAddr>,
-    /// To somewhere else than where the peer is taken to be.
-    pub(crate) aside: bool,
+/// Where an initiation goes, and it goes nowhere else: so the answer proves that the peer is there.
+#[derive(Clone, Debug)]
+pub(crate) enum Aim {
+    /// To the address where the peer is taken to be.
+    Endpoint(SocketAddr),
+    /// To an address that is to be proved.
+    Elsewhere(SocketAddr),
+    /// By this stream, which may be over before the answer comes.
+    Stream(Weak<dyn Carrier>),
 }
 
 /// A session that has just begun to be used.
@@ -44,14 +49,26 @@ pub(crate) struct Began {
 }
 
 impl Aim {
-    /// Whether it went to an address that may be the peer's next.
     pub(crate) const fn is_elsewhere(&self) -> bool {
-        self.aside && self.proves.is_some()
+        matches!(self, Self::Elsewhere(_))
+    }
+
+    const fn is_endpoint(&self) -> bool {
+        matches!(self, Self::Endpoint(_))
+    }
+
+    const fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
+    /// Whether it went by this stream.
+    pub(crate) fn is_by(&self, carrier: &Arc<dyn Carrier>) -> bool {
+        matches!(self, Self::Stream(stream) if stream.ptr_eq(&Arc::downgrade(carrier)))
     }
 }
 
 /// An answer to an initiation of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Completed {
     /// Where its session is the one that seals now.
     pub(crate) began: Option<Began>,
@@ -133,8 +150,9 @@ impl Sessions {
     ) -> Option<()> {
         let index = self.new_index();
         let offer = Offer::new(identity, peer, index, self.cookie(now), message)?;
-        let most = if aim.aside { OFFERS_ASIDE } else { OFFERS };
-        let mut alike = self.asked.iter().enumerate().filter(|(_, asked)| asked.aim.aside == aim.aside);
+        let most = if aim.is_elsewhere() { OFFERS_ELSEWHERE } else { OFFERS };
+        let kind = mem::discriminant(&aim);
+        let mut alike = self.asked.iter().enumerate().filter(|(_, asked)| mem::discriminant(&asked.aim) == kind);
         if let Some((oldest, _)) = alike.next()
             && alike.count() + 1 == most
         {
@@ -189,7 +207,9 @@ impl Sessions {
         }
         // Later ones may have been answered as well, and the peer then waits for us to use the last.
         self.asked[..at].iter_mut().for_each(|earlier| earlier.overtaken = true);
-        self.asked.retain(|asked| asked.aim.aside || !asked.overtaken);
+        if !aim.is_stream() {
+            self.asked.retain(|asked| !asked.aim.is_endpoint() || !asked.overtaken);
+        }
         if aim.is_elsewhere() {
             // Of several places that were tried side by side, the nearest has answered.
             self.asked.retain(|asked| !asked.aim.is_elsewhere());

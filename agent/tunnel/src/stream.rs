@@ -11,28 +11,29 @@ use crate::intake::{ENOUGH, HANDSHAKES, Intake, Via};
 use crate::key::PublicKey;
 use crate::noise::classify;
 use crate::offload::Merge;
-use crate::way::Carrier;
+use crate::way::{Carrier, Proof};
 
 /// Reads one stream; used by one thread at a time.
 pub struct StreamInbound {
     door: Arc<Door>,
     carrier: Arc<dyn Carrier>,
-    counted_as: IpAddr,
+    source: Source,
     /// As the interface takes packets; made when there is something for it.
     merge: Option<Merge>,
 }
 
 impl StreamInbound {
     pub(crate) fn new(door: Arc<Door>, carrier: Arc<dyn Carrier>) -> Self {
-        Self { door, carrier, counted_as: new_address(), merge: None }
+        Self { door, carrier, source: Source::new(), merge: None }
     }
 
     /// Opens datagrams where they lie in the buffer, which they may do with gaps, and hands their packets to the interface.
-    /// `proved` is told whose they are that were authenticated and no replay: data, and answers to handshakes. An initiation proves
-    /// nothing. Each datagram is taken as it is, whatever its bytes; a range outside the buffer is not looked at.
+    /// `proved` is told whose they are that were authenticated and no replay, and what that proves of this stream: data, and answers
+    /// to handshakes. An initiation proves nothing. Each datagram is taken as it is, whatever its bytes; a range outside the buffer
+    /// is not looked at.
     ///
     /// Never waits for anybody but those who change the device's peers. `proved` must not call the device.
-    pub fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], mut proved: impl FnMut(PublicKey)) {
+    pub fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], mut proved: impl FnMut(PublicKey, Proof)) {
         let mut rest = datagrams;
         while !rest.is_empty() {
             let taken = self.receive_some(buffer, rest, &mut proved);
@@ -45,18 +46,23 @@ impl StreamInbound {
         &mut self,
         buffer: &mut [u8],
         datagrams: &[Range<usize>],
-        proved: &mut impl FnMut(PublicKey),
+        proved: &mut impl FnMut(PublicKey, Proof),
     ) -> usize {
-        let door = self.door.open();
+        let Self { door, carrier, source, merge } = self;
+        let door = door.open();
         let Some(shared) = door.as_ref().filter(|shared| !shared.is_stopping()) else { return datagrams.len() };
         let table = shared.table();
         let Some(identity) = table.identity.as_ref() else { return datagrams.len() };
         let sockets = shared.sockets();
         let wire = shared.wire(identity, &sockets);
         let offloads = shared.tun.offloads_in_use();
-        let merge = self.merge.get_or_insert_with(|| Merge::of_few(offloads.tun_tso, offloads.tun_uso));
+        let merge = merge.get_or_insert_with(|| Merge::of_few(offloads.tun_tso, offloads.tun_uso));
         let mut intake = Intake::new(shared, 0, merge);
-        let via = Via::Stream { carrier: &self.carrier, counted_as: self.counted_as };
+        let via = Via::Stream { carrier, counted_as: source.address() };
+        let mut proved = |key, proof| {
+            source.is_proved = true;
+            proved(key, proof);
+        };
         let (mut next, mut bytes) = (0, 0);
         while next < datagrams.len() && intake.handshakes < HANDSHAKES && bytes < ENOUGH {
             let Some(first) = buffer.get(datagrams[next].clone()) else {
@@ -70,7 +76,7 @@ impl StreamInbound {
             };
             let end = next + datagrams[next..].iter().take_while(is_same).count().max(1);
             let run = &datagrams[next..end];
-            intake.take_run(&table, &wire, buffer, run.iter().cloned(), via, proved);
+            intake.take_run(&table, &wire, buffer, run.iter().cloned(), via, &mut proved);
             bytes += run.iter().map(Range::len).sum::<usize>();
             next = end;
         }
@@ -85,10 +91,48 @@ impl fmt::Debug for StreamInbound {
     }
 }
 
-/// An address that nobody sends from (multicast, and with a scope that there is not) and no other stream has, so that cookies and
-/// limits tell streams apart as they do hosts. Limits look at the first half of it.
-fn new_address() -> IpAddr {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 48) - 1);
-    Ipv6Addr::from_bits(0xff00 << 112 | u128::from(number) << 64).into()
+/// What a stream is counted as, by limits and cookies, which know addresses.
+struct Source {
+    own: IpAddr,
+    /// Something has come by it that proves whose it is.
+    is_proved: bool,
+}
+
+impl Source {
+    /// What all streams are counted as that nobody has proved to be at the end of: whoever opens many of them has no more
+    /// handshakes than by one. An address that nobody sends from: multicast, and with a scope that there is not.
+    const UNPROVED: u128 = 0xff00 << 112;
+
+    /// Its own address is another one of these, which no other stream has, so that streams are told apart as hosts are. Limits look
+    /// at the first half of it.
+    fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 48) - 1);
+        Self { own: Ipv6Addr::from_bits(Self::UNPROVED | u128::from(number) << 64).into(), is_proved: false }
+    }
+
+    fn address(&self) -> IpAddr {
+        if self.is_proved { self.own } else { Ipv6Addr::from_bits(Self::UNPROVED).into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::flood::Flood;
+    use crate::noise::HANDSHAKES_PER_SECOND;
+
+    #[test]
+    fn streams_that_nobody_proved_share_one_limit() {
+        let (mut flood, now) = (Flood::default(), Instant::now());
+        let mut is_allowed = |source: &Source| flood.allows(source.address(), now);
+        let mut streams: Vec<Source> = (0..100).map(|_| Source::new()).collect();
+        assert!((0..HANDSHAKES_PER_SECOND).all(|_| is_allowed(&streams[0])), "there is no load yet");
+        let allowed = streams.iter().filter(|stream| is_allowed(stream)).count();
+        assert_eq!(allowed, 5, "as by one stream");
+        streams.iter_mut().for_each(|stream| stream.is_proved = true);
+        assert!(streams.iter().all(&mut is_allowed), "each has its own");
+    }
 }

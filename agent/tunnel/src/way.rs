@@ -13,6 +13,13 @@ pub trait Carrier: Send + Sync + fmt::Debug + 'static {
     /// stream is over.
     #[must_use = "a stream that is over takes nothing"]
     fn send(&self, datagrams: &[u8], segment: usize) -> bool;
+
+    /// Takes one datagram on which it hangs what is thought of the stream: a handshake's, a keepalive, or one of
+    /// [`crate::DeviceHandle::send_inner`]. A stream that has more than it can carry lets it go first, and drops it last.
+    #[must_use = "a stream that is over takes nothing"]
+    fn send_first(&self, datagram: &[u8]) -> bool {
+        self.send(datagram, datagram.len())
+    }
 }
 
 /// How a datagram travels.
@@ -24,7 +31,18 @@ pub enum Way {
     Stream,
 }
 
-/// The ways that datagrams to a peer take, where they are there; where both are false, none.
+/// What shows that a peer is at the other end of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proof {
+    /// An authentic message of the peer's came by it that is no replay. Somebody who caught it elsewhere may have brought it, so
+    /// that nothing is said of whether the stream leads to the peer.
+    Data,
+    /// The peer's answer came by it to an initiation that went by it and nowhere else: the stream carries both ways.
+    RoundTrip,
+}
+
+/// The ways that datagrams to a peer take, where they are there; where both are false, none. Where packets take both, the endpoint
+/// gets none before a round trip by it was proved, because it may be somebody else's; handshakes go there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// To its UDP endpoint.
@@ -65,8 +83,8 @@ pub trait Watcher: Send + Sync + 'static {
 /// A watcher, and the port whose packets are for it alone.
 #[derive(Clone)]
 pub struct Watch {
-    /// UDP port of packets that do not come from the interface and do not go there: those of the interface that have it as source
-    /// or destination are dropped, so that no program on this node speaks for its agent.
+    /// UDP port of packets that do not come from the interface and do not go there: those of the interface that go from it to the
+    /// same port are dropped, so that no program on this node speaks for its agent.
     pub tap: u16,
     /// Who is told.
     pub watcher: Arc<dyn Watcher>,

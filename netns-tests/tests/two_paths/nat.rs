@@ -6,10 +6,12 @@ use anyhow::{Result, ensure};
 use mesh_core::status::PathKind;
 use netns_tests::{Capture, ClearText, Traffic, World, awake_since};
 
-use crate::{PATIENCE, is_on, moment, path};
+use crate::{PATIENCE, is_on, let_pass, moment, path};
 
-/// From the gateway path to the direct one.
+/// From the gateway path, or from the first word on the own address, to the direct path.
 const PUNCHED: Duration = Duration::from_secs(10);
+/// In which nodes that can find no direct path have tried twice.
+const TRIED: Duration = Duration::from_secs(8);
 
 #[test]
 fn nat_direct_path_is_punched_soon_after_the_gateway_path_is_up() -> Result<()> {
@@ -28,34 +30,74 @@ fn nat_direct_path_is_punched_soon_after_the_gateway_path_is_up() -> Result<()> 
     for node in 1..=2 {
         world.join(node)?;
     }
-    let is_usable = |kind: PathKind| -> Result<()> {
-        for node in 1..=2 {
-            let peer = world.node(node).peer(world.node(3 - node).address()?)?;
-            ensure!(path(&peer, kind)?.usable, "node {node}: {:?}", peer.paths);
-        }
-        Ok(())
-    };
-    world.wait("the gateway path", PATIENCE, || is_usable(PathKind::Gateway))?;
+    world.wait("the gateway path", PATIENCE, || works(&world, [1, 2], PathKind::Gateway))?;
     let up = Instant::now();
-    world.wait("the direct path", PATIENCE, || is_usable(PathKind::Direct))?;
+    world.wait("the direct path", PATIENCE, || works(&world, [1, 2], PathKind::Direct))?;
     let took = awake_since(up);
     println!("measured: nat: direct path found {took:.2?} after the gateway path was up");
     ensure!(took <= PUNCHED, "direct path after {took:?}, the limit is {PUNCHED:?}");
 
-    // And it is not only found but used.
-    let servers = Traffic::serve(world.binaries(), world.node(2), world.node(2).address()?)?;
-    let mut flow = servers.udp_flow(world.binaries(), world.node(1))?;
-    let since = moment(&world)?;
-    for (node, peer) in [(1, 2), (2, 1)] {
-        let peer = world.node(peer).address()?;
-        world.wait("packets to take the direct path", PATIENCE, || {
-            is_on(&world, node, peer, PathKind::Direct, &since)
-        })?;
-    }
-    flow.is_sound()?;
+    is_used(&world, [1, 2])?;
     let sent = flood.log().lines().last().and_then(|line| line.split(' ').nth(2)?.parse::<u64>().ok());
     ensure!(sent.is_some_and(|sent| sent > 500), "the flood sent {sent:?} datagrams: this proves nothing");
     ensure!(unasked.packets().is_empty(), "the router lets everything in: {:?}", unasked.packets());
     clear.ensure_none_and_prove_it(&mut world)?;
     world.close()
+}
+
+#[test]
+fn nat_nodes_that_no_server_tells_their_addresses_learn_them_from_a_third_node() -> Result<()> {
+    let mut world = World::new(1)?;
+    for _ in 2..=3 {
+        world.add_node_behind_router()?;
+    }
+    world.add_gateway(&[])?;
+    let clear = ClearText::watch(&world)?;
+    for node in 2..=3 {
+        world.join(node)?;
+    }
+    world.wait("the gateway path", PATIENCE, || works(&world, [2, 3], PathKind::Gateway))?;
+    // The control: by themselves they do not find each other.
+    let_pass(&world, TRIED)?;
+    for (node, other) in [(2, 3), (3, 2)] {
+        let peer = world.node(node).peer(world.node(other).address()?)?;
+        ensure!(!path(&peer, PathKind::Direct)?.usable, "node {node} needs nobody: {:?}", peer.paths);
+    }
+
+    world.join(1)?;
+    world.wait("direct paths to the node in the open", PATIENCE, || {
+        works(&world, [1, 2], PathKind::Direct)?;
+        works(&world, [1, 3], PathKind::Direct)
+    })?;
+    let told = Instant::now();
+    world.wait("the direct path", PATIENCE, || works(&world, [2, 3], PathKind::Direct))?;
+    let took = awake_since(told);
+    println!("measured: nat: direct path found {took:.2?} after a third node saw both");
+    ensure!(took <= PUNCHED, "direct path after {took:?}, the limit is {PUNCHED:?}");
+
+    is_used(&world, [2, 3])?;
+    clear.ensure_none_and_prove_it(&mut world)?;
+    world.close()
+}
+
+/// Both say that this path between them may be relied on.
+fn works(world: &World, [first, second]: [usize; 2], kind: PathKind) -> Result<()> {
+    for (node, other) in [(first, second), (second, first)] {
+        let peer = world.node(node).peer(world.node(other).address()?)?;
+        ensure!(path(&peer, kind)?.usable, "node {node}: {:?}", peer.paths);
+    }
+    Ok(())
+}
+
+/// A path is not only found but used.
+fn is_used(world: &World, [first, second]: [usize; 2]) -> Result<()> {
+    let servers = Traffic::serve(world.binaries(), world.node(second), world.node(second).address()?)?;
+    let mut flow = servers.udp_flow(world.binaries(), world.node(first))?;
+    let since = moment(world)?;
+    for (node, other) in [(first, second), (second, first)] {
+        let peer = world.node(other).address()?;
+        let look = || is_on(world, node, peer, PathKind::Direct, &since);
+        world.wait("packets to take the direct path", PATIENCE, look)?;
+    }
+    flow.is_sound()
 }

@@ -27,10 +27,11 @@ struct Hears {
 
 impl Inbound for Hears {
     fn receive(&mut self, datagrams: &mut Datagrams<'_>) {
-        while let Some(datagram) = datagrams.next() {
-            self.heard.lock().unwrap().push(datagram.to_vec());
+        let (buffer, ranges) = datagrams.all();
+        for range in ranges {
+            self.heard.lock().unwrap().push(buffer[range.clone()].to_vec());
             if let Some(token) = self.proves {
-                self.stream.prove(token);
+                self.stream.prove(token, Proof::Data);
             }
         }
     }
@@ -140,7 +141,7 @@ async fn keepalives_hold_two_idle_ends_together() {
 async fn who_takes_nothing_is_given_up() {
     let (_other, stream, task) = accepted(Ear::default());
     assert!(stream.send(&vec![1; 60_000]));
-    stream.prove(token());
+    stream.prove(token(), Proof::Data);
     assert_eq!(task.await.unwrap(), (Trouble::Stalled(Limits::default().stall), Limits::default().stall));
 }
 
@@ -186,12 +187,31 @@ async fn only_the_right_hello_is_answered() {
 }
 
 #[test]
-fn a_stream_is_proved_once() {
+fn a_stream_is_proved_once_and_answered_once_and_by_the_same_peer() {
     let (stream, mut happened) = stream(None);
     assert_eq!(stream.peer(), None);
-    stream.prove(token());
-    stream.prove(TokenId::new(8).unwrap());
+    let mut told = |peer: TokenId, proof: Proof| {
+        stream.prove(peer, proof);
+        match happened.try_recv() {
+            Ok(Event::Proved(StreamId(1), peer, proof)) => Some((peer, proof)),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => None,
+        }
+    };
+    let other = TokenId::new(8).unwrap();
+    assert_eq!(told(token(), Proof::Data), Some((token(), Proof::Data)));
+    assert_eq!([(other, Proof::Data), (other, Proof::RoundTrip)].map(|(peer, proof)| told(peer, proof)), [None; 2]);
+    assert_eq!(told(token(), Proof::RoundTrip), Some((token(), Proof::RoundTrip)));
+    assert_eq!([Proof::RoundTrip, Proof::Data].map(|proof| told(token(), proof)), [None; 2]);
     assert_eq!(stream.peer(), Some(token()));
-    assert!(matches!(happened.try_recv(), Ok(Event::Proved(StreamId(1), peer)) if peer == token()));
-    assert!(happened.try_recv().is_err());
+}
+
+#[test]
+fn an_answer_is_proof_enough() {
+    let (stream, mut happened) = stream(None);
+    for proof in [Proof::RoundTrip, Proof::RoundTrip, Proof::Data] {
+        stream.prove(token(), proof);
+    }
+    assert!(matches!(happened.try_recv(), Ok(Event::Proved(_, peer, Proof::RoundTrip)) if peer == token()));
+    assert!(happened.try_recv().is_err(), "told once");
 }

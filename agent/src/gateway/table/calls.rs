@@ -87,7 +87,7 @@ impl Table {
 
     /// The peer was not reached, or its stream was of no use: it is called later, and later still each time.
     pub(super) fn failed(&mut self, token: TokenId, trouble: Trouble, now: Duration) {
-        let random = self.random();
+        let random = self.random.number();
         let Some(peer) = self.peers.get_mut(&token) else { return };
         let longest = FIRST_WAIT.saturating_mul(1 << peer.failures.min(8)).min(LONGEST_WAIT);
         peer.failures = peer.failures.saturating_add(1);
@@ -97,22 +97,13 @@ impl Table {
     }
 
     pub(super) fn redial_at(&mut self, now: Duration) -> Duration {
-        let random = self.random();
+        let random = self.random.number();
         now + self.redial_after - below(random, self.redial_after / 4)
     }
 
     pub(super) fn random_below(&mut self, limit: Duration) -> Duration {
-        let random = self.random();
+        let random = self.random.number();
         below(random, limit)
-    }
-
-    /// SplitMix64: spreads things in time, and nothing else depends on it.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -91,14 +91,16 @@ impl Lab {
         let mut held: Vec<StreamId> = peers
             .clone()
             .flat_map(|peer| {
-                let waiting = peer.candidate.iter().chain(&peer.retired).map(|waiting| waiting.stream);
+                let waiting = peer.candidate.iter().chain(&peer.claims).chain(&peer.retired);
+                let waiting = waiting.map(|waiting| waiting.stream);
                 peer.current.map(|current| current.stream).into_iter().chain(waiting)
             })
-            .chain(self.table.unproved.iter().copied())
+            .chain(self.table.unproved.keys().copied())
             .collect();
         held.sort_unstable();
         assert_eq!(held, self.open.iter().copied().collect::<Vec<_>>());
         assert!(self.table.unproved.len() <= UNPROVED);
+        assert!(self.table.peers.values().all(|peer| peer.claims.len() <= CLAIMS && peer.retired.len() <= RETIRED));
         let routes: BTreeMap<TokenId, StreamId> =
             self.table.peers.iter().filter_map(|(token, peer)| Some((*token, peer.current?.stream))).collect();
         assert_eq!(routes, self.routes);
@@ -138,8 +140,15 @@ impl Lab {
         stream
     }
 
+    /// A packet of the peer's came by it.
     fn proved(&mut self, stream: StreamId, peer: TokenId) {
-        self.table.proved(stream, peer, self.now);
+        self.table.proved(stream, peer, Proof::Data, self.now);
+        self.act();
+    }
+
+    /// The peer answered on it.
+    fn answered(&mut self, stream: StreamId, peer: TokenId) {
+        self.table.proved(stream, peer, Proof::RoundTrip, self.now);
         self.act();
     }
 
@@ -208,7 +217,10 @@ fn a_new_stream_takes_over_when_the_peer_is_proved_on_it_and_not_before() {
     let place = place(1).unwrap();
     assert_eq!(lab.log(), [Action::Dial { peer, stream: new, place }, Action::Greet { peer, stream: new }]);
     lab.proved(new, peer);
-    assert_eq!(lab.log(), [Action::Route { peer, stream: Some(new), trouble: None }, Action::Finish(old)]);
+    assert_eq!(lab.log(), [Action::Route { peer, stream: Some(new), trouble: None }]);
+    // The other side goes over meanwhile.
+    lab.wait(HANDOVER);
+    assert_eq!(lab.log(), [Action::Finish(old)]);
     lab.wait(DRAIN);
     assert_eq!(lab.log(), [Action::Close(old, Trouble::Replaced)]);
 }
@@ -233,8 +245,27 @@ fn an_old_stream_that_breaks_first_leaves_the_new_one() {
     lab.ended(old);
     assert_eq!(lab.log(), [Action::Route { peer, stream: Some(new), trouble: None }]);
     lab.proved(new, peer);
-    assert!(lab.table.report(lab.now)[&peer].is_proved);
+    assert!(lab.table.peers[&peer].current.unwrap().is_proved);
     assert!(lab.log().is_empty());
+}
+
+#[test]
+fn a_new_stream_that_breaks_at_once_leaves_the_old_one_and_another_is_called() {
+    let (peer, mut lab) = (token(1), Lab::with_peers(10, 1, 1));
+    let (old, new) = lab.redialed(peer);
+    lab.proved(new, peer);
+    lab.log();
+    lab.ended(new);
+    assert_eq!(lab.log(), [Action::Route { peer, stream: Some(old), trouble: None }]);
+    let again = lab.call(LONGEST_WAIT);
+    lab.opened(again);
+    lab.answered(again, peer);
+    assert_eq!(lab.routes[&peer], again);
+    // Once its half is over it is none any more.
+    lab.wait(HANDOVER);
+    lab.log();
+    lab.ended(again);
+    assert_eq!(lab.log()[0], Action::Route { peer, stream: None, trouble: Some(Trouble::Closed) });
 }
 
 #[test]
@@ -249,21 +280,60 @@ fn the_side_that_is_called_goes_over_and_back() {
     );
     let second = lab.accepted();
     lab.proved(second, peer);
-    assert_eq!(
-        lab.log(),
-        [Action::Route { peer, stream: Some(second), trouble: None }, Action::Greet { peer, stream: second }]
-    );
+    assert_eq!(lab.log(), [Action::Greet { peer, stream: second }], "what came may have been caught elsewhere");
+    lab.answered(second, peer);
+    assert_eq!(lab.log(), [Action::Route { peer, stream: Some(second), trouble: None }]);
     // The new one did not last, and the caller never came to like it.
     lab.ended(second);
     assert_eq!(lab.log(), [Action::Route { peer, stream: Some(first), trouble: None }]);
     // Many new ones: the last few stay, and only the newest for ever.
     let many: Vec<StreamId> = (0..9).map(|_| lab.accepted()).collect();
     for stream in &many {
-        lab.proved(*stream, peer);
+        lab.answered(*stream, peer);
     }
     assert_eq!(lab.open.iter().copied().collect::<Vec<_>>(), many[8 - RETIRED..]);
     lab.wait(LINGER);
     assert_eq!(lab.open, BTreeSet::from([many[8]]));
+}
+
+/// Somebody who catches packets of a peer, and brings each by a stream of his own before it came the right way.
+#[test]
+fn packets_that_were_caught_elsewhere_take_nobodys_place() {
+    let (peer, mut lab) = (token(1), Lab::with_peers(11, 0, 1));
+    let own = lab.accepted();
+    lab.proved(own, peer);
+    lab.log();
+    let caught: Vec<StreamId> = (0..=CLAIMS).map(|_| lab.accepted()).collect();
+    for stream in &caught {
+        lab.proved(*stream, peer);
+        assert!(lab.log().contains(&Action::Greet { peer, stream: *stream }), "it may be the peer");
+    }
+    assert_eq!(lab.routes[&peer], own);
+    assert!(!lab.open.contains(&caught[0]), "few at a time");
+    // The peer itself is not kept out by them.
+    let new = lab.accepted();
+    lab.proved(new, peer);
+    lab.answered(new, peer);
+    assert_eq!(lab.routes[&peer], new);
+    lab.wait(OVERLAP);
+    assert!(caught.iter().all(|stream| !lab.open.contains(stream)));
+    assert_eq!((lab.routes[&peer], lab.open.clone()), (new, BTreeSet::from([own, new])));
+}
+
+/// The caller has gone over, and its end of the old stream is seen before its answer on the new one.
+#[test]
+fn a_claim_takes_over_when_the_stream_in_use_ends() {
+    let (peer, mut lab) = (token(1), Lab::with_peers(12, 0, 1));
+    let [old, new] = [(); 2].map(|()| lab.accepted());
+    lab.proved(old, peer);
+    lab.proved(new, peer);
+    lab.log();
+    lab.ended(old);
+    assert_eq!(lab.log(), [Action::Route { peer, stream: Some(new), trouble: None }]);
+    lab.answered(new, peer);
+    assert!(lab.log().is_empty() && lab.table.peers[&peer].current.unwrap().is_proved);
+    lab.wait(OVERLAP);
+    assert_eq!(lab.open, BTreeSet::from([new]));
 }
 
 #[test]
@@ -293,6 +363,31 @@ fn a_crowd_of_nobodies_pushes_out_its_oldest() {
     assert_eq!(lab.open.iter().copied().collect::<Vec<_>>(), crowd[10..]);
     lab.proved(crowd[20], token(1));
     assert_eq!(lab.routes[&token(1)], crowd[20]);
+}
+
+#[test]
+fn neither_silence_nor_hellos_keep_the_others_out() {
+    // Whoever said hello stays while others come who say nothing.
+    let mut lab = Lab::with_peers(13, 0, 1);
+    let peers = lab.accepted();
+    lab.table.greeted(peers);
+    for _ in 0..10 * UNPROVED {
+        lab.accepted();
+    }
+    assert!(lab.open.contains(&peers));
+    lab.answered(peers, token(1));
+    // A crowd that says hello cannot hold its places, and who comes among it has time to say hello.
+    let crowd: Vec<StreamId> = (0..UNPROVED).map(|_| lab.accepted()).collect();
+    crowd.iter().for_each(|stream| lab.table.greeted(*stream));
+    let slow = lab.accepted();
+    for _ in 0..UNPROVED / 4 {
+        let other = lab.accepted();
+        lab.table.greeted(other);
+    }
+    assert!(lab.open.contains(&slow), "no hello yet, and few of its kind");
+    let left = crowd.iter().filter(|stream| lab.open.contains(stream)).count();
+    assert!(left < UNPROVED);
+    assert!(crowd[..UNPROVED - left].iter().any(|stream| lab.open.contains(stream)), "not the oldest alone");
 }
 
 #[test]
@@ -371,7 +466,8 @@ enum Step {
     Wait(u64),
     Answer(usize, u8),
     Accept,
-    Prove(usize, u32),
+    Prove(usize, u32, bool),
+    Greet(usize),
     End(usize),
     Peers(u8, u8),
     Hurry,
@@ -384,7 +480,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u64..2000).prop_map(Step::Wait),
         8 => (any::<usize>(), 0u8..6).prop_map(|(which, how)| Step::Answer(which, how)),
         4 => Just(Step::Accept),
-        8 => (any::<usize>(), 1u32..8).prop_map(|(which, who)| Step::Prove(which, who)),
+        8 => (any::<usize>(), 1u32..8, any::<bool>()).prop_map(|(which, who, how)| Step::Prove(which, who, how)),
+        2 => any::<usize>().prop_map(Step::Greet),
         4 => any::<usize>().prop_map(Step::End),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(who, called)| Step::Peers(who, called)),
         1 => Just(Step::Hurry),
@@ -398,7 +495,7 @@ proptest! {
     #[test]
     fn no_stream_is_lost_or_leaked(seed: u64, steps in prop::collection::vec(step(), 0..200)) {
         let mut lab = Lab::with_peers(seed, 3, 6);
-        let mut proved = BTreeSet::new();
+        let mut proved = BTreeMap::new();
         let pick = |set: Vec<StreamId>, which: usize| (!set.is_empty()).then(|| set[which % set.len()]);
         for step in steps {
             match step {
@@ -413,12 +510,22 @@ proptest! {
                     }
                 }
                 Step::Accept => drop(lab.accepted()),
-                Step::Prove(which, who) => {
-                    // As the shell: once for each stream, and not for one that is closed.
-                    if let Some(stream) = pick(lab.open.iter().copied().collect(), which)
-                        && proved.insert(stream)
-                    {
-                        lab.proved(stream, token(who));
+                Step::Prove(which, who, answers) => {
+                    // As the shell: once for each stream and kind of proof, always the same peer, and not for one that is closed.
+                    if let Some(stream) = pick(lab.open.iter().copied().collect(), which) {
+                        match proved.get(&stream).copied() {
+                            None if answers => lab.answered(stream, token(who)),
+                            None => lab.proved(stream, token(who)),
+                            Some((who, false)) => lab.answered(stream, token(who)),
+                            Some((_, true)) => continue,
+                        }
+                        let is_second = proved.contains_key(&stream);
+                        proved.entry(stream).or_insert((who, false)).1 |= answers || is_second;
+                    }
+                }
+                Step::Greet(which) => {
+                    if let Some(stream) = pick(lab.open.iter().copied().collect(), which) {
+                        lab.table.greeted(stream);
                     }
                 }
                 Step::End(which) => {
@@ -450,14 +557,14 @@ proptest! {
                     continue;
                 }
                 lab.opened(stream);
-                if lab.open.contains(&stream) && proved.insert(stream) {
+                if lab.open.contains(&stream) {
                     lab.proved(stream, peer);
                 }
             }
             lab.wait(SECOND / 10);
         }
         for (peer, how) in lab.table.report(lab.now) {
-            prop_assert!(!how.dials || how.stream.is_some(), "{peer}: {how:?}");
+            prop_assert!(lab.table.peers[&peer].place.is_none() || how.stream.is_some(), "{peer}: {how:?}");
         }
     }
 }

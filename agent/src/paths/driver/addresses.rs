@@ -1,14 +1,47 @@
 //! Where this node may be reached, and what is done when that changes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use mesh_core::id::TokenId;
-use tokio::{net::lookup_host, time::timeout};
 
 use super::{Driver, Inputs};
+use crate::endpoint::source_address;
 
-/// How long a STUN server's name may take to resolve.
-const RESOLVE: Duration = Duration::from_secs(5);
+/// Addresses of nobody (RFC 5737 and 3849), to which the default route leads if there is one: nothing is ever sent there.
+const ANYWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
+/// The addresses from which packets leave this machine by its default routes, IPv4 and IPv6: streams stand on them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sources([Option<IpAddr>; 2]);
+
+impl Sources {
+    /// What the routing table says now.
+    pub(super) fn find() -> Self {
+        // Some port must be named: that of discard.
+        Self(ANYWHERE.map(|anywhere| source_address((anywhere, 9).into())))
+    }
+
+    /// There is no default route, or none was ever seen.
+    fn are_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Whether streams that were made before have to be made anew: packets leave from another address, or can leave again. A
+    /// machine without network has not moved; what was found once stays until another takes its place.
+    fn follow(&mut self, now: Self) -> bool {
+        let is_first = self.are_none() && !now.are_none();
+        let mut is_other = false;
+        for (known, now) in self.0.iter_mut().zip(now.0) {
+            is_other |= known.is_some() && now.is_some() && *known != now;
+            *known = now.or(*known);
+        }
+        is_first || is_other
+    }
+}
 
 impl Driver {
     pub(super) fn learn_addresses(&mut self, inputs: &mut Inputs) {
@@ -17,10 +50,21 @@ impl Driver {
         self.tell_candidates(self.now());
     }
 
-    /// This machine has other addresses than before: nothing that was made from the old ones can be relied on.
+    /// Streams are made anew where packets leave from another address than before. Where no default route tells, that is for
+    /// [`Self::move_over`].
+    pub(super) fn follow_sources(&mut self) {
+        if self.sources.follow(Sources::find()) {
+            self.transport.hurry();
+        }
+    }
+
+    /// This machine has other addresses than before: by UDP it may be reached elsewhere.
     pub(super) fn move_over(&mut self) {
         let now = self.now();
-        self.transport.hurry();
+        self.follow_sources();
+        if self.sources.are_none() {
+            self.transport.hurry();
+        }
         self.stun.ask(now);
         self.retry(now);
     }
@@ -40,12 +84,11 @@ impl Driver {
 
     /// Tells all peers where this node may be reached, if that is news.
     pub(super) fn tell_candidates(&mut self, now: Duration) {
-        self.candidates_due = None;
-        let own = self.candidates.list();
+        let own = self.candidates.list(now);
+        self.candidates_due = self.candidates.poll_timeout();
         if own == self.own_candidates {
             return;
         }
-        self.candidates_told = Some(now);
         self.own_candidates = own;
         let peers: Vec<TokenId> = self.peers.keys().copied().collect();
         for token in peers {
@@ -65,17 +108,39 @@ impl Driver {
                 return self.stun.pause();
             }
             let Some((to, request)) = self.stun.poll_transmit(now, transaction) else { return };
+            self.inbox.listen_to(self.stun.asked());
             // One that could not be sent is one that was lost.
             let _: bool = device.send_raw(to, &request);
         }
     }
 }
 
-/// Outside the tunnel: by this machine's own resolver. What it says when it does not know, or does not answer.
-pub(super) async fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
-    match timeout(RESOLVE, lookup_host(name)).await {
-        Ok(Ok(addresses)) => Ok(addresses.collect()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", RESOLVE.as_secs())),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_made_anew_when_packets_leave_from_elsewhere_and_not_before() {
+        let [a, b, six, other] = ["192.0.2.7", "192.0.2.8", "2001:db8::7", "2001:db8::8"];
+        let sources = |v4: &str, v6: &str| Sources([v4, v6].map(|address| address.parse().ok()));
+        let mut known = Sources::default();
+        for (v4, v6, is_moved) in [
+            ("", "", false),
+            // The first default route: whatever was called before has failed.
+            (a, "", true),
+            (a, "", false),
+            // Another family is no reason to leave the one there is.
+            (a, six, false),
+            // The network is gone for a while.
+            ("", "", false),
+            (a, six, false),
+            (b, six, true),
+            ("", six, false),
+            (b, other, true),
+            (a, "", true),
+        ] {
+            assert_eq!(known.follow(sources(v4, v6)), is_moved, "{v4} {v6}");
+        }
+        assert_eq!(known, sources(a, other));
     }
 }

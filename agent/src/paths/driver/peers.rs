@@ -19,9 +19,7 @@ impl Driver {
             None => return,
         };
         self.own_place = peers.own_place.as_ref().and_then(report::place);
-        if self.own_address != peers.own_address {
-            self.own_address = peers.own_address;
-        }
+        self.own_address = peers.own_address;
         self.remove_unwanted(&peers);
         let keys = peers.peers.iter().map(|(token, peer)| (*token, peer.public_key)).collect();
         self.slot.set_keys(keys);
@@ -31,8 +29,8 @@ impl Driver {
                 peer.place = place;
                 continue;
             }
-            let paths = Paths::new(self.mtu, self.random(), now);
-            let punch = Punch::new(network, self.random(), now);
+            let paths = Paths::new(self.mtu, self.random.number(), now);
+            let punch = Punch::new(network, self.random.number(), now);
             let mut peer = Peer::new(wanted.public_key, wanted.address, place, paths, punch, now);
             peer.punch.set_own(&self.own_candidates);
             peer.set_direct(self.unnamed.remove(&wanted.public_key), now);
@@ -71,14 +69,5 @@ impl Driver {
             (*token, place)
         };
         self.peers.iter().map(call).collect()
-    }
-
-    /// SplitMix64: another number for each peer.
-    const fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

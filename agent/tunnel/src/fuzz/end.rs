@@ -1,6 +1,6 @@
 //! One of two peers, without device and sockets: it makes messages and takes those of the other.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use zeroize::Zeroizing;
@@ -43,7 +43,7 @@ impl End {
     /// An initiation.
     pub(crate) fn ask(&mut self) -> Vec<u8> {
         let mut message = [0; INITIATION_LEN];
-        let asked = self.sessions.ask(&self.identity, &self.peer, Aim::default(), Instant::now(), &mut message);
+        let asked = self.sessions.ask(&self.identity, &self.peer, nowhere(), Instant::now(), &mut message);
         assert!(asked.is_some(), "no initiation");
         message.to_vec()
     }
@@ -112,6 +112,11 @@ impl End {
         let back = other.seal(&[]).and_then(|message| self.take(&message));
         (forth, back) == (Some(Taken::Keepalive), Some(Taken::Keepalive))
     }
+}
+
+/// Where initiations go that are not sent.
+pub(crate) const fn nowhere() -> Aim {
+    Aim::Endpoint(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
 }
 
 pub(crate) fn private(byte: u8) -> PrivateKey {

@@ -6,8 +6,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use proptest::prelude::*;
 
 use super::*;
-use crate::fuzz::end::{End, Taken, private};
-use crate::sessions::Aim;
+use crate::fuzz::end::{End, Taken, nowhere, private};
 
 const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -120,7 +119,7 @@ fn a_cookie_for_an_answer_goes_into_the_next() {
     let taken = std::time::Instant::now();
     for (seconds, is_used) in [(110, true), (120, false)] {
         let (mut message, now) = ([0; INITIATION_LEN], taken + std::time::Duration::from_secs(seconds));
-        there.sessions.ask(&there.identity, &here.identity.public(), Aim::default(), now, &mut message).unwrap();
+        there.sessions.ask(&there.identity, &here.identity.public(), nowhere(), now, &mut message).unwrap();
         assert_eq!(message[132..] != [0; 16], is_used, "{seconds} s later");
     }
 }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
-use super::{Peer, State, Ways, Wire};
+use super::{Endpoint, Peer, State, Ways, Wire};
 use crate::control::Request;
 use crate::noise::INITIATION_LEN;
 use crate::sessions::Aim;
@@ -91,17 +91,26 @@ impl Peer {
             // The address we send from may be what keeps the answer away.
             endpoint.source = None;
         }
-        let mut message = [0; INITIATION_LEN];
-        // Where the peer may be now is tried by itself, so that it is known which of them answers.
-        let ways = Ways { also: None, ..state.ways(wire.now) };
-        let aim = Aim { proves: ways.udp.map(|endpoint| endpoint.address), aside: false };
-        match state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message) {
-            Some(()) => {
-                self.dispatch(state, wire, &message, &ways);
-                state.timers.initiation_sent(wire.now, jitter());
-            }
-            None => state.timers.abandon_handshake(),
+        // Each way has one of its own, so that its answer proves that way; where the peer may be now is tried by itself. The peer
+        // answers none that is older than the last it had, so that the last goes where they are slower.
+        let (endpoint, stream) = (state.endpoint_of_route(), state.stream_of_route().cloned());
+        let by_udp = endpoint.is_some_and(|endpoint| self.ask_endpoint(state, wire, endpoint));
+        let by_stream = stream.is_some_and(|stream| self.ask_by(state, wire, &stream));
+        if by_udp || by_stream {
+            state.timers.initiation_sent(wire.now, jitter());
+        } else {
+            state.timers.abandon_handshake();
         }
+    }
+
+    /// Sends an initiation to the endpoint; false where none can be made.
+    fn ask_endpoint(&self, state: &mut State, wire: &Wire<'_>, endpoint: Endpoint) -> bool {
+        let (mut message, aim) = ([0; INITIATION_LEN], Aim::Endpoint(endpoint.address));
+        let is_made = state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some();
+        if is_made {
+            self.dispatch(state, wire, &message, &Ways { udp: Some(endpoint), ..Ways::default() });
+        }
+        is_made
     }
 
     /// When this peer is due next. Its turn ends with its handshake.
@@ -128,12 +137,12 @@ impl Peer {
 
 impl State {
     /// Whether a packet waits for its handshake, or a session is to be renewed.
-    fn is_needed(&mut self, wire: &Wire<'_>) -> bool {
+    pub(super) fn is_needed(&self, wire: &Wire<'_>) -> bool {
         !self.staged.is_empty() || self.sessions.sealing(wire.now).is_some()
     }
 
     /// Whether it may have a handshake that nobody waits for.
-    fn has_turn(&mut self, wire: &Wire<'_>) -> bool {
+    pub(super) fn has_turn(&mut self, wire: &Wire<'_>) -> bool {
         if self.turn.is_none() {
             self.turn = wire.turns.take();
         }

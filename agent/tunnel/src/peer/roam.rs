@@ -1,16 +1,19 @@
 //! Where a peer is: at the last address by which a round trip was proved. Authentic data that comes from elsewhere says where the
-//! peer may have gone, or that somebody on the way writes other sources into its datagrams, as QEMU's user network does. So
-//! such an address is tried and not believed: it is asked for a handshake, and gets what the endpoint gets until it
-//! answers, for a short time.
+//! peer may have gone, or that somebody on the way writes other sources into its datagrams, as QEMU's user network does, or
+//! that the peer itself lies. So such an address is tried and not believed: it is asked for a handshake, and gets what the
+//! endpoint gets until it answers, for a short time and not one after the other. An endpoint that somebody named and nobody
+//! proved is asked as well when the peer's data seems to come from it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::ways::Roads;
 use super::{Endpoint, Peer, State, Wire};
 use crate::intake::Via;
 use crate::noise::INITIATION_LEN;
 use crate::sessions::{Aim, Confirmed};
 use crate::table::unmapped;
+use crate::way::Proof;
 
 /// When an address that is tried is asked again, and after the last of them given up.
 const TRIES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
@@ -18,7 +21,9 @@ const TRIES: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(
 /// How long packets go there too, at most.
 const HEDGE: Duration = Duration::from_secs(2);
 
-/// How long an address that did not answer is left alone, and at most after it failed again and again.
+/// How long a host is left alone of which an address did not answer, and at most after it failed again and again. As long after any
+/// trial that came to nothing, others are asked alone and get no packets: else a peer that writes sources into its datagrams could
+/// have its packets sent to whomever it likes.
 const SHUN: Duration = Duration::from_secs(10);
 const SHUN_AT_MOST: Duration = Duration::from_secs(600);
 
@@ -30,7 +35,7 @@ const FOUND: Duration = Duration::from_secs(2);
 /// both ends of the way for up to [`HEDGE`].
 const LEFT: Duration = Duration::from_secs(3);
 
-/// Addresses that did not answer, as many as are remembered. Whoever can write any source at all gets a try for each.
+/// Hosts that did not answer, as many as are remembered. Whoever can write any source at all gets a try for each.
 const SHUNNED: usize = 8;
 
 /// An address that is tried.
@@ -42,11 +47,18 @@ pub(super) struct Trial {
     hedged_until: Instant,
 }
 
-/// An address that is left alone for some time.
+/// A host that is left alone for some time.
 pub(super) struct Shunned {
+    /// The last of its addresses that did not answer. Whoever lies about the host lies about the port.
     address: SocketAddr,
-    /// How often it did not answer; 0 where it is one that the peer was said to have left.
+    /// How often it did not answer.
     failures: u32,
+    until: Instant,
+}
+
+/// An address that the peer was said to have left, which is left alone for a moment.
+pub(super) struct Left {
+    address: SocketAddr,
     until: Instant,
 }
 
@@ -54,6 +66,15 @@ impl Trial {
     /// Where packets go too.
     pub(super) fn hedge(&self, now: Instant) -> Option<Endpoint> {
         (now < self.hedged_until).then_some(self.endpoint)
+    }
+}
+
+impl Roads {
+    /// Whether this address is left alone.
+    fn avoids(&self, address: SocketAddr, now: Instant) -> bool {
+        let is_shunned = |shunned: &Shunned| shunned.address.ip() == address.ip() && now < shunned.until;
+        self.shunned.iter().any(is_shunned)
+            || self.left.as_ref().is_some_and(|left| left.address == address && now < left.until)
     }
 }
 
@@ -68,16 +89,21 @@ impl Peer {
         }
     }
 
-    /// An initiation of ours was answered, which had gone there, by that way.
-    pub(super) fn was_answered(&self, state: &mut State, wire: &Wire<'_>, aim: Aim, via: Via<'_>) {
-        let Via::Udp(from) = via else { return };
-        if let Some(address) = aim.proves {
+    /// An initiation of ours was answered, which had gone there, by that way. What it proves of the stream, where it is one.
+    pub(super) fn was_answered(&self, state: &mut State, wire: &Wire<'_>, aim: &Aim, via: Via<'_>) -> Proof {
+        let from = match via {
+            Via::Udp(from) => from,
+            Via::Stream { carrier, .. } if aim.is_by(carrier) => return Proof::RoundTrip,
+            Via::Stream { .. } => return Proof::Data,
+        };
+        if let Aim::Endpoint(address) | Aim::Elsewhere(address) = *aim {
             self.move_to(state, wire, Endpoint { address, source: None });
         }
         if aim.is_elsewhere() {
             state.roads().found = Some(wire.now);
         }
         self.came_from(state, wire, from, false);
+        Proof::Data
     }
 
     /// Authentic data came, in a session whose first use it is where that is `confirmed`.
@@ -91,15 +117,13 @@ impl Peer {
         }
     }
 
-    /// Sends the answer to an initiation back where it came from. Where that is known to lead nowhere, the peer gets it at its
-    /// endpoint as well.
+    /// Sends the answer to an initiation back where it came from. Where that is not the peer's endpoint, which is where it may be
+    /// instead, the peer gets it there as well.
     pub(super) fn answer(&self, state: &State, wire: &Wire<'_>, message: &[u8], via: Via<'_>) {
         match via {
             Via::Udp(from) => {
                 self.post(wire, message, from);
-                if let Some(endpoint) = state.endpoint.filter(|endpoint| endpoint.address != from.address)
-                    && state.is_shunned(from.address)
-                {
+                if let Some(endpoint) = state.endpoint.filter(|endpoint| endpoint.address != from.address) {
                     self.post(wire, message, endpoint);
                 }
             }
@@ -108,20 +132,25 @@ impl Peer {
     }
 
     fn came_from(&self, state: &mut State, wire: &Wire<'_>, from: Endpoint, in_new_session: bool) {
-        if let Some(endpoint) = state.endpoint.as_mut().filter(|endpoint| endpoint.address == from.address) {
-            endpoint.source = from.source;
-            return;
+        let is_endpoint = state.endpoint.is_some_and(|endpoint| endpoint.address == from.address);
+        if is_endpoint {
+            state.endpoint = Some(from);
+            // Without a stream it gets the packets in any case, and proves itself by the next handshake.
+            if state.is_proved || state.stream().is_none() {
+                return;
+            }
         }
         let roads = state.roads();
-        let shunned = roads.shunned.iter().find(|shunned| shunned.address == from.address);
+        let is_avoided = roads.avoids(from.address, wire.now);
         // Where a session has begun since, the peer is awake: it may be there now.
-        let left_alone = shunned.is_some_and(|shunned| wire.now < shunned.until && !in_new_session);
-        if roads.trial.is_none() && !left_alone {
-            let (next, hedged_until) = (wire.now, wire.now + HEDGE);
-            roads.trial = Some(Trial { endpoint: from, tries: 0, next, hedged_until });
-            tracing::debug!(peer = %self.key, address = %from.address, "the peer may have moved");
-            self.work_on_trial(state, wire);
+        if roads.trial.is_some() || is_avoided && !in_new_session {
+            return;
         }
+        let failed_lately = roads.failed.is_some_and(|failed| wire.now < failed + SHUN);
+        let hedge = if is_endpoint || is_avoided || failed_lately { Duration::ZERO } else { HEDGE };
+        roads.trial = Some(Trial { endpoint: from, tries: 0, next: wire.now, hedged_until: wire.now + hedge });
+        tracing::debug!(peer = %self.key, address = %from.address, "the peer may be there");
+        self.work_on_trial(state, wire);
     }
 
     /// Does what is due of a trial.
@@ -135,14 +164,14 @@ impl Peer {
             self.ask_at(state, wire, endpoint);
         } else {
             tracing::debug!(peer = %self.key, address = %endpoint.address, "nobody answers where the peer seemed to be");
-            roads.trial = None;
+            (roads.trial, roads.failed) = (None, Some(wire.now));
             shun(&mut roads.shunned, endpoint.address, wire.now);
         }
     }
 
     /// Sends an initiation there and nowhere else.
     fn ask_at(&self, state: &mut State, wire: &Wire<'_>, endpoint: Endpoint) {
-        let (mut message, aim) = ([0; INITIATION_LEN], Aim { proves: Some(endpoint.address), aside: true });
+        let (mut message, aim) = ([0; INITIATION_LEN], Aim::Elsewhere(endpoint.address));
         if state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some() {
             self.post(wire, &message, endpoint);
         }
@@ -151,6 +180,7 @@ impl Peer {
     /// A round trip by this endpoint was proved.
     fn move_to(&self, state: &mut State, wire: &Wire<'_>, endpoint: Endpoint) {
         state.end_trial(endpoint.address);
+        state.is_proved = true;
         if state.endpoint.is_some_and(|before| before.address == endpoint.address) {
             return;
         }
@@ -168,51 +198,44 @@ impl State {
         if let Some(roads) = &mut self.roads {
             roads.trial.take_if(|trial| trial.endpoint.address == address);
             roads.shunned.retain(|shunned| shunned.address != address);
+            roads.left.take_if(|left| left.address == address);
         }
     }
 
     /// The owner says that the peer is not at this address any more.
     pub(super) fn leave(&mut self, address: SocketAddr, now: Instant) {
-        remember(&mut self.roads().shunned, Shunned { address, failures: 0, until: now + LEFT });
+        let roads = self.roads();
+        roads.trial.take_if(|trial| trial.endpoint.address == address);
+        roads.left = Some(Left { address, until: now + LEFT });
     }
 
     pub(super) fn forget_trials(&mut self) {
         if let Some(roads) = &mut self.roads {
-            (roads.trial, roads.shunned) = (None, Vec::new());
+            (roads.trial, roads.failed, roads.left) = (None, None, None);
+            roads.shunned = Vec::new();
         }
     }
 
-    /// What the peer proves by using a session whose answer goes back that way.
+    /// What the peer proves by using a session whose answer goes back that way: that it got the answer there. Nothing where
+    /// [`Peer::answer`] sends it to the endpoint as well.
     pub(super) fn proved_by_answer(&self, via: Via<'_>) -> Option<Endpoint> {
-        match via {
-            Via::Udp(from) if !self.is_shunned(from.address) => Some(from),
-            Via::Udp(_) | Via::Stream { .. } => None,
-        }
+        let Via::Udp(from) = via else { return None };
+        self.endpoint.is_none_or(|endpoint| endpoint.address == from.address).then_some(from)
     }
 
     /// When [`Peer::work_on_trial`] has something to do.
     pub(super) fn next_of_trial(&self) -> Option<Instant> {
         Some(self.roads.as_ref()?.trial.as_ref()?.next)
     }
-
-    fn is_shunned(&self, address: SocketAddr) -> bool {
-        let is_it = |shunned: &Shunned| shunned.address == address && shunned.failures > 0;
-        self.roads.as_ref().is_some_and(|roads| roads.shunned.iter().any(is_it))
-    }
 }
 
-/// Remembers that nobody answered there.
+/// Remembers that nobody answered there. What is remembered last stands at the end, and the first makes room.
 fn shun(shunned: &mut Vec<Shunned>, address: SocketAddr, now: Instant) {
-    let before = shunned.iter().find(|shunned| shunned.address == address).map_or(0, |shunned| shunned.failures);
-    let pause = SHUN.saturating_mul(1 << before.min(6)).min(SHUN_AT_MOST);
-    remember(shunned, Shunned { address, failures: before.saturating_add(1), until: now + pause });
-}
-
-/// What is remembered last stands at the end, and the first makes room.
-fn remember(shunned: &mut Vec<Shunned>, last: Shunned) {
-    shunned.retain(|shunned| shunned.address != last.address);
+    let at = shunned.iter().position(|shunned| shunned.address.ip() == address.ip());
+    let before = at.map_or(0, |at| shunned.remove(at).failures);
     if shunned.len() == SHUNNED {
         shunned.remove(0);
     }
-    shunned.push(last);
+    let pause = SHUN.saturating_mul(1 << before.min(6)).min(SHUN_AT_MOST);
+    shunned.push(Shunned { address, failures: before.saturating_add(1), until: now + pause });
 }

@@ -14,6 +14,7 @@ use crate::udp;
 mod counts;
 mod due;
 mod endpoint;
+mod proofs;
 mod ways;
 
 const S: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::roam::{Shunned, Trial};
+use super::roam::{Left, Shunned, Trial};
 use super::{Endpoint, Peer, State, Wire};
 use crate::device::Counter;
 use crate::intake::Via;
@@ -19,15 +19,15 @@ use crate::way::{Carrier, Route, Way};
 /// How often the watcher is told at most that packets went, or came by one way.
 const TELL_AFTER: Duration = Duration::from_millis(50);
 
-/// A peer that was silent for so long may have lost its session: whoever greets it offers another.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
-
 /// What only a peer has that is reached by a stream, moves, or is watched.
 #[derive(Default)]
 pub(super) struct Roads {
     stream: Option<Arc<dyn Carrier>>,
     pub(super) trial: Option<Trial>,
+    /// When the last trial came to nothing.
+    pub(super) failed: Option<Instant>,
     pub(super) shunned: Vec<Shunned>,
+    pub(super) left: Option<Left>,
     /// When the peer was last found at an address that was tried.
     pub(super) found: Option<Instant>,
     /// When the watcher was last told that packets went, came by UDP, and came by a stream.
@@ -35,7 +35,7 @@ pub(super) struct Roads {
 }
 
 /// Where datagrams go: to all of these.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ways {
     /// The peer's endpoint.
     pub(crate) udp: Option<Endpoint>,
@@ -91,16 +91,18 @@ impl Peer {
     pub(crate) fn send_inner(&self, wire: &Wire<'_>, way: Way, packet: &[u8], mtu: u16) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let all = state.every_way(wire.now);
         let ways = match way {
-            Way::Udp => Ways { stream: None, ..all },
-            Way::Stream => Ways { udp: None, also: None, ..all },
+            Way::Udp => state.by_udp(wire.now),
+            Way::Stream => Ways { stream: state.stream().cloned(), ..Ways::default() },
         };
         if ways.are_none() || packet.is_empty() || packet.len() > MAX_PACKET - OVERHEAD || self.is_mute(state) {
             return false;
         }
         if state.sessions.sealing(wire.now).is_none() {
-            self.begin_handshake(state, wire);
+            // Nobody waits for what its owner sends so: of thousands of peers that are off, few are asked at a time.
+            if self.is_reachable(state) && (state.is_needed(wire) || state.has_turn(wire)) {
+                self.begin_handshake(state, wire);
+            }
             return false;
         }
         let renew = state.timers.data_sent(wire.now);
@@ -119,19 +121,22 @@ impl Peer {
         if self.is_mute(state) {
             return;
         }
-        let ways = Ways { udp: None, also: None, stream: Some(Arc::clone(carrier)) };
-        let has_session = self.seal_and_send(state, wire, &[], 0, &ways).is_some();
-        let was_heard = state.last_received.is_some_and(|at| wire.now < at + SILENT_AFTER);
-        if has_session {
+        let ways = Ways { stream: Some(Arc::clone(carrier)), ..Ways::default() };
+        if self.seal_and_send(state, wire, &[], 0, &ways).is_some() {
             state.timers.sent(wire.now);
         }
-        if !has_session || !was_heard {
-            let (mut message, aim) = ([0; INITIATION_LEN], Aim { proves: None, aside: true });
-            if state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some() {
-                self.put(wire, &message, carrier);
-            }
-        }
+        self.ask_by(state, wire, carrier);
         self.schedule(state, wire);
+    }
+
+    /// Sends an initiation by this stream and no other way; false where none can be made.
+    pub(super) fn ask_by(&self, state: &mut State, wire: &Wire<'_>, carrier: &Arc<dyn Carrier>) -> bool {
+        let (mut message, aim) = ([0; INITIATION_LEN], Aim::Stream(Arc::downgrade(carrier)));
+        let is_made = state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some();
+        if is_made {
+            self.put(wire, &message, carrier);
+        }
+        is_made
     }
 
     /// Seals and sends a packet (empty: a keepalive) by the route; false where there is no session.
@@ -140,12 +145,13 @@ impl Peer {
         self.seal_and_send(state, wire, packet, packet.len(), &ways).is_some()
     }
 
-    /// The first message in a session that we asked for: to where the answer came from, so that the way is seen to work.
+    /// The first message in a session that we asked for. Where the answer came by a stream, by that one alone; else by the route, and
+    /// to the endpoint whatever the route, since it is by UDP that the peer waits for it. The endpoint need not be where the answer
+    /// seemed to come from.
     pub(super) fn send_back(&self, state: &mut State, wire: &Wire<'_>, via: Via<'_>) {
-        let by_route = state.ways(wire.now);
         let ways = match via {
-            Via::Udp(_) => Ways { udp: state.endpoint, ..by_route },
-            Via::Stream { carrier, .. } => Ways { udp: None, also: None, stream: Some(Arc::clone(carrier)) },
+            Via::Udp(_) => Ways { udp: state.endpoint, ..state.ways(wire.now) },
+            Via::Stream { carrier, .. } => Ways { stream: Some(Arc::clone(carrier)), ..Ways::default() },
         };
         self.seal_and_send(state, wire, &[], 0, &ways);
     }
@@ -195,7 +201,7 @@ impl Peer {
 
     /// By a stream that need not be the peer's.
     pub(super) fn put(&self, wire: &Wire<'_>, datagram: &[u8], stream: &Arc<dyn Carrier>) -> bool {
-        let taken = stream.send(datagram, datagram.len());
+        let taken = stream.send_first(datagram);
         if taken {
             self.tx_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
         } else {
@@ -231,8 +237,7 @@ impl Peer {
     /// The stream that took the place of one that is over, if any did.
     pub(crate) fn stream_after(&self, over: &Arc<dyn Carrier>) -> Option<Arc<dyn Carrier>> {
         let state = self.lock();
-        let stream = state.roads.as_ref()?.stream.clone()?;
-        (state.route.stream && !Arc::ptr_eq(&stream, over)).then_some(stream)
+        state.stream_of_route().filter(|stream| !Arc::ptr_eq(stream, over)).cloned()
     }
 
     /// Tells that packets of applications went.
@@ -259,27 +264,42 @@ impl State {
         self.roads.get_or_insert_default()
     }
 
-    /// The ways that the route takes now.
+    /// The ways that packets take now: those of the route. But where a stream takes them, none goes to an endpoint that was never
+    /// proved, nor to where the peer seems to have gone from there: whoever says where it is may have named somebody else, who
+    /// gets initiations and what [`Peer::send_inner`] sends, and no more.
     pub(super) fn ways(&self, now: Instant) -> Ways {
-        let mut ways = self.every_way(now);
-        if !self.route.udp {
-            (ways.udp, ways.also) = (None, None);
+        let stream = self.stream_of_route().cloned();
+        if self.route.udp && (self.is_proved || stream.is_none()) {
+            Ways { stream, ..self.by_udp(now) }
+        } else {
+            Ways { stream, ..Ways::default() }
         }
-        ways.stream = ways.stream.filter(|_| self.route.stream);
-        ways
     }
 
-    /// The ways that there are, whatever the route.
-    fn every_way(&self, now: Instant) -> Ways {
-        let roads = self.roads.as_deref();
-        let also = roads.and_then(|roads| roads.trial.as_ref()).and_then(|trial| trial.hedge(now));
-        Ways { udp: self.endpoint, also, stream: roads.and_then(|roads| roads.stream.clone()) }
+    /// To the endpoint, and where the peer seems to have gone.
+    fn by_udp(&self, now: Instant) -> Ways {
+        let trial = self.roads.as_deref().and_then(|roads| roads.trial.as_ref());
+        Ways { udp: self.endpoint, also: trial.and_then(|trial| trial.hedge(now)), stream: None }
+    }
+
+    /// The peer's stream, whatever the route.
+    pub(super) fn stream(&self) -> Option<&Arc<dyn Carrier>> {
+        self.roads.as_deref()?.stream.as_ref()
+    }
+
+    /// The stream that the route takes.
+    pub(super) fn stream_of_route(&self) -> Option<&Arc<dyn Carrier>> {
+        if self.route.stream { self.stream() } else { None }
+    }
+
+    /// The endpoint, where the route takes it.
+    pub(super) fn endpoint_of_route(&self) -> Option<Endpoint> {
+        self.endpoint.filter(|_| self.route.udp)
     }
 
     /// Whether the route leads anywhere.
     pub(super) fn has_way(&self) -> bool {
-        let has_stream = || self.roads.as_ref().is_some_and(|roads| roads.stream.is_some());
-        self.route.udp && self.endpoint.is_some() || self.route.stream && has_stream()
+        self.endpoint_of_route().is_some() || self.stream_of_route().is_some()
     }
 
     fn forget_source(&mut self, source: LocalAddress) {

@@ -182,18 +182,19 @@ fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
     let (mut here, mut there) = ends();
     let elsewhere: SocketAddr = "192.0.2.7:7".parse().unwrap();
     let mut initiation = [0; INITIATION_LEN];
-    let aim = Aim { proves: Some(elsewhere), aside: true };
+    let aim = Aim::Elsewhere(elsewhere);
     let (peer, now) = (there.identity.public(), Instant::now());
     here.sessions.ask(&here.identity, &peer, aim, now, &mut initiation).unwrap();
     let Some(Taken::Asked(overtaken)) = there.take(&initiation) else { panic!("refused") };
     let later = answer(&mut here, &mut there);
     let mut complete = |answer: &[u8]| {
         let receiver = u32::from_le_bytes(*answer[8..].first_chunk().unwrap());
-        here.sessions.complete(&here.identity, None, receiver, answer, now)
+        let completed = here.sessions.complete(&here.identity, None, receiver, answer, now)?;
+        Some((completed.began, completed.aim.is_elsewhere()))
     };
     let began = Some(Began { since: now, initiator: true });
-    assert_eq!(complete(&later), Some(Completed { began, aim: Aim::default() }));
-    assert_eq!(complete(&overtaken), Some(Completed { began: None, aim }));
+    assert_eq!(complete(&later), Some((began, false)));
+    assert_eq!(complete(&overtaken), Some((None, true)));
     assert_eq!(complete(&overtaken), None, "a replay");
     assert!(here.is_joined(&mut there));
 }
@@ -205,10 +206,10 @@ fn what_goes_elsewhere_takes_no_place() {
     let initiation = here.ask();
     let peer = there.identity.public();
     for port in 1..100 {
-        let aim = Aim { proves: Some(([192, 0, 2, 1], port).into()), aside: true };
+        let aim = Aim::Elsewhere(([192, 0, 2, 1], port).into());
         here.sessions.ask(&here.identity, &peer, aim, Instant::now(), &mut [0; INITIATION_LEN]).unwrap();
     }
-    assert_eq!(here.sessions.asked.len(), 1 + OFFERS_ASIDE);
+    assert_eq!(here.sessions.asked.len(), 1 + OFFERS_ELSEWHERE);
     let Some(Taken::Asked(answer)) = there.take(&initiation) else { panic!("refused") };
     assert_eq!(here.take(&answer), Some(Taken::Established));
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
-use mesh_tunnel::StreamInbound;
+use mesh_tunnel::{Proof, StreamInbound};
 
 use crate::lab::{Kind, Node, Switch, eventually, join};
 use crate::pipe::{Pipe, Stream, receive};
@@ -49,8 +49,8 @@ fn garbage_forgeries_and_replays_prove_nothing() {
     let genuine = sealed(&a, &b, 40);
     let (mut inbound, answers) = opened(&b);
     let mut proofs = 0;
-    receive(&mut inbound, &genuine, |key| {
-        assert_eq!(key, a.public_key());
+    receive(&mut inbound, &genuine, |key, proof| {
+        assert_eq!((key, proof), (a.public_key(), Proof::Data), "somebody may have caught it elsewhere");
         proofs += 1;
     });
     assert!(proofs > 0, "what is genuine counts, whatever stream it comes by");
@@ -86,7 +86,7 @@ fn garbage_forgeries_and_replays_prove_nothing() {
             });
         }
         sent += datagrams.len() as u64;
-        receive(&mut inbound, &datagrams, |_| panic!("round {round}: something was proved"));
+        receive(&mut inbound, &datagrams, |_, _| panic!("round {round}: something was proved"));
     }
     assert_eq!(refused(), start + sent);
     assert!(answers.taken().is_empty(), "nobody is answered who says nothing right");
@@ -97,8 +97,8 @@ fn garbage_forgeries_and_replays_prove_nothing() {
     let reversed = Range { start: 700, end: 600 };
     let ranges =
         [0..0, 1000..1000, 999..1001, 2000..3000, reversed, 0..1000, 10..20, 5..900, usize::MAX - 1..usize::MAX];
-    inbound.receive(&mut buffer, &ranges, |_| panic!("something was proved"));
-    inbound.receive(&mut [], &ranges, |_| panic!("something was proved"));
+    inbound.receive(&mut buffer, &ranges, |_, _| panic!("something was proved"));
+    inbound.receive(&mut [], &ranges, |_, _| panic!("something was proved"));
     assert!(a.probe(b.inner4()) && b.probe(a.inner4()), "the session goes on");
 }
 
@@ -117,11 +117,11 @@ fn an_initiation_that_was_overheard_proves_nothing() {
         (!heard.is_empty()).then_some(())
     });
     let (mut inbound, answers) = opened(&b);
-    receive(&mut inbound, &heard[..1], |_| panic!("that proves nothing"));
+    receive(&mut inbound, &heard[..1], |_, _| panic!("that proves nothing"));
     assert_eq!(answers.taken().iter().map(|answer| answer[0]).collect::<Vec<_>>(), [2]);
     let refused = || b.device().snapshot().drops.unauthenticated;
     let before = refused();
-    receive(&mut inbound, &heard[..1], |_| panic!("nor does a replay"));
+    receive(&mut inbound, &heard[..1], |_, _| panic!("nor does a replay"));
     assert_eq!((refused(), answers.taken().len()), (before + 1, 0));
 }
 
@@ -146,7 +146,7 @@ fn a_flood_by_a_stream_stops_nobody_else() {
                     panic!("no initiation")
                 };
                 let message = message.to_vec();
-                receive(&mut inbound, &vec![message; 64], |_| panic!("that proves nothing"));
+                receive(&mut inbound, &vec![message; 64], |_, _| panic!("that proves nothing"));
                 cookies += answers.taken().iter().filter(|answer| answer[0] == 3 && answer.len() == 64).count();
             }
             cookies

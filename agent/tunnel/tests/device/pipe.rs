@@ -1,10 +1,11 @@
 //! Streams between nodes, within the test.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use mesh_tunnel::{Carrier, PublicKey, StreamInbound};
+use mesh_tunnel::{Carrier, Proof, PublicKey, StreamInbound};
 
 use crate::lab::Node;
 
@@ -59,7 +60,11 @@ impl Pipe {
 }
 
 /// Lays datagrams into one buffer with room for their lengths between them, as they come by a stream, and opens them.
-pub(crate) fn receive(inbound: &mut StreamInbound, datagrams: &[impl AsRef<[u8]>], proved: impl FnMut(PublicKey)) {
+pub(crate) fn receive(
+    inbound: &mut StreamInbound,
+    datagrams: &[impl AsRef<[u8]>],
+    proved: impl FnMut(PublicKey, Proof),
+) {
     let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
     for datagram in datagrams.iter().map(AsRef::as_ref) {
         buffer.extend((datagram.len() as u16).to_be_bytes());
@@ -69,30 +74,28 @@ pub(crate) fn receive(inbound: &mut StreamInbound, datagrams: &[impl AsRef<[u8]>
     inbound.receive(&mut buffer, &ranges, proved);
 }
 
+/// Who proved to be at the other end of a stream, and how.
+type Proofs = Mutex<BTreeSet<(PublicKey, Proof)>>;
+
 /// A stream between two nodes, read by two threads.
 pub(crate) struct Stream {
     /// What each node speaks into.
     pub(crate) pipes: [Arc<Pipe>; 2],
-    /// Who proved to be at the other end of it, as each node sees it.
-    proved: [Arc<Mutex<Vec<PublicKey>>>; 2],
+    /// As each node sees it.
+    proved: [Arc<Proofs>; 2],
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Stream {
     pub(crate) fn between(a: &Node, b: &Node) -> Self {
         let pipes: [Arc<Pipe>; 2] = Default::default();
-        let proved: [Arc<Mutex<Vec<PublicKey>>>; 2] = Default::default();
+        let proved: [Arc<Proofs>; 2] = Default::default();
         let read = |(here, node): (usize, &Node)| {
             let (pipe, proved) = (Arc::clone(&pipes[1 - here]), Arc::clone(&proved[here]));
             let mut inbound = node.device().handle().stream_inbound(Arc::<Pipe>::clone(&pipes[here]));
             thread::spawn(move || {
                 while let Some(datagrams) = pipe.take() {
-                    receive(&mut inbound, &datagrams, |key| {
-                        let mut proved = proved.lock().unwrap();
-                        if !proved.contains(&key) {
-                            proved.push(key);
-                        }
-                    });
+                    receive(&mut inbound, &datagrams, |key, proof| _ = proved.lock().unwrap().insert((key, proof)));
                 }
             })
         };
@@ -108,8 +111,8 @@ impl Stream {
         self.pipes.iter().all(|pipe| pipe.waiting.lock().unwrap().is_empty())
     }
 
-    pub(crate) fn proved(&self) -> [Vec<PublicKey>; 2] {
-        [0, 1].map(|node| self.proved[node].lock().unwrap().clone())
+    pub(crate) fn proved(&self) -> [Vec<(PublicKey, Proof)>; 2] {
+        [0, 1].map(|node| self.proved[node].lock().unwrap().iter().copied().collect())
     }
 }
 

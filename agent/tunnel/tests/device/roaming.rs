@@ -143,7 +143,6 @@ fn nobody_moves_into_the_tunnel() {
     let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&us, &them);
     let key = PrivateKey::from_bytes(Zeroizing::new([3; 32])).public_key();
-    us.wg(&format!("peer {key} allowed-ips 10.77.0.3/32"));
     let of_key = || us.device().snapshot().peers.into_iter().find(|peer| peer.public_key == key).unwrap();
     let refused = || us.device().snapshot().drops.unauthenticated;
     let socket = |address: &str| {
@@ -158,7 +157,9 @@ fn nobody_moves_into_the_tunnel() {
         let to = |prefix| SocketAddr::new(address(prefix, 1).parse().unwrap(), PORT);
         let (outside, inside) = (socket(&address(outer, 2)), socket(&address(inner, 2)));
 
-        // Outside all is well.
+        // Outside all is well, for a member that nobody has placed yet.
+        us.wg(&format!("peer {key} remove"));
+        us.wg(&format!("peer {key} allowed-ips 10.77.0.3/32"));
         let (mut tunn, mut buffer, mut reply) =
             (Tunn::new([3; 32].into(), (*us.public_key().as_bytes()).into(), None, None, 1, None), [0; 256], [0; 256]);
         let TunnResult::WriteToNetwork(initiation) = tunn.format_handshake_initiation(&mut buffer, true) else {

@@ -130,6 +130,21 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     assert!(b.has_datagram());
 }
 
+/// What the device's owner sends by itself keeps nobody waiting.
+#[test]
+fn in_a_crowd_what_the_owner_sends_asks_nobody() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    let mut others = all_turns(&a);
+    let sends = || a.peer.send_inner(&a.wire(start), Way::Udp, &packet(1), 1420);
+    assert!(!sends() && !b.has_datagram());
+    assert!(!a.peer.lock().timers.is_handshaking());
+    others.pop();
+    assert!(!sends());
+    assert_eq!(b.datagram()[0], 1, "now it is its turn");
+    assert!(a.turns.take().is_none());
+}
+
 #[test]
 fn an_answer_from_far_away_counts_when_the_turn_is_over() {
     let start = Instant::now();

@@ -14,7 +14,8 @@ fn an_initiation_alone_moves_no_endpoint() {
     b.take(start, &initiation, attacker);
     assert_eq!(b.endpoint(), a.address());
     socket.set_read_timeout(Some(5 * S)).unwrap();
-    assert_eq!((socket.recv(&mut [0; 2048]).unwrap(), a.has_datagram()), (RESPONSE_LEN, false));
+    let answered = [socket.recv(&mut [0; 2048]).unwrap(), a.datagram().len()];
+    assert_eq!(answered, [RESPONSE_LEN; 2], "where the peer is taken to be as well");
     // The same again, from anywhere, is a replay.
     for from in [a.address(), attacker] {
         let before = b.unauthenticated();
@@ -34,16 +35,21 @@ fn an_initiation_alone_moves_no_endpoint() {
 }
 
 /// An address that nobody expects, and what comes to it.
-struct Elsewhere(std::net::UdpSocket);
+pub(super) struct Elsewhere(std::net::UdpSocket);
 
 impl Elsewhere {
-    fn new() -> Self {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    pub(super) fn new() -> Self {
+        Self::on([127, 0, 0, 1])
+    }
+
+    /// On another host, as far as anybody sees.
+    fn on(host: [u8; 4]) -> Self {
+        let socket = std::net::UdpSocket::bind((std::net::IpAddr::from(host), 0)).unwrap();
         socket.set_read_timeout(Some(30 * S)).unwrap();
         Self(socket)
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
 
@@ -54,7 +60,7 @@ impl Elsewhere {
     }
 
     /// The first bytes of what has come.
-    fn kinds(&self) -> Vec<u8> {
+    pub(super) fn kinds(&self) -> Vec<u8> {
         self.0.set_nonblocking(true).unwrap();
         let mut buffer = [0; 2048];
         let kinds = std::iter::from_fn(|| self.0.recv(&mut buffer).is_ok().then_some(buffer[0])).collect();
@@ -201,21 +207,78 @@ fn an_answer_proves_what_was_asked() {
     assert_eq!(a.endpoint(), tried.address());
 }
 
-/// Who asks from an address and then uses the session has got the answer that went there.
+/// Who asks from an address and then uses the session has got the answer that went there, if it went nowhere else.
 #[test]
 fn the_use_of_a_session_proves_where_its_answer_went() {
+    let start = Instant::now();
+    for is_known in [false, true] {
+        let (a, b) = two_ends(start);
+        if !is_known {
+            b.peer.lock().endpoint = None;
+        }
+        let moved = Elsewhere::new();
+        a.greet(start);
+        b.take(start, &b.datagram(), moved.address());
+        let answer = moved.datagram();
+        assert_eq!(a.has_datagram(), is_known, "the same goes to the endpoint");
+        a.take(start, &answer, b.address());
+        // It came another way, which says nothing of where it was.
+        b.take(start, &b.datagram(), a.address());
+        assert_eq!(b.endpoint(), if is_known { a.address() } else { moved.address() });
+    }
+}
+
+/// Who asks from elsewhere may be there: it is asked in turn when it uses the session.
+#[test]
+fn who_asks_from_elsewhere_is_tried_there() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let moved = Elsewhere::new();
     a.greet(start);
-    let initiation = b.datagram();
-    b.take(start, &initiation, moved.address());
-    let answer = moved.datagram();
-    assert_eq!(b.endpoint(), a.address());
-    a.take(start, &answer, b.address());
-    // It came another way, which says nothing of where it was.
-    b.take(start, &b.datagram(), a.address());
+    b.take(start, &b.datagram(), moved.address());
+    assert_eq!(moved.kinds(), [2]);
+    a.take_next(start, 1, &b);
+    b.take(start, &b.datagram(), moved.address());
+    assert_eq!(b.endpoint(), a.address(), "it may be a lie");
+    a.take(start, &moved.datagram(), b.address());
+    b.take(start, &b.datagram(), moved.address());
     assert_eq!(b.endpoint(), moved.address());
+}
+
+/// Whoever can write sources could have packets sent to one after the other.
+#[test]
+fn what_is_tried_soon_after_a_failure_gets_no_packets() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    let ended = start + Duration::from_millis(1750);
+    let first = Elsewhere::new();
+    arrives_from(&a, &b, start, 1, first.address());
+    for after in [250, 750, 1750] {
+        b.peer.tick(&b.wire(start + Duration::from_millis(after)));
+    }
+    assert_eq!(first.kinds(), [1, 1, 1]);
+    // Another port of the same host did not answer either.
+    let neighbour = Elsewhere::new();
+    arrives_from(&a, &b, ended, 2, neighbour.address());
+    assert!(neighbour.kinds().is_empty() && b.peer.lock().next_of_trial().is_none());
+    // Another host is asked, and no more.
+    let other = Elsewhere::on([127, 0, 0, 2]);
+    let late = ended + 10 * S - Duration::from_millis(1);
+    arrives_from(&a, &b, late, 3, other.address());
+    b.send(late, 4);
+    assert_eq!((other.kinds(), a.take_next(late, 1, &b)), (vec![1], vec![4]));
+    for after in [250, 750, 1750] {
+        b.peer.tick(&b.wire(late + Duration::from_millis(after)));
+    }
+    assert_eq!(other.kinds(), [1, 1]);
+    // After some quiet a third one gets packets too, for its moment.
+    let third = Elsewhere::on([127, 0, 0, 3]);
+    let later = late + Duration::from_millis(11_750);
+    arrives_from(&a, &b, later, 5, third.address());
+    b.send(later, 6);
+    assert_eq!((third.kinds(), a.take_next(later, 1, &b)), (vec![1, 4], vec![6]));
+    assert_eq!(b.endpoint(), a.address());
 }
 
 /// What comes from an address that leads nowhere is answered at the endpoint as well: else no handshake of the peer would succeed.
@@ -260,6 +323,7 @@ fn an_address_that_the_owner_left_is_not_tried_for_a_moment() {
 fn a_session_that_comes_too_late_moves_nothing() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
+    b.peer.lock().endpoint = None;
     let before = Elsewhere::new();
     a.greet(start);
     b.take(start, &b.datagram(), before.address());
