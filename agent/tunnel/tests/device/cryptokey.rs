@@ -9,7 +9,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use ipnetwork::IpNetwork;
 use mesh_tunnel::{DeviceUpdate, PeerUpdate, PublicKey};
 
-use crate::lab::{Kind, Namespace, Node, Switch, eventually, join};
+use crate::lab::{Kind, Namespace, Node, Switch, eventually, join, settled};
 
 fn update(peer: PeerUpdate) -> DeviceUpdate {
     DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }
@@ -73,7 +73,7 @@ fn an_allowed_ip_moves_to_the_peer_that_claims_it_last() {
         node.echo_on(moving);
     }
     let claim = |node: &Node| {
-        let before = us.handshake(node);
+        let (before, _) = settled(&us, node);
         us.device()
             .apply(update(PeerUpdate { allowed_ips: vec![moving.into()], ..PeerUpdate::new(node.public_key()) }))
             .unwrap();

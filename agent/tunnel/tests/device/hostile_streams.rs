@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use boringtun::noise::{Tunn, TunnResult};
 use mesh_tunnel::{Proof, StreamInbound};
 
-use crate::lab::{Kind, Node, Switch, eventually, join};
+use crate::lab::{Kind, Node, Switch, eventually, join, settled};
 use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::transfer;
 use crate::traffic::Dice;
@@ -55,7 +55,7 @@ fn garbage_forgeries_and_replays_prove_nothing() {
     });
     assert!(proofs > 0, "what is genuine counts, whatever stream it comes by");
 
-    let before = (b.handshake(&a), b.shown("endpoints", &a));
+    let before = (settled(&b, &a).0, b.shown("endpoints", &a));
     let refused = || b.device().snapshot().drops.unauthenticated;
     let (start, mut sent, mut dice) = (refused(), 0, Dice::new(3));
     for round in 0..60 {

@@ -367,6 +367,21 @@ pub(crate) fn join(a: &Node, b: &Node) {
     b.reaches(a.inner4());
 }
 
+/// When the session of two nodes that reach each other began, for either, once it is the last that their first tries led to. Those
+/// come 250 ms to 2 s apart, so that on a busy machine another may still be on its way, and wireguard-go looks at each by itself.
+#[track_caller]
+pub(crate) fn settled(a: &Node, b: &Node) -> (u128, u128) {
+    let (mut session, mut since) = ((0, 0), Instant::now());
+    eventually(format!("the session of nodes {} and {} is the last", a.number, b.number), || {
+        assert!(a.probe(b.inner4()) && b.probe(a.inner4()));
+        let now = (a.handshake(b), b.handshake(a));
+        if now != session {
+            (session, since) = (now, Instant::now());
+        }
+        (since.elapsed() > Duration::from_secs(1)).then_some(session)
+    })
+}
+
 pub(crate) fn socket_path(name: &str) -> PathBuf {
     PathBuf::from(format!("/var/run/wireguard/{name}.sock"))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mesh_tunnel::{DeviceUpdate, Error, PeerUpdate, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::lab::{Kind, Node, PORT, Switch, eventually, join, run, run_with};
+use crate::lab::{Kind, Node, PORT, Switch, eventually, join, run, run_with, settled};
 use crate::tap::set_option;
 
 const PSK: &str = "SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=";
@@ -25,7 +25,7 @@ fn changing_a_peer_keeps_its_session() {
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
         let them = switch.node(number, kind);
         join(&us, &them);
-        let before = session(&us, &them);
+        let before = settled(&us, &them);
         let received = || us.device().snapshot().peers.iter().map(|peer| peer.rx_bytes).sum::<u64>();
         let counted = received();
         let key = them.public_key();
@@ -59,7 +59,7 @@ fn a_changed_preshared_key_counts_from_the_next_handshake() {
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
         let them = switch.node(number, kind);
         join(&us, &them);
-        let before = us.handshake(&them);
+        let (before, _) = settled(&us, &them);
         us.wg_with(&format!("peer {} preshared-key /dev/stdin", them.public_key()), PSK);
         let forget = |psk: &str| {
             them.wg(&format!("peer {} remove", us.public_key()));
@@ -82,7 +82,7 @@ fn the_same_configuration_again_changes_nothing() {
     let switch = Switch::new();
     let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
     join(&us, &them);
-    let before = session(&us, &them);
+    let before = settled(&us, &them);
     let config = run("wg", &["showconf", &us.name]);
     for command in ["syncconf", "addconf"] {
         run_with("wg", &[command, &us.name, "/dev/stdin"], &config);
@@ -104,7 +104,7 @@ fn the_listen_port_changes_under_a_session() {
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
         let them = switch.node(number, kind);
         join(&us, &them);
-        let before = session(&us, &them);
+        let before = settled(&us, &them);
         us.wg("listen-port 5555");
         assert!(us.probe(them.inner4()), "the first packet from the new port arrives");
         eventually("they know the new port", || them.shown("endpoints", &us).ends_with(":5555").then_some(()));
