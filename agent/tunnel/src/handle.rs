@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
 
 use crate::control::Request;
 use crate::device::Shared;
@@ -44,9 +45,11 @@ impl fmt::Debug for DeviceHandle {
 
 impl DeviceHandle {
     /// From now on this is the stream that [`Route::stream`] and [`Way::Stream`] mean for the peer. Where that makes the peer
-    /// reachable and no session runs, a handshake begins.
+    /// reachable and no session runs, a handshake begins. Where it takes away the only way that is known to work, packets wait for
+    /// another for 10 s, the newest of them.
     pub fn set_stream(&self, peer: &PublicKey, carrier: Option<Arc<dyn Carrier>>) {
-        self.reroute(peer, |peer| peer.set_stream(carrier));
+        let now = Instant::now();
+        self.reroute(peer, |peer| peer.set_stream(carrier, now));
     }
 
     /// From now on datagrams to the peer, those that the device sends by itself as well, take these ways.

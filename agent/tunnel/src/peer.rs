@@ -202,7 +202,7 @@ impl Peer {
         }
     }
 
-    /// Seals packets from inside for the outbox, which has room for them, or keeps them until there is a session.
+    /// Seals packets from inside for the outbox, which has room for them, or keeps them until there is a session and a way.
     /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length.
     pub(crate) fn send(
         self: &Arc<Self>,
@@ -214,20 +214,24 @@ impl Peer {
         let mut guard = self.lock();
         let state = &mut *guard;
         let ways = state.ways(wire.now);
-        if ways.are_none() || self.is_mute(state) {
+        let awaits_way = state.waits_until().is_some_and(|until| wire.now < until);
+        if ways.are_none() && !awaits_way || self.is_mute(state) {
             wire.counters.add_many(Counter::Unsendable, packets.len() as u64);
             return;
         }
-        let Some(session) = state.sessions.sealing(wire.now).map(Arc::clone) else {
-            for number in packets {
+        let session = state.sessions.sealing(wire.now).map(Arc::clone);
+        if session.is_none() || awaits_way {
+            for number in packets.clone() {
                 let packet = outbox.written(|buffer| write(number, buffer));
                 if !state.staged.push(packet) {
                     wire.counters.add(Counter::Unsendable);
                 }
             }
-            self.begin_handshake(state, wire);
-            return;
-        };
+        }
+        let Some(session) = session else { return self.begin_handshake(state, wire) };
+        if ways.are_none() {
+            return self.schedule(state, wire);
+        }
         state.last_sent = Some(wire.now);
         if state.timers.data_sent(wire.now) {
             self.begin_handshake(state, wire);
@@ -367,7 +371,7 @@ impl Peer {
 
     /// Sends what waited for a session, and comes back in time for what is due now.
     fn work_off(&self, state: &mut State, wire: &Wire<'_>) {
-        if !state.staged.is_empty() && state.sessions.sealing(wire.now).is_some() {
+        if !state.staged.is_empty() && state.waits_until().is_none() && state.sessions.sealing(wire.now).is_some() {
             while let Some(packet) = state.staged.pop()
                 && self.send_now(state, wire, &packet)
             {

@@ -1,8 +1,8 @@
-//! What waits for a session: the newest packets, and not many.
+//! What waits for a session or a way: the newest packets, and not many.
 
 use std::collections::VecDeque;
 
-/// Packets that wait for a session of one peer.
+/// Packets that wait, of one peer.
 #[derive(Default)]
 pub(crate) struct Staged {
     packets: VecDeque<Vec<u8>>,

@@ -32,7 +32,7 @@ impl Peer {
             state.timers.restart_handshake(wire.now);
         }
         self.work(&mut state, wire);
-        self.schedule(&mut state, wire);
+        self.work_off(&mut state, wire);
         Greeting::Done
     }
 
@@ -44,6 +44,9 @@ impl Peer {
         }
         self.work_on_trial(&mut state, wire);
         self.work(&mut state, wire);
+        if state.waits_until().is_some_and(|until| wire.now >= until) {
+            state.end_wait(wire.now);
+        }
         let handshaking = state.timers.is_handshaking();
         state.sessions.advance(wire.now, handshaking);
         state.scheduled = self.next_wake(&mut state);
@@ -120,7 +123,10 @@ impl Peer {
             state.turn = None;
         }
         let timers = state.timers.next(self.is_reachable(state));
-        [timers, state.sessions.next(handshaking), state.next_of_trial()].into_iter().flatten().min()
+        [timers, state.sessions.next(handshaking), state.next_of_trial(), state.waits_until()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Asks the control thread to come back in time. Traffic moves what is due away and back, but the thread is asked

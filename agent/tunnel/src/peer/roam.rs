@@ -181,6 +181,8 @@ impl Peer {
     fn move_to(&self, state: &mut State, wire: &Wire<'_>, endpoint: Endpoint) {
         state.end_trial(endpoint.address);
         state.is_proved = true;
+        // What waited for a way was sent there too.
+        state.end_wait(wire.now);
         if state.endpoint.is_some_and(|before| before.address == endpoint.address) {
             return;
         }

@@ -15,6 +15,7 @@ mod counts;
 mod due;
 mod endpoint;
 mod proofs;
+mod waiting;
 mod ways;
 
 const S: Duration = Duration::from_secs(1);

@@ -19,10 +19,16 @@ use crate::way::{Carrier, Route, Way};
 /// How often the watcher is told at most that packets went, or came by one way.
 const TELL_AFTER: Duration = Duration::from_millis(50);
 
+/// How long packets wait for a way after the stream that took them was lost. A gateway that is restarted is back sooner; and what TCP
+/// sends again meanwhile, which is the same each time, need not be sent again when the way is there, after twice as long a wait.
+const WAIT: Duration = Duration::from_secs(10);
+
 /// What only a peer has that is reached by a stream, moves, or is watched.
 #[derive(Default)]
 pub(super) struct Roads {
     stream: Option<Arc<dyn Carrier>>,
+    /// When the stream went that took packets, where no way is known to work since.
+    lost: Option<Instant>,
     pub(super) trial: Option<Trial>,
     /// When the last trial came to nothing.
     pub(super) failed: Option<Instant>,
@@ -64,27 +70,30 @@ impl Ways {
 }
 
 impl Peer {
-    /// Changes the stream; true where the peer has a way now and had none.
-    pub(crate) fn set_stream(&self, carrier: Option<Arc<dyn Carrier>>) -> bool {
+    /// Changes the stream; true where the peer has a way now and had none, or none that is known to work.
+    pub(crate) fn set_stream(&self, carrier: Option<Arc<dyn Carrier>>, now: Instant) -> bool {
         let mut state = self.lock();
         if state.removed || carrier.is_none() && state.roads.is_none() {
             return false;
         }
-        let had_way = state.has_way();
+        let had = (state.has_way(), state.has_sound_way());
         let before = std::mem::replace(&mut state.roads().stream, carrier);
-        let has_way = state.has_way();
+        if had.1 && !state.has_sound_way() {
+            state.roads().lost = Some(now);
+        }
+        let has_new = state.has_new_way(had);
         drop(state);
         // Its end may take its time.
         drop(before);
-        has_way && !had_way
+        has_new
     }
 
-    /// Changes the route; true where the peer has a way now and had none.
+    /// Changes the route; true as for [`Self::set_stream`].
     pub(crate) fn set_route(&self, route: Route) -> bool {
         let mut state = self.lock();
-        let had_way = state.has_way();
+        let had = (state.has_way(), state.has_sound_way());
         state.route = route;
-        state.has_way() && !had_way
+        state.has_new_way(had)
     }
 
     /// As [`crate::DeviceHandle::send_inner`]. `mtu` bounds the padding.
@@ -300,6 +309,31 @@ impl State {
     /// Whether the route leads anywhere.
     pub(super) fn has_way(&self) -> bool {
         self.endpoint_of_route().is_some() || self.stream_of_route().is_some()
+    }
+
+    /// Whether it leads somewhere by a way that is known to lead to the peer.
+    fn has_sound_way(&self) -> bool {
+        self.endpoint_of_route().is_some_and(|_| self.is_proved) || self.stream_of_route().is_some()
+    }
+
+    fn has_new_way(&self, (way, sound_way): (bool, bool)) -> bool {
+        self.has_way() && !way || self.has_sound_way() && !sound_way
+    }
+
+    /// Until when packets wait for a way, after the one that they took was lost; those that go to an endpoint that may be nobody's
+    /// wait as well.
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        let lost = self.roads.as_deref()?.lost?;
+        (!self.has_sound_way()).then(|| lost + WAIT)
+    }
+
+    /// Nobody waits for a way any more: there is one, or it took too long. What waits for a session goes on waiting.
+    pub(super) fn end_wait(&mut self, now: Instant) {
+        let Some(roads) = self.roads.as_deref_mut().filter(|roads| roads.lost.is_some()) else { return };
+        roads.lost = None;
+        if self.sessions.sealing(now).is_some() {
+            self.staged.clear();
+        }
     }
 
     fn forget_source(&mut self, source: LocalAddress) {

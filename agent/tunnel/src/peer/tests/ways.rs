@@ -60,8 +60,8 @@ pub(super) fn two_ends_of_a_stream(start: Instant) -> (End, End, Arc<Wagon>, Arc
     let (forth, back) = (Wagon::new(), Wagon::new());
     for (end, wagon) in [(&a, &forth), (&b, &back)] {
         end.peer.set_route(Route { udp: false, stream: true });
-        assert!(end.peer.set_stream(Some(carrier(wagon))), "now there is a way");
-        assert!(!end.peer.set_stream(Some(carrier(wagon))), "there was one");
+        assert!(end.peer.set_stream(Some(carrier(wagon)), start), "now there is a way");
+        assert!(!end.peer.set_stream(Some(carrier(wagon)), start), "there was one");
     }
     (a, b, forth, back)
 }
@@ -135,7 +135,7 @@ fn the_route_says_which_ways_are_taken() {
             assert!(!b.has_datagram() && forth.unload().is_empty());
         }
     }
-    a.peer.set_stream(None);
+    a.peer.set_stream(None, start);
     assert!(!a.inner(start, Way::Stream, 9));
 }
 
@@ -168,7 +168,7 @@ fn a_greeting_says_something_that_can_be_authenticated() {
     a.peer.remove();
     greet(start);
     assert!(other.unload().is_empty());
-    assert!(!a.peer.set_stream(Some(carrier(&other))), "a peer that is gone gets no stream");
+    assert!(!a.peer.set_stream(Some(carrier(&other)), start), "a peer that is gone gets no stream");
 }
 
 #[test]
@@ -191,18 +191,18 @@ fn where_a_stream_is_over_its_successor_gets_the_run() {
     let (next, before) = (Wagon::new(), sent());
     send(3, &|| {
         forth.is_over.store(true, Ordering::Relaxed);
-        a.peer.set_stream(Some(carrier(&next)));
+        a.peer.set_stream(Some(carrier(&next)), start);
     });
     assert_eq!((b.take_by(start, &next.unload(), &back), a.counters.read().io_failed), (vec![1; 3], 0));
     assert_eq!(sent() - before, 3 * (32 + OVERHEAD) as u64);
     // The next one is over as well, whether or not it is still the peer's.
     next.is_over.store(true, Ordering::Relaxed);
     for (round, then) in (1..).zip([Some(carrier(&next)), None]) {
-        send(2, &|| _ = a.peer.set_stream(then.clone()));
+        send(2, &|| _ = a.peer.set_stream(then.clone(), start));
         assert_eq!(a.counters.read().io_failed, 2 * round);
     }
     send(2, &|| ());
-    assert_eq!((a.counters.read().io_failed, a.counters.read().unsendable), (4, 2), "there is no way any more");
+    assert_eq!((a.counters.read().io_failed, a.counters.read().unsendable), (4, 0), "what is sent now waits");
     assert_eq!(sent() - before, 3 * (32 + OVERHEAD) as u64, "what was not taken does not count");
 }
 

@@ -1,0 +1,109 @@
+//! What is sent between the loss of a stream and the next way.
+
+use super::ways::{Wagon, carrier, carry, two_ends_of_a_stream};
+use super::*;
+
+/// Two ends with a session, whose streams are gone.
+fn cut_off(start: Instant) -> (End, End, Arc<Wagon>, Arc<Wagon>) {
+    let (a, b, forth, back) = two_ends_of_a_stream(start);
+    a.greet(start);
+    carry(start, &a, &b, &forth, &back);
+    for end in [&a, &b] {
+        assert!(!end.peer.set_stream(None, start));
+    }
+    (a, b, forth, back)
+}
+
+/// The words that come by the next stream.
+fn by_the_next(now: Instant, a: &End, b: &End, back: &Arc<Wagon>) -> Vec<u8> {
+    let next = Wagon::new();
+    assert!(a.peer.set_stream(Some(carrier(&next)), now), "it is to be spoken to");
+    a.greet(now);
+    b.take_by(now, &next.unload(), back)
+}
+
+#[test]
+fn waits_for_the_next_stream_in_its_order() {
+    let start = Instant::now();
+    let (a, b, forth, back) = cut_off(start);
+    for word in 1..=3 {
+        a.send(start + S * u32::from(word), word);
+    }
+    assert!(forth.unload().is_empty() && !b.has_datagram());
+    assert_eq!(by_the_next(start + 4 * S, &a, &b, &back), [1, 2, 3]);
+    assert_eq!(a.counters.read().unsendable, 0);
+
+    let other = Wagon::new();
+    assert!(!a.peer.set_stream(Some(carrier(&other)), start + 5 * S));
+    a.greet(start + 5 * S);
+    assert!(other.unload().is_empty(), "each is sent once");
+}
+
+#[test]
+fn the_newest_wait() {
+    let start = Instant::now();
+    let (a, b, _, back) = cut_off(start);
+    for word in 0..200 {
+        a.send(start, word);
+    }
+    assert_eq!(a.counters.read().unsendable, 200 - 128);
+    assert_eq!(by_the_next(start, &a, &b, &back), (72..200).collect::<Vec<u8>>());
+}
+
+#[test]
+fn nothing_waits_for_long() {
+    let start = Instant::now();
+    let (a, b, _, back) = cut_off(start);
+    a.send(start + 9 * S, 1);
+    let wake = |request| if let Request::Wake { at, .. } = request { Some(at) } else { None };
+    let due = std::iter::from_fn(|| a.requests.try_recv().ok()).filter_map(wake);
+    let mut next = due.min();
+    while let Some(at) = next.filter(|at| *at < start + 10 * S) {
+        next = a.peer.tick(&a.wire(at));
+    }
+    assert_eq!(next, Some(start + 10 * S));
+    a.peer.tick(&a.wire(start + 10 * S));
+    assert!(a.peer.lock().staged.is_empty());
+    a.send(start + 10 * S, 2);
+    assert_eq!(a.counters.read().unsendable, 1);
+    assert_eq!(by_the_next(start + 11 * S, &a, &b, &back), [0; 0]);
+}
+
+/// Its owner said where the peer may be, and nobody has answered there.
+#[test]
+fn what_goes_to_a_doubtful_endpoint_waits_as_well() {
+    let start = Instant::now();
+    let (a, b, forth, back) = two_ends_of_a_stream(start);
+    a.greet(start);
+    carry(start, &a, &b, &forth, &back);
+    a.peer.set_route(Route::default());
+    a.peer.set_stream(None, start);
+    a.send(start, 1);
+    let lost = b.datagram();
+    assert_eq!(by_the_next(start, &a, &b, &back), [1]);
+    assert_eq!(b.take(start, &lost, a.address()), Some(1), "nobody got it");
+
+    // Somebody answers: they have arrived.
+    a.peer.set_stream(None, start);
+    a.send(start, 2);
+    assert_eq!(b.take_next(start, 1, &a), [2]);
+    a.peer.try_endpoint(&a.wire(start), b.address());
+    b.take_next(start, 1, &a);
+    a.take_next(start, 1, &b);
+    b.take_next(start, 1, &a);
+    a.peer.set_stream(Some(carrier(&Wagon::new())), start);
+    a.greet(start);
+    assert!(!b.has_datagram());
+}
+
+#[test]
+fn a_removed_peer_keeps_nothing() {
+    let start = Instant::now();
+    let (a, ..) = cut_off(start);
+    a.send(start, 1);
+    a.peer.remove();
+    assert!(a.peer.lock().staged.is_empty());
+    a.send(start, 2);
+    assert!(a.peer.lock().staged.is_empty());
+    assert_eq!(a.counters.read().unsendable, 1);
+}
