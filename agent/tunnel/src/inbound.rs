@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
 use crate::device::{Counter, Shared};
 use crate::intake::{ENOUGH, HANDSHAKES, Intake, Via};
@@ -18,11 +19,18 @@ use crate::way::Proof;
 /// Times one socket is asked for datagrams before the other gets its turn.
 const BATCHES: usize = 16;
 
+/// How long this thread works before the scheduler looks for another, the shortest there is. What comes in then waits less for a
+/// processor that something long runs on, such as the thread that sends: a device that empties its sockets late has long queues.
+const TURN: Duration = Duration::from_micros(100);
+
 /// What the system does not look at.
 const NOBODY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
 
 /// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
 pub(crate) fn run(shared: &Shared, queue: usize) {
+    if let Err(error) = sys::ask_for_turns(TURN) {
+        tracing::debug!(%error, "what comes in may wait longer for a processor");
+    }
     let mut inbox = Inbox::new();
     let offloads = shared.tun.offloads_in_use();
     let mut merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
