@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
+use super::ways::Lane;
 use super::{Endpoint, Peer, State, Ways, Wire};
 use crate::control::Request;
 use crate::noise::INITIATION_LEN;
@@ -111,7 +112,8 @@ impl Peer {
         let (mut message, aim) = ([0; INITIATION_LEN], Aim::Endpoint(endpoint.address));
         let is_made = state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some();
         if is_made {
-            self.dispatch(state, wire, &message, &Ways { udp: Some(endpoint), ..Ways::default() });
+            let to = Ways { udp: Some(endpoint), ..Ways::default() };
+            self.dispatch(state, wire, &message, (&to, Lane::First));
         }
         is_made
     }

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::ways::Roads;
+use super::ways::{Lane, Roads};
 use super::{Endpoint, Peer, State, Wire};
 use crate::intake::Via;
 use crate::noise::INITIATION_LEN;
@@ -127,7 +127,7 @@ impl Peer {
                     self.post(wire, message, endpoint);
                 }
             }
-            Via::Stream { carrier, .. } => _ = self.put(wire, message, carrier),
+            Via::Stream { carrier, .. } => _ = self.put(wire, message, carrier, Lane::First),
         }
     }
 

@@ -40,6 +40,15 @@ pub(super) struct Roads {
     told: [Option<Instant>; 3],
 }
 
+/// Where a stream puts a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Before all others: [`Carrier::send_first`].
+    First,
+    /// Behind those that wait already: packets of applications.
+    Behind,
+}
+
 /// Where datagrams go: to all of these.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ways {
@@ -115,7 +124,8 @@ impl Peer {
             return false;
         }
         let renew = state.timers.data_sent(wire.now);
-        let sent = self.seal_and_send(state, wire, packet, padded_len(packet.len(), mtu.into()), &ways) == Some(true);
+        let padded = padded_len(packet.len(), mtu.into());
+        let sent = self.seal_and_send(state, wire, packet, padded, (&ways, Lane::First)) == Some(true);
         if renew {
             self.begin_handshake(state, wire);
         }
@@ -131,7 +141,7 @@ impl Peer {
             return;
         }
         let ways = Ways { stream: Some(Arc::clone(carrier)), ..Ways::default() };
-        if self.seal_and_send(state, wire, &[], 0, &ways).is_some() {
+        if self.seal_and_send(state, wire, &[], 0, (&ways, Lane::First)).is_some() {
             state.timers.sent(wire.now);
         }
         self.ask_by(state, wire, carrier);
@@ -143,7 +153,7 @@ impl Peer {
         let (mut message, aim) = ([0; INITIATION_LEN], Aim::Stream(Arc::downgrade(carrier)));
         let is_made = state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some();
         if is_made {
-            self.put(wire, &message, carrier);
+            self.put(wire, &message, carrier, Lane::First);
         }
         is_made
     }
@@ -151,7 +161,8 @@ impl Peer {
     /// Seals and sends a packet (empty: a keepalive) by the route; false where there is no session.
     pub(super) fn send_now(&self, state: &mut State, wire: &Wire<'_>, packet: &[u8]) -> bool {
         let ways = state.ways(wire.now);
-        self.seal_and_send(state, wire, packet, packet.len(), &ways).is_some()
+        let lane = if packet.is_empty() { Lane::First } else { Lane::Behind };
+        self.seal_and_send(state, wire, packet, packet.len(), (&ways, lane)).is_some()
     }
 
     /// The first message in a session that we asked for. Where the answer came by a stream, by that one alone; else by the route, and
@@ -162,7 +173,7 @@ impl Peer {
             Via::Udp(_) => Ways { udp: state.endpoint, ..state.ways(wire.now) },
             Via::Stream { carrier, .. } => Ways { stream: Some(Arc::clone(carrier)), ..Ways::default() },
         };
-        self.seal_and_send(state, wire, &[], 0, &ways);
+        self.seal_and_send(state, wire, &[], 0, (&ways, Lane::First));
     }
 
     /// `None` where there is no session to seal in, else whether one of the ways took it.
@@ -172,17 +183,23 @@ impl Peer {
         wire: &Wire<'_>,
         packet: &[u8],
         padded: usize,
-        ways: &Ways,
+        to: (&Ways, Lane),
     ) -> Option<bool> {
         let session = state.sessions.sealing(wire.now)?;
         let mut message = vec![0; padded + OVERHEAD];
         message[HEADER..][..packet.len()].copy_from_slice(packet);
         session.seal(&mut message, padded)?;
-        Some(self.dispatch(state, wire, &message, ways))
+        Some(self.dispatch(state, wire, &message, to))
     }
 
     /// Sends one datagram by all of these ways; true where one of them took it.
-    pub(super) fn dispatch(&self, state: &mut State, wire: &Wire<'_>, datagram: &[u8], ways: &Ways) -> bool {
+    pub(super) fn dispatch(
+        &self,
+        state: &mut State,
+        wire: &Wire<'_>,
+        datagram: &[u8],
+        (ways, lane): (&Ways, Lane),
+    ) -> bool {
         let mut taken = false;
         if let Some(Endpoint { address, source }) = ways.udp {
             let mut sent = wire.sockets.send(datagram, address, source);
@@ -198,7 +215,7 @@ impl Peer {
             taken |= self.post(wire, datagram, also);
         }
         if let Some(stream) = &ways.stream {
-            taken |= self.put(wire, datagram, stream);
+            taken |= self.put(wire, datagram, stream, lane);
         }
         taken
     }
@@ -209,8 +226,11 @@ impl Peer {
     }
 
     /// By a stream that need not be the peer's.
-    pub(super) fn put(&self, wire: &Wire<'_>, datagram: &[u8], stream: &Arc<dyn Carrier>) -> bool {
-        let taken = stream.send_first(datagram);
+    pub(super) fn put(&self, wire: &Wire<'_>, datagram: &[u8], stream: &Arc<dyn Carrier>, lane: Lane) -> bool {
+        let taken = match lane {
+            Lane::First => stream.send_first(datagram),
+            Lane::Behind => stream.send(datagram, datagram.len()),
+        };
         if taken {
             self.tx_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
         } else {

@@ -43,11 +43,12 @@ fn waits_for_the_next_stream_in_its_order() {
 fn the_newest_wait() {
     let start = Instant::now();
     let (a, b, _, back) = cut_off(start);
-    for word in 0..200 {
-        a.send(start, word);
+    for number in 0..1100_u16 {
+        a.send(start, number.to_be_bytes()[1]);
     }
-    assert_eq!(a.counters.read().unsendable, 200 - 128);
-    assert_eq!(by_the_next(start, &a, &b, &back), (72..200).collect::<Vec<u8>>());
+    assert_eq!(a.counters.read().unsendable, 76);
+    let newest = (76..1100_u16).map(|number| number.to_be_bytes()[1]);
+    assert_eq!(by_the_next(start, &a, &b, &back), newest.collect::<Vec<u8>>());
 }
 
 #[test]
