@@ -32,14 +32,14 @@ impl Text {
     }
 }
 
-/// Sends one text and receives the other, both to the end.
-fn converse(mut stream: TcpStream, len: usize, says: u64, hears: u64) {
+/// Sends one text and receives the other, both to the end: how long they are, and which.
+fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hears: u64) {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
     let mut writer = stream.try_clone().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let (mut text, mut left, mut dice) = (Text::new(says), len, Dice::new(says));
+            let (mut text, mut left, mut dice) = (Text::new(says), to_say, Dice::new(says));
             while left > 0 {
                 let piece = left.min(1 + dice.below(100_000));
                 writer.write_all(&text.take(piece)).unwrap();
@@ -47,7 +47,7 @@ fn converse(mut stream: TcpStream, len: usize, says: u64, hears: u64) {
             }
             writer.shutdown(Shutdown::Write).unwrap();
         });
-        let (mut text, mut buffer, mut left) = (Text::new(hears), vec![0; 1 << 16], len);
+        let (mut text, mut buffer, mut left) = (Text::new(hears), vec![0; 1 << 16], to_hear);
         loop {
             let got = match stream.read(&mut buffer) {
                 Ok(0) => break,
@@ -67,13 +67,19 @@ fn converse(mut stream: TcpStream, len: usize, says: u64, hears: u64) {
 /// A TCP connection from one address to the other that carries so many bytes each way at once.
 #[track_caller]
 pub(crate) fn transfer(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, len: usize) {
+    exchange(a, from, b, to, [len, len]);
+}
+
+/// The same with so many bytes there and so many back.
+#[track_caller]
+pub(crate) fn exchange(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, [there, back]: [usize; 2]) {
     let listener = b.enter(|| TcpListener::bind((to, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     thread::scope(|scope| {
-        scope.spawn(move || converse(listener.accept().unwrap().0, len, 1, 2));
+        scope.spawn(move || converse(listener.accept().unwrap().0, [back, there], 1, 2));
         let stream = a.enter(|| TcpStream::connect_timeout(&address, DEADLINE)).unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), from);
-        converse(stream, len, 2, 1);
+        converse(stream, [there, back], 2, 1);
     });
 }
 
