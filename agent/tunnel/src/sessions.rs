@@ -139,17 +139,16 @@ impl Sessions {
         index >> Self::BITS
     }
 
-    /// Writes an initiation. `None` where none can be made.
+    /// An initiation. `None` where none can be made.
     pub(crate) fn ask(
         &mut self,
         identity: &Identity,
         peer: &PublicKey,
         aim: Aim,
         now: Instant,
-        message: &mut [u8; INITIATION_LEN],
-    ) -> Option<()> {
-        let index = self.new_index();
-        let offer = Offer::new(identity, peer, index, self.cookie(now), message)?;
+    ) -> Option<[u8; INITIATION_LEN]> {
+        let (index, mut message) = (self.new_index(), [0; INITIATION_LEN]);
+        let offer = Offer::new(identity, peer, index, self.cookie(now), &mut message)?;
         let most = if aim.is_elsewhere() { OFFERS_ELSEWHERE } else { OFFERS };
         let kind = mem::discriminant(&aim);
         let mut alike = self.asked.iter().enumerate().filter(|(_, asked)| mem::discriminant(&asked.aim) == kind);
@@ -159,7 +158,7 @@ impl Sessions {
             self.asked.remove(oldest);
         }
         self.asked.push(Asked { offer: Box::new(offer), at: now, aim, overtaken: false });
-        Some(())
+        Some(message)
     }
 
     /// Writes the answer to an initiation; `None` where it is a replay. `proves` is where it goes, if using the session shows that

@@ -6,7 +6,7 @@ use std::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify};
+use crate::noise::{HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify};
 use crate::sessions::{Aim, Sessions};
 
 /// One end. Its key is always the same; what it draws at random is not.
@@ -42,10 +42,8 @@ impl End {
 
     /// An initiation.
     pub(crate) fn ask(&mut self) -> Vec<u8> {
-        let mut message = [0; INITIATION_LEN];
-        let asked = self.sessions.ask(&self.identity, &self.peer, nowhere(), Instant::now(), &mut message);
-        assert!(asked.is_some(), "no initiation");
-        message.to_vec()
+        let asked = self.sessions.ask(&self.identity, &self.peer, nowhere(), Instant::now());
+        asked.expect("no initiation").to_vec()
     }
 
     /// Takes any message that passed the gate, as the device does; `None` where it refuses it.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::ways::Lane;
 use super::{Endpoint, Peer, State, Ways, Wire};
 use crate::control::Request;
-use crate::noise::INITIATION_LEN;
 use crate::sessions::Aim;
 use crate::timers::Due;
 
@@ -109,13 +108,12 @@ impl Peer {
 
     /// Sends an initiation to the endpoint; false where none can be made.
     fn ask_endpoint(&self, state: &mut State, wire: &Wire<'_>, endpoint: Endpoint) -> bool {
-        let (mut message, aim) = ([0; INITIATION_LEN], Aim::Endpoint(endpoint.address));
-        let is_made = state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some();
-        if is_made {
+        let message = state.sessions.ask(wire.identity, &self.key, Aim::Endpoint(endpoint.address), wire.now);
+        message.is_some_and(|message| {
             let to = Ways { udp: Some(endpoint), ..Ways::default() };
             self.dispatch(state, wire, &message, (&to, Lane::First));
-        }
-        is_made
+            true
+        })
     }
 
     /// When this peer is due next. Its turn ends with its handshake.

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::ways::{Lane, Roads};
 use super::{Endpoint, Peer, State, Wire};
 use crate::intake::Via;
-use crate::noise::INITIATION_LEN;
 use crate::sessions::{Aim, Confirmed};
 use crate::table::unmapped;
 use crate::way::Proof;
@@ -171,8 +170,8 @@ impl Peer {
 
     /// Sends an initiation there and nowhere else.
     fn ask_at(&self, state: &mut State, wire: &Wire<'_>, endpoint: Endpoint) {
-        let (mut message, aim) = ([0; INITIATION_LEN], Aim::Elsewhere(endpoint.address));
-        if state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some() {
+        let aim = Aim::Elsewhere(endpoint.address);
+        if let Some(message) = state.sessions.ask(wire.identity, &self.key, aim, wire.now) {
             self.post(wire, &message, endpoint);
         }
     }

@@ -9,7 +9,7 @@ use super::roam::{Left, Shunned, Trial};
 use super::{Endpoint, Peer, State, Wire};
 use crate::device::Counter;
 use crate::intake::Via;
-use crate::noise::{HEADER, INITIATION_LEN, OVERHEAD};
+use crate::noise::{HEADER, OVERHEAD};
 use crate::packet::padded_len;
 use crate::sessions::Aim;
 use crate::tun::MAX_PACKET;
@@ -150,12 +150,12 @@ impl Peer {
 
     /// Sends an initiation by this stream and no other way; false where none can be made.
     pub(super) fn ask_by(&self, state: &mut State, wire: &Wire<'_>, carrier: &Arc<dyn Carrier>) -> bool {
-        let (mut message, aim) = ([0; INITIATION_LEN], Aim::Stream(Arc::downgrade(carrier)));
-        let is_made = state.sessions.ask(wire.identity, &self.key, aim, wire.now, &mut message).is_some();
-        if is_made {
+        let aim = Aim::Stream(Arc::downgrade(carrier));
+        let message = state.sessions.ask(wire.identity, &self.key, aim, wire.now);
+        message.is_some_and(|message| {
             self.put(wire, &message, carrier, Lane::First);
-        }
-        is_made
+            true
+        })
     }
 
     /// Seals and sends a packet (empty: a keepalive) by the route; false where there is no session.

@@ -181,10 +181,9 @@ proptest! {
 fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
     let (mut here, mut there) = ends();
     let elsewhere: SocketAddr = "192.0.2.7:7".parse().unwrap();
-    let mut initiation = [0; INITIATION_LEN];
     let aim = Aim::Elsewhere(elsewhere);
     let (peer, now) = (there.identity.public(), Instant::now());
-    here.sessions.ask(&here.identity, &peer, aim, now, &mut initiation).unwrap();
+    let initiation = here.sessions.ask(&here.identity, &peer, aim, now).unwrap();
     let Some(Taken::Asked(overtaken)) = there.take(&initiation) else { panic!("refused") };
     let later = answer(&mut here, &mut there);
     let mut complete = |answer: &[u8]| {
@@ -207,7 +206,7 @@ fn what_goes_elsewhere_takes_no_place() {
     let peer = there.identity.public();
     for port in 1..100 {
         let aim = Aim::Elsewhere(([192, 0, 2, 1], port).into());
-        here.sessions.ask(&here.identity, &peer, aim, Instant::now(), &mut [0; INITIATION_LEN]).unwrap();
+        here.sessions.ask(&here.identity, &peer, aim, Instant::now()).unwrap();
     }
     assert_eq!(here.sessions.asked.len(), 1 + OFFERS_ELSEWHERE);
     let Some(Taken::Asked(answer)) = there.take(&initiation) else { panic!("refused") };

@@ -1,7 +1,7 @@
 //! What proves that a peer is at its endpoint, or at the end of a stream, and what does not.
 
 use super::endpoint::Elsewhere;
-use super::ways::{Wagon, carrier, carry, two_ends_of_a_stream};
+use super::ways::{Wagon, carrier, carry, two_ends_of_a_stream, two_ends_that_met};
 use super::*;
 
 /// Whoever says where it is may name somebody else, and write his address into its datagrams.
@@ -48,9 +48,7 @@ fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
 #[test]
 fn an_endpoint_that_answers_gets_packets_beside_the_stream() {
     let start = Instant::now();
-    let (a, b, forth, back) = two_ends_of_a_stream(start);
-    a.greet(start);
-    carry(start, &a, &b, &forth, &back);
+    let (a, b, forth, back) = two_ends_that_met(start);
     for end in [&a, &b] {
         end.peer.set_route(Route::default());
     }

@@ -1,13 +1,11 @@
 //! What is sent between the loss of a stream and the next way.
 
-use super::ways::{Wagon, carrier, carry, two_ends_of_a_stream};
+use super::ways::{Wagon, carrier, prove_endpoint, two_ends_that_met};
 use super::*;
 
 /// Two ends with a session, whose streams are gone.
 fn cut_off(start: Instant) -> (End, End, Arc<Wagon>, Arc<Wagon>) {
-    let (a, b, forth, back) = two_ends_of_a_stream(start);
-    a.greet(start);
-    carry(start, &a, &b, &forth, &back);
+    let (a, b, forth, back) = two_ends_that_met(start);
     for end in [&a, &b] {
         assert!(!end.peer.set_stream(None, start));
     }
@@ -74,9 +72,7 @@ fn nothing_waits_for_long() {
 #[test]
 fn what_goes_to_a_doubtful_endpoint_waits_as_well() {
     let start = Instant::now();
-    let (a, b, forth, back) = two_ends_of_a_stream(start);
-    a.greet(start);
-    carry(start, &a, &b, &forth, &back);
+    let (a, b, _, back) = two_ends_that_met(start);
     a.peer.set_route(Route::default());
     a.peer.set_stream(None, start);
     a.send(start, 1);
@@ -88,10 +84,7 @@ fn what_goes_to_a_doubtful_endpoint_waits_as_well() {
     a.peer.set_stream(None, start);
     a.send(start, 2);
     assert_eq!(b.take_next(start, 1, &a), [2]);
-    a.peer.try_endpoint(&a.wire(start), b.address());
-    b.take_next(start, 1, &a);
-    a.take_next(start, 1, &b);
-    b.take_next(start, 1, &a);
+    prove_endpoint(start, &a, &b);
     a.peer.set_stream(Some(carrier(&Wagon::new())), start);
     a.greet(start);
     assert!(!b.has_datagram());

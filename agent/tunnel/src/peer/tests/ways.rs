@@ -66,6 +66,22 @@ pub(super) fn two_ends_of_a_stream(start: Instant) -> (End, End, Arc<Wagon>, Arc
     (a, b, forth, back)
 }
 
+/// The same with a session.
+pub(super) fn two_ends_that_met(start: Instant) -> (End, End, Arc<Wagon>, Arc<Wagon>) {
+    let (a, b, forth, back) = two_ends_of_a_stream(start);
+    a.greet(start);
+    carry(start, &a, &b, &forth, &back);
+    (a, b, forth, back)
+}
+
+/// One asks the other by UDP and is answered, and each sees that the other is there.
+pub(super) fn prove_endpoint(now: Instant, a: &End, b: &End) {
+    a.peer.try_endpoint(&a.wire(now), b.address());
+    b.take_next(now, 1, a);
+    a.take_next(now, 1, b);
+    b.take_next(now, 1, a);
+}
+
 /// Carries both ways until nobody has anything to say; the words that arrived at a, and at b.
 pub(super) fn carry(now: Instant, a: &End, b: &End, forth: &Arc<Wagon>, back: &Arc<Wagon>) -> (Vec<u8>, Vec<u8>) {
     let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
@@ -102,14 +118,9 @@ fn a_stream_alone_carries_handshake_packets_and_renewal() {
 #[test]
 fn the_route_says_which_ways_are_taken() {
     let start = Instant::now();
-    let (a, b, forth, back) = two_ends_of_a_stream(start);
-    a.greet(start);
-    carry(start, &a, &b, &forth, &back);
+    let (a, b, forth, back) = two_ends_that_met(start);
     // Each has been asked by UDP, and has answered.
-    a.peer.try_endpoint(&a.wire(start), b.address());
-    b.take_next(start, 1, &a);
-    a.take_next(start, 1, &b);
-    b.take_next(start, 1, &a);
+    prove_endpoint(start, &a, &b);
     forth.unload();
     for (udp, stream) in [(true, true), (true, false), (false, true), (false, false)] {
         a.peer.set_route(Route { udp, stream });
@@ -174,9 +185,7 @@ fn a_greeting_says_something_that_can_be_authenticated() {
 #[test]
 fn where_a_stream_is_over_its_successor_gets_the_run() {
     let start = Instant::now();
-    let (a, b, forth, back) = two_ends_of_a_stream(start);
-    a.greet(start);
-    carry(start, &a, &b, &forth, &back);
+    let (a, b, forth, back) = two_ends_that_met(start);
     let write = |_, buffer: &mut [u8]| {
         buffer[..32].copy_from_slice(&packet(1));
         32
