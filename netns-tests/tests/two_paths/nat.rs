@@ -15,11 +15,7 @@ const TRIED: Duration = Duration::from_secs(8);
 
 #[test]
 fn nat_direct_path_is_punched_soon_after_the_gateway_path_is_up() -> Result<()> {
-    let mut world = World::new(0)?;
-    for _ in 1..=2 {
-        world.add_node_behind_router()?;
-    }
-    world.add_gateway(&[])?;
+    let mut world = two_behind_routers(0)?;
     world.add_stun()?;
     let clear = ClearText::watch(&world)?;
     // The control: what nobody asked for is not let in, so that it takes both ends to get through.
@@ -47,11 +43,7 @@ fn nat_direct_path_is_punched_soon_after_the_gateway_path_is_up() -> Result<()> 
 
 #[test]
 fn nat_nodes_that_no_server_tells_their_addresses_learn_them_from_a_third_node() -> Result<()> {
-    let mut world = World::new(1)?;
-    for _ in 2..=3 {
-        world.add_node_behind_router()?;
-    }
-    world.add_gateway(&[])?;
+    let mut world = two_behind_routers(1)?;
     let clear = ClearText::watch(&world)?;
     for node in 2..=3 {
         world.join(node)?;
@@ -78,6 +70,16 @@ fn nat_nodes_that_no_server_tells_their_addresses_learn_them_from_a_third_node()
     is_used(&world, [2, 3])?;
     clear.ensure_none_and_prove_it(&mut world)?;
     world.close()
+}
+
+/// So many nodes in the open, two more behind a router each, and a gateway that all reach.
+fn two_behind_routers(in_the_open: usize) -> Result<World> {
+    let mut world = World::new(in_the_open)?;
+    for _ in 0..2 {
+        world.add_node_behind_router()?;
+    }
+    world.add_gateway(&[])?;
+    Ok(world)
 }
 
 /// Both say that this path between them may be relied on.
