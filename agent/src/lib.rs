@@ -26,7 +26,6 @@ pub mod lock;
 pub mod psk;
 pub mod statedir;
 
-mod random;
 mod resolve;
 
 #[cfg(test)]

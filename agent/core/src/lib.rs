@@ -22,6 +22,7 @@ pub mod quorum;
 pub mod registration;
 pub mod registry;
 mod signature;
+pub mod spread;
 pub mod status;
 pub mod stun;
 mod time;

@@ -61,7 +61,7 @@ use self::{
     track::{Part, Track},
 };
 pub use crate::status::PathKind;
-use crate::status::Reason;
+use crate::{spread::spread, status::Reason};
 
 /// Source and destination port of probes, between mesh addresses.
 pub const PORT: u16 = 51823;
@@ -344,7 +344,7 @@ impl Paths {
             Message { kind: MessageKind::Request, path: kind, sequence: self.sequence, hearing: self.hearing(now) };
         let payload = message.encode(bytes);
         let bytes = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-        let (sequence, spread) = (self.sequence, self.spread());
+        let (sequence, spread) = (self.sequence, spread(self.seed, self.sequence));
         self.track_mut(kind).probed(sequence, size, bytes, spread, now);
         self.transmit(Transmit { path: kind, payload });
     }
@@ -379,13 +379,5 @@ impl Paths {
         } else {
             Part::Standby
         }
-    }
-
-    /// A number that differs from probe to probe and from peer to peer: one round of SplitMix64.
-    const fn spread(&self) -> u8 {
-        let mut mixed = self.seed ^ self.sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed >> 56) as u8
     }
 }

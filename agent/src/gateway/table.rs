@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::id::TokenId;
+use mesh_core::{id::TokenId, spread::Spread};
 
 pub use self::report::PeerReport;
 use self::{calls::SPREAD, reach::Gateways};
@@ -25,7 +25,6 @@ use super::{
     name::Place,
     stream::{Proof, StreamId},
 };
-use crate::random::Spread;
 
 /// Streams on which nobody has proved anything: one makes room for each that is more.
 const UNPROVED: usize = 64;

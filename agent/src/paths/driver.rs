@@ -18,6 +18,7 @@ use mesh_core::{
     agent::{OwnEndpoint, PathsSeen},
     id::{TokenId, WireguardKey},
     path::Switch,
+    spread::Spread,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -38,7 +39,6 @@ use super::{
 };
 use crate::{
     gateway::{Place, Report, Transport},
-    random::Spread,
     resolve::resolve,
     run::Clock,
 };

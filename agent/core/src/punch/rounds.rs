@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::spread::spread;
+
 const SECOND: Duration = Duration::from_secs(1);
 /// From one round to the next, while direct UDP does not work; from then on [`SELDOM`].
 const DELAYS: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(10), Duration::from_secs(30)];
@@ -98,14 +100,6 @@ impl Rounds {
         self.begun = Some(now);
         let delay = DELAYS.get(self.step).copied().unwrap_or(SELDOM);
         self.step = self.step.saturating_add(1);
-        self.next = Some(now + delay + delay * self.spread() / 1280);
-    }
-
-    /// 0 to 255, another for each call and peer: one round of SplitMix64.
-    const fn spread(&self) -> u32 {
-        let mut mixed = self.seed ^ (self.number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed >> 56) as u32
+        self.next = Some(now + delay + delay * u32::from(spread(self.seed, self.number.into())) / 1280);
     }
 }
