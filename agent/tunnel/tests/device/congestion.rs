@@ -1,9 +1,10 @@
 //! What routers on the way say of congestion (ECN), between the headers outside and inside (RFC 6040).
 
 use std::net::{IpAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::lab::{DEADLINE, Kind, Node, PORT, Switch, join};
+use crate::lab::{Kind, Node, PORT, Switch, join};
+use crate::patience::DEADLINE;
 use crate::relay::Relay;
 use crate::tap::{Tap, set_option};
 
@@ -65,9 +66,10 @@ fn congestion_bits_go_outside_and_nothing_else_does() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
-    for endpoint in [b.outer4(), b.outer6()] {
+    for (from, endpoint) in [(a.outer4(), b.outer4()), (a.outer6(), b.outer6())] {
         a.wg(&format!("peer {} endpoint {endpoint}", b.public_key()));
-        a.reaches(b.inner4());
+        // Until then answers may come both ways.
+        b.believes(&a, &from);
         let (mut outside, mut inside) = (Tap::listener(&b.host, "eth0"), Tap::listener(&b.host, &b.name));
         for is_ipv4 in [true, false] {
             for tos in [0, 1, 2, 3, DSCP, DSCP | 1, DSCP | 2, DSCP | 3] {
@@ -86,8 +88,7 @@ fn congestion_on_the_way_is_told_to_those_who_understand() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     let relay = Relay::between(&switch, 200, &a, &b);
-    let end = Instant::now() + Duration::from_secs(30);
-    relay.carry(|| (a.handshake(&b) > 0 && b.handshake(&a) > 0) || Instant::now() > end, |_| {});
+    relay.introduce(&a, &b);
     let mut inside = Tap::listener(&b.host, &b.name);
     for (said, is_congested) in [(0, false), (1, false), (2, false), (3, true)] {
         relay.set_ecn(said);

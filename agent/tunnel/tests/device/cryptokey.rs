@@ -9,7 +9,8 @@ use boringtun::noise::{Tunn, TunnResult};
 use ipnetwork::IpNetwork;
 use mesh_tunnel::{DeviceUpdate, PeerUpdate, PublicKey};
 
-use crate::lab::{Kind, Namespace, Node, Switch, eventually, join, settled};
+use crate::lab::{Kind, Namespace, Node, Switch, join, settled};
+use crate::patience::{DEADLINE, Done, eventually};
 
 fn update(peer: PeerUpdate) -> DeviceUpdate {
     DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }
@@ -84,10 +85,12 @@ fn an_allowed_ip_moves_to_the_peer_that_claims_it_last() {
     claim(&b);
     claim(&c);
     assert!(!us.shown("allowed-ips", &b).contains("10.77.0.99/32"));
-    let sent: u64 = us.shown("transfer", &b).split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(us.probe(moving));
-    let now: u64 = us.shown("transfer", &b).split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert_eq!(now, sent, "the packets go to the new owner");
+    let sent = || us.shown("transfer", &b).split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+    // What it gets may also be the keepalive that acknowledges its last packet; but not each time.
+    eventually("the packets go to the new owner", || {
+        let before = sent();
+        (us.probe(moving) && sent() == before).then_some(())
+    });
     claim(&b);
 }
 
@@ -102,6 +105,7 @@ fn a_removed_peer_is_cut_off_before_the_call_returns() {
         socket.connect((us.inner4(), 9)).unwrap();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
+            let done = Done(&stop);
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     // Nobody listens there: each is answered by ICMP, which is an error of the next.
@@ -116,7 +120,7 @@ fn a_removed_peer_is_cut_off_before_the_call_returns() {
             eventually("the sender goes on", || {
                 (us.device().snapshot().drops.unauthenticated > dropped + 100).then_some(())
             });
-            stop.store(true, Ordering::Relaxed);
+            drop(done);
             assert_eq!(packets_in(&us), after, "a packet was let in after the removal");
         });
         assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
@@ -132,7 +136,7 @@ fn low_order_keys_are_never_spoken_to() {
     let us = switch.node(1, Kind::Ours);
     let sink = switch.host(9);
     let socket = sink.enter(|| UdpSocket::bind("0.0.0.0:4000")).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut one = [0; 32];
     one[0] = 1;
     let order_8 = *b"\xe0\xeb\x7a\x7c\x3b\x41\xb8\xae\x16\x56\xe3\xfa\xf1\x9f\xc4\x6a\xda\x09\x8d\xeb\x9c\x32\xb1\xfd\x86\x62\x05\x16\x5f\x49\xb8\x00";
@@ -229,11 +233,11 @@ fn a_handshake_flood_does_not_keep_a_peer_out() {
             socket.set_nonblocking(true).unwrap();
             let tunn = Tunn::new([66; 32].into(), (*us.public_key().as_bytes()).into(), None, None, 1, None);
             let mut attacker = Attacker { victim: &us, socket, tunn, cookies: &cookies };
-            let end = Instant::now() + Duration::from_secs(120);
-            while !stop.load(Ordering::Relaxed) && Instant::now() < end {
+            while !stop.load(Ordering::Relaxed) {
                 attacker.strike();
             }
         });
+        let _done = Done(&stop);
         eventually("the attacker has cookies", || (cookies.load(Ordering::Relaxed) > 0).then_some(()));
         let before = us.device().snapshot().drops.under_load;
         eventually("it is refused all the same", || {
@@ -242,6 +246,5 @@ fn a_handshake_flood_does_not_keep_a_peer_out() {
         us.add(&them, None, "");
         them.add(&us, Some(&us.outer4()), "");
         them.reaches(us.inner4());
-        stop.store(true, Ordering::Relaxed);
     });
 }

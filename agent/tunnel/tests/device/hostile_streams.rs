@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
 use mesh_tunnel::{Proof, StreamInbound};
 
-use crate::lab::{Kind, Node, Switch, eventually, join, settled};
+use crate::lab::{Kind, Node, Switch, join, settled};
+use crate::patience::{Done, eventually};
 use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::transfer;
 use crate::traffic::Dice;
@@ -139,8 +139,8 @@ fn a_flood_by_a_stream_stops_nobody_else() {
             let (mut inbound, answers) = opened(&b);
             let key = (*b.public_key().as_bytes()).into();
             let mut tunn = Tunn::new([66; 32].into(), key, None, None, 1, None);
-            let (mut cookies, end) = (0, Instant::now() + Duration::from_secs(90));
-            while !stop.load(Ordering::Relaxed) && Instant::now() < end {
+            let mut cookies = 0;
+            while !stop.load(Ordering::Relaxed) {
                 let mut buffer = [0; 256];
                 let TunnResult::WriteToNetwork(message) = tunn.format_handshake_initiation(&mut buffer, true) else {
                     panic!("no initiation")
@@ -151,6 +151,7 @@ fn a_flood_by_a_stream_stops_nobody_else() {
             }
             cookies
         });
+        let done = Done(&stop);
         eventually("the device is under load", || (drops().under_load > 1000).then_some(()));
         transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
         by_stream.add(&b, None, "");
@@ -162,8 +163,7 @@ fn a_flood_by_a_stream_stops_nobody_else() {
         by_udp.reaches(b.inner4());
         let before = drops().under_load;
         eventually("the flood went on all the time", || (drops().under_load > before + 1000).then_some(()));
-        stop.store(true, Ordering::Relaxed);
-        drop(stream);
+        drop((done, stream));
         assert!(flood.join().unwrap() > 0, "no cookie was offered");
     });
 }

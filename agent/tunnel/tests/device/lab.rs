@@ -20,8 +20,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh_tunnel::{Device, DeviceOptions, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-/// Longer than anything here takes on a machine that is busy with other work.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+use crate::patience::{DEADLINE, Watch, eventually};
 
 /// The port of every device: each has a namespace of its own.
 pub(crate) const PORT: u16 = 51820;
@@ -56,19 +55,6 @@ pub(crate) fn run_with(program: &str, arguments: &[&str], input: &str) -> String
         arguments.join(" ")
     );
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Waits until `look` finds something.
-#[track_caller]
-pub(crate) fn eventually<T>(what: impl Display, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A name nobody else has, short enough for an interface.
@@ -334,7 +320,30 @@ impl Node {
     /// Sends one datagram to the echo at `address` and waits for the answer: a late one on a busy machine is not a lost
     /// one. Where none is expected, say with [`Self::probe_for`] how long to wait for it.
     pub(crate) fn probe(&self, address: IpAddr) -> bool {
-        self.probe_for(address, Duration::from_secs(10))
+        self.probe_for(address, DEADLINE)
+    }
+
+    /// The first datagram that a node sends to its peer from another place is answered. The peer sends to both places for
+    /// two seconds: a machine that stood still for as long may have lost it, and only then the next will do.
+    #[track_caller]
+    pub(crate) fn is_answered_at_once(&self, peer: &Self, place: impl Display) {
+        let watch = Watch::begin();
+        let answered = self.probe_for(peer.inner4(), Duration::from_secs(15));
+        let (_, standstill) = watch.end();
+        assert!(answered || standstill > Duration::from_secs(1), "the first packet from {place} is lost");
+        if !answered {
+            self.reaches(peer.inner4());
+        }
+    }
+
+    /// Waits until this node knows that its peer is at `endpoint`. wireguard-go believes what it sees, and we what has
+    /// answered there: the peer goes on speaking, since what is lost on a slow machine is tried with its next word.
+    #[track_caller]
+    pub(crate) fn believes(&self, peer: &Self, endpoint: &str) {
+        eventually(format!("node {} finds node {} at {endpoint}", self.number, peer.number), || {
+            let answered = peer.probe_for(self.inner4(), Duration::from_secs(1));
+            (answered && self.shown("endpoints", peer) == endpoint).then_some(())
+        });
     }
 
     pub(crate) fn probe_for(&self, address: IpAddr, patience: Duration) -> bool {
@@ -349,11 +358,14 @@ impl Node {
         socket.recv(&mut answer).is_ok_and(|len| answer[..len] == *word.as_bytes())
     }
 
-    /// Waits until a datagram to `address` is answered.
+    /// Waits until a datagram to `address` is answered: each time longer, lest the answers always come too late.
     #[track_caller]
     pub(crate) fn reaches(&self, address: IpAddr) {
+        let mut patience = Duration::from_millis(300);
         eventually(format!("node {} reaches {address}", self.number), || {
-            self.probe_for(address, Duration::from_millis(300)).then_some(())
+            let answered = self.probe_for(address, patience);
+            patience = (patience * 2).min(Duration::from_secs(5));
+            answered.then_some(())
         });
     }
 }
@@ -369,16 +381,19 @@ pub(crate) fn join(a: &Node, b: &Node) {
 
 /// When the session of two nodes that reach each other began, for either, once it is the last that their first tries led to. Those
 /// come 250 ms to 2 s apart, so that on a busy machine another may still be on its way, and wireguard-go looks at each by itself.
+/// While the machine stands still, nothing moves on: they also have to speak many times without another.
 #[track_caller]
 pub(crate) fn settled(a: &Node, b: &Node) -> (u128, u128) {
-    let (mut session, mut since) = ((0, 0), Instant::now());
+    const ROUNDS: u32 = 20;
+    let (mut session, mut since, mut rounds) = ((0, 0), Instant::now(), 0);
     eventually(format!("the session of nodes {} and {} is the last", a.number, b.number), || {
         let reach = [(a, b), (b, a)].map(|(from, to)| from.probe_for(to.inner4(), Duration::from_secs(1)));
         let now = (a.handshake(b), b.handshake(a));
+        rounds += 1;
         if now != session || reach != [true; 2] {
-            (session, since) = (now, Instant::now());
+            (session, since, rounds) = (now, Instant::now(), 0);
         }
-        (since.elapsed() > Duration::from_secs(1)).then_some(session)
+        (since.elapsed() > Duration::from_secs(1) && rounds > ROUNDS).then_some(session)
     })
 }
 

@@ -2,7 +2,8 @@
 
 use mesh_tunnel::{DeviceUpdate, PeerUpdate, PublicKey};
 
-use crate::lab::{Kind, Node, Switch, eventually, join};
+use crate::lab::{Kind, Node, Switch, join};
+use crate::patience::eventually;
 use crate::streams::{exchange, transfer};
 
 /// Bytes of a stream: many full packets.

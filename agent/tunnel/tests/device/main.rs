@@ -24,6 +24,7 @@ mod offload;
 mod packets;
 mod path;
 mod path_mtu;
+mod patience;
 mod pipe;
 mod relay;
 mod rewriting;

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::lab::{DEADLINE, Node, run};
+use crate::lab::{Node, run};
 use crate::packets::{Flow, clamped, cut, flow};
+use crate::patience::DEADLINE;
 use crate::tap::{Frame, GSO_NONE, Tap};
 use crate::traffic::{Dice, MTU, subnets};
 

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use mesh_tunnel::{Device, DeviceOptions};
 
-use crate::lab::{DEADLINE, Kind, Namespace, Node, Switch, eventually, join, run, unique};
+use crate::lab::{Kind, Namespace, Node, Switch, join, run, unique};
 use crate::packets::{Flow, flow, mss_place};
 use crate::path::let_through;
+use crate::patience::{DEADLINE, eventually};
 use crate::streams::transfer;
 use crate::tap::{Frame, Tap};
 
@@ -125,8 +126,8 @@ fn host_behind(node: &Node, other: &Node) -> Namespace {
         run("ip", &words);
     };
     inside("sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-    inside("iptables -A OUTPUT -p icmp -j DROP");
-    inside("ip6tables -A OUTPUT -p icmpv6 --icmpv6-type packet-too-big -j DROP");
+    inside("iptables -w -A OUTPUT -p icmp -j DROP");
+    inside("ip6tables -w -A OUTPUT -p icmpv6 --icmpv6-type packet-too-big -j DROP");
     behind
 }
 

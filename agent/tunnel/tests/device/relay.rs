@@ -1,9 +1,11 @@
 //! A network between two nodes that loses, repeats and shuffles datagrams.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::lab::{DEADLINE, Namespace, Node, Switch};
+use crate::lab::{Namespace, Node, Switch};
+use crate::patience::DEADLINE;
 use crate::tap::set_option;
 
 /// The longest message without content: a keepalive.
@@ -31,6 +33,25 @@ impl Relay {
         a.add(b, Some(&addresses[0]), "");
         b.add(a, Some(&addresses[1]), "");
         Self { sides, nodes: [a, b].map(|node| node.outer4().parse().unwrap()), _host: host }
+    }
+
+    /// Carries datagrams until the nodes, which are those of [`Self::between`], have a session, and nothing more of its handshake
+    /// comes: what comes late of that is refused, and counted.
+    #[track_caller]
+    pub(crate) fn introduce(&self, a: &Node, b: &Node) {
+        const QUIET: u32 = 200;
+        let (end, met, quiet) = (Instant::now() + DEADLINE, Cell::new(false), Cell::new(0));
+        let is_over = || {
+            met.set(met.get() || a.handshake(b) > 0 && b.handshake(a) > 0);
+            quiet.set(quiet.get() + 1);
+            met.get() && quiet.get() > QUIET || Instant::now() > end
+        };
+        self.carry(is_over, |together| {
+            if !together.is_empty() {
+                quiet.set(0);
+            }
+        });
+        assert!(met.get() && quiet.get() > QUIET, "no session within {DEADLINE:?}");
     }
 
     /// Carries datagrams both ways until `done`. What comes together goes on as `mangle` leaves it.

@@ -7,7 +7,15 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::lab::{Kind, Namespace, PROGRAM, Program, Switch, eventually, join, run, run_with, unique, wg_answers};
+use crate::lab::{Kind, Namespace, PROGRAM, Program, Switch, join, run, run_with, unique, wg_answers};
+use crate::patience::{Watch, eventually};
+
+/// A second on an idle machine. Were each looked at for each of the others, it would be many minutes.
+#[track_caller]
+fn does_not_take_for_ever(watch: Watch) {
+    let (took, _) = watch.end();
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
 
 #[test]
 fn one_peer_with_130_560_networks() {
@@ -33,11 +41,11 @@ fn one_peer_with_130_560_networks() {
         }
     }
     writeln!(config, "\nAllowedIPs = {}/32", them.inner4()).unwrap();
-    let began = Instant::now();
+    let watch = Watch::begin();
     run_with("wg", &["setconf", &us.name, "/dev/stdin"], &config);
     let shown = run("wg", &["show", &us.name, "allowed-ips"]);
     assert_eq!(shown.split_whitespace().count(), 1 + 130_560 + 1);
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    does_not_take_for_ever(watch);
 
     them.add(&us, Some(&us.outer4()), "");
     let last: IpAddr = [10, 101, 253, 255].into();
@@ -65,10 +73,10 @@ fn ten_thousand_peers() {
         let [_, _, high, low] = number.to_be_bytes();
         writeln!(config, "[Peer]\nPublicKey = {}\nAllowedIPs = 10.200.{high}.{low}/32", BASE64.encode(key)).unwrap();
     }
-    let began = Instant::now();
+    let watch = Watch::begin();
     run_with("wg", &["setconf", &name, "/dev/stdin"], &config);
     assert_eq!(run("wg", &["show", &name, "peers"]).lines().count(), 10_000);
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    does_not_take_for_ever(watch);
 
     // Idle, once it has looked at every peer: its threads take less than a thousandth of two seconds.
     eventually("two seconds without work", || {
@@ -94,11 +102,11 @@ fn a_peer_among_ten_thousand_is_reached() {
     }
     run_with("wg", &["addconf", &us.name, "/dev/stdin"], &config);
     join(&us, &them);
-    let began = Instant::now();
+    let watch = Watch::begin();
     us.wg(&format!("peer {} remove", them.public_key()));
     us.add(&them, Some(&them.outer4()), "");
     us.reaches(them.inner4());
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    does_not_take_for_ever(watch);
 }
 
 /// A peer that needs no turn is spoken to while others wait for theirs: here one with a session, which is to be kept alive.

@@ -7,7 +7,8 @@ use std::thread;
 
 use mesh_tunnel::Offloads;
 
-use crate::lab::{DEADLINE, Kind, Namespace, Node, Switch, join};
+use crate::lab::{Kind, Namespace, Node, Switch, join};
+use crate::patience::{DEADLINE, eventually};
 use crate::tap::set_option;
 use crate::traffic::{Dice, MTU};
 
@@ -75,8 +76,14 @@ pub(crate) fn transfer(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, l
 pub(crate) fn exchange(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, [there, back]: [usize; 2]) {
     let listener = b.enter(|| TcpListener::bind((to, 0))).unwrap();
     let address = listener.local_addr().unwrap();
+    // Nobody waits for ever for one that does not come.
+    listener.set_nonblocking(true).unwrap();
     thread::scope(|scope| {
-        scope.spawn(move || converse(listener.accept().unwrap().0, [back, there], 1, 2));
+        scope.spawn(move || {
+            let stream = eventually("a connection comes", || listener.accept().ok()).0;
+            stream.set_nonblocking(false).unwrap();
+            converse(stream, [back, there], 1, 2);
+        });
         let stream = a.enter(|| TcpStream::connect_timeout(&address, DEADLINE)).unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), from);
         converse(stream, [there, back], 2, 1);
