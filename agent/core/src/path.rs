@@ -18,7 +18,7 @@
 //! | one is, and since it was sent packets of the peer came by another path | the same |
 //! | nothing answered for 1 s and a round trip, or lost 2 of the last 4 probes or 4 of 16 | the path is suspect: packets go by all paths |
 //! | the peer's packets come by another path, this one was not proved lately | suspect too, until its next probe is answered |
-//! | still suspect after 3 s, while another passed 11 of 12 probes since | the other path carries the packets: a switch |
+//! | suspect for 3 s in all, with less than 10 s in between, while another passed 11 of 12 probes | the other path carries the packets: a switch |
 //! | path gone (stream closed, no endpoint) | the same, at once |
 //! | a better path is clean for 10 s (2 s if it never failed) and 10 answers | back: a switch. Each failure in a row makes it 5 s more, up to 20 s |
 //!
@@ -46,6 +46,7 @@ pub mod packet;
 mod probe;
 mod report;
 mod rtt;
+mod suspicion;
 mod track;
 
 use std::{collections::VecDeque, time::Duration};
@@ -58,6 +59,7 @@ pub use self::{
 };
 use self::{
     echoes::Size,
+    suspicion::Suspicion,
     track::{Part, Track},
 };
 pub use crate::status::PathKind;
@@ -116,8 +118,8 @@ pub struct Paths {
     /// The path that carries packets; `None` while there is none at all.
     primary: Option<PathKind>,
     primary_since: Duration,
-    /// Since when the primary is not to be relied on.
-    suspect_since: Option<Duration>,
+    /// Whether the primary is not to be relied on.
+    suspicion: Suspicion,
     /// The primary has to answer a probe sent since then.
     doubt: Option<Duration>,
     /// The primary's answers are late: packets go by all paths, although it is not suspect yet.
@@ -143,7 +145,7 @@ impl Paths {
             talked: None,
             primary: None,
             primary_since: now,
-            suspect_since: None,
+            suspicion: Suspicion::default(),
             doubt: None,
             is_late: false,
             route: Route::default(),
@@ -199,7 +201,7 @@ impl Paths {
         self.talked = Some(now);
         if !talking {
             // A suspicion of idle days is no reason to leave a path before it was asked.
-            self.suspect_since = self.suspect_since.map(|_| now);
+            self.suspicion.restart(now);
             self.advance(now);
         }
     }
@@ -267,7 +269,7 @@ impl Paths {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let talking = self.is_talking(self.clock);
         let probes = KINDS.into_iter().filter_map(|kind| self.probe_due(kind, talking));
-        let silent = self.primary.filter(|_| self.suspect_since.is_none()).into_iter().flat_map(|kind| {
+        let silent = self.primary.filter(|_| !self.suspicion.is_raised()).into_iter().flat_map(|kind| {
             let echoes = &self.tracks[rank(kind)].echoes;
             let late = self.late_at().filter(|_| !self.is_late);
             [echoes.silent_at(Size::Small), echoes.silent_at(Size::Full), late].into_iter().flatten()

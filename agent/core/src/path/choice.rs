@@ -6,10 +6,12 @@ use super::{
     KINDS, PathKind, Paths, PerPath, WAITING,
     echoes::{CLEAN_RUN, SILENT},
     rank,
+    suspicion::Suspicion,
     track::Trouble,
 };
 
-/// A suspect path is left after this, if another works: packets go by both until then, so nothing is gained by haste.
+/// A path that was suspect for this in all is left, if another works: packets go by both until then, so nothing is gained by
+/// haste.
 const FALL_AFTER: Duration = Duration::from_secs(3);
 /// A better path that failed is used again after it was clean for this ...
 const RETURN_AFTER: Duration = Duration::from_secs(10);
@@ -84,7 +86,7 @@ impl Paths {
         self.is_late = self.late_at().is_some_and(|at| at <= now);
         let taken = |kind: PathKind| {
             let up = self.tracks[rank(kind)].is_up();
-            up && (self.primary == Some(kind) || self.suspect_since.is_some() || self.is_late)
+            up && (self.primary == Some(kind) || self.suspicion.is_raised() || self.is_late)
         };
         self.route = Route { primary: self.primary, taken: KINDS.map(taken) };
     }
@@ -130,7 +132,7 @@ impl Paths {
             (found, _) => {
                 self.primary = found;
                 self.primary_since = now;
-                self.suspect_since = None;
+                self.suspicion = Suspicion::default();
             }
         }
     }
@@ -142,7 +144,7 @@ impl Paths {
             self.doubt = None;
         }
         let suspect = track.trouble(now).is_some() || self.doubt.is_some();
-        self.suspect_since = suspect.then(|| self.suspect_since.unwrap_or(now));
+        self.suspicion.update(suspect, now);
     }
 
     /// A path better than the one in use that was clean for long enough.
@@ -158,7 +160,7 @@ impl Paths {
     /// Another path to fall to, and what is wrong with the one in use.
     fn refuge(&self, now: Duration) -> Option<(PathKind, Trouble)> {
         let primary = self.primary?;
-        let since = self.suspect_since.filter(|&since| now.saturating_sub(since) >= FALL_AFTER)?;
+        let since = self.suspicion.lasted(FALL_AFTER, now)?;
         let mut others = KINDS.into_iter().filter(|&kind| kind != primary);
         let trouble = self.tracks[rank(primary)].trouble(now)?;
         let other = others.find(|&kind| self.tracks[rank(kind)].is_good_since(since, now))?;
@@ -170,9 +172,10 @@ impl Paths {
         if trouble.is_some() {
             let track = &mut self.tracks[rank(from)];
             track.falls = track.falls.saturating_add(1);
+            track.echoes.spoil(now);
         }
         self.primary_since = now;
-        self.suspect_since = None;
+        self.suspicion = Suspicion::default();
         self.doubt = None;
         self.switches += 1;
         if self.log.len() == WAITING {
@@ -184,7 +187,7 @@ impl Paths {
 
     fn settle(&mut self, now: Duration) {
         let Some(primary) = self.primary else { return };
-        if self.suspect_since.is_none() && now.saturating_sub(self.primary_since) >= STEADY {
+        if !self.suspicion.is_raised() && now.saturating_sub(self.primary_since) >= STEADY {
             self.tracks[rank(primary)].falls = 0;
         }
     }

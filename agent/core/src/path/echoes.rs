@@ -22,7 +22,7 @@ const JUST_NOW: usize = 4;
 const LOSSY_JUST_NOW: usize = 2;
 /// A clean run survives this many lost of the remembered.
 const CLEAN: usize = 3;
-/// After this long a clean run tells more than the losses before it.
+/// After this long without any loss, the losses before tell nothing of now.
 pub(super) const CLEAN_RUN: Duration = Duration::from_secs(2);
 /// A path is good to fall to when so many probes in a row passed since the other became suspect, as many as there are until it
 /// is left ...
@@ -121,17 +121,22 @@ impl Echoes {
 
     /// Judges anew. Called whenever time has passed.
     pub(super) fn judge(&mut self, now: Duration) {
-        let run = self.clean_since.filter(|&since| now.saturating_sub(since) >= CLEAN_RUN);
-        let from = run.unwrap_or_default().max(now.saturating_sub(JUDGED_WITHIN));
+        let healed = self.lossless_since().filter(|&since| now.saturating_sub(since) >= CLEAN_RUN);
+        let from = healed.unwrap_or_default().max(now.saturating_sub(JUDGED_WITHIN));
         let lost = self.lost(from, JUDGED);
         self.lossy =
             lost > if self.lossy { NOT_LOSSY } else { LOSSY - 1 } || self.lost(from, JUST_NOW) >= LOSSY_JUST_NOW;
         if let Some(since) = self.clean_since
             && (self.is_silent(Size::Small, now) || !self.full_passes(now) || self.lost(since, REMEMBERED) > CLEAN)
         {
-            self.clean_since = None;
-            self.spoiled = now;
+            self.spoil(now);
         }
+    }
+
+    /// What was so far is not clean, however little of it was lost.
+    pub(super) const fn spoil(&mut self, now: Duration) {
+        self.clean_since = None;
+        self.spoiled = now;
     }
 
     /// No probe of this size is answered, and the first of these should have been long ago.
@@ -238,6 +243,12 @@ impl Echoes {
     /// One that was sent after it was answered. (What is sent after all that was answered is no loss, but the beginning of silence.)
     fn is_lost(&self, probe: &Probe) -> bool {
         !probe.answered && Some(probe.sent) < self.small.answered.max(self.full.answered)
+    }
+
+    /// When the first probe was sent that was answered after the last loss.
+    fn lossless_since(&self) -> Option<Duration> {
+        let after = self.ring.iter().rev().take_while(|probe| !self.is_lost(probe));
+        after.filter(|probe| probe.answered).map(|probe| probe.sent).last()
     }
 
     fn full_passes(&self, now: Duration) -> bool {

@@ -66,7 +66,7 @@ impl Paths {
         let now = now.max(self.clock);
         Report {
             primary: self.primary,
-            suspect_for: self.suspect_since.map(|since| now.saturating_sub(since)),
+            suspect_for: self.suspicion.since().map(|since| now.saturating_sub(since)),
             hedged: self.route.is_hedged(),
             switches: self.switches,
             paths: KINDS.map(|kind| self.path_report(kind, now)),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use mesh_core::path::PathKind::{Direct, Gateway};
 
-use crate::peer::{Answers, Peer};
+use crate::{
+    link::Dice,
+    peer::{Answers, Peer},
+};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -78,6 +81,55 @@ fn a_lost_probe_now_and_then_is_no_reason() {
         assert!(took < SECOND, "no probe within {took:?}");
         peer.answers[0] = Answers::All;
         run_unhedged(&mut peer, SECOND * 4);
+    }
+    assert_eq!(peer.paths.poll_switch(), None);
+}
+
+#[test]
+fn a_path_that_fails_again_and_again_is_left_although_each_time_it_recovers() {
+    let mut peer = Peer::talking();
+    let mut hedged = 0;
+    for tenth in 0..600 {
+        let fails = tenth % 45 < 16;
+        peer.answers[0] = if fails { Answers::None } else { Answers::All };
+        peer.run(0.1);
+        hedged += u32::from(peer.route().is_hedged());
+    }
+    assert!(hedged <= 60, "hedges for {hedged} tenths of a second");
+    assert_eq!(peer.by(), (Some(Gateway), false));
+    assert!(peer.paths.poll_switch().is_some_and(|switch| switch.trouble.is_some()));
+    assert_eq!(peer.paths.poll_switch(), None);
+}
+
+#[test]
+fn a_path_that_loses_much_is_left_whatever_the_luck() {
+    for share in [300, 400, 500, 600, 700, 800] {
+        for seed in 0..100 {
+            let mut peer = Peer::talking();
+            peer.dice = Dice(seed);
+            peer.answers[0] = Answers::Loses(share);
+            let (mut tenths, mut hedged) = (0, 0);
+            while peer.by() != (Some(Gateway), false) {
+                peer.run(0.1);
+                tenths += 1;
+                hedged += u32::from(peer.route().is_hedged());
+                let seen = format!("{share}, seed {seed}: by both for {hedged} tenths of a second of {tenths}");
+                assert!(hedged <= 60 && tenths <= 200, "{seen}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failure_long_after_the_last_is_bridged_like_the_first() {
+    let mut peer = Peer::talking();
+    for _ in 0..20 {
+        peer.answers[0] = Answers::None;
+        peer.run(1.7);
+        assert!(peer.is_suspect());
+        peer.answers[0] = Answers::All;
+        peer.run(15.0);
+        assert_eq!(peer.by(), (Some(Direct), false));
     }
     assert_eq!(peer.paths.poll_switch(), None);
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::path::{KINDS, PathKind, Paths, PerPath, Route, rank};
+use mesh_core::path::{KINDS, PathKind, Paths, PerPath, Route, Switch, rank};
 
 use crate::link::{Dice, Fault, Link};
 
@@ -16,6 +16,9 @@ const LATE: u64 = 20;
 const BATCH: u64 = 100;
 /// What any machine may take to notice that a path is broken and to use the other, as the product promises.
 const GAP: Duration = Duration::from_millis(1500);
+/// While a path works and no link changes, packets go by both for so long in all, not only in a row: a path that is half dead is
+/// left, not bridged for ever.
+const HEDGED: Duration = Duration::from_secs(10);
 /// Nothing else explains more debug text than this: a machine that grows without bound.
 const LARGEST_STATE: usize = 30_000;
 
@@ -64,9 +67,13 @@ struct Side {
     stream: Stream,
     talked: Option<Duration>,
     talking_since: Option<Duration>,
-    hedged_since: Option<Duration>,
-    longest_hedge: Duration,
+    /// Until now, and since a link changed: packets went by both paths although one worked.
+    checked: Duration,
+    hedged_for: Duration,
+    /// When a path was left because it failed.
+    fell: PerPath<Option<Duration>>,
     was_hedged: bool,
+    was_needless: bool,
     hedges: u64,
     probed: PerPath<Option<Duration>>,
     came_up: PerPath<Duration>,
@@ -108,9 +115,11 @@ impl Network {
             stream: Stream::default(),
             talked: None,
             talking_since: None,
-            hedged_since: None,
-            longest_hedge: Duration::ZERO,
+            checked: Duration::ZERO,
+            hedged_for: Duration::ZERO,
+            fell: [None; 2],
             was_hedged: false,
+            was_needless: false,
             hedges: 0,
             probed: [None; 2],
             came_up: [Duration::ZERO; 2],
@@ -194,6 +203,7 @@ impl Network {
         let (was, is) = (link.fault == Some(Fault::Gone), fault == Some(Fault::Gone));
         link.set(fault, self.now);
         for side in 0..2 {
+            self.sides[side].hedged_for = Duration::ZERO;
             let paths = &mut self.sides[side].paths;
             match (was, is) {
                 (false, true) => paths.path_away(kind, None, self.now),
@@ -222,6 +232,14 @@ impl Network {
         }
         self.now = end;
         self.check();
+    }
+
+    /// Lets time pass until packets of a side go by one path, at most `time`.
+    pub(crate) fn run_until_unhedged(&mut self, side: usize, time: Duration) {
+        let end = self.now + time;
+        while self.route(side).is_hedged() && self.now < end {
+            self.run(Duration::from_millis(10));
+        }
     }
 
     fn step(&mut self, arrival: Option<Duration>, packet: Option<Duration>) {
@@ -330,6 +348,7 @@ impl Network {
             self.put(side, transmit.path, bytes, Packet::Probe(transmit.payload));
         }
         while let Some(switch) = self.sides[side].paths.poll_switch() {
+            self.check_return(side, &switch);
             self.note(format!("side {side}: {switch:?}"));
         }
         let late = Duration::from_millis(self.dice.below(LATE));
@@ -370,14 +389,23 @@ impl Network {
                 side.talking_since = None;
             }
             let talking = side.talking_since.is_some();
-            side.hedged_since = (hedged && talking && good_since.is_some()).then(|| side.hedged_since.unwrap_or(now));
-            let hedge = side.hedged_since.map_or(Duration::ZERO, |since| now - since);
-            side.longest_hedge = side.longest_hedge.max(hedge);
-            assert!(
-                hedge <= Duration::from_secs(10),
-                "side {index} hedges for {hedge:?}: {:#?}",
-                side.paths.report(now)
-            );
+            let since_checked = now - std::mem::replace(&mut side.checked, now);
+            let needless = hedged && talking && good_since.is_some();
+            let was_needless = std::mem::replace(&mut side.was_needless, needless);
+            side.hedged_for += if needless && was_needless { since_checked } else { Duration::ZERO };
+            let hedge = side.hedged_for;
+            assert!(hedge <= HEDGED, "side {index} hedges for {hedge:?}: {:#?}", side.paths.report(now));
+        }
+    }
+
+    /// A path that failed is not taken again before it was clean for ten seconds.
+    fn check_return(&mut self, side: usize, switch: &Switch) {
+        let fell = &mut self.sides[side].fell;
+        if switch.trouble.is_some() {
+            fell[rank(switch.from)] = Some(switch.at);
+        } else if let Some(fell) = fell[rank(switch.to)] {
+            let after = switch.at - fell;
+            assert!(after >= Duration::from_secs(10), "side {side} is back on {:?} after {after:?}", switch.to);
         }
     }
 

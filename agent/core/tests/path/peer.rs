@@ -43,7 +43,7 @@ pub(crate) struct Peer {
     pub(crate) sent: Vec<Sent>,
     replies: BTreeMap<(Duration, u64), (PathKind, Vec<u8>)>,
     next_packet: Duration,
-    dice: Dice,
+    pub(crate) dice: Dice,
 }
 
 pub(crate) const EVERY: Duration = Duration::from_millis(50);
