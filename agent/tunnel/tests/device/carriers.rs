@@ -12,7 +12,7 @@ use crate::lab::{Kind, Node, Switch, join};
 use crate::lifecycle::goes;
 use crate::packets::{write_checksum, write_header_checksum};
 use crate::path::{Path, let_through};
-use crate::patience::{DEADLINE, Done, eventually};
+use crate::patience::{DEADLINE, Done, eventually, uninterrupted};
 use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::{STREAM, transfer};
 use crate::traffic::Traffic;
@@ -304,7 +304,7 @@ fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
     let packet = udp_packet(a.inner4(), b.inner4(), (TAP, port), b"for a program");
     assert!(handle.send_inner(&b.public_key(), Way::Udp, &packet));
     let mut buffer = [0; 64];
-    let len = program.recv(&mut buffer).unwrap();
+    let len = uninterrupted(|| program.recv(&mut buffer)).unwrap();
     assert_eq!(&buffer[..len], b"for a program");
     assert_eq!(*diary.probes.lock().unwrap(), expected);
 }
@@ -334,9 +334,13 @@ fn nothing_from_the_interface_has_the_port_of_probes() {
     chance.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut buffer = [0; 8];
     send(TAP, chance.local_addr().unwrap().port(), b"from it");
-    assert_eq!(chance.recv(&mut buffer).map(|len| &buffer[..len]).unwrap(), b"from it");
+    assert_eq!(uninterrupted(|| chance.recv(&mut buffer)).map(|len| &buffer[..len]).unwrap(), b"from it");
     send(1000, TAP, b"to it");
-    assert_eq!(listener.recv(&mut buffer).map(|len| &buffer[..len]).unwrap(), b"to it", "the first that came");
+    assert_eq!(
+        uninterrupted(|| listener.recv(&mut buffer)).map(|len| &buffer[..len]).unwrap(),
+        b"to it",
+        "the first that came"
+    );
     assert_eq!(dropped(), count);
     assert!(diary.probes.lock().unwrap().is_empty());
 }
@@ -354,7 +358,7 @@ fn stun_goes_by_the_device_s_own_socket() {
     request[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42]);
     assert!(node.device().handle().send_raw(to, &request));
     let mut buffer = [0; 64];
-    let (len, from) = server.recv_from(&mut buffer).unwrap();
+    let (len, from) = uninterrupted(|| server.recv_from(&mut buffer)).unwrap();
     assert_eq!((from.to_string(), &buffer[..len]), (node.outer4(), &request[..]));
     let mut response = request;
     response[0] = 1;

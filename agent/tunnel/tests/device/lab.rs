@@ -1,5 +1,5 @@
 //! Namespaces, nodes and probes. Everything has a name of its own and goes when it is dropped, also after a panic.
-#![expect(unsafe_code, reason = "setns and kill have no safe form in the standard library")]
+#![expect(unsafe_code, reason = "setns has no safe form in the standard library")]
 
 use std::fmt::Display;
 use std::fs::File;
@@ -8,8 +8,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,42 +19,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh_tunnel::{Device, DeviceOptions, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use crate::patience::{DEADLINE, Watch, eventually};
+use crate::patience::{DEADLINE, Watch, eventually, uninterrupted};
+use crate::program::{Program, run, run_with, socket_path};
 
 /// The port of every device: each has a namespace of its own.
 pub(crate) const PORT: u16 = 51820;
 
-/// The bare device as a program.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wg-tunnel");
-
 const ECHO_PORT: u16 = 7007;
-
-/// Runs a program to its end and returns what it printed.
-#[track_caller]
-pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
-    run_with(program, arguments, "")
-}
-
-/// As [`run`], with something on its standard input.
-#[track_caller]
-pub(crate) fn run_with(program: &str, arguments: &[&str], input: &str) -> String {
-    let command = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = command.unwrap_or_else(|error| panic!("`{program}` is needed for these tests: {error}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "`{program} {}` failed: {errors}\nhint: these tests make network namespaces and must run as root",
-        arguments.join(" ")
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// A name nobody else has, short enough for an interface.
 pub(crate) fn unique() -> String {
@@ -180,11 +150,7 @@ impl Node {
             Kind::Ours => Self::ours(host, number, |_| {}),
             Kind::WireguardGo => {
                 let name = unique();
-                let mut command = host.command("wireguard-go");
-                command.args(["-f", &name]).stdout(Stdio::null()).stderr(Stdio::null());
-                let program = Program::start(command);
-                // The file is there a moment before somebody answers on it.
-                eventually("wireguard-go answers", || wg_answers(&name).then_some(()));
+                let program = Program::wireguard_go(&host, &name);
                 Self::configured(host, number, name, None, Some(program))
             }
         }
@@ -355,7 +321,7 @@ impl Node {
             return false;
         }
         let mut answer = [0; 64];
-        socket.recv(&mut answer).is_ok_and(|len| answer[..len] == *word.as_bytes())
+        uninterrupted(|| socket.recv(&mut answer)).is_ok_and(|len| answer[..len] == *word.as_bytes())
     }
 
     /// Waits until a datagram to `address` is answered: each time longer, lest the answers always come too late.
@@ -395,68 +361,6 @@ pub(crate) fn settled(a: &Node, b: &Node) -> (u128, u128) {
         }
         (since.elapsed() > Duration::from_secs(1) && rounds > ROUNDS).then_some(session)
     })
-}
-
-pub(crate) fn socket_path(name: &str) -> PathBuf {
-    PathBuf::from(format!("/var/run/wireguard/{name}.sock"))
-}
-
-pub(crate) fn wg_answers(name: &str) -> bool {
-    socket_path(name).exists()
-        && Command::new("wg").args(["show", name]).output().is_ok_and(|output| output.status.success())
-}
-
-/// A program that was started; it is asked to end, and waited for, when this is dropped.
-pub(crate) struct Program(pub(crate) Child);
-
-impl Program {
-    #[track_caller]
-    pub(crate) fn start(mut command: Command) -> Self {
-        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?} is needed for these tests: {error}")))
-    }
-
-    pub(crate) fn signal(&self, signal: libc::c_int) {
-        signal_pid(self.0.id(), signal);
-    }
-
-    /// Processor time of all its threads so far, in ticks of 10 ms (`/proc/PID/stat`, utime and stime).
-    pub(crate) fn ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    }
-
-    /// Processor time of the threads it has now, to the nanosecond (`/proc/PID/task/TID/schedstat`).
-    pub(crate) fn cpu_time(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
-        let of = |task: std::io::Result<std::fs::DirEntry>| -> u64 {
-            let stat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-            stat.split_whitespace().next().unwrap().parse().unwrap()
-        };
-        Duration::from_nanos(tasks.map(of).sum())
-    }
-
-    /// A size from `/proc/PID/status` (`VmRSS` now, `VmHWM` at most), in KiB.
-    pub(crate) fn kib(&self, size: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(size)?.strip_prefix(':')).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
-            self.signal(libc::SIGTERM);
-            let _ = self.0.wait();
-        }
-    }
-}
-
-/// Sends a signal to a process of ours.
-pub(crate) fn signal_pid(pid: u32, signal: libc::c_int) {
-    // SAFETY: no pointer is passed; the process was started here.
-    unsafe { libc::kill(pid.cast_signed(), signal) };
 }
 
 /// Answers datagrams with themselves until dropped.

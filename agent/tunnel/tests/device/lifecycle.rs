@@ -2,16 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error};
 
-use crate::lab::{
-    Kind, Namespace, PROGRAM, Program, Switch, join, run, run_with, settled, signal_pid, socket_path, unique,
-    wg_answers,
-};
+use crate::lab::{Kind, Namespace, Switch, join, settled, unique};
 use crate::patience::eventually;
+use crate::program::{PROGRAM, Program, run, run_with, signal_pid, socket_path, wg_answers};
 use crate::streams::{STREAM, transfer};
 
 fn options(name: &str) -> DeviceOptions {
@@ -34,10 +32,7 @@ fn showconf_is_what_was_configured() {
     let ours = unique();
     let device = host.enter(|| Device::create(options(&ours))).unwrap();
     let theirs = unique();
-    let mut command = other_host.command("wireguard-go");
-    command.args(["-f", &theirs]).stdout(Stdio::null()).stderr(Stdio::null());
-    let _go = Program::start(command);
-    eventually("wireguard-go answers", || wg_answers(&theirs).then_some(()));
+    let _go = Program::wireguard_go(&other_host, &theirs);
     let config = "[Interface]\nListenPort = 2345\nFwMark = 0x1234\nPrivateKey = gI6EdUSYvn8ugXOt8QQD6Yc+JyiZxIhp3GInSWRfWGE=\n\n\
         [Peer]\nPublicKey = TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=\n\
         PresharedKey = SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=\n\

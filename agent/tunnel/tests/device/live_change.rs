@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use mesh_tunnel::{DeviceUpdate, Error, PeerUpdate, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::lab::{Kind, Node, PORT, Switch, join, run, run_with, settled};
-use crate::patience::{Done, eventually};
+use crate::lab::{Kind, Node, PORT, Switch, join, settled};
+use crate::patience::{Done, eventually, uninterrupted};
+use crate::program::{run, run_with};
 use crate::tap::set_option;
 
 const PSK: &str = "SHF5q6KMzlTiWWXxuwqmMdxVNRz0JcPZ4PKsBxOBEkA=";
@@ -237,7 +238,8 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
                 let mut word = [0; 2];
                 // A packet of an earlier round may still come.
                 while word != round.to_be_bytes() {
-                    sink.recv(&mut word).map_err(|error| format!("packet {round} did not come: {error}"))?;
+                    uninterrupted(|| sink.recv(&mut word))
+                        .map_err(|error| format!("packet {round} did not come: {error}"))?;
                 }
                 Ok(())
             })

@@ -26,6 +26,7 @@ mod path;
 mod path_mtu;
 mod patience;
 mod pipe;
+mod program;
 mod relay;
 mod rewriting;
 mod roaming;

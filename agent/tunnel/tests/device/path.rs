@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::lab::{Node, run};
+use crate::lab::Node;
 use crate::packets::{Flow, clamped, cut, flow};
 use crate::patience::DEADLINE;
+use crate::program::run;
 use crate::tap::{Frame, GSO_NONE, Tap};
 use crate::traffic::{Dice, MTU, subnets};
 

@@ -1,6 +1,7 @@
 //! How long the tests wait: on a machine that is slow, that others use as well, or that stands still for some seconds.
 
 use std::fmt::Display;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -25,6 +26,16 @@ pub(crate) fn eventually<T>(what: impl Display, mut look: impl FnMut() -> Option
         }
         assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits in a socket with a time limit. One that was stopped there and goes on is told that it was interrupted.
+pub(crate) fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match wait() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Kind, Namespace, Node, Switch, run};
+use crate::lab::{Kind, Namespace, Node, Switch};
 use crate::patience::{DEADLINE, Done, eventually};
+use crate::program::run;
 use crate::streams::transfer;
 
 /// A router between two nodes, each of which takes it for the other. To the second node, what the first one sends comes from

@@ -8,7 +8,7 @@ use mesh_tunnel::PrivateKey;
 use zeroize::Zeroizing;
 
 use crate::lab::{Kind, Node, PORT, Switch, join, settled};
-use crate::patience::{DEADLINE, eventually};
+use crate::patience::{DEADLINE, eventually, uninterrupted};
 
 /// The other side moves; the next thing it says tells where it may be, so that the answer reaches it there, and when it has been
 /// asked there it is believed. wireguard-go loses its way when an address vanishes, so that it only changes its port, as a NAT would.
@@ -168,7 +168,7 @@ fn nobody_moves_into_the_tunnel() {
             panic!()
         };
         outside.send_to(initiation, to(outer)).unwrap();
-        let len = outside.recv(&mut reply).unwrap();
+        let len = uninterrupted(|| outside.recv(&mut reply)).unwrap();
         let TunnResult::WriteToNetwork(keepalive) = tunn.decapsulate(None, &reply[..len], &mut buffer) else {
             panic!()
         };

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::lab::{Kind, Namespace, PROGRAM, Program, Switch, join, run, run_with, unique, wg_answers};
+use crate::lab::{Kind, Namespace, Switch, join, unique};
 use crate::patience::{Watch, eventually};
+use crate::program::{PROGRAM, Program, run, run_with, wg_answers};
 
-/// A second on an idle machine. Were each looked at for each of the others, it would be many minutes.
+/// So many seconds of a machine that runs; on an idle one it takes a second or two.
 #[track_caller]
-fn does_not_take_for_ever(watch: Watch) {
+fn took_at_most(seconds: u64, watch: Watch) {
     let (took, _) = watch.end();
-    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert!(took < Duration::from_secs(seconds), "{took:?}");
 }
 
 #[test]
@@ -45,7 +46,7 @@ fn one_peer_with_130_560_networks() {
     run_with("wg", &["setconf", &us.name, "/dev/stdin"], &config);
     let shown = run("wg", &["show", &us.name, "allowed-ips"]);
     assert_eq!(shown.split_whitespace().count(), 1 + 130_560 + 1);
-    does_not_take_for_ever(watch);
+    took_at_most(60, watch);
 
     them.add(&us, Some(&us.outer4()), "");
     let last: IpAddr = [10, 101, 253, 255].into();
@@ -76,7 +77,7 @@ fn ten_thousand_peers() {
     let watch = Watch::begin();
     run_with("wg", &["setconf", &name, "/dev/stdin"], &config);
     assert_eq!(run("wg", &["show", &name, "peers"]).lines().count(), 10_000);
-    does_not_take_for_ever(watch);
+    took_at_most(60, watch);
 
     // Idle, once it has looked at every peer: its threads take less than a thousandth of two seconds.
     eventually("two seconds without work", || {
@@ -106,7 +107,7 @@ fn a_peer_among_ten_thousand_is_reached() {
     us.wg(&format!("peer {} remove", them.public_key()));
     us.add(&them, Some(&them.outer4()), "");
     us.reaches(them.inner4());
-    does_not_take_for_ever(watch);
+    took_at_most(20, watch);
 }
 
 /// A peer that needs no turn is spoken to while others wait for theirs: here one with a session, which is to be kept alive.

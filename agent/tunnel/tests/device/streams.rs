@@ -1,6 +1,6 @@
 //! Sockets of the kernel through the tunnel: TCP both ways, and UDP one by one and many in a call.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU8;
 use std::thread;
@@ -8,7 +8,7 @@ use std::thread;
 use mesh_tunnel::Offloads;
 
 use crate::lab::{Kind, Namespace, Node, Switch, join};
-use crate::patience::{DEADLINE, eventually};
+use crate::patience::{DEADLINE, eventually, uninterrupted};
 use crate::tap::set_option;
 use crate::traffic::{Dice, MTU};
 
@@ -50,11 +50,10 @@ fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hea
         });
         let (mut text, mut buffer, mut left) = (Text::new(hears), vec![0; 1 << 16], to_hear);
         loop {
-            let got = match stream.read(&mut buffer) {
-                Ok(0) => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                got => got.unwrap(),
-            };
+            let got = uninterrupted(|| stream.read(&mut buffer)).unwrap();
+            if got == 0 {
+                break;
+            }
             assert!(
                 got <= left && text.take(got) == buffer[..got],
                 "other bytes than were sent, {left} before the end"
@@ -135,7 +134,7 @@ fn sockets(a: &Node, from: IpAddr, b: &Node, to: IpAddr) -> (UdpSocket, UdpSocke
 #[track_caller]
 fn expect(receiver: &UdpSocket, from: SocketAddr, datagram: &[u8]) {
     let mut buffer = [0; 2048];
-    let (len, source) = receiver.recv_from(&mut buffer).expect("a datagram did not arrive");
+    let (len, source) = uninterrupted(|| receiver.recv_from(&mut buffer)).expect("a datagram did not arrive");
     assert_eq!(source, from);
     assert!(buffer[..len] == *datagram, "{len} bytes arrived, {} were sent, or other ones", datagram.len());
 }

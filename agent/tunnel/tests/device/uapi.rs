@@ -10,8 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error, PeerUpdate, PublicKey};
 
-use crate::lab::{Kind, Namespace, Node, PROGRAM, Program, Switch, run_with, socket_path, unique, wg_answers};
+use crate::lab::{Kind, Namespace, Node, Switch, unique};
 use crate::patience::{DEADLINE, eventually};
+use crate::program::{PROGRAM, Program, run_with, socket_path, wg_answers};
 
 /// Clients that the device serves at a time.
 const PLACES: usize = 64;
