@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A path that was not suspect for so long is believed again: as long as one that failed has to be clean before packets return to it.
+/// A path that was not suspect for so long is believed again: as long as one that failed has to be clean before packets return.
 const BELIEVED: Duration = Duration::from_secs(10);
 
 /// Suspicion of the path in use.

@@ -16,8 +16,8 @@ const LATE: u64 = 20;
 const BATCH: u64 = 100;
 /// What any machine may take to notice that a path is broken and to use the other, as the product promises.
 const GAP: Duration = Duration::from_millis(1500);
-/// While a path works and no link changes, packets go by both for so long in all, not only in a row: a path that is half dead is
-/// left, not bridged for ever.
+/// While a path works, packets go by both for so long in a row, and in all while no link changes: a path that is half dead is left,
+/// not bridged for ever.
 const HEDGED: Duration = Duration::from_secs(10);
 /// Nothing else explains more debug text than this: a machine that grows without bound.
 const LARGEST_STATE: usize = 30_000;
@@ -67,13 +67,13 @@ struct Side {
     stream: Stream,
     talked: Option<Duration>,
     talking_since: Option<Duration>,
-    /// Until now, and since a link changed: packets went by both paths although one worked.
-    checked: Duration,
+    /// Packets go by both paths although one works: in a row, and in all since a link changed.
+    hedged_since: Option<Duration>,
     hedged_for: Duration,
+    checked: Duration,
     /// When a path was left because it failed.
     fell: PerPath<Option<Duration>>,
     was_hedged: bool,
-    was_needless: bool,
     hedges: u64,
     probed: PerPath<Option<Duration>>,
     came_up: PerPath<Duration>,
@@ -115,11 +115,11 @@ impl Network {
             stream: Stream::default(),
             talked: None,
             talking_since: None,
-            checked: Duration::ZERO,
+            hedged_since: None,
             hedged_for: Duration::ZERO,
+            checked: Duration::ZERO,
             fell: [None; 2],
             was_hedged: false,
-            was_needless: false,
             hedges: 0,
             probed: [None; 2],
             came_up: [Duration::ZERO; 2],
@@ -390,10 +390,10 @@ impl Network {
             }
             let talking = side.talking_since.is_some();
             let since_checked = now - std::mem::replace(&mut side.checked, now);
-            let needless = hedged && talking && good_since.is_some();
-            let was_needless = std::mem::replace(&mut side.was_needless, needless);
-            side.hedged_for += if needless && was_needless { since_checked } else { Duration::ZERO };
-            let hedge = side.hedged_for;
+            let before = side.hedged_since;
+            side.hedged_since = (hedged && talking && good_since.is_some()).then(|| before.unwrap_or(now));
+            side.hedged_for += if before.is_some() { since_checked } else { Duration::ZERO };
+            let hedge = side.hedged_for.max(side.hedged_since.map_or(Duration::ZERO, |since| now - since));
             assert!(hedge <= HEDGED, "side {index} hedges for {hedge:?}: {:#?}", side.paths.report(now));
         }
     }
