@@ -30,6 +30,12 @@ use super::{
 pub(super) const HELLO: [u8; 8] = *b"p2pmesh\x01";
 /// What the kernel holds unsent. The rest waits where the oldest can be dropped.
 const UNSENT: u32 = 128 << 10;
+/// BBR sends at the rate that it has seen arrive, and takes the pauses of those who send by the tunnel for that of the path: it was
+/// measured to hold data back for 2 to 4 ms that an idle path would have taken at once. And every ten seconds it is all but silent
+/// for a fifth of one, to measure again. Whoever sends by the tunnel looks after congestion himself, by BBR if he likes.
+const PACED: &[u8] = b"bbr";
+/// What Linux takes unless somebody chooses.
+const UNPACED: &[u8] = b"cubic";
 /// What is read at once below TLS, which by itself would read 4 KiB for each system call.
 const READ: usize = 32 << 10;
 /// Datagrams that a stream may bring before one of them proves a peer.
@@ -159,12 +165,16 @@ impl Stream {
     }
 }
 
-/// A TCP connection made ready: small packets at once, little unsent in the kernel, dead ones found out.
+/// A TCP connection made ready: small packets at once, little unsent in the kernel, dead ones found out, and none paced.
 pub(super) fn prepare(tcp: TcpStream, limits: &Limits) -> io::Result<BufReader<TcpStream>> {
     tcp.set_nodelay(true)?;
     let socket = socket2::SockRef::from(&tcp);
     socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_user_timeout(Some(limits.stall))?;
+    if socket.tcp_congestion().is_ok_and(|name| name.starts_with(PACED)) {
+        // A machine that does not let us choose is slower, no more.
+        drop(socket.set_tcp_congestion(UNPACED));
+    }
     Ok(BufReader::with_capacity(READ, tcp))
 }
 

@@ -168,6 +168,22 @@ async fn what_waits_is_sent_before_the_end_and_after_it_by_the_other_side() {
     assert!(!staying.send(b"too late") && leaving.carried().dropped == 0);
 }
 
+#[tokio::test]
+async fn a_connection_is_not_paced_and_else_left_as_the_machine_has_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control").unwrap();
+    assert!(!known.trim().is_empty());
+    for name in known.split_whitespace() {
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        socket2::SockRef::from(&tcp).set_tcp_congestion(name.as_bytes()).unwrap();
+        let prepared = prepare(tcp, &Limits::default()).unwrap();
+        let now = socket2::SockRef::from(prepared.get_ref()).tcp_congestion().unwrap();
+        let is_replaced = name.starts_with("bbr") && known.split_whitespace().any(|name| name == "cubic");
+        let expected = if is_replaced { "cubic" } else { name };
+        assert_eq!(String::from_utf8_lossy(&now).trim_end_matches('\0'), expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_the_right_hello_is_answered() {
     let (mut a, mut b) = duplex(PIPE);
