@@ -251,17 +251,26 @@ pub(crate) fn set_socket_mode(socket: &impl AsRawFd, mode: libc::mode_t) -> io::
     check(unsafe { libc::fchmod(socket.as_raw_fd(), mode) }).map(drop)
 }
 
-/// A stream socket of the unix family that listens on `path` with `mode`.
+/// A stream socket of the unix family that listens on `path` with `mode`. Its file has another name until somebody listens: where
+/// nobody does, `wg` takes it for abandoned and removes it.
 pub(crate) fn listen_unix(path: &Path, mode: libc::mode_t) -> io::Result<OwnedFd> {
     let socket = unix_socket()?;
     set_socket_mode(&socket, mode)?;
-    let address = unix_address(path)?;
+    let not_yet = path.with_extension("new");
+    // It is left only where a process ended within the next few lines.
+    let _ = std::fs::remove_file(&not_yet);
+    let address = unix_address(&not_yet)?;
     // SAFETY: the pointer is to an address of the length given.
     unsafe {
         check(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), UNIX_ADDRESS_LEN))?;
         check(libc::listen(socket.as_raw_fd(), 64))?;
     }
-    Ok(socket)
+    let named = std::fs::hard_link(&not_yet, path);
+    std::fs::remove_file(&not_yet)?;
+    match named {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(io::ErrorKind::AddrInUse.into()),
+        named => named.map(|()| socket),
+    }
 }
 
 /// Connects to `path` and hangs up. It does not wait: where so many wait already that no more are taken, the error is

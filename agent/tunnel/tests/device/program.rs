@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "kill has no safe form in the standard library")]
 
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -47,8 +48,9 @@ pub(crate) fn socket_path(name: &str) -> PathBuf {
     PathBuf::from(format!("/var/run/wireguard/{name}.sock"))
 }
 
+/// `wg` itself must not come too early: a socket on which nobody listens yet is abandoned to it, and it removes it.
 pub(crate) fn wg_answers(name: &str) -> bool {
-    socket_path(name).exists()
+    UnixStream::connect(socket_path(name)).is_ok()
         && Command::new("wg").args(["show", name]).output().is_ok_and(|output| output.status.success())
 }
 
@@ -70,7 +72,6 @@ impl Program {
             Self::start(command)
         };
         let (mut program, mut ended) = (start(), Vec::new());
-        // The file is there a moment before somebody answers on it.
         eventually("wireguard-go answers", || {
             // What interrupts it while it begins may end it, and says nothing of what is tried with it.
             if let Some(status) = program.0.try_wait().unwrap() {

@@ -1,9 +1,10 @@
 //! The socket that `wg` speaks to, against clients that are slow, silent, many or wrong.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -11,7 +12,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error, PeerUpdate, PublicKey};
 
 use crate::lab::{Kind, Namespace, Node, Switch, unique};
-use crate::patience::{DEADLINE, eventually};
+use crate::lifecycle::goes;
+use crate::patience::{DEADLINE, Done, eventually};
 use crate::program::{PROGRAM, Program, run_with, socket_path, wg_answers};
 
 /// Clients that the device serves at a time.
@@ -205,6 +207,40 @@ fn without_descriptors_the_device_goes_on() {
     last.get_mut().set_nonblocking(false).unwrap();
     drop(clients);
     assert!(answer(&mut last).ends_with("errno=0\n\n"));
+}
+
+/// Whoever looks while a device begins finds no socket, or one that somebody listens on. `wg` would remove any other.
+#[test]
+fn a_socket_that_is_there_is_listened_on() {
+    let (host, name) = (Namespace::new(), unique());
+    // The phase is odd while a device begins.
+    let (done, phase, refused, found) =
+        (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                let before = phase.load(Ordering::SeqCst);
+                match UnixStream::connect(socket_path(&name)).map_err(|error| error.kind()) {
+                    Ok(_) => _ = found.fetch_add(1, Ordering::SeqCst),
+                    Err(ErrorKind::ConnectionRefused) if before % 2 == 1 && phase.load(Ordering::SeqCst) == before => {
+                        refused.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Err(_) => {}
+                }
+            }
+        });
+        let _done = Done(&done);
+        for _ in 0..100 {
+            let before = found.load(Ordering::SeqCst);
+            phase.fetch_add(1, Ordering::SeqCst);
+            let device = host.enter(|| Device::create(DeviceOptions::new(&name))).unwrap();
+            eventually("it is found", || (found.load(Ordering::SeqCst) > before).then_some(()));
+            phase.fetch_add(1, Ordering::SeqCst);
+            device.stop().unwrap();
+            goes(&host, &name);
+        }
+    });
+    assert_eq!(refused.load(Ordering::SeqCst), 0);
 }
 
 /// What is in the socket's place is removed only if it is a socket that nobody listens on.
