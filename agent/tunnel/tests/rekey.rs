@@ -6,6 +6,12 @@
 #[expect(dead_code, reason = "made for the tests in `device/`; this one needs less of it")]
 #[path = "device/lab.rs"]
 mod lab;
+#[expect(dead_code, reason = "as above")]
+#[path = "device/patience.rs"]
+mod patience;
+#[expect(dead_code, reason = "as above")]
+#[path = "device/program.rs"]
+mod program;
 
 use std::time::{Duration, Instant};
 
