@@ -1,4 +1,5 @@
-//! A clock that stands still when the machine does. The tests of the gateway in `simulator` include this file too.
+//! A clock that stands still when the machine does. The tests of streams and paths, and of the gateway in `simulator`, include this
+//! file too.
 
 use std::{convert::Infallible, sync::mpsc, thread, time::Duration};
 

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "../chain/clock.rs"]
+mod clock;
 mod device;
 mod world;
 

@@ -6,6 +6,7 @@ use mesh_core::path::PathKind;
 use p2p_agent::gateway::Limits;
 
 use super::{
+    clock::SteadyClock,
     device::Twin,
     world::{World, key, token, until},
 };
@@ -73,9 +74,11 @@ async fn a_peer_that_is_made_anew_gets_its_stream_back() {
     until("its stream", || a.twin.peer(key(b.n), |peer| peer.streams.len() > before && peer.stream.is_some())).await;
 }
 
-/// What the one that does not call sees of the other's end, which nothing comes after.
-#[tokio::test(flavor = "multi_thread")]
+/// What the one that does not call sees of the other's end, which nothing comes after: an end in the time that a stop may take,
+/// of which a machine that stands still takes nothing.
+#[tokio::test]
 async fn a_node_that_stops_is_no_fault_of_its_stream() {
+    let _clock = SteadyClock::start();
     let world = World::start().await;
     world.air.cut(true);
     let [a, b] = world.nodes::<2>(Limits::default()).await;
