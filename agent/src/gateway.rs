@@ -13,6 +13,7 @@
 //! | then | length (2 bytes, big endian) and datagram; length 0 is a keepalive |
 //! | age | replaced at three quarters to the whole of [`Limits::redial_after`], new before old, nothing lost |
 //! | too much to send | the oldest is dropped; nothing waits for room |
+//! | sending | as the machine has it, but never paced by BBR: CUBIC instead, where the machine lets us choose |
 //! | reading | never waits for anything but bytes: the device must not block |
 //! | gateway away | one call in half a second to a second, for all peers behind it; all others follow when it is there |
 //! | peer away | called again after ¼ s, later each time, at most 16 s; at once when [`Transport::hurry`] says so |
