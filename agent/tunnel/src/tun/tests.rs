@@ -11,7 +11,7 @@ use crate::namespace::Namespace;
 use crate::offload::VNET_LEN;
 use crate::sys;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 const TSO: Offloads = Offloads { tun_tso: true, ..Offloads::NONE };
 const USO: Offloads = Offloads { tun_uso: true, ..Offloads::NONE };
@@ -110,6 +110,8 @@ fn a_superpacket_comes_out_whole_where_that_is_allowed_and_cut_where_not() {
 /// The same for TCP, whose superpackets begin with the first window.
 #[test]
 fn tcp_gives_superpackets_where_that_is_allowed() {
+    /// Who had to ask three times for a connection begins with a single segment, as on a machine that stands still for so long.
+    const TRIES: usize = 5;
     for offloads in [BOTH, TSO, USO] {
         let namespace = Namespace::new();
         namespace.enter();
@@ -117,46 +119,57 @@ fn tcp_gives_superpackets_where_that_is_allowed() {
         fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno").unwrap();
         let tun = create(&namespace, 1, offloads);
         up(&namespace);
-        thread::scope(|scope| {
-            let client = scope.spawn(|| {
-                let mut stream = TcpStream::connect_timeout(&([10, 9, 0, 2], 9).into(), DEADLINE).unwrap();
-                stream.write_all(&[7; 5000]).unwrap();
-                stream
-            });
-            let (_, mut packet) = read_packets(&tun, 1, 1).remove(0);
-            // The answer to the SYN, said to have no TCP checksum yet (VIRTIO_NET_HDR_F_NEEDS_CSUM), which is believed.
-            let (vnet, ip) = packet.split_at_mut(VNET_LEN);
-            vnet.fill(0);
-            vnet[0] = 1;
-            vnet[6..8].copy_from_slice(&20_u16.to_ne_bytes());
-            vnet[8..].copy_from_slice(&16_u16.to_ne_bytes());
-            ip[12..20].rotate_left(4);
-            ip[20..24].rotate_left(2);
-            let next = u32::from_be_bytes(ip[24..28].try_into().unwrap()) + 1;
-            ip[24..28].fill(1);
-            ip[28..32].copy_from_slice(&next.to_be_bytes());
-            ip[33] = 0x12;
-            // No options but the largest segment, which is so that it comes first in the SYN.
-            ip[32] = 0x60;
-            ip[40..44].copy_from_slice(&[2, 4, 0x03, 0xe8]);
-            ip[..4].copy_from_slice(&[0x45, 0, 0, 44]);
-            ip[10..12].fill(0);
-            let sum = checksum(&ip[..20]);
-            ip[10..12].copy_from_slice(&sum.to_be_bytes());
-            tun.queue(0).write(&[IoSlice::new(&packet[..VNET_LEN + 44])]).unwrap();
-            let data = |(_, packet): (usize, Vec<u8>)| {
-                let headers = VNET_LEN + 20 + usize::from(packet[VNET_LEN + 32] >> 4) * 4;
-                Some(packet.len() - headers).filter(|bytes| *bytes > 0)
-            };
-            let first = loop {
-                if let Some(bytes) = read_packets(&tun, 1, 1).into_iter().find_map(data) {
-                    break bytes;
-                }
-            };
-            assert_eq!(first > 1000, offloads.tun_tso, "{offloads:?}: {first} bytes");
-            drop(client.join().unwrap());
-        });
+        let first: Vec<usize> = (9..).take(TRIES).map(|port| first_data(&tun, port)).collect();
+        let has_any = first.iter().any(|bytes| *bytes > 1000);
+        assert_eq!(has_any, offloads.tun_tso, "{offloads:?}: {first:?} bytes");
     }
+}
+
+/// Bytes in the first packet with any of a connection to this port whose segments have 1,000 at most.
+fn first_data(tun: &Tun, port: u16) -> usize {
+    let is_asked = |(_, packet): &(usize, Vec<u8>)| packet[VNET_LEN + 22..][..2] == port.to_be_bytes();
+    let next = || loop {
+        if let Some((_, packet)) = read_packets(tun, 1, 1).into_iter().find(is_asked) {
+            break packet;
+        }
+    };
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut stream = TcpStream::connect_timeout(&([10, 9, 0, 2], port).into(), DEADLINE).unwrap();
+            stream.write_all(&[7; 5000]).unwrap();
+            stream
+        });
+        let mut packet = next();
+        // The answer to the SYN, said to have no TCP checksum yet (VIRTIO_NET_HDR_F_NEEDS_CSUM), which is believed.
+        let (vnet, ip) = packet.split_at_mut(VNET_LEN);
+        vnet.fill(0);
+        vnet[0] = 1;
+        vnet[6..8].copy_from_slice(&20_u16.to_ne_bytes());
+        vnet[8..].copy_from_slice(&16_u16.to_ne_bytes());
+        ip[12..20].rotate_left(4);
+        ip[20..24].rotate_left(2);
+        let number = u32::from_be_bytes(ip[24..28].try_into().unwrap()).wrapping_add(1);
+        ip[24..28].fill(1);
+        ip[28..32].copy_from_slice(&number.to_be_bytes());
+        ip[33] = 0x12;
+        // No options but the largest segment, which is so that it comes first in the SYN.
+        ip[32] = 0x60;
+        ip[40..44].copy_from_slice(&[2, 4, 0x03, 0xe8]);
+        ip[..4].copy_from_slice(&[0x45, 0, 0, 44]);
+        ip[10..12].fill(0);
+        let sum = checksum(&ip[..20]);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        tun.queue(0).write(&[IoSlice::new(&packet[..VNET_LEN + 44])]).unwrap();
+        let first = loop {
+            let packet = next();
+            let headers = VNET_LEN + 20 + usize::from(packet[VNET_LEN + 32] >> 4) * 4;
+            if packet.len() > headers {
+                break packet.len() - headers;
+            }
+        };
+        drop(client.join().unwrap());
+        first
+    })
 }
 
 fn checksum(header: &[u8]) -> u16 {
