@@ -301,7 +301,7 @@ fn the_gateway_logs_each_connection_once() {
         "--instances",
         "instances.json",
         "--hello-timeout",
-        "1s",
+        "60s",
         "--connect-timeout",
         "500ms",
         "--idle",

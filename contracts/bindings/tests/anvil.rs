@@ -37,7 +37,7 @@ use node::{Node, in_an_hour};
 const OPERATOR_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
 /// For one transaction; anvil mines at once.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 struct Cluster {
     contract: DstackClusterNFTInstance<DynProvider>,

@@ -16,7 +16,7 @@ use crate::namespace::Namespace;
 use crate::udp::Message;
 
 /// Longer than anything here takes on a machine that is busy with other work.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 fn device(namespace: &Namespace) -> Device {
     let device = Device::create(DeviceOptions::new(namespace.name())).unwrap();

@@ -9,7 +9,7 @@ use super::*;
 use crate::namespace::Namespace;
 use crate::sys;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 const GSO: Offloads = Offloads { udp_gso: true, ..Offloads::NONE };
 const GRO: Offloads = Offloads { udp_gro: true, ..Offloads::NONE };

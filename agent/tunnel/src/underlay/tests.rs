@@ -12,7 +12,7 @@ use crate::sys;
 use crate::tun::Tun;
 use crate::udp::Sockets;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 #[test]
 fn the_mtu_leaves_room_for_the_headers_outside() {

@@ -13,7 +13,7 @@ fn an_initiation_alone_moves_no_endpoint() {
     // Somebody on the way passes it on from an address of his own, and gets the answer.
     b.take(start, &initiation, attacker);
     assert_eq!(b.endpoint(), a.address());
-    socket.set_read_timeout(Some(5 * S)).unwrap();
+    socket.set_read_timeout(Some(90 * S)).unwrap();
     let answered = [socket.recv(&mut [0; 2048]).unwrap(), a.datagram().len()];
     assert_eq!(answered, [RESPONSE_LEN; 2], "where the peer is taken to be as well");
     // The same again, from anywhere, is a replay.
@@ -45,7 +45,7 @@ impl Elsewhere {
     /// On another host, as far as anybody sees.
     fn on(host: [u8; 4]) -> Self {
         let socket = std::net::UdpSocket::bind((std::net::IpAddr::from(host), 0)).unwrap();
-        socket.set_read_timeout(Some(30 * S)).unwrap();
+        socket.set_read_timeout(Some(90 * S)).unwrap();
         Self(socket)
     }
 
