@@ -69,7 +69,7 @@ impl Traffic {
         let log = from.dir().join(format!("{verb}-{}.log", self.address.ip()));
         // The log is appended to: a second stream over the same pair starts after what the first one wrote.
         let skip = crate::process::read_lossy(&log).lines().count();
-        let launch = from.namespace.launch(&binaries.traffic).args([verb, &self.address.to_string()]);
+        let launch = from.namespace.launch(&binaries.traffic).eager().args([verb, &self.address.to_string()]);
         let stream = Stream { process: launch.start(&log)?, skip };
         wait_until("the first echoes", PATIENCE, || {
             (stream.echoes().len() > 5).then_some(()).with_context(|| stream.process.log_tail(5))
