@@ -3,12 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use netns_tests::{Launch, Namespace, Process, Signal, World};
 
-use crate::PATIENCE;
+/// For a run to get somewhere, or to its end: it makes and removes namespaces, and nodes join in it one after the other.
+const RUN: Duration = Duration::from_secs(300);
 
 #[test]
 fn the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_living_one() -> Result<()> {
@@ -21,15 +23,15 @@ fn the_next_run_removes_what_a_killed_one_left_and_nothing_of_a_living_one() -> 
         Ok(Run(launch.start(&world.dir().join(format!("{name}.log")))?))
     };
     let mut living = demo("living")?;
-    let (kept, _) = world.wait("the first run to have agents", PATIENCE, || Made::by(&living.0, &place))?;
+    let (kept, _) = world.wait("the first run to have agents", RUN, || Made::by(&living.0, &place))?;
     let mut killed = demo("killed")?;
-    let (left, _) = world.wait("the second run to have agents", PATIENCE, || Made::by(&killed.0, &place))?;
+    let (left, _) = world.wait("the second run to have agents", RUN, || Made::by(&killed.0, &place))?;
     killed.0.signal(Signal::Kill)?;
-    killed.0.wait(PATIENCE)?;
+    killed.0.wait(RUN)?;
     ensure!(left.is_all_there()?, "a killed run left nothing of {left:?}: this proves nothing");
 
     let mut next = demo("next")?;
-    world.wait("the next run to remove what the killed one left", PATIENCE, || {
+    world.wait("the next run to remove what the killed one left", RUN, || {
         let rest = left.rest()?;
         ensure!(rest.is_empty(), "still there: {rest:?}");
         Ok(())
@@ -51,7 +53,7 @@ struct Run(Process);
 impl Run {
     fn stop(&mut self) -> Result<()> {
         self.0.signal(Signal::Terminate)?;
-        self.0.wait(PATIENCE).map(drop)
+        self.0.wait(RUN).map(drop)
     }
 }
 
@@ -84,7 +86,8 @@ impl Made {
         let sockets: Vec<PathBuf> =
             [1, 3].iter().map(|node| PathBuf::from(format!("/var/run/wireguard/mesh{id}n{node}.sock"))).collect();
         // One more when the fourth node joins.
-        ensure!(namespaces.len() >= 4 && sockets.iter().all(|socket| socket.exists()), "not all of {id} is there yet");
+        let is_all_there = namespaces.len() >= 4 && sockets.iter().all(|socket| socket.exists());
+        ensure!(is_all_there, "not all of {id} is there yet: {}", run.log_tail(5));
         Ok(Self { dir, namespaces, sockets })
     }
 
