@@ -22,7 +22,7 @@ fn streams(node: &Node, peer: &Node) -> usize {
 async fn nothing_is_lost_while_streams_are_replaced() {
     const STREAMS: usize = 6;
     // So long that a machine that stands still for seconds does not outlive it, and shorter than the test.
-    let lifetime = 12 * SECOND;
+    let lifetime = 20 * SECOND;
     let world = World::start(GatewayLimits { lifetime, ..GatewayLimits::default() }).await;
     // Room for what is sent while the machine is busy with something else.
     let limits =
