@@ -18,7 +18,7 @@ use crate::{
     binaries::Binaries,
     namespace::Namespace,
     process::{Process, Signal},
-    wait::wait_until,
+    wait::{uninterrupted, wait_until},
 };
 
 /// anvil's first development account: owns the contract and every token. The key is public knowledge.
@@ -87,7 +87,8 @@ impl Chain {
         let mut text = Vec::new();
         let mut chunk = [0; 65536];
         let answer: Value = loop {
-            let length = stream.read(&mut chunk).with_context(|| format!("read the answer to {method}"))?;
+            let length =
+                uninterrupted(|| stream.read(&mut chunk)).with_context(|| format!("read the answer to {method}"))?;
             if length == 0 {
                 bail!("anvil closed the connection during {method}");
             }

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::id::WireguardKey;
 
+use crate::wait::uninterrupted;
+
 /// Public keys of its peers; `None` where no device answers.
 pub(crate) fn peers(socket: &Path) -> Result<Option<Vec<WireguardKey>>> {
     let mut stream = match UnixStream::connect(socket) {
@@ -26,7 +28,8 @@ pub(crate) fn peers(socket: &Path) -> Result<Option<Vec<WireguardKey>>> {
     let mut answer = Vec::new();
     let mut chunk = [0; 65536];
     while !answer.ends_with(b"\n\n") {
-        let length = stream.read(&mut chunk).with_context(|| format!("read the answer of {}", socket.display()))?;
+        let read = uninterrupted(|| stream.read(&mut chunk));
+        let length = read.with_context(|| format!("read the answer of {}", socket.display()))?;
         ensure!(length > 0, "{} ended in the middle of an answer", socket.display());
         answer.extend_from_slice(&chunk[..length]);
     }

@@ -1,6 +1,7 @@
 //! Waiting: look, look again, give up at a deadline.
 
 use std::{
+    io,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -38,5 +39,15 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> R
             bail!("not within {deadline:?}: {what}\nlast seen: {seen:#}");
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// Reads with a time limit. Who was stopped there and goes on is told that it was interrupted.
+pub(crate) fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }

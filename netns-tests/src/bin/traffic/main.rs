@@ -5,7 +5,7 @@ mod flow;
 mod transfer;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -114,12 +114,15 @@ fn udp_once(address: SocketAddr) -> Result<()> {
 /// Whether this number comes back. What was sent twice may come twice, and late.
 fn is_echoed(socket: &UdpSocket, number: u64) -> bool {
     let mut got = [0; 8];
-    while socket.recv(&mut got).is_ok_and(|length| length == got.len()) {
-        if u64::from_le_bytes(got) == number {
-            return true;
+    loop {
+        match socket.recv(&mut got) {
+            Ok(length) if length == got.len() && u64::from_le_bytes(got) == number => return true,
+            Ok(length) if length == got.len() => {}
+            // Who was stopped there and goes on is told that it was interrupted.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => return false,
         }
     }
-    false
 }
 
 /// Numbered messages of `LENGTH` bytes over one connection, one in every `beat`; prints each that comes back.
