@@ -28,8 +28,9 @@ mod tls_mode;
 
 use std::time::Duration;
 
-/// For everything that is not measured: a busy machine may be slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For everything that is not measured: a busy machine may be slow, and an agent whose transaction nobody answers for, because the
+/// machine stands still, tries again half a minute later.
+const PATIENCE: Duration = Duration::from_secs(150);
 /// A registration's block until the new node is reachable from all.
 const JOIN_LIMIT: Duration = Duration::from_secs(3);
 /// A leaver's block until nobody accepts its packets; and a restart until the mesh is whole.
