@@ -56,5 +56,5 @@ pub use simulator::{Announcement, Instance, Simulator};
 pub use steps::Steps;
 pub use stun_server::serve as serve_stun;
 pub use traffic::{Flood, Stream, Traffic};
-pub use wait::{interrupt, wait_until};
+pub use wait::{interrupt, uninterrupted, wait_until};
 pub use world::{DirectFault, World};

@@ -43,7 +43,7 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> R
 }
 
 /// Reads with a time limit. Who was stopped there and goes on is told that it was interrupted.
-pub(crate) fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match read() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -5,7 +5,7 @@ mod flow;
 mod transfer;
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use netns_tests::uninterrupted;
 
 /// Time between two messages of a stream.
 const BEAT: Duration = Duration::from_millis(20);
@@ -114,15 +115,12 @@ fn udp_once(address: SocketAddr) -> Result<()> {
 /// Whether this number comes back. What was sent twice may come twice, and late.
 fn is_echoed(socket: &UdpSocket, number: u64) -> bool {
     let mut got = [0; 8];
-    loop {
-        match socket.recv(&mut got) {
-            Ok(length) if length == got.len() && u64::from_le_bytes(got) == number => return true,
-            Ok(length) if length == got.len() => {}
-            // Who was stopped there and goes on is told that it was interrupted.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(_) | Err(_) => return false,
+    while uninterrupted(|| socket.recv(&mut got)).is_ok_and(|length| length == got.len()) {
+        if u64::from_le_bytes(got) == number {
+            return true;
         }
     }
+    false
 }
 
 /// Numbered messages of `LENGTH` bytes over one connection, one in every `beat`; prints each that comes back.
