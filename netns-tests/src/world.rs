@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 pub use faults::DirectFault;
 use serde_json::Value;
 
@@ -36,6 +36,8 @@ use crate::{
 
 /// KMS root key of every world's simulator: all ones, as in the published test vectors.
 pub(crate) const SEED: [u8; 32] = [1; 32];
+/// First tries to reach each other are 2 s apart at most.
+const SETTLED: Duration = Duration::from_millis(2500);
 /// Simulated CVMs in every world: more than any scenario needs.
 const INSTANCES: usize = 8;
 const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -314,6 +316,23 @@ impl World {
             Ok(())
         })?;
         Ok(took)
+    }
+
+    /// Waits until these nodes' sessions are the last that their first tries to reach each other led to: on a busy machine an answer to
+    /// one of them may still be on its way, and begins another session. What `wg show latest-handshakes` says on each of them.
+    pub fn wait_settled(&self, nodes: &[usize], deadline: Duration) -> Result<Vec<String>> {
+        let shown =
+            || nodes.iter().map(|&node| self.node(node).wg_show("latest-handshakes")).collect::<Result<Vec<_>>>();
+        let (mut last, mut since) = (shown()?, Instant::now());
+        self.wait("the sessions to be the last that the first tries led to", deadline, || {
+            let now = shown()?;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            ensure!(since.elapsed() > SETTLED, "they are new");
+            Ok(())
+        })?;
+        Ok(last)
     }
 
     /// Pings from a node until the first answer.

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
     sync::mpsc::{self, Receiver},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,9 +16,6 @@ use netns_tests::{Steps, World, interrupt};
 /// Generous: a cold machine with two busy cores.
 const JOIN: Duration = Duration::from_secs(60);
 const CUT: Duration = Duration::from_secs(60);
-/// On a busy machine an answer to one of the first tries to reach each other, which are 2 s apart at most, may still be on its way,
-/// and begins another session.
-const SETTLED: Duration = Duration::from_millis(2500);
 /// Nobody waits longer for a ping that nobody must answer.
 const NO_ECHO: Duration = Duration::from_secs(1);
 
@@ -82,14 +79,15 @@ fn show(world: &mut World, steps: &mut Steps) -> Result<()> {
     })?;
     println!("\n$ meshctl status      (on node 1)\n{}", world.node(1).meshctl(&["status"])?.success()?);
 
-    let before = settled_handshakes(world, 1)?;
+    let before = world.wait_settled(&[1], JOIN)?;
     steps.run("add a fourth node to the running mesh", || {
         world.add_node()?;
         world.join(4)?;
         world.wait_full_mesh(&[1, 2, 3, 4], JOIN)
     })?;
+    let now = world.node(1).wg_show("latest-handshakes")?;
     ensure!(
-        before.iter().all(|session| handshakes(world, 1).is_ok_and(|now| now.contains(session))),
+        before[0].lines().all(|session| now.lines().any(|line| line == session)),
         "the sessions between the first three were touched when the fourth joined"
     );
 
@@ -125,25 +123,6 @@ fn wait_cut_off(world: &World, address: Ipv4Addr) -> Result<()> {
         Ok(())
     })?;
     Ok(())
-}
-
-/// Peer and time of the last handshake on a node's device.
-fn handshakes(world: &World, node: usize) -> Result<Vec<String>> {
-    Ok(world.node(node).wg_show("latest-handshakes")?.lines().map(str::to_owned).collect())
-}
-
-/// The same, once the first tries have led to no other session for a while.
-fn settled_handshakes(world: &World, node: usize) -> Result<Vec<String>> {
-    let (mut last, mut since) = (handshakes(world, node)?, Instant::now());
-    let (settled, _) = world.wait("the sessions to be the last that the first tries led to", JOIN, || {
-        let now = handshakes(world, node)?;
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-        ensure!(since.elapsed() > SETTLED, "they are new");
-        Ok(last.clone())
-    })?;
-    Ok(settled)
 }
 
 fn things_to_try(world: &World) -> String {

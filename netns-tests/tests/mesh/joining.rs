@@ -1,15 +1,12 @@
 //! A node joins a running mesh.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::RegistrationOffer;
 use netns_tests::{OPERATOR, Traffic, World, awake_since};
 
 use crate::{JOIN_LIMIT, PATIENCE};
-
-/// First tries are 2 s apart at most.
-const SETTLED: Duration = Duration::from_millis(2500);
 
 #[test]
 fn a_fourth_node_is_reachable_within_3_s_and_nobody_else_is_touched() -> Result<()> {
@@ -34,15 +31,7 @@ fn a_fourth_node_is_reachable_within_3_s_and_nobody_else_is_touched() -> Result<
     let mut streams =
         [servers.tcp_stream(world.binaries(), world.node(1))?, servers.tcp_stream(world.binaries(), world.node(3))?];
     let shown = |what| (1..=3).map(|node| world.node(node).wg_show(what)).collect::<Result<Vec<_>>>();
-    // On a busy machine the answer to one of their first tries may still be on its way, and begins another session.
-    let (mut handshakes, mut since) = (shown("latest-handshakes")?, Instant::now());
-    world.wait("the sessions to be the last that the first tries led to", PATIENCE, || {
-        let now = shown("latest-handshakes")?;
-        if now != handshakes {
-            (handshakes, since) = (now, Instant::now());
-        }
-        (since.elapsed() > SETTLED).then_some(()).context("they are new")
-    })?;
+    let handshakes = world.wait_settled(&[1, 2, 3], PATIENCE)?;
     let transfer = shown("transfer")?;
     let quiet_from = SystemTime::now();
 
