@@ -5,10 +5,11 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStream, TryStreamExt as _};
 use ipnetwork::Ipv4Network;
 use mesh_core::network::MeshNetwork;
 use rtnetlink::{
@@ -19,7 +20,10 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
     },
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Mutex, watch},
+    time::sleep,
+};
 
 use super::{Interface, LinkError, Links};
 
@@ -36,6 +40,8 @@ const DEFAULT_ROUTE_PREFIX: u8 = 1;
 #[derive(Clone)]
 pub struct Netlink {
     handle: Handle,
+    /// The kernel lists one thing at a time on a connection, and refuses the next one as busy (EBUSY).
+    lists: Arc<Mutex<()>>,
 }
 
 impl Netlink {
@@ -68,7 +74,7 @@ impl Netlink {
             tokio::join!(connection, tell);
             Err(io::Error::other("the kernel closed the netlink connection"))
         };
-        Ok((Self { handle }, serve))
+        Ok((Self { handle, lists: Arc::default() }, serve))
     }
 
     /// The addresses of every interface that is up and connected, but of those with these names: those that may be used for
@@ -77,8 +83,7 @@ impl Netlink {
     /// # Errors
     /// See [`LinkError`].
     pub async fn host_addresses(&self, but: &[String]) -> Result<Vec<IpAddr>, LinkError> {
-        let links: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.map_err(system("read interfaces"))?;
+        let links = self.list("read interfaces", |handle| handle.link().get().execute()).await?;
         let is_used = |link: &&LinkMessage| {
             let is_up = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
             is_up && link_name(link).is_none_or(|name| !but.contains(&name))
@@ -98,12 +103,20 @@ impl Netlink {
     }
 
     async fn addresses(&self) -> Result<Vec<AddressMessage>, LinkError> {
-        self.handle.address().get().execute().try_collect().await.map_err(system("read addresses"))
+        self.list("read addresses", |handle| handle.address().get().execute()).await
     }
 
     async fn routes(&self) -> Result<Vec<RouteMessage>, LinkError> {
         let every = RouteMessageBuilder::<Ipv4Addr>::new().table_id(0).build();
-        self.handle.route().get(every).execute().try_collect().await.map_err(system("read routes"))
+        self.list("read routes", |handle| handle.route().get(every).execute()).await
+    }
+
+    async fn list<L>(&self, what: &str, ask: impl FnOnce(&Handle) -> L) -> Result<Vec<L::Ok>, LinkError>
+    where
+        L: TryStream<Error = rtnetlink::Error>,
+    {
+        let _alone = self.lists.lock().await;
+        ask(&self.handle).try_collect().await.map_err(system(what))
     }
 
     async fn interface_name(&self, index: u32) -> String {
@@ -332,5 +345,26 @@ mod tests {
     fn the_default_route_has_no_destination_attribute() {
         let route = RouteMessageBuilder::<Ipv4Addr>::new().build();
         assert_eq!(destination(&route), Some(Ipv4Network::new(Ipv4Addr::UNSPECIFIED, 0).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_at_the_same_time_waits_for_its_turn() {
+        let (links, serve) = Netlink::connect(watch::Sender::new(())).unwrap();
+        let served = tokio::spawn(serve);
+        let asked: Vec<_> = (0..4)
+            .map(|_| {
+                let links = links.clone();
+                tokio::spawn(async move {
+                    for _ in 0..50 {
+                        links.host_addresses(&[]).await.unwrap();
+                        links.routes().await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for one in asked {
+            one.await.unwrap();
+        }
+        served.abort();
     }
 }
