@@ -30,6 +30,11 @@ use super::{
 const UNPROVED: usize = 64;
 /// How long a stream that is to replace another may take to be proved.
 const OVERLAP: Duration = Duration::from_secs(10);
+/// Until whoever was called is greeted again, at first and at most, as long as it has not answered on the stream: its agent may be there
+/// before its device is, and lose the first greeting. After so long it ends the stream itself.
+const GREET_AGAIN: Duration = Duration::from_millis(250);
+const GREET_SELDOM: Duration = Duration::from_millis(500);
+const GREET_FOR: Duration = OVERLAP;
 /// Streams of one peer at once that want to replace another and on which the peer has not answered; the oldest makes room.
 const CLAIMS: usize = 3;
 /// How long the side that called keeps its half of a replaced stream open: an answer or two later the other side is over as well.
@@ -90,6 +95,8 @@ struct Peer {
     /// Were replaced, oldest first.
     retired: Vec<Waiting>,
     dialing: Option<StreamId>,
+    /// Called, and greeted until the peer answers.
+    greeting: Option<Greeting>,
     /// When it is called next.
     due: Option<Duration>,
     failures: u32,
@@ -101,6 +108,14 @@ struct Current {
     stream: StreamId,
     since: Duration,
     is_proved: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Greeting {
+    stream: StreamId,
+    due: Duration,
+    pause: Duration,
+    until: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +139,22 @@ enum Half {
 impl Peer {
     const fn may_be_called(&self) -> bool {
         self.dialing.is_none() && self.candidate.is_none()
+    }
+
+    /// The peer has not answered on this stream, on which it was called.
+    fn is_unanswered(&self, stream: StreamId) -> bool {
+        self.candidate.is_some_and(|waiting| waiting.stream == stream)
+            || self.current.is_some_and(|current| current.stream == stream && !current.is_proved)
+    }
+
+    /// The stream on which the peer is to be greeted again.
+    fn greet_again(&mut self, now: Duration) -> Option<StreamId> {
+        let greeting = self.greeting.take_if(|greeting| greeting.due <= now)?;
+        let Greeting { stream, pause, until, .. } = greeting;
+        (now < until && self.is_unanswered(stream)).then(|| {
+            self.greeting = Some(Greeting { stream, due: now + pause, pause: GREET_SELDOM.min(pause * 2), until });
+            stream
+        })
     }
 }
 
@@ -152,14 +183,18 @@ impl Table {
             let call = peer.due.filter(|_| peer.may_be_called()).zip(peer.place.as_ref());
             let call = call.and_then(|(due, place)| self.gateways.allows_at(&place.domain, due));
             let streams = peer.candidate.iter().chain(&peer.claims).chain(&peer.retired).map(|waiting| waiting.until);
-            call.into_iter().chain(streams).min()
+            let greeting = peer.greeting.map(|greeting| greeting.due);
+            call.into_iter().chain(streams).chain(greeting).min()
         };
         self.peers.values().filter_map(of_peer).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Duration) {
         let Self { peers, actions, .. } = self;
-        for peer in peers.values_mut() {
+        for (token, peer) in peers {
+            if let Some(stream) = peer.greet_again(now) {
+                actions.push_back(Action::Greet { peer: *token, stream });
+            }
             for late in peer.claims.extract_if(.., |waiting| waiting.until <= now) {
                 actions.push_back(Action::Close(late.stream, Trouble::Unproved));
             }
@@ -249,6 +284,8 @@ impl Table {
         };
         peer.dialing = None;
         peer.due = Some(redial);
+        let (due, until) = (now + GREET_AGAIN, now + GREET_FOR);
+        peer.greeting = Some(Greeting { stream, due, pause: 2 * GREET_AGAIN, until });
         if peer.current.is_some() {
             peer.candidate = Some(Waiting { stream, until: now + OVERLAP, half: Half::Open });
         } else {

@@ -34,6 +34,37 @@ fn a_peer_that_is_gone_is_called_less_and_less_but_always_again() {
 }
 
 #[test]
+fn a_peer_that_does_not_answer_on_its_stream_is_greeted_again_for_a_while() {
+    let (peer, mut lab) = (token(1), Lab::with_peers(5, 1, 1));
+    let stream = lab.call(SECOND);
+    lab.opened(stream);
+    lab.log();
+    let greet = Action::Greet { peer, stream };
+    lab.wait(GREET_AGAIN);
+    assert_eq!(lab.log(), std::slice::from_ref(&greet));
+    lab.wait(5 * SECOND);
+    let greetings = lab.log();
+    assert!((9..=11).contains(&greetings.len()) && greetings.iter().all(|action| *action == greet), "{greetings:?}");
+    lab.wait(GREET_FOR);
+    assert!(!lab.log().is_empty());
+    lab.wait(AGE / 2);
+    assert!(lab.log().is_empty(), "it goes on for ever");
+    // Who has answered is not greeted any more, nor on a stream that is gone.
+    lab.ended(stream);
+    let next = lab.connect(peer);
+    lab.log();
+    lab.wait(5 * SECOND);
+    assert!(lab.log().is_empty());
+    lab.ended(next);
+    let last = lab.call(SECOND);
+    lab.opened(last);
+    lab.ended(last);
+    lab.log();
+    lab.wait(GREET_AGAIN);
+    assert!(lab.log().iter().all(|action| !matches!(action, Action::Greet { .. })));
+}
+
+#[test]
 fn a_stream_that_breaks_again_and_again_is_not_made_again_and_again() {
     let (peer, mut lab) = (token(1), Lab::with_peers(8, 1, 1));
     for _ in 0..10 {

@@ -28,7 +28,8 @@ fn a_new_stream_that_is_not_proved_changes_nothing() {
     let (peer, mut lab) = (token(1), Lab::with_peers(2, 1, 1));
     let (old, new) = lab.redialed(peer);
     lab.wait(OVERLAP);
-    assert_eq!(lab.log()[0], Action::Close(new, Trouble::Unproved));
+    let log = lab.log().into_iter().find(|action| *action != Action::Greet { peer, stream: new });
+    assert_eq!(log, Some(Action::Close(new, Trouble::Unproved)));
     assert_eq!(lab.routes[&peer], old);
     // It is tried again, and the old one's end makes no difference to that.
     lab.ended(old);
