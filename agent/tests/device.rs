@@ -8,6 +8,7 @@ use std::{
     num::NonZeroU8,
     path::Path,
     process::Command,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -95,8 +96,12 @@ fn a_device_is_made_as_was_decided_and_says_so() {
     });
 }
 
-/// Runs `work` in a thread of its own namespace, where whatever it starts stays.
+/// Runs `work` in a thread of its own namespace, where whatever it starts stays. One at a time: a program that another test starts
+/// holds copies of this one's socket and interface from the moment it is forked until it is executed, and both would still be in
+/// use when they should be free.
 fn in_a_namespace(work: impl FnOnce() + Send) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let inside = || {
         // SAFETY: takes no pointer, and moves this thread alone.
         let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) };
