@@ -1,5 +1,5 @@
-//! The local API: HTTP and JSON on a unix socket that every local user may ask (nothing secret, nothing that changes
-//! anything). It is up before anything else works, so that `meshctl status` can say what is being waited for.
+//! The local API: HTTP and JSON on a unix socket that every local user may ask (nothing secret). It changes nothing
+//! but this node's vote on the leader. It is up before anything else works, so that `meshctl status` can say what is being waited for.
 
 mod admission;
 mod metrics;
@@ -21,6 +21,7 @@ use mesh_core::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::election::{Ballot, Cast, LeaderView, NotCast};
 pub use peers::{PeerView, PeersView, SelfView};
 pub use socket::{ApiSocket, SocketError};
 
@@ -49,6 +50,10 @@ pub enum Question {
     Readiness(Reply<Result<(), String>>),
     /// The peers.
     Peers(Reply<Arc<PeersView>>),
+    /// Who leads by the contract; an error says why that cannot be read.
+    Leader(Reply<Result<LeaderView, String>>),
+    /// This node's vote.
+    Vote(Ballot, Reply<Result<Cast, NotCast>>),
 }
 
 /// Where an answer goes.
@@ -97,6 +102,8 @@ impl ApiDriver {
                 Question::Everything(reply) => drop(reply.send(Err(starting))),
                 Question::Readiness(reply) => drop(reply.send(Err(starting))),
                 Question::Peers(reply) => drop(reply.send(Err(starting))),
+                Question::Leader(reply) => drop(reply.send(Err(starting))),
+                Question::Vote(_, reply) => drop(reply.send(Err(starting))),
             }
         }
         pending().await

@@ -90,6 +90,7 @@ mod tests {
             network: MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap(),
             base_domains: vec![None, Some("gw.example".to_owned())],
             peers: Vec::new(),
+            dev_urls: BTreeMap::from([(TokenId::new(7).unwrap(), "http://localhost:8080".parse().unwrap())]),
             own_nodes: Vec::new(),
         };
         let floor = Floor { epoch: 2, key_epochs: BTreeMap::from([(TokenId::new(7).unwrap(), 3)]) };

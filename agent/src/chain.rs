@@ -2,6 +2,7 @@
 //! blocks, hints that something changed, and transactions. Nothing here believes anything: `mesh_core` does.
 
 mod connection;
+mod leader;
 mod preflight;
 mod proof;
 mod quorum;
@@ -12,6 +13,7 @@ mod sources;
 mod submit;
 mod watch;
 
+pub use leader::Standing;
 pub use mesh_contract::{InvalidRpcUrl, RpcUrl};
 pub use preflight::WrongChain;
 pub use read::Subject;

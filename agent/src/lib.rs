@@ -19,6 +19,7 @@ pub mod process;
 
 pub mod cache;
 pub mod dstack;
+pub mod election;
 pub mod endpoint;
 pub mod identity;
 pub mod keyfile;

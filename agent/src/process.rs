@@ -42,11 +42,10 @@ pub fn start_logging(level: LevelFilter, format: LogFormat) {
         .iter()
         .fold(Targets::new().with_default(LevelFilter::OFF), |filter, target| filter.with_target(*target, level));
     let registry = tracing_subscriber::registry().with(filter);
+    // Where nobody reads the log any more, it would say so there, and panic because it cannot.
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     match format {
-        LogFormat::Text => {
-            let ansi = io::IsTerminal::is_terminal(&io::stderr());
-            registry.with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(ansi)).init();
-        }
-        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().with_writer(io::stderr)).init(),
+        LogFormat::Text => registry.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init(),
+        LogFormat::Json => registry.with(layer.json()).init(),
     }
 }

@@ -7,7 +7,10 @@ mod tasks;
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use mesh_core::agent::{Agent, Command, Input, OwnEndpoint, PathsSeen};
+use mesh_core::{
+    agent::{Agent, Command, Input, OwnEndpoint, PathsSeen},
+    status::MembershipState,
+};
 use tokio::{
     sync::{Notify, watch},
     task::{JoinError, JoinSet},
@@ -101,7 +104,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
-            Some(question) = outside.api.next() => { answer(&agent, &clock, &outside.api, question); continue }
+            Some(question) = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
                 if stopping {
@@ -126,7 +129,13 @@ async fn next_paths(paths: &mut Option<PathKeeper>) -> PathsSeen {
     }
 }
 
-fn answer(agent: &Agent, clock: &Clock, api: &ApiDriver, question: Question) {
+fn answer<T: Tunnel, L: Links, C: Chain>(
+    agent: &Agent,
+    tasks: &mut Tasks<T, L, C>,
+    clock: &Clock,
+    api: &ApiDriver,
+    question: Question,
+) {
     let now = clock.now();
     // A caller that went away does not want its answer.
     match question {
@@ -138,7 +147,13 @@ fn answer(agent: &Agent, clock: &Clock, api: &ApiDriver, question: Question) {
         Question::Readiness(reply) => {
             drop(reply.send(Ok(agent.readiness(now).map_err(|reason| reason.to_string()))));
         }
-        Question::Peers(reply) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now)))))),
+        Question::Peers(reply) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now), agent.dev_urls()))))),
+        Question::Leader(reply) => tasks.tell_leader(reply),
+        Question::Vote(ballot, reply) => {
+            let own = agent.status(now).own;
+            let token = own.token_id.filter(|_| own.membership == MembershipState::Active);
+            tasks.vote(ballot, token.zip(agent.domain()), reply);
+        }
     }
 }
 
@@ -162,7 +177,7 @@ impl Told {
     /// Returns when to tell more, if something is held back.
     fn tell(&mut self, agent: &Agent, clock: &Clock, outside: &mut Outside) -> Option<Duration> {
         let now = clock.now();
-        let held_back = outside.api.publish(now.since_start, || PeersView::of(&agent.status(now)));
+        let held_back = outside.api.publish(now.since_start, || PeersView::of(&agent.status(now), agent.dev_urls()));
         let readiness = agent.readiness(now);
         match &readiness {
             Ok(()) if !self.was_ready => {

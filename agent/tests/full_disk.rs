@@ -52,6 +52,7 @@ fn cached(tokens: u32) -> CachedRegistry {
         network: MeshNetwork::new(Ipv4Addr::new(10, 0, 0, 0), 16).unwrap(),
         base_domains: Vec::new(),
         peers: Vec::new(),
+        dev_urls: BTreeMap::new(),
         own_nodes: Vec::new(),
     };
     let key_epochs = (1..=tokens).map(|token| (TokenId::new(token).unwrap(), 1)).collect();

@@ -68,6 +68,8 @@ pub(crate) enum Command {
     App(commands::app::Args),
     /// Base domains of the gateway: add, remove, list
     Domain(commands::domain::Args),
+    /// URLs of nodes in a cluster with dev mode: set, unset
+    DevUrl(commands::dev_url::Args),
     /// Show the members' leader, vote against it, elect the next
     Leader(commands::leader::Args),
     /// Print the JSON schema of `status --json`, or check a document against it

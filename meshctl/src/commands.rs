@@ -7,6 +7,7 @@ pub(crate) mod compose;
 pub(crate) mod config;
 pub(crate) mod deactivate;
 pub(crate) mod deploy;
+pub(crate) mod dev_url;
 pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod leader;
@@ -61,6 +62,7 @@ pub(crate) async fn run(command: &Command, settings: &Settings, printer: &Printe
         Command::Root(args) => root::run(args, settings, printer).await,
         Command::App(args) => app::run(args, settings, printer).await,
         Command::Domain(args) => domain::run(args, settings, printer).await,
+        Command::DevUrl(args) => dev_url::run(args, settings, printer).await,
         Command::Leader(args) => leader::run(args, settings, printer).await,
         Command::Schema(args) => schema::run(args, printer),
     }

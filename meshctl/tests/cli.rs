@@ -22,7 +22,7 @@ const FENCED: &str = include_str!("samples/fenced.json");
 /// How often a machine that stands still for a moment may spoil what is asked.
 const TRIES: usize = 5;
 
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 28] = [
     "status",
     "peers",
     "why",
@@ -48,12 +48,13 @@ const COMMANDS: [&str; 27] = [
     "root",
     "app",
     "domain",
+    "dev-url",
     "leader",
     "schema",
 ];
 
 /// Commands of commands.
-const VERBS: [(&str, &[&str]); 9] = [
+const VERBS: [(&str, &[&str]); 10] = [
     ("config", &["show", "set", "dev-mode", "require-tcb", "disable-upgrades"]),
     ("minting", &["show", "set"]),
     ("owner", &["show", "offer", "accept"]),
@@ -62,6 +63,7 @@ const VERBS: [(&str, &[&str]); 9] = [
     ("root", &["add", "remove", "list"]),
     ("app", &["add", "remove", "list"]),
     ("domain", &["add", "remove", "list"]),
+    ("dev-url", &["set", "unset"]),
     ("leader", &["show", "vote", "withdraw", "relay", "elect"]),
 ];
 
@@ -344,7 +346,7 @@ fn why_exits_by_the_peers_state() {
 #[test]
 fn peers_pass_the_agents_json_on() {
     let (_scratch, socket, agent) = agent(DEGRADED);
-    let peers = r#"{"schema":"p2p-agent.peers/v1","self":{},"peers":[
+    let peers = r#"{"schema":"p2p-agent.peers/v1","self":{"state":"active"},"peers":[
         {"token_id":3,"name":"pg-1","address":"10.0.1.3","public_key":"k","state":"up","new":1}]}"#;
     agent.set("/v1/peers", 200, peers);
     let (code, text, errors) = ask(&socket, &["peers"]);
@@ -355,6 +357,10 @@ fn peers_pass_the_agents_json_on() {
         serde_json::from_str::<serde_json::Value>(&json).unwrap(),
         serde_json::from_str::<serde_json::Value>(peers).unwrap()
     );
+    agent.set("/v1/peers", 200, &peers.replace("\"token_id\":3", "\"token_id\":0"));
+    let (code, text, errors) = ask(&socket, &["peers"]);
+    assert_eq!((code, text.as_str()), (3, ""));
+    assert!(errors.contains("cannot understand"), "{errors}");
 }
 
 #[test]

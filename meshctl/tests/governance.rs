@@ -9,7 +9,9 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
+use alloy::{primitives::Bytes, sol_types::SolCall as _};
 use anvil::{OTHER, OTHER_KEY, OWNER};
+use mesh_contract::DstackClusterNFT::getPeerEndpointsCall;
 use mesh_core::registration::Gateway;
 use serde_json::{Value, json};
 use world::{KMS, World, signer};
@@ -166,6 +168,49 @@ fn base_domains_and_the_peers_under_them() {
     assert!(never.contains("has no base domain `3.example.com`\nhint: see `meshctl domain list`"), "{never}");
     let (_, text, _) = world.run(&["domain", "list"]);
     assert_eq!(text, "INDEX  PEERS  DOMAIN\n    1      1  - (removed)\n    2      0  - (removed)\n");
+}
+
+#[test]
+fn development_urls_of_nodes() {
+    let world = World::new();
+    world.join(0x21, None);
+    let set = ["dev-url", "set", "1", "http://localhost:8080/a?b=1"];
+    let off = world.refused(&set);
+    assert!(off.contains("devMode is off\nhint: ") && off.contains("`meshctl config dev-mode on`"), "{off}");
+    world.json(&["config", "dev-mode", "on"]);
+
+    not_anybodys(&world, &set);
+    let changed = world.change("setDevUrl(uint256,string)", &set);
+    assert_eq!((&changed["token_id"], &changed["dev_url"]), (&json!(1), &json!("http://localhost:8080/a?b=1")));
+    assert_eq!(endpoints(&world), ["http://localhost:8080/a?b=1"]);
+    let (_, text, _) = world.run(&["dev-url", "set", "1", "10.0.1.1:5432"]);
+    assert!(text.starts_with("token 1 is reached at 10.0.1.1:5432, while dev mode lasts\ntransaction 0x"), "{text}");
+    assert_eq!(endpoints(&world), ["10.0.1.1:5432"]);
+
+    let long = "x".repeat(257);
+    for wrong in ["", "a b", "a\u{1b}[2J", long.as_str()] {
+        let (code, _, errors) = world.run(&["dev-url", "set", "1", wrong]);
+        assert!(code == 64 && errors.contains("this is no development URL"), "{code} {errors}");
+    }
+    let nobodys = world.refused(&["dev-url", "set", "9", "http://nobody"]);
+    assert!(nobodys.contains("hint: "), "{nobodys}");
+
+    let unset = ["dev-url", "unset", "1"];
+    not_anybodys(&world, &unset);
+    assert_eq!(world.change("setDevUrl(uint256,string)", &unset)["dev_url"], Value::Null);
+    assert_eq!(endpoints(&world), ["10.0.1.1"]);
+}
+
+fn not_anybodys(world: &World, arguments: &[&str]) {
+    let (code, _, errors) = world.run_as(OTHER_KEY, arguments);
+    assert!(code == 1 && errors.contains("does not own token 1\nhint: send it from the owner's key"), "{errors}");
+}
+
+/// What the contract says that applications are to use.
+fn endpoints(world: &World) -> Vec<String> {
+    let call = json!({ "to": world.contract, "data": Bytes::from(getPeerEndpointsCall {}.abi_encode()) });
+    let answer: Bytes = serde_json::from_value(world.anvil.rpc("eth_call", json!([call, "latest"]))).unwrap();
+    getPeerEndpointsCall::abi_decode_returns(&answer).unwrap()
 }
 
 #[test]

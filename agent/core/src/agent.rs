@@ -25,13 +25,13 @@ pub use self::{
     commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
     facts::{
-        Applied, ApplyError, GatewaySeen, Input, LocalNode, Now, OnExpiry, OwnEndpoint, PathsSeen, PeerPaths, Policy,
-        SourceReport,
+        Applied, ApplyError, GatewaySeen, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint, PathsSeen,
+        PeerPaths, Policy, SourceReport,
     },
     report::NotReady,
 };
 use self::{
-    offers::{Offers, Unpaid},
+    offers::Offers,
     paths::PathBook,
     proofs::ProofBook,
     reads::{Next, Reads},
@@ -42,6 +42,7 @@ use self::{
 pub use crate::gate::Floor;
 use crate::{
     desired::{Desired, Selection},
+    dev_url::DevUrls,
     freshness::ReadTime,
     gate::{Gate, Implausible},
     membership::{OwnIdentity, Past, Standing},
@@ -209,10 +210,7 @@ impl Agent {
             Input::Observed(observed) => self.reconcile.handle_observed(observed, now.since_start),
             Input::ObserveFailed(error) => self.reconcile.handle_blindness(error, now.since_start),
             Input::Applied(applied) => self.handle_applied(applied, now),
-            Input::Offered { offer, transaction, not_submitted, remedy } => {
-                let unpaid = not_submitted.map(|reason| Unpaid { reason, remedy });
-                self.offers.handle_offered(offer, transaction, unpaid, now);
-            }
+            Input::Offered { offer, submitted } => self.offers.handle_offered(offer, submitted, now),
             Input::OfferFailed(error) => self.offers.handle_failure(error, now),
             Input::Saved(outcome) => self.save_error = outcome.err(),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
@@ -279,6 +277,12 @@ impl Agent {
     #[must_use]
     pub fn domain(&self) -> Option<Domain> {
         self.view.as_ref().map(|view| view.registry.domain)
+    }
+
+    /// Development URLs, as the contract was last accepted.
+    #[must_use]
+    pub fn dev_urls(&self) -> Option<&DevUrls> {
+        self.view.as_ref().map(|view| &view.registry.dev_urls)
     }
 
     /// What has been done since the start.

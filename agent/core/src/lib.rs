@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod desired;
+pub mod dev_url;
 pub mod diff;
 pub mod freshness;
 pub mod gate;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    dev_url::DevUrls,
     id::{Address, AppId, BlockRef, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
     registration::{Domain, Gateway, NetworkType},
@@ -30,6 +31,9 @@ pub struct Registry {
     pub base_domains: Vec<Option<String>>,
     /// Active peers, ascending by token.
     pub peers: Vec<PeerRecord>,
+    /// Development URLs of active peers, in a cluster with devMode.
+    #[serde(default)]
+    pub dev_urls: DevUrls,
     /// The tokens that concern the reading agent: those bound to its instance id, and the one it was told to use.
     pub own_nodes: Vec<NodeRecord>,
 }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use mesh_core::{
+    dev_url::{DevUrl, DevUrls},
     id::{TokenId, WireguardKey},
     status::{MembershipState, NodeKind, OtherPeer, PeerState, PeerStatus, Status},
 };
@@ -37,6 +38,8 @@ pub struct SelfView {
     pub address: Option<Ipv4Addr>,
     /// Where others reach its application.
     pub url: Option<String>,
+    /// The URL that its token's owner gave it, in a cluster with devMode.
+    pub dev_url: Option<DevUrl>,
     /// Its WireGuard public key.
     pub public_key: Option<WireguardKey>,
     /// Where it stands.
@@ -56,6 +59,8 @@ pub struct PeerView {
     pub address: Option<Ipv4Addr>,
     /// `https://<instance>-<port>s.<domain>`, where its application takes TLS behind the dstack gateway.
     pub url: Option<String>,
+    /// The URL that its token's owner gave it, in a cluster with devMode.
+    pub dev_url: Option<DevUrl>,
     /// Its WireGuard public key.
     pub public_key: Option<WireguardKey>,
     /// Whether it answers; `None` for one that nothing is sent to.
@@ -70,6 +75,7 @@ impl Default for PeersView {
             kind: None,
             address: None,
             url: None,
+            dev_url: None,
             public_key: None,
             state: MembershipState::Unknown,
         };
@@ -78,45 +84,50 @@ impl Default for PeersView {
 }
 
 impl PeersView {
-    /// The part of a status that applications need.
+    /// The part of a status that applications need, with the development URLs as the contract was last accepted.
     #[must_use]
-    pub fn of(status: &Status) -> Self {
+    pub fn of(status: &Status, dev_urls: Option<&DevUrls>) -> Self {
+        let dev_url = |token: Option<TokenId>| dev_urls?.get(&token?).cloned();
         let own = SelfView {
             token_id: status.own.token_id,
             name: status.own.name.clone(),
             kind: Some(status.own.kind),
             address: status.own.address,
             url: status.own.url.clone(),
+            dev_url: dev_url(status.own.token_id),
             public_key: status.own.public_key,
             state: status.own.membership,
         };
-        let tunnelled = status.peers.iter().map(PeerView::of_tunnelled);
-        let mut peers: Vec<_> = tunnelled.chain(status.other_peers.iter().map(PeerView::of_other)).collect();
+        let tunnelled = status.peers.iter().map(|peer| PeerView::of_tunnelled(peer, dev_url(Some(peer.token_id))));
+        let others = status.other_peers.iter().map(|peer| PeerView::of_other(peer, dev_url(Some(peer.token_id))));
+        let mut peers: Vec<_> = tunnelled.chain(others).collect();
         peers.sort_by_key(|peer| peer.token_id);
         Self { schema: SCHEMA.to_owned(), own, peers }
     }
 }
 
 impl PeerView {
-    fn of_tunnelled(peer: &PeerStatus) -> Self {
+    fn of_tunnelled(peer: &PeerStatus, dev_url: Option<DevUrl>) -> Self {
         Self {
             token_id: peer.token_id,
             name: peer.name.clone(),
             kind: NodeKind::Wireguard,
             address: Some(peer.address),
             url: None,
+            dev_url,
             public_key: Some(peer.public_key),
             state: Some(peer.state),
         }
     }
 
-    fn of_other(peer: &OtherPeer) -> Self {
+    fn of_other(peer: &OtherPeer, dev_url: Option<DevUrl>) -> Self {
         Self {
             token_id: peer.token_id,
             name: peer.name.clone(),
             kind: peer.kind,
             address: None,
             url: peer.url.clone(),
+            dev_url,
             public_key: None,
             state: None,
         }
@@ -144,27 +155,28 @@ mod tests {
                     kind: NodeKind::Wireguard,
                     address: Some(Ipv4Addr::new(10, 0, 1, 3)),
                     url: None,
+                    dev_url: Some("http://localhost:8080".parse().unwrap()),
                     public_key: Some(WireguardKey([0; 32])),
                     state: Some(PeerState::Up),
                 },
-                PeerView::of_other(&other),
+                PeerView::of_other(&other, None),
             ],
             ..PeersView::default()
         };
         let expected = serde_json::json!({
             "schema": "p2p-agent.peers/v1",
             "self": {
-                "token_id": null, "name": null, "kind": null, "address": null, "url": null, "public_key": null,
-                "state": "unknown",
+                "token_id": null, "name": null, "kind": null, "address": null, "url": null, "dev_url": null,
+                "public_key": null, "state": "unknown",
             },
             "peers": [
                 {
                     "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null,
-                    "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "state": "up",
+                    "dev_url": "http://localhost:8080", "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "state": "up",
                 },
                 {
                     "token_id": 4, "name": "node-4", "kind": "tls", "address": null, "url": "https://x-443s.gw.example",
-                    "public_key": null, "state": null,
+                    "dev_url": null, "public_key": null, "state": null,
                 },
             ],
         });

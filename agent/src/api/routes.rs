@@ -1,26 +1,30 @@
-//! The API's paths. Everything is a GET.
+//! The API's paths. Everything is a GET, but for the vote.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{FromRequest as _, Query, Request, State},
     http::{StatusCode, header},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::get,
+    routing::{get, post},
 };
 use futures_util::{Stream, stream};
 use mesh_core::{id::TokenId, status::RegistrationOffer};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{ApiState, PeersView, Question, Snapshot, Starting, metrics};
+use crate::election::{Ballot, NotCast};
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// How long a caller may take for its ballot.
+const BALLOT_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) fn router(state: ApiState) -> Router {
     Router::new()
@@ -28,11 +32,13 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/watch", get(watch_peers))
         .route("/v1/registration", get(registration))
+        .route("/v1/leader", get(leader))
+        .route("/v1/vote", post(vote))
         .route("/metrics", get(write_metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .fallback(|| async {
-            problem(StatusCode::NOT_FOUND, "no such path", "see /v1/status, /v1/peers, /metrics, /readyz")
+            problem(StatusCode::NOT_FOUND, "no such path", "see /v1/status, /v1/peers, /v1/leader, /metrics, /readyz")
         })
         .with_state(state)
 }
@@ -96,6 +102,40 @@ fn offer(snapshot: Snapshot, wanted: Option<TokenId>) -> Response {
     }
 }
 
+async fn leader(State(api): State<ApiState>) -> Response {
+    match api.ask(Question::Leader).await {
+        Some(Ok(Ok(leader))) => Json(leader).into_response(),
+        Some(Ok(Err(reason))) => unread(&reason),
+        Some(Err(what)) => starting(what),
+        None => stopping(),
+    }
+}
+
+/// This node's vote against the leader of the seat in the body. Not to be had from a web page: the body must be called JSON.
+async fn vote(State(api): State<ApiState>, request: Request) -> Response {
+    let Ok(Ok(Json(ballot))) = timeout(BALLOT_WITHIN, Json::<Ballot>::from_request(request, &())).await else {
+        let hint = r#"send {"term": 5, "leader_token": 3} as application/json, as /v1/leader tells them"#;
+        return problem(StatusCode::BAD_REQUEST, "this is no ballot", hint);
+    };
+    match api.ask(|reply| Question::Vote(ballot, reply)).await {
+        Some(Ok(Ok(cast))) => Json(cast).into_response(),
+        Some(Ok(Err(NotCast::Unread(reason)))) => unread(&reason),
+        Some(Ok(Err(
+            error @ (NotCast::NoMember
+            | NotCast::Moved { .. }
+            | NotCast::NothingToWithdraw { .. }
+            | NotCast::Unsigned(_)),
+        ))) => problem(StatusCode::CONFLICT, &error.to_string(), "see /v1/leader, and `meshctl status`"),
+        Some(Err(what)) => starting(what),
+        None => stopping(),
+    }
+}
+
+fn unread(reason: &str) -> Response {
+    let error = format!("cannot read who leads: {reason}");
+    problem(StatusCode::SERVICE_UNAVAILABLE, &error, "try again; `meshctl status` tells of the RPC endpoints")
+}
+
 async fn write_metrics(State(api): State<ApiState>) -> Response {
     let text = |snapshot: Snapshot| {
         let text = metrics::write(&snapshot.status, &snapshot.counters);
@@ -127,13 +167,17 @@ fn not_ready(reason: &str) -> Response {
 async fn respond(api: &ApiState, answer: impl FnOnce(Snapshot) -> Response) -> Response {
     match api.ask(Question::Everything).await {
         Some(Ok(snapshot)) => answer(*snapshot),
-        Some(Err(Starting(what))) => problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &format!("the agent is starting: waiting for {what}"),
-            "try again in a moment; its log says what keeps it",
-        ),
+        Some(Err(what)) => starting(what),
         None => stopping(),
     }
+}
+
+fn starting(Starting(what): Starting) -> Response {
+    problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &format!("the agent is starting: waiting for {what}"),
+        "try again in a moment; its log says what keeps it",
+    )
 }
 
 fn stopping() -> Response {

@@ -3,9 +3,11 @@
 use alloy::primitives::U256;
 use mesh_contract::DstackClusterNFT as contract;
 use mesh_core::{
+    dev_url::{DevUrl, DevUrls},
     id::{Address, BlockRef, InstanceId, TokenId},
     network::MeshNetwork,
-    registration::Domain,
+    place,
+    registration::{Domain, NetworkType},
     registry::{NodeRecord, PeerRecord, Registry},
 };
 
@@ -13,6 +15,9 @@ use super::rpc::{Header, RpcError, Source, nonsense};
 
 /// Peers or nodes asked for at once.
 const PAGE: u64 = 500;
+/// In a larger mesh nobody is asked for development URLs: the contract tells all endpoints at once, and each RPC endpoint has its own
+/// limit of what a call may take.
+const MAX_DEV_PEERS: usize = 1000;
 /// Longest mesh name that is kept, characters.
 const MAX_NAME: usize = 128;
 
@@ -76,13 +81,21 @@ async fn read_whole(
     let network = source.call(subject.contract, block.hash, contract::meshNetworkCall {}).await?;
     let network = mesh_contract::mesh_network(network.base, network.prefixLength)
         .map_err(|error| nonsense("eth_call", &format!("meshNetwork(): {error}")))?;
-    let (chain_id, name, domains, peers, own_nodes) = tokio::try_join!(
+    let (chain_id, name, dev_mode, domains, peers, own_nodes) = tokio::try_join!(
         source.chain_id(),
         source.call(subject.contract, block.hash, contract::nameCall {}),
+        source.call(subject.contract, block.hash, contract::devModeCall {}),
         source.call(subject.contract, block.hash, contract::baseDomainsCall {}),
         peers(source, subject, block, network),
         own_nodes(source, subject, own_token, block, network),
     )?;
+    let base_domains = mesh_contract::base_domains(domains);
+    let dev_urls = if dev_mode && peers.len() <= MAX_DEV_PEERS {
+        let endpoints = source.call(subject.contract, block.hash, contract::getPeerEndpointsCall {}).await?;
+        dev_urls(&peers, endpoints, network, &base_domains)?
+    } else {
+        DevUrls::new()
+    };
     Ok(Registry {
         domain: Domain { chain_id, contract: subject.contract },
         block,
@@ -90,10 +103,36 @@ async fn read_whole(
         epoch,
         name: name.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect(),
         network,
-        base_domains: mesh_contract::base_domains(domains),
+        base_domains,
         peers,
+        dev_urls,
         own_nodes,
     })
+}
+
+/// Those of `endpoints` that are none of the contract's making. It tells one for each active peer, in the order of tokens.
+fn dev_urls(
+    peers: &[PeerRecord],
+    endpoints: Vec<String>,
+    network: MeshNetwork,
+    base_domains: &[Option<String>],
+) -> Result<DevUrls, RpcError> {
+    let refuse = |why: &str| nonsense("eth_call", &format!("getPeerEndpoints(): {why}"));
+    if endpoints.len() != peers.len() {
+        return Err(refuse(&format!("{} endpoints of {} peers", endpoints.len(), peers.len())));
+    }
+    let mut urls = DevUrls::new();
+    for (peer, endpoint) in peers.iter().zip(endpoints) {
+        let made = match peer.network_type {
+            NetworkType::Wireguard => network.address_of(peer.token).map(|address| address.to_string()),
+            NetworkType::TlsGateway => peer.gateway.and_then(|place| place::url(peer.instance, place, base_domains)),
+        };
+        if !endpoint.is_empty() && made.as_ref() != Some(&endpoint) {
+            let url = DevUrl::try_from(endpoint).map_err(|_| refuse(&format!("token {} has no URL", peer.token)))?;
+            urls.insert(peer.token, url);
+        }
+    }
+    Ok(urls)
 }
 
 async fn is_canonical(source: &Source, block: BlockRef, head: Header) -> Result<bool, RpcError> {

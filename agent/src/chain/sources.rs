@@ -16,6 +16,7 @@ use mesh_core::{
 use tokio::time::timeout;
 
 use super::{
+    leader::Told,
     quorum::{Task, answered, gather},
     read::Subject,
     reader::{Reader, Said},
@@ -39,6 +40,8 @@ pub struct Sources {
     pub(super) need: usize,
     pub(super) chain_id: Option<u64>,
     pub(super) subject: Subject,
+    /// Who leads, as each of the endpoints said.
+    pub(super) told: Vec<Told>,
     /// What transactions may have cost so far.
     pub(super) spending: Mutex<Spending>,
 }
@@ -63,7 +66,8 @@ impl Sources {
         let reader = |source: &Arc<Source>| Arc::new(Reader::new(Arc::clone(source), subject, chain_id));
         let readers = sources.iter().map(reader).collect();
         let ids = distinct(sources.iter().map(|source| source.id()));
-        Self { sources, readers, ids, need, chain_id, subject, spending: Mutex::default() }
+        let told = sources.iter().map(|_| Told::default()).collect();
+        Self { sources, readers, ids, need, chain_id, subject, told, spending: Mutex::default() }
     }
 
     /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what

@@ -50,7 +50,7 @@ pub enum NotSubmitted {
     Rpc(#[from] RpcError),
     /// The endpoint names a price that nobody should pay.
     #[error(
-        "the RPC endpoint names a {what} of {value}, more than the limit of {limit}: not paid; relay the registration with `meshctl register`"
+        "the RPC endpoint names a {what} of {value}, more than the limit of {limit}: not paid; have it relayed, by `meshctl register` or `meshctl leader relay`"
     )]
     Absurd {
         /// Of what.
@@ -69,12 +69,14 @@ pub enum NotSubmitted {
 }
 
 impl NotSubmitted {
-    /// What to do where nobody else could submit it either.
-    pub(crate) fn remedy(&self) -> Option<String> {
-        match self {
+    /// What the agent has to know of it.
+    pub(crate) fn for_agent(&self) -> mesh_core::agent::NotSubmitted {
+        let remedy = match self {
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::NoFunds { .. } | Self::Rpc(_) | Self::Absurd { .. } | Self::Sign { .. } => None,
-        }
+        };
+        let is_unheard = matches!(self, Self::Rpc(_));
+        mesh_core::agent::NotSubmitted { reason: self.to_string(), remedy, is_unheard }
     }
 }
 
@@ -83,6 +85,9 @@ const SEND: &str = "eth_sendRawTransaction";
 const GAS_MARGIN: u64 = 25;
 /// About what a registration takes.
 const TYPICAL_GAS: u64 = 250_000;
+/// What every transaction may take, more than any vote does: what else is in its block can make a call dearer than it was when it was
+/// estimated, as where a vote turns out to be the last one that was required, and elects.
+const MIN_GAS: u64 = 300_000;
 /// Twice what a registration can take.
 const MAX_GAS: u64 = 600_000;
 /// Most that is paid for one unit of gas, wei (300 gwei).
@@ -223,7 +228,7 @@ async fn quote(source: &Source, from: Address, contract: Address, calldata: &Byt
     }
     let estimate = source.request("eth_estimateGas", (call,)).await;
     let estimate: U64 = estimate.map_err(|error| refusal(source, error))?;
-    let gas = estimate.to::<u64>().saturating_mul(100 + GAS_MARGIN) / 100;
+    let gas = (estimate.to::<u64>().saturating_mul(100 + GAS_MARGIN) / 100).max(MIN_GAS);
     if gas > MAX_GAS {
         return Err(NotSubmitted::Absurd { what: "gas estimate", value: U256::from(gas), limit: MAX_GAS.into() });
     }

@@ -30,8 +30,10 @@ use tokio::{
 };
 
 use crate::{
+    api::Reply,
     cache,
-    chain::{NotSubmitted, Sources},
+    chain::{NotSubmitted, Sources, Standing},
+    election::{Ballot, Cast, Election, LeaderView, NotCast},
     identity::Identity,
     link::Links,
     machine::Machine,
@@ -61,6 +63,8 @@ pub trait Chain: Send + Sync + 'static {
         chain_id: u64,
         calldata: Bytes,
     ) -> impl Future<Output = Result<B256, NotSubmitted>> + Send;
+    /// See [`Sources::leader`].
+    fn leader(&self) -> impl Future<Output = Result<Standing, String>> + Send;
     /// What can never work, found out once at the start; `None` when nothing is wrong or nobody answers.
     fn hopeless(&self) -> impl Future<Output = Option<anyhow::Error>> + Send;
 }
@@ -76,6 +80,10 @@ impl Chain for Sources {
 
     async fn submit(&self, signer: &PrivateKeySigner, chain_id: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
         Self::submit(self, signer, chain_id, calldata).await
+    }
+
+    async fn leader(&self) -> Result<Standing, String> {
+        Self::leader(self).await
     }
 
     async fn hopeless(&self) -> Option<anyhow::Error> {
@@ -111,6 +119,7 @@ pub(super) struct Tasks<T, L, C> {
     closing: Arc<AtomicBool>,
     chain: Arc<C>,
     identity: Arc<Identity>,
+    election: Arc<Election<C>>,
     state_dir: Arc<Path>,
     observing: bool,
     /// Something changed while an observation was under way: it may not have seen it.
@@ -130,6 +139,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             running,
             closing: shell.machine.as_ref().map(Machine::closing).unwrap_or_default(),
             machine: shell.machine.map(|machine| Arc::new(Mutex::new(machine))),
+            election: Arc::new(Election::new(Arc::clone(&shell.chain), Arc::clone(&shell.identity))),
             chain: shell.chain,
             identity: shell.identity,
             state_dir: shell.state_dir.into(),
@@ -225,15 +235,38 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
                 Ok(signed) => signed,
                 Err(error) => return Input::OfferFailed(error),
             };
-            match chain.submit(identity.node_key(), domain.chain_id, calldata).await {
-                Ok(transaction) => {
-                    Input::Offered { offer, transaction: Some(transaction), not_submitted: None, remedy: None }
-                }
-                Err(error) => {
-                    let remedy = error.remedy();
-                    Input::Offered { offer, transaction: None, not_submitted: Some(error.to_string()), remedy }
-                }
-            }
+            let submitted = chain.submit(identity.node_key(), domain.chain_id, calldata).await;
+            Input::Offered { offer, submitted: submitted.map_err(|error| error.for_agent()) }
+        });
+    }
+
+    /// Answers who leads. All who wait are answered with the same read.
+    pub(super) fn tell_leader(&mut self, reply: Reply<Result<LeaderView, String>>) {
+        let election = Arc::clone(&self.election);
+        self.running.spawn(async move {
+            // A caller that went away does not want its answer.
+            drop(reply.send(Ok(election.leader().await)));
+            Done::Nothing
+        });
+    }
+
+    /// Casts this node's vote; `member` as [`Election::vote`] wants it.
+    pub(super) fn vote(
+        &mut self,
+        ballot: Ballot,
+        member: Option<(TokenId, Domain)>,
+        mut reply: Reply<Result<Cast, NotCast>>,
+    ) {
+        let election = Arc::clone(&self.election);
+        self.running.spawn(async move {
+            let turn = tokio::select! {
+                turn = election.turn() => turn,
+                // So those who wait are as many as the API takes connections at most. Whose turn it is keeps it: no transaction is
+                // sent by half.
+                () = reply.closed() => return Done::Nothing,
+            };
+            drop(reply.send(Ok(election.vote(ballot, member, turn).await)));
+            Done::Nothing
         });
     }
 

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod clock;
+mod dev_urls;
+mod leader;
 mod rpc;
 mod websocket;
 
@@ -284,6 +286,8 @@ async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
         assert_eq!(two.chain().sent, one.chain().sent, "the same transaction to everybody");
         let sent = TxEnvelope::decode_2718(&mut &raw[..]).unwrap();
         assert_eq!((*sent.tx_hash(), sent.nonce(), sent.gas_price()), (hash, 7, Some(1_000_000_000)));
+        // More than the estimate, 196,608: a vote that turns out to be the last one required elects, which nobody could estimate.
+        assert_eq!(sent.gas_limit(), 300_000);
     }
     let (one, liar) = (Rpc::start().await, Rpc::start().await);
     liar.chain().manner = Manner::Echo;

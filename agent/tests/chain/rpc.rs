@@ -56,7 +56,12 @@ pub(crate) struct Chain {
     pub(crate) fork: u8,
     pub(crate) epoch: u64,
     pub(crate) peers: Vec<abi::Peer>,
+    pub(crate) dev_mode: bool,
+    /// What `getPeerEndpoints()` says.
+    pub(crate) endpoints: Vec<String>,
     pub(crate) nodes: Vec<abi::Node>,
+    /// Term, leader's token, and its node address.
+    pub(crate) seat: (u32, U256, Address),
     pub(crate) logs: Vec<Value>,
     /// Raw transactions.
     pub(crate) sent: Vec<Bytes>,
@@ -113,7 +118,10 @@ impl Rpc {
             fork: 0,
             epoch: 7,
             peers: (1..=3).map(peer).collect(),
+            dev_mode: false,
+            endpoints: Vec::new(),
             nodes: (1..=3).map(|token| node(token, if token == 2 { INSTANCE } else { [9; 20] })).collect(),
+            seat: (5, U256::from(2), Address::repeat_byte(0x22)),
             logs: Vec::new(),
             sent: Vec::new(),
             asked: BTreeMap::new(),
@@ -245,6 +253,17 @@ impl Chain {
             contract::baseDomainsCall::SELECTOR => {
                 let domains = vec!["gw.example".to_owned(), String::new()];
                 ("baseDomains", contract::baseDomainsCall::abi_encode_returns(&domains))
+            }
+            contract::devModeCall::SELECTOR => ("devMode", contract::devModeCall::abi_encode_returns(&self.dev_mode)),
+            contract::getPeerEndpointsCall::SELECTOR => {
+                ("getPeerEndpoints", contract::getPeerEndpointsCall::abi_encode_returns(&self.endpoints))
+            }
+            contract::termCall::SELECTOR => ("term", contract::termCall::abi_encode_returns(&self.seat.0)),
+            contract::leaderTokenCall::SELECTOR => {
+                ("leaderToken", contract::leaderTokenCall::abi_encode_returns(&self.seat.1))
+            }
+            contract::currentLeaderCall::SELECTOR => {
+                ("currentLeader", contract::currentLeaderCall::abi_encode_returns(&self.seat.2))
             }
             contract::peersCall::SELECTOR => {
                 let call = contract::peersCall::abi_decode(&data).unwrap();

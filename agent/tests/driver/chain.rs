@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use alloy::{
@@ -18,7 +19,11 @@ use mesh_core::{
     registry::{NodeRecord, PeerRecord, Registry},
     status::Quorum,
 };
-use p2p_agent::{chain::NotSubmitted, identity::Identity, run::Chain};
+use p2p_agent::{
+    chain::{NotSubmitted, Standing},
+    identity::Identity,
+    run::Chain,
+};
 
 #[derive(Clone)]
 pub(crate) struct ChainTwin(Arc<Mutex<Inner>>);
@@ -30,7 +35,12 @@ struct Inner {
     /// Nothing is ever answered.
     hangs: bool,
     funded: bool,
+    /// No transaction is taken yet.
+    congested: bool,
     sent: usize,
+    standing: Standing,
+    /// The call data of the last transaction.
+    last_sent: Option<Bytes>,
 }
 
 impl ChainTwin {
@@ -44,10 +54,31 @@ impl ChainTwin {
             network: MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap(),
             base_domains: Vec::new(),
             peers: Vec::new(),
+            dev_urls: BTreeMap::new(),
             own_nodes: Vec::new(),
         };
-        let (reachable, hangs, funded) = (true, false, false);
-        Self(Arc::new(Mutex::new(Inner { registry, proofs: BTreeMap::new(), reachable, hangs, funded, sent: 0 })))
+        Self(Arc::new(Mutex::new(Inner {
+            registry,
+            proofs: BTreeMap::new(),
+            reachable: true,
+            hangs: false,
+            funded: false,
+            congested: false,
+            sent: 0,
+            standing: Standing { term: 0, leader: None },
+            last_sent: None,
+        })))
+    }
+
+    /// Who leads, from now on.
+    pub(crate) fn seat(&self, term: u32, leader: Option<(u32, Address)>) {
+        let leader = leader.map(|(token, address)| (TokenId::new(token).unwrap(), address));
+        self.inner().standing = Standing { term, leader };
+    }
+
+    /// The call data of the last transaction.
+    pub(crate) fn last_sent(&self) -> Option<Bytes> {
+        self.inner().last_sent.clone()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -126,6 +157,13 @@ impl ChainTwin {
         inner.next_block();
     }
 
+    pub(crate) fn set_dev_urls(&self, urls: &[(u32, &str)]) {
+        let mut inner = self.inner();
+        let of = |(token, url): &(u32, &str)| (TokenId::new(*token).unwrap(), url.parse().unwrap());
+        inner.registry.dev_urls = urls.iter().map(of).collect();
+        inner.next_block();
+    }
+
     pub(crate) fn set_base_domains(&self, domains: &[Option<&str>]) {
         let mut inner = self.inner();
         inner.registry.base_domains = domains.iter().map(|domain| domain.map(str::to_owned)).collect();
@@ -155,6 +193,11 @@ impl ChainTwin {
 
     pub(crate) fn fund(&self) {
         self.inner().funded = true;
+    }
+
+    /// Lets transactions wait until it is over.
+    pub(crate) fn congest(&self, congested: bool) {
+        self.inner().congested = congested;
     }
 
     pub(crate) fn sent(&self) -> usize {
@@ -198,13 +241,22 @@ impl Chain for ChainTwin {
     }
 
     async fn submit(&self, signer: &PrivateKeySigner, _: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
+        while self.inner().congested {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let mut inner = self.inner();
         if !inner.funded {
             let (balance, needed) = (U256::ZERO, U256::from(1));
             return Err(NotSubmitted::NoFunds { address: signer.address(), balance, needed });
         }
         inner.sent += 1;
+        inner.last_sent = Some(calldata.clone());
         Ok(alloy::primitives::keccak256(calldata))
+    }
+
+    async fn leader(&self) -> Result<Standing, String> {
+        let inner = self.inner();
+        if inner.reachable { Ok(inner.standing) } else { Err("nobody answers".to_owned()) }
     }
 
     async fn hopeless(&self) -> Option<anyhow::Error> {

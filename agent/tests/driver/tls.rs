@@ -20,6 +20,8 @@ async fn beside_both_kinds() -> World {
     world.mint_all();
     world.chain.register_tls(2, &world.identities[1], 443);
     world.chain.register(3, &world.identities[2], world.key(3));
+    // And one of a token that is no peer.
+    world.chain.set_dev_urls(&[(2, "http://localhost:8080"), (9, "http://nobody")]);
     world
 }
 
@@ -57,16 +59,16 @@ async fn a_tls_node_offers_itself_serves_the_same_api_and_touches_no_device() {
         "schema": "p2p-agent.peers/v1",
         "self": {
             "token_id": 1, "name": "node-1", "kind": "tls", "address": null, "url": url(&world, 1, 8443),
-            "public_key": null, "state": "active",
+            "dev_url": null, "public_key": null, "state": "active",
         },
         "peers": [
             {
                 "token_id": 2, "name": "node-2", "kind": "tls", "address": null, "url": url(&world, 2, 443),
-                "public_key": null, "state": null,
+                "dev_url": "http://localhost:8080", "public_key": null, "state": null,
             },
             {
                 "token_id": 3, "name": "node-3", "kind": "wireguard", "address": null, "url": null,
-                "public_key": null, "state": null,
+                "dev_url": null, "public_key": null, "state": null,
             },
         ],
     });
@@ -125,6 +127,7 @@ async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
     world.chain.register(1, &world.identities[0], world.key(1));
     world.chain.register_tls(2, &world.identities[1], 443);
     world.chain.register(3, &world.identities[2], world.key(3));
+    world.chain.set_dev_urls(&[(1, "tcp://one:1"), (3, "10.0.1.3:5432")]);
     world.start();
     world.until("node 3 alone on the device", |world| world.peers() == world.keys(&[3])).await;
     let view = peers(&world).await;
@@ -132,5 +135,15 @@ async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
     let of = |peer: &Value| (peer["kind"].clone(), peer["address"].clone(), peer["url"].clone());
     assert_eq!(of(&view["peers"][0]), ("tls".into(), Value::Null, url(&world, 2, 443).into()));
     assert_eq!(of(&view["peers"][1]), ("wireguard".into(), "10.0.1.3".into(), Value::Null));
+    let dev_urls =
+        |view: &Value| [&view["self"], &view["peers"][0], &view["peers"][1]].map(|node| node["dev_url"].clone());
+    assert_eq!(dev_urls(&view), [json!("tcp://one:1"), Value::Null, json!("10.0.1.3:5432")]);
+
+    // Watchers are told of nothing but that, too.
+    world.chain.set_dev_urls(&[(2, "tcp://two:2")]);
+    world.hint();
+    world.until_peers("the other URL", |view| dev_urls(view) == [Value::Null, json!("tcp://two:2"), Value::Null]).await;
+    let event = world.first_line_of("/v1/peers/watch", "data: ").await;
+    assert_eq!(dev_urls(&serde_json::from_str(&event).unwrap()), [Value::Null, json!("tcp://two:2"), Value::Null]);
     world.stop().await;
 }

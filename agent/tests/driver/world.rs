@@ -41,7 +41,7 @@ use zeroize::Zeroizing;
 use crate::chain::ChainTwin;
 
 /// On the clock that runs ahead.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct World {
     dir: PathBuf,
@@ -269,6 +269,20 @@ impl World {
         }
     }
 
+    /// Until the API says that the seat is of this term: before, it may say what it heard a moment ago.
+    pub(crate) async fn until_leader(&self, term: u32) {
+        let deadline = Instant::now() + PATIENCE;
+        let told = format!("\"term\":{term},");
+        while !self.get("/v1/leader").await.1.contains(&told) {
+            assert!(Instant::now() < deadline, "waited in vain for term {term}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) fn node_address(&self, node: usize) -> Address {
+        self.identities[node - 1].node_address()
+    }
+
     pub(crate) async fn until_status(&self, what: &str, holds: impl Fn(&Status) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -287,13 +301,37 @@ impl World {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// Until `/v1/peers` says so.
+    pub(crate) async fn until_peers(&self, what: &str, holds: impl Fn(&serde_json::Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let view = serde_json::from_str(&self.get("/v1/peers").await.1).unwrap();
+            if holds(&view) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}: {view}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Status code and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = self.ask(path, "close").await;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        whole(self.ask(path, "close").await).await
+    }
+
+    /// Status code and body.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> (u16, String) {
+        whole(self.send(path, body).await).await
+    }
+
+    /// The same, without waiting for the answer.
+    pub(crate) async fn send(&self, path: &str, body: &str) -> UnixStream {
+        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+        let length = body.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Type: application/json");
+        stream.write_all(format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes()).await.unwrap();
+        stream
     }
 
     /// The rest of the first line of an endless answer that begins with `prefix`.
@@ -319,4 +357,12 @@ impl Drop for World {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.dir));
     }
+}
+
+/// Status code and body of what is answered on it.
+pub(crate) async fn whole(mut stream: UnixStream) -> (u16, String) {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }

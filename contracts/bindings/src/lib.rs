@@ -1,5 +1,5 @@
 //! The `DstackClusterNFT` contract as Rust sees it: bindings made from the committed ABI, conversions to and from the
-//! core's types, deployment code, its calls and reverts in words, and the bounded transport to the endpoints it is read from. No
+//! core's types, deployment code, its calls and reverts in words, signed votes, and the bounded transport to the endpoints it is read from. No
 //! provider, no key, no decision.
 //!
 //! Everything read from a chain is hostile until converted: each conversion fails with a [`ConvertError`], never a panic.
@@ -11,6 +11,7 @@ mod deploy;
 mod revert;
 mod rpc_http;
 mod rpc_url;
+mod vote;
 
 pub use abi::{DstackClusterNFT, ERC1967Proxy, IDstackClusterNFT};
 pub use call::{Argument, DecodedCall, decode_call};
@@ -21,6 +22,7 @@ pub use deploy::{
 pub use revert::{Explanation, explain_revert};
 pub use rpc_http::{BoundedHttp, MAX_ANSWER};
 pub use rpc_url::{InvalidRpcUrl, RpcUrl, cut_urls};
+pub use vote::{SignedVote, UnsignedVote, VOTE_VALID_FOR};
 
 use alloy::{
     primitives::Address,

@@ -5,9 +5,12 @@ mod signed;
 
 use alloy::primitives::Address;
 use clap::Subcommand;
-use mesh_contract::DstackClusterNFT::{
-    LeaderElected, VoteCast, castVoteCall, currentLeaderCall, electLeaderCall, leaderTokenCall, noConfidenceCountCall,
-    peerCountCall, requiredVotesCall, termCall,
+use mesh_contract::{
+    DstackClusterNFT::{
+        LeaderElected, VoteCast, castVoteCall, currentLeaderCall, electLeaderCall, leaderTokenCall,
+        noConfidenceCountCall, peerCountCall, requiredVotesCall, termCall,
+    },
+    UnsignedVote,
 };
 use mesh_core::id::TokenId;
 use serde::Serialize;
@@ -157,8 +160,17 @@ async fn vote(args: &VoteArgs, no_confidence: bool, settings: &Settings, printer
     let target = target(&operator.chain, contract, args.target, head).await?;
     if let Some(token) = args.sign_for {
         let term = operator.chain.read(contract, termCall {}, Some(head)).await?;
-        let vote = signed::Ballot { token, term, target, no_confidence, deadline: signed::in_an_hour() };
-        printer.value(&vote.sign(&operator, contract)?)?;
+        // With the operator's key, which must be the node key of the token.
+        let vote = UnsignedVote {
+            chain_id: operator.chain.id,
+            contract,
+            token_id: token,
+            term,
+            target,
+            is_no_confidence: no_confidence,
+            deadline: signed::deadline(),
+        };
+        printer.value(&vote.sign(|digest| operator.sign_hash(digest))?)?;
         return Ok(0);
     }
     let call = castVoteCall { target, isNoConfidence: no_confidence };

@@ -134,7 +134,7 @@ impl Agent {
 
     /// What an operator has to do; nothing while a transaction of our own is on its way.
     pub(super) fn membership_hint(&self) -> Option<String> {
-        let is_paid = self.offers.made().is_some_and(|made| made.transaction.is_some());
+        let is_paid = self.offers.made().is_some_and(|made| made.submitted.is_ok());
         let standing = self.standing.as_ref()?;
         let is_registering = standing.state() == MembershipState::Registering;
         if is_registering

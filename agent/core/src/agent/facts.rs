@@ -137,16 +137,12 @@ pub enum Input {
     ObserveFailed(String),
     /// [`super::Command::Apply`] is done. The agent looks again before it goes on.
     Applied(Applied),
-    /// A registration or endpoint update was signed and is on offer; `transaction` is its hash when we could pay for it.
+    /// A registration or endpoint update was signed and is on offer.
     Offered {
         /// What the local API shows.
         offer: RegistrationOffer,
-        /// Transaction hash, when submitted by this node.
-        transaction: Option<B256>,
-        /// Why we did not submit it, when not (no funds, RPC error).
-        not_submitted: Option<String>,
-        /// What to do about that, where nobody else could submit it either: the contract would refuse it.
-        remedy: Option<String>,
+        /// The hash of the transaction in which this node has submitted it, or why it has not.
+        submitted: Result<B256, NotSubmitted>,
     },
     /// The answer to [`super::Command::Offer`]: it could not be signed, and why.
     OfferFailed(String),
@@ -162,6 +158,17 @@ pub enum Input {
     Timeout,
     /// An orderly stop was asked for.
     Shutdown,
+}
+
+/// Why this node did not submit its offer itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotSubmitted {
+    /// In words.
+    pub reason: String,
+    /// What to do, where nobody else could submit it either: the contract would refuse it.
+    pub remedy: Option<String>,
+    /// Only that nobody heard it: the RPC endpoints may hear the next one.
+    pub is_unheard: bool,
 }
 
 /// The paths to all peers of [`super::Command::SetPathPeers`], at one moment.

@@ -6,8 +6,7 @@ mod peers;
 use std::time::Duration;
 
 use super::{
-    Agent, LastRead, Now,
-    offers::Unpaid,
+    Agent, LastRead, NotSubmitted, Now,
     proofs::Problem,
     reconcile::{Goal, Seen},
     warnings::{Finding, find_each},
@@ -50,13 +49,12 @@ impl Agent {
             );
         }
         if let (Some(Standing::Active { .. }), Some(made)) = (&self.standing, self.offers.made()) {
-            let message = match (&made.transaction, &made.unpaid) {
-                (Some(hash), _) => format!("the new endpoint waits for transaction {hash}"),
-                (None, Some(Unpaid { reason, remedy: Some(_) })) => format!("the new endpoint waits: {reason}"),
-                (None, Some(Unpaid { reason, remedy: None })) => {
+            let message = match &made.submitted {
+                Ok(hash) => format!("the new endpoint waits for transaction {hash}"),
+                Err(NotSubmitted { reason, remedy: Some(_), .. }) => format!("the new endpoint waits: {reason}"),
+                Err(NotSubmitted { reason, remedy: None, .. }) => {
                     format!("the new endpoint waits for a relayer: {reason}")
                 }
-                (None, None) => "the new endpoint waits for a relayer".to_owned(),
             };
             let relay = || format!("meshctl register --contract {}", self.me.contract);
             found.push(
@@ -100,19 +98,18 @@ impl Agent {
             }
             Standing::Registering { token, .. } => {
                 let made = self.offers.made();
-                let message = match made.map(|made| (&made.transaction, &made.unpaid)) {
+                let message = match made.map(|made| &made.submitted) {
                     None if !self.has_tunnels() && self.unlisted_domain().is_some() => {
                         format!("token {token} is not registered yet: there is no URL to register")
                     }
                     None => format!("token {token} is not registered yet: signing"),
-                    Some((Some(hash), _)) => format!("token {token} waits for transaction {hash}"),
-                    Some((None, Some(Unpaid { reason, remedy: Some(_) }))) => {
+                    Some(Ok(hash)) => format!("token {token} waits for transaction {hash}"),
+                    Some(Err(NotSubmitted { reason, remedy: Some(_), .. })) => {
                         format!("token {token} is not registered: {reason}")
                     }
-                    Some((None, Some(Unpaid { reason, remedy: None }))) => {
+                    Some(Err(NotSubmitted { reason, remedy: None, .. })) => {
                         format!("token {token} waits for a relayer: {reason}")
                     }
-                    Some((None, None)) => format!("token {token} waits for a relayer"),
                 };
                 warning("W104", "not-registered", message)
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Command, Intent, Now, backoff::Backoff};
+use super::{Command, Intent, NotSubmitted, Now, backoff::Backoff};
 use crate::{id::B256, status::RegistrationOffer};
 
 /// How long a signature may be submitted.
@@ -30,16 +30,7 @@ pub(super) struct Offers {
 pub(super) struct Made {
     intent: Intent,
     pub(super) offer: RegistrationOffer,
-    pub(super) transaction: Option<B256>,
-    pub(super) unpaid: Option<Unpaid>,
-}
-
-/// Why this node did not submit its offer itself.
-#[derive(Debug)]
-pub(super) struct Unpaid {
-    pub(super) reason: String,
-    /// What to do, where nobody else could submit it either.
-    pub(super) remedy: Option<String>,
+    pub(super) submitted: Result<B256, NotSubmitted>,
 }
 
 impl Offers {
@@ -61,7 +52,7 @@ impl Offers {
 
     /// What to do about an offer that the contract would refuse from everybody.
     pub(super) fn remedy(&self) -> Option<&str> {
-        self.made.as_ref()?.unpaid.as_ref()?.remedy.as_deref()
+        self.made.as_ref()?.submitted.as_ref().err()?.remedy.as_deref()
     }
 
     /// Why the last signing failed.
@@ -83,22 +74,21 @@ impl Offers {
     }
 
     /// The answer to [`Command::Offer`].
-    pub(super) fn handle_offered(
-        &mut self,
-        offer: RegistrationOffer,
-        transaction: Option<B256>,
-        unpaid: Option<Unpaid>,
-        now: Now,
-    ) {
+    pub(super) fn handle_offered(&mut self, offer: RegistrationOffer, submitted: Result<B256, NotSubmitted>, now: Now) {
         let Some(intent) = self.in_flight.take() else { return };
         if self.wish != Some(intent.with_deadline(0)) {
             return;
         }
         self.error = None;
-        self.backoff.reset();
-        let pause = if transaction.is_some() { RETRY_SENT } else { RETRY_UNPAID };
+        let pause = match &submitted {
+            Err(NotSubmitted { is_unheard: true, .. }) => self.backoff.fail(),
+            other => {
+                self.backoff.reset();
+                if other.is_ok() { RETRY_SENT } else { RETRY_UNPAID }
+            }
+        };
         self.retry_at = now.since_start + pause;
-        self.made = Some(Made { intent, offer, transaction, unpaid });
+        self.made = Some(Made { intent, offer, submitted });
     }
 
     /// The answer to [`Command::Offer`] when signing failed.

@@ -195,6 +195,24 @@ fn a_reorg_that_takes_back_a_revocation_lifts_the_fence() {
 }
 
 #[test]
+fn an_offer_that_no_endpoint_took_is_tried_again_soon_and_then_less_often() {
+    let mut world = World::new();
+    world.faults.unheard = true;
+    world.faults.funded = true;
+    world.settle();
+    let offers = |world: &World| world.commands["offer"];
+    assert_eq!(offers(&world), 1);
+    world.pass(Duration::from_secs(16));
+    assert_eq!(offers(&world), 5, "after 1, 2, 4 and 8 s");
+    world.pass(Duration::from_secs(600));
+    assert!(offers(&world) <= 26, "every 30 s: {}", offers(&world));
+    world.faults.unheard = false;
+    world.pass(Duration::from_secs(30));
+    world.hint();
+    assert_eq!((world.offered(), world.status().own.membership), (None, MembershipState::Active));
+}
+
+#[test]
 fn an_unpaid_offer_is_tried_again_and_signed_anew_in_time() {
     let mut world = World::new();
     world.settle();

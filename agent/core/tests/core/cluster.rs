@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use alloy_primitives::keccak256;
 use k256::ecdsa::SigningKey;
 use mesh_core::{
+    dev_url::DevUrls,
     id::{Address, AppId, B256, BlockRef, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
     proof::{Anchors, VerifiedPeer, verify},
@@ -102,6 +103,7 @@ impl Cluster {
             network: network(),
             base_domains: vec![Some("gw.example".to_owned()), None],
             peers,
+            dev_urls: DevUrls::new(),
             own_nodes,
         }
     }

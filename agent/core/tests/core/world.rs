@@ -8,8 +8,8 @@ use std::{
 
 use mesh_core::{
     agent::{
-        Agent, Applied, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, Now, OnExpiry, OwnEndpoint,
-        PathPeers, Policy, SourceReport,
+        Agent, Applied, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, NotSubmitted, Now, OnExpiry,
+        OwnEndpoint, PathPeers, Policy, SourceReport,
     },
     diff::Change,
     id::{B256, TokenId, WireguardKey},
@@ -89,6 +89,19 @@ pub(crate) struct Faults {
     pub(crate) refusal: Option<&'static str>,
     /// The node address has funds: offers are submitted by the shell.
     pub(crate) funded: bool,
+    /// The endpoints do not take what is submitted.
+    pub(crate) unheard: bool,
+}
+
+impl Faults {
+    fn submit(&self) -> Result<B256, NotSubmitted> {
+        if self.funded && !self.unheard {
+            return Ok(B256::repeat_byte(1));
+        }
+        let reason = if self.unheard { "nobody answers" } else { "no funds" };
+        let remedy = self.refusal.map(str::to_owned);
+        Err(NotSubmitted { reason: reason.to_owned(), remedy, is_unheard: self.unheard })
+    }
 }
 
 impl World {
@@ -373,7 +386,8 @@ impl World {
         };
         assert!(deadline > self.now.unix.as_secs() + 60, "an offer must live long enough to be submitted");
         let domain = self.contract.cluster.domain;
-        if self.faults.funded {
+        let submitted = self.faults.submit();
+        if submitted.is_ok() {
             self.send(intent);
         }
         Input::Offered {
@@ -386,9 +400,7 @@ impl World {
                 calldata: "0x".to_owned(),
                 method: method.to_owned(),
             },
-            transaction: self.faults.funded.then_some(B256::repeat_byte(1)),
-            not_submitted: (!self.faults.funded).then(|| "no funds".to_owned()),
-            remedy: self.faults.refusal.map(str::to_owned),
+            submitted,
         }
     }
 

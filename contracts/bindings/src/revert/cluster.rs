@@ -186,7 +186,9 @@ pub(super) fn explain(error: &E) -> (String, String) {
         ),
         E::DevModeOff(_) => (
             "free-form URLs are for development alone, and devMode is off".into(),
-            "register a gateway base domain instead: `meshctl domain add HOST`".into(),
+            "have the contract owner turn it on (`meshctl config dev-mode on`), or register a gateway base domain instead: \
+             `meshctl domain add HOST`"
+                .into(),
         ),
         E::InvalidDevUrl(_) => (
             "the URL is longer than 256 bytes or not printable ASCII".into(),

@@ -5,14 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy::{
-    primitives::{Address, Bytes, U256},
-    sol,
-    sol_types::SolStruct as _,
-};
-use mesh_contract::DstackClusterNFT::castVoteBySigCall;
-use mesh_core::id::TokenId;
-use serde::{Deserialize, Serialize};
+use mesh_contract::{SignedVote, VOTE_VALID_FOR};
 
 use super::{report, what};
 use crate::{
@@ -24,20 +17,6 @@ use crate::{
     signer::SignerArgs,
 };
 
-/// For how long a signed vote is good, seconds; the contract takes a day at most.
-const VALID_FOR: u64 = 3600;
-
-sol! {
-    /// What a member signs. See ILeaderElection.castVoteBySig.
-    struct Vote {
-        uint256 tokenId;
-        uint32 term;
-        address target;
-        bool isNoConfidence;
-        uint64 deadline;
-    }
-}
-
 #[derive(Debug, clap::Args)]
 pub(super) struct RelayArgs {
     /// File with the signed vote, as `meshctl leader vote --sign-for TOKEN` prints it; `-` reads stdin
@@ -47,51 +26,9 @@ pub(super) struct RelayArgs {
     key: SignerArgs,
 }
 
-/// A vote before it is signed.
-pub(super) struct Ballot {
-    pub(super) token: TokenId,
-    pub(super) term: u32,
-    pub(super) target: Address,
-    pub(super) no_confidence: bool,
-    /// Unix seconds.
-    pub(super) deadline: u64,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SignedVote {
-    chain_id: u64,
-    contract: Address,
-    token_id: TokenId,
-    term: u32,
-    target: Address,
-    is_no_confidence: bool,
-    deadline: u64,
-    signature: Bytes,
-}
-
-impl Ballot {
-    /// With the operator's key, which must be the node key of the token.
-    pub(super) fn sign(self, operator: &Operator, contract: Address) -> anyhow::Result<SignedVote> {
-        let Self { token, term, target, no_confidence, deadline } = self;
-        let vote = Vote { tokenId: U256::from(token.get()), term, target, isNoConfidence: no_confidence, deadline };
-        let domain = mesh_contract::domain(operator.chain.id, contract);
-        let signature = operator.sign_hash(vote.eip712_signing_hash(&domain))?;
-        Ok(SignedVote {
-            chain_id: operator.chain.id,
-            contract,
-            token_id: token,
-            term,
-            target,
-            is_no_confidence: no_confidence,
-            deadline,
-            signature: Bytes::from(signature),
-        })
-    }
-}
-
-/// Unix seconds.
-pub(super) fn in_an_hour() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).saturating_add(VALID_FOR)
+/// Of a vote that is signed now, Unix seconds.
+pub(super) fn deadline() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).saturating_add(VOTE_VALID_FOR)
 }
 
 /// Submits a vote. Nothing but that call can come of the file, whoever wrote it.
@@ -106,27 +43,6 @@ pub(super) async fn relay(args: &RelayArgs, settings: &Settings, printer: &Print
         let why = format!("it is for chain {}, but `--rpc-url` leads to chain {}", vote.chain_id, operator.chain.id);
         return Err(refuse(why).hint("give an endpoint of that chain").into());
     }
-    let call = castVoteBySigCall {
-        tokenId: U256::from(vote.token_id.get()),
-        inTerm: vote.term,
-        target: vote.target,
-        isNoConfidence: vote.is_no_confidence,
-        deadline: vote.deadline,
-        signature: vote.signature,
-    };
-    let call = Call::function(what(vote.is_no_confidence, vote.target), vote.contract, &call);
+    let call = Call::function(what(vote.is_no_confidence, vote.target), vote.contract, &vote.call());
     change(&operator, printer, vote.contract, call, |done| report(done, vote.contract)).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_vote_has_the_contracts_type() {
-        assert_eq!(
-            Vote::eip712_encode_type(),
-            "Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)"
-        );
-    }
 }

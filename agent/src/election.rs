@@ -1,0 +1,182 @@
+//! What applications may ask about the leader's seat: who has it, and this node's vote against whoever does. The node key stays here;
+//! a vote can be nothing but this node's, about the seat as the contract has it now, and there is one in a term.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use alloy::{
+    primitives::{Address, B256},
+    sol_types::SolCall as _,
+};
+use mesh_contract::{DstackClusterNFT::electLeaderCall, SignedVote, UnsignedVote, VOTE_VALID_FOR};
+use mesh_core::{id::TokenId, registration::Domain};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, timeout},
+};
+
+use crate::{chain::Standing, identity::Identity, run::Chain};
+
+/// Who asks more often gets the same answer again.
+const FRESH_FOR: Duration = Duration::from_millis(300);
+/// The endpoints' time for a question.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// `GET /v1/leader`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LeaderView {
+    /// Always `p2p-agent.leader/v1`.
+    pub schema: &'static str,
+    /// The term.
+    pub term: u32,
+    /// Its leader's token; `None` where nobody leads.
+    pub leader_token: Option<TokenId>,
+    /// Its node address.
+    pub leader: Option<Address>,
+}
+
+/// The body of `POST /v1/vote`: the seat that the caller has seen not to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ballot {
+    /// The term.
+    pub term: u32,
+    /// Its leader; `null` where nobody leads: then one is elected, which needs no vote.
+    pub leader_token: Option<TokenId>,
+    /// Whether the vote that this node cast in this term is taken back.
+    #[serde(default)]
+    pub withdraw: bool,
+}
+
+/// The answer to `POST /v1/vote`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cast {
+    /// Always `p2p-agent.vote/v1`.
+    pub schema: &'static str,
+    /// The transaction, where this node's address has funds.
+    pub transaction: Option<B256>,
+    /// Why there is none.
+    pub not_submitted: Option<String>,
+    /// The vote for a relayer, as `meshctl leader relay` reads it; `None` where the call was an election.
+    pub vote: Option<SignedVote>,
+}
+
+/// Why no vote was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotCast {
+    /// This node is no member now.
+    #[error("this node is no member, and has no vote")]
+    NoMember,
+    /// The caller has seen another seat than the contract has.
+    #[error("the seat is another: term {term}, leader {}", leader.map_or_else(|| "nobody".to_owned(), |token| token.to_string()))]
+    Moved {
+        /// The term now.
+        term: u32,
+        /// The leader now.
+        leader: Option<TokenId>,
+    },
+    /// Where nobody leads, no vote stands.
+    #[error("nobody leads in term {term}: there is no vote to take back")]
+    NothingToWithdraw {
+        /// The term now.
+        term: u32,
+    },
+    /// The endpoints do not say.
+    #[error("cannot read who leads: {0}")]
+    Unread(String),
+    /// The signer refused.
+    #[error("cannot sign the vote: {0}")]
+    Unsigned(String),
+}
+
+/// The seat and this node's votes. Questions wait for each other, so that many cost one read.
+#[derive(Debug)]
+pub(crate) struct Election<C> {
+    chain: Arc<C>,
+    identity: Arc<Identity>,
+    last: Mutex<Option<(Instant, Result<Standing, String>)>>,
+    voting: Mutex<()>,
+}
+
+impl<C: Chain> Election<C> {
+    pub(crate) fn new(chain: Arc<C>, identity: Arc<Identity>) -> Self {
+        Self { chain, identity, last: Mutex::default(), voting: Mutex::default() }
+    }
+
+    pub(crate) async fn leader(&self) -> Result<LeaderView, String> {
+        let Standing { term, leader } = self.standing().await?;
+        let (leader_token, leader) = leader.unzip();
+        Ok(LeaderView { schema: "p2p-agent.leader/v1", term, leader_token, leader })
+    }
+
+    /// A caller's turn to vote: there is one at a time.
+    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.voting.lock().await
+    }
+
+    /// Signs the vote of `member`, or its withdrawal, and submits it if the node address has funds. `member` is this node's token and the contract that
+    /// it is a member of.
+    pub(crate) async fn vote(
+        &self,
+        ballot: Ballot,
+        member: Option<(TokenId, Domain)>,
+        _turn: MutexGuard<'_, ()>,
+    ) -> Result<Cast, NotCast> {
+        let (token, domain) = member.ok_or(NotCast::NoMember)?;
+        let Standing { term, leader } = self.standing().await.map_err(NotCast::Unread)?;
+        let now = leader.map(|(token, _)| token);
+        if (ballot.term, ballot.leader_token) != (term, now) {
+            return Err(NotCast::Moved { term, leader: now });
+        }
+        let vote = match leader {
+            Some((_, target)) => {
+                let signed = self.sign(token, term, (target, !ballot.withdraw), &domain);
+                Some(signed.map_err(NotCast::Unsigned)?)
+            }
+            None if ballot.withdraw => return Err(NotCast::NothingToWithdraw { term }),
+            None => None,
+        };
+        let calldata = vote.as_ref().map_or_else(|| electLeaderCall {}.abi_encode(), |vote| vote.call().abi_encode());
+        let sent = self.chain.submit(self.identity.node_key(), domain.chain_id, calldata.into()).await;
+        let (transaction, not_submitted) = match sent {
+            Ok(transaction) => (Some(transaction), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Ok(Cast { schema: "p2p-agent.vote/v1", transaction, not_submitted, vote })
+    }
+
+    async fn standing(&self) -> Result<Standing, String> {
+        let mut last = self.last.lock().await;
+        if let Some((_, standing)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
+            return standing.clone();
+        }
+        let read = timeout(READ_WITHIN, self.chain.leader()).await;
+        let standing = read.unwrap_or_else(|_| Err(format!("no answer within {} s", READ_WITHIN.as_secs())));
+        *last = Some((Instant::now(), standing.clone()));
+        standing
+    }
+
+    fn sign(
+        &self,
+        token: TokenId,
+        term: u32,
+        (target, is_no_confidence): (Address, bool),
+        domain: &Domain,
+    ) -> Result<SignedVote, String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let deadline = now.saturating_add(VOTE_VALID_FOR);
+        let vote = UnsignedVote {
+            chain_id: domain.chain_id,
+            contract: domain.contract,
+            token_id: token,
+            term,
+            target,
+            is_no_confidence,
+            deadline,
+        };
+        vote.sign(|digest| self.identity.sign(digest))
+    }
+}
