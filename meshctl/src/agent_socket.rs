@@ -1,113 +1,60 @@
-//! The local agent: HTTP and JSON over its unix socket.
+//! The local agent, as the commands see it: what the SDK asks of it, with exit codes for what goes wrong.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
+use std::path::PathBuf;
+
+use dstack_p2p::{Agent, Error, Peers};
+use mesh_core::{
+    id::TokenId,
+    status::{RegistrationOffer, Status},
 };
-
-use anyhow::Context as _;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
-use mesh_core::status::{SCHEMA, Status};
 use serde_json::Value;
-use tokio::{net::UnixStream, time::timeout};
 
 use crate::failure::{AGENT_NOT_RUNNING, FAILED, Failure};
 
-/// An agent that takes longer than this to answer is stuck.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// A status of 65,536 peers is below 64 MiB.
-const MAX_ANSWER: usize = 64 << 20;
-
 /// One agent, by its socket. Nothing is connected until something is asked.
-pub(crate) struct AgentSocket {
-    path: PathBuf,
-}
+pub(crate) struct AgentSocket(Agent);
 
 impl AgentSocket {
-    pub(crate) const fn new(path: PathBuf) -> Self {
-        Self { path }
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self(Agent::new(path))
     }
 
     /// `GET /v1/status`.
     pub(crate) async fn status(&self) -> anyhow::Result<Status> {
-        let value = self.answer("/v1/status", AGENT_NOT_RUNNING).await?;
-        let schema = value.get("schema").and_then(Value::as_str).unwrap_or("none");
-        if schema != SCHEMA {
-            let failure =
-                Failure::new(format!("the agent at `{}` speaks `{schema}`, not `{SCHEMA}`", self.path.display()))
-                    .hint("use the meshctl of the agent's version")
-                    .exit_code(AGENT_NOT_RUNNING);
-            return Err(failure.into());
-        }
-        serde_json::from_value(value).with_context(|| self.nonsense("/v1/status"))
+        self.0.status().await.map_err(|error| failure(&error, AGENT_NOT_RUNNING).into())
     }
 
-    /// `GET target`, which must succeed. A refusal ends the program with [`FAILED`].
-    pub(crate) async fn ok(&self, target: &str) -> anyhow::Result<Value> {
-        self.answer(target, FAILED).await
+    /// `GET /v1/peers`. A refusal ends the program with [`FAILED`].
+    pub(crate) async fn peers(&self) -> anyhow::Result<Peers> {
+        self.0.peers().await.map_err(|error| failure(&error, FAILED).into())
     }
 
-    async fn answer(&self, target: &str, refused: u8) -> anyhow::Result<Value> {
-        let (status, body) = self.get(target).await?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).with_context(|| self.nonsense(target));
-        }
-        // The agent's refusals are JSON: what failed, and what to do next.
-        let refusal: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let word = |name: &str| refusal.get(name).and_then(Value::as_str).map(str::to_owned);
-        let reason = word("error").unwrap_or_else(|| format!("answered {status} to {target}"));
-        let failure = Failure::new(format!("the agent at `{}`: {reason}", self.path.display())).exit_code(refused);
-        Err(match word("hint") {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-        .into())
+    /// `GET /v1/peers`, as it is answered.
+    pub(crate) async fn peers_as_answered(&self) -> anyhow::Result<Value> {
+        self.0.get("/v1/peers").await.map_err(|error| failure(&error, FAILED).into())
     }
 
-    async fn get(&self, target: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-        let answer = timeout(ANSWER_WITHIN, exchange(&self.path, target)).await;
-        match answer {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(error.context(self.silent(None))),
-            Err(_) => Err(self.silent(Some("no answer within 5s")).into()),
-        }
-    }
-
-    fn silent(&self, detail: Option<&str>) -> Failure {
-        let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-        Failure::new(format!("no agent answers at `{}`{detail}", self.path.display()))
-            .hint("start `p2p-agent` and look at its log, or name another socket with `--socket PATH`")
-            .exit_code(AGENT_NOT_RUNNING)
-    }
-
-    fn nonsense(&self, target: &str) -> Failure {
-        Failure::new(format!("cannot understand what the agent at `{}` says to {target}", self.path.display()))
-            .hint("use the meshctl of the agent's version")
-            .exit_code(AGENT_NOT_RUNNING)
+    /// `GET /v1/registration`.
+    pub(crate) async fn registration(&self, token: Option<TokenId>) -> anyhow::Result<RegistrationOffer> {
+        self.0.registration(token).await.map_err(|error| failure(&error, FAILED).into())
     }
 }
 
-async fn exchange(path: &Path, target: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    let stream = UnixStream::connect(path).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(target).header(header::HOST, "p2p-agent").body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(io::Error::other)?;
-        anyhow::Ok((status, body.to_bytes()))
-    };
-    // The connection does the reading and writing; it ends when the sender is dropped, or when the agent hangs up.
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        ended = &mut connection => {
-            ended?;
-            exchange.await
-        }
+/// `refused` is the exit code for an agent that answers, and not what was asked.
+fn failure(error: &Error, refused: u8) -> Failure {
+    let advice = error.advice();
+    let failure = Failure::new(&advice.message);
+    match error {
+        Error::NoAgent(_) => failure
+            .hint("start `p2p-agent` and look at its log, or name another socket with `--socket PATH`")
+            .exit_code(AGENT_NOT_RUNNING),
+        Error::WrongAgent(_) => failure.hint("use the meshctl of the agent's version").exit_code(AGENT_NOT_RUNNING),
+        Error::Refused(_) | Error::Starting(_) if advice.hint.is_empty() => failure.exit_code(refused),
+        Error::Refused(_) | Error::Starting(_) => failure.hint(&advice.hint).exit_code(refused),
+        Error::Invalid(_)
+        | Error::NotAMember(_)
+        | Error::NotPermitted(_)
+        | Error::WrongContract(_)
+        | Error::TimedOut(_) => failure.hint(&advice.hint).exit_code(AGENT_NOT_RUNNING),
     }
 }

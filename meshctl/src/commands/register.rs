@@ -74,12 +74,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 
 async fn ask_agent(settings: &Settings, token: Option<TokenId>) -> anyhow::Result<RegistrationOffer> {
     let agent = AgentSocket::new(settings.socket()?);
-    let target = match token {
-        Some(token) => format!("/v1/registration?token={token}"),
-        None => "/v1/registration".to_owned(),
-    };
-    let offer = agent.ok(&target).await?;
-    serde_json::from_value(offer).context("cannot understand the agent's registration offer")
+    agent.registration(token).await
 }
 
 /// Reads a short JSON document from a file, or from stdin where the path is `-`. `what` says what it should be.

@@ -236,7 +236,16 @@ fn peer_row(peer: &PeerStatus) -> Vec<Cell> {
     ]
 }
 
-pub(super) const fn state_word(state: PeerState) -> &'static str {
+/// As in JSON.
+pub(crate) const fn kind_word(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::Wireguard => "wireguard",
+        NodeKind::Tls => "tls",
+    }
+}
+
+/// As in JSON.
+pub(crate) const fn state_word(state: PeerState) -> &'static str {
     match state {
         PeerState::Up => "up",
         PeerState::Idle => "idle",
@@ -292,11 +301,8 @@ fn urls(status: &Status, color: bool) -> Option<String> {
 }
 
 fn url_row(peer: &OtherPeer) -> Vec<Cell> {
-    let kind = match peer.kind {
-        NodeKind::Wireguard => "wireguard",
-        NodeKind::Tls => "tls",
-    };
-    [peer.token_id.to_string(), peer.name.clone(), kind.to_owned(), url_text(peer.url.as_ref())].map(Cell::new).into()
+    let kind = kind_word(peer.kind).to_owned();
+    [peer.token_id.to_string(), peer.name.clone(), kind, url_text(peer.url.as_ref())].map(Cell::new).into()
 }
 
 fn url_text(url: Option<&String>) -> String {

@@ -1,0 +1,87 @@
+//! What can go wrong, one variant for each thing to do about it.
+
+use std::fmt;
+
+/// Says what failed, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// What was given cannot be meant: a contract, a mode, a flag.
+    #[error("{0}")]
+    Invalid(Advice),
+    /// No `p2p-agent` answers on this machine, and none could be started.
+    #[error("{0}")]
+    NoAgent(Advice),
+    /// The agent that answers has only just been started and waits for something, or is stopping.
+    #[error("{0}")]
+    Starting(Advice),
+    /// The contract does not list this node; [`Advice::command`] is what an operator has to run.
+    #[error("{0}")]
+    NotAMember(Advice),
+    /// Somebody refuses: the contract's owner this node, or this machine its agent or its application.
+    #[error("{0}")]
+    NotPermitted(Advice),
+    /// The agent that runs here serves another cluster.
+    #[error("{0}")]
+    WrongContract(Advice),
+    /// The agent that answers is of no use: it runs in another mode, or is of another version, or there are several to choose from.
+    #[error("{0}")]
+    WrongAgent(Advice),
+    /// The agent does not do what it was asked for, and says why.
+    #[error("{0}")]
+    Refused(Advice),
+    /// It was under way, and not done in time.
+    #[error("{0}")]
+    TimedOut(Advice),
+}
+
+impl Error {
+    /// What failed, and what to do next.
+    #[must_use]
+    pub const fn advice(&self) -> &Advice {
+        match self {
+            Self::Invalid(advice)
+            | Self::NoAgent(advice)
+            | Self::Starting(advice)
+            | Self::NotAMember(advice)
+            | Self::NotPermitted(advice)
+            | Self::WrongContract(advice)
+            | Self::WrongAgent(advice)
+            | Self::Refused(advice)
+            | Self::TimedOut(advice) => advice,
+        }
+    }
+}
+
+/// What an error tells a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What failed.
+    pub message: String,
+    /// What to do next, in words. Empty where whoever refused gave none.
+    pub hint: String,
+    /// The operator's command that does it, where one does.
+    pub command: Option<String>,
+}
+
+impl Advice {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into(), command: None }
+    }
+
+    /// Somebody has to run `command`, where one is known.
+    pub(crate) fn by_operator(message: impl Into<String>, command: Option<&str>) -> Self {
+        let hint = command.map_or_else(
+            || "`meshctl status` says what is missing".to_owned(),
+            |command| format!("an operator has to run: {command}"),
+        );
+        Self { message: message.into(), hint, command: command.map(str::to_owned) }
+    }
+}
+
+impl fmt::Display for Advice {
+    /// The message, and the hint on a line of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "\nhint: {}", self.hint) }
+    }
+}
