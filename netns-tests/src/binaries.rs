@@ -22,29 +22,31 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds them beside the running program (`target/debug` or `target/release`).
+    /// Finds them.
     pub fn find() -> Result<Self> {
+        Ok(Self {
+            agent: Self::built("p2p-agent")?,
+            meshctl: Self::built("meshctl")?,
+            simulator: Self::built("dstack-simulator")?,
+            traffic: Self::built("traffic")?,
+            lying_rpc: Self::built("lying-rpc")?,
+            foundry: foundry()?,
+        })
+    }
+
+    /// A program of this workspace, which is beside the running one (`target/debug` or `target/release`).
+    pub fn built(name: &str) -> Result<PathBuf> {
         let own = std::env::current_exe().context("find the own program")?;
         let beside = own.parent().context("the own program has no directory")?;
         let profile = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
-        let built = |name: &str| {
-            let path = profile.join(name);
-            if path.is_file() {
-                return Ok(path);
-            }
-            bail!(
-                "`{}` is missing\nhint: `cargo build --workspace --bins` first (`make test` and `make demo` do)",
-                path.display()
-            );
-        };
-        Ok(Self {
-            agent: built("p2p-agent")?,
-            meshctl: built("meshctl")?,
-            simulator: built("dstack-simulator")?,
-            traffic: built("traffic")?,
-            lying_rpc: built("lying-rpc")?,
-            foundry: foundry()?,
-        })
+        let path = profile.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        bail!(
+            "`{}` is missing\nhint: `cargo build --workspace --bins` first (`make test` and `make demo` do)",
+            path.display()
+        );
     }
 }
 

@@ -149,6 +149,11 @@ impl Chain {
         self.rpc("anvil_mine", json!([format!("{blocks:#x}")])).map(drop)
     }
 
+    /// Mines a block every second from now on, and none for a transaction: as a chain does.
+    pub fn mine_every_second(&self) -> Result<()> {
+        self.rpc("evm_setIntervalMining", json!([1])).map(drop)
+    }
+
     /// Replaces the last blocks by as many empty ones: a reorganisation that takes their transactions back for good.
     pub fn reorg(&self, depth: u64) -> Result<Instant> {
         self.rpc("anvil_reorg", json!([depth, []]))?;

@@ -85,15 +85,9 @@ impl Flow {
     #[must_use]
     pub fn longest_gap(&self, heartbeat: &Heartbeat, from: SystemTime, to: SystemTime) -> Duration {
         let (echoes, standstills) = (self.echoes(), heartbeat.standstills());
-        let lost = |from: SystemTime, to: SystemTime| -> Duration {
-            standstills.iter().map(|&(began, ended)| between(began.max(from), ended.min(to))).sum()
-        };
         let longest = |size: u64| {
             let of_size = echoes.iter().filter(|(_, number)| number % self.sizes == size).map(|&(at, _)| at);
-            let inside = of_size.filter(|at| (from..to).contains(at));
-            let moments: Vec<SystemTime> = [from].into_iter().chain(inside).chain([to]).collect();
-            let gap = |pair: &[SystemTime]| between(pair[0], pair[1]).saturating_sub(lost(pair[0], pair[1]));
-            moments.windows(2).map(gap).max().unwrap_or_default()
+            longest_gap(of_size, &standstills, from, to)
         };
         (0..self.sizes).map(longest).max().unwrap_or_default()
     }
@@ -145,14 +139,45 @@ impl Heartbeat {
     /// How much of the time between these moments the machine stood still.
     #[must_use]
     pub fn stood_still(&self, from: SystemTime, to: SystemTime) -> Duration {
-        self.standstills().iter().map(|&(began, ended)| between(began.max(from), ended.min(to))).sum()
+        within(&self.standstills(), from, to)
     }
 
-    fn standstills(&self) -> Vec<(SystemTime, SystemTime)> {
+    /// The longest time between the moments `from` and `to` in which none of the others lies, but for standstills of the machine.
+    #[must_use]
+    pub fn longest_gap(
+        &self,
+        moments: impl IntoIterator<Item = SystemTime>,
+        from: SystemTime,
+        to: SystemTime,
+    ) -> Duration {
+        longest_gap(moments, &self.standstills(), from, to)
+    }
+
+    fn standstills(&self) -> Vec<Standstill> {
         let beats = self.flow.echoes();
         let pairs = beats.windows(2).map(|pair| (pair[0].0, pair[1].0));
         pairs.filter(|&(from, to)| between(from, to) >= STANDSTILL).collect()
     }
+}
+
+/// From and to.
+type Standstill = (SystemTime, SystemTime);
+
+fn longest_gap(
+    moments: impl IntoIterator<Item = SystemTime>,
+    standstills: &[Standstill],
+    from: SystemTime,
+    to: SystemTime,
+) -> Duration {
+    let inside = moments.into_iter().filter(|at| (from..to).contains(at));
+    let moments: Vec<SystemTime> = [from].into_iter().chain(inside).chain([to]).collect();
+    let gap = |pair: &[SystemTime]| between(pair[0], pair[1]).saturating_sub(within(standstills, pair[0], pair[1]));
+    moments.windows(2).map(gap).max().unwrap_or_default()
+}
+
+/// How much of that time was a standstill.
+fn within(standstills: &[Standstill], from: SystemTime, to: SystemTime) -> Duration {
+    standstills.iter().map(|&(began, ended)| between(began.max(from), ended.min(to))).sum()
 }
 
 fn between(from: SystemTime, to: SystemTime) -> Duration {

@@ -216,7 +216,12 @@ impl Node {
 
     /// `GET` on the agent's socket: status code and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        http::get(&self.socket(), path).map(|answer| (answer.code, answer.body))
+        self.ask(&format!("GET {path}"), "")
+    }
+
+    /// Any request on the agent's socket, such as `POST /v1/vote`, with a JSON body: status code and body.
+    pub fn ask(&self, request: &str, body: &str) -> Result<(u16, String)> {
+        http::ask_socket(&self.socket(), request, body).map(|answer| (answer.code, answer.body))
     }
 
     /// What the agent says about itself.
@@ -310,12 +315,26 @@ impl Node {
 
     /// Stops the agent from reaching any RPC endpoint, silently, and nothing else.
     pub fn silence_rpc(&self) -> Result<()> {
-        self.namespace.run("iptables", &format!("-w -I OUTPUT -p tcp --dport {RPC_PORT} -j DROP")).map(drop)
+        self.rpc_rule("-I", "DROP")
     }
 
     /// Takes `silence_rpc` back.
     pub fn restore_rpc(&self) -> Result<()> {
-        self.namespace.run("iptables", &format!("-w -D OUTPUT -p tcp --dport {RPC_PORT} -j DROP")).map(drop)
+        self.rpc_rule("-D", "DROP")
+    }
+
+    /// The same, not silently: every connection to an RPC endpoint is refused, and those that there are end.
+    pub fn refuse_rpc(&self) -> Result<()> {
+        self.rpc_rule("-I", "REJECT --reject-with tcp-reset")
+    }
+
+    /// Takes `refuse_rpc` back.
+    pub fn admit_rpc(&self) -> Result<()> {
+        self.rpc_rule("-D", "REJECT --reject-with tcp-reset")
+    }
+
+    fn rpc_rule(&self, verb: &str, target: &str) -> Result<()> {
+        self.namespace.run("iptables", &format!("-w {verb} OUTPUT -p tcp --dport {RPC_PORT} -j {target}")).map(drop)
     }
 
     /// Where other nodes' packets reach this one.

@@ -1,10 +1,11 @@
-//! What befalls the network for direct UDP between nodes 1 and 2.
+//! What befalls the network for direct UDP.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result};
 
-use super::{World, roads::direct_address};
+use super::World;
+use crate::namespace::Namespace;
 
 /// One fault. Who sends notices nothing of it but that less arrives: everything is dropped where it comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum DirectFault {
     Silence,
     /// No UDP passes to this node.
     OneWay {
-        /// 1 or 2.
+        /// From 1.
         to: usize,
     },
     /// No packets of more than so many bytes pass.
@@ -23,14 +24,14 @@ pub enum DirectFault {
     },
     /// This part of the packets is lost.
     Loss {
-        /// Of a hundred, either way.
+        /// Of a hundred, each way.
         percent: u8,
     },
     /// The router of node 1 forgets its mappings.
     Rebind,
     /// This node's link goes down.
     LinkDown {
-        /// 1 or 2.
+        /// From 1.
         of: usize,
     },
 }
@@ -75,7 +76,7 @@ impl World {
         }
     }
 
-    /// Sets or takes away what drops packets, where node 2 and the router of node 1 receive them.
+    /// Sets or takes away what drops packets, where the nodes, and the router of node 1, receive them.
     fn filter(&self, verb: &str, fault: DirectFault) -> Result<()> {
         let what = match fault {
             DirectFault::Bigger { than } => format!("-m length --length {}:65535", u32::from(than) + 1),
@@ -86,17 +87,21 @@ impl World {
                 String::new()
             }
         };
-        let router = self.routers.get(&1).context("node 1 has no router")?;
-        for (node, namespace, interface) in [(1, router.namespace(), "wan"), (2, &self.node(2).namespace, "eth1")] {
-            if matches!(fault, DirectFault::OneWay { to } if to != node) {
-                continue;
+        for node in 1..=self.nodes.len() {
+            if !matches!(fault, DirectFault::OneWay { to } if to != node) {
+                let (namespace, interface) = self.direct_end(node)?;
+                let rule = format!("-w -t raw {verb} PREROUTING -i {interface} -p udp {what} -j DROP");
+                namespace.run("iptables", &rule)?;
             }
-            let from = direct_address(3 - node)?;
-            namespace.run(
-                "iptables",
-                &format!("-w -t raw {verb} PREROUTING -i {interface} -p udp -s {from} {what} -j DROP"),
-            )?;
         }
         Ok(())
+    }
+
+    /// Where a node's packets arrive.
+    fn direct_end(&self, node: usize) -> Result<(&Namespace, &'static str)> {
+        match node {
+            1 => Ok((self.routers.get(&1).context("node 1 has no router")?.namespace(), "wan")),
+            _ => Ok((&self.node(node).namespace, "eth1")),
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
 
 /// Where somebody tells nodes what they look like.
 const STUN: &str = "192.0.2.1:3478";
+const DIRECT_NETWORK: &str = "198.51.100.0/24";
 
 impl World {
     /// Adds a gateway with these limits, lists every node behind it, allows its domain in the contract, and tells the agents that
@@ -64,22 +65,23 @@ impl World {
         ["iptables", "ip6tables"].into_iter().try_for_each(|program| refuse(program).map(drop))
     }
 
-    /// A second network, by which the first two nodes reach each other and nothing else: node 2 on it as it is, node 1 behind a
-    /// router.
+    /// A second network, by which all nodes of this moment reach each other and nothing else: all on it as they are, but for node 1, which
+    /// is behind a router.
     pub fn add_direct_network(&mut self) -> Result<()> {
         self.hub.ip("link add br1 type bridge")?;
         self.hub.ip("link set br1 up")?;
-        let public = direct_address(2)?;
-        let there = &self.node(2).namespace;
-        self.hub.ip(&format!("link add direct2 type veth peer name eth1 netns {}", there.name()))?;
-        self.hub.ip("link set direct2 master br1 up")?;
-        there.ip(&format!("addr add {public}/24 dev eth1"))?;
-        there.ip("link set eth1 up")?;
-        self.node_mut(2).settings.endpoint = format!("{public}:{LISTEN_PORT}");
-
+        for index in 2..=self.nodes.len() {
+            let public = direct_address(index)?;
+            let there = &self.node(index).namespace;
+            self.hub.ip(&format!("link add direct{index} type veth peer name eth1 netns {}", there.name()))?;
+            self.hub.ip(&format!("link set direct{index} master br1 up"))?;
+            there.ip(&format!("addr add {public}/24 dev eth1"))?;
+            there.ip("link set eth1 up")?;
+            self.node_mut(index).settings.endpoint = format!("{public}:{LISTEN_PORT}");
+        }
         let router = self.router(1, &self.node(1).namespace, "eth1", "br1", direct_address(1)?)?;
         let via = router::inside_of_router(1)?;
-        self.node(1).namespace.ip(&format!("route add {public}/32 via {via}"))?;
+        self.node(1).namespace.ip(&format!("route add {DIRECT_NETWORK} via {via}"))?;
         "none".clone_into(&mut self.node_mut(1).settings.endpoint);
         self.routers.insert(1, router);
         Ok(())
@@ -118,6 +120,6 @@ impl World {
 }
 
 /// On the network for direct UDP.
-pub(crate) fn direct_address(index: usize) -> Result<Ipv4Addr> {
+fn direct_address(index: usize) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::new(198, 51, 100, u8::try_from(10 + index)?))
 }
