@@ -1,0 +1,112 @@
+"""What Patroni is told: where this node is, who may connect, and when to fail over."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from passwords import Passwords
+
+POSTGRES_PORT = 5432
+REST_PORT = 8008
+ETCD_PORT = 2379
+
+#: Of the whole cluster, kept in etcd from its first start on: `patronictl edit-config` changes them.
+CLUSTER: dict[str, Any] = {
+    # A leader that is not heard of for 32 s is replaced. It does without etcd for 15 s, which may need 10 to elect a leader of its own.
+    "ttl": 32,
+    "loop_wait": 2,
+    "retry_timeout": 15,
+    # Without etcd a leader stays one as long as it reaches all others.
+    "failsafe_mode": True,
+    # A write is acknowledged when a second node has it, as long as there is one: a fail-over loses nothing.
+    "synchronous_mode": True,
+    "postgresql": {
+        "use_pg_rewind": True,
+        "use_slots": True,
+        "parameters": {
+            "wal_log_hints": "on",
+            # A path of the mesh that fails is replaced within seconds: what is silent for longer is gone.
+            "wal_sender_timeout": "15s",
+            "wal_receiver_timeout": "15s",
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are on this machine. The base is root's, so that nobody else decides what root writes there."""
+
+    base: Path
+    #: PostgreSQL's programs.
+    bin_dir: Path
+    #: The user whom PostgreSQL runs as, and who is its superuser by the local socket, without a password.
+    user: str
+
+    @property
+    def data(self) -> Path:
+        return self.base / "data"
+
+    @property
+    def run(self) -> Path:
+        """For the local socket, and the passwords that replication reads."""
+        return self.base / "run"
+
+    @property
+    def config(self) -> Path:
+        return self.base / "patroni.yml"
+
+
+def hba(listed: list[str], superuser: str) -> list[str]:
+    """Who may connect: the members that the contract lists, from the addresses that nobody else can use, with a password."""
+    rules = ["local all all peer", f"host all {superuser} all reject"]
+    for address in listed:
+        rules += [f"host replication replicator {address}/32 scram-sha-256", f"host all all {address}/32 scram-sha-256"]
+    return rules
+
+
+def end_of_others(listed: list[str]) -> str:
+    """SQL that ends the connections of everybody else: what a revoked node had locked is free, and nobody waits for its replication."""
+    addresses = ", ".join(f"'{address}'" for address in listed)
+    which = f"client_addr IS NOT NULL AND client_addr NOT IN ({addresses})"
+    return f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {which}"
+
+
+def patroni_yml(name: str, address: str, listed: list[str], place: Place, passwords: Passwords) -> bytes:
+    """As JSON, which is YAML. Contains passwords."""
+    # This node's own etcd first; where one runs, is found by asking.
+    etcds = [address, *(other for other in listed if other != address)]
+    config = {
+        "scope": "mesh",
+        "name": name,
+        "etcd3": {"hosts": [f"{host}:{ETCD_PORT}" for host in etcds]},
+        "restapi": {
+            "listen": f"{address}:{REST_PORT}",
+            "connect_address": f"{address}:{REST_PORT}",
+            # For what changes something; everybody may ask how it is.
+            "authentication": {"username": "patroni", "password": passwords.of("restapi")},
+        },
+        "bootstrap": {
+            "dcs": CLUSTER,
+            "initdb": ["data-checksums", {"encoding": "UTF8"}, {"locale": "C.UTF-8"}],
+        },
+        "postgresql": {
+            "listen": f"{address}:{POSTGRES_PORT}",
+            "connect_address": f"{address}:{POSTGRES_PORT}",
+            "data_dir": str(place.data),
+            "bin_dir": str(place.bin_dir),
+            "pgpass": str(place.run / "pgpass"),
+            "use_unix_socket": True,
+            "parameters": {"unix_socket_directories": str(place.run)},
+            "authentication": {
+                "superuser": {"username": place.user},
+                "replication": {"username": "replicator", "password": passwords.of("replication")},
+                "rewind": {"username": "rewinder", "password": passwords.of("rewind")},
+            },
+            "pg_hba": hba(listed, place.user),
+        },
+    }
+    return json.dumps(config, indent=2).encode() + b"\n"
