@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny forge-lint map
+.PHONY: help demo test test-apps build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny forge-lint map
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -16,7 +16,7 @@ CARGO := $(AS_USER) cargo
 NPM := $(AS_USER) npm
 
 # What tests and demo call besides cargo and node.
-PACKAGES := gcc git iproute2 iptables iputils-ping libc6-dev make procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
+PACKAGES := curl docker-compose gcc git iproute2 iptables iputils-ping libc6-dev make procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
 NODE_MODULES := contracts/node_modules/.package-lock.json
 
 help: ## List the targets.
@@ -28,11 +28,16 @@ demo: deps dev-build ## Three nodes, a fourth live, one revoked; stays up until 
 test: deps ## Every test: Rust, Solidity, SDKs, namespaces.
 	@.ci/test "$(CARGO)" "$(AS_USER)"
 
+test-apps: PACKAGES += etcd-client etcd-server openssl patroni postgresql redis-server redis-tools
+test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under Patroni, and what they see of faults.
+	@.ci/test-apps "$(CARGO)" "$(AS_USER)"
+
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
 
 check: fmt clippy doc deny forge-lint map ## Formatting, lints, documentation, dependencies.
 
+soak: PACKAGES += etcd-server redis-server redis-tools
 soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
 	@.ci/soak "$(CARGO)" "$(AS_USER)"
 
@@ -47,15 +52,7 @@ fuzz: packages ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for
 deps: packages $(NODE_MODULES) ## Install what is missing: Debian packages, npm packages in contracts/.
 
 packages: root-or-sudo
-	@missing=(); \
-	for package in $(PACKAGES); do \
-	  [[ $$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null || true) == installed ]] || missing+=($$package); \
-	done; \
-	if (($${#missing[@]})); then \
-	  echo "installing $${missing[*]}"; \
-	  $(AS_ROOT) apt-get update -q; \
-	  $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$${missing[@]}"; \
-	fi
+	@.ci/install $(PACKAGES)
 
 root-or-sudo:
 	@[[ $(UID) == 0 ]] || command -v sudo >/dev/null || { \
