@@ -88,7 +88,8 @@ async fn a_peer_that_comes_later_is_found_and_one_that_is_removed_is_cut() {
 async fn a_node_that_stops_says_what_it_has_to_say() {
     let _clock = SteadyClock::start();
     let world = World::start(GatewayLimits::default()).await;
-    let [a, b] = world.nodes::<2>(Limits::default()).await;
+    // How old what waits may be is real time.
+    let [a, b] = world.nodes::<2>(Limits { queue_age: super::world::DEADLINE, ..Limits::default() }).await;
     talk(&a, &b).await;
     for number in 0..500 {
         assert!(b.twin.send(a.token, number, 1000));

@@ -13,13 +13,14 @@ const MIB: usize = 1024 * 1024;
 /// Bytes without a period that a lost or doubled block could hide in.
 fn block(seed: u64, number: usize) -> Vec<u8> {
     let mut state = seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut next = || {
+    let mut bytes = vec![0; MIB];
+    for word in bytes.chunks_exact_mut(8) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..MIB / 8).flat_map(|_| next()).collect()
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+    bytes
 }
 
 async fn send(mut to: impl AsyncWrite + Unpin, seed: u64, blocks: usize) {

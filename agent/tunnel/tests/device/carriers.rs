@@ -319,7 +319,9 @@ fn nothing_from_the_interface_has_the_port_of_probes() {
     let listener = b.host.enter(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
     listener.set_read_timeout(Some(DEADLINE)).unwrap();
     let send = |from: u16, to: u16, payload: &[u8]| {
-        let socket = a.host.enter(|| UdpSocket::bind((a.inner4(), from))).unwrap();
+        // A child of another test may hold the socket of before for a moment.
+        let bind = || a.host.enter(|| UdpSocket::bind((a.inner4(), from))).ok();
+        let socket = eventually("the port is free", bind);
         socket.send_to(payload, (b.inner4(), to)).unwrap();
     };
     let mut count = dropped();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mesh_tunnel::{Device, DeviceOptions, PrivateKey, PublicKey};
+use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use crate::patience::{DEADLINE, Watch, eventually, uninterrupted};
@@ -240,6 +240,18 @@ impl Node {
     #[track_caller]
     pub(crate) fn wg(&self, arguments: &str) {
         self.wg_with(arguments, "");
+    }
+
+    /// Changes its port, to one of before perhaps: a child of another test may hold that for a moment, if the device is ours.
+    #[track_caller]
+    pub(crate) fn listens_at(&self, port: u16) {
+        match &self.device {
+            Some(device) => {
+                let update = || DeviceUpdate { listen_port: Some(port), ..DeviceUpdate::default() };
+                eventually("the port is free again", || device.apply(update()).ok());
+            }
+            None => self.wg(&format!("listen-port {port}")),
+        }
     }
 
     #[track_caller]

@@ -118,7 +118,7 @@ fn the_listen_port_changes_under_a_session() {
         assert!(matches!(error, Error::PortTaken { port: 4444 }), "{error}");
         assert_eq!(us.device().snapshot().listen_port, 5555);
         assert!(us.probe(them.inner4()) && them.probe(us.inner4()), "a port that is taken changes nothing");
-        us.wg(&format!("listen-port {PORT}"));
+        us.listens_at(PORT);
         us.is_answered_at_once(&them, "the port of before");
         if kind == Kind::WireguardGo {
             // Ours asks for a handshake at the new port before it is believed.

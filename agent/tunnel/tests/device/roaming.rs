@@ -20,7 +20,7 @@ fn a_peer_may_move() {
         let them = switch.node(number, kind);
         join(&us, &them);
         for port in [5999, PORT] {
-            them.wg(&format!("listen-port {port}"));
+            them.listens_at(port);
             them.is_answered_at_once(&us, format!("port {port}"));
             us.believes(&them, &format!("192.0.2.{number}:{port}"));
             assert!(us.probe(them.inner4()));

@@ -56,12 +56,14 @@ impl Contract {
         Ipv4Addr::new(a, b, c, token)
     }
 
-    pub(crate) fn leader(&self) -> Option<u8> {
-        self.0.lock().unwrap().leader
+    /// Who leads, and in which term.
+    pub(crate) fn leader(&self) -> (Option<u8>, u32) {
+        let seat = self.0.lock().unwrap();
+        (seat.leader, seat.term)
     }
 
     pub(crate) fn term(&self) -> u32 {
-        self.0.lock().unwrap().term
+        self.leader().1
     }
 
     /// The agent of `token`, until the task is aborted.

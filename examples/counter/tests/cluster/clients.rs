@@ -17,6 +17,9 @@ use tokio::{
 
 use crate::cluster::{Cluster, PATIENCE};
 
+/// How long one node is given before the next is asked.
+const ANOTHER_AFTER: Duration = Duration::from_secs(8);
+
 /// What was acknowledged: client, request, count.
 type Acknowledged = Vec<(String, u64, u64)>;
 
@@ -45,7 +48,7 @@ impl Clients {
                         }
                         turn += 1;
                         let body = json!({ "client": name, "request": request }).to_string();
-                        let answer = http.post(&urls[turn % urls.len()]).body(body).send().await;
+                        let answer = http.post(&urls[turn % urls.len()]).timeout(ANOTHER_AFTER).body(body).send().await;
                         let Ok(answer) = answer else { continue };
                         let ok = answer.status().is_success();
                         assert_ne!(answer.status().as_u16(), 409, "an increment is older than itself");
