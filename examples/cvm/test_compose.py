@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,12 @@ def test_the_gate_stays_closed_at_its_deadline(gate: Gate, socket: Path) -> None
     code, errors = gate.outcome()
     assert code == 3 and "no agent answers" in errors
     with FakeAgent(socket, status("no-token", hint="meshctl mint --instance 3f9c"), peers(membership="unknown")):
-        gate.start(timeout="1")
-        code, errors = gate.outcome()
+        code = 3
+        # On a machine that is busy one second may be too short for an answer.
+        deadline = time.monotonic() + PATIENCE
+        while code == 3 and time.monotonic() < deadline:
+            gate.start(timeout="1")
+            code, errors = gate.outcome()
     assert code == 2 and "hint: meshctl mint --instance 3f9c" in errors
 
 

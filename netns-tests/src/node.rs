@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fmt,
+    fmt, fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -184,6 +184,14 @@ impl Node {
         let asked = Instant::now();
         let status = agent.wait(STOP)?;
         Ok(Stopped { status, took: awake_since(asked) })
+    }
+
+    /// How many peers the agent has saved for its next start.
+    pub fn saved_peers(&self) -> Result<usize> {
+        let path = self.state_dir().join("registry.json");
+        let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+        let saved: Value = serde_json::from_slice(&text).with_context(|| format!("read `{}`", path.display()))?;
+        saved["registry"]["peers"].as_array().map(Vec::len).context("the saved registry has no peers")
     }
 
     /// Kills the agent without warning.

@@ -47,7 +47,7 @@ const COMMAND: Duration = Duration::from_secs(60);
 const FIRST_ECHO: Duration = Duration::from_millis(100);
 const LAST_ECHO: Duration = Duration::from_secs(5);
 /// For a node to come as far as its registration.
-const OFFER: Duration = Duration::from_secs(60);
+const OFFER: Duration = Duration::from_secs(150);
 
 /// Namespaces, chain, contract, guest agents and nodes. Dropping it takes away everything it made, and nothing else.
 #[derive(Debug)]
@@ -333,6 +333,17 @@ impl World {
             Ok(())
         })?;
         Ok(last)
+    }
+
+    /// Waits until a node's agent has saved so many peers, so that it can be killed and come up with them again.
+    pub fn wait_saved(&self, node: usize, peers: usize, deadline: Duration) -> Result<()> {
+        let what = format!("node {node} to have saved {peers} peers");
+        let look = || {
+            let saved = self.node(node).saved_peers()?;
+            ensure!(saved == peers, "they are {saved}");
+            Ok(())
+        };
+        self.wait(&what, deadline, look).map(drop)
     }
 
     /// Pings from a node until the first answer.

@@ -14,8 +14,8 @@ use mesh_core::status::VerdictState;
 use netns_tests::{Steps, World, interrupt};
 
 /// Generous: a cold machine with two busy cores.
-const JOIN: Duration = Duration::from_secs(60);
-const CUT: Duration = Duration::from_secs(60);
+const JOIN: Duration = Duration::from_secs(150);
+const CUT: Duration = Duration::from_secs(150);
 /// Nobody waits longer for a ping that nobody must answer.
 const NO_ECHO: Duration = Duration::from_secs(1);
 

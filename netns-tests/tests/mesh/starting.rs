@@ -15,11 +15,7 @@ fn a_stop_while_the_guest_agent_hangs_leaves_nothing() -> Result<()> {
     let mut world = World::new(1)?;
     world.join(1)?;
     wait_ready(&world, 1)?;
-    let saved = world.node(1).state_dir().join("registry.json");
-    world.wait("the registry to be on disk", PATIENCE, || {
-        ensure!(saved.exists(), "`{}` is not there", saved.display());
-        Ok(())
-    })?;
+    world.wait_saved(1, 1, PATIENCE)?;
     world.node_mut(1).kill()?;
     // As after a reboot: nothing of the old agent is left but its files.
     let route = blackholes(&world)?;
@@ -71,6 +67,7 @@ fn the_own_address_is_found_kept_and_followed() -> Result<()> {
     let before = record(&world)?;
 
     // A restart before the network is there takes nothing off the chain.
+    world.wait_saved(2, 2, PATIENCE)?;
     world.node_mut(2).kill()?;
     world.node(2).namespace.ip("link set eth0 down")?;
     let started = Instant::now();

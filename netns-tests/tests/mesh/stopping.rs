@@ -126,6 +126,7 @@ fn a_stop_while_the_rpc_endpoint_has_a_name_and_dns_is_dead_is_as_quick() -> Res
     // One that was a member and comes up from its saved registry, and one that has never heard of anything.
     for (node, was_member) in [(1, true), (3, false)] {
         if was_member {
+            world.wait_saved(node, 2, PATIENCE)?;
             world.node_mut(node).kill()?;
         }
         let settings = &mut world.node_mut(node).settings;
