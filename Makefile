@@ -69,7 +69,7 @@ fmt:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --workspace --all-targets --features mesh-tunnel/bench -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --test '*' --features mesh-tunnel/bench -- -D warnings
 
 doc:
 	$(AS_USER) env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
