@@ -17,7 +17,7 @@ wanted=$(python3 --version; cat "$here/requirements.txt")
 if [ "$wanted" != "$(cat "$venv/installed.txt" 2>/dev/null || true)" ]; then
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r "$here/requirements.txt"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --retries 10 --timeout 60 --only-binary :all: --require-hashes -r "$here/requirements.txt"
   printf '%s\n' "$wanted" >"$venv/installed.txt"
 fi
 
