@@ -155,11 +155,12 @@ fn skips_with_one_warning_each(world: &World, node: usize, bad: &[(&str, &str, T
             "the {what} is on the device of node {node}: {allowed}"
         );
     }
-    // One line each in the log as well, however often the contract is read.
+    // One line each in the log as well, however often the contract is read. On a busy machine a proof (W402) comes at the second try.
     let log = world.node(node).log();
     for (what, _, token) in bad {
         let peer = format!("peer={token}");
-        let mentions = |line: &&str| line.contains(" WARN ") && line.split_whitespace().any(|word| word == peer);
+        let warns = |line: &str| line.contains(" WARN ") && !line.contains("W402");
+        let mentions = |line: &&str| warns(line) && line.split_whitespace().any(|word| word == peer);
         let lines = log.lines().filter(mentions).count();
         ensure!(lines == 1, "node {node} warned {lines} times about the {what}");
     }
