@@ -8,9 +8,17 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use anvil::OTHER_KEY;
 use serde_json::{Value, json};
 use world::{World, signer};
+
+/// For what must happen, on whatever machine.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Tokens 1 to 3 with a node each, whose node keys have funds.
 fn three() -> World {
@@ -59,6 +67,36 @@ fn members_depose_a_leader_and_the_next_takes_its_place() {
     let (code, _, spent) = world.run_as(&key(0x32), &["leader", "vote"]);
     assert_eq!(code, 1);
     assert!(spent.contains("\nhint: "), "{spent}");
+}
+
+/// Neither was the last when it was estimated; in the block one of them is, and elects.
+#[test]
+fn two_votes_in_one_block_both_have_the_gas_they_need() {
+    let world = three();
+    world.json(&["leader", "elect"]);
+    world.anvil.rpc("evm_setAutomine", json!([false]));
+    let outcomes = thread::scope(|scope| {
+        let votes = [0x32, 0x33].map(|node| {
+            let world = &world;
+            scope.spawn(move || world.run_as(&key(node), &["leader", "vote", "--json"]))
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while world.anvil.rpc("txpool_status", json!([]))["pending"] != "0x2" && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        world.anvil.rpc("evm_setAutomine", json!([true]));
+        world.anvil.rpc("evm_mine", json!([]));
+        votes.map(|vote| vote.join().unwrap())
+    });
+    for (code, _, errors) in &outcomes {
+        assert_eq!(*code, 0, "{errors}");
+    }
+    let [blocks, elected] = ["block_number", "elected"].map(|field| {
+        let of = |text: &str| serde_json::from_str::<Value>(text).unwrap()[field].clone();
+        outcomes.iter().map(|(_, text, _)| of(text)).collect::<Vec<_>>()
+    });
+    assert_eq!(blocks[0], blocks[1], "not in one block: {outcomes:?}");
+    assert_eq!(elected.iter().filter(|elected| elected.is_string()).count(), 1, "{elected:?}");
 }
 
 #[test]

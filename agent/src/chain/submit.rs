@@ -15,6 +15,7 @@ use alloy::{
     rpc::types::TransactionRequest,
     signers::local::PrivateKeySigner,
 };
+use mesh_contract::VOTE_GAS;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
@@ -85,9 +86,8 @@ const SEND: &str = "eth_sendRawTransaction";
 const GAS_MARGIN: u64 = 25;
 /// About what a registration takes.
 const TYPICAL_GAS: u64 = 250_000;
-/// What every transaction may take, more than any vote does: what else is in its block can make a call dearer than it was when it was
-/// estimated, as where a vote turns out to be the last one that was required, and elects.
-const MIN_GAS: u64 = 300_000;
+/// What every transaction may take.
+const MIN_GAS: u64 = VOTE_GAS;
 /// Twice what a registration can take.
 const MAX_GAS: u64 = 600_000;
 /// Most that is paid for one unit of gas, wei (300 gwei).

@@ -22,7 +22,7 @@ pub use deploy::{
 pub use revert::{Explanation, explain_revert};
 pub use rpc_http::{BoundedHttp, MAX_ANSWER};
 pub use rpc_url::{InvalidRpcUrl, RpcUrl, cut_urls};
-pub use vote::{SignedVote, UnsignedVote, VOTE_VALID_FOR};
+pub use vote::{SignedVote, UnsignedVote, VOTE_GAS, VOTE_VALID_FOR};
 
 use alloy::{
     primitives::Address,

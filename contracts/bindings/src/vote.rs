@@ -13,6 +13,10 @@ use crate::{DstackClusterNFT::castVoteBySigCall, domain};
 /// For how long a vote is good that is signed now, seconds; the contract takes a day at most.
 pub const VOTE_VALID_FOR: u64 = 3600;
 
+/// Gas that a vote gets at least, more than any takes: another in its block can make it the last one that is required, which elects, after
+/// both were estimated (`contracts/snapshots/costs.json`: "signed vote that deposes, with 32 stale registrations ahead").
+pub const VOTE_GAS: u64 = 300_000;
+
 sol! {
     /// What a member signs.
     struct Vote {

@@ -26,8 +26,14 @@ impl Fees {
     ///
     /// # Errors
     /// More than the operator's limit, or more gas than any transaction may use.
-    pub(crate) fn new(estimate: u64, base_fee: Option<u64>, gas_price: u128, limit: u128) -> Result<Self, Failure> {
-        let gas = estimate.saturating_add(estimate.saturating_mul(GAS_MARGIN) / 100);
+    pub(crate) fn new(
+        estimate: u64,
+        least_gas: u64,
+        base_fee: Option<u64>,
+        gas_price: u128,
+        limit: u128,
+    ) -> Result<Self, Failure> {
+        let gas = estimate.saturating_add(estimate.saturating_mul(GAS_MARGIN) / 100).max(least_gas);
         if estimate > MAX_GAS {
             let what =
                 format!("the endpoint estimates {estimate} gas, more than the {MAX_GAS} that a transaction may use");
@@ -85,7 +91,7 @@ mod tests {
     const GWEI: u128 = 1_000_000_000;
 
     fn fees(estimate: u64, base: Option<u64>, price: u128) -> Result<Fees, String> {
-        Fees::new(estimate, base, price, 300 * GWEI).map_err(|failure| failure.to_string())
+        Fees::new(estimate, 110, base, price, 300 * GWEI).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -94,6 +100,7 @@ mod tests {
         let with_base = Fees { gas: 120, max_fee_per_gas: 22 * GWEI, tip: Some(2 * GWEI) };
         assert_eq!(fees(100, Some(base), 12 * GWEI), Ok(with_base));
         assert_eq!(fees(100, None, 12 * GWEI), Ok(Fees { gas: 120, max_fee_per_gas: 12 * GWEI, tip: None }));
+        assert_eq!(fees(90, None, GWEI).unwrap().gas, 110, "what it gets at least");
         // A price below the base fee leaves no tip, and is no reason to underflow.
         assert_eq!(fees(100, Some(base), 1).unwrap().tip, Some(0));
     }

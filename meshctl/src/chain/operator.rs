@@ -52,6 +52,8 @@ pub(crate) struct Call {
     pub(crate) data: Bytes,
     /// Wei.
     pub(crate) value: U256,
+    /// Gas that it gets at least.
+    pub(crate) least_gas: u64,
 }
 
 /// A transaction that is in a block and succeeded.
@@ -65,17 +67,22 @@ pub(crate) struct Done {
 impl Call {
     /// A function of `contract`, without ether.
     pub(crate) fn function(what: impl Into<String>, contract: Address, call: &impl SolCall) -> Self {
-        Self { what: what.into(), to: Some(contract), data: call.abi_encode().into(), value: U256::ZERO }
+        Self { what: what.into(), to: Some(contract), data: call.abi_encode().into(), value: U256::ZERO, least_gas: 0 }
     }
 
     /// The creation of a contract.
     pub(crate) fn creation(what: impl Into<String>, init_code: Bytes) -> Self {
-        Self { what: what.into(), to: None, data: init_code, value: U256::ZERO }
+        Self { what: what.into(), to: None, data: init_code, value: U256::ZERO, least_gas: 0 }
     }
 
     /// With ether, in wei.
     pub(crate) fn paying(self, value: U256) -> Self {
         Self { value, ..self }
+    }
+
+    /// With so much gas at least: for a call that what else is in its block can make dearer than it was when it was estimated.
+    pub(crate) fn with_least_gas(self, least_gas: u64) -> Self {
+        Self { least_gas, ..self }
     }
 
     pub(super) fn request(&self, from: Address) -> TransactionRequest {
@@ -163,7 +170,7 @@ impl Operator {
         let estimate = if assuming.is_empty() { estimate } else { estimate.overrides(assuming) };
         let gas = chain.ask(estimate).await.map_err(|error| self.hinted(chain.explain(&error)))?;
         let (price, base_fee) = self.price().await?;
-        Ok(Fees::new(gas, base_fee, price, self.max_gas_price)?)
+        Ok(Fees::new(gas, call.least_gas, base_fee, price, self.max_gas_price)?)
     }
 
     /// The usual price of gas and the newest block's base fee, wei.

@@ -108,7 +108,7 @@ impl Operator {
             Err(error) => (None, Some(failure::parts(&error))),
         };
         let (error, hint) = refusal.map_or((None, None), |(error, hint)| (Some(error), hint));
-        let Call { what, to, data, value } = call;
+        let Call { what, to, data, value, least_gas: _ } = call;
         Ok(CallView { what, to, value, function, arguments, data, accepted: error.is_none(), error, hint, gas })
     }
 

@@ -10,7 +10,7 @@ use mesh_contract::{
         LeaderElected, VoteCast, castVoteCall, currentLeaderCall, electLeaderCall, leaderTokenCall,
         noConfidenceCountCall, peerCountCall, requiredVotesCall, termCall,
     },
-    UnsignedVote,
+    UnsignedVote, VOTE_GAS,
 };
 use mesh_core::id::TokenId;
 use serde::Serialize;
@@ -174,7 +174,7 @@ async fn vote(args: &VoteArgs, no_confidence: bool, settings: &Settings, printer
         return Ok(0);
     }
     let call = castVoteCall { target, isNoConfidence: no_confidence };
-    let call = Call::function(what(no_confidence, target), contract, &call);
+    let call = Call::function(what(no_confidence, target), contract, &call).with_least_gas(VOTE_GAS);
     change(&operator, printer, contract, call, |done| report(done, contract)).await
 }
 

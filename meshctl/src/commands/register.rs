@@ -64,7 +64,8 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let operator = Operator::connect(settings, &args.key).await?;
     check_chain(&offer, &operator.chain)?;
     let RegistrationOffer { contract, token_id, key_epoch, .. } = offer;
-    let call = Call { what: format!("{verb} token {token_id}"), to: Some(contract), data, value: U256::ZERO };
+    let call =
+        Call { what: format!("{verb} token {token_id}"), to: Some(contract), data, value: U256::ZERO, least_gas: 0 };
     change(&operator, printer, contract, call, |_| {
         let text = format!("{method} is accepted: token {token_id}, key epoch {key_epoch}");
         Ok((Submitted { token_id, key_epoch, method }, text))

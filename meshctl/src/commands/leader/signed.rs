@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use mesh_contract::{SignedVote, VOTE_VALID_FOR};
+use mesh_contract::{SignedVote, VOTE_GAS, VOTE_VALID_FOR};
 
 use super::{report, what};
 use crate::{
@@ -44,5 +44,6 @@ pub(super) async fn relay(args: &RelayArgs, settings: &Settings, printer: &Print
         return Err(refuse(why).hint("give an endpoint of that chain").into());
     }
     let call = Call::function(what(vote.is_no_confidence, vote.target), vote.contract, &vote.call());
+    let call = call.with_least_gas(VOTE_GAS);
     change(&operator, printer, vote.contract, call, |done| report(done, vote.contract)).await
 }
