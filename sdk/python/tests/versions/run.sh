@@ -23,10 +23,15 @@ for version in $(sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*
     continue
   fi
   venv=${built%/*}/python-venv-$version
-  ${AS_USER:-} "$python" -m venv --clear "$venv"
-  ${AS_USER:-} "$venv/bin/pip" install --quiet --disable-pip-version-check --retries 10 --timeout 60 --only-binary :all: \
-    --require-hashes -r "$here/requirements.txt"
-  ${AS_USER:-} "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --no-deps "$built"/dist/dstack_p2p-*.whl
+  # Made again when the requirements or the Python change, or when an earlier run did not finish it.
+  wanted=$("$python" --version; cat "$here/requirements.txt")
+  if [ "$wanted" != "$(cat "$venv/installed.txt" 2>/dev/null || true)" ]; then
+    ${AS_USER:-} "$python" -m venv --clear "$venv"
+    ${AS_USER:-} "$venv/bin/pip" install --quiet --disable-pip-version-check --retries 10 --timeout 60 --only-binary :all: \
+      --require-hashes -r "$here/requirements.txt"
+    printf '%s\n' "$wanted" | ${AS_USER:-} tee "$venv/installed.txt" >/dev/null
+  fi
+  ${AS_USER:-} "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall "$built"/dist/dstack_p2p-*.whl
   echo "$("$venv/bin/python" --version), httpx $("$venv/bin/python" -c 'import httpx; print(httpx.__version__)')"
   ${AS_USER:-} "$venv/bin/python" -B -m pytest -c "$tests/../pyproject.toml" -q -p no:cacheprovider \
     "$tests" --ignore "$tests/mesh" --ignore "$tests/test_package.py"
