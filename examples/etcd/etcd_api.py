@@ -74,11 +74,16 @@ class EtcdApi:
             {"Content-Type": "application/json"},
         )
         try:
-            with _DIRECT.open(request, timeout=_PATIENCE) as response:
-                return json.loads(response.read(_LONGEST))
-        except urllib.error.HTTPError as error:
-            with error:
-                raise Refused(f"{path} at {self._address}: {_reason(error.read(_LONGEST))}") from None
+            try:
+                response = _DIRECT.open(request, timeout=_PATIENCE)
+            except urllib.error.HTTPError as error:
+                # An answer as well, which may break off as any other.
+                response = error
+            with response:
+                body = response.read(_LONGEST)
+            if response.status != 200:
+                raise Refused(f"{path} at {self._address}: {_reason(body)}")
+            return json.loads(body)
         except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             raise Refused(f"{path} at {self._address}: {error}") from None
 

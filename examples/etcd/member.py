@@ -18,10 +18,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Optional
 
-from dstack_p2p import P2PError, SyncDStackP2PSDK
+from dstack_p2p import Member as Itself
+from dstack_p2p import NoAgent, P2PError, SyncDStackP2PSDK
 from etcd_api import EtcdApi, EtcdMember, Refused, client_url, first_members, peer_url
 from founding import Founding, write_durably
 
@@ -87,8 +89,9 @@ class Member:
                 self._start([address for address in listed if address != self.address])
             else:
                 self._tend(listed)
-        except Refused as refused:
-            self._say(f"to be tried again: {refused}")
+        except (Refused, OSError) as error:
+            # Nor does it end when there is no room on the disk, or for another process: that may pass.
+            self._say(f"to be tried again: {error}")
 
     def _start(self, others: list[str]) -> None:
         """Starts etcd, if it is known as what."""
@@ -241,10 +244,23 @@ def interrupt_once(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def register(sdk: SyncDStackP2PSDK) -> Itself:
+    """Others start this node's agent: it may be there later than this program."""
+    said = ""
+    while True:
+        try:
+            return sdk.register(timeout=None)
+        except NoAgent as error:
+            if str(error) != said:
+                said = str(error)
+                LOG.warning("to be tried again: %s", said)
+        time.sleep(PERIOD)
+
+
 def serve(contract: str, founders: list[str], place: Path, socket: Optional[str]) -> int:
     """Until it is interrupted, or fails."""
     with SyncDStackP2PSDK(contract, "wireguard", socket=socket) as sdk:
-        me = sdk.register(timeout=None)
+        me = register(sdk)
         assert me.address is not None, "a WireGuard member that is ready has one"
         member = Member(contract, founders, me.address, place)
         with member.founding.serve() as server, sdk.monitor_peers(member.know, include_self=True) as monitor:

@@ -13,7 +13,11 @@ from typing import IO, Optional
 from mesh_world import MeshWorld, Node
 
 #: Seconds for an application to end in order.
-_STOP = 60.0
+_STOP = 120.0
+#: Of each log, what a failure's message shows: these many characters, from its end.
+_SHOWN = 4000
+#: Where the whole logs are kept when something failed.
+_KEPT = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).parents[4] / "target"), "test-logs")
 
 
 class Application:
@@ -21,6 +25,7 @@ class Application:
 
     def __init__(self, words: list[str], log_path: Path, environment: Mapping[str, str]) -> None:
         self.log_path = log_path
+        self._is_to_run = True
         log: IO[bytes]
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -40,7 +45,12 @@ class Application:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def has_failed(self) -> bool:
+        """It ended, and nobody asked it to."""
+        return self._is_to_run and not self.is_running()
+
     def ask_to_end(self) -> None:
+        self._is_to_run = False
         self._process.terminate()
 
     def stop(self) -> None:
@@ -54,6 +64,7 @@ class Application:
 
     def kill(self) -> None:
         """Ends it at once, as a machine ends that dies."""
+        self._is_to_run = False
         self._process.kill()
         self._process.wait()
 
@@ -79,10 +90,24 @@ class Applications:
         """Starts a Python program, with the SDK, on a node."""
         return self.start(node, name, sys.executable, "-B", str(script), *arguments)
 
-    def logs(self) -> str:
-        """The ends of all their logs, for the message of a test that failed."""
+    def failed(self) -> list[str]:
+        """The logs of those that ended, though nobody asked them to."""
+        return [application.log_path.name for application in self._started if application.has_failed()]
+
+    def logs(self, **others: str) -> str:
+        """The ends of all their logs, for the message of a test that failed, and of what else there is to see then. All of it is kept,
+        where the message says."""
         paths = dict.fromkeys(application.log_path for application in self._started)
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in paths)
+        texts = {path.name: path.read_text(errors="replace") for path in paths} | {f"{name}.log": text for name, text in others.items()}
+        kept = _KEPT / Path(self._world.dir).name
+        kept.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (kept / name).write_text(text)
+        # Tests run as root, and whoever built the programs wants to remove this.
+        owner = _KEPT.parent.stat()
+        for path in (_KEPT, kept, *kept.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        return "\n".join([f"all logs are in {kept}", *(f"--- {name}\n{text[-_SHOWN:]}" for name, text in texts.items())])
 
     def stop(self) -> None:
         """Ends all in order, side by side. Raises `RuntimeError` when one did not end by itself."""

@@ -36,9 +36,13 @@ class Showcase:
             raise
 
     def wait_until(self, what: str, look: Callable[..., Any], *arguments: Any) -> Any:
-        """Returns what `look` finds in the end. Raises `RuntimeError`, with the programs' logs, when it finds nothing in time."""
+        """Returns what `look` finds in the end. Raises `RuntimeError`, with the programs' logs, when it finds nothing in time, or when a
+        program ended that was to run."""
         deadline, seen = time.monotonic() + PATIENCE, "none"
         while True:
+            failed = self.apps.failed()
+            if failed:
+                raise RuntimeError(f"ended, though nobody asked it to: {', '.join(failed)}\n{self.apps.logs(**self.state())}")
             try:
                 found = look(*arguments)
                 if found:
@@ -46,8 +50,12 @@ class Showcase:
             except RuntimeError as error:
                 seen = str(error)
             if time.monotonic() >= deadline:
-                raise RuntimeError(f"not within {PATIENCE} s: {what}; the last error: {seen}\n{self.apps.logs()}")
+                raise RuntimeError(f"not within {PATIENCE} s: {what}; the last error: {seen}\n{self.apps.logs(**self.state())}")
             time.sleep(0.2)
+
+    def state(self) -> dict[str, str]:
+        """What there is to see when something fails, besides the programs' logs: texts by their names."""
+        return {}
 
     def revoke_command(self, node: Node) -> str:
         """What an operator types, as root; tokens were minted in the nodes' order."""
