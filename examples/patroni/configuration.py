@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from passwords import Passwords
 
@@ -47,8 +48,13 @@ class Place:
     user: str
 
     @property
+    def postgres(self) -> Path:
+        """The user's, with nothing but the data in it: Patroni renames or removes them, when they cannot be used."""
+        return self.data.parent
+
+    @property
     def data(self) -> Path:
-        return self.base / "data"
+        return data_directory(self.base)
 
     @property
     def run(self) -> Path:
@@ -60,6 +66,10 @@ class Place:
         return self.base / "patroni.yml"
 
 
+def data_directory(base: Path) -> Path:
+    return base / "postgres" / "data"
+
+
 def hba(listed: list[str], superuser: str) -> list[str]:
     """Who may connect: the members that the contract lists, from the addresses that nobody else can use, with a password."""
     rules = ["local all all peer", f"host all {superuser} all reject"]
@@ -68,14 +78,30 @@ def hba(listed: list[str], superuser: str) -> list[str]:
     return rules
 
 
-def end_of_others(listed: list[str]) -> str:
-    """SQL that ends the connections of everybody else: what a revoked node had locked is free, and nobody waits for its replication."""
+def hba_since(listed: list[str], place: Place) -> Optional[float]:
+    """When PostgreSQL's `pg_hba.conf` was written, if it says who may connect; `None` while it says something else."""
+    try:
+        with (place.data / "pg_hba.conf").open(errors="replace") as file:
+            since = os.fstat(file.fileno()).st_mtime
+            lines = [line for line in file.read().splitlines() if line and not line.startswith("#")]
+    except FileNotFoundError:
+        return None
+    return since if lines == hba(listed, place.user) else None
+
+
+def end_of_others(listed: list[str], since: float) -> str:
+    """SQL that ends the connections of everybody else: what a revoked node had locked is free, and nobody waits for its replication.
+
+    Answers whether PostgreSQL has read `pg_hba.conf` since then, so that they cannot be back.
+    """
     addresses = ", ".join(f"'{address}'" for address in listed)
     which = f"client_addr IS NOT NULL AND client_addr NOT IN ({addresses})"
-    return f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {which}"
+    ended = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {which}"
+    # They are ended whatever the answer is: what is on the left is always evaluated.
+    return f"SELECT ({ended}) >= 0 AND pg_conf_load_time() >= to_timestamp({since})"
 
 
-def patroni_yml(name: str, address: str, listed: list[str], place: Place, passwords: Passwords) -> bytes:
+def patroni_yml(name: str, address: str, listed: list[str], place: Place, passwords: Passwords, telling: int) -> bytes:
     """As JSON, which is YAML. Contains passwords."""
     # This node's own etcd first; where one runs, is found by asking.
     etcds = [address, *(other for other in listed if other != address)]
@@ -100,13 +126,19 @@ def patroni_yml(name: str, address: str, listed: list[str], place: Place, passwo
             "bin_dir": str(place.bin_dir),
             "pgpass": str(place.run / "pgpass"),
             "use_unix_socket": True,
+            # An old leader that cannot be made to follow is copied anew, instead of being none for ever. What goes with its data was
+            # acknowledged to nobody: by `synchronous_mode` a fail-over is to a node that has all that was.
+            "remove_data_directory_on_rewind_failure": True,
+            # A node that joins does not wait for the leader's next checkpoint, which takes its time.
+            "basebackup": [{"checkpoint": "fast"}],
             "parameters": {"unix_socket_directories": str(place.run)},
             "authentication": {
                 "superuser": {"username": place.user},
                 "replication": {"username": "replicator", "password": passwords.of("replication")},
                 "rewind": {"username": "rewinder", "password": passwords.of("rewind")},
             },
-            "pg_hba": hba(listed, place.user),
+            # Patroni writes the file only if these lines are others than those of its last reading, which it may have made nothing of.
+            "pg_hba": [f"# telling {telling}", *hba(listed, place.user)],
         },
     }
     return json.dumps(config, indent=2).encode() + b"\n"

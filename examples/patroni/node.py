@@ -17,20 +17,25 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
+from typing import Optional, TypeVar
 
-from configuration import Place, end_of_others, patroni_yml
-from dstack_p2p import Member, P2PError, SyncDStackP2PSDK
+from configuration import Place, data_directory, end_of_others, hba_since, patroni_yml
+from dstack_p2p import Member, NoAgent, P2PError, SyncDStackP2PSDK
 from passwords import Passwords
 
-#: Seconds until a Patroni that ended is started again.
+#: Seconds between two looks at Patroni and PostgreSQL, and until what failed is tried again.
 PAUSE = 1.0
+#: Seconds for Patroni to do what it was told.
+HEARD = 5.0
 #: Seconds for a query on this node.
 QUERY = 10.0
 #: Seconds for PostgreSQL to end in order.
 STOP = 40.0
 LOG = logging.getLogger("postgres-node")
+T = TypeVar("T")
 
 
 class Node:
@@ -48,8 +53,15 @@ class Node:
         self._listed: Optional[list[str]] = None
         self._is_ending = False
         self._patroni: Optional[subprocess.Popen[bytes]] = None
+        #: Whom Patroni was told of last, when, and how often it was told at all.
+        self._told: list[str] = []
+        self._told_at = 0.0
+        self._telling = 0
+        #: Nobody else is connected, or can be from now on.
+        self._is_settled = False
+        self._said = ""
         place.base.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for directory in (place.data, place.run):
+        for directory in (place.postgres, place.run):
             directory.mkdir(mode=0o700, exist_ok=True)
             os.chown(directory, self._account.pw_uid, self._account.pw_gid, follow_symlinks=False)
 
@@ -61,21 +73,15 @@ class Node:
             self._changed.notify_all()
 
     def run(self) -> None:
-        """Keeps Patroni running, and tells it who may connect, until `end`."""
-        told: Optional[list[str]] = None
+        """Keeps Patroni running, and sees to it who may connect, until `end`."""
         try:
-            while True:
+            while not self._is_ending:
                 with self._changed:
-                    while self._listed == told and self._is_well() and not self._is_ending:
-                        self._changed.wait(PAUSE)
-                    if self._is_ending:
-                        return
-                    told = self._listed
-                if told is not None:
-                    self._tell(told)
+                    listed = self._listed
+                if listed is not None:
+                    self._see_to_it(listed)
                 with self._changed:
-                    # One that cannot start is not started again at once.
-                    if self._listed == told and not self._is_well() and not self._is_ending:
+                    if self._listed is listed and not self._is_ending:
                         self._changed.wait(PAUSE)
         finally:
             self._stop()
@@ -85,48 +91,79 @@ class Node:
             self._is_ending = True
             self._changed.notify_all()
 
-    def _is_well(self) -> bool:
-        """Patroni runs, if it is to run."""
-        return not self._listed or (self._patroni is not None and self._patroni.poll() is None)
+    def _see_to_it(self, listed: list[str]) -> None:
+        try:
+            if self._address not in listed:
+                self._say("this node's membership is gone: no database here until it is back")
+                self._stop()
+            elif self._patroni is None or self._patroni.poll() is not None:
+                if self._patroni is not None:
+                    self._say(f"patroni ended with exit code {self._patroni.returncode}")
+                self._start(listed)
+            else:
+                if listed != self._told:
+                    self._tell(self._patroni, listed)
+                self._tend(self._patroni, listed)
+        except OSError as error:
+            # No room on the disk, or for another process: PostgreSQL goes on, and this may pass.
+            self._say(f"to be tried again: {error}")
 
-    def _tell(self, listed: list[str]) -> None:
-        if self._address not in listed:
-            LOG.warning("this node's membership is gone: no database here until it is back")
-            return self._stop()
-        self._write(patroni_yml(self._name, self._address, listed, self._place, self._passwords))
-        if self._patroni is None or self._patroni.poll() is not None:
-            if self._patroni is not None:
-                LOG.warning("patroni ended with exit code %s", self._patroni.returncode)
-            # It ends with this program, whatever ends that, and PostgreSQL with it.
-            tied = ["setpriv", "--pdeathsig", "TERM", "patroni", str(self._place.config)]
-            self._patroni = subprocess.Popen(self._as_user(tied), stdin=subprocess.DEVNULL, cwd=self._place.base)
-        else:
-            # Patroni reads its configuration again, and PostgreSQL who may connect.
-            self._patroni.send_signal(signal.SIGHUP)
-            self._end_others(listed)
+    def _start(self, listed: list[str]) -> None:
+        self._write(listed)
+        # It ends with this program, whatever ends that, and PostgreSQL with it.
+        tied = ["setpriv", "--pdeathsig", "TERM", "patroni", str(self._place.config)]
+        self._patroni = subprocess.Popen(self._as_user(tied), stdin=subprocess.DEVNULL, cwd=self._place.base)
+        self._say(f"patroni runs, for {', '.join(listed)}")
 
-    def _end_others(self, listed: list[str]) -> None:
+    def _tell(self, patroni: subprocess.Popen[bytes], listed: list[str]) -> None:
+        """Has Patroni read its configuration again, and PostgreSQL who may connect."""
+        self._write(listed)
+        patroni.send_signal(signal.SIGHUP)
+
+    def _tend(self, patroni: subprocess.Popen[bytes], listed: list[str]) -> None:
+        """Sees to it that PostgreSQL knows who may connect, and that nobody else is connected then."""
+        if not (self._place.data / "postmaster.pid").exists():
+            # It does not run, and is started with what Patroni knows by then.
+            return
+        since = hba_since(listed, self._place)
+        if since is not None and self._is_settled:
+            return
+        has_read = self._end_others(listed, since or 0.0)
+        self._is_settled = since is not None and has_read is True
+        if (since is None or has_read is False) and time.monotonic() >= self._told_at + HEARD:
+            # What it is told while PostgreSQL starts, with the file as it was before, Patroni takes for done.
+            self._say("PostgreSQL does not know yet who may connect: telling Patroni again")
+            self._tell(patroni, listed)
+
+    def _end_others(self, listed: list[str], since: float) -> Optional[bool]:
+        """Ends the connections of everybody else. Whether PostgreSQL has read since then who may connect; `None`: it does not say."""
         psql = [str(self._place.bin_dir / "psql"), "-XAtq", "-w", "-h", str(self._place.run), "-U", self._place.user, "-d", "postgres"]
         try:
             done = subprocess.run(
-                self._as_user([*psql, "-c", end_of_others(listed)]),
+                self._as_user([*psql, "-c", end_of_others(listed, since)]),
                 stdin=subprocess.DEVNULL, capture_output=True, cwd=self._place.base, timeout=QUERY, check=False,
             )
         except subprocess.TimeoutExpired:
-            LOG.warning("PostgreSQL does not answer: connections of nodes that were revoked end by their time-outs")
-            return
+            self._say("PostgreSQL does not answer: connections of nodes that were revoked end when it does, or by their time-outs")
+            return None
         if done.returncode != 0:
             # It starts, or stops: then there are none.
-            LOG.info("no connections are ended: %s", done.stderr.decode(errors="replace").strip())
+            self._say(f"no connections are ended: {done.stderr.decode(errors='replace').strip()}")
+            return None
+        return done.stdout.strip() == b"t"
 
-    def _write(self, config: bytes) -> None:
-        """For that user's eyes only: it contains passwords."""
+    def _write(self, listed: list[str]) -> None:
+        """Writes what Patroni reads when it starts, or is told to."""
+        self._telling += 1
+        config = patroni_yml(self._name, self._address, listed, self._place, self._passwords, self._telling)
+        # For that user's eyes only: it contains passwords.
         new = self._place.config.with_suffix(".new")
         new.unlink(missing_ok=True)
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             os.fchown(file.fileno(), self._account.pw_uid, self._account.pw_gid)
             file.write(config)
         new.rename(self._place.config)
+        self._told, self._told_at, self._is_settled = listed, time.monotonic(), False
 
     def _stop(self) -> None:
         if self._patroni is None:
@@ -137,10 +174,15 @@ class Node:
         except subprocess.TimeoutExpired:
             self._patroni.kill()
             self._patroni.wait()
-        self._patroni = None
         # Patroni has stopped PostgreSQL, unless it was killed.
         ends = [str(self._place.bin_dir / "pg_ctl"), "stop", "--mode", "immediate", "--silent", "--pgdata", str(self._place.data)]
         subprocess.run(self._as_user(ends), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._place.base, check=False)
+        self._patroni = None
+
+    def _say(self, what: str) -> None:
+        if what != self._said:
+            self._said = what
+            LOG.info("%s", what)
 
     def _as_user(self, words: list[str]) -> list[str]:
         if os.geteuid() == self._account.pw_uid:
@@ -182,7 +224,7 @@ def main() -> int:
         signal.signal(number, interrupt_once)
     try:
         base = arguments.data_dir.absolute()
-        place = Place(base, postgres_programs(base / "data"), arguments.user)
+        place = Place(base, postgres_programs(data_directory(base)), arguments.user)
         return serve(arguments.contract, place, arguments.socket, arguments.dstack_socket)
     except KeyboardInterrupt:
         return 0
@@ -198,10 +240,24 @@ def interrupt_once(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def wait_for(ask: Callable[[], T]) -> T:
+    """What others start, this node's agent and the guest agent, may be there later than this program."""
+    said = ""
+    while True:
+        try:
+            return ask()
+        except (NoAgent, OSError) as error:
+            if str(error) != said:
+                said = str(error)
+                LOG.warning("to be tried again: %s", said)
+        time.sleep(PAUSE)
+
+
 def serve(contract: str, place: Place, socket: Optional[str], dstack_socket: str) -> int:
     """Until it is interrupted, or fails."""
     with SyncDStackP2PSDK(contract, "wireguard", socket=socket) as sdk:
-        node = Node(sdk.register(timeout=None), place, Passwords(dstack_socket, contract))
+        me = wait_for(lambda: sdk.register(timeout=None))
+        node = Node(me, place, wait_for(lambda: Passwords(dstack_socket, contract)))
         with sdk.monitor_peers(node.know, include_self=True) as monitor:
 
             def run() -> None:

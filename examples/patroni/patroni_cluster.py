@@ -29,6 +29,8 @@ class PatroniCluster(EtcdCluster):
         self.databases: dict[int, Application] = {}
         super().__init__(nodes)
         with self.making():
+            # Patroni says in etcd who begins the database, and that it does so: an answer lost to a first election, and nobody begins.
+            self.wait_until_members(*self.world.nodes)
             for node in self.world.nodes:
                 self.start_database(node)
 
@@ -48,6 +50,19 @@ class PatroniCluster(EtcdCluster):
         """
         psql = ["psql", "-h", str(self.base(node) / "run"), "-U", USER, "-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement]
         return run_on(node, "setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", *psql, timeout=PATIENCE).strip()
+
+    def write(self, statement: str, *nodes: Node) -> Node:
+        """Waits until whoever of these nodes leads has taken a statement, which may be tried several times. Returns the leader."""
+
+        def look() -> Optional[Node]:
+            leader = self.leader(nodes[0])
+            if leader not in nodes:
+                return None
+            self.sql(leader, statement)
+            return leader
+
+        found: Node = self.wait_until(f"a leader to take `{statement}`", look)
+        return found
 
     def members(self, node: Node) -> dict[str, Any]:
         """`patronictl list` on a node: each member's role and state, by its name."""
@@ -76,6 +91,23 @@ class PatroniCluster(EtcdCluster):
         found: Node = self.wait_until(f"{', '.join(name(node) for node in nodes)}: one to lead, the others to follow", look)
         return found
 
+    def state(self) -> dict[str, str]:
+        """As each node sees it: what is in etcd, who leads etcd, and who leads the database."""
+        endpoints = ",".join(f"http://{address(node.index)}:2379" for node in self.world.nodes)
+        found = {}
+        for node in self.world.nodes:
+            looks = {
+                "keys": ("etcdctl", "--endpoints", endpoints, "get", "--prefix", "/service/"),
+                "status": ("etcdctl", "--endpoints", endpoints, "endpoint", "status", "-w", "table"),
+                "list": ("patronictl", "-c", str(self.base(node) / "patroni.yml"), "list", "--extended"),
+            }
+            for what, words in looks.items():
+                try:
+                    found[f"{what}{node.index}"] = run_on(node, *words)
+                except RuntimeError as error:
+                    found[f"{what}{node.index}"] = str(error)
+        return found
+
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
@@ -96,8 +128,8 @@ def name(node: Node) -> str:
 
 def present(cluster: PatroniCluster) -> None:
     nodes = cluster.world.nodes
-    leader = cluster.wait_until_replicated(*nodes)
-    cluster.sql(leader, "CREATE TABLE greetings (words text); INSERT INTO greetings VALUES ('hello')")
+    cluster.wait_until_replicated(*nodes)
+    cluster.write("DROP TABLE IF EXISTS greetings; CREATE TABLE greetings (words text); INSERT INTO greetings VALUES ('hello')", *nodes)
     for node in nodes:
         cluster.wait_until("the row to be everywhere", cluster.sql, node, "SELECT words FROM greetings")
         print(f"{name(node)} has: {cluster.sql(node, 'SELECT words FROM greetings')}")
