@@ -131,13 +131,16 @@ def leads(database: Database) -> bool:
 def test_who_is_revoked_while_postgresql_starts_is_shut_out(base: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Database(base / "first", FIRST) as database:
         database.node.know([FIRST, REVOKED])
-        wait_until("it to lead", lambda: leads(database))
+        # Patroni has looked at it since the bootstrap: what crashes before that, it waits for.
+        wait_until("Patroni to be at rest", lambda: "the leader with the lock" in "".join(capfd.readouterr()))
         wait_until("it to be settled", lambda: database.node._is_settled)
         assert database.lets_in(REVOKED)
-        # It crashes, and Patroni does not hear that it is there again.
+        # It crashes, and from its next start on Patroni does not hear that it is there again.
         deaf = base / "deaf"
-        deaf.touch()
+        # As whom Patroni runs.
+        base.chmod(0o777)
         database.replace("pg_isready", f"[ ! -e {deaf} ] || exit 1")
+        database.replace("postgres", f"touch {deaf}")
         crashed = database.postmaster()
         os.kill(crashed, signal.SIGKILL)
         wait_until("it to be back", lambda: database.sql("SELECT 1") == "1" and database.postmaster() != crashed)
