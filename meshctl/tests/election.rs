@@ -84,8 +84,8 @@ fn two_votes_in_one_block_both_have_the_gas_they_need() {
         while world.anvil.rpc("txpool_status", json!([]))["pending"] != "0x2" && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }
-        world.anvil.rpc("evm_setAutomine", json!([true]));
         world.anvil.rpc("evm_mine", json!([]));
+        world.anvil.rpc("evm_setAutomine", json!([true]));
         votes.map(|vote| vote.join().unwrap())
     });
     for (code, _, errors) in &outcomes {
