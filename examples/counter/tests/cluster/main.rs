@@ -23,7 +23,13 @@ async fn founded(cluster: &Cluster) -> u8 {
     for token in cluster.running() {
         cluster.until("a working leader", token, "/health", |_| true).await;
     }
-    cluster.contract.leader().0.unwrap()
+    leading(cluster).0
+}
+
+/// Who leads now, and in which term: whoever waits for a slow disk may have been voted out since somebody looked.
+fn leading(cluster: &Cluster) -> (u8, u32) {
+    let (leader, term) = cluster.contract.leader();
+    (leader.unwrap(), term)
 }
 
 #[expect(clippy::print_stdout, reason = "the time is worth knowing")]
@@ -32,8 +38,7 @@ async fn a_leader_dies(size: u8) {
     founded(&cluster).await;
     let clients = Clients::start(&cluster, 4, &cluster.running());
     clients.until_more(20, &cluster).await;
-    // Not the one of before for sure: whoever waits for a slow disk may have been voted out.
-    let (Some(leader), term) = cluster.contract.leader() else { panic!("nobody leads") };
+    let (leader, term) = leading(&cluster);
     cluster.kill(leader);
     let took = clients.until_more(8, &cluster).await;
     println!("{size} nodes, a leader dies: the next one serves after {took:?}");
@@ -59,8 +64,7 @@ async fn a_leader_that_froze_comes_back_and_follows() {
     founded(&cluster).await;
     let clients = Clients::start(&cluster, 4, &cluster.running());
     clients.until_more(20, &cluster).await;
-    // Not the one of before for sure: whoever waits for a slow disk may have been voted out.
-    let (Some(leader), term) = cluster.contract.leader() else { panic!("nobody leads") };
+    let (leader, term) = leading(&cluster);
     cluster.signal(leader, "STOP");
     cluster.until_term(term + 1).await;
     clients.until_more(8, &cluster).await;
