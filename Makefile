@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-apps build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny forge-lint map
+.PHONY: help demo test test-apps build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny advisories-update forge-lint map
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -20,7 +20,7 @@ PACKAGES := curl docker-compose gcc git iproute2 iptables iputils-ping libc6-dev
 NODE_MODULES := contracts/node_modules/.package-lock.json
 
 help: ## List the targets.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 demo: deps dev-build ## Three nodes, a fourth live, one revoked; stays up until Ctrl-C (ONCE=1: exits by itself).
 	@$(AS_ROOT) env ONCE=$(ONCE) target/debug/demo
@@ -74,9 +74,12 @@ clippy:
 doc:
 	$(AS_USER) env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
-deny:
-	@if cargo deny --version >/dev/null 2>&1; then $(CARGO) deny --all-features check bans licenses sources; \
-	else echo "cargo-deny is not installed: dependencies not checked"; fi
+deny: packages
+	@$(AS_USER) .ci/deny check
+	@$(AS_USER) .ci/deny-test
+
+advisories-update: packages ## Ask the newest advisories about every crate (ADVISORY_DB=: a clone of their database).
+	@$(AS_USER) env ADVISORY_DB=$(ADVISORY_DB) .ci/deny update
 
 forge-lint: $(NODE_MODULES)
 	cd contracts && $(NPM) run --silent lint
