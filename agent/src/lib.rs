@@ -16,6 +16,7 @@ pub mod api;
 pub mod config;
 pub mod notify;
 pub mod process;
+pub mod sandbox;
 
 pub mod cache;
 pub mod dstack;

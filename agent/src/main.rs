@@ -16,7 +16,7 @@ use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     agent,
     config::{Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Homes, Layers, LogFormat},
-    process,
+    process, sandbox,
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -59,6 +59,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = process::protect_memory() {
+        report(&format!("cannot protect this process's memory: {error}"));
+        return ExitCode::FAILURE;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -80,8 +84,8 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<()> {
-    process::protect_memory().context("cannot protect this process's memory")?;
     process::start_logging(level, format);
+    sandbox::enter(&config).context("cannot give up privileges")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -94,7 +98,6 @@ fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<
 }
 
 fn tunnel(options: DeviceOptions, foreground: bool) -> anyhow::Result<()> {
-    process::protect_memory().context("cannot protect this process's memory")?;
     if foreground {
         process::start_logging(LevelFilter::INFO, LogFormat::Text);
     }

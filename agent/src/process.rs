@@ -1,8 +1,8 @@
-#![expect(unsafe_code, reason = "prctl, setrlimit and geteuid have no safe wrapper in the dependencies we have")]
 //! The process itself: no core dumps, nobody may trace it, and logs that cannot hold a secret.
 
 use std::io;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, set_dumpable_behavior, setrlimit};
 use tracing_subscriber::{
     filter::LevelFilter, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -13,27 +13,20 @@ use crate::config::LogFormat;
 /// and bodies (keys of the guest agent) at their lower levels.
 const LOGGED: [&str; 4] = ["p2p_agent", "mesh_core", "mesh_contract", "mesh_tunnel"];
 
-/// Keeps this process's memory from core dumps and from other processes of the same user.
+/// Keeps this process's memory from core dumps and from other processes of the same user. To be called before anything else: what
+/// was read before could be read by others too.
 ///
 /// # Errors
 /// The system's.
 pub fn protect_memory() -> io::Result<()> {
-    // SAFETY: PR_SET_DUMPABLE takes an integer and touches no memory of ours.
-    succeeded(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })?;
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `none` is a valid rlimit that outlives the call.
-    succeeded(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) })
-}
-
-fn succeeded(returned: libc::c_int) -> io::Result<()> {
-    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
 /// The user whose files are ours.
 #[must_use]
 pub fn effective_user() -> u32 {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    unsafe { libc::geteuid() }
+    geteuid().as_raw()
 }
 
 /// Sends our events to stderr. Call once.

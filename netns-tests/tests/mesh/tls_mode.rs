@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, chown, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::PathBuf,
     time::Duration,
 };
@@ -196,6 +196,36 @@ fn a_cluster_of_one_kind_says_so_to_the_other() -> Result<()> {
     world.operate(&["config", "set", "--network-type", "any"])?;
     world.relay(1)?;
     wait_ready(&world, 1)?;
+    agent.stop()?;
+    world.close()
+}
+
+#[test]
+fn another_process_of_the_same_user_cannot_look_into_the_agent() -> Result<()> {
+    let world = World::new(1)?;
+    world.operate(&["domain", "add", DOMAIN])?;
+    let agent = TlsAgent::start(&world, 1, 443)?;
+    world.wait("the agent to answer", PATIENCE, || world.node(1).status())?;
+    crate::process::has_only(agent.process.pid(), 0)?;
+    let as_nobody = |program: &str| {
+        let setpriv = world.node(1).namespace.launch("setpriv");
+        let setpriv = setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        setpriv.args(["--pdeathsig", "KILL", "--", program])
+    };
+    // The control: whose memory is not protected is an open book to the same user.
+    let open = as_nobody("sleep").arg("86400").start(&world.dir().join("sleep.log"))?;
+    world.wait("a process of the same user to be readable", PATIENCE, || {
+        let read = as_nobody("cat").arg(format!("/proc/{}/maps", open.pid())).finish(PATIENCE)?.success()?;
+        ensure!(read.contains("sleep"), "{read}");
+        Ok(())
+    })?;
+    for file in ["mem", "maps", "environ", "auxv", "fd/0"] {
+        let path = format!("/proc/{}/{file}", agent.process.pid());
+        let read = as_nobody("cat").arg(&path).finish(PATIENCE)?;
+        let refused = !read.status.success() && read.stderr.contains("Permission denied");
+        ensure!(refused, "`{path}` was opened: {} {}", read.status, read.stderr);
+        ensure!(fs::symlink_metadata(format!("/proc/{}/mem", agent.process.pid()))?.uid() == 0, "it is the user's own");
+    }
     agent.stop()?;
     world.close()
 }

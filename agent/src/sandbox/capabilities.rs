@@ -1,0 +1,47 @@
+//! Capabilities (capabilities(7)): root's privileges, one by one.
+
+use std::io;
+
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+
+use crate::config::{Config, Mode};
+
+/// Ports below are for who has NET_BIND_SERVICE.
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// NET_ADMIN for the interface, its addresses, routes and rules, which come and go as long as the agent runs; NET_BIND_SERVICE only
+/// where a port was chosen that needs it. A node without a device needs none.
+pub(super) fn needed(config: &Config) -> CapabilitySet {
+    match config.mode {
+        Mode::Tls => CapabilitySet::empty(),
+        Mode::Wireguard
+            if [config.listen_port, config.gateway.listen.port()].iter().any(|port| *port < FIRST_FREE_PORT) =>
+        {
+            CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE
+        }
+        Mode::Wireguard => CapabilitySet::NET_ADMIN,
+    }
+}
+
+/// Gives up all but `wanted` for ever, also for what would be executed: nothing gives this process privileges again. Returns what is
+/// left: those of `wanted` that it had.
+pub(super) fn keep(wanted: CapabilitySet) -> io::Result<CapabilitySet> {
+    set_no_new_privs(true)?;
+    clear_ambient_capability_set()?;
+    let had = capabilities(None)?.permitted;
+    // Without SETPCAP they cannot be taken out, and need not be: with no_new_privs nothing that is executed gets them.
+    if had.contains(CapabilitySet::SETPCAP) {
+        for capability in CapabilitySet::all().iter().filter(|capability| !wanted.contains(*capability)) {
+            // A kernel that does not know a capability has it in no set.
+            if capability_is_in_bounding_set(capability).unwrap_or(false) {
+                remove_capability_from_bounding_set(capability)?;
+            }
+        }
+    }
+    let kept = had & wanted;
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
+    Ok(kept)
+}
