@@ -342,6 +342,7 @@ fn policy(config: &Config) -> Policy {
         on_expiry: config.on_registry_expiry,
         quorum: config.rpc_quorum,
         names: config.names.clone(),
+        allowed: config.allowed.clone(),
     }
 }
 

@@ -94,7 +94,14 @@ mod tests {
             own_nodes: Vec::new(),
         };
         let floor = Floor { epoch: 2, key_epochs: BTreeMap::from([(TokenId::new(7).unwrap(), 3)]) };
-        let cached = CachedRegistry { registry, proofs: BTreeMap::new(), read_at: 5, floor, member: None };
+        let cached = CachedRegistry {
+            registry,
+            proofs: BTreeMap::new(),
+            read_at: 5,
+            floor,
+            member: None,
+            spent: Default::default(),
+        };
         save(dir.path(), &cached).unwrap();
         assert_eq!(load(dir.path()), Some(cached));
     }

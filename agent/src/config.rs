@@ -15,7 +15,7 @@ use std::{
 };
 
 use mesh_core::{
-    agent::OnExpiry,
+    agent::{Allowed, OnExpiry},
     id::{Address, AppId, InstanceId, TokenId},
     place::OwnPlace,
 };
@@ -106,6 +106,8 @@ pub struct Config {
     pub expected_kms_root: Option<Address>,
     /// Peer names.
     pub names: BTreeMap<TokenId, String>,
+    /// What the contract's word alone is not enough for.
+    pub allowed: Allowed,
 }
 
 impl Config {
@@ -189,6 +191,11 @@ impl Config {
             expected_instance: flags.instance_id,
             expected_kms_root: flags.kms_root,
             names,
+            allowed: Allowed {
+                mesh_network: flags.mesh_network,
+                gateway_domains: flags.allow_gateway_domain,
+                dev_urls: flags.development.unwrap_or(false),
+            },
         })
     }
 }
@@ -245,6 +252,7 @@ mod tests {
             ["--without-offload", "udp_gso"],
             ["--keepalive", "25"],
             ["--wireguard-key", "random"],
+            ["--mesh-network", "10.0.1.0/24"],
             ["--gateway-listen", "0.0.0.0:51822"],
             ["--gateway-address", "192.0.2.1:443"],
             ["--gateway-redial-after", "1h"],
@@ -353,6 +361,24 @@ mod tests {
         for of_userspace in [["--threads", "1"], ["--without-offload", "udp_gso"]] {
             let error = with(&[&["--tunnel", "kernel"][..], &of_userspace].concat()).unwrap_err().to_string();
             assert!(error.contains(of_userspace[0]) && error.contains("--tunnel kernel"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_contract_alone_may_not_say_is_the_operators() {
+        let with = |more: &[&str]| config(&[&["--rpc-url", "http://a"][..], more].concat());
+        assert_eq!(with(&[]).unwrap().allowed, Allowed::default());
+        let domains = ["--allow-gateway-domain", "one.example", "--allow-gateway-domain", "two.example"];
+        let given = [&["--mesh-network", "203.0.4.0/24", "--development"][..], &domains].concat();
+        let allowed = with(&given).unwrap().allowed;
+        assert_eq!(allowed.mesh_network.map(|network| network.network().to_string()).as_deref(), Some("203.0.4.0/24"));
+        assert_eq!(
+            allowed.gateway_domains.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["one.example", "two.example"]
+        );
+        assert!(allowed.dev_urls && !with(&["--development=false"]).unwrap().allowed.dev_urls);
+        for bad in ["10.0.1.1/24", "10.0.1.0/8", "10.0.1.0", "mesh"] {
+            assert!(with(&["--mesh-network", bad]).unwrap_err().to_string().contains("--mesh-network"), "{bad}");
         }
     }
 

@@ -62,6 +62,7 @@ fn cached(tokens: u32) -> CachedRegistry {
         read_at: 5,
         floor: Floor { epoch: 2, key_epochs },
         member: None,
+        spent: Default::default(),
     }
 }
 

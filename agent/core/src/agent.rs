@@ -16,6 +16,7 @@ mod proofs;
 mod reads;
 mod reconcile;
 mod report;
+mod spent;
 mod tracks;
 mod warnings;
 
@@ -25,10 +26,11 @@ pub use self::{
     commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
     facts::{
-        Applied, ApplyError, GatewaySeen, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint, PathsSeen,
-        PeerPaths, Policy, SourceReport,
+        Allowed, Applied, ApplyError, GatewaySeen, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint,
+        PathsSeen, PeerPaths, Policy, SourceReport,
     },
     report::NotReady,
+    spent::SpentKeyEpochs,
 };
 use self::{
     offers::Offers,
@@ -45,6 +47,7 @@ use crate::{
     dev_url::DevUrls,
     freshness::ReadTime,
     gate::{Gate, Implausible},
+    id::TokenId,
     membership::{OwnIdentity, Past, Standing},
     network::MeshNetwork,
     proof::{Anchors, VerifiedPeer},
@@ -83,6 +86,10 @@ pub struct Agent {
     past: Past,
     standing: Option<Standing>,
     proofs: ProofBook,
+    /// Which key epochs can be nobody's any more, as far as this node knows.
+    spent: SpentKeyEpochs,
+    /// Peers that are not believed for that, with their key epochs.
+    came_back: Vec<(TokenId, u32)>,
     /// Once, every record was tried and the machine was as it should be: what is configured is all there is.
     settled_once: bool,
     /// This node's own registration is proved like any other.
@@ -121,6 +128,8 @@ struct View {
     registry: Registry,
     read: ReadTime,
     read_at_unix: Duration,
+    /// How many sources said it alike, in this run.
+    witnesses: usize,
     /// It comes from the disk: good for peers, not for signing offers.
     cached: bool,
 }
@@ -158,11 +167,13 @@ impl Agent {
             reads: Reads::new(now.since_start),
             last_read: LastRead::None,
             sources: SourceReport { quorum: Quorum { need: policy.quorum, have: 0 }, ..SourceReport::default() },
-            gate: Gate::new(me.contract),
+            gate: Gate::new(me.contract).of_network(policy.allowed.mesh_network),
             view: None,
             past: Past::default(),
             standing: None,
             proofs: ProofBook::new(anchors),
+            spent: SpentKeyEpochs::default(),
+            came_back: Vec::new(),
             settled_once: false,
             own_is_proved: false,
             verified: Vec::new(),
@@ -279,10 +290,10 @@ impl Agent {
         self.view.as_ref().map(|view| view.registry.domain)
     }
 
-    /// Development URLs, as the contract was last accepted.
+    /// Development URLs, as the contract was last accepted, where the operator lets applications see them.
     #[must_use]
     pub fn dev_urls(&self) -> Option<&DevUrls> {
-        self.view.as_ref().map(|view| &view.registry.dev_urls)
+        self.view.as_ref().filter(|_| self.policy.allowed.dev_urls).map(|view| &view.registry.dev_urls)
     }
 
     /// What has been done since the start.

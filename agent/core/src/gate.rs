@@ -1,7 +1,8 @@
 //! Which reads are believed: the last stop before a read becomes this node's view.
 //!
 //! Signatures prove single peers; the gate guards the set. It pins contract, chain and network (the latter two as first read: a
-//! lie about the chain proves no peer, because every signature names it), refuses what lies below the last
+//! lie about the chain proves no peer, because every signature names it), lets no network of the internet through unless the operator
+//! named it, refuses what lies below the last
 //! finalized block seen, waits out a head that runs backwards, and asks twice before most peers vanish.
 //!
 //! A floor is a double-edged thing: it keeps old views out, and one lie about a huge epoch would keep the truth out. So what a
@@ -95,6 +96,17 @@ pub enum Implausible {
         /// Read.
         got: MeshNetwork,
     },
+    /// Not the mesh network that the operator named.
+    #[error("the mesh network is {}, and the operator named {}", got.network(), named.network())]
+    OtherNetwork {
+        /// By the operator.
+        named: MeshNetwork,
+        /// Read.
+        got: MeshNetwork,
+    },
+    /// A network of the internet: only an operator may have that routed into the tunnel.
+    #[error("the mesh network {} is no private one", .0.network())]
+    PublicNetwork(MeshNetwork),
     /// The contract's epoch is below a finalized one.
     #[error("the contract's epoch {got} is below the finalized {floor}")]
     Epoch {
@@ -130,6 +142,8 @@ pub enum Implausible {
 #[derive(Debug)]
 pub struct Gate {
     contract: Address,
+    /// The mesh network, where the operator named it.
+    named: Option<MeshNetwork>,
     pinned: Option<(u64, MeshNetwork)>,
     /// What at least [`WITNESSES`] sources said was final: kept for the next start.
     kept: Floor,
@@ -155,6 +169,7 @@ impl Gate {
     pub const fn new(contract: Address) -> Self {
         Self {
             contract,
+            named: None,
             pinned: None,
             kept: Floor { epoch: 0, key_epochs: BTreeMap::new() },
             seen: Floor { epoch: 0, key_epochs: BTreeMap::new() },
@@ -163,6 +178,12 @@ impl Gate {
             lower_since: None,
             shrink_seen_at: None,
         }
+    }
+
+    /// The same gate, which lets this mesh network through and no other; with `None`, any private one.
+    #[must_use]
+    pub fn of_network(self, named: Option<MeshNetwork>) -> Self {
+        Self { named, ..self }
     }
 
     /// Takes over what an earlier run knew for sure, and the read it kept: a view to begin with, which makes nothing final.
@@ -218,6 +239,13 @@ impl Gate {
     fn check(&self, registry: &Registry, floor: &Floor) -> Result<(), Implausible> {
         if registry.domain.contract != self.contract {
             return Err(Implausible::Contract { expected: self.contract, got: registry.domain.contract });
+        }
+        match self.named {
+            Some(named) if named != registry.network => {
+                return Err(Implausible::OtherNetwork { named, got: registry.network });
+            }
+            None if !registry.network.is_private() => return Err(Implausible::PublicNetwork(registry.network)),
+            Some(_) | None => {}
         }
         if let Some((chain, network)) = self.pinned {
             if registry.domain.chain_id != chain {

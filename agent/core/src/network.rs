@@ -42,6 +42,19 @@ impl MeshNetwork {
         self.0
     }
 
+    /// Its addresses are nobody's on the internet: RFC 1918, or the shared range of RFC 6598. Routing any other into a tunnel would
+    /// take somebody's addresses away from this machine.
+    #[must_use]
+    pub fn is_private(self) -> bool {
+        // A prefix of 16 bits or more lies within or without each of them as a whole.
+        match self.0.ip().octets() {
+            [10, ..] | [192, 168, ..] => true,
+            [172, second, ..] => (16..32).contains(&second),
+            [100, second, ..] => (64..128).contains(&second),
+            _ => false,
+        }
+    }
+
     /// How many tokens fit: all host numbers but zero and the broadcast address.
     #[must_use]
     pub fn capacity(self) -> u32 {
@@ -80,6 +93,36 @@ mod tests {
         assert_eq!(address(254), Some(Ipv4Addr::new(10, 0, 1, 254)));
         assert_eq!(address(255), None);
         assert_eq!(address(u32::MAX), None);
+    }
+
+    #[test]
+    fn private_and_shared_ranges_are_told_from_the_internets() {
+        let is_private = |base: [u8; 4]| MeshNetwork::new(base.into(), 24).unwrap().is_private();
+        for private in [
+            [10, 0, 1, 0],
+            [10, 255, 255, 0],
+            [172, 16, 0, 0],
+            [172, 31, 255, 0],
+            [192, 168, 0, 0],
+            [100, 64, 0, 0],
+            [100, 127, 255, 0],
+        ] {
+            assert!(is_private(private), "{private:?}");
+        }
+        for public in [
+            [203, 0, 4, 0],
+            [11, 0, 0, 0],
+            [172, 15, 0, 0],
+            [172, 32, 0, 0],
+            [192, 167, 0, 0],
+            [100, 63, 0, 0],
+            [100, 128, 0, 0],
+            [127, 0, 0, 0],
+            [169, 254, 1, 0],
+            [224, 0, 0, 0],
+        ] {
+            assert!(!is_private(public), "{public:?}");
+        }
     }
 
     #[test]

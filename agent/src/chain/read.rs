@@ -57,6 +57,16 @@ pub(super) async fn read(
     {
         return Ok(Registry { block, finalized, ..previous.clone() });
     }
+    if let Some(previous) = previous.filter(|previous| epoch < previous.epoch && previous.block.number <= head.number)
+        && is_canonical(source, previous.block, head).await?
+    {
+        let (then, before) = (previous.block.number, previous.epoch);
+        let reason = format!(
+            "epoch() at block {} is {epoch}, and was {before} at block {then}, which is still there: the endpoint serves an old state",
+            head.number
+        );
+        return Err(nonsense("eth_call", &reason));
+    }
     let registry = read_whole(source, subject, own_token, block, finalized, epoch).await?;
     // Some nodes answer a question about their head from a state that has moved on meanwhile. An epoch of one block over peers
     // of another would be believed until the next change on chain.

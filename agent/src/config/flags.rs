@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use mesh_core::{
     agent::OnExpiry,
     id::{Address, AppId, InstanceId, TokenId},
+    network::MeshNetwork,
     place::Domain,
 };
 
@@ -89,6 +90,17 @@ pub struct Flags {
     /// An app id to trust besides the own one; repeatable.
     #[arg(long, value_name = "HEX")]
     pub trust_app_id: Vec<AppId>,
+    /// The mesh network, as the contract was deployed with it: no other is believed. Needed where it is no private one (RFC 1918,
+    /// 100.64.0.0/10). Default: the first private one that the contract was read to have.
+    #[arg(long, value_name = "CIDR", value_parser = mesh_network)]
+    pub mesh_network: Option<MeshNetwork>,
+    /// Another gateway base domain that URLs of peers may have, besides `--gateway-domain`; repeatable. Others in the contract are not
+    /// shown to applications.
+    #[arg(long, value_name = "DOMAIN")]
+    pub allow_gateway_domain: Vec<Domain>,
+    /// For development: show applications the URLs that token owners have set (`meshctl dev-url`).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub development: Option<bool>,
     /// Seconds between keepalives to every peer, 0 = off; default: 25.
     #[arg(long, value_name = "SECONDS")]
     pub keepalive: Option<u16>,
@@ -170,6 +182,7 @@ impl Flags {
             ("--without-offload", !self.device.without_offload.is_empty()),
             ("--keepalive", self.keepalive.is_some()),
             ("--wireguard-key", self.wireguard_key.is_some()),
+            ("--mesh-network", self.mesh_network.is_some()),
         ];
         let of_tls = [("--tls-port", self.tls_port.is_some())];
         let of_other = match mode {
@@ -259,6 +272,14 @@ impl FromStr for EndpointChoice {
             },
         }
     }
+}
+
+/// A network that a contract can have.
+fn mesh_network(text: &str) -> Result<MeshNetwork, String> {
+    let (base, prefix) = text.split_once('/').ok_or("expected BASE/PREFIX, as in 10.0.1.0/24")?;
+    let base = base.parse().map_err(|_| "expected an IPv4 network, as in 10.0.1.0/24".to_owned())?;
+    let prefix = prefix.parse().map_err(|_| "expected a prefix length, as in 10.0.1.0/24".to_owned())?;
+    MeshNetwork::new(base, prefix).map_err(|error| error.to_string())
 }
 
 /// Whole seconds, or a number with `s`, `m`, `h` or `d`.

@@ -224,10 +224,11 @@ fn read_file(path: &std::path::Path, text: &str) -> Result<FileSettings, ConfigE
             return Err(error(format!("unknown key `{key}`; keys are the names of the flags: {}", list(&known))));
         }
         let values = if let toml::Value::Array(values) = value { values } else { vec![value] };
-        let values = values.into_iter().map(|value| match (value.as_str(), value.as_integer()) {
-            (Some(text), _) => Ok(text.to_owned()),
-            (None, Some(number)) => Ok(number.to_string()),
-            (None, None) => Err(error(format!("`{key}` cannot be a {}", value.type_str()))),
+        let values = values.into_iter().map(|value| match (value.as_str(), value.as_integer(), value.as_bool()) {
+            (Some(text), ..) => Ok(text.to_owned()),
+            (None, Some(number), _) => Ok(number.to_string()),
+            (None, None, Some(truth)) => Ok(truth.to_string()),
+            (None, None, None) => Err(error(format!("`{key}` cannot be a {}", value.type_str()))),
         });
         let origin = format!("configuration file `{}`, key `{key}`", path.display());
         let values = values.map(|value| value.map(|value| Setting { origin: origin.clone(), value }));
@@ -333,6 +334,14 @@ mod tests {
         assert!(error.contains("P2P_WITHOUT_OFFLOAD") && error.contains("udp_gro"), "{error}");
         let error = read(&[], &[], Some("mtu = 9")).unwrap_err().to_string();
         assert!(error.contains("config.toml") && error.contains("576..=65455"), "{error}");
+    }
+
+    #[test]
+    fn a_switch_is_a_setting_like_all_others() {
+        let development = |environment: &[(&str, &str)], file| read(&[], environment, file).unwrap().development;
+        assert_eq!(development(&[], None), None);
+        assert_eq!(development(&[], Some("development = true")), Some(true));
+        assert_eq!(development(&[("P2P_DEVELOPMENT", "false")], Some("development = true")), Some(false));
     }
 
     #[test]

@@ -77,6 +77,23 @@ async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
     assert_eq!(rpc.asked("peers"), 3);
 }
 
+/// A reorg is another matter: then the block with the higher epoch is gone.
+#[tokio::test]
+async fn an_old_state_under_the_blocks_of_a_newer_one_is_no_read() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    let sources = sources(&[&rpc], 1);
+    sources.read(None).await.0.unwrap();
+    {
+        let mut chain = rpc.chain();
+        (chain.head, chain.epoch) = (101, 5);
+    }
+    let error = sources.read(None).await.0.unwrap_err();
+    assert!(error.contains("epoch() at block 101 is 5, and was 7 at block 100"), "{error}");
+    (rpc.chain().fork, rpc.chain().fork_at) = (1, 90);
+    assert_eq!(sources.read(None).await.0.unwrap().epoch, 5);
+}
+
 /// Or its peers would be taken for those of the epoch that follows, and never be read again.
 #[tokio::test]
 async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {

@@ -1,7 +1,7 @@
 //! A node without a device: its application has a URL, and so have those of others.
 
 use mesh_core::{
-    agent::OwnEndpoint,
+    agent::{Allowed, OwnEndpoint},
     place::OwnPlace,
     registration::NetworkType,
     status::{MembershipState, VerdictState},
@@ -14,6 +14,7 @@ use crate::world::World;
 async fn beside_both_kinds() -> World {
     let mut world = World::new().await;
     world.network_type = NetworkType::TlsGateway;
+    world.allowed.dev_urls = true;
     world.place = Some(OwnPlace { domain: "gw.example".parse().unwrap(), port: 8443.try_into().unwrap() });
     world.endpoint.send_replace(OwnEndpoint::None);
     world.chain.set_base_domains(&[Some("gw.example")]);
@@ -128,6 +129,8 @@ async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
     world.chain.register_tls(2, &world.identities[1], 443);
     world.chain.register(3, &world.identities[2], world.key(3));
     world.chain.set_dev_urls(&[(1, "tcp://one:1"), (3, "10.0.1.3:5432")]);
+    world.allowed =
+        Allowed { gateway_domains: vec!["gw.example".parse().unwrap()], dev_urls: true, ..Allowed::default() };
     world.start();
     world.until("node 3 alone on the device", |world| world.peers() == world.keys(&[3])).await;
     let view = peers(&world).await;
@@ -145,5 +148,33 @@ async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
     world.until_peers("the other URL", |view| dev_urls(view) == [Value::Null, json!("tcp://two:2"), Value::Null]).await;
     let event = world.first_line_of("/v1/peers/watch", "data: ").await;
     assert_eq!(dev_urls(&serde_json::from_str(&event).unwrap()), [Value::Null, json!("tcp://two:2"), Value::Null]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_contract_alone_says_of_urls_is_shown_to_nobody() {
+    let mut world = World::new().await;
+    world.chain.set_base_domains(&[Some("evil.example.com")]);
+    world.mint_all();
+    world.chain.register(1, &world.identities[0], world.key(1));
+    world.chain.register_tls(2, &world.identities[1], 443);
+    world.chain.register(3, &world.identities[2], world.key(3));
+    world.chain.set_dev_urls(&[
+        (1, "http://evil.example.com/1"),
+        (2, "http://evil.example.com/2"),
+        (3, "http://evil.example.com/3"),
+    ]);
+    world.start();
+    world.until("node 3 alone on the device", |world| world.peers() == world.keys(&[3])).await;
+    let view = peers(&world).await;
+    assert_eq!(view["peers"].as_array().map(Vec::len), Some(2), "{view}");
+    assert_eq!(view["peers"][1]["address"], "10.0.1.3");
+    assert!(!view.to_string().contains("evil"), "{view}");
+    let status = world.status().await;
+    let warning = status.warnings.iter().find(|warning| warning.code == "W406").unwrap();
+    assert!(
+        warning.hint.as_deref().is_some_and(|hint| hint.contains("--allow-gateway-domain evil.example.com")),
+        "{warning:?}"
+    );
     world.stop().await;
 }

@@ -11,7 +11,7 @@ use std::{
 
 use dstack_simulator::{Layout, Simulator};
 use mesh_core::{
-    agent::{Agent, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
+    agent::{Agent, Allowed, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
     id::{Address, WireguardKey},
     place::OwnPlace,
     registration::NetworkType,
@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) network_type: NetworkType,
     /// What it registers of the gateway.
     pub(crate) place: Option<OwnPlace>,
+    /// What its operator lets the contract say.
+    pub(crate) allowed: Allowed,
     pub(crate) chain: ChainTwin,
     pub(crate) tunnel: TunnelTwin,
     pub(crate) links: LinkTwin,
@@ -89,6 +91,7 @@ impl World {
             identities,
             network_type: NetworkType::Wireguard,
             place: None,
+            allowed: Allowed::default(),
             chain: ChainTwin::new(contract),
             tunnel: TunnelTwin::default(),
             links: LinkTwin::default(),
@@ -188,8 +191,9 @@ impl World {
             trusted_app_ids: Vec::new(),
             registry_deadline: Duration::from_secs(3600),
             on_expiry: OnExpiry::FailClosed,
-            quorum: 1,
+            quorum: 2,
             names: Default::default(),
+            allowed: self.allowed.clone(),
         };
         let mut agent = Agent::new(node, policy, clock.now());
         if let Some(cached) = cache::load(&self.dir) {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
 use serde::{Deserialize, Serialize};
 
+use super::SpentKeyEpochs;
 use crate::{
     diff::Change,
     gate::Floor,
@@ -108,4 +109,7 @@ pub struct CachedRegistry {
     pub floor: Floor,
     /// The registration this node had, if it had one.
     pub member: Option<Membership>,
+    /// Which key epochs were seen to be spent.
+    #[serde(default)]
+    pub spent: SpentKeyEpochs,
 }

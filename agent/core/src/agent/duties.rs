@@ -114,6 +114,7 @@ impl Agent {
             read_at: view.read_at_unix.as_secs(),
             floor: self.gate.floor().clone(),
             member: self.past.member,
+            spent: self.spent.clone(),
         })));
     }
 

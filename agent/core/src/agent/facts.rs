@@ -8,9 +8,10 @@ use super::CachedRegistry;
 use crate::{
     diff::Change,
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    network::MeshNetwork,
     observed::Observed,
     path,
-    place::OwnPlace,
+    place::{Domain, OwnPlace},
     registration::{NetworkType, Proof},
     registry::Registry,
     status::{Quorum, Reason, RegistrationOffer, SourceStatus},
@@ -83,6 +84,19 @@ pub struct Policy {
     pub quorum: usize,
     /// Configured peer names.
     pub names: BTreeMap<TokenId, String>,
+    /// What the contract's word alone is not enough for.
+    pub allowed: Allowed,
+}
+
+/// What the operator lets the contract, as RPC endpoints tell it, say to this machine and its applications. No signature covers any of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// The only mesh network that is believed. Without it, the first one read, if it is private, and no other after that.
+    pub mesh_network: Option<MeshNetwork>,
+    /// Base domains of gateways that URLs may be made of, besides the one of [`Policy::place`].
+    pub gateway_domains: Vec<Domain>,
+    /// Development URLs may be shown to applications.
+    pub dev_urls: bool,
 }
 
 /// Where this node is reached by UDP, as far as is known.

@@ -6,15 +6,17 @@ mod peers;
 use std::time::Duration;
 
 use super::{
-    Agent, LastRead, NotSubmitted, Now,
+    Agent, LastRead, NotSubmitted, Now, OnExpiry,
     proofs::Problem,
     reconcile::{Goal, Seen},
     warnings::{Finding, find_each},
 };
 use crate::{
     freshness::{Age, Old},
+    gate::{Implausible, WITNESSES},
     membership::Standing,
     status::Severity,
+    time::span,
 };
 
 /// Of the changes that do not take effect, this many are named.
@@ -32,6 +34,8 @@ impl Agent {
         self.find_registry(now, &mut found);
         self.find_records(&mut found);
         self.find_lost_places(&mut found);
+        self.find_unknown_gateways(&mut found);
+        self.find_returned(&mut found);
         self.find_peers(now, &mut found);
         self.find_notes(&mut found);
         self.find_machine(now, &mut found);
@@ -122,12 +126,14 @@ impl Agent {
 
     fn find_registry(&self, now: Now, found: &mut Vec<Finding>) {
         found.extend(self.find_age(now));
+        found.extend(self.find_single_source());
         self.find_sources(found);
         found.extend(self.find_last_read());
     }
 
     fn find_age(&self, now: Now) -> Option<Finding> {
-        let (old, age, expired) = match self.view.as_ref()?.read.age(self.policy.registry_deadline, now) {
+        let view = self.view.as_ref()?;
+        let (old, age, expired) = match view.read.age(self.policy.registry_deadline, now) {
             Age::Fresh => return None,
             Age::Stale(old, age) => (old, age, false),
             Age::Expired(old, age) => (old, age, true),
@@ -139,10 +145,25 @@ impl Agent {
         let (severity, then) = match (expired, self.policy.on_expiry.closes(Age::Expired(old, age))) {
             (true, true) => (Severity::Critical, "; all peers are removed until the contract can be read"),
             (true, false) => (Severity::Warning, "; going on with the last verified peers"),
-            (false, _) => (Severity::Warning, ""),
+            (false, _) => (Severity::Warning, "; a peer that was revoked since stays until the contract can be read"),
         };
-        let message = format!("{what} is {} s old{then}", age.as_secs());
+        let until = match (expired, self.policy.on_expiry) {
+            (false, OnExpiry::FailClosed) => {
+                let left = view.read.until_expiry(self.policy.registry_deadline, now);
+                format!(", or until all are removed in {}", span(left))
+            }
+            _ => String::new(),
+        };
+        let message = format!("{what} is {} s old{then}{until}", age.as_secs());
         Some(Finding::new("W301", "registry-stale", severity, message).hint(hint))
+    }
+
+    /// It can prove no peer that there is none, and whatever no signature covers it can say as it likes.
+    fn find_single_source(&self) -> Option<Finding> {
+        let message = "a single RPC endpoint is believed: it can hide peers, and keep one that is revoked";
+        let finding = Finding::new("W308", "single-source", Severity::Info, message)
+            .hint("give `--rpc-url` three times, for endpoints of different operators: two must agree then");
+        (self.policy.quorum < WITNESSES).then_some(finding)
     }
 
     fn find_sources(&self, found: &mut Vec<Finding>) {
@@ -180,10 +201,8 @@ impl Agent {
                     .hint("check the RPC endpoints given by --rpc-url"),
             ),
             LastRead::Implausible(implausible) => Some(
-                Finding::new("W306", "registry-implausible", Severity::Critical, implausible.to_string()).hint(
-                    "the RPC endpoint serves an old or a foreign chain, or did before: restart the agent if another one was \
-                     lying; if the contract was deployed anew, also delete registry.json in its state directory first",
-                ),
+                Finding::new("W306", "registry-implausible", Severity::Critical, implausible.to_string())
+                    .hint(remedy(implausible)),
             ),
             LastRead::LowerHead { head } => {
                 let message = format!("the newest block is {head} now, lower than before");
@@ -275,5 +294,28 @@ impl Agent {
                     .hint("restart the agent, with NET_ADMIN; what is shown of the peers grows old meanwhile"),
             );
         }
+    }
+}
+
+/// What to do about a read that is refused for good.
+fn remedy(implausible: &Implausible) -> String {
+    match implausible {
+        Implausible::PublicNetwork(network) | Implausible::Network { got: network, .. } => format!(
+            "an RPC endpoint lies, or did before; only if the contract was deployed with {0}: restart the agent with `--mesh-network {0}`",
+            network.network()
+        ),
+        Implausible::OtherNetwork { got, .. } => format!(
+            "an RPC endpoint lies, or the contract is another: check --rpc-url and --contract, and give `--mesh-network {}` only if \
+             you know that it was deployed so",
+            got.network()
+        ),
+        Implausible::Contract { .. }
+        | Implausible::Chain { .. }
+        | Implausible::Epoch { .. }
+        | Implausible::KeyEpoch { .. }
+        | Implausible::Outside { .. }
+        | Implausible::Order(_) => "the RPC endpoint serves an old or a foreign chain, or did before: restart the agent if \
+            another one was lying; if the contract was deployed anew, also delete registry.json in its state directory first"
+            .to_owned(),
     }
 }

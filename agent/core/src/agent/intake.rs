@@ -61,6 +61,7 @@ impl Agent {
 
     fn accept(&mut self, registry: Registry, now: Now) {
         let previous = self.view.take();
+        self.note_leavings(previous.as_ref(), &registry);
         self.unsaved |= previous.as_ref().is_none_or(|previous| !same_content(&previous.registry, &registry));
         let read = ReadTime::now(
             registry.block,
@@ -72,7 +73,8 @@ impl Agent {
         self.past = self.past.after(&standing);
         self.stand(standing);
         self.proofs.handle_registry(&registry);
-        self.view = Some(View { registry, read, read_at_unix: now.unix, cached: false });
+        let witnesses = self.sources.quorum.have;
+        self.view = Some(View { registry, read, read_at_unix: now.unix, witnesses, cached: false });
         self.recompute(now);
         self.offers.want(self.wish(), now);
     }
@@ -85,6 +87,7 @@ impl Agent {
             return;
         }
         self.past = Past::of_earlier_run(cached.member, &self.identity);
+        self.spent = cached.spent;
         if let Err(implausible) = self.gate.restore(&cached.floor, &cached.registry) {
             tracing::warn!(%implausible, "the kept registry is not used");
             return;
@@ -99,7 +102,7 @@ impl Agent {
         }
         self.proofs.handle_registry(&registry);
         self.proofs.restore(cached.proofs, &registry.domain);
-        self.view = Some(View { registry, read, read_at_unix: read_at, cached: true });
+        self.view = Some(View { registry, read, read_at_unix: read_at, witnesses: 0, cached: true });
         self.recompute(now);
     }
 

@@ -11,7 +11,7 @@ use crate::{
     membership::Standing,
     place,
     proof::VerifiedPeer,
-    registration::NetworkType,
+    registration::{Gateway, NetworkType},
     status::{NodeKind, OtherPeer, Severity},
 };
 
@@ -41,7 +41,9 @@ impl Agent {
                 name: self.name_of(peer.token()),
                 kind: NodeKind::of(peer.network_type()),
                 instance_id: peer.instance(),
-                url: place.and_then(|place| place::url(peer.instance(), place, base_domains)),
+                url: place
+                    .filter(|place| self.is_allowed(*place, base_domains))
+                    .and_then(|place| place::url(peer.instance(), place, base_domains)),
             }
         };
         self.others.iter().map(other).collect()
@@ -50,7 +52,19 @@ impl Agent {
     /// Where applications on other nodes reach the one on this node, as the contract has it.
     pub(super) fn own_url(&self) -> Option<String> {
         let Some(Standing::Active { gateway: Some(gateway), .. }) = &self.standing else { return None };
-        if self.has_tunnels() { None } else { place::url(self.me.instance, *gateway, self.base_domains()) }
+        if self.has_tunnels() || !self.is_allowed(*gateway, self.base_domains()) {
+            return None;
+        }
+        place::url(self.me.instance, *gateway, self.base_domains())
+    }
+
+    /// Whether applications may be sent there: the operator knows the gateway. Base domains are the contract's word, and the certificate
+    /// of whoever owns the domain is as good as any.
+    fn is_allowed(&self, gateway: Gateway, base_domains: &[Option<String>]) -> bool {
+        let own = self.policy.place.as_ref().map(|place| &place.domain);
+        place::domain_of(gateway, base_domains).is_some_and(|domain| {
+            own.into_iter().chain(&self.policy.allowed.gateway_domains).any(|known| *known == domain)
+        })
     }
 
     /// The gateway domain that this node was given, while the contract does not list it.
@@ -91,6 +105,23 @@ impl Agent {
             );
             Finding::new("W405", "gateway-domain-removed", Severity::Info, message)
                 .hint(format!("meshctl domain list --contract {}", self.me.contract))
+        });
+    }
+
+    /// URLs that applications are not given, because the operator has not named the gateway.
+    pub(super) fn find_unknown_gateways(&self, found: &mut Vec<Finding>) {
+        let base_domains = self.base_domains();
+        let unknown = self.others.iter().filter_map(|peer| {
+            let place = peer.gateway().filter(|_| peer.network_type() == NetworkType::TlsGateway)?;
+            let domain = place::domain_of(place, base_domains)?;
+            (!self.is_allowed(place, base_domains)).then_some((peer.token(), domain))
+        });
+        find_each(found, unknown, |token, domain| {
+            let message =
+                format!("the URL of token {token} is not shown: nobody but the contract names its gateway `{domain}`");
+            Finding::new("W406", "gateway-not-allowed", Severity::Warning, message).hint(format!(
+                "if `{domain}` is a gateway that you trust: restart the agent with `--allow-gateway-domain {domain}`"
+            ))
         });
     }
 

@@ -63,11 +63,12 @@ impl Agent {
 
     /// The whole way from the view to the desired machine.
     pub(super) fn recompute(&mut self, now: Now) {
-        let Some(view) = &self.view else { return };
-        let registry = &view.registry;
         let mut proved = self.proofs.verified();
         let own_token = self.standing.as_ref().and_then(Standing::token);
         let own = proved.extract_if(.., |peer| Some(peer.token()) == own_token).last();
+        self.hold_back_spent(&mut proved);
+        let Some(view) = &self.view else { return };
+        let registry = &view.registry;
         let own_is_proved = own.is_some_and(|own| {
             own.wireguard_key() == self.me.wireguard_key && own.network_type() == self.me.network_type
         });

@@ -177,6 +177,8 @@ fn run(history: &[Event]) {
 
     // Everything heals; the slowest retry is a refused proof's, after ten minutes.
     world.faults = Default::default();
+    // Of one source alone it is not believed that somebody never left.
+    world.sources = 2;
     world.settle();
     world.faults.funded = true;
     world.hint();

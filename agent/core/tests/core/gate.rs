@@ -28,6 +28,38 @@ fn contract_chain_and_network_are_pinned() {
 }
 
 #[test]
+fn a_network_of_the_internet_needs_the_operators_word() {
+    let of = |base: [u8; 4]| Registry { network: MeshNetwork::new(base.into(), 24).unwrap(), ..read(5, &[1]) };
+    let (public, private) = (of([203, 0, 4, 0]), of([10, 9, 0, 0]));
+    for evidence in [one_source(), two_sources()] {
+        assert_eq!(gate().judge(&public, &evidence, NOW), Err(Implausible::PublicNetwork(public.network)));
+    }
+    assert_eq!(judge(&mut gate(), &private), Ok(Judgement::Accept));
+    // Named, it is the only one.
+    let mut gate = gate().of_network(Some(public.network));
+    let other = Implausible::OtherNetwork { named: public.network, got: private.network };
+    assert_eq!(judge(&mut gate, &private), Err(other));
+    assert_eq!(judge(&mut gate, &public), Ok(Judgement::Accept));
+}
+
+#[test]
+fn the_network_on_disk_holds_and_the_operators_word_overrules_it() {
+    let of = |base: [u8; 4]| Registry { network: MeshNetwork::new(base.into(), 24).unwrap(), ..read(5, &[1]) };
+    let (first, other) = (of([10, 0, 1, 0]), of([10, 9, 0, 0]));
+    let mut gate = self::gate();
+    gate.restore(&Floor::default(), &first).unwrap();
+    assert!(matches!(judge(&mut gate, &other), Err(Implausible::Network { .. })));
+    let mut gate = self::gate().of_network(Some(other.network));
+    assert!(gate.restore(&Floor::default(), &first).is_err(), "what an earlier run believed is not used");
+    assert_eq!(judge(&mut gate, &other), Ok(Judgement::Accept));
+    // Nor is a lie that an earlier version kept.
+    let public = of([203, 0, 4, 0]);
+    let mut gate = self::gate();
+    assert!(gate.restore(&Floor::default(), &public).is_err());
+    assert_eq!(judge(&mut gate, &first), Ok(Judgement::Accept));
+}
+
+#[test]
 fn peers_must_ascend_without_repetition() {
     let mut registry = read(5, &[1, 2]);
     registry.peers.swap(0, 1);

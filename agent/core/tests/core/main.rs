@@ -21,4 +21,5 @@ mod place;
 mod proof;
 mod quorum;
 mod renewal;
+mod spent;
 mod status;

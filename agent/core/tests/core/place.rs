@@ -3,7 +3,7 @@
 use std::{num::NonZeroU16, time::Duration};
 
 use mesh_core::{
-    agent::{Intent, OnExpiry, OwnEndpoint, Policy},
+    agent::{Allowed, Intent, OnExpiry, OwnEndpoint, Policy},
     id::{InstanceId, WireguardKey},
     place::{Domain, OwnPlace, domain_of, url},
     registration::{Gateway, NetworkType, Registration},
@@ -220,6 +220,13 @@ fn tls(id: u32, port: u16) -> Registration {
     }
 }
 
+fn knowing_the_gateway() -> Policy {
+    Policy {
+        allowed: Allowed { gateway_domains: vec!["gw.example".parse().unwrap()], ..Allowed::default() },
+        ..policy()
+    }
+}
+
 fn tls_policy() -> Policy {
     Policy { place: place("gw.example", 8443), endpoint: OwnEndpoint::None, ..policy() }
 }
@@ -276,6 +283,11 @@ fn a_wireguard_node_lists_tls_nodes_and_keeps_them_off_its_device() {
     world.contract.bind(token(2), instance(2));
     assert!(world.contract.register(tls(2, 443)));
     world.hint();
+    let status = world.status();
+    assert_eq!(status.other_peers, [other(2, NodeKind::Tls, None)], "its operator knows nothing of that gateway");
+    assert!(has_warning(&world, "W406"), "{:?}", status.warnings);
+    world.restart_with(knowing_the_gateway());
+    world.settle();
     let status = world.status();
     assert_eq!(status.other_peers, [other(2, NodeKind::Tls, url_of(2, 443))]);
     assert_eq!(world.keys_on_device(), [key(3)].into());
@@ -414,7 +426,7 @@ fn a_node_that_changes_its_kind_registers_anew() {
     world.restart();
     world.settle();
     world.hint();
-    world.restart_as(NetworkType::Wireguard, policy());
+    world.restart_as(NetworkType::Wireguard, knowing_the_gateway());
     world.settle();
     world.hint();
     let status = world.status();

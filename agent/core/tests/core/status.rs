@@ -3,7 +3,7 @@
 use std::{num::NonZeroU8, time::Duration};
 
 use mesh_core::{
-    agent::NotReady,
+    agent::{NotReady, Policy},
     observed::UserspaceDevice,
     status::{
         DroppedPackets, MembershipState, Offloads, PathKind, PeerState, Reason, SCHEMA, Severity, Status, VerdictState,
@@ -254,4 +254,21 @@ fn silence(world: &mut World, index: usize) {
 /// When the last packet of a peer came, if one did.
 fn hear(world: &mut World, index: usize, age: Option<Duration>) {
     world.machine.device.as_mut().unwrap().peers[index].received_age = age;
+}
+
+#[test]
+fn a_single_source_is_worth_knowing() {
+    let warned = |quorum| {
+        let mut world = World::mesh(&[2]);
+        world.restart_with(Policy { quorum, ..policy() });
+        world.settle();
+        let status = world.status();
+        let warning = status.warnings.iter().find(|warning| warning.code == "W308").cloned();
+        (status.verdict.state, warning.map(|warning| (warning.severity, warning.hint.unwrap())))
+    };
+    let (state, warning) = warned(1);
+    let (severity, hint) = warning.unwrap();
+    assert_eq!((state, severity), (VerdictState::Ok, Severity::Info));
+    assert!(hint.contains("`--rpc-url` three times"), "{hint}");
+    assert_eq!(warned(2), (VerdictState::Ok, None));
 }

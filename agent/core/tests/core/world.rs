@@ -8,8 +8,8 @@ use std::{
 
 use mesh_core::{
     agent::{
-        Agent, Applied, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, NotSubmitted, Now, OnExpiry,
-        OwnEndpoint, PathPeers, Policy, SourceReport,
+        Agent, Allowed, Applied, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, NotSubmitted, Now,
+        OnExpiry, OwnEndpoint, PathPeers, Policy, SourceReport,
     },
     diff::Change,
     id::{B256, TokenId, WireguardKey},
@@ -511,8 +511,10 @@ pub(crate) fn policy() -> Policy {
         trusted_app_ids: Vec::new(),
         registry_deadline: Duration::from_secs(3600),
         on_expiry: OnExpiry::FailClosed,
-        quorum: 1,
+        // As where three endpoints are asked.
+        quorum: 2,
         names: BTreeMap::from([(token(2), "pg-2".to_owned())]),
+        allowed: Allowed::default(),
     }
 }
 

@@ -1,0 +1,85 @@
+//! Key epochs that are spent: a registration that left, or that a newer one replaced, is not believed again because one source lists it.
+//!
+//! No proof is too old: its signatures stay good. So what this node once saw of a token is kept, on disk too, and counts for more than what
+//! one source says later; what two sources say alike counts for more than it. A reorg that takes a leaving back is
+//! therefore believed of two sources only: of one it would be the way back for everybody who was revoked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Agent, View,
+    warnings::{Finding, find_each},
+};
+use crate::{gate::WITNESSES, id::TokenId, proof::VerifiedPeer, registry::Registry, status::Severity};
+
+/// By token, the highest key epoch with which no registration holds any more. Made of key epochs that nodes signed: no source can invent
+/// one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SpentKeyEpochs(BTreeMap<TokenId, u32>);
+
+impl SpentKeyEpochs {
+    fn get(&self, token: TokenId) -> u32 {
+        self.0.get(&token).copied().unwrap_or(0)
+    }
+
+    fn raise(&mut self, token: TokenId, spent: u32) {
+        if spent > self.get(token) {
+            self.0.insert(token, spent);
+        }
+    }
+}
+
+impl Agent {
+    /// Notes who left: on record before, proved, and not in this later block, in which something has changed. An older state of the
+    /// contract, as an endpoint that lags shows it, says nothing of the kind.
+    pub(super) fn note_leavings(&mut self, previous: Option<&View>, registry: &Registry) {
+        let is_later = previous.is_some_and(|View { registry: before, .. }| {
+            registry.block.number > before.block.number && registry.epoch > before.epoch
+        });
+        if !is_later {
+            return;
+        }
+        let own = self.own_token();
+        for (token, signed) in self.proofs.signed_key_epochs() {
+            let is_listed = registry.peers.binary_search_by_key(&token, |record| record.token).is_ok();
+            if !is_listed && Some(token) != own {
+                self.spent.raise(token, signed);
+            }
+        }
+    }
+
+    /// Takes those out whose key epoch is spent, unless at least two sources list them, and notes what is spent by those that stay.
+    pub(super) fn hold_back_spent(&mut self, proved: &mut Vec<VerifiedPeer>) {
+        let is_witnessed = self.view.as_ref().is_some_and(|view| view.witnesses >= WITNESSES);
+        let signed = self.proofs.signed_key_epochs();
+        self.came_back.clear();
+        proved.retain(|peer| {
+            let Some(signed) = signed.get(&peer.token()).copied() else { return false };
+            let stays = signed > self.spent.get(peer.token());
+            if stays {
+                self.spent.raise(peer.token(), signed.saturating_sub(1));
+            } else if is_witnessed {
+                self.spent.0.insert(peer.token(), signed.saturating_sub(1));
+            } else {
+                self.came_back.push((peer.token(), signed));
+            }
+            stays || is_witnessed
+        });
+    }
+
+    pub(super) fn find_returned(&self, found: &mut Vec<Finding>) {
+        find_each(found, self.came_back.iter().copied(), |token, key_epoch| {
+            let message = format!(
+                "token {token} is listed again with key epoch {key_epoch}, which it had before it left or registered anew: not believed \
+                 of one RPC endpoint"
+            );
+            Finding::new("W407", "peer-came-back", Severity::Critical, message).hint(
+                "the RPC endpoint serves an old state, or the chain took the leaving back: give `--rpc-url` three times, for endpoints \
+                 of different operators; what two of them say alike is believed",
+            )
+        });
+    }
+}
