@@ -1,44 +1,52 @@
-//! The three kinds of key. The secret ones cannot be printed and are wiped when dropped.
+//! The three kinds of key. Of a secret one there is one copy, wherever it is used; it cannot be printed and is wiped at its end.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use x25519_dalek::StaticSecret;
-use zeroize::Zeroizing;
 
-/// A device's Curve25519 private key.
+use crate::secret::{Secret, leave_no_trace};
+
+/// A device's Curve25519 private key. A clone is another handle to it.
 #[derive(Clone)]
-pub struct PrivateKey(Zeroizing<[u8; 32]>);
+pub struct PrivateKey(Secret);
 
 impl PrivateKey {
     /// Takes 32 bytes as they are and clamps them (RFC 7748 section 5). All zeros stay zeros: in an update they mean
     /// "the device has no key", as in the UAPI.
     #[must_use]
-    pub fn from_bytes(mut bytes: Zeroizing<[u8; 32]>) -> Self {
-        if *bytes != [0; 32] {
-            bytes[0] &= 248;
-            bytes[31] = (bytes[31] & 127) | 64;
+    pub fn from_bytes(bytes: impl Into<Secret>) -> Self {
+        let bytes = bytes.into();
+        let [first, .., last] = bytes.bytes();
+        let is_clamped = first & 7 == 0 && last >> 6 == 1;
+        if is_clamped || *bytes.bytes() == [0; 32] {
+            return Self(bytes);
         }
-        Self(bytes)
+        Self(Secret::write(|clamped| {
+            clamped.copy_from_slice(bytes.bytes());
+            clamped[0] &= 248;
+            clamped[31] = (clamped[31] & 127) | 64;
+        }))
     }
 
     /// The public key that belongs to it.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        PublicKey(x25519_dalek::PublicKey::from(&self.secret()).to_bytes())
+        leave_no_trace(|| PublicKey(x25519_dalek::PublicKey::from(&self.secret()).to_bytes()))
     }
 
     pub(crate) fn is_zero(&self) -> bool {
-        *self.0 == [0; 32]
+        *self.bytes() == [0; 32]
     }
 
+    /// For a calculation, within [`leave_no_trace`]: it is a copy.
     pub(crate) fn secret(&self) -> StaticSecret {
-        StaticSecret::from(*self.0)
+        StaticSecret::from(*self.bytes())
     }
 
     pub(crate) fn bytes(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 }
 
@@ -48,23 +56,23 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A symmetric key mixed into every handshake with one peer (paper, section 5.2). All zeros mean "none".
+/// A symmetric key mixed into every handshake with one peer (paper, section 5.2). All zeros mean "none". A clone is another handle.
 #[derive(Clone)]
-pub struct PresharedKey(Zeroizing<[u8; 32]>);
+pub struct PresharedKey(Secret);
 
 impl PresharedKey {
     /// Takes the 32 bytes as they are.
     #[must_use]
-    pub fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: impl Into<Secret>) -> Self {
+        Self(bytes.into())
     }
 
     pub(crate) fn is_zero(&self) -> bool {
-        *self.0 == [0; 32]
+        *self.bytes() == [0; 32]
     }
 
     pub(crate) fn bytes(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 }
 
@@ -113,7 +121,17 @@ impl fmt::Debug for PublicKey {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
+
+    #[test]
+    fn a_key_that_is_clamped_is_not_copied() {
+        let secret = Secret::write(|bytes| (bytes[0], bytes[31]) = (8, 64));
+        assert_eq!(PrivateKey::from_bytes(secret.clone()).bytes().as_ptr(), secret.bytes().as_ptr());
+        let odd = PrivateKey::from_bytes(Secret::write(|bytes| bytes.fill(0xff)));
+        assert_eq!((odd.bytes()[0], odd.bytes()[15], odd.bytes()[31]), (0xf8, 0xff, 0x7f));
+    }
 
     #[test]
     fn secrets_cannot_be_printed() {

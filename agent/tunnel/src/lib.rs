@@ -40,6 +40,7 @@ mod memory;
 #[cfg(test)]
 mod namespace;
 mod netlink;
+mod secret;
 mod standalone;
 mod sys;
 mod tun;
@@ -61,6 +62,7 @@ pub use device::Device;
 pub use error::Error;
 pub use handle::DeviceHandle;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
+pub use secret::{Secret, leave_no_trace};
 pub use standalone::run_standalone;
 pub use stream::StreamInbound;
 pub use underlay::derived_mtu;

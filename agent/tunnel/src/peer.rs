@@ -251,7 +251,7 @@ impl Peer {
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, and where that
     /// is not the endpoint, there as well. Which stays as it is: that this was no replay, the peer proves by using the session.
-    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, initiation: Initiation, via: Via<'_>) {
+    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, initiation: Box<Initiation>, via: Via<'_>) {
         if self.is_mute(&self.lock()) {
             return;
         }

@@ -157,7 +157,7 @@ impl Sessions {
         {
             self.asked.remove(oldest);
         }
-        self.asked.push(Asked { offer: Box::new(offer), at: now, aim, overtaken: false });
+        self.asked.push(Asked { offer, at: now, aim, overtaken: false });
         Some(message)
     }
 

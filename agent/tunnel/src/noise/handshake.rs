@@ -16,12 +16,13 @@ use super::{
     Cookie, INITIATION, INITIATION_LEN, Identity, RESPONSE, RESPONSE_LEN, Session, TAG, Timestamp, bytes, number,
 };
 use crate::key::{PresharedKey, PublicKey};
+use crate::secret::leave_no_trace;
 use crate::wiped::Wiped;
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 
-/// A secret of 32 bytes.
+/// A secret of 32 bytes that lives no longer than a calculation, on a part of the stack that is wiped after it, or in a box.
 type Secret = Zeroizing<[u8; 32]>;
 
 /// Where things are in an initiation.
@@ -56,21 +57,23 @@ impl Offer {
         index: u32,
         cookie: Option<&Cookie>,
         message: &mut [u8; INITIATION_LEN],
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         use initiation::{EPHEMERAL, MACS, STATIC, TIMESTAMP};
-        let ephemeral = new_ephemeral()?;
-        let public = public_of(&ephemeral);
-        message[..4].copy_from_slice(&INITIATION.to_le_bytes());
-        message[4..EPHEMERAL].copy_from_slice(&index.to_le_bytes());
-        message[EPHEMERAL..STATIC].copy_from_slice(&public);
-        let mut transcript = Transcript::new(peer);
-        transcript.mix_ephemeral(&public);
-        let key = transcript.mix(&agree(&ephemeral, peer.as_bytes())?);
-        transcript.seal(&key, identity.public().as_bytes(), &mut message[STATIC..TIMESTAMP])?;
-        let key = transcript.mix(&agree(&identity.private().secret(), peer.as_bytes())?);
-        transcript.seal(&key, identity.timestamp().as_bytes(), &mut message[TIMESTAMP..MACS])?;
-        let first_mac = cookie::sign(message, peer, cookie);
-        Some(Self { index, ephemeral, transcript, first_mac })
+        leave_no_trace(|| {
+            let ephemeral = new_ephemeral()?;
+            let public = public_of(&ephemeral);
+            message[..4].copy_from_slice(&INITIATION.to_le_bytes());
+            message[4..EPHEMERAL].copy_from_slice(&index.to_le_bytes());
+            message[EPHEMERAL..STATIC].copy_from_slice(&public);
+            let mut transcript = Transcript::new(peer);
+            transcript.mix_ephemeral(&public);
+            let key = transcript.mix(&agree(&ephemeral, peer.as_bytes())?);
+            transcript.seal(&key, identity.public().as_bytes(), &mut message[STATIC..TIMESTAMP])?;
+            let key = transcript.mix(&agree(&identity.private().secret(), peer.as_bytes())?);
+            transcript.seal(&key, identity.timestamp().as_bytes(), &mut message[TIMESTAMP..MACS])?;
+            let first_mac = cookie::sign(message, peer, cookie);
+            Some(Box::new(Self { index, ephemeral, transcript, first_mac }))
+        })
     }
 
     /// The index that answers carry.
@@ -91,14 +94,16 @@ impl Offer {
             return None;
         }
         let ephemeral = bytes(message, EPHEMERAL)?;
-        let mut transcript = self.transcript.clone();
-        transcript.mix_ephemeral(&ephemeral);
-        transcript.mix_key(agree(&self.ephemeral, &ephemeral)?.as_ref());
-        transcript.mix_key(agree(&identity.private().secret(), &ephemeral)?.as_ref());
-        let key = transcript.mix_psk(psk);
-        transcript.open::<0, TAG>(&key, bytes(message, NOTHING)?)?;
-        let (seals, opens) = transcript.split();
-        Session::new(self.index, number(message, 4)?, &seals, &opens)
+        leave_no_trace(|| {
+            let mut transcript = self.transcript.clone();
+            transcript.mix_ephemeral(&ephemeral);
+            transcript.mix_key(agree(&self.ephemeral, &ephemeral)?.as_ref());
+            transcript.mix_key(agree(&identity.private().secret(), &ephemeral)?.as_ref());
+            let key = transcript.mix_psk(psk);
+            transcript.open::<0, TAG>(&key, bytes(message, NOTHING)?)?;
+            let (seals, opens) = transcript.split();
+            Session::new(self.index, number(message, 4)?, &seals, &opens)
+        })
     }
 }
 
@@ -113,18 +118,20 @@ pub(crate) struct Initiation {
 
 impl Initiation {
     /// Reads a message that passed [`Identity::check`].
-    pub(crate) fn read(identity: &Identity, message: &[u8]) -> Option<Self> {
+    pub(crate) fn read(identity: &Identity, message: &[u8]) -> Option<Box<Self>> {
         use initiation::{EPHEMERAL, STATIC, TIMESTAMP};
         if message.len() != INITIATION_LEN || number(message, 0) != Some(INITIATION) {
             return None;
         }
         let ephemeral = bytes(message, EPHEMERAL)?;
-        let mut transcript = Transcript::new(&identity.public());
-        transcript.mix_ephemeral(&ephemeral);
-        let key = transcript.mix(&agree(&identity.private().secret(), &ephemeral)?);
-        let initiator = PublicKey::from_bytes(transcript.open::<32, { 32 + TAG }>(&key, bytes(message, STATIC)?)?);
-        let (sender, timestamp) = (number(message, 4)?, bytes(message, TIMESTAMP)?);
-        Some(Self { sender, ephemeral, initiator, timestamp, transcript })
+        leave_no_trace(|| {
+            let mut transcript = Transcript::new(&identity.public());
+            transcript.mix_ephemeral(&ephemeral);
+            let key = transcript.mix(&agree(&identity.private().secret(), &ephemeral)?);
+            let initiator = PublicKey::from_bytes(transcript.open::<32, { 32 + TAG }>(&key, bytes(message, STATIC)?)?);
+            let (sender, timestamp) = (number(message, 4)?, bytes(message, TIMESTAMP)?);
+            Some(Box::new(Self { sender, ephemeral, initiator, timestamp, transcript }))
+        })
     }
 
     /// Who seems to ask.
@@ -133,16 +140,18 @@ impl Initiation {
     }
 
     /// Whether it was written by who it says.
-    pub(crate) fn prove(mut self, identity: &Identity) -> Option<Proved> {
-        let key = self.transcript.mix(&agree(&identity.private().secret(), self.initiator.as_bytes())?);
-        let timestamp = Timestamp::from_bytes(self.transcript.open(&key, self.timestamp)?);
+    pub(crate) fn prove(mut self: Box<Self>, identity: &Identity) -> Option<Proved> {
+        let timestamp = leave_no_trace(|| {
+            let key = self.transcript.mix(&agree(&identity.private().secret(), self.initiator.as_bytes())?);
+            self.transcript.open(&key, self.timestamp).map(Timestamp::from_bytes)
+        })?;
         Some(Proved { initiation: self, timestamp })
     }
 }
 
 /// An initiation that was written by who it is from. It may have been sent by somebody else, and before.
 pub(crate) struct Proved {
-    initiation: Initiation,
+    initiation: Box<Initiation>,
     timestamp: Timestamp,
 }
 
@@ -162,28 +171,31 @@ impl Proved {
 
     /// Writes the answer, for a session that has `index` here.
     pub(crate) fn answer(
-        self,
+        mut self,
         psk: Option<&PresharedKey>,
         index: u32,
         cookie: Option<&Cookie>,
         message: &mut [u8; RESPONSE_LEN],
     ) -> Option<Answer> {
         use response::{EPHEMERAL, MACS, NOTHING};
-        let Initiation { sender, ephemeral: theirs, initiator, mut transcript, .. } = self.initiation;
-        let ephemeral = new_ephemeral()?;
-        let public = public_of(&ephemeral);
-        message[..4].copy_from_slice(&RESPONSE.to_le_bytes());
-        message[4..8].copy_from_slice(&index.to_le_bytes());
-        message[8..EPHEMERAL].copy_from_slice(&sender.to_le_bytes());
-        message[EPHEMERAL..NOTHING].copy_from_slice(&public);
-        transcript.mix_ephemeral(&public);
-        transcript.mix_key(agree(&ephemeral, &theirs)?.as_ref());
-        transcript.mix_key(agree(&ephemeral, initiator.as_bytes())?.as_ref());
-        let key = transcript.mix_psk(psk);
-        transcript.seal(&key, &[], &mut message[NOTHING..MACS])?;
-        let first_mac = cookie::sign(message, &initiator, cookie);
-        let (opens, seals) = transcript.split();
-        Some(Answer { session: Session::new(index, sender, &seals, &opens)?, first_mac })
+        // Not moved out of its box, which would leave it there.
+        let Initiation { sender, ephemeral: theirs, initiator, transcript, .. } = &mut *self.initiation;
+        leave_no_trace(|| {
+            let ephemeral = new_ephemeral()?;
+            let public = public_of(&ephemeral);
+            message[..4].copy_from_slice(&RESPONSE.to_le_bytes());
+            message[4..8].copy_from_slice(&index.to_le_bytes());
+            message[8..EPHEMERAL].copy_from_slice(&sender.to_le_bytes());
+            message[EPHEMERAL..NOTHING].copy_from_slice(&public);
+            transcript.mix_ephemeral(&public);
+            transcript.mix_key(agree(&ephemeral, theirs)?.as_ref());
+            transcript.mix_key(agree(&ephemeral, initiator.as_bytes())?.as_ref());
+            let key = transcript.mix_psk(psk);
+            transcript.seal(&key, &[], &mut message[NOTHING..MACS])?;
+            let first_mac = cookie::sign(message, initiator, cookie);
+            let (opens, seals) = transcript.split();
+            Some(Answer { session: Session::new(index, *sender, &seals, &opens)?, first_mac })
+        })
     }
 }
 
@@ -233,7 +245,7 @@ impl Transcript {
     }
 
     /// The initiator's key for sealing, and the responder's.
-    fn split(self) -> (Secret, Secret) {
+    fn split(&self) -> (Secret, Secret) {
         let [initiator, responder] = self.derive(&[]);
         (initiator, responder)
     }

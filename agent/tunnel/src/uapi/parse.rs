@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
-use zeroize::Zeroizing;
 
 use crate::config::{DeviceUpdate, PeerUpdate};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::secret::Secret;
 use crate::sys;
 
 /// What is wrong with a line. The value may be secret and is not repeated.
@@ -44,7 +44,9 @@ impl SetRequest {
         }
         let (key, value) = line.split_once('=').ok_or(ParseError::NoEquals)?;
         if key == "public_key" {
-            let public_key = PublicKey::from_bytes(*key_bytes("public_key", value)?);
+            let mut bytes = [0; 32];
+            hex_bytes("public_key", value, &mut bytes)?;
+            let public_key = PublicKey::from_bytes(bytes);
             self.update.peers.extend(self.peer.replace(PeerUpdate::new(public_key)));
             return Ok(());
         }
@@ -63,7 +65,7 @@ impl SetRequest {
 
 fn device_line(update: &mut DeviceUpdate, key: &str, value: &str) -> Result<(), ParseError> {
     match key {
-        "private_key" => update.private_key = Some(PrivateKey::from_bytes(key_bytes("private_key", value)?)),
+        "private_key" => update.private_key = Some(PrivateKey::from_bytes(secret("private_key", value)?)),
         "listen_port" => update.listen_port = Some(number("listen_port", value)?),
         "fwmark" if value.is_empty() => update.fwmark = Some(0),
         "fwmark" => update.fwmark = Some(number("fwmark", value)?),
@@ -77,7 +79,7 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), ParseE
     match key {
         "remove" => peer.remove = only_true("remove", value)?,
         "update_only" => peer.update_only = only_true("update_only", value)?,
-        "preshared_key" => peer.preshared_key = Some(PresharedKey::from_bytes(key_bytes("preshared_key", value)?)),
+        "preshared_key" => peer.preshared_key = Some(PresharedKey::from_bytes(secret("preshared_key", value)?)),
         "endpoint" => peer.endpoint = Some(endpoint(value).ok_or(ParseError::BadValue("endpoint"))?),
         "persistent_keepalive_interval" => {
             peer.persistent_keepalive = Some(number("persistent_keepalive_interval", value)?);
@@ -113,9 +115,12 @@ fn only_true(key: &'static str, value: &str) -> Result<bool, ParseError> {
     if value == "true" { Ok(true) } else { Err(ParseError::BadValue(key)) }
 }
 
-fn key_bytes(key: &'static str, value: &str) -> Result<Zeroizing<[u8; 32]>, ParseError> {
+fn secret(key: &'static str, value: &str) -> Result<Secret, ParseError> {
+    Secret::fill(|bytes| hex_bytes(key, value, bytes))
+}
+
+fn hex_bytes(key: &'static str, value: &str, bytes: &mut [u8; 32]) -> Result<(), ParseError> {
     let digits = value.as_bytes();
-    let mut bytes = Zeroizing::new([0; 32]);
     if digits.len() != 64 {
         return Err(ParseError::BadValue(key));
     }
@@ -123,7 +128,7 @@ fn key_bytes(key: &'static str, value: &str) -> Result<Zeroizing<[u8; 32]>, Pars
         let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(ParseError::BadValue(key));
         *byte = (digit(0)? << 4 | digit(1)?) as u8;
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// `address:port`, or `[address%scope]:port` with the scope as a number or an interface's name.

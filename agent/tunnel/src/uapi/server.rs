@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::format;
 use super::parse::SetRequest;
@@ -211,7 +211,12 @@ impl Client {
             self.line(shared, &rest[from..from + len]);
             from += len + 1;
         }
-        rest.drain(..from);
+        // What lies behind the end of a list is not wiped before the list's own end.
+        let taken = from.min(rest.len());
+        rest.copy_within(taken.., 0);
+        let left = rest.len() - taken;
+        rest[left..].zeroize();
+        rest.truncate(left);
         self.input = rest;
     }
 
