@@ -23,7 +23,7 @@ use mesh_tunnel::DeviceOptions;
 
 pub use device::{DeviceFlags, OffloadName};
 pub use flags::{
-    Dataplane, EndpointChoice, ExpiryPolicy, Flags, LogFormat, LogLevel, Mode, UrlText, WireguardKeySource,
+    Dataplane, EndpointChoice, ExpiryPolicy, Flags, LogFormat, LogLevel, Mode, Sandbox, UrlText, WireguardKeySource,
 };
 pub use gateway::{GatewayFlags, GatewaySettings, StunServer};
 pub use homes::Homes;
@@ -98,6 +98,8 @@ pub struct Config {
     pub trusted_app_ids: Vec<AppId>,
     /// Seconds between keepalives, 0 = off.
     pub keepalive: u16,
+    /// What happens when the process tries what an agent never needs.
+    pub sandbox: Sandbox,
     /// Where the WireGuard key comes from.
     pub wireguard_key: WireguardKeySource,
     /// The guest agent must say this instance id.
@@ -187,6 +189,7 @@ impl Config {
             trusted_kms_roots: flags.trust_kms_root,
             trusted_app_ids: flags.trust_app_id,
             keepalive: flags.keepalive.unwrap_or(25),
+            sandbox: flags.sandbox.unwrap_or(Sandbox::On),
             wireguard_key: flags.wireguard_key.unwrap_or(WireguardKeySource::Random),
             expected_instance: flags.instance_id,
             expected_kms_root: flags.kms_root,

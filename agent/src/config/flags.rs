@@ -114,6 +114,10 @@ pub struct Flags {
     /// Stop unless the own key chain recovers to this KMS root (a check: nothing is trusted for it).
     #[arg(long, value_name = "ADDRESS")]
     pub kms_root: Option<Address>,
+    /// Whether system calls and files that an agent never needs are refused to it: `log` makes them and has the kernel's log say so,
+    /// `off` refuses nothing. Capabilities are given up in any case. Default: on.
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub sandbox: Option<Sandbox>,
     /// off, error, warn, info, debug or trace; default: info.
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
@@ -238,6 +242,17 @@ impl From<ExpiryPolicy> for OnExpiry {
             ExpiryPolicy::Static => Self::Static,
         }
     }
+}
+
+/// What happens when the process tries what an agent never needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sandbox {
+    /// It is refused.
+    On,
+    /// It is done, and the kernel's log says so.
+    Log,
+    /// It is done.
+    Off,
 }
 
 /// How log lines look.

@@ -41,6 +41,7 @@ pub(crate) fn has_only(pid: u32, capabilities: u64) -> Result<()> {
             ensure!(mask == expected, "thread `{name}` has {set} {mask:x} instead of {expected:x}");
         }
         ensure!(field("NoNewPrivs")? == "1", "thread `{name}` can gain privileges");
+        ensure!(field("Seccomp")? == "2", "thread `{name}` may make every system call");
     }
     Ok(())
 }
