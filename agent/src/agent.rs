@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     api::{ApiDriver, ApiSocket},
     cache,
-    chain::{self, Source, Sources, Subject},
+    chain::{self, Source, Sources, Spending, Subject},
     config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
     dstack::{self, GuestAgent},
     endpoint::{self, Remotes},
@@ -259,7 +259,9 @@ impl Parts {
             background.spawn(async move { Ok(watch.await) });
         }
         let subject = Subject { contract: node.contract, instance: identity.instance };
-        let chain = Arc::new(Sources::new(sources, config.rpc_quorum, config.chain_id, subject));
+        let spending = Spending::kept_in(&config.state_dir, config.daily_limit);
+        let chain = Sources::new(sources, config.rpc_quorum, config.chain_id, subject).with_spending(spending);
+        let chain = Arc::new(chain);
 
         let (found, endpoint) = (self.endpoint.clone(), self.endpoint.subscribe());
         if config.endpoint == EndpointChoice::Auto {

@@ -2,15 +2,14 @@
 //! are verified again when it is loaded.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::OpenOptions,
+    io::{self, Read as _},
     path::Path,
 };
 
 use mesh_core::agent::CachedRegistry;
 
-use crate::statedir::open_regular;
+use crate::statedir::{open_regular, replace};
 
 const FILE_NAME: &str = "registry.json";
 /// A /16 full of peers with their proofs is about 150 MB; anything above is not ours.
@@ -44,27 +43,12 @@ pub fn load(state_dir: &Path) -> Option<CachedRegistry> {
 /// # Errors
 /// The system's; the old one stays.
 pub fn save(state_dir: &Path, registry: &CachedRegistry) -> io::Result<()> {
-    let draft = state_dir.join(format!(".{FILE_NAME}"));
-    let replaced = write(&draft, registry).and_then(|()| fs::rename(&draft, state_dir.join(FILE_NAME)));
-    if let Err(error) = replaced {
-        // Half a registry is of no use, and keeps a full disk full.
-        drop(fs::remove_file(&draft));
-        return Err(error);
-    }
-    File::open(state_dir)?.sync_all()
-}
-
-fn write(draft: &Path, registry: &CachedRegistry) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = open_regular(options.write(true).create(true).truncate(false).mode(0o600), draft)?;
-    file.set_len(0)?;
-    file.write_all(&serde_json::to_vec(registry)?)?;
-    file.sync_all()
+    replace(state_dir, FILE_NAME, &serde_json::to_vec(registry)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, net::Ipv4Addr};
+    use std::{collections::BTreeMap, fs, net::Ipv4Addr};
 
     use mesh_core::{
         agent::Floor,

@@ -10,6 +10,7 @@ mod read;
 mod reader;
 mod rpc;
 mod sources;
+mod spending;
 mod submit;
 mod watch;
 
@@ -19,5 +20,6 @@ pub use preflight::WrongChain;
 pub use read::Subject;
 pub use rpc::{RpcError, Source};
 pub use sources::Sources;
+pub use spending::{DailyLimit, OverLimit, Spending};
 pub use submit::NotSubmitted;
 pub use watch::watch;

@@ -23,13 +23,14 @@ use mesh_tunnel::DeviceOptions;
 
 pub use device::{DeviceFlags, OffloadName};
 pub use flags::{
-    Dataplane, EndpointChoice, ExpiryPolicy, Flags, LogFormat, LogLevel, Mode, Sandbox, UrlText, WireguardKeySource,
+    Dataplane, EndpointChoice, ExpiryPolicy, Flags, Gwei, LogFormat, LogLevel, Mode, Sandbox, UrlText,
+    WireguardKeySource,
 };
 pub use gateway::{GatewayFlags, GatewaySettings, StunServer};
 pub use homes::Homes;
 pub use source::{ConfigError, Layers};
 
-use crate::chain::RpcUrl;
+use crate::chain::{DailyLimit, RpcUrl};
 
 /// The interface the tunnel gets when nothing else is said.
 pub const DEFAULT_INTERFACE: &str = "mesh0";
@@ -110,6 +111,8 @@ pub struct Config {
     pub names: BTreeMap<TokenId, String>,
     /// What the contract's word alone is not enough for.
     pub allowed: Allowed,
+    /// What this node's own transactions may cost.
+    pub daily_limit: DailyLimit,
 }
 
 impl Config {
@@ -198,6 +201,10 @@ impl Config {
                 mesh_network: flags.mesh_network,
                 gateway_domains: flags.allow_gateway_domain,
                 dev_urls: flags.development.unwrap_or(false),
+            },
+            daily_limit: DailyLimit {
+                transactions: flags.max_transactions_per_day.unwrap_or(DailyLimit::default().transactions),
+                gwei: flags.max_spending_per_day.map_or(DailyLimit::default().gwei, |Gwei(gwei)| gwei),
             },
         })
     }
@@ -382,6 +389,17 @@ mod tests {
         assert!(allowed.dev_urls && !with(&["--development=false"]).unwrap().allowed.dev_urls);
         for bad in ["10.0.1.1/24", "10.0.1.0/8", "10.0.1.0", "mesh"] {
             assert!(with(&["--mesh-network", bad]).unwrap_err().to_string().contains("--mesh-network"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn spending_has_a_limit_unless_another_is_given() {
+        let with = |more: &[&str]| config(&[&["--rpc-url", "http://a"][..], more].concat());
+        assert_eq!(with(&[]).unwrap().daily_limit, DailyLimit::default());
+        let given = ["--max-transactions-per-day", "3", "--max-spending-per-day", "1.25"];
+        assert_eq!(with(&given).unwrap().daily_limit, DailyLimit { transactions: 3, gwei: 1_250_000_000 });
+        for bad in ["", ".", "1.", "-1", "1.0000000001", "99999999999999999999", "0x1", "1e3"] {
+            assert!(with(&[&format!("--max-spending-per-day={bad}")]).is_err(), "{bad}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io,
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -59,6 +59,26 @@ pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
     }
+}
+
+/// Replaces a file of the state directory: the old one or the new one is there, whenever the power fails or the disk is full.
+pub(crate) fn replace(state_dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let draft = state_dir.join(format!(".{name}"));
+    let replaced = write(&draft, content).and_then(|()| fs::rename(&draft, state_dir.join(name)));
+    if let Err(error) = replaced {
+        // Half a file is of no use, and keeps a full disk full.
+        drop(fs::remove_file(&draft));
+        return Err(error);
+    }
+    File::open(state_dir)?.sync_all()
+}
+
+fn write(draft: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = open_regular(options.write(true).create(true).truncate(false).mode(0o600), draft)?;
+    file.set_len(0)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod duties;
 mod facts;
 mod findings;
 mod intake;
+mod moves;
 mod offers;
 mod others;
 mod paths;
@@ -33,6 +34,7 @@ pub use self::{
     spent::SpentKeyEpochs,
 };
 use self::{
+    moves::Moves,
     offers::Offers,
     paths::PathBook,
     proofs::ProofBook,
@@ -103,6 +105,7 @@ pub struct Agent {
     reconcile: Reconcile,
     change_begun: Option<Duration>,
     offers: Offers,
+    moves: Moves,
     /// What the operator was last told to do, and when.
     reminded: Option<(String, Duration)>,
     /// When the view gets stale or expires.
@@ -183,6 +186,7 @@ impl Agent {
             reconcile: Reconcile::new(now.since_start),
             change_begun: None,
             offers: Offers::new(),
+            moves: Moves::default(),
             reminded: None,
             ages_at: None,
             tracks: Tracks::new(&me.dataplane),

@@ -1,5 +1,6 @@
 //! How long a view of the contract may be used. Whoever controls the network can freeze the chain for one node: then its view
-//! ages here, first to *stale* (not ready, still working), then to *expired* (the operator's [`OnExpiry`]).
+//! ages here, first to *stale* (not ready, still working), then to *expired* (the operator's [`OnExpiry`]). A chain that stands
+//! still is another matter as far as several sources agree that it does: then only the deadline counts.
 
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct ReadTime {
     /// look young.
     head_since: Duration,
     chain_id: u64,
+    /// Several sources say that there is no newer block.
+    is_witnessed: bool,
 }
 
 /// How old a view is.
@@ -55,7 +58,19 @@ impl ReadTime {
             Some(previous) if previous.head.number >= head.number => previous.head_since,
             _ => now.since_start,
         };
-        Self { noted_at: now.since_start, age_then: Duration::ZERO, head, head_since, chain_id }
+        Self { noted_at: now.since_start, age_then: Duration::ZERO, head, head_since, chain_id, is_witnessed: false }
+    }
+
+    /// The same, of several sources that agree: an old head says that the chain stands still, and not that somebody hides its blocks.
+    #[must_use]
+    pub const fn witnessed(self, is_witnessed: bool) -> Self {
+        Self { is_witnessed, ..self }
+    }
+
+    /// How long the chain has stood still, as several sources say.
+    #[must_use]
+    pub fn standing_for(&self, now: Now) -> Option<Duration> {
+        Some(self.head_age(now)).filter(|age| self.is_witnessed && *age > FRESH_BLOCK)
     }
 
     /// A read of an earlier run, made at this Unix time. A clock set back in between makes it look young, but never for longer
@@ -63,7 +78,7 @@ impl ReadTime {
     #[must_use]
     pub fn of_earlier_run(head: BlockRef, chain_id: u64, read_at: Duration, now: Now) -> Self {
         let age_then = now.unix.saturating_sub(read_at);
-        Self { noted_at: now.since_start, age_then, head, head_since: now.since_start, chain_id }
+        Self { noted_at: now.since_start, age_then, head, head_since: now.since_start, chain_id, is_witnessed: false }
     }
 
     /// Time since the read.
@@ -93,7 +108,7 @@ impl ReadTime {
             Age::Expired(Old::Head, head)
         } else if read > FRESH_READ {
             Age::Stale(Old::Read, read)
-        } else if head > FRESH_BLOCK {
+        } else if head > FRESH_BLOCK && !self.is_witnessed {
             Age::Stale(Old::Head, head)
         } else {
             Age::Fresh
@@ -118,7 +133,8 @@ impl ReadTime {
             Age::Fresh => {
                 let read = FRESH_READ.saturating_sub(self.read_age(now));
                 let head = FRESH_BLOCK.saturating_sub(self.head_age(now));
-                let soonest = if self.chain_id == DEVELOPMENT_CHAIN { read } else { read.min(head) };
+                let is_head_of_no_matter = self.chain_id == DEVELOPMENT_CHAIN || self.is_witnessed;
+                let soonest = if is_head_of_no_matter { read } else { read.min(head) };
                 Some(soonest.min(self.until_expiry(deadline, now)) + tick)
             }
             Age::Stale(..) => Some(self.until_expiry(deadline, now) + tick),

@@ -106,6 +106,8 @@ pub enum Loss {
     Renewed,
     /// The token's registration carries another key: a copy of this node runs elsewhere.
     Superseded,
+    /// Somebody else who has this node's keys moves its record, again and again: its state directory was copied.
+    Cloned,
     /// The contract says nothing about the token.
     Unbound,
 }
@@ -120,6 +122,9 @@ impl fmt::Display for Loss {
             Self::Rebound(instance) => write!(f, "its token was bound to instance {instance}"),
             Self::Renewed => f.write_str("its token's binding was cleared and made again"),
             Self::Superseded => f.write_str("superseded: another node registered the token with another key"),
+            Self::Cloned => f.write_str(
+                "a copy of this node runs: its record was moved twice, and not by this node; both have the keys of one state directory",
+            ),
             Self::Unbound => f.write_str("its token is no longer bound to this instance"),
         }
     }
@@ -205,6 +210,9 @@ impl Standing {
                 Loss::Revoked => format!("{} && {}, then restart the agent", reinstate(*token), bind(*token)),
                 Loss::Burned => format!("{}, then restart the agent", mint()),
                 Loss::Renewed => "restart the agent".to_owned(),
+                Loss::Cloned => "stop one of the two nodes, and delete its state directory: each node draws keys of its own; then restart \
+                    the agent of the other"
+                    .to_owned(),
                 Loss::Superseded => format!(
                     "stop one of the two nodes; to keep this one: meshctl deactivate --token {token} --contract {contract} \
                      && {}, then restart the agent",
@@ -245,7 +253,9 @@ fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnI
     if let Some(record) = record.filter(|record| is_own(record, me)) {
         // Once fenced, only the very registration that was lost counts: a newer one was somebody's old or new signature.
         return match past.fenced {
-            Some(loss) if record.key_epoch > member.key_epoch => Some(Standing::Fenced(token, loss)),
+            Some(loss) if loss == Loss::Cloned || record.key_epoch > member.key_epoch => {
+                Some(Standing::Fenced(token, loss))
+            }
             _ => Some(active(record, node)),
         };
     }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use mesh_core::{
     agent::SourceReport,
+    behind::Agreed,
     id::TokenId,
     quorum,
     registry::Registry,
@@ -21,7 +22,7 @@ use super::{
     read::Subject,
     reader::{Reader, Said},
     rpc::{Header, RpcError, Source},
-    submit::Spending,
+    spending::Spending,
 };
 
 /// After this no further height is tried.
@@ -42,8 +43,10 @@ pub struct Sources {
     pub(super) subject: Subject,
     /// Who leads, as each of the endpoints said.
     pub(super) told: Vec<Told>,
+    /// What was agreed so far, to judge those by who are behind.
+    agreed: Mutex<Agreed>,
     /// What transactions may have cost so far.
-    pub(super) spending: Mutex<Spending>,
+    pub(super) spending: Arc<Mutex<Spending>>,
 }
 
 /// A read as it ended, and what each endpoint did in it.
@@ -54,6 +57,8 @@ type Outcome = (Result<Registry, String>, SourceReport);
 struct Attempt {
     head: Option<Header>,
     said: Option<Said>,
+    /// What it said of its newest block, being behind the block in question.
+    behind: Option<Registry>,
     error: Option<String>,
     /// Enough others had answered, and it had not.
     late: bool,
@@ -67,7 +72,14 @@ impl Sources {
         let readers = sources.iter().map(reader).collect();
         let ids = distinct(sources.iter().map(|source| source.id()));
         let told = sources.iter().map(|_| Told::default()).collect();
-        Self { sources, readers, ids, need, chain_id, subject, told, spending: Mutex::default() }
+        let (agreed, spending) = (Mutex::default(), Arc::default());
+        Self { sources, readers, ids, need, chain_id, subject, told, agreed, spending }
+    }
+
+    /// The same, with an account of what was spent that outlives this run.
+    #[must_use]
+    pub fn with_spending(self, spending: Spending) -> Self {
+        Self { spending: Arc::new(Mutex::new(spending)), ..self }
     }
 
     /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what
@@ -143,16 +155,20 @@ impl Sources {
 
     async fn attempt(&self, heads: &[Attempt], own_token: Option<TokenId>, target: u64) -> Vec<Attempt> {
         let readers = self.readers.iter().zip(heads);
-        let reads = readers.map(|(reader, known)| Arc::clone(reader).read(own_token, known.head, target));
-        let (reads, late) = gather(reads, |reads| self.would_agree(reads)).await;
+        // Who is behind says what he has: it must be the past of what the others say.
+        let height = |known: &Attempt| known.head.map_or(target, |head| head.number.min(target));
+        let reads = readers.map(|(reader, known)| Arc::clone(reader).read(own_token, known.head, height(known)));
+        let (reads, late) = gather(reads, |reads| self.would_agree(reads, target)).await;
         self.await_late(late);
         let finished = |(known, read): (&Attempt, Option<Result<Option<Said>, RpcError>>)| {
-            let mut attempt = Attempt { head: known.head, said: None, error: known.error.clone(), late: known.late };
+            let (error, late) = (known.error.clone(), known.late);
+            let mut attempt = Attempt { head: known.head, said: None, behind: None, error, late };
             match read {
-                // `None` where it is behind the others, or has named no head: it has not said anything about this block.
+                Some(Ok(Some(said))) if height(known) < target => attempt.behind = Some(said.registry),
+                // `None` where it has named no head: it has not said anything about this block.
                 Some(Ok(said)) => attempt.said = said,
                 Some(Err(error)) => attempt.error = Some(error.to_string()),
-                None => attempt.late = true,
+                None => attempt.late |= height(known) == target,
             }
             attempt
         };
@@ -165,8 +181,9 @@ impl Sources {
         }
     }
 
-    fn would_agree(&self, reads: &[Option<Result<Option<Said>, RpcError>>]) -> bool {
+    fn would_agree(&self, reads: &[Option<Result<Option<Said>, RpcError>>], target: u64) -> bool {
         let answers = reads.iter().flatten().filter_map(|read| read.as_ref().ok()?.as_ref());
+        let answers = answers.filter(|said| said.registry.block.number == target);
         let answers = answers.map(|said| (String::new(), Ok(said.registry.clone()))).collect();
         quorum::agree(self.need, answers).outcome.is_ok()
     }
@@ -179,9 +196,24 @@ impl Sources {
             (None, None) => Err("behind the others".to_owned()),
         };
         let answers = self.ids.iter().zip(attempts).map(|(id, attempt)| (id.clone(), answer(attempt))).collect();
-        let agreement = quorum::agree(self.need, answers);
+        let mut agreement = quorum::agree(self.need, answers);
+        self.judge_behind(attempts, &mut agreement);
         let report = self.report(attempts, &agreement);
         (agreement.outcome.map_err(|error| error.to_string()), report)
+    }
+
+    /// Those who are behind an agreed read are heard, too: who claims a later head than they have does not outvote them unheard.
+    fn judge_behind(&self, attempts: &[Attempt], agreement: &mut quorum::Agreement) {
+        let Ok(agreed) = &agreement.outcome else { return };
+        let behind = attempts.iter().enumerate().filter_map(|(index, attempt)| Some((index, attempt.behind.as_ref()?)));
+        let (indices, registries): (Vec<_>, Vec<_>) = behind.unzip();
+        let mut known = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, contradicts) in indices.into_iter().zip(known.judge(agreed, &registries)) {
+            if contradicts {
+                agreement.agrees[index] = Some(false);
+                agreement.disagree = true;
+            }
+        }
     }
 
     fn report(&self, attempts: &[Attempt], agreement: &quorum::Agreement) -> SourceReport {

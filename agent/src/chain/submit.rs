@@ -1,11 +1,7 @@
 //! Sending a transaction from the node's own address, when that address has funds. Nothing waits for it to be mined: the
 //! contract's state says whether it was.
 
-use std::{
-    collections::BTreeMap,
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, PoisonError};
 
 use alloy::{
     consensus::TxEnvelope,
@@ -18,11 +14,13 @@ use alloy::{
 use mesh_contract::VOTE_GAS;
 use serde::de::IgnoredAny;
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use super::{
     quorum::gather_in_time,
     rpc::{Header, RpcError, Source, nonsense},
     sources::Sources,
+    spending::{Expense, OverLimit},
 };
 
 /// Why no transaction was sent.
@@ -49,18 +47,17 @@ pub enum NotSubmitted {
     /// The endpoint did not answer.
     #[error(transparent)]
     Rpc(#[from] RpcError),
-    /// The endpoint names a price that nobody should pay.
+    /// It takes more gas than any of ours.
     #[error(
-        "the RPC endpoint names a {what} of {value}, more than the limit of {limit}: not paid; have it relayed, by `meshctl register` or `meshctl leader relay`"
+        "the RPC endpoint estimates {gas} gas, and none of the agent's transactions takes more than {MAX_GAS}: not paid"
     )]
     Absurd {
-        /// Of what.
-        what: &'static str,
-        /// As named.
-        value: U256,
-        /// What would still be paid.
-        limit: u128,
+        /// As estimated, with a margin.
+        gas: u64,
     },
+    /// More than is spent in a day, or for one unit of gas.
+    #[error(transparent)]
+    OverLimit(#[from] OverLimit),
     /// The signer refused.
     #[error("cannot sign the transaction: {reason}")]
     Sign {
@@ -74,7 +71,7 @@ impl NotSubmitted {
     pub(crate) fn for_agent(&self) -> mesh_core::agent::NotSubmitted {
         let remedy = match self {
             Self::Refused { remedy, .. } => remedy.clone(),
-            Self::NoFunds { .. } | Self::Rpc(_) | Self::Absurd { .. } | Self::Sign { .. } => None,
+            Self::NoFunds { .. } | Self::Rpc(_) | Self::Absurd { .. } | Self::OverLimit(_) | Self::Sign { .. } => None,
         };
         let is_unheard = matches!(self, Self::Rpc(_));
         mesh_core::agent::NotSubmitted { reason: self.to_string(), remedy, is_unheard }
@@ -90,15 +87,6 @@ const TYPICAL_GAS: u64 = 250_000;
 const MIN_GAS: u64 = VOTE_GAS;
 /// Twice what a registration can take.
 const MAX_GAS: u64 = 600_000;
-/// Most that is paid for one unit of gas, wei (300 gwei).
-const MAX_FEE_PER_GAS: u128 = 300_000_000_000;
-
-/// The most that transactions of one [`BUDGET_PERIOD`] may cost together, wei: one at the highest price. Whoever makes us believe
-/// that a registration has had no effect gets no more than that.
-const BUDGET: u128 = MAX_FEE_PER_GAS * MAX_GAS as u128;
-/// See [`BUDGET`].
-const BUDGET_PERIOD: Duration = Duration::from_secs(3600);
-
 impl Sources {
     /// Sends a transaction from the signer's address to the contract, through all endpoints. As many as must agree about a read
     /// must be ready to take it; its price and nonce are the middle of what those say, its hash is its own and nobody's claim.
@@ -118,8 +106,7 @@ impl Sources {
             return Err(most_telling(refusals));
         }
         let quote = Quote::middle(&quotes);
-        let now = Instant::now();
-        self.spending.lock().unwrap_or_else(PoisonError::into_inner).allow(quote, now)?;
+        self.book(quote).await?;
         let signed = sign(signer, chain_id, contract, calldata, quote).await?;
         let raw = Bytes::from(signed.encoded_2718());
         let (taken, refusals) =
@@ -127,8 +114,17 @@ impl Sources {
         if taken.is_empty() {
             return Err(most_telling(refusals));
         }
-        self.spending.lock().unwrap_or_else(PoisonError::into_inner).note(quote, now);
         Ok(*signed.tx_hash())
+    }
+
+    /// Before anybody gets it: what was handed over may be mined, whatever is answered.
+    async fn book(&self, quote: Quote) -> Result<(), NotSubmitted> {
+        let spending = Arc::clone(&self.spending);
+        let expense = Expense { nonce: quote.nonce, gas: quote.gas, price: quote.fees.max };
+        // It waits for the disk.
+        let booked =
+            spawn_blocking(move || spending.lock().unwrap_or_else(PoisonError::into_inner).book(expense)).await;
+        booked.unwrap_or_else(|error| Err(OverLimit::Unkept { reason: error.to_string() })).map_err(NotSubmitted::from)
     }
 }
 
@@ -169,38 +165,12 @@ impl Quote {
             fees: lower_median(quotes, |quote| quote.fees),
         }
     }
-
-    fn cost(self) -> u128 {
-        self.fees.max.saturating_mul(self.gas.into())
-    }
 }
 
 fn lower_median<T: Ord + Copy>(quotes: &[Quote], figure: impl Fn(&Quote) -> T) -> T {
     let mut figures: Vec<T> = quotes.iter().map(figure).collect();
     figures.sort_unstable();
     figures[(figures.len() - 1) / 2]
-}
-
-/// What was sent lately. A transaction that takes the place of an earlier one, by its nonce, is not paid besides it.
-#[derive(Debug, Default)]
-pub(super) struct Spending(BTreeMap<u64, (Instant, u128)>);
-
-impl Spending {
-    fn allow(&mut self, quote: Quote, now: Instant) -> Result<(), NotSubmitted> {
-        self.0.retain(|_, (at, _)| now.duration_since(*at) < BUDGET_PERIOD);
-        let others = self.0.iter().filter(|(nonce, _)| **nonce != quote.nonce).map(|(_, (_, cost))| *cost);
-        let total = others.fold(quote.cost(), u128::saturating_add);
-        if total > BUDGET {
-            let what = "total price of one hour's transactions";
-            return Err(NotSubmitted::Absurd { what, value: U256::from(total), limit: BUDGET });
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, quote: Quote, now: Instant) {
-        let entry = self.0.entry(quote.nonce).or_insert((now, 0));
-        *entry = (now, entry.1.max(quote.cost()));
-    }
 }
 
 async fn quote(source: &Source, from: Address, contract: Address, calldata: &Bytes) -> Result<Quote, NotSubmitted> {
@@ -212,7 +182,7 @@ async fn quote(source: &Source, from: Address, contract: Address, calldata: &Byt
         source.head(),
         source.request("eth_gasPrice", ()),
     )?;
-    let fees = Fees::from(head.base_fee_per_gas, gas_price)?;
+    let fees = Fees::from(head.base_fee_per_gas, gas_price);
     let afford = |gas: u64| {
         let needed = U256::from(fees.max).saturating_mul(U256::from(gas));
         if balance < needed { Err(NotSubmitted::NoFunds { address: from, balance, needed }) } else { Ok(()) }
@@ -230,7 +200,7 @@ async fn quote(source: &Source, from: Address, contract: Address, calldata: &Byt
     let estimate: U64 = estimate.map_err(|error| refusal(source, error))?;
     let gas = (estimate.to::<u64>().saturating_mul(100 + GAS_MARGIN) / 100).max(MIN_GAS);
     if gas > MAX_GAS {
-        return Err(NotSubmitted::Absurd { what: "gas estimate", value: U256::from(gas), limit: MAX_GAS.into() });
+        return Err(NotSubmitted::Absurd { gas });
     }
     afford(gas)?;
     Ok(Quote { nonce: nonce.to(), gas, fees })
@@ -277,16 +247,14 @@ struct Fees {
 }
 
 impl Fees {
-    /// Twice the base fee fits six full blocks in a row. An endpoint that names an absurd price would have us burn our funds.
-    fn from(base_fee: Option<U256>, gas_price: U256) -> Result<Self, NotSubmitted> {
+    /// Twice the base fee fits six full blocks in a row. Whether that is too much, [`super::Spending`] says.
+    fn from(base_fee: Option<U256>, gas_price: U256) -> Self {
         let wanted = match base_fee {
             Some(base) => base.saturating_add(base).saturating_add(gas_price.saturating_sub(base)),
             None => gas_price,
         };
-        let absurd = || NotSubmitted::Absurd { what: "gas price", value: wanted, limit: MAX_FEE_PER_GAS };
-        let max = u128::try_from(wanted).ok().filter(|max| *max <= MAX_FEE_PER_GAS).ok_or_else(absurd)?;
         let tip = base_fee.map(|base| gas_price.saturating_sub(base).saturating_to());
-        Ok(Self { max, tip })
+        Self { max: wanted.saturating_to(), tip }
     }
 }
 
@@ -307,36 +275,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fees_follow_the_base_fee_and_have_a_limit() {
+    fn fees_follow_the_base_fee() {
         let gwei = |number: u64| U256::from(number) * U256::from(1_000_000_000u64);
-        let fees = Fees::from(Some(gwei(10)), gwei(12)).unwrap();
+        let fees = Fees::from(Some(gwei(10)), gwei(12));
         assert_eq!(fees, Fees { max: 22_000_000_000, tip: Some(2_000_000_000) });
-        assert_eq!(Fees::from(None, gwei(12)).unwrap(), Fees { max: 12_000_000_000, tip: None });
-        assert!(matches!(Fees::from(Some(gwei(200)), gwei(200)), Err(NotSubmitted::Absurd { .. })));
-        assert!(matches!(Fees::from(Some(U256::MAX), U256::MAX), Err(NotSubmitted::Absurd { .. })));
-        assert!(matches!(Fees::from(None, gwei(301)), Err(NotSubmitted::Absurd { .. })));
+        assert_eq!(Fees::from(None, gwei(12)), Fees { max: 12_000_000_000, tip: None });
+        assert_eq!(Fees::from(Some(U256::MAX), U256::MAX).max, u128::MAX);
     }
 
     #[test]
     fn one_endpoint_of_three_sets_no_figure() {
         let quote = |nonce, gas, max| Quote { nonce, gas, fees: Fees { max, tip: Some(1) } };
-        for liar in [quote(0, 1, 1), quote(900, 600_000, MAX_FEE_PER_GAS)] {
+        for liar in [quote(0, 1, 1), quote(900, 600_000, u128::MAX)] {
             let Quote { nonce, gas, fees } = Quote::middle(&[liar, quote(7, 250_000, 100), quote(7, 250_100, 110)]);
             assert!(nonce == 7 && (250_000..=250_100).contains(&gas) && (100..=110).contains(&fees.max), "{liar:?}");
         }
         assert_eq!(Quote::middle(&[quote(7, 9, 9), quote(7, 5, 5)]), quote(7, 5, 5));
-    }
-
-    #[test]
-    fn an_hour_has_a_budget_and_a_replacement_costs_nothing_more() {
-        let quote = |nonce| Quote { nonce, gas: MAX_GAS / 2, fees: Fees { max: MAX_FEE_PER_GAS, tip: None } };
-        let (mut spending, start) = (Spending::default(), Instant::now());
-        for nonce in [1, 1, 1, 2, 2] {
-            spending.allow(quote(nonce), start).unwrap();
-            spending.note(quote(nonce), start);
-        }
-        assert!(matches!(spending.allow(quote(3), start), Err(NotSubmitted::Absurd { .. })));
-        spending.allow(quote(2), start).unwrap();
-        spending.allow(quote(3), start + BUDGET_PERIOD).unwrap();
     }
 }

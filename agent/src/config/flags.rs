@@ -101,6 +101,12 @@ pub struct Flags {
     /// For development: show applications the URLs that token owners have set (`meshctl dev-url`).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub development: Option<bool>,
+    /// Transactions that this node pays for within 24 h, at most; default: 48.
+    #[arg(long, value_name = "N")]
+    pub max_transactions_per_day: Option<u32>,
+    /// What they may cost together, in the chain's coin, as in 0.05; default: 0.05.
+    #[arg(long, value_name = "AMOUNT", value_parser = gwei)]
+    pub max_spending_per_day: Option<Gwei>,
     /// Seconds between keepalives to every peer, 0 = off; default: 25.
     #[arg(long, value_name = "SECONDS")]
     pub keepalive: Option<u16>,
@@ -287,6 +293,23 @@ impl FromStr for EndpointChoice {
             },
         }
     }
+}
+
+/// An amount of the chain's coin, in units of 10^-9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gwei(pub u64);
+
+/// A decimal number of coins.
+fn gwei(text: &str) -> Result<Gwei, String> {
+    let error = || "expected an amount of the chain's coin with at most 9 decimals, as in 0.05".to_owned();
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || decimals.len() > 9 {
+        return Err(error());
+    }
+    let whole = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(1_000_000_000));
+    let decimals = format!("{decimals:0<9}").parse::<u64>().ok();
+    whole.zip(decimals).and_then(|(whole, decimals)| whole.checked_add(decimals)).map(Gwei).ok_or_else(error)
 }
 
 /// A network that a contract can have.

@@ -77,6 +77,29 @@ async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
     assert_eq!(rpc.asked("peers"), 3);
 }
 
+#[tokio::test]
+async fn two_that_claim_a_later_head_do_not_outvote_one_unheard() {
+    let _clock = SteadyClock::start();
+    let (honest, one, other) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let sources = sources(&[&honest, &one, &other], 2);
+    for liar in [&one, &other] {
+        liar.chain().head = 101;
+    }
+    let (registry, report) = sources.read(None).await;
+    let agrees =
+        |report: &mesh_core::agent::SourceReport| report.sources.iter().map(|source| source.agrees).collect::<Vec<_>>();
+    assert_eq!((registry.unwrap().block.number, report.disagree), (101, false), "an honest laggard: {report:?}");
+    assert_eq!(agrees(&report), [None, Some(true), Some(true)]);
+    // They hide what the chain has known for long, below heads that they make up.
+    honest.chain().epoch = 8;
+    for liar in [&one, &other] {
+        liar.chain().head = 102;
+    }
+    let (registry, report) = sources.read(None).await;
+    assert!(registry.is_ok() && report.disagree, "{report:?}");
+    assert_eq!(agrees(&report), [Some(false), Some(true), Some(true)]);
+}
+
 /// A reorg is another matter: then the block with the higher epoch is gone.
 #[tokio::test]
 async fn an_old_state_under_the_blocks_of_a_newer_one_is_no_read() {

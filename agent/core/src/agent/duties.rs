@@ -64,7 +64,11 @@ impl Agent {
             // Nothing on this machine has to follow the contract.
             self.settled_once |= self.proofs.is_settled();
         }
-        self.commands.extend(self.offers.poll(now));
+        let offer = self.offers.poll(now);
+        if let Some(Command::Offer(intent)) = &offer {
+            self.moves.note_signed(intent);
+        }
+        self.commands.extend(offer);
         self.save(now);
         self.remind(now);
     }

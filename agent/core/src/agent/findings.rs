@@ -126,6 +126,7 @@ impl Agent {
 
     fn find_registry(&self, now: Now, found: &mut Vec<Finding>) {
         found.extend(self.find_age(now));
+        found.extend(self.find_standstill(now));
         found.extend(self.find_single_source());
         self.find_sources(found);
         found.extend(self.find_last_read());
@@ -156,6 +157,15 @@ impl Agent {
         };
         let message = format!("{what} is {} s old{then}{until}", age.as_secs());
         Some(Finding::new("W301", "registry-stale", severity, message).hint(hint))
+    }
+
+    fn find_standstill(&self, now: Now) -> Option<Finding> {
+        let age = self.view.as_ref()?.read.standing_for(now)?;
+        let message = format!(
+            "the chain stands still: its newest block is {} s old, as several RPC endpoints say",
+            age.as_secs()
+        );
+        Some(Finding::new("W309", "chain-stands-still", Severity::Info, message))
     }
 
     /// It can prove no peer that there is none, and whatever no signature covers it can say as it likes.

@@ -6,9 +6,9 @@ use super::{Agent, Applied, CachedRegistry, LastRead, Now, OwnEndpoint, View, pr
 use crate::{
     diff::Change,
     freshness::ReadTime,
-    gate::{Evidence, Judgement},
+    gate::{Evidence, Judgement, WITNESSES},
     id::TokenId,
-    membership::{Past, Standing, assess},
+    membership::{Loss, Past, Standing, assess},
     registry::Registry,
     status::MembershipState,
 };
@@ -68,8 +68,10 @@ impl Agent {
             registry.domain.chain_id,
             previous.as_ref().map(|previous| &previous.read),
             now,
-        );
+        )
+        .witnessed(self.sources.quorum.have >= WITNESSES);
         let standing = assess(&self.past, &registry, &self.identity);
+        let standing = self.stop_if_cloned(standing, &registry);
         self.past = self.past.after(&standing);
         self.stand(standing);
         self.proofs.handle_registry(&registry);
@@ -149,6 +151,14 @@ impl Agent {
             }
         }
         self.reconcile.handle_applied(!made.is_empty(), failed, now.since_start);
+    }
+
+    /// A copy of this node fights it for the record: one of the two has to stop.
+    fn stop_if_cloned(&mut self, standing: Standing, registry: &Registry) -> Standing {
+        let Standing::Active { membership, .. } = &standing else { return standing };
+        let record = registry.peers.iter().find(|record| record.token == membership.token);
+        let is_cloned = record.is_some_and(|record| self.moves.see(record));
+        if is_cloned { Standing::Fenced(membership.token, Loss::Cloned) } else { standing }
     }
 
     fn stand(&mut self, standing: Standing) {

@@ -18,6 +18,7 @@ pub(crate) const CHAIN: u64 = mesh_core::freshness::DEVELOPMENT_CHAIN;
 pub(crate) const OWNER: Address = Address::repeat_byte(0x99);
 
 /// KMS root, app key and contract of one cluster.
+#[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) root: SigningKey,
     pub(crate) app: SigningKey,

@@ -25,6 +25,7 @@ struct Token {
 }
 
 /// The contract on a chain that can be reorganised. Every change is a block of its own.
+#[derive(Clone)]
 pub(crate) struct Contract {
     pub(crate) cluster: Cluster,
     states: Vec<State>,

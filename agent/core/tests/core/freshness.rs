@@ -51,6 +51,26 @@ fn a_frozen_chain_ages_even_when_the_clock_is_set_back() {
 }
 
 #[test]
+fn an_old_head_is_told_at_once_unless_several_sources_say_that_there_is_no_newer_one() {
+    let head = block(7, 0);
+    let old = at(0, head.timestamp + 121);
+    let of_one = ReadTime::now(head, CHAIN, None, old);
+    assert_eq!((of_one.age(DEADLINE, old), of_one.standing_for(old)), (Age::Stale(Old::Head, seconds(121)), None));
+    let of_two = of_one.witnessed(true);
+    assert_eq!((of_two.age(DEADLINE, old), of_two.standing_for(old)), (Age::Fresh, Some(seconds(121))));
+    assert_eq!(
+        of_two.until_change(DEADLINE, old),
+        of_one.until_change(DEADLINE, at(0, head.timestamp)).map(|_| seconds(30) + Duration::from_millis(1))
+    );
+    let expired = at(20, head.timestamp + 3601);
+    assert_eq!(
+        of_two.age(DEADLINE, expired),
+        Age::Expired(Old::Head, seconds(3601)),
+        "the operator's deadline counts all the same"
+    );
+}
+
+#[test]
 fn a_read_of_an_earlier_run_keeps_its_age() {
     let head = block(7, 0);
     let read = ReadTime::of_earlier_run(head, DEVELOPMENT_CHAIN, seconds(5000), at(0, 5100));

@@ -8,6 +8,8 @@ mod machine;
 mod world;
 
 mod agent;
+mod behind;
+mod clones;
 mod convergence;
 mod diff;
 mod flood;

@@ -1,0 +1,72 @@
+//! Who moves this node's own record: this node, and nobody else who has its keys.
+//!
+//! Two copies of one state directory are one node to the contract. Each puts its own endpoint on record, finds the other's there, and puts
+//! its own there again, for as long as somebody pays. So a node that sees its record moved a second time, and not by itself, stops.
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+use super::Intent;
+use crate::{member::canonical, registration::Gateway, registry::PeerRecord};
+
+/// Moves by somebody else until this node stops. One may be an offer of an earlier run that was relayed late.
+const PATIENCE: u32 = 2;
+/// States of the record that are remembered, at most: the latest.
+const MAX_KNOWN: usize = 64;
+
+/// What is known of this node's record in this run.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// What this node signed, or has seen already: a reorg may bring it back.
+    known: VecDeque<State>,
+    /// The record was seen in this run.
+    is_seen: bool,
+    by_others: u32,
+}
+
+/// The part of the record that is anybody's with this node's keys to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    key_epoch: u32,
+    endpoint: Option<SocketAddr>,
+    gateway: Option<Gateway>,
+}
+
+impl Moves {
+    /// This node signs that.
+    pub(super) fn note_signed(&mut self, intent: &Intent) {
+        self.note(match intent {
+            Intent::Register(signed) => {
+                State { key_epoch: signed.key_epoch, endpoint: signed.endpoint, gateway: signed.gateway }
+            }
+            Intent::UpdateEndpoint(signed) => {
+                State { key_epoch: signed.key_epoch, endpoint: signed.endpoint, gateway: signed.gateway }
+            }
+        });
+    }
+
+    /// The record as just read, with this node's keys. True when somebody else moves it, again and again.
+    pub(super) fn see(&mut self, record: &PeerRecord) -> bool {
+        let endpoint = record.endpoint.map(canonical);
+        let state = State { key_epoch: record.key_epoch, endpoint, gateway: record.gateway };
+        // What became of it before this run nobody here knows.
+        if std::mem::replace(&mut self.is_seen, true) && !self.known.contains(&state) {
+            self.by_others += 1;
+            tracing::warn!(
+                key_epoch = state.key_epoch,
+                endpoint = state.endpoint.map(tracing::field::display),
+                "somebody else who has this node's keys moved its record"
+            );
+        }
+        self.note(state);
+        self.by_others >= PATIENCE
+    }
+
+    fn note(&mut self, state: State) {
+        if !self.known.contains(&state) {
+            self.known.push_back(state);
+        }
+        if self.known.len() > MAX_KNOWN {
+            self.known.pop_front();
+        }
+    }
+}
