@@ -22,6 +22,7 @@ mod restart;
 mod rpc_outage;
 mod scene;
 mod secrets;
+mod single_rpc;
 mod soak;
 mod starting;
 mod stopping;

@@ -110,6 +110,8 @@ fn both_kinds_live_in_one_cluster_and_urls_obey_its_base_domains() -> Result<()>
         world.fund(node)?;
     }
     let agents = [TlsAgent::start(&world, 1, 8443)?, TlsAgent::start(&world, 2, 443)?];
+    // It has no gateway of its own, and its operator knows the others'.
+    world.node_mut(3).settings.extra.extend(["--allow-gateway-domain", DOMAIN].map(str::to_owned));
     world.node_mut(3).start()?;
     for node in 1..=3 {
         wait_ready(&world, node)?;

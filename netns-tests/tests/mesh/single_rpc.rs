@@ -1,0 +1,105 @@
+//! A node that has a single RPC endpoint, which lies about everything that no signature covers, one lie after another.
+
+use std::fs;
+
+use alloy::{
+    primitives::{Bytes, FixedBytes, U256},
+    sol_types::SolCall,
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use mesh_contract::DstackClusterNFT::{
+    baseDomainsCall, devModeCall, epochCall, getPeerEndpointsCall, meshNetworkCall, meshNetworkReturn, peersCall,
+};
+use mesh_core::status::Status;
+use netns_tests::{Lie, LyingRpc, World};
+use serde_json::json;
+
+use crate::PATIENCE;
+
+#[test]
+fn a_single_liar_brings_nobody_back_and_sends_nobody_elsewhere() -> Result<()> {
+    let mut world = World::new(3)?;
+    let mut rpc = world.lying_rpc(9545)?;
+    world.node_mut(1).settings.rpc_urls = vec![rpc.url().to_owned()];
+    for node in 1..=3 {
+        world.join(node)?;
+    }
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+    ensure!(has(&world.node(1).status()?, "W308"), "a single endpoint is not told");
+    let revoked = world.node(3).public_key()?.to_string();
+    let listed = peersCall { cursor: U256::from(1), limit: U256::from(500) };
+    let call = json!([{ "to": world.contract(), "data": Bytes::from(listed.abi_encode()) }, "latest"]);
+    let before: Bytes = serde_json::from_value(world.chain.rpc("eth_call", call)?)?;
+    world.operate(&["revoke", &world.node(3).token()?.to_string()])?;
+    world.wait("node 1 to drop node 3", PATIENCE, || {
+        ensure!(!world.node(1).device_peers()?.contains(&revoked), "not yet");
+        Ok(())
+    })?;
+    let left = world.node(1).device_peers()?;
+    ensure!(left.len() == 1, "{left:?}");
+
+    // The list as it was, under the newest head.
+    let old = (FixedBytes(peersCall::SELECTOR), before);
+    tell(&world, &mut rpc, &Lie { answers: vec![old.clone()], epochs_ahead: 1, ..Lie::default() })?;
+    let warned = |world: &World, code: &str| -> Result<Status> {
+        let (status, _) = world.wait(&format!("{code} on node 1"), PATIENCE, || {
+            let on_device = world.node(1).device_peers()?;
+            if on_device.contains(&revoked) {
+                bail!("THE REVOKED NODE IS BACK: {on_device:?}");
+            }
+            let status = world.node(1).status()?;
+            ensure!(has(&status, code), "{:?}", status.warnings);
+            Ok(status)
+        })?;
+        Ok(status)
+    };
+    warned(&world, "W407")?;
+    ensure!(world.node(1).device_peers()? == left, "another peer was touched");
+    world.node_mut(1).restart()?;
+    warned(&world, "W407").context("after a restart")?;
+
+    // An older state of the contract, under the blocks of the newer one.
+    let epoch = (FixedBytes(epochCall::SELECTOR), Bytes::from(epochCall::abi_encode_returns(&1)));
+    tell(&world, &mut rpc, &Lie { answers: vec![old, epoch], ..Lie::default() })?;
+    let status = warned(&world, "W305")?;
+    let error = status.registry.sources[0].error.clone().unwrap_or_default();
+    ensure!(error.contains("serves an old state"), "{error}");
+
+    // Another network, at what is a first start as far as the disk knows.
+    let network = meshNetworkReturn { base: FixedBytes([203, 0, 4, 0]), prefixLength: 24 };
+    let network = (FixedBytes(meshNetworkCall::SELECTOR), Bytes::from(meshNetworkCall::abi_encode_returns(&network)));
+    world.node_mut(1).stop()?;
+    fs::remove_file(world.node(1).state_dir().join("registry.json")).context("forget the registry")?;
+    tell(&world, &mut rpc, &Lie { answers: vec![network], epochs_ahead: 2, ..Lie::default() })?;
+    world.node_mut(1).start()?;
+    let status = warned(&world, "W306")?;
+    let refused = status.warnings.iter().find(|warning| warning.code == "W306").context("W306")?;
+    ensure!(refused.hint.as_ref().is_some_and(|hint| hint.contains("--mesh-network 203.0.4.0/24")), "{refused:?}");
+    ensure!(status.registry.network.is_none() && status.own.address.is_none(), "it was believed: {:?}", status.own);
+
+    // Gateways and URLs of the liar's, in a mesh of addresses.
+    let domains = (
+        FixedBytes(baseDomainsCall::SELECTOR),
+        Bytes::from(baseDomainsCall::abi_encode_returns(&vec!["evil.example.com".to_owned()])),
+    );
+    let dev_mode = (FixedBytes(devModeCall::SELECTOR), Bytes::from(devModeCall::abi_encode_returns(&true)));
+    let urls: Vec<String> = (1..=2).map(|node| format!("http://evil.example.com/{node}")).collect();
+    let urls =
+        (FixedBytes(getPeerEndpointsCall::SELECTOR), Bytes::from(getPeerEndpointsCall::abi_encode_returns(&urls)));
+    tell(&world, &mut rpc, &Lie { answers: vec![domains, dev_mode, urls], epochs_ahead: 3, ..Lie::default() })?;
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let (_, peers) = world.node(1).get("/v1/peers")?;
+    ensure!(peers.contains(&world.node(2).address()?.to_string()) && !peers.contains("evil"), "{peers}");
+    ensure!(rpc.count("lied") > 0, "the liar did not lie");
+    Ok(())
+}
+
+/// Each lie is told about a block that nothing was said of before.
+fn tell(world: &World, rpc: &mut LyingRpc, lie: &Lie) -> Result<()> {
+    rpc.tell(lie)?;
+    world.chain.mine(1)
+}
+
+fn has(status: &Status, code: &str) -> bool {
+    status.warnings.iter().any(|warning| warning.code == code)
+}
