@@ -16,7 +16,7 @@ CARGO := $(AS_USER) cargo
 NPM := $(AS_USER) npm
 
 # What tests and demo call besides cargo and node.
-PACKAGES := curl docker-compose gcc git iproute2 iptables iputils-ping libc6-dev make procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
+PACKAGES := curl docker-compose gcc git iproute2 iptables iputils-ping libc6-dev make nftables procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
 NODE_MODULES := contracts/node_modules/.package-lock.json
 
 help: ## List the targets.

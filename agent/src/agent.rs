@@ -1,22 +1,22 @@
 //! From a configuration to a running agent: everything that is found out or taken once, in the order in which it can fail.
 
+mod guard;
 mod paths;
 
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, sync::Arc};
 
-use anyhow::Context as _;
 use mesh_core::{
-    agent::{Agent, CachedRegistry, Input, LocalNode, OwnEndpoint, Policy},
+    agent::{Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     id::{Address, WireguardKey},
-    network::MeshNetwork,
     registration::NetworkType,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinSet,
-    time::timeout,
 };
+
+pub use guard::leave;
 
 use crate::{
     api::{ApiDriver, ApiSocket},
@@ -27,7 +27,7 @@ use crate::{
     endpoint::{self, Remotes},
     identity::{self, Expected, Identity},
     keyfile::{self, WireguardSecret},
-    link::{Links as _, Netlink},
+    link::Netlink,
     lock::InstanceLock,
     machine::{self, Machine},
     notify::ServiceManager,
@@ -37,9 +37,6 @@ use crate::{
     statedir,
     tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
 };
-
-/// How long the kernel may take for the last route at an orderly stop.
-const OPEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to stop.
 ///
@@ -55,13 +52,20 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
         Mode::Wireguard => true,
         Mode::Tls => false,
     };
-    if has_device {
+    let cached = cache::load(&config.state_dir);
+    let guard = if has_device {
+        // From here on nothing leaves in clear and nobody gets in, whatever fails below and however this process ends.
+        machine::check_rights()?;
+        let guard = guard::raise(&config, cached.as_ref()).await?;
         machine::check(&config)?;
-    }
+        Some(guard)
+    } else {
+        None
+    };
     let socket = ApiSocket::bind(&config.socket)?;
 
     let mut background = JoinSet::new();
-    let start = Start { config, stop, background: &mut background };
+    let start = Start { config, cached, guard, stop, background: &mut background };
     let outcome = if has_device { start.run(socket).await } else { start.run_without_device(socket).await };
     // The socket's file goes with the task that serves it.
     background.shutdown().await;
@@ -71,6 +75,8 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
 /// The way to a running agent, in the order in which it can fail.
 struct Start<'a> {
     config: Config,
+    cached: Option<CachedRegistry>,
+    guard: Option<Guard>,
     stop: Arc<Notify>,
     background: &'a mut Background,
 }
@@ -80,27 +86,16 @@ type Background = JoinSet<io::Result<Infallible>>;
 
 impl Start<'_> {
     async fn run(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, stop, background } = self;
+        let Self { config, cached, guard, stop, background } = self;
         let (mut api, server) = ApiDriver::serve(socket);
         background.spawn(server);
         let (tell_change, machine_changed) = watch::channel(());
         let (links, netlink) = Netlink::connect(tell_change)?;
         background.spawn(netlink);
 
-        let cached = cache::load(&config.state_dir);
-        // Until the guest agent has answered, and after a reboot nothing else is there, packets must not leave in clear.
-        let early = cached.as_ref().filter(|cached| may_be_ours(&config, cached)).map(|cached| cached.registry.network);
-        if let Some(network) = early {
-            close_early(&links, network, &config.interface).await;
-        }
-        let Some(found) = unless_stopped(ask_guest_agent(&config), &mut api, &stop).await else {
-            return open_again(early).await;
-        };
+        let Some(found) = unless_stopped(ask_guest_agent(&config), &mut api, &stop).await else { return Ok(()) };
         let (identity, secret) = found?;
         let contract = contract_of(&config, &identity);
-        if cached.as_ref().is_some_and(|cached| cached.registry.domain.contract != contract) {
-            open_again(early).await?;
-        }
         let public_key = secret.public_key();
         announce(&config, &identity, Some(public_key), contract);
 
@@ -111,9 +106,7 @@ impl Start<'_> {
             Dataplane::Userspace => {
                 let registered = endpoint.subscribe();
                 let keep = paths::keep(&config, &identity, &links, &machine_changed, &registered, clock, background);
-                let Some(kept) = unless_stopped(keep, &mut api, &stop).await else {
-                    return open_again(early).await;
-                };
+                let Some(kept) = unless_stopped(keep, &mut api, &stop).await else { return Ok(()) };
                 Some(kept?)
             }
             Dataplane::Kernel => None,
@@ -123,6 +116,7 @@ impl Start<'_> {
             node: local_node(&config, &identity, Some(public_key), contract),
             identity,
             cached,
+            guard,
             api,
             stop,
             machine_changed,
@@ -141,14 +135,12 @@ impl Start<'_> {
                 let tunnel = KernelTunnel::new(device.name, device.mtu);
                 parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root))).await
             }
-        }?;
-        // The agent has removed what it knew of; what it refused to believe in is not left either.
-        open_again(early).await
+        }
     }
 
     /// A node whose application has a URL: it asks nothing of the machine's network, and so needs no privileges.
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, stop, background } = self;
+        let Self { config, cached, guard, stop, background } = self;
         let (mut api, server) = ApiDriver::serve(socket);
         background.spawn(server);
         let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
@@ -159,7 +151,8 @@ impl Start<'_> {
         let parts = Parts {
             node: local_node(&config, &identity, None, contract),
             identity,
-            cached: cache::load(&config.state_dir),
+            cached,
+            guard,
             api,
             stop,
             machine_changed,
@@ -190,35 +183,6 @@ fn contract_of(config: &Config, identity: &Identity) -> Address {
     config.contract.unwrap_or_else(|| identity.app_id.into())
 }
 
-/// Whether the saved registry can be that of the cluster this agent is for, as far as is known before the guest agent answers.
-fn may_be_ours(config: &Config, cached: &CachedRegistry) -> bool {
-    config.contract.is_none_or(|contract| contract == cached.registry.domain.contract)
-}
-
-/// Puts the guard route of an earlier run in place, where nobody else uses the network.
-async fn close_early(links: &Netlink, network: MeshNetwork, interface: &str) {
-    let closed = match links.check_overlap(network, interface).await {
-        Ok(()) => links.add_guard_route(network).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = closed {
-        tracing::warn!(%error, "no guard route before the guest agent has answered");
-    }
-}
-
-/// Takes the guard route away again, over a connection of its own: that of the driver ends with it.
-async fn open_again(network: Option<MeshNetwork>) -> anyhow::Result<()> {
-    let Some(network) = network else { return Ok(()) };
-    let (links, netlink) = Netlink::connect(watch::Sender::new(()))?;
-    let removed = async {
-        tokio::select! {
-            removed = links.remove_guard_route(network) => Ok(removed?),
-            ended = netlink => match ended? {},
-        }
-    };
-    timeout(OPEN_WITHIN, removed).await.with_context(|| format!("the guard route {} is left", network.network()))?
-}
-
 async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, WireguardSecret)> {
     let (guest_agent, identity) = load_identity(config).await?;
     let secret = wireguard_secret(config, &guest_agent, &identity).await?;
@@ -238,6 +202,7 @@ struct Parts {
     identity: Identity,
     node: LocalNode,
     cached: Option<CachedRegistry>,
+    guard: Option<Guard>,
     api: ApiDriver,
     stop: Arc<Notify>,
     machine_changed: watch::Receiver<()>,
@@ -250,7 +215,11 @@ struct Parts {
 impl Parts {
     /// `machine` is what follows the contract on this machine, if anything does.
     async fn run<T: Tunnel>(self, machine: Option<Machine<T, Netlink>>) -> anyhow::Result<()> {
-        let Self { config, identity, node, cached, .. } = self;
+        let Self { config, identity, node, cached, guard, .. } = self;
+        let machine = match (machine, guard) {
+            (Some(machine), Some(guard)) => Some(machine.guarded(guard)),
+            (machine, _) => machine,
+        };
         let mut background = self.background;
         let chain_moved = Arc::default();
         let sources: Vec<Arc<Source>> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
@@ -271,7 +240,7 @@ impl Parts {
         }
 
         let clock = self.clock;
-        let mut agent = Agent::new(node, policy(&config), clock.now());
+        let mut agent = Agent::new(node, policy(&config, guard), clock.now());
         let stop_on_wrong_chain = cached.is_none();
         if let Some(cached) = cached {
             agent.handle(Input::Cached(Box::new(cached)), clock.now());
@@ -330,7 +299,7 @@ fn local_node(config: &Config, identity: &Identity, public_key: Option<Wireguard
     }
 }
 
-fn policy(config: &Config) -> Policy {
+fn policy(config: &Config, guard: Option<Guard>) -> Policy {
     Policy {
         token: config.token,
         listen_port: config.listen_port,
@@ -345,6 +314,7 @@ fn policy(config: &Config) -> Policy {
         quorum: config.rpc_quorum,
         names: config.names.clone(),
         allowed: config.allowed.clone(),
+        guard,
     }
 }
 

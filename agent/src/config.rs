@@ -5,6 +5,7 @@ mod device;
 mod flags;
 mod gateway;
 mod homes;
+mod leave;
 mod source;
 
 use std::{
@@ -23,11 +24,12 @@ use mesh_tunnel::DeviceOptions;
 
 pub use device::{DeviceFlags, OffloadName};
 pub use flags::{
-    Dataplane, EndpointChoice, ExpiryPolicy, Flags, Gwei, LogFormat, LogLevel, Mode, Sandbox, UrlText,
+    Dataplane, EndpointChoice, ExpiryPolicy, Flags, GuardKind, Gwei, LogFormat, LogLevel, Mode, Sandbox, UrlText,
     WireguardKeySource,
 };
 pub use gateway::{GatewayFlags, GatewaySettings, StunServer};
 pub use homes::Homes;
+pub use leave::{LeaveFlags, LeaveSettings};
 pub use source::{ConfigError, Layers};
 
 use crate::chain::{DailyLimit, RpcUrl};
@@ -83,6 +85,8 @@ pub struct Config {
     pub dstack_socket: Option<String>,
     /// Which WireGuard does the work.
     pub dataplane: Dataplane,
+    /// What guards the mesh network on this machine.
+    pub guard: GuardKind,
     /// How the userspace device is made. Of the kernel's, name and MTU alone.
     pub device: DeviceOptions,
     /// How paths besides the registered endpoint are made and found; of the userspace device alone.
@@ -186,6 +190,7 @@ impl Config {
             interface,
             dstack_socket: flags.dstack_socket,
             dataplane,
+            guard: flags.guard.unwrap_or(GuardKind::Full),
             confirmations: flags.confirmations.unwrap_or(0),
             registry_deadline: flags.registry_deadline.unwrap_or(Duration::from_secs(3600)),
             on_registry_expiry: flags.on_registry_expiry.map_or(OnExpiry::FailClosed, Into::into),
@@ -257,6 +262,7 @@ mod tests {
             ["--listen-port", "51821"],
             ["--endpoint", "none"],
             ["--tunnel", "userspace"],
+            ["--guard", "full"],
             ["--mtu", "1400"],
             ["--threads", "2"],
             ["--without-offload", "udp_gso"],
@@ -320,6 +326,7 @@ mod tests {
         assert_eq!(config.state_dir, Path::new("/var/lib/p2p-agent/mesh7"));
         assert_eq!(config.socket, Path::new("/run/p2p-agent/mesh7.sock"));
         assert_eq!(config.listen_port, 51821);
+        assert_eq!((config.guard, config.allowed.mesh_network), (GuardKind::Full, None));
         assert_eq!(config.rpc_quorum, 1);
         assert_eq!(config.on_registry_expiry, OnExpiry::FailClosed);
     }

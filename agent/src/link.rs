@@ -1,9 +1,11 @@
-//! The interface's address and the routes around it.
+//! The interface's address, and the guard around the mesh network.
 //!
-//! The *guard route*, a blackhole for the mesh network with the highest metric, is there before the interface and after it:
-//! while there is no interface, packets for the mesh end there instead of leaving in clear by the default route.
+//! The *guard* is there before the interface and outlives it and the agent. It is a blackhole route for the mesh network with the
+//! highest metric, where packets for the mesh end while there is no interface, and a packet filter table that drops what comes
+//! from or goes to the mesh network by any other interface: see `nftables/ruleset.rs`.
 
 mod netlink;
+mod nftables;
 mod twin;
 
 use std::{future::Future, net::Ipv4Addr};
@@ -22,6 +24,16 @@ pub trait Links: Clone + Send + Sync + 'static {
     fn add_guard_route(&self, network: MeshNetwork) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Takes it away. One that is not there is no error.
     fn remove_guard_route(&self, network: MeshNetwork) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Our packet filter table for this interface; `None` where there is none.
+    fn guard_table(&self, interface: &str) -> impl Future<Output = Result<Option<FoundTable>, LinkError>> + Send;
+    /// Makes it guard this network, whatever it held before: at once, or not at all.
+    fn set_guard_table(
+        &self,
+        interface: &str,
+        network: MeshNetwork,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Takes it away. Whether there was one.
+    fn remove_guard_table(&self, interface: &str) -> impl Future<Output = Result<bool, LinkError>> + Send;
     /// Fails with [`LinkError::Overlap`] when a route or address that is not ours is inside or around the mesh network.
     fn check_overlap(
         &self,
@@ -39,6 +51,15 @@ pub trait Links: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Deletes the interface. One that is not there is no error.
     fn delete(&self, name: &str) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+/// Our packet filter table as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundTable {
+    /// The network it was made for, as far as that can be told.
+    pub network: Option<MeshNetwork>,
+    /// It is exactly what we make for that network.
+    pub is_whole: bool,
 }
 
 /// An interface.
@@ -61,6 +82,9 @@ pub enum LinkError {
         /// The route or address in the way.
         what: String,
     },
+    /// No packet filter that could be asked by netlink.
+    #[error("this kernel has no nf_tables: nothing could keep strangers on the link away from the mesh's addresses")]
+    NoNfTables,
     /// The system refused.
     #[error("cannot {what}: {reason}")]
     System {
@@ -78,6 +102,10 @@ impl LinkError {
         match self {
             Self::Overlap { .. } => Some(
                 "remove it, run the agent in another network namespace, or deploy the cluster with another `--network`",
+            ),
+            Self::NoNfTables => Some(
+                "load it (`modprobe nf_tables`), or start with `--guard route`: then packets for the mesh are kept in, and strangers \
+                 are not kept out",
             ),
             Self::System { .. } => None,
         }

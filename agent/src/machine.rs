@@ -1,4 +1,4 @@
-//! Device, interface and guard route together: what they are now, and how they are changed.
+//! Device, interface and guard together: what they are now, and how they are changed.
 
 mod apply;
 mod check;
@@ -6,10 +6,10 @@ mod observe;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use mesh_core::id::WireguardKey;
+use mesh_core::{agent::Guard, id::WireguardKey, network::MeshNetwork};
 
 pub use apply::NetworkInUse;
-pub use check::{CannotStart, check};
+pub use check::{CannotStart, check, check_rights};
 pub use observe::ObserveError;
 
 use crate::{keyfile::WireguardSecret, link::Links, psk::PskRoot, tunnel::Tunnel};
@@ -26,8 +26,10 @@ pub struct Machine<T, L> {
     overlap: Option<String>,
     /// It could not say the last time.
     overlap_is_unknown: bool,
-    /// The mesh network was found to be free here, or the guard route put in place.
-    network_is_ours: bool,
+    /// The network whose guard is ours: found to be free here, or guarded before the agent was made.
+    guarded: Option<MeshNetwork>,
+    /// The guard has a packet filter table.
+    has_guard_table: bool,
     closing: Arc<AtomicBool>,
 }
 
@@ -44,9 +46,16 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             psk_root,
             overlap: None,
             overlap_is_unknown: false,
-            network_is_ours: false,
+            guarded: None,
+            has_guard_table: false,
             closing: Arc::default(),
         }
+    }
+
+    /// What stands on this machine already, and what belongs to it.
+    #[must_use]
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guarded: Some(guard.network), has_guard_table: guard.table, ..self }
     }
 
     /// Set it when an orderly stop begins: of the changes under way only what takes away is made from then on.

@@ -1,6 +1,7 @@
 //! `p2p-agent`: keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     fs,
@@ -12,10 +13,14 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mesh_contract::cut_urls;
+use mesh_core::id::TokenId;
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     agent,
-    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Homes, Layers, LogFormat},
+    config::{
+        Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Homes, Layers, LeaveFlags, LeaveSettings,
+        LogFormat,
+    },
     process, sandbox,
 };
 use tracing_subscriber::filter::LevelFilter;
@@ -31,8 +36,8 @@ const USAGE: u8 = 64;
 /// Every flag can be given as a variable (`--rpc-url` is P2P_RPC_URL; lists are comma-separated) or as a key of the
 /// configuration file (rpc-url = ["URL"]). Flags win over variables, variables over the file.
 ///
-/// While the agent runs, and after it died, a blackhole route keeps packets for the mesh from leaving in clear. An orderly
-/// stop (SIGTERM) takes it away with everything else: from then on they go where the routing table sends them.
+/// From its first start on, a blackhole route and a packet filter table keep packets for the mesh from leaving in clear, and
+/// whoever is on the link from the mesh's addresses. They outlive the agent, however it ends; `p2p-agent leave` removes them.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -44,6 +49,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Removes the blackhole route and the packet filter table that guard the mesh network on this machine, when it is not to be a
+    /// member any more. Until then they stay, whether an agent runs or not.
+    Leave(LeaveFlags),
     /// Runs a bare WireGuard device, without contract and guest agent, to be configured with `wg`.
     Tunnel {
         /// Interface name.
@@ -69,6 +77,10 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Some(Command::Tunnel { name, foreground, device }) => tunnel(device.options(&name), foreground),
+        Some(Command::Leave(flags)) => match leave_settings(flags.config) {
+            Ok(settings) => leave(&settings),
+            Err(error) => return settings_error(error),
+        },
         None => match settings(cli.flags.config) {
             Ok((config, level, format)) => run(config, level, format),
             Err(error) => return settings_error(error),
@@ -97,6 +109,16 @@ fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<
     outcome
 }
 
+fn leave(settings: &LeaveSettings) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let mut removed = runtime.block_on(agent::leave(settings))?;
+    if removed.is_empty() {
+        removed.push(format!("nothing guards a mesh network for `{}`", settings.interface));
+    }
+    removed.iter().try_for_each(|line| writeln!(io::stdout(), "{line}")).context("cannot write to standard output")
+}
+
 fn tunnel(options: DeviceOptions, foreground: bool) -> anyhow::Result<()> {
     if foreground {
         process::start_logging(LevelFilter::INFO, LogFormat::Text);
@@ -105,17 +127,29 @@ fn tunnel(options: DeviceOptions, foreground: bool) -> anyhow::Result<()> {
 }
 
 fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFormat), anyhow::Error> {
-    let variable = |name: &str| env::var(name).ok();
-    let file = read_file(config_flag.or_else(|| variable("P2P_CONFIG").map(PathBuf::from)))?;
-    let arguments = env::args_os().skip(1).map(OsString::into_string).collect::<Result<_, _>>();
-    // Not repeated: it may hold an API key.
-    let arguments = arguments.map_err(|_| anyhow::anyhow!("an argument on the command line is not UTF-8"))?;
-    let layers = Layers { arguments, variable: &variable, file };
-    let (flags, names) = layers.flags()?;
+    let (flags, names) = flags(config_flag, 1)?;
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
     let homes = Homes::of(process::effective_user(), variable);
     Ok((Config::resolve(flags, names, &homes)?, level, format))
+}
+
+fn leave_settings(config_flag: Option<PathBuf>) -> Result<LeaveSettings, anyhow::Error> {
+    let (flags, _) = flags(config_flag, 2)?;
+    Ok(LeaveSettings::resolve(flags)?)
+}
+
+/// The settings of all layers; on the command line they begin after so many words.
+fn flags(config_flag: Option<PathBuf>, after: usize) -> Result<(Flags, BTreeMap<TokenId, String>), anyhow::Error> {
+    let file = read_file(config_flag.or_else(|| variable("P2P_CONFIG").map(PathBuf::from)))?;
+    let arguments = env::args_os().skip(after).map(OsString::into_string).collect::<Result<_, _>>();
+    // Not repeated: it may hold an API key.
+    let arguments = arguments.map_err(|_| anyhow::anyhow!("an argument on the command line is not UTF-8"))?;
+    Ok(Layers { arguments, variable: &variable, file }.flags()?)
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok()
 }
 
 /// A file that was named must be there; the default one need not.

@@ -89,7 +89,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             {
                 paths.set_peers(peers.clone(), network);
             }
-            tasks.start(command, agent.network(), agent.domain());
+            tasks.start(command, agent.guarded_network(), agent.domain());
         }
         let held_back = told.tell(&agent, &clock, outside).map(|at| (at, "tell who watches"));
         let (deadline, reason) = clock.deadline(agent.poll_timeout().into_iter().chain(held_back).min());
@@ -101,14 +101,14 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             },
             () = outside.chain_moved.notified() => Input::Hint,
             // Both senders live in background tasks, whose end is seen below.
-            Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.network()); continue }
+            Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.guarded_network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
             Some(question) = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
                 if stopping {
-                    bail!("stopped for the second time: leaving at once; the guard route may be left");
+                    bail!("stopped for the second time: leaving at once");
                 }
                 stopping = true;
                 tasks.close();

@@ -40,19 +40,28 @@ impl ClearText {
         Ok(())
     }
 
-    /// Nothing was seen, and something would have been: the agents are stopped, which takes the guard routes away, and a ping by
-    /// each interface shows itself.
+    /// Nothing was seen, and something would have been: the agents are stopped, which leaves the guard, and then `p2p-agent leave`
+    /// takes it away. Before that a ping by each interface shows nothing, after it shows itself.
     pub fn ensure_none_and_prove_it(self, world: &mut World) -> Result<()> {
         for node in 1..=world.nodes().len() {
             if world.node_mut(node).is_running()? {
                 world.node_mut(node).stop()?;
             }
         }
+        // Nobody answers it: that it left is what counts.
+        let ping = |node: usize, interface: &str| {
+            let ping = world.node(node).namespace.launch("ping");
+            ping.args(["-n", "-c", "1", "-W", "1", "-I", interface, "10.0.1.99"]).finish(PATIENCE)
+        };
+        for (node, interface, _) in &self.captures {
+            ping(*node, interface)?;
+        }
         self.ensure_none()?;
+        for node in world.nodes() {
+            node.leave()?.success()?;
+        }
         for (node, interface, capture) in &self.captures {
-            let ping = world.node(*node).namespace.launch("ping");
-            // Nobody answers it: that it left is what counts.
-            ping.args(["-n", "-c", "1", "-W", "1", "-I", interface, "10.0.1.99"]).finish(PATIENCE)?;
+            ping(*node, interface)?;
             wait_until("the capture to see a packet in clear", PATIENCE, || {
                 let seen = !capture.packets().is_empty();
                 seen.then_some(())

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use mesh_core::{
     id::WireguardKey,
     status::{PeerStatus, Status},
@@ -296,17 +296,31 @@ impl Node {
         links.iter().map(name).collect()
     }
 
-    /// What an agent has made here that is still there: after an orderly stop, nothing.
+    /// What an agent has made here that is still there, but for the guard: after an orderly stop, nothing.
     pub fn left_by_agent(&self) -> Result<Vec<String>> {
         let mut left = Vec::new();
         if self.has_interface()? {
             left.push(format!("interface {}", self.interface));
         }
-        let routes = self.namespace.ip("route show type blackhole")?;
-        left.extend(routes.lines().map(|route| format!("route {} in {}", route.trim(), self.namespace.name())));
         let sockets = [self.socket(), self.uapi_socket()];
         left.extend(sockets.iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
         Ok(left)
+    }
+
+    /// Fails unless the mesh network is guarded here: blackhole route and packet filter table.
+    pub fn is_guarded(&self) -> Result<()> {
+        let routes = self.namespace.ip("route show type blackhole")?;
+        ensure!(routes.contains("blackhole 10.0.1.0/24"), "no guard route: {routes}");
+        let table = format!("list table inet p2p-agent-{}", self.interface);
+        let drops = self.namespace.run("nft", &table)?.matches("10.0.1.0/24 drop").count();
+        ensure!(drops == 4, "{drops} of the 4 rules of the guard are there");
+        Ok(())
+    }
+
+    /// `p2p-agent leave`, as it would be run for this node's agent.
+    pub fn leave(&self) -> Result<Finished> {
+        let leave = self.namespace.launch(&self.binaries.agent).args(["leave", "--interface", &self.interface]);
+        leave.arg("--state-dir").arg(self.state_dir()).finish(COMMAND)
     }
 
     /// One ping to a node that is reached; an error when it is not answered.

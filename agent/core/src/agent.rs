@@ -6,6 +6,7 @@ mod counters;
 mod duties;
 mod facts;
 mod findings;
+mod guard;
 mod intake;
 mod moves;
 mod offers;
@@ -27,13 +28,14 @@ pub use self::{
     commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
     facts::{
-        Allowed, Applied, ApplyError, GatewaySeen, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint,
+        Allowed, Applied, ApplyError, GatewaySeen, Guard, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint,
         PathsSeen, PeerPaths, Policy, SourceReport,
     },
     report::NotReady,
     spent::SpentKeyEpochs,
 };
 use self::{
+    guard::GuardWatch,
     moves::Moves,
     offers::Offers,
     paths::PathBook,
@@ -103,6 +105,7 @@ pub struct Agent {
     selection: Option<Selection>,
     desired: Option<Desired>,
     reconcile: Reconcile,
+    guard: GuardWatch,
     change_begun: Option<Duration>,
     offers: Offers,
     moves: Moves,
@@ -184,6 +187,7 @@ impl Agent {
             selection: None,
             desired: None,
             reconcile: Reconcile::new(now.since_start),
+            guard: GuardWatch::default(),
             change_begun: None,
             offers: Offers::new(),
             moves: Moves::default(),
@@ -203,6 +207,11 @@ impl Agent {
             me,
             policy,
         };
+        agent.desired = agent.policy.guard.filter(|_| agent.has_tunnels()).map(|guard| Desired {
+            guard_route: Some(guard.network),
+            guard_table: guard.table,
+            device: None,
+        });
         agent.pump(now);
         agent
     }
@@ -222,7 +231,10 @@ impl Agent {
                 self.reads.handle_answer(Next::Failed, now.since_start);
             }
             Input::Proofs(answers) => self.handle_proofs(answers, now),
-            Input::Observed(observed) => self.reconcile.handle_observed(observed, now.since_start),
+            Input::Observed(observed) => {
+                self.guard.handle_observed(self.desired.as_ref(), &observed, now);
+                self.reconcile.handle_observed(observed, now.since_start);
+            }
             Input::ObserveFailed(error) => self.reconcile.handle_blindness(error, now.since_start),
             Input::Applied(applied) => self.handle_applied(applied, now),
             Input::Offered { offer, submitted } => self.offers.handle_offered(offer, submitted, now),
@@ -286,6 +298,12 @@ impl Agent {
     #[must_use]
     pub fn network(&self) -> Option<MeshNetwork> {
         self.view.as_ref().map(|view| view.registry.network)
+    }
+
+    /// The network that is guarded on this machine: the mesh's, and until that is read what it is taken for.
+    #[must_use]
+    pub fn guarded_network(&self) -> Option<MeshNetwork> {
+        self.desired.as_ref().and_then(|desired| desired.guard_route)
     }
 
     /// Chain and contract as accepted: what signatures and preshared keys are for.

@@ -12,8 +12,10 @@ use crate::{
 /// Everything this machine should have of the mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// Network of the blackhole route, which stands whenever the agent runs and knows the network.
+    /// The network that is guarded: its blackhole route stands from the first moment on, and outlives the agent.
     pub guard_route: Option<MeshNetwork>,
+    /// A packet filter table guards it as well.
+    pub guard_table: bool,
     /// The device, while this node is a peer.
     pub device: Option<DesiredDevice>,
 }

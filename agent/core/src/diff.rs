@@ -25,6 +25,8 @@ pub const LIVE_SESSION: Duration = Duration::from_secs(180);
 pub enum Change {
     /// Put the blackhole route for the mesh network in place.
     AddGuardRoute(MeshNetwork),
+    /// Make our packet filter table guard the mesh network, whatever it is now.
+    SetGuardTable(MeshNetwork),
     /// Create interface and device with our key and port, and bring it up with this address.
     CreateDevice {
         /// Our mesh address.
@@ -62,19 +64,17 @@ pub enum Change {
     },
     /// Take the interface down and delete it: own address and every session go with it.
     RemoveDevice,
-    /// Remove the blackhole route: only on an orderly stop, last.
+    /// Remove the blackhole route of a network that is not the mesh's. That of the mesh network is never removed.
     RemoveGuardRoute(MeshNetwork),
 }
 
 /// What leads from `observed` to `desired`: minimal, in the order in which it must be made (removals by key, so that nothing
-/// that fails can hold them up; guard route, device, edits by token, additions by token; on the way out the guard route goes
-/// last). Empty when nothing is to be done.
+/// that fails can hold them up; guard, device, edits by token, additions by token). Empty when nothing is to be done.
 ///
 /// A device that runs with another key or port is not ours: it is removed and made anew, for a changed key ends every session
 /// anyway. A peer that is as it should be is never mentioned.
 #[must_use]
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
-    let guard_route = desired.guard_route.filter(|_| !observed.guard_route).map(Change::AddGuardRoute);
     let (removals, rest) = match (&desired.device, &observed.device) {
         (None, None) => (Vec::new(), Vec::new()),
         (None, Some(_)) => (vec![Change::RemoveDevice], Vec::new()),
@@ -82,15 +82,23 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
         (Some(wanted), Some(present)) if !is_ours(wanted, present) => (vec![Change::RemoveDevice], create(wanted)),
         (Some(wanted), Some(present)) => (removals(wanted, present), adjust(wanted, present)),
     };
-    removals.into_iter().chain(guard_route).chain(rest).collect()
+    removals.into_iter().chain(guard(desired, observed)).chain(rest).collect()
 }
 
-/// What removes everything, the guard route last: for an orderly stop.
+/// What an orderly stop takes away: the device. The guard stays, so that nothing leaks and nothing gets in meanwhile.
 #[must_use]
-pub fn teardown(network: Option<MeshNetwork>, observed: &Observed) -> Vec<Change> {
-    let device = observed.device.is_some().then_some(Change::RemoveDevice);
-    let route = network.filter(|_| observed.guard_route).map(Change::RemoveGuardRoute);
-    device.into_iter().chain(route).collect()
+pub fn teardown(observed: &Observed) -> Vec<Change> {
+    observed.device.iter().map(|_| Change::RemoveDevice).collect()
+}
+
+/// The old network's route goes before the table is changed, which until then says which network it was: so whatever interrupts
+/// this, no route is left that nothing tells of.
+fn guard(desired: &Desired, observed: &Observed) -> Vec<Change> {
+    let Some(network) = desired.guard_route else { return Vec::new() };
+    let add = (observed.guard_route != Some(network)).then_some(Change::AddGuardRoute(network));
+    let stale = observed.stale_guard_route.filter(|stale| *stale != network).map(Change::RemoveGuardRoute);
+    let table = desired.guard_table && observed.guard_table != Some(network);
+    add.into_iter().chain(stale).chain(table.then_some(Change::SetGuardTable(network))).collect()
 }
 
 fn create(wanted: &DesiredDevice) -> Vec<Change> {
@@ -155,17 +163,11 @@ impl Change {
         matches!(self, Self::RemovePeer(_) | Self::RemoveDevice)
     }
 
-    /// It leaves less on this machine than there was.
-    #[must_use]
-    pub const fn takes_away(&self) -> bool {
-        self.is_removal() || matches!(self, Self::RemoveGuardRoute(_))
-    }
-
-    /// Nothing but removals may follow it when it failed: without the guard route no device may be made, without a device
-    /// there are no peers to add, and a device that is still there needs its guard route.
+    /// Nothing but removals may follow it when it failed: without the guard no device may be made, and without a device there
+    /// are no peers to add.
     #[must_use]
     pub const fn is_base(&self) -> bool {
-        matches!(self, Self::AddGuardRoute(_) | Self::CreateDevice { .. } | Self::RemoveDevice)
+        matches!(self, Self::AddGuardRoute(_) | Self::SetGuardTable(_) | Self::CreateDevice { .. } | Self::RemoveDevice)
     }
 
     /// The kind of change, for logs and metric labels.
@@ -173,6 +175,7 @@ impl Change {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::AddGuardRoute(_) => "add_guard_route",
+            Self::SetGuardTable(_) => "set_guard_table",
             Self::CreateDevice { .. } => "create_device",
             Self::SetAddress { .. } => "set_address",
             Self::RemovePeer(_) => "remove_peer",
@@ -188,6 +191,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddGuardRoute(network) => write!(f, "add guard route {}", network.network()),
+            Self::SetGuardTable(network) => write!(f, "set guard table {}", network.network()),
             Self::CreateDevice { address, listen_port, .. } => {
                 write!(f, "create device with address {address} on UDP port {listen_port}")
             }

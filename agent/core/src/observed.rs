@@ -1,4 +1,4 @@
-//! What the machine says now: the device, its peers and the guard route, read fresh before every diff.
+//! What the machine says now: the device, its peers and the guard, read fresh before every diff.
 
 use std::{net::Ipv4Addr, net::SocketAddr, num::NonZeroU8, time::Duration};
 
@@ -6,14 +6,19 @@ use ipnetwork::IpNetwork;
 
 use crate::{
     id::WireguardKey,
+    network::MeshNetwork,
     status::{DroppedPackets, Offloads},
 };
 
 /// One observation of this machine. Carries ages instead of timestamps, so that no clock is needed to read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The blackhole route for the mesh network is in place.
-    pub guard_route: bool,
+    /// The mesh network that was asked about, where its blackhole route is in place.
+    pub guard_route: Option<MeshNetwork>,
+    /// The network that our packet filter table guards, where all of it is as it should be.
+    pub guard_table: Option<MeshNetwork>,
+    /// A blackhole route of ours for another network: what was guarded before the contract said which one is the mesh's.
+    pub stale_guard_route: Option<MeshNetwork>,
     /// A route or address of somebody else inside or around the mesh network, in words: packets for the mesh may leave by it,
     /// outside of the tunnel.
     pub overlap: Option<String>,

@@ -69,6 +69,9 @@ pub struct Flags {
     /// Which WireGuard does the work; default: userspace.
     #[arg(long, value_name = "KIND", value_enum)]
     pub tunnel: Option<Dataplane>,
+    /// What keeps packets for the mesh from leaving in clear and strangers on the link from its addresses; default: full.
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub guard: Option<GuardKind>,
     /// How the device carries packets.
     #[command(flatten)]
     pub device: DeviceFlags,
@@ -91,7 +94,8 @@ pub struct Flags {
     #[arg(long, value_name = "HEX")]
     pub trust_app_id: Vec<AppId>,
     /// The mesh network, as the contract was deployed with it: no other is believed. Needed where it is no private one (RFC 1918,
-    /// 100.64.0.0/10). Default: the first private one that the contract was read to have.
+    /// 100.64.0.0/10). It is guarded from the first moment on. Default: the first private one that the contract was read to have; until
+    /// then 10.0.1.0/24 is guarded.
     #[arg(long, value_name = "CIDR", value_parser = mesh_network)]
     pub mesh_network: Option<MeshNetwork>,
     /// Another gateway base domain that URLs of peers may have, besides `--gateway-domain`; repeatable. Others in the contract are not
@@ -187,6 +191,7 @@ impl Flags {
             ("--listen-port", self.listen_port.is_some()),
             ("--endpoint", self.endpoint.is_some()),
             ("--tunnel", self.tunnel.is_some()),
+            ("--guard", self.guard.is_some()),
             ("--mtu", self.device.mtu.is_some()),
             ("--threads", self.device.threads.is_some()),
             ("--without-offload", !self.device.without_offload.is_empty()),
@@ -221,6 +226,16 @@ impl Dataplane {
             Self::Kernel => "kernel",
         }
     }
+}
+
+/// What guards the mesh network on this machine, from the agent's first start until `p2p-agent leave`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GuardKind {
+    /// A blackhole route, and a packet filter table (nf_tables) that drops what comes from or goes to the mesh network by any
+    /// interface but the mesh's.
+    Full,
+    /// The blackhole route alone, for kernels without nf_tables: strangers on the link are not kept out.
+    Route,
 }
 
 /// Where the WireGuard private key comes from.
@@ -313,7 +328,7 @@ fn gwei(text: &str) -> Result<Gwei, String> {
 }
 
 /// A network that a contract can have.
-fn mesh_network(text: &str) -> Result<MeshNetwork, String> {
+pub(super) fn mesh_network(text: &str) -> Result<MeshNetwork, String> {
     let (base, prefix) = text.split_once('/').ok_or("expected BASE/PREFIX, as in 10.0.1.0/24")?;
     let base = base.parse().map_err(|_| "expected an IPv4 network, as in 10.0.1.0/24".to_owned())?;
     let prefix = prefix.parse().map_err(|_| "expected a prefix length, as in 10.0.1.0/24".to_owned())?;

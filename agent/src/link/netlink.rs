@@ -22,10 +22,11 @@ use rtnetlink::{
 };
 use tokio::{
     sync::{Mutex, watch},
+    task::{JoinError, spawn_blocking},
     time::sleep,
 };
 
-use super::{Interface, LinkError, Links};
+use super::{FoundTable, Interface, LinkError, Links, nftables};
 
 /// Marks routes as ours (`ip route show proto 213`); the number is in nobody's list.
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(213);
@@ -147,6 +148,21 @@ impl Links for Netlink {
         }
     }
 
+    async fn guard_table(&self, interface: &str) -> Result<Option<FoundTable>, LinkError> {
+        let interface = interface.to_owned();
+        blocking("read the packet filter", move || nftables::find(&interface)).await
+    }
+
+    async fn set_guard_table(&self, interface: &str, network: MeshNetwork) -> Result<(), LinkError> {
+        let interface = interface.to_owned();
+        blocking("change the packet filter", move || nftables::set(&interface, network)).await
+    }
+
+    async fn remove_guard_table(&self, interface: &str) -> Result<bool, LinkError> {
+        let interface = interface.to_owned();
+        blocking("change the packet filter", move || nftables::remove(&interface)).await
+    }
+
     async fn check_overlap(&self, network: MeshNetwork, interface: &str) -> Result<(), LinkError> {
         let own = self.link(interface).await?.map(|link| link.header.index);
         let mesh = network.network();
@@ -220,6 +236,15 @@ impl Links for Netlink {
             other => other.map_err(system(&format!("delete interface `{name}`"))),
         }
     }
+}
+
+/// The kernel takes its time for a change of the packet filter: until no processor uses the old one.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T, LinkError> + Send + 'static,
+) -> Result<T, LinkError> {
+    let ended = |error: JoinError| LinkError::System { what: what.to_owned(), reason: error.to_string() };
+    spawn_blocking(work).await.map_err(ended)?
 }
 
 fn guard_route(network: MeshNetwork) -> RouteMessage {

@@ -9,7 +9,7 @@ use ipnetwork::Ipv4Network;
 use mesh_core::network::MeshNetwork;
 use tokio::sync::watch;
 
-use super::{Interface, LinkError, Links};
+use super::{FoundTable, Interface, LinkError, Links};
 
 /// A namespace whose state every clone sees. Interfaces exist as soon as they have an address.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +22,7 @@ pub struct LinkTwin {
 #[derive(Debug, Default)]
 struct Inner {
     guard: Option<MeshNetwork>,
+    table: Option<MeshNetwork>,
     interface: Option<Interface>,
     foreign_route: Option<Ipv4Network>,
     refuses_guard_route: bool,
@@ -49,6 +50,11 @@ impl LinkTwin {
     /// Takes it away again.
     pub fn remove_foreign_route(&self) {
         self.inner().foreign_route = None;
+    }
+
+    /// Takes the packet filter table away behind the agent's back.
+    pub fn flush_tables(&self) {
+        self.inner().table = None;
     }
 
     /// Takes the guard route away and lets none be made again.
@@ -88,11 +94,27 @@ impl Links for LinkTwin {
         Ok(())
     }
 
-    async fn remove_guard_route(&self, _: MeshNetwork) -> Result<(), LinkError> {
+    async fn remove_guard_route(&self, network: MeshNetwork) -> Result<(), LinkError> {
         let mut inner = self.inner();
-        inner.guard = None;
+        inner.guard = inner.guard.filter(|guarded| *guarded != network);
         inner.log.push("no guard".to_owned());
         Ok(())
+    }
+
+    async fn guard_table(&self, _: &str) -> Result<Option<FoundTable>, LinkError> {
+        let table = self.inner().table;
+        Ok(table.map(|network| FoundTable { network: Some(network), is_whole: true }))
+    }
+
+    async fn set_guard_table(&self, _: &str, network: MeshNetwork) -> Result<(), LinkError> {
+        let mut inner = self.inner();
+        inner.table = Some(network);
+        inner.log.push("table".to_owned());
+        Ok(())
+    }
+
+    async fn remove_guard_table(&self, _: &str) -> Result<bool, LinkError> {
+        Ok(self.inner().table.take().is_some())
     }
 
     async fn check_overlap(&self, network: MeshNetwork, _: &str) -> Result<(), LinkError> {

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use ipnetwork::Ipv4Network;
 use mesh_core::{
     agent::{Applied, ApplyError},
     diff::{Change, DesiredPeer},
     id::WireguardKey,
+    network::MeshNetwork,
     registration::Domain,
 };
 use tokio::task::yield_now;
@@ -61,7 +63,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
                     tracing::debug!(%change, "applied");
                     applied.made.push(change);
                 }
-                Err(ChangeError::Link(error @ LinkError::Overlap { .. })) if !self.network_is_ours => {
+                Err(ChangeError::Link(error @ LinkError::Overlap { network, .. })) if !self.is_ours(network) => {
                     return Err(NetworkInUse(error));
                 }
                 Err(error) => {
@@ -81,19 +83,23 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     }
 
     async fn make(&mut self, change: &Change, domain: Option<&Domain>) -> Result<(), ChangeError> {
-        if self.closing.load(Ordering::Relaxed) && !change.takes_away() {
+        if self.closing.load(Ordering::Relaxed) && !change.is_removal() {
             return Err(ChangeError::Closing);
         }
         match change {
             Change::AddGuardRoute(network) => {
-                self.links.check_overlap(*network, &self.interface).await?;
+                self.make_sure_it_is_free(*network).await?;
                 self.links.add_guard_route(*network).await?;
-                self.network_is_ours = true;
+                self.guarded = Some(*network);
+            }
+            Change::SetGuardTable(network) => {
+                self.make_sure_it_is_free(*network).await?;
+                self.links.set_guard_table(&self.interface, *network).await?;
             }
             Change::CreateDevice { address, network, listen_port } => {
-                // An adopted guard route says nothing about what came after it.
+                // An adopted guard says nothing about what came after it.
                 self.links.check_overlap(*network, &self.interface).await?;
-                self.network_is_ours = true;
+                self.guarded = Some(*network);
                 self.tunnel.create(&self.secret, *listen_port)?;
                 if let Err(error) = self.links.set_address(&self.interface, *address, *network).await {
                     self.remove_device().await?;
@@ -123,6 +129,15 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             Change::RemoveGuardRoute(network) => self.links.remove_guard_route(*network).await?,
         }
         Ok(())
+    }
+
+    /// What is guarded already must be put back, whatever routes others have added meanwhile.
+    async fn make_sure_it_is_free(&mut self, network: MeshNetwork) -> Result<(), LinkError> {
+        if self.is_ours(network.network()) { Ok(()) } else { self.links.check_overlap(network, &self.interface).await }
+    }
+
+    fn is_ours(&self, network: Ipv4Network) -> bool {
+        self.guarded.is_some_and(|guarded| guarded.network() == network)
     }
 
     async fn remove_device(&mut self) -> Result<(), ChangeError> {

@@ -43,6 +43,15 @@ pub enum CannotStart {
     Tunnel(TunnelError),
 }
 
+/// Asks whether this process may change the machine's network at all: the guard is put up before anything else is asked.
+///
+/// # Errors
+/// It may not.
+pub fn check_rights() -> Result<(), CannotStart> {
+    let may = has_net_admin(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+    if may { Ok(()) } else { Err(CannotStart::NetAdmin) }
+}
+
 /// Asks the machine for what the configured device needs.
 ///
 /// # Errors
@@ -54,9 +63,6 @@ pub fn check(config: &Config) -> Result<(), CannotStart> {
             return Err(CannotStart::Tunnel(TunnelError::NoKernelModule));
         }
         Dataplane::Userspace | Dataplane::Kernel => {}
-    }
-    if !has_net_admin(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
-        return Err(CannotStart::NetAdmin);
     }
     // The kernel's interface outlives a killed agent, and is adopted where it has our key.
     let name_taken = Path::new("/sys/class/net").join(&config.interface).exists();

@@ -1,4 +1,4 @@
-//! Reading device, interface and guard route.
+//! Reading device, interface and guard.
 
 use ipnetwork::Ipv4Network;
 use mesh_core::{
@@ -29,11 +29,10 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
     /// # Errors
     /// See [`ObserveError`].
     pub async fn observe(&mut self, network: Option<MeshNetwork>) -> Result<Observed, ObserveError> {
-        let (guard_route, overlap) = match network {
-            Some(network) => (self.links.has_guard_route(network).await?, self.overlap(network).await),
-            None => (false, None),
+        let without_device = match network {
+            Some(network) => Observed { overlap: self.overlap(network).await, ..self.guard(network).await? },
+            None => Observed::default(),
         };
-        let without_device = Observed { guard_route, overlap, device: None };
         let Some(interface) = self.links.interface(&self.interface).await? else {
             // Somebody deleted it: what is left of the device goes too, so that the name is free.
             self.tunnel.remove()?;
@@ -53,6 +52,22 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         Ok(Observed { device: Some(device), ..without_device })
     }
 
+    async fn guard(&mut self, network: MeshNetwork) -> Result<Observed, LinkError> {
+        let table = if self.has_guard_table { self.links.guard_table(&self.interface).await? } else { None };
+        let mut stale_guard_route = None;
+        for other in [self.guarded, table.and_then(|table| table.network)].into_iter().flatten() {
+            if other != network && self.links.has_guard_route(other).await? {
+                stale_guard_route = Some(other);
+            }
+        }
+        Ok(Observed {
+            guard_route: self.links.has_guard_route(network).await?.then_some(network),
+            guard_table: table.filter(|table| table.is_whole).and_then(|table| table.network),
+            stale_guard_route,
+            ..Observed::default()
+        })
+    }
+
     /// Whoever controls this machine's network (DHCP can set routes) could draw packets for the mesh out of the tunnel with
     /// a route of their own. It cannot be kept from them, but it is said. Where it cannot be found out, the rest of the
     /// observation must not suffer.
@@ -63,7 +78,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             Err(LinkError::Overlap { network, what }) => {
                 self.overlap = Some(format!("the mesh network {network} overlaps {what}"));
             }
-            Err(error @ LinkError::System { .. }) => {
+            Err(error @ (LinkError::System { .. } | LinkError::NoNfTables)) => {
                 self.overlap_is_unknown = true;
                 if !was_unknown {
                     tracing::warn!(%error, "cannot look for routes of others into the mesh network");

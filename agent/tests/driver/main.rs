@@ -10,8 +10,9 @@ mod world;
 
 use std::{num::NonZeroU8, time::Duration};
 
+use ipnetwork::Ipv4Network;
 use mesh_core::{
-    agent::OwnEndpoint,
+    agent::{Guard, OwnEndpoint},
     observed::UserspaceDevice,
     status::{DroppedPackets, MembershipState, Offloads, VerdictState},
 };
@@ -45,16 +46,16 @@ async fn a_peer_that_leaves_goes_alone() {
 }
 
 #[tokio::test]
-async fn a_stop_leaves_nothing() {
+async fn a_stop_leaves_the_guard_alone() {
     let mut world = World::with_both_peers().await;
     world.stop().await;
     assert!(!world.tunnel.exists());
-    assert_eq!(world.links.log().last().map(String::as_str), Some("no guard"), "the guard route goes last");
+    assert_eq!(world.links.log().last().map(String::as_str), Some("no interface"), "the guard stays");
     assert!(!world.socket().exists(), "the API socket is left");
 }
 
 #[tokio::test]
-async fn a_stop_cuts_short_what_is_under_way_and_leaves_nothing() {
+async fn a_stop_cuts_short_what_is_under_way_and_leaves_the_guard_alone() {
     let mut world = World::new().await;
     world.register_all();
     world.links.hang(true);
@@ -70,7 +71,7 @@ async fn a_stop_cuts_short_what_is_under_way_and_leaves_nothing() {
     assert!(asked.elapsed() < STOP_LIMIT, "{:?}", asked.elapsed());
     assert_eq!(world.tunnel.times_made(world.key(2)), 0, "nobody is added on the way out");
     assert!(!world.tunnel.exists() && !world.socket().exists());
-    assert_eq!(world.links.log(), ["guard", "address 10.0.1.1", "no interface", "no guard"]);
+    assert_eq!(world.links.log(), ["guard", "address 10.0.1.1", "no interface"]);
 }
 
 #[tokio::test]
@@ -83,7 +84,7 @@ async fn a_stop_waits_for_no_read_that_hangs() {
     world.stop().await;
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     assert!(!world.tunnel.exists());
-    assert_eq!(world.links.log().last().map(String::as_str), Some("no guard"));
+    assert_eq!(world.links.log().last().map(String::as_str), Some("no interface"));
 }
 
 #[tokio::test]
@@ -226,6 +227,24 @@ async fn a_guard_route_that_cannot_be_made_does_not_keep_a_revoked_peer_in() {
     world.hint();
     world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_guard_table_that_is_flushed_is_put_back_and_told() {
+    let mut world = World::new().await;
+    world.register_all();
+    world.guard =
+        Some(Guard { network: "10.0.1.0/24".parse::<Ipv4Network>().unwrap().try_into().unwrap(), table: true });
+    world.start();
+    world.until_status("readiness", |status| status.verdict.ready).await;
+    let tables = |world: &World| world.links.log().iter().filter(|done| *done == "table").count();
+    assert_eq!(tables(&world), 1);
+    world.links.flush_tables();
+    world.machine_changed();
+    world.until("the table to be back", |world| tables(world) == 2).await;
+    world.until_status("the warning", |status| status.warnings.iter().any(|warning| warning.code == "W506")).await;
+    world.stop().await;
+    assert!(!world.links.log().contains(&"no guard".to_owned()), "{:?}", world.links.log());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 
 use dstack_simulator::{Layout, Simulator};
 use mesh_core::{
-    agent::{Agent, Allowed, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
+    agent::{Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
     id::{Address, WireguardKey},
     place::OwnPlace,
     registration::NetworkType,
@@ -53,6 +53,8 @@ pub(crate) struct World {
     pub(crate) place: Option<OwnPlace>,
     /// What its operator lets the contract say.
     pub(crate) allowed: Allowed,
+    /// What guards its machine.
+    pub(crate) guard: Option<Guard>,
     pub(crate) chain: ChainTwin,
     pub(crate) tunnel: TunnelTwin,
     pub(crate) links: LinkTwin,
@@ -92,6 +94,7 @@ impl World {
             network_type: NetworkType::Wireguard,
             place: None,
             allowed: Allowed::default(),
+            guard: None,
             chain: ChainTwin::new(contract),
             tunnel: TunnelTwin::default(),
             links: LinkTwin::default(),
@@ -194,6 +197,7 @@ impl World {
             quorum: 2,
             names: Default::default(),
             allowed: self.allowed.clone(),
+            guard: self.guard,
         };
         let mut agent = Agent::new(node, policy, clock.now());
         if let Some(cached) = cache::load(&self.dir) {
@@ -204,7 +208,12 @@ impl World {
         background.spawn(server);
         let psk_root = identity.psk_root.clone();
         let machine = (self.network_type == NetworkType::Wireguard).then(|| {
-            Machine::new(self.tunnel.clone(), self.links.clone(), "twin0".to_owned(), Self::secret(1), psk_root)
+            let machine =
+                Machine::new(self.tunnel.clone(), self.links.clone(), "twin0".to_owned(), Self::secret(1), psk_root);
+            match self.guard {
+                Some(guard) => machine.guarded(guard),
+                None => machine,
+            }
         });
         let chain = Arc::new(self.chain.clone());
         let shell = Shell { machine, chain, identity, state_dir: self.dir.clone(), stop_on_wrong_chain: true };

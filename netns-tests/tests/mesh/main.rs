@@ -16,6 +16,7 @@ mod leaving;
 mod leftovers;
 mod lying_rpc;
 mod mesh_of_three;
+mod outsider;
 mod process;
 mod reorg;
 mod restart;

@@ -1,4 +1,4 @@
-//! SIGTERM at bad moments: whatever is under way, the agent ends soon and leaves nothing behind.
+//! SIGTERM at bad moments: whatever is under way, the agent ends soon and leaves nothing behind but the guard.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use crate::{PATIENCE, leaving::flood, scene::Scene};
 /// A stop may have to wait for one change and one answer, and for no network.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Stops fall into the making of guard route, interface and peers, and into the adding of one more peer, with packets going
+/// Stops fall into the making of interface and peers, and into the adding of one more peer, with packets going
 /// both ways all the while.
 #[test]
 fn a_stop_at_any_moment_under_traffic_leaves_nothing_behind() -> Result<()> {
@@ -31,7 +31,7 @@ fn a_stop_at_any_moment_under_traffic_leaves_nothing_behind() -> Result<()> {
     let mut caught: BTreeMap<usize, usize> = BTreeMap::new();
     stops_soon_and_clean(&mut world, 1)?;
 
-    // On the way up. Its socket is the first thing an agent makes: before it there is nothing to take back.
+    // On the way up. Its socket is the first thing an agent makes after the guard: before it there is nothing to take back.
     for delay in DELAYS {
         let before = changes_made(&world);
         world.node_mut(1).start()?;
@@ -41,7 +41,7 @@ fn a_stop_at_any_moment_under_traffic_leaves_nothing_behind() -> Result<()> {
         *caught.entry(changes_made(&world) - before).or_default() += 1;
         stops_soon_and_clean(&mut world, 1)?;
     }
-    // A slow machine has made nothing by any of these times: stops just after the guard route, the device and a peer as well.
+    // A slow machine has made nothing by any of these times: stops just after the device and each peer as well.
     for made in 1..=3 {
         let before = changes_made(&world);
         world.node_mut(1).start()?;
@@ -98,6 +98,7 @@ fn stops_soon_and_clean(world: &mut World, node: usize) -> Result<()> {
     ensure!(took <= STOP_LIMIT, "the agent of node {node} took {took:?} to stop, the limit is {STOP_LIMIT:?}");
     let left = world.node(node).left_by_agent()?;
     ensure!(left.is_empty(), "the agent of node {node} left {left:?}");
+    world.node(node).is_guarded().with_context(|| format!("after the stop of node {node}"))?;
     Ok(())
 }
 

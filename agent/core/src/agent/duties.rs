@@ -56,7 +56,7 @@ impl Agent {
         if let Some(desired) = &self.desired {
             self.commands.extend(self.reconcile.poll(Goal::Be(desired), at));
             if self.reconcile.is_settled() {
-                self.settled_once |= self.proofs.is_settled();
+                self.settled_once |= self.view.is_some() && self.proofs.is_settled();
                 let begun = self.change_begun.take();
                 begun.into_iter().for_each(|begun| self.counters.apply_times.record(at.saturating_sub(begun)));
             }
@@ -74,7 +74,7 @@ impl Agent {
     }
 
     fn pump_stop(&mut self, begun: Duration, now: Now) {
-        let goal = Goal::Leave(self.network());
+        let goal = Goal::Leave;
         let nothing_was_made = self.desired.is_none();
         let gave_up = now.since_start.saturating_sub(begun) >= self.stop_patience();
         if !nothing_was_made && !gave_up {

@@ -86,6 +86,8 @@ pub struct Policy {
     pub names: BTreeMap<TokenId, String>,
     /// What the contract's word alone is not enough for.
     pub allowed: Allowed,
+    /// What stood on this machine before the agent was made; `None` for [`NetworkType::TlsGateway`].
+    pub guard: Option<Guard>,
 }
 
 /// What the operator lets the contract, as RPC endpoints tell it, say to this machine and its applications. No signature covers any of it.
@@ -97,6 +99,15 @@ pub struct Allowed {
     pub gateway_domains: Vec<Domain>,
     /// Development URLs may be shown to applications.
     pub dev_urls: bool,
+}
+
+/// What keeps packets of the mesh network inside of the tunnel, and strangers out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    /// The mesh network, as it was known at the start. What the contract says counts once it is read.
+    pub network: MeshNetwork,
+    /// There is a packet filter table besides the blackhole route.
+    pub table: bool,
 }
 
 /// Where this node is reached by UDP, as far as is known.

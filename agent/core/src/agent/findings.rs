@@ -6,7 +6,7 @@ mod peers;
 use std::time::Duration;
 
 use super::{
-    Agent, LastRead, NotSubmitted, Now, OnExpiry,
+    Agent, Guard, LastRead, NotSubmitted, Now, OnExpiry,
     proofs::Problem,
     reconcile::{Goal, Seen},
     warnings::{Finding, find_each},
@@ -264,6 +264,14 @@ impl Agent {
     }
 
     fn find_machine(&self, now: Now, found: &mut Vec<Finding>) {
+        found.extend(self.guard.finding(now));
+        if let Some(Guard { table: false, .. }) = self.policy.guard.filter(|_| self.has_tunnels()) {
+            let message = "nothing keeps out packets that come to the mesh's addresses from outside of the tunnel";
+            found.push(
+                Finding::new("W507", "guard-one-way", Severity::Warning, message)
+                    .hint("leave `--guard route` out where the kernel has nf_tables"),
+            );
+        }
         if let Some(failure) = self.reconcile.failure() {
             let finding = Finding::new("W501", "change-failed", Severity::Warning, failure.to_string());
             found.push(Finding { hint: failure.hint.clone(), ..finding });

@@ -143,6 +143,7 @@ impl Agent {
                     tracing::info!(token, %key, "peer removed");
                 }
                 Change::AddGuardRoute(_)
+                | Change::SetGuardTable(_)
                 | Change::CreateDevice { .. }
                 | Change::SetAddress { .. }
                 | Change::EditPeer { .. }

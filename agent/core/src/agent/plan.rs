@@ -102,7 +102,11 @@ impl Agent {
             _ => None,
         };
         let device = self.selection.as_ref().map(|selection| selection.device.clone());
-        let desired = Desired { guard_route: Some(registry.network), device };
+        let desired = Desired {
+            guard_route: Some(registry.network),
+            guard_table: self.policy.guard.is_some_and(|guard| guard.table),
+            device,
+        };
         if self.desired.as_ref() != Some(&desired) {
             self.desired = Some(desired);
             self.reconcile.handle_new_goal(now.since_start);

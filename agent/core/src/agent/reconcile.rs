@@ -6,7 +6,6 @@ use super::{ApplyError, Command, backoff::Backoff};
 use crate::{
     desired::Desired,
     diff::{Change, diff, teardown},
-    network::MeshNetwork,
     observed::Observed,
 };
 
@@ -30,8 +29,8 @@ const PROMPT_ROUNDS: u32 = 3;
 pub(super) enum Goal<'a> {
     /// As desired.
     Be(&'a Desired),
-    /// Nothing left; the guard route of this network goes last.
-    Leave(Option<MeshNetwork>),
+    /// Nothing left but the guard.
+    Leave,
 }
 
 impl Goal<'_> {
@@ -39,7 +38,7 @@ impl Goal<'_> {
     pub(super) fn changes(self, observed: &Observed) -> Vec<Change> {
         match self {
             Self::Be(desired) => diff(desired, observed),
-            Self::Leave(network) => teardown(network, observed),
+            Self::Leave => teardown(observed),
         }
     }
 }
@@ -175,7 +174,7 @@ impl Reconcile {
         self.compared = true;
         self.settled = changes.is_empty() && self.blindness.is_none();
         if self.blindness.is_some() {
-            changes.retain(Change::takes_away);
+            changes.retain(Change::is_removal);
         }
         if self.settled {
             self.rounds = 0;

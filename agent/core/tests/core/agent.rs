@@ -21,7 +21,7 @@ fn a_bound_node_registers_and_is_a_mesh_of_one() {
     world.settle();
     let status = world.status();
     assert_eq!(status.own.membership, MembershipState::Registering);
-    assert!(world.machine.guard_route, "nothing leaks while the node waits");
+    assert!(world.is_guarded(), "nothing leaks while the node waits");
     assert!(!world.has_device());
     let Some(Intent::Register(offered)) = world.offered() else { panic!("{:?}", world.offered()) };
     assert_eq!(Registration { deadline: 0, ..offered }, Registration { deadline: 0, ..registration(OWN) });
@@ -107,7 +107,7 @@ fn a_revoked_node_takes_itself_down_and_stays_out() {
     world.contract.revoke(token(OWN));
     world.hint();
     assert_eq!(world.take_changes(), [Change::RemoveDevice.to_string()]);
-    assert!(world.machine.guard_route, "nothing leaks while the node is fenced");
+    assert!(world.is_guarded(), "nothing leaks while the node is fenced");
     let status = world.status();
     assert_eq!((status.verdict.state, status.verdict.exit_code), (VerdictState::Fenced, 5));
     assert!(status.warnings.iter().any(|warning| warning.code == "W105" && warning.message.contains("revoked")));
@@ -307,10 +307,10 @@ fn a_foreign_route_into_the_mesh_is_a_critical_warning_and_not_ready() {
 
 #[test]
 fn a_change_that_fails_does_not_keep_a_revoked_peer_in() {
-    for failing in ["add_guard_route", "add_peer", "set_address", "edit_peer"] {
+    for failing in ["add_guard_route", "set_guard_table", "add_peer", "set_address", "edit_peer"] {
         let mut world = World::mesh(&[2, 3]);
         world.faults.failing_change = Some(failing);
-        world.machine.guard_route = false;
+        (world.machine.guard_route, world.machine.guard_table) = (None, None);
         let device = world.machine.device.as_mut().unwrap();
         device.up = false;
         device.peers.iter_mut().find(|peer| peer.public_key == key(2)).unwrap().persistent_keepalive = 0;
@@ -371,20 +371,20 @@ fn what_others_do_to_the_device_is_set_right_within_a_second() {
     device.peers.push(stranger);
     device.peers[0].allowed_ips.clear();
     device.up = false;
-    world.machine.guard_route = false;
+    (world.machine.guard_route, world.machine.guard_table) = (None, None);
     world.take_changes();
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.take_changes().len(), 4);
+    assert_eq!(world.take_changes().len(), 5);
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
     assert!(world.status().registry.in_sync);
 }
 
 #[test]
-fn an_orderly_stop_leaves_nothing() {
+fn an_orderly_stop_leaves_the_guard_alone() {
     let mut world = World::mesh(&[2]);
     world.feed(Input::Shutdown);
-    assert!(world.stopped && !world.has_device() && !world.machine.guard_route);
-    assert_eq!(world.take_changes(), ["remove device", "remove guard route 10.0.1.0/24"]);
+    assert!(world.stopped && !world.has_device() && world.is_guarded());
+    assert_eq!(world.take_changes(), ["remove device"]);
     assert_eq!(world.agent.poll_timeout(), None);
 
     let mut early = World::new();

@@ -58,6 +58,7 @@ enum Event {
     Finish(usize),
     DeviceVanishes,
     RouteVanishes,
+    TableVanishes,
     InterfaceDown,
     StrangerOnDevice,
     PeerSpoiled(usize),
@@ -93,6 +94,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just("create_device"),
         Just("remove_device"),
         Just("add_guard_route"),
+        Just("set_guard_table"),
     ];
     prop_oneof![
         6 => node.clone().prop_map(Event::Bind),
@@ -126,6 +128,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0..4usize).prop_map(Event::Finish),
         1 => Just(Event::DeviceVanishes),
         1 => Just(Event::RouteVanishes),
+        1 => Just(Event::TableVanishes),
         1 => Just(Event::InterfaceDown),
         1 => Just(Event::StrangerOnDevice),
         2 => (0..6usize).prop_map(Event::PeerSpoiled),
@@ -187,7 +190,7 @@ fn run(history: &[Event]) {
     let own = token(OWN);
     if standing == MembershipState::Fenced {
         assert!(lost_binding, "fenced without a reason");
-        assert!(!world.has_device() && world.machine.guard_route);
+        assert!(!world.has_device() && world.is_guarded());
         assert!(world.path_peers.as_ref().is_none_or(|asked| asked.peers.is_empty()), "{:?}", world.path_peers);
     }
     if standing != MembershipState::Active {
@@ -205,7 +208,7 @@ fn run(history: &[Event]) {
     assert_eq!(status.own.membership, MembershipState::Active);
     assert!(status.registry.in_sync, "{:?}", status.registry.counts);
     assert_eq!(status.verdict.state, VerdictState::Ok, "{:?}", status.warnings);
-    assert!(world.machine.guard_route);
+    assert!(world.is_guarded());
 
     // Settled for good: time alone changes nothing.
     world.take_changes();
@@ -214,7 +217,7 @@ fn run(history: &[Event]) {
     assert_eq!((world.take_changes(), world.commands.get("paths").copied()), (Vec::new(), asked));
 
     world.feed(Input::Shutdown);
-    assert!(world.stopped && !world.has_device() && !world.machine.guard_route);
+    assert!(world.stopped && !world.has_device() && world.is_guarded());
     assert!(paths(&world).is_empty());
 }
 
@@ -321,7 +324,8 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::Finish(index) => world.finish(index),
         Event::DeviceVanishes => world.machine.device = None,
-        Event::RouteVanishes => world.machine.guard_route = false,
+        Event::RouteVanishes => world.machine.guard_route = None,
+        Event::TableVanishes => world.machine.guard_table = None,
         Event::InterfaceDown => world.machine.device.iter_mut().for_each(|device| device.up = false),
         Event::StrangerOnDevice => stranger(world),
         Event::PeerSpoiled(index) => spoil(world, index),

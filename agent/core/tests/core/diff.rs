@@ -3,6 +3,7 @@ use std::{net::SocketAddr, time::Duration};
 use mesh_core::{
     desired::{Desired, DesiredDevice, DesiredPeer},
     diff::{Change, diff, teardown},
+    network::MeshNetwork,
     observed::{Observed, ObservedDevice, ObservedPeer},
 };
 
@@ -14,6 +15,7 @@ fn nothing_becomes_everything_in_order() {
     let device = wanted.device.clone().unwrap();
     let expected = [
         Change::AddGuardRoute(network()),
+        Change::SetGuardTable(network()),
         Change::CreateDevice { address: device.address, network: network(), listen_port: 51821 },
         Change::AddPeer(peer(2)),
         Change::AddPeer(peer(3)),
@@ -25,7 +27,7 @@ fn nothing_becomes_everything_in_order() {
 fn what_is_as_it_should_be_is_not_mentioned() {
     assert_eq!(diff(&desired(&[2, 3]), &observed(&[2, 3])), []);
     assert_eq!(diff(&Desired::default(), &Observed::default()), []);
-    assert_eq!(diff(&Desired::default(), &guard_only()), [], "a guard route is kept");
+    assert_eq!(diff(&Desired::default(), &guard_only()), [], "the guard is kept");
 }
 
 #[test]
@@ -45,13 +47,13 @@ fn removals_come_before_edits_before_additions() {
 #[test]
 fn nothing_that_may_fail_comes_before_a_removal() {
     let mut present = observed(&[2, 3]);
-    present.guard_route = false;
+    (present.guard_route, present.guard_table) = (None, None);
     present.device.as_mut().unwrap().up = false;
     let kinds: Vec<_> = diff(&desired(&[2, 5]), &present).iter().map(Change::kind).collect();
-    assert_eq!(kinds, ["remove_peer", "add_guard_route", "set_address", "add_peer"]);
-    let out = Desired { guard_route: Some(network()), device: None };
+    assert_eq!(kinds, ["remove_peer", "add_guard_route", "set_guard_table", "set_address", "add_peer"]);
+    let out = Desired { guard_route: Some(network()), guard_table: true, device: None };
     let kinds: Vec<_> = diff(&out, &present).iter().map(Change::kind).collect();
-    assert_eq!(kinds, ["remove_device", "add_guard_route"]);
+    assert_eq!(kinds, ["remove_device", "add_guard_route", "set_guard_table"]);
 }
 
 #[test]
@@ -125,18 +127,36 @@ fn an_interface_that_is_down_or_wrongly_addressed_is_set_right() {
 }
 
 #[test]
-fn leaving_keeps_the_guard_route_and_stopping_takes_it_last() {
-    let out = Desired { guard_route: Some(network()), device: None };
+fn leaving_and_stopping_keep_the_guard() {
+    let out = Desired { guard_route: Some(network()), guard_table: true, device: None };
     assert_eq!(diff(&out, &observed(&[2])), [Change::RemoveDevice]);
-    let all = [Change::RemoveDevice, Change::RemoveGuardRoute(network())];
-    assert_eq!(teardown(Some(network()), &observed(&[2])), all);
-    assert_eq!(teardown(Some(network()), &guard_only()), all[1..]);
-    assert_eq!(teardown(None, &Observed::default()), []);
+    assert_eq!(teardown(&observed(&[2])), [Change::RemoveDevice]);
+    assert_eq!(teardown(&guard_only()), []);
+    assert_eq!(teardown(&Observed::default()), []);
+}
+
+#[test]
+fn the_guard_is_whole_for_one_network_alone() {
+    let wanted = desired(&[2]);
+    let other = MeshNetwork::new([10, 9, 0, 0].into(), 16).unwrap();
+    // What was taken for the mesh network before the contract said otherwise: the device comes last.
+    let guessed = Observed { guard_table: Some(other), stale_guard_route: Some(other), ..Observed::default() };
+    let kinds: Vec<_> = diff(&wanted, &guessed).iter().map(Change::kind).collect();
+    assert_eq!(kinds, ["add_guard_route", "remove_guard_route", "set_guard_table", "create_device", "add_peer"]);
+    assert_eq!(diff(&wanted, &guessed)[1], Change::RemoveGuardRoute(other));
+    // An observation that was made for another network says nothing of this one.
+    let late = Observed { guard_route: Some(other), guard_table: Some(other), ..observed(&[2]) };
+    assert_eq!(diff(&wanted, &late), [Change::AddGuardRoute(network()), Change::SetGuardTable(network())]);
+    // Without nf_tables there is the route alone; a table that is there for others is not looked at.
+    let route_only = Desired { guard_table: false, ..desired(&[2]) };
+    assert_eq!(diff(&route_only, &Observed { guard_table: None, ..observed(&[2]) }), []);
+    assert_eq!(diff(&route_only, &Observed { guard_table: Some(other), ..observed(&[2]) }), []);
 }
 
 fn desired(ids: &[u32]) -> Desired {
     Desired {
         guard_route: Some(network()),
+        guard_table: true,
         device: Some(DesiredDevice {
             public_key: key(1),
             listen_port: 51821,
@@ -160,7 +180,7 @@ fn peer(id: u32) -> DesiredPeer {
 }
 
 fn guard_only() -> Observed {
-    Observed { guard_route: true, ..Observed::default() }
+    Observed { guard_route: Some(network()), guard_table: Some(network()), ..Observed::default() }
 }
 
 fn observed(ids: &[u32]) -> Observed {

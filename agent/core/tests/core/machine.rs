@@ -1,4 +1,4 @@
-//! The machine's twin: what each change makes of device, interface and guard route.
+//! The machine's twin: what each change makes of device, interface and guard.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use crate::{cluster::key, world::OWN};
 /// Makes one change.
 pub(crate) fn make(machine: &mut Observed, change: &Change) {
     match change {
-        Change::AddGuardRoute(_) => machine.guard_route = true,
-        Change::RemoveGuardRoute(_) => machine.guard_route = false,
+        Change::AddGuardRoute(network) => machine.guard_route = Some(*network),
+        Change::SetGuardTable(network) => machine.guard_table = Some(*network),
+        Change::RemoveGuardRoute(_) => machine.stale_guard_route = None,
         Change::RemoveDevice => machine.device = None,
         Change::CreateDevice { address, listen_port, .. } => {
             machine.device = Some(ObservedDevice {
@@ -60,7 +61,11 @@ fn change_device(device: &mut ObservedDevice, change: &Change) {
                 }
             }
         }
-        Change::AddGuardRoute(_) | Change::RemoveGuardRoute(_) | Change::CreateDevice { .. } | Change::RemoveDevice => {
+        Change::AddGuardRoute(_)
+        | Change::SetGuardTable(_)
+        | Change::RemoveGuardRoute(_)
+        | Change::CreateDevice { .. }
+        | Change::RemoveDevice => {
             panic!("not a change of a device: {change}")
         }
     }

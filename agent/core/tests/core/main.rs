@@ -15,6 +15,7 @@ mod diff;
 mod flood;
 mod freshness;
 mod gate;
+mod guard;
 mod member;
 mod membership;
 mod outage;

@@ -83,7 +83,7 @@ fn an_old_view_on_disk_is_not_acted_on() {
     world.now.unix += Duration::from_secs(3601);
     world.restart();
     world.settle();
-    assert!(!world.has_device() && world.machine.guard_route);
+    assert!(!world.has_device() && world.is_guarded());
     assert_eq!(world.status().verdict.state, VerdictState::Stale);
 }
 
@@ -130,7 +130,7 @@ fn the_deadline_closes_or_leaves_as_the_operator_said() {
         assert!(world.has_device());
         world.pass(Duration::from_secs(30));
         assert_eq!(world.has_device(), open, "{on_expiry:?}");
-        assert!(world.machine.guard_route);
+        assert!(world.is_guarded());
         assert_eq!(world.status().registry.freshness.deadline.is_some(), !open);
         world.faults.rpc_down = false;
         world.pass(Duration::from_secs(11));

@@ -271,7 +271,7 @@ fn a_tls_node_joins_and_makes_nothing_on_its_machine() {
     assert_eq!((status.agent.interface, status.registry.in_sync), (None, true));
 
     world.pass(Duration::from_secs(120));
-    assert!(!world.machine.guard_route && !world.has_device());
+    assert!(world.machine.guard_route.is_none() && !world.has_device());
     assert!(!world.commands.contains_key("observe") && !world.commands.contains_key("apply"), "{:?}", world.commands);
     world.feed(mesh_core::agent::Input::Shutdown);
     assert!(world.stopped, "there is nothing to take back");

@@ -8,8 +8,8 @@ use std::{
 
 use mesh_core::{
     agent::{
-        Agent, Allowed, Applied, ApplyError, CachedRegistry, Command, Input, Intent, LocalNode, NotSubmitted, Now,
-        OnExpiry, OwnEndpoint, PathPeers, Policy, SourceReport,
+        Agent, Allowed, Applied, ApplyError, CachedRegistry, Command, Guard, Input, Intent, LocalNode, NotSubmitted,
+        Now, OnExpiry, OwnEndpoint, PathPeers, Policy, SourceReport,
     },
     diff::Change,
     id::{B256, TokenId, WireguardKey},
@@ -20,7 +20,7 @@ use mesh_core::{
 };
 
 use crate::{
-    cluster::{Cluster, endpoint, instance, key, registration, token},
+    cluster::{Cluster, endpoint, instance, key, network, registration, token},
     contract::Contract,
     machine::make,
 };
@@ -445,6 +445,12 @@ impl World {
         applied
     }
 
+    /// Route and table of the mesh network are in place.
+    pub(crate) fn is_guarded(&self) -> bool {
+        let Observed { guard_route, guard_table, .. } = self.machine;
+        guard_route == Some(network()) && (guard_table == Some(network()) || !self.policy.guard.unwrap().table)
+    }
+
     /// What must hold of every change, whatever happened before.
     fn check(&self, change: &Change) {
         if let Change::AddPeer(peer) = change {
@@ -473,14 +479,16 @@ impl World {
                 assert!(is_needed, "an unchanged peer was touched: {change}");
             }
             Change::RemovePeer(key) => assert!(self.keys_on_device().contains(key), "{change}"),
-            Change::AddGuardRoute(_) => assert!(!self.machine.guard_route, "{change}"),
+            Change::AddGuardRoute(network) => assert_ne!(self.machine.guard_route, Some(*network), "{change}"),
+            Change::SetGuardTable(network) => assert_ne!(self.machine.guard_table, Some(*network), "{change}"),
             Change::CreateDevice { .. } => {
                 assert!(!self.has_device(), "{change}");
-                assert!(self.machine.guard_route, "the guard route stands before the device");
+                assert!(self.is_guarded(), "the guard stands before the device");
             }
             Change::SetAddress { .. } | Change::RemoveDevice => assert!(self.has_device(), "{change}"),
-            Change::RemoveGuardRoute(_) => {
-                assert!(self.machine.guard_route && !self.has_device(), "the guard route goes last");
+            Change::RemoveGuardRoute(network) => {
+                assert_eq!(self.machine.stale_guard_route, Some(*network), "{change}");
+                assert!(self.machine.guard_route.is_some(), "the mesh network is guarded first");
             }
         }
     }
@@ -515,6 +523,7 @@ pub(crate) fn policy() -> Policy {
         quorum: 2,
         names: BTreeMap::from([(token(2), "pg-2".to_owned())]),
         allowed: Allowed::default(),
+        guard: Some(Guard { network: network(), table: true }),
     }
 }
 

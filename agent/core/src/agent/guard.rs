@@ -1,0 +1,68 @@
+//! Whether the guard stands, and whether somebody took it away: what drops it from the machine is told, though it is back at once.
+
+use std::time::Duration;
+
+use super::{Now, warnings::Finding};
+use crate::{desired::Desired, network::MeshNetwork, observed::Observed, status::Severity, time::rfc3339};
+
+/// That the guard was away is told so long after it was last found away.
+const TELL_FOR: Duration = Duration::from_secs(600);
+
+/// What was seen of the guard so far.
+#[derive(Debug, Default)]
+pub(super) struct GuardWatch {
+    /// The network that was found guarded last, and still was when the machine was last looked at.
+    whole: Option<MeshNetwork>,
+    lost: Option<Loss>,
+}
+
+/// Somebody took the guard away, or changed it.
+#[derive(Debug)]
+struct Loss {
+    network: MeshNetwork,
+    what: &'static str,
+    at: Now,
+}
+
+impl GuardWatch {
+    pub(super) fn handle_observed(&mut self, desired: Option<&Desired>, observed: &Observed, now: Now) {
+        let Some((desired, network)) = desired.and_then(|desired| Some((desired, desired.guard_route?))) else {
+            return;
+        };
+        let lacks_route = observed.guard_route != Some(network);
+        let lacks_table = desired.guard_table && observed.guard_table != Some(network);
+        let what = match (lacks_route, lacks_table) {
+            (false, false) => {
+                self.whole = Some(network);
+                return;
+            }
+            (true, false) => "its blackhole route",
+            (false, true) => "its packet filter table",
+            (true, true) => "its blackhole route and its packet filter table",
+        };
+        // The first look after the contract said another network finds that one not guarded yet: nobody took anything away.
+        if self.whole.take() == Some(network) {
+            tracing::warn!(network = %network.network(), what, "the guard was removed or changed by somebody else");
+            self.lost = Some(Loss { network, what, at: now });
+        }
+    }
+
+    pub(super) fn finding(&self, now: Now) -> Option<Finding> {
+        let Loss { network, what, at } = self.lost.as_ref()?;
+        let is_back = self.whole == Some(*network);
+        if is_back && now.since_start.saturating_sub(at.since_start) > TELL_FOR {
+            return None;
+        }
+        let then = if is_back { "put back at once" } else { "NOT BACK YET" };
+        let message = format!(
+            "something removed or changed the guard of {} ({what}) at {}: {then}",
+            network.network(),
+            rfc3339(at.unix)
+        );
+        let severity = if is_back { Severity::Warning } else { Severity::Critical };
+        Some(Finding::new("W506", "guard-removed", severity, message).hint(
+            "find what flushes the machine's rules or routes (`nft flush ruleset`, a firewall's or network manager's restart) and \
+             let it leave alone what is p2p-agent's",
+        ))
+    }
+}
