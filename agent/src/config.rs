@@ -268,7 +268,6 @@ mod tests {
             ["--without-offload", "udp_gso"],
             ["--keepalive", "25"],
             ["--wireguard-key", "random"],
-            ["--mesh-network", "10.0.1.0/24"],
             ["--gateway-listen", "0.0.0.0:51822"],
             ["--gateway-address", "192.0.2.1:443"],
             ["--gateway-redial-after", "1h"],

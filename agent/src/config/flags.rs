@@ -197,7 +197,6 @@ impl Flags {
             ("--without-offload", !self.device.without_offload.is_empty()),
             ("--keepalive", self.keepalive.is_some()),
             ("--wireguard-key", self.wireguard_key.is_some()),
-            ("--mesh-network", self.mesh_network.is_some()),
         ];
         let of_tls = [("--tls-port", self.tls_port.is_some())];
         let of_other = match mode {
