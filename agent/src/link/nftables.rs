@@ -7,8 +7,8 @@ use std::io;
 
 use mesh_core::network::MeshNetwork;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    ErrorMessage, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, nftables::NfTablesMessage,
@@ -83,15 +83,14 @@ fn ask(query: NfTablesMessage) -> io::Result<Option<NfTablesMessage>> {
     let socket = connect()?;
     send(&socket, &message(query, NLM_F_REQUEST, 1))?;
     for (_, payload) in receive(&socket)? {
-        match payload {
-            NetlinkPayload::InnerMessage(NetfilterMessage {
-                inner: NetfilterMessageInner::NfTables(found), ..
-            }) => {
-                return Ok(Some(found));
-            }
-            NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => return Ok(None),
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
-            _ => {}
+        if let NetlinkPayload::InnerMessage(NetfilterMessage {
+            inner: NetfilterMessageInner::NfTables(found), ..
+        }) = payload
+        {
+            return Ok(Some(found));
+        }
+        if let NetlinkPayload::Error(error) = payload {
+            return if is_missing(&error) { Ok(None) } else { Err(error.to_io()) };
         }
     }
     Err(unexpected())
@@ -106,17 +105,15 @@ fn dump(query: &NfTablesMessage) -> io::Result<Vec<NfTablesMessage>> {
         while !is_over {
             for (header, payload) in receive(&socket)? {
                 is_torn |= header.flags & NLM_F_DUMP_INTR != 0;
-                match payload {
-                    NetlinkPayload::InnerMessage(NetfilterMessage {
-                        inner: NetfilterMessageInner::NfTables(found),
-                        ..
-                    }) => {
-                        all.push(found);
-                    }
-                    NetlinkPayload::Done(_) => is_over = true,
-                    NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => return Ok(Vec::new()),
-                    NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    _ => {}
+                is_over |= matches!(payload, NetlinkPayload::Done(_));
+                if let NetlinkPayload::InnerMessage(NetfilterMessage {
+                    inner: NetfilterMessageInner::NfTables(found),
+                    ..
+                }) = payload
+                {
+                    all.push(found);
+                } else if let NetlinkPayload::Error(error) = payload {
+                    return if is_missing(&error) { Ok(Vec::new()) } else { Err(error.to_io()) };
                 }
             }
         }
@@ -133,10 +130,12 @@ fn transact(messages: Vec<NfTablesMessage>) -> io::Result<()> {
     let last = messages.len() as u32;
     let mut batch = control(ControlMessage::BatchBegin, 0);
     for (number, inner) in (1..).zip(messages) {
-        let flags = match inner {
-            NfTablesMessage::NewTable(_) | NfTablesMessage::NewChain(_) => NLM_F_REQUEST | NLM_F_CREATE,
-            NfTablesMessage::NewRule(_) => NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND,
-            _ => NLM_F_REQUEST,
+        let flags = if matches!(inner, NfTablesMessage::NewRule(_)) {
+            NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND
+        } else if matches!(inner, NfTablesMessage::NewTable(_) | NfTablesMessage::NewChain(_)) {
+            NLM_F_REQUEST | NLM_F_CREATE
+        } else {
+            NLM_F_REQUEST
         };
         let confirm = if number == last { NLM_F_ACK } else { 0 };
         batch.extend(message(inner, flags | confirm, number));
@@ -207,6 +206,10 @@ fn serialize(message: NetfilterMessage, flags: u16, sequence_number: u32) -> Vec
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     bytes
+}
+
+fn is_missing(error: &ErrorMessage) -> bool {
+    error.raw_code() == -libc::ENOENT
 }
 
 fn unexpected() -> io::Error {

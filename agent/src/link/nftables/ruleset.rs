@@ -161,12 +161,10 @@ impl<'a> Ruleset<'a> {
     /// Whether what was found is exactly this: nothing less, nothing more, and in force.
     pub(super) fn is(&self, found: &Found) -> bool {
         let NfTablesMessage::NewTable(table) = &found.table else { return false };
-        let is_plain = |attribute: &TableAttribute| match attribute {
-            // A dormant table drops nothing.
-            TableAttribute::Flags(flags) => flags.is_empty(),
-            // Chains, and whatever else it may hold.
-            TableAttribute::Use(chains) => *chains == CHAINS.len() as u32,
-            _ => true,
+        let is_odd = |attribute: &TableAttribute| {
+            // A dormant table drops nothing. In use are chains, and whatever else it may hold.
+            matches!(attribute, TableAttribute::Flags(flags) if !flags.is_empty())
+                || matches!(attribute, TableAttribute::Use(chains) if *chains != CHAINS.len() as u32)
         };
         let has_chain = |(chain, found): (Chain, &NfTablesMessage)| {
             let NfTablesMessage::NewChain(found) = found else { return false };
@@ -177,7 +175,7 @@ impl<'a> Ruleset<'a> {
             let found: Vec<_> = found.iter().filter_map(expressions).collect();
             found.len() == wanted.len() && wanted.iter().zip(found).all(|(wanted, found)| same_rule(wanted, found))
         };
-        table.attributes.iter().all(is_plain)
+        !table.attributes.iter().any(is_odd)
             && found.chains.len() == CHAINS.len()
             && CHAINS.into_iter().zip(&found.chains).all(has_chain)
             && found.rules.len() == CHAINS.len()
