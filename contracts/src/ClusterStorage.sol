@@ -32,8 +32,8 @@ library ClusterStorage {
     struct NodeRecord {
         bytes32 wireguardKey;
         //
-        address nodeAddress; // of the binding
-        uint32 keyEpoch; // of the token id, for ever; spent by each mint, each accepted signature and each leaving
+        address memberAddress; // of the binding
+        uint32 keyEpoch; // of the token id, for ever; spent by each mint, each accepted registration and each leaving
         IDstackClusterNFT.NetworkType networkType;
         uint48 registeredBlock; // by block.number, as in IDstackClusterNFT.Peer
         bool registered; // an accepted registration stands; a peer only while its root and app id are current
@@ -44,6 +44,7 @@ library ClusterStorage {
         uint16 gatewayPort;
         AnchorSet.Ref root; // under which KMS root
         AnchorSet.Ref app; // and app id it was admitted
+        uint32 endpointEpoch; // endpoint updates since the registration
         //
         bytes20 instanceId; // of the binding
         bool revoked;
@@ -51,6 +52,7 @@ library ClusterStorage {
         VoteState vote; // in that term; burning keeps both, so that no vote can be cast a second time
         bool leads; // holds the seat
         uint32 devRound; // the round of devMode in which a development URL was set; zero = none
+        bool appPinned; // the binding is for one app id only: that in Members.boundApp
     }
 
     /// Of a token in a term. A vote can be taken back once, by its voter or by leaving, and not be cast again.
@@ -62,7 +64,7 @@ library ClusterStorage {
 
     /// One slot.
     struct Seat {
-        address leader; // node address of the peer that holds the seat; zero = nobody does
+        address leader; // member address of the peer that holds the seat; zero = nobody does
         uint16 tokenId; // its token
         uint16 cursor; // where the search for the next leader begins
     }
@@ -70,8 +72,8 @@ library ClusterStorage {
     /// @custom:storage-location erc7201:dstack.cluster.election
     struct Election {
         Seat seat;
-        // Whose vote a node address casts. Means something only while the token named is an active peer with that node address.
-        mapping(address nodeAddress => uint256 tokenId) voterToken;
+        // Whose vote a member address casts. Means something only while the token named is an active peer with that address.
+        mapping(address memberAddress => uint256 tokenId) voterToken;
     }
 
     /// @custom:storage-location erc7201:dstack.cluster.members
@@ -84,6 +86,7 @@ library ClusterStorage {
         uint16[16][16] peersOf; // active peers by slot of the KMS root, then of the app id: one storage slot a root
         IdSet.Set registered; // all active peers; of stale records those that no search for a leader has met
         IdSet.Set free; // burned ids up to highWater
+        mapping(uint256 tokenId => address appId) boundApp; // means something only where the record says appPinned
     }
 
     /// @custom:storage-location erc7201:dstack.cluster.trust

@@ -73,8 +73,8 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
     // ---------------------------------------------------------------------------------------------------- members
 
     /// See IDstackClusterNFT.
-    function mint(address to, bytes20 instanceId) external onlyOwner returns (uint256 tokenId) {
-        return _mintNode(to, instanceId);
+    function mint(address to, bytes20 instanceId, address appId) external onlyOwner returns (uint256 tokenId) {
+        return _mintNode(to, instanceId, appId);
     }
 
     /// See IClusterPolicy.
@@ -85,27 +85,28 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
             price = ClusterStorage.policy().mintPrice;
         }
         if (msg.value != price) revert IClusterPolicy.WrongPayment(price, msg.value);
-        return _mintNode(to, InstanceId.parse(instanceId));
+        return _mintNode(to, InstanceId.parse(instanceId), address(0));
     }
 
     /// See IDstackClusterNFT.
-    function bind(uint256 tokenId, bytes20 instanceId) external {
+    function bind(uint256 tokenId, bytes20 instanceId, address appId) external {
         _requireTokenOwner(tokenId);
-        _bind(tokenId, instanceId);
+        _bind(tokenId, instanceId, appId);
     }
 
     /// See IClusterPolicy.
     function registerInstance(string calldata instanceId) external {
         uint256 tokenId = WalletTokens.onlyTokenOf(_msgSender());
         if (tokenId == 0) revert IClusterPolicy.NoToken(_msgSender());
-        _bind(tokenId, InstanceId.parse(instanceId));
+        _bind(tokenId, InstanceId.parse(instanceId), address(0));
     }
 
     /// See IDstackClusterNFT.
     function registerPeer(
         IDstackClusterNFT.Registration calldata registration,
         IDstackClusterNFT.SignatureChain calldata chain,
-        bytes calldata nodeSignature
+        bytes calldata nodeSignature,
+        bytes calldata memberSignature
     ) external {
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[registration.tokenId];
         if (node.revoked) revert IDstackClusterNFT.NodeRevoked(registration.tokenId);
@@ -113,12 +114,12 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         if (node.instanceId == 0 && _requireOwned(registration.tokenId) != _msgSender()) {
             revert IDstackClusterNFT.NodeUnbound(registration.tokenId);
         }
-        Registrar.register(registration, chain, nodeSignature);
+        Registrar.register(registration, chain, nodeSignature, memberSignature);
     }
 
     /// See IDstackClusterNFT.
-    function updateEndpoint(IDstackClusterNFT.EndpointUpdate calldata update, bytes calldata nodeSignature) external {
-        Registrar.updateEndpoint(update, nodeSignature);
+    function updateEndpoint(IDstackClusterNFT.EndpointUpdate calldata update, bytes calldata memberSignature) external {
+        Registrar.updateEndpoint(update, memberSignature);
     }
 
     /// See IDstackClusterNFT.
@@ -168,9 +169,9 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         totals.networkPolicy = IClusterPolicy.NetworkPolicy.ANY;
         emit IDstackClusterNFT.MeshNetworkFixed(params.networkBase, params.prefixLength, ClusterStorage.nextEpoch());
 
-        TrustList.addAppId(address(this));
+        TrustList.addAppId(address(this), uint48(block.timestamp));
         for (uint256 i = 0; i < params.appIds.length; ++i) {
-            TrustList.addAppId(params.appIds[i]);
+            TrustList.addAppId(params.appIds[i], uint48(block.timestamp));
         }
         for (uint256 i = 0; i < params.kmsRoots.length; ++i) {
             TrustList.addKmsRoot(params.kmsRoots[i], uint48(block.timestamp));
@@ -179,26 +180,34 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
 
     /// Mints the lowest free id. The key epoch is spent: an id's next life begins with one that nobody signed for, and the join that
     /// follows finds the slot in use.
-    function _mintNode(address to, bytes20 instanceId) private returns (uint256 tokenId) {
+    function _mintNode(address to, bytes20 instanceId, address appId) private returns (uint256 tokenId) {
         tokenId = _takeLowestFreeId();
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         node.instanceId = instanceId;
+        _pinApp(node, tokenId, appId);
         ++node.keyEpoch;
         _mint(to, tokenId);
-        emit IDstackClusterNFT.NodeMinted(tokenId, to, instanceId, ClusterStorage.nextEpoch());
+        emit IDstackClusterNFT.NodeMinted(tokenId, to, instanceId, appId, ClusterStorage.nextEpoch());
     }
 
     /// Binds an inactive token.
-    function _bind(uint256 tokenId, bytes20 instanceId) private {
+    function _bind(uint256 tokenId, bytes20 instanceId, address appId) private {
         if (instanceId == 0) revert IDstackClusterNFT.ZeroInstanceId();
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         if (node.revoked) revert IDstackClusterNFT.NodeRevoked(tokenId);
         if (PeerTable.isActive(node)) revert IDstackClusterNFT.NodeActive(tokenId);
         PeerTable.drop(tokenId); // a stale registration, if there is one
         node.instanceId = instanceId;
-        node.nodeAddress = address(0);
+        node.memberAddress = address(0);
         node.devRound = 0;
-        emit IDstackClusterNFT.NodeBound(tokenId, instanceId, ClusterStorage.nextEpoch());
+        _pinApp(node, tokenId, appId);
+        emit IDstackClusterNFT.NodeBound(tokenId, instanceId, appId, ClusterStorage.nextEpoch());
+    }
+
+    /// Lets instances of one app alone register for the binding; `appId` zero lets those of any allowed app.
+    function _pinApp(ClusterStorage.NodeRecord storage node, uint256 tokenId, address appId) private {
+        node.appPinned = appId != address(0);
+        if (appId != address(0)) ClusterStorage.members().boundApp[tokenId] = appId;
     }
 
     /// Every mint, transfer and burn of OpenZeppelin's ERC-721 comes through here: what leaves its owner stops being a peer.
@@ -223,8 +232,9 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         PeerTable.drop(tokenId);
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         node.instanceId = 0;
-        node.nodeAddress = address(0);
+        node.memberAddress = address(0);
         node.devRound = 0;
+        node.appPinned = false;
         emit IDstackClusterNFT.NodeCleared(tokenId, reason, ++node.keyEpoch, ClusterStorage.nextEpoch());
     }
 

@@ -16,14 +16,14 @@ library Election {
     /// Registrations that one search for a leader looks at: what bounds its cost, whatever number of them is stale.
     uint256 internal constant MAX_LOOKS = 32;
 
-    /// Node address and token of the leader that stands; zeros if none does.
+    /// Member address and token of the leader that stands; zeros if none does.
     function standing() internal view returns (address leader, uint256 tokenId) {
         if (ClusterStorage.members().totals.votes >= requiredVotes()) return (address(0), 0);
         ClusterStorage.Seat storage seat = ClusterStorage.election().seat;
         return (seat.leader, seat.tokenId);
     }
 
-    /// More than half of the members.
+    /// More than half of the members: of two, both.
     function requiredVotes() internal view returns (uint256) {
         return uint256(ClusterStorage.members().totals.peerCount) / 2 + 1;
     }
@@ -72,7 +72,7 @@ library Election {
 
     function _seat(uint256 tokenId, ClusterStorage.NodeRecord storage node) private returns (address leader) {
         ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        leader = node.nodeAddress;
+        leader = node.memberAddress;
         node.leads = true;
         // forge-lint: disable-next-line(unsafe-typecast): an id is below 2^16 - 1
         ClusterStorage.election().seat = ClusterStorage.Seat(leader, uint16(tokenId), uint16(tokenId + 1));

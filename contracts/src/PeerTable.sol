@@ -27,16 +27,13 @@ library PeerTable {
     /// Writes an accepted registration. Reverts with InstanceInUse or WireguardKeyInUse when another active peer has them.
     ///
     /// What a join writes, and why a slot each. New (22,100 gas): the WireGuard key; where it is reached, with its root and app
-    /// id; the token of its instance id and the token of its key (exclusive use); the token its node address votes for. Written
-    /// before, so cheaper (5,000): node address and key epoch (by the mint); the word of 256 ids that lists it; the count of its
+    /// id; the token of its instance id and the token of its key (exclusive use); the token its member address votes for. Written
+    /// before, so cheaper (5,000): member address and key epoch (by the mint); the word of 256 ids that lists it; the count of its
     /// KMS root's peers; the totals. The first peer of such a word or root pays 17,100 more for each. The slot of the binding is
     /// read, and written only for a token that was unbound.
-    function admit(
-        IDstackClusterNFT.Registration calldata registration,
-        address nodeAddress,
-        AnchorSet.Ref root,
-        AnchorSet.Ref app
-    ) internal {
+    function admit(IDstackClusterNFT.Registration calldata registration, AnchorSet.Ref root, AnchorSet.Ref app)
+        internal
+    {
         ClusterStorage.Members storage members = ClusterStorage.members();
         uint256 tokenId = registration.tokenId;
         ClusterStorage.NodeRecord storage node = members.nodes[tokenId];
@@ -47,7 +44,7 @@ library PeerTable {
             if (node.registered) drop(tokenId); // stale
             _claimInstance(registration.instanceId, tokenId);
             _claimKey(newKey, tokenId);
-            _claimVote(nodeAddress, tokenId);
+            _claimVote(registration.memberAddress, tokenId);
             members.registered.add(tokenId);
             _countIn(root.index(), app.index());
         } else {
@@ -63,7 +60,7 @@ library PeerTable {
 
         node.wireguardKey = newKey;
 
-        _writeNode(node, nodeAddress, registration.keyEpoch, registration.networkType);
+        _writeNode(node, registration.memberAddress, registration.keyEpoch, registration.networkType);
         _writeReach(
             node,
             registration.endpointAddress,
@@ -99,6 +96,7 @@ library PeerTable {
         node.gatewayDomain = 0;
         node.gatewayPort = 0;
         (node.root, node.app) = (AnchorSet.Ref.wrap(0), AnchorSet.Ref.wrap(0));
+        node.endpointEpoch = 0;
         node.registered = false;
     }
 
@@ -140,11 +138,11 @@ library PeerTable {
     /// The second slot of a record, in one write: nothing is checked between its fields.
     function _writeNode(
         ClusterStorage.NodeRecord storage node,
-        address nodeAddress,
+        address memberAddress,
         uint32 keyEpoch,
         IDstackClusterNFT.NetworkType networkType
     ) private {
-        node.nodeAddress = nodeAddress;
+        node.memberAddress = memberAddress;
         node.keyEpoch = keyEpoch;
         node.networkType = networkType;
         node.registeredBlock = uint48(block.number);
@@ -167,6 +165,7 @@ library PeerTable {
         node.gatewayPort = gatewayPort;
         node.root = root;
         node.app = app;
+        node.endpointEpoch = 0;
     }
 
     function _claimInstance(bytes20 instanceId, uint256 tokenId) private {
@@ -182,17 +181,17 @@ library PeerTable {
         ClusterStorage.members().tokenOfWireguardKey[key] = tokenId;
     }
 
-    /// From now on the node address votes for this token; not while it votes for another active peer with the same node address,
-    /// which a sibling of the same app can make: neither takes the other's vote away.
-    function _claimVote(address nodeAddress, uint256 tokenId) private {
-        mapping(address nodeAddress => uint256 tokenId) storage voterToken = ClusterStorage.election().voterToken;
-        uint256 holder = voterToken[nodeAddress];
+    /// From now on the member address votes for this token; not while it votes for another active peer, where the holder of one
+    /// member key registered two tokens with it.
+    function _claimVote(address memberAddress, uint256 tokenId) private {
+        mapping(address memberAddress => uint256 tokenId) storage voterToken = ClusterStorage.election().voterToken;
+        uint256 holder = voterToken[memberAddress];
         if (holder == tokenId) return;
         if (holder != 0) {
             ClusterStorage.NodeRecord storage other = ClusterStorage.members().nodes[holder];
-            if (other.nodeAddress == nodeAddress && isActive(other)) return;
+            if (other.memberAddress == memberAddress && isActive(other)) return;
         }
-        voterToken[nodeAddress] = tokenId;
+        voterToken[memberAddress] = tokenId;
     }
 
     function _countIn(uint256 rootIndex, uint256 appIndex) private {

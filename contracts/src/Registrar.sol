@@ -12,23 +12,27 @@ import {TypedData} from "./lib/TypedData.sol";
 
 /// @title  What a node must show to become a peer or to move.
 /// @dev    The submitter plays no part: everything that is checked is signed. Replay is excluded by the key epoch, which a
-///         registration or update must name as the stored value plus one, which leaving spends too, and which a token id never
-///         loses.
+///         registration must name as the stored value plus one, which leaving spends too, and which a token id never loses; and, of
+///         endpoint updates, by a count of their own within one key epoch.
 library Registrar {
-    /// Seconds by which a deadline may lie ahead: longer than any honest relay takes, too short for a withheld signature to see its
-    /// KMS root or app id removed and added again unnoticed.
+    /// Seconds by which a deadline may lie ahead: longer than any honest relay takes, and shorter than a KMS root or app id that was
+    /// removed and added again takes to count (ClusterTrust), so that no signature from before is good after.
     uint64 internal constant MAX_SIGNATURE_VALIDITY = 1 days;
 
     /// Checks a registration for a minted, unrevoked token and makes its node a peer.
     function register(
         IDstackClusterNFT.Registration calldata registration,
         IDstackClusterNFT.SignatureChain calldata chain,
-        bytes calldata nodeSignature
+        bytes calldata nodeSignature,
+        bytes calldata memberSignature
     ) internal {
         _checkPolicy(registration.networkType);
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[registration.tokenId];
-        _checkFresh(registration.tokenId, node.keyEpoch, registration.keyEpoch, registration.deadline);
-        _checkInstance(registration.tokenId, node.instanceId, registration.instanceId);
+        checkDeadline(registration.deadline);
+        if (registration.keyEpoch != node.keyEpoch + 1) {
+            revert IDstackClusterNFT.WrongKeyEpoch(registration.tokenId, node.keyEpoch + 1, registration.keyEpoch);
+        }
+        _checkBinding(registration, node, chain.appId);
         bool wireguard = registration.networkType == IDstackClusterNFT.NetworkType.WIREGUARD;
         if (wireguard != (registration.wireguardKey != 0)) revert IDstackClusterNFT.InvalidWireguardKey();
         _checkReachable(
@@ -39,41 +43,48 @@ library Registrar {
             registration.gatewayPort
         );
 
-        (address nodeAddress, address kmsRoot) =
-            SignatureChainVerifier.verify(chain, TypedData.digest(registration), nodeSignature);
-        if (node.nodeAddress != address(0) && node.nodeAddress != nodeAddress) {
-            revert IDstackClusterNFT.NodeAddressMismatch(registration.tokenId, node.nodeAddress, nodeAddress);
-        }
+        bytes32 digest = TypedData.digest(registration);
+        (address nodeAddress, address kmsRoot) = SignatureChainVerifier.verify(chain, digest, nodeSignature);
+        checkMember(digest, memberSignature, registration.memberAddress);
         PeerTable.admit(
-            registration,
-            nodeAddress,
-            TrustList.requireKmsRoot(kmsRoot, node.root),
-            TrustList.requireAppId(chain.appId, node.app)
+            registration, TrustList.requireKmsRoot(kmsRoot, node.root), TrustList.requireAppId(chain.appId, node.app)
         );
 
         emit IDstackClusterNFT.PeerRegistered(
-            registration.tokenId, registration, chain, nodeSignature, nodeAddress, kmsRoot, ClusterStorage.nextEpoch()
+            registration.tokenId,
+            registration,
+            chain,
+            nodeSignature,
+            memberSignature,
+            nodeAddress,
+            kmsRoot,
+            ClusterStorage.nextEpoch()
         );
     }
 
     /// Checks an endpoint update and writes it.
-    function updateEndpoint(IDstackClusterNFT.EndpointUpdate calldata update, bytes calldata nodeSignature) internal {
+    function updateEndpoint(IDstackClusterNFT.EndpointUpdate calldata update, bytes calldata memberSignature) internal {
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[update.tokenId];
         if (!PeerTable.isActive(node)) revert IDstackClusterNFT.NodeNotActive(update.tokenId);
-        _checkFresh(update.tokenId, node.keyEpoch, update.keyEpoch, update.deadline);
+        checkDeadline(update.deadline);
+        if (update.keyEpoch != node.keyEpoch) {
+            revert IDstackClusterNFT.WrongKeyEpoch(update.tokenId, node.keyEpoch, update.keyEpoch);
+        }
+        if (update.endpointEpoch != node.endpointEpoch + 1) {
+            revert IDstackClusterNFT.WrongEndpointEpoch(update.tokenId, node.endpointEpoch + 1, update.endpointEpoch);
+        }
         _checkReachable(
             node.networkType, update.endpointAddress, update.endpointPort, update.gatewayDomain, update.gatewayPort
         );
-        address signer = SignatureChainVerifier.recover(TypedData.digest(update), nodeSignature);
-        if (signer != node.nodeAddress) revert IDstackClusterNFT.NodeSignatureMismatch(signer, node.nodeAddress);
+        checkMember(TypedData.digest(update), memberSignature, node.memberAddress);
 
-        node.keyEpoch = update.keyEpoch;
+        node.endpointEpoch = update.endpointEpoch;
         node.endpointAddress = update.endpointAddress;
         node.endpointPort = update.endpointPort;
         node.gatewayDomain = update.gatewayDomain;
         node.gatewayPort = update.gatewayPort;
 
-        emit IDstackClusterNFT.PeerEndpointUpdated(update.tokenId, update, nodeSignature, ClusterStorage.nextEpoch());
+        emit IDstackClusterNFT.PeerEndpointUpdated(update.tokenId, update, memberSignature, ClusterStorage.nextEpoch());
     }
 
     /// Refuses a signature that is late, or good for longer than any may be: DeadlineExpired, DeadlineTooFar.
@@ -81,6 +92,12 @@ library Registrar {
         if (block.timestamp > deadline) revert IDstackClusterNFT.DeadlineExpired(deadline);
         uint64 latest = uint64(block.timestamp) + MAX_SIGNATURE_VALIDITY;
         if (deadline > latest) revert IDstackClusterNFT.DeadlineTooFar(deadline, latest);
+    }
+
+    /// Refuses what the key of `member` did not sign: MemberSignatureMismatch.
+    function checkMember(bytes32 digest, bytes calldata signature, address member) internal pure {
+        address signer = SignatureChainVerifier.recover(digest, signature);
+        if (signer != member) revert IDstackClusterNFT.MemberSignatureMismatch(signer, member);
     }
 
     function _checkPolicy(IDstackClusterNFT.NetworkType networkType) private view {
@@ -93,14 +110,25 @@ library Registrar {
         }
     }
 
-    function _checkFresh(uint256 tokenId, uint32 stored, uint32 given, uint64 deadline) private view {
-        checkDeadline(deadline);
-        if (given != stored + 1) revert IDstackClusterNFT.WrongKeyEpoch(tokenId, stored + 1, given);
-    }
-
-    function _checkInstance(uint256 tokenId, bytes20 bound, bytes20 given) private pure {
+    /// What the token's owner bound it to, and the member key that the first registration of the binding named.
+    function _checkBinding(
+        IDstackClusterNFT.Registration calldata registration,
+        ClusterStorage.NodeRecord storage node,
+        address appId
+    ) private view {
+        uint256 tokenId = registration.tokenId;
+        bytes20 given = registration.instanceId;
+        bytes20 bound = node.instanceId;
         if (given == 0) revert IDstackClusterNFT.ZeroInstanceId();
         if (bound != 0 && bound != given) revert IDstackClusterNFT.InstanceMismatch(tokenId, bound, given);
+        if (node.appPinned) {
+            address boundApp = ClusterStorage.members().boundApp[tokenId];
+            if (boundApp != appId) revert IDstackClusterNFT.AppIdMismatch(tokenId, boundApp, appId);
+        }
+        address member = node.memberAddress;
+        if (member != address(0) && member != registration.memberAddress) {
+            revert IDstackClusterNFT.MemberAddressMismatch(tokenId, member, registration.memberAddress);
+        }
     }
 
     function _checkReachable(

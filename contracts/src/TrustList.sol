@@ -26,10 +26,10 @@ library TrustList {
         if (gone != 0) Election.lapse();
     }
 
-    /// Allows an app id at once.
-    function addAppId(address appId) internal {
-        uint32 generation = ClusterStorage.trust().appIds.add(appId, uint48(block.timestamp));
-        emit IDstackClusterNFT.AppIdAdded(appId, generation, ClusterStorage.nextEpoch());
+    /// Allows an app id from `effectiveAt` (Unix seconds) on.
+    function addAppId(address appId, uint48 effectiveAt) internal {
+        uint32 generation = ClusterStorage.trust().appIds.add(appId, effectiveAt);
+        emit IDstackClusterNFT.AppIdAdded(appId, generation, effectiveAt, ClusterStorage.nextEpoch());
     }
 
     /// Disallows an app id, and with it its peers and, if it had any, all votes of this term.
@@ -48,10 +48,11 @@ library TrustList {
         return ref;
     }
 
-    /// The allowed app id's slot (probably `hint`) and generation. Reverts with AppIdNotAllowed.
+    /// The allowed app id's slot (probably `hint`) and generation. Reverts with AppIdNotAllowed or AppIdNotYetEffective.
     function requireAppId(address appId, AnchorSet.Ref hint) internal view returns (AnchorSet.Ref) {
-        (bool found, AnchorSet.Ref ref,) = ClusterStorage.trust().appIds.find(appId, hint);
+        (bool found, AnchorSet.Ref ref, uint48 effectiveAt) = ClusterStorage.trust().appIds.find(appId, hint);
         if (!found) revert IDstackClusterNFT.AppIdNotAllowed(appId);
+        if (block.timestamp < effectiveAt) revert IDstackClusterNFT.AppIdNotYetEffective(appId, effectiveAt);
         return ref;
     }
 }

@@ -138,9 +138,10 @@ abstract contract ClusterReads {
         ClusterStorage.Trust storage trust = ClusterStorage.trust();
         peer.tokenId = tokenId;
         peer.instanceId = node.instanceId;
-        peer.nodeAddress = node.nodeAddress;
+        peer.memberAddress = node.memberAddress;
         peer.wireguardKey = node.wireguardKey;
         peer.keyEpoch = node.keyEpoch;
+        peer.endpointEpoch = node.endpointEpoch;
         peer.networkType = node.networkType;
         peer.endpointAddress = node.endpointAddress;
         peer.endpointPort = node.endpointPort;

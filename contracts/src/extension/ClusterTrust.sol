@@ -4,6 +4,7 @@ pragma solidity ^0.8.28;
 import {OwnableUpgradeable} from "@openzeppelin/contracts-upgradeable/access/OwnableUpgradeable.sol";
 import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "../ClusterStorage.sol";
+import {Registrar} from "../Registrar.sol";
 import {TrustList} from "../TrustList.sol";
 import {AnchorSet} from "../lib/AnchorSet.sol";
 import {HostName} from "../lib/HostName.sol";
@@ -12,8 +13,11 @@ import {HostName} from "../lib/HostName.sol";
 abstract contract ClusterTrust is OwnableUpgradeable {
     using AnchorSet for AnchorSet.Set;
 
-    /// Seconds between adding a KMS root and its first use: a new root can admit any peer, so members get time to leave.
-    uint48 public constant KMS_ROOT_DELAY = 1 days;
+    /// Seconds between adding a KMS root and its first use: a new root can admit any peer, so members get time to leave. One more
+    /// than a signature lasts, so that of those that could be submitted when the root was removed none is good when it is back.
+    uint48 public constant KMS_ROOT_DELAY = uint48(Registrar.MAX_SIGNATURE_VALIDITY) + 1;
+    /// Seconds between adding an app id and its first use, for the same reasons.
+    uint48 public constant APP_ID_DELAY = KMS_ROOT_DELAY;
 
     /// See IDstackClusterNFT.
     function addKmsRoot(address root) external onlyOwner {
@@ -27,7 +31,7 @@ abstract contract ClusterTrust is OwnableUpgradeable {
 
     /// See IDstackClusterNFT.
     function addAppId(address appId) external onlyOwner {
-        TrustList.addAppId(appId);
+        TrustList.addAppId(appId, uint48(block.timestamp) + APP_ID_DELAY);
     }
 
     /// See IDstackClusterNFT.
@@ -65,8 +69,8 @@ abstract contract ClusterTrust is OwnableUpgradeable {
     }
 
     /// See IDstackClusterNFT.
-    function appIds() external view returns (address[] memory accounts) {
-        (accounts,) = ClusterStorage.trust().appIds.list();
+    function appIds() external view returns (address[] memory accounts, uint64[] memory effectiveAt) {
+        return ClusterStorage.trust().appIds.list();
     }
 
     /// See IDstackClusterNFT.

@@ -7,16 +7,16 @@ import {PeerTable} from "../PeerTable.sol";
 import {Registrar} from "../Registrar.sol";
 import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 import {ILeaderElection} from "../interfaces/ILeaderElection.sol";
-import {SignatureChainVerifier} from "../lib/SignatureChainVerifier.sol";
 import {TypedData} from "../lib/TypedData.sol";
 
 /// @title  Votes of the members, and what they decide.
 abstract contract LeaderElection is ILeaderElection {
     /// See ILeaderElection.
-    function castVote(address target, bool isNoConfidence) external {
+    function castVote(uint32 inTerm, address target, bool isNoConfidence) external {
+        _checkTerm(inTerm);
         uint256 tokenId = ClusterStorage.election().voterToken[msg.sender];
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
-        if (node.nodeAddress != msg.sender || !PeerTable.isActive(node)) revert NotAMember(msg.sender);
+        if (node.memberAddress != msg.sender || !PeerTable.isActive(node)) revert NotAMember(msg.sender);
         _vote(tokenId, node, target, isNoConfidence);
     }
 
@@ -27,16 +27,14 @@ abstract contract LeaderElection is ILeaderElection {
         address target,
         bool isNoConfidence,
         uint64 deadline,
-        bytes calldata signature
+        bytes calldata memberSignature
     ) external {
         Registrar.checkDeadline(deadline);
-        uint32 current = ClusterStorage.members().totals.term;
-        if (inTerm != current) revert WrongTerm(current, inTerm);
+        _checkTerm(inTerm);
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         if (!PeerTable.isActive(node)) revert IDstackClusterNFT.NodeNotActive(tokenId);
         bytes32 digest = TypedData.digest(tokenId, inTerm, target, isNoConfidence, deadline);
-        address signer = SignatureChainVerifier.recover(digest, signature);
-        if (signer != node.nodeAddress) revert IDstackClusterNFT.NodeSignatureMismatch(signer, node.nodeAddress);
+        Registrar.checkMember(digest, memberSignature, node.memberAddress);
         _vote(tokenId, node, target, isNoConfidence);
     }
 
@@ -74,6 +72,11 @@ abstract contract LeaderElection is ILeaderElection {
         return ClusterStorage.members().totals.term;
     }
 
+    function _checkTerm(uint32 inTerm) private view {
+        uint32 current = ClusterStorage.members().totals.term;
+        if (inTerm != current) revert WrongTerm(current, inTerm);
+    }
+
     /// `node` is the record of `tokenId`, an active peer, and the vote is its own.
     function _vote(uint256 tokenId, ClusterStorage.NodeRecord storage node, address target, bool isNoConfidence)
         private
@@ -95,7 +98,7 @@ abstract contract LeaderElection is ILeaderElection {
             --totals.votes;
         }
         uint64 epoch = ClusterStorage.nextEpoch();
-        emit VoteCast(tokenId, node.nodeAddress, leader, isNoConfidence, totals.votes, current, epoch);
+        emit VoteCast(tokenId, node.memberAddress, leader, isNoConfidence, totals.votes, current, epoch);
         if (totals.votes >= Election.requiredVotes()) Election.elect();
     }
 }

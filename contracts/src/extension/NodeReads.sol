@@ -84,8 +84,10 @@ abstract contract NodeReads {
         node.tokenId = tokenId;
         node.owner = WalletTokens.ownerOf(tokenId);
         node.instanceId = record.instanceId;
-        node.nodeAddress = record.nodeAddress;
+        node.memberAddress = record.memberAddress;
+        if (record.appPinned) node.boundAppId = ClusterStorage.members().boundApp[tokenId];
         node.keyEpoch = record.keyEpoch;
+        node.endpointEpoch = record.endpointEpoch;
         node.active = PeerTable.isActive(record);
         node.revoked = record.revoked;
     }

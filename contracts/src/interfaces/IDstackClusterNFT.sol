@@ -24,10 +24,12 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         WIREGUARD
     }
 
-    /// What a node signs (EIP-712) with its node key to become a peer or to change its registration.
+    /// What a node signs (EIP-712) to become a peer or to change its registration: with its node key, which the KMS vouches for and
+    /// every instance of its app can derive, and with its member key, which it drew itself and nobody else has.
     struct Registration {
         uint256 tokenId; // 1 ≤ tokenId < 2^(32 - prefix length) - 1
         bytes20 instanceId; // dstack instance id, nonzero
+        address memberAddress; // of the member key; the one that the first registration of the binding named
         bytes32 wireguardKey; // X25519 public key; zero exactly when networkType is TLS_GATEWAY
         uint32 keyEpoch; // exactly the token's stored value + 1
         NetworkType networkType;
@@ -38,10 +40,11 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         uint64 deadline; // last second at which it may be submitted; at most MAX_SIGNATURE_VALIDITY ahead then
     }
 
-    /// What a node signs (EIP-712) to change only where it is reached.
+    /// What a node signs (EIP-712) with its member key to change only where it is reached.
     struct EndpointUpdate {
         uint256 tokenId;
-        uint32 keyEpoch; // exactly the token's stored value + 1
+        uint32 keyEpoch; // exactly the token's stored value: that of the registration it changes
+        uint32 endpointEpoch; // exactly the peer's stored value + 1
         bytes16 endpointAddress;
         uint16 endpointPort;
         uint16 gatewayDomain;
@@ -65,9 +68,10 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     struct Peer {
         uint256 tokenId;
         bytes20 instanceId;
-        address nodeAddress; // signs for this peer, may hold funds
+        address memberAddress; // signs for this peer, may hold funds
         bytes32 wireguardKey;
-        uint32 keyEpoch;
+        uint32 keyEpoch; // exactly that of the registration which was signed
+        uint32 endpointEpoch; // endpoint updates since that registration
         NetworkType networkType;
         bytes16 endpointAddress;
         uint16 endpointPort;
@@ -85,8 +89,10 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         uint256 tokenId;
         address owner;
         bytes20 instanceId; // bound instance id; zero = unbound
-        address nodeAddress; // fixed by the first registration of the binding; zero before
-        uint32 keyEpoch; // last one spent by this token id, also under former owners: by a mint, a signature or by leaving
+        address memberAddress; // fixed by the first registration of the binding; zero before
+        address boundAppId; // the only app whose instances may register for the binding; zero = any allowed app
+        uint32 keyEpoch; // last one spent by this token id, also under former owners: by a mint, a registration or by leaving
+        uint32 endpointEpoch; // endpoint updates since the registration; zero where there is none
         bool active; // registered, under the current generation of its KMS root and app id
         bool revoked; // barred from bind and registerPeer until reinstated
     }
@@ -99,7 +105,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         bytes4 networkBase; // e.g. 0x0a000100 for 10.0.1.0; host bits must be zero
         uint8 prefixLength; // 16..29
         address[] kmsRoots; // trusted at once
-        address[] appIds; // further dstack apps; this contract's own address is always the first allowed app id
+        address[] appIds; // further dstack apps, allowed at once; this contract's own address is always the first allowed app id
     }
 
     // ------------------------------------------------------------------------------------------------------ events
@@ -108,26 +114,28 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// The first event of a cluster; on the upgrade road the owner may have set policy and trust before.
     event MeshNetworkFixed(bytes4 base, uint8 prefixLength, uint64 epoch);
     /// The token's key epoch grew by one.
-    event NodeMinted(uint256 indexed tokenId, address indexed to, bytes20 instanceId, uint64 epoch);
-    event NodeBound(uint256 indexed tokenId, bytes20 instanceId, uint64 epoch);
-    /// A registration was accepted. Carries everything a verifier needs: no other read proves the peer.
+    event NodeMinted(uint256 indexed tokenId, address indexed to, bytes20 instanceId, address appId, uint64 epoch);
+    event NodeBound(uint256 indexed tokenId, bytes20 instanceId, address appId, uint64 epoch);
+    /// A registration was accepted. Carries everything a verifier needs: no other read proves the peer. Both signatures are over the
+    /// registration's digest, so that the member's public key is recovered from its own. The peer's endpoint epoch is zero again.
     event PeerRegistered(
         uint256 indexed tokenId,
         Registration registration,
         SignatureChain chain,
         bytes nodeSignature,
+        bytes memberSignature,
         address nodeAddress,
         address kmsRoot,
         uint64 epoch
     );
-    event PeerEndpointUpdated(uint256 indexed tokenId, EndpointUpdate update, bytes nodeSignature, uint64 epoch);
+    event PeerEndpointUpdated(uint256 indexed tokenId, EndpointUpdate update, bytes memberSignature, uint64 epoch);
     /// The peer, if it was one, is gone and the token's binding is cleared. Follows a transfer, burn, deactivation or revocation.
     /// `keyEpoch` is the token's new one: leaving spends it, and with it what was signed for it and not yet submitted.
     event NodeCleared(uint256 indexed tokenId, LeaveReason reason, uint32 keyEpoch, uint64 epoch);
     event NodeReinstated(uint256 indexed tokenId, uint64 epoch);
     event KmsRootAdded(address indexed root, uint32 generation, uint64 effectiveAt, uint64 epoch);
     event KmsRootRemoved(address indexed root, uint32 generation, uint64 epoch);
-    event AppIdAdded(address indexed appId, uint32 generation, uint64 epoch);
+    event AppIdAdded(address indexed appId, uint32 generation, uint64 effectiveAt, uint64 epoch);
     event AppIdRemoved(address indexed appId, uint32 generation, uint64 epoch);
     event BaseDomainAdded(uint16 indexed index, string domain, uint64 epoch);
     event BaseDomainRemoved(uint16 indexed index, string domain, uint64 epoch);
@@ -160,17 +168,21 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     error DeadlineExpired(uint64 deadline);
     error DeadlineTooFar(uint64 deadline, uint64 latest);
     error WrongKeyEpoch(uint256 tokenId, uint32 expected, uint32 given);
-    error NodeAddressMismatch(uint256 tokenId, address expected, address given);
+    error WrongEndpointEpoch(uint256 tokenId, uint32 expected, uint32 given);
+    error MemberAddressMismatch(uint256 tokenId, address expected, address given);
+    error AppIdMismatch(uint256 tokenId, address bound, address given);
     error InvalidSignature(); // length, v, high s or a recovery to zero
     error InvalidPublicKey(); // not a point of secp256k1
     error AppSignatureMismatch(address recovered, address appKey);
     error NodeSignatureMismatch(address recovered, address nodeKey);
+    error MemberSignatureMismatch(address recovered, address member);
     error KmsRootNotTrusted(address root);
     error KmsRootNotYetEffective(address root, uint64 effectiveAt);
     error AppIdNotAllowed(address appId);
+    error AppIdNotYetEffective(address appId, uint64 effectiveAt);
     error AlreadyAdded();
     error NotAdded();
-    error TooMany(uint256 limit); // at most 16 KMS roots, 16 app ids, 65,535 base domains
+    error TooMany(uint256 limit); // at most 16 KMS roots, 16 app ids, 65,535 base domains; 2^20 - 1 additions of each of the first two
     error ZeroAddress();
     error InvalidBaseDomain(string domain);
 
@@ -186,35 +198,40 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// `params.owner` (OwnerMismatch); once, and never where there is a network (InvalidInitialization). Emits and costs as
     /// `initialize`.
     function initializeFromDstackApp(ClusterParams calldata params) external;
-    /// Mints the lowest free token id and spends a key epoch of it. `instanceId` zero leaves it unbound. Contract owner only; free
+    /// Mints the lowest free token id and spends a key epoch of it. `instanceId` zero leaves it unbound; `appId` nonzero lets only
+    /// instances of that app register for it, until it is bound anew or its node leaves. Contract owner only; free
     /// of charge, and within the limit of `setClusterConfig` (MaxNodesReached). Reverts with InvalidNetwork where there is no network
     /// yet: a proxy that became this contract by an upgrade has an owner before it is a cluster. `to` is not called. Emits Transfer
     /// and NodeMinted. 117,000 gas, and 17,100 for the first token of a wallet.
-    function mint(address to, bytes20 instanceId) external returns (uint256 tokenId);
-    /// Binds (or rebinds) an inactive token to an instance id and lets go of the node address that the last registration fixed;
-    /// reserves nothing. Token owner only. Emits NodeBound. 62,000 gas.
-    function bind(uint256 tokenId, bytes20 instanceId) external;
+    function mint(address to, bytes20 instanceId, address appId) external returns (uint256 tokenId);
+    /// Binds (or rebinds) an inactive token to an instance id and lets go of the member address that the first registration of the
+    /// last binding fixed; reserves nothing. `appId` nonzero lets only instances of that app register for it; zero, of any allowed
+    /// app. Token owner only. Emits NodeBound. 62,000 gas, and 22,100 for the first app id of a token.
+    function bind(uint256 tokenId, bytes20 instanceId, address appId) external;
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
     /// only its owner. Not while registrations are paused, and only for a network type that the policy allows. Emits PeerRegistered.
     /// 208,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 230,000 for an unbound one and for
     /// each 256th token, 265,000 for the first of a cluster, 116,000 for a rotation; 3,000 more with a gateway.
     ///
-    /// The first registration of a binding fixes the node address, also beyond the removal of a KMS root: a node that derives
-    /// another key under another root is refused (NodeAddressMismatch) until the token's owner binds again.
+    /// The first registration of a binding fixes the member address, also beyond the removal of a KMS root or app id; every later one
+    /// needs its key again (MemberAddressMismatch, MemberSignatureMismatch). A node that lost its member key comes back after its
+    /// token's owner let go of it, by `deactivate` and `bind`. Both signatures are over the registration's digest.
     ///
-    /// What is proved is "an approved instance of an allowed app, called by this key", no more. An instance of the same app can
-    /// derive its siblings' node keys and sign first for a token bound to another; a token's owner may claim any instance id, or a
-    /// WireGuard key seen in a pending transaction, that is not in use yet; whoever reads a node's secrets signs as that node.
-    /// None of them can be told from the rightful node here: the remedy is `revoke`. Where minting is public, a revoked operator
-    /// can buy another token: what keeps it out for good is the boot gate, or a price.
+    /// What the node key proves is "an approved instance of an allowed app", no more: every instance of an app can derive its
+    /// siblings' node keys, and sign first for a token that is bound to another (`mint` and `bind` can keep other apps away). Then
+    /// the rightful node is refused, which it tells its operator; the remedy is `deactivate` and `bind`. It cannot touch a node that
+    /// has registered. A token's owner may claim any instance id, or a WireGuard key seen in a pending transaction, that is not in
+    /// use yet; whoever reads a node's secrets signs as that node, until `revoke`. Where minting is public, a revoked operator can
+    /// buy another token: what keeps it out for good is the boot gate, or a price.
     function registerPeer(
         Registration calldata registration,
         SignatureChain calldata chain,
-        bytes calldata nodeSignature
+        bytes calldata nodeSignature,
+        bytes calldata memberSignature
     ) external;
-    /// Changes only where an active peer is reached, by its node key alone. Anybody may submit, also while registrations are paused.
-    /// Emits PeerEndpointUpdated. 62,000 gas, 65,000 with a gateway.
-    function updateEndpoint(EndpointUpdate calldata update, bytes calldata nodeSignature) external;
+    /// Changes only where an active peer is reached, by its member key alone. Anybody may submit, also while registrations are paused.
+    /// The key epoch stays. Emits PeerEndpointUpdated. 62,000 gas, 65,000 with a gateway.
+    function updateEndpoint(EndpointUpdate calldata update, bytes calldata memberSignature) external;
     /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 73,000 for a
     /// leader that voted.
     function deactivate(uint256 tokenId) external;
@@ -233,13 +250,13 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     /// Trusts a KMS root after `KMS_ROOT_DELAY` seconds; at most 16. Contract owner only. Emits KmsRootAdded. 93,000 gas.
     function addKmsRoot(address root) external;
-    /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody. Contract owner only. Bindings stay, with
-    /// their node addresses: nodes whose keys change with the root come back only after the owners of their tokens bind again. Emits
-    /// KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers, 66,000 if it had the leader.
+    /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody, by no signature from before. Contract owner
+    /// only. Bindings stay, with their member addresses: a node comes back under another root by its member key. Emits KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers, 66,000 if it had the leader.
     function removeKmsRoot(address root) external;
-    /// Lets nodes of another dstack app become peers, at once; at most 16. Contract owner only. Emits AppIdAdded. 93,000 gas.
+    /// Lets nodes of another dstack app become peers after `APP_ID_DELAY` seconds; at most 16. Contract owner only. Emits AppIdAdded.
+    /// 93,000 gas.
     function addAppId(address appId) external;
-    /// Its peers leave at once, and re-adding it revives nobody. Contract owner only. Emits AppIdRemoved and, if it had peers,
+    /// Its peers leave at once, and re-adding it revives nobody, by no signature from before. Contract owner only. Emits AppIdRemoved and, if it had peers,
     /// VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 134,000 if it had the leader and peers under sixteen KMS roots.
     function removeAppId(address appId) external;
     /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
@@ -283,8 +300,8 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function getPeerEndpoints() external view returns (string[] memory);
     /// Trusted KMS roots, each with the time from which it counts.
     function kmsRoots() external view returns (address[] memory roots, uint64[] memory effectiveAt);
-    /// Allowed app ids; the cluster's own is the first unless it was removed.
-    function appIds() external view returns (address[] memory);
+    /// Allowed app ids, each with the time from which it counts; the cluster's own is the first unless it was removed.
+    function appIds() external view returns (address[] memory accounts, uint64[] memory effectiveAt);
     /// The EIP-712 domain of what nodes sign (EIP-5267).
     function eip712Domain()
         external
@@ -298,8 +315,11 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
             bytes32 salt,
             uint256[] memory extensions
         );
-    /// Seconds between `addKmsRoot` and the root's first use.
+    /// Seconds between `addKmsRoot` and the root's first use: one more than `MAX_SIGNATURE_VALIDITY`. It binds nobody who may upgrade
+    /// the contract: for that the owner must be a contract with a delay of its own, as OpenZeppelin's TimelockController.
     function KMS_ROOT_DELAY() external view returns (uint48);
+    /// Seconds between `addAppId` and the app id's first use: as KMS_ROOT_DELAY.
+    function APP_ID_DELAY() external view returns (uint48);
     /// Seconds by which a deadline may lie ahead of the block that takes it. A signature nobody submitted is worthless after that,
     /// whatever comes back in the meantime: its KMS root, its app id, its instance.
     function MAX_SIGNATURE_VALIDITY() external view returns (uint64);

@@ -10,8 +10,13 @@ pragma solidity ^0.8.28;
 ///         depose a leader whom the other f + 1 trust nor keep one whom they distrust. A token has one vote in a term, and one
 ///         withdrawal, by whatever road they come. What it does not cover: a chain that keeps votes out of its blocks; the contract
 ///         owner, who revokes whom it likes and decides on code; a leader that lies about anything but its place, as long as its
-///         members do not vote; members made up by buying tokens, where minting is public; and node keys that several instances of
-///         one app can derive, because whoever has a node's key votes as that node.
+///         members do not vote; members made up by buying tokens, where minting is public; and members that were never the node
+///         they are bound to: a sibling that registered first for a token (`registerPeer`) has its vote.
+///         Votes are signed by member keys, which no other instance can derive: who runs one instance of an app has one vote.
+///
+///         A cluster of two cannot depose: f is zero there, and both votes are required. A leader that died keeps its seat until it
+///         leaves (its token's owner calls `deactivate`, or the contract owner `revoke`) or a third member joins and both others
+///         vote. One vote is not enough on purpose: either of two could then depose the other for ever, alive or not.
 /// @dev    Membership counts when it is asked for, not when the vote was cast: leaving takes one's vote along and lowers what is
 ///         required, which may leave a leader distrusted by enough (`currentLeader()` is zero at once, `electLeader()` replaces it);
 ///         joining raises it, which may make that same leader stand again, if nobody replaced it in between.
@@ -36,7 +41,7 @@ interface ILeaderElection {
     /// without any. The leader stays, unless it was one of those peers.
     event VotesLapsed(uint32 term, uint64 epoch);
 
-    error NotAMember(address caller); // no active peer's node address; the vote of a node address is its first token's (castVote)
+    error NotAMember(address caller); // no active peer's member address; of two peers with one it votes for the first (castVote)
     error NotLeader(address target, address leader); // votes concern the current leader alone; zero = there is none
     error AlreadyVoted(uint256 tokenId, uint32 term);
     error NoVote(uint256 tokenId, uint32 term); // nothing to withdraw
@@ -46,18 +51,19 @@ interface ILeaderElection {
     error NoMembers();
 
     /// Votes no confidence in the current leader, or withdraws that vote (`isNoConfidence` false). Deposes the leader where the vote
-    /// is the last one required, and elects the next in the same transaction.
+    /// is the last one required, and elects the next in the same transaction. `inTerm` is the term the vote is meant for: where
+    /// another has begun meanwhile it reverts with WrongTerm, and so concerns no leader its sender had not seen.
     ///
-    /// Sent by a member's node address. Of two tokens with one node address this is the vote of the one that registered first, so also
-    /// where that is a sibling's, which derived the node's key; each votes by signature, whatever the other does. Where the first
-    /// leaves, the address is NotAMember here until the other registers anew. Emits VoteCast, and LeaderElected where the leader
+    /// Sent by a member address. Where a node registered two tokens with one member key this is the vote of the one that registered
+    /// first; each votes by signature, whatever the other does. Where the first leaves, the address is NotAMember here until the
+    /// other registers anew. Emits VoteCast, and LeaderElected where the leader
     /// falls. 59,000 gas where nobody falls, 84,000 where the leader does, and up to 6,000 more for each stale registration that
     /// lies before the next member: 269,000 at most.
-    function castVote(address target, bool isNoConfidence) external;
-    /// As `castVote`, signed (EIP-712) by the node key of an active token:
+    function castVote(uint32 inTerm, address target, bool isNoConfidence) external;
+    /// As `castVote`, signed (EIP-712) by the member key of an active token:
     /// `Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)` in the domain of `eip712Domain()`. The
     /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that nobody submitted stays good until its deadline for as long
-    /// as the term lasts and the token's peer has that node key, also where it left and came back in between.
+    /// as the term lasts and the token's peer has that member key, also where it left and came back in between.
     ///
     /// Sent by anybody. Emits what `castVote` emits. 65,000 gas where nobody falls, 90,000 where the leader does, 275,000 at most.
     function castVoteBySig(
@@ -66,7 +72,7 @@ interface ILeaderElection {
         address target,
         bool isNoConfidence,
         uint64 deadline,
-        bytes calldata signature
+        bytes calldata memberSignature
     ) external;
     /// Elects a leader where none stands: the next active token id upward from the last leader, wrapping; at first the lowest.
     /// Looks at 32 registrations at most; where all of those are stale it returns zero, and the next call goes on from there. A stale
@@ -77,13 +83,13 @@ interface ILeaderElection {
     /// time, and up to 6,000 more for each stale registration: 250,000 at most.
     function electLeader() external returns (address leader);
 
-    /// The node address of the leader that stands, zero if none does.
+    /// The member address of the leader that stands, zero if none does.
     function currentLeader() external view returns (address);
     /// The token of the leader that stands, zero if none does.
     function leaderToken() external view returns (uint256);
     /// Votes of no confidence in `target` that count now. Zero for everybody but the leader of the current term.
     function noConfidenceCount(address target) external view returns (uint256);
-    /// Votes that depose a leader: more than half of the members.
+    /// Votes that depose a leader: more than half of the members; of two, both.
     function requiredVotes() external view returns (uint256);
     /// Grows whenever a leader is elected, and when votes lapse; zero at first.
     function term() external view returns (uint32);

@@ -10,7 +10,7 @@ library AnchorSet {
     /// One storage slot.
     struct Anchor {
         address account; // zero = the slot is free
-        uint32 generation; // of this addition; zero = the slot is free
+        uint32 generation; // of this addition, at most MAX_GENERATION; zero = the slot is free
         uint48 effectiveAt; // Unix second from which it counts
     }
 
@@ -20,18 +20,21 @@ library AnchorSet {
         uint32 lastGeneration;
     }
 
-    /// Slot (upper 8 bits) and generation (lower 32) under which a peer was admitted: a number, because a struct would begin a
+    /// Slot (upper 4 bits) and generation (lower 20) under which a peer was admitted: a number, because a struct would begin a
     /// storage slot of its own.
-    type Ref is uint40;
+    type Ref is uint24;
 
     uint256 internal constant CAPACITY = 16;
+    uint32 internal constant MAX_GENERATION = 2 ** 20 - 1;
 
-    /// Puts `account` into the lowest free slot. Reverts with ZeroAddress, AlreadyAdded or TooMany.
+    /// Puts `account` into the lowest free slot. Reverts with ZeroAddress, AlreadyAdded or TooMany: of members at a time, or of
+    /// additions ever.
     function add(Set storage set, address account, uint48 effectiveAt) internal returns (uint32 ofGeneration) {
         if (account == address(0)) revert IDstackClusterNFT.ZeroAddress();
         if (set.position[account] != 0) revert IDstackClusterNFT.AlreadyAdded();
         for (uint256 i = 0; i < CAPACITY; ++i) {
             if (set.anchors[i].account != address(0)) continue;
+            if (set.lastGeneration == MAX_GENERATION) revert IDstackClusterNFT.TooMany(MAX_GENERATION);
             ofGeneration = ++set.lastGeneration;
             set.anchors[i] = Anchor(account, ofGeneration, effectiveAt);
             set.position[account] = i + 1;
@@ -74,12 +77,11 @@ library AnchorSet {
 
     /// Below CAPACITY.
     function index(Ref ref) internal pure returns (uint256) {
-        return Ref.unwrap(ref) >> 32;
+        return Ref.unwrap(ref) >> 20;
     }
 
     function generation(Ref ref) internal pure returns (uint32) {
-        // forge-lint: disable-next-line(unsafe-typecast): the lower 32 bits
-        return uint32(Ref.unwrap(ref));
+        return Ref.unwrap(ref) & MAX_GENERATION;
     }
 
     /// All members in slot order.
@@ -100,7 +102,7 @@ library AnchorSet {
     }
 
     function _ref(uint256 slot, uint32 ofGeneration) private pure returns (Ref) {
-        // forge-lint: disable-next-line(unsafe-typecast): a slot is below CAPACITY
-        return Ref.wrap(uint40((slot << 32) | ofGeneration));
+        // forge-lint: disable-next-line(unsafe-typecast): a slot is below CAPACITY, a generation at most MAX_GENERATION
+        return Ref.wrap(uint24((slot << 20) | ofGeneration));
     }
 }

@@ -11,8 +11,8 @@ import {LowerHex} from "./LowerHex.sol";
 ///         a worthless KMS signature into the event, so that agents, which verify the event, refuse a peer the contract accepted.
 ///
 ///         What the chain proves is "an approved instance of this app", not which instance: every instance of an app can
-///         derive the app key's children and so another instance's node key. A sibling that signs first for a bound token cannot
-///         be told apart here.
+///         derive the app key's children and so another instance's node key. So it is shown anew by each registration and remembered
+///         by none; which instance it is, the member key says, once the first registration of a binding named it.
 library SignatureChainVerifier {
     /// The purpose of the node key in dstack's GetKey: what the app key signs begins with it.
     string internal constant NODE_PURPOSE = "dstack-mesh-node-v1:";

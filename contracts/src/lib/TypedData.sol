@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 
-/// @title  What a node signs (EIP-712), bound to this chain and this contract.
+/// @title  What a node signs (EIP-712) with its node key and its member key, bound to this chain and this contract.
 /// @dev    The domain is computed at every use: it follows a chain split and costs less than reading a stored one.
 library TypedData {
     string internal constant DOMAIN_NAME = "DstackClusterNFT";
@@ -13,24 +13,24 @@ library TypedData {
     bytes32 internal constant DOMAIN_TYPEHASH =
         keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
     bytes32 internal constant REGISTRATION_TYPEHASH = keccak256(
-        "Registration(uint256 tokenId,bytes20 instanceId,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+        "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
     );
     bytes32 internal constant ENDPOINT_UPDATE_TYPEHASH = keccak256(
-        "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+        "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
     );
     bytes32 internal constant VOTE_TYPEHASH =
         keccak256("Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)");
 
     function digest(IDstackClusterNFT.Registration calldata registration) internal view returns (bytes32) {
-        // A struct of value types is ABI-encoded as EIP-712 encodes it: ten words of call data. Copied as they are; bits beyond a
+        // A struct of value types is ABI-encoded as EIP-712 encodes it: eleven words of call data. Copied as they are; bits beyond a
         // type's width make every later use of that field revert.
         bytes32 typeHash = REGISTRATION_TYPEHASH;
         bytes32 structHash;
         assembly ("memory-safe") {
             let free := mload(0x40)
             mstore(free, typeHash)
-            calldatacopy(add(free, 0x20), registration, 0x140)
-            structHash := keccak256(free, 0x160)
+            calldatacopy(add(free, 0x20), registration, 0x160)
+            structHash := keccak256(free, 0x180)
         }
         return _digest(structHash);
     }
