@@ -140,6 +140,8 @@ library ClusterStorage {
 
     /// Advances the cluster epoch for one visible change; the value goes into that change's event.
     function nextEpoch() internal returns (uint64) {
-        return ++members().totals.epoch;
+        unchecked {
+            return ++members().totals.epoch; // no chain makes 2^64 changes
+        }
     }
 }

@@ -184,7 +184,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         tokenId = _takeLowestFreeId();
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         node.instanceId = instanceId;
-        _pinApp(node, tokenId, appId);
+        if (appId != address(0)) _pinApp(node, tokenId, appId); // a free id has no pin
         ++node.keyEpoch;
         _mint(to, tokenId);
         emit IDstackClusterNFT.NodeMinted(tokenId, to, instanceId, appId, ClusterStorage.nextEpoch());
@@ -226,16 +226,9 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         _clear(tokenId, IDstackClusterNFT.LeaveReason.BURNED);
     }
 
-    /// Drops the peer and its binding, and spends the key epoch: what was signed for it and not yet submitted is void, also
-    /// where the same instance is bound again.
+    /// The peer leaves, and says why.
     function _clear(uint256 tokenId, IDstackClusterNFT.LeaveReason reason) private {
-        PeerTable.drop(tokenId);
-        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
-        node.instanceId = 0;
-        node.memberAddress = address(0);
-        node.devRound = 0;
-        node.appPinned = false;
-        emit IDstackClusterNFT.NodeCleared(tokenId, reason, ++node.keyEpoch, ClusterStorage.nextEpoch());
+        emit IDstackClusterNFT.NodeCleared(tokenId, reason, PeerTable.clear(tokenId), ClusterStorage.nextEpoch());
     }
 
     function _takeLowestFreeId() private returns (uint256 tokenId) {

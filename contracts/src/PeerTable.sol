@@ -19,9 +19,7 @@ library PeerTable {
 
     /// Whether the record is an active peer.
     function isActive(ClusterStorage.NodeRecord storage node) internal view returns (bool) {
-        if (!node.registered) return false;
-        ClusterStorage.Trust storage trust = ClusterStorage.trust();
-        return trust.kmsRoots.isCurrent(node.root) && trust.appIds.isCurrent(node.app);
+        return node.registered && _isCurrent(node.root, node.app);
     }
 
     /// Writes an accepted registration. Reverts with InstanceInUse or WireguardKeyInUse when another active peer has them.
@@ -75,12 +73,33 @@ library PeerTable {
 
     /// Takes the token's registration away, if it has one, and with it its vote and the leader's seat; binding and key epoch stay.
     function drop(uint256 tokenId) internal {
-        ClusterStorage.Members storage members = ClusterStorage.members();
-        ClusterStorage.NodeRecord storage node = members.nodes[tokenId];
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         if (!node.registered) return;
+        _letGo(tokenId, node);
+        _unregister(node);
+    }
 
+    /// As `drop`, and the binding goes too, and spends the key epoch, which it gives back: what was signed and not yet submitted is
+    /// void, also where the same instance is bound again.
+    function clear(uint256 tokenId) internal returns (uint32 keyEpoch) {
+        ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        if (node.registered) _letGo(tokenId, node);
+        node.instanceId = 0;
+        node.devRound = 0;
+        node.appPinned = false;
+        keyEpoch = node.keyEpoch + 1;
+        // The second slot, in one write.
+        node.keyEpoch = keyEpoch;
+        node.memberAddress = address(0);
+        _unregister(node);
+    }
+
+    /// What a registered token has besides its own record's second and fourth slot: all of it goes.
+    function _letGo(uint256 tokenId, ClusterStorage.NodeRecord storage node) private {
+        ClusterStorage.Members storage members = ClusterStorage.members();
         Election.resign(node);
-        if (isActive(node)) _countOut(node.root.index(), node.app.index());
+        (AnchorSet.Ref root, AnchorSet.Ref app) = (node.root, node.app);
+        if (_isCurrent(root, app)) _countOut(root.index(), app.index());
         // Another peer may have taken over what a stale record held.
         bytes20 instanceId = node.instanceId;
         if (members.tokenOfInstance[instanceId] == tokenId) delete members.tokenOfInstance[instanceId];
@@ -89,14 +108,17 @@ library PeerTable {
         members.registered.remove(tokenId);
 
         node.wireguardKey = 0;
-        node.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
-        node.registeredBlock = 0;
         node.endpointAddress = 0;
         node.endpointPort = 0;
         node.gatewayDomain = 0;
         node.gatewayPort = 0;
         (node.root, node.app) = (AnchorSet.Ref.wrap(0), AnchorSet.Ref.wrap(0));
         node.endpointEpoch = 0;
+    }
+
+    function _unregister(ClusterStorage.NodeRecord storage node) private {
+        node.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
+        node.registeredBlock = 0;
         node.registered = false;
     }
 
@@ -125,6 +147,11 @@ library PeerTable {
     function holderOfKey(bytes32 key) internal view returns (uint256 tokenId) {
         tokenId = ClusterStorage.members().tokenOfWireguardKey[key];
         if (tokenId != 0 && !isActive(ClusterStorage.members().nodes[tokenId])) return 0;
+    }
+
+    function _isCurrent(AnchorSet.Ref root, AnchorSet.Ref app) private view returns (bool) {
+        ClusterStorage.Trust storage trust = ClusterStorage.trust();
+        return trust.kmsRoots.isCurrent(root) && trust.appIds.isCurrent(app);
     }
 
     function _forget(uint256 rootIndex, uint256 appIndex) private returns (uint16 gone) {

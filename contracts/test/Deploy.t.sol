@@ -35,7 +35,7 @@ contract DeployTest is Check {
         (address[] memory roots,) = IDstackClusterNFT(cluster).kmsRoots();
         eq(roots.length, 1, "one root");
         eq(roots[0], VM.envAddress("KMS_ROOT_ADDRESS"), "root");
-        address[] memory apps = IDstackClusterNFT(cluster).appIds();
+        (address[] memory apps,) = IDstackClusterNFT(cluster).appIds();
         eq(apps.length, 3, "its own and two more");
         eq(apps[0], cluster, "its own first");
         eq(apps[2], address(0x22), "the last");

@@ -75,7 +75,7 @@ contract DevModeTest is ClusterTest {
         cluster.deactivate(id);
         setUrl(URL);
         VM.prank(ALICE);
-        cluster.bind(id, instance(2));
+        cluster.bind(id, instance(2), address(0));
         submit(registration(id, actor(2)), actor(2));
         mustShow(ADDRESS);
     }
@@ -104,7 +104,7 @@ contract DevModeTest is ClusterTest {
                 eq(mint(ALICE, 0), id, "the same id");
             }
             VM.prank(ALICE);
-            cluster.bind(id, instance(1));
+            cluster.bind(id, instance(1), address(0));
             submit(registration(id, actor(1)), actor(1));
             mustShow(ADDRESS);
         }

@@ -9,18 +9,18 @@ import {Actor} from "./support/Signing.sol";
 /// Fields with bits beyond their type's width, signed as they are: a second spelling of the same registration. Nobody's encoder makes
 /// them, and whoever makes them by hand is refused, before or after the signature.
 contract DirtyCallDataTest is ClusterTest {
-    uint256 internal constant REGISTRATION_WORDS = 10;
-    uint256 internal constant UPDATE_WORDS = 7;
+    uint256 internal constant REGISTRATION_WORDS = 11;
+    uint256 internal constant UPDATE_WORDS = 8;
 
     /// Width of each field in bits, and whether it fills its word from the left.
     function registrationField(uint256 i) private pure returns (uint256 bits, bool left) {
-        uint16[REGISTRATION_WORDS] memory widths = [256, 160, 256, 32, 8, 128, 16, 16, 16, 64];
-        return (widths[i], i == 1 || i == 5);
+        uint16[REGISTRATION_WORDS] memory widths = [256, 160, 160, 256, 32, 8, 128, 16, 16, 16, 64];
+        return (widths[i], i == 1 || i == 6);
     }
 
     function updateField(uint256 i) private pure returns (uint256 bits, bool left) {
-        uint16[UPDATE_WORDS] memory widths = [256, 32, 128, 16, 16, 16, 64];
-        return (widths[i], i == 2);
+        uint16[UPDATE_WORDS] memory widths = [256, 32, 32, 128, 16, 16, 16, 64];
+        return (widths[i], i == 3);
     }
 
     function testFuzz_a_registration_has_one_spelling(uint256 field, uint256 bit) public {
@@ -32,7 +32,7 @@ contract DirtyCallDataTest is ClusterTest {
         VM.prank(ALICE);
         cluster.deactivate(id);
         VM.prank(ALICE);
-        cluster.bind(id, instance(1));
+        cluster.bind(id, instance(1), address(0));
 
         words = abi.encode(registration(id, who));
         (uint256 bits, bool left) = registrationField(field % REGISTRATION_WORDS);
@@ -65,21 +65,20 @@ contract DirtyCallDataTest is ClusterTest {
     }
 
     function register(Actor memory who, bytes memory words) private returns (bool, bytes memory) {
-        bytes memory signature = signRaw(
-            "Registration(uint256 tokenId,bytes20 instanceId,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)",
-            words,
-            who.nodeKey
-        );
+        string memory kind =
+            "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
+        bytes memory byNode = signRaw(kind, words, who.nodeKey);
+        bytes memory byMember = signRaw(kind, words, who.memberKey);
         IDstackClusterNFT.Registration memory clean;
-        bytes memory call = abi.encodeCall(IDstackClusterNFT.registerPeer, (clean, chainOf(who), signature));
+        bytes memory call = abi.encodeCall(IDstackClusterNFT.registerPeer, (clean, chainOf(who), byNode, byMember));
         return address(cluster).call(withWords(call, words));
     }
 
     function update(Actor memory who, bytes memory words) private returns (bool, bytes memory) {
         bytes memory signature = signRaw(
-            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)",
+            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)",
             words,
-            who.nodeKey
+            who.memberKey
         );
         IDstackClusterNFT.EndpointUpdate memory clean;
         bytes memory call = abi.encodeCall(IDstackClusterNFT.updateEndpoint, (clean, signature));

@@ -18,7 +18,7 @@ contract ElectionVotesTest is ElectionTest {
         eq(election.requiredVotes(), 1, "required");
         eq(election.noConfidenceCount(address(0)), 0, "votes against nobody");
         join(1);
-        castExpecting(1, addressOfNode(1), true, notLeader(addressOfNode(1), address(0)));
+        castExpecting(1, addressOfMember(1), true, notLeader(addressOfMember(1), address(0)));
         castExpecting(1, address(0), true, notLeader(address(0), address(0)));
         mustHaveNoLeader();
     }
@@ -31,7 +31,7 @@ contract ElectionVotesTest is ElectionTest {
         election.electLeader();
         join(2);
         election.electLeader();
-        VM.expectRevert(abi.encodeWithSelector(ILeaderElection.LeaderStands.selector, addressOfNode(2)));
+        VM.expectRevert(abi.encodeWithSelector(ILeaderElection.LeaderStands.selector, addressOfMember(2)));
         election.electLeader();
     }
 
@@ -42,10 +42,10 @@ contract ElectionVotesTest is ElectionTest {
         join(3);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.LeaderElected(2, addressOfNode(2), 1, epoch + 1);
+        emit ILeaderElection.LeaderElected(2, addressOfMember(2), 1, epoch + 1);
         VM.prank(caller);
-        eq(election.electLeader(), addressOfNode(2), "returned");
-        mustLead(2, addressOfNode(2));
+        eq(election.electLeader(), addressOfMember(2), "returned");
+        mustLead(2, addressOfMember(2));
         eq(election.term(), 1, "term");
         eq(cluster.epoch(), epoch + 1, "one change");
     }
@@ -68,18 +68,20 @@ contract ElectionVotesTest is ElectionTest {
         elected(n);
         for (uint256 i = 0; i < f; ++i) {
             distrust(1 + (first % n + i) % n);
-            mustLead(1, addressOfNode(1));
+            mustLead(1, addressOfMember(1));
             mustCountVotes(i + 1);
         }
         uint256 last = 1 + (first % n + f) % n;
         uint64 epoch = cluster.epoch();
         uint256 next = n == 1 ? 1 : 2;
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(last, addressOfNode(last), addressOfNode(1), true, uint32(f + 1), 1, epoch + 1);
+        emit ILeaderElection.VoteCast(
+            last, addressOfMember(last), addressOfMember(1), true, uint32(f + 1), 1, epoch + 1
+        );
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.LeaderElected(next, addressOfNode(next), 2, epoch + 2);
+        emit ILeaderElection.LeaderElected(next, addressOfMember(next), 2, epoch + 2);
         distrust(last);
-        mustLead(next, addressOfNode(next));
+        mustLead(next, addressOfMember(next));
         mustCountVotes(0);
         eq(election.term(), 2, "a new term");
     }
@@ -88,7 +90,7 @@ contract ElectionVotesTest is ElectionTest {
         elected(3);
         for (uint256 round = 0; round < 7; ++round) {
             uint256 leader = 1 + round % 3;
-            mustLead(leader, addressOfNode(leader));
+            mustLead(leader, addressOfMember(leader));
             eq(election.term(), round + 1, "term");
             distrust(1);
             distrust(2);
@@ -102,19 +104,19 @@ contract ElectionVotesTest is ElectionTest {
         depart(5, 3);
         distrust(4);
         distrust(6);
-        mustLead(4, addressOfNode(4));
+        mustLead(4, addressOfMember(4));
         distrust(1);
         distrust(6);
-        mustLead(6, addressOfNode(6));
+        mustLead(6, addressOfMember(6));
         distrust(1);
         distrust(4);
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
     }
 
     function test_a_single_member_that_distrusts_itself_leads_again() public {
         elected(1);
         distrust(1);
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
         eq(election.term(), 2, "a new term");
     }
 
@@ -124,17 +126,17 @@ contract ElectionVotesTest is ElectionTest {
         elected(4);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(3, addressOfNode(3), addressOfNode(1), true, 1, 1, epoch + 1);
+        emit ILeaderElection.VoteCast(3, addressOfMember(3), addressOfMember(1), true, 1, 1, epoch + 1);
         distrust(3);
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(3, addressOfNode(3), addressOfNode(1), false, 0, 1, epoch + 2);
-        cast(3, addressOfNode(1), false);
+        emit ILeaderElection.VoteCast(3, addressOfMember(3), addressOfMember(1), false, 0, 1, epoch + 2);
+        cast(3, addressOfMember(1), false);
         eq(cluster.epoch(), epoch + 2, "two changes");
     }
 
     function test_one_vote_and_one_withdrawal_in_a_term() public {
         elected(5);
-        address leader = addressOfNode(1);
+        address leader = addressOfMember(1);
         castExpecting(2, leader, false, noVote(2, 1));
         distrust(2);
         castExpecting(2, leader, true, alreadyVoted(2, 1));
@@ -150,8 +152,8 @@ contract ElectionVotesTest is ElectionTest {
             distrust(i);
         }
         eq(election.term(), 2, "the next term");
-        castExpecting(2, addressOfNode(2), false, noVote(2, 2));
-        castExpecting(3, addressOfNode(2), false, noVote(3, 2));
+        castExpecting(2, addressOfMember(2), false, noVote(2, 2));
+        castExpecting(3, addressOfMember(2), false, noVote(3, 2));
         distrust(2); // against itself
         distrust(3);
         mustCountVotes(2);
@@ -159,8 +161,8 @@ contract ElectionVotesTest is ElectionTest {
 
     function testFuzz_votes_concern_the_leader_alone(address target, bool isNoConfidence) public {
         elected(3);
-        if (target == addressOfNode(1)) return;
-        castExpecting(2, target, isNoConfidence, notLeader(target, addressOfNode(1)));
+        if (target == addressOfMember(1)) return;
+        castExpecting(2, target, isNoConfidence, notLeader(target, addressOfMember(1)));
         eq(election.noConfidenceCount(target), 0, "nothing is counted against others");
     }
 
@@ -168,27 +170,27 @@ contract ElectionVotesTest is ElectionTest {
         elected(3);
         distrust(1);
         distrust(3);
-        mustLead(2, addressOfNode(2));
-        castExpecting(3, addressOfNode(1), true, notLeader(addressOfNode(1), addressOfNode(2)));
-        eq(election.noConfidenceCount(addressOfNode(1)), 0, "the former leader's votes are gone");
+        mustLead(2, addressOfMember(2));
+        castExpecting(3, addressOfMember(1), true, notLeader(addressOfMember(1), addressOfMember(2)));
+        eq(election.noConfidenceCount(addressOfMember(1)), 0, "the former leader's votes are gone");
     }
 
     function testFuzz_only_members_vote(address caller, bool isNoConfidence) public {
         elected(2);
-        if (caller == addressOfNode(1) || caller == addressOfNode(2)) return;
+        if (caller == addressOfMember(1) || caller == addressOfMember(2)) return;
         VM.expectRevert(notAMember(caller));
         VM.prank(caller);
-        election.castVote(addressOfNode(1), isNoConfidence);
+        election.castVote(1, addressOfMember(1), isNoConfidence);
     }
 
     function test_neither_a_tokens_owner_nor_the_contract_owner_is_a_member() public {
         elected(1);
-        address leader = addressOfNode(1);
+        address leader = addressOfMember(1);
         address[3] memory others = [ALICE, OWNER, address(cluster)];
         for (uint256 i = 0; i < others.length; ++i) {
             VM.expectRevert(notAMember(others[i]));
             VM.prank(others[i]);
-            election.castVote(leader, true);
+            election.castVote(1, leader, true);
         }
     }
 
@@ -200,15 +202,15 @@ contract ElectionVotesTest is ElectionTest {
             submit(behindGateway(id, i), actor(i));
         }
         election.electLeader();
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
         distrust(2);
         distrust(3);
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
         // Becoming a WIREGUARD peer is no leaving.
         distrust(3);
         submit(registration(2, actor(2)), actor(2));
         submit(registration(3, actor(3)), actor(3));
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
         mustCountVotes(1);
     }
 
@@ -217,10 +219,10 @@ contract ElectionVotesTest is ElectionTest {
         distrust(2);
         submit(registration(1, actor(1)), actor(1));
         submit(registration(2, actor(2)), actor(2));
-        cluster.updateEndpoint(endpointUpdate(2), sign(endpointUpdate(2), actor(2).nodeKey, address(cluster)));
-        mustLead(1, addressOfNode(1));
+        cluster.updateEndpoint(endpointUpdate(2), sign(endpointUpdate(2), actor(2).memberKey, address(cluster)));
+        mustLead(1, addressOfMember(1));
         mustCountVotes(1);
-        castExpecting(2, addressOfNode(1), true, alreadyVoted(2, 1));
+        castExpecting(2, addressOfMember(1), true, alreadyVoted(2, 1));
     }
 
     /// ERC-7201: the seat is the first slot of the election's namespace.
@@ -229,7 +231,7 @@ contract ElectionVotesTest is ElectionTest {
         bytes32 hash = keccak256("dstack.cluster.election");
         bytes32 slot = keccak256(abi.encode(uint256(hash) - 1)) & ~bytes32(uint256(0xff));
         uint256 seat = uint256(VM.load(address(cluster), slot));
-        eq(address(uint160(seat)), addressOfNode(1), "leader");
+        eq(address(uint160(seat)), addressOfMember(1), "leader");
         eq(uint16(seat >> 160), 1, "token");
         eq(uint16(seat >> 176), 2, "the search goes on behind it");
     }

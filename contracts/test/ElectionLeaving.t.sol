@@ -20,19 +20,19 @@ contract ElectionLeavingTest is ElectionTest {
             distrust(1);
             distrust(3);
         }
-        mustLead(who, addressOfNode(who));
+        mustLead(who, addressOfMember(who));
         uint32 term = election.term();
         depart(who, road);
         mustHaveNoLeader();
-        eq(election.noConfidenceCount(addressOfNode(who)), 0, "no votes against it");
+        eq(election.noConfidenceCount(addressOfMember(who)), 0, "no votes against it");
         eq(election.term(), term, "the term ends with the next election");
         uint256 other = who == 1 ? 2 : 1;
-        castExpecting(other, addressOfNode(who), true, notLeader(addressOfNode(who), address(0)));
+        castExpecting(other, addressOfMember(who), true, notLeader(addressOfMember(who), address(0)));
 
         VM.prank(STRANGER);
         election.electLeader();
         uint256 next = who == 3 ? 1 : who + 1;
-        mustLead(next, addressOfNode(next));
+        mustLead(next, addressOfMember(next));
         eq(election.term(), term + 1, "a new term");
     }
 
@@ -42,7 +42,7 @@ contract ElectionLeavingTest is ElectionTest {
         distrust(2);
         depart(1, 0);
         eq(election.noConfidenceCount(address(0)), 0, "against nobody");
-        eq(election.noConfidenceCount(addressOfNode(1)), 0, "against who left");
+        eq(election.noConfidenceCount(addressOfMember(1)), 0, "against who left");
     }
 
     function test_a_leader_that_comes_back_is_not_the_leader() public {
@@ -51,25 +51,25 @@ contract ElectionLeavingTest is ElectionTest {
         mustBePeer(1);
         mustHaveNoLeader();
         election.electLeader();
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
         departAndComeBack(2, 2);
         mustHaveNoLeader();
         election.electLeader();
-        mustLead(3, addressOfNode(3));
+        mustLead(3, addressOfMember(3));
         departAndComeBack(3, 3);
         election.electLeader();
-        mustLead(1, addressOfNode(1)); // its turn again
+        mustLead(1, addressOfMember(1)); // its turn again
     }
 
     function test_a_leaders_token_with_another_node_is_not_the_leader() public {
         elected(2);
         depart(1, 2); // to BOB
         VM.prank(BOB);
-        cluster.bind(1, instance(7));
+        cluster.bind(1, instance(7), address(0));
         submit(registration(1, actor(7)), actor(7));
         mustHaveNoLeader();
         election.electLeader();
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
     }
 
     function test_the_last_member_leaves_and_another_comes() public {
@@ -80,7 +80,7 @@ contract ElectionLeavingTest is ElectionTest {
         election.electLeader();
         eq(join(2), 1, "the burned id");
         election.electLeader();
-        mustLead(1, addressOfNode(2));
+        mustLead(1, addressOfMember(2));
         eq(election.term(), 2, "term");
     }
 
@@ -93,20 +93,20 @@ contract ElectionLeavingTest is ElectionTest {
         distrust(4);
         depart(3, road);
         mustCountVotes(2);
-        castExpecting(3, addressOfNode(1), true, notAMember(addressOfNode(3)));
-        castExpecting(3, addressOfNode(1), false, notAMember(addressOfNode(3)));
-        mustLead(1, addressOfNode(1));
+        castExpecting(3, addressOfMember(1), true, notAMember(addressOfMember(3)));
+        castExpecting(3, addressOfMember(1), false, notAMember(addressOfMember(3)));
+        mustLead(1, addressOfMember(1));
         distrust(5);
-        mustLead(1, addressOfNode(1)); // 3 of 6
+        mustLead(1, addressOfMember(1)); // 3 of 6
         distrust(6);
-        mustLead(2, addressOfNode(2)); // 4 of 6
+        mustLead(2, addressOfMember(2)); // 4 of 6
     }
 
     function testFuzz_leaving_without_a_vote_takes_none(uint256 road) public {
         elected(7);
         distrust(2);
         distrust(3);
-        cast(3, addressOfNode(1), false);
+        cast(3, addressOfMember(1), false);
         depart(3, road); // its vote is withdrawn already
         depart(4, road); // never had one
         mustCountVotes(1);
@@ -116,7 +116,7 @@ contract ElectionLeavingTest is ElectionTest {
         elected(3);
         distrust(1);
         distrust(3);
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
         distrust(1);
         depart(3, 0); // voted in the first term
         mustCountVotes(1);
@@ -127,8 +127,8 @@ contract ElectionLeavingTest is ElectionTest {
         distrust(2);
         departAndComeBack(2, 2);
         mustCountVotes(0);
-        castExpecting(2, addressOfNode(1), true, voteSpent(2, 1));
-        castExpecting(2, addressOfNode(1), false, voteSpent(2, 1));
+        castExpecting(2, addressOfMember(1), true, voteSpent(2, 1));
+        castExpecting(2, addressOfMember(1), false, voteSpent(2, 1));
         for (uint256 i = 3; i <= 5; ++i) {
             distrust(i);
         }
@@ -150,7 +150,7 @@ contract ElectionLeavingTest is ElectionTest {
         depart(2, 1);
         eq(join(2), 2, "the same id");
         mustCountVotes(0);
-        castExpecting(2, addressOfNode(1), true, voteSpent(2, 1));
+        castExpecting(2, addressOfMember(1), true, voteSpent(2, 1));
     }
 
     // ------------------------------------------------------------------------------------------------ the majority
@@ -159,33 +159,33 @@ contract ElectionLeavingTest is ElectionTest {
         elected(5);
         distrust(2);
         distrust(3);
-        mustLead(1, addressOfNode(1)); // 2 votes of 3 required
+        mustLead(1, addressOfMember(1)); // 2 votes of 3 required
         depart(4, 0);
-        mustLead(1, addressOfNode(1)); // 2 of 3
+        mustLead(1, addressOfMember(1)); // 2 of 3
         depart(5, 0);
         eq(election.requiredVotes(), 2, "of three members");
         mustHaveNoLeader();
-        eq(election.noConfidenceCount(addressOfNode(1)), 2, "the votes say why");
-        castExpecting(3, addressOfNode(1), false, notLeader(addressOfNode(1), address(0)));
-        castExpecting(1, addressOfNode(1), true, notLeader(addressOfNode(1), address(0)));
+        eq(election.noConfidenceCount(addressOfMember(1)), 2, "the votes say why");
+        castExpecting(3, addressOfMember(1), false, notLeader(addressOfMember(1), address(0)));
+        castExpecting(1, addressOfMember(1), true, notLeader(addressOfMember(1), address(0)));
         election.electLeader();
-        mustLead(2, addressOfNode(2));
-        castExpecting(3, addressOfNode(2), false, noVote(3, 2));
+        mustLead(2, addressOfMember(2));
+        castExpecting(3, addressOfMember(2), false, noVote(3, 2));
     }
 
     function test_a_join_gives_it_back_as_long_as_nobody_was_elected() public {
         elected(4);
         distrust(2);
         distrust(3);
-        mustLead(1, addressOfNode(1)); // 2 votes of 3 required
+        mustLead(1, addressOfMember(1)); // 2 votes of 3 required
         depart(4, 0);
         mustHaveNoLeader(); // 2 of 2
         join(5);
-        mustLead(1, addressOfNode(1)); // 2 of 3 again
+        mustLead(1, addressOfMember(1)); // 2 of 3 again
         depart(5, 0);
         election.electLeader();
         join(6);
-        mustLead(2, addressOfNode(2)); // replaced is replaced
+        mustLead(2, addressOfMember(2)); // replaced is replaced
     }
 
     // ------------------------------------------------------------------------------------------- roots and app ids
@@ -199,7 +199,7 @@ contract ElectionLeavingTest is ElectionTest {
         distrust(2);
         removeRoot(1, 2);
         mustHaveNoLeader();
-        eq(election.noConfidenceCount(addressOfNode(1)), 0, "no votes");
+        eq(election.noConfidenceCount(addressOfMember(1)), 0, "no votes");
 
         addRoot(1);
         mustHaveNoLeader();
@@ -209,13 +209,12 @@ contract ElectionLeavingTest is ElectionTest {
         mustBePeer(1);
         mustHaveNoLeader();
         election.electLeader();
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
         eq(election.term(), 3, "one for the removal, one for the election");
     }
 
     function test_a_leader_goes_with_its_app_id() public {
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+        addApp(APP);
         joinUnder(1, secret("root", 0), APP);
         join(2);
         election.electLeader();
@@ -227,10 +226,10 @@ contract ElectionLeavingTest is ElectionTest {
         eq(cluster.epoch(), epoch + 2, "the removal and the lapse");
         mustHaveNoLeader();
         VM.prank(ALICE);
-        cluster.bind(1, instance(9)); // sweeps the former leader's record
+        cluster.bind(1, instance(9), address(0)); // sweeps the former leader's record
         mustHaveNoLeader();
         election.electLeader();
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
     }
 
     function test_votes_lapse_with_a_root_and_the_leader_under_another_stays() public {
@@ -244,14 +243,14 @@ contract ElectionLeavingTest is ElectionTest {
         distrust(5);
         mustCountVotes(2);
         removeRoot(1, 2);
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
         mustCountVotes(0);
-        castExpecting(5, addressOfNode(1), true, notAMember(addressOfNode(5)));
+        castExpecting(5, addressOfMember(1), true, notAMember(addressOfMember(5)));
         distrust(2); // asked anew
         distrust(3);
-        mustLead(1, addressOfNode(1)); // 2 of 3
+        mustLead(1, addressOfMember(1)); // 2 of 3
         VM.prank(ALICE);
-        cluster.bind(5, instance(9)); // sweeping a voter of the lapsed term takes nothing
+        cluster.bind(5, instance(9), address(0)); // sweeping a voter of the lapsed term takes nothing
         mustCountVotes(2);
     }
 
@@ -279,8 +278,7 @@ contract ElectionLeavingTest is ElectionTest {
 
     function test_more_stale_registrations_than_one_search_looks_at() public {
         join(1);
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+        addApp(APP);
         for (uint256 i = 2; i <= 71; ++i) {
             joinUnder(i, secret("root", 0), APP);
         }
@@ -289,27 +287,26 @@ contract ElectionLeavingTest is ElectionTest {
         election.electLeader();
         VM.prank(OWNER);
         cluster.removeAppId(APP);
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
 
         // The leader is voted out, and 70 stale records lie before the next member.
         distrust(72);
-        cast(73, addressOfNode(1), true);
+        cast(73, addressOfMember(1), true);
         mustHaveNoLeader();
         eq(election.term(), 2, "no new leader, no new term");
-        castExpecting(73, addressOfNode(1), false, notLeader(addressOfNode(1), address(0)));
+        castExpecting(73, addressOfMember(1), false, notLeader(addressOfMember(1), address(0)));
         depart(73, 0); // its vote goes, the deposed one stays deposed
         mustHaveNoLeader();
         eq(election.electLeader(), address(0), "32 more");
         mustHaveNoLeader();
-        eq(election.electLeader(), addressOfNode(72), "found");
-        mustLead(72, addressOfNode(72));
+        eq(election.electLeader(), addressOfMember(72), "found");
+        mustLead(72, addressOfMember(72));
         eq(election.term(), 3, "a new term");
     }
 
     function test_the_search_goes_on_through_members_that_came_in_between() public {
         join(1);
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+        addApp(APP);
         for (uint256 i = 2; i <= 61; ++i) {
             joinUnder(i, secret("root", 0), APP);
         }
@@ -320,50 +317,50 @@ contract ElectionLeavingTest is ElectionTest {
         join(62);
         eq(election.electLeader(), address(0), "32 stale ones");
         VM.prank(ALICE);
-        cluster.bind(40, instance(40));
+        cluster.bind(40, instance(40), address(0));
         submit(registration(40, actor(40)), actor(40));
-        eq(election.electLeader(), addressOfNode(40), "the next upward from there");
+        eq(election.electLeader(), addressOfMember(40), "the next upward from there");
     }
 
     // ---------------------------------------------------------------------------------------- one node, two tokens
 
-    /// A sibling of the same app can derive a node's key and register it for a token of its own.
-    function test_two_tokens_with_one_node_address() public {
+    /// Who has a member key may register it for several tokens.
+    function test_two_tokens_with_one_member_address() public {
         elected(2);
         uint256 second = mint(BOB, instance(3));
-        Actor memory sibling = actor(3);
-        sibling.nodeKey = actor(1).nodeKey;
-        submit(registration(second, sibling), sibling);
+        Actor memory twin = actor(3);
+        twin.memberKey = actor(1).memberKey;
+        submit(registration(second, twin), twin);
         eq(election.requiredVotes(), 2, "three members");
 
         distrust(1); // the first token's vote
-        castExpecting(1, addressOfNode(1), true, alreadyVoted(1, 1));
+        castExpecting(1, addressOfMember(1), true, alreadyVoted(1, 1));
         mustCountVotes(1);
         relay(voteOf(second), signed(voteOf(second), 1)); // the second token's
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
 
         // When the first leaves, the address is no member's that votes directly; its other token still votes by signature.
         depart(1, 0);
-        castExpecting(1, addressOfNode(2), true, notAMember(addressOfNode(1)));
+        castExpecting(1, addressOfMember(2), true, notAMember(addressOfMember(1)));
         relay(voteOf(second), signed(voteOf(second), 1));
         mustCountVotes(1);
         // It casts votes again once that token registers anew.
         VM.prank(BOB);
         cluster.deactivate(second);
         VM.prank(BOB);
-        cluster.bind(second, instance(3));
-        submit(registration(second, sibling), sibling);
-        castExpecting(1, addressOfNode(2), true, voteSpent(second, 2));
+        cluster.bind(second, instance(3), address(0));
+        submit(registration(second, twin), twin);
+        castExpecting(1, addressOfMember(2), true, voteSpent(second, 2));
     }
 
-    function test_a_node_address_follows_its_node_to_another_token() public {
+    function test_a_member_address_follows_its_node_to_another_token() public {
         elected(3);
         depart(3, 0);
         uint256 fourth = mint(ALICE, instance(3));
         submit(registration(fourth, actor(3)), actor(3));
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(fourth, addressOfNode(3), addressOfNode(1), true, 1, 1, epoch + 1);
-        cast(3, addressOfNode(1), true);
+        emit ILeaderElection.VoteCast(fourth, addressOfMember(3), addressOfMember(1), true, 1, 1, epoch + 1);
+        cast(3, addressOfMember(1), true);
     }
 }

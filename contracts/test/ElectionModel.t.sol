@@ -82,7 +82,7 @@ contract ElectionModelTest is ElectionTest {
         }
         (uint256 node, uint256 root) = (random(NODES), random(8) == 0 ? 1 : 0);
         VM.prank(ALICE);
-        cluster.bind(id, instance(id));
+        cluster.bind(id, instance(id), address(0));
         Actor memory who = actor(node);
         (who.instanceId, who.rootKey) = (instance(id), secret("root", root));
         submit(registration(id, who), who);
@@ -103,9 +103,11 @@ contract ElectionModelTest is ElectionTest {
 
     function vote() private {
         (uint256 node, uint256 target, bool isNoConfidence) = (random(NODES + 1), anyTarget(), random(4) != 0);
-        bytes4 expected = model.vote(node, target, isNoConfidence);
-        bytes memory call = abi.encodeCall(ILeaderElection.castVote, (addressOfNode(target), isNoConfidence));
-        mustEnd(addressOfNode(node), call, expected);
+        uint32 term = model.term();
+        if (random(8) == 0) term += 1;
+        bytes4 expected = model.vote(node, term, target, isNoConfidence);
+        bytes memory call = abi.encodeCall(ILeaderElection.castVote, (term, addressOfMember(target), isNoConfidence));
+        mustEnd(addressOfMember(node), call, expected);
     }
 
     function voteSigned(uint256 id) private {
@@ -114,7 +116,7 @@ contract ElectionModelTest is ElectionTest {
         uint32 term = model.term();
         if (random(8) == 0) term += 1;
         (uint256 target, bool isNoConfidence) = (anyTarget(), random(4) != 0);
-        Vote memory v = Vote(id, term, addressOfNode(target), isNoConfidence, uint64(block.timestamp));
+        Vote memory v = Vote(id, term, addressOfMember(target), isNoConfidence, uint64(block.timestamp));
         bytes memory signature = signed(v, node);
         bytes4 expected = model.voteSigned(id, term, node, target, isNoConfidence);
         bytes memory call =
@@ -135,13 +137,13 @@ contract ElectionModelTest is ElectionTest {
         uint256 leader = model.leader();
         eq(election.leaderToken(), leader, "the leader's token");
         (, uint256 node,) = model.members(leader);
-        eq(election.currentLeader(), leader == 0 ? address(0) : addressOfNode(node), "the leader");
+        eq(election.currentLeader(), leader == 0 ? address(0) : addressOfMember(node), "the leader");
         eq(election.term(), model.term(), "the term");
         eq(election.requiredVotes(), model.count() / 2 + 1, "required");
         uint256 seated = model.seated();
         if (seated == 0) return;
         (, node,) = model.members(seated);
-        eq(election.noConfidenceCount(addressOfNode(node)), model.votes(), "votes");
+        eq(election.noConfidenceCount(addressOfMember(node)), model.votes(), "votes");
     }
 
     /// The node of the leader, mostly.

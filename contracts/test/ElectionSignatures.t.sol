@@ -18,20 +18,20 @@ contract ElectionSignaturesTest is ElectionTest {
         uint64 epoch = cluster.epoch();
         Vote memory vote = voteOf(2);
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(2, addressOfNode(2), addressOfNode(1), true, 1, 1, epoch + 1);
+        emit ILeaderElection.VoteCast(2, addressOfMember(2), addressOfMember(1), true, 1, 1, epoch + 1);
         relay(vote, signed(vote, 2));
-        castExpecting(2, addressOfNode(1), true, alreadyVoted(2, 1));
+        castExpecting(2, addressOfMember(1), true, alreadyVoted(2, 1));
         vote.isNoConfidence = false;
         relay(vote, signed(vote, 2));
         mustCountVotes(0);
-        castExpecting(2, addressOfNode(1), false, voteSpent(2, 1));
+        castExpecting(2, addressOfMember(1), false, voteSpent(2, 1));
     }
 
     function test_relayed_votes_depose() public {
         for (uint256 i = 3; i <= 5; ++i) {
             relay(voteOf(i), signed(voteOf(i), i));
         }
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
     }
 
     function test_both_spellings_of_v_are_read() public {
@@ -102,7 +102,7 @@ contract ElectionSignaturesTest is ElectionTest {
         for (uint256 i = 1; i <= 3; ++i) {
             distrust(i);
         }
-        mustLead(2, addressOfNode(2));
+        mustLead(2, addressOfMember(2));
         relayExpecting(vote, signature, wrongTerm(2, 1));
         // Also when the same leader leads again.
         for (uint256 round = 2; round <= 5; ++round) {
@@ -110,7 +110,7 @@ contract ElectionSignaturesTest is ElectionTest {
                 distrust(i);
             }
         }
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
         relayExpecting(vote, signature, wrongTerm(6, 1));
     }
 
@@ -123,7 +123,7 @@ contract ElectionSignaturesTest is ElectionTest {
         relay(vote, signature);
         VM.prank(OWNER);
         cluster.removeKmsRoot(VM.addr(secret("root", 1)));
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
         relayExpecting(vote, signature, wrongTerm(2, 1));
     }
 
@@ -140,13 +140,13 @@ contract ElectionSignaturesTest is ElectionTest {
         depart(2, 2); // to BOB
         relayExpecting(vote, signature, notActive(2));
         VM.prank(BOB);
-        cluster.bind(2, instance(8));
+        cluster.bind(2, instance(8), address(0));
         submit(registration(2, actor(8)), actor(8));
-        relayExpecting(vote, signature, signerMismatch(addressOfNode(2), addressOfNode(8)));
+        relayExpecting(vote, signature, signerMismatch(addressOfMember(2), addressOfMember(8)));
         VM.prank(BOB);
         cluster.deactivate(2);
         VM.prank(BOB);
-        cluster.bind(2, instance(2));
+        cluster.bind(2, instance(2), address(0));
         submit(registration(2, actor(2)), actor(2));
         relay(vote, signature);
         mustCountVotes(1);
@@ -156,28 +156,28 @@ contract ElectionSignaturesTest is ElectionTest {
 
     function test_of_another_contract_or_chain() public {
         Vote memory vote = voteOf(2);
-        bytes memory elsewhere = signFor(vote, actor(2).nodeKey, address(0xC0FFEE), block.chainid);
-        VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
+        bytes memory elsewhere = signFor(vote, actor(2).memberKey, address(0xC0FFEE), block.chainid);
+        VM.expectPartialRevert(IDstackClusterNFT.MemberSignatureMismatch.selector);
         relay(vote, elsewhere);
-        elsewhere = signFor(vote, actor(2).nodeKey, address(cluster), block.chainid + 1);
-        VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
+        elsewhere = signFor(vote, actor(2).memberKey, address(cluster), block.chainid + 1);
+        VM.expectPartialRevert(IDstackClusterNFT.MemberSignatureMismatch.selector);
         relay(vote, elsewhere);
         bytes memory here = signed(vote, 2);
         VM.chainId(block.chainid + 1);
-        VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
+        VM.expectPartialRevert(IDstackClusterNFT.MemberSignatureMismatch.selector);
         relay(vote, here);
     }
 
     function test_with_anything_changed() public {
         Vote memory vote = voteOf(2);
         bytes memory signature = signed(vote, 2);
-        bytes4 mismatch = IDstackClusterNFT.NodeSignatureMismatch.selector;
+        bytes4 mismatch = IDstackClusterNFT.MemberSignatureMismatch.selector;
 
         vote.tokenId = 3;
         VM.expectPartialRevert(mismatch);
         relay(vote, signature);
         vote = voteOf(2);
-        vote.target = addressOfNode(3);
+        vote.target = addressOfMember(3);
         VM.expectPartialRevert(mismatch);
         relay(vote, signature);
         vote = voteOf(2);
@@ -195,23 +195,23 @@ contract ElectionSignaturesTest is ElectionTest {
 
     function test_about_somebody_who_does_not_lead() public {
         Vote memory vote = voteOf(2);
-        vote.target = addressOfNode(3);
-        relayExpecting(vote, signed(vote, 2), notLeader(addressOfNode(3), addressOfNode(1)));
+        vote.target = addressOfMember(3);
+        relayExpecting(vote, signed(vote, 2), notLeader(addressOfMember(3), addressOfMember(1)));
         vote.target = address(0);
-        relayExpecting(vote, signed(vote, 2), notLeader(address(0), addressOfNode(1)));
+        relayExpecting(vote, signed(vote, 2), notLeader(address(0), addressOfMember(1)));
     }
 
     function test_where_nobody_leads() public {
         Vote memory vote = voteOf(2);
         depart(1, 0);
-        relayExpecting(vote, signed(vote, 2), notLeader(addressOfNode(1), address(0)));
+        relayExpecting(vote, signed(vote, 2), notLeader(addressOfMember(1), address(0)));
     }
 
     function testFuzz_signed_by_another_key(uint256 key) public {
         key = within(key, 1, CURVE_ORDER - 1);
         Vote memory vote = voteOf(2);
         bytes memory signature = signFor(vote, key, address(cluster), block.chainid);
-        relayExpecting(vote, signature, signerMismatch(VM.addr(key), addressOfNode(2)));
+        relayExpecting(vote, signature, signerMismatch(VM.addr(key), addressOfMember(2)));
     }
 
     /// The wallet that owns the token does not vote for its node, nor does the contract owner.
@@ -220,11 +220,11 @@ contract ElectionSignaturesTest is ElectionTest {
         VM.prank(ALICE);
         token.transferFrom(ALICE, VM.addr(wallet), 2);
         VM.prank(VM.addr(wallet));
-        cluster.bind(2, instance(2));
+        cluster.bind(2, instance(2), address(0));
         submit(registration(2, actor(2)), actor(2));
         Vote memory vote = voteOf(2);
         bytes memory signature = signFor(vote, wallet, address(cluster), block.chainid);
-        relayExpecting(vote, signature, signerMismatch(VM.addr(wallet), addressOfNode(2)));
+        relayExpecting(vote, signature, signerMismatch(VM.addr(wallet), addressOfMember(2)));
     }
 
     function test_malleated_or_of_nobody() public {
@@ -236,7 +236,7 @@ contract ElectionSignaturesTest is ElectionTest {
         relayExpecting(vote, bytes.concat(signed(vote, 2), hex"00"), invalid);
     }
 
-    /// A node address of zero, as a token without a peer has it, is nobody's that could vote.
+    /// A member address of zero, as a token without a peer has it, is nobody's that could vote.
     function testFuzz_for_a_token_without_a_peer(uint256 tokenId) public {
         tokenId = tokenId <= 5 ? 0 : tokenId;
         mint(ALICE, instance(6)); // token 6, bound and not registered
@@ -293,6 +293,6 @@ contract ElectionSignaturesTest is ElectionTest {
     }
 
     function signerMismatch(address signer, address node) private pure returns (bytes memory) {
-        return abi.encodeWithSelector(IDstackClusterNFT.NodeSignatureMismatch.selector, signer, node);
+        return abi.encodeWithSelector(IDstackClusterNFT.MemberSignatureMismatch.selector, signer, node);
     }
 }

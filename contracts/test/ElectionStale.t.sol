@@ -20,7 +20,7 @@ contract ElectionStaleTest is ElectionTest {
         staleAhead(31, APP);
         distrust(33);
         distrust(34);
-        mustLead(33, addressOfNode(33));
+        mustLead(33, addressOfMember(33));
         eq(election.term(), 3, "a new term");
     }
 
@@ -29,15 +29,15 @@ contract ElectionStaleTest is ElectionTest {
         distrust(34);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(35, addressOfNode(35), addressOfNode(1), true, 2, 2, epoch + 1);
+        emit ILeaderElection.VoteCast(35, addressOfMember(35), addressOfMember(1), true, 2, 2, epoch + 1);
         VM.expectEmit(address(cluster));
         emit ILeaderElection.LeaderElected(0, address(0), 2, epoch + 2);
         distrust(35);
         eq(cluster.epoch(), epoch + 2, "the vote, and the seat it empties");
         mustHaveNoLeader();
         eq(election.noConfidenceCount(address(0)), 0, "no votes against nobody, though two are counted");
-        eq(election.electLeader(), addressOfNode(34), "the next call meets a member");
-        mustLead(34, addressOfNode(34));
+        eq(election.electLeader(), addressOfMember(34), "the next call meets a member");
+        mustLead(34, addressOfMember(34));
         eq(election.term(), 3, "a new term");
     }
 
@@ -52,14 +52,14 @@ contract ElectionStaleTest is ElectionTest {
             eq(election.electLeader(), address(0), "32 more");
         }
         eq(cluster.epoch(), epoch, "an empty seat that stays empty is no news");
-        eq(election.electLeader(), addressOfNode(322), "all are passed");
+        eq(election.electLeader(), addressOfMember(322), "all are passed");
 
         // Two rounds of the seat, wherever the stale ones lie: each leader falls and is replaced in one transaction.
         uint16[6] memory leaders = [323, 1, 322, 323, 1, 322];
         for (uint256 i = 0; i < leaders.length; ++i) {
             distrust(1);
             distrust(322);
-            mustLead(leaders[i], addressOfNode(leaders[i]));
+            mustLead(leaders[i], addressOfMember(leaders[i]));
         }
         mustList([uint256(1), 322, 323, 0]);
 
@@ -74,15 +74,15 @@ contract ElectionStaleTest is ElectionTest {
         distrust(1);
         distrust(322);
         distrust(7);
-        mustLead(323, addressOfNode(323));
+        mustLead(323, addressOfMember(323));
         distrust(1);
         distrust(322);
         distrust(7);
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
         distrust(1);
         distrust(322);
         distrust(7);
-        mustLead(7, addressOfNode(7));
+        mustLead(7, addressOfMember(7));
     }
 
     // -------------------------------------------------------------------------------------------------- what it tells
@@ -107,7 +107,7 @@ contract ElectionStaleTest is ElectionTest {
         distrust(35);
         distrust(36);
         distrust(37);
-        mustLead(1, addressOfNode(1)); // 3 votes of 4
+        mustLead(1, addressOfMember(1)); // 3 votes of 4
         depart(38, 0);
         depart(39, 0);
         mustHaveNoLeader(); // 3 of 3
@@ -127,37 +127,35 @@ contract ElectionStaleTest is ElectionTest {
             told[i] = follow(replica);
             yes(VM.revertToState(fork), "back to the fork");
         }
-        eq(leaders[0], addressOfNode(1), "it stands again");
+        eq(leaders[0], addressOfMember(1), "it stands again");
         eq(leaders[1], address(0), "or it does not, where a search took its seat");
         yes(told[0] != told[1], "and the events say which");
     }
 
     // ----------------------------------------------------------------------------------------------- votes and terms
 
-    function test_a_node_address_whose_first_token_is_stale_votes_for_its_second() public {
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+    function test_a_member_address_whose_first_token_is_stale_votes_for_its_second() public {
+        addApp(APP);
         joinUnder(1, secret("root", 0), APP);
         join(2);
         join(3);
         VM.prank(OWNER);
         cluster.removeAppId(APP);
-        eq(cluster.getNode(1).nodeAddress, addressOfNode(1), "a stale record keeps its node address");
+        eq(cluster.getNode(1).memberAddress, addressOfMember(1), "a stale record keeps its member address");
         Actor memory who = actor(4);
-        who.nodeKey = actor(1).nodeKey;
+        who.memberKey = actor(1).memberKey;
         uint256 second = mint(ALICE, who.instanceId);
         submit(registration(second, who), who);
 
-        eq(election.electLeader(), addressOfNode(2), "the first member");
+        eq(election.electLeader(), addressOfMember(2), "the first member");
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(second, addressOfNode(1), addressOfNode(2), true, 1, 2, epoch + 1);
+        emit ILeaderElection.VoteCast(second, addressOfMember(1), addressOfMember(2), true, 1, 2, epoch + 1);
         distrust(1);
     }
 
     function test_removing_an_app_id_without_peers_moves_no_term() public {
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+        addApp(APP);
         elected(3);
         distrust(2);
         uint64 epoch = cluster.epoch();

@@ -60,7 +60,7 @@ contract InstancesTest is ClusterTest {
         uint256 id = mint(ALICE, 0);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit IDstackClusterNFT.NodeBound(id, instance(1), epoch + 1);
+        emit IDstackClusterNFT.NodeBound(id, instance(1), address(0), epoch + 1);
         registerInstance(ALICE, instance(1));
         submit(registration(id, actor(1)), actor(1));
         mustBePeer(id);

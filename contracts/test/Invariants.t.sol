@@ -101,7 +101,7 @@ contract InvariantsTest is Lives {
             IDstackClusterNFT.Peer memory peer = peers[i];
             IDstackClusterNFT.Node memory node = cluster.getNode(peer.tokenId);
             yes(node.owner != address(0) && node.active && !node.revoked, "minted, active, not revoked");
-            yes(peer.instanceId != 0 && peer.nodeAddress != address(0), "bound to an instance and a node key");
+            yes(peer.instanceId != 0 && peer.memberAddress != address(0), "bound to an instance and a member key");
             eq(bytes32(node.instanceId), bytes32(peer.instanceId), "to the token's own instance");
             eq(cluster.tokenOfInstance(peer.instanceId), peer.tokenId, "one token per instance");
             bool wireguard = peer.networkType == IDstackClusterNFT.NetworkType.WIREGUARD;

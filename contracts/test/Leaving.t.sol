@@ -34,11 +34,11 @@ contract LeavingTest is ClusterTest {
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, id));
         VM.prank(ALICE);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
 
         // The new owner binds its own node; the old node's signatures name another instance.
         VM.prank(BOB);
-        cluster.bind(id, instance(2));
+        cluster.bind(id, instance(2), address(0));
         mustStayOut(
             abi.encodeWithSelector(IDstackClusterNFT.InstanceMismatch.selector, id, instance(2), who.instanceId)
         );
@@ -73,7 +73,7 @@ contract LeavingTest is ClusterTest {
 
         // The owner may bring it back; only with a new signature.
         VM.prank(ALICE);
-        cluster.bind(id, who.instanceId);
+        cluster.bind(id, who.instanceId, address(0));
         submitExpecting(old, who, wrongKeyEpoch(4, 2));
         submit(registration(id, who), who);
         mustBePeer(id);
@@ -88,13 +88,13 @@ contract LeavingTest is ClusterTest {
 
         VM.expectRevert(barred);
         VM.prank(ALICE);
-        cluster.bind(id, who.instanceId);
+        cluster.bind(id, who.instanceId, address(0));
         IDstackClusterNFT.Registration memory r = registration(id, who);
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         VM.expectRevert(barred);
         VM.prank(ALICE);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
 
         // A transfer does not lift it.
         VM.prank(ALICE);
@@ -102,7 +102,7 @@ contract LeavingTest is ClusterTest {
         yes(cluster.getNode(id).revoked, "still revoked");
         VM.expectRevert(barred);
         VM.prank(BOB);
-        cluster.bind(id, who.instanceId);
+        cluster.bind(id, who.instanceId, address(0));
         VM.expectRevert(barred);
         VM.prank(OWNER);
         cluster.revoke(id);
@@ -114,7 +114,7 @@ contract LeavingTest is ClusterTest {
         cluster.reinstate(id);
         mustStayOut(abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, id));
         VM.prank(BOB);
-        cluster.bind(id, who.instanceId);
+        cluster.bind(id, who.instanceId, address(0));
         submit(registration(id, who), who);
         mustBePeer(id);
     }
@@ -181,7 +181,7 @@ contract LeavingTest is ClusterTest {
 
     function test_an_endpoint_update_does_not_revive() public {
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        bytes memory signature = sign(u, who.nodeKey, address(cluster));
+        bytes memory signature = sign(u, who.memberKey, address(cluster));
         VM.prank(ALICE);
         cluster.deactivate(id);
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeNotActive.selector, id));
@@ -205,7 +205,7 @@ contract LeavingTest is ClusterTest {
         bytes memory expected = abi.encodeWithSelector(IDstackClusterNFT.NotTokenOwner.selector, id, caller);
         VM.expectRevert(expected);
         VM.prank(caller);
-        cluster.bind(id, instance(3));
+        cluster.bind(id, instance(3), address(0));
         VM.expectRevert(expected);
         VM.prank(caller);
         cluster.deactivate(id);
@@ -216,7 +216,7 @@ contract LeavingTest is ClusterTest {
         bytes memory expected = abi.encodeWithSelector(OwnableUpgradeable.OwnableUnauthorizedAccount.selector, caller);
         VM.startPrank(caller);
         VM.expectRevert(expected);
-        cluster.mint(caller, instance(3));
+        cluster.mint(caller, instance(3), address(0));
         VM.expectRevert(expected);
         cluster.revoke(id);
         VM.expectRevert(expected);
@@ -295,11 +295,11 @@ contract LeavingTest is ClusterTest {
     function test_bind_refuses_zero_an_active_node_and_a_missing_token() public {
         VM.startPrank(ALICE);
         VM.expectRevert(IDstackClusterNFT.ZeroInstanceId.selector);
-        cluster.bind(id, 0);
+        cluster.bind(id, 0, address(0));
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeActive.selector, id));
-        cluster.bind(id, instance(2));
+        cluster.bind(id, instance(2), address(0));
         VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721NonexistentToken.selector, 77));
-        cluster.bind(77, instance(2));
+        cluster.bind(77, instance(2), address(0));
         VM.stopPrank();
     }
 
@@ -320,12 +320,12 @@ contract LeavingTest is ClusterTest {
         VM.startPrank(BOB);
         if (second == 0) {
             VM.expectRevert(IDstackClusterNFT.ZeroInstanceId.selector);
-            cluster.bind(other, second);
+            cluster.bind(other, second, address(0));
         } else {
             uint64 epoch = cluster.epoch();
             VM.expectEmit(address(cluster));
-            emit IDstackClusterNFT.NodeBound(other, second, epoch + 1);
-            cluster.bind(other, second);
+            emit IDstackClusterNFT.NodeBound(other, second, address(0), epoch + 1);
+            cluster.bind(other, second, address(0));
             eq(bytes32(cluster.getNode(other).instanceId), bytes32(second), "bound again");
             eq(cluster.tokenOfInstance(second), 0, "and nothing reserved");
         }
@@ -337,7 +337,7 @@ contract LeavingTest is ClusterTest {
     /// What was signed before stays refused where its very instance is bound again; what is signed then is accepted.
     function mustBeVoid(IDstackClusterNFT.Registration memory unsubmitted, address owner) private {
         VM.prank(owner);
-        cluster.bind(id, who.instanceId);
+        cluster.bind(id, who.instanceId, address(0));
         uint32 next = registration(id, who).keyEpoch;
         yes(next > unsubmitted.keyEpoch, "what was signed before is spent");
         submitExpecting(unsubmitted, who, wrongKeyEpoch(next, unsubmitted.keyEpoch));
@@ -364,7 +364,7 @@ contract LeavingTest is ClusterTest {
         eq(page.length + next, 0, "no peer is listed");
         eq(cluster.getPeerEndpoints().length, 0, "no endpoint is listed");
         IDstackClusterNFT.Node memory node = cluster.getNode(id);
-        eq(node.nodeAddress, address(0), "no node address");
+        eq(node.memberAddress, address(0), "no member address");
 
         bytes memory spent = revertData;
         if (bytes4(revertData) == IDstackClusterNFT.InstanceMismatch.selector) {

@@ -68,7 +68,7 @@ contract LeavingStatesTest is ClusterTest {
         mustBeCleared(expected, who); // it revives nobody
 
         VM.prank(ALICE);
-        cluster.bind(id, who.instanceId);
+        cluster.bind(id, who.instanceId, address(0));
         who.appId = address(cluster);
         submit(registration(id, who), who);
         mustBePeer(id);
@@ -85,8 +85,8 @@ contract LeavingStatesTest is ClusterTest {
         IDstackClusterNFT.SignatureChain memory chain = chainOf(other);
         bytes memory signature = sign(r, other.nodeKey, address(cluster));
         VM.prank(BOB);
-        cluster.registerPeer(r, chain, signature);
-        eq(cluster.getPeer(id).nodeAddress, VM.addr(other.nodeKey), "the other node");
+        cluster.registerPeer(r, chain, signature, sign(r, other.memberKey, address(cluster)));
+        eq(cluster.getPeer(id).memberAddress, VM.addr(other.memberKey), "the other node");
     }
 
     /// ALICE's token in any of the four states, and the node it is or would be for.
@@ -95,8 +95,7 @@ contract LeavingStatesTest is ClusterTest {
         who = actor(within(i, 1, 900));
         id = mint(ALICE, state == 0 ? bytes20(0) : who.instanceId);
         if (state < 2) return (id, who);
-        VM.prank(OWNER);
-        cluster.addAppId(address(0xABBA));
+        addApp(address(0xABBA));
         if (state == 3) who.appId = address(0xABBA);
         for (uint256 round = 0; round <= rotations % 3; ++round) {
             submit(registration(id, who), who);
@@ -112,9 +111,9 @@ contract LeavingStatesTest is ClusterTest {
         emit IDstackClusterNFT.NodeCleared(before.tokenId, reason, before.keyEpoch + 1, epoch + 1);
     }
 
-    /// The token is what it was, without binding, node address and peer; and nobody else noticed.
+    /// The token is what it was, without binding, member address and peer; and nobody else noticed.
     function mustBeCleared(IDstackClusterNFT.Node memory expected, Actor memory who) private {
-        (expected.instanceId, expected.nodeAddress, expected.active) = (0, address(0), false);
+        (expected.instanceId, expected.memberAddress, expected.active) = (0, address(0), false);
         eq(abi.encode(cluster.getNode(expected.tokenId)), abi.encode(expected), "the token");
         mustBeGone(expected.tokenId, who);
         (IDstackClusterNFT.Peer[] memory page, uint256 next) = cluster.peers(0, 1);

@@ -59,7 +59,7 @@ contract MaliciousHolderTest is ElectionTest {
         IDstackClusterNFT.SignatureChain memory chain = chainOf(actor(1));
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
         VM.prank(BOB);
-        cluster.registerPeer(r, chain, hers);
+        cluster.registerPeer(r, chain, hers, sign(r, actor(1).memberKey, address(cluster)));
     }
 
     function test_he_claims_her_instance_id_and_her_wireguard_key() public {
@@ -82,7 +82,7 @@ contract MaliciousHolderTest is ElectionTest {
         VM.startPrank(BOB);
         bytes memory notOwner = abi.encodeWithSelector(IDstackClusterNFT.NotTokenOwner.selector, alices, BOB);
         VM.expectRevert(notOwner);
-        cluster.bind(alices, instance(9));
+        cluster.bind(alices, instance(9), address(0));
         VM.expectRevert(notOwner);
         cluster.deactivate(alices);
         bytes memory notApproved =
@@ -110,7 +110,7 @@ contract MaliciousHolderTest is ElectionTest {
         election.electLeader();
         IDstackClusterNFT.Registration memory withheld = registration(bobs, actor(2));
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(bobs);
-        bytes memory move = sign(u, actor(2).nodeKey, address(cluster));
+        bytes memory move = sign(u, actor(2).memberKey, address(cluster));
         bytes memory ballot = signed(voteOf(bobs), 2);
         VM.prank(BOB);
         token.transferFrom(BOB, STRANGER, bobs);
@@ -118,7 +118,7 @@ contract MaliciousHolderTest is ElectionTest {
         mustBeGone(bobs, actor(2));
         asBobExpecting(withheld, actor(2), abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, bobs));
         VM.prank(STRANGER); // the buyer even binds the same instance
-        cluster.bind(bobs, instance(2));
+        cluster.bind(bobs, instance(2), address(0));
         asBobExpecting(
             withheld,
             actor(2),
@@ -128,7 +128,7 @@ contract MaliciousHolderTest is ElectionTest {
         );
         VM.expectRevert(notActive(bobs));
         cluster.updateEndpoint(u, move);
-        castExpecting(2, addressOfNode(1), true, notAMember(addressOfNode(2)));
+        castExpecting(2, addressOfMember(1), true, notAMember(addressOfMember(2)));
         relayExpecting(voteOf(bobs), ballot, notActive(bobs));
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NotTokenOwner.selector, bobs, BOB));
         VM.prank(BOB);
@@ -177,17 +177,17 @@ contract MaliciousHolderTest is ElectionTest {
             cluster.removeKmsRoot(root);
             cluster.addKmsRoot(root);
             VM.stopPrank();
-            VM.warp(block.timestamp + 1 days);
+            VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
         }
         VM.expectRevert(barred);
         VM.prank(holder);
-        cluster.bind(bobs, instance(2));
+        cluster.bind(bobs, instance(2), address(0));
         IDstackClusterNFT.Registration memory r = registration(bobs, actor(2));
         IDstackClusterNFT.SignatureChain memory chain = chainOf(actor(2));
         bytes memory signature = sign(r, actor(2).nodeKey, address(cluster));
         VM.expectRevert(barred);
         VM.prank(holder);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, actor(2).memberKey, address(cluster)));
         mustBeGone(bobs, actor(2));
     }
 
@@ -230,44 +230,54 @@ contract MaliciousHolderTest is ElectionTest {
             eq(mint(BOB, instance(2)), bobs, "the same id");
         } else {
             VM.prank(BOB);
-            cluster.bind(bobs, instance(2));
+            cluster.bind(bobs, instance(2), address(0));
         }
         submit(registration(bobs, actor(2)), actor(2));
-        castExpecting(2, addressOfNode(1), true, voteSpent(bobs, 1));
-        castExpecting(2, addressOfNode(1), false, voteSpent(bobs, 1));
+        castExpecting(2, addressOfMember(1), true, voteSpent(bobs, 1));
+        castExpecting(2, addressOfMember(1), false, voteSpent(bobs, 1));
         mustCountVotes(0);
     }
 
-    /// A second token for the same node is a second membership with its own vote, and takes no part of the first one's.
+    /// A sibling of hers knows her node key. That gives it a membership of its own, for which it needs a token, and no part of hers.
     function test_he_registers_her_node_key_to_vote_for_her() public {
         election.electLeader();
         uint256 own = mint(BOB, instance(3));
-        Actor memory his = actor(3); // he knows her node key: a sibling of the same app
+        Actor memory his = actor(3);
         his.nodeKey = actor(1).nodeKey;
         submit(registration(own, his), his);
+        // Her member address he cannot name: her key would have to sign it.
+        IDstackClusterNFT.Registration memory r = registration(own, his);
+        r.memberAddress = addressOfMember(1);
+        asBobExpecting(
+            r,
+            his,
+            abi.encodeWithSelector(
+                IDstackClusterNFT.MemberAddressMismatch.selector, own, addressOfMember(3), addressOfMember(1)
+            )
+        );
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit ILeaderElection.VoteCast(alices, addressOfNode(1), addressOfNode(1), true, 1, 1, epoch + 1);
+        emit ILeaderElection.VoteCast(alices, addressOfMember(1), addressOfMember(1), true, 1, 1, epoch + 1);
         distrust(1); // is hers
     }
 
     function test_he_elects_himself() public {
         election.electLeader();
-        VM.expectRevert(abi.encodeWithSelector(ILeaderElection.LeaderStands.selector, addressOfNode(1)));
-        VM.prank(addressOfNode(2));
+        VM.expectRevert(abi.encodeWithSelector(ILeaderElection.LeaderStands.selector, addressOfMember(1)));
+        VM.prank(addressOfMember(2));
         election.electLeader();
-        castExpecting(2, addressOfNode(2), true, notLeader(addressOfNode(2), addressOfNode(1)));
+        castExpecting(2, addressOfMember(2), true, notLeader(addressOfMember(2), addressOfMember(1)));
         VM.expectRevert(notAMember(BOB));
         VM.prank(BOB);
-        election.castVote(addressOfNode(1), true);
+        election.castVote(1, addressOfMember(1), true);
     }
 
     /// Called past the proxy there is no cluster: no member, no leader, nothing to decide.
     function test_he_votes_past_the_proxy() public {
         ILeaderElection extension = ILeaderElection(token.EXTENSION());
-        VM.expectRevert(notAMember(addressOfNode(2)));
-        VM.prank(addressOfNode(2));
-        extension.castVote(addressOfNode(1), true);
+        VM.expectRevert(notAMember(addressOfMember(2)));
+        VM.prank(addressOfMember(2));
+        extension.castVote(0, addressOfMember(1), true);
         VM.expectRevert(ILeaderElection.NoMembers.selector);
         extension.electLeader();
         ILeaderElection code = ILeaderElection(implementation());
@@ -284,6 +294,6 @@ contract MaliciousHolderTest is ElectionTest {
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         VM.expectRevert(revertData);
         VM.prank(BOB);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
     }
 }

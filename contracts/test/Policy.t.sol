@@ -108,7 +108,7 @@ contract PolicyTest is ClusterTest {
         configure(254, IClusterPolicy.NetworkPolicy.TLS_GATEWAY_ONLY);
         mustBePeer(id);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        cluster.updateEndpoint(u, sign(u, actor(1).nodeKey, address(cluster)));
+        cluster.updateEndpoint(u, sign(u, actor(1).memberKey, address(cluster)));
         submitExpecting(
             registration(id, actor(1)),
             actor(1),
@@ -158,7 +158,7 @@ contract PolicyTest is ClusterTest {
         setMinting(0, true);
         VM.expectPartialRevert(bytes4(keccak256("OwnableUnauthorizedAccount(address)")));
         VM.prank(caller);
-        cluster.mint(caller, 0);
+        cluster.mint(caller, 0, address(0));
     }
 
     function testFuzz_minting_policy_is_told_whole(uint256 price, bool toAnybody) public {
@@ -176,7 +176,7 @@ contract PolicyTest is ClusterTest {
         VM.deal(BOB, 1 ether);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
-        emit IDstackClusterNFT.NodeMinted(1, BOB, instance(1), epoch + 1);
+        emit IDstackClusterNFT.NodeMinted(1, BOB, instance(1), address(0), epoch + 1);
         VM.prank(BOB);
         uint256 id = cluster.mintNodeAccess{value: 1 ether}(BOB, text(instance(1)));
         submit(registration(id, actor(1)), actor(1));
@@ -268,7 +268,7 @@ contract PolicyTest is ClusterTest {
         submitExpecting(registration(third, actor(3)), actor(3), paused);
 
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        cluster.updateEndpoint(u, sign(u, actor(1).nodeKey, address(cluster)));
+        cluster.updateEndpoint(u, sign(u, actor(1).memberKey, address(cluster)));
         VM.startPrank(ALICE);
         cluster.deactivate(id);
         token.transferFrom(ALICE, BOB, second);
@@ -276,7 +276,7 @@ contract PolicyTest is ClusterTest {
         VM.stopPrank();
         eq(cluster.peerCount(), 0, "leaving goes on");
         VM.prank(BOB);
-        cluster.bind(second, instance(2));
+        cluster.bind(second, instance(2), address(0));
         submitExpecting(registration(second, actor(2)), actor(2), paused);
 
         epoch = cluster.epoch();

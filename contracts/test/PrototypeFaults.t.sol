@@ -18,6 +18,7 @@ contract PrototypeFaultsTest is ClusterTest {
         chain.appSignature = chainOf(stranger).appSignature;
         submitExpecting(
             r,
+            who,
             chain,
             sign(r, who.nodeKey, address(cluster)),
             abi.encodeWithSelector(
@@ -41,7 +42,9 @@ contract PrototypeFaultsTest is ClusterTest {
         IDstackClusterNFT.Registration memory r = registration(id, stranger);
         IDstackClusterNFT.SignatureChain memory chain = chainWith(stranger, PURPOSE, chainOf(actor(1)).kmsSignature);
         VM.expectPartialRevert(IDstackClusterNFT.KmsRootNotTrusted.selector);
-        cluster.registerPeer(r, chain, sign(r, stranger.nodeKey, address(cluster)));
+        cluster.registerPeer(
+            r, chain, sign(r, stranger.nodeKey, address(cluster)), sign(r, stranger.memberKey, address(cluster))
+        );
     }
 
     /// 2: app id and purpose were the caller's choice.
@@ -64,7 +67,7 @@ contract PrototypeFaultsTest is ClusterTest {
         chain.appId = address(cluster);
         IDstackClusterNFT.Registration memory r = registration(id, who);
         VM.expectPartialRevert(IDstackClusterNFT.KmsRootNotTrusted.selector);
-        cluster.registerPeer(r, chain, sign(r, who.nodeKey, address(cluster)));
+        cluster.registerPeer(r, chain, sign(r, who.nodeKey, address(cluster)), sign(r, who.memberKey, address(cluster)));
     }
 
     function test_02_a_key_derived_for_another_purpose() public {
@@ -72,7 +75,7 @@ contract PrototypeFaultsTest is ClusterTest {
         IDstackClusterNFT.Registration memory r = registration(id, who);
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who, "ethereum");
         VM.expectPartialRevert(IDstackClusterNFT.AppSignatureMismatch.selector);
-        cluster.registerPeer(r, chain, sign(r, who.nodeKey, address(cluster)));
+        cluster.registerPeer(r, chain, sign(r, who.nodeKey, address(cluster)), sign(r, who.memberKey, address(cluster)));
     }
 
     /// 3: anybody could overwrite the address of an active instance with public call data.
@@ -84,11 +87,11 @@ contract PrototypeFaultsTest is ClusterTest {
         r.endpointAddress = 0x00000000000000000000ffffcb007166;
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
         VM.prank(STRANGER);
-        cluster.registerPeer(r, chainOf(who), published);
+        cluster.registerPeer(r, chainOf(who), published, sign(r, who.memberKey, address(cluster)));
 
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
         bytes memory signature = sign(u, secret("stranger", 1), address(cluster));
-        VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
+        VM.expectPartialRevert(IDstackClusterNFT.MemberSignatureMismatch.selector);
         VM.prank(STRANGER);
         cluster.updateEndpoint(u, signature);
     }
@@ -102,7 +105,7 @@ contract PrototypeFaultsTest is ClusterTest {
         bytes memory published = sign(r, who.nodeKey, address(cluster));
         (r.tokenId, r.keyEpoch, r.instanceId) = (other, 2, instance(2));
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
-        cluster.registerPeer(r, chainOf(who), published);
+        cluster.registerPeer(r, chainOf(who), published, sign(r, who.memberKey, address(cluster)));
     }
 
     function test_04_replay_on_another_contract() public {
@@ -110,7 +113,7 @@ contract PrototypeFaultsTest is ClusterTest {
         IDstackClusterNFT.Registration memory r = registration(id, who);
         bytes memory elsewhere = sign(r, who.nodeKey, address(0xC0FFEE));
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
-        cluster.registerPeer(r, chainOf(who), elsewhere);
+        cluster.registerPeer(r, chainOf(who), elsewhere, sign(r, who.memberKey, address(cluster)));
     }
 
     function test_04_replay_on_another_chain() public {
@@ -118,11 +121,11 @@ contract PrototypeFaultsTest is ClusterTest {
         IDstackClusterNFT.Registration memory r = registration(id, who);
         bytes memory elsewhere = signFor(r, who.nodeKey, address(cluster), block.chainid + 1);
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
-        cluster.registerPeer(r, chainOf(who), elsewhere);
+        cluster.registerPeer(r, chainOf(who), elsewhere, sign(r, who.memberKey, address(cluster)));
         bytes memory here = sign(r, who.nodeKey, address(cluster));
         VM.chainId(block.chainid + 1);
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
-        cluster.registerPeer(r, chainOf(who), here);
+        cluster.registerPeer(r, chainOf(who), here, sign(r, who.memberKey, address(cluster)));
     }
 
     function test_04_replay_at_another_time() public {
@@ -141,6 +144,7 @@ contract PrototypeFaultsTest is ClusterTest {
         uint256 thief = secret("thief", 1);
         submitExpecting(
             r,
+            who,
             chainOf(who),
             sign(r, thief, address(cluster)),
             abi.encodeWithSelector(
@@ -153,7 +157,7 @@ contract PrototypeFaultsTest is ClusterTest {
     function test_06_binding_to_somebody_elses_instance_reserves_nothing() public {
         uint256 squatter = mint(BOB, 0);
         VM.prank(BOB);
-        cluster.bind(squatter, instance(1));
+        cluster.bind(squatter, instance(1), address(0));
         uint256 id = join(1);
         mustBePeer(id);
         eq(cluster.tokenOfInstance(instance(1)), id, "the instance's own token");
@@ -209,7 +213,7 @@ contract PrototypeFaultsTest is ClusterTest {
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         VM.record();
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
         (, bytes32[] memory writes) = VM.accesses(address(cluster));
         uint256 distinct = 0;
         for (uint256 i = 0; i < writes.length; ++i) {
@@ -219,7 +223,7 @@ contract PrototypeFaultsTest is ClusterTest {
             }
             if (!seen) ++distinct;
         }
-        // The record's four; instance, key, node address; the set's leaf; counts of the root; totals.
+        // The record's four; instance, key, member address; the set's leaf; counts of the root; totals.
         eq(distinct, 10, "slots written");
     }
 
@@ -250,6 +254,7 @@ contract PrototypeFaultsTest is ClusterTest {
         chain.kmsSignature = abi.encodePacked(bytes32(0), bytes32(uint256(1)), uint8(0));
         submitExpecting(
             r,
+            who,
             chain,
             sign(r, who.nodeKey, address(cluster)),
             abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector)
@@ -281,12 +286,12 @@ contract PrototypeFaultsTest is ClusterTest {
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         bytes memory expected = abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector);
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
-        submitExpecting(r, chain, malleated(signature), expected);
+        submitExpecting(r, who, chain, malleated(signature), expected);
         chain.appSignature = malleated(chain.appSignature);
-        submitExpecting(r, chain, signature, expected);
+        submitExpecting(r, who, chain, signature, expected);
         chain = chainOf(who);
         chain.kmsSignature = malleated(chain.kmsSignature);
-        submitExpecting(r, chain, signature, expected);
+        submitExpecting(r, who, chain, signature, expected);
     }
 
     function testFuzz_13_only_four_values_of_v(uint8 v) public {
@@ -295,7 +300,9 @@ contract PrototypeFaultsTest is ClusterTest {
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         if (v < 2 || v == 27 || v == 28) return;
         signature[64] = bytes1(v);
-        submitExpecting(r, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector));
+        submitExpecting(
+            r, who, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector)
+        );
     }
 
     function testFuzz_13_only_65_bytes(uint8 length) public {
@@ -307,7 +314,9 @@ contract PrototypeFaultsTest is ClusterTest {
             signature[i] = i < 65 ? whole[i] : bytes1(0);
         }
         if (length == 65) return;
-        submitExpecting(r, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector));
+        submitExpecting(
+            r, who, chainOf(who), signature, abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector)
+        );
     }
 
     /// 14: a boot gate with an ABI that no KMS calls. There is none here yet, and the wrong one is not answered.

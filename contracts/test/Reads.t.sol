@@ -136,8 +136,7 @@ contract ReadsTest is ClusterTest {
 
     /// Fourteen tokens in all states: peer, revoked, burned, unbound, and stale under a removed app id.
     function population(uint256 seed) private returns (bool[15] memory active) {
-        VM.prank(OWNER);
-        cluster.addAppId(address(0xABBA));
+        addApp(address(0xABBA));
         for (uint256 i = 1; i < 15; ++i) {
             seed = uint256(keccak256(abi.encode(seed)));
             uint256 kind = seed % 6;

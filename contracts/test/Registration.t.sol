@@ -23,6 +23,7 @@ contract RegistrationTest is ClusterTest {
             r,
             chainOf(who),
             sign(r, who.nodeKey, address(cluster)),
+            sign(r, who.memberKey, address(cluster)),
             VM.addr(who.nodeKey),
             VM.addr(who.rootKey),
             epoch + 1
@@ -32,9 +33,10 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
         eq(peer.tokenId, id, "token");
         eq(bytes32(peer.instanceId), bytes32(who.instanceId), "instance");
-        eq(peer.nodeAddress, VM.addr(who.nodeKey), "node address");
+        eq(peer.memberAddress, VM.addr(who.memberKey), "member address");
         eq(peer.wireguardKey, r.wireguardKey, "key");
         eq(peer.keyEpoch, 2, "key epoch: the mint spent the first");
+        eq(peer.endpointEpoch, 0, "endpoint epoch");
         eq(uint256(peer.networkType), uint256(r.networkType), "network type");
         eq(bytes32(peer.endpointAddress), bytes32(r.endpointAddress), "endpoint");
         eq(peer.endpointPort, r.endpointPort, "port");
@@ -59,7 +61,7 @@ contract RegistrationTest is ClusterTest {
         signature[64] = bytes1(uint8(signature[64]) - 27);
         chain.appSignature[64] = bytes1(uint8(chain.appSignature[64]) + 27);
         chain.kmsSignature[64] = bytes1(uint8(chain.kmsSignature[64]) + 27);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
         mustBePeer(id);
     }
 
@@ -71,7 +73,7 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         VM.prank(ALICE);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
         mustBePeer(id);
         eq(bytes32(cluster.getNode(id).instanceId), bytes32(who.instanceId), "bound by registering");
         submit(registration(id, who), who); // from then on anybody may submit
@@ -154,7 +156,7 @@ contract RegistrationTest is ClusterTest {
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
         VM.expectRevert(IDstackClusterNFT.ZeroInstanceId.selector);
         VM.prank(ALICE);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
     }
 
     function test_an_expired_registration_is_refused_and_its_last_second_is_not() public {
@@ -183,11 +185,11 @@ contract RegistrationTest is ClusterTest {
 
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
         u.deadline = latest + 1;
-        bytes memory signature = sign(u, who.nodeKey, address(cluster));
+        bytes memory signature = sign(u, who.memberKey, address(cluster));
         VM.expectRevert(tooFar(u.deadline, latest));
         cluster.updateEndpoint(u, signature);
         u.deadline = latest;
-        cluster.updateEndpoint(u, sign(u, who.nodeKey, address(cluster)));
+        cluster.updateEndpoint(u, sign(u, who.memberKey, address(cluster)));
         eq(cluster.getPeer(id).endpointPort, u.endpointPort, "moved");
     }
 
@@ -206,6 +208,7 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.Registration memory r = registration(id, who);
         submitExpecting(
             r,
+            who,
             chain,
             sign(r, who.nodeKey, address(cluster)),
             abi.encodeWithSelector(
@@ -224,22 +227,23 @@ contract RegistrationTest is ClusterTest {
         submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, expected, given));
     }
 
-    function test_the_first_registration_fixes_the_node_key() public {
+    function test_the_first_registration_fixes_the_member_key() public {
         uint256 id = join(1);
-        Actor memory sibling = actor(1);
-        sibling.nodeKey = secret("sibling", 1);
-        address first = VM.addr(actor(1).nodeKey);
-        bytes memory expected =
-            abi.encodeWithSelector(IDstackClusterNFT.NodeAddressMismatch.selector, id, first, VM.addr(sibling.nodeKey));
-        submitExpecting(registration(id, sibling), sibling, expected);
+        Actor memory other = actor(1);
+        other.memberKey = secret("other member", 1);
+        address first = VM.addr(actor(1).memberKey);
+        bytes memory expected = abi.encodeWithSelector(
+            IDstackClusterNFT.MemberAddressMismatch.selector, id, first, VM.addr(other.memberKey)
+        );
+        submitExpecting(registration(id, other), other, expected);
 
         // The token's owner can clear the binding, and only then another key comes in.
         VM.prank(ALICE);
         cluster.deactivate(id);
         VM.prank(ALICE);
-        cluster.bind(id, instance(1));
-        submit(registration(id, sibling), sibling);
-        eq(cluster.getPeer(id).nodeAddress, VM.addr(sibling.nodeKey), "the sibling");
+        cluster.bind(id, instance(1), address(0));
+        submit(registration(id, other), other);
+        eq(cluster.getPeer(id).memberAddress, VM.addr(other.memberKey), "the other key");
     }
 
     function test_an_instance_or_key_in_use_is_refused_and_free_again_after() public {
@@ -331,7 +335,7 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.Peer memory before = cluster.getPeer(id);
         VM.roll(block.number + 9);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        bytes memory signature = sign(u, actor(1).nodeKey, address(cluster));
+        bytes memory signature = sign(u, actor(1).memberKey, address(cluster));
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
         emit IDstackClusterNFT.PeerEndpointUpdated(id, u, signature, epoch + 1);
@@ -341,19 +345,20 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
         eq(bytes32(peer.endpointAddress), bytes32(u.endpointAddress), "address");
         eq(peer.endpointPort, u.endpointPort, "port");
-        eq(peer.keyEpoch, 3, "key epoch");
+        eq(peer.keyEpoch, before.keyEpoch, "the key epoch is the registration's");
+        eq(peer.endpointEpoch, 1, "endpoint epoch");
         eq(peer.wireguardKey, before.wireguardKey, "key");
         eq(peer.registeredBlock, before.registeredBlock, "the proof stays where it was");
     }
 
-    function test_an_endpoint_update_needs_the_stored_node_key() public {
+    function test_an_endpoint_update_needs_the_stored_member_key() public {
         uint256 id = join(1);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        bytes memory signature = sign(u, actor(2).nodeKey, address(cluster));
-        address expected = VM.addr(actor(1).nodeKey);
+        bytes memory signature = sign(u, actor(2).memberKey, address(cluster));
+        address expected = VM.addr(actor(1).memberKey);
         VM.expectRevert(
             abi.encodeWithSelector(
-                IDstackClusterNFT.NodeSignatureMismatch.selector, VM.addr(actor(2).nodeKey), expected
+                IDstackClusterNFT.MemberSignatureMismatch.selector, VM.addr(actor(2).memberKey), expected
             )
         );
         cluster.updateEndpoint(u, signature);
@@ -362,20 +367,20 @@ contract RegistrationTest is ClusterTest {
     function test_an_endpoint_update_cannot_be_replayed_or_come_late() public {
         uint256 id = join(1);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        bytes memory signature = sign(u, actor(1).nodeKey, address(cluster));
+        bytes memory signature = sign(u, actor(1).memberKey, address(cluster));
         VM.warp(uint256(u.deadline) + 1);
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.DeadlineExpired.selector, u.deadline));
         cluster.updateEndpoint(u, signature);
         VM.warp(u.deadline);
         cluster.updateEndpoint(u, signature);
-        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.WrongKeyEpoch.selector, id, 4, 3));
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.WrongEndpointEpoch.selector, id, 2, 1));
         cluster.updateEndpoint(u, signature);
     }
 
     function test_an_inactive_token_has_no_endpoint_to_update() public {
         uint256 id = mint(ALICE, instance(1));
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        bytes memory signature = sign(u, actor(1).nodeKey, address(cluster));
+        bytes memory signature = sign(u, actor(1).memberKey, address(cluster));
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeNotActive.selector, id));
         cluster.updateEndpoint(u, signature);
     }
@@ -390,7 +395,7 @@ contract RegistrationTest is ClusterTest {
         (r.wireguardKey, r.gatewayDomain, r.gatewayPort) = (0, 1, 443);
         submit(r, who);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        bytes memory signature = sign(u, who.nodeKey, address(cluster));
+        bytes memory signature = sign(u, who.memberKey, address(cluster));
         VM.expectRevert(IDstackClusterNFT.GatewayRequired.selector);
         cluster.updateEndpoint(u, signature);
     }
@@ -406,7 +411,7 @@ contract RegistrationTest is ClusterTest {
         domain = domain % 4;
         (u.endpointAddress, u.endpointPort, u.gatewayDomain, u.gatewayPort) = (ip, port, domain, gatewayPort);
         bool good = (ip == 0) == (port == 0) && (domain == 0) == (gatewayPort == 0) && domain < 3;
-        try cluster.updateEndpoint(u, sign(u, actor(1).nodeKey, address(cluster))) {
+        try cluster.updateEndpoint(u, sign(u, actor(1).memberKey, address(cluster))) {
             yes(good, "refused when it should be");
             IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
             eq(bytes32(peer.endpointAddress), bytes32(ip), "address");
@@ -442,7 +447,7 @@ contract RegistrationTest is ClusterTest {
         eq(bytes32(peer.endpointAddress), bytes32(ip), "address");
         eq(peer.endpointPort, port, "port");
         eq(bytes32(peer.instanceId), bytes32(instanceId), "instance");
-        eq(peer.nodeAddress, VM.addr(node.nodeKey), "node");
+        eq(peer.memberAddress, VM.addr(node.memberKey), "member");
     }
 
     /// Changing any one bit of what was signed, or of a signature, is refused.
@@ -452,10 +457,11 @@ contract RegistrationTest is ClusterTest {
         IDstackClusterNFT.Registration memory r = registration(id, who);
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
-        bytes memory call = abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature));
+        bytes memory byMember = sign(r, who.memberKey, address(cluster));
+        bytes memory call = abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature, byMember));
 
-        // The first ten words after the selector are the registration; offsets, lengths and padding are not signed.
-        bit = within(bit, 0, 10 * 256 - 1);
+        // The first eleven words after the selector are the registration; offsets, lengths and padding are not signed.
+        bit = within(bit, 0, 11 * 256 - 1);
         call[4 + bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
         VM.prank(STRANGER);
         (bool accepted,) = address(cluster).call(call);
@@ -463,15 +469,25 @@ contract RegistrationTest is ClusterTest {
 
         bit = within(bit, 0, 64 * 8 - 1);
         chain.appSignature[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
-        (accepted,) = address(cluster).call(abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature)));
+        (accepted,) =
+            address(cluster).call(abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature, byMember)));
         yes(!accepted, "changed app signature");
         chain = chainOf(who);
         chain.kmsSignature[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
-        (accepted,) = address(cluster).call(abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature)));
+        (accepted,) =
+            address(cluster).call(abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature, byMember)));
         yes(!accepted, "changed KMS signature");
         chain = chainOf(who);
         signature[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
-        (accepted,) = address(cluster).call(abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature)));
+        (accepted,) =
+            address(cluster).call(abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature, byMember)));
         yes(!accepted, "changed node signature");
+        signature[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
+        byMember[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
+        (accepted,) =
+            address(cluster).call(abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chain, signature, byMember)));
+        yes(!accepted, "changed member signature");
+        byMember[bit / 8] ^= bytes1(uint8(1 << (bit % 8)));
+        submit(r, who); // nothing else was wrong
     }
 }

@@ -145,7 +145,8 @@ contract RoadsTest is ClusterTest {
         DstackAppStandIn app = dstackApp(true, false, DEVICE, COMPOSE_HASH);
         upgrade(address(app), defaultParams());
         eq(token.name(), "test mesh", "name");
-        eq(cluster.appIds()[0], address(app), "its own app id");
+        (address[] memory apps,) = cluster.appIds();
+        eq(apps[0], address(app), "its own app id");
         eq(cluster.maxNodes(), 254, "limit");
         (bool isAllowed, string memory reason) = cluster.isAppAllowed(boot());
         yes(isAllowed, reason);
@@ -315,7 +316,7 @@ contract RoadsTest is ClusterTest {
     /// Everything that is the contract owner's, with arguments that would pass.
     function ownersCalls() private pure returns (bytes[] memory calls) {
         calls = new bytes[](20);
-        calls[0] = abi.encodeCall(IDstackClusterNFT.mint, (ALICE, 0));
+        calls[0] = abi.encodeCall(IDstackClusterNFT.mint, (ALICE, 0, address(0)));
         calls[1] = abi.encodeCall(IDstackClusterNFT.revoke, (1));
         calls[2] = abi.encodeCall(IDstackClusterNFT.reinstate, (1));
         calls[3] = abi.encodeCall(IDstackClusterNFT.addKmsRoot, (ALICE));

@@ -13,8 +13,7 @@ contract StaleTest is ClusterTest {
     function test_a_stale_peer_that_registers_a_new_key_lets_the_old_one_go() public {
         (uint256 id, Actor memory who) = stale(1);
         bytes32 oldKey = keyOfEpoch(who, 1);
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+        addApp(APP);
         submit(registration(id, who), who);
         yes(cluster.getPeer(id).wireguardKey != oldKey, "a new key");
         eq(cluster.tokenOfWireguardKey(oldKey), 0, "the old one is nobody's");
@@ -34,7 +33,7 @@ contract StaleTest is ClusterTest {
         eq(next, peer, "before the peer");
 
         VM.prank(ALICE);
-        cluster.bind(id, instance(3));
+        cluster.bind(id, instance(3), address(0));
         (page, next) = cluster.peers(0, 1);
         eq(page.length, 1, "the first look meets the peer");
         eq(page[0].tokenId, peer, "the peer");
@@ -42,32 +41,43 @@ contract StaleTest is ClusterTest {
         eq(cluster.peerCount(), 1, "one peer");
     }
 
-    function test_a_node_whose_key_changed_with_the_root_comes_back_when_its_owner_binds_again() public {
+    /// Its node key is another under another root; its member key is its own.
+    function test_a_node_comes_back_under_another_root_by_its_member_key() public {
         uint256 id = join(1);
-        address fixedAddress = cluster.getNode(id).nodeAddress;
+        address fixedAddress = cluster.getNode(id).memberAddress;
         addRoot(1);
         VM.prank(OWNER);
         cluster.removeKmsRoot(VM.addr(secret("root", 0)));
         Actor memory who = actor(1);
         (who.rootKey, who.appKey, who.nodeKey) = (secret("root", 1), secret("app", 1), secret("node", 99));
+        Actor memory other = who;
+        who = actor(1);
+        (who.rootKey, who.appKey, who.nodeKey) = (other.rootKey, other.appKey, other.nodeKey);
+        other.memberKey = secret("member", 99);
         submitExpecting(
-            registration(id, who),
-            who,
+            registration(id, other),
+            other,
             abi.encodeWithSelector(
-                IDstackClusterNFT.NodeAddressMismatch.selector, id, fixedAddress, VM.addr(who.nodeKey)
+                IDstackClusterNFT.MemberAddressMismatch.selector, id, fixedAddress, VM.addr(other.memberKey)
             )
         );
-        VM.prank(ALICE);
-        cluster.bind(id, who.instanceId);
-        eq(cluster.getNode(id).nodeAddress, address(0), "no node address");
+        uint256 before = VM.snapshotState();
         submit(registration(id, who), who);
-        eq(cluster.getPeer(id).nodeAddress, VM.addr(who.nodeKey), "the new key");
+        eq(cluster.getPeer(id).memberAddress, fixedAddress, "the member key is the old one");
+
+        // A node that lost it comes back when its token's owner binds again.
+        yes(VM.revertToState(before), "back");
+        VM.prank(ALICE);
+        cluster.bind(id, other.instanceId, address(0));
+        eq(cluster.getNode(id).memberAddress, address(0), "no member address");
+        submit(registration(id, other), other);
+        eq(cluster.getPeer(id).memberAddress, VM.addr(other.memberKey), "the new key");
     }
 
     function test_a_stale_peer_has_no_endpoint_to_update() public {
         (uint256 id, Actor memory who) = stale(1);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
-        bytes memory signature = sign(u, who.nodeKey, address(cluster));
+        bytes memory signature = sign(u, who.memberKey, address(cluster));
         VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeNotActive.selector, id));
         cluster.updateEndpoint(u, signature);
     }
@@ -133,8 +143,7 @@ contract StaleTest is ClusterTest {
     }
 
     function test_a_peer_that_changes_only_its_app_is_counted_under_the_new_one() public {
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+        addApp(APP);
         uint256 id = join(1);
         Actor memory who = actor(1);
         who.appId = APP;
@@ -167,8 +176,7 @@ contract StaleTest is ClusterTest {
 
     /// Token and node of a peer whose app id was removed.
     function stale(uint256 i) private returns (uint256 id, Actor memory who) {
-        VM.prank(OWNER);
-        cluster.addAppId(APP);
+        addApp(APP);
         id = joinUnder(i, secret("root", 0), APP);
         who = actor(i);
         who.appId = APP;

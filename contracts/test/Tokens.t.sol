@@ -14,7 +14,7 @@ contract TokensTest is ClusterTest {
         VM.expectEmit(address(cluster));
         emit IERC721.Transfer(address(0), ALICE, 1);
         VM.expectEmit(address(cluster));
-        emit IDstackClusterNFT.NodeMinted(1, ALICE, instance(1), epoch + 1);
+        emit IDstackClusterNFT.NodeMinted(1, ALICE, instance(1), address(0), epoch + 1);
         eq(mint(ALICE, instance(1)), 1, "ids start at 1");
         eq(token.ownerOf(1), ALICE, "owner");
         eq(cluster.totalSupply(), 1, "supply");

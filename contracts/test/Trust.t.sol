@@ -59,8 +59,7 @@ contract TrustTest is ClusterTest {
 
     function test_removing_an_app_id_drops_its_peers_under_every_root() public {
         addRoot(1);
-        VM.prank(OWNER);
-        cluster.addAppId(address(0xABBA));
+        addApp(address(0xABBA));
         uint256 a = join(1);
         uint256 b = joinUnder(2, secret("root", 0), address(0xABBA));
         uint256 c = joinUnder(3, secret("root", 1), address(0xABBA));
@@ -75,8 +74,7 @@ contract TrustTest is ClusterTest {
         mustBeGone(b, actor(2));
         mustBeGone(c, actor(3));
         eq(cluster.peerCount(), 2, "two left");
-        VM.prank(OWNER);
-        cluster.addAppId(address(0xABBA));
+        addApp(address(0xABBA));
         mustBeGone(b, actor(2));
         eq(cluster.peerCount(), 2, "nobody is revived");
         VM.prank(OWNER);
@@ -86,8 +84,7 @@ contract TrustTest is ClusterTest {
     }
 
     function test_what_a_stale_peer_held_can_be_taken_and_is_not_taken_back() public {
-        VM.prank(OWNER);
-        cluster.addAppId(address(0xABBA));
+        addApp(address(0xABBA));
         uint256 stale = joinUnder(1, secret("root", 0), address(0xABBA));
         bytes32 wgKey = cluster.getPeer(stale).wireguardKey;
         VM.prank(OWNER);
@@ -123,7 +120,7 @@ contract TrustTest is ClusterTest {
         VM.prank(OWNER);
         cluster.removeKmsRoot(root);
         VM.prank(ALICE);
-        cluster.bind(id, instance(2));
+        cluster.bind(id, instance(2), address(0));
         Actor memory who = actor(2);
         who.rootKey = secret("root", 1);
         submit(registration(id, who), who);
@@ -134,8 +131,7 @@ contract TrustTest is ClusterTest {
 
     function test_a_peer_can_move_to_another_root_and_app() public {
         addRoot(1);
-        VM.prank(OWNER);
-        cluster.addAppId(address(0xABBA));
+        addApp(address(0xABBA));
         uint256 id = join(1);
         Actor memory who = actor(1);
         (who.rootKey, who.appId, who.appKey) = (secret("root", 1), address(0xABBA), secret("app", 9));
@@ -166,11 +162,15 @@ contract TrustTest is ClusterTest {
         (address[] memory roots, uint64[] memory effectiveAt) = cluster.kmsRoots();
         eq(roots.length, 16, "full again");
         eq(effectiveAt[0], block.timestamp, "the first counts at once");
-        eq(effectiveAt[7], block.timestamp + 1 days, "a later one after a day");
+        eq(effectiveAt[7], block.timestamp + 1 days + 1, "a later one after more than a day");
         eq(roots[7], address(99), "in the freed slot");
         VM.stopPrank();
-        eq(cluster.appIds().length, 16, "apps");
-        eq(cluster.appIds()[0], address(cluster), "its own app id comes first");
+        address[] memory apps;
+        (apps, effectiveAt) = cluster.appIds();
+        eq(apps.length, 16, "apps");
+        eq(apps[0], address(cluster), "its own app id comes first");
+        eq(effectiveAt[0], block.timestamp, "and counts at once");
+        eq(effectiveAt[15], block.timestamp + cluster.APP_ID_DELAY(), "the others after as long as a root");
     }
 
     function testFuzz_roots_and_apps_refuse_doubles_zero_and_strangers(address account) public {

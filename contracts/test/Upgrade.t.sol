@@ -160,7 +160,7 @@ contract UpgradeTest is ClusterTest {
         address root = address(uint160(uint256(first("dstack.cluster.trust"))));
         eq(root, VM.addr(secret("root", 0)), "of trust's the first root's");
         address leader = address(uint160(uint256(first("dstack.cluster.election"))));
-        eq(leader, cluster.getNode(id).nodeAddress, "of the election's the seat's");
+        eq(leader, cluster.getNode(id).memberAddress, "of the election's the seat's");
     }
 
     function first(string memory name) private view returns (bytes32) {

@@ -87,11 +87,15 @@ contract VectorsTest is ClusterTest {
         params.appIds = new address[](1);
         params.appIds[0] = account(name, ".appId");
         cluster = deploy(params);
-        Actor memory who = Actor(0, uint256(word(name, ".appKey")), secret("node", 1), params.appIds[0], instance(1));
+        Actor memory who = Actor(
+            0, uint256(word(name, ".appKey")), secret("node", 1), params.appIds[0], instance(1), secret("member", 1)
+        );
         uint256 id = mint(ALICE, who.instanceId);
         IDstackClusterNFT.Registration memory r = registration(id, who);
         bytes memory signature = sign(r, who.nodeKey, address(cluster));
-        cluster.registerPeer(r, chainWith(who, PURPOSE, text(name, ".kmsSignature")), signature);
+        cluster.registerPeer(
+            r, chainWith(who, PURPOSE, text(name, ".kmsSignature")), signature, sign(r, who.memberKey, address(cluster))
+        );
         eq(cluster.getPeer(id).kmsRoot, params.kmsRoots[0], "the fixture's root admitted it");
     }
 
@@ -112,27 +116,34 @@ contract VectorsTest is ClusterTest {
     function test_typed_data_hashes_as_another_implementation_does() public {
         Libraries libraries = atVectorAddress();
         eq(libraries.domainSeparator(), VM.parseJsonBytes32(typed, ".domain.separator"), "domain separator");
-        address signer = VM.parseJsonAddress(chains, ".synthetic.nodeAddress");
+        address node = VM.parseJsonAddress(chains, ".synthetic.nodeAddress");
+        address member = VM.parseJsonAddress(typed, ".member.address");
+        eq(VM.addr(uint256(VM.parseJsonBytes32(typed, ".member.key"))), member, "the member's key");
         for (uint256 i = 0; i < 3; ++i) {
             string memory path = string.concat(".registrations[", VM.toString(i), "]");
             bytes32 digest = libraries.registrationDigest(registrationAt(path));
             eq(digest, VM.parseJsonBytes32(typed, string.concat(path, ".digest")), path);
-            bytes memory signature = VM.parseJsonBytes(typed, string.concat(path, ".signature"));
-            eq(libraries.recover(digest, signature), signer, "signer");
+            bytes memory signature = VM.parseJsonBytes(typed, string.concat(path, ".nodeSignature"));
+            eq(libraries.recover(digest, signature), node, "node");
+            mustBeSignedBy(member, libraries, digest, path);
         }
-        string memory update = ".endpointUpdates[0]";
-        eq(
-            libraries.updateDigest(updateAt(update)),
-            VM.parseJsonBytes32(typed, string.concat(update, ".digest")),
-            update
-        );
+        for (uint256 i = 0; i < 2; ++i) {
+            string memory path = string.concat(".endpointUpdates[", VM.toString(i), "]");
+            bytes32 digest = libraries.updateDigest(updateAt(path));
+            eq(digest, VM.parseJsonBytes32(typed, string.concat(path, ".digest")), path);
+            mustBeSignedBy(member, libraries, digest, path);
+        }
         for (uint256 i = 0; i < 2; ++i) {
             string memory path = string.concat(".votes[", VM.toString(i), "]");
             bytes32 digest = libraries.voteDigest(voteAt(path));
             eq(digest, VM.parseJsonBytes32(typed, string.concat(path, ".digest")), path);
-            bytes memory signature = VM.parseJsonBytes(typed, string.concat(path, ".signature"));
-            eq(libraries.recover(digest, signature), signer, "voter");
+            mustBeSignedBy(member, libraries, digest, path);
         }
+    }
+
+    function mustBeSignedBy(address member, Libraries libraries, bytes32 digest, string memory path) private view {
+        bytes memory signature = VM.parseJsonBytes(typed, string.concat(path, ".memberSignature"));
+        eq(libraries.recover(digest, signature), member, "member");
     }
 
     function test_eip712Domain_says_what_is_signed() public view {
@@ -168,6 +179,7 @@ contract VectorsTest is ClusterTest {
     function registrationAt(string memory path) private view returns (IDstackClusterNFT.Registration memory r) {
         r.tokenId = number(path, ".tokenId");
         r.instanceId = bytes20(VM.parseJsonBytes(typed, string.concat(path, ".instanceId")));
+        r.memberAddress = VM.parseJsonAddress(typed, string.concat(path, ".memberAddress"));
         r.wireguardKey = VM.parseJsonBytes32(typed, string.concat(path, ".wireguardKey"));
         r.keyEpoch = uint32(number(path, ".keyEpoch"));
         r.networkType = IDstackClusterNFT.NetworkType(number(path, ".networkType"));
@@ -189,6 +201,7 @@ contract VectorsTest is ClusterTest {
     function updateAt(string memory path) private view returns (IDstackClusterNFT.EndpointUpdate memory u) {
         u.tokenId = number(path, ".tokenId");
         u.keyEpoch = uint32(number(path, ".keyEpoch"));
+        u.endpointEpoch = uint32(number(path, ".endpointEpoch"));
         u.endpointAddress = bytes16(VM.parseJsonBytes(typed, string.concat(path, ".endpointAddress")));
         u.endpointPort = uint16(number(path, ".endpointPort"));
         u.gatewayDomain = uint16(number(path, ".gatewayDomain"));

@@ -87,8 +87,8 @@ abstract contract NodeReads {
         node.memberAddress = record.memberAddress;
         if (record.appPinned) node.boundAppId = ClusterStorage.members().boundApp[tokenId];
         node.keyEpoch = record.keyEpoch;
-        node.endpointEpoch = record.endpointEpoch;
         node.active = PeerTable.isActive(record);
+        if (node.active) node.endpointEpoch = record.endpointEpoch;
         node.revoked = record.revoked;
     }
 }

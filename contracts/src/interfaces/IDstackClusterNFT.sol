@@ -92,7 +92,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         address memberAddress; // fixed by the first registration of the binding; zero before
         address boundAppId; // the only app whose instances may register for the binding; zero = any allowed app
         uint32 keyEpoch; // last one spent by this token id, also under former owners: by a mint, a registration or by leaving
-        uint32 endpointEpoch; // endpoint updates since the registration; zero where there is none
+        uint32 endpointEpoch; // of the active peer: endpoint updates since its registration; zero where there is none
         bool active; // registered, under the current generation of its KMS root and app id
         bool revoked; // barred from bind and registerPeer until reinstated
     }

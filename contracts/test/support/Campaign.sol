@@ -111,12 +111,12 @@ abstract contract Campaign is ClusterTest {
         return next.length == 0 ? id : next[0].tokenId;
     }
 
-    /// The key of the token's node, mostly.
-    function nodeKeyOf(uint256 id, uint256 who) internal view returns (uint256 nodeKey) {
-        nodeKey = actor(who % ACTORS).nodeKey;
-        address node = cluster.getNode(id).nodeAddress;
+    /// The key of the token's member, mostly.
+    function memberKeyOf(uint256 id, uint256 who) internal view returns (uint256 memberKey) {
+        memberKey = actor(who % ACTORS).memberKey;
+        address member = cluster.getNode(id).memberAddress;
         for (uint256 i = 0; who % 4 != 0 && i < ACTORS; ++i) {
-            if (VM.addr(actor(i).nodeKey) == node) nodeKey = actor(i).nodeKey;
+            if (VM.addr(actor(i).memberKey) == member) memberKey = actor(i).memberKey;
         }
     }
 
@@ -124,7 +124,7 @@ abstract contract Campaign is ClusterTest {
     function voteTarget(uint256 target) internal view returns (address) {
         return
             target % 8 == 0
-                ? VM.addr(actor(target % ACTORS).nodeKey)
+                ? VM.addr(actor(target % ACTORS).memberKey)
                 : ILeaderElection(address(cluster)).currentLeader();
     }
 

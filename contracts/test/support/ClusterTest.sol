@@ -53,7 +53,9 @@ abstract contract ClusterTest is Check, Signing {
 
     /// Instance number `i` of the cluster's own app, under the default root.
     function actor(uint256 i) internal view returns (Actor memory) {
-        return Actor(secret("root", 0), secret("app", 0), secret("node", i), address(cluster), instance(i));
+        return Actor(
+            secret("root", 0), secret("app", 0), secret("node", i), address(cluster), instance(i), secret("member", i)
+        );
     }
 
     function instance(uint256 i) internal pure returns (bytes20) {
@@ -72,6 +74,7 @@ abstract contract ClusterTest is Check, Signing {
     {
         r.tokenId = tokenId;
         r.instanceId = who.instanceId;
+        r.memberAddress = VM.addr(who.memberKey);
         r.keyEpoch = cluster.getNode(tokenId).keyEpoch + 1;
         r.wireguardKey = keccak256(abi.encode("wireguard of", who.instanceId, r.keyEpoch));
         r.networkType = IDstackClusterNFT.NetworkType.WIREGUARD;
@@ -82,7 +85,8 @@ abstract contract ClusterTest is Check, Signing {
 
     function endpointUpdate(uint256 tokenId) internal view returns (IDstackClusterNFT.EndpointUpdate memory u) {
         u.tokenId = tokenId;
-        u.keyEpoch = cluster.getNode(tokenId).keyEpoch + 1;
+        IDstackClusterNFT.Node memory node = cluster.getNode(tokenId);
+        (u.keyEpoch, u.endpointEpoch) = (node.keyEpoch, node.endpointEpoch + 1);
         u.endpointAddress = 0x20010db8000000000000000000000007;
         u.endpointPort = 4000;
         u.deadline = uint64(block.timestamp + 1 hours);
@@ -92,32 +96,50 @@ abstract contract ClusterTest is Check, Signing {
 
     function mint(address to, bytes20 instanceId) internal returns (uint256) {
         VM.prank(OWNER);
-        return cluster.mint(to, instanceId);
+        return cluster.mint(to, instanceId, address(0));
     }
 
     /// Signs and submits as `who`, from whoever is pranked.
     function submit(IDstackClusterNFT.Registration memory r, Actor memory who) internal {
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
-        bytes memory signature = sign(r, who.nodeKey, address(cluster));
+        bytes memory nodeSignature = sign(r, who.nodeKey, address(cluster));
+        bytes memory memberSignature = sign(r, who.memberKey, address(cluster));
         VM.prank(STRANGER);
-        cluster.registerPeer(r, chain, signature);
+        cluster.registerPeer(r, chain, nodeSignature, memberSignature);
     }
 
     function submitExpecting(IDstackClusterNFT.Registration memory r, Actor memory who, bytes memory revertData)
         internal
     {
-        submitExpecting(r, chainOf(who), sign(r, who.nodeKey, address(cluster)), revertData);
+        submitExpecting(r, who, chainOf(who), sign(r, who.nodeKey, address(cluster)), revertData);
     }
 
+    /// With a chain and a node signature that are not quite those of `who`.
     function submitExpecting(
         IDstackClusterNFT.Registration memory r,
+        Actor memory who,
         IDstackClusterNFT.SignatureChain memory chain,
         bytes memory nodeSignature,
         bytes memory revertData
     ) internal {
+        bytes memory memberSignature = sign(r, who.memberKey, address(cluster));
         VM.expectRevert(revertData);
         VM.prank(STRANGER);
-        cluster.registerPeer(r, chain, nodeSignature);
+        cluster.registerPeer(r, chain, nodeSignature, memberSignature);
+    }
+
+    /// Changes where a peer is reached, by the member key of `who`.
+    function move(IDstackClusterNFT.EndpointUpdate memory u, Actor memory who) internal {
+        bytes memory signature = sign(u, who.memberKey, address(cluster));
+        VM.prank(STRANGER);
+        cluster.updateEndpoint(u, signature);
+    }
+
+    function moveExpecting(IDstackClusterNFT.EndpointUpdate memory u, Actor memory who, bytes memory revertData)
+        internal
+    {
+        VM.expectRevert(revertData);
+        move(u, who);
     }
 
     /// Mints a token for ALICE bound to instance `i` and makes it a peer.
@@ -140,6 +162,13 @@ abstract contract ClusterTest is Check, Signing {
         VM.prank(OWNER);
         cluster.addKmsRoot(root);
         VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
+    }
+
+    /// Allows an app id, and lets the time pass until it counts.
+    function addApp(address appId) internal {
+        VM.prank(OWNER);
+        cluster.addAppId(appId);
+        VM.warp(block.timestamp + cluster.APP_ID_DELAY());
     }
 
     // -------------------------------------------------------------------------------------------- what they find

@@ -11,7 +11,7 @@ contract ElectionModel {
 
     struct Member {
         bool active;
-        uint256 node; // number of its node address
+        uint256 node; // number of its member address
         uint256 root;
     }
 
@@ -52,7 +52,8 @@ contract ElectionModel {
         return 0;
     }
 
-    function vote(uint256 node, uint256 target, bool isNoConfidence) external returns (bytes4) {
+    function vote(uint256 node, uint32 inTerm, uint256 target, bool isNoConfidence) external returns (bytes4) {
+        if (inTerm != term) return ILeaderElection.WrongTerm.selector;
         uint256 id = voterOf[node];
         if (!members[id].active || members[id].node != node) return ILeaderElection.NotAMember.selector;
         return voteOf(id, target, isNoConfidence);
@@ -64,7 +65,7 @@ contract ElectionModel {
     {
         if (inTerm != term) return ILeaderElection.WrongTerm.selector;
         if (!members[id].active) return IDstackClusterNFT.NodeNotActive.selector;
-        if (members[id].node != signer) return IDstackClusterNFT.NodeSignatureMismatch.selector;
+        if (members[id].node != signer) return IDstackClusterNFT.MemberSignatureMismatch.selector;
         return voteOf(id, target, isNoConfidence);
     }
 

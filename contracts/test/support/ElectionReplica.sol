@@ -13,9 +13,9 @@ abstract contract ElectionReplica is Check {
     address internal leader;
     mapping(uint256 tokenId => uint32 term) internal countedIn; // zero = not counted
 
-    /// Peers, and the node address of one, as the replica knows them.
+    /// Peers, and the member address of one, as the replica knows them.
     function peersNow() internal view virtual returns (uint256);
-    function nodeOf(uint256 tokenId) internal view virtual returns (address);
+    function memberOf(uint256 tokenId) internal view virtual returns (address);
 
     /// Takes a log, if it is about the election, and says which epoch it names.
     function election(Vm.Log memory log) internal returns (bool known, uint64 epoch) {
@@ -28,7 +28,7 @@ abstract contract ElectionReplica is Check {
                 eq(leader, address(0), "nobody holds the seat");
                 eq(newTerm, term, "in the present term");
             } else {
-                eq(leader, nodeOf(seat), "a peer is elected, by its node address");
+                eq(leader, memberOf(seat), "a peer is elected, by its member address");
                 beginTerm(newTerm);
             }
         } else if (topic == ILeaderElection.VoteCast.selector) {
@@ -54,7 +54,7 @@ abstract contract ElectionReplica is Check {
             abi.decode(log.data, (bool, uint32, uint32, uint64));
         uint256 tokenId = uint256(log.topics[1]);
         eq(inTerm, term, "a vote of this term");
-        eq(address(uint160(uint256(log.topics[2]))), nodeOf(tokenId), "a peer votes, by its node address");
+        eq(address(uint160(uint256(log.topics[2]))), memberOf(tokenId), "a peer votes, by its member address");
         eq(address(uint160(uint256(log.topics[3]))), leader, "about the leader");
         yes(leader != address(0), "there is one");
         yes((countedIn[tokenId] == term) != isNoConfidence, "one vote, and its withdrawal after it");

@@ -26,8 +26,7 @@ abstract contract ElectionTest is ClusterTest {
 
     /// Leader 1, `count` stale registrations of `app` behind it, and two members more; in term 2 of a fresh cluster.
     function staleAhead(uint256 count, address app) internal {
-        VM.prank(OWNER);
-        cluster.addAppId(app);
+        addApp(app);
         join(1);
         for (uint256 i = 2; i <= count + 1; ++i) {
             joinUnder(i, secret("root", 0), app);
@@ -37,11 +36,11 @@ abstract contract ElectionTest is ClusterTest {
         election.electLeader();
         VM.prank(OWNER);
         cluster.removeAppId(app);
-        mustLead(1, addressOfNode(1));
+        mustLead(1, addressOfMember(1));
     }
 
-    function addressOfNode(uint256 i) internal view returns (address) {
-        return VM.addr(actor(i).nodeKey);
+    function addressOfMember(uint256 i) internal view returns (address) {
+        return VM.addr(actor(i).memberKey);
     }
 
     /// Member `i` votes no confidence in whoever leads.
@@ -50,14 +49,16 @@ abstract contract ElectionTest is ClusterTest {
     }
 
     function cast(uint256 i, address target, bool isNoConfidence) internal {
-        VM.prank(addressOfNode(i));
-        election.castVote(target, isNoConfidence);
+        uint32 term = election.term();
+        VM.prank(addressOfMember(i));
+        election.castVote(term, target, isNoConfidence);
     }
 
     function castExpecting(uint256 i, address target, bool isNoConfidence, bytes memory revertData) internal {
+        uint32 term = election.term();
         VM.expectRevert(revertData);
-        VM.prank(addressOfNode(i));
-        election.castVote(target, isNoConfidence);
+        VM.prank(addressOfMember(i));
+        election.castVote(term, target, isNoConfidence);
     }
 
     /// A vote of no confidence in whoever leads, of the current term, good for an hour.
@@ -66,7 +67,7 @@ abstract contract ElectionTest is ClusterTest {
     }
 
     function signed(Vote memory vote, uint256 i) internal view returns (bytes memory) {
-        return signFor(vote, actor(i).nodeKey, address(cluster), block.chainid);
+        return signFor(vote, actor(i).memberKey, address(cluster), block.chainid);
     }
 
     /// A relayer hands it in.
@@ -101,7 +102,7 @@ abstract contract ElectionTest is ClusterTest {
     function departAndComeBack(uint256 id, uint256 i) internal {
         depart(id, 0);
         VM.prank(ALICE);
-        cluster.bind(id, instance(i));
+        cluster.bind(id, instance(i), address(0));
         submit(registration(id, actor(i)), actor(i));
     }
 

@@ -17,7 +17,7 @@ contract Handler is Governance {
 
     function mintOne(uint256 to, uint256 who) external {
         bytes20 instanceId = who % 3 == 0 ? bytes20(0) : instance(who % ACTORS);
-        send("mint", OWNER, abi.encodeCall(IDstackClusterNFT.mint, (owner(to), instanceId)));
+        send("mint", OWNER, abi.encodeCall(IDstackClusterNFT.mint, (owner(to), instanceId, anyPin(who >> 8))));
     }
 
     /// Buys a token, or tries to.
@@ -37,7 +37,14 @@ contract Handler is Governance {
 
     function bindOne(uint256 id, uint256 who) external {
         id = anyToken(id);
-        send("bind", ownerOf(id), abi.encodeCall(IDstackClusterNFT.bind, (id, instance(who % ACTORS))));
+        send(
+            "bind", ownerOf(id), abi.encodeCall(IDstackClusterNFT.bind, (id, instance(who % ACTORS), anyPin(who >> 8)))
+        );
+    }
+
+    /// Mostly no app id.
+    function anyPin(uint256 seed) private view returns (address) {
+        return seed % 4 == 0 ? app((seed >> 8) % 2) : address(0);
     }
 
     /// Registers, mostly for an instance that the token is bound to.
@@ -56,8 +63,9 @@ contract Handler is Governance {
         if (under % 7 == 0) {
             (r.networkType, r.wireguardKey) = (IDstackClusterNFT.NetworkType.TLS_GATEWAY, bytes32(0));
         }
-        bytes memory call =
-            abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chainOf(node), sign(r, node.nodeKey, address(cluster))));
+        bytes memory byNode = sign(r, node.nodeKey, address(cluster));
+        bytes memory byMember = sign(r, node.memberKey, address(cluster));
+        bytes memory call = abi.encodeCall(IDstackClusterNFT.registerPeer, (r, chainOf(node), byNode, byMember));
         if (sentCalls.length < 64) sentCalls.push(call);
         send("register", ownerOf(id), call);
     }
@@ -70,10 +78,10 @@ contract Handler is Governance {
 
     function moveEndpoint(uint256 id, uint256 who, uint16 port) external {
         id = anyPeer(id);
-        uint256 nodeKey = nodeKeyOf(id, who);
+        uint256 memberKey = memberKeyOf(id, who);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
         u.endpointPort = port;
-        bytes memory call = abi.encodeCall(IDstackClusterNFT.updateEndpoint, (u, sign(u, nodeKey, address(cluster))));
+        bytes memory call = abi.encodeCall(IDstackClusterNFT.updateEndpoint, (u, sign(u, memberKey, address(cluster))));
         send("updateEndpoint", STRANGER, call);
     }
 
@@ -108,8 +116,10 @@ contract Handler is Governance {
 
     /// Votes, or withdraws, mostly as a member and about the leader.
     function voteOne(uint256 id, uint256 target, bool isNoConfidence) external {
-        bytes memory call = abi.encodeCall(ILeaderElection.castVote, (voteTarget(target), isNoConfidence));
-        send(isNoConfidence ? "castVote" : "withdrawVote", cluster.getNode(anyPeer(id)).nodeAddress, call);
+        uint32 term = ILeaderElection(address(cluster)).term();
+        if (target % 9 == 0) ++term;
+        bytes memory call = abi.encodeCall(ILeaderElection.castVote, (term, voteTarget(target), isNoConfidence));
+        send(isNoConfidence ? "castVote" : "withdrawVote", cluster.getNode(anyPeer(id)).memberAddress, call);
     }
 
     function voteBySignature(uint256 id, uint256 who, uint256 target, bool isNoConfidence) external {
@@ -117,7 +127,7 @@ contract Handler is Governance {
         uint32 term = ILeaderElection(address(cluster)).term();
         if (target % 9 == 0) ++term;
         Vote memory v = Vote(id, term, voteTarget(target), isNoConfidence, uint64(block.timestamp + 20 hours));
-        bytes memory signature = signFor(v, nodeKeyOf(id, who), address(cluster), block.chainid);
+        bytes memory signature = signFor(v, memberKeyOf(id, who), address(cluster), block.chainid);
         bytes memory call =
             abi.encodeCall(ILeaderElection.castVoteBySig, (id, term, v.target, isNoConfidence, v.deadline, signature));
         if (sentCalls.length < 64) sentCalls.push(call);

@@ -22,7 +22,7 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
     mapping(uint256 tokenId => IDstackClusterNFT.Peer) internal peers;
     mapping(address root => uint64) internal roots; // time from which it counts, zero = not trusted
     uint256 internal rootCount;
-    mapping(address app => bool) internal apps;
+    mapping(address app => uint64) internal apps; // time from which it counts, zero = not allowed
     uint256 internal appCount;
     string[] internal domains;
 
@@ -73,14 +73,14 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
 
     function node(bytes32 topic, uint256 id, bytes memory data) private {
         if (topic == IDstackClusterNFT.NodeMinted.selector) {
-            (bytes20 instanceId, uint64 newEpoch) = abi.decode(data, (bytes20, uint64));
-            nodes[id].instanceId = instanceId;
+            (bytes20 instanceId, address appId, uint64 newEpoch) = abi.decode(data, (bytes20, address, uint64));
+            (nodes[id].instanceId, nodes[id].boundAppId) = (instanceId, appId);
             ++nodes[id].keyEpoch;
             if (id > highest) highest = id;
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.NodeBound.selector) {
-            (bytes20 instanceId, uint64 newEpoch) = abi.decode(data, (bytes20, uint64));
-            (nodes[id].instanceId, nodes[id].nodeAddress) = (instanceId, address(0));
+            (bytes20 instanceId, address appId, uint64 newEpoch) = abi.decode(data, (bytes20, address, uint64));
+            (nodes[id].instanceId, nodes[id].boundAppId, nodes[id].memberAddress) = (instanceId, appId, address(0));
             delete urls[id];
             drop(id);
             step(newEpoch);
@@ -88,7 +88,7 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
             (IDstackClusterNFT.LeaveReason reason, uint32 keyEpoch, uint64 newEpoch) =
                 abi.decode(data, (IDstackClusterNFT.LeaveReason, uint32, uint64));
             advance(id, keyEpoch);
-            (nodes[id].instanceId, nodes[id].nodeAddress) = (0, address(0));
+            (nodes[id].instanceId, nodes[id].boundAppId, nodes[id].memberAddress) = (0, address(0), address(0));
             delete urls[id];
             drop(id);
             if (reason == IDstackClusterNFT.LeaveReason.REVOKED) nodes[id].revoked = true;
@@ -103,24 +103,27 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
     function registered(Vm.Log memory log, uint256 number) private {
         (
             IDstackClusterNFT.Registration memory r,
-            IDstackClusterNFT.SignatureChain memory chain,,
-            address nodeAddress,
+            IDstackClusterNFT.SignatureChain memory chain,,,,
             address kmsRoot,
             uint64 newEpoch
         ) = abi.decode(
             log.data,
-            (IDstackClusterNFT.Registration, IDstackClusterNFT.SignatureChain, bytes, address, address, uint64)
+            (IDstackClusterNFT.Registration, IDstackClusterNFT.SignatureChain, bytes, bytes, address, address, uint64)
         );
         uint256 id = uint256(log.topics[1]);
         eq(r.tokenId, id, "the indexed token is the signed one");
         advance(id, r.keyEpoch);
-        (nodes[id].instanceId, nodes[id].nodeAddress) = (r.instanceId, nodeAddress);
+        IDstackClusterNFT.Node storage bound = nodes[id];
+        yes(bound.memberAddress == address(0) || bound.memberAddress == r.memberAddress, "one member key a binding");
+        yes(bound.boundAppId == address(0) || bound.boundAppId == chain.appId, "of the app that it is bound to");
+        (bound.instanceId, bound.memberAddress, bound.endpointEpoch) = (r.instanceId, r.memberAddress, 0);
         peers[id] = IDstackClusterNFT.Peer({
             tokenId: id,
             instanceId: r.instanceId,
-            nodeAddress: nodeAddress,
+            memberAddress: r.memberAddress,
             wireguardKey: r.wireguardKey,
             keyEpoch: r.keyEpoch,
+            endpointEpoch: 0,
             networkType: r.networkType,
             endpointAddress: r.endpointAddress,
             endpointPort: r.endpointPort,
@@ -131,7 +134,7 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
             registeredBlock: uint64(number)
         });
         yes(roots[kmsRoot] != 0 && roots[kmsRoot] <= blockTime, "admitted under a trusted root that counts");
-        yes(apps[chain.appId], "admitted under an allowed app id");
+        yes(apps[chain.appId] != 0 && apps[chain.appId] <= blockTime, "admitted under an allowed app id that counts");
         step(newEpoch);
     }
 
@@ -139,10 +142,13 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
         (IDstackClusterNFT.EndpointUpdate memory u,, uint64 newEpoch) =
             abi.decode(log.data, (IDstackClusterNFT.EndpointUpdate, bytes, uint64));
         uint256 id = uint256(log.topics[1]);
-        advance(id, u.keyEpoch);
         IDstackClusterNFT.Peer storage peer = peers[id];
         yes(peer.tokenId == id, "only a peer moves");
-        (peer.keyEpoch, peer.endpointAddress, peer.endpointPort) = (u.keyEpoch, u.endpointAddress, u.endpointPort);
+        eq(u.keyEpoch, peer.keyEpoch, "within the key epoch of its registration");
+        eq(u.endpointEpoch, peer.endpointEpoch + 1, "endpoint epochs are consecutive");
+        nodes[id].endpointEpoch = u.endpointEpoch;
+        (peer.endpointEpoch, peer.endpointAddress, peer.endpointPort) =
+        (u.endpointEpoch, u.endpointAddress, u.endpointPort);
         (peer.gatewayDomain, peer.gatewayPort) = (u.gatewayDomain, u.gatewayPort);
         step(newEpoch);
     }
@@ -155,9 +161,9 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
             ++rootCount;
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.AppIdAdded.selector) {
-            (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
-            yes(!apps[account], "added once");
-            apps[account] = true;
+            (, uint64 effectiveAt, uint64 newEpoch) = abi.decode(data, (uint32, uint64, uint64));
+            eq(apps[account], 0, "added once");
+            apps[account] = effectiveAt;
             ++appCount;
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.KmsRootRemoved.selector) {
@@ -170,7 +176,7 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
             step(newEpoch);
         } else if (topic == IDstackClusterNFT.AppIdRemoved.selector) {
             (, uint64 newEpoch) = abi.decode(data, (uint32, uint64));
-            apps[account] = false;
+            apps[account] = 0;
             --appCount;
             for (uint256 id = 1; id <= highest; ++id) {
                 if (peers[id].appId == account) drop(id);
@@ -194,6 +200,7 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
 
     function drop(uint256 id) private {
         delete peers[id];
+        nodes[id].endpointEpoch = 0;
         left(id);
     }
 
@@ -203,8 +210,8 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
         }
     }
 
-    function nodeOf(uint256 id) internal view override returns (address) {
-        return peers[id].nodeAddress;
+    function memberOf(uint256 id) internal view override returns (address) {
+        return peers[id].memberAddress;
     }
 
     /// Every event advances the cluster's epoch by one.
@@ -213,7 +220,7 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
         epoch = newEpoch;
     }
 
-    /// Every mint, every accepted signature and every leaving advances the token's key epoch by one.
+    /// Every mint, every accepted registration and every leaving advances the token's key epoch by one.
     function advance(uint256 id, uint32 keyEpoch) private {
         eq(keyEpoch, nodes[id].keyEpoch + 1, "key epochs are consecutive");
         nodes[id].keyEpoch = keyEpoch;
@@ -283,10 +290,13 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
             eq(effectiveAt[i], roots[kmsRoots[i]], "the time from which it counts");
         }
         mustDiffer(kmsRoots);
-        address[] memory appIds = cluster.appIds();
+        address[] memory appIds;
+        (appIds, effectiveAt) = cluster.appIds();
         eq(appIds.length, appCount, "app ids");
+        eq(effectiveAt.length, appCount, "their times");
         for (uint256 i = 0; i < appIds.length; ++i) {
-            yes(apps[appIds[i]], "app id");
+            yes(apps[appIds[i]] != 0, "app id");
+            eq(effectiveAt[i], apps[appIds[i]], "the time from which it counts");
         }
         mustDiffer(appIds);
     }

@@ -5,16 +5,18 @@ import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
 import {VM, Vm} from "../Vm.sol";
 import {Hex} from "./Hex.sol";
 
-/// One dstack instance as its signatures show it: who issued its app key, which node key it derives, what it is called.
+/// One dstack instance as its signatures show it: who issued its app key, which node key it derives, what it is called, and which
+/// member key it drew.
 struct Actor {
     uint256 rootKey;
     uint256 appKey;
     uint256 nodeKey;
     address appId;
     bytes20 instanceId;
+    uint256 memberKey;
 }
 
-/// What a member signs to vote.
+/// What a member signs with its member key to vote.
 struct Vote {
     uint256 tokenId;
     uint32 term;
@@ -23,7 +25,7 @@ struct Vote {
     uint64 deadline;
 }
 
-/// @title  What a dstack KMS, an app and a node sign, written down a second time: nothing here is the contract's code.
+/// @title  What a dstack KMS, an app, a node and a member sign, written down a second time: nothing here is the contract's code.
 abstract contract Signing is Hex {
     string internal constant PURPOSE = "dstack-mesh-node-v1";
     uint256 internal constant CURVE_ORDER = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141;
@@ -60,24 +62,30 @@ abstract contract Signing is Hex {
     }
 
     /// EIP-712 signature of a registration for `cluster` on this chain.
-    function sign(IDstackClusterNFT.Registration memory r, uint256 nodeKey, address cluster)
+    function sign(IDstackClusterNFT.Registration memory r, uint256 key, address cluster)
         internal
         view
         returns (bytes memory)
     {
-        return signFor(r, nodeKey, cluster, block.chainid);
+        return signFor(r, key, cluster, block.chainid);
     }
 
-    function signFor(IDstackClusterNFT.Registration memory r, uint256 nodeKey, address cluster, uint256 chainId)
+    function signFor(IDstackClusterNFT.Registration memory r, uint256 key, address cluster, uint256 chainId)
         internal
         pure
         returns (bytes memory)
     {
         bytes32 typeHash = keccak256(
-            "Registration(uint256 tokenId,bytes20 instanceId,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+            "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
         );
         bytes memory head = abi.encode(
-            typeHash, r.tokenId, r.instanceId, r.wireguardKey, uint256(r.keyEpoch), uint256(uint8(r.networkType))
+            typeHash,
+            r.tokenId,
+            r.instanceId,
+            r.memberAddress,
+            r.wireguardKey,
+            uint256(r.keyEpoch),
+            uint256(uint8(r.networkType))
         );
         bytes memory tail = abi.encode(
             r.endpointAddress,
@@ -86,23 +94,24 @@ abstract contract Signing is Hex {
             uint256(r.gatewayPort),
             uint256(r.deadline)
         );
-        return ethereumSign(nodeKey, typedDigest(keccak256(bytes.concat(head, tail)), cluster, chainId));
+        return ethereumSign(key, typedDigest(keccak256(bytes.concat(head, tail)), cluster, chainId));
     }
 
     /// EIP-712 signature of an endpoint update for `cluster` on this chain.
-    function sign(IDstackClusterNFT.EndpointUpdate memory u, uint256 nodeKey, address cluster)
+    function sign(IDstackClusterNFT.EndpointUpdate memory u, uint256 key, address cluster)
         internal
         view
         returns (bytes memory)
     {
         bytes32 typeHash = keccak256(
-            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
         );
         bytes32 structHash = keccak256(
             abi.encode(
                 typeHash,
                 u.tokenId,
                 uint256(u.keyEpoch),
+                uint256(u.endpointEpoch),
                 u.endpointAddress,
                 uint256(u.endpointPort),
                 uint256(u.gatewayDomain),
@@ -110,11 +119,11 @@ abstract contract Signing is Hex {
                 uint256(u.deadline)
             )
         );
-        return ethereumSign(nodeKey, typedDigest(structHash, cluster, block.chainid));
+        return ethereumSign(key, typedDigest(structHash, cluster, block.chainid));
     }
 
     /// EIP-712 signature of a vote for `cluster` on chain `chainId`.
-    function signFor(Vote memory vote, uint256 nodeKey, address cluster, uint256 chainId)
+    function signFor(Vote memory vote, uint256 key, address cluster, uint256 chainId)
         internal
         pure
         returns (bytes memory)
@@ -131,7 +140,7 @@ abstract contract Signing is Hex {
                 uint256(vote.deadline)
             )
         );
-        return ethereumSign(nodeKey, typedDigest(structHash, cluster, chainId));
+        return ethereumSign(key, typedDigest(structHash, cluster, chainId));
     }
 
     function typedDigest(bytes32 structHash, address cluster, uint256 chainId) internal pure returns (bytes32) {
