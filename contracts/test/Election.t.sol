@@ -183,6 +183,59 @@ contract ElectionVotesTest is ElectionTest {
         election.castVote(1, addressOfMember(1), isNoConfidence);
     }
 
+    /// A vote that was sent in one term and lands in another concerns no leader that its sender had not seen, and not the same one
+    /// again either.
+    function test_a_vote_for_another_term_is_refused() public {
+        elected(5);
+        uint32[3] memory others = [0, 2, type(uint32).max];
+        for (uint256 i = 0; i < others.length; ++i) {
+            VM.expectRevert(abi.encodeWithSelector(ILeaderElection.WrongTerm.selector, 1, others[i]));
+            VM.prank(addressOfMember(2));
+            election.castVote(others[i], addressOfMember(1), true);
+        }
+        depart(1, 0);
+        for (uint256 i = 2; i <= 5; ++i) {
+            election.electLeader(); // round to member 2 by way of the others
+            depart(i, 0);
+            VM.prank(ALICE);
+            cluster.bind(i, instance(i), address(0));
+            submit(registration(i, actor(i)), actor(i));
+        }
+        election.electLeader();
+        mustLead(2, addressOfMember(2));
+        VM.expectRevert(abi.encodeWithSelector(ILeaderElection.WrongTerm.selector, 6, 2));
+        VM.prank(addressOfMember(3));
+        election.castVote(2, addressOfMember(2), true); // sent when it led for the first time
+        mustCountVotes(0);
+    }
+
+    /// Both votes are required of two members, and a leader that died has none to give. What helps: its token's owner or the contract
+    /// owner takes it out, or a third member comes.
+    function test_a_cluster_of_two_cannot_depose_a_dead_leader() public {
+        elected(2);
+        eq(election.requiredVotes(), 2, "both");
+        distrust(2);
+        mustLead(1, addressOfMember(1));
+        castExpecting(2, addressOfMember(1), true, alreadyVoted(2, 1));
+        VM.expectRevert(abi.encodeWithSelector(ILeaderElection.LeaderStands.selector, addressOfMember(1)));
+        election.electLeader();
+        uint256 stuck = VM.snapshotState();
+
+        depart(1, 0); // its token's owner
+        election.electLeader();
+        mustLead(2, addressOfMember(2));
+        yes(VM.revertToState(stuck), "back");
+
+        depart(1, 3); // the contract owner
+        election.electLeader();
+        mustLead(2, addressOfMember(2));
+        yes(VM.revertToState(stuck), "back");
+
+        join(3);
+        distrust(3);
+        mustLead(2, addressOfMember(2));
+    }
+
     function test_neither_a_tokens_owner_nor_the_contract_owner_is_a_member() public {
         elected(1);
         address leader = addressOfMember(1);

@@ -203,6 +203,21 @@ contract GasTest is ElectionTest {
         measure("join that opens a word of 256 ids", 238_000);
     }
 
+    /// What it costs that other allowed apps are kept away.
+    function test_costs_of_a_binding_for_one_app() public {
+        join(1);
+        suffix = "";
+        VM.prank(OWNER);
+        uint256 id = cluster.mint(ALICE, instance(2), address(cluster));
+        measure("mint, bound for one app", 141_000);
+        submit(registration(id, actor(2)), actor(2));
+        measure("join, bound for one app", 219_000);
+        id = mint(ALICE, 0);
+        VM.prank(ALICE);
+        cluster.bind(id, instance(3), address(cluster));
+        measure("bind, for one app", 86_000);
+    }
+
     /// The longest a registration gets: every field in use, and an endpoint without a zero byte.
     function test_costs_with_endpoint_and_gateway() public {
         suffix = ", with endpoint and gateway";
@@ -297,6 +312,11 @@ contract GasTest is ElectionTest {
     function test_costs_of_governance() public {
         suffix = "";
         uint256 id = join(1);
+        uint256 before = VM.snapshotState();
+        VM.prank(OWNER);
+        cluster.disableUpgrades();
+        measure("disableUpgrades", 60_000);
+        yes(VM.revertToState(before), "back");
         VM.startPrank(OWNER);
         cluster.setClusterConfig(1000, IClusterPolicy.NetworkPolicy.WIREGUARD_ONLY);
         measure("setClusterConfig", 45_000);
@@ -359,9 +379,6 @@ contract GasTest is ElectionTest {
         VM.prank(OWNER);
         cluster.withdraw(payable(OWNER));
         measure("withdraw", 80_000);
-        VM.prank(OWNER);
-        cluster.disableUpgrades();
-        measure("disableUpgrades", 60_000);
     }
 
     /// A cluster is founded in the call that makes it: `initialize` costs the same inside the deployment of its proxy.

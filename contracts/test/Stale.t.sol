@@ -98,17 +98,54 @@ contract StaleTest is ClusterTest {
         );
     }
 
-    function test_a_withheld_signature_outlives_no_day_of_an_app_that_comes_back() public {
+    /// Signed for as long as the contract takes, when the root or app id is removed and added again in the very block: no second of the
+    /// signature is one in which what was added counts.
+    function test_a_withheld_signature_revives_nobody_when_its_root_comes_back() public {
+        yes(cluster.KMS_ROOT_DELAY() > cluster.MAX_SIGNATURE_VALIDITY(), "longer than any signature");
         uint256 id = join(1);
-        IDstackClusterNFT.Registration memory r = registration(id, actor(1));
-        r.deadline = uint64(block.timestamp + 1 days);
+        IDstackClusterNFT.Registration memory withheld = longest(id);
+        address root = VM.addr(secret("root", 0));
+        VM.startPrank(OWNER);
+        cluster.removeKmsRoot(root);
+        cluster.addKmsRoot(root);
+        VM.stopPrank();
+        uint64 effectiveAt = withheld.deadline + 1;
+        mustReviveNobody(
+            withheld, abi.encodeWithSelector(IDstackClusterNFT.KmsRootNotYetEffective.selector, root, effectiveAt)
+        );
+    }
+
+    function test_a_withheld_signature_revives_nobody_when_its_app_id_comes_back() public {
+        yes(cluster.APP_ID_DELAY() > cluster.MAX_SIGNATURE_VALIDITY(), "longer than any signature");
+        uint256 id = join(1);
+        IDstackClusterNFT.Registration memory withheld = longest(id);
         VM.startPrank(OWNER);
         cluster.removeAppId(address(cluster));
-        VM.warp(block.timestamp + 1 days + 1);
         cluster.addAppId(address(cluster));
         VM.stopPrank();
-        submitExpecting(r, actor(1), abi.encodeWithSelector(IDstackClusterNFT.DeadlineExpired.selector, r.deadline));
-        mustBeGone(id, actor(1));
+        uint64 effectiveAt = withheld.deadline + 1;
+        mustReviveNobody(
+            withheld, abi.encodeWithSelector(IDstackClusterNFT.AppIdNotYetEffective.selector, cluster, effectiveAt)
+        );
+    }
+
+    /// The last one that is taken when it is signed.
+    function longest(uint256 id) private view returns (IDstackClusterNFT.Registration memory r) {
+        r = registration(id, actor(1));
+        r.deadline = uint64(block.timestamp) + cluster.MAX_SIGNATURE_VALIDITY();
+    }
+
+    function mustReviveNobody(IDstackClusterNFT.Registration memory withheld, bytes memory notYet) private {
+        submitExpecting(withheld, actor(1), notYet);
+        VM.warp(withheld.deadline); // its last second
+        submitExpecting(withheld, actor(1), notYet);
+        VM.warp(uint256(withheld.deadline) + 1); // the first second that counts
+        submitExpecting(
+            withheld, actor(1), abi.encodeWithSelector(IDstackClusterNFT.DeadlineExpired.selector, withheld.deadline)
+        );
+        mustBeGone(withheld.tokenId, actor(1));
+        submit(registration(withheld.tokenId, actor(1)), actor(1)); // what is signed anew is taken
+        mustBePeer(withheld.tokenId);
     }
 
     // ------------------------------------------------------------------------------------------------------ counts

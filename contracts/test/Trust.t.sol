@@ -173,6 +173,30 @@ contract TrustTest is ClusterTest {
         eq(effectiveAt[15], block.timestamp + cluster.APP_ID_DELAY(), "the others after as long as a root");
     }
 
+    /// A peer remembers twenty bits of the generation: an addition more would be taken for an earlier one.
+    function test_two_to_the_twentieth_addition_is_refused() public {
+        bytes32 slot = bytes32(uint256(keccak256("dstack.cluster.trust")) - 1);
+        slot = bytes32(uint256(keccak256(abi.encode(slot))) & ~uint256(0xff));
+        uint256[2] memory at = [uint256(17), 35]; // lastGeneration of either AnchorSet, which has eighteen slots
+        for (uint256 i = 0; i < 2; ++i) {
+            eq(VM.load(address(cluster), bytes32(uint256(slot) + at[i])), bytes32(uint256(1)), "that is the one");
+            VM.store(address(cluster), bytes32(uint256(slot) + at[i]), bytes32(uint256(2 ** 20 - 2)));
+        }
+        bytes memory tooMany = abi.encodeWithSelector(IDstackClusterNFT.TooMany.selector, 2 ** 20 - 1);
+        VM.startPrank(OWNER);
+        cluster.addKmsRoot(VM.addr(secret("root", 1))); // the last of either
+        cluster.addAppId(address(0xABBA));
+        VM.expectRevert(tooMany);
+        cluster.addKmsRoot(address(1));
+        VM.expectRevert(tooMany);
+        cluster.addAppId(address(1));
+        VM.stopPrank();
+        VM.warp(block.timestamp + cluster.KMS_ROOT_DELAY());
+        uint256 id = joinUnder(1, secret("root", 1), address(0xABBA));
+        eq(cluster.getPeer(id).kmsRoot, VM.addr(secret("root", 1)), "the last generation admits peers");
+        eq(cluster.getPeer(id).appId, address(0xABBA), "of either");
+    }
+
     function testFuzz_roots_and_apps_refuse_doubles_zero_and_strangers(address account) public {
         VM.startPrank(OWNER);
         VM.expectRevert(IDstackClusterNFT.ZeroAddress.selector);

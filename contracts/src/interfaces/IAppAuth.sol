@@ -44,7 +44,7 @@ interface IAppAuthBasicManagement {
     /// Stops the next boot of this app-compose.json; who has booted keeps its keys and, as a peer, its place. Contract owner only.
     /// Emits ComposeHashRemoved and PolicyChanged. 37,000 gas.
     function removeComposeHash(bytes32 composeHash) external;
-    /// Lets CVMs boot on this device. Contract owner only; reverts with ZeroDeviceId. Emits DeviceAdded and PolicyChanged. 60,000
+    /// Lets CVMs boot on this device. Contract owner only; reverts with ZeroDeviceId. Emits DeviceAdded and PolicyChanged. 59,000
     /// gas.
     function addDevice(bytes32 deviceId) external;
     /// Stops the next boot on this device. Contract owner only. Emits DeviceRemoved and PolicyChanged. 37,000 gas.
@@ -66,13 +66,13 @@ interface IDstackApp is IAppAuth, IAppAuthBasicManagement {
     error UpgradesAreDisabled();
 
     /// Whether the list of devices is not asked. Contract owner only; takes effect at once. Emits AllowAnyDeviceSet and
-    /// PolicyChanged. 60,000 gas.
+    /// PolicyChanged. 59,000 gas.
     function setAllowAnyDevice(bool allowAny) external;
     /// Whether only CVMs whose TCB status is "UpToDate" boot. Contract owner only; takes effect at once. Emits
-    /// RequireTcbUpToDateSet and PolicyChanged. 60,000 gas.
+    /// RequireTcbUpToDateSet and PolicyChanged. 59,000 gas.
     function setRequireTcbUpToDate(bool requireUpToDate) external;
     /// No code but the present one, for ever: nobody can undo this. Contract owner only. Emits UpgradesDisabled and PolicyChanged.
-    /// 60,000 gas.
+    /// 59,000 gas.
     function disableUpgrades() external;
 
     /// Whether CVMs of this app-compose.json may boot.

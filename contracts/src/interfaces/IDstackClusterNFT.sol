@@ -190,7 +190,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, by whoever comes first: so in the transaction that
     /// deploys the proxy. Every network type may register, as many tokens as the network has addresses may be minted, by the owner
-    /// alone. Emits MeshNetworkFixed, AppIdAdded and KmsRootAdded. 265,000 gas with one root, and 72,000 for each further root or
+    /// alone. Emits MeshNetworkFixed, AppIdAdded and KmsRootAdded. 264,000 gas with one root, and 72,000 for each further root or
     /// app id.
     function initialize(ClusterParams calldata params) external;
     /// Makes a cluster of a proxy that was deployed as a dstack DstackApp: the data of the `upgradeToAndCall` that gives it this code.
@@ -202,16 +202,17 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// instances of that app register for it, until it is bound anew or its node leaves. Contract owner only; free
     /// of charge, and within the limit of `setClusterConfig` (MaxNodesReached). Reverts with InvalidNetwork where there is no network
     /// yet: a proxy that became this contract by an upgrade has an owner before it is a cluster. `to` is not called. Emits Transfer
-    /// and NodeMinted. 117,000 gas, and 17,100 for the first token of a wallet.
+    /// and NodeMinted. 118,000 gas, 17,100 more for the first token of a wallet and 23,000 for an app id.
     function mint(address to, bytes20 instanceId, address appId) external returns (uint256 tokenId);
     /// Binds (or rebinds) an inactive token to an instance id and lets go of the member address that the first registration of the
     /// last binding fixed; reserves nothing. `appId` nonzero lets only instances of that app register for it; zero, of any allowed
-    /// app. Token owner only. Emits NodeBound. 62,000 gas, and 22,100 for the first app id of a token.
+    /// app. Token owner only. Emits NodeBound. 63,000 gas for an unbound token, and 23,000 more for an app id.
     function bind(uint256 tokenId, bytes20 instanceId, address appId) external;
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
     /// only its owner. Not while registrations are paused, and only for a network type that the policy allows. Emits PeerRegistered.
-    /// 208,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 230,000 for an unbound one and for
-    /// each 256th token, 265,000 for the first of a cluster, 116,000 for a rotation; 3,000 more with a gateway.
+    /// 216,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 238,000 for an unbound one and for
+    /// each 256th token, 272,000 for the first of a cluster, 124,000 for a rotation; 3,000 more with a gateway, and 3,000 where the
+    /// binding names an app id.
     ///
     /// The first registration of a binding fixes the member address, also beyond the removal of a KMS root or app id; every later one
     /// needs its key again (MemberAddressMismatch, MemberSignatureMismatch). A node that lost its member key comes back after its
@@ -230,18 +231,18 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         bytes calldata memberSignature
     ) external;
     /// Changes only where an active peer is reached, by its member key alone. Anybody may submit, also while registrations are paused.
-    /// The key epoch stays. Emits PeerEndpointUpdated. 62,000 gas, 65,000 with a gateway.
+    /// The key epoch stays. Emits PeerEndpointUpdated. 60,000 gas, 63,000 with a gateway.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata memberSignature) external;
-    /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 73,000 for a
+    /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 72,000 for a
     /// leader that voted.
     function deactivate(uint256 tokenId) external;
     /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. A revocation ends with the token.
     /// Token owner or approved; a revoked token also the contract owner, who so gets back what strangers took while minting was
-    /// public. Emits Transfer and NodeCleared. 115,000 gas, 125,000 for a leader that voted.
+    /// public. Emits Transfer and NodeCleared. 114,000 gas, 124,000 for a leader that voted.
     function burn(uint256 tokenId) external;
     /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Concerns whoever holds the id
     /// when it lands: where the id was burned and minted again just before, that is somebody else, whom `reinstate` helps.
-    /// Contract owner only. Emits NodeCleared. 70,000 gas, 74,000 for a leader that voted.
+    /// Contract owner only. Emits NodeCleared. 69,000 gas, 74,000 for a leader that voted.
     function revoke(uint256 tokenId) external;
     /// Lifts a revocation. Contract owner only. Emits NodeReinstated. 39,000 gas.
     function reinstate(uint256 tokenId) external;
@@ -257,7 +258,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// 93,000 gas.
     function addAppId(address appId) external;
     /// Its peers leave at once, and re-adding it revives nobody, by no signature from before. Contract owner only. Emits AppIdRemoved and, if it had peers,
-    /// VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 134,000 if it had the leader and peers under sixteen KMS roots.
+    /// VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 133,000 if it had the leader and peers under sixteen KMS roots.
     function removeAppId(address appId) external;
     /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
     /// InvalidBaseDomain, AlreadyAdded or TooMany. Emits BaseDomainAdded. 120,000 gas for up to 31 characters.

@@ -65,7 +65,7 @@ interface ILeaderElection {
     /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that nobody submitted stays good until its deadline for as long
     /// as the term lasts and the token's peer has that member key, also where it left and came back in between.
     ///
-    /// Sent by anybody. Emits what `castVote` emits. 65,000 gas where nobody falls, 90,000 where the leader does, 275,000 at most.
+    /// Sent by anybody. Emits what `castVote` emits. 65,000 gas where nobody falls, 81,000 where the leader does, 275,000 at most.
     function castVoteBySig(
         uint256 tokenId,
         uint32 inTerm,
