@@ -2,7 +2,7 @@
 // Run by artifacts.sh --check.
 import { readFileSync } from "node:fs";
 
-/** Which measured costs the documentation of a function names; in whose place a list of two stands, their difference is meant. */
+/** Which measured costs the documentation of a function names; a list of two means their difference. */
 const DOCUMENTED = {
   IAppAuth: {
     addComposeHash: ["addComposeHash"],
