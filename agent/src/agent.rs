@@ -25,7 +25,7 @@ use crate::{
     config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
     dstack::{self, GuestAgent},
     endpoint::{self, Remotes},
-    identity::{self, Expected, Identity},
+    identity::{self, Expected, Identity, MemberKeySource},
     keyfile::{self, WireguardSecret},
     link::Netlink,
     lock::InstanceLock,
@@ -100,7 +100,7 @@ impl Start<'_> {
         announce(&config, &identity, Some(public_key), contract);
 
         let (interface, device, dataplane) = (config.interface.clone(), config.device.clone(), config.dataplane);
-        let psk_root = identity.psk_root.clone();
+        let (psk_root, member) = (identity.psk_root.clone(), identity.member.clone());
         let (clock, endpoint) = (Clock::start(), watch::Sender::new(endpoint::configured(&config)));
         let kept = match dataplane {
             Dataplane::Userspace => {
@@ -129,11 +129,11 @@ impl Start<'_> {
         match port {
             Some(port) => {
                 let tunnel = UserspaceTunnel::with_paths(device, port);
-                parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root))).await
+                parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root, member))).await
             }
             None => {
                 let tunnel = KernelTunnel::new(device.name, device.mtu);
-                parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root))).await
+                parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root, member))).await
             }
         }
     }
@@ -192,7 +192,19 @@ async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, Wireguard
 async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)> {
     let guest_agent = GuestAgent::new(dstack::find(config.dstack_socket.as_deref())?);
     let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
-    let identity = Identity::load(&guest_agent, expected).await?;
+    let member = match config.wireguard_key {
+        WireguardKeySource::Random => {
+            MemberKeySource::Disk { state_dir: &config.state_dir, user: process::effective_user() }
+        }
+        WireguardKeySource::Derived => {
+            tracing::warn!(
+                "this node's own keys are derived: every instance of this app can derive them too, and register, vote and read as \
+                 this node"
+            );
+            MemberKeySource::GuestAgent
+        }
+    };
+    let identity = Identity::load(&guest_agent, expected, member).await?;
     Ok((guest_agent, identity))
 }
 
@@ -270,7 +282,6 @@ async fn wireguard_secret(
     match config.wireguard_key {
         WireguardKeySource::Random => Ok(keyfile::load_or_create(&config.state_dir, process::effective_user())?),
         WireguardKeySource::Derived => {
-            tracing::warn!("the WireGuard key is derived: every instance of this app can derive it too");
             let bytes = identity::derived_wireguard_key(guest_agent, identity.instance).await?;
             WireguardSecret::new(bytes).ok_or_else(|| anyhow::anyhow!("the guest agent derived a key of zeros"))
         }
@@ -287,6 +298,7 @@ fn local_node(config: &Config, identity: &Identity, public_key: Option<Wireguard
         app_id: identity.app_id,
         kms_root: identity.kms_root,
         node_address: identity.node_address(),
+        member_address: identity.member.address(),
         network_type,
         wireguard_key: public_key.unwrap_or(WireguardKey([0; 32])),
         compose_hash: identity.compose_hash,
@@ -324,7 +336,7 @@ fn announce(config: &Config, identity: &Identity, public_key: Option<WireguardKe
         instance = %identity.instance,
         app_id = %identity.app_id,
         kms_root = %identity.kms_root,
-        node_address = %identity.node_address(),
+        member_address = %identity.member.address(),
         public_key = public_key.map(tracing::field::display),
         %contract,
         mode = config.mode.name(),

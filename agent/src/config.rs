@@ -267,7 +267,6 @@ mod tests {
             ["--threads", "2"],
             ["--without-offload", "udp_gso"],
             ["--keepalive", "25"],
-            ["--wireguard-key", "random"],
             ["--gateway-listen", "0.0.0.0:51822"],
             ["--gateway-address", "192.0.2.1:443"],
             ["--gateway-redial-after", "1h"],

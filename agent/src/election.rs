@@ -1,4 +1,4 @@
-//! What applications may ask about the leader's seat: who has it, and this node's vote against whoever does. The node key stays here;
+//! What applications may ask about the leader's seat: who has it, and this node's vote against whoever does. The member key stays here;
 //! a vote can be nothing but this node's, about the seat as the contract has it now, and there is one in a term.
 
 use std::{
@@ -34,7 +34,7 @@ pub struct LeaderView {
     pub term: u32,
     /// Its leader's token; `None` where nobody leads.
     pub leader_token: Option<TokenId>,
-    /// Its node address.
+    /// Its member address.
     pub leader: Option<Address>,
 }
 
@@ -56,7 +56,7 @@ pub struct Ballot {
 pub struct Cast {
     /// Always `p2p-agent.vote/v1`.
     pub schema: &'static str,
-    /// The transaction, where this node's address has funds.
+    /// The transaction, where this node's member address has funds.
     pub transaction: Option<B256>,
     /// Why there is none.
     pub not_submitted: Option<String>,
@@ -117,7 +117,7 @@ impl<C: Chain> Election<C> {
         self.voting.lock().await
     }
 
-    /// Signs the vote of `member`, or its withdrawal, and submits it if the node address has funds. `member` is this node's token and the contract that
+    /// Signs the vote of `member`, or its withdrawal, and submits it if the member address has funds. `member` is this node's token and the contract that
     /// it is a member of.
     pub(crate) async fn vote(
         &self,
@@ -140,7 +140,7 @@ impl<C: Chain> Election<C> {
             None => None,
         };
         let calldata = vote.as_ref().map_or_else(|| electLeaderCall {}.abi_encode(), |vote| vote.call().abi_encode());
-        let sent = self.chain.submit(self.identity.node_key(), domain.chain_id, calldata.into()).await;
+        let sent = self.chain.submit(self.identity.member.signer(), domain.chain_id, calldata.into()).await;
         let (transaction, not_submitted) = match sent {
             Ok(transaction) => (Some(transaction), None),
             Err(error) => (None, Some(error.to_string())),
@@ -177,6 +177,6 @@ impl<C: Chain> Election<C> {
             is_no_confidence,
             deadline,
         };
-        vote.sign(|digest| self.identity.sign(digest))
+        vote.sign(|digest| self.identity.member.sign(digest))
     }
 }

@@ -1,15 +1,20 @@
-//! Who this node is, as the guest agent vouches for it: instance, app, node key, and the KMS root its keys come from.
+//! Who this node is: instance, app, node key, and the KMS root its keys come from, as the guest agent vouches for them, and the member
+//! key, which no other instance has.
+
+use std::path::Path;
 
 use alloy::signers::{SignerSync as _, local::PrivateKeySigner};
 use mesh_core::{
     id::{Address, AppId, B256, InstanceId},
     proof::{OwnChain, Refusal, recover_own_chain},
-    registration::{NODE_KEY_PURPOSE, SignatureChain, node_key_path},
+    registration::{MEMBER_KEY_PURPOSE, NODE_KEY_PURPOSE, SignatureChain, member_key_path, node_key_path},
 };
 use zeroize::Zeroizing;
 
 use crate::{
     dstack::{GuestAgent, GuestAgentError},
+    keyfile::{self, KeyFileError},
+    member::MemberSecret,
     psk::PskRoot,
 };
 
@@ -22,7 +27,7 @@ const WIREGUARD_PURPOSE: &str = "dstack-mesh-wireguard-v1";
 /// `Info.cloud_vendor` of the simulator.
 const SIMULATED: &str = "SIMULATED";
 
-/// What the guest agent says this node is, checked. Secrets in it cannot be printed.
+/// What this node is, checked. Secrets in it cannot be printed.
 #[derive(Debug)]
 pub struct Identity {
     /// This CVM.
@@ -39,15 +44,20 @@ pub struct Identity {
     pub chain: SignatureChain,
     /// Where preshared keys come from.
     pub psk_root: PskRoot,
+    /// What makes a registration this node's own.
+    pub member: MemberSecret,
     node_key: PrivateKeySigner,
 }
 
-/// The guest agent's answers do not make an identity.
+/// The guest agent's answers, or the member key, do not make an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// No answer, or a refusal.
     #[error(transparent)]
     GuestAgent(#[from] GuestAgentError),
+    /// The member key's file cannot be used.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
     /// `Info` lacks what is needed.
     #[error("the guest agent's `{field}` is {found}\nhint: {hint}")]
     Info {
@@ -93,6 +103,21 @@ pub enum IdentityError {
     },
 }
 
+/// Where the member key comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum MemberKeySource<'a> {
+    /// A state directory that lasts: drawn there once.
+    Disk {
+        /// The directory.
+        state_dir: &'a Path,
+        /// Effective user id.
+        user: u32,
+    },
+    /// `GetKey` of the guest agent, for a node without a disk that lasts: within reach of every instance of the app, which can then do
+    /// as this node.
+    GuestAgent,
+}
+
 /// What the operator expects, where they say.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Expected {
@@ -103,11 +128,15 @@ pub struct Expected {
 }
 
 impl Identity {
-    /// Asks the guest agent who we are and for our keys.
+    /// Asks the guest agent who we are and for our keys. The member key is on its disk before this returns.
     ///
     /// # Errors
     /// See [`IdentityError`].
-    pub async fn load(agent: &GuestAgent, expected: Expected) -> Result<Self, IdentityError> {
+    pub async fn load(
+        agent: &GuestAgent,
+        expected: Expected,
+        member: MemberKeySource<'_>,
+    ) -> Result<Self, IdentityError> {
         let info = agent.info().await?;
         let instance: InstanceId = info.instance_id.parse().map_err(|_| IdentityError::Info {
             field: "instance_id",
@@ -130,6 +159,10 @@ impl Identity {
             return Err(IdentityError::OtherRoot { expected, found: own.kms_root });
         }
         let psk = agent.get_key(PSK_PATH, PSK_PURPOSE).await?;
+        let member = match member {
+            MemberKeySource::Disk { state_dir, user } => keyfile::load_or_create_member(state_dir, user)?,
+            MemberKeySource::GuestAgent => derived_member_key(agent, instance).await?,
+        };
         Ok(Self {
             instance,
             app_id,
@@ -138,6 +171,7 @@ impl Identity {
             kms_root: own.kms_root,
             chain: own.chain,
             psk_root: PskRoot::new(psk.secret().clone()),
+            member,
             node_key,
         })
     }
@@ -146,12 +180,6 @@ impl Identity {
     #[must_use]
     pub const fn node_address(&self) -> Address {
         self.node_key.address()
-    }
-
-    /// The node key, for transactions.
-    #[must_use]
-    pub const fn node_key(&self) -> &PrivateKeySigner {
-        &self.node_key
     }
 
     /// Signs a digest with the node key: r ‖ s ‖ v, low s, v = 27 or 28.
@@ -174,6 +202,12 @@ pub async fn derived_wireguard_key(
 ) -> Result<Zeroizing<[u8; 32]>, GuestAgentError> {
     let answer = agent.get_key(&format!("dstack-mesh/wireguard/{instance}"), WIREGUARD_PURPOSE).await?;
     Ok(answer.secret().clone())
+}
+
+async fn derived_member_key(agent: &GuestAgent, instance: InstanceId) -> Result<MemberSecret, IdentityError> {
+    let answer = agent.get_key(&member_key_path(instance), MEMBER_KEY_PURPOSE).await?;
+    MemberSecret::new(answer.secret().clone())
+        .ok_or_else(|| IdentityError::Key("the member key is not a secp256k1 scalar".to_owned()))
 }
 
 fn own_chain(app_id: AppId, node_key: &PrivateKeySigner, chain: &[Vec<u8>]) -> Result<OwnChain, IdentityError> {

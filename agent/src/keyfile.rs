@@ -1,4 +1,4 @@
-//! The WireGuard private key on the CVM's encrypted disk: drawn once, never overwritten.
+//! The private keys on the CVM's encrypted disk, WireGuard's and the member key: drawn once, never overwritten.
 
 use std::{
     fmt,
@@ -13,8 +13,12 @@ use mesh_core::id::WireguardKey;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::member::MemberSecret;
+
 /// File name inside the state directory; the content is what `wg genkey` prints.
-const FILE_NAME: &str = "wireguard.key";
+const WIREGUARD_FILE: &str = "wireguard.key";
+/// The same for the member key: 32 bytes in base64.
+const MEMBER_FILE: &str = "member.key";
 /// 32 bytes in base64.
 const TEXT_LENGTH: usize = 44;
 
@@ -97,20 +101,54 @@ impl fmt::Debug for WireguardSecret {
     }
 }
 
-/// Reads the key of a state directory, or draws one where there is none yet.
+/// Reads the WireGuard key of a state directory, or draws one where there is none yet.
 ///
 /// # Errors
 /// See [`KeyFileError`]; a file that is there is left as it is.
 pub fn load_or_create(state_dir: &Path, user: u32) -> Result<WireguardSecret, KeyFileError> {
-    let path = state_dir.join(FILE_NAME);
-    match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
-        Ok(file) => read(file, &path, user),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(state_dir, &path),
-        Err(source) => Err(KeyFileError::Io { what: "read key file", path, source }),
+    KeyFile { state_dir, name: WIREGUARD_FILE, user }.load_or_create(WireguardSecret::new)
+}
+
+/// Reads the member key of a state directory, or draws one where there is none yet. It is on the disk, and in its directory, when
+/// this returns: before anything can name it to the contract, which would not take another in its place.
+///
+/// # Errors
+/// See [`KeyFileError`]; a file that is there is left as it is.
+pub fn load_or_create_member(state_dir: &Path, user: u32) -> Result<MemberSecret, KeyFileError> {
+    KeyFile { state_dir, name: MEMBER_FILE, user }.load_or_create(MemberSecret::new)
+}
+
+/// One key file.
+struct KeyFile<'a> {
+    state_dir: &'a Path,
+    name: &'static str,
+    /// Effective user id.
+    user: u32,
+}
+
+impl KeyFile<'_> {
+    /// `parse` says which 32 bytes are a key: all but a few.
+    fn load_or_create<K>(&self, parse: impl Fn(Zeroizing<[u8; 32]>) -> Option<K>) -> Result<K, KeyFileError> {
+        let path = self.state_dir.join(self.name);
+        match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
+            Ok(file) => {
+                let corrupt =
+                    || KeyFileError::Corrupt { path: path.clone(), reason: "it holds 32 bytes that are no key" };
+                parse(read(file, &path, self.user)?).ok_or_else(corrupt)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let bytes = draw()?;
+                let key =
+                    parse(bytes.clone()).ok_or_else(|| KeyFileError::Random("bytes that are no key".to_owned()))?;
+                create(self.state_dir, self.name, &path, &bytes)?;
+                Ok(key)
+            }
+            Err(source) => Err(KeyFileError::Io { what: "read key file", path, source }),
+        }
     }
 }
 
-fn read(file: File, path: &Path, user: u32) -> Result<WireguardSecret, KeyFileError> {
+fn read(file: File, path: &Path, user: u32) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
     let io = |source| KeyFileError::Io { what: "read key file", path: path.to_owned(), source };
     let corrupt = |reason| KeyFileError::Corrupt { path: path.to_owned(), reason };
     let metadata = file.metadata().map_err(io)?;
@@ -138,23 +176,26 @@ fn read(file: File, path: &Path, user: u32) -> Result<WireguardSecret, KeyFileEr
     }
     let mut secret = Zeroizing::new([0; 32]);
     secret.copy_from_slice(&bytes[..32]);
-    WireguardSecret::new(secret).ok_or_else(|| corrupt("it holds only zeros"))
+    Ok(secret)
+}
+
+fn draw() -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| KeyFileError::Random(error.to_string()))?;
+    Ok(bytes)
 }
 
 /// Writes a new key beside its place, then links it there: the name appears with the whole key behind it, or not at all, and
 /// a file that appeared meanwhile is not replaced.
-fn create(state_dir: &Path, path: &Path) -> Result<WireguardSecret, KeyFileError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut_slice()).map_err(|error| KeyFileError::Random(error.to_string()))?;
-    let secret = WireguardSecret::new(bytes).ok_or_else(|| KeyFileError::Random("32 zero bytes".to_owned()))?;
-    let draft = state_dir.join(format!(".{FILE_NAME}.{}", std::process::id()));
+fn create(state_dir: &Path, name: &str, path: &Path, key: &[u8; 32]) -> Result<(), KeyFileError> {
+    let draft = state_dir.join(format!(".{name}.{}", std::process::id()));
     let io = |what, path: &Path| {
         let path = path.to_owned();
         move |source| KeyFileError::Io { what, path, source }
     };
     let mut text = Zeroizing::new([b'\n'; TEXT_LENGTH + 1]);
     STANDARD
-        .encode_slice(secret.0.as_slice(), &mut text[..TEXT_LENGTH])
+        .encode_slice(key, &mut text[..TEXT_LENGTH])
         .map_err(|_| KeyFileError::Random("a key that does not encode".to_owned()))?;
     // A draft of an earlier process of our id that died half-way.
     match fs::remove_file(&draft) {
@@ -174,7 +215,7 @@ fn create(state_dir: &Path, path: &Path) -> Result<WireguardSecret, KeyFileError
     removed.map_err(io("remove", &draft))?;
     File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(io("sync", state_dir))?;
     text.zeroize();
-    Ok(secret)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -192,7 +233,7 @@ mod tests {
     fn a_new_key_is_kept_and_private() {
         let dir = Scratch::new();
         let made = load_or_create(dir.path(), user()).unwrap();
-        let mode = fs::metadata(dir.path().join(FILE_NAME)).unwrap().mode();
+        let mode = fs::metadata(dir.path().join(WIREGUARD_FILE)).unwrap().mode();
         assert_eq!(mode & 0o7777, 0o600);
         let read = load_or_create(dir.path(), user()).unwrap();
         assert_eq!(made.public_key(), read.public_key());
@@ -202,13 +243,32 @@ mod tests {
     }
 
     #[test]
+    fn the_member_key_is_kept_beside_it_in_a_file_of_its_own() {
+        let dir = Scratch::new();
+        let wireguard = load_or_create(dir.path(), user()).unwrap();
+        let member = load_or_create_member(dir.path(), user()).unwrap();
+        assert_eq!(load_or_create_member(dir.path(), user()).unwrap().address(), member.address());
+        assert_eq!(load_or_create(dir.path(), user()).unwrap().public_key(), wireguard.public_key());
+        let mode = fs::metadata(dir.path().join(MEMBER_FILE)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no draft is left");
+        let other = Scratch::new();
+        assert_ne!(load_or_create_member(other.path(), user()).unwrap().address(), member.address());
+    }
+
+    #[test]
     fn bad_files_are_named_and_left_alone() {
-        let zeros = STANDARD.encode([0; 32]);
+        let (zeros, ones) = (STANDARD.encode([0; 32]), STANDARD.encode([0xff; 32]));
+        let dir = Scratch::new();
+        // Above the order of secp256k1: no member key.
+        fs::write(dir.path().join(MEMBER_FILE), &ones).unwrap();
+        fs::set_permissions(dir.path().join(MEMBER_FILE), fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(matches!(load_or_create_member(dir.path(), user()), Err(KeyFileError::Corrupt { .. })));
         for (content, part) in
-            [("", "32 bytes"), ("nonsense\n", "32 bytes"), (&zeros, "zeros"), (&"A".repeat(44), "32 bytes")]
+            [("", "32 bytes"), ("nonsense\n", "32 bytes"), (&zeros, "no key"), (&"A".repeat(44), "32 bytes")]
         {
             let dir = Scratch::new();
-            let path = dir.path().join(FILE_NAME);
+            let path = dir.path().join(WIREGUARD_FILE);
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             let error = load_or_create(dir.path(), user()).unwrap_err().to_string();
@@ -221,12 +281,12 @@ mod tests {
     fn files_of_others_and_for_others_are_refused() {
         let dir = Scratch::new();
         load_or_create(dir.path(), user()).unwrap();
-        let path = dir.path().join(FILE_NAME);
+        let path = dir.path().join(WIREGUARD_FILE);
         assert!(matches!(load_or_create(dir.path(), user() + 1), Err(KeyFileError::Owner { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(load_or_create(dir.path(), user()), Err(KeyFileError::Mode { mode: 0o640, .. })));
         let link = Scratch::new();
-        std::os::unix::fs::symlink(&path, link.path().join(FILE_NAME)).unwrap();
+        std::os::unix::fs::symlink(&path, link.path().join(WIREGUARD_FILE)).unwrap();
         assert!(matches!(load_or_create(link.path(), user()), Err(KeyFileError::Io { .. })));
         let missing = dir.path().join("missing");
         assert!(matches!(load_or_create(&missing, user()), Err(KeyFileError::Io { .. })));

@@ -25,6 +25,7 @@ pub mod endpoint;
 pub mod identity;
 pub mod keyfile;
 pub mod lock;
+pub mod member;
 pub mod psk;
 pub mod statedir;
 

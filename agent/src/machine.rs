@@ -4,15 +4,22 @@ mod apply;
 mod check;
 mod observe;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
-use mesh_core::{agent::Guard, id::WireguardKey, network::MeshNetwork};
+use mesh_core::{
+    agent::Guard,
+    id::{MemberKey, WireguardKey},
+    network::MeshNetwork,
+};
 
 pub use apply::NetworkInUse;
 pub use check::{CannotStart, check, check_rights};
 pub use observe::ObserveError;
 
-use crate::{keyfile::WireguardSecret, link::Links, psk::PskRoot, tunnel::Tunnel};
+use crate::{keyfile::WireguardSecret, link::Links, member::MemberSecret, psk::PskRoot, tunnel::Tunnel};
 
 /// The local side of the mesh. One call at a time, so that an observation is never of a half-made change.
 pub struct Machine<T, L> {
@@ -22,6 +29,9 @@ pub struct Machine<T, L> {
     secret: WireguardSecret,
     own_key: WireguardKey,
     psk_root: PskRoot,
+    member: MemberSecret,
+    /// The member keys with which the preshared keys on the device were derived: the device does not know.
+    preshared_with: BTreeMap<WireguardKey, MemberKey>,
     /// The last answer about routes of others, which stands in when the system cannot say for once.
     overlap: Option<String>,
     /// It could not say the last time.
@@ -35,7 +45,14 @@ pub struct Machine<T, L> {
 
 impl<T: Tunnel, L: Links> Machine<T, L> {
     /// Nothing exists yet.
-    pub fn new(tunnel: T, links: L, interface: String, secret: WireguardSecret, psk_root: PskRoot) -> Self {
+    pub fn new(
+        tunnel: T,
+        links: L,
+        interface: String,
+        secret: WireguardSecret,
+        psk_root: PskRoot,
+        member: MemberSecret,
+    ) -> Self {
         let own_key = secret.public_key();
         Self {
             tunnel,
@@ -44,6 +61,8 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             secret,
             own_key,
             psk_root,
+            member,
+            preshared_with: BTreeMap::new(),
             overlap: None,
             overlap_is_unknown: false,
             guarded: None,

@@ -1,4 +1,4 @@
-//! A registration or endpoint update, signed by the node key and ready for anybody to submit.
+//! A registration, signed by node key and member key, or an endpoint update, signed by the member key: ready for anybody to submit.
 
 use alloy::{primitives::Bytes, sol_types::SolCall as _};
 use mesh_core::{
@@ -16,14 +16,16 @@ use crate::identity::Identity;
 pub fn sign(intent: &Intent, domain: &Domain, identity: &Identity) -> Result<(RegistrationOffer, Bytes), String> {
     let (token_id, key_epoch, deadline, method, calldata) = match intent {
         Intent::Register(registration) => {
-            let node_signature = identity.sign(registration.digest(domain))?;
-            let proof = Proof { registration: *registration, chain: identity.chain.clone(), node_signature };
+            let digest = registration.digest(domain);
+            let (node_signature, member_signature) = (identity.sign(digest)?, identity.member.sign(digest)?);
+            let chain = identity.chain.clone();
+            let proof = Proof { registration: *registration, chain, node_signature, member_signature };
             let call = mesh_contract::register_peer(&proof).abi_encode();
             (registration.token, registration.key_epoch, registration.deadline, "registerPeer", call)
         }
         Intent::UpdateEndpoint(update) => {
-            let node_signature = identity.sign(update.digest(domain))?;
-            let call = mesh_contract::update_endpoint(update, &node_signature).abi_encode();
+            let member_signature = identity.member.sign(update.digest(domain))?;
+            let call = mesh_contract::update_endpoint(update, &member_signature).abi_encode();
             (update.token, update.key_epoch, update.deadline, "updateEndpoint", call)
         }
     };

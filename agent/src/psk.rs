@@ -1,12 +1,18 @@
-//! Pairwise preshared keys. Every instance of an app can derive them, nobody else can: a peer that a lying RPC endpoint
-//! invents cannot finish a handshake, and a recorded handshake is as safe as the KMS's own key delivery.
+//! Pairwise preshared keys, of two secrets. The root is what every instance of the app can derive and nobody else: a peer that a
+//! lying RPC endpoint invents cannot finish a handshake, and a recorded handshake is as safe as the KMS's own key delivery. What the
+//! two member keys agree on keeps every other instance of the app out.
 
 use std::fmt;
 
 use hkdf::Hkdf;
-use mesh_core::{id::WireguardKey, registration::Domain};
+use mesh_core::{
+    id::{MemberKey, WireguardKey},
+    registration::Domain,
+};
 use sha2::Sha256;
 use zeroize::Zeroizing;
+
+use crate::member::MemberSecret;
 
 const SALT: &[u8] = b"dstack-mesh-psk-v1";
 
@@ -25,17 +31,31 @@ impl PskRoot {
         Self(key)
     }
 
-    /// HKDF-SHA256 with info = chain id (u64, big-endian) ‖ contract (20) ‖ smaller WireGuard key ‖ larger WireGuard key,
-    /// 32 bytes: both sides derive the same.
+    /// HKDF-SHA256 of this root ‖ what the two members agree on ([`MemberSecret::agree`]), with info = chain id (u64, big-endian) ‖
+    /// contract (20) ‖ smaller WireGuard key ‖ larger WireGuard key, 32 bytes: both sides derive the same. `None` where `peer` is no
+    /// key.
     #[must_use]
-    pub fn derive(&self, domain: &Domain, one: WireguardKey, other: WireguardKey) -> PresharedKey {
+    pub fn derive(
+        &self,
+        member: &MemberSecret,
+        peer: &MemberKey,
+        domain: &Domain,
+        one: WireguardKey,
+        other: WireguardKey,
+    ) -> Option<PresharedKey> {
+        let agreed = member.agree(peer)?;
+        let mut material = Zeroizing::new([0; 64]);
+        material[..32].copy_from_slice(self.0.as_slice());
+        material[32..].copy_from_slice(agreed.as_slice());
         let info =
             [&domain.chain_id.to_be_bytes()[..], domain.contract.as_slice(), &one.min(other).0, &one.max(other).0]
                 .concat();
         let mut key = Zeroizing::new([0; 32]);
         #[expect(clippy::expect_used, reason = "32 bytes are within HKDF-SHA256's 8,160")]
-        Hkdf::<Sha256>::new(Some(SALT), self.0.as_slice()).expand(&info, key.as_mut_slice()).expect("length in range");
-        PresharedKey(key)
+        Hkdf::<Sha256>::new(Some(SALT), material.as_slice())
+            .expand(&info, key.as_mut_slice())
+            .expect("length in range");
+        Some(PresharedKey(key))
     }
 }
 
@@ -67,14 +87,21 @@ mod tests {
         Domain { chain_id, contract: [0x22; 20].into() }
     }
 
-    /// Computed apart from this code, by RFC 5869's two HMACs in Python.
+    fn member(byte: u8) -> (MemberSecret, MemberKey) {
+        let secret = MemberSecret::new(Zeroizing::new([byte; 32])).unwrap();
+        let key = MemberKey(secret.public_key().to_sec1_bytes().as_ref().try_into().unwrap());
+        (secret, key)
+    }
+
+    /// Computed apart from this code, by affine additions on the curve and RFC 5869's two HMACs in Python.
     #[test]
     fn known_answer() {
         let root = PskRoot::new(Zeroizing::new([0x11; 32]));
-        let key = root.derive(&domain(31337), WireguardKey([0xbb; 32]), WireguardKey([0xaa; 32]));
+        let keys = [WireguardKey([0xbb; 32]), WireguardKey([0xaa; 32])];
+        let key = root.derive(&member(1).0, &member(2).1, &domain(31337), keys[0], keys[1]).unwrap();
         assert_eq!(
             hex::encode(key.bytes().as_slice()),
-            "912faba1a80ae2155ef1198c3e22735fdca5ffd3eaa95f1e74d114df28f0ab59"
+            "bd3f6b09816658129b8a9590a2b909cd711c37adc9be9d986e7ddc64f18160ea"
         );
     }
 
@@ -82,16 +109,23 @@ mod tests {
     fn both_sides_derive_the_same_and_other_pairs_another() {
         let root = PskRoot::new(Zeroizing::new([7; 32]));
         let (a, b, c) = (WireguardKey([1; 32]), WireguardKey([2; 32]), WireguardKey([3; 32]));
-        let bytes = |domain: &Domain, one, other| *root.derive(domain, one, other).0;
-        assert_eq!(bytes(&domain(1), a, b), bytes(&domain(1), b, a));
-        assert_ne!(bytes(&domain(1), a, b), bytes(&domain(1), a, c));
-        assert_ne!(bytes(&domain(1), a, b), bytes(&domain(2), a, b));
+        let [one, two, three] = [1, 2, 3].map(member);
+        let bytes = |own: &MemberSecret, peer, id, from, to| *root.derive(own, peer, &domain(id), from, to).unwrap().0;
+        let ours = bytes(&one.0, &two.1, 1, a, b);
+        assert_eq!(ours, bytes(&two.0, &one.1, 1, b, a));
+        assert_ne!(ours, bytes(&one.0, &two.1, 1, a, c));
+        assert_ne!(ours, bytes(&one.0, &two.1, 2, a, b));
+        // A sibling has the root and everybody's public keys.
+        assert_ne!(ours, bytes(&three.0, &two.1, 1, a, b));
+        assert_ne!(ours, bytes(&three.0, &one.1, 1, a, b));
+        assert!(root.derive(&one.0, &MemberKey([0; 33]), &domain(1), a, b).is_none());
     }
 
     #[test]
     fn secrets_cannot_be_printed() {
         let root = PskRoot::new(Zeroizing::new([7; 32]));
-        let key = root.derive(&domain(1), WireguardKey([1; 32]), WireguardKey([2; 32]));
-        assert_eq!(format!("{root:?} {key:?}"), "[redacted] [redacted]");
+        let (secret, public) = member(1);
+        let key = root.derive(&secret, &public, &domain(1), WireguardKey([1; 32]), WireguardKey([2; 32]));
+        assert_eq!(format!("{root:?} {key:?}"), "[redacted] Some([redacted])");
     }
 }

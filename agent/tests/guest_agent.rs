@@ -5,15 +5,16 @@
 use std::{path::PathBuf, time::Duration};
 
 use dstack_simulator::{Layout, Simulator};
-use mesh_core::id::Address;
+use mesh_core::id::{Address, MemberKey};
 use p2p_agent::{
     dstack::{Endpoint, GuestAgent, GuestAgentError, find},
-    identity::{Expected, Identity, IdentityError, derived_wireguard_key},
+    identity::{Expected, Identity, IdentityError, MemberKeySource, derived_wireguard_key},
 };
 
 /// A simulator with one instance and one fault, in a directory of its own.
 struct Guest {
     dir: PathBuf,
+    state_dirs: [PathBuf; 2],
     simulator: Simulator,
 }
 
@@ -26,7 +27,9 @@ impl Guest {
         let identity = dstack_simulator::Identity::seeded(&[1; 32], [0x11; 20]).unwrap();
         let faults: Vec<_> = fault.iter().map(|fault| fault.parse().unwrap()).collect();
         let simulator = Simulator::start(identity, &Layout::Numbered(dir.clone(), 2), &faults).await.unwrap();
-        Self { dir, simulator }
+        let state_dirs = [1, 2].map(|index| dir.join(format!("state{index}")));
+        state_dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        Self { dir, state_dirs, simulator }
     }
 
     fn agent(&self, index: usize) -> GuestAgent {
@@ -34,9 +37,19 @@ impl Guest {
         GuestAgent::new(find(Some(&path)).unwrap())
     }
 
-    async fn identity(&self) -> Result<Identity, IdentityError> {
-        Identity::load(&self.agent(0), Expected::default()).await
+    /// The state directory of an instance.
+    fn disk(&self, index: usize) -> MemberKeySource<'_> {
+        MemberKeySource::Disk { state_dir: &self.state_dirs[index], user: user() }
     }
+
+    async fn identity(&self) -> Result<Identity, IdentityError> {
+        Identity::load(&self.agent(0), Expected::default(), self.disk(0)).await
+    }
+}
+
+/// As whom this test runs.
+fn user() -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
 }
 
 impl Drop for Guest {
@@ -63,23 +76,42 @@ async fn an_identity_is_what_the_simulator_announced() {
 async fn instances_share_the_psk_root_and_nothing_else() {
     let guest = Guest::new("two", None).await;
     let one = guest.identity().await.unwrap();
-    let other = Identity::load(&guest.agent(1), Expected::default()).await.unwrap();
+    let other = Identity::load(&guest.agent(1), Expected::default(), guest.disk(1)).await.unwrap();
     assert_ne!(one.node_address(), other.node_address());
     assert_eq!(one.kms_root, other.kms_root);
     let domain = mesh_core::registration::Domain { chain_id: 1, contract: Address::ZERO };
     let pair = (mesh_core::id::WireguardKey([1; 32]), mesh_core::id::WireguardKey([2; 32]));
-    let key = |identity: &Identity| **identity.psk_root.derive(&domain, pair.0, pair.1).bytes();
-    assert_eq!(key(&one), key(&other));
+    let member =
+        |identity: &Identity| MemberKey(identity.member.public_key().to_sec1_bytes().as_ref().try_into().unwrap());
+    let key = |own: &Identity, peer: &Identity| {
+        **own.psk_root.derive(&own.member, &member(peer), &domain, pair.0, pair.1).unwrap().bytes()
+    };
+    assert_eq!(key(&one, &other), key(&other, &one));
+    assert_ne!(one.member.address(), other.member.address());
+    assert_eq!(guest.identity().await.unwrap().member.address(), one.member.address(), "it is kept");
     let derived = derived_wireguard_key(&guest.agent(0), one.instance).await.unwrap();
     assert_eq!(*derived, *derived_wireguard_key(&guest.agent(0), one.instance).await.unwrap());
     assert_ne!(*derived, *derived_wireguard_key(&guest.agent(0), other.instance).await.unwrap());
+}
+
+/// For a node without a disk that lasts, and at a price: an instance's derived key is the same whoever asks.
+#[tokio::test]
+async fn a_derived_member_key_is_the_same_after_a_restart() {
+    let guest = Guest::new("derived", None).await;
+    let load = async |index| {
+        let agent = guest.agent(index);
+        Identity::load(&agent, Expected::default(), MemberKeySource::GuestAgent).await.unwrap().member.address()
+    };
+    assert_eq!(load(0).await, load(0).await);
+    assert_ne!(load(0).await, load(1).await);
+    assert_ne!(load(0).await, guest.identity().await.unwrap().member.address());
 }
 
 #[tokio::test]
 async fn what_the_operator_expects_is_checked() {
     let guest = Guest::new("expected", None).await;
     let agent = guest.agent(0);
-    let expect = |expected| Identity::load(&agent, expected);
+    let expect = |expected| Identity::load(&agent, expected, guest.disk(0));
     let other_root = Expected { kms_root: Some(Address::repeat_byte(9)), ..Expected::default() };
     let error = expect(other_root).await.unwrap_err().to_string();
     assert!(error.contains(ROOT) && error.contains("hint:"), "{error}");

@@ -139,7 +139,7 @@ fn deploying_takes_every_choice_to_the_contract() {
     let answer = world.anvil.rpc("eth_call", json!([{ "to": contract, "data": Bytes::from(apps) }, "latest"]));
     let answer: Bytes = answer.as_str().unwrap().parse().unwrap();
     let apps = mesh_contract::DstackClusterNFT::appIdsCall::abi_decode_returns(&answer).unwrap();
-    assert_eq!(apps, [contract.parse::<Address>().unwrap(), Address::repeat_byte(0x22)]);
+    assert_eq!(apps.accounts, [contract.parse::<Address>().unwrap(), Address::repeat_byte(0x22)]);
 
     let wrong = world.refused(&["deploy", "--kms-contract", contract]);
     assert!(wrong.contains("names no KMS root"), "{wrong}");

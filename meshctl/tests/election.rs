@@ -1,4 +1,4 @@
-//! The members' leader by `meshctl leader`: elected by anybody, voted out by its members' node keys, directly and through a relayer.
+//! The members' leader by `meshctl leader`: elected by anybody, voted out by its members' member keys, directly and through a relayer.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -15,12 +15,12 @@ use std::{
 
 use anvil::OTHER_KEY;
 use serde_json::{Value, json};
-use world::{World, signer};
+use world::{World, member, signer};
 
 /// For what must happen, on whatever machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Tokens 1 to 3 with a node each, whose node keys have funds.
+/// Tokens 1 to 3 with a node each, whose member keys have funds.
 fn three() -> World {
     let world = World::new();
     for node in [0x31, 0x32, 0x33] {
@@ -31,10 +31,15 @@ fn three() -> World {
 }
 
 fn address(node: u8) -> String {
-    signer([node; 32]).address().to_string().to_lowercase()
+    member(node).address().to_string().to_lowercase()
 }
 
 fn key(node: u8) -> String {
+    hex::encode(member(node).to_bytes())
+}
+
+/// The node key, which every sibling of the node can derive as well.
+fn node_key(node: u8) -> String {
     hex::encode([node; 32])
 }
 
@@ -58,11 +63,11 @@ fn members_depose_a_leader_and_the_next_takes_its_place() {
     let refused = world.refused(&["leader", "vote"]);
     assert!(refused.contains("cannot vote no confidence in") && refused.contains("\nhint: "), "{refused}");
 
-    let vote = world.change_as(&key(0x32), "castVote(address,bool)", &["leader", "vote"]);
+    let vote = world.change_as(&key(0x32), "castVote(uint32,address,bool)", &["leader", "vote"]);
     assert_eq!((&vote["token_id"], &vote["votes"], &vote["elected"]), (&json!(2), &json!(1), &Value::Null));
     let standing = world.json(&["leader"]);
     assert_eq!((&standing["votes"], &standing["required_votes"]), (&json!(1), &json!(2)));
-    let back = world.change_as(&key(0x32), "castVote(address,bool)", &["leader", "withdraw"]);
+    let back = world.change_as(&key(0x32), "castVote(uint32,address,bool)", &["leader", "withdraw"]);
     assert_eq!((&back["is_no_confidence"], &back["votes"]), (&json!(false), &json!(0)));
     let (code, _, spent) = world.run_as(&key(0x32), &["leader", "vote"]);
     assert_eq!(code, 1);
@@ -114,6 +119,20 @@ fn a_relayer_submits_signed_votes() {
     let vote = signed(0x32, "2");
     assert_eq!(world.height(), before);
 
+    // Somebody who runs one instance of the app, and so has every node key of it, has no vote but that of its own member key.
+    for (node, token) in [(0x31, "1"), (0x32, "2"), (0x33, "3")] {
+        let (code, forged, errors) = world.run_as(&node_key(node), &["leader", "vote", "--sign-for", token]);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        std::fs::write(&path, forged).unwrap();
+        let errors = world.refused(&relay);
+        assert!(errors.contains("the contract refused: the member signature recovers to"), "{errors}");
+        world.anvil.rpc("anvil_setBalance", json!([signer([node; 32]).address(), "0xde0b6b3a7640000"]));
+        let (code, _, errors) = world.run_as(&node_key(node), &["leader", "vote"]);
+        assert!(code == 1 && errors.contains("is the member address of no member"), "{errors}");
+    }
+    let standing = world.json(&["leader"]);
+    assert_eq!((&standing["leader"], &standing["votes"]), (&json!(address(0x31)), &json!(0)));
+
     // For this chain and contract alone, and by this node alone.
     for (field, value, refusal) in [
         ("chain_id", json!(1), "it is for chain 1, but `--rpc-url` leads to chain 31337"),
@@ -143,5 +162,5 @@ fn a_relayer_submits_signed_votes() {
     let standing = world.json(&["leader"]);
     assert_eq!((&standing["token_id"], &standing["votes"]), (&json!(2), &json!(0)));
     let (_, text, _) = world.run(&["leader"]);
-    assert!(text.starts_with("leader   token 2, node address 0x"), "{text}");
+    assert!(text.starts_with("leader   token 2, member address 0x"), "{text}");
 }

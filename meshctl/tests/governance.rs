@@ -248,11 +248,15 @@ fn apps_join_and_leave() {
     let world = World::new();
     let other = "22".repeat(20);
     world.denied(&["app", "add", &other]);
-    assert_eq!(world.change("addAppId(address)", &["app", "add", &other])["app_id"], json!(other));
+    let added = world.change("addAppId(address)", &["app", "add", &other]);
+    assert_eq!(added["app_id"], json!(other));
     let own = world.contract.trim_start_matches("0x").to_owned();
-    assert_eq!(world.json(&["app", "list"])["app_ids"], json!([own, other]));
+    let listed = world.json(&["app", "list"]);
+    assert_eq!(listed["app_ids"], json!([own, other]));
+    assert_eq!((&listed["apps"][0]["effective"], &listed["apps"][1]["effective"]), (&json!(true), &json!(false)));
+    assert_eq!(listed["apps"][1]["effective_at"], added["effective_at"]);
     let (_, text, _) = world.run(&["app", "list"]);
-    assert!(text.contains(&format!("{own}  the contract itself\n{other}\n")), "{text}");
+    assert!(text.contains(&format!("{own}  allowed         the contract itself\n{other}  counts in 1d0h")), "{text}");
     world.denied(&["app", "remove", &other]);
     world.change("removeAppId(address)", &["app", "remove", &other]);
     let again = world.refused(&["app", "remove", &other]);

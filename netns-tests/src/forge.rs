@@ -1,14 +1,15 @@
 //! Registrations signed by hand: what an honest node would sign, and what an attacker would like to pass off as that.
 //!
 //! The worlds' KMS root key is public, so a chain made here is as good as one from the simulator: a test that tampers with
-//! one thing knows that everything else is right.
+//! one thing knows that everything else is right. Member keys are drawn at random by real nodes, and so are these: only what a node
+//! keeps on its disk makes a signature of its.
 
 use anyhow::{Context as _, Result};
 use dstack_simulator::keys::{self, KmsRoot};
 use k256::ecdsa::SigningKey;
 use mesh_core::{
     id::{AppId, InstanceId},
-    registration::{Domain, NODE_KEY_PURPOSE, Proof, Registration, SignatureChain, node_key_path},
+    registration::{Domain, EndpointUpdate, NODE_KEY_PURPOSE, Proof, Registration, SignatureChain, node_key_path},
 };
 
 /// A CVM's node key with its chain up to a KMS root.
@@ -17,6 +18,7 @@ pub struct Cvm {
     pub instance: InstanceId,
     chain: SignatureChain,
     key: SigningKey,
+    member: SigningKey,
 }
 
 impl Cvm {
@@ -34,7 +36,14 @@ impl Cvm {
             kms_signature: app.issued().try_into().context("a KMS signature has 65 bytes")?,
             app_id,
         };
-        Ok(Self { instance, chain, key })
+        // Nothing but this number tells it.
+        let member = SigningKey::from_slice(&[&[0x5a; 12], &instance.0[..]].concat())?;
+        Ok(Self { instance, chain, key, member })
+    }
+
+    /// The same, with another member key: a real node's, or an attacker's.
+    pub fn with_member_key(self, key: &[u8; 32]) -> Result<Self> {
+        Ok(Self { member: SigningKey::from_slice(key)?, ..self })
     }
 
     /// Address of the KMS root with this private key.
@@ -46,6 +55,12 @@ impl Cvm {
     #[must_use]
     pub fn address(&self) -> [u8; 20] {
         keys::address(self.key.verifying_key())
+    }
+
+    /// Address of the member key.
+    #[must_use]
+    pub fn member_address(&self) -> [u8; 20] {
+        keys::address(self.member.verifying_key())
     }
 
     /// The node key's private bytes: what must not be seen anywhere.
@@ -62,8 +77,15 @@ impl Cvm {
     /// Signs whatever it is given.
     #[must_use]
     pub fn prove(&self, registration: Registration, domain: &Domain) -> Proof {
-        let node_signature = keys::sign(&self.key, &registration.digest(domain).0);
-        Proof { registration, chain: self.chain.clone(), node_signature }
+        let digest = registration.digest(domain).0;
+        let (node_signature, member_signature) = (keys::sign(&self.key, &digest), keys::sign(&self.member, &digest));
+        Proof { registration, chain: self.chain.clone(), node_signature, member_signature }
+    }
+
+    /// The same, of where it is reached.
+    #[must_use]
+    pub fn sign_update(&self, update: &EndpointUpdate, domain: &Domain) -> [u8; 65] {
+        keys::sign(&self.member, &update.digest(domain).0)
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Answer {
 }
 
 /// `request` (such as `GET /v1/status`) with a JSON body, or with none, on a unix socket.
-pub(crate) fn ask_socket(socket: &Path, request: &str, body: &str) -> Result<Answer> {
+pub fn ask_socket(socket: &Path, request: &str, body: &str) -> Result<Answer> {
     let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
     stream.set_read_timeout(Some(ANSWER))?;
     exchange(stream, request, body)

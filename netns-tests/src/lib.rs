@@ -45,7 +45,7 @@ pub use clear_text::ClearText;
 pub use flow::{Flow, Heartbeat, Transfer};
 pub use forge::Cvm;
 pub use gateway::Gateway;
-pub use http::{Answer, ask};
+pub use http::{Answer, ask, ask_socket};
 pub use lie::Lie;
 pub use lying_rpc::LyingRpc;
 pub use namespace::Namespace;

@@ -82,7 +82,8 @@ impl Lie {
             }
             appIdsCall::SELECTOR => {
                 let mut answer = appIdsCall::abi_decode_returns(returned)?;
-                answer.extend(&self.app_ids);
+                answer.accounts.extend(&self.app_ids);
+                answer.effectiveAt.resize(answer.accounts.len(), 1);
                 appIdsCall::abi_encode_returns(&answer)
             }
             _ => returned.to_vec(),
@@ -131,9 +132,10 @@ fn peer(record: &PeerRecord) -> Peer {
     Peer {
         tokenId: U256::from(record.token.get()),
         instanceId: FixedBytes(record.instance.0),
-        nodeAddress: record.node_address,
+        memberAddress: record.member_address,
         wireguardKey: B256::new(record.wireguard_key.0),
         keyEpoch: record.key_epoch,
+        endpointEpoch: record.endpoint_epoch,
         networkType: record.network_type.value(),
         endpointAddress: FixedBytes(endpoint),
         endpointPort: port,
@@ -152,7 +154,8 @@ fn registered(record: &PeerRecord, proof: &Proof) -> PeerRegistered {
         registration: call.registration,
         chain: call.chain,
         nodeSignature: Bytes::clone(&call.nodeSignature),
-        nodeAddress: record.node_address,
+        memberSignature: Bytes::clone(&call.memberSignature),
+        nodeAddress: Address::from_raw_public_key(&proof.chain.node_key),
         kmsRoot: record.kms_root,
         epoch: 1,
     }

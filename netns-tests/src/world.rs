@@ -6,14 +6,16 @@ mod roads;
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 pub use faults::DirectFault;
 use serde_json::Value;
 
@@ -234,11 +236,30 @@ impl World {
         Ok(self.simulator.instance(index)?.instance_id.clone())
     }
 
-    /// Address of a node's node key, which may pay for its registration.
-    pub fn node_address(&self, index: usize) -> Result<String> {
+    /// Address of a node's member key, which may pay for its registration.
+    pub fn member_address(&self, index: usize) -> Result<String> {
+        Ok(forge::address_of(&self.member_secret(index)?)?.to_lowercase())
+    }
+
+    /// A node's member key. Where its agent has not drawn one yet, it finds this: so that its address has funds when it starts.
+    pub fn member_secret(&self, index: usize) -> Result<[u8; 32]> {
+        let dir = self.node(index).state_dir();
+        let path = dir.join("member.key");
+        if !path.exists() {
+            let mut key = [0; 32];
+            fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+            write_secret(&path, &STANDARD.encode(key))?;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let key = STANDARD.decode(text.trim()).ok().and_then(|key| key.try_into().ok());
+        key.with_context(|| format!("{} is no key", path.display()))
+    }
+
+    /// A node's CVM, with all its keys.
+    pub fn cvm(&self, index: usize) -> Result<Cvm> {
         let app_id = self.simulator.announcement.app_id.parse()?;
-        let cvm = Cvm::new(&SEED, app_id, self.instance(index)?.parse()?)?;
-        Ok(format!("0x{}", hex::encode(cvm.address())))
+        Cvm::new(&SEED, app_id, self.instance(index)?.parse()?)?.with_member_key(&self.member_secret(index)?)
     }
 
     /// Runs a `meshctl` command as the operator and returns its JSON.
@@ -255,7 +276,7 @@ impl World {
 
     /// Lets a node pay for its own registration.
     pub fn fund(&self, index: usize) -> Result<()> {
-        self.chain.fund(&self.node_address(index)?)
+        self.chain.fund(&self.member_address(index)?)
     }
 
     /// Mints, funds and starts a node; it joins by itself. Returns its token.

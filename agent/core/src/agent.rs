@@ -157,7 +157,8 @@ impl Agent {
     pub fn new(me: LocalNode, policy: Policy, now: Now) -> Self {
         let identity = OwnIdentity {
             instance: me.instance,
-            node_address: me.node_address,
+            app_id: me.app_id,
+            member_address: me.member_address,
             network_type: me.network_type,
             wireguard_key: me.wireguard_key,
             chosen: policy.token,

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::{
-    id::{AppId, TokenId, WireguardKey},
+    id::{AppId, MemberKey, TokenId, WireguardKey},
     member::{Flaw, Member, Surroundings, sift},
     network::MeshNetwork,
     proof::VerifiedPeer,
@@ -46,8 +46,9 @@ pub struct DesiredPeer {
     pub address: Ipv4Addr,
     /// Where to send first; a live session keeps the endpoint it roamed to.
     pub endpoint: Option<SocketAddr>,
-    /// Its app id equals ours: then the pair has a preshared key (derived by the shell, never seen here).
-    pub preshared_key: bool,
+    /// Its member key where its app id equals ours: then the pair has a preshared key, which the shell derives with it and which is
+    /// never seen here.
+    pub preshared_with: Option<MemberKey>,
     /// The app it runs.
     pub app_id: AppId,
     /// Seconds between keepalives.
@@ -122,7 +123,7 @@ fn desired_peer(member: &Member<'_>, own: OwnDevice) -> DesiredPeer {
         public_key: member.peer.wireguard_key(),
         address: member.address,
         endpoint: member.endpoint,
-        preshared_key: member.peer.app_id() == own.app_id,
+        preshared_with: (member.peer.app_id() == own.app_id).then(|| member.peer.member_key()),
         app_id: member.peer.app_id(),
         persistent_keepalive: own.keepalive,
     }

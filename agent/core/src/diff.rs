@@ -10,7 +10,7 @@ use std::{
 pub use crate::desired::DesiredPeer;
 use crate::{
     desired::{Desired, DesiredDevice},
-    id::{TokenId, WireguardKey},
+    id::{MemberKey, TokenId, WireguardKey},
     member::canonical,
     network::MeshNetwork,
     observed::{Observed, ObservedDevice, ObservedPeer},
@@ -58,7 +58,7 @@ pub enum Change {
         /// New inner address (replacing all others).
         address: Option<Ipv4Addr>,
         /// Set or clear the preshared key.
-        preshared_key: Option<bool>,
+        preshared_key: Option<PresharedKeyEdit>,
         /// New keepalive seconds.
         persistent_keepalive: Option<u16>,
     },
@@ -66,6 +66,15 @@ pub enum Change {
     RemoveDevice,
     /// Remove the blackhole route of a network that is not the mesh's. That of the mesh network is never removed.
     RemoveGuardRoute(MeshNetwork),
+}
+
+/// A change of a peer's preshared key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresharedKeyEdit {
+    /// Derive it with this member key and set it.
+    DeriveWith(MemberKey),
+    /// Have none.
+    Clear,
 }
 
 /// What leads from `observed` to `desired`: minimal, in the order in which it must be made (removals by key, so that nothing
@@ -140,7 +149,11 @@ fn edit(wanted: &DesiredPeer, present: &ObservedPeer) -> Option<Change> {
     let owns_only_its_address = matches!(present.allowed_ips.as_slice(), [only]
         if only.ip() == IpAddr::V4(wanted.address) && only.prefix() == 32);
     let address = (!owns_only_its_address).then_some(wanted.address);
-    let preshared_key = (present.has_preshared_key != wanted.preshared_key).then_some(wanted.preshared_key);
+    let preshared_key = match wanted.preshared_with {
+        Some(key) => (!present.has_preshared_key || present.preshared_with != Some(key))
+            .then_some(PresharedKeyEdit::DeriveWith(key)),
+        None => present.has_preshared_key.then_some(PresharedKeyEdit::Clear),
+    };
     let persistent_keepalive =
         (present.persistent_keepalive != wanted.persistent_keepalive).then_some(wanted.persistent_keepalive);
 
@@ -206,8 +219,11 @@ impl fmt::Display for Change {
                 if let Some(address) = address {
                     write!(f, " address {address}")?;
                 }
-                if let Some(set) = preshared_key {
-                    write!(f, " preshared key {}", if *set { "set" } else { "cleared" })?;
+                if let Some(edit) = preshared_key {
+                    f.write_str(match edit {
+                        PresharedKeyEdit::DeriveWith(_) => " preshared key set",
+                        PresharedKeyEdit::Clear => " preshared key cleared",
+                    })?;
                 }
                 if let Some(seconds) = persistent_keepalive {
                     write!(f, " keepalive {seconds} s")?;

@@ -77,6 +77,23 @@ pub struct AppId(pub [u8; 20]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WireguardKey(pub [u8; 32]);
 
+/// A member's secp256k1 public key in SEC1 compressed form, printed in hex. `proof::verify` recovers it from a signature, so that
+/// it is a point of the curve; anywhere else it is any 33 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberKey(pub [u8; 33]);
+
+impl fmt::Display for MemberKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for MemberKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 impl From<AppId> for Address {
     fn from(app_id: AppId) -> Self {
         Self(app_id.0.into())

@@ -9,7 +9,7 @@ use std::{fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Address, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, InstanceId, TokenId, WireguardKey},
     member::canonical,
     registration::{Gateway, NetworkType},
     registry::{NodeRecord, PeerRecord, Registry},
@@ -21,8 +21,10 @@ use crate::{
 pub struct OwnIdentity {
     /// From the guest agent's `Info`.
     pub instance: InstanceId,
-    /// Address of the node key.
-    pub node_address: Address,
+    /// From the guest agent's `Info`: what hints pin a binding to.
+    pub app_id: AppId,
+    /// Address of the member key.
+    pub member_address: Address,
     /// What it registers as.
     pub network_type: NetworkType,
     /// Own WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
@@ -40,6 +42,8 @@ pub struct Membership {
     pub key_epoch: u32,
     /// The key it was registered with.
     pub wireguard_key: WireguardKey,
+    /// Address of the member key that it was registered with.
+    pub member_address: Address,
     /// The token's owner at that time, where known.
     pub owner: Option<Address>,
 }
@@ -56,12 +60,14 @@ pub struct Past {
 }
 
 impl Past {
-    /// What a restarted node remembers: a registration with another key, or for another token than the operator chose, is
+    /// What a restarted node remembers: a registration with other keys, or for another token than the operator chose, is
     /// none of this node's business.
     #[must_use]
     pub fn of_earlier_run(member: Option<Membership>, me: &OwnIdentity) -> Self {
         let is_ours = |member: &Membership| {
-            member.wireguard_key == me.wireguard_key && me.chosen.is_none_or(|chosen| chosen == member.token)
+            member.wireguard_key == me.wireguard_key
+                && member.member_address == me.member_address
+                && me.chosen.is_none_or(|chosen| chosen == member.token)
         };
         Self { member: member.filter(is_ours), fenced: None, restarted: true }
     }
@@ -104,10 +110,18 @@ pub enum Loss {
     Rebound(InstanceId),
     /// The binding was cleared and made again while this node ran.
     Renewed,
-    /// The token's registration carries another key: a copy of this node runs elsewhere.
+    /// The token's registration carries another WireGuard key beside this node's member key: a copy of this node runs elsewhere.
     Superseded,
     /// Somebody else who has this node's keys moves its record, again and again: its state directory was copied.
     Cloned,
+    /// The token's binding belongs to another member key: another instance of the app registered first (each can derive this node's
+    /// node key), or this node has lost its own key.
+    Taken {
+        /// Address of that key.
+        member: Address,
+        /// The app of its registration, while it is a peer.
+        app_id: Option<AppId>,
+    },
     /// The contract says nothing about the token.
     Unbound,
 }
@@ -125,6 +139,15 @@ impl fmt::Display for Loss {
             Self::Cloned => f.write_str(
                 "a copy of this node runs: its record was moved twice, and not by this node; both have the keys of one state directory",
             ),
+            Self::Taken { member, app_id } => {
+                write!(f, "another member key, {member}")?;
+                if let Some(app_id) = app_id {
+                    write!(f, " of app {app_id}")?;
+                }
+                f.write_str(
+                    ", holds its binding: another instance registered as this one, or this node lost its key file",
+                )
+            }
             Self::Unbound => f.write_str("its token is no longer bound to this instance"),
         }
     }
@@ -155,6 +178,8 @@ pub enum Standing {
     Active {
         /// The registration.
         membership: Membership,
+        /// Endpoint updates since it registered.
+        endpoint_epoch: u32,
         /// Where the contract says this node is reached.
         endpoint: Option<SocketAddr>,
         /// Its gateway on record.
@@ -193,8 +218,15 @@ impl Standing {
     #[must_use]
     pub fn hint(&self, me: &OwnIdentity, contract: Address) -> Option<String> {
         let instance = me.instance;
-        let bind = |token| format!("meshctl bind --token {token} --instance {instance} --contract {contract}");
-        let mint = || format!("meshctl mint --to <OWNER-ADDRESS> --instance {instance} --contract {contract}");
+        // Pinned: nobody's instance of another allowed app can take it.
+        let app_id = Address::from(me.app_id);
+        let bind = |token| {
+            format!("meshctl bind --token {token} --instance {instance} --app-id {app_id} --contract {contract}")
+        };
+        let mint = || {
+            format!("meshctl mint --to <OWNER-ADDRESS> --instance {instance} --app-id {app_id} --contract {contract}")
+        };
+        let deactivate = |token| format!("meshctl deactivate --token {token} --contract {contract}");
         let reinstate = |token| format!("meshctl reinstate --token {token} --contract {contract}");
         match self {
             Self::NoToken { chosen: Some(token), minted: true } => Some(bind(*token)),
@@ -214,10 +246,13 @@ impl Standing {
                     the agent of the other"
                     .to_owned(),
                 Loss::Superseded => format!(
-                    "stop one of the two nodes; to keep this one: meshctl deactivate --token {token} --contract {contract} \
-                     && {}, then restart the agent",
+                    "stop one of the two nodes; to keep this one: {} && {}, then restart the agent",
+                    deactivate(*token),
                     bind(*token)
                 ),
+                Loss::Taken { .. } => {
+                    format!("{} && {}, then restart the agent", deactivate(*token), bind(*token))
+                }
                 Loss::Transferred | Loss::Deactivated | Loss::Rebound(_) | Loss::Unbound => {
                     format!("{}, then restart the agent", bind(*token))
                 }
@@ -266,9 +301,12 @@ fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnI
     let Some(node) = node.filter(|node| node.owner.is_some() && node.instance == Some(me.instance)) else {
         return (!past.restarted && !is_reorg).then(|| Standing::Fenced(token, loss(member, node, me)));
     };
+    if let Some(taken) = taken(node, record, me) {
+        return Some(Standing::Fenced(token, taken));
+    }
     let is_superseded = record.is_some_and(|record| record.key_epoch > member.key_epoch);
-    let keeps_binding = node.node_address == Some(me.node_address);
-    if is_superseded || (node.node_address.is_some() && !keeps_binding) {
+    let keeps_binding = node.member_address == Some(me.member_address);
+    if is_superseded {
         Some(Standing::Fenced(token, Loss::Superseded))
     } else if past.restarted {
         None
@@ -326,13 +364,20 @@ fn choose<'a>(registry: &'a Registry, me: &OwnIdentity) -> Result<&'a NodeRecord
 }
 
 fn assess_token(node: &NodeRecord, registry: &Registry, me: &OwnIdentity) -> Standing {
-    match find_peer(registry, node.token) {
-        Some(record) if is_own(record, me) => active(record, Some(node)),
-        _ if node.node_address.is_some_and(|fixed| fixed != me.node_address) => {
-            Standing::Fenced(node.token, Loss::Superseded)
-        }
-        _ => Standing::Registering { token: node.token, key_epoch: node.key_epoch },
+    let record = find_peer(registry, node.token);
+    if let Some(record) = record.filter(|record| is_own(record, me)) {
+        return active(record, Some(node));
     }
+    match taken(node, record, me) {
+        Some(taken) => Standing::Fenced(node.token, taken),
+        None => Standing::Registering { token: node.token, key_epoch: node.key_epoch },
+    }
+}
+
+/// The binding belongs to another member key.
+fn taken(node: &NodeRecord, record: Option<&PeerRecord>, me: &OwnIdentity) -> Option<Loss> {
+    let member = node.member_address.filter(|fixed| *fixed != me.member_address)?;
+    Some(Loss::Taken { member, app_id: record.map(|record| record.app_id) })
 }
 
 fn active(record: &PeerRecord, node: Option<&NodeRecord>) -> Standing {
@@ -341,8 +386,10 @@ fn active(record: &PeerRecord, node: Option<&NodeRecord>) -> Standing {
             token: record.token,
             key_epoch: record.key_epoch,
             wireguard_key: record.wireguard_key,
+            member_address: record.member_address,
             owner: node.and_then(|node| node.owner),
         },
+        endpoint_epoch: record.endpoint_epoch,
         endpoint: record.endpoint.map(canonical),
         gateway: record.gateway,
     }
@@ -351,7 +398,7 @@ fn active(record: &PeerRecord, node: Option<&NodeRecord>) -> Standing {
 fn is_own(record: &PeerRecord, me: &OwnIdentity) -> bool {
     record.wireguard_key == me.wireguard_key
         && record.instance == me.instance
-        && record.node_address == me.node_address
+        && record.member_address == me.member_address
         && record.network_type == me.network_type
 }
 

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, net::SocketAddr, num::NonZeroU8, time::Duration};
 use ipnetwork::IpNetwork;
 
 use crate::{
-    id::WireguardKey,
+    id::{MemberKey, WireguardKey},
     network::MeshNetwork,
     status::{DroppedPackets, Offloads},
 };
@@ -69,6 +69,8 @@ pub struct ObservedPeer {
     pub allowed_ips: Vec<IpNetwork>,
     /// A preshared key is set.
     pub has_preshared_key: bool,
+    /// The member key it was derived with, where this process has set it; the device itself does not know.
+    pub preshared_with: Option<MemberKey>,
     /// Seconds between keepalives, 0 = off.
     pub persistent_keepalive: u16,
     /// Age of the last completed handshake.

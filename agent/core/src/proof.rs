@@ -1,15 +1,17 @@
 //! What signatures can prove about a peer, and the only place where a [`VerifiedPeer`] is made.
 //!
 //! The chain is KMS root -> app key -> node key -> registration (dstack `kms/src/crypto.rs`, `guest-agent/src/rpc_service.rs`
-//! `get_key`). It proves that *an instance of a trusted app* signed the registration; it cannot prove that the token exists, is
-//! bound or is not revoked: only agreement about the contract's state can (see [`crate::quorum`]).
+//! `get_key`). It proves that *an instance of a trusted app* signed the registration, not which one: every instance can derive
+//! every other's node key. The member key's signature beside it proves that whoever has the key of the record's member address
+//! meant this registration. Neither proves that the token exists, is bound or is not revoked: only agreement about the contract's
+//! state can (see [`crate::quorum`]).
 
 use std::net::SocketAddr;
 
 use alloy_primitives::{B256, keccak256};
 
 use crate::{
-    id::{Address, AppId, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, InstanceId, MemberKey, TokenId, WireguardKey},
     registration::{Domain, Gateway, NODE_KEY_PURPOSE, NetworkType, Proof, SignatureChain},
     registry::PeerRecord,
     signature::{InvalidSignature, PublicKey, recover},
@@ -55,6 +57,14 @@ pub enum Refusal {
         /// Who should have.
         node_key: Address,
     },
+    /// The registration was not signed by the member key it names.
+    #[error("the registration names the member address {named} and was signed by the member key of {recovered}")]
+    MemberSignature {
+        /// Who signed.
+        recovered: Address,
+        /// Who should have.
+        named: Address,
+    },
     /// The contract's record says something else than the signed registration.
     #[error("the contract's record and the signed registration differ in {0}")]
     RecordDiffers(&'static str),
@@ -65,6 +75,7 @@ pub enum Refusal {
 #[expect(missing_docs, reason = "the names are the documentation")]
 pub enum Link {
     Node,
+    Member,
     App,
     Kms,
 }
@@ -73,6 +84,7 @@ impl std::fmt::Display for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Node => "node",
+            Self::Member => "member",
             Self::App => "app",
             Self::Kms => "KMS",
         })
@@ -83,6 +95,7 @@ impl std::fmt::Display for Link {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedPeer {
     record: PeerRecord,
+    member_key: MemberKey,
     /// It was configured before, and nothing proved of it has changed since.
     admitted: bool,
 }
@@ -100,10 +113,10 @@ impl VerifiedPeer {
         self.record.instance
     }
 
-    /// Address of its node key.
+    /// Its member key: what its preshared keys are derived with.
     #[must_use]
-    pub const fn node_address(&self) -> Address {
-        self.record.node_address
+    pub const fn member_key(&self) -> MemberKey {
+        self.member_key
     }
 
     /// Its WireGuard public key: proved to be its own choice, not to be a usable one.
@@ -162,7 +175,7 @@ impl VerifiedPeer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proved {
     proof: Proof,
-    node_address: Address,
+    member_key: MemberKey,
     kms_root: Address,
 }
 
@@ -187,34 +200,41 @@ impl Proved {
         if !anchors.kms_roots.contains(&kms_root) {
             return Err(Refusal::KmsRootNotTrusted(kms_root));
         }
-        let signer = recover(proof.registration.digest(domain), &proof.node_signature)
-            .map_err(|error| Refusal::Signature(Link::Node, error))?;
+        let digest = proof.registration.digest(domain);
+        let signer = recover(digest, &proof.node_signature).map_err(|error| Refusal::Signature(Link::Node, error))?;
         if signer != node_key {
             return Err(Refusal::NodeSignature { recovered: signer.address(), node_key: node_key.address() });
         }
-        Ok(Self { node_address: node_key.address(), kms_root, proof })
+        let member =
+            recover(digest, &proof.member_signature).map_err(|error| Refusal::Signature(Link::Member, error))?;
+        let named = proof.registration.member_address;
+        if member.address() != named {
+            return Err(Refusal::MemberSignature { recovered: member.address(), named });
+        }
+        Ok(Self { member_key: MemberKey(member.compressed()), kms_root, proof })
     }
 
-    /// The peer, when the contract's record says what was signed. Endpoint and gateway may differ once the key epoch moved on,
-    /// because an endpoint update raises it; before that they must be the signed ones.
+    /// The peer, when the contract's record says what was signed. Endpoint and gateway may differ once an endpoint update has moved
+    /// the endpoint epoch; before that they must be the signed ones. The key epoch is the signed one always: an old registration
+    /// cannot be dressed up as a newer one.
     pub fn peer(&self, record: &PeerRecord) -> Result<VerifiedPeer, Refusal> {
         let signed = &self.proof.registration;
-        let moved_on = record.key_epoch > signed.key_epoch;
+        let moved_on = record.endpoint_epoch > 0;
         let fits = [
             ("token id", record.token == signed.token),
             ("instance id", record.instance == signed.instance),
             ("WireGuard key", record.wireguard_key == signed.wireguard_key),
             ("network type", record.network_type == signed.network_type),
-            ("key epoch", record.key_epoch >= signed.key_epoch),
+            ("key epoch", record.key_epoch == signed.key_epoch),
             ("endpoint", moved_on || record.endpoint == signed.endpoint),
             ("gateway", moved_on || record.gateway == signed.gateway),
-            ("node address", record.node_address == self.node_address),
+            ("member address", record.member_address == signed.member_address),
             ("KMS root", record.kms_root == self.kms_root),
             ("app id", record.app_id == self.proof.chain.app_id),
         ];
         match fits.iter().find(|(_, fits)| !fits) {
             Some((part, _)) => Err(Refusal::RecordDiffers(part)),
-            None => Ok(VerifiedPeer { record: record.clone(), admitted: false }),
+            None => Ok(VerifiedPeer { record: record.clone(), member_key: self.member_key, admitted: false }),
         }
     }
 

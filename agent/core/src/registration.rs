@@ -36,6 +36,15 @@ pub struct Gateway {
     pub port: u16,
 }
 
+/// The purpose of a member key that the guest agent derives, for a node whose disk does not last.
+pub const MEMBER_KEY_PURPOSE: &str = "dstack-mesh-member-v1";
+
+/// The path of an instance's derived member key.
+#[must_use]
+pub fn member_key_path(instance: InstanceId) -> String {
+    format!("dstack-mesh/member/{instance}")
+}
+
 /// What makes a node a peer. See `IDstackClusterNFT.Registration`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
@@ -43,6 +52,8 @@ pub struct Registration {
     pub token: TokenId,
     /// The CVM that signs.
     pub instance: InstanceId,
+    /// Address of its member key, which signs as well: the first registration of a binding names it, every later one is by the same.
+    pub member_address: Address,
     /// Its WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
     /// The token's stored key epoch + 1.
@@ -62,8 +73,10 @@ pub struct Registration {
 pub struct EndpointUpdate {
     /// The token it is for.
     pub token: TokenId,
-    /// The token's stored key epoch + 1.
+    /// The token's stored key epoch: that of the registration it is an update of.
     pub key_epoch: u32,
+    /// The token's stored endpoint epoch + 1.
+    pub endpoint_epoch: u32,
     /// Direct UDP endpoint.
     pub endpoint: Option<SocketAddr>,
     /// The path through the dstack gateway.
@@ -102,6 +115,9 @@ pub struct Proof {
     /// EIP-712 signature of the registration by the node key.
     #[serde(with = "hex::serde")]
     pub node_signature: [u8; 65],
+    /// EIP-712 signature of the same by the member key, which recovers from it.
+    #[serde(with = "hex::serde")]
+    pub member_signature: [u8; 65],
 }
 
 /// The EIP-712 domain of one deployment: signatures for another chain or contract do not verify here.
@@ -119,10 +135,11 @@ pub const DOMAIN_NAME: &str = "DstackClusterNFT";
 pub const DOMAIN_VERSION: &str = "1";
 
 const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
-const REGISTRATION_TYPE: &str = "Registration(uint256 tokenId,bytes20 instanceId,bytes32 wireguardKey,uint32 keyEpoch,\
-uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
-const ENDPOINT_UPDATE_TYPE: &str = "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,bytes16 endpointAddress,\
-uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
+const REGISTRATION_TYPE: &str = "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,\
+uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,\
+uint64 deadline)";
+const ENDPOINT_UPDATE_TYPE: &str = "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,\
+bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
 
 impl Domain {
     /// EIP-712 domain separator.
@@ -143,7 +160,7 @@ impl Domain {
 }
 
 impl Registration {
-    /// The 32 bytes the node key signs (EIP-712 `encode`).
+    /// The 32 bytes that node key and member key sign (EIP-712 `encode`).
     #[must_use]
     pub fn digest(&self, domain: &Domain) -> B256 {
         let (address, port) = endpoint_words(self.endpoint);
@@ -152,6 +169,7 @@ impl Registration {
             keccak256(REGISTRATION_TYPE),
             number(self.token.get().into()),
             left_aligned(&self.instance.0),
+            self.member_address.into_word(),
             B256::new(self.wireguard_key.0),
             number(self.key_epoch.into()),
             number(self.network_type.value().into()),
@@ -165,7 +183,7 @@ impl Registration {
 }
 
 impl EndpointUpdate {
-    /// The 32 bytes the node key signs (EIP-712 `encode`).
+    /// The 32 bytes the member key signs (EIP-712 `encode`).
     #[must_use]
     pub fn digest(&self, domain: &Domain) -> B256 {
         let (address, port) = endpoint_words(self.endpoint);
@@ -174,6 +192,7 @@ impl EndpointUpdate {
             keccak256(ENDPOINT_UPDATE_TYPE),
             number(self.token.get().into()),
             number(self.key_epoch.into()),
+            number(self.endpoint_epoch.into()),
             address,
             port,
             gateway_domain,

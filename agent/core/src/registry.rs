@@ -45,12 +45,14 @@ pub struct PeerRecord {
     pub token: TokenId,
     /// Its CVM.
     pub instance: InstanceId,
-    /// Address of its node key.
-    pub node_address: Address,
+    /// Address of its member key, fixed by the first registration of the binding.
+    pub member_address: Address,
     /// Its WireGuard public key.
     pub wireguard_key: WireguardKey,
-    /// The last key epoch used by the token.
+    /// The key epoch of its registration.
     pub key_epoch: u32,
+    /// Endpoint updates since that registration.
+    pub endpoint_epoch: u32,
     /// How it is reached.
     pub network_type: NetworkType,
     /// Direct UDP endpoint: a hint, never a reason to believe.
@@ -74,10 +76,14 @@ pub struct NodeRecord {
     pub owner: Option<Address>,
     /// The instance id it is bound to.
     pub instance: Option<InstanceId>,
-    /// Node address fixed by the first registration of the binding.
-    pub node_address: Option<Address>,
+    /// Member address fixed by the first registration of the binding.
+    pub member_address: Option<Address>,
+    /// The app that may register for this binding; `None`: any that the contract allows.
+    pub bound_app_id: Option<AppId>,
     /// The last key epoch used by the token.
     pub key_epoch: u32,
+    /// Endpoint updates since its last registration.
+    pub endpoint_epoch: u32,
     /// Whether it is a peer now.
     pub active: bool,
     /// Whether the contract owner barred it.

@@ -110,14 +110,18 @@ pub struct SelfStatus {
     pub public_key: Option<WireguardKey>,
     /// The token's key epoch.
     pub key_epoch: Option<u32>,
+    /// Endpoint updates since it registered, while it is a peer.
+    pub endpoint_epoch: Option<u32>,
     /// Where it stands on the way to being a peer.
     pub membership: MembershipState,
     /// What an operator has to do, when it is their turn: a complete command.
     pub membership_hint: Option<String>,
     /// Its CVM.
     pub instance_id: InstanceId,
-    /// Address of its node key: signs registrations, may hold funds.
+    /// Address of its node key, which proves with each registration that an instance of its app signed it.
     pub node_address: Address,
+    /// Address of its member key: the contract knows this node by it, and it pays for this node's transactions.
+    pub member_address: Address,
     /// How it proves what it is.
     pub identity: Identity,
 }
@@ -323,7 +327,7 @@ pub struct RegistrationOffer {
     pub contract: Address,
     /// The token.
     pub token_id: TokenId,
-    /// The key epoch it sets.
+    /// The key epoch of the registration that it is or updates.
     pub key_epoch: u32,
     /// Last Unix second at which it may be submitted.
     pub deadline: u64,

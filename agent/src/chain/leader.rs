@@ -17,7 +17,7 @@ use super::{
 pub struct Standing {
     /// Grows with each election, and when votes lapse.
     pub term: u32,
-    /// Who stands: token and node address; `None` where nobody does.
+    /// Who stands: token and member address; `None` where nobody does.
     pub leader: Option<(TokenId, Address)>,
 }
 

@@ -34,10 +34,10 @@ pub enum NotSubmitted {
         /// What to do about it, in our own words.
         remedy: Option<String>,
     },
-    /// The node address cannot pay.
-    #[error("node address {address} has {balance} wei, about {needed} wei are needed")]
+    /// The member address cannot pay.
+    #[error("member address {address} has {balance} wei, about {needed} wei are needed")]
     NoFunds {
-        /// The node address.
+        /// The member address.
         address: Address,
         /// What it has.
         balance: U256,

@@ -55,7 +55,7 @@ pub struct Flags {
     /// `https://INSTANCE-PORTs.DOMAIN`. Default: 443.
     #[arg(long, value_name = "PORT")]
     pub tls_port: Option<NonZeroU16>,
-    /// Where the key and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE. With `--mode tls`
+    /// Where the keys and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE. With `--mode tls`
     /// /var/lib/p2p-agent/tls for root, and for others $XDG_STATE_HOME/p2p-agent (~/.local/state/p2p-agent where that is not set).
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -114,8 +114,8 @@ pub struct Flags {
     /// Seconds between keepalives to every peer, 0 = off; default: 25.
     #[arg(long, value_name = "SECONDS")]
     pub keepalive: Option<u16>,
-    /// Where the WireGuard key comes from: drawn at random and kept on disk, or derived by the guest agent (for stateless
-    /// CVMs; every instance of the app can derive it). Default: random.
+    /// Where this node's own keys come from, WireGuard's and the member key: drawn at random and kept on disk, or derived by the guest
+    /// agent, for stateless CVMs: every instance of the app can derive them then, and do as this node. Default: random.
     #[arg(long, value_name = "SOURCE", value_enum)]
     pub wireguard_key: Option<WireguardKeySource>,
     /// Stop unless the guest agent says this instance id (a check, never a choice).
@@ -196,7 +196,6 @@ impl Flags {
             ("--threads", self.device.threads.is_some()),
             ("--without-offload", !self.device.without_offload.is_empty()),
             ("--keepalive", self.keepalive.is_some()),
-            ("--wireguard-key", self.wireguard_key.is_some()),
         ];
         let of_tls = [("--tls-port", self.tls_port.is_some())];
         let of_other = match mode {
@@ -237,7 +236,7 @@ pub enum GuardKind {
     Route,
 }
 
-/// Where the WireGuard private key comes from.
+/// Where the WireGuard private key and the member key come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WireguardKeySource {
     /// Drawn once, kept in the state directory.

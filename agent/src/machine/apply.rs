@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use ipnetwork::Ipv4Network;
 use mesh_core::{
     agent::{Applied, ApplyError},
-    diff::{Change, DesiredPeer},
+    diff::{Change, DesiredPeer, PresharedKeyEdit},
     id::WireguardKey,
     network::MeshNetwork,
     registration::Domain,
@@ -31,6 +31,8 @@ enum ChangeError {
     Tunnel(#[from] TunnelError),
     #[error("the chain is not known yet, so that no preshared key can be derived")]
     NoDomain,
+    #[error("the peer's member key is no key")]
+    NoMemberKey,
     #[error("the agent is stopping")]
     Closing,
 }
@@ -40,7 +42,7 @@ impl ChangeError {
         match self {
             Self::Link(error) => error.hint().map(str::to_owned),
             Self::Tunnel(error) => error.hint(),
-            Self::NoDomain | Self::Closing => None,
+            Self::NoDomain | Self::NoMemberKey | Self::Closing => None,
         }
     }
 }
@@ -100,6 +102,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
                 // An adopted guard says nothing about what came after it.
                 self.links.check_overlap(*network, &self.interface).await?;
                 self.guarded = Some(*network);
+                self.preshared_with.clear();
                 self.tunnel.create(&self.secret, *listen_port)?;
                 if let Err(error) = self.links.set_address(&self.interface, *address, *network).await {
                     self.remove_device().await?;
@@ -109,10 +112,15 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             Change::SetAddress { address, network } => {
                 self.links.set_address(&self.interface, *address, *network).await?;
             }
-            Change::RemovePeer(key) => self.tunnel.remove_peer(*key)?,
+            Change::RemovePeer(key) => {
+                self.tunnel.remove_peer(*key)?;
+                self.preshared_with.remove(key);
+            }
             Change::AddPeer(peer) => {
-                let edit = self.new_peer(peer, domain)?;
+                let psk = peer.preshared_with.map_or(PresharedKeyEdit::Clear, PresharedKeyEdit::DeriveWith);
+                let edit = new_peer(peer, self.psk(psk, peer.public_key, domain)?);
                 self.tunnel.set_peer(&edit)?;
+                self.note(peer.public_key, Some(psk));
             }
             Change::EditPeer { public_key, endpoint, address, preshared_key, persistent_keepalive, token: _ } => {
                 let edit = PeerEdit {
@@ -120,10 +128,11 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
                     update_only: true,
                     endpoint: *endpoint,
                     address: *address,
-                    preshared_key: preshared_key.map(|set| self.psk(set, *public_key, domain)).transpose()?,
+                    preshared_key: preshared_key.map(|psk| self.psk(psk, *public_key, domain)).transpose()?,
                     persistent_keepalive: *persistent_keepalive,
                 };
                 self.tunnel.set_peer(&edit)?;
+                self.note(*public_key, *preshared_key);
             }
             Change::RemoveDevice => self.remove_device().await?,
             Change::RemoveGuardRoute(network) => self.links.remove_guard_route(*network).await?,
@@ -147,23 +156,31 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         Ok(ended?)
     }
 
-    fn new_peer(&self, peer: &DesiredPeer, domain: Option<&Domain>) -> Result<PeerEdit, ChangeError> {
-        Ok(PeerEdit {
-            public_key: peer.public_key,
-            update_only: false,
-            endpoint: peer.endpoint,
-            address: Some(peer.address),
-            preshared_key: Some(self.psk(peer.preshared_key, peer.public_key, domain)?),
-            persistent_keepalive: Some(peer.persistent_keepalive),
-        })
+    fn psk(&self, edit: PresharedKeyEdit, peer: WireguardKey, domain: Option<&Domain>) -> Result<PskEdit, ChangeError> {
+        let PresharedKeyEdit::DeriveWith(member) = edit else { return Ok(PskEdit::Clear) };
+        let domain = domain.ok_or(ChangeError::NoDomain)?;
+        let psk = self.psk_root.derive(&self.member, &member, domain, self.own_key, peer);
+        psk.map(PskEdit::Set).ok_or(ChangeError::NoMemberKey)
     }
 
-    fn psk(&self, set: bool, peer: WireguardKey, domain: Option<&Domain>) -> Result<PskEdit, ChangeError> {
-        if !set {
-            return Ok(PskEdit::Clear);
+    /// What is on the device now.
+    fn note(&mut self, peer: WireguardKey, edit: Option<PresharedKeyEdit>) {
+        match edit {
+            Some(PresharedKeyEdit::DeriveWith(member)) => drop(self.preshared_with.insert(peer, member)),
+            Some(PresharedKeyEdit::Clear) => drop(self.preshared_with.remove(&peer)),
+            None => {}
         }
-        let domain = domain.ok_or(ChangeError::NoDomain)?;
-        Ok(PskEdit::Set(self.psk_root.derive(domain, self.own_key, peer)))
+    }
+}
+
+const fn new_peer(peer: &DesiredPeer, psk: PskEdit) -> PeerEdit {
+    PeerEdit {
+        public_key: peer.public_key,
+        update_only: false,
+        endpoint: peer.endpoint,
+        address: Some(peer.address),
+        preshared_key: Some(psk),
+        persistent_keepalive: Some(peer.persistent_keepalive),
     }
 }
 

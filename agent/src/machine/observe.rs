@@ -3,7 +3,7 @@
 use ipnetwork::Ipv4Network;
 use mesh_core::{
     network::MeshNetwork,
-    observed::{Observed, ObservedDevice},
+    observed::{Observed, ObservedDevice, ObservedPeer},
 };
 
 use super::Machine;
@@ -46,7 +46,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             mtu: state.mtu,
             up: interface.up,
             address: interface.addresses.into_iter().find(in_mesh).map(|address| address.ip()),
-            peers: state.peers,
+            peers: self.with_member_keys(state.peers),
             userspace: state.userspace,
         };
         Ok(Observed { device: Some(device), ..without_device })
@@ -66,6 +66,13 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             stale_guard_route,
             ..Observed::default()
         })
+    }
+
+    fn with_member_keys(&self, mut peers: Vec<ObservedPeer>) -> Vec<ObservedPeer> {
+        for peer in &mut peers {
+            peer.preshared_with = self.preshared_with.get(&peer.public_key).copied();
+        }
+        peers
     }
 
     /// Whoever controls this machine's network (DHCP can set routes) could draw packets for the mesh out of the tunnel with

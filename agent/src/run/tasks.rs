@@ -235,7 +235,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
                 Ok(signed) => signed,
                 Err(error) => return Input::OfferFailed(error),
             };
-            let submitted = chain.submit(identity.node_key(), domain.chain_id, calldata).await;
+            let submitted = chain.submit(identity.member.signer(), domain.chain_id, calldata).await;
             Input::Offered { offer, submitted: submitted.map_err(|error| error.for_agent()) }
         });
     }

@@ -217,6 +217,7 @@ fn observed(
         endpoint: peer.endpoint,
         allowed_ips: peer.allowed_ips.iter().filter_map(|net| IpNetwork::new(net.address, net.cidr).ok()).collect(),
         has_preshared_key: peer.preshared_key.as_ref().is_some_and(|key| key.as_array() != [0; 32]),
+        preshared_with: None,
         persistent_keepalive: peer.persistent_keepalive_interval.unwrap_or(0),
         handshake_age: handshake.map(|at| wall.duration_since(at).unwrap_or(Duration::ZERO)),
         received_age: seen.received.map(age),

@@ -94,6 +94,7 @@ impl Tunnel for TunnelTwin {
             endpoint: None,
             allowed_ips: Vec::new(),
             has_preshared_key: false,
+            preshared_with: None,
             persistent_keepalive: 0,
             handshake_age: None,
             received_age: None,

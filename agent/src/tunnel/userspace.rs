@@ -144,6 +144,7 @@ fn observed(peer: PeerState, now: SystemTime) -> ObservedPeer {
         endpoint: peer.endpoint,
         allowed_ips: peer.allowed_ips,
         has_preshared_key: peer.has_preshared_key,
+        preshared_with: None,
         persistent_keepalive: peer.persistent_keepalive,
         // A handshake in the future is one before the clock was set back.
         handshake_age: peer.last_handshake.map(|at| now.duration_since(at).unwrap_or_default()),

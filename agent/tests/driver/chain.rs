@@ -92,20 +92,23 @@ impl ChainTwin {
             token: TokenId::new(token).unwrap(),
             owner: Some(Address::repeat_byte(0xee)),
             instance: Some(identity.instance),
-            node_address: None,
+            member_address: None,
+            bound_app_id: None,
             key_epoch: 0,
+            endpoint_epoch: 0,
             active: false,
             revoked: false,
         });
         inner.next_block();
     }
 
-    /// Registers a minted token, signed by its node key.
+    /// Registers a minted token, signed by its keys.
     pub(crate) fn register(&self, token: u32, identity: &Identity, key: WireguardKey) {
         let token = TokenId::new(token).unwrap();
         let registration = Registration {
             token,
             instance: identity.instance,
+            member_address: identity.member.address(),
             wireguard_key: key,
             key_epoch: 1,
             network_type: NetworkType::Wireguard,
@@ -121,6 +124,7 @@ impl ChainTwin {
         let registration = Registration {
             token: TokenId::new(token).unwrap(),
             instance: identity.instance,
+            member_address: identity.member.address(),
             wireguard_key: WireguardKey([0; 32]),
             key_epoch: 1,
             network_type: NetworkType::TlsGateway,
@@ -134,16 +138,19 @@ impl ChainTwin {
     fn admit(&self, registration: Registration, identity: &Identity) {
         let mut inner = self.inner();
         let token = registration.token;
-        let node_signature = identity.sign(registration.digest(&inner.registry.domain)).unwrap();
-        let proof = Proof { registration, chain: identity.chain.clone(), node_signature };
+        let digest = registration.digest(&inner.registry.domain);
+        let (node_signature, member_signature) =
+            (identity.sign(digest).unwrap(), identity.member.sign(digest).unwrap());
+        let proof = Proof { registration, chain: identity.chain.clone(), node_signature, member_signature };
         inner.proofs.insert(token, proof);
         let block = inner.registry.block.number + 1;
         inner.registry.peers.push(PeerRecord {
             token,
             instance: identity.instance,
-            node_address: identity.node_address(),
+            member_address: registration.member_address,
             wireguard_key: registration.wireguard_key,
             key_epoch: 1,
+            endpoint_epoch: 0,
             network_type: registration.network_type,
             endpoint: registration.endpoint,
             gateway: registration.gateway,
@@ -153,7 +160,7 @@ impl ChainTwin {
         });
         inner.registry.peers.sort_by_key(|peer| peer.token);
         let node = inner.registry.own_nodes.iter_mut().find(|node| node.token == token).unwrap();
-        (node.active, node.key_epoch, node.node_address) = (true, 1, Some(identity.node_address()));
+        (node.active, node.key_epoch, node.member_address) = (true, 1, Some(identity.member.address()));
         inner.next_block();
     }
 

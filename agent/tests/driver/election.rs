@@ -58,7 +58,7 @@ async fn a_member_votes_with_its_own_funds_or_hands_out_its_vote() {
     assert!(cast["not_submitted"].as_str().unwrap().contains("wei"), "{cast}");
     let ballot = &cast["vote"];
     assert_eq!((&ballot["token_id"], &ballot["term"], &ballot["target"]), (&1.into(), &5.into(), &json!(LEADER)));
-    assert_eq!(signer(ballot), world.node_address(1));
+    assert_eq!(signer(ballot), world.member_address(1));
 
     world.chain.fund();
     let (code, cast) = vote(&world, seat).await;
@@ -66,11 +66,11 @@ async fn a_member_votes_with_its_own_funds_or_hands_out_its_vote() {
     let call = castVoteBySigCall::abi_decode(&world.chain.last_sent().unwrap()).unwrap();
     assert_eq!((call.tokenId, call.inTerm, call.target), (U256::from(1), 5, LEADER));
     assert!(call.isNoConfidence);
-    assert_eq!(json!(call.signature), cast["vote"]["signature"]);
+    assert_eq!(json!(call.memberSignature), cast["vote"]["signature"]);
 
     let (code, cast) = vote(&world, json!({ "term": 5, "leader_token": 2, "withdraw": true })).await;
     assert!(code == 200 && cast["vote"]["is_no_confidence"] == false, "{cast}");
-    assert_eq!(signer(&cast["vote"]), world.node_address(1));
+    assert_eq!(signer(&cast["vote"]), world.member_address(1));
     let call = castVoteBySigCall::abi_decode(&world.chain.last_sent().unwrap()).unwrap();
     assert!(!call.isNoConfidence && call.inTerm == 5);
     world.stop().await;

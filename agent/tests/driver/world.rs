@@ -21,7 +21,7 @@ use p2p_agent::{
     api::{ApiDriver, ApiSocket},
     cache,
     dstack::{Endpoint, GuestAgent},
-    identity::{Expected, Identity},
+    identity::{Expected, Identity, MemberKeySource},
     keyfile::WireguardSecret,
     link::LinkTwin,
     machine::Machine,
@@ -81,7 +81,9 @@ impl World {
         let mut identities = Vec::new();
         for instance in simulator.instances() {
             let agent = GuestAgent::new(Endpoint::Unix(instance.dstack_sock.clone()));
-            identities.push(Arc::new(Identity::load(&agent, Expected::default()).await.unwrap()));
+            identities.push(Arc::new(
+                Identity::load(&agent, Expected::default(), MemberKeySource::GuestAgent).await.unwrap(),
+            ));
         }
         let service_manager = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
         service_manager.set_nonblocking(true).unwrap();
@@ -170,6 +172,7 @@ impl World {
             app_id: identity.app_id,
             kms_root: identity.kms_root,
             node_address: identity.node_address(),
+            member_address: identity.member.address(),
             network_type: self.network_type,
             wireguard_key: match self.network_type {
                 NetworkType::Wireguard => self.key(1),
@@ -206,10 +209,10 @@ impl World {
         let (api, server) = ApiDriver::serve(ApiSocket::bind(&self.socket()).unwrap());
         let mut background = JoinSet::new();
         background.spawn(server);
-        let psk_root = identity.psk_root.clone();
+        let (psk_root, member) = (identity.psk_root.clone(), identity.member.clone());
         let machine = (self.network_type == NetworkType::Wireguard).then(|| {
-            let machine =
-                Machine::new(self.tunnel.clone(), self.links.clone(), "twin0".to_owned(), Self::secret(1), psk_root);
+            let (tunnel, links, name) = (self.tunnel.clone(), self.links.clone(), "twin0".to_owned());
+            let machine = Machine::new(tunnel, links, name, Self::secret(1), psk_root, member);
             match self.guard {
                 Some(guard) => machine.guarded(guard),
                 None => machine,
@@ -292,8 +295,8 @@ impl World {
         }
     }
 
-    pub(crate) fn node_address(&self, node: usize) -> Address {
-        self.identities[node - 1].node_address()
+    pub(crate) fn member_address(&self, node: usize) -> Address {
+        self.identities[node - 1].member.address()
     }
 
     pub(crate) async fn until_status(&self, what: &str, holds: impl Fn(&Status) -> bool) {

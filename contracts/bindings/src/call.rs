@@ -114,10 +114,12 @@ mod tests {
 
     #[test]
     fn simple_arguments() {
-        let call = contract::bindCall { tokenId: U256::from(7), instanceId: FixedBytes([0x11; 20]) };
+        let (instance, app_id) = (FixedBytes([0x11; 20]), Address::repeat_byte(0x22));
+        let call = contract::bindCall { tokenId: U256::from(7), instanceId: instance, appId: app_id };
         let (function, arguments) = decoded(&call.abi_encode());
-        assert_eq!(function, "bind(uint256,bytes20)");
-        assert_eq!(arguments, [pair("tokenId", 7), pair("instanceId", format!("0x{}", "11".repeat(20)))]);
+        assert_eq!(function, "bind(uint256,bytes20,address)");
+        let instance = pair("instanceId", format!("0x{}", "11".repeat(20)));
+        assert_eq!(arguments, [pair("tokenId", 7), instance, pair("appId", app_id)]);
     }
 
     #[test]

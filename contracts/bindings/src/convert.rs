@@ -74,9 +74,10 @@ impl TryFrom<abi::Peer> for PeerRecord {
         Ok(Self {
             token,
             instance: instance(peer.instanceId).ok_or(ConvertError::ZeroInstance(token))?,
-            node_address: peer.nodeAddress,
+            member_address: peer.memberAddress,
             wireguard_key: WireguardKey(peer.wireguardKey.0),
             key_epoch: peer.keyEpoch,
+            endpoint_epoch: peer.endpointEpoch,
             network_type: network_type(peer.networkType)?,
             endpoint: endpoint(peer.endpointAddress, peer.endpointPort)?,
             gateway: gateway(peer.gatewayDomain, peer.gatewayPort)?,
@@ -94,8 +95,10 @@ impl TryFrom<abi::Node> for NodeRecord {
             token: token(node.tokenId)?,
             owner: nonzero(node.owner),
             instance: instance(node.instanceId),
-            node_address: nonzero(node.nodeAddress),
+            member_address: nonzero(node.memberAddress),
+            bound_app_id: nonzero(node.boundAppId).map(Into::into),
             key_epoch: node.keyEpoch,
+            endpoint_epoch: node.endpointEpoch,
             active: node.active,
             revoked: node.revoked,
         })
@@ -109,6 +112,7 @@ impl TryFrom<abi::Registration> for Registration {
         Ok(Self {
             token,
             instance: instance(registration.instanceId).ok_or(ConvertError::ZeroInstance(token))?,
+            member_address: registration.memberAddress,
             wireguard_key: WireguardKey(registration.wireguardKey.0),
             key_epoch: registration.keyEpoch,
             network_type: network_type(registration.networkType)?,
@@ -125,6 +129,7 @@ impl TryFrom<abi::EndpointUpdate> for EndpointUpdate {
         Ok(Self {
             token: token(update.tokenId)?,
             key_epoch: update.keyEpoch,
+            endpoint_epoch: update.endpointEpoch,
             endpoint: endpoint(update.endpointAddress, update.endpointPort)?,
             gateway: gateway(update.gatewayDomain, update.gatewayPort)?,
             deadline: update.deadline,
@@ -153,7 +158,8 @@ impl TryFrom<PeerRegistered> for Proof {
             return Err(ConvertError::LogToken { topic: log.tokenId, inside: log.registration.tokenId });
         }
         Ok(Self {
-            node_signature: node_signature(&log.nodeSignature)?,
+            node_signature: signature("node", &log.nodeSignature)?,
+            member_signature: member_signature(&log.memberSignature)?,
             registration: log.registration.try_into()?,
             chain: log.chain.try_into()?,
         })
@@ -167,6 +173,7 @@ impl From<&Registration> for abi::Registration {
         Self {
             tokenId: U256::from(registration.token.get()),
             instanceId: FixedBytes(registration.instance.0),
+            memberAddress: registration.member_address,
             wireguardKey: B256::new(registration.wireguard_key.0),
             keyEpoch: registration.key_epoch,
             networkType: registration.network_type.value(),
@@ -186,6 +193,7 @@ impl From<&EndpointUpdate> for abi::EndpointUpdate {
         Self {
             tokenId: U256::from(update.token.get()),
             keyEpoch: update.key_epoch,
+            endpointEpoch: update.endpoint_epoch,
             endpointAddress: FixedBytes(address),
             endpointPort: port,
             gatewayDomain: domain,
@@ -218,18 +226,19 @@ pub fn register_peer(proof: &Proof) -> registerPeerCall {
         registration: (&proof.registration).into(),
         chain: (&proof.chain).into(),
         nodeSignature: Bytes::copy_from_slice(&proof.node_signature),
+        memberSignature: Bytes::copy_from_slice(&proof.member_signature),
     }
 }
 
-/// The call that submits an endpoint update, signed by the node key. Anybody may send it.
+/// The call that submits an endpoint update, signed by the member key. Anybody may send it.
 #[must_use]
-pub fn update_endpoint(update: &EndpointUpdate, node_signature: &[u8; 65]) -> updateEndpointCall {
-    updateEndpointCall { update: update.into(), nodeSignature: Bytes::copy_from_slice(node_signature) }
+pub fn update_endpoint(update: &EndpointUpdate, member_signature: &[u8; 65]) -> updateEndpointCall {
+    updateEndpointCall { update: update.into(), memberSignature: Bytes::copy_from_slice(member_signature) }
 }
 
-/// The 65 bytes of a node signature.
-pub fn node_signature(bytes: &[u8]) -> Result<[u8; 65], ConvertError> {
-    signature("node", bytes)
+/// The 65 bytes of a member signature.
+pub fn member_signature(bytes: &[u8]) -> Result<[u8; 65], ConvertError> {
+    signature("member", bytes)
 }
 
 /// What `meshNetwork()` returned.

@@ -15,7 +15,7 @@ mod vote;
 
 pub use abi::{DstackClusterNFT, ERC1967Proxy, IDstackClusterNFT};
 pub use call::{Argument, DecodedCall, decode_call};
-pub use convert::{ConvertError, base_domains, mesh_network, node_signature, register_peer, update_endpoint};
+pub use convert::{ConvertError, base_domains, member_signature, mesh_network, register_peer, update_endpoint};
 pub use deploy::{
     NewCluster, implementation_init_code, initialize, initialize_from_dstack_app, proxy_init_code, upgrade_dstack_app,
 };

@@ -65,12 +65,12 @@ pub struct SignedVote {
     pub is_no_confidence: bool,
     /// See [`UnsignedVote::deadline`].
     pub deadline: u64,
-    /// The node key's, 65 bytes.
+    /// The member key's, 65 bytes.
     pub signature: Bytes,
 }
 
 impl UnsignedVote {
-    /// Signed by `sign`, which is given the digest and has the token's node key.
+    /// Signed by `sign`, which is given the digest and has the token's member key.
     ///
     /// # Errors
     /// What `sign` says.
@@ -93,7 +93,7 @@ impl SignedVote {
             target: self.target,
             isNoConfidence: self.is_no_confidence,
             deadline: self.deadline,
-            signature: self.signature.clone(),
+            memberSignature: self.signature.clone(),
         }
     }
 }

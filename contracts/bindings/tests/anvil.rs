@@ -25,7 +25,7 @@ use mesh_contract::{
     update_endpoint,
 };
 use mesh_core::{
-    id::{AppId, TokenId},
+    id::{AppId, TokenId, WireguardKey},
     network::MeshNetwork,
     proof::{Anchors, verify},
     registration::{Domain, EndpointUpdate, Proof, Registration},
@@ -71,7 +71,7 @@ impl Cluster {
     }
 
     async fn mint(&self, node: &Node) -> TokenId {
-        let call = self.contract.mint(self.operator, FixedBytes(node.instance.0));
+        let call = self.contract.mint(self.operator, FixedBytes(node.instance.0), Address::ZERO);
         let token = call.call().await.unwrap();
         call.send().await.unwrap().get_receipt().await.unwrap();
         TokenId::new(token.to()).unwrap()
@@ -136,7 +136,7 @@ async fn a_node_joins_moves_and_is_revoked() {
     let peers = cluster.peers().await;
     let [peer] = &peers[..] else { panic!("{} peers", peers.len()) };
     assert_eq!(peer.token, token);
-    assert_eq!(peer.node_address, node.address());
+    assert_eq!(peer.member_address, node.member_address());
     assert_eq!(peer.kms_root, node.root_address());
     assert_eq!(peer.endpoint, proof.registration.endpoint);
     assert_eq!(peer.registered_block, block);
@@ -147,10 +147,11 @@ async fn a_node_joins_moves_and_is_revoked() {
     let anchors = Anchors { kms_roots: vec![node.root_address()], app_ids: vec![AppId::from(cluster.domain.contract)] };
     verify(peer, &logged, &anchors, &cluster.domain).unwrap();
 
-    // It moves, by its node key alone.
+    // It moves, by its member key alone.
     let update = EndpointUpdate {
         token,
-        key_epoch: 3,
+        key_epoch: 2,
+        endpoint_epoch: 1,
         endpoint: Some("[2001:db8::7]:4000".parse().unwrap()),
         gateway: None,
         deadline: in_an_hour(),
@@ -158,19 +159,19 @@ async fn a_node_joins_moves_and_is_revoked() {
     let signature = node.sign_update(&update, &cluster.domain);
     cluster.send(update_endpoint(&update, &signature).abi_encode()).await.unwrap();
     let peers = cluster.peers().await;
-    assert_eq!(peers[0].endpoint, update.endpoint);
+    assert_eq!((peers[0].endpoint, peers[0].key_epoch, peers[0].endpoint_epoch), (update.endpoint, 2, 1));
     verify(&peers[0], &logged, &anchors, &cluster.domain).unwrap();
 
     // It is revoked, which spends a key epoch, and can do nothing about it.
     cluster.contract.revoke(U256::from(token.get())).send().await.unwrap().get_receipt().await.unwrap();
     assert_eq!(cluster.peers().await, []);
-    let again = node.prove(node.registration(token, 5), &cluster.domain);
+    let again = node.prove(node.registration(token, 4), &cluster.domain);
     let refusal = cluster.register(&again).await.unwrap_err();
     assert!(refusal.starts_with("token 1 is revoked"), "{refusal}");
     let nodes = cluster.contract.nodes(U256::ZERO, U256::from(10)).call().await.unwrap();
     let record = NodeRecord::try_from(nodes.page[0].clone()).unwrap();
     assert!(record.revoked && !record.active);
-    assert_eq!((record.instance, record.key_epoch), (None, 4));
+    assert_eq!((record.instance, record.key_epoch), (None, 3));
 }
 
 #[tokio::test]
@@ -213,11 +214,47 @@ async fn what_is_wrong_is_refused_for_its_reason() {
     assert!(refusal.starts_with("key epoch 2 was given for token 1, 3 is next"), "{refusal}");
 }
 
+/// From a sibling's guest-agent socket anybody's node key comes: what it signs with it is refused, from any account.
+#[tokio::test]
+async fn a_sibling_with_the_nodes_own_key_cannot_rotate_or_move_it() {
+    let cluster = Cluster::deploy().await;
+    let node = Node::new(AppId::from(cluster.domain.contract), 7);
+    let token = cluster.mint(&node).await;
+    cluster.register(&node.prove(node.registration(token, 2), &cluster.domain)).await.unwrap();
+    let before = cluster.peers().await;
+
+    let sibling = node.as_sibling();
+    let rotation = Registration { wireguard_key: WireguardKey([0x66; 32]), ..node.registration(token, 3) };
+    let own = Registration { member_address: sibling.member_address(), ..rotation };
+    let update = EndpointUpdate {
+        token,
+        key_epoch: 2,
+        endpoint_epoch: 1,
+        endpoint: Some("203.0.113.66:1".parse().unwrap()),
+        gateway: None,
+        deadline: in_an_hour(),
+    };
+    let moved = update_endpoint(&update, &sibling.sign_update(&update, &cluster.domain)).abi_encode();
+    for (what, call, reason) in [
+        (
+            "with its own member key",
+            register_peer(&sibling.prove(own, &cluster.domain)).abi_encode(),
+            "token 1 belongs",
+        ),
+        ("as the node", register_peer(&sibling.prove(rotation, &cluster.domain)).abi_encode(), "the member signature"),
+        ("to another place", moved, "the member signature"),
+    ] {
+        let refusal = cluster.send(call).await.unwrap_err();
+        assert!(refusal.starts_with(reason), "{what}: {refusal}");
+    }
+    assert_eq!(cluster.peers().await, before);
+}
+
 #[test]
 fn the_log_of_a_registration_has_the_topic_agents_filter_for() {
     assert_eq!(
         PeerRegistered::SIGNATURE,
-        "PeerRegistered(uint256,(uint256,bytes20,bytes32,uint32,uint8,bytes16,uint16,uint16,uint16,uint64),\
-         (bytes32,bytes32,bytes32,bytes32,bytes,bytes,address),bytes,address,address,uint64)"
+        "PeerRegistered(uint256,(uint256,bytes20,address,bytes32,uint32,uint8,bytes16,uint16,uint16,uint16,uint64),\
+         (bytes32,bytes32,bytes32,bytes32,bytes,bytes,address),bytes,bytes,address,address,uint64)"
     );
 }

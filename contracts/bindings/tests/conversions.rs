@@ -35,7 +35,7 @@ prop_compose! {
 prop_compose! {
     fn registration()(
         token in prop_oneof![0..70_000_u64, any::<u64>()],
-        instance in edgy::<20>(),
+        (instance, member) in (edgy::<20>(), edgy::<20>()),
         key in edgy::<32>(),
         epoch in any::<u32>(),
         network_type in 0..4_u8,
@@ -46,6 +46,7 @@ prop_compose! {
         abi::Registration {
             tokenId: U256::from(token),
             instanceId: instance,
+            memberAddress: Address::from(member.0),
             wireguardKey: key,
             keyEpoch: epoch,
             networkType: network_type,
@@ -86,6 +87,7 @@ proptest! {
         let wire = abi::EndpointUpdate {
             tokenId: wire.tokenId,
             keyEpoch: wire.keyEpoch,
+            endpointEpoch: wire.keyEpoch.rotate_left(7),
             endpointAddress: wire.endpointAddress,
             endpointPort: wire.endpointPort,
             gatewayDomain: wire.gatewayDomain,
@@ -107,6 +109,7 @@ fn wire() -> abi::Registration {
     abi::Registration {
         tokenId: U256::from(7),
         instanceId: FixedBytes::repeat_byte(1),
+        memberAddress: Address::repeat_byte(3),
         wireguardKey: B256::repeat_byte(2),
         keyEpoch: 3,
         networkType: 1,
@@ -152,6 +155,7 @@ fn a_log_for_another_token_or_with_a_short_signature_is_no_proof() {
         registration: wire(),
         chain,
         nodeSignature: Bytes::from(vec![0; 65]),
+        memberSignature: Bytes::from(vec![0; 65]),
         nodeAddress: Address::ZERO,
         kmsRoot: Address::ZERO,
         epoch: 1,
@@ -162,6 +166,7 @@ fn a_log_for_another_token_or_with_a_short_signature_is_no_proof() {
     assert!(matches!(Proof::try_from(other), Err(ConvertError::LogToken { .. })));
     for (which, change) in [
         ("node", (|log| log.nodeSignature = Bytes::from(vec![0; 64])) as fn(&mut PeerRegistered)),
+        ("member", |log| log.memberSignature = Bytes::new()),
         ("app", |log| log.chain.appSignature = Bytes::new()),
         ("KMS", |log| log.chain.kmsSignature = Bytes::from(vec![0; 66])),
     ] {
@@ -180,14 +185,17 @@ fn zeros_of_a_node_are_absences() {
         tokenId: U256::from(7),
         owner: Address::ZERO,
         instanceId: FixedBytes::ZERO,
-        nodeAddress: Address::ZERO,
+        memberAddress: Address::ZERO,
+        boundAppId: Address::ZERO,
         keyEpoch: 5,
+        endpointEpoch: 6,
         active: false,
         revoked: true,
     };
     let record = NodeRecord::try_from(node.clone()).unwrap();
-    assert_eq!((record.owner, record.instance, record.node_address), (None, None, None));
-    assert_eq!((record.key_epoch, record.revoked), (5, true));
+    assert_eq!((record.owner, record.instance, record.member_address), (None, None, None));
+    assert_eq!(record.bound_app_id, None);
+    assert_eq!((record.key_epoch, record.endpoint_epoch, record.revoked), (5, 6, true));
     let beyond = abi::Node { tokenId: U256::from(1_u64 << 32), ..node };
     assert!(matches!(NodeRecord::try_from(beyond), Err(ConvertError::Token(_))));
 }
@@ -197,9 +205,10 @@ fn a_peer_without_an_instance_is_refused() {
     let peer = abi::Peer {
         tokenId: U256::from(7),
         instanceId: FixedBytes::ZERO,
-        nodeAddress: Address::ZERO,
+        memberAddress: Address::ZERO,
         wireguardKey: B256::ZERO,
         keyEpoch: 1,
+        endpointEpoch: 0,
         networkType: 1,
         endpointAddress: FixedBytes::ZERO,
         endpointPort: 0,

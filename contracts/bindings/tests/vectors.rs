@@ -60,6 +60,7 @@ struct VectorDomain {
 struct VectorRegistration {
     token_id: u64,
     instance_id: FixedBytes<20>,
+    member_address: Address,
     wireguard_key: B256,
     key_epoch: u32,
     network_type: u8,
@@ -77,6 +78,7 @@ struct VectorRegistration {
 struct VectorUpdate {
     token_id: u64,
     key_epoch: u32,
+    endpoint_epoch: u32,
     endpoint_address: FixedBytes<16>,
     endpoint_port: u16,
     gateway_domain: u16,
@@ -125,6 +127,7 @@ fn typed_data_hashes_agree() {
         let wire = abi::Registration {
             tokenId: U256::from(vector.token_id),
             instanceId: vector.instance_id,
+            memberAddress: vector.member_address,
             wireguardKey: vector.wireguard_key,
             keyEpoch: vector.key_epoch,
             networkType: vector.network_type,
@@ -144,6 +147,7 @@ fn typed_data_hashes_agree() {
         let wire = abi::EndpointUpdate {
             tokenId: U256::from(vector.token_id),
             keyEpoch: vector.key_epoch,
+            endpointEpoch: vector.endpoint_epoch,
             endpointAddress: vector.endpoint_address,
             endpointPort: vector.endpoint_port,
             gatewayDomain: vector.gateway_domain,

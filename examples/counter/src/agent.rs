@@ -72,7 +72,7 @@ impl AgentClient {
         let (own, registry) = (status.own, status.registry);
         Ok(serde_json::json!({
             "token_id": own.token_id,
-            "node_address": own.node_address,
+            "member_address": own.member_address,
             "instance_id": own.instance_id,
             "membership": own.membership,
             "chain_id": registry.chain_id,

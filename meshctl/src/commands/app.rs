@@ -1,16 +1,17 @@
-//! `meshctl app`: the dstack apps whose nodes may join. The cluster's own app id is the first.
+//! `meshctl app`: the dstack apps whose nodes may join. The cluster's own app id is the first. Adding takes effect after a delay,
+//! removing at once.
 
 use alloy::primitives::Address;
 use clap::Subcommand;
-use mesh_contract::DstackClusterNFT::{addAppIdCall, appIdsCall, removeAppIdCall};
+use mesh_contract::DstackClusterNFT::{AppIdAdded, addAppIdCall, appIdsCall, removeAppIdCall};
 use mesh_core::id::AppId;
 use serde::Serialize;
 
-use super::change::change_cluster;
+use super::change::{change, change_cluster};
 use crate::{
-    chain::Chain,
+    chain::{Block, Call, Chain, Operator},
     output::Printer,
-    render::{Cell, Column, table},
+    render::{Cell, Column, age, table},
     settings::Settings,
     signer::SignerArgs,
 };
@@ -24,7 +25,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Allow a dstack app: its nodes may register (contract owner)
+    /// Allow a dstack app: its nodes may register after a delay (contract owner)
     Add(AppArgs),
     /// Disallow a dstack app: its peers leave at once, and adding it again revives nobody (contract owner)
     Remove(AppArgs),
@@ -41,7 +42,14 @@ struct AppArgs {
 }
 
 #[derive(Debug, Serialize)]
-struct Changed {
+struct Added {
+    app_id: AppId,
+    /// Unix seconds.
+    effective_at: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Removed {
     app_id: AppId,
 }
 
@@ -51,43 +59,80 @@ struct Listed {
     chain_id: u64,
     block_number: u64,
     app_ids: Vec<AppId>,
+    /// The same, with what decides whether their nodes may register.
+    apps: Vec<AppView>,
+}
+
+#[derive(Debug, Serialize)]
+struct AppView {
+    app_id: AppId,
+    /// Unix seconds.
+    effective_at: u64,
+    /// At the block's time.
+    effective: bool,
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     match &args.verb {
-        Verb::Add(AppArgs { app_id, key }) => {
-            let report = (Changed { app_id: *app_id }, format!("app {app_id} is allowed: its nodes may register"));
-            let call = addAppIdCall { appId: (*app_id).into() };
-            change_cluster(settings, key, printer, format!("allow app {app_id}"), call, report).await
-        }
+        Verb::Add(AppArgs { app_id, key }) => add(*app_id, key, settings, printer).await,
         Verb::Remove(AppArgs { app_id, key }) => {
             let text = format!("app {app_id} is not allowed any more: its peers are out of the mesh");
             let call = removeAppIdCall { appId: (*app_id).into() };
-            let report = (Changed { app_id: *app_id }, text);
+            let report = (Removed { app_id: *app_id }, text);
             change_cluster(settings, key, printer, format!("disallow app {app_id}"), call, report).await
         }
         Verb::List => list(settings, printer).await,
     }
 }
 
+async fn add(app_id: AppId, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let contract = settings.contract()?;
+    let operator = Operator::connect(settings, key).await?;
+    let call = Call::function(format!("allow app {app_id}"), contract, &addAppIdCall { appId: app_id.into() });
+    let now = operator.chain.head().await?.time;
+    change(&operator, printer, contract, call, |done| {
+        let AppIdAdded { effectiveAt: effective_at, .. } = done.event(contract)?;
+        let wait = age(effective_at.saturating_sub(now) as f64);
+        let text = format!(
+            "app {app_id} counts in {wait}, from Unix second {effective_at} on: then its nodes may register\n\
+             until then: meshctl app remove {app_id}"
+        );
+        Ok((Added { app_id, effective_at }, text))
+    })
+    .await
+}
+
 async fn list(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let contract = settings.contract()?;
     let chain = Chain::connect(settings).await?;
     let head = chain.head().await?;
-    let apps = chain.read(contract, appIdsCall {}, Some(head)).await?;
-    let app_ids = apps.into_iter().map(AppId::from).collect();
-    let listed = Listed { contract, chain_id: chain.id, block_number: head.number, app_ids };
-    printer.result(&listed, || text(&listed))?;
+    let answer = chain.read(contract, appIdsCall {}, Some(head)).await?;
+    anyhow::ensure!(
+        answer.accounts.len() == answer.effectiveAt.len(),
+        "the contract's apps and their times are not as many"
+    );
+    let view = |(account, effective_at): (Address, u64)| {
+        let (app_id, effective) = (AppId::from(account), effective_at <= head.time);
+        AppView { app_id, effective_at, effective }
+    };
+    let apps: Vec<_> = answer.accounts.into_iter().zip(answer.effectiveAt).map(view).collect();
+    let app_ids = apps.iter().map(|app| app.app_id).collect();
+    let listed = Listed { contract, chain_id: chain.id, block_number: head.number, app_ids, apps };
+    printer.result(&listed, || text(&listed, head))?;
     Ok(0)
 }
 
-const COLUMNS: [Column; 2] = [Column::left("APP ID"), Column::left("NOTE")];
+const COLUMNS: [Column; 3] = [Column::left("APP ID"), Column::left("STATE"), Column::left("NOTE")];
 
-fn text(listed: &Listed) -> String {
+fn text(listed: &Listed, head: Block) -> String {
     let own = AppId::from(listed.contract);
-    let row = |app_id: &AppId| {
-        let note = if *app_id == own { "the contract itself" } else { "" };
-        vec![Cell::new(app_id.to_string()), Cell::new(note)]
+    let row = |app: &AppView| {
+        let state = match app.effective {
+            true => "allowed".to_owned(),
+            false => format!("counts in {}", age(app.effective_at.saturating_sub(head.time) as f64)),
+        };
+        let note = if app.app_id == own { "the contract itself" } else { "" };
+        vec![Cell::new(app.app_id.to_string()), Cell::new(state), Cell::new(note)]
     };
-    table(&COLUMNS, &listed.app_ids.iter().map(row).collect::<Vec<_>>(), false)
+    table(&COLUMNS, &listed.apps.iter().map(row).collect::<Vec<_>>(), false)
 }

@@ -1,5 +1,5 @@
 //! `meshctl leader`: the one leader of the members, votes of no confidence in it, and the election of the next. A member votes with
-//! its node key, by a transaction of its own or by a signature that anybody submits.
+//! its member key, by a transaction of its own or by a signature that anybody submits.
 
 mod signed;
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: meshctl leader vote --private-key-file node.key")]
+#[command(after_help = "Example: meshctl leader vote --private-key-file member.key")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -38,9 +38,9 @@ pub(crate) struct Args {
 enum Verb {
     /// Show the leader, the term and the votes against it (default)
     Show,
-    /// Vote no confidence in the leader (a member, with its node key)
+    /// Vote no confidence in the leader (a member, with its member key)
     Vote(VoteArgs),
-    /// Take one's vote back (a member, with its node key)
+    /// Take one's vote back (a member, with its member key)
     Withdraw(VoteArgs),
     /// Submit a vote that a member has signed (anybody)
     Relay(signed::RelayArgs),
@@ -72,7 +72,7 @@ struct Standing {
     contract: Address,
     chain_id: u64,
     block_number: u64,
-    /// The leader's node address; `null`: none stands.
+    /// The leader's member address; `null`: none stands.
     leader: Option<Address>,
     token_id: Option<TokenId>,
     term: u32,
@@ -144,8 +144,8 @@ async fn standing(chain: &Chain, contract: Address) -> anyhow::Result<Standing> 
 fn text(standing: &Standing) -> String {
     let Standing { term, votes, required_votes, members, .. } = standing;
     let leader = match (standing.leader, standing.token_id) {
-        (Some(leader), Some(token)) => format!("token {token}, node address {leader}"),
-        (Some(leader), None) => format!("node address {leader}"),
+        (Some(leader), Some(token)) => format!("token {token}, member address {leader}"),
+        (Some(leader), None) => format!("member address {leader}"),
         (None, _) => "none stands: `meshctl leader elect`".to_owned(),
     };
     format!(
@@ -158,9 +158,9 @@ async fn vote(args: &VoteArgs, no_confidence: bool, settings: &Settings, printer
     let operator = Operator::connect(settings, &args.key).await?;
     let head = operator.chain.head().await?;
     let target = target(&operator.chain, contract, args.target, head).await?;
+    let term = operator.chain.read(contract, termCall {}, Some(head)).await?;
     if let Some(token) = args.sign_for {
-        let term = operator.chain.read(contract, termCall {}, Some(head)).await?;
-        // With the operator's key, which must be the node key of the token.
+        // With the operator's key, which must be the member key of the token.
         let vote = UnsignedVote {
             chain_id: operator.chain.id,
             contract,
@@ -173,7 +173,7 @@ async fn vote(args: &VoteArgs, no_confidence: bool, settings: &Settings, printer
         printer.value(&vote.sign(|digest| operator.sign_hash(digest))?)?;
         return Ok(0);
     }
-    let call = castVoteCall { target, isNoConfidence: no_confidence };
+    let call = castVoteCall { inTerm: term, target, isNoConfidence: no_confidence };
     let call = Call::function(what(no_confidence, target), contract, &call).with_least_gas(VOTE_GAS);
     change(&operator, printer, contract, call, |done| report(done, contract)).await
 }
@@ -202,7 +202,7 @@ fn report(done: &Done, contract: Address) -> anyhow::Result<Report<Voted>> {
     let mut text =
         format!("token {} {verb} {}\nvotes       {} in term {}\n", cast.tokenId, cast.target, cast.votes, cast.term);
     if let Some(elected) = &elected {
-        text.push_str(&format!("leader      token {}, node address {}\n", elected.tokenId, elected.leader));
+        text.push_str(&format!("leader      token {}, member address {}\n", elected.tokenId, elected.leader));
     }
     let voted = Voted {
         token_id: token_id(cast.tokenId)?,

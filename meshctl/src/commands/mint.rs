@@ -8,7 +8,7 @@ use mesh_contract::{
     DstackClusterNFT::{NodeMinted, meshNetworkCall, mintCall, mintNodeAccessCall},
     mesh_network,
 };
-use mesh_core::id::{InstanceId, TokenId};
+use mesh_core::id::{AppId, InstanceId, TokenId};
 use serde::Serialize;
 
 use super::{change::change, minting::parse_price, token::token_id};
@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: meshctl mint --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --instance 1691ed1b47506cad7d08834668691d88246f5b1f"
+    after_help = "Example: meshctl mint --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --instance 1691ed1b47506cad7d08834668691d88246f5b1f --app-id 5bb4ff9a3837357f19dc176407a5709c62eb6c56"
 )]
 pub(crate) struct Args {
     /// Who owns the new token
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Bind it to this CVM: its dstack instance id, 40 hex digits
     #[arg(long, value_name = "ID")]
     instance: Option<InstanceId>,
+    /// Let only instances of this dstack app register for it, until it is bound anew [default: any allowed app]
+    #[arg(long, value_name = "APP_ID", requires = "instance", conflicts_with = "pay")]
+    app_id: Option<AppId>,
     /// Mint as anybody may where minting is public, for exactly this price (see `meshctl minting`)
     #[arg(long, value_name = "ETHER", value_parser = parse_price)]
     pay: Option<U256>,
@@ -44,6 +47,8 @@ struct Minted {
     address: Ipv4Addr,
     owner: Address,
     instance_id: Option<InstanceId>,
+    /// The only app that may register; `null`: any that is allowed.
+    app_id: Option<AppId>,
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
@@ -58,7 +63,8 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         let token = token_id(minted.tokenId)?;
         let address = network.address_of(token);
         let address = address.with_context(|| format!("token {token} has no address in {}", network.network()))?;
-        let minted = Minted { token_id: token, address, owner: args.to, instance_id: args.instance };
+        let (instance_id, app_id) = (args.instance, args.app_id);
+        let minted = Minted { token_id: token, address, owner: args.to, instance_id, app_id };
         let text = text(&minted);
         Ok((minted, text))
     })
@@ -71,7 +77,8 @@ fn call(args: &Args, contract: Address) -> Call {
     match args.pay {
         None => {
             let instance = FixedBytes(args.instance.map_or([0; 20], |instance| instance.0));
-            Call::function(what, contract, &mintCall { to: args.to, instanceId: instance })
+            let app_id = args.app_id.map_or(Address::ZERO, Into::into);
+            Call::function(what, contract, &mintCall { to: args.to, instanceId: instance, appId: app_id })
         }
         Some(price) => {
             let instance = args.instance.map(|instance| instance.to_string()).unwrap_or_default();
@@ -83,8 +90,11 @@ fn call(args: &Args, contract: Address) -> Call {
 fn text(minted: &Minted) -> String {
     let Minted { token_id, address, owner, .. } = minted;
     let next = match minted.instance_id {
-        Some(instance) => format!("bound to instance {instance}"),
-        None => format!("unbound: `meshctl bind {token_id} --instance ID` says which CVM it is for"),
+        Some(instance) => {
+            let app = minted.app_id.map_or_else(String::new, |app_id| format!(" of app {app_id}"));
+            format!("bound to instance {instance}{app}")
+        }
+        None => format!("unbound: `meshctl bind {token_id} --instance ID --app-id ID` says which CVM it is for"),
     };
     format!("token {token_id} is minted for {owner}\naddress     {address}\n{next}\n")
 }
@@ -100,10 +110,13 @@ mod tests {
             address: Ipv4Addr::new(10, 0, 1, 7),
             owner: Address::repeat_byte(2),
             instance_id: None,
+            app_id: None,
         };
         insta::assert_snapshot!("unbound", text(&minted));
         minted.instance_id = Some(InstanceId([0x11; 20]));
         insta::assert_snapshot!("bound", text(&minted));
+        minted.app_id = Some(AppId([0x22; 20]));
+        insta::assert_snapshot!("bound_for_an_app", text(&minted));
         insta::assert_snapshot!("json", serde_json::to_string_pretty(&minted).unwrap());
     }
 }

@@ -14,7 +14,7 @@ use mesh_contract::{
     base_domains, mesh_network,
 };
 use mesh_core::{
-    id::{InstanceId, TokenId, WireguardKey},
+    id::{AppId, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
     registration::{Gateway, NetworkType},
     registry::{NodeRecord, PeerRecord},
@@ -81,8 +81,13 @@ struct NodeView {
     state: NodeState,
     owner: Option<Address>,
     instance_id: Option<InstanceId>,
-    node_address: Option<Address>,
+    /// The only app that may register for the binding; `null`: any that is allowed.
+    bound_app_id: Option<AppId>,
+    /// What the first registration of the binding named.
+    member_address: Option<Address>,
     key_epoch: u32,
+    /// Endpoint updates since the last registration.
+    endpoint_epoch: u32,
     /// The registration, of an active node.
     peer: Option<PeerView>,
 }
@@ -105,7 +110,7 @@ struct PeerView {
     /// `HOST:443` behind the dstack gateway.
     gateway: Option<String>,
     kms_root: Address,
-    app_id: mesh_core::id::AppId,
+    app_id: AppId,
     registered_block: u64,
 }
 
@@ -237,8 +242,10 @@ fn view(node: &NodeRecord, peer: Option<PeerRecord>, network: MeshNetwork, domai
         state,
         owner: node.owner,
         instance_id: node.instance,
-        node_address: node.node_address,
+        bound_app_id: node.bound_app_id,
+        member_address: node.member_address,
         key_epoch: node.key_epoch,
+        endpoint_epoch: node.endpoint_epoch,
         peer,
     }
 }
@@ -328,8 +335,10 @@ mod tests {
             token: TokenId::new(id).unwrap(),
             owner: Some(Address::repeat_byte(0xaa)),
             instance: instance.map(|byte| InstanceId([byte; 20])),
-            node_address: None,
+            member_address: None,
+            bound_app_id: None,
             key_epoch: 0,
+            endpoint_epoch: 0,
             active: false,
             revoked: false,
         }
@@ -339,14 +348,15 @@ mod tests {
         PeerRecord {
             token: TokenId::new(id).unwrap(),
             instance: InstanceId([0x11; 20]),
-            node_address: Address::repeat_byte(0xbb),
+            member_address: Address::repeat_byte(0xbb),
             wireguard_key: WireguardKey([7; 32]),
             key_epoch: 1,
+            endpoint_epoch: 0,
             network_type: NetworkType::Wireguard,
             endpoint: endpoint.map(|text| text.parse().unwrap()),
             gateway: gateway.map(|domain| Gateway { domain, port: 51820 }),
             kms_root: Address::repeat_byte(0xcc),
-            app_id: mesh_core::id::AppId([0xdd; 20]),
+            app_id: AppId([0xdd; 20]),
             registered_block: 12,
         }
     }
@@ -355,14 +365,24 @@ mod tests {
     fn every_state_in_text_and_json() {
         let domains = [Some("gw.example".to_owned()), None];
         let active = |id, endpoint, gateway| {
-            let node = NodeRecord { active: true, key_epoch: 1, ..node(id, Some(0x11)) };
+            let node = NodeRecord {
+                active: true,
+                key_epoch: 1,
+                member_address: Some(Address::repeat_byte(0xbb)),
+                ..node(id, Some(0x11))
+            };
             view(&node, Some(peer(id, endpoint, gateway)), network(), &domains)
         };
         let nodes = vec![
             active(1, Some("203.0.113.7:51821"), Some(1)),
             active(2, None, Some(1)),
             active(3, None, Some(2)),
-            view(&node(4, Some(0x22)), None, network(), &domains),
+            view(
+                &NodeRecord { bound_app_id: Some(AppId([0xdd; 20])), ..node(4, Some(0x22)) },
+                None,
+                network(),
+                &domains,
+            ),
             view(&node(5, None), None, network(), &domains),
             view(&NodeRecord { revoked: true, key_epoch: 9, ..node(254, None) }, None, network(), &domains),
         ];

@@ -155,6 +155,7 @@ mod tests {
         let update = EndpointUpdate {
             token: TokenId::new(7).unwrap(),
             key_epoch: 3,
+            endpoint_epoch: 1,
             endpoint: Some("203.0.113.7:51821".parse().unwrap()),
             gateway: None,
             deadline: NOW + 600,
@@ -235,6 +236,7 @@ mod tests {
         let registration = Registration {
             token: TokenId::new(7).unwrap(),
             instance: mesh_core::id::InstanceId([1; 20]),
+            member_address: Address::repeat_byte(6),
             wireguard_key: mesh_core::id::WireguardKey([2; 32]),
             key_epoch: 3,
             network_type: mesh_core::registration::NetworkType::Wireguard,
@@ -251,8 +253,12 @@ mod tests {
             kmsSignature: Bytes::from(vec![4; 65]),
             appId: Address::ZERO,
         };
-        let call =
-            registerPeerCall { registration: (&registration).into(), chain, nodeSignature: Bytes::from(vec![5; 65]) };
+        let call = registerPeerCall {
+            registration: (&registration).into(),
+            chain,
+            nodeSignature: Bytes::from(vec![5; 65]),
+            memberSignature: Bytes::from(vec![6; 65]),
+        };
         let mut offer = offer(&call.abi_encode());
         offer.method = "registerPeer".to_owned();
         assert_eq!(refusal(&offer, None, NOW), "accepted");

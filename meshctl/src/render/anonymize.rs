@@ -82,7 +82,7 @@ impl Masks {
         }
         let roots = own.identity.trusted_kms_roots.iter().copied().chain([own.identity.kms_root]);
         let apps = own.identity.trusted_app_ids.iter().map(|app_id| (*app_id).into());
-        let accounts = [registry.contract, own.node_address].into_iter().chain(roots).chain(apps);
+        let accounts = [registry.contract, own.node_address, own.member_address].into_iter().chain(roots).chain(apps);
         for (number, account) in (1u64..).zip(accounts) {
             // The same account may be an app id without and a contract with `0x`, in any case.
             let mask = hex_number(20, number);

@@ -151,6 +151,7 @@ impl World {
         let registration = Registration {
             token: TokenId::new(token).unwrap(),
             instance: InstanceId([node; 20]),
+            member_address: member(node).address(),
             wireguard_key: WireguardKey([token as u8; 32]),
             key_epoch,
             network_type: NetworkType::Wireguard,
@@ -158,7 +159,7 @@ impl World {
             gateway,
             deadline: in_an_hour(),
         };
-        let (node, app, kms) = (signer([node; 32]), signer(APP), signer(KMS));
+        let (member, node, app, kms) = (member(node), signer([node; 32]), signer(APP), signer(KMS));
         let app_id = AppId::from(domain.contract);
         let by_app = format!("{NODE_KEY_PURPOSE}:{}", hex::encode(compressed(&node)));
         let by_kms = [b"dstack-kms-issued:".as_slice(), &app_id.0, &compressed(&app)].concat();
@@ -169,7 +170,9 @@ impl World {
             kms_signature: sign(&kms, keccak256(by_kms)),
             app_id,
         };
-        let proof = Proof { registration, chain, node_signature: sign(&node, registration.digest(&domain)) };
+        let digest = registration.digest(&domain);
+        let (node_signature, member_signature) = (sign(&node, digest), sign(&member, digest));
+        let proof = Proof { registration, chain, node_signature, member_signature };
         RegistrationOffer {
             chain_id: domain.chain_id,
             contract: domain.contract,
@@ -192,6 +195,11 @@ impl World {
 /// In Unix seconds: the contract takes no deadline more than a day ahead.
 pub(crate) fn in_an_hour() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600
+}
+
+/// The member key of a node, whose node key repeats the one byte: every sibling can derive that, and this one nobody can.
+pub(crate) fn member(node: u8) -> PrivateKeySigner {
+    signer([node ^ 0x80; 32])
 }
 
 pub(crate) fn signer(key: [u8; 32]) -> PrivateKeySigner {

@@ -197,7 +197,7 @@ fn without_a_token_or_with_two_the_agent_says_what_the_operator_must_do() -> Res
     for token in &two {
         ensure!(hint.contains(&format!("--token {token}")), "the hint does not list token {token}: {hint}");
     }
-    let payer = world.node_address(2)?;
+    let payer = world.member_address(2)?;
     ensure!(world.chain.transaction_count(&payer)? == 0, "it registered although the token was ambiguous");
 
     // The hint is right: with the token it joins, and the first one joins as soon as it has one.
@@ -238,7 +238,7 @@ fn under_a_kms_root_that_the_contract_does_not_trust_the_agent_says_so() -> Resu
     })?;
     ensure!(root != world.simulator().announcement.kms_root, "the guest agent has the right root after all");
     ensure!(!world.node(1).has_interface()?, "a node that is no peer has an interface");
-    let payer = world.node_address(1)?;
+    let payer = world.member_address(1)?;
     ensure!(world.chain.transaction_count(&payer)? == 0, "it paid for a transaction that had to fail");
     Ok(())
 }

@@ -34,7 +34,7 @@ fn revoke_transfer_burn_and_deactivate_each_cut_the_peer_within_2_s_and_it_does_
         (4, "burned", burnCall { tokenId: id(4)? }.abi_encode()),
         (5, "deactivated", deactivateCall { tokenId: id(5)? }.abi_encode()),
     ];
-    let addresses: Vec<String> = (1..=6).map(|node| world.node_address(node)).collect::<Result<_>>()?;
+    let addresses: Vec<String> = (1..=6).map(|node| world.member_address(node)).collect::<Result<_>>()?;
     let mut members = vec![1, 2, 3, 4, 5, 6];
     for (leaver, how, calldata) in &leavers {
         members.retain(|member| member != leaver);

@@ -196,6 +196,7 @@ fn lies(scene: &Scene) -> Result<Vec<(&'static str, Lie)>> {
     };
     say("app signature does not fit", changed(&|_, proof| proof.chain.app_signature[10] ^= 1)?);
     say("KMS signature does not fit", changed(&|_, proof| proof.chain.kms_signature[10] ^= 1)?);
+    say("member signature does not fit", changed(&|_, proof| proof.member_signature[10] ^= 1)?);
     say("node signature does not fit", changed(&|_, proof| proof.node_signature[10] ^= 1)?);
     let another = TokenId::new(INVENTED_TOKEN + 1).context("a token is not zero")?;
     say(
@@ -224,7 +225,7 @@ fn lies(scene: &Scene) -> Result<Vec<(&'static str, Lie)>> {
         })?,
     );
     say("WireGuard key differs from the signed one", changed(&|record, _| record.wireguard_key = key)?);
-    say("node address is another's", changed(&|record, _| record.node_address = Address::repeat_byte(5))?);
+    say("member address is another's", changed(&|record, _| record.member_address = Address::repeat_byte(5))?);
     let elsewhere = Domain { contract: Address::repeat_byte(0xc0), ..scene.domain };
     say("signature is for another contract", scene.signed(ROOT, scene.app_id, elsewhere)?);
     let other_chain = Domain { chain_id: 1, ..scene.domain };

@@ -23,6 +23,7 @@ mod restart;
 mod rpc_outage;
 mod scene;
 mod secrets;
+mod sibling;
 mod single_rpc;
 mod soak;
 mod starting;

@@ -18,7 +18,7 @@ fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
         world.join(node)?;
     }
     world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
-    let payer = world.node_address(1)?;
+    let payer = world.member_address(1)?;
     let identity = |world: &World| -> Result<_> {
         let own = world.node(1).status()?.own;
         Ok((own.public_key, own.address, own.key_epoch, world.chain.transaction_count(&payer)?))

@@ -80,6 +80,7 @@ impl Scene {
         let mut registration = Registration {
             token: TokenId::new(INVENTED_TOKEN).context("a token is not zero")?,
             instance: InstanceId([7; 20]),
+            member_address: Address::ZERO,
             wireguard_key: self.key,
             key_epoch: 1,
             network_type: NetworkType::Wireguard,
@@ -89,12 +90,14 @@ impl Scene {
         };
         change(&mut registration);
         let cvm = Cvm::new(&root, app_id, registration.instance)?;
+        registration.member_address = cvm.member_address().into();
         let record = PeerRecord {
             token: registration.token,
             instance: registration.instance,
-            node_address: cvm.address().into(),
+            member_address: registration.member_address,
             wireguard_key: registration.wireguard_key,
             key_epoch: registration.key_epoch,
+            endpoint_epoch: 0,
             network_type: registration.network_type,
             endpoint: registration.endpoint,
             gateway: registration.gateway,

@@ -153,6 +153,7 @@ fn secrets(world: &World) -> Result<BTreeMap<String, Vec<String>>> {
             ("WireGuard private key", base64(private.trim())?),
             ("preshared key", base64(preshared)?),
             ("node key", cvm.secret().to_vec()),
+            ("member key", world.member_secret(node)?.to_vec()),
             ("root of the preshared keys", Cvm::app_secret(&[1; 32], app_id, "dstack-mesh/psk")?.to_vec()),
         ] {
             secrets.insert(format!("the {what} of node {node}"), forms(&bytes));

@@ -62,8 +62,8 @@ fn the_own_address_is_found_kept_and_followed() -> Result<()> {
             Ok(())
         })?;
     }
-    let payer = world.node_address(2)?;
-    let record = |world: &World| Ok::<_, anyhow::Error>((world.chain.transaction_count(&payer)?, key_epoch(world)?));
+    let payer = world.member_address(2)?;
+    let record = |world: &World| Ok::<_, anyhow::Error>((world.chain.transaction_count(&payer)?, epochs(world)?));
     let before = record(&world)?;
 
     // A restart before the network is there takes nothing off the chain.
@@ -82,15 +82,16 @@ fn the_own_address_is_found_kept_and_followed() -> Result<()> {
     world.node(2).namespace.ip("link set eth0 up")?;
     world.node(2).namespace.ip("route add default via 192.0.2.1")?;
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
-    ensure!(record(&world)? == before, "transactions and key epoch were {before:?}, are {:?}", record(&world)?);
+    ensure!(record(&world)? == before, "transactions and epochs were {before:?}, are {:?}", record(&world)?);
 
     // A new address is registered.
     world.node(2).namespace.ip("addr del 192.0.2.12/24 dev eth0")?;
     world.node(2).namespace.ip("addr add 192.0.2.112/24 dev eth0")?;
     world.node(2).namespace.ip("route replace default via 192.0.2.1")?;
     world.wait("the new address to be registered", PATIENCE, || {
-        let epoch = key_epoch(&world)?;
-        ensure!(epoch > before.1, "the key epoch is still {epoch:?}");
+        let epochs = epochs(&world)?;
+        ensure!(epochs.1 > before.1.1, "the endpoint epoch is still {:?}", epochs.1);
+        ensure!(epochs.0 == before.1.0, "the key epoch is {:?}", epochs.0);
         Ok(())
     })?;
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
@@ -132,6 +133,8 @@ fn wait_ready(world: &World, node: usize) -> Result<()> {
     world.wait(&format!("node {node} to be ready"), PATIENCE, ready).map(drop)
 }
 
-fn key_epoch(world: &World) -> Result<Option<u32>> {
-    Ok(world.node(2).status()?.own.key_epoch)
+/// Key epoch and endpoint epoch of node 2.
+fn epochs(world: &World) -> Result<(Option<u32>, Option<u32>)> {
+    let own = world.node(2).status()?.own;
+    Ok((own.key_epoch, own.endpoint_epoch))
 }

@@ -33,6 +33,15 @@ impl TlsAgent {
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
             chown(&dir, Some(NOBODY), Some(NOBODY))?;
         }
+        // The member key that has funds, where such an agent keeps its own.
+        let kept = home.join("state/p2p-agent");
+        fs::create_dir_all(&kept)?;
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o700))?;
+        world.member_secret(node)?;
+        fs::copy(world.node(node).state_dir().join("member.key"), kept.join("member.key"))?;
+        for path in [&kept, &kept.join("member.key")] {
+            chown(path, Some(NOBODY), Some(NOBODY))?;
+        }
         // Where everything here looks for the socket of a node's agent.
         symlink(home.join("run/p2p-agent/tls.sock"), world.node(node).socket())?;
         let process = Self::launch(world, node, port)?.start(&world.node(node).dir().join("tls.log"))?;
@@ -143,7 +152,7 @@ fn both_kinds_live_in_one_cluster_and_urls_obey_its_base_domains() -> Result<()>
 
     // The owner takes the domain away: whoever was under it is nowhere to be found, and pays nothing for that.
     let sent =
-        || (1..=3).map(|node| world.chain.transaction_count(&world.node_address(node)?)).collect::<Result<Vec<_>>>();
+        || (1..=3).map(|node| world.chain.transaction_count(&world.member_address(node)?)).collect::<Result<Vec<_>>>();
     let before = sent()?;
     world.operate(&["domain", "remove", DOMAIN])?;
     let nowhere = || tls(Value::Null);

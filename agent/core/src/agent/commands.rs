@@ -31,7 +31,7 @@ pub enum Command {
     /// Make these changes in this order and answer [`super::Input::Applied`]. After one that failed, the removals among the
     /// others are still made ([`Change::is_removal`]), and whatever does not build on it.
     Apply(Vec<Change>),
-    /// Sign, and submit if the node address has funds; answer [`super::Input::Offered`] or [`super::Input::OfferFailed`].
+    /// Sign, and submit if the member address has funds; answer [`super::Input::Offered`] or [`super::Input::OfferFailed`].
     Offer(Intent),
     /// Keep this for the next start, and answer [`super::Input::Saved`]. Of several only the newest matters: one that waits for
     /// an earlier one may be replaced, and then goes without an answer.

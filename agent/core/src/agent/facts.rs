@@ -35,8 +35,10 @@ pub struct LocalNode {
     pub app_id: AppId,
     /// Recovered from the own `GetKey` chain.
     pub kms_root: Address,
-    /// Address of the node key.
+    /// Address of the node key, which proves that an instance of the app signed a registration.
     pub node_address: Address,
+    /// Address of the member key: what the contract pins, and what pays for this node's transactions.
+    pub member_address: Address,
     /// What it is in the mesh.
     pub network_type: NetworkType,
     /// Own WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].

@@ -252,7 +252,7 @@ impl Agent {
     }
 
     fn find_notes(&self, found: &mut Vec<Finding>) {
-        let of_other_apps = self.wanted_peers().iter().filter(|peer| !peer.preshared_key);
+        let of_other_apps = self.wanted_peers().iter().filter(|peer| peer.preshared_with.is_none());
         find_each(found, of_other_apps.map(|peer| (peer.token, peer.app_id)), |token, app_id| {
             let message = format!("no preshared key with token {token}: it runs app {app_id}");
             Finding::new("W601", "no-preshared-key", Severity::Info, message)

@@ -27,6 +27,7 @@ pub(super) struct Moves {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     key_epoch: u32,
+    endpoint_epoch: u32,
     endpoint: Option<SocketAddr>,
     gateway: Option<Gateway>,
 }
@@ -35,24 +36,32 @@ impl Moves {
     /// This node signs that.
     pub(super) fn note_signed(&mut self, intent: &Intent) {
         self.note(match intent {
-            Intent::Register(signed) => {
-                State { key_epoch: signed.key_epoch, endpoint: signed.endpoint, gateway: signed.gateway }
-            }
-            Intent::UpdateEndpoint(signed) => {
-                State { key_epoch: signed.key_epoch, endpoint: signed.endpoint, gateway: signed.gateway }
-            }
+            Intent::Register(signed) => State {
+                key_epoch: signed.key_epoch,
+                endpoint_epoch: 0,
+                endpoint: signed.endpoint,
+                gateway: signed.gateway,
+            },
+            Intent::UpdateEndpoint(signed) => State {
+                key_epoch: signed.key_epoch,
+                endpoint_epoch: signed.endpoint_epoch,
+                endpoint: signed.endpoint,
+                gateway: signed.gateway,
+            },
         });
     }
 
     /// The record as just read, with this node's keys. True when somebody else moves it, again and again.
     pub(super) fn see(&mut self, record: &PeerRecord) -> bool {
         let endpoint = record.endpoint.map(canonical);
-        let state = State { key_epoch: record.key_epoch, endpoint, gateway: record.gateway };
+        let (key_epoch, endpoint_epoch) = (record.key_epoch, record.endpoint_epoch);
+        let state = State { key_epoch, endpoint_epoch, endpoint, gateway: record.gateway };
         // What became of it before this run nobody here knows.
         if std::mem::replace(&mut self.is_seen, true) && !self.known.contains(&state) {
             self.by_others += 1;
             tracing::warn!(
-                key_epoch = state.key_epoch,
+                key_epoch,
+                endpoint_epoch,
                 endpoint = state.endpoint.map(tracing::field::display),
                 "somebody else who has this node's keys moved its record"
             );

@@ -9,7 +9,7 @@ use crate::{id::B256, status::RegistrationOffer};
 const VALIDITY: Duration = Duration::from_secs(3600);
 /// An offer with less time left is signed again.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
-/// An offer nobody could pay for is tried again after this: the node address may have been funded.
+/// An offer nobody could pay for is tried again after this: the member address may have been funded.
 const RETRY_UNPAID: Duration = Duration::from_secs(30);
 /// A transaction that has had no effect after this is sent again.
 const RETRY_SENT: Duration = Duration::from_secs(60);

@@ -36,6 +36,7 @@ impl Agent {
             Standing::Registering { token, key_epoch } => Some(Intent::Register(Registration {
                 token: *token,
                 instance: self.me.instance,
+                member_address: self.me.member_address,
                 wireguard_key: self.me.wireguard_key,
                 key_epoch: key_epoch.checked_add(1)?,
                 network_type: self.me.network_type,
@@ -44,14 +45,15 @@ impl Agent {
                 deadline: 0,
             })),
             Standing::Active { .. } if self.policy.endpoint == OwnEndpoint::Searching => None,
-            Standing::Active { membership, endpoint: on_record, gateway: place_on_record } => {
+            Standing::Active { membership, endpoint_epoch, endpoint: on_record, gateway: place_on_record } => {
                 let endpoint = if may_update { endpoint } else { *on_record };
                 // A place under a domain that was removed is no place, and saying so is not worth a transaction.
                 let standing_place = place_on_record.filter(|place| domain_of(*place, base_domains).is_some());
                 let is_news = *on_record != endpoint || standing_place != gateway;
                 is_news.then_some(Intent::UpdateEndpoint(EndpointUpdate {
                     token: membership.token,
-                    key_epoch: membership.key_epoch.checked_add(1)?,
+                    key_epoch: membership.key_epoch,
+                    endpoint_epoch: endpoint_epoch.checked_add(1)?,
                     endpoint,
                     gateway,
                     deadline: 0,

@@ -84,7 +84,8 @@ impl ProofBook {
                 Some(entry) if entry.is_same_registration(record) => {
                     Entry { record: record.clone(), state: State::Missing, ..entry }
                 }
-                _ => Entry::new(record),
+                Some(entry) => Entry { admitted: entry.admitted && entry.is_same_peer(record), ..Entry::new(record) },
+                None => Entry::new(record),
             };
             self.entries.insert(record.token, entry);
         }
@@ -236,8 +237,7 @@ impl Entry {
     /// What is known of the former record holds for this one, too.
     fn still_holds(&self, record: &PeerRecord) -> bool {
         match &self.state {
-            // Its identity is what was signed. In which block is a matter of confirmations alone: the node may have registered
-            // anew, or a reorg have moved it.
+            // Its identity is what was signed. In which block is a matter of confirmations alone: a reorg may have moved it.
             State::Proved(proved) => proved.peer(record).is_ok(),
             State::Refused { .. } => self.record == *record,
             State::Missing | State::Asked | State::Unavailable { .. } => self.is_same_registration(record),
@@ -247,8 +247,13 @@ impl Entry {
     /// Nothing but hints changed: the same registration in the same block proves both.
     fn is_same_registration(&self, record: &PeerRecord) -> bool {
         let without_hints =
-            |record: &PeerRecord| PeerRecord { endpoint: None, gateway: None, key_epoch: 0, ..record.clone() };
+            |record: &PeerRecord| PeerRecord { endpoint: None, gateway: None, endpoint_epoch: 0, ..record.clone() };
         without_hints(&self.record) == without_hints(record)
+    }
+
+    /// The same node with the same keys, registered again perhaps.
+    fn is_same_peer(&self, record: &PeerRecord) -> bool {
+        self.record.member_address == record.member_address && self.record.wireguard_key == record.wireguard_key
     }
 
     fn is_due(&self, now: Duration) -> bool {

@@ -160,6 +160,10 @@ impl Agent {
             Some(Standing::Registering { key_epoch, .. }) => Some(*key_epoch),
             _ => None,
         };
+        let endpoint_epoch = match &self.standing {
+            Some(Standing::Active { endpoint_epoch, .. }) => Some(*endpoint_epoch),
+            _ => None,
+        };
         let anchors = self.proofs.anchors();
         SelfStatus {
             token_id: token,
@@ -169,10 +173,12 @@ impl Agent {
             url: self.own_url(),
             public_key: self.has_tunnels().then_some(self.me.wireguard_key),
             key_epoch,
+            endpoint_epoch,
             membership: state_name(self.standing.as_ref()),
             membership_hint: self.membership_hint(),
             instance_id: self.me.instance,
             node_address: self.me.node_address,
+            member_address: self.me.member_address,
             identity: Identity {
                 kms_chain: "verified".to_owned(),
                 kms_root: self.me.kms_root,

@@ -80,8 +80,14 @@ fn every_way_of_leaving_cuts_the_peer_at_the_next_read() {
 fn an_endpoint_update_needs_no_proof_and_ends_no_session() {
     let mut world = World::mesh(&[2]);
     let proofs = world.commands["proofs"];
-    let update =
-        EndpointUpdate { token: token(2), key_epoch: 2, endpoint: Some(endpoint(77)), gateway: None, deadline: 0 };
+    let update = EndpointUpdate {
+        token: token(2),
+        key_epoch: 1,
+        endpoint_epoch: 1,
+        endpoint: Some(endpoint(77)),
+        gateway: None,
+        deadline: 0,
+    };
     assert!(world.contract.update_endpoint(update));
     world.hint();
     assert_eq!(world.take_changes(), [""; 0], "a live session follows its peer by itself");

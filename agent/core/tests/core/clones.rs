@@ -84,6 +84,7 @@ fn one_move_by_an_offer_of_an_earlier_run_is_put_right() {
 }
 
 fn moved(world: &World, to: std::net::SocketAddr) -> EndpointUpdate {
-    let key_epoch = world.contract.key_epoch(token(OWN)) + 1;
-    EndpointUpdate { token: token(OWN), key_epoch, endpoint: Some(to), gateway: None, deadline: 0 }
+    let (key_epoch, endpoint_epoch) = world.contract.epochs(token(OWN));
+    let endpoint_epoch = endpoint_epoch + 1;
+    EndpointUpdate { token: token(OWN), key_epoch, endpoint_epoch, endpoint: Some(to), gateway: None, deadline: 0 }
 }

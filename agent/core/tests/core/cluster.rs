@@ -6,7 +6,7 @@ use alloy_primitives::keccak256;
 use k256::ecdsa::SigningKey;
 use mesh_core::{
     dev_url::DevUrls,
-    id::{Address, AppId, B256, BlockRef, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, B256, BlockRef, InstanceId, MemberKey, TokenId, WireguardKey},
     network::MeshNetwork,
     proof::{Anchors, VerifiedPeer, verify},
     registration::{Domain, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain},
@@ -66,9 +66,15 @@ impl Cluster {
     }
 
     pub(crate) fn prove(&self, registration: Registration) -> Proof {
+        self.prove_with(registration, &member_secret(registration.instance))
+    }
+
+    /// The same, signed by another member key than the instance's own.
+    pub(crate) fn prove_with(&self, registration: Registration, member: &SigningKey) -> Proof {
         let node_key = self.node_key(registration.instance);
-        let node_signature = sign(&node_key, registration.digest(&self.domain));
-        Proof { registration, chain: self.chain(&node_key), node_signature }
+        let digest = registration.digest(&self.domain);
+        let (node_signature, member_signature) = (sign(&node_key, digest), sign(member, digest));
+        Proof { registration, chain: self.chain(&node_key), node_signature, member_signature }
     }
 
     /// The record the contract would hold after this registration in this block.
@@ -76,9 +82,10 @@ impl Cluster {
         PeerRecord {
             token: registration.token,
             instance: registration.instance,
-            node_address: address(&self.node_key(registration.instance)),
+            member_address: registration.member_address,
             wireguard_key: registration.wireguard_key,
             key_epoch: registration.key_epoch,
+            endpoint_epoch: 0,
             network_type: registration.network_type,
             endpoint: registration.endpoint,
             gateway: registration.gateway,
@@ -115,6 +122,7 @@ pub(crate) fn registration(id: u32) -> Registration {
     Registration {
         token: token(id),
         instance: instance(id),
+        member_address: member_address(id),
         wireguard_key: key(id),
         key_epoch: 1,
         network_type: NetworkType::Wireguard,
@@ -130,8 +138,10 @@ pub(crate) fn bound(id: u32) -> NodeRecord {
         token: token(id),
         owner: Some(OWNER),
         instance: Some(instance(id)),
-        node_address: None,
+        member_address: None,
+        bound_app_id: None,
         key_epoch: 0,
+        endpoint_epoch: 0,
         active: false,
         revoked: false,
     }
@@ -159,6 +169,19 @@ pub(crate) fn key(id: u32) -> WireguardKey {
     let mut bytes = keccak256(id.to_be_bytes()).0;
     bytes[31] &= 0x3f;
     WireguardKey(bytes)
+}
+
+/// What an instance drew at random: nothing of the cluster tells it.
+pub(crate) fn member_secret(instance: InstanceId) -> SigningKey {
+    SigningKey::from_slice(keccak256([b"drawn by ".as_slice(), &instance.0].concat()).as_slice()).unwrap()
+}
+
+pub(crate) fn member_address(id: u32) -> Address {
+    address(&member_secret(instance(id)))
+}
+
+pub(crate) fn member_key(id: u32) -> MemberKey {
+    MemberKey(compressed(&member_secret(instance(id))))
 }
 
 pub(crate) fn endpoint(id: u32) -> SocketAddr {

@@ -99,8 +99,10 @@ impl Contract {
             token,
             owner: Some(known.and_then(|known| known.node.owner).unwrap_or(OWNER)),
             instance: Some(instance),
-            node_address: None,
+            member_address: None,
+            bound_app_id: None,
             key_epoch,
+            endpoint_epoch: 0,
             active: false,
             revoked: false,
         };
@@ -119,14 +121,14 @@ impl Contract {
             && !known.node.revoked
             && known.node.instance == Some(registration.instance)
             && registration.key_epoch == known.node.key_epoch + 1
-            && known.node.node_address.is_none_or(|fixed| fixed == record.node_address);
+            && known.node.member_address.is_none_or(|fixed| fixed == record.member_address);
         if !fits {
             return false;
         }
         self.change(|state| {
             let known = state.nodes.get_mut(&registration.token).unwrap();
             known.node.key_epoch = registration.key_epoch;
-            known.node.node_address = Some(record.node_address);
+            (known.node.member_address, known.node.endpoint_epoch) = (Some(record.member_address), 0);
             known.node.active = true;
             known.peer = Some(record);
         });
@@ -145,14 +147,17 @@ impl Contract {
     pub(crate) fn update_endpoint(&mut self, update: EndpointUpdate) -> bool {
         let fits = self.state().nodes.get(&update.token).is_some_and(|known| {
             let takes_place = |peer: &PeerRecord| self.takes_place(peer.network_type, update.gateway);
-            known.peer.as_ref().is_some_and(takes_place) && update.key_epoch == known.node.key_epoch + 1
+            known.peer.as_ref().is_some_and(takes_place)
+                && update.key_epoch == known.node.key_epoch
+                && update.endpoint_epoch == known.node.endpoint_epoch + 1
         });
         if fits {
             self.change(|state| {
                 let known = state.nodes.get_mut(&update.token).unwrap();
-                known.node.key_epoch = update.key_epoch;
+                known.node.endpoint_epoch = update.endpoint_epoch;
                 let peer = known.peer.as_mut().unwrap();
-                (peer.key_epoch, peer.endpoint, peer.gateway) = (update.key_epoch, update.endpoint, update.gateway);
+                (peer.endpoint, peer.gateway) = (update.endpoint, update.gateway);
+                peer.endpoint_epoch = update.endpoint_epoch;
             });
         }
         fits
@@ -174,6 +179,11 @@ impl Contract {
         self.state().nodes.get(&token).map_or(0, |known| known.node.key_epoch)
     }
 
+    /// Key epoch and endpoint epoch.
+    pub(crate) fn epochs(&self, token: TokenId) -> (u32, u32) {
+        self.state().nodes.get(&token).map_or((0, 0), |known| (known.node.key_epoch, known.node.endpoint_epoch))
+    }
+
     /// Drops the peer, clears the binding and spends the key epoch, as every way of leaving does.
     pub(crate) fn leave(&mut self, token: TokenId, also: impl FnOnce(&mut NodeRecord)) {
         if !self.state().nodes.contains_key(&token) {
@@ -182,7 +192,7 @@ impl Contract {
         self.change(|state| {
             let known = state.nodes.get_mut(&token).unwrap();
             known.peer = None;
-            (known.node.instance, known.node.node_address, known.node.active) = (None, None, false);
+            (known.node.instance, known.node.member_address, known.node.active) = (None, None, false);
             known.node.key_epoch += 1;
             also(&mut known.node);
         });
@@ -211,8 +221,10 @@ impl Contract {
             token,
             owner: None,
             instance: None,
-            node_address: None,
+            member_address: None,
+            bound_app_id: None,
             key_epoch: 0,
+            endpoint_epoch: 0,
             active: false,
             revoked: false,
         }));

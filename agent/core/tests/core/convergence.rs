@@ -266,10 +266,17 @@ fn happen(world: &mut World, event: &Event) {
         Event::MoveEndpoint(id, place) => {
             // Only its own agent signs for our node.
             if id != OWN {
-                let key_epoch = world.contract.key_epoch(token(id)) + 1;
+                let (key_epoch, endpoint_epoch) = world.contract.epochs(token(id));
                 let endpoint = Some(endpoint(place));
                 let gateway = self::place(place % 3);
-                let update = EndpointUpdate { token: token(id), key_epoch, endpoint, gateway, deadline: 0 };
+                let update = EndpointUpdate {
+                    token: token(id),
+                    key_epoch,
+                    endpoint_epoch: endpoint_epoch + 1,
+                    endpoint,
+                    gateway,
+                    deadline: 0,
+                };
                 world.contract.update_endpoint(update);
             }
         }

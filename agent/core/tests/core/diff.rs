@@ -7,7 +7,7 @@ use mesh_core::{
     observed::{Observed, ObservedDevice, ObservedPeer},
 };
 
-use crate::cluster::{Cluster, endpoint, key, network, token};
+use crate::cluster::{Cluster, endpoint, key, member_key, network, token};
 
 #[test]
 fn nothing_becomes_everything_in_order() {
@@ -59,9 +59,12 @@ fn nothing_that_may_fail_comes_before_a_removal() {
 #[test]
 fn only_the_field_that_differs_is_edited() {
     type Spoil = fn(&mut ObservedPeer);
-    let cases: [(&str, Spoil); 6] = [
+    let cases: [(&str, Spoil); 8] = [
         (" keepalive 25 s", |peer| peer.persistent_keepalive = 0),
         (" preshared key set", |peer| peer.has_preshared_key = false),
+        // Another member has taken the WireGuard key over, or an earlier process has set it.
+        (" preshared key set", |peer| peer.preshared_with = Some(member_key(9))),
+        (" preshared key set", |peer| peer.preshared_with = None),
         (" address 10.0.1.2", |peer| peer.allowed_ips.clear()),
         (" address 10.0.1.2", |peer| peer.allowed_ips.push("10.0.1.9/32".parse().unwrap())),
         (" address 10.0.1.2", |peer| peer.allowed_ips = vec!["10.0.1.0/24".parse().unwrap()]),
@@ -173,7 +176,7 @@ fn peer(id: u32) -> DesiredPeer {
         public_key: key(id),
         address: network().address_of(token(id)).unwrap(),
         endpoint: Some(endpoint(id)),
-        preshared_key: true,
+        preshared_with: Some(member_key(id)),
         app_id: Cluster::new().app_id,
         persistent_keepalive: 25,
     }
@@ -189,6 +192,7 @@ fn observed(ids: &[u32]) -> Observed {
         endpoint: Some(endpoint(*id)),
         allowed_ips: vec![format!("10.0.1.{id}/32").parse().unwrap()],
         has_preshared_key: true,
+        preshared_with: Some(member_key(*id)),
         persistent_keepalive: 25,
         handshake_age: Some(Duration::from_secs(5)),
         received_age: Some(Duration::from_secs(1)),

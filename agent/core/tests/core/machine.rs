@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_core::{
-    diff::Change,
+    diff::{Change, PresharedKeyEdit},
     observed::{Observed, ObservedDevice, ObservedPeer},
 };
 
@@ -43,7 +43,8 @@ fn change_device(device: &mut ObservedDevice, change: &Change) {
             public_key: peer.public_key,
             endpoint: peer.endpoint,
             allowed_ips: vec![ipnetwork::IpNetwork::new(peer.address.into(), 32).unwrap()],
-            has_preshared_key: peer.preshared_key,
+            has_preshared_key: peer.preshared_with.is_some(),
+            preshared_with: peer.preshared_with,
             persistent_keepalive: peer.persistent_keepalive,
             handshake_age: Some(Duration::ZERO),
             received_age: Some(Duration::ZERO),
@@ -54,7 +55,13 @@ fn change_device(device: &mut ObservedDevice, change: &Change) {
         Change::EditPeer { public_key, endpoint, address, preshared_key, persistent_keepalive, .. } => {
             for peer in device.peers.iter_mut().filter(|peer| peer.public_key == *public_key) {
                 peer.endpoint = endpoint.or(peer.endpoint);
-                peer.has_preshared_key = preshared_key.unwrap_or(peer.has_preshared_key);
+                match preshared_key {
+                    Some(PresharedKeyEdit::DeriveWith(key)) => {
+                        (peer.has_preshared_key, peer.preshared_with) = (true, Some(*key));
+                    }
+                    Some(PresharedKeyEdit::Clear) => (peer.has_preshared_key, peer.preshared_with) = (false, None),
+                    None => {}
+                }
                 peer.persistent_keepalive = persistent_keepalive.unwrap_or(peer.persistent_keepalive);
                 if let Some(address) = address {
                     peer.allowed_ips = vec![ipnetwork::IpNetwork::new((*address).into(), 32).unwrap()];

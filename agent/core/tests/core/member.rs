@@ -8,7 +8,7 @@ use mesh_core::{
     registration::{Gateway, NetworkType, Registration},
 };
 
-use crate::cluster::{Cluster, endpoint, key, network, registration, token};
+use crate::cluster::{Cluster, endpoint, key, member_key, network, registration, token};
 
 #[test]
 fn ordinary_peers_are_members_with_their_tokens_address() {
@@ -121,8 +121,7 @@ fn endpoints_no_single_peer_can_have_are_left_out() {
 
 #[test]
 fn tokens_the_contract_does_not_mint_are_left_out() {
-    let outside =
-        Registration { token: token(255), instance: crate::cluster::instance(200), endpoint: None, ..registration(7) };
+    let outside = Registration { token: token(255), endpoint: None, ..registration(200) };
     assert_eq!(flaw_of(outside), Some(Flaw::TokenOutsideNetwork));
 }
 
@@ -159,9 +158,9 @@ fn only_peers_of_the_own_app_get_a_preshared_key() {
     let peers = peers([registration(2)]);
     let confirmations = Confirmations { head: 10, need: 0 };
     let with =
-        |app_id| select(&peers, &around(), OwnDevice { app_id, ..own() }, confirmations).device.peers[0].preshared_key;
-    assert!(with(Cluster::new().app_id));
-    assert!(!with(mesh_core::id::AppId([0x22; 20])));
+        |app_id| select(&peers, &around(), OwnDevice { app_id, ..own() }, confirmations).device.peers[0].preshared_with;
+    assert_eq!(with(Cluster::new().app_id), Some(member_key(2)));
+    assert_eq!(with(mesh_core::id::AppId([0x22; 20])), None);
 }
 
 fn flaw_of_key(bytes: [u8; 32]) -> Option<Flaw> {

@@ -6,19 +6,21 @@ use mesh_core::{
     status::MembershipState,
 };
 
-use crate::cluster::{Cluster, OWNER, bound, instance, key, registration, token};
+use crate::cluster::{Cluster, OWNER, bound, instance, key, member_address, registration, token};
 
 #[test]
 fn a_node_without_a_token_says_which_command_gives_it_one() {
     let nothing = assess_fresh(None, &[], &[]);
     assert_eq!(nothing, Standing::NoToken { chosen: None, minted: false });
     let contract = Address::repeat_byte(0xcc);
-    let mint = format!("meshctl mint --to <OWNER-ADDRESS> --instance {} --contract {contract}", instance(1));
+    let app_id = Address::from(Cluster::new().app_id);
+    let mint =
+        format!("meshctl mint --to <OWNER-ADDRESS> --instance {} --app-id {app_id} --contract {contract}", instance(1));
     assert_eq!(nothing.hint(&me(None), contract).as_deref(), Some(mint.as_str()));
 
     let elsewhere = NodeRecord { instance: Some(instance(9)), ..bound(7) };
     let unbound = NodeRecord { instance: None, ..bound(7) };
-    let bind = format!("meshctl bind --token 7 --instance {} --contract {contract}", instance(1));
+    let bind = format!("meshctl bind --token 7 --instance {} --app-id {app_id} --contract {contract}", instance(1));
     for node in [elsewhere, unbound] {
         let standing = assess_fresh(Some(7), &[], &[node]);
         assert_eq!(standing, Standing::NoToken { chosen: Some(token(7)), minted: true });
@@ -59,13 +61,17 @@ fn the_token_is_the_chosen_one_or_the_only_bound_one() {
 }
 
 #[test]
-fn active_takes_own_key_instance_and_node_address() {
-    let node = NodeRecord { active: true, node_address: Some(me(None).node_address), key_epoch: 1, ..bound(1) };
+fn active_takes_own_keys_and_instance() {
+    let node = NodeRecord { active: true, member_address: Some(me(None).member_address), key_epoch: 1, ..bound(1) };
     let record = own_record(1, 1);
     let state = |record: PeerRecord| assess_fresh(None, &[record], std::slice::from_ref(&node)).state();
     assert_eq!(state(record.clone()), MembershipState::Active);
     let other_key = PeerRecord { wireguard_key: key(9), ..record };
-    assert_eq!(state(other_key), MembershipState::Registering, "a node that lost its disk registers its new key");
+    assert_eq!(
+        state(other_key),
+        MembershipState::Registering,
+        "a node whose WireGuard key file was moved away registers its new key"
+    );
     let tls = PeerRecord { network_type: NetworkType::TlsGateway, ..record };
     assert_eq!(state(tls), MembershipState::Registering);
     let other_instance = PeerRecord { instance: instance(9), ..record };
@@ -73,14 +79,38 @@ fn active_takes_own_key_instance_and_node_address() {
 }
 
 #[test]
-fn a_binding_fixed_to_another_node_key_fences_from_the_start() {
-    let node = NodeRecord { node_address: Some(Address::repeat_byte(5)), ..bound(1) };
-    assert_eq!(assess_fresh(None, &[], &[node]), Standing::Fenced(token(1), Loss::Superseded));
+fn a_binding_that_another_member_key_holds_fences_and_says_how_to_take_it_back() {
+    // A sibling registered first: it has this node's node key, and a member key of its own.
+    let thief = member_address(5);
+    let node = NodeRecord { member_address: Some(thief), key_epoch: 1, active: true, ..bound(1) };
+    let record = PeerRecord { member_address: thief, wireguard_key: key(5), ..own_record(1, 1) };
+    let app_id = record.app_id;
+    let contract = Address::repeat_byte(0xcc);
+    // Or this node has lost its own key, with or without the WireGuard key: its past is for another.
+    let own_past = Past::of_earlier_run(was_member().member, &OwnIdentity { member_address: thief, ..me(None) });
+    assert_eq!(own_past.member, None);
+    for past in [Past::default(), own_past, was_member()] {
+        let standing = assess(&past, &registry(std::slice::from_ref(&record), std::slice::from_ref(&node)), &me(None));
+        let loss = Loss::Taken { member: thief, app_id: Some(app_id) };
+        assert_eq!(standing, Standing::Fenced(token(1), loss));
+        let words = loss.to_string();
+        assert!(words.contains(&thief.to_string()) && words.contains(&app_id.to_string()), "{words}");
+        let take_back = format!(
+            "meshctl deactivate --token 1 --contract {contract} && meshctl bind --token 1 --instance {} --app-id {} \
+             --contract {contract}, then restart the agent",
+            instance(1),
+            Address::from(app_id)
+        );
+        assert_eq!(standing.hint(&me(None), contract), Some(take_back));
+    }
+    // It is no peer any more, the binding stands.
+    let standing = assess_fresh(None, &[], &[NodeRecord { active: false, ..node }]);
+    assert_eq!(standing, Standing::Fenced(token(1), Loss::Taken { member: thief, app_id: None }));
 }
 
 #[test]
 fn each_way_of_leaving_has_its_name() {
-    let cleared = NodeRecord { instance: None, node_address: None, key_epoch: 3, ..bound(1) };
+    let cleared = NodeRecord { instance: None, key_epoch: 3, ..bound(1) };
     let stranger = Some(Address::repeat_byte(0x77));
     let cases = [
         (NodeRecord { revoked: true, ..cleared }, Loss::Revoked),
@@ -98,7 +128,7 @@ fn each_way_of_leaving_has_its_name() {
     }
     assert_eq!(assess(&was_member(), &registry(&[], &[]), &me(None)), Standing::Fenced(token(1), Loss::Unbound));
     let copy = PeerRecord { wireguard_key: key(9), key_epoch: 4, ..own_record(1, 4) };
-    let node = NodeRecord { node_address: Some(me(None).node_address), key_epoch: 4, ..bound(1) };
+    let node = NodeRecord { member_address: Some(me(None).member_address), key_epoch: 4, ..bound(1) };
     let standing = assess(&was_member(), &registry(&[copy], &[node]), &me(None));
     assert_eq!(standing, Standing::Fenced(token(1), Loss::Superseded));
 }
@@ -120,7 +150,7 @@ fn a_fenced_node_stays_out_whatever_is_offered() {
 fn what_a_reorg_took_back_is_not_lost() {
     let fenced = Past { fenced: Some(Loss::Revoked), ..was_member() };
     // The revocation never happened.
-    let node = NodeRecord { node_address: Some(me(None).node_address), key_epoch: 3, ..bound(1) };
+    let node = NodeRecord { member_address: Some(me(None).member_address), key_epoch: 3, ..bound(1) };
     let standing = assess(&fenced, &registry(&[own_record(1, 3)], &[node]), &me(None));
     assert_eq!(standing.state(), MembershipState::Active);
     // The registration never happened.
@@ -131,7 +161,7 @@ fn what_a_reorg_took_back_is_not_lost() {
     let standing = assess(&was_member(), &registry(&[], &[unbound]), &me(None));
     assert_eq!(standing, Standing::NoToken { chosen: None, minted: false });
     // The registration is gone with its KMS root or app id, the binding stands.
-    let node = NodeRecord { node_address: Some(me(None).node_address), key_epoch: 3, ..bound(1) };
+    let node = NodeRecord { member_address: Some(me(None).member_address), key_epoch: 3, ..bound(1) };
     let standing = assess(&was_member(), &registry(&[], &[node]), &me(None));
     assert_eq!(standing, Standing::Registering { token: token(1), key_epoch: 3 });
 }
@@ -158,7 +188,7 @@ fn a_restart_is_an_operators_act_but_not_a_binding() {
 
     // A copy of this node has registered meanwhile.
     let copy = PeerRecord { wireguard_key: key(9), ..own_record(1, 4) };
-    let node = NodeRecord { node_address: Some(me(None).node_address), key_epoch: 4, ..bound(1) };
+    let node = NodeRecord { member_address: Some(me(None).member_address), key_epoch: 4, ..bound(1) };
     let standing = assess(&past, &registry(&[copy], &[node]), &me(None));
     assert_eq!(standing, Standing::Fenced(token(1), Loss::Superseded));
 
@@ -171,7 +201,8 @@ fn a_restart_is_an_operators_act_but_not_a_binding() {
 fn me(chosen: Option<u32>) -> OwnIdentity {
     OwnIdentity {
         instance: instance(1),
-        node_address: Cluster::new().record(&registration(1), 5).node_address,
+        app_id: Cluster::new().app_id,
+        member_address: member_address(1),
         network_type: NetworkType::Wireguard,
         wireguard_key: key(1),
         chosen: chosen.map(token),
@@ -185,7 +216,13 @@ fn own_record(id: u32, key_epoch: u32) -> PeerRecord {
 }
 
 fn was_member() -> Past {
-    let membership = Membership { token: token(1), key_epoch: 3, wireguard_key: key(1), owner: Some(OWNER) };
+    let membership = Membership {
+        token: token(1),
+        key_epoch: 3,
+        wireguard_key: key(1),
+        member_address: member_address(1),
+        owner: Some(OWNER),
+    };
     Past { member: Some(membership), fenced: None, restarted: false }
 }
 

@@ -145,7 +145,7 @@ fn an_invented_peer_never_reaches_the_device() {
         |registry| add(registry, |record| record.app_id = Cluster::new().app_id),
         |registry| add(registry, |record| record.kms_root = Cluster::foreign().record(&registration(200), 1).kms_root),
         |registry| registry.peers.last_mut().unwrap().wireguard_key = key(200),
-        |registry| registry.peers.last_mut().unwrap().node_address = alloy_primitives::Address::ZERO,
+        |registry| registry.peers.last_mut().unwrap().member_address = alloy_primitives::Address::ZERO,
         |registry| registry.peers.last_mut().unwrap().instance = crate::cluster::instance(200),
     ];
     for (index, lie) in lies.into_iter().enumerate() {
@@ -299,7 +299,7 @@ fn peers_that_are_listed_but_no_longer_proved_count_as_gone() {
     assert!(matches!(read, mesh_core::agent::Command::ReadRegistry { .. }));
     let mut glitch = world.contract.read(crate::cluster::instance(OWN), Some(token(OWN)));
     for peer in glitch.peers.iter_mut().filter(|peer| peer.token != token(OWN)) {
-        peer.node_address = alloy_primitives::Address::ZERO;
+        peer.member_address = alloy_primitives::Address::ZERO;
     }
     world.agent.handle(Input::Registry(Box::new(glitch), mesh_core::agent::SourceReport::default()), world.now);
     assert!(world.status().warnings.iter().any(|warning| warning.code == "W304"));

@@ -155,12 +155,12 @@ fn a_domain_that_is_removed_costs_no_transaction_and_comes_back_with_one() {
     world.hint();
     let own = |world: &World| world.contract.read(instance(OWN), None).peers[0].clone();
     assert_eq!(own(&world).gateway, gateway(1, 51822));
-    let (key_epoch, offers) = (own(&world).key_epoch, world.commands["offer"]);
+    let (updates, offers) = (own(&world).endpoint_epoch, world.commands["offer"]);
 
     world.contract.remove_domain(1);
     world.hint();
     world.pass(Duration::from_secs(3600));
-    assert_eq!((own(&world).key_epoch, world.commands["offer"]), (key_epoch, offers), "{:?}", world.offered());
+    assert_eq!((own(&world).endpoint_epoch, world.commands["offer"]), (updates, offers), "{:?}", world.offered());
     assert!(has_warning(&world, "W109"));
     assert_eq!(world.keys_on_device(), [key(2)].into());
 
@@ -172,7 +172,7 @@ fn a_domain_that_is_removed_costs_no_transaction_and_comes_back_with_one() {
     world.hint();
     world.hint();
     assert_eq!(own(&world).gateway, gateway(index, 51822));
-    assert_eq!(own(&world).key_epoch, key_epoch + 2);
+    assert_eq!(own(&world).endpoint_epoch, updates + 2);
 }
 
 #[test]

@@ -5,11 +5,11 @@ use mesh_core::{
     InvalidSignature,
     id::{Address, AppId, InstanceId},
     proof::{Anchors, Link, Refusal, recover_own_chain, verify},
-    registration::{Domain, Gateway, NetworkType, Proof},
+    registration::{Domain, Gateway, NetworkType, Proof, Registration},
     registry::PeerRecord,
 };
 
-use crate::cluster::{self, Cluster, endpoint, instance, key, registration, sign, signing_key, token};
+use crate::cluster::{self, Cluster, endpoint, instance, key, member_key, registration, sign, signing_key, token};
 
 struct Known {
     name: &'static str,
@@ -112,22 +112,23 @@ fn a_complete_proof_verifies_with_either_form_of_v() {
     let case = Case::new();
     let peer = verify(&case.record, &case.proof, &case.anchors, &case.domain).unwrap();
     assert_eq!((peer.token(), peer.wireguard_key(), peer.endpoint()), (token(3), key(3), Some(endpoint(3))));
-    assert_eq!((peer.instance(), peer.node_address()), (instance(3), case.record.node_address));
+    assert_eq!((peer.instance(), peer.member_key()), (instance(3), member_key(3)));
 
     case.accepts(|case| {
         case.proof.node_signature[64] += 27;
+        case.proof.member_signature[64] += 27;
         case.proof.chain.app_signature[64] += 27;
         case.proof.chain.kms_signature[64] += 27;
     });
 }
 
 #[test]
-fn an_endpoint_may_differ_only_after_the_key_epoch_moved_on() {
+fn an_endpoint_may_differ_only_after_an_update() {
     let case = Case::new();
     case.refuses(Refusal::RecordDiffers("endpoint"), |case| case.record.endpoint = Some(endpoint(9)));
     case.refuses(Refusal::RecordDiffers("gateway"), |case| case.record.gateway = Some(Gateway { domain: 1, port: 1 }));
     case.accepts(|case| {
-        case.record.key_epoch += 1;
+        case.record.endpoint_epoch += 1;
         case.record.endpoint = None;
         case.record.gateway = Some(Gateway { domain: 1, port: 1 });
     });
@@ -142,7 +143,9 @@ fn a_record_that_says_something_else_than_was_signed_is_refused() {
     case.refuses(part("WireGuard key"), |case| case.record.wireguard_key = key(4));
     case.refuses(part("network type"), |case| case.record.network_type = NetworkType::TlsGateway);
     case.refuses(part("key epoch"), |case| case.record.key_epoch = 0);
-    case.refuses(part("node address"), |case| case.record.node_address = Address::repeat_byte(7));
+    // An old registration, dressed up as a newer one.
+    case.refuses(part("key epoch"), |case| (case.record.key_epoch, case.record.endpoint_epoch) = (2, 1));
+    case.refuses(part("member address"), |case| case.record.member_address = Address::repeat_byte(7));
     case.refuses(part("KMS root"), |case| case.record.kms_root = Address::repeat_byte(7));
     case.refuses(part("app id"), |case| case.record.app_id = AppId([7; 20]));
 }
@@ -150,9 +153,10 @@ fn a_record_that_says_something_else_than_was_signed_is_refused() {
 #[test]
 fn a_registration_with_any_field_changed_after_signing_is_refused() {
     type Tamper = fn(&mut Proof);
-    let tampers: [Tamper; 8] = [
+    let tampers: [Tamper; 9] = [
         |proof| proof.registration.token = token(4),
         |proof| proof.registration.instance = InstanceId([9; 20]),
+        |proof| proof.registration.member_address = Address::repeat_byte(7),
         |proof| proof.registration.wireguard_key = key(4),
         |proof| proof.registration.key_epoch = 2,
         |proof| proof.registration.network_type = NetworkType::TlsGateway,
@@ -229,10 +233,28 @@ fn a_chain_that_does_not_hang_together_is_refused() {
     );
 }
 
+/// Every instance of the app can derive every node key, and has the chain that goes with it.
+#[test]
+fn a_sibling_with_the_right_node_key_cannot_sign_for_a_member() {
+    let case = Case::new();
+    let cluster = Cluster::new();
+    let sibling = cluster::member_secret(instance(4));
+    let rotated = Registration { wireguard_key: key(4), key_epoch: 2, ..registration(3) };
+    let record = PeerRecord { wireguard_key: key(4), key_epoch: 2, ..case.record.clone() };
+    let refusal = Refusal::MemberSignature { recovered: cluster::address(&sibling), named: cluster::member_address(3) };
+    case.refuses(refusal, |case| (case.proof, case.record) = (cluster.prove_with(rotated, &sibling), record.clone()));
+    // It may name its own, which the contract's record does not.
+    let own = Registration { member_address: cluster::address(&sibling), ..rotated };
+    case.refuses(Refusal::RecordDiffers("member address"), |case| {
+        (case.proof, case.record) = (cluster.prove_with(own, &sibling), record);
+    });
+}
+
 #[test]
 fn malleated_and_malformed_signatures_are_refused() {
     type Pick = fn(&mut Proof) -> &mut [u8; 65];
-    let links: [(Link, Pick); 3] = [
+    let links: [(Link, Pick); 4] = [
+        (Link::Member, |proof| &mut proof.member_signature),
         (Link::Node, |proof| &mut proof.node_signature),
         (Link::App, |proof| &mut proof.chain.app_signature),
         (Link::Kms, |proof| &mut proof.chain.kms_signature),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_core::{
     agent::Policy,
-    registration::Registration,
+    registration::{EndpointUpdate, Registration},
     status::{PeerState, VerdictState},
 };
 
@@ -14,14 +14,51 @@ use crate::{
 };
 
 #[test]
-fn a_peer_that_registers_again_with_its_key_stays() {
+fn a_peer_that_registers_again_is_proved_again() {
     let mut world = World::mesh(&[2, 3]);
-    world.faults.proofs_down = true;
     let again = Registration { key_epoch: 2, endpoint: Some(endpoint(50)), ..registration(2) };
     assert!(world.contract.register(again));
     world.hint();
     world.pass(Duration::from_secs(60));
-    assert_eq!(world.take_changes(), [""; 0]);
+    assert_eq!(world.status().verdict.state, VerdictState::Ok, "{:?}", world.status().warnings);
+    assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
+}
+
+/// What brought a revoked peer back: its old record and proof, with a key epoch above the one that everybody remembers.
+#[test]
+fn a_registration_is_not_believed_for_a_later_key_epoch() {
+    for after_restart in [false, true] {
+        let mut world = World::mesh(&[2, 3]);
+        world.faults.lie = Some(|registry| {
+            let dressed_up = registry.peers.iter_mut().find(|peer| peer.token == token(2)).unwrap();
+            (dressed_up.key_epoch, dressed_up.endpoint_epoch) = (9, 9);
+        });
+        if after_restart {
+            world.restart();
+        }
+        world.hint();
+        world.pass(Duration::from_secs(60));
+        assert_eq!(world.keys_on_device(), [key(3)].into(), "after a restart: {after_restart}");
+        let refused = &world.status().warnings;
+        assert!(refused.iter().any(|warning| warning.message.contains("differ in key epoch")), "{refused:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_update_needs_no_other_proof() {
+    let mut world = World::mesh(&[2, 3]);
+    world.faults.proofs_down = true;
+    let update = EndpointUpdate {
+        token: token(2),
+        key_epoch: 1,
+        endpoint_epoch: 1,
+        endpoint: Some(endpoint(50)),
+        gateway: None,
+        deadline: 0,
+    };
+    assert!(world.contract.update_endpoint(update));
+    world.hint();
+    world.pass(Duration::from_secs(60));
     assert_eq!(world.status().verdict.state, VerdictState::Ok, "{:?}", world.status().warnings);
     world.restart();
     world.settle();
@@ -49,7 +86,8 @@ fn confirmations_delay_additions_and_nothing_else() {
 
     assert!(world.contract.register(Registration { key_epoch: 2, ..registration(2) }));
     world.hint();
-    assert_eq!(world.take_changes(), [""; 0], "registered again just now");
+    assert_eq!(world.keys_on_device(), [key(2)].into(), "registered again just now, and waits no more");
+    world.take_changes();
     world.join(3);
     world.hint();
     assert_eq!(world.take_changes(), [""; 0], "a newcomer waits");

@@ -11,7 +11,7 @@ use mesh_core::{
         Agent, Allowed, Applied, ApplyError, CachedRegistry, Command, Guard, Input, Intent, LocalNode, NotSubmitted,
         Now, OnExpiry, OwnEndpoint, PathPeers, Policy, SourceReport,
     },
-    diff::Change,
+    diff::{Change, PresharedKeyEdit},
     id::{B256, TokenId, WireguardKey},
     observed::Observed,
     registration::{NetworkType, Proof},
@@ -20,7 +20,7 @@ use mesh_core::{
 };
 
 use crate::{
-    cluster::{Cluster, endpoint, instance, key, network, registration, token},
+    cluster::{Cluster, address, endpoint, instance, key, network, registration, token},
     contract::Contract,
     machine::make,
 };
@@ -87,7 +87,7 @@ pub(crate) struct Faults {
     pub(crate) slow: bool,
     /// The contract would refuse what is on offer; this is what to do then.
     pub(crate) refusal: Option<&'static str>,
-    /// The node address has funds: offers are submitted by the shell.
+    /// The member address has funds: offers are submitted by the shell.
     pub(crate) funded: bool,
     /// The endpoints do not take what is submitted.
     pub(crate) unheard: bool,
@@ -474,7 +474,12 @@ impl World {
                     peers.clone().find(|peer| peer.public_key == *public_key).unwrap_or_else(|| panic!("{change}"));
                 let is_needed = endpoint.is_some_and(|endpoint| present.endpoint != Some(endpoint))
                     || address.is_some()
-                    || preshared_key.is_some_and(|set| set != present.has_preshared_key)
+                    || preshared_key.is_some_and(|edit| match edit {
+                        PresharedKeyEdit::DeriveWith(key) => {
+                            !present.has_preshared_key || present.preshared_with != Some(key)
+                        }
+                        PresharedKeyEdit::Clear => present.has_preshared_key,
+                    })
                     || persistent_keepalive.is_some_and(|seconds| seconds != present.persistent_keepalive);
                 assert!(is_needed, "an unchanged peer was touched: {change}");
             }
@@ -537,7 +542,8 @@ fn me(cluster: &Cluster, network_type: NetworkType) -> LocalNode {
         instance: instance(OWN),
         app_id: cluster.app_id,
         kms_root: own.kms_root,
-        node_address: own.node_address,
+        node_address: address(&cluster.node_key(instance(OWN))),
+        member_address: own.member_address,
         network_type,
         wireguard_key,
         compose_hash: None,

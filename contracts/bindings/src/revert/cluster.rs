@@ -90,9 +90,21 @@ pub(super) fn explain(error: &E) -> (String, String) {
             format!("key epoch {} was given for token {}, {} is next", e.given, e.tokenId, e.expected),
             "the registration is old, was already accepted, or the token left since: have the node sign again".into(),
         ),
-        E::NodeAddressMismatch(e) => (
-            format!("token {} belongs to the node key {} and {} signed", e.tokenId, e.expected, e.given),
-            format!("its owner can bind it again to let another node key in: `meshctl bind {} --instance ID`", e.tokenId),
+        E::WrongEndpointEpoch(e) => (
+            format!("endpoint epoch {} was given for token {}, {} is next", e.given, e.tokenId, e.expected),
+            "the update is old or was already accepted: have the node sign again".into(),
+        ),
+        E::MemberAddressMismatch(e) => (
+            format!("token {} belongs to the member key of {}, and {} signed", e.tokenId, e.expected, e.given),
+            format!(
+                "its owner can let another member key in: `meshctl deactivate --token {0}`, then \
+                 `meshctl bind --token {0} --instance ID --app-id ID`",
+                e.tokenId
+            ),
+        ),
+        E::AppIdMismatch(e) => (
+            format!("token {} is bound for app {}, not for {}", e.tokenId, AppId::from(e.bound), AppId::from(e.given)),
+            format!("its owner decides: `meshctl bind --token {} --instance ID --app-id ID`", e.tokenId),
         ),
         // Signatures
         E::InvalidSignature(_) => (
@@ -111,6 +123,11 @@ pub(super) fn explain(error: &E) -> (String, String) {
             format!("the node's signature recovers to {}, not to its key {}", e.recovered, e.nodeKey),
             "it may be for another chain or contract: compare them with the agent's configuration".into(),
         ),
+        E::MemberSignatureMismatch(e) => (
+            format!("the member signature recovers to {}, not to the member address {}", e.recovered, e.member),
+            "it may be for another chain or contract, or by another node than the one registered: compare them with the agent's status"
+                .into(),
+        ),
         // Trust
         E::KmsRootNotTrusted(e) => (
             format!("the app key was issued by KMS root {}, which this cluster does not trust", e.root),
@@ -119,6 +136,10 @@ pub(super) fn explain(error: &E) -> (String, String) {
         E::KmsRootNotYetEffective(e) => (
             format!("KMS root {} counts only from Unix second {} on", e.root, e.effectiveAt),
             "try again then; see `meshctl root list`".into(),
+        ),
+        E::AppIdNotYetEffective(e) => (
+            format!("app {} counts only from Unix second {} on", AppId::from(e.appId), e.effectiveAt),
+            "try again then; see `meshctl app list`".into(),
         ),
         E::AppIdNotAllowed(e) => (
             format!("app {} is not allowed in this cluster", AppId::from(e.appId)),
@@ -204,8 +225,8 @@ pub(super) fn explain(error: &E) -> (String, String) {
         ),
         // Leader election
         E::NotAMember(e) => (
-            format!("{} is the node address of no member that votes by itself", e.caller),
-            "members are active peers: send it from a node's own key, or as a signed vote of its token".into(),
+            format!("{} is the member address of no member that votes by itself", e.caller),
+            "members are active peers: send it from a node's member key, or as a signed vote of its token".into(),
         ),
         E::NotLeader(e) if e.leader.is_zero() => {
             (format!("{} does not lead: there is no leader", e.target), "elect one first: `meshctl leader`".into())

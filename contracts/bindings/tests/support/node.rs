@@ -14,6 +14,7 @@ pub(crate) struct Node {
     root: SigningKey,
     app: SigningKey,
     node: SigningKey,
+    member: SigningKey,
     app_id: AppId,
     pub(crate) instance: InstanceId,
 }
@@ -25,6 +26,7 @@ impl Node {
             root: SigningKey::from_slice(&[1; 32]).unwrap(),
             app: key("88fa429170ad091e0f87b335ba19b1729610ac25441728807ce3325161846baf"),
             node: SigningKey::from_slice(&keccak256([instance]).0).unwrap(),
+            member: SigningKey::from_slice(&keccak256([instance, 1]).0).unwrap(),
             app_id,
             instance: InstanceId([instance; 20]),
         }
@@ -34,8 +36,14 @@ impl Node {
         Address::from_private_key(&self.root)
     }
 
-    pub(crate) fn address(&self) -> Address {
-        Address::from_private_key(&self.node)
+    pub(crate) fn member_address(&self) -> Address {
+        Address::from_private_key(&self.member)
+    }
+
+    /// The same instance as a sibling can be it: with its node key, and a member key of the sibling's own.
+    pub(crate) fn as_sibling(&self) -> Self {
+        let member = SigningKey::from_slice(&keccak256(b"sibling").0).unwrap();
+        Self { member, root: self.root.clone(), app: self.app.clone(), node: self.node.clone(), ..*self }
     }
 
     pub(crate) fn chain(&self) -> SignatureChain {
@@ -54,6 +62,7 @@ impl Node {
         Registration {
             token,
             instance: self.instance,
+            member_address: self.member_address(),
             wireguard_key: WireguardKey([self.instance.0[0] ^ 0x80; 32]),
             key_epoch,
             network_type: NetworkType::Wireguard,
@@ -64,12 +73,13 @@ impl Node {
     }
 
     pub(crate) fn prove(&self, registration: Registration, domain: &Domain) -> Proof {
-        let node_signature = sign(&self.node, registration.digest(domain));
-        Proof { registration, chain: self.chain(), node_signature }
+        let digest = registration.digest(domain);
+        let (node_signature, member_signature) = (sign(&self.node, digest), sign(&self.member, digest));
+        Proof { registration, chain: self.chain(), node_signature, member_signature }
     }
 
     pub(crate) fn sign_update(&self, update: &EndpointUpdate, domain: &Domain) -> [u8; 65] {
-        sign(&self.node, update.digest(domain))
+        sign(&self.member, update.digest(domain))
     }
 }
 

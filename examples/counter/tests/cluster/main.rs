@@ -139,7 +139,7 @@ async fn every_node_takes_increments_and_says_what_is_wrong_with_them() {
     }
     let (code, wallet) = cluster.get(follower, "/wallet-info").await.unwrap();
     assert_eq!((code, &wallet["token_id"]), (200, &json!(follower)), "{wallet}");
-    assert!(wallet["node_address"].is_string() && wallet["chain_id"].is_u64(), "{wallet}");
+    assert!(wallet["member_address"].is_string() && wallet["chain_id"].is_u64(), "{wallet}");
     let (_, members) = cluster.get(follower, "/members").await.unwrap();
     assert_eq!((members["members"].as_object().map(serde_json::Map::len), &members["majority"]), (Some(3), &json!(2)));
     let (code, answer) = cluster.get(follower, "/nothing").await.unwrap();
