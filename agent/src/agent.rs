@@ -19,7 +19,7 @@ use tokio::{
 pub use guard::leave;
 
 use crate::{
-    api::{ApiDriver, ApiSocket},
+    api::{Access, ApiDriver, ApiSocket, Group},
     cache,
     chain::{self, Source, Sources, Spending, Subject},
     config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
@@ -62,10 +62,11 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
     } else {
         None
     };
+    let access = access(&config)?;
     let socket = ApiSocket::bind(&config.socket)?;
 
     let mut background = JoinSet::new();
-    let start = Start { config, cached, guard, stop, background: &mut background };
+    let start = Start { config, access, cached, guard, stop, background: &mut background };
     let outcome = if has_device { start.run(socket).await } else { start.run_without_device(socket).await };
     // The socket's file goes with the task that serves it.
     background.shutdown().await;
@@ -75,6 +76,7 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
 /// The way to a running agent, in the order in which it can fail.
 struct Start<'a> {
     config: Config,
+    access: Access,
     cached: Option<CachedRegistry>,
     guard: Option<Guard>,
     stop: Arc<Notify>,
@@ -86,8 +88,8 @@ type Background = JoinSet<io::Result<Infallible>>;
 
 impl Start<'_> {
     async fn run(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, cached, guard, stop, background } = self;
-        let (mut api, server) = ApiDriver::serve(socket);
+        let Self { config, access, cached, guard, stop, background } = self;
+        let (mut api, server) = ApiDriver::serve(socket, access);
         background.spawn(server);
         let (tell_change, machine_changed) = watch::channel(());
         let (links, netlink) = Netlink::connect(tell_change)?;
@@ -140,8 +142,8 @@ impl Start<'_> {
 
     /// A node whose application has a URL: it asks nothing of the machine's network, and so needs no privileges.
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, cached, guard, stop, background } = self;
-        let (mut api, server) = ApiDriver::serve(socket);
+        let Self { config, access, cached, guard, stop, background } = self;
+        let (mut api, server) = ApiDriver::serve(socket, access);
         background.spawn(server);
         let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
         let (_, identity) = found?;
@@ -176,6 +178,12 @@ async fn unless_stopped<T>(work: impl Future<Output = T>, api: &mut ApiDriver, s
             None
         }
     }
+}
+
+/// Who may act through the local API.
+fn access(config: &Config) -> anyhow::Result<Access> {
+    let group = config.api_group.as_ref().map(Group::resolve).transpose()?;
+    Ok(Access::new(process::effective_user(), group, config.allow_vote_uid.iter().map(|user| user.0)))
 }
 
 /// The cluster contract is the dstack app's own where nothing else is said.
@@ -375,7 +383,8 @@ mod tests {
     #[tokio::test]
     async fn a_stop_is_heard_while_the_guest_agent_does_not_answer() {
         let dir = Scratch::new();
-        let (mut api, _server) = ApiDriver::serve(ApiSocket::bind(&dir.path().join("api.sock")).unwrap());
+        let (mut api, _server) =
+            ApiDriver::serve(ApiSocket::bind(&dir.path().join("api.sock")).unwrap(), Access::default());
         let stop = Notify::new();
         assert_eq!(unless_stopped(async { 7 }, &mut api, &stop).await, Some(7));
         stop.notify_one();

@@ -1,7 +1,10 @@
 //! The local API: HTTP and JSON on a unix socket that every local user may ask (nothing secret). It changes nothing
-//! but this node's vote on the leader. It is up before anything else works, so that `meshctl status` can say what is being waited for.
+//! but this node's vote on the leader, which is for those who may act ([`Access`]). It is up before anything else works, so that
+//! `meshctl status` can say what is being waited for.
 
+mod access;
 mod admission;
+mod caller;
 mod metrics;
 mod peers;
 mod routes;
@@ -22,6 +25,7 @@ use mesh_core::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::election::{Ballot, Cast, LeaderView, NotCast};
+pub use access::{Access, Group, GroupError, UserId};
 pub use peers::{PeerView, PeersView, SelfView};
 pub use socket::{ApiSocket, SocketError};
 
@@ -80,12 +84,15 @@ pub(crate) struct ApiState {
 }
 
 impl ApiDriver {
-    /// Serves `socket` with answers of this driver, for as long as the future runs.
-    pub fn serve(socket: ApiSocket) -> (Self, impl Future<Output = io::Result<Infallible>> + Send + 'static) {
+    /// Serves `socket` with answers of this driver, for as long as the future runs; who may act by it is in `access`.
+    pub fn serve(
+        socket: ApiSocket,
+        access: Access,
+    ) -> (Self, impl Future<Output = io::Result<Infallible>> + Send + 'static) {
         let (ask, questions) = mpsc::channel(QUEUE);
         let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
         let state = ApiState { questions: ask, peers: Arc::clone(&peers) };
-        (Self { questions, peers, published_at: None }, socket.serve(routes::router(state)))
+        (Self { questions, peers, published_at: None }, socket.serve(routes::router(state), access))
     }
 
     /// The next question; `None` once nobody can ask any more.
@@ -161,7 +168,7 @@ mod tests {
     async fn before_there_is_an_agent_the_api_says_what_is_waited_for() {
         let dir = Scratch::new();
         let path = dir.path().join("api.sock");
-        let (mut api, server) = ApiDriver::serve(ApiSocket::bind(&path).unwrap());
+        let (mut api, server) = ApiDriver::serve(ApiSocket::bind(&path).unwrap(), Access::default());
         let server = tokio::spawn(server);
         let starting = tokio::spawn(async move { api.answer_starting("the dstack guest agent").await });
         for (target, code) in [("/v1/status", "503"), ("/readyz", "503"), ("/livez", "200"), ("/v1/peers", "200")] {

@@ -32,7 +32,10 @@ pub use homes::Homes;
 pub use leave::{LeaveFlags, LeaveSettings};
 pub use source::{ConfigError, Layers};
 
-use crate::chain::{DailyLimit, RpcUrl};
+use crate::{
+    api::{Group, UserId},
+    chain::{DailyLimit, RpcUrl},
+};
 
 /// The interface the tunnel gets when nothing else is said.
 pub const DEFAULT_INTERFACE: &str = "mesh0";
@@ -81,6 +84,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The local API's socket.
     pub socket: PathBuf,
+    /// Whose members may act through it.
+    pub api_group: Option<Group>,
+    /// Further users who may.
+    pub allow_vote_uid: Vec<UserId>,
     /// The guest agent; looked for where `None`.
     pub dstack_socket: Option<String>,
     /// Which WireGuard does the work.
@@ -185,6 +192,8 @@ impl Config {
             },
             state_dir: flags.state_dir.map_or(default_state_dir, Ok)?,
             socket: flags.socket.map_or(default_socket, Ok)?,
+            api_group: flags.api_group,
+            allow_vote_uid: flags.allow_vote_uid,
             device: flags.device.options(&interface),
             gateway,
             interface,
@@ -405,6 +414,21 @@ mod tests {
         assert_eq!(with(&given).unwrap().daily_limit, DailyLimit { transactions: 3, gwei: 1_250_000_000 });
         for bad in ["", ".", "1.", "-1", "1.0000000001", "99999999999999999999", "0x1", "1e3"] {
             assert!(with(&[&format!("--max-spending-per-day={bad}")]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn who_may_act_is_said_by_number_or_by_a_groups_name() {
+        let with = |more: &[&str]| config(&[&["--rpc-url", "http://a"][..], more].concat());
+        let config =
+            with(&["--allow-vote-uid", "10001", "--allow-vote-uid=10002", "--api-group", "p2p-agent"]).unwrap();
+        assert_eq!(config.allow_vote_uid, [UserId(10_001), UserId(10_002)]);
+        assert_eq!(config.api_group, Some(Group::Name("p2p-agent".to_owned())));
+        let config = with(&[]).unwrap();
+        assert_eq!((config.allow_vote_uid, config.api_group), (Vec::new(), None));
+        for bad in [["--allow-vote-uid", "65534"], ["--allow-vote-uid", "www-data"], ["--api-group", "a:b"]] {
+            let error = with(&bad).unwrap_err().to_string();
+            assert!(error.contains(bad[0]) && error.contains(bad[1]), "{error}");
         }
     }
 

@@ -1,9 +1,9 @@
-//! The API's paths. Everything is a GET, but for the vote.
+//! The API's paths. Everything is a GET for everybody, but for the vote, which is for those who may act.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{FromRequest as _, Query, Request, State},
     http::{StatusCode, header},
     response::{
@@ -25,6 +25,15 @@ use crate::election::{Ballot, NotCast};
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long a caller may take for its ballot.
 const BALLOT_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the caller of one connection may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights {
+    /// Its user id.
+    pub(super) user: u32,
+    /// Whether it may act for this node, and not only ask.
+    pub(super) may_act: bool,
+}
 
 pub(super) fn router(state: ApiState) -> Router {
     Router::new()
@@ -112,7 +121,10 @@ async fn leader(State(api): State<ApiState>) -> Response {
 }
 
 /// This node's vote against the leader of the seat in the body. Not to be had from a web page: the body must be called JSON.
-async fn vote(State(api): State<ApiState>, request: Request) -> Response {
+async fn vote(State(api): State<ApiState>, Extension(rights): Extension<Rights>, request: Request) -> Response {
+    if !rights.may_act {
+        return forbidden(rights.user);
+    }
     let Ok(Ok(Json(ballot))) = timeout(BALLOT_WITHIN, Json::<Ballot>::from_request(request, &())).await else {
         let hint = r#"send {"term": 5, "leader_token": 3} as application/json, as /v1/leader tells them"#;
         return problem(StatusCode::BAD_REQUEST, "this is no ballot", hint);
@@ -129,6 +141,14 @@ async fn vote(State(api): State<ApiState>, request: Request) -> Response {
         Some(Err(what)) => starting(what),
         None => stopping(),
     }
+}
+
+fn forbidden(user: u32) -> Response {
+    let error = format!("user {user} may ask this agent, but not act for this node");
+    let hint = format!(
+        "its operator lets this user act with `--allow-vote-uid {user}`, or a group of this user's with `--api-group`"
+    );
+    problem(StatusCode::FORBIDDEN, &error, &hint)
 }
 
 fn unread(reason: &str) -> Response {

@@ -1,4 +1,5 @@
-//! The API's socket file: made for everybody to ask, replaced when its owner is dead, refused when it is alive.
+//! The API's socket file: made for everybody to ask, replaced when its owner is dead, refused when it is alive. Who is at the other end
+//! of a connection is asked once, when it comes.
 
 use std::{
     convert::Infallible,
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::Listener};
+use axum::{Extension, Router, serve::Listener};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -24,7 +25,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::admission::{Admission, Place};
+use super::{
+    access::Access,
+    admission::{Admission, Place},
+    caller::Caller,
+    routes::Rights,
+};
 use crate::process;
 
 /// How long a caller may take for the head of its question, and between two questions.
@@ -90,7 +96,11 @@ impl ApiSocket {
         Ok(Self { listener, file: SocketFile { path: path.to_owned(), inode } })
     }
 
-    pub(super) fn serve(self, router: Router) -> impl Future<Output = io::Result<Infallible>> + Send + 'static {
+    pub(super) fn serve(
+        self,
+        router: Router,
+        access: Access,
+    ) -> impl Future<Output = io::Result<Infallible>> + Send + 'static {
         let Self { mut listener, file } = self;
         let admission = Admission::new(process::effective_user());
         async move {
@@ -100,9 +110,12 @@ impl ApiSocket {
                 tokio::select! {
                     // axum's own: waits a little after an error, for file descriptors to be free again.
                     (stream, _) = Listener::accept(&mut listener) => {
-                        let user = stream.peer_cred().ok().map(|credentials| credentials.uid());
-                        match user.and_then(|user| admission.admit(user)) {
-                            Some(place) => drop(callers.spawn(converse(stream, router.clone(), place))),
+                        let caller = Caller::of(&stream).ok();
+                        match caller.and_then(|caller| Some((admission.admit(caller.user)?, caller))) {
+                            Some((place, caller)) => {
+                                let rights = Rights { user: caller.user, may_act: access.may_act(&caller) };
+                                drop(callers.spawn(converse(stream, router.clone().layer(Extension(rights)), place)));
+                            }
                             None => refuse(&stream),
                         }
                     }
@@ -191,7 +204,7 @@ mod tests {
     async fn callers_that_say_nothing_are_hung_up_on() {
         let dir = Scratch::new();
         let path = dir.path().join("api.sock");
-        let server = tokio::spawn(ApiSocket::bind(&path).unwrap().serve(Router::new()));
+        let server = tokio::spawn(ApiSocket::bind(&path).unwrap().serve(Router::new(), Access::default()));
         let mut silent = UnixStream::connect(&path).await.unwrap();
         let mut slow = UnixStream::connect(&path).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
@@ -210,7 +223,7 @@ mod tests {
     async fn callers_that_are_too_many_are_told_so() {
         let dir = Scratch::new();
         let path = dir.path().join("api.sock");
-        let server = tokio::spawn(ApiSocket::bind(&path).unwrap().serve(Router::new()));
+        let server = tokio::spawn(ApiSocket::bind(&path).unwrap().serve(Router::new(), Access::default()));
         let mut callers = Vec::new();
         for _ in 0..256 {
             let mut caller = UnixStream::connect(&path).await.unwrap();

@@ -11,7 +11,10 @@ use mesh_core::{
 };
 
 use super::{DeviceFlags, GatewayFlags};
-use crate::chain::{InvalidRpcUrl, RpcUrl};
+use crate::{
+    api::{Group, UserId},
+    chain::{InvalidRpcUrl, RpcUrl},
+};
 
 /// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
 #[derive(Debug, Clone, Args)]
@@ -63,6 +66,13 @@ pub struct Flags {
     /// others $XDG_RUNTIME_DIR/p2p-agent/tls.sock.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Who may act for this node through the local API (today: cast its vote, which it pays), besides root and the agent's own user:
+    /// the members of this group, by name or number. Everybody may read. Default: no group.
+    #[arg(long, value_name = "GROUP")]
+    pub api_group: Option<Group>,
+    /// A further user who may do that, by number: for an application in a container, whose users have no names here; repeatable.
+    #[arg(long, value_name = "UID")]
+    pub allow_vote_uid: Vec<UserId>,
     /// The dstack guest agent: a unix socket or an http:// URL; default: searched where dstack puts it.
     #[arg(long, value_name = "PATH|URL")]
     pub dstack_socket: Option<String>,

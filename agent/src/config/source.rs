@@ -320,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn users_who_may_act_are_a_setting_like_all_others() {
+        let of = |flags: Flags| flags.allow_vote_uid.iter().map(|user| user.0).collect::<Vec<_>>();
+        let file = Some("allow-vote-uid = [10001, 10002]\napi-group = \"p2p-agent\"");
+        assert_eq!(of(read(&[], &[], file).unwrap()), [10_001, 10_002]);
+        assert_eq!(of(read(&[], &[("P2P_ALLOW_VOTE_UID", "10003, 10004")], file).unwrap()), [10_003, 10_004]);
+        let error = read(&[], &[("P2P_ALLOW_VOTE_UID", "65534")], None).unwrap_err().to_string();
+        assert!(error.contains("P2P_ALLOW_VOTE_UID") && error.contains("nobody"), "{error}");
+    }
+
+    #[test]
     fn the_devices_flags_are_settings_like_all_others() {
         let file = Some("mtu = 1300\nthreads = 3\nwithout-offload = [\"tun_tso\", \"tun_uso\"]");
         let options = |flags: Flags| flags.device.options("mesh0");

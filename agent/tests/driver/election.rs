@@ -1,4 +1,7 @@
-//! The leader's seat over the local API: who has it, and this node's vote.
+//! The leader's seat over the local API: who has it, this node's vote, and who may have it cast. Other users are played by `setpriv`,
+//! and so as root.
+
+use std::process::Command;
 
 use alloy::{
     primitives::{Address, Bytes, Signature, U256, keccak256},
@@ -7,6 +10,8 @@ use alloy::{
 use mesh_contract::DstackClusterNFT::{castVoteBySigCall, electLeaderCall};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
+
+use p2p_agent::{api::Access, process::effective_user};
 
 use crate::world::{PATIENCE, World, whole};
 
@@ -166,6 +171,63 @@ async fn without_an_answer_from_the_chain_there_is_neither_leader_nor_vote() {
     assert!(refusal.contains("cannot read who leads: nobody answers") && refusal.contains("hint"), "{refusal}");
     let (code, refusal) = vote(&world, json!({ "term": 5, "leader_token": 2 })).await;
     assert!(code == 503 && world.chain.last_sent().is_none(), "{refusal}");
+    world.stop().await;
+}
+
+/// A request as another process would make it: that user, in these groups. Status code and body.
+async fn ask_as(world: &World, user: u32, groups: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    assert_eq!(effective_user(), 0, "this test plays other users: run it as root");
+    let mut command = Command::new("setpriv");
+    let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
+    command.args([format!("--reuid={user}"), format!("--regid={user}"), groups]);
+    command.args(["--", "curl", "--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}"]);
+    command.arg("--unix-socket").arg(world.socket()).arg(format!("http://agent{path}"));
+    if let Some(body) = body {
+        command.args(["--json", &body.to_string()]);
+    }
+    // The clock that runs ahead stands while this runs.
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let (said, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    let (body, code) = said.rsplit_once('\n').unwrap();
+    (code.parse().unwrap(), serde_json::from_str(body).unwrap_or_else(|_| panic!("{said}{errors}")))
+}
+
+#[tokio::test]
+async fn other_users_may_ask_and_only_those_who_were_named_may_vote() {
+    const STRANGER: u32 = 12_345;
+    const NAMED: u32 = 12_346;
+    const GROUP: u32 = 4_242;
+    let mut world = World::new().await;
+    world.access = Access::new(effective_user(), Some(GROUP), [NAMED]);
+    world.register_all();
+    world.start();
+    world.until("both peers", |world| world.peers() == world.keys(&[2, 3])).await;
+    world.chain.fund();
+    world.chain.seat(5, Some((2, LEADER)));
+    world.until_leader(5).await;
+
+    let ballot = json!({ "term": 5, "leader_token": 2 });
+    for path in ["/v1/status", "/v1/peers", "/v1/leader", "/livez", "/readyz"] {
+        assert_eq!(ask_as(&world, STRANGER, "", path, None).await.0, 200, "{path}");
+    }
+    // What is in the body does not matter, nor does whose group it would be.
+    for (groups, body) in [("", &ballot), ("0,4241", &ballot), ("", &json!({}))] {
+        let (code, refusal) = ask_as(&world, STRANGER, groups, "/v1/vote", Some(body)).await;
+        assert_eq!(
+            (code, &refusal["error"]),
+            (403, &json!("user 12345 may ask this agent, but not act for this node"))
+        );
+        let hint = refusal["hint"].as_str().unwrap();
+        assert!(hint.contains("--allow-vote-uid 12345") && hint.contains("--api-group"), "{hint}");
+    }
+    assert_eq!(world.chain.last_sent(), None);
+
+    // More groups than the usual ones.
+    let many: Vec<String> = (4_200..4_300).map(|group| group.to_string()).collect();
+    for (user, groups) in [(STRANGER, "100,4242"), (STRANGER, &many.join(",")), (GROUP, ""), (NAMED, ""), (0, "")] {
+        let (code, cast) = ask_as(&world, user, groups, "/v1/vote", Some(&ballot)).await;
+        assert!(code == 200 && cast["transaction"].is_string(), "{user} in {groups}: {cast}");
+    }
     world.stop().await;
 }
 

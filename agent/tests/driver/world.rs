@@ -18,7 +18,7 @@ use mesh_core::{
     status::Status,
 };
 use p2p_agent::{
-    api::{ApiDriver, ApiSocket},
+    api::{Access, ApiDriver, ApiSocket},
     cache,
     dstack::{Endpoint, GuestAgent},
     identity::{Expected, Identity, MemberKeySource},
@@ -26,6 +26,7 @@ use p2p_agent::{
     link::LinkTwin,
     machine::Machine,
     notify::ServiceManager,
+    process::effective_user,
     run::{Clock, Outside, Shell, run},
     tunnel::TunnelTwin,
 };
@@ -49,6 +50,8 @@ pub(crate) struct World {
     pub(crate) identities: Vec<Arc<Identity>>,
     /// What node 1 is.
     pub(crate) network_type: NetworkType,
+    /// Who may act by its socket.
+    pub(crate) access: Access,
     /// What it registers of the gateway.
     pub(crate) place: Option<OwnPlace>,
     /// What its operator lets the contract say.
@@ -94,6 +97,7 @@ impl World {
             contract,
             identities,
             network_type: NetworkType::Wireguard,
+            access: Access::new(effective_user(), None, []),
             place: None,
             allowed: Allowed::default(),
             guard: None,
@@ -206,7 +210,7 @@ impl World {
         if let Some(cached) = cache::load(&self.dir) {
             agent.handle(Input::Cached(Box::new(cached)), clock.now());
         }
-        let (api, server) = ApiDriver::serve(ApiSocket::bind(&self.socket()).unwrap());
+        let (api, server) = ApiDriver::serve(ApiSocket::bind(&self.socket()).unwrap(), self.access.clone());
         let mut background = JoinSet::new();
         background.spawn(server);
         let (psk_root, member) = (identity.psk_root.clone(), identity.member.clone());

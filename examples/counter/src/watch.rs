@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use counter_core::{Seat, Token};
+use dstack_p2p::Error;
 use tokio::{
     sync::{mpsc, watch},
     time::interval,
@@ -74,6 +75,8 @@ pub(crate) async fn vote(agent: AgentClient, mut votes: mpsc::UnboundedReceiver<
                 (Some(transaction), _) => tracing::info!(term, leader, transaction, "voted against a silent leader"),
                 (None, why) => tracing::warn!(term, leader, why, "voted, but nobody has submitted the vote"),
             },
+            // The operator has to do something.
+            Err(error @ Error::NotPermitted(_)) => tracing::warn!(term, leader, "no vote: {error}"),
             Err(error) => tracing::info!(term, leader, "no vote: {error}"),
         }
     }
@@ -85,7 +88,7 @@ pub(crate) async fn vote(agent: AgentClient, mut votes: mpsc::UnboundedReceiver<
 struct News(Option<String>);
 
 impl News {
-    fn note(&mut self, what: &'static str, error: Option<&dstack_p2p::Error>) {
+    fn note(&mut self, what: &'static str, error: Option<&Error>) {
         let error = error.map(ToString::to_string);
         if error == self.0 {
             return;

@@ -213,6 +213,14 @@ def test_something_else_behind_the_socket_is_refused(socket: Path, code: int, bo
     assert complaint in error.message
 
 
+def test_an_agent_that_refuses_this_user_says_what_to_do(socket: Path) -> None:
+    with FakeAgent(socket, status(), peers()) as agent:
+        agent.answers["/v1/status"] = (403, b'{"error": "user 1000 may not", "hint": "`--api-group`"}')
+        error = refused(socket, timeout=PATIENCE)
+    assert isinstance(error, NotPermitted)
+    assert error.message.endswith(": user 1000 may not") and error.hint == "`--api-group`"
+
+
 def test_an_endless_answer_is_not_read_to_its_end(socket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dstack_p2p._api._MAX_ANSWER", 1 << 20)
     with FakeAgent(socket, status(), peers()) as agent:

@@ -98,7 +98,8 @@ impl Agent {
     /// address has funds.
     ///
     /// # Errors
-    /// As [`Self::status`]; [`Error::Refused`] where the seat is another by now, or this node is no member.
+    /// As [`Self::status`]; [`Error::NotPermitted`] where this process's user may not act for the node; [`Error::Refused`] where the
+    /// seat is another by now, or this node is no member.
     pub async fn vote(&self, seat: Seat) -> Result<Cast, Error> {
         let target = "/v1/vote";
         let ballot = json!({ "term": seat.term, "leader_token": seat.leader_token }).to_string();
@@ -177,7 +178,11 @@ impl Agent {
             return self.nonsense(target, &format!("HTTP {status}"));
         }
         let advice = Advice::new(format!("the agent at `{}`: {}", self.socket.display(), word("error")), word("hint"));
-        if status == StatusCode::SERVICE_UNAVAILABLE { Error::Starting(advice) } else { Error::Refused(advice) }
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => Error::Starting(advice),
+            StatusCode::FORBIDDEN => Error::NotPermitted(advice),
+            _ => Error::Refused(advice),
+        }
     }
 
     fn silent(&self, detail: &str) -> Error {

@@ -17,7 +17,7 @@ pub enum Error {
     /// The contract does not list this node; [`Advice::command`] is what an operator has to run.
     #[error("{0}")]
     NotAMember(Advice),
-    /// Somebody refuses: the contract's owner this node, or this machine its agent or its application.
+    /// Somebody refuses: the contract's owner this node, this machine its agent or its application, or the agent this process's user.
     #[error("{0}")]
     NotPermitted(Advice),
     /// The agent that runs here serves another cluster.

@@ -95,6 +95,10 @@ class AgentApi:
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             reason = answer.get("error") if isinstance(answer, dict) else None
             raise Starting(reason if isinstance(reason, str) else "the agent is starting")
+        if response.status_code == httpx.codes.FORBIDDEN and isinstance(answer, dict) and isinstance(answer.get("error"), str):
+            hint = answer.get("hint")
+            message = f"the agent at `{self.socket}`: {answer['error']}"
+            raise NotPermitted(message, hint if isinstance(hint, str) else "`p2p-agent --help` says who may do what")
         self._expect_ok(target, response)
         return answer
 

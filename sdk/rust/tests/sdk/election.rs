@@ -50,4 +50,12 @@ async fn a_vote_names_the_seat_and_says_what_became_of_it() {
     fake.answer("/v1/vote", 409, r#"{"error": "the seat is another: term 6, leader 4", "hint": "see /v1/leader"}"#);
     let refused = agent.vote(seat(5, Some(3))).await.unwrap_err();
     assert!(matches!(&refused, Error::Refused(advice) if advice.message.contains("term 6, leader 4")), "{refused}");
+
+    let body =
+        r#"{"error": "user 1000 may ask this agent, but not act for this node", "hint": "`--allow-vote-uid 1000`"}"#;
+    fake.answer("/v1/vote", 403, body);
+    let refused = agent.vote(seat(5, Some(3))).await.unwrap_err();
+    let Error::NotPermitted(advice) = &refused else { panic!("{refused}") };
+    assert!(advice.message.ends_with("user 1000 may ask this agent, but not act for this node"), "{refused}");
+    assert_eq!(advice.hint, "`--allow-vote-uid 1000`");
 }
