@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The Python SDK's checks and tests. `run.sh` alone: types, and everything that needs no root; the
 # gate of examples/cvm among it, with the `meshctl` that cargo built. `run.sh mesh`: against real agents in
-# network namespaces, as root, with the programs that cargo built; and the example that is made with nothing but the SDK.
+# network namespaces, as root, with the programs that cargo built; the example that is made with nothing but the SDK; and the services
+# of examples/cvm with the rights that its file gives them.
 # `run.sh apps [EXAMPLE …]`: the same of examples with databases, whose Debian packages `make test-apps` installs; all, or those
 # in these folders of examples/.
 # AS_USER: how to run anything as the user, where this is run as root.
@@ -17,7 +18,7 @@ if [ "$what" = mesh ] || [ "$what" = apps ]; then
   if ((EUID != 0)); then as_root=(sudo env "CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}"); fi
   if [ "$what" = mesh ]; then
     cd "$here/mesh"
-    exec "${as_root[@]}" "${pytest[@]}" . "$root/examples/hello-p2p"
+    exec "${as_root[@]}" "${pytest[@]}" . "$root/examples/hello-p2p" "$root/examples/cvm/test_agent.py"
   fi
   shift
   if (($# == 0)); then set -- etcd patroni redis-cluster tls; fi
@@ -28,4 +29,4 @@ cd "$here/.."
 "$venv/bin/mypy" --cache-dir "$venv/mypy-cache"
 # What users get, with the oldest Python that it is for.
 "$venv/bin/mypy" --cache-dir "$venv/mypy-cache" --python-version 3.9 src
-exec "${pytest[@]}" tests "$root/examples/cvm" --ignore tests/mesh
+exec "${pytest[@]}" tests "$root/examples/cvm/test_compose.py" --ignore tests/mesh
