@@ -7,6 +7,7 @@ use std::{convert::Infallible, future::Future, io, sync::Arc};
 
 use mesh_core::{
     agent::{Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
+    development::published_key,
     id::{Address, WireguardKey},
     registration::NetworkType,
 };
@@ -213,7 +214,18 @@ async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)
         }
     };
     let identity = Identity::load(&guest_agent, expected, member).await?;
+    check_root(identity.kms_root, config.development)?;
     Ok((guest_agent, identity))
+}
+
+/// What the own key chain recovers to is trusted for all peers.
+fn check_root(root: Address, development: bool) -> anyhow::Result<()> {
+    match published_key(root) {
+        Some(source) if !development => anyhow::bail!(
+            "this node's keys are from KMS root {root}, whose key everybody can use: it is published ({source})\nhint: a CVM gets its keys from your own KMS; only for a cluster of development, such as with dstack-simulator, add `--development`"
+        ),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// What start-up found out.
@@ -379,6 +391,17 @@ mod tests {
 
     use super::*;
     use crate::scratch::Scratch;
+
+    #[test]
+    fn an_own_root_that_is_published_is_for_development_alone() {
+        let ones: Address = "0x1a642f0E3c3aF545E7AcBD38b07251B3990914F1".parse().unwrap();
+        assert!(check_root(Address::repeat_byte(0x11), false).is_ok() && check_root(ones, true).is_ok());
+        let error = check_root(ones, false).unwrap_err().to_string();
+        assert!(
+            error.contains(&ones.to_string()) && error.contains("hint: ") && error.contains("`--development`"),
+            "{error}"
+        );
+    }
 
     #[tokio::test]
     async fn a_stop_is_heard_while_the_guest_agent_does_not_answer() {

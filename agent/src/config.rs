@@ -17,6 +17,7 @@ use std::{
 
 use mesh_core::{
     agent::{Allowed, OnExpiry},
+    development::published_key,
     id::{Address, AppId, InstanceId, TokenId},
     place::OwnPlace,
 };
@@ -114,6 +115,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Where the WireGuard key comes from.
     pub wireguard_key: WireguardKeySource,
+    /// The cluster is for development: keys that everybody can use may be trusted.
+    pub development: bool,
     /// The guest agent must say this instance id.
     pub expected_instance: Option<InstanceId>,
     /// The own key chain must recover to this root.
@@ -132,6 +135,13 @@ impl Config {
     /// # Errors
     /// Whatever is missing, out of range, or reserved by dstack.
     pub fn resolve(flags: Flags, names: BTreeMap<TokenId, String>, homes: &Homes) -> Result<Self, ConfigError> {
+        let development = flags.development.unwrap_or(false);
+        let published = |root: &Address| published_key(*root).map(|place| (*root, place));
+        if let Some((root, published)) = flags.trust_kms_root.iter().find_map(published)
+            && !development
+        {
+            return Err(ConfigError::PublishedRoot { root, published });
+        }
         let mode = flags.mode.unwrap_or(Mode::Wireguard);
         if let Some(flag) = flags.of_other_mode(mode) {
             return Err(ConfigError::OtherMode { flag, mode: mode.name() });
@@ -208,13 +218,14 @@ impl Config {
             keepalive: flags.keepalive.unwrap_or(25),
             sandbox: flags.sandbox.unwrap_or(Sandbox::On),
             wireguard_key: flags.wireguard_key.unwrap_or(WireguardKeySource::Random),
+            development,
             expected_instance: flags.instance_id,
             expected_kms_root: flags.kms_root,
             names,
             allowed: Allowed {
                 mesh_network: flags.mesh_network,
                 gateway_domains: flags.allow_gateway_domain,
-                dev_urls: flags.development.unwrap_or(false),
+                dev_urls: development,
             },
             daily_limit: DailyLimit {
                 transactions: flags.max_transactions_per_day.unwrap_or(DailyLimit::default().transactions),
@@ -430,6 +441,25 @@ mod tests {
             let error = with(&bad).unwrap_err().to_string();
             assert!(error.contains(bad[0]) && error.contains(bad[1]), "{error}");
         }
+    }
+
+    #[test]
+    fn published_roots_are_trusted_for_development_alone() {
+        let ones = "0x1a642f0E3c3aF545E7AcBD38b07251B3990914F1";
+        let with = |more: &[&str]| config(&[&["--rpc-url", "http://a", "--trust-kms-root", ones][..], more].concat());
+        for of_production in [&[][..], &["--development=false"]] {
+            let error = with(of_production).unwrap_err().to_string();
+            assert!(
+                error.contains(ones) && error.contains("published") && error.contains("`--development`"),
+                "{error}"
+            );
+        }
+        for of_development in ["--development", "--development=true"] {
+            let config = with(&[of_development]).unwrap();
+            assert!(config.development && config.trusted_kms_roots == [ones.parse::<Address>().unwrap()]);
+        }
+        let other = "0x1111111111111111111111111111111111111111";
+        assert!(!config(&["--rpc-url", "http://a", "--trust-kms-root", other]).unwrap().development);
     }
 
     #[test]

@@ -60,6 +60,10 @@ class Container:
                 stderr=output,
             )
 
+    def __repr__(self) -> str:
+        """For whoever waits for it in vain."""
+        return f"\n{self.says()[-2000:]}"
+
     def says(self) -> str:
         return self.log.read_text(errors="replace")
 

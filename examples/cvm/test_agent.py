@@ -38,7 +38,7 @@ class Machine:
         for path in (self._paths["mesh-state"], self._paths["/run/p2p-agent"]):
             # As an engine makes what is not there.
             path.mkdir(mode=0o755)
-        self._variables = {"P2P_RPC_URL": world.rpc_url, "DSTACK_GATEWAY_DOMAIN": ""}
+        self._variables = {"P2P_RPC_URL": world.rpc_url, "DSTACK_GATEWAY_DOMAIN": "", "P2P_DEVELOPMENT": "true"}
 
     def start(self, service: dict[str, Any]) -> Container:
         """Starts one of the file's services, or a variation of it."""
@@ -50,7 +50,7 @@ class Machine:
     def outcome(self, service: dict[str, Any], *command: str) -> tuple[int, str]:
         """Exit code and output of a service's container, which may run another command."""
         container = self.start({**service, "command": list(command)} if command else service)
-        wait_until("a container to end", lambda: container.code() is not None, container.log)
+        wait_until("a container to end", lambda: container.code() is not None, self._running)
         return container.code() or 0, container.says()
 
     def ask(self, service: dict[str, Any], path: str, body: Optional[str] = None) -> tuple[int, Any]:
@@ -84,6 +84,8 @@ def machine(world: MeshWorld, tmp_path: Path) -> Iterator[Machine]:
 @pytest.fixture
 def services() -> dict[str, dict[str, Any]]:
     read: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
+    # This is what else the file would have to say where the guest agent is a simulator.
+    read["mesh"]["environment"]["P2P_DEVELOPMENT"] = "true"
     return read
 
 
@@ -142,7 +144,7 @@ def reaches(machine: Machine, address: str) -> bool:
 
 
 def until_said(container: Container, words: str) -> None:
-    wait_until(f"`{words}` in the log", lambda: words in container.says(), container.log)
+    wait_until(f"`{words}` in the log", lambda: words in container.says(), container)
 
 
 def status_of(pid: int) -> dict[str, str]:

@@ -66,7 +66,7 @@ def test_docker_compose_accepts_it() -> None:
     assert checked.returncode == 0, checked.stderr
     del environment["P2P_RPC_URL"]
     checked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    assert checked.returncode != 0 and "an endpoint of the chain" in checked.stderr
+    assert checked.returncode != 0 and "three endpoints of the chain" in checked.stderr
 
 
 def docker_compose() -> list[str]:

@@ -72,7 +72,7 @@ class RedisCluster:
 
     def start_agent(self, node: Node) -> None:
         own = ["--socket", node.socket, "--state-dir", node.state_dir, "--dstack-socket", node.dstack_socket]
-        mode = ["--mode", "tls", "--tls-port", str(PORT), "--gateway-domain", DOMAIN, "--rpc-url", self.world.rpc_url]
+        mode = ["--mode", "tls", "--tls-port", str(PORT), "--gateway-domain", DOMAIN, "--rpc-url", self.world.rpc_url, "--development"]
         self.agents[node.index] = self.apps.start(node, "agent", self.world.agent, *mode, *own)
         self.until(f"the agent of node {node.index}", Path(node.socket).exists)
 

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::id::Address;
+use mesh_core::{
+    development::{parse_switch, published_key},
+    id::Address,
+};
 
 use crate::{failure::Failure, output::ColorChoice, signer::seconds};
 
@@ -35,6 +38,11 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "ADDRESS")]
     contract: Option<Address>,
 
+    /// This is a cluster of development: take keys as roots and owners that are published, so that everybody can use them [env:
+    /// P2P_DEVELOPMENT]
+    #[arg(long, global = true)]
+    development: bool,
+
     /// Socket of the local agent [default: the one in /run/p2p-agent or $XDG_RUNTIME_DIR/p2p-agent, mesh0.sock if there are
     /// several]
     #[arg(long, global = true, value_name = "PATH")]
@@ -56,6 +64,7 @@ pub(crate) struct Settings {
     chain_id: Option<u64>,
     rpc_timeout: Duration,
     contract: Option<Address>,
+    development: bool,
     socket: Option<PathBuf>,
     /// Where this user's own agent puts its socket, when it does not run as root.
     user_dir: Option<PathBuf>,
@@ -84,9 +93,15 @@ impl Settings {
             })?),
             (None, None) => None,
         };
+        let development = match first(&["P2P_DEVELOPMENT"]) {
+            Some((name, text)) if !args.development => {
+                parse_switch(&text).map_err(|reason| Failure::usage(format!("`{text}` in {name}: {reason}")))?
+            }
+            _ => args.development,
+        };
         let rpc_timeout = Duration::from_secs(args.rpc_timeout);
         let user_dir = first(&["XDG_RUNTIME_DIR"]).map(|(_, dir)| Path::new(&dir).join("p2p-agent"));
-        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, socket: args.socket.clone(), user_dir })
+        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, development, socket: args.socket.clone(), user_dir })
     }
 
     /// The only chain whose endpoint is good, when one was given.
@@ -103,6 +118,20 @@ impl Settings {
         self.rpc_url.as_deref().ok_or_else(|| {
             Failure::usage("no RPC endpoint given").hint("add `--rpc-url http://127.0.0.1:8545`, or set P2P_RPC_URL")
         })
+    }
+
+    /// Refuses to give power to a key that everybody can use, but for development; `role` is what the address is to be.
+    pub(crate) fn refuse_published(&self, role: &str, address: Address) -> Result<(), Failure> {
+        match published_key(address) {
+            Some(source) if !self.development => {
+                let what = format!(
+                    "everybody can use the key of {address}, which is to be {role}: it is published ({source})"
+                );
+                Err(Failure::new(what)
+                    .hint("give an address of your own; only for a cluster of development, add `--development`"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The contract, when one was given.
@@ -176,6 +205,7 @@ mod tests {
             chain_id: None,
             rpc_timeout: 20,
             contract: contract.map(|text| text.parse().unwrap()),
+            development: false,
             socket: None,
             json: false,
             color: ColorChoice::Auto,
@@ -205,6 +235,23 @@ mod tests {
         let error = resolve(None, &[("P2P_CHAIN_ID", "base")]).unwrap_err();
         assert_eq!(error.to_string(), "`base` in P2P_CHAIN_ID is not a chain id");
         assert_eq!(resolve(None, &[("P2P_CHAIN_ID", "8453")]).unwrap().chain_id(), Some(8453));
+    }
+
+    #[test]
+    fn published_keys_are_for_development_alone() {
+        let ones: Address = "0x1a642f0E3c3aF545E7AcBD38b07251B3990914F1".parse().unwrap();
+        let other = Address::repeat_byte(0x11);
+        for (variables, is_taken) in
+            [(&[][..], false), (&[("P2P_DEVELOPMENT", "false")], false), (&[("P2P_DEVELOPMENT", "true")], true)]
+        {
+            let settings = resolve(None, variables).unwrap();
+            assert_eq!(settings.refuse_published("a KMS root", ones).is_ok(), is_taken, "{variables:?}");
+            assert!(settings.refuse_published("a KMS root", other).is_ok());
+        }
+        let error = resolve(None, &[]).unwrap().refuse_published("a KMS root", ones).unwrap_err().to_string();
+        assert!(error.contains("0x1a642f0E3c3aF545E7AcBD38b07251B3990914F1, which is to be a KMS root"), "{error}");
+        let error = resolve(None, &[("P2P_DEVELOPMENT", "maybe")]).unwrap_err().to_string();
+        assert_eq!(error, "`maybe` in P2P_DEVELOPMENT: expected `true` or `false`");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use alloy::{
     primitives::{Address, Bytes},
     sol_types::{SolCall as _, SolValue as _},
 };
-use anvil::{OTHER, OTHER_KEY, OWNER};
-use mesh_core::{id::WireguardKey, status::RegistrationOffer};
+use anvil::{KEY, OTHER, OTHER_KEY, OWNER};
+use mesh_core::{development::published_key, id::WireguardKey, status::RegistrationOffer};
 use serde_json::{Value, json};
 use support::{meshctl, outcome};
 use world::{INSTANCE, KMS, World, signer};
@@ -101,16 +101,45 @@ fn an_offer_cannot_borrow_the_operators_key_for_another_call() {
     assert_eq!(world.anvil.rpc("eth_blockNumber", json!([])), before);
 }
 
-#[test]
-fn deploying_takes_every_choice_to_the_contract() {
-    let world = World::new();
-    // A DstackKms whose kmsInfo() names the generator's key (private key 1).
+/// A DstackKms whose kmsInfo() names the generator's key (private key 1).
+fn kms_of_generator(world: &World) -> &'static str {
     let key = hex::decode("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798").unwrap();
     let info = (Bytes::from(key), Bytes::new(), Bytes::new(), Bytes::new()).abi_encode_params();
     let kms = "0x00000000000000000000000000000000000000aa";
     // PUSH2 length, DUP1, PUSH1 10, PUSH0, CODECOPY, PUSH0, RETURN, then the data.
     let code = format!("0x61{:04x}80600a5f395ff3{}", info.len(), hex::encode(info));
     world.anvil.rpc("anvil_setCode", json!([kms, code]));
+    kms
+}
+
+#[test]
+fn nothing_is_deployed_that_everybody_has_the_keys_of() {
+    let world = World::new();
+    let accounts = world.anvil.rpc("eth_accounts", json!([]));
+    for account in accounts.as_array().unwrap() {
+        assert!(published_key(account.as_str().unwrap().parse().unwrap()).is_some(), "{account}");
+    }
+    let kms = kms_of_generator(&world);
+    let before = world.height();
+    let root = "0x1111111111111111111111111111111111111111";
+    for (choices, of_whom) in [
+        // The owner is whose key sends it, where nothing else is said.
+        (["--kms-root", root, "--name", "x"], "the contract's owner"),
+        (["--kms-root", root, "--owner", OTHER], "the contract's owner"),
+        (["--kms-contract", kms, "--owner", root], "a KMS root"),
+    ] {
+        let mut command = meshctl();
+        command.env("MESHCTL_PRIVATE_KEY_FILE", world.key_file(KEY)).args(["deploy", "--rpc-url", &world.anvil.url()]);
+        let (code, _, errors) = outcome(command.args(choices).output().unwrap());
+        assert!(code == 1 && errors.contains(&format!("which is to be {of_whom}: it is published")), "{errors}");
+    }
+    assert_eq!(world.height(), before, "something was sent");
+}
+
+#[test]
+fn deploying_takes_every_choice_to_the_contract() {
+    let world = World::new();
+    let kms = kms_of_generator(&world);
     let (app, root) = ("22".repeat(20), signer(KMS).address().to_string());
     let deployed = world.json(&[
         "deploy",

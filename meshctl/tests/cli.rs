@@ -13,6 +13,7 @@ use std::{
 };
 
 use agent::FakeAgent;
+use mesh_core::development::PUBLISHED_KEYS;
 use support::{Scratch, meshctl, outcome};
 
 const DEGRADED: &str = include_str!("samples/degraded.json");
@@ -228,6 +229,62 @@ fn usage_mistakes_exit_64_and_say_what_to_do() {
     insta::assert_snapshot!("no_contract", run(&["nodes"]).2);
     let revoke = ["revoke", "7", "--contract", "0x00000000000000000000000000000000000000aa", "--rpc-url", "http://h"];
     insta::assert_snapshot!("no_key", run(&revoke).2);
+}
+
+/// Nothing is asked of the endpoint, which does not exist.
+#[test]
+fn power_is_not_given_to_keys_that_everybody_can_use() {
+    const CONTRACT: &str = "0x00000000000000000000000000000000000000aa";
+    for (address, source) in PUBLISHED_KEYS {
+        let address = address.to_string();
+        for arguments in [
+            &["root", "add", &address][..],
+            &["deploy", "--kms-root", CONTRACT, "--kms-root", &address],
+            &["owner", "offer", &address],
+            &["mint", "--to", &address],
+            &["transfer", "1", "--to", &address],
+            &["withdraw", "--to", &address],
+        ] {
+            let place = ["--contract", CONTRACT, "--rpc-url", "http://127.0.0.1:1", "--dry-run", "--from", CONTRACT];
+            let arguments = [arguments, &place].concat();
+            let (code, stdout, stderr) = run(&arguments);
+            assert_eq!((code, stdout.as_str()), (1, ""), "{arguments:?}: {stderr}");
+            assert!(
+                stderr.contains(&address) && stderr.contains(source) && stderr.contains("`--development`"),
+                "{stderr}"
+            );
+        }
+    }
+    // One that is taken goes on to the endpoint.
+    let root = PUBLISHED_KEYS[0].0.to_string();
+    let arguments = [
+        "root",
+        "add",
+        &root,
+        "--contract",
+        CONTRACT,
+        "--rpc-url",
+        "http://127.0.0.1:1",
+        "--dry-run",
+        "--from",
+        CONTRACT,
+    ];
+    let (code, _, stderr) = run(&[&arguments[..], &["--development"]].concat());
+    assert!(code == 1 && stderr.contains("127.0.0.1:1") && !stderr.contains("published"), "{stderr}");
+}
+
+#[test]
+fn no_help_names_a_key_that_everybody_can_use() {
+    let verbs = VERBS.iter().flat_map(|(command, verbs)| verbs.iter().map(move |verb| vec![*command, *verb]));
+    for words in COMMANDS.iter().map(|command| vec![*command]).chain(verbs) {
+        let (code, help, _) = run(&[&words[..], &["--help"]].concat());
+        assert_eq!(code, 0);
+        let help = help.to_ascii_lowercase();
+        for (address, _) in PUBLISHED_KEYS {
+            let digits = hex::encode(address);
+            assert!(!help.contains(&digits), "`meshctl {} --help` names 0x{digits}", words.join(" "));
+        }
+    }
 }
 
 #[test]

@@ -155,6 +155,8 @@ impl Node {
         ] {
             words.extend([flag.to_owned(), value]);
         }
+        // Its keys are a simulator's, whose root is published.
+        words.push("--development".to_owned());
         words.extend(self.settings.extra.iter().cloned());
         words
     }

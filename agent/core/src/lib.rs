@@ -8,6 +8,7 @@ pub mod agent;
 pub mod behind;
 pub mod desired;
 pub mod dev_url;
+pub mod development;
 pub mod diff;
 pub mod freshness;
 pub mod gate;

@@ -5,6 +5,7 @@ use std::{convert::Infallible, fmt, net::SocketAddr, num::NonZeroU16, path::Path
 use clap::{Args, ValueEnum};
 use mesh_core::{
     agent::OnExpiry,
+    development::parse_switch,
     id::{Address, AppId, InstanceId, TokenId},
     network::MeshNetwork,
     place::Domain,
@@ -112,8 +113,17 @@ pub struct Flags {
     /// shown to applications.
     #[arg(long, value_name = "DOMAIN")]
     pub allow_gateway_domain: Vec<Domain>,
-    /// For development: show applications the URLs that token owners have set (`meshctl dev-url`).
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// This node is of a cluster for development: KMS roots whose keys are published, as dstack-simulator's are, may be trusted, and
+    /// applications are shown the URLs that token owners have set (`meshctl dev-url`). Default: false.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        overrides_with = "development",
+        value_parser = parse_switch
+    )]
     pub development: Option<bool>,
     /// Transactions that this node pays for within 24 h, at most; default: 48.
     #[arg(long, value_name = "N")]

@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args as _, Command, FromArgMatches as _, parser::ValueSource};
 use mesh_contract::cut_urls;
-use mesh_core::id::TokenId;
+use mesh_core::id::{Address, TokenId};
 
 use super::Flags;
 use crate::chain::{InvalidRpcUrl, RpcUrl};
@@ -128,6 +128,16 @@ pub enum ConfigError {
         "`--gateway-listen` needs a port that peers can call\nhint: choose one between 1 and 65535, as in 0.0.0.0:51822"
     )]
     GatewayPort,
+    /// A root of development.
+    #[error(
+        "`--trust-kms-root {root}`: everybody can use that key, it is published ({published})\nhint: give the root of your own KMS; only for a cluster of development, add `--development`"
+    )]
+    PublishedRoot {
+        /// As given.
+        root: Address,
+        /// Where its key is.
+        published: &'static str,
+    },
     /// dstack's port.
     #[error("UDP port 9182 belongs to dstack's own WireGuard\nhint: choose another `--listen-port`")]
     DstackPort,
@@ -330,6 +340,22 @@ mod tests {
     }
 
     #[test]
+    fn development_is_a_setting_like_all_others() {
+        let of = |arguments: &[&str], environment: &[(&str, &str)], file| {
+            read(arguments, environment, file).unwrap().development
+        };
+        assert_eq!(of(&[], &[], None), None);
+        assert_eq!(of(&[], &[], Some("development = true")), Some(true));
+        assert_eq!(of(&[], &[("P2P_DEVELOPMENT", "0")], Some("development = true")), Some(false));
+        assert_eq!(of(&["--development"], &[("P2P_DEVELOPMENT", "false")], None), Some(true));
+        assert_eq!(of(&["--development", "--development=false"], &[], None), Some(false), "the last word counts");
+        // A word behind it is not its value.
+        assert!(read(&["--development", "false"], &[], None).is_err());
+        let error = read(&[], &[("P2P_DEVELOPMENT", "maybe")], None).unwrap_err().to_string();
+        assert!(error.contains("P2P_DEVELOPMENT") && error.contains("`true` or `false`"), "{error}");
+    }
+
+    #[test]
     fn the_devices_flags_are_settings_like_all_others() {
         let file = Some("mtu = 1300\nthreads = 3\nwithout-offload = [\"tun_tso\", \"tun_uso\"]");
         let options = |flags: Flags| flags.device.options("mesh0");
@@ -347,14 +373,6 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_is_a_setting_like_all_others() {
-        let development = |environment: &[(&str, &str)], file| read(&[], environment, file).unwrap().development;
-        assert_eq!(development(&[], None), None);
-        assert_eq!(development(&[], Some("development = true")), Some(true));
-        assert_eq!(development(&[("P2P_DEVELOPMENT", "false")], Some("development = true")), Some(false));
-    }
-
-    #[test]
     fn errors_name_where_the_value_came_from() {
         let error = read(&[], &[("P2P_LISTEN_PORT", "x")], None).unwrap_err().to_string();
         assert!(error.contains("P2P_LISTEN_PORT") && error.contains('x'), "{error}");
@@ -364,6 +382,15 @@ mod tests {
         assert!(error.contains("unknown key `listen_port`"), "{error}");
         let error = read(&[], &[], Some("[names]\n0 = \"zero\"")).unwrap_err().to_string();
         assert!(error.contains("token id"), "{error}");
+    }
+
+    #[test]
+    fn no_help_names_a_key_that_everybody_can_use() {
+        let help = command().render_long_help().to_string().to_ascii_lowercase();
+        assert!(help.contains("--trust-kms-root"), "{help}");
+        for (address, _) in mesh_core::development::PUBLISHED_KEYS {
+            assert!(!help.contains(&hex::encode(address)), "{address}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ sol! {
 #[derive(Debug, clap::Args)]
 #[command(
     group(clap::ArgGroup::new("trust").required(true).multiple(true).args(["kms_root", "kms_contract"])),
-    after_help = "Example: meshctl deploy --kms-contract 0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C --name prod-db"
+    after_help = "Example: meshctl deploy --kms-contract 0x3333333333333333333333333333333333333333 --name prod-db"
 )]
 pub(crate) struct Args {
     /// Trust this dstack KMS root: the address of its k256 key (repeatable)
@@ -86,18 +86,23 @@ struct Deployed {
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    for root in &args.kms_root {
+        settings.refuse_published("a KMS root", *root)?;
+    }
     let operator = Operator::connect(settings, &args.key).await?;
     let chain = &operator.chain;
     let mut kms_roots = args.kms_root.clone();
     if let Some(kms) = args.kms_contract {
         let root = root_of_kms(chain, kms).await?;
         printer.note(format!("DstackKms {kms} names the root {root}"));
+        settings.refuse_published("a KMS root", root)?;
         kms_roots.push(root);
     }
     let owner = match args.upgrade_app {
         Some(app) => chain.read(app, ownerCall {}, None).await?,
         None => args.owner.unwrap_or(operator.address),
     };
+    settings.refuse_published("the contract's owner", owner)?;
     let cluster = NewCluster {
         name: args.name.clone(),
         symbol: args.symbol.clone(),

@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: meshctl mint --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 --instance 1691ed1b47506cad7d08834668691d88246f5b1f --app-id 5bb4ff9a3837357f19dc176407a5709c62eb6c56"
+    after_help = "Example: meshctl mint --to 0x2222222222222222222222222222222222222222 --instance 1691ed1b47506cad7d08834668691d88246f5b1f --app-id 5bb4ff9a3837357f19dc176407a5709c62eb6c56"
 )]
 pub(crate) struct Args {
     /// Who owns the new token
@@ -52,6 +52,7 @@ struct Minted {
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    settings.refuse_published("the token's owner", args.to)?;
     let contract = settings.contract()?;
     let operator = Operator::connect(settings, &args.key).await?;
     let network = operator.chain.read(contract, meshNetworkCall {}, None).await?;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: meshctl owner offer 0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
+#[command(after_help = "Example: meshctl owner offer 0x2222222222222222222222222222222222222222")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -68,6 +68,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         None | Some(Verb::Show) => show(settings, printer).await,
         Some(Verb::Offer(OfferArgs { to, key })) => {
             let to = *to;
+            settings.refuse_published("the contract's owner", to)?;
             let pending_owner = (!to.is_zero()).then_some(to);
             let text = match pending_owner {
                 Some(to) => format!("{to} becomes the owner when it accepts: `meshctl owner accept`"),

@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: meshctl root add 0x5e5132F15a9aa4AA91A6bCaE35Adf34e27A13516")]
+#[command(after_help = "Example: meshctl root add 0x1111111111111111111111111111111111111111")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -83,6 +83,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 }
 
 async fn add(root: Address, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    settings.refuse_published("a KMS root", root)?;
     let contract = settings.contract()?;
     let operator = Operator::connect(settings, key).await?;
     let call = Call::function(format!("trust KMS root {root}"), contract, &addKmsRootCall { root });

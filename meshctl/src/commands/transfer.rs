@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: meshctl transfer 7 --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
+#[command(after_help = "Example: meshctl transfer 7 --to 0x2222222222222222222222222222222222222222")]
 pub(crate) struct Args {
     #[command(flatten)]
     token: TokenArg,
@@ -38,6 +38,7 @@ struct Transferred {
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let (token, to) = (args.token.get()?, args.to);
+    settings.refuse_published("the token's owner", to)?;
     let contract = settings.contract()?;
     let operator = Operator::connect(settings, &args.key).await?;
     let from = operator.chain.read(contract, ownerOfCall { tokenId: uint(token) }, None).await?;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: meshctl withdraw --to 0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
+#[command(after_help = "Example: meshctl withdraw --to 0x2222222222222222222222222222222222222222")]
 pub(crate) struct Args {
     /// Who gets it
     #[arg(long, value_name = "ADDRESS")]
@@ -30,6 +30,7 @@ struct Paid {
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    settings.refuse_published("paid", args.to)?;
     let contract = settings.contract()?;
     let operator = Operator::connect(settings, &args.key).await?;
     let call = Call::function(format!("withdraw to {}", args.to), contract, &withdrawCall { to: args.to });

@@ -54,6 +54,8 @@ impl World {
     pub(crate) fn run_as(&self, key: &str, arguments: &[&str]) -> (i32, String, String) {
         let mut command = meshctl();
         command.env("MESHCTL_PRIVATE_KEY_FILE", self.key_file(key)).env("P2P_RPC_URL", self.anvil.url());
+        // Its accounts and its root are.
+        command.env("P2P_DEVELOPMENT", "true");
         if !self.contract.is_empty() {
             command.env("P2P_CONTRACT", &self.contract);
         }

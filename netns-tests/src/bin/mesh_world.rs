@@ -70,15 +70,9 @@ fn main() -> ExitCode {
 
 fn run(nodes: usize) -> Result<()> {
     let mut world = World::with_steps(nodes, &mut Steps::default())?;
-    (1..=nodes).for_each(|node| show_dev_urls(&mut world, node));
     let served = serve(&mut world);
     let closed = world.close();
     served.and(closed)
-}
-
-/// Applications of this node see development URLs, where the contract has any.
-fn show_dev_urls(world: &mut World, node: usize) {
-    world.node_mut(node).settings.extra.push("--development".to_owned());
 }
 
 fn serve(world: &mut World) -> Result<()> {
@@ -112,7 +106,6 @@ fn answer(world: &mut World, request: Request) -> Result<Value> {
     let done = match request {
         Request::AddNode => {
             let node = world.add_node()?;
-            show_dev_urls(world, node);
             return describe_node(world, node);
         }
         Request::Mint { node } => return Ok(world.mint(node)?.into()),

@@ -66,6 +66,11 @@ fn bad_configuration_chain_and_guest_agent_end_with_an_error_and_a_hint() -> Res
     let nowhere = world.node(1).namespace.launch(&world.binaries().agent).args(nowhere);
     fails("no-guest-agent-anywhere", &nowhere, &["/var/run/dstack.sock", "--dstack-socket"])?;
 
+    let mut of_production = arguments(&world, "published-root", &[]);
+    of_production.retain(|word| word != "--development");
+    let of_production = world.node(1).namespace.launch(&world.binaries().agent).args(of_production);
+    fails("published-root", &of_production, &[&world.simulator().announcement.kms_root, "published", "--development"])?;
+
     let app_id = world.simulator().announcement.app_id.clone();
     let faulty = |kind: &str| -> Result<(Simulator, String)> {
         let simulator = world.faulty_simulator(kind, &app_id)?;

@@ -62,6 +62,7 @@ impl TlsAgent {
         // Changing the user takes the first one's parent-death signal away.
         let launch = launch.args(as_nobody).args(["--no-new-privs", "--pdeathsig", "KILL", "--"]).arg(program);
         let launch = launch.args(["--mode", "tls", "--tls-port", &port.to_string(), "--log-level", "debug"]);
+        let launch = launch.arg("--development");
         let launch = launch.args(["--rpc-url", &world.chain.http_url(), "--dstack-socket"]);
         let launch = launch.arg(&world.simulator().instance(node)?.dstack_sock);
         let launch = launch.env("XDG_STATE_HOME", home.join("state")).env("XDG_RUNTIME_DIR", home.join("run"));

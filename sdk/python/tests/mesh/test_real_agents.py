@@ -46,7 +46,7 @@ def words(world: MeshWorld, node: Node) -> list[str]:
 
 
 def flags(node: Node, mode: str = "wireguard") -> list[str]:
-    own = ["--state-dir", node.state_dir, "--dstack-socket", node.dstack_socket, "--log-level", "debug"]
+    own = ["--state-dir", node.state_dir, "--dstack-socket", node.dstack_socket, "--log-level", "debug", "--development"]
     if mode == "wireguard":
         return [*own, "--interface", node.interface, "--endpoint", node.endpoint]
     return [*own, "--gateway-domain", DOMAIN, "--tls-port", "8443"]
