@@ -1,5 +1,6 @@
 //! What an agent seldom does, and never does, in its sandbox. Alone in its program, because that is the whole process's and stays.
 
+#![expect(unsafe_code, reason = "what is refused has no safe wrapper in the dependencies we have")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
     os::unix::{
         fs::{PermissionsExt as _, symlink},
         net::{UnixListener, UnixStream},
+        process::parent_id,
     },
     path::Path,
     process::Command,
@@ -37,6 +39,12 @@ fn what_an_agent_needs_is_left_and_what_it_never_needs_is_refused() {
     link("before").unwrap();
     fs::write(dir.join("secret"), "of others").unwrap();
 
+    File::open("/dev/zero").unwrap();
+    let touching_others = touching(parent_id());
+    for (what, number, arguments) in touching_others {
+        assert!(!is_unknown(number, arguments), "{what} was not there before: this proves nothing");
+    }
+
     let restrictions = sandbox::enter(&config(&dir)).unwrap();
     assert!(restrictions.system_calls);
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -48,7 +56,16 @@ fn what_an_agent_needs_is_left_and_what_it_never_needs_is_refused() {
     refused("a symbolic link", link("after"));
     refused("a look at another process", test_kill_process(Pid::INIT).map_err(Into::into));
 
+    for (what, number, arguments) in touching_others {
+        assert!(is_unknown(number, arguments), "{what} was not refused");
+    }
+    // What a device is made with, and what every descriptor is made with.
+    for (number, request) in [(libc::SYS_ioctl, libc::TUNSETIFF), (libc::SYS_fcntl, libc::F_GETFD as u64)] {
+        assert!(!is_unknown(number, [u64::MAX, request, 0]), "{request:x} is refused");
+    }
+
     if restrictions.files {
+        refused("a device", File::open("/dev/zero").map(drop));
         refused("a file of others", fs::read(dir.join("secret")).map(drop));
         refused("a new file elsewhere", fs::write(dir.join("after"), ""));
     } else {
@@ -58,6 +75,26 @@ fn what_an_agent_needs_is_left_and_what_it_never_needs_is_refused() {
     sockets(&dir.join("state"));
     threads();
     runtime();
+}
+
+/// Calls by which a process can do something to another one of its user, or to that user's terminal; none of them does any harm here.
+fn touching(other: u32) -> [(&'static str, libc::c_long, [u64; 3]); 5] {
+    let other = u64::from(other);
+    let no_signal = 0;
+    [
+        ("a signal", libc::SYS_tgkill, [other, other, no_signal]),
+        ("limits", libc::SYS_prlimit64, [other, 0, 0]),
+        ("signals for a descriptor", libc::SYS_fcntl, [u64::MAX, libc::F_SETOWN as u64, other]),
+        ("signals for a socket", libc::SYS_ioctl, [u64::MAX, 0x8901, 0]),
+        ("typing", libc::SYS_ioctl, [u64::MAX, libc::TIOCSTI, 0]),
+    ]
+}
+
+/// The kernel, or the filter before it, knows no such call.
+fn is_unknown(number: libc::c_long, [one, two, three]: [u64; 3]) -> bool {
+    // SAFETY: pointers among the arguments are null, descriptors are none: nothing of this process is touched.
+    let returned = unsafe { libc::syscall(number, one, two, three, 0_u64) };
+    returned == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS)
 }
 
 /// A TLS node: it needs no privileges, so that this runs as any user.

@@ -16,7 +16,8 @@ use landlock::{
 use crate::config::{Config, Mode};
 
 /// Configuration, libraries, what the kernel tells, and where distributions put the resolver's files. What is not there is left out.
-const READ: [&str; 9] = ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys", "/run", "/dev", "/nix/store"];
+/// Of devices only randomness: disks are root's to read.
+const READ: [&str; 9] = ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys", "/run", "/dev/urandom", "/nix/store"];
 /// Links that may lead elsewhere, and what is read anew for every name.
 const RESOLVER: [&str; 4] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf"];
 /// Where userspace devices put their sockets for `wg`.

@@ -2,15 +2,21 @@
 //! is tried gets the answer of a kernel that does not know it, and nothing is killed for it: where a library tries a newer call
 //! first, it goes on with the older one.
 
-use std::{collections::BTreeMap, env::consts::ARCH};
+use std::{collections::BTreeMap, env::consts::ARCH, process};
 
 use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_THREAD, ENOSYS, PR_GET_NAME, PR_SET_NAME, PR_SET_VMA, c_int, c_long,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, CLONE_THREAD, ENOSYS, F_SETOWN, PR_GET_NAME, PR_SET_NAME, PR_SET_VMA,
+    TIOCLINUX, TIOCSTI, c_int, c_long,
 };
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     apply_filter_all_threads,
 };
+
+/// Further ways to have signals sent to a process (asm-generic/fcntl.h, asm-generic/sockios.h), which the crate does not name.
+const F_SETSIG: c_int = 10;
+const F_SETOWN_EX: c_int = 15;
+const SOCKET_OWNERS: [u32; 2] = [0x8901, 0x8902];
 
 /// What happens to a call that is not in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,12 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Error> {
     rules.insert(libc::SYS_socket, any_of([AF_UNIX, AF_INET, AF_INET6, AF_NETLINK])?);
     rules.insert(libc::SYS_socketpair, any_of([AF_UNIX])?);
     rules.insert(libc::SYS_prctl, any_of([PR_SET_NAME, PR_GET_NAME, PR_SET_VMA])?);
+    // Other processes of the same user are none of its business: neither by signals and limits, nor by what a terminal takes for typed.
+    rules.insert(libc::SYS_tgkill, any_of([process::id().cast_signed()])?);
+    rules.insert(libc::SYS_prlimit64, any_of([0])?);
+    rules.insert(libc::SYS_fcntl, none_of([F_SETOWN, F_SETSIG, F_SETOWN_EX].map(c_int::cast_unsigned))?);
+    let [fiosetown, siocspgrp] = SOCKET_OWNERS;
+    rules.insert(libc::SYS_ioctl, none_of([TIOCSTI as u32, TIOCLINUX as u32, fiosetown, siocspgrp])?);
     // Threads, and no processes. `clone3` hides its flags from filters: the C library does without.
     let thread = u64::from(CLONE_THREAD.cast_unsigned());
     let is_thread = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), thread)?;
@@ -54,6 +66,13 @@ fn any_of<const N: usize>(values: [c_int; N]) -> Result<Vec<SeccompRule>, Error>
         Ok(SeccompRule::new(vec![condition])?)
     };
     values.into_iter().map(rule).collect()
+}
+
+/// The second argument is none of these.
+fn none_of<const N: usize>(values: [u32; N]) -> Result<Vec<SeccompRule>, Error> {
+    let condition = |value: u32| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value.into());
+    let conditions = values.into_iter().map(condition).collect::<Result<_, _>>()?;
+    Ok(vec![SeccompRule::new(conditions)?])
 }
 
 /// On every architecture. What is not here on purpose: executing, tracing and other processes' memory, signals to others, mounts,
@@ -100,7 +119,6 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_rt_sigsuspend,
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     // Time.
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
@@ -125,7 +143,6 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_getresuid,
     libc::SYS_getrusage,
     libc::SYS_getuid,
-    libc::SYS_prlimit64,
     libc::SYS_sysinfo,
     libc::SYS_umask,
     libc::SYS_uname,
@@ -148,7 +165,6 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_fchmodat,
     libc::SYS_fchown,
     libc::SYS_fchownat,
-    libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_flock,
     libc::SYS_fstat,
@@ -157,7 +173,6 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_ftruncate,
     libc::SYS_getcwd,
     libc::SYS_getdents64,
-    libc::SYS_ioctl,
     libc::SYS_linkat,
     libc::SYS_lseek,
     libc::SYS_mkdirat,
