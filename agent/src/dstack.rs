@@ -6,10 +6,14 @@ mod http;
 
 use std::{fmt, time::Duration};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use mesh_tunnel::Secret;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, Visitor},
+};
 use serde_json::json;
 use tokio::time::timeout;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 pub use find::{Endpoint, NotFound, find};
 
@@ -90,11 +94,11 @@ pub struct Info {
     pub cloud_vendor: String,
 }
 
-/// A derived secp256k1 key with the signatures that vouch for it. The key is wiped when dropped.
+/// A derived secp256k1 key with the signatures that vouch for it.
 #[derive(Deserialize)]
 pub struct DerivedKey {
     #[serde(deserialize_with = "secret_bytes")]
-    key: Zeroizing<[u8; 32]>,
+    key: Secret,
     /// `[0]` app key over this key, `[1]` KMS root over the app key (empty without a KMS).
     #[serde(with = "hex_list")]
     pub signature_chain: Vec<Vec<u8>>,
@@ -103,7 +107,7 @@ pub struct DerivedKey {
 impl DerivedKey {
     /// The 32 bytes.
     #[must_use]
-    pub const fn secret(&self) -> &Zeroizing<[u8; 32]> {
+    pub const fn secret(&self) -> &Secret {
         &self.key
     }
 }
@@ -206,13 +210,20 @@ impl GuestAgent {
     }
 }
 
-fn secret_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<[u8; 32]>, D::Error> {
-    let mut text = String::deserialize(deserializer)?;
-    let mut bytes = Zeroizing::new([0; 32]);
-    let decoded = hex::decode_to_slice(&text, bytes.as_mut_slice());
-    text.zeroize();
-    decoded.map_err(|_| serde::de::Error::custom("the key is not 32 bytes of hex"))?;
-    Ok(bytes)
+/// Straight from the answer's buffer to where it stays. Hex needs no escapes, for which the parser would copy it.
+fn secret_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    struct Hex;
+    impl<'de> Visitor<'de> for Hex {
+        type Value = Secret;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("32 bytes of hex")
+        }
+        fn visit_borrowed_str<E: serde::de::Error>(self, text: &'de str) -> Result<Secret, E> {
+            Secret::fill(|bytes| hex::decode_to_slice(text, bytes))
+                .map_err(|_| E::custom("the key is not 32 bytes of hex"))
+        }
+    }
+    deserializer.deserialize_str(Hex)
 }
 
 fn secret_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {

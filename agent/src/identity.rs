@@ -3,19 +3,19 @@
 
 use std::path::Path;
 
-use alloy::signers::{SignerSync as _, local::PrivateKeySigner};
 use mesh_core::{
     id::{Address, AppId, B256, InstanceId},
     proof::{OwnChain, Refusal, recover_own_chain},
     registration::{MEMBER_KEY_PURPOSE, NODE_KEY_PURPOSE, SignatureChain, member_key_path, node_key_path},
 };
-use zeroize::Zeroizing;
+use mesh_tunnel::Secret;
 
 use crate::{
     dstack::{GuestAgent, GuestAgentError},
     keyfile::{self, KeyFileError},
     member::MemberSecret,
     psk::PskRoot,
+    signer::Signer,
 };
 
 /// `GetKey` path of the key from which preshared keys are derived.
@@ -46,7 +46,7 @@ pub struct Identity {
     pub psk_root: PskRoot,
     /// What makes a registration this node's own.
     pub member: MemberSecret,
-    node_key: PrivateKeySigner,
+    node_key: Signer,
 }
 
 /// The guest agent's answers, or the member key, do not make an identity.
@@ -152,8 +152,8 @@ impl Identity {
             return Err(IdentityError::OtherInstance { expected, found: instance });
         }
         let answer = agent.get_key(&node_key_path(instance), NODE_KEY_PURPOSE).await?;
-        let node_key = PrivateKeySigner::from_slice(answer.secret().as_slice())
-            .map_err(|_| IdentityError::Key("the key is not a secp256k1 scalar".to_owned()))?;
+        let node_key = Signer::new(answer.secret().clone())
+            .ok_or_else(|| IdentityError::Key("the key is not a secp256k1 scalar".to_owned()))?;
         let own = own_chain(app_id, &node_key, &answer.signature_chain)?;
         if let Some(expected) = expected.kms_root.filter(|expected| *expected != own.kms_root) {
             return Err(IdentityError::OtherRoot { expected, found: own.kms_root });
@@ -187,7 +187,7 @@ impl Identity {
     /// # Errors
     /// Does not happen with a local key; the signer's words.
     pub fn sign(&self, digest: B256) -> Result<[u8; 65], String> {
-        self.node_key.sign_hash_sync(&digest).map(|signature| signature.as_bytes()).map_err(|error| error.to_string())
+        self.node_key.sign(digest).map(|signature| signature.as_bytes())
     }
 }
 
@@ -196,10 +196,7 @@ impl Identity {
 ///
 /// # Errors
 /// See [`GuestAgentError`].
-pub async fn derived_wireguard_key(
-    agent: &GuestAgent,
-    instance: InstanceId,
-) -> Result<Zeroizing<[u8; 32]>, GuestAgentError> {
+pub async fn derived_wireguard_key(agent: &GuestAgent, instance: InstanceId) -> Result<Secret, GuestAgentError> {
     let answer = agent.get_key(&format!("dstack-mesh/wireguard/{instance}"), WIREGUARD_PURPOSE).await?;
     Ok(answer.secret().clone())
 }
@@ -210,7 +207,7 @@ async fn derived_member_key(agent: &GuestAgent, instance: InstanceId) -> Result<
         .ok_or_else(|| IdentityError::Key("the member key is not a secp256k1 scalar".to_owned()))
 }
 
-fn own_chain(app_id: AppId, node_key: &PrivateKeySigner, chain: &[Vec<u8>]) -> Result<OwnChain, IdentityError> {
+fn own_chain(app_id: AppId, node_key: &Signer, chain: &[Vec<u8>]) -> Result<OwnChain, IdentityError> {
     let [app_signature, kms_signature] = chain else {
         return Err(IdentityError::Key(format!("its signature chain has {} entries instead of 2", chain.len())));
     };
@@ -221,7 +218,7 @@ fn own_chain(app_id: AppId, node_key: &PrivateKeySigner, chain: &[Vec<u8>]) -> R
         <[u8; 65]>::try_from(bytes)
             .map_err(|_| IdentityError::Key(format!("the {name} signature has {} bytes instead of 65", bytes.len())))
     };
-    let point = node_key.credential().verifying_key().to_encoded_point(true);
+    let point = node_key.public_key().to_encoded_point(true);
     let compressed: [u8; 33] = point
         .as_bytes()
         .try_into()

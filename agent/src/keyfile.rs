@@ -10,8 +10,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mesh_core::id::WireguardKey;
-use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::{Zeroize as _, Zeroizing};
+use mesh_tunnel::{PrivateKey, Secret, leave_no_trace};
+use zeroize::Zeroizing;
 
 use crate::member::MemberSecret;
 
@@ -22,9 +22,9 @@ const MEMBER_FILE: &str = "member.key";
 /// 32 bytes in base64.
 const TEXT_LENGTH: usize = 44;
 
-/// A WireGuard private key. Cannot be printed, is wiped when dropped.
+/// A WireGuard private key. Cannot be printed. A clone is another handle to it.
 #[derive(Clone)]
-pub struct WireguardSecret(Zeroizing<[u8; 32]>);
+pub struct WireguardSecret(PrivateKey);
 
 /// Why the key file cannot be used. The file is never changed.
 #[derive(Debug, thiserror::Error)]
@@ -73,24 +73,20 @@ pub enum KeyFileError {
 impl WireguardSecret {
     /// Clamps as RFC 7748 section 5 says; all zeros are not a key.
     #[must_use]
-    pub fn new(mut bytes: Zeroizing<[u8; 32]>) -> Option<Self> {
-        if *bytes == [0; 32] {
-            return None;
-        }
-        bytes[0] &= 248;
-        bytes[31] = (bytes[31] & 127) | 64;
-        Some(Self(bytes))
+    pub fn new(bytes: impl Into<Secret>) -> Option<Self> {
+        let bytes = bytes.into();
+        (*bytes.bytes() != [0; 32]).then(|| Self(PrivateKey::from_bytes(bytes)))
     }
 
     /// The public key that belongs to it.
     #[must_use]
     pub fn public_key(&self) -> WireguardKey {
-        WireguardKey(PublicKey::from(&StaticSecret::from(*self.0)).to_bytes())
+        WireguardKey(*self.0.public_key().as_bytes())
     }
 
-    /// The 32 bytes, for a device.
+    /// The key, for a device.
     #[must_use]
-    pub const fn bytes(&self) -> &Zeroizing<[u8; 32]> {
+    pub const fn private_key(&self) -> &PrivateKey {
         &self.0
     }
 }
@@ -128,7 +124,7 @@ struct KeyFile<'a> {
 
 impl KeyFile<'_> {
     /// `parse` says which 32 bytes are a key: all but a few.
-    fn load_or_create<K>(&self, parse: impl Fn(Zeroizing<[u8; 32]>) -> Option<K>) -> Result<K, KeyFileError> {
+    fn load_or_create<K>(&self, parse: impl Fn(Secret) -> Option<K>) -> Result<K, KeyFileError> {
         let path = self.state_dir.join(self.name);
         match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
             Ok(file) => {
@@ -140,7 +136,7 @@ impl KeyFile<'_> {
                 let bytes = draw()?;
                 let key =
                     parse(bytes.clone()).ok_or_else(|| KeyFileError::Random("bytes that are no key".to_owned()))?;
-                create(self.state_dir, self.name, &path, &bytes)?;
+                create(self.state_dir, self.name, &path, bytes.bytes())?;
                 Ok(key)
             }
             Err(source) => Err(KeyFileError::Io { what: "read key file", path, source }),
@@ -148,7 +144,7 @@ impl KeyFile<'_> {
     }
 }
 
-fn read(file: File, path: &Path, user: u32) -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
+fn read(file: File, path: &Path, user: u32) -> Result<Secret, KeyFileError> {
     let io = |source| KeyFileError::Io { what: "read key file", path: path.to_owned(), source };
     let corrupt = |reason| KeyFileError::Corrupt { path: path.to_owned(), reason };
     let metadata = file.metadata().map_err(io)?;
@@ -168,21 +164,18 @@ fn read(file: File, path: &Path, user: u32) -> Result<Zeroizing<[u8; 32]>, KeyFi
     if key.len() != TEXT_LENGTH {
         return Err(corrupt("it does not hold 32 bytes in base64"));
     }
-    let mut bytes = Zeroizing::new([0; 33]);
-    // decode_slice wants room for whole groups; the padding says that the last byte is not used.
-    match STANDARD.decode_slice(key, bytes.as_mut_slice()) {
-        Ok(32) => {}
-        Ok(_) | Err(_) => return Err(corrupt("it does not hold 32 bytes in base64")),
-    }
-    let mut secret = Zeroizing::new([0; 32]);
-    secret.copy_from_slice(&bytes[..32]);
-    Ok(secret)
+    leave_no_trace(|| {
+        // decode_slice wants room for whole groups; the padding says that the last byte is not used.
+        let mut bytes = [0; 33];
+        match STANDARD.decode_slice(key, &mut bytes) {
+            Ok(32) => Ok(Secret::write(|secret| secret.copy_from_slice(&bytes[..32]))),
+            Ok(_) | Err(_) => Err(corrupt("it does not hold 32 bytes in base64")),
+        }
+    })
 }
 
-fn draw() -> Result<Zeroizing<[u8; 32]>, KeyFileError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut_slice()).map_err(|error| KeyFileError::Random(error.to_string()))?;
-    Ok(bytes)
+fn draw() -> Result<Secret, KeyFileError> {
+    Secret::fill(|bytes| getrandom::fill(bytes).map_err(|error| KeyFileError::Random(error.to_string())))
 }
 
 /// Writes a new key beside its place, then links it there: the name appears with the whole key behind it, or not at all, and
@@ -214,7 +207,6 @@ fn create(state_dir: &Path, name: &str, path: &Path, key: &[u8; 32]) -> Result<(
     linked.map_err(io("create key file", path))?;
     removed.map_err(io("remove", &draft))?;
     File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(io("sync", state_dir))?;
-    text.zeroize();
     Ok(())
 }
 

@@ -27,6 +27,7 @@ pub mod keyfile;
 pub mod lock;
 pub mod member;
 pub mod psk;
+pub mod signer;
 pub mod statedir;
 
 mod resolve;

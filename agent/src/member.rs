@@ -3,20 +3,21 @@
 
 use std::fmt;
 
-use alloy::signers::{SignerSync as _, local::PrivateKeySigner};
 use k256::{ProjectivePoint, PublicKey, elliptic_curve::point::AffineCoordinates as _};
 use mesh_core::id::{Address, B256, MemberKey};
-use zeroize::Zeroizing;
+use mesh_tunnel::Secret;
 
-/// A member's secp256k1 private key. Cannot be printed, is wiped when dropped.
+use crate::signer::Signer;
+
+/// A member's secp256k1 private key. Cannot be printed. A clone is another handle to it.
 #[derive(Clone)]
-pub struct MemberSecret(PrivateKeySigner);
+pub struct MemberSecret(Signer);
 
 impl MemberSecret {
     /// `None` for bytes that are zero or not below the order of the group.
     #[must_use]
-    pub fn new(bytes: Zeroizing<[u8; 32]>) -> Option<Self> {
-        PrivateKeySigner::from_slice(bytes.as_slice()).ok().map(Self)
+    pub fn new(bytes: impl Into<Secret>) -> Option<Self> {
+        Signer::new(bytes).map(Self)
     }
 
     /// The member address: the contract knows this node by it, and its funds pay for this node's transactions.
@@ -28,12 +29,12 @@ impl MemberSecret {
     /// The public key, which every signature of it tells.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        self.0.credential().verifying_key().into()
+        self.0.public_key().into()
     }
 
     /// The key, for transactions.
     #[must_use]
-    pub const fn signer(&self) -> &PrivateKeySigner {
+    pub const fn signer(&self) -> &Signer {
         &self.0
     }
 
@@ -42,16 +43,18 @@ impl MemberSecret {
     /// # Errors
     /// Does not happen with a local key; the signer's words.
     pub fn sign(&self, digest: B256) -> Result<[u8; 65], String> {
-        self.0.sign_hash_sync(&digest).map(|signature| signature.as_bytes()).map_err(|error| error.to_string())
+        self.0.sign(digest).map(|signature| signature.as_bytes())
     }
 
     /// The x coordinate of the Diffie-Hellman point with another member's public key, which that member computes as well and nobody
     /// else can (SEC 1, 3.3.1). `None` where `other` is no point of the curve.
     #[must_use]
-    pub fn agree(&self, other: &MemberKey) -> Option<Zeroizing<[u8; 32]>> {
+    pub fn agree(&self, other: &MemberKey) -> Option<Secret> {
         let other = PublicKey::from_sec1_bytes(&other.0).ok()?;
-        let point = ProjectivePoint::from(*other.as_affine()) * self.0.credential().as_nonzero_scalar().as_ref();
-        Some(Zeroizing::new(point.to_affine().x().into()))
+        Some(self.0.calculate(|own| {
+            let point = ProjectivePoint::from(*other.as_affine()) * own.credential().as_nonzero_scalar().as_ref();
+            Secret::write(|agreed| agreed.copy_from_slice(&point.to_affine().x()))
+        }))
     }
 }
 
@@ -63,6 +66,8 @@ impl fmt::Debug for MemberSecret {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     fn secret(byte: u8) -> MemberSecret {
@@ -77,16 +82,16 @@ mod tests {
     fn both_ends_agree_and_a_third_does_not() {
         let [a, b, c] = [1, 2, 3].map(secret);
         let shared = a.agree(&public(&b)).unwrap();
-        assert_eq!(shared, b.agree(&public(&a)).unwrap());
-        assert_ne!(shared, a.agree(&public(&c)).unwrap());
-        assert_ne!(shared, c.agree(&public(&b)).unwrap());
+        assert_eq!(shared.bytes(), b.agree(&public(&a)).unwrap().bytes());
+        assert_ne!(shared.bytes(), a.agree(&public(&c)).unwrap().bytes());
+        assert_ne!(shared.bytes(), c.agree(&public(&b)).unwrap().bytes());
     }
 
     /// Computed apart from this code, by affine additions on the curve in Python.
     #[test]
     fn known_answer() {
         let shared = secret(1).agree(&public(&secret(2))).unwrap();
-        assert_eq!(hex::encode(shared.as_slice()), "d0158a38faf6118af133af12d9bfa388eab4a08d1a2088ea6e6ec1269e03567f");
+        assert_eq!(hex::encode(shared.bytes()), "d0158a38faf6118af133af12d9bfa388eab4a08d1a2088ea6e6ec1269e03567f");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use mesh_core::{
     id::{MemberKey, WireguardKey},
     registration::Domain,
 };
+use mesh_tunnel::{Secret, leave_no_trace};
 use sha2::Sha256;
-use zeroize::Zeroizing;
 
 use crate::member::MemberSecret;
 
@@ -18,17 +18,17 @@ const SALT: &[u8] = b"dstack-mesh-psk-v1";
 
 /// Key bytes of `GetKey("dstack-mesh/psk")`: the same for every instance of the app.
 #[derive(Clone)]
-pub struct PskRoot(Zeroizing<[u8; 32]>);
+pub struct PskRoot(Secret);
 
 /// The preshared key of one pair.
 #[derive(Clone)]
-pub struct PresharedKey(Zeroizing<[u8; 32]>);
+pub struct PresharedKey(Secret);
 
 impl PskRoot {
     /// Takes the key bytes as the guest agent gave them.
     #[must_use]
-    pub const fn new(key: Zeroizing<[u8; 32]>) -> Self {
-        Self(key)
+    pub fn new(key: impl Into<Secret>) -> Self {
+        Self(key.into())
     }
 
     /// HKDF-SHA256 of this root ‖ what the two members agree on ([`MemberSecret::agree`]), with info = chain id (u64, big-endian) ‖
@@ -43,26 +43,25 @@ impl PskRoot {
         one: WireguardKey,
         other: WireguardKey,
     ) -> Option<PresharedKey> {
-        let agreed = member.agree(peer)?;
-        let mut material = Zeroizing::new([0; 64]);
-        material[..32].copy_from_slice(self.0.as_slice());
-        material[32..].copy_from_slice(agreed.as_slice());
         let info =
             [&domain.chain_id.to_be_bytes()[..], domain.contract.as_slice(), &one.min(other).0, &one.max(other).0]
                 .concat();
-        let mut key = Zeroizing::new([0; 32]);
-        #[expect(clippy::expect_used, reason = "32 bytes are within HKDF-SHA256's 8,160")]
-        Hkdf::<Sha256>::new(Some(SALT), material.as_slice())
-            .expand(&info, key.as_mut_slice())
-            .expect("length in range");
-        Some(PresharedKey(key))
+        leave_no_trace(|| {
+            let agreed = member.agree(peer)?;
+            let mut material = [0; 64];
+            material[..32].copy_from_slice(self.0.bytes());
+            material[32..].copy_from_slice(agreed.bytes());
+            let derived = Hkdf::<Sha256>::new(Some(SALT), &material);
+            #[expect(clippy::expect_used, reason = "32 bytes are within HKDF-SHA256's 8,160")]
+            Some(PresharedKey(Secret::write(|key| derived.expand(&info, key).expect("length in range"))))
+        })
     }
 }
 
 impl PresharedKey {
     /// The 32 bytes, for a device.
     #[must_use]
-    pub const fn bytes(&self) -> &Zeroizing<[u8; 32]> {
+    pub const fn secret(&self) -> &Secret {
         &self.0
     }
 }
@@ -81,6 +80,8 @@ impl fmt::Debug for PresharedKey {
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     fn domain(chain_id: u64) -> Domain {
@@ -100,7 +101,7 @@ mod tests {
         let keys = [WireguardKey([0xbb; 32]), WireguardKey([0xaa; 32])];
         let key = root.derive(&member(1).0, &member(2).1, &domain(31337), keys[0], keys[1]).unwrap();
         assert_eq!(
-            hex::encode(key.bytes().as_slice()),
+            hex::encode(key.secret().bytes()),
             "bd3f6b09816658129b8a9590a2b909cd711c37adc9be9d986e7ddc64f18160ea"
         );
     }
@@ -110,7 +111,8 @@ mod tests {
         let root = PskRoot::new(Zeroizing::new([7; 32]));
         let (a, b, c) = (WireguardKey([1; 32]), WireguardKey([2; 32]), WireguardKey([3; 32]));
         let [one, two, three] = [1, 2, 3].map(member);
-        let bytes = |own: &MemberSecret, peer, id, from, to| *root.derive(own, peer, &domain(id), from, to).unwrap().0;
+        let bytes =
+            |own: &MemberSecret, peer, id, from, to| *root.derive(own, peer, &domain(id), from, to).unwrap().0.bytes();
         let ours = bytes(&one.0, &two.1, 1, a, b);
         assert_eq!(ours, bytes(&two.0, &one.1, 1, b, a));
         assert_ne!(ours, bytes(&one.0, &two.1, 1, a, c));

@@ -4,12 +4,11 @@
 use std::sync::{Arc, PoisonError};
 
 use alloy::{
-    consensus::TxEnvelope,
+    consensus::{SignableTransaction as _, TxEnvelope},
     eips::eip2718::Encodable2718 as _,
-    network::{EthereumWallet, NetworkTransactionBuilder as _, TransactionBuilder as _},
+    network::{NetworkTransactionBuilder as _, TransactionBuilder as _},
     primitives::{Address, B256, Bytes, U64, U256},
     rpc::types::TransactionRequest,
-    signers::local::PrivateKeySigner,
 };
 use mesh_contract::VOTE_GAS;
 use serde::de::IgnoredAny;
@@ -22,6 +21,7 @@ use super::{
     sources::Sources,
     spending::{Expense, OverLimit},
 };
+use crate::signer::Signer;
 
 /// Why no transaction was sent.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +93,7 @@ impl Sources {
     ///
     /// # Errors
     /// Nobody took it: see [`NotSubmitted`].
-    pub async fn submit(
-        &self,
-        signer: &PrivateKeySigner,
-        chain_id: u64,
-        calldata: Bytes,
-    ) -> Result<B256, NotSubmitted> {
+    pub async fn submit(&self, signer: &Signer, chain_id: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
         let contract = self.subject.contract;
         let quotes = self.sources.iter().map(|source| quote(source, signer.address(), contract, &calldata));
         let (quotes, refusals) = split(gather_in_time(quotes, |_| false).await);
@@ -107,7 +102,7 @@ impl Sources {
         }
         let quote = Quote::middle(&quotes);
         self.book(quote).await?;
-        let signed = sign(signer, chain_id, contract, calldata, quote).await?;
+        let signed = sign(signer, chain_id, contract, calldata, quote)?;
         let raw = Bytes::from(signed.encoded_2718());
         let (taken, refusals) =
             split(gather_in_time(self.sources.iter().map(|source| send(source, raw.clone())), |_| false).await);
@@ -206,8 +201,8 @@ async fn quote(source: &Source, from: Address, contract: Address, calldata: &Byt
     Ok(Quote { nonce: nonce.to(), gas, fees })
 }
 
-async fn sign(
-    signer: &PrivateKeySigner,
+fn sign(
+    signer: &Signer,
     chain_id: u64,
     contract: Address,
     calldata: Bytes,
@@ -224,8 +219,9 @@ async fn sign(
         Some(tip) => request.with_max_fee_per_gas(quote.fees.max).with_max_priority_fee_per_gas(tip),
         None => request.with_gas_price(quote.fees.max),
     };
-    let signed = request.build(&EthereumWallet::from(signer.clone())).await;
-    signed.map_err(|error| NotSubmitted::Sign { reason: error.to_string() })
+    let unsigned = request.build_unsigned().map_err(|error| NotSubmitted::Sign { reason: error.to_string() })?;
+    let signature = signer.sign(unsigned.signature_hash()).map_err(|reason| NotSubmitted::Sign { reason })?;
+    Ok(unsigned.into_envelope(signature))
 }
 
 /// Hands it over. What the endpoint calls it is not asked.

@@ -12,7 +12,7 @@ use super::find::Endpoint;
 
 /// The longest answer that is read, bytes; `Info` with a long event log is about 100 kB.
 const MAX_ANSWER: usize = 4 << 20;
-/// Room that fits every `GetKey` answer, so that the buffer never moves and leaves a copy of a key behind.
+/// Room that fits every `GetKey` answer.
 const FIRST_BUFFER: usize = 16 << 10;
 
 /// Status and body.
@@ -49,10 +49,20 @@ async fn exchange(
         if raw.len() > MAX_ANSWER {
             return Err(bad("the answer is longer than 4 MiB"));
         }
+        if raw.len() == raw.capacity() {
+            raw = moved(&raw);
+        }
         if stream.read_buf(&mut *raw).await? == 0 {
             return parse(&raw, true)?.ok_or_else(|| bad("the connection ended in the middle of the answer"));
         }
     }
+}
+
+/// A buffer of twice the size. Growing the list itself would leave a copy behind, which may be of a key.
+fn moved(raw: &Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    let mut larger = Zeroizing::new(Vec::with_capacity(2 * raw.capacity()));
+    larger.extend_from_slice(raw);
+    larger
 }
 
 /// The answer in `raw`, once it is whole; `ended` says that no more will come.

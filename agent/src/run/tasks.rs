@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use alloy::{
-    primitives::{B256, Bytes},
-    signers::local::PrivateKeySigner,
-};
+use alloy::primitives::{B256, Bytes};
 use mesh_core::{
     agent::{Applied, CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
     diff::Change,
@@ -38,6 +35,7 @@ use crate::{
     link::Links,
     machine::Machine,
     offer,
+    signer::Signer,
     tunnel::Tunnel,
 };
 
@@ -59,7 +57,7 @@ pub trait Chain: Send + Sync + 'static {
     /// See [`Sources::submit`].
     fn submit(
         &self,
-        signer: &PrivateKeySigner,
+        signer: &Signer,
         chain_id: u64,
         calldata: Bytes,
     ) -> impl Future<Output = Result<B256, NotSubmitted>> + Send;
@@ -78,7 +76,7 @@ impl Chain for Sources {
         Self::proofs(self, requests).await
     }
 
-    async fn submit(&self, signer: &PrivateKeySigner, chain_id: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
+    async fn submit(&self, signer: &Signer, chain_id: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
         Self::submit(self, signer, chain_id, calldata).await
     }
 

@@ -63,7 +63,7 @@ impl KernelTunnel {
     fn configuration(&self, secret: &WireguardSecret, listen_port: u16) -> InterfaceConfiguration {
         InterfaceConfiguration {
             name: self.name.clone(),
-            prvkey: STANDARD.encode(secret.bytes().as_slice()),
+            prvkey: STANDARD.encode(secret.private_key().bytes()),
             addresses: Vec::new(),
             port: listen_port,
             peers: Vec::new(),
@@ -168,7 +168,7 @@ fn merged(edit: &PeerEdit, known: Option<&Peer>) -> Option<Peer> {
     peer.endpoint = edit.endpoint;
     peer.persistent_keepalive_interval = edit.persistent_keepalive;
     peer.preshared_key = edit.preshared_key.as_ref().map(|psk| match psk {
-        PskEdit::Set(key) => Key::new(**key.bytes()),
+        PskEdit::Set(key) => Key::new(*key.secret().bytes()),
         PskEdit::Clear => Key::new([0; 32]),
     });
     peer.allowed_ips = match (edit.address, known) {

@@ -8,7 +8,7 @@ use mesh_core::{
     observed::{ObservedPeer, UserspaceDevice},
     status::{DroppedPackets, Offloads},
 };
-use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerState, PeerUpdate, PresharedKey, PrivateKey, PublicKey};
+use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerState, PeerUpdate, PresharedKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
@@ -49,7 +49,7 @@ impl Tunnel for UserspaceTunnel {
         self.remove()?;
         let watch = self.paths.as_ref().map(DevicePort::watch);
         let device = Device::create(DeviceOptions { watch, ..self.options.clone() })?;
-        let private_key = Some(PrivateKey::from_bytes(secret.bytes().clone()));
+        let private_key = Some(secret.private_key().clone());
         device.apply(DeviceUpdate { private_key, listen_port: Some(listen_port), ..DeviceUpdate::default() })?;
         if let Some(paths) = &self.paths {
             paths.put(device.handle());
@@ -117,7 +117,7 @@ fn peer_update(edit: &PeerEdit) -> PeerUpdate {
     PeerUpdate {
         update_only: edit.update_only,
         preshared_key: edit.preshared_key.as_ref().map(|psk| match psk {
-            PskEdit::Set(key) => PresharedKey::from_bytes(key.bytes().clone()),
+            PskEdit::Set(key) => PresharedKey::from_bytes(key.secret().clone()),
             PskEdit::Clear => PresharedKey::from_bytes(Zeroizing::new([0; 32])),
         }),
         endpoint: edit.endpoint,

@@ -23,7 +23,11 @@ use mesh_core::{
     id::{InstanceId, TokenId},
     status::SourceStatus,
 };
-use p2p_agent::chain::{NotSubmitted, RpcUrl, Source, Sources, Subject, WrongChain};
+use mesh_tunnel::Secret;
+use p2p_agent::{
+    chain::{NotSubmitted, RpcUrl, Source, Sources, Subject, WrongChain},
+    signer::Signer,
+};
 use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
 use tokio::time::Instant;
 
@@ -38,6 +42,11 @@ fn sources_of(sources: Vec<Arc<Source>>, need: usize) -> Sources {
 
 fn token(id: u32) -> TokenId {
     TokenId::new(id).unwrap()
+}
+
+/// A key that pays.
+fn signer() -> Signer {
+    Signer::new(Secret::write(|bytes| bytes.fill(7))).unwrap()
 }
 
 #[tokio::test]
@@ -306,7 +315,7 @@ async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log
     let sources = sources(&[&rpc], 1);
     let (registry, report) = sources.read(None).await;
     let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
-    let signer = alloy::signers::local::PrivateKeySigner::random();
+    let signer = signer();
     let submitted = sources.submit(&signer, 31337, alloy::primitives::Bytes::new()).await.unwrap_err();
     for said in [registry.unwrap_err(), format!("{report:?}"), format!("{proofs:?}"), submitted.to_string()] {
         assert!(said.contains("exceeded its limit") && !said.to_lowercase().contains("s3cre"), "{said}");
@@ -320,7 +329,7 @@ async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
         let (liar, one, two) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
         liar.chain().manner = manner;
         let sources = sources(&[&liar, &one, &two], 2);
-        let signer = alloy::signers::local::PrivateKeySigner::random();
+        let signer = signer();
         let hash = sources.submit(&signer, 31337, alloy::primitives::Bytes::from(vec![1, 2, 3, 4])).await.unwrap();
         let raw = one.chain().sent[0].clone();
         assert_eq!(two.chain().sent, one.chain().sent, "the same transaction to everybody");
@@ -331,7 +340,7 @@ async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
     }
     let (one, liar) = (Rpc::start().await, Rpc::start().await);
     liar.chain().manner = Manner::Echo;
-    let signer = alloy::signers::local::PrivateKeySigner::random();
+    let signer = signer();
     let refused = sources(&[&one, &liar], 2).submit(&signer, 31337, alloy::primitives::Bytes::new()).await;
     assert!(refused.is_err() && one.chain().sent.is_empty(), "two must be ready to take it");
 }
@@ -341,7 +350,7 @@ async fn what_the_contract_would_refuse_is_found_out_without_funds() {
     let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     rpc.chain().is_poor = true;
-    let signer = alloy::signers::local::PrivateKeySigner::random();
+    let signer = signer();
     let submit = || async { sources(&[&rpc], 1).submit(&signer, 31337, vec![1, 2, 3, 4].into()).await.unwrap_err() };
     let error = submit().await;
     assert!(matches!(error, NotSubmitted::NoFunds { balance: U256::ZERO, .. }), "{error}");

@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use alloy::{
-    primitives::{B256, Bytes, U256},
-    signers::local::PrivateKeySigner,
-};
+use alloy::primitives::{B256, Bytes, U256};
 use mesh_core::{
     agent::{ProofRequest, SourceReport},
     id::{Address, BlockRef, TokenId, WireguardKey},
@@ -23,6 +20,7 @@ use p2p_agent::{
     chain::{NotSubmitted, Standing},
     identity::Identity,
     run::Chain,
+    signer::Signer,
 };
 
 #[derive(Clone)]
@@ -247,7 +245,7 @@ impl Chain for ChainTwin {
         requests.into_iter().map(|request| (request.token, answer(request.token))).collect()
     }
 
-    async fn submit(&self, signer: &PrivateKeySigner, _: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
+    async fn submit(&self, signer: &Signer, _: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
         while self.inner().congested {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

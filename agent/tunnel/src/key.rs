@@ -45,7 +45,9 @@ impl PrivateKey {
         StaticSecret::from(*self.bytes())
     }
 
-    pub(crate) fn bytes(&self) -> &[u8; 32] {
+    /// The 32 bytes, where they are: they are not to be copied.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
     }
 }

@@ -15,6 +15,7 @@ mod joining;
 mod leaving;
 mod leftovers;
 mod lying_rpc;
+mod memory;
 mod mesh_of_three;
 mod outsider;
 mod process;
