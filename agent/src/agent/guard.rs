@@ -16,7 +16,7 @@ use crate::{
     machine,
 };
 
-/// The network of a contract for which nothing else was chosen (`meshctl deploy --network`): guarded until the contract is read.
+/// The network of a contract for which nothing else was chosen (`--network` of `meshctl deploy`): guarded until the contract is read.
 const DEFAULT_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 1, 0), 24);
 
 /// Puts the guard up, or adopts the one that stands: for the network that was configured, that of the saved registry, the one that

@@ -55,13 +55,25 @@ fn a_single_liar_brings_nobody_back_and_sends_nobody_elsewhere() -> Result<()> {
     ensure!(world.node(1).device_peers()? == left, "another peer was touched");
     world.node_mut(1).restart()?;
     warned(&world, "W407").context("after a restart")?;
+    // What an endpoint has said is remembered from a node's first read on, and not from what its disk knew.
+    world.chain.mine(1)?;
+    let head = world.chain.block_number()?;
+    world.wait("node 1 to have read since its restart", PATIENCE, || {
+        let block = world.node(1).status()?.registry.block.map(|block| block.number);
+        ensure!(block >= Some(head), "{block:?} of {head}");
+        Ok(())
+    })?;
 
     // An older state of the contract, under the blocks of the newer one.
     let epoch = (FixedBytes(epochCall::SELECTOR), Bytes::from(epochCall::abi_encode_returns(&1)));
     tell(&world, &mut rpc, &Lie { answers: vec![old, epoch], ..Lie::default() })?;
-    let status = warned(&world, "W305")?;
-    let error = status.registry.sources[0].error.clone().unwrap_or_default();
-    ensure!(error.contains("serves an old state"), "{error}");
+    warned(&world, "W305")?;
+    // A read that was under way when the lie was told saw both states of one block, and refused them for that.
+    world.wait("node 1 to see that the state is older", PATIENCE, || {
+        let error = world.node(1).status()?.registry.sources[0].error.clone().unwrap_or_default();
+        ensure!(error.contains("serves an old state"), "{error}");
+        Ok(())
+    })?;
 
     // Another network, at what is a first start as far as the disk knows.
     let network = meshNetworkReturn { base: FixedBytes([203, 0, 4, 0]), prefixLength: 24 };
@@ -86,7 +98,7 @@ fn a_single_liar_brings_nobody_back_and_sends_nobody_elsewhere() -> Result<()> {
     let (_, peers) = world.node(1).get("/v1/peers")?;
     ensure!(peers.contains(&world.node(2).address()?.to_string()) && !peers.contains("evil"), "{peers}");
     ensure!(rpc.count("lied") > 0, "the liar did not lie");
-    Ok(())
+    world.close()
 }
 
 /// Each lie is told about a block that nothing was said of before.
