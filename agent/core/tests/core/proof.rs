@@ -240,7 +240,7 @@ fn a_sibling_with_the_right_node_key_cannot_sign_for_a_member() {
     let cluster = Cluster::new();
     let sibling = cluster::member_secret(instance(4));
     let rotated = Registration { wireguard_key: key(4), key_epoch: 2, ..registration(3) };
-    let record = PeerRecord { wireguard_key: key(4), key_epoch: 2, ..case.record.clone() };
+    let record = PeerRecord { wireguard_key: key(4), key_epoch: 2, ..case.record };
     let refusal = Refusal::MemberSignature { recovered: cluster::address(&sibling), named: cluster::member_address(3) };
     case.refuses(refusal, |case| (case.proof, case.record) = (cluster.prove_with(rotated, &sibling), record.clone()));
     // It may name its own, which the contract's record does not.
