@@ -203,6 +203,21 @@ impl Node {
         agent.wait(STOP).map(drop)
     }
 
+    /// Ends the agent as an abort does, after a panic or by a library: without any tidying.
+    pub fn abort(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().with_context(|| format!("node {} has no agent", self.index))?;
+        agent.signal(Signal::Abort)?;
+        agent.wait(STOP).map(drop)
+    }
+
+    /// Starts the agent from a program file of another name, as after an upgrade.
+    pub fn start_upgraded(&mut self) -> Result<()> {
+        let upgraded = self.dir.join("p2p-agent-upgraded");
+        std::fs::copy(&self.binaries.agent, &upgraded).with_context(|| format!("make {}", upgraded.display()))?;
+        self.binaries.agent = upgraded;
+        self.start()
+    }
+
     /// Kills the agent and starts it again.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;

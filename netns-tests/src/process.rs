@@ -162,6 +162,8 @@ pub enum Signal {
     Terminate,
     /// No chance to clean up.
     Kill,
+    /// As [`Signal::Kill`]: how a program ends itself when it finds that it cannot go on.
+    Abort,
     /// Freeze, as when a virtual machine is paused.
     Stop,
     /// Go on after [`Signal::Stop`].
@@ -195,6 +197,7 @@ impl Process {
         let name = match signal {
             Signal::Terminate => "-TERM",
             Signal::Kill => "-KILL",
+            Signal::Abort => "-ABRT",
             Signal::Stop => "-STOP",
             Signal::Continue => "-CONT",
             Signal::User => "-USR1",
