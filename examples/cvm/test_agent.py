@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,10 @@ class Machine:
         for path in (self._paths["mesh-state"], self._paths["/run/p2p-agent"]):
             # As an engine makes what is not there.
             path.mkdir(mode=0o755)
+        # The member key whose address has funds, where the agent looks for its own.
+        state_dir = self._paths["mesh-state"] / INTERFACE
+        state_dir.mkdir(mode=0o700)
+        shutil.copy2(Path(world.nodes[0].state_dir) / "member.key", state_dir)
         self._variables = {"P2P_RPC_URL": world.rpc_url, "DSTACK_GATEWAY_DOMAIN": "", "P2P_DEVELOPMENT": "true"}
 
     def start(self, service: dict[str, Any]) -> Container:
