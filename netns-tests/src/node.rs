@@ -198,15 +198,17 @@ impl Node {
 
     /// Kills the agent without warning.
     pub fn kill(&mut self) -> Result<()> {
-        let mut agent = self.agent.take().with_context(|| format!("node {} has no agent", self.index))?;
-        agent.signal(Signal::Kill)?;
-        agent.wait(STOP).map(drop)
+        self.end_by(Signal::Kill)
     }
 
     /// Ends the agent as an abort does, after a panic or by a library: without any tidying.
     pub fn abort(&mut self) -> Result<()> {
+        self.end_by(Signal::Abort)
+    }
+
+    fn end_by(&mut self, signal: Signal) -> Result<()> {
         let mut agent = self.agent.take().with_context(|| format!("node {} has no agent", self.index))?;
-        agent.signal(Signal::Abort)?;
+        agent.signal(signal)?;
         agent.wait(STOP).map(drop)
     }
 
