@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-apps build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny advisories-update forge-lint map
+.PHONY: help demo test test-apps build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny advisories-update forge-lint
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -35,7 +35,7 @@ test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under 
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
 
-check: fmt clippy doc deny forge-lint map ## Formatting, lints, documentation, dependencies.
+check: fmt clippy doc deny forge-lint ## Formatting, lints, documentation, dependencies.
 
 soak: PACKAGES += etcd-server redis-server redis-tools
 soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
@@ -83,6 +83,3 @@ advisories-update: packages ## Ask the newest advisories about every crate (ADVI
 
 forge-lint: $(NODE_MODULES)
 	cd contracts && $(NPM) run --silent lint
-
-map:
-	.ci/files-listed

@@ -180,7 +180,7 @@ fn run(history: &[Event]) {
 
     // Everything heals; the slowest retry is a refused proof's, after ten minutes.
     world.faults = Default::default();
-    // Of one source alone it is not believed that somebody never left.
+    // Of one source alone it is not believed that a node never left.
     world.sources = 2;
     world.settle();
     world.faults.funded = true;

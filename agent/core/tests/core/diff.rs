@@ -1,3 +1,5 @@
+//! Tables of the diff: minimal, sorted, idempotent, removals first.
+
 use std::{net::SocketAddr, time::Duration};
 
 use mesh_core::{

@@ -1,3 +1,5 @@
+//! Tables of how long a view may be used.
+
 use std::time::Duration;
 
 use mesh_core::{

@@ -1,3 +1,5 @@
+//! Which reads pass: floors, lower heads, shrinking sets.
+
 use std::time::Duration;
 
 use mesh_core::{

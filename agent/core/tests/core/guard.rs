@@ -1,3 +1,5 @@
+//! The guard: kept up without RPC, moved to the contract's network, put back and told.
+
 use std::time::Duration;
 
 use mesh_core::{

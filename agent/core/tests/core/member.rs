@@ -1,3 +1,5 @@
+//! Every kind of bad member, left out alone.
+
 use std::net::SocketAddr;
 
 use mesh_core::{

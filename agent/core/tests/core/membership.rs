@@ -1,3 +1,5 @@
+//! Where a node stands, for every state its token can be in.
+
 use mesh_core::{
     id::Address,
     membership::{Loss, Membership, OwnIdentity, Past, Standing, assess},

@@ -1,3 +1,5 @@
+//! Agreement, contradiction and failure of sources.
+
 use mesh_core::{
     quorum::{NoAgreement, agree},
     registry::Registry,
