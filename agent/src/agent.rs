@@ -55,7 +55,7 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
     };
     let cached = cache::load(&config.state_dir);
     let guard = if has_device {
-        // From here on nothing leaves in clear and nobody gets in, whatever fails below and however this process ends.
+        // From here on nothing leaves in clear or gets in, whatever fails below and however this process ends.
         machine::check_rights()?;
         let guard = guard::raise(&config, cached.as_ref()).await?;
         machine::check(&config)?;

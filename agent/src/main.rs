@@ -37,7 +37,7 @@ const USAGE: u8 = 64;
 /// configuration file (rpc-url = ["URL"]). Flags win over variables, variables over the file.
 ///
 /// From its first start on, a blackhole route and a packet filter table keep packets for the mesh from leaving in clear, and
-/// whoever is on the link from the mesh's addresses. They outlive the agent, however it ends; `p2p-agent leave` removes them.
+/// hosts on the link from the mesh's addresses. They outlive the agent, however it ends; `p2p-agent leave` removes them.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! Pairwise preshared keys, of two secrets. The root is what every instance of the app can derive and nobody else: a peer that a
+//! Pairwise preshared keys, of two secrets. The root is what every instance of the app can derive, and no other app: a peer that a
 //! lying RPC endpoint invents cannot finish a handshake, and a recorded handshake is as safe as the KMS's own key delivery. What the
 //! two member keys agree on keeps every other instance of the app out.
 

@@ -145,7 +145,7 @@ fn sockets(dir: &Path) {
     fs::remove_file(&path).unwrap();
     // The C library's resolver, with whatever it reads.
     assert!(("localhost", 1).to_socket_addrs().unwrap().count() > 0);
-    // Nobody answers this; what matters is that it is asked.
+    // Nothing answers this; what matters is that it is asked.
     let unknown = ("name.invalid", 1).to_socket_addrs();
     assert!(unknown.is_err_and(|error| error.raw_os_error() != Some(libc::ENOSYS)));
 }

@@ -48,7 +48,7 @@ impl ClearText {
                 world.node_mut(node).stop()?;
             }
         }
-        // Nobody answers it: that it left is what counts.
+        // Nothing answers it: that it left is what counts.
         let ping = |node: usize, interface: &str| {
             let ping = world.node(node).namespace.launch("ping");
             ping.args(["-n", "-c", "1", "-W", "1", "-I", interface, "10.0.1.99"]).finish(PATIENCE)

@@ -1,6 +1,6 @@
 //! Sources behind an agreed read: what they say must be its past, or those who are ahead of them lie.
 //!
-//! Whoever claims a later head than the others cannot be asked about it by them. So they are asked what they have instead, and what was
+//! The others cannot be asked about a head that is later than theirs. So they are asked what they have instead, and what was
 //! agreed is remembered until they get there.
 
 use std::collections::VecDeque;

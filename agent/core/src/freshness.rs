@@ -61,7 +61,7 @@ impl ReadTime {
         Self { noted_at: now.since_start, age_then: Duration::ZERO, head, head_since, chain_id, is_witnessed: false }
     }
 
-    /// The same, of several sources that agree: an old head says that the chain stands still, and not that somebody hides its blocks.
+    /// The same, of several sources that agree: an old head says that the chain stands still, and not that its blocks are hidden.
     #[must_use]
     pub const fn witnessed(self, is_witnessed: bool) -> Self {
         Self { is_witnessed, ..self }

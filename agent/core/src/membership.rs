@@ -112,7 +112,7 @@ pub enum Loss {
     Renewed,
     /// The token's registration carries another WireGuard key beside this node's member key: a copy of this node runs elsewhere.
     Superseded,
-    /// Somebody else who has this node's keys moves its record, again and again: its state directory was copied.
+    /// A copy of this node, which has its keys, moves its record, again and again: its state directory was copied.
     Cloned,
     /// The token's binding belongs to another member key: another instance of the app registered first (each can derive this node's
     /// node key), or this node has lost its own key.
@@ -218,7 +218,7 @@ impl Standing {
     #[must_use]
     pub fn hint(&self, me: &OwnIdentity, contract: Address) -> Option<String> {
         let instance = me.instance;
-        // Pinned: nobody's instance of another allowed app can take it.
+        // Pinned: no instance of another allowed app can take it.
         let app_id = Address::from(me.app_id);
         let bind = |token| {
             format!("meshctl bind --token {token} --instance {instance} --app-id {app_id} --contract {contract}")

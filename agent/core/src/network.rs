@@ -42,8 +42,8 @@ impl MeshNetwork {
         self.0
     }
 
-    /// Its addresses are nobody's on the internet: RFC 1918, or the shared range of RFC 6598. Routing any other into a tunnel would
-    /// take somebody's addresses away from this machine.
+    /// Its addresses belong to no host on the internet: RFC 1918, or the shared range of RFC 6598. Routing any other into a tunnel would
+    /// cut this machine off from the hosts that own it.
     #[must_use]
     pub fn is_private(self) -> bool {
         // A prefix of 16 bits or more lies within or without each of them as a whole.

@@ -2,7 +2,7 @@
 //!
 //! The chain is KMS root -> app key -> node key -> registration (dstack `kms/src/crypto.rs`, `guest-agent/src/rpc_service.rs`
 //! `get_key`). It proves that *an instance of a trusted app* signed the registration, not which one: every instance can derive
-//! every other's node key. The member key's signature beside it proves that whoever has the key of the record's member address
+//! every other's node key. The member key's signature beside it proves that the holder of the key of the record's member address
 //! meant this registration. Neither proves that the token exists, is bound or is not revoked: only agreement about the contract's
 //! state can (see [`crate::quorum`]).
 

@@ -1,4 +1,4 @@
-//! Who may act for this node through the local API: everybody may read, the agent's own user, root, and those whom the operator
+//! Who may act for this node through the local API: everybody may read, the agent's own user, root, and the users that the operator
 //! named may do what spends this node's funds or casts its vote.
 
 use std::{collections::BTreeSet, fs, io, path::Path, str::FromStr};
@@ -12,7 +12,7 @@ const OVERFLOW_ID: u32 = 65_534;
 /// No id: what system calls take for "unchanged".
 const NO_ID: u32 = u32::MAX;
 
-/// Whom the operator lets act, besides root and the agent's own user.
+/// The users and groups that the operator lets act, besides root and the agent's own user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     own_user: u32,

@@ -45,7 +45,7 @@ pub(super) fn restrict(config: &Config) -> Result<Option<String>, RulesetError> 
 }
 
 /// The agent's own directories. They are made here where they are not there yet: only what is there can be named. Where one cannot be
-/// made, whoever needs it says so.
+/// made, the code that needs it says so.
 fn writable(config: &Config) -> Vec<PathBuf> {
     let mut dirs = vec![(config.state_dir.clone(), 0o700)];
     dirs.extend(config.socket.parent().map(|dir| (dir.to_owned(), 0o755)));

@@ -89,7 +89,7 @@ fn wipe_below() {
 /// Room for one secret in a page.
 struct Place(NonNull<[u8; 32]>);
 
-// SAFETY: a place belongs to whoever took it, as a box does, until it is dropped.
+// SAFETY: a place belongs to the one handle that took it, as a box does, until it is dropped.
 unsafe impl Send for Place {}
 // SAFETY: as above; behind a shared reference it is only read.
 unsafe impl Sync for Place {}
@@ -108,7 +108,7 @@ impl Place {
     }
 
     fn bytes(&self) -> &[u8; 32] {
-        // SAFETY: it points into a page that is never unmapped, and nobody else has this place.
+        // SAFETY: it points into a page that is never unmapped, and no other handle has this place.
         unsafe { self.0.as_ref() }
     }
 
@@ -148,7 +148,7 @@ const _: () = assert!(PLACES == u128::BITS as usize);
 impl Page {
     fn map() -> Self {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: the system chooses the address, of memory that nobody uses.
+        // SAFETY: the system chooses the address, of memory that is not in use.
         let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, access, kind, -1, 0) };
         let places = NonNull::new(page.cast()).filter(|_| page != libc::MAP_FAILED);
         #[expect(clippy::expect_used, reason = "as where the allocator has no more memory")]

@@ -1,4 +1,4 @@
-//! Whoever is on the link below the mesh, and is no member: the host of a CVM, its neighbours, a node that was revoked.
+//! Attackers on the link below the mesh, who are no members: the host of a CVM, its neighbours, a node that was revoked.
 
 use std::{
     net::Ipv4Addr,
@@ -57,7 +57,7 @@ fn nobody_on_the_link_reaches_a_mesh_address() -> Result<()> {
         echo.exchange(world.binaries(), world.node(2)).context("the member is kept out")?;
     }
 
-    // Node 2 is revoked, and whoever has it does what he likes with its machine.
+    // Node 2 is revoked, and its operator does what he likes with the machine.
     world.operate(&["revoke", &token])?;
     world.wait("node 2 to fence itself", PATIENCE, || {
         ensure!(world.node(2).status()?.verdict.state == VerdictState::Fenced, "not fenced yet");

@@ -1,4 +1,4 @@
-//! A revoked instance has every node key of its app, and tries to come back as somebody else.
+//! A revoked instance has every node key of its app, and tries to come back as another node.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

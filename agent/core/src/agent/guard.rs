@@ -1,4 +1,4 @@
-//! Whether the guard stands, and whether somebody took it away: what drops it from the machine is told, though it is back at once.
+//! Whether the guard stands, and whether it was taken away: what drops it from the machine is told, though it is back at once.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) struct GuardWatch {
     lost: Option<Loss>,
 }
 
-/// Somebody took the guard away, or changed it.
+/// The guard was taken away or changed, not by this agent.
 #[derive(Debug)]
 struct Loss {
     network: MeshNetwork,
@@ -40,7 +40,7 @@ impl GuardWatch {
             (false, true) => "its packet filter table",
             (true, true) => "its blackhole route and its packet filter table",
         };
-        // The first look after the contract said another network finds that one not guarded yet: nobody took anything away.
+        // The first look after the contract said another network finds that one not guarded yet: nothing was taken away.
         if self.whole.take() == Some(network) {
             tracing::warn!(network = %network.network(), what, "the guard was removed or changed by somebody else");
             self.lost = Some(Loss { network, what, at: now });

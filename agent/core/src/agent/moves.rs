@@ -1,14 +1,14 @@
-//! Who moves this node's own record: this node, and nobody else who has its keys.
+//! Who moves this node's own record: this node alone, and not a copy of it that has its keys.
 //!
 //! Two copies of one state directory are one node to the contract. Each puts its own endpoint on record, finds the other's there, and puts
-//! its own there again, for as long as somebody pays. So a node that sees its record moved a second time, and not by itself, stops.
+//! its own there again, for as long as there are funds. So a node that sees its record moved a second time, and not by itself, stops.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
 use super::Intent;
 use crate::{member::canonical, registration::Gateway, registry::PeerRecord};
 
-/// Moves by somebody else until this node stops. One may be an offer of an earlier run that was relayed late.
+/// Moves by a copy of this node until this node stops. One may be an offer of an earlier run that was relayed late.
 const PATIENCE: u32 = 2;
 /// States of the record that are remembered, at most: the latest.
 const MAX_KNOWN: usize = 64;
@@ -51,12 +51,12 @@ impl Moves {
         });
     }
 
-    /// The record as just read, with this node's keys. True when somebody else moves it, again and again.
+    /// The record as just read, with this node's keys. True when a copy of this node moves it, again and again.
     pub(super) fn see(&mut self, record: &PeerRecord) -> bool {
         let endpoint = record.endpoint.map(canonical);
         let (key_epoch, endpoint_epoch) = (record.key_epoch, record.endpoint_epoch);
         let state = State { key_epoch, endpoint_epoch, endpoint, gateway: record.gateway };
-        // What became of it before this run nobody here knows.
+        // What became of it before this run is not known here.
         if std::mem::replace(&mut self.is_seen, true) && !self.known.contains(&state) {
             self.by_others += 1;
             tracing::warn!(
