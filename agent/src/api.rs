@@ -9,6 +9,7 @@ mod metrics;
 mod peers;
 mod routes;
 mod socket;
+mod vote;
 
 use std::{
     convert::Infallible,
@@ -24,10 +25,10 @@ use mesh_core::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::election::{Ballot, Cast, LeaderView, NotCast};
 pub use access::{Access, Group, GroupError, UserId};
 pub use peers::{PeerView, PeersView, SelfView};
 pub use socket::{ApiSocket, SocketError};
+pub use vote::{Ballot, Cast, LeaderView, NotCast};
 
 /// Questions that wait for the driver at most; more callers wait for their turn.
 const QUEUE: usize = 64;

@@ -1,6 +1,12 @@
 //! Who this node is: instance, app, node key, and the KMS root its keys come from, as the guest agent vouches for them, and the member
 //! key, which no other instance has.
 
+pub mod dstack;
+pub mod keyfile;
+pub mod member;
+pub mod psk;
+pub mod signer;
+
 use std::path::Path;
 
 use mesh_core::{
@@ -10,9 +16,9 @@ use mesh_core::{
 };
 use mesh_tunnel::Secret;
 
-use crate::{
+use self::{
     dstack::{GuestAgent, GuestAgentError},
-    keyfile::{self, KeyFileError},
+    keyfile::KeyFileError,
     member::MemberSecret,
     psk::PskRoot,
     signer::Signer,

@@ -16,12 +16,13 @@ use mesh_contract::cut_urls;
 use mesh_core::id::TokenId;
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
-    agent,
     config::{
         Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Homes, Layers, LeaveFlags, LeaveSettings,
         LogFormat,
     },
-    process, sandbox,
+    device::guard,
+    run::{self, process, sandbox},
+    state::dir::effective_user,
 };
 use tracing_subscriber::filter::LevelFilter;
 
@@ -103,7 +104,7 @@ fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(agent::start(config));
+    let outcome = runtime.block_on(run::start(config));
     // Everything that must be taken back is: what is left are name look-ups, which cannot be ended and would hold up the end.
     runtime.shutdown_background();
     outcome
@@ -112,7 +113,7 @@ fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<
 fn leave(settings: &LeaveSettings) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let mut removed = runtime.block_on(agent::leave(settings))?;
+    let mut removed = runtime.block_on(guard::leave(settings))?;
     if removed.is_empty() {
         removed.push(format!("nothing guards a mesh network for `{}`", settings.interface));
     }
@@ -130,7 +131,7 @@ fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFor
     let (flags, names) = flags(config_flag, 1)?;
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
-    let homes = Homes::of(process::effective_user(), variable);
+    let homes = Homes::of(effective_user(), variable);
     Ok((Config::resolve(flags, names, &homes)?, level, format))
 }
 

@@ -1,7 +1,15 @@
 //! The driver: the only `select!` and the only clock. It feeds facts to [`mesh_core::agent::Agent`] and starts what the agent
 //! asks for; every decision is the agent's.
 
+pub mod election;
+pub mod endpoint;
+pub mod notify;
+pub mod offer;
+pub mod process;
+pub mod sandbox;
+
 mod clock;
+mod start;
 mod tasks;
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
@@ -18,15 +26,15 @@ use tokio::{
 };
 
 pub use clock::Clock;
+pub use start::start;
 pub use tasks::{Chain, Shell};
 
 use crate::{
     api::{ApiDriver, PeersView, Question, Snapshot},
-    link::Links,
-    notify::ServiceManager,
+    device::{link::Links, tunnel::Tunnel},
     paths::PathKeeper,
-    tunnel::Tunnel,
 };
+use notify::ServiceManager;
 use tasks::{Done, Tasks};
 
 /// What reaches the driver from outside.

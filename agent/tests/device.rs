@@ -16,8 +16,8 @@ use std::{
 use mesh_core::{id::WireguardKey, status::DroppedPackets};
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
-    keyfile::WireguardSecret,
-    tunnel::{PeerEdit, Tunnel as _, TunnelError, UserspaceTunnel},
+    device::tunnel::{PeerEdit, Tunnel as _, TunnelError, UserspaceTunnel},
+    identity::keyfile::WireguardSecret,
 };
 use zeroize::Zeroizing;
 

@@ -13,7 +13,7 @@ use mesh_core::{
     registration::Domain,
     registry::Registry,
 };
-use p2p_agent::cache;
+use p2p_agent::state::cache;
 
 /// Bytes.
 const LIMIT: u64 = 16 << 10;

@@ -6,9 +6,9 @@ use std::{path::PathBuf, time::Duration};
 
 use dstack_simulator::{Layout, Simulator};
 use mesh_core::id::{Address, MemberKey};
-use p2p_agent::{
+use p2p_agent::identity::{
+    Expected, Identity, IdentityError, MemberKeySource, derived_wireguard_key,
     dstack::{Endpoint, GuestAgent, GuestAgentError, find},
-    identity::{Expected, Identity, IdentityError, MemberKeySource, derived_wireguard_key},
 };
 
 /// A simulator with one instance and one fault, in a directory of its own.

@@ -1,6 +1,6 @@
 //! The process keeps its memory to itself. Alone in its program, because that is the whole process's.
 
-use p2p_agent::process::protect_memory;
+use p2p_agent::run::process::protect_memory;
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 
 #[test]

@@ -21,7 +21,7 @@ use std::{
 
 use p2p_agent::{
     config::{Config, Homes, Layers},
-    sandbox,
+    run::sandbox,
 };
 use rustix::process::{Pid, geteuid, test_kill_process};
 use socket2::{Domain, Socket, Type};

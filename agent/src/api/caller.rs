@@ -63,13 +63,13 @@ fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process;
+    use crate::state::dir::effective_user;
 
     #[tokio::test]
     async fn the_kernel_says_who_connected() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let caller = Caller::of(&ours).unwrap();
-        assert_eq!(caller.user, process::effective_user());
+        assert_eq!(caller.user, effective_user());
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let ids = |name: &str| -> Vec<u32> {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();

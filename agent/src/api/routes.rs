@@ -18,8 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{ApiState, PeersView, Question, Snapshot, Starting, metrics};
-use crate::election::{Ballot, NotCast};
+use super::{ApiState, Ballot, NotCast, PeersView, Question, Snapshot, Starting, metrics};
 
 /// What Prometheus calls its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

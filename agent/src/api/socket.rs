@@ -31,7 +31,7 @@ use super::{
     caller::Caller,
     routes::Rights,
 };
-use crate::process;
+use crate::state::dir::effective_user;
 
 /// How long a caller may take for the head of its question, and between two questions.
 const QUESTION_WITHIN: Duration = Duration::from_secs(5);
@@ -102,7 +102,7 @@ impl ApiSocket {
         access: Access,
     ) -> impl Future<Output = io::Result<Infallible>> + Send + 'static {
         let Self { mut listener, file } = self;
-        let admission = Admission::new(process::effective_user());
+        let admission = Admission::new(effective_user());
         async move {
             let _file = file;
             let mut callers = JoinSet::new();

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::statedir;
+use crate::state::dir;
 
 const FILE_NAME: &str = "spending.json";
 /// An account of ours is far shorter.
@@ -138,7 +138,7 @@ impl Spending {
         let changed = account != self.account;
         if let Some(state_dir) = self.path.as_ref().filter(|_| changed) {
             let kept = serde_json::to_vec(&account).map_err(io::Error::other);
-            kept.and_then(|text| statedir::replace(state_dir, FILE_NAME, &text))
+            kept.and_then(|text| dir::replace(state_dir, FILE_NAME, &text))
                 .map_err(|error| OverLimit::Unkept { reason: error.to_string() })?;
         }
         self.account = account;
@@ -187,7 +187,7 @@ impl Account {
 }
 
 fn load(path: &Path) -> io::Result<Account> {
-    let file = match statedir::open_regular(OpenOptions::new().read(true), path) {
+    let file = match dir::open_regular(OpenOptions::new().read(true), path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Account::default()),
         Err(error) => return Err(error),

@@ -21,7 +21,7 @@ use super::{
     sources::Sources,
     spending::{Expense, OverLimit},
 };
-use crate::signer::Signer;
+use crate::identity::signer::Signer;
 
 /// Why no transaction was sent.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ use x509_cert::{
 };
 
 use super::name::Place;
-use crate::dstack::GuestAgent;
+use crate::identity::dstack::GuestAgent;
 
 /// Lifetime of a self-signed certificate; clients do not look at it.
 const LIFETIME: Duration = Duration::from_secs(3650 * 86_400);

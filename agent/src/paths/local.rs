@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::pending, net::SocketAddr};
 
 use tokio::sync::watch;
 
-use crate::{endpoint::is_worth_registering, link::Netlink};
+use crate::{device::link::Netlink, run::endpoint::is_worth_registering};
 
 /// Finds out and follows, for ever. `others` are interfaces whose addresses lead to no peer: those of tunnels.
 pub async fn follow(

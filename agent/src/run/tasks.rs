@@ -26,17 +26,13 @@ use tokio::{
     time::timeout,
 };
 
+use super::{election::Election, offer};
 use crate::{
-    api::Reply,
-    cache,
+    api::{Ballot, Cast, LeaderView, NotCast, Reply},
     chain::{NotSubmitted, Sources, Standing},
-    election::{Ballot, Cast, Election, LeaderView, NotCast},
-    identity::Identity,
-    link::Links,
-    machine::Machine,
-    offer,
-    signer::Signer,
-    tunnel::Tunnel,
+    device::{link::Links, machine::Machine, tunnel::Tunnel},
+    identity::{Identity, signer::Signer},
+    state::cache,
 };
 
 /// How long the last save may take at an orderly stop.

@@ -26,7 +26,7 @@ use mesh_core::{
 use mesh_tunnel::Secret;
 use p2p_agent::{
     chain::{NotSubmitted, RpcUrl, Source, Sources, Subject, WrongChain},
-    signer::Signer,
+    identity::signer::Signer,
 };
 use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
 use tokio::time::Instant;

@@ -18,9 +18,8 @@ use mesh_core::{
 };
 use p2p_agent::{
     chain::{NotSubmitted, Standing},
-    identity::Identity,
+    identity::{Identity, signer::Signer},
     run::Chain,
-    signer::Signer,
 };
 
 #[derive(Clone)]

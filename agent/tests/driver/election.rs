@@ -11,7 +11,7 @@ use mesh_contract::DstackClusterNFT::{castVoteBySigCall, electLeaderCall};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
-use p2p_agent::{api::Access, process::effective_user};
+use p2p_agent::{api::Access, state::dir::effective_user};
 
 use crate::world::{PATIENCE, World, whole};
 

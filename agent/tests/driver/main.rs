@@ -16,7 +16,7 @@ use mesh_core::{
     observed::UserspaceDevice,
     status::{DroppedPackets, MembershipState, Offloads, VerdictState},
 };
-use p2p_agent::tunnel::Tunnel as _;
+use p2p_agent::device::tunnel::Tunnel as _;
 use tokio::time::Instant;
 use world::World;
 

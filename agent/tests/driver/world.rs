@@ -19,16 +19,14 @@ use mesh_core::{
 };
 use p2p_agent::{
     api::{Access, ApiDriver, ApiSocket},
-    cache,
-    dstack::{Endpoint, GuestAgent},
-    identity::{Expected, Identity, MemberKeySource},
-    keyfile::WireguardSecret,
-    link::LinkTwin,
-    machine::Machine,
-    notify::ServiceManager,
-    process::effective_user,
-    run::{Clock, Outside, Shell, run},
-    tunnel::TunnelTwin,
+    device::{link::LinkTwin, machine::Machine, tunnel::TunnelTwin},
+    identity::{
+        Expected, Identity, MemberKeySource,
+        dstack::{Endpoint, GuestAgent},
+        keyfile::WireguardSecret,
+    },
+    run::{Clock, Outside, Shell, notify::ServiceManager, run},
+    state::{cache, dir::effective_user},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},

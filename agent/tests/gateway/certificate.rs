@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use dstack_simulator::{Identity, Layout, Simulator, gateway::Limits as GatewayLimits};
 use p2p_agent::{
-    dstack::{GuestAgent, find},
     gateway::{Certificate, Limits},
+    identity::dstack::{GuestAgent, find},
 };
 
 use super::world::{World, talk};

@@ -8,7 +8,7 @@ use std::{
 use mesh_core::id::TokenId;
 
 use super::{Driver, Inputs};
-use crate::endpoint::source_address;
+use crate::run::endpoint::source_address;
 
 /// Addresses of nobody (RFC 5737 and 3849), to which the default route leads if there is one: nothing is ever sent there.
 const ANYWHERE: [IpAddr; 2] =

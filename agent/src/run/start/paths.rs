@@ -7,10 +7,12 @@ use tokio::sync::watch;
 use super::Background;
 use crate::{
     config::{Config, DSTACK_WIREGUARD_INTERFACE},
-    dstack::{self, GuestAgent},
+    device::link::Netlink,
     gateway::{self, Certificate, Limits, Place},
-    identity::Identity,
-    link::Netlink,
+    identity::{
+        Identity,
+        dstack::{self, GuestAgent},
+    },
     paths::{self, DevicePort, PathKeeper, Setup},
     run::Clock,
 };

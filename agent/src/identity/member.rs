@@ -7,7 +7,7 @@ use k256::{ProjectivePoint, PublicKey, elliptic_curve::point::AffineCoordinates 
 use mesh_core::id::{Address, B256, MemberKey};
 use mesh_tunnel::Secret;
 
-use crate::signer::Signer;
+use crate::identity::signer::Signer;
 
 /// A member's secp256k1 private key. Cannot be printed. A clone is another handle to it.
 #[derive(Clone)]

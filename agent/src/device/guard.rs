@@ -9,11 +9,12 @@ use mesh_core::{
 use tokio::sync::watch;
 
 use crate::{
-    cache,
     config::{Config, GuardKind, LeaveSettings},
-    link::{LinkError, Links, Netlink},
-    lock::InstanceLock,
-    machine,
+    device::{
+        link::{LinkError, Links, Netlink},
+        machine,
+    },
+    state::{cache, lock::InstanceLock},
 };
 
 /// The network of a contract for which nothing else was chosen (`--network` of `meshctl deploy`): guarded until the contract is read.
@@ -25,7 +26,7 @@ const DEFAULT_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 1, 0), 24);
 /// # Errors
 /// The network is in use on this machine, or the kernel cannot do it. A network that an earlier run has guarded is guarded even
 /// then: who controls this machine's routes must not be able to open it by a restart.
-pub(super) async fn raise(config: &Config, cached: Option<&CachedRegistry>) -> anyhow::Result<Guard> {
+pub async fn raise(config: &Config, cached: Option<&CachedRegistry>) -> anyhow::Result<Guard> {
     let interface = &config.interface;
     let table = config.guard == GuardKind::Full;
     let raised = with_links(async |links: Netlink| raise_by(&links, config, cached).await).await?;
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Homes, Layers},
-        link::LinkTwin,
+        device::link::LinkTwin,
     };
 
     fn config(more: &[&str]) -> Config {

@@ -1,6 +1,5 @@
 //! From a configuration to a running agent: everything that is found out or taken once, in the order in which it can fail.
 
-mod guard;
 mod paths;
 
 use std::{convert::Infallible, future::Future, io, sync::Arc};
@@ -17,26 +16,29 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use guard::leave;
-
+use super::{
+    Clock, Outside, Shell,
+    endpoint::{self, Remotes},
+    notify::ServiceManager,
+    run,
+};
 use crate::{
     api::{Access, ApiDriver, ApiSocket, Group},
-    cache,
     chain::{self, Source, Sources, Spending, Subject},
     config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
-    dstack::{self, GuestAgent},
-    endpoint::{self, Remotes},
-    identity::{self, Expected, Identity, MemberKeySource},
-    keyfile::{self, WireguardSecret},
-    link::Netlink,
-    lock::InstanceLock,
-    machine::{self, Machine},
-    notify::ServiceManager,
+    device::{
+        guard,
+        link::Netlink,
+        machine::{self, Machine},
+        tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
+    },
+    identity::{
+        self, Expected, Identity, MemberKeySource,
+        dstack::{self, GuestAgent},
+        keyfile::{self, WireguardSecret},
+    },
     paths::PathKeeper,
-    process,
-    run::{Clock, Outside, Shell, run},
-    statedir,
-    tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
+    state::{cache, dir, lock::InstanceLock},
 };
 
 /// Runs the agent until it is told to stop.
@@ -47,7 +49,7 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
     // Before anything is made: a stop at any moment must find somebody who takes it back.
     let stop = stop_signals()?;
     // An agent that runs already has taken port and interface, and must not be mistaken for somebody else.
-    statedir::prepare(&config.state_dir, process::effective_user())?;
+    dir::prepare(&config.state_dir, dir::effective_user())?;
     let _lock = InstanceLock::take(&config.state_dir)?;
     let has_device = match config.mode {
         Mode::Wireguard => true,
@@ -184,7 +186,7 @@ async fn unless_stopped<T>(work: impl Future<Output = T>, api: &mut ApiDriver, s
 /// Who may act through the local API.
 fn access(config: &Config) -> anyhow::Result<Access> {
     let group = config.api_group.as_ref().map(Group::resolve).transpose()?;
-    Ok(Access::new(process::effective_user(), group, config.allow_vote_uid.iter().map(|user| user.0)))
+    Ok(Access::new(dir::effective_user(), group, config.allow_vote_uid.iter().map(|user| user.0)))
 }
 
 /// The cluster contract is the dstack app's own where nothing else is said.
@@ -203,7 +205,7 @@ async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)
     let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
     let member = match config.wireguard_key {
         WireguardKeySource::Random => {
-            MemberKeySource::Disk { state_dir: &config.state_dir, user: process::effective_user() }
+            MemberKeySource::Disk { state_dir: &config.state_dir, user: dir::effective_user() }
         }
         WireguardKeySource::Derived => {
             tracing::warn!(
@@ -300,7 +302,7 @@ async fn wireguard_secret(
     identity: &Identity,
 ) -> anyhow::Result<WireguardSecret> {
     match config.wireguard_key {
-        WireguardKeySource::Random => Ok(keyfile::load_or_create(&config.state_dir, process::effective_user())?),
+        WireguardKeySource::Random => Ok(keyfile::load_or_create(&config.state_dir, dir::effective_user())?),
         WireguardKeySource::Derived => {
             let bytes = identity::derived_wireguard_key(guest_agent, identity.instance).await?;
             WireguardSecret::new(bytes).ok_or_else(|| anyhow::anyhow!("the guest agent derived a key of zeros"))

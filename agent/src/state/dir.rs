@@ -29,6 +29,12 @@ pub enum StateDirError {
     },
 }
 
+/// The user whose files are ours.
+#[must_use]
+pub fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Makes a state directory that only `user` may enter. One that is there keeps its mode, and must belong to `user` and be
 /// writable by nobody else.
 ///
@@ -86,7 +92,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
-    use crate::{process::effective_user, scratch::Scratch};
+    use crate::scratch::Scratch;
 
     #[test]
     fn a_directory_into_which_others_could_write_is_refused() {

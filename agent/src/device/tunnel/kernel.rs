@@ -20,7 +20,7 @@ use mesh_tunnel::{DEFAULT_MTU, derived_mtu};
 use zeroize::Zeroize as _;
 
 use super::{KERNEL_MODULE, PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
-use crate::keyfile::WireguardSecret;
+use crate::identity::keyfile::WireguardSecret;
 
 /// An interface of type wireguard. It outlives a killed agent; the next one adopts it, with its sessions, where it runs with
 /// our key.

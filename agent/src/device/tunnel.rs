@@ -16,7 +16,7 @@ pub use kernel::KernelTunnel;
 pub use twin::TunnelTwin;
 pub use userspace::UserspaceTunnel;
 
-use crate::{keyfile::WireguardSecret, psk::PresharedKey};
+use crate::identity::{keyfile::WireguardSecret, psk::PresharedKey};
 
 /// There where the kernel has WireGuard, loaded or built in.
 pub(crate) const KERNEL_MODULE: &str = "/sys/module/wireguard";
@@ -40,7 +40,7 @@ pub trait Tunnel: Send + 'static {
     /// See [`TunnelError`].
     fn remove_peer(&mut self, key: WireguardKey) -> Result<(), TunnelError>;
     /// Ends the device, and lets go of one whose interface is gone; the caller deletes the interface afterwards
-    /// ([`crate::link::Links::delete`]). A device that is not there is no error.
+    /// ([`crate::device::link::Links::delete`]). A device that is not there is no error.
     ///
     /// # Errors
     /// See [`TunnelError`].

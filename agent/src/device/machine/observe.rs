@@ -7,7 +7,7 @@ use mesh_core::{
 };
 
 use super::Machine;
-use crate::{
+use crate::device::{
     link::{LinkError, Links},
     tunnel::{Tunnel, TunnelError},
 };

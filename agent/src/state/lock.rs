@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::statedir::open_regular;
+use crate::state::dir::open_regular;
 
 /// Held as long as the agent lives; the system lets it go when the process ends, however it ends.
 #[derive(Debug)]

@@ -19,7 +19,10 @@ pub use apply::NetworkInUse;
 pub use check::{CannotStart, check, check_rights};
 pub use observe::ObserveError;
 
-use crate::{keyfile::WireguardSecret, link::Links, member::MemberSecret, psk::PskRoot, tunnel::Tunnel};
+use crate::{
+    device::{link::Links, tunnel::Tunnel},
+    identity::{keyfile::WireguardSecret, member::MemberSecret, psk::PskRoot},
+};
 
 /// The local side of the mesh. One call at a time, so that an observation is never of a half-made change.
 pub struct Machine<T, L> {

@@ -12,7 +12,7 @@ use mesh_core::{
 use mesh_tunnel::{Secret, leave_no_trace};
 use sha2::Sha256;
 
-use crate::member::MemberSecret;
+use crate::identity::member::MemberSecret;
 
 const SALT: &[u8] = b"dstack-mesh-psk-v1";
 

@@ -11,7 +11,7 @@ use mesh_core::{
 };
 
 use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
-use crate::keyfile::WireguardSecret;
+use crate::identity::keyfile::WireguardSecret;
 
 /// A device whose state every clone sees.
 #[derive(Debug, Clone, Default)]

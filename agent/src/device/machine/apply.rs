@@ -13,7 +13,7 @@ use mesh_core::{
 use tokio::task::yield_now;
 
 use super::Machine;
-use crate::{
+use crate::device::{
     link::{LinkError, Links},
     tunnel::{PeerEdit, PskEdit, Tunnel, TunnelError},
 };

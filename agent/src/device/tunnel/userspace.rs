@@ -12,7 +12,7 @@ use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerState, PeerUpdate, Pr
 use zeroize::Zeroizing;
 
 use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
-use crate::{keyfile::WireguardSecret, paths::DevicePort};
+use crate::{identity::keyfile::WireguardSecret, paths::DevicePort};
 
 /// A TUN device and its threads; gone when dropped.
 pub struct UserspaceTunnel {

@@ -13,7 +13,7 @@ use mesh_core::id::WireguardKey;
 use mesh_tunnel::{PrivateKey, Secret, leave_no_trace};
 use zeroize::Zeroizing;
 
-use crate::member::MemberSecret;
+use crate::identity::member::MemberSecret;
 
 /// File name inside the state directory; the content is what `wg genkey` prints.
 const WIREGUARD_FILE: &str = "wireguard.key";

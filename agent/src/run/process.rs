@@ -2,7 +2,7 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing_subscriber::{
     filter::LevelFilter, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -21,12 +21,6 @@ const LOGGED: [&str; 4] = ["p2p_agent", "mesh_core", "mesh_contract", "mesh_tunn
 pub fn protect_memory() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
-}
-
-/// The user whose files are ours.
-#[must_use]
-pub fn effective_user() -> u32 {
-    geteuid().as_raw()
 }
 
 /// Sends our events to stderr. Call once.

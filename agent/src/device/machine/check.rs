@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::{Config, Dataplane},
-    tunnel::{KERNEL_MODULE, TunnelError},
+    device::tunnel::{KERNEL_MODULE, TunnelError},
 };
 
 /// CAP_NET_ADMIN's bit in the masks of `/proc/self/status` (linux/capability.h).

@@ -9,7 +9,7 @@ use std::{
 
 use mesh_core::agent::CachedRegistry;
 
-use crate::statedir::{open_regular, replace};
+use crate::state::dir::{open_regular, replace};
 
 const FILE_NAME: &str = "registry.json";
 /// A /16 full of peers with their proofs is about 150 MB; anything above is not ours.

@@ -1,0 +1,5 @@
+//! What outlives a run of the agent: the state directory and the files in it.
+
+pub mod cache;
+pub mod dir;
+pub mod lock;
