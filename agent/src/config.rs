@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_chain::{DailyLimit, RpcUrl};
 use mesh_core::{
     agent::{Allowed, OnExpiry},
     development::published_key,
@@ -33,10 +34,7 @@ pub use homes::Homes;
 pub use leave::{LeaveFlags, LeaveSettings};
 pub use source::{ConfigError, Layers};
 
-use crate::{
-    api::{Group, UserId},
-    chain::{DailyLimit, RpcUrl},
-};
+use crate::api::{Group, UserId};
 
 /// The interface the tunnel gets when nothing else is said.
 pub const DEFAULT_INTERFACE: &str = "mesh0";

@@ -1,9 +1,8 @@
-//! The mesh agent: chain watcher, guest agent client, identity, links, driver loop, local API. Who is a peer is decided in
+//! The mesh agent: its driver loop, the guest agent client and identity, the device and its links, the local API. Who is a peer is decided in
 //! `mesh_core`; this crate carries facts to it and changes from it.
 
 pub mod run;
 
-pub mod chain;
 pub mod device;
 pub mod gateway;
 pub mod identity;

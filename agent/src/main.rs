@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use mesh_contract::cut_urls;
+use mesh_chain::cut_urls;
 use mesh_core::id::TokenId;
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{

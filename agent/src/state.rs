@@ -3,3 +3,4 @@
 pub mod cache;
 pub mod dir;
 pub mod lock;
+pub mod spending;

@@ -1,48 +1,26 @@
 //! The chain behind one JSON-RPC endpoint: reads at a block here, transactions in `operator`.
 
-mod fees;
+mod decoded;
 mod logs;
 mod operator;
 mod preview;
-mod url;
 
-pub(crate) use fees::ether;
 pub(crate) use operator::{Call, Done, Operator};
 pub(crate) use preview::Planned;
 
-use std::{future::Future, time::Duration};
-
-use alloy::{
-    eips::BlockId,
-    network::{Ethereum, TransactionBuilder as _},
-    primitives::{Address, B256},
-    providers::{DynProvider, Provider as _, RootProvider},
-    rpc::{
-        client::ClientBuilder,
-        types::{Header, TransactionRequest},
-    },
-    sol_types::SolCall,
-    transports::{
-        TransportError, TransportErrorKind,
-        ws::{WebSocketConfig, WsConnect},
-    },
-};
-use anyhow::Context as _;
-use mesh_contract::{BoundedHttp, MAX_ANSWER, RpcUrl, explain_revert};
-use tokio::time::timeout;
+use alloy_primitives::{Address, B256};
+use alloy_sol_types::SolCall;
+use mesh_chain::{At, CallRequest, EndpointMessage, Header, RpcError, RpcUrl, Source, StateOverride};
+use mesh_contract::explain_revert;
 
 use crate::{failure::Failure, settings::Settings};
-use url::Url;
 
-/// The most bytes that are shown of error data that nobody understands.
+/// The most bytes that are shown of error data that no contract of ours has.
 const MAX_UNKNOWN: usize = 68;
 
 /// A connected endpoint.
 pub(crate) struct Chain {
-    provider: DynProvider,
-    url: Url,
-    /// One request takes at most this long.
-    patience: Duration,
+    source: Source,
     /// EIP-155 chain id.
     pub(crate) id: u64,
 }
@@ -59,21 +37,17 @@ pub(crate) struct Block {
 impl Chain {
     /// Connects, and learns the chain's id.
     pub(crate) async fn connect(settings: &Settings) -> anyhow::Result<Self> {
-        let url = Url::parse(settings.rpc_url()?)?;
-        let patience = settings.rpc_timeout();
-        let unreachable = || {
-            Failure::new(format!("no JSON-RPC answer from {url}"))
-                .hint("check `--rpc-url`, and that the node is running")
-        };
-        let provider = within(patience, connect(url.full())).await;
-        let provider = provider.map_err(|error| url.scrub(&error).context(unreachable()))?;
-        let id = within(patience, provider.get_chain_id().into_future()).await;
-        let id = id.map_err(|error| url.scrub(&error).context(unreachable()))?;
+        let source = Source::new(parse(settings.rpc_url()?)?).with_patience(settings.rpc_timeout());
+        let url = source.url();
+        let id = source.chain_id().await.map_err(|error| {
+            let unreachable = Failure::new(format!("no JSON-RPC answer from {url}"));
+            plain(&error).context(unreachable.hint("check `--rpc-url`, and that the node is running"))
+        })?;
         if let Some(wanted) = settings.chain_id().filter(|wanted| *wanted != id) {
             let what = format!("{url} leads to chain {id}, not to chain {wanted}");
             return Err(Failure::new(what).hint("check `--rpc-url` and `--chain-id`").into());
         }
-        Ok(Self { provider, url, patience, id })
+        Ok(Self { source, id })
     }
 
     /// The newest block.
@@ -83,9 +57,7 @@ impl Chain {
     }
 
     async fn newest(&self) -> anyhow::Result<Header> {
-        let block = self.ask(self.provider.get_block(BlockId::latest())).await;
-        let block = block.map_err(|error| self.plain(&error).context("cannot read the newest block"))?;
-        Ok(block.with_context(|| format!("{} has no newest block", self.url))?.header)
+        self.source.head().await.map_err(|error| plain(&error).context("cannot read the newest block"))
     }
 
     /// Calls a view function of `contract`, at a block or at the newest one.
@@ -96,9 +68,9 @@ impl Chain {
         at: Option<Block>,
     ) -> anyhow::Result<C::Return> {
         let what = || format!("cannot read `{}` of contract {contract}", C::SIGNATURE);
-        let request = TransactionRequest::default().with_to(contract).with_input(call.abi_encode());
-        let block = at.map_or_else(BlockId::latest, |block| BlockId::hash(block.hash));
-        let answer = self.ask(self.provider.call(request).block(block)).await;
+        let call = CallRequest { to: Some(contract), data: call.abi_encode().into(), ..CallRequest::default() };
+        let at = at.map_or(At::Latest, |block| At::Hash(block.hash));
+        let answer = self.source.try_call(&call, at, &StateOverride::new()).await;
         let output = answer.map_err(|error| self.explain(&error).context(what()))?;
         if output.is_empty() {
             self.require_code(contract).await?;
@@ -112,60 +84,42 @@ impl Chain {
 
     /// Fails, with the likely reasons, when nothing is deployed at `contract`.
     pub(crate) async fn require_code(&self, contract: Address) -> anyhow::Result<()> {
-        let code = self.ask(self.provider.get_code_at(contract)).await;
-        let code = code.map_err(|error| self.plain(&error).context(format!("cannot look for contract {contract}")))?;
-        if code.is_empty() {
-            return Err(Failure::new(format!("there is no contract at {contract} on chain {}", self.id))
-                .hint("check `--contract`, and that `--rpc-url` leads to the right chain")
-                .into());
+        let has_code = self.source.has_code(contract).await;
+        if has_code.map_err(|error| plain(&error).context(format!("cannot look for contract {contract}")))? {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Waits no longer than the operator said.
-    async fn ask<T>(&self, call: impl IntoFuture<Output = Result<T, TransportError>>) -> Result<T, TransportError> {
-        within(self.patience, call.into_future()).await
-    }
-
-    fn plain(&self, error: &TransportError) -> anyhow::Error {
-        self.url.scrub(error)
+        Err(Failure::new(format!("there is no contract at {contract} on chain {}", self.id))
+            .hint("check `--contract`, and that `--rpc-url` leads to the right chain")
+            .into())
     }
 
     /// What a failed call means: the contract's own reason when it reverted.
-    fn explain(&self, error: &TransportError) -> anyhow::Error {
-        let Some(response) = error.as_error_resp() else { return self.plain(error) };
-        match response.as_revert_data() {
-            Some(data) => refused(&data, &self.url),
-            None => anyhow::anyhow!("{}", self.url.scrub_text(&response.message)),
+    fn explain(&self, error: &RpcError) -> anyhow::Error {
+        match error {
+            RpcError::Refused { revert: Some(data), .. } => refused(data, self.source.url()),
+            RpcError::Timeout { .. }
+            | RpcError::Transport { .. }
+            | RpcError::Refused { revert: None, .. }
+            | RpcError::InvalidResponse { .. } => plain(error),
         }
     }
 }
 
-/// Nothing that an endpoint does has a deadline of its own, neither connecting nor answering.
-async fn within<T>(
-    patience: Duration,
-    answer: impl Future<Output = Result<T, TransportError>>,
-) -> Result<T, TransportError> {
-    let late = |_| TransportErrorKind::custom_str(&format!("no answer within {}s", patience.as_secs()));
-    timeout(patience, answer).await.map_err(late)?
+fn parse(url: &str) -> Result<RpcUrl, Failure> {
+    url.parse().map_err(|error| {
+        Failure::usage(format!("the RPC endpoint is not usable: {error}"))
+            .hint("it looks like http://127.0.0.1:8545 or wss://host/key")
+    })
 }
 
-/// Answers are bounded on every transport.
-async fn connect(url: &RpcUrl) -> Result<DynProvider, TransportError> {
-    let client = if url.is_websocket() {
-        let bounds = WebSocketConfig::default().max_message_size(Some(MAX_ANSWER)).max_frame_size(Some(MAX_ANSWER));
-        // A command is short: a connection that dies is its end.
-        let connect = WsConnect::new(url.secret().as_str()).with_config(bounds).with_max_retries(0);
-        ClientBuilder::default().pubsub(connect).await?
-    } else {
-        ClientBuilder::default().transport(BoundedHttp::new(url.secret().clone())?, false)
-    };
-    Ok(RootProvider::<Ethereum>::new(client).erased())
+/// The error without its JSON-RPC method: the command says what it was doing.
+fn plain(error: &RpcError) -> anyhow::Error {
+    anyhow::anyhow!("{}", error.reason())
 }
 
 /// The contract's refusal in words. It comes from the endpoint, which may put anything into it, the operator's API key included;
 /// the hint is ours.
-fn refused(data: &[u8], url: &Url) -> anyhow::Error {
+fn refused(data: &[u8], url: &RpcUrl) -> anyhow::Error {
     let Some(explanation) = explain_revert(data) else {
         return match data {
             [] => anyhow::anyhow!("the contract refused without a reason"),
@@ -176,7 +130,7 @@ fn refused(data: &[u8], url: &Url) -> anyhow::Error {
             }
         };
     };
-    let failure = Failure::new(format!("the contract refused: {}", url.scrub_text(&explanation.reason)));
+    let failure = Failure::new(format!("the contract refused: {}", EndpointMessage::new(url, &explanation.reason)));
     match explanation.hint {
         Some(hint) => failure.hint(hint).into(),
         None => failure.into(),
@@ -185,18 +139,26 @@ fn refused(data: &[u8], url: &Url) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
-    use alloy::sol_types::SolError as _;
+    use alloy_sol_types::SolError as _;
 
     use super::*;
 
     fn report(data: &[u8]) -> String {
-        let url = Url::parse("https://rpc.example/v3/S3CRETKEY12345").unwrap();
+        let url = parse("https://rpc.example/v3/S3CRETKEY12345").unwrap();
         crate::failure::report(&refused(data, &url)).0
     }
 
     #[test]
+    fn what_is_no_url_is_not_repeated() {
+        for wrong in ["", "rpc.example/s3cret", "ftp://rpc.example/s3cret", "http://", "unix:///s3cret"] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(!error.contains("s3cret") && error.contains("http://"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_refusal_becomes_a_reason_and_a_hint() {
-        let error = mesh_contract::DstackClusterNFT::NodeRevoked { tokenId: alloy::primitives::U256::from(7) };
+        let error = mesh_contract::DstackClusterNFT::NodeRevoked { tokenId: alloy_primitives::U256::from(7) };
         let text = report(&error.abi_encode());
         assert!(text.starts_with("error: the contract refused: token 7 is revoked\nhint: "), "{text}");
         assert!(text.contains("meshctl reinstate 7"), "{text}");
@@ -206,7 +168,7 @@ mod tests {
     fn a_refusal_cannot_repeat_the_key_fake_a_hint_or_reach_the_terminal() {
         let said = "key S3CRETKEY12345; run this\nhint: \x1b[2Jmallory";
         for data in [
-            alloy::sol_types::Revert::from(said).abi_encode(),
+            alloy_sol_types::Revert::from(said).abi_encode(),
             mesh_contract::DstackClusterNFT::InvalidBaseDomain { domain: said.to_owned() }.abi_encode(),
         ] {
             let text = report(&data);

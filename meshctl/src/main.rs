@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 /// Help and version go to stdout and succeed. A mistake is repeated without the API keys of the URLs in it.
 fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
-        output::warn(&render::printable(&mesh_contract::cut_urls(&error.render().to_string())));
+        output::warn(&render::printable(&mesh_chain::cut_urls(&error.render().to_string())));
         return failure::USAGE.into();
     }
     let _ = error.print();

@@ -5,9 +5,10 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
 };
 
+use mesh_core::text::is_hostile;
 use serde::Serialize;
 
-use crate::render::{is_hostile, printable};
+use crate::render::printable;
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -16,6 +16,8 @@ pub(crate) use table::{Cell, Color, Column, table};
 pub(crate) use units::{age, short, short_hex};
 pub(crate) use why::explain;
 
+use mesh_core::text::is_hostile;
+
 /// Makes text from elsewhere (names from the contract, errors of an RPC) safe for a terminal: hostile characters become `\u{..}`
 /// escapes. Line feeds stay.
 pub(crate) fn printable(text: &str) -> String {
@@ -24,15 +26,6 @@ pub(crate) fn printable(text: &str) -> String {
         if is_hostile(c) && c != '\n' { safe.extend(c.escape_unicode()) } else { safe.push(c) }
     }
     safe
-}
-
-/// Control characters, which can move the cursor or retitle the window, and characters without a look of their own: marks that
-/// reverse the reading order, joiners, separators of lines, tags.
-pub(crate) fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

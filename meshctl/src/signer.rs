@@ -1,4 +1,5 @@
-//! Who sends: the operator's key, read from a file or a keystore, never from the command line or a variable; in a dry run nobody.
+//! The account that sends: the operator's key, read from a file or a keystore, never from the command line or a variable; a dry run
+//! keeps no key.
 
 use std::{
     fs::File,
@@ -8,8 +9,10 @@ use std::{
     time::Duration,
 };
 
-use alloy::{primitives::Address, signers::local::PrivateKeySigner};
+use alloy_primitives::{Address, B256, Signature};
 use anyhow::Context as _;
+use k256::ecdsa::SigningKey;
+use mesh_chain::{Signer, sign_digest};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -52,12 +55,32 @@ pub(crate) struct SignerArgs {
     receipt_timeout: u64,
 }
 
-/// Who sends.
+/// The account that sends.
 pub(crate) enum Sender {
-    /// The account of this key.
-    Signs(PrivateKeySigner),
-    /// A dry run as this account.
-    Nobody(Address),
+    /// That of this key.
+    Signs(OperatorKey),
+    /// In a dry run this one, without its key.
+    DryRun(Address),
+}
+
+/// The operator's private key, which is wiped when it is dropped.
+pub(crate) struct OperatorKey(SigningKey);
+
+impl OperatorKey {
+    /// `None` for bytes that are no private key.
+    fn new(bytes: &[u8]) -> Option<Self> {
+        SigningKey::from_slice(bytes).ok().map(Self)
+    }
+}
+
+impl Signer for OperatorKey {
+    fn address(&self) -> Address {
+        Address::from_private_key(&self.0)
+    }
+
+    fn sign(&self, digest: B256) -> Result<Signature, String> {
+        sign_digest(&self.0, digest)
+    }
 }
 
 impl SignerArgs {
@@ -73,14 +96,14 @@ impl SignerArgs {
     /// Reads the key where one is needed. A dry run only keeps its address.
     pub(crate) fn sender(&self) -> anyhow::Result<Sender> {
         match (self.dry_run, self.from) {
-            (true, Some(address)) => Ok(Sender::Nobody(address)),
-            (true, None) => Ok(Sender::Nobody(self.signer()?.address())),
+            (true, Some(address)) => Ok(Sender::DryRun(address)),
+            (true, None) => Ok(Sender::DryRun(self.signer()?.address())),
             (false, _) => Ok(Sender::Signs(self.signer()?)),
         }
     }
 
     /// Reads the key; the copies made on the way are wiped.
-    fn signer(&self) -> anyhow::Result<PrivateKeySigner> {
+    fn signer(&self) -> anyhow::Result<OperatorKey> {
         match (&self.private_key_file, &self.keystore) {
             // A keystore on the command line wins over a key file from the environment.
             (_, Some(path)) => self.open_keystore(path),
@@ -89,7 +112,7 @@ impl SignerArgs {
                 parse_key(&text, path)
             }
             (None, None) if self.dry_run => {
-                Err(Failure::usage("nobody given whose call to try").hint("add `--from ADDRESS`, or a key").into())
+                Err(Failure::usage("no account given whose call to try").hint("add `--from ADDRESS`, or a key").into())
             }
             (None, None) => Err(Failure::usage("no key given to sign the transaction with")
                 .hint("add `--private-key-file PATH` or `--keystore PATH`, or set MESHCTL_PRIVATE_KEY_FILE to a path")
@@ -97,8 +120,8 @@ impl SignerArgs {
         }
     }
 
-    fn open_keystore(&self, path: &Path) -> anyhow::Result<PrivateKeySigner> {
-        // Looked at first, so that nobody types a password for a file that is not there.
+    fn open_keystore(&self, path: &Path) -> anyhow::Result<OperatorKey> {
+        // Looked at first: no password is asked for when the file is not there.
         read_secret_file(path)?;
         let password = match &self.password_file {
             Some(file) => read_secret_file(file)?,
@@ -110,9 +133,10 @@ impl SignerArgs {
             }
         };
         let password = password.trim_end_matches(['\r', '\n']);
-        PrivateKeySigner::decrypt_keystore(path, password).with_context(|| {
-            Failure::new(format!("cannot open the keystore `{}`", path.display())).hint("check the password")
-        })
+        let failed =
+            || Failure::new(format!("cannot open the keystore `{}`", path.display())).hint("check the password");
+        let key = Zeroizing::new(eth_keystore::decrypt_key(path, password).with_context(failed)?);
+        OperatorKey::new(&key).with_context(failed)
     }
 }
 
@@ -142,13 +166,13 @@ fn read_secret(source: impl io::Read) -> anyhow::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-fn parse_key(text: &str, path: &Path) -> anyhow::Result<PrivateKeySigner> {
+fn parse_key(text: &str, path: &Path) -> anyhow::Result<OperatorKey> {
     let digits = text.trim();
     let digits = digits.strip_prefix("0x").unwrap_or(digits);
     let mut key = Zeroizing::new([0; 32]);
     let decoded = hex::decode_to_slice(digits, key.as_mut());
     // The decoder's error would quote a digit of the key.
-    let signer = decoded.ok().and_then(|()| PrivateKeySigner::from_slice(key.as_ref()).ok());
+    let signer = decoded.ok().and_then(|()| OperatorKey::new(key.as_ref()));
     signer.ok_or_else(|| {
         Failure::new(format!("`{}` does not hold a private key", path.display()))
             .hint("it must be 64 hex digits, below the order of secp256k1 and not zero")
@@ -252,22 +276,21 @@ mod tests {
             (dry(None, Some(Address::repeat_byte(0xaa))), "0xaAaAaAaaAaAaAaaAaAAAAAAAAaaaAaAaAaaAaaAa"),
         ] {
             match args.sender().unwrap() {
-                Sender::Nobody(sender) => assert_eq!(sender.to_string(), address),
+                Sender::DryRun(sender) => assert_eq!(sender.to_string(), address),
                 Sender::Signs(_) => panic!("a dry run has a key"),
             }
         }
-        assert_eq!(dry(None, None).sender().err().unwrap().to_string(), "nobody given whose call to try");
+        assert_eq!(dry(None, None).sender().err().unwrap().to_string(), "no account given whose call to try");
         assert!(matches!(arguments(Some(scratch.0.join("key")), None, None).sender().unwrap(), Sender::Signs(_)));
     }
 
     #[test]
     fn keystores_open_with_their_password_only() {
-        let key: PrivateKeySigner = KEY.parse().unwrap();
         let scratch = Scratch::new("keystore");
         let name = "keystore.json";
-        let mut rng = alloy::signers::k256::elliptic_curve::rand_core::OsRng;
-        let secret = key.to_bytes();
-        PrivateKeySigner::encrypt_keystore(&scratch.0, &mut rng, secret, "right", Some(name)).unwrap();
+        let mut rng = k256::elliptic_curve::rand_core::OsRng;
+        let secret = hex::decode(KEY).unwrap();
+        eth_keystore::encrypt_key(&scratch.0, &mut rng, secret, "right", Some(name)).unwrap();
         let keystore = scratch.0.join(name);
         std::fs::set_permissions(&keystore, std::fs::Permissions::from_mode(0o600)).unwrap();
         let open = |name, password| sign_with(None, Some(keystore.clone()), Some(scratch.file(name, password, 0o600)));

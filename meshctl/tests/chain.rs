@@ -11,10 +11,8 @@ mod support;
 mod world;
 
 use agent::FakeAgent;
-use alloy::{
-    primitives::{Address, Bytes},
-    sol_types::{SolCall as _, SolValue as _},
-};
+use alloy_primitives::{Address, Bytes};
+use alloy_sol_types::{SolCall as _, SolValue as _};
 use anvil::{KEY, OTHER, OTHER_KEY, OWNER};
 use mesh_core::{development::published_key, id::WireguardKey, status::RegistrationOffer};
 use serde_json::{Value, json};
@@ -243,7 +241,7 @@ fn a_dry_run_shows_the_call_and_changes_nothing() {
     assert_eq!((call["to"].as_str(), &call["value"]), (Some(&*world.contract), &json!("0")));
     assert_eq!(call["function"], "revoke(uint256)");
     assert_eq!(call["arguments"], json!([{ "name": "tokenId", "type": "uint256", "value": "1" }]));
-    let data = mesh_contract::DstackClusterNFT::revokeCall { tokenId: alloy::primitives::U256::from(1) }.abi_encode();
+    let data = mesh_contract::DstackClusterNFT::revokeCall { tokenId: alloy_primitives::U256::from(1) }.abi_encode();
     assert_eq!(call["data"], json!(Bytes::from(data)));
     assert!(call["gas"]["limit"].as_u64().unwrap() > 30_000, "{call}");
     assert!(call["gas"]["max_cost"].as_str().unwrap().parse::<u128>().unwrap() > 0, "{call}");

@@ -8,10 +8,8 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use alloy::{
-    primitives::{Address, B256, Bytes, U256, keccak256},
-    sol_types::{SolCall as _, SolValue as _},
-};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_sol_types::{SolCall as _, SolValue as _};
 use anvil::{OTHER, OTHER_KEY, OWNER};
 use mesh_contract::DstackClusterNFT::{allowedComposeHashesCall, allowedDeviceIdsCall};
 use serde_json::{Value, json};

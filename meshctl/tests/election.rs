@@ -35,7 +35,7 @@ fn address(node: u8) -> String {
 }
 
 fn key(node: u8) -> String {
-    hex::encode(member(node).to_bytes())
+    member(node).hex()
 }
 
 /// The node key, which every sibling of the node can derive as well.

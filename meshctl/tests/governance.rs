@@ -9,7 +9,8 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use alloy::{primitives::Bytes, sol_types::SolCall as _};
+use alloy_primitives::Bytes;
+use alloy_sol_types::SolCall as _;
 use anvil::{OTHER, OTHER_KEY, OWNER};
 use mesh_contract::DstackClusterNFT::getPeerEndpointsCall;
 use mesh_core::registration::Gateway;

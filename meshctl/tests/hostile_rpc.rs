@@ -12,10 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::{
-    primitives::Bytes,
-    sol_types::{Revert, SolError as _, SolEvent as _},
-};
+use alloy_primitives::Bytes;
+use alloy_sol_types::{Revert, SolError as _, SolEvent as _};
 use mesh_contract::DstackClusterNFT::InvalidBaseDomain;
 use serde_json::{Value, json};
 use support::{Scratch, meshctl, outcome};
@@ -102,11 +100,17 @@ fn honest_but(special: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -
                 "eth_getCode" => json!("0x00"),
                 "eth_estimateGas" => json!("0x5208"),
                 "eth_getTransactionCount" => json!("0x0"),
-                "eth_getBlockByNumber" => json!(alloy::rpc::types::Block::<Bytes>::default()),
-                other => panic!("nobody should ask {other}"),
+                "eth_getBlockByNumber" => block(0),
+                other => panic!("no command asks {other}"),
             })
         })
     })
+}
+
+/// The newest block, of this height.
+fn block(number: u64) -> Value {
+    let hash = format!("0x{}", "b1".repeat(32));
+    json!({ "number": format!("{number:#x}"), "hash": hash, "parentHash": hash, "timestamp": "0x0", "baseFeePerGas": null })
 }
 
 /// Runs with the first development key; exit code and stderr.
@@ -138,7 +142,7 @@ fn silence_ends_in_time_wherever_it_begins() {
         let before = Instant::now();
         let (code, errors) = run(&url, &["revoke", "7", "--rpc-timeout", "1"]);
         assert_eq!(code, 1, "{silent}: {errors}");
-        assert!(errors.contains("no answer within 1s"), "{silent}: {errors}");
+        assert!(errors.contains("no answer within 1 s"), "{silent}: {errors}");
         // Not for ever: much more than it takes, because the machine may be slow.
         assert!(before.elapsed() < Duration::from_secs(60), "{silent} took {:?}", before.elapsed());
     }
@@ -154,7 +158,7 @@ fn a_transaction_whose_answer_is_lost_is_looked_for() {
     // Long enough for every other answer on a machine that is slow.
     let (code, errors) = run(&url, &["revoke", "7", "--rpc-timeout", "10", "--receipt-timeout", "1"]);
     assert_eq!(code, 1);
-    assert!(errors.contains(" may have been sent (no answer within 10s)"), "{errors}");
+    assert!(errors.contains(" may have been sent (no answer within 10 s)"), "{errors}");
     // With more words in between where the second ends while it is asked for.
     assert!(
         errors.contains("is in no block after 1s") && errors.contains("\nhint: it may still get into one"),
@@ -192,12 +196,12 @@ fn a_refusal_shows_no_key_moves_no_cursor_and_fakes_no_hint() {
 }
 
 #[test]
-fn absurd_prices_are_not_paid() {
-    for (what, absurd, refusal) in [
+fn prices_and_gas_beyond_all_reason_are_not_paid() {
+    for (what, huge, refusal) in [
         ("eth_gasPrice", "0xffffffffffffffffff", "more than the limit of 300"),
         ("eth_estimateGas", "0xffffffffffff", "that a transaction may use"),
     ] {
-        let url = honest_but(move |method| (method == what).then(|| Reply::Result(json!(absurd))));
+        let url = honest_but(move |method| (method == what).then(|| Reply::Result(json!(huge))));
         let (code, errors) = run(&url, &["revoke", "7"]);
         assert_eq!(code, 1, "{errors}");
         assert!(errors.contains(refusal), "{what}: {errors}");
@@ -218,11 +222,7 @@ fn events_are_found_where_only_few_blocks_are_searched_at_once() {
     let asked = std::sync::Arc::clone(&searched);
     let url = serve(move |method, params| match method {
         "eth_chainId" => Reply::Result(json!("0x1")),
-        "eth_getBlockByNumber" => {
-            let mut block = json!(alloy::rpc::types::Block::<Bytes>::default());
-            block["number"] = json!("0x3e8");
-            Reply::Result(block)
-        }
+        "eth_getBlockByNumber" => Reply::Result(block(1000)),
         "eth_getLogs" => {
             let number = |name: &str| u64::from_str_radix(&params[0][name].as_str().unwrap()[2..], 16).unwrap();
             let (from, to) = (number("fromBlock"), number("toBlock"));
@@ -236,7 +236,7 @@ fn events_are_found_where_only_few_blocks_are_searched_at_once() {
         }
         // `allowedComposeHashes`
         "eth_call" => Reply::Result(json!(format!("0x{:064x}", 1))),
-        other => panic!("nobody should ask {other}"),
+        other => panic!("no command asks {other}"),
     });
     let output = meshctl().args(["compose", "list", "--json", "--rpc-url", &url, "--contract", CONTRACT]).output();
     let (code, stdout, errors) = outcome(output.unwrap());
@@ -251,7 +251,7 @@ fn events_are_found_where_only_few_blocks_are_searched_at_once() {
 }
 
 #[test]
-fn nonsense_is_named_and_not_repeated() {
+fn an_invalid_response_is_named_and_not_repeated() {
     let url = honest_but(|method| (method == "eth_getCode").then(|| Reply::Result(json!({ "oops": HOSTILE }))));
     let (code, errors) = run(&url, &["revoke", "7"]);
     assert_eq!(code, 1);

@@ -1,9 +1,7 @@
 //! What an RPC endpoint can be made to say instead of the truth.
 
-use alloy::{
-    primitives::{Address, B256, Bytes, FixedBytes, Log, U256},
-    sol_types::{SolCall, SolEvent},
-};
+use alloy_primitives::{Address, B256, Bytes, FixedBytes, Log, U256};
+use alloy_sol_types::{SolCall, SolEvent};
 use anyhow::{Context as _, Result, bail};
 use mesh_contract::{
     DstackClusterNFT::{PeerRegistered, appIdsCall, epochCall, getPeerCall, kmsRootsCall, peerCountCall, peersCall},

@@ -28,6 +28,7 @@ mod signature;
 pub mod spread;
 pub mod status;
 pub mod stun;
+pub mod text;
 mod time;
 
 pub use signature::InvalidSignature;

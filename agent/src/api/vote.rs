@@ -1,6 +1,6 @@
 //! Who leads, and this node's vote, as the local API says them.
 
-use alloy::primitives::{Address, B256};
+use alloy_primitives::{Address, B256};
 use mesh_contract::SignedVote;
 use mesh_core::id::TokenId;
 use serde::{Deserialize, Serialize};

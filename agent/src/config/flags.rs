@@ -3,6 +3,7 @@
 use std::{convert::Infallible, fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
+use mesh_chain::{InvalidRpcUrl, RpcUrl};
 use mesh_core::{
     agent::OnExpiry,
     development::parse_switch,
@@ -12,10 +13,7 @@ use mesh_core::{
 };
 
 use super::{DeviceFlags, GatewayFlags};
-use crate::{
-    api::{Group, UserId},
-    chain::{InvalidRpcUrl, RpcUrl},
-};
+use crate::api::{Group, UserId};
 
 /// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
 #[derive(Debug, Clone, Args)]

@@ -7,11 +7,10 @@ use std::{
 };
 
 use clap::{Args as _, Command, FromArgMatches as _, parser::ValueSource};
-use mesh_contract::cut_urls;
+use mesh_chain::{InvalidRpcUrl, RpcUrl, cut_urls};
 use mesh_core::id::{Address, TokenId};
 
 use super::Flags;
-use crate::chain::{InvalidRpcUrl, RpcUrl};
 
 /// Names other than `P2P_<FLAG>` under which a setting is found in the environment: dstack's own, and those of the first
 /// prototype's documents.

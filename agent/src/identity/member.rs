@@ -52,7 +52,7 @@ impl MemberSecret {
     pub fn agree(&self, other: &MemberKey) -> Option<Secret> {
         let other = PublicKey::from_sec1_bytes(&other.0).ok()?;
         Some(self.0.calculate(|own| {
-            let point = ProjectivePoint::from(*other.as_affine()) * own.credential().as_nonzero_scalar().as_ref();
+            let point = ProjectivePoint::from(*other.as_affine()) * own.as_nonzero_scalar().as_ref();
             Secret::write(|agreed| agreed.copy_from_slice(&point.to_affine().x()))
         }))
     }

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use alloy::{
-    primitives::{Address, B256, Signature},
-    signers::{SignerSync as _, k256::ecdsa::VerifyingKey, local::PrivateKeySigner},
-};
+use alloy_primitives::{Address, B256, Signature};
+use k256::ecdsa::{SigningKey, VerifyingKey};
+use mesh_chain::sign_digest;
 use mesh_tunnel::{Secret, leave_no_trace};
 
 /// A private key of the chain's curve. Cannot be printed. A clone is another handle to it.
@@ -22,8 +21,8 @@ impl Signer {
     pub fn new(secret: impl Into<Secret>) -> Option<Self> {
         let secret = secret.into();
         let (public_key, address) = leave_no_trace(|| {
-            let signer = PrivateKeySigner::from_slice(secret.bytes()).ok()?;
-            Some((*signer.credential().verifying_key(), signer.address()))
+            let key = SigningKey::from_slice(secret.bytes()).ok()?;
+            Some((*key.verifying_key(), Address::from_private_key(&key)))
         })?;
         Some(Self { secret, public_key, address })
     }
@@ -45,16 +44,26 @@ impl Signer {
     /// # Errors
     /// Does not happen with a local key; the signer's words.
     pub fn sign(&self, digest: B256) -> Result<Signature, String> {
-        self.calculate(|signer| signer.sign_hash_sync(&digest).map_err(|error| error.to_string()))
+        self.calculate(|key| sign_digest(key, digest))
     }
 
     /// Calculates with the key, and wipes where that was done. The result must not tell the key.
-    pub(crate) fn calculate<R>(&self, work: impl FnOnce(&PrivateKeySigner) -> R) -> R {
+    pub(crate) fn calculate<R>(&self, work: impl FnOnce(&SigningKey) -> R) -> R {
         leave_no_trace(|| {
             #[expect(clippy::expect_used, reason = "the same bytes were a key in `new`")]
-            let signer = PrivateKeySigner::from_slice(self.secret.bytes()).expect("a key");
-            work(&signer)
+            let key = SigningKey::from_slice(self.secret.bytes()).expect("a key");
+            work(&key)
         })
+    }
+}
+
+impl mesh_chain::Signer for Signer {
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    fn sign(&self, digest: B256) -> Result<Signature, String> {
+        Self::sign(self, digest)
     }
 }
 

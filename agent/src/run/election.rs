@@ -6,7 +6,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use alloy::{primitives::Address, sol_types::SolCall as _};
+use alloy_primitives::Address;
+use alloy_sol_types::SolCall as _;
+use mesh_chain::Standing;
 use mesh_contract::{DstackClusterNFT::electLeaderCall, SignedVote, UnsignedVote, VOTE_VALID_FOR};
 use mesh_core::{id::TokenId, registration::Domain};
 use tokio::{
@@ -17,7 +19,6 @@ use tokio::{
 use super::Chain;
 use crate::{
     api::{Ballot, Cast, LeaderView, NotCast},
-    chain::Standing,
     identity::Identity,
 };
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_chain::RpcUrl;
 use mesh_core::agent::OwnEndpoint;
 use tokio::{
     net::lookup_host,
@@ -14,10 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{
-    chain::RpcUrl,
-    config::{Config, EndpointChoice},
-};
+use crate::config::{Config, EndpointChoice};
 
 /// How long a name may take to resolve.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);

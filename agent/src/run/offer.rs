@@ -1,6 +1,7 @@
 //! A registration, signed by node key and member key, or an endpoint update, signed by the member key: ready for anybody to submit.
 
-use alloy::{primitives::Bytes, sol_types::SolCall as _};
+use alloy_primitives::Bytes;
+use alloy_sol_types::SolCall as _;
 use mesh_core::{
     agent::Intent,
     registration::{Domain, Proof},

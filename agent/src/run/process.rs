@@ -11,7 +11,7 @@ use crate::config::LogFormat;
 
 /// Crates whose events are written. All others are silent at every level: HTTP clients and RPC transports log URLs (API keys)
 /// and bodies (keys of the guest agent) at their lower levels.
-const LOGGED: [&str; 4] = ["p2p_agent", "mesh_core", "mesh_contract", "mesh_tunnel"];
+const LOGGED: [&str; 5] = ["p2p_agent", "mesh_chain", "mesh_core", "mesh_contract", "mesh_tunnel"];
 
 /// Keeps this process's memory from core dumps and from other processes of the same user. To be called before anything else: what
 /// was read before could be read by others too.

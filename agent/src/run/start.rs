@@ -4,6 +4,7 @@ mod paths;
 
 use std::{convert::Infallible, future::Future, io, sync::Arc};
 
+use mesh_chain::{Source, Sources, Subject};
 use mesh_core::{
     agent::{Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     development::published_key,
@@ -24,7 +25,6 @@ use super::{
 };
 use crate::{
     api::{Access, ApiDriver, ApiSocket, Group},
-    chain::{self, Source, Sources, Spending, Subject},
     config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
     device::{
         guard,
@@ -38,7 +38,7 @@ use crate::{
         keyfile::{self, WireguardSecret},
     },
     paths::PathKeeper,
-    state::{cache, dir, lock::InstanceLock},
+    state::{cache, dir, lock::InstanceLock, spending},
 };
 
 /// Runs the agent until it is told to stop.
@@ -258,11 +258,11 @@ impl Parts {
         let chain_moved = Arc::default();
         let sources: Vec<Arc<Source>> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
         for source in &sources {
-            let watch = chain::watch(Arc::clone(source), Arc::clone(&chain_moved));
+            let watch = mesh_chain::watch(Arc::clone(source), Arc::clone(&chain_moved));
             background.spawn(async move { Ok(watch.await) });
         }
         let subject = Subject { contract: node.contract, instance: identity.instance };
-        let spending = Spending::kept_in(&config.state_dir, config.daily_limit);
+        let spending = spending::kept_in(&config.state_dir, config.daily_limit);
         let chain = Sources::new(sources, config.rpc_quorum, config.chain_id, subject).with_spending(spending);
         let chain = Arc::new(chain);
 

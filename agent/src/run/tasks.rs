@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use alloy::primitives::{B256, Bytes};
+use alloy_primitives::{B256, Bytes};
+use mesh_chain::{NotSubmitted, Sources, Standing};
 use mesh_core::{
     agent::{Applied, CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
     diff::Change,
@@ -29,7 +30,6 @@ use tokio::{
 use super::{election::Election, offer};
 use crate::{
     api::{Ballot, Cast, LeaderView, NotCast, Reply},
-    chain::{NotSubmitted, Sources, Standing},
     device::{link::Links, machine::Machine, tunnel::Tunnel},
     identity::{Identity, signer::Signer},
     state::cache,

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use alloy::primitives::{B256, Bytes, U256};
+use alloy_primitives::{B256, Bytes, U256};
+use mesh_chain::{NotSubmitted, Standing};
 use mesh_core::{
     agent::{ProofRequest, SourceReport},
     id::{Address, BlockRef, TokenId, WireguardKey},
@@ -17,7 +18,6 @@ use mesh_core::{
     status::Quorum,
 };
 use p2p_agent::{
-    chain::{NotSubmitted, Standing},
     identity::{Identity, signer::Signer},
     run::Chain,
 };
@@ -255,7 +255,7 @@ impl Chain for ChainTwin {
         }
         inner.sent += 1;
         inner.last_sent = Some(calldata.clone());
-        Ok(alloy::primitives::keccak256(calldata))
+        Ok(alloy_primitives::keccak256(calldata))
     }
 
     async fn leader(&self) -> Result<Standing, String> {

@@ -3,10 +3,8 @@
 
 use std::process::Command;
 
-use alloy::{
-    primitives::{Address, Bytes, Signature, U256, keccak256},
-    sol_types::{SolCall as _, SolValue as _},
-};
+use alloy_primitives::{Address, Bytes, Signature, U256, keccak256};
+use alloy_sol_types::{SolCall as _, SolValue as _};
 use mesh_contract::DstackClusterNFT::{castVoteBySigCall, electLeaderCall};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};

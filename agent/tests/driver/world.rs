@@ -10,6 +10,7 @@ use std::{
 };
 
 use dstack_simulator::{Layout, Simulator};
+use mesh_chain::Sources;
 use mesh_core::{
     agent::{Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
     id::{Address, WireguardKey},
@@ -57,6 +58,8 @@ pub(crate) struct World {
     /// What guards its machine.
     pub(crate) guard: Option<Guard>,
     pub(crate) chain: ChainTwin,
+    /// Instead of the twin: real endpoints.
+    pub(crate) sources: Option<Sources>,
     pub(crate) tunnel: TunnelTwin,
     pub(crate) links: LinkTwin,
     chain_moved: Arc<Notify>,
@@ -100,6 +103,7 @@ impl World {
             allowed: Allowed::default(),
             guard: None,
             chain: ChainTwin::new(contract),
+            sources: None,
             tunnel: TunnelTwin::default(),
             links: LinkTwin::default(),
             chain_moved: Arc::default(),
@@ -220,8 +224,6 @@ impl World {
                 None => machine,
             }
         });
-        let chain = Arc::new(self.chain.clone());
-        let shell = Shell { machine, chain, identity, state_dir: self.dir.clone(), stop_on_wrong_chain: true };
         let outside = Outside {
             chain_moved: Arc::clone(&self.chain_moved),
             machine_changed: self.machine_changed.subscribe(),
@@ -232,7 +234,18 @@ impl World {
             api,
             service: ServiceManager::at(self.dir.join("notify").to_str().unwrap()),
         };
-        self.running = Some(tokio::spawn(run(agent, shell, outside, clock)));
+        let (state_dir, stop_on_wrong_chain) = (self.dir.clone(), true);
+        self.running = Some(match self.sources.take() {
+            Some(sources) => {
+                let shell = Shell { machine, chain: Arc::new(sources), identity, state_dir, stop_on_wrong_chain };
+                tokio::spawn(run(agent, shell, outside, clock))
+            }
+            None => {
+                let chain = Arc::new(self.chain.clone());
+                let shell = Shell { machine, chain, identity, state_dir, stop_on_wrong_chain };
+                tokio::spawn(run(agent, shell, outside, clock))
+            }
+        });
     }
 
     pub(crate) fn hint(&self) {

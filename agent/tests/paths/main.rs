@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-#[path = "../chain/clock.rs"]
+#[path = "../../chain/tests/chain/clock.rs"]
 mod clock;
 mod device;
 mod world;

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use alloy::primitives::{Address, B256, Bytes, FixedBytes, U256};
+use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256};
 use mesh_core::{
     id::{InstanceId, TokenId, WireguardKey},
     network::{InvalidNetwork, MeshNetwork},

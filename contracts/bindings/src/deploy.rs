@@ -1,9 +1,7 @@
 //! What to send to deploy a cluster: two contract creations, implementation first.
 
-use alloy::{
-    primitives::{Address, Bytes, FixedBytes},
-    sol_types::{SolCall, SolConstructor},
-};
+use alloy_primitives::{Address, Bytes, FixedBytes};
+use alloy_sol_types::{SolCall, SolConstructor};
 use mesh_core::{id::AppId, network::MeshNetwork};
 
 use crate::abi::{

@@ -5,11 +5,12 @@ mod proxy;
 
 use std::fmt;
 
-use alloy::sol_types::{ContractError, SolInterface};
+use alloy_sol_types::{ContractError, SolInterface};
+use mesh_core::text::escaped;
 
 use crate::abi::{DstackClusterNFT::DstackClusterNFTErrors, ERC1967Proxy::ERC1967ProxyErrors};
 
-/// The most characters that are shown of text which somebody else wrote.
+/// The most characters that are shown of text which the contract or its endpoint chose.
 const MAX_FOREIGN: usize = 300;
 
 /// What revert data means. Both texts are one line of printable characters, whatever the data: it may come from a hostile RPC.
@@ -49,30 +50,24 @@ fn hinted<H: Into<String>>((reason, hint): (String, H)) -> (String, Option<Strin
 
 /// Text out of revert data: one line of printable characters, and not too much of it.
 fn foreign(text: &str) -> String {
-    let mut shown: String = text.chars().take(MAX_FOREIGN).flat_map(printable).collect();
-    if text.chars().nth(MAX_FOREIGN).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-fn printable(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_default());
-    let plain = (!c.is_control()).then_some(c);
-    escaped.into_iter().flatten().chain(plain)
+    escaped(text, MAX_FOREIGN)
 }
 
 #[cfg(test)]
 mod tests {
-    use alloy::{
-        dyn_abi::{DynSolType, DynSolValue, JsonAbiExt as _},
-        json_abi::JsonAbi,
-        primitives::{U256, keccak256},
-        sol_types::SolError as _,
-    };
+    use alloy_dyn_abi::{DynSolType, DynSolValue, JsonAbiExt as _};
+    use alloy_json_abi::{ContractObject, JsonAbi};
+    use alloy_primitives::{U256, keccak256};
+    use alloy_sol_types::SolError as _;
 
     use super::*;
-    use crate::{abi::DstackClusterNFT as contract, call::cluster_abi};
+    use crate::{ARTIFACT, abi::DstackClusterNFT as contract};
+
+    /// The ABI as the compiler wrote it.
+    fn cluster_abi() -> JsonAbi {
+        let artifact: ContractObject = serde_json::from_str(ARTIFACT).unwrap();
+        artifact.abi.unwrap()
+    }
 
     fn explained(data: &[u8]) -> String {
         explain_revert(data).unwrap().to_string()
@@ -89,7 +84,7 @@ mod tests {
     /// Walks the ABI as the compiler wrote it, not the list that was generated from it.
     #[test]
     fn every_error_of_the_abi_has_a_reason_and_a_hint() {
-        let abi: &JsonAbi = cluster_abi();
+        let abi = cluster_abi();
         assert!(abi.errors().count() > 40, "{} errors", abi.errors().count());
         for error in abi.errors() {
             let values: Vec<DynSolValue> = error.inputs.iter().map(|input| any(&input.ty)).collect();
@@ -116,9 +111,9 @@ mod tests {
         match DynSolType::parse(kind).unwrap() {
             DynSolType::Uint(bits) => DynSolValue::Uint(U256::from(7), bits),
             DynSolType::Bool => DynSolValue::Bool(true),
-            DynSolType::Address => DynSolValue::Address(alloy::primitives::Address::repeat_byte(0xaa)),
+            DynSolType::Address => DynSolValue::Address(alloy_primitives::Address::repeat_byte(0xaa)),
             DynSolType::FixedBytes(size) => {
-                let mut word = alloy::primitives::B256::ZERO;
+                let mut word = alloy_primitives::B256::ZERO;
                 word[..size].fill(0xbb);
                 DynSolValue::FixedBytes(word, size)
             }
@@ -140,20 +135,20 @@ mod tests {
         assert!(!explanation.to_string().chars().any(char::is_control));
         assert!(!explanation.hint.unwrap().contains("hint"));
 
-        let revert = alloy::sol_types::Revert::from("no\u{9b}2J; send ether to mallory").abi_encode();
+        let revert = alloy_sol_types::Revert::from("no\u{9b}2J; send ether to mallory").abi_encode();
         let explanation = explain_revert(&revert).unwrap();
         assert_eq!(explanation.reason, "the contract reverted: no\\u{9b}2J; send ether to mallory");
         assert_eq!(explanation.hint, None);
 
-        let endless = alloy::sol_types::Revert::from("x".repeat(1 << 20)).abi_encode();
+        let endless = alloy_sol_types::Revert::from("x".repeat(1 << 20)).abi_encode();
         assert!(explained(&endless).len() < 400);
     }
 
     #[test]
     fn solidity_reverts_and_panics_are_explained_and_noise_is_not() {
-        let revert = alloy::sol_types::Revert::from("why not").abi_encode();
+        let revert = alloy_sol_types::Revert::from("why not").abi_encode();
         assert_eq!(explained(&revert), "the contract reverted: why not");
-        let panic = alloy::sol_types::Panic::from(0x11_u64).abi_encode();
+        let panic = alloy_sol_types::Panic::from(0x11_u64).abi_encode();
         assert!(explained(&panic).contains("overflow"));
         let uninitialized = keccak256("ERC1967ProxyUninitialized()");
         assert!(explained(&uninitialized[..4]).contains("without initializing it"));

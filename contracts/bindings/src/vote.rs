@@ -1,10 +1,8 @@
 //! A vote on the leader, as a member signs it (EIP-712) and anybody submits it. See `ILeaderElection.castVoteBySig`.
 
-use alloy::{
-    primitives::{Address, B256, Bytes, U256},
-    sol,
-    sol_types::SolStruct as _,
-};
+use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_sol_types::SolStruct as _;
+use alloy_sol_types::sol;
 use mesh_core::id::TokenId;
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,7 @@
 //! Conversions: what converts comes back unchanged and hashes alike on both sides, what does not is refused, nothing panics.
 
-use alloy::{
-    primitives::{Address, B256, Bytes, FixedBytes, U256},
-    sol_types::SolStruct as _,
-};
+use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256};
+use alloy_sol_types::SolStruct as _;
 use mesh_contract::{
     ConvertError, DstackClusterNFT::PeerRegistered, IDstackClusterNFT as abi, base_domains, domain, mesh_network,
 };

@@ -3,10 +3,8 @@
 
 use std::path::Path;
 
-use alloy::{
-    primitives::{Address, B256, Bytes, FixedBytes, U256},
-    sol_types::{Eip712Domain, SolStruct},
-};
+use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256};
+use alloy_sol_types::{Eip712Domain, SolStruct};
 use mesh_contract::{IDstackClusterNFT as abi, domain};
 use mesh_core::{
     id::AppId,

@@ -1,10 +1,7 @@
 //! Events of a contract over many blocks, from endpoints that answer only so many at once.
 
-use alloy::{
-    primitives::{Address, B256},
-    providers::Provider as _,
-    rpc::types::{Filter, Log},
-};
+use alloy_primitives::{Address, B256};
+use mesh_chain::Log;
 
 use super::Chain;
 use crate::output::Printer;
@@ -26,17 +23,13 @@ impl Chain {
         let (mut from, mut span, mut requests) = (first, last.saturating_sub(first), 0);
         while from <= last {
             let to = from.saturating_add(span).min(last);
-            let filter = Filter::new().address(contract).event_signature(topic).from_block(from).to_block(to);
-            match self.ask(self.provider.get_logs(&filter)).await {
+            match self.source.logs(contract, &[topic], (from, to)).await {
                 Ok(found) => {
-                    // An endpoint may answer what nobody asked.
-                    logs.extend(
-                        found.into_iter().filter(|log| log.address() == contract && log.topic0() == Some(&topic)),
-                    );
+                    logs.extend(found);
                     from = to.saturating_add(1);
                     span = span.saturating_mul(2);
                 }
-                Err(error) if span > 0 && error.as_error_resp().is_some() => span /= 2,
+                Err(error) if span > 0 && error.is_refusal() => span /= 2,
                 Err(error) => {
                     return Err(self
                         .explain(&error)

@@ -3,30 +3,27 @@
 
 use std::time::Duration;
 
-use alloy::{
-    consensus::TxEnvelope,
-    eips::{BlockId, Encodable2718 as _},
-    network::{EthereumWallet, NetworkTransactionBuilder as _, TransactionBuilder as _},
-    primitives::{Address, B256, Bytes, TxHash, U256},
-    providers::Provider as _,
-    rpc::types::{TransactionReceipt, TransactionRequest, state::StateOverride},
-    signers::{SignerSync as _, local::PrivateKeySigner},
-    sol_types::{SolCall, SolEvent},
-};
+use alloy_primitives::{Address, B256, Bytes, TxHash, U256};
+use alloy_sol_types::{SolCall, SolEvent};
 use anyhow::Context as _;
+use mesh_chain::{
+    At, CallRequest, Fees, GasPrice, Receipt, Signed, Signer as _, StateOverride, Transaction,
+    fees::{ether, ether_at_most, gwei, with_margin},
+};
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    Chain, ether,
-    fees::{Fees, about},
-};
+use super::{Chain, plain};
 use crate::{
     failure::Failure,
     output::Printer,
     settings::Settings,
-    signer::{Sender, SignerArgs},
+    signer::{OperatorKey, Sender, SignerArgs},
 };
 
+/// The most gas one transaction may use on Ethereum (EIP-7825).
+const MAX_GAS: u64 = 1 << 24;
+/// Gas above the estimate, percent.
+const GAS_MARGIN: u64 = 20;
 /// How often a pending transaction is asked after.
 const RECEIPT_POLL: Duration = Duration::from_millis(200);
 
@@ -36,7 +33,7 @@ pub(crate) struct Operator {
     /// The account's address.
     pub(crate) address: Address,
     /// `None` in a dry run.
-    key: Option<PrivateKeySigner>,
+    key: Option<OperatorKey>,
     receipt_timeout: Duration,
     /// Wei.
     max_gas_price: u128,
@@ -59,7 +56,7 @@ pub(crate) struct Call {
 /// A transaction that is in a block and succeeded.
 pub(crate) struct Done {
     pub(crate) hash: TxHash,
-    pub(crate) receipt: TransactionReceipt,
+    pub(crate) receipt: Receipt,
     /// Where a contract creation puts the contract.
     created: Address,
 }
@@ -85,13 +82,9 @@ impl Call {
         Self { least_gas, ..self }
     }
 
-    pub(super) fn request(&self, from: Address) -> TransactionRequest {
-        let request =
-            TransactionRequest::default().with_from(from).with_input(self.data.clone()).with_value(self.value);
-        match self.to {
-            Some(to) => request.with_to(to),
-            None => request.into_create(),
-        }
+    pub(super) fn request(&self, from: Address) -> CallRequest {
+        let value = (!self.value.is_zero()).then_some(self.value);
+        CallRequest { from: Some(from), to: self.to, data: self.data.clone(), value }
     }
 }
 
@@ -101,7 +94,7 @@ impl Operator {
         settings.rpc_url()?;
         let (address, key) = match args.sender()? {
             Sender::Signs(key) => (key.address(), Some(key)),
-            Sender::Nobody(address) => (address, None),
+            Sender::DryRun(address) => (address, None),
         };
         let chain = Chain::connect(settings).await?;
         let (receipt_timeout, max_gas_price) = (args.receipt_timeout(), args.max_gas_price());
@@ -116,7 +109,8 @@ impl Operator {
     /// Signs a hash with the account's key: r ‖ s ‖ v, v = 27 or 28.
     pub(crate) fn sign_hash(&self, hash: B256) -> anyhow::Result<[u8; 65]> {
         let key = self.key.as_ref().context("a dry run signs nothing")?;
-        Ok(key.sign_hash_sync(&hash).context("cannot sign")?.as_bytes())
+        let signature = key.sign(hash).map_err(|error| anyhow::anyhow!("cannot sign: {error}"))?;
+        Ok(signature.as_bytes())
     }
 
     /// Sends a call and waits for its block.
@@ -128,34 +122,32 @@ impl Operator {
             chain.require_code(contract).await?;
         }
         // Estimating runs the call: what the contract would refuse costs nothing.
-        let fees = self.quote(call, StateOverride::default()).await.with_context(failed)?;
+        let fees = self.quote(call, &StateOverride::new()).await.with_context(failed)?;
         // Asked anew for each transaction, and after those that wait for a block.
-        let nonce = self.nonce(BlockId::pending()).await.with_context(failed)?;
+        let nonce = self.nonce(At::Pending).await.with_context(failed)?;
         let target = call.to.map_or_else(|| "a new contract".to_owned(), |to| to.to_string());
-        let cost = about(fees.max_cost());
+        let cost = ether_at_most(fees.max_cost());
         let value = if call.value.is_zero() { String::new() } else { format!(" with {} ether", ether(call.value)) };
         printer.note(format!(
             "{what}: {} sends to {target}{value} on chain {}, for at most {cost} ether of gas",
             self.address, chain.id
         ));
-        let transaction = self.sign(key, call, nonce, fees).await.with_context(failed)?;
+        let Signed { raw, hash } = self.sign(key, call, nonce, fees).with_context(failed)?;
         // The hash is ours: the endpoint's word for it is not needed, nor whether its answer arrives.
-        let hash = *transaction.tx_hash();
-        let sent = chain.ask(chain.provider.send_raw_transaction(&transaction.encoded_2718())).await;
-        match sent {
-            Ok(_) => printer.note(format!("{what}: sent transaction {hash}, waiting for its block")),
-            Err(error) if error.as_error_resp().is_some() => {
+        match chain.source.send(&raw).await {
+            Ok(()) => printer.note(format!("{what}: sent transaction {hash}, waiting for its block")),
+            Err(error) if error.is_refusal() => {
                 return Err(self.hinted(chain.explain(&error)).context(failed()));
             }
             Err(error) => {
-                let error = chain.plain(&error);
+                let error = plain(&error);
                 printer.note(format!("{what}: transaction {hash} may have been sent ({error}), waiting for its block"));
             }
         }
         let receipt = self.receipt(hash).await.with_context(failed)?;
-        if !receipt.status() {
-            let block = receipt.block_number.map_or_else(BlockId::latest, BlockId::number);
-            let replay = chain.ask(chain.provider.call(call.request(self.address)).block(block)).await;
+        if !receipt.succeeded() {
+            let block = receipt.block_number.map_or(At::Latest, At::Number);
+            let replay = chain.source.try_call(&call.request(self.address), block, &StateOverride::new()).await;
             let reason = replay.err().map_or_else(|| anyhow::anyhow!("reason unknown"), |error| chain.explain(&error));
             return Err(reason.context(format!("transaction {hash} was reverted")).context(failed()));
         }
@@ -163,50 +155,37 @@ impl Operator {
     }
 
     /// What a call will cost. Fails, with the contract's reason, where it would be refused.
-    pub(super) async fn quote(&self, call: &Call, assuming: StateOverride) -> anyhow::Result<Fees> {
+    pub(super) async fn quote(&self, call: &Call, assuming: &StateOverride) -> anyhow::Result<Fees> {
         let chain = &self.chain;
-        let estimate = chain.provider.estimate_gas(call.request(self.address)).block(BlockId::latest());
-        // Not every endpoint takes an empty set of them.
-        let estimate = if assuming.is_empty() { estimate } else { estimate.overrides(assuming) };
-        let gas = chain.ask(estimate).await.map_err(|error| self.hinted(chain.explain(&error)))?;
-        let (price, base_fee) = self.price().await?;
-        Ok(Fees::new(gas, call.least_gas, base_fee, price, self.max_gas_price)?)
-    }
-
-    /// The usual price of gas and the newest block's base fee, wei.
-    async fn price(&self) -> anyhow::Result<(u128, Option<u64>)> {
-        let chain = &self.chain;
-        let price = chain.ask(chain.provider.get_gas_price()).await;
-        let price = price.map_err(|error| chain.plain(&error).context("cannot read the gas price"))?;
-        Ok((price, chain.newest().await?.base_fee_per_gas))
+        let estimate = chain.source.estimate_gas(&call.request(self.address), assuming).await;
+        let estimate = estimate.map_err(|error| self.hinted(chain.explain(&error)))?;
+        let gas_price = chain.source.gas_price().await;
+        let gas_price = gas_price.map_err(|error| plain(&error).context("cannot read the gas price"))?;
+        let price = GasPrice::named(chain.newest().await?.base_fee_per_gas, gas_price);
+        Ok(bounded(estimate, call.least_gas, price, self.max_gas_price)?)
     }
 
     /// The account's next nonce at a block.
-    pub(super) async fn nonce(&self, at: BlockId) -> anyhow::Result<u64> {
-        let chain = &self.chain;
-        let nonce = chain.ask(chain.provider.get_transaction_count(self.address).block_id(at)).await;
-        nonce.map_err(|error| chain.plain(&error).context(format!("cannot read the nonce of {}", self.address)))
+    pub(super) async fn nonce(&self, at: At) -> anyhow::Result<u64> {
+        let nonce = self.chain.source.nonce(self.address, at).await;
+        nonce.map_err(|error| plain(&error).context(format!("cannot read the nonce of {}", self.address)))
     }
 
-    async fn sign(&self, key: &PrivateKeySigner, call: &Call, nonce: u64, fees: Fees) -> anyhow::Result<TxEnvelope> {
-        let request =
-            call.request(self.address).with_chain_id(self.chain.id).with_nonce(nonce).with_gas_limit(fees.gas);
-        let request = match fees.tip {
-            Some(tip) => request.with_max_fee_per_gas(fees.max_fee_per_gas).with_max_priority_fee_per_gas(tip),
-            None => request.with_gas_price(fees.max_fee_per_gas),
-        };
-        request.build(&EthereumWallet::from(key.clone())).await.context("cannot sign the transaction")
+    fn sign(&self, key: &OperatorKey, call: &Call, nonce: u64, fees: Fees) -> anyhow::Result<Signed> {
+        let Call { to, data, value, .. } = call.clone();
+        let transaction = Transaction { chain_id: self.chain.id, nonce, fees, to, value, data };
+        transaction.sign(key).map_err(|error| anyhow::anyhow!("cannot sign the transaction: {error}"))
     }
 
-    async fn receipt(&self, hash: TxHash) -> anyhow::Result<TransactionReceipt> {
+    async fn receipt(&self, hash: TxHash) -> anyhow::Result<Receipt> {
         let deadline = Instant::now() + self.receipt_timeout;
         let mut trouble = None;
         while Instant::now() < deadline {
-            let asking = self.chain.ask(self.chain.provider.get_transaction_receipt(hash));
+            let asking = self.chain.source.receipt(hash);
             match tokio::time::timeout_at(deadline, asking).await {
                 Ok(Ok(Some(receipt))) if receipt.transaction_hash == hash => return Ok(receipt),
                 Ok(Ok(_)) => trouble = None,
-                Ok(Err(error)) => trouble = Some(self.chain.plain(&error)),
+                Ok(Err(error)) => trouble = Some(plain(&error)),
                 Err(_) => trouble = Some(anyhow::anyhow!("the endpoint does not answer")),
             }
             sleep_until((Instant::now() + RECEIPT_POLL).min(deadline)).await;
@@ -240,9 +219,54 @@ impl Done {
 
     /// The first log of `contract` that decodes as `E`.
     pub(crate) fn event<E: SolEvent>(&self, contract: Address) -> anyhow::Result<E> {
-        let logs = self.receipt.inner.logs().iter().filter(|log| log.address() == contract);
-        let mut decoded = logs.filter_map(|log| E::decode_log(&log.inner).ok());
-        let event = decoded.next().map(|log| log.data);
-        event.with_context(|| format!("transaction {} has no `{}` event of {contract}", self.hash, E::SIGNATURE))
+        let logs = self.receipt.logs.iter().filter(|log| log.address == contract);
+        let mut decoded = logs.filter_map(|log| E::decode_log_data(&log.content()).ok());
+        decoded
+            .next()
+            .with_context(|| format!("transaction {} has no `{}` event of {contract}", self.hash, E::SIGNATURE))
+    }
+}
+
+/// Gas and price that the operator pays: an endpoint that lies must not burn the operator's funds.
+fn bounded(estimate: u64, least_gas: u64, price: GasPrice, max_gas_price: u128) -> Result<Fees, Failure> {
+    if estimate > MAX_GAS {
+        let what = format!("the endpoint estimates {estimate} gas, more than the {MAX_GAS} that a transaction may use");
+        return Err(Failure::new(what).hint("use an endpoint that you trust"));
+    }
+    if price.max > max_gas_price {
+        let (named, limit) = (gwei(U256::from(price.max)), gwei(U256::from(max_gas_price)));
+        let what = format!("the endpoint asks for {named} gwei per gas, more than the limit of {limit}");
+        return Err(Failure::new(what).hint("wait, compare with another endpoint, or raise `--max-gas-price`"));
+    }
+    Ok(Fees { gas: with_margin(estimate, GAS_MARGIN).max(least_gas).min(MAX_GAS), price })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GWEI: u128 = 1_000_000_000;
+
+    fn fees(estimate: u64, base: Option<u128>, price: u128) -> Result<Fees, String> {
+        let price = GasPrice::named(base.map(U256::from), U256::from(price));
+        bounded(estimate, 110, price, 300 * GWEI).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn gas_is_the_estimate_and_a_fifth_within_bounds() {
+        assert_eq!(fees(100, None, GWEI).unwrap().gas, 120);
+        assert_eq!(fees(90, None, GWEI).unwrap().gas, 110, "what it gets at least");
+        assert_eq!(fees(MAX_GAS, None, 1).unwrap().gas, MAX_GAS);
+    }
+
+    #[test]
+    fn an_endpoint_cannot_burn_the_operators_funds() {
+        for (base, price) in [(Some(200 * GWEI), 200 * GWEI), (Some(u128::MAX), u128::MAX), (None, 301 * GWEI)] {
+            let refusal = fees(100, base, price).unwrap_err();
+            assert!(refusal.contains("more than the limit of 300"), "{refusal}");
+        }
+        for estimate in [MAX_GAS + 1, u64::MAX] {
+            assert!(fees(estimate, None, 1).unwrap_err().contains("may use"));
+        }
     }
 }

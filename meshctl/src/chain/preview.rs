@@ -1,18 +1,16 @@
 //! `--dry-run`: the calls that a command would send, decoded from the bytes that it would sign, and what the contract would answer.
 //! Nothing is sent, and no nonce is used up.
 
-use alloy::{
-    eips::BlockId,
-    primitives::{Address, Bytes, U256},
-    providers::Provider as _,
-    rpc::types::state::{AccountOverride, StateOverride},
+use alloy_primitives::{Address, Bytes, U64, U256};
+use mesh_chain::{
+    AccountOverride, At, Fees, StateOverride,
+    fees::{ether, ether_at_most, gwei},
 };
-use mesh_contract::{Argument, DecodedCall, decode_call};
 use serde::{Serialize, Serializer};
 
 use super::{
     Call, Operator,
-    fees::{Fees, about, ether, gwei},
+    decoded::{Argument, DecodedCall, decode_call},
 };
 use crate::{failure, render::printable};
 
@@ -87,7 +85,7 @@ impl Operator {
     /// Simulates the calls on the newest block, each with the contracts in place that those before it create.
     pub(crate) async fn preview(&self, calls: Vec<Planned>) -> anyhow::Result<Preview> {
         let mut views = Vec::new();
-        let mut created = StateOverride::default();
+        let mut created = StateOverride::new();
         for planned in calls {
             views.push(self.view(planned, &mut created).await?);
         }
@@ -115,26 +113,25 @@ impl Operator {
     /// What the call would cost; its refusal otherwise. A contract that it creates is added to `created`.
     async fn simulate(&self, call: &Call, created: &mut StateOverride) -> anyhow::Result<Fees> {
         let chain = &self.chain;
-        let run = chain.provider.call(call.request(self.address)).block(BlockId::latest());
-        let run = if created.is_empty() { run } else { run.overrides(created.clone()) };
-        let output = chain.ask(run).await.map_err(|error| self.hinted(chain.explain(&error)))?;
-        let fees = self.quote(call, created.clone()).await?;
+        let run = chain.source.try_call(&call.request(self.address), At::Latest, created).await;
+        let output = run.map_err(|error| self.hinted(chain.explain(&error)))?;
+        let fees = self.quote(call, created).await?;
         if call.to.is_none() {
             let account = created.entry(self.address).or_default();
             let nonce = match account.nonce {
-                Some(nonce) => nonce,
-                None => self.nonce(BlockId::latest()).await?,
+                Some(nonce) => nonce.to(),
+                None => self.nonce(At::Latest).await?,
             };
             // The next contract has an address of its own.
-            account.nonce = Some(nonce.saturating_add(1));
-            created.insert(self.address.create(nonce), AccountOverride::default().with_code(output));
+            account.nonce = Some(U64::from(nonce.saturating_add(1)));
+            created.insert(self.address.create(nonce), AccountOverride { code: Some(output), nonce: None });
         }
         Ok(fees)
     }
 
     /// Where the next two contracts of this account would be if a command created them now.
     pub(crate) async fn next_contracts(&self) -> anyhow::Result<[Address; 2]> {
-        let nonce = self.nonce(BlockId::latest()).await?;
+        let nonce = self.nonce(At::Latest).await?;
         Ok([0, 1].map(|later| self.address.create(nonce.saturating_add(later))))
     }
 }
@@ -185,13 +182,13 @@ impl CallView {
 impl GasView {
     fn text(&self) -> String {
         let Self { limit, max_fee_per_gas, max_cost } = self;
-        format!("gas       {limit} at {} gwei: at most {} ether", gwei(*max_fee_per_gas), about(*max_cost))
+        format!("gas       {limit} at {} gwei: at most {} ether", gwei(*max_fee_per_gas), ether_at_most(*max_cost))
     }
 }
 
 impl From<Fees> for GasView {
     fn from(fees: Fees) -> Self {
-        Self { limit: fees.gas, max_fee_per_gas: U256::from(fees.max_fee_per_gas), max_cost: fees.max_cost() }
+        Self { limit: fees.gas, max_fee_per_gas: U256::from(fees.price.max), max_cost: fees.max_cost() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `meshctl app`: the dstack apps whose nodes may join. The cluster's own app id is the first. Adding takes effect after a delay,
 //! removing at once.
 
-use alloy::primitives::Address;
+use alloy_primitives::Address;
 use clap::Subcommand;
 use mesh_contract::DstackClusterNFT::{AppIdAdded, addAppIdCall, appIdsCall, removeAppIdCall};
 use mesh_core::id::AppId;

@@ -1,6 +1,6 @@
 //! `meshctl bind`: says which CVM a token is for, and of which app. Lets go of the member key that an earlier binding was for.
 
-use alloy::primitives::{Address, FixedBytes};
+use alloy_primitives::{Address, FixedBytes};
 use mesh_contract::DstackClusterNFT::bindCall;
 use mesh_core::id::{AppId, InstanceId};
 

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use alloy::{
-    primitives::{Address, B256},
-    sol_types::SolCall,
-};
+use alloy_primitives::{Address, B256};
+use alloy_sol_types::SolCall;
 use serde::Serialize;
 
 use crate::{
@@ -56,7 +54,7 @@ pub(super) async fn list<C: SolCall<Return = bool>>(
     let mut added: BTreeMap<B256, u64> = BTreeMap::new();
     for log in chain.logs(printer, contract, topic, (args.from_block, head.number)).await? {
         // Nothing but the entry is in its data.
-        if let (Ok(id), Some(block)) = (B256::try_from(&log.data().data[..]), log.block_number) {
+        if let (Ok(id), Some(block)) = (B256::try_from(&log.data[..]), log.block_number) {
             added.insert(id, block);
         }
     }

@@ -1,9 +1,7 @@
 //! What every command that changes a contract shares: its calls are tried with `--dry-run` or sent, and the outcome is printed.
 
-use alloy::{
-    primitives::{Address, TxHash},
-    sol_types::SolCall,
-};
+use alloy_primitives::{Address, TxHash};
+use alloy_sol_types::SolCall;
 use serde::Serialize;
 
 use crate::{

@@ -4,7 +4,7 @@ mod show;
 
 pub(super) use show::count;
 
-use alloy::primitives::U256;
+use alloy_primitives::U256;
 use clap::{Subcommand, ValueEnum};
 use mesh_contract::DstackClusterNFT::{
     clusterConfigCall, disableUpgradesCall, setClusterConfigCall, setDevModeCall, setRequireTcbUpToDateCall,

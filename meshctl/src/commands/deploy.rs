@@ -1,11 +1,9 @@
 //! `meshctl deploy`: a new cluster, the contract's implementation and a proxy that is initialized as it is born; or the proxy of a
 //! dstack app, which becomes a cluster by an upgrade and keeps its owner and its boot gate.
 
-use alloy::{
-    primitives::{Address, Bytes, TxHash},
-    sol,
-    sol_types::SolCall as _,
-};
+use alloy_primitives::{Address, Bytes, TxHash};
+use alloy_sol_types::SolCall as _;
+use alloy_sol_types::sol;
 use anyhow::Context as _;
 use ipnetwork::Ipv4Network;
 use mesh_contract::{

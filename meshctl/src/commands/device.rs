@@ -1,6 +1,7 @@
 //! `meshctl device`: on which machines CVMs may boot, by dstack device id. The boot gate is asked by dstack's KMS.
 
-use alloy::{primitives::B256, sol_types::SolEvent as _};
+use alloy_primitives::B256;
+use alloy_sol_types::SolEvent as _;
 use clap::Subcommand;
 use mesh_contract::DstackClusterNFT::{
     DeviceAdded, addDeviceCall, allowedDeviceIdsCall, removeDeviceCall, setAllowAnyDeviceCall,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::Address;
+use alloy_primitives::Address;
 use clap::Subcommand;
 use mesh_contract::{
     DstackClusterNFT::{BaseDomainAdded, addBaseDomainCall, baseDomainsCall, meshNetworkCall, removeBaseDomainCall},

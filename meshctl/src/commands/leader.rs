@@ -3,7 +3,7 @@
 
 mod signed;
 
-use alloy::primitives::Address;
+use alloy_primitives::Address;
 use clap::Subcommand;
 use mesh_contract::{
     DstackClusterNFT::{

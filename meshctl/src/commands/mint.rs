@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use alloy::primitives::{Address, FixedBytes, U256};
+use alloy_primitives::{Address, FixedBytes, U256};
 use anyhow::Context as _;
 use mesh_contract::{
     DstackClusterNFT::{NodeMinted, meshNetworkCall, mintCall, mintNodeAccessCall},

@@ -1,13 +1,14 @@
 //! `meshctl minting`: who may mint, and for how much.
 
-use alloy::primitives::{Address, U256, utils::parse_ether};
+use alloy_primitives::{Address, U256, utils::parse_ether};
 use clap::{Subcommand, ValueEnum};
+use mesh_chain::fees::ether;
 use mesh_contract::DstackClusterNFT::{clusterConfigCall, setMintingPolicyCall};
 use serde::Serialize;
 
 use super::change::change;
 use crate::{
-    chain::{Call, Chain, Operator, ether},
+    chain::{Call, Chain, Operator},
     output::Printer,
     settings::Settings,
     signer::SignerArgs,

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
-use alloy::primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, U256};
 use mesh_contract::{
     DstackClusterNFT::{
         baseDomainsCall, clusterConfigCall, epochCall, leaderTokenCall, meshNetworkCall, nameCall, nodesCall, peersCall,

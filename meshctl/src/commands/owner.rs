@@ -1,6 +1,6 @@
 //! `meshctl owner`: who governs the cluster. Ownership is handed over in two steps, so that it cannot be lost to a wrong address.
 
-use alloy::primitives::Address;
+use alloy_primitives::Address;
 use clap::Subcommand;
 use mesh_contract::DstackClusterNFT::{acceptOwnershipCall, ownerCall, pendingOwnerCall, transferOwnershipCall};
 use serde::Serialize;

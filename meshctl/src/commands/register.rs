@@ -7,10 +7,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy::{
-    primitives::{Bytes, U256},
-    sol_types::SolCall,
-};
+use alloy_primitives::{Bytes, U256};
+use alloy_sol_types::SolCall;
 use anyhow::Context as _;
 use mesh_contract::DstackClusterNFT::{registerPeerCall, updateEndpointCall};
 use mesh_core::{
@@ -144,7 +142,7 @@ fn check_chain(offer: &RegistrationOffer, chain: &Chain) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::B256;
+    use alloy_primitives::B256;
     use mesh_contract::{DstackClusterNFT::transferOwnershipCall, update_endpoint};
 
     use super::*;

@@ -1,6 +1,6 @@
 //! `meshctl root`: the dstack KMS roots that a cluster trusts. Adding takes effect after a delay, removing at once.
 
-use alloy::primitives::Address;
+use alloy_primitives::Address;
 use clap::Subcommand;
 use mesh_contract::DstackClusterNFT::{KmsRootAdded, addKmsRootCall, kmsRootsCall, removeKmsRootCall};
 use serde::Serialize;

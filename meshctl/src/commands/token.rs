@@ -1,6 +1,7 @@
 //! What the commands on one token share: how it is named, and how the outcome is printed.
 
-use alloy::{primitives::U256, sol_types::SolCall};
+use alloy_primitives::U256;
+use alloy_sol_types::SolCall;
 use mesh_core::id::TokenId;
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
 //! `meshctl transfer`: gives a token to somebody else, by the safe transfer of ERC-721. The contract drops the peer and
 //! clears the binding in the same transaction.
 
-use alloy::primitives::Address;
+use alloy_primitives::Address;
 use mesh_contract::DstackClusterNFT::{ownerOfCall, safeTransferFrom_0Call};
 use mesh_core::id::TokenId;
 use serde::Serialize;

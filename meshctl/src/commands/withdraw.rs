@@ -1,12 +1,13 @@
 //! `meshctl withdraw`: takes out of the contract what was paid for tokens.
 
-use alloy::primitives::Address;
+use alloy_primitives::Address;
+use mesh_chain::fees::ether;
 use mesh_contract::DstackClusterNFT::{Withdrawn, withdrawCall};
 use serde::Serialize;
 
 use super::change::change;
 use crate::{
-    chain::{Call, Operator, ether},
+    chain::{Call, Operator},
     output::Printer,
     settings::Settings,
     signer::SignerArgs,

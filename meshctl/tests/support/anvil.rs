@@ -1,6 +1,6 @@
 //! A development chain of the test's own, its accounts, and requests that `meshctl` does not make.
 
-#[path = "../../../contracts/bindings/tests/support/anvil.rs"]
+#[path = "../../../agent/chain/tests/contract/anvil.rs"]
 mod process;
 
 use std::{

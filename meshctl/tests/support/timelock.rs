@@ -5,11 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::{
-    primitives::{Address, B256, Bytes, U256},
-    sol,
-    sol_types::{SolCall as _, SolConstructor as _},
-};
+use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_sol_types::sol;
+use alloy_sol_types::{SolCall as _, SolConstructor as _};
 use serde_json::{Value, json};
 
 use crate::anvil::{Anvil, OWNER};

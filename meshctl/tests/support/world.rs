@@ -8,11 +8,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy::{
-    primitives::{B256, Bytes, keccak256},
-    signers::{SignerSync as _, local::PrivateKeySigner},
-    sol_types::SolCall as _,
-};
+use alloy_primitives::{Address, B256, Bytes, keccak256};
+use alloy_sol_types::SolCall as _;
+use k256::ecdsa::SigningKey;
 use mesh_core::{
     id::{AppId, InstanceId, TokenId, WireguardKey},
     registration::{Domain, Gateway, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain},
@@ -199,23 +197,36 @@ pub(crate) fn in_an_hour() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 3600
 }
 
-/// The member key of a node, whose node key repeats the one byte: every sibling can derive that, and this one nobody can.
-pub(crate) fn member(node: u8) -> PrivateKeySigner {
+/// A key of the chain's curve.
+pub(crate) struct Key(SigningKey);
+
+impl Key {
+    pub(crate) fn address(&self) -> Address {
+        Address::from_private_key(&self.0)
+    }
+
+    pub(crate) fn hex(&self) -> String {
+        hex::encode(self.0.to_bytes())
+    }
+}
+
+/// The member key of a node, whose node key repeats the one byte: a sibling can derive that one, and not this.
+pub(crate) fn member(node: u8) -> Key {
     signer([node ^ 0x80; 32])
 }
 
-pub(crate) fn signer(key: [u8; 32]) -> PrivateKeySigner {
-    PrivateKeySigner::from_bytes(&B256::from(key)).unwrap()
+pub(crate) fn signer(key: [u8; 32]) -> Key {
+    Key(SigningKey::from_slice(&key).unwrap())
 }
 
-pub(crate) fn coordinates(signer: &PrivateKeySigner) -> [u8; 64] {
-    signer.credential().verifying_key().to_encoded_point(false).as_bytes()[1..].try_into().unwrap()
+pub(crate) fn coordinates(signer: &Key) -> [u8; 64] {
+    signer.0.verifying_key().to_encoded_point(false).as_bytes()[1..].try_into().unwrap()
 }
 
-pub(crate) fn compressed(signer: &PrivateKeySigner) -> Vec<u8> {
-    signer.credential().verifying_key().to_encoded_point(true).as_bytes().to_vec()
+pub(crate) fn compressed(signer: &Key) -> Vec<u8> {
+    signer.0.verifying_key().to_encoded_point(true).as_bytes().to_vec()
 }
 
-pub(crate) fn sign(signer: &PrivateKeySigner, digest: B256) -> [u8; 65] {
-    signer.sign_hash_sync(&digest).unwrap().as_bytes()
+pub(crate) fn sign(signer: &Key, digest: B256) -> [u8; 65] {
+    mesh_chain::sign_digest(&signer.0, digest).unwrap().as_bytes()
 }

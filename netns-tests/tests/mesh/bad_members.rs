@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use alloy::sol_types::SolCall as _;
+use alloy_sol_types::SolCall as _;
 use anyhow::{Context as _, Result, ensure};
 use mesh_contract::DstackClusterNFT::{addBaseDomainCall, removeBaseDomainCall};
 use mesh_core::{

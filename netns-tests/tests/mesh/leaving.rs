@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use alloy::sol_types::SolCall as _;
+use alloy_sol_types::SolCall as _;
 use anyhow::{Context as _, Result, ensure};
 use mesh_contract::DstackClusterNFT::{burnCall, deactivateCall, revokeCall, transferFromCall};
 use mesh_core::status::{MembershipState, VerdictState};
@@ -26,7 +26,7 @@ fn revoke_transfer_burn_and_deactivate_each_cut_the_peer_within_2_s_and_it_does_
     }
     world.wait_full_mesh(&[1, 2, 3, 4, 5, 6], PATIENCE)?;
     let token = |node: usize| world.node(node).token();
-    let id = |node| token(node).map(alloy::primitives::U256::from);
+    let id = |node| token(node).map(alloy_primitives::U256::from);
     let transfer = transferFromCall { from: OPERATOR.parse()?, to: SOMEBODY_ELSE.parse()?, tokenId: id(3)? };
     let leavers = [
         (2, "revoked", revokeCall { tokenId: id(2)? }.abi_encode()),

@@ -5,7 +5,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use alloy::sol_types::SolCall as _;
+use alloy_sol_types::SolCall as _;
 use anyhow::{Context as _, Result};
 use mesh_contract::register_peer;
 use mesh_core::{

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use alloy::sol_types::SolCall as _;
+use alloy_sol_types::SolCall as _;
 use anyhow::{Context as _, Result, ensure};
 use mesh_contract::{register_peer, update_endpoint};
 use mesh_core::{

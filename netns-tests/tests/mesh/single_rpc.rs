@@ -2,10 +2,8 @@
 
 use std::fs;
 
-use alloy::{
-    primitives::{Bytes, FixedBytes, U256},
-    sol_types::SolCall,
-};
+use alloy_primitives::{Bytes, FixedBytes, U256};
+use alloy_sol_types::SolCall;
 use anyhow::{Context as _, Result, bail, ensure};
 use mesh_contract::DstackClusterNFT::{baseDomainsCall, epochCall, meshNetworkCall, meshNetworkReturn, peersCall};
 use mesh_core::status::Status;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-#[path = "../../../agent/tests/chain/clock.rs"]
+#[path = "../../../agent/chain/tests/chain/clock.rs"]
 mod clock;
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -1,6 +1,7 @@
 //! `meshctl config show`: everything that the contract's owner decides, read at one block.
 
-use alloy::primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, U256};
+use mesh_chain::fees::ether;
 use mesh_contract::{
     DstackClusterNFT::{
         allowAnyDeviceCall, clusterConfigCall, currentLeaderCall, epochCall, meshNetworkCall, nameCall, ownerCall,
@@ -12,12 +13,7 @@ use mesh_core::network::MeshNetwork;
 use serde::Serialize;
 
 use super::NetworkPolicy;
-use crate::{
-    chain::{Chain, ether},
-    output::Printer,
-    render::printable,
-    settings::Settings,
-};
+use crate::{chain::Chain, output::Printer, render::printable, settings::Settings};
 
 #[derive(Debug, Serialize)]
 struct Config {

@@ -1,0 +1,128 @@
+//! JSON-RPC 2.0: one request, one response, and the error data that a contract's refusal is in.
+
+use alloy_primitives::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+/// A request without parameters.
+pub(crate) const NO_PARAMETERS: [(); 0] = [];
+
+#[derive(Serialize)]
+struct Request<'a, P> {
+    jsonrpc: &'static str,
+    id: u64,
+    method: &'a str,
+    params: P,
+}
+
+/// The text of a request.
+pub(crate) fn request(id: u64, method: &str, params: impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(&Request { jsonrpc: "2.0", id, method, params })
+}
+
+/// A response, or a notification of a subscription.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Response {
+    #[serde(default)]
+    id: Value,
+    #[serde(default)]
+    result: Option<Box<RawValue>>,
+    #[serde(default)]
+    error: Option<ErrorObject>,
+    /// Of a notification.
+    #[serde(default)]
+    pub(crate) params: Option<Notification>,
+}
+
+/// What a subscription announces.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Notification {
+    pub(crate) subscription: Value,
+    pub(crate) result: Box<RawValue>,
+}
+
+/// An error that the endpoint answers with.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ErrorObject {
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default)]
+    data: Option<Box<RawValue>>,
+}
+
+impl Response {
+    /// Which request it answers.
+    pub(crate) fn id(&self) -> Option<u64> {
+        self.id.as_u64()
+    }
+
+    /// The result's text, `null` where there is none.
+    pub(crate) fn into_result(self) -> Result<Box<RawValue>, ErrorObject> {
+        match (self.error, self.result) {
+            (Some(error), _) => Err(error),
+            (None, Some(result)) => Ok(result),
+            (None, None) => Ok(RawValue::NULL.to_owned()),
+        }
+    }
+
+    /// The result as a value; `None` for an error.
+    pub(crate) fn result_value(&self) -> Option<Value> {
+        serde_json::from_str(self.result.as_ref().filter(|_| self.error.is_none())?.get()).ok()
+    }
+
+    /// Whether it is a response at all, and not any other JSON.
+    pub(crate) fn is_answer(&self) -> bool {
+        !self.id.is_null() || self.result.is_some() || self.error.is_some()
+    }
+}
+
+impl ErrorObject {
+    /// The data that the contract reverted with; nodes put it into the error's data, some of them deeper.
+    pub(crate) fn revert_data(&self) -> Option<Bytes> {
+        if !self.message.contains("revert") {
+            return None;
+        }
+        hex_within(&serde_json::from_str(self.data.as_ref()?.get()).ok()?)
+    }
+}
+
+/// The first text in a value that is hexadecimal bytes.
+fn hex_within(value: &Value) -> Option<Bytes> {
+    if let Some(text) = value.as_str() {
+        return text.parse().ok();
+    }
+    value.as_object()?.values().find_map(hex_within)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn response(value: Value) -> Response {
+        serde_json::from_str(&value.to_string()).unwrap()
+    }
+
+    #[test]
+    fn results_errors_and_silence_are_told_apart() {
+        assert_eq!(response(json!({ "id": 7, "result": [1] })).into_result().unwrap().get(), "[1]");
+        assert_eq!(response(json!({ "id": 7, "result": null })).into_result().unwrap().get(), "null");
+        assert_eq!(response(json!({ "id": 7, "result": 1, "error": null })).id(), Some(7));
+        let refused = response(json!({ "id": "x", "error": { "code": 1, "message": "no" } }));
+        assert!(refused.id().is_none() && refused.is_answer());
+        assert_eq!(refused.into_result().unwrap_err().message, "no");
+        assert!(!response(json!({ "status": "busy" })).is_answer());
+    }
+
+    #[test]
+    fn revert_data_is_found_where_nodes_put_it_and_only_in_reverts() {
+        let data = |error: Value| serde_json::from_value::<ErrorObject>(error).unwrap().revert_data();
+        let found = Some(Bytes::from(vec![0xde, 0xad]));
+        assert_eq!(data(json!({ "message": "execution reverted", "data": "0xdead" })), found);
+        assert_eq!(data(json!({ "message": "reverted", "data": { "why": { "data": "0xdead" } } })), found);
+        assert_eq!(data(json!({ "message": "reverted", "data": [1] })), None);
+        assert_eq!(data(json!({ "message": "reverted" })), None);
+        assert_eq!(data(json!({ "message": "out of gas", "data": "0xdead" })), None);
+    }
+}

@@ -1,0 +1,28 @@
+//! The JSON-RPC client that the agent and `meshctl` share: one endpoint ([`Source`]) over HTTP or a WebSocket, many that must agree
+//! ([`Sources`]), hints that the chain moved ([`watch()`]), fees and signed transactions. Nothing here believes anything:
+//! `mesh_core` does. No endpoint's words leave without being made safe ([`EndpointMessage`]).
+
+mod block;
+mod connection;
+mod error;
+pub mod fees;
+mod json_rpc;
+mod message;
+mod source;
+mod sources;
+mod spending;
+mod transaction;
+mod transport;
+mod url;
+mod watch;
+
+pub use block::{At, CallRequest, Header, Log, Receipt};
+pub use error::RpcError;
+pub use fees::{Fees, GasPrice};
+pub use message::EndpointMessage;
+pub use source::{AccountOverride, Source, StateOverride};
+pub use sources::{NotSubmitted, Sources, Standing, Subject, WrongChain};
+pub use spending::{Account, DailyLimit, Expense, OverLimit, Spending, Store};
+pub use transaction::{Signed, Signer, Transaction, sign_digest};
+pub use url::{InvalidRpcUrl, RpcUrl, cut_urls};
+pub use watch::watch;

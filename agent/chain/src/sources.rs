@@ -1,0 +1,274 @@
+//! All RPC endpoints together: what k of n of them say at one block hash.
+
+mod gather;
+mod leader;
+mod preflight;
+mod proof;
+mod read;
+mod reader;
+mod submit;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use mesh_core::{
+    agent::SourceReport,
+    behind::Agreed,
+    id::TokenId,
+    quorum,
+    registry::Registry,
+    status::{Quorum, SourceStatus},
+};
+use tokio::time::timeout;
+
+use crate::{Header, RpcError, Source, Spending};
+use gather::{Task, answered, gather};
+use leader::LastStanding;
+use reader::{Reader, Said};
+
+pub use leader::Standing;
+pub use preflight::WrongChain;
+pub use read::Subject;
+pub use submit::NotSubmitted;
+
+/// After this no further height is tried.
+const RETRY_WITHIN: Duration = Duration::from_secs(10);
+/// What no read exceeds, whatever the endpoints do: the heads, a first height, and one more begun just in time.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The endpoints, and how many must agree.
+#[derive(Debug)]
+pub struct Sources {
+    sources: Vec<Arc<Source>>,
+    /// The same ones, as they are read.
+    readers: Vec<Arc<Reader>>,
+    /// Names for the status: those of endpoints on one host are told apart by a number.
+    ids: Vec<String>,
+    need: usize,
+    chain_id: Option<u64>,
+    subject: Subject,
+    /// Who leads, as each of the endpoints said last.
+    standings: Vec<LastStanding>,
+    /// What was agreed so far, by which endpoints that are behind are judged.
+    agreed: Mutex<Agreed>,
+    /// What transactions may have cost so far.
+    spending: Arc<Mutex<Spending>>,
+}
+
+/// A read as it ended, and what each endpoint did in it.
+type Outcome = (Result<Registry, String>, SourceReport);
+
+/// One endpoint during one read.
+#[derive(Default)]
+struct Attempt {
+    head: Option<Header>,
+    said: Option<Said>,
+    /// What it said of its newest block, being behind the block in question.
+    behind: Option<Registry>,
+    error: Option<String>,
+    /// Enough others had answered, and it had not.
+    late: bool,
+}
+
+impl Sources {
+    /// `need` is within 1..=`sources.len()`: the caller saw to it.
+    #[must_use]
+    pub fn new(sources: Vec<Arc<Source>>, need: usize, chain_id: Option<u64>, subject: Subject) -> Self {
+        let reader = |source: &Arc<Source>| Arc::new(Reader::new(Arc::clone(source), subject, chain_id));
+        let readers = sources.iter().map(reader).collect();
+        let ids = distinct(sources.iter().map(|source| source.id()));
+        let standings = sources.iter().map(|_| LastStanding::default()).collect();
+        let (agreed, spending) = (Mutex::default(), Arc::default());
+        Self { sources, readers, ids, need, chain_id, subject, standings, agreed, spending }
+    }
+
+    /// The same, with an account of what was spent that outlives this run.
+    #[must_use]
+    pub fn with_spending(self, spending: Spending) -> Self {
+        Self { spending: Arc::new(Mutex::new(spending)), ..self }
+    }
+
+    /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what
+    /// each endpoint did; the error says in words why there is no agreement. Answers within 30 s.
+    pub async fn read(&self, own_token: Option<TokenId>) -> Outcome {
+        timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await.unwrap_or_else(|_| {
+            let error = || Some(format!("no answer within {} s", WHOLE_TIMEOUT.as_secs()));
+            let attempt = |_| Attempt { error: error(), ..Attempt::default() };
+            self.conclude(&self.readers.iter().map(attempt).collect::<Vec<_>>())
+        })
+    }
+
+    async fn read_agreed(&self, own_token: Option<TokenId>) -> Outcome {
+        let heads = self.heads(self.need).await;
+        let (outcome, report) = self.read_below(&heads, own_token).await;
+        if outcome.is_ok() || !heads.iter().any(|attempt| attempt.late) {
+            return (outcome, report);
+        }
+        // The endpoints that were too late may be the honest ones.
+        let disagree = report.disagree;
+        let heads = self.heads(self.readers.len()).await;
+        let (outcome, mut report) = self.read_below(&heads, own_token).await;
+        report.disagree |= disagree;
+        (outcome, report)
+    }
+
+    /// Asks every endpoint for the newest block; once so many have answered, the others are not waited for.
+    async fn heads(&self, enough: usize) -> Vec<Attempt> {
+        let heads = self.readers.iter().map(|reader| Arc::clone(reader).head());
+        let (heads, late) = gather(heads, |heads| answered(heads) >= enough).await;
+        self.await_late(late);
+        let attempt = |head| match head {
+            Some(Ok(head)) => Attempt { head: Some(head), ..Attempt::default() },
+            Some(Err(error)) => Attempt { error: Some(RpcError::to_string(&error)), ..Attempt::default() },
+            None => Attempt { late: true, ..Attempt::default() },
+        };
+        heads.into_iter().map(attempt).collect()
+    }
+
+    /// Reads at the newest height that these heads allow, or at a lower one where there is no agreement.
+    async fn read_below(&self, heads: &[Attempt], own_token: Option<TokenId>) -> Outcome {
+        let started = Instant::now();
+        let mut best = self.conclude(heads);
+        for (tried, target) in self.targets(heads).into_iter().enumerate() {
+            if tried > 0 && started.elapsed() >= RETRY_WITHIN {
+                break;
+            }
+            let attempts = self.attempt(heads, own_token, target).await;
+            let (outcome, mut report) = self.conclude(&attempts);
+            report.disagree |= best.1.disagree;
+            // Without any agreement it is the newest block whose failure is told.
+            if tried == 0 || outcome.is_ok() {
+                best = (outcome, report);
+            } else {
+                best.1.disagree = report.disagree;
+            }
+            if best.0.is_ok() {
+                break;
+            }
+        }
+        best
+    }
+
+    /// Heights to read at: the newest that enough endpoints claim, so that a height which one endpoint alone has cannot push it up;
+    /// then the lower ones, because an endpoint that claims more may lie about what is there.
+    fn targets(&self, heads: &[Attempt]) -> Vec<u64> {
+        let mut heights: Vec<u64> = heads.iter().filter_map(|attempt| attempt.head).map(|head| head.number).collect();
+        heights.sort_unstable_by(|one, other| other.cmp(one));
+        let mut heights = heights.split_off(heights.len().min(self.need - 1));
+        heights.dedup();
+        heights
+    }
+
+    async fn attempt(&self, heads: &[Attempt], own_token: Option<TokenId>, target: u64) -> Vec<Attempt> {
+        let readers = self.readers.iter().zip(heads);
+        // An endpoint that is behind says what it has: that must be the past of what the others say.
+        let height = |known: &Attempt| known.head.map_or(target, |head| head.number.min(target));
+        let reads = readers.map(|(reader, known)| Arc::clone(reader).read(own_token, known.head, height(known)));
+        let (reads, late) = gather(reads, |reads| self.would_agree(reads, target)).await;
+        self.await_late(late);
+        let finished = |(known, read): (&Attempt, Option<Result<Option<Said>, RpcError>>)| {
+            let (error, late) = (known.error.clone(), known.late);
+            let mut attempt = Attempt { head: known.head, said: None, behind: None, error, late };
+            match read {
+                Some(Ok(Some(said))) if height(known) < target => attempt.behind = Some(said.registry),
+                // `None` where it has named no head: it has not said anything about this block.
+                Some(Ok(said)) => attempt.said = said,
+                Some(Err(error)) => attempt.error = Some(error.to_string()),
+                None => attempt.late |= height(known) == target,
+            }
+            attempt
+        };
+        heads.iter().zip(reads).map(finished).collect()
+    }
+
+    fn await_late<T: Send + 'static>(&self, late: Vec<Task<'static, Result<T, RpcError>>>) {
+        for task in late {
+            self.readers[task.index].await_late(task.running);
+        }
+    }
+
+    fn would_agree(&self, reads: &[Option<Result<Option<Said>, RpcError>>], target: u64) -> bool {
+        let answers = reads.iter().flatten().filter_map(|read| read.as_ref().ok()?.as_ref());
+        let answers = answers.filter(|said| said.registry.block.number == target);
+        let answers = answers.map(|said| (String::new(), Ok(said.registry.clone()))).collect();
+        quorum::agree(self.need, answers).outcome.is_ok()
+    }
+
+    fn conclude(&self, attempts: &[Attempt]) -> Outcome {
+        let answer = |attempt: &Attempt| match (&attempt.said, &attempt.error) {
+            (Some(said), _) => Ok(said.registry.clone()),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) if attempt.late => Err("slower than the others".to_owned()),
+            (None, None) => Err("behind the others".to_owned()),
+        };
+        let answers = self.ids.iter().zip(attempts).map(|(id, attempt)| (id.clone(), answer(attempt))).collect();
+        let mut agreement = quorum::agree(self.need, answers);
+        self.judge_behind(attempts, &mut agreement);
+        let report = self.report(attempts, &agreement);
+        (agreement.outcome.map_err(|error| error.to_string()), report)
+    }
+
+    /// Endpoints that are behind an agreed read are heard, too: a later head that others claim does not outvote them unheard.
+    fn judge_behind(&self, attempts: &[Attempt], agreement: &mut quorum::Agreement) {
+        let Ok(agreed) = &agreement.outcome else { return };
+        let behind = attempts.iter().enumerate().filter_map(|(index, attempt)| Some((index, attempt.behind.as_ref()?)));
+        let (indices, registries): (Vec<_>, Vec<_>) = behind.unzip();
+        let mut known = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, contradicts) in indices.into_iter().zip(known.judge(agreed, &registries)) {
+            if contradicts {
+                agreement.agrees[index] = Some(false);
+                agreement.disagree = true;
+            }
+        }
+    }
+
+    fn report(&self, attempts: &[Attempt], agreement: &quorum::Agreement) -> SourceReport {
+        // While there is agreement, what endpoints outside of it claim is no measure.
+        let counts = |index: usize| agreement.outcome.is_err() || agreement.agrees[index] == Some(true);
+        let counted = attempts.iter().enumerate().filter(|(index, _)| counts(*index));
+        let newest = counted.filter_map(|(_, attempt)| attempt.head).map(|head| head.number).max();
+        let status = |(index, attempt): (usize, &Attempt)| {
+            let late_failure = attempt.late.then(|| self.readers[index].late_failure()).flatten();
+            let error = attempt.error.clone().or(late_failure);
+            SourceStatus {
+                id: self.ids[index].clone(),
+                kind: "rpc".to_owned(),
+                ok: error.is_none(),
+                agrees: agreement.agrees[index],
+                lag_blocks: newest.zip(attempt.head).map(|(newest, head)| newest.saturating_sub(head.number)),
+                latency_ms: attempt.said.as_ref().map(|said| said.latency.as_secs_f64() * 1000.0),
+                error,
+            }
+        };
+        SourceReport {
+            sources: attempts.iter().enumerate().map(status).collect(),
+            quorum: Quorum { need: self.need, have: agreement.have },
+            disagree: agreement.disagree,
+        }
+    }
+}
+
+/// `http://rpc.example`, then `http://rpc.example#2`, …
+fn distinct<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    let name = |id: &'a str| {
+        let number = seen.entry(id).or_default();
+        *number += 1;
+        if *number == 1 { id.to_owned() } else { format!("{id}#{number}") }
+    };
+    ids.map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_on_one_host_have_names_of_their_own() {
+        let ids = distinct(["http://a", "http://b", "http://a"].into_iter());
+        assert_eq!(ids, ["http://a", "http://b", "http://a#2"]);
+    }
+}

@@ -1,0 +1,276 @@
+//! One endpoint's view of the contract at one block hash.
+
+use alloy_primitives::U256;
+use mesh_contract::DstackClusterNFT as contract;
+use mesh_core::{
+    dev_url::{DevUrl, DevUrls},
+    id::{Address, BlockRef, InstanceId, TokenId},
+    network::MeshNetwork,
+    place,
+    registration::{Domain, NetworkType},
+    registry::{NodeRecord, PeerRecord, Registry},
+    text::is_hostile,
+};
+
+use crate::{Header, RpcError, Source, source::CALL};
+
+/// Peers or nodes asked for at once.
+const PAGE: u64 = 500;
+/// A larger mesh has no development URLs: the contract returns all endpoints at once, and each RPC endpoint has its own limit of what
+/// a call may take.
+const MAX_DEV_PEERS: usize = 1000;
+/// Longest mesh name that is kept, characters.
+const MAX_NAME: usize = 128;
+
+/// What is read, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// The cluster contract.
+    pub contract: Address,
+    /// The CVM whose tokens are looked for.
+    pub instance: InstanceId,
+}
+
+/// Reads the registry at `head`. Where `previous` (an earlier read from the same endpoint) is of the same epoch and its
+/// block is still canonical, its content is the answer: every visible change raises the epoch. The record of `own_token` is
+/// wanted even when it is bound to no instance.
+pub(super) async fn read(
+    source: &Source,
+    subject: &Subject,
+    own_token: Option<TokenId>,
+    head: Header,
+    previous: Option<&Registry>,
+) -> Result<Registry, RpcError> {
+    let (epoch, finalized) =
+        tokio::join!(source.call(subject.contract, head.hash, contract::epochCall {}), source.finalized());
+    let epoch = match epoch {
+        Ok(epoch) => epoch,
+        Err(error) => return Err(without_code(source, subject, error).await),
+    };
+    let finalized = finalized.map(|number| number.min(head.number));
+    let block = BlockRef { number: head.number, hash: head.hash, timestamp: head.timestamp };
+    let holds_own =
+        |previous: &Registry| own_token.is_none_or(|token| previous.own_nodes.iter().any(|node| node.token == token));
+    let same =
+        |previous: &&Registry| previous.epoch == epoch && previous.block.number <= head.number && holds_own(previous);
+    if let Some(previous) = previous.filter(same)
+        && is_canonical(source, previous.block, head).await?
+    {
+        return Ok(Registry { block, finalized, ..previous.clone() });
+    }
+    if let Some(previous) = previous.filter(|previous| epoch < previous.epoch && previous.block.number <= head.number)
+        && is_canonical(source, previous.block, head).await?
+    {
+        let (then, before) = (previous.block.number, previous.epoch);
+        let reason = format!(
+            "epoch() at block {} is {epoch}, and was {before} at block {then}, which is still there: the endpoint serves an old state",
+            head.number
+        );
+        return Err(RpcError::invalid_response(CALL, &reason));
+    }
+    let registry = read_whole(source, subject, own_token, block, finalized, epoch).await?;
+    // Some nodes answer a question about their head from a state that has moved on meanwhile. An epoch of one block over peers
+    // of another would be believed until the next change on chain.
+    let again = source.call(subject.contract, head.hash, contract::epochCall {}).await?;
+    if again != epoch {
+        let reason =
+            format!("epoch() at block {} was {epoch}, and then {again}: the endpoint mixes two blocks", head.number);
+        return Err(RpcError::invalid_response(CALL, &reason));
+    }
+    Ok(registry)
+}
+
+async fn read_whole(
+    source: &Source,
+    subject: &Subject,
+    own_token: Option<TokenId>,
+    block: BlockRef,
+    finalized: Option<u64>,
+    epoch: u64,
+) -> Result<Registry, RpcError> {
+    // First of all: it says how many tokens there can be, and so how much will be read.
+    let network = source.call(subject.contract, block.hash, contract::meshNetworkCall {}).await?;
+    let network = mesh_contract::mesh_network(network.base, network.prefixLength)
+        .map_err(|error| RpcError::invalid_response(CALL, &format!("meshNetwork(): {error}")))?;
+    let (chain_id, name, dev_mode, domains, peers, own_nodes) = tokio::try_join!(
+        source.chain_id(),
+        source.call(subject.contract, block.hash, contract::nameCall {}),
+        source.call(subject.contract, block.hash, contract::devModeCall {}),
+        source.call(subject.contract, block.hash, contract::baseDomainsCall {}),
+        peers(source, subject, block, network),
+        own_nodes(source, subject, own_token, block, network),
+    )?;
+    let base_domains = mesh_contract::base_domains(domains);
+    if base_domains.iter().flatten().any(|domain| domain.chars().any(|c| c.is_whitespace() || is_hostile(c))) {
+        return Err(RpcError::invalid_response(CALL, "baseDomains(): not the name of a host"));
+    }
+    let dev_urls = if dev_mode && peers.len() <= MAX_DEV_PEERS {
+        let endpoints = source.call(subject.contract, block.hash, contract::getPeerEndpointsCall {}).await?;
+        dev_urls(&peers, endpoints, network, &base_domains)?
+    } else {
+        DevUrls::new()
+    };
+    Ok(Registry {
+        domain: Domain { chain_id, contract: subject.contract },
+        block,
+        finalized,
+        epoch,
+        name: name.chars().filter(|c| !is_hostile(*c)).take(MAX_NAME).collect(),
+        network,
+        base_domains,
+        peers,
+        dev_urls,
+        own_nodes,
+    })
+}
+
+/// Those of `endpoints` that are none of the contract's making. It tells one for each active peer, in the order of tokens.
+fn dev_urls(
+    peers: &[PeerRecord],
+    endpoints: Vec<String>,
+    network: MeshNetwork,
+    base_domains: &[Option<String>],
+) -> Result<DevUrls, RpcError> {
+    let refuse = |why: &str| RpcError::invalid_response(CALL, &format!("getPeerEndpoints(): {why}"));
+    if endpoints.len() != peers.len() {
+        return Err(refuse(&format!("{} endpoints of {} peers", endpoints.len(), peers.len())));
+    }
+    let mut urls = DevUrls::new();
+    for (peer, endpoint) in peers.iter().zip(endpoints) {
+        let made = match peer.network_type {
+            NetworkType::Wireguard => network.address_of(peer.token).map(|address| address.to_string()),
+            NetworkType::TlsGateway => peer.gateway.and_then(|place| place::url(peer.instance, place, base_domains)),
+        };
+        if !endpoint.is_empty() && made.as_ref() != Some(&endpoint) {
+            let url = DevUrl::try_from(endpoint).map_err(|_| refuse(&format!("token {} has no URL", peer.token)))?;
+            urls.insert(peer.token, url);
+        }
+    }
+    Ok(urls)
+}
+
+async fn is_canonical(source: &Source, block: BlockRef, head: Header) -> Result<bool, RpcError> {
+    if block.number == head.number {
+        return Ok(block.hash == head.hash);
+    }
+    if head.parent_hash == Some(block.hash) {
+        return Ok(true);
+    }
+    Ok(source.header_at(block.number).await?.is_some_and(|header| header.hash == block.hash))
+}
+
+async fn peers(
+    source: &Source,
+    subject: &Subject,
+    block: BlockRef,
+    network: MeshNetwork,
+) -> Result<Vec<PeerRecord>, RpcError> {
+    let mut records: Vec<PeerRecord> = Vec::new();
+    let mut pages = Pages::new("peers()", network);
+    while let Some(cursor) = pages.cursor() {
+        let call = contract::peersCall { cursor, limit: U256::from(PAGE) };
+        let answer = source.call(subject.contract, block.hash, call).await?;
+        for peer in answer.page {
+            let record = PeerRecord::try_from(peer)
+                .map_err(|error| RpcError::invalid_response(CALL, &format!("peers(): {error}")))?;
+            pages.take(record.token)?;
+            records.push(record);
+        }
+        pages.turn(answer.next)?;
+    }
+    Ok(records)
+}
+
+async fn own_nodes(
+    source: &Source,
+    subject: &Subject,
+    own_token: Option<TokenId>,
+    block: BlockRef,
+    network: MeshNetwork,
+) -> Result<Vec<NodeRecord>, RpcError> {
+    let mut own: Vec<NodeRecord> = Vec::new();
+    let mut missing = own_token;
+    let mut pages = Pages::new("nodes()", network);
+    while let Some(cursor) = pages.cursor() {
+        let call = contract::nodesCall { cursor, limit: U256::from(PAGE) };
+        let answer = source.call(subject.contract, block.hash, call).await?;
+        for node in answer.page {
+            let record = NodeRecord::try_from(node)
+                .map_err(|error| RpcError::invalid_response(CALL, &format!("nodes(): {error}")))?;
+            pages.take(record.token)?;
+            let bound = record.instance == Some(subject.instance);
+            if missing == Some(record.token) {
+                missing = None;
+            } else if !bound {
+                continue;
+            }
+            own.push(record);
+        }
+        pages.turn(answer.next)?;
+    }
+    if let Some(token) = missing {
+        let call = contract::getNodeCall { tokenId: U256::from(token.get()) };
+        let node = source.call(subject.contract, block.hash, call).await?;
+        own.push(
+            NodeRecord::try_from(node)
+                .map_err(|error| RpcError::invalid_response(CALL, &format!("getNode(): {error}")))?,
+        );
+    }
+    own.sort_by_key(|record| record.token);
+    Ok(own)
+}
+
+/// The way through a paged view. Tokens ascend, lie within the mesh network, and a page that is not the last one has passed
+/// [`PAGE`] of them: so a read has an end, and nothing in it is there twice.
+struct Pages {
+    view: &'static str,
+    network: MeshNetwork,
+    cursor: U256,
+    last: Option<TokenId>,
+}
+
+impl Pages {
+    const fn new(view: &'static str, network: MeshNetwork) -> Self {
+        Self { view, network, cursor: U256::ONE, last: None }
+    }
+
+    /// Where the next page begins; `None` after the last one.
+    fn cursor(&self) -> Option<U256> {
+        (!self.cursor.is_zero()).then_some(self.cursor)
+    }
+
+    fn take(&mut self, token: TokenId) -> Result<(), RpcError> {
+        if self.last.is_some_and(|last| last >= token) {
+            return Err(self.refuse("not in the order of tokens"));
+        }
+        if self.network.address_of(token).is_none() {
+            return Err(self.refuse(&format!("token {token} does not fit into {}", self.network.network())));
+        }
+        self.last = Some(token);
+        Ok(())
+    }
+
+    fn turn(&mut self, next: U256) -> Result<(), RpcError> {
+        let capacity = U256::from(self.network.capacity());
+        if !next.is_zero() && (next < self.cursor.saturating_add(U256::from(PAGE)) || next > capacity) {
+            return Err(self.refuse("pages without end"));
+        }
+        self.cursor = next;
+        Ok(())
+    }
+
+    fn refuse(&self, why: &str) -> RpcError {
+        RpcError::invalid_response(CALL, &format!("{}: {why}", self.view))
+    }
+}
+
+/// Says so when a call failed because there is no contract at all.
+async fn without_code(source: &Source, subject: &Subject, error: RpcError) -> RpcError {
+    match source.has_code(subject.contract).await {
+        Ok(false) => RpcError::invalid_response(
+            CALL,
+            &format!("there is no contract at {}: wrong address, or wrong chain", subject.contract),
+        ),
+        Ok(true) | Err(_) => error,
+    }
+}

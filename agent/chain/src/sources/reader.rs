@@ -1,0 +1,117 @@
+//! One RPC endpoint as it is read, again and again: what it said last, and whether an answer that came too late to be waited for
+//! came at all.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use mesh_core::{id::TokenId, registry::Registry};
+use tokio::time::timeout;
+
+use super::read::{self, Subject};
+use crate::{Header, RpcError, Source, source::CALL};
+
+/// How long one endpoint may take for a whole read: a hundred and more requests for the largest mesh.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An endpoint, and what is remembered of it from one read to the next.
+#[derive(Debug)]
+pub(super) struct Reader {
+    source: Arc<Source>,
+    subject: Subject,
+    /// The chain it must be of, where the operator said so.
+    chain_id: Option<u64>,
+    /// The last read, for the shortcut of [`read::read`].
+    previous: Mutex<Option<Registry>>,
+    late: Mutex<Late>,
+}
+
+/// What is known of answers that a read did not wait for.
+#[derive(Debug, Default)]
+struct Late {
+    /// One is still awaited, apart from any read.
+    awaited: bool,
+    /// How the last one failed, until one comes.
+    failure: Option<String>,
+}
+
+/// What it said, and how long that took.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    pub(super) registry: Registry,
+    pub(super) latency: Duration,
+}
+
+impl Reader {
+    pub(super) fn new(source: Arc<Source>, subject: Subject, chain_id: Option<u64>) -> Self {
+        Self { source, subject, chain_id, previous: Mutex::default(), late: Mutex::default() }
+    }
+
+    pub(super) async fn head(self: Arc<Self>) -> Result<Header, RpcError> {
+        self.source.head().await
+    }
+
+    /// Its view at height `target`; `None` where it is not there yet or did not name its head.
+    pub(super) async fn read(
+        self: Arc<Self>,
+        own_token: Option<TokenId>,
+        head: Option<Header>,
+        target: u64,
+    ) -> Result<Option<Said>, RpcError> {
+        let Some(head) = head.filter(|head| head.number >= target) else { return Ok(None) };
+        let begun = Instant::now();
+        let read = timeout(READ_TIMEOUT, self.read_at(own_token, head, target)).await;
+        let read = read.unwrap_or_else(|_| Err(RpcError::invalid_response(CALL, "the whole read takes too long")))?;
+        self.late().failure = None;
+        Ok(read.map(|registry| Said { registry, latency: begun.elapsed() }))
+    }
+
+    async fn read_at(
+        &self,
+        own_token: Option<TokenId>,
+        head: Header,
+        target: u64,
+    ) -> Result<Option<Registry>, RpcError> {
+        let at = if head.number == target { Some(head) } else { self.source.header_at(target).await? };
+        let Some(at) = at else { return Ok(None) };
+        let previous = self.previous().clone();
+        let registry = read::read(&self.source, &self.subject, own_token, at, previous.as_ref()).await?;
+        if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != registry.domain.chain_id) {
+            let found = registry.domain.chain_id;
+            return Err(RpcError::invalid_response(
+                "eth_chainId",
+                &format!("it is of chain {found}, not of chain {wanted}"),
+            ));
+        }
+        *self.previous() = Some(registry.clone());
+        Ok(Some(registry))
+    }
+
+    /// Waits for an answer that its read does not wait for, apart from it: to tell an endpoint that is slow from one that never
+    /// answers. One at a time; each has a deadline of its own.
+    pub(super) fn await_late<T: Send + 'static>(self: &Arc<Self>, answer: BoxFuture<'static, Result<T, RpcError>>) {
+        if std::mem::replace(&mut self.late().awaited, true) {
+            return;
+        }
+        let reader = Arc::clone(self);
+        tokio::spawn(async move {
+            let failure = answer.await.err().map(|error| error.to_string());
+            *reader.late() = Late { awaited: false, failure };
+        });
+    }
+
+    /// Why an endpoint that was too late is not merely slow: how the last answer that came too late for its read failed.
+    pub(super) fn late_failure(&self) -> Option<String> {
+        self.late().failure.clone()
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn previous(&self) -> MutexGuard<'_, Option<Registry>> {
+        self.previous.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,78 @@
+//! The ways to an endpoint: JSON-RPC over HTTP or a WebSocket, both over TCP or TLS. An endpoint outside of the TEE may answer
+//! anything, of any length, or never: answers are bounded here, and the caller sets a deadline.
+
+mod dial;
+mod http;
+mod websocket;
+
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use crate::{RpcUrl, block::Header, json_rpc::ErrorObject};
+
+use self::{http::Http, websocket::WebSocket};
+
+/// The longest answer that is read, bytes. A page of 500 peers is about half a megabyte of hex.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The endpoint answered with an error.
+    Refused(ErrorObject),
+    /// No connection, or no JSON-RPC on it. The text may hold what the endpoint said, and the URL.
+    Transport(String),
+}
+
+/// A connection to an endpoint. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) enum Transport {
+    Http(Box<Http>),
+    WebSocket(WebSocket),
+}
+
+impl Transport {
+    /// Connects where the transport has one connection: HTTP connects when it is first asked.
+    pub(crate) async fn connect(url: &RpcUrl) -> Result<Self, String> {
+        if url.is_websocket() {
+            WebSocket::connect(url).await.map(Self::WebSocket)
+        } else {
+            Http::new(url.secret()).map(|http| Self::Http(Box::new(http)))
+        }
+    }
+
+    /// Asks; the result's JSON.
+    pub(crate) async fn ask(&self, id: u64, request: String) -> Result<Box<RawValue>, Failure> {
+        let response = match self {
+            Self::Http(http) => http.ask(request).await,
+            Self::WebSocket(socket) => socket.ask(id, request, None).await,
+        };
+        response.map_err(Failure::Transport)?.into_result().map_err(Failure::Refused)
+    }
+
+    /// Asks for a subscription. What it announces is in the channel: `None` where it is no header. Over a WebSocket alone, and one
+    /// for each connection.
+    pub(crate) async fn subscribe(&self, id: u64, request: String) -> Result<watch::Receiver<Option<Header>>, Failure> {
+        let Self::WebSocket(socket) = self else {
+            return Err(Failure::Transport("subscriptions need a WebSocket".to_owned()));
+        };
+        let (announce, heads) = watch::channel(None);
+        let response = socket.ask(id, request, Some(announce)).await.map_err(Failure::Transport)?;
+        response.into_result().map_err(Failure::Refused)?;
+        Ok(heads)
+    }
+}
+
+/// An error and its causes on one line, each once.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

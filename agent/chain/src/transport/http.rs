@@ -1,0 +1,105 @@
+//! JSON-RPC over HTTP/1.1: connections are kept and used again, redirects are not followed.
+
+use std::time::Duration;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Request, Uri,
+    body::Bytes,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use url::Url;
+
+use super::{MAX_ANSWER, causes, dial::Dialer};
+use crate::json_rpc::Response;
+
+/// Time for a connection. The caller has a limit of its own, which may be longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Idle connections that are kept.
+const MAX_IDLE: usize = 4;
+
+/// An endpoint over HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    client: Client<Dialer, Full<Bytes>>,
+    uri: Uri,
+    authorization: Option<HeaderValue>,
+}
+
+impl Http {
+    /// Connects when it is first asked.
+    pub(super) fn new(url: &Url) -> Result<Self, String> {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(Dialer::new(Some(CONNECT_TIMEOUT)));
+        Ok(Self { client, uri: uri(url)?, authorization: authorization(url)? })
+    }
+
+    pub(super) async fn ask(&self, request: String) -> Result<Response, String> {
+        let mut post = Request::post(self.uri.clone());
+        if let Some(authorization) = &self.authorization {
+            post = post.header(AUTHORIZATION, authorization);
+        }
+        let json = HeaderValue::from_static("application/json");
+        let post = post.header(ACCEPT, &json).header(CONTENT_TYPE, json).body(Full::from(request));
+        let post = post.map_err(|error| error.to_string())?;
+        let response = self.client.request(post).await.map_err(|error| causes(&error))?;
+        let status = response.status();
+        let mut body = response.into_body();
+        let mut answer = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| causes(&error))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if answer.len() + data.len() > MAX_ANSWER {
+                return Err(format!("the answer is longer than {} MiB", MAX_ANSWER >> 20));
+            }
+            answer.extend_from_slice(data);
+        }
+        // An error's answer may still be JSON-RPC, and say more than its status.
+        match serde_json::from_slice::<Response>(&answer) {
+            Ok(response) if response.is_answer() => Ok(response),
+            Ok(_) | Err(_) if !status.is_success() => Err(format!("HTTP status {status}")),
+            Ok(_) | Err(_) => Err("the answer is not JSON-RPC".to_owned()),
+        }
+    }
+}
+
+/// What is asked for: without the user, who goes into a header.
+pub(super) fn uri(url: &Url) -> Result<Uri, String> {
+    let mut bare = url.clone();
+    // Neither fails for a URL with a host.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.set_fragment(None);
+    bare.as_str().parse().map_err(|_| "the URL does not fit into a request".to_owned())
+}
+
+/// HTTP's basic authorization, where the URL names a user.
+pub(super) fn authorization(url: &Url) -> Result<Option<HeaderValue>, String> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let decoded = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let user = format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(user)))
+        .map_err(|_| "the URL's user does not fit into a request".to_owned())?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_of_a_url_goes_into_a_header_alone() {
+        let url: Url = "https://me:a%20b@rpc.example:8443/v3/key?x=1#y".parse().unwrap();
+        assert_eq!(uri(&url).unwrap(), "https://rpc.example:8443/v3/key?x=1");
+        let header = authorization(&url).unwrap().unwrap();
+        assert_eq!(header, "Basic bWU6YSBi");
+        assert!(!format!("{header:?}").contains("bWU6"));
+        assert_eq!(authorization(&"https://rpc.example/".parse().unwrap()).unwrap(), None);
+    }
+}

@@ -1,0 +1,521 @@
+//! Reading the contract from endpoints that are slow, behind, broken or lying.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod clock;
+mod dev_urls;
+mod leader;
+mod rpc;
+mod websocket;
+
+use std::{sync::Arc, time::Duration};
+
+use alloy_primitives::{Address, B256, Signature, U256, keccak256};
+use alloy_rlp::Decodable as _;
+use alloy_sol_types::SolError as _;
+use clock::SteadyClock;
+use k256::ecdsa::SigningKey;
+use mesh_chain::{NotSubmitted, RpcUrl, Signer, Source, Sources, Subject, WrongChain, sign_digest};
+use mesh_contract::DstackClusterNFT as contract;
+use mesh_core::{
+    agent::ProofRequest,
+    id::{InstanceId, TokenId},
+    status::SourceStatus,
+    text::is_hostile,
+};
+use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
+use tokio::time::Instant;
+
+fn sources(rpcs: &[&Rpc], need: usize) -> Sources {
+    let urls = rpcs.iter().map(|rpc| rpc.url.parse::<RpcUrl>().unwrap());
+    sources_of(urls.map(|url| Arc::new(Source::new(url))).collect(), need)
+}
+
+fn sources_of(sources: Vec<Arc<Source>>, need: usize) -> Sources {
+    Sources::new(sources, need, None, Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) })
+}
+
+fn token(id: u32) -> TokenId {
+    TokenId::new(id).unwrap()
+}
+
+/// An account that pays.
+struct Payer(SigningKey);
+
+impl Signer for Payer {
+    fn address(&self) -> Address {
+        Address::from_private_key(&self.0)
+    }
+
+    fn sign(&self, digest: B256) -> Result<Signature, String> {
+        sign_digest(&self.0, digest)
+    }
+}
+
+fn signer() -> Payer {
+    Payer(SigningKey::from_slice(&[7; 32]).unwrap())
+}
+
+#[tokio::test]
+async fn one_read_is_the_whole_contract_at_one_block() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().peers = (1..=1203).map(peer).collect();
+    let (registry, report) = sources(&[&rpc], 1).read(None).await;
+    let registry = registry.unwrap();
+    assert_eq!((registry.epoch, registry.block.number, registry.finalized), (7, 100, Some(36)));
+    assert_eq!(registry.peers.len(), 1203);
+    assert_eq!(rpc.asked("peers"), 3, "pages of 500");
+    assert_eq!(registry.name, "test", "control characters are left out");
+    assert_eq!(registry.base_domains, [Some("gw.example".to_owned()), None]);
+    assert_eq!(registry.own_nodes.iter().map(|node| node.token).collect::<Vec<_>>(), [token(2)]);
+    assert!(report.sources[0].ok && report.sources[0].agrees == Some(true) && report.quorum.have == 1, "{report:?}");
+}
+
+#[tokio::test]
+async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    let sources = sources(&[&rpc], 1);
+    sources.read(None).await.0.unwrap();
+    rpc.chain().head = 101;
+    let registry = sources.read(None).await.0.unwrap();
+    assert_eq!((registry.block.number, rpc.asked("peers")), (101, 1));
+    // A reorg that keeps the epoch: another peer may be behind it.
+    {
+        let mut chain = rpc.chain();
+        (chain.fork, chain.fork_at, chain.peers[0].keyEpoch) = (1, 90, 9);
+    }
+    let registry = sources.read(None).await.0.unwrap();
+    assert_eq!((rpc.asked("peers"), registry.peers[0].key_epoch), (2, 9));
+    rpc.chain().epoch = 8;
+    sources.read(None).await.0.unwrap();
+    assert_eq!(rpc.asked("peers"), 3);
+}
+
+#[tokio::test]
+async fn two_that_claim_a_later_head_do_not_outvote_one_unheard() {
+    let _clock = SteadyClock::start();
+    let (honest, one, other) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let sources = sources(&[&honest, &one, &other], 2);
+    for liar in [&one, &other] {
+        liar.chain().head = 101;
+    }
+    let (registry, report) = sources.read(None).await;
+    let agrees =
+        |report: &mesh_core::agent::SourceReport| report.sources.iter().map(|source| source.agrees).collect::<Vec<_>>();
+    assert_eq!((registry.unwrap().block.number, report.disagree), (101, false), "an honest laggard: {report:?}");
+    assert_eq!(agrees(&report), [None, Some(true), Some(true)]);
+    // They hide what the chain has known for long, below heads that they make up.
+    honest.chain().epoch = 8;
+    for liar in [&one, &other] {
+        liar.chain().head = 102;
+    }
+    let (registry, report) = sources.read(None).await;
+    assert!(registry.is_ok() && report.disagree, "{report:?}");
+    assert_eq!(agrees(&report), [Some(false), Some(true), Some(true)]);
+}
+
+/// A reorg is another matter: then the block with the higher epoch is gone.
+#[tokio::test]
+async fn an_old_state_under_the_blocks_of_a_newer_one_is_no_read() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    let sources = sources(&[&rpc], 1);
+    sources.read(None).await.0.unwrap();
+    {
+        let mut chain = rpc.chain();
+        (chain.head, chain.epoch) = (101, 5);
+    }
+    let error = sources.read(None).await.0.unwrap_err();
+    assert!(error.contains("epoch() at block 101 is 5, and was 7 at block 100"), "{error}");
+    (rpc.chain().fork, rpc.chain().fork_at) = (1, 90);
+    assert_eq!(sources.read(None).await.0.unwrap().epoch, 5);
+}
+
+/// Or its peers would be taken for those of the epoch that follows, and never be read again.
+#[tokio::test]
+async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().manner = Manner::MixesBlocks;
+    let sources = sources(&[&rpc], 1);
+    let error = sources.read(None).await.0.unwrap_err();
+    assert!(error.contains("mixes two blocks"), "{error}");
+    {
+        let mut chain = rpc.chain();
+        chain.head += 1;
+        chain.epoch += 1;
+        chain.peers.push(peer(4));
+    }
+    let registry = sources.read(None).await.0.unwrap();
+    assert_eq!((registry.epoch, registry.peers.len()), (8, 4));
+}
+
+#[tokio::test]
+async fn the_own_token_is_read_even_when_it_is_bound_to_nobody() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    let sources = sources(&[&rpc], 1);
+    let tokens = |registry: mesh_core::registry::Registry| registry.own_nodes.into_iter().map(|node| node.token.get());
+    let own: Vec<_> = tokens(sources.read(Some(token(3))).await.0.unwrap()).collect();
+    assert_eq!(own, [2, 3]);
+    let registry = sources.read(Some(token(77))).await.0.unwrap();
+    let unminted = registry.own_nodes.iter().find(|node| node.token == token(77)).unwrap();
+    assert_eq!(unminted.owner, None);
+}
+
+#[tokio::test]
+async fn one_liar_of_three_is_outvoted_and_named() {
+    let _clock = SteadyClock::start();
+    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    liar.chain().peers.push(peer(66));
+    let (registry, report) = sources(&[&liar, &one, &two], 2).read(None).await;
+    assert!(registry.unwrap().peers.iter().all(|peer| peer.token != token(66)));
+    assert!(report.disagree);
+    assert_eq!(
+        report.sources.iter().map(|source| source.agrees).collect::<Vec<_>>(),
+        [Some(false), Some(true), Some(true)]
+    );
+    assert_eq!((report.quorum.need, report.quorum.have), (2, 2));
+}
+
+#[tokio::test]
+async fn two_that_contradict_each_other_are_no_majority() {
+    let _clock = SteadyClock::start();
+    let (one, other) = (Rpc::start().await, Rpc::start().await);
+    other.chain().nodes.push(node(9, INSTANCE));
+    let (registry, report) = sources(&[&one, &other], 2).read(None).await;
+    assert!(registry.unwrap_err().contains("contradict"));
+    assert!(report.disagree && report.quorum.have < report.quorum.need);
+}
+
+#[tokio::test]
+async fn a_hanging_endpoint_holds_no_read_back_and_is_reported() {
+    let _clock = SteadyClock::start();
+    let told = async |manner| {
+        let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+        hanging.chain().manner = manner;
+        let sources = sources(&[&hanging, &one, &two], 2);
+        // Any one read could find it merely slow.
+        let told = read_until(&sources, |hanging| !hanging.ok).await;
+        assert!(told.error.as_deref().unwrap().contains("no answer within 3 s"), "{manner:?}: {told:?}");
+        hanging.chain().manner = Manner::Slow;
+        read_until(&sources, |slow| slow.ok && slow.agrees.is_none()).await;
+    };
+    tokio::join!(told(Manner::Hang), told(Manner::HangCalls));
+}
+
+/// Reads again and again until it is said of the first endpoint; no read may wait for it.
+async fn read_until(sources: &Sources, holds: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let started = Instant::now();
+        let (registry, report) = sources.read(None).await;
+        registry.unwrap();
+        assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+        assert!(report.sources[1].ok && report.sources[2].ok && report.quorum.have == 2, "{report:?}");
+        if holds(&report.sources[0]) {
+            return report.sources[0].clone();
+        }
+        assert!(Instant::now() < deadline, "still told otherwise: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_merely_slow_is_not_down() {
+    let _clock = SteadyClock::start();
+    let (one, two, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    slow.chain().manner = Manner::Slow;
+    let sources = sources(&[&slow, &one, &two], 2);
+    let begun = Instant::now();
+    // Longer than any answer is waited for.
+    while begun.elapsed() < Duration::from_secs(4) {
+        let (registry, report) = sources.read(None).await;
+        registry.unwrap();
+        let told = &report.sources[0];
+        assert_eq!((told.ok, told.agrees, told.error.as_deref()), (true, None, None), "after {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_slow_endpoint_is_waited_for_when_a_fast_one_lies() {
+    let _clock = SteadyClock::start();
+    let (liar, one, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    liar.chain().peers.push(peer(66));
+    slow.chain().manner = Manner::Slow;
+    let (registry, report) = sources(&[&liar, &one, &slow], 2).read(None).await;
+    assert!(registry.unwrap().peers.iter().all(|peer| peer.token != token(66)));
+    assert!(report.disagree);
+    let agrees: Vec<_> = report.sources.iter().map(|source| source.agrees).collect();
+    assert_eq!(agrees, [Some(false), Some(true), Some(true)]);
+}
+
+#[tokio::test]
+async fn the_block_read_is_one_that_enough_endpoints_have() {
+    let _clock = SteadyClock::start();
+    let (ahead, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    ahead.chain().head = 110;
+    behind.chain().head = 95;
+    let (registry, report) = sources(&[&ahead, &one, &behind], 2).read(None).await;
+    assert_eq!(registry.unwrap().block.number, 100);
+    assert_eq!(
+        report.sources.iter().map(|source| source.lag_blocks).collect::<Vec<_>>(),
+        [Some(0), Some(10), Some(15)]
+    );
+    assert_eq!(report.sources[2].agrees, None, "it has not said anything about block 100");
+}
+
+#[tokio::test]
+async fn a_liar_with_a_far_off_head_cannot_spoil_what_two_others_agree_on() {
+    let _clock = SteadyClock::start();
+    let (liar, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    {
+        let mut chain = liar.chain();
+        (chain.head, chain.epoch) = (9000, 99);
+    }
+    behind.chain().head = 95;
+    // At block 100 it contradicts the only other one that has it; at block 95 there are two against it.
+    let (registry, report) = sources(&[&liar, &one, &behind], 2).read(None).await;
+    let registry = registry.unwrap();
+    assert_eq!((registry.block.number, registry.epoch), (95, 7));
+    assert!(report.disagree && report.quorum.have == 2, "{report:?}");
+    assert_eq!(
+        report.sources.iter().map(|source| source.agrees).collect::<Vec<_>>(),
+        [Some(false), Some(true), Some(true)]
+    );
+    assert_eq!(report.sources[2].lag_blocks, Some(5), "a head that nobody else has is no measure");
+}
+
+#[tokio::test]
+async fn an_endpoint_silent_about_finality_delays_little_and_keeps_its_connection() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().manner = Manner::HangFinalized;
+    let sources = sources(&[&rpc], 1);
+    let started = Instant::now();
+    assert_eq!(sources.read(None).await.0.unwrap().finalized, None);
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    let again = Instant::now();
+    sources.read(None).await.0.unwrap();
+    assert!(again.elapsed() < Duration::from_millis(900), "asked again at once: {:?}", again.elapsed());
+}
+
+#[tokio::test]
+async fn tokens_outside_the_mesh_network_are_refused_before_they_cost_anything() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().peers.push(peer(65535));
+    let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
+    assert!(error.contains("peers(): token 65535 does not fit into 10.0.0.0/16"), "{error}");
+    let rpc = Rpc::start().await;
+    rpc.chain().nodes.push(node(70_000, [9; 20]));
+    let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
+    assert!(error.contains("nodes(): token 70000"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().manner = Manner::Echo;
+    let sources = sources(&[&rpc], 1);
+    let (registry, report) = sources.read(None).await;
+    let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
+    let signer = signer();
+    let submitted = sources.submit(&signer, 31337, alloy_primitives::Bytes::new()).await.unwrap_err();
+    for said in [registry.unwrap_err(), format!("{report:?}"), format!("{proofs:?}"), submitted.to_string()] {
+        assert!(said.contains("exceeded its limit") && !said.to_lowercase().contains("s3cre"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_endpoint_says_is_one_short_line_wherever_it_goes() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().manner = Manner::Hostile;
+    let sources = sources(&[&rpc], 1);
+    let (registry, report) = sources.read(None).await;
+    let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
+    let submitted = sources.submit(&signer(), 31337, alloy_primitives::Bytes::new()).await.unwrap_err();
+    for said in [
+        registry.unwrap_err(),
+        report.sources[0].error.clone().unwrap(),
+        proofs[0].1.clone().unwrap_err(),
+        sources.leader().await.unwrap_err(),
+        submitted.to_string(),
+        submitted.for_agent().reason,
+    ] {
+        assert!(
+            said.contains("busy 2026-01-01T00:00:00.000000Z INFO p2p_agent: ready\\u{1b}[2J\\u{9b}1m\\u{202e}"),
+            "{said}"
+        );
+        assert!(!said.chars().any(is_hostile), "{said:?}");
+        // 300 characters, some as escapes, and our own words around them.
+        assert!(said.len() < 4000, "{} bytes", said.len());
+    }
+}
+
+#[tokio::test]
+async fn a_revert_reason_is_one_short_line_too() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().is_poor = true;
+    rpc.chain().reverts = Some(alloy_sol_types::Revert::from(rpc::hostile_text()).abi_encode().into());
+    let error = sources(&[&rpc], 1).submit(&signer(), 31337, vec![1, 2, 3, 4].into()).await.unwrap_err().to_string();
+    assert!(error.contains("the contract reverted: busy") && !error.chars().any(is_hostile), "{error:?}");
+    assert!(error.len() < 4000, "{} bytes", error.len());
+}
+
+#[tokio::test]
+async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
+    let _clock = SteadyClock::start();
+    for manner in [Manner::Echo, Manner::Hang, Manner::Html, Manner::MadeUp] {
+        let (liar, one, two) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+        liar.chain().manner = manner;
+        let sources = sources(&[&liar, &one, &two], 2);
+        let signer = signer();
+        let hash = sources.submit(&signer, 31337, alloy_primitives::Bytes::from(vec![1, 2, 3, 4])).await.unwrap();
+        let raw = one.chain().sent[0].clone();
+        assert_eq!(two.chain().sent, one.chain().sent, "the same transaction to every endpoint");
+        // Without a base fee: nonce, gas price, gas limit, and so on.
+        let mut fields = alloy_rlp::Header::decode_bytes(&mut &raw[..], true).unwrap();
+        let [nonce, price, gas] = [(); 3].map(|()| u64::decode(&mut fields).unwrap());
+        assert_eq!((keccak256(&raw), nonce, price), (hash, 7, 1_000_000_000));
+        // More than the estimate, 196,608: a vote that turns out to be the last one required elects, which no estimate knows.
+        assert_eq!(gas, 300_000);
+    }
+    let (one, liar) = (Rpc::start().await, Rpc::start().await);
+    liar.chain().manner = Manner::Echo;
+    let signer = signer();
+    let refused = sources(&[&one, &liar], 2).submit(&signer, 31337, alloy_primitives::Bytes::new()).await;
+    assert!(refused.is_err() && one.chain().sent.is_empty(), "two must be ready to take it");
+}
+
+#[tokio::test]
+async fn what_the_contract_would_refuse_is_found_out_without_funds() {
+    let _clock = SteadyClock::start();
+    let rpc = Rpc::start().await;
+    rpc.chain().is_poor = true;
+    let signer = signer();
+    let submit = || async { sources(&[&rpc], 1).submit(&signer, 31337, vec![1, 2, 3, 4].into()).await.unwrap_err() };
+    let error = submit().await;
+    assert!(matches!(error, NotSubmitted::NoFunds { balance: U256::ZERO, .. }), "{error}");
+    // The policies of a single type have the number of that type.
+    let refusal = contract::NetworkTypeNotAllowed { allowed: 1 }.abi_encode();
+    rpc.chain().reverts = Some(refusal.into());
+    let error = submit().await;
+    assert!(error.to_string().contains("this cluster takes only"), "{error}");
+    let NotSubmitted::Refused { remedy: Some(remedy), .. } = error else { panic!("{error}") };
+    assert!(remedy.contains("meshctl config set --network-type any"), "{remedy}");
+    // No reason that this program knows, and still a refusal.
+    rpc.chain().reverts = Some(vec![0xde, 0xad, 0xbe, 0xef].into());
+    let error = submit().await;
+    assert!(matches!(&error, NotSubmitted::Refused { remedy: None, .. }), "{error}");
+    assert!(rpc.chain().sent.is_empty());
+}
+
+#[tokio::test]
+async fn broken_answers_are_errors_in_words_without_the_api_key() {
+    let _clock = SteadyClock::start();
+    for manner in [Manner::Html, Manner::Huge, Manner::EndlessPages, Manner::NoCode, Manner::Hang] {
+        let rpc = Rpc::start().await;
+        rpc.chain().manner = manner;
+        let (registry, report) = sources(&[&rpc], 1).read(None).await;
+        let error = registry.unwrap_err();
+        let said = format!("{error} {:?}", report.sources);
+        assert!(!said.contains("s3cretkey"), "{said}");
+        assert!(!report.sources[0].ok && report.sources[0].error.is_some(), "{said}");
+        if manner == Manner::NoCode {
+            assert!(said.contains("no contract"), "{said}");
+        }
+    }
+    let closed: RpcUrl = "http://127.0.0.1:1/v3/s3cretkey".parse().unwrap();
+    let subject = Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) };
+    let (registry, report) = Sources::new(vec![Arc::new(Source::new(closed))], 1, None, subject).read(None).await;
+    let said = format!("{} {:?}", registry.unwrap_err(), report.sources);
+    assert!(said.contains("127.0.0.1:1") && !said.contains("s3cretkey"), "{said}");
+}
+
+#[tokio::test]
+async fn another_block_than_asked_for_is_refused() {
+    let _clock = SteadyClock::start();
+    let (ahead, one) = (Rpc::start().await, Rpc::start().await);
+    {
+        let mut chain = ahead.chain();
+        (chain.head, chain.manner) = (400, Manner::OtherBlock);
+    }
+    // Its head is 200 by its own words, so that block 100 is asked for by number, and 50 is what comes.
+    let (registry, report) = sources(&[&ahead, &one], 2).read(None).await;
+    assert!(registry.is_err());
+    let error = report.sources[0].error.as_deref().unwrap();
+    assert!(error.contains("another block"), "{error}");
+}
+
+#[tokio::test]
+async fn tokens_out_of_order_or_range_are_refused() {
+    let _clock = SteadyClock::start();
+    for change in [
+        (|peers: &mut Vec<_>| peers.reverse()) as fn(&mut Vec<mesh_contract::IDstackClusterNFT::Peer>),
+        |peers| peers.push(peers[2].clone()),
+        |peers| peers[1].instanceId = Default::default(),
+        |peers| peers[2].tokenId = U256::MAX,
+        |peers| peers[1].networkType = 2,
+    ] {
+        let rpc = Rpc::start().await;
+        change(&mut rpc.chain().peers);
+        let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
+        assert!(error.contains("peers()"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
+    let _clock = SteadyClock::start();
+    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    for rpc in [&one, &two] {
+        // The last one of the block counts.
+        rpc.chain().logs = vec![registration_log(2, 10), registration_log(2, 11)];
+    }
+    liar.chain().logs = vec![registration_log(2, 12)];
+    let sources = sources(&[&liar, &one, &two], 2);
+    let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
+    let deadlines: Vec<_> = proofs.iter().map(|(_, proof)| proof.as_ref().unwrap().registration.deadline).collect();
+    assert_eq!(deadlines, [11, 12], "what most say comes first, and nobody's word is lost: signatures decide");
+
+    // Logs of another token, another block, another contract, or taken back, are none.
+    for (key, value) in [
+        ("blockNumber", serde_json::json!("0x6")),
+        ("blockNumber", serde_json::Value::Null),
+        ("address", serde_json::json!(alloy_primitives::Address::ZERO)),
+        ("removed", serde_json::json!(true)),
+        ("data", serde_json::json!("0x00")),
+    ] {
+        for rpc in [&one, &two, &liar] {
+            let mut log = registration_log(2, 10);
+            log[key] = value.clone();
+            rpc.chain().logs = vec![log, registration_log(3, 10)];
+        }
+        let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
+        assert!(proofs[0].1.is_err(), "{key} {value}");
+    }
+}
+
+#[tokio::test]
+async fn the_wrong_chain_is_known_at_once_and_silence_is_not_the_wrong_chain() {
+    let _clock = SteadyClock::start();
+    let (one, other) = (Rpc::start().await, Rpc::start().await);
+    sources(&[&one], 1).preflight().await.unwrap();
+    one.chain().manner = Manner::NoCode;
+    assert!(matches!(sources(&[&one], 1).preflight().await, Err(WrongChain::NoCode { chain_id: 31337, .. })));
+    // One of two may be wrong where one is enough.
+    sources(&[&one, &other], 1).preflight().await.unwrap();
+    assert!(sources(&[&one, &other], 2).preflight().await.is_err());
+    let url = vec![Arc::new(Source::new(other.url.parse().unwrap()))];
+    let subject = Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) };
+    let elsewhere = Sources::new(url, 1, Some(1), subject);
+    assert!(matches!(elsewhere.preflight().await, Err(WrongChain::ChainId { found: 31337, wanted: 1, .. })));
+    assert!(elsewhere.read(None).await.0.unwrap_err().contains("31337"));
+    other.chain().manner = Manner::Html;
+    elsewhere.preflight().await.unwrap();
+}
