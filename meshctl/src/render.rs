@@ -6,7 +6,6 @@ mod paths;
 mod status;
 mod table;
 mod units;
-mod utc;
 mod why;
 
 pub(crate) use anonymize::anonymize;

@@ -32,4 +32,4 @@ pub mod text;
 mod time;
 
 pub use signature::InvalidSignature;
-pub use time::rfc3339;
+pub use time::{rfc3339, unix_seconds};

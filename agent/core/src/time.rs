@@ -12,6 +12,28 @@ pub fn rfc3339(unix: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", unix.subsec_millis())
 }
 
+/// Seconds since 1970 of `YYYY-MM-DDThh:mm:ss[.fff]Z`, as [`rfc3339`] writes it; `None` for anything else.
+#[must_use]
+pub fn unix_seconds(text: &str) -> Option<f64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let [year, month, day] = fields(date, '-')?;
+    let (clock, fraction) = time.split_once('.').map_or((time, "0"), |(clock, fraction)| (clock, fraction));
+    let [hour, minute, second] = fields(clock, ':')?;
+    let in_range = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    if !in_range || hour > 23 || minute > 59 || second > 60 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let fraction: f64 = format!("0.{fraction}").parse().ok()?;
+    let seconds = days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+    Some(seconds as f64 + fraction)
+}
+
+fn fields(text: &str, separator: char) -> Option<[u64; 3]> {
+    let digits = |part: &str| (!part.is_empty() && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse().ok());
+    let parsed: Vec<u64> = text.split(separator).map(|part| digits(part).flatten()).collect::<Option<_>>()?;
+    parsed.try_into().ok()
+}
+
 /// The time of day of it: `14:32:07Z`.
 pub(crate) fn time_of_day(unix: Duration) -> String {
     rfc3339(Duration::from_secs(unix.as_secs() % 86_400))[11..19].to_owned() + "Z"
@@ -25,10 +47,20 @@ pub(crate) fn span(time: Duration) -> String {
     units[first..].iter().take(2).map(|(count, unit)| format!("{count}{unit}")).collect()
 }
 
-/// Proleptic Gregorian date of a day counted from 1970-01-01. Years are taken to begin in March, so that the leap day ends them.
+/// Days from 0000-03-01 to 1970-01-01.
+const UNTIL_1970: u64 = 719_468;
+
+/// Days since 1970-01-01 of a proleptic Gregorian date. Years are taken to begin in March, so that the leap day ends them.
+const fn days(year: u64, month: u64, day: u64) -> u64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - UNTIL_1970
+}
+
+/// Proleptic Gregorian date of a day counted from 1970-01-01: what [`days`] undoes.
 const fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_PER_ERA: u64 = 146_097; // 400 years
-    let shifted = days + 719_468; // days from 0000-03-01
+    let shifted = days + UNTIL_1970;
     let era = shifted / DAYS_PER_ERA;
     let day_of_era = shifted % DAYS_PER_ERA;
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -59,6 +91,31 @@ mod tests {
             assert_eq!(rfc3339(Duration::from_secs(seconds) + Duration::from_millis(milliseconds)), text);
         }
         assert_eq!(time_of_day(Duration::from_millis(1_789_396_327_412)), "14:32:07Z");
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0.0),
+            ("2000-02-29T12:00:00Z", 951_825_600.0),
+            ("2026-09-14T14:32:07.412Z", 1_789_396_327.412),
+            ("2100-03-01T00:00:00.000Z", 4_107_542_400.0),
+        ] {
+            assert_eq!(unix_seconds(text), Some(seconds), "{text}");
+        }
+        for day in (0..60_000).step_by(17) {
+            assert_eq!(unix_seconds(&rfc3339(Duration::from_secs(day * 86_400))), Some((day * 86_400) as f64));
+        }
+    }
+
+    #[test]
+    fn other_text_is_not_a_time() {
+        for text in ["", "now", "2026-09-14", "2026-09-14T14:32:07", "2026-13-14T14:32:07Z", "2026-09-14T24:00:00Z"] {
+            assert_eq!(unix_seconds(text), None, "{text}");
+        }
+        for text in ["2026-09-14T14:32:07+02:00", "2026-09-14T14:32:07.Z1Z", "-026-09-14T14:32:07Z"] {
+            assert_eq!(unix_seconds(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! `meshctl status`: six lines about this node, a table of peers, the warnings, and what the kernel refused.
 
-use mesh_core::status::{
-    MembershipState, NodeKind, OtherPeer, PathKind, PeerState, PeerStatus, Severity, SourceStatus, Status, VerdictState,
+use mesh_core::{
+    status::{
+        MembershipState, NodeKind, OtherPeer, PathKind, PeerState, PeerStatus, Severity, SourceStatus, Status,
+        VerdictState,
+    },
+    unix_seconds,
 };
 
 use super::{
     printable,
     table::{Align, Cell, Color, Column, paint, table, width},
     units::{UNKNOWN, age, bytes, long, or_unknown, percent, round_trip, seen, short, short_hex},
-    utc::unix_seconds,
 };
 
 /// Where the right-hand word of each of the first lines begins.

@@ -1,11 +1,21 @@
 //! Units as people read them, and `-` for what is unknown.
 
+use mesh_core::unix_seconds;
+
 /// What stands for an unknown value in text.
 pub(crate) const UNKNOWN: &str = "-";
 
 /// A value by its formatter, or [`UNKNOWN`].
 pub(crate) fn or_unknown<T>(value: Option<T>, format: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), format)
+}
+
+/// The time of day to the second, `14:27:52Z`; the whole text where it is not a time.
+pub(crate) fn time_of_day(text: &str) -> String {
+    match (unix_seconds(text), text.get(11..19)) {
+        (Some(_), Some(clock)) => format!("{clock}Z"),
+        _ => text.to_owned(),
+    }
 }
 
 /// Bytes in binary units: `812 B`, `39.3 MiB`, `211 MiB`.
@@ -148,5 +158,11 @@ mod tests {
     fn unknown_is_a_dash_and_never_zero() {
         assert_eq!(or_unknown(None::<u64>, bytes), "-");
         assert_eq!(or_unknown(Some(0), bytes), "0 B");
+    }
+
+    #[test]
+    fn time_of_day_leaves_odd_text_alone() {
+        assert_eq!(time_of_day("2026-09-14T14:27:52.001Z"), "14:27:52Z");
+        assert_eq!(time_of_day("yesterday, I think, or so"), "yesterday, I think, or so");
     }
 }

@@ -1,6 +1,9 @@
 //! `meshctl why`: what each layer says about one peer, the cause, and the next step.
 
-use mesh_core::status::{PathKind, PathStatus, PeerState, PeerStatus, Reason, Status};
+use mesh_core::{
+    status::{PathKind, PathStatus, PeerState, PeerStatus, Reason, Status},
+    unix_seconds,
+};
 use serde::Serialize;
 
 use super::{
@@ -8,8 +11,7 @@ use super::{
     printable,
     status::{endpoint, path_word, state_word},
     table::{Color, paint, width},
-    units::{age, long, percent, round_trip, seen},
-    utc::{time_of_day, unix_seconds},
+    units::{age, long, percent, round_trip, seen, time_of_day},
 };
 
 /// Why a peer is in the state it is in, as `--json` prints it.
