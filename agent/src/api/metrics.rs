@@ -1,196 +1,170 @@
-//! `GET /metrics` in Prometheus's text format, made from the status: the two cannot disagree.
+//! `GET /metrics` in the OpenMetrics text format, made from the status: the two cannot disagree.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Write as _};
 
 use mesh_core::{
     agent::{BUCKETS, Counters, Histogram},
     status::{AgentStatus, MembershipState, PathKind, PathStatus, PeerState, PeerStatus, Status},
 };
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, NoLabelSet, text,
+    },
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use super::Snapshot;
 
 /// The whole page.
-pub(super) fn write(status: &Status, counters: &Counters) -> String {
-    let mut page = Page::default();
-    page.gauge("p2p_build_info", "Version of the agent.").sample(&[("version", &status.agent.version)], 1);
-    write_self(&mut page, status);
-    write_device(&mut page, &status.agent);
-    write_registry(&mut page, status, counters);
-    write_peers(&mut page, &status.peers);
-    write_counters(&mut page, counters);
-    page.text
+pub(super) fn write(snapshot: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(snapshot));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(page)
 }
 
-fn write_self(page: &mut Page, status: &Status) {
-    let flag = u8::from;
-    page.gauge("p2p_ready", "1 when applications may rely on the mesh.").value(flag(status.verdict.ready));
-    let active = status.own.membership == MembershipState::Active;
-    page.gauge("p2p_self_active", "1 when this node is a peer.").value(flag(active));
-    let fenced = status.own.membership == MembershipState::Fenced;
-    page.gauge("p2p_fenced", "1 when this node lost its registration and stays out.").value(flag(fenced));
-    if let Some(epoch) = status.own.key_epoch {
-        page.gauge("p2p_key_epoch", "Key epoch of the own token.").value(epoch);
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (status, counters) = (&self.status, &self.counters);
+        let mut page = Page(encoder);
+        let version = [([label("version", &status.agent.version)], 1_u32)];
+        page.gauges("p2p_build_info", "Version of the agent.", version)?;
+        write_self(&mut page, status)?;
+        write_device(&mut page, &status.agent)?;
+        write_registry(&mut page, status, counters)?;
+        write_peers(&mut page, &status.peers)?;
+        write_paths(&mut page, &status.peers)?;
+        write_counters(&mut page, counters)
     }
+}
+
+fn write_self(page: &mut Page<'_>, status: &Status) -> fmt::Result {
+    let flag = u32::from;
+    page.gauge("p2p_ready", "1 when applications may rely on the mesh.", Some(flag(status.verdict.ready)))?;
+    let active = status.own.membership == MembershipState::Active;
+    page.gauge("p2p_self_active", "1 when this node is a peer.", Some(flag(active)))?;
+    let fenced = status.own.membership == MembershipState::Fenced;
+    page.gauge("p2p_fenced", "1 when this node lost its registration and stays out.", Some(flag(fenced)))?;
+    page.gauge("p2p_key_epoch", "Key epoch of the own token.", status.own.key_epoch)
 }
 
 /// What the kernel's own device does not tell is left out.
-fn write_device(page: &mut Page, agent: &AgentStatus) {
+fn write_device(page: &mut Page<'_>, agent: &AgentStatus) -> fmt::Result {
     if let Some(offloads) = agent.offloads {
-        page.gauge("p2p_tunnel_offload", "1 for what the userspace device leaves to the kernel.");
-        for (name, used) in offloads.each() {
-            page.sample_of("p2p_tunnel_offload", &[("name", &name)], u8::from(used));
-        }
+        let used = offloads.each().map(|(name, used)| ([label("name", name)], u32::from(used)));
+        page.gauges("p2p_tunnel_offload", "1 for what the userspace device leaves to the kernel.", used)?;
     }
-    if let Some(connections) = agent.gateway_connections {
-        page.gauge("p2p_gateway_connections", "Connections through gateways that are open or being made.")
-            .value(connections);
-    }
+    let help = "Connections through gateways that are open or being made.";
+    page.gauge("p2p_gateway_connections", help, agent.gateway_connections)?;
     if let Some(dropped) = agent.dropped_packets {
-        page.counter("p2p_dropped_packets_total", "Packets that the userspace device threw away.");
-        for (reason, count) in dropped.each() {
-            page.sample_of("p2p_dropped_packets_total", &[("reason", &reason)], count);
-        }
+        let counts = dropped.each().map(|(reason, count)| ([label("reason", reason)], count));
+        page.counters("p2p_dropped_packets", "Packets that the userspace device threw away.", counts)?;
     }
+    Ok(())
 }
 
-fn write_registry(page: &mut Page, status: &Status, counters: &Counters) {
+fn write_registry(page: &mut Page<'_>, status: &Status, counters: &Counters) -> fmt::Result {
     let registry = &status.registry;
-    if let Some(epoch) = registry.epoch {
-        page.gauge("p2p_registry_epoch", "Epoch of the last accepted read.").value(epoch);
-    }
-    if let Some(block) = &registry.block {
-        page.gauge("p2p_registry_block", "Height of the last accepted read.").value(block.number);
-        page.gauge("p2p_registry_age_seconds", "Age of the last accepted read.").value(block.age_s);
-    }
-    page.gauge("p2p_source_up", "1 while an RPC endpoint answers, however late.");
-    for source in &registry.sources {
-        page.sample_of("p2p_source_up", &[("source", &source.id)], u8::from(source.ok));
-    }
-    page.gauge("p2p_source_agrees", "1 when an RPC endpoint said the same as the others.");
-    for source in &registry.sources {
-        if let Some(agrees) = source.agrees {
-            page.sample_of("p2p_source_agrees", &[("source", &source.id)], u8::from(agrees));
-        }
-    }
+    page.gauge("p2p_registry_epoch", "Epoch of the last accepted read.", registry.epoch)?;
+    let block = registry.block.as_ref();
+    page.gauge("p2p_registry_block", "Height of the last accepted read.", block.map(|block| block.number))?;
+    page.gauge("p2p_registry_age_seconds", "Age of the last accepted read.", block.map(|block| block.age_s))?;
+    let sources = &registry.sources;
+    let up = sources.iter().map(|source| ([label("source", &source.id)], u32::from(source.ok)));
+    page.gauges("p2p_source_up", "1 while an RPC endpoint answers, however late.", up)?;
+    let agrees = sources.iter().filter_map(|source| Some(([label("source", &source.id)], u32::from(source.agrees?))));
+    page.gauges("p2p_source_agrees", "1 when an RPC endpoint said the same as the others.", agrees)?;
     page.histogram(
         "p2p_registry_apply_seconds",
         "From an accepted read to a machine that matches it.",
         &counters.apply_times,
-    );
+    )
 }
 
-fn write_peers(page: &mut Page, peers: &[PeerStatus]) {
-    page.gauge("p2p_peers", "Peers by state.");
-    for state in STATES {
-        let count = peers.iter().filter(|peer| peer.state == state).count();
-        page.sample_of("p2p_peers", &[("state", &name_of(state))], count);
-    }
-    page.gauge("p2p_peer_up", "1 when authenticated packets arrive from a peer.");
-    for peer in peers {
+fn write_peers(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
+    let in_state = |state| peers.iter().filter(|peer| peer.state == state).count();
+    let states = STATES.map(|state| ([label("state", name_of(state))], in_state(state)));
+    page.gauges("p2p_peers", "Peers by state.", states)?;
+    let up = peers.iter().map(|peer| {
         let up = matches!(peer.state, PeerState::Up | PeerState::Idle);
-        page.sample_of("p2p_peer_up", &[("token", &peer.token_id), ("name", &peer.name)], u8::from(up));
-    }
-    per_peer(
-        page,
-        peers,
-        "p2p_peer_last_seen_seconds",
-        "Age of the last authenticated packet, +Inf when never.",
-        |peer| Some(peer.last_seen_s.unwrap_or(f64::INFINITY)),
-    );
-    per_peer(page, peers, "p2p_peer_handshake_age_seconds", "Age of the last handshake, +Inf when never.", |peer| {
-        Some(peer.handshake_age_s.unwrap_or(f64::INFINITY))
+        ([token(peer), label("name", &peer.name)], u32::from(up))
     });
-    write_paths(page, peers);
-    page.counter("p2p_peer_receive_bytes_total", "Bytes received from a peer.");
-    for peer in peers {
-        page.sample_of("p2p_peer_receive_bytes_total", &[("token", &peer.token_id)], peer.rx_bytes);
-    }
-    page.counter("p2p_peer_transmit_bytes_total", "Bytes sent to a peer.");
-    for peer in peers {
-        page.sample_of("p2p_peer_transmit_bytes_total", &[("token", &peer.token_id)], peer.tx_bytes);
-    }
+    page.gauges("p2p_peer_up", "1 when authenticated packets arrive from a peer.", up)?;
+    let never = f64::INFINITY;
+    let seen = peers.iter().map(|peer| ([token(peer)], peer.last_seen_s.unwrap_or(never)));
+    let help = "Age of the last authenticated packet, +Inf when never.";
+    page.gauges("p2p_peer_last_seen_seconds", help, seen)?;
+    let handshakes = peers.iter().map(|peer| ([token(peer)], peer.handshake_age_s.unwrap_or(never)));
+    let help = "Age of the last handshake, +Inf when never.";
+    page.gauges("p2p_peer_handshake_age_seconds", help, handshakes)?;
+    let received = peers.iter().map(|peer| ([token(peer)], peer.rx_bytes));
+    page.counters("p2p_peer_receive_bytes", "Bytes received from a peer.", received)?;
+    let sent = peers.iter().map(|peer| ([token(peer)], peer.tx_bytes));
+    page.counters("p2p_peer_transmit_bytes", "Bytes sent to a peer.", sent)
 }
 
-fn write_paths(page: &mut Page, peers: &[PeerStatus]) {
+fn write_paths(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
     per_path(page, peers, "p2p_path_active", "1 for the path in use, 0 for the other.", |peer, path| {
-        Some(f64::from(u8::from(peer.path == Some(path.kind))))
-    });
+        Some(u32::from(peer.path == Some(path.kind)))
+    })?;
     per_path(page, peers, "p2p_path_usable", "1 while packets may rely on a path.", |_, path| {
-        Some(f64::from(u8::from(path.usable)))
+        Some(u32::from(path.usable))
+    })?;
+    let reasons = each_path(peers).filter_map(|(peer, path)| {
+        let reason = label("reason", path.reason?.code());
+        Some(([token(peer), label("path", path_name(path.kind)), reason], 1_u32))
     });
-    page.gauge("p2p_path_unusable_reason", "1 for what is wrong with a path that packets may not rely on.");
-    for (peer, path) in each_path(peers) {
-        if let Some(reason) = path.reason {
-            let labels: [(&str, &dyn Display); 3] =
-                [("token", &peer.token_id), ("path", &path_name(path.kind)), ("reason", &reason.code())];
-            page.sample_of("p2p_path_unusable_reason", &labels, 1);
-        }
-    }
+    let help = "1 for what is wrong with a path that packets may not rely on.";
+    page.gauges("p2p_path_unusable_reason", help, reasons)?;
     per_path(page, peers, "p2p_peer_rtt_seconds", "Round trip inside the tunnel.", |_, path| {
         path.rtt_ms.map(|ms| ms / 1000.0)
-    });
+    })?;
     per_path(page, peers, "p2p_peer_loss_ratio", "Lost probes.", |_, path| {
         path.loss_pct.map(|percent| percent / 100.0)
-    });
-    per_path(page, peers, "p2p_path_mtu_bytes", "Largest inner packet carried.", |_, path| path.mtu.map(f64::from));
+    })?;
+    per_path(page, peers, "p2p_path_mtu_bytes", "Largest inner packet carried.", |_, path| path.mtu.map(u32::from))?;
     let help = "Age of the last proved round trip by a path, +Inf when never.";
-    per_path(page, peers, "p2p_path_last_proof_seconds", help, |_, path| Some(path.last_ok_s.unwrap_or(f64::INFINITY)));
-    per_path(page, peers, "p2p_path_next_try_seconds", "Until a path is tried next.", |_, path| path.next_probe_s);
+    per_path(page, peers, "p2p_path_last_proof_seconds", help, |_, path| {
+        Some(path.last_ok_s.unwrap_or(f64::INFINITY))
+    })?;
+    per_path(page, peers, "p2p_path_next_try_seconds", "Until a path is tried next.", |_, path| path.next_probe_s)
 }
 
-fn write_counters(page: &mut Page, counters: &Counters) {
-    page.counter("p2p_path_switches_total", "How often packets took another path.");
-    for ((token, from, to, reason), count) in &counters.path_switches {
-        let labels: [(&str, &dyn Display); 4] =
-            [("token", token), ("from", &path_name(*from)), ("to", &path_name(*to)), ("reason", reason)];
-        page.sample_of("p2p_path_switches_total", &labels, count);
-    }
-    page.counter("p2p_reconcile_changes_total", "Changes made to this machine.");
-    for (op, count) in &counters.changes {
-        page.sample_of("p2p_reconcile_changes_total", &[("op", op)], count);
-    }
-    page.counter("p2p_reconcile_failures_total", "Rounds of changes that failed.").value(counters.changes_failed);
-    page.counter("p2p_registry_reads_total", "Reads of the contract by outcome.");
+fn write_counters(page: &mut Page<'_>, counters: &Counters) -> fmt::Result {
+    let switches = counters.path_switches.iter().map(|((token, from, to, reason), count)| {
+        let (from, to) = (label("from", path_name(*from)), label("to", path_name(*to)));
+        ([label("token", token), from, to, label("reason", reason)], *count)
+    });
+    page.counters("p2p_path_switches", "How often packets took another path.", switches)?;
+    let changes = counters.changes.iter().map(|(op, count)| ([label("op", op)], *count));
+    page.counters("p2p_reconcile_changes", "Changes made to this machine.", changes)?;
+    page.counter("p2p_reconcile_failures", "Rounds of changes that failed.", counters.changes_failed)?;
     let reads = [
         ("accepted", counters.reads_accepted),
         ("held", counters.reads_held),
         ("refused", counters.reads_refused),
         ("failed", counters.reads_failed),
     ];
-    for (result, count) in reads {
-        page.sample_of("p2p_registry_reads_total", &[("result", &result)], count);
-    }
-    page.counter("p2p_proofs_total", "Registrations whose signatures were checked, by outcome.");
-    page.sample_of("p2p_proofs_total", &[("result", &"verified")], counters.proofs_verified);
-    page.sample_of("p2p_proofs_total", &[("result", &"refused")], counters.proofs_refused);
+    let reads = reads.map(|(result, count)| ([label("result", result)], count));
+    page.counters("p2p_registry_reads", "Reads of the contract by outcome.", reads)?;
+    let proofs = [("verified", counters.proofs_verified), ("refused", counters.proofs_refused)];
+    let proofs = proofs.map(|(result, count)| ([label("result", result)], count));
+    page.counters("p2p_proofs", "Registrations whose signatures were checked, by outcome.", proofs)
 }
 
-fn per_peer(
-    page: &mut Page,
+fn per_path<V: EncodeGaugeValue>(
+    page: &mut Page<'_>,
     peers: &[PeerStatus],
     name: &'static str,
     help: &str,
-    value: impl Fn(&PeerStatus) -> Option<f64>,
-) {
-    page.gauge(name, help);
-    for peer in peers {
-        if let Some(value) = value(peer) {
-            page.sample_of(name, &[("token", &peer.token_id)], Number(value));
-        }
-    }
-}
-
-fn per_path(
-    page: &mut Page,
-    peers: &[PeerStatus],
-    name: &'static str,
-    help: &str,
-    value: impl Fn(&PeerStatus, &PathStatus) -> Option<f64>,
-) {
-    page.gauge(name, help);
-    for (peer, path) in each_path(peers) {
-        if let Some(value) = value(peer, path) {
-            page.sample_of(name, &[("token", &peer.token_id), ("path", &path_name(path.kind))], Number(value));
-        }
-    }
+    value: impl Fn(&PeerStatus, &PathStatus) -> Option<V>,
+) -> fmt::Result {
+    let known = each_path(peers)
+        .filter_map(|(peer, path)| Some(([token(peer), label("path", path_name(path.kind))], value(peer, path)?)));
+    page.gauges(name, help, known)
 }
 
 fn each_path(peers: &[PeerStatus]) -> impl Iterator<Item = (&PeerStatus, &PathStatus)> {
@@ -218,128 +192,77 @@ const fn path_name(path: PathKind) -> &'static str {
     }
 }
 
-/// Infinity as Prometheus writes it.
-struct Number(f64);
+fn token(peer: &PeerStatus) -> Label {
+    label("token", peer.token_id)
+}
 
-impl Display for Number {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_infinite() { f.write_str("+Inf") } else { self.0.fmt(f) }
+/// A label's name and value.
+type Label = (&'static str, LabelValue);
+
+fn label(name: &'static str, value: impl Display) -> Label {
+    (name, LabelValue(value.to_string()))
+}
+
+/// The library writes a label's value as it is: what would end it early is escaped here.
+#[derive(Debug)]
+struct LabelValue(String);
+
+impl EncodeLabelValue for LabelValue {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(&self.0.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
     }
 }
 
-#[derive(Default)]
-struct Page {
-    text: String,
-}
+/// Where metrics are written, one family after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
 
-/// A metric whose only sample has no labels.
-struct Metric<'a> {
-    page: &'a mut Page,
-    name: &'static str,
-}
-
-impl Metric<'_> {
-    fn value(self, value: impl Display) {
-        self.page.sample_of(self.name, &[], value);
+impl Page<'_> {
+    /// A family with labels.
+    fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, V)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        samples.into_iter().try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
     }
 
-    fn sample(self, labels: &[(&str, &dyn Display)], value: impl Display) {
-        self.page.sample_of(self.name, labels, value);
-    }
-}
-
-impl Page {
-    fn gauge(&mut self, name: &'static str, help: &str) -> Metric<'_> {
-        self.head(name, help, "gauge")
+    /// A family of one sample without labels, or of none where it is unknown.
+    fn gauge(&mut self, name: &'static str, help: &str, value: Option<impl EncodeGaugeValue>) -> fmt::Result {
+        let Some(value) = value else { return Ok(()) };
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn counter(&mut self, name: &'static str, help: &str) -> Metric<'_> {
-        self.head(name, help, "counter")
+    /// A family with labels. The samples are named `_total` besides.
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        samples.into_iter().try_for_each(|(labels, count)| {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)
+        })
     }
 
-    fn histogram(&mut self, name: &'static str, help: &str, histogram: &Histogram) {
-        self.head(name, help, "histogram");
-        let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
-        let mut total = 0;
-        for (bound, count) in bounds.zip(histogram.counts) {
-            total += count;
-            self.line(&format!("{name}_bucket"), &[("le", &Number(bound))], total);
-        }
-        self.line(&format!("{name}_sum"), &[], histogram.sum);
-        self.line(&format!("{name}_count"), &[], total);
+    /// A family of one sample without labels, which is named `_total` besides.
+    fn counter(&mut self, name: &'static str, help: &str, count: u64) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, u64>(&count, None)
     }
 
-    fn head(&mut self, name: &'static str, help: &str, kind: &str) -> Metric<'_> {
-        self.text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-        Metric { page: self, name }
-    }
-
-    fn sample_of(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
-        self.line(name, labels, value);
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
-        self.text.push_str(name);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            let text = text.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let open = if index == 0 { '{' } else { ',' };
-            self.text.push_str(&format!("{open}{label}=\"{text}\""));
-        }
-        self.text.push_str(if labels.is_empty() { " " } else { "} " });
-        self.text.push_str(&format!("{value}\n"));
+    fn histogram(&mut self, name: &'static str, help: &str, histogram: &Histogram) -> fmt::Result {
+        // The library's mark of the last bucket.
+        let bounds = BUCKETS.iter().copied().chain([f64::MAX]);
+        let buckets: Vec<_> = bounds.zip(histogram.counts).collect();
+        let total = histogram.counts.iter().sum();
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        family.encode_histogram::<NoLabelSet>(histogram.sum, total, &buckets, None)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Five nodes, one of them reached through the gateway: the example that `meshctl` is tried on.
-    #[test]
-    fn every_path_has_its_metrics() {
-        let status: Status =
-            serde_json::from_str(include_str!("../../../meshctl/tests/samples/degraded.json")).unwrap();
-        let redis = status.peers[1].token_id;
-        let switch = (redis, PathKind::Direct, PathKind::Gateway, "direct_udp_silent");
-        let counters = Counters { path_switches: [(switch, 3)].into(), ..Counters::default() };
-        let text = write(&status, &counters);
-        for line in [
-            "p2p_path_active{token=\"9\",path=\"direct\"} 0",
-            "p2p_path_active{token=\"9\",path=\"gateway\"} 1",
-            "p2p_path_usable{token=\"9\",path=\"direct\"} 0",
-            "p2p_path_unusable_reason{token=\"9\",path=\"direct\",reason=\"direct_udp_silent\"} 1",
-            "p2p_peer_rtt_seconds{token=\"9\",path=\"gateway\"} 0.0094",
-            "p2p_peer_loss_ratio{token=\"9\",path=\"direct\"} 1",
-            "p2p_path_mtu_bytes{token=\"11\",path=\"direct\"} 1380",
-            "p2p_path_last_proof_seconds{token=\"9\",path=\"direct\"} 255.4",
-            "p2p_path_next_try_seconds{token=\"9\",path=\"direct\"} 18",
-            "p2p_path_switches_total{token=\"9\",from=\"direct\",to=\"gateway\",reason=\"direct_udp_silent\"} 3",
-            "p2p_gateway_connections 1",
-        ] {
-            assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
-        }
-        // Unknown is left out, and never zero.
-        assert!(!text.contains("p2p_peer_rtt_seconds{token=\"9\",path=\"direct\"}"), "{text}");
-        let heads: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
-        assert_eq!(heads.len(), heads.iter().collect::<std::collections::BTreeSet<_>>().len(), "{heads:?}");
-    }
-
-    #[test]
-    fn labels_are_escaped_and_histograms_accumulate() {
-        let mut page = Page::default();
-        page.gauge("a", "Help.").sample(&[("name", &"x\"y\\z\n")], 1);
-        let mut histogram = Histogram::default();
-        histogram.counts[0] = 2;
-        histogram.counts[BUCKETS.len()] = 1;
-        page.histogram("h", "Help.", &histogram);
-        assert!(
-            page.text.starts_with("# HELP a Help.\n# TYPE a gauge\na{name=\"x\\\"y\\\\z\\n\"} 1\n"),
-            "{}",
-            page.text
-        );
-        assert!(
-            page.text.contains("h_bucket{le=\"0.005\"} 2\n")
-                && page.text.contains("h_bucket{le=\"+Inf\"} 3\nh_sum 0\nh_count 3\n")
-        );
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use super::{ApiState, Ballot, NotCast, PeersView, Question, Snapshot, Starting, metrics};
 
-/// What Prometheus calls its text format.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// What Prometheus calls the text format of OpenMetrics.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// How long a caller may take for its ballot.
 const BALLOT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -156,9 +156,9 @@ fn unread(reason: &str) -> Response {
 }
 
 async fn write_metrics(State(api): State<ApiState>) -> Response {
-    let text = |snapshot: Snapshot| {
-        let text = metrics::write(&snapshot.status, &snapshot.counters);
-        ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
+    let text = |snapshot: Snapshot| match metrics::write(snapshot) {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };
     respond(&api, text).await
 }

@@ -343,7 +343,7 @@ async fn the_api_says_what_the_status_says() {
     for line in [
         "p2p_ready 1",
         "p2p_peers{state=\"connecting\"} 2",
-        "p2p_peer_handshake_age_seconds{token=\"2\"} +Inf",
+        "p2p_peer_handshake_age_seconds{token=\"2\"} inf",
         "p2p_tunnel_offload{name=\"tun_tso\"} 1",
         "p2p_tunnel_offload{name=\"tun_uso\"} 0",
         "p2p_dropped_packets_total{reason=\"source_refused\"} 5",
