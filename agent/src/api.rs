@@ -1,5 +1,5 @@
 //! The local API: HTTP and JSON on a unix socket that every local user may ask (nothing secret). It changes nothing
-//! but this node's vote on the leader, which is for those who may act ([`Access`]). It is up before anything else works, so that
+//! but this node's vote on the leader, which is for users that may act ([`Access`]). It is up before anything else works, so that
 //! `meshctl status` can say what is being waited for.
 
 mod access;
@@ -32,7 +32,7 @@ pub use vote::{Ballot, Cast, LeaderView, NotCast};
 
 /// Questions that wait for the driver at most; more callers wait for their turn.
 const QUEUE: usize = 64;
-/// Who watches the peers is told of changes this often at most: each costs a walk over all of them.
+/// Watchers of the peers get changes this often at most: each costs a walk over all of them.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 
 /// What only the driver can answer.
@@ -49,13 +49,13 @@ pub struct Snapshot {
 /// One question, with where to send the answer.
 #[derive(Debug)]
 pub enum Question {
-    /// All there is to say.
+    /// Everything.
     Everything(Reply<Box<Snapshot>>),
     /// Why applications cannot rely on the mesh now, when they cannot.
     Readiness(Reply<Result<(), String>>),
     /// The peers.
     Peers(Reply<Arc<PeersView>>),
-    /// Who leads by the contract; an error says why that cannot be read.
+    /// The leader by the contract; an error says why that cannot be read.
     Leader(Reply<Result<LeaderView, String>>),
     /// This node's vote.
     Vote(Ballot, Reply<Result<Cast, NotCast>>),
@@ -80,7 +80,7 @@ pub struct ApiDriver {
 #[derive(Debug, Clone)]
 pub(crate) struct ApiState {
     questions: mpsc::Sender<Question>,
-    /// What watchers were shown last; old where nobody watches.
+    /// What watchers were shown last; out of date while there are none.
     peers: Arc<watch::Sender<Arc<PeersView>>>,
 }
 
@@ -96,7 +96,7 @@ impl ApiDriver {
         (Self { questions, peers, published_at: None }, socket.serve(routes::router(state), access))
     }
 
-    /// The next question; `None` once nobody can ask any more.
+    /// The next question; `None` once there is no server to ask one.
     pub async fn next(&mut self) -> Option<Question> {
         self.questions.recv().await
     }
@@ -117,8 +117,8 @@ impl ApiDriver {
         pending().await
     }
 
-    /// Shows the peers to whoever watches them, if they changed, and not more often than every 250 ms: what is held back is due at
-    /// the time that this returns. Where nobody watches, `peers` is not called. Times are on the driver's monotonic clock.
+    /// Shows the peers to watchers, if they changed, and not more often than every 250 ms: what is held back is due at the time that
+    /// this returns. Without watchers, `peers` is not called. Times are on the driver's monotonic clock.
     pub fn publish(&mut self, now: Duration, peers: impl FnOnce() -> PeersView) -> Option<Duration> {
         if self.peers.receiver_count() == 0 {
             return None;
@@ -132,7 +132,7 @@ impl ApiDriver {
         None
     }
 
-    /// Shows the peers to whoever watches them, if they changed.
+    /// Shows the peers to watchers, if they changed.
     pub fn show(&self, peers: PeersView) -> Arc<PeersView> {
         let peers = Arc::new(peers);
         self.peers.send_if_modified(|shown| {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn watchers_are_told_four_times_a_second_at_most_and_of_the_last_state() {
+    fn watchers_get_four_changes_a_second_at_most_and_the_last_state() {
         let (_ask, questions) = mpsc::channel(1);
         let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
         let mut api = ApiDriver { questions, peers: Arc::clone(&peers), published_at: None };
@@ -196,20 +196,20 @@ mod tests {
             view
         };
         let at = Duration::from_millis;
-        assert_eq!(api.publish(at(0), || unreachable!("nobody watches")), None);
+        assert_eq!(api.publish(at(0), || unreachable!("no watchers")), None);
 
         let mut watcher = peers.subscribe();
         assert_eq!(api.publish(at(1000), || named("first")), None);
         assert_eq!(watcher.borrow_and_update().own.name.as_deref(), Some("first"));
         for now in 1001..1250 {
-            assert_eq!(api.publish(at(now), || unreachable!("told at {now} ms")), Some(at(1250)));
+            assert_eq!(api.publish(at(now), || unreachable!("published at {now} ms")), Some(at(1250)));
         }
         assert!(!watcher.has_changed().unwrap());
         assert_eq!(api.publish(at(1250), || named("last")), None);
         assert_eq!(watcher.borrow_and_update().own.name.as_deref(), Some("last"));
         assert_eq!(api.publish(at(1500), || named("last")), None);
-        assert!(!watcher.has_changed().unwrap(), "told of nothing");
+        assert!(!watcher.has_changed().unwrap(), "nothing has changed");
         drop(watcher);
-        assert_eq!(api.publish(at(2000), || unreachable!("nobody watches any more")), None);
+        assert_eq!(api.publish(at(2000), || unreachable!("no watchers any more")), None);
     }
 }

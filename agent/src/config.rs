@@ -36,15 +36,15 @@ pub use source::{ConfigError, Layers};
 
 use crate::api::{Group, UserId};
 
-/// The interface the tunnel gets when nothing else is said.
+/// The tunnel's interface by default.
 pub const DEFAULT_INTERFACE: &str = "mesh0";
-/// The UDP port of the device when nothing else is said; WireGuard's usual 51820 is often taken on a CVM's host.
+/// The device's UDP port by default; WireGuard's usual 51820 is often taken on a CVM's host.
 pub const DEFAULT_LISTEN_PORT: u16 = 51821;
 /// Where the configuration file is looked for when no path is given.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/p2p-agent/config.toml";
-/// Where WireGuard nodes listen for streams from the gateway when nothing else is said.
+/// Where WireGuard nodes listen for streams from the gateway by default.
 pub const DEFAULT_GATEWAY_PORT: NonZeroU16 = NonZeroU16::new(51822).expect("it is not zero");
-/// The application's port when nothing else is said: https's own.
+/// The application's port by default: that of https.
 const DEFAULT_TLS_PORT: NonZeroU16 = NonZeroU16::new(443).expect("it is not zero");
 /// State directories of agents lie in it.
 const STATE_DIR: &str = "/var/lib/p2p-agent";
@@ -58,7 +58,7 @@ pub(crate) const DSTACK_WIREGUARD_INTERFACE: &str = "dstack-wg0";
 /// Everything decided, with defaults filled in and ranges checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What this node is. Of a TLS node, what is said of interface, device and UDP below is not used.
+    /// What this node is. A TLS node does not use the settings of interface, device and UDP below.
     pub mode: Mode,
     /// Where it is reached through the gateway: its agent's place for streams, or in TLS mode, where there always is one, its
     /// application's.
@@ -113,7 +113,7 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Where the WireGuard key comes from.
     pub wireguard_key: WireguardKeySource,
-    /// The cluster is for development: keys that everybody can use may be trusted.
+    /// The cluster is for development: keys whose private part is published may be trusted.
     pub development: bool,
     /// The guest agent must say this instance id.
     pub expected_instance: Option<InstanceId>,
@@ -121,7 +121,7 @@ pub struct Config {
     pub expected_kms_root: Option<Address>,
     /// Peer names.
     pub names: BTreeMap<TokenId, String>,
-    /// What the contract's word alone is not enough for.
+    /// What needs the operator's consent besides the contract's word.
     pub allowed: Allowed,
     /// What this node's own transactions may cost.
     pub daily_limit: DailyLimit,
@@ -182,7 +182,7 @@ impl Config {
             Mode::Tls if flags.gateway_domain.is_none() => return Err(ConfigError::NoGatewayDomain),
             Mode::Tls => (flags.tls_port.unwrap_or(DEFAULT_TLS_PORT), homes.tls_state_dir(), homes.tls_socket()),
         };
-        // The kernel's device has no other path than UDP: a place would be one where nobody listens.
+        // The kernel's device has no other path than UDP: a place would be one at which nothing listens.
         let has_place = mode == Mode::Tls || dataplane == Dataplane::Userspace;
         let place = flags.gateway_domain.filter(|_| has_place).map(|domain| OwnPlace { domain, port });
         Ok(Self {

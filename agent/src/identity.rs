@@ -26,7 +26,7 @@ use self::{
 
 /// `GetKey` path of the key from which preshared keys are derived.
 const PSK_PATH: &str = "dstack-mesh/psk";
-/// Its purpose; nobody checks the chain of that key.
+/// Its purpose; the chain of that key is never checked.
 const PSK_PURPOSE: &str = "dstack-mesh-psk-v1";
 /// Purpose of a derived WireGuard key.
 const WIREGUARD_PURPOSE: &str = "dstack-mesh-wireguard-v1";
@@ -99,7 +99,7 @@ pub enum IdentityError {
     },
     /// The operator expected another KMS root.
     #[error(
-        "the guest agent's keys come from KMS root {found}, not from {expected} as configured\nhint: correct KMS_ROOT_ADDRESS (`--kms-root`) if the KMS is the right one; otherwise this CVM got its keys from a KMS nobody trusts"
+        "the guest agent's keys come from KMS root {found}, not from {expected} as configured\nhint: correct KMS_ROOT_ADDRESS (`--kms-root`) if the KMS is the right one; otherwise this CVM got its keys from a KMS that is not trusted"
     )]
     OtherRoot {
         /// As configured.
@@ -134,7 +134,7 @@ pub struct Expected {
 }
 
 impl Identity {
-    /// Asks the guest agent who we are and for our keys. The member key is on its disk before this returns.
+    /// Asks the guest agent for this node's identity and keys. The member key is on its disk before this returns.
     ///
     /// # Errors
     /// See [`IdentityError`].

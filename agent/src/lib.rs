@@ -1,5 +1,5 @@
-//! The mesh agent: its driver loop, the guest agent client and identity, the device and its links, the local API. Who is a peer is decided in
-//! `mesh_core`; this crate carries facts to it and changes from it.
+//! The mesh agent: its driver loop, the guest agent client and identity, the device and its links, the local API. `mesh_core` decides
+//! which nodes are peers; this crate carries facts to it and changes from it.
 
 pub mod run;
 

@@ -105,7 +105,7 @@ fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<
         .build()
         .context("cannot start the runtime")?;
     let outcome = runtime.block_on(run::start(config));
-    // Everything that must be taken back is: what is left are name look-ups, which cannot be ended and would hold up the end.
+    // Everything that must be undone is undone. What is left are name look-ups, which cannot be cancelled and would delay the end.
     runtime.shutdown_background();
     outcome
 }
@@ -140,7 +140,7 @@ fn leave_settings(config_flag: Option<PathBuf>) -> Result<LeaveSettings, anyhow:
     Ok(LeaveSettings::resolve(flags)?)
 }
 
-/// The settings of all layers; on the command line they begin after so many words.
+/// The settings of all layers; on the command line they begin after this many words.
 fn flags(config_flag: Option<PathBuf>, after: usize) -> Result<(Flags, BTreeMap<TokenId, String>), anyhow::Error> {
     let file = read_file(config_flag.or_else(|| variable("P2P_CONFIG").map(PathBuf::from)))?;
     let arguments = env::args_os().skip(after).map(OsString::into_string).collect::<Result<_, _>>();
@@ -177,7 +177,7 @@ fn settings_error(error: anyhow::Error) -> ExitCode {
     }
 }
 
-/// clap's own words, but for what may be an API key in them; help and version are no error.
+/// clap's own words, without what may be an API key in them. Help and version are not errors.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         drop(error.print());
@@ -189,6 +189,6 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// One `error:` line; further lines (`hint:`) stand for themselves.
 fn report(text: &str) {
-    // Nobody is left to tell when stderr is closed.
+    // A closed stderr leaves nowhere to report that.
     drop(writeln!(io::stderr(), "error: {text}"));
 }

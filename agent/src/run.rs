@@ -85,7 +85,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
     clock: Clock,
 ) -> anyhow::Result<()> {
     let mut stopping = false;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     loop {
         while let Some(command) = agent.poll_command() {
             if command == Command::Stop {
@@ -99,7 +99,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             }
             tasks.start(command, agent.guarded_network(), agent.domain());
         }
-        let held_back = told.tell(&agent, &clock, outside).map(|at| (at, "tell who watches"));
+        let held_back = reported.update(&agent, &clock, outside).map(|at| (at, "publish to watchers"));
         let (deadline, reason) = clock.deadline(agent.poll_timeout().into_iter().chain(held_back).min());
         let input = tokio::select! {
             done = tasks.next() => match done.context("a task of the agent failed")? {
@@ -108,7 +108,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
                 Done::Fatal(error) => return Err(error),
             },
             () = outside.chain_moved.notified() => Input::Hint,
-            // Both senders live in background tasks, whose end is seen below.
+            // Both senders live in background tasks; that one ends is noticed below.
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.guarded_network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
@@ -156,7 +156,7 @@ fn answer<T: Tunnel, L: Links, C: Chain>(
             drop(reply.send(Ok(agent.readiness(now).map_err(|reason| reason.to_string()))));
         }
         Question::Peers(reply) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now), agent.dev_urls()))))),
-        Question::Leader(reply) => tasks.tell_leader(reply),
+        Question::Leader(reply) => tasks.answer_leader(reply),
         Question::Vote(ballot, reply) => {
             let own = agent.status(now).own;
             let token = own.token_id.filter(|_| own.membership == MembershipState::Active);
@@ -173,17 +173,17 @@ fn background_error(ended: Result<std::io::Result<Infallible>, JoinError>) -> an
     }
 }
 
-/// What API watchers and the service manager were last told.
+/// What API watchers and the service manager know.
 #[derive(Default)]
-struct Told {
+struct Reported {
     was_ready: bool,
     /// The last line for `systemctl status`.
     line: String,
 }
 
-impl Told {
-    /// Returns when to tell more, if something is held back.
-    fn tell(&mut self, agent: &Agent, clock: &Clock, outside: &mut Outside) -> Option<Duration> {
+impl Reported {
+    /// Reports what has changed. Returns when to report again, if something is held back.
+    fn update(&mut self, agent: &Agent, clock: &Clock, outside: &mut Outside) -> Option<Duration> {
         let now = clock.now();
         let held_back = outside.api.publish(now.since_start, || PeersView::of(&agent.status(now), agent.dev_urls()));
         let readiness = agent.readiness(now);

@@ -28,11 +28,11 @@ pub(crate) enum Command {
     Deploy(commands::deploy::Args),
     /// List the tokens of a cluster, from the contract
     Nodes(commands::nodes::Args),
-    /// Mint a node token (contract owner, or anybody where minting is public)
+    /// Mint a node token (contract owner, or any account where minting is public)
     Mint(commands::mint::Args),
     /// Bind a token to a CVM's instance id (token owner)
     Bind(commands::bind::Args),
-    /// Submit the registration that an agent has signed (anybody)
+    /// Submit the registration that an agent has signed (any account)
     Register(commands::register::Args),
     /// Take a node out of the mesh and keep it out (contract owner)
     Revoke(commands::revoke::Args),
@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Reinstate(commands::reinstate::Args),
     /// Take one's own node out of the mesh (token owner)
     Deactivate(commands::deactivate::Args),
-    /// Give a token to somebody else; its node leaves the mesh (token owner)
+    /// Give a token to another account; its node leaves the mesh (token owner)
     Transfer(commands::transfer::Args),
     /// Destroy a token and free its number (its owner; if revoked, the contract owner too)
     Burn(commands::burn::Args),

@@ -52,7 +52,7 @@ fn run(cli: &cli::Cli) -> anyhow::Result<u8> {
     let printer = output::Printer::new(cli.global.json, cli.global.color, variable("NO_COLOR").as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(commands::run(&cli.command, &settings, &printer));
-    // A look-up of the endpoint's name that hangs is a thread that nobody waits for.
+    // A look-up of the endpoint's name that hangs is a thread that is not waited for.
     runtime.shutdown_background();
     outcome
 }

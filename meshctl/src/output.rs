@@ -98,7 +98,7 @@ fn disarmed(json: &str) -> String {
     safe
 }
 
-/// Writes to stderr. When that fails there is nobody left to tell.
+/// Writes to stderr. A failure of that cannot be reported anywhere.
 pub(crate) fn warn(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "prctl and setrlimit have no safe wrapper in the dependencies we have")]
-//! The process itself: it holds the operator's key, so no core dumps, and nobody may trace it.
+//! The process itself: it holds the operator's key, so no core dumps, and no tracing by other processes.
 
 use std::io;
 

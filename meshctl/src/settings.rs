@@ -38,7 +38,7 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "ADDRESS")]
     contract: Option<Address>,
 
-    /// This is a cluster of development: take keys as roots and owners that are published, so that everybody can use them [env:
+    /// This is a cluster of development: accept roots and owners whose private keys are published [env:
     /// P2P_DEVELOPMENT]
     #[arg(long, global = true)]
     development: bool,
@@ -57,7 +57,7 @@ pub(crate) struct GlobalArgs {
     pub(crate) color: ColorChoice,
 }
 
-/// The resolved flags. A value that a command needs and nobody gave is an error of that command.
+/// The resolved flags. A value that is needed and was not given is an error of the command that needs it.
 #[derive(Debug)]
 pub(crate) struct Settings {
     rpc_url: Option<String>,
@@ -120,13 +120,11 @@ impl Settings {
         })
     }
 
-    /// Refuses to give power to a key that everybody can use, but for development; `role` is what the address is to be.
+    /// Refuses to give power to a key whose private part is published, but for development; `role` is what the address is to be.
     pub(crate) fn refuse_published(&self, role: &str, address: Address) -> Result<(), Failure> {
         match published_key(address) {
             Some(source) if !self.development => {
-                let what = format!(
-                    "everybody can use the key of {address}, which is to be {role}: it is published ({source})"
-                );
+                let what = format!("the private key of {address}, which is to be {role}, is published ({source})");
                 Err(Failure::new(what)
                     .hint("give an address of your own; only for a cluster of development, add `--development`"))
             }

@@ -50,7 +50,7 @@ fn an_operator_runs_a_cluster() {
     assert_eq!((&peer["endpoint"], &peer["network_type"]), (&json!("203.0.113.7:51821"), &json!("wireguard")));
     assert_eq!(peer["public_key"], json!(WireguardKey([1; 32])));
 
-    // Once only, and not for somebody else's chain.
+    // Once only, and not for another chain.
     let (code, _, errors) = world.relay(&offer);
     assert_eq!(code, 1, "{errors}");
     assert!(errors.contains("cannot register token 1") && errors.contains("key epoch"), "{errors}");
@@ -129,7 +129,7 @@ fn nothing_is_deployed_that_everybody_has_the_keys_of() {
         let mut command = meshctl();
         command.env("MESHCTL_PRIVATE_KEY_FILE", world.key_file(KEY)).args(["deploy", "--rpc-url", &world.anvil.url()]);
         let (code, _, errors) = outcome(command.args(choices).output().unwrap());
-        assert!(code == 1 && errors.contains(&format!("which is to be {of_whom}: it is published")), "{errors}");
+        assert!(code == 1 && errors.contains(&format!("which is to be {of_whom}, is published")), "{errors}");
     }
     assert_eq!(world.height(), before, "something was sent");
 }
@@ -246,7 +246,7 @@ fn a_dry_run_shows_the_call_and_changes_nothing() {
     assert!(call["gas"]["limit"].as_u64().unwrap() > 30_000, "{call}");
     assert!(call["gas"]["max_cost"].as_str().unwrap().parse::<u128>().unwrap() > 0, "{call}");
 
-    // What would be refused, by an account whose key nobody has here.
+    // What would be refused, by an account without a key here.
     let mut command = meshctl();
     command.args(["revoke", "1", "--dry-run", "--from", OTHER, "--rpc-url", &world.anvil.url()]);
     let (code, text, errors) = outcome(command.args(["--contract", &world.contract]).output().unwrap());

@@ -337,7 +337,7 @@ fn one_peer_and_anonymized() {
     let (code, text, _) = ask(&socket, &["status", "--peer", "10.0.1.9"]);
     assert_eq!(code, 1);
     assert!(text.contains("redis-1") && !text.contains("kafka"), "{text}");
-    let (code, _, errors) = ask(&socket, &["status", "--peer", "nobody"]);
+    let (code, _, errors) = ask(&socket, &["status", "--peer", "absent"]);
     assert_eq!(code, 64);
     assert!(errors.contains("hint: the peers are pg-1, redis-1, kafka-1, kafka-2"), "{errors}");
     let (_, json, _) = ask(&socket, &["status", "--anonymize", "--json"]);
@@ -367,13 +367,13 @@ fn without_an_agent_everything_that_needs_one_exits_3() {
         assert_eq!((code, stdout.as_str()), (3, ""), "{arguments:?}: {stderr}");
         assert!(stderr.contains("no agent answers at") && stderr.contains("\nhint: start `p2p-agent`"), "{stderr}");
     }
-    // A socket that nobody listens on any more.
+    // A socket on which nothing listens any more.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     assert_eq!(ask(&socket, &["status"]).0, 3);
 }
 
 #[test]
-fn an_agent_that_talks_nonsense_is_no_agent() {
+fn an_agent_with_invalid_responses_is_no_agent() {
     let (_scratch, socket, agent) = agent("this is not JSON");
     let (code, _, errors) = ask(&socket, &["status"]);
     assert_eq!(code, 3);
@@ -423,7 +423,7 @@ fn peers_pass_the_agents_json_on() {
 #[test]
 fn wait_returns_when_ready_and_tells_why_not() {
     let (_scratch, socket, agent) = agent(STARTING);
-    // An agent that does not get to answer within a second, on a machine that stands still, is told as one that is not there.
+    // An agent that does not get to answer within a second, on a machine that stands still, is reported as one that is not there.
     let asked_once = || ask(&socket, &["wait", "--ready", "--timeout", "0"]);
     let (code, _, errors) = (0..TRIES).map(|_| asked_once()).find(|(code, ..)| *code != 3).unwrap();
     assert_eq!(code, 2);
@@ -448,7 +448,7 @@ fn wait_returns_when_ready_and_tells_why_not() {
 fn wait_does_not_outlive_its_time_with_a_silent_agent() {
     let scratch = Scratch::new();
     let socket = scratch.path("mesh0.sock");
-    // Connections are made, and nobody ever looks at them.
+    // Connections are made, and never accepted.
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     // A machine that stands still adds to one try, not to the shortest.
     let took = (0..TRIES).map(|_| {

@@ -15,7 +15,7 @@ use mesh_contract::DstackClusterNFT::{allowedComposeHashesCall, allowedDeviceIds
 use serde_json::{Value, json};
 use world::{KMS, World, signer};
 
-/// The address of a dstack app that nobody has upgraded yet.
+/// The address of a dstack app that is not upgraded yet.
 const APP: &str = "0x00000000000000000000000000000000000000cc";
 const HASH: [u8; 32] = [0xc1; 32];
 const DEVICE: [u8; 32] = [0xd1; 32];
@@ -79,7 +79,7 @@ fn a_dstack_app_becomes_a_cluster_and_keeps_its_gate() {
     let root = signer(KMS).address().to_string();
     let upgrade = ["deploy", "--upgrade-app", APP, "--kms-root", &root, "--name", "prod", "--network", "10.8.0.0/16"];
 
-    // Nobody but its owner.
+    // Its owner alone.
     let before = world.height();
     let (code, tried, _) = world.run(&[&upgrade[..], &["--dry-run"]].concat());
     assert_eq!(code, 1);
@@ -148,6 +148,9 @@ fn a_new_cluster_is_registered_with_its_kms() {
     install_kms(&world, false);
     let refused = world.refused(&["deploy", "--kms-contract", kms]);
     let stranded = refused.split("the cluster is deployed at ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
-    assert!(refused.contains(&format!("\nhint: anybody may register it: call `registerApp({stranded})`")), "{refused}");
+    assert!(
+        refused.contains(&format!("\nhint: any account may register it: call `registerApp({stranded})`")),
+        "{refused}"
+    );
     assert_eq!(world.json(&["config", "--contract", stranded])["owner"], json!(OWNER));
 }

@@ -1,4 +1,4 @@
-//! The members' leader by `meshctl leader`: elected by anybody, voted out by its members' member keys, directly and through a relayer.
+//! The members' leader by `meshctl leader`: elected by any account, voted out by its members' member keys, directly and through a relayer.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -119,7 +119,7 @@ fn a_relayer_submits_signed_votes() {
     let vote = signed(0x32, "2");
     assert_eq!(world.height(), before);
 
-    // Somebody who runs one instance of the app, and so has every node key of it, has no vote but that of its own member key.
+    // An operator of one instance of the app, who so has every node key of it, has no vote but that of its own member key.
     for (node, token) in [(0x31, "1"), (0x32, "2"), (0x33, "3")] {
         let (code, forged, errors) = world.run_as(&node_key(node), &["leader", "vote", "--sign-for", token]);
         assert_eq!((code, errors.as_str()), (0, ""));

@@ -1,4 +1,4 @@
-//! An endpoint that hangs, floods, asks absurd prices or talks back: every command ends in time, with an error that says what is
+//! An endpoint that hangs, floods, asks excessive prices or talks back: every command ends in time, with an error that says what is
 //! wrong, and nothing secret or hostile reaches the terminal.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -197,11 +197,11 @@ fn a_refusal_shows_no_key_moves_no_cursor_and_fakes_no_hint() {
 
 #[test]
 fn prices_and_gas_beyond_all_reason_are_not_paid() {
-    for (what, huge, refusal) in [
+    for (what, excessive, refusal) in [
         ("eth_gasPrice", "0xffffffffffffffffff", "more than the limit of 300"),
         ("eth_estimateGas", "0xffffffffffff", "that a transaction may use"),
     ] {
-        let url = honest_but(move |method| (method == what).then(|| Reply::Result(json!(huge))));
+        let url = honest_but(move |method| (method == what).then(|| Reply::Result(json!(excessive))));
         let (code, errors) = run(&url, &["revoke", "7"]);
         assert_eq!(code, 1, "{errors}");
         assert!(errors.contains(refusal), "{what}: {errors}");

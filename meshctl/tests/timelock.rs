@@ -1,5 +1,5 @@
 //! A cluster whose owner is a contract with a delay: its operators take each call from a dry run of `meshctl`, and nothing that they
-//! decide happens before everybody had time to read it.
+//! decide happens before there was time to read it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -35,7 +35,7 @@ fn a_timelock_owns_the_cluster_and_every_decision_waits() {
     assert!(timelock.execute(&accept));
     assert_eq!(owner(&world), json!(timelock.address));
 
-    // Who decided alone before has no power of its own left.
+    // The account that decided alone before has no power of its own left.
     let root = "0x00000000000000000000000000000000000000Aa";
     let denied = world.refused(&["root", "add", root]);
     assert!(denied.contains("is not allowed to do this\nhint: send it from the contract owner's key"), "{denied}");

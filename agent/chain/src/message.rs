@@ -1,4 +1,4 @@
-//! What an endpoint says, made safe where it comes in: nobody downstream has to think of it again.
+//! What an endpoint says, made safe where it comes in, so that no later code has to.
 
 use std::fmt;
 

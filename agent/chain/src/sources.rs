@@ -139,7 +139,7 @@ impl Sources {
             let attempts = self.attempt(heads, own_token, target).await;
             let (outcome, mut report) = self.conclude(&attempts);
             report.disagree |= best.1.disagree;
-            // Without any agreement it is the newest block whose failure is told.
+            // Without any agreement the newest block's failure is the one that is reported.
             if tried == 0 || outcome.is_ok() {
                 best = (outcome, report);
             } else {

@@ -51,7 +51,7 @@ pub struct Transaction {
 pub struct Signed {
     /// Its bytes.
     pub raw: Bytes,
-    /// Its hash: of the bytes, and not by anybody's word.
+    /// The hash of these bytes: no endpoint is asked for it.
     pub hash: B256,
 }
 

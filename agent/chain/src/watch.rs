@@ -13,7 +13,7 @@ use crate::{RpcError, Source};
 
 /// How often an HTTP endpoint, or a silent subscription's, is asked for its head.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Heads that follow each other within this time are told together.
+/// Heads that follow each other within this time are one hint.
 const HEAD_PAUSE: Duration = Duration::from_millis(100);
 /// First wait after a subscription broke; doubled up to [`MAX_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);

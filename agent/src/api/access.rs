@@ -1,4 +1,4 @@
-//! Who may act for this node through the local API: everybody may read, the agent's own user, root, and the users that the operator
+//! Who may act for this node through the local API: every user may read; the agent's own user, root, and the users that the operator
 //! named may do what spends this node's funds or casts its vote.
 
 use std::{collections::BTreeSet, fs, io, path::Path, str::FromStr};
@@ -59,7 +59,7 @@ pub enum GroupError {
     Unknown(String),
     /// Its number stands for more than that group.
     #[error(
-        "`--api-group {name}`: {reason}\nhint: make a group for those who may act, as with `groupadd --system p2p-agent`"
+        "`--api-group {name}`: {reason}\nhint: make a group for the users that may act, as with `groupadd --system p2p-agent`"
     )]
     Unfit {
         /// The group's name.

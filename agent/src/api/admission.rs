@@ -1,4 +1,4 @@
-//! Who may be connected at once: every local user may ask, none may keep the others from asking.
+//! How many may be connected at once: every local user may ask, and none may keep the others from asking.
 
 use std::{
     collections::BTreeMap,

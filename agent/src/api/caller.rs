@@ -16,7 +16,7 @@ const MAX_GROUPS: usize = 65_536;
 pub(super) struct Caller {
     /// Its effective user id.
     pub(super) user: u32,
-    /// Its effective group id and its supplementary ones; these are missing where the kernel does not tell them (before 4.13).
+    /// Its effective group id and its supplementary ones; these are missing where the kernel does not give them (before 4.13).
     pub(super) groups: Vec<u32>,
 }
 

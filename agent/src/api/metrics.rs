@@ -51,7 +51,7 @@ fn write_self(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     page.gauge("p2p_key_epoch", "Key epoch of the own token.", status.own.key_epoch)
 }
 
-/// What the kernel's own device does not tell is left out.
+/// What the kernel's own device does not count is left out.
 fn write_device(page: &mut Page<'_>, agent: &AgentStatus) -> fmt::Result {
     if let Some(offloads) = agent.offloads {
         let used = offloads.each().map(|(name, used)| ([label("name", name)], u32::from(used)));

@@ -1,4 +1,4 @@
-//! The page that is written for a mesh of five nodes.
+//! The page for a mesh of five nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! `GET /v1/peers`: who is in the mesh and can be talked to, the least an application needs.
+//! `GET /v1/peers`: the nodes of the mesh and how to reach them, the least an application needs.
 
 use std::net::Ipv4Addr;
 

@@ -1,4 +1,4 @@
-//! The API's paths. Everything is a GET for everybody, but for the vote, which is for those who may act.
+//! The API's paths. Each is a GET for every user, except the vote, which is for users that may act.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -66,7 +66,7 @@ async fn peers(State(api): State<ApiState>) -> Response {
 /// The list now, and again at every change.
 async fn watch_peers(State(api): State<ApiState>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let mut peers = api.peers.subscribe();
-    // Where nobody watched before, what was shown last is old. The answer is shown to all watchers, this one among them.
+    // Without watchers, the last published view is old. The answer is published to all watchers, this one among them.
     drop(api.ask(Question::Peers).await);
     peers.mark_changed();
     let events = stream::unfold(peers, |mut peers| async move {
@@ -119,13 +119,13 @@ async fn leader(State(api): State<ApiState>) -> Response {
     }
 }
 
-/// This node's vote against the leader of the seat in the body. Not to be had from a web page: the body must be called JSON.
+/// This node's vote against the leader of the seat in the body. A web page cannot cause it: the content type must be JSON.
 async fn vote(State(api): State<ApiState>, Extension(rights): Extension<Rights>, request: Request) -> Response {
     if !rights.may_act {
         return forbidden(rights.user);
     }
     let Ok(Ok(Json(ballot))) = timeout(BALLOT_WITHIN, Json::<Ballot>::from_request(request, &())).await else {
-        let hint = r#"send {"term": 5, "leader_token": 3} as application/json, as /v1/leader tells them"#;
+        let hint = r#"send {"term": 5, "leader_token": 3} as application/json, with the values of /v1/leader"#;
         return problem(StatusCode::BAD_REQUEST, "this is no ballot", hint);
     };
     match api.ask(|reply| Question::Vote(ballot, reply)).await {
@@ -152,7 +152,7 @@ fn forbidden(user: u32) -> Response {
 
 fn unread(reason: &str) -> Response {
     let error = format!("cannot read who leads: {reason}");
-    problem(StatusCode::SERVICE_UNAVAILABLE, &error, "try again; `meshctl status` tells of the RPC endpoints")
+    problem(StatusCode::SERVICE_UNAVAILABLE, &error, "try again; `meshctl status` shows the state of the RPC endpoints")
 }
 
 async fn write_metrics(State(api): State<ApiState>) -> Response {

@@ -1,4 +1,4 @@
-//! The API's socket file: made for everybody to ask, replaced when its owner is dead, refused when it is alive. Who is at the other end
+//! The API's socket file: open to every user, replaced when its owner is dead, refused when it is alive. Who is at the other end
 //! of a connection is asked once, when it comes.
 
 use std::{
@@ -35,7 +35,7 @@ use crate::state::dir::effective_user;
 
 /// How long a caller may take for the head of its question, and between two questions.
 const QUESTION_WITHIN: Duration = Duration::from_secs(5);
-/// For callers that are too many.
+/// For callers above the limits.
 const REFUSAL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
     {\"error\":\"too many connections to the local API\",\"hint\":\"close those of this user that are open\"}";
@@ -159,7 +159,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Answers one caller until it leaves. Whoever says nothing, or not all of its question, is hung up on.
+/// Answers one caller until it leaves. A caller that sends no request, or only part of one, is disconnected.
 async fn converse(stream: UnixStream, router: Router, place: Place) {
     let _place = place;
     let connection = http1::Builder::new()
@@ -171,7 +171,7 @@ async fn converse(stream: UnixStream, router: Router, place: Place) {
     }
 }
 
-/// Says why and hangs up; a caller that does not take it at once does not get it.
+/// Sends the reason and closes the connection, without waiting for a caller that does not read it at once.
 fn refuse(stream: &UnixStream) {
     drop(stream.try_write(REFUSAL));
 }
@@ -192,7 +192,7 @@ mod tests {
         assert!(matches!(ApiSocket::bind(&path), Err(SocketError::Busy { .. })));
         drop(first);
         assert!(!path.exists());
-        // What a killed process leaves: the file, with nobody behind it.
+        // What a killed process leaves: the file, on which no process listens.
         drop(net::UnixListener::bind(&path).unwrap());
         drop(ApiSocket::bind(&path).unwrap());
         fs::write(&path, "not a socket").unwrap();
@@ -218,7 +218,7 @@ mod tests {
         server.abort();
     }
 
-    /// The clock stands: the first must not be hung up on before the last is there.
+    /// With a paused clock: the first connection must not time out before the last one is made.
     #[tokio::test(start_paused = true)]
     async fn callers_that_are_too_many_are_told_so() {
         let dir = Scratch::new();
@@ -227,7 +227,7 @@ mod tests {
         let mut callers = Vec::new();
         for _ in 0..256 {
             let mut caller = UnixStream::connect(&path).await.unwrap();
-            // An answer shows that it was let in.
+            // An answer shows that it was admitted.
             caller.write_all(b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n").await.unwrap();
             assert_eq!(caller.read_u8().await.unwrap(), b'H');
             callers.push(caller);

@@ -1,4 +1,4 @@
-//! Who leads, and this node's vote, as the local API says them.
+//! The leader, and this node's vote, in the words of the local API.
 
 use alloy_primitives::{Address, B256};
 use mesh_contract::SignedVote;
@@ -12,19 +12,19 @@ pub struct LeaderView {
     pub schema: &'static str,
     /// The term.
     pub term: u32,
-    /// Its leader's token; `None` where nobody leads.
+    /// Its leader's token; `None` while the seat is empty.
     pub leader_token: Option<TokenId>,
     /// Its member address.
     pub leader: Option<Address>,
 }
 
-/// The body of `POST /v1/vote`: the seat that the caller has seen not to work.
+/// The body of `POST /v1/vote`: the seat whose leader does not work, as the caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ballot {
     /// The term.
     pub term: u32,
-    /// Its leader; `null` where nobody leads: then one is elected, which needs no vote.
+    /// Its leader; `null` while the seat is empty: then a leader is elected, which needs no vote.
     pub leader_token: Option<TokenId>,
     /// Whether the vote that this node cast in this term is taken back.
     #[serde(default)]
@@ -51,15 +51,15 @@ pub enum NotCast {
     #[error("this node is no member, and has no vote")]
     NoMember,
     /// The caller has seen another seat than the contract has.
-    #[error("the seat is another: term {term}, leader {}", leader.map_or_else(|| "nobody".to_owned(), |token| token.to_string()))]
+    #[error("the seat is another: term {term}, leader {}", leader.map_or_else(|| "none".to_owned(), |token| token.to_string()))]
     Moved {
         /// The term now.
         term: u32,
         /// The leader now.
         leader: Option<TokenId>,
     },
-    /// Where nobody leads, no vote stands.
-    #[error("nobody leads in term {term}: there is no vote to take back")]
+    /// While the seat is empty, there are no votes.
+    #[error("the seat is empty in term {term}: there is no vote to take back")]
     NothingToWithdraw {
         /// The term now.
         term: u32,

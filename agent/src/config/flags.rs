@@ -66,7 +66,7 @@ pub struct Flags {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Who may act for this node through the local API (today: cast its vote, which it pays), besides root and the agent's own user:
-    /// the members of this group, by name or number. Everybody may read. Default: no group.
+    /// the members of this group, by name or number. Every user may read. Default: no group.
     #[arg(long, value_name = "GROUP")]
     pub api_group: Option<Group>,
     /// A further user who may do that, by number: for an application in a container, whose users have no names here; repeatable.

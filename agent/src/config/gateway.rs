@@ -67,7 +67,7 @@ pub struct GatewaySettings {
 }
 
 impl GatewaySettings {
-    /// The port at which peers call; `None` where it is 0, which nobody can call.
+    /// The port at which peers connect; `None` where it is 0, which accepts no connections.
     pub(super) const fn port(&self) -> Option<NonZeroU16> {
         NonZeroU16::new(self.listen.port())
     }

@@ -1,5 +1,5 @@
-//! Where an agent's files go when nothing else is said: the system's directories, or those of an ordinary user, who has none of the
-//! system's and needs none, because only a WireGuard node needs more rights than he has.
+//! Where an agent's files go by default: the system's directories, or those of an ordinary user, who cannot write to the system's
+//! and need not, because only a WireGuard node needs more rights.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The settings of `p2p-agent leave`: of the agent's own those that say which agent is meant, from the same places.
+//! The settings of `p2p-agent leave`: those of the agent's that identify it, from the same places.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub struct LeaveFlags {
     /// The agent's state directory; default: /var/lib/p2p-agent/INTERFACE.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// The cluster's network, where the agent was told it.
+    /// The cluster's network, where the agent was configured with it.
     #[arg(long, value_name = "CIDR", value_parser = mesh_network)]
     pub mesh_network: Option<MeshNetwork>,
 }
@@ -31,7 +31,7 @@ pub struct LeaveSettings {
     pub interface: String,
     /// Its state directory.
     pub state_dir: PathBuf,
-    /// The network it was told, if any.
+    /// The configured network, if any.
     pub mesh_network: Option<MeshNetwork>,
 }
 

@@ -122,14 +122,14 @@ pub enum ConfigError {
         /// The flag.
         flag: &'static str,
     },
-    /// Nobody can call port 0.
+    /// Peers cannot connect to port 0.
     #[error(
         "`--gateway-listen` needs a port that peers can call\nhint: choose one between 1 and 65535, as in 0.0.0.0:51822"
     )]
     GatewayPort,
     /// A root of development.
     #[error(
-        "`--trust-kms-root {root}`: everybody can use that key, it is published ({published})\nhint: give the root of your own KMS; only for a cluster of development, add `--development`"
+        "`--trust-kms-root {root}`: the private key of that root is published ({published})\nhint: give the root of your own KMS; only for a cluster of development, add `--development`"
     )]
     PublishedRoot {
         /// As given.

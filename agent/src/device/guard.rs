@@ -25,7 +25,7 @@ const DEFAULT_NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 1, 0), 24);
 ///
 /// # Errors
 /// The network is in use on this machine, or the kernel cannot do it. A network that an earlier run has guarded is guarded even
-/// then: who controls this machine's routes must not be able to open it by a restart.
+/// then: a program that controls this machine's routes must not be able to open it by a restart.
 pub async fn raise(config: &Config, cached: Option<&CachedRegistry>) -> anyhow::Result<Guard> {
     let interface = &config.interface;
     let table = config.guard == GuardKind::Full;

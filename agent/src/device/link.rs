@@ -56,7 +56,7 @@ pub trait Links: Clone + Send + Sync + 'static {
 /// Our packet filter table as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundTable {
-    /// The network it was made for, as far as that can be told.
+    /// The network it was made for, as far as that can be seen.
     pub network: Option<MeshNetwork>,
     /// It is exactly what we make for that network.
     pub is_whole: bool,
@@ -71,7 +71,7 @@ pub struct Interface {
     pub addresses: Vec<Ipv4Network>,
 }
 
-/// Why addresses and routes could not be read or changed. What to do about it is [`LinkError::hint`]'s to say.
+/// Why addresses and routes could not be read or changed. [`LinkError::hint`] says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The mesh network is in use here.

@@ -35,9 +35,9 @@ pub struct Machine<T, L> {
     member: MemberSecret,
     /// The member keys with which the preshared keys on the device were derived: the device does not know.
     preshared_with: BTreeMap<WireguardKey, MemberKey>,
-    /// The last answer about routes of others, which stands in when the system cannot say for once.
+    /// The last answer about routes of other programs, which is used again when the system gives none.
     overlap: Option<String>,
-    /// It could not say the last time.
+    /// The last observation got no answer.
     overlap_is_unknown: bool,
     /// The network whose guard is ours: found to be free here, or guarded before the agent was made.
     guarded: Option<MeshNetwork>,
@@ -74,13 +74,13 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         }
     }
 
-    /// What stands on this machine already, and what belongs to it.
+    /// With the guard that stands on this machine already.
     #[must_use]
     pub fn guarded(self, guard: Guard) -> Self {
         Self { guarded: Some(guard.network), has_guard_table: guard.table, ..self }
     }
 
-    /// Set it when an orderly stop begins: of the changes under way only what takes away is made from then on.
+    /// To be set when an orderly stop begins: from then on, only removals of the changes under way are made.
     pub fn closing(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.closing)
     }

@@ -93,7 +93,7 @@ pub struct TunnelState {
     pub userspace: Option<UserspaceDevice>,
 }
 
-/// Why the device could not be made, changed or read. What to do about it is [`TunnelError::hint`]'s to say.
+/// Why the device could not be made, changed or read. [`TunnelError::hint`] says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     /// The userspace device's words.
@@ -102,7 +102,7 @@ pub enum TunnelError {
     /// This kernel has no WireGuard.
     #[error("this kernel has no WireGuard: `{KERNEL_MODULE}` is not there")]
     NoKernelModule,
-    /// An interface of that name is somebody else's.
+    /// An interface of that name is another program's.
     #[error("interface `{0}` exists already")]
     NameTaken(String),
     /// The kernel refused something else.

@@ -64,11 +64,11 @@ pub enum GuestAgentError {
         /// Its words.
         reason: String,
     },
-    /// The answer makes no sense.
+    /// The answer is invalid.
     #[error(
         "the guest agent at {endpoint} answered {method} with something else than expected: {reason}\nhint: dstack 0.5.0 or later is needed"
     )]
-    Nonsense {
+    InvalidResponse {
         /// Socket or URL.
         endpoint: Endpoint,
         /// The call.
@@ -202,10 +202,10 @@ impl GuestAgent {
                 refusal.unwrap_or_else(|_| format!("HTTP status {}", answer.status)).chars().take(300).collect();
             return Err(GuestAgentError::Refused { endpoint: endpoint(), method, reason });
         }
-        // serde's words may quote the answer, and the answer may be a key: only where it went wrong is told.
+        // serde's words may quote the answer, and the answer may be a key: only the place of the error is reported.
         serde_json::from_slice(&answer.body).map_err(|error| {
             let reason = format!("not the JSON of {method} (line {}, column {})", error.line(), error.column());
-            GuestAgentError::Nonsense { endpoint: endpoint(), method, reason }
+            GuestAgentError::InvalidResponse { endpoint: endpoint(), method, reason }
         })
     }
 }

@@ -40,7 +40,7 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// Others could have read it.
-    #[error("key file `{}` has mode {mode:04o}: others may read it\nhint: if nobody did, `chmod 600 {}`; otherwise move it away, and a new key is drawn and registered", path.display(), path.display())]
+    #[error("key file `{}` has mode {mode:04o}: others may read it\nhint: if none did, `chmod 600 {}`; otherwise move it away, and a new key is drawn and registered", path.display(), path.display())]
     Mode {
         /// The file.
         path: PathBuf,
@@ -257,7 +257,7 @@ mod tests {
         fs::set_permissions(dir.path().join(MEMBER_FILE), fs::Permissions::from_mode(0o600)).unwrap();
         assert!(matches!(load_or_create_member(dir.path(), user()), Err(KeyFileError::Corrupt { .. })));
         for (content, part) in
-            [("", "32 bytes"), ("nonsense\n", "32 bytes"), (&zeros, "no key"), (&"A".repeat(44), "32 bytes")]
+            [("", "32 bytes"), ("not a key\n", "32 bytes"), (&zeros, "no key"), (&"A".repeat(44), "32 bytes")]
         {
             let dir = Scratch::new();
             let path = dir.path().join(WIREGUARD_FILE);

@@ -26,7 +26,7 @@ impl MemberSecret {
         self.0.address()
     }
 
-    /// The public key, which every signature of it tells.
+    /// The public key, which can be recovered from every signature.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         self.0.public_key().into()
@@ -46,8 +46,8 @@ impl MemberSecret {
         self.0.sign(digest).map(|signature| signature.as_bytes())
     }
 
-    /// The x coordinate of the Diffie-Hellman point with another member's public key, which that member computes as well and nobody
-    /// else can (SEC 1, 3.3.1). `None` where `other` is no point of the curve.
+    /// The x coordinate of the Diffie-Hellman point with another member's public key, which that member computes too and no other party
+    /// can (SEC 1, 3.3.1). `None` where `other` is no point of the curve.
     #[must_use]
     pub fn agree(&self, other: &MemberKey) -> Option<Secret> {
         let other = PublicKey::from_sec1_bytes(&other.0).ok()?;
@@ -87,7 +87,7 @@ mod tests {
         assert_ne!(shared.bytes(), c.agree(&public(&b)).unwrap().bytes());
     }
 
-    /// Computed apart from this code, by affine additions on the curve in Python.
+    /// Computed independently of this code, by affine additions on the curve in Python.
     #[test]
     fn known_answer() {
         let shared = secret(1).agree(&public(&secret(2))).unwrap();

@@ -94,7 +94,7 @@ mod tests {
         (secret, key)
     }
 
-    /// Computed apart from this code, by affine additions on the curve and RFC 5869's two HMACs in Python.
+    /// Computed independently of this code, by affine additions on the curve and RFC 5869's two HMACs in Python.
     #[test]
     fn known_answer() {
         let root = PskRoot::new(Zeroizing::new([0x11; 32]));
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(ours, bytes(&two.0, &one.1, 1, b, a));
         assert_ne!(ours, bytes(&one.0, &two.1, 1, a, c));
         assert_ne!(ours, bytes(&one.0, &two.1, 2, a, b));
-        // A sibling has the root and everybody's public keys.
+        // A sibling has the root and every member's public key.
         assert_ne!(ours, bytes(&three.0, &two.1, 1, a, b));
         assert_ne!(ours, bytes(&three.0, &one.1, 1, a, b));
         assert!(root.derive(&one.0, &MemberKey([0; 33]), &domain(1), a, b).is_none());

@@ -1,4 +1,4 @@
-//! A secp256k1 key that signs. It is kept as every other secret; the forms in which it is calculated with live only as long as that.
+//! A secp256k1 key that signs. It is kept like every other secret; the library's forms of it live only while they are used.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ impl Signer {
         self.calculate(|key| sign_digest(key, digest))
     }
 
-    /// Calculates with the key, and wipes where that was done. The result must not tell the key.
+    /// Computes with the key, and wipes the memory that was used. The result must not reveal the key.
     pub(crate) fn calculate<R>(&self, work: impl FnOnce(&SigningKey) -> R) -> R {
         leave_no_trace(|| {
             #[expect(clippy::expect_used, reason = "the same bytes were a key in `new`")]

@@ -1,5 +1,5 @@
-//! What applications may ask about the leader's seat: who has it, and this node's vote against whoever does. The member key stays here;
-//! a vote can be nothing but this node's, about the seat as the contract has it now, and there is one in a term.
+//! What applications may ask about the leader's seat: which member has it, and this node's vote against that member. The member key
+//! stays here; a vote is always this node's own, about the seat as the contract has it now, and there is one in a term.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,7 @@ use crate::{
     identity::Identity,
 };
 
-/// Who asks more often gets the same answer again.
+/// A caller that asks more often gets the same answer again.
 const FRESH_FOR: Duration = Duration::from_millis(300);
 /// The endpoints' time for a question.
 const READ_WITHIN: Duration = Duration::from_secs(5);
@@ -52,8 +52,8 @@ impl<C: Chain> Election<C> {
         self.voting.lock().await
     }
 
-    /// Signs the vote of `member`, or its withdrawal, and submits it if the member address has funds. `member` is this node's token and the contract that
-    /// it is a member of.
+    /// Signs the vote of `member`, or its withdrawal, and submits it if the member address has funds. `member` is this node's token
+    /// and the contract that it is a member of.
     pub(crate) async fn vote(
         &self,
         ballot: Ballot,

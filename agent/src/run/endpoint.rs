@@ -21,14 +21,14 @@ use crate::config::{Config, EndpointChoice};
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// A registration waits this long for an address: one without would have to be corrected as soon as DHCP has answered.
 const SEARCH: Duration = Duration::from_secs(5);
-/// Between two looks while nothing is found.
+/// Between two checks while nothing is found.
 const SEARCH_EVERY: Duration = Duration::from_secs(1);
-/// Between two looks at an address that was found; changes of this machine are looked at besides.
+/// Between two checks of an address that was found; a change of this machine causes one too.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Another address must still be there after this: routes come and go while a network is set up.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What is known before anything was looked at.
+/// What is known before the first check.
 #[must_use]
 pub fn configured(config: &Config) -> OwnEndpoint {
     match config.endpoint {
@@ -38,7 +38,7 @@ pub fn configured(config: &Config) -> OwnEndpoint {
     }
 }
 
-/// Finds an address out and follows it, for ever. What was found once stays until another one takes its place: a machine
+/// Finds an address and follows it, for ever. What was found once stays until another one takes its place: a machine
 /// without network has not moved.
 pub async fn follow(
     mut remotes: Remotes,
@@ -84,19 +84,19 @@ pub struct Remotes(Vec<Remote>);
 struct Remote {
     host: String,
     port: u16,
-    /// Once known, names are not asked again: which way leads out hangs on the route, not on the name.
+    /// A name is resolved once: the source address depends on the route, not on the name.
     addresses: Vec<SocketAddr>,
 }
 
 impl Remotes {
-    /// None is resolved yet.
+    /// Names are not resolved yet.
     #[must_use]
     pub fn new(urls: &[RpcUrl]) -> Self {
         let parts = urls.iter().filter_map(RpcUrl::host_and_port);
         Self(parts.map(|(host, port)| Remote { host, port, addresses: Vec::new() }).collect())
     }
 
-    /// The address from which this machine talks to the first of them to which it has a way. Sends nothing but DNS queries:
+    /// The address from which this machine talks to the first of them to which it has a route. Sends nothing but DNS queries:
     /// connecting a UDP socket only asks the routing table.
     async fn local_address(&mut self) -> Option<IpAddr> {
         for remote in &mut self.0 {
@@ -128,7 +128,7 @@ pub(crate) fn source_address(remote: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-/// Not an address that every machine of a kind has: QEMU's user network gives 10.0.2.15 to each guest, docker 172.17.0.x to
+/// Whether peers may reach this machine at it. Some addresses are those of every machine of a kind: QEMU's user network gives 10.0.2.15 to each guest, docker 172.17.0.x to
 /// each container. Other private addresses may be shared with peers.
 pub(crate) fn is_worth_registering(address: IpAddr) -> bool {
     match address.to_canonical() {

@@ -1,4 +1,4 @@
-//! Telling systemd where we stand, where it asks (`NOTIFY_SOCKET`, sd_notify(3)).
+//! Reporting to systemd, where it asks for that (`NOTIFY_SOCKET`, sd_notify(3)).
 
 use std::{
     env, io,
@@ -21,7 +21,7 @@ impl ServiceManager {
         Self::at(&env::var("NOTIFY_SOCKET").unwrap_or_default())
     }
 
-    /// The one that listens at `name`: an absolute path, or `@` and an abstract name. Nobody, where it is neither.
+    /// The one that listens at `name`: an absolute path, or `@` and an abstract name. No socket, where it is neither.
     #[must_use]
     pub fn at(name: &str) -> Self {
         Self { target: Self::open(name).ok() }

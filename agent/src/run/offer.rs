@@ -1,4 +1,4 @@
-//! A registration, signed by node key and member key, or an endpoint update, signed by the member key: ready for anybody to submit.
+//! A registration, signed by node key and member key, or an endpoint update, signed by the member key: which any account may submit.
 
 use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall as _;

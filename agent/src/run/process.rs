@@ -1,4 +1,4 @@
-//! The process itself: no core dumps, nobody may trace it, and logs that cannot hold a secret.
+//! The process itself: no core dumps, no tracing by other processes, and logs that cannot hold a secret.
 
 use std::io;
 
@@ -13,8 +13,8 @@ use crate::config::LogFormat;
 /// and bodies (keys of the guest agent) at their lower levels.
 const LOGGED: [&str; 5] = ["p2p_agent", "mesh_chain", "mesh_core", "mesh_contract", "mesh_tunnel"];
 
-/// Keeps this process's memory from core dumps and from other processes of the same user. To be called before anything else: what
-/// was read before could be read by others too.
+/// Keeps this process's memory from core dumps and from other processes of the same user. To be called before anything else: secrets
+/// that were read before could be read by those processes too.
 ///
 /// # Errors
 /// The system's.
@@ -29,7 +29,7 @@ pub fn start_logging(level: LevelFilter, format: LogFormat) {
         .iter()
         .fold(Targets::new().with_default(LevelFilter::OFF), |filter, target| filter.with_target(*target, level));
     let registry = tracing_subscriber::registry().with(filter);
-    // Where nobody reads the log any more, it would say so there, and panic because it cannot.
+    // When stderr is closed, the layer would report that to stderr, and panic because it cannot.
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => registry.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init(),

@@ -18,7 +18,7 @@ pub struct Restrictions {
 }
 
 /// Gives up what an agent of this configuration does not need. To be called while there is one thread. What the kernel cannot
-/// restrict is told, once.
+/// restrict is logged, once.
 ///
 /// # Errors
 /// The system's, where it would go on with privileges that it should not have.

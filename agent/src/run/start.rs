@@ -1,4 +1,4 @@
-//! From a configuration to a running agent: everything that is found out or taken once, in the order in which it can fail.
+//! From a configuration to a running agent: everything that is looked up or acquired once, in the order in which it can fail.
 
 mod paths;
 
@@ -41,14 +41,14 @@ use crate::{
     state::{cache, dir, lock::InstanceLock, spending},
 };
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until it is asked to stop.
 ///
 /// # Errors
 /// What keeps it from starting or going on, in words with a hint.
 pub async fn start(config: Config) -> anyhow::Result<()> {
-    // Before anything is made: a stop at any moment must find somebody who takes it back.
+    // Before anything is set up: a stop must be heard at any moment, so that what was set up is taken down.
     let stop = stop_signals()?;
-    // An agent that runs already has taken port and interface, and must not be mistaken for somebody else.
+    // An agent that runs already has port and interface. Without the lock, they would look like another program's.
     dir::prepare(&config.state_dir, dir::effective_user())?;
     let _lock = InstanceLock::take(&config.state_dir)?;
     let has_device = match config.mode {
@@ -76,7 +76,7 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
-/// The way to a running agent, in the order in which it can fail.
+/// What the start has acquired so far.
 struct Start<'a> {
     config: Config,
     access: Access,
@@ -171,7 +171,7 @@ impl Start<'_> {
     }
 }
 
-/// What start-up asks the guest agent for, meanwhile answering the local API that there is no agent yet; `None` if told to stop.
+/// What start-up asks the guest agent for, meanwhile answering the local API that there is no agent yet; `None` if asked to stop.
 async fn unless_stopped<T>(work: impl Future<Output = T>, api: &mut ApiDriver, stop: &Notify) -> Option<T> {
     tokio::select! {
         done = work => Some(done),
@@ -183,13 +183,13 @@ async fn unless_stopped<T>(work: impl Future<Output = T>, api: &mut ApiDriver, s
     }
 }
 
-/// Who may act through the local API.
+/// The users that may act through the local API.
 fn access(config: &Config) -> anyhow::Result<Access> {
     let group = config.api_group.as_ref().map(Group::resolve).transpose()?;
     Ok(Access::new(dir::effective_user(), group, config.allow_vote_uid.iter().map(|user| user.0)))
 }
 
-/// The cluster contract is the dstack app's own where nothing else is said.
+/// Without a configured address the cluster contract is the dstack app's own.
 fn contract_of(config: &Config, identity: &Identity) -> Address {
     config.contract.unwrap_or_else(|| identity.app_id.into())
 }
@@ -224,7 +224,7 @@ async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)
 fn check_root(root: Address, development: bool) -> anyhow::Result<()> {
     match published_key(root) {
         Some(source) if !development => anyhow::bail!(
-            "this node's keys are from KMS root {root}, whose key everybody can use: it is published ({source})\nhint: a CVM gets its keys from your own KMS; only for a cluster of development, such as with dstack-simulator, add `--development`"
+            "this node's keys are from KMS root {root}, whose private key is published ({source})\nhint: a CVM gets its keys from your own KMS; only for a cluster of development, such as with dstack-simulator, add `--development`"
         ),
         Some(_) | None => Ok(()),
     }

@@ -59,8 +59,8 @@ pub trait Chain: Send + Sync + 'static {
     ) -> impl Future<Output = Result<B256, NotSubmitted>> + Send;
     /// See [`Sources::leader`].
     fn leader(&self) -> impl Future<Output = Result<Standing, String>> + Send;
-    /// What can never work, found out once at the start; `None` when nothing is wrong or nobody answers.
-    fn hopeless(&self) -> impl Future<Output = Option<anyhow::Error>> + Send;
+    /// Why this can never work, checked once at the start; `None` when nothing is wrong or no endpoint answers.
+    fn preflight(&self) -> impl Future<Output = Option<anyhow::Error>> + Send;
 }
 
 impl Chain for Sources {
@@ -80,8 +80,8 @@ impl Chain for Sources {
         Self::leader(self).await
     }
 
-    async fn hopeless(&self) -> Option<anyhow::Error> {
-        self.preflight().await.err().map(Into::into)
+    async fn preflight(&self) -> Option<anyhow::Error> {
+        Self::preflight(self).await.err().map(Into::into)
     }
 }
 
@@ -127,7 +127,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         let mut running = JoinSet::new();
         let chain = Arc::clone(&shell.chain);
         if shell.stop_on_wrong_chain {
-            running.spawn(async move { chain.hopeless().await.map_or(Done::Nothing, Done::Fatal) });
+            running.spawn(async move { chain.preflight().await.map_or(Done::Nothing, Done::Fatal) });
         }
         Self {
             running,
@@ -234,8 +234,8 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         });
     }
 
-    /// Answers who leads. All who wait are answered with the same read.
-    pub(super) fn tell_leader(&mut self, reply: Reply<Result<LeaderView, String>>) {
+    /// Answers who leads. One read answers all callers that wait.
+    pub(super) fn answer_leader(&mut self, reply: Reply<Result<LeaderView, String>>) {
         let election = Arc::clone(&self.election);
         self.running.spawn(async move {
             // A caller that went away does not want its answer.
@@ -255,8 +255,8 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         self.running.spawn(async move {
             let turn = tokio::select! {
                 turn = election.turn() => turn,
-                // So those who wait are as many as the API takes connections at most. Whose turn it is keeps it: no transaction is
-                // sent by half.
+                // A caller that hangs up waits no longer: at most as many wait as the API takes connections. Once its turn has
+                // come, the vote is finished whether the caller is still there or not.
                 () = reply.closed() => return Done::Nothing,
             };
             drop(reply.send(Ok(election.vote(ballot, member, turn).await)));

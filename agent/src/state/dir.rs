@@ -1,5 +1,5 @@
-//! The state directory: key, lock and saved registry. Everything in it is opened as what it must be, because whoever could
-//! write there could put a link, a FIFO or somebody else's file in its place.
+//! The state directory: key, lock and saved registry. Every file in it is checked when it is opened, because a user who could
+//! write there could put a link, a FIFO or a file of another user in its place.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -36,7 +36,7 @@ pub fn effective_user() -> u32 {
 }
 
 /// Makes a state directory that only `user` may enter. One that is there keeps its mode, and must belong to `user` and be
-/// writable by nobody else.
+/// writable by no other user.
 ///
 /// # Errors
 /// See [`StateDirError`].

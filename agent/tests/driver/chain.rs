@@ -67,7 +67,7 @@ impl ChainTwin {
         })))
     }
 
-    /// Who leads, from now on.
+    /// The leader, from now on.
     pub(crate) fn seat(&self, term: u32, leader: Option<(u32, Address)>) {
         let leader = leader.map(|(token, address)| (TokenId::new(token).unwrap(), address));
         self.inner().standing = Standing { term, leader };
@@ -227,7 +227,7 @@ impl Chain for ChainTwin {
         let have = usize::from(inner.reachable);
         let report = SourceReport { sources: Vec::new(), quorum: Quorum { need: 1, have }, disagree: false };
         if !inner.reachable {
-            return (Err("nobody answers".to_owned()), report);
+            return (Err("no endpoint answers".to_owned()), report);
         }
         let epoch = inner.registry.epoch;
         inner.next_block();
@@ -260,10 +260,10 @@ impl Chain for ChainTwin {
 
     async fn leader(&self) -> Result<Standing, String> {
         let inner = self.inner();
-        if inner.reachable { Ok(inner.standing) } else { Err("nobody answers".to_owned()) }
+        if inner.reachable { Ok(inner.standing) } else { Err("no endpoint answers".to_owned()) }
     }
 
-    async fn hopeless(&self) -> Option<anyhow::Error> {
+    async fn preflight(&self) -> Option<anyhow::Error> {
         None
     }
 }

@@ -1,4 +1,4 @@
-//! The leader's seat over the local API: who has it, this node's vote, and who may have it cast. Other users are played by `setpriv`,
+//! The leader's seat over the local API: which member has it, this node's vote, and which users may have it cast. Other users are played by `setpriv`,
 //! and so as root.
 
 use std::process::Command;
@@ -20,7 +20,7 @@ async fn vote(world: &World, ballot: Value) -> (u16, Value) {
     (code, serde_json::from_str(&body).unwrap())
 }
 
-/// Who signed it, by EIP-712 written out.
+/// The address that signed it, by EIP-712 written out.
 fn signer(vote: &Value) -> Address {
     let word = |name: &str| vote[name].as_u64().unwrap();
     let address = |name: &str| vote[name].as_str().unwrap().parse::<Address>().unwrap();
@@ -166,7 +166,7 @@ async fn without_an_answer_from_the_chain_there_is_neither_leader_nor_vote() {
         assert!(code == 200 && tokio::time::Instant::now() < deadline, "{code} {leader}");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     };
-    assert!(refusal.contains("cannot read who leads: nobody answers") && refusal.contains("hint"), "{refusal}");
+    assert!(refusal.contains("cannot read who leads: no endpoint answers") && refusal.contains("hint"), "{refusal}");
     let (code, refusal) = vote(&world, json!({ "term": 5, "leader_token": 2 })).await;
     assert!(code == 503 && world.chain.last_sent().is_none(), "{refusal}");
     world.stop().await;

@@ -69,7 +69,7 @@ async fn a_stop_cuts_short_what_is_under_way_and_leaves_the_guard_alone() {
     world.links.hang(false);
     world.ended().await.unwrap();
     assert!(asked.elapsed() < STOP_LIMIT, "{:?}", asked.elapsed());
-    assert_eq!(world.tunnel.times_made(world.key(2)), 0, "nobody is added on the way out");
+    assert_eq!(world.tunnel.times_made(world.key(2)), 0, "no peer is added on the way out");
     assert!(!world.tunnel.exists() && !world.socket().exists());
     assert_eq!(world.links.log(), ["guard", "address 10.0.1.1", "no interface"]);
 }
@@ -270,20 +270,20 @@ async fn the_service_manager_hears_of_readiness_once_and_of_every_reason() {
     world.mint_all();
     world.start();
     world.until_offered().await;
-    let before = world.told();
+    let before = world.notices();
     assert!(!before.contains(&"READY=1".to_owned()) && before.len() > 1, "{before:?}");
     let reasons = ["STATUS=not ready: membership is unknown", "STATUS=not ready: membership is registering"];
-    assert!(reasons.iter().all(|reason| before.iter().any(|told| told == reason)), "{before:?}");
+    assert!(reasons.iter().all(|reason| before.iter().any(|notice| notice == reason)), "{before:?}");
     world.register_minted();
     world.hint();
     world.until_status("readiness", |status| status.verdict.ready).await;
     assert_eq!(world.get("/readyz").await.0, 200);
-    let now = world.told();
-    let ready: Vec<_> = now.iter().position(|told| told == "READY=1").into_iter().collect();
+    let now = world.notices();
+    let ready: Vec<_> = now.iter().position(|notice| notice == "READY=1").into_iter().collect();
     assert_eq!(ready.len(), 1, "{now:?}");
     assert_eq!(now.last().map(String::as_str), Some("STATUS=the mesh is ready"));
     world.stop().await;
-    assert!(world.told().contains(&"STOPPING=1".to_owned()));
+    assert!(world.notices().contains(&"STOPPING=1".to_owned()));
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn the_api_says_what_the_status_says() {
         serde_json::from_str::<serde_json::Value>(&event).unwrap()
     };
     assert_eq!(first_event().await, expected);
-    // While nobody watches nobody is told: the next watcher must not be shown what the last one saw.
+    // Without watchers nothing is published: the next watcher must not be shown what the last one saw.
     world.chain.remove(2);
     world.hint();
     world.until("node 2 to be gone", |world| world.peers() == world.keys(&[3])).await;

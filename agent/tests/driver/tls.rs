@@ -22,7 +22,7 @@ async fn beside_both_kinds() -> World {
     world.chain.register_tls(2, &world.identities[1], 443);
     world.chain.register(3, &world.identities[2], world.key(3));
     // And one of a token that is no peer.
-    world.chain.set_dev_urls(&[(2, "http://localhost:8080"), (9, "http://nobody")]);
+    world.chain.set_dev_urls(&[(2, "http://localhost:8080"), (9, "http://absent")]);
     world
 }
 
@@ -45,7 +45,7 @@ async fn a_tls_node_offers_itself_serves_the_same_api_and_touches_no_device() {
     let offer: Value = serde_json::from_str(&offer).unwrap();
     assert_eq!((&offer["token_id"], &offer["method"]), (&1.into(), &"registerPeer".into()));
     assert_eq!((world.get("/readyz").await.0, world.get("/livez").await.0), (503, 200));
-    assert_eq!(peers(&world).await["peers"], json!([]), "whoever is no member is told nobody");
+    assert_eq!(peers(&world).await["peers"], json!([]), "a node that is no member sees no peers");
 
     world.chain.register_tls(1, &world.identities[0], 8443);
     world.hint();
@@ -142,7 +142,7 @@ async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
         |view: &Value| [&view["self"], &view["peers"][0], &view["peers"][1]].map(|node| node["dev_url"].clone());
     assert_eq!(dev_urls(&view), [json!("tcp://one:1"), Value::Null, json!("10.0.1.3:5432")]);
 
-    // Watchers are told of nothing but that, too.
+    // Watchers get nothing but that, too.
     world.chain.set_dev_urls(&[(2, "tcp://two:2")]);
     world.hint();
     world.until_peers("the other URL", |view| dev_urls(view) == [Value::Null, json!("tcp://two:2"), Value::Null]).await;

@@ -49,7 +49,7 @@ pub(crate) struct World {
     pub(crate) identities: Vec<Arc<Identity>>,
     /// What node 1 is.
     pub(crate) network_type: NetworkType,
-    /// Who may act by its socket.
+    /// The users that may act by its socket.
     pub(crate) access: Access,
     /// What it registers of the gateway.
     pub(crate) place: Option<OwnPlace>,
@@ -284,8 +284,8 @@ impl World {
         }
     }
 
-    /// What the service manager was told since the last call.
-    pub(crate) fn told(&self) -> Vec<String> {
+    /// What the service manager was sent since the last call.
+    pub(crate) fn notices(&self) -> Vec<String> {
         let mut buffer = [0; 1024];
         let next =
             || self.service_manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
@@ -303,8 +303,8 @@ impl World {
     /// Until the API says that the seat is of this term: before, it may say what it heard a moment ago.
     pub(crate) async fn until_leader(&self, term: u32) {
         let deadline = Instant::now() + PATIENCE;
-        let told = format!("\"term\":{term},");
-        while !self.get("/v1/leader").await.1.contains(&told) {
+        let expected = format!("\"term\":{term},");
+        while !self.get("/v1/leader").await.1.contains(&expected) {
             assert!(Instant::now() < deadline, "waited in vain for term {term}");
             sleep(Duration::from_millis(10)).await;
         }

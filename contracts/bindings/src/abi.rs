@@ -13,5 +13,5 @@ alloy_sol_types::sol!(
 
 alloy_sol_types::sol!(ERC1967Proxy, "artifacts/ERC1967Proxy.json");
 
-/// What the compiler wrote, which the bindings are made from: JSON with the ABI, for those who need the names in it.
+/// What the compiler wrote, which the bindings are made from: JSON with the ABI, for callers that need the names in it.
 pub const ARTIFACT: &str = include_str!("../artifacts/DstackClusterNFT.json");

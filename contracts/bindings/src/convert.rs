@@ -219,7 +219,7 @@ impl From<&SignatureChain> for abi::SignatureChain {
     }
 }
 
-/// The call that submits a registration. Anybody may send it; for an unbound token only the token's owner.
+/// The call that submits a registration. Any account may send it; for an unbound token only the token's owner.
 #[must_use]
 pub fn register_peer(proof: &Proof) -> registerPeerCall {
     registerPeerCall {
@@ -230,7 +230,7 @@ pub fn register_peer(proof: &Proof) -> registerPeerCall {
     }
 }
 
-/// The call that submits an endpoint update, signed by the member key. Anybody may send it.
+/// The call that submits an endpoint update, signed by the member key. Any account may send it.
 #[must_use]
 pub fn update_endpoint(update: &EndpointUpdate, member_signature: &[u8; 65]) -> updateEndpointCall {
     updateEndpointCall { update: update.into(), memberSignature: Bytes::copy_from_slice(member_signature) }

@@ -67,7 +67,7 @@ impl From<&NewCluster> for IDstackClusterNFT::ClusterParams {
     }
 }
 
-/// Creation data of a cluster's proxy, which initializes it in the same transaction: nobody can come in between.
+/// Creation data of a cluster's proxy, which initializes it in the same transaction: no other transaction can come in between.
 #[must_use]
 pub fn proxy_init_code(implementation: Address, cluster: &NewCluster) -> Bytes {
     let data = initialize(cluster).abi_encode();

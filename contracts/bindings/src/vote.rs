@@ -1,4 +1,4 @@
-//! A vote on the leader, as a member signs it (EIP-712) and anybody submits it. See `ILeaderElection.castVoteBySig`.
+//! A vote on the leader, as a member signs it (EIP-712) and any account submits it. See `ILeaderElection.castVoteBySig`.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolStruct as _;
@@ -45,7 +45,7 @@ pub struct UnsignedVote {
     pub deadline: u64,
 }
 
-/// A vote that anybody can submit: the member needs no funds, the relayer no trust. As `POST /v1/vote` of the agent and `meshctl
+/// A vote that any account can submit: the member needs no funds, the relayer no trust. As `POST /v1/vote` of the agent and `meshctl
 /// leader vote --sign-for` give it, and `meshctl leader relay` reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedVote {

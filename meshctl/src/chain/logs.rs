@@ -6,7 +6,7 @@ use mesh_chain::Log;
 use super::Chain;
 use crate::output::Printer;
 
-/// A search that takes more requests says so, once for each so many.
+/// A longer search reports its progress after each such number of requests.
 const REQUESTS_PER_NOTE: u32 = 100;
 
 impl Chain {

@@ -1,5 +1,5 @@
-//! Transactions: what will happen is said, what the contract would refuse is not sent, what was sent is waited for. Everything
-//! that is signed is chosen here; the endpoint is asked for nonce, gas and price, and believed within bounds.
+//! Transactions: each is announced first, is not sent if the contract would refuse it, and is waited for once it is sent. Everything
+//! that is signed is chosen here; the endpoint names nonce, gas and price, and is believed within bounds.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
 const MAX_GAS: u64 = 1 << 24;
 /// Gas above the estimate, percent.
 const GAS_MARGIN: u64 = 20;
-/// How often a pending transaction is asked after.
+/// How often the receipt of a pending transaction is asked for.
 const RECEIPT_POLL: Duration = Duration::from_millis(200);
 
 /// A connected endpoint, and the account that sends.
@@ -49,7 +49,7 @@ pub(crate) struct Call {
     pub(crate) data: Bytes,
     /// Wei.
     pub(crate) value: U256,
-    /// Gas that it gets at least.
+    /// The least gas it gets.
     pub(crate) least_gas: u64,
 }
 
@@ -77,7 +77,7 @@ impl Call {
         Self { value, ..self }
     }
 
-    /// With so much gas at least: for a call that what else is in its block can make dearer than it was when it was estimated.
+    /// With this much gas at least: for a call that other transactions in its block can make more expensive than its estimate.
     pub(crate) fn with_least_gas(self, least_gas: u64) -> Self {
         Self { least_gas, ..self }
     }
@@ -123,7 +123,7 @@ impl Operator {
         }
         // Estimating runs the call: what the contract would refuse costs nothing.
         let fees = self.quote(call, &StateOverride::new()).await.with_context(failed)?;
-        // Asked anew for each transaction, and after those that wait for a block.
+        // Read anew for each transaction, with the pending ones counted.
         let nonce = self.nonce(At::Pending).await.with_context(failed)?;
         let target = call.to.map_or_else(|| "a new contract".to_owned(), |to| to.to_string());
         let cost = ether_at_most(fees.max_cost());

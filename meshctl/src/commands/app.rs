@@ -27,7 +27,7 @@ pub(crate) struct Args {
 enum Verb {
     /// Allow a dstack app: its nodes may register after a delay (contract owner)
     Add(AppArgs),
-    /// Disallow a dstack app: its peers leave at once, and adding it again revives nobody (contract owner)
+    /// Disallow a dstack app: its peers leave at once, and adding it again brings none of them back (contract owner)
     Remove(AppArgs),
     /// List the allowed apps
     List,

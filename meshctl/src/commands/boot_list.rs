@@ -1,4 +1,4 @@
-//! What `compose` and `device` share: lists of the boot gate, which the contract answers for one entry at a time and tells as events.
+//! What `compose` and `device` share: lists of the boot gate, which the contract answers for one entry at a time and records as events.
 
 use std::collections::BTreeMap;
 

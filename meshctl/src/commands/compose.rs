@@ -27,7 +27,7 @@ pub(crate) struct Args {
 enum Verb {
     /// Let CVMs of this app-compose.json boot (contract owner)
     Add(HashArgs),
-    /// Stop the next boot of this app-compose.json; who has booted keeps its keys and its place (contract owner)
+    /// Stop the next boot of this app-compose.json; a node that has booted keeps its keys and its place (contract owner)
     Remove(HashArgs),
     /// List the compose hashes that were added, and whether they are still allowed
     List(ListArgs),

@@ -37,14 +37,14 @@ enum Verb {
     DevMode(SwitchArgs),
     /// Let only CVMs boot whose TCB status is up to date (contract owner)
     RequireTcb(SwitchArgs),
-    /// Give up upgrades of the contract for ever; nobody can undo this (contract owner)
+    /// Give up upgrades of the contract for ever; this cannot be undone (contract owner)
     DisableUpgrades(DisableArgs),
 }
 
 #[derive(Debug, clap::Args)]
 #[group(id = "change", required = true, multiple = true, args = ["max_nodes", "network_type"])]
 struct SetArgs {
-    /// At most this many tokens, up to the network's capacity; takes nobody's token away
+    /// At most this many tokens, up to the network's capacity; takes no token away
     #[arg(long, value_name = "N")]
     max_nodes: Option<u32>,
     /// What may register; peers that are registered stay
@@ -102,7 +102,9 @@ impl NetworkPolicy {
 
     pub(super) fn from_number(number: u8) -> anyhow::Result<Self> {
         let known = Self::ALL.into_iter().find(|policy| policy.number() == number);
-        known.ok_or_else(|| anyhow::anyhow!("the contract names network policy {number}, which nobody knows"))
+        known.ok_or_else(|| {
+            anyhow::anyhow!("the contract names network policy {number}, which this version does not know")
+        })
     }
 
     pub(super) const fn word(self) -> &'static str {
@@ -162,7 +164,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         }
         Some(Verb::DisableUpgrades(DisableArgs { forever, key })) => {
             if !forever {
-                return Err(Failure::usage("disabling upgrades cannot be undone by anybody")
+                return Err(Failure::usage("disabling upgrades cannot be undone")
                     .hint("add `--forever` if that is what you want; `--dry-run` shows the call")
                     .into());
             }

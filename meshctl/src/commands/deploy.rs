@@ -23,7 +23,7 @@ use crate::{
 };
 
 sol! {
-    /// The dstack KMS contract (kms/auth-eth/contracts/DstackKms.sol of dstack): its owner sets the key, anybody registers apps.
+    /// The dstack KMS contract (kms/auth-eth/contracts/DstackKms.sol of dstack): its owner sets the key, any account registers apps.
     interface DstackKms {
         function kmsInfo() external view
             returns (bytes memory k256Pubkey, bytes memory caPubkey, bytes memory quote, bytes memory eventlog);
@@ -199,7 +199,7 @@ async fn verify(chain: &Chain, contract: Address, cluster: &NewCluster) -> anyho
 async fn register_app(operator: &Operator, printer: &Printer, kms: Address, contract: Address) -> anyhow::Result<Done> {
     operator.send(printer, &register_call(kms, contract)).await.with_context(|| {
         Failure::new(format!("the cluster is deployed at {contract}, but no app of DstackKms {kms} yet"))
-            .hint(format!("anybody may register it: call `registerApp({contract})` of that contract"))
+            .hint(format!("any account may register it: call `registerApp({contract})` of that contract"))
     })
 }
 

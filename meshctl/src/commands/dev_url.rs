@@ -28,7 +28,7 @@ struct SetArgs {
     /// The node's token
     #[arg(value_name = "TOKEN")]
     token: TokenId,
-    /// Any URL, up to 256 visible ASCII characters; everybody can read it
+    /// Any URL, up to 256 visible ASCII characters; it is public
     #[arg(value_name = "URL")]
     url: DevUrl,
     #[command(flatten)]

@@ -1,5 +1,5 @@
 //! `meshctl leader`: the one leader of the members, votes of no confidence in it, and the election of the next. A member votes with
-//! its member key, by a transaction of its own or by a signature that anybody submits.
+//! its member key, by a transaction of its own or by a signature that any account submits.
 
 mod signed;
 
@@ -42,9 +42,9 @@ enum Verb {
     Vote(VoteArgs),
     /// Take one's vote back (a member, with its member key)
     Withdraw(VoteArgs),
-    /// Submit a vote that a member has signed (anybody)
+    /// Submit a vote that a member has signed (any account)
     Relay(signed::RelayArgs),
-    /// Elect a leader where none stands (anybody)
+    /// Elect a leader while the seat is empty (any account)
     Elect(ElectArgs),
 }
 
@@ -90,7 +90,7 @@ struct Voted {
     is_no_confidence: bool,
     votes: u32,
     term: u32,
-    /// Who leads where the vote was the last one required; `null` where the leader stands.
+    /// The new leader where the vote was the last one required; `null` where the leader keeps the seat.
     elected: Option<Address>,
 }
 
@@ -221,7 +221,8 @@ async fn elect(args: &ElectArgs, settings: &Settings, printer: &Printer) -> anyh
     let call = Call::function("elect a leader", contract, &electLeaderCall {});
     change(&operator, printer, contract, call, |done| {
         let Some(LeaderElected { tokenId: token, leader, term, .. }) = elected(done, contract) else {
-            let text = "nobody is elected yet: only stale registrations were passed, run `meshctl leader elect` again";
+            let text =
+                "no leader is elected yet: only stale registrations were passed, run `meshctl leader elect` again";
             return Ok((Elected { leader: None, token_id: None, term: None }, text.to_owned()));
         };
         let text = format!("token {token} leads in term {term}\nleader      {leader}");
@@ -230,7 +231,7 @@ async fn elect(args: &ElectArgs, settings: &Settings, printer: &Printer) -> anyh
     .await
 }
 
-/// Who was elected. Nobody where only stale registrations were passed: the contract is silent then, or says that the seat is empty
+/// The member that was elected. None where only stale registrations were passed: the contract is silent then, or says that the seat is empty
 /// by a token of zero, and the next call goes on from there.
 fn elected(done: &Done, contract: Address) -> Option<LeaderElected> {
     done.event::<LeaderElected>(contract).ok().filter(|elected| !elected.tokenId.is_zero())

@@ -24,7 +24,7 @@ use crate::{
     after_help = "Example: meshctl mint --to 0x2222222222222222222222222222222222222222 --instance 1691ed1b47506cad7d08834668691d88246f5b1f --app-id 5bb4ff9a3837357f19dc176407a5709c62eb6c56"
 )]
 pub(crate) struct Args {
-    /// Who owns the new token
+    /// The account that owns the new token
     #[arg(long, value_name = "ADDRESS")]
     to: Address,
     /// Bind it to this CVM: its dstack instance id, 40 hex digits
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Let only instances of this dstack app register for it, until it is bound anew [default: any allowed app]
     #[arg(long, value_name = "APP_ID", requires = "instance", conflicts_with = "pay")]
     app_id: Option<AppId>,
-    /// Mint as anybody may where minting is public, for exactly this price (see `meshctl minting`)
+    /// Mint as any account may where minting is public, for exactly this price (see `meshctl minting`)
     #[arg(long, value_name = "ETHER", value_parser = parse_price)]
     pay: Option<U256>,
     #[command(flatten)]
@@ -72,7 +72,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     .await
 }
 
-/// The owner's mint, or everybody's with its payment.
+/// The owner's mint, or the public one with its payment.
 fn call(args: &Args, contract: Address) -> Call {
     let what = format!("mint a token for {}", args.to);
     match args.pay {

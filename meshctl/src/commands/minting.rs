@@ -32,7 +32,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 #[group(id = "change", required = true, multiple = true, args = ["price", "open_to"])]
 struct SetArgs {
-    /// What a token costs whom the contract does not belong to
+    /// What a token costs any account but the contract's owner
     #[arg(long, value_name = "ETHER", value_parser = parse_price)]
     price: Option<U256>,
     /// Who may mint
@@ -44,9 +44,9 @@ struct SetArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Minters {
-    /// The contract's owner alone, who pays nothing
+    /// The contract's owner alone, free of charge
     Owner,
-    /// Whoever pays the price
+    /// Any account that pays the price
     Anybody,
 }
 

@@ -1,5 +1,5 @@
 //! `meshctl nodes`: the cluster as the contract has it, read at one block, without an agent. Nothing is verified here:
-//! what signatures prove is the agents' business.
+//! the agents verify the signatures.
 
 use std::{
     collections::BTreeMap,
@@ -206,7 +206,7 @@ fn check_page(entries: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The next cursor; an endpoint that sends us round in circles, or beyond the network, is caught.
+/// The next cursor; pages that never end, or go beyond the network, are an error.
 fn next_page(cursor: U256, next: U256, network: MeshNetwork) -> anyhow::Result<Option<U256>> {
     if next.is_zero() {
         return Ok(None);

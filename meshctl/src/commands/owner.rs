@@ -1,4 +1,4 @@
-//! `meshctl owner`: who governs the cluster. Ownership is handed over in two steps, so that it cannot be lost to a wrong address.
+//! `meshctl owner`: the account that governs the cluster. Ownership is handed over in two steps, so that it cannot be lost to a wrong address.
 
 use alloy_primitives::Address;
 use clap::Subcommand;
@@ -24,7 +24,7 @@ pub(crate) struct Args {
 enum Verb {
     /// Show the contract's owner, and whom it offered the contract to (default)
     Show,
-    /// Offer the contract to somebody, who becomes its owner by accepting (contract owner)
+    /// Offer the contract to an account, which becomes its owner by accepting (contract owner)
     Offer(OfferArgs),
     /// Accept the contract (whom it was offered to)
     Accept(AcceptArgs),

@@ -38,7 +38,7 @@ fn text(peers: Peers, status: &Status, color: bool) -> String {
     table(&columns, &rows.collect::<Vec<_>>(), color)
 }
 
-/// One for each path to the peer; who it is stands in the first.
+/// One for each path to the peer; its name and address stand in the first.
 fn rows(peer: Member, status: &Status) -> Vec<Vec<Cell>> {
     let address = peer.address.map(|address| address.to_string()).or(peer.url);
     let who = [
@@ -49,9 +49,9 @@ fn rows(peer: Member, status: &Status) -> Vec<Vec<Cell>> {
         Cell::new(peer.state.map_or("-", state_word)),
     ];
     let known = status.peers.iter().find(|known| known.token_id == peer.token_id);
-    let nobody = || COLUMNS.map(|_| Cell::new("")).to_vec();
-    let whose = std::iter::once(who.to_vec()).chain(std::iter::repeat_with(nobody));
-    whose.zip(path_rows(known)).map(|(who, path)| [who, path].concat()).collect()
+    let blank = || COLUMNS.map(|_| Cell::new("")).to_vec();
+    let first_cells = std::iter::once(who.to_vec()).chain(std::iter::repeat_with(blank));
+    first_cells.zip(path_rows(known)).map(|(who, path)| [who, path].concat()).collect()
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ struct SignedCall {
     data: Bytes,
 }
 
-/// An offer is hostile until its call data is decoded and says what the offer says: otherwise whoever wrote it could have
+/// An offer is hostile until its call data is decoded and says what the offer says: otherwise its author could have
 /// the operator's key send any call at all.
 fn check(offer: &RegistrationOffer, contract: Option<Address>, now: u64) -> anyhow::Result<SignedCall> {
     let refuse = |why: String| Failure::new(format!("refused to relay the offer: {why}"));

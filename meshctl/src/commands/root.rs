@@ -25,7 +25,7 @@ pub(crate) struct Args {
 enum Verb {
     /// Trust a KMS root: the address of its k256 key; counts after a delay (contract owner)
     Add(RootArgs),
-    /// Distrust a KMS root: its peers leave at once, and adding it again revives nobody (contract owner)
+    /// Distrust a KMS root: its peers leave at once, and adding it again brings none of them back (contract owner)
     Remove(RootArgs),
     /// List the trusted roots
     List,

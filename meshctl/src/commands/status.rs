@@ -194,7 +194,7 @@ mod tests {
         for name in ["redis-1", "9", "10.0.1.9", &peer.public_key.to_string()] {
             assert_eq!(find_peer(&status, name).unwrap().token_id, peer.token_id, "{name}");
         }
-        assert_eq!(find_peer(&status, "nobody").unwrap_err().to_string(), "no peer is called `nobody`");
+        assert_eq!(find_peer(&status, "absent").unwrap_err().to_string(), "no peer is called `absent`");
         for name in ["web-1", "21"] {
             let error = find_peer(&status, name).unwrap_err().to_string();
             assert!(error.contains("no tunnel") && error.contains("-443s.gw.example"), "{error}");

@@ -1,4 +1,4 @@
-//! `meshctl transfer`: gives a token to somebody else, by the safe transfer of ERC-721. The contract drops the peer and
+//! `meshctl transfer`: gives a token to another account, by the safe transfer of ERC-721. The contract drops the peer and
 //! clears the binding in the same transaction.
 
 use alloy_primitives::Address;

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                 Judgement::NotYet(failure) if Instant::now() >= deadline => return Err(failure.into()),
                 Judgement::NotYet(_) => {}
             },
-            // Several agents to choose from do not become one by waiting.
+            // Waiting does not help when there are several agents to choose from.
             Err(error) if failure::report(&error).1 == failure::USAGE => return Err(error),
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(_) => {}
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     }
 }
 
-/// An agent that does not answer is not waited for longer than the operator said; one chance it has.
+/// An agent that does not answer is asked once at least, and not waited for longer than the operator said.
 async fn ask(agent: &AgentSocket, deadline: Instant) -> anyhow::Result<Status> {
     let patience = deadline.max(Instant::now() + LAST_CHANCE);
     timeout_at(patience, agent.status()).await.unwrap_or_else(|_| {
@@ -83,7 +83,7 @@ fn judge(status: &Status, peers: usize) -> Judgement {
     }
     let up = match status.own.kind {
         NodeKind::Wireguard => status.summary.up,
-        // Without a tunnel nobody is heard: what there is of a peer is where it says to be.
+        // Without a tunnel no peer is heard: all there is of a peer is its URL.
         NodeKind::Tls => status.other_peers.iter().filter(|peer| peer.url.is_some()).count(),
     };
     let not_ready = status.verdict.state.exit_code().max(VerdictState::Down.exit_code());

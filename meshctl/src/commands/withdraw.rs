@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: meshctl withdraw --to 0x2222222222222222222222222222222222222222")]
 pub(crate) struct Args {
-    /// Who gets it
+    /// The account that gets it
     #[arg(long, value_name = "ADDRESS")]
     to: Address,
     #[command(flatten)]

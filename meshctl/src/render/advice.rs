@@ -1,9 +1,9 @@
-//! What a reason means and what to do about it, and which way packets are lost.
+//! What a reason means and what to do about it, and in which direction packets are lost.
 
 use mesh_core::status::{PathKind, PeerStatus, Reason, Status};
 use serde::Serialize;
 
-/// Which way packets are lost.
+/// In which direction packets are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Side {

@@ -25,7 +25,7 @@ pub(crate) fn anonymize(status: &Status) -> anyhow::Result<Status> {
     serde_json::from_value(value).context("masking broke the status")
 }
 
-/// Fields whose words are ours: a peer that is called `up` must not change anybody's state. All others are masked.
+/// Fields whose words are ours: a peer that is called `up` must not change the state of any peer. All others are masked.
 const VOCABULARY: [&str; 12] = [
     "schema",
     "dataplane",
@@ -232,7 +232,7 @@ impl Masks {
     }
 }
 
-/// A well-formed key that is nobody's.
+/// A well-formed key that no peer has.
 fn key_number(first: u8, number: u32) -> String {
     let mut key = [0; 32];
     key[0] = first;
@@ -360,14 +360,14 @@ mod tests {
                 .map(|number| {
                     let mut peer = pattern.clone();
                     peer.token_id = mesh_core::id::TokenId::new(number).unwrap();
-                    peer.name = format!("node-of-somebody-{number}");
+                    peer.name = format!("node-of-alice-{number}");
                     peer
                 })
                 .collect();
             let before = processor_time();
             let masked = anonymize(&status).unwrap();
             let took = processor_time() - before;
-            assert!(!serde_json::to_string(&masked).unwrap().contains("somebody"));
+            assert!(!serde_json::to_string(&masked).unwrap().contains("alice"));
             took
         };
         // On any machine: each with each would take a hundred times as long.

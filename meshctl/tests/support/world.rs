@@ -120,7 +120,7 @@ impl World {
         vec![nonce(OWNER), nonce(OTHER), self.anvil.rpc("eth_blockNumber", json!([]))]
     }
 
-    /// A change that the contract refuses to somebody who is not its owner, tried and sent.
+    /// A change that the contract refuses to an account that is not its owner, tried and sent.
     pub(crate) fn denied(&self, arguments: &[&str]) {
         let before = self.height();
         let (code, _, errors) = self.run_as(OTHER_KEY, arguments);

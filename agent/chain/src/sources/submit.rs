@@ -81,10 +81,10 @@ const MIN_GAS: u64 = VOTE_GAS;
 const MAX_GAS: u64 = 600_000;
 impl Sources {
     /// Sends a transaction from the signer's address to the contract, through all endpoints. As many as must agree about a read
-    /// must be ready to take it; its price and nonce are the middle of what those say, its hash is its own and nobody's claim.
+    /// must be ready to take it; its price and nonce are the medians of what those say, and its hash is computed here.
     ///
     /// # Errors
-    /// Nobody took it: see [`NotSubmitted`].
+    /// No endpoint took it: see [`NotSubmitted`].
     pub async fn submit(&self, signer: &impl Signer, chain_id: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
         let (from, contract) = (signer.address(), self.subject.contract);
         let call = CallRequest { from: Some(from), to: Some(contract), data: calldata, value: None };

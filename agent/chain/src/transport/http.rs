@@ -66,7 +66,7 @@ impl Http {
     }
 }
 
-/// What is asked for: without the user, who goes into a header.
+/// The URI of a request: user name and password go into a header instead.
 pub(super) fn uri(url: &Url) -> Result<Uri, String> {
     let mut bare = url.clone();
     // Neither fails for a URL with a host.

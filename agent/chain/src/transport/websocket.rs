@@ -39,7 +39,7 @@ struct Request {
     waiting: Waiting,
 }
 
-/// Who waits for a response.
+/// A caller that waits for a response.
 #[derive(Debug)]
 struct Waiting {
     reply: oneshot::Sender<Response>,
@@ -87,10 +87,10 @@ async fn converse(mut socket: Socket, mut requests: mpsc::Receiver<Request>) -> 
     loop {
         let message = tokio::select! {
             request = requests.recv() => {
-                let Some(Request { id, text, waiting: who }) = request else { return Ok(()) };
-                // Those who gave up are forgotten, or an endpoint that answers nothing would fill the memory.
-                waiting.retain(|_, who| !who.reply.is_closed());
-                waiting.insert(id, who);
+                let Some(Request { id, text, waiting: caller }) = request else { return Ok(()) };
+                // Callers that gave up are forgotten, or an endpoint that never answers would fill the memory.
+                waiting.retain(|_, caller| !caller.reply.is_closed());
+                waiting.insert(id, caller);
                 socket.send(Message::text(text)).await.map_err(io::Error::other)?;
                 continue;
             }

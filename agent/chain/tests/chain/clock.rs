@@ -10,9 +10,9 @@ use tokio::{
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// A clock that passes as any other does while everybody gets on with what there is to do, and stands still while the machine
-/// does: deadlines and graces are those of the product, and none is missed because the processor was somebody else's. Runs
-/// until it is dropped, in a runtime with one thread.
+/// A clock that runs like any other while this process gets processor time, and stands still while it does not: deadlines are those
+/// of the product, and none is missed because another process had the processor. Runs until it is dropped, in a runtime with one
+/// thread.
 #[must_use]
 pub(crate) struct SteadyClock {
     _ticks: JoinSet<Infallible>,
@@ -22,7 +22,7 @@ pub(crate) struct SteadyClock {
 impl SteadyClock {
     pub(crate) fn start() -> Self {
         pause();
-        // Or tokio would run ahead of sockets whenever nobody has anything to do but to wait.
+        // Or tokio would run ahead of sockets whenever every task waits.
         let (held, dropped) = mpsc::channel::<()>();
         spawn_blocking(move || dropped.recv());
         let mut ticks = JoinSet::new();

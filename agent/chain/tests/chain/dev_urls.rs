@@ -8,7 +8,7 @@ use super::{
     sources, token,
 };
 
-fn told(endpoints: &[&str]) -> Vec<String> {
+fn endpoints(endpoints: &[&str]) -> Vec<String> {
     endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect()
 }
 
@@ -24,7 +24,7 @@ async fn they_are_read_in_devmode_alone_and_nothing_else_is_taken_for_one() {
         chain.peers.push(peer(7));
         (chain.peers[3].networkType, chain.peers[3].gatewayDomain, chain.peers[3].gatewayPort) = (0, 2, 443);
         let behind_gateway = format!("https://{}-443s.gw.example", "03".repeat(20));
-        chain.endpoints = told(&["10.0.0.1", &behind_gateway, "10.0.0.3:5432", ""]);
+        chain.endpoints = endpoints(&["10.0.0.1", &behind_gateway, "10.0.0.3:5432", ""]);
     }
     assert_eq!(sources.read(None).await.0.unwrap().dev_urls, DevUrls::new());
     assert_eq!(rpc.asked("getPeerEndpoints"), 0);
@@ -37,15 +37,15 @@ async fn they_are_read_in_devmode_alone_and_nothing_else_is_taken_for_one() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_tells_nonsense_is_not_believed() {
+async fn an_endpoint_with_invalid_urls_is_not_believed() {
     let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     rpc.chain().dev_mode = true;
     let sources = sources(&[&rpc], 1);
     for (endpoints, why) in [
-        (told(&["10.0.0.1", "10.0.0.2"]), "2 endpoints of 3 peers"),
-        (told(&["10.0.0.1", "10.0.0.2", "http://\u{1b}[2J"]), "token 3 has no URL"),
-        (told(&["10.0.0.1", &"x".repeat(257), "10.0.0.3"]), "token 2 has no URL"),
+        (endpoints(&["10.0.0.1", "10.0.0.2"]), "2 endpoints of 3 peers"),
+        (endpoints(&["10.0.0.1", "10.0.0.2", "http://\u{1b}[2J"]), "token 3 has no URL"),
+        (endpoints(&["10.0.0.1", &"x".repeat(257), "10.0.0.3"]), "token 2 has no URL"),
     ] {
         rpc.chain().endpoints = endpoints;
         let error = sources.read(None).await.0.unwrap_err();
@@ -59,9 +59,9 @@ async fn one_liar_of_three_names_no_url() {
     let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
     for rpc in [&one, &two, &liar] {
         let mut chain = rpc.chain();
-        (chain.dev_mode, chain.endpoints) = (true, told(&["10.0.0.1", "http://two:80", "10.0.0.3"]));
+        (chain.dev_mode, chain.endpoints) = (true, endpoints(&["10.0.0.1", "http://two:80", "10.0.0.3"]));
     }
-    liar.chain().endpoints = told(&["10.0.0.1", "http://liar:80", "10.0.0.3"]);
+    liar.chain().endpoints = endpoints(&["10.0.0.1", "http://liar:80", "10.0.0.3"]);
     let (registry, report) = sources(&[&liar, &one, &two], 2).read(None).await;
     assert_eq!(registry.unwrap().dev_urls, DevUrls::from([(token(2), "http://two:80".parse().unwrap())]));
     assert!(report.disagree);

@@ -1,4 +1,4 @@
-//! Who leads, from endpoints that lie, differ or hang.
+//! Reading the leader from endpoints that lie, differ or hang.
 
 use std::time::Duration;
 

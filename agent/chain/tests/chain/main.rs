@@ -153,7 +153,7 @@ async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {
 }
 
 #[tokio::test]
-async fn the_own_token_is_read_even_when_it_is_bound_to_nobody() {
+async fn the_own_token_is_read_even_when_it_is_bound_to_no_instance() {
     let _clock = SteadyClock::start();
     let rpc = Rpc::start().await;
     let sources = sources(&[&rpc], 1);
@@ -193,17 +193,17 @@ async fn two_that_contradict_each_other_are_no_majority() {
 #[tokio::test]
 async fn a_hanging_endpoint_holds_no_read_back_and_is_reported() {
     let _clock = SteadyClock::start();
-    let told = async |manner| {
+    let reported = async |manner| {
         let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
         hanging.chain().manner = manner;
         let sources = sources(&[&hanging, &one, &two], 2);
         // Any one read could find it merely slow.
-        let told = read_until(&sources, |hanging| !hanging.ok).await;
-        assert!(told.error.as_deref().unwrap().contains("no answer within 3 s"), "{manner:?}: {told:?}");
+        let status = read_until(&sources, |hanging| !hanging.ok).await;
+        assert!(status.error.as_deref().unwrap().contains("no answer within 3 s"), "{manner:?}: {status:?}");
         hanging.chain().manner = Manner::Slow;
         read_until(&sources, |slow| slow.ok && slow.agrees.is_none()).await;
     };
-    tokio::join!(told(Manner::Hang), told(Manner::HangCalls));
+    tokio::join!(reported(Manner::Hang), reported(Manner::HangCalls));
 }
 
 /// Reads again and again until it is said of the first endpoint; no read may wait for it.
@@ -218,7 +218,7 @@ async fn read_until(sources: &Sources, holds: impl Fn(&SourceStatus) -> bool) ->
         if holds(&report.sources[0]) {
             return report.sources[0].clone();
         }
-        assert!(Instant::now() < deadline, "still told otherwise: {report:?}");
+        assert!(Instant::now() < deadline, "still reported otherwise: {report:?}");
     }
 }
 
@@ -233,8 +233,8 @@ async fn an_endpoint_that_is_merely_slow_is_not_down() {
     while begun.elapsed() < Duration::from_secs(4) {
         let (registry, report) = sources.read(None).await;
         registry.unwrap();
-        let told = &report.sources[0];
-        assert_eq!((told.ok, told.agrees, told.error.as_deref()), (true, None, None), "after {:?}", begun.elapsed());
+        let slow = &report.sources[0];
+        assert_eq!((slow.ok, slow.agrees, slow.error.as_deref()), (true, None, None), "after {:?}", begun.elapsed());
     }
 }
 
@@ -284,7 +284,7 @@ async fn a_liar_with_a_far_off_head_cannot_spoil_what_two_others_agree_on() {
         report.sources.iter().map(|source| source.agrees).collect::<Vec<_>>(),
         [Some(false), Some(true), Some(true)]
     );
-    assert_eq!(report.sources[2].lag_blocks, Some(5), "a head that nobody else has is no measure");
+    assert_eq!(report.sources[2].lag_blocks, Some(5), "a head that no other endpoint has is no measure");
 }
 
 #[tokio::test]
@@ -481,7 +481,7 @@ async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
     let sources = sources(&[&liar, &one, &two], 2);
     let proofs = sources.proofs(vec![ProofRequest { token: token(2), block: 5 }]).await;
     let deadlines: Vec<_> = proofs.iter().map(|(_, proof)| proof.as_ref().unwrap().registration.deadline).collect();
-    assert_eq!(deadlines, [11, 12], "what most say comes first, and nobody's word is lost: signatures decide");
+    assert_eq!(deadlines, [11, 12], "what most endpoints say comes first, and no answer is lost: signatures decide");
 
     // Logs of another token, another block, another contract, or taken back, are none.
     for (key, value) in [

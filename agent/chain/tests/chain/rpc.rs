@@ -1,4 +1,4 @@
-//! A JSON-RPC endpoint on loopback that can be told to misbehave.
+//! A JSON-RPC endpoint on loopback that can be made to misbehave.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +66,7 @@ pub(crate) struct Chain {
     /// Raw transactions.
     pub(crate) sent: Vec<Bytes>,
     pub(crate) asked: BTreeMap<String, u32>,
-    /// Nobody has anything.
+    /// No account has any funds.
     pub(crate) is_poor: bool,
     /// What a transaction would revert with.
     pub(crate) reverts: Option<Bytes>,

@@ -28,9 +28,9 @@ enum Stage {
     Upgrade,
     /// Its subscription is not answered, any other request is.
     Subscribe,
-    /// It is subscribed and told nothing.
+    /// The subscription is accepted, and announces nothing.
     Silence,
-    /// It is told of every head.
+    /// The subscription announces every head.
     Heads,
 }
 
@@ -53,7 +53,7 @@ impl WebSocket {
         let mut server = JoinSet::new();
         let mut crowd = Vec::new();
         while *stage.lock().unwrap() == Stage::Tcp {
-            // The kernel drops SYNs once nobody accepts what waits in the queue.
+            // The kernel drops SYNs once the queue of connections to accept is full.
             match timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
                 Ok(connection) => crowd.push(connection.unwrap()),
                 Err(_) => break,
@@ -94,15 +94,15 @@ async fn converse(stream: TcpStream, stage: Arc<Mutex<Stage>>, rpc: Rpc) {
     // The crowd of `Stage::Tcp` never asks for an upgrade.
     let Ok(mut socket) = accept_async(stream).await else { return };
     let mut tick = interval(Duration::from_millis(20));
-    let mut told: Option<u64> = None;
+    let mut announced: Option<u64> = None;
     loop {
         let received = tokio::select! {
             received = socket.next() => received,
             _ = tick.tick() => {
                 let head = rpc.chain().head;
-                let is_news = told.is_some_and(|told| told != head) && *stage.lock().unwrap() == Stage::Heads;
+                let is_news = announced.is_some_and(|announced| announced != head) && *stage.lock().unwrap() == Stage::Heads;
                 if is_news {
-                    told = Some(head);
+                    announced = Some(head);
                     let result = rpc.chain().header(head);
                     let params = json!({ "subscription": "0x1", "result": result });
                     let news = json!({ "jsonrpc": "2.0", "method": "eth_subscription", "params": params });
@@ -121,7 +121,7 @@ async fn converse(stream: TcpStream, stage: Arc<Mutex<Stage>>, rpc: Rpc) {
             }
             let mut chain = rpc.chain();
             *chain.asked.entry(method.to_owned()).or_default() += 1;
-            told = Some(chain.head);
+            announced = Some(chain.head);
             json!("0x1")
         } else {
             rpc.chain().handle(method, &request["params"]).unwrap()
@@ -155,14 +155,14 @@ async fn eventually_read(sources: &Sources, limit: Duration) {
     }
 }
 
-/// A head that moves is told within `limit`.
-async fn told_of_a_head(socket: &WebSocket, watched: &Watched, limit: Duration) {
+/// A new head causes a hint within `limit`.
+async fn hinted_at_a_new_head(socket: &WebSocket, watched: &Watched, limit: Duration) {
     quiet(watched, Duration::from_millis(1300)).await;
     socket.rpc.chain().head += 1;
     timeout(limit, watched.moved.notified()).await.unwrap();
 }
 
-/// What was told of before does not count.
+/// Waits until no hint comes any more.
 async fn quiet(watched: &Watched, pause: Duration) {
     while timeout(pause, watched.moved.notified()).await.is_ok() {}
 }
@@ -179,7 +179,7 @@ async fn recovers_from(stage: Stage) {
     }
     socket.let_it_get_to(Stage::Heads);
     eventually_read(&watched.sources, Duration::from_secs(20)).await;
-    told_of_a_head(&socket, &watched, Duration::from_secs(12)).await;
+    hinted_at_a_new_head(&socket, &watched, Duration::from_secs(12)).await;
 }
 
 #[tokio::test]
@@ -199,14 +199,14 @@ async fn while_a_subscription_hangs_reads_and_hints_go_on() {
     let watched = watched(&socket.url);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
     // Asked for at least between two tries to subscribe, each of 3 s.
-    told_of_a_head(&socket, &watched, Duration::from_secs(6)).await;
+    hinted_at_a_new_head(&socket, &watched, Duration::from_secs(6)).await;
     socket.let_it_get_to(Stage::Heads);
     let started = Instant::now();
     while socket.rpc.asked("eth_subscribe") == 0 {
         assert!(started.elapsed() < Duration::from_secs(20), "never subscribed again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    told_of_a_head(&socket, &watched, Duration::from_secs(2)).await;
+    hinted_at_a_new_head(&socket, &watched, Duration::from_secs(2)).await;
 }
 
 #[tokio::test]
@@ -222,17 +222,17 @@ async fn a_subscription_that_says_nothing_is_found_by_asking_and_made_anew() {
             "subscribed {} time(s)",
             socket.rpc.asked("eth_subscribe")
         );
-        told_of_a_head(&socket, &watched, Duration::from_secs(4)).await;
+        hinted_at_a_new_head(&socket, &watched, Duration::from_secs(4)).await;
     }
 }
 
 #[tokio::test]
-async fn an_announced_head_is_told_again_once_the_endpoint_has_settled() {
+async fn an_announced_head_is_hinted_at_again_once_the_endpoint_has_settled() {
     let _clock = SteadyClock::start();
     let socket = WebSocket::start(Stage::Heads).await;
     let watched = watched(&socket.url);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
-    told_of_a_head(&socket, &watched, Duration::from_secs(2)).await;
+    hinted_at_a_new_head(&socket, &watched, Duration::from_secs(2)).await;
     quiet(&watched, Duration::from_millis(400)).await;
     timeout(Duration::from_secs(2), watched.moved.notified()).await.unwrap();
 }

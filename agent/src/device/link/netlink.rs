@@ -28,11 +28,11 @@ use tokio::{
 
 use super::{FoundTable, Interface, LinkError, Links, nftables};
 
-/// Marks routes as ours (`ip route show proto 213`); the number is in nobody's list.
+/// Marks routes as ours (`ip route show proto 213`); the number is in no published list.
 const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(213);
 /// The guard route's metric: any other route to the same network wins.
 const LAST_METRIC: u32 = u32::MAX;
-/// Changes that follow each other within this time are told together.
+/// Changes that follow each other within this time are one notice.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Prefixes this short are ways to say "everything" (VPN clients split the default route in two): no overlap.
 const DEFAULT_ROUTE_PREFIX: u8 = 1;
@@ -46,7 +46,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Connects. `changed` is told whenever a link, an address or a route changes, of IPv4 or IPv6. Nothing works before the
+    /// Connects. `changed` is notified whenever a link, an address or a route changes, of IPv4 or IPv6. Nothing works before the
     /// returned future runs; it ends when the kernel closes the connection.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Netlink {
             MulticastGroup::Ipv6Route,
         ];
         let (connection, handle, mut events) = new_multicast_connection(&groups)?;
-        let tell = async move {
+        let notify = async move {
             while events.next().await.is_some() {
                 changed.send_replace(());
                 // Routing daemons change thousands of routes at once: all of them are one change.
@@ -72,7 +72,7 @@ impl Netlink {
             }
         };
         let serve = async move {
-            tokio::join!(connection, tell);
+            tokio::join!(connection, notify);
             Err(io::Error::other("the kernel closed the netlink connection"))
         };
         Ok((Self { handle, lists: Arc::default() }, serve))

@@ -42,7 +42,7 @@ impl LinkTwin {
         self.inner().log.clone()
     }
 
-    /// Puts a route of somebody else in place.
+    /// Adds a route of another program.
     pub fn add_foreign_route(&self, route: Ipv4Network) {
         self.inner().foreign_route = Some(route);
     }
@@ -57,18 +57,18 @@ impl LinkTwin {
         self.inner().table = None;
     }
 
-    /// Takes the guard route away and lets none be made again.
+    /// Removes the guard route and makes adding it fail.
     pub fn refuse_guard_route(&self) {
         let mut inner = self.inner();
         (inner.guard, inner.refuses_guard_route) = (None, true);
     }
 
-    /// Lets the interface not be deleted any more.
+    /// Makes deleting the interface fail from now on.
     pub fn refuse_to_delete(&self) {
         self.inner().refuses_to_delete = true;
     }
 
-    /// Lets nothing come of setting an address any more, or lets it go on.
+    /// Makes setting an address hang, or lets it go on.
     pub fn hang(&self, hangs: bool) {
         self.hangs.send_replace(hangs);
     }

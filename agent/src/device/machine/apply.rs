@@ -18,7 +18,7 @@ use crate::device::{
     tunnel::{PeerEdit, PskEdit, Tunnel, TunnelError},
 };
 
-/// The mesh network was in use on this machine before we came: there is nothing to try again.
+/// The mesh network was in use on this machine before the agent came: a retry cannot help.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}", .0, .0.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}")))]
 pub struct NetworkInUse(LinkError);
@@ -48,11 +48,11 @@ impl ChangeError {
 }
 
 impl<T: Tunnel, L: Links> Machine<T, L> {
-    /// Makes `changes` in order. What fails keeps back what builds on it, never a removal. `domain` is the contract's, from
+    /// Applies `changes` in order. One that fails holds back those that depend on it, but never a removal. `domain` is the contract's, from
     /// which preshared keys derive.
     ///
     /// # Errors
-    /// There is no use in trying again.
+    /// A retry cannot help.
     pub async fn apply(&mut self, changes: Vec<Change>, domain: Option<&Domain>) -> Result<Applied, NetworkInUse> {
         let mut applied = Applied::default();
         let mut base_failed = false;
@@ -140,7 +140,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         Ok(())
     }
 
-    /// What is guarded already must be put back, whatever routes others have added meanwhile.
+    /// A guard that stood before is put back, whatever routes other programs have added meanwhile.
     async fn make_sure_it_is_free(&mut self, network: MeshNetwork) -> Result<(), LinkError> {
         if self.is_ours(network.network()) { Ok(()) } else { self.links.check_overlap(network, &self.interface).await }
     }
@@ -151,7 +151,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
 
     async fn remove_device(&mut self) -> Result<(), ChangeError> {
         let ended = self.tunnel.remove();
-        // Whatever became of the device, its interface must not be left.
+        // The interface must go, whatever has happened to the device.
         self.links.delete(&self.interface).await?;
         Ok(ended?)
     }

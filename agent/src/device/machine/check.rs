@@ -1,4 +1,4 @@
-//! Whether this machine can carry a mesh at all: asked before anything is made, so that what is missing is named at once.
+//! Whether this machine can carry a mesh at all: checked before anything is made, so that what is missing is reported at once.
 
 use std::{
     fs, io,
@@ -28,7 +28,7 @@ pub enum CannotStart {
         "the capability NET_ADMIN is missing (perm_net_admin): interfaces and routes cannot be made\nhint: run as root, or add it to the container (`cap_add: [NET_ADMIN]`)"
     )]
     NetAdmin,
-    /// Somebody has the port.
+    /// The port is in use.
     #[error(
         "UDP port {port} is taken (udp_bind): {reason}\nhint: choose another `--listen-port`, or find its owner with `ss -lunp`"
     )]
@@ -38,12 +38,12 @@ pub enum CannotStart {
         /// The system's words.
         reason: io::Error,
     },
-    /// Somebody has the interface's name, or this kernel has no WireGuard.
+    /// The interface's name is in use, or this kernel has no WireGuard.
     #[error("{}{}", .0, .0.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}")))]
     Tunnel(TunnelError),
 }
 
-/// Asks whether this process may change the machine's network at all: the guard is put up before anything else is asked.
+/// Checks whether this process may change the machine's network at all: the guard is put up before anything else is checked.
 ///
 /// # Errors
 /// It may not.
@@ -52,7 +52,7 @@ pub fn check_rights() -> Result<(), CannotStart> {
     if may { Ok(()) } else { Err(CannotStart::NetAdmin) }
 }
 
-/// Asks the machine for what the configured device needs.
+/// Checks that the machine has what the configured device needs.
 ///
 /// # Errors
 /// The first thing that is missing.

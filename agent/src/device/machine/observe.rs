@@ -12,7 +12,7 @@ use crate::device::{
     tunnel::{Tunnel, TunnelError},
 };
 
-/// Why nothing could be found out about this machine.
+/// Why this machine could not be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     /// Interface, addresses or routes.
@@ -34,7 +34,7 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
             None => Observed::default(),
         };
         let Some(interface) = self.links.interface(&self.interface).await? else {
-            // Somebody deleted it: what is left of the device goes too, so that the name is free.
+            // Another program deleted it: what is left of the device goes too, so that the name is free.
             self.tunnel.remove()?;
             return Ok(without_device);
         };
@@ -75,9 +75,9 @@ impl<T: Tunnel, L: Links> Machine<T, L> {
         peers
     }
 
-    /// Whoever controls this machine's network (DHCP can set routes) could draw packets for the mesh out of the tunnel with
-    /// a route of their own. It cannot be kept from them, but it is said. Where it cannot be found out, the rest of the
-    /// observation must not suffer.
+    /// A program that controls this machine's routes (DHCP can set them) could draw packets for the mesh out of the tunnel with
+    /// a route of their own. That cannot be prevented, but it is reported. If it cannot be determined, the rest of the observation
+    /// goes on.
     async fn overlap(&mut self, network: MeshNetwork) -> Option<String> {
         let was_unknown = std::mem::take(&mut self.overlap_is_unknown);
         match self.links.check_overlap(network, &self.interface).await {

@@ -1,5 +1,5 @@
 //! The kernel's WireGuard, through netlink. It keeps sessions and endpoints itself; it does not say when it last received or
-//! sent, so that is told from its byte counters between two looks.
+//! sent, so that is seen in its byte counters between two observations.
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +32,8 @@ pub struct KernelTunnel {
     traffic: BTreeMap<WireguardKey, Traffic>,
 }
 
-/// The device as the kernel tells it, private key and preshared keys included: wiped when dropped. What the library copied on the
-/// way here, into its own buffers, is out of reach.
+/// The device as the kernel describes it, private key and preshared keys included: wiped when dropped. Copies in the
+/// library's own buffers are out of reach.
 struct SecretHost(Host);
 
 /// When the counters of a peer last grew.
@@ -151,10 +151,10 @@ fn wipe_host(host: &mut Host) {
     of_peers.chain(&mut host.private_key).for_each(wipe);
 }
 
-/// The library's keys have no way of their own to be wiped.
+/// The library has no call that wipes its keys.
 fn wipe(key: &mut Key) {
     *key = Key::default();
-    // Nobody reads it any more, and still it must be written.
+    // It is not read again, and must be written all the same.
     black_box(key);
 }
 

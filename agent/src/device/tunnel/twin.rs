@@ -45,7 +45,7 @@ impl TunnelTwin {
         self.inner().device.is_some()
     }
 
-    /// Ends the device as if its threads had died: nobody is told, and its peers are gone.
+    /// Ends the device as if its threads had died: without a notice, and its peers are gone.
     pub fn die(&self) {
         let mut inner = self.inner();
         inner.dead = true;

@@ -17,7 +17,7 @@ use crate::{identity::keyfile::WireguardSecret, paths::DevicePort};
 /// A TUN device and its threads; gone when dropped.
 pub struct UserspaceTunnel {
     options: DeviceOptions,
-    /// Who keeps more than one path to a peer, if anybody.
+    /// Keeps more than one path to a peer, where there is such a keeper.
     paths: Option<DevicePort>,
     device: Option<Device>,
 }
@@ -29,7 +29,7 @@ impl UserspaceTunnel {
         Self { options, paths: None, device: None }
     }
 
-    /// No device yet; each will be told of to whoever keeps the paths.
+    /// No device yet; each one will be announced to the keeper of the paths.
     #[must_use]
     pub const fn with_paths(options: DeviceOptions, paths: DevicePort) -> Self {
         Self { options, paths: Some(paths), device: None }
@@ -60,7 +60,7 @@ impl Tunnel for UserspaceTunnel {
 
     fn set_peer(&mut self, edit: &PeerEdit) -> Result<(), TunnelError> {
         self.apply_peer(peer_update(edit))?;
-        // One that is not there was not made.
+        // A device that does not exist was not made.
         if let Some(paths) = self.paths.as_ref().filter(|_| !edit.update_only) {
             paths.peer_set(edit.public_key);
         }
@@ -146,7 +146,7 @@ fn observed(peer: PeerState, now: SystemTime) -> ObservedPeer {
         has_preshared_key: peer.has_preshared_key,
         preshared_with: None,
         persistent_keepalive: peer.persistent_keepalive,
-        // A handshake in the future is one before the clock was set back.
+        // A handshake in the future happened before the clock was set back.
         handshake_age: peer.last_handshake.map(|at| now.duration_since(at).unwrap_or_default()),
         received_age: peer.last_received,
         sent_age: peer.last_sent,

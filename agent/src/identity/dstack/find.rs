@@ -43,7 +43,7 @@ pub enum NotFound {
         "there is no guest agent socket at `{0}`\nhint: check `--dstack-socket` (or DSTACK_SIMULATOR_ENDPOINT); outside a CVM, start `dstack-simulator` first"
     )]
     NotThere(PathBuf),
-    /// https needs a certificate nobody named.
+    /// https would need a certificate, and none is configured.
     #[error(
         "`{0}` is not a unix socket or an http:// URL\nhint: the guest agent speaks plain HTTP inside its CVM; use its unix socket"
     )]

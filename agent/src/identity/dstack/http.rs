@@ -58,7 +58,7 @@ async fn exchange(
     }
 }
 
-/// A buffer of twice the size. Growing the list itself would leave a copy behind, which may be of a key.
+/// A buffer of twice the size. Growing the vector in place would leave a copy behind, which may hold a key.
 fn moved(raw: &Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     let mut larger = Zeroizing::new(Vec::with_capacity(2 * raw.capacity()));
     larger.extend_from_slice(raw);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_an_error_not_a_panic() {
+    fn an_invalid_response_is_an_error_not_a_panic() {
         for raw in [
             &b"SSH-2.0-OpenSSH\r\n\r\n"[..],
             b"HTTP/1.1\r\n\r\n",

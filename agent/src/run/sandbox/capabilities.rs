@@ -9,7 +9,7 @@ use rustix::thread::{
 
 use crate::config::{Config, Mode};
 
-/// Ports below are for who has NET_BIND_SERVICE.
+/// Lower ports need NET_BIND_SERVICE.
 const FIRST_FREE_PORT: u16 = 1024;
 
 /// NET_ADMIN for the interface, its addresses, routes and rules, which come and go as long as the agent runs; NET_BIND_SERVICE only
@@ -26,8 +26,8 @@ pub(super) fn needed(config: &Config) -> CapabilitySet {
     }
 }
 
-/// Gives up all but `wanted` for ever, also for what would be executed: nothing gives this process privileges again. Returns what is
-/// left: those of `wanted` that it had.
+/// Gives up all but `wanted` for ever, for programs that it might execute too: nothing gives this process privileges again. Returns
+/// what is left: those of `wanted` that it had.
 pub(super) fn keep(wanted: CapabilitySet) -> io::Result<CapabilitySet> {
     set_no_new_privs(true)?;
     clear_ambient_capability_set()?;

@@ -15,8 +15,9 @@ use landlock::{
 
 use crate::config::{Config, Mode};
 
-/// Configuration, libraries, what the kernel tells, and where distributions put the resolver's files. What is not there is left out.
-/// Of devices only randomness: disks are root's to read.
+/// Configuration, libraries, the kernel's own files, and where distributions put the resolver's. Directories that do not exist are
+/// left out.
+/// The only device is the one for randomness: disks are not for the agent to read.
 const READ: [&str; 9] = ["/etc", "/usr", "/lib", "/lib64", "/proc", "/sys", "/run", "/dev/urandom", "/nix/store"];
 /// Links that may lead elsewhere, and what is read anew for every name.
 const RESOLVER: [&str; 4] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf"];
@@ -44,8 +45,8 @@ pub(super) fn restrict(config: &Config) -> Result<Option<String>, RulesetError> 
     Ok(missing(&status))
 }
 
-/// The agent's own directories. They are made here where they are not there yet: only what is there can be named. Where one cannot be
-/// made, the code that needs it says so.
+/// The agent's own directories. Those that do not exist yet are made here, because only a directory that exists can be allowed. Where
+/// one cannot be made, the code that needs it reports that.
 fn writable(config: &Config) -> Vec<PathBuf> {
     let mut dirs = vec![(config.state_dir.clone(), 0o700)];
     dirs.extend(config.socket.parent().map(|dir| (dir.to_owned(), 0o755)));

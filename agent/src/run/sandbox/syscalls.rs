@@ -1,6 +1,6 @@
-//! The system calls that are left (seccomp(2)): those that the agent, its runtime, its device and the C library make. Whatever else
-//! is tried gets the answer of a kernel that does not know it, and nothing is killed for it: where a library tries a newer call
-//! first, it goes on with the older one.
+//! The system calls that are left (seccomp(2)): those that the agent, its runtime, its device and the C library make. Any other
+//! call fails as it does on a kernel that does not know it. Nothing is killed: a library that tries a newer call first falls back
+//! to the older one.
 
 use std::{collections::BTreeMap, env::consts::ARCH, process};
 
@@ -45,13 +45,13 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Error> {
     rules.insert(libc::SYS_socket, any_of([AF_UNIX, AF_INET, AF_INET6, AF_NETLINK])?);
     rules.insert(libc::SYS_socketpair, any_of([AF_UNIX])?);
     rules.insert(libc::SYS_prctl, any_of([PR_SET_NAME, PR_GET_NAME, PR_SET_VMA])?);
-    // Other processes of the same user are none of its business: neither by signals and limits, nor by what a terminal takes for typed.
+    // No access to other processes of the same user: neither by signals and limits, nor by input that is put into a terminal.
     rules.insert(libc::SYS_tgkill, any_of([process::id().cast_signed()])?);
     rules.insert(libc::SYS_prlimit64, any_of([0])?);
     rules.insert(libc::SYS_fcntl, none_of([F_SETOWN, F_SETSIG, F_SETOWN_EX].map(c_int::cast_unsigned))?);
     let [fiosetown, siocspgrp] = SOCKET_OWNERS;
     rules.insert(libc::SYS_ioctl, none_of([TIOCSTI as u32, TIOCLINUX as u32, fiosetown, siocspgrp])?);
-    // Threads, and no processes. `clone3` hides its flags from filters: the C library does without.
+    // Threads, and no processes. A filter cannot see the flags of `clone3`: the C library falls back to `clone`.
     let thread = u64::from(CLONE_THREAD.cast_unsigned());
     let is_thread = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), thread)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![is_thread])?]);

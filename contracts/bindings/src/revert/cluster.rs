@@ -108,7 +108,7 @@ pub(super) fn explain(error: &E) -> (String, String) {
         ),
         // Signatures
         E::InvalidSignature(_) => (
-            "a signature is malformed: not 65 bytes, a wrong v, a high s, or nobody's".into(),
+            "a signature is malformed: not 65 bytes, a wrong v, a high s, or of no key".into(),
             "have it signed again with a current agent or meshctl".into(),
         ),
         E::InvalidPublicKey(_) => (

@@ -31,7 +31,7 @@ pub(super) fn deadline() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).saturating_add(VOTE_VALID_FOR)
 }
 
-/// Submits a vote. Nothing but that call can come of the file, whoever wrote it.
+/// Submits a vote. Nothing but that call can come of the file, whatever is in it.
 pub(super) async fn relay(args: &RelayArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let vote: SignedVote = read_json(&args.vote, "vote")?;
     let refuse = |why: String| Failure::new(format!("refused to relay the vote: {why}"));

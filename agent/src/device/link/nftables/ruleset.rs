@@ -240,7 +240,7 @@ fn same_rule(wanted: &[Expression], found: &[Expression]) -> bool {
     wanted.len() == found.len() && wanted.iter().zip(found).all(same)
 }
 
-/// The kernel tells the parts of an expression in an order of its own.
+/// The kernel lists the parts of an expression in an order of its own.
 fn same_parts<T: PartialEq>(wanted: &[T], found: &[T]) -> bool {
     wanted.len() == found.len() && wanted.iter().all(|part| found.contains(part))
 }

@@ -6,8 +6,8 @@ fn network(text: &str) -> MeshNetwork {
     text.parse::<Ipv4Network>().unwrap().try_into().unwrap()
 }
 
-/// As a kernel tells it that names the operation and puts parts in another order, with handles and counts of its own.
-fn told(ruleset: &Ruleset<'_>) -> Found {
+/// As a kernel lists it that names the operation and puts parts in another order, with handles and counts of its own.
+fn listed(ruleset: &Ruleset<'_>) -> Found {
     let table = NfTablesMessage::NewTable(TableMessage {
         attributes: vec![
             TableAttribute::Name(table_name(ruleset.interface)),
@@ -46,7 +46,7 @@ fn told(ruleset: &Ruleset<'_>) -> Found {
 fn what_the_kernel_tells_of_our_table_is_our_table() {
     for (name, text) in [("mesh0", "10.0.1.0/24"), ("fifteen-bytes-x", "172.16.0.0/16"), ("m", "10.1.2.8/29")] {
         let ruleset = Ruleset::new(name, network(text));
-        let found = told(&ruleset);
+        let found = listed(&ruleset);
         assert!(ruleset.is(&found), "{name} {text}");
         assert_eq!(found.network(), Some(network(text)));
         assert!(!Ruleset::new("other0", network(text)).is(&found), "another interface's");
@@ -89,7 +89,7 @@ fn whatever_was_changed_is_another_table() {
     ];
     let ruleset = Ruleset::new("mesh0", network("10.0.1.0/24"));
     for (what, spoil) in spoiled {
-        let mut found = told(&ruleset);
+        let mut found = listed(&ruleset);
         spoil(&mut found);
         assert!(!ruleset.is(&found), "{what}");
     }
