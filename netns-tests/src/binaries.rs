@@ -15,8 +15,8 @@ pub struct Binaries {
     pub simulator: PathBuf,
     /// Our own traffic maker, run inside the nodes.
     pub traffic: PathBuf,
-    /// Our own lying JSON-RPC proxy.
-    pub lying_rpc: PathBuf,
+    /// Our own malicious JSON-RPC proxy.
+    pub malicious_rpc: PathBuf,
     /// `foundry anvil …` is the EVM node.
     pub foundry: PathBuf,
 }
@@ -29,7 +29,7 @@ impl Binaries {
             meshctl: Self::built("meshctl")?,
             simulator: Self::built("dstack-simulator")?,
             traffic: Self::built("traffic")?,
-            lying_rpc: Self::built("lying-rpc")?,
+            malicious_rpc: Self::built("malicious-rpc")?,
             foundry: foundry()?,
         })
     }

@@ -1,10 +1,12 @@
-//! Looking at what really crosses a link.
+//! Captures of what really crosses a link.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
-use crate::{node::Node, process::Process, wait::wait_until};
+use testkit::{Process, wait_until};
+
+use crate::node::Node;
 
 /// A running `tcpdump` on one interface of a node.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ impl Capture {
     pub fn start(node: &Node, interface: &str, filter: &str) -> Result<Self> {
         let log =
             node.dir().join(format!("capture-{interface}-{}.log", filter.replace(|c: char| !c.is_alphanumeric(), "_")));
-        // It stays root: one that becomes somebody else is not killed with us.
+        // It stays root: the parent-death signal is lost when a process changes its user.
         let flags = ["-n", "-l", "--immediate-mode", "-tt", "-Z", "root", "-i", interface, filter];
         let launch = node.namespace.launch("tcpdump").args(flags);
         let mut process = launch.start(&log)?;
@@ -39,7 +41,7 @@ impl Capture {
         self.packets_since(UNIX_EPOCH)
     }
 
-    /// The same, of packets that crossed the interface after this moment: the kernel noted when, however late they are told.
+    /// The same, of packets that crossed the interface after this moment: by the kernel's timestamps, however late `tcpdump` prints them.
     #[must_use]
     pub fn packets_since(&self, from: SystemTime) -> Vec<String> {
         let log = self.process.log();

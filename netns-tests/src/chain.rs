@@ -1,7 +1,7 @@
 //! The EVM node of a world, and a direct line to it.
 //!
-//! The line is anvil's unix socket: it crosses namespaces, answers in under a millisecond, and so tells to the millisecond
-//! when a block arrived. Agents and `meshctl` use the network instead, as they would anywhere.
+//! The line is anvil's unix socket: it crosses namespaces and answers in under a millisecond, which is how exactly the time of a
+//! block is known. Agents and `meshctl` use the network instead, as they would anywhere.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,22 +14,19 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{
-    binaries::Binaries,
-    namespace::Namespace,
-    process::{Process, Signal},
-    wait::{uninterrupted, wait_until},
-};
+use testkit::{Namespace, Process, Signal, uninterrupted, wait_until};
+
+use crate::binaries::Binaries;
 
 /// anvil's first development account: owns the contract and every token. The key is public knowledge.
 pub const OPERATOR: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 /// Its private key, as every copy of anvil prints it.
 pub(crate) const OPERATOR_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
-/// Its port on the hub, which nodes can be kept from.
+/// Its port on the hub, which can be blocked for nodes.
 pub(crate) const RPC_PORT: u16 = 8545;
 
-/// How long an answer and a block may take, which come at once.
+/// How long an answer and a block may take, which take moments.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// A running anvil.
@@ -110,7 +107,7 @@ impl Chain {
         quantity(&self.rpc("eth_blockNumber", json!([]))?)
     }
 
-    /// Sends a transaction from an account that anvil holds (or was told to play), and returns when its block is there: the
+    /// Sends a transaction from an account that anvil holds (or impersonates), and returns when its block is there: the
     /// instant from which the limits count.
     pub fn send(&self, from: &str, to: &str, calldata: &[u8]) -> Result<Instant> {
         let data = format!("0x{}", hex::encode(calldata));
@@ -149,7 +146,7 @@ impl Chain {
         self.rpc("anvil_mine", json!([format!("{blocks:#x}")])).map(drop)
     }
 
-    /// Mines a block every second from now on, and none for a transaction: as a chain does.
+    /// Mines a block every second from now on, and none for a transaction: as real chains do.
     pub fn mine_every_second(&self) -> Result<()> {
         self.rpc("evm_setIntervalMining", json!([1])).map(drop)
     }

@@ -1,14 +1,16 @@
 //! Whether anything of the mesh network is seen outside the tunnel.
 
-use std::time::Duration;
+use std::{panic::resume_unwind, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{capture::Capture, wait::wait_until, world::World};
+use testkit::wait_until;
+
+use crate::{capture::Capture, world::World};
 
 /// Inner packets, or questions for inner addresses.
 const IN_CLEAR: &str = "net 10.0.1.0/24 or (arp and arp[24:4] & 0xffffff00 = 0x0a000100)";
-/// For a packet to be told by `tcpdump`.
+/// For `tcpdump` to print a packet.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A capture on every interface below the mesh, of every node.
@@ -27,7 +29,7 @@ impl ClearText {
                 captures.push((node.index(), interface, capture));
             }
         }
-        ensure!(captures.len() >= world.nodes().len(), "there are interfaces that nobody watches: {captures:?}");
+        ensure!(captures.len() >= world.nodes().len(), "some interfaces are not watched: {captures:?}");
         Ok(Self { captures })
     }
 
@@ -48,20 +50,13 @@ impl ClearText {
                 world.node_mut(node).stop()?;
             }
         }
-        // Nothing answers it: that it left is what counts.
-        let ping = |node: usize, interface: &str| {
-            let ping = world.node(node).namespace.launch("ping");
-            ping.args(["-n", "-c", "1", "-W", "1", "-I", interface, "10.0.1.99"]).finish(PATIENCE)
-        };
-        for (node, interface, _) in &self.captures {
-            ping(*node, interface)?;
-        }
+        self.ping_by_every_interface(world)?;
         self.ensure_none()?;
         for node in world.nodes() {
             node.leave()?.success()?;
         }
+        self.ping_by_every_interface(world)?;
         for (node, interface, capture) in &self.captures {
-            ping(*node, interface)?;
             wait_until("the capture to see a packet in clear", PATIENCE, || {
                 let seen = !capture.packets().is_empty();
                 seen.then_some(())
@@ -69,5 +64,24 @@ impl ClearText {
             })?;
         }
         Ok(())
+    }
+
+    /// One ping by each interface to a mesh address that does not exist: that it left is what counts.
+    fn ping_by_every_interface(&self, world: &World) -> Result<()> {
+        let ping = |node: usize, interface: &str| {
+            let ping = world.node(node).namespace.launch("ping");
+            ping.args(["-n", "-c", "1", "-W", "1", "-I", interface, "10.0.1.99"]).finish(PATIENCE)
+        };
+        thread::scope(|scope| {
+            let start = |(node, interface, _): &(usize, String, Capture)| {
+                let (node, interface) = (*node, interface.clone());
+                scope.spawn(move || ping(node, &interface))
+            };
+            let pings: Vec<_> = self.captures.iter().map(start).collect();
+            pings.into_iter().try_for_each(|ping| match ping.join() {
+                Ok(ended) => ended.map(drop),
+                Err(panic) => resume_unwind(panic),
+            })
+        })
     }
 }

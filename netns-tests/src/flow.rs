@@ -1,4 +1,4 @@
-//! Flows of applications that say how long nothing got through, and connections that have to survive.
+//! Application traffic that measures how long nothing got through, and connections that have to survive.
 
 use std::{
     collections::BTreeSet,
@@ -9,25 +9,27 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{binaries::Binaries, node::Node, process::Process, traffic::Traffic, wait::wait_until};
+use testkit::{Process, wait_until};
 
-/// For what comes at once on a machine that is not busy.
+use crate::{binaries::Binaries, node::Node, traffic::Traffic};
+
+/// For what takes moments on a machine that is not busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A heartbeat that comes this much later than the last one, and is due every 10 ms.
-const STANDSTILL: Duration = Duration::from_millis(50);
+/// Heartbeats are due every 10 ms: one that is this late shows that the machine was stalled.
+const STALL: Duration = Duration::from_millis(50);
 
 /// Messages every 10 ms from one node to another and back.
 #[derive(Debug)]
 pub struct Flow {
     process: Process,
     name: String,
-    /// Messages take turns in so many sizes, each of which has to get through.
+    /// Messages have so many sizes in turn, each of which has to get through.
     sizes: u64,
 }
 
 impl Traffic {
-    /// Datagrams from another node, short and long by turns.
+    /// Datagrams from another node, short and long in turn.
     pub fn udp_flow(&self, binaries: &Binaries, from: &Node) -> Result<Flow> {
         self.flow(binaries, from, "udp-flow", 2)
     }
@@ -51,7 +53,7 @@ impl Traffic {
         Ok(Transfer { process: self.client(binaries, from, "transfer", &numbers)? })
     }
 
-    /// A connection from another node on which nothing is said until [`Transfer::wake`]: then 1 MiB, and back.
+    /// A connection from another node that is idle until [`Transfer::resume`]: then 1 MiB goes over it, and back.
     pub fn idle_connection(&self, binaries: &Binaries, from: &Node) -> Result<Transfer> {
         let mut idle = Transfer { process: self.client(binaries, from, "idle", &[])? };
         wait_until("the connection", PATIENCE, || {
@@ -75,19 +77,19 @@ impl Traffic {
 }
 
 impl Flow {
-    /// Who sends what.
+    /// What it sends, and from where.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The longest time between these moments in which no message of one of the sizes came back, but for standstills of the machine.
+    /// The longest time between these moments in which no message of one of the sizes came back, without stalls of the machine.
     #[must_use]
     pub fn longest_gap(&self, heartbeat: &Heartbeat, from: SystemTime, to: SystemTime) -> Duration {
-        let (echoes, standstills) = (self.echoes(), heartbeat.standstills());
+        let (echoes, stalls) = (self.echoes(), heartbeat.stalls());
         let longest = |size: u64| {
             let of_size = echoes.iter().filter(|(_, number)| number % self.sizes == size).map(|&(at, _)| at);
-            longest_gap(of_size, &standstills, from, to)
+            longest_gap(of_size, &stalls, from, to)
         };
         (0..self.sizes).map(longest).max().unwrap_or_default()
     }
@@ -100,7 +102,7 @@ impl Flow {
         Ok(())
     }
 
-    /// It goes on (a connection that was reset ends it), and nothing came back twice.
+    /// Fails if it ended, as after a reset of its connection, or if a message came back twice.
     pub fn is_sound(&mut self) -> Result<()> {
         if let Some(status) = self.process.exited()? {
             bail!("{} ended with {status}: {}", self.name, self.process.log_tail(1));
@@ -121,7 +123,7 @@ impl Flow {
     }
 }
 
-/// A flow from a node to itself, which no fault and no agent touches: while it stands still, so does the machine. The limits are
+/// A flow from a node to itself, which no fault and no agent touches: while it stalls, so does the machine. The limits are
 /// about nodes, so that such times are left out.
 #[derive(Debug)]
 pub struct Heartbeat {
@@ -136,13 +138,13 @@ impl Heartbeat {
         Ok(Self { flow: server.udp_flow(binaries, node)?, _server: server })
     }
 
-    /// How much of the time between these moments the machine stood still.
+    /// For how much of the time between these moments the machine was stalled.
     #[must_use]
-    pub fn stood_still(&self, from: SystemTime, to: SystemTime) -> Duration {
-        within(&self.standstills(), from, to)
+    pub fn stalled(&self, from: SystemTime, to: SystemTime) -> Duration {
+        within(&self.stalls(), from, to)
     }
 
-    /// The longest time between the moments `from` and `to` in which none of the others lies, but for standstills of the machine.
+    /// The longest time between the moments `from` and `to` without any of `moments`, and without stalls of the machine.
     #[must_use]
     pub fn longest_gap(
         &self,
@@ -150,34 +152,34 @@ impl Heartbeat {
         from: SystemTime,
         to: SystemTime,
     ) -> Duration {
-        longest_gap(moments, &self.standstills(), from, to)
+        longest_gap(moments, &self.stalls(), from, to)
     }
 
-    fn standstills(&self) -> Vec<Standstill> {
+    fn stalls(&self) -> Vec<Stall> {
         let beats = self.flow.echoes();
         let pairs = beats.windows(2).map(|pair| (pair[0].0, pair[1].0));
-        pairs.filter(|&(from, to)| between(from, to) >= STANDSTILL).collect()
+        pairs.filter(|&(from, to)| between(from, to) >= STALL).collect()
     }
 }
 
 /// From and to.
-type Standstill = (SystemTime, SystemTime);
+type Stall = (SystemTime, SystemTime);
 
 fn longest_gap(
     moments: impl IntoIterator<Item = SystemTime>,
-    standstills: &[Standstill],
+    stalls: &[Stall],
     from: SystemTime,
     to: SystemTime,
 ) -> Duration {
     let inside = moments.into_iter().filter(|at| (from..to).contains(at));
     let moments: Vec<SystemTime> = [from].into_iter().chain(inside).chain([to]).collect();
-    let gap = |pair: &[SystemTime]| between(pair[0], pair[1]).saturating_sub(within(standstills, pair[0], pair[1]));
+    let gap = |pair: &[SystemTime]| between(pair[0], pair[1]).saturating_sub(within(stalls, pair[0], pair[1]));
     moments.windows(2).map(gap).max().unwrap_or_default()
 }
 
-/// How much of that time was a standstill.
-fn within(standstills: &[Standstill], from: SystemTime, to: SystemTime) -> Duration {
-    standstills.iter().map(|&(began, ended)| between(began.max(from), ended.min(to))).sum()
+/// How much of that time was a stall.
+fn within(stalls: &[Stall], from: SystemTime, to: SystemTime) -> Duration {
+    stalls.iter().map(|&(began, ended)| between(began.max(from), ended.min(to))).sum()
 }
 
 fn between(from: SystemTime, to: SystemTime) -> Duration {
@@ -191,7 +193,7 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// The connection was not reset, and no wrong byte came.
+    /// Fails if the connection was reset or a wrong byte came.
     pub fn is_alive(&mut self) -> Result<()> {
         match self.process.exited()? {
             Some(status) if !status.success() => bail!("it ended with {status}: {}", self.process.log_tail(3)),
@@ -199,9 +201,9 @@ impl Transfer {
         }
     }
 
-    /// Ends the idleness of an idle connection.
-    pub fn wake(&mut self) -> Result<()> {
-        self.process.take_stdin().context("it is awake already")?.write_all(b"\n").context("wake it")
+    /// Sends over an idle connection.
+    pub fn resume(&mut self) -> Result<()> {
+        self.process.take_stdin().context("it was resumed already")?.write_all(b"\n").context("resume it")
     }
 
     /// Waits until everything came back.

@@ -1,4 +1,4 @@
-//! A running `dstack-simulator gateway`, as tests hold it: on a machine of its own, so that this can go as well.
+//! A running `dstack-simulator gateway`, as tests control it: on a machine of its own, which can fail as well.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -9,11 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use dstack_simulator::gateway::Counts;
 
-use crate::{
-    namespace::Namespace,
-    process::{Process, Signal},
-    wait::wait_until,
-};
+use testkit::{Namespace, Process, Signal, wait_until};
 
 /// The base domain that it serves.
 pub(crate) const DOMAIN: &str = "gw.example";
@@ -21,7 +17,7 @@ pub(crate) const DOMAIN: &str = "gw.example";
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// Of the port that it listens on.
 const PORT: u16 = 443;
-/// For what comes at once on a machine that is not busy.
+/// For what takes moments on a machine that is not busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A gateway in a namespace of its own, or the place where one was.
@@ -63,7 +59,7 @@ impl Gateway {
         &self.namespace
     }
 
-    /// Starts it, and says when it was there.
+    /// Starts it, and returns when it was ready.
     pub fn start(&mut self) -> Result<SystemTime> {
         ensure!(self.process.is_none(), "the gateway is already running");
         self.starts += 1;
@@ -86,20 +82,20 @@ impl Gateway {
         process.wait(PATIENCE).map(drop)
     }
 
-    /// Its machine dies: nobody is told, and nothing answers.
+    /// Its machine dies: connections are not closed, and nothing answers.
     pub fn crash(&mut self) -> Result<()> {
         self.namespace.ip("link set eth0 down")?;
         self.kill()
     }
 
-    /// After [`Gateway::crash`]: the machine is there again, with a gateway that knows no connection. Says since when.
+    /// After [`Gateway::crash`]: the machine is back, with a gateway that knows no connection. Returns since when.
     pub fn reboot(&mut self) -> Result<SystemTime> {
         self.start()?;
         self.namespace.ip("link set eth0 up")?;
         Ok(SystemTime::now())
     }
 
-    /// What it has done since it was started last.
+    /// Its counters since its last start.
     pub fn counts(&mut self) -> Result<Counts> {
         let process = self.process.as_mut().context("no gateway is running")?;
         let lines = |process: &Process| process.log().lines().filter(|line| line.starts_with('{')).count();

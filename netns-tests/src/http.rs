@@ -29,7 +29,7 @@ pub fn ask_socket(socket: &Path, request: &str, body: &str) -> Result<Answer> {
     exchange(stream, request, body)
 }
 
-/// The same on a TCP connection to whoever listens there. `patience` is for the connection, and for
+/// The same on a TCP connection to this address. `patience` is for the connection, and for
 /// each part of the answer.
 pub fn ask(address: SocketAddr, request: &str, body: &str, patience: (Duration, Duration)) -> Result<Answer> {
     let stream = TcpStream::connect_timeout(&address, patience.0).with_context(|| format!("connect to {address}"))?;

@@ -11,51 +11,52 @@
 //! `tests/two_paths`) use the same one. Nothing outside the namespaces is touched, names are unique, so that worlds live side by side, and
 //! every child dies with the process that made it. What a killed process leaves, the next world takes away.
 
-mod awake;
+mod attacker;
 mod binaries;
 mod capture;
 mod chain;
 mod clear_text;
+mod cvm;
+mod environment;
+mod false_answers;
 mod flow;
-mod forge;
 mod gateway;
-mod home;
 mod http;
-mod lie;
-mod lying_rpc;
-mod namespace;
+mod malicious_rpc;
 mod node;
-mod process;
-mod random;
+mod privileges;
 mod router;
 mod rpc_proxy;
 mod simulator;
 mod steps;
 mod stun_server;
+mod tls_agent;
 mod traffic;
 mod uapi;
-mod wait;
 mod world;
+mod world_dir;
 
-pub use awake::{awake_between, awake_since};
+pub use attacker::{Attacker, INVENTED_TOKEN, Invented, OTHER_ROOT};
 pub use binaries::Binaries;
 pub use capture::Capture;
 pub use chain::{Chain, OPERATOR};
 pub use clear_text::ClearText;
+pub use cvm::{Cvm, KMS_ROOT};
+pub use environment::number;
+pub use false_answers::FalseAnswers;
 pub use flow::{Flow, Heartbeat, Transfer};
-pub use forge::Cvm;
 pub use gateway::Gateway;
 pub use http::{Answer, ask, ask_socket};
-pub use lie::Lie;
-pub use lying_rpc::LyingRpc;
-pub use namespace::Namespace;
+pub use malicious_rpc::MaliciousRpc;
 pub use node::{AgentSettings, Node, Stopped};
-pub use process::{Finished, Launch, Process, Signal};
-pub use random::Random;
-pub use rpc_proxy::serve as serve_lies;
+pub use privileges::has_only_capabilities;
+pub use rpc_proxy::serve as serve_malicious_rpc;
 pub use simulator::{Announcement, Instance, Simulator};
 pub use steps::Steps;
 pub use stun_server::serve as serve_stun;
+pub use testkit::{
+    Finished, Launch, Namespace, Process, Rng, Signal, interrupt, stall_clock, uninterrupted, wait_until,
+};
+pub use tls_agent::{DOMAIN as TLS_DOMAIN, TlsAgent, UNPRIVILEGED};
 pub use traffic::{Flood, Stream, Traffic};
-pub use wait::{interrupt, uninterrupted, wait_until};
 pub use world::{DirectFault, World};

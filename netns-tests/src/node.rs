@@ -16,15 +16,13 @@ use mesh_core::{
 };
 use serde_json::Value;
 
-use crate::{
-    awake::awake_since,
-    binaries::Binaries,
-    chain::RPC_PORT,
-    http,
-    namespace::Namespace,
-    process::{Finished, Launch, Process, Signal, read_lossy, tail},
-    uapi,
+use testkit::{
+    Finished, Launch, Namespace, Process, Signal,
+    process::{read_lossy, tail},
+    stall_clock,
 };
+
+use crate::{binaries::Binaries, chain::RPC_PORT, http, uapi};
 
 /// UDP port of every agent: each has a namespace of its own.
 pub(crate) const LISTEN_PORT: u16 = 51821;
@@ -32,7 +30,7 @@ pub(crate) const LISTEN_PORT: u16 = 51821;
 pub(crate) const STREAM_PORT: u16 = 51822;
 /// Where userspace WireGuard devices put their UAPI sockets.
 pub(crate) const UAPI_SOCKETS: &str = "/var/run/wireguard";
-/// For the end of an agent, however slow the machine: what a stop may take is for the tests to say.
+/// For the end of an agent, however slow the machine: tests have limits of their own.
 const STOP: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(60);
 /// For one ping between nodes that reach each other. It is sent once: a packet may be late on a slow machine, but not be lost.
@@ -51,16 +49,16 @@ pub struct AgentSettings {
     pub log_level: String,
     /// Anything else.
     pub extra: Vec<String>,
-    /// Words before the program, for one that ends with executing what follows it.
+    /// Words before the program: a wrapper that executes what follows it.
     pub wrapper: Vec<String>,
 }
 
-/// How an agent ended that was asked to.
+/// How an agent ended after a signal.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopped {
     /// Its exit status.
     pub status: ExitStatus,
-    /// From the signal on, while the machine ran.
+    /// From the signal on, without stalls of the machine.
     pub took: Duration,
 }
 
@@ -185,7 +183,7 @@ impl Node {
         agent.signal(Signal::Terminate)?;
         let asked = Instant::now();
         let status = agent.wait(STOP)?;
-        Ok(Stopped { status, took: awake_since(asked) })
+        Ok(Stopped { status, took: stall_clock::since(asked) })
     }
 
     /// How many peers the agent has saved for its next start.
@@ -201,7 +199,7 @@ impl Node {
         self.end_by(Signal::Kill)
     }
 
-    /// Ends the agent as an abort does, after a panic or by a library: without any tidying.
+    /// Ends the agent as an abort does, without any clean-up.
     pub fn abort(&mut self) -> Result<()> {
         self.end_by(Signal::Abort)
     }
@@ -364,7 +362,7 @@ impl Node {
         self.rpc_rule("-D", "DROP")
     }
 
-    /// The same, not silently: every connection to an RPC endpoint is refused, and those that there are end.
+    /// The same, not silently: every connection to an RPC endpoint is refused, and existing ones are reset.
     pub fn refuse_rpc(&self) -> Result<()> {
         self.rpc_rule("-I", "REJECT --reject-with tcp-reset")
     }

@@ -1,19 +1,20 @@
-//! A router that translates addresses, as it stands before CVMs.
+//! A router that translates addresses, as in front of CVMs.
 //!
 //! ```text
 //!   node 192.168.N.2 ── lan 192.168.N.1 [router] wan ── bridge of the hub
 //! ```
 //!
-//! A mapping does not depend on whom a datagram goes to: the agent's port always looks like the same other port. What comes in has
-//! to come from an address and port that was sent to, which is stricter than the hosts that were seen (they look at the address).
+//! Its mapping is endpoint-independent (RFC 4787): the agent's port always has the same external port. Its filtering depends on address
+//! and port, which is stricter than that of real hosts seen so far (address only).
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
+use testkit::Namespace;
+
 use crate::{
     gateway,
-    namespace::Namespace,
     node::{LISTEN_PORT, STREAM_PORT},
 };
 
@@ -62,7 +63,7 @@ impl Router {
             "-t nat -A POSTROUTING -o wan -j MASQUERADE".to_owned(),
             "-A INPUT -i wan -m conntrack --ctstate NEW -j DROP".to_owned(),
             "-A FORWARD -i wan -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT".to_owned(),
-            // A gateway has a road of its own to every CVM.
+            // A gateway reaches every CVM directly.
             format!("-A FORWARD -i wan -p tcp -s {} --dport {STREAM_PORT} -j ACCEPT", gateway::ADDRESS),
             "-A FORWARD -i wan -j DROP".to_owned(),
         ] {
@@ -81,11 +82,11 @@ impl Router {
         self.wan
     }
 
-    /// Forgets every mapping and makes others from now on, as after a restart: the node notices nothing.
+    /// Forgets every mapping and makes others from now on, as after a restart; the node gets no sign of it.
     pub(crate) fn rebind(&mut self) -> Result<()> {
         self.port += 1;
         self.iptables(&format!("-t nat -R {}", self.mapping().replacen("POSTROUTING", "POSTROUTING 1", 1)))?;
-        // The kernel forgets the mappings to an address that it loses.
+        // The kernel drops the mappings of an address when the address is removed.
         self.namespace.ip(&format!("addr del {}/24 dev wan", self.wan))?;
         self.namespace.ip(&format!("addr add {}/24 dev wan", self.wan)).map(drop)
     }

@@ -1,4 +1,4 @@
-//! A JSON-RPC proxy between agents and anvil that says what it is told to say.
+//! A JSON-RPC proxy between agents and anvil that gives the false answers it is configured with.
 //!
 //! It is strict where real providers are: logs of one block at a time. Plain HTTP/1.1, a thread per connection.
 
@@ -13,9 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::lie::{Lie, bytes, one_block};
+use crate::false_answers::{FalseAnswers, bytes, one_block};
 
-/// The proxy itself: serves for ever, and takes one [`Lie`] per line from `orders`. `note` records what happens.
+/// The proxy itself: serves until the process ends, and takes one [`FalseAnswers`] a line from `orders`. `note` records what happens.
 pub fn serve(
     address: SocketAddr,
     upstream: SocketAddr,
@@ -23,17 +23,18 @@ pub fn serve(
     note: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<()> {
     let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
-    let proxy = Arc::new(Proxy { address, upstream, lie: Mutex::new(Lie::default()), note: Box::new(note) });
+    let proxy =
+        Arc::new(Proxy { address, upstream, answers: Mutex::new(FalseAnswers::default()), note: Box::new(note) });
     (proxy.note)("listening");
     let ordered = Arc::clone(&proxy);
     thread::spawn(move || {
         for line in orders.lines().map_while(Result::ok) {
             match serde_json::from_str(&line) {
-                Ok(lie) => {
-                    *ordered.lie.lock().unwrap_or_else(PoisonError::into_inner) = lie;
+                Ok(answers) => {
+                    *ordered.answers.lock().unwrap_or_else(PoisonError::into_inner) = answers;
                     (ordered.note)("order");
                 }
-                Err(error) => (ordered.note)(&format!("not a lie: {error}")),
+                Err(error) => (ordered.note)(&format!("not false answers: {error}")),
             }
         }
     });
@@ -51,7 +52,7 @@ pub fn serve(
 struct Proxy {
     address: SocketAddr,
     upstream: SocketAddr,
-    lie: Mutex<Lie>,
+    answers: Mutex<FalseAnswers>,
     note: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -61,11 +62,11 @@ impl Proxy {
         let mut reader = BufReader::new(connection.try_clone()?);
         let mut writer = connection.try_clone()?;
         while let Some(Message { first_line, body }) = read_message(&mut reader)? {
-            let lie = self.lie.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let target = first_line.split(' ').nth(1).unwrap_or_default();
             // WebSocket is not spoken here: an upgrade is refused, in words of the same kind.
             let is_upgrade = first_line.starts_with("GET ");
-            let complaint = if is_upgrade { Some(403) } else { lie.complaint };
+            let complaint = if is_upgrade { Some(403) } else { answers.complaint };
             let (status, answer) = match complaint {
                 Some(status) => {
                     (self.note)("complained");
@@ -74,8 +75,8 @@ impl Proxy {
                 None => {
                     let request: Value = serde_json::from_slice(&body).context("read a request")?;
                     let answer = match request.as_array() {
-                        Some(batch) => batch.iter().map(|one| self.answer(&lie, one)).collect::<Result<Value>>()?,
-                        None => self.answer(&lie, &request)?,
+                        Some(batch) => batch.iter().map(|one| self.answer(&answers, one)).collect::<Result<Value>>()?,
+                        None => self.answer(&answers, &request)?,
                     };
                     (200, answer.to_string())
                 }
@@ -101,7 +102,7 @@ impl Proxy {
         }
     }
 
-    fn answer(&self, lie: &Lie, request: &Value) -> Result<Value> {
+    fn answer(&self, answers: &FalseAnswers, request: &Value) -> Result<Value> {
         let (method, params) = (request["method"].as_str().unwrap_or_default(), &request["params"]);
         (self.note)(method);
         if method == "eth_getLogs"
@@ -111,7 +112,7 @@ impl Proxy {
             let error = json!({"code": -32005, "message": refusal.to_string()});
             return Ok(json!({"jsonrpc": "2.0", "id": request["id"], "error": error}));
         }
-        let known = match lie.blocks_behind {
+        let known = match answers.blocks_behind {
             0 => Some(request.clone()),
             behind => as_of(request, self.head()?.saturating_sub(behind))?,
         };
@@ -123,7 +124,7 @@ impl Proxy {
         match method {
             "eth_call" if answer["result"].is_string() => {
                 let input = if params[0]["input"].is_null() { &params[0]["data"] } else { &params[0]["input"] };
-                let said = lie.call(&bytes(input)?, &bytes(&answer["result"])?)?;
+                let said = answers.call(&bytes(input)?, &bytes(&answer["result"])?)?;
                 answer["result"] = json!(format!("0x{}", hex::encode(said)));
             }
             "eth_getLogs" if answer["result"].is_array() => {
@@ -132,12 +133,12 @@ impl Proxy {
                 let block = self.block(&params[0])?;
                 let number = quantity(&block["number"])?;
                 let real = answer["result"].as_array().cloned().unwrap_or_default();
-                answer["result"] = lie.logs(real, number, &block["hash"], contract)?.into();
+                answer["result"] = answers.logs(real, number, &block["hash"], contract)?.into();
             }
             _ => {}
         }
         if answer != honest {
-            (self.note)("lied");
+            (self.note)("falsified");
         }
         Ok(answer)
     }
@@ -172,7 +173,7 @@ impl Proxy {
 }
 
 /// The request as an endpoint understands it whose newest block is `head`; `None` where it asks for a block that such an
-/// endpoint has not seen. Calls at a block's hash pass: nobody asks one about hashes that it did not name itself.
+/// endpoint has not seen. Calls at a block's hash pass: a client only asks an endpoint about hashes that this endpoint named.
 fn as_of(request: &Value, head: u64) -> Result<Option<Value>> {
     let at = match request["method"].as_str().unwrap_or_default() {
         "eth_getBlockByNumber" => 0,

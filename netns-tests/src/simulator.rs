@@ -8,11 +8,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::{
-    binaries::Binaries,
-    process::{Launch, Process},
-    wait::wait_until,
-};
+use testkit::{Launch, Process, wait_until};
+
+use crate::binaries::Binaries;
 
 /// A running `dstack-simulator`.
 #[derive(Debug)]

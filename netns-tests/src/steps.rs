@@ -17,7 +17,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Steps that nobody watches.
+    /// Steps that are not shown.
     #[must_use]
     pub fn silent() -> Self {
         Self { silent: true, ..Self::default() }

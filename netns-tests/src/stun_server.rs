@@ -1,4 +1,4 @@
-//! Somebody who tells what one's address looks like: binding requests and their answers (RFC 8489), over IPv4 and nothing more.
+//! A STUN server: binding requests and their answers (RFC 8489), over IPv4 and nothing more.
 
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 

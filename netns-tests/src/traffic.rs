@@ -7,14 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{
-    awake::awake_between,
-    binaries::Binaries,
-    node::Node,
-    process::{Finished, Process},
-    wait::wait_until,
-    world::World,
-};
+use testkit::{Finished, Process, stall_clock, wait_until};
+
+use crate::{binaries::Binaries, node::Node, world::World};
 
 /// For what comes at once on a machine that is not busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,7 +63,7 @@ impl Traffic {
     fn stream(&self, binaries: &Binaries, from: &Node, verb: &str) -> Result<Stream> {
         let log = from.dir().join(format!("{verb}-{}.log", self.address.ip()));
         // The log is appended to: a second stream over the same pair starts after what the first one wrote.
-        let skip = crate::process::read_lossy(&log).lines().count();
+        let skip = testkit::process::read_lossy(&log).lines().count();
         let launch = from.namespace.launch(&binaries.traffic).eager().args([verb, &self.address.to_string()]);
         let stream = Stream { process: launch.start(&log)?, skip };
         wait_until("the first echoes", PATIENCE, || {
@@ -83,7 +78,7 @@ impl Traffic {
 pub struct Flood(Process);
 
 impl Flood {
-    /// From a node to a port where nobody listens.
+    /// From a node to a port on which no program listens.
     pub fn start(binaries: &Binaries, from: &Node, to: Ipv4Addr) -> Result<Self> {
         let log = from.dir().join(format!("flood-{to}.log"));
         from.namespace.launch(&binaries.traffic).args(["udp-flood", &format!("{to}:9")]).start(&log).map(Self)
@@ -103,6 +98,13 @@ impl Flood {
             Ok(())
         })?;
         Ok(())
+    }
+}
+
+impl World {
+    /// A sender that never pauses, from a node to any address.
+    pub fn flood(&self, from: usize, to: Ipv4Addr) -> Result<Flood> {
+        Flood::start(self.binaries(), self.node(from), to)
     }
 }
 
@@ -130,7 +132,7 @@ impl Stream {
         let now = SystemTime::now();
         let echoes = self.echoes().into_iter().filter(|echo| (from..now).contains(echo));
         let moments: Vec<SystemTime> = [from].into_iter().chain(echoes).chain([now]).collect();
-        moments.windows(2).map(|pair| awake_between(pair[0], pair[1])).max().unwrap_or_default()
+        moments.windows(2).map(|pair| stall_clock::between(pair[0], pair[1])).max().unwrap_or_default()
     }
 
     /// Why it ended, if it ended.

@@ -1,7 +1,8 @@
 //! The world: everything a mesh needs, with verbs to build and to break it.
 
 mod faults;
-mod roads;
+mod paths;
+mod waits;
 
 use std::{
     collections::BTreeMap,
@@ -11,43 +12,33 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 pub use faults::DirectFault;
 use serde_json::Value;
 
+use testkit::{Finished, Namespace, Process, process::tail, stall_clock};
+
 use crate::{
-    awake,
     binaries::Binaries,
     chain::{Chain, OPERATOR, OPERATOR_KEY},
-    forge::{self, Cvm},
+    cvm::{self, Cvm, KMS_ROOT},
     gateway::Gateway,
-    home::{self, Abandoned, Home, namespace_name},
-    lying_rpc::LyingRpc,
-    namespace::Namespace,
+    malicious_rpc::MaliciousRpc,
     node::{AgentSettings, LISTEN_PORT, Node, interface_name},
-    process::{Finished, Process, tail},
     router::Router,
     simulator::Simulator,
     steps::Steps,
-    wait::{interrupted, wait_until},
+    world_dir::{self, StaleWorld, WorldDir, namespace_name},
 };
 
-/// KMS root key of every world's simulator: all ones, as in the published test vectors.
-pub(crate) const SEED: [u8; 32] = [1; 32];
-/// First tries to reach each other are 2 s apart at most.
-const SETTLED: Duration = Duration::from_millis(2500);
 /// Simulated CVMs in every world: more than any scenario needs.
 const INSTANCES: usize = 8;
 const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const COMMAND: Duration = Duration::from_secs(60);
-/// For pings that are repeated until they are answered: brief at first, because a node may not be there yet, longer each time,
-/// because the machine may be slow.
-const FIRST_ECHO: Duration = Duration::from_millis(100);
-const LAST_ECHO: Duration = Duration::from_secs(5);
 /// For a node to come as far as its registration.
 const OFFER: Duration = Duration::from_secs(150);
 
@@ -64,7 +55,7 @@ pub struct World {
     /// The EVM node.
     pub chain: Chain,
     hub: Namespace,
-    home: Home,
+    dir: WorldDir,
     id: String,
     contract: String,
     binaries: Binaries,
@@ -79,17 +70,17 @@ impl World {
     /// The same, step by step.
     pub fn with_steps(nodes: usize, steps: &mut Steps) -> Result<Self> {
         static COUNTER: AtomicUsize = AtomicUsize::new(0);
-        awake::watch();
+        stall_clock::watch();
         let (pid, count) = (std::process::id() as usize, COUNTER.fetch_add(1, Ordering::Relaxed));
         let id = format!("{}{}", base36(pid), base36(count));
         let binaries = Binaries::find()?;
         let parent = std::env::temp_dir();
-        let dead = home::abandoned(&parent)?;
+        let dead = world_dir::stale_worlds(&parent)?;
         if !dead.is_empty() {
-            steps.run("take away what a killed run left", || dead.into_iter().try_for_each(Abandoned::remove))?;
+            steps.run("take away what a killed run left", || dead.into_iter().try_for_each(StaleWorld::remove))?;
         }
-        let home = Home::create(&parent, &id)?;
-        write_secret(&home.path().join("operator.key"), OPERATOR_KEY)?;
+        let dir = WorldDir::create(&parent, &id)?;
+        write_secret(&dir.path().join("operator.key"), OPERATOR_KEY)?;
         let hub = steps.run("make the hub's namespace and its bridge", || {
             let hub = Namespace::create(namespace_name(&id, "hub"))?;
             hub.ip("link add br0 type bridge")?;
@@ -98,18 +89,18 @@ impl World {
             hub.ip("link set br0 up")?;
             Ok(hub)
         })?;
-        let chain = steps.run("start anvil", || Chain::start(&binaries, &hub, HUB, home.path()))?;
-        let kms_root = forge::address_of(&SEED)?;
+        let chain = steps.run("start anvil", || Chain::start(&binaries, &hub, HUB, dir.path()))?;
+        let kms_root = cvm::address_of(&KMS_ROOT)?;
         let contract = steps.run("deploy the contract (meshctl deploy)", || {
             let deploy = ["deploy", "--kms-root", &kms_root, "--name", "demo-mesh"];
-            let deployed = operator(&binaries, &hub, &chain, home.path(), None, &deploy)?;
+            let deployed = operator(&binaries, &hub, &chain, dir.path(), None, &deploy)?;
             Ok(deployed["contract"].as_str().context("`meshctl deploy` printed no contract")?.to_owned())
         })?;
         let simulator = steps.run("start the simulated guest agents", || {
-            // The contract is the dstack app: agents find it without being told.
+            // The contract is the dstack app: agents find it without configuration.
             let app_id = contract.trim_start_matches("0x").to_lowercase();
-            let guests = home.path().join("dstack");
-            let simulator = Simulator::start(&binaries, &guests, &app_id, &hex::encode(SEED), INSTANCES, &[])?;
+            let guests = dir.path().join("dstack");
+            let simulator = Simulator::start(&binaries, &guests, &app_id, &hex::encode(KMS_ROOT), INSTANCES, &[])?;
             if !simulator.announcement.kms_root.eq_ignore_ascii_case(&kms_root) {
                 bail!("the simulator's KMS root is {}, expected {kms_root}", simulator.announcement.kms_root);
             }
@@ -123,7 +114,7 @@ impl World {
             simulator,
             chain,
             hub,
-            home,
+            dir,
             id,
             contract,
             binaries,
@@ -146,7 +137,7 @@ impl World {
         namespace.ip(&format!("addr add {underlay}/24 dev eth0"))?;
         namespace.ip(&format!("addr add fd00:d57a::{last}/64 dev eth0 nodad"))?;
         namespace.ip("link set eth0 up")?;
-        // A way out, as every real machine has one: without it nothing could leak.
+        // A default route, as every real machine has one: without it nothing could leak.
         namespace.ip(&format!("route add default via {HUB}"))?;
         self.push_node(namespace, underlay, format!("{underlay}:{LISTEN_PORT}"))
     }
@@ -205,12 +196,12 @@ impl World {
     /// A second set of guest agents with a fault: a value of the simulator's `--fail` switch.
     pub fn faulty_simulator(&self, fault: &str, app_id: &str) -> Result<Simulator> {
         let dir = self.dir().join(format!("dstack-{}", fault.replace('=', "-")));
-        Simulator::start(&self.binaries, &dir, app_id, &hex::encode(SEED), 1, &[fault])
+        Simulator::start(&self.binaries, &dir, app_id, &hex::encode(KMS_ROOT), 1, &[fault])
     }
 
-    /// A proxy in front of anvil on another port of the hub, honest until told otherwise.
-    pub fn lying_rpc(&self, port: u16) -> Result<LyingRpc> {
-        LyingRpc::start(&self.binaries, &self.hub, SocketAddr::new(HUB, port), self.chain.address(), self.dir())
+    /// A proxy in front of anvil on another port of the hub, honest until [`MaliciousRpc::answer_with`].
+    pub fn malicious_rpc(&self, port: u16) -> Result<MaliciousRpc> {
+        MaliciousRpc::start(&self.binaries, &self.hub, SocketAddr::new(HUB, port), self.chain.address(), self.dir())
     }
 
     /// Where anvil listens and operators work.
@@ -228,7 +219,7 @@ impl World {
     /// Files of this world.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        self.home.path()
+        self.dir.path()
     }
 
     /// Instance id of a node's CVM.
@@ -238,10 +229,11 @@ impl World {
 
     /// Address of a node's member key, which may pay for its registration.
     pub fn member_address(&self, index: usize) -> Result<String> {
-        Ok(forge::address_of(&self.member_secret(index)?)?.to_lowercase())
+        Ok(cvm::address_of(&self.member_secret(index)?)?.to_lowercase())
     }
 
-    /// A node's member key. Where its agent has not drawn one yet, it finds this: so that its address has funds when it starts.
+    /// A node's member key. If its agent has not drawn one yet, one is drawn here and the agent uses it, so that its address can have
+    /// funds before it starts.
     pub fn member_secret(&self, index: usize) -> Result<[u8; 32]> {
         let dir = self.node(index).state_dir();
         let path = dir.join("member.key");
@@ -259,7 +251,7 @@ impl World {
     /// A node's CVM, with all its keys.
     pub fn cvm(&self, index: usize) -> Result<Cvm> {
         let app_id = self.simulator.announcement.app_id.parse()?;
-        Cvm::new(&SEED, app_id, self.instance(index)?.parse()?)?.with_member_key(&self.member_secret(index)?)
+        Cvm::new(&KMS_ROOT, app_id, self.instance(index)?.parse()?)?.with_member_key(&self.member_secret(index)?)
     }
 
     /// Runs a `meshctl` command as the operator and returns its JSON.
@@ -287,7 +279,7 @@ impl World {
         Ok(token)
     }
 
-    /// The other road: the operator pays for a node that has no funds.
+    /// The other way to join: the operator pays for a node that has no funds.
     pub fn relay(&self, index: usize) -> Result<()> {
         self.wait(&format!("node {index} to offer its registration"), OFFER, || {
             let (code, body) = self.node(index).get("/v1/registration")?;
@@ -310,80 +302,6 @@ impl World {
         self.hub.ip(&format!("link set port{index} up")).map(drop)
     }
 
-    /// Polls until `look` succeeds; when it does not in time, prints everything there is to know.
-    pub fn wait<T>(&self, what: &str, deadline: Duration, look: impl FnMut() -> Result<T>) -> Result<(T, Duration)> {
-        wait_until(what, deadline, look).inspect_err(|error| {
-            if !interrupted() {
-                self.print_diagnostics(&format!("{error:#}"));
-            }
-        })
-    }
-
-    /// Waits until these nodes form a full mesh: each says it is ready and every ordered pair pings.
-    pub fn wait_full_mesh(&self, members: &[usize], deadline: Duration) -> Result<Duration> {
-        let mut patience = FIRST_ECHO;
-        let ((), took) = self.wait(&format!("a full mesh of nodes {members:?}"), deadline, || {
-            let mut addresses = Vec::new();
-            for &member in members {
-                let status = self.node(member).status()?;
-                if !status.verdict.ready {
-                    bail!("node {member} is not ready: {:?}", status.verdict.state);
-                }
-                addresses.push(status.own.address.with_context(|| format!("node {member} has no address"))?);
-            }
-            for &member in members {
-                addresses.iter().try_for_each(|&address| self.ping_patiently(member, address, &mut patience))?;
-            }
-            Ok(())
-        })?;
-        Ok(took)
-    }
-
-    /// Waits until these nodes' sessions are the last that their first tries to reach each other led to: on a busy machine an answer to
-    /// one of them may still be on its way, and begins another session. What `wg show latest-handshakes` says on each of them.
-    pub fn wait_settled(&self, nodes: &[usize], deadline: Duration) -> Result<Vec<String>> {
-        let shown =
-            || nodes.iter().map(|&node| self.node(node).wg_show("latest-handshakes")).collect::<Result<Vec<_>>>();
-        let (mut last, mut since) = (shown()?, Instant::now());
-        self.wait("the sessions to be the last that the first tries led to", deadline, || {
-            let now = shown()?;
-            if now != last {
-                (last, since) = (now, Instant::now());
-            }
-            ensure!(since.elapsed() > SETTLED, "they are new");
-            Ok(())
-        })?;
-        Ok(last)
-    }
-
-    /// Waits until a node's agent has saved so many peers, so that it can be killed and come up with them again.
-    pub fn wait_saved(&self, node: usize, peers: usize, deadline: Duration) -> Result<()> {
-        let what = format!("node {node} to have saved {peers} peers");
-        let look = || {
-            let saved = self.node(node).saved_peers()?;
-            ensure!(saved == peers, "they are {saved}");
-            Ok(())
-        };
-        self.wait(&what, deadline, look).map(drop)
-    }
-
-    /// Pings from a node until the first answer.
-    pub fn wait_echo(&self, from: usize, to: Ipv4Addr, deadline: Duration) -> Result<()> {
-        let mut patience = FIRST_ECHO;
-        let ping = || self.ping_patiently(from, to, &mut patience);
-        self.wait(&format!("node {from} to reach {to}"), deadline, ping).map(drop)
-    }
-
-    /// One ping. Where nobody said a word in that time, the next one gets twice as much.
-    fn ping_patiently(&self, from: usize, to: Ipv4Addr, patience: &mut Duration) -> Result<()> {
-        let (asked, limit) = (Instant::now(), *patience);
-        self.node(from).ping_within(to, limit).inspect_err(|_| {
-            if asked.elapsed() >= limit {
-                *patience = LAST_ECHO.min(limit * 2);
-            }
-        })
-    }
-
     /// Takes everything away and checks that nothing is left.
     pub fn close(mut self) -> Result<()> {
         let mut left = Vec::new();
@@ -402,7 +320,7 @@ impl World {
         }
         let (id, dir) = (self.id.clone(), self.dir().to_owned());
         drop(self);
-        left.extend(home::namespaces(&id)?.into_iter().map(|name| format!("namespace {name}")));
+        left.extend(world_dir::namespaces(&id)?.into_iter().map(|name| format!("namespace {name}")));
         if dir.exists() {
             left.push(dir.display().to_string());
         }
@@ -410,13 +328,6 @@ impl World {
             bail!("left behind: {}", left.join(", "));
         }
         Ok(())
-    }
-
-    #[expect(clippy::print_stderr, reason = "a failed test is explained where the test runner shows it")]
-    fn print_diagnostics(&self, error: &str) {
-        let nodes: String = self.nodes.iter().map(Node::diagnostics).collect();
-        let head = self.chain.block_number().map_or_else(|e| format!("{e:#}"), |n| n.to_string());
-        eprintln!("=== {error}\n=== world {}, contract {}, head {head}\n{nodes}", self.id, self.contract);
     }
 }
 

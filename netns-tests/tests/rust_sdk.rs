@@ -24,19 +24,19 @@ fn the_three_lines_from_before_the_mint_until_the_revocation() -> Result<()> {
     let sdk = builder.agent_within(PATIENCE).restart_within(PATIENCE).build()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
 
-    // The operator is told what to run, and runs it.
-    let mut told = None;
+    // The SDK names the operator's next command, and the operator runs it.
+    let mut reported = None;
     let mut minted = None;
     let registering = sdk.register_within(Some(PATIENCE), |step| {
         if step.stage == Stage::NoToken && minted.is_none() {
-            told = step.command.clone();
+            reported = step.command.clone();
             minted = Some(world.mint(1));
         }
     });
     let member = runtime.block_on(registering)?;
-    let token = minted.context("nobody was told that a token is missing")??;
-    let told = told.context("no command was told")?;
-    ensure!(told.starts_with("meshctl mint ") && told.contains(&world.instance(1)?), "{told}");
+    let token = minted.context("the application did not hear that a token is missing")??;
+    let command = reported.context("no command was reported")?;
+    ensure!(command.starts_with("meshctl mint ") && command.contains(&world.instance(1)?), "{command}");
     ensure!(member.token_id.get() == token && member.address == Some(world.node(1).address()?), "{member:?}");
     world.wait_echo(1, world.node(2).address()?, PATIENCE)?;
 
@@ -44,7 +44,7 @@ fn the_three_lines_from_before_the_mint_until_the_revocation() -> Result<()> {
     let mut lists = sdk.monitor_peers();
     let first = next(&runtime, &mut lists)?;
     ensure!(first == addresses(&world, &[2])?, "{first:?}");
-    // A restart changes nothing, and what changes meanwhile is told.
+    // A restart changes nothing, and what changes meanwhile is reported.
     world.node_mut(1).restart()?;
     world.join(3)?;
     let second = next(&runtime, &mut lists)?;
@@ -58,7 +58,7 @@ fn the_three_lines_from_before_the_mint_until_the_revocation() -> Result<()> {
     ensure!(last.is_empty(), "{last:?}");
     match runtime.block_on(sdk.get_peers()) {
         Err(Error::NotAMember(advice)) => ensure!(advice.command.is_some(), "{advice}"),
-        other => anyhow::bail!("a node that was shut out is told {other:?}"),
+        other => anyhow::bail!("a node that was shut out gets {other:?}"),
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ fn next(runtime: &Runtime, lists: &mut PeerLists) -> Result<Vec<String>> {
     Ok(list.context("no list came")?.context("the lists ended")??)
 }
 
-/// As an application is told them: ascending by token, which is the order of joining.
+/// In the order in which an application gets them: ascending by token, which is the order of joining.
 fn addresses(world: &World, nodes: &[usize]) -> Result<Vec<String>> {
     nodes.iter().map(|&node| Ok(world.node(node).address()?.to_string())).collect()
 }

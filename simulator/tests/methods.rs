@@ -6,11 +6,12 @@ mod harness;
 
 use dstack_simulator::keys::{AppId, checksummed, keccak256, recover};
 use dstack_simulator::{Faults, Identity, StartError};
-use harness::{Running, TempDir};
+use harness::Running;
 use k256::ecdsa::VerifyingKey;
 use p256::pkcs8::{DecodePrivateKey as _, EncodePublicKey as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use testkit::Scratch;
 use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, DecodePem as _, Encode as _};
 
@@ -114,7 +115,7 @@ async fn fixture_b_gives_the_published_keys_and_chains() {
 const KEYS_A: &str = r#"{"k256_key":"e0e5d254fb944dcc370a2e5288b336a1e809871545a73ee645368957fefa31f9","k256_signature":"2f431c7956869a4fe3e028c5f9518a935e2d01e81a3628f8b1d178fc2fac7b6d2405ace433624e5568e23c4ed291dbaf60dac79b756837c0fe745154ebfdc0a601"}"#;
 
 fn fixture_a(app_id: &str, keys: &str) -> Result<Identity, StartError> {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     let path = directory.path().join("appkeys.json");
     std::fs::write(&path, keys).unwrap();
     Identity::fixture(&path, hex::decode(app_id).unwrap().try_into().unwrap(), None)

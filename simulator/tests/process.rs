@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use dstack_simulator::gateway::Counts;
 use dstack_simulator::{Identity, Layout, Simulator, SocketError, StartError};
-use harness::{Connection, DEADLINE, Running, TempDir};
+use harness::{Connection, DEADLINE, Running};
 use serde_json::{Value, json};
+use testkit::Scratch;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dstack-simulator");
 
@@ -85,7 +86,7 @@ fn entries(directory: &Path) -> Vec<String> {
 
 #[test]
 fn without_arguments_it_serves_the_public_fixture_here() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     let mut program = Program::start(directory.path(), &[]);
     let (ready, mut stdout) = program.ready();
     let home = directory.path().canonicalize().unwrap();
@@ -120,7 +121,7 @@ fn without_arguments_it_serves_the_public_fixture_here() {
 
 #[test]
 fn a_seed_serves_numbered_instances() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     let (seed, app_id) = ("01".repeat(32), format!("0x{}", "11".repeat(20)));
     let arguments = ["--dir", "a/b", "--app-id", &app_id, "--seed", &seed, "--instances", "3", "--fail", "2:error400"];
     let mut program = Program::start(directory.path(), &arguments);
@@ -138,7 +139,7 @@ fn a_seed_serves_numbered_instances() {
 
 #[test]
 fn bad_arguments_end_with_a_reason() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     let (seed, app_id) = ("01".repeat(32), "11".repeat(20));
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixture/appkeys.json");
     let cases: [(&[&str], &str); 10] = [
@@ -164,7 +165,7 @@ fn bad_arguments_end_with_a_reason() {
 /// The root that the built-in fixture recovers to is accepted when named, and no other is.
 #[test]
 fn a_fixture_is_checked_against_the_root_that_is_named() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixture/appkeys.json");
     let base = ["--fixture", fixture, "--app-id", "5bb4ff9a3837357f19dc176407a5709c62eb6c56", "--kms-root"];
     let named = |root| [&base[..], &[root]].concat();
@@ -191,7 +192,7 @@ async fn start(directory: &Path) -> Result<Simulator, StartError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     std::fs::create_dir(directory.path().join("1")).unwrap();
     let path = directory.path().join("1/dstack.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -217,7 +218,7 @@ async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_no_sockets_stay() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     std::fs::create_dir(directory.path().join("1")).unwrap();
     let path = directory.path().join("1/tappd.sock");
     std::fs::write(&path, "mine").unwrap();
@@ -239,7 +240,7 @@ async fn dropping_it_closes_connections_and_removes_sockets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_somebody_replaced_is_left_to_them() {
+async fn a_socket_that_another_process_replaced_is_left_alone() {
     let running = Running::seeded(1, &[]).await;
     let path = running.simulator.instances()[0].dstack_sock.clone();
     std::fs::remove_file(&path).unwrap();
@@ -253,7 +254,7 @@ async fn a_socket_that_somebody_replaced_is_left_to_them() {
 /// The gateway of `dstack-simulator gateway`, with one instance that is named on the command line.
 #[test]
 fn the_gateway_says_where_it_listens_what_it_did_and_goes() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     let instance = TcpListener::bind("127.0.0.1:0").unwrap();
     let (app_id, instance_id) = ("11".repeat(20), "22".repeat(20));
     let known = format!("{app_id},{instance_id},127.0.0.1");
@@ -299,7 +300,7 @@ fn the_gateway_says_where_it_listens_what_it_did_and_goes() {
 /// Every connection is one line of the log, which shows what a client sent without letting it write to the terminal.
 #[test]
 fn the_gateway_logs_each_connection_once() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     std::fs::write(directory.path().join("instances.json"), "[]").unwrap();
     let arguments = [
         "gateway",
@@ -348,7 +349,7 @@ fn the_gateway_logs_each_connection_once() {
 
 #[test]
 fn bad_arguments_of_the_gateway_end_with_a_reason() {
-    let directory = TempDir::new();
+    let directory = Scratch::new();
     let known = format!("{},{},127.0.0.1", "11".repeat(20), "22".repeat(20));
     let base = ["gateway", "--listen", "127.0.0.1:0"];
     let domain = [&base[..], &["--domain", "gw.test"]].concat();

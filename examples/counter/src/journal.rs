@@ -202,36 +202,34 @@ fn restore(bytes: &[u8], path: &Path) -> Result<(Found, u64), JournalError> {
 mod tests {
     use counter_core::{ClientId, Increment, NodeId, Operation, Token};
     use proptest::prelude::*;
+    use testkit::Scratch;
 
     use super::*;
 
     const DISK: DiskId = DiskId([7; 16]);
 
-    struct Dir(PathBuf);
+    /// The directory of a journal, which is not there before it is opened.
+    struct Dir(Scratch);
 
     impl Dir {
         fn new() -> Self {
-            let mut name = [0; 8];
-            getrandom::fill(&mut name).unwrap();
-            Self(std::env::temp_dir().join(format!("counter-journal-{}", hex::encode(name))))
+            Self(Scratch::new())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("data")
         }
 
         fn open(&self) -> Result<(Journal, Found), JournalError> {
-            Journal::open(&self.0, || Ok(DISK))
+            Journal::open(&self.path(), || Ok(DISK))
         }
 
         fn bytes(&self) -> Vec<u8> {
-            fs::read(self.0.join("journal")).unwrap()
+            fs::read(self.path().join("journal")).unwrap()
         }
 
         fn put(&self, bytes: &[u8]) {
-            fs::write(self.0.join("journal"), bytes).unwrap();
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
+            fs::write(self.path().join("journal"), bytes).unwrap();
         }
     }
 
@@ -256,7 +254,7 @@ mod tests {
         journal.save_log(Write { keep: 2, entries: entries(5, 9..10) }).unwrap();
         journal.save_promise(promise(6)).unwrap();
         drop(journal);
-        let (_journal, found) = Journal::open(&dir.0, || panic!("a second name for one disk")).unwrap();
+        let (_journal, found) = Journal::open(&dir.path(), || panic!("a second name for one disk")).unwrap();
         let expected = [entries(4, 0..2), entries(5, 9..10)].concat();
         assert_eq!((found.disk, found.torn), (DISK, 0));
         assert_eq!(found.restored, Restored { promise: promise(6), entries: expected });
@@ -275,8 +273,8 @@ mod tests {
     #[test]
     fn one_process_begins_it() {
         let dir = Dir::new();
-        let second = || Journal::open(&dir.0, || Ok(DiskId([8; 16])));
-        let (_journal, found) = Journal::open(&dir.0, || {
+        let second = || Journal::open(&dir.path(), || Ok(DiskId([8; 16])));
+        let (_journal, found) = Journal::open(&dir.path(), || {
             assert!(matches!(second(), Err(JournalError::InUse { .. })));
             Ok(DISK)
         })

@@ -99,7 +99,7 @@ fn parse(line: &str, world: &World) -> Result<Request> {
 
 fn say(value: &Value) -> Result<()> {
     println!("{value}");
-    stdout().flush().context("tell the caller")
+    stdout().flush().context("answer the caller")
 }
 
 fn answer(world: &mut World, request: Request) -> Result<Value> {

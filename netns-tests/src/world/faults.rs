@@ -1,13 +1,13 @@
-//! What befalls the network for direct UDP.
+//! Faults of the network for direct UDP.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result};
 
 use super::World;
-use crate::namespace::Namespace;
+use testkit::Namespace;
 
-/// One fault. Who sends notices nothing of it but that less arrives: everything is dropped where it comes in.
+/// One fault. The sender gets no sign of it but missing answers: packets are dropped where they are received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DirectFault {
     /// No UDP passes.

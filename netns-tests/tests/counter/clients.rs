@@ -1,4 +1,4 @@
-//! Clients on all nodes, and what they were told.
+//! Clients on all nodes, and the answers they got.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use crate::{
 /// One on each node, which counts at all of them.
 pub(crate) struct Clients(Vec<Process>);
 
-/// An increment that counted, as its client was told.
+/// An increment that was acknowledged to its client.
 #[derive(Debug, Deserialize)]
 struct Acknowledged {
     /// When, Unix milliseconds.
@@ -33,11 +33,11 @@ impl Clients {
         let nodes: Vec<usize> = world.nodes().iter().map(|node| node.index()).collect();
         let addresses = nodes.iter().map(|&node| address(world, node)).collect::<Result<Vec<_>>>()?;
         let start = |&node: &usize| {
-            let home = world.node(node);
+            let host = world.node(node);
             // Each begins at its own node.
             let turns = addresses.iter().cycle().skip(node - 1).take(addresses.len()).map(ToString::to_string);
-            let launch = home.namespace.launch(INCREMENTS).args(["count", &format!("client-{node}")]).args(turns);
-            launch.start(&home.dir().join("increments.log"))
+            let launch = host.namespace.launch(INCREMENTS).args(["count", &format!("client-{node}")]).args(turns);
+            launch.start(&host.dir().join("increments.log"))
         };
         nodes.iter().map(start).collect::<Result<_>>().map(Self)
     }
@@ -70,12 +70,12 @@ impl Clients {
             let acknowledged = self.acknowledged()?;
             let at = |one: &Acknowledged| UNIX_EPOCH + Duration::from_millis(one.at);
             let first = acknowledged.iter().filter(|one| one.leader != old).map(at).filter(|at| *at > since).min();
-            first.context("nobody yet")
+            first.context("no other leader yet")
         };
         Ok(world.wait("another leader to serve", PATIENCE, others)?.0)
     }
 
-    /// Ends them, and holds what they were told against what each node has in its log: each increment that was acknowledged is there, in its
+    /// Ends them, and compares the answers they got with each node's log: each increment that was acknowledged is there, in its
     /// place, which no other one has.
     pub(crate) fn check(self, world: &World, counters: &Counters) -> Result<()> {
         let acknowledged = self.acknowledged()?;

@@ -47,11 +47,11 @@ impl Counters {
 
     /// At first, and after its end.
     pub(crate) fn start_node(&mut self, world: &World, node: usize) -> Result<()> {
-        let home = world.node(node);
-        let launch = home.namespace.launch(&self.program).args(["--founders", &self.founders]);
-        let launch = launch.args(["--port", &PORT.to_string()]).arg("--agent-socket").arg(home.socket());
+        let host = world.node(node);
+        let launch = host.namespace.launch(&self.program).args(["--founders", &self.founders]);
+        let launch = launch.args(["--port", &PORT.to_string()]).arg("--agent-socket").arg(host.socket());
         let process =
-            launch.arg("--data-dir").arg(home.dir().join("counter")).start(&home.dir().join("counter.log"))?;
+            launch.arg("--data-dir").arg(host.dir().join("counter")).start(&host.dir().join("counter.log"))?;
         self.running.insert(node, process);
         Ok(())
     }

@@ -8,13 +8,10 @@ mod clients;
 mod counters;
 mod votes;
 
-use std::{
-    env,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::{Random, World, awake_between};
+use netns_tests::{Rng, World, number, stall_clock};
 
 use clients::Clients;
 use counters::Counters;
@@ -34,7 +31,7 @@ enum Loss {
     Killed,
     /// Counter and agent are killed.
     MachineDied,
-    /// It reaches nobody, and nobody reaches it: it goes on for itself.
+    /// It reaches no other node and none reaches it: it goes on by itself.
     CutOff,
 }
 
@@ -50,7 +47,7 @@ fn a_leader_of_five_is_lost_while_clients_count() -> Result<()> {
 
 fn leaders_are_lost(nodes: usize) -> Result<()> {
     let (seed, runs) = (number("SOAK_SEED", SEED)?, number("COUNTER_RUNS", RUNS)?);
-    let mut random = Random::new(seed);
+    let mut random = Rng::new(seed);
     let all: Vec<usize> = (1..=nodes).collect();
     let mut world = World::new(nodes)?;
     for &node in &all {
@@ -99,7 +96,7 @@ fn lose(
     counters: &mut Counters,
     clients: &Clients,
     loss: Loss,
-    random: &mut Random,
+    random: &mut Rng,
 ) -> Result<Duration> {
     clients.until_more(world, 10 + random.below(20))?;
     let nodes = world.nodes().len();
@@ -112,7 +109,7 @@ fn lose(
     let began = SystemTime::now();
     lost.iter().try_for_each(|&node| begin(world, counters, loss, node))?;
     let next = clients.until_another_leads(world, leader, began)?;
-    let took = awake_between(began, next);
+    let took = stall_clock::between(began, next);
     clients.until_more(world, 10 + random.below(20))?;
     lost.iter().try_for_each(|&node| end(world, counters, loss, node))?;
     for node in lost {
@@ -140,12 +137,5 @@ fn end(world: &mut World, counters: &mut Counters, loss: Loss, node: usize) -> R
             counters.start_node(world, node)
         }
         Loss::CutOff => world.heal(node),
-    }
-}
-
-fn number(name: &str, default: u64) -> Result<u64> {
-    match env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name}=`{text}` is not a number")),
-        _ => Ok(default),
     }
 }

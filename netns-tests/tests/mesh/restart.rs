@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::{MembershipState, VerdictState};
-use netns_tests::{Capture, Flood, World, awake_since};
+use netns_tests::{Capture, Flood, World, stall_clock};
 
-use crate::{CUT_LIMIT, PATIENCE, leaving::flood};
+use crate::{CUT_LIMIT, PATIENCE};
 
 /// Inner packets, or questions for inner addresses, on the underlay.
 const IN_CLEAR: &str = "net 10.0.1.0/24 or (arp and arp[24:4] & 0xffffff00 = 0x0a000100)";
@@ -25,7 +25,7 @@ fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
     };
     let before = identity(&world)?;
     let clear = Capture::start(world.node(1), "eth0", IN_CLEAR)?;
-    let sender = flood(&world, 1, world.node(2).address()?)?;
+    let sender = world.flood(1, world.node(2).address()?)?;
 
     world.node_mut(1).kill()?;
     ensure!(!world.node(1).has_interface()?, "the interface must go with the process");
@@ -37,7 +37,7 @@ fn kill_9_and_restart_changes_nothing_and_leaks_nothing() -> Result<()> {
     for address in [2, 3].map(|other| world.node(other).address()) {
         world.wait_echo(1, address?, PATIENCE)?;
     }
-    let took = awake_since(restarted);
+    let took = stall_clock::since(restarted);
     world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
     ensure!(took <= CUT_LIMIT, "whole again {took:?} after the restart, the limit is {CUT_LIMIT:?}");
     println!("measured: whole again {took:.2?} after the restart");
@@ -60,7 +60,7 @@ fn a_fenced_node_leaks_nothing() -> Result<()> {
     }
     world.wait_full_mesh(&[1, 2], PATIENCE)?;
     let clear = Capture::start(world.node(2), "eth0", IN_CLEAR)?;
-    let sender = flood(&world, 2, world.node(1).address()?)?;
+    let sender = world.flood(2, world.node(1).address()?)?;
     let token = world.node(2).token()?.to_string();
     world.operate(&["revoke", &token])?;
     world.wait("node 2 to fence itself", PATIENCE, || {

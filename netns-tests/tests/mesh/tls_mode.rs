@@ -1,83 +1,13 @@
 //! Nodes without a device, run by an ordinary user, beside a WireGuard node in one cluster.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
-    path::PathBuf,
-    time::Duration,
-};
+use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::{MembershipState, Status, VerdictState};
-use netns_tests::{Launch, Process, Signal, World};
+use netns_tests::{TLS_DOMAIN as DOMAIN, TlsAgent, UNPRIVILEGED, World};
 use serde_json::{Value, json};
 
 use crate::PATIENCE;
-
-/// `nobody` on Debian: owns nothing, may do nothing.
-const NOBODY: u32 = 65534;
-const DOMAIN: &str = "gw.example";
-const STOP: Duration = Duration::from_secs(60);
-
-/// An agent of `--mode tls` in a node's namespace, started as `nobody` with the directories such a user has.
-struct TlsAgent {
-    process: Process,
-    home: PathBuf,
-}
-
-impl TlsAgent {
-    fn start(world: &World, node: usize, port: u16) -> Result<Self> {
-        let home = world.node(node).dir().join("home");
-        for dir in ["state", "run"].map(|name| home.join(name)) {
-            fs::create_dir_all(&dir)?;
-            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
-            chown(&dir, Some(NOBODY), Some(NOBODY))?;
-        }
-        // The member key that has funds, where such an agent keeps its own.
-        let kept = home.join("state/p2p-agent");
-        fs::create_dir_all(&kept)?;
-        fs::set_permissions(&kept, fs::Permissions::from_mode(0o700))?;
-        world.member_secret(node)?;
-        fs::copy(world.node(node).state_dir().join("member.key"), kept.join("member.key"))?;
-        for path in [&kept, &kept.join("member.key")] {
-            chown(path, Some(NOBODY), Some(NOBODY))?;
-        }
-        // Where everything here looks for the socket of a node's agent.
-        symlink(home.join("run/p2p-agent/tls.sock"), world.node(node).socket())?;
-        let process = Self::launch(world, node, port)?.start(&world.node(node).dir().join("tls.log"))?;
-        Ok(Self { process, home })
-    }
-
-    fn launch(world: &World, node: usize, port: u16) -> Result<Launch> {
-        // The build's directory may be one that only its owner can enter.
-        let program = world.dir().join("p2p-agent");
-        if !program.exists() {
-            fs::copy(&world.binaries().agent, &program)?;
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-        }
-        let home = world.node(node).dir().join("home");
-        let as_nobody =
-            ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
-        let launch = world.node(node).namespace.launch("setpriv");
-        // Changing the user takes the first one's parent-death signal away.
-        let launch = launch.args(as_nobody).args(["--no-new-privs", "--pdeathsig", "KILL", "--"]).arg(program);
-        let launch = launch.args(["--mode", "tls", "--tls-port", &port.to_string(), "--log-level", "debug"]);
-        let launch = launch.arg("--development");
-        let launch = launch.args(["--rpc-url", &world.chain.http_url(), "--dstack-socket"]);
-        let launch = launch.arg(&world.simulator().instance(node)?.dstack_sock);
-        let launch = launch.env("XDG_STATE_HOME", home.join("state")).env("XDG_RUNTIME_DIR", home.join("run"));
-        // As dstack's own scripts say it.
-        Ok(launch.env("DSTACK_GATEWAY_DOMAIN", DOMAIN))
-    }
-
-    fn stop(mut self) -> Result<()> {
-        self.process.signal(Signal::Terminate)?;
-        let status = self.process.wait(STOP)?;
-        ensure!(status.success(), "it ended with {status}\n{}", self.process.log_tail(20));
-        ensure!(!self.home.join("run/p2p-agent/tls.sock").exists(), "its socket is left");
-        Ok(())
-    }
-}
 
 fn peers(world: &World, node: usize) -> Result<Value> {
     let (code, body) = world.node(node).get("/v1/peers")?;
@@ -94,7 +24,7 @@ fn wait_ready(world: &World, node: usize) -> Result<Status> {
     Ok(status)
 }
 
-/// What `node` tells applications of each member, itself included: (kind, address, URL), by node.
+/// Waits until a node lists these members to applications, itself included: (kind, address, URL), by node.
 fn wait_view(world: &World, node: usize, expected: &Value) -> Result<()> {
     world
         .wait(&format!("node {node} to list {expected}"), PATIENCE, || {
@@ -147,11 +77,11 @@ fn both_kinds_live_in_one_cluster_and_urls_obey_its_base_domains() -> Result<()>
     world.node(3).ping(world.node(3).address()?)?;
 
     for (agent, node) in agents.iter().zip(1..) {
-        nobody_runs_it_and_nothing_is_made(&world, agent, node)?;
+        it_is_unprivileged_and_makes_nothing(&world, agent, node)?;
         world.wait(&format!("every face of node {node} to agree"), PATIENCE, || every_face_agrees(&world, node))?;
     }
 
-    // The owner takes the domain away: whoever was under it is nowhere to be found, and pays nothing for that.
+    // The owner removes the domain: nodes under it have no URL any more, and send no transaction about it.
     let sent =
         || (1..=3).map(|node| world.chain.transaction_count(&world.member_address(node)?)).collect::<Result<Vec<_>>>();
     let before = sent()?;
@@ -189,69 +119,16 @@ fn both_kinds_live_in_one_cluster_and_urls_obey_its_base_domains() -> Result<()>
     world.close()
 }
 
-#[test]
-fn a_cluster_of_one_kind_says_so_to_the_other() -> Result<()> {
-    let world = World::new(1)?;
-    world.operate(&["domain", "add", DOMAIN])?;
-    world.operate(&["config", "set", "--network-type", "wireguard"])?;
-    world.mint(1)?;
-    let agent = TlsAgent::start(&world, 1, 443)?;
-    // Nobody needs to pay for finding out.
-    world.wait("the node to be refused", PATIENCE, || {
-        let status = world.node(1).status()?;
-        let hint = status.own.membership_hint.unwrap_or_default();
-        ensure!(hint.contains("meshctl config set --network-type any"), "hint: {hint}");
-        let warning = status.warnings.iter().find(|warning| warning.code == "W104").context("no W104")?;
-        ensure!(warning.message.contains("only WIREGUARD registrations"), "{warning:?}");
-        Ok(())
-    })?;
-    world.operate(&["config", "set", "--network-type", "any"])?;
-    world.relay(1)?;
-    wait_ready(&world, 1)?;
-    agent.stop()?;
-    world.close()
-}
-
-#[test]
-fn another_process_of_the_same_user_cannot_look_into_the_agent() -> Result<()> {
-    let world = World::new(1)?;
-    world.operate(&["domain", "add", DOMAIN])?;
-    let agent = TlsAgent::start(&world, 1, 443)?;
-    world.wait("the agent to answer", PATIENCE, || world.node(1).status())?;
-    crate::process::has_only(agent.process.pid(), 0)?;
-    let as_nobody = |program: &str| {
-        let setpriv = world.node(1).namespace.launch("setpriv");
-        let setpriv = setpriv.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        setpriv.args(["--pdeathsig", "KILL", "--", program])
-    };
-    // The control: whose memory is not protected is an open book to the same user.
-    let open = as_nobody("sleep").arg("86400").start(&world.dir().join("sleep.log"))?;
-    world.wait("a process of the same user to be readable", PATIENCE, || {
-        let read = as_nobody("cat").arg(format!("/proc/{}/maps", open.pid())).finish(PATIENCE)?.success()?;
-        ensure!(read.contains("sleep"), "{read}");
-        Ok(())
-    })?;
-    for file in ["mem", "maps", "environ", "auxv", "fd/0"] {
-        let path = format!("/proc/{}/{file}", agent.process.pid());
-        let read = as_nobody("cat").arg(&path).finish(PATIENCE)?;
-        let refused = !read.status.success() && read.stderr.contains("Permission denied");
-        ensure!(refused, "`{path}` was opened: {} {}", read.status, read.stderr);
-        ensure!(fs::symlink_metadata(format!("/proc/{}/mem", agent.process.pid()))?.uid() == 0, "it is the user's own");
-    }
-    agent.stop()?;
-    world.close()
-}
-
-fn nobody_runs_it_and_nothing_is_made(world: &World, agent: &TlsAgent, node: usize) -> Result<()> {
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.process.pid()))?;
+fn it_is_unprivileged_and_makes_nothing(world: &World, agent: &TlsAgent, node: usize) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid()))?;
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).context(name.to_owned());
     let uids: Vec<u32> = field("Uid:")?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-    ensure!(uids == [NOBODY; 4], "it runs as {uids:?}");
+    ensure!(uids == [UNPRIVILEGED; 4], "it runs as {uids:?}");
     for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
         ensure!(u64::from_str_radix(field(set)?, 16)? == 0, "{set} {}", field(set)?);
     }
-    ensure!(agent.home.join("state/p2p-agent/lock").exists(), "the state is not where the user keeps it");
+    ensure!(agent.home().join("state/p2p-agent/lock").exists(), "the state is not where the user keeps it");
     let left = world.node(node).namespace.ip("route show type blackhole")?;
     ensure!(left.is_empty() && !world.node(node).has_interface()?, "node {node} has a device or a guard route: {left}");
     Ok(())

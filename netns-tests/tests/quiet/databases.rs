@@ -34,7 +34,7 @@ pub(crate) enum Database {
 /// Dropping it ends them all.
 pub(crate) struct Databases {
     running: BTreeMap<(Database, usize), Process>,
-    /// Of the nodes, which are told by agents that may be dead when they are needed.
+    /// Of the nodes. Their agents, which know them, may be dead when they are needed.
     addresses: Vec<Ipv4Addr>,
 }
 
@@ -61,13 +61,13 @@ impl Databases {
     }
 
     fn start_one(&mut self, world: &World, kind: Database, node: usize, arguments: &[&str]) -> Result<()> {
-        let home = world.node(node);
-        let data = home.dir().join(kind.name());
-        // Who tests the network does not starve databases: they are on machines of their own, as are the agents.
-        let launch = home.namespace.launch("nice").args(["-n", "-10", "sh", "-c", IN_MEMORY]).arg(&data);
+        let host = world.node(node);
+        let data = host.dir().join(kind.name());
+        // Databases stand for machines of their own, as agents do: what tests the network must not starve them.
+        let launch = host.namespace.launch("nice").args(["-n", "-10", "sh", "-c", IN_MEMORY]).arg(&data);
         let launch = launch.arg(python()?).arg("-B").arg(member(kind)?).arg(world.contract()).args(arguments);
-        let launch = launch.arg("--socket").arg(home.socket()).arg("--data-dir").arg(&data);
-        let process = launch.start(&home.dir().join(format!("{}.log", kind.name())))?;
+        let launch = launch.arg("--socket").arg(host.socket()).arg("--data-dir").arg(&data);
+        let process = launch.start(&host.dir().join(format!("{}.log", kind.name())))?;
         self.running.insert((kind, node), process);
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Databases {
         SocketAddr::new(self.addresses[node - 1].into(), kind.port())
     }
 
-    /// They wait for as long as is told of them: what is tested would otherwise be something else.
+    /// Their timeouts are what this test says they are: otherwise it would test something else.
     pub(crate) fn ensure_patience(&self, world: &World) -> Result<()> {
         for node in self.nodes(Database::Etcd) {
             let log = self.log(Database::Etcd, node);

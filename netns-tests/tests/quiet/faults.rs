@@ -76,7 +76,7 @@ pub(crate) fn reconnect(world: &mut World, node: usize) -> Result<()> {
     world.end(DirectFault::LinkDown { of: node })
 }
 
-/// All of them join as machines that nobody has seen before, and are revoked when they are ready.
+/// All of them join as new machines, and are revoked when they are ready.
 fn come_and_go(world: &mut World, spares: &[usize]) -> Result<()> {
     let mut tokens = Vec::new();
     for &node in spares {
@@ -128,7 +128,7 @@ impl Outage {
 }
 
 impl Ongoing {
-    /// Waits until it has lasted long enough, and everybody whom it concerns says so; then it is over, after so long.
+    /// Waits until it has lasted long enough and every node concerned says so; returns how long it lasted.
     pub(crate) fn end(self, world: &World) -> Result<Duration> {
         sleep(OUTAGE.saturating_sub(self.since.elapsed()));
         world.wait("nodes to say that they cannot read the contract", PATIENCE, || {

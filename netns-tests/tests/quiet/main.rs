@@ -11,8 +11,8 @@
 //! 30 faults are drawn from a seed: `SOAK_SEED` repeats a run, `QUIET_RUNS` says how many seeds there are, from that one on. Needs root,
 //! and fails without.
 //!
-//! **A machine that stands still** does to databases what no mesh can prevent: what is left of 5 s after a fault of 2.5 s is a second or so.
-//! An incident is this test's failure, unless the machine itself stood still for a second in that round, or was so slow that the fault
+//! **A machine that stalls** does to databases what no mesh can prevent: what is left of 5 s after a fault of 2.5 s is a second or so.
+//! An incident is this test's failure, unless the machine itself stalled for a second in that round, or was so slow that the fault
 //! lasted longer than it should have. Then the same fault happens again, a few times at most: every fault that was drawn is
 //! survived once, without an incident, or the test fails.
 #![expect(clippy::print_stdout, reason = "what was measured is worth reading")]
@@ -24,14 +24,11 @@ mod plan;
 mod watch;
 mod writes;
 
-use std::{
-    env,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::PathKind;
-use netns_tests::{Random, World};
+use netns_tests::{Rng, World, number};
 
 use peace::Peace;
 use plan::FAULTS;
@@ -57,7 +54,7 @@ fn databases_are_left_in_peace() -> Result<()> {
 
 fn run(seed: u64) -> Result<()> {
     let began = Instant::now();
-    let chapters = plan::draw(&mut Random::new(seed), NODES);
+    let chapters = plan::draw(&mut Rng::new(seed), NODES);
     let mut peace = Peace::begin(seed)?;
     println!("measured: quiet, seed {seed}: databases are up after {:.0?}", began.elapsed());
     for chapter in &chapters {
@@ -65,7 +62,7 @@ fn run(seed: u64) -> Result<()> {
     }
     ensure!(peace.faults == FAULTS, "{} faults instead of {FAULTS}", peace.faults);
     println!(
-        "measured: quiet, seed {seed}: {FAULTS} faults without an incident in {:.0?}, {} of them repeated because the machine stood still; \
+        "measured: quiet, seed {seed}: {FAULTS} faults without an incident in {:.0?}, {} of them repeated because the machine stalled; \
          longest gap of a Redis client {:.2?}, of an etcd client {:.2?}",
         began.elapsed(),
         peace.repeats,
@@ -99,11 +96,4 @@ fn mesh() -> Result<World> {
         Ok(())
     })?;
     Ok(world)
-}
-
-fn number(name: &str, default: u64) -> Result<u64> {
-    match env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name}=`{text}` is not a number")),
-        _ => Ok(default),
-    }
 }

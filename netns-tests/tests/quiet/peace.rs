@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The machine, in sum between two looks at the databases.
-const STANDSTILL: Duration = Duration::from_secs(1);
+const STALL: Duration = Duration::from_secs(1);
 /// Faults that are repeated, in a run.
 const REPEATS: usize = 10;
 /// Databases that were started, or left each other, say the same for so long before anything happens to them.
@@ -77,14 +77,14 @@ impl Peace {
         }
     }
 
-    /// The fault happens, again if the machine stood still, until no database noticed it.
+    /// The fault happens, again if the machine stalled, until no database noticed it.
     fn survive(&mut self, fault: &Fault) -> Result<()> {
         loop {
             let lasted = fault.happen(&mut self.world).with_context(|| fault.to_string())?;
             let too_long = if fault.breaks_paths() { lasted.saturating_sub(LONGEST) } else { Duration::ZERO };
             sleep(fault.pause);
             if let Some(gap) = self.look(&fault.to_string(), too_long)? {
-                // Each node has a client of etcd, or what that one writes to. It may tell late what it was answered in time.
+                // Each node has a client of etcd, or what that one writes to. It may print an answer late that it got in time.
                 let is_felt = !matches!(fault.kind, Kind::CutOff { .. }) || gap >= fault.lasts / 2;
                 ensure!(is_felt, "{fault}: all clients went on, with gaps of {gap:?} at most: this proves nothing");
                 return Ok(());
@@ -93,7 +93,7 @@ impl Peace {
     }
 
     /// Waits until everything is whole again. Where nothing has happened to the databases since the last look, returns the longest time in
-    /// which a client of etcd wrote nothing, the machine's standstills included. Otherwise, where the machine is to blame, a new time begins
+    /// which a client of etcd wrote nothing, the machine's stalls included. Otherwise, where the machine is to blame, a new time begins
     /// for them, and where it is not, an error says what has happened.
     fn look(&mut self, what: &str, too_long: Duration) -> Result<Option<Duration>> {
         let (from, healed) = (self.looked, SystemTime::now());
@@ -108,7 +108,7 @@ impl Peace {
         let now = SystemTime::now();
         let mut changes: Vec<String> = words.changes_since(&self.words).iter().map(Change::to_string).collect();
         changes.extend(self.writes.ended()?);
-        let stood_still = self.heartbeat.stood_still(from, now);
+        let stalled = self.heartbeat.stalled(from, now);
         (self.words, self.looked) = (words, now);
         if changes.is_empty() {
             self.faults += 1;
@@ -118,23 +118,23 @@ impl Peace {
                 *longest = gap.max(*longest);
             }
             println!(
-                "measured: quiet, seed {}, {what}: longest gap of a Redis client {:.2?}, of an etcd client {:.2?} (without {stood_still:.0?} in \
-                 which the machine stood still)",
+                "measured: quiet, seed {}, {what}: longest gap of a Redis client {:.2?}, of an etcd client {:.2?} (without {stalled:.0?} in \
+                 which the machine stalled)",
                 self.seed, gaps[0], gaps[1]
             );
-            return Ok(Some(gaps[1] + stood_still));
+            return Ok(Some(gaps[1] + stalled));
         }
         let changes = changes.join("\n");
-        if stood_still + too_long < STANDSTILL {
+        if stalled + too_long < STALL {
             return Err(self.explained(what, anyhow!("this disturbed the databases:\n{changes}")));
         }
         println!(
-            "seed {}, {what}: the machine stood still for {stood_still:.1?}, and the fault was {too_long:.1?} too long: once more, after\n\
+            "seed {}, {what}: the machine stalled for {stalled:.1?}, and the fault was {too_long:.1?} too long: once more, after\n\
              {changes}",
             self.seed
         );
         self.repeats += 1;
-        ensure!(self.repeats <= REPEATS, "the machine stands still too often to say anything");
+        ensure!(self.repeats <= REPEATS, "the machine stalls too often to say anything");
         self.words = settled(&self.world, &self.databases)?;
         self.writes = Writes::start(&self.world, &self.databases)?;
         self.writes.wait(&self.world)?;
@@ -158,7 +158,7 @@ impl Peace {
             others.try_for_each(|node| {
                 let status = databases.etcd_status(world, node)?;
                 let next = databases::leader(&status).filter(|next| *next != id);
-                next.map(drop).with_context(|| format!("node {node} follows nobody else: {status}"))
+                next.map(drop).with_context(|| format!("node {node} follows no other leader: {status}"))
             })
         })?;
         // A replica whose own master was lost just now would not take over.
@@ -168,13 +168,13 @@ impl Peace {
         lose(&mut self.world, master, |world| {
             let seen = cluster_nodes(world, databases, observer)?;
             let is_master = seen.iter().any(|node| node.address == lost && node.has_slots());
-            ensure!(!is_master, "nobody took its slots: {seen:?}");
+            ensure!(!is_master, "no node took its slots: {seen:?}");
             Ok(())
         })?;
         let changes = settled(&self.world, databases)?.changes_since(&before);
         for incident in [Incident::Election, Incident::Failover, Incident::ReplicationLost] {
             let seen = changes.iter().find(|change| change.incident == incident);
-            let seen = seen.with_context(|| format!("leaders were lost, and nobody saw any {incident:?}"))?;
+            let seen = seen.with_context(|| format!("leaders were lost, and the watch saw no {incident:?}"))?;
             println!("the control is seen: {seen}");
         }
         let Self { heartbeat, writes, databases, world, .. } = self;

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use netns_tests::{DirectFault, Random};
+use netns_tests::{DirectFault, Rng};
 
 /// Of a run, RPC outages included.
 pub(crate) const FAULTS: usize = 30;
@@ -11,7 +11,7 @@ pub(crate) const JOINS: usize = 20;
 /// The longest that paths may be broken.
 pub(crate) const LONGEST: Duration = Duration::from_millis(2500);
 const SHORTEST: Duration = Duration::from_millis(500);
-/// Until whoever watches over an agent has noticed that it ended, and starts it again.
+/// Until the agent's supervisor has noticed that it ended, and starts it again.
 const RESTART: Duration = Duration::from_millis(500);
 /// After everything is whole again, and at most so much longer.
 const PAUSE: Duration = Duration::from_millis(1500);
@@ -62,7 +62,7 @@ pub(crate) struct Chapter {
 }
 
 /// A whole run, for this many nodes with databases. Each is cut off once, whatever its part is, and the agent of each killed.
-pub(crate) fn draw(random: &mut Random, nodes: usize) -> Vec<Chapter> {
+pub(crate) fn draw(random: &mut Rng, nodes: usize) -> Vec<Chapter> {
     let mut kinds: Vec<Kind> = direct_faults(random, nodes).map(Kind::Direct).into();
     for _ in 0..3 {
         let again = direct_faults(random, nodes);
@@ -73,7 +73,7 @@ pub(crate) fn draw(random: &mut Random, nodes: usize) -> Vec<Chapter> {
     kinds.extend([6, 6, 8].map(|joins| Kind::Members { joins }));
     shuffle(random, &mut kinds);
 
-    let one = |random: &mut Random| vec![1 + random.below(nodes)];
+    let one = |random: &mut Rng| vec![1 + random.below(nodes)];
     let mut outages = vec![
         Outage { nodes: one(random), refused: false },
         Outage { nodes: one(random), refused: true },
@@ -84,7 +84,7 @@ pub(crate) fn draw(random: &mut Random, nodes: usize) -> Vec<Chapter> {
     for outage in outages {
         let before = random.below(3);
         chapters.push(Chapter { outage: None, faults: take(random, &mut kinds, before, |_| true) });
-        // Nobody would hear of members.
+        // No node would hear of new members.
         let hears = |kind: Kind| outage.nodes.len() < nodes || !matches!(kind, Kind::Members { .. });
         let faults = take(random, &mut kinds, IN_AN_OUTAGE, hears);
         chapters.push(Chapter { outage: Some(outage), faults });
@@ -94,7 +94,7 @@ pub(crate) fn draw(random: &mut Random, nodes: usize) -> Vec<Chapter> {
     chapters
 }
 
-fn direct_faults(random: &mut Random, nodes: usize) -> [DirectFault; 6] {
+fn direct_faults(random: &mut Rng, nodes: usize) -> [DirectFault; 6] {
     [
         DirectFault::Silence,
         DirectFault::OneWay { to: 1 + random.below(nodes) },
@@ -106,7 +106,7 @@ fn direct_faults(random: &mut Random, nodes: usize) -> [DirectFault; 6] {
 }
 
 /// The first of them that fit, with what else there is to draw.
-fn take(random: &mut Random, kinds: &mut Vec<Kind>, count: usize, fits: impl Fn(Kind) -> bool) -> Vec<Fault> {
+fn take(random: &mut Rng, kinds: &mut Vec<Kind>, count: usize, fits: impl Fn(Kind) -> bool) -> Vec<Fault> {
     let (mut taken, mut left) = (Vec::new(), Vec::new());
     for kind in kinds.drain(..) {
         if taken.len() < count && fits(kind) { taken.push(kind) } else { left.push(kind) }
@@ -115,7 +115,7 @@ fn take(random: &mut Random, kinds: &mut Vec<Kind>, count: usize, fits: impl Fn(
     taken.into_iter().map(|kind| fault(random, kind)).collect()
 }
 
-fn fault(random: &mut Random, kind: Kind) -> Fault {
+fn fault(random: &mut Rng, kind: Kind) -> Fault {
     let mut between = |shortest: Duration, longest: Duration| {
         let range = usize::try_from((longest - shortest).as_millis()).unwrap_or(usize::MAX);
         shortest + Duration::from_millis(random.below(range + 1) as u64)
@@ -144,7 +144,7 @@ impl Fault {
     }
 }
 
-fn shuffle<T>(random: &mut Random, things: &mut [T]) {
+fn shuffle<T>(random: &mut Rng, things: &mut [T]) {
     for last in (1..things.len()).rev() {
         things.swap(last, random.below(last + 1));
     }
@@ -175,7 +175,7 @@ impl fmt::Display for Outage {
 #[test]
 fn every_seed_has_every_kind() {
     for seed in 0..500 {
-        let chapters = draw(&mut Random::new(seed), 6);
+        let chapters = draw(&mut Rng::new(seed), 6);
         let faults: Vec<Fault> = chapters.iter().flat_map(|chapter| chapter.faults.clone()).collect();
         let outages: Vec<&Outage> = chapters.iter().filter_map(|chapter| chapter.outage.as_ref()).collect();
         assert_eq!(faults.len() + outages.len(), FAULTS, "seed {seed}");

@@ -13,9 +13,9 @@ use crate::databases::{Database, Databases, leader};
 /// What must not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Incident {
-    /// etcd: somebody asked for votes, or there is another leader.
+    /// etcd: a member asked for votes, or there is another leader.
     Election,
-    /// Redis Cluster: a node is said to have failed, somebody asked for votes, or another node is master.
+    /// Redis Cluster: a node is said to have failed, a node asked for votes, or another node is master.
     Failover,
     /// Redis: a replica's connection with its master was lost.
     ReplicationLost,
@@ -48,7 +48,7 @@ const REPLICATION: [&str; 5] = [
 pub(crate) struct Words(BTreeMap<(Incident, String), String>);
 
 impl Words {
-    /// Asks them all. An error tells what is not as it should be at this moment: it may pass.
+    /// Asks them all. An error says what is wrong at this moment, which may pass.
     pub(crate) fn of(world: &World, databases: &Databases) -> Result<Self> {
         let mut words = BTreeMap::new();
         for node in databases.nodes(Database::Etcd) {
@@ -56,7 +56,7 @@ impl Words {
             let mut say = |what: &str, value: String| {
                 words.insert((Incident::Election, format!("etcd on node {node}: {what}")), value);
             };
-            let leader = leader(&status).with_context(|| format!("node {node} follows nobody: {status}"))?;
+            let leader = leader(&status).with_context(|| format!("node {node} follows no leader: {status}"))?;
             say("leader", leader.to_owned());
             say("term", status["raftTerm"].to_string());
             say("log", mentions(&databases.log(Database::Etcd, node), &ELECTION));
@@ -149,7 +149,7 @@ impl ClusterNode {
         })
     }
 
-    /// It is reached, nobody thinks that it might have failed, and it has something to do.
+    /// It is reached, no node suspects it of having failed, and it has slots or a master.
     fn is_well(&self) -> bool {
         let is_of_use = self.is_replica() || self.has_slots();
         self.link == "connected" && is_of_use && self.flags.iter().all(|flag| flag == "master" || flag == "slave")

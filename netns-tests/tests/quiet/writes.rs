@@ -42,7 +42,7 @@ impl Writes {
         Ok(Self(clients))
     }
 
-    /// Who ended, because an answer was wrong or his connection was.
+    /// Clients that ended, because an answer was wrong or the connection broke.
     pub(crate) fn ended(&mut self) -> Result<Vec<String>> {
         let mut ended = Vec::new();
         for client in &mut self.0 {
@@ -71,7 +71,7 @@ impl Writes {
         world.wait("all clients to write", PATIENCE, || self.all_wrote_since(since)).map(drop)
     }
 
-    /// The longest time between these moments in which one of them wrote nothing, but for standstills of the machine.
+    /// The longest time between these moments in which one of them wrote nothing, but for stalls of the machine.
     pub(crate) fn longest_gap(
         &self,
         kind: Database,

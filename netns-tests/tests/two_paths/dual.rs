@@ -1,7 +1,7 @@
 //! `dual`: a network for direct UDP beside the gateway, on which everything happens that happens to networks.
 
 use std::{
-    env, fmt,
+    fmt,
     net::Ipv4Addr,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::PathKind;
-use netns_tests::{ClearText, DirectFault, Flow, Heartbeat, Random, Traffic, World, awake_since};
+use netns_tests::{ClearText, DirectFault, Flow, Heartbeat, Rng, Traffic, World, number, stall_clock};
 
 use crate::{LOOK, PATIENCE, is_on, let_pass, moment, switches};
 
@@ -31,10 +31,6 @@ const SWITCHES: u64 = 2;
 
 #[test]
 fn dual_paths_hide_every_fault_of_the_direct_one() -> Result<()> {
-    let number = |name: &str, default| match env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse().with_context(|| format!("{name}=`{text}` is not a number")),
-        _ => Ok(default),
-    };
     let (first, runs) = (number("SOAK_SEED", 1)?, number("DUAL_RUNS", RUNS)?);
     let seeds: Vec<u64> = (first..).take(usize::try_from(runs)?).collect();
     let mut seen = Vec::new();
@@ -94,7 +90,7 @@ fn judge(seen: &[Seen]) -> Result<()> {
     );
     for one in seen {
         ensure!(one.gap <= GAP, "no datagram got through for more than {GAP:?}: {one}");
-        ensure!(one.connection_gap <= GAP, "TCP stood still for more than {GAP:?}: {one}");
+        ensure!(one.connection_gap <= GAP, "TCP stalled for more than {GAP:?}: {one}");
         ensure!(one.back <= RETURN, "not back within {RETURN:?}: {one}");
         ensure!(
             one.return_gap <= RETURN_GAP,
@@ -111,23 +107,10 @@ fn judge(seen: &[Seen]) -> Result<()> {
     Ok(())
 }
 
-/// Node 1 behind a router, node 2 in the open, and a gateway that both reach.
-pub(crate) fn two_nodes_with_two_paths() -> Result<World> {
-    let mut world = World::new(2)?;
-    world.add_direct_network()?;
-    world.add_gateway(&[])?;
-    for node in 1..=2 {
-        world.refuse_udp(node)?;
-        world.join(node)?;
-    }
-    world.wait_full_mesh(&[1, 2], PATIENCE)?;
-    Ok(world)
-}
-
 /// Every fault once, in an order and for times that the seed decides.
 fn run(seed: u64) -> Result<Vec<Seen>> {
-    let mut random = Random::new(seed);
-    let mut world = two_nodes_with_two_paths()?;
+    let mut random = Rng::new(seed);
+    let mut world = World::with_two_paths(PATIENCE)?;
     let clear = ClearText::watch(&world)?;
     let addresses = [world.node(1).address()?, world.node(2).address()?];
     let servers = Traffic::serve(world.binaries(), world.node(2), addresses[1])?;
@@ -184,13 +167,13 @@ fn befall(
     })?;
     let returned = SystemTime::now();
     direct_since(world, addresses, &since)?;
-    let back = awake_since(waiting);
+    let back = stall_clock::since(waiting);
     let_pass(world, SECOND)?;
     let ended = SystemTime::now();
     let after = counts(world)?;
     let switches = [after[0] - before[0], after[1] - before[1]];
     let [gap, connection_gap] = gaps(began, healed);
-    // The status tells it a moment late.
+    // The status shows it a moment late.
     let moments = [(healed, healed + SECOND), ((returned - SECOND - LOOK).max(healed), ended)];
     let return_gap = moments.into_iter().flat_map(|(from, to)| gaps(from, to)).max().unwrap_or_default();
     Ok(Seen { fault, lasts, gap, connection_gap, back, return_gap, switches })

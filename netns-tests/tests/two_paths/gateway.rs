@@ -26,7 +26,7 @@ const SECONDS: u64 = 40;
 const NODES: usize = 3;
 
 #[test]
-fn gateway_streams_are_replaced_before_they_end_and_nobody_notices() -> Result<()> {
+fn gateway_streams_are_replaced_before_they_end_and_no_application_notices() -> Result<()> {
     let mut world = mesh_behind_a_gateway()?;
     let clear = ClearText::watch(&world)?;
     let mut load = Load::start(&world)?;
@@ -136,12 +136,12 @@ impl Load {
     fn gaps(&self, from: SystemTime, to: SystemTime) -> String {
         let gap = |flow: &Flow| format!("{} {:.0?}", flow.name(), flow.longest_gap(&self.heartbeat, from, to));
         let gaps = self.flows().map(gap).collect::<Vec<_>>().join(", ");
-        format!("{gaps} (without {:.0?} in which the machine stood still)", self.heartbeat.stood_still(from, to))
+        format!("{gaps} (without {:.0?} for which the machine was stalled)", self.heartbeat.stalled(from, to))
     }
 
     /// The idle connection still carries 1 MiB each way, and no other was reset.
     fn finish(mut self) -> Result<()> {
-        self.idle.wake()?;
+        self.idle.resume()?;
         self.idle.finish(PATIENCE).context("the connection that was idle")?;
         self.datagrams.iter_mut().chain(&mut self.connections).try_for_each(Flow::is_sound)
     }

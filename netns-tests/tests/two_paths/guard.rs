@@ -2,13 +2,13 @@
 
 use anyhow::{Result, ensure};
 use mesh_core::status::PathKind;
-use netns_tests::{ClearText, DirectFault, Flood};
+use netns_tests::{ClearText, DirectFault, Flood, World};
 
-use crate::{PATIENCE, dual::two_nodes_with_two_paths, is_on, moment};
+use crate::{PATIENCE, is_on, moment};
 
 #[test]
 fn guard_lets_nothing_out_while_an_agent_that_had_two_paths_is_dead() -> Result<()> {
-    let mut world = two_nodes_with_two_paths()?;
+    let mut world = World::with_two_paths(PATIENCE)?;
     let clear = ClearText::watch(&world)?;
     let (own, peer) = (world.node(1).address()?, world.node(2).address()?);
     for kind in [PathKind::Direct, PathKind::Gateway] {

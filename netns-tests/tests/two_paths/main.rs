@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::status::{PathKind, PathStatus, PeerStatus};
-use netns_tests::{World, awake_since};
+use netns_tests::{World, stall_clock};
 
 /// For everything that is not measured: a busy machine may be slow.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -66,6 +66,6 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Lets so much time pass in which the machine runs.
 fn let_pass(world: &World, time: Duration) -> Result<()> {
     let start = Instant::now();
-    let passed = || (awake_since(start) >= time).then_some(()).context("not yet");
+    let passed = || (stall_clock::since(start) >= time).then_some(()).context("not yet");
     world.wait("time to pass", time + PATIENCE, passed).map(drop)
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use mesh_core::status::PathKind;
-use netns_tests::{Capture, ClearText, Traffic, World, awake_since};
+use netns_tests::{Capture, ClearText, Traffic, World, stall_clock};
 
 use crate::{PATIENCE, is_on, let_pass, moment, path};
 
@@ -18,7 +18,7 @@ fn nat_direct_path_is_punched_soon_after_the_gateway_path_is_up() -> Result<()> 
     let mut world = two_behind_routers(0)?;
     world.add_stun()?;
     let clear = ClearText::watch(&world)?;
-    // The control: what nobody asked for is not let in, so that it takes both ends to get through.
+    // The control: unsolicited packets are not let in, so that both ends have to send.
     let unasked = Capture::start(world.node(1), "eth0", "udp and src host 192.0.2.1 and not src port 3478")?;
     let log = world.dir().join("flood.log");
     let flood = world.hub().launch(&world.binaries().traffic).args(["udp-flood", "192.0.2.11:40100"]).start(&log)?;
@@ -29,7 +29,7 @@ fn nat_direct_path_is_punched_soon_after_the_gateway_path_is_up() -> Result<()> 
     world.wait("the gateway path", PATIENCE, || works(&world, [1, 2], PathKind::Gateway))?;
     let up = Instant::now();
     world.wait("the direct path", PATIENCE, || works(&world, [1, 2], PathKind::Direct))?;
-    let took = awake_since(up);
+    let took = stall_clock::since(up);
     println!("measured: nat: direct path found {took:.2?} after the gateway path was up");
     ensure!(took <= PUNCHED, "direct path after {took:?}, the limit is {PUNCHED:?}");
 
@@ -53,7 +53,7 @@ fn nat_nodes_that_no_server_tells_their_addresses_learn_them_from_a_third_node()
     let_pass(&world, TRIED)?;
     for (node, other) in [(2, 3), (3, 2)] {
         let peer = world.node(node).peer(world.node(other).address()?)?;
-        ensure!(!path(&peer, PathKind::Direct)?.usable, "node {node} needs nobody: {:?}", peer.paths);
+        ensure!(!path(&peer, PathKind::Direct)?.usable, "node {node} found the path without help: {:?}", peer.paths);
     }
 
     world.join(1)?;
@@ -63,7 +63,7 @@ fn nat_nodes_that_no_server_tells_their_addresses_learn_them_from_a_third_node()
     })?;
     let told = Instant::now();
     world.wait("the direct path", PATIENCE, || works(&world, [2, 3], PathKind::Direct))?;
-    let took = awake_since(told);
+    let took = stall_clock::since(told);
     println!("measured: nat: direct path found {took:.2?} after a third node saw both");
     ensure!(took <= PUNCHED, "direct path after {took:?}, the limit is {PUNCHED:?}");
 

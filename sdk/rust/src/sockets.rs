@@ -73,22 +73,22 @@ fn sockets_in(directory: &Path) -> Result<Vec<PathBuf>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use testkit::Scratch;
+
     use super::*;
 
-    /// Empty files in directories of this test's own, removed with it.
-    struct Files(PathBuf);
+    /// Empty files in a directory of this test's own.
+    struct Files(Scratch);
 
     impl Files {
-        fn new(name: &str, files: &[&str]) -> Self {
-            let path = std::env::temp_dir().join(format!("dstack-p2p-{name}-{}", std::process::id()));
-            // A test that was killed may have left one, and its process id is ours now.
-            let _ = std::fs::remove_dir_all(&path);
+        fn new(files: &[&str]) -> Self {
+            let scratch = Scratch::new();
             for file in files {
-                let file = path.join(file);
+                let file = scratch.join(file);
                 std::fs::create_dir_all(file.parent().unwrap()).unwrap();
                 std::fs::write(file, "").unwrap();
             }
-            Self(path)
+            Self(scratch)
         }
 
         fn find(&self, mode: &str, variables: &[(&str, PathBuf)]) -> Result<PathBuf, Error> {
@@ -98,16 +98,10 @@ mod tests {
         }
     }
 
-    impl Drop for Files {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn each_mode_finds_its_own_agent_and_the_variable_wins() {
         let files = ["system/mesh0.sock", "system/mesh1.sock", "system/tls.sock", "system/mesh0.sock.log"];
-        let files = Files::new("own", &[&files[..], &["user/p2p-agent/tls.sock"]].concat());
+        let files = Files::new(&[&files[..], &["user/p2p-agent/tls.sock"]].concat());
         let user = [("XDG_RUNTIME_DIR", files.0.join("user"))];
         assert_eq!(files.find("wireguard", &user).unwrap(), files.0.join("system/mesh0.sock"));
         assert_eq!(files.find("tls", &user).unwrap(), files.0.join("user/p2p-agent/tls.sock"));
@@ -118,16 +112,16 @@ mod tests {
 
     #[test]
     fn the_only_agent_is_the_one_and_of_several_one_has_to_be_chosen() {
-        let one = Files::new("one", &["system/blue.sock", "system/tls.sock"]);
+        let one = Files::new(&["system/blue.sock", "system/tls.sock"]);
         assert_eq!(one.find("wireguard", &[]).unwrap(), one.0.join("system/blue.sock"));
-        let two = Files::new("two", &["system/blue.sock", "system/red.sock"]);
+        let two = Files::new(&["system/blue.sock", "system/red.sock"]);
         let error = two.find("wireguard", &[]).unwrap_err();
         assert!(matches!(&error, Error::WrongAgent(advice) if advice.message.contains("red.sock")), "{error}");
     }
 
     #[test]
-    fn where_nobody_runs_is_where_one_would() {
-        let files = Files::new("none", &[]);
+    fn without_an_agent_the_default_socket_is_named() {
+        let files = Files::new(&[]);
         let user = [("XDG_RUNTIME_DIR", PathBuf::from("/run/user/7"))];
         assert_eq!(files.find("wireguard", &user).unwrap(), files.0.join("system/mesh0.sock"));
         assert_eq!(files.find("tls", &user).unwrap(), Path::new("/run/user/7/p2p-agent/tls.sock"));

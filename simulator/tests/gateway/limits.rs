@@ -134,7 +134,7 @@ async fn a_client_that_stops_reading_is_closed() {
     let sent = within("the end of the flood", flood).await;
     let counts = world.until("the stall", |counts| counts.stalled == 1 && counts.open == 0).await;
     assert!(counts.to_clients > 0 && counts.to_clients <= sent);
-    assert!(sent < 64 * 1024 * 1024, "what nobody reads is held by the kernel's buffers alone, not {sent} bytes");
+    assert!(sent < 64 * 1024 * 1024, "what is not read is held by the kernel's buffers alone, not {sent} bytes");
     drop(client);
 }
 

@@ -1,8 +1,9 @@
-//! Who is reached by which name.
+//! Which instance is reached by which name.
 
 use std::path::Path;
 
 use dstack_simulator::gateway::{Instance, Limits, Registry};
+use testkit::Scratch;
 use tokio::io::AsyncWriteExt as _;
 
 use super::world::{
@@ -128,7 +129,8 @@ fn listed(instances: &[u8]) -> String {
 #[tokio::test]
 async fn a_file_of_instances_is_read_again_for_every_connection() {
     let (mut world, [one, two]) = World::start::<2>(Limits::default()).await;
-    let path = std::env::temp_dir().join(format!("dstack-simulator-instances-{}.json", std::process::id()));
+    let scratch = Scratch::new();
+    let path = scratch.join("instances.json");
     let write = |text: &str| std::fs::write(&path, text).unwrap();
     let missing = Registry::follow(Path::new("missing.json")).err().unwrap().to_string();
     assert!(missing.contains("missing.json") && missing.contains("[]"), "{missing}");
@@ -153,7 +155,6 @@ async fn a_file_of_instances_is_read_again_for_every_connection() {
     world.pair(id(2), &two).await;
     write(&listed(&[2, 1]));
     world.pair(id(1), &one).await;
-    std::fs::remove_file(&path).unwrap();
 }
 
 /// However the first bytes are cut, they arrive whole.

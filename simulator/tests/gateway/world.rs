@@ -56,7 +56,7 @@ impl World {
             for n in 2..=u8::try_from(N).unwrap() {
                 match TcpListener::bind((ip(n), port)).await {
                     Ok(listener) => listeners.push(listener),
-                    // Somebody else has this port there: another one, then.
+                    // Another program has this port: try another one.
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}"),
                 }
             }
@@ -66,7 +66,7 @@ impl World {
         };
         let registry = Registry::default();
         registry.replace((1..=u8::try_from(N).unwrap()).map(instance).collect()).unwrap();
-        // Nobody calls from there: when the gateway is gone, no connection can take its port.
+        // No client connects from there: when the gateway is gone, no connection can take its port.
         let gateway = start_gateway((ip(254), 0).into(), limits, &registry).await;
         (Self { gateway, registry, port, refusals: AtomicU64::new(0) }, listeners)
     }

@@ -6,53 +6,26 @@
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use dstack_simulator::{FaultSwitch, Identity, Layout, Simulator};
 use serde_json::Value;
+use testkit::Scratch;
 
 /// How long an answer may take before the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-
-/// A directory below the system's temporary one, removed with all it holds.
-pub struct TempDir(PathBuf);
-
-impl TempDir {
-    pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("dstack-simulator-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        // A test that was killed may have left one, and its process id is ours now.
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let removed = std::fs::remove_dir_all(&self.0);
-        // A second panic would hide the first.
-        assert!(removed.is_ok() || std::thread::panicking(), "cannot remove {}: {removed:?}", self.0.display());
-    }
-}
 
 /// A running simulator with its directory.
 pub struct Running {
     pub simulator: Simulator,
     // After the simulator: it removes its sockets first.
-    pub directory: TempDir,
+    pub directory: Scratch,
 }
 
 impl Running {
     pub async fn start(identity: Identity, instances: u32, fail: &[&str]) -> Self {
-        let directory = TempDir::new();
+        let directory = Scratch::new();
         let faults: Vec<FaultSwitch> = fail.iter().map(|fail| fail.parse().unwrap()).collect();
         let layout = Layout::Numbered(directory.path().join("sim"), instances);
         let simulator = Simulator::start(identity, &layout, &faults).await.unwrap();

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
+use testkit::Scratch;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -24,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const PORT: u16 = 28471;
 
 pub(crate) struct Cluster {
-    dir: PathBuf,
+    dir: Scratch,
     pub(crate) contract: Contract,
     agents: Vec<JoinHandle<()>>,
     nodes: BTreeMap<u8, Child>,
@@ -38,10 +39,7 @@ impl Cluster {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let process = std::process::id();
         let network = [127, 64 + (process % 128) as u8, NEXT.fetch_add(1, Ordering::Relaxed)];
-        let dir = std::env::temp_dir().join(format!("counter-cluster-{process}-{}", network[2]));
-        // A test that was killed may have left one, and its process id is ours now.
-        drop(fs::remove_dir_all(&dir));
-        fs::create_dir(&dir).unwrap();
+        let dir = Scratch::new();
         let contract = Contract::new(network, 1..=size);
         let agents = (1..=size).map(|token| contract.serve(token, &dir.join(format!("{token}.sock")))).collect();
         let founders: Vec<String> = (1..=size).map(|token| token.to_string()).collect();
@@ -141,7 +139,7 @@ impl Cluster {
     pub(crate) async fn until_term(&self, term: u32) {
         let deadline = Instant::now() + PATIENCE;
         while self.contract.term() < term {
-            assert!(Instant::now() < deadline, "nobody votes\n{}", self.logs());
+            assert!(Instant::now() < deadline, "no node votes\n{}", self.logs());
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -180,6 +178,5 @@ impl Drop for Cluster {
             drop(child.kill());
             drop(child.wait());
         }
-        drop(fs::remove_dir_all(&self.dir));
     }
 }

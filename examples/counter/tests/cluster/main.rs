@@ -26,7 +26,7 @@ async fn founded(cluster: &Cluster) -> u8 {
     leading(cluster).0
 }
 
-/// Who leads now, and in which term: whoever waits for a slow disk may have been voted out since somebody looked.
+/// The leader and its term: a leader that waits for a slow disk may have been voted out since the last look.
 fn leading(cluster: &Cluster) -> (u8, u32) {
     let (leader, term) = cluster.contract.leader();
     (leader.unwrap(), term)
@@ -42,7 +42,7 @@ async fn a_leader_dies(size: u8) {
     cluster.kill(leader);
     let took = clients.until_more(8, &cluster).await;
     println!("{size} nodes, a leader dies: the next one serves after {took:?}");
-    assert!(cluster.contract.term() > term, "nobody voted");
+    assert!(cluster.contract.term() > term, "no node voted");
     cluster.start_node(leader, true);
     clients.until_more(20, &cluster).await;
     clients.check(&cluster, &cluster.running()).await;
@@ -146,7 +146,7 @@ async fn every_node_takes_increments_and_says_what_is_wrong_with_them() {
     assert!(code == 404 && answer["error"].is_string());
 }
 
-/// From an address that nobody else calls from.
+/// From an address of its own.
 async fn connect(to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 77], 0).into()).unwrap();
@@ -154,7 +154,7 @@ async fn connect(to: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn whoever_stays_connected_keeps_nobody_out() {
+async fn clients_that_stay_connected_keep_no_other_client_out() {
     let cluster = Cluster::start(1);
     let leader = founded(&cluster).await;
     let mut idle = Vec::new();
@@ -182,7 +182,7 @@ async fn whoever_stays_connected_keeps_nobody_out() {
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             return;
         }
-        assert!(Instant::now() < deadline, "nobody is let in again");
+        assert!(Instant::now() < deadline, "no client is let in again");
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -43,7 +43,7 @@ enum Command {
     Transfer { address: SocketAddr, mebibytes: u64, seconds: u64 },
     /// Connects, waits for a line on standard input, and then sends 1 MiB and wants it back.
     Idle { address: SocketAddr },
-    /// Tells everybody who asks what their address looks like.
+    /// A STUN server, which tells each client its address.
     Stun { address: SocketAddr },
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use netns_tests::Random;
+use netns_tests::Rng;
 
 use super::connect;
 
@@ -32,11 +32,11 @@ pub(crate) fn idle(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Random bytes go out and have to come back as they were.
+/// Rng bytes go out and have to come back as they were.
 fn exchange(mut connection: TcpStream, length: u64, lasting: Duration) -> Result<()> {
     let mut writer = connection.try_clone()?;
     let writing = thread::spawn(move || -> io::Result<()> {
-        let (mut bytes, start) = (Random::new(1), Instant::now());
+        let (mut bytes, start) = (Rng::new(1), Instant::now());
         for sent in (0..length).step_by(CHUNK) {
             writer.write_all(&chunk(&mut bytes))?;
             // Behind its time it does not wait.
@@ -45,7 +45,7 @@ fn exchange(mut connection: TcpStream, length: u64, lasting: Duration) -> Result
         }
         Ok(())
     });
-    let (mut bytes, mut got) = (Random::new(1), vec![0; CHUNK]);
+    let (mut bytes, mut got) = (Rng::new(1), vec![0; CHUNK]);
     for at in (0..length).step_by(CHUNK) {
         connection.read_exact(&mut got).with_context(|| format!("the connection broke after {at} bytes"))?;
         ensure!(got == chunk(&mut bytes), "other bytes came back after {at}");
@@ -54,6 +54,6 @@ fn exchange(mut connection: TcpStream, length: u64, lasting: Duration) -> Result
 }
 
 /// The next bytes of what is the same at both ends.
-fn chunk(random: &mut Random) -> Vec<u8> {
+fn chunk(random: &mut Rng) -> Vec<u8> {
     (0..CHUNK / 8).flat_map(|_| random.number().to_le_bytes()).collect()
 }

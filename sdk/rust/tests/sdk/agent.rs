@@ -1,4 +1,4 @@
-//! An agent's local API on a real unix socket, without an agent: it says what a test tells it to.
+//! An agent's local API on a real unix socket, without an agent: it answers what a test configures.
 
 use std::{
     collections::HashMap,
@@ -88,8 +88,9 @@ pub(crate) fn listed<const N: usize>(own: Value, membership: &str, others: [Valu
 
 /// The list of an agent that knows nothing yet.
 pub(crate) fn unknown() -> Value {
-    let nobody = json!({ "token_id": null, "name": null, "kind": null, "address": null, "url": null, "dev_url": null });
-    listed(nobody, "unknown", [])
+    let unknown =
+        json!({ "token_id": null, "name": null, "kind": null, "address": null, "url": null, "dev_url": null });
+    listed(unknown, "unknown", [])
 }
 
 /// What an agent answers to `/v1/status` that waits for something.
@@ -112,7 +113,7 @@ struct Said {
 struct State {
     /// Bodies with their codes.
     answers: HashMap<String, (u16, Vec<u8>)>,
-    /// The list that is told to whoever watches, unless `answers` has something of its own for them.
+    /// The list that watchers get, unless `answers` has something else for them.
     list: Vec<u8>,
     version: u64,
     asked: HashMap<String, usize>,
@@ -159,10 +160,10 @@ impl FakeAgent {
         });
     }
 
-    /// Hangs up on everybody, as the end of a process does, and leaves the file, as after kill -9.
+    /// Closes all connections, as the end of a process does, and leaves the file, as after kill -9.
     pub(crate) fn kill(&self) {
         self.said.next_run();
-        // Whoever waits for connections gets one more.
+        // The thread that accepts connections gets one more, and ends.
         let _ = UnixStream::connect(&self.socket);
         for stream in self.said.state.lock().unwrap().open.drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
@@ -174,7 +175,7 @@ impl FakeAgent {
         let _ = std::fs::remove_file(&self.socket);
     }
 
-    /// Says something else from now on, and tells whoever watches.
+    /// Says something else from now on, and tells the watchers.
     pub(crate) fn say(&self, status: &Value, peers: &Value) {
         self.answer("/v1/status", 200, &status.to_string());
         self.list(peers);

@@ -12,9 +12,9 @@ fn seat(term: u32, leader: Option<u32>) -> Seat {
 #[tokio::test]
 async fn who_leads_is_told_with_the_term() {
     let scratch = Scratch::new();
-    let fake = FakeAgent::new(&scratch.path("a.sock"));
+    let fake = FakeAgent::new(&scratch.join("a.sock"));
     fake.start();
-    let agent = Agent::new(scratch.path("a.sock"));
+    let agent = Agent::new(scratch.join("a.sock"));
     for (told, expected) in [(json!(3), seat(5, Some(3))), (json!(null), seat(5, None))] {
         let answer = json!({ "schema": "p2p-agent.leader/v1", "term": 5, "leader_token": told, "leader": null });
         fake.answer("/v1/leader", 200, &answer.to_string());
@@ -30,9 +30,9 @@ async fn who_leads_is_told_with_the_term() {
 #[tokio::test]
 async fn a_vote_names_the_seat_and_says_what_became_of_it() {
     let scratch = Scratch::new();
-    let fake = FakeAgent::new(&scratch.path("a.sock"));
+    let fake = FakeAgent::new(&scratch.join("a.sock"));
     fake.start();
-    let agent = Agent::new(scratch.path("a.sock"));
+    let agent = Agent::new(scratch.join("a.sock"));
     let paid =
         json!({ "schema": "p2p-agent.vote/v1", "transaction": "0xaa", "not_submitted": null, "vote": { "term": 5 } });
     fake.answer("/v1/vote", 200, &paid.to_string());

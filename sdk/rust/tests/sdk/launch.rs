@@ -14,7 +14,7 @@ const SECRET: &str = "https://rpc.example/v2/API-KEY";
 
 /// A program instead of `p2p-agent`, which does the same as long as its directory is there.
 fn program(scratch: &Scratch, what: &str) -> [String; 2] {
-    let (dir, script) = (scratch.0.display().to_string(), scratch.path("p2p-agent"));
+    let (dir, script) = (scratch.path().display().to_string(), scratch.join("p2p-agent"));
     let text = format!(
         r#"dir={dir}
 printf '%s\n' "$@" >$dir/arguments
@@ -32,7 +32,7 @@ while [ -d $dir ]; do sleep 0.05; done
 }
 
 fn launching(scratch: &Scratch, what: &str) -> (PathBuf, Builder) {
-    let socket = scratch.path("run/agent.sock");
+    let socket = scratch.join("run/agent.sock");
     let builder = node(&socket, "wireguard").agent(program(scratch, what));
     (socket, builder)
 }
@@ -46,12 +46,12 @@ async fn one_is_started_used_and_stopped_in_order_and_nothing_secret_is_shown() 
     agent.say(&status("active"), &peers([peer(2)]));
     let same = node.clone();
     let registering = tokio::spawn(async move { same.register().await });
-    until("it runs", || scratch.path("pid").exists()).await;
+    until("it runs", || scratch.join("pid").exists()).await;
     agent.start();
     assert_eq!(registering.await.unwrap().unwrap().token_id.get(), 7);
     assert_eq!(node.get_peers().await.unwrap(), ["10.0.1.2"]);
 
-    let read = |name: &str| fs::read_to_string(scratch.path(name)).unwrap();
+    let read = |name: &str| fs::read_to_string(scratch.join(name)).unwrap();
     let arguments = read("arguments");
     let expected = format!(
         "--contract\n{SHOWN_CONTRACT}\n--socket\n{}\n--mode\nwireguard\n--gateway-domain\ngw.example\n--config\n/dev/stdin\n",
@@ -72,7 +72,7 @@ async fn one_is_started_used_and_stopped_in_order_and_nothing_secret_is_shown() 
 #[tokio::test]
 async fn clones_that_find_none_at_the_same_moment_start_one_together() {
     let scratch = Scratch::new();
-    let count = format!("echo $$ >>{}", scratch.path("started").display());
+    let count = format!("echo $$ >>{}", scratch.join("started").display());
     let (_, builder) = launching(&scratch, &count);
     let node = builder.build().unwrap();
     let ready = Barrier::new(8);
@@ -86,8 +86,8 @@ async fn clones_that_find_none_at_the_same_moment_start_one_together() {
             });
         }
     });
-    until("it runs", || scratch.path("pid").exists()).await;
-    assert_eq!(fs::read_to_string(scratch.path("started")).unwrap().lines().count(), 1);
+    until("it runs", || scratch.join("pid").exists()).await;
+    assert_eq!(fs::read_to_string(scratch.join("started")).unwrap().lines().count(), 1);
     node.close().await;
 }
 
@@ -95,12 +95,12 @@ async fn clones_that_find_none_at_the_same_moment_start_one_together() {
 async fn an_agent_that_is_there_is_used_and_left_alone() {
     let scratch = Scratch::new();
     let (socket, builder) = launching(&scratch, "");
-    fs::create_dir(scratch.path("run")).unwrap();
+    fs::create_dir(scratch.join("run")).unwrap();
     let agent = FakeAgent::running(&socket, &status("active"), &peers([]));
     let node = builder.build().unwrap();
     node.register().await.unwrap();
     node.close().await;
-    assert!(!scratch.path("arguments").exists(), "another was started");
+    assert!(!scratch.join("arguments").exists(), "another was started");
     assert!(agent.asked("/v1/status") > 0);
 }
 

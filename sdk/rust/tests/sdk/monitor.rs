@@ -35,14 +35,14 @@ async fn quiet(lists: &mut PeerLists, meanwhile: impl Future<Output = ()>) {
 
 /// An agent with one peer.
 fn with_one(scratch: &Scratch) -> FakeAgent {
-    FakeAgent::running(&scratch.path("agent.sock"), &status("active"), &peers([peer(2)]))
+    FakeAgent::running(&scratch.join("agent.sock"), &status("active"), &peers([peer(2)]))
 }
 
 #[tokio::test]
 async fn the_first_list_and_every_change_are_told_and_none_twice() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
-    let mut lists = lists(&scratch.path("agent.sock"));
+    let mut lists = lists(&scratch.join("agent.sock"));
     assert_eq!(next(&mut lists).await, [A]);
     agent.list(&peers([peer(2), peer(3)]));
     assert_eq!(next(&mut lists).await, [A, B]);
@@ -65,7 +65,7 @@ async fn restarts_of_the_agent_tell_nothing_unless_something_changed() {
     for killed in [false, true] {
         let scratch = Scratch::new();
         let agent = with_one(&scratch);
-        let mut lists = lists(&scratch.path("agent.sock"));
+        let mut lists = lists(&scratch.join("agent.sock"));
         assert_eq!(next(&mut lists).await, [A]);
         for others in [peers([peer(2)]), peers([peer(2), peer(3)])] {
             quiet(&mut lists, async {
@@ -100,7 +100,7 @@ async fn restarts_of_the_agent_tell_nothing_unless_something_changed() {
 #[tokio::test]
 async fn an_agent_that_comes_later_is_followed() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let agent = FakeAgent::new(&socket);
     agent.say(&status("registering"), &listed(peer(7), "registering", []));
     let mut lists = lists(&socket);
@@ -118,14 +118,14 @@ async fn what_is_known_while_the_contract_cannot_be_read_is_told() {
     let mut stale = converging();
     stale["verdict"]["state"] = json!("stale");
     agent.say(&stale, &peers([peer(2)]));
-    assert_eq!(next(&mut lists(&scratch.path("agent.sock"))).await, [A]);
+    assert_eq!(next(&mut lists(&scratch.join("agent.sock"))).await, [A]);
 }
 
 #[tokio::test]
 async fn a_node_that_lost_its_membership_has_no_peers_and_one_that_waits_keeps_them() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
-    let mut lists = lists(&scratch.path("agent.sock"));
+    let mut lists = lists(&scratch.join("agent.sock"));
     assert_eq!(next(&mut lists).await, [A]);
     // A reorg took the registration back: it is made again.
     quiet(&mut lists, async {
@@ -139,10 +139,10 @@ async fn a_node_that_lost_its_membership_has_no_peers_and_one_that_waits_keeps_t
 }
 
 #[tokio::test]
-async fn whoever_is_slow_is_told_the_outcome() {
+async fn a_slow_reader_is_told_the_outcome() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
-    let mut lists = lists(&scratch.path("agent.sock"));
+    let mut lists = lists(&scratch.join("agent.sock"));
     assert_eq!(next(&mut lists).await, [A]);
     for list in [peers([peer(2), peer(3)]), peers([peer(3)]), peers([peer(3), peer(4)])] {
         agent.list(&list);
@@ -154,7 +154,7 @@ async fn whoever_is_slow_is_told_the_outcome() {
 async fn a_wait_that_is_given_up_loses_nothing() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
-    let mut lists = lists(&scratch.path("agent.sock"));
+    let mut lists = lists(&scratch.join("agent.sock"));
     // Given up at every point that it gets to.
     let mut first = None;
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -173,7 +173,7 @@ async fn a_wait_that_is_given_up_loses_nothing() {
 async fn dropped_it_hangs_up_and_others_go_on() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let (mut one, mut other) = (lists(&socket), lists(&socket));
     assert_eq!((next(&mut one).await, next(&mut other).await), (vec![A.to_owned()], vec![A.to_owned()]));
     drop(one);
@@ -195,7 +195,7 @@ async fn dropped_it_hangs_up_and_others_go_on() {
 async fn an_agent_of_another_cluster_ends_it() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
-    let mut lists = lists(&scratch.path("agent.sock"));
+    let mut lists = lists(&scratch.join("agent.sock"));
     assert_eq!(next(&mut lists).await, [A]);
     agent.stop();
     let mut other = status("active");
@@ -212,7 +212,7 @@ async fn an_agent_without_room_for_one_more_is_asked_again() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
     agent.answer("/v1/peers/watch", 503, r#"{"error":"too many connections to the local API","hint":""}"#);
-    let mut lists = lists(&scratch.path("agent.sock"));
+    let mut lists = lists(&scratch.join("agent.sock"));
     quiet(&mut lists, agent.until_asked("/v1/peers/watch", 2)).await;
     agent.forget("/v1/peers/watch");
     assert_eq!(next(&mut lists).await, [A]);

@@ -16,7 +16,7 @@ fn tokens(members: &[dstack_p2p::Member]) -> Vec<u32> {
 #[tokio::test]
 async fn addresses_come_by_token_without_oneself() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let down = with(peer(9), json!({ "state": "down" }));
     let removing = with(peer(5), json!({ "state": "removing" }));
     let _agent =
@@ -34,7 +34,7 @@ async fn addresses_come_by_token_without_oneself() {
 #[tokio::test]
 async fn a_tls_node_gets_urls_and_one_with_its_own_gets_what_the_contract_says() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let mut said = status("active");
     said["self"]["kind"] = json!("tls");
     let without_url = with(tls_peer(4), json!({ "url": null }));
@@ -49,7 +49,7 @@ async fn a_tls_node_gets_urls_and_one_with_its_own_gets_what_the_contract_says()
 #[tokio::test]
 async fn an_agent_that_is_just_being_restarted_is_waited_for() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let agent = FakeAgent::new(&socket);
     agent.list(&unknown());
     agent.answer("/v1/status", STARTING_UP.0, STARTING_UP.1);
@@ -66,7 +66,7 @@ async fn an_agent_that_is_just_being_restarted_is_waited_for() {
 #[tokio::test]
 async fn without_an_agent_it_says_so_in_time() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let node = node(&socket, "wireguard").restart_within(IMPATIENCE).build().unwrap();
     let error = node.get_peers().await.unwrap_err();
     assert!(matches!(&error, Error::NoAgent(advice) if advice.hint.starts_with("`register` first")), "{error:?}");
@@ -85,7 +85,7 @@ async fn without_an_agent_it_says_so_in_time() {
 #[tokio::test]
 async fn who_is_no_member_has_no_peers() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let agent = FakeAgent::new(&socket);
     agent.start();
     let node = node(&socket, "wireguard").build().unwrap();
@@ -102,19 +102,19 @@ async fn who_is_no_member_has_no_peers() {
 #[tokio::test]
 async fn something_else_behind_the_socket_is_refused() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let agent = FakeAgent::running(&socket, &status("active"), &peers([]));
     let node = node(&socket, "wireguard").build().unwrap();
     let without_schema = with(peers([]), json!({ "schema": "p2p-agent.peers/v2" })).to_string();
     let token_zero = peers([peer(0)]).to_string();
-    let nobody = json!({ "schema": "p2p-agent.peers/v1", "peers": [] }).to_string();
+    let without_self = json!({ "schema": "p2p-agent.peers/v1", "peers": [] }).to_string();
     for (code, body, complaint) in [
         (200, "<html>", "no JSON"),
         (200, "[]", "speaks `none`"),
         (404, "{}", "HTTP 404"),
         (200, without_schema.as_str(), "speaks `p2p-agent.peers/v2`"),
         (200, token_zero.as_str(), "cannot understand"),
-        (200, nobody.as_str(), "missing field `self`"),
+        (200, without_self.as_str(), "missing field `self`"),
     ] {
         agent.answer("/v1/peers", code, body);
         let error = node.get_peers().await.unwrap_err();

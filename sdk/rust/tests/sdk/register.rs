@@ -23,7 +23,7 @@ const OTHER: &str = "0xabababababababababababababababababababab";
 /// The error of a node that is not waited for, or for that long.
 async fn refused(status: &Value, peers: &Value, mode: &str, limit: Duration) -> Error {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let _agent = FakeAgent::running(&socket, status, peers);
     node(&socket, mode).build().unwrap().register_within(Some(limit), |_| {}).await.unwrap_err()
 }
@@ -31,7 +31,7 @@ async fn refused(status: &Value, peers: &Value, mode: &str, limit: Duration) -> 
 #[tokio::test]
 async fn a_member_is_told_at_once_in_any_spelling_of_the_contract() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let _agent = FakeAgent::running(&socket, &status("active"), &peers([peer(3)]));
     let member = node(&socket, "wireguard").build().unwrap().register().await.unwrap();
     assert_eq!((member.token_id.get(), member.name.as_str()), (7, "node-7"));
@@ -44,7 +44,7 @@ async fn a_member_is_told_at_once_in_any_spelling_of_the_contract() {
 #[tokio::test]
 async fn every_step_of_the_way_is_told_once() {
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let agent = FakeAgent::new(&socket);
     agent.list(&unknown());
     agent.answer("/v1/status", STARTING_UP.0, STARTING_UP.1);
@@ -91,7 +91,7 @@ async fn ages_that_grow_are_no_news() {
         with(converging(), json!({ "warnings": [finding("W301", "warning", &message, Value::Null)] }))
     };
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let agent = FakeAgent::running(&socket, &old(31), &unknown());
     let steps: Arc<Mutex<Vec<String>>> = Arc::default();
     let told = Arc::clone(&steps);
@@ -111,7 +111,7 @@ async fn ages_that_grow_are_no_news() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_an_operator_is_told_the_command() {
+async fn a_node_that_waits_for_an_operator_is_told_the_command() {
     for membership in ["no-token", "ambiguous", "registering", "revoked"] {
         let mut said = status(membership);
         said["self"]["membership_hint"] = json!(MINT);
@@ -159,7 +159,7 @@ async fn an_agent_that_is_not_for_this_is_refused() {
 async fn without_an_agent_it_says_where_none_is() {
     for killed in [false, true] {
         let scratch = Scratch::new();
-        let socket = scratch.path("agent.sock");
+        let socket = scratch.join("agent.sock");
         // Its file stays until it is dropped.
         let _killed = killed.then(|| {
             let agent = FakeAgent::running(&socket, &status("active"), &peers([]));
@@ -179,7 +179,7 @@ async fn a_tls_node_is_there_when_it_has_a_url() {
     let mut said = status("active");
     said["self"]["kind"] = json!("tls");
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let agent = FakeAgent::running(&socket, &said, &listed(tls_peer(7), "active", []));
     for mode in ["tls", &tls_url(7)] {
         let member = node(&socket, mode).build().unwrap().register().await.unwrap();
@@ -203,7 +203,7 @@ async fn ones_own_url_is_registered_when_the_contract_has_it() {
     assert_eq!(error.advice().command.as_deref(), Some(command.as_str()));
 
     let scratch = Scratch::new();
-    let socket = scratch.path("agent.sock");
+    let socket = scratch.join("agent.sock");
     let own = with(peer(7), json!({ "dev_url": url }));
     let _agent = FakeAgent::running(&socket, &status("active"), &listed(own, "active", []));
     let member = node(&socket, url).build().unwrap().register().await.unwrap();

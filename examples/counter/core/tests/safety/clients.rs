@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use counter_core::{ClientId, Counted, Increment, Rejection, Ticket, Token};
 
-use crate::dice::Dice;
+use testkit::Rng;
 
 pub(crate) struct Clients {
     clients: Vec<Client>,
@@ -36,15 +36,15 @@ impl Clients {
     }
 
     /// What is sent now, and to whom.
-    pub(crate) fn due(&mut self, now: u64, nodes: &[Token], dice: &mut Dice) -> Vec<(Token, Ticket, Increment)> {
+    pub(crate) fn due(&mut self, now: u64, nodes: &[Token], rng: &mut Rng) -> Vec<(Token, Ticket, Increment)> {
         let mut sent = Vec::new();
         for (index, client) in self.clients.iter_mut().enumerate() {
             if now < client.try_at {
                 continue;
             }
-            let copies = if dice.one_in(8) { 2 } else { 1 };
+            let copies = if rng.one_in(8) { 2 } else { 1 };
             for _ in 0..copies {
-                let to = client.leader.take().filter(|to| nodes.contains(to)).unwrap_or_else(|| dice.pick(nodes));
+                let to = client.leader.take().filter(|to| nodes.contains(to)).unwrap_or_else(|| rng.pick(nodes));
                 let ticket = Ticket(self.next);
                 self.next += 1;
                 self.tickets.insert(ticket, index);
@@ -52,12 +52,12 @@ impl Clients {
                 let increment = Increment { client: client.name.clone(), request: client.request };
                 sent.push((to, ticket, increment));
             }
-            client.try_at = now + 700 + dice.below(800);
+            client.try_at = now + 700 + rng.number_below(800);
         }
         sent
     }
 
-    pub(crate) fn replied(&mut self, ticket: Ticket, reply: Result<Counted, Rejection>, now: u64, dice: &mut Dice) {
+    pub(crate) fn replied(&mut self, ticket: Ticket, reply: Result<Counted, Rejection>, now: u64, rng: &mut Rng) {
         let Some(client) = self.tickets.remove(&ticket).map(|index| &mut self.clients[index]) else { return };
         if !client.attempts.contains(&ticket) {
             return;
@@ -68,12 +68,12 @@ impl Clients {
                 self.acknowledged.push((client.name.clone(), counted));
                 client.request += 1;
                 client.attempts.clear();
-                client.try_at = now + dice.below(120);
+                client.try_at = now + rng.number_below(120);
             }
             Err(Rejection::Outdated { last }) => panic!("request {} is older than {last}", client.request),
             Err(Rejection::NotLeading { leader }) => {
                 client.leader = leader;
-                client.try_at = client.try_at.min(now + 20 + dice.below(80));
+                client.try_at = client.try_at.min(now + 20 + rng.number_below(80));
             }
             Err(Rejection::TakingOver | Rejection::Busy | Rejection::Unknown) => {
                 client.try_at = client.try_at.min(now + 50);

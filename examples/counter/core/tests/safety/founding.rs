@@ -16,7 +16,7 @@ fn it_is_founded_when_all_founders_are_there_and_no_earlier() {
 }
 
 #[test]
-fn a_leader_who_is_no_founder_is_voted_out() {
+fn a_leader_that_is_no_founder_is_voted_out() {
     let mut world = World::new(2, 3, NONE);
     // A peer without a counter has the seat.
     world.chain.join(0, Token(9));

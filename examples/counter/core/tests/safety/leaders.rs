@@ -43,7 +43,7 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_follows_when_it_is_back() {
         served_by_another(&mut world, leader);
         let old = world.nodes[&leader].replica.as_ref().unwrap();
         assert_eq!(old.doing(), Doing::Leading, "the test is void: it knows");
-        assert!(old.log().length() > length, "the test is void: nobody asked it to count");
+        assert!(old.log().length() > length, "the test is void: no client asked it to count");
         assert!(old.counted() <= counted + 10, "counted {} more, alone", old.counted() - counted);
 
         world.cut_off(&[]);

@@ -4,7 +4,6 @@
 
 mod chain;
 mod clients;
-mod dice;
 mod following;
 mod founding;
 mod leaders;
@@ -27,12 +26,12 @@ const ALL: Faults = Faults {
     partition: 400,
     election: 600,
     reorganisation: 900,
-    lie: 150,
+    wrong_seat: 150,
     membership: 800,
     disk_lost: 2500,
 };
 
-/// Chaos, then peace: everybody who waits is served, all nodes come to the same count, and it is the right one.
+/// Faults, then none: every waiting client is served, all nodes come to the same count, and it is the right one.
 fn live_through(seed: u64, founders: u16, faults: Faults) -> Seen {
     let mut world = World::new(seed, founders, faults);
     // Founding needs every founder once, with its disk.
@@ -47,7 +46,7 @@ fn live_through(seed: u64, founders: u16, faults: Faults) -> Seen {
         "seed {seed}: clients are not served after it is over: {}",
         world.picture()
     );
-    // Who promised a term that was taken back is there again with a later one.
+    // A node that promised a term which was taken back needs a later one.
     let promised = world.nodes.keys().map(|&token| world.promise(token).term).max().unwrap_or(0);
     while world.chain.now().seat.term <= promised {
         world.chain.elect(world.now);
@@ -92,7 +91,7 @@ proptest! {
 
     #[test]
     fn nor_where_only_leaders_and_the_network_change(seed in any::<u64>(), founders in prop::sample::select(vec![3_u16, 5])) {
-        let faults = Faults { membership: u64::MAX, disk_lost: u64::MAX, lie: u64::MAX, election: 150, crash: 600, ..ALL };
+        let faults = Faults { membership: u64::MAX, disk_lost: u64::MAX, wrong_seat: u64::MAX, election: 150, crash: 600, ..ALL };
         live_through(seed, founders, faults);
     }
 

@@ -171,7 +171,7 @@ fn nothing_is_said_before_the_disk_has_it() {
 }
 
 #[test]
-fn whoever_says_that_he_is_me_is_not_believed() {
+fn a_message_with_this_nodes_own_id_is_not_believed() {
     let mut leader = Leader::with(old_log(3));
     drop(leader.commands());
     let wants = Wants::Append { after: 4, term: 1, entries: old_log(0), counted: 5, silent: 0 };
@@ -220,7 +220,7 @@ fn members_change_one_at_a_time_and_not_before_the_leaders_first_entry_counts() 
     let mut leader = Leader::told_that_it_counts(old_log(3));
     leader.takes_over();
     drop(leader.commands());
-    // Both newcomers have all of it; of the members nobody has what is of this term.
+    // Both newcomers have all of it; no member has the entries of this term.
     for newcomer in [4, 5] {
         leader.hears(node(newcomer), Says::Holds { upto: 5 });
     }
@@ -237,7 +237,7 @@ fn members_change_one_at_a_time_and_not_before_the_leaders_first_entry_counts() 
 }
 
 #[test]
-fn nobody_becomes_a_member_who_lacks_what_counts() {
+fn no_node_that_lacks_entries_becomes_a_member() {
     let mut leader = Leader::with(old_log(3));
     leader.takes_over();
     drop(leader.commands());

@@ -9,11 +9,11 @@ use counter_core::{
     Answer, Command, DiskId, Entry, Input, Members, NodeId, Operation, Promise, Question, Replica, Restored, Seat,
     Ticket, Timing, Token,
 };
+use testkit::Rng;
 
 use crate::{
     chain::Chain,
     clients::Clients,
-    dice::Dice,
     oracle::{Oracle, agree},
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Faults {
     pub(crate) partition: u64,
     pub(crate) election: u64,
     pub(crate) reorganisation: u64,
-    pub(crate) lie: u64,
+    pub(crate) wrong_seat: u64,
     pub(crate) membership: u64,
     pub(crate) disk_lost: u64,
 }
@@ -47,13 +47,13 @@ pub(crate) const NONE: Faults = Faults {
     partition: NEVER,
     election: NEVER,
     reorganisation: NEVER,
-    lie: NEVER,
+    wrong_seat: NEVER,
     membership: NEVER,
     disk_lost: NEVER,
 };
 
 pub(crate) struct World {
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) now: u64,
     pub(crate) chain: Chain,
     pub(crate) nodes: BTreeMap<Token, Node>,
@@ -81,7 +81,7 @@ pub(crate) struct Node {
     look_at: u64,
     /// Until when its shell only listens.
     busy_until: u64,
-    /// Somebody outside stopped it: it does not come back by chance.
+    /// It was stopped from outside: it does not come back by chance.
     pub(crate) held: bool,
 }
 
@@ -102,7 +102,7 @@ impl World {
     pub(crate) fn new(seed: u64, founders: u16, faults: Faults) -> Self {
         let tokens: BTreeSet<Token> = (1..=founders).map(Token).collect();
         let mut world = Self {
-            dice: Dice(seed),
+            rng: Rng::new(seed),
             now: 0,
             chain: Chain::new(tokens.clone()),
             nodes: BTreeMap::new(),
@@ -211,8 +211,8 @@ impl World {
         let up: Vec<Token> =
             self.nodes.values().filter(|node| node.replica.is_some()).map(|node| node.id.token).collect();
         if !up.is_empty() {
-            for (to, ticket, increment) in self.clients.due(self.now, &up, &mut self.dice) {
-                if !self.dice.one_in(self.faults.lost) {
+            for (to, ticket, increment) in self.clients.due(self.now, &up, &mut self.rng) {
+                if !self.rng.one_in(self.faults.lost) {
                     self.hand(to, Input::Increment(ticket, increment));
                 }
             }
@@ -235,21 +235,21 @@ impl World {
         }
     }
 
-    /// The node asks its endpoint, which may be late or lie.
+    /// The node asks its endpoint, which may answer late, or with a wrong seat.
     fn look(&mut self, token: Token) {
         if self.nodes[&token].look_at > self.now {
             return;
         }
-        let pause = 200 + self.dice.below(200);
-        if self.dice.one_in(20) && self.faults.slow != NEVER {
-            self.nodes.get_mut(&token).unwrap().late = self.dice.below(3000);
+        let pause = 200 + self.rng.number_below(200);
+        if self.rng.one_in(20) && self.faults.slow != NEVER {
+            self.nodes.get_mut(&token).unwrap().late = self.rng.number_below(3000);
         }
         let node = self.nodes.get_mut(&token).unwrap();
         node.look_at = self.now + pause;
         let view = self.chain.at(self.now.saturating_sub(node.late)).clone();
-        let seat = if self.dice.one_in(self.faults.lie) {
+        let seat = if self.rng.one_in(self.faults.wrong_seat) {
             let tokens: Vec<Token> = self.nodes.keys().copied().collect();
-            Seat { term: view.seat.term + self.dice.below(3) as u32, leader: Some(self.dice.pick(&tokens)) }
+            Seat { term: view.seat.term + self.rng.number_below(3) as u32, leader: Some(self.rng.pick(&tokens)) }
         } else {
             view.seat
         };
@@ -264,7 +264,7 @@ impl World {
                 continue;
             }
             let apart = self.cut.contains(&mail.from.token) != self.cut.contains(&mail.to);
-            // Whoever lost its disk has lost its connections too.
+            // A node that lost its disk has lost its connections too.
             let gone = self.nodes.get(&mail.from.token).is_none_or(|node| node.id != mail.from);
             if apart || gone {
                 continue;
@@ -282,13 +282,16 @@ impl World {
     }
 
     fn post(&mut self, from: NodeId, to: Token, letter: Letter) {
-        if self.dice.one_in(self.faults.lost) {
+        if self.rng.one_in(self.faults.lost) {
             return;
         }
-        let copies = if self.dice.one_in(self.faults.repeated) { 2 } else { 1 };
+        let copies = if self.rng.one_in(self.faults.repeated) { 2 } else { 1 };
         for _ in 0..copies {
-            let delay =
-                if self.dice.one_in(self.faults.slow) { self.dice.below(4000) } else { 1 + self.dice.below(25) };
+            let delay = if self.rng.one_in(self.faults.slow) {
+                self.rng.number_below(4000)
+            } else {
+                1 + self.rng.number_below(25)
+            };
             self.mail.push(Mail { due: self.now + delay, from, to, letter: letter.clone() });
         }
     }
@@ -296,7 +299,7 @@ impl World {
     /// Does what the node says, until it says nothing or stops in the middle of it.
     fn obey(&mut self, token: Token) {
         loop {
-            let crash = self.dice.one_in(self.faults.crash);
+            let crash = self.rng.one_in(self.faults.crash);
             let node = self.nodes.get_mut(&token).unwrap();
             let Some(replica) = node.replica.as_mut() else { return };
             let command = replica.poll_command();
@@ -325,11 +328,11 @@ impl World {
                     }
                 }
                 Command::Reply(ticket, reply) => {
-                    if !self.dice.one_in(self.faults.lost) {
-                        self.clients.replied(ticket, reply, self.now, &mut self.dice);
+                    if !self.rng.one_in(self.faults.lost) {
+                        self.clients.replied(ticket, reply, self.now, &mut self.rng);
                     }
                 }
-                Command::Vote(seat) => self.votes.push((self.now + 300 + self.dice.below(1200), id.token, seat)),
+                Command::Vote(seat) => self.votes.push((self.now + 300 + self.rng.number_below(1200), id.token, seat)),
             }
         }
     }
@@ -337,8 +340,8 @@ impl World {
     fn misfortune(&mut self) {
         let faults = self.faults;
         let tokens: Vec<Token> = self.nodes.keys().copied().collect();
-        let some = self.dice.pick(&tokens);
-        if self.dice.one_in(faults.restart) {
+        let some = self.rng.pick(&tokens);
+        if self.rng.one_in(faults.restart) {
             for token in &tokens {
                 let node = &self.nodes[token];
                 if node.replica.is_none() && !node.held {
@@ -346,35 +349,35 @@ impl World {
                 }
             }
         }
-        if faults.slow != NEVER && self.dice.one_in(100) {
-            self.nodes.get_mut(&some).unwrap().busy_until = self.now + self.dice.below(400);
+        if faults.slow != NEVER && self.rng.one_in(100) {
+            self.nodes.get_mut(&some).unwrap().busy_until = self.now + self.rng.number_below(400);
         }
-        if self.dice.one_in(faults.partition) {
+        if self.rng.one_in(faults.partition) {
             self.cut.clear();
             for token in &tokens {
-                if self.dice.one_in(3) {
+                if self.rng.one_in(3) {
                     self.cut.insert(*token);
                 }
             }
         }
-        if self.dice.one_in(faults.election) {
-            if self.dice.one_in(4) { self.chain.lapse(self.now) } else { self.chain.elect(self.now) }
+        if self.rng.one_in(faults.election) {
+            if self.rng.one_in(4) { self.chain.lapse(self.now) } else { self.chain.elect(self.now) }
         }
-        if self.dice.one_in(faults.reorganisation) {
-            let back = self.dice.below(2) as u32;
+        if self.rng.one_in(faults.reorganisation) {
+            let back = self.rng.number_below(2) as u32;
             self.chain.reorganise(self.now, back, Some(some));
         }
-        if self.dice.one_in(faults.membership) {
+        if self.rng.one_in(faults.membership) {
             self.change_membership(some);
         }
-        if self.dice.one_in(faults.disk_lost) && self.nodes.contains_key(&some) && self.survives_without(some) {
+        if self.rng.one_in(faults.disk_lost) && self.nodes.contains_key(&some) && self.survives_without(some) {
             self.install(some);
         }
     }
 
     fn change_membership(&mut self, some: Token) {
         let free = (1..).map(Token).find(|token| !self.nodes.contains_key(token)).unwrap();
-        if self.nodes.len() < 7 && self.dice.one_in(2) {
+        if self.nodes.len() < 7 && self.rng.one_in(2) {
             self.chain.join(self.now, free);
             self.install(free);
         } else if self.nodes.len() > 3 && self.survives_without(some) {
