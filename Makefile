@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-apps build check soak fuzz bench deps packages root-or-sudo dev-build fmt clippy doc deny advisories-update forge-lint
+.PHONY: help demo test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt clippy doc deny advisories-update forge-lint
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -17,29 +17,42 @@ NPM := $(AS_USER) npm
 
 # What tests and demo call besides cargo and node.
 PACKAGES := curl docker-compose gcc git iproute2 iptables iputils-ping libc6-dev make nftables procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
+# What only tests with databases call.
+DATABASES := etcd-client etcd-server openssl patroni postgresql redis-server redis-tools
 NODE_MODULES := contracts/node_modules/.package-lock.json
 
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
-demo: deps dev-build ## Three nodes, a fourth live, one revoked; stays up until Ctrl-C (ONCE=1: exits by itself).
+demo: what-demo-does deps ## Three nodes, a fourth live, one revoked; stays up until Ctrl-C (ONCE=1: exits by itself).
+	$(CARGO) build --workspace --bins
 	@$(AS_ROOT) env ONCE=$(ONCE) target/debug/demo
 
-test: deps ## Every test: Rust, Solidity, SDKs, namespaces.
+what-demo-does:
+	@[[ -x target/debug/demo ]] || printf '%s\n' \
+	  "The first time this takes about 5 minutes on two cores: it installs what is missing (Debian packages, anvil by npm) and compiles" \
+	  "the agent, its tools and a simulated TEE, of which cargo shows the progress. After that the demo takes some seconds: it deploys" \
+	  "the contract on a chain of its own, and nodes in network namespaces join, ping each other and are revoked, step by step."
+
+test: deps ## The tests of every change: Rust, simulation, Solidity, SDKs, and what meets the kernel. Five minutes.
 	@.ci/test "$(CARGO)" "$(AS_USER)"
 
-test-apps: PACKAGES += etcd-client etcd-server openssl patroni postgresql redis-server redis-tools
-test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under Patroni, and what they see of faults.
-	@.ci/test-apps "$(CARGO)" "$(AS_USER)"
+nightly: PACKAGES += $(DATABASES) g++
+nightly: deps ## What asserts seconds of a real machine or runs for long; hours (ONLY=name,…: these parts of .ci/nightly).
+	@ONLY=$(ONLY) .ci/nightly "$(CARGO)" "$(AS_USER)"
+
+test-apps: PACKAGES += $(DATABASES)
+test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under Patroni (QUICK=1: their shorter tests).
+	@QUICK=$(QUICK) .ci/test-apps "$(CARGO)" "$(AS_USER)"
 
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
 
 check: fmt clippy doc deny forge-lint ## Formatting, lints, documentation, dependencies.
 
-soak: PACKAGES += etcd-server redis-server redis-tools
-soak: deps ## Long seeded runs (an hour or so); SOAK_SEED=N repeats one.
-	@.ci/soak "$(CARGO)" "$(AS_USER)"
+soak: PACKAGES += $(DATABASES)
+soak: deps ## The long seeded runs of `make nightly` (an hour or so); SOAK_SEED=N repeats one.
+	@ONLY=soak,properties,solidity .ci/nightly "$(CARGO)" "$(AS_USER)"
 
 bench: PACKAGES += iperf3
 bench: packages ## wg-tunnel beside other tunnels (QUICK=1: three minutes; ROUNDS=, ONLY=, RIVALS=: agent/tunnel/bench).
@@ -62,17 +75,19 @@ $(NODE_MODULES): contracts/package-lock.json
 	@$(AS_USER) bash -c 'command -v npm' >/dev/null || { echo "error: npm is missing; install Node 20 or later" >&2; exit 1; }
 	cd contracts && $(NPM) ci --ignore-scripts && $(AS_USER) touch ../$@
 
-dev-build:
-	$(CARGO) build --workspace --bins
+# One set of packages and features, so that lints and documentation share what they compile of the dependencies. Tests that cargo
+# does not run by default are no part of `--all-targets`.
+CHECKED := --workspace --features mesh-tunnel/bench
 
 fmt:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --workspace --all-targets --test '*' --features mesh-tunnel/bench -- -D warnings
+	$(CARGO) clippy $(CHECKED) --all-targets -- -D warnings
+	$(CARGO) clippy $(CHECKED) --test '*' -- -D warnings
 
 doc:
-	$(AS_USER) env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	$(AS_USER) env RUSTDOCFLAGS="-D warnings" cargo doc $(CHECKED) --no-deps --document-private-items
 
 deny: packages
 	@$(AS_USER) .ci/deny check

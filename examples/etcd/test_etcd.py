@@ -95,6 +95,7 @@ def test_a_cluster_begins_and_lives_on(cluster: EtcdCluster) -> None:
     assert member_ids(cluster, first) == members
 
 
+@pytest.mark.nightly
 def test_nodes_come_and_go(cluster: EtcdCluster) -> None:
     first, second, third, fourth = cluster.world.nodes
     put(cluster, first, "a", "1")
@@ -130,6 +131,7 @@ def test_nodes_come_and_go(cluster: EtcdCluster) -> None:
     wait_to_read(cluster, "b", "2", second, fourth)
 
 
+@pytest.mark.nightly
 def test_a_founder_that_loses_its_disk_founds_nothing(cluster: EtcdCluster) -> None:
     first, second, third, _ = cluster.world.nodes
     put(cluster, second, "a", "1")

@@ -128,6 +128,7 @@ def leads(database: Database) -> bool:
         return False
 
 
+@pytest.mark.nightly
 def test_who_is_revoked_while_postgresql_starts_is_shut_out(base: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Database(base / "first", FIRST) as database:
         database.node.know([FIRST, REVOKED])
@@ -154,6 +155,7 @@ def test_who_is_revoked_while_postgresql_starts_is_shut_out(base: Path, capfd: p
         assert rules == "2", "replication and data, of this node"
 
 
+@pytest.mark.nightly
 def test_a_bootstrap_that_failed_is_repeated(base: Path) -> None:
     with Database(base / "first", FIRST) as database:
         broken = base / "broken"
@@ -167,6 +169,7 @@ def test_a_bootstrap_that_failed_is_repeated(base: Path) -> None:
         wait_until("its users to be there", lambda: database.sql(users) == "2")
 
 
+@pytest.mark.nightly
 def test_an_old_leader_that_cannot_be_rewound_is_copied_anew(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CLUSTER, "ttl", 20)
     monkeypatch.setitem(CLUSTER, "retry_timeout", 8)

@@ -36,6 +36,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[PatroniCluster]:
         yield made
 
 
+@pytest.mark.nightly
 def test_a_database_lives_on(cluster: PatroniCluster) -> None:
     first, second, third = nodes = cluster.world.nodes[:]
     cluster.wait_until_replicated(*nodes)

@@ -316,6 +316,7 @@ def test_a_revoked_master_without_replica_has_its_slots_again_when_it_is_back(tm
     asyncio.run(scenario())
 
 
+@pytest.mark.nightly
 def test_a_replica_takes_over_from_a_master_that_lost_its_disk_or_was_revoked_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +354,7 @@ def test_a_replica_takes_over_from_a_master_that_lost_its_disk_or_was_revoked_me
     asyncio.run(scenario())
 
 
+@pytest.mark.nightly
 def test_a_master_that_is_to_grow_the_cluster_waits_for_its_operator(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with nodes(tmp_path, 4) as own:

@@ -29,6 +29,7 @@ def mesh() -> Iterator[RedisMesh]:
         yield made
 
 
+@pytest.mark.nightly
 def test_a_cluster_lives_on_while_nodes_come_and_go(mesh: RedisMesh) -> None:
     first, second, third, other = mesh.world.nodes
     masters = [first, second, third]

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The Python SDK's checks and tests. `run.sh` alone: types, and everything that needs no root; the
-# gate of examples/cvm among it, with the `meshctl` that cargo built. `run.sh mesh`: against real agents in
-# network namespaces, as root, with the programs that cargo built; the example that is made with nothing but the SDK; and the services
-# of examples/cvm with the rights that its file gives them.
-# `run.sh apps [EXAMPLE …]`: the same of examples with databases, whose Debian packages `make test-apps` installs; all, or those
-# in these folders of examples/.
+# The Python SDK's checks and tests.
+#   run.sh                    types, and everything that needs no root; the gate of examples/cvm among it, with the `meshctl` that cargo built
+#   run.sh mesh               the SDK against real agents in network namespaces, as root, with the programs that cargo built
+#   run.sh examples           the same of the example that is made with nothing but the SDK, and of the services of examples/cvm with the
+#                             rights that its file gives them
+#   run.sh apps [EXAMPLE …]   the same of examples with databases, whose Debian packages `make test-apps` installs: all, or those in these
+#                             folders of examples/. QUICK=1 leaves out the tests that are marked `nightly`.
 # AS_USER: how to run anything as the user, where this is run as root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,16 +14,20 @@ venv=$(${AS_USER:-} "$here/venv.sh")
 pytest=("$venv/bin/python" -B -m pytest -c "$here/../pyproject.toml" --rootdir "$root" -q -p no:cacheprovider --durations=3)
 
 what=${1:-}
-if [ "$what" = mesh ] || [ "$what" = apps ]; then
+if [ -n "$what" ]; then
   as_root=()
   if ((EUID != 0)); then as_root=(sudo env "CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}"); fi
-  if [ "$what" = mesh ]; then
-    cd "$here/mesh"
-    exec "${as_root[@]}" "${pytest[@]}" . "$root/examples/hello-p2p" "$root/examples/cvm/test_agent.py"
-  fi
   shift
-  if (($# == 0)); then set -- etcd patroni redis-cluster tls; fi
   cd "$root/examples"
+  case "$what" in
+  mesh) set -- "$here/mesh" ;;
+  examples) set -- hello-p2p cvm/test_agent.py ;;
+  apps)
+    (($#)) || set -- etcd patroni redis-cluster tls
+    [ -z "${QUICK:-}" ] || set -- "$@" -m "not nightly"
+    ;;
+  *) echo "usage: $0 [mesh | examples | apps [EXAMPLE …]]" >&2; exit 2 ;;
+  esac
   exec "${as_root[@]}" "${pytest[@]}" "$@"
 fi
 cd "$here/.."

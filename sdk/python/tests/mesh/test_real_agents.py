@@ -100,7 +100,8 @@ def test_a_node_that_waits_for_its_operator_says_for_what(world: MeshWorld) -> N
         owner = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
         arguments = command.replace("<OWNER-ADDRESS>", owner).split()[1:]
         await in_thread(world.operate, *drop(arguments, "--contract"))
-        await until("it to wait for its transaction", lambda: steps[-1].stage is Stage.REGISTERING, steps)
+        # It has to sign its registration before it can say how to submit it.
+        await until("it to wait for its transaction", lambda: steps[-1].stage is Stage.REGISTERING and steps[-1].command, steps)
         assert (steps[-1].command or "").startswith("meshctl register")
         await in_thread(world.ask, "relay", node=1)
         assert (await registering).token_id == 1
