@@ -37,8 +37,6 @@ mod turns;
 mod wheel;
 
 mod memory;
-#[cfg(test)]
-mod namespace;
 mod netlink;
 mod secret;
 mod standalone;

@@ -1,12 +1,11 @@
 //! Sessions are renewed every 120 s of traffic, in real time and against `wireguard-go`: two minutes of waiting, so that
-//! `cargo test` leaves it out (`cargo test -p mesh-tunnel --test rekey` runs it) and whoever runs all tests runs it
-//! beside the others.
+//! `cargo test` leaves it out and `make nightly ONLY=rekey` runs it.
 #![expect(clippy::unwrap_used, reason = "a test that panics says where")]
 
 #[expect(dead_code, reason = "made for the tests in `device/`; this one needs less of it")]
 #[path = "device/lab.rs"]
 mod lab;
-#[expect(dead_code, reason = "as above")]
+#[allow(dead_code, reason = "as above")]
 #[path = "device/patience.rs"]
 mod patience;
 #[expect(dead_code, reason = "as above")]

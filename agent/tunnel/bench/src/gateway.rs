@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use testkit::{Namespace, Scratch};
 
-use crate::lab::{Namespace, Scratch, TUNNEL_MTU, WIRE_MTU, Wire, inner, interface_name};
+use crate::lab::{TUNNEL_MTU, WIRE_MTU, Wire, command_in, inner, interface_name, new_namespace};
 use crate::process::{Daemon, Job, SHORT, eventually};
 use crate::rivals::{Implementation, OURS, TLS};
 use crate::tunnel::{Device, Tunnel};
@@ -57,8 +58,8 @@ impl Behind {
             Ok(program)
         };
         let (simulator, end) = (program("dstack-simulator")?, program("gateway-end")?);
-        let between = Namespace::create()?;
-        let wire = Wire { client: Namespace::create()?, server: Namespace::create()? };
+        let between = new_namespace()?;
+        let wire = Wire { client: new_namespace()?, server: new_namespace()? };
         for side in [0, 1] {
             let (namespace, near, network) = (wire.side(side), format!("side{side}"), NETWORKS[side]);
             let far = namespace.name();
@@ -69,7 +70,7 @@ impl Behind {
             namespace.ip(&format!("addr add {network}.{}/24 dev eth0", side + 1))?;
             namespace.ip("link set eth0 up")?;
         }
-        let instances = scratch.file("instances.json");
+        let instances = scratch.join("instances.json");
         let instance = |side: usize| {
             let ip = format!("{}.{}", NETWORKS[side], side + 1);
             serde_json::json!({ "app_id": "aa".repeat(20), "instance_id": format!("{:02x}", side + 1).repeat(20), "ip": ip })
@@ -77,14 +78,14 @@ impl Behind {
         fs::write(&instances, serde_json::json!([instance(0), instance(1)]).to_string())
             .context("list the gateway's instances")?;
         let arguments = ["gateway", "--listen", "0.0.0.0:443", "--domain", DOMAIN, "--instances"];
-        let mut gateway = between.command(simulator, &arguments);
+        let mut gateway = command_in(&between, simulator, &arguments);
         gateway.arg(&instances);
-        let gateway = Daemon::start(gateway, &scratch.file("gateway.log"))?;
+        let gateway = Daemon::start(gateway, &scratch.join("gateway.log"))?;
         let mut ends = Vec::new();
         for side in [0, 1] {
             let interface = interface_name();
             let command = side_command(&wire, &end, side, &["--what", "tunnel", "--interface", &interface]);
-            let process = Daemon::start(command, &scratch.file(&format!("{interface}.log")))?;
+            let process = Daemon::start(command, &scratch.join(format!("{interface}.log")))?;
             let mut device = Device { process, interface };
             eventually("the tunnel's interface is there", || {
                 device.process.check()?;
@@ -98,7 +99,7 @@ impl Behind {
         let mut tunnel = Tunnel { implementation, ends, wire, address: inner(1), start_kib: 0.0 };
         eventually("a ping through the gateway is answered", || {
             tunnel.ends.iter_mut().try_for_each(|end| end.process.check())?;
-            let ping = tunnel.wire.client.command("ping", &["-n", "-c", "1", "-W", "1", inner(1)]);
+            let ping = command_in(&tunnel.wire.client, "ping", &["-n", "-c", "1", "-W", "1", inner(1)]);
             Ok(Job::start(ping)?.wait(SHORT).ok())
         })?;
         Ok(Self { tunnel, _gateway: gateway, _between: between, end })
@@ -114,7 +115,7 @@ impl Behind {
 
 fn side_command(wire: &Wire, end: &Path, side: usize, more: &[&str]) -> Command {
     let (number, gateway) = (side.to_string(), format!("{}.254:443", NETWORKS[side]));
-    let mut command = wire.side(side).command(end, &["--side", &number, "--gateway", &gateway, "--domain", DOMAIN]);
+    let mut command = command_in(wire.side(side), end, &["--side", &number, "--gateway", &gateway, "--domain", DOMAIN]);
     command.args(more);
     command
 }

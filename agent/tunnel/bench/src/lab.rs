@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
+use testkit::{Namespace, Scratch};
 
 use crate::process::{command, run};
 
@@ -65,46 +66,22 @@ fn is_leftover(name: &str) -> bool {
     pid.is_some_and(|pid: u32| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// A network namespace, deleted when dropped: end the processes in it first.
-pub(crate) struct Namespace {
-    name: String,
+/// A network namespace with loopback up, deleted when dropped: end the processes in it first.
+pub(crate) fn new_namespace() -> Result<Namespace> {
+    let name = format!("{PREFIX}{}-{}", std::process::id(), next());
+    Namespace::create(name).context("make a network namespace\nhint: `make bench` does it as root")
 }
 
-impl Namespace {
-    /// Makes one, with loopback up.
-    pub(crate) fn create() -> Result<Self> {
-        let name = format!("{PREFIX}{}-{}", std::process::id(), next());
-        run("ip", &["netns", "add", &name]).context("make a network namespace\nhint: `make bench` does it as root")?;
-        let namespace = Self { name };
-        namespace.ip("link set lo up")?;
-        Ok(namespace)
-    }
-
-    /// By which others find it.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// `ip` in it.
-    pub(crate) fn ip(&self, arguments: &str) -> Result<String> {
-        let mut all = vec!["-n", &self.name];
-        all.extend(arguments.split_whitespace());
-        run("ip", &all)
-    }
-
-    /// A program to run in it.
-    pub(crate) fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
-        let mut command = command("ip", &["netns", "exec", &self.name]);
-        command.arg(program.as_ref()).args(arguments);
-        command
-    }
+/// A program to run in a namespace.
+pub(crate) fn command_in(namespace: &Namespace, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
+    let mut command = command("ip", &["netns", "exec", namespace.name()]);
+    command.arg(program.as_ref()).args(arguments);
+    command
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // Not by `run`, which refuses once an interrupt has come. Nobody could be told of a failure.
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-    }
+/// A directory for keys, configurations and logs.
+pub(crate) fn new_scratch() -> Result<Scratch> {
+    Scratch::named(PREFIX.trim_end_matches('-')).context("make a directory for keys, configurations and logs")
 }
 
 /// Two namespaces and the wire between them, `eth0` on both sides: 192.0.2.1 is the client's, 192.0.2.2 the server's.
@@ -115,8 +92,8 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn create() -> Result<Self> {
-        let wire = Self { client: Namespace::create()?, server: Namespace::create()? };
-        let far = &wire.server.name;
+        let wire = Self { client: new_namespace()?, server: new_namespace()? };
+        let far = wire.server.name();
         wire.client.ip(&format!("link add eth0 mtu {WIRE_MTU} type veth peer name eth0 mtu {WIRE_MTU} netns {far}"))?;
         for (namespace, address) in [(&wire.client, outer(0)), (&wire.server, outer(1))] {
             namespace.ip(&format!("addr add {address}/24 dev eth0"))?;
@@ -139,30 +116,6 @@ pub(crate) fn outer(side: usize) -> &'static str {
 /// The address of a side in the tunnel.
 pub(crate) fn inner(side: usize) -> &'static str {
     ["10.77.0.1", "10.77.0.2"][side]
-}
-
-/// A directory for keys, configurations and logs that only root reads; removed when dropped.
-pub(crate) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(crate) fn create() -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        let path = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
-        let made = fs::DirBuilder::new().mode(0o700).create(&path);
-        made.with_context(|| format!("make `{}`", path.display()))?;
-        Ok(Self(path))
-    }
-
-    /// The path of a file in it.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 
 use crate::gateway::{Behind, Traffic};
-use crate::lab::Scratch;
+use crate::lab::new_scratch;
 use crate::measure::Values;
 use crate::plan::{Group, Lengths, Measure};
 use crate::progress::{Progress, say};
@@ -184,7 +184,7 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
         Ok::<(), anyhow::Error>(())
     };
 
-    let scratch = Scratch::create()?;
+    let scratch = new_scratch()?;
     let mut tunnels = Vec::new();
     for implementation in implementations {
         progress.begin(&format!("start {}", implementation.name));

@@ -12,9 +12,9 @@ mod udp;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use testkit::Scratch;
 
 use crate::gateway::{Behind, Traffic};
-use crate::lab::Scratch;
 use crate::plan::{Lengths, Measure};
 use crate::tunnel::Tunnel;
 

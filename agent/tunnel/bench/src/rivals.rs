@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use testkit::Namespace;
 
-use crate::lab::Namespace;
+use crate::lab::command_in;
 use crate::process::run;
 
 /// A line of `rivals.txt`: name, where it comes from, package, version, program.
@@ -115,7 +116,7 @@ impl Implementation {
             Kind::Nebula | Kind::Veth => vec!["-config"],
         };
         arguments.extend(self.without.iter().flat_map(|set| ["--without", set]));
-        let mut command = namespace.command(&self.program, &arguments);
+        let mut command = command_in(namespace, &self.program, &arguments);
         if self.kind == Kind::Nebula {
             command.arg(configuration);
         }

@@ -8,8 +8,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use testkit::{Namespace, Scratch};
 
-use crate::lab::{Namespace, Scratch, TUNNEL_MTU, Wire, inner, interface_name, outer, socket_path};
+use crate::lab::{TUNNEL_MTU, Wire, command_in, inner, interface_name, outer, socket_path};
 use crate::process::{Daemon, Job, SHORT, eventually, run};
 use crate::rivals::{Implementation, Kind};
 
@@ -42,7 +43,7 @@ impl Tunnel {
         let mut tunnel = Self { implementation: implementation.clone(), ends, wire, address, start_kib: 0.0 };
         eventually("a ping through the tunnel is answered", || {
             tunnel.ends.iter_mut().try_for_each(|end| end.process.check())?;
-            let ping = tunnel.wire.client.command("ping", &["-n", "-c", "1", "-W", "1", address]);
+            let ping = command_in(&tunnel.wire.client, "ping", &["-n", "-c", "1", "-W", "1", address]);
             Ok(Job::start(ping)?.wait(SHORT).ok())
         })?;
         tunnel.start_kib = tunnel.kib("VmRSS")?;
@@ -72,7 +73,7 @@ impl Device {
     pub(crate) fn start(implementation: &Implementation, namespace: &Namespace, scratch: &Scratch) -> Result<Self> {
         let interface = interface_name();
         let command = implementation.daemon(namespace, &interface, Path::new(""));
-        let process = Daemon::start(command, &scratch.file(&format!("{interface}.log")))?;
+        let process = Daemon::start(command, &scratch.join(format!("{interface}.log")))?;
         let mut device = Self { process, interface };
         eventually(&format!("{} answers", implementation.name), || {
             device.process.check()?;
@@ -127,7 +128,7 @@ fn wg_reading(arguments: &[&str], input: &str) -> Result<String> {
 }
 
 fn nebula(implementation: &Implementation, wire: &Wire, scratch: &Scratch) -> Result<Vec<Device>> {
-    let file = |name: &str| scratch.file(name).display().to_string();
+    let file = |name: &str| scratch.join(name).display().to_string();
     let (ca, ca_key) = (file("ca.crt"), file("ca.key"));
     run("nebula-cert", &["ca", "-name", "bench", "-out-crt", &ca, "-out-key", &ca_key])?;
     let mut ends = Vec::new();
@@ -137,7 +138,7 @@ fn nebula(implementation: &Implementation, wire: &Wire, scratch: &Scratch) -> Re
         let address = format!("{}/24", inner(side));
         let sign = ["sign", "-ca-crt", &ca, "-ca-key", &ca_key, "-name", &interface, "-ip", &address];
         run("nebula-cert", &[&sign[..], &["-out-crt", &certificate, "-out-key", &key]].concat())?;
-        let configuration = scratch.file(&format!("{interface}.json"));
+        let configuration = scratch.join(format!("{interface}.json"));
         // Nebula reads YAML, of which JSON is a part.
         let settings = serde_json::json!({
             "pki": { "ca": ca, "cert": certificate, "key": key },
@@ -154,7 +155,7 @@ fn nebula(implementation: &Implementation, wire: &Wire, scratch: &Scratch) -> Re
         let written = File::create(&configuration).map_err(anyhow::Error::from);
         written.and_then(|to| Ok(serde_json::to_writer(to, &settings)?)).context("write nebula's configuration")?;
         let command = implementation.daemon(wire.side(side), &interface, &configuration);
-        let process = Daemon::start(command, &scratch.file(&format!("{interface}.log")))?;
+        let process = Daemon::start(command, &scratch.join(format!("{interface}.log")))?;
         ends.push(Device { process, interface });
     }
     Ok(ends)

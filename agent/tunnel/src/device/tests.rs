@@ -12,8 +12,8 @@ use super::*;
 use crate::config::DEFAULT_MTU;
 use crate::config::PeerUpdate;
 use crate::key::PrivateKey;
-use crate::namespace::Namespace;
 use crate::udp::Message;
+use testkit::Namespace;
 
 /// Longer than anything here takes on a machine that is busy with other work.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -36,11 +36,11 @@ fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'sta
 /// asks waits; nobody else does.
 #[test]
 fn a_machine_busy_with_its_network_holds_up_nobody_else() {
-    let namespace = Namespace::new();
-    namespace.enter();
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
     let device = Arc::new(device(&namespace));
-    namespace.ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.name()));
-    namespace.ip(&format!("link set {} up", namespace.name()));
+    namespace.ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.name())).unwrap();
+    namespace.ip(&format!("link set {} up", namespace.name())).unwrap();
     let peer = PrivateKey::from_bytes(Zeroizing::new([2; 32])).public_key();
     let apply = {
         let device = Arc::clone(&device);
@@ -90,8 +90,8 @@ fn a_machine_busy_with_its_network_holds_up_nobody_else() {
 /// Sixty-four handshakes that the kernel hands over together, each of which takes its time: an update comes in between.
 #[test]
 fn an_update_does_not_wait_for_every_handshake() {
-    let namespace = Namespace::new();
-    namespace.enter();
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
     let device = device(&namespace);
     let (shared, outside) = (&device.shared, Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap());
     assert!(shared.sockets().offloads_in_use().udp_gro && outside.offloads_in_use().udp_gso);
@@ -129,8 +129,8 @@ fn an_update_does_not_wait_for_every_handshake() {
 /// A device of which a part has failed is no device: whoever runs it is told, and makes a new one.
 #[test]
 fn a_thread_that_panics_ends_the_device() {
-    let namespace = Namespace::new();
-    namespace.enter();
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
     let mut device = device(&namespace);
     assert!(device.is_running());
     device.spawn("wg-test", |_| panic!("on purpose")).unwrap();

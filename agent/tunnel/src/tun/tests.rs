@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::namespace::Namespace;
 use crate::offload::VNET_LEN;
 use crate::sys;
+use testkit::Namespace;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -23,8 +23,8 @@ fn create(namespace: &Namespace, queues: u8, offloads: Offloads) -> Tun {
 
 /// Up, with 10.9.0.1/24.
 fn up(namespace: &Namespace) {
-    namespace.ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.name()));
-    namespace.ip(&format!("link set {} up", namespace.name()));
+    namespace.ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.name())).unwrap();
+    namespace.ip(&format!("link set {} up", namespace.name())).unwrap();
 }
 
 /// Every packet of the queues that is to 10.9.0.2, with the queue it came from, until there are `count`.
@@ -60,8 +60,8 @@ fn names_the_kernel_would_not_take_literally_are_refused() {
 fn each_offload_can_be_had_alone() {
     for queues in [1, 2] {
         for offloads in [Offloads::NONE, TSO, USO, BOTH] {
-            let namespace = Namespace::new();
-            namespace.enter();
+            let namespace = Namespace::unique("wu").unwrap();
+            namespace.enter().unwrap();
             let tun = create(&namespace, queues, offloads);
             assert_eq!(tun.offloads_in_use(), offloads);
             assert_eq!(tun.queue(usize::from(queues) - 1).has_vnet_header(), offloads != Offloads::NONE);
@@ -79,8 +79,8 @@ fn what_the_kernel_refuses_is_not_in_use() {
 #[test]
 fn a_superpacket_comes_out_whole_where_that_is_allowed_and_cut_where_not() {
     for offloads in [BOTH, TSO, USO, Offloads::NONE] {
-        let namespace = Namespace::new();
-        namespace.enter();
+        let namespace = Namespace::unique("wu").unwrap();
+        namespace.enter().unwrap();
         let tun = create(&namespace, 1, offloads);
         up(&namespace);
         // One send of ten datagrams of 1,000 bytes.
@@ -113,8 +113,8 @@ fn tcp_gives_superpackets_where_that_is_allowed() {
     /// Who had to ask three times for a connection begins with a single segment, as on a machine that stands still for so long.
     const TRIES: usize = 5;
     for offloads in [BOTH, TSO, USO] {
-        let namespace = Namespace::new();
-        namespace.enter();
+        let namespace = Namespace::unique("wu").unwrap();
+        namespace.enter().unwrap();
         // Others (BBR) begin with single segments where the answer to the SYN takes long, as on a machine that is busy.
         fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno").unwrap();
         let tun = create(&namespace, 1, offloads);
@@ -193,11 +193,11 @@ fn ipv4_udp(from: [u8; 4], to: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_queue_has_flows_of_its_own_and_ends_with_the_interface() {
-    let namespace = Namespace::new();
-    namespace.enter();
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
     let tun = create(&namespace, 3, BOTH);
     up(&namespace);
-    let shown = namespace.ip(&format!("-d link show {}", namespace.name()));
+    let shown = namespace.ip(&format!("-d link show {}", namespace.name())).unwrap();
     assert!(shown.contains("multi_queue") && shown.contains("vnet_hdr"), "{shown}");
     let clients: Vec<UdpSocket> = (0..64).map(|_| UdpSocket::bind("10.9.0.1:0").unwrap()).collect();
     for round in 0..3 {
@@ -240,7 +240,7 @@ fn every_queue_has_flows_of_its_own_and_ends_with_the_interface() {
                 })
             })
             .collect();
-        namespace.ip(&format!("link del {}", namespace.name()));
+        namespace.ip(&format!("link del {}", namespace.name())).unwrap();
         for queue in waiting {
             assert_eq!(queue.join().unwrap(), Some(libc::EBADFD));
         }
@@ -250,15 +250,15 @@ fn every_queue_has_flows_of_its_own_and_ends_with_the_interface() {
 #[test]
 fn an_interface_goes_with_the_value_however_many_queues_it_has() {
     for queues in [1, 4] {
-        let namespace = Namespace::new();
-        namespace.enter();
+        let namespace = Namespace::unique("wu").unwrap();
+        namespace.enter().unwrap();
         let tun = create(&namespace, queues, BOTH);
         let error = Tun::create(namespace.name(), 1420, NonZeroU8::MIN, BOTH).unwrap_err();
         assert!(matches!(error, Error::NameTaken { .. }), "{error}");
         drop(tun);
         // Another test that starts a program just now has a copy of every descriptor for a moment.
         let end = Instant::now() + DEADLINE;
-        while namespace.ip("link show").contains(namespace.name()) {
+        while namespace.ip("link show").unwrap().contains(namespace.name()) {
             assert!(Instant::now() < end, "{queues} queues");
         }
     }
@@ -266,11 +266,11 @@ fn an_interface_goes_with_the_value_however_many_queues_it_has() {
 
 #[test]
 fn superpackets_fit_one_send_and_follow_the_mtu_and_the_interface() {
-    let (namespace, elsewhere) = (Namespace::new(), Namespace::new());
-    namespace.enter();
+    let (namespace, elsewhere) = (Namespace::unique("wu").unwrap(), Namespace::unique("wu").unwrap());
+    namespace.enter().unwrap();
     let tun = create(&namespace, 1, BOTH);
     let name = namespace.name();
-    let shown = |inside: &str| namespace.ip(&format!("{inside}-d link show {name}"));
+    let shown = |inside: &str| namespace.ip(&format!("{inside}-d link show {name}")).unwrap();
     assert_eq!(tun.gso_max_size(), Some(62_100));
     assert!(shown("").contains("gso_max_size 62100 "), "{}", shown(""));
     assert!(shown("").contains("mtu 1420 "));
@@ -281,7 +281,7 @@ fn superpackets_fit_one_send_and_follow_the_mtu_and_the_interface() {
     assert_eq!((tun.mtu().unwrap(), tun.gso_max_size()), (1320, Some(size)));
     assert!(shown("").contains(&format!("gso_max_size {size} ")) && shown("").contains("mtu 1320 "), "{}", shown(""));
 
-    namespace.ip(&format!("link set {name} netns {}", elsewhere.name()));
+    namespace.ip(&format!("link set {name} netns {}", elsewhere.name())).unwrap();
     let inside = format!("-n {} ", elsewhere.name());
     tun.set_mtu(1280).unwrap();
     assert_eq!(tun.mtu().unwrap(), 1280);

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::namespace::Namespace;
 use crate::sys;
+use testkit::Namespace;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -256,9 +256,9 @@ fn segmenting_is_tried_again() {
 
 #[test]
 fn what_is_too_long_for_the_link_is_refused_alone() {
-    let namespace = Namespace::new();
-    namespace.enter();
-    namespace.ip("link set lo mtu 1400");
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
+    namespace.ip("link set lo mtu 1400").unwrap();
     for is_ipv4 in [true, false] {
         for offloads in [Offloads::ALL, Offloads::NONE] {
             let (from, receiver) = (bind(offloads), bind(offloads));

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::Offloads;
-use crate::namespace::Namespace;
 use crate::offload::VNET_LEN;
 use crate::sys;
 use crate::tun::Tun;
 use crate::udp::Sockets;
+use testkit::Namespace;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -35,18 +35,18 @@ fn the_mtu_leaves_room_for_the_headers_outside() {
 
 #[test]
 fn the_mtu_is_that_of_the_link_of_the_route() {
-    let namespace = Namespace::new();
-    namespace.enter();
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
     assert_eq!(derived_mtu(), DEFAULT_MTU, "no route at all");
     let towards =
         |to: &str, fwmark| fitting_mtu(to.split(' ').map(|to| to.parse().unwrap()), Via { fwmark, except: 0 });
     assert_eq!(towards("192.0.2.1:9 [2001:db8::1]:9", 0), None);
     for (name, mtu, net) in [("wide", 1500, 1), ("narrow", 1400, 2), ("jumbo", 9000, 3)] {
-        namespace.ip(&format!("link add {name} mtu {mtu} type veth peer name {name}-end"));
-        namespace.ip(&format!("link set {name} up"));
-        namespace.ip(&format!("link set {name}-end up"));
-        namespace.ip(&format!("addr add 10.9.{net}.1/24 dev {name}"));
-        namespace.ip(&format!("addr add fd00:{net}::1/64 dev {name} nodad"));
+        namespace.ip(&format!("link add {name} mtu {mtu} type veth peer name {name}-end")).unwrap();
+        namespace.ip(&format!("link set {name} up")).unwrap();
+        namespace.ip(&format!("link set {name}-end up")).unwrap();
+        namespace.ip(&format!("addr add 10.9.{net}.1/24 dev {name}")).unwrap();
+        namespace.ip(&format!("addr add fd00:{net}::1/64 dev {name} nodad")).unwrap();
     }
     assert_eq!(derived_mtu(), DEFAULT_MTU, "no default route");
     for (to, mtu) in [
@@ -62,36 +62,36 @@ fn the_mtu_is_that_of_the_link_of_the_route() {
         assert_eq!(towards(to, 0), Some(mtu), "{to}");
     }
 
-    namespace.ip("route add default via 10.9.1.254");
+    namespace.ip("route add default via 10.9.1.254").unwrap();
     assert_eq!(derived_mtu(), 1420);
-    namespace.ip("-6 route add default via fd00:2::fe");
+    namespace.ip("-6 route add default via fd00:2::fe").unwrap();
     assert_eq!(derived_mtu(), 1320, "the narrower of the two");
-    namespace.ip("-6 route change default via fd00:3::fe");
+    namespace.ip("-6 route change default via fd00:3::fe").unwrap();
     assert_eq!(derived_mtu(), 1420);
-    namespace.ip("route change default via 10.9.2.254");
+    namespace.ip("route change default via 10.9.2.254").unwrap();
     assert_eq!(derived_mtu(), 1320);
     // What an administrator says of the route counts, where it is less.
-    namespace.ip("route change default via 10.9.1.254 mtu 1450");
+    namespace.ip("route change default via 10.9.1.254 mtu 1450").unwrap();
     assert_eq!(derived_mtu(), 1370);
-    namespace.ip("route change default via 10.9.2.254 mtu 1450");
+    namespace.ip("route change default via 10.9.2.254 mtu 1450").unwrap();
     assert_eq!(derived_mtu(), 1320);
 
     // Another table for what is marked.
-    namespace.ip("rule add fwmark 7 lookup 77");
-    namespace.ip("route add default via 10.9.3.254 mtu 1300 table 77");
+    namespace.ip("rule add fwmark 7 lookup 77").unwrap();
+    namespace.ip("route add default via 10.9.3.254 mtu 1300 table 77").unwrap();
     assert_eq!((towards("192.0.2.1:9", 7), towards("192.0.2.1:9", 0)), (Some(1240), Some(1320)));
 }
 
 /// What anybody may have sent: "too big", of a datagram of ours. The kernel believes it, and the device does not.
 #[test]
 fn a_forged_icmp_message_shrinks_nothing() {
-    let namespace = Namespace::new();
-    namespace.enter();
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
     let offloads = Offloads { tun_tso: true, ..Offloads::NONE };
     let wire = Tun::create(namespace.name(), 1420, NonZeroU8::MIN, offloads).unwrap();
-    namespace.ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.name()));
-    namespace.ip(&format!("link set {} up", namespace.name()));
-    namespace.ip(&format!("addr add fd00:9::1/64 dev {} nodad", namespace.name()));
+    namespace.ip(&format!("addr add 10.9.0.1/24 dev {}", namespace.name())).unwrap();
+    namespace.ip(&format!("link set {} up", namespace.name())).unwrap();
+    namespace.ip(&format!("addr add fd00:9::1/64 dev {} nodad", namespace.name())).unwrap();
     let sockets = Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap();
     let (v4, v6): (SocketAddr, SocketAddr) = ("10.9.0.2:9".parse().unwrap(), "[fd00:9::2]:9".parse().unwrap());
     for (to, claimed, inside) in [(v4, 600, 1340), (v6, 1280, 1340)] {
@@ -104,7 +104,7 @@ fn a_forged_icmp_message_shrinks_nothing() {
         let forged = if to.is_ipv4() { too_big_ipv4(&sent, claimed) } else { too_big_ipv6(&sent, claimed) };
         // A route that is just being made forgets it.
         let end = Instant::now() + DEADLINE;
-        while !namespace.ip(&format!("route get {}", to.ip())).contains(&format!("mtu {claimed}")) {
+        while !namespace.ip(&format!("route get {}", to.ip())).unwrap().contains(&format!("mtu {claimed}")) {
             assert!(Instant::now() < end, "the kernel was to believe it");
             wire.queue(0).write(&[IoSlice::new(&forged)]).unwrap();
         }

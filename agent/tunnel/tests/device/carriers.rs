@@ -161,8 +161,8 @@ fn a_removed_peer_is_cut_off_from_its_stream_at_once() {
     let stream = Stream::between(&a, &b);
     a.reaches(b.inner4());
     let received = || b.device().snapshot().peers.iter().map(|peer| peer.rx_bytes).sum::<u64>();
-    let sender = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
-    let inside = b.host.enter(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
+    let sender = a.host.within(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+    let inside = b.host.within(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
     let address = inside.local_addr().unwrap();
     inside.set_nonblocking(true).unwrap();
     let done = AtomicBool::new(false);
@@ -277,7 +277,7 @@ fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
     join(&a, &b);
     let _stream = Stream::between(&a, &b);
     let handle = a.device().handle();
-    let inside = b.host.enter(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
+    let inside = b.host.within(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
     inside.set_nonblocking(true).unwrap();
     let mut expected = Vec::new();
     for (way, payload) in [(Way::Udp, 1_usize), (Way::Stream, 2), (Way::Stream, 1392), (Way::Udp, 1392), (Way::Udp, 0)]
@@ -298,7 +298,7 @@ fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
     let lie = udp_packet([10, 77, 0, 9].into(), b.inner4(), (TAP, TAP), b"x");
     assert!(handle.send_inner(&b.public_key(), Way::Stream, &lie));
     eventually("it is refused", || (refused() == before + 1).then_some(()));
-    let program = b.host.enter(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
+    let program = b.host.within(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
     program.set_read_timeout(Some(DEADLINE)).unwrap();
     let port = program.local_addr().unwrap().port();
     let packet = udp_packet(a.inner4(), b.inner4(), (TAP, port), b"for a program");
@@ -316,11 +316,11 @@ fn nothing_from_the_interface_has_the_port_of_probes() {
     let ((a, _), (b, diary)) = (watched(&switch, 1), watched(&switch, 2));
     join(&a, &b);
     let dropped = || a.device().snapshot().drops.unsendable;
-    let listener = b.host.enter(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
+    let listener = b.host.within(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
     listener.set_read_timeout(Some(DEADLINE)).unwrap();
     let send = |from: u16, to: u16, payload: &[u8]| {
         // A child of another test may hold the socket of before for a moment.
-        let bind = || a.host.enter(|| UdpSocket::bind((a.inner4(), from))).ok();
+        let bind = || a.host.within(|| UdpSocket::bind((a.inner4(), from))).ok();
         let socket = eventually("the port is free", bind);
         socket.send_to(payload, (b.inner4(), to)).unwrap();
     };
@@ -332,7 +332,7 @@ fn nothing_from_the_interface_has_the_port_of_probes() {
         eventually("it is dropped", || (dropped() == count).then_some(()));
     }
     // A program's port may be the same by chance, at one end.
-    let chance = b.host.enter(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
+    let chance = b.host.within(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
     chance.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut buffer = [0; 8];
     send(TAP, chance.local_addr().unwrap().port(), b"from it");
@@ -353,7 +353,7 @@ fn stun_goes_by_the_device_s_own_socket() {
     let switch = Switch::new();
     let (node, diary) = watched(&switch, 1);
     let host = switch.host(66);
-    let server = host.enter(|| UdpSocket::bind("192.0.2.66:3478")).unwrap();
+    let server = host.within(|| UdpSocket::bind("192.0.2.66:3478")).unwrap();
     server.set_read_timeout(Some(DEADLINE)).unwrap();
     let to = server.local_addr().unwrap();
     let mut request = [0; 20];

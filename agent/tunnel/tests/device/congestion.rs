@@ -19,7 +19,7 @@ const PROBE: usize = 500;
 fn send(from: &Node, to: &Node, is_ipv4: bool, tos: u8) {
     let (source, target): (IpAddr, IpAddr) =
         if is_ipv4 { (from.inner4(), to.inner4()) } else { (from.inner6(), to.inner6()) };
-    let socket = from.host.enter(|| UdpSocket::bind((source, 0))).unwrap();
+    let socket = from.host.within(|| UdpSocket::bind((source, 0))).unwrap();
     let (level, option) =
         if is_ipv4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
     set_option(&socket, level, option, tos.into());

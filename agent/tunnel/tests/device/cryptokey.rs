@@ -9,7 +9,9 @@ use boringtun::noise::{Tunn, TunnResult};
 use ipnetwork::IpNetwork;
 use mesh_tunnel::{DeviceUpdate, PeerUpdate, PublicKey};
 
-use crate::lab::{Kind, Namespace, Node, Switch, join, settled};
+use testkit::Namespace;
+
+use crate::lab::{Kind, Node, Switch, join, settled};
 use crate::patience::{DEADLINE, Done, eventually, uninterrupted};
 
 fn update(peer: PeerUpdate) -> DeviceUpdate {
@@ -18,14 +20,14 @@ fn update(peer: PeerUpdate) -> DeviceUpdate {
 
 /// Packets that the interface got from the device.
 fn packets_in(node: &Node) -> u64 {
-    let text = node.host.ip(&format!("-s -o link show {}", node.name));
+    let text = node.host.ip(&format!("-s -o link show {}", node.name)).unwrap();
     let mut words = text.split("RX:").nth(1).unwrap().split('\\').nth(1).unwrap().split_whitespace();
     words.nth(1).unwrap().parse().unwrap()
 }
 
 /// Sends a datagram from an address of the sender's choice.
 fn send_from(host: &Namespace, from: IpAddr, to: IpAddr) {
-    let socket = host.enter(|| UdpSocket::bind((from, 0))).unwrap();
+    let socket = host.within(|| UdpSocket::bind((from, 0))).unwrap();
     socket.send_to(b"x", (to, 9)).unwrap();
 }
 
@@ -43,9 +45,9 @@ fn an_inner_source_of_another_peer_is_refused() {
         let theirs: IpAddr = [10, 88, number, 9].into();
         us.device().apply(update(PeerUpdate { allowed_ips: vec![theirs.into()], ..PeerUpdate::new(other) })).unwrap();
         for last in [8, 9, 10] {
-            them.host.ip(&format!("addr add 10.88.{number}.{last}/32 dev {}", them.name));
+            them.host.ip(&format!("addr add 10.88.{number}.{last}/32 dev {}", them.name)).unwrap();
         }
-        them.host.ip(&format!("addr add 10.99.0.1/32 dev {}", them.name));
+        them.host.ip(&format!("addr add 10.99.0.1/32 dev {}", them.name)).unwrap();
 
         // Five packets of its own, five of the other peer's, five of nobody's; its own last, as they arrive in order.
         let refused = us.device().snapshot().drops.source_refused;
@@ -70,7 +72,7 @@ fn an_allowed_ip_moves_to_the_peer_that_claims_it_last() {
     join(&us, &c);
     let moving: IpAddr = [10, 77, 0, 99].into();
     for node in [&mut b, &mut c] {
-        node.host.ip(&format!("addr add {moving}/32 dev {}", node.name));
+        node.host.ip(&format!("addr add {moving}/32 dev {}", node.name)).unwrap();
         node.echo_on(moving);
     }
     let claim = |node: &Node| {
@@ -101,7 +103,7 @@ fn a_removed_peer_is_cut_off_before_the_call_returns() {
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
         let them = switch.node(number, kind);
         join(&us, &them);
-        let socket = them.host.enter(|| UdpSocket::bind(("0.0.0.0", 0))).unwrap();
+        let socket = them.host.within(|| UdpSocket::bind(("0.0.0.0", 0))).unwrap();
         socket.connect((us.inner4(), 9)).unwrap();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -135,7 +137,7 @@ fn low_order_keys_are_never_spoken_to() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
     let sink = switch.host(9);
-    let socket = sink.enter(|| UdpSocket::bind("0.0.0.0:4000")).unwrap();
+    let socket = sink.within(|| UdpSocket::bind("0.0.0.0:4000")).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut one = [0; 32];
     one[0] = 1;
@@ -229,7 +231,7 @@ fn a_handshake_flood_does_not_keep_a_peer_out() {
     let (stop, cookies) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let socket = host.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+            let socket = host.within(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
             socket.set_nonblocking(true).unwrap();
             let tunn = Tunn::new([66; 32].into(), (*us.public_key().as_bytes()).into(), None, None, 1, None);
             let mut attacker = Attacker { victim: &us, socket, tunn, cookies: &cookies };

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use boringtun::noise::{Tunn, TunnResult};
 use mesh_tunnel::Drops;
 
+use testkit::Rng;
+
 use crate::lab::{Kind, Node, PORT, Switch, join, settled};
 use crate::packets::{UDP, cut};
 use crate::path::{Path, let_through};
@@ -15,7 +17,7 @@ use crate::patience::{Done, eventually};
 use crate::relay::Relay;
 use crate::streams::transfer;
 use crate::tap::{Frame, Tap, set_option};
-use crate::traffic::{Dice, Traffic};
+use crate::traffic::Traffic;
 
 /// The MTU of the link between the hosts.
 const LINK_MTU: usize = 1500;
@@ -28,9 +30,9 @@ fn pairs(switch: &Switch) -> [(Node, Node); 2] {
     ]
 }
 
-fn shuffle<T>(dice: &mut Dice, items: &mut [T]) {
+fn shuffle<T>(rng: &mut Rng, items: &mut [T]) {
     for last in (1..items.len()).rev() {
-        items.swap(last, dice.below(last + 1));
+        items.swap(last, rng.below(last + 1));
     }
 }
 
@@ -43,8 +45,8 @@ fn each_packet_arrives_once_in_whatever_order() {
         let_through(a, b);
         relay.introduce(a, b);
 
-        let (mut path, mut traffic, mut dice) =
-            (Path::new(a, b), Traffic::new(9, a.number, b.number), Dice::new(number.into()));
+        let (mut path, mut traffic, mut rng) =
+            (Path::new(a, b), Traffic::new(9, a.number, b.number), Rng::new(number.into()));
         path.shuffled = true;
         let mut earlier: Vec<Vec<u8>> = Vec::new();
         let refused = || b.device().snapshot().drops.unauthenticated;
@@ -52,15 +54,15 @@ fn each_packet_arrives_once_in_whatever_order() {
         for round in 0..6 {
             path.label = format!("round {round}");
             let mut datagrams = relay.collect(path.send(&traffic.burst(300, 300_000)));
-            shuffle(&mut dice, &mut datagrams);
+            shuffle(&mut rng, &mut datagrams);
             let lost = datagrams.len() / 20;
             datagrams.truncate(datagrams.len() - lost);
             // Some twice, and some of the last round once more.
-            let again: Vec<_> = datagrams.iter().chain(&earlier).filter(|_| dice.once_in(4)).cloned().collect();
+            let again: Vec<_> = datagrams.iter().chain(&earlier).filter(|_| rng.one_in(4)).cloned().collect();
             repeated += again.len() as u64;
             earlier.clone_from(&datagrams);
             datagrams.extend(again);
-            shuffle(&mut dice, &mut datagrams);
+            shuffle(&mut rng, &mut datagrams);
             datagrams.iter().for_each(|datagram| relay.pass_on(0, datagram));
             path.settle_but(lost);
         }
@@ -94,14 +96,14 @@ fn tcp_gets_through_a_bad_network() {
     let switch = Switch::new();
     for (number, (a, b)) in (200..).zip(&pairs(&switch)) {
         let relay = Relay::between(&switch, number, a, b);
-        let (done, mut dice) = (AtomicBool::new(false), Dice::new(1));
+        let (done, mut rng) = (AtomicBool::new(false), Rng::new(1));
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mangle = |together: &mut Vec<Vec<u8>>| {
-                    together.retain(|_| !dice.once_in(100));
-                    let again: Vec<_> = together.iter().filter(|_| dice.once_in(50)).cloned().collect();
+                    together.retain(|_| !rng.one_in(100));
+                    let again: Vec<_> = together.iter().filter(|_| rng.one_in(50)).cloned().collect();
                     together.extend(again);
-                    shuffle(&mut dice, together);
+                    shuffle(&mut rng, together);
                 };
                 relay.carry(|| done.load(Ordering::Relaxed), mangle);
             });
@@ -125,18 +127,18 @@ fn messages(mut frame: Frame, node: &Node) -> Vec<Vec<u8>> {
 }
 
 /// Everything wrong that can be made of a message that is right, and of nothing.
-fn forgeries(dice: &mut Dice, genuine: &[u8]) -> Vec<Vec<u8>> {
+fn forgeries(rng: &mut Rng, genuine: &[u8]) -> Vec<Vec<u8>> {
     let len = genuine.len();
-    let mut forged = vec![genuine.to_vec(), [genuine, &[0]].concat(), [genuine, genuine].concat(), dice.bytes(len)];
-    forged.extend([0, 1, 3, 4, 8, 15, 16, 17, 31, 32, len - 1, dice.below(len)].map(|cut| genuine[..cut].to_vec()));
-    for at in (0..16).chain([16, len - 17, len - 16, len - 1, dice.below(len), dice.below(len)]) {
+    let mut forged = vec![genuine.to_vec(), [genuine, &[0]].concat(), [genuine, genuine].concat(), rng.bytes(len)];
+    forged.extend([0, 1, 3, 4, 8, 15, 16, 17, 31, 32, len - 1, rng.below(len)].map(|cut| genuine[..cut].to_vec()));
+    for at in (0..16).chain([16, len - 17, len - 16, len - 1, rng.below(len), rng.below(len)]) {
         let mut flipped = genuine.to_vec();
-        flipped[at] ^= 1 << dice.below(8);
+        flipped[at] ^= 1 << rng.below(8);
         forged.push(flipped);
     }
     // Messages of each kind with a receiver that exists, and of kinds that do not.
     for (kind, len) in [(1, 148), (2, 92), (3, 64), (4, 32), (4, 200), (0, 148), (5, 64), (255, 1400)] {
-        let mut message = dice.bytes(len);
+        let mut message = rng.bytes(len);
         message[..4].copy_from_slice(&[kind, 0, 0, 0]);
         message[4..8].copy_from_slice(&genuine[4..8]);
         // A response names its receiver after its sender.
@@ -175,10 +177,10 @@ fn forgeries_and_replays_change_nothing() {
         join(a, b);
         let (handshake, _) = settled(b, a);
         let_through(a, b);
-        let socket = host.enter(|| UdpSocket::bind("192.0.2.66:0")).unwrap();
+        let socket = host.within(|| UdpSocket::bind("192.0.2.66:0")).unwrap();
         socket.connect(b.outer4()).unwrap();
         let mut wire = Tap::listener(&b.host, "eth0");
-        let (mut path, mut traffic, mut dice) = (Path::new(a, b), Traffic::new(5, a.number, b.number), Dice::new(5));
+        let (mut path, mut traffic, mut rng) = (Path::new(a, b), Traffic::new(5, a.number, b.number), Rng::new(5));
         let refused = || b.device().snapshot().drops.unauthenticated;
         let (before, mut sent) = (refused(), 0);
         let endpoint = b.shown("endpoints", a);
@@ -187,8 +189,8 @@ fn forgeries_and_replays_change_nothing() {
             path.label = format!("round {round}");
             path.send(&traffic.burst(60, 60_000));
             if !heard.is_empty() {
-                let genuine = &heard[dice.below(heard.len())];
-                sent += attack(&socket, &forgeries(&mut dice, genuine));
+                let genuine = &heard[rng.below(heard.len())];
+                sent += attack(&socket, &forgeries(&mut rng, genuine));
             }
             path.settle();
             while let Some(frame) = wire.next(Instant::now()) {
@@ -216,7 +218,7 @@ fn a_handshake_flood_does_not_stop_a_session() {
         let (stop, cookies) = (AtomicBool::new(false), AtomicUsize::new(0));
         let drops = || b.device().snapshot().drops;
         thread::scope(|scope| {
-            scope.spawn(|| flood(&host.enter(|| UdpSocket::bind("192.0.2.66:0")).unwrap(), b, &stop, &cookies));
+            scope.spawn(|| flood(&host.within(|| UdpSocket::bind("192.0.2.66:0")).unwrap(), b, &stop, &cookies));
             let _done = Done(&stop);
             eventually("the device is under load", || (drops().under_load > 1000).then_some(()));
             let before = drops().under_load;

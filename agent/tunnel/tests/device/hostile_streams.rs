@@ -9,11 +9,12 @@ use std::thread;
 use boringtun::noise::{Tunn, TunnResult};
 use mesh_tunnel::{Proof, StreamInbound};
 
+use testkit::Rng;
+
 use crate::lab::{Kind, Node, Switch, join, settled};
 use crate::patience::{Done, eventually};
 use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::transfer;
-use crate::traffic::Dice;
 
 /// A stream to the node that nobody reads but the test.
 fn opened(node: &Node) -> (StreamInbound, Arc<Pipe>) {
@@ -27,7 +28,7 @@ fn sealed(a: &Node, b: &Node, count: usize) -> Vec<Vec<u8>> {
     let handle = a.device().handle();
     handle.set_route(&b.public_key(), mesh_tunnel::Route { udp: false, stream: true });
     handle.set_stream(&b.public_key(), Some(Arc::<Pipe>::clone(&pipe)));
-    let socket = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+    let socket = a.host.within(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
     let mut messages = Vec::new();
     eventually("the packets are sealed", || {
         socket.send_to(&[7; 100], (b.inner4(), 9)).unwrap();
@@ -57,31 +58,31 @@ fn garbage_forgeries_and_replays_prove_nothing() {
 
     let before = (settled(&b, &a).0, b.shown("endpoints", &a));
     let refused = || b.device().snapshot().drops.unauthenticated;
-    let (start, mut sent, mut dice) = (refused(), 0, Dice::new(3));
+    let (start, mut sent, mut rng) = (refused(), 0, Rng::new(3));
     for round in 0..60 {
         let mut datagrams: Vec<Vec<u8>> = Vec::new();
-        for _ in 0..dice.below(40) {
-            let message = &genuine[dice.below(genuine.len())];
-            datagrams.push(match dice.below(5) {
+        for _ in 0..rng.below(40) {
+            let message = &genuine[rng.below(genuine.len())];
+            datagrams.push(match rng.below(5) {
                 0 => message.clone(),
-                1 => message[..dice.below(message.len())].to_vec(),
+                1 => message[..rng.below(message.len())].to_vec(),
                 2 => {
                     let mut forged = message.clone();
-                    let at = dice.below(forged.len());
-                    forged[at] ^= 1 << dice.below(8);
+                    let at = rng.below(forged.len());
+                    forged[at] ^= 1 << rng.below(8);
                     forged
                 }
                 3 => {
                     // Of a kind that there is, of any length.
-                    let len = dice.pick(&[32, 64, 92, 148, 1500, 65_535]);
-                    let mut bytes = dice.bytes(len);
-                    bytes[..4].copy_from_slice(&[1 + dice.below(4) as u8, 0, 0, 0]);
+                    let len = rng.pick(&[32, 64, 92, 148, 1500, 65_535]);
+                    let mut bytes = rng.bytes(len);
+                    bytes[..4].copy_from_slice(&[1 + rng.below(4) as u8, 0, 0, 0]);
                     bytes[4..8].copy_from_slice(&message[4..8]);
                     bytes
                 }
                 _ => {
-                    let len = dice.below(65_536);
-                    dice.bytes(len)
+                    let len = rng.below(65_536);
+                    rng.bytes(len)
                 }
             });
         }
@@ -93,7 +94,7 @@ fn garbage_forgeries_and_replays_prove_nothing() {
     assert_eq!((b.handshake(&a), b.shown("endpoints", &a)), before);
 
     // Ranges that lie nowhere, or one in the other.
-    let mut buffer = dice.bytes(1000);
+    let mut buffer = rng.bytes(1000);
     let reversed = Range { start: 700, end: 600 };
     let ranges =
         [0..0, 1000..1000, 999..1001, 2000..3000, reversed, 0..1000, 10..20, 5..900, usize::MAX - 1..usize::MAX];

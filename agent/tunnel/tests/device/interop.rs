@@ -61,11 +61,11 @@ fn carries_over_link_local_addresses() {
         us.add(&them, None, "");
         let local = |node: &Node| -> Ipv6Addr {
             eventually("a link-local address", || {
-                let shown = node.host.ip("-6 -o addr show dev eth0 scope link -tentative");
+                let shown = node.host.ip("-6 -o addr show dev eth0 scope link -tentative").unwrap();
                 shown.split_whitespace().nth(3)?.split('/').next()?.parse().ok()
             })
         };
-        let shown = us.host.ip("-o link show dev eth0");
+        let shown = us.host.ip("-o link show dev eth0").unwrap();
         let index: u32 = shown.split(':').next().unwrap().parse().unwrap();
         local(&us);
         let endpoint = SocketAddrV6::new(local(&them), PORT, 0, index);
@@ -135,13 +135,13 @@ fn asks_again(asks: &Node, deaf: &Node) {
     let (before, _) = settled(asks, deaf);
     // Nothing comes back: the other side's answers go to a station that does not exist.
     let address = format!("192.0.2.{}", asks.number);
-    deaf.host.ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:99 nud permanent dev eth0"));
+    deaf.host.ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:99 nud permanent dev eth0")).unwrap();
     let began = Instant::now();
     eventually("15 s of silence are noticed", || {
         assert!(!asks.probe_for(deaf.inner4(), Duration::from_millis(200)));
         (began.elapsed() > Duration::from_secs(19)).then_some(())
     });
-    deaf.host.ip(&format!("neigh del {address} dev eth0"));
+    deaf.host.ip(&format!("neigh del {address} dev eth0")).unwrap();
     // Traffic is answered again, so that only a handshake that is under way already can come to its end.
     eventually("a new handshake", || {
         asks.probe_for(deaf.inner4(), SECOND);

@@ -1,22 +1,18 @@
 //! Namespaces, nodes and probes. Everything has a name of its own and goes when it is dropped, also after a panic.
-#![expect(unsafe_code, reason = "setns has no safe form in the standard library")]
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
-use std::panic::resume_unwind;
-use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PrivateKey, PublicKey};
+use testkit::{Namespace, unique_name};
 use zeroize::Zeroizing;
 
 use crate::patience::{DEADLINE, Watch, eventually, uninterrupted};
@@ -27,60 +23,18 @@ pub(crate) const PORT: u16 = 51820;
 
 const ECHO_PORT: u16 = 7007;
 
-/// A name nobody else has, short enough for an interface.
+/// A name that no other test has, short enough for an interface.
 pub(crate) fn unique() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("wt{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    unique_name("wt")
 }
 
-/// A network namespace.
-pub(crate) struct Namespace {
-    pub(crate) name: String,
+/// A network namespace with loopback up.
+#[track_caller]
+pub(crate) fn new_namespace() -> Namespace {
+    Namespace::unique("wt").unwrap()
 }
 
-impl Namespace {
-    #[track_caller]
-    pub(crate) fn new() -> Self {
-        let namespace = Self { name: unique() };
-        run("ip", &["netns", "add", &namespace.name]);
-        namespace.ip("link set lo up");
-        namespace
-    }
-
-    /// `ip` inside the namespace.
-    #[track_caller]
-    pub(crate) fn ip(&self, arguments: &str) -> String {
-        let mut all = vec!["-n", &self.name];
-        all.extend(arguments.split_whitespace());
-        run("ip", &all)
-    }
-
-    /// Runs `work` in a thread that lives in the namespace. Sockets made there stay there.
-    pub(crate) fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        let file = File::open(format!("/var/run/netns/{}", self.name)).unwrap();
-        let inside = || {
-            // SAFETY: no pointer is passed, and only this thread is moved.
-            assert_eq!(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
-            work()
-        };
-        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
-    }
-
-    /// A program in the namespace, to be started by the caller.
-    pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
-        command
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-    }
-}
-
-/// Who implements a node's device.
+/// The implementation of a node's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Ours,
@@ -93,30 +47,30 @@ pub(crate) struct Switch(Namespace);
 impl Switch {
     #[track_caller]
     pub(crate) fn new() -> Self {
-        let namespace = Namespace::new();
-        namespace.ip("link add br0 type bridge");
-        namespace.ip("link set br0 up");
+        let namespace = new_namespace();
+        namespace.ip("link add br0 type bridge").unwrap();
+        namespace.ip("link set br0 up").unwrap();
         Self(namespace)
     }
 
     /// A namespace plugged in as `eth0`, with the outside addresses of `number`.
     #[track_caller]
     pub(crate) fn host(&self, number: u8) -> Namespace {
-        let host = Namespace::new();
+        let host = new_namespace();
         let port = format!("port{number}");
-        self.0.ip(&format!("link add {port} type veth peer name eth0 netns {}", host.name));
-        self.0.ip(&format!("link set {port} master br0 up"));
-        host.ip("link set eth0 up");
-        host.ip(&format!("addr add 192.0.2.{number}/24 dev eth0"));
-        host.ip(&format!("addr add 2001:db8::{number:x}/64 dev eth0 nodad"));
+        self.0.ip(&format!("link add {port} type veth peer name eth0 netns {}", host.name())).unwrap();
+        self.0.ip(&format!("link set {port} master br0 up")).unwrap();
+        host.ip("link set eth0 up").unwrap();
+        host.ip(&format!("addr add 192.0.2.{number}/24 dev eth0")).unwrap();
+        host.ip(&format!("addr add 2001:db8::{number:x}/64 dev eth0 nodad")).unwrap();
         host
     }
 
     /// Makes the link of a host carry packets of up to `mtu` bytes.
     #[track_caller]
     pub(crate) fn widen(&self, host: &Namespace, number: u8, mtu: u32) {
-        self.0.ip(&format!("link set port{number} mtu {mtu}"));
-        host.ip(&format!("link set eth0 mtu {mtu}"));
+        self.0.ip(&format!("link set port{number} mtu {mtu}")).unwrap();
+        host.ip(&format!("link set eth0 mtu {mtu}")).unwrap();
     }
 
     /// A host with a device that has its key and port, is up and has its inside addresses.
@@ -162,7 +116,7 @@ impl Node {
         let name = unique();
         let mut options = DeviceOptions::new(&name);
         change(&mut options);
-        let device = host.enter(|| Device::create(options)).unwrap();
+        let device = host.within(|| Device::create(options)).unwrap();
         Self::configured(host, number, name, Some(device), None)
     }
 
@@ -171,9 +125,9 @@ impl Node {
         let mut node = Self { device, program, echoes: Vec::new(), host, name, number };
         node.wg_with(&format!("private-key /dev/stdin listen-port {PORT}"), &node.private_key());
         for address in [format!("{}/24", node.inner4()), format!("{}/64", node.inner6())] {
-            node.host.ip(&format!("addr add {address} dev {} nodad", node.name));
+            node.host.ip(&format!("addr add {address} dev {} nodad", node.name)).unwrap();
         }
-        node.host.ip(&format!("link set {} up", node.name));
+        node.host.ip(&format!("link set {} up", node.name)).unwrap();
         for address in [node.inner4(), node.inner6()] {
             node.echo_on(address);
         }
@@ -201,7 +155,7 @@ impl Node {
 
     /// Answers datagrams to `address` of this host.
     pub(crate) fn echo_on(&mut self, address: IpAddr) {
-        let socket = self.host.enter(|| UdpSocket::bind((address, ECHO_PORT))).unwrap();
+        let socket = self.host.within(|| UdpSocket::bind((address, ECHO_PORT))).unwrap();
         self.echoes.push(Echo::start(socket));
     }
 
@@ -326,7 +280,7 @@ impl Node {
 
     pub(crate) fn probe_for(&self, address: IpAddr, patience: Duration) -> bool {
         let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-        let socket = self.host.enter(|| UdpSocket::bind((any, 0))).unwrap();
+        let socket = self.host.within(|| UdpSocket::bind((any, 0))).unwrap();
         socket.set_read_timeout(Some(patience)).unwrap();
         let word = unique();
         if socket.send_to(word.as_bytes(), (address, ECHO_PORT)).is_err() {

@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error};
 
-use crate::lab::{Kind, Namespace, Switch, join, settled, unique};
+use testkit::Namespace;
+
+use crate::lab::{Kind, Switch, join, new_namespace, settled, unique};
 use crate::patience::eventually;
 use crate::program::{PROGRAM, Program, run, run_with, signal_pid, socket_path, wg_answers};
 use crate::streams::{STREAM, transfer};
@@ -17,7 +19,7 @@ fn options(name: &str) -> DeviceOptions {
 }
 
 fn exists(host: &Namespace, name: &str) -> bool {
-    host.ip("-o link show").contains(&format!(" {name}:"))
+    host.ip("-o link show").unwrap().contains(&format!(" {name}:"))
 }
 
 /// The interface goes when its descriptor is closed. A child that another test has just forked may hold a copy of it
@@ -28,9 +30,9 @@ pub(crate) fn goes(host: &Namespace, name: &str) {
 
 #[test]
 fn showconf_is_what_was_configured() {
-    let (host, other_host) = (Namespace::new(), Namespace::new());
+    let (host, other_host) = (new_namespace(), new_namespace());
     let ours = unique();
-    let device = host.enter(|| Device::create(options(&ours))).unwrap();
+    let device = host.within(|| Device::create(options(&ours))).unwrap();
     let theirs = unique();
     let _go = Program::wireguard_go(&other_host, &theirs);
     let config = "[Interface]\nListenPort = 2345\nFwMark = 0x1234\nPrivateKey = gI6EdUSYvn8ugXOt8QQD6Yc+JyiZxIhp3GInSWRfWGE=\n\n\
@@ -98,29 +100,29 @@ fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
     for node in [&a, &b] {
         switch.widen(&node.host, node.number, 65_535);
     }
-    let (inside_a, inside_b) = (Namespace::new(), Namespace::new());
+    let (inside_a, inside_b) = (new_namespace(), new_namespace());
     // The interface's number is taken there: it gets another.
     for number in 0..8 {
-        inside_a.ip(&format!("link add taken{number} type bridge"));
+        inside_a.ip(&format!("link add taken{number} type bridge")).unwrap();
     }
     for (node, inside) in [(&a, &inside_a), (&b, &inside_b)] {
-        node.host.ip(&format!("link set {} netns {}", node.name, inside.name));
+        node.host.ip(&format!("link set {} netns {}", node.name, inside.name())).unwrap();
         // Something else takes the name where the interface was.
-        node.host.ip(&format!("link add {} mtu 1111 type bridge", node.name));
-        inside.ip(&format!("addr add {}/24 dev {}", node.inner4(), node.name));
-        inside.ip(&format!("addr add {}/64 dev {} nodad", node.inner6(), node.name));
-        inside.ip(&format!("link set {} up", node.name));
+        node.host.ip(&format!("link add {} mtu 1111 type bridge", node.name)).unwrap();
+        inside.ip(&format!("addr add {}/24 dev {}", node.inner4(), node.name)).unwrap();
+        inside.ip(&format!("addr add {}/64 dev {} nodad", node.inner6(), node.name)).unwrap();
+        inside.ip(&format!("link set {} up", node.name)).unwrap();
     }
     for mtu in [1280, 1420, 9000, 34816] {
         for (node, inside) in [(&a, &inside_a), (&b, &inside_b)] {
-            inside.ip(&format!("link set {} mtu {mtu}", node.name));
+            inside.ip(&format!("link set {} mtu {mtu}", node.name)).unwrap();
             assert_eq!(node.device().snapshot().mtu, mtu);
         }
         transfer(&inside_a, a.inner4(), &inside_b, b.inner4(), STREAM);
         transfer(&inside_b, b.inner6(), &inside_a, a.inner6(), STREAM);
     }
     // New sockets, asked for from anywhere, are made where the old ones were.
-    inside_a.enter(|| a.device().apply(DeviceUpdate { listen_port: Some(5555), ..DeviceUpdate::default() })).unwrap();
+    inside_a.within(|| a.device().apply(DeviceUpdate { listen_port: Some(5555), ..DeviceUpdate::default() })).unwrap();
     eventually("they go by the new port", || {
         transfer(&inside_a, a.inner4(), &inside_b, b.inner4(), STREAM);
         (b.shown("endpoints", &a) == "192.0.2.1:5555").then_some(())
@@ -129,7 +131,7 @@ fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
 
 #[test]
 fn deleting_the_interface_ends_the_device_and_frees_its_name() {
-    let host = Namespace::new();
+    let host = new_namespace();
     let name = unique();
     let listen = |device: &Device| {
         // As for the interface: a child of another test may hold the old socket for a moment.
@@ -137,11 +139,11 @@ fn deleting_the_interface_ends_the_device_and_frees_its_name() {
         eventually("the port is free again", || device.apply(update()).ok());
     };
     for _ in 0..3 {
-        let device = host.enter(|| Device::create(options(&name))).unwrap();
+        let device = host.within(|| Device::create(options(&name))).unwrap();
         listen(&device);
-        host.ip(&format!("link set {name} up"));
+        host.ip(&format!("link set {name} up")).unwrap();
         assert!(device.is_running());
-        host.ip(&format!("link del {name}"));
+        host.ip(&format!("link del {name}")).unwrap();
         device.wait();
         assert!(!device.is_running());
         assert!(!socket_path(&name).exists());
@@ -150,7 +152,7 @@ fn deleting_the_interface_ends_the_device_and_frees_its_name() {
         drop(device);
     }
     for _ in 0..3 {
-        let device = host.enter(|| Device::create(options(&name))).unwrap();
+        let device = host.within(|| Device::create(options(&name))).unwrap();
         listen(&device);
         device.stop().unwrap();
         assert!(!socket_path(&name).exists());
@@ -160,7 +162,7 @@ fn deleting_the_interface_ends_the_device_and_frees_its_name() {
 
 #[test]
 fn the_program_in_the_foreground_ends_in_order() {
-    let host = Namespace::new();
+    let host = new_namespace();
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let name = unique();
         let mut command = host.command(PROGRAM);
@@ -178,7 +180,7 @@ fn the_program_in_the_foreground_ends_in_order() {
 
 #[test]
 fn the_program_in_the_background_answers_when_the_call_returns() {
-    let host = Namespace::new();
+    let host = new_namespace();
     let name = unique();
     let output = host.command(PROGRAM).arg(&name).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -189,14 +191,14 @@ fn the_program_in_the_background_answers_when_the_call_returns() {
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains(&format!("interface `{name}` exists already")), "{said}");
     assert!(wg_answers(&name));
-    host.ip(&format!("link del {name}"));
+    host.ip(&format!("link del {name}")).unwrap();
     eventually("the socket goes with the interface", || (!socket_path(&name).exists()).then_some(()));
 }
 
 /// What runs in the background holds nothing of where it was started, and ends in order.
 #[test]
 fn the_program_in_the_background_ends_in_order() {
-    let host = Namespace::new();
+    let host = new_namespace();
     let name = unique();
     assert!(host.command(PROGRAM).arg(&name).status().unwrap().success());
     let arguments = format!("{PROGRAM}\0{name}\0");
@@ -217,18 +219,18 @@ fn the_program_in_the_background_ends_in_order() {
 
 #[test]
 fn what_is_in_the_way_is_named() {
-    let host = Namespace::new();
+    let host = new_namespace();
     let name = unique();
-    let create = |name: &str| host.enter(|| Device::create(options(name)));
+    let create = |name: &str| host.within(|| Device::create(options(name)));
     assert!(matches!(create("not a name").unwrap_err(), Error::NameInvalid { .. }));
 
-    host.ip(&format!("link add {name} type bridge"));
+    host.ip(&format!("link add {name} type bridge")).unwrap();
     assert!(matches!(create(&name).unwrap_err(), Error::NameTaken { .. }));
     assert!(!socket_path(&name).exists());
-    host.ip(&format!("link del {name}"));
-    host.ip(&format!("tuntap add {name} mode tun"));
+    host.ip(&format!("link del {name}")).unwrap();
+    host.ip(&format!("tuntap add {name} mode tun")).unwrap();
     assert!(matches!(create(&name).unwrap_err(), Error::NameTaken { .. }), "a persistent TUN is somebody's");
-    host.ip(&format!("link del {name}"));
+    host.ip(&format!("link del {name}")).unwrap();
 
     let listener = UnixListener::bind(socket_path(&name)).unwrap();
     let error = create(&name).unwrap_err();

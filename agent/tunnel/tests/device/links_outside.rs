@@ -33,7 +33,7 @@ fn a_link_that_becomes_narrow_carries_what_it_can() {
     join(&a, &b);
     transfer(&a.host, a.inner4(), &b.host, b.inner4(), LEN);
     assert_eq!(mtu(&a), 1420);
-    a.host.ip("link set eth0 mtu 1400");
+    a.host.ip("link set eth0 mtu 1400").unwrap();
     // Nobody is told. The first packets that are too long for the link are lost, and the device looks. The other side would have to
     // be told: what comes back by a connection of before is short.
     exchange(&a.host, a.inner4(), &b.host, b.inner4(), [LEN, 0]);
@@ -47,8 +47,8 @@ fn an_mtu_that_somebody_set_stays() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
-    a.host.ip(&format!("link set {} mtu 1410", a.name));
-    a.host.ip("link set eth0 mtu 1400");
+    a.host.ip(&format!("link set {} mtu 1410", a.name)).unwrap();
+    a.host.ip("link set eth0 mtu 1400").unwrap();
     apply(&a, stranger_at("192.0.2.77:9"));
     assert_eq!(mtu(&a), 1410);
 }
@@ -57,13 +57,13 @@ fn an_mtu_that_somebody_set_stays() {
 fn a_peer_behind_a_narrow_link_takes_neither_ipv6_nor_the_mtu_for_ever() {
     let switch = Switch::new();
     let a = switch.node(1, Kind::Ours);
-    a.host.ip("link add thin mtu 1000 type veth peer name thin-end");
+    a.host.ip("link add thin mtu 1000 type veth peer name thin-end").unwrap();
     for command in ["link set thin up", "link set thin-end up", "addr add 198.51.100.1/24 dev thin"] {
-        a.host.ip(command);
+        a.host.ip(command).unwrap();
     }
     apply(&a, stranger_at("198.51.100.2:9"));
     assert_eq!(mtu(&a), 1280, "what IPv6 needs");
-    assert!(a.host.ip(&format!("addr show dev {}", a.name)).contains(&a.inner6().to_string()));
+    assert!(a.host.ip(&format!("addr show dev {}", a.name)).unwrap().contains(&a.inner6().to_string()));
     apply(&a, PeerUpdate { remove: true, ..stranger() });
     assert_eq!(mtu(&a), 1420);
 }

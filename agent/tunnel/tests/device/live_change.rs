@@ -102,7 +102,7 @@ fn the_same_configuration_again_changes_nothing() {
 fn the_listen_port_changes_under_a_session() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
-    let other = us.host.enter(|| UdpSocket::bind("[::]:4444")).unwrap();
+    let other = us.host.within(|| UdpSocket::bind("[::]:4444")).unwrap();
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
         let them = switch.node(number, kind);
         join(&us, &them);
@@ -111,7 +111,7 @@ fn the_listen_port_changes_under_a_session() {
         us.is_answered_at_once(&them, "the new port");
         them.believes(&us, "192.0.2.1:5555");
         assert!(them.probe(us.inner4()));
-        eventually("the old port is free", || us.host.enter(|| UdpSocket::bind(("0.0.0.0", PORT))).ok());
+        eventually("the old port is free", || us.host.within(|| UdpSocket::bind(("0.0.0.0", PORT))).ok());
 
         let error = us.device().apply(DeviceUpdate { listen_port: Some(4444), ..DeviceUpdate::default() });
         let error = error.unwrap_err();
@@ -167,7 +167,7 @@ fn the_private_key_changes_and_sessions_come_back() {
 fn the_mark_is_on_every_datagram() {
     let switch = Switch::new();
     let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
-    us.host.ip("rule add fwmark 0x77 prohibit");
+    us.host.ip("rule add fwmark 0x77 prohibit").unwrap();
     join(&us, &them);
     us.wg("fwmark 0x77");
     assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
@@ -200,13 +200,13 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
     join(&us, &them);
     let absent = PrivateKey::from_bytes(Zeroizing::new([99; 32])).public_key();
     us.wg(&format!("peer {absent} endpoint 192.0.2.99:{PORT} allowed-ips 10.99.0.0/24"));
-    us.host.ip(&format!("route add 10.98.0.0/15 dev {}", us.name));
-    let sink = us.host.enter(|| UdpSocket::bind((us.inner4(), 9)).unwrap());
+    us.host.ip(&format!("route add 10.98.0.0/15 dev {}", us.name)).unwrap();
+    let sink = us.host.within(|| UdpSocket::bind((us.inner4(), 9)).unwrap());
     sink.set_read_timeout(Some(PATIENCE)).unwrap();
-    let source = them.host.enter(|| UdpSocket::bind((them.inner4(), 0)).unwrap());
+    let source = them.host.within(|| UdpSocket::bind((them.inner4(), 0)).unwrap());
     let stop = AtomicBool::new(false);
     let flood = |to: [u8; 4]| {
-        let socket = us.host.enter(|| UdpSocket::bind((us.inner4(), 0)).unwrap());
+        let socket = us.host.within(|| UdpSocket::bind((us.inner4(), 0)).unwrap());
         set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 500);
         while !stop.load(Ordering::Relaxed) {
             // A full queue is part of a flood.

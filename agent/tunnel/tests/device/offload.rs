@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use mesh_tunnel::Offloads;
 
+use testkit::Rng;
+
 use crate::lab::{Kind, Node, Switch, join};
 use crate::path::{Path, let_through};
 use crate::tap::{Frame, GSO_TCP4, GSO_TCP6, GSO_UDP, Tap};
-use crate::traffic::{Dice, Traffic};
+use crate::traffic::Traffic;
 
 /// Runs that are always made. `OFFLOAD_SEEDS=N` makes N more, each with a seed of its own that a failure names.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -151,12 +153,12 @@ fn everything_arrives_at_and_from_many_peers() {
     let mut out: Vec<_> = peers.iter().map(|peer| Path::new(&hub, peer)).collect();
     let mut back: Vec<_> = peers.iter().map(|peer| Path::new(peer, &hub)).collect();
     for seed in seeds() {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let mut traffic: Vec<_> = peers.iter().map(|peer| Traffic::new(seed, hub.number, peer.number)).collect();
         let mut replies: Vec<_> = peers.iter().map(|peer| Traffic::new(seed, peer.number, hub.number)).collect();
         for _ in 0..BURSTS {
             let frames = traffic.iter_mut().map(|traffic| traffic.burst(100, 120_000)).collect();
-            Path::send_mixed(&mut out, &mut dice, frames);
+            Path::send_mixed(&mut out, &mut rng, frames);
             for (path, traffic) in back.iter_mut().zip(&mut replies) {
                 path.send(&traffic.burst(100, 120_000));
             }

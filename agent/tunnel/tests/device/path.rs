@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use testkit::Rng;
+
 use crate::lab::Node;
 use crate::packets::{Flow, clamped, cut, flow};
 use crate::patience::DEADLINE;
 use crate::program::run;
 use crate::tap::{Frame, GSO_NONE, Tap};
-use crate::traffic::{Dice, MTU, subnets};
+use crate::traffic::{MTU, subnets};
 
 /// One direction between two nodes.
 pub(crate) struct Path<'a> {
@@ -53,13 +55,13 @@ impl<'a> Path<'a> {
 
     /// Sends frames of several paths from one node as they come, mixed but each path's in order.
     #[track_caller]
-    pub(crate) fn send_mixed(paths: &mut [Self], dice: &mut Dice, frames: Vec<Vec<Frame>>) {
+    pub(crate) fn send_mixed(paths: &mut [Self], rng: &mut Rng, frames: Vec<Vec<Frame>>) {
         for (path, frames) in paths.iter_mut().zip(&frames) {
             path.expect(frames);
         }
         let (mut waiting, mut mixed) = (frames.into_iter().map(Vec::into_iter).collect::<Vec<_>>(), Vec::new());
         while !waiting.is_empty() {
-            let turn = dice.below(waiting.len());
+            let turn = rng.below(waiting.len());
             match waiting[turn].next() {
                 Some(frame) => mixed.push(frame),
                 None => drop(waiting.swap_remove(turn)),
@@ -172,7 +174,7 @@ fn is_of(node: u8, packet: &[u8]) -> bool {
 fn story(node: &Node) -> String {
     let device =
         if node.is_ours() { format!("{:?}", node.device().snapshot()) } else { run("wg", &["show", &node.name]) };
-    format!("node {}: {device}\n{}", node.number, node.host.ip(&format!("-s link show {}", node.name)))
+    format!("node {}: {device}\n{}", node.number, node.host.ip(&format!("-s link show {}", node.name)).unwrap())
 }
 
 /// The first bytes, which have the headers in them, and the length.

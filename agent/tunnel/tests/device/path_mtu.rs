@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use mesh_tunnel::{Device, DeviceOptions};
 
-use crate::lab::{Kind, Namespace, Node, Switch, join, unique};
+use testkit::Namespace;
+
+use crate::lab::{Kind, Node, Switch, join, new_namespace, unique};
 use crate::packets::{Flow, flow, mss_place};
 use crate::path::let_through;
 use crate::patience::{DEADLINE, eventually, uninterrupted};
@@ -27,7 +29,7 @@ fn mss(packet: &[u8]) -> Option<u16> {
 
 fn host(switch: &Switch, number: u8, link_mtu: u32) -> Namespace {
     let host = switch.host(number);
-    host.ip(&format!("link set eth0 mtu {link_mtu}"));
+    host.ip(&format!("link set eth0 mtu {link_mtu}")).unwrap();
     host
 }
 
@@ -46,8 +48,8 @@ fn the_mtu_fits_the_link_unless_it_is_given() {
         assert_eq!(node.device().snapshot().mtu, expected, "link {link}, given {given:?}");
     }
     // Nothing is known where there is no way out.
-    let lonely = Namespace::new();
-    let device = lonely.enter(|| Device::create(DeviceOptions::new(unique()))).unwrap();
+    let lonely = new_namespace();
+    let device = lonely.within(|| Device::create(DeviceOptions::new(unique()))).unwrap();
     assert_eq!(device.snapshot().mtu, 1420);
 }
 
@@ -68,8 +70,8 @@ fn nothing_outside_is_fragmented() {
         let now_lost = || a.device().snapshot().drops.io_failed;
         let lost = now_lost();
 
-        let sender = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
-        let receiver = b.host.enter(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
+        let sender = a.host.within(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+        let receiver = b.host.within(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
         receiver.set_read_timeout(Some(DEADLINE)).unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
         // Each fits the tunnel, and the second does not fit the link. Packets are padded to 16 bytes.
@@ -115,19 +117,19 @@ fn nothing_outside_is_fragmented() {
 
 /// A host with an ordinary link behind a node, which forwards for it and may not tell it of packets that are too long.
 fn host_behind(node: &Node, other: &Node) -> Namespace {
-    let (behind, number) = (Namespace::new(), node.number);
-    node.host.ip(&format!("link add lan0 type veth peer name eth0 netns {}", behind.name));
+    let (behind, number) = (new_namespace(), node.number);
+    node.host.ip(&format!("link add lan0 type veth peer name eth0 netns {}", behind.name())).unwrap();
     for (host, device, last) in [(&node.host, "lan0", 1), (&behind, "eth0", 2)] {
-        host.ip(&format!("link set {device} up"));
-        host.ip(&format!("addr add 10.88.{number}.{last}/24 dev {device}"));
-        host.ip(&format!("addr add fd88:{number:x}::{last}/64 dev {device} nodad"));
+        host.ip(&format!("link set {device} up")).unwrap();
+        host.ip(&format!("addr add 10.88.{number}.{last}/24 dev {device}")).unwrap();
+        host.ip(&format!("addr add fd88:{number:x}::{last}/64 dev {device} nodad")).unwrap();
     }
-    behind.ip(&format!("route add default via 10.88.{number}.1"));
-    behind.ip(&format!("-6 route add default via fd88:{number:x}::1"));
-    node.host.ip(&format!("route add 10.88.{}.0/24 dev {}", other.number, node.name));
-    node.host.ip(&format!("-6 route add fd88:{:x}::/64 dev {}", other.number, node.name));
+    behind.ip(&format!("route add default via 10.88.{number}.1")).unwrap();
+    behind.ip(&format!("-6 route add default via fd88:{number:x}::1")).unwrap();
+    node.host.ip(&format!("route add 10.88.{}.0/24 dev {}", other.number, node.name)).unwrap();
+    node.host.ip(&format!("-6 route add fd88:{:x}::/64 dev {}", other.number, node.name)).unwrap();
     let inside = |command: &str| {
-        let words: Vec<_> = ["netns", "exec", &node.host.name].into_iter().chain(command.split(' ')).collect();
+        let words: Vec<_> = ["netns", "exec", node.host.name()].into_iter().chain(command.split(' ')).collect();
         run("ip", &words);
     };
     inside("sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
@@ -169,6 +171,6 @@ fn connections_of_hosts_behind_the_nodes_fit_the_tunnel() {
             assert!(announced.len() == 4 && announced.iter().all(|(flow, mss)| *mss == fits(flow)), "{announced:?}");
         }
         // The next takes its place.
-        us.host.ip("link del lan0");
+        us.host.ip("link del lan0").unwrap();
     }
 }

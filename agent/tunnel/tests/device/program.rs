@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::lab::Namespace;
 use crate::patience::eventually;
+use testkit::Namespace;
 
 /// The bare device as a program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wg-tunnel");

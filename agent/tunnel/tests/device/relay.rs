@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Namespace, Node, Switch};
+use testkit::Namespace;
+
+use crate::lab::{Node, Switch};
 use crate::patience::DEADLINE;
 use crate::tap::set_option;
 
@@ -24,7 +26,7 @@ impl Relay {
     #[track_caller]
     pub(crate) fn between(switch: &Switch, number: u8, a: &Node, b: &Node) -> Self {
         let host = switch.host(number);
-        let sides = [a, b].map(|_| host.enter(|| UdpSocket::bind(format!("192.0.2.{number}:0"))).unwrap());
+        let sides = [a, b].map(|_| host.within(|| UdpSocket::bind(format!("192.0.2.{number}:0"))).unwrap());
         for side in &sides {
             side.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
             set_option(side, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 16 << 20);

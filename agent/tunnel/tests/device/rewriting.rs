@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Kind, Namespace, Node, Switch};
+use testkit::Namespace;
+
+use crate::lab::{Kind, Node, Switch};
 use crate::patience::{DEADLINE, Done, eventually};
 use crate::program::run;
 use crate::streams::transfer;
@@ -32,7 +34,7 @@ impl Router {
     fn between(switch: &Switch, a: &Node, b: &Node, answers: bool) -> Self {
         let host = switch.host(200);
         let socket = || {
-            let socket = host.enter(|| UdpSocket::bind("192.0.2.200:0")).unwrap();
+            let socket = host.within(|| UdpSocket::bind("192.0.2.200:0")).unwrap();
             socket.set_nonblocking(true).unwrap();
             socket
         };
@@ -127,7 +129,7 @@ fn a_new_port_of_a_router_is_believed_at_once() {
                 b.believes(&a, &router.lie().to_string());
             } else {
                 // Nobody there answers. One word will do, unless the machine stands still while the address is tried.
-                let socket = a.host.enter(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+                let socket = a.host.within(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
                 let mut said = None;
                 eventually("the new address is believed", || {
                     if said.is_none_or(|said: Instant| said.elapsed() > Duration::from_secs(15)) {
@@ -184,7 +186,7 @@ fn two_who_let_in_only_answers_find_each_other() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     for node in [&a, &b] {
-        let filter = ["netns", "exec", &node.host.name, "iptables", "-w", "-A", "INPUT", "-i", "eth0", "-p", "udp"];
+        let filter = ["netns", "exec", node.host.name(), "iptables", "-w", "-A", "INPUT", "-i", "eth0", "-p", "udp"];
         run("ip", &[&filter[..], &["-m", "conntrack", "--ctstate", "NEW", "-j", "DROP"]].concat());
     }
     a.add(&b, None, "");

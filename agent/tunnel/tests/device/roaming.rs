@@ -67,16 +67,16 @@ fn an_endpoint_switches_between_families() {
 fn replies_leave_from_the_address_that_was_asked() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
-    us.host.ip("link add dummy0 type bridge");
-    us.host.ip("link set dummy0 up");
-    us.host.ip("addr add 192.0.2.201/24 dev eth0");
-    us.host.ip("addr add 198.51.100.1/32 dev dummy0");
-    us.host.ip("addr add 2001:db8::201/64 dev eth0 nodad");
-    us.host.ip("addr add 2001:db8:1::1/128 dev dummy0 nodad");
+    us.host.ip("link add dummy0 type bridge").unwrap();
+    us.host.ip("link set dummy0 up").unwrap();
+    us.host.ip("addr add 192.0.2.201/24 dev eth0").unwrap();
+    us.host.ip("addr add 198.51.100.1/32 dev dummy0").unwrap();
+    us.host.ip("addr add 2001:db8::201/64 dev eth0 nodad").unwrap();
+    us.host.ip("addr add 2001:db8:1::1/128 dev dummy0 nodad").unwrap();
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
         let them = switch.node(number, kind);
-        them.host.ip("route add 198.51.100.1/32 via 192.0.2.1");
-        them.host.ip("route add 2001:db8:1::1/128 via 2001:db8::1");
+        them.host.ip("route add 198.51.100.1/32 via 192.0.2.1").unwrap();
+        them.host.ip("route add 2001:db8:1::1/128 via 2001:db8::1").unwrap();
         for asked in ["192.0.2.201", "198.51.100.1", "[2001:db8::201]", "[2001:db8:1::1]"] {
             let endpoint = format!("{asked}:{PORT}");
             // A new handshake, its answers, and data: all of it.
@@ -101,12 +101,12 @@ fn meet_anew(us: &Node, them: &Node, endpoint: &str) {
 }
 
 fn replace(node: &Node, old: &str, new: &str) {
-    node.host.ip(&format!("addr del {old} dev eth0"));
-    node.host.ip(&format!("addr add {new} dev eth0 nodad"));
+    node.host.ip(&format!("addr del {old} dev eth0")).unwrap();
+    node.host.ip(&format!("addr add {new} dev eth0 nodad")).unwrap();
     // The kernel joins the group in which neighbours ask for an IPv6 address a moment later; until then they ask in vain.
     if let Some((_, last)) = new.split_once("::") {
         let group = format!("ff02::1:ff00:{}", last.split('/').next().unwrap());
-        let joined = || node.host.ip("-6 maddr show dev eth0").split_whitespace().any(|word| word == group);
+        let joined = || node.host.ip("-6 maddr show dev eth0").unwrap().split_whitespace().any(|word| word == group);
         eventually(format!("{group} is joined"), || joined().then_some(()));
     }
 }
@@ -148,7 +148,7 @@ fn nobody_moves_into_the_tunnel() {
     let of_key = || us.device().snapshot().peers.into_iter().find(|peer| peer.public_key == key).unwrap();
     let refused = || us.device().snapshot().drops.unauthenticated;
     let socket = |address: &str| {
-        let socket = them.host.enter(|| UdpSocket::bind((address.parse::<IpAddr>().unwrap(), 0)).unwrap());
+        let socket = them.host.within(|| UdpSocket::bind((address.parse::<IpAddr>().unwrap(), 0)).unwrap());
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket
     };

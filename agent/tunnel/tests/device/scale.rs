@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::lab::{Kind, Namespace, Switch, join, unique};
+use crate::lab::{Kind, Switch, join, new_namespace, unique};
 use crate::patience::{Watch, eventually};
 use crate::program::{PROGRAM, Program, run, run_with, wg_answers};
 
@@ -50,9 +50,9 @@ fn one_peer_with_130_560_networks() {
 
     them.add(&us, Some(&us.outer4()), "");
     let last: IpAddr = [10, 101, 253, 255].into();
-    them.host.ip(&format!("addr add {last}/32 dev {}", them.name));
+    them.host.ip(&format!("addr add {last}/32 dev {}", them.name)).unwrap();
     them.echo_on(last);
-    us.host.ip(&format!("route add 10.100.0.0/15 dev {}", us.name));
+    us.host.ip(&format!("route add 10.100.0.0/15 dev {}", us.name)).unwrap();
     us.reaches(last);
     us.reaches(them.inner4());
 }
@@ -60,7 +60,7 @@ fn one_peer_with_130_560_networks() {
 /// Ten thousand peers that never say a word, the last of them one that does.
 #[test]
 fn ten_thousand_peers() {
-    let host = Namespace::new();
+    let host = new_namespace();
     let name = unique();
     let mut command = host.command(PROGRAM);
     command.args([&name, "--foreground"]);
@@ -136,7 +136,7 @@ fn a_peer_with_a_session_does_not_wait_behind_those_without() {
 /// heard in between, and it needs memory for those whose turn it is.
 #[test]
 fn thousands_of_peers_that_do_not_answer_take_turns() {
-    let (host, name) = (Namespace::new(), unique());
+    let (host, name) = (new_namespace(), unique());
     let mut command = host.command(PROGRAM);
     command.args([&name, "--foreground"]);
     let program = Program::start(command);

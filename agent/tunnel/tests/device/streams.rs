@@ -7,10 +7,12 @@ use std::thread;
 
 use mesh_tunnel::Offloads;
 
-use crate::lab::{Kind, Namespace, Node, Switch, join};
+use testkit::{Namespace, Rng};
+
+use crate::lab::{Kind, Node, Switch, join};
 use crate::patience::{DEADLINE, eventually, uninterrupted};
 use crate::tap::set_option;
-use crate::traffic::{Dice, MTU};
+use crate::traffic::MTU;
 
 /// Bytes of each TCP stream, with an odd end.
 pub(crate) const STREAM: usize = (8 << 20) + 4321;
@@ -23,7 +25,7 @@ struct Text {
 
 impl Text {
     fn new(seed: u64) -> Self {
-        Self { page: Dice::new(seed).bytes(65_521), at: 0 }
+        Self { page: Rng::new(seed).bytes(65_521), at: 0 }
     }
 
     fn take(&mut self, len: usize) -> Vec<u8> {
@@ -40,9 +42,9 @@ fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hea
     let mut writer = stream.try_clone().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let (mut text, mut left, mut dice) = (Text::new(says), to_say, Dice::new(says));
+            let (mut text, mut left, mut rng) = (Text::new(says), to_say, Rng::new(says));
             while left > 0 {
-                let piece = left.min(1 + dice.below(100_000));
+                let piece = left.min(1 + rng.below(100_000));
                 writer.write_all(&text.take(piece)).unwrap();
                 left -= piece;
             }
@@ -73,7 +75,7 @@ pub(crate) fn transfer(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, l
 /// The same with so many bytes there and so many back.
 #[track_caller]
 pub(crate) fn exchange(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, [there, back]: [usize; 2]) {
-    let listener = b.enter(|| TcpListener::bind((to, 0))).unwrap();
+    let listener = b.within(|| TcpListener::bind((to, 0))).unwrap();
     let address = listener.local_addr().unwrap();
     // Nobody waits for ever for one that does not come.
     listener.set_nonblocking(true).unwrap();
@@ -83,7 +85,7 @@ pub(crate) fn exchange(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, [
             stream.set_nonblocking(false).unwrap();
             converse(stream, [back, there], 1, 2);
         });
-        let stream = a.enter(|| TcpStream::connect_timeout(&address, DEADLINE)).unwrap();
+        let stream = a.within(|| TcpStream::connect_timeout(&address, DEADLINE)).unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), from);
         converse(stream, [there, back], 2, 1);
     });
@@ -123,8 +125,8 @@ fn streams_are_whole_to_and_from_wireguard_go() {
 
 /// A pair of UDP sockets, the second with room for all that the first may send before it is read.
 fn sockets(a: &Node, from: IpAddr, b: &Node, to: IpAddr) -> (UdpSocket, UdpSocket) {
-    let sender = a.host.enter(|| UdpSocket::bind((from, 0))).unwrap();
-    let receiver = b.host.enter(|| UdpSocket::bind((to, 0))).unwrap();
+    let sender = a.host.within(|| UdpSocket::bind((from, 0))).unwrap();
+    let receiver = b.host.within(|| UdpSocket::bind((to, 0))).unwrap();
     receiver.set_read_timeout(Some(DEADLINE)).unwrap();
     set_option(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20);
     sender.connect(receiver.local_addr().unwrap()).unwrap();
@@ -159,12 +161,12 @@ fn datagrams_sent_many_in_a_call_arrive() {
         for (a, b) in [(&whole, other), (other, &whole)] {
             for (from, to) in families(a, b) {
                 let (sender, receiver) = sockets(a, from, b, to);
-                let mut dice = Dice::new(u64::from(b.number));
+                let mut rng = Rng::new(u64::from(b.number));
                 for (size, count) in [(1, 60), (100, 60), (longest(from) - 1, 45), (longest(from), 45), (777, 2)] {
                     set_option(&sender, libc::SOL_UDP, libc::UDP_SEGMENT, size as libc::c_int);
                     // The last is shorter, of one byte, or as long as the others.
                     for last in [size.div_ceil(2), 1, size] {
-                        let all = dice.bytes(size * (count - 1) + last);
+                        let all = rng.bytes(size * (count - 1) + last);
                         assert_eq!(sender.send(&all).unwrap(), all.len());
                         for datagram in all.chunks(size) {
                             expect(&receiver, sender.local_addr().unwrap(), datagram);
@@ -187,12 +189,12 @@ fn bursts_of_datagrams_arrive() {
         for (a, b) in [(&us, &them), (&them, &us)] {
             for (from, to) in families(a, b) {
                 let (sender, receiver) = sockets(a, from, b, to);
-                let mut dice = Dice::new(7);
+                let mut rng = Rng::new(7);
                 for burst in 0..5 {
-                    let of_one_length = dice.below(longest(from) + 1);
+                    let of_one_length = rng.below(longest(from) + 1);
                     let mut datagram = || {
-                        let len = if burst % 2 == 0 { of_one_length } else { dice.below(longest(from) + 1) };
-                        dice.bytes(len)
+                        let len = if burst % 2 == 0 { of_one_length } else { rng.below(longest(from) + 1) };
+                        rng.bytes(len)
                     };
                     let datagrams: Vec<_> = (0..40).map(|_| datagram()).collect();
                     for datagram in &datagrams {

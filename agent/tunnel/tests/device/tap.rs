@@ -6,7 +6,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::lab::Namespace;
+use testkit::Namespace;
 
 /// The virtio header that stands in front of each packet (`struct virtio_net_hdr`, without the buffer count).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,11 +84,11 @@ impl Tap {
 
     #[track_caller]
     fn open(host: &Namespace, interface: &str, protocol: libc::c_int) -> Self {
-        let shown = host.ip(&format!("-o link show dev {interface}"));
+        let shown = host.ip(&format!("-o link show dev {interface}")).unwrap();
         let interface: libc::c_int = shown.split(':').next().unwrap().parse().unwrap();
         // It hears nothing until it is bound, which is after it was told what not to hear.
         // SAFETY: no pointer is passed, and the descriptor is nobody else's.
-        let socket = host.enter(|| unsafe {
+        let socket = host.within(|| unsafe {
             let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
             assert!(socket >= 0, "no packet socket: {}", io::Error::last_os_error());
             OwnedFd::from_raw_fd(socket)

@@ -2,6 +2,8 @@
 
 use crate::packets::{CWR, FIN, FRAGMENT, PSH, SYN, TCP, UDP, checksum_offset, layout, pseudo, superpacket_kind};
 use crate::packets::{write_checksum, write_header_checksum};
+use testkit::Rng;
+
 use crate::tap::{Frame, GSO_ECN, Vnet};
 
 /// The longest packet that is made, and the MTU of the tunnels.
@@ -22,44 +24,6 @@ const OTHERS: [(u8, &[u8]); 9] = [
     (132, &[1, 2, 3, 4]),
     (253, &[]),
 ];
-
-/// Numbers that are the same for the same seed (SplitMix64).
-#[derive(Clone)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Less than `bound`.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.number() % bound as u64) as usize
-    }
-
-    /// True once in `times`.
-    pub(crate) fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-
-    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| self.number().to_le_bytes()).collect();
-        bytes.truncate(len);
-        bytes
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -94,7 +58,7 @@ struct Stream {
 
 /// Streams from the host with one number to the host with the other, as [`subnets`] gives them their addresses.
 pub(crate) struct Traffic {
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     from: u8,
     to: u8,
     streams: Vec<Stream>,
@@ -112,25 +76,25 @@ impl Traffic {
 
     /// So many times the usual number of streams.
     pub(crate) fn wide(seed: u64, from: u8, to: u8, times: usize) -> Self {
-        let mut dice = Dice::new(seed ^ (u64::from(from) << 32));
+        let mut rng = Rng::new(seed ^ (u64::from(from) << 32));
         let kinds = [Kind::Tcp, Kind::Tcp, Kind::Tcp, Kind::Udp, Kind::Udp, Kind::Fragments, Kind::Other].repeat(times);
         let kinds = kinds.into_iter().flat_map(|kind| [(kind, true), (kind, false)]).enumerate();
-        let streams = kinds.map(|(number, (kind, v4))| Stream::new(&mut dice, number, kind, v4)).collect();
-        Self { dice, from, to, streams }
+        let streams = kinds.map(|(number, (kind, v4))| Stream::new(&mut rng, number, kind, v4)).collect();
+        Self { rng, from, to, streams }
     }
 
     /// The next frames, which are not more than `packets` packets and not more than `bytes`.
     pub(crate) fn burst(&mut self, mut packets: usize, mut bytes: usize) -> Vec<Frame> {
         let mut frames = Vec::new();
         while packets > 0 && bytes >= 4 * MTU {
-            let number = self.dice.below(self.streams.len());
+            let number = self.rng.below(self.streams.len());
             // A sender speaks several times before the next is heard.
-            for _ in 0..self.dice.pick(&[1, 1, 2, 5, 12]) {
+            for _ in 0..self.rng.pick(&[1, 1, 2, 5, 12]) {
                 if packets == 0 || bytes < 4 * MTU {
                     break;
                 }
-                let longest = if self.dice.once_in(3) { bytes.min(64_000) } else { bytes.min(4 * MTU) };
-                let (frame, count) = self.streams[number].next(&mut self.dice, self.from, self.to, packets, longest);
+                let longest = if self.rng.one_in(3) { bytes.min(64_000) } else { bytes.min(4 * MTU) };
+                let (frame, count) = self.streams[number].next(&mut self.rng, self.from, self.to, packets, longest);
                 packets -= count;
                 bytes = bytes.saturating_sub(frame.bytes.len());
                 frames.push(frame);
@@ -141,38 +105,38 @@ impl Traffic {
 }
 
 impl Stream {
-    fn new(dice: &mut Dice, number: usize, kind: Kind, v4: bool) -> Self {
+    fn new(rng: &mut Rng, number: usize, kind: Kind, v4: bool) -> Self {
         // The first two of each are as streams mostly are. Some of the streams share their addresses.
-        let plain = number < 4 || dice.once_in(2);
-        let (first_extension, extension) = if plain { (0, Vec::new()) } else { extension(dice, v4) };
+        let plain = number < 4 || rng.one_in(2);
+        let (first_extension, extension) = if plain { (0, Vec::new()) } else { extension(rng, v4) };
         Self {
             kind,
             v4,
-            source: 1 + dice.below(3) as u8,
+            source: 1 + rng.below(3) as u8,
             // Never the source of the other direction: the kernel would take both for one flow.
-            destination: 101 + dice.below(2) as u8,
+            destination: 101 + rng.below(2) as u8,
             // No two streams are one flow.
-            ports: [0x80 | (number >> 8) as u8, number as u8, dice.number() as u8, 9],
+            ports: [0x80 | (number >> 8) as u8, number as u8, rng.number() as u8, 9],
             extension,
             first_extension,
-            traffic_class: dice.number() as u8,
-            hop_limit: 1 + dice.below(255) as u8,
-            flow_label: dice.number() as u32 & 0xf_ffff,
-            dont_fragment: !dice.once_in(4),
-            id: dice.number() as u16,
+            traffic_class: rng.number() as u8,
+            hop_limit: 1 + rng.below(255) as u8,
+            flow_label: rng.number() as u32 & 0xf_ffff,
+            dont_fragment: !rng.one_in(4),
+            id: rng.number() as u16,
             // Some wrap around soon.
-            sequence: if dice.once_in(3) { u32::MAX - 10_000 } else { dice.number() as u32 },
-            acknowledged: dice.number() as u32,
-            window: dice.number() as u16,
-            tcp_options: tcp_options(dice),
+            sequence: if rng.one_in(3) { u32::MAX - 10_000 } else { rng.number() as u32 },
+            acknowledged: rng.number() as u32,
+            window: rng.number() as u16,
+            tcp_options: tcp_options(rng),
             segment: 0,
         }
-        .with_segment(dice)
+        .with_segment(rng)
     }
 
-    fn with_segment(mut self, dice: &mut Dice) -> Self {
+    fn with_segment(mut self, rng: &mut Rng) -> Self {
         let room = self.room();
-        self.segment = if dice.once_in(3) { 1 + dice.below(room) } else { room };
+        self.segment = if rng.one_in(3) { 1 + rng.below(room) } else { room };
         self
     }
 
@@ -187,96 +151,96 @@ impl Stream {
     }
 
     /// The next packet or superpacket, and how many packets it is.
-    fn next(&mut self, dice: &mut Dice, from: u8, to: u8, packets: usize, longest: usize) -> (Frame, usize) {
-        self.change_something(dice);
+    fn next(&mut self, rng: &mut Rng, from: u8, to: u8, packets: usize, longest: usize) -> (Frame, usize) {
+        self.change_something(rng);
         match self.kind {
-            Kind::Tcp => self.next_tcp(dice, from, to, packets, longest),
-            Kind::Udp => self.next_udp(dice, from, to, packets, longest),
-            Kind::Fragments => (self.fragment(dice, from, to), 1),
+            Kind::Tcp => self.next_tcp(rng, from, to, packets, longest),
+            Kind::Udp => self.next_udp(rng, from, to, packets, longest),
+            Kind::Fragments => (self.fragment(rng, from, to), 1),
             Kind::Other => {
-                let (protocol, inside) = dice.pick(&OTHERS);
-                let len = dice.below(MTU - self.ip_header_len() - inside.len());
-                let bytes = self.ip(protocol, &[inside, &dice.bytes(len)].concat(), from, to);
+                let (protocol, inside) = rng.pick(&OTHERS);
+                let len = rng.below(MTU - self.ip_header_len() - inside.len());
+                let bytes = self.ip(protocol, &[inside, &rng.bytes(len)].concat(), from, to);
                 (Frame { vnet: Vnet::default(), bytes }, 1)
             }
         }
     }
 
     /// Now and then a stream is not what it was: nothing across such a place may be merged as if it were.
-    fn change_something(&mut self, dice: &mut Dice) {
-        match dice.below(100) {
-            0 => self.traffic_class ^= 1 << dice.below(8),
-            1 => self.hop_limit = 1 + dice.below(255) as u8,
-            2 => self.flow_label ^= 1 << dice.below(20),
+    fn change_something(&mut self, rng: &mut Rng) {
+        match rng.below(100) {
+            0 => self.traffic_class ^= 1 << rng.below(8),
+            1 => self.hop_limit = 1 + rng.below(255) as u8,
+            2 => self.flow_label ^= 1 << rng.below(20),
             3 => self.dont_fragment = !self.dont_fragment,
-            4 => self.id = self.id.wrapping_add(dice.number() as u16),
-            5 => self.sequence = self.sequence.wrapping_sub(dice.below(3000) as u32),
-            6 => self.sequence = self.sequence.wrapping_add(dice.below(3000) as u32),
+            4 => self.id = self.id.wrapping_add(rng.number() as u16),
+            5 => self.sequence = self.sequence.wrapping_sub(rng.below(3000) as u32),
+            6 => self.sequence = self.sequence.wrapping_add(rng.below(3000) as u32),
             7 => self.acknowledged = self.acknowledged.wrapping_add(1448),
             8 => self.window ^= 1,
             // What a timestamp does once in a millisecond.
             9..12 => self.tcp_options.iter_mut().rev().take(1).for_each(|byte| *byte = byte.wrapping_add(1)),
-            12 => self.segment = 1 + dice.below(self.room()),
+            12 => self.segment = 1 + rng.below(self.room()),
             13 => self.segment = self.room(),
             _ => {}
         }
     }
 
     /// How long the next payload is, and the size that it is to be cut to.
-    fn payload(&mut self, dice: &mut Dice, packets: usize, longest: usize) -> (usize, usize) {
+    fn payload(&mut self, rng: &mut Rng, packets: usize, longest: usize) -> (usize, usize) {
         let room = self.room();
-        match dice.below(20) {
+        match rng.below(20) {
             0 => (0, room),
             1 => (1, room),
-            2 => (dice.below(room + 1), room),
+            2 => (rng.below(room + 1), room),
             3..10 => {
                 let most = (packets * self.segment).min(longest);
-                (1 + dice.below(most.max(self.segment)), self.segment)
+                (1 + rng.below(most.max(self.segment)), self.segment)
             }
             _ => (self.segment, self.segment),
         }
     }
 
-    fn next_tcp(&mut self, dice: &mut Dice, from: u8, to: u8, packets: usize, longest: usize) -> (Frame, usize) {
+    fn next_tcp(&mut self, rng: &mut Rng, from: u8, to: u8, packets: usize, longest: usize) -> (Frame, usize) {
         let mut flags = ACK;
         for (flag, times) in [(PSH, 8), (FIN, 50), (SYN, 50), (0x04, 80), (0x20, 60), (0x40, 40), (CWR, 40)] {
-            flags |= if dice.once_in(times) { flag } else { 0 };
+            flags |= if rng.one_in(times) { flag } else { 0 };
         }
-        if dice.once_in(60) {
+        if rng.one_in(60) {
             flags &= !ACK;
         }
-        let (len, size) = self.payload(dice, packets, longest);
+        let (len, size) = self.payload(rng, packets, longest);
         let mut header = self.ports.to_vec();
         header.extend(self.sequence.to_be_bytes());
         header.extend(self.acknowledged.to_be_bytes());
         // Of the bits beside the length, some are reserved and one is Accurate ECN's.
-        let reserved = if dice.once_in(60) { dice.below(16) } else { 0 };
+        let reserved = if rng.one_in(60) { rng.below(16) } else { 0 };
         header.extend([(((5 + self.tcp_options.len() / 4) << 4) | reserved) as u8, flags]);
         header.extend(self.window.to_be_bytes());
-        let urgent = if flags & 0x20 == 0 { 0 } else { dice.number() as u16 };
+        let urgent = if flags & 0x20 == 0 { 0 } else { rng.number() as u16 };
         header.extend([0, 0]);
         header.extend(urgent.to_be_bytes());
         header.extend(&self.tcp_options);
         self.sequence = self.sequence.wrapping_add(len as u32);
         let ecn = if flags & CWR == 0 { 0 } else { GSO_ECN };
-        self.finish(dice, TCP, header, len, size, ecn, from, to)
+        self.finish(rng, TCP, header, len, size, ecn, from, to)
     }
 
-    fn next_udp(&mut self, dice: &mut Dice, from: u8, to: u8, packets: usize, longest: usize) -> (Frame, usize) {
-        let (len, size) = self.payload(dice, packets, longest);
+    fn next_udp(&mut self, rng: &mut Rng, from: u8, to: u8, packets: usize, longest: usize) -> (Frame, usize) {
+        let (len, size) = self.payload(rng, packets, longest);
         // The kernel makes no more than 128 datagrams of one.
         let len = len.min(size * 100);
         let mut header = self.ports.to_vec();
         header.extend((len as u16 + 8).to_be_bytes());
         header.extend([0, 0]);
-        self.finish(dice, UDP, header, len, size, 0, from, to)
+        self.finish(rng, UDP, header, len, size, 0, from, to)
     }
 
     /// Adds payload, IP header and checksum.
     #[expect(clippy::too_many_arguments, reason = "all the numbers there are of a packet")]
     fn finish(
         &mut self,
-        dice: &mut Dice,
+        rng: &mut Rng,
         protocol: u8,
         mut header: Vec<u8>,
         len: usize,
@@ -286,14 +250,14 @@ impl Stream {
         to: u8,
     ) -> (Frame, usize) {
         let transport_header = header.len();
-        header.extend(dice.bytes(len));
+        header.extend(rng.bytes(len));
         let mut bytes = self.ip(protocol, &header, from, to);
         let count = len.div_ceil(size).max(1);
         self.id = self.id.wrapping_add(count as u16 - 1);
         let start = layout(&bytes).transport;
         let place = start + checksum_offset(protocol);
         let mut vnet = Vnet::default();
-        if count > 1 || dice.once_in(3) {
+        if count > 1 || rng.one_in(3) {
             vnet.needs_csum = true;
             vnet.csum_start = start as u16;
             vnet.csum_offset = checksum_offset(protocol) as u16;
@@ -301,7 +265,7 @@ impl Stream {
             bytes[place..place + 2].copy_from_slice(&partial.to_be_bytes());
         } else {
             write_checksum(&mut bytes);
-            self.spoil(dice, protocol, place, &mut bytes);
+            self.spoil(rng, protocol, place, &mut bytes);
         }
         if count > 1 {
             vnet.gso = superpacket_kind(self.v4, protocol) | ecn;
@@ -312,25 +276,25 @@ impl Stream {
     }
 
     /// What is wrong must stay wrong.
-    fn spoil(&self, dice: &mut Dice, protocol: u8, checksum: usize, bytes: &mut [u8]) {
-        match dice.below(40) {
-            0 => bytes[checksum + dice.below(2)] ^= 1 << dice.below(8),
+    fn spoil(&self, rng: &mut Rng, protocol: u8, checksum: usize, bytes: &mut [u8]) {
+        match rng.below(40) {
+            0 => bytes[checksum + rng.below(2)] ^= 1 << rng.below(8),
             // No checksum at all: in UDP, that is allowed.
             1 => bytes[checksum..checksum + 2].fill(0),
-            2 if self.v4 => bytes[10 + dice.below(2)] ^= 1 << dice.below(8),
+            2 if self.v4 => bytes[10 + rng.below(2)] ^= 1 << rng.below(8),
             3 if protocol == UDP => bytes[checksum - 1] ^= 1,
             _ => {}
         }
     }
 
     /// A piece of a packet: the first, one of the middle or the last, as it comes.
-    fn fragment(&mut self, dice: &mut Dice, from: u8, to: u8) -> Frame {
+    fn fragment(&mut self, rng: &mut Rng, from: u8, to: u8) -> Frame {
         let protocol = [TCP, UDP, 1][usize::from(self.ports[2]) % 3];
-        let len = dice.below(MTU - self.ip_header_len() - 8);
-        let (offset, more) = (if dice.once_in(2) { 0 } else { 8 * dice.below(8000) as u16 }, dice.once_in(2));
+        let len = rng.below(MTU - self.ip_header_len() - 8);
+        let (offset, more) = (if rng.one_in(2) { 0 } else { 8 * rng.below(8000) as u16 }, rng.one_in(2));
         // One that is neither is a whole packet.
         let more = more || offset == 0;
-        let mut payload = [&self.ports[..], &dice.bytes(len)].concat();
+        let mut payload = [&self.ports[..], &rng.bytes(len)].concat();
         let bytes = if self.v4 {
             let mut bytes = self.ip(protocol, &payload, from, to);
             let field = (offset / 8) | if more { 0x2000 } else { 0 };
@@ -382,15 +346,15 @@ impl Stream {
 }
 
 /// Options of IPv4, or extension headers of IPv6 and the number of the first.
-fn extension(dice: &mut Dice, v4: bool) -> (u8, Vec<u8>) {
+fn extension(rng: &mut Rng, v4: bool) -> (u8, Vec<u8>) {
     if v4 {
         let router_alert = vec![0x94, 4, 0, 0];
         let record_route = vec![1, 7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0];
-        return (0, vec![router_alert, record_route, vec![1; 40]].swap_remove(dice.below(3)));
+        return (0, vec![router_alert, record_route, vec![1; 40]].swap_remove(rng.below(3)));
     }
     // Padding only: `PadN` of four bytes fills a header of eight.
     let (hop_by_hop, destination) = (0, 60);
-    match dice.below(3) {
+    match rng.below(3) {
         0 => (hop_by_hop, vec![0, 0, 1, 4, 0, 0, 0, 0]),
         1 => (destination, vec![0, 0, 1, 4, 0, 0, 0, 0]),
         _ => (hop_by_hop, vec![destination, 0, 1, 4, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0]),
@@ -398,12 +362,12 @@ fn extension(dice: &mut Dice, v4: bool) -> (u8, Vec<u8>) {
 }
 
 /// None, timestamps, a selective acknowledgement, or the options of a SYN with an MSS too large for the tunnel.
-fn tcp_options(dice: &mut Dice) -> Vec<u8> {
-    let timestamps = [vec![1, 1, 8, 10], dice.bytes(8)].concat();
-    let sack = [vec![1, 1, 5, 10], dice.bytes(8)].concat();
+fn tcp_options(rng: &mut Rng) -> Vec<u8> {
+    let timestamps = [vec![1, 1, 8, 10], rng.bytes(8)].concat();
+    let sack = [vec![1, 1, 5, 10], rng.bytes(8)].concat();
     let of_a_syn = vec![2, 4, 0x23, 0x04, 1, 3, 3, 7];
     // The value of the MSS is not at an even offset.
     let shifted = vec![1, 2, 4, 0x05, 0xb4, 0, 0, 0];
     vec![Vec::new(), timestamps.clone(), timestamps.clone(), [timestamps, sack].concat(), of_a_syn, shifted]
-        .swap_remove(dice.below(6))
+        .swap_remove(rng.below(6))
 }

@@ -11,7 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error, PeerUpdate, PublicKey};
 
-use crate::lab::{Kind, Namespace, Node, Switch, unique};
+use testkit::Namespace;
+
+use crate::lab::{Kind, Node, Switch, new_namespace, unique};
 use crate::lifecycle::goes;
 use crate::patience::{DEADLINE, Done, eventually};
 use crate::program::{PROGRAM, Program, run_with, socket_path, wg_answers};
@@ -20,9 +22,9 @@ use crate::program::{PROGRAM, Program, run_with, socket_path, wg_answers};
 const PLACES: usize = 64;
 
 fn device() -> (Device, String, Namespace) {
-    let (host, name) = (Namespace::new(), unique());
+    let (host, name) = (new_namespace(), unique());
     let options = DeviceOptions::new(&name);
-    let device = host.enter(|| Device::create(options)).unwrap();
+    let device = host.within(|| Device::create(options)).unwrap();
     (device, name, host)
 }
 
@@ -108,7 +110,7 @@ fn requests_come_in_any_pieces() {
 #[test]
 fn a_mistake_at_the_end_spoils_the_whole_request() {
     let (device, name, host) = device();
-    let taken = host.enter(|| std::net::UdpSocket::bind("0.0.0.0:4444")).unwrap();
+    let taken = host.within(|| std::net::UdpSocket::bind("0.0.0.0:4444")).unwrap();
     let key = |byte: u8| format!("{byte:02x}").repeat(32);
     let before = format!("{:?}", device.snapshot().peers);
     for (last, errno) in [("allowed_ip=10.0.0.0/33", libc::EINVAL), ("", libc::EADDRINUSE)] {
@@ -168,7 +170,7 @@ fn clients_that_stand_still_give_way() {
 /// A client asks for more and more and reads nothing: one answer is kept for it.
 #[test]
 fn answers_are_made_when_the_last_was_read() {
-    let (host, name) = (Namespace::new(), unique());
+    let (host, name) = (new_namespace(), unique());
     let mut command = host.command(PROGRAM);
     command.args([&name, "--foreground"]);
     let program = Program::start(command);
@@ -189,7 +191,7 @@ fn answers_are_made_when_the_last_was_read() {
 /// The process has no descriptor left for another client: it does not spin, and lets one in when it has.
 #[test]
 fn without_descriptors_the_device_goes_on() {
-    let (host, name) = (Namespace::new(), unique());
+    let (host, name) = (new_namespace(), unique());
     let mut command = host.command("prlimit");
     command.args(["--nofile=30", PROGRAM, &name, "--foreground"]).stderr(Stdio::null());
     let program = Program::start(command);
@@ -212,7 +214,7 @@ fn without_descriptors_the_device_goes_on() {
 /// Whoever looks while a device begins finds no socket, or one that somebody listens on. `wg` would remove any other.
 #[test]
 fn a_socket_that_is_there_is_listened_on() {
-    let (host, name) = (Namespace::new(), unique());
+    let (host, name) = (new_namespace(), unique());
     // The phase is odd while a device begins.
     let (done, phase, refused, found) =
         (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
@@ -233,7 +235,7 @@ fn a_socket_that_is_there_is_listened_on() {
         for _ in 0..100 {
             let before = found.load(Ordering::SeqCst);
             phase.fetch_add(1, Ordering::SeqCst);
-            let device = host.enter(|| Device::create(DeviceOptions::new(&name))).unwrap();
+            let device = host.within(|| Device::create(DeviceOptions::new(&name))).unwrap();
             eventually("it is found", || (found.load(Ordering::SeqCst) > before).then_some(()));
             phase.fetch_add(1, Ordering::SeqCst);
             device.stop().unwrap();
@@ -246,12 +248,12 @@ fn a_socket_that_is_there_is_listened_on() {
 /// What is in the socket's place is removed only if it is a socket that nobody listens on.
 #[test]
 fn a_file_that_is_no_socket_stays() {
-    let (host, name) = (Namespace::new(), unique());
+    let (host, name) = (new_namespace(), unique());
     let path = socket_path(&name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "precious").unwrap();
     let options = || DeviceOptions::new(&name);
-    let error = host.enter(|| Device::create(options())).unwrap_err();
+    let error = host.within(|| Device::create(options())).unwrap_err();
     assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("no socket"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 
@@ -260,13 +262,13 @@ fn a_file_that_is_no_socket_stays() {
     std::fs::rename(&path, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
     goes(&host, &name);
-    let error = host.enter(|| Device::create(options())).unwrap_err();
+    let error = host.within(|| Device::create(options())).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "precious");
     std::fs::remove_file(&path).unwrap();
     std::fs::remove_file(&elsewhere).unwrap();
     goes(&host, &name);
-    host.enter(|| Device::create(options())).unwrap().stop().unwrap();
+    host.within(|| Device::create(options())).unwrap().stop().unwrap();
 }
 
 /// Many `wg` at once, with more to be told than fits in one piece: each is answered in full.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::lab::command_in;
 use crate::process::{Job, eventually};
 use crate::tunnel::Tunnel;
 
@@ -25,7 +26,7 @@ pub(crate) struct Iperf {
 impl Iperf {
     /// Starts a server, waits until it listens, and starts the client with `options` for `seconds`.
     pub(crate) fn start(tunnel: &Tunnel, options: &[String], seconds: u32) -> Result<Self> {
-        let mut server = Job::start(tunnel.wire.server.command("iperf3", &["-s", "-1", "-i", "0"]))?;
+        let mut server = Job::start(command_in(&tunnel.wire.server, "iperf3", &["-s", "-1", "-i", "0"]))?;
         let pid = server.pid();
         eventually("iperf3 listens", || {
             if !server.running()? {
@@ -35,7 +36,7 @@ impl Iperf {
         })?;
         let arguments: Vec<&str> =
             ["-c", tunnel.address].into_iter().chain(options.iter().map(String::as_str)).collect();
-        let client = Job::start(tunnel.wire.client.command("iperf3", &arguments))?;
+        let client = Job::start(command_in(&tunnel.wire.client, "iperf3", &arguments))?;
         Ok(Self { client, server, length: Duration::from_secs(seconds.into()) })
     }
 

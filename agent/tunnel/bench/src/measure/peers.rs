@@ -9,7 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::Values;
-use crate::lab::{Namespace, Scratch};
+use testkit::{Rng, Scratch};
+
+use crate::lab::new_namespace;
 use crate::plan::Lengths;
 use crate::process::{pause, run};
 use crate::rivals::Implementation;
@@ -27,7 +29,7 @@ pub(crate) fn measure(
     lengths: Lengths,
     scratch: &Scratch,
 ) -> Result<Values> {
-    let namespace = Namespace::create()?;
+    let namespace = new_namespace()?;
     if nowhere {
         // A wire whose other end drops everything. The neighbour is written down, or packets would wait for its answer.
         namespace.ip("link add eth0 type veth peer name eth1")?;
@@ -41,7 +43,7 @@ pub(crate) fn measure(
     let interface = device.interface.as_str();
     let empty = device.process.kib("VmRSS")?;
 
-    let file = scratch.file(&format!("{interface}.conf"));
+    let file = scratch.join(format!("{interface}.conf"));
     fs::write(&file, configuration(count, nowhere)?).context("write a configuration with many peers")?;
     let begin = Instant::now();
     run("wg", &["setconf", interface, &file.display().to_string()])?;
@@ -85,17 +87,11 @@ fn configuration(count: u32, nowhere: bool) -> Result<String> {
     Ok(text)
 }
 
-/// Any 32 bytes are a public key (RFC 7748, section 5). These look random, so that nothing can be gained from their order
-/// (SplitMix64).
+/// Any 32 bytes are a public key (RFC 7748, section 5). These look random, so that nothing can be gained from their order.
 fn public_key(number: u32) -> [u8; 32] {
+    let mut rng = Rng::new(u64::from(number) << 32);
     let mut key = [0; 32];
-    let mut state = u64::from(number) << 32;
-    for word in key.chunks_exact_mut(8) {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
-    }
+    key.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&rng.number().to_le_bytes()));
     key
 }
 

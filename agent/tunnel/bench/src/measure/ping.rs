@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::Values;
 use super::iperf::Iperf;
 use super::tcp;
+use crate::lab::command_in;
 use crate::plan::Measure;
 use crate::process::{Job, SHORT, pause};
 use crate::tunnel::Tunnel;
@@ -51,7 +52,7 @@ pub(crate) fn load() -> Vec<String> {
 fn ping(tunnel: &Tunnel, interval: &str, count: u32) -> Result<Values> {
     let options = options(interval, count);
     let arguments: Vec<&str> = options.iter().map(String::as_str).chain([tunnel.address]).collect();
-    let output = Job::start(tunnel.wire.client.command("ping", &arguments))?.wait(SHORT)?;
+    let output = Job::start(command_in(&tunnel.wire.client, "ping", &arguments))?.wait(SHORT)?;
     let mut times = times(&output);
     times.sort_by(f64::total_cmp);
     let at = |percent| percentile(&times, percent).context("no ping was answered");
