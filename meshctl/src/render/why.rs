@@ -310,15 +310,15 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_is_explained_in_the_readme() {
+    fn every_reason_is_explained_in_the_operators_manual() {
         let schema: serde_json::Value =
             serde_json::from_str(include_str!("../../schema/meshctl.status.v1.schema.json")).unwrap();
-        let readme = include_str!("../../../README.md");
+        let manual = include_str!("../../../docs/operating.md");
         let listed = schema["$defs"]["reason"]["enum"].as_array().unwrap();
         assert!(listed.len() >= 24, "{listed:?}");
         for code in listed {
             let reason: Reason = serde_json::from_value(code.clone()).unwrap();
-            assert_eq!(readme.matches(&format!("| `{}` |", reason.code())).count(), 1, "{reason:?}");
+            assert_eq!(manual.matches(&format!("| `{}` |", reason.code())).count(), 1, "{reason:?}");
         }
     }
 

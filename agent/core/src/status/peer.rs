@@ -182,7 +182,7 @@ pub struct PathStatus {
 /// Why something is not as it should be: a closed list, used in status, logs and metric labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are the documentation, and are explained in the README's table")]
+#[expect(missing_docs, reason = "the names are the documentation, and docs/operating.md explains each")]
 pub enum Reason {
     DirectUdpSilent,
     DirectSmallOnly,
