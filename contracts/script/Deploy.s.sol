@@ -6,7 +6,7 @@ import {DstackClusterNFT} from "../src/DstackClusterNFT.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {VM} from "../test/Vm.sol";
 
-/// What the script calls of dstack's KMS contract, which lets anybody register any app.
+/// What the script calls of dstack's KMS contract, which lets anyone register any app.
 interface IDstackKms {
     function registerApp(address appId) external;
 }

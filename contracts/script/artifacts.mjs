@@ -36,7 +36,7 @@ if (promised.length === 0 || missing.length > 0) {
 }
 const layout = storageLayout(built("StorageLayout"), { DstackClusterNFT: cluster, ClusterExtension: extension });
 const outputs = {
-  // The extension's functions are reached through the cluster's fallback, which its own ABI does not tell.
+  // The extension's functions are reached through the cluster's fallback, which its own ABI does not list.
   "bindings/artifacts/DstackClusterNFT.json": { abi: merge(cluster.abi, extension.abi, built("IDstackClusterNFT").abi), bytecode: cluster.bytecode.object },
   "bindings/artifacts/ERC1967Proxy.json": { abi: merge(proxy.abi), bytecode: proxy.bytecode.object },
   "snapshots/storage-layout.json": layout,

@@ -64,7 +64,7 @@ library ClusterStorage {
 
     /// One slot.
     struct Seat {
-        address leader; // member address of the peer that holds the seat; zero = nobody does
+        address leader; // member address of the peer that holds the seat; zero: the seat is empty
         uint16 tokenId; // its token
         uint16 cursor; // where the search for the next leader begins
     }

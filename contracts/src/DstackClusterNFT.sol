@@ -21,11 +21,11 @@ import {MeshNetwork} from "./lib/MeshNetwork.sol";
 /// @title  DstackClusterNFT: the member list of one dstack mesh, and the dstack app contract of its nodes.
 /// @notice IDstackClusterNFT says what every call means; use its ABI at the proxy's address.
 /// @dev    UUPS implementation behind an ERC-1967 proxy; this contract itself can never be initialized. Here are initialization,
-///         upgrade and the life of a token; who is a peer is PeerTable's, what a node must show is Registrar's. The boot gate,
+///         upgrade and the life of a token; PeerTable decides who is a peer, Registrar what a node must show. The boot gate,
 ///         governance and reads are a second piece of code (ClusterExtension), because one contract may not exceed 24,576
 ///         bytes: calls that are not found here are delegated to it.
-///         Two functions call a contract that somebody else chose, each after every effect: an ERC-721 receiver is called by
-///         OpenZeppelin's safeTransferFrom, and the payee by `withdraw`. Minting calls nobody.
+///         Two functions call a contract that the caller chose, each after every effect: an ERC-721 receiver is called by
+///         OpenZeppelin's safeTransferFrom, and the payee by `withdraw`. Minting calls no contract.
 contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpgradeable {
     using IdSet for IdSet.Set;
 
@@ -51,7 +51,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         }
     }
 
-    // --------------------------------------------------------------------------------------- the two roads to here
+    // ------------------------------------------------------------------------------------- the two routes to here
 
     /// See IDstackClusterNFT.
     function initialize(IDstackClusterNFT.ClusterParams calldata params) external initializer {
@@ -156,7 +156,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
 
     // ------------------------------------------------------------------------------------------------- inside
 
-    /// Makes this proxy a cluster, on either road; what a DstackApp left in its slots is not touched.
+    /// Makes this proxy a cluster, on either route; what a DstackApp left in its slots is not touched.
     function _found(IDstackClusterNFT.ClusterParams calldata params) private {
         if (!MeshNetwork.isValid(params.networkBase, params.prefixLength)) {
             revert IDstackClusterNFT.InvalidNetwork(params.networkBase, params.prefixLength);
@@ -178,7 +178,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         }
     }
 
-    /// Mints the lowest free id. The key epoch is spent: an id's next life begins with one that nobody signed for, and the join that
+    /// Mints the lowest free id. The key epoch is spent: an id's next life begins with one that no signature names, and the join that
     /// follows finds the slot in use.
     function _mintNode(address to, bytes20 instanceId, address appId) private returns (uint256 tokenId) {
         tokenId = _takeLowestFreeId();

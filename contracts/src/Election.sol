@@ -7,9 +7,9 @@ import {ILeaderElection} from "./interfaces/ILeaderElection.sol";
 import {IdSet} from "./lib/IdSet.sol";
 
 /// @title  The leader's seat and the votes against it: what follows when members vote, leave, or are dropped.
-/// @dev    Only an active peer holds the seat, and only active peers' votes are counted: who stops being a peer gives both back
-///         there and then. One that leaves by itself pays for that only if it led or voted; where a whole KMS root or app id goes,
-///         a new term begins instead, so that nothing loops over members.
+/// @dev    Only an active peer holds the seat, and only active peers' votes are counted: a member that stops being a peer gives both
+///         back at once. One that leaves by itself pays for that only if it led or voted; where a whole KMS root or app id is
+///         removed, a new term begins instead, so that nothing loops over members.
 library Election {
     using IdSet for IdSet.Set;
 
@@ -29,8 +29,8 @@ library Election {
     }
 
     /// Gives the seat to the next active peer upward from its last holder, wrapping. Zero where `MAX_LOOKS` registrations were all
-    /// stale: then nobody holds the seat, which is told where somebody did, and the next call goes on from there. Stale registrations
-    /// that were met are listed no more, so that each is looked at once. There must be an active peer.
+    /// stale: then the seat is empty, with an event if it was not before, and the next call goes on from there. Stale registrations
+    /// that were found are taken off the list, so that each is looked at once. There must be an active peer.
     function elect() internal returns (address leader) {
         ClusterStorage.Members storage members = ClusterStorage.members();
         ClusterStorage.Seat storage seat = ClusterStorage.election().seat;

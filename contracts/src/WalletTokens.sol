@@ -6,7 +6,7 @@ import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 /// @title  Which wallet holds which token: OpenZeppelin's ERC-721 state, and the one token of a wallet without a slot for it.
 /// @dev    OpenZeppelin counts a wallet's tokens in a word whose upper half it never needs: 65,534 tokens at most. The sum of the
 ///         wallet's token ids rides there, so that the sum of a wallet with one token is that token, and every change writes a slot
-///         that the same transaction has written already. Whoever reads a count masks it
+///         that the same transaction has written already. A reader of the count masks it
 ///         (DstackClusterNFT.balanceOf).
 library WalletTokens {
     /// The layout of openzeppelin.storage.ERC721, as ERC721Upgradeable 5 declares it.

@@ -138,7 +138,7 @@ contract BootGateTest is ClusterTest {
         IAppAuth.AppBootInfo memory info;
         (info.appId, info.composeHash) = (address(cluster), KNOWN_COMPOSE_HASH);
         for (uint256 i = 0; i < 3; ++i) {
-            info.instanceId = address(instance(i)); // nobody's, a peer's, nobody's
+            info.instanceId = address(instance(i)); // unused, a peer's, unused
             (bool isAllowed,) = cluster.isAppAllowed(info);
             yes(isAllowed, "boots");
         }

@@ -41,7 +41,7 @@ contract DeployTest is Check {
         eq(apps[2], address(0x22), "the last");
     }
 
-    /// The whole road: a cluster of the sender's that a KMS knows and whose code boots.
+    /// The whole route: a cluster of the sender's that a KMS knows and whose code boots.
     function deployRegistersAndLetsCodeBoot() private {
         DstackKmsStandIn kms = new DstackKmsStandIn();
         kms.addOsImageHash(keccak256("os"));

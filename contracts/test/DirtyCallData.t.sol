@@ -6,8 +6,8 @@ import {VM} from "./Vm.sol";
 import {ClusterTest} from "./support/ClusterTest.sol";
 import {Actor} from "./support/Signing.sol";
 
-/// Fields with bits beyond their type's width, signed as they are: a second spelling of the same registration. Nobody's encoder makes
-/// them, and whoever makes them by hand is refused, before or after the signature.
+/// Fields with bits beyond their type's width, signed as they are: a second spelling of the same registration. No encoder makes
+/// them, and those made by hand are refused, before or after the signature.
 contract DirtyCallDataTest is ClusterTest {
     uint256 internal constant REGISTRATION_WORDS = 11;
     uint256 internal constant UPDATE_WORDS = 8;

@@ -7,7 +7,7 @@ import {ElectionTest} from "./support/ElectionTest.sol";
 
 /// Electing a leader, voting it out by a majority, and who votes.
 ///
-/// The faults of the prototype's election, and where each is tried: the first caller wins (`whoever_calls`); withdrawing a vote that
+/// The faults of the prototype's election, and where each is tried: the first caller wins (`any_caller`); withdrawing a vote that
 /// was none of no confidence takes one away (`one_vote_and_one_withdrawal`); counts outlive their leader
 /// (`a_vote_for_the_former_leader`); votes of members that left go on counting (ElectionLeaving: `a_vote_goes_with_its_voter`); who
 /// was voted out never leads again (`the_seat_goes_round`, `a_single_member`); a vote loops over all tokens (`costs_no_more`).
@@ -16,7 +16,7 @@ contract ElectionVotesTest is ElectionTest {
         mustHaveNoLeader();
         eq(election.term(), 0, "term");
         eq(election.requiredVotes(), 1, "required");
-        eq(election.noConfidenceCount(address(0)), 0, "votes against nobody");
+        eq(election.noConfidenceCount(address(0)), 0, "votes against the zero address");
         join(1);
         castExpecting(1, addressOfMember(1), true, notLeader(addressOfMember(1), address(0)));
         castExpecting(1, address(0), true, notLeader(address(0), address(0)));
@@ -35,7 +35,7 @@ contract ElectionVotesTest is ElectionTest {
         election.electLeader();
     }
 
-    function testFuzz_whoever_calls_the_lowest_member_is_elected_first(address caller) public {
+    function testFuzz_any_caller_elects_the_lowest_member_first(address caller) public {
         join(1);
         join(2);
         depart(1, 0);
@@ -147,7 +147,7 @@ contract ElectionVotesTest is ElectionTest {
         castExpecting(2, leader, true, voteSpent(2, 1));
         mustCountVotes(0);
 
-        // The next term asks everybody anew.
+        // The next term asks every member again.
         for (uint256 i = 3; i <= 5; ++i) {
             distrust(i);
         }

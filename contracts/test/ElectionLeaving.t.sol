@@ -13,7 +13,7 @@ contract ElectionLeavingTest is ElectionTest {
 
     // ------------------------------------------------------------------------------------------------- the leader
 
-    function testFuzz_a_leader_that_leaves_is_none_and_the_next_upward_follows(uint256 road, uint256 who) public {
+    function testFuzz_a_leader_that_leaves_is_none_and_the_next_upward_follows(uint256 route, uint256 who) public {
         elected(3);
         who = within(who, 1, 3);
         for (uint256 i = 1; i < who; ++i) {
@@ -22,7 +22,7 @@ contract ElectionLeavingTest is ElectionTest {
         }
         mustLead(who, addressOfMember(who));
         uint32 term = election.term();
-        depart(who, road);
+        depart(who, route);
         mustHaveNoLeader();
         eq(election.noConfidenceCount(addressOfMember(who)), 0, "no votes against it");
         eq(election.term(), term, "the term ends with the next election");
@@ -36,12 +36,12 @@ contract ElectionLeavingTest is ElectionTest {
         eq(election.term(), term + 1, "a new term");
     }
 
-    /// The votes of the term go on counting, and against nobody.
+    /// The votes of the term go on counting, and against no leader.
     function test_an_empty_seat_has_no_votes_against_it() public {
         elected(5);
         distrust(2);
         depart(1, 0);
-        eq(election.noConfidenceCount(address(0)), 0, "against nobody");
+        eq(election.noConfidenceCount(address(0)), 0, "against no leader");
         eq(election.noConfidenceCount(addressOfMember(1)), 0, "against who left");
     }
 
@@ -86,12 +86,12 @@ contract ElectionLeavingTest is ElectionTest {
 
     // ----------------------------------------------------------------------------------------------------- votes
 
-    function testFuzz_a_vote_goes_with_its_voter(uint256 road) public {
+    function testFuzz_a_vote_goes_with_its_voter(uint256 route) public {
         elected(7);
         distrust(2);
         distrust(3);
         distrust(4);
-        depart(3, road);
+        depart(3, route);
         mustCountVotes(2);
         castExpecting(3, addressOfMember(1), true, notAMember(addressOfMember(3)));
         castExpecting(3, addressOfMember(1), false, notAMember(addressOfMember(3)));
@@ -102,13 +102,13 @@ contract ElectionLeavingTest is ElectionTest {
         mustLead(2, addressOfMember(2)); // 4 of 6
     }
 
-    function testFuzz_leaving_without_a_vote_takes_none(uint256 road) public {
+    function testFuzz_leaving_without_a_vote_takes_none(uint256 route) public {
         elected(7);
         distrust(2);
         distrust(3);
         cast(3, addressOfMember(1), false);
-        depart(3, road); // its vote is withdrawn already
-        depart(4, road); // never had one
+        depart(3, route); // its vote is withdrawn already
+        depart(4, route); // never had one
         mustCountVotes(1);
     }
 
@@ -173,7 +173,7 @@ contract ElectionLeavingTest is ElectionTest {
         castExpecting(3, addressOfMember(2), false, noVote(3, 2));
     }
 
-    function test_a_join_gives_it_back_as_long_as_nobody_was_elected() public {
+    function test_a_join_gives_it_back_as_long_as_no_other_was_elected() public {
         elected(4);
         distrust(2);
         distrust(3);

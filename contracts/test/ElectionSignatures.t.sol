@@ -133,7 +133,7 @@ contract ElectionSignaturesTest is ElectionTest {
         relayExpecting(vote, signed(vote, 2), wrongTerm(1, 2));
     }
 
-    /// What nobody handed in is no vote yet, and still its node's word.
+    /// A vote that was not submitted does not count yet, and stays valid.
     function test_an_unsubmitted_vote_survives_a_leaving_of_the_same_node_and_no_other() public {
         Vote memory vote = voteOf(2);
         bytes memory signature = signed(vote, 2);
@@ -193,7 +193,7 @@ contract ElectionSignaturesTest is ElectionTest {
         relayExpecting(vote, signature, wrongTerm(1, 2));
     }
 
-    function test_about_somebody_who_does_not_lead() public {
+    function test_about_a_member_that_does_not_lead() public {
         Vote memory vote = voteOf(2);
         vote.target = addressOfMember(3);
         relayExpecting(vote, signed(vote, 2), notLeader(addressOfMember(3), addressOfMember(1)));
@@ -201,7 +201,7 @@ contract ElectionSignaturesTest is ElectionTest {
         relayExpecting(vote, signed(vote, 2), notLeader(address(0), addressOfMember(1)));
     }
 
-    function test_where_nobody_leads() public {
+    function test_without_a_leader() public {
         Vote memory vote = voteOf(2);
         depart(1, 0);
         relayExpecting(vote, signed(vote, 2), notLeader(addressOfMember(1), address(0)));
@@ -227,7 +227,7 @@ contract ElectionSignaturesTest is ElectionTest {
         relayExpecting(vote, signature, signerMismatch(VM.addr(wallet), addressOfMember(2)));
     }
 
-    function test_malleated_or_of_nobody() public {
+    function test_malleated_or_without_a_signer() public {
         Vote memory vote = voteOf(2);
         bytes memory invalid = abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector);
         relayExpecting(vote, malleated(signed(vote, 2)), invalid);
@@ -236,7 +236,7 @@ contract ElectionSignaturesTest is ElectionTest {
         relayExpecting(vote, bytes.concat(signed(vote, 2), hex"00"), invalid);
     }
 
-    /// A member address of zero, as a token without a peer has it, is nobody's that could vote.
+    /// A member address of zero, as a token without a peer has it, can never vote.
     function testFuzz_for_a_token_without_a_peer(uint256 tokenId) public {
         tokenId = tokenId <= 5 ? 0 : tokenId;
         mint(ALICE, instance(6)); // token 6, bound and not registered

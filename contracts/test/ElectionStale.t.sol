@@ -9,8 +9,8 @@ import {IClusterToken} from "./support/IClusterToken.sol";
 import {Replica} from "./support/Replica.sol";
 import {Actor} from "./support/Signing.sol";
 
-/// The search for a leader among registrations that outlived their KMS root or app id: how far it goes, what it tells, and that
-/// nobody pays for the same one twice.
+/// The search for a leader among registrations that outlived their KMS root or app id: how far it goes, what it emits, and that
+/// the same one is paid for only once.
 contract ElectionStaleTest is ElectionTest {
     address internal constant APP = address(0xABBA);
 
@@ -35,7 +35,7 @@ contract ElectionStaleTest is ElectionTest {
         distrust(35);
         eq(cluster.epoch(), epoch + 2, "the vote, and the seat it empties");
         mustHaveNoLeader();
-        eq(election.noConfidenceCount(address(0)), 0, "no votes against nobody, though two are counted");
+        eq(election.noConfidenceCount(address(0)), 0, "no votes against the zero address, though two are counted");
         eq(election.electLeader(), addressOfMember(34), "the next call meets a member");
         mustLead(34, addressOfMember(34));
         eq(election.term(), 3, "a new term");
@@ -85,11 +85,11 @@ contract ElectionStaleTest is ElectionTest {
         mustLead(7, addressOfMember(7));
     }
 
-    // -------------------------------------------------------------------------------------------------- what it tells
+    // ------------------------------------------------------------------------------------------------ what it emits
 
-    /// A leader whom enough distrust, because others left, stands again when somebody joins; unless a search took the seat in
-    /// between. Who follows events knows which of both happened.
-    function test_a_seat_that_a_search_empties_is_told() public {
+    /// A leader that enough members distrust, because others left, stands again when a member joins; unless a search took the seat in
+    /// between. The events show which of both happened.
+    function test_a_seat_that_a_search_empties_is_reported() public {
         VM.recordLogs();
         cluster = deploy(defaultParams());
         (token, election) = (IClusterToken(address(cluster)), cluster);

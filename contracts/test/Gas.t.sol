@@ -128,7 +128,7 @@ contract GasTest is ElectionTest {
         measure("burn of a peer", 130_000);
     }
 
-    /// Two more members, so that a single vote deposes nobody.
+    /// Two more members, so that a single vote deposes no leader.
     function votes(uint256 id, Actor memory who) private {
         uint256 i = 100_000;
         join(i);
@@ -262,17 +262,17 @@ contract GasTest is ElectionTest {
     function test_costs_of_a_leader_that_voted_and_leaves() public {
         suffix = ", of a leader that voted";
         elected(9);
-        for (uint256 road = 0; road < 4; ++road) {
+        for (uint256 route = 0; route < 4; ++route) {
             uint256 leader = election.leaderToken();
             distrust(leader);
-            VM.prank(road == 2 ? OWNER : ALICE);
-            if (road == 0) cluster.deactivate(leader);
-            else if (road == 1) cluster.burn(leader);
-            else if (road == 2) cluster.revoke(leader);
+            VM.prank(route == 2 ? OWNER : ALICE);
+            if (route == 0) cluster.deactivate(leader);
+            else if (route == 1) cluster.burn(leader);
+            else if (route == 2) cluster.revoke(leader);
             else token.transferFrom(ALICE, BOB, leader);
-            if (road == 0) measure("deactivate", 71_961);
-            else if (road == 1) measure("burn", 130_000);
-            else if (road == 2) measure("revoke", 80_000);
+            if (route == 0) measure("deactivate", 71_961);
+            else if (route == 1) measure("burn", 130_000);
+            else if (route == 2) measure("revoke", 80_000);
             else measure("transfer", 107_532);
             election.electLeader();
             measure("elect the next", 100_000);
@@ -302,7 +302,7 @@ contract GasTest is ElectionTest {
                 election.electLeader();
                 measure("elect a leader, none found", 260_000);
             }
-            eq(election.currentLeader(), address(0), "nobody was met");
+            eq(election.currentLeader(), address(0), "no member was found");
             yes(VM.revertToState(before), "back");
         }
     }
@@ -382,7 +382,7 @@ contract GasTest is ElectionTest {
     }
 
     /// A cluster is founded in the call that makes it: `initialize` costs the same inside the deployment of its proxy.
-    function test_costs_of_the_road_from_a_dstack_app() public {
+    function test_costs_of_the_route_from_a_dstack_app() public {
         suffix = "";
         DstackAppStandIn app = DstackAppStandIn(
             proxy(

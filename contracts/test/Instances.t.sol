@@ -85,7 +85,7 @@ contract InstancesTest is ClusterTest {
 
     function test_the_empty_text_is_no_instance() public {
         join(1);
-        yes(!cluster.instanceIsRegistered(""), "nobody's");
+        yes(!cluster.instanceIsRegistered(""), "not in use");
         VM.expectRevert(abi.encodeWithSelector(IClusterPolicy.InstanceNotActive.selector, bytes20(0)));
         cluster.getInstanceInfo("");
         VM.prank(OWNER);
@@ -93,7 +93,7 @@ contract InstancesTest is ClusterTest {
         eq(bytes32(cluster.getNode(id).instanceId), 0, "unbound");
     }
 
-    /// Naming an instance takes it from nobody.
+    /// Naming an instance takes it from no other token.
     function test_registerInstance_reserves_nothing() public {
         mint(BOB, 0);
         registerInstance(BOB, instance(1)); // a squatter
@@ -122,7 +122,7 @@ contract InstancesTest is ClusterTest {
         VM.expectRevert(missing);
         cluster.getInstanceInfo(name);
 
-        yes(!cluster.instanceIsRegistered(""), "nobody's");
+        yes(!cluster.instanceIsRegistered(""), "not in use");
         VM.expectRevert(abi.encodeWithSelector(IClusterPolicy.InstanceNotActive.selector, bytes20(0)));
         cluster.getInstanceInfo("");
     }
@@ -212,7 +212,7 @@ contract InstancesTest is ClusterTest {
         token.transferFrom(ALICE, BOB, id);
         eq(cluster.walletToTokenId(ALICE), id, "hers");
         eq(cluster.walletToTokenId(BOB), 0, "none");
-        eq(cluster.walletToTokenId(address(0)), 0, "nobody's");
+        eq(cluster.walletToTokenId(address(0)), 0, "not in use");
         VM.expectRevert(abi.encodeWithSignature("ERC721InvalidOwner(address)", address(0)));
         token.balanceOf(address(0));
     }

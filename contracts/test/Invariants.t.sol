@@ -135,6 +135,6 @@ contract InvariantsTest is Lives {
                 eq(cluster.walletToTokenId(wallets[i]), held, "the wallet's token");
             }
         }
-        eq(cluster.totalSupply(), sum, "every token is somebody's");
+        eq(cluster.totalSupply(), sum, "every token has an owner");
     }
 }

@@ -59,7 +59,7 @@ contract LeavingTest is ClusterTest {
         eq(cluster.totalSupply(), 0, "supply");
         mustStayOut(abi.encodeWithSelector(IERC721Errors.ERC721NonexistentToken.selector, id));
 
-        // The id comes back to somebody else, for the same instance even: the old signatures are still spent.
+        // The id comes back to another owner, even for the same instance: the old signatures are still spent.
         eq(mint(BOB, who.instanceId), id, "lowest free id");
         eq(cluster.getNode(id).keyEpoch, 4, "the key epoch outlives the burn");
         submitExpecting(old, who, wrongKeyEpoch(5, 2));
@@ -79,7 +79,7 @@ contract LeavingTest is ClusterTest {
         mustBePeer(id);
     }
 
-    function test_revoke_bars_everybody_until_reinstated() public {
+    function test_revoke_bars_every_holder_until_reinstated() public {
         expectCleared(IDstackClusterNFT.LeaveReason.REVOKED);
         VM.prank(OWNER);
         cluster.revoke(id);
@@ -240,7 +240,7 @@ contract LeavingTest is ClusterTest {
         mustBeGone(id, who);
     }
 
-    /// What strangers took while minting was public comes back: revoked, burned, and minted for somebody else.
+    /// What strangers took while minting was public comes back: revoked, burned, and minted for another owner.
     function test_the_contract_owner_burns_what_it_revoked() public {
         VM.startPrank(OWNER);
         VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, OWNER, id));
@@ -251,7 +251,7 @@ contract LeavingTest is ClusterTest {
         cluster.burn(id);
         VM.stopPrank();
         mustBeGone(id, who);
-        eq(cluster.getNode(id).owner, address(0), "nobody's");
+        eq(cluster.getNode(id).owner, address(0), "no owner");
         eq(token.balanceOf(ALICE), 0, "not ALICE's");
         eq(cluster.walletToTokenId(ALICE), 0, "in neither count");
         eq(cluster.totalSupply(), 0, "room again");
@@ -263,7 +263,7 @@ contract LeavingTest is ClusterTest {
         cluster.burn(id);
     }
 
-    function testFuzz_nobody_else_burns_what_is_revoked(address caller) public {
+    function testFuzz_no_other_caller_burns_a_revoked_token(address caller) public {
         if (caller == ALICE || caller == OWNER || caller == address(0)) return;
         VM.prank(OWNER);
         cluster.revoke(id);

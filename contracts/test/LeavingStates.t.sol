@@ -65,7 +65,7 @@ contract LeavingStatesTest is ClusterTest {
         emit IDstackClusterNFT.NodeReinstated(id, epoch + 1);
         VM.prank(OWNER);
         cluster.reinstate(id);
-        mustBeCleared(expected, who); // it revives nobody
+        mustBeCleared(expected, who); // it revives no peer
 
         VM.prank(ALICE);
         cluster.bind(id, who.instanceId, address(0));
@@ -111,7 +111,7 @@ contract LeavingStatesTest is ClusterTest {
         emit IDstackClusterNFT.NodeCleared(before.tokenId, reason, before.keyEpoch + 1, epoch + 1);
     }
 
-    /// The token is what it was, without binding, member address and peer; and nobody else noticed.
+    /// The token is what it was, without binding, member address and peer; and no other member is affected.
     function mustBeCleared(IDstackClusterNFT.Node memory expected, Actor memory who) private {
         (expected.instanceId, expected.memberAddress, expected.active) = (0, address(0), false);
         eq(abi.encode(cluster.getNode(expected.tokenId)), abi.encode(expected), "the token");

@@ -32,7 +32,7 @@ contract MaliciousAppTest is ClusterTest {
         refused(evil, abi.encodeWithSelector(IDstackClusterNFT.AppIdNotAllowed.selector, appId));
     }
 
-    /// The KMS signed for another app id, so under ours its signature is somebody else's.
+    /// The KMS signed for another app id, so under ours its signature recovers to another key.
     function testFuzz_another_app_under_our_id(uint256 appKey) public {
         Actor memory evil = as_(EVIL, appKey);
         IDstackClusterNFT.SignatureChain memory chain = chainOf(evil);
@@ -431,7 +431,7 @@ contract MaliciousAppTest is ClusterTest {
         refused(evil, abi.encodeWithSelector(IDstackClusterNFT.AppIdNotAllowed.selector, EVIL));
     }
 
-    // -------------------------------------------------------------------------------- keys and signatures of nobody
+    // ------------------------------------------------------------------------ keys and signatures without a signer
 
     function test_public_keys_off_the_curve() public {
         IDstackClusterNFT.Registration memory r = registration(id, victim);
@@ -460,12 +460,12 @@ contract MaliciousAppTest is ClusterTest {
     }
 
     /// ecrecover answers zero for each of these, whatever was signed.
-    function testFuzz_signatures_that_recover_to_nobody(bytes32 s, uint8 kind) public {
+    function testFuzz_signatures_that_recover_to_no_signer(bytes32 s, uint8 kind) public {
         s = bytes32(within(uint256(s), 1, CURVE_ORDER / 2));
         bytes32 r = kind % 3 == 0 ? bytes32(0) : kind % 3 == 1 ? bytes32(CURVE_ORDER) : bytes32(type(uint256).max);
-        bytes memory nobodys = abi.encodePacked(r, s, uint8(27 + kind % 2));
+        bytes memory unrecoverable = abi.encodePacked(r, s, uint8(27 + kind % 2));
         bytes memory expected = abi.encodeWithSelector(IDstackClusterNFT.InvalidSignature.selector);
-        everySignatureAs(nobodys, expected);
+        everySignatureAs(unrecoverable, expected);
         everySignatureAs(abi.encodePacked(s, bytes32(0), uint8(27)), expected);
     }
 

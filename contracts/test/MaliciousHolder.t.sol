@@ -10,7 +10,7 @@ import {VM} from "./Vm.sol";
 import {ElectionTest} from "./support/ElectionTest.sol";
 import {Actor} from "./support/Signing.sol";
 
-/// BOB, who holds tokens and runs real nodes, goes for ALICE's node, for a token that he sold, for one that was revoked, and for the
+/// BOB, who holds tokens and runs real nodes, attacks ALICE's node, a token that BOB sold, one that was revoked, and the
 /// leader.
 contract MaliciousHolderTest is ElectionTest {
     uint256 internal alices; // a peer: node 1
@@ -25,7 +25,7 @@ contract MaliciousHolderTest is ElectionTest {
 
     // ------------------------------------------------------------------------------------------ ALICE's token and node
 
-    function test_he_registers_his_node_for_her_token() public {
+    function test_bob_registers_a_node_for_alices_token() public {
         uint256 bound = mint(ALICE, instance(3));
         asBobExpecting(
             registration(bound, actor(2)),
@@ -40,8 +40,8 @@ contract MaliciousHolderTest is ElectionTest {
         );
     }
 
-    /// Her node's registration for her unbound token, seen before it is mined, is good only when she sends it.
-    function test_he_hands_in_what_her_node_signed_for_an_unbound_token() public {
+    /// The registration of ALICE's node for ALICE's unbound token, seen before it is mined, is valid only when ALICE sends it.
+    function test_bob_submits_what_alices_node_signed_for_an_unbound_token() public {
         uint256 unbound = mint(ALICE, 0);
         asBobExpecting(
             registration(unbound, actor(3)),
@@ -50,8 +50,8 @@ contract MaliciousHolderTest is ElectionTest {
         );
     }
 
-    /// The same words over his own token are another message.
-    function test_he_puts_his_token_into_her_registration() public {
+    /// The same fields with BOB's token are another message.
+    function test_bob_puts_bobs_token_into_alices_registration() public {
         IDstackClusterNFT.Registration memory r = registration(alices, actor(1));
         bytes memory hers = sign(r, actor(1).nodeKey, address(cluster));
         uint256 unbound = mint(BOB, 0);
@@ -62,13 +62,13 @@ contract MaliciousHolderTest is ElectionTest {
         cluster.registerPeer(r, chain, hers, sign(r, actor(1).memberKey, address(cluster)));
     }
 
-    function test_he_claims_her_instance_id_and_her_wireguard_key() public {
+    function test_bob_claims_alices_instance_id_and_wireguard_key() public {
         uint256 own = mint(BOB, instance(1));
-        Actor memory his = actor(3);
-        his.instanceId = instance(1);
+        Actor memory bobsNode = actor(3);
+        bobsNode.instanceId = instance(1);
         asBobExpecting(
-            registration(own, his),
-            his,
+            registration(own, bobsNode),
+            bobsNode,
             abi.encodeWithSelector(IDstackClusterNFT.InstanceInUse.selector, instance(1), alices)
         );
         IDstackClusterNFT.Registration memory r = registration(bobs, actor(2));
@@ -78,7 +78,7 @@ contract MaliciousHolderTest is ElectionTest {
         );
     }
 
-    function test_he_manages_her_token() public {
+    function test_bob_manages_alices_token() public {
         VM.startPrank(BOB);
         bytes memory notOwner = abi.encodeWithSelector(IDstackClusterNFT.NotTokenOwner.selector, alices, BOB);
         VM.expectRevert(notOwner);
@@ -103,10 +103,10 @@ contract MaliciousHolderTest is ElectionTest {
         mustBePeer(alices);
     }
 
-    // ----------------------------------------------------------------------------------------------- what he sold
+    // --------------------------------------------------------------------------------------- a token that BOB sold
 
-    /// He keeps the node, its keys and what it signed, and has neither a place nor a voice.
-    function test_he_sells_his_token_and_keeps_the_node_running() public {
+    /// BOB keeps the node, its keys and what it signed, and has neither a membership nor a vote.
+    function test_bob_sells_a_token_and_keeps_the_node_running() public {
         election.electLeader();
         IDstackClusterNFT.Registration memory withheld = registration(bobs, actor(2));
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(bobs);
@@ -135,7 +135,7 @@ contract MaliciousHolderTest is ElectionTest {
         cluster.deactivate(bobs);
     }
 
-    function test_he_keeps_an_approval_on_what_he_sold() public {
+    function test_bob_keeps_an_approval_on_a_sold_token() public {
         VM.startPrank(BOB);
         token.approve(address(0xB0B2), bobs);
         token.transferFrom(BOB, STRANGER, bobs);
@@ -147,31 +147,31 @@ contract MaliciousHolderTest is ElectionTest {
 
     // ------------------------------------------------------------------------------------------- what was revoked
 
-    function testFuzz_he_was_revoked_and_tries_every_door(uint256 door) public {
+    function testFuzz_bob_was_revoked_and_tries_every_call(uint256 attempt) public {
         VM.prank(OWNER);
         cluster.revoke(bobs);
         bytes memory barred = abi.encodeWithSelector(IDstackClusterNFT.NodeRevoked.selector, bobs);
-        door %= 5;
+        attempt %= 5;
         address holder = BOB;
-        if (door == 1) {
-            // to another wallet of his and there
+        if (attempt == 1) {
+            // to another wallet of BOB's and there
             VM.prank(BOB);
             token.transferFrom(BOB, holder = address(0xB0B2), bobs);
         }
-        if (door == 2) {
+        if (attempt == 2) {
             // deactivating what is revoked
             VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NodeUnbound.selector, bobs));
             VM.prank(BOB);
             cluster.deactivate(bobs);
         }
-        if (door == 3) {
+        if (attempt == 3) {
             // by instance id
             VM.expectRevert(barred);
             VM.prank(BOB);
             cluster.registerInstance(hexOf(abi.encodePacked(instance(2))));
         }
-        if (door == 4) {
-            // with the root that admitted him gone and back
+        if (attempt == 4) {
+            // with the root that admitted BOB's node gone and back
             address root = VM.addr(secret("root", 0));
             VM.startPrank(OWNER);
             cluster.removeKmsRoot(root);
@@ -191,8 +191,8 @@ contract MaliciousHolderTest is ElectionTest {
         mustBeGone(bobs, actor(2));
     }
 
-    /// A burned id comes back clean, and to whom the contract owner gives it, or sells it.
-    function test_he_was_revoked_and_burns() public {
+    /// A burned id comes back clean, to the account that the contract owner gives or sells it to.
+    function test_bob_was_revoked_and_burns() public {
         VM.prank(OWNER);
         cluster.revoke(bobs);
         VM.startPrank(BOB);
@@ -213,20 +213,20 @@ contract MaliciousHolderTest is ElectionTest {
 
     // ------------------------------------------------------------------------------------------------- the leader
 
-    /// One vote a token and term: neither a transfer to himself, nor leaving, nor another wallet, nor a new mint makes a second.
-    function testFuzz_he_votes_and_comes_back_to_vote_again(uint256 road) public {
+    /// One vote a token and term: neither a transfer to BOB again, nor leaving, nor another wallet, nor a new mint makes a second.
+    function testFuzz_bob_votes_and_comes_back_to_vote_again(uint256 route) public {
         for (uint256 i = 3; i <= 6; ++i) {
             join(i);
         }
         election.electLeader();
         distrust(2);
         VM.startPrank(BOB);
-        if (road % 3 == 0) token.transferFrom(BOB, BOB, bobs);
-        else if (road % 3 == 1) cluster.deactivate(bobs);
+        if (route % 3 == 0) token.transferFrom(BOB, BOB, bobs);
+        else if (route % 3 == 1) cluster.deactivate(bobs);
         else cluster.burn(bobs);
         VM.stopPrank();
         mustCountVotes(0);
-        if (road % 3 == 2) {
+        if (route % 3 == 2) {
             eq(mint(BOB, instance(2)), bobs, "the same id");
         } else {
             VM.prank(BOB);
@@ -238,19 +238,19 @@ contract MaliciousHolderTest is ElectionTest {
         mustCountVotes(0);
     }
 
-    /// A sibling of hers knows her node key. That gives it a membership of its own, for which it needs a token, and no part of hers.
-    function test_he_registers_her_node_key_to_vote_for_her() public {
+    /// A sibling knows the node key of ALICE's node. That gives it a membership of its own, for which it needs a token, and no part of ALICE's.
+    function test_bob_registers_alices_node_key_to_vote_for_alice() public {
         election.electLeader();
         uint256 own = mint(BOB, instance(3));
-        Actor memory his = actor(3);
-        his.nodeKey = actor(1).nodeKey;
-        submit(registration(own, his), his);
-        // Her member address he cannot name: her key would have to sign it.
-        IDstackClusterNFT.Registration memory r = registration(own, his);
+        Actor memory bobsNode = actor(3);
+        bobsNode.nodeKey = actor(1).nodeKey;
+        submit(registration(own, bobsNode), bobsNode);
+        // BOB cannot name the member address of ALICE's node: its member key would have to sign it.
+        IDstackClusterNFT.Registration memory r = registration(own, bobsNode);
         r.memberAddress = addressOfMember(1);
         asBobExpecting(
             r,
-            his,
+            bobsNode,
             abi.encodeWithSelector(
                 IDstackClusterNFT.MemberAddressMismatch.selector, own, addressOfMember(3), addressOfMember(1)
             )
@@ -258,10 +258,10 @@ contract MaliciousHolderTest is ElectionTest {
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
         emit ILeaderElection.VoteCast(alices, addressOfMember(1), addressOfMember(1), true, 1, 1, epoch + 1);
-        distrust(1); // is hers
+        distrust(1); // ALICE's node
     }
 
-    function test_he_elects_himself() public {
+    function test_bob_elects_bobs_node() public {
         election.electLeader();
         VM.expectRevert(abi.encodeWithSelector(ILeaderElection.LeaderStands.selector, addressOfMember(1)));
         VM.prank(addressOfMember(2));
@@ -273,7 +273,7 @@ contract MaliciousHolderTest is ElectionTest {
     }
 
     /// Called past the proxy there is no cluster: no member, no leader, nothing to decide.
-    function test_he_votes_past_the_proxy() public {
+    function test_bob_votes_past_the_proxy() public {
         ILeaderElection extension = ILeaderElection(token.EXTENSION());
         VM.expectRevert(notAMember(addressOfMember(2)));
         VM.prank(addressOfMember(2));

@@ -72,8 +72,8 @@ contract OwnersPowerTest is ClusterTest {
         );
     }
 
-    /// The same calls, scheduled by who decides for a TimelockController: nobody carries them out before its delay is over, and
-    /// everybody can read them till then.
+    /// The same calls, scheduled by the proposer of a TimelockController: no account can execute them before its delay is over, and
+    /// everyone can read them until then.
     function test_a_timelock_as_owner_waits_with_everything() public {
         TimelockController timelock = ownedByTimelock();
         VM.prank(address(timelock)); // a mint would wait as well

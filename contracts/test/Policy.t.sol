@@ -44,15 +44,15 @@ contract PolicyTest is ClusterTest {
         VM.stopPrank();
     }
 
-    function testFuzz_no_mint_beyond_the_limit_and_nobody_leaves(uint256 limit, uint256 members) public {
+    function testFuzz_no_mint_beyond_the_limit_and_no_peer_leaves(uint256 limit, uint256 members) public {
         limit = within(limit, 1, 6);
         members = within(members, 1, 6);
         for (uint256 i = 1; i <= members; ++i) {
             join(i);
         }
         configure(limit, IClusterPolicy.NetworkPolicy.ANY);
-        eq(cluster.totalSupply(), members, "nobody lost a token");
-        eq(cluster.peerCount(), members, "nobody left");
+        eq(cluster.totalSupply(), members, "no token was lost");
+        eq(cluster.peerCount(), members, "no peer left");
         submit(registration(1, actor(1)), actor(1)); // and all go on
 
         for (uint256 i = members; i < limit; ++i) {
@@ -183,7 +183,7 @@ contract PolicyTest is ClusterTest {
         mustBePeer(id);
     }
 
-    function test_nothing_is_minted_to_nobody_for_no_instance() public {
+    function test_nothing_is_minted_to_the_zero_address_or_for_no_instance() public {
         open(1 ether);
         VM.deal(BOB, 2 ether);
         VM.startPrank(BOB);
@@ -235,7 +235,7 @@ contract PolicyTest is ClusterTest {
         eq(cluster.epoch(), epoch, "the mesh is the same");
     }
 
-    function test_withdrawing_to_nobody_or_who_refuses() public {
+    function test_withdrawing_to_the_zero_address_or_to_one_that_refuses() public {
         open(1 ether);
         VM.deal(BOB, 1 ether);
         VM.prank(BOB);

@@ -36,7 +36,7 @@ contract PrototypeFaultsTest is ClusterTest {
             who,
             abi.encodeWithSelector(IDstackClusterNFT.KmsRootNotTrusted.selector, VM.addr(who.rootKey))
         );
-        // With the true KMS signature over another app key, recovery yields some address that nobody trusts.
+        // With the true KMS signature over another app key, recovery yields some address that is not trusted.
         Actor memory stranger = actor(1);
         stranger.appKey = secret("stranger", 1);
         IDstackClusterNFT.Registration memory r = registration(id, stranger);
@@ -78,7 +78,7 @@ contract PrototypeFaultsTest is ClusterTest {
         cluster.registerPeer(r, chain, sign(r, who.nodeKey, address(cluster)), sign(r, who.memberKey, address(cluster)));
     }
 
-    /// 3: anybody could overwrite the address of an active instance with public call data.
+    /// 3: anyone could overwrite the address of an active instance with public call data.
     function test_03_an_outsider_moves_a_peer() public {
         uint256 id = join(1);
         Actor memory who = actor(1);
@@ -137,7 +137,7 @@ contract PrototypeFaultsTest is ClusterTest {
         submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.DeadlineExpired.selector, r.deadline));
     }
 
-    /// 5: nobody had to possess the derived key.
+    /// 5: a caller did not have to possess the derived key.
     function test_05_a_public_chain_without_its_node_key() public {
         (uint256 id, Actor memory who) = bound(1);
         IDstackClusterNFT.Registration memory r = registration(id, who);
@@ -154,7 +154,7 @@ contract PrototypeFaultsTest is ClusterTest {
     }
 
     /// 6: a token holder could squat any instance id.
-    function test_06_binding_to_somebody_elses_instance_reserves_nothing() public {
+    function test_06_binding_to_anothers_instance_reserves_nothing() public {
         uint256 squatter = mint(BOB, 0);
         VM.prank(BOB);
         cluster.bind(squatter, instance(1), address(0));
@@ -250,7 +250,7 @@ contract PrototypeFaultsTest is ClusterTest {
         (uint256 id, Actor memory who) = bound(1);
         IDstackClusterNFT.Registration memory r = registration(id, who);
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
-        // r = 0 recovers to nobody, whatever s and v.
+        // r = 0 recovers to no signer, whatever s and v.
         chain.kmsSignature = abi.encodePacked(bytes32(0), bytes32(uint256(1)), uint8(0));
         submitExpecting(
             r,

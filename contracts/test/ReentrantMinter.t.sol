@@ -61,7 +61,7 @@ contract ReentrantMinterTest is ClusterTest {
         VM.deal(address(attacker), 10 ether);
     }
 
-    function test_minting_calls_nobody() public {
+    function test_minting_calls_no_contract() public {
         arm(mintCall(), PRICE);
         (bool ok,) = attacker.send(address(cluster), PRICE, mintCall());
         yes(ok, "minted");

@@ -76,7 +76,7 @@ contract RegistrationTest is ClusterTest {
         cluster.registerPeer(r, chain, signature, sign(r, who.memberKey, address(cluster)));
         mustBePeer(id);
         eq(bytes32(cluster.getNode(id).instanceId), bytes32(who.instanceId), "bound by registering");
-        submit(registration(id, who), who); // from then on anybody may submit
+        submit(registration(id, who), who); // from then on anyone may submit
     }
 
     function test_rotation_replaces_the_key_and_frees_the_old_one() public {
@@ -118,7 +118,7 @@ contract RegistrationTest is ClusterTest {
         (r.gatewayDomain, r.gatewayPort) = (domain, 8443);
         submit(r, who);
         eq(cluster.tokenOfWireguardKey(oldKey), 0, "its key is free");
-        eq(cluster.tokenOfWireguardKey(0), 0, "the zero key belongs to nobody");
+        eq(cluster.tokenOfWireguardKey(0), 0, "the zero key belongs to no token");
         string[] memory urls = cluster.getPeerEndpoints();
         eq(urls.length, 1, "one endpoint");
         string memory expected =

@@ -16,7 +16,7 @@ contract StaleTest is ClusterTest {
         addApp(APP);
         submit(registration(id, who), who);
         yes(cluster.getPeer(id).wireguardKey != oldKey, "a new key");
-        eq(cluster.tokenOfWireguardKey(oldKey), 0, "the old one is nobody's");
+        eq(cluster.tokenOfWireguardKey(oldKey), 0, "the old one belongs to no token");
 
         uint256 other = mint(BOB, instance(2));
         IDstackClusterNFT.Registration memory r = registration(other, actor(2));
@@ -100,7 +100,7 @@ contract StaleTest is ClusterTest {
 
     /// Signed for as long as the contract takes, when the root or app id is removed and added again in the very block: no second of the
     /// signature is one in which what was added counts.
-    function test_a_withheld_signature_revives_nobody_when_its_root_comes_back() public {
+    function test_a_withheld_signature_revives_no_peer_when_its_root_comes_back() public {
         yes(cluster.KMS_ROOT_DELAY() > cluster.MAX_SIGNATURE_VALIDITY(), "longer than any signature");
         uint256 id = join(1);
         IDstackClusterNFT.Registration memory withheld = longest(id);
@@ -115,7 +115,7 @@ contract StaleTest is ClusterTest {
         );
     }
 
-    function test_a_withheld_signature_revives_nobody_when_its_app_id_comes_back() public {
+    function test_a_withheld_signature_revives_no_peer_when_its_app_id_comes_back() public {
         yes(cluster.APP_ID_DELAY() > cluster.MAX_SIGNATURE_VALIDITY(), "longer than any signature");
         uint256 id = join(1);
         IDstackClusterNFT.Registration memory withheld = longest(id);

@@ -22,7 +22,7 @@ contract TokensTest is ClusterTest {
         eq(token.symbol(), "NODE", "symbol");
     }
 
-    function test_mint_to_nobody_is_refused() public {
+    function test_mint_to_the_zero_address_is_refused() public {
         VM.expectRevert(abi.encodeWithSelector(IERC721Errors.ERC721InvalidReceiver.selector, address(0)));
         mint(address(0), 0);
     }

@@ -9,7 +9,7 @@ import {Actor} from "./support/Signing.sol";
 
 /// KMS roots, app ids and base domains: coming, going, coming back.
 contract TrustTest is ClusterTest {
-    function test_removing_a_root_drops_its_peers_and_nobody_elses() public {
+    function test_removing_a_root_drops_its_peers_and_no_others() public {
         address second = addRoot(1);
         uint256 a = join(1);
         uint256 b = joinUnder(2, secret("root", 1), address(cluster));
@@ -25,7 +25,7 @@ contract TrustTest is ClusterTest {
         eq(cluster.getPeerEndpoints().length, 1, "one endpoint");
     }
 
-    function test_a_root_added_again_revives_nobody() public {
+    function test_a_root_added_again_revives_no_peer() public {
         address root = VM.addr(secret("root", 0));
         uint256 id = join(1);
         bytes32 wgKey = cluster.getPeer(id).wireguardKey;
@@ -42,7 +42,7 @@ contract TrustTest is ClusterTest {
         eq(cluster.peerCount(), 1, "counted once");
     }
 
-    function test_a_root_in_another_slot_revives_nobody() public {
+    function test_a_root_in_another_slot_revives_no_peer() public {
         address root = VM.addr(secret("root", 0));
         uint256 id = join(1);
         VM.startPrank(OWNER);
@@ -54,7 +54,7 @@ contract TrustTest is ClusterTest {
         VM.prank(OWNER);
         cluster.removeKmsRoot(address(0xAAAA));
         mustBeGone(id, actor(1));
-        eq(cluster.peerCount(), 0, "nobody");
+        eq(cluster.peerCount(), 0, "no peer");
     }
 
     function test_removing_an_app_id_drops_its_peers_under_every_root() public {
@@ -76,7 +76,7 @@ contract TrustTest is ClusterTest {
         eq(cluster.peerCount(), 2, "two left");
         addApp(address(0xABBA));
         mustBeGone(b, actor(2));
-        eq(cluster.peerCount(), 2, "nobody is revived");
+        eq(cluster.peerCount(), 2, "no peer is revived");
         VM.prank(OWNER);
         cluster.removeKmsRoot(VM.addr(secret("root", 1)));
         eq(cluster.peerCount(), 1, "and counts still agree");
@@ -144,7 +144,7 @@ contract TrustTest is ClusterTest {
         VM.prank(OWNER);
         cluster.removeAppId(address(0xABBA));
         mustBeGone(id, who);
-        eq(cluster.peerCount(), 0, "nobody");
+        eq(cluster.peerCount(), 0, "no peer");
     }
 
     function test_sixteen_roots_and_sixteen_apps_are_the_limit() public {
@@ -235,7 +235,7 @@ contract TrustTest is ClusterTest {
         VM.stopPrank();
     }
 
-    function test_the_extension_called_directly_obeys_nobody() public {
+    function test_the_extension_called_directly_obeys_no_caller() public {
         IDstackClusterNFT extension = IDstackClusterNFT(token.EXTENSION());
         bytes memory expected = abi.encodeWithSelector(OwnableUpgradeable.OwnableUnauthorizedAccount.selector, OWNER);
         VM.expectRevert(expected);

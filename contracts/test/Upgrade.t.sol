@@ -47,7 +47,7 @@ contract UpgradeTest is ClusterTest {
         IDstackClusterNFT code = IDstackClusterNFT(implementation());
         VM.expectRevert(Initializable.InvalidInitialization.selector);
         code.initialize(defaultParams());
-        eq(IClusterToken(address(code)).owner(), address(0), "nobody owns it");
+        eq(IClusterToken(address(code)).owner(), address(0), "it has no owner");
     }
 
     function test_initialization_needs_an_owner() public {

@@ -38,7 +38,7 @@ abstract contract ClusterPolicy is OwnableUpgradeable {
         if (to == address(0)) revert IDstackClusterNFT.ZeroAddress();
         uint256 amount = address(this).balance;
         emit IClusterPolicy.Withdrawn(to, amount);
-        // The last effect; whom the owner names may call back, and finds nothing left to take.
+        // The last effect; the payee may call back, and finds nothing left to take.
         (bool taken,) = to.call{value: amount}("");
         if (!taken) revert IClusterPolicy.WithdrawalFailed(to, amount);
     }

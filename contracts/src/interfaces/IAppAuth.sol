@@ -21,7 +21,7 @@ interface IAppAuth {
     }
 
     /// Whether a CVM may boot as this app, and if not, why (empty when it may). Asked through DstackKms at every boot and for every
-    /// certificate, by `eth_call`; anybody may ask. A key that was handed out cannot be taken back: a refusal stops the next boot.
+    /// certificate, by `eth_call`; anyone may ask. A key that was handed out cannot be taken back: a refusal stops the next boot.
     ///
     /// Reasons, in this order: `App id is not this contract`; and dstack's own: `TCB status is not up to date` (only while
     /// `requireTcbUpToDate`), `Compose hash not allowed`, `Device not allowed` (unless `allowAnyDevice`). Whether the instance is
@@ -41,8 +41,8 @@ interface IAppAuthBasicManagement {
     /// Lets CVMs of this app-compose.json boot. Contract owner only; reverts with ZeroComposeHash. Emits ComposeHashAdded and
     /// PolicyChanged. 60,000 gas.
     function addComposeHash(bytes32 composeHash) external;
-    /// Stops the next boot of this app-compose.json; who has booted keeps its keys and, as a peer, its place. Contract owner only.
-    /// Emits ComposeHashRemoved and PolicyChanged. 37,000 gas.
+    /// Stops the next boot of this app-compose.json; a CVM that has booted keeps its keys and, as a peer, its membership. Contract
+    /// owner only. Emits ComposeHashRemoved and PolicyChanged. 37,000 gas.
     function removeComposeHash(bytes32 composeHash) external;
     /// Lets CVMs boot on this device. Contract owner only; reverts with ZeroDeviceId. Emits DeviceAdded and PolicyChanged. 59,000
     /// gas.
@@ -71,7 +71,7 @@ interface IDstackApp is IAppAuth, IAppAuthBasicManagement {
     /// Whether only CVMs whose TCB status is "UpToDate" boot. Contract owner only; takes effect at once. Emits
     /// RequireTcbUpToDateSet and PolicyChanged. 59,000 gas.
     function setRequireTcbUpToDate(bool requireUpToDate) external;
-    /// No code but the present one, for ever: nobody can undo this. Contract owner only. Emits UpgradesDisabled and PolicyChanged.
+    /// No code but the present one, for ever: this cannot be undone. Contract owner only. Emits UpgradesDisabled and PolicyChanged.
     /// 59,000 gas.
     function disableUpgrades() external;
 

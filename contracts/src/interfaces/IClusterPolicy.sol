@@ -23,17 +23,17 @@ interface IClusterPolicy {
         bool publicMinting;
         bool registrationsPaused;
         bool devMode;
-        bool upgradesDisabled; // the boot gate's, as UpgradesDisabled tells it: its change moves no epoch
+        bool upgradesDisabled; // the boot gate's, as UpgradesDisabled reports it: its change moves no epoch
     }
 
     // ------------------------------------------------------------------------------------------------------ events
     // Each carries the whole new value and, but for Withdrawn, the cluster epoch after the change. An owner can call all but
-    // `setClusterConfig` on a proxy that is no cluster yet (the upgrade road): such events come before MeshNetworkFixed.
+    // `setClusterConfig` on a proxy that is no cluster yet (the upgrade route): such events come before MeshNetworkFixed.
 
     event ClusterConfigUpdated(uint256 maxNodes, NetworkPolicy networkType, uint64 epoch);
     event MintingPolicyUpdated(uint256 price, bool publicMinting, uint64 epoch);
     event RegistrationsPaused(bool paused, uint64 epoch);
-    /// Where devMode ends, or begins anew, all development URLs are void.
+    /// When devMode ends, or begins again, all development URLs are void.
     event DevModeSet(bool devMode, uint64 epoch);
     event DevUrlSet(uint256 indexed tokenId, string url, uint64 epoch);
     event Withdrawn(address indexed to, uint256 amount);
@@ -58,13 +58,13 @@ interface IClusterPolicy {
     // -------------------------------------------------------------------------------------------------- the owner's
 
     /// How many tokens may exist (1 to the network's capacity) and which network types may register. Contract owner only; reverts
-    /// with InvalidMaxNodes. A lower number than there are tokens stops minting and takes nobody's token away; the network type
+    /// with InvalidMaxNodes. A lower number than there are tokens stops minting and takes no token away; the network type
     /// concerns `registerPeer` alone: peers that are registered stay. A network type that does not exist reverts without data. Emits
     /// ClusterConfigUpdated. 41,000 gas.
     function setClusterConfig(uint256 nodeLimit, NetworkPolicy networkType) external;
-    /// What `mintNodeAccess` costs, in wei, and whether anybody may call it. Contract owner only. Emits MintingPolicyUpdated.
-    /// 63,000 gas. Where anybody may, the price is what keeps one buyer from taking all tokens and from out-voting the members,
-    /// and nodes are better told their token: a stranger's can be bound to any instance id, which reserves nothing. What guards the
+    /// What `mintNodeAccess` costs, in wei, and whether anyone may call it. Contract owner only. Emits MintingPolicyUpdated.
+    /// 63,000 gas. Where anyone may, the price is what keeps one buyer from taking all tokens and from out-voting the members,
+    /// and each node is best given its token id: a stranger's token can be bound to any instance id, which reserves nothing. What guards the
     /// network itself is maxNodes (`setClusterConfig`): keep it at what the cluster needs, so that strangers cannot fill it; tokens
     /// that they hold are taken away by `revoke` and then `burn`.
     function setMintingPolicy(uint256 price, bool toAnybody) external;
@@ -84,11 +84,11 @@ interface IClusterPolicy {
     // ---------------------------------------------------------------------------------------------- a token owner's
 
     /// Mints the lowest free token id, bound to an instance id or, with the empty string, unbound. The contract owner pays nothing;
-    /// anybody else pays exactly the price, and only while minting is public. `to` is not called. Reverts with MintingNotPublic,
+    /// anyone else pays exactly the price, and only while minting is public. `to` is not called. Reverts with MintingNotPublic,
     /// WrongPayment, MaxNodesReached, NetworkFull, InvalidInstanceId. Emits Transfer and NodeMinted. 146,000 gas for the first token
     /// of a wallet.
     function mintNodeAccess(address to, string calldata instanceId) external payable returns (uint256 tokenId);
-    /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does: anybody can send a wallet
+    /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does: anyone can send a wallet
     /// a second token and so close this call and `walletToTokenId` to it, which `bind` does not mind. Emits NodeBound. 52,000 gas,
     /// 17,100 more for an unbound token.
     function registerInstance(string calldata instanceId) external;
@@ -104,13 +104,13 @@ interface IClusterPolicy {
     function clusterConfig() external view returns (ClusterConfig memory);
     /// Tokens that may exist; no mint beyond.
     function maxNodes() external view returns (uint256);
-    /// What `mintNodeAccess` costs anybody but the contract owner, in wei.
+    /// What `mintNodeAccess` costs anyone but the contract owner, in wei.
     function mintPrice() external view returns (uint256);
-    /// Whether anybody may call `mintNodeAccess`.
+    /// Whether anyone may call `mintNodeAccess`.
     function publicMinting() external view returns (bool);
     /// Whether development URLs are taken and shown.
     function devMode() external view returns (bool);
-    /// The token of a wallet that holds exactly one, zero for none; several: SeveralTokens, which anybody can bring about by sending
+    /// The token of a wallet that holds exactly one, zero for none; several: SeveralTokens, which anyone can bring about by sending
     /// it one.
     function walletToTokenId(address wallet) external view returns (uint256);
     /// Whether an active peer has this instance id.

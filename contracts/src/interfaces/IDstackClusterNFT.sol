@@ -10,7 +10,7 @@ import {ILeaderElection} from "./ILeaderElection.sol";
 ///         WireGuard key that a chain of signatures ties to the dstack KMS. Agents read the whole peer set at one block
 ///         hash; events carry whole new values, so that events alone rebuild the state.
 ///         Gas figures are whole transactions at the proxy (intrinsic gas and call data included), rounded up, and the same however
-///         many members there are; snapshots/costs.json has them to the unit. Reads may be called by anybody; they cost gas only
+///         many members there are; snapshots/costs.json has them to the unit. Reads may be called by anyone; they cost gas only
 ///         inside a transaction.
 /// @dev    With what it inherits (the boot gate, the policy, the election) this is every type, event, error and function that an agent
 ///         or an operator's tool needs. Times are Unix seconds, blocks are block numbers of this chain.
@@ -25,7 +25,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     }
 
     /// What a node signs (EIP-712) to become a peer or to change its registration: with its node key, which the KMS vouches for and
-    /// every instance of its app can derive, and with its member key, which it drew itself and nobody else has.
+    /// every instance of its app can derive, and with its member key, which it drew itself and no other node has.
     struct Registration {
         uint256 tokenId; // 1 ≤ tokenId < 2^(32 - prefix length) - 1
         bytes20 instanceId; // dstack instance id, nonzero
@@ -80,7 +80,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         address kmsRoot;
         address appId;
         // The block whose PeerRegistered log carries this peer's proof, by `block.number`. Chains where that is the number of
-        // another chain's block (Arbitrum) are not supported: nobody finds the log there.
+        // another chain's block (Arbitrum) are not supported: the log cannot be found there.
         uint64 registeredBlock;
     }
 
@@ -111,7 +111,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     // ------------------------------------------------------------------------------------------------------ events
     // Each carries the cluster epoch after the change as its last field.
 
-    /// The first event of a cluster; on the upgrade road the owner may have set policy and trust before.
+    /// The first event of a cluster; on the upgrade route the owner may have set policy and trust before.
     event MeshNetworkFixed(bytes4 base, uint8 prefixLength, uint64 epoch);
     /// The token's key epoch grew by one.
     event NodeMinted(uint256 indexed tokenId, address indexed to, bytes20 instanceId, address appId, uint64 epoch);
@@ -188,7 +188,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     // ---------------------------------------------------------------------------------------------------- members
 
-    /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, by whoever comes first: so in the transaction that
+    /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, by the first caller: so do it in the transaction that
     /// deploys the proxy. Every network type may register, as many tokens as the network has addresses may be minted, by the owner
     /// alone. Emits MeshNetworkFixed, AppIdAdded and KmsRootAdded. 264,000 gas with one root, and 72,000 for each further root or
     /// app id.
@@ -199,7 +199,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// `initialize`.
     function initializeFromDstackApp(ClusterParams calldata params) external;
     /// Mints the lowest free token id and spends a key epoch of it. `instanceId` zero leaves it unbound; `appId` nonzero lets only
-    /// instances of that app register for it, until it is bound anew or its node leaves. Contract owner only; free
+    /// instances of that app register for it, until it is bound again or its node leaves. Contract owner only; free
     /// of charge, and within the limit of `setClusterConfig` (MaxNodesReached). Reverts with InvalidNetwork where there is no network
     /// yet: a proxy that became this contract by an upgrade has an owner before it is a cluster. `to` is not called. Emits Transfer
     /// and NodeMinted. 118,000 gas, 17,100 more for the first token of a wallet and 23,000 for an app id.
@@ -208,7 +208,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// last binding fixed; reserves nothing. `appId` nonzero lets only instances of that app register for it; zero, of any allowed
     /// app. Token owner only. Emits NodeBound. 63,000 gas for an unbound token, and 23,000 more for an app id.
     function bind(uint256 tokenId, bytes20 instanceId, address appId) external;
-    /// Makes the token's node a peer, or replaces its registration (key rotation). Anybody may submit; for an unbound token
+    /// Makes the token's node a peer, or replaces its registration (key rotation). Anyone may submit; for an unbound token
     /// only its owner. Not while registrations are paused, and only for a network type that the policy allows. Emits PeerRegistered.
     /// 216,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 238,000 for an unbound one and for
     /// each 256th token, 272,000 for the first of a cluster, 124,000 for a rotation; 3,000 more with a gateway, and 3,000 where the
@@ -220,9 +220,9 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     ///
     /// What the node key proves is "an approved instance of an allowed app", no more: every instance of an app can derive its
     /// siblings' node keys, and sign first for a token that is bound to another (`mint` and `bind` can keep other apps away). Then
-    /// the rightful node is refused, which it tells its operator; the remedy is `deactivate` and `bind`. It cannot touch a node that
+    /// the rightful node is refused, which it reports to its operator; the remedy is `deactivate` and `bind`. It cannot touch a node that
     /// has registered. A token's owner may claim any instance id, or a WireGuard key seen in a pending transaction, that is not in
-    /// use yet; whoever reads a node's secrets signs as that node, until `revoke`. Where minting is public, a revoked operator can
+    /// use yet; a thief of a node's secrets signs as that node, until `revoke`. Where minting is public, a revoked operator can
     /// buy another token: what keeps it out for good is the boot gate, or a price.
     function registerPeer(
         Registration calldata registration,
@@ -230,7 +230,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         bytes calldata nodeSignature,
         bytes calldata memberSignature
     ) external;
-    /// Changes only where an active peer is reached, by its member key alone. Anybody may submit, also while registrations are paused.
+    /// Changes only where an active peer is reached, by its member key alone. Anyone may submit, also while registrations are paused.
     /// The key epoch stays. Emits PeerEndpointUpdated. 60,000 gas, 63,000 with a gateway.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata memberSignature) external;
     /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 72,000 for a
@@ -240,8 +240,8 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// Token owner or approved; a revoked token also the contract owner, who so gets back what strangers took while minting was
     /// public. Emits Transfer and NodeCleared. 114,000 gas, 124,000 for a leader that voted.
     function burn(uint256 tokenId) external;
-    /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Concerns whoever holds the id
-    /// when it lands: where the id was burned and minted again just before, that is somebody else, whom `reinstate` helps.
+    /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Concerns the holder of the id
+    /// when it lands: where the id was burned and minted again just before, that is another holder, whom `reinstate` helps.
     /// Contract owner only. Emits NodeCleared. 69,000 gas, 74,000 for a leader that voted.
     function revoke(uint256 tokenId) external;
     /// Lifts a revocation. Contract owner only. Emits NodeReinstated. 39,000 gas.
@@ -251,13 +251,13 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     /// Trusts a KMS root after `KMS_ROOT_DELAY` seconds; at most 16. Contract owner only. Emits KmsRootAdded. 93,000 gas.
     function addKmsRoot(address root) external;
-    /// Distrusts a KMS root: its peers leave at once, and re-adding it revives nobody, by no signature from before. Contract owner
+    /// Distrusts a KMS root: its peers leave at once, and adding it again revives no peer by a signature from before. Contract owner
     /// only. Bindings stay, with their member addresses: a node comes back under another root by its member key. Emits KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers, 66,000 if it had the leader.
     function removeKmsRoot(address root) external;
     /// Lets nodes of another dstack app become peers after `APP_ID_DELAY` seconds; at most 16. Contract owner only. Emits AppIdAdded.
     /// 93,000 gas.
     function addAppId(address appId) external;
-    /// Its peers leave at once, and re-adding it revives nobody, by no signature from before. Contract owner only. Emits AppIdRemoved and, if it had peers,
+    /// Its peers leave at once, and adding it again revives no peer by a signature from before. Contract owner only. Emits AppIdRemoved and, if it had peers,
     /// VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 133,000 if it had the leader and peers under sixteen KMS roots.
     function removeAppId(address appId) external;
     /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
@@ -316,12 +316,12 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
             bytes32 salt,
             uint256[] memory extensions
         );
-    /// Seconds between `addKmsRoot` and the root's first use: one more than `MAX_SIGNATURE_VALIDITY`. It binds nobody who may upgrade
+    /// Seconds between `addKmsRoot` and the root's first use: one more than `MAX_SIGNATURE_VALIDITY`. It does not bind an owner who can upgrade
     /// the contract: for that the owner must be a contract with a delay of its own, as OpenZeppelin's TimelockController.
     function KMS_ROOT_DELAY() external view returns (uint48);
     /// Seconds between `addAppId` and the app id's first use: as KMS_ROOT_DELAY.
     function APP_ID_DELAY() external view returns (uint48);
-    /// Seconds by which a deadline may lie ahead of the block that takes it. A signature nobody submitted is worthless after that,
+    /// Seconds by which a deadline may lie ahead of the block that takes it. A signature that was not submitted is worthless after that,
     /// whatever comes back in the meantime: its KMS root, its app id, its instance.
     function MAX_SIGNATURE_VALIDITY() external view returns (uint64);
     /// Base domains by index - 1; a removed one is the empty string.

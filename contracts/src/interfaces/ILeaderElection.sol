@@ -4,22 +4,22 @@ pragma solidity ^0.8.28;
 /// @title  One leader for the members of a cluster, deposed by a majority of them.
 /// @notice Members are the active peers, TLS_GATEWAY ones too. A leader stands until it stops being a peer, or until
 ///         `requiredVotes()` = peerCount / 2 + 1 members have voted no confidence in it in the current term. Its successor is the
-///         next active token id upward, wrapping; so is everybody's turn. Nothing here runs on a clock.
+///         next active token id upward, wrapping; so every member has a turn. Nothing here runs on a clock.
 ///
 ///         What "Byzantine" covers: of n = 2f + 1 members, f that vote falsely, vote twice, replay votes or never vote can neither
-///         depose a leader whom the other f + 1 trust nor keep one whom they distrust. A token has one vote in a term, and one
-///         withdrawal, by whatever road they come. What it does not cover: a chain that keeps votes out of its blocks; the contract
-///         owner, who revokes whom it likes and decides on code; a leader that lies about anything but its place, as long as its
+///         depose a leader that the other f + 1 trust nor keep one that they distrust. A token has one vote in a term, and one
+///         withdrawal, however they are sent. What it does not cover: a chain that keeps votes out of its blocks; the contract
+///         owner, who can revoke any member and decides on code; a leader that lies about anything but its seat, as long as its
 ///         members do not vote; members made up by buying tokens, where minting is public; and members that were never the node
 ///         they are bound to: a sibling that registered first for a token (`registerPeer`) has its vote.
-///         Votes are signed by member keys, which no other instance can derive: who runs one instance of an app has one vote.
+///         Votes are signed by member keys, which no other instance can derive: one instance of an app has one vote.
 ///
 ///         A cluster of two cannot depose: f is zero there, and both votes are required. A leader that died keeps its seat until it
 ///         leaves (its token's owner calls `deactivate`, or the contract owner `revoke`) or a third member joins and both others
 ///         vote. One vote is not enough on purpose: either of two could then depose the other for ever, alive or not.
 /// @dev    Membership counts when it is asked for, not when the vote was cast: leaving takes one's vote along and lowers what is
 ///         required, which may leave a leader distrusted by enough (`currentLeader()` is zero at once, `electLeader()` replaces it);
-///         joining raises it, which may make that same leader stand again, if nobody replaced it in between.
+///         joining raises it, which may make that same leader stand again, if it was not replaced in between.
 interface ILeaderElection {
     /// A term began with a leader. The votes of the term before count no more. With zeros and the present term: a leader that was
     /// distrusted by enough lost the seat, and a search met nothing but stale registrations, so that `electLeader()` is due; term
@@ -27,7 +27,7 @@ interface ILeaderElection {
     event LeaderElected(uint256 indexed tokenId, address indexed leader, uint32 term, uint64 epoch);
     /// A vote of no confidence was cast, or withdrawn (`isNoConfidence` false); `votes` is their number now. Where it reaches
     /// `requiredVotes()` the leader is deposed for good, and LeaderElected follows in the same transaction: of the next leader or,
-    /// where 32 stale registrations lie before the next member, of nobody.
+    /// where 32 stale registrations lie before the next member, of an empty seat.
     event VoteCast(
         uint256 indexed tokenId,
         address indexed voter,
@@ -56,16 +56,16 @@ interface ILeaderElection {
     ///
     /// Sent by a member address. Where a node registered two tokens with one member key this is the vote of the one that registered
     /// first; each votes by signature, whatever the other does. Where the first leaves, the address is NotAMember here until the
-    /// other registers anew. Emits VoteCast, and LeaderElected where the leader
-    /// falls. 59,000 gas where nobody falls, 84,000 where the leader does, and up to 6,000 more for each stale registration that
+    /// other registers again. Emits VoteCast, and LeaderElected where the leader
+    /// falls. 59,000 gas where the leader stands, 84,000 where it falls, and up to 6,000 more for each stale registration that
     /// lies before the next member: 269,000 at most.
     function castVote(uint32 inTerm, address target, bool isNoConfidence) external;
     /// As `castVote`, signed (EIP-712) by the member key of an active token:
     /// `Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)` in the domain of `eip712Domain()`. The
-    /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that nobody submitted stays good until its deadline for as long
+    /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that was not submitted stays good until its deadline for as long
     /// as the term lasts and the token's peer has that member key, also where it left and came back in between.
     ///
-    /// Sent by anybody. Emits what `castVote` emits. 65,000 gas where nobody falls, 81,000 where the leader does, 275,000 at most.
+    /// Sent by anyone. Emits what `castVote` emits. 65,000 gas where the leader stands, 81,000 where it falls, 275,000 at most.
     function castVoteBySig(
         uint256 tokenId,
         uint32 inTerm,
@@ -78,7 +78,7 @@ interface ILeaderElection {
     /// Looks at 32 registrations at most; where all of those are stale it returns zero, and the next call goes on from there. A stale
     /// registration is looked at once.
     ///
-    /// Sent by anybody; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected, also where it takes
+    /// Sent by anyone; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected, also where it takes
     /// the seat from a leader and finds none; nothing where the seat was empty and stays so. 62,000 gas, 79,000 the first
     /// time, and up to 6,000 more for each stale registration: 250,000 at most.
     function electLeader() external returns (address leader);
@@ -87,7 +87,7 @@ interface ILeaderElection {
     function currentLeader() external view returns (address);
     /// The token of the leader that stands, zero if none does.
     function leaderToken() external view returns (uint256);
-    /// Votes of no confidence in `target` that count now. Zero for everybody but the leader of the current term.
+    /// Votes of no confidence in `target` that count now. Zero for every address but the leader of the current term.
     function noConfidenceCount(address target) external view returns (uint256);
     /// Votes that depose a leader: more than half of the members; of two, both.
     function requiredVotes() external view returns (uint256);

@@ -5,7 +5,7 @@ import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 
 /// @title  Up to sixteen trusted addresses (KMS roots, app ids), each in a numbered slot with a generation.
 /// @dev    A peer remembers slot and generation of what it was admitted under. No two additions to a set have the same
-///         generation, so what was removed stays removed: adding the same address again, in whatever slot, revives nobody.
+///         generation, so what was removed stays removed: adding the same address again, in whatever slot, revives no peer.
 library AnchorSet {
     /// One storage slot.
     struct Anchor {

@@ -10,9 +10,9 @@ import {LowerHex} from "./LowerHex.sol";
 ///         that a remembered key would save, less the storage read that finds it; and a remembered key would let a relayer put
 ///         a worthless KMS signature into the event, so that agents, which verify the event, refuse a peer the contract accepted.
 ///
-///         What the chain proves is "an approved instance of this app", not which instance: every instance of an app can
-///         derive the app key's children and so another instance's node key. So it is shown anew by each registration and remembered
-///         by none; which instance it is, the member key says, once the first registration of a binding named it.
+///         What the chain proves is "an approved instance of this app", not which instance: every instance of an app can derive the
+///         app key's children and so another instance's node key. So each registration shows it again, and the
+///         contract remembers none. The member key proves which instance it is, once the first registration of a binding named it.
 library SignatureChainVerifier {
     /// The purpose of the node key in dstack's GetKey: what the app key signs begins with it.
     string internal constant NODE_PURPOSE = "dstack-mesh-node-v1:";
@@ -61,7 +61,7 @@ library SignatureChainVerifier {
     }
 
     /// The signer of `digest`. dstack writes v as 0 or 1, Ethereum as 27 or 28: both are read. Reverts with InvalidSignature on
-    /// another length or v, on a high s, and where ecrecover finds nobody.
+    /// another length or v, on a high s, and where ecrecover finds no signer.
     function recover(bytes32 digest, bytes calldata signature) internal pure returns (address) {
         if (signature.length != 65) revert IDstackClusterNFT.InvalidSignature();
         uint8 v = uint8(signature[64]);

@@ -99,7 +99,7 @@ abstract contract ClusterTest is Check, Signing {
         return cluster.mint(to, instanceId, address(0));
     }
 
-    /// Signs and submits as `who`, from whoever is pranked.
+    /// Signs and submits as `who`, from the pranked account.
     function submit(IDstackClusterNFT.Registration memory r, Actor memory who) internal {
         IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
         bytes memory nodeSignature = sign(r, who.nodeKey, address(cluster));

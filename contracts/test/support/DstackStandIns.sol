@@ -10,7 +10,7 @@ contract DstackKmsStandIn {
     mapping(address appId => bool) public registeredApps;
     mapping(bytes32 osImageHash => bool) public allowedOsImages;
 
-    /// Open to anybody, as the real one.
+    /// Open to anyone, as the real one.
     function registerApp(address appId) external {
         registeredApps[appId] = true;
     }

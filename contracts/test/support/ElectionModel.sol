@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
 import {ILeaderElection} from "../../src/interfaces/ILeaderElection.sol";
 
-/// @title  The rules of the election, written down a second time with loops over everybody and nothing remembered that can be
+/// @title  The rules of the election, written down a second time with loops over all members and nothing remembered that can be
 ///         counted. Each call returns the error that the cluster must give, zero for none.
 contract ElectionModel {
     uint256 internal constant TOKENS = 6;
@@ -20,7 +20,7 @@ contract ElectionModel {
     mapping(uint256 tokenId => mapping(uint32 term => bool)) internal voted;
     mapping(uint256 tokenId => mapping(uint32 term => bool)) internal tookBack;
     uint32 public term;
-    uint256 internal seat; // token, zero = nobody's
+    uint256 internal seat; // token, zero: empty
     uint256 internal last; // token that led last
 
     function join(uint256 id, uint256 node, uint256 root) external {
@@ -99,7 +99,7 @@ contract ElectionModel {
         }
     }
 
-    /// Whether somebody holds the seat, distrusted or not.
+    /// Whether a member holds the seat, distrusted or not.
     function seated() external view returns (uint256) {
         return seat;
     }

@@ -25,7 +25,7 @@ abstract contract ElectionReplica is Check {
             (newTerm, epoch) = abi.decode(log.data, (uint32, uint64));
             (seat, leader) = (uint256(log.topics[1]), address(uint160(uint256(log.topics[2]))));
             if (seat == 0) {
-                eq(leader, address(0), "nobody holds the seat");
+                eq(leader, address(0), "the seat is empty");
                 eq(newTerm, term, "in the present term");
             } else {
                 eq(leader, memberOf(seat), "a peer is elected, by its member address");

@@ -43,7 +43,7 @@ abstract contract ElectionTest is ClusterTest {
         return VM.addr(actor(i).memberKey);
     }
 
-    /// Member `i` votes no confidence in whoever leads.
+    /// Member `i` votes no confidence in the present leader.
     function distrust(uint256 i) internal {
         cast(i, election.currentLeader(), true);
     }
@@ -61,7 +61,7 @@ abstract contract ElectionTest is ClusterTest {
         election.castVote(term, target, isNoConfidence);
     }
 
-    /// A vote of no confidence in whoever leads, of the current term, good for an hour.
+    /// A vote of no confidence in the present leader, of the current term, good for an hour.
     function voteOf(uint256 tokenId) internal view returns (Vote memory) {
         return Vote(tokenId, election.term(), election.currentLeader(), true, uint64(block.timestamp + 1 hours));
     }
@@ -88,12 +88,12 @@ abstract contract ElectionTest is ClusterTest {
         (r.wireguardKey, r.gatewayDomain, r.gatewayPort) = (0, 1, 443);
     }
 
-    /// Token `id` of ALICE's stops being a peer, by one of four roads.
-    function depart(uint256 id, uint256 road) internal {
-        VM.prank(road % 4 == 3 ? OWNER : ALICE);
-        if (road % 4 == 0) cluster.deactivate(id);
-        else if (road % 4 == 1) cluster.burn(id);
-        else if (road % 4 == 2) token.transferFrom(ALICE, BOB, id);
+    /// Token `id` of ALICE's stops being a peer, by one of four routes.
+    function depart(uint256 id, uint256 route) internal {
+        VM.prank(route % 4 == 3 ? OWNER : ALICE);
+        if (route % 4 == 0) cluster.deactivate(id);
+        else if (route % 4 == 1) cluster.burn(id);
+        else if (route % 4 == 2) token.transferFrom(ALICE, BOB, id);
         else cluster.revoke(id);
         yes(!isPeer(id), "left");
     }

@@ -11,9 +11,9 @@ import {ClusterTest} from "./support/ClusterTest.sol";
 import {DstackAppStandIn, DstackKmsStandIn} from "./support/DstackStandIns.sol";
 import {IClusterToken} from "./support/IClusterToken.sol";
 
-/// The two roads to a cluster, and who tries to take one over on the way: a proxy of its own that dstack's KMS registers, and
+/// The two routes to a cluster, and attempts to take one over on the way: a proxy of its own that dstack's KMS registers, and
 /// a DstackApp's proxy that is upgraded.
-contract RoadsTest is ClusterTest {
+contract AppContractTest is ClusterTest {
     bytes32 internal constant COMPOSE_HASH = keccak256("app-compose.json");
     bytes32 internal constant SECOND_HASH = keccak256("another app-compose.json");
     bytes32 internal constant DEVICE = keccak256("PPID");
@@ -29,7 +29,7 @@ contract RoadsTest is ClusterTest {
 
     function test_a_cluster_of_its_own_is_registered_and_boots_its_nodes() public {
         DstackKmsStandIn kms = new DstackKmsStandIn();
-        kms.registerApp(address(cluster)); // by anybody
+        kms.registerApp(address(cluster)); // by anyone
         kms.addOsImageHash(keccak256("os"));
         VM.startPrank(OWNER);
         cluster.addComposeHash(COMPOSE_HASH);
@@ -69,7 +69,7 @@ contract RoadsTest is ClusterTest {
         token.upgradeToAndCall(next, found);
     }
 
-    function testFuzz_the_implementation_and_the_extension_belong_to_nobody(address caller) public {
+    function testFuzz_the_implementation_and_the_extension_have_no_owner(address caller) public {
         IDstackClusterNFT code = IDstackClusterNFT(next);
         IDstackClusterNFT extension = IDstackClusterNFT(IClusterToken(next).EXTENSION());
         VM.startPrank(caller);
@@ -298,7 +298,7 @@ contract RoadsTest is ClusterTest {
         token = IClusterToken(app);
     }
 
-    /// What somebody would found who may not.
+    /// The cluster that a caller without the right would make.
     function theirs(address caller) private pure returns (IDstackClusterNFT.ClusterParams memory params) {
         params = defaultParams();
         params.owner = caller;
