@@ -1,4 +1,4 @@
-//! The agent's mind: facts and clock readings in, commands out.
+//! The agent as a state machine: facts and clock readings in, commands out.
 
 mod backoff;
 mod commands;
@@ -7,7 +7,7 @@ mod duties;
 mod facts;
 mod findings;
 mod guard;
-mod intake;
+mod inputs;
 mod moves;
 mod offers;
 mod others;
@@ -62,10 +62,10 @@ use crate::{
 
 /// An orderly stop gives up on changes that fail after this.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// What is under way (the kernel may be slow to answer) gets longer: whoever stopped us kills after 10 s at the earliest.
+/// A change that is under way (the kernel may be slow to answer) gets longer: a service manager kills after 10 s at the earliest.
 const STOP_AT_LAST: Duration = Duration::from_secs(8);
 
-/// The member list, the machine and the way from one to the other, without any I/O.
+/// Makes this machine equal to the member list, without any I/O.
 ///
 /// The driver's loop: [`Agent::handle`] one input, start what [`Agent::poll_command`] gives until it gives nothing, then sleep
 /// until [`Agent::poll_timeout`] or the next input. Every command but `Save`, `SetPathPeers` and `Stop` must be answered, once, with
@@ -90,17 +90,17 @@ pub struct Agent {
     past: Past,
     standing: Option<Standing>,
     proofs: ProofBook,
-    /// Which key epochs can be nobody's any more, as far as this node knows.
+    /// The key epochs that are spent, as far as this node knows.
     spent: SpentKeyEpochs,
-    /// Peers that are not believed for that, with their key epochs.
+    /// Peers that are not believed because their key epoch is spent, with that epoch.
     came_back: Vec<(TokenId, u32)>,
-    /// Once, every record was tried and the machine was as it should be: what is configured is all there is.
-    settled_once: bool,
+    /// At least once, every record was tried and the machine was as desired: what is configured is complete.
+    converged_once: bool,
     /// This node's own registration is proved like any other.
     own_is_proved: bool,
     /// Every verified peer that this node can have a tunnel with.
     verified: Vec<VerifiedPeer>,
-    /// Those that it cannot have one with, as far as applications may rely on them: see `others.rs`.
+    /// Verified peers that it cannot have a tunnel with, as far as applications may rely on them: see `others.rs`.
     others: Vec<VerifiedPeer>,
     selection: Option<Selection>,
     desired: Option<Desired>,
@@ -109,7 +109,7 @@ pub struct Agent {
     change_begun: Option<Duration>,
     offers: Offers,
     moves: Moves,
-    /// What the operator was last told to do, and when.
+    /// What the operator was last asked to do, and when.
     reminded: Option<(String, Duration)>,
     /// When the view gets stale or expires.
     ages_at: Option<Duration>,
@@ -134,7 +134,7 @@ struct View {
     registry: Registry,
     read: ReadTime,
     read_at_unix: Duration,
-    /// How many sources said it alike, in this run.
+    /// How many sources agreed on it, in this run.
     witnesses: usize,
     /// It comes from the disk: good for peers, not for signing offers.
     cached: bool,
@@ -152,7 +152,7 @@ enum LastRead {
 }
 
 impl Agent {
-    /// A node that knows itself and its policy, and nothing of the world: its first commands ask.
+    /// A node that knows itself and its policy only: its first commands ask for the rest.
     #[must_use]
     pub fn new(me: LocalNode, policy: Policy, now: Now) -> Self {
         let identity = OwnIdentity {
@@ -181,7 +181,7 @@ impl Agent {
             proofs: ProofBook::new(anchors),
             spent: SpentKeyEpochs::default(),
             came_back: Vec::new(),
-            settled_once: false,
+            converged_once: false,
             own_is_proved: false,
             verified: Vec::new(),
             others: Vec::new(),
@@ -213,7 +213,7 @@ impl Agent {
             guard_table: guard.table,
             device: None,
         });
-        agent.pump(now);
+        agent.step(now);
         agent
     }
 
@@ -252,7 +252,7 @@ impl Agent {
                 }
             }
         }
-        self.pump(now);
+        self.step(now);
     }
 
     /// The next thing to do, oldest first.
@@ -260,7 +260,7 @@ impl Agent {
     pub fn poll_command(&mut self) -> Option<Command> {
         let mut command = self.commands.pop_front()?;
         if let Command::ReadRegistry { own_token } = &mut command {
-            // What is known now, not when the read became due: what the disk tells comes in between.
+            // As known now, not when the read became due: the saved registry may have come in between.
             *own_token = self.own_token();
         }
         Some(command)
@@ -301,7 +301,7 @@ impl Agent {
         self.view.as_ref().map(|view| view.registry.network)
     }
 
-    /// The network that is guarded on this machine: the mesh's, and until that is read what it is taken for.
+    /// The network that is guarded on this machine: the mesh's, and until that is read the one that policy assumes.
     #[must_use]
     pub fn guarded_network(&self) -> Option<MeshNetwork> {
         self.desired.as_ref().and_then(|desired| desired.guard_route)
@@ -313,7 +313,7 @@ impl Agent {
         self.view.as_ref().map(|view| view.registry.domain)
     }
 
-    /// Development URLs, as the contract was last accepted, where the operator lets applications see them.
+    /// Development URLs as of the last accepted read, where the operator lets applications see them.
     #[must_use]
     pub fn dev_urls(&self) -> Option<&DevUrls> {
         self.view.as_ref().filter(|_| self.policy.allowed.dev_urls).map(|view| &view.registry.dev_urls)

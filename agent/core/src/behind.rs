@@ -1,18 +1,18 @@
-//! Sources behind an agreed read: what they say must be its past, or those who are ahead of them lie.
+//! Sources that are behind an agreed read: what they say must be its past, or the sources ahead of them lie.
 //!
-//! The others cannot be asked about a head that is later than theirs. So they are asked what they have instead, and what was
-//! agreed is remembered until they get there.
+//! A source cannot be asked about a head later than its own. So it is asked for what it has, and what was
+//! agreed is remembered until it gets there.
 
 use std::collections::VecDeque;
 
 use crate::registry::Registry;
 
-/// A source whose newest block got so much younger since something was agreed, seconds, has to know of it.
+/// A source whose newest block has advanced by this many seconds since something was agreed must know of it.
 const CATCH_UP: u64 = 120;
 /// Changes that are remembered, at most: the latest.
 const MAX_STEPS: usize = 256;
 
-/// What was agreed so far, as far as it is needed.
+/// The agreed reads that are still needed.
 #[derive(Debug, Default)]
 pub struct Agreed {
     /// Ascending by epoch and by height.
@@ -24,7 +24,7 @@ pub struct Agreed {
 struct Step {
     epoch: u64,
     number: u64,
-    /// The timestamp of the newest block of those who were behind it then.
+    /// The timestamp of the newest block of the sources that were behind it then.
     known_until: Option<u64>,
 }
 
@@ -36,7 +36,7 @@ impl Agreed {
     }
 
     fn note(&mut self, agreed: &Registry, known_until: Option<u64>) {
-        // What a reorg took back was never so.
+        // What a reorg undid never happened.
         while self.steps.back().is_some_and(|last| last.epoch > agreed.epoch || last.number > agreed.block.number) {
             self.steps.pop_back();
         }

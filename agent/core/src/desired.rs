@@ -12,7 +12,7 @@ use crate::{
 /// Everything this machine should have of the mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// The network that is guarded: its blackhole route stands from the first moment on, and outlives the agent.
+    /// The network that is guarded: its blackhole route is there from the first moment on, and outlives the agent.
     pub guard_route: Option<MeshNetwork>,
     /// A packet filter table guards it as well.
     pub guard_table: bool,
@@ -68,8 +68,8 @@ pub struct OwnDevice {
     pub app_id: AppId,
 }
 
-/// Blocks a registration must have on top before its peer is added. One that is configured already stays, whatever a reorg or
-/// a new registration makes of its block.
+/// Blocks a registration must have on top before its peer is added. A peer that is configured already stays, whatever a reorg or
+/// a new registration does to its block.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmations {
     /// Height of the read.
@@ -78,7 +78,7 @@ pub struct Confirmations {
     pub need: u64,
 }
 
-/// The wanted device and who is not on it.
+/// The wanted device, and the peers that are not on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     /// The device with its peers.

@@ -1,5 +1,5 @@
-//! Development URLs: free text that a token's owner gives its node in a cluster with devMode. No node signs it: it is the contract's
-//! word, and means something to applications alone.
+//! Development URLs: free text that a token's owner gives its node in a cluster with devMode. No node signs it: it comes from the
+//! contract alone, and only applications use it.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -15,10 +15,10 @@ const MAX: usize = 256;
 #[serde(try_from = "String", into = "String")]
 pub struct DevUrl(String);
 
-/// Those that hold now, by token.
+/// The current ones, by token.
 pub type DevUrls = BTreeMap<TokenId, DevUrl>;
 
-/// What is no development URL.
+/// A text that is no development URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this is no development URL: it is {0}\nhint: give 1 to {MAX} visible ASCII characters, others percent-encoded"

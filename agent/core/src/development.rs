@@ -1,5 +1,5 @@
-//! Keys of development: published with tools and test vectors, so that everybody can use them. Whoever is trusted by one of these
-//! addresses outside of development trusts everybody.
+//! Keys of development: published with tools and test vectors, so that anyone can use them. A node that trusts one of these
+//! addresses outside of development trusts everyone.
 
 use alloy_primitives::address;
 
@@ -11,7 +11,7 @@ const SEED_OF_ONES: &str = "the root key of 32 bytes 01, which dstack-simulator 
 const MNEMONIC: &str = "anvil's and Hardhat's accounts, from the mnemonic `test test … junk`";
 const SCALAR_ONE: &str = "the private key 1";
 
-/// The addresses of keys that everybody can use, as KMS roots, owners or nodes, and where they are published. The fixtures' own roots
+/// The addresses of keys that anyone can use, as KMS roots, owners or nodes, and where they are published. The fixtures' own roots
 /// are among them: what these have signed is published with its private keys.
 pub const PUBLISHED_KEYS: [(Address, &str); 30] = [
     // contracts/test/vectors/chains.json: root, app key and node key of each chain.
@@ -48,7 +48,7 @@ pub const PUBLISHED_KEYS: [(Address, &str); 30] = [
     (address!("8626f6940E2eb28930eFb4CeF49B2d1F2C9C1199"), MNEMONIC),
 ];
 
-/// Where the key of that address is published, if everybody can use it.
+/// Where the key of that address is published, if it is.
 #[must_use]
 pub fn published_key(address: Address) -> Option<&'static str> {
     PUBLISHED_KEYS.iter().find(|(published, _)| *published == address).map(|(_, source)| *source)
@@ -57,7 +57,7 @@ pub fn published_key(address: Address) -> Option<&'static str> {
 /// Whether a variable says that this is a cluster of development: `true` or `1`, `false` or `0`.
 ///
 /// # Errors
-/// Says what was expected.
+/// Names what was expected.
 pub fn parse_switch(text: &str) -> Result<bool, &'static str> {
     match text {
         "true" | "1" => Ok(true),

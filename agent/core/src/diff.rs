@@ -80,7 +80,7 @@ pub enum PresharedKeyEdit {
 /// What leads from `observed` to `desired`: minimal, in the order in which it must be made (removals by key, so that nothing
 /// that fails can hold them up; guard, device, edits by token, additions by token). Empty when nothing is to be done.
 ///
-/// A device that runs with another key or port is not ours: it is removed and made anew, for a changed key ends every session
+/// A device that runs with another key or port is not ours: it is removed and created again, because a changed key ends every session
 /// anyway. A peer that is as it should be is never mentioned.
 #[must_use]
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
@@ -100,8 +100,8 @@ pub fn teardown(observed: &Observed) -> Vec<Change> {
     observed.device.iter().map(|_| Change::RemoveDevice).collect()
 }
 
-/// The old network's route goes before the table is changed, which until then says which network it was: so whatever interrupts
-/// this, no route is left that nothing tells of.
+/// The old network's route is removed before the table is changed, because the table records which network it was: so if this is
+/// interrupted, no route is left over that nothing knows of.
 fn guard(desired: &Desired, observed: &Observed) -> Vec<Change> {
     let Some(network) = desired.guard_route else { return Vec::new() };
     let add = (observed.guard_route != Some(network)).then_some(Change::AddGuardRoute(network));
@@ -140,7 +140,7 @@ fn adjust(wanted: &DesiredDevice, present: &ObservedDevice) -> Vec<Change> {
 }
 
 fn edit(wanted: &DesiredPeer, present: &ObservedPeer) -> Option<Change> {
-    // Not by the handshake's age: devices tell that by the wall clock, which may jump.
+    // Not by the handshake's age: devices derive that from the wall clock, which may jump.
     let is_live = present.received_age.is_some_and(|age| age <= LIVE_SESSION);
     let endpoint = wanted.endpoint.filter(|wanted| match present.endpoint.map(canonical) {
         None => true,
@@ -170,7 +170,7 @@ fn edit(wanted: &DesiredPeer, present: &ObservedPeer) -> Option<Change> {
 }
 
 impl Change {
-    /// It cuts somebody off: made whatever else fails.
+    /// It cuts a peer off: made whatever else fails.
     #[must_use]
     pub const fn is_removal(&self) -> bool {
         matches!(self, Self::RemovePeer(_) | Self::RemoveDevice)

@@ -1,6 +1,6 @@
-//! How long a view of the contract may be used. Whoever controls the network can freeze the chain for one node: then its view
+//! How long a view of the contract may be used. An attacker who controls the network can freeze the chain for one node: then its view
 //! ages here, first to *stale* (not ready, still working), then to *expired* (the operator's [`OnExpiry`]). A chain that stands
-//! still is another matter as far as several sources agree that it does: then only the deadline counts.
+//! still is different, as far as several sources agree that it does: then only the deadline counts.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct ReadTime {
     /// look young.
     head_since: Duration,
     chain_id: u64,
-    /// Several sources say that there is no newer block.
+    /// Several sources agree that there is no newer block.
     is_witnessed: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct ReadTime {
 pub enum Age {
     /// Good to act on.
     Fresh,
-    /// Too old to be ready on; says what is old and how old it is.
+    /// Too old to be ready; with what is old and how old it is.
     Stale(Old, Duration),
     /// Past the operator's deadline.
     Expired(Old, Duration),
@@ -61,7 +61,7 @@ impl ReadTime {
         Self { noted_at: now.since_start, age_then: Duration::ZERO, head, head_since, chain_id, is_witnessed: false }
     }
 
-    /// The same, of several sources that agree: an old head says that the chain stands still, and not that its blocks are hidden.
+    /// The same, from several sources that agree: an old head then means that the chain stands still, and not that its blocks are hidden.
     #[must_use]
     pub const fn witnessed(self, is_witnessed: bool) -> Self {
         Self { is_witnessed, ..self }

@@ -1,13 +1,13 @@
-//! Which reads are believed: the last stop before a read becomes this node's view.
+//! Which reads are believed: the last check before a read becomes this node's view.
 //!
 //! Signatures prove single peers; the gate guards the set. It pins contract, chain and network (the latter two as first read: a
 //! lie about the chain proves no peer, because every signature names it), lets no network of the internet through unless the operator
 //! named it, refuses what lies below the last
 //! finalized block seen, waits out a head that runs backwards, and asks twice before most peers vanish.
 //!
-//! A floor is a double-edged thing: it keeps old views out, and one lie about a huge epoch would keep the truth out. So what a
-//! single source calls final counts for this run only and yields to two sources that agree otherwise; only what two sources said
-//! alike is kept on disk. A key epoch counts as far as its node signed it.
+//! A floor cuts both ways: it keeps old views out, and one lie about a huge epoch would keep the truth out. So what a
+//! single source calls final counts for this run only and yields to two sources that agree otherwise; only what two sources agreed
+//! on is kept on disk. A key epoch counts as far as its node signed it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,7 +25,7 @@ use crate::{
 /// A head below the last accepted one is a source that lags, or a reorg: it is believed when it is still there after this.
 pub const LOWER_HEAD_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Sources that must have said a read alike before what it calls final is believed beyond this run.
+/// Sources that must have agreed on a read before what it calls final is believed beyond this run.
 pub const WITNESSES: usize = 2;
 
 /// Accepted reads that wait for finality, at most: only those that changed something are kept, and finality trails by minutes.
@@ -40,20 +40,20 @@ pub struct Floor {
     pub key_epochs: BTreeMap<TokenId, u32>,
 }
 
-/// What is known about a read besides what it says.
+/// What is known about a read besides its content.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// How many sources said it alike.
+    /// How many sources agreed on it.
     pub witnesses: usize,
     /// Peers that are configured now.
     pub configured: usize,
-    /// Of these, the ones that would not stay proved by this read.
+    /// How many of these would not stay proved by this read.
     pub lost: usize,
     /// The key epochs that nodes signed in proofs that were checked, by token.
     pub signed_key_epochs: BTreeMap<TokenId, u32>,
 }
 
-/// What the gate says to a read.
+/// The gate's verdict on a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
     /// It is the view now.
@@ -145,9 +145,9 @@ pub struct Gate {
     /// The mesh network, where the operator named it.
     named: Option<MeshNetwork>,
     pinned: Option<(u64, MeshNetwork)>,
-    /// What at least [`WITNESSES`] sources said was final: kept for the next start.
+    /// What at least [`WITNESSES`] sources called final: kept for the next start.
     kept: Floor,
-    /// What any source said was final, in this run: at least `kept`.
+    /// What any source called final, in this run: at least `kept`.
     seen: Floor,
     /// Accepted reads above the last finalized block, ascending by height.
     pending: VecDeque<Accepted>,
@@ -180,13 +180,13 @@ impl Gate {
         }
     }
 
-    /// The same gate, which lets this mesh network through and no other; with `None`, any private one.
+    /// The same gate, which accepts this mesh network and no other; with `None`, any private one.
     #[must_use]
     pub fn of_network(self, named: Option<MeshNetwork>) -> Self {
         Self { named, ..self }
     }
 
-    /// Takes over what an earlier run knew for sure, and the read it kept: a view to begin with, which makes nothing final.
+    /// Takes over what an earlier run knew to be final, and the read it kept: a view to begin with, which makes nothing final.
     pub fn restore(&mut self, floor: &Floor, registry: &Registry) -> Result<(), Implausible> {
         self.kept.raise(floor);
         self.seen.raise(floor);
@@ -220,7 +220,7 @@ impl Gate {
             return Ok(question);
         }
         if self.seen.check(registry).is_err() {
-            // Two sources say that what one of them called final was not.
+            // Two sources agree that what one of them called final was not.
             self.seen = self.kept.clone();
         }
         self.take(registry);
@@ -286,8 +286,8 @@ impl Gate {
     fn note(&mut self, registry: &Registry, evidence: &Evidence) {
         let witnesses = evidence.witnesses;
         let values = Floor { epoch: registry.epoch, key_epochs: key_epochs(registry).collect() };
-        // What this read takes back was never final, what it replaces is worth nothing, and what it does not name it may
-        // have taken back: only what it confirms stays.
+        // What this read undoes was never final, what it replaces no longer counts, and what it does not name it may
+        // have undone: only what it confirms stays.
         self.pending.retain(|earlier| earlier.number < registry.block.number && earlier.floor.is_below(&values));
         for earlier in &mut self.pending {
             earlier.floor.key_epochs.retain(|token, _| values.key_epochs.contains_key(token));
@@ -295,7 +295,7 @@ impl Gate {
         if self.pending.back().is_none_or(|last| last.floor != values || last.witnesses < witnesses) {
             self.pending.push_back(Accepted { number: registry.block.number, witnesses, floor: values });
         }
-        // Where nothing is ever final, nothing is ever sure.
+        // On a chain without finality, no floor rises.
         let finalized = registry.finalized.unwrap_or(0);
         while self.pending.front().is_some_and(|first| first.number <= finalized) {
             let Some(mut first) = self.pending.pop_front() else { break };

@@ -1,4 +1,4 @@
-//! The names things have in the mesh: tokens, instances, keys, blocks.
+//! The mesh's identifiers: tokens, instances, keys, blocks.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {expected}")]
 pub struct ParseIdError {
-    /// The offending text, shortened by nobody: ids are public.
+    /// The offending text in full: ids are public.
     pub text: String,
     /// What would have been right, e.g. "an instance id (40 hex digits)".
     pub expected: &'static str,

@@ -1,5 +1,5 @@
-//! Which verified peers may stand on the device. A proof shows who chose a key and an endpoint, not that they are harmless:
-//! whoever would hurt itself or others is left out whole, with one warning, and the rest of the mesh goes on.
+//! Which verified peers may be on the device. A proof shows who chose a key and an endpoint, not that they are harmless:
+//! a peer that would harm itself or others is left out entirely, with one warning, and the rest of the mesh works on.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ pub enum Flaw {
     /// The key is 32 zero bytes.
     #[error("its WireGuard key is zero")]
     ZeroKey,
-    /// The key is a point of low order: everybody can compute the shared secret.
+    /// The key is a point of low order: anyone can compute the shared secret.
     #[error("its WireGuard key is of low order")]
     LowOrderKey,
     /// The key is not below 2^255 - 19: another spelling of some canonical key.
@@ -79,7 +79,7 @@ pub struct Surroundings {
     pub own_endpoints: Vec<SocketAddr>,
 }
 
-/// A verified peer that may stand on the device.
+/// A verified peer that may be on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member<'a> {
     /// The peer.

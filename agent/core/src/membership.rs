@@ -1,8 +1,8 @@
-//! Where this node stands: which token it uses, whether it is a peer, and what somebody has to do when it is not.
+//! Where this node stands: which token it uses, whether it is a peer, and what an operator has to do when it is not.
 //!
 //! A node that loses its binding (revoked, transferred, burned, deactivated, superseded by a copy of itself) is *fenced*: it
-//! takes its device down and offers nothing again by itself. What a chain reorg took back is not a loss: then the node registers
-//! again, or stands as before.
+//! takes its device down and offers nothing again by itself. A registration that a chain reorg undid is not a loss: then the node registers
+//! again, or is a peer as before.
 
 use std::{fmt, net::SocketAddr};
 
@@ -25,7 +25,7 @@ pub struct OwnIdentity {
     pub app_id: AppId,
     /// Address of the member key.
     pub member_address: Address,
-    /// What it registers as.
+    /// The kind of node it registers as.
     pub network_type: NetworkType,
     /// Own WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
@@ -53,7 +53,7 @@ pub struct Membership {
 pub struct Past {
     /// The registration this node had with its present key.
     pub member: Option<Membership>,
-    /// It lost it, in this run.
+    /// How it lost that registration in this run.
     pub fenced: Option<Loss>,
     /// `member` comes from the disk and no read of this run has judged it yet: a restart is an operator's act.
     pub restarted: bool,
@@ -95,7 +95,7 @@ impl Past {
     }
 }
 
-/// How a registration was lost, as far as the contract's record of the token tells.
+/// How a registration was lost, as far as the contract's record of the token shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
     /// The contract owner barred the token.
@@ -214,7 +214,7 @@ impl Standing {
         }
     }
 
-    /// What an operator has to do to make this node a peer: complete commands; `<...>` stands only for what nobody here knows.
+    /// What an operator has to do to make this node a peer: complete commands; `<...>` stands only for what this node cannot know.
     #[must_use]
     pub fn hint(&self, me: &OwnIdentity, contract: Address) -> Option<String> {
         let instance = me.instance;
@@ -286,7 +286,7 @@ fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnI
     let node = find_node(registry, token);
     let record = find_peer(registry, token);
     if let Some(record) = record.filter(|record| is_own(record, me)) {
-        // Once fenced, only the very registration that was lost counts: a newer one was somebody's old or new signature.
+        // Once fenced, only the registration that was lost counts: a newer one came from a signature that this node did not expect.
         return match past.fenced {
             Some(loss) if loss == Loss::Cloned || record.key_epoch > member.key_epoch => {
                 Some(Standing::Fenced(token, loss))
@@ -317,7 +317,7 @@ fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnI
     }
 }
 
-/// No transaction lowers a key epoch: a lower one says that a reorg took the registration back, and maybe the binding too.
+/// No transaction lowers a key epoch: a lower one means that a reorg undid the registration, and maybe the binding too.
 fn was_taken_back(member: Membership, registry: &Registry) -> bool {
     find_node(registry, member.token).is_some_and(|node| node.key_epoch < member.key_epoch)
 }
@@ -335,7 +335,7 @@ fn loss(member: Membership, node: Option<&NodeRecord>, me: &OwnIdentity) -> Loss
 }
 
 /// The token to use: the operator's choice, else the only one bound to this instance, else the only one of those that already
-/// carries this node's registration (anybody may bind a token of theirs to any instance).
+/// carries this node's registration (any token owner may bind a token to any instance).
 fn choose<'a>(registry: &'a Registry, me: &OwnIdentity) -> Result<&'a NodeRecord, Standing> {
     if let Some(chosen) = me.chosen {
         return match find_node(registry, chosen) {

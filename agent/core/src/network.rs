@@ -42,8 +42,8 @@ impl MeshNetwork {
         self.0
     }
 
-    /// Its addresses belong to no host on the internet: RFC 1918, or the shared range of RFC 6598. Routing any other into a tunnel would
-    /// cut this machine off from the hosts that own it.
+    /// It is private: RFC 1918, or the shared range of RFC 6598. Routing any other network into a tunnel would
+    /// cut this machine off from the internet hosts that own it.
     #[must_use]
     pub fn is_private(self) -> bool {
         // A prefix of 16 bits or more lies within or without each of them as a whole.
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn private_and_shared_ranges_are_told_from_the_internets() {
+    fn private_and_shared_ranges_are_distinguished_from_public_ones() {
         let is_private = |base: [u8; 4]| MeshNetwork::new(base.into(), 24).unwrap().is_private();
         for private in [
             [10, 0, 1, 0],

@@ -1,4 +1,4 @@
-//! What the machine says now: the device, its peers and the guard, read fresh before every diff.
+//! The state of this machine: the device, its peers and the guard, read again before every diff.
 
 use std::{net::Ipv4Addr, net::SocketAddr, num::NonZeroU8, time::Duration};
 
@@ -17,9 +17,9 @@ pub struct Observed {
     pub guard_route: Option<MeshNetwork>,
     /// The network that our packet filter table guards, where all of it is as it should be.
     pub guard_table: Option<MeshNetwork>,
-    /// A blackhole route of ours for another network: what was guarded before the contract said which one is the mesh's.
+    /// A blackhole route of ours for another network: what was guarded before the contract's network was known.
     pub stale_guard_route: Option<MeshNetwork>,
-    /// A route or address of somebody else inside or around the mesh network, in words: packets for the mesh may leave by it,
+    /// A route or address of another program inside or around the mesh network, in words: packets for the mesh may leave by it,
     /// outside of the tunnel.
     pub overlap: Option<String>,
     /// The device, when there is one.
@@ -41,11 +41,11 @@ pub struct ObservedDevice {
     pub address: Option<Ipv4Addr>,
     /// Every peer on the device.
     pub peers: Vec<ObservedPeer>,
-    /// What a device in this process says besides; `None` for the kernel's.
+    /// What a device in this process reports besides; `None` for the kernel's.
     pub userspace: Option<UserspaceDevice>,
 }
 
-/// What only a device in this process can say.
+/// What only a device in this process can report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserspaceDevice {
     /// Threads for each direction.
@@ -54,7 +54,7 @@ pub struct UserspaceDevice {
     pub offloads: Offloads,
     /// What may be.
     pub offloads_allowed: Offloads,
-    /// What was thrown away since the device was made.
+    /// The packets that were dropped since the device was created.
     pub dropped: DroppedPackets,
 }
 

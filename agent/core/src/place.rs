@@ -1,5 +1,5 @@
-//! Places behind the dstack gateway. The contract names a base domain by its index, so that whoever removes one there takes every
-//! place under it away; a host name is made of instance, port and domain.
+//! Places behind the dstack gateway. The contract names a base domain by its index, so that removing one there removes every
+//! place under it; a host name is made of instance, port and domain.
 
 use std::{fmt, num::NonZeroU16, str::FromStr};
 
@@ -14,19 +14,19 @@ const MAX_LABEL: usize = 63;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Domain(String);
 
-/// What is no domain.
+/// A text that is no domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is no gateway domain\nhint: use lower-case labels joined by dots, as in `dstack-prod5.phala.network`, without port or path"
 )]
 pub struct BadDomain(String);
 
-/// Where this node shall be registered behind a gateway.
+/// Where this node is to be registered behind a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnPlace {
     /// The gateway's base domain, as the operator or dstack names it.
     pub domain: Domain,
-    /// The TCP port of this node at which the gateway shall knock.
+    /// The TCP port of this node to which the gateway connects.
     pub port: NonZeroU16,
 }
 
@@ -39,8 +39,8 @@ impl OwnPlace {
     }
 }
 
-/// The domain that a registration names by index, unless the contract has removed it, never had it, or says something that is no
-/// domain: an RPC endpoint may say anything.
+/// The domain that a registration names by index, unless the contract has removed it, never had it, or returns something that is no
+/// domain: an RPC endpoint may return anything.
 #[must_use]
 pub fn domain_of(gateway: Gateway, base_domains: &[Option<String>]) -> Option<Domain> {
     let listed = base_domains.get(usize::from(gateway.domain).checked_sub(1)?)?;

@@ -17,7 +17,7 @@ use crate::{
     signature::{InvalidSignature, PublicKey, recover},
 };
 
-/// Whom this node believes. Never read from an RPC endpoint: the own GetKey chain and the operator's flags are the sources.
+/// What this node trusts. Never read from an RPC endpoint: the own GetKey chain and the operator's flags are the sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Anchors {
     /// Addresses of trusted KMS root keys, the own one first.
@@ -65,7 +65,7 @@ pub enum Refusal {
         /// Who should have.
         named: Address,
     },
-    /// The contract's record says something else than the signed registration.
+    /// The contract's record differs from the signed registration.
     #[error("the contract's record and the signed registration differ in {0}")]
     RecordDiffers(&'static str),
 }
@@ -96,7 +96,7 @@ impl std::fmt::Display for Link {
 pub struct VerifiedPeer {
     record: PeerRecord,
     member_key: MemberKey,
-    /// It was configured before, and nothing proved of it has changed since.
+    /// It was configured before, and nothing that is proved about it has changed since.
     admitted: bool,
 }
 
@@ -131,7 +131,7 @@ impl VerifiedPeer {
         self.record.network_type
     }
 
-    /// Where to send first. A hint: endpoint updates are not proved, WireGuard authenticates whoever answers.
+    /// Where to send first. A hint: endpoint updates are not proved, WireGuard authenticates the peer that answers.
     #[must_use]
     pub const fn endpoint(&self) -> Option<SocketAddr> {
         self.record.endpoint
@@ -214,9 +214,9 @@ impl Proved {
         Ok(Self { member_key: MemberKey(member.compressed()), kms_root, proof })
     }
 
-    /// The peer, when the contract's record says what was signed. Endpoint and gateway may differ once an endpoint update has moved
+    /// The peer, when the contract's record equals what was signed. Endpoint and gateway may differ once an endpoint update has moved
     /// the endpoint epoch; before that they must be the signed ones. The key epoch is the signed one always: an old registration
-    /// cannot be dressed up as a newer one.
+    /// cannot be presented as a newer one.
     pub fn peer(&self, record: &PeerRecord) -> Result<VerifiedPeer, Refusal> {
         let signed = &self.proof.registration;
         let moved_on = record.endpoint_epoch > 0;
@@ -245,7 +245,7 @@ impl Proved {
     }
 }
 
-/// Checks the whole chain of one peer: signatures, anchors, and that the contract's record says what was signed.
+/// Checks the whole chain of one peer: signatures, anchors, and that the contract's record equals what was signed.
 pub fn verify(record: &PeerRecord, proof: &Proof, anchors: &Anchors, domain: &Domain) -> Result<VerifiedPeer, Refusal> {
     Proved::check(proof.clone(), anchors, domain)?.peer(record)
 }
@@ -264,7 +264,7 @@ pub struct OwnChain {
 /// Reads an own `GetKey` answer: `node_key` is the compressed public key of the key it gave, `purpose` the second argument of
 /// the call, the signatures are `signature_chain[0]` and `[1]`.
 ///
-/// Nothing here can be wrong but malformed: any well-formed pair recovers to *some* app key and root. The caller compares
+/// The only error is a malformed input: any well-formed pair recovers to *some* app key and root. The caller compares
 /// the root with what the operator expects, where they say.
 pub fn recover_own_chain(
     app_id: AppId,

@@ -1,4 +1,4 @@
-//! Agreement between sources: what signatures cannot prove, several RPC endpoints must say alike.
+//! Agreement between sources: several RPC endpoints must agree on what signatures cannot prove.
 
 use crate::registry::Registry;
 
@@ -7,9 +7,9 @@ use crate::registry::Registry;
 pub struct Agreement {
     /// The agreed read, or why there is none.
     pub outcome: Result<Registry, NoAgreement>,
-    /// Per source, in the order given: it said what was agreed (or what most said). `None` for one that did not answer.
+    /// Per source, in the order given: whether it gave the agreed read (or the most common one). `None` for one that did not answer.
     pub agrees: Vec<Option<bool>>,
-    /// How many said what was agreed (or what most said).
+    /// How many gave the agreed read (or the most common one).
     pub have: usize,
     /// Two sources contradicted each other about one height: one of them lies or follows another fork.
     pub disagree: bool,
@@ -25,7 +25,7 @@ pub enum NoAgreement {
         need: usize,
         /// Sources that did.
         have: usize,
-        /// What the others said, with their names.
+        /// The errors of the others, with their names.
         errors: Vec<String>,
     },
     /// Enough sources answered, but they contradict each other.

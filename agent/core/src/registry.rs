@@ -34,7 +34,7 @@ pub struct Registry {
     /// Development URLs of active peers, in a cluster with devMode.
     #[serde(default)]
     pub dev_urls: DevUrls,
-    /// The tokens that concern the reading agent: those bound to its instance id, and the one it was told to use.
+    /// The tokens that concern the reading agent: those bound to its instance id, and the one that the operator chose.
     pub own_nodes: Vec<NodeRecord>,
 }
 

@@ -1,5 +1,5 @@
 //! Recoverable secp256k1 signatures, read as strictly as the contract reads them: 65 bytes r ‖ s ‖ v, v in {0, 1, 27, 28},
-//! low s, a key that exists. One signature has one accepted form, so that nothing can be told apart by malleation.
+//! low s, a key that exists. One signature has one accepted form, so malleation yields nothing.
 
 use alloy_primitives::{Address, B256};
 use k256::{

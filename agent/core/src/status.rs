@@ -1,4 +1,4 @@
-//! What an agent says about itself and its peers: one vocabulary for the socket, the command line, the SDKs and the logs.
+//! What an agent reports about itself and its peers: one vocabulary for the socket, the command line, the SDKs and the logs.
 //!
 //! Rules: additive changes only inside `meshctl.status/v1`; unknown is `None` (JSON `null`), never 0; times are RFC 3339 UTC
 //! strings with milliseconds; nothing here is secret.
@@ -247,9 +247,9 @@ pub struct SourceStatus {
     pub id: String,
     /// Always `rpc` today.
     pub kind: String,
-    /// The last read from it worked, or is not waited for because enough others were faster.
+    /// The last read from it worked, or was not waited for because enough others were faster.
     pub ok: bool,
-    /// It said the same as the others.
+    /// It agreed with the others.
     pub agrees: Option<bool>,
     /// How far behind the newest head it is.
     pub lag_blocks: Option<u64>,
@@ -262,7 +262,7 @@ pub struct SourceStatus {
 /// Agreement between sources.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quorum {
-    /// How many must say the same.
+    /// How many must agree.
     pub need: usize,
     /// How many did at the last read.
     pub have: usize,
@@ -318,7 +318,7 @@ pub enum Severity {
     Info,
 }
 
-/// `GET /v1/registration`: a signed registration for anybody to submit.
+/// `GET /v1/registration`: a signed registration that anyone may submit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RegistrationOffer {
     /// EIP-155 chain id it was signed for.

@@ -20,7 +20,7 @@ use crate::{
 pub enum Command {
     /// Read the contract at the head, from all sources, and answer [`super::Input::Registry`] or [`super::Input::ReadFailed`].
     ReadRegistry {
-        /// The token this node uses or used: its record is wanted in `own_nodes` even when it is bound to nobody any more,
+        /// The token this node uses or used: its record is wanted in `own_nodes` even when it is not bound any more,
         /// besides those bound to this instance.
         own_token: Option<TokenId>,
     },
@@ -36,8 +36,8 @@ pub enum Command {
     /// Keep this for the next start, and answer [`super::Input::Saved`]. Of several only the newest matters: one that waits for
     /// an earlier one may be replaced, and then goes without an answer.
     Save(Box<CachedRegistry>),
-    /// Keep paths to these peers and to no others, from now on. Said when it changed; what is unchanged of it is to be left as it
-    /// is. A device that cannot have more than one path to a peer has nothing to do.
+    /// Keep paths to these peers and to no others, from now on. Sent when it changed; the paths of unchanged peers are to be left as they
+    /// are. A device that cannot have more than one path to a peer has nothing to do.
     SetPathPeers(Box<PathPeers>),
     /// Everything is taken down: leave.
     Stop,
@@ -52,14 +52,14 @@ pub struct ProofRequest {
     pub block: u64,
 }
 
-/// To whom paths are kept. Every one of these peers is verified, wanted, and was on the device when it was last looked at.
+/// The peers to keep paths to. Each is verified, wanted, and was on the device when it was last observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPeers {
     /// This node's token.
     pub own: TokenId,
     /// This node's mesh address: the source of probes.
     pub own_address: Ipv4Addr,
-    /// Where this node is called, as registered: by it and the peer's place both tell alike who calls.
+    /// Where this node can be dialled, as registered: from it and the peer's place both ends compute which of them dials.
     pub own_place: Option<GatewayPlace>,
     /// The others; none while this node is no member, or has no device.
     pub peers: BTreeMap<TokenId, PathPeer>,
@@ -72,7 +72,7 @@ pub struct PathPeer {
     pub public_key: WireguardKey,
     /// Its mesh address.
     pub address: Ipv4Addr,
-    /// Where it is called through a gateway; `None` when it registered no place, or below a base domain that was removed.
+    /// Where it can be dialled through a gateway; `None` when it registered no place, or below a base domain that was removed.
     pub place: Option<GatewayPlace>,
 }
 

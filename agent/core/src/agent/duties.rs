@@ -1,11 +1,11 @@
-//! What is due after every fact: commands, notes to the operator, and the state of things as it will be told.
+//! What is due after every fact: commands, reminders to the operator, warnings and the verdict.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, reconcile::Goal, tracks::Roster};
 use crate::{freshness::Age, membership::Standing, status::MembershipState};
 
-/// The operator is told again what to do this often.
+/// The operator is reminded this often.
 pub(super) const REMIND_EVERY: Duration = Duration::from_secs(30);
 /// The time of the last read is kept on disk at most this often; changed content always is.
 const SAVE_READ_TIME_EVERY: Duration = Duration::from_secs(30);
@@ -14,14 +14,14 @@ const SAVE_PROOFS_EVERY: Duration = Duration::from_secs(5);
 
 impl Agent {
     /// Brings everything that follows from the facts up to date, and queues what is due.
-    pub(super) fn pump(&mut self, now: Now) {
+    pub(super) fn step(&mut self, now: Now) {
         if self.stopped {
             return;
         }
         if let Some(begun) = self.stopping {
-            self.pump_stop(begun, now);
+            self.step_stopping(begun, now);
         } else {
-            self.pump_work(now);
+            self.step_running(now);
         }
         self.ask_for_paths();
         self.tracks.update(&self.roster(), self.reconcile.seen(), now);
@@ -38,7 +38,7 @@ impl Agent {
         }
     }
 
-    fn pump_work(&mut self, now: Now) {
+    fn step_running(&mut self, now: Now) {
         let at = now.since_start;
         if self.view.as_ref().is_some_and(|view| view.read.age(self.policy.registry_deadline, now) != Age::Fresh) {
             self.recompute(now);
@@ -55,14 +55,14 @@ impl Agent {
         }
         if let Some(desired) = &self.desired {
             self.commands.extend(self.reconcile.poll(Goal::Be(desired), at));
-            if self.reconcile.is_settled() {
-                self.settled_once |= self.view.is_some() && self.proofs.is_settled();
+            if self.reconcile.is_converged() {
+                self.converged_once |= self.view.is_some() && self.proofs.all_tried();
                 let begun = self.change_begun.take();
                 begun.into_iter().for_each(|begun| self.counters.apply_times.record(at.saturating_sub(begun)));
             }
         } else if self.view.is_some() {
             // Nothing on this machine has to follow the contract.
-            self.settled_once |= self.proofs.is_settled();
+            self.converged_once |= self.proofs.all_tried();
         }
         let offer = self.offers.poll(now);
         if let Some(Command::Offer(intent)) = &offer {
@@ -73,13 +73,13 @@ impl Agent {
         self.remind(now);
     }
 
-    fn pump_stop(&mut self, begun: Duration, now: Now) {
+    fn step_stopping(&mut self, begun: Duration, now: Now) {
         let goal = Goal::Leave;
         let nothing_was_made = self.desired.is_none();
         let gave_up = now.since_start.saturating_sub(begun) >= self.stop_patience();
         if !nothing_was_made && !gave_up {
             self.commands.extend(self.reconcile.poll(goal, now.since_start));
-            if !self.reconcile.is_settled() {
+            if !self.reconcile.is_converged() {
                 return;
             }
         }
@@ -102,13 +102,13 @@ impl Agent {
             newest > saved_at && now.since_start.saturating_sub(saved_at) >= SAVE_READ_TIME_EVERY
         };
         let was_saved_lately = self.saved_at.is_some_and(|at| now.since_start.saturating_sub(at) < SAVE_PROOFS_EVERY);
-        let has_news = self.unsaved || (self.unsaved_proofs && (self.proofs.is_settled() || !was_saved_lately));
+        let has_news = self.unsaved || (self.unsaved_proofs && (self.proofs.all_tried() || !was_saved_lately));
         if !has_news && !self.saved_at.is_none_or(is_old) {
             return;
         }
         (self.unsaved, self.unsaved_proofs) = (false, false);
         self.saved_at = Some(now.since_start);
-        // Without the records that nothing proves: they would be of no use, and may be as many as a liar likes.
+        // Without the records that nothing proves: they would be of no use, and a lying endpoint may invent any number of them.
         let proofs = self.proofs.to_keep();
         let mut registry = view.registry.clone();
         registry.peers.retain(|record| proofs.contains_key(&record.token));
@@ -122,10 +122,10 @@ impl Agent {
         })));
     }
 
-    /// Tells the operator what to do when it is their turn: at once, and again while nothing happens.
+    /// Reminds the operator of what only they can do: at once, and again while nothing happens.
     fn remind(&mut self, now: Now) {
         let hint = self.membership_hint();
-        let is_news = self.reminded.as_ref().map(|(told, _)| told) != hint.as_ref();
+        let is_news = self.reminded.as_ref().map(|(last, _)| last) != hint.as_ref();
         let is_due = self.reminded.as_ref().is_some_and(|(_, at)| now.since_start.saturating_sub(*at) >= REMIND_EVERY);
         if !is_news && !is_due {
             return;

@@ -1,4 +1,4 @@
-//! What the agent is told: who it is, what the operator decided, and every fact of the outside world.
+//! The agent's inputs: who it is, what the operator decided, and every fact of the outside world.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -82,17 +82,17 @@ pub struct Policy {
     pub registry_deadline: Duration,
     /// What happens then.
     pub on_expiry: OnExpiry,
-    /// Sources that must say the same, for the status until the first read has said so.
+    /// How many sources must agree, for the status until the first read reports it.
     pub quorum: usize,
     /// Configured peer names.
     pub names: BTreeMap<TokenId, String>,
-    /// What the contract's word alone is not enough for.
+    /// What the operator must have allowed besides the contract.
     pub allowed: Allowed,
     /// What stood on this machine before the agent was made; `None` for [`NetworkType::TlsGateway`].
     pub guard: Option<Guard>,
 }
 
-/// What the operator lets the contract, as RPC endpoints tell it, say to this machine and its applications. No signature covers any of it.
+/// What the contract, as RPC endpoints report it, may decide for this machine and its applications. No signature covers any of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     /// The only mesh network that is believed. Without it, the first one read, if it is private, and no other after that.
@@ -115,13 +115,13 @@ pub struct Guard {
 /// Where this node is reached by UDP, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnEndpoint {
-    /// Here.
+    /// At this address.
     Known(SocketAddr),
-    /// Nowhere, says the operator: none is registered, and one on record is taken back.
+    /// Nowhere, by the operator's choice: none is registered, and one on record is taken back.
     None,
-    /// Being found out: what is on record stays, and a registration waits.
+    /// Not known yet, and being looked up: what is on record stays, and a registration waits.
     Searching,
-    /// Not found out so far: what is on record stays, and a registration goes without.
+    /// Not known, because the look-up failed: what is on record stays, and a registration goes without.
     NotFound,
 }
 
@@ -151,7 +151,7 @@ pub enum OnExpiry {
 pub enum Input {
     /// Something may have changed on chain (new head, reconnect, an operator's nudge): a hint to read, nothing more.
     Hint,
-    /// The answer to [`super::Command::ReadRegistry`]: an agreed read, with what each source said.
+    /// The answer to [`super::Command::ReadRegistry`]: an agreed read, with what each source answered.
     Registry(Box<Registry>, SourceReport),
     /// The answer to [`super::Command::ReadRegistry`]: no agreement.
     ReadFailed(String, SourceReport),
@@ -160,7 +160,7 @@ pub enum Input {
     Proofs(Vec<(TokenId, Result<Box<Proof>, String>)>),
     /// The answer to [`super::Command::Observe`], and spontaneous ones (an interface vanished).
     Observed(Observed),
-    /// The answer to [`super::Command::Observe`]: nothing could be found out, and why. What was seen before stands, and ages.
+    /// The answer to [`super::Command::Observe`]: the machine could not be observed, and why. The last observation stands, and ages.
     ObserveFailed(String),
     /// [`super::Command::Apply`] is done. The agent looks again before it goes on.
     Applied(Applied),
@@ -175,7 +175,7 @@ pub enum Input {
     OfferFailed(String),
     /// The answer to [`super::Command::Save`]: why the registry is not on disk, when it is not.
     Saved(Result<(), String>),
-    /// Where this node is reached has been found out, or is another place now.
+    /// Where this node is reached became known, or has changed.
     OwnEndpoint(OwnEndpoint),
     /// How the paths to the peers are: once a second at most, and at once when packets take another one.
     Paths(Box<PathsSeen>),
@@ -192,9 +192,9 @@ pub enum Input {
 pub struct NotSubmitted {
     /// In words.
     pub reason: String,
-    /// What to do, where nobody else could submit it either: the contract would refuse it.
+    /// What to do, where no relayer could submit it either: the contract would refuse it.
     pub remedy: Option<String>,
-    /// Only that nobody heard it: the RPC endpoints may hear the next one.
+    /// No RPC endpoint took it: they may take the next one.
     pub is_unheard: bool,
 }
 
@@ -203,22 +203,22 @@ pub struct NotSubmitted {
 pub struct PathsSeen {
     /// When, on the monotonic clock ([`Now::since_start`]): every age in it is as of then.
     pub at: Duration,
-    /// Each peer; one that is missing is not known of.
+    /// Each peer; nothing is known of one that is missing.
     pub peers: BTreeMap<TokenId, PeerPaths>,
     /// Streams through gateways that are open or being made, strangers' included; `None` where there can be none.
     pub streams: Option<usize>,
-    /// What changed of the paths in use since the last time this was told, oldest first.
+    /// Which peers' packets took another path since the last report, oldest first.
     pub switches: Vec<(TokenId, path::Switch)>,
 }
 
 /// The paths to one peer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerPaths {
-    /// What its probes say.
+    /// What its probes measured.
     pub report: path::Report,
     /// Where direct UDP goes.
     pub direct: Option<SocketAddr>,
-    /// Its stream; `None` for a peer that has no place and has not called.
+    /// Its stream; `None` for a peer that has no place and has not connected.
     pub gateway: Option<GatewaySeen>,
 }
 
@@ -235,11 +235,11 @@ pub struct GatewaySeen {
     pub reason: Option<Reason>,
     /// The same in words.
     pub words: Option<String>,
-    /// Time until the peer is called: to have a stream, or to replace the one there is. `None` where the peer calls.
+    /// Time until the peer is dialled: for a first stream, or to replace the one there is. `None` where the peer dials.
     pub next_dial: Option<Duration>,
 }
 
-/// What became of a round of changes.
+/// The outcome of a round of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
     /// Those that were made, in order; with a failure beside them not all.
@@ -254,13 +254,13 @@ pub struct Applied {
 pub struct ApplyError {
     /// The change, as printed.
     pub change: String,
-    /// What the system said.
+    /// The system's error.
     pub reason: String,
-    /// What to do about it, where somebody knows.
+    /// What to do about it, where that is known.
     pub hint: Option<String>,
 }
 
-/// What every source said at a read.
+/// What every source answered at a read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SourceReport {
     /// Each source.

@@ -49,7 +49,7 @@ impl Agent {
             let message = format!("cannot sign the registration: {error}");
             found.push(
                 Finding::new("W106", "signing-failed", Severity::Warning, message)
-                    .hint("restart the agent: the guest agent gives it its node key anew"),
+                    .hint("restart the agent: the guest agent then gives it its node key again"),
             );
         }
         if let (Some(Standing::Active { .. }), Some(made)) = (&self.standing, self.offers.made()) {
@@ -168,7 +168,7 @@ impl Agent {
         Some(Finding::new("W309", "chain-stands-still", Severity::Info, message))
     }
 
-    /// It can prove no peer that there is none, and whatever no signature covers it can say as it likes.
+    /// A single endpoint can hide peers, and is believed in everything that no signature covers.
     fn find_single_source(&self) -> Option<Finding> {
         let message = "a single RPC endpoint is believed: it can hide peers, and keep one that is revoked";
         let finding = Finding::new("W308", "single-source", Severity::Info, message)
@@ -333,7 +333,7 @@ fn remedy(implausible: &Implausible) -> String {
         | Implausible::KeyEpoch { .. }
         | Implausible::Outside { .. }
         | Implausible::Order(_) => "the RPC endpoint serves an old or a foreign chain, or did before: restart the agent if \
-            another one was lying; if the contract was deployed anew, also delete registry.json in its state directory first"
+            another one was lying; if the contract was deployed again, also delete registry.json in its state directory first"
             .to_owned(),
     }
 }

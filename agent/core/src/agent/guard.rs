@@ -1,17 +1,17 @@
-//! Whether the guard stands, and whether it was taken away: what drops it from the machine is told, though it is back at once.
+//! Whether the guard is in place, and whether it was removed: a removal is reported, though the guard is put back at once.
 
 use std::time::Duration;
 
 use super::{Now, warnings::Finding};
 use crate::{desired::Desired, network::MeshNetwork, observed::Observed, status::Severity, time::rfc3339};
 
-/// That the guard was away is told so long after it was last found away.
-const TELL_FOR: Duration = Duration::from_secs(600);
+/// A removal of the guard is reported for this long after the guard was last found missing.
+const REPORT_FOR: Duration = Duration::from_secs(600);
 
-/// What was seen of the guard so far.
+/// What was observed of the guard so far.
 #[derive(Debug, Default)]
 pub(super) struct GuardWatch {
-    /// The network that was found guarded last, and still was when the machine was last looked at.
+    /// The network that was found guarded last, and still was at the last observation.
     whole: Option<MeshNetwork>,
     lost: Option<Loss>,
 }
@@ -40,9 +40,9 @@ impl GuardWatch {
             (false, true) => "its packet filter table",
             (true, true) => "its blackhole route and its packet filter table",
         };
-        // The first look after the contract said another network finds that one not guarded yet: nothing was taken away.
+        // The first observation after the contract's network became known finds that one not guarded yet: nothing was removed.
         if self.whole.take() == Some(network) {
-            tracing::warn!(network = %network.network(), what, "the guard was removed or changed by somebody else");
+            tracing::warn!(network = %network.network(), what, "the guard was removed or changed by another program");
             self.lost = Some(Loss { network, what, at: now });
         }
     }
@@ -50,7 +50,7 @@ impl GuardWatch {
     pub(super) fn finding(&self, now: Now) -> Option<Finding> {
         let Loss { network, what, at } = self.lost.as_ref()?;
         let is_back = self.whole == Some(*network);
-        if is_back && now.since_start.saturating_sub(at.since_start) > TELL_FOR {
+        if is_back && now.since_start.saturating_sub(at.since_start) > REPORT_FOR {
             return None;
         }
         let then = if is_back { "put back at once" } else { "NOT BACK YET" };

@@ -1,4 +1,4 @@
-//! Who moves this node's own record: this node alone, and not a copy of it that has its keys.
+//! Detects a copy of this node, which has its keys, by the changes to this node's record that this node did not sign.
 //!
 //! Two copies of one state directory are one node to the contract. Each puts its own endpoint on record, finds the other's there, and puts
 //! its own there again, for as long as there are funds. So a node that sees its record moved a second time, and not by itself, stops.
@@ -23,7 +23,7 @@ pub(super) struct Moves {
     by_others: u32,
 }
 
-/// The part of the record that is anybody's with this node's keys to set.
+/// The part of the record that a holder of this node's keys can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     key_epoch: u32,
@@ -56,14 +56,14 @@ impl Moves {
         let endpoint = record.endpoint.map(canonical);
         let (key_epoch, endpoint_epoch) = (record.key_epoch, record.endpoint_epoch);
         let state = State { key_epoch, endpoint_epoch, endpoint, gateway: record.gateway };
-        // What became of it before this run is not known here.
+        // What happened to the record before this run is not known.
         if std::mem::replace(&mut self.is_seen, true) && !self.known.contains(&state) {
             self.by_others += 1;
             tracing::warn!(
                 key_epoch,
                 endpoint_epoch,
                 endpoint = state.endpoint.map(tracing::field::display),
-                "somebody else who has this node's keys moved its record"
+                "another holder of this node's keys moved its record"
             );
         }
         self.note(state);

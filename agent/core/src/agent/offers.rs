@@ -9,7 +9,7 @@ use crate::{id::B256, status::RegistrationOffer};
 const VALIDITY: Duration = Duration::from_secs(3600);
 /// An offer with less time left is signed again.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
-/// An offer nobody could pay for is tried again after this: the member address may have been funded.
+/// An offer that was not paid for is tried again after this: the member address may have been funded.
 const RETRY_UNPAID: Duration = Duration::from_secs(30);
 /// A transaction that has had no effect after this is sent again.
 const RETRY_SENT: Duration = Duration::from_secs(60);
@@ -45,12 +45,12 @@ impl Offers {
         }
     }
 
-    /// The offer that stands, if one does.
+    /// The current offer, if there is one.
     pub(super) const fn made(&self) -> Option<&Made> {
         self.made.as_ref()
     }
 
-    /// What to do about an offer that the contract would refuse from everybody.
+    /// What to do about an offer that the contract would refuse from any sender.
     pub(super) fn remedy(&self) -> Option<&str> {
         self.made.as_ref()?.submitted.as_ref().err()?.remedy.as_deref()
     }
@@ -60,7 +60,7 @@ impl Offers {
         self.error.as_deref()
     }
 
-    /// Says what is wanted at this read; its deadline is ignored. An offer for anything else is gone.
+    /// Sets what is wanted as of this read; its deadline is ignored. An offer for anything else is dropped.
     pub(super) fn want(&mut self, wish: Option<Intent>, now: Now) {
         let wish = wish.map(|wish| wish.with_deadline(0));
         if wish == self.wish {

@@ -15,7 +15,7 @@ use crate::{
     status::{NodeKind, OtherPeer, Severity},
 };
 
-/// Those whose registration is old enough.
+/// Those whose registration has enough confirmations.
 pub(super) fn listed(mut proved: Vec<VerifiedPeer>, confirmations: Confirmations) -> Vec<VerifiedPeer> {
     proved.retain(|peer| confirmations.are_enough_for(peer));
     proved
@@ -58,8 +58,8 @@ impl Agent {
         place::url(self.me.instance, *gateway, self.base_domains())
     }
 
-    /// Whether applications may be sent there: the operator knows the gateway. Base domains are the contract's word, and the certificate
-    /// of whoever owns the domain is as good as any.
+    /// Whether applications may be sent there: the operator has named the gateway. Base domains come from the contract alone, and every
+    /// domain's owner can get a certificate for it.
     fn is_allowed(&self, gateway: Gateway, base_domains: &[Option<String>]) -> bool {
         let own = self.policy.place.as_ref().map(|place| &place.domain);
         place::domain_of(gateway, base_domains).is_some_and(|domain| {
@@ -92,7 +92,7 @@ impl Agent {
         );
     }
 
-    /// Places that nobody is looked for at any more.
+    /// W405: peers whose place is below a base domain that was removed.
     pub(super) fn find_lost_places(&self, found: &mut Vec<Finding>) {
         let base_domains = self.base_domains();
         let lost = self.verified.iter().chain(&self.others).filter_map(|peer| {
@@ -108,7 +108,7 @@ impl Agent {
         });
     }
 
-    /// URLs that applications are not given, because the operator has not named the gateway.
+    /// W406: peers whose URL applications are not given, because the operator has not named the gateway.
     pub(super) fn find_unknown_gateways(&self, found: &mut Vec<Finding>) {
         let base_domains = self.base_domains();
         let unknown = self.others.iter().filter_map(|peer| {
@@ -118,7 +118,7 @@ impl Agent {
         });
         find_each(found, unknown, |token, domain| {
             let message =
-                format!("the URL of token {token} is not shown: nobody but the contract names its gateway `{domain}`");
+                format!("the URL of token {token} is not shown: only the contract names its gateway `{domain}`");
             Finding::new("W406", "gateway-not-allowed", Severity::Warning, message).hint(format!(
                 "if `{domain}` is a gateway that you trust: restart the agent with `--allow-gateway-domain {domain}`"
             ))

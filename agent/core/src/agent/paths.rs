@@ -1,4 +1,4 @@
-//! The paths to the peers: to whom the shell is to keep some, and what it says of them.
+//! The paths to the peers: which peers the shell is to keep paths to, and what it reports about them.
 
 use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
     registration::Gateway,
 };
 
-/// What was asked of the shell, and what it told.
+/// What was asked of the shell, and what it reported.
 #[derive(Debug, Default)]
 pub(super) struct PathBook {
     asked: Option<PathPeers>,
-    /// When the shell last looked.
+    /// When the shell last measured.
     at: Duration,
     streams: Option<usize>,
     peers: BTreeMap<TokenId, KnownPaths>,
@@ -28,18 +28,18 @@ pub(super) struct PathBook {
 /// What is known of the paths to one peer with one key.
 #[derive(Debug)]
 pub(super) struct KnownPaths {
-    /// As seen last; `None` before the first time.
+    /// The last report; `None` before the first.
     pub(super) seen: Option<PeerPaths>,
     /// When each was last proved, also if it went away since.
     pub(super) proved: PerPath<Option<Duration>>,
-    /// Since when there is no way through the gateway, although there should be.
+    /// Since when there is no path through the gateway, although there should be.
     pub(super) no_gateway_since: Option<Duration>,
     /// How many requests had reached the peer when none was unanswered.
     got: PerPath<Option<u32>>,
 }
 
 impl PathBook {
-    /// When the shell looked at what it told last.
+    /// As of when the last report is.
     pub(super) const fn at(&self) -> Duration {
         self.at
     }
@@ -54,7 +54,7 @@ impl PathBook {
         self.peers.get(&token)
     }
 
-    /// The shell is to keep paths to these from now on; what it is asked if that is news.
+    /// The shell is to keep paths to these from now on. Returns the command for the shell if that is a change.
     fn ask(&mut self, peers: PathPeers) -> Option<Command> {
         if self.asked.as_ref() == Some(&peers) {
             return None;
@@ -74,7 +74,7 @@ impl PathBook {
         Some(Command::SetPathPeers(Box::new(peers)))
     }
 
-    /// Takes what the shell saw of those it was asked for; of others it may still speak for a moment.
+    /// Takes the shell's report on the peers it was asked for; it may mention former ones for a moment.
     fn handle(&mut self, seen: PathsSeen, counters: &mut Counters) {
         let PathsSeen { at, mut peers, streams, switches } = seen;
         if self.peers.is_empty() {
@@ -93,7 +93,7 @@ impl PathBook {
         }
     }
 
-    /// What the paths to a peer say of its state.
+    /// What the paths to a peer say about its state.
     pub(super) fn reach(&self, token: TokenId) -> Option<Reach> {
         let report = &self.get(token)?.seen.as_ref()?.report;
         let primary = report.primary?;
@@ -140,10 +140,10 @@ impl KnownPaths {
         self.no_gateway_since = is_missed.then(|| self.no_gateway_since.unwrap_or(at));
     }
 
-    /// How many of the probes that wait for an answer reached the peer, as far as it has said.
+    /// How many of the unanswered probes reached the peer, as far as it has reported.
     pub(super) fn got_unanswered(&self, path: &PathReport) -> Option<u32> {
         let got = path.peer_got?;
-        // A peer that counts anew was restarted.
+        // A peer whose count starts again was restarted.
         let before = self.got[rank(path.kind)].filter(|before| *before <= got).unwrap_or(0);
         Some((got - before).min(path.unanswered))
     }
@@ -161,7 +161,7 @@ impl Agent {
         self.commands.extend(command);
     }
 
-    /// `None` as long as there was never anybody.
+    /// `None` until there was a first peer.
     fn path_peers(&self) -> Option<PathPeers> {
         let own = self.standing.as_ref().and_then(Standing::token);
         let seen = self.reconcile.seen().and_then(|seen| seen.what.device.as_ref());
@@ -186,7 +186,7 @@ impl Agent {
     }
 }
 
-/// Where a node is called, if it registered a place below a domain that is still there.
+/// Where a node can be dialled, if it registered a place below a domain that still exists.
 fn place_of(instance: InstanceId, gateway: Option<Gateway>, base_domains: &[Option<String>]) -> Option<GatewayPlace> {
     let gateway = gateway?;
     let domain = domain_of(gateway, base_domains)?.as_str().to_owned();

@@ -1,4 +1,4 @@
-//! Each peer as the status tells it: what registry, configuration and device say of it, its state, and its paths.
+//! Each peer as the status shows it: in registry, configuration and device, with its state and its paths.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -24,7 +24,7 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
-    /// An age as of now, of those that the device told.
+    /// An age that the device reported, as of now.
     fn age(&self, age: impl FnOnce(&ObservedPeer) -> Option<Duration>) -> Option<Duration> {
         Some(age(self.present?)? + self.since_seen)
     }
@@ -147,7 +147,7 @@ impl Agent {
         Ways { path, endpoint, reason, hedged, switches, paths }
     }
 
-    /// What is wrong with a peer of whose paths nothing is known.
+    /// What is wrong with a peer when nothing is known of its paths.
     fn reason(&self, wanted: Option<&DesiredPeer>, state: PeerState) -> Option<Reason> {
         match state {
             PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => None,
@@ -175,7 +175,7 @@ struct Ways {
     paths: Vec<PathStatus>,
 }
 
-/// One path; `None` for a gateway that the peer does not have. `later` is the time since it was looked at.
+/// One path; `None` for a gateway that the peer does not have. `later` is the time since it was measured.
 fn path_status(kind: PathKind, known: &KnownPaths, seen: &PeerPaths, later: Duration, now: Now) -> Option<PathStatus> {
     let report = &seen.report.paths[rank(kind)];
     let stream = match kind {
@@ -189,7 +189,7 @@ fn path_status(kind: PathKind, known: &KnownPaths, seen: &PeerPaths, later: Dura
     let closed = stream.filter(|stream| !stream.is_open);
     let open = stream.filter(|stream| stream.is_open);
     let is_answered = report.unanswered == 0;
-    // What was measured while it worked says nothing of a path that does not.
+    // Measurements from when the path worked do not apply once it does not.
     let passes = !matches!(report.trouble, Some(Trouble::Away(_) | Trouble::Silent | Trouble::OneWay));
     let seconds = |time: Duration| time.as_secs_f64();
     let age = |age: Option<Duration>| age.map(|age| seconds(age + later));
@@ -219,7 +219,7 @@ fn path_status(kind: PathKind, known: &KnownPaths, seen: &PeerPaths, later: Dura
     })
 }
 
-/// A path of which nothing else is known.
+/// A path about which nothing else is known.
 const fn unknown(kind: PathKind, endpoint: Option<String>) -> PathStatus {
     PathStatus {
         kind,

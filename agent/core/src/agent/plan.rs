@@ -25,7 +25,7 @@ impl Agent {
             return None;
         }
         let endpoint = self.policy.endpoint.address().map(canonical);
-        // Not knowing is no reason to take back what is on record: after a restart without DNS or route it is still true.
+        // Not knowing the endpoint is no reason to remove it from the record: after a restart without DNS or route it still holds.
         let (may_register, may_update) = match self.policy.endpoint {
             OwnEndpoint::Known(_) | OwnEndpoint::None => (true, true),
             OwnEndpoint::NotFound => (true, false),
@@ -47,7 +47,7 @@ impl Agent {
             Standing::Active { .. } if self.policy.endpoint == OwnEndpoint::Searching => None,
             Standing::Active { membership, endpoint_epoch, endpoint: on_record, gateway: place_on_record } => {
                 let endpoint = if may_update { endpoint } else { *on_record };
-                // A place under a domain that was removed is no place, and saying so is not worth a transaction.
+                // A place under a removed domain is unusable already; removing it from the record is not worth a transaction.
                 let standing_place = place_on_record.filter(|place| domain_of(*place, base_domains).is_some());
                 let is_news = *on_record != endpoint || standing_place != gateway;
                 is_news.then_some(Intent::UpdateEndpoint(EndpointUpdate {
@@ -63,7 +63,7 @@ impl Agent {
         }
     }
 
-    /// The whole way from the view to the desired machine.
+    /// All steps from the view to the desired machine.
     pub(super) fn recompute(&mut self, now: Now) {
         let mut proved = self.proofs.verified();
         let own_token = self.standing.as_ref().and_then(Standing::token);

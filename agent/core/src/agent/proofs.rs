@@ -20,8 +20,8 @@ pub(super) const BATCH: usize = 64;
 /// One answer to a [`ProofRequest`].
 pub(super) type Answer = (TokenId, Result<Box<Proof>, String>);
 
-/// What is known about the proofs of the registry's peers, the own record among them: that this node is a peer, and
-/// with which token, is no more believed than anything else an endpoint says.
+/// What is known about the proofs of the registry's peers, this node's own record included: that this node is a peer, and
+/// with which token, needs a proof like everything else an endpoint reports.
 #[derive(Debug)]
 pub(super) struct ProofBook {
     anchors: Anchors,
@@ -52,7 +52,7 @@ enum State {
         error: String,
         retry_at: Duration,
     },
-    /// The proof does not prove the record. Asked again now and then: the source may have been the liar, not the record.
+    /// The proof does not prove the record. Fetched again from time to time: the source may have lied, not the record.
     Refused {
         refusal: Refusal,
         retry_at: Duration,
@@ -130,7 +130,7 @@ impl ProofBook {
         signed.collect()
     }
 
-    /// What to fetch now, if anything: the own record first, because everything hangs on it, and the others in turn.
+    /// What to fetch now, if anything: the own record first, because everything depends on it, and the others in turn.
     pub(super) fn poll(&mut self, own: Option<TokenId>, now: Duration) -> Option<Vec<ProofRequest>> {
         if self.in_flight {
             return None;
@@ -198,7 +198,7 @@ impl ProofBook {
     }
 
     /// Every record was tried at least once.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn all_tried(&self) -> bool {
         !self.entries.values().any(|entry| matches!(entry.state, State::Missing | State::Asked))
     }
 
@@ -281,7 +281,7 @@ enum Failure {
     Unavailable(String),
 }
 
-/// The first answer that proves the record: of several endpoints one may have answered with somebody else's signatures.
+/// The first answer that proves the record: one of several endpoints may have answered with another node's signatures.
 /// Otherwise the first refusal, or else the error.
 fn first_proof(
     answers: Vec<Result<Box<Proof>, String>>,

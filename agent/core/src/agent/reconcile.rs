@@ -9,17 +9,17 @@ use crate::{
     observed::Observed,
 };
 
-/// How often the device is looked at while there is one: for the peers' states, and for what others did to it.
+/// How often the device is observed while there is one: for the peers' states, and for what other programs did to it.
 const LOOK_AT_DEVICE: Duration = Duration::from_secs(1);
-/// How often the device is looked at while its peers find each other: what people ask for first is whether they did.
+/// How often the device is observed while peers are connecting, which is what operators watch first:
 const LOOK_AT_NEWS: Duration = Duration::from_millis(200);
-/// So long after a change the device is looked at that often,
+/// for this long after a change,
 const NEWS_FOR: Duration = Duration::from_secs(5);
-/// and so long while it has a peer that was never heard.
+/// and for this long while a peer was never heard.
 const NEWCOMERS_FOR: Duration = Duration::from_secs(30);
-/// How often the machine is looked at while there is none.
+/// How often the machine is observed while there is no device.
 const LOOK_AT_NOTHING: Duration = Duration::from_secs(10);
-/// A failed look is nothing yet, when the last good one is no older than this.
+/// A failed observation is not reported while the last good one is no older than this.
 const BLIND_AFTER: Duration = Duration::from_secs(3);
 /// Rounds of changes towards one goal that may follow each other at once. More means that changes do not take effect.
 const PROMPT_ROUNDS: u32 = 3;
@@ -34,7 +34,7 @@ pub(super) enum Goal<'a> {
 }
 
 impl Goal<'_> {
-    /// What leads there.
+    /// The changes that lead there.
     pub(super) fn changes(self, observed: &Observed) -> Vec<Change> {
         match self {
             Self::Be(desired) => diff(desired, observed),
@@ -65,9 +65,9 @@ pub(super) struct Reconcile {
     rounds: u32,
     backoff: Backoff,
     failure: Option<ApplyError>,
-    /// Why the last look found nothing out.
+    /// Why the last observation failed.
     blindness: Option<String>,
-    settled: bool,
+    converged: bool,
 }
 
 impl Reconcile {
@@ -84,7 +84,7 @@ impl Reconcile {
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             failure: None,
             blindness: None,
-            settled: false,
+            converged: false,
         }
     }
 
@@ -93,8 +93,8 @@ impl Reconcile {
     }
 
     /// The machine was as it should be when last compared, and nothing has changed the goal since.
-    pub(super) const fn is_settled(&self) -> bool {
-        self.settled
+    pub(super) const fn is_converged(&self) -> bool {
+        self.converged
     }
 
     /// Why the last change failed, until the goal is reached.
@@ -102,15 +102,15 @@ impl Reconcile {
         self.failure.as_ref()
     }
 
-    /// Why what was seen last is old.
+    /// Why the last observation is too old, if it is.
     pub(super) fn blindness(&self, now: Duration) -> Option<&str> {
         let is_old = self.seen.as_ref().is_none_or(|seen| now.saturating_sub(seen.at) > BLIND_AFTER);
         self.blindness.as_deref().filter(|_| is_old)
     }
 
-    /// The goal is another one now.
+    /// The goal has changed.
     pub(super) const fn handle_new_goal(&mut self, now: Duration) {
-        self.settled = false;
+        self.converged = false;
         self.rounds = 0;
         self.look_at = now;
         // A change that failed must not hold up another one: a removal cannot wait.
@@ -127,8 +127,8 @@ impl Reconcile {
         self.blindness = None;
     }
 
-    /// A look that failed. What was seen last is compared once more, for what it says to take away: a removal does not wait for
-    /// better sight.
+    /// An observation failed. The last one is compared once more, for the removals that follow from it: a removal does not wait for
+    /// a new observation.
     pub(super) fn handle_blindness(&mut self, error: String, now: Duration) {
         self.looking = false;
         self.compared = false;
@@ -136,7 +136,7 @@ impl Reconcile {
         self.blindness = Some(error);
     }
 
-    /// Until the next look.
+    /// Time until the next observation.
     fn pause(&self, what: &Observed, now: Duration) -> Duration {
         let Some(device) = &what.device else { return LOOK_AT_NOTHING };
         let has_newcomer = device.peers.iter().any(|peer| peer.received_age.is_none());
@@ -172,11 +172,11 @@ impl Reconcile {
         let seen = self.seen.as_ref().filter(|_| !self.compared)?;
         let mut changes = goal.changes(&seen.what);
         self.compared = true;
-        self.settled = changes.is_empty() && self.blindness.is_none();
+        self.converged = changes.is_empty() && self.blindness.is_none();
         if self.blindness.is_some() {
             changes.retain(Change::is_removal);
         }
-        if self.settled {
+        if self.converged {
             self.rounds = 0;
             self.failure = None;
             self.backoff.reset();
@@ -186,7 +186,7 @@ impl Reconcile {
             return None;
         }
         if now < self.change_not_before {
-            // By then the machine may be another: look again first.
+            // By then the machine may have changed: observe it first.
             self.look_at = self.look_at.min(self.change_not_before);
             return None;
         }
@@ -199,13 +199,13 @@ impl Reconcile {
         (!self.is_busy()).then_some(self.look_at)
     }
 
-    /// The shell is at something.
+    /// The shell is busy with a command.
     pub(super) const fn is_busy(&self) -> bool {
         self.looking || self.changing
     }
 
-    /// Changes made at once towards one goal, and still it is not reached.
+    /// Several rounds of changes were made at once, and the goal is still not reached.
     pub(super) const fn is_stuck(&self) -> bool {
-        self.rounds >= PROMPT_ROUNDS && !self.settled
+        self.rounds >= PROMPT_ROUNDS && !self.converged
     }
 }

@@ -35,7 +35,7 @@ pub enum NotReady {
     /// Packets for the mesh may leave outside of the tunnel.
     #[error("{0}")]
     Overlap(String),
-    /// What becomes of the packets is not known.
+    /// Where packets go is not known.
     #[error("this machine cannot be observed: {0}")]
     Blind(String),
     /// The last change failed.
@@ -70,7 +70,7 @@ impl Agent {
             return Err(NotReady::Overlap(overlap));
         }
         if !self.has_tunnels() {
-            let is_known = self.settled_once && self.own_is_proved;
+            let is_known = self.converged_once && self.own_is_proved;
             return if is_known { Ok(()) } else { Err(NotReady::Converging) };
         }
         let address = view.registry.network.address_of(token);
@@ -79,10 +79,10 @@ impl Agent {
         if !is_up {
             return Err(NotReady::NoDevice);
         }
-        if self.settled_once && !self.reconcile.is_stuck() { Ok(()) } else { Err(NotReady::Converging) }
+        if self.converged_once && !self.reconcile.is_stuck() { Ok(()) } else { Err(NotReady::Converging) }
     }
 
-    /// Everything that can be said now.
+    /// The whole status as of now.
     #[must_use]
     pub fn status(&self, now: Now) -> Status {
         let peers = self.peer_statuses(now);

@@ -1,8 +1,8 @@
 //! Key epochs that are spent: a registration that left, or that a newer one replaced, is not believed again because one source lists it.
 //!
-//! No proof is too old: its signatures stay good. So what this node once saw of a token is kept, on disk too, and counts for more than what
-//! one source says later; what two sources say alike counts for more than it. A reorg that takes a leaving back is
-//! therefore believed of two sources only: of one it would be the way back for everybody who was revoked.
+//! A proof never expires: its signatures stay valid. So what this node once saw of a token is kept, on disk too, and outweighs what a
+//! single source says later; two sources that agree outweigh it. A reorg that undoes a leaving is therefore believed
+//! from two sources only: from one, any revoked node could return this way.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +33,8 @@ impl SpentKeyEpochs {
 }
 
 impl Agent {
-    /// Notes who left: on record before, proved, and not in this later block, in which something has changed. An older state of the
-    /// contract, as an endpoint that lags shows it, says nothing of the kind.
+    /// Notes which peers left: proved and on record before, and missing in a later block in which something has changed. An older state of the
+    /// contract, as a lagging endpoint shows it, proves no leaving.
     pub(super) fn note_leavings(&mut self, previous: Option<&View>, registry: &Registry) {
         let is_later = previous.is_some_and(|View { registry: before, .. }| {
             registry.block.number > before.block.number && registry.epoch > before.epoch
@@ -51,7 +51,7 @@ impl Agent {
         }
     }
 
-    /// Takes those out whose key epoch is spent, unless at least two sources list them, and notes what is spent by those that stay.
+    /// Takes out the peers whose key epoch is spent, unless at least two sources list them, and notes what the remaining ones have spent.
     pub(super) fn hold_back_spent(&mut self, proved: &mut Vec<VerifiedPeer>) {
         let is_witnessed = self.view.as_ref().is_some_and(|view| view.witnesses >= WITNESSES);
         let signed = self.proofs.signed_key_epochs();
@@ -73,12 +73,12 @@ impl Agent {
     pub(super) fn find_returned(&self, found: &mut Vec<Finding>) {
         find_each(found, self.came_back.iter().copied(), |token, key_epoch| {
             let message = format!(
-                "token {token} is listed again with key epoch {key_epoch}, which it had before it left or registered anew: not believed \
-                 of one RPC endpoint"
+                "token {token} is listed again with key epoch {key_epoch}, which it had before it left or registered again: not believed \
+                 from a single RPC endpoint"
             );
             Finding::new("W407", "peer-came-back", Severity::Critical, message).hint(
                 "the RPC endpoint serves an old state, or the chain took the leaving back: give `--rpc-url` three times, for endpoints \
-                 of different operators; what two of them say alike is believed",
+                 of different operators; what two of them agree on is believed",
             )
         });
     }

@@ -31,18 +31,18 @@ const MAX_FLAPS: usize = 1000;
 pub(super) struct Roster {
     pub(super) token: TokenId,
     pub(super) key: WireguardKey,
-    /// It is wanted on the device.
+    /// It should be on the device.
     pub(super) configured: bool,
-    /// What its paths say, where something watches them.
+    /// What its paths say, where they are probed.
     pub(super) reach: Option<Reach>,
 }
 
-/// What the paths to a peer say of it, which is more than the age of packets can.
+/// What the paths to a peer say about it, which is more than the age of packets can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// Round trips by the path in use are proved.
     Good,
-    /// They are not, or too much is lost.
+    /// They are not proved, or too much is lost.
     Doubtful {
         /// Packets go by another path too, and that one works.
         carried: bool,
@@ -151,7 +151,7 @@ pub(super) const fn is_working(state: PeerState) -> bool {
     matches!(state, PeerState::Up | PeerState::Idle)
 }
 
-/// What tells the state of a peer on the device, as of now.
+/// What decides the state of a peer on the device, as of now.
 #[derive(Debug, Clone, Copy)]
 struct Heard {
     received: Option<Duration>,
@@ -160,7 +160,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Ages grow while nobody can look.
+    /// Ages grow while the device cannot be observed.
     fn of(peer: &ObservedPeer, since_seen: Duration) -> Self {
         let now = |age: Option<Duration>| age.map(|age| age + since_seen);
         Self { received: now(peer.received_age), sent: now(peer.sent_age), keeps_alive: peer.persistent_keepalive != 0 }
@@ -187,7 +187,7 @@ fn state_of(present: Option<Heard>, configured: bool, since_added: Duration, up_
     }
 }
 
-/// A peer that is heard is not reached for sure, and one that sends nothing because nothing is asked is no reason for doubt.
+/// That a peer is heard does not prove that it is reached, and an idle peer that sends nothing gives no reason for doubt.
 const fn with_paths(heard: PeerState, reach: Option<Reach>) -> PeerState {
     match (heard, reach) {
         (PeerState::Up | PeerState::Suspect, Some(Reach::Good)) => PeerState::Up,

@@ -1,4 +1,4 @@
-//! What is wrong now: found anew at every step, remembered only for when it began, logged once when it does.
+//! What is wrong now: determined again at every step, remembered only for when it began, logged once when it begins.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) struct Finding {
     pub(super) severity: Severity,
     /// The peer it is about.
     pub(super) peer: Option<TokenId>,
-    /// What tells apart findings of one code that are not about a peer, e.g. the source.
+    /// Distinguishes findings of one code that are not about a peer, e.g. by source.
     pub(super) subject: String,
     pub(super) message: String,
     pub(super) hint: Option<String>,
@@ -41,11 +41,11 @@ impl Finding {
     }
 }
 
-/// Of one kind, findings about more peers than this are told as one.
+/// Findings of one kind about more peers than this are combined into one.
 const MAX_OF_A_KIND: usize = 8;
 
-/// Finds what is wrong with each of these peers, or with all of them as one when they are many: neither the status nor the log
-/// grows with what somebody invents.
+/// Reports what is wrong with each of these peers, or combines them when they are many: neither the status nor the log
+/// grows with the number of peers that a lying endpoint invents.
 pub(super) fn find_each<T>(
     found: &mut Vec<Finding>,
     peers: impl IntoIterator<Item = (TokenId, T)>,
@@ -70,7 +70,7 @@ type Key = (Severity, &'static str, Option<TokenId>, String);
 pub(super) struct WarningBook(BTreeMap<Key, (Now, Finding)>);
 
 impl WarningBook {
-    /// Replaces the findings; what goes on keeps its beginning, what is new is logged.
+    /// Replaces the findings; those that continue keep their beginning, new ones are logged.
     pub(super) fn update(&mut self, findings: Vec<Finding>, now: Now) {
         let mut before = std::mem::take(&mut self.0);
         for finding in findings {

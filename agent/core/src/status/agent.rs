@@ -32,7 +32,7 @@ pub struct AgentStatus {
     /// What it may leave to the kernel. What is allowed and not in use, the kernel refused: the device works all the same, more
     /// slowly. `None` while there is no userspace device.
     pub offloads_allowed: Option<Offloads>,
-    /// What the userspace device threw away since it was made; `None` while there is none.
+    /// Packets that the userspace device dropped since it was created; `None` while there is none.
     pub dropped_packets: Option<DroppedPackets>,
 }
 
@@ -66,7 +66,7 @@ impl Offloads {
     }
 }
 
-/// Packets that a userspace device threw away, by reason.
+/// Packets that a userspace device dropped, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DroppedPackets {
     /// From the interface: the destination is no peer's, or it is no IP packet.

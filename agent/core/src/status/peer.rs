@@ -1,4 +1,4 @@
-//! One peer, its paths, and why something of them is not as it should be.
+//! One peer, its paths, and why one of them is not as it should be.
 
 use std::net::Ipv4Addr;
 
@@ -58,7 +58,7 @@ pub struct PeerStatus {
     pub tx_bytes: u64,
 }
 
-/// What is known of a peer, decided by authenticated packets.
+/// The state of a peer, decided by authenticated packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
@@ -157,15 +157,15 @@ pub struct PathStatus {
     pub loss_pct: Option<f64>,
     /// Largest inner packet it carried.
     pub mtu: Option<u16>,
-    /// Seconds until the next try: a probe, or a call where there is no connection.
+    /// Seconds until the next try: a probe, or a dial where there is no connection.
     pub next_probe_s: Option<f64>,
     /// Probes in a row that were not answered.
     pub unanswered: Option<u32>,
     /// Seconds since the first of these.
     pub unanswered_s: Option<f64>,
-    /// Of these, how many reached the peer, as far as it has said by any path.
+    /// How many of these reached the peer, as far as it has reported by any path.
     pub peer_got: Option<u32>,
-    /// Seconds since the peer heard this node by it, by what it last said.
+    /// Seconds since the peer heard this node by it, as it last reported.
     pub peer_heard_s: Option<f64>,
     /// Seconds since the last packet of the peer by it.
     pub heard_s: Option<f64>,

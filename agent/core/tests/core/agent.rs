@@ -18,7 +18,7 @@ use crate::{
 #[test]
 fn a_bound_node_registers_and_is_a_mesh_of_one() {
     let mut world = World::new();
-    world.settle();
+    world.run_until_idle();
     let status = world.status();
     assert_eq!(status.own.membership, MembershipState::Registering);
     assert!(world.is_guarded(), "nothing leaks while the node waits");
@@ -38,16 +38,16 @@ fn a_bound_node_registers_and_is_a_mesh_of_one() {
 }
 
 #[test]
-fn a_node_with_funds_needs_nobody() {
+fn a_node_with_funds_needs_no_relayer() {
     let mut world = World::new();
     world.faults.funded = true;
-    world.settle();
+    world.run_until_idle();
     world.hint();
     assert_eq!(world.status().verdict.state, VerdictState::Ok);
 }
 
 #[test]
-fn a_newcomer_touches_nobody_else() {
+fn a_new_peer_touches_no_other_peer() {
     let mut world = World::mesh(&[2, 3]);
     let proofs = world.commands["proofs"];
     world.join(4);
@@ -129,7 +129,7 @@ fn a_revoked_node_takes_itself_down_and_stays_out() {
 
     world.restart();
     world.faults.funded = true;
-    world.settle();
+    world.run_until_idle();
     world.hint();
     assert_eq!(world.status().own.membership, MembershipState::Active);
     assert_eq!(world.keys_on_device(), [key(2)].into());
@@ -142,7 +142,7 @@ fn a_restart_alone_does_not_lift_a_fence() {
     world.hint();
     world.restart();
     assert!(!world.has_device());
-    world.settle();
+    world.run_until_idle();
     let status = world.status();
     assert_eq!((status.own.membership, status.verdict.state), (MembershipState::Fenced, VerdictState::Fenced));
     assert!(status.own.membership_hint.unwrap().starts_with("meshctl reinstate --token 1 "));
@@ -160,7 +160,7 @@ fn a_copy_of_this_node_that_registers_later_wins() {
     assert_eq!(status.own.membership, MembershipState::Fenced);
     assert!(status.warnings.iter().any(|warning| warning.message.contains("superseded")));
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.status().own.membership, MembershipState::Fenced, "or both would take turns for ever");
 }
 
@@ -177,7 +177,7 @@ fn a_reorg_takes_back_a_peer_and_the_own_registration() {
     let mut world = World::new();
     world.contract.mine();
     world.contract.register(registration(OWN));
-    world.settle();
+    world.run_until_idle();
     assert!(world.has_device());
     world.contract.reorg(1);
     world.faults.funded = true;
@@ -205,7 +205,7 @@ fn an_offer_that_no_endpoint_took_is_tried_again_soon_and_then_less_often() {
     let mut world = World::new();
     world.faults.unheard = true;
     world.faults.funded = true;
-    world.settle();
+    world.run_until_idle();
     let offers = |world: &World| world.commands["offer"];
     assert_eq!(offers(&world), 1);
     world.pass(Duration::from_secs(16));
@@ -221,7 +221,7 @@ fn an_offer_that_no_endpoint_took_is_tried_again_soon_and_then_less_often() {
 #[test]
 fn an_unpaid_offer_is_tried_again_and_signed_anew_in_time() {
     let mut world = World::new();
-    world.settle();
+    world.run_until_idle();
     let deadline = |world: &World| world.offered().unwrap().deadline();
     let first = deadline(&world);
     world.pass(Duration::from_secs(95));
@@ -234,7 +234,7 @@ fn an_unpaid_offer_is_tried_again_and_signed_anew_in_time() {
     world.contract.leave(token(OWN), |_| {});
     world.contract.bind(token(OWN), instance(OWN));
     world.restart();
-    world.settle();
+    world.run_until_idle();
     world.pass(Duration::from_secs(60));
     let warnings = world.status().warnings;
     assert!(warnings.iter().any(|warning| warning.code == "W106"), "{warnings:?}");
@@ -248,7 +248,7 @@ fn an_unpaid_offer_is_tried_again_and_signed_anew_in_time() {
 fn a_new_endpoint_in_the_configuration_is_offered() {
     let mut world = World::mesh(&[2]);
     world.restart_with(mesh_core::agent::Policy { endpoint: OwnEndpoint::Known(endpoint(50)), ..policy() });
-    world.settle();
+    world.run_until_idle();
     assert!(matches!(world.offered(), Some(Intent::UpdateEndpoint(update)) if update.endpoint == Some(endpoint(50))));
     assert_eq!(world.status().own.membership, MembershipState::Active);
     assert!(world.submit());
@@ -274,7 +274,7 @@ fn not_knowing_the_own_endpoint_takes_nothing_off_the_chain() {
     world.feed(Input::OwnEndpoint(OwnEndpoint::NotFound));
     assert_eq!(world.offered(), None, "an offer that is not wanted any more is withdrawn");
     world.restart_with(Policy { endpoint: OwnEndpoint::None, ..policy() });
-    world.settle();
+    world.run_until_idle();
     assert!(matches!(world.offered(), Some(Intent::UpdateEndpoint(update)) if update.endpoint.is_none()));
 }
 
@@ -349,7 +349,7 @@ fn additions_wait_for_confirmations_and_removals_do_not() {
     world.restart_with(mesh_core::agent::Policy { confirmations: 2, ..policy() });
     world.contract.mine();
     world.contract.mine();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.keys_on_device(), [key(2)].into());
     world.join(3);
     world.hint();
@@ -395,7 +395,7 @@ fn an_orderly_stop_leaves_the_guard_alone() {
 
     let mut early = World::new();
     early.faults.rpc_down = true;
-    early.settle();
+    early.run_until_idle();
     early.feed(Input::Shutdown);
     assert!(early.stopped);
 }
@@ -418,12 +418,12 @@ fn a_foreign_owner_does_not_matter_to_an_active_node() {
     let mut world = World::mesh(&[2]);
     let registry = world.contract.read(instance(OWN), Some(token(OWN)));
     assert_eq!(registry.own_nodes[0].owner, Some(OWNER));
-    // Somebody binds a token of theirs to this node's instance: the node stays who it is.
+    // Another owner binds a token to this node's instance: the node keeps its own.
     world.contract.bind(token(9), instance(OWN));
     world.hint();
     world.pass(Duration::from_secs(30));
     assert_eq!(world.status().own.token_id, Some(token(OWN)));
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.status().own.membership, MembershipState::Active);
 }

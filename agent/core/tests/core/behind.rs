@@ -35,7 +35,7 @@ fn two_liars_that_claim_a_later_head_contradict_the_honest_one_behind_them() {
 }
 
 #[test]
-fn a_head_that_nobody_ever_reaches_is_found_out_by_time() {
+fn a_head_that_no_other_source_reaches_is_detected_by_time() {
     let mut agreed = Agreed::default();
     let later = |seconds| {
         let mut honest = read(10, 6, &[1]);
@@ -48,7 +48,7 @@ fn a_head_that_nobody_ever_reaches_is_found_out_by_time() {
 }
 
 #[test]
-fn what_a_reorg_takes_back_is_not_held_against_anybody() {
+fn what_a_reorg_undoes_is_not_held_against_any_source() {
     let mut agreed = Agreed::default();
     assert_eq!(agreed.judge(&read(10, 7, &[1, 2]), &[]), [false; 0]);
     assert_eq!(agreed.judge(&read(11, 6, &[1]), &[&read(10, 6, &[1])]), [false]);

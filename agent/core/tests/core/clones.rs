@@ -44,7 +44,7 @@ fn two_copies_of_a_node_end_their_fight_after_a_few_transactions() {
     fenced.pass(Duration::from_secs(600));
     assert_eq!(fenced.status().own.membership, MembershipState::Fenced);
     fenced.restart();
-    fenced.settle();
+    fenced.run_until_idle();
     assert_eq!(fenced.status().own.membership, MembershipState::Active);
 }
 

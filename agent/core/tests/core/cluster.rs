@@ -32,7 +32,7 @@ impl Cluster {
         Self::with(signing_key("0101010101010101010101010101010101010101010101010101010101010101"), AppId([0x11; 20]))
     }
 
-    /// The same app as a KMS of somebody else would have it.
+    /// The same app as another KMS would issue it.
     pub(crate) fn foreign() -> Self {
         let root = signing_key("0707070707070707070707070707070707070707070707070707070707070707");
         Self::with(root, Self::new().app_id)

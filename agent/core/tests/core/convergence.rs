@@ -1,5 +1,5 @@
 //! Random histories against a model too simple to be wrong: whatever happened on chain, to the endpoint, to the machine and to
-//! the process, in the end the device carries exactly the contract's peers, and at no moment anybody else.
+//! the process, in the end the device carries exactly the contract's peers, and at no moment any other.
 //!
 //! What holds at every step is checked by [`World`]: no key that was never registered, no edit of an unchanged peer, the guard
 //! route before the device and after it.
@@ -182,7 +182,7 @@ fn run(history: &[Event]) {
     world.faults = Default::default();
     // Of one source alone it is not believed that a node never left.
     world.sources = 2;
-    world.settle();
+    world.run_until_idle();
     world.faults.funded = true;
     world.hint();
     world.pass(Duration::from_secs(700));
@@ -198,7 +198,7 @@ fn run(history: &[Event]) {
         world.contract.reinstate(own);
         world.contract.bind(own, instance(OWN));
         world.restart();
-        world.settle();
+        world.run_until_idle();
         world.pass(Duration::from_secs(700));
     }
 
@@ -230,7 +230,7 @@ fn paths(world: &World) -> BTreeMap<TokenId, (WireguardKey, Option<String>)> {
     peers.map(|(token, peer)| (*token, (peer.public_key, name(peer)))).collect()
 }
 
-/// The same as anybody would say it who reads the contract.
+/// The same, taken directly from the contract.
 fn paths_model(world: &World) -> BTreeMap<TokenId, (WireguardKey, Option<String>)> {
     let registry = world.contract.read(instance(OWN), None);
     let others = registry.peers.iter().filter(|peer| peer.token != token(OWN));
@@ -248,7 +248,7 @@ fn place(which: u32) -> Option<Gateway> {
     Some(Gateway { domain, port: 51822 })
 }
 
-/// The device's keys as anybody would say them: those of all peers of the contract but ourselves.
+/// The device's keys as the contract implies them: those of all its peers but ourselves.
 fn model(world: &World) -> BTreeSet<WireguardKey> {
     let registry = world.contract.read(instance(OWN), None);
     registry.peers.iter().filter(|peer| peer.token != token(OWN)).map(|peer| peer.wireguard_key).collect()
@@ -306,7 +306,7 @@ fn happen(world: &mut World, event: &Event) {
         Event::SwapProofs(id, false) => {
             world.faults.swapped_proofs.remove(&token(id));
         }
-        // The chain is trusted on first use: before that nobody can know better.
+        // The chain is trusted on first use: before that no node can know better.
         Event::Lie(Some(Lie::OtherChain)) if world.disk.is_none() => {}
         Event::Lie(lie) => world.faults.lie = lie.map(Lie::tell),
         Event::FailChanges(kind) => world.faults.failing_change = kind,
@@ -319,7 +319,7 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::Restart => {
             world.restart();
-            world.settle();
+            world.run_until_idle();
         }
         // A shell that observes unasked does not do so twice at a time.
         Event::RepeatObservation if !world.faults.slow => world.feed(Input::Observed(world.machine.clone())),
@@ -327,7 +327,7 @@ fn happen(world: &mut World, event: &Event) {
         Event::RepeatObservation | Event::RepeatRead => {}
         Event::Slow(slow) => {
             world.faults.slow = slow;
-            world.settle();
+            world.run_until_idle();
         }
         Event::Finish(index) => world.finish(index),
         Event::DeviceVanishes => world.machine.device = None,
@@ -339,7 +339,7 @@ fn happen(world: &mut World, event: &Event) {
     }
 }
 
-/// Somebody adds a peer of theirs with `wg set`.
+/// Another program adds a peer with `wg set`.
 fn stranger(world: &mut World) {
     if let Some(device) = &mut world.machine.device
         && let Some(first) = device.peers.first().cloned()
@@ -349,7 +349,7 @@ fn stranger(world: &mut World) {
     }
 }
 
-/// Somebody edits a peer of ours.
+/// Another program edits a peer of ours.
 fn spoil(world: &mut World, index: usize) {
     if let Some(peer) = world.machine.device.as_mut().and_then(|device| device.peers.get_mut(index)) {
         match index % 3 {

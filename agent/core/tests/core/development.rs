@@ -49,10 +49,7 @@ fn no_document_and_no_example_names_one() {
     for (path, text) in texts {
         for (address, _) in PUBLISHED_KEYS {
             let digits = hex::encode(address);
-            assert!(
-                !text.to_ascii_lowercase().contains(&digits),
-                "{path} names 0x{digits}, which everybody can sign for"
-            );
+            assert!(!text.to_ascii_lowercase().contains(&digits), "{path} names 0x{digits}, which anyone can sign for");
         }
     }
 }

@@ -103,7 +103,7 @@ fn a_live_session_keeps_the_endpoint_it_roamed_to() {
 }
 
 #[test]
-fn a_device_with_another_key_or_port_is_made_anew() {
+fn a_device_with_another_key_or_port_is_created_again() {
     type Spoil = fn(&mut ObservedDevice);
     let cases: [Spoil; 3] =
         [|device| device.public_key = Some(key(9)), |device| device.public_key = None, |device| device.listen_port = 1];
@@ -144,7 +144,7 @@ fn leaving_and_stopping_keep_the_guard() {
 fn the_guard_is_whole_for_one_network_alone() {
     let wanted = desired(&[2]);
     let other = MeshNetwork::new([10, 9, 0, 0].into(), 16).unwrap();
-    // What was taken for the mesh network before the contract said otherwise: the device comes last.
+    // What was assumed to be the mesh network before the contract was read: the device comes last.
     let guessed = Observed { guard_table: Some(other), stale_guard_route: Some(other), ..Observed::default() };
     let kinds: Vec<_> = diff(&wanted, &guessed).iter().map(Change::kind).collect();
     assert_eq!(kinds, ["add_guard_route", "remove_guard_route", "set_guard_table", "create_device", "add_peer"]);

@@ -13,7 +13,7 @@ use crate::{
 const BATCH: usize = 64;
 
 #[test]
-fn many_warnings_of_one_kind_are_told_as_one() {
+fn many_warnings_of_one_kind_become_one() {
     let mut world = World::mesh(&[2]);
     world.faults.lie = Some(|registry| invent(registry, 200, 208));
     world.hint();
@@ -48,12 +48,12 @@ fn invented_records_are_not_kept_on_disk() {
     assert_eq!(kept, [token(OWN), token(2), token(3)]);
     world.faults.rpc_down = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
 }
 
 #[test]
-fn nobody_waits_behind_invented_peers_more_than_once() {
+fn no_peer_waits_behind_invented_peers_more_than_once() {
     let mut world = World::mesh(&[2]);
     world.proofs_asked.clear();
     // Slow enough that the first ones could be asked for again before the last one's turn.
@@ -77,7 +77,7 @@ fn the_own_proof_does_not_wait_its_turn() {
     world.faults.proofs_down = true;
     world.faults.proofs_take = Duration::from_secs(3);
     world.faults.lie = Some(|registry| invent(registry, 20, 240));
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.proofs_asked[0], token(OWN));
     assert_eq!(world.proofs_asked[BATCH], token(83), "not due again so soon: the others go on where they stopped");
     assert_eq!(world.proofs_asked[2 * BATCH], token(OWN), "as soon as it is due");

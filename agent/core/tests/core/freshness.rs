@@ -53,7 +53,7 @@ fn a_frozen_chain_ages_even_when_the_clock_is_set_back() {
 }
 
 #[test]
-fn an_old_head_is_told_at_once_unless_several_sources_say_that_there_is_no_newer_one() {
+fn an_old_head_is_reported_at_once_unless_several_sources_have_no_newer_one() {
     let head = block(7, 0);
     let old = at(0, head.timestamp + 121);
     let of_one = ReadTime::now(head, CHAIN, None, old);

@@ -132,7 +132,7 @@ fn a_lower_head_is_believed_when_it_stays() {
     judge(&mut gate, &read(9, &[1])).unwrap();
     let at = |gate: &mut Gate, number, since_start| gate.judge(&read(number, &[1]), &two_sources(), since_start);
     assert_eq!(at(&mut gate, 8, NOW), Ok(Judgement::LowerHead));
-    // The head comes back: the patience begins anew.
+    // The head comes back: the waiting starts again.
     assert_eq!(at(&mut gate, 9, NOW), Ok(Judgement::Accept));
     assert_eq!(at(&mut gate, 8, NOW + Duration::from_secs(1)), Ok(Judgement::LowerHead));
     assert_eq!(at(&mut gate, 7, NOW + LOWER_HEAD_PATIENCE), Ok(Judgement::LowerHead));
@@ -186,7 +186,11 @@ fn what_one_source_calls_final_ends_with_this_run() {
     assert_eq!(gate.judge(&lie, &one_source(), NOW), Ok(Judgement::Accept));
     let truth = with_epochs(read(6, &[1]), 10, 3);
     let refused = Err(Implausible::Epoch { floor: u64::MAX, got: 10 });
-    assert_eq!(gate.judge(&truth, &one_source(), NOW), refused, "in this run nothing older is believed of one source");
+    assert_eq!(
+        gate.judge(&truth, &one_source(), NOW),
+        refused,
+        "in this run nothing older is believed from one source"
+    );
     assert_eq!(gate.floor(), &Floor::default(), "and nothing of it is kept");
     // A restart begins with what is kept: the floor, and the lie as the last view.
     let mut restarted = self::gate();

@@ -1,4 +1,4 @@
-//! The guard: kept up without RPC, moved to the contract's network, put back and told.
+//! The guard: kept up without RPC, moved to the contract's network, put back and reported.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn warning(world: &World, code: &str) -> Option<Warning> {
 fn the_guard_is_kept_up_before_the_contract_was_ever_read() {
     let mut world = World::new();
     world.faults.rpc_down = true;
-    world.settle();
+    world.run_until_idle();
     assert!(world.is_guarded() && !world.has_device());
     (world.machine.guard_route, world.machine.guard_table) = (None, None);
     world.pass(Duration::from_secs(11));
@@ -39,7 +39,7 @@ fn the_guard_follows_the_network_that_the_contract_says_before_there_is_a_device
     world.faults.rpc_down = true;
     world.machine = Observed { guard_route: Some(guess), guard_table: Some(guess), ..Observed::default() };
     world.restart_with(Policy { guard: Some(Guard { network: guess, table: true }), ..policy() });
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.agent.guarded_network(), Some(guess));
     assert_eq!(world.take_changes(), [""; 0], "what stands is adopted");
 
@@ -51,30 +51,33 @@ fn the_guard_follows_the_network_that_the_contract_says_before_there_is_a_device
     let guard = ["add guard route 10.0.1.0/24", "remove guard route 10.9.0.0/16", "set guard table 10.0.1.0/24"];
     assert_eq!(changes[..3], guard);
     assert!(changes[3].starts_with("create device"), "{changes:?}");
-    assert_eq!(warning(&world, "W506"), None, "nobody took anything away");
+    assert_eq!(warning(&world, "W506"), None, "nothing was removed");
 }
 
 #[test]
-fn who_takes_the_guard_away_is_told_with_the_time() {
+fn a_removal_of_the_guard_is_reported_with_the_time() {
     let mut world = World::mesh(&[2]);
     assert_eq!(warning(&world, "W506"), None);
     world.machine.guard_table = None;
     world.take_changes();
     world.pass(Duration::from_secs(2));
     assert_eq!(world.take_changes(), ["set guard table 10.0.1.0/24"]);
-    let told = warning(&world, "W506").unwrap();
-    assert!(told.message.contains("packet filter table") && told.message.contains("at 2023-11-14T22:"), "{told:?}");
-    assert!(told.message.ends_with("put back at once") && told.severity == Severity::Warning, "{told:?}");
+    let reported = warning(&world, "W506").unwrap();
+    assert!(
+        reported.message.contains("packet filter table") && reported.message.contains("at 2023-11-14T22:"),
+        "{reported:?}"
+    );
+    assert!(reported.message.ends_with("put back at once") && reported.severity == Severity::Warning, "{reported:?}");
     assert!(world.status().verdict.ready);
     world.pass(Duration::from_secs(660));
-    assert_eq!(warning(&world, "W506"), None, "it is told for a while");
+    assert_eq!(warning(&world, "W506"), None, "it is reported for a while");
 
-    // What cannot be put back is told as long as that lasts, and no peer is added meanwhile.
+    // A guard that cannot be put back is reported as long as that lasts, and no peer is added meanwhile.
     world.faults.failing_change = Some("set_guard_table");
     world.machine.guard_table = None;
     world.pass(Duration::from_secs(900));
-    let told = warning(&world, "W506").unwrap();
-    assert!(told.message.ends_with("NOT BACK YET") && told.severity == Severity::Critical, "{told:?}");
+    let reported = warning(&world, "W506").unwrap();
+    assert!(reported.message.ends_with("NOT BACK YET") && reported.severity == Severity::Critical, "{reported:?}");
     assert!(!world.status().verdict.ready);
     world.join(3);
     world.hint();
@@ -90,7 +93,7 @@ fn a_guard_without_a_table_is_a_warning_always() {
     assert_eq!(warning(&world, "W507"), None);
     world.restart_with(Policy { guard: Some(Guard { network: network(), table: false }), ..policy() });
     world.machine.guard_table = None;
-    world.settle();
+    world.run_until_idle();
     world.pass(Duration::from_secs(30));
     assert_eq!(warning(&world, "W507").unwrap().severity, Severity::Warning);
     assert_eq!((world.status().verdict.state, world.machine.guard_table), (VerdictState::Degraded, None));

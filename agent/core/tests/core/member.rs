@@ -135,7 +135,7 @@ fn a_place_behind_a_gateway_is_no_reason_to_be_left_out() {
 }
 
 #[test]
-fn one_bad_member_takes_nobody_with_it() {
+fn one_bad_member_takes_no_other_with_it() {
     let bad = Registration { wireguard_key: WireguardKey([0; 32]), ..registration(3) };
     let peers = peers([registration(2), bad, registration(4)]);
     let selection = select(&peers, &around(), own(), Confirmations { head: 10, need: 0 });

@@ -55,7 +55,7 @@ fn the_token_is_the_chosen_one_or_the_only_bound_one() {
         ambiguous.hint(&me(None), Address::ZERO).as_deref(),
         Some("restart the agent with one of `--token 4`, `--token 6`")
     );
-    // Somebody binds a token of theirs to this instance: the registration decides, not the number of bindings.
+    // Another owner binds a token to this instance: the registration decides, not the number of bindings.
     assert!(matches!(
         assess_fresh(None, &[own_record(6, 1)], &both),
         Standing::Active { membership, .. } if membership.token == token(6)
@@ -143,7 +143,7 @@ fn a_fenced_node_stays_out_whatever_is_offered() {
         assess(&fenced, &registry(&[], std::slice::from_ref(&rebound)), &me(None)),
         Standing::Fenced(token(1), Loss::Revoked)
     );
-    // A registration that this node signed before, submitted by somebody now.
+    // A registration that this node signed before, submitted now by a relayer.
     let standing = assess(&fenced, &registry(&[own_record(1, 4)], &[rebound]), &me(None));
     assert_eq!(standing, Standing::Fenced(token(1), Loss::Revoked));
 }

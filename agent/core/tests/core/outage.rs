@@ -20,7 +20,7 @@ fn a_restart_needs_no_rpc() {
     world.faults.rpc_down = true;
     world.now.unix += Duration::from_secs(10);
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into(), "at once, from disk");
     assert_eq!(world.status().own.membership, MembershipState::Active);
     assert_eq!(world.agent.readiness(world.now), Ok(()));
@@ -36,7 +36,7 @@ fn what_is_on_disk_is_proved_again() {
     world.faults.rpc_down = true;
     world.faults.proofs_down = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.keys_on_device(), [key(2)].into());
 }
 
@@ -47,17 +47,17 @@ fn the_own_membership_is_proved_like_any_other() {
     world.faults.rpc_down = true;
     world.faults.proofs_down = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert!(!world.has_device());
 
-    // An endpoint that gives this node the token, and so the address, of somebody else.
+    // An endpoint that gives this node the token, and so the address, of another node.
     let mut world = World::new();
     world.faults.lie = Some(|registry| {
         let own = Cluster::new().record(&registration(OWN), 1);
         registry.peers = vec![mesh_core::registry::PeerRecord { token: token(9), ..own }];
         registry.own_nodes[0].token = token(9);
     });
-    world.settle();
+    world.run_until_idle();
     world.pass(Duration::from_secs(60));
     assert_eq!(world.status().own.token_id, Some(token(9)));
     assert!(!world.has_device());
@@ -82,7 +82,7 @@ fn an_old_view_on_disk_is_not_acted_on() {
     world.faults.rpc_down = true;
     world.now.unix += Duration::from_secs(3601);
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert!(!world.has_device() && world.is_guarded());
     assert_eq!(world.status().verdict.state, VerdictState::Stale);
 }
@@ -124,7 +124,7 @@ fn the_deadline_closes_or_leaves_as_the_operator_said() {
     for (on_expiry, open) in [(OnExpiry::FailClosed, false), (OnExpiry::Static, true)] {
         let mut world = World::mesh(&[2]);
         world.restart_with(Policy { on_expiry, registry_deadline: Duration::from_secs(300), ..policy() });
-        world.settle();
+        world.run_until_idle();
         world.faults.rpc_down = true;
         world.pass(Duration::from_secs(290));
         assert!(world.has_device());
@@ -167,7 +167,7 @@ fn an_invented_peer_never_reaches_the_device() {
 }
 
 #[test]
-fn a_forged_proof_beside_the_true_one_hides_nobody() {
+fn a_forged_proof_beside_the_true_one_hides_no_peer() {
     let mut world = World::mesh(&[2]);
     world.faults.forged_proofs_first = true;
     world.join(3);
@@ -177,7 +177,7 @@ fn a_forged_proof_beside_the_true_one_hides_nobody() {
 }
 
 #[test]
-fn a_peer_that_cannot_be_proved_keeps_nobody_waiting() {
+fn a_peer_that_cannot_be_proved_keeps_no_other_waiting() {
     let mut world = World::mesh(&[2]);
     world.faults.swapped_proofs.insert(token(3));
     world.join(3);
@@ -250,7 +250,7 @@ fn what_was_final_is_not_taken_back_by_an_old_view() {
     let status = world.status();
     assert!(status.warnings.iter().any(|warning| warning.code == "W306"), "{:?}", status.warnings);
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into(), "nor after a restart");
 }
 
@@ -269,7 +269,7 @@ fn one_lie_about_a_huge_epoch_does_not_outlive_a_restart() {
     let warnings = world.status().warnings;
     assert!(warnings.iter().any(|warning| warning.code == "W306"), "older than what this source said: {warnings:?}");
     world.restart();
-    world.settle();
+    world.run_until_idle();
     world.join(4);
     world.pass(Duration::from_secs(30));
     assert_eq!(world.keys_on_device(), [key(2), key(3), key(4)].into());
@@ -333,14 +333,14 @@ fn a_kept_view_of_another_contract_is_not_used() {
     world.disk.as_mut().unwrap().registry.domain.contract = alloy_primitives::Address::repeat_byte(1);
     world.faults.rpc_down = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert!(!world.has_device() && world.status().own.membership == MembershipState::Unknown);
 }
 
 #[test]
 fn a_node_without_a_token_waits_quietly() {
     let mut world = World::with(Contract::new(), policy());
-    world.settle();
+    world.run_until_idle();
     world.pass(Duration::from_secs(60));
     let status = world.status();
     assert_eq!((status.own.membership, status.verdict.state), (MembershipState::NoToken, VerdictState::Down));

@@ -1,4 +1,4 @@
-//! The paths to the peers: to whom they are kept, and what is told of them.
+//! The paths to the peers: which peers they are kept to, and what is reported about them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -73,7 +73,7 @@ fn a_domain_that_is_removed_takes_the_place_and_nothing_else() {
 }
 
 #[test]
-fn each_path_is_told_with_all_that_is_known_of_it() {
+fn each_path_is_reported_with_all_that_is_known_of_it() {
     let mut world = World::mesh(&[2]);
     world.pass(Duration::from_secs(10));
     see(&mut world, [(2, works())]);
@@ -94,7 +94,7 @@ fn each_path_is_told_with_all_that_is_known_of_it() {
     assert_eq!(world.status().agent.gateway_connections, Some(2));
     assert_eq!(world.status().verdict.state, VerdictState::Ok);
 
-    // What was told ages until it is told anew.
+    // A report ages until the next one.
     let before = (direct.last_ok_at.clone(), direct.last_ok_s.unwrap());
     world.pass(Duration::from_secs(7));
     let later = self::peer(&world, 2).paths[0].clone();
@@ -153,7 +153,7 @@ fn a_peer_that_fell_to_the_gateway_is_up_and_that_is_said() {
     assert_eq!((status.verdict.state, status.verdict.ready), (VerdictState::Degraded, true));
     let [warning] = &status.warnings[..] else { panic!("{:?}", status.warnings) };
     assert_eq!((warning.code.as_str(), warning.id.as_str(), warning.peer), ("W203", "path-fallback", Some(token(2))));
-    // The last answer came 200 ms before it was first told, at 22:13:30.
+    // The last answer came 200 ms before it was first reported, at 22:13:30.
     let expected = "direct UDP silent for 4m12s, using gateway; last direct 22:13:29Z, next try in 18s";
     assert_eq!((warning.message.as_str(), warning.hint.as_deref()), (expected, Some("meshctl why pg-2")));
     let label = (token(2), Direct, ByGateway, "direct_udp_silent");
@@ -169,8 +169,8 @@ fn a_peer_that_fell_to_the_gateway_is_up_and_that_is_said() {
         "{message}"
     );
     let back = switch(ByGateway, Direct, None, at);
-    let told = PathsSeen { switches: vec![(token(2), back)], ..seen(&world, [(2, works()), (3, works())]) };
-    world.feed(Input::Paths(Box::new(told)));
+    let reported = PathsSeen { switches: vec![(token(2), back)], ..seen(&world, [(2, works()), (3, works())]) };
+    world.feed(Input::Paths(Box::new(reported)));
     assert_eq!((world.status().verdict.state, world.status().warnings), (VerdictState::Ok, Vec::new()));
     assert_eq!(world.agent.counters().path_switches[&(token(2), ByGateway, Direct, "recovered")], 1);
 }
@@ -205,7 +205,7 @@ fn one_gateway_that_cannot_be_had_is_one_warning_for_all_behind_it() {
     let warnings = world.status().warnings;
     let [warning] = &warnings[..] else { panic!("{warnings:?}") };
     assert_eq!((warning.code.as_str(), warning.severity, warning.peer), ("W204", Severity::Warning, None));
-    let expected = "no way through the gateway gw.example to pg-2, node-3, node-4, node-5, node-6, node-7, node-8, node-9, 5 more: \
+    let expected = "no path through the gateway gw.example to pg-2, node-3, node-4, node-5, node-6, node-7, node-8, node-9, 5 more: \
                     the gateway cannot be connected to: connection refused";
     assert_eq!(warning.message, expected);
     let since = warning.since.clone();
@@ -232,7 +232,7 @@ fn a_peer_that_has_no_fallback_is_worth_knowing() {
 }
 
 #[test]
-fn a_peer_that_is_lost_on_all_paths_is_told_with_all_of_them() {
+fn a_peer_that_is_lost_on_all_paths_is_reported_with_all_of_them() {
     let mut world = World::mesh(&[2, 3]);
     world.pass(Duration::from_secs(10));
     see(&mut world, [(2, works()), (3, works())]);
@@ -252,7 +252,7 @@ fn a_peer_that_is_lost_on_all_paths_is_told_with_all_of_them() {
 }
 
 #[test]
-fn a_peer_that_is_heard_and_does_not_hear_us_is_told_after_a_while() {
+fn a_peer_that_is_heard_and_does_not_hear_us_is_reported_after_a_while() {
     let mut world = World::mesh(&[2, 3]);
     world.pass(Duration::from_secs(10));
     let mut one_way = works();
@@ -270,7 +270,7 @@ fn a_peer_that_is_heard_and_does_not_hear_us_is_told_after_a_while() {
 
 /// We get nothing by direct UDP; the peer says by the gateway that it gets what we send.
 #[test]
-fn what_the_peer_got_of_the_unanswered_is_told() {
+fn how_many_unanswered_probes_reached_the_peer_is_reported() {
     let mut world = World::mesh(&[2]);
     world.pass(Duration::from_secs(10));
     see(&mut world, [(2, works())]);
@@ -291,7 +291,7 @@ fn what_the_peer_got_of_the_unanswered_is_told() {
     ] {
         assert_eq!(said(&mut world, unanswered, got), of_these, "{unanswered} {got:?}");
     }
-    assert_eq!(said(&mut world, 21, Some(7)), Some(7), "a peer that was restarted counts anew");
+    assert_eq!(said(&mut world, 21, Some(7)), Some(7), "a restarted peer counts from zero");
 }
 
 #[test]
@@ -309,8 +309,8 @@ fn a_new_key_is_a_new_peer_and_strangers_are_not_listened_to() {
     assert_eq!(world.status().warnings, [], "it never had a direct path");
 
     let stranger = switch(Direct, ByGateway, Some(Trouble::Silent), world.now.since_start);
-    let told = PathsSeen { switches: vec![(token(9), stranger)], ..seen(&world, [(9, works())]) };
-    world.feed(Input::Paths(Box::new(told)));
+    let reported = PathsSeen { switches: vec![(token(9), stranger)], ..seen(&world, [(9, works())]) };
+    world.feed(Input::Paths(Box::new(reported)));
     assert!(world.agent.counters().path_switches.is_empty());
 }
 
@@ -326,9 +326,9 @@ fn a_path_that_was_not_proved_yet_is_no_reason_for_doubt() {
     assert_eq!((peer(&world, 2).state, peer(&world, 2).flaps_1h), (PeerState::Up, 0));
 }
 
-/// The choice itself, told as the shell tells it: once a second, and at once when packets take another path.
+/// The choice itself, reported as the shell does it: once a second, and at once when packets take another path.
 #[test]
-fn direct_udp_that_dies_and_heals_is_told_from_beginning_to_end() {
+fn direct_udp_that_dies_and_heals_is_reported_from_beginning_to_end() {
     let mut world = World::mesh(&[2]);
     world.pass(Duration::from_secs(10));
     let mut paths = Paths::new(1420, 7, world.now.since_start);
@@ -336,18 +336,23 @@ fn direct_udp_that_dies_and_heals_is_told_from_beginning_to_end() {
     let before = talk(&mut world, &mut paths, 10, true);
     assert_eq!(before.last(), Some(&(PeerState::Up, Some(Direct), VerdictState::Ok)));
 
-    let told = talk(&mut world, &mut paths, 30, false);
-    assert_eq!(told.last(), Some(&(PeerState::Up, Some(ByGateway), VerdictState::Degraded)));
-    let suspect = told.iter().filter(|(state, ..)| *state == PeerState::Suspect).count();
+    let reported = talk(&mut world, &mut paths, 30, false);
+    assert_eq!(reported.last(), Some(&(PeerState::Up, Some(ByGateway), VerdictState::Degraded)));
+    let suspect = reported.iter().filter(|(state, ..)| *state == PeerState::Suspect).count();
     assert!((1..=80).contains(&suspect), "suspect for 4 s at most, and not for nothing: {suspect} of 50 ms");
-    assert!(told.iter().all(|(state, path, _)| matches!(state, PeerState::Up | PeerState::Suspect) && path.is_some()));
-    assert!(told.iter().all(|(.., verdict)| *verdict != VerdictState::Down), "the gateway carries it all the while");
+    assert!(
+        reported.iter().all(|(state, path, _)| matches!(state, PeerState::Up | PeerState::Suspect) && path.is_some())
+    );
+    assert!(
+        reported.iter().all(|(.., verdict)| *verdict != VerdictState::Down),
+        "the gateway carries it all the while"
+    );
     assert_eq!(world.status().warnings.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), ["W203"]);
     assert_eq!((peer(&world, 2).flaps_1h, peer(&world, 2).path_switches), (1, Some(1)));
 
-    let told = talk(&mut world, &mut paths, 30, true);
-    assert_eq!(told.last(), Some(&(PeerState::Up, Some(Direct), VerdictState::Ok)));
-    assert!(told.iter().all(|(state, ..)| *state == PeerState::Up));
+    let reported = talk(&mut world, &mut paths, 30, true);
+    assert_eq!(reported.last(), Some(&(PeerState::Up, Some(Direct), VerdictState::Ok)));
+    assert!(reported.iter().all(|(state, ..)| *state == PeerState::Up));
     assert_eq!((world.status().warnings, peer(&world, 2).path_switches), (Vec::new(), Some(2)));
     let counted: Vec<_> =
         world.agent.counters().path_switches.iter().map(|((.., why), count)| (*why, *count)).collect();
@@ -402,7 +407,7 @@ fn reasons_have_one_name() {
     }
 }
 
-/// Versions before this one said less of paths.
+/// Versions before this one reported less about paths.
 #[test]
 fn paths_of_an_older_agent_can_be_read() {
     let mut world = World::mesh(&[2]);
@@ -450,14 +455,14 @@ fn seen(world: &World, peers: impl IntoIterator<Item = (u32, PeerPaths)>) -> Pat
     PathsSeen { at: world.now.since_start, peers, streams: Some(2), switches: Vec::new() }
 }
 
-/// Packets go to peer 2 for some seconds, 20 of them in each; what was told of it each time.
+/// Packets go to peer 2 for some seconds, 20 of them in each; what was reported about it each time.
 fn talk(
     world: &mut World,
     paths: &mut Paths,
     seconds: u32,
     direct_works: bool,
 ) -> Vec<(PeerState, Option<PathKind>, VerdictState)> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for step in 0..seconds * 20 {
         world.pass(MS * 50);
         let now = world.now.since_start;
@@ -477,9 +482,9 @@ fn talk(
             world.feed(Input::Paths(Box::new(seen)));
         }
         let status = world.status();
-        told.push((status.peers[0].state, status.peers[0].path, status.verdict.state));
+        reported.push((status.peers[0].state, status.peers[0].path, status.verdict.state));
     }
-    told
+    reported
 }
 
 const fn switch(from: PathKind, to: PathKind, trouble: Option<Trouble>, at: Duration) -> Switch {

@@ -59,7 +59,7 @@ fn a_url_names_instance_port_and_domain() {
     let of = |domain, port| url(instance(7), Gateway { domain, port }, &domains);
     assert_eq!(of(1, 8443).unwrap(), format!("https://{}-8443s.gw.example", "07".repeat(20)));
     assert_eq!(of(2, 443), None, "removed");
-    assert_eq!(of(3, 443), None, "an endpoint that invents domains gets nobody connected there");
+    assert_eq!(of(3, 443), None, "an endpoint that invents domains gets no node to connect there");
     assert_eq!((of(4, 443), of(0, 443)), (None, None), "never added");
 }
 
@@ -111,7 +111,7 @@ fn has_warning(world: &World, code: &str) -> bool {
 fn a_wireguard_node_registers_its_place() {
     let mut world = World::new();
     world.restart_with(with_place("gw.example"));
-    world.settle();
+    world.run_until_idle();
     assert!(
         matches!(world.offered(), Some(Intent::Register(offered)) if offered.gateway == gateway(1, 51822)
             && offered.endpoint == Some(endpoint(OWN)) && offered.network_type == NetworkType::Wireguard),
@@ -125,10 +125,10 @@ fn a_wireguard_node_registers_its_place() {
 }
 
 #[test]
-fn a_domain_that_is_not_listed_is_told_and_followed_once_it_is() {
+fn an_unlisted_domain_is_reported_and_used_once_it_is_listed() {
     let mut world = World::mesh(&[2]);
     world.restart_with(with_place("other.example"));
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.offered(), None);
     let status = world.status();
     let warning = status.warnings.iter().find(|warning| warning.code == "W109").unwrap();
@@ -151,7 +151,7 @@ fn a_domain_that_is_removed_costs_no_transaction_and_comes_back_with_one() {
     let mut world = World::mesh(&[2]);
     world.faults.funded = true;
     world.restart_with(with_place("gw.example"));
-    world.settle();
+    world.run_until_idle();
     world.hint();
     let own = |world: &World| world.contract.read(instance(OWN), None).peers[0].clone();
     assert_eq!(own(&world).gateway, gateway(1, 51822));
@@ -180,11 +180,11 @@ fn a_node_without_a_gateway_takes_its_place_back() {
     let mut world = World::mesh(&[2]);
     world.faults.funded = true;
     world.restart_with(with_place("gw.example"));
-    world.settle();
+    world.run_until_idle();
     world.hint();
     // Not while it is still looking for its own address: one update says both.
     world.restart_with(Policy { endpoint: OwnEndpoint::Searching, ..policy() });
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.contract.read(instance(OWN), None).peers[0].gateway, gateway(1, 51822));
     world.feed(mesh_core::agent::Input::OwnEndpoint(OwnEndpoint::NotFound));
     world.hint();
@@ -238,7 +238,7 @@ fn tls_world() -> World {
     assert!(world.contract.register(tls(2, 443)));
     world.join(3);
     world.restart_as(NetworkType::TlsGateway, tls_policy());
-    world.settle();
+    world.run_until_idle();
     world
 }
 
@@ -258,7 +258,7 @@ fn a_tls_node_joins_and_makes_nothing_on_its_machine() {
     assert_eq!(Registration { deadline: 0, ..offered }, Registration { deadline: 0, ..tls(OWN, 8443) });
     let status = world.status();
     assert_eq!((status.own.membership, status.own.kind), (MembershipState::Registering, NodeKind::Tls));
-    assert_eq!(status.other_peers, [], "whoever is no member is told nobody");
+    assert_eq!(status.other_peers, [], "a node that is no member is shown no peers");
     assert!(!status.verdict.ready);
 
     assert!(world.submit());
@@ -287,7 +287,7 @@ fn a_wireguard_node_lists_tls_nodes_and_keeps_them_off_its_device() {
     assert_eq!(status.other_peers, [other(2, NodeKind::Tls, None)], "its operator knows nothing of that gateway");
     assert!(has_warning(&world, "W406"), "{:?}", status.warnings);
     world.restart_with(knowing_the_gateway());
-    world.settle();
+    world.run_until_idle();
     let status = world.status();
     assert_eq!(status.other_peers, [other(2, NodeKind::Tls, url_of(2, 443))]);
     assert_eq!(world.keys_on_device(), [key(3)].into());
@@ -302,7 +302,7 @@ fn urls_go_with_their_base_domain() {
     let mut world = tls_world();
     world.faults.funded = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     world.hint();
     assert_eq!(world.status().own.url, url_of(OWN, 8443));
     let offers = world.commands["offer"];
@@ -329,7 +329,7 @@ fn urls_go_with_their_base_domain() {
 fn a_tls_node_without_its_domain_says_what_to_do_and_joins_once_it_is_done() {
     let mut world = tls_world();
     world.restart_with(Policy { place: place("other.example", 443), ..tls_policy() });
-    world.settle();
+    world.run_until_idle();
     let status = world.status();
     let command = format!("meshctl domain add other.example --contract {}", status.registry.contract);
     assert_eq!(status.own.membership_hint, Some(command));
@@ -349,7 +349,7 @@ fn what_the_contract_refuses_is_not_left_to_a_relayer() {
     let mut world = tls_world();
     world.faults.refusal = Some("let the owner allow it");
     world.restart();
-    world.settle();
+    world.run_until_idle();
     let status = world.status();
     assert_eq!(status.own.membership_hint.as_deref(), Some("let the owner allow it"));
     let warning = status.warnings.iter().find(|warning| warning.code == "W104").unwrap();
@@ -361,10 +361,10 @@ fn urls_are_proved_like_everything_else() {
     let mut world = tls_world();
     world.faults.funded = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     world.hint();
     assert!(world.status().verdict.ready);
-    // Somebody else's signatures in place of its own.
+    // Another node's signatures in place of its own.
     world.faults.swapped_proofs.insert(token(4));
     world.contract.bind(token(4), instance(4));
     assert!(world.contract.register(tls(4, 443)));
@@ -377,7 +377,7 @@ fn urls_are_proved_like_everything_else() {
     world.faults.funded = true;
     world.faults.swapped_proofs.insert(token(OWN));
     world.restart();
-    world.settle();
+    world.run_until_idle();
     world.hint();
     let status = world.status();
     assert_eq!(status.own.membership, MembershipState::Active);
@@ -391,7 +391,7 @@ fn an_old_view_gives_no_urls() {
         let mut world = tls_world();
         world.faults.funded = true;
         world.restart_with(Policy { on_expiry, registry_deadline: Duration::from_secs(300), ..tls_policy() });
-        world.settle();
+        world.run_until_idle();
         world.hint();
         world.faults.rpc_down = true;
         world.pass(Duration::from_secs(60));
@@ -409,25 +409,25 @@ fn a_restarted_tls_node_knows_its_peers_without_any_chain() {
     let mut world = tls_world();
     world.faults.funded = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     world.hint();
     let listed = world.status().other_peers;
     assert_eq!(listed.len(), 2);
     world.faults.rpc_down = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.status().other_peers, listed);
 }
 
 #[test]
-fn a_node_that_changes_its_kind_registers_anew() {
+fn a_node_that_changes_its_kind_registers_again() {
     let mut world = tls_world();
     world.faults.funded = true;
     world.restart();
-    world.settle();
+    world.run_until_idle();
     world.hint();
     world.restart_as(NetworkType::Wireguard, knowing_the_gateway());
-    world.settle();
+    world.run_until_idle();
     world.hint();
     let status = world.status();
     assert_eq!((status.own.membership, status.own.kind), (MembershipState::Active, NodeKind::Wireguard));
@@ -435,7 +435,7 @@ fn a_node_that_changes_its_kind_registers_anew() {
     assert_eq!(status.other_peers, [other(2, NodeKind::Tls, url_of(2, 443))]);
     world.restart_as(NetworkType::TlsGateway, tls_policy());
     world.machine = Default::default();
-    world.settle();
+    world.run_until_idle();
     world.hint();
     assert_eq!(world.status().own.url, url_of(OWN, 8443));
 }
@@ -445,7 +445,7 @@ fn additions_of_urls_wait_for_confirmations_and_removals_do_not() {
     let mut world = tls_world();
     world.faults.funded = true;
     world.restart_with(Policy { confirmations: 2, ..tls_policy() });
-    world.settle();
+    world.run_until_idle();
     world.hint();
     let listed = |world: &World| world.status().other_peers.iter().map(|peer| peer.token_id).collect::<Vec<_>>();
     world.contract.mine();

@@ -199,7 +199,7 @@ fn a_chain_that_does_not_hang_together_is_refused() {
             case.proof.node_signature = sign(&stranger, case.proof.registration.digest(&case.domain));
         },
     );
-    // Another app key that vouches for the node key: the KMS never issued it, so somebody else recovers as the root.
+    // Another app key that vouches for the node key: the KMS never issued it, so another root recovers.
     case.refuses_as(
         "app key",
         |refusal| matches!(refusal, Refusal::KmsRootNotTrusted(_)),
@@ -209,7 +209,7 @@ fn a_chain_that_does_not_hang_together_is_refused() {
             case.proof.chain.app_signature = forged.chain(&own.node_key(instance(3))).app_signature;
         },
     );
-    // A KMS of somebody else that issued everything properly.
+    // Another KMS that issued everything properly.
     let foreign = Cluster::with(stranger.clone(), own.app_id);
     case.refuses(Refusal::KmsRootNotTrusted(cluster::address(&stranger)), |case| {
         case.proof = foreign.prove(case.proof.registration);

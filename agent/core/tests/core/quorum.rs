@@ -15,7 +15,7 @@ fn need_of_n_equal_reads_are_agreed() {
 }
 
 #[test]
-fn one_liar_of_three_is_outvoted_and_named() {
+fn one_lying_source_of_three_is_outvoted_and_named() {
     let mut lie = read(7);
     lie.peers.clear();
     let agreement = agree(2, vec![said("a", lie), said("b", read(7)), said("c", read(7))]);
@@ -25,7 +25,7 @@ fn one_liar_of_three_is_outvoted_and_named() {
 }
 
 #[test]
-fn too_few_answers_and_contradictions_are_told_apart() {
+fn too_few_answers_and_contradictions_are_distinguished() {
     let agreement = agree(2, vec![said("a", read(7)), failed("b"), failed("c")]);
     let errors = vec!["b: down".to_owned(), "c: down".to_owned()];
     assert_eq!(agreement.outcome, Err(NoAgreement::TooFew { need: 2, have: 1, errors }));

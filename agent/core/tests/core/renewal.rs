@@ -24,7 +24,7 @@ fn a_peer_that_registers_again_is_proved_again() {
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
 }
 
-/// What brought a revoked peer back: its old record and proof, with a key epoch above the one that everybody remembers.
+/// What brought a revoked peer back: its old record and proof, with a key epoch above the one that every node remembers.
 #[test]
 fn a_registration_is_not_believed_for_a_later_key_epoch() {
     for after_restart in [false, true] {
@@ -61,7 +61,7 @@ fn an_endpoint_update_needs_no_other_proof() {
     world.pass(Duration::from_secs(60));
     assert_eq!(world.status().verdict.state, VerdictState::Ok, "{:?}", world.status().warnings);
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into(), "nor is its proof needed after a restart");
 }
 
@@ -80,7 +80,7 @@ fn confirmations_delay_additions_and_nothing_else() {
     world.restart_with(Policy { confirmations: 2, ..policy() });
     world.contract.mine();
     world.contract.mine();
-    world.settle();
+    world.run_until_idle();
     assert_eq!(world.keys_on_device(), [key(2)].into());
     world.take_changes();
 
@@ -91,7 +91,7 @@ fn confirmations_delay_additions_and_nothing_else() {
     world.join(3);
     world.hint();
     assert_eq!(world.take_changes(), [""; 0], "a newcomer waits");
-    // The endpoint falls behind, to a height at which nobody has two blocks on top.
+    // The endpoint falls behind, to a height at which no registration has two blocks on top.
     world.faults.lie = Some(|registry| registry.block.number = 1);
     world.pass(Duration::from_secs(20));
     assert_eq!(world.take_changes(), [""; 0]);
@@ -101,7 +101,7 @@ fn confirmations_delay_additions_and_nothing_else() {
     world.hint();
     assert_eq!(world.keys_on_device(), [key(2), key(3)].into());
 
-    // Whoever left is a newcomer when they come back, and so is whoever takes another key.
+    // A peer that left is new when it comes back, and so is a peer with another key.
     world.contract.leave(token(2), |_| {});
     world.hint();
     world.join(2);

@@ -57,7 +57,7 @@ fn who_left_while_this_node_was_down_does_not_come_back() {
     world.contract.revoke(token(3));
     world.contract.mine();
     world.restart();
-    world.settle();
+    world.run_until_idle();
     assert!(!has_it(&world));
     world.faults.lie = Some(bring_back);
     world.pass(Duration::from_secs(60));
@@ -73,14 +73,14 @@ fn a_registration_that_was_replaced_does_not_come_back() {
     assert_eq!(world.keys_on_device(), [key(2), key(30)].into());
     world.faults.lie = Some(bring_back);
     world.pass(Duration::from_secs(60));
-    assert_eq!(world.keys_on_device(), [key(2)].into(), "whoever has the old key gets nothing");
+    assert_eq!(world.keys_on_device(), [key(2)].into(), "a holder of the old key gets nothing");
     world.faults.lie = None;
     world.pass(Duration::from_secs(60));
     assert_eq!(world.keys_on_device(), [key(2), key(30)].into());
 }
 
 #[test]
-fn who_registers_anew_is_back_at_once() {
+fn a_node_that_registers_again_is_back_at_once() {
     let mut world = World::mesh(&[2, 3]);
     world.contract.revoke(token(3));
     world.hint();

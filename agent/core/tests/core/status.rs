@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[test]
-fn a_working_mesh_is_told_in_full() {
+fn a_working_mesh_is_shown_in_full() {
     let mut world = World::mesh(&[2, 3]);
     world.pass(Duration::from_secs(5));
     let status = world.status();
@@ -67,7 +67,7 @@ fn a_device_in_this_process_says_what_it_leaves_to_the_kernel() {
     assert_eq!((status.verdict.state, status.warnings), (VerdictState::Ok, vec![]), "it works all the same");
 }
 
-/// Versions before this one said less about their device.
+/// Versions before this one reported less about their device.
 #[test]
 fn the_status_of_an_older_agent_can_be_read() {
     let mut value = serde_json::to_value(World::mesh(&[2]).status()).unwrap();
@@ -172,7 +172,7 @@ fn membership_has_one_name() {
 }
 
 #[test]
-fn counters_tell_what_was_done() {
+fn counters_count_what_was_done() {
     let mut world = World::mesh(&[2, 3]);
     world.contract.revoke(token(3));
     world.hint();
@@ -216,7 +216,7 @@ fn a_machine_that_cannot_be_observed_is_not_shown_as_it_was() {
     let before = seen(&world);
     world.pass(Duration::from_secs(40));
     assert!(seen(&world) >= before + 39.0, "ages go on: {before}, {}", seen(&world));
-    assert_eq!(world.status().peers[0].state, PeerState::Down, "nobody knows whether it is heard");
+    assert_eq!(world.status().peers[0].state, PeerState::Down, "whether it is heard is not known");
 
     world.contract.revoke(token(2));
     world.hint();
@@ -228,7 +228,7 @@ fn a_machine_that_cannot_be_observed_is_not_shown_as_it_was() {
 }
 
 #[test]
-fn a_disk_that_is_full_is_told_and_the_mesh_goes_on() {
+fn a_full_disk_is_reported_and_the_mesh_goes_on() {
     let mut world = World::mesh(&[2]);
     world.faults.disk_full = true;
     world.join(3);
@@ -261,7 +261,7 @@ fn a_single_source_is_worth_knowing() {
     let warned = |quorum| {
         let mut world = World::mesh(&[2]);
         world.restart_with(Policy { quorum, ..policy() });
-        world.settle();
+        world.run_until_idle();
         let status = world.status();
         let warning = status.warnings.iter().find(|warning| warning.code == "W308").cloned();
         (status.verdict.state, warning.map(|warning| (warning.severity, warning.hint.unwrap())))

@@ -73,9 +73,9 @@ pub(crate) struct Faults {
     pub(crate) proofs_take: Duration,
     /// Answers to proof requests of these tokens are another token's.
     pub(crate) swapped_proofs: BTreeSet<TokenId>,
-    /// Before each answer about a proof comes one of a liar.
+    /// Before each answer about a proof comes one of a lying endpoint.
     pub(crate) forged_proofs_first: bool,
-    /// What the endpoint adds to or takes from its answers.
+    /// How the endpoint falsifies its answers.
     pub(crate) lie: Option<fn(&mut Registry)>,
     /// Changes of this kind fail.
     pub(crate) failing_change: Option<&'static str>,
@@ -98,14 +98,14 @@ impl Faults {
         if self.funded && !self.unheard {
             return Ok(B256::repeat_byte(1));
         }
-        let reason = if self.unheard { "nobody answers" } else { "no funds" };
+        let reason = if self.unheard { "no endpoint answers" } else { "no funds" };
         let remedy = self.refusal.map(str::to_owned);
         Err(NotSubmitted { reason: reason.to_owned(), remedy, is_unheard: self.unheard })
     }
 }
 
 impl World {
-    /// A node whose token is bound to it, on a contract with nobody else.
+    /// A node whose token is bound to it, on a contract without other nodes.
     pub(crate) fn new() -> Self {
         let mut contract = Contract::new();
         contract.bind(token(OWN), instance(OWN));
@@ -147,7 +147,7 @@ impl World {
         for id in others {
             world.join(*id);
         }
-        world.settle();
+        world.run_until_idle();
         world.take_changes();
         world
     }
@@ -161,7 +161,7 @@ impl World {
     /// One input, and everything the agent wants of it, answered at once.
     pub(crate) fn feed(&mut self, input: Input) {
         self.agent.handle(input, self.now);
-        self.settle();
+        self.run_until_idle();
     }
 
     pub(crate) fn hint(&mut self) {
@@ -169,7 +169,7 @@ impl World {
     }
 
     /// Answers commands until there are none, or takes them up when the shell is slow.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn run_until_idle(&mut self) {
         for _ in 0..400 {
             if !self.faults.slow && !self.pending.is_empty() {
                 self.finish(0);
@@ -206,7 +206,7 @@ impl World {
             let answer = answer.or_else(|| self.answer(command));
             answer.into_iter().for_each(|answer| self.agent.handle(answer, self.now));
             if self.faults.slow {
-                self.settle();
+                self.run_until_idle();
             }
         }
     }
@@ -372,7 +372,7 @@ impl World {
             return Ok(Box::new(self.contract.cluster.prove(registration(OWN))));
         }
         if wanted.get() >= INVENTED {
-            // The liar knows how to make a proof, and has only a KMS of its own.
+            // The lying endpoint knows how to make a proof, and has only a KMS of its own.
             return Ok(Box::new(Cluster::foreign().prove(registration(wanted.get()))));
         }
         self.contract.proof(wanted, block).map(Box::new).ok_or_else(|| "no such log".to_owned())

@@ -39,7 +39,7 @@ impl Agent {
         let gateway = |token| self.watched(token).and_then(|(_, seen)| seen.gateway.as_ref());
         let direct = |peer: &DesiredPeer| peer.endpoint.or_else(|| self.watched(peer.token)?.1.direct);
 
-        // One that is heard does not hear this node.
+        // A suspect peer is heard, and does not answer this node.
         let what = |token| match self.tracks.get(token).map(|track| track.state) {
             Some(PeerState::Suspect) => "no answer from",
             _ => "nothing heard from",
@@ -61,14 +61,14 @@ impl Agent {
         });
         let unreachable = without_endpoint().filter(|peer| gateway(peer.token).is_none()).map(|peer| (peer.token, ()));
         find_each(found, unreachable, |token, ()| {
-            let message = format!("token {token} has no endpoint and has not called");
+            let message = format!("token {token} has no endpoint and has not connected");
             Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
                 .hint("restart that node with `--endpoint IP:PORT`, or see why it cannot reach this one")
         });
     }
 
-    /// W203: peers that were reached by direct UDP and are not any more. One that never was is no fault: where no UDP comes in, the
-    /// gateway is how it is meant to be.
+    /// W203: peers that were reached by direct UDP and are not any more. One that never was reached so is no fault: where no UDP comes in, the
+    /// gateway is the intended path.
     fn find_fallbacks(&self, now: Now, found: &mut Vec<Finding>) {
         let later = now.since_start.saturating_sub(self.paths.at());
         let fallen = self.wanted_peers().iter().filter_map(|peer| {
@@ -93,7 +93,7 @@ impl Agent {
         });
     }
 
-    /// W204: gateways that are of no use to anybody, each with everybody who is not reached through it. Returns these.
+    /// W204: gateways that do not work, each with all peers that are not reached through it. Returns these peers.
     fn find_gateways(&self, now: Now, found: &mut Vec<Finding>) -> Vec<TokenId> {
         let mut faults: BTreeMap<(Reason, String), Vec<(TokenId, &GatewaySeen)>> = BTreeMap::new();
         for (token, gateway) in self.without_gateway(now) {
@@ -108,7 +108,7 @@ impl Agent {
                 names.push(format!("{more} more"));
             }
             let words = peers.first().map(|(_, gateway)| stream_words(gateway)).unwrap_or_default();
-            let message = format!("no way through the gateway {host} to {}: {words}", names.join(", "));
+            let message = format!("no path through the gateway {host} to {}: {words}", names.join(", "));
             let finding = Finding::new("W204", "gateway-unusable", Severity::Warning, message)
                 .hint(remedy(*reason).unwrap_or_default());
             found.push(finding.about(&format!("{}/{host}", reason.code())));
@@ -116,7 +116,7 @@ impl Agent {
         faults.into_values().flatten().map(|(token, _)| token).collect()
     }
 
-    /// W205: peers that are reached by direct UDP and could not be otherwise.
+    /// W205: peers that are reached by direct UDP and have no second path.
     fn find_without_fallback(&self, cut_off: &[TokenId], now: Now, found: &mut Vec<Finding>) {
         let works = |token| self.tracks.get(token).is_some_and(|track| is_working(track.state));
         let without = self.without_gateway(now).filter(|(token, _)| works(*token) && !cut_off.contains(token));
@@ -127,7 +127,7 @@ impl Agent {
         });
     }
 
-    /// Who should be reached through a gateway and has not been for a while.
+    /// Peers that should be reached through a gateway and have not been for a while.
     fn without_gateway(&self, now: Now) -> impl Iterator<Item = (TokenId, &GatewaySeen)> {
         self.wanted_peers().iter().filter_map(move |peer| {
             let (known, seen) = self.watched(peer.token)?;
@@ -143,7 +143,7 @@ impl Agent {
     }
 }
 
-/// What to do where the gateway itself is what does not work, for whomever it is asked.
+/// What to do where the gateway itself does not work, whichever peer is behind it.
 const REMEDIES: [(Reason, &str); 3] = [
     (Reason::GatewayDns, "check the base domain (`meshctl domain list`) and this machine's DNS"),
     (
@@ -173,7 +173,7 @@ fn stream_words(gateway: &GatewaySeen) -> String {
     }
 }
 
-/// What is wrong with direct UDP, `later` after it was looked at.
+/// What is wrong with direct UDP, `later` after it was measured.
 fn direct_words(direct: &PathReport, later: Duration) -> String {
     let lasting = |what: &str| match direct.unanswered_for {
         Some(time) => format!("{what} for {}", span(time + later)),

@@ -1,4 +1,4 @@
-//! Taking facts in: reads pass the gate and become the view, answers find their questions.
+//! Handling inputs: reads pass the gate and become the view, answers go to the part that asked for them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// A second read about a shrunken set follows at once; this only keeps two heads that alternate from making a tight loop.
 const CONFIRM_SHRINK_AFTER: Duration = Duration::from_millis(50);
-/// A lower head is looked at again after this.
+/// A head that is lower than the last one is read again after this.
 const LOWER_HEAD_AGAIN: Duration = Duration::from_secs(1);
 
 impl Agent {
@@ -45,7 +45,7 @@ impl Agent {
         self.reads.handle_answer(next, now.since_start);
     }
 
-    /// What is known about a read besides what it says.
+    /// What is known about a read besides its content.
     fn evidence(&self, registry: &Registry) -> Evidence {
         let staying = self.proofs.staying(registry);
         let configured = self.wanted_peers().iter().map(|peer| (peer.token, peer.public_key));
@@ -81,7 +81,7 @@ impl Agent {
         self.offers.want(self.wish(), now);
     }
 
-    /// A view of an earlier run brings the tunnel up within moments of a restart. It is judged and proved like any other,
+    /// The saved view of an earlier run brings the tunnel up within moments of a restart. It is judged and proved like any other,
     /// and ages from the time it was read.
     pub(super) fn handle_cached(&mut self, cached: CachedRegistry, now: Now) {
         if cached.registry.domain.contract != self.me.contract || self.view.is_some() {
@@ -97,7 +97,7 @@ impl Agent {
         let registry = cached.registry;
         let read_at = Duration::from_secs(cached.read_at);
         let read = ReadTime::of_earlier_run(registry.block, registry.domain.chain_id, read_at, now);
-        // Only good news is taken from the disk: whether anything was lost, the contract says.
+        // Only an active membership is taken from the disk: whether it was lost, the contract decides.
         let standing = assess(&self.past, &registry, &self.identity);
         if standing.state() == MembershipState::Active {
             self.stand(standing);
@@ -154,7 +154,7 @@ impl Agent {
         self.reconcile.handle_applied(!made.is_empty(), failed, now.since_start);
     }
 
-    /// A copy of this node fights it for the record: one of the two has to stop.
+    /// A copy of this node overwrites its record again and again: one of the two has to stop.
     fn stop_if_cloned(&mut self, standing: Standing, registry: &Registry) -> Standing {
         let Standing::Active { membership, .. } = &standing else { return standing };
         let record = registry.peers.iter().find(|record| record.token == membership.token);
