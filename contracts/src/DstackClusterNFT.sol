@@ -178,8 +178,8 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         }
     }
 
-    /// Mints the lowest free id. The key epoch is spent: an id's next life begins with one that no signature names, and the join that
-    /// follows finds the slot in use.
+    /// Mints the lowest free id. The key epoch is spent: an id's next life begins with one that no signature names, and the join
+    /// that follows finds the slot in use.
     function _mintNode(address to, bytes20 instanceId, address appId) private returns (uint256 tokenId) {
         tokenId = _takeLowestFreeId();
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];

@@ -87,8 +87,8 @@ contract ElectionStaleTest is ElectionTest {
 
     // ------------------------------------------------------------------------------------------------ what it emits
 
-    /// A leader that enough members distrust, because others left, stands again when a member joins; unless a search took the seat in
-    /// between. The events show which of both happened.
+    /// A leader that enough members distrust, because others left, stands again when a member joins; unless a search took the seat
+    /// in between. The events show which of both happened.
     function test_a_seat_that_a_search_empties_is_reported() public {
         VM.recordLogs();
         cluster = deploy(defaultParams());

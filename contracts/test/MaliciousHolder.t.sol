@@ -238,7 +238,8 @@ contract MaliciousHolderTest is ElectionTest {
         mustCountVotes(0);
     }
 
-    /// A sibling knows the node key of ALICE's node. That gives it a membership of its own, for which it needs a token, and no part of ALICE's.
+    /// A sibling knows the node key of ALICE's node. That gives it a membership of its own, for which it needs a token, and no part
+    /// of ALICE's.
     function test_bob_registers_alices_node_key_to_vote_for_alice() public {
         election.electLeader();
         uint256 own = mint(BOB, instance(3));

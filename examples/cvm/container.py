@@ -61,7 +61,7 @@ class Container:
             )
 
     def __repr__(self) -> str:
-        """For whoever waits for it in vain."""
+        """For the error of a wait that failed."""
         return f"\n{self.says()[-2000:]}"
 
     def says(self) -> str:

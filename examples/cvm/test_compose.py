@@ -47,7 +47,7 @@ def test_only_the_agent_has_rights_and_only_those_it_needs() -> None:
             assert not any(GUEST_AGENT in volume for volume in service["volumes"]), name
     assert f"{GUEST_AGENT}:{GUEST_AGENT}:ro" in SERVICES["mesh"]["volumes"]
     assert SERVICES["gate"]["network_mode"] == "none" and SERVICES["gate"]["user"] == "65534:65534"
-    # Root of a container is root for the agent, and may vote. Whoever may is named.
+    # Root of a container is root for the agent, and may vote. Every user who may vote is named.
     application, command = SERVICES["application"]["user"], SERVICES["mesh"]["command"]
     assert application == "10001:10001"
     assert command[command.index("--allow-vote-uid") + 1] == application.split(":")[0]

@@ -24,7 +24,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class EtcdMember:
-    """One member of the cluster. Whoever is removed and added again is another one."""
+    """One member of the cluster. A member that is removed and added again is another one."""
 
     id: int
     address: str
@@ -64,7 +64,7 @@ class EtcdApi:
         self._ask("cluster/member/promote", {"ID": str(member.id)})
 
     def remove(self, member: EtcdMember) -> None:
-        """Raises `Refused`: etcd removes nobody whom the majority needs."""
+        """Raises `Refused`: etcd removes no member that the majority needs."""
         self._ask("cluster/member/remove", {"ID": str(member.id)})
 
     def _ask(self, path: str, question: dict[str, Any]) -> Any:

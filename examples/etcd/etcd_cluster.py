@@ -50,7 +50,7 @@ class EtcdCluster(Showcase):
         return sorted(member["name"] for member in members if member.get("name") and not member.get("isLearner"))
 
     def wait_until_members(self, *nodes: Node) -> None:
-        """Waits until these nodes' etcds are healthy, and all know each other and nobody else."""
+        """Waits until these nodes' etcds are healthy, and all know each other and no other member."""
         self.wait_until_known(sorted(address(node.index) for node in nodes), *nodes)
         for node in nodes:
             self.wait_until(f"node {node.index} to be healthy", self.ctl, node, "endpoint", "health", "-w", "json")

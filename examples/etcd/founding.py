@@ -4,11 +4,11 @@ Every founder with an empty disk draws a number. The cluster is founded with the
 theirs, writes down all of them, and only then starts its etcd. So
 
 - a founder that comes late, or dies on the way, finds its own number in what another one wrote down, and founds the same cluster;
-- a founder that lost its disk has another number: it finds that it had no part in the founding, and joins as everybody else does;
+- a founder that lost its disk has another number: it finds that it had no part in the founding, and joins as every other node does;
 - of two foundings no two can have a majority: each founder writes down one. A disk that is lost within these seconds may leave a founder
   with the one that has none, which elects no leader: delete its data directory, and it joins.
 
-Nobody can be asked about a cluster of which all founders lost their disks and no other member is reached: it would be founded again.
+If all founders lost their disks and no other member is reached, no node can say that there was a cluster: it would be founded again.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Founding:
             LOG.info("%s", what)
 
     def _write(self, record: Record) -> None:
-        """On disk before anybody is told, and before anything is done that follows from it."""
+        """On disk before any other node gets it, and before anything is done that follows from it."""
         write_durably(self._path, record.json())
         self.record = record
 

@@ -2,7 +2,7 @@
 
     python3 member.py CONTRACT --founders 10.0.1.1,10.0.1.2,10.0.1.3 --data-dir /var/lib/mesh-etcd
 
-The same command on every node that is to run etcd, whenever it is started. The founders begin the cluster together, everybody else
+The same command on every node that is to run etcd, whenever it is started. The founders begin the cluster together, every other node
 joins it; a node whose token is revoked is removed from it. It listens on this node's mesh address only: who gets there is a member of
 the mesh, and what they say is encrypted on its way, so that etcd itself needs no TLS.
 """
@@ -53,7 +53,7 @@ class Member:
 
     def know(self, addresses: list[str]) -> None:
         """The SDK calls this with the first list and at every change."""
-        LOG.info("the contract lists: %s", ", ".join(addresses) or "nobody whom this node may reach")
+        LOG.info("the contract lists: %s", ", ".join(addresses) or "no member that this node may reach")
         with self._changed:
             self._listed = addresses
             self._changed.notify_all()
@@ -112,7 +112,7 @@ class Member:
         self._join(others)
 
     def _join(self, others: list[str]) -> None:
-        """Joins without a vote, so that nobody has to wait for this node as long as it does not have the data; see `_tend`."""
+        """Joins without a vote, so that no member has to wait for this node as long as it does not have the data; see `_tend`."""
         cluster = first_members(others)
         if cluster is None:
             return self._say("there is no cluster to join yet: no member of the mesh runs an etcd that has a majority")
@@ -160,7 +160,7 @@ class Member:
         where += ["--listen-peer-urls", own[1], "--initial-advertise-peer-urls", own[1]]
         keep = ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1h"]
         log = ["--logger", "zap", "--log-outputs", "stderr"]
-        # An etcd that nobody looks after would go on after a revocation: it ends with this program, whatever ends that.
+        # An etcd without this program would go on after a revocation: it ends with this program, whatever ends that.
         tied = ["setpriv", "--pdeathsig", "KILL", "etcd"]
         name = ["--name", self.address, "--data-dir", str(self._data)]
         self._etcd = subprocess.Popen([*tied, *name, *where, *TIMING, *keep, *log, *how], stdin=subprocess.DEVNULL)
@@ -183,7 +183,7 @@ class Member:
 
 
 class _Seen:
-    """The etcd members that were once listed by the contract, over restarts. By id: whoever comes back is another member."""
+    """The etcd members that were once listed by the contract, over restarts. By id: a node that comes back is another member."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -225,7 +225,7 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if shutil.which("etcd") is None:
         parser.error("etcd is not installed: apt-get install etcd-server")
-    # An orderly end, whoever asks for it, and however this was started: a shell lets its background jobs ignore SIGINT.
+    # An orderly end on either signal, however this was started: a shell lets its background jobs ignore SIGINT.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupt_once)
     try:
@@ -238,7 +238,7 @@ def main() -> int:
 
 
 def interrupt_once(number: int, frame: object) -> None:
-    """Whoever asks again does not interrupt the orderly end."""
+    """A second signal does not interrupt the orderly end."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

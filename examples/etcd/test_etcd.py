@@ -79,9 +79,9 @@ def test_a_cluster_begins_and_lives_on(cluster: EtcdCluster) -> None:
     cluster.start(dead)
     wait_to_read(cluster, "b", "2", *etcds)
     wait_to_read(cluster, "a", "1", dead)
-    assert member_ids(cluster, first) == members, "the same members: nobody was removed because it was down"
+    assert member_ids(cluster, first) == members, "the same members: none was removed because it was down"
 
-    # Whoever runs no etcd leaves: no member of etcd changes, now or later.
+    # A node without etcd leaves: no member of etcd changes, now or later.
     cluster.world.operate("revoke", str(other.index))
     wait_to_be_told(cluster, [address(1), address(2), address(3)], *etcds)
 

@@ -132,7 +132,7 @@ def test_founders_that_keep_their_disks_found_one(seed: int, tmp_path: Path) -> 
     assert all(founder.has_part() for founder in world.running.values())
 
 
-def test_a_lost_disk_is_found_out_by_asking_anybody(tmp_path: Path) -> None:
+def test_a_lost_disk_is_found_out_by_asking_any_member(tmp_path: Path) -> None:
     world = World(tmp_path, 0, loses_disks=False)
     world.settle()
     for address in FOUNDERS[:2]:
@@ -162,7 +162,7 @@ def test_founders_have_to_be_the_same_everywhere(tmp_path: Path) -> None:
 
 @contextmanager
 def answering(address: str, body: bytes) -> Iterator[None]:
-    """Somebody else at the founders' port."""
+    """Another program at the founders' port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -180,13 +180,13 @@ def answering(address: str, body: bytes) -> Iterator[None]:
         server.shutdown()
 
 
-def test_founders_ask_each_other_and_believe_no_nonsense(tmp_path: Path) -> None:
+def test_founders_ask_each_other_and_refuse_invalid_answers(tmp_path: Path) -> None:
     founders = ["127.0.1.1", "127.0.1.2"]
     first, second = (Founding(CONTRACT, founders, own, tmp_path / own / "founding.json") for own in founders)
     listed = [*founders, "127.0.1.3"]
     assert not first.is_to_found(listed), "the other one is not there"
     good = json.loads(second.record.json())
-    nonsense = [
+    invalid = [
         b"", b"[]", b"{}", b"\xff", b"[" * 60000, b"0" * 60000, b"x" * 100_000,
         json.dumps({**good, "number": "1"}).encode(),
         json.dumps({**good, "number": ["a"]}).encode(),
@@ -195,7 +195,7 @@ def test_founders_ask_each_other_and_believe_no_nonsense(tmp_path: Path) -> None
         json.dumps({**good, "founding": {founders[0]: first.record.number}}).encode(),
         json.dumps({**good, "founding": [1]}).encode(),
     ]
-    for body in nonsense:
+    for body in invalid:
         with answering(founders[1], body):
             assert not first.is_to_found(listed), body
             assert first.record.founding is None, body

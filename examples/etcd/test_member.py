@@ -27,7 +27,7 @@ def answering(answer: bytes, reset: bool = False) -> Iterator[None]:
         def answer_one() -> None:
             connection, _ = server.accept()
             with connection:
-                # All of the question: whoever closes with something unread resets.
+                # All of the question: closing with unread bytes would reset the connection.
                 while not connection.recv(1 << 16).endswith(b"}"):
                     pass
                 connection.sendall(answer)

@@ -36,7 +36,7 @@ class HelloCluster(Showcase):
     def read(self, node: Node, path: str, of: Optional[Node] = None) -> Any:
         """What a node answers to one of its own, or to another node; tokens were minted in the nodes' order.
 
-        Raises `RuntimeError` when nobody answers.
+        Raises `RuntimeError` when no node answers.
         """
         url = f"http://{self.address(of or node)}:{PORT}{path}"
         return json.loads(run_on(node, sys.executable, "-I", "-c", _READ, url))

@@ -45,7 +45,7 @@ class Node:
         LOG.info("peers: %s", ", ".join(peers) or "none")
         with self._changed:
             self._peers = peers
-            # Whoever left and comes back is greeted again.
+            # A peer that left and comes back is greeted again.
             self._answers = {peer: answer for peer, answer in self._answers.items() if peer in peers}
             self._changed.notify_all()
 
@@ -71,7 +71,7 @@ class Node:
             return list(self._peers)
 
     def greet_forever(self) -> None:
-        """Says hello to everybody who has not answered yet, again and again."""
+        """Says hello to every peer that has not answered yet, again and again."""
         while True:
             with self._changed:
                 waiting = [peer for peer in self._peers if peer not in self._answers]
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--socket", help="the agent's socket; default: where agents put it")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    # An orderly end, whoever asks for it, and however this was started: a shell lets its background jobs ignore SIGINT.
+    # An orderly end on either signal, however this was started: a shell lets its background jobs ignore SIGINT.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
 

@@ -39,7 +39,7 @@ CLUSTER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are on this machine. The base is root's, so that nobody else decides what root writes there."""
+    """Where things are on this machine. The base is root's, so that no other user decides what root writes there."""
 
     base: Path
     #: PostgreSQL's programs.
@@ -71,7 +71,7 @@ def data_directory(base: Path) -> Path:
 
 
 def hba(listed: list[str], superuser: str) -> list[str]:
-    """Who may connect: the members that the contract lists, from the addresses that nobody else can use, with a password."""
+    """Who may connect: the members that the contract lists, from the addresses that no other node can use, with a password."""
     rules = ["local all all peer", f"host all {superuser} all reject"]
     for address in listed:
         rules += [f"host replication replicator {address}/32 scram-sha-256", f"host all all {address}/32 scram-sha-256"]
@@ -90,7 +90,7 @@ def hba_since(listed: list[str], place: Place) -> Optional[float]:
 
 
 def end_of_others(listed: list[str], since: float) -> str:
-    """SQL that ends the connections of everybody else: what a revoked node had locked is free, and nobody waits for its replication.
+    """SQL that ends the connections of all others: what a revoked node had locked is free, and no transaction waits for its replication.
 
     Answers whether PostgreSQL has read `pg_hba.conf` since then, so that they cannot be back.
     """
@@ -112,7 +112,7 @@ def patroni_yml(name: str, address: str, listed: list[str], place: Place, passwo
         "restapi": {
             "listen": f"{address}:{REST_PORT}",
             "connect_address": f"{address}:{REST_PORT}",
-            # For what changes something; everybody may ask how it is.
+            # For requests that change something; everyone may ask for the state.
             "authentication": {"username": "patroni", "password": passwords.of("restapi")},
         },
         "bootstrap": {
@@ -126,8 +126,8 @@ def patroni_yml(name: str, address: str, listed: list[str], place: Place, passwo
             "bin_dir": str(place.bin_dir),
             "pgpass": str(place.run / "pgpass"),
             "use_unix_socket": True,
-            # An old leader that cannot be made to follow is copied anew, instead of being none for ever. What goes with its data was
-            # acknowledged to nobody: by `synchronous_mode` a fail-over is to a node that has all that was.
+            # An old leader that cannot be made to follow is copied again, instead of staying out for ever. What is lost with its data was
+            # never acknowledged: by `synchronous_mode` a failover is to a node that has everything that was.
             "remove_data_directory_on_rewind_failure": True,
             # A node that joins does not wait for the leader's next checkpoint, which takes its time.
             "basebackup": [{"checkpoint": "fast"}],

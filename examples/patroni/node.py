@@ -53,11 +53,11 @@ class Node:
         self._listed: Optional[list[str]] = None
         self._is_ending = False
         self._patroni: Optional[subprocess.Popen[bytes]] = None
-        #: Whom Patroni was told of last, when, and how often it was told at all.
+        #: The members that Patroni was configured with last, when, and how often it was configured at all.
         self._told: list[str] = []
         self._told_at = 0.0
         self._telling = 0
-        #: Nobody else is connected, or can be from now on.
+        #: No other node is connected, or can be from now on.
         self._is_settled = False
         self._said = ""
         place.base.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class Node:
 
     def know(self, addresses: list[str]) -> None:
         """The SDK calls this with the first list and at every change."""
-        LOG.info("the contract lists: %s", ", ".join(addresses) or "nobody whom this node may reach")
+        LOG.info("the contract lists: %s", ", ".join(addresses) or "no member that this node may reach")
         with self._changed:
             self._listed = addresses
             self._changed.notify_all()
@@ -121,7 +121,7 @@ class Node:
         patroni.send_signal(signal.SIGHUP)
 
     def _tend(self, patroni: subprocess.Popen[bytes], listed: list[str]) -> None:
-        """Sees to it that PostgreSQL knows who may connect, and that nobody else is connected then."""
+        """Makes PostgreSQL read who may connect, and ends all other connections then."""
         if not (self._place.data / "postmaster.pid").exists():
             # It does not run, and is started with what Patroni knows by then.
             return
@@ -136,7 +136,7 @@ class Node:
             self._tell(patroni, listed)
 
     def _end_others(self, listed: list[str], since: float) -> Optional[bool]:
-        """Ends the connections of everybody else. Whether PostgreSQL has read since then who may connect; `None`: it does not say."""
+        """Ends the connections of all others. Whether PostgreSQL has read since then who may connect; `None`: it does not say."""
         psql = [str(self._place.bin_dir / "psql"), "-XAtq", "-w", "-h", str(self._place.run), "-U", self._place.user, "-d", "postgres"]
         try:
             done = subprocess.run(
@@ -219,7 +219,7 @@ def main() -> int:
         pwd.getpwnam(arguments.user)
     except KeyError:
         parser.error(f"there is no user `{arguments.user}`: name another one with --user")
-    # An orderly end, whoever asks for it, and however this was started: a shell lets its background jobs ignore SIGINT.
+    # An orderly end on either signal, however this was started: a shell lets its background jobs ignore SIGINT.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupt_once)
     try:
@@ -234,7 +234,7 @@ def main() -> int:
 
 
 def interrupt_once(number: int, frame: object) -> None:
-    """Whoever asks again does not interrupt the orderly end."""
+    """A second signal does not interrupt the orderly end."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,6 +1,6 @@
-"""The passwords that the cluster's databases use among themselves: nobody hands them out, and nobody has to know them.
+"""The passwords that the cluster's databases use among themselves: no operator hands them out or has to know them.
 
-dstack's KMS gives every CVM of an app the same key for the same path, and gives it to nobody else. So each node derives the passwords
+dstack's KMS gives every CVM of an app the same key for the same path, and gives it to no other. So each node derives the passwords
 by itself, from the guest agent that runs beside it.
 """
 

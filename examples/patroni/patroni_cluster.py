@@ -29,7 +29,7 @@ class PatroniCluster(EtcdCluster):
         self.databases: dict[int, Application] = {}
         super().__init__(nodes)
         with self.making():
-            # Patroni says in etcd who begins the database, and that it does so: an answer lost to a first election, and nobody begins.
+            # Patroni records in etcd which node begins the database: if etcd's first election loses that answer, none begins.
             self.wait_until_members(*self.world.nodes)
             for node in self.world.nodes:
                 self.start_database(node)
@@ -52,7 +52,7 @@ class PatroniCluster(EtcdCluster):
         return run_on(node, "setpriv", "--reuid", USER, "--regid", USER, "--clear-groups", *psql, timeout=PATIENCE).strip()
 
     def write(self, statement: str, *nodes: Node) -> Node:
-        """Waits until whoever of these nodes leads has taken a statement, which may be tried several times. Returns the leader."""
+        """Waits until the leader among these nodes has taken a statement, which may be tried several times. Returns the leader."""
 
         def look() -> Optional[Node]:
             leader = self.leader(nodes[0])
@@ -75,7 +75,7 @@ class PatroniCluster(EtcdCluster):
         return next((node for node in self.world.nodes if members.get(name(node), {}).get("Role") == "Leader"), None)
 
     def wait_until_replicated(self, *nodes: Node) -> Node:
-        """Waits until one of these nodes leads, all others stream from it, and nobody else is there. Returns the leader."""
+        """Waits until one of these nodes leads, all others stream from it, and no other node is there. Returns the leader."""
 
         def look() -> Optional[Node]:
             members = self.members(nodes[0])
@@ -144,7 +144,7 @@ def commands(cluster: PatroniCluster) -> list[str]:
         f"{inside} setpriv --reuid {USER} --regid {USER} --clear-groups psql -h {base / 'run'}",
         f"{inside} patronictl -c {base / 'patroni.yml'} list",
         f"{inside} patronictl -c {base / 'patroni.yml'} switchover",
-        f"kill -9 {cluster.databases[leader.index].pid}     # the leader's node.py: somebody else leads soon",
+        f"kill -9 {cluster.databases[leader.index].pid}     # the leader's node.py: another node leads soon",
         cluster.revoke_command(last),
     ]
 

@@ -98,7 +98,7 @@ def new_leader(cluster: PatroniCluster, left: list[Node]) -> object:
 
 
 def write(cluster: PatroniCluster, word: str, *nodes: Node) -> Node:
-    """Adds a row, and returns who was the leader. A try that failed may have written it, so that nobody else has it: it is written anew."""
+    """Adds a row, and returns who was the leader. A try that failed may have written it to one node only: it is written again."""
     return cluster.write(f"DELETE FROM t WHERE word = '{word}'; INSERT INTO t VALUES ('{word}')", *nodes)
 
 
@@ -125,7 +125,7 @@ def listens_elsewhere(node: Node) -> list[str]:
 
 
 def is_safe(cluster: PatroniCluster, node: Node) -> bool:
-    """Over the mesh nobody comes in without a password, and nobody as superuser; no password can be read by others, or is an argument."""
+    """Over the mesh no login works without a password, and none as superuser; no password can be read by others, or is an argument."""
     base = cluster.base(node)
     for user, reason in (("rewinder", "no password supplied"), ("postgres", "pg_hba.conf rejects connection")):
         with pytest.raises(RuntimeError, match=reason):

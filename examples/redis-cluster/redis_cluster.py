@@ -1,7 +1,7 @@
-"""What a node does for its Redis Cluster: found it, join it, get a role in it, and forget whom the contract does not list any more.
+"""What a node does for its Redis Cluster: found it, join it, get a role in it, and forget nodes that the contract no longer lists.
 
 Each node does its own part, once a second, and only what the picture of that moment calls for: whatever is interrupted, by whatever, goes
-on from what is there. Nobody is ever forgotten for not answering.
+on from what is there. No node is ever forgotten for not answering.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Cluster:
     async def _join_or_found(
         self, own: View, members: list[str], looks: dict[str, Look], peers: dict[str, View], began: float
     ) -> None:
-        """For a node that knows of no slots at all. Where slots belong to anybody there is a cluster, and never another one is made."""
+        """For a node that knows of no slots at all. Where any node has slots there is a cluster, and never another one is made."""
         existing = next((address for address, view in peers.items() if view.slots), None)
         if existing is not None:
             LOG.info("joins the cluster of %s", existing)
@@ -95,7 +95,7 @@ class Cluster:
 
     async def _found(self, began: float) -> None:
         """From the moment it has slots, this node is the cluster, which all others join: one command makes it. What was seen when this
-        `began` must not be older by then than anybody else waits who is about to found, and would have seen this one."""
+        `began` must not be older by then than the time that any other founder waits, which would have seen this one."""
         self._is_founder(True)
         if time.monotonic() >= began + SETTLE:
             return  # It stood still. The next look takes the file away.
@@ -103,7 +103,7 @@ class Cluster:
         await self._give(self.address, self._parts()[0])
 
     async def _hand_out(self, own: View, members: list[str], looks: dict[str, Look], peers: dict[str, View]) -> None:
-        """The founder gives each part of the slots that nobody has to a master that has none. Nobody else does."""
+        """The founder, and no other node, gives each free part of the slots to a master that has none."""
         known = {node.address: node for node in own.others if node.address in members}
         for address in known:
             seen = looks.get(address)
@@ -141,7 +141,7 @@ class Cluster:
         return [range(first, end) for first, end in zip(bounds, bounds[1:])]
 
     def _is_founder(self, is_founder: bool) -> None:
-        """It has to be on the disk before anything is done, lest nobody goes on with it."""
+        """It has to be on the disk before anything is done, or the founding could stop halfway for good."""
         if is_founder:
             with self.founding.open("w") as file:
                 os.fsync(file.fileno())
@@ -154,7 +154,7 @@ class Cluster:
             os.close(directory)
 
     async def _forget(self, own: View, members: list[str]) -> None:
-        """Redis Cluster knows a node until everybody has forgotten it, within a minute of each other: whom gossip brings back is
+        """Redis Cluster knows a node until every node has forgotten it, within a minute of each other: one that gossip brings back is
         forgotten again."""
         for node in own.others:
             # Without an address: it has a successor there, which came with an empty disk.
@@ -181,7 +181,7 @@ class Cluster:
 
     async def _is_orphan(self, own: View, members: list[str]) -> bool:
         """Whether this node is to look for another master. Redis itself elects the best replica of a master that is gone; but never one
-        that was down when it went, and none for a master that was back with an empty disk before anybody missed it. After a while the
+        that was down when it went, and none for a master that was back with an empty disk before it was missed. After a while the
         first one takes over with what it has, if a majority of the masters is there to agree."""
         master = next((node for node in own.others if node.id == own.me.master), None)
         if master is None or master.address in members or not master.slots:
@@ -201,11 +201,11 @@ class Cluster:
         return False
 
     async def _take_role(self, own: View, members: list[str], is_orphan: bool) -> None:
-        """Whom the founding left without slots becomes a replica of the master that has the fewest."""
+        """A node that the founding left without slots becomes a replica of the master that has the fewest."""
         if len(own.slots) < SLOTS:
             if not self.founding.exists():
                 self._say(
-                    f"{SLOTS - len(own.slots)} slots belong to nobody. While the cluster is being founded this passes; otherwise an "
+                    f"{SLOTS - len(own.slots)} slots belong to no node. While the cluster is being founded this passes; otherwise an "
                     f"operator has to run: redis-cli --cluster fix {self.address}:{self.port}"
                 )
             return

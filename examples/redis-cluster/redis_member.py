@@ -3,7 +3,7 @@
     python3 redis_member.py CONTRACT [--masters 3] [--data-dir DIR] [--port 6379]
 
 The same on every node. It runs `redis-server` on this node's mesh address, and ends it with itself; the cluster is founded when enough of
-them are there, and whoever is minted later joins it. `monitor_peers` says who belongs to it: redis_cluster.py makes Redis do so.
+them are there, and nodes that are minted later join it. `monitor_peers` says who belongs to it: redis_cluster.py makes Redis do so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAUSE = 1.0
 STOP = 30.0
 LOG = logging.getLogger("redis_member")
 
-#: Every member of the mesh may use it, and nobody else reaches it: the address is proof of who asks. Hence no password, and
+#: Every member of the mesh may use it, and no other node reaches it: the address is proof of who asks. Hence no password, and
 #: `protected-mode no`, which is for a Redis that listens to strangers. The append-only file has every write.
 CONFIG = """\
 bind {address}
@@ -152,7 +152,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 async def run_until_told(arguments: argparse.Namespace) -> None:
-    """An orderly end, whoever asks for it."""
+    """An orderly end on either signal."""
     running = asyncio.ensure_future(run(arguments))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
@@ -179,7 +179,7 @@ def main() -> int:
     if shutil.which("redis-server") is None:
         parser.error("there is no redis-server: apt-get install redis-server")
     if not 3 <= arguments.masters <= 1000:
-        parser.error("--masters: fewer than 3 cannot elect anybody, and Redis Cluster takes at most 1000")
+        parser.error("--masters: fewer than 3 cannot elect a master, and Redis Cluster takes at most 1000")
     if not 1 <= arguments.port <= 55535:
         parser.error("--port: 1 to 55535, because the cluster bus uses the one 10000 above")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")

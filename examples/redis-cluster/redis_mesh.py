@@ -52,7 +52,7 @@ class RedisMesh(Showcase):
             raise RuntimeError(str(error)) from None
 
     def is_complete(self, node: Node, *nodes: Node, masters: int = 3) -> bool:
-        """Whether a node serves, and sees that these nodes are the cluster, each with its role for good, and nobody else is in it."""
+        """Whether a node serves, and sees that these nodes are the cluster, each with its role for good, and no other node is in it."""
         view = self.view(node)
         seen = sorted(known.address for known in view.nodes) == sorted(address(other) for other in nodes)
         linked = all(known.is_connected and not known.is_failing for known in view.others)

@@ -30,7 +30,7 @@ class NoRedis(Exception):
 async def ask(address: str, port: int, *words: str) -> str:
     """One command; returns the answer as text.
 
-    Raises `Refused`, `NoRedis`, and `OSError` when nobody answers: `ConnectionRefusedError` where nothing listens.
+    Raises `Refused`, `NoRedis`, and `OSError` when nothing answers: `ConnectionRefusedError` where nothing listens.
     """
     # `wait_for` may lose a cancellation, before Python 3.12.
     asking = asyncio.ensure_future(_ask(address, port, words))
@@ -135,7 +135,7 @@ class View:
 
     @property
     def slots(self) -> frozenset[int]:
-        """Those that belong to anybody."""
+        """Those that belong to any node."""
         return frozenset().union(*(node.slots for node in self.nodes))
 
     def knows(self, node: str) -> bool:
@@ -143,7 +143,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Nobody:
+class NoNode:
     """No cluster node: nothing listens there, or something else."""
 
 
@@ -154,17 +154,17 @@ class Silent:
     why: str
 
 
-Look = Union[View, Nobody, Silent]
+Look = Union[View, NoNode, Silent]
 
 
 async def look(address: str, port: int) -> Look:
     try:
         return View.of(await ask(address, port, "CLUSTER", "NODES"))
     except (ConnectionRefusedError, NoRedis):
-        return Nobody()
+        return NoNode()
     except Refused as refused:
         # Others are busy with something, such as reading their data from the disk.
-        return Nobody() if refused.reply.startswith(_STRANGERS) else Silent(str(refused))
+        return NoNode() if refused.reply.startswith(_STRANGERS) else Silent(str(refused))
     except OSError as error:
         return Silent(str(error))
 

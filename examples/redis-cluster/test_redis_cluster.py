@@ -19,7 +19,7 @@ import redis_cluster
 import redis_member
 from redis_cluster import Cluster
 from redis_member import Member, Server
-from redis_view import SLOTS, Nobody, NoRedis, Refused, View, ask, look, look_at
+from redis_view import SLOTS, NoNode, NoRedis, Refused, View, ask, look, look_at
 
 PORT = 6379
 #: Seconds for what must happen, on a slow and busy machine.
@@ -268,7 +268,7 @@ def test_strangers_are_harmless(tmp_path: Path) -> None:
             try:
                 own.start(*cluster)
                 before = await own.wait_until_complete(*cluster)
-                assert await look(other, PORT) == await look(web, PORT) == Nobody()
+                assert await look(other, PORT) == await look(web, PORT) == NoNode()
                 own.list(*cluster)
                 await own.wait_until_complete(*cluster)
                 own.list(*own.addresses)
@@ -302,7 +302,7 @@ def test_a_revoked_master_without_replica_has_its_slots_again_when_it_is_back(tm
             await wait_until("the cluster to say that slots are missing", is_down, lambda: own.seen(*left))
 
             async def stopped() -> bool:
-                return await look(revoked, PORT) == Nobody()
+                return await look(revoked, PORT) == NoNode()
 
             await wait_until("its Redis to be stopped", stopped, lambda: own.seen(revoked))
             # It was off, and hears of nothing, until it is a member again.
@@ -330,7 +330,7 @@ def test_a_replica_takes_over_from_a_master_that_lost_its_disk_or_was_revoked_me
             master = next(address for address in own.addresses if views[address].me.id == views[replica].me.master)
             key = await put(master, views[master].me.slots)
             await wait_until_replicated(own, master)
-            # It is back before anybody misses it.
+            # It is back before it is missed.
             await own.kill(master)
             shutil.rmtree(own.data_dir(master))
             own.start(master)
@@ -339,7 +339,7 @@ def test_a_replica_takes_over_from_a_master_that_lost_its_disk_or_was_revoked_me
             assert again[master].me.id != views[master].me.id
             await wait_to_read(own, replica, key)
 
-            # Now one is down while its master is revoked: it has not heard of it for long, and nobody else has the data.
+            # Now one is down while its master is revoked: it has not heard of it for long, and no other node has the data.
             revoked = next(address for address in own.addresses if again[address].me.id == again[master].me.master)
             key = await put(revoked, again[revoked].me.slots)
             await wait_until_replicated(own, revoked)

@@ -38,7 +38,7 @@ def test_a_cluster_lives_on_while_nodes_come_and_go(mesh: RedisMesh) -> None:
         assert redis_listens_at(node) == [f"{address(node)}:{PORT}", f"{address(node)}:{PORT + 10000}"]
     before, pids = arrangement(mesh, first), [redis_pid(mesh, node) for node in masters]
 
-    # Whoever runs no Redis comes and goes.
+    # A node without Redis comes and goes.
     fifth = mesh.world.add_node()
     mesh.world.join(fifth.index)
     wait_to_be_told(mesh, [1, 2, 3, 4, 5], *masters)
@@ -69,7 +69,7 @@ def test_a_cluster_lives_on_while_nodes_come_and_go(mesh: RedisMesh) -> None:
     mesh.wait_until("its data to be there", lambda: "master_link_status:up" in mesh.cli(fifth, "INFO", "replication"))
     write_and_read(mesh, *masters, fifth)
 
-    # Its master is revoked: it takes over, and everybody forgets that one.
+    # Its master is revoked: it takes over, and every node forgets that one.
     revoked = next(node for node in masters if mesh.view(node).me.id == mesh.view(fifth).me.master)
     slots = mesh.view(revoked).me.slots
     mesh.world.operate("revoke", str(revoked.index))

@@ -8,7 +8,7 @@ It waits until the node is a member in mode `tls`, which says how it is called, 
     app-ca.pem          whom to trust: the authority that the KMS has for this app alone
     app-ca.openssl.pem  the same for what is made with OpenSSL, such as Redis
 
-The KMS's root is not to be trusted here: it stands above every app of that KMS, whoever's they are.
+The KMS's root is not to be trusted here: it signs for every app of that KMS, whichever owner it has.
 """
 
 from __future__ import annotations

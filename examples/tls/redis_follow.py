@@ -31,8 +31,8 @@ from dstack_p2p import Member, NotAMember, P2PError, Progress, SyncDStackP2PSDK
 LOG = logging.getLogger("redis")
 #: Seconds between two looks at what Redis is.
 LOOK = 1.0
-#: Whom a replica follows while the primary is no member: nobody, which leaves its data there to be read.
-NOBODY = ("127.0.0.1", 1)
+#: What a replica follows while the primary is no member: an address without a Redis, which leaves its data there to be read.
+NO_PRIMARY = ("127.0.0.1", 1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Role:
     own: GatewayName
     #: Host and port of the primary; of the primary itself there is none.
     follows: Optional[tuple[str, int]]
-    #: Whether it speaks TLS to the primary, or somebody does that for it.
+    #: Whether it speaks TLS to the primary itself, or the hop does.
     tls: bool = True
 
     @staticmethod
@@ -51,11 +51,11 @@ class Role:
         if token == primary:
             return Role(own, None)
         url = next((member.url for member in members if member.token_id == primary), None)
-        return Role(own, NOBODY if url is None else (GatewayName.of(url).host, GATEWAY_PORT))
+        return Role(own, NO_PRIMARY if url is None else (GatewayName.of(url).host, GATEWAY_PORT))
 
     def by(self, hop: Hop) -> Role:
-        """The same by way of a hop, which is told where to."""
-        if self.follows is None or self.follows == NOBODY:
+        """The same through a hop, which is given the destination."""
+        if self.follows is None or self.follows == NO_PRIMARY:
             hop.lead_to(None)
             return self
         hop.lead_to(self.follows[0])
@@ -64,8 +64,8 @@ class Role:
     def __str__(self) -> str:
         if self.follows is None:
             return "the primary"
-        if self.follows == NOBODY:
-            return "a replica of nobody: the primary is no member, or has no URL"
+        if self.follows == NO_PRIMARY:
+            return "a replica without a primary: that one is no member, or has no URL"
         return "a replica of {}:{}".format(*self.follows)
 
     def conf(self) -> str:

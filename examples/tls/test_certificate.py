@@ -41,7 +41,7 @@ def test_another_app_of_the_same_kms_is_refused(place: Path) -> None:
         wait_until("their certificate to be refused", lambda: "certificate verify failed" in redis.log())
         code, said = redis.ping(ours / "node.pem", theirs / "app-ca.openssl.pem")
         assert code != 0 and "certificate verify failed" in said
-    # With the root instead, as one might think is right, everybody under it would get in.
+    # With the root instead, as one might think is right, every app under it would get in.
     shutil.copy(kms.root, ours / "app-ca.openssl.pem")
     with Redis(ours) as redis:
         assert redis.ping(theirs / "node.pem", kms.root) == (0, "PONG")
@@ -83,7 +83,7 @@ def test_an_answer_that_is_none_is_an_error_without_its_content(place: Path) -> 
                 get_certificate(agent.path, [NAME])
         assert "PRIVATE" not in str(refused.value)
     with pytest.raises(CertificateError, match="--dstack-socket"):
-        get_certificate(str(place / "nobody.sock"), [NAME])
+        get_certificate(str(place / "missing.sock"), [NAME])
 
 
 def test_only_urls_of_the_gateway_are_names() -> None:

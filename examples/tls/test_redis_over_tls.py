@@ -116,7 +116,7 @@ class RedisCluster:
         address = ["127.0.0.1", str(HOP_PORT)] if self._hop else [self.host(primary), "443"]
         return self.role(node)[:4] == ["slave", *address, "connected"]
 
-    def follows_nobody(self, node: Node) -> bool:
+    def follows_no_primary(self, node: Node) -> bool:
         return self.role(node)[:3] == ["slave", "127.0.0.1", "1"]
 
     def until(self, what: str, look: Callable[[], object]) -> None:
@@ -262,7 +262,7 @@ def test_a_revoked_primary_stops_and_an_operator_names_another(cluster: RedisClu
     cluster.until("the Redis of node 1 to end", lambda: not cluster.redis[1].is_running())
     assert not (cluster.directory(revoked) / "role.conf").exists()
     for node in (second, third):
-        cluster.until(f"node {node.index} to follow nobody", partial(cluster.follows_nobody, node))
+        cluster.until(f"node {node.index} to follow no primary", partial(cluster.follows_no_primary, node))
         cluster.until_read(node, node, "greeting", "hello")
 
     for node in (second, third):

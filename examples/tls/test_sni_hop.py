@@ -1,4 +1,4 @@
-"""The hop gives the server name that the gateway goes by, shows this node's certificate, and goes to nobody else."""
+"""The hop gives the server name that the gateway goes by, shows this node's certificate, and connects nowhere else."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Hop:
 
 
 class TlsServer:
-    """Repeats what it hears, to whoever has a certificate of its own app. Used with `with`."""
+    """Repeats what it hears, to clients with a certificate of its own app. Used with `with`."""
 
     def __init__(self, directory: Path) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-//! `appkeys.json`: keys somebody else's KMS issued, as dstack's own simulator reads them.
+//! `appkeys.json`: keys that another KMS issued, as dstack's own simulator reads them.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub enum FixtureError {
     /// The file is not what dstack writes. The text names no values: the file holds keys.
     #[error("the fixture is no appkeys.json: {0}")]
     Malformed(&'static str),
-    /// The app id and the KMS signature do not belong together, or nobody can tell.
+    /// The app id and the KMS signature do not belong together, or that cannot be checked.
     #[error(
         "k256_signature with app id {app_id} recovers to {recovered}, which is no known KMS root: \
          the app id is wrong, or the root is yours; name it with --kms-root to serve this fixture"

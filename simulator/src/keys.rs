@@ -2,7 +2,7 @@
 //!
 //! Byte for byte what dstack does (`dstack/ra-tls/src/kdf.rs`, `dstack/kms/src/crypto.rs`,
 //! `dstack/guest-agent/src/rpc_service.rs`), so that a chain made here passes every check a real one passes,
-//! except that its root is one nobody should trust.
+//! except that its root must not be trusted.
 
 use std::fmt;
 
@@ -100,7 +100,7 @@ pub fn issued_digest(app_id: &AppId, app_key: &VerifyingKey) -> [u8; 32] {
     keccak256(&[ISSUED_PREFIX, app_id, app_key.to_encoded_point(true).as_bytes()])
 }
 
-/// A KMS root key: from `--seed`, so anybody can have it.
+/// A KMS root key: from `--seed`, so anyone can have it.
 pub struct KmsRoot(SigningKey);
 
 impl KmsRoot {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// A SIMULATED dstack guest agent: the real protocol, keys that everybody can know.
+/// A SIMULATED dstack guest agent: the real protocol, keys that anyone can know.
 ///
 /// Without arguments it serves the public simulator fixture at ./dstack.sock and ./tappd.sock. The first line on
 /// stdout is JSON, printed once the sockets answer: simulated, kms_root, app_id, instances (index, instance_id,

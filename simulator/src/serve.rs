@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HEX", value_parser = fixed::<20>)]
     app_id: Option<[u8; 20]>,
 
-    /// KMS root key, 32 bytes of hex. Everybody who can list processes reads it: for development only
+    /// KMS root key, 32 bytes of hex. Every user who can list processes reads it: for development only
     #[arg(long, value_name = "HEX", value_parser = seed, requires = "app_id", requires = "dir")]
     #[arg(conflicts_with = "fixture")]
     seed: Option<Seed>,

@@ -80,7 +80,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// An app of a KMS whose root key is `seed`: anybody who reads the command line has every key.
+    /// An app of a KMS whose root key is `seed`: anyone who reads the command line has every key.
     ///
     /// # Errors
     /// When the seed is no secp256k1 private key.

@@ -28,7 +28,7 @@ pub enum SocketError {
     },
 }
 
-/// Removes the socket file on drop, unless somebody replaced it meanwhile.
+/// Removes the socket file on drop, unless another process replaced it meanwhile.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -55,7 +55,7 @@ pub(crate) async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), So
     Ok((listener, file))
 }
 
-/// Removes a socket nobody listens on.
+/// Removes a socket that no process listens on.
 async fn clear(path: &Path) -> Result<(), SocketError> {
     let failed = |doing| move |source| SocketError::Io { doing, path: path.to_owned(), source };
     let kind = match fs::symlink_metadata(path) {
@@ -69,7 +69,7 @@ async fn clear(path: &Path) -> Result<(), SocketError> {
     match UnixStream::connect(path).await {
         Ok(_) => Err(SocketError::InUse(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!(path = %path.display(), "replacing a socket that nobody serves");
+            tracing::info!(path = %path.display(), "replacing a socket that no process serves");
             fs::remove_file(path).map_err(failed("remove"))
         }
         Err(error) => Err(failed("connect to")(error)),

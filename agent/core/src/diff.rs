@@ -80,8 +80,8 @@ pub enum PresharedKeyEdit {
 /// What leads from `observed` to `desired`: minimal, in the order in which it must be made (removals by key, so that nothing
 /// that fails can hold them up; guard, device, edits by token, additions by token). Empty when nothing is to be done.
 ///
-/// A device that runs with another key or port is not ours: it is removed and created again, because a changed key ends every session
-/// anyway. A peer that is as it should be is never mentioned.
+/// A device that runs with another key or port is not ours: it is removed and created again, because a changed key ends every
+/// session anyway. A peer that is as it should be is never mentioned.
 #[must_use]
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
     let (removals, rest) = match (&desired.device, &observed.device) {

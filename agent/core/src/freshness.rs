@@ -1,6 +1,6 @@
-//! How long a view of the contract may be used. An attacker who controls the network can freeze the chain for one node: then its view
-//! ages here, first to *stale* (not ready, still working), then to *expired* (the operator's [`OnExpiry`]). A chain that stands
-//! still is different, as far as several sources agree that it does: then only the deadline counts.
+//! How long a view of the contract may be used. An attacker who controls the network can freeze the chain for one node: then its
+//! view ages here, first to *stale* (not ready, still working), then to *expired* (the operator's [`OnExpiry`]). A chain that
+//! stands still is different, as far as several sources agree that it does: then only the deadline counts.
 
 use std::time::Duration;
 
@@ -61,7 +61,8 @@ impl ReadTime {
         Self { noted_at: now.since_start, age_then: Duration::ZERO, head, head_since, chain_id, is_witnessed: false }
     }
 
-    /// The same, from several sources that agree: an old head then means that the chain stands still, and not that its blocks are hidden.
+    /// The same, from several sources that agree: an old head then means that the chain stands still, and not that its blocks are
+    /// hidden.
     #[must_use]
     pub const fn witnessed(self, is_witnessed: bool) -> Self {
         Self { is_witnessed, ..self }

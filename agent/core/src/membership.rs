@@ -1,8 +1,8 @@
 //! Where this node stands: which token it uses, whether it is a peer, and what an operator has to do when it is not.
 //!
-//! A node that loses its binding (revoked, transferred, burned, deactivated, superseded by a copy of itself) is *fenced*: it
-//! takes its device down and offers nothing again by itself. A registration that a chain reorg undid is not a loss: then the node registers
-//! again, or is a peer as before.
+//! A node that loses its binding (revoked, transferred, burned, deactivated, superseded by a copy of itself) is *fenced*: it takes
+//! its device down and offers nothing again by itself. A registration that a chain reorg undid is not a loss: then the node
+//! registers again, or is a peer as before.
 
 use std::{fmt, net::SocketAddr};
 

@@ -214,9 +214,9 @@ impl Proved {
         Ok(Self { member_key: MemberKey(member.compressed()), kms_root, proof })
     }
 
-    /// The peer, when the contract's record equals what was signed. Endpoint and gateway may differ once an endpoint update has moved
-    /// the endpoint epoch; before that they must be the signed ones. The key epoch is the signed one always: an old registration
-    /// cannot be presented as a newer one.
+    /// The peer, when the contract's record equals what was signed. Endpoint and gateway may differ once an endpoint update has
+    /// moved the endpoint epoch; before that they must be the signed ones. The key epoch is the signed one always: an old
+    /// registration cannot be presented as a newer one.
     pub fn peer(&self, record: &PeerRecord) -> Result<VerifiedPeer, Refusal> {
         let signed = &self.proof.registration;
         let moved_on = record.endpoint_epoch > 0;

@@ -7,7 +7,8 @@ use crate::registry::Registry;
 pub struct Agreement {
     /// The agreed read, or why there is none.
     pub outcome: Result<Registry, NoAgreement>,
-    /// Per source, in the order given: whether it gave the agreed read (or the most common one). `None` for one that did not answer.
+    /// Per source, in the order given: whether it gave the agreed read (or the most common one). `None` for one that did not
+    /// answer.
     pub agrees: Vec<Option<bool>>,
     /// How many gave the agreed read (or the most common one).
     pub have: usize,

@@ -52,7 +52,8 @@ pub struct Registration {
     pub token: TokenId,
     /// The CVM that signs.
     pub instance: InstanceId,
-    /// Address of its member key, which signs as well: the first registration of a binding names it, and every later one must use the same.
+    /// Address of its member key, which signs as well: the first registration of a binding names it, and every later one must use
+    /// the same.
     pub member_address: Address,
     /// Its WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,

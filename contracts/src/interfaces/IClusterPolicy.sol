@@ -62,9 +62,9 @@ interface IClusterPolicy {
     /// concerns `registerPeer` alone: peers that are registered stay. A network type that does not exist reverts without data. Emits
     /// ClusterConfigUpdated. 41,000 gas.
     function setClusterConfig(uint256 nodeLimit, NetworkPolicy networkType) external;
-    /// What `mintNodeAccess` costs, in wei, and whether anyone may call it. Contract owner only. Emits MintingPolicyUpdated.
-    /// 63,000 gas. Where anyone may, the price is what keeps one buyer from taking all tokens and from out-voting the members,
-    /// and each node is best given its token id: a stranger's token can be bound to any instance id, which reserves nothing. What guards the
+    /// What `mintNodeAccess` costs, in wei, and whether anyone may call it. Contract owner only. Emits MintingPolicyUpdated. 63,000
+    /// gas. Where anyone may, the price is what keeps one buyer from taking all tokens and from out-voting the members, and each
+    /// node is best given its token id: a stranger's token can be bound to any instance id, which reserves nothing. What guards the
     /// network itself is maxNodes (`setClusterConfig`): keep it at what the cluster needs, so that strangers cannot fill it; tokens
     /// that they hold are taken away by `revoke` and then `burn`.
     function setMintingPolicy(uint256 price, bool toAnybody) external;
@@ -88,9 +88,9 @@ interface IClusterPolicy {
     /// WrongPayment, MaxNodesReached, NetworkFull, InvalidInstanceId. Emits Transfer and NodeMinted. 146,000 gas for the first token
     /// of a wallet.
     function mintNodeAccess(address to, string calldata instanceId) external payable returns (uint256 tokenId);
-    /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does: anyone can send a wallet
-    /// a second token and so close this call and `walletToTokenId` to it, which `bind` does not mind. Emits NodeBound. 52,000 gas,
-    /// 17,100 more for an unbound token.
+    /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does: anyone can send a
+    /// wallet a second token and so close this call and `walletToTokenId` to it, which `bind` does not mind. Emits NodeBound.
+    /// 52,000 gas, 17,100 more for an unbound token.
     function registerInstance(string calldata instanceId) external;
     /// The URL that `getPeerEndpoints` shows for this token's peer while devMode lasts; the empty string takes it back. Token owner
     /// only. At most 256 bytes of visible ASCII. Void when the token is transferred, burned, deactivated, revoked or bound again, and

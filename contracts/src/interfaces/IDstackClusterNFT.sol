@@ -220,18 +220,18 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     ///
     /// What the node key proves is "an approved instance of an allowed app", no more: every instance of an app can derive its
     /// siblings' node keys, and sign first for a token that is bound to another (`mint` and `bind` can keep other apps away). Then
-    /// the rightful node is refused, which it reports to its operator; the remedy is `deactivate` and `bind`. It cannot touch a node that
-    /// has registered. A token's owner may claim any instance id, or a WireGuard key seen in a pending transaction, that is not in
-    /// use yet; a thief of a node's secrets signs as that node, until `revoke`. Where minting is public, a revoked operator can
-    /// buy another token: what keeps it out for good is the boot gate, or a price.
+    /// the rightful node is refused, which it reports to its operator; the remedy is `deactivate` and `bind`. It cannot touch a
+    /// node that has registered. A token's owner may claim any instance id, or a WireGuard key seen in a pending transaction, that
+    /// is not in use yet; a thief of a node's secrets signs as that node, until `revoke`. Where minting is public, a revoked
+    /// operator can buy another token: what keeps it out for good is the boot gate, or a price.
     function registerPeer(
         Registration calldata registration,
         SignatureChain calldata chain,
         bytes calldata nodeSignature,
         bytes calldata memberSignature
     ) external;
-    /// Changes only where an active peer is reached, by its member key alone. Anyone may submit, also while registrations are paused.
-    /// The key epoch stays. Emits PeerEndpointUpdated. 60,000 gas, 63,000 with a gateway.
+    /// Changes only where an active peer is reached, by its member key alone. Anyone may submit, also while registrations are
+    /// paused. The key epoch stays. Emits PeerEndpointUpdated. 60,000 gas, 63,000 with a gateway.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata memberSignature) external;
     /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 72,000 for a
     /// leader that voted.
@@ -251,14 +251,16 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     /// Trusts a KMS root after `KMS_ROOT_DELAY` seconds; at most 16. Contract owner only. Emits KmsRootAdded. 93,000 gas.
     function addKmsRoot(address root) external;
-    /// Distrusts a KMS root: its peers leave at once, and adding it again revives no peer by a signature from before. Contract owner
-    /// only. Bindings stay, with their member addresses: a node comes back under another root by its member key. Emits KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers, 66,000 if it had the leader.
+    /// Distrusts a KMS root: its peers leave at once, and adding it again revives no peer by a signature from before. Contract
+    /// owner only. Bindings stay, with their member addresses: a node comes back under another root by its member key. Emits
+    /// KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers, 66,000 if it had the leader.
     function removeKmsRoot(address root) external;
     /// Lets nodes of another dstack app become peers after `APP_ID_DELAY` seconds; at most 16. Contract owner only. Emits AppIdAdded.
     /// 93,000 gas.
     function addAppId(address appId) external;
-    /// Its peers leave at once, and adding it again revives no peer by a signature from before. Contract owner only. Emits AppIdRemoved and, if it had peers,
-    /// VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 133,000 if it had the leader and peers under sixteen KMS roots.
+    /// Its peers leave at once, and adding it again revives no peer by a signature from before. Contract owner only. Emits
+    /// AppIdRemoved and, if it had peers, VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 133,000 if it had the leader and
+    /// peers under sixteen KMS roots.
     function removeAppId(address appId) external;
     /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
     /// InvalidBaseDomain, AlreadyAdded or TooMany. Emits BaseDomainAdded. 120,000 gas for up to 31 characters.
@@ -316,13 +318,14 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
             bytes32 salt,
             uint256[] memory extensions
         );
-    /// Seconds between `addKmsRoot` and the root's first use: one more than `MAX_SIGNATURE_VALIDITY`. It does not bind an owner who can upgrade
-    /// the contract: for that the owner must be a contract with a delay of its own, as OpenZeppelin's TimelockController.
+    /// Seconds between `addKmsRoot` and the root's first use: one more than `MAX_SIGNATURE_VALIDITY`. It does not bind an owner who
+    /// can upgrade the contract: for that the owner must be a contract with a delay of its own, as OpenZeppelin's
+    /// TimelockController.
     function KMS_ROOT_DELAY() external view returns (uint48);
     /// Seconds between `addAppId` and the app id's first use: as KMS_ROOT_DELAY.
     function APP_ID_DELAY() external view returns (uint48);
-    /// Seconds by which a deadline may lie ahead of the block that takes it. A signature that was not submitted is worthless after that,
-    /// whatever comes back in the meantime: its KMS root, its app id, its instance.
+    /// Seconds by which a deadline may lie ahead of the block that takes it. A signature that was not submitted is worthless after
+    /// that, whatever comes back in the meantime: its KMS root, its app id, its instance.
     function MAX_SIGNATURE_VALIDITY() external view returns (uint64);
     /// Base domains by index - 1; a removed one is the empty string.
     function baseDomains() external view returns (string[] memory);

@@ -62,8 +62,8 @@ interface ILeaderElection {
     function castVote(uint32 inTerm, address target, bool isNoConfidence) external;
     /// As `castVote`, signed (EIP-712) by the member key of an active token:
     /// `Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)` in the domain of `eip712Domain()`. The
-    /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that was not submitted stays good until its deadline for as long
-    /// as the term lasts and the token's peer has that member key, also where it left and came back in between.
+    /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that was not submitted stays good until its deadline for as
+    /// long as the term lasts and the token's peer has that member key, also where it left and came back in between.
     ///
     /// Sent by anyone. Emits what `castVote` emits. 65,000 gas where the leader stands, 81,000 where it falls, 275,000 at most.
     function castVoteBySig(
@@ -78,8 +78,8 @@ interface ILeaderElection {
     /// Looks at 32 registrations at most; where all of those are stale it returns zero, and the next call goes on from there. A stale
     /// registration is looked at once.
     ///
-    /// Sent by anyone; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected, also where it takes
-    /// the seat from a leader and finds none; nothing where the seat was empty and stays so. 62,000 gas, 79,000 the first
+    /// Sent by anyone; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected, also where it
+    /// takes the seat from a leader and finds none; nothing where the seat was empty and stays so. 62,000 gas, 79,000 the first
     /// time, and up to 6,000 more for each stale registration: 250,000 at most.
     function electLeader() external returns (address leader);
 

@@ -40,7 +40,7 @@ pub(crate) async fn run(
         let (client, driver) = (client.clone(), driver.clone());
         tokio::spawn(async move {
             match carry(&client, &url, &question).await {
-                // Who answers as somebody else is not believed.
+                // An answer in another node's name is not believed.
                 Ok(answer) if answer.from.token == to => drop(driver.answer(answer)),
                 Ok(answer) => tracing::warn!(%to, says = %answer.from.token, "an answer in another node's name"),
                 Err(error) => tracing::debug!(%to, "no answer: {error:#}"),

@@ -100,7 +100,7 @@ impl Driver {
         (driver, Handle(send), Outbox { questions: asked, votes: cast })
     }
 
-    /// Runs until nobody can reach it any more.
+    /// Runs until every handle to it is gone.
     ///
     /// # Errors
     /// The disk refused: what it has is not known then, and nothing may be said about it.
@@ -155,7 +155,7 @@ impl Driver {
     }
 
     fn obey(&mut self, command: Command) -> anyhow::Result<()> {
-        // Whoever went away does not want its answer.
+        // A client that went away does not want its answer.
         match command {
             Command::SavePromise(promise) => self.journal.save_promise(promise)?,
             Command::SaveLog(write) => self.journal.save_log(write)?,

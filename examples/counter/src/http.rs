@@ -35,7 +35,7 @@ const WAITING: usize = 1024;
 /// How long another node may take with an increment that it was handed.
 const FORWARD_WITHIN: Duration = Duration::from_secs(5);
 
-/// Whoever is connected asks something, or again, in this time.
+/// A connected client has to send its next request within this time.
 const QUESTION_WITHIN: Duration = Duration::from_secs(30);
 /// Before it is tried again to take a connection, where the machine has no room for one.
 const ROOM_WITHIN: Duration = Duration::from_millis(100);
@@ -104,7 +104,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) -> anyhow::Resu
                 continue;
             }
         };
-        // Whoever has too many is hung up on.
+        // A client with too many connections is cut off.
         if let Some(place) = places.take(from.ip()) {
             tokio::spawn(converse(stream, router.clone().layer(Extension(ConnectInfo(from))), place));
         }
@@ -122,7 +122,7 @@ async fn converse(stream: TcpStream, router: Router, place: Place) {
     }
 }
 
-/// A leader asks. Nobody else in the mesh can send from its address.
+/// A leader asks. No other node of the mesh can send from its address.
 async fn peer(
     State(app): State<App>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,

@@ -1,6 +1,6 @@
 //! What a node must not forget, in one file: its disk's name, its promises, its log. Records are only ever appended, each with a
-//! checksum, and each is on disk before anybody hears of it. A record that replaces entries says so and takes effect as a whole:
-//! after a crash it is there or not.
+//! checksum, and each is on disk before anything is sent that depends on it. A record that replaces entries is marked so and takes
+//! effect as a whole: after a crash it is there or not.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -18,11 +18,11 @@ const MAGIC: &[u8] = b"counter journal 1\n";
 /// Before a record: its length, 4 bytes, little-endian; and 8 bytes of checksum over its place, its length and itself.
 const HEADER: usize = 12;
 
-/// The open journal. Nobody else has it open.
+/// The open journal. No other process has it open.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
-    /// Locked: whoever begins or opens a journal in it has it for itself.
+    /// Locked: one process at a time creates or opens a journal in it.
     _dir: File,
     path: PathBuf,
     /// Where the next record goes.
@@ -34,7 +34,7 @@ pub(crate) struct Journal {
 pub(crate) struct Found {
     pub(crate) disk: DiskId,
     pub(crate) restored: Restored,
-    /// Bytes of a record that a crash cut short. Nobody has heard of it.
+    /// Bytes of a record that a crash cut short. Nothing was sent that depends on it.
     pub(crate) torn: u64,
 }
 

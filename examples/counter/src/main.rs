@@ -45,7 +45,7 @@ struct Cli {
     /// Socket of the local p2p-agent
     #[arg(long, env = "P2P_SOCKET", default_value = "/run/p2p-agent/mesh0.sock", value_name = "PATH")]
     agent_socket: PathBuf,
-    /// Where promises and log are kept; whoever loses it is a new member
+    /// Where promises and log are kept; a node that loses it is a new member
     #[arg(long, env = "COUNTER_DATA_DIR", default_value = "/var/lib/counter", value_name = "PATH")]
     data_dir: PathBuf,
     /// Tokens of the first members, the same on each of them at the first start; none on nodes that come later
@@ -62,7 +62,7 @@ struct Cli {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    // Where nobody reads the log any more, it would say so there, and panic because it cannot.
+    // Where stderr is closed, the subscriber would report that to stderr, and panic because it cannot.
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).log_internal_errors(false);
     log.with_env_filter(filter).with_target(false).init();
     match run(Cli::parse()).await {
@@ -113,7 +113,7 @@ async fn serve(cli: Cli) -> anyhow::Result<()> {
     tasks.spawn(watch::peers(agent.clone(), handle.clone(), neighbours, (token, address)));
     tasks.spawn(watch::seat(agent.clone(), handle, seats));
     tasks.spawn(watch::vote(agent, outbox.votes));
-    // The disk makes whoever writes to it wait: a thread of its own, whose end is the end of all.
+    // Writing to the disk blocks: the driver has a thread of its own, whose end ends the program.
     tasks.spawn_blocking(move || driver.run());
     let ended = tasks.join_next().await.context("nothing runs")?;
     ended.context("a task failed")??;

@@ -37,7 +37,7 @@ impl Neighbours {
         Some(format!("http://{address}:{}{path}", self.port))
     }
 
-    /// Who has this address. In the mesh nobody else can send from it.
+    /// Which node has this address. In the mesh no other node can send from it.
     pub(crate) fn at(&self, address: IpAddr) -> Option<Token> {
         let known = self.addresses.borrow();
         known.iter().find(|(_, known)| IpAddr::V4(**known) == address.to_canonical()).map(|(&token, _)| token)

@@ -35,7 +35,7 @@ pub(crate) async fn peers(
         due.tick().await;
         let mesh = agent.mesh().await;
         news.note("peers", mesh.as_ref().err());
-        // An agent that is starting, or no member, lists nobody: that says nothing about who is one.
+        // An agent that is starting, or no member, has an empty list: that says nothing about who is a member.
         let Ok(mesh) = mesh else { continue };
         let Some(own) = mesh.own else { continue };
         if own != me {
@@ -73,7 +73,7 @@ pub(crate) async fn vote(agent: AgentClient, mut votes: mpsc::UnboundedReceiver<
         match agent.vote(seat).await {
             Ok(vote) => match (vote.transaction, vote.not_submitted) {
                 (Some(transaction), _) => tracing::info!(term, leader, transaction, "voted against a silent leader"),
-                (None, why) => tracing::warn!(term, leader, why, "voted, but nobody has submitted the vote"),
+                (None, why) => tracing::warn!(term, leader, why, "voted, but the vote was not submitted"),
             },
             // The operator has to do something.
             Err(error @ Error::NotPermitted(_)) => tracing::warn!(term, leader, "no vote: {error}"),

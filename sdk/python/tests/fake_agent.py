@@ -48,13 +48,13 @@ def tls_peer(token: int, **fields: Any) -> Json:
 
 def peers(*others: Json, own: Optional[Json] = None, membership: str = "active") -> Json:
     """A list of peers, as the agent with token 7 says it."""
-    nobody = {"token_id": None, "name": None, "kind": None, "address": None, "url": None, "public_key": None}
-    me = {**(nobody if membership == "unknown" else own or peer(7)), "state": membership}
+    unknown = {"token_id": None, "name": None, "kind": None, "address": None, "url": None, "public_key": None}
+    me = {**(unknown if membership == "unknown" else own or peer(7)), "state": membership}
     return {"schema": "p2p-agent.peers/v1", "self": me, "peers": list(others)}
 
 
 class FakeAgent:
-    """One run of an agent: from `start` to `stop`, which hangs up on everybody, as the end of a process does."""
+    """One run of an agent: from `start` to `stop`, which closes every connection, as the end of a process does."""
 
     def __init__(self, path: Union[str, Path], status: Union[Json, str], peers: Json) -> None:
         """`status` is a text for an agent that waits for what it says."""
@@ -78,7 +78,7 @@ class FakeAgent:
         return self
 
     def stop(self, *, leave_socket: bool = False) -> None:
-        """`leave_socket`: as after kill -9, when the file stays and nobody is behind it."""
+        """`leave_socket`: as after kill -9, when the file stays and no process is behind it."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -90,7 +90,7 @@ class FakeAgent:
             os.unlink(self.path)
 
     def say(self, peers: Optional[Json] = None, status: Union[Json, str, None] = None) -> None:
-        """Says something else from now on, and tells whoever watches."""
+        """Answers something else from now on, and notifies watchers."""
         with self._changed:
             self._status = self._status if status is None else status
             self._peers = self._peers if peers is None else peers
@@ -98,7 +98,7 @@ class FakeAgent:
             self._changed.notify_all()
 
     def remind(self) -> None:
-        """Tells whoever watches, though nothing has changed."""
+        """Notifies watchers, though nothing has changed."""
         self.say()
 
     @property

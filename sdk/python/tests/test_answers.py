@@ -25,14 +25,14 @@ def test_lists_of_peers_are_sorted_and_without_those_that_leave() -> None:
     listed = Peers.of(peers(tls_peer(9), peer(3), peer(5, state="removing"), peer(11, state="down")))
     assert [member.token_id for member in listed.others] == [3, 9, 11]
     assert listed.own is not None and listed.own.endpoint == "10.0.1.7"
-    assert not listed.tells_dev_urls
+    assert not listed.reports_dev_urls
     unknown = Peers.of(peers(membership="unknown"))
     assert unknown.own is None and unknown.membership == "unknown"
 
 
 def test_a_development_url_comes_before_the_others() -> None:
     listed = Peers.of(peers(tls_peer(9, dev_url="http://localhost:1"), own=peer(7, dev_url=None)))
-    assert listed.tells_dev_urls
+    assert listed.reports_dev_urls
     assert listed.others[0].endpoint == "http://localhost:1"
 
 

@@ -82,7 +82,7 @@ def test_of_several_agents_one_has_to_be_chosen(place: Path) -> None:
     assert "socket=" in refused.value.hint
 
 
-def test_where_nobody_runs_is_where_one_would(place: Path) -> None:
+def test_without_an_agent_the_default_socket_is_named(place: Path) -> None:
     nowhere = place / "system"
     assert find_socket("wireguard", {}, nowhere) == str(nowhere / "mesh0.sock")
     (place / "file").touch()

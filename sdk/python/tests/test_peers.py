@@ -43,7 +43,7 @@ def test_a_tls_node_gets_urls(socket: Path) -> None:
         assert get_peers(socket, "tls", include_self=True) == [url, own["url"]]
 
 
-def test_with_a_url_of_ones_own_everybody_is_where_the_contract_says(socket: Path) -> None:
+def test_with_a_url_of_ones_own_every_member_is_where_the_contract_says(socket: Path) -> None:
     listed = peers(tls_peer(3), peer(2), peer(4, dev_url="http://localhost:4"), own=peer(7, dev_url="http://localhost:7"))
     with FakeAgent(socket, status(), listed):
         assert get_peers(socket, "http://localhost:7") == ["10.0.1.2", tls_peer(3)["url"], "http://localhost:4"]

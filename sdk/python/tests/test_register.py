@@ -129,7 +129,7 @@ def test_progress_may_be_an_ordinary_function_and_its_error_ends_it(socket: Path
     ("membership", "kind"),
     [("no-token", NotAMember), ("ambiguous", NotAMember), ("registering", NotAMember), ("revoked", NotPermitted)],
 )
-def test_whoever_waits_for_an_operator_is_told_the_command(socket: Path, membership: str, kind: type[P2PError]) -> None:
+def test_a_caller_that_waits_for_an_operator_gets_the_command(socket: Path, membership: str, kind: type[P2PError]) -> None:
     finding = {"code": "W101", "id": "x", "severity": "warning", "peer": None, "since": "", "message": "why", "hint": None}
     said = status(membership, hint=MINT)
     said["warnings"] = [{**finding, "code": "W301", "severity": "critical", "message": "else"}, finding]

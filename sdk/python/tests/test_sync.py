@@ -143,7 +143,7 @@ def test_an_error_of_the_callback_is_the_monitors_and_is_logged(socket: Path, ca
 
     with FakeAgent(socket, status(), peers(peer(2))), sdk(socket) as own:
         monitor = own.monitor_peers(fail)
-        wait_until("the log to say so", lambda: "followed no more: the application's own" in caplog.text)
+        wait_until("the log to say so", lambda: "no longer monitored: the application's own" in caplog.text)
         with pytest.raises(RuntimeError, match="the application's own"):
             monitor.wait(PATIENCE)
 

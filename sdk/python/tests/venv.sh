@@ -21,7 +21,7 @@ if [ "$wanted" != "$(cat "$venv/installed.txt" 2>/dev/null || true)" ]; then
   printf '%s\n' "$wanted" >"$venv/installed.txt"
 fi
 
-# Only where it changed: somebody's tests may be running with what is there. Without isolation and index: what builds it is pinned too.
+# Only where it changed: other tests may be running with what is there. Without isolation and index: what builds it is pinned too.
 source=$(cd "$sdk" && sha256sum pyproject.toml README.md LICENSE src/dstack_p2p/*.py)
 if [ "$source" != "$(cat "$venv/sdk.txt" 2>/dev/null || true)" ]; then
   rm -rf "$venv/dist" "$venv/sdk.txt"

@@ -37,10 +37,10 @@ async def until_asked(agent: FakeAgent, path: str, after: Callable[[], None], ti
 
 
 async def until_unwatched(agent: FakeAgent) -> None:
-    """Waits until nobody is connected. An agent notices who has left when it has something to say."""
+    """Waits until no client is connected. An agent notices that one has left when it sends something."""
 
     def look() -> bool:
         agent.remind()
         return agent.watchers == 0
 
-    await until("everybody to hang up", look)
+    await until("every client to hang up", look)

@@ -73,7 +73,7 @@ impl Agent {
         self.read(target, peers::SCHEMA, self.get(target).await?)
     }
 
-    /// `GET /v1/registration`: what the agent signed for anybody to submit, of one token if it is to be that.
+    /// `GET /v1/registration`: the signed registration that anyone may submit, for `token` if one is given.
     ///
     /// # Errors
     /// As [`Self::status`].
@@ -94,8 +94,8 @@ impl Agent {
         self.read(target, LEADER_SCHEMA, self.get(target).await?)
     }
 
-    /// `POST /v1/vote`: this node's vote against the leader of `seat`; where nobody has it, one is elected. The node pays, where its
-    /// address has funds.
+    /// `POST /v1/vote`: this node's vote against the leader of `seat`; where the seat is empty, one is elected. The node pays,
+    /// where its address has funds.
     ///
     /// # Errors
     /// As [`Self::status`]; [`Error::NotPermitted`] where this process's user may not act for the node; [`Error::Refused`] where the
@@ -127,9 +127,9 @@ impl Agent {
             io::Result::Ok((status, exchange.whole_body(MAX_ANSWER).await?))
         };
         let (status, body) = self.in_time(whole, limit).await?;
-        let body = body.ok_or_else(|| self.nonsense(target, &format!("more than {} MiB", MAX_ANSWER >> 20)))?;
+        let body = body.ok_or_else(|| self.invalid_response(target, &format!("more than {} MiB", MAX_ANSWER >> 20)))?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| self.nonsense(target, "no JSON"));
+            return serde_json::from_slice(&body).map_err(|_| self.invalid_response(target, "no JSON"));
         }
         Err(self.refusal(target, status, &serde_json::from_slice(&body).unwrap_or_default()))
     }
@@ -140,7 +140,7 @@ impl Agent {
         match exchange.status {
             StatusCode::OK => Ok(Hints { agent: self.clone(), exchange, given: false, end: None }),
             StatusCode::SERVICE_UNAVAILABLE => Err(self.silent("it takes no more connections now")),
-            other => Err(self.nonsense(WATCH, &format!("HTTP {other}"))),
+            other => Err(self.invalid_response(WATCH, &format!("HTTP {other}"))),
         }
     }
 
@@ -149,7 +149,7 @@ impl Agent {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::NotPermitted(Advice::new(
                 format!("this process may not open the agent's socket `{}`", self.socket.display()),
-                "let its user enter that directory: the socket itself is open to everybody",
+                "let its user enter that directory: the socket itself is open to every user",
             ))),
             Ok(Err(error)) => Err(self.silent(&error.to_string())),
             Err(_) => Err(self.silent(&format!("no answer within {} s", limit.as_secs()))),
@@ -168,14 +168,14 @@ impl Agent {
     }
 
     fn parse<T: DeserializeOwned>(&self, target: &str, answer: Value) -> Result<T, Error> {
-        serde_json::from_value(answer).map_err(|error| self.nonsense(target, &error.to_string()))
+        serde_json::from_value(answer).map_err(|error| self.invalid_response(target, &error.to_string()))
     }
 
     /// The agent's refusals are JSON: what failed, and what to do next.
     fn refusal(&self, target: &str, status: StatusCode, answer: &Value) -> Error {
         let word = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
         if word("error").is_empty() {
-            return self.nonsense(target, &format!("HTTP {status}"));
+            return self.invalid_response(target, &format!("HTTP {status}"));
         }
         let advice = Advice::new(format!("the agent at `{}`: {}", self.socket.display(), word("error")), word("hint"));
         match status {
@@ -192,16 +192,16 @@ impl Agent {
         ))
     }
 
-    fn nonsense(&self, target: &str, what: &str) -> Error {
+    fn invalid_response(&self, target: &str, what: &str) -> Error {
         Error::WrongAgent(Advice::new(
-            format!("cannot understand what the agent at `{}` says to {target}: {what}", self.socket.display()),
+            format!("invalid response of the agent at `{}` to {target}: {what}", self.socket.display()),
             "name the agent's socket, and use a dstack-p2p of the agent's version",
         ))
     }
 }
 
-/// Tells that the agent's list may have changed. What it is, is asked for: then there is one way for lists to come, and they come in
-/// order. Hints that nobody waited for are summed up.
+/// Signals that the agent's list may have changed. The list itself is then requested: so lists come by one path only, and they come
+/// in order. Hints that were not waited for are merged.
 pub(crate) struct Hints {
     agent: Agent,
     exchange: Exchange,

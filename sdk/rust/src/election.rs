@@ -14,17 +14,18 @@ pub(crate) const VOTE_SCHEMA: &str = "p2p-agent.vote/v1";
 pub struct Seat {
     /// Grows with every election.
     pub term: u32,
-    /// The leader's token; `None` where nobody leads.
+    /// The leader's token; `None` where the seat is empty.
     pub leader_token: Option<TokenId>,
 }
 
-/// What became of a vote.
+/// The outcome of a vote.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Cast {
     /// The transaction, where the node address has funds.
     pub transaction: Option<String>,
     /// Why there is none.
     pub not_submitted: Option<String>,
-    /// The signed vote, for `meshctl leader relay` of whoever pays; `None` where a leader was elected, which needs no vote.
+    /// The signed vote, for a relayer to submit with `meshctl leader relay`; `None` where a leader was elected, which needs no
+    /// vote.
     pub vote: Option<Value>,
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// Says what failed, and what to do next.
+/// What failed, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// What was given cannot be meant: a contract, a mode, a flag.
+    /// An argument is not valid: a contract, a mode, a flag.
     #[error("{0}")]
     Invalid(Advice),
     /// No `p2p-agent` answers on this machine, and none could be started.
@@ -17,7 +17,7 @@ pub enum Error {
     /// The contract does not list this node; [`Advice::command`] is what an operator has to run.
     #[error("{0}")]
     NotAMember(Advice),
-    /// Somebody refuses: the contract's owner this node, this machine its agent or its application, or the agent this process's user.
+    /// Permission was refused: to this node by the contract's owner, to the agent or the application by this machine, or to this
     #[error("{0}")]
     NotPermitted(Advice),
     /// The agent that runs here serves another cluster.
@@ -26,10 +26,10 @@ pub enum Error {
     /// The agent that answers is of no use: it runs in another mode, or is of another version, or there are several to choose from.
     #[error("{0}")]
     WrongAgent(Advice),
-    /// The agent does not do what it was asked for, and says why.
+    /// The agent refused the request, and says why.
     #[error("{0}")]
     Refused(Advice),
-    /// It was under way, and not done in time.
+    /// The operation was not done in time.
     #[error("{0}")]
     TimedOut(Advice),
 }
@@ -52,12 +52,12 @@ impl Error {
     }
 }
 
-/// What an error tells a person.
+/// What an error says to a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
     /// What failed.
     pub message: String,
-    /// What to do next, in words. Empty where whoever refused gave none.
+    /// What to do next, in words. Empty where none was given with the refusal.
     pub hint: String,
     /// The operator's command that does it, where one does.
     pub command: Option<String>,
@@ -68,7 +68,7 @@ impl Advice {
         Self { message: message.into(), hint: hint.into(), command: None }
     }
 
-    /// Somebody has to run `command`, where one is known.
+    /// An operator has to run `command`, where one is known.
     pub(crate) fn by_operator(message: impl Into<String>, command: Option<&str>) -> Self {
         let hint = command.map_or_else(
             || "`meshctl status` says what is missing".to_owned(),

@@ -36,7 +36,7 @@ const PASSED: [&str; 9] =
     ["XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME", "PATH", "LANG", "TZ", "INSTANCE_ID", "KMS_ROOT_ADDRESS", "RPC_URL"];
 const PASSED_PREFIXES: [&str; 3] = ["P2P_", "DSTACK_", "LC_"];
 const RPC_VARIABLES: [&str; 2] = ["P2P_RPC_URL", "RPC_URL"];
-/// What a pipe takes at once (pipe(7) has 64 KiB): more URLs than anybody has.
+/// What a pipe takes at once (pipe(7) has 64 KiB): more URLs than an operator has.
 const LONGEST_CONFIG: usize = 32 << 10;
 /// That an orderly stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(20);

@@ -242,10 +242,10 @@ impl DstackP2p {
 
     /// The list of peers, and again after each change, without end.
     ///
-    /// The same list never comes twice in a row; of changes while nobody asks, the outcome comes. While the agent is being restarted, the
-    /// contract cannot be read, or this node is not a member yet, the peers stay as they were. When this node loses its membership, the
-    /// list is empty. An error, after which nothing comes, is one of an agent that is not for this: [`Error::WrongContract`],
-    /// [`Error::WrongAgent`], [`Error::NotPermitted`]; or [`Error::NoAgent`] where the one that was started here ended, and cannot be
+    /// The same list never comes twice in a row; changes while the stream is not polled are merged. While the agent is being
+    /// restarted, the contract cannot be read, or this node is not a member yet, the peers stay as they were. When this node loses
+    /// its membership, the list is empty. An error ends the stream: the agent is not the right one ([`Error::WrongContract`],
+    /// [`Error::WrongAgent`], [`Error::NotPermitted`]), or the one that was started here ended ([`Error::NoAgent`]) and cannot be
     /// started again.
     #[must_use]
     pub fn monitor_peers(&self) -> PeerLists {

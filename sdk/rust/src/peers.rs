@@ -46,14 +46,14 @@ pub struct Peers {
     pub membership: MembershipState,
     /// This node, once the contract lists a token for it.
     pub own: Option<Member>,
-    /// The others, ascending by token; with those that are members no more and still on the device, which are `removing`.
+    /// The others, ascending by token; with former members that are still on the device, which are `removing`.
     pub others: Vec<Member>,
-    /// Whether this agent says anything of development URLs.
-    pub(crate) tells_dev_urls: bool,
+    /// Whether this agent reports development URLs.
+    pub(crate) reports_dev_urls: bool,
 }
 
 impl Peers {
-    /// The members, ascending by token, with this node or without. A node that lost its membership reaches nobody.
+    /// The members, ascending by token, with this node or without. A node that lost its membership reaches no member.
     #[must_use]
     pub fn members(self, include_self: bool) -> Vec<Member> {
         if self.membership == MembershipState::Fenced {
@@ -72,8 +72,8 @@ impl<'de> Deserialize<'de> for Peers {
         let Answer { own, peers } = Answer::deserialize(deserializer)?;
         let mut others: Vec<_> = peers.into_iter().map(Member::from).collect();
         others.sort_by_key(|member| member.token_id);
-        let (membership, tells_dev_urls) = (own.state, own.dev_url.is_some());
-        Ok(Self { membership, own: own.member(), others, tells_dev_urls })
+        let (membership, reports_dev_urls) = (own.state, own.dev_url.is_some());
+        Ok(Self { membership, own: own.member(), others, reports_dev_urls })
     }
 }
 

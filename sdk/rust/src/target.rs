@@ -156,7 +156,7 @@ impl Target {
             }
             Mode::Url(url) if own.endpoint().as_ref() != Some(url) => {
                 let found = own.endpoint().unwrap_or_else(|| "nothing".to_owned());
-                if !peers.tells_dev_urls {
+                if !peers.reports_dev_urls {
                     return Err(Error::WrongAgent(Advice::new(
                         format!(
                             "the agent says that this node is at {found}, not at {url}, and knows nothing of development URLs"

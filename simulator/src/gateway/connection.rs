@@ -108,7 +108,7 @@ impl Connection {
     /// What has come of the ClientHello, and a place at each instance to try.
     async fn admit(&self, client: &mut TcpStream) -> Result<(Vec<u8>, Vec<Place>), End> {
         let limits = &self.shared.limits;
-        // Small packets are somebody waiting.
+        // Small packets often hold up a client that waits for them.
         client.set_nodelay(true)?;
         let (name, hello) = timeout(limits.hello, read_name(client)).await.unwrap_or(Err(Refusal::SlowHello.into()))?;
         tracing::Span::current().record("sni", tracing::field::debug(&name));

@@ -1,7 +1,7 @@
 //! The server name in the first bytes of a TLS connection (RFC 8446, 4.1.2; RFC 6066, 3).
 //!
 //! As dstack's gateway reads it (dstack/gateway/src/proxy/sni.rs): out of the first TLS record alone, and out of the
-//! first [`MAX_HELLO`] bytes. Whoever spreads a ClientHello over several records, or puts the name behind more than that,
+//! first [`MAX_HELLO`] bytes. A client that spreads a ClientHello over several records, or puts the name behind more than that,
 //! is not let through. Nothing else in it is looked at: the instance does that.
 
 /// Bytes in which the name must end.

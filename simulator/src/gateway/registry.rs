@@ -105,7 +105,7 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nobody panics while holding it, and no change is seen half done.
+        // No thread panics while holding it, and no change is seen half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,7 +134,7 @@ impl State {
         if let Some(twice) = instances.iter().find(|instance| !seen.insert(instance.instance_id)) {
             return Err(InstancesError::Twice(hex::encode(twice.instance_id)));
         }
-        // Whoever stays keeps its count.
+        // An instance that stays keeps its count.
         let open: BTreeMap<_, _> =
             self.entries.iter().map(|entry| (entry.instance.instance_id, Arc::clone(&entry.open))).collect();
         let entry = |instance: Instance| Entry {

@@ -36,8 +36,8 @@ pub enum Command {
     /// Keep this for the next start, and answer [`super::Input::Saved`]. Of several only the newest matters: one that waits for
     /// an earlier one may be replaced, and then goes without an answer.
     Save(Box<CachedRegistry>),
-    /// Keep paths to these peers and to no others, from now on. Sent when it changed; the paths of unchanged peers are to be left as they
-    /// are. A device that cannot have more than one path to a peer has nothing to do.
+    /// Keep paths to these peers and to no others, from now on. Sent when it changed; the paths of unchanged peers are to be left
+    /// as they are. A device that cannot have more than one path to a peer has nothing to do.
     SetPathPeers(Box<PathPeers>),
     /// Everything is taken down: leave.
     Stop,

@@ -160,7 +160,8 @@ pub enum Input {
     Proofs(Vec<(TokenId, Result<Box<Proof>, String>)>),
     /// The answer to [`super::Command::Observe`], and spontaneous ones (an interface vanished).
     Observed(Observed),
-    /// The answer to [`super::Command::Observe`]: the machine could not be observed, and why. The last observation stands, and ages.
+    /// The answer to [`super::Command::Observe`]: the machine could not be observed, and why. The last observation stands, and
+    /// ages.
     ObserveFailed(String),
     /// [`super::Command::Apply`] is done. The agent looks again before it goes on.
     Applied(Applied),

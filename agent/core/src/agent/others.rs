@@ -58,8 +58,8 @@ impl Agent {
         place::url(self.me.instance, *gateway, self.base_domains())
     }
 
-    /// Whether applications may be sent there: the operator has named the gateway. Base domains come from the contract alone, and every
-    /// domain's owner can get a certificate for it.
+    /// Whether applications may be sent there: the operator has named the gateway. Base domains come from the contract alone, and
+    /// every domain's owner can get a certificate for it.
     fn is_allowed(&self, gateway: Gateway, base_domains: &[Option<String>]) -> bool {
         let own = self.policy.place.as_ref().map(|place| &place.domain);
         place::domain_of(gateway, base_domains).is_some_and(|domain| {

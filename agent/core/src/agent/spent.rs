@@ -1,8 +1,8 @@
 //! Key epochs that are spent: a registration that left, or that a newer one replaced, is not believed again because one source lists it.
 //!
-//! A proof never expires: its signatures stay valid. So what this node once saw of a token is kept, on disk too, and outweighs what a
-//! single source says later; two sources that agree outweigh it. A reorg that undoes a leaving is therefore believed
-//! from two sources only: from one, any revoked node could return this way.
+//! A proof never expires: its signatures stay valid. So what this node once saw of a token is kept, on disk too, and outweighs what
+//! a single source says later; two sources that agree outweigh it. A reorg that undoes a leaving is therefore believed from two
+//! sources only: from one, any revoked node could return this way.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +33,8 @@ impl SpentKeyEpochs {
 }
 
 impl Agent {
-    /// Notes which peers left: proved and on record before, and missing in a later block in which something has changed. An older state of the
-    /// contract, as a lagging endpoint shows it, proves no leaving.
+    /// Notes which peers left: proved and on record before, and missing in a later block in which something has changed. An older
+    /// state of the contract, as a lagging endpoint shows it, proves no leaving.
     pub(super) fn note_leavings(&mut self, previous: Option<&View>, registry: &Registry) {
         let is_later = previous.is_some_and(|View { registry: before, .. }| {
             registry.block.number > before.block.number && registry.epoch > before.epoch
@@ -51,7 +51,8 @@ impl Agent {
         }
     }
 
-    /// Takes out the peers whose key epoch is spent, unless at least two sources list them, and notes what the remaining ones have spent.
+    /// Takes out the peers whose key epoch is spent, unless at least two sources list them, and notes what the remaining ones have
+    /// spent.
     pub(super) fn hold_back_spent(&mut self, proved: &mut Vec<VerifiedPeer>) {
         let is_witnessed = self.view.as_ref().is_some_and(|view| view.witnesses >= WITNESSES);
         let signed = self.proofs.signed_key_epochs();

@@ -121,7 +121,7 @@ impl Members {
         Self(members)
     }
 
-    /// These without `token`; `None` where nobody would be left.
+    /// These without `token`; `None` where no member would be left.
     #[must_use]
     pub fn without(&self, token: Token) -> Option<Self> {
         let mut members = self.0.clone();

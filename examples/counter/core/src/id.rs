@@ -13,7 +13,8 @@ pub type Term = u32;
 pub struct Token(pub u16);
 
 /// The name of one disk, drawn at random when a node first starts on it. A node without its disk has forgotten what it promised and
-/// acknowledged: under its token somebody else comes back, and the contract gives the lowest free token to the next node anyway.
+/// acknowledged: under its token a different member comes back, and the contract gives the lowest free token to the next node
+/// anyway.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiskId(#[serde(with = "hex::serde")] pub [u8; 16]);

@@ -88,7 +88,7 @@ impl Log {
         &self.entries[start..self.entries.len().min(start.saturating_add(limit))]
     }
 
-    /// The members that the last entry about them names; `None` where nobody has founded the cluster.
+    /// The members that the last entry about them names; `None` where the cluster is not founded.
     #[must_use]
     pub fn members(&self) -> Option<&Members> {
         match self.get(*self.changes.last()?).map(|entry| &entry.operation) {
@@ -149,7 +149,7 @@ impl Log {
         self.changes.retain(|&index| index <= keep);
     }
 
-    /// What the disk lacks. Whoever takes it writes it before anything else happens.
+    /// What the disk lacks. The caller writes it before anything else happens.
     pub(crate) fn take_unsaved(&mut self) -> Option<Write> {
         if self.saved == self.entries.len() && self.saved == self.on_disk {
             return None;

@@ -28,13 +28,13 @@ pub const BATCH: usize = 256;
 /// Increments that wait for a majority at most; more are refused.
 const QUEUE: u64 = 4096;
 
-/// Who leads by the contract, in one term. Told by one endpoint at one moment: it may be late, and a reorganisation may take it back
-/// and give the term to somebody else.
+/// Who leads by the contract, in one term, as one endpoint reports it: it may be late, and a reorganisation may undo it
+/// and give the term to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
     /// `ILeaderElection.term()`.
     pub term: Term,
-    /// `ILeaderElection.leaderToken()`; `None` where nobody leads.
+    /// `ILeaderElection.leaderToken()`; `None` where the seat is empty.
     pub leader: Option<Token>,
 }
 
@@ -115,7 +115,7 @@ pub enum Command {
 /// Why a client gets no count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// Somebody else leads, or nobody. Nothing was counted.
+    /// Another node leads, or none. Nothing was counted.
     #[error("this node does not lead")]
     NotLeading {
         /// Who does by the contract.
@@ -366,7 +366,7 @@ impl Replica {
         self.outbox.push_back(Command::Reply(ticket, Err(rejection)));
     }
 
-    /// Leads and takes over no more. Nobody is told that something counted which may not.
+    /// Stops leading or taking over. No client gets an acknowledgement for an entry that may not count.
     fn step_down(&mut self) {
         if let Role::Leading(lead) = std::mem::replace(&mut self.role, Role::Following) {
             self.outbox.extend(lead.forsake().map(|ticket| Command::Reply(ticket, Err(Rejection::Unknown))));

@@ -1,4 +1,4 @@
-//! What nodes say to each other. A question goes to a token's mesh address; whoever answers says with which disk.
+//! The messages between nodes. A question goes to a token's mesh address; the answer names the disk it comes from.
 
 use serde::{Deserialize, Serialize};
 

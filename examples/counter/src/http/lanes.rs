@@ -17,7 +17,7 @@ impl Lanes {
         Self { node, free: Mutex::new(Vec::new()) }
     }
 
-    /// An increment that nobody else makes.
+    /// An increment of this client alone.
     ///
     /// # Errors
     /// The system gives no random numbers.

@@ -159,7 +159,7 @@ async fn forward(app: &App, leader: Token, increment: &Increment) -> Response {
     let request = app.forward.post(url).header(FORWARDED, "1").header(header::CONTENT_TYPE, "application/json");
     let answer = match while_it_leads(app.seats.clone(), leader, request.body(body).send()).await {
         Some(Ok(answer)) => answer,
-        // Nobody was there to count it.
+        // The leader was not there to count it.
         Some(Err(error)) if error.is_connect() => return rejected(Rejection::NotLeading { leader: Some(leader) }),
         Some(Err(_)) | None => return rejected(Rejection::Unknown),
     };
@@ -170,7 +170,7 @@ async fn forward(app: &App, leader: Token, increment: &Increment) -> Response {
     }
 }
 
-/// What a leader answers, unless it was voted out before: then it may never answer, and whoever asked is better off with the next one.
+/// What a leader answers, unless it was voted out before: then it may never answer, and the client is better off with the next one.
 async fn while_it_leads<T>(mut seats: Seats, leader: Token, answer: impl Future<Output = T>) -> Option<T> {
     let moved = async { drop(seats.wait_for(|seat| seat.is_some_and(|seat| seat.leader != Some(leader))).await) };
     tokio::select! {

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_takes_all_places_and_each_is_given_back() {
+    fn no_client_takes_all_places_and_each_is_given_back() {
         let places = Places::default();
         let places = &places;
         let node = |token: u8| IpAddr::from(Ipv4Addr::new(10, 0, 1, token));

@@ -6,7 +6,7 @@
 
 The work is done by `p2p-agent`, which runs beside the application: it proves membership, follows the contract and carries the packets.
 This package asks it over its unix socket, and starts it where none runs. `DStackP2PSDK` is for asyncio, `SyncDStackP2PSDK` for
-everybody else. What is under way is logged as `dstack_p2p`.
+everything else. Progress is logged as `dstack_p2p`.
 """
 
 from ._errors import (

@@ -15,18 +15,18 @@ from ._view import Peers, Status
 
 #: Seconds in which an agent that runs answers. It does so at once; the machine may stand still for a while.
 _ANSWER_WITHIN = 10.0
-#: Seconds without a word from the agent, which says something every 15 s, after which it is asked again on a new connection.
+#: Seconds of silence of the agent, which sends something every 15 s, after which it is asked again on a new connection.
 _SILENCE = 60.0
 #: Bytes of an answer: a status of 65,536 peers is below that.
 _MAX_ANSWER = 64 << 20
 
 
 class Unreachable(Exception):
-    """Nobody answers: the agent is not there, or just going."""
+    """No agent answers: it is not there, or is just stopping."""
 
 
 class Starting(Exception):
-    """An agent answers that does not know anything yet: in its words, what it waits for."""
+    """An agent answers that has only just started: in its words, what it waits for."""
 
 
 class AgentApi:
@@ -86,12 +86,12 @@ class AgentApi:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > _MAX_ANSWER:
-                        raise self._nonsense(f"{target} answers more than {_MAX_ANSWER >> 20} MiB")
+                        raise self._invalid_response(f"{target} answers more than {_MAX_ANSWER >> 20} MiB")
         try:
             answer = json.loads(body)
-        # The latter for what is nested without end.
+        # RecursionError: for endlessly nested JSON.
         except (ValueError, RecursionError):
-            raise self._nonsense(f"{target} does not answer JSON (HTTP {response.status_code})") from None
+            raise self._invalid_response(f"{target} does not answer JSON (HTTP {response.status_code})") from None
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             reason = answer.get("error") if isinstance(answer, dict) else None
             raise Starting(reason if isinstance(reason, str) else "the agent is starting")
@@ -118,11 +118,11 @@ class AgentApi:
 
     def _expect_ok(self, target: str, response: httpx.Response) -> None:
         if response.status_code != httpx.codes.OK:
-            raise self._nonsense(f"{target} answers HTTP {response.status_code}")
+            raise self._invalid_response(f"{target} answers HTTP {response.status_code}")
 
-    def _nonsense(self, what: str) -> WrongAgent:
+    def _invalid_response(self, what: str) -> WrongAgent:
         return WrongAgent(
-            f"what answers at `{self.socket}` is not an agent that is understood here: {what}",
+            f"invalid response at `{self.socket}`: {what}",
             "name the agent's socket with `socket=`, and use a dstack-p2p of the agent's version",
         )
 
@@ -135,13 +135,13 @@ class AgentApi:
             if _has_cause(failure, PermissionError):
                 raise NotPermitted(
                     f"this process may not open the agent's socket `{self.socket}`",
-                    "let its user enter that directory: the socket itself is open to everybody",
+                    "let its user enter that directory: the socket itself is open to every user",
                 ) from failure
             raise Unreachable(str(failure) or type(failure).__name__) from failure
 
 
 class Hints:
-    """Tells that the agent's list may have changed. What it is, is asked for: then there is one way for lists to come, and they
+    """Signals that the agent's list may have changed. The list itself is then requested: so lists come by one path only, and they
     come in order."""
 
     def __init__(self) -> None:

@@ -38,8 +38,8 @@ class WrongAgent(P2PError):
 
 
 class NotPermitted(P2PError):
-    """Somebody refuses: the contract's owner this node, or this machine its agent or its application."""
+    """Permission was refused: to this node by the contract's owner, or to the agent or the application by this machine."""
 
 
 class TimedOut(P2PError):
-    """It was under way, and not done in time."""
+    """The operation was not done in time."""

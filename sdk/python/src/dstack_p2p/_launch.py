@@ -111,7 +111,7 @@ class Launcher:
 
     def stop(self) -> None:
         """Stops the agent that was started here in order, so that nothing of it is left. May take a while."""
-        # Forgotten first: whoever follows it would take its end for a crash, and start another.
+        # Cleared first: a monitor would take its end for a crash, and start another.
         process, self._process = self._process, None
         if process is None:
             return

@@ -231,7 +231,7 @@ class DStackP2PSDK:
 
 
 def _members(peers: Peers, include_self: bool) -> list[Member]:
-    """Ascending by token. A node that lost its membership reaches nobody."""
+    """Ascending by token. A node that lost its membership reaches no member."""
     if peers.membership == "fenced":
         return []
     own = [peers.own] if include_self and peers.own is not None else []

@@ -157,15 +157,15 @@ class _LoopThread:
 
 async def _begin(coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
     task = asyncio.ensure_future(coroutine)
-    task.add_done_callback(_tell_failure)
+    task.add_done_callback(_log_failure)
     return task
 
 
-def _tell_failure(monitor: asyncio.Task[Any]) -> None:
-    """Whoever waits for a monitor does so at its end; that it has failed is worth knowing before."""
+def _log_failure(monitor: asyncio.Task[Any]) -> None:
+    """A failed monitor raises when it is cancelled or closed; the failure is logged at once."""
     failure = None if monitor.cancelled() else monitor.exception()
     if failure is not None:
-        _LOG.error("the peers are followed no more: %s", failure, exc_info=failure)
+        _LOG.error("the peers are no longer monitored: %s", failure, exc_info=failure)
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

@@ -97,7 +97,7 @@ class Target:
             message = finding.message if finding else "the contract has no URL of this node"
             return Progress(Stage.NO_URL, message, finding.hint if finding else None)
         if self.mode == "url" and own.endpoint != self.url:
-            if not peers.tells_dev_urls:
+            if not peers.reports_dev_urls:
                 raise WrongAgent(
                     f"the agent says that this node is at {own.endpoint}, not at {self.url}, and knows nothing of "
                     "development URLs",

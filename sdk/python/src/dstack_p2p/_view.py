@@ -106,7 +106,7 @@ class Peers:
     #: The others, ascending by token.
     others: tuple[Member, ...]
     #: Whether this agent says anything of development URLs.
-    tells_dev_urls: bool
+    reports_dev_urls: bool
 
     @staticmethod
     def of(answer: Any) -> Peers:
@@ -123,7 +123,7 @@ class Peers:
             membership=own.text("state"),
             own=None if own.number_or_none("token_id") is None else _member(own),
             others=tuple(sorted(others, key=lambda member: member.token_id)),
-            tells_dev_urls=own.has("dev_url"),
+            reports_dev_urls=own.has("dev_url"),
         )
 
 

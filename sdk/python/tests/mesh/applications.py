@@ -46,7 +46,7 @@ class Application:
         return self._process.poll() is None
 
     def has_failed(self) -> bool:
-        """It ended, and nobody asked it to."""
+        """It ended without being asked to."""
         return self._is_to_run and not self.is_running()
 
     def ask_to_end(self) -> None:
@@ -91,7 +91,7 @@ class Applications:
         return self.start(node, name, sys.executable, "-B", str(script), *arguments)
 
     def failed(self) -> list[str]:
-        """The logs of those that ended, though nobody asked them to."""
+        """The logs of those that ended without being asked to."""
         return [application.log_path.name for application in self._started if application.has_failed()]
 
     def logs(self, **others: str) -> str:
@@ -103,7 +103,7 @@ class Applications:
         kept.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             (kept / name).write_text(text)
-        # Tests run as root, and whoever built the programs wants to remove this.
+        # Tests run as root, and the user who built the programs has to be able to remove this.
         owner = _KEPT.parent.stat()
         for path in (_KEPT, kept, *kept.iterdir()):
             os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,4 +1,4 @@
-"""Examples on fresh meshes of their own: for their tests, and for whoever wants to see one (`examples/*/run`). Needs root."""
+"""Examples on fresh meshes of their own: for their tests, and for a reader who wants to see one (`examples/*/run`). Needs root."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Showcase:
         while True:
             failed = self.apps.failed()
             if failed:
-                raise RuntimeError(f"ended, though nobody asked it to: {', '.join(failed)}\n{self.apps.logs(**self.state())}")
+                raise RuntimeError(f"ended without being asked to: {', '.join(failed)}\n{self.apps.logs(**self.state())}")
             try:
                 found = look(*arguments)
                 if found:
@@ -87,7 +87,7 @@ class Show(Generic[S]):
     description: str
     #: When it exits with `--once`.
     once: str
-    #: The fewest nodes that show something, and how many there are if nobody says.
+    #: The fewest nodes that show something, and how many there are by default.
     least: int
     default: int
     make: Callable[[int], S]
@@ -105,7 +105,7 @@ class Show(Generic[S]):
         arguments = parser.parse_args()
         if not self.least <= arguments.nodes <= 8:
             parser.error(f"NODES must be between {self.least} and 8")
-        # An orderly end, whoever asks for it, and however this was started: a shell lets its background jobs ignore SIGINT.
+        # An orderly end on either signal, however this was started: a shell lets its background jobs ignore SIGINT.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.default_int_handler)
         try:

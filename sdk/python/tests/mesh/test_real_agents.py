@@ -64,12 +64,12 @@ def test_three_lines_on_three_nodes(world: MeshWorld) -> None:
         members = await asyncio.gather(*(own.register(PATIENCE) for own in sdks))
         assert [member.address for member in members] == ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
         for own, member in zip(sdks, members):
-            everybody = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
+            everyone = ["10.0.1.1", "10.0.1.2", "10.0.1.3"]
             told: list[list[str]] = []
             monitor = asyncio.ensure_future(own.monitor_peers(told.append, include_self=True))
-            await until(f"node {member.token_id} to know everybody", partial(told.__contains__, everybody), told)
+            await until(f"node {member.token_id} to know everyone", partial(told.__contains__, everyone), told)
             monitor.cancel()
-            others = [address for address in everybody if address != member.address]
+            others = [address for address in everyone if address != member.address]
             assert await own.get_peers() == others
             for address in others:
                 await until_pinged(world.nodes[member.token_id - 1], address)
@@ -183,7 +183,7 @@ def test_a_monitor_lives_through_joins_kills_outages_and_a_revocation(world: Mes
 
         await in_thread(world.operate, "revoke", "2")
         await until("node 2 to be gone", lambda: told[-1] == ["10.0.1.3"], told)
-        # The node itself is told that it reaches nobody.
+        # The node itself learns that it reaches no member.
         revoked: list[list[str]] = []
         other = asyncio.ensure_future(sdk(world, 2).monitor_peers(revoked.append))
         await until("node 2 to be told", lambda: revoked and revoked[-1] == [], revoked)
@@ -224,7 +224,7 @@ def test_an_agent_is_started_where_none_runs(world: MeshWorld) -> None:
             await until("node 1 in the list", lambda: ["10.0.1.1"] in told, told)
             monitor.cancel()
             await until_pinged(node, "10.0.1.1")
-            # Whoever else runs on this node uses the same one.
+            # Any other program on this node uses the same one.
             assert (await sdk(world, 2).register(PATIENCE)).token_id == 2
         assert not Path(node.socket).exists()
         interfaces = subprocess.run(["ip", "-n", node.namespace, "-br", "link"], capture_output=True, text=True, check=True)

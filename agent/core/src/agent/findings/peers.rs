@@ -67,8 +67,8 @@ impl Agent {
         });
     }
 
-    /// W203: peers that were reached by direct UDP and are not any more. One that never was reached so is no fault: where no UDP comes in, the
-    /// gateway is the intended path.
+    /// W203: peers that were reached by direct UDP and are not any more. One that never was reached so is no fault: where no UDP
+    /// comes in, the gateway is the intended path.
     fn find_fallbacks(&self, now: Now, found: &mut Vec<Finding>) {
         let later = now.since_start.saturating_sub(self.paths.at());
         let fallen = self.wanted_peers().iter().filter_map(|peer| {

@@ -14,7 +14,7 @@ use crate::{
 impl Replica {
     pub(super) fn answer(&mut self, question: Question) -> Says {
         let Question { from, term, wants } = question;
-        // Whoever has entries to send leads a cluster that was founded, whether or not it may send them here.
+        // A sender of entries leads a cluster that was founded, whether or not it may send them here.
         self.cluster_seen |= matches!(wants, Wants::Append { .. });
         if let Err(refusal) = self.admit(term, from) {
             return refusal;
@@ -62,7 +62,7 @@ impl Replica {
         leader: NodeId,
     ) -> Says {
         let terms = || std::iter::once(after_term).chain(entries.iter().map(|entry| entry.term));
-        // The promise to oneself is no reason to take entries from somebody who says that he is me.
+        // The promise to itself is no reason to take entries from a node that claims to be this one.
         if leader == self.me || !terms().is_sorted() || terms().any(|entry| entry > term) {
             return Says::Contradicts;
         }

@@ -21,8 +21,8 @@ impl Replica {
     }
 
     /// Writes the next change of members, where one is due and may be. It may be when this leader's first entry counts, and so does
-    /// the change before: then any majority of the old members and any majority of the new ones have somebody in common, whoever
-    /// else takes over.
+    /// the change before: then any majority of the old members and any majority of the new ones have a node in common, whichever
+    /// node takes over.
     pub(super) fn change_members(&mut self) -> bool {
         let (Role::Leading(lead), Some(members)) = (&self.role, self.log.members()) else { return false };
         let term = lead.term;

@@ -56,8 +56,8 @@ enum Verdict {
 impl Replica {
     /// The contract gives the seat to this node, and this node has promised itself.
     pub(super) fn begin(&mut self, term: Term) {
-        // Entries of this term are this node's own, written before it was restarted or lost the contract's word for a moment. Nobody
-        // else has any that this log lacks: each was on this disk before it was sent.
+        // Entries of this term are this node's own, written before it was restarted or lost the contract's seat for a moment. No
+        // other node has any that this log lacks: each was on this disk before it was sent.
         if self.log.end().term == term {
             self.role = Role::Leading(Lead::new(term));
             return;
