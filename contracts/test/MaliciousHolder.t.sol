@@ -53,13 +53,13 @@ contract MaliciousHolderTest is ElectionTest {
     /// The same fields with BOB's token are another message.
     function test_bob_puts_bobs_token_into_alices_registration() public {
         IDstackClusterNFT.Registration memory r = registration(alices, actor(1));
-        bytes memory hers = sign(r, actor(1).nodeKey, address(cluster));
+        bytes memory alicesSignature = sign(r, actor(1).nodeKey, address(cluster));
         uint256 unbound = mint(BOB, 0);
         (r.tokenId, r.keyEpoch) = (unbound, cluster.getNode(unbound).keyEpoch + 1);
         IDstackClusterNFT.SignatureChain memory chain = chainOf(actor(1));
         VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
         VM.prank(BOB);
-        cluster.registerPeer(r, chain, hers, sign(r, actor(1).memberKey, address(cluster)));
+        cluster.registerPeer(r, chain, alicesSignature, sign(r, actor(1).memberKey, address(cluster)));
     }
 
     function test_bob_claims_alices_instance_id_and_wireguard_key() public {
