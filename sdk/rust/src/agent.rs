@@ -24,26 +24,26 @@ use crate::{
     peers::{self, Peers},
 };
 
-/// In which an agent that runs answers. It does so at once; the machine may stand still for a while.
+/// A running agent answers within this time: normally at once, but the machine may stall for a while.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// In which a vote is cast, or not: the agent waits for the chain's endpoints.
+/// A vote is cast or refused within this time: the agent waits for the chain's endpoints.
 const VOTE_WITHIN: Duration = Duration::from_secs(15);
-/// Without a word from the agent, which says something every 15 s, after which it is asked again on a new connection.
+/// Silence of the agent, which sends something every 15 s, after which it is asked again on a new connection.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of an answer: a status of 65,536 peers is below that.
 const MAX_ANSWER: usize = 64 << 20;
 const WATCH: &str = "/v1/peers/watch";
 
 /// The agent behind one socket, as it answers now. Each question has its own connection: an agent that was restarted is found again
-/// at once. Applications want [`DstackP2p`](crate::DstackP2p); this is for programs that show what an agent says, and for those that elect a
-/// leader.
+/// at once. Applications use [`DstackP2p`](crate::DstackP2p); this is for programs that show what an agent reports, and for those
+/// that elect a leader.
 #[derive(Debug, Clone)]
 pub struct Agent {
     socket: PathBuf,
 }
 
 impl Agent {
-    /// Nothing is connected until something is asked.
+    /// Connects only when a request is made.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
@@ -99,7 +99,7 @@ impl Agent {
     ///
     /// # Errors
     /// As [`Self::status`]; [`Error::NotPermitted`] where this process's user may not act for the node; [`Error::Refused`] where the
-    /// seat is another by now, or this node is no member.
+    /// seat has changed, or this node is no member.
     pub async fn vote(&self, seat: Seat) -> Result<Cast, Error> {
         let target = "/v1/vote";
         let ballot = json!({ "term": seat.term, "leader_token": seat.leader_token }).to_string();
@@ -107,7 +107,7 @@ impl Agent {
         self.read(target, VOTE_SCHEMA, self.answer(target, exchange, VOTE_WITHIN).await?)
     }
 
-    /// `GET target`, as it is answered.
+    /// `GET target`, with the answer as it is.
     ///
     /// # Errors
     /// As [`Self::status`].
@@ -238,12 +238,12 @@ impl Hints {
         self.end.as_ref().map_or(Ok(()), |end| Err(self.agent.silent(end)))
     }
 
-    /// Ready when something came or the connection has ended, after all that there is has been taken.
+    /// Ready when something arrived or the connection has ended, after everything that had arrived is consumed.
     fn poll_word(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut word = self.given || self.end.is_some();
         while self.end.is_none() {
             match self.exchange.poll_piece(cx) {
-                // What only keeps the connection alive is a comment without text.
+                // A keepalive is a comment without text.
                 Poll::Ready(Some(Ok(piece))) => self.given |= piece.iter().any(|byte| !b":\r\n".contains(byte)),
                 Poll::Ready(Some(Err(error))) => self.end = Some(error.to_string()),
                 Poll::Ready(None) => self.end = Some("it ended the connection".to_owned()),

@@ -1,4 +1,4 @@
-//! What can go wrong, one variant for each thing to do about it.
+//! What can go wrong, one variant for each remedy.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub enum Error {
     /// The agent that runs here serves another cluster.
     #[error("{0}")]
     WrongContract(Advice),
-    /// The agent that answers is of no use: it runs in another mode, or is of another version, or there are several to choose from.
+    /// The agent that answers is not the right one: it runs in another mode, has another version, or is one of several.
     #[error("{0}")]
     WrongAgent(Advice),
     /// The agent refused the request, and says why.
@@ -59,7 +59,7 @@ pub struct Advice {
     pub message: String,
     /// What to do next, in words. Empty where none was given with the refusal.
     pub hint: String,
-    /// The operator's command that does it, where one does.
+    /// The operator's command for it, where there is one.
     pub command: Option<String>,
 }
 

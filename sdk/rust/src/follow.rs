@@ -21,19 +21,19 @@ use crate::{
     node::Node,
 };
 
-/// Between two looks at an agent that is not ready.
+/// Time between two requests to an agent that is not ready.
 const POLL: Duration = Duration::from_millis(250);
-/// Until the agent is called again: at first, and at most.
+/// Time until the next attempt to connect: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
-/// The list of peers, and every change of it: what [`DstackP2p::monitor_peers`](crate::DstackP2p::monitor_peers) gives. Dropping it
-/// hangs up.
+/// The list of peers, and every change of it: what [`DstackP2p::monitor_peers`](crate::DstackP2p::monitor_peers) returns. Dropping
+/// it closes the connection.
 pub struct PeerLists(BoxStream<'static, Result<Vec<String>, Error>>);
 
 impl PeerLists {
     pub(crate) fn of(node: Arc<Node>) -> Self {
-        let follower = Follower { node, hints: None, told: None, retry: RETRY_FIRST };
+        let follower = Follower { node, hints: None, last: None, retry: RETRY_FIRST };
         let lists = stream::unfold(Some(follower), |follower| async {
             let mut follower = follower?;
             match follower.next().await {
@@ -67,9 +67,9 @@ impl fmt::Debug for PeerLists {
 
 struct Follower {
     node: Arc<Node>,
-    /// Of the agent that is there now.
+    /// From the agent that runs now.
     hints: Option<Hints>,
-    told: Option<Vec<String>>,
+    last: Option<Vec<String>>,
     retry: Duration,
 }
 
@@ -77,10 +77,10 @@ impl Follower {
     async fn next(&mut self) -> Result<Vec<String>, Error> {
         loop {
             match self.look().await {
-                Ok(list) if self.told.as_ref() == Some(&list) => {}
+                Ok(list) if self.last.as_ref() == Some(&list) => {}
                 Ok(list) => {
                     tracing::info!("peers: {}", if list.is_empty() { "none".to_owned() } else { list.join(", ") });
-                    self.told = Some(list.clone());
+                    self.last = Some(list.clone());
                     return Ok(list);
                 }
                 Err(Error::NoAgent(advice) | Error::Starting(advice)) => self.agent_is_away(&advice).await?,
@@ -89,8 +89,8 @@ impl Follower {
         }
     }
 
-    /// The list as this agent has it after the next hint, the first time as it is. One that means nothing (the agent has not read the
-    /// contract yet, or this node is not a member yet) is passed over.
+    /// The list as this agent has it after the next hint, the first time as it is. A list without meaning (the agent has not read
+    /// the contract yet, or this node is not a member yet) is skipped.
     async fn look(&mut self) -> Result<Vec<String>, Error> {
         let node = Arc::clone(&self.node);
         let hints = match &mut self.hints {
@@ -100,7 +100,7 @@ impl Follower {
             }
             None => {
                 let mut hints = node.agent.watch().await?;
-                settled(&node, &mut hints).await?;
+                complete(&node, &mut hints).await?;
                 if self.retry > RETRY_FIRST {
                     tracing::info!("the agent is back");
                 }
@@ -136,20 +136,20 @@ impl Follower {
     }
 }
 
-/// Waits until this agent knows all of the list: just started, it lists members as it proves them, one after the other.
-async fn settled(node: &Node, hints: &mut Hints) -> Result<(), Error> {
-    let mut told = false;
+/// Waits until this agent has the whole list: after its start it lists members as it proves them, one after the other.
+async fn complete(node: &Node, hints: &mut Hints) -> Result<(), Error> {
+    let mut warned = false;
     loop {
         hints.check().await?;
         match node.agent.status().await {
             Ok(status) => {
                 node.target.check(&status)?;
-                // What an agent restarts with while the contract cannot be read is the list as it was, and whole.
+                // An agent that restarts while the contract cannot be read has the whole list as it was.
                 if status.verdict.ready || matches!(status.verdict.state, VerdictState::Stale | VerdictState::Fenced) {
                     return Ok(());
                 }
-                if let Some(command) = status.own.membership_hint.filter(|_| !told) {
-                    told = true;
+                if let Some(command) = status.own.membership_hint.filter(|_| !warned) {
+                    warned = true;
                     tracing::warn!("this node is not a member; an operator has to run: {command}");
                 }
             }

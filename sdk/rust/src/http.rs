@@ -1,4 +1,4 @@
-//! One request over a unix socket, on a connection of its own. Dropping it hangs up.
+//! One request over a unix socket, on a connection of its own. Dropping it closes the connection.
 
 use std::{
     error::Error,
@@ -22,11 +22,11 @@ use tokio::net::UnixStream;
 
 type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
-/// A response whose head has come.
+/// A response whose head has arrived.
 pub(crate) struct Exchange {
     pub(crate) status: StatusCode,
     body: Incoming,
-    /// Does the reading and writing, whenever the body is waited for; gone when the other end has hung up.
+    /// Does the reading and writing whenever the body is awaited; gone when the other end has closed the connection.
     connection: Option<Pin<Box<Connection>>>,
     /// Without it, the connection would end.
     _sender: http1::SendRequest<Full<Bytes>>,
@@ -70,7 +70,7 @@ impl Exchange {
         loop {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    // What is no data are trailers.
+                    // A frame without data has trailers.
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Some(Ok(data)));
                     }

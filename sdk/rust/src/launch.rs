@@ -1,8 +1,8 @@
 //! Starting `p2p-agent` where none runs.
 //!
 //! Nothing secret is in its arguments or its environment: the RPC URLs, which often hold API keys, go through a pipe, and of this
-//! process's environment it gets what agents read. Its log goes to a file and not to a pipe, because it goes on when this process
-//! dies.
+//! process's environment it gets what agents read. Its log goes to a file and not to a pipe, because it keeps running when this
+//! process dies.
 
 use std::{
     env,
@@ -30,18 +30,18 @@ use crate::{
 
 /// What the agent reads when no file is named.
 const DEFAULT_CONFIG: &str = "/etc/p2p-agent/config.toml";
-/// Of this process's environment, what an agent is given besides what begins with one of [`PASSED_PREFIXES`]: an application's has
-/// secrets that are none of its business.
+/// The variables of this process that an agent gets besides those with one of [`PASSED_PREFIXES`]: an application's environment has
+/// secrets that an agent must not see.
 const PASSED: [&str; 9] =
     ["XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME", "PATH", "LANG", "TZ", "INSTANCE_ID", "KMS_ROOT_ADDRESS", "RPC_URL"];
 const PASSED_PREFIXES: [&str; 3] = ["P2P_", "DSTACK_", "LC_"];
 const RPC_VARIABLES: [&str; 2] = ["P2P_RPC_URL", "RPC_URL"];
 /// What a pipe takes at once (pipe(7) has 64 KiB): more URLs than an operator has.
 const LONGEST_CONFIG: usize = 32 << 10;
-/// That an orderly stop may take.
+/// How long an orderly stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 const STOP_POLL: Duration = Duration::from_millis(20);
-/// Of the agent's log, what an error shows.
+/// How many lines of the agent's log an error shows.
 const LOG_LINES: usize = 15;
 const LOG_BYTES: u64 = 16 << 10;
 /// The agent's names for what it may not do, and the system's.
@@ -59,7 +59,7 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// [`Error::Invalid`] for settings that would show RPC URLs to every process, or are none.
+    /// [`Error::Invalid`] for settings that are invalid, or would show RPC URLs to every process.
     pub(crate) fn new(
         target: Target,
         socket: PathBuf,
@@ -114,7 +114,7 @@ impl Launcher {
     pub(crate) fn start(&self) -> Result<(), Error> {
         let Some((program, words)) = self.program.split_first() else { return Ok(()) };
         let (environment, config) = self.settings(env::vars_os())?;
-        // Held until it is there: of clones that find none at the same moment, one starts it.
+        // Held until it runs: of clones that find none at the same moment, one starts it.
         let mut child = self.child();
         if child.as_mut().is_some_and(is_alive) {
             return Ok(());
@@ -156,13 +156,13 @@ impl Launcher {
         }
         tracing::warn!("p2p-agent does not stop: killing it; its log is {}", self.log_path().display());
         if child.kill().is_ok() {
-            // It takes no time: nothing survives that.
+            // Quick: no process survives SIGKILL.
             let _ = child.wait();
         }
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
-        // Nothing is left half done where this is held.
+        // No panic leaves this half changed.
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -26,22 +26,23 @@ use crate::{
     target::{Standing, Target},
 };
 
-/// Between two questions while something is waited for.
+/// Time between two requests while waiting.
 const POLL: Duration = Duration::from_millis(200);
-/// For an agent to appear where none can be started here: both may just be starting, and one may be restarting.
+/// How long to wait for an agent to appear where none can be started here: both may just be starting, or the agent is being
+/// restarted.
 const AGENT_WITHIN: Duration = Duration::from_secs(10);
 /// How long [`DstackP2p::register`] waits.
 const REGISTER_WITHIN: Duration = Duration::from_secs(300);
 
 /// This node in its cluster. Clones are the same node.
 ///
-/// Ended with [`close`](Self::close), it stops the agent that it started itself, if it did; otherwise that goes on.
+/// [`close`](Self::close) stops the agent that was started here, if one was; without it that agent keeps running.
 #[derive(Clone)]
 pub struct DstackP2p {
     pub(crate) node: Arc<Node>,
 }
 
-/// What clones, and lists that are followed, share.
+/// What clones and monitored lists share.
 pub(crate) struct Node {
     pub(crate) agent: Agent,
     pub(crate) target: Target,
@@ -52,7 +53,7 @@ pub(crate) struct Node {
     is_checked: AtomicBool,
 }
 
-/// Everything that can be said besides cluster and mode.
+/// Every setting besides cluster and mode.
 pub struct Builder {
     contract: String,
     mode: String,
@@ -72,7 +73,7 @@ impl Builder {
         Self { socket: Some(socket.into()), ..self }
     }
 
-    /// The program to start where no agent answers, in words if there are several; none for none. By default `p2p-agent`.
+    /// The program to start where no agent answers, with its first arguments; empty: none is started. By default `p2p-agent`.
     #[must_use]
     pub fn agent<W: Into<String>>(self, words: impl IntoIterator<Item = W>) -> Self {
         Self { program: words.into_iter().map(Into::into).collect(), ..self }
@@ -91,7 +92,7 @@ impl Builder {
         self
     }
 
-    /// Lists are with this node. By default they are without.
+    /// Whether lists include this node. By default they do not.
     #[must_use]
     pub fn include_self(self) -> Self {
         Self { include_self: true, ..self }
@@ -112,8 +113,8 @@ impl Builder {
     /// Nothing is connected yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what cannot be meant, [`Error::WrongAgent`] where several agents run and none was chosen, and
-    /// [`Error::NotPermitted`] where agents cannot be looked for.
+    /// [`Error::Invalid`] for invalid arguments, [`Error::WrongAgent`] where several agents run and none was chosen, and
+    /// [`Error::NotPermitted`] where the agents' directories cannot be read.
     pub fn build(self) -> Result<DstackP2p, Error> {
         let target = Target::of(&self.contract, &self.mode)?;
         let variable = |name: &str| env::var_os(name).map(PathBuf::from);
@@ -145,7 +146,7 @@ impl DstackP2p {
         Self::builder(contract, mode).build()
     }
 
-    /// The same, with more to say.
+    /// The same, with further settings.
     #[must_use]
     pub fn builder(contract: &str, mode: &str) -> Builder {
         Builder {
@@ -174,15 +175,15 @@ impl DstackP2p {
     /// that is done.
     ///
     /// # Errors
-    /// [`Error::NoAgent`]: none answers, and none could be started. [`Error::NotAMember`]: an operator had to act and did not; or the node
-    /// lost its membership and does not come back by itself. [`Error::NotPermitted`]: the contract's owner bars the token; or this
-    /// machine refuses what the agent needs. [`Error::WrongContract`], [`Error::WrongAgent`]: the agent that runs here is not for this.
-    /// [`Error::TimedOut`]: it was on its way.
+    /// [`Error::NoAgent`]: none answers, and none could be started. [`Error::NotAMember`]: an operator had to act and did not; or
+    /// the node lost its membership and does not come back by itself. [`Error::NotPermitted`]: the contract's owner bars the token;
+    /// or this machine refuses what the agent needs. [`Error::WrongContract`], [`Error::WrongAgent`]: the agent that runs here is
+    /// not the right one. [`Error::TimedOut`]: it was under way.
     pub async fn register(&self) -> Result<Member, Error> {
         self.register_within(Some(REGISTER_WITHIN), |_| {}).await
     }
 
-    /// The same, for as long as is said (`None`: for ever), with `progress` called at each step.
+    /// The same, with a limit of its own (`None`: for ever), and with `progress` called at each step.
     ///
     /// # Errors
     /// As [`Self::register`].
@@ -194,19 +195,19 @@ impl DstackP2p {
         let node = &*self.node;
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut alone_since = None;
-        let mut told: Option<Progress> = None;
+        let mut last: Option<Progress> = None;
         loop {
             let step = match node.look().await? {
                 Standing::Ready(member) => return Ok(member),
                 Standing::OnItsWay(step) => step,
             };
-            if !told.as_ref().is_some_and(|told| told.is_same_as(&step)) {
+            if !last.as_ref().is_some_and(|last| last.is_same_as(&step)) {
                 match step.command {
                     None => tracing::info!("{step}"),
                     Some(_) => tracing::warn!("{step}"),
                 }
                 progress(&step);
-                told = Some(step.clone());
+                last = Some(step.clone());
             }
             let now = Instant::now();
             let mut is_over = deadline.is_some_and(|deadline| now >= deadline);
@@ -289,7 +290,7 @@ impl Node {
         Ok(standing)
     }
 
-    /// No agent answers: starts one, or sees what became of the one that was started.
+    /// No agent answers: starts one, or finds out how the one that was started ended.
     fn start_agent(&self, silence: String) -> Result<Progress, Error> {
         let launcher = &self.launcher;
         if let Some(failure) = launcher.failure() {

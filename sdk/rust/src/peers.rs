@@ -31,7 +31,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Where the contract says that it is: the development URL, else the https URL, else the address.
+    /// Its endpoint by the contract: the development URL, else the https URL, else the address.
     #[must_use]
     pub fn endpoint(&self) -> Option<String> {
         let url = self.dev_url.as_ref().or(self.url.as_ref());
@@ -125,12 +125,12 @@ impl Own {
 impl From<Listed> for Member {
     fn from(listed: Listed) -> Self {
         let Listed { token_id, name, kind, address, url, dev_url, state } = listed;
-        // Agents of older versions have tunnels alone, and do not say so.
+        // Agents of older versions have tunnels only, and no field for it.
         Self { token_id, name, kind: kind.unwrap_or(NodeKind::Wireguard), address, url, dev_url, state }
     }
 }
 
-/// Tells `null` from nothing at all.
+/// Distinguishes `null` from a missing field.
 fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }

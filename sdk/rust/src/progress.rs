@@ -1,8 +1,8 @@
-//! The way to being a member, as an application is told of it.
+//! The steps to becoming a member, as reported to an application.
 
 use std::fmt;
 
-/// How far a node is on its way to being a member.
+/// How far a node is on its way to becoming a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// No agent answers yet.
@@ -21,7 +21,7 @@ pub enum Stage {
     Registering,
     /// A member, whose tunnels are being made.
     Converging,
-    /// A member by whom it is not reached where the application says: its URL is not the registered one yet.
+    /// A member, but the contract has another URL of it than the application's.
     NoUrl,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// One step of the way.
+/// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// How far the node is.
@@ -58,7 +58,7 @@ impl Progress {
         Self { stage, message: message.into(), command: command.map(str::to_owned) }
     }
 
-    /// Whether it says the same. Ages and counts in a message grow by themselves.
+    /// Whether it is the same step. Ages and counts in a message grow by themselves, and do not count.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         let words = |step: &Self| step.message.replace(|c: char| c.is_ascii_digit(), "");
         self.stage == other.stage && self.command == other.command && words(self) == words(other)

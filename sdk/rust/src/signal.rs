@@ -2,7 +2,7 @@
     unsafe_code,
     reason = "asking a process to end, and who one is, have no safe call in the dependencies we have"
 )]
-//! The two system calls that the standard library has not.
+//! The two system calls that the standard library lacks.
 
 use std::{io, process::Child};
 

@@ -11,11 +11,11 @@ use crate::{
 };
 
 pub(crate) const RUN_DIR: &str = "/run/p2p-agent";
-/// Of the agent with the default interface, and of one without an interface.
+/// The sockets of the agent with the default interface, and of one without an interface.
 const WIREGUARD: &str = "mesh0.sock";
 const TLS: &str = "tls.sock";
 
-/// What this process knows of its surroundings.
+/// This process's environment and directories.
 pub(crate) struct Place<'a> {
     /// Reads an environment variable.
     pub(crate) variable: &'a dyn Fn(&str) -> Option<PathBuf>,
@@ -26,7 +26,7 @@ pub(crate) struct Place<'a> {
 /// The socket of the agent to ask: the one that `P2P_SOCKET` names; else of those in the agents' directories the one with the mode's
 /// own name; else the only one; and where there is none, the one that an agent started here will have.
 ///
-/// [`Error::WrongAgent`] for several to choose from, [`Error::NotPermitted`] for a directory that may not be looked into.
+/// [`Error::WrongAgent`] for several to choose from, [`Error::NotPermitted`] for a directory that may not be read.
 pub(crate) fn find_socket(mode: &Mode, place: &Place<'_>) -> Result<PathBuf, Error> {
     let set = |name| (place.variable)(name).filter(|value| !value.as_os_str().is_empty());
     if let Some(named) = set("P2P_SOCKET") {

@@ -1,4 +1,4 @@
-//! Which cluster, and as what: the two things an application says, and what is made of the agent's status.
+//! Which cluster, and as what: an application's two settings, and what they make of the agent's status.
 
 use std::{path::Path, str::FromStr, time::Duration};
 
@@ -23,12 +23,12 @@ pub(crate) enum Mode {
     Wireguard,
     /// https URLs behind the dstack gateway.
     Tls,
-    /// Endpoints as the contract lists them; this node's own is that.
+    /// Endpoints as the contract lists them; this is the node's own.
     Url(String),
 }
 
 impl Mode {
-    /// The agent's name of it; none where an agent of either will do.
+    /// The agent's name for it; none where an agent of either mode will do.
     pub(crate) const fn flag(&self) -> Option<&'static str> {
         match self {
             Self::Wireguard => Some("wireguard"),
@@ -91,7 +91,7 @@ impl Target {
         }
     }
 
-    /// [`Error::WrongContract`] or [`Error::WrongAgent`] when this agent serves another cluster, or is something else in it.
+    /// [`Error::WrongContract`] or [`Error::WrongAgent`] when this agent serves another cluster, or has another mode.
     pub(crate) fn check(&self, status: &Status) -> Result<(), Error> {
         let contract = self.contract;
         if status.registry.contract != contract {
@@ -144,7 +144,7 @@ impl Target {
         Ok(Standing::OnItsWay(progress))
     }
 
-    /// What is missing when a member is not where its application says.
+    /// What is missing when the contract has another URL of a member than its application.
     fn missing_url(&self, status: &Status, peers: &Peers, own: &Member) -> Result<Option<Progress>, Error> {
         match &self.mode {
             Mode::Tls if own.url.is_none() => {
@@ -167,7 +167,7 @@ impl Target {
                 let message = format!(
                     "the contract has {found} of this node, not {url}, which its token's owner gives it in devMode"
                 );
-                // The token's owner does it, from any wallet: it is no business of the node's keys.
+                // The token's owner does it, from any wallet: it does not need the node's keys.
                 let command =
                     format!("meshctl dev-url set {} {} --contract {}", own.token_id, quoted(url), self.contract);
                 Ok(Some(Progress::new(Stage::NoUrl, message, Some(&command))))
@@ -176,7 +176,7 @@ impl Target {
         }
     }
 
-    /// The error for a node that did not come further than that. Only for an agent there is an end of waiting without `limit`.
+    /// The error for a node that got no further. Without `limit` only the wait for an agent ends.
     pub(crate) fn not_in_time(&self, progress: Progress, limit: Option<Duration>, socket: &Path) -> Error {
         let Progress { stage, message, command } = progress;
         let by_operator = || Advice::by_operator(message.clone(), command.as_deref());
@@ -198,14 +198,14 @@ impl Target {
     }
 }
 
-/// Why this node is not ready, in the agent's words: what it says of the membership, else the worst of the rest.
+/// Why this node is not ready, in the agent's words: its warning about the membership, else the worst of the others.
 fn reason(status: &Status, otherwise: &str) -> String {
     let of_membership = status.warnings.iter().find(|warning| warning.code.starts_with("W10"));
     let worst = || status.warnings.iter().find(|warning| warning.severity != Severity::Info);
     of_membership.or_else(worst).map_or_else(|| otherwise.to_owned(), |warning| warning.message.clone())
 }
 
-/// As one word of a shell.
+/// Quoted as one word of a shell.
 fn quoted(text: &str) -> String {
     if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"@%+=:,./-_".contains(&byte)) {
         text.to_owned()

@@ -12,30 +12,30 @@ from ._target import Target
 from ._view import Peers
 
 _LOG = logging.getLogger("dstack_p2p")
-#: Seconds between two looks at an agent that is not ready.
+#: Seconds between two requests to an agent that is not ready.
 _POLL = 0.25
-#: Seconds until the agent is called again: at first, and at most.
+#: Seconds until the next attempt to connect: at first, and at most.
 _RETRY_FIRST, _RETRY_LAST = 0.1, 2.0
 
 
 async def follow(
-    api: AgentApi, target: Target, launcher: Launcher, tell: Callable[[Peers], Awaitable[None]]
+    api: AgentApi, target: Target, launcher: Launcher, report: Callable[[Peers], Awaitable[None]]
 ) -> None:
-    """Tells the list, and again after every hint that it changed, until it is cancelled. A list that means nothing (the agent has not
-    read the contract yet, or this node is not a member yet) is not told.
+    """Reports the list, and again after every hint that it changed, until cancelled. A list without meaning (the agent has not
+    read the contract yet, or this node is not a member yet) is skipped.
 
-    Raises what `tell` raises, and `WrongContract`, `WrongAgent`, `NotPermitted`; `NoAgent` where one that was started here ended, and
+    Raises what `report` raises, and `WrongContract`, `WrongAgent`, `NotPermitted`; `NoAgent` where one that was started here ended, and
     cannot be started again.
     """
     retry = _RETRY_FIRST
     while True:
         try:
             async with api.watch() as hints:
-                await _settled(api, target, hints)
+                await _complete(api, target, hints)
                 if retry > _RETRY_FIRST:
                     _LOG.info("the agent is back")
                 retry = _RETRY_FIRST
-                await _follow_one(api, hints, tell)
+                await _follow_one(api, hints, report)
         except (Unreachable, Starting) as failure:
             if retry == _RETRY_FIRST:
                 _LOG.warning("the agent at %s is away, the peers stay as they were: %s", api.socket, failure)
@@ -46,12 +46,12 @@ async def follow(
         retry = min(2 * retry, _RETRY_LAST)
 
 
-async def _settled(api: AgentApi, target: Target, hints: Hints) -> None:
-    """Waits until this agent knows all of the list: just started, it lists members as it proves them, one after the other.
+async def _complete(api: AgentApi, target: Target, hints: Hints) -> None:
+    """Waits until this agent has the whole list: after its start it lists members as it proves them, one after the other.
 
     Raises `Unreachable`, and as `Target.check`.
     """
-    told = False
+    warned = False
     while True:
         hints.check()
         try:
@@ -60,16 +60,16 @@ async def _settled(api: AgentApi, target: Target, hints: Hints) -> None:
             pass
         else:
             target.check(status)
-            # What an agent restarts with while the contract cannot be read is the list as it was, and whole.
+            # An agent that restarts while the contract cannot be read has the whole list as it was.
             if status.ready or status.verdict in ("stale", "fenced"):
                 return
-            if status.membership_hint and not told:
-                told = True
+            if status.membership_hint and not warned:
+                warned = True
                 _LOG.warning("this node is not a member; an operator has to run: %s", status.membership_hint)
         await asyncio.sleep(_POLL)
 
 
-async def _follow_one(api: AgentApi, hints: Hints, tell: Callable[[Peers], Awaitable[None]]) -> None:
+async def _follow_one(api: AgentApi, hints: Hints, report: Callable[[Peers], Awaitable[None]]) -> None:
     """Follows this agent until it is gone."""
     while True:
         peers = await api.peers()
@@ -77,5 +77,5 @@ async def _follow_one(api: AgentApi, hints: Hints, tell: Callable[[Peers], Await
         await asyncio.sleep(0)
         hints.check()
         if peers.membership in ("active", "fenced"):
-            await tell(peers)
+            await report(peers)
         await hints.next()

@@ -1,4 +1,4 @@
-"""The way to being a member, as an application is told of it."""
+"""The steps to becoming a member, as reported to an application."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Optional
 
 
 class Stage(str, enum.Enum):
-    """How far a node is on its way to being a member."""
+    """How far a node is on its way to becoming a member."""
 
     #: No agent answers yet.
     NO_AGENT = "no-agent"
@@ -27,7 +27,7 @@ class Stage(str, enum.Enum):
     REGISTERING = "registering"
     #: A member, whose tunnels are being made.
     CONVERGING = "converging"
-    #: A member by whom it is not reached where the application says: its URL is not the registered one yet.
+    #: A member, but the contract has another URL of it than the application's.
     NO_URL = "no-url"
     #: A member, and the mesh can be used.
     READY = "ready"
@@ -35,7 +35,7 @@ class Stage(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of the way."""
+    """One step."""
 
     stage: Stage
     #: What is waited for, in words.
@@ -44,7 +44,7 @@ class Progress:
     command: Optional[str] = None
 
     def is_news_after(self, earlier: Optional[Progress]) -> bool:
-        """Whether it says something else. Ages and counts in a message grow by themselves."""
+        """Whether it is another step. Ages and counts in a message grow by themselves, and do not count."""
         return earlier is None or self._gist() != earlier._gist()
 
     def _gist(self) -> tuple[object, ...]:

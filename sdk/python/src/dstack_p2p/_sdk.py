@@ -59,8 +59,8 @@ class DStackP2PSDK:
             agent_flags: further flags for it, such as `["--gateway-domain", "gateway.example.com"]`. Nothing secret.
             rpc_url: RPC URLs for it, which may hold API keys: they are neither in its arguments nor in its environment.
 
-        Raises `ValueError` for arguments that cannot be meant, `WrongAgent` where several agents run and none was chosen, and
-        `NotPermitted` where agents cannot be looked for.
+        Raises `ValueError` for invalid arguments, `WrongAgent` where several agents run and none was chosen, and
+        `NotPermitted` where the agents' directories cannot be read.
         """
         target = Target.of(contract, mode)
         found = socket or find_socket(target.mode, os.environ)
@@ -93,18 +93,18 @@ class DStackP2PSDK:
             NoAgent: no agent answers, and none could be started.
             NotAMember: an operator had to act and did not; or the node lost its membership and does not come back by itself.
             NotPermitted: the contract's owner bars the token; or this machine refuses what the agent needs.
-            WrongContract, WrongAgent: the agent that runs here is not for this.
-            TimedOut: it was on its way.
+            WrongContract, WrongAgent: the agent that runs here is not the right one.
+            TimedOut: it was under way.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         alone_since: Optional[float] = None
-        told: Optional[Progress] = None
+        last: Optional[Progress] = None
         while True:
             now = await self._look()
             if isinstance(now, Member):
                 return now
-            if now.is_news_after(told):
-                told = now
+            if now.is_news_after(last):
+                last = now
                 _LOG.log(logging.INFO if now.command is None else logging.WARNING, "%s", now)
                 await _call(progress, now)
             out_of_time = deadline is not None and time.monotonic() >= deadline
@@ -121,7 +121,7 @@ class DStackP2PSDK:
         """The members of the cluster as connection strings, ascending by token: whether or not each answers at this moment.
 
         Args:
-            include_self: with this node.
+            include_self: whether the list includes this node.
             timeout: seconds to wait at most for an agent that is just being restarted.
 
         Raises `NotAMember`, `NoAgent`, `TimedOut`, `WrongContract`, `WrongAgent`, `NotPermitted`.
@@ -133,19 +133,19 @@ class DStackP2PSDK:
         return _members(await self._peers(timeout), include_self)
 
     async def monitor_peers(self, callback: OnPeers, *, include_self: bool = False) -> None:
-        """Calls back with the list of peers, and again with each change, until it is cancelled: `asyncio.create_task` lets other
-        things go on beside it.
+        """Calls back with the list of peers, and again with each change, until cancelled: run it with `asyncio.create_task` beside
+        other work.
 
-        It never calls with the same list twice in a row, nor before the last call has returned; of changes in the meantime it tells
-        the outcome. While the agent is being restarted, the contract cannot be read, or this node is not a member yet, the peers stay
+        It never calls with the same list twice in a row, nor before the last call has returned; changes in the meantime are
+        merged. While the agent is being restarted, the contract cannot be read, or this node is not a member yet, the peers stay
         as they were. When this node loses its membership, the list is empty.
 
-        Raises what `callback` raises; `WrongContract`, `WrongAgent` or `NotPermitted` for an agent that is not for this; and `NoAgent`
+        Raises what `callback` raises; `WrongContract`, `WrongAgent` or `NotPermitted` for an agent that is not the right one; and `NoAgent`
         where the agent that was started here ended, and cannot be started again.
         """
         last: Optional[list[str]] = None
 
-        async def tell(peers: Peers) -> None:
+        async def report(peers: Peers) -> None:
             nonlocal last
             now = self._endpoints(peers, include_self)
             if now != last:
@@ -153,7 +153,7 @@ class DStackP2PSDK:
                 _LOG.info("peers: %s", ", ".join(now) or "none")
                 await _call(callback, list(now))
 
-        await follow(self._api, self._target, self._launcher, tell)
+        await follow(self._api, self._target, self._launcher, report)
 
     async def close(self) -> None:
         """Stops the agent if it was started here."""

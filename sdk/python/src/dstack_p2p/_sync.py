@@ -51,11 +51,11 @@ class SyncDStackP2PSDK:
     ) -> Member:
         """As `DStackP2PSDK.register`. `progress` is called in a thread of its own, and waited for."""
 
-        async def tell(step: Progress) -> None:
+        async def report(step: Progress) -> None:
             if progress is not None:
                 await _in_thread(progress, step)
 
-        return self._loop.run(self._sdk.register(timeout, tell))
+        return self._loop.run(self._sdk.register(timeout, report))
 
     def get_peers(self, *, include_self: bool = False, timeout: float = 10.0) -> list[str]:
         """As `DStackP2PSDK.get_peers`."""
@@ -69,10 +69,10 @@ class SyncDStackP2PSDK:
         """As `DStackP2PSDK.monitor_peers`, but it returns at once, and `callback` is called in a thread of its own. What is returned
         ends it, and knows what ended it."""
 
-        async def tell(peers: list[str]) -> None:
+        async def report(peers: list[str]) -> None:
             await _in_thread(callback, peers)
 
-        return Monitor(self._loop, self._sdk.monitor_peers(tell, include_self=include_self))
+        return Monitor(self._loop, self._sdk.monitor_peers(report, include_self=include_self))
 
     def close(self) -> None:
         """Ends the monitors, and stops the agent if it was started here. Not to be called from a callback."""
