@@ -1,4 +1,4 @@
-//! Failure switches: what a real guest agent does on a bad day, on demand.
+//! Failure switches: faults that a real guest agent may have, on demand.
 
 use std::str::FromStr;
 use std::time::Duration;

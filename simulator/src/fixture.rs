@@ -114,7 +114,7 @@ impl Fixture {
 
     /// The KMS root, `None` where the fixture has no KMS signature.
     ///
-    /// A signature recovers to *some* address with any app id: only a root known beforehand tells a right one.
+    /// A signature recovers to *some* address with any app id: only comparison with a known root proves the right one.
     pub(crate) fn check(&self, app_id: &AppId, root: Option<Address>) -> Result<Option<Address>, FixtureError> {
         if self.key.issued().is_empty() {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! A dstack guest agent for development, which official dstack SDKs work against, and the gateway before it.
 //!
 //! It serves the guest agent's protocol on unix sockets, for many instances of one app. Its KMS root key is a
-//! seed from the command line or a published fixture: ***knowing the seed is having every key**, and its quotes prove
+//! seed from the command line or a published fixture: **knowing the seed means having every key**, and its quotes prove
 //! nothing. It says SIMULATED in Info (`cloud_vendor`, `app_name`), in Version and in its log. [`gateway`] is the TCP proxy
 //! that CVMs are reached through.
 //!

@@ -1,4 +1,4 @@
-//! Something with the shape of a TDX quote, so that parsers and register replays work, and nothing to believe.
+//! A value with the shape of a TDX quote, so that parsers and register replays work; it proves nothing.
 //!
 //! Layout: Intel's TDX DCAP quote version 4 (48-byte header, 584-byte TD report body, signature data). Every
 //! signature in it is zero and its certificate says SIMULATED: no verifier can accept it.

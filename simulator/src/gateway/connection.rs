@@ -20,7 +20,7 @@ pub(super) enum End {
     /// It never reached an instance.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
-    /// Both sides said so.
+    /// Both sides closed it in order.
     #[error("closed by both sides")]
     Closed,
     /// One side is gone.
@@ -29,7 +29,7 @@ pub(super) enum End {
     /// Nothing moved.
     #[error("idle for too long")]
     Idle,
-    /// One side took nothing.
+    /// One side stopped reading.
     #[error("one side stopped reading for too long")]
     Stalled,
     /// It is old.
@@ -105,7 +105,7 @@ impl Connection {
         relay(client, instance, hello, limits, traffic).await.err().unwrap_or(End::Closed)
     }
 
-    /// What has come of the ClientHello, and a place at each instance to try.
+    /// The bytes of the ClientHello so far, and a place at each instance to try.
     async fn admit(&self, client: &mut TcpStream) -> Result<(Vec<u8>, Vec<Place>), End> {
         let limits = &self.shared.limits;
         // Small packets often hold up a client that waits for them.

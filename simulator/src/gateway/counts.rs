@@ -36,7 +36,7 @@ pub struct Counts {
     pub instances: BTreeMap<String, u64>,
 }
 
-/// Where a gateway counts.
+/// A gateway's counters.
 #[derive(Default)]
 pub(super) struct Counters(Mutex<Counts>);
 

@@ -2,7 +2,7 @@
 //!
 //! As dstack's gateway reads it (dstack/gateway/src/proxy/sni.rs): out of the first TLS record alone, and out of the
 //! first [`MAX_HELLO`] bytes. A client that spreads a ClientHello over several records, or puts the name behind more than that,
-//! is not let through. Nothing else in it is looked at: the instance does that.
+//! is refused. Nothing else in it is checked: the instance does that.
 
 /// Bytes in which the name must end.
 pub(super) const MAX_HELLO: usize = 4096;
@@ -19,7 +19,7 @@ pub(super) enum Search<'a> {
     Found(&'a str),
     /// Nothing yet: more bytes may have it.
     More,
-    /// There is none, whatever follows.
+    /// There is no name, whatever follows.
     Never(NoName),
 }
 

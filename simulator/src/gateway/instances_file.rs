@@ -1,4 +1,4 @@
-//! A file of instances, looked at again and again.
+//! A file of instances, which is read again for every connection.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -23,7 +23,7 @@ pub enum InstancesError {
     /// The file is too long.
     #[error("`{0}` has more than {MAX_BYTES} bytes")]
     TooLong(PathBuf),
-    /// The file says something else.
+    /// The file's content is not a list of instances.
     #[error(
         "`{path}` does not list instances: {source}\n\
          hint: [{{\"app_id\": \"<40 hex digits>\", \"instance_id\": \"<40 hex digits>\", \"ip\": \"10.0.0.2\"}}]"
@@ -42,7 +42,7 @@ pub enum InstancesError {
     TooMany(usize),
 }
 
-/// The file, and what it said last.
+/// The file, and its last content.
 pub(super) struct InstancesFile {
     path: PathBuf,
     seen: Option<Vec<u8>>,
@@ -53,7 +53,7 @@ impl InstancesFile {
         Self { path: path.to_owned(), seen: None }
     }
 
-    /// Its instances, if it says something else than when it was looked at before. It is compared by content: two writes
+    /// Its instances, if its content has changed since the last read. It is compared by content: two writes
     /// can bear one time.
     pub(super) fn changed(&mut self) -> Result<Option<Vec<Instance>>, InstancesError> {
         let path = || self.path.clone();
@@ -69,7 +69,7 @@ impl InstancesFile {
         }
         let instances = serde_json::from_slice(&bytes);
         let path = path();
-        // Remembered when it is wrong, too: that is said once.
+        // Remembered when it is invalid, too: that is reported once.
         self.seen = Some(bytes);
         instances.map(Some).map_err(|source| InstancesError::Content { path, source })
     }

@@ -1,4 +1,4 @@
-//! The instances behind a gateway. A real one learns them as CVMs register; this one is told.
+//! The instances behind a gateway. A real one learns them as CVMs register; this one gets them from its caller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ pub struct Instance {
     /// The app it runs.
     #[serde(with = "hex::serde")]
     pub app_id: [u8; 20],
-    /// Itself.
+    /// The CVM's own id.
     #[serde(with = "hex::serde")]
     pub instance_id: [u8; 20],
     /// Where it listens; the port comes with the server name.
@@ -32,7 +32,7 @@ pub struct Instance {
     pub ports: Option<BTreeSet<u16>>,
 }
 
-/// Who is behind a gateway, in order of freshness: of an app's instances the first are tried. Clones are one registry,
+/// The instances behind a gateway, in order of freshness: of an app's instances the first are tried. Clones are one registry,
 /// which can change while gateways use it: a connection that is open stays.
 #[derive(Clone, Default)]
 pub struct Registry(Arc<Mutex<State>>);
@@ -50,7 +50,7 @@ struct Entry {
 
 impl Registry {
     /// The instances in a JSON file, which is read again for every connection: `[{"app_id": HEX, "instance_id": HEX,
-    /// "ip": IP, "ports": [PORT, …]}, …]`. While its content is bad, what it said before holds.
+    /// "ip": IP, "ports": [PORT, …]}, …]`. While its content is invalid, the last valid content holds.
     ///
     /// # Errors
     /// When the file cannot be read, or is not what it should be.

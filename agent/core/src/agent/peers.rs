@@ -139,8 +139,8 @@ impl Agent {
             None if matches!(state, PeerState::Connecting | PeerState::Removing) => None,
             None => {
                 let reasons = || troubled.clone().filter_map(|path| path.reason);
-                let telling = reasons().find(|reason| *reason != Reason::NoEndpoint);
-                telling.or_else(|| reasons().next()).or_else(|| self.reason(wanted, state))
+                let informative = reasons().find(|reason| *reason != Reason::NoEndpoint);
+                informative.or_else(|| reasons().next()).or_else(|| self.reason(wanted, state))
             }
         };
         let (hedged, switches) = (Some(seen.report.hedged), Some(seen.report.switches));
