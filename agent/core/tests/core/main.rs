@@ -17,6 +17,7 @@ mod flood;
 mod freshness;
 mod gate;
 mod guard;
+mod manual;
 mod member;
 mod membership;
 mod outage;

@@ -6,7 +6,7 @@ from typing import Optional
 
 
 class P2PError(Exception):
-    """Says what failed, and what to do next."""
+    """What failed, and what to do next."""
 
     def __init__(self, message: str, hint: str, command: Optional[str] = None) -> None:
         super().__init__(message, hint, command)

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class SyncDStackP2PSDK:
-    """This node in its cluster; the twin of `DStackP2PSDK`, which says what the arguments and errors are.
+    """This node in its cluster; the twin of `DStackP2PSDK`, which documents the arguments and errors.
 
     May be used from several threads. Used with `with`, or ended with `close`, it ends its monitors, and stops the agent that it started
     itself, if it did.

@@ -1,4 +1,4 @@
-"""Which cluster, and as what: the two things an application says."""
+"""Which cluster, and as what: an application's two settings."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Target:
         return self._judge_url(status, peers, peers.own)
 
     def _judge_url(self, status: Status, peers: Peers, own: Member) -> Progress:
-        """Whether a member is where its application says."""
+        """Whether the contract has the URL of a member that its application names."""
         if self.mode == "tls" and own.url is None:
             # The agent knows why: its gateway domain is not listed in the contract, most of the time.
             finding = next((finding for finding in status.findings if finding.code == "W109"), None)
@@ -137,7 +137,7 @@ _WORDS = {
 
 
 def _reason(status: Status, otherwise: str) -> str:
-    """Why this node is not ready, in the agent's words: what it says of the membership, else the worst of the rest."""
+    """Why this node is not ready, in the agent's words: its warning about the membership, else the worst of the others."""
     of_membership = [finding for finding in status.findings if finding.code.startswith("W10")]
     others = [finding for finding in status.findings if finding.severity != "info"]
     return next((finding.message for finding in [*of_membership, *others]), otherwise)

@@ -1,4 +1,4 @@
-"""What the agent says, as types. Everything is checked here and nowhere else; what is not used is not looked at."""
+"""The agent's answers, as types. Everything is checked here and nowhere else; unused fields are ignored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Member:
 
     @property
     def endpoint(self) -> Optional[str]:
-        """Where the contract says that it is: the development URL, else the https URL, else the address."""
+        """Its endpoint by the contract: the development URL, else the https URL, else the address."""
         return self.dev_url or self.url or self.address
 
 
@@ -105,7 +105,7 @@ class Peers:
     own: Optional[Member]
     #: The others, ascending by token.
     others: tuple[Member, ...]
-    #: Whether this agent says anything of development URLs.
+    #: Whether this agent reports development URLs.
     reports_dev_urls: bool
 
     @staticmethod
