@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::Addresses;
 
-/// How often it is asked for what is not there yet.
+/// How often the agent is asked again while the answer is not there yet.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// One agent.
@@ -66,7 +66,7 @@ impl AgentClient {
         self.0.vote(dstack_p2p::Seat { term: seat.term, leader_token }).await
     }
 
-    /// What the agent says of this node's wallet.
+    /// What the agent reports about this node's wallet.
     pub(crate) async fn wallet(&self) -> Result<Value, Error> {
         let status = self.0.status().await?;
         let (own, registry) = (status.own, status.registry);

@@ -1,4 +1,4 @@
-//! Carries the leader's questions to the other nodes, and their answers back. What is lost is asked again by the replica.
+//! Carries the leader's questions to the other nodes, and their answers back. The replica repeats lost questions.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::{driver::Handle, neighbours::Neighbours};
 
-/// Where nodes ask each other.
+/// The path at which nodes ask each other.
 pub(crate) const PATH: &str = "/peer";
-/// An answer that takes longer is not waited for.
+/// How long an answer is awaited.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The longest answer that is read, bytes: a batch of entries is far below.
@@ -57,7 +57,7 @@ async fn carry(client: &reqwest::Client, url: &str, question: &Question) -> anyh
     Ok(serde_json::from_slice(&whole(answer).await?)?)
 }
 
-/// The body of an answer that may be as long as it likes.
+/// The body of an answer, up to the limit.
 pub(crate) async fn whole(mut answer: reqwest::Response) -> anyhow::Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await? {

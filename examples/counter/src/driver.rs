@@ -1,5 +1,5 @@
-//! The one loop: it feeds facts to the replica and does what the replica says, in order. It alone writes to the disk, and waits until
-//! that has it.
+//! The one loop: it feeds facts to the replica and executes the replica's commands, in order. It alone writes to the disk, and
+//! waits until the data is there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::{clock::Clock, journal::Journal};
 
 /// Time passes for the replica in steps of this.
 const TICK: Duration = Duration::from_millis(100);
-/// Facts that are taken before anything is written: what they want written goes to the disk at once.
+/// Facts that are taken before anything is written: all of their writes go to the disk at once.
 const AT_ONCE: usize = 512;
 
 /// A fact, and where its outcome goes.
@@ -31,11 +31,11 @@ enum Event {
     Read { after: u64, limit: usize, reply: oneshot::Sender<Page> },
 }
 
-/// How others reach the driver. `None` from it: the process is ending.
+/// A handle to the driver. `None` from it: the process is ending.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle(Sender<Event>);
 
-/// What the replica wants of others.
+/// What the replica wants from other tasks.
 pub(crate) struct Outbox {
     pub(crate) questions: mpsc::UnboundedReceiver<(Token, Question)>,
     pub(crate) votes: mpsc::UnboundedReceiver<Seat>,
@@ -54,7 +54,7 @@ pub(crate) struct Driver {
     shown: Option<(Doing, Option<Seat>)>,
 }
 
-/// How things are.
+/// The state of the node.
 #[derive(Debug, Clone)]
 pub(crate) struct Picture {
     pub(crate) me: NodeId,
@@ -63,7 +63,7 @@ pub(crate) struct Picture {
     pub(crate) promise: Promise,
     pub(crate) length: u64,
     pub(crate) counted: u64,
-    /// `None` until a leader has told what counts.
+    /// `None` until a leader has reported what counts.
     pub(crate) value: Option<u64>,
     pub(crate) members: Option<Members>,
     pub(crate) silence: Duration,
@@ -103,7 +103,7 @@ impl Driver {
     /// Runs until every handle to it is gone.
     ///
     /// # Errors
-    /// The disk refused: what it has is not known then, and nothing may be said about it.
+    /// The disk failed: what it holds is not known then, so nothing may be promised or acknowledged.
     pub(crate) fn run(mut self) -> anyhow::Result<()> {
         let mut tick_at = self.clock.now();
         loop {

@@ -1,4 +1,4 @@
-//! The counter's face: HTTP and JSON, on the mesh address for nodes and clients alike.
+//! The counter's interface: HTTP and JSON, on the mesh address for nodes and clients alike.
 
 mod lanes;
 mod paths;
@@ -32,12 +32,12 @@ use places::{Place, Places};
 
 /// Clients that wait for their increment at most.
 const WAITING: usize = 1024;
-/// How long another node may take with an increment that it was handed.
+/// How long another node may take with an increment that was forwarded to it.
 const FORWARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// A connected client has to send its next request within this time.
 const QUESTION_WITHIN: Duration = Duration::from_secs(30);
-/// Before it is tried again to take a connection, where the machine has no room for one.
+/// Pause after a failed accept.
 const ROOM_WITHIN: Duration = Duration::from_millis(100);
 
 /// What the paths work with.

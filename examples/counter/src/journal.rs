@@ -90,7 +90,7 @@ impl Journal {
         if found.torn > 0 {
             file.set_len(end).map_err(fail("cut the end of"))?;
         }
-        // What was read may not have been on disk yet, nor the file in its directory, when the process alone had died.
+        // If only the process had died, what was read may not have been on disk yet, nor the file in its directory.
         file.sync_all().map_err(fail("write"))?;
         place.sync_all().map_err(fail("write the directory of"))?;
         Ok((Self { file, _dir: place, path, end }, found))
@@ -156,7 +156,7 @@ fn record(bytes: &[u8], place: usize) -> Option<(Record, usize)> {
     let start = place + HEADER;
     let end = start.checked_add(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     let payload = bytes.get(start..end)?;
-    // Every record is an object: this spares a look for records most of the hashing.
+    // Every record is an object: checking that first saves the search for records most of the hashing.
     if !payload.starts_with(b"{") || checksum(place as u64, payload) != *sum {
         return None;
     }

@@ -35,7 +35,7 @@ use driver::Driver;
 use journal::Journal;
 use neighbours::Neighbours;
 
-/// How often it is tried to listen on an address that is not there yet.
+/// How often to try to listen on an address that is not there yet.
 const INTERFACE_EVERY: Duration = Duration::from_millis(200);
 
 /// Keeps a counter together with the other nodes of the mesh.

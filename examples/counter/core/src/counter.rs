@@ -1,10 +1,10 @@
-//! What the log adds up to.
+//! The count that the log adds up to.
 
 use std::collections::BTreeMap;
 
 use crate::entry::{ClientId, Increment};
 
-/// The count, and what each client was told last.
+/// The count, and the last answer to each client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counter {
     value: u64,
@@ -20,7 +20,7 @@ pub struct Counted {
     pub value: u64,
 }
 
-/// The client has had an increment with a higher number: whether the older one counted is forgotten.
+/// The client has had an increment with a higher number: whether the older one counted is no longer known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outdated {
     /// The last one of the client that counted.

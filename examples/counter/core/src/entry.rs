@@ -1,4 +1,4 @@
-//! What the log consists of.
+//! The entries of the log.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub enum Operation {
 /// One count, wanted by one client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Increment {
-    /// Who wants it.
+    /// The client that wants it.
     pub client: ClientId,
     /// Grows with each new increment of the client and is the same in each repetition of one.
     pub request: u64,

@@ -1,4 +1,4 @@
-//! Who is who: a node is a token of the contract together with one disk.
+//! Identities: a node is a token of the contract together with one disk.
 
 use std::fmt;
 

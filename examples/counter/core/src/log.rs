@@ -40,7 +40,7 @@ pub struct End {
 /// Why entries do not fit onto a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Misfit {
-    /// What lies before them is not in the log. Not later than `hint` the logs agree, or before it.
+    /// What lies before them is not in the log. The logs agree at `hint` or before it.
     Before {
         /// An index.
         hint: u64,

@@ -43,7 +43,7 @@ pub struct Seat {
 pub struct Promise {
     /// The term; zero before the first promise.
     pub term: Term,
-    /// To whom; `None` before the first promise.
+    /// The leader that it was given to; `None` before the first promise.
     pub leader: Option<NodeId>,
 }
 
@@ -65,7 +65,7 @@ pub struct Timing {
     pub vote_again: Duration,
     /// When a question without an answer is asked again.
     pub ask_again: Duration,
-    /// When a leader that has nothing to say says so.
+    /// When a leader without entries sends a sign of life.
     pub heartbeat: Duration,
     /// For how long a member must be missing in the contract's list before it is struck from the log's.
     pub strike_after: Duration,
@@ -73,7 +73,7 @@ pub struct Timing {
     pub standstill: Duration,
 }
 
-/// Whom an answer goes to; chosen by the shell.
+/// Identifies the recipient of an answer; chosen by the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
@@ -94,8 +94,8 @@ pub enum Input {
     Tick,
 }
 
-/// What the shell has to do, one after the other, each of it finished before the next is polled. Where a disk does not take what it
-/// is given, the process ends.
+/// What the shell has to do, one command after the other, each finished before the next is polled. Where a disk fails to take what
+/// it is given, the process ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Put a promise on disk, instead of the one before.
@@ -118,7 +118,7 @@ pub enum Rejection {
     /// Another node leads, or none. Nothing was counted.
     #[error("this node does not lead")]
     NotLeading {
-        /// Who does by the contract.
+        /// The leader by the contract.
         leader: Option<Token>,
     },
     /// This node is about to lead. Nothing was counted.
@@ -127,8 +127,8 @@ pub enum Rejection {
     /// Too many increments wait. Nothing was counted.
     #[error("too many increments wait for a majority")]
     Busy,
-    /// This node lost the lead, or its followers, before a majority had the increment: it may count yet. A repetition tells, and
-    /// is not counted twice.
+    /// This node lost the lead, or its followers, before a majority had the increment: it may still count. A repetition shows that,
+    /// and is not counted twice.
     #[error("whether it counted is not known: ask again with the same client and request")]
     Unknown,
     /// A later increment of this client has counted.
@@ -151,8 +151,8 @@ pub enum Doing {
     Leading,
 }
 
-/// One node of the replicated counter. Feed it facts with [`Self::handle`], then do what [`Self::poll_command`] says until it says
-/// nothing.
+/// One node of the replicated counter. Feed it facts with [`Self::handle`], then do what [`Self::poll_command`] returns until it
+/// returns `None`.
 #[derive(Debug)]
 pub struct Replica {
     me: NodeId,
@@ -168,7 +168,7 @@ pub struct Replica {
     seat: Option<Seat>,
     listed: Option<BTreeSet<Token>>,
     absent_since: BTreeMap<Token, Duration>,
-    /// A leader has sent entries, so that the cluster is founded.
+    /// A leader has sent entries, so the cluster is founded.
     cluster_seen: bool,
     /// When the present seat was last seen to work; at first, when it was first seen.
     worked_at: Duration,
@@ -245,7 +245,7 @@ impl Replica {
         self.consider_vote();
     }
 
-    /// What to do next. Everything before it has been done, above all what concerns the disk.
+    /// What to do next. Every command before it has been done, above all those that concern the disk.
     #[must_use]
     pub fn poll_command(&mut self) -> Option<Command> {
         loop {
@@ -263,7 +263,7 @@ impl Replica {
         }
     }
 
-    /// Who this is.
+    /// This node.
     #[must_use]
     pub const fn me(&self) -> NodeId {
         self.me
@@ -279,7 +279,7 @@ impl Replica {
         }
     }
 
-    /// What the contract said last.
+    /// The contract's seat, as read last.
     #[must_use]
     pub const fn seat(&self) -> Option<Seat> {
         self.seat
@@ -297,7 +297,7 @@ impl Replica {
         &self.log
     }
 
-    /// The entries that count as far as this node knows; zero after a start, until a leader tells.
+    /// The entries that count as far as this node knows; zero after a start, until a leader reports it.
     #[must_use]
     pub const fn counted(&self) -> u64 {
         self.counted
@@ -373,7 +373,7 @@ impl Replica {
         }
     }
 
-    /// Whether a promise to `leader` for `term` would contradict none.
+    /// Whether a promise to `leader` for `term` would contradict no earlier one.
     fn may_promise(&self, term: Term, leader: NodeId) -> bool {
         term > self.promise.term || (term == self.promise.term && self.promise.leader == Some(leader))
     }
@@ -385,7 +385,7 @@ impl Replica {
         }
     }
 
-    /// What all that is on disk allows. Whether there is something for the disk again.
+    /// Does what follows from the entries that are on disk. Returns whether there is something for the disk again.
     fn proceed(&mut self) -> bool {
         match self.role {
             Role::Following => false,
@@ -409,7 +409,7 @@ impl Replica {
         }
     }
 
-    /// Where the log ends and who is in it: what a promise tells.
+    /// Where the log ends and which members it names: what a promise contains.
     fn standing(&self) -> (End, Option<Members>) {
         (self.log.end(), self.log.members().cloned())
     }

@@ -47,22 +47,22 @@ pub enum Wants {
     },
 }
 
-/// What is said to a question. All of it is on disk.
+/// An answer to a question. All of it is on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Who says it.
+    /// The node that answers.
     pub from: NodeId,
     /// The term of the question.
     pub term: Term,
-    /// What is said.
+    /// The answer.
     pub says: Says,
 }
 
-/// What is said.
+/// What an answer says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Says {
-    /// Older terms are refused from now on; the log until then.
+    /// The promise to refuse older terms from now on, with the log up to then.
     Promised {
         /// Where it ends.
         end: End,
@@ -86,7 +86,7 @@ pub enum Says {
         /// An index below.
         hint: u64,
     },
-    /// A promise stands against it.
+    /// An earlier promise forbids it.
     Refused {
         /// The term that was promised.
         promised: Term,
@@ -113,7 +113,7 @@ mod tests {
         NodeId { token: Token(token), disk: DiskId([0xab; 16]) }
     }
 
-    /// Nodes of one cluster may be of two versions for a while, and logs are kept in these words.
+    /// Nodes of one cluster may have two versions for a while, and logs are kept in this encoding.
     #[test]
     fn the_words_are_fixed() {
         let disk = "ab".repeat(16);

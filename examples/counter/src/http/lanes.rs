@@ -1,5 +1,5 @@
 //! Names for increments of clients that give none. A name is used for one increment at a time, and again only for the next one after
-//! it counted: so a few names do, and a node can hand an increment on without its being counted twice.
+//! it counted: so a few names are enough, and a node can forward an increment without its being counted twice.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -32,7 +32,7 @@ impl Lanes {
         Ok(Increment { client, request: 1 })
     }
 
-    /// It counted. Of one whose fate is not known the name is not used again.
+    /// It counted. The name of an increment with an unknown outcome is not used again.
     pub(super) fn give_back(&self, counted: Increment) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).push(counted);
     }

@@ -1,4 +1,4 @@
-//! What the paths answer.
+//! The handlers of the HTTP paths.
 
 use axum::{
     Json,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{App, problem, stopping};
 use crate::{courier, driver::Picture, watch::Seats};
 
-/// Says that a node has handed an increment on, so that it is not handed on again.
+/// Marks an increment that a node has forwarded, so that it is not forwarded again.
 const FORWARDED: &str = "counter-forwarded";
 /// Entries of `/log` at once.
 const PAGE: usize = 1000;
@@ -68,7 +68,7 @@ pub(super) async fn log(State(app): State<App>, wanted: Result<Query<Wanted>, Qu
     }
 }
 
-/// Who decides by the log, and who is there by the contract.
+/// The members by the log, and the peers by the contract.
 pub(super) async fn members(State(app): State<App>) -> Response {
     let Some(now) = app.driver.look().await else { return stopping() };
     let peers =
@@ -109,7 +109,7 @@ fn works(now: &Picture) -> bool {
         && now.silence < Timing::default().patience
 }
 
-/// What a client may say. Nothing at all is fine: then it cannot repeat an increment whose fate it does not know.
+/// A client's request. It may be empty: then the client cannot repeat an increment whose outcome it does not know.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {

@@ -1,4 +1,4 @@
-//! Who may be connected at once. In the mesh an address is a node's, so that none takes the places that the others need.
+//! How many connections each address may have. In the mesh an address is a node's, so that no node takes the places of others.
 
 use std::{
     collections::BTreeMap,

@@ -38,7 +38,7 @@ impl Replica {
         }
     }
 
-    /// A promise that stands is kept. A new one is given to whom the contract, as this node reads it, gives the seat.
+    /// A promise that was given is kept. A new one is given to the leader of the seat, as this node reads the contract.
     fn admit(&mut self, term: Term, leader: NodeId) -> Result<(), Says> {
         if !self.may_promise(term, leader) {
             return Err(Says::Refused { promised: self.promise.term });

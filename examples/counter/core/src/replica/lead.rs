@@ -12,7 +12,7 @@ use crate::{
 pub(super) struct Lead {
     pub(super) term: Term,
     followers: BTreeMap<Token, Follower>,
-    /// Who waits for the entry at an index.
+    /// The clients that wait for the entry at an index.
     waiting: BTreeMap<u64, Vec<Ticket>>,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Follower {
     pub(super) holds: u64,
     /// What is sent next.
     next: u64,
-    /// Up to where it was told that entries count.
+    /// Up to which index it was informed that entries count.
     told: u64,
     /// A question that waits for its answer.
     asked_at: Option<Duration>,
@@ -101,7 +101,7 @@ impl Replica {
     }
 
     /// An entry counts when a majority of the members has it on disk and it is of this term; with it all before it. Entries of older
-    /// terms alone do not count by being on most disks: a later leader may yet replace them.
+    /// terms alone do not count by being on most disks: a later leader may still replace them.
     fn count_what_most_hold(&mut self) {
         let (Role::Leading(lead), Some(members)) = (&self.role, self.log.members()) else { return };
         let holds = |node: NodeId| {
@@ -118,7 +118,8 @@ impl Replica {
         }
     }
 
-    /// The seat works as of when a majority last answered. Who waits for longer than one has patience is told that nothing is known.
+    /// The seat works as of when a majority last answered. Clients that wait for too long get the answer that the outcome is
+    /// unknown.
     fn note_that_it_works(&mut self) {
         let (Role::Leading(lead), Some(members)) = (&mut self.role, self.log.members()) else { return };
         let heard = |node: NodeId| {

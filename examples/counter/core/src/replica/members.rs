@@ -34,7 +34,7 @@ impl Replica {
         true
     }
 
-    /// The members without one who left, or came back with another disk.
+    /// The members without one that left, or came back with another disk.
     fn struck(&self, lead: &Lead, members: &Members) -> Option<Members> {
         let gone = |node: &NodeId| {
             if node.token == self.me.token {
@@ -48,7 +48,7 @@ impl Replica {
         members.without(members.iter().find(gone)?.token)
     }
 
-    /// The members with one more, who has all that counts.
+    /// The members with one more, which has all that counts.
     fn joined(&self, lead: &Lead, members: &Members) -> Option<Members> {
         if members.disk_of(self.me.token).is_none() {
             return Some(members.with(self.me));

@@ -10,7 +10,7 @@ use crate::{
     wire::{Answer, Question, Says, Wants},
 };
 
-/// How often a log is asked for before another is looked for.
+/// How often a log is requested before another one is chosen.
 const TRIES: u32 = 4;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct TakeOver {
     fetch: Option<Fetch>,
 }
 
-/// The log of a node that promised: it changes no more, but by the leader that it was promised to.
+/// The log of a node that promised: only the leader that it was promised to changes it from then on.
 #[derive(Debug)]
 struct Promised {
     disk: DiskId,
@@ -147,7 +147,7 @@ impl Replica {
         if adopted {
             return self.lead(Operation::Begin);
         }
-        // Not what was promised: without that node, then.
+        // Not the log that was promised: that node is left out.
         if let Role::TakingOver(taking) = &mut self.role {
             taking.promises.remove(&fetch.from.token);
         }
