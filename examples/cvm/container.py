@@ -143,7 +143,7 @@ def _bind(source: Path, target: str, read_only: bool) -> list[str]:
 
 
 def _privileges(service: Mapping[str, Any]) -> list[str]:
-    """The words that give up all rights but the service's."""
+    """The command prefix that gives up all rights but the service's."""
     user, _, group = service.get("user", "0:0").partition(":")
     added = [f"+{capability.lower()}" for capability in service.get("cap_add", [])]
     words = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]

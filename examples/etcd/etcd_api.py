@@ -19,7 +19,7 @@ _LONGEST = 1 << 20
 
 
 class Refused(Exception):
-    """What etcd says against it, or that it does not answer."""
+    """etcd refused, or does not answer."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class EtcdCluster(Showcase):
         return run_on(node, "etcdctl", "--endpoints", endpoint, *words).strip()
 
     def status(self, node: Node) -> Any:
-        """What a node's etcd says of itself."""
+        """The status of a node's etcd."""
         return json.loads(self.ctl(node, "endpoint", "status", "-w", "json"))[0]["Status"]
 
     def voters(self, node: Node) -> list[str]:

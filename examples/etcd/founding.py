@@ -27,7 +27,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Optional
 
-#: Where each node tells what it wrote down, on its mesh address.
+#: Where each node serves what it wrote down, on its mesh address.
 PORT = 2378
 _PATIENCE = 3.0
 _LONGEST = 1 << 16
@@ -81,7 +81,7 @@ class Founding:
             found = Record.of(json.loads(path.read_bytes()))
             if found.contract != record.contract:
                 raise ValueError(f"{path.parent} is for the cluster {found.contract}: choose another --data-dir")
-            # Operators may change their mind as long as nothing was founded: with a new number, since the old one was told.
+            # Operators may change their mind as long as nothing was founded: with a new number, since others have seen the old one.
             if found.founding is not None or found.founders == founders:
                 record = found
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Founding:
         return hashlib.sha256(f"{self.record.contract} {drawn}".encode()).hexdigest()
 
     def joined(self) -> None:
-        """To be said before this node adds itself to a cluster."""
+        """To be called before this node adds itself to a cluster."""
         if self.record.founding is None or self.has_part():
             self._write(replace(self.record, founding={}))
 
@@ -130,7 +130,7 @@ class Founding:
         return True
 
     def serve(self) -> ThreadingHTTPServer:
-        """The server that tells this record; raises `OSError` while the address is not there."""
+        """The server of this record; raises `OSError` while the address is not there."""
 
         def record() -> bytes:
             return self.record.json()
@@ -174,7 +174,7 @@ class Founding:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """All of it or nothing is there, whatever happens to the machine."""
+    """Written completely or not at all, whatever happens to the machine."""
     new = path.with_suffix(".new")
     with new.open("wb") as file:
         file.write(content)

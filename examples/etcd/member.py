@@ -45,7 +45,7 @@ class Member:
         self._data = place / "etcd"
         self._seen = _Seen(place / "seen.json")
         self._changed = threading.Condition()
-        #: The contract's members, with this one; `None`: not told yet. Empty: this node was revoked.
+        #: The contract's members, with this one; `None`: not known yet. Empty: this node was revoked.
         self._listed: Optional[list[str]] = None
         self._is_ending = False
         self._etcd: Optional[subprocess.Popen[bytes]] = None
@@ -129,7 +129,7 @@ class Member:
     def _tend(self, listed: list[str]) -> None:
         """What is due while etcd runs. Any member may do it, and several at a time: each step is one that can be done once."""
         asked = [self.address, *(address for address in listed if address != self.address)]
-        # News of the contract, and the end, do not wait for those who do not answer.
+        # A change of the contract, or the end, does not wait for nodes that do not answer.
         cluster = first_members(address for address in asked if self._listed is listed and not self._is_ending)
         if cluster is None:
             return self._say("no etcd has a majority at the moment")
@@ -138,7 +138,7 @@ class Member:
         if own is not None and own.is_learner:
             api.promote(own)
             LOG.info("this node has the data, and a vote now")
-        # Removed is whom the contract does not list any more; not who is down, and not who is not listed yet, where news is late.
+        # Only members that the contract no longer lists are removed: not those that are down, nor those that are not listed yet.
         self._seen.add({member.id for member in members if member.address in listed})
         for member in members:
             if member.address not in listed and member.id in self._seen.ids:

@@ -19,7 +19,7 @@ from typing import Optional
 
 from dstack_p2p import Member, SyncDStackP2PSDK
 
-#: Seconds between two attempts to greet those who did not answer.
+#: Seconds between two attempts to greet peers that did not answer.
 RETRY = 1.0
 #: Members are reached through the mesh, whatever proxy the environment names for everything else.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

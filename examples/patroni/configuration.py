@@ -1,4 +1,4 @@
-"""What Patroni is told: where this node is, who may connect, and when to fail over."""
+"""Patroni's configuration: where this node is, who may connect, and when to fail over."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Place:
     base: Path
     #: PostgreSQL's programs.
     bin_dir: Path
-    #: The user whom PostgreSQL runs as, and who is its superuser by the local socket, without a password.
+    #: The user that PostgreSQL runs as, and that is its superuser by the local socket, without a password.
     user: str
 
     @property

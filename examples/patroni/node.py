@@ -28,7 +28,7 @@ from passwords import Passwords
 
 #: Seconds between two looks at Patroni and PostgreSQL, and until what failed is tried again.
 PAUSE = 1.0
-#: Seconds for Patroni to do what it was told.
+#: Seconds for Patroni to apply its configuration.
 HEARD = 5.0
 #: Seconds for a query on this node.
 QUERY = 10.0
@@ -49,7 +49,7 @@ class Node:
         self._passwords = passwords
         self._account = pwd.getpwnam(place.user)
         self._changed = threading.Condition()
-        #: The contract's members, with this one; `None`: not told yet. Empty: this node was revoked.
+        #: The contract's members, with this one; `None`: not known yet. Empty: this node was revoked.
         self._listed: Optional[list[str]] = None
         self._is_ending = False
         self._patroni: Optional[subprocess.Popen[bytes]] = None
@@ -73,7 +73,7 @@ class Node:
             self._changed.notify_all()
 
     def run(self) -> None:
-        """Keeps Patroni running, and sees to it who may connect, until `end`."""
+        """Keeps Patroni running, and the list of those who may connect up to date, until `end`."""
         try:
             while not self._is_ending:
                 with self._changed:
@@ -131,7 +131,7 @@ class Node:
         has_read = self._end_others(listed, since or 0.0)
         self._is_settled = since is not None and has_read is True
         if (since is None or has_read is False) and time.monotonic() >= self._told_at + HEARD:
-            # What it is told while PostgreSQL starts, with the file as it was before, Patroni takes for done.
+            # A reload that comes while PostgreSQL starts, with the old file, counts as done for Patroni.
             self._say("PostgreSQL does not know yet who may connect: telling Patroni again")
             self._tell(patroni, listed)
 
@@ -153,7 +153,7 @@ class Node:
         return done.stdout.strip() == b"t"
 
     def _write(self, listed: list[str]) -> None:
-        """Writes what Patroni reads when it starts, or is told to."""
+        """Writes what Patroni reads when it starts or reloads."""
         self._telling += 1
         config = patroni_yml(self._name, self._address, listed, self._place, self._passwords, self._telling)
         # For that user's eyes only: it contains passwords.

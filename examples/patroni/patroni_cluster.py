@@ -18,7 +18,7 @@ from applications import Application, run_on  # noqa: E402, I001
 from mesh_world import Node  # noqa: E402
 from showcase import PATIENCE, Show  # noqa: E402
 
-#: Whom PostgreSQL runs as.
+#: The user that PostgreSQL runs as.
 USER = "postgres"
 
 
@@ -70,7 +70,7 @@ class PatroniCluster(EtcdCluster):
         return {member["Member"]: member for member in json.loads(listed)}
 
     def leader(self, asked: Node) -> Optional[Node]:
-        """Who leads, as one node finds it in etcd."""
+        """The leader, as one node finds it in etcd."""
         members = self.members(asked)
         return next((node for node in self.world.nodes if members.get(name(node), {}).get("Role") == "Leader"), None)
 

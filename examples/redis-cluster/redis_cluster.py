@@ -14,7 +14,7 @@ from typing import Optional
 
 from redis_view import SLOTS, Look, Node, Silent, View, ask, look, look_at
 
-#: Seconds for which a node must have seen the same before it founds, or takes a role: so that others who decide are seen.
+#: Seconds for which a node must have seen the same before it founds, or takes a role: so that other nodes that decide are seen.
 SETTLE = 5.0
 #: Seconds between two looks at the others by a node of a complete cluster.
 LOOK_AROUND = 5.0
@@ -33,13 +33,13 @@ class Cluster:
         self.founding = founding
         #: What it becomes when there are masters enough.
         self.is_replica = is_replica
-        #: When what was said last.
+        #: When each message was logged last.
         self._said: dict[str, float] = {}
         self._looked_around = float("-inf")
         #: What is seen by a node that is to decide something, and since when.
         self._picture: tuple[object, ...] = ()
         self._since = 0.0
-        #: Since when the master of this replica is gone, or when it was last told to take over.
+        #: Since when the master of this replica is gone, or when this replica last tried to take over.
         self._orphan_since: Optional[float] = None
 
     async def tend(self, members: list[str]) -> None:
@@ -98,7 +98,7 @@ class Cluster:
         `began` must not be older by then than the time that any other founder waits, which would have seen this one."""
         self._is_founder(True)
         if time.monotonic() >= began + SETTLE:
-            return  # It stood still. The next look takes the file away.
+            return  # This process stalled. The next look removes the file.
         LOG.info("founds the cluster")
         await self._give(self.address, self._parts()[0])
 
@@ -111,7 +111,7 @@ class Cluster:
                 self._say(f"founding waits for {address}: {seen.why if isinstance(seen, Silent) else 'no Redis runs there'}")
                 return
             if not seen.me.slots <= own.slots:
-                return  # It was given some, and the word is on its way.
+                return  # It was given some, and does not show them yet.
         # The first that run Redis: they have joined, or are about to.
         first = [address for address in members if address in peers and (address in known or not peers[address].me.slots)]
         empty = [
@@ -172,8 +172,8 @@ class Cluster:
             await self._ask("CLUSTER", "FORGET", node.id)
 
     async def _meet_again(self, own: View, peers: dict[str, View]) -> None:
-        """Who was revoked, and is back, knows the others, and they have forgotten it. Whom this node does not know may be of another
-        cluster, and is left alone."""
+        """A node that was revoked and is back knows the others, and they have forgotten it. One that this node does not know may be of
+        another cluster, and is left alone."""
         for address, view in peers.items():
             if own.knows(view.me.id) and view.slots and not view.knows(own.me.id):
                 LOG.info("%s has forgotten this node, and is met again", address)

@@ -61,7 +61,7 @@ class Server:
         return self._process.pid
 
     async def start(self) -> bool:
-        """Starts it if it does not run; says whether it had to."""
+        """Starts it if it does not run; returns whether it had to."""
         if self._process is not None:
             if self._process.returncode is None:
                 return False
@@ -101,7 +101,7 @@ class Member:
         self.address = address
         self.server = server
         self.cluster = cluster
-        #: What the SDK told last.
+        #: The SDK's last list.
         self._members: Optional[list[str]] = None
 
     def know(self, members: list[str]) -> None:

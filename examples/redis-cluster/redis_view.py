@@ -1,4 +1,4 @@
-"""What a Redis Cluster node says: one command over TCP, and the cluster as that node sees it."""
+"""A Redis Cluster node's answers: one command over TCP, and the cluster as that node sees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLOTS = 16384
 PATIENCE = 2.0
 #: Bytes; a node's table of a thousand others is far smaller.
 _LONGEST = 4 << 20
-#: What a Redis says that is no node of a cluster without passwords.
+#: The errors of a Redis that is no node of a cluster without passwords.
 _STRANGERS = ("ERR This instance has cluster support disabled", "ERR unknown command", "NOAUTH", "NOPERM", "DENIED")
 
 
@@ -76,7 +76,7 @@ class Node:
     flags: frozenset[str]
     #: Whose replica it is.
     master: Optional[str]
-    #: The higher one's word on slots counts. Masters of a new cluster get different ones by themselves.
+    #: The node with the higher one decides about slots. Masters of a new cluster get different ones by themselves.
     epoch: int
     is_connected: bool
     slots: frozenset[int]

@@ -50,11 +50,11 @@ def render(token: int, places: Mapping[int, GatewayName], controllers: Sequence[
         "controller.listener.names": "CONTROLLER",
         # What it binds, on every interface, because the gateway comes in by one whose address is not known beforehand ...
         "listeners": ",".join(f"{name}://:{place.port}" for name, place in listeners.items()),
-        # ... and what others call: a host for each port, because the gateway goes by the name alone.
+        # ... and what others connect to: a host for each port, because the gateway looks at the name alone.
         "advertised.listeners": ",".join(f"{name}://{place.host}:{GATEWAY_PORT}" for name, place in listeners.items()),
         "listener.security.protocol.map": "BROKER:SSL,CONTROLLER:SSL",
         "inter.broker.listener.name": "BROKER",
-        # Both sides show a certificate of this app; who calls also compares the name.
+        # Both sides show a certificate of this app; the connecting side also compares the name.
         "ssl.client.auth": "required",
         "ssl.endpoint.identification.algorithm": "https",
         "ssl.enabled.protocols": "TLSv1.3",

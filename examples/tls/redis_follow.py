@@ -1,4 +1,4 @@
-"""Keeps the local Redis what it is to be: the primary, or a replica of the primary, wherever the contract says that is.
+"""Keeps the local Redis in its role: the primary, or a replica of the primary, wherever the contract says that is.
 
     python3 redis_follow.py CONTRACT DIRECTORY --primary TOKEN [--hop PORT]
 
@@ -120,7 +120,7 @@ class LocalRedis:
 
 
 class Follower:
-    """What the agent says of the members, turned into a role."""
+    """The agent's list of members, turned into a role."""
 
     def __init__(self, sdk: SyncDStackP2PSDK, redis: LocalRedis, primary: int, hop: Optional[Hop]) -> None:
         self._sdk = sdk
@@ -142,7 +142,7 @@ class Follower:
         self._know(me)
         with self._sdk.monitor_peers(lambda _: self._know(me), include_self=True) as monitor:
             while True:
-                # Again and again: Redis may have been restarted, or told something else.
+                # Again and again: Redis may have been restarted or reconfigured.
                 if self._role is None:
                     self._redis.stop()
                 else:
@@ -158,7 +158,7 @@ class Follower:
             self._redis.stop()
 
     def _know(self, me: Member) -> None:
-        """Looks who the members are: at first, and at every change."""
+        """Follows the list of members: the first one, and every change."""
         try:
             members = self._sdk.get_members(include_self=True)
         except NotAMember:

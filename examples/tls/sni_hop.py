@@ -62,7 +62,7 @@ class Hop:
         far_reader, far_writer = await asyncio.wait_for(calls, _CONNECT_WITHIN)
         ways = [asyncio.ensure_future(_copy(reader, far_writer)), asyncio.ensure_future(_copy(far_reader, writer))]
         try:
-            # Neither side goes on when the other has ended.
+            # When one side ends, the other is closed.
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
@@ -71,7 +71,7 @@ class Hop:
             far_writer.close()
 
     def _context(self) -> ssl.SSLContext:
-        """Trusts this app's authority alone, and insists on the name. Read anew each time: the files may have been renewed."""
+        """Trusts this app's authority alone, and insists on the name. Read again each time: the files may have been renewed."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(self._directory / "app-ca.openssl.pem")
