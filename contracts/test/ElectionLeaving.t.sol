@@ -143,7 +143,7 @@ contract ElectionLeavingTest is ElectionTest {
         mustCountVotes(1);
     }
 
-    /// Burning and minting anew is no way to a second vote of the same term.
+    /// Burning and minting again gives no second vote in the same term.
     function test_a_burned_and_minted_token_has_no_second_vote() public {
         elected(5);
         distrust(2);
@@ -246,7 +246,7 @@ contract ElectionLeavingTest is ElectionTest {
         mustLead(1, addressOfMember(1));
         mustCountVotes(0);
         castExpecting(5, addressOfMember(1), true, notAMember(addressOfMember(5)));
-        distrust(2); // asked anew
+        distrust(2); // asked again
         distrust(3);
         mustLead(1, addressOfMember(1)); // 2 of 3
         VM.prank(ALICE);
@@ -344,7 +344,7 @@ contract ElectionLeavingTest is ElectionTest {
         castExpecting(1, addressOfMember(2), true, notAMember(addressOfMember(1)));
         relay(voteOf(second), signed(voteOf(second), 1));
         mustCountVotes(1);
-        // It casts votes again once that token registers anew.
+        // It casts votes again once that token registers again.
         VM.prank(BOB);
         cluster.deactivate(second);
         VM.prank(BOB);

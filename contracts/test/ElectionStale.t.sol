@@ -63,7 +63,7 @@ contract ElectionStaleTest is ElectionTest {
         }
         mustList([uint256(1), 322, 323, 0]);
 
-        // Who registers anew is listed and found again; who is bound, transferred, deactivated or burned is none the worse.
+        // A node that registers again is listed and found again; binding, transferring, deactivating or burning does no harm.
         comeBack(7);
         mustList([uint256(1), 7, 322, 323]);
         depart(8, 0);
@@ -114,7 +114,7 @@ contract ElectionStaleTest is ElectionTest {
         Replica replica = new Replica();
         follow(replica);
 
-        bytes32[2] memory told;
+        bytes32[2] memory states;
         address[2] memory leaders;
         for (uint256 i = 0; i < 2; ++i) {
             uint256 fork = VM.snapshotState();
@@ -124,12 +124,12 @@ contract ElectionStaleTest is ElectionTest {
             }
             join(41); // 4 are required again
             leaders[i] = election.currentLeader();
-            told[i] = follow(replica);
+            states[i] = follow(replica);
             yes(VM.revertToState(fork), "back to the fork");
         }
         eq(leaders[0], addressOfMember(1), "it stands again");
         eq(leaders[1], address(0), "or it does not, where a search took its seat");
-        yes(told[0] != told[1], "and the events say which");
+        yes(states[0] != states[1], "and the events say which");
     }
 
     // ----------------------------------------------------------------------------------------------- votes and terms
@@ -176,7 +176,7 @@ contract ElectionStaleTest is ElectionTest {
         (token, election) = (IClusterToken(address(cluster)), cluster);
     }
 
-    /// The stale token `i` registers anew, under the cluster's own app id.
+    /// The stale token `i` registers again, under the cluster's own app id.
     function comeBack(uint256 i) private {
         yes(!isPeer(i), "stale");
         submit(registration(i, actor(i)), actor(i));

@@ -194,7 +194,7 @@ contract MaliciousAppTest is ClusterTest {
         submitExpecting(r, actor(2), unsigned(VM.addr(actor(2).memberKey)));
     }
 
-    /// What is left to it: before the victim registered, the two cannot be told apart. Then the victim is refused, and says so, and
+    /// What is left to it: before the victim registered, the two cannot be distinguished. Then the victim is refused, and says so, and
     /// its token's owner takes the token back; once the victim is there it stays.
     function test_a_sibling_that_is_first_stays_until_the_owner_takes_the_token_back() public {
         Actor memory evil = sibling(1);

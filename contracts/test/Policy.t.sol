@@ -136,7 +136,7 @@ contract PolicyTest is ClusterTest {
         cluster.mintNodeAccess{value: paid}(ALICE, "");
         eq(address(cluster).balance - before, paid == price ? paid : 0, "the cluster's");
         eq(cluster.totalSupply(), paid == price ? 1 : 0, "minted");
-        if (paid == price) eq(token.ownerOf(1), ALICE, "to whom the payer said");
+        if (paid == price) eq(token.ownerOf(1), ALICE, "to the account that the payer named");
     }
 
     function testFuzz_the_contract_owner_pays_nothing(uint96 price, bool toAnybody, uint96 paid) public {

@@ -38,10 +38,10 @@ contract ReorgTest is Lives {
         Campaign.Kept[] memory rest = handler.history(common.length);
         yes(cluster.epoch() > forkEpoch, "something else happened");
 
-        Replica anew = new Replica();
-        follow(anew, common);
-        follow(anew, rest);
-        anew.mustEqual(cluster);
+        Replica fresh = new Replica();
+        follow(fresh, common);
+        follow(fresh, rest);
+        fresh.mustEqual(cluster);
 
         Replica unaware = new Replica();
         follow(unaware, common);

@@ -144,7 +144,7 @@ contract StaleTest is ClusterTest {
             withheld, actor(1), abi.encodeWithSelector(IDstackClusterNFT.DeadlineExpired.selector, withheld.deadline)
         );
         mustBeGone(withheld.tokenId, actor(1));
-        submit(registration(withheld.tokenId, actor(1)), actor(1)); // what is signed anew is taken
+        submit(registration(withheld.tokenId, actor(1)), actor(1)); // what is signed again is taken
         mustBePeer(withheld.tokenId);
     }
 

@@ -7,7 +7,7 @@ import {VM, Vm} from "../Vm.sol";
 import {ClusterTest} from "./ClusterTest.sol";
 import {Replica} from "./Replica.sol";
 
-/// @title  One small cluster, a replica that follows its events, and whom to pick for the next transaction.
+/// @title  One small cluster, a replica that follows its events, and the choice of accounts for the next transaction.
 /// @dev    Few tokens, instances, keys, roots and apps, so that they collide. Calls that the contract refuses are part of it:
 ///         they must leave no trace.
 abstract contract Campaign is ClusterTest {
@@ -44,7 +44,7 @@ abstract contract Campaign is ClusterTest {
         follow();
     }
 
-    /// The campaign calls every public function: nothing is set up anew.
+    /// The campaign calls every public function: nothing is set up again.
     function setUp() public pure override {}
 
     function theCluster() external view returns (IDstackClusterNFT) {

@@ -117,7 +117,7 @@ impl Cluster {
     }
 }
 
-/// The registration of the node whose instance, key and endpoint are told by its token.
+/// The registration of the node whose instance, key and endpoint follow from its token.
 pub(crate) fn registration(id: u32) -> Registration {
     Registration {
         token: token(id),
@@ -151,7 +151,7 @@ pub(crate) fn network() -> MeshNetwork {
     MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap()
 }
 
-/// A block of a branch: its hash tells both.
+/// A block of a branch: its hash encodes both.
 pub(crate) fn block(number: u64, branch: u8) -> BlockRef {
     let hash = keccak256([&number.to_be_bytes()[..], &[branch]].concat());
     BlockRef { number, hash, timestamp: 1_700_000_000 + number }
@@ -171,7 +171,7 @@ pub(crate) fn key(id: u32) -> WireguardKey {
     WireguardKey(bytes)
 }
 
-/// What an instance drew at random: nothing of the cluster tells it.
+/// What an instance drew at random: nothing of the cluster reveals it.
 pub(crate) fn member_secret(instance: InstanceId) -> SigningKey {
     SigningKey::from_slice(keccak256([b"drawn by ".as_slice(), &instance.0].concat()).as_slice()).unwrap()
 }

@@ -221,7 +221,7 @@ fn run(history: &[Event]) {
     assert!(paths(&world).is_empty());
 }
 
-/// To whom paths are kept, with their keys and the names of their places.
+/// The peers to which paths are kept, with their keys and the names of their places.
 fn paths(world: &World) -> BTreeMap<TokenId, (WireguardKey, Option<String>)> {
     let peers = world.path_peers.iter().flat_map(|asked| &asked.peers);
     let name = |peer: &mesh_core::agent::PathPeer| {

@@ -1,4 +1,4 @@
-//! A source that invents peers by the hundred: what that costs, and whom it keeps waiting.
+//! A source that invents peers by the hundred: what that costs, and which peers it keeps waiting.
 
 use std::time::Duration;
 

@@ -444,7 +444,7 @@ fn peer(world: &World, id: u32) -> PeerStatus {
     world.status().peers.into_iter().find(|peer| peer.token_id == token(id)).unwrap()
 }
 
-/// The shell tells how the paths are, now.
+/// The shell reports the paths, now.
 fn see(world: &mut World, peers: impl IntoIterator<Item = (u32, PeerPaths)>) {
     let seen = seen(world, peers);
     world.feed(Input::Paths(Box::new(seen)));

@@ -48,7 +48,7 @@ pub(crate) struct World {
     /// Everything applied since the last call of [`World::take_changes`].
     changes: Vec<Change>,
     pub(crate) commands: BTreeMap<&'static str, usize>,
-    /// To whom paths are kept.
+    /// The peers to which paths are kept.
     pub(crate) path_peers: Option<PathPeers>,
     pub(crate) disk: Option<CachedRegistry>,
     /// What was signed last.
