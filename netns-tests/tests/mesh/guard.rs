@@ -28,7 +28,7 @@ fn a_guard_that_is_flushed_is_put_back_and_reported_and_no_other_table_is_touche
         let warning = warnings.into_iter().find(|warning| warning.code == "W506").context("no W506")?;
         ensure!(warning.message.ends_with("put back at once"), "{}", warning.message);
         // Several may fall into one second of the warning.
-        Ok::<_, anyhow::Error>(world.node(1).log().matches("removed or changed by somebody else").count())
+        Ok::<_, anyhow::Error>(world.node(1).log().matches("removed or changed by another program").count())
     };
     ensure!(reported(&world).is_err(), "it is reported before anything happened");
 
