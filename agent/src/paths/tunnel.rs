@@ -6,7 +6,7 @@ use mesh_core::{
     id::WireguardKey,
     path::{PathKind, Route},
 };
-use mesh_tunnel::{Carrier, DeviceHandle, PublicKey, StreamInbound, Watcher, Way};
+use mesh_tunnel::{Carrier, DeviceHandle, Path, PublicKey, StreamInbound, Watcher};
 
 use super::{
     device::{PathDevice, StreamEnd},
@@ -37,14 +37,14 @@ impl PathDevice for DeviceHandle {
 
     fn send_inner(&self, peer: WireguardKey, way: PathKind, packet: &[u8]) -> bool {
         let way = match way {
-            PathKind::Direct => Way::Udp,
-            PathKind::Gateway => Way::Stream,
+            PathKind::Direct => Path::Udp,
+            PathKind::Gateway => Path::Stream,
         };
         Self::send_inner(self, &public(peer), way, packet)
     }
 
     fn greet(&self, peer: WireguardKey, stream: &Arc<Stream>) {
-        Self::greet(self, &public(peer), &carrier(stream));
+        Self::initiate(self, &public(peer), &carrier(stream));
     }
 
     fn try_endpoint(&self, peer: WireguardKey, address: SocketAddr) {
@@ -73,7 +73,7 @@ impl StreamEnd for StreamInbound {
 }
 
 impl Watcher for Ear {
-    fn probe(&self, peer: PublicKey, way: Way, packet: &[u8]) {
+    fn probe(&self, peer: PublicKey, way: Path, packet: &[u8]) {
         self.probe(key(peer), kind(way), packet);
     }
 
@@ -81,7 +81,7 @@ impl Watcher for Ear {
         self.sent(key(peer));
     }
 
-    fn received(&self, peer: PublicKey, way: Way) {
+    fn received(&self, peer: PublicKey, way: Path) {
         self.received(key(peer), kind(way));
     }
 
@@ -106,9 +106,9 @@ fn key(key: PublicKey) -> WireguardKey {
     WireguardKey(*key.as_bytes())
 }
 
-const fn kind(way: Way) -> PathKind {
+const fn kind(way: Path) -> PathKind {
     match way {
-        Way::Udp => PathKind::Direct,
-        Way::Stream => PathKind::Gateway,
+        Path::Udp => PathKind::Direct,
+        Path::Stream => PathKind::Gateway,
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use ipnetwork::IpNetwork;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::way::Watch;
+use crate::path::Watch;
 
 /// The inner MTU that fits WireGuard's 80 bytes of overhead on IPv6 into 1,500 bytes.
 pub const DEFAULT_MTU: u16 = 1420;

@@ -11,10 +11,10 @@ use crate::error::Error;
 use crate::key::PublicKey;
 use crate::memory;
 use crate::mtu::{Fit, Mtu};
-use crate::peer::{Greeting, Peer, Wire};
+use crate::peer::{Context, InitiateOutcome, Peer};
 use crate::table::unmapped;
+use crate::timer_queue::TimerQueue;
 use crate::udp::Sockets;
-use crate::wheel::Wheel;
 
 /// What the control thread is asked for.
 pub(crate) enum Request {
@@ -23,7 +23,7 @@ pub(crate) enum Request {
     /// Call the `tick` of the peer with that slot at that time.
     Wake { at: Instant, slot: u32 },
     /// Speak to that peer: there is a new way to it.
-    Greet { peer: PublicKey },
+    Initiate { peer: PublicKey },
     /// A link outside turned out to be too narrow for a datagram: look at the MTU.
     Fit,
     /// End.
@@ -34,15 +34,15 @@ pub(crate) enum Request {
 const BATCH: usize = 32;
 
 /// How often to look whether one more peer may be spoken to, while more wait than may be at a time.
-const TURN_AFTER: Duration = Duration::from_millis(50);
+const PERMIT_RETRY: Duration = Duration::from_millis(50);
 
 /// Peers that fell silent, went, or came at once, before the memory they needed is given back. It takes longer the more
 /// peers there are, so that these have to be a quarter of all as well.
 const MANY: usize = 256;
 
 pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
-    let alarms = Wheel::new(Instant::now());
-    let mut due = Due { greetings: VecDeque::new(), waiting: VecDeque::new(), crowded: false, alarms, silent: 0 };
+    let timers = TimerQueue::new(Instant::now());
+    let mut due = Due { to_initiate: VecDeque::new(), waiting: VecDeque::new(), crowded: false, timers, silent: 0 };
     loop {
         let wait = due.wait();
         due.tidy(shared, wait);
@@ -52,8 +52,8 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
         };
         while let Ok(asked) = request {
             match asked {
-                Request::Wake { at, slot } => due.alarms.set(slot, at),
-                Request::Greet { peer } => due.greetings.extend(shared.table().by_key(&peer).cloned()),
+                Request::Wake { at, slot } => due.timers.set(slot, at),
+                Request::Initiate { peer } => due.to_initiate.extend(shared.table().by_key(&peer).cloned()),
                 // Nobody may be left to hear the answer.
                 Request::Apply { update, reply } => {
                     let applied = apply(shared, update, &mut due);
@@ -78,13 +78,13 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
 /// The peers that wait for this thread.
 struct Due {
     /// To be spoken to now.
-    greetings: VecDeque<Arc<Peer>>,
+    to_initiate: VecDeque<Arc<Peer>>,
     /// To be spoken to when it is their turn. They hold up nobody who needs none.
     waiting: VecDeque<Arc<Peer>>,
     /// There was no turn just now.
     crowded: bool,
     /// The slots of those to be looked at when their time has come.
-    alarms: Wheel<u32>,
+    timers: TimerQueue<u32>,
     /// Peers that came to need less memory, since some was given back.
     silent: usize,
 }
@@ -92,17 +92,17 @@ struct Due {
 impl Due {
     /// How long nobody is due; `None`: for ever.
     fn wait(&mut self) -> Option<Duration> {
-        let greeting = if !self.greetings.is_empty() {
+        let initiate = if !self.to_initiate.is_empty() {
             Some(Duration::ZERO)
         } else if self.waiting.is_empty() {
             None
         } else if std::mem::take(&mut self.crowded) {
-            Some(TURN_AFTER)
+            Some(PERMIT_RETRY)
         } else {
             Some(Duration::ZERO)
         };
-        let alarm = self.alarms.next().map(|next| next.saturating_duration_since(Instant::now()));
-        greeting.into_iter().chain(alarm).min()
+        let timer = self.timers.next().map(|next| next.saturating_duration_since(Instant::now()));
+        initiate.into_iter().chain(timer).min()
     }
 
     /// Gives memory back where there may be much of it, and nobody is due.
@@ -115,8 +115,8 @@ impl Due {
 
     /// Works on one peer; false where nobody is due.
     fn work_on_next(&mut self, shared: &Shared) -> bool {
-        if let Some(peer) = self.greetings.pop_front() {
-            if has_to_wait(shared, &peer) {
+        if let Some(peer) = self.to_initiate.pop_front() {
+            if is_deferred(shared, &peer) {
                 self.crowded = true;
                 self.waiting.push_back(peer);
             }
@@ -125,16 +125,16 @@ impl Due {
         if !self.crowded
             && let Some(peer) = self.waiting.front()
         {
-            self.crowded = has_to_wait(shared, peer);
+            self.crowded = is_deferred(shared, peer);
             if !self.crowded {
                 self.waiting.pop_front();
             }
             return true;
         }
-        let Some(slot) = self.alarms.pop(Instant::now()) else { return false };
+        let Some(slot) = self.timers.pop(Instant::now()) else { return false };
         let peer = shared.table().by_slot(slot).cloned();
-        match peer.and_then(|peer| with_wire(shared, |wire| peer.tick(wire))).flatten() {
-            Some(next) => self.alarms.set(slot, next),
+        match peer.and_then(|peer| with_context(shared, |context| peer.tick(context))).flatten() {
+            Some(next) => self.timers.set(slot, next),
             None => self.silent += 1,
         }
         true
@@ -142,16 +142,16 @@ impl Due {
 }
 
 /// Speaks to a peer, unless it has to wait for its turn.
-fn has_to_wait(shared: &Shared, peer: &Peer) -> bool {
-    with_wire(shared, |wire| peer.greet(wire)) == Some(Greeting::NotYet)
+fn is_deferred(shared: &Shared, peer: &Peer) -> bool {
+    with_context(shared, |context| peer.initiate(context)) == Some(InitiateOutcome::Deferred)
 }
 
 /// Runs `work` with what a peer needs; `None` where the device has no key, so that there is nothing to do.
-fn with_wire<R>(shared: &Shared, work: impl FnOnce(&Wire<'_>) -> R) -> Option<R> {
+fn with_context<R>(shared: &Shared, work: impl FnOnce(&Context<'_>) -> R) -> Option<R> {
     let table = shared.table();
     let identity = table.identity.as_ref()?;
     let sockets = shared.sockets();
-    Some(work(&shared.wire(identity, &sockets)))
+    Some(work(&shared.context(identity, &sockets)))
 }
 
 /// Carries out an update. What can fail comes first, so that a failure changes nothing. Adds the peers to speak to, and
@@ -177,9 +177,9 @@ fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<Fit, Er
     }
     let edited: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| table.edit(peer, now)).collect();
     if key_changed {
-        due.greetings.extend(table.members().map(|member| Arc::clone(&member.peer)));
+        due.to_initiate.extend(table.members().map(|member| Arc::clone(&member.peer)));
     } else {
-        due.greetings.extend(edited);
+        due.to_initiate.extend(edited);
     }
     let freed = table.take_freed();
     due.silent += freed.len();
@@ -187,7 +187,7 @@ fn apply(shared: &Shared, update: DeviceUpdate, due: &mut Due) -> Result<Fit, Er
         due.silent += update.peers.len();
     }
     for slot in freed {
-        due.alarms.cancel(slot);
+        due.timers.cancel(slot);
     }
     let there = update.peers.iter().filter(|peer| !peer.remove && table.by_key(&peer.public_key).is_some());
     let mut endpoints = Vec::new();

@@ -12,26 +12,26 @@ use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, P
 use crate::control::{self, Request};
 use crate::error::Error;
 use crate::flood::Flood;
-use crate::handle::{DeviceHandle, Door};
+use crate::handle::{DeviceHandle, Revocable};
+use crate::handshake_limiter::HandshakeLimiter;
 use crate::inbound;
 use crate::memory;
 use crate::mtu::Mtu;
 use crate::noise::Identity;
 use crate::outbound;
-use crate::peer::Wire;
+use crate::path::Watch;
+use crate::peer::Context;
 use crate::sys::Event;
 use crate::table::Table;
 use crate::tun::Tun;
-use crate::turns::Turns;
 use crate::uapi::Server;
 use crate::udp::Sockets;
 use crate::underlay;
-use crate::way::Watch;
 
 /// A running device. Dropping it stops it.
 pub struct Device {
     shared: Arc<Shared>,
-    door: Arc<Door>,
+    revocable: Arc<Revocable>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     sockets: RwLock<Arc<Sockets>>,
     pub(crate) tun: Tun,
     pub(crate) counters: Counters,
-    pub(crate) turns: Turns,
+    pub(crate) limiter: HandshakeLimiter,
     pub(crate) control: Sender<Request>,
     /// Those of each pair of threads.
     pub(crate) wakes: Vec<Wakes>,
@@ -96,7 +96,7 @@ impl Device {
             sockets: RwLock::new(Arc::new(sockets)),
             tun,
             counters: Counters::default(),
-            turns: Turns::new(),
+            limiter: HandshakeLimiter::new(),
             control,
             wakes,
             wake_uapi: event()?,
@@ -106,7 +106,7 @@ impl Device {
             running: Mutex::new(0),
             ended: Condvar::new(),
         });
-        let mut device = Self { door: Door::new(&shared), shared, threads: Vec::new() };
+        let mut device = Self { revocable: Revocable::new(&shared), shared, threads: Vec::new() };
         device.start(requests, Mtu::new(options.mtu.is_none().then_some(mtu)), server)?;
         Ok(device)
     }
@@ -158,7 +158,7 @@ impl Device {
     /// The device for those who do not own it: they change the ways to its peers while it runs.
     #[must_use]
     pub fn handle(&self) -> DeviceHandle {
-        DeviceHandle(Arc::clone(&self.door))
+        DeviceHandle(Arc::clone(&self.revocable))
     }
 
     /// Stops the device: when this returns, interface, UAPI socket and UDP sockets are gone.
@@ -192,7 +192,7 @@ impl Device {
     fn end(&mut self) -> Result<(), Error> {
         self.shared.begin_stop();
         // Whoever is inside leaves first.
-        self.door.close();
+        self.revocable.revoke();
         let panicked = self.threads.drain(..).filter_map(|thread| thread.join().err()).count();
         if panicked > 0 {
             let source = std::io::Error::other(format!("{panicked} of the device's threads panicked"));
@@ -250,9 +250,9 @@ impl Shared {
     }
 
     /// What a peer needs to work on a packet or timer now.
-    pub(crate) fn wire<'a>(&'a self, identity: &'a Identity, sockets: &'a Sockets) -> Wire<'a> {
-        let Self { counters, turns, control, watch, .. } = self;
-        Wire { identity, sockets, counters, turns, control, watch: watch.as_ref(), now: Instant::now() }
+    pub(crate) fn context<'a>(&'a self, identity: &'a Identity, sockets: &'a Sockets) -> Context<'a> {
+        let Self { counters, limiter, control, watch, .. } = self;
+        Context { identity, sockets, counters, limiter, control, watch: watch.as_ref(), now: Instant::now() }
     }
 
     /// For the control thread alone.

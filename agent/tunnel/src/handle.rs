@@ -8,26 +8,26 @@ use std::time::Instant;
 use crate::control::Request;
 use crate::device::Shared;
 use crate::key::PublicKey;
-use crate::peer::{Peer, Wire};
+use crate::path::{Carrier, Path, Route};
+use crate::peer::{Context, Peer};
 use crate::stream::StreamInbound;
-use crate::way::{Carrier, Route, Way};
 
 /// The way in for those who do not own the device. It is closed when the device ends: then nobody holds on to its interface
 /// and sockets any more.
-pub(crate) struct Door(RwLock<Option<Arc<Shared>>>);
+pub(crate) struct Revocable(RwLock<Option<Arc<Shared>>>);
 
-impl Door {
+impl Revocable {
     pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
         Arc::new(Self(RwLock::new(Some(Arc::clone(shared)))))
     }
 
     /// What is behind it, for one call. Nobody closes it before the answer is dropped.
-    pub(crate) fn open(&self) -> RwLockReadGuard<'_, Option<Arc<Shared>>> {
+    pub(crate) fn access(&self) -> RwLockReadGuard<'_, Option<Arc<Shared>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when nobody is inside any more.
-    pub(crate) fn close(&self) {
+    pub(crate) fn revoke(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -35,7 +35,7 @@ impl Door {
 /// A device, for those who do not own it. On a device that has ended, and for peers that it does not have, every call does
 /// nothing. No call may be made from inside a [`crate::Watcher`] or a [`Carrier`].
 #[derive(Clone)]
-pub struct DeviceHandle(pub(crate) Arc<Door>);
+pub struct DeviceHandle(pub(crate) Arc<Revocable>);
 
 impl fmt::Debug for DeviceHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,7 +44,7 @@ impl fmt::Debug for DeviceHandle {
 }
 
 impl DeviceHandle {
-    /// From now on this is the stream that [`Route::stream`] and [`Way::Stream`] mean for the peer. Where that makes the peer
+    /// From now on this is the stream that [`Route::stream`] and [`Path::Stream`] mean for the peer. Where that makes the peer
     /// reachable and no session runs, a handshake begins. Where it takes away the only way that is known to work, packets wait for
     /// another for 10 s, the newest of them.
     pub fn set_stream(&self, peer: &PublicKey, carrier: Option<Arc<dyn Carrier>>) {
@@ -59,30 +59,30 @@ impl DeviceHandle {
 
     /// Seals one whole inner IP packet and sends it by that way alone, whatever the route. Without a session it is dropped and one
     /// is asked for, by the route, unless very many peers are being asked. True where it was sent.
-    pub fn send_inner(&self, peer: &PublicKey, way: Way, packet: &[u8]) -> bool {
-        let door = self.0.open();
-        let Some(shared) = door.as_ref() else { return false };
+    pub fn send_inner(&self, peer: &PublicKey, path: Path, packet: &[u8]) -> bool {
+        let revocable = self.0.access();
+        let Some(shared) = revocable.as_ref() else { return false };
         let mtu = shared.mtu();
-        with_wire(shared, peer, |peer, wire| peer.send_inner(wire, way, packet, mtu)).unwrap_or(false)
+        with_context(shared, peer, |peer, context| peer.send_inner(context, path, packet, mtu)).unwrap_or(false)
     }
 
     /// Sends the peer something by this stream and no other way that it can authenticate: an empty packet of the session, where there
     /// is one, and an initiation. Its answer by this stream is a [`crate::Proof::RoundTrip`]. It may not come: an initiation that
     /// arrives later than one made after it is not answered (paper, section 5.1), so that whoever waits for it greets again.
-    pub fn greet(&self, peer: &PublicKey, carrier: &Arc<dyn Carrier>) {
-        self.with_wire(peer, |peer, wire| peer.greet_by(wire, carrier));
+    pub fn initiate(&self, peer: &PublicKey, carrier: &Arc<dyn Carrier>) {
+        self.with_context(peer, |peer, context| peer.initiate_by(context, carrier));
     }
 
     /// Sends a handshake initiation to this address. The endpoint moves there when the answer to it comes. Of several addresses that
     /// are tried side by side the first that answers has won: for two seconds after, no other is tried.
     pub fn try_endpoint(&self, peer: &PublicKey, address: SocketAddr) {
-        self.with_wire(peer, |peer, wire| peer.try_endpoint(wire, address));
+        self.with_context(peer, |peer, context| peer.try_endpoint(context, address));
     }
 
     /// Sends a datagram from the device's own UDP port. True where the system took it.
     pub fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> bool {
-        let door = self.0.open();
-        let Some(shared) = door.as_ref().filter(|shared| !shared.is_stopping()) else { return false };
+        let revocable = self.0.access();
+        let Some(shared) = revocable.as_ref().filter(|shared| !shared.is_stopping()) else { return false };
         shared.sockets().send(datagram, to, None).is_ok()
     }
 
@@ -94,29 +94,29 @@ impl DeviceHandle {
 
     /// Where the change gives the peer a way that it did not have, it is spoken to.
     fn reroute(&self, key: &PublicKey, change: impl FnOnce(&Peer) -> bool) {
-        let door = self.0.open();
-        let Some(shared) = door.as_ref().filter(|shared| !shared.is_stopping()) else { return };
+        let revocable = self.0.access();
+        let Some(shared) = revocable.as_ref().filter(|shared| !shared.is_stopping()) else { return };
         let peer = shared.table().by_key(key).cloned();
         if peer.is_some_and(|peer| change(&peer)) {
             // Without a control thread the device is ending.
-            let _ = shared.control.send(Request::Greet { peer: *key });
+            let _ = shared.control.send(Request::Initiate { peer: *key });
         }
     }
 
-    fn with_wire(&self, peer: &PublicKey, work: impl FnOnce(&Peer, &Wire<'_>)) {
-        if let Some(shared) = self.0.open().as_ref() {
-            with_wire(shared, peer, work);
+    fn with_context(&self, peer: &PublicKey, work: impl FnOnce(&Peer, &Context<'_>)) {
+        if let Some(shared) = self.0.access().as_ref() {
+            with_context(shared, peer, work);
         }
     }
 }
 
 /// `None` where the device is ending, or has no key, or not this peer.
-fn with_wire<R>(shared: &Shared, peer: &PublicKey, work: impl FnOnce(&Peer, &Wire<'_>) -> R) -> Option<R> {
+fn with_context<R>(shared: &Shared, peer: &PublicKey, work: impl FnOnce(&Peer, &Context<'_>) -> R) -> Option<R> {
     if shared.is_stopping() {
         return None;
     }
     let table = shared.table();
     let (peer, identity) = (table.by_key(peer)?, table.identity.as_ref()?);
     let sockets = shared.sockets();
-    Some(work(peer, &shared.wire(identity, &sockets)))
+    Some(work(peer, &shared.context(identity, &sockets)))
 }

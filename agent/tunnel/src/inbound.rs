@@ -5,16 +5,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use crate::device::{Counter, Shared};
-use crate::intake::{ENOUGH, HANDSHAKES, Intake, Via};
 use crate::key::PublicKey;
 use crate::noise::{Message, classify};
 use crate::offload::Merge;
 use crate::packet::CONGESTED;
-use crate::peer::{Endpoint, Wire};
+use crate::path::Proof;
+use crate::peer::{Context, Endpoint};
+use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 use crate::sys;
 use crate::table::Table;
-use crate::udp::{Datagrams, Inbox, SLOTS};
-use crate::way::Proof;
+use crate::udp::{Datagrams, ReceiveBuffer, SLOTS};
 
 /// Times one socket is asked for datagrams before the other gets its turn.
 const BATCHES: usize = 16;
@@ -24,22 +24,22 @@ const BATCHES: usize = 16;
 const TURN: Duration = Duration::from_micros(100);
 
 /// What the system does not look at.
-const NOBODY: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
+const UNUSED: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
 
 /// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
 pub(crate) fn run(shared: &Shared, queue: usize) {
     if let Err(error) = sys::ask_for_turns(TURN) {
         tracing::debug!(%error, "what comes in may wait longer for a processor");
     }
-    let mut inbox = Inbox::new();
+    let mut buffer = ReceiveBuffer::new();
     let offloads = shared.tun.offloads_in_use();
     let mut merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
-    let mut inbound = Inbound { shared, intake: Intake::new(shared, queue, &mut merge) };
+    let mut inbound = Inbound { shared, batch: ReceiveBatch::new(shared, queue, &mut merge) };
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
         // The wake-up, IPv4, and IPv6 where there is one.
-        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), NOBODY, NOBODY];
+        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), UNUSED, UNUSED];
         for (watched, socket) in watched[1..].iter_mut().zip(sockets.queue(queue)) {
             *watched = sys::watch(socket, libc::POLLIN);
         }
@@ -53,7 +53,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
         }
         for (socket, watched) in sockets.queue(queue).zip(&watched[1..]) {
             if watched.revents != 0 {
-                inbound.take_batches(socket, &mut inbox);
+                inbound.take_batches(socket, &mut buffer);
             }
         }
     }
@@ -61,7 +61,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
 
 struct Inbound<'a> {
     shared: &'a Shared,
-    intake: Intake<'a>,
+    batch: ReceiveBatch<'a>,
 }
 
 /// What comes next of a reception.
@@ -81,11 +81,11 @@ impl Next {
 }
 
 impl Inbound<'_> {
-    fn take_batches(&mut self, socket: &OwnedFd, inbox: &mut Inbox) {
+    fn take_batches(&mut self, socket: &OwnedFd, buffer: &mut ReceiveBuffer) {
         for _ in 0..BATCHES {
-            match inbox.receive(socket) {
+            match buffer.receive(socket) {
                 Ok(count) => {
-                    self.take(inbox, count);
+                    self.take(buffer, count);
                     if count < SLOTS {
                         return;
                     }
@@ -98,28 +98,28 @@ impl Inbound<'_> {
     }
 
     /// Takes what was received.
-    fn take(&mut self, inbox: &mut Inbox, count: usize) {
+    fn take(&mut self, buffer: &mut ReceiveBuffer, count: usize) {
         let mut next = Next { message: 0, offset: 0 };
         while next.message < count {
-            self.take_some(inbox, count, &mut next);
+            self.take_some(buffer, count, &mut next);
         }
     }
 
     /// Takes the rest of what was received, or as much of it as whoever waits for a packet or an update can wait for. The
     /// table is held until the packets are handed over, so that an update that removed a peer returns after the last of
     /// its packets.
-    fn take_some(&mut self, inbox: &mut Inbox, count: usize, next: &mut Next) {
-        self.intake.handshakes = 0;
+    fn take_some(&mut self, buffer: &mut ReceiveBuffer, count: usize, next: &mut Next) {
+        self.batch.handshakes = 0;
         let table = self.shared.table();
         let Some(identity) = table.identity.as_ref() else {
             next.message = count;
             return;
         };
         let sockets = self.shared.sockets();
-        let wire = self.shared.wire(identity, &sockets);
+        let context = self.shared.context(identity, &sockets);
         let mut bytes = 0;
-        while next.message < count && self.intake.handshakes < HANDSHAKES && bytes < ENOUGH {
-            let Some(batch) = inbox.get(next.message) else {
+        while next.message < count && self.batch.handshakes < HANDSHAKES && bytes < ENOUGH {
+            let Some(batch) = buffer.get(next.message) else {
                 next.advance(0, 0);
                 continue;
             };
@@ -128,25 +128,25 @@ impl Inbound<'_> {
             // What came through the tunnel has no business outside: a member that is believed to be where its own packets
             // come out would have them sent round and round.
             if batch.interface == self.shared.tun.index() {
-                wire.counters.add_many(Counter::Unauthenticated, len.div_ceil(segment).max(1) as u64);
+                context.counters.add_many(Counter::Unauthenticated, len.div_ceil(segment).max(1) as u64);
                 next.advance(len, len);
                 continue;
             }
             let from = Endpoint { address: batch.from, source: batch.to };
-            self.intake.congested = batch.ecn == CONGESTED;
+            self.batch.congested = batch.ecn == CONGESTED;
             let rest = Datagrams { bytes: arrived.start + next.offset..arrived.end, segment };
-            let taken = self.take_run(&table, &wire, inbox.bytes(), &rest, from);
+            let taken = self.take_run(&table, &context, buffer.bytes(), &rest, from);
             next.advance(taken, len);
             bytes += taken;
         }
-        self.intake.hand_over(inbox.bytes());
+        self.batch.hand_over(buffer.bytes());
     }
 
     /// Takes the first datagram and those behind it that are for the same receiver. Returns the bytes they had.
     fn take_run(
         &mut self,
         table: &Table,
-        wire: &Wire<'_>,
+        context: &Context<'_>,
         buffer: &mut [u8],
         rest: &Datagrams,
         from: Endpoint,
@@ -163,11 +163,11 @@ impl Inbound<'_> {
         };
         let run = Datagrams { bytes: rest.bytes.start..end, segment: rest.segment };
         let len = run.bytes.len();
-        self.intake.take_run(table, wire, buffer, run.iter(), Via::Udp(from), &mut nobody_asks);
+        self.batch.take_run(table, context, buffer, run.iter(), Via::Udp(from), &mut ignore_proof);
         // An empty datagram is one as well.
         len.max(1)
     }
 }
 
 /// Where nobody asks who proved to be there.
-fn nobody_asks(_: PublicKey, _: Proof) {}
+fn ignore_proof(_: PublicKey, _: Proof) {}

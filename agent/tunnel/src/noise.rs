@@ -1,5 +1,5 @@
 //! WireGuard's messages and the cryptography in them (paper, section 5.4): who a device is ([`Identity`]), how two agree on
-//! keys ([`Initiation`], [`Offer`]), and the keys they agreed on ([`Session`]). Nothing here knows a clock or a socket;
+//! keys ([`Initiation`], [`SentInitiation`]), and the keys they agreed on ([`Session`]). Nothing here knows a clock or a socket;
 //! whose turn it is to speak is decided in `timers.rs`, and which of several sessions is used in `sessions.rs`.
 
 mod cookie;
@@ -16,7 +16,7 @@ mod tests;
 pub(crate) use cookie::sign;
 pub(crate) use cookie::{Cookie, FirstMac};
 pub(crate) use gate::{HANDSHAKES_PER_SECOND, Identity, Verdict};
-pub(crate) use handshake::{Initiation, Offer, Proved};
+pub(crate) use handshake::{AuthenticInitiation, Initiation, SentInitiation};
 pub(crate) use session::{Opened, Session};
 pub(crate) use timestamp::Timestamp;
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::control::Request;
 use crate::device::{Counter, Shared};
 use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
-use crate::outbox::Outbox;
 use crate::packet;
+use crate::send_batch::SendBatch;
 use crate::sys;
 use crate::table::Table;
 use crate::tun::MAX_PACKET;
@@ -35,7 +35,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
         shared,
         queue,
         read: vec![0; VNET_LEN + MAX_PACKET],
-        outbox: Outbox::new(shared.threads),
+        batch: SendBatch::new(shared.threads),
         mtu_read: None,
         sent_in_a_row: 0,
         too_long: false,
@@ -63,7 +63,7 @@ struct Outbound<'a> {
     shared: &'a Shared,
     queue: usize,
     read: Vec<u8>,
-    outbox: Outbox,
+    batch: SendBatch,
     mtu_read: Option<Instant>,
     /// Superpackets' worth sent since others were let go first.
     sent_in_a_row: usize,
@@ -94,7 +94,7 @@ impl Outbound<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(error),
             }
-            if bytes_read.max(self.outbox.used()) >= ENOUGH {
+            if bytes_read.max(self.batch.used()) >= ENOUGH {
                 self.sent_in_a_row += 1;
                 break Ok(());
             }
@@ -137,14 +137,14 @@ impl Outbound<'_> {
         };
         let mut next = 0;
         while next < packets.count() {
-            let until = packets.count().min(next + self.outbox.room(packets.longest() + packet::PADDING));
+            let until = packets.count().min(next + self.batch.room(packets.longest() + packet::PADDING));
             if until == next {
-                self.too_long |= self.outbox.flush(&self.shared.sockets(), self.queue, counters);
+                self.too_long |= self.batch.flush(&self.shared.sockets(), self.queue, counters);
                 continue;
             }
             let sockets = self.shared.sockets();
-            let wire = self.shared.wire(identity, &sockets);
-            peer.send(&wire, next..until, write, &mut self.outbox);
+            let context = self.shared.context(identity, &sockets);
+            peer.send(&context, next..until, write, &mut self.batch);
             next = until;
         }
     }
@@ -163,8 +163,8 @@ impl Outbound<'_> {
     }
 
     fn send(&mut self) {
-        if self.outbox.used() > 0 {
-            self.too_long |= self.outbox.flush(&self.shared.sockets(), self.queue, &self.shared.counters);
+        if self.batch.used() > 0 {
+            self.too_long |= self.batch.flush(&self.shared.sockets(), self.queue, &self.shared.counters);
         }
         if std::mem::take(&mut self.too_long) {
             self.ask_to_fit();

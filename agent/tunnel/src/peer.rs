@@ -1,8 +1,8 @@
 //! One peer: its configuration, its sessions and timers, and what it does with a packet from either side.
 
 mod due;
+mod paths;
 mod roam;
-mod ways;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -13,27 +13,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::Request;
 use crate::device::{Counter, Counters};
-use crate::intake::Via;
+use crate::handshake_limiter::{HandshakeLimiter, HandshakePermit};
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Opened, RESPONSE_LEN};
-use crate::outbox::Outbox;
+use crate::path::{Path, Proof, Route, Watch};
+use crate::receive::Via;
+use crate::send_batch::SendBatch;
 use crate::sessions::{Began, Completed, Sessions};
 use crate::staged::Staged;
 use crate::timers::Timers;
-use crate::turns::{Turn, Turns};
 use crate::udp::{LocalAddress, Sockets};
-use crate::way::{Proof, Route, Watch, Way};
 
-pub(crate) use due::Greeting;
-use ways::Roads;
-pub(crate) use ways::Ways;
+pub(crate) use due::InitiateOutcome;
+pub(crate) use paths::PathSet;
+use paths::PathState;
 
 /// What a peer needs of the device to work on one packet or timer.
-pub(crate) struct Wire<'a> {
+pub(crate) struct Context<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) sockets: &'a Sockets,
     pub(crate) counters: &'a Counters,
-    pub(crate) turns: &'a Turns,
+    pub(crate) limiter: &'a HandshakeLimiter,
     pub(crate) control: &'a Sender<Request>,
     pub(crate) watch: Option<&'a Watch>,
     pub(crate) now: Instant,
@@ -58,15 +58,15 @@ struct State {
     psk: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
     /// Whether a round trip by the endpoint was proved since it is this one: until then somebody only says that the peer is there.
-    is_proved: bool,
+    is_validated: bool,
     route: Route,
     /// What few peers need, in a place of its own.
-    roads: Option<Box<Roads>>,
+    path_state: Option<Box<PathState>>,
     sessions: Sessions,
     timers: Timers,
     staged: Staged,
     /// Held while a handshake is under way that nobody waits for.
-    turn: Option<Turn>,
+    permit: Option<HandshakePermit>,
     /// When the control thread will call [`Peer::tick`].
     scheduled: Option<Instant>,
     last_handshake: Option<SystemTime>,
@@ -100,13 +100,13 @@ impl Peer {
             removed: false,
             psk: None,
             endpoint: None,
-            is_proved: false,
+            is_validated: false,
             route: Route::default(),
-            roads: None,
+            path_state: None,
             sessions: Sessions::new(slot),
             timers: Timers::new(now),
             staged: Staged::default(),
-            turn: None,
+            permit: None,
             scheduled: None,
             last_handshake: None,
             last_received: None,
@@ -131,7 +131,7 @@ impl Peer {
 
     /// Whether there is somewhere to send to.
     fn is_reachable(&self, state: &State) -> bool {
-        state.has_way() && !self.is_mute(state)
+        state.has_path() && !self.is_mute(state)
     }
 
     /// Changes the preshared key, from the next answer to a handshake on; all zeros are none.
@@ -147,8 +147,8 @@ impl Peer {
             return false;
         }
         state.endpoint = Some(Endpoint { address, source: None });
-        state.is_proved = false;
-        state.end_trial(address);
+        state.is_validated = false;
+        state.end_validation(address);
         if let Some(before) = before {
             state.leave(before, now);
         }
@@ -170,8 +170,8 @@ impl Peer {
         state.sessions.end();
         state.timers.abandon_handshake();
         state.timers.sessions_ended();
-        state.forget_trials();
-        state.turn = None;
+        state.forget_validations();
+        state.permit = None;
         state.scheduled = None;
     }
 
@@ -180,8 +180,8 @@ impl Peer {
         let mut state = self.lock();
         state.removed = true;
         state.scheduled = None;
-        state.turn = None;
-        state.roads = None;
+        state.permit = None;
+        state.path_state = None;
         state.sessions.end();
         state.staged.clear();
         state.psk = None;
@@ -206,111 +206,112 @@ impl Peer {
     /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length.
     pub(crate) fn send(
         self: &Arc<Self>,
-        wire: &Wire<'_>,
+        context: &Context<'_>,
         packets: Range<usize>,
         mut write: impl FnMut(usize, &mut [u8]) -> usize,
-        outbox: &mut Outbox,
+        batch: &mut SendBatch,
     ) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let ways = state.ways(wire.now);
-        let awaits_way = state.waits_until().is_some_and(|until| wire.now < until);
-        if ways.are_none() && !awaits_way || self.is_mute(state) {
-            wire.counters.add_many(Counter::Unsendable, packets.len() as u64);
+        let paths = state.paths(context.now);
+        let awaits_path = state.path_wait_ends().is_some_and(|until| context.now < until);
+        if paths.is_empty() && !awaits_path || self.is_mute(state) {
+            context.counters.add_many(Counter::Unsendable, packets.len() as u64);
             return;
         }
-        let session = state.sessions.sealing(wire.now).map(Arc::clone);
-        if session.is_none() || awaits_way {
+        let session = state.sessions.sealing(context.now).map(Arc::clone);
+        if session.is_none() || awaits_path {
             for number in packets.clone() {
-                let packet = outbox.written(|buffer| write(number, buffer));
+                let packet = batch.written(|buffer| write(number, buffer));
                 if !state.staged.push(packet) {
-                    wire.counters.add(Counter::Unsendable);
+                    context.counters.add(Counter::Unsendable);
                 }
             }
         }
-        let Some(session) = session else { return self.begin_handshake(state, wire) };
-        if ways.are_none() {
-            return self.schedule(state, wire);
+        let Some(session) = session else { return self.begin_handshake(state, context) };
+        if paths.is_empty() {
+            return self.schedule(state, context);
         }
-        state.last_sent = Some(wire.now);
-        if state.timers.data_sent(wire.now) {
-            self.begin_handshake(state, wire);
+        state.last_sent = Some(context.now);
+        if state.timers.data_sent(context.now) {
+            self.begin_handshake(state, context);
         }
-        self.schedule(state, wire);
-        self.tell_sent(state, wire);
+        self.schedule(state, context);
+        self.report_sent(state, context);
         drop(guard);
         let mut bytes = 0;
         for number in packets {
-            match outbox.add(self, &ways, &session, |buffer| write(number, buffer)) {
+            match batch.add(self, &paths, &session, |buffer| write(number, buffer)) {
                 Some(len) => bytes += len as u64,
-                None => wire.counters.add(Counter::Unsendable),
+                None => context.counters.add(Counter::Unsendable),
             }
         }
-        self.tx_bytes.fetch_add(bytes * ways.count(), Ordering::Relaxed);
+        self.tx_bytes.fetch_add(bytes * paths.count(), Ordering::Relaxed);
     }
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, and where that
     /// is not the endpoint, there as well. Which stays as it is: that this was no replay, the peer proves by using the session.
-    pub(crate) fn receive_initiation(&self, wire: &Wire<'_>, initiation: Box<Initiation>, via: Via<'_>) {
+    pub(crate) fn receive_initiation(&self, context: &Context<'_>, initiation: Box<Initiation>, via: Via<'_>) {
         if self.is_mute(&self.lock()) {
             return;
         }
         // Here, where nobody waits for the peer: it takes its time.
-        let proved = initiation.prove(wire.identity);
+        let proved = initiation.prove(context.identity);
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut message = [0; RESPONSE_LEN];
-        let proves = state.proved_by_answer(via);
+        let proves = state.validated_by_response(via);
         let answered = proved
             .filter(|_| !state.removed)
-            .and_then(|proved| state.sessions.answer(proved, state.psk.as_ref(), proves, wire.now, &mut message));
+            .and_then(|proved| state.sessions.answer(proved, state.psk.as_ref(), proves, context.now, &mut message));
         if answered.is_none() {
-            wire.counters.add(Counter::Unauthenticated);
+            context.counters.add(Counter::Unauthenticated);
             return;
         }
-        self.count_received(state, wire, INITIATION_LEN);
-        self.answer(state, wire, &message, via);
-        state.timers.sent(wire.now);
-        self.schedule(state, wire);
+        self.count_received(state, context, INITIATION_LEN);
+        self.answer(state, context, &message, via);
+        state.timers.sent(context.now);
+        self.schedule(state, context);
     }
 
     /// Takes the answer to a handshake of ours, for one of this peer's receiver indices. What it proves, where it is authentic, is
     /// said of the stream that it came by; what it proves of an address is taken in here.
     pub(crate) fn receive_response(
         &self,
-        wire: &Wire<'_>,
+        context: &Context<'_>,
         receiver: u32,
         message: &[u8],
         via: Via<'_>,
     ) -> Option<Proof> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(completed) = state.sessions.complete(wire.identity, state.psk.as_ref(), receiver, message, wire.now)
+        let Some(completed) =
+            state.sessions.complete(context.identity, state.psk.as_ref(), receiver, message, context.now)
         else {
-            wire.counters.add(Counter::Unauthenticated);
+            context.counters.add(Counter::Unauthenticated);
             return None;
         };
-        let Completed { began, aim } = completed;
-        self.count_received(state, wire, message.len());
-        state.last_received = Some(wire.now);
-        let proof = self.was_answered(state, wire, &aim, via);
+        let Completed { began, target } = completed;
+        self.count_received(state, context, message.len());
+        state.last_received = Some(context.now);
+        let proof = self.response_received(state, context, &target, via);
         if let Some(began) = began {
             state.session_began(began);
         }
-        if began.is_some() || via.way() == Way::Stream {
+        if began.is_some() || via.path() == Path::Stream {
             // The first message in the session, or by the stream, whatever waits: it shows the peer that we have it too.
-            self.send_back(state, wire, via);
-            state.timers.sent(wire.now);
+            self.send_back(state, context, via);
+            state.timers.sent(context.now);
         }
-        self.work_off(state, wire);
+        self.flush_staged(state, context);
         Some(proof)
     }
 
     /// Takes a cookie, which takes effect with the next try. It is no proof of where the peer is.
-    pub(crate) fn receive_cookie(&self, wire: &Wire<'_>, receiver: u32, message: &[u8]) {
-        let taken = self.lock().sessions.take_cookie(&self.key, receiver, message, wire.now);
+    pub(crate) fn receive_cookie(&self, context: &Context<'_>, receiver: u32, message: &[u8]) {
+        let taken = self.lock().sessions.take_cookie(&self.key, receiver, message, context.now);
         if taken.is_none() {
-            wire.counters.add(Counter::Unauthenticated);
+            context.counters.add(Counter::Unauthenticated);
         }
     }
 
@@ -320,15 +321,15 @@ impl Peer {
     /// one of the messages was authentic, and no replay.
     pub(crate) fn receive_data(
         &self,
-        wire: &Wire<'_>,
+        context: &Context<'_>,
         receiver: u32,
         buffer: &mut [u8],
         datagrams: impl Iterator<Item = Range<usize>> + Clone,
         via: Via<'_>,
         mut deliver: impl FnMut(&mut [u8], Range<usize>, IpAddr) -> bool,
     ) -> bool {
-        let Some(session) = self.lock().sessions.by_receiver(receiver, wire.now) else {
-            wire.counters.add_many(Counter::Unauthenticated, datagrams.count() as u64);
+        let Some(session) = self.lock().sessions.by_receiver(receiver, context.now) else {
+            context.counters.add_many(Counter::Unauthenticated, datagrams.count() as u64);
             return false;
         };
         let (mut bytes, mut with_content, mut let_in) = (0, false, false);
@@ -343,7 +344,7 @@ impl Peer {
                         let_in |= deliver(buffer, start..start + len, source);
                     }
                 }
-                None => wire.counters.add(Counter::Unauthenticated),
+                None => context.counters.add(Counter::Unauthenticated),
             }
         }
         drop(opener);
@@ -352,40 +353,41 @@ impl Peer {
         }
         let mut guard = self.lock();
         let state = &mut *guard;
-        self.count_received(state, wire, bytes);
-        state.last_received = Some(wire.now);
+        self.count_received(state, context, bytes);
+        state.last_received = Some(context.now);
         let confirmed = state.sessions.confirm(receiver);
-        self.came_by(state, wire, via, confirmed);
+        self.data_received_by(state, context, via, confirmed);
         if let Some(began) = confirmed.and_then(|confirmed| confirmed.began) {
             state.session_began(began);
         }
-        if with_content && state.timers.data_received(wire.now) {
-            self.begin_handshake(state, wire);
+        if with_content && state.timers.data_received(context.now) {
+            self.begin_handshake(state, context);
         }
-        self.work_off(state, wire);
+        self.flush_staged(state, context);
         if let_in {
-            self.tell_received(state, wire, via.way());
+            self.report_received(state, context, via.path());
         }
         true
     }
 
     /// Sends what waited for a session, and comes back in time for what is due now.
-    fn work_off(&self, state: &mut State, wire: &Wire<'_>) {
-        if !state.staged.is_empty() && state.waits_until().is_none() && state.sessions.sealing(wire.now).is_some() {
+    fn flush_staged(&self, state: &mut State, context: &Context<'_>) {
+        if !state.staged.is_empty() && state.path_wait_ends().is_none() && state.sessions.sealing(context.now).is_some()
+        {
             while let Some(packet) = state.staged.pop()
-                && self.send_now(state, wire, &packet)
+                && self.send_now(state, context, &packet)
             {
-                state.timers.data_sent(wire.now);
-                state.last_sent = Some(wire.now);
-                self.tell_sent(state, wire);
+                state.timers.data_sent(context.now);
+                state.last_sent = Some(context.now);
+                self.report_sent(state, context);
             }
         }
-        self.schedule(state, wire);
+        self.schedule(state, context);
     }
 
-    fn count_received(&self, state: &mut State, wire: &Wire<'_>, bytes: usize) {
+    fn count_received(&self, state: &mut State, context: &Context<'_>, bytes: usize) {
         self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        state.timers.received(wire.now);
+        state.timers.received(context.now);
     }
 }
 

@@ -159,7 +159,7 @@ impl Page {
             libc::madvise(page, PAGE, libc::MADV_DONTDUMP);
             sys::check(libc::mlock(page, PAGE))
         };
-        tell_once(locked);
+        report_once(locked);
         Self { places, taken: 0 }
     }
 
@@ -184,7 +184,7 @@ impl Page {
     }
 }
 
-fn tell_once(locked: io::Result<libc::c_int>) {
+fn report_once(locked: io::Result<libc::c_int>) {
     static TOLD: Once = Once::new();
     if let Err(error) = locked {
         TOLD.call_once(|| {

@@ -7,18 +7,20 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::key::{PresharedKey, PublicKey};
-use crate::noise::{Cookie, FirstMac, INITIATION_LEN, Identity, Offer, Proved, RESPONSE_LEN, Session, Timestamp};
+use crate::noise::{
+    AuthenticInitiation, Cookie, FirstMac, INITIATION_LEN, Identity, RESPONSE_LEN, SentInitiation, Session, Timestamp,
+};
+use crate::path::Carrier;
 use crate::peer::Endpoint;
 use crate::timers::{REJECT_AFTER, REKEY_TIMEOUT};
-use crate::way::Carrier;
 
 /// Initiations to the endpoint, and as many by streams, that may be answered at the same time: the first tries come faster than
 /// an answer from far away.
-const OFFERS: usize = 4;
+const MAX_PENDING: usize = 4;
 
 /// The same for those that went elsewhere than where the peer is taken to be, so that none of them takes the place of those that go
 /// where they always go.
-const OFFERS_ELSEWHERE: usize = 8;
+const MAX_PENDING_CANDIDATES: usize = 8;
 
 /// Sessions that a peer asked for and has not yet shown to have. It asks again before it has our answer where that comes
 /// from far away.
@@ -26,15 +28,15 @@ const UNCONFIRMED: usize = 4;
 
 /// Sessions that may be heard in beside the one that seals. Where answers come from far away, as many as each side may ask
 /// for begin within a moment; and where both asked, the peer seals in another than we do, until it hears of the next.
-const FORMER: usize = 2 * OFFERS;
+const FORMER: usize = 2 * MAX_PENDING;
 
 /// Where an initiation goes, and it goes nowhere else: so the answer proves that the peer is there.
 #[derive(Clone, Debug)]
-pub(crate) enum Aim {
+pub(crate) enum Target {
     /// To the address where the peer is taken to be.
     Endpoint(SocketAddr),
     /// To an address that is to be proved.
-    Elsewhere(SocketAddr),
+    Candidate(SocketAddr),
     /// By this stream, which may be over before the answer comes.
     Stream(Weak<dyn Carrier>),
 }
@@ -48,9 +50,9 @@ pub(crate) struct Began {
     pub(crate) initiator: bool,
 }
 
-impl Aim {
-    pub(crate) const fn is_elsewhere(&self) -> bool {
-        matches!(self, Self::Elsewhere(_))
+impl Target {
+    pub(crate) const fn is_candidate(&self) -> bool {
+        matches!(self, Self::Candidate(_))
     }
 
     const fn is_endpoint(&self) -> bool {
@@ -73,7 +75,7 @@ pub(crate) struct Completed {
     /// Where its session is the one that seals now.
     pub(crate) began: Option<Began>,
     /// Where the initiation went.
-    pub(crate) aim: Aim,
+    pub(crate) target: Target,
 }
 
 /// A session that the peer has shown to have.
@@ -85,28 +87,28 @@ pub(crate) struct Confirmed {
     pub(crate) proves: Option<Endpoint>,
 }
 
-struct Held {
+struct HeldSession {
     session: Arc<Session>,
     since: Instant,
     /// Whether the peer has shown to have it: only then it seals.
     confirmed: bool,
-    /// Where the answer went, if that is what its use proves. Told once.
+    /// Where the answer went, if that is what its use proves. Reported once.
     proves: Option<Endpoint>,
     /// The first MAC of the answer that began it.
     first_mac: FirstMac,
 }
 
-impl Held {
+impl HeldSession {
     fn ends(&self) -> Instant {
         self.since + REJECT_AFTER
     }
 }
 
-struct Asked {
+struct PendingHandshake {
     /// In a place of its own: a list leaves copies of what it moves, and here these would be secrets.
-    offer: Box<Offer>,
+    offer: Box<SentInitiation>,
     at: Instant,
-    aim: Aim,
+    target: Target,
     /// A later one was answered before: the peer may not know the session of this one any more.
     overtaken: bool,
 }
@@ -117,9 +119,9 @@ pub(crate) struct Sessions {
     /// The lowest bits of the next index.
     next: u16,
     /// In the order of their handshakes.
-    held: Vec<Held>,
+    held: Vec<HeldSession>,
     /// In the order in which they were sent.
-    asked: Vec<Asked>,
+    pending: Vec<PendingHandshake>,
     /// Of the last initiation that was answered: none that is as old counts (paper, section 5.1).
     last_initiation: Option<Timestamp>,
     cookie: Option<Box<Cookie>>,
@@ -131,7 +133,7 @@ impl Sessions {
 
     /// `slot` has 23 bits and is the peer's own while it exists.
     pub(crate) const fn new(slot: u32) -> Self {
-        Self { slot, next: 0, held: Vec::new(), asked: Vec::new(), last_initiation: None, cookie: None }
+        Self { slot, next: 0, held: Vec::new(), pending: Vec::new(), last_initiation: None, cookie: None }
     }
 
     /// The slot that an index belongs to.
@@ -144,20 +146,21 @@ impl Sessions {
         &mut self,
         identity: &Identity,
         peer: &PublicKey,
-        aim: Aim,
+        target: Target,
         now: Instant,
     ) -> Option<[u8; INITIATION_LEN]> {
         let (index, mut message) = (self.new_index(), [0; INITIATION_LEN]);
-        let offer = Offer::new(identity, peer, index, self.cookie(now), &mut message)?;
-        let most = if aim.is_elsewhere() { OFFERS_ELSEWHERE } else { OFFERS };
-        let kind = mem::discriminant(&aim);
-        let mut alike = self.asked.iter().enumerate().filter(|(_, asked)| mem::discriminant(&asked.aim) == kind);
+        let offer = SentInitiation::new(identity, peer, index, self.cookie(now), &mut message)?;
+        let most = if target.is_candidate() { MAX_PENDING_CANDIDATES } else { MAX_PENDING };
+        let kind = mem::discriminant(&target);
+        let mut alike =
+            self.pending.iter().enumerate().filter(|(_, pending)| mem::discriminant(&pending.target) == kind);
         if let Some((oldest, _)) = alike.next()
             && alike.count() + 1 == most
         {
-            self.asked.remove(oldest);
+            self.pending.remove(oldest);
         }
-        self.asked.push(Asked { offer, at: now, aim, overtaken: false });
+        self.pending.push(PendingHandshake { offer, at: now, target, overtaken: false });
         Some(message)
     }
 
@@ -165,7 +168,7 @@ impl Sessions {
     /// it came from there.
     pub(crate) fn answer(
         &mut self,
-        initiation: Proved,
+        initiation: AuthenticInitiation,
         psk: Option<&PresharedKey>,
         proves: Option<Endpoint>,
         now: Instant,
@@ -184,7 +187,7 @@ impl Sessions {
             self.held.remove(oldest);
         }
         let (session, first_mac) = (Arc::new(answer.session), answer.first_mac);
-        self.held.push(Held { session, since: now, confirmed: false, proves, first_mac });
+        self.held.push(HeldSession { session, since: now, confirmed: false, proves, first_mac });
         Some(())
     }
 
@@ -198,24 +201,24 @@ impl Sessions {
         message: &[u8],
         now: Instant,
     ) -> Option<Completed> {
-        let at = self.asked.iter().position(|asked| asked.offer.index() == receiver)?;
-        let session = Arc::new(self.asked[at].offer.complete(identity, psk, message)?);
-        let Asked { aim, overtaken, .. } = self.asked.remove(at);
+        let at = self.pending.iter().position(|pending| pending.offer.index() == receiver)?;
+        let session = Arc::new(self.pending[at].offer.complete(identity, psk, message)?);
+        let PendingHandshake { target, overtaken, .. } = self.pending.remove(at);
         if overtaken {
-            return Some(Completed { began: None, aim });
+            return Some(Completed { began: None, target });
         }
         // Later ones may have been answered as well, and the peer then waits for us to use the last.
-        self.asked[..at].iter_mut().for_each(|earlier| earlier.overtaken = true);
-        if !aim.is_stream() {
-            self.asked.retain(|asked| !asked.aim.is_endpoint() || !asked.overtaken);
+        self.pending[..at].iter_mut().for_each(|earlier| earlier.overtaken = true);
+        if !target.is_stream() {
+            self.pending.retain(|pending| !pending.target.is_endpoint() || !pending.overtaken);
         }
-        if aim.is_elsewhere() {
+        if target.is_candidate() {
             // Of several places that were tried side by side, the nearest has answered.
-            self.asked.retain(|asked| !asked.aim.is_elsewhere());
+            self.pending.retain(|pending| !pending.target.is_candidate());
         }
-        self.held.push(Held { session, since: now, confirmed: true, proves: None, first_mac: [0; 16] });
+        self.held.push(HeldSession { session, since: now, confirmed: true, proves: None, first_mac: [0; 16] });
         self.forget_before(self.held.len() - 1);
-        Some(Completed { began: Some(Began { since: now, initiator: true }), aim })
+        Some(Completed { began: Some(Began { since: now, initiator: true }), target })
     }
 
     /// An authentic message came in the session with that index. Where it is the first, the peer has shown to have it, and
@@ -244,10 +247,10 @@ impl Sessions {
 
     /// Takes a cookie: the next initiation or answer is sent with it.
     pub(crate) fn take_cookie(&mut self, peer: &PublicKey, receiver: u32, message: &[u8], now: Instant) -> Option<()> {
-        let of_offer = self.asked.iter().find(|asked| asked.offer.index() == receiver);
+        let of_offer = self.pending.iter().find(|pending| pending.offer.index() == receiver);
         let of_answer = || self.held.iter().find(|held| held.session.receiver() == receiver && !held.confirmed);
         let first_mac =
-            of_offer.map(|asked| asked.offer.first_mac()).or_else(|| of_answer().map(|held| &held.first_mac));
+            of_offer.map(|pending| pending.offer.first_mac()).or_else(|| of_answer().map(|held| &held.first_mac));
         self.cookie = Some(Box::new(Cookie::open(message, peer, first_mac?, now)?));
         Some(())
     }
@@ -274,18 +277,18 @@ impl Sessions {
     pub(crate) fn advance(&mut self, now: Instant, handshaking: bool) {
         self.held.retain(|held| now < held.ends());
         if !handshaking {
-            self.asked.retain(|asked| now < asked.at + REKEY_TIMEOUT);
+            self.pending.retain(|pending| now < pending.at + REKEY_TIMEOUT);
         }
         self.cookie = self.cookie.take().filter(|cookie| cookie.is_good(now));
         self.held.shrink_to_fit();
-        self.asked.shrink_to_fit();
+        self.pending.shrink_to_fit();
     }
 
     /// When to call [`Self::advance`]. What a handshake under way may still need has no end.
     pub(crate) fn next(&self, handshaking: bool) -> Option<Instant> {
-        let held = self.held.iter().map(Held::ends).min();
-        let asked = self.asked.iter().filter(|_| !handshaking).map(|asked| asked.at + REKEY_TIMEOUT).min();
-        [held, asked].into_iter().flatten().min()
+        let held = self.held.iter().map(HeldSession::ends).min();
+        let pending = self.pending.iter().filter(|_| !handshaking).map(|pending| pending.at + REKEY_TIMEOUT).min();
+        [held, pending].into_iter().flatten().min()
     }
 
     fn cookie(&self, now: Instant) -> Option<&Cookie> {
@@ -298,7 +301,7 @@ impl Sessions {
             self.next = (self.next + 1) % (1 << Self::BITS);
             let index = self.slot << Self::BITS | u32::from(self.next);
             let held = self.held.iter().map(|held| held.session.receiver());
-            if held.chain(self.asked.iter().map(|asked| asked.offer.index())).all(|other| other != index) {
+            if held.chain(self.pending.iter().map(|pending| pending.offer.index())).all(|other| other != index) {
                 return index;
             }
         }
@@ -307,7 +310,7 @@ impl Sessions {
     /// Whether there is anything left to drop.
     #[cfg(test)]
     pub(crate) const fn in_use(&self) -> bool {
-        !self.held.is_empty() || !self.asked.is_empty()
+        !self.held.is_empty() || !self.pending.is_empty()
     }
 }
 

@@ -6,16 +6,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::handle::Door;
-use crate::intake::{ENOUGH, HANDSHAKES, Intake, Via};
+use crate::handle::Revocable;
 use crate::key::PublicKey;
 use crate::noise::classify;
 use crate::offload::Merge;
-use crate::way::{Carrier, Proof};
+use crate::path::{Carrier, Proof};
+use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 
 /// Reads one stream; used by one thread at a time.
 pub struct StreamInbound {
-    door: Arc<Door>,
+    revocable: Arc<Revocable>,
     carrier: Arc<dyn Carrier>,
     source: Source,
     /// As the interface takes packets; made when there is something for it.
@@ -23,8 +23,8 @@ pub struct StreamInbound {
 }
 
 impl StreamInbound {
-    pub(crate) fn new(door: Arc<Door>, carrier: Arc<dyn Carrier>) -> Self {
-        Self { door, carrier, source: Source::new(), merge: None }
+    pub(crate) fn new(revocable: Arc<Revocable>, carrier: Arc<dyn Carrier>) -> Self {
+        Self { revocable, carrier, source: Source::new(), merge: None }
     }
 
     /// Opens datagrams where they lie in the buffer, which they may do with gaps, and hands their packets to the interface.
@@ -48,23 +48,23 @@ impl StreamInbound {
         datagrams: &[Range<usize>],
         proved: &mut impl FnMut(PublicKey, Proof),
     ) -> usize {
-        let Self { door, carrier, source, merge } = self;
-        let door = door.open();
-        let Some(shared) = door.as_ref().filter(|shared| !shared.is_stopping()) else { return datagrams.len() };
+        let Self { revocable, carrier, source, merge } = self;
+        let revocable = revocable.access();
+        let Some(shared) = revocable.as_ref().filter(|shared| !shared.is_stopping()) else { return datagrams.len() };
         let table = shared.table();
         let Some(identity) = table.identity.as_ref() else { return datagrams.len() };
         let sockets = shared.sockets();
-        let wire = shared.wire(identity, &sockets);
+        let context = shared.context(identity, &sockets);
         let offloads = shared.tun.offloads_in_use();
         let merge = merge.get_or_insert_with(|| Merge::of_few(offloads.tun_tso, offloads.tun_uso));
-        let mut intake = Intake::new(shared, 0, merge);
+        let mut batch = ReceiveBatch::new(shared, 0, merge);
         let via = Via::Stream { carrier, counted_as: source.address() };
         let mut proved = |key, proof| {
-            source.is_proved = true;
+            source.is_validated = true;
             proved(key, proof);
         };
         let (mut next, mut bytes) = (0, 0);
-        while next < datagrams.len() && intake.handshakes < HANDSHAKES && bytes < ENOUGH {
+        while next < datagrams.len() && batch.handshakes < HANDSHAKES && bytes < ENOUGH {
             let Some(first) = buffer.get(datagrams[next].clone()) else {
                 next += 1;
                 continue;
@@ -76,11 +76,11 @@ impl StreamInbound {
             };
             let end = next + datagrams[next..].iter().take_while(is_same).count().max(1);
             let run = &datagrams[next..end];
-            intake.take_run(&table, &wire, buffer, run.iter().cloned(), via, &mut proved);
+            batch.take_run(&table, &context, buffer, run.iter().cloned(), via, &mut proved);
             bytes += run.iter().map(Range::len).sum::<usize>();
             next = end;
         }
-        intake.hand_over(buffer);
+        batch.hand_over(buffer);
         next
     }
 }
@@ -95,7 +95,7 @@ impl fmt::Debug for StreamInbound {
 struct Source {
     own: IpAddr,
     /// Something has come by it that proves whose it is.
-    is_proved: bool,
+    is_validated: bool,
 }
 
 impl Source {
@@ -108,11 +108,11 @@ impl Source {
     fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let number = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 48) - 1);
-        Self { own: Ipv6Addr::from_bits(Self::UNPROVED | u128::from(number) << 64).into(), is_proved: false }
+        Self { own: Ipv6Addr::from_bits(Self::UNPROVED | u128::from(number) << 64).into(), is_validated: false }
     }
 
     fn address(&self) -> IpAddr {
-        if self.is_proved { self.own } else { Ipv6Addr::from_bits(Self::UNPROVED).into() }
+        if self.is_validated { self.own } else { Ipv6Addr::from_bits(Self::UNPROVED).into() }
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         assert!((0..HANDSHAKES_PER_SECOND).all(|_| is_allowed(&streams[0])), "there is no load yet");
         let allowed = streams.iter().filter(|stream| is_allowed(stream)).count();
         assert_eq!(allowed, 5, "as by one stream");
-        streams.iter_mut().for_each(|stream| stream.is_proved = true);
+        streams.iter_mut().for_each(|stream| stream.is_validated = true);
         assert!(streams.iter().all(&mut is_allowed), "each has its own");
     }
 }

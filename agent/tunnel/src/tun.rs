@@ -1,6 +1,6 @@
 //! The network interface, seen from the side that is not the kernel's.
 
-mod home;
+mod link;
 mod queue;
 mod superpacket;
 
@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::config::Offloads;
 use crate::error::Error;
-use home::Home;
+use link::Link;
 
 pub(crate) use queue::Queue;
 
@@ -24,7 +24,7 @@ pub(crate) struct Tun {
     offloads: Offloads,
     /// Its number in the namespace where it was made.
     index: u32,
-    home: Mutex<Home>,
+    link: Mutex<Link>,
 }
 
 impl Tun {
@@ -34,10 +34,10 @@ impl Tun {
         check_name(name)?;
         let queues = Queue::open_all(name, queues, offloads.tun_tso || offloads.tun_uso)?;
         let offloads = queues[0].set_offloads(offloads);
-        let mut home = Home::find(name).map_err(Error::io(format!("find the interface `{name}`")))?;
-        home.set_mtu(mtu).map_err(Error::io(format!("set the MTU of `{name}` to {mtu}")))?;
-        let tun = Self { queues, offloads, index: home.index(), home: Mutex::new(home) };
-        tun.fit_superpackets(&mut tun.lock_home(), mtu);
+        let mut link = Link::find(name).map_err(Error::io(format!("find the interface `{name}`")))?;
+        link.set_mtu(mtu).map_err(Error::io(format!("set the MTU of `{name}` to {mtu}")))?;
+        let tun = Self { queues, offloads, index: link.index(), link: Mutex::new(link) };
+        tun.fit_superpackets(&mut tun.lock_link(), mtu);
         Ok(tun)
     }
 
@@ -60,64 +60,64 @@ impl Tun {
     /// The length in bytes at which the kernel ends a superpacket, so that it goes out with one send; `None` where there
     /// are none, or the kernel could not be told. It may take as long as [`Self::mtu`].
     pub(crate) fn gso_max_size(&self) -> Option<u32> {
-        self.lock_home().gso_max_size()
+        self.lock_link().gso_max_size()
     }
 
     /// The interface's MTU now, wherever it was moved and whatever it is called. Not to be called while holding anything
-    /// that another thread waits for: after a move it may take as long as [`Home`] says.
+    /// that another thread waits for: after a move it may take as long as [`Link`] says.
     pub(crate) fn mtu(&self) -> io::Result<u16> {
-        self.at_home(|home| home.mtu())
+        self.on_link(|link| link.mtu())
     }
 
     /// As [`Self::mtu`]; `None` where another thread is asking or telling the interface something now.
     pub(crate) fn mtu_if_free(&self) -> Option<io::Result<u16>> {
-        match self.home.try_lock() {
-            Ok(home) => Some(self.at(home, |home| home.mtu())),
-            Err(TryLockError::Poisoned(home)) => Some(self.at(home.into_inner(), |home| home.mtu())),
+        match self.link.try_lock() {
+            Ok(link) => Some(self.at(link, |link| link.mtu())),
+            Err(TryLockError::Poisoned(link)) => Some(self.at(link.into_inner(), |link| link.mtu())),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
     /// Changes the interface's MTU. Not to be called while holding anything that another thread waits for: it always waits
-    /// for the lock that [`Home`] tells of.
+    /// for the lock that [`Link`] tells of.
     pub(crate) fn set_mtu(&self, mtu: u16) -> io::Result<()> {
-        self.at_home(|home| home.set_mtu(mtu))?;
-        self.fit_superpackets(&mut self.lock_home(), mtu);
+        self.on_link(|link| link.set_mtu(mtu))?;
+        self.fit_superpackets(&mut self.lock_link(), mtu);
         Ok(())
     }
 
-    fn fit_superpackets(&self, home: &mut Home, mtu: u16) {
+    fn fit_superpackets(&self, link: &mut Link, mtu: u16) {
         if !self.offloads.tun_tso && !self.offloads.tun_uso {
             return;
         }
-        if let Err(error) = home.set_gso_max_size(superpacket::max_size(mtu)) {
+        if let Err(error) = link.set_gso_max_size(superpacket::max_size(mtu)) {
             tracing::debug!(%error, "the kernel takes no length for superpackets: some will need two sends");
         }
     }
 
     /// Asks where the interface was, and where it is not there, where it went.
-    fn at_home<R>(&self, ask: impl Fn(&mut Home) -> io::Result<R>) -> io::Result<R> {
-        self.at(self.lock_home(), ask)
+    fn on_link<R>(&self, ask: impl Fn(&mut Link) -> io::Result<R>) -> io::Result<R> {
+        self.at(self.lock_link(), ask)
     }
 
-    fn at<R>(&self, mut home: MutexGuard<'_, Home>, ask: impl Fn(&mut Home) -> io::Result<R>) -> io::Result<R> {
-        match ask(&mut home) {
+    fn at<R>(&self, mut link: MutexGuard<'_, Link>, ask: impl Fn(&mut Link) -> io::Result<R>) -> io::Result<R> {
+        match ask(&mut link) {
             Err(_) => {
-                home.follow(&self.queues[0])?;
-                ask(&mut home)
+                link.follow(&self.queues[0])?;
+                ask(&mut link)
             }
             known => known,
         }
     }
 
-    fn lock_home(&self) -> MutexGuard<'_, Home> {
-        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes whoever asks for the MTU wait, as a machine does that is busy with its network's configuration.
     #[cfg(test)]
     pub(crate) fn delay_mtu(&self) -> impl Drop {
-        self.lock_home()
+        self.lock_link()
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 use crate::config::Offloads;
 use crate::error::Error;
 
-pub(crate) use receive::{Datagrams, Inbox, SLOTS};
+pub(crate) use receive::{Datagrams, ReceiveBuffer, SLOTS};
 use send::Segmenting;
 pub(crate) use send::{MAX_RUN, MAX_SEGMENTS, Message};
 

@@ -45,7 +45,7 @@ fn initiation(input: &mut Input<'_>) {
         let from = same_but(&genuine, &changed, &[4..8, 88..148]).then(|| here.identity.public());
         let read = Initiation::read(&there.identity, &changed);
         assert_eq!(read.map(|initiation| initiation.initiator()), from);
-        assert_eq!(matches!(there.take(&changed), Some(Taken::Asked(_))), same);
+        assert_eq!(matches!(there.take(&changed), Some(Taken::Initiation(_))), same);
         assert!(there.take(&changed).is_none(), "taken twice");
     }
     assert!(here.shake_hands(&mut there), "the next handshake fails");
@@ -54,7 +54,7 @@ fn initiation(input: &mut Input<'_>) {
 /// What stands under no key in a response is the sender's index, and the second MAC while there is no load.
 fn response(input: &mut Input<'_>) {
     let (mut here, mut there) = ends();
-    let Some(Taken::Asked(genuine)) = there.take(&here.ask()) else { panic!("a genuine initiation was refused") };
+    let Some(Taken::Initiation(genuine)) = there.take(&here.ask()) else { panic!("a genuine initiation was refused") };
     let changed = changed(&genuine, input, &here.identity.public());
     let same = same_but(&genuine, &changed, &[4..8, 60..92]);
     if is_handshake(&changed) && passes(&here, &changed) {

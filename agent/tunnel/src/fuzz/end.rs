@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::{HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify};
-use crate::sessions::{Aim, Sessions};
+use crate::sessions::{Sessions, Target};
 
 /// One end. Its key is always the same; what it draws at random is not.
 pub(crate) struct End {
@@ -21,7 +21,7 @@ pub(crate) struct End {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// An initiation, and the answer to it.
-    Asked(Vec<u8>),
+    Initiation(Vec<u8>),
     /// A response: a session runs.
     Established,
     Cookie,
@@ -57,7 +57,7 @@ impl End {
                 }
                 let (proved, mut answer) = (initiation.prove(&self.identity)?, [0; RESPONSE_LEN]);
                 self.sessions.answer(proved, self.psk.as_ref(), None, now, &mut answer)?;
-                Some(Taken::Asked(answer.to_vec()))
+                Some(Taken::Initiation(answer.to_vec()))
             }
             Message::Response { receiver } => {
                 self.sessions.complete(&self.identity, self.psk.as_ref(), receiver, message, now)?;
@@ -96,7 +96,9 @@ impl End {
 
     /// A whole handshake that this end asks for; true where both ends have a session.
     pub(crate) fn shake_hands(&mut self, other: &mut Self) -> bool {
-        let Some(Taken::Asked(answer)) = other.take(&self.ask()) else { panic!("a genuine initiation was refused") };
+        let Some(Taken::Initiation(answer)) = other.take(&self.ask()) else {
+            panic!("a genuine initiation was refused")
+        };
         if self.take(&answer).is_none() {
             return false;
         }
@@ -113,8 +115,8 @@ impl End {
 }
 
 /// Where initiations go that are not sent.
-pub(crate) const fn nowhere() -> Aim {
-    Aim::Endpoint(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+pub(crate) const fn nowhere() -> Target {
+    Target::Endpoint(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
 }
 
 pub(crate) fn private(byte: u8) -> PrivateKey {

@@ -1,9 +1,9 @@
 //! The handshake, Noise IKpsk2 with Curve25519, ChaCha20-Poly1305 and BLAKE2s (paper, sections 5.4.1 to 5.4.5), each step a
 //! type of its own:
 //!
-//! - who asks: [`Offer::new`] writes an initiation, [`Offer::complete`] reads the answer to it;
+//! - who asks: [`SentInitiation::new`] writes an initiation, [`SentInitiation::complete`] reads the answer to it;
 //! - who answers: [`Initiation::read`] tells who seems to ask, [`Initiation::prove`] whether they do, or did once (it may be
-//!   a replay), and [`Proved::answer`] writes the answer.
+//!   a replay), and [`AuthenticInitiation::answer`] writes the answer.
 
 use blake2::{Blake2s256, Digest as _};
 use hkdf::SimpleHkdf;
@@ -41,14 +41,14 @@ mod response {
 }
 
 /// An initiation that was sent. It stays good whatever comes back: only an authentic answer completes it.
-pub(crate) struct Offer {
+pub(crate) struct SentInitiation {
     index: u32,
     ephemeral: StaticSecret,
     transcript: Transcript,
     first_mac: FirstMac,
 }
 
-impl Offer {
+impl SentInitiation {
     /// Writes an initiation to `peer` for a session that will have `index` here. `None` where the peer's key is one that no
     /// secret can be agreed on with, or the system gives no random numbers.
     pub(crate) fn new(
@@ -67,9 +67,9 @@ impl Offer {
             message[EPHEMERAL..STATIC].copy_from_slice(&public);
             let mut transcript = Transcript::new(peer);
             transcript.mix_ephemeral(&public);
-            let key = transcript.mix(&agree(&ephemeral, peer.as_bytes())?);
+            let key = transcript.mix(&diffie_hellman(&ephemeral, peer.as_bytes())?);
             transcript.seal(&key, identity.public().as_bytes(), &mut message[STATIC..TIMESTAMP])?;
-            let key = transcript.mix(&agree(&identity.private().secret(), peer.as_bytes())?);
+            let key = transcript.mix(&diffie_hellman(&identity.private().secret(), peer.as_bytes())?);
             transcript.seal(&key, identity.timestamp().as_bytes(), &mut message[TIMESTAMP..MACS])?;
             let first_mac = cookie::sign(message, peer, cookie);
             Some(Box::new(Self { index, ephemeral, transcript, first_mac }))
@@ -97,8 +97,8 @@ impl Offer {
         leave_no_trace(|| {
             let mut transcript = self.transcript.clone();
             transcript.mix_ephemeral(&ephemeral);
-            transcript.mix_key(agree(&self.ephemeral, &ephemeral)?.as_ref());
-            transcript.mix_key(agree(&identity.private().secret(), &ephemeral)?.as_ref());
+            transcript.mix_key(diffie_hellman(&self.ephemeral, &ephemeral)?.as_ref());
+            transcript.mix_key(diffie_hellman(&identity.private().secret(), &ephemeral)?.as_ref());
             let key = transcript.mix_psk(psk);
             transcript.open::<0, TAG>(&key, bytes(message, NOTHING)?)?;
             let (seals, opens) = transcript.split();
@@ -127,7 +127,7 @@ impl Initiation {
         leave_no_trace(|| {
             let mut transcript = Transcript::new(&identity.public());
             transcript.mix_ephemeral(&ephemeral);
-            let key = transcript.mix(&agree(&identity.private().secret(), &ephemeral)?);
+            let key = transcript.mix(&diffie_hellman(&identity.private().secret(), &ephemeral)?);
             let initiator = PublicKey::from_bytes(transcript.open::<32, { 32 + TAG }>(&key, bytes(message, STATIC)?)?);
             let (sender, timestamp) = (number(message, 4)?, bytes(message, TIMESTAMP)?);
             Some(Box::new(Self { sender, ephemeral, initiator, timestamp, transcript }))
@@ -140,30 +140,30 @@ impl Initiation {
     }
 
     /// Whether it was written by who it says.
-    pub(crate) fn prove(mut self: Box<Self>, identity: &Identity) -> Option<Proved> {
+    pub(crate) fn prove(mut self: Box<Self>, identity: &Identity) -> Option<AuthenticInitiation> {
         let timestamp = leave_no_trace(|| {
-            let key = self.transcript.mix(&agree(&identity.private().secret(), self.initiator.as_bytes())?);
+            let key = self.transcript.mix(&diffie_hellman(&identity.private().secret(), self.initiator.as_bytes())?);
             self.transcript.open(&key, self.timestamp).map(Timestamp::from_bytes)
         })?;
-        Some(Proved { initiation: self, timestamp })
+        Some(AuthenticInitiation { initiation: self, timestamp })
     }
 }
 
 /// An initiation that was written by who it is from. It may have been sent by somebody else, and before.
-pub(crate) struct Proved {
+pub(crate) struct AuthenticInitiation {
     initiation: Box<Initiation>,
     timestamp: Timestamp,
 }
 
 /// The answer to an initiation.
-pub(crate) struct Answer {
+pub(crate) struct Response {
     /// Good for opening at once, and for sealing once the peer has shown that it has it too.
     pub(crate) session: Session,
     /// What a cookie reply to it has to know.
     pub(crate) first_mac: FirstMac,
 }
 
-impl Proved {
+impl AuthenticInitiation {
     /// When it was written, by the peer's clock.
     pub(crate) fn timestamp(&self) -> Timestamp {
         self.timestamp
@@ -176,7 +176,7 @@ impl Proved {
         index: u32,
         cookie: Option<&Cookie>,
         message: &mut [u8; RESPONSE_LEN],
-    ) -> Option<Answer> {
+    ) -> Option<Response> {
         use response::{EPHEMERAL, MACS, NOTHING};
         // Not moved out of its box, which would leave it there.
         let Initiation { sender, ephemeral: theirs, initiator, transcript, .. } = &mut *self.initiation;
@@ -188,13 +188,13 @@ impl Proved {
             message[8..EPHEMERAL].copy_from_slice(&sender.to_le_bytes());
             message[EPHEMERAL..NOTHING].copy_from_slice(&public);
             transcript.mix_ephemeral(&public);
-            transcript.mix_key(agree(&ephemeral, theirs)?.as_ref());
-            transcript.mix_key(agree(&ephemeral, initiator.as_bytes())?.as_ref());
+            transcript.mix_key(diffie_hellman(&ephemeral, theirs)?.as_ref());
+            transcript.mix_key(diffie_hellman(&ephemeral, initiator.as_bytes())?.as_ref());
             let key = transcript.mix_psk(psk);
             transcript.seal(&key, &[], &mut message[NOTHING..MACS])?;
             let first_mac = cookie::sign(message, initiator, cookie);
             let (opens, seals) = transcript.split();
-            Some(Answer { session: Session::new(index, *sender, &seals, &opens)?, first_mac })
+            Some(Response { session: Session::new(index, *sender, &seals, &opens)?, first_mac })
         })
     }
 }
@@ -210,18 +210,18 @@ impl Transcript {
     fn new(responder: &PublicKey) -> Self {
         let chain: [u8; 32] = Blake2s256::digest(CONSTRUCTION).into();
         let mut transcript = Self { chain: Zeroizing::new(chain), hash: chain };
-        transcript.hear(IDENTIFIER);
-        transcript.hear(responder.as_bytes());
+        transcript.mix_hash(IDENTIFIER);
+        transcript.mix_hash(responder.as_bytes());
         transcript
     }
 
     /// Takes in what was said.
-    fn hear(&mut self, said: &[u8]) {
+    fn mix_hash(&mut self, said: &[u8]) {
         self.hash = Blake2s256::new().chain_update(self.hash).chain_update(said).finalize().into();
     }
 
     fn mix_ephemeral(&mut self, ephemeral: &[u8; 32]) {
-        self.hear(ephemeral);
+        self.mix_hash(ephemeral);
         self.mix_key(ephemeral);
     }
 
@@ -240,7 +240,7 @@ impl Transcript {
     fn mix_psk(&mut self, psk: Option<&PresharedKey>) -> Secret {
         let (said, key);
         [self.chain, said, key] = self.derive(psk.map_or(&[0; 32], |psk| psk.bytes()));
-        self.hear(said.as_ref());
+        self.mix_hash(said.as_ref());
         key
     }
 
@@ -269,7 +269,7 @@ impl Transcript {
         sealed.copy_from_slice(content);
         let made = cipher(key)?.seal_in_place_separate_tag(only(), Aad::from(self.hash), sealed).ok()?;
         tag.copy_from_slice(made.as_ref());
-        self.hear(message);
+        self.mix_hash(message);
         Some(())
     }
 
@@ -278,7 +278,7 @@ impl Transcript {
         let said = message;
         let content = cipher(key)?.open_in_place(only(), Aad::from(self.hash), &mut message).ok()?;
         let content = <[u8; N]>::try_from(&*content).ok()?;
-        self.hear(&said);
+        self.mix_hash(&said);
         Some(content)
     }
 }
@@ -294,7 +294,7 @@ fn cipher(key: &Secret) -> Option<Wiped<LessSafeKey>> {
 
 /// The secret that two keys share; `None` where it is one that the whole world knows (RFC 7748, section 6.1), which the
 /// paper's proof excludes.
-fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
+fn diffie_hellman(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
     let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(*public));
     shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))
 }

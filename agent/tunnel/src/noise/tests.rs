@@ -58,7 +58,7 @@ fn we_answer_boringtun() {
     for psk in [None, Some(5)] {
         let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, psk), oracle(2, 1, psk), [0; 2048]);
         let initiation = said(theirs.format_handshake_initiation(&mut buffer, false)).unwrap();
-        let Some(Taken::Asked(answer)) = ours.take(&initiation) else { panic!("the initiation was refused") };
+        let Some(Taken::Initiation(answer)) = ours.take(&initiation) else { panic!("the initiation was refused") };
         assert!(!ours.has_session(), "nobody has shown to have it");
         let confirmation = said(theirs.decapsulate(None, &answer, &mut buffer)).unwrap();
         assert_eq!(ours.take(&confirmation), Some(Taken::Keepalive));
@@ -106,12 +106,12 @@ fn the_gate_asks_for_cookies_under_load_and_takes_ours() {
 #[test]
 fn a_cookie_for_an_answer_goes_into_the_next() {
     let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
-    let Some(Taken::Asked(answer)) = there.take(&here.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(answer)) = there.take(&here.ask()) else { panic!("refused") };
     assert_eq!(answer[76..], [0; 16], "no cookie yet");
     let mut reply = [0; COOKIE_LEN];
     while !matches!(here.identity.check(FROM, &answer, &mut reply), Verdict::Cookie(_)) {}
     assert_eq!(there.take(&reply), Some(Taken::Cookie));
-    let Some(Taken::Asked(answer)) = there.take(&here.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(answer)) = there.take(&here.ask()) else { panic!("refused") };
     assert_ne!(answer[76..], [0; 16]);
     assert!(
         (0..=HANDSHAKES_PER_SECOND).all(|_| matches!(here.identity.check(FROM, &answer, &mut reply), Verdict::Pass))
@@ -167,12 +167,12 @@ fn keys_that_share_no_secret_are_refused() {
     initiation[8..40].fill(0);
     sign(&mut initiation, &there.identity.public(), None);
     assert!(there.take(&initiation).is_none());
-    let Some(Taken::Asked(mut answer)) = there.take(&here.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(mut answer)) = there.take(&here.ask()) else { panic!("refused") };
     answer[12..44].fill(0);
     sign(&mut answer, &here.identity.public(), None);
     assert!(here.take(&answer).is_none());
     let nobody = crate::key::PublicKey::from_bytes([0; 32]);
-    assert!(Offer::new(&here.identity, &nobody, 1, None, &mut [0; INITIATION_LEN]).is_none());
+    assert!(SentInitiation::new(&here.identity, &nobody, 1, None, &mut [0; INITIATION_LEN]).is_none());
 }
 
 #[test]

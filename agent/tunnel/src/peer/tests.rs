@@ -14,9 +14,9 @@ use crate::udp;
 mod counts;
 mod due;
 mod endpoint;
+mod paths;
 mod proofs;
 mod waiting;
-mod ways;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ struct End {
     identity: Identity,
     sockets: Sockets,
     counters: Counters,
-    turns: Turns,
+    limiter: HandshakeLimiter,
     watch: Option<Watch>,
     control: Sender<Request>,
     requests: Receiver<Request>,
@@ -46,7 +46,7 @@ fn two_ends(start: Instant) -> (End, End) {
             identity: Identity::new(key(own)),
             sockets: Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap(),
             counters: Counters::default(),
-            turns: Turns::new(),
+            limiter: HandshakeLimiter::new(),
             watch: None,
             control,
             requests,
@@ -64,20 +64,20 @@ impl End {
         ([127, 0, 0, 1], self.sockets.port()).into()
     }
 
-    fn wire(&self, now: Instant) -> Wire<'_> {
-        Wire {
+    fn context(&self, now: Instant) -> Context<'_> {
+        Context {
             identity: &self.identity,
             sockets: &self.sockets,
             counters: &self.counters,
-            turns: &self.turns,
+            limiter: &self.limiter,
             control: &self.control,
             watch: self.watch.as_ref(),
             now,
         }
     }
 
-    fn greet(&self, now: Instant) {
-        self.peer.greet(&self.wire(now));
+    fn initiate(&self, now: Instant) {
+        self.peer.initiate(&self.context(now));
     }
 
     fn send(&self, now: Instant, word: u8) {
@@ -85,9 +85,9 @@ impl End {
             buffer[..32].copy_from_slice(&packet(word));
             32
         };
-        let mut outbox = Outbox::new(NonZeroU8::MIN);
-        self.peer.send(&self.wire(now), 0..1, write, &mut outbox);
-        assert!(!outbox.flush(&self.sockets, 0, &self.counters));
+        let mut batch = SendBatch::new(NonZeroU8::MIN);
+        self.peer.send(&self.context(now), 0..1, write, &mut batch);
+        assert!(!batch.flush(&self.sockets, 0, &self.counters));
     }
 
     /// The next datagram that came.
@@ -113,22 +113,29 @@ impl End {
     }
 
     fn take_via(&self, now: Instant, datagram: &[u8], from: Via<'_>) -> Option<u8> {
-        let (wire, mut word) = (self.wire(now), None);
+        let (context, mut word) = (self.context(now), None);
         match classify(datagram).unwrap() {
             Message::Initiation => {
                 let initiation = Initiation::read(&self.identity, datagram).unwrap();
                 assert_eq!(initiation.initiator(), self.peer.key());
-                self.peer.receive_initiation(&wire, initiation, from);
+                self.peer.receive_initiation(&context, initiation, from);
             }
-            Message::Response { receiver } => _ = self.peer.receive_response(&wire, receiver, datagram, from),
-            Message::Cookie { receiver } => self.peer.receive_cookie(&wire, receiver, datagram),
+            Message::Response { receiver } => _ = self.peer.receive_response(&context, receiver, datagram, from),
+            Message::Cookie { receiver } => self.peer.receive_cookie(&context, receiver, datagram),
             Message::Data { receiver } => {
                 let deliver = |buffer: &mut [u8], packet: Range<usize>, _| {
                     word = buffer[packet].last().copied();
                     true
                 };
                 let mut buffer = datagram.to_vec();
-                self.peer.receive_data(&wire, receiver, &mut buffer, std::iter::once(0..datagram.len()), from, deliver);
+                self.peer.receive_data(
+                    &context,
+                    receiver,
+                    &mut buffer,
+                    std::iter::once(0..datagram.len()),
+                    from,
+                    deliver,
+                );
             }
         }
         word
@@ -154,7 +161,7 @@ impl End {
 
 /// a asks, b answers, a confirms.
 fn shake_hands(a: &End, b: &End, now: Instant) {
-    a.greet(now);
+    a.initiate(now);
     b.take_next(now, 1, a);
     a.take_next(now, 1, b);
     b.take_next(now, 1, a);
@@ -210,8 +217,8 @@ fn the_initiator_renews_a_session_under_traffic_and_nothing_is_lost() {
 fn a_session_that_both_sides_asked_for_is_renewed() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
-    a.greet(start);
-    b.greet(start);
+    a.initiate(start);
+    b.initiate(start);
     for _ in 0..3 {
         // The initiations cross, then the answers, then the proofs.
         let (to_a, to_b) = (a.datagram(), b.datagram());
@@ -249,7 +256,7 @@ fn a_changed_preshared_key_takes_over_with_its_handshake() {
     b.peer.set_psk(&psk);
     b.send(later, 4);
     a.peer.lock().timers.restart_handshake(later);
-    a.greet(later);
+    a.initiate(later);
     assert_eq!(b.take_next(later, 1, &a), []);
     assert_eq!(a.take_next(later, 2, &b), [4]);
     a.send(later, 5);
@@ -267,7 +274,7 @@ fn the_session_survives_two_changes_before_a_handshake() {
         a.peer.set_psk(&PresharedKey::from_bytes(Zeroizing::new([change; 32])));
         // A handshake with the new key comes to nothing.
         a.peer.lock().timers.restart_handshake(start);
-        a.greet(start);
+        a.initiate(start);
         b.take_next(start, 1, &a);
         a.take_next(start, 1, &b);
         b.send(start, change);
@@ -279,7 +286,7 @@ fn the_session_survives_two_changes_before_a_handshake() {
 /// Begins another handshake, whatever there is already.
 fn ask(end: &End, now: Instant) {
     end.peer.lock().timers.restart_handshake(now);
-    end.greet(now);
+    end.initiate(now);
 }
 
 /// More of them than sessions are held: those that nobody proved to hold must not push out the one in use.
@@ -370,7 +377,7 @@ fn an_answer_to_an_earlier_initiation_is_as_good() {
         assert_eq!(b.take_next(now, 1, &a), [1], "only the packet, {second} s later");
         b.send(now, 2);
         assert_eq!(a.take_next(now, 1, &b), [2]);
-        a.peer.tick(&a.wire(now));
+        a.peer.tick(&a.context(now));
         assert!(!b.has_datagram(), "{second} s later");
     }
 }
@@ -379,7 +386,7 @@ fn an_answer_to_an_earlier_initiation_is_as_good() {
 fn a_handshake_under_way_does_not_outlive_its_preshared_key() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
-    a.greet(start);
+    a.initiate(start);
     b.take_next(start, 1, &a);
     a.peer.set_psk(&PresharedKey::from_bytes(Zeroizing::new([9; 32])));
     a.take_next(start, 1, &b);
@@ -410,7 +417,7 @@ fn a_silent_peer_costs_nothing_in_the_end() {
         }
         let Some(at) = next.take() else { break };
         assert!(at <= start + 400 * S, "it never ends");
-        next = a.peer.tick(&a.wire(at));
+        next = a.peer.tick(&a.context(at));
     }
     assert!((20..=24).contains(&initiations), "{initiations} in 90 s");
     let state = a.peer.lock();
@@ -428,17 +435,17 @@ fn several_threads_hold_back_less_than_a_receiver_forgives() {
         32
     };
     for (threads, most) in [(1, None), (2, Some(128)), (8, Some(32)), (255, Some(1))] {
-        let mut outbox = Outbox::new(NonZeroU8::new(threads).unwrap());
+        let mut batch = SendBatch::new(NonZeroU8::new(threads).unwrap());
         for _ in 0..2 {
             let mut held = 0;
-            while outbox.room(32) > 0 {
+            while batch.room(32) > 0 {
                 // As many as a superpacket has, or fewer.
-                let count = outbox.room(32).min(45);
-                a.peer.send(&a.wire(start), 0..count, write, &mut outbox);
+                let count = batch.room(32).min(45);
+                a.peer.send(&a.context(start), 0..count, write, &mut batch);
                 held += count;
             }
             assert_eq!(Some(held), most.or(Some((256 << 10) / (32 + crate::noise::OVERHEAD))), "{threads} threads");
-            outbox.flush(&a.sockets, 0, &a.counters);
+            batch.flush(&a.sockets, 0, &a.counters);
         }
     }
 }
@@ -453,9 +460,9 @@ fn a_removed_peer_takes_and_sends_nothing() {
     b.peer.remove();
     assert_eq!(b.take(start, &datagram, a.address()), None);
     b.send(start, 2);
-    b.greet(start);
+    b.initiate(start);
     a.peer.end_sessions();
-    a.greet(start);
+    a.initiate(start);
     b.take_next(start, 1, &a);
     assert!(!a.has_datagram());
 }

@@ -13,7 +13,7 @@ fn ends() -> (End, End) {
 
 /// What `from` answers to what `of` asks.
 fn answer(of: &mut End, from: &mut End) -> Vec<u8> {
-    let Some(Taken::Asked(answer)) = from.take(&of.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(answer)) = from.take(&of.ask()) else { panic!("refused") };
     answer
 }
 
@@ -48,7 +48,7 @@ fn however_many_handshakes_there_are_few_sessions_are_kept() {
     for _ in 0..30 {
         answer(&mut here, &mut there);
     }
-    assert_eq!((here.sessions.asked.len(), there.sessions.held.len()), (OFFERS, FORMER + 1 + UNCONFIRMED));
+    assert_eq!((here.sessions.pending.len(), there.sessions.held.len()), (MAX_PENDING, FORMER + 1 + UNCONFIRMED));
     assert!(here.is_joined(&mut there), "those that nobody uses push out none that is used");
     let answers: Vec<Vec<u8>> = (0..UNCONFIRMED).map(|_| answer(&mut here, &mut there)).collect();
     for answer in &answers {
@@ -87,13 +87,13 @@ fn a_session_begins_when_it_is_confirmed_as_of_its_handshake() {
 fn an_initiation_can_be_answered_for_some_time() {
     let (mut here, mut there) = ends();
     let answers = [answer(&mut here, &mut there), answer(&mut here, &mut there)];
-    let end = here.sessions.asked[1].at + REKEY_TIMEOUT;
+    let end = here.sessions.pending[1].at + REKEY_TIMEOUT;
     here.sessions.advance(end, true);
-    assert_eq!((here.sessions.asked.len(), here.sessions.next(true)), (2, None));
+    assert_eq!((here.sessions.pending.len(), here.sessions.next(true)), (2, None));
     assert_eq!(here.take(&answers[0]), Some(Taken::Established));
     assert_eq!(here.sessions.next(false), Some(end));
     here.sessions.advance(end, false);
-    assert!(here.sessions.asked.is_empty());
+    assert!(here.sessions.pending.is_empty());
     assert_eq!(here.take(&answers[1]), None);
 }
 
@@ -149,22 +149,22 @@ proptest! {
     #[test]
     fn what_is_not_lost_on_its_way_is_taken(steps in prop::collection::vec((0..2_usize, 0..6_u8), 1..300)) {
         let (here, there) = ends();
-        let (mut ends, mut ways, mut asked) = ([here, there], [VecDeque::new(), VecDeque::new()], [0; 2]);
+        let (mut ends, mut paths, mut pending) = ([here, there], [VecDeque::new(), VecDeque::new()], [0; 2]);
         for (at, what) in steps {
             let to = 1 - at;
             match what {
-                0 if asked[at] < OFFERS => {
-                    asked[at] += 1;
-                    ways[to].push_back(ends[at].ask());
+                0 if pending[at] < MAX_PENDING => {
+                    pending[at] += 1;
+                    paths[to].push_back(ends[at].ask());
                 }
-                0 | 1 => ways[to].extend(ends[at].seal(&[])),
+                0 | 1 => paths[to].extend(ends[at].seal(&[])),
                 _ => {
-                    let Some(message) = ways[at].pop_front() else { continue };
+                    let Some(message) = paths[at].pop_front() else { continue };
                     match ends[at].take(&message) {
-                        Some(Taken::Asked(answer)) => ways[to].push_back(answer),
+                        Some(Taken::Initiation(answer)) => paths[to].push_back(answer),
                         Some(Taken::Established) => {
-                            asked[at] -= 1;
-                            ways[to].extend(ends[at].seal(&[]));
+                            pending[at] -= 1;
+                            paths[to].extend(ends[at].seal(&[]));
                         }
                         taken => prop_assert_eq!(taken, Some(Taken::Keepalive), "a message of type {}", message[0]),
                     }
@@ -181,15 +181,15 @@ proptest! {
 fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
     let (mut here, mut there) = ends();
     let elsewhere: SocketAddr = "192.0.2.7:7".parse().unwrap();
-    let aim = Aim::Elsewhere(elsewhere);
+    let target = Target::Candidate(elsewhere);
     let (peer, now) = (there.identity.public(), Instant::now());
-    let initiation = here.sessions.ask(&here.identity, &peer, aim, now).unwrap();
-    let Some(Taken::Asked(overtaken)) = there.take(&initiation) else { panic!("refused") };
+    let initiation = here.sessions.ask(&here.identity, &peer, target, now).unwrap();
+    let Some(Taken::Initiation(overtaken)) = there.take(&initiation) else { panic!("refused") };
     let later = answer(&mut here, &mut there);
     let mut complete = |answer: &[u8]| {
         let receiver = u32::from_le_bytes(*answer[8..].first_chunk().unwrap());
         let completed = here.sessions.complete(&here.identity, None, receiver, answer, now)?;
-        Some((completed.began, completed.aim.is_elsewhere()))
+        Some((completed.began, completed.target.is_candidate()))
     };
     let began = Some(Began { since: now, initiator: true });
     assert_eq!(complete(&later), Some((began, false)));
@@ -205,10 +205,10 @@ fn what_goes_elsewhere_takes_no_place() {
     let initiation = here.ask();
     let peer = there.identity.public();
     for port in 1..100 {
-        let aim = Aim::Elsewhere(([192, 0, 2, 1], port).into());
-        here.sessions.ask(&here.identity, &peer, aim, Instant::now()).unwrap();
+        let target = Target::Candidate(([192, 0, 2, 1], port).into());
+        here.sessions.ask(&here.identity, &peer, target, Instant::now()).unwrap();
     }
-    assert_eq!(here.sessions.asked.len(), 1 + OFFERS_ELSEWHERE);
-    let Some(Taken::Asked(answer)) = there.take(&initiation) else { panic!("refused") };
+    assert_eq!(here.sessions.pending.len(), 1 + MAX_PENDING_CANDIDATES);
+    let Some(Taken::Initiation(answer)) = there.take(&initiation) else { panic!("refused") };
     assert_eq!(here.take(&answer), Some(Taken::Established));
 }

@@ -20,7 +20,7 @@ pub(super) struct Control {
 
 /// What the kernel said of a datagram that was received.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Ancillary {
     /// Where it was sent to, unless that is unknown.
     pub(super) to: Option<LocalAddress>,
     /// Number of the interface that it came in by; 0 where that is unknown.
@@ -91,29 +91,29 @@ impl Control {
     }
 
     /// Reads what the kernel wrote: `len` bytes.
-    pub(super) fn read(&self, len: usize) -> Told {
-        let mut told = Told::default();
+    pub(super) fn read(&self, len: usize) -> Ancillary {
+        let mut ancillary = Ancillary::default();
         let mut rest = &self.bytes[..len.min(ROOM)];
         while let Some((level, kind, value, after)) = first(rest) {
             match (level, kind) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                    told.interface = number(Some(value)).unwrap_or(0);
-                    told.to = value.get(4..8).and_then(|ip| <[u8; 4]>::try_from(ip).ok()).and_then(local_ipv4);
+                    ancillary.interface = number(Some(value)).unwrap_or(0);
+                    ancillary.to = value.get(4..8).and_then(|ip| <[u8; 4]>::try_from(ip).ok()).and_then(local_ipv4);
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                    told.interface = number(value.get(16..)).unwrap_or(0);
-                    told.to = value.first_chunk().map(|ip| (ip, told.interface)).and_then(local_ipv6);
+                    ancillary.interface = number(value.get(16..)).unwrap_or(0);
+                    ancillary.to = value.first_chunk().map(|ip| (ip, ancillary.interface)).and_then(local_ipv6);
                 }
-                (libc::SOL_UDP, libc::UDP_GRO) => told.segment = number(Some(value)).map(|bytes| bytes as usize),
-                (libc::IPPROTO_IP, libc::IP_TOS) => told.ecn = value.first().map_or(0, |tos| tos & 3),
+                (libc::SOL_UDP, libc::UDP_GRO) => ancillary.segment = number(Some(value)).map(|bytes| bytes as usize),
+                (libc::IPPROTO_IP, libc::IP_TOS) => ancillary.ecn = value.first().map_or(0, |tos| tos & 3),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    told.ecn = number(Some(value)).map_or(0, |class| (class & 3) as u8);
+                    ancillary.ecn = number(Some(value)).map_or(0, |class| (class & 3) as u8);
                 }
                 _ => {}
             }
             rest = after;
         }
-        told
+        ancillary
     }
 }
 
@@ -159,9 +159,9 @@ mod tests {
             control.put_source(source);
             control.put_segment(1452);
             control.put_ecn(2, false);
-            let told = control.read(control.len());
-            assert_eq!((told.to, told.interface, told.ecn), (Some(source), interface, 2));
-            assert_eq!(told.segment, None, "the kernel tells it by another name");
+            let ancillary = control.read(control.len());
+            assert_eq!((ancillary.to, ancillary.interface, ancillary.ecn), (Some(source), interface, 2));
+            assert_eq!(ancillary.segment, None, "the kernel tells it by another name");
             // The kernel never cuts a message short; we do not rely on it.
             for len in 0..control.len() {
                 let _ = control.read(len);

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use super::LocalAddress;
 use super::address::Name;
-use super::control::{Control, Told};
+use super::control::{Ancillary, Control};
 
 /// Messages taken with one call; where it took fewer, there were no more. Each may be up to 64 datagrams of one sender,
 /// put together by the kernel.
@@ -19,7 +19,7 @@ pub(crate) const SLOTS: usize = 4;
 const SLOT: usize = 65_536;
 
 /// Room for what one call receives. Allocated once for each thread.
-pub(crate) struct Inbox {
+pub(crate) struct ReceiveBuffer {
     bytes: Box<[u8]>,
     names: [Name; SLOTS],
     controls: [Control; SLOTS],
@@ -29,7 +29,7 @@ pub(crate) struct Inbox {
 struct Arrived {
     len: usize,
     from: SocketAddr,
-    told: Told,
+    ancillary: Ancillary,
 }
 
 /// Datagrams that lie one behind the other in a buffer.
@@ -53,7 +53,7 @@ impl Datagrams {
 /// Datagrams of one sender that came with one message.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    /// Where in [`Inbox::bytes`] they lie.
+    /// Where in [`ReceiveBuffer::bytes`] they lie.
     pub(crate) datagrams: Datagrams,
     pub(crate) from: SocketAddr,
     /// Where they were sent to.
@@ -64,7 +64,7 @@ pub(crate) struct Batch {
     pub(crate) ecn: u8,
 }
 
-impl Inbox {
+impl ReceiveBuffer {
     pub(crate) fn new() -> Self {
         Self {
             bytes: vec![0; SLOTS * SLOT].into_boxed_slice(),
@@ -101,7 +101,7 @@ impl Inbox {
             self.arrived[slot] = self.names[slot].read().filter(|_| !cut).map(|from| Arrived {
                 len: (header.msg_len as usize).min(SLOT),
                 from,
-                told: self.controls[slot].read(header.msg_hdr.msg_controllen as _),
+                ancillary: self.controls[slot].read(header.msg_hdr.msg_controllen as _),
             });
         }
         Ok(count)
@@ -109,10 +109,10 @@ impl Inbox {
 
     /// One of the messages that the last call took; `None` where it is not whole.
     pub(crate) fn get(&self, index: usize) -> Option<Batch> {
-        let Arrived { len, from, told } = self.arrived.get(index)?.as_ref()?;
-        let (start, segment) = (index * SLOT, told.segment.unwrap_or(*len).max(1));
+        let Arrived { len, from, ancillary } = self.arrived.get(index)?.as_ref()?;
+        let (start, segment) = (index * SLOT, ancillary.segment.unwrap_or(*len).max(1));
         let datagrams = Datagrams { bytes: start..start + len, segment };
-        Some(Batch { datagrams, from: *from, to: told.to, interface: told.interface, ecn: told.ecn })
+        Some(Batch { datagrams, from: *from, to: ancillary.to, interface: ancillary.interface, ecn: ancillary.ecn })
     }
 
     /// What was received.

@@ -37,23 +37,23 @@ fn send(from: &Sockets, message: Message<'_>) {
 /// The next messages that come to a queue's socket, each as its datagrams, until there are `count` datagrams.
 fn receive_messages(sockets: &Sockets, queue: usize, is_ipv4: bool, count: usize) -> Vec<Vec<Vec<u8>>> {
     let socket = sockets.queue(queue).nth(usize::from(!is_ipv4)).unwrap();
-    let (mut inbox, mut messages, end) = (Inbox::new(), Vec::new(), Instant::now() + DEADLINE);
+    let (mut buffer, mut messages, end) = (ReceiveBuffer::new(), Vec::new(), Instant::now() + DEADLINE);
     while messages.iter().map(Vec::len).sum::<usize>() < count {
         let mut watched = [sys::watch(socket, libc::POLLIN)];
         sys::wait_until(&mut watched, Some(end)).unwrap();
-        let arrived = inbox.receive(socket).unwrap_or_else(|error| panic!("{messages:?} and no more: {error}"));
+        let arrived = buffer.receive(socket).unwrap_or_else(|error| panic!("{messages:?} and no more: {error}"));
         for index in 0..arrived {
-            let datagrams = inbox.get(index).unwrap().datagrams;
-            messages.push(datagrams.iter().map(|at| inbox.bytes()[at].to_vec()).collect());
+            let datagrams = buffer.get(index).unwrap().datagrams;
+            messages.push(datagrams.iter().map(|at| buffer.bytes()[at].to_vec()).collect());
         }
     }
     messages
 }
 
 fn is_empty(sockets: &Sockets) -> bool {
-    sockets
-        .queue(0)
-        .all(|socket| Inbox::new().receive(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
+    sockets.queue(0).all(|socket| {
+        ReceiveBuffer::new().receive(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    })
 }
 
 #[test]
@@ -67,11 +67,11 @@ fn both_families_answer_from_the_address_that_was_asked() {
         client.send_to(b"hello", (asked, here.port())).unwrap();
         let socket = here.queue(0).nth(usize::from(asked.is_ipv6())).unwrap();
         sys::wait(&mut [sys::watch(socket, libc::POLLIN)]).unwrap();
-        let mut inbox = Inbox::new();
-        assert_eq!(inbox.receive(socket).unwrap(), 1);
-        let batch = inbox.get(0).unwrap();
+        let mut buffer = ReceiveBuffer::new();
+        assert_eq!(buffer.receive(socket).unwrap(), 1);
+        let batch = buffer.get(0).unwrap();
         assert_eq!(batch.from, client.local_addr().unwrap());
-        assert_eq!(inbox.bytes()[batch.datagrams.bytes.clone()], *b"hello");
+        assert_eq!(buffer.bytes()[batch.datagrams.bytes.clone()], *b"hello");
         assert_eq!(batch.to.unwrap().ip, asked);
         let mut buffer = [0; 64];
         here.send(b"answer", batch.from, batch.to).unwrap();
@@ -124,16 +124,16 @@ fn every_flow_has_one_of_the_queues() {
                 client.send_to(&[round], loopback(&here, is_ipv4)).unwrap();
             }
         }
-        let (mut inbox, mut flows) = (Inbox::new(), vec![Vec::new(); clients.len()]);
+        let (mut buffer, mut flows) = (ReceiveBuffer::new(), vec![Vec::new(); clients.len()]);
         let end = Instant::now() + DEADLINE;
         while flows.iter().map(Vec::len).sum::<usize>() < 3 * clients.len() {
             assert!(Instant::now() < end, "datagrams are missing: {flows:?}");
             for queue in 0..3 {
                 let socket = here.queue(queue).nth(usize::from(!is_ipv4)).unwrap();
-                for index in 0..inbox.receive(socket).unwrap_or(0) {
-                    let batch = inbox.get(index).unwrap();
+                for index in 0..buffer.receive(socket).unwrap_or(0) {
+                    let batch = buffer.get(index).unwrap();
                     let client = clients.iter().position(|client| client.local_addr().unwrap() == batch.from).unwrap();
-                    flows[client].extend(batch.datagrams.iter().map(|at| (queue, inbox.bytes()[at][0])));
+                    flows[client].extend(batch.datagrams.iter().map(|at| (queue, buffer.bytes()[at][0])));
                 }
             }
             thread::yield_now();
@@ -295,11 +295,11 @@ fn congestion_bits_go_out_and_come_in() {
                 let bytes = run(100, 2, 0);
                 send(&from, Message { bytes: &bytes, segment: 100, to: loopback(&to, is_ipv4), source: None, ecn });
                 let socket = to.queue(0).nth(usize::from(!is_ipv4)).unwrap();
-                let (mut inbox, mut bytes, end) = (Inbox::new(), 0, Instant::now() + DEADLINE);
+                let (mut buffer, mut bytes, end) = (ReceiveBuffer::new(), 0, Instant::now() + DEADLINE);
                 while bytes < 200 {
                     sys::wait_until(&mut [sys::watch(socket, libc::POLLIN)], Some(end)).unwrap();
-                    for index in 0..inbox.receive(socket).unwrap() {
-                        let batch = inbox.get(index).unwrap();
+                    for index in 0..buffer.receive(socket).unwrap() {
+                        let batch = buffer.get(index).unwrap();
                         assert_eq!(batch.ecn, ecn);
                         bytes += batch.datagrams.bytes.len();
                     }

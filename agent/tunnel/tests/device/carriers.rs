@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use mesh_tunnel::{Carrier, DeviceUpdate, PeerUpdate, Proof, PublicKey, Route, Watch, Watcher, Way};
+use mesh_tunnel::{Carrier, DeviceUpdate, Path, PeerUpdate, Proof, PublicKey, Route, Watch, Watcher};
 
 use crate::lab::{Kind, Node, Switch, join};
 use crate::lifecycle::goes;
@@ -46,7 +46,7 @@ fn a_stream_alone_carries_everything() {
         let carrier: Arc<dyn Carrier> = Arc::<Pipe>::clone(pipe);
         eventually("the peer answers by the stream", || {
             // An initiation that another one overtakes is not answered.
-            here.device().handle().greet(&there.public_key(), &carrier);
+            here.device().handle().initiate(&there.public_key(), &carrier);
             stream.proved()[usize::from(here.number - 1)]
                 .contains(&(there.public_key(), Proof::RoundTrip))
                 .then_some(())
@@ -227,18 +227,18 @@ fn a_stream_that_takes_nothing_costs_its_own_copies() {
 /// What a watcher was told.
 #[derive(Default)]
 struct Diary {
-    probes: Mutex<Vec<(PublicKey, Way, Vec<u8>)>>,
+    probes: Mutex<Vec<(PublicKey, Path, Vec<u8>)>>,
     stun: Mutex<Vec<(SocketAddr, Vec<u8>)>>,
 }
 
 impl Watcher for Diary {
-    fn probe(&self, peer: PublicKey, way: Way, packet: &[u8]) {
-        self.probes.lock().unwrap().push((peer, way, packet.to_vec()));
+    fn probe(&self, peer: PublicKey, path: Path, packet: &[u8]) {
+        self.probes.lock().unwrap().push((peer, path, packet.to_vec()));
     }
 
     fn sent(&self, _: PublicKey) {}
 
-    fn received(&self, _: PublicKey, _: Way) {}
+    fn received(&self, _: PublicKey, _: Path) {}
 
     fn endpoint(&self, _: PublicKey, _: SocketAddr) {}
 
@@ -280,13 +280,14 @@ fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
     let inside = b.host.within(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
     inside.set_nonblocking(true).unwrap();
     let mut expected = Vec::new();
-    for (way, payload) in [(Way::Udp, 1_usize), (Way::Stream, 2), (Way::Stream, 1392), (Way::Udp, 1392), (Way::Udp, 0)]
+    for (path, payload) in
+        [(Path::Udp, 1_usize), (Path::Stream, 2), (Path::Stream, 1392), (Path::Udp, 1392), (Path::Udp, 0)]
     {
         let packet = udp_packet(a.inner4(), b.inner4(), (TAP, TAP), &vec![7; payload]);
         // Neither way depends on the route.
-        route(&a, &b, way == Way::Stream, way == Way::Udp);
-        assert!(handle.send_inner(&b.public_key(), way, &packet));
-        expected.push((a.public_key(), way, packet));
+        route(&a, &b, path == Path::Stream, path == Path::Udp);
+        assert!(handle.send_inner(&b.public_key(), path, &packet));
+        expected.push((a.public_key(), path, packet));
         eventually("the probe is told", || (diary.probes.lock().unwrap().len() == expected.len()).then_some(()));
     }
     assert_eq!(*diary.probes.lock().unwrap(), expected);
@@ -296,13 +297,13 @@ fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
     let refused = || b.device().snapshot().drops.source_refused;
     let before = refused();
     let lie = udp_packet([10, 77, 0, 9].into(), b.inner4(), (TAP, TAP), b"x");
-    assert!(handle.send_inner(&b.public_key(), Way::Stream, &lie));
+    assert!(handle.send_inner(&b.public_key(), Path::Stream, &lie));
     eventually("it is refused", || (refused() == before + 1).then_some(()));
     let program = b.host.within(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
     program.set_read_timeout(Some(DEADLINE)).unwrap();
     let port = program.local_addr().unwrap().port();
     let packet = udp_packet(a.inner4(), b.inner4(), (TAP, port), b"for a program");
-    assert!(handle.send_inner(&b.public_key(), Way::Udp, &packet));
+    assert!(handle.send_inner(&b.public_key(), Path::Udp, &packet));
     let mut buffer = [0; 64];
     let len = uninterrupted(|| program.recv(&mut buffer)).unwrap();
     assert_eq!(&buffer[..len], b"for a program");
@@ -389,7 +390,7 @@ fn a_device_that_has_ended_is_spoken_to_in_vain() {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 handle.set_route(&key, Route::default());
-                handle.greet(&key, &(Arc::<Pipe>::clone(&pipe) as Arc<dyn Carrier>));
+                handle.initiate(&key, &(Arc::<Pipe>::clone(&pipe) as Arc<dyn Carrier>));
             }
         });
         eventually("it greets", || (!pipe.taken().is_empty()).then_some(()));
@@ -398,9 +399,9 @@ fn a_device_that_has_ended_is_spoken_to_in_vain() {
         done.store(true, Ordering::Relaxed);
     });
     pipe.taken();
-    handle.greet(&key, &(Arc::<Pipe>::clone(&pipe) as Arc<dyn Carrier>));
+    handle.initiate(&key, &(Arc::<Pipe>::clone(&pipe) as Arc<dyn Carrier>));
     handle.try_endpoint(&key, "192.0.2.2:1".parse().unwrap());
-    assert!(!handle.send_inner(&key, Way::Stream, &[0x45; 40]));
+    assert!(!handle.send_inner(&key, Path::Stream, &[0x45; 40]));
     assert!(!handle.send_raw("192.0.2.2:1".parse().unwrap(), b"x"));
     receive(&mut inbound, &[[4; 100]], |_, _| panic!("nobody proved anything"));
     assert!(pipe.taken().is_empty());

@@ -16,7 +16,7 @@ fn an_idle_session_is_left_alone() {
         }
         let Some(at) = next.take() else { break };
         looked.push((at - start).as_secs());
-        next = a.peer.tick(&a.wire(at));
+        next = a.peer.tick(&a.context(at));
     }
     assert!(looked.len() <= 3 && looked.last() == Some(&180), "{looked:?}");
     assert!(!a.peer.lock().sessions.in_use());
@@ -31,7 +31,7 @@ fn data_sets_the_timers_that_it_needs() {
     let wakes = |end: &End| -> Vec<u64> {
         let seconds = |request| match request {
             Request::Wake { at, .. } => (at - start).as_secs(),
-            Request::Apply { .. } | Request::Greet { .. } | Request::Fit | Request::Stop => {
+            Request::Apply { .. } | Request::Initiate { .. } | Request::Fit | Request::Stop => {
                 panic!("nobody asked for that")
             }
         };
@@ -67,7 +67,7 @@ fn an_answer_to_a_handshake_says_that_data_came() {
 fn a_session_that_comes_too_late_sets_no_timer() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
-    b.greet(start);
+    b.initiate(start);
     a.take_next(start, 1, &b);
     b.take_next(start, 1, &a);
     let held_back = a.datagram();
@@ -94,21 +94,21 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
-    assert_eq!(a.peer.greet(&a.wire(start)), Greeting::NotYet);
+    assert_eq!(a.peer.initiate(&a.context(start)), InitiateOutcome::Deferred);
     a.peer.set_keepalive(25, start);
     a.peer.lock().scheduled = Some(start);
-    let next = a.peer.tick(&a.wire(start));
+    let next = a.peer.tick(&a.context(start));
     assert_eq!(next, Some(start + 25 * S), "the next keepalive");
     assert!(!b.has_datagram());
 
     others.pop();
-    assert_eq!(a.peer.greet(&a.wire(start)), Greeting::Done);
-    assert!(a.turns.take().is_none(), "and the others have to wait");
+    assert_eq!(a.peer.initiate(&a.context(start)), InitiateOutcome::Done);
+    assert!(a.limiter.try_acquire().is_none(), "and the others have to wait");
     let mut seen = vec![0];
     b.datagram();
     while a.peer.lock().timers.is_handshaking() {
         let at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.wire(at));
+        a.peer.tick(&a.context(at));
         seen.push((at - start).as_millis());
         assert_eq!(b.has_datagram(), a.peer.lock().timers.is_handshaking());
     }
@@ -116,17 +116,17 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     let mut last = start;
     while a.peer.lock().sessions.in_use() {
         last = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.wire(last));
+        a.peer.tick(&a.context(last));
     }
     assert_eq!(last, start + Duration::from_millis(5750), "it leaves nothing behind");
-    others.push(a.turns.take().expect("the turn that it had"));
-    assert!(a.turns.take().is_none());
+    others.push(a.limiter.try_acquire().expect("the turn that it had"));
+    assert!(a.limiter.try_acquire().is_none());
 
     // A packet waits for no turn, and its handshake is no shorter.
     a.send(start + 10 * S, 1);
     assert!(b.has_datagram());
     a.peer.lock().scheduled = Some(start + 13 * S);
-    a.peer.tick(&a.wire(start + 13 * S));
+    a.peer.tick(&a.context(start + 13 * S));
     assert!(b.has_datagram());
 }
 
@@ -136,13 +136,13 @@ fn in_a_crowd_what_the_owner_sends_asks_nobody() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
-    let sends = || a.peer.send_inner(&a.wire(start), Way::Udp, &packet(1), 1420);
+    let sends = || a.peer.send_inner(&a.context(start), Path::Udp, &packet(1), 1420);
     assert!(!sends() && !b.has_datagram());
     assert!(!a.peer.lock().timers.is_handshaking());
     others.pop();
     assert!(!sends());
     assert_eq!(b.datagram()[0], 1, "now it is its turn");
-    assert!(a.turns.take().is_none());
+    assert!(a.limiter.try_acquire().is_none());
 }
 
 #[test]
@@ -151,12 +151,12 @@ fn an_answer_from_far_away_counts_when_the_turn_is_over() {
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
     others.pop();
-    a.greet(start);
-    assert!(a.turns.take().is_none(), "somebody waits");
+    a.initiate(start);
+    assert!(a.limiter.try_acquire().is_none(), "somebody waits");
     let initiation = b.datagram();
     while a.peer.lock().timers.is_handshaking() {
         let at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.wire(at));
+        a.peer.tick(&a.context(at));
     }
     b.take(start + 2 * S, &initiation, a.address());
     a.take_next(start + 4 * S, 1, &b);
@@ -169,11 +169,11 @@ fn where_nobody_wants_its_turn_a_handshake_goes_on() {
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
     others.pop();
-    a.greet(start);
+    a.initiate(start);
     let mut at = start;
     while a.peer.lock().timers.is_handshaking() {
         at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.wire(at));
+        a.peer.tick(&a.context(at));
         b.has_datagram();
     }
     assert_eq!(at, start + 90 * S);
@@ -185,18 +185,18 @@ fn a_turn_ends_with_its_handshake() {
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
     others.pop();
-    a.greet(start);
-    assert!(a.turns.take().is_none());
+    a.initiate(start);
+    assert!(a.limiter.try_acquire().is_none());
     b.take_next(start, 1, &a);
     a.take_next(start, 1, &b);
-    assert!(a.turns.take().is_some(), "there is a session");
+    assert!(a.limiter.try_acquire().is_some(), "there is a session");
     a.peer.end_sessions();
-    a.greet(start);
-    assert!(a.turns.take().is_none());
+    a.initiate(start);
+    assert!(a.limiter.try_acquire().is_none());
     a.peer.remove();
-    assert!(a.turns.take().is_some());
+    assert!(a.limiter.try_acquire().is_some());
 }
 
-fn all_turns(end: &End) -> Vec<Turn> {
-    std::iter::from_fn(|| end.turns.take()).collect()
+fn all_turns(end: &End) -> Vec<HandshakePermit> {
+    std::iter::from_fn(|| end.limiter.try_acquire()).collect()
 }

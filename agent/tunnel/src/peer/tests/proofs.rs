@@ -1,7 +1,7 @@
 //! What proves that a peer is at its endpoint, or at the end of a stream, and what does not.
 
 use super::endpoint::Elsewhere;
-use super::ways::{Wagon, carrier, carry, two_ends_of_a_stream, two_ends_that_met};
+use super::paths::{Wagon, carrier, carry, two_ends_of_a_stream, two_ends_that_met};
 use super::*;
 
 /// Whoever says where it is may name somebody else, and write his address into its datagrams.
@@ -20,7 +20,7 @@ fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
     }
     assert_eq!(carry(start, &a, &b, &forth, &back), (vec![], vec![2, 3, 4]));
     assert!(victim.kinds().is_empty(), "the stream has them");
-    assert!(a.inner(start, Way::Udp, 5));
+    assert!(a.inner(start, Path::Udp, 5));
     assert_eq!(victim.kinds(), [4], "whoever asks for UDP gets it");
 
     let later = start + 121 * S;
@@ -30,7 +30,7 @@ fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
     assert!(victim.kinds().is_empty());
 
     let seems_to_come = |now: Instant, word: u8| {
-        assert!(b.inner(now, Way::Udp, word));
+        assert!(b.inner(now, Path::Udp, word));
         assert_eq!(a.take(now, &a.datagram(), victim.address()), Some(word));
         a.send(now, word);
         assert_eq!(carry(now, &a, &b, &forth, &back), (vec![], vec![word]));
@@ -38,7 +38,7 @@ fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
     seems_to_come(later, 7);
     assert_eq!(victim.kinds(), [1], "asked, and no more");
     for after in [250, 750, 1750] {
-        a.peer.tick(&a.wire(later + Duration::from_millis(after)));
+        a.peer.tick(&a.context(later + Duration::from_millis(after)));
     }
     assert_eq!(victim.kinds(), [1, 1]);
     seems_to_come(later + 2 * S, 8);
@@ -57,7 +57,7 @@ fn an_endpoint_that_answers_gets_packets_beside_the_stream() {
     assert!(!b.has_datagram());
 
     // Something comes from there, which is asked.
-    assert!(b.inner(start, Way::Udp, 2));
+    assert!(b.inner(start, Path::Udp, 2));
     assert_eq!(a.take_next(start, 1, &b), [2]);
     assert_eq!(b.take_next(start, 1, &a), []);
     a.take_next(start, 1, &b);
@@ -81,18 +81,18 @@ fn each_way_has_initiations_of_its_own() {
     let start = Instant::now();
     let (a, b, forth, back) = two_ends_of_a_stream(start);
     a.peer.set_route(Route::default());
-    a.greet(start);
-    let (by_udp, by_stream) = (b.datagram(), forth.unload());
-    assert_eq!((by_udp[0], by_stream.len(), by_stream[0][0]), (1, 1, 1));
-    b.take(start, &by_udp, a.address());
+    a.initiate(start);
+    let (udp_paths, by_stream) = (b.datagram(), forth.unload());
+    assert_eq!((udp_paths[0], by_stream.len(), by_stream[0][0]), (1, 1, 1));
+    b.take(start, &udp_paths, a.address());
     b.take_by(start, &by_stream, &back);
     let answers = back.unload();
     assert_eq!(answers.len(), 1, "each is answered its way");
     // Somebody brings the answer of the stream by UDP.
     a.take(start, &answers[0], b.address());
-    assert!(a.handshake().is_some() && !a.peer.lock().is_proved);
+    assert!(a.handshake().is_some() && !a.peer.lock().is_validated);
     a.take_next(start, 1, &b);
-    assert!(a.peer.lock().is_proved);
+    assert!(a.peer.lock().is_validated);
 }
 
 /// Messages that somebody caught elsewhere can be brought to any stream.
@@ -101,8 +101,8 @@ fn the_answer_to_what_went_by_a_stream_alone_proves_a_round_trip() {
     let start = Instant::now();
     let (a, b, _, back) = two_ends_of_a_stream(start);
     let (asked, other) = (Wagon::new(), Wagon::new());
-    let greeting = || {
-        a.peer.greet_by(&a.wire(start), &carrier(&asked));
+    let initiate = || {
+        a.peer.initiate_by(&a.context(start), &carrier(&asked));
         asked.unload().pop().unwrap()
     };
     let answer_to = |initiation: Vec<u8>| {
@@ -113,12 +113,12 @@ fn the_answer_to_what_went_by_a_stream_alone_proves_a_round_trip() {
         let Some(Message::Response { receiver }) = classify(answer) else { panic!("no answer") };
         let carrier = carrier(by);
         let via = Via::Stream { carrier: &carrier, counted_as: [0xff00, 0, 0, 0, 0, 0, 0, 0].into() };
-        a.peer.receive_response(&a.wire(start), receiver, answer, via)
+        a.peer.receive_response(&a.context(start), receiver, answer, via)
     };
-    let answer = answer_to(greeting());
+    let answer = answer_to(initiate());
     assert_eq!(proved(&answer, &asked), Some(Proof::RoundTrip));
     assert_eq!(proved(&answer, &asked), None, "a replay");
-    assert_eq!(proved(&answer_to(greeting()), &other), Some(Proof::Data), "it went by another stream");
-    a.peer.try_endpoint(&a.wire(start), b.address());
+    assert_eq!(proved(&answer_to(initiate()), &other), Some(Proof::Data), "it went by another stream");
+    a.peer.try_endpoint(&a.context(start), b.address());
     assert_eq!(proved(&answer_to(b.datagram()), &asked), Some(Proof::Data), "it went by UDP");
 }

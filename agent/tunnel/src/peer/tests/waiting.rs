@@ -1,6 +1,6 @@
 //! What is sent between the loss of a stream and the next way.
 
-use super::ways::{Wagon, carrier, prove_endpoint, two_ends_that_met};
+use super::paths::{Wagon, carrier, prove_endpoint, two_ends_that_met};
 use super::*;
 
 /// Two ends with a session, whose streams are gone.
@@ -16,7 +16,7 @@ fn cut_off(start: Instant) -> (End, End, Arc<Wagon>, Arc<Wagon>) {
 fn by_the_next(now: Instant, a: &End, b: &End, back: &Arc<Wagon>) -> Vec<u8> {
     let next = Wagon::new();
     assert!(a.peer.set_stream(Some(carrier(&next)), now), "it is to be spoken to");
-    a.greet(now);
+    a.initiate(now);
     b.take_by(now, &next.unload(), back)
 }
 
@@ -33,7 +33,7 @@ fn waits_for_the_next_stream_in_its_order() {
 
     let other = Wagon::new();
     assert!(!a.peer.set_stream(Some(carrier(&other)), start + 5 * S));
-    a.greet(start + 5 * S);
+    a.initiate(start + 5 * S);
     assert!(other.unload().is_empty(), "each is sent once");
 }
 
@@ -58,10 +58,10 @@ fn nothing_waits_for_long() {
     let due = std::iter::from_fn(|| a.requests.try_recv().ok()).filter_map(wake);
     let mut next = due.min();
     while let Some(at) = next.filter(|at| *at < start + 10 * S) {
-        next = a.peer.tick(&a.wire(at));
+        next = a.peer.tick(&a.context(at));
     }
     assert_eq!(next, Some(start + 10 * S));
-    a.peer.tick(&a.wire(start + 10 * S));
+    a.peer.tick(&a.context(start + 10 * S));
     assert!(a.peer.lock().staged.is_empty());
     a.send(start + 10 * S, 2);
     assert_eq!(a.counters.read().unsendable, 1);
@@ -86,7 +86,7 @@ fn what_goes_to_a_doubtful_endpoint_waits_as_well() {
     assert_eq!(b.take_next(start, 1, &a), [2]);
     prove_endpoint(start, &a, &b);
     a.peer.set_stream(Some(carrier(&Wagon::new())), start);
-    a.greet(start);
+    a.initiate(start);
     assert!(!b.has_datagram());
 }
 

@@ -16,7 +16,7 @@ const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
 /// now waits for the lock of all network configuration of the machine (RTNL), which whoever makes and deletes namespaces
 /// may hold for seconds: done only when the interface is not where it was. Telling it anything waits for that lock too.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct Link {
     /// Speaks to the interface's namespace.
     netlink: Netlink,
     /// Numbers are not given twice in a namespace: who finds it there finds this interface, whatever it is called now.
@@ -24,7 +24,7 @@ pub(super) struct Home {
     gso_max_size: Option<u32>,
 }
 
-impl Home {
+impl Link {
     /// The interface `name` in the caller's namespace.
     pub(super) fn find(name: &str) -> io::Result<Self> {
         let netlink = Netlink::open()?;

@@ -24,7 +24,7 @@ pub trait Carrier: Send + Sync + fmt::Debug + 'static {
 
 /// How a datagram travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Way {
+pub enum Path {
     /// To the peer's endpoint.
     Udp,
     /// By the peer's stream ([`crate::DeviceHandle::set_stream`]).
@@ -63,14 +63,14 @@ impl Default for Route {
 pub trait Watcher: Send + Sync + 'static {
     /// The peer sent this inner packet (UDP over IPv4, whole, from port [`Watch::tap`] to the same port) by that way. Its source
     /// address is one of the peer's; nothing else of it was looked at. The interface does not get it.
-    fn probe(&self, peer: PublicKey, way: Way, packet: &[u8]);
+    fn probe(&self, peer: PublicKey, path: Path, packet: &[u8]);
 
-    /// Packets of applications went to the peer. Told at most once in 50 ms for each peer. Keepalives, handshakes and
+    /// Packets of applications went to the peer. Reported at most once in 50 ms for each peer. Keepalives, handshakes and
     /// [`crate::DeviceHandle::send_inner`] do not count.
     fn sent(&self, peer: PublicKey);
 
-    /// Packets of applications came from the peer by that way, and were let in. Told at most once in 50 ms for each peer and way.
-    fn received(&self, peer: PublicKey, way: Way);
+    /// Packets of applications came from the peer by that way, and were let in. Reported at most once in 50 ms for each peer and way.
+    fn received(&self, peer: PublicKey, path: Path);
 
     /// The peer's UDP endpoint is this now: configured, learned, or proved after [`crate::DeviceHandle::try_endpoint`].
     fn endpoint(&self, peer: PublicKey, endpoint: SocketAddr);

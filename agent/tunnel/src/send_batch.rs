@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::device::{Counter, Counters};
 use crate::noise::{HEADER, OVERHEAD, Session};
 use crate::packet;
-use crate::peer::{Endpoint, Peer, Ways};
+use crate::peer::{Endpoint, PathSet, Peer};
 use crate::udp::{MAX_RUN, MAX_SEGMENTS, Message, Sockets};
 
 /// Bytes of datagrams held before they have to be sent: the largest superpacket of the usual sizes, twice.
@@ -28,7 +28,7 @@ const MESSAGES: usize = 16;
 const UNSPECIFIED: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
 
 /// Datagrams that wait to be sent. One for each thread that sends packets; nothing is allocated while it is used.
-pub(crate) struct Outbox {
+pub(crate) struct SendBatch {
     buffer: Vec<u8>,
     used: usize,
     /// Datagrams that wait, and how many may.
@@ -45,7 +45,7 @@ struct Run {
     count: usize,
     /// A shorter one came: nothing can follow.
     closed: bool,
-    ways: Ways,
+    paths: PathSet,
     /// As inside, so outside (RFC 6040, section 4.1).
     ecn: u8,
     peer: Arc<Peer>,
@@ -68,7 +68,7 @@ impl Run {
     }
 }
 
-impl Outbox {
+impl SendBatch {
     /// One of as many as there are `threads`.
     pub(crate) fn new(threads: NonZeroU8) -> Self {
         let most = if threads.get() == 1 { usize::MAX } else { OUT_OF_ORDER / usize::from(threads.get()) };
@@ -97,7 +97,7 @@ impl Outbox {
     pub(crate) fn add(
         &mut self,
         peer: &Arc<Peer>,
-        ways: &Ways,
+        paths: &PathSet,
         session: &Session,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<usize> {
@@ -110,13 +110,13 @@ impl Outbox {
         self.used = bytes.end;
         self.held += 1;
         let fits = |run: &&mut Run| {
-            Arc::ptr_eq(&run.peer, peer) && run.ways.are_same(ways) && run.ecn == ecn && run.takes(len)
+            Arc::ptr_eq(&run.peer, peer) && run.paths.is_same(paths) && run.ecn == ecn && run.takes(len)
         };
         match self.runs.last_mut().filter(fits) {
             Some(run) => run.add(len),
             None => {
-                let (peer, ways) = (Arc::clone(peer), ways.clone());
-                self.runs.push(Run { bytes, segment: len, count: 1, closed: false, ways, ecn, peer });
+                let (peer, paths) = (Arc::clone(peer), paths.clone());
+                self.runs.push(Run { bytes, segment: len, count: 1, closed: false, paths, ecn, peer });
             }
         }
         Some(len)
@@ -127,7 +127,7 @@ impl Outbox {
     pub(crate) fn flush(&mut self, sockets: &Sockets, queue: usize, counters: &Counters) -> bool {
         let mut too_long = false;
         let Self { buffer, runs, .. } = self;
-        for run in runs.iter().filter(|run| run.ways.stream.is_some()) {
+        for run in runs.iter().filter(|run| run.paths.stream.is_some()) {
             run.put(buffer, counters);
         }
         for runs in runs.chunks(MESSAGES) {
@@ -138,9 +138,10 @@ impl Outbox {
             post(runs, buffer, sockets, queue, failed);
         }
         for run in runs.iter() {
-            let Some(also) = run.ways.also else { continue };
+            let Some(candidate) = run.paths.candidate else { continue };
             // It is a guess, whose failure says nothing.
-            sockets.send_batch(queue, &[run.message(buffer, also)], |_, _| run.peer.not_sent(run.bytes.len() as u64));
+            sockets
+                .send_batch(queue, &[run.message(buffer, candidate)], |_, _| run.peer.not_sent(run.bytes.len() as u64));
         }
         self.runs.clear();
         self.used = 0;
@@ -151,14 +152,14 @@ impl Outbox {
 
 /// Sends those that go to an endpoint, at most [`MESSAGES`].
 fn post(runs: &[Run], buffer: &[u8], sockets: &Sockets, queue: usize, mut failed: impl FnMut(&Run, io::Error)) {
-    if let [run @ Run { ways: Ways { udp: Some(endpoint), .. }, .. }] = runs {
+    if let [run @ Run { paths: PathSet { udp: Some(endpoint), .. }, .. }] = runs {
         return sockets.send_batch(queue, &[run.message(buffer, *endpoint)], |_, error| failed(run, error));
     }
     let mut messages = [Message::single(&[], UNSPECIFIED, None); MESSAGES];
     let mut whose = [0; MESSAGES];
     let mut count = 0;
     for (at, run) in runs.iter().enumerate() {
-        if let Some(endpoint) = run.ways.udp {
+        if let Some(endpoint) = run.paths.udp {
             (messages[count], whose[count]) = (run.message(buffer, endpoint), at);
             count += 1;
         }
@@ -171,7 +172,7 @@ fn post(runs: &[Run], buffer: &[u8], sockets: &Sockets, queue: usize, mut failed
 impl Run {
     /// Gives it to the peer's stream. One that is over may have been replaced a moment ago.
     fn put(&self, buffer: &[u8], counters: &Counters) {
-        let Some(stream) = &self.ways.stream else { return };
+        let Some(stream) = &self.paths.stream else { return };
         let bytes = &buffer[self.bytes.clone()];
         if stream.send(bytes, self.segment)
             || self.peer.stream_after(stream).is_some_and(|next| next.send(bytes, self.segment))
@@ -185,7 +186,7 @@ impl Run {
     /// The system did not take it. Where that may be because of the address it was to leave from, it is tried once
     /// more without: addresses come and go.
     fn refused(&self, buffer: &[u8], sockets: &Sockets, queue: usize, counters: &Counters, error: &io::Error) {
-        let Some(endpoint) = self.ways.udp else { return };
+        let Some(endpoint) = self.paths.udp else { return };
         let mut lost = self.count;
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
             // Too long for the link, which says nothing of the address, nor of the last where it is shorter.

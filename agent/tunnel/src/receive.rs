@@ -9,9 +9,9 @@ use crate::key::PublicKey;
 use crate::noise::{COOKIE_LEN, Initiation, Message, Verdict, classify};
 use crate::offload::{Merge, clamp_mss};
 use crate::packet;
-use crate::peer::{Endpoint, Peer, Wire};
+use crate::path::{Carrier, Path, Proof};
+use crate::peer::{Context, Endpoint, Peer};
 use crate::table::Table;
-use crate::way::{Carrier, Proof, Way};
 
 /// Handshakes worked on before the table is let go of: each may take 200 microseconds, and a reception brings up to 256.
 pub(crate) const HANDSHAKES: usize = 16;
@@ -30,10 +30,10 @@ pub(crate) enum Via<'a> {
 }
 
 impl Via<'_> {
-    pub(crate) const fn way(&self) -> Way {
+    pub(crate) const fn path(&self) -> Path {
         match self {
-            Self::Udp(_) => Way::Udp,
-            Self::Stream { .. } => Way::Stream,
+            Self::Udp(_) => Path::Udp,
+            Self::Stream { .. } => Path::Stream,
         }
     }
 
@@ -45,9 +45,9 @@ impl Via<'_> {
     }
 
     /// Answers somebody who is not known yet; an answer that cannot be sent is lost.
-    fn answer(&self, wire: &Wire<'_>, message: &[u8]) {
+    fn answer(&self, context: &Context<'_>, message: &[u8]) {
         match self {
-            Self::Udp(from) => drop(wire.sockets.send(message, from.address, from.source)),
+            Self::Udp(from) => drop(context.sockets.send(message, from.address, from.source)),
             Self::Stream { carrier, .. } => _ = carrier.send(message, message.len()),
         }
     }
@@ -55,7 +55,7 @@ impl Via<'_> {
 
 /// Messages that were received together. The table is held all the while, so that an update that removed a peer returns after
 /// the last of its packets.
-pub(crate) struct Intake<'a> {
+pub(crate) struct ReceiveBatch<'a> {
     shared: &'a Shared,
     /// The queue of the interface that the packets are for.
     queue: usize,
@@ -66,7 +66,7 @@ pub(crate) struct Intake<'a> {
     pub(crate) handshakes: usize,
 }
 
-impl<'a> Intake<'a> {
+impl<'a> ReceiveBatch<'a> {
     pub(crate) fn new(shared: &'a Shared, queue: usize, merge: &'a mut Merge) -> Self {
         Self { shared, queue, merge, congested: false, handshakes: 0 }
     }
@@ -76,35 +76,35 @@ impl<'a> Intake<'a> {
     pub(crate) fn take_run(
         &mut self,
         table: &Table,
-        wire: &Wire<'_>,
+        context: &Context<'_>,
         buffer: &mut [u8],
         run: impl Iterator<Item = Range<usize>> + Clone,
         via: Via<'_>,
         proved: &mut impl FnMut(PublicKey, Proof),
     ) {
         let first = &buffer[run.clone().next().unwrap_or_default()];
-        let Some(message) = classify(first) else { return self.take_foreign(wire, first, via) };
+        let Some(message) = classify(first) else { return self.take_foreign(context, first, via) };
         let Message::Data { receiver } = message else {
             self.handshakes += 1;
-            return self.take_handshake(table, wire, message, first, via, proved);
+            return self.take_handshake(table, context, message, first, via, proved);
         };
         match table.by_receiver(receiver) {
             Some(peer) => {
-                if self.take_data(table, wire, (peer, receiver), buffer, run, via) {
+                if self.take_data(table, context, (peer, receiver), buffer, run, via) {
                     proved(peer.key(), Proof::Data);
                 }
             }
-            None => wire.counters.add_many(Counter::Unauthenticated, run.count() as u64),
+            None => context.counters.add_many(Counter::Unauthenticated, run.count() as u64),
         }
     }
 
     /// Takes what is no message of WireGuard's.
-    fn take_foreign(&self, wire: &Wire<'_>, datagram: &[u8], via: Via<'_>) {
-        match (wire.watch, via) {
+    fn take_foreign(&self, context: &Context<'_>, datagram: &[u8], via: Via<'_>) {
+        match (context.watch, via) {
             (Some(watch), Via::Udp(from)) if packet::may_be_stun(datagram) => {
                 watch.watcher.stun(from.address, datagram);
             }
-            _ => wire.counters.add(Counter::Unauthenticated),
+            _ => context.counters.add(Counter::Unauthenticated),
         }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Intake<'a> {
     fn take_data(
         &mut self,
         table: &Table,
-        wire: &Wire<'_>,
+        context: &Context<'_>,
         (peer, receiver): (&Arc<Peer>, u32),
         buffer: &mut [u8],
         run: impl Iterator<Item = Range<usize>> + Clone,
@@ -123,15 +123,15 @@ impl<'a> Intake<'a> {
         let deliver = |buffer: &mut [u8], packet: Range<usize>, source| {
             if owned != Some(source) {
                 if !table.by_address(source).is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
-                    wire.counters.add(Counter::SourceRefused);
+                    context.counters.add(Counter::SourceRefused);
                     return false;
                 }
                 owned = Some(source);
             }
-            if let Some(watch) = wire.watch
+            if let Some(watch) = context.watch
                 && packet::is_between(&buffer[packet.clone()], watch.tap)
             {
-                watch.watcher.probe(peer.key(), via.way(), &buffer[packet]);
+                watch.watcher.probe(peer.key(), via.path(), &buffer[packet]);
                 return false;
             }
             if *congested {
@@ -141,13 +141,13 @@ impl<'a> Intake<'a> {
             merge.push(buffer, packet);
             true
         };
-        peer.receive_data(wire, receiver, buffer, run, via, deliver)
+        peer.receive_data(context, receiver, buffer, run, via, deliver)
     }
 
     fn take_handshake(
         &self,
         table: &Table,
-        wire: &Wire<'_>,
+        context: &Context<'_>,
         message: Message,
         datagram: &[u8],
         via: Via<'_>,
@@ -155,36 +155,36 @@ impl<'a> Intake<'a> {
     ) {
         if !matches!(message, Message::Cookie { .. }) {
             let (from, mut reply) = (via.counted_as(), [0; COOKIE_LEN]);
-            match wire.identity.check(from, datagram, &mut reply) {
-                Verdict::Pass if self.shared.flood().allows(from, wire.now) => {}
-                Verdict::Pass => return wire.counters.add(Counter::UnderLoad),
+            match context.identity.check(from, datagram, &mut reply) {
+                Verdict::Pass if self.shared.flood().allows(from, context.now) => {}
+                Verdict::Pass => return context.counters.add(Counter::UnderLoad),
                 Verdict::Cookie(len) => {
-                    wire.counters.add(Counter::UnderLoad);
+                    context.counters.add(Counter::UnderLoad);
                     // A flood is no time to care about an answer that could not be sent.
-                    return via.answer(wire, &reply[..len]);
+                    return via.answer(context, &reply[..len]);
                 }
-                Verdict::Refuse => return wire.counters.add(Counter::Unauthenticated),
+                Verdict::Refuse => return context.counters.add(Counter::Unauthenticated),
             }
         }
-        let unknown = || wire.counters.add(Counter::Unauthenticated);
+        let unknown = || context.counters.add(Counter::Unauthenticated);
         match message {
             Message::Initiation => {
-                let Some(initiation) = Initiation::read(wire.identity, datagram) else { return unknown() };
+                let Some(initiation) = Initiation::read(context.identity, datagram) else { return unknown() };
                 match table.by_key(&initiation.initiator()) {
-                    Some(peer) => peer.receive_initiation(wire, initiation, via),
+                    Some(peer) => peer.receive_initiation(context, initiation, via),
                     None => unknown(),
                 }
             }
             Message::Response { receiver } => match table.by_receiver(receiver) {
                 Some(peer) => {
-                    if let Some(proof) = peer.receive_response(wire, receiver, datagram, via) {
+                    if let Some(proof) = peer.receive_response(context, receiver, datagram, via) {
                         proved(peer.key(), proof);
                     }
                 }
                 None => unknown(),
             },
             Message::Cookie { receiver } => match table.by_receiver(receiver) {
-                Some(peer) => peer.receive_cookie(wire, receiver, datagram),
+                Some(peer) => peer.receive_cookie(context, receiver, datagram),
                 None => unknown(),
             },
             // It is no handshake.

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::way::{Carrier, Watcher, Way};
+use crate::path::{Carrier, Path, Watcher};
 
 /// A stream whose other end is the test.
 #[derive(Debug, Default)]
@@ -49,8 +49,8 @@ impl End {
         messages.iter().filter_map(|message| self.take_via(now, message, via)).collect()
     }
 
-    pub(super) fn inner(&self, now: Instant, way: Way, word: u8) -> bool {
-        self.peer.send_inner(&self.wire(now), way, &packet(word), 1420)
+    pub(super) fn inner(&self, now: Instant, path: Path, word: u8) -> bool {
+        self.peer.send_inner(&self.context(now), path, &packet(word), 1420)
     }
 }
 
@@ -69,14 +69,14 @@ pub(super) fn two_ends_of_a_stream(start: Instant) -> (End, End, Arc<Wagon>, Arc
 /// The same with a session.
 pub(super) fn two_ends_that_met(start: Instant) -> (End, End, Arc<Wagon>, Arc<Wagon>) {
     let (a, b, forth, back) = two_ends_of_a_stream(start);
-    a.greet(start);
+    a.initiate(start);
     carry(start, &a, &b, &forth, &back);
     (a, b, forth, back)
 }
 
 /// One asks the other by UDP and is answered, and each sees that the other is there.
 pub(super) fn prove_endpoint(now: Instant, a: &End, b: &End) {
-    a.peer.try_endpoint(&a.wire(now), b.address());
+    a.peer.try_endpoint(&a.context(now), b.address());
     b.take_next(now, 1, a);
     a.take_next(now, 1, b);
     b.take_next(now, 1, a);
@@ -111,7 +111,7 @@ fn a_stream_alone_carries_handshake_packets_and_renewal() {
     assert!(a.handshake() > before, "the session was renewed");
     b.send(later, 6);
     assert_eq!(carry(later, &a, &b, &forth, &back), (vec![6], vec![]));
-    b.peer.tick(&b.wire(later + 20 * S));
+    b.peer.tick(&b.context(later + 20 * S));
     assert!(!a.has_datagram() && !b.has_datagram(), "nothing went by UDP");
 }
 
@@ -127,36 +127,36 @@ fn the_route_says_which_ways_are_taken() {
         let unsendable = a.counters.read().unsendable;
         a.send(start, 7);
         let by_stream = forth.unload();
-        let by_udp: Vec<u8> = if udp { b.take_next(start, 1, &a) } else { Vec::new() };
-        assert_eq!((by_udp.len(), by_stream.len(), b.has_datagram()), (udp.into(), stream.into(), false));
+        let udp_paths: Vec<u8> = if udp { b.take_next(start, 1, &a) } else { Vec::new() };
+        assert_eq!((udp_paths.len(), by_stream.len(), b.has_datagram()), (udp.into(), stream.into(), false));
         assert_eq!(a.counters.read().unsendable, unsendable + u64::from(!udp && !stream));
         let refused = b.unauthenticated();
         let arrived = b.take_by(start, &by_stream, &back).len();
         assert_eq!((arrived, b.unauthenticated() - refused), if udp { (0, stream.into()) } else { (stream.into(), 0) });
 
         // Of a probe, the route says nothing.
-        for way in [Way::Udp, Way::Stream] {
-            assert!(a.inner(start, way, 8));
-            let (by_udp, by_stream) = if way == Way::Udp {
+        for path in [Path::Udp, Path::Stream] {
+            assert!(a.inner(start, path, 8));
+            let (udp_paths, by_stream) = if path == Path::Udp {
                 (b.take_next(start, 1, &a), vec![])
             } else {
                 (vec![], b.take_by(start, &forth.unload(), &back))
             };
-            assert_eq!([by_udp, by_stream].concat(), [8]);
+            assert_eq!([udp_paths, by_stream].concat(), [8]);
             assert!(!b.has_datagram() && forth.unload().is_empty());
         }
     }
     a.peer.set_stream(None, start);
-    assert!(!a.inner(start, Way::Stream, 9));
+    assert!(!a.inner(start, Path::Stream, 9));
 }
 
 #[test]
 fn a_probe_without_a_session_asks_for_one_by_the_route() {
     let start = Instant::now();
     let (a, b, forth, _) = two_ends_of_a_stream(start);
-    assert!(!a.inner(start, Way::Udp, 1));
+    assert!(!a.inner(start, Path::Udp, 1));
     assert_eq!((forth.kinds(), b.has_datagram()), (vec![1], false));
-    assert!(!a.inner(start, Way::Stream, 1));
+    assert!(!a.inner(start, Path::Stream, 1));
     assert!(forth.kinds().is_empty(), "one is under way");
 }
 
@@ -166,18 +166,18 @@ fn a_greeting_says_something_that_can_be_authenticated() {
     let start = Instant::now();
     let (a, b, forth, back) = two_ends_of_a_stream(start);
     let other = Wagon::new();
-    let greet = |now| a.peer.greet_by(&a.wire(now), &carrier(&other));
-    greet(start);
+    let initiate = |now| a.peer.initiate_by(&a.context(now), &carrier(&other));
+    initiate(start);
     let initiation = other.unload();
     assert_eq!((initiation.len(), initiation[0][0]), (1, 1));
     assert_eq!(b.take_by(start, &initiation, &back), []);
     // The proof of the session goes by the stream that the answer came by.
     a.take_by(start, &back.unload(), &other);
     assert_eq!((other.unload().len(), forth.kinds()), (1, vec![]));
-    greet(start + S);
+    initiate(start + S);
     assert_eq!(other.kinds(), [4, 1], "an empty packet, and what the answer proves the stream by");
     a.peer.remove();
-    greet(start);
+    initiate(start);
     assert!(other.unload().is_empty());
     assert!(!a.peer.set_stream(Some(carrier(&other)), start), "a peer that is gone gets no stream");
 }
@@ -190,11 +190,11 @@ fn where_a_stream_is_over_its_successor_gets_the_run() {
         buffer[..32].copy_from_slice(&packet(1));
         32
     };
-    let mut outbox = Outbox::new(NonZeroU8::MIN);
+    let mut batch = SendBatch::new(NonZeroU8::MIN);
     let mut send = |count: usize, meanwhile: &dyn Fn()| {
-        a.peer.send(&a.wire(start), 0..count, write, &mut outbox);
+        a.peer.send(&a.context(start), 0..count, write, &mut batch);
         meanwhile();
-        outbox.flush(&a.sockets, 0, &a.counters);
+        batch.flush(&a.sockets, 0, &a.counters);
     };
     let sent = || a.peer.view(start).tx_bytes;
     let (next, before) = (Wagon::new(), sent());
@@ -220,16 +220,16 @@ fn where_a_stream_is_over_its_successor_gets_the_run() {
 struct Diary(Mutex<Vec<String>>);
 
 impl Watcher for Diary {
-    fn probe(&self, _: PublicKey, way: Way, packet: &[u8]) {
-        self.0.lock().unwrap().push(format!("{} bytes by {way:?}", packet.len()));
+    fn probe(&self, _: PublicKey, path: Path, packet: &[u8]) {
+        self.0.lock().unwrap().push(format!("{} bytes by {path:?}", packet.len()));
     }
 
     fn sent(&self, _: PublicKey) {
         self.0.lock().unwrap().push("sent".to_owned());
     }
 
-    fn received(&self, _: PublicKey, way: Way) {
-        self.0.lock().unwrap().push(format!("received by {way:?}"));
+    fn received(&self, _: PublicKey, path: Path) {
+        self.0.lock().unwrap().push(format!("received by {path:?}"));
     }
 
     fn endpoint(&self, _: PublicKey, endpoint: SocketAddr) {
@@ -248,28 +248,31 @@ fn the_watcher_is_told_of_packets_now_and_then_and_of_endpoints_always() {
         end.watch = Some(Watch { tap: 51823, watcher: Arc::<Diary>::clone(&diary) });
         diary
     });
-    let told = |which: usize| std::mem::take(&mut *diaries[which].0.lock().unwrap());
+    let last_reported = |which: usize| std::mem::take(&mut *diaries[which].0.lock().unwrap());
     shake_hands(&a, &b, start);
-    a.inner(start, Way::Udp, 1);
-    assert_eq!(told(0), Vec::<String>::new(), "neither handshakes, nor keepalives, nor probes");
+    a.inner(start, Path::Udp, 1);
+    assert_eq!(last_reported(0), Vec::<String>::new(), "neither handshakes, nor keepalives, nor probes");
     b.datagram();
     for after in [0, 49, 50, 99, 100] {
         a.send(start + Duration::from_millis(after), 1);
         b.take_next(start + Duration::from_millis(after), 1, &a);
     }
-    assert_eq!((told(0), told(1)), (vec!["sent".to_owned(); 3], vec!["received by Udp".to_owned(); 3]));
+    assert_eq!(
+        (last_reported(0), last_reported(1)),
+        (vec!["sent".to_owned(); 3], vec!["received by Udp".to_owned(); 3])
+    );
     a.send(start + S, 2);
     let (message, back) = (b.datagram(), Wagon::new());
     b.take_by(start + S, std::slice::from_ref(&message), &back);
     b.take(start + 2 * S, &message, a.address());
-    assert_eq!(told(1), ["received by Stream"], "not of the replay");
+    assert_eq!(last_reported(1), ["received by Stream"], "not of the replay");
 
     let moved = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = moved.local_addr().unwrap();
-    b.peer.try_endpoint(&b.wire(start + S), address);
+    b.peer.try_endpoint(&b.context(start + S), address);
     let mut initiation = [0; 256];
     let len = moved.recv(&mut initiation).unwrap();
     a.take(start + S, &initiation[..len], b.address());
     b.take(start + S, &b.datagram(), address);
-    assert_eq!(told(1), [address.to_string()]);
+    assert_eq!(last_reported(1), [address.to_string()]);
 }

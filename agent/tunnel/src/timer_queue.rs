@@ -25,12 +25,12 @@ const NONE: u32 = u32::MAX;
 
 /// At most one alarm for each key.
 #[derive(Debug)]
-pub(crate) struct Wheel<K> {
+pub(crate) struct TimerQueue<K> {
     origin: Instant,
     /// Units since the origin up to which everything was looked at.
     now: u64,
     levels: [Level; LEVELS],
-    alarms: Vec<Alarm<K>>,
+    timers: Vec<Timer<K>>,
     /// Where the alarm of a key is among `alarms`.
     places: HashMap<K, u32>,
 }
@@ -43,17 +43,17 @@ struct Level {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Alarm<K> {
+struct Timer<K> {
     key: K,
     at: u64,
     before: u32,
     after: u32,
 }
 
-impl<K: Copy + Eq + Hash> Wheel<K> {
+impl<K: Copy + Eq + Hash> TimerQueue<K> {
     pub(crate) fn new(now: Instant) -> Self {
         let levels = [Level { occupied: 0, first: [NONE; SLOTS] }; LEVELS];
-        Self { origin: now, now: 0, levels, alarms: Vec::new(), places: HashMap::new() }
+        Self { origin: now, now: 0, levels, timers: Vec::new(), places: HashMap::new() }
     }
 
     /// Sets the alarm of `key`, unless it has an earlier one.
@@ -62,12 +62,12 @@ impl<K: Copy + Eq + Hash> Wheel<K> {
         let units = since.as_nanos().div_ceil(UNIT.as_nanos());
         let at = u64::try_from(units).unwrap_or(u64::MAX).clamp(self.now, (1 << (DIGIT * LEVELS as u32)) - 1);
         match self.places.get(&key) {
-            Some(&place) if self.alarms[place as usize].at <= at => return,
+            Some(&place) if self.timers[place as usize].at <= at => return,
             Some(&place) => self.remove(place),
             None => {}
         }
-        let place = self.alarms.len() as u32;
-        self.alarms.push(Alarm { key, at, before: NONE, after: NONE });
+        let place = self.timers.len() as u32;
+        self.timers.push(Timer { key, at, before: NONE, after: NONE });
         self.places.insert(key, place);
         self.link(place);
     }
@@ -95,7 +95,7 @@ impl<K: Copy + Eq + Hash> Wheel<K> {
             self.now = from;
             let place = self.levels[level].first[slot];
             if level == 0 {
-                let key = self.alarms[place as usize].key;
+                let key = self.timers[place as usize].key;
                 self.remove(place);
                 return Some(key);
             }
@@ -110,7 +110,7 @@ impl<K: Copy + Eq + Hash> Wheel<K> {
         let mut next = self.levels[level].take(slot);
         while next != NONE {
             let place = next;
-            next = self.alarms[place as usize].after;
+            next = self.timers[place as usize].after;
             self.link(place);
         }
     }
@@ -132,21 +132,21 @@ impl<K: Copy + Eq + Hash> Wheel<K> {
     }
 
     fn link(&mut self, place: u32) {
-        let (level, slot) = self.slot_of(self.alarms[place as usize].at);
+        let (level, slot) = self.slot_of(self.timers[place as usize].at);
         let after = self.levels[level].put(slot, place);
         self.set_before(after, place);
-        let alarm = &mut self.alarms[place as usize];
-        (alarm.before, alarm.after) = (NONE, after);
+        let timer = &mut self.timers[place as usize];
+        (timer.before, timer.after) = (NONE, after);
     }
 
     fn remove(&mut self, place: u32) {
-        let Alarm { key, at, before, after } = self.alarms[place as usize];
+        let Timer { key, at, before, after } = self.timers[place as usize];
         self.places.remove(&key);
         self.set_before(after, before);
         self.set_after(before, after, at);
-        self.alarms.swap_remove(place as usize);
+        self.timers.swap_remove(place as usize);
         // The last of them has taken the place, and its neighbours are to know.
-        if let Some(&Alarm { key, at, before, after }) = self.alarms.get(place as usize) {
+        if let Some(&Timer { key, at, before, after }) = self.timers.get(place as usize) {
             self.places.insert(key, place);
             self.set_before(after, place);
             self.set_after(before, place, at);
@@ -156,14 +156,14 @@ impl<K: Copy + Eq + Hash> Wheel<K> {
     /// Says who comes before `place`, if there is one.
     fn set_before(&mut self, place: u32, before: u32) {
         if place != NONE {
-            self.alarms[place as usize].before = before;
+            self.timers[place as usize].before = before;
         }
     }
 
     /// Says who comes after `place`, or at the beginning of the list for `at`.
     fn set_after(&mut self, place: u32, after: u32, at: u64) {
         if place != NONE {
-            self.alarms[place as usize].after = after;
+            self.timers[place as usize].after = after;
             return;
         }
         let (level, slot) = self.slot_of(at);
@@ -200,11 +200,15 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     /// Every alarm that goes off until then, with the milliseconds since the start, and how often the wheel was looked at.
-    fn run<K: Copy + Eq + Hash>(wheel: &mut Wheel<K>, start: Instant, until: Duration) -> (Vec<(u128, K)>, usize) {
+    fn run<K: Copy + Eq + Hash>(
+        timers: &mut TimerQueue<K>,
+        start: Instant,
+        until: Duration,
+    ) -> (Vec<(u128, K)>, usize) {
         let (mut seen, mut looks) = (Vec::new(), 0);
-        while let Some(next) = wheel.next().filter(|next| *next <= start + until) {
+        while let Some(next) = timers.next().filter(|next| *next <= start + until) {
             looks += 1;
-            while let Some(key) = wheel.pop(next) {
+            while let Some(key) = timers.pop(next) {
                 seen.push(((next - start).as_millis(), key));
             }
         }
@@ -214,46 +218,46 @@ mod tests {
     #[test]
     fn alarms_go_off_in_order_and_just_after_their_time() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut timers = TimerQueue::new(start);
         let times = [0, 1, 250, 511, 512, 513, 5_000, 25_000, 25_001, 180_000, 65_535_000, 40_000_000_000];
         for at in times {
-            wheel.set(at, start + Duration::from_millis(at));
+            timers.set(at, start + Duration::from_millis(at));
         }
-        let (seen, looks) = run(&mut wheel, start, 100_000_000 * S);
+        let (seen, looks) = run(&mut timers, start, 100_000_000 * S);
         let order: Vec<u64> = seen.iter().map(|(_, key)| *key).collect();
         assert!(order.is_sorted_by_key(|at| at.div_ceil(8)) && order.len() == times.len(), "{order:?}");
         for (at, key) in seen {
             assert!((u128::from(key)..u128::from(key) + 8).contains(&at), "{key} at {at}");
         }
         assert!(looks <= times.len() * LEVELS, "{looks} looks");
-        assert!(wheel.next().is_none() && wheel.pop(start + 200_000_000 * S).is_none());
+        assert!(timers.next().is_none() && timers.pop(start + 200_000_000 * S).is_none());
     }
 
     #[test]
     fn nobody_looks_while_nothing_is_due() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
-        wheel.set('a', start + 65_535 * S);
-        let (seen, looks) = run(&mut wheel, start, 100_000 * S);
+        let mut timers = TimerQueue::new(start);
+        timers.set('a', start + 65_535 * S);
+        let (seen, looks) = run(&mut timers, start, 100_000 * S);
         assert_eq!((seen, looks <= 4), (vec![(65_535_000, 'a')], true), "{looks} looks in 18 hours");
     }
 
     #[test]
     fn an_alarm_moves_forward_only_and_there_is_one_for_each_key() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut timers = TimerQueue::new(start);
         for number in 0..1000 {
-            wheel.set(1, start + (100_000 - number) * S);
-            wheel.set(1, start + 200_000 * S);
-            wheel.set(2, start + 7 * S);
+            timers.set(1, start + (100_000 - number) * S);
+            timers.set(1, start + 200_000 * S);
+            timers.set(2, start + 7 * S);
         }
-        assert_eq!(wheel.alarms.len(), 2);
-        wheel.cancel(2);
-        wheel.cancel(3);
-        assert_eq!(run(&mut wheel, start, 200_000 * S).0, [(99_001_000, 1)]);
-        wheel.set(1, start);
-        assert_eq!(wheel.pop(start), Some(1), "a time that is past is now");
-        assert!(wheel.alarms.is_empty() && wheel.places.is_empty());
+        assert_eq!(timers.timers.len(), 2);
+        timers.cancel(2);
+        timers.cancel(3);
+        assert_eq!(run(&mut timers, start, 200_000 * S).0, [(99_001_000, 1)]);
+        timers.set(1, start);
+        assert_eq!(timers.pop(start), Some(1), "a time that is past is now");
+        assert!(timers.timers.is_empty() && timers.places.is_empty());
     }
 
     proptest! {
@@ -263,33 +267,33 @@ mod tests {
             steps in prop::collection::vec((0_u8..8, 0_u32..24, prop_oneof![0_u64..20, 0_u64..2000, 0_u64..2_000_000]), 1..400),
         ) {
             let start = Instant::now();
-            let (mut wheel, mut now) = (Wheel::new(start), start);
+            let (mut timers, mut now) = (TimerQueue::new(start), start);
             let mut list: BTreeMap<u32, Instant> = BTreeMap::new();
             for (what, key, units) in steps {
                 let wait = UNIT * u32::try_from(units).unwrap();
                 match what {
                     0 => {
-                        wheel.cancel(key);
+                        timers.cancel(key);
                         list.remove(&key);
                     }
                     1..=5 => {
-                        wheel.set(key, now + wait);
+                        timers.set(key, now + wait);
                         let at = list.entry(key).or_insert(now + wait);
                         *at = (*at).min(now + wait);
                     }
                     _ => {
                         now += wait;
-                        let mut due: Vec<u32> = std::iter::from_fn(|| wheel.pop(now)).collect();
+                        let mut due: Vec<u32> = std::iter::from_fn(|| timers.pop(now)).collect();
                         due.sort_unstable();
                         let expected: Vec<u32> = list.iter().filter(|(_, at)| **at <= now).map(|(key, _)| *key).collect();
                         prop_assert_eq!(due, expected);
                         list.retain(|_, at| *at > now);
                     }
                 }
-                prop_assert_eq!(wheel.alarms.len(), list.len());
+                prop_assert_eq!(timers.timers.len(), list.len());
                 let first = list.values().min();
-                prop_assert_eq!(wheel.next().is_some(), first.is_some());
-                prop_assert!(wheel.next() <= first.copied().map(|at| at.max(now)));
+                prop_assert_eq!(timers.next().is_some(), first.is_some());
+                prop_assert!(timers.next() <= first.copied().map(|at| at.max(now)));
             }
         }
     }
