@@ -4,15 +4,11 @@
 pub mod run;
 
 pub mod device;
-pub mod gateway;
 pub mod identity;
-pub mod paths;
 pub mod state;
 
 pub mod api;
 pub mod config;
-
-mod resolve;
 
 #[cfg(test)]
 mod scratch;

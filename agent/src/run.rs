@@ -19,6 +19,7 @@ use mesh_core::{
     agent::{Agent, Command, Input, OwnEndpoint, PathsSeen},
     status::MembershipState,
 };
+use mesh_paths::shell::PathKeeper;
 use tokio::{
     sync::{Notify, watch},
     task::{JoinError, JoinSet},
@@ -26,13 +27,12 @@ use tokio::{
 };
 
 pub use clock::Clock;
-pub use start::start;
+pub use start::{certificate, start};
 pub use tasks::{Chain, Shell};
 
 use crate::{
     api::{ApiDriver, PeersView, Question, Snapshot},
     device::{link::Links, tunnel::Tunnel},
-    paths::PathKeeper,
 };
 use notify::ServiceManager;
 use tasks::{Done, Tasks};

@@ -20,14 +20,11 @@ pub mod observed;
 pub mod path;
 pub mod place;
 pub mod proof;
-pub mod punch;
 pub mod quorum;
 pub mod registration;
 pub mod registry;
 mod signature;
-pub mod spread;
 pub mod status;
-pub mod stun;
 pub mod text;
 mod time;
 

@@ -1,75 +1,12 @@
-//! Which way packets to one peer go: by direct UDP, through the gateway, or both.
-//!
-//! A WireGuard session does not care which path its datagrams take, so the choice can change from one packet to the next
-//! without anybody noticing. [`Paths`] makes it for one peer, without I/O, clock or randomness: it is told what happens, and
-//! says which paths carry the next datagram ([`Paths::route`]), which probes to send ([`Paths::poll_transmit`]) and when to be
-//! woken ([`Paths::poll_timeout`]).
-//!
-//! # What decides
-//!
-//! Only round trips inside the tunnel: probes of the tunnel's full size where packets go, numbered, answered by the path they came
-//! by. Handshakes, open sockets and packets that come in prove less, or something else.
-//!
-//! | | |
-//! |---|---|
-//! | talking (packets went to the peer within 5 s) | the path that carries them is probed every 250 ms |
-//! | not talking | every path is probed every 25 s, and of these probes one in 5 min is of full size |
-//! | two probes in a row are late (no answer 100 ms after a round trip) | packets go by all paths until one is answered |
-//! | one is, and since it was sent packets of the peer came by another path | the same |
-//! | nothing answered for 1 s and a round trip, or lost 2 of the last 4 probes or 4 of 16 | the path is suspect: packets go by all paths |
-//! | the peer's packets come by another path, this one was not proved lately | suspect too, until its next probe is answered |
-//! | suspect for 3 s in all, with less than 10 s in between, while another passed 11 of 12 probes | the other path carries the packets: a switch |
-//! | path gone (stream closed, no endpoint) | the same, at once |
-//! | a better path is clean for 10 s (2 s if it never failed) and 10 answers | back: a switch. Each failure in a row makes it 5 s more, up to 20 s |
-//!
-//! Each end chooses for what it sends. A fault that one end cannot see in its own direction is seen by the other in its own.
-//!
-//! # How the agent carries probes
-//!
-//! As UDP datagrams between the two mesh addresses, from [`PORT`] to [`PORT`], made and taken by the device itself: it seals each
-//! for the path that [`Transmit`] names and for no other, notes which path an opened one came by, and hands it to
-//! [`Paths::handle_probe`] instead of to the interface. Packets with that port that come from the own interface must be dropped,
-//! so that no program on a node can speak for its agent. Probes must not count as [`Paths::sent`]. Where a path has a queue of its
-//! own (a stream), probes are the last to be dropped from it: a sender's overload is no fault of the path. A datagram that took a
-//! slow path must still be inside the session's replay window when a fast one has overtaken it, or the slow path looks dead while
-//! the fast one is busy.
-//!
-//! # What a hostile peer can do
-//!
-//! It is authenticated by WireGuard before anything gets here, so it can only harm its own traffic, as it could by dropping it.
-//! What it sends is of fixed size and read with bounds; replies that answer nothing, answer again, or come by another path are
-//! refused; requests are answered by 64 bytes, never more than they had, 40 times a second at most; all memory is bounded.
+//! What is said of the paths to a peer: the kinds of path there are, and what is known of each. Which of them packets take is
+//! decided in `mesh-paths`.
 
-mod choice;
-mod echoes;
-pub mod packet;
-mod probe;
-mod report;
-mod rtt;
-mod suspicion;
-mod track;
+use std::time::Duration;
 
-use std::{collections::VecDeque, time::Duration};
-
-pub use self::{
-    choice::{Route, Switch},
-    probe::{Hearing, LARGEST, Message, MessageKind, ProbeError, SMALL},
-    report::{PathReport, Report},
-    track::Trouble,
-};
-use self::{
-    echoes::Size,
-    suspicion::Suspicion,
-    track::{Part, Track},
-};
 pub use crate::status::PathKind;
-use crate::{spread::spread, status::Reason};
+use crate::status::Reason;
 
-/// Source and destination port of probes, between mesh addresses.
-pub const PORT: u16 = 51823;
-/// IPv4 and UDP headers before a probe message.
-pub const HEADERS: u16 = 28;
-/// Every kind of path, best first. A new kind is added here, in [`rank`] and in the message's numbers.
+/// Every kind of path, best first. A new kind is added here and in [`rank`].
 pub const KINDS: [PathKind; 2] = [PathKind::Direct, PathKind::Gateway];
 
 /// One value for each path, in the order of [`KINDS`].
@@ -84,302 +21,117 @@ pub const fn rank(kind: PathKind) -> usize {
     }
 }
 
-/// Packets to the peer keep its paths under observation for so long.
-const TALKING: Duration = Duration::from_secs(5);
-/// Answers to a peer's requests: one in this time, and [`BURST`] at once.
-const ANSWER_EVERY: Duration = Duration::from_millis(25);
-const BURST: u32 = 40;
-/// Messages and switches that the driver has not taken; more than one call ever makes.
-const WAITING: usize = 64;
-
-/// A probe message to send by one path, and by no other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// The path.
-    pub path: PathKind,
-    /// Payload of the UDP datagram.
-    pub payload: Vec<u8>,
+/// Why a path is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is not there, for this reason if one is known.
+    Away(Option<Reason>),
+    /// No probe was answered since it came up, and it is too early to call it silent.
+    Unproved,
+    /// Probes are not answered, and nothing else comes either.
+    Silent,
+    /// The peer is heard, but does not answer: it does not hear us.
+    OneWay,
+    /// Small packets pass, long ones do not.
+    SmallOnly,
+    /// Too much is lost.
+    Lossy,
 }
 
-/// The paths to one peer.
-///
-/// The driver's loop: feed what happens, with the monotonic time; after each call drain [`Paths::poll_transmit`], compare
-/// [`Paths::route`] with what the device has, and be back with [`Paths::handle_timeout`] at [`Paths::poll_timeout`]. The facts
-/// of the data plane may be told in batches, but not later than 100 ms.
-#[derive(Debug, Clone)]
-pub struct Paths {
-    /// Bytes of a probe message that fills the tunnel's MTU.
-    full: u16,
-    seed: u64,
-    sequence: u64,
-    tracks: PerPath<Track>,
-    clock: Duration,
-    talked: Option<Duration>,
-    /// The path that carries packets; `None` while there is none at all.
-    primary: Option<PathKind>,
-    primary_since: Duration,
-    /// Whether the primary is not to be relied on.
-    suspicion: Suspicion,
-    /// The primary has to answer a probe sent since then.
-    doubt: Option<Duration>,
-    /// The primary's answers are late: packets go by all paths, although it is not suspect yet.
-    is_late: bool,
-    route: Route,
-    switches: u64,
-    answers: Duration,
-    transmits: VecDeque<Transmit>,
-    log: VecDeque<Switch>,
+impl Trouble {
+    /// One word for logs and metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Away(_) => "away",
+            Self::Unproved => "unproved",
+            Self::Silent => "silent",
+            Self::OneWay => "one_way",
+            Self::SmallOnly => "small_only",
+            Self::Lossy => "lossy",
+        }
+    }
+
+    /// Its code in status, logs and metrics, as far as the closed list has one.
+    #[must_use]
+    pub const fn reason(self, kind: PathKind) -> Option<Reason> {
+        match (self, kind) {
+            (Self::Away(reason), _) => reason,
+            (Self::Silent, PathKind::Direct) => Some(Reason::DirectUdpSilent),
+            (Self::OneWay, PathKind::Direct) => Some(Reason::DirectOneWay),
+            (Self::SmallOnly, PathKind::Direct) => Some(Reason::DirectSmallOnly),
+            (Self::Lossy, PathKind::Direct) => Some(Reason::DirectLossy),
+            (Self::Silent | Self::OneWay, PathKind::Gateway) => Some(Reason::GatewaySilent),
+            // A stream that loses long packets and no short ones is one that is too full for them.
+            (Self::SmallOnly | Self::Lossy, PathKind::Gateway) => Some(Reason::GatewayLossy),
+            (Self::Unproved, _) => None,
+        }
+    }
 }
 
-impl Paths {
-    /// No path yet. `mtu` is the tunnel's; `seed` is random, another for each peer: it spreads probes over time and begins the
-    /// numbers of the requests where replies to an earlier run of the agent do not fit.
-    #[must_use]
-    pub fn new(mtu: u16, seed: u64, now: Duration) -> Self {
-        let mut paths = Self {
-            full: 0,
-            seed,
-            sequence: seed >> 1,
-            tracks: KINDS.map(|_| Track::default()),
-            clock: now,
-            talked: None,
-            primary: None,
-            primary_since: now,
-            suspicion: Suspicion::default(),
-            doubt: None,
-            is_late: false,
-            route: Route::default(),
-            switches: 0,
-            answers: now,
-            transmits: VecDeque::new(),
-            log: VecDeque::new(),
-        };
-        paths.set_mtu(mtu);
-        paths
-    }
+/// The path in use changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch {
+    /// The path that was in use.
+    pub from: PathKind,
+    /// The path that is.
+    pub to: PathKind,
+    /// What was wrong with the old one; `None` if the new one is better and works again.
+    pub trouble: Option<Trouble>,
+    /// When.
+    pub at: Duration,
+}
 
-    /// The tunnel's MTU is this now: full-size probes follow it.
-    pub fn set_mtu(&mut self, mtu: u16) {
-        let smallest = u16::try_from(SMALL).unwrap_or(u16::MAX);
-        self.full = mtu.saturating_sub(HEADERS).max(smallest);
-    }
+/// The paths to one peer, at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The path in use.
+    pub primary: Option<PathKind>,
+    /// For how long the path in use has been suspect.
+    pub suspect_for: Option<Duration>,
+    /// Packets go by more than one path.
+    pub hedged: bool,
+    /// How often the path in use changed.
+    pub switches: u64,
+    /// Each path, in the order of [`KINDS`].
+    pub paths: PerPath<PathReport>,
+}
 
-    /// There is a path of this kind now, or it leads somewhere else than before: an endpoint is known, a stream is open. Not
-    /// called for a stream that replaces another before that one ends.
-    pub fn path_up(&mut self, kind: PathKind, now: Duration) {
-        let now = self.at(now);
-        self.track_mut(kind).come_up(now);
-        self.advance(now);
-    }
-
-    /// There is no path of this kind any more, or it could not be had.
-    pub fn path_away(&mut self, kind: PathKind, reason: Option<Reason>, now: Duration) {
-        let now = self.at(now);
-        self.track_mut(kind).go_away(reason);
-        self.advance(now);
-    }
-
-    /// Something happened that may have changed any path (an address, a route, a link, a wake-up): every path is probed at once,
-    /// but for those that were within the last second, and packets go by all until the one in use has answered.
-    pub fn retry(&mut self, now: Duration) {
-        let now = self.at(now);
-        let talking = self.is_talking(now);
-        for kind in KINDS {
-            let hurried = self.track_mut(kind).hurry(now);
-            // While packets go to the peer, the next probe is not far in any case.
-            if self.primary == Some(kind) && (hurried || talking) {
-                self.doubt.get_or_insert(now);
-            }
-        }
-        self.advance(now);
-    }
-
-    /// Packets of applications went to the peer (not keepalives, handshakes or probes).
-    pub fn sent(&mut self, now: Duration) {
-        let now = self.at(now);
-        let talking = self.is_talking(now);
-        self.talked = Some(now);
-        if !talking {
-            // A suspicion of idle days is no reason to leave a path before it was asked.
-            self.suspicion.restart(now);
-            self.advance(now);
-        }
-    }
-
-    /// Packets of applications came from the peer by this path (not keepalives, handshakes or probes). A datagram that is dropped
-    /// because it came before by another path does not count.
-    pub fn received(&mut self, kind: PathKind, now: Duration) {
-        let now = self.at(now);
-        let track = self.track_mut(kind);
-        (track.heard, track.received) = (Some(now), Some(now));
-        if self.is_doubtful_after_hearing(kind, now) {
-            self.doubt = Some(now);
-            self.advance(now);
-        }
-    }
-
-    /// A datagram between the probe ports came from the peer by this path.
-    ///
-    /// # Errors
-    /// [`ProbeError`]: what was wrong with it. It proves nothing then, and nothing needs to be done but to count it.
-    pub fn handle_probe(&mut self, kind: PathKind, payload: &[u8], now: Duration) -> Result<(), ProbeError> {
-        let now = self.at(now);
-        let message = Message::parse(payload)?;
-        if message.path != kind {
-            return Err(ProbeError::OtherPath);
-        }
-        match message.kind {
-            MessageKind::Request => self.answer(&message, now)?,
-            MessageKind::Reply if !self.track_mut(kind).echoes.answered(message.sequence, now) => {
-                return Err(ProbeError::Unasked(message.sequence));
-            }
-            MessageKind::Reply if self.is_talking(now) => self.track_mut(kind).follow_up(now),
-            MessageKind::Reply => {}
-        }
-        self.track_mut(kind).heard = Some(now);
-        for (track, hearing) in self.tracks.iter_mut().zip(message.hearing) {
-            track.peer_hears = hearing.map(|hearing| (hearing, now)).or(track.peer_hears);
-        }
-        self.advance(now);
-        Ok(())
-    }
-
-    /// Time has passed. Called at [`Paths::poll_timeout`]; harmless at any other time.
-    pub fn handle_timeout(&mut self, now: Duration) {
-        let now = self.at(now);
-        self.advance(now);
-    }
-
-    /// The next message to send, until there is none.
-    #[must_use]
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
-    }
-
-    /// The next change of the path in use that was not asked for yet, for logs and metrics. The oldest are forgotten if nobody
-    /// asks.
-    #[must_use]
-    pub fn poll_switch(&mut self) -> Option<Switch> {
-        self.log.pop_front()
-    }
-
-    /// When to call [`Paths::handle_timeout`], if nothing happens before; `None` while there is no path. It may have passed: then
-    /// at once.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Duration> {
-        let talking = self.is_talking(self.clock);
-        let probes = KINDS.into_iter().filter_map(|kind| self.probe_due(kind, talking));
-        let silent = self.primary.filter(|_| !self.suspicion.is_raised()).into_iter().flat_map(|kind| {
-            let echoes = &self.tracks[rank(kind)].echoes;
-            let late = self.late_at().filter(|_| !self.is_late);
-            [echoes.silent_at(Size::Small), echoes.silent_at(Size::Full), late].into_iter().flatten()
-        });
-        probes.chain(silent).min()
-    }
-
-    /// The paths that the next datagram to the peer takes.
-    #[must_use]
-    pub const fn route(&self) -> Route {
-        self.route
-    }
-
-    /// Takes the time, which never goes back here.
-    fn at(&mut self, now: Duration) -> Duration {
-        self.clock = self.clock.max(now);
-        self.clock
-    }
-
-    const fn track_mut(&mut self, kind: PathKind) -> &mut Track {
-        &mut self.tracks[rank(kind)]
-    }
-
-    fn is_talking(&self, now: Duration) -> bool {
-        self.talked.is_some_and(|talked| now.saturating_sub(talked) < TALKING)
-    }
-
-    /// Answers by the path that the request came by, within the limits.
-    fn answer(&mut self, request: &Message, now: Duration) -> Result<(), ProbeError> {
-        let track = self.track_mut(request.path);
-        track.requests = track.requests.saturating_add(1);
-        if self.answers > now + ANSWER_EVERY * BURST {
-            return Err(ProbeError::Flood);
-        }
-        self.answers = self.answers.max(now) + ANSWER_EVERY;
-        let reply = Message {
-            kind: MessageKind::Reply,
-            path: request.path,
-            sequence: request.sequence,
-            hearing: self.hearing(now),
-        };
-        self.transmit(Transmit { path: request.path, payload: reply.encode(SMALL) });
-        Ok(())
-    }
-
-    /// Chooses, and sends the probes that are due. One that follows upon an older one without an answer may make its path suspect,
-    /// and other paths' probes due with it.
-    fn advance(&mut self, now: Duration) {
-        self.choose(now);
-        self.probe(now);
-        self.choose(now);
-        self.probe(now);
-    }
-
-    fn probe(&mut self, now: Duration) {
-        let talking = self.is_talking(now);
-        for kind in KINDS {
-            if self.probe_due(kind, talking).is_some_and(|at| at <= now) {
-                let sizes = self.tracks[rank(kind)].sizes(self.part(kind), talking, now);
-                for &size in sizes {
-                    self.request(kind, size, now);
-                }
-            }
-        }
-    }
-
-    fn request(&mut self, kind: PathKind, size: Size, now: Duration) {
-        self.sequence = self.sequence.wrapping_add(1);
-        let bytes = match size {
-            Size::Small => SMALL,
-            Size::Full => self.full.into(),
-        };
-        let message =
-            Message { kind: MessageKind::Request, path: kind, sequence: self.sequence, hearing: self.hearing(now) };
-        let payload = message.encode(bytes);
-        let bytes = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-        let (sequence, spread) = (self.sequence, spread(self.seed, self.sequence));
-        self.track_mut(kind).probed(sequence, size, bytes, spread, now);
-        self.transmit(Transmit { path: kind, payload });
-    }
-
-    fn transmit(&mut self, transmit: Transmit) {
-        if self.transmits.len() == WAITING {
-            self.transmits.pop_front();
-        }
-        self.transmits.push_back(transmit);
-    }
-
-    fn hearing(&self, now: Duration) -> PerPath<Option<Hearing>> {
-        let of = |track: &Track| Hearing {
-            age: track.heard.map(|heard| now.saturating_sub(heard)),
-            requests: track.requests,
-        };
-        std::array::from_fn(|rank| self.tracks[rank].is_up().then(|| of(&self.tracks[rank])))
-    }
-
-    fn probe_due(&self, kind: PathKind, talking: bool) -> Option<Duration> {
-        self.tracks[rank(kind)].due(self.part(kind), talking, self.clock)
-    }
-
-    fn part(&self, kind: PathKind) -> Part {
-        let up = self.tracks.iter().filter(|track| track.is_up()).count();
-        if up < 2 {
-            Part::Alone
-        } else if self.route.contains(kind) {
-            Part::Carries
-        } else if self.primary.is_some_and(|primary| rank(kind) < rank(primary)) {
-            Part::Better
-        } else {
-            Part::Standby
-        }
-    }
+/// One path, at one moment. Unknown is `None`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PathReport {
+    /// Which.
+    pub kind: PathKind,
+    /// Packets may rely on it.
+    pub usable: bool,
+    /// Why not.
+    pub trouble: Option<Trouble>,
+    /// The same as a code, where the closed list has one.
+    pub reason: Option<Reason>,
+    /// Smoothed round trip inside the tunnel.
+    pub rtt: Option<Duration>,
+    /// Lost of the last 32 probes at most, 0 to 1.
+    pub loss: Option<f64>,
+    /// Age of the last reply: the last time that a round trip was proved.
+    pub proved: Option<Duration>,
+    /// Age of the last packet or probe of the peer by it.
+    pub heard: Option<Duration>,
+    /// How long ago the peer heard us by it, by what the peer last said (by whatever path it said it). With `unanswered` it tells
+    /// whether the way there is blocked or the way back.
+    pub peer_heard: Option<Duration>,
+    /// Requests of ours that reached the peer by it since it knows us, by what the peer last said.
+    pub peer_got: Option<u32>,
+    /// The largest inner packet that passes, in bytes.
+    pub mtu: Option<u16>,
+    /// Probes in a row without a reply, and since when.
+    pub unanswered: u32,
+    /// How long ago the first of these was sent.
+    pub unanswered_for: Option<Duration>,
+    /// Time until it is probed next.
+    pub next_probe: Option<Duration>,
+    /// Time until packets return to it, if it stays clean; `None` if it is in use, worse than what is, or not clean, or if there
+    /// are no packets: then it takes ten answers in a row or nearly so, some minutes.
+    pub returns_in: Option<Duration>,
+    /// How often it was left because it failed, since it was last steady (in use for five minutes).
+    pub falls: u32,
 }

@@ -3,9 +3,9 @@
 use std::{fmt, net::SocketAddr, num::NonZeroU16, str::FromStr, time::Duration};
 
 use clap::Args;
+use mesh_paths::stream::Limits;
 
 use super::{DEFAULT_GATEWAY_PORT, flags::duration};
-use crate::gateway::Limits;
 
 /// The gateway ends a stream at 5 hours: later than this there is no time left to replace it before.
 const REDIAL_AT_LAST: Duration = Duration::from_secs(4 * 3600 + 2700);

@@ -22,6 +22,12 @@ impl Clock {
         Self { start: Instant::now(), wall: SystemTime::now }
     }
 
+    /// The moment from which the monotonic clock counts.
+    #[must_use]
+    pub const fn epoch(&self) -> Instant {
+        self.start
+    }
+
     /// One reading of both.
     #[must_use]
     pub fn now(&self) -> Now {

@@ -3,12 +3,13 @@
 
 use std::{
     convert::Infallible,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use mesh_chain::RpcUrl;
 use mesh_core::agent::OwnEndpoint;
+use mesh_paths::shell::source_address;
 use tokio::{
     net::lookup_host,
     sync::watch,
@@ -120,15 +121,8 @@ impl Remote {
     }
 }
 
-/// The address from which packets to `remote` leave this machine, if there is a route. Sends nothing.
-pub(crate) fn source_address(remote: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = if remote.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect(remote).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
-
-/// Whether peers may reach this machine at it. Some addresses are those of every machine of a kind: QEMU's user network gives 10.0.2.15 to each guest, docker 172.17.0.x to
+/// Whether peers may reach this machine at it. Some addresses are those of every machine of a kind: QEMU's user network gives 10.0.2.15
+/// to each guest, docker 172.17.0.x to
 /// each container. Other private addresses may be shared with peers.
 pub(crate) fn is_worth_registering(address: IpAddr) -> bool {
     match address.to_canonical() {

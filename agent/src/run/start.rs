@@ -1,5 +1,6 @@
 //! From a configuration to a running agent: everything that is looked up or acquired once, in the order in which it can fail.
 
+mod local_addresses;
 mod paths;
 
 use std::{convert::Infallible, future::Future, io, sync::Arc};
@@ -11,11 +12,14 @@ use mesh_core::{
     id::{Address, WireguardKey},
     registration::NetworkType,
 };
+use mesh_paths::shell::PathKeeper;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
     task::JoinSet,
 };
+
+pub use paths::certificate;
 
 use super::{
     Clock, Outside, Shell,
@@ -37,7 +41,6 @@ use crate::{
         dstack::{self, GuestAgent},
         keyfile::{self, WireguardSecret},
     },
-    paths::PathKeeper,
     state::{cache, dir, lock::InstanceLock, spending},
 };
 

@@ -134,6 +134,17 @@ pub enum PathKind {
     Gateway,
 }
 
+impl PathKind {
+    /// One word for logs and labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
 /// One path to one peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PathStatus {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use mesh_core::{
     agent::{GatewaySeen, Input, PathPeers, PathsSeen, PeerPaths},
     id::TokenId,
-    path::{KINDS, Message, MessageKind, PathKind, PathReport, Paths, Report, SMALL, Switch, Trouble, rank},
+    path::{PathKind, PathReport, Report, Switch, Trouble, rank},
     registration::{Gateway, Registration},
     status::{PathStatus, PeerState, PeerStatus, Reason, Severity, Status, VerdictState, Warning},
 };
@@ -326,37 +326,28 @@ fn a_path_that_was_not_proved_yet_is_no_reason_for_doubt() {
     assert_eq!((peer(&world, 2).state, peer(&world, 2).flaps_1h), (PeerState::Up, 0));
 }
 
-/// The choice itself, reported as the shell does it: once a second, and at once when packets take another path.
+/// Told as the shell tells it: once a second, and at once when packets take another path. When the choice changes is for
+/// `mesh-paths`.
 #[test]
-fn direct_udp_that_dies_and_heals_is_reported_from_beginning_to_end() {
+fn direct_udp_that_dies_is_reported_from_beginning_to_end() {
     let mut world = World::mesh(&[2]);
     world.pass(Duration::from_secs(10));
-    let mut paths = Paths::new(1420, 7, world.now.since_start);
-    KINDS.into_iter().for_each(|kind| paths.path_up(kind, world.now.since_start));
-    let before = talk(&mut world, &mut paths, 10, true);
-    assert_eq!(before.last(), Some(&(PeerState::Up, Some(Direct), VerdictState::Ok)));
+    assert_eq!(report(&mut world, works()), (PeerState::Up, Some(Direct), VerdictState::Ok));
 
-    let reported = talk(&mut world, &mut paths, 30, false);
-    assert_eq!(reported.last(), Some(&(PeerState::Up, Some(ByGateway), VerdictState::Degraded)));
-    let suspect = reported.iter().filter(|(state, ..)| *state == PeerState::Suspect).count();
-    assert!((1..=80).contains(&suspect), "suspect for 4 s at most, and not for nothing: {suspect} of 50 ms");
-    assert!(
-        reported.iter().all(|(state, path, _)| matches!(state, PeerState::Up | PeerState::Suspect) && path.is_some())
-    );
-    assert!(
-        reported.iter().all(|(.., verdict)| *verdict != VerdictState::Down),
-        "the gateway carries it all the while"
-    );
+    // Nothing answers by it: packets go by both, and then by the gateway alone.
+    for tenths in 10..40 {
+        let mut suspect = works();
+        fail(&mut suspect, Direct, Trouble::Silent, MS * 100 * tenths);
+        (suspect.report.hedged, suspect.report.suspect_for) = (true, Some(MS * 100 * (tenths - 10)));
+        let (state, path, verdict) = report(&mut world, suspect);
+        assert!(matches!(state, PeerState::Up | PeerState::Suspect) && path == Some(Direct), "{state:?} {path:?}");
+        assert_ne!(verdict, VerdictState::Down, "the gateway carries it all the while");
+    }
+    let left = switch(Direct, ByGateway, Some(Trouble::Silent), world.now.since_start);
+    let seen = PathsSeen { switches: vec![(token(2), left)], ..seen(&world, [(2, fallen())]) };
+    world.feed(Input::Paths(Box::new(seen)));
+    assert_eq!(report(&mut world, fallen()), (PeerState::Up, Some(ByGateway), VerdictState::Degraded));
     assert_eq!(world.status().warnings.iter().map(|warning| warning.code.as_str()).collect::<Vec<_>>(), ["W203"]);
-    assert_eq!((peer(&world, 2).flaps_1h, peer(&world, 2).path_switches), (1, Some(1)));
-
-    let reported = talk(&mut world, &mut paths, 30, true);
-    assert_eq!(reported.last(), Some(&(PeerState::Up, Some(Direct), VerdictState::Ok)));
-    assert!(reported.iter().all(|(state, ..)| *state == PeerState::Up));
-    assert_eq!((world.status().warnings, peer(&world, 2).path_switches), (Vec::new(), Some(2)));
-    let counted: Vec<_> =
-        world.agent.counters().path_switches.iter().map(|((.., why), count)| (*why, *count)).collect();
-    assert_eq!(counted, [("direct_udp_silent", 1), ("recovered", 1)]);
 }
 
 #[test]
@@ -455,36 +446,12 @@ fn seen(world: &World, peers: impl IntoIterator<Item = (u32, PeerPaths)>) -> Pat
     PathsSeen { at: world.now.since_start, peers, streams: Some(2), switches: Vec::new() }
 }
 
-/// Packets go to peer 2 for some seconds, 20 of them in each; what was reported about it each time.
-fn talk(
-    world: &mut World,
-    paths: &mut Paths,
-    seconds: u32,
-    direct_works: bool,
-) -> Vec<(PeerState, Option<PathKind>, VerdictState)> {
-    let mut reported = Vec::new();
-    for step in 0..seconds * 20 {
-        world.pass(MS * 50);
-        let now = world.now.since_start;
-        paths.sent(now);
-        paths.handle_timeout(now);
-        while let Some(transmit) = paths.poll_transmit() {
-            let message = Message::parse(&transmit.payload).unwrap();
-            if message.kind == MessageKind::Request && (transmit.path == ByGateway || direct_works) {
-                let reply = Message { kind: MessageKind::Reply, ..message }.encode(SMALL);
-                paths.handle_probe(transmit.path, &reply, now).unwrap();
-            }
-        }
-        let switches: Vec<_> = std::iter::from_fn(|| paths.poll_switch()).map(|switch| (token(2), switch)).collect();
-        if step % 20 == 0 || !switches.is_empty() {
-            let peer = PeerPaths { report: paths.report(now), ..works() };
-            let seen = PathsSeen { switches, ..seen(world, [(2, peer)]) };
-            world.feed(Input::Paths(Box::new(seen)));
-        }
-        let status = world.status();
-        reported.push((status.peers[0].state, status.peers[0].path, status.verdict.state));
-    }
-    reported
+/// What is said of peer 2 a tenth of a second later, when its paths are so.
+fn report(world: &mut World, paths: PeerPaths) -> (PeerState, Option<PathKind>, VerdictState) {
+    world.pass(MS * 100);
+    see(world, [(2, paths)]);
+    let status = world.status();
+    (status.peers[0].state, status.peers[0].path, status.verdict.state)
 }
 
 const fn switch(from: PathKind, to: PathKind, trouble: Option<Trouble>, at: Duration) -> Switch {

@@ -8,16 +8,17 @@ use mesh_core::{
     observed::{ObservedPeer, UserspaceDevice},
     status::{DroppedPackets, Offloads},
 };
+use mesh_paths::shell::DevicePort;
 use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, PeerState, PeerUpdate, PresharedKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::{PeerEdit, PskEdit, Tunnel, TunnelError, TunnelState};
-use crate::{identity::keyfile::WireguardSecret, paths::DevicePort};
+use crate::identity::keyfile::WireguardSecret;
 
 /// A TUN device and its threads; gone when dropped.
 pub struct UserspaceTunnel {
     options: DeviceOptions,
-    /// Keeps more than one path to a peer, where there is such a keeper.
+    /// What keeps more than one path to a peer, if anything does.
     paths: Option<DevicePort>,
     device: Option<Device>,
 }
@@ -29,7 +30,7 @@ impl UserspaceTunnel {
         Self { options, paths: None, device: None }
     }
 
-    /// No device yet; each one will be announced to the keeper of the paths.
+    /// No device yet; each will be reported to what keeps the paths.
     #[must_use]
     pub const fn with_paths(options: DeviceOptions, paths: DevicePort) -> Self {
         Self { options, paths: Some(paths), device: None }

@@ -1,19 +1,21 @@
 //! The paths to the peers, started: what a device in this process has besides UDP.
 
 use mesh_core::agent::OwnEndpoint;
+use mesh_paths::{
+    shell::{DevicePort, PathKeeper, Setup},
+    stream::{BadCertificate, Certificate, Limits, Place},
+};
 use mesh_tunnel::derived_mtu;
 use tokio::sync::watch;
 
-use super::Background;
+use super::{Background, local_addresses};
 use crate::{
     config::{Config, DSTACK_WIREGUARD_INTERFACE},
     device::link::Netlink,
-    gateway::{self, Certificate, Limits, Place},
     identity::{
         Identity,
         dstack::{self, GuestAgent},
     },
-    paths::{self, DevicePort, PathKeeper, Setup},
     run::Clock,
 };
 
@@ -32,24 +34,44 @@ pub(super) async fn keep(
             let (port, domain) = (place.port, place.domain.clone());
             let place = Place { instance: identity.instance, port, domain };
             let guest_agent = GuestAgent::new(dstack::find(config.dstack_socket.as_deref())?);
-            Some((config.gateway.listen, Certificate::obtain(&guest_agent, &place).await?))
+            Some((config.gateway.listen, certificate(&guest_agent, &place).await?))
         }
         None => None,
     };
-    let limits = Limits { redial_after: config.gateway.redial_after, ..Limits::default() };
     let (found, local) = watch::channel(Vec::new());
     let others = vec![config.interface.clone(), DSTACK_WIREGUARD_INTERFACE.to_owned()];
-    let follow = paths::follow(links.clone(), others, config.listen_port, found, machine_changed.clone());
+    let follow = local_addresses::follow(links.clone(), others, config.listen_port, found, machine_changed.clone());
     background.spawn(async move { Ok(follow.await) });
     let setup = Setup {
-        gateway: gateway::Config { listen, gateway: config.gateway.address, limits },
+        listen,
+        gateway: config.gateway.address,
+        limits: Limits { redial_after: config.gateway.redial_after, ..Limits::default() },
         stun: config.gateway.stun.iter().map(ToString::to_string).collect(),
         mtu: config.device.mtu.unwrap_or_else(derived_mtu),
-        machine_changed: machine_changed.clone(),
+        host_changed: machine_changed.clone(),
         local,
         registered: endpoint.clone(),
     };
-    let (keeper, port, driver) = paths::start(setup, clock).await?;
-    background.spawn(async move { Ok(driver.await) });
+    let (keeper, port, paths) = setup.start(clock.epoch()).await?;
+    background.spawn(async move { Ok(paths.await) });
     Ok((keeper, port))
+}
+
+/// The certificate for the agent at `place`: from the guest agent, or self-signed where that gives none.
+///
+/// # Errors
+/// When a self-signed one cannot be made either; it can.
+pub async fn certificate(agent: &GuestAgent, place: &Place) -> Result<Certificate, BadCertificate> {
+    let name = place.to_string();
+    let given = match agent.get_tls_key(&name).await {
+        Ok(given) => Certificate::from_pem(&given.certificate_chain, given.secret()).map_err(|bad| bad.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match given {
+        Ok(certificate) => Ok(certificate),
+        Err(error) => {
+            tracing::warn!(error, "no certificate from the guest agent: a self-signed one does the same");
+            Certificate::self_signed(&name)
+        }
+    }
 }

@@ -113,7 +113,7 @@ async fn something_else_behind_the_socket_is_refused() {
         (200, "[]", "speaks `none`"),
         (404, "{}", "HTTP 404"),
         (200, without_schema.as_str(), "speaks `p2p-agent.peers/v2`"),
-        (200, token_zero.as_str(), "cannot understand"),
+        (200, token_zero.as_str(), "invalid response"),
         (200, without_self.as_str(), "missing field `self`"),
     ] {
         agent.answer("/v1/peers", code, body);

@@ -13,11 +13,10 @@ use ipnetwork::IpNetwork;
 use mesh_core::agent::{GatewayPlace, OwnEndpoint, PathPeer, PathPeers};
 use mesh_core::id::{InstanceId, TokenId, WireguardKey};
 use mesh_core::network::MeshNetwork;
+use mesh_paths::shell::Setup;
+use mesh_paths::stream::tls::{client, server};
+use mesh_paths::stream::{Certificate, DEFAULT_PORT, Limits, Place};
 use mesh_tunnel::{DEFAULT_MTU, Device, DeviceOptions, DeviceUpdate, PeerUpdate, PrivateKey, PublicKey};
-use p2p_agent::gateway::bench::{client, server};
-use p2p_agent::gateway::{Certificate, Config, DEFAULT_PORT, Limits, Place};
-use p2p_agent::paths::{self, Setup};
-use p2p_agent::run::Clock;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -100,18 +99,19 @@ fn tunnel(options: &Options) -> Result<()> {
         let (side, other) = (*side, 1 - side);
         let name = Place { instance: instance(side), port: place(side, domain).port, domain: domain.parse()? };
         let listen = (SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)), Certificate::self_signed(&name.to_string())?);
-        let gateway = Config { listen: Some(listen), gateway: Some(options.gateway), limits: Limits::default() };
         let (changed, local) = (watch::Sender::new(()), watch::Sender::new(Vec::new()));
         let registered = watch::Sender::new(OwnEndpoint::None);
         let setup = Setup {
-            gateway,
+            listen: Some(listen),
+            gateway: Some(options.gateway),
+            limits: Limits::default(),
             stun: Vec::new(),
             mtu: DEFAULT_MTU,
-            machine_changed: changed.subscribe(),
+            host_changed: changed.subscribe(),
             local: local.subscribe(),
             registered: registered.subscribe(),
         };
-        let (mut keeper, port, driver) = paths::start(setup, Clock::start()).await?;
+        let (mut keeper, port, paths) = setup.start(tokio::time::Instant::now()).await?;
         let watch = Some(port.watch());
         let device = Device::create(DeviceOptions { mtu: Some(DEFAULT_MTU), watch, ..DeviceOptions::new(interface) })?;
         let peer = PeerUpdate {
@@ -140,7 +140,7 @@ fn tunnel(options: &Options) -> Result<()> {
                 drop(keeper.next().await);
             }
         });
-        match driver.await {}
+        match paths.await {}
     })
 }
 

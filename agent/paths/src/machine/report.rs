@@ -1,0 +1,98 @@
+//! What the agent is told of the paths, how often, and what the log says.
+
+use std::time::Duration;
+
+use mesh_core::{
+    agent::{GatewayPlace, GatewaySeen, PathsSeen, PeerPaths},
+    id::TokenId,
+    path::Switch,
+};
+
+use super::{Action, Paths, peer::Peer};
+use crate::stream::{GATEWAY_PORT, Place, StreamError, table::PeerReport};
+
+/// The agent is told once in this time, and this more for each peer: of a thousand, every few seconds.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+const REPORT_EVERY_PER_PEER: Duration = Duration::from_millis(4);
+/// Of a switch it is told at once, but not more often than this.
+const REPORT_SWITCHES_EVERY: Duration = Duration::from_millis(100);
+/// Switches that the agent was not told of yet; it always takes them before.
+pub(crate) const SWITCHES: usize = 4096;
+
+impl Paths {
+    /// There is something to report, when it is time.
+    pub(super) fn want_report(&mut self, now: Duration) {
+        let pause = self.for_each_peer(REPORT_EVERY_PER_PEER, REPORT_EVERY);
+        self.report_due.get_or_insert(self.reported.map_or(now, |at| now.max(at + pause)));
+    }
+
+    /// Tells the agent how things are.
+    pub(super) fn report(&mut self, now: Duration) {
+        if self.refused > 0 {
+            tracing::debug!(refused = self.refused, "packets between the probe ports were of no use");
+            self.refused = 0;
+        }
+        let streams = self.table.report(now);
+        let own = self.own_place.as_ref();
+        let peers = self.peers.iter().map(|(token, peer)| (*token, of_peer(peer, streams.get(token), own, now)));
+        let seen = PathsSeen {
+            at: now,
+            peers: peers.collect(),
+            streams: Some(self.streams.len()),
+            switches: std::mem::take(&mut self.switches),
+        };
+        self.actions.push_back(Action::Report(Box::new(seen)));
+        (self.reported, self.report_due) = (Some(now), None);
+    }
+
+    /// Packets to a peer take another path: the agent is told at once.
+    pub(super) fn note_switch(&mut self, token: TokenId, switch: Switch, now: Duration) {
+        log(token, &switch);
+        if self.switches.len() < SWITCHES {
+            self.switches.push((token, switch));
+        }
+        let at = self.reported.map_or(now, |reported| now.max(reported + REPORT_SWITCHES_EVERY));
+        self.report_due = Some(self.report_due.map_or(at, |due| due.min(at)));
+    }
+}
+
+/// One peer. `own` is where this node is dialed.
+fn of_peer(peer: &Peer, stream: Option<&PeerReport>, own: Option<&Place>, now: Duration) -> PeerPaths {
+    PeerPaths { report: peer.selector.report(now), direct: peer.direct, gateway: gateway(peer, stream, own) }
+}
+
+fn gateway(peer: &Peer, stream: Option<&PeerReport>, own: Option<&Place>) -> Option<GatewaySeen> {
+    // A peer that has no place may have dialed this node.
+    let place = peer.place.as_ref().or_else(|| own.filter(|_| peer.has_stream))?;
+    let error = stream.and_then(|stream| stream.error.as_ref()).filter(|_| !peer.has_stream);
+    Some(GatewaySeen {
+        endpoint: format!("tls://{place}:{GATEWAY_PORT}"),
+        is_open: peer.has_stream,
+        open_for: stream.and_then(|stream| stream.age).filter(|_| peer.has_stream),
+        reason: error.and_then(StreamError::reason),
+        words: error.map(ToString::to_string),
+        next_dial: stream.and_then(|stream| stream.next_dial),
+    })
+}
+
+/// A registered place, if its domain is one.
+pub(super) fn place(registered: &GatewayPlace) -> Option<Place> {
+    let GatewayPlace { instance, port, domain } = registered;
+    Some(Place { instance: *instance, port: *port, domain: domain.parse().ok()? })
+}
+
+/// Says that packets take another path.
+fn log(token: TokenId, switch: &Switch) {
+    let reason = switch.trouble.map(|trouble| match trouble.reason(switch.from) {
+        Some(reason) => reason.code(),
+        None => trouble.name(),
+    });
+    match reason {
+        Some(reason) => {
+            tracing::info!(peer = %token, from = switch.from.name(), to = switch.to.name(), reason, "packets take another path");
+        }
+        None => {
+            tracing::info!(peer = %token, from = switch.from.name(), to = switch.to.name(), "packets take the better path again");
+        }
+    }
+}

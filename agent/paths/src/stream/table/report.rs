@@ -1,0 +1,33 @@
+//! The table for status, `meshctl peers` and metrics.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use mesh_core::id::TokenId;
+
+use super::{Peer, Table};
+use crate::stream::{StreamError, StreamId};
+
+/// One peer, for status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct PeerReport {
+    /// The stream in use.
+    pub stream: Option<StreamId>,
+    /// Its age.
+    pub age: Option<Duration>,
+    /// Time until it is dialed again: to replace the stream, or to have one.
+    pub next_dial: Option<Duration>,
+    /// What ended the last stream or dial, as long as there is no stream.
+    pub error: Option<StreamError>,
+}
+
+impl Table {
+    pub(crate) fn report(&self, now: Duration) -> BTreeMap<TokenId, PeerReport> {
+        let report = |peer: &Peer| PeerReport {
+            stream: peer.current.map(|current| current.stream),
+            age: peer.current.map(|current| now.saturating_sub(current.since)),
+            next_dial: peer.due.map(|due| due.saturating_sub(now)),
+            error: peer.error.clone().filter(|_| peer.current.is_none()),
+        };
+        self.peers.iter().map(|(token, peer)| (*token, report(peer))).collect()
+    }
+}

@@ -1,0 +1,119 @@
+//! Gateways that go away, and streams that are replaced.
+
+use std::net::IpAddr;
+
+use mesh_core::{path::PathKind, status::Reason};
+use mesh_paths::{Input, Sources};
+
+use crate::world::{SECOND, World, peers};
+
+#[test]
+fn every_pair_has_one_stream_and_the_lower_token_dials() {
+    let mut world = World::new(4);
+    world.until("all gateway paths", |world| {
+        (1..5).all(|n| (1..5).all(|peer| n == peer || world.is_usable(n, peer, PathKind::Gateway)))
+    });
+    world.run(SECOND * 2);
+    assert_eq!(world.dials, 6, "one for each pair");
+    for n in 1..5 {
+        assert_eq!(world.node(n).reported.streams, Some(3));
+        for peer in (1..5).filter(|peer| *peer != n) {
+            let gateway = world.paths(n, peer).unwrap().gateway.clone().unwrap();
+            assert_eq!(gateway.next_dial.is_some(), n < peer, "the side that dials replaces it one day");
+            let endpoint = format!("tls://{}-51822s.gw.test:443", hex::encode([peer; 20]));
+            assert_eq!((gateway.endpoint, gateway.reason), (endpoint, None));
+        }
+    }
+}
+
+#[test]
+fn a_gateway_that_comes_back_is_found_by_a_single_dial_at_a_time() {
+    let mut world = World::new(4);
+    world.until("all streams", |world| (1..5).all(|n| world.open_streams(n) == 3));
+    world.kill_gateway();
+    world.run(SECOND * 2);
+    for n in 1..4 {
+        let peers = world.node(n).reported.peers.values();
+        let gateways: Vec<_> = peers.map(|peer| peer.gateway.clone().unwrap()).collect();
+        assert!(gateways.iter().all(|gateway| !gateway.is_open), "{gateways:?}");
+        assert!(gateways.iter().any(|gateway| gateway.reason == Some(Reason::GatewayUnreachable)), "{gateways:?}");
+    }
+    // Three nodes dial, each once in half a second to a second for all its peers.
+    let before = world.dials;
+    world.run(SECOND * 20);
+    assert!((60..=125).contains(&(world.dials - before)), "{} dials", world.dials - before);
+    world.is_gateway_up = true;
+    let took = world.until("all streams again", |world| (1..5).all(|n| world.open_streams(n) == 3));
+    assert!(took <= SECOND * 2, "{took:?}");
+}
+
+#[test]
+fn a_peer_that_the_gateway_does_not_know_is_found_when_it_comes() {
+    let mut world = World::new(1);
+    world.set_peers(1, peers(1, &[1, 2]));
+    world.run(SECOND * 2);
+    let gateway = world.paths(1, 2).unwrap().gateway.clone().unwrap();
+    assert_eq!(gateway.reason, Some(Reason::GatewayPortPolicy));
+    assert!(gateway.words.is_some_and(|words| words.contains("does not know the instance")));
+}
+
+/// Streams are replaced every second or two, and that is no fault.
+#[test]
+fn a_stream_that_takes_anothers_place_is_no_fault_and_loses_nothing() {
+    // There is no other path, and none to be found.
+    let mut world = World::with(2, SECOND * 2, |world| world.is_udp_cut = true);
+    world.until("the gateway paths", |world| {
+        world.is_usable(1, 2, PathKind::Gateway) && world.is_usable(2, 1, PathKind::Gateway)
+    });
+    let before = [(1, 2), (2, 1)].map(|(n, peer)| world.peer(n, peer).streams.len());
+    world.talk(1, 2);
+    world.talk(2, 1);
+    world.run(SECOND * 30);
+    for ((n, peer), before) in [(1, 2), (2, 1)].into_iter().zip(before) {
+        let streams = world.peer(n, peer).streams.split_off(before);
+        assert!(streams.len() >= 12 && streams.iter().all(|is_open| *is_open), "{streams:?}");
+        let received = &world.peer(n, peer).received;
+        let missing = (0..1000).find(|number| !received.iter().any(|(got, _)| got == number));
+        assert_eq!(missing, None, "of what {peer} sent to {n}");
+        assert!(world.node(n).switches.is_empty(), "{:?}", world.node(n).switches);
+        let gateway = world.paths(n, peer).unwrap().gateway.clone().unwrap();
+        assert!(gateway.is_open && gateway.reason.is_none() && world.uses(n, peer, PathKind::Gateway));
+    }
+}
+
+#[test]
+fn a_change_of_the_network_makes_new_streams_and_keeps_the_old_ones_until_then() {
+    let mut world = World::with(2, SECOND * 3600, |world| world.is_udp_cut = true);
+    let from = |last: u8| Sources([Some(IpAddr::from([192, 0, 2, last])), None]);
+    world.tell(1, Input::HostChanged { sources: from(1) });
+    world.until("the gateway paths", |world| {
+        world.is_usable(1, 2, PathKind::Gateway) && world.is_usable(2, 1, PathKind::Gateway)
+    });
+    for last in 2..4 {
+        let streams = world.peer(2, 1).streams.len();
+        world.run(SECOND * 2);
+        assert_eq!(world.peer(2, 1).streams.len(), streams);
+        world.tell(1, Input::HostChanged { sources: from(last) });
+        world.until("a new stream", |world| world.peer(2, 1).streams.len() > streams);
+    }
+    assert!([(1, 2), (2, 1)].into_iter().all(|(n, peer)| world.peer(n, peer).streams.iter().all(|is_open| *is_open)));
+    // The side that does not dial makes none.
+    let dials = world.dials;
+    world.tell(2, Input::HostChanged { sources: from(9) });
+    world.run(SECOND * 40);
+    assert_eq!((world.dials, world.open_streams(1)), (dials, 1));
+}
+
+/// A stream that is open and carries nothing is found out by the choice of paths, which has another made.
+#[test]
+fn a_stream_that_carries_nothing_is_replaced() {
+    let mut world = World::with(2, SECOND * 3600, |world| world.is_udp_cut = true);
+    world.until("the gateway path", |world| world.is_usable(1, 2, PathKind::Gateway));
+    world.talk(1, 2);
+    world.run(SECOND * 4);
+    let dials = world.dials;
+    world.silence_streams();
+    let took = world
+        .until("another stream that carries", |world| world.dials > dials && world.is_usable(1, 2, PathKind::Gateway));
+    assert!(took < SECOND * 15, "{took:?}");
+}
