@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use mesh_tunnel::{Carrier, DeviceUpdate, Path, PeerUpdate, Proof, PublicKey, Route, Watch, Watcher};
 
+use crate::direction::{Direction, let_through};
 use crate::lab::{Kind, Node, Switch, join};
 use crate::lifecycle::goes;
 use crate::packets::{write_checksum, write_header_checksum};
-use crate::path::{Path, let_through};
 use crate::patience::{DEADLINE, Done, eventually, uninterrupted};
 use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::{STREAM, transfer};
@@ -98,7 +98,7 @@ fn what_goes_both_ways_arrives_once() {
     join(&a, &b);
     let _stream = Stream::between(&a, &b);
     let_through(&a, &b);
-    let mut path = Path::new(&a, &b);
+    let mut path = Direction::new(&a, &b);
     path.shuffled = true;
     let mut traffic = Traffic::new(11, 1, 2);
     let refused = || b.device().snapshot().drops.unauthenticated;
@@ -122,7 +122,7 @@ fn a_change_of_route_loses_nothing() {
     let _stream = Stream::between(&a, &b);
     let_through(&a, &b);
     let routes = [(true, false), (false, true), (true, true), (false, true)];
-    let mut path = Path::new(&a, &b);
+    let mut path = Direction::new(&a, &b);
     path.shuffled = true;
     let mut traffic = Traffic::new(12, 1, 2);
     for (round, (udp, by_stream)) in routes.repeat(5).into_iter().enumerate() {

@@ -10,9 +10,9 @@ use mesh_tunnel::Drops;
 
 use testkit::Rng;
 
+use crate::direction::{Direction, let_through};
 use crate::lab::{Kind, Node, PORT, Switch, join, settled};
 use crate::packets::{UDP, cut};
-use crate::path::{Path, let_through};
 use crate::patience::{Done, eventually};
 use crate::relay::Relay;
 use crate::streams::transfer;
@@ -46,7 +46,7 @@ fn each_packet_arrives_once_in_whatever_order() {
         relay.introduce(a, b);
 
         let (mut path, mut traffic, mut rng) =
-            (Path::new(a, b), Traffic::new(9, a.number, b.number), Rng::new(number.into()));
+            (Direction::new(a, b), Traffic::new(9, a.number, b.number), Rng::new(number.into()));
         path.shuffled = true;
         let mut earlier: Vec<Vec<u8>> = Vec::new();
         let refused = || b.device().snapshot().drops.unauthenticated;
@@ -78,7 +78,7 @@ fn what_waits_for_a_session_arrives() {
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     let relay = Relay::between(&switch, 200, &a, &b);
     let_through(&a, &b);
-    let mut path = Path::new(&a, &b);
+    let mut path = Direction::new(&a, &b);
     assert_eq!(path.send(&Traffic::new(3, 1, 2).burst(100, 200_000)), 100);
     // An answer to an initiation that another one has overtaken is refused, and no packet.
     let unsent = || Drops { unauthenticated: 0, ..a.device().snapshot().drops };
@@ -180,7 +180,7 @@ fn forgeries_and_replays_change_nothing() {
         let socket = host.within(|| UdpSocket::bind("192.0.2.66:0")).unwrap();
         socket.connect(b.outer4()).unwrap();
         let mut wire = Tap::listener(&b.host, "eth0");
-        let (mut path, mut traffic, mut rng) = (Path::new(a, b), Traffic::new(5, a.number, b.number), Rng::new(5));
+        let (mut path, mut traffic, mut rng) = (Direction::new(a, b), Traffic::new(5, a.number, b.number), Rng::new(5));
         let refused = || b.device().snapshot().drops.unauthenticated;
         let (before, mut sent) = (refused(), 0);
         let endpoint = b.shown("endpoints", a);
@@ -222,13 +222,13 @@ fn a_handshake_flood_does_not_stop_a_session() {
             let _done = Done(&stop);
             eventually("the device is under load", || (drops().under_load > 1000).then_some(()));
             let before = drops().under_load;
-            let mut paths = [Path::new(a, b), Path::new(b, a)];
+            let mut paths = [Direction::new(a, b), Direction::new(b, a)];
             let mut traffic = [Traffic::new(1, a.number, b.number), Traffic::new(1, b.number, a.number)];
             for _ in 0..10 {
                 for (path, traffic) in paths.iter_mut().zip(&mut traffic) {
                     path.send(&traffic.burst(60, 60_000));
                 }
-                paths.iter_mut().for_each(Path::settle);
+                paths.iter_mut().for_each(Direction::settle);
             }
             transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
             assert_eq!((a.handshake(b), b.handshake(a)), handshakes);

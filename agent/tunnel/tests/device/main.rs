@@ -13,6 +13,7 @@
 mod carriers;
 mod congestion;
 mod cryptokey;
+mod direction;
 mod hostile;
 mod hostile_streams;
 mod interop;
@@ -22,7 +23,6 @@ mod links_outside;
 mod live_change;
 mod offload;
 mod packets;
-mod path;
 mod path_mtu;
 mod patience;
 mod pipe;

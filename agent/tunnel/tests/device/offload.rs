@@ -9,8 +9,8 @@ use mesh_tunnel::Offloads;
 
 use testkit::Rng;
 
+use crate::direction::{Direction, let_through};
 use crate::lab::{Kind, Node, Switch, join};
-use crate::path::{Path, let_through};
 use crate::tap::{Frame, GSO_TCP4, GSO_TCP6, GSO_UDP, Tap};
 use crate::traffic::Traffic;
 
@@ -39,7 +39,7 @@ fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) {
     join(a, b);
     let_through(a, b);
     let ways = [(a, b), (b, a)];
-    let mut paths = ways.map(|(from, to)| Path::new(from, to));
+    let mut paths = ways.map(|(from, to)| Direction::new(from, to));
     let mut links = ways.map(|(from, to)| (Tap::listener(&to.host, "eth0"), from, 0));
     for seed in seeds() {
         let mut traffic = ways.map(|(from, to)| Traffic::wide(seed, from.number, to.number, times));
@@ -48,7 +48,7 @@ fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) {
                 path.label = format!("seed {seed}, burst {burst}");
                 path.send(&traffic.burst(packets, bytes));
             }
-            paths.iter_mut().for_each(Path::settle);
+            paths.iter_mut().for_each(Direction::settle);
             for (link, from, trains) in &mut links {
                 *trains +=
                     std::iter::from_fn(|| link.next(Instant::now())).filter(|frame| is_train(frame, from)).count();
@@ -150,19 +150,19 @@ fn everything_arrives_at_and_from_many_peers() {
         join(&hub, peer);
         let_through(&hub, peer);
     }
-    let mut out: Vec<_> = peers.iter().map(|peer| Path::new(&hub, peer)).collect();
-    let mut back: Vec<_> = peers.iter().map(|peer| Path::new(peer, &hub)).collect();
+    let mut out: Vec<_> = peers.iter().map(|peer| Direction::new(&hub, peer)).collect();
+    let mut back: Vec<_> = peers.iter().map(|peer| Direction::new(peer, &hub)).collect();
     for seed in seeds() {
         let mut rng = Rng::new(seed);
         let mut traffic: Vec<_> = peers.iter().map(|peer| Traffic::new(seed, hub.number, peer.number)).collect();
         let mut replies: Vec<_> = peers.iter().map(|peer| Traffic::new(seed, peer.number, hub.number)).collect();
         for _ in 0..BURSTS {
             let frames = traffic.iter_mut().map(|traffic| traffic.burst(100, 120_000)).collect();
-            Path::send_mixed(&mut out, &mut rng, frames);
+            Direction::send_mixed(&mut out, &mut rng, frames);
             for (path, traffic) in back.iter_mut().zip(&mut replies) {
                 path.send(&traffic.burst(100, 120_000));
             }
-            out.iter_mut().chain(&mut back).for_each(Path::settle);
+            out.iter_mut().chain(&mut back).for_each(Direction::settle);
         }
     }
 }

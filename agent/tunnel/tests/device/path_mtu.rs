@@ -8,9 +8,9 @@ use mesh_tunnel::{Device, DeviceOptions};
 
 use testkit::Namespace;
 
+use crate::direction::let_through;
 use crate::lab::{Kind, Node, Switch, join, new_namespace, unique};
 use crate::packets::{Flow, flow, mss_place};
-use crate::path::let_through;
 use crate::patience::{DEADLINE, eventually, uninterrupted};
 use crate::program::run;
 use crate::streams::transfer;

@@ -13,7 +13,7 @@ use crate::tap::{Frame, GSO_NONE, Tap};
 use crate::traffic::{MTU, subnets};
 
 /// One direction between two nodes.
-pub(crate) struct Path<'a> {
+pub(crate) struct Direction<'a> {
     injector: Tap,
     listener: Tap,
     /// By flow, and in the order in which they were sent.
@@ -29,7 +29,7 @@ pub(crate) struct Path<'a> {
     pub(crate) merged: BTreeMap<u8, usize>,
 }
 
-impl<'a> Path<'a> {
+impl<'a> Direction<'a> {
     #[track_caller]
     pub(crate) fn new(from: &'a Node, to: &'a Node) -> Self {
         Self {
