@@ -133,7 +133,7 @@ impl Peer {
         sent
     }
 
-    /// As [`crate::DeviceHandle::greet`].
+    /// As [`crate::DeviceHandle::initiate`].
     pub(crate) fn initiate_by(&self, context: &Context<'_>, carrier: &Arc<dyn Carrier>) {
         let mut guard = self.lock();
         let state = &mut *guard;
