@@ -1,6 +1,6 @@
 //! Agreement between sources: several RPC endpoints must agree on what signatures cannot prove.
 
-use crate::registry::Registry;
+use crate::{gate::WITNESSES, registry::Registry};
 
 /// The outcome of one read from all sources, each pinned to the same block hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +40,15 @@ pub enum NoAgreement {
 }
 
 /// Takes the read that at least `need` sources gave alike: same block hash, same content. `finalized` is not compared, because
-/// sources learn of it at different times; the lowest one named by an agreeing source counts. Two reads that both reach
+/// sources learn of it at different times; the lowest one named by an agreeing source counts, where two name one: of several
+/// sources that agree, one alone must not decide what is final. Two reads that both reach
 /// `need` (possible when `need` is at most half) are a contradiction, not a choice.
 #[must_use]
 pub fn agree(need: usize, answers: Vec<(String, Result<Registry, String>)>) -> Agreement {
     let need = need.max(1);
     let mut groups: Vec<(Registry, Vec<usize>)> = Vec::new();
+    let names_final: Vec<bool> =
+        answers.iter().map(|(_, answer)| answer.as_ref().is_ok_and(|registry| registry.finalized.is_some())).collect();
     let mut errors = Vec::new();
     let total = answers.len();
     for (index, (source, answer)) in answers.into_iter().enumerate() {
@@ -76,6 +79,11 @@ pub fn agree(need: usize, answers: Vec<(String, Result<Registry, String>)>) -> A
         }
     }
     let have = groups.first().map_or(0, |(_, members)| members.len());
+    if let Some((registry, members)) = groups.first_mut()
+        && members.iter().filter(|index| names_final[**index]).count() < members.len().min(WITNESSES)
+    {
+        registry.finalized = None;
+    }
     let outcome = match groups.into_iter().next() {
         Some((registry, _)) if enough == 1 => Ok(registry),
         _ if answered >= need && disagree => Err(NoAgreement::Contradiction { need, have }),

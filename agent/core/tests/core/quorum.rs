@@ -63,6 +63,15 @@ fn finality_may_differ_and_the_lowest_counts() {
     assert!(!agreement.disagree);
 }
 
+#[test]
+fn of_several_sources_one_alone_does_not_decide_what_is_final() {
+    let at = |finalized| Registry { finalized, ..read(7) };
+    let agreement = agree(2, vec![said("a", at(Some(7))), said("b", at(None)), said("c", at(None))]);
+    assert_eq!(agreement.outcome, Ok(at(None)));
+    let agreement = agree(1, vec![said("a", at(Some(5))), failed("b")]);
+    assert_eq!(agreement.outcome, Ok(at(Some(5))), "one that is asked alone is believed");
+}
+
 fn read(number: u64) -> Registry {
     let cluster = Cluster::new();
     cluster.registry(number, vec![cluster.record(&registration(3), 5)], Vec::new())
