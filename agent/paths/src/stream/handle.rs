@@ -19,6 +19,14 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub(crate) u64);
 
+impl StreamId {
+    /// Its number, by which a device may know it.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// One stream, as its users hold it.
 #[derive(Debug)]
 pub struct Stream {

@@ -1,0 +1,132 @@
+//! How the paths are: found where they can be, left alone where they work, and neither dialed nor switched without end.
+
+use std::time::Duration;
+
+use mesh_core::{
+    agent::PathsSeen,
+    id::TokenId,
+    path::{PathKind, rank},
+};
+
+use crate::{
+    cluster::{token, wireguard_key},
+    gateway::ConnectionId,
+    scenario::{Home, NatKind, Profile},
+    world::World,
+};
+
+/// Dials of one node for one peer in this time, at most.
+const DIALS: usize = 14;
+const DIALS_IN: Duration = Duration::from_secs(5);
+/// What a machine of a mesh this small takes at most when it is written out.
+const MOST_DEBUG: usize = 400_000;
+
+impl World {
+    /// What the paths say of themselves, once a second.
+    pub(crate) fn note_report(&mut self, node: usize, seen: &PathsSeen) {
+        for (peer, _) in &seen.switches {
+            *self.switches.entry((node, *peer)).or_default() += 1;
+        }
+        if let Some(process) = &mut self.nodes[node].process {
+            process.seen = Some(seen.clone());
+        }
+    }
+
+    /// A node dials another.
+    pub(crate) fn note_dial(&mut self, node: usize, dialed: Option<usize>) {
+        let now = self.now;
+        let dials = &mut self.nodes[node].dials;
+        dials.push_back((now, dialed));
+        while dials.front().is_some_and(|(at, _)| *at + DIALS_IN < now) {
+            dials.pop_front();
+        }
+        let dials = dials.iter().filter(|(_, other)| *other == dialed).count();
+        if dials > DIALS {
+            let what = format!("node {node} dials {dialed:?} {dials} times in {DIALS_IN:?}");
+            self.checks.fail("dials-back-off", now, what);
+        }
+    }
+
+    /// The gateway ends a connection for its age: where nothing hindered it, another had taken its place before.
+    pub(crate) fn check_lifetime(&mut self, id: ConnectionId) {
+        let Some(connection) = self.gateway.connections.get(&id) else { return };
+        let is_excused = self.path_event_at.is_some_and(|at| at >= connection.since);
+        let Some(listener) = connection.listener.filter(|_| !is_excused) else { return };
+        for end in [connection.dialer, listener] {
+            let process =
+                self.nodes[end.node].process.as_ref().filter(|_| self.nodes[end.node].generation == end.generation);
+            if let Some(peer) = process.and_then(|process| process.device.current_peer(end.stream)) {
+                let what = format!("node {} still sends to {peer} by a stream that the gateway ends", end.node);
+                return self.checks.fail("streams-replaced", self.now, what);
+            }
+        }
+    }
+
+    /// The path in use changes no more often than what happens explains: off a path and back.
+    fn check_switches(&mut self) {
+        let allowed = 2 + 2 * self.path_events;
+        let most: Option<(&(usize, TokenId), &u32)> = self.switches.iter().max_by_key(|(_, switches)| **switches);
+        if let Some(((node, peer), switches)) = most.filter(|(_, switches)| **switches > allowed) {
+            let what = format!("node {node} switched paths to {peer} {switches} times for {} events", self.path_events);
+            self.checks.fail("no-flapping", self.now, what);
+        }
+    }
+
+    /// What is looked at when everything is over.
+    pub(crate) fn check_end(&mut self) {
+        self.check_switches();
+        for node in 0..self.nodes.len() {
+            self.check_memory(node);
+            for other in 0..self.nodes.len() {
+                self.check_paths(node, other);
+            }
+        }
+    }
+
+    fn check_memory(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        let (agent, paths) = (format!("{:?}", process.agent).len(), format!("{:?}", process.paths).len());
+        if agent.max(paths) > MOST_DEBUG {
+            let what = format!("node {node}: the agent is {agent} bytes when written out, the paths are {paths}");
+            self.checks.fail("bounded-memory", self.now, what);
+        }
+    }
+
+    /// Every path that can be had works.
+    fn check_paths(&mut self, node: usize, other: usize) {
+        let are_peers = |world: &Self, one: usize, two: usize| {
+            let process = world.nodes[one].process.as_ref();
+            process.is_some_and(|process| process.device.has_peer(wireguard_key(two)))
+        };
+        if node == other || !are_peers(self, node, other) || !are_peers(self, other, node) {
+            return;
+        }
+        let seen = self.nodes[node].process.as_ref().and_then(|process| process.seen.as_ref());
+        let Some(paths) = seen.and_then(|seen| seen.peers.get(&token(other))) else { return };
+        let is_lossy = self.scenario.profile == Profile::Chaos && self.scenario.world.loss > 0;
+        for (kind, is_possible) in
+            [(PathKind::Direct, self.can_be_direct(node, other)), (PathKind::Gateway, self.scenario.world.has_gateway)]
+        {
+            let path = &paths.report.paths[rank(kind)];
+            if is_possible && !is_lossy && !path.usable {
+                let what = format!("node {node} has no {kind:?} path to node {other}: {path:?}, {:?}", paths.direct);
+                self.checks.fail("paths-found", self.now, what);
+            }
+        }
+    }
+
+    /// Whether direct UDP can be had at all: one of the two is in the open, or their NATs can be opened from inside, where both know
+    /// how they look from outside and have another way to tell each other.
+    fn can_be_direct(&self, one: usize, two: usize) -> bool {
+        let plan = &self.scenario.world;
+        match (plan.nodes[one].home, plan.nodes[two].home) {
+            (Home::Open, _) | (_, Home::Open) => true,
+            // Where they also reach each other by their outside addresses, the device's model moves between the two.
+            (Home::Behind(one), Home::Behind(two)) if one == two => plan.has_gateway && !plan.nats[one].hairpins,
+            (Home::Behind(one), Home::Behind(two)) => {
+                let is_symmetric = |nat: usize| plan.nats[nat].kind == NatKind::Symmetric;
+                plan.has_gateway && plan.has_stun && !is_symmetric(one) && !is_symmetric(two)
+            }
+        }
+    }
+}

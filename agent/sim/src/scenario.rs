@@ -1,0 +1,109 @@
+//! What a seed decides: the world, and everything that will happen to it. A run is a function of this alone.
+
+mod faults;
+mod plan;
+
+use std::{fmt, time::Duration};
+
+pub use faults::{Fault, GatewayEnd, PathFault};
+pub(crate) use plan::{Home, NatKind, NatPlan, NodePlan, WorldPlan, nat_address};
+
+use crate::rng::Rng;
+
+/// What a run is about. The narrower ones hold the product to stricter bounds, because less happens in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Nodes join, leave and are revoked, and nothing fails.
+    Calm,
+    /// RPC endpoints lie, lag and fail; the chain forks and halts; nodes restart.
+    Sources,
+    /// One fault of one path at a time, with peace between them.
+    Failover,
+    /// Nodes behind NATs, whose only way to a direct path is to find it together.
+    Nat,
+    /// The gateway ends streams, limits them, and dies.
+    Gateway,
+    /// Two nodes talk for so long that their sessions are renewed.
+    Long,
+    /// Everything at once.
+    Chaos,
+}
+
+impl Profile {
+    /// As often as they are drawn.
+    const ALL: [Self; 14] = [
+        Self::Calm,
+        Self::Calm,
+        Self::Sources,
+        Self::Sources,
+        Self::Failover,
+        Self::Failover,
+        Self::Nat,
+        Self::Nat,
+        Self::Gateway,
+        Self::Gateway,
+        Self::Chaos,
+        Self::Chaos,
+        Self::Chaos,
+        Self::Long,
+    ];
+}
+
+/// Something that happens at its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timed {
+    /// Since the beginning of the run.
+    pub at: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// One run, before it is run.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Decides the world, and every random number during the run.
+    pub seed: u64,
+    /// What it is about.
+    pub profile: Profile,
+    /// What happens, in order. A run with some of it taken out is a run, too.
+    pub history: Vec<Timed>,
+    pub(crate) world: WorldPlan,
+    /// When the last fault is over at the latest.
+    pub(crate) length: Duration,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 1);
+        let profile = rng.pick(&Profile::ALL);
+        let world = WorldPlan::draw(profile, &mut rng);
+        let length = match profile {
+            Profile::Calm => rng.millis(12_000, 25_000),
+            Profile::Sources | Profile::Gateway | Profile::Chaos => rng.millis(20_000, 45_000),
+            Profile::Failover => rng.millis(40_000, 60_000),
+            Profile::Nat => rng.millis(20_000, 35_000),
+            Profile::Long => rng.millis(190_000, 200_000),
+        };
+        let history = faults::draw(profile, &world, length, &mut rng);
+        Self { seed, profile, history, world, length }
+    }
+
+    /// The same without everything that happens.
+    #[must_use]
+    pub fn with(&self, history: Vec<Timed>) -> Self {
+        Self { history, ..self.clone() }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, profile, history, world, length } = self;
+        writeln!(f, "seed {seed}: {profile:?}, {length:.1?}, {world}")?;
+        for Timed { at, fault } in history {
+            writeln!(f, "  {:>8.3} s  {fault:?}", at.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
