@@ -237,16 +237,21 @@ mod tests {
         fn leaves(depth: usize) -> u8 {
             let mut bytes = [0x5a_u8; 64];
             std::hint::black_box(&mut bytes);
-            if depth > 0 { leaves(depth - 1) } else { bytes[7] }
+            let deepest = if depth > 0 { leaves(depth - 1) } else { bytes[7] };
+            // Used after the call as well: otherwise an optimised build makes a loop of it, which has only one of these arrays.
+            std::hint::black_box(&bytes);
+            deepest
         }
         #[inline(never)]
         fn left_below() -> usize {
             let here = 0_u8;
-            let top = std::ptr::from_ref(&here);
+            // An address, not a pointer to the variable, beside which an optimised build may take it that nothing is read.
+            let top = std::hint::black_box(std::ptr::from_ref(&here).expose_provenance());
             let mut found = 0;
             for below in 128..(32 << 10) {
+                let at = std::ptr::with_exposed_provenance::<u8>(top - below);
                 // SAFETY: the stack below was in use a moment ago; one byte is read, whatever it is.
-                let byte = unsafe { top.sub(below).read_volatile() };
+                let byte = unsafe { at.read_volatile() };
                 found += usize::from(byte == 0x5a);
             }
             found
