@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState};
+use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Offloads, PeerState};
 use crate::control::{self, Request};
+use crate::counters::Counters;
 use crate::error::Error;
 use crate::flood::Flood;
 use crate::handle::{DeviceHandle, Revocable};
@@ -359,43 +360,6 @@ impl Shared {
             gso_max_size,
             peers: peers.collect(),
             drops: self.counters.read(),
-        }
-    }
-}
-
-/// Names of the counters in [`Drops`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Counter {
-    NoPeer,
-    Unsendable,
-    Unauthenticated,
-    UnderLoad,
-    SourceRefused,
-    IoFailed,
-}
-
-/// Counts packets that were thrown away.
-#[derive(Debug, Default)]
-pub(crate) struct Counters([AtomicU64; 6]);
-
-impl Counters {
-    pub(crate) fn add(&self, counter: Counter) {
-        self.add_many(counter, 1);
-    }
-
-    pub(crate) fn add_many(&self, counter: Counter, count: u64) {
-        self.0[counter as usize].fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn read(&self) -> Drops {
-        let of = |counter: Counter| self.0[counter as usize].load(Ordering::Relaxed);
-        Drops {
-            no_peer: of(Counter::NoPeer),
-            unsendable: of(Counter::Unsendable),
-            unauthenticated: of(Counter::Unauthenticated),
-            under_load: of(Counter::UnderLoad),
-            source_refused: of(Counter::SourceRefused),
-            io_failed: of(Counter::IoFailed),
         }
     }
 }

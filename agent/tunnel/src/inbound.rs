@@ -4,13 +4,15 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use crate::device::{Counter, Shared};
+use crate::counters::Counter;
+use crate::device::Shared;
+use crate::endpoint::Endpoint;
 use crate::key::PublicKey;
 use crate::noise::{Message, classify};
 use crate::offload::Merge;
 use crate::packet::CONGESTED;
 use crate::path::Proof;
-use crate::peer::{Context, Endpoint};
+use crate::peer::Context;
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 use crate::sys;
 use crate::table::Table;

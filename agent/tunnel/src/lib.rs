@@ -11,7 +11,9 @@
 
 mod config;
 mod control;
+mod counters;
 mod device;
+mod endpoint;
 mod error;
 mod handle;
 mod key;

@@ -23,6 +23,13 @@ pub(crate) use split::Malformed;
 pub(crate) use split::Outgoing;
 pub(crate) use vnet::{VNET_LEN, VnetHeader};
 
+/// Datagrams that one message may be cut into (`UDP_MAX_SEGMENTS` of Linux before 6.9; 128 since).
+pub(crate) const MAX_SEGMENTS: usize = 64;
+
+/// Bytes that one message may have: with the headers of IP, UDP and the link it stays below the 65,536 bytes that a link
+/// takes whole (`gso_max_size`); longer ones, up to 65,487, would be cut before the link instead of by it.
+pub(crate) const MAX_RUN: usize = 65_400;
+
 /// The Internet checksum of `bytes`, for measuring.
 #[cfg(feature = "bench")]
 pub(crate) fn checksum_of(bytes: &[u8]) -> [u8; 2] {

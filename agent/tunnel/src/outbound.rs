@@ -6,13 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::Request;
-use crate::device::{Counter, Shared};
+use crate::counters::Counter;
+use crate::device::Shared;
 use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
-use crate::packet;
+use crate::packet::{self, MAX_PACKET};
 use crate::send_batch::SendBatch;
 use crate::sys;
 use crate::table::Table;
-use crate::tun::MAX_PACKET;
 
 /// Bytes read, or of datagrams, after which these are sent, even if the interface has more: one superpacket's worth, so
 /// that the other side works on it while this one goes on.

@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::offload::Sum;
 
+/// The largest packet an interface can hand over.
+pub(crate) const MAX_PACKET: usize = 65_535;
+
 /// Data is padded to a multiple of this before it is sealed (paper, section 5.4.6), so that lengths say less.
 pub(crate) const PADDING: usize = 16;
 

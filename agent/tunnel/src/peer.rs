@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::Request;
-use crate::device::{Counter, Counters};
+use crate::counters::{Counter, Counters};
+use crate::endpoint::Endpoint;
 use crate::handshake_limiter::{HandshakeLimiter, HandshakePermit};
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Opened, RESPONSE_LEN};
@@ -22,7 +23,7 @@ use crate::send_batch::SendBatch;
 use crate::sessions::{Began, Completed, Sessions};
 use crate::staged::Staged;
 use crate::timers::Timers;
-use crate::udp::{LocalAddress, Sockets};
+use crate::udp::Sockets;
 
 pub(crate) use due::InitiateOutcome;
 pub(crate) use paths::PathSet;
@@ -72,14 +73,6 @@ struct State {
     last_handshake: Option<SystemTime>,
     last_received: Option<Instant>,
     last_sent: Option<Instant>,
-}
-
-/// Where a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    /// The local address its datagrams came to, which ours leave from.
-    pub(crate) source: Option<LocalAddress>,
 }
 
 /// What is shown of a peer; the UAPI also shows the preshared key.

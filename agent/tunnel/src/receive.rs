@@ -4,13 +4,15 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::device::{Counter, Shared};
+use crate::counters::Counter;
+use crate::device::Shared;
+use crate::endpoint::Endpoint;
 use crate::key::PublicKey;
 use crate::noise::{COOKIE_LEN, Initiation, Message, Verdict, classify};
 use crate::offload::{Merge, clamp_mss};
 use crate::packet;
 use crate::path::{Carrier, Path, Proof};
-use crate::peer::{Context, Endpoint, Peer};
+use crate::peer::{Context, Peer};
 use crate::table::Table;
 
 /// Handshakes worked on before the table is let go of: each may take 200 microseconds, and a reception brings up to 256.

@@ -7,11 +7,13 @@ use std::num::NonZeroU8;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::device::{Counter, Counters};
+use crate::counters::{Counter, Counters};
+use crate::endpoint::Endpoint;
 use crate::noise::{HEADER, OVERHEAD, Session};
+use crate::offload::{MAX_RUN, MAX_SEGMENTS};
 use crate::packet;
-use crate::peer::{Endpoint, PathSet, Peer};
-use crate::udp::{MAX_RUN, MAX_SEGMENTS, Message, Sockets};
+use crate::peer::{PathSet, Peer};
+use crate::udp::{Message, Sockets};
 
 /// Bytes of datagrams held before they have to be sent: the largest superpacket of the usual sizes, twice.
 const CAPACITY: usize = 256 << 10;

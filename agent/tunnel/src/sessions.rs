@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use crate::endpoint::Endpoint;
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{
     AuthenticInitiation, Cookie, FirstMac, INITIATION_LEN, Identity, RESPONSE_LEN, SentInitiation, Session, Timestamp,
 };
 use crate::path::Carrier;
-use crate::peer::Endpoint;
 use crate::timers::{REJECT_AFTER, REKEY_TIMEOUT};
 
 /// Initiations to the endpoint, and as many by streams, that may be answered at the same time: the first tries come faster than

@@ -14,9 +14,6 @@ use link::Link;
 
 pub(crate) use queue::Queue;
 
-/// The largest packet an interface can hand over.
-pub(crate) const MAX_PACKET: usize = 65_535;
-
 /// A TUN interface that exists as long as this value (or until somebody deletes it).
 #[derive(Debug)]
 pub(crate) struct Tun {

@@ -8,25 +8,18 @@ mod send;
 mod socket;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use crate::config::Offloads;
+use crate::endpoint::LocalAddress;
 use crate::error::Error;
 
 pub(crate) use receive::{Datagrams, ReceiveBuffer, SLOTS};
+pub(crate) use send::Message;
 use send::Segmenting;
-pub(crate) use send::{MAX_RUN, MAX_SEGMENTS, Message};
-
-/// A local address that datagrams of a peer came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LocalAddress {
-    ip: IpAddr,
-    /// The interface for link-local addresses, which mean nothing without it; else 0, so that routes may change.
-    interface: u32,
-}
 
 /// All sockets of a device. They belong to the network namespace of the thread that bound them.
 #[derive(Debug)]

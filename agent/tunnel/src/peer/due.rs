@@ -4,8 +4,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use super::paths::Priority;
-use super::{Context, Endpoint, PathSet, Peer, State};
+use super::{Context, PathSet, Peer, State};
 use crate::control::Request;
+use crate::endpoint::Endpoint;
 use crate::sessions::Target;
 use crate::timers::Due;
 

@@ -6,15 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::roam::{Backoff, RetiredAddress, Validation};
-use super::{Context, Endpoint, Peer, State};
-use crate::device::Counter;
+use super::{Context, Peer, State};
+use crate::counters::Counter;
+use crate::endpoint::{Endpoint, LocalAddress};
 use crate::noise::{HEADER, OVERHEAD};
-use crate::packet::padded_len;
+use crate::packet::{MAX_PACKET, padded_len};
 use crate::path::{Carrier, Path, Route};
 use crate::receive::Via;
 use crate::sessions::Target;
-use crate::tun::MAX_PACKET;
-use crate::udp::LocalAddress;
 
 /// How often the watcher is told at most that packets went, or came by one way.
 const REPORT_INTERVAL: Duration = Duration::from_millis(50);

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::paths::{PathState, Priority};
-use super::{Context, Endpoint, Peer, State};
+use super::{Context, Peer, State};
+use crate::endpoint::Endpoint;
 use crate::path::Proof;
 use crate::receive::Via;
 use crate::sessions::{Confirmed, Target};

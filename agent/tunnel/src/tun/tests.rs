@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::offload::VNET_LEN;
+use crate::packet::MAX_PACKET;
 use crate::sys;
 use testkit::Namespace;
 

@@ -1,11 +1,12 @@
 //! The sockets over loopback, with each offload and without. Those that need an interface of another size make a network
 //! namespace, and need root.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::offload::{MAX_RUN, MAX_SEGMENTS};
 use crate::sys;
 use testkit::Namespace;
 

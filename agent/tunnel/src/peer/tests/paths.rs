@@ -170,7 +170,7 @@ fn a_greeting_says_something_that_can_be_authenticated() {
     initiate(start);
     let initiation = other.unload();
     assert_eq!((initiation.len(), initiation[0][0]), (1, 1));
-    assert_eq!(b.take_by(start, &initiation, &back), []);
+    assert_eq!(b.take_by(start, &initiation, &back), [0; 0]);
     // The proof of the session goes by the stream that the answer came by.
     a.take_by(start, &back.unload(), &other);
     assert_eq!((other.unload().len(), forth.kinds()), (1, vec![]));
