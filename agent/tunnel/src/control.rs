@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::key::PublicKey;
 use crate::memory;
 use crate::mtu::{Fit, Mtu};
+use crate::output::Output;
 use crate::peer::{Context, InitiateOutcome, Peer};
 use crate::table::unmapped;
 use crate::timer_queue::TimerQueue;
@@ -142,16 +143,18 @@ impl Due {
 }
 
 /// Speaks to a peer, unless it has to wait for its turn.
-fn is_deferred(shared: &Shared, peer: &Peer) -> bool {
+fn is_deferred(shared: &Shared, peer: &Arc<Peer>) -> bool {
     with_context(shared, |context| peer.initiate(context)) == Some(InitiateOutcome::Deferred)
 }
 
 /// Runs `work` with what a peer needs; `None` where the device has no key, so that there is nothing to do.
-fn with_context<R>(shared: &Shared, work: impl FnOnce(&Context<'_>) -> R) -> Option<R> {
+fn with_context<R>(shared: &Shared, work: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
     let table = shared.table();
     let identity = table.identity.as_ref()?;
-    let sockets = shared.sockets();
-    Some(work(&shared.context(identity, &sockets)))
+    let mut output = Output::default();
+    let done = work(&mut shared.context(identity, &mut output));
+    shared.carry_out(&mut output);
+    Some(done)
 }
 
 /// Carries out an update. What can fail comes first, so that a failure changes nothing. Adds the peers to speak to, and

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -20,10 +20,12 @@ use crate::memory;
 use crate::mtu::Mtu;
 use crate::noise::Identity;
 use crate::outbound;
+use crate::output::Output;
 use crate::path::Watch;
 use crate::peer::Context;
 use crate::sys::Event;
 use crate::table::Table;
+use crate::transmit::Outside;
 use crate::tun::Tun;
 use crate::uapi::Server;
 use crate::udp::Sockets;
@@ -251,9 +253,21 @@ impl Shared {
     }
 
     /// What a peer needs to work on a packet or timer now.
-    pub(crate) fn context<'a>(&'a self, identity: &'a Identity, sockets: &'a Sockets) -> Context<'a> {
-        let Self { counters, limiter, control, watch, .. } = self;
-        Context { identity, sockets, counters, limiter, control, watch: watch.as_ref(), now: Instant::now() }
+    pub(crate) fn context<'a>(&'a self, identity: &'a Identity, output: &'a mut Output) -> Context<'a> {
+        let Self { counters, limiter, flood, watch, .. } = self;
+        let tap = watch.as_ref().map(|watch| watch.tap);
+        Context { identity, counters, limiter, flood, tap, now: Instant::now(), output }
+    }
+
+    /// As [`Outside::carry_out`], where no stream is read. No peer may be locked, and the table is still held under which the
+    /// peers decided, so that an update that removed one returns after the last datagram to it.
+    pub(crate) fn carry_out(&self, output: &mut Output) -> bool {
+        !output.is_empty() && self.outside(&self.sockets()).carry_out(output, |_, _| {})
+    }
+
+    /// Where what peers decide goes.
+    pub(crate) fn outside<'a>(&'a self, sockets: &'a Sockets) -> Outside<'a> {
+        Outside { sockets, counters: &self.counters, control: &self.control, watch: self.watch.as_ref() }
     }
 
     /// For the control thread alone.
@@ -262,11 +276,6 @@ impl Shared {
         for wakes in &self.wakes {
             wakes.inbound.signal();
         }
-    }
-
-    /// How many handshakes who has asked for: one count for all threads.
-    pub(crate) fn flood(&self) -> MutexGuard<'_, Flood> {
-        self.flood.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The interface's MTU, as old as the last packet that was sent, and a second.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::control::Request;
 use crate::device::Shared;
 use crate::key::PublicKey;
+use crate::output::Output;
 use crate::path::{Carrier, Path, Route};
 use crate::peer::{Context, Peer};
 use crate::stream::StreamInbound;
@@ -63,7 +64,7 @@ impl DeviceHandle {
         let revocable = self.0.access();
         let Some(shared) = revocable.as_ref() else { return false };
         let mtu = shared.mtu();
-        with_context(shared, peer, |peer, context| peer.send_inner(context, path, packet, mtu)).unwrap_or(false)
+        with_context(shared, peer, |peer, context| peer.send_inner(context, path, packet, mtu)) == Some((true, true))
     }
 
     /// Sends the peer something by this stream and no other way that it can authenticate: an empty packet of the session, where there
@@ -103,20 +104,26 @@ impl DeviceHandle {
         }
     }
 
-    fn with_context(&self, peer: &PublicKey, work: impl FnOnce(&Peer, &Context<'_>)) {
+    fn with_context(&self, peer: &PublicKey, work: impl FnOnce(&Arc<Peer>, &mut Context<'_>)) {
         if let Some(shared) = self.0.access().as_ref() {
             with_context(shared, peer, work);
         }
     }
 }
 
-/// `None` where the device is ending, or has no key, or not this peer.
-fn with_context<R>(shared: &Shared, peer: &PublicKey, work: impl FnOnce(&Peer, &Context<'_>) -> R) -> Option<R> {
+/// What came of the work, and whether the first message that it made was sent. `None` where the device is ending, or has no key, or
+/// not this peer.
+fn with_context<R>(
+    shared: &Shared,
+    peer: &PublicKey,
+    work: impl FnOnce(&Arc<Peer>, &mut Context<'_>) -> R,
+) -> Option<(R, bool)> {
     if shared.is_stopping() {
         return None;
     }
     let table = shared.table();
     let (peer, identity) = (table.by_key(peer)?, table.identity.as_ref()?);
-    let sockets = shared.sockets();
-    Some(work(peer, &shared.context(identity, &sockets)))
+    let mut output = Output::default();
+    let done = work(peer, &mut shared.context(identity, &mut output));
+    Some((done, shared.carry_out(&mut output)))
 }

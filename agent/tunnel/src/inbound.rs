@@ -1,21 +1,21 @@
 //! From the network to the interface.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use crate::counters::Counter;
+use crate::counters::{Counter, Counters};
 use crate::device::Shared;
 use crate::endpoint::Endpoint;
-use crate::key::PublicKey;
 use crate::noise::{Message, classify};
 use crate::offload::Merge;
+use crate::output::Output;
 use crate::packet::CONGESTED;
-use crate::path::Proof;
 use crate::peer::Context;
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 use crate::sys;
 use crate::table::Table;
+use crate::tun::Queue;
 use crate::udp::{Datagrams, ReceiveBuffer, SLOTS};
 
 /// Times one socket is asked for datagrams before the other gets its turn.
@@ -36,7 +36,8 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
     let mut buffer = ReceiveBuffer::new();
     let offloads = shared.tun.offloads_in_use();
     let mut merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
-    let mut inbound = Inbound { shared, batch: ReceiveBatch::new(shared, queue, &mut merge) };
+    let batch = ReceiveBatch::new(&mut merge, shared.mtu());
+    let mut inbound = Inbound { shared, queue, batch, output: Output::default() };
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
@@ -63,7 +64,9 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
 
 struct Inbound<'a> {
     shared: &'a Shared,
+    queue: usize,
     batch: ReceiveBatch<'a>,
+    output: Output,
 }
 
 /// What comes next of a reception.
@@ -111,65 +114,71 @@ impl Inbound<'_> {
     /// table is held until the packets are handed over, so that an update that removed a peer returns after the last of
     /// its packets.
     fn take_some(&mut self, buffer: &mut ReceiveBuffer, count: usize, next: &mut Next) {
-        self.batch.handshakes = 0;
-        let table = self.shared.table();
+        let Self { shared, queue, batch, output } = self;
+        batch.handshakes = 0;
+        batch.mtu = shared.mtu();
+        let table = shared.table();
         let Some(identity) = table.identity.as_ref() else {
             next.message = count;
             return;
         };
-        let sockets = self.shared.sockets();
-        let context = self.shared.context(identity, &sockets);
+        let mut context = shared.context(identity, output);
         let mut bytes = 0;
-        while next.message < count && self.batch.handshakes < HANDSHAKES && bytes < ENOUGH {
-            let Some(batch) = buffer.get(next.message) else {
+        while next.message < count && batch.handshakes < HANDSHAKES && bytes < ENOUGH {
+            let Some(received) = buffer.get(next.message) else {
                 next.advance(0, 0);
                 continue;
             };
-            let Datagrams { bytes: arrived, segment } = batch.datagrams;
+            let Datagrams { bytes: arrived, segment } = received.datagrams;
             let len = arrived.len();
             // What came through the tunnel has no business outside: a member that is believed to be where its own packets
             // come out would have them sent round and round.
-            if batch.interface == self.shared.tun.index() {
+            if received.interface == shared.tun.index() {
                 context.counters.add_many(Counter::Unauthenticated, len.div_ceil(segment).max(1) as u64);
                 next.advance(len, len);
                 continue;
             }
-            let from = Endpoint { address: batch.from, source: batch.to };
-            self.batch.congested = batch.ecn == CONGESTED;
+            let from = Endpoint { address: received.from, source: received.to };
+            batch.congested = received.ecn == CONGESTED;
             let rest = Datagrams { bytes: arrived.start + next.offset..arrived.end, segment };
-            let taken = self.take_run(&table, &context, buffer.bytes(), &rest, from);
+            let taken = take_run(batch, &table, &mut context, buffer.bytes(), &rest, from);
+            shared.carry_out(context.output);
             next.advance(taken, len);
             bytes += taken;
         }
-        self.batch.hand_over(buffer.bytes());
-    }
-
-    /// Takes the first datagram and those behind it that are for the same receiver. Returns the bytes they had.
-    fn take_run(
-        &mut self,
-        table: &Table,
-        context: &Context<'_>,
-        buffer: &mut [u8],
-        rest: &Datagrams,
-        from: Endpoint,
-    ) -> usize {
-        let first = rest.iter().next().unwrap_or(rest.bytes.start..rest.bytes.start);
-        let message = classify(&buffer[first.clone()]);
-        let end = if matches!(message, Some(Message::Data { .. })) {
-            rest.iter()
-                .take_while(|at| classify(&buffer[at.clone()]) == message)
-                .last()
-                .map_or(first.end, |last| last.end)
-        } else {
-            first.end
-        };
-        let run = Datagrams { bytes: rest.bytes.start..end, segment: rest.segment };
-        let len = run.bytes.len();
-        self.batch.take_run(table, context, buffer, run.iter(), Via::Udp(from), &mut ignore_proof);
-        // An empty datagram is one as well.
-        len.max(1)
+        let tun = shared.tun.queue(*queue);
+        batch.hand_over(buffer.bytes(), |packet| write(tun, packet, &shared.counters));
     }
 }
 
-/// Where nobody asks who proved to be there.
-fn ignore_proof(_: PublicKey, _: Proof) {}
+/// Takes the first datagram and those behind it that are for the same receiver. Returns the bytes they had.
+fn take_run(
+    batch: &mut ReceiveBatch<'_>,
+    table: &Table,
+    context: &mut Context<'_>,
+    buffer: &mut [u8],
+    rest: &Datagrams,
+    from: Endpoint,
+) -> usize {
+    let first = rest.iter().next().unwrap_or(rest.bytes.start..rest.bytes.start);
+    let message = classify(&buffer[first.clone()]);
+    let end = if matches!(message, Some(Message::Data { .. })) {
+        rest.iter().take_while(|at| classify(&buffer[at.clone()]) == message).last().map_or(first.end, |last| last.end)
+    } else {
+        first.end
+    };
+    let run = Datagrams { bytes: rest.bytes.start..end, segment: rest.segment };
+    let len = run.bytes.len();
+    batch.take_run(table, context, buffer, run.iter(), Via::Udp(from));
+    // An empty datagram is one as well.
+    len.max(1)
+}
+
+/// Writes one packet or superpacket, whose first slice is the header that not every interface takes.
+pub(crate) fn write(tun: &Queue, packet: &[IoSlice<'_>], counters: &Counters) {
+    let without_header = usize::from(!tun.has_vnet_header());
+    if let Err(error) = tun.write(&packet[without_header..]) {
+        tracing::trace!(%error, "packet not taken by the interface");
+        counters.add(Counter::IoFailed);
+    }
+}

@@ -27,6 +27,7 @@ mod mtu;
 mod noise;
 mod offload;
 mod outbound;
+mod output;
 mod packet;
 mod peer;
 mod receive;
@@ -37,6 +38,7 @@ mod stream;
 mod table;
 mod timer_queue;
 mod timers;
+mod transmit;
 
 mod memory;
 mod netlink;

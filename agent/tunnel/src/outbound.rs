@@ -9,10 +9,12 @@ use crate::control::Request;
 use crate::counters::Counter;
 use crate::device::Shared;
 use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
+use crate::output::Output;
 use crate::packet::{self, MAX_PACKET};
 use crate::send_batch::SendBatch;
 use crate::sys;
 use crate::table::Table;
+use crate::transmit::flush;
 
 /// Bytes read, or of datagrams, after which these are sent, even if the interface has more: one superpacket's worth, so
 /// that the other side works on it while this one goes on.
@@ -36,6 +38,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
         queue,
         read: vec![0; VNET_LEN + MAX_PACKET],
         batch: SendBatch::new(shared.threads),
+        output: Output::default(),
         mtu_read: None,
         sent_in_a_row: 0,
         too_long: false,
@@ -64,6 +67,7 @@ struct Outbound<'a> {
     queue: usize,
     read: Vec<u8>,
     batch: SendBatch,
+    output: Output,
     mtu_read: Option<Instant>,
     /// Superpackets' worth sent since others were let go first.
     sent_in_a_row: usize,
@@ -139,12 +143,12 @@ impl Outbound<'_> {
         while next < packets.count() {
             let until = packets.count().min(next + self.batch.room(packets.longest() + packet::PADDING));
             if until == next {
-                self.too_long |= self.batch.flush(&self.shared.sockets(), self.queue, counters);
+                self.too_long |= flush(&mut self.batch, &self.shared.sockets(), self.queue, counters);
                 continue;
             }
-            let sockets = self.shared.sockets();
-            let context = self.shared.context(identity, &sockets);
-            peer.send(&context, next..until, write, &mut self.batch);
+            let mut context = self.shared.context(identity, &mut self.output);
+            peer.send(&mut context, next..until, write, &mut self.batch);
+            self.shared.carry_out(&mut self.output);
             next = until;
         }
     }
@@ -164,7 +168,7 @@ impl Outbound<'_> {
 
     fn send(&mut self) {
         if self.batch.used() > 0 {
-            self.too_long |= self.batch.flush(&self.shared.sockets(), self.queue, &self.shared.counters);
+            self.too_long |= flush(&mut self.batch, &self.shared.sockets(), self.queue, &self.shared.counters);
         }
         if std::mem::take(&mut self.too_long) {
             self.ask_to_fit();

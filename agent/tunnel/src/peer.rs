@@ -7,37 +7,38 @@ mod roam;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::control::Request;
 use crate::counters::{Counter, Counters};
 use crate::endpoint::Endpoint;
+use crate::flood::Flood;
 use crate::handshake_limiter::{HandshakeLimiter, HandshakePermit};
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Opened, RESPONSE_LEN};
-use crate::path::{Path, Proof, Route, Watch};
+use crate::output::Output;
+use crate::path::{Path, Proof, Route};
 use crate::receive::Via;
 use crate::send_batch::SendBatch;
 use crate::sessions::{Began, Completed, Sessions};
 use crate::staged::Staged;
 use crate::timers::Timers;
-use crate::udp::Sockets;
 
 pub(crate) use due::InitiateOutcome;
 pub(crate) use paths::PathSet;
 use paths::PathState;
 
-/// What a peer needs of the device to work on one packet or timer.
+/// What a peer needs of the device to work on one packet or timer, and where it puts what is to be done.
 pub(crate) struct Context<'a> {
     pub(crate) identity: &'a Identity,
-    pub(crate) sockets: &'a Sockets,
     pub(crate) counters: &'a Counters,
     pub(crate) limiter: &'a HandshakeLimiter,
-    pub(crate) control: &'a Sender<Request>,
-    pub(crate) watch: Option<&'a Watch>,
+    /// How many handshakes who has asked for: one count for all threads.
+    pub(crate) flood: &'a Mutex<Flood>,
+    /// The port of [`crate::Watch::tap`]; `None` where nothing is to be reported.
+    pub(crate) tap: Option<u16>,
     pub(crate) now: Instant,
+    pub(crate) output: &'a mut Output,
 }
 
 /// A peer. Every thread of the device works on it.
@@ -199,7 +200,7 @@ impl Peer {
     /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length.
     pub(crate) fn send(
         self: &Arc<Self>,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         packets: Range<usize>,
         mut write: impl FnMut(usize, &mut [u8]) -> usize,
         batch: &mut SendBatch,
@@ -244,7 +245,12 @@ impl Peer {
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, and where that
     /// is not the endpoint, there as well. Which stays as it is: that this was no replay, the peer proves by using the session.
-    pub(crate) fn receive_initiation(&self, context: &Context<'_>, initiation: Box<Initiation>, via: Via<'_>) {
+    pub(crate) fn receive_initiation(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        initiation: Box<Initiation>,
+        via: Via<'_>,
+    ) {
         if self.is_mute(&self.lock()) {
             return;
         }
@@ -270,8 +276,8 @@ impl Peer {
     /// Takes the answer to a handshake of ours, for one of this peer's receiver indices. What it proves, where it is authentic, is
     /// said of the stream that it came by; what it proves of an address is taken in here.
     pub(crate) fn receive_response(
-        &self,
-        context: &Context<'_>,
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
         receiver: u32,
         message: &[u8],
         via: Via<'_>,
@@ -309,17 +315,17 @@ impl Peer {
     }
 
     /// Takes data messages for one of this peer's receiver indices, all from the same place. They are opened where they lie
-    /// in the buffer, and each packet in them is shown to `deliver`: the buffer, where in it the packet lies, and its inner
-    /// source. Whether that source is this peer's is for the caller to check, who says whether the packet was let in. True where
+    /// in the buffer, and each packet in them is shown to `deliver`, with the output: the buffer, where in it the packet lies, and
+    /// its inner source. Whether that source is this peer's is for the caller to check, who says whether the packet was let in. True where
     /// one of the messages was authentic, and no replay.
     pub(crate) fn receive_data(
-        &self,
-        context: &Context<'_>,
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
         receiver: u32,
         buffer: &mut [u8],
         datagrams: impl Iterator<Item = Range<usize>> + Clone,
         via: Via<'_>,
-        mut deliver: impl FnMut(&mut [u8], Range<usize>, IpAddr) -> bool,
+        mut deliver: impl FnMut(&mut Output, &mut [u8], Range<usize>, IpAddr) -> bool,
     ) -> bool {
         let Some(session) = self.lock().sessions.by_receiver(receiver, context.now) else {
             context.counters.add_many(Counter::Unauthenticated, datagrams.count() as u64);
@@ -334,7 +340,7 @@ impl Peer {
                     if let Opened::Packet { len, source } = opened {
                         with_content = true;
                         let start = datagram.start + HEADER;
-                        let_in |= deliver(buffer, start..start + len, source);
+                        let_in |= deliver(context.output, buffer, start..start + len, source);
                     }
                 }
                 None => context.counters.add(Counter::Unauthenticated),
@@ -364,7 +370,7 @@ impl Peer {
     }
 
     /// Sends what waited for a session, and comes back in time for what is due now.
-    fn flush_staged(&self, state: &mut State, context: &Context<'_>) {
+    fn flush_staged(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>) {
         if !state.staged.is_empty() && state.path_wait_ends().is_none() && state.sessions.sealing(context.now).is_some()
         {
             while let Some(packet) = state.staged.pop()

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::handle::Revocable;
+use crate::inbound;
 use crate::key::PublicKey;
 use crate::noise::classify;
 use crate::offload::Merge;
+use crate::output::Output;
 use crate::path::{Carrier, Proof};
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 
@@ -20,11 +22,12 @@ pub struct StreamInbound {
     source: Source,
     /// As the interface takes packets; made when there is something for it.
     merge: Option<Merge>,
+    output: Output,
 }
 
 impl StreamInbound {
     pub(crate) fn new(revocable: Arc<Revocable>, carrier: Arc<dyn Carrier>) -> Self {
-        Self { revocable, carrier, source: Source::new(), merge: None }
+        Self { revocable, carrier, source: Source::new(), merge: None, output: Output::default() }
     }
 
     /// Opens datagrams where they lie in the buffer, which they may do with gaps, and hands their packets to the interface.
@@ -48,21 +51,16 @@ impl StreamInbound {
         datagrams: &[Range<usize>],
         proved: &mut impl FnMut(PublicKey, Proof),
     ) -> usize {
-        let Self { revocable, carrier, source, merge } = self;
+        let Self { revocable, carrier, source, merge, output } = self;
         let revocable = revocable.access();
         let Some(shared) = revocable.as_ref().filter(|shared| !shared.is_stopping()) else { return datagrams.len() };
         let table = shared.table();
         let Some(identity) = table.identity.as_ref() else { return datagrams.len() };
-        let sockets = shared.sockets();
-        let context = shared.context(identity, &sockets);
+        let mut context = shared.context(identity, output);
         let offloads = shared.tun.offloads_in_use();
         let merge = merge.get_or_insert_with(|| Merge::of_few(offloads.tun_tso, offloads.tun_uso));
-        let mut batch = ReceiveBatch::new(shared, 0, merge);
+        let mut batch = ReceiveBatch::new(merge, shared.mtu());
         let via = Via::Stream { carrier, counted_as: source.address() };
-        let mut proved = |key, proof| {
-            source.is_validated = true;
-            proved(key, proof);
-        };
         let (mut next, mut bytes) = (0, 0);
         while next < datagrams.len() && batch.handshakes < HANDSHAKES && bytes < ENOUGH {
             let Some(first) = buffer.get(datagrams[next].clone()) else {
@@ -76,11 +74,18 @@ impl StreamInbound {
             };
             let end = next + datagrams[next..].iter().take_while(is_same).count().max(1);
             let run = &datagrams[next..end];
-            batch.take_run(&table, &context, buffer, run.iter().cloned(), via, &mut proved);
+            batch.take_run(&table, &mut context, buffer, run.iter().cloned(), via);
+            if !context.output.is_empty() {
+                shared.outside(&shared.sockets()).carry_out(context.output, |key, proof| {
+                    source.is_validated = true;
+                    proved(key, proof);
+                });
+            }
             bytes += run.iter().map(Range::len).sum::<usize>();
             next = end;
         }
-        batch.hand_over(buffer);
+        let tun = shared.tun.queue(0);
+        batch.hand_over(buffer, |packet| inbound::write(tun, packet, &shared.counters));
         next
     }
 }

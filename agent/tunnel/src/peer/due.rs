@@ -1,12 +1,12 @@
 //! What a peer does by itself: handshakes and keepalives, each when its time has come.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::paths::Priority;
 use super::{Context, PathSet, Peer, State};
-use crate::control::Request;
 use crate::endpoint::Endpoint;
+use crate::output::Priority;
 use crate::sessions::Target;
 use crate::timers::Due;
 
@@ -24,7 +24,7 @@ pub(crate) enum InitiateOutcome {
 
 impl Peer {
     /// Begins a handshake at once where no session runs: the peer is new, or there is news of where it is.
-    pub(crate) fn initiate(&self, context: &Context<'_>) -> InitiateOutcome {
+    pub(crate) fn initiate(self: &Arc<Self>, context: &mut Context<'_>) -> InitiateOutcome {
         let mut state = self.lock();
         if state.sessions.sealing(context.now).is_none() && self.is_reachable(&state) {
             if !state.is_needed(context) && !state.has_permit(context) {
@@ -38,7 +38,7 @@ impl Peer {
     }
 
     /// Does what is due, where the time that was agreed has come. Returns when to come back.
-    pub(crate) fn tick(&self, context: &Context<'_>) -> Option<Instant> {
+    pub(crate) fn tick(self: &Arc<Self>, context: &mut Context<'_>) -> Option<Instant> {
         let mut state = self.lock();
         if state.scheduled.is_none_or(|at| context.now < at) {
             return state.scheduled;
@@ -54,7 +54,7 @@ impl Peer {
         state.scheduled
     }
 
-    fn work(&self, state: &mut State, context: &Context<'_>) {
+    fn work(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>) {
         while let Some(due) = state.timers.due(context.now, self.is_reachable(state)) {
             match due {
                 Due::Initiate { again } if state.may_go_on(context) => self.send_initiations(state, context, again),
@@ -83,14 +83,14 @@ impl Peer {
     }
 
     /// Begins a handshake that a packet waits for, or that renews a session, where none is under way.
-    pub(super) fn begin_handshake(&self, state: &mut State, context: &Context<'_>) {
+    pub(super) fn begin_handshake(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>) {
         if self.is_reachable(state) && state.timers.want_handshake(context.now) {
             self.send_initiations(state, context, false);
             self.schedule(state, context);
         }
     }
 
-    fn send_initiations(&self, state: &mut State, context: &Context<'_>, again: bool) {
+    fn send_initiations(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, again: bool) {
         if let Some(endpoint) = state.endpoint.as_mut().filter(|_| again) {
             // The address we send from may be what keeps the answer away.
             endpoint.source = None;
@@ -108,11 +108,16 @@ impl Peer {
     }
 
     /// Sends an initiation to the endpoint; false where none can be made.
-    fn send_initiation_to_endpoint(&self, state: &mut State, context: &Context<'_>, endpoint: Endpoint) -> bool {
+    fn send_initiation_to_endpoint(
+        self: &Arc<Self>,
+        state: &mut State,
+        context: &mut Context<'_>,
+        endpoint: Endpoint,
+    ) -> bool {
         let message = state.sessions.ask(context.identity, &self.key, Target::Endpoint(endpoint.address), context.now);
         message.is_some_and(|message| {
             let to = PathSet { udp: Some(endpoint), ..PathSet::default() };
-            self.dispatch(state, context, &message, (&to, Priority::First));
+            context.output.send(self, &message, to, Priority::First);
             true
         })
     }
@@ -130,14 +135,13 @@ impl Peer {
             .min()
     }
 
-    /// Asks the control thread to come back in time. Traffic moves what is due away and back, but the thread is asked
-    /// only where it would come too late, which is once in ten seconds.
-    pub(super) fn schedule(&self, state: &mut State, context: &Context<'_>) {
+    /// Asks for a [`Self::tick`] in time. Traffic moves what is due away and back, but it is asked for only where the last would
+    /// come too late, which is once in ten seconds.
+    pub(super) fn schedule(&self, state: &mut State, context: &mut Context<'_>) {
         let Some(at) = self.next_wake(state) else { return };
         if state.scheduled.is_none_or(|scheduled| at < scheduled) {
             state.scheduled = Some(at);
-            // Without a control thread the device is ending, and nothing is due any more.
-            let _ = context.control.send(Request::Wake { at, slot: self.slot });
+            context.output.wake(self.slot, at);
         }
     }
 }

@@ -1,15 +1,14 @@
 //! By which ways datagrams go to a peer, and who is told that some went or came.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::roam::{Backoff, RetiredAddress, Validation};
 use super::{Context, Peer, State};
-use crate::counters::Counter;
 use crate::endpoint::{Endpoint, LocalAddress};
 use crate::noise::{HEADER, OVERHEAD};
+use crate::output::{Event, Priority};
 use crate::packet::{MAX_PACKET, padded_len};
 use crate::path::{Carrier, Path, Route};
 use crate::receive::Via;
@@ -39,26 +38,35 @@ pub(super) struct PathState {
     last_reported: [Option<Instant>; 3],
 }
 
-/// Where a stream puts a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
-    /// Before all others: [`Carrier::send_first`].
-    First,
-    /// Behind those that wait already: packets of applications.
-    Behind,
-}
-
 /// Where datagrams go: to all of these.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PathSet {
     /// The peer's endpoint.
     pub(crate) udp: Option<Endpoint>,
-    /// Where it seems to have gone.
+    /// Where it seems to have gone, or any other address. That nothing can be sent there says nothing of the peer.
     pub(crate) candidate: Option<Endpoint>,
     pub(crate) stream: Option<Arc<dyn Carrier>>,
 }
 
 impl PathSet {
+    /// To this address, which need not be the peer's endpoint.
+    pub(crate) fn to(address: Endpoint) -> Self {
+        Self { candidate: Some(address), ..Self::default() }
+    }
+
+    /// Back where something came from.
+    pub(crate) fn back(via: Via<'_>) -> Self {
+        match via {
+            Via::Udp(from) => Self::to(from),
+            Via::Stream { carrier, .. } => Self::by(carrier),
+        }
+    }
+
+    /// By this stream, which need not be the peer's.
+    pub(super) fn by(stream: &Arc<dyn Carrier>) -> Self {
+        Self { stream: Some(Arc::clone(stream)), ..Self::default() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.udp.is_none() && self.candidate.is_none() && self.stream.is_none()
     }
@@ -104,8 +112,8 @@ impl Peer {
         state.gained_path(had)
     }
 
-    /// As [`crate::DeviceHandle::send_inner`]. `mtu` bounds the padding.
-    pub(crate) fn send_inner(&self, context: &Context<'_>, path: Path, packet: &[u8], mtu: u16) -> bool {
+    /// As [`crate::DeviceHandle::send_inner`]. `mtu` bounds the padding. True where it is to be sent, as the first message.
+    pub(crate) fn send_inner(self: &Arc<Self>, context: &mut Context<'_>, path: Path, packet: &[u8], mtu: u16) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
         let paths = match path {
@@ -124,7 +132,7 @@ impl Peer {
         }
         let renew = state.timers.data_sent(context.now);
         let padded = padded_len(packet.len(), mtu.into());
-        let sent = self.seal_and_send(state, context, packet, padded, (&paths, Priority::First)) == Some(true);
+        let sent = self.seal_and_send(state, context, packet, padded, (paths, Priority::First)).is_some();
         if renew {
             self.begin_handshake(state, context);
         }
@@ -133,14 +141,13 @@ impl Peer {
     }
 
     /// As [`crate::DeviceHandle::initiate`].
-    pub(crate) fn initiate_by(&self, context: &Context<'_>, carrier: &Arc<dyn Carrier>) {
+    pub(crate) fn initiate_by(self: &Arc<Self>, context: &mut Context<'_>, carrier: &Arc<dyn Carrier>) {
         let mut guard = self.lock();
         let state = &mut *guard;
         if self.is_mute(state) {
             return;
         }
-        let paths = PathSet { stream: Some(Arc::clone(carrier)), ..PathSet::default() };
-        if self.seal_and_send(state, context, &[], 0, (&paths, Priority::First)).is_some() {
+        if self.seal_and_send(state, context, &[], 0, (PathSet::by(carrier), Priority::First)).is_some() {
             state.timers.sent(context.now);
         }
         self.send_initiation_by(state, context, carrier);
@@ -149,118 +156,57 @@ impl Peer {
 
     /// Sends an initiation by this stream and no other way; false where none can be made.
     pub(super) fn send_initiation_by(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         carrier: &Arc<dyn Carrier>,
     ) -> bool {
         let target = Target::Stream(Arc::downgrade(carrier));
         let message = state.sessions.ask(context.identity, &self.key, target, context.now);
         message.is_some_and(|message| {
-            self.put(context, &message, carrier, Priority::First);
+            context.output.send(self, &message, PathSet::by(carrier), Priority::First);
             true
         })
     }
 
     /// Seals and sends a packet (empty: a keepalive) by the route; false where there is no session.
-    pub(super) fn send_now(&self, state: &mut State, context: &Context<'_>, packet: &[u8]) -> bool {
+    pub(super) fn send_now(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, packet: &[u8]) -> bool {
         let paths = state.paths(context.now);
         let priority = if packet.is_empty() { Priority::First } else { Priority::Behind };
-        self.seal_and_send(state, context, packet, packet.len(), (&paths, priority)).is_some()
+        self.seal_and_send(state, context, packet, packet.len(), (paths, priority)).is_some()
     }
 
     /// The first message in a session that we asked for. Where the answer came by a stream, by that one alone; else by the route, and
     /// to the endpoint whatever the route, since it is by UDP that the peer waits for it. The endpoint need not be where the answer
     /// seemed to come from.
-    pub(super) fn send_back(&self, state: &mut State, context: &Context<'_>, via: Via<'_>) {
+    pub(super) fn send_back(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, via: Via<'_>) {
         let paths = match via {
             Via::Udp(_) => PathSet { udp: state.endpoint, ..state.paths(context.now) },
-            Via::Stream { carrier, .. } => PathSet { stream: Some(Arc::clone(carrier)), ..PathSet::default() },
+            Via::Stream { carrier, .. } => PathSet::by(carrier),
         };
-        self.seal_and_send(state, context, &[], 0, (&paths, Priority::First));
+        self.seal_and_send(state, context, &[], 0, (paths, Priority::First));
     }
 
-    /// `None` where there is no session to seal in, else whether one of the ways took it.
+    /// `None` where there is no session to seal in.
     fn seal_and_send(
-        &self,
-        state: &mut State,
-        context: &Context<'_>,
+        self: &Arc<Self>,
+        state: &State,
+        context: &mut Context<'_>,
         packet: &[u8],
         padded: usize,
-        to: (&PathSet, Priority),
-    ) -> Option<bool> {
+        (paths, priority): (PathSet, Priority),
+    ) -> Option<()> {
         let session = state.sessions.sealing(context.now)?;
-        let mut message = vec![0; padded + OVERHEAD];
-        message[HEADER..][..packet.len()].copy_from_slice(packet);
-        session.seal(&mut message, padded)?;
-        Some(self.dispatch(state, context, &message, to))
-    }
-
-    /// Sends one datagram by all of these ways; true where one of them took it.
-    pub(super) fn dispatch(
-        &self,
-        state: &mut State,
-        context: &Context<'_>,
-        datagram: &[u8],
-        (paths, priority): (&PathSet, Priority),
-    ) -> bool {
-        let mut taken = false;
-        if let Some(Endpoint { address, source }) = paths.udp {
-            let mut sent = context.sockets.send(datagram, address, source);
-            if let Some(source) = source
-                && sent.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
-            {
-                state.forget_source(source);
-                sent = context.sockets.send(datagram, address, None);
-            }
-            taken |= self.count_sent(context, datagram, address, sent);
-        }
-        if let Some(candidate) = paths.candidate {
-            taken |= self.post(context, datagram, candidate);
-        }
-        if let Some(stream) = &paths.stream {
-            taken |= self.put(context, datagram, stream, priority);
-        }
-        taken
-    }
-
-    /// To an endpoint that need not be the peer's.
-    pub(super) fn post(&self, context: &Context<'_>, datagram: &[u8], to: Endpoint) -> bool {
-        self.count_sent(context, datagram, to.address, context.sockets.send(datagram, to.address, to.source))
-    }
-
-    /// By a stream that need not be the peer's.
-    pub(super) fn put(
-        &self,
-        context: &Context<'_>,
-        datagram: &[u8],
-        stream: &Arc<dyn Carrier>,
-        priority: Priority,
-    ) -> bool {
-        let taken = match priority {
-            Priority::First => stream.send_first(datagram),
-            Priority::Behind => stream.send(datagram, datagram.len()),
+        let seal = |message: &mut [u8]| {
+            message[HEADER..][..packet.len()].copy_from_slice(packet);
+            session.seal(message, padded).map(drop)
         };
-        if taken {
-            self.tx_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
-        } else {
-            context.counters.add(Counter::IoFailed);
-        }
-        taken
+        context.output.send_written(self, padded + OVERHEAD, seal, paths, priority)
     }
 
-    fn count_sent(&self, context: &Context<'_>, datagram: &[u8], to: SocketAddr, sent: std::io::Result<()>) -> bool {
-        match sent {
-            Ok(()) => {
-                self.tx_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
-                true
-            }
-            Err(error) => {
-                tracing::trace!(endpoint = %to, %error, "datagram not sent");
-                context.counters.add(Counter::IoFailed);
-                false
-            }
-        }
+    /// That many bytes left.
+    pub(crate) fn count_sent(&self, bytes: u64) {
+        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Datagrams could not leave from that address: the system chooses another, until the peer is heard of again.
@@ -280,20 +226,16 @@ impl Peer {
     }
 
     /// Tells that packets of applications went.
-    pub(super) fn report_sent(&self, state: &mut State, context: &Context<'_>) {
-        if let Some(watch) = context.watch
-            && state.may_report(0, context.now)
-        {
-            watch.watcher.sent(self.key);
+    pub(super) fn report_sent(&self, state: &mut State, context: &mut Context<'_>) {
+        if context.tap.is_some() && state.may_report(0, context.now) {
+            context.output.report(&Event::Sent { peer: self.key });
         }
     }
 
     /// Tells that packets of applications came.
-    pub(super) fn report_received(&self, state: &mut State, context: &Context<'_>, path: Path) {
-        if let Some(watch) = context.watch
-            && state.may_report(1 + usize::from(path == Path::Stream), context.now)
-        {
-            watch.watcher.received(self.key, path);
+    pub(super) fn report_received(&self, state: &mut State, context: &mut Context<'_>, path: Path) {
+        if context.tap.is_some() && state.may_report(1 + usize::from(path == Path::Stream), context.now) {
+            context.output.report(&Event::Received { peer: self.key, path });
         }
     }
 }

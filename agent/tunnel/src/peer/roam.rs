@@ -5,11 +5,13 @@
 //! proved is asked as well when the peer's data seems to come from it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::paths::{PathState, Priority};
+use super::paths::{PathSet, PathState};
 use super::{Context, Peer, State};
 use crate::endpoint::Endpoint;
+use crate::output::{Event, Priority};
 use crate::path::Proof;
 use crate::receive::Via;
 use crate::sessions::{Confirmed, Target};
@@ -80,7 +82,7 @@ impl PathState {
 
 impl Peer {
     /// As [`crate::DeviceHandle::try_endpoint`].
-    pub(crate) fn try_endpoint(&self, context: &Context<'_>, address: SocketAddr) {
+    pub(crate) fn try_endpoint(self: &Arc<Self>, context: &mut Context<'_>, address: SocketAddr) {
         let mut guard = self.lock();
         let found = guard.path_state.as_ref().and_then(|path_state| path_state.found);
         if !self.is_mute(&guard) && found.is_none_or(|found| context.now >= found + VALIDATED_HOLD) {
@@ -91,9 +93,9 @@ impl Peer {
 
     /// An initiation of ours was answered, which had gone there, by that way. What it proves of the stream, where it is one.
     pub(super) fn response_received(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         target: &Target,
         via: Via<'_>,
     ) -> Proof {
@@ -114,9 +116,9 @@ impl Peer {
 
     /// Authentic data came, in a session whose first use it is where that is `confirmed`.
     pub(super) fn data_received_by(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         via: Via<'_>,
         confirmed: Option<Confirmed>,
     ) {
@@ -131,19 +133,22 @@ impl Peer {
 
     /// Sends the answer to an initiation back where it came from. Where that is not the peer's endpoint, which is where it may be
     /// instead, the peer gets it there as well.
-    pub(super) fn answer(&self, state: &State, context: &Context<'_>, message: &[u8], via: Via<'_>) {
-        match via {
-            Via::Udp(from) => {
-                self.post(context, message, from);
-                if let Some(endpoint) = state.endpoint.filter(|endpoint| endpoint.address != from.address) {
-                    self.post(context, message, endpoint);
-                }
-            }
-            Via::Stream { carrier, .. } => _ = self.put(context, message, carrier, Priority::First),
+    pub(super) fn answer(self: &Arc<Self>, state: &State, context: &mut Context<'_>, message: &[u8], via: Via<'_>) {
+        context.output.send(self, message, PathSet::back(via), Priority::First);
+        if let Via::Udp(from) = via
+            && let Some(endpoint) = state.endpoint.filter(|endpoint| endpoint.address != from.address)
+        {
+            context.output.send(self, message, PathSet::to(endpoint), Priority::First);
         }
     }
 
-    fn received_from(&self, state: &mut State, context: &Context<'_>, from: Endpoint, in_new_session: bool) {
+    fn received_from(
+        self: &Arc<Self>,
+        state: &mut State,
+        context: &mut Context<'_>,
+        from: Endpoint,
+        in_new_session: bool,
+    ) {
         let is_endpoint = state.endpoint.is_some_and(|endpoint| endpoint.address == from.address);
         if is_endpoint {
             state.endpoint = Some(from);
@@ -167,7 +172,7 @@ impl Peer {
     }
 
     /// Does what is due of a trial.
-    pub(super) fn poll_validation(&self, state: &mut State, context: &Context<'_>) {
+    pub(super) fn poll_validation(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>) {
         let Some(path_state) = state.path_state.as_mut() else { return };
         let Some(validation) = path_state.validation.as_mut().filter(|validation| context.now >= validation.next)
         else {
@@ -186,15 +191,15 @@ impl Peer {
     }
 
     /// Sends an initiation there and nowhere else.
-    fn send_initiation_to(&self, state: &mut State, context: &Context<'_>, endpoint: Endpoint) {
+    fn send_initiation_to(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, endpoint: Endpoint) {
         let target = Target::Candidate(endpoint.address);
         if let Some(message) = state.sessions.ask(context.identity, &self.key, target, context.now) {
-            self.post(context, &message, endpoint);
+            context.output.send(self, &message, PathSet::to(endpoint), Priority::First);
         }
     }
 
     /// A round trip by this endpoint was proved.
-    fn endpoint_validated(&self, state: &mut State, context: &Context<'_>, endpoint: Endpoint) {
+    fn endpoint_validated(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, endpoint: Endpoint) {
         state.end_validation(endpoint.address);
         state.is_validated = true;
         // What waited for a way was sent there too.
@@ -204,8 +209,8 @@ impl Peer {
         }
         state.endpoint = Some(endpoint);
         state.path_state().found = Some(context.now);
-        if let Some(watch) = context.watch {
-            watch.watcher.endpoint(self.key, endpoint.address);
+        if context.tap.is_some() {
+            context.output.report(&Event::Endpoint { peer: self.key, endpoint: endpoint.address });
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Two peers on loopback sockets, under a clock of the test's own.
 
 use std::num::NonZeroU8;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::config::Offloads;
+use crate::control::Request;
 use crate::key::PrivateKey;
 use crate::noise::{Message, OVERHEAD, classify};
-use crate::udp;
+use crate::path::Watch;
+use crate::transmit::{Outside, flush};
+use crate::udp::{self, Sockets};
 
 mod counts;
 mod due;
@@ -25,6 +28,7 @@ struct End {
     sockets: Sockets,
     counters: Counters,
     limiter: HandshakeLimiter,
+    flood: Mutex<Flood>,
     watch: Option<Watch>,
     control: Sender<Request>,
     requests: Receiver<Request>,
@@ -47,6 +51,7 @@ fn two_ends(start: Instant) -> (End, End) {
             sockets: Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap(),
             counters: Counters::default(),
             limiter: HandshakeLimiter::new(),
+            flood: Mutex::default(),
             watch: None,
             control,
             requests,
@@ -64,20 +69,26 @@ impl End {
         ([127, 0, 0, 1], self.sockets.port()).into()
     }
 
-    fn context(&self, now: Instant) -> Context<'_> {
-        Context {
-            identity: &self.identity,
-            sockets: &self.sockets,
-            counters: &self.counters,
-            limiter: &self.limiter,
-            control: &self.control,
-            watch: self.watch.as_ref(),
-            now,
-        }
+    /// Lets the peer do something, and carries out what it decided.
+    fn with<R>(&self, now: Instant, work: impl FnOnce(&Arc<Peer>, &mut Context<'_>) -> R) -> R {
+        let Self { identity, sockets, counters, limiter, flood, control, .. } = self;
+        let (watch, mut output) = (self.watch.as_ref(), Output::default());
+        let tap = watch.map(|watch| watch.tap);
+        let done = work(&self.peer, &mut Context { identity, counters, limiter, flood, tap, now, output: &mut output });
+        Outside { sockets, counters, control, watch }.carry_out(&mut output, |_, _| {});
+        done
     }
 
-    fn initiate(&self, now: Instant) {
-        self.peer.initiate(&self.context(now));
+    fn initiate(&self, now: Instant) -> InitiateOutcome {
+        self.with(now, Peer::initiate)
+    }
+
+    fn tick(&self, now: Instant) -> Option<Instant> {
+        self.with(now, Peer::tick)
+    }
+
+    fn try_endpoint(&self, now: Instant, address: SocketAddr) {
+        self.with(now, |peer, context| peer.try_endpoint(context, address));
     }
 
     fn send(&self, now: Instant, word: u8) {
@@ -86,8 +97,8 @@ impl End {
             32
         };
         let mut batch = SendBatch::new(NonZeroU8::MIN);
-        self.peer.send(&self.context(now), 0..1, write, &mut batch);
-        assert!(!batch.flush(&self.sockets, 0, &self.counters));
+        self.with(now, |peer, context| peer.send(context, 0..1, write, &mut batch));
+        assert!(!flush(&mut batch, &self.sockets, 0, &self.counters));
     }
 
     /// The next datagram that came.
@@ -113,31 +124,25 @@ impl End {
     }
 
     fn take_via(&self, now: Instant, datagram: &[u8], from: Via<'_>) -> Option<u8> {
-        let (context, mut word) = (self.context(now), None);
-        match classify(datagram).unwrap() {
+        let mut word = None;
+        self.with(now, |peer, context| match classify(datagram).unwrap() {
             Message::Initiation => {
                 let initiation = Initiation::read(&self.identity, datagram).unwrap();
-                assert_eq!(initiation.initiator(), self.peer.key());
-                self.peer.receive_initiation(&context, initiation, from);
+                assert_eq!(initiation.initiator(), peer.key());
+                peer.receive_initiation(context, initiation, from);
             }
-            Message::Response { receiver } => _ = self.peer.receive_response(&context, receiver, datagram, from),
-            Message::Cookie { receiver } => self.peer.receive_cookie(&context, receiver, datagram),
+            Message::Response { receiver } => _ = peer.receive_response(context, receiver, datagram, from),
+            Message::Cookie { receiver } => peer.receive_cookie(context, receiver, datagram),
             Message::Data { receiver } => {
-                let deliver = |buffer: &mut [u8], packet: Range<usize>, _| {
+                let deliver = |_: &mut Output, buffer: &mut [u8], packet: Range<usize>, _| {
                     word = buffer[packet].last().copied();
                     true
                 };
                 let mut buffer = datagram.to_vec();
-                self.peer.receive_data(
-                    &context,
-                    receiver,
-                    &mut buffer,
-                    std::iter::once(0..datagram.len()),
-                    from,
-                    deliver,
-                );
+                let datagrams = std::iter::once(0..datagram.len());
+                peer.receive_data(context, receiver, &mut buffer, datagrams, from, deliver);
             }
-        }
+        });
         word
     }
 
@@ -377,7 +382,7 @@ fn an_answer_to_an_earlier_initiation_is_as_good() {
         assert_eq!(b.take_next(now, 1, &a), [1], "only the packet, {second} s later");
         b.send(now, 2);
         assert_eq!(a.take_next(now, 1, &b), [2]);
-        a.peer.tick(&a.context(now));
+        a.tick(now);
         assert!(!b.has_datagram(), "{second} s later");
     }
 }
@@ -417,7 +422,7 @@ fn a_silent_peer_costs_nothing_in_the_end() {
         }
         let Some(at) = next.take() else { break };
         assert!(at <= start + 400 * S, "it never ends");
-        next = a.peer.tick(&a.context(at));
+        next = a.tick(at);
     }
     assert!((20..=24).contains(&initiations), "{initiations} in 90 s");
     let state = a.peer.lock();
@@ -441,11 +446,11 @@ fn several_threads_hold_back_less_than_a_receiver_forgives() {
             while batch.room(32) > 0 {
                 // As many as a superpacket has, or fewer.
                 let count = batch.room(32).min(45);
-                a.peer.send(&a.context(start), 0..count, write, &mut batch);
+                a.with(start, |peer, context| peer.send(context, 0..count, write, &mut batch));
                 held += count;
             }
             assert_eq!(Some(held), most.or(Some((256 << 10) / (32 + crate::noise::OVERHEAD))), "{threads} threads");
-            batch.flush(&a.sockets, 0, &a.counters);
+            flush(&mut batch, &a.sockets, 0, &a.counters);
         }
     }
 }

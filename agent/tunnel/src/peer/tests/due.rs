@@ -16,7 +16,7 @@ fn an_idle_session_is_left_alone() {
         }
         let Some(at) = next.take() else { break };
         looked.push((at - start).as_secs());
-        next = a.peer.tick(&a.context(at));
+        next = a.tick(at);
     }
     assert!(looked.len() <= 3 && looked.last() == Some(&180), "{looked:?}");
     assert!(!a.peer.lock().sessions.in_use());
@@ -94,21 +94,21 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
-    assert_eq!(a.peer.initiate(&a.context(start)), InitiateOutcome::Deferred);
+    assert_eq!(a.initiate(start), InitiateOutcome::Deferred);
     a.peer.set_keepalive(25, start);
     a.peer.lock().scheduled = Some(start);
-    let next = a.peer.tick(&a.context(start));
+    let next = a.tick(start);
     assert_eq!(next, Some(start + 25 * S), "the next keepalive");
     assert!(!b.has_datagram());
 
     others.pop();
-    assert_eq!(a.peer.initiate(&a.context(start)), InitiateOutcome::Done);
+    assert_eq!(a.initiate(start), InitiateOutcome::Done);
     assert!(a.limiter.try_acquire().is_none(), "and the others have to wait");
     let mut seen = vec![0];
     b.datagram();
     while a.peer.lock().timers.is_handshaking() {
         let at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.context(at));
+        a.tick(at);
         seen.push((at - start).as_millis());
         assert_eq!(b.has_datagram(), a.peer.lock().timers.is_handshaking());
     }
@@ -116,7 +116,7 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     let mut last = start;
     while a.peer.lock().sessions.in_use() {
         last = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.context(last));
+        a.tick(last);
     }
     assert_eq!(last, start + Duration::from_millis(5750), "it leaves nothing behind");
     others.push(a.limiter.try_acquire().expect("the turn that it had"));
@@ -126,7 +126,7 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     a.send(start + 10 * S, 1);
     assert!(b.has_datagram());
     a.peer.lock().scheduled = Some(start + 13 * S);
-    a.peer.tick(&a.context(start + 13 * S));
+    a.tick(start + 13 * S);
     assert!(b.has_datagram());
 }
 
@@ -136,7 +136,7 @@ fn in_a_crowd_what_the_owner_sends_asks_nobody() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
-    let sends = || a.peer.send_inner(&a.context(start), Path::Udp, &packet(1), 1420);
+    let sends = || a.inner(start, Path::Udp, 1);
     assert!(!sends() && !b.has_datagram());
     assert!(!a.peer.lock().timers.is_handshaking());
     others.pop();
@@ -156,7 +156,7 @@ fn an_answer_from_far_away_counts_when_the_turn_is_over() {
     let initiation = b.datagram();
     while a.peer.lock().timers.is_handshaking() {
         let at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.context(at));
+        a.tick(at);
     }
     b.take(start + 2 * S, &initiation, a.address());
     a.take_next(start + 4 * S, 1, &b);
@@ -173,7 +173,7 @@ fn where_nobody_wants_its_turn_a_handshake_goes_on() {
     let mut at = start;
     while a.peer.lock().timers.is_handshaking() {
         at = a.peer.lock().scheduled.unwrap();
-        a.peer.tick(&a.context(at));
+        a.tick(at);
         b.has_datagram();
     }
     assert_eq!(at, start + 90 * S);

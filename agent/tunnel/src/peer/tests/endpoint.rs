@@ -129,15 +129,15 @@ fn an_address_that_does_not_answer_is_left_alone() {
         for after in [250, 750] {
             assert_eq!(nowhere.kinds(), [1], "round {round}, before {after} ms");
             let early = began + Duration::from_millis(after - 1);
-            b.peer.tick(&b.context(early));
+            b.tick(early);
             assert!(nowhere.kinds().is_empty());
             now = began + Duration::from_millis(after);
-            b.peer.tick(&b.context(now));
+            b.tick(now);
         }
         assert_eq!(nowhere.kinds(), [1]);
         b.send(now, 2);
         assert_eq!((nowhere.datagram()[0], a.take_next(now, 1, &b)), (4, vec![2]), "still to both");
-        b.peer.tick(&b.context(began + Duration::from_millis(1750)));
+        b.tick(began + Duration::from_millis(1750));
         let ended = began + Duration::from_millis(1750);
         b.send(ended, 3);
         arrives_from(&a, &b, ended, 4, nowhere.address());
@@ -197,7 +197,7 @@ fn an_answer_proves_what_was_asked() {
     assert_eq!(a.unauthenticated(), 2, "a replay");
 
     // As told by somebody who knows where the peer might be.
-    a.peer.try_endpoint(&a.context(start), tried.address());
+    a.try_endpoint(start, tried.address());
     let initiation = tried.datagram();
     b.take_next(start, 1, &a);
     b.take(start, &initiation, a.address());
@@ -255,7 +255,7 @@ fn what_is_tried_soon_after_a_failure_gets_no_packets() {
     let first = Elsewhere::new();
     arrives_from(&a, &b, start, 1, first.address());
     for after in [250, 750, 1750] {
-        b.peer.tick(&b.context(start + Duration::from_millis(after)));
+        b.tick(start + Duration::from_millis(after));
     }
     assert_eq!(first.kinds(), [1, 1, 1]);
     // Another port of the same host did not answer either.
@@ -269,7 +269,7 @@ fn what_is_tried_soon_after_a_failure_gets_no_packets() {
     b.send(late, 4);
     assert_eq!((other.kinds(), a.take_next(late, 1, &b)), (vec![1], vec![4]));
     for after in [250, 750, 1750] {
-        b.peer.tick(&b.context(late + Duration::from_millis(after)));
+        b.tick(late + Duration::from_millis(after));
     }
     assert_eq!(other.kinds(), [1, 1]);
     // After some quiet a third one gets packets too, for its moment.
@@ -290,7 +290,7 @@ fn who_seems_to_be_nowhere_gets_its_answers() {
     let nowhere = Elsewhere::new();
     arrives_from(&a, &b, start, 1, nowhere.address());
     for after in [250, 750, 1750] {
-        b.peer.tick(&b.context(start + Duration::from_millis(after)));
+        b.tick(start + Duration::from_millis(after));
     }
     assert_eq!(nowhere.kinds(), [1, 1, 1]);
     let later = start + 3 * S;
@@ -348,7 +348,7 @@ fn of_addresses_tried_side_by_side_the_first_that_answers_stays() {
     shake_hands(&a, &b, start);
     let (near, far) = (Elsewhere::new(), Elsewhere::new());
     let initiations = [&far, &near].map(|elsewhere| {
-        a.peer.try_endpoint(&a.context(start), elsewhere.address());
+        a.try_endpoint(start, elsewhere.address());
         elsewhere.datagram()
     });
     let answers = initiations.map(|initiation| {
@@ -359,9 +359,9 @@ fn of_addresses_tried_side_by_side_the_first_that_answers_stays() {
     let refused = a.unauthenticated();
     a.take(start, &answers[0], far.address());
     assert_eq!((a.endpoint(), a.unauthenticated()), (near.address(), refused + 1));
-    a.peer.try_endpoint(&a.context(start + S), far.address());
+    a.try_endpoint(start + S, far.address());
     assert!(far.kinds().is_empty(), "nothing but the near one is tried for a moment");
-    a.peer.try_endpoint(&a.context(start + 2 * S), far.address());
+    a.try_endpoint(start + 2 * S, far.address());
     b.take(start + 2 * S, &far.datagram(), a.address());
     a.take(start + 2 * S, &a.datagram(), far.address());
     assert_eq!(a.endpoint(), far.address());

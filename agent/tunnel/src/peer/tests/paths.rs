@@ -50,7 +50,7 @@ impl End {
     }
 
     pub(super) fn inner(&self, now: Instant, path: Path, word: u8) -> bool {
-        self.peer.send_inner(&self.context(now), path, &packet(word), 1420)
+        self.with(now, |peer, context| peer.send_inner(context, path, &packet(word), 1420))
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) fn two_ends_that_met(start: Instant) -> (End, End, Arc<Wagon>, Arc<Wa
 
 /// One asks the other by UDP and is answered, and each sees that the other is there.
 pub(super) fn prove_endpoint(now: Instant, a: &End, b: &End) {
-    a.peer.try_endpoint(&a.context(now), b.address());
+    a.try_endpoint(now, b.address());
     b.take_next(now, 1, a);
     a.take_next(now, 1, b);
     b.take_next(now, 1, a);
@@ -111,7 +111,7 @@ fn a_stream_alone_carries_handshake_packets_and_renewal() {
     assert!(a.handshake() > before, "the session was renewed");
     b.send(later, 6);
     assert_eq!(carry(later, &a, &b, &forth, &back), (vec![6], vec![]));
-    b.peer.tick(&b.context(later + 20 * S));
+    b.tick(later + 20 * S);
     assert!(!a.has_datagram() && !b.has_datagram(), "nothing went by UDP");
 }
 
@@ -166,7 +166,7 @@ fn a_greeting_says_something_that_can_be_authenticated() {
     let start = Instant::now();
     let (a, b, forth, back) = two_ends_of_a_stream(start);
     let other = Wagon::new();
-    let initiate = |now| a.peer.initiate_by(&a.context(now), &carrier(&other));
+    let initiate = |now| a.with(now, |peer, context| peer.initiate_by(context, &carrier(&other)));
     initiate(start);
     let initiation = other.unload();
     assert_eq!((initiation.len(), initiation[0][0]), (1, 1));
@@ -192,9 +192,9 @@ fn where_a_stream_is_over_its_successor_gets_the_run() {
     };
     let mut batch = SendBatch::new(NonZeroU8::MIN);
     let mut send = |count: usize, meanwhile: &dyn Fn()| {
-        a.peer.send(&a.context(start), 0..count, write, &mut batch);
+        a.with(start, |peer, context| peer.send(context, 0..count, write, &mut batch));
         meanwhile();
-        batch.flush(&a.sockets, 0, &a.counters);
+        flush(&mut batch, &a.sockets, 0, &a.counters);
     };
     let sent = || a.peer.view(start).tx_bytes;
     let (next, before) = (Wagon::new(), sent());
@@ -269,7 +269,7 @@ fn the_watcher_is_told_of_packets_now_and_then_and_of_endpoints_always() {
 
     let moved = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = moved.local_addr().unwrap();
-    b.peer.try_endpoint(&b.context(start + S), address);
+    b.try_endpoint(start + S, address);
     let mut initiation = [0; 256];
     let len = moved.recv(&mut initiation).unwrap();
     a.take(start + S, &initiation[..len], b.address());

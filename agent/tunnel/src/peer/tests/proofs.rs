@@ -38,7 +38,7 @@ fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
     seems_to_come(later, 7);
     assert_eq!(victim.kinds(), [1], "asked, and no more");
     for after in [250, 750, 1750] {
-        a.peer.tick(&a.context(later + Duration::from_millis(after)));
+        a.tick(later + Duration::from_millis(after));
     }
     assert_eq!(victim.kinds(), [1, 1]);
     seems_to_come(later + 2 * S, 8);
@@ -102,7 +102,7 @@ fn the_answer_to_what_went_by_a_stream_alone_proves_a_round_trip() {
     let (a, b, _, back) = two_ends_of_a_stream(start);
     let (asked, other) = (Wagon::new(), Wagon::new());
     let initiate = || {
-        a.peer.initiate_by(&a.context(start), &carrier(&asked));
+        a.with(start, |peer, context| peer.initiate_by(context, &carrier(&asked)));
         asked.unload().pop().unwrap()
     };
     let answer_to = |initiation: Vec<u8>| {
@@ -113,12 +113,12 @@ fn the_answer_to_what_went_by_a_stream_alone_proves_a_round_trip() {
         let Some(Message::Response { receiver }) = classify(answer) else { panic!("no answer") };
         let carrier = carrier(by);
         let via = Via::Stream { carrier: &carrier, counted_as: [0xff00, 0, 0, 0, 0, 0, 0, 0].into() };
-        a.peer.receive_response(&a.context(start), receiver, answer, via)
+        a.with(start, |peer, context| peer.receive_response(context, receiver, answer, via))
     };
     let answer = answer_to(initiate());
     assert_eq!(proved(&answer, &asked), Some(Proof::RoundTrip));
     assert_eq!(proved(&answer, &asked), None, "a replay");
     assert_eq!(proved(&answer_to(initiate()), &other), Some(Proof::Data), "it went by another stream");
-    a.peer.try_endpoint(&a.context(start), b.address());
+    a.try_endpoint(start, b.address());
     assert_eq!(proved(&answer_to(b.datagram()), &asked), Some(Proof::Data), "it went by UDP");
 }

@@ -58,10 +58,10 @@ fn nothing_waits_for_long() {
     let due = std::iter::from_fn(|| a.requests.try_recv().ok()).filter_map(wake);
     let mut next = due.min();
     while let Some(at) = next.filter(|at| *at < start + 10 * S) {
-        next = a.peer.tick(&a.context(at));
+        next = a.tick(at);
     }
     assert_eq!(next, Some(start + 10 * S));
-    a.peer.tick(&a.context(start + 10 * S));
+    a.tick(start + 10 * S);
     assert!(a.peer.lock().staged.is_empty());
     a.send(start + 10 * S, 2);
     assert_eq!(a.counters.read().unsendable, 1);
