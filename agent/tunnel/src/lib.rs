@@ -31,6 +31,7 @@ mod output;
 mod packet;
 mod peer;
 mod receive;
+mod schedule;
 mod send_batch;
 mod sessions;
 mod staged;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 
 use crate::allowed_ips::{AllowedIps, canonical};
-use crate::config::PeerUpdate;
+use crate::config::{DeviceUpdate, PeerUpdate};
 use crate::key::{PrivateKey, PublicKey};
 use crate::noise::Identity;
 use crate::peer::Peer;
@@ -24,9 +24,19 @@ pub(crate) struct Table {
     pub(crate) fwmark: u32,
     members: BTreeMap<PublicKey, Member>,
     slots: HashMap<u32, Arc<Peer>>,
-    /// The slots of the peers removed since somebody asked.
+    /// The slots of the peers that the update which is being applied removed.
     freed: Vec<u32>,
     allowed_ips: AllowedIps<Peer>,
+}
+
+/// What follows from an update.
+pub(crate) struct Applied {
+    /// Peers to speak to at once.
+    pub(crate) to_initiate: Vec<Arc<Peer>>,
+    /// The slots of the peers that were removed: nothing of them is due any more.
+    pub(crate) freed: Vec<u32>,
+    /// Endpoints that were given, new or not.
+    pub(crate) endpoints: Vec<(PublicKey, SocketAddr)>,
 }
 
 /// A peer and the networks it owns.
@@ -94,16 +104,25 @@ impl Table {
         true
     }
 
-    pub(crate) fn remove_all(&mut self) {
+    /// Carries out an update, but for port and mark, which are the sockets'.
+    pub(crate) fn apply(&mut self, update: DeviceUpdate, now: Instant) -> Applied {
+        let key_changed = update.private_key.is_some_and(|key| self.set_private_key(key));
+        if update.replace_peers {
+            self.remove_all();
+        }
+        let edited: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| self.edit(peer, now)).collect();
+        let to_initiate =
+            if key_changed { self.members().map(|member| Arc::clone(&member.peer)).collect() } else { edited };
+        let there = update.peers.iter().filter(|peer| !peer.remove && self.by_key(&peer.public_key).is_some());
+        let endpoints = there.filter_map(|peer| Some((peer.public_key, unmapped(peer.endpoint?)))).collect();
+        Applied { to_initiate, freed: std::mem::take(&mut self.freed), endpoints }
+    }
+
+    fn remove_all(&mut self) {
         while let Some((key, _)) = self.members.first_key_value() {
             let key = *key;
             self.remove(&key);
         }
-    }
-
-    /// The slots of the peers that were removed since this was last asked: nothing of them is due any more.
-    pub(crate) fn take_freed(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.freed)
     }
 
     fn remove(&mut self, key: &PublicKey) {

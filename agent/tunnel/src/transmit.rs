@@ -9,7 +9,7 @@ use crate::control::Request;
 use crate::counters::{Counter, Counters};
 use crate::endpoint::Endpoint;
 use crate::key::PublicKey;
-use crate::output::{Event, Message, Output, Priority, Wake};
+use crate::output::{Event, Message, Output, Priority};
 use crate::path::{Carrier, Proof, Watch};
 use crate::peer::{PathSet, Peer};
 use crate::send_batch::{Run, SendBatch};
@@ -38,9 +38,9 @@ impl Outside<'_> {
             let taken = self.send(message, bytes);
             first.get_or_insert(taken);
         }
-        for Wake { slot, at } in output.wakes() {
+        for wake in output.wakes() {
             // Without a control thread the device is ending, and nothing is due any more.
-            let _ = self.control.send(Request::Wake { at: *at, slot: *slot });
+            let _ = self.control.send(Request::Wake(*wake));
         }
         for event in output.events() {
             self.report(&event, &mut proved);

@@ -10,6 +10,7 @@ use crate::config::Offloads;
 use crate::control::Request;
 use crate::key::PrivateKey;
 use crate::noise::{Message, OVERHEAD, classify};
+use crate::output::Wake;
 use crate::path::Watch;
 use crate::transmit::{Outside, flush};
 use crate::udp::{self, Sockets};
@@ -262,7 +263,7 @@ fn a_changed_preshared_key_takes_over_with_its_handshake() {
     b.send(later, 4);
     a.peer.lock().timers.restart_handshake(later);
     a.initiate(later);
-    assert_eq!(b.take_next(later, 1, &a), []);
+    assert_eq!(b.take_next(later, 1, &a), [0; 0]);
     assert_eq!(a.take_next(later, 2, &b), [4]);
     a.send(later, 5);
     assert_eq!(b.take_next(later, 2, &a), [5]);
@@ -414,7 +415,7 @@ fn a_silent_peer_costs_nothing_in_the_end() {
     let mut next = None;
     let mut initiations = 0;
     loop {
-        while let Ok(Request::Wake { at, .. }) = a.requests.try_recv() {
+        while let Ok(Request::Wake(Wake { at, .. })) = a.requests.try_recv() {
             next = Some(at);
         }
         while b.has_datagram() {

@@ -11,7 +11,7 @@ fn an_idle_session_is_left_alone() {
     let mut looked = Vec::new();
     let mut next = None;
     loop {
-        while let Ok(Request::Wake { at, .. }) = a.requests.try_recv() {
+        while let Ok(Request::Wake(Wake { at, .. })) = a.requests.try_recv() {
             next = Some(next.map_or(at, |next: Instant| next.min(at)));
         }
         let Some(at) = next.take() else { break };
@@ -30,7 +30,7 @@ fn data_sets_the_timers_that_it_needs() {
     shake_hands(&a, &b, start);
     let wakes = |end: &End| -> Vec<u64> {
         let seconds = |request| match request {
-            Request::Wake { at, .. } => (at - start).as_secs(),
+            Request::Wake(Wake { at, .. }) => (at - start).as_secs(),
             Request::Apply { .. } | Request::Initiate { .. } | Request::Fit | Request::Stop => {
                 panic!("nobody asked for that")
             }

@@ -54,7 +54,7 @@ fn nothing_waits_for_long() {
     let start = Instant::now();
     let (a, b, _, back) = cut_off(start);
     a.send(start + 9 * S, 1);
-    let wake = |request| if let Request::Wake { at, .. } = request { Some(at) } else { None };
+    let wake = |request| if let Request::Wake(Wake { at, .. }) = request { Some(at) } else { None };
     let due = std::iter::from_fn(|| a.requests.try_recv().ok()).filter_map(wake);
     let mut next = due.min();
     while let Some(at) = next.filter(|at| *at < start + 10 * S) {
