@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::Request;
-use crate::counters::Counter;
 use crate::device::Shared;
-use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
+use crate::offload::VNET_LEN;
+use crate::outgoing::OutgoingBatch;
 use crate::output::Output;
-use crate::packet::{self, MAX_PACKET};
+use crate::packet::MAX_PACKET;
 use crate::send_batch::SendBatch;
 use crate::sys;
 use crate::table::Table;
@@ -115,41 +115,20 @@ impl Outbound<'_> {
 
     /// Takes the first `len` bytes of what was read: one packet or superpacket.
     fn take(&mut self, table: &Table, len: usize, mtu: u16) {
-        let counters = &self.shared.counters;
-        let Some((header, packet)) = self.read[..len].split_first_chunk_mut::<VNET_LEN>() else {
-            return counters.add(Counter::NoPeer);
-        };
-        if self.shared.watch.as_ref().is_some_and(|watch| packet::begins_between(packet, watch.tap)) {
-            return counters.add(Counter::Unsendable);
-        }
-        let mut packets = match VnetHeader::parse(header).and_then(|header| Outgoing::parse(&header, packet)) {
-            Ok(packets) => packets,
-            Err(error) => {
-                tracing::trace!(%error, "not to be sent");
-                return counters.add(Counter::NoPeer);
-            }
-        };
-        packets.clamp_mss(mtu);
-        let (Some(peer), Some(identity)) = (table.by_address(packets.destination()), table.identity.as_ref()) else {
-            return counters.add_many(Counter::NoPeer, packets.count() as u64);
-        };
-        let write = |number: usize, buffer: &mut [u8]| {
-            let len = packets.write(number, buffer);
-            let padded = packet::padded_len(len, mtu.into());
-            buffer[len..padded].fill(0);
-            padded
-        };
+        let Self { shared, queue, batch, output, .. } = self;
+        let (tap, counters) = (shared.watch.as_ref().map(|watch| watch.tap), &shared.counters);
+        let Some(outgoing) = OutgoingBatch::parse(&mut self.read[..len], table, tap, mtu, counters) else { return };
+        let Some(identity) = &table.identity else { return };
         let mut next = 0;
-        while next < packets.count() {
-            let until = packets.count().min(next + self.batch.room(packets.longest() + packet::PADDING));
-            if until == next {
-                self.too_long |= flush(&mut self.batch, &self.shared.sockets(), self.queue, counters);
+        while next < outgoing.count() {
+            let packets = outgoing.fitting(next, batch);
+            if packets.is_empty() {
+                self.too_long |= flush(batch, &shared.sockets(), *queue, counters);
                 continue;
             }
-            let mut context = self.shared.context(identity, &mut self.output);
-            peer.send(&mut context, next..until, write, &mut self.batch);
-            self.shared.carry_out(&mut self.output);
-            next = until;
+            next = packets.end;
+            outgoing.send(&mut shared.context(identity, output), packets, batch);
+            shared.carry_out(output);
         }
     }
 

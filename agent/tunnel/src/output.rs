@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::counters::{Counter, Counters};
 use crate::key::PublicKey;
 use crate::path::{Path, Proof};
 use crate::peer::{PathSet, Peer};
@@ -30,7 +31,7 @@ pub(crate) struct Output {
 pub(crate) struct Message {
     bytes: Range<usize>,
     pub(crate) paths: PathSet,
-    pub(crate) priority: Priority,
+    priority: Priority,
     /// Whom it is for, and who counts it. `None` where that is not known: then no failure counts either.
     pub(crate) peer: Option<Arc<Peer>>,
 }
@@ -79,6 +80,23 @@ pub(crate) enum Event<B> {
         peer: PublicKey,
         proof: Proof,
     },
+}
+
+impl Message {
+    /// Gives it to the stream, where it is to go by one, and counts that; true where the stream took it.
+    pub(crate) fn send_by_stream(&self, datagram: &[u8], counters: &Counters) -> bool {
+        let Some(stream) = &self.paths.stream else { return false };
+        let taken = match self.priority {
+            Priority::First => stream.send_first(datagram),
+            Priority::Behind => stream.send(datagram, datagram.len()),
+        };
+        match &self.peer {
+            Some(peer) if taken => peer.count_sent(datagram.len() as u64),
+            Some(_) => counters.add(Counter::IoFailed),
+            None => {}
+        }
+        taken
+    }
 }
 
 impl<B> Event<B> {

@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::counters::{Counter, Counters};
 use crate::noise::{HEADER, OVERHEAD, Session};
 use crate::offload::{MAX_RUN, MAX_SEGMENTS};
 use crate::packet;
@@ -51,6 +52,19 @@ impl Run {
         self.closed = len < self.segment;
         self.bytes.end += len;
         self.count += 1;
+    }
+
+    /// Gives it to the stream, where it is to go by one. One that is over may have been replaced a moment ago.
+    pub(crate) fn send_by_stream(&self, buffer: &[u8], counters: &Counters) {
+        let Some(stream) = &self.paths.stream else { return };
+        let bytes = &buffer[self.bytes.clone()];
+        if stream.send(bytes, self.segment)
+            || self.peer.stream_after(stream).is_some_and(|next| next.send(bytes, self.segment))
+        {
+            return;
+        }
+        counters.add_many(Counter::IoFailed, self.count as u64);
+        self.peer.not_sent(bytes.len() as u64);
     }
 }
 

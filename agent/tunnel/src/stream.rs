@@ -1,7 +1,6 @@
 //! From a stream to the interface: the same messages as by UDP, in a buffer of the caller's.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +13,13 @@ use crate::offload::Merge;
 use crate::output::Output;
 use crate::path::{Carrier, Proof};
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
+use crate::stream_source::StreamSource;
 
 /// Reads one stream; used by one thread at a time.
 pub struct StreamInbound {
     revocable: Arc<Revocable>,
     carrier: Arc<dyn Carrier>,
-    source: Source,
+    source: StreamSource,
     /// As the interface takes packets; made when there is something for it.
     merge: Option<Merge>,
     output: Output,
@@ -27,7 +27,14 @@ pub struct StreamInbound {
 
 impl StreamInbound {
     pub(crate) fn new(revocable: Arc<Revocable>, carrier: Arc<dyn Carrier>) -> Self {
-        Self { revocable, carrier, source: Source::new(), merge: None, output: Output::default() }
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            revocable,
+            carrier,
+            source: StreamSource::new(COUNT.fetch_add(1, Ordering::Relaxed)),
+            merge: None,
+            output: Output::default(),
+        }
     }
 
     /// Opens datagrams where they lie in the buffer, which they may do with gaps, and hands their packets to the interface.
@@ -93,51 +100,5 @@ impl StreamInbound {
 impl fmt::Debug for StreamInbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamInbound").field("carrier", &self.carrier).finish_non_exhaustive()
-    }
-}
-
-/// What a stream is counted as, by limits and cookies, which know addresses.
-struct Source {
-    own: IpAddr,
-    /// Something has come by it that proves whose it is.
-    is_validated: bool,
-}
-
-impl Source {
-    /// What all streams are counted as that nobody has proved to be at the end of: whoever opens many of them has no more
-    /// handshakes than by one. An address that nobody sends from: multicast, and with a scope that there is not.
-    const UNPROVED: u128 = 0xff00 << 112;
-
-    /// Its own address is another one of these, which no other stream has, so that streams are told apart as hosts are. Limits look
-    /// at the first half of it.
-    fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(1);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 48) - 1);
-        Self { own: Ipv6Addr::from_bits(Self::UNPROVED | u128::from(number) << 64).into(), is_validated: false }
-    }
-
-    fn address(&self) -> IpAddr {
-        if self.is_validated { self.own } else { Ipv6Addr::from_bits(Self::UNPROVED).into() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::flood::Flood;
-    use crate::noise::HANDSHAKES_PER_SECOND;
-
-    #[test]
-    fn streams_that_nobody_proved_share_one_limit() {
-        let (mut flood, now) = (Flood::default(), Instant::now());
-        let mut is_allowed = |source: &Source| flood.allows(source.address(), now);
-        let mut streams: Vec<Source> = (0..100).map(|_| Source::new()).collect();
-        assert!((0..HANDSHAKES_PER_SECOND).all(|_| is_allowed(&streams[0])), "there is no load yet");
-        let allowed = streams.iter().filter(|stream| is_allowed(stream)).count();
-        assert_eq!(allowed, 5, "as by one stream");
-        streams.iter_mut().for_each(|stream| stream.is_validated = true);
-        assert!(streams.iter().all(&mut is_allowed), "each has its own");
     }
 }

@@ -9,8 +9,8 @@ use crate::control::Request;
 use crate::counters::{Counter, Counters};
 use crate::endpoint::Endpoint;
 use crate::key::PublicKey;
-use crate::output::{Event, Message, Output, Priority};
-use crate::path::{Carrier, Proof, Watch};
+use crate::output::{Event, Message, Output};
+use crate::path::{Proof, Watch};
 use crate::peer::{PathSet, Peer};
 use crate::send_batch::{Run, SendBatch};
 use crate::udp::{Message as Datagrams, Sockets};
@@ -66,23 +66,7 @@ impl Outside<'_> {
         if let Some(Endpoint { address, source }) = paths.candidate {
             taken |= self.count(peer.as_ref(), datagram, address, self.sockets.send(datagram, address, source));
         }
-        if let Some(stream) = &paths.stream {
-            taken |= self.put(peer.as_ref(), datagram, stream, message.priority);
-        }
-        taken
-    }
-
-    fn put(&self, peer: Option<&Arc<Peer>>, datagram: &[u8], stream: &Arc<dyn Carrier>, priority: Priority) -> bool {
-        let taken = match priority {
-            Priority::First => stream.send_first(datagram),
-            Priority::Behind => stream.send(datagram, datagram.len()),
-        };
-        match peer {
-            Some(peer) if taken => peer.count_sent(datagram.len() as u64),
-            Some(_) => self.counters.add(Counter::IoFailed),
-            None => {}
-        }
-        taken
+        taken | message.send_by_stream(datagram, self.counters)
     }
 
     fn count(&self, peer: Option<&Arc<Peer>>, datagram: &[u8], to: SocketAddr, sent: io::Result<()>) -> bool {
@@ -118,8 +102,8 @@ impl Outside<'_> {
 pub(crate) fn flush(batch: &mut SendBatch, sockets: &Sockets, queue: usize, counters: &Counters) -> bool {
     let mut too_long = false;
     let (runs, buffer) = batch.runs();
-    for run in runs.iter().filter(|run| run.paths.stream.is_some()) {
-        run.put(buffer, counters);
+    for run in runs {
+        run.send_by_stream(buffer, counters);
     }
     for runs in runs.chunks(MESSAGES) {
         let failed = |run: &Run, error: io::Error| {
@@ -160,19 +144,6 @@ impl Run {
     fn message<'a>(&self, buffer: &'a [u8], to: Endpoint) -> Datagrams<'a> {
         let Endpoint { address, source } = to;
         Datagrams { bytes: &buffer[self.bytes.clone()], segment: self.segment, to: address, source, ecn: self.ecn }
-    }
-
-    /// Gives it to the peer's stream. One that is over may have been replaced a moment ago.
-    fn put(&self, buffer: &[u8], counters: &Counters) {
-        let Some(stream) = &self.paths.stream else { return };
-        let bytes = &buffer[self.bytes.clone()];
-        if stream.send(bytes, self.segment)
-            || self.peer.stream_after(stream).is_some_and(|next| next.send(bytes, self.segment))
-        {
-            return;
-        }
-        counters.add_many(Counter::IoFailed, self.count as u64);
-        self.peer.not_sent(bytes.len() as u64);
     }
 
     /// The system did not take it. Where that may be because of the address it was to leave from, it is tried once
