@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::config::DeviceUpdate;
-use crate::device::Shared;
+use crate::device::{Machine, Shared};
 use crate::error::Error;
 use crate::key::PublicKey;
 use crate::memory;
@@ -109,7 +109,7 @@ fn apply(shared: &Shared, update: DeviceUpdate, schedule: &mut Schedule) -> Resu
     if update.peers.len() >= MANY {
         schedule.silent += update.peers.len();
     }
-    let Applied { to_initiate, freed, endpoints } = table.apply(update, Instant::now());
+    let Applied { to_initiate, freed, endpoints } = table.apply(update, &Machine, Instant::now());
     schedule.forget(&freed);
     schedule.initiate(to_initiate);
     if let Some(watch) = &shared.watch {

@@ -1,16 +1,18 @@
 //! The device as its owner sees it, and what its threads share.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Offloads, PeerState};
+use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Offloads};
 use crate::control::{self, Request};
 use crate::counters::Counters;
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::flood::Flood;
 use crate::handle::{DeviceHandle, Revocable};
@@ -18,7 +20,7 @@ use crate::handshake_limiter::HandshakeLimiter;
 use crate::inbound;
 use crate::memory;
 use crate::mtu::Mtu;
-use crate::noise::Identity;
+use crate::noise::{HANDSHAKES_PER_SECOND, Identity};
 use crate::outbound;
 use crate::output::Output;
 use crate::path::Watch;
@@ -95,7 +97,7 @@ impl Device {
             threads,
             offloads,
             watch: options.watch,
-            table: RwLock::new(Table::new()),
+            table: RwLock::new(Table::new(HANDSHAKES_PER_SECOND)),
             sockets: RwLock::new(Arc::new(sockets)),
             tun,
             counters: Counters::default(),
@@ -237,6 +239,20 @@ impl Drop for Running {
     }
 }
 
+/// The real machine.
+pub(crate) struct Machine;
+
+impl Environment for Machine {
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn random(&self) -> u64 {
+        // What the standard library draws for its own maps.
+        RandomState::new().hash_one(())
+    }
+}
+
 impl Shared {
     pub(crate) fn table(&self) -> RwLockReadGuard<'_, Table> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
@@ -256,7 +272,7 @@ impl Shared {
     pub(crate) fn context<'a>(&'a self, identity: &'a Identity, output: &'a mut Output) -> Context<'a> {
         let Self { counters, limiter, flood, watch, .. } = self;
         let tap = watch.as_ref().map(|watch| watch.tap);
-        Context { identity, counters, limiter, flood, tap, now: Instant::now(), output }
+        Context { identity, counters, limiter, flood, tap, environment: &Machine, now: Instant::now(), output }
     }
 
     /// As [`Outside::carry_out`], where no stream is read. No peer may be locked, and the table is still held under which the
@@ -344,21 +360,6 @@ impl Shared {
         // Before the table is held. An interface that was just deleted has none; the device is about to end.
         let (mtu, gso_max_size) = (self.read_mtu().unwrap_or(0), self.tun.gso_max_size());
         let (table, now) = (self.table(), Instant::now());
-        let peers = table.members().map(|member| {
-            let view = member.peer.view(now);
-            PeerState {
-                public_key: member.peer.key(),
-                has_preshared_key: view.psk.is_some(),
-                endpoint: view.endpoint,
-                persistent_keepalive: view.keepalive,
-                allowed_ips: member.allowed_ips.iter().copied().collect(),
-                last_handshake: view.last_handshake,
-                last_received: view.last_received,
-                last_sent: view.last_sent,
-                rx_bytes: view.rx_bytes,
-                tx_bytes: view.tx_bytes,
-            }
-        });
         DeviceState {
             public_key: table.identity.as_ref().map(|identity| identity.public()),
             listen_port: self.sockets().port(),
@@ -367,7 +368,7 @@ impl Shared {
             threads: self.threads,
             offloads: self.offloads_in_use(),
             gso_max_size,
-            peers: peers.collect(),
+            peers: table.peers(now),
             drops: self.counters.read(),
         }
     }

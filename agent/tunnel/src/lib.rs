@@ -14,6 +14,7 @@ mod control;
 mod counters;
 mod device;
 mod endpoint;
+mod environment;
 mod error;
 mod handle;
 mod key;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::counters::{Counter, Counters};
 use crate::endpoint::Endpoint;
+use crate::environment::Environment;
 use crate::flood::Flood;
 use crate::handshake_limiter::{HandshakeLimiter, HandshakePermit};
 use crate::key::{PresharedKey, PublicKey};
@@ -37,6 +38,7 @@ pub(crate) struct Context<'a> {
     pub(crate) flood: &'a Mutex<Flood>,
     /// The port of [`crate::Watch::tap`]; `None` where nothing is to be reported.
     pub(crate) tap: Option<u16>,
+    pub(crate) environment: &'a dyn Environment,
     pub(crate) now: Instant,
     pub(crate) output: &'a mut Output,
 }
@@ -295,7 +297,7 @@ impl Peer {
         state.last_received = Some(context.now);
         let proof = self.response_received(state, context, &target, via);
         if let Some(began) = began {
-            state.session_began(began);
+            state.session_began(began, context);
         }
         if began.is_some() || via.path() == Path::Stream {
             // The first message in the session, or by the stream, whatever waits: it shows the peer that we have it too.
@@ -357,7 +359,7 @@ impl Peer {
         let confirmed = state.sessions.confirm(receiver);
         self.data_received_by(state, context, via, confirmed);
         if let Some(began) = confirmed.and_then(|confirmed| confirmed.began) {
-            state.session_began(began);
+            state.session_began(began, context);
         }
         if with_content && state.timers.data_received(context.now) {
             self.begin_handshake(state, context);
@@ -391,9 +393,9 @@ impl Peer {
 }
 
 impl State {
-    fn session_began(&mut self, session: Began) {
+    fn session_began(&mut self, session: Began, context: &Context<'_>) {
         self.timers.established(session.since, session.initiator);
-        self.last_handshake = Some(SystemTime::now());
+        self.last_handshake = Some(context.environment.wall_clock());
     }
 }
 

@@ -4,7 +4,7 @@
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::endpoint::Endpoint;
 use crate::key::{PresharedKey, PublicKey};
@@ -148,9 +148,11 @@ impl Sessions {
         peer: &PublicKey,
         target: Target,
         now: Instant,
+        wall_clock: SystemTime,
     ) -> Option<[u8; INITIATION_LEN]> {
         let (index, mut message) = (self.new_index(), [0; INITIATION_LEN]);
-        let offer = SentInitiation::new(identity, peer, index, self.cookie(now), &mut message)?;
+        let timestamp = identity.timestamp(wall_clock);
+        let offer = SentInitiation::new(identity, peer, index, timestamp, self.cookie(now), &mut message)?;
         let most = if target.is_candidate() { MAX_PENDING_CANDIDATES } else { MAX_PENDING };
         let kind = mem::discriminant(&target);
         let mut alike =

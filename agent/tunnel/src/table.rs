@@ -1,7 +1,6 @@
 //! All peers of the device, found by key, by receiver index and by inner address, and the edits of one update.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +8,8 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 
 use crate::allowed_ips::{AllowedIps, canonical};
-use crate::config::{DeviceUpdate, PeerUpdate};
+use crate::config::{DeviceUpdate, PeerState, PeerUpdate};
+use crate::environment::Environment;
 use crate::key::{PrivateKey, PublicKey};
 use crate::noise::Identity;
 use crate::peer::Peer;
@@ -20,6 +20,7 @@ const SLOT_BITS: u32 = 23;
 
 /// Who the device is and who its peers are. Read by every packet, written by the control thread.
 pub(crate) struct Table {
+    gate: u64,
     pub(crate) identity: Option<Identity>,
     pub(crate) fwmark: u32,
     members: BTreeMap<PublicKey, Member>,
@@ -47,8 +48,10 @@ pub(crate) struct Member {
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
+    /// `gate` handshake messages a second are answered without a cookie.
+    pub(crate) fn new(gate: u64) -> Self {
         Self {
+            gate,
             identity: None,
             fwmark: 0,
             members: BTreeMap::new(),
@@ -84,13 +87,33 @@ impl Table {
         self.members.values()
     }
 
+    /// The peers as they are shown.
+    pub(crate) fn peers(&self, now: Instant) -> Vec<PeerState> {
+        let shown = |member: &Member| {
+            let view = member.peer.view(now);
+            PeerState {
+                public_key: member.peer.key(),
+                has_preshared_key: view.psk.is_some(),
+                endpoint: view.endpoint,
+                persistent_keepalive: view.keepalive,
+                allowed_ips: member.allowed_ips.iter().copied().collect(),
+                last_handshake: view.last_handshake,
+                last_received: view.last_received,
+                last_sent: view.last_sent,
+                rx_bytes: view.rx_bytes,
+                tx_bytes: view.tx_bytes,
+            }
+        };
+        self.members().map(shown).collect()
+    }
+
     /// Changes the device's key; all zeros take it away. True where it is another than before: then every session has
     /// ended, and a peer of this very key was removed.
     pub(crate) fn set_private_key(&mut self, key: PrivateKey) -> bool {
         if self.identity.as_ref().map(|identity| identity.private().bytes()) == Some(key.bytes()) {
             return false;
         }
-        let identity = (!key.is_zero()).then(|| Identity::new(key));
+        let identity = (!key.is_zero()).then(|| Identity::new(key, self.gate));
         if self.identity.is_none() && identity.is_none() {
             return false;
         }
@@ -105,12 +128,12 @@ impl Table {
     }
 
     /// Carries out an update, but for port and mark, which are the sockets'.
-    pub(crate) fn apply(&mut self, update: DeviceUpdate, now: Instant) -> Applied {
+    pub(crate) fn apply(&mut self, update: DeviceUpdate, environment: &dyn Environment, now: Instant) -> Applied {
         let key_changed = update.private_key.is_some_and(|key| self.set_private_key(key));
         if update.replace_peers {
             self.remove_all();
         }
-        let edited: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| self.edit(peer, now)).collect();
+        let edited: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| self.edit(peer, environment, now)).collect();
         let to_initiate =
             if key_changed { self.members().map(|member| Arc::clone(&member.peer)).collect() } else { edited };
         let there = update.peers.iter().filter(|peer| !peer.remove && self.by_key(&peer.public_key).is_some());
@@ -136,7 +159,12 @@ impl Table {
     }
 
     /// Carries out one peer's update. Returns the peer where there is reason to speak to it at once.
-    pub(crate) fn edit(&mut self, update: &PeerUpdate, now: Instant) -> Option<Arc<Peer>> {
+    pub(crate) fn edit(
+        &mut self,
+        update: &PeerUpdate,
+        environment: &dyn Environment,
+        now: Instant,
+    ) -> Option<Arc<Peer>> {
         let key = update.public_key;
         if update.remove {
             self.remove(&key);
@@ -151,7 +179,7 @@ impl Table {
             if update.update_only {
                 return None;
             }
-            self.add(key, now);
+            self.add(key, environment, now);
         }
         let peer = Arc::clone(self.by_key(&key)?);
         if let Some(psk) = &update.preshared_key {
@@ -163,9 +191,9 @@ impl Table {
         (is_new || moved || kept_alive).then_some(peer)
     }
 
-    fn add(&mut self, key: PublicKey, now: Instant) {
+    fn add(&mut self, key: PublicKey, environment: &dyn Environment, now: Instant) {
         let slot = loop {
-            let slot = (RandomState::new().hash_one(key) as u32) >> (u32::BITS - SLOT_BITS);
+            let slot = (environment.random() as u32) >> (u32::BITS - SLOT_BITS);
             if !self.slots.contains_key(&slot) {
                 break slot;
             }
@@ -215,6 +243,8 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Machine;
+    use crate::noise::HANDSHAKES_PER_SECOND;
     use zeroize::Zeroizing;
 
     fn key(seed: u8) -> PrivateKey {
@@ -232,16 +262,16 @@ mod tests {
 
     #[test]
     fn a_network_belongs_to_whom_claimed_it_last() {
-        let (mut table, now) = (Table::new(), Instant::now());
-        table.edit(&update(2, &["10.0.1.2/32", "10.9.0.0/16"]), now);
-        table.edit(&update(3, &["10.0.1.3/32", "10.9.1.1/16"]), now);
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND), Instant::now());
+        table.edit(&update(2, &["10.0.1.2/32", "10.9.0.0/16"]), &Machine, now);
+        table.edit(&update(3, &["10.0.1.3/32", "10.9.1.1/16"]), &Machine, now);
         assert_eq!(networks(&table, 2), ["10.0.1.2/32"]);
         assert_eq!(networks(&table, 3), ["10.0.1.3/32", "10.9.0.0/16"]);
         assert_eq!(table.by_address("10.9.7.7".parse().unwrap()).unwrap().key(), key(3).public_key());
 
-        table.edit(&PeerUpdate { replace_allowed_ips: true, ..update(3, &["10.0.1.3/32"]) }, now);
+        table.edit(&PeerUpdate { replace_allowed_ips: true, ..update(3, &["10.0.1.3/32"]) }, &Machine, now);
         assert!(table.by_address("10.9.7.7".parse().unwrap()).is_none());
-        table.edit(&PeerUpdate { remove: true, ..update(3, &[]) }, now);
+        table.edit(&PeerUpdate { remove: true, ..update(3, &[]) }, &Machine, now);
         assert!(table.by_address("10.0.1.3".parse().unwrap()).is_none());
         assert!(table.by_key(&key(3).public_key()).is_none());
         assert_eq!(table.slots.len(), 1);
@@ -249,11 +279,15 @@ mod tests {
 
     #[test]
     fn an_edit_keeps_the_peer() {
-        let (mut table, now) = (Table::new(), Instant::now());
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND), Instant::now());
         let public = key(2).public_key();
-        table.edit(&update(2, &["10.0.1.2/32"]), now);
+        table.edit(&update(2, &["10.0.1.2/32"]), &Machine, now);
         let before = Arc::clone(table.by_key(&public).unwrap());
-        table.edit(&PeerUpdate { endpoint: Some("[::ffff:192.0.2.1]:7".parse().unwrap()), ..update(2, &[]) }, now);
+        table.edit(
+            &PeerUpdate { endpoint: Some("[::ffff:192.0.2.1]:7".parse().unwrap()), ..update(2, &[]) },
+            &Machine,
+            now,
+        );
         assert!(Arc::ptr_eq(&before, table.by_key(&public).unwrap()));
         assert_eq!(before.view(now).endpoint, Some("192.0.2.1:7".parse().unwrap()));
         assert_eq!(networks(&table, 2), ["10.0.1.2/32"]);
@@ -261,14 +295,14 @@ mod tests {
 
     #[test]
     fn own_key_and_update_only() {
-        let (mut table, now) = (Table::new(), Instant::now());
-        table.edit(&update(1, &["10.0.1.1/32"]), now);
-        table.edit(&PeerUpdate { update_only: true, ..update(5, &[]) }, now);
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND), Instant::now());
+        table.edit(&update(1, &["10.0.1.1/32"]), &Machine, now);
+        table.edit(&PeerUpdate { update_only: true, ..update(5, &[]) }, &Machine, now);
         assert_eq!(table.members().count(), 1);
         assert!(table.set_private_key(key(1)));
         assert_eq!(table.members().count(), 0, "the peer that is the device itself goes");
         assert!(!table.set_private_key(key(1)), "the same key again");
-        table.edit(&update(1, &["10.0.1.1/32"]), now);
+        table.edit(&update(1, &["10.0.1.1/32"]), &Machine, now);
         assert_eq!(table.members().count(), 0);
         assert!(table.set_private_key(PrivateKey::from_bytes(Zeroizing::new([0; 32]))));
         assert!(table.identity.is_none());

@@ -1,12 +1,14 @@
 //! One of two peers, without device and sockets: it makes messages and takes those of the other.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use zeroize::Zeroizing;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::noise::{HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify};
+use crate::noise::{
+    HANDSHAKES_PER_SECOND, HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify,
+};
 use crate::sessions::{Sessions, Target};
 
 /// One end. Its key is always the same; what it draws at random is not.
@@ -33,7 +35,7 @@ impl End {
     /// The end whose key is made of the byte `own`, towards the one of `other`; the psk is made of its byte as well.
     pub(crate) fn new(own: u8, other: u8, psk: Option<u8>) -> Self {
         Self {
-            identity: Identity::new(private(own)),
+            identity: Identity::new(private(own), HANDSHAKES_PER_SECOND),
             psk: psk.map(|byte| PresharedKey::from_bytes(Zeroizing::new([byte; 32]))),
             sessions: Sessions::new(own.into()),
             peer: private(other).public_key(),
@@ -42,7 +44,7 @@ impl End {
 
     /// An initiation.
     pub(crate) fn ask(&mut self) -> Vec<u8> {
-        let asked = self.sessions.ask(&self.identity, &self.peer, nowhere(), Instant::now());
+        let asked = self.sessions.ask(&self.identity, &self.peer, nowhere(), Instant::now(), SystemTime::now());
         asked.expect("no initiation").to_vec()
     }
 

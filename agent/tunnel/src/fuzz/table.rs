@@ -9,19 +9,21 @@ use ipnetwork::IpNetwork;
 use super::input::Input;
 use crate::allowed_ips::canonical;
 use crate::config::PeerUpdate;
+use crate::device::Machine;
 use crate::key::PublicKey;
+use crate::noise::HANDSHAKES_PER_SECOND;
 use crate::table::Table;
 
 /// A sequence of updates to few peers over few networks. After each, the table answers like a list of who has what.
 pub fn table(input: &[u8]) {
     let (mut input, now) = (Input::new(input), Instant::now());
-    let mut table = Table::new();
+    let mut table = Table::new(HANDSHAKES_PER_SECOND);
     let mut peers: BTreeSet<PublicKey> = BTreeSet::new();
     let mut owners: Vec<(IpNetwork, PublicKey)> = Vec::new();
     while !input.is_empty() {
         let update = update(&mut input);
         let key = update.public_key;
-        table.edit(&update, now);
+        table.edit(&update, &Machine, now);
         if update.remove {
             peers.remove(&key);
             owners.retain(|(_, owner)| *owner != key);

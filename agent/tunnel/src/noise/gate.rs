@@ -2,6 +2,7 @@
 //! is boringtun's, and this is the only file that knows it.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use boringtun::noise::TunnResult;
 use boringtun::noise::rate_limiter::RateLimiter;
@@ -33,9 +34,10 @@ pub(crate) enum Verdict {
 }
 
 impl Identity {
-    pub(crate) fn new(private: PrivateKey) -> Self {
+    /// `per_second` handshake messages are answered without a cookie, by the machine's clock.
+    pub(crate) fn new(private: PrivateKey, per_second: u64) -> Self {
         let public = private.public_key();
-        let gate = RateLimiter::new(&(*public.as_bytes()).into(), HANDSHAKES_PER_SECOND);
+        let gate = RateLimiter::new(&(*public.as_bytes()).into(), per_second);
         Self { private, public, gate, clock: Clock::default() }
     }
 
@@ -58,7 +60,7 @@ impl Identity {
     }
 
     /// The time of the next initiation.
-    pub(super) fn timestamp(&self) -> Timestamp {
-        self.clock.now()
+    pub(crate) fn timestamp(&self, wall_clock: SystemTime) -> Timestamp {
+        self.clock.next(wall_clock)
     }
 }

@@ -55,6 +55,7 @@ impl SentInitiation {
         identity: &Identity,
         peer: &PublicKey,
         index: u32,
+        timestamp: Timestamp,
         cookie: Option<&Cookie>,
         message: &mut [u8; INITIATION_LEN],
     ) -> Option<Box<Self>> {
@@ -70,7 +71,7 @@ impl SentInitiation {
             let key = transcript.mix(&diffie_hellman(&ephemeral, peer.as_bytes())?);
             transcript.seal(&key, identity.public().as_bytes(), &mut message[STATIC..TIMESTAMP])?;
             let key = transcript.mix(&diffie_hellman(&identity.private().secret(), peer.as_bytes())?);
-            transcript.seal(&key, identity.timestamp().as_bytes(), &mut message[TIMESTAMP..MACS])?;
+            transcript.seal(&key, timestamp.as_bytes(), &mut message[TIMESTAMP..MACS])?;
             let first_mac = cookie::sign(message, peer, cookie);
             Some(Box::new(Self { index, ephemeral, transcript, first_mac }))
         })

@@ -80,7 +80,7 @@ fn a_handshake_needs_the_same_preshared_key() {
 
 #[test]
 fn the_gate_asks_for_cookies_under_load_and_takes_ours() {
-    let (mut here, there) = (End::new(1, 2, None), Identity::new(private(2)));
+    let (mut here, there) = (End::new(1, 2, None), Identity::new(private(2), HANDSHAKES_PER_SECOND));
     let initiation = here.ask();
     let mut reply = [0; COOKIE_LEN];
     assert!(matches!(here.identity.check(FROM, &initiation, &mut reply), Verdict::Refuse), "meant for the other");
@@ -119,7 +119,10 @@ fn a_cookie_for_an_answer_goes_into_the_next() {
     let taken = std::time::Instant::now();
     for (seconds, is_used) in [(110, true), (120, false)] {
         let now = taken + std::time::Duration::from_secs(seconds);
-        let message = there.sessions.ask(&there.identity, &here.identity.public(), nowhere(), now).unwrap();
+        let message = there
+            .sessions
+            .ask(&there.identity, &here.identity.public(), nowhere(), now, std::time::SystemTime::now())
+            .unwrap();
         assert_eq!(message[132..] != [0; 16], is_used, "{seconds} s later");
     }
 }
@@ -172,7 +175,8 @@ fn keys_that_share_no_secret_are_refused() {
     sign(&mut answer, &here.identity.public(), None);
     assert!(here.take(&answer).is_none());
     let nobody = crate::key::PublicKey::from_bytes([0; 32]);
-    assert!(SentInitiation::new(&here.identity, &nobody, 1, None, &mut [0; INITIATION_LEN]).is_none());
+    let timestamp = here.identity.timestamp(std::time::SystemTime::now());
+    assert!(SentInitiation::new(&here.identity, &nobody, 1, timestamp, None, &mut [0; INITIATION_LEN]).is_none());
 }
 
 #[test]

@@ -39,8 +39,8 @@ impl Clock {
     /// What nanoseconds are rounded down to, about 17 ms, so that they tell nobody how long anything took here.
     const COARSE: u64 = 1 << 24;
 
-    pub(super) fn now(&self) -> Timestamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    pub(super) fn next(&self, wall_clock: SystemTime) -> Timestamp {
+        let now = wall_clock.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         self.at(now - now % Self::COARSE)
     }
 
@@ -69,6 +69,7 @@ mod tests {
         let times = [5, 5, 3, 9, 4].map(|now| clock.at(now));
         assert!(times.is_sorted() && times.windows(2).all(|pair| pair[0] != pair[1]), "{times:?}");
         assert_eq!(times[3], Timestamp::of(9), "a clock that goes on is followed");
-        assert!(clock.now() > times[4] && clock.now() < clock.now());
+        let now = SystemTime::now();
+        assert!(clock.next(now) > times[4] && clock.next(now) < clock.next(now));
     }
 }

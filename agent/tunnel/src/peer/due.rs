@@ -1,11 +1,11 @@
 //! What a peer does by itself: handshakes and keepalives, each when its time has come.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, PathSet, Peer, State};
 use crate::endpoint::Endpoint;
+use crate::noise::INITIATION_LEN;
 use crate::output::Priority;
 use crate::sessions::Target;
 use crate::timers::Due;
@@ -101,7 +101,7 @@ impl Peer {
         let udp_paths = endpoint.is_some_and(|endpoint| self.send_initiation_to_endpoint(state, context, endpoint));
         let by_stream = stream.is_some_and(|stream| self.send_initiation_by(state, context, &stream));
         if udp_paths || by_stream {
-            state.timers.initiation_sent(context.now, jitter());
+            state.timers.initiation_sent(context.now, jitter(context));
         } else {
             state.timers.abandon_handshake();
         }
@@ -114,12 +114,23 @@ impl Peer {
         context: &mut Context<'_>,
         endpoint: Endpoint,
     ) -> bool {
-        let message = state.sessions.ask(context.identity, &self.key, Target::Endpoint(endpoint.address), context.now);
+        let message = self.initiation(state, context, Target::Endpoint(endpoint.address));
         message.is_some_and(|message| {
             let to = PathSet { udp: Some(endpoint), ..PathSet::default() };
             context.output.send(self, &message, to, Priority::First);
             true
         })
+    }
+
+    /// An initiation that goes there and nowhere else. `None` where none can be made.
+    pub(super) fn initiation(
+        &self,
+        state: &mut State,
+        context: &Context<'_>,
+        target: Target,
+    ) -> Option<[u8; INITIATION_LEN]> {
+        let wall_clock = context.environment.wall_clock();
+        state.sessions.ask(context.identity, &self.key, target, context.now, wall_clock)
     }
 
     /// When this peer is due next. Its turn ends with its handshake.
@@ -167,7 +178,7 @@ impl State {
     }
 }
 
-/// Up to 333 ms, as the paper's section 6.1 has it. It need not be unpredictable, so the standard library's hasher will do.
-fn jitter() -> Duration {
-    Duration::from_millis(RandomState::new().hash_one(()) % 334)
+/// Up to 333 ms, as the paper's section 6.1 has it. It need not be unpredictable.
+fn jitter(context: &Context<'_>) -> Duration {
+    Duration::from_millis(context.environment.random() % 334)
 }

@@ -162,7 +162,7 @@ impl Peer {
         carrier: &Arc<dyn Carrier>,
     ) -> bool {
         let target = Target::Stream(Arc::downgrade(carrier));
-        let message = state.sessions.ask(context.identity, &self.key, target, context.now);
+        let message = self.initiation(state, context, target);
         message.is_some_and(|message| {
             context.output.send(self, &message, PathSet::by(carrier), Priority::First);
             true

@@ -193,7 +193,7 @@ impl Peer {
     /// Sends an initiation there and nowhere else.
     fn send_initiation_to(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, endpoint: Endpoint) {
         let target = Target::Candidate(endpoint.address);
-        if let Some(message) = state.sessions.ask(context.identity, &self.key, target, context.now) {
+        if let Some(message) = self.initiation(state, context, target) {
             context.output.send(self, &message, PathSet::to(endpoint), Priority::First);
         }
     }

@@ -8,8 +8,9 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::Offloads;
 use crate::control::Request;
+use crate::device::Machine;
 use crate::key::PrivateKey;
-use crate::noise::{Message, OVERHEAD, classify};
+use crate::noise::{HANDSHAKES_PER_SECOND, Message, OVERHEAD, classify};
 use crate::output::Wake;
 use crate::path::Watch;
 use crate::transmit::{Outside, flush};
@@ -48,7 +49,7 @@ fn two_ends(start: Instant) -> (End, End) {
     let end = |own: u8, other: u8| {
         let (control, requests) = mpsc::channel();
         End {
-            identity: Identity::new(key(own)),
+            identity: Identity::new(key(own), HANDSHAKES_PER_SECOND),
             sockets: Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap(),
             counters: Counters::default(),
             limiter: HandshakeLimiter::new(),
@@ -75,7 +76,10 @@ impl End {
         let Self { identity, sockets, counters, limiter, flood, control, .. } = self;
         let (watch, mut output) = (self.watch.as_ref(), Output::default());
         let tap = watch.map(|watch| watch.tap);
-        let done = work(&self.peer, &mut Context { identity, counters, limiter, flood, tap, now, output: &mut output });
+        let done = work(
+            &self.peer,
+            &mut Context { identity, counters, limiter, flood, tap, environment: &Machine, now, output: &mut output },
+        );
         Outside { sockets, counters, control, watch }.carry_out(&mut output, |_, _| {});
         done
     }

@@ -183,7 +183,7 @@ fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
     let elsewhere: SocketAddr = "192.0.2.7:7".parse().unwrap();
     let target = Target::Candidate(elsewhere);
     let (peer, now) = (there.identity.public(), Instant::now());
-    let initiation = here.sessions.ask(&here.identity, &peer, target, now).unwrap();
+    let initiation = here.sessions.ask(&here.identity, &peer, target, now, SystemTime::now()).unwrap();
     let Some(Taken::Initiation(overtaken)) = there.take(&initiation) else { panic!("refused") };
     let later = answer(&mut here, &mut there);
     let mut complete = |answer: &[u8]| {
@@ -206,7 +206,7 @@ fn what_goes_elsewhere_takes_no_place() {
     let peer = there.identity.public();
     for port in 1..100 {
         let target = Target::Candidate(([192, 0, 2, 1], port).into());
-        here.sessions.ask(&here.identity, &peer, target, Instant::now()).unwrap();
+        here.sessions.ask(&here.identity, &peer, target, Instant::now(), SystemTime::now()).unwrap();
     }
     assert_eq!(here.sessions.pending.len(), 1 + MAX_PENDING_CANDIDATES);
     let Some(Taken::Initiation(answer)) = there.take(&initiation) else { panic!("refused") };
