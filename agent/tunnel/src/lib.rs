@@ -4,6 +4,9 @@
 //! Pairs of threads carry the packets, one pair unless more are asked for: *outbound* reads them from the TUN and sends
 //! them as datagrams, *inbound* does the reverse, both many at a time. *Control* owns the configuration and every timer, and
 //! another thread serves the UAPI socket where it is asked for.
+//! Peers know none of that: they return what is to be sent, and `transmit.rs` sends it. An [`Engine`] is the same device without
+//! threads, on virtual time.
+//!
 //! The crate knows nothing of who is a member and sets no addresses or routes: that is the agent's.
 //!
 //! Sources: "WireGuard: Next Generation Kernel Network Tunnel" (the *paper* below, with its section) and the
@@ -14,6 +17,7 @@ mod control;
 mod counters;
 mod device;
 mod endpoint;
+mod engine;
 mod environment;
 mod error;
 mod handle;
@@ -65,6 +69,7 @@ pub mod bench;
 
 pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState, PeerUpdate};
 pub use device::Device;
+pub use engine::{Engine, EngineEvent, EngineOptions, EngineTarget, EngineTransmit};
 pub use error::Error;
 pub use handle::DeviceHandle;
 pub use key::{PresharedKey, PrivateKey, PublicKey};

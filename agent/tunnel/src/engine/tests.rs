@@ -1,0 +1,299 @@
+//! Two engines on a network of the test's own, over virtual hours.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::config::PeerUpdate;
+use crate::key::{PresharedKey, PrivateKey};
+
+const S: Duration = Duration::from_secs(1);
+const LATENCY: Duration = Duration::from_millis(20);
+const TAP: u16 = 51823;
+
+/// The streams between both, each read by the other end under the same number.
+const STREAM: u64 = 7;
+
+/// Two nodes and the network between them.
+struct World {
+    start: Instant,
+    now: Instant,
+    nodes: [Node; 2],
+    /// When it arrives, a number that keeps the order, who gets it, from where, and what.
+    under_way: BTreeSet<(Instant, usize, usize, From, Vec<u8>)>,
+    sent: usize,
+    /// Datagrams by UDP that are lost: one of so many; 0 is none, and 1 is all.
+    loses: usize,
+    history: Vec<Line>,
+}
+
+struct Node {
+    engine: Engine,
+    key: PublicKey,
+    /// Where its datagrams come from.
+    address: SocketAddr,
+    delivered: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum From {
+    Udp(SocketAddr),
+    Stream,
+}
+
+/// One thing that happened: when, at which node, and what.
+type Line = (Duration, usize, String);
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let (start, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 1_800_000_000 * S);
+        let nodes = [0, 1].map(|at| {
+            let seed = seed + u64::from(at);
+            let engine = Engine::new(EngineOptions { seed, tap: TAP, mtu: 1420 }, start, wall);
+            Node { engine, key: private(at).public_key(), address: address(at), delivered: Vec::new() }
+        });
+        let (under_way, history) = (BTreeSet::new(), Vec::new());
+        Self { start, now: start, nodes, under_way, sent: 0, loses: 0, history }
+    }
+
+    /// Both know each other, and only the first where the other is.
+    fn introduced(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        for at in [0, 1] {
+            let update = PeerUpdate {
+                endpoint: (at == 0).then(|| address(1)),
+                preshared_key: Some(PresharedKey::from_bytes(Zeroizing::new([9; 32]))),
+                persistent_keepalive: Some(25),
+                allowed_ips: vec![format!("10.0.1.{}/32", 2 - at).parse().unwrap()],
+                ..PeerUpdate::new(private(1 - at).public_key())
+            };
+            let update =
+                DeviceUpdate { private_key: Some(private(at)), peers: vec![update], ..DeviceUpdate::default() };
+            world.nodes[usize::from(at)].engine.apply(update, world.start);
+            world.collect(at.into());
+        }
+        world
+    }
+
+    /// Takes what came of a call.
+    fn collect(&mut self, at: usize) {
+        let Self { start, now, nodes, under_way, sent, loses, history } = self;
+        let since = *now - *start;
+        while let Some(EngineTransmit { to, bytes, ecn }) = nodes[at].engine.poll_transmit() {
+            *sent += 1;
+            let (from, is_lost, arrives) = match to {
+                EngineTarget::Udp(target) => {
+                    let is_lost = *loses > 0 && *sent % *loses == 0 || target != nodes[1 - at].address;
+                    (From::Udp(nodes[at].address), is_lost, *now + LATENCY)
+                }
+                EngineTarget::Stream(_) => (From::Stream, false, *now + 4 * LATENCY),
+            };
+            history.push((since, at, format!("kind {}, {} bytes, ecn {ecn}, to {to:?}", bytes[0], bytes.len())));
+            if !is_lost {
+                under_way.insert((arrives, *sent, 1 - at, from, bytes));
+            }
+        }
+        while let Some(packet) = nodes[at].engine.poll_delivered() {
+            history.push((since, at, format!("delivered {packet:?}")));
+            nodes[at].delivered.extend(packet.last());
+        }
+        while let Some(event) = nodes[at].engine.poll_event() {
+            history.push((since, at, format!("{event:?}")));
+        }
+    }
+
+    /// Lets this time pass.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let due = [0, 1].map(|at| self.nodes[at].engine.poll_timeout());
+            let arrival = self.under_way.first().map(|(at, ..)| *at);
+            let Some(next) = due.into_iter().flatten().chain(arrival).min().filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            if arrival == Some(next)
+                && let Some((_, _, to, from, bytes)) = self.under_way.pop_first()
+            {
+                let engine = &mut self.nodes[to].engine;
+                match from {
+                    From::Udp(address) => engine.handle_datagram(address, &bytes, self.now),
+                    From::Stream => engine.handle_stream(STREAM, &bytes, self.now),
+                }
+                self.collect(to);
+                continue;
+            }
+            for at in [0, 1] {
+                self.nodes[at].engine.handle_timeout(self.now);
+                self.collect(at);
+            }
+        }
+        self.now = end;
+    }
+
+    /// A packet that ends in a word, from the interface of a node.
+    fn send(&mut self, at: usize, word: u8) {
+        let packet = packet(at as u8, word);
+        self.nodes[at].engine.handle_packet(&packet, self.now);
+        self.collect(at);
+    }
+
+    fn with<R>(&mut self, at: usize, work: impl FnOnce(&mut Engine, &PublicKey, Instant) -> R) -> R {
+        let peer = self.nodes[1 - at].key;
+        let done = work(&mut self.nodes[at].engine, &peer, self.now);
+        self.collect(at);
+        done
+    }
+
+    /// How many lines since that one hold this.
+    fn count(&self, since: usize, at: usize, what: &str) -> usize {
+        self.history[since..].iter().filter(|line| line.1 == at && line.2.contains(what)).count()
+    }
+
+    fn delivered(&mut self, at: usize) -> Vec<u8> {
+        std::mem::take(&mut self.nodes[at].delivered)
+    }
+
+    fn endpoint(&self, at: usize) -> Option<SocketAddr> {
+        self.nodes[at].engine.peers(self.now)[0].endpoint
+    }
+}
+
+fn private(at: u8) -> PrivateKey {
+    PrivateKey::from_bytes(Zeroizing::new([at + 1; 32]))
+}
+
+fn address(at: u8) -> SocketAddr {
+    ([192, 0, 2, at + 1], 51820).into()
+}
+
+/// UDP over IPv4 between ports that nothing else has, 32 bytes long.
+fn packet(at: u8, word: u8) -> [u8; 32] {
+    let mut packet = [0; 32];
+    packet[..4].copy_from_slice(&[0x45, 0, 0, 32]);
+    (packet[8], packet[9], packet[31]) = (64, 17, word);
+    packet[12..20].copy_from_slice(&[10, 0, 1, at + 1, 10, 0, 1, 2 - at]);
+    packet[20..26].copy_from_slice(&[0, 9, 0, 9, 0, 12]);
+    packet
+}
+
+/// Everything that happens in some virtual hours.
+fn script(seed: u64) -> Vec<Line> {
+    let mut world = World::introduced(seed);
+    world.run(S);
+    for word in 1..=3 {
+        world.send(0, word);
+        world.send(1, word + 10);
+    }
+    world.run(S);
+    assert_eq!((world.delivered(0), world.delivered(1)), (vec![11, 12, 13], vec![1, 2, 3]));
+    assert_eq!(world.endpoint(1), Some(world.nodes[0].address), "found by the handshake");
+
+    // An hour of traffic, in which each session is renewed in its time.
+    let before = world.history.len();
+    for _ in 0..360 {
+        world.send(0, 4);
+        world.run(10 * S);
+    }
+    assert_eq!(world.delivered(1), [4; 360]);
+    let renewals = world.count(before, 0, "kind 1,");
+    assert!((27..=30).contains(&renewals), "{renewals} in an hour");
+
+    // The first moves, as a NAT that forgets does.
+    world.nodes[0].address = ([198, 51, 100, 1], 4000).into();
+    world.send(0, 5);
+    world.run(S);
+    assert_eq!((world.delivered(1), world.endpoint(1)), (vec![5], Some(world.nodes[0].address)));
+
+    // UDP is gone, and a stream takes its place; it proves itself, and is lost in turn.
+    world.loses = 1;
+    for at in [0, 1] {
+        world.with(at, |engine, peer, now| engine.set_stream(peer, Some(STREAM), now));
+    }
+    let before = world.history.len();
+    world.with(0, |engine, peer, now| engine.initiate(peer, STREAM, now));
+    world.run(S);
+    let proofs = [0, 1].map(|at| world.count(before, at, "Proved { stream: 7"));
+    assert_eq!(
+        (proofs, world.count(before, 0, "RoundTrip")),
+        ([1, 2], 1),
+        "the answer, and what showed that there was a session"
+    );
+    world.send(0, 6);
+    assert!(world.with(0, |engine, peer, now| engine.send_inner(peer, Path::Stream, &probe(), now)));
+    world.run(S);
+    assert_eq!(
+        (world.delivered(1), world.count(before, 1, "Probe {")),
+        (vec![6], 1),
+        "the probe is not for the interface"
+    );
+    for at in [0, 1] {
+        world.with(at, |engine, peer, now| {
+            engine.set_stream(peer, None, now);
+            engine.close_stream(STREAM);
+        });
+    }
+
+    // One of five is lost for half an hour in which there is not much to say.
+    world.loses = 5;
+    let before = world.history.len();
+    world.run(1800 * S);
+    let keepalives = world.count(before, 0, "kind 4, 32 bytes");
+    assert!((40..=72).contains(&keepalives), "{keepalives} in half an hour, where nothing else was sent for 25 s");
+    for word in 0..50 {
+        world.send(1, word);
+        world.run(S);
+    }
+    let arrived = world.delivered(0).len();
+    assert!((35..=45).contains(&arrived), "{arrived} of 50");
+
+    // Nothing at all gets through, until it does again.
+    world.loses = 1;
+    world.send(0, 1);
+    world.run(600 * S);
+    world.loses = 0;
+    world.delivered(1);
+    world.send(0, 7);
+    world.run(10 * S);
+    assert_eq!(world.delivered(1), [7]);
+    world.history
+}
+
+/// UDP over IPv4 to the port that is not for programs.
+fn probe() -> [u8; 32] {
+    let mut packet = packet(0, 1);
+    packet[20..22].copy_from_slice(&TAP.to_be_bytes());
+    packet[22..24].copy_from_slice(&TAP.to_be_bytes());
+    packet
+}
+
+#[test]
+fn one_seed_has_one_history() {
+    let (first, again) = (script(1), script(1));
+    let differ = first.iter().zip(&again).find(|(one, other)| one != other);
+    assert!(differ.is_none() && first.len() == again.len(), "{differ:?}");
+    let unanswered = |seed| {
+        let mut world = World::introduced(seed);
+        world.loses = 1;
+        world.run(30 * S);
+        world.history
+    };
+    assert_eq!(unanswered(1), unanswered(1));
+    assert_ne!(unanswered(1), unanswered(2), "the jitter of another seed is another");
+}
+
+#[test]
+fn a_device_without_a_key_does_nothing() {
+    let mut world = World::new(1);
+    let update = PeerUpdate { endpoint: Some(address(1)), ..PeerUpdate::new(private(1).public_key()) };
+    world.nodes[0].engine.apply(DeviceUpdate { peers: vec![update], ..DeviceUpdate::default() }, world.start);
+    world.nodes[0].engine.handle_datagram(address(1), &[1; 148], world.start);
+    world.send(0, 1);
+    world.run(3600 * S);
+    assert_eq!(world.history, [(Duration::ZERO, 0, format!("{:?}", endpoint_of(1)))]);
+    assert_eq!((world.nodes[0].engine.public_key(), world.nodes[0].engine.drops().no_peer), (None, 1));
+}
+
+fn endpoint_of(at: u8) -> EngineEvent {
+    EngineEvent::Endpoint { peer: private(at).public_key(), endpoint: address(at) }
+}
