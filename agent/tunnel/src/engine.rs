@@ -12,6 +12,8 @@ use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
+use mesh_offload::{Merge, VNET_LEN};
+
 use crate::config::{DeviceUpdate, Drops, PeerState};
 use crate::counters::Counters;
 use crate::endpoint::Endpoint;
@@ -20,7 +22,6 @@ use crate::flood::Flood;
 use crate::handshake_limiter::HandshakeLimiter;
 use crate::key::PublicKey;
 use crate::noise::Identity;
-use crate::offload::{Merge, VNET_LEN};
 use crate::outgoing::OutgoingBatch;
 use crate::output::{Event, Output};
 use crate::path::{Carrier, Path, Proof, Route};

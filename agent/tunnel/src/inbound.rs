@@ -4,13 +4,14 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
+use mesh_offload::Merge;
+use mesh_offload::packet::CONGESTED;
+
 use crate::counters::{Counter, Counters};
 use crate::device::Shared;
 use crate::endpoint::Endpoint;
 use crate::noise::{Message, classify};
-use crate::offload::Merge;
 use crate::output::Output;
-use crate::packet::CONGESTED;
 use crate::peer::Context;
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 use crate::sys;

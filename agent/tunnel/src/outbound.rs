@@ -5,12 +5,13 @@ use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mesh_offload::VNET_LEN;
+use mesh_offload::packet::MAX_PACKET;
+
 use crate::control::Request;
 use crate::device::Shared;
-use crate::offload::VNET_LEN;
 use crate::outgoing::OutgoingBatch;
 use crate::output::Output;
-use crate::packet::MAX_PACKET;
 use crate::send_batch::SendBatch;
 use crate::sys;
 use crate::table::Table;

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use mesh_offload::{Outgoing, VNET_LEN, VnetHeader, packet};
+
 use crate::counters::{Counter, Counters};
-use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
-use crate::packet;
 use crate::peer::{Context, Peer};
 use crate::send_batch::SendBatch;
 use crate::table::Table;

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
+use mesh_offload::{Merge, clamp_mss, packet};
+
 use crate::counters::Counter;
 use crate::endpoint::Endpoint;
 use crate::noise::{COOKIE_LEN, Initiation, Message, Verdict, classify};
-use crate::offload::{Merge, clamp_mss};
 use crate::output::{Event, Output};
-use crate::packet;
 use crate::path::{Carrier, Path, Proof};
 use crate::peer::{Context, PathSet, Peer};
 use crate::table::Table;

@@ -5,10 +5,10 @@ use std::num::NonZeroU8;
 use std::ops::Range;
 use std::sync::Arc;
 
+use mesh_offload::{MAX_RUN, MAX_SEGMENTS, packet};
+
 use crate::counters::{Counter, Counters};
 use crate::noise::{HEADER, OVERHEAD, Session};
-use crate::offload::{MAX_RUN, MAX_SEGMENTS};
-use crate::packet;
 use crate::peer::{PathSet, Peer};
 
 /// Bytes of datagrams held before they have to be sent: the largest superpacket of the usual sizes, twice.

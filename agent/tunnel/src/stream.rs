@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mesh_offload::Merge;
+
 use crate::handle::Revocable;
 use crate::inbound;
 use crate::key::PublicKey;
 use crate::noise::classify;
-use crate::offload::Merge;
 use crate::output::Output;
 use crate::path::{Carrier, Proof};
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use mesh_offload::packet;
+
 use super::packets::sum;
-use crate::packet;
 
 /// An IP packet from the interface, and the padding it gets for an MTU, which the first two bytes are.
 pub fn ip(input: &[u8]) {

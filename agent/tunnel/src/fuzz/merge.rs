@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use mesh_offload::{Merge, Outgoing, VNET_LEN, VnetHeader};
+
 use super::input::Input;
 use super::packets::{Found, complete};
-use crate::offload::{Merge, Outgoing, VNET_LEN, VnetHeader};
 
 /// Packets in one reception.
 const MOST: usize = 300;

@@ -1,8 +1,9 @@
 //! The beginning of TCP connections, whose segment size is lowered.
 
+use mesh_offload::clamp_mss;
+
 use super::input::Input;
 use super::packets::{Found, complete};
-use crate::offload::clamp_mss;
 
 const SYN: u8 = 0x02;
 

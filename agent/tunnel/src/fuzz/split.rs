@@ -1,8 +1,9 @@
 //! What the interface gives: a virtual network card's header and a packet or superpacket.
 
+use mesh_offload::{Outgoing, VNET_LEN, VnetHeader};
+
 use super::input::Input;
 use super::packets::{Found, complete};
-use crate::offload::{Outgoing, VNET_LEN, VnetHeader};
 
 const CWR: u8 = 0x80;
 const PSH_AND_FIN: u8 = 0x09;

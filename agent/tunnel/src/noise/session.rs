@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mesh_offload::packet;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::window::Window;
 use super::{DATA, HEADER, OVERHEAD, TAG, number};
-use crate::packet;
 use crate::wiped::Wiped;
 
 /// No message has this counter or a greater one (paper, section 6.1): beyond it nothing is sealed and nothing opened. The

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use mesh_offload::packet::{MAX_PACKET, padded_len};
+
 use super::roam::{Backoff, RetiredAddress, Validation};
 use super::{Context, Peer, State};
 use crate::endpoint::{Endpoint, LocalAddress};
 use crate::noise::{HEADER, OVERHEAD};
 use crate::output::{Event, Priority};
-use crate::packet::{MAX_PACKET, padded_len};
 use crate::path::{Carrier, Path, Route};
 use crate::receive::Via;
 use crate::sessions::Target;

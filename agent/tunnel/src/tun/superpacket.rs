@@ -1,6 +1,6 @@
 //! How long the kernel may make a superpacket, so that what becomes of it goes out with one send.
 
-use crate::offload::{MAX_RUN, MAX_SEGMENTS};
+use mesh_offload::{MAX_RUN, MAX_SEGMENTS};
 
 /// Bytes that a packet grows by: header and tag of a data message (the paper, section 5.4.6).
 const OVERHEAD: usize = 32;

@@ -6,9 +6,10 @@ use std::net::{TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mesh_offload::VNET_LEN;
+use mesh_offload::packet::MAX_PACKET;
+
 use super::*;
-use crate::offload::VNET_LEN;
-use crate::packet::MAX_PACKET;
 use crate::sys;
 use testkit::Namespace;
 

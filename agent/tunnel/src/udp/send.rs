@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mesh_offload::{MAX_RUN, MAX_SEGMENTS};
+
 use super::LocalAddress;
 use super::address::Name;
 use super::control::Control;
-use crate::offload::{MAX_RUN, MAX_SEGMENTS};
 
 /// Messages handed over with one call.
 const CHUNK: usize = 32;

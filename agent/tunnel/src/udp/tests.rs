@@ -5,8 +5,9 @@ use std::net::{IpAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mesh_offload::{MAX_RUN, MAX_SEGMENTS};
+
 use super::*;
-use crate::offload::{MAX_RUN, MAX_SEGMENTS};
 use crate::sys;
 use testkit::Namespace;
 

@@ -4,9 +4,10 @@ use std::io::IoSlice;
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
+use mesh_offload::VNET_LEN;
+
 use super::*;
 use crate::config::Offloads;
-use crate::offload::VNET_LEN;
 use crate::sys;
 use crate::tun::Tun;
 use crate::udp::Sockets;

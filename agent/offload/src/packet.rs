@@ -1,17 +1,20 @@
-//! What the device reads of the IP packets it carries, addresses, length and ECN bits, and the one mark it makes.
+//! What a tunnel reads of the IP packets that it carries (addresses, length, ports, ECN bits), and the one mark that it sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::offload::Sum;
+use crate::checksum::Sum;
 
-/// The largest packet an interface can hand over.
-pub(crate) const MAX_PACKET: usize = 65_535;
+/// The largest packet an interface can hand over, in bytes.
+pub const MAX_PACKET: usize = 65_535;
 
-/// Data is padded to a multiple of this before it is sealed (paper, section 5.4.6), so that lengths say less.
-pub(crate) const PADDING: usize = 16;
+/// WireGuard pads a packet to a multiple of this many bytes before sealing it, so that lengths reveal less (section 5.4.6 of its
+/// paper).
+pub const PADDING: usize = 16;
 
-/// The destination of an IP packet, or `None` where the bytes are not one.
-pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
+/// The destination of an IP packet, or `None` where the bytes are not one. Of the header, only the version is checked.
+#[inline]
+#[must_use]
+pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 if packet.len() >= 20 => address_v4(packet, 16),
         6 if packet.len() >= 40 => address_v6(packet, 24),
@@ -19,8 +22,11 @@ pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The length of an IP packet, which what it lies in may exceed by padding, and its source; `None` where it is not one.
-pub(crate) fn received(bytes: &[u8]) -> Option<(usize, IpAddr)> {
+/// The length of an IP packet in bytes, as its header says, and its source. `bytes` may be longer by padding. `None` where they are
+/// no IP packet, or shorter than its header says.
+#[inline]
+#[must_use]
+pub fn received(bytes: &[u8]) -> Option<(usize, IpAddr)> {
     let length = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u16::from_be_bytes).map(usize::from);
     let (len, least, source) = match bytes.first()? >> 4 {
         4 => (length(2)?, 20, address_v4(bytes, 12)?),
@@ -30,17 +36,21 @@ pub(crate) fn received(bytes: &[u8]) -> Option<(usize, IpAddr)> {
     (least..=bytes.len()).contains(&len).then_some((len, source))
 }
 
+#[inline]
 fn address_v4(packet: &[u8], at: usize) -> Option<IpAddr> {
     let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
     Some(Ipv4Addr::from(bytes).into())
 }
 
+#[inline]
 fn address_v6(packet: &[u8], at: usize) -> Option<IpAddr> {
     let bytes: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
     Some(Ipv6Addr::from(bytes).into())
 }
 
-/// Source and destination port of a UDP packet over IPv4, of a fragment too where it has them, and whether that is all of it.
+/// Source and destination port of a UDP packet over IPv4, and whether it is a whole packet. The first fragment of one has its ports
+/// too.
+#[inline]
 fn udp_v4(packet: &[u8]) -> Option<(u16, u16, bool)> {
     const UDP: u8 = 17;
     let header = packet.first_chunk::<20>().filter(|header| header[0] >> 4 == 4 && header[9] == UDP)?;
@@ -52,32 +62,43 @@ fn udp_v4(packet: &[u8]) -> Option<(u16, u16, bool)> {
 }
 
 /// Whether it is a whole UDP packet over IPv4 from this port to the same.
-pub(crate) fn is_between(packet: &[u8], port: u16) -> bool {
+#[inline]
+#[must_use]
+pub fn is_between(packet: &[u8], port: u16) -> bool {
     udp_v4(packet) == Some((port, port, true))
 }
 
-/// Whether it is a UDP packet over IPv4 from this port to the same, or the beginning of one: without that, the rest is put together
-/// by nobody.
-pub(crate) fn begins_between(packet: &[u8], port: u16) -> bool {
+/// Whether it is a UDP packet over IPv4 from this port to the same, or the first fragment of one: without that fragment, the
+/// receiver cannot reassemble the others.
+#[inline]
+#[must_use]
+pub fn begins_between(packet: &[u8], port: u16) -> bool {
     udp_v4(packet).is_some_and(|(source, destination, _)| source == port && destination == port)
 }
 
 /// Whether a datagram may be a message of STUN: two bits of zeros, and the magic cookie behind type and length (RFC 8489,
 /// section 5).
-pub(crate) fn may_be_stun(datagram: &[u8]) -> bool {
+#[inline]
+#[must_use]
+pub fn may_be_stun(datagram: &[u8]) -> bool {
     datagram.len() >= 20 && datagram[0] & 0xc0 == 0 && datagram[4..8] == [0x21, 0x12, 0xa4, 0x42]
 }
 
-/// The length to pad a packet of `len` bytes to: never beyond the MTU, so that padding makes no datagram too large.
-pub(crate) fn padded_len(len: usize, mtu: usize) -> usize {
+/// The length to pad a packet of `len` bytes to: never beyond the MTU, so that padding makes no datagram too large. A packet longer
+/// than `mtu` gets no padding.
+#[inline]
+#[must_use]
+pub fn padded_len(len: usize, mtu: usize) -> usize {
     len.next_multiple_of(PADDING).min(mtu.max(len))
 }
 
-/// ECN bits that say "there was congestion" (RFC 3168, section 5).
-pub(crate) const CONGESTED: u8 = 3;
+/// The ECN bits "congestion experienced" (RFC 3168, section 5).
+pub const CONGESTED: u8 = 3;
 
-/// The ECN bits of a packet; 0, which says nothing, where the bytes are not one.
-pub(crate) fn ecn(packet: &[u8]) -> u8 {
+/// The two ECN bits of an IP packet; 0 ("not ECN-capable") where the bytes are not one.
+#[inline]
+#[must_use]
+pub fn ecn(packet: &[u8]) -> u8 {
     match *packet {
         [first, second, ..] if first >> 4 == 4 => second & 3,
         [first, second, ..] if first >> 4 == 6 => second >> 4 & 3,
@@ -85,9 +106,10 @@ pub(crate) fn ecn(packet: &[u8]) -> u8 {
     }
 }
 
-/// Hands on that there was congestion outside, to a packet whose ends understand that; others stay as they are, as the
-/// kernel's WireGuard leaves them. Whoever forges the mark could as well have lost the packet.
-pub(crate) fn set_congested(packet: &mut [u8]) {
+/// Marks a packet with [`CONGESTED`], because the datagram that carried it was marked. A packet whose ends do not support ECN stays as
+/// it is, as with the kernel's WireGuard. The outer mark is not authenticated, which is acceptable: an attacker who can set it could
+/// as well drop the datagram.
+pub fn set_congested(packet: &mut [u8]) {
     if matches!(ecn(packet), 0 | CONGESTED) {
         return;
     }
@@ -131,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn congestion_is_told_to_those_who_listen() {
+    fn only_packets_that_support_ecn_are_marked() {
         for (before, after) in [(0, 0), (1, 3), (2, 3), (3, 3)] {
             for dscp in [0, 0b1011_1000] {
                 let mut v6 = [0; 40];
@@ -169,9 +191,9 @@ mod tests {
             packet
         };
         let first = between(0x2000, 17);
-        assert!(begins_between(&first, 51823), "the beginning of one that comes in pieces");
+        assert!(begins_between(&first, 51823), "the first fragment");
         assert!(!is_between(&first, 51823), "it is not whole");
-        assert!(!begins_between(&between(0x2001, 17), 51823), "what lies there in a later piece is no port");
+        assert!(!begins_between(&between(0x2001, 17), 51823), "a later fragment has no ports");
         assert!(!begins_between(&between(0, 6), 51823), "TCP");
         assert!(!begins_between(&[0x60; 60], 0x6060), "IPv6");
     }
@@ -208,8 +230,8 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             set_congested(&mut bytes.clone());
-            assert!(!is_between(&bytes, 7) || begins_between(&bytes, 7));
-            may_be_stun(&bytes);
+            prop_assert!(!is_between(&bytes, 7) || begins_between(&bytes, 7));
+            prop_assert!(!may_be_stun(&bytes) || bytes.len() >= 20);
             let found = destination(&bytes);
             if let Some(IpAddr::V4(_)) = found { prop_assert!(bytes.len() >= 20); }
             if let Some(IpAddr::V6(_)) = found { prop_assert!(bytes.len() >= 40); }

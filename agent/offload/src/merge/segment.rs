@@ -1,9 +1,7 @@
 //! One packet of a flow: whether it can be part of a superpacket, and of which.
 
-use crate::offload::checksum::Sum;
-use crate::offload::headers::{
-    Family, IPV4_LEN, IPV6_LEN, Protocol, Transport, array, double_word, tcp, udp, v4, v6, word,
-};
+use crate::checksum::Sum;
+use crate::headers::{Family, IPV4_LEN, IPV6_LEN, Protocol, Transport, array, double_word, tcp, udp, v4, v6, word};
 
 /// A TCP or UDP packet directly behind an IP header without options, not a fragment.
 #[derive(Debug)]
@@ -11,7 +9,7 @@ pub(super) struct Segment {
     found: Transport,
     flow: Flow,
     payload_len: usize,
-    /// What is in it already rules out that a superpacket could give the same bytes again.
+    /// Whether its own bytes rule out that cutting a superpacket gives them again.
     lone: bool,
 }
 
@@ -26,7 +24,7 @@ struct Flow {
 }
 
 impl Segment {
-    /// `None` where the flow cannot be told from the packet.
+    /// `None` where the packet does not show its flow.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let found = Transport::find(bytes).filter(|found| !found.fragment)?;
         let (header, source, destination) = match found.family {
@@ -82,7 +80,7 @@ impl Segment {
     /// Whether this packet is, by its headers, the one that cutting a superpacket with the headers of `head` gives at place
     /// `index`, `head` being the packet at place zero and of the same flow. Its payload is not longer than that of `head`.
     pub(super) fn follows(&self, bytes: &[u8], head: &Self, first: &[u8], index: usize) -> bool {
-        // Addresses and ports are the flow's; lengths, checksums and flags are such as can be made again.
+        // Addresses and ports are the flow's. That lengths, checksums and flags can be made again is in `lone`.
         let network = match self.family() {
             // Version, header length, DSCP, ECN; flags, hop limit, protocol. The identification counts.
             Family::V4 => {
@@ -111,7 +109,7 @@ impl Segment {
         !self.lone && network && transport
     }
 
-    /// Whether the TCP or UDP checksum is right. A wrong one must stay wrong, and a superpacket's is made anew.
+    /// Whether the TCP or UDP checksum is right. A wrong one must stay wrong, and cutting a superpacket computes it anew.
     pub(super) fn is_intact(&self, bytes: &[u8]) -> bool {
         // The packet is as long as a length field says, hence shorter than 2^16.
         let len = (bytes.len() - self.transport()) as u16;
@@ -137,10 +135,10 @@ fn is_of_its_length(bytes: &[u8], found: &Transport) -> bool {
     network == bytes.len() && transport == network
 }
 
-/// Whether the checksums but for the payload's, and the flags, are such as are made when a superpacket is cut.
+/// Whether flags and checksum fields are such as cutting a superpacket gives. The sum over the payload is not verified here.
 fn is_canonical(bytes: &[u8], found: &Transport) -> bool {
     let network = match found.family {
-        // All ones would be right too where zero is, and nobody writes it.
+        // Where zero is right, all ones are right too, but no sender writes them.
         Family::V4 => Sum::of_few(&array::<IPV4_LEN>(bytes, 0)).is_right() && word(bytes, v4::CHECKSUM) != u16::MAX,
         Family::V6 => true,
     };

@@ -1,20 +1,20 @@
-//! The segment size that a TCP connection may use through the tunnel.
+//! The largest segment that a TCP connection may send through the tunnel.
 
-use super::checksum::Sum;
-use super::headers::{Family, Protocol, Transport, array, put, tcp};
+use crate::checksum::Sum;
+use crate::headers::{Family, Protocol, Transport, array, put, tcp};
 
 /// Kinds of options (RFC 9293, section 3.1). All but the first two have their length behind the kind.
 const END: u8 = 0;
 const NOTHING: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
-/// Lowers the maximum segment size that a connection's first packet announces to what fits packets of `mtu` bytes: what is
-/// left of them behind IP and TCP headers without options (RFC 9293, section 3.7.1). Whoever sits behind this node and does
-/// not see the tunnel would otherwise send packets that are too long for it. Nothing else is touched, the size is never
-/// raised, and never added where it is missing. A wrong checksum stays wrong.
+/// Lowers the maximum segment size that a connection's first packet announces to what fits packets of `mtu` bytes: `mtu` without IP
+/// and TCP headers, options not counted (RFC 9293, section 3.7.1). A host that reaches the tunnel through this node does not know the
+/// tunnel's MTU, and would otherwise send packets that are too long. Nothing else is changed: the size is never raised, and never
+/// added where it is missing. A wrong checksum stays wrong. Bytes that are no such packet are left alone.
 ///
-/// For packets of both directions, with complete checksums, before they are merged.
-pub(crate) fn clamp_mss(packet: &mut [u8], mtu: u16) {
+/// To be called for packets of both directions, with complete checksums, before they are merged.
+pub fn clamp_mss(packet: &mut [u8], mtu: u16) {
     let Some(found) = Transport::find(packet).filter(|found| found.protocol == Protocol::Tcp) else {
         return;
     };
@@ -34,7 +34,7 @@ pub(crate) fn clamp_mss(packet: &mut [u8], mtu: u16) {
         let len = match (*kind, header.get(at + 1)) {
             (END, _) | (_, None) => return,
             (NOTHING, _) => 1,
-            // A length that does not even count itself: the rest cannot be told apart.
+            // The length counts kind and length themselves. Below two it is invalid, and where the next option begins is unknown.
             (_, Some(0 | 1)) => return,
             (_, Some(len)) => usize::from(*len),
         };
@@ -45,8 +45,8 @@ pub(crate) fn clamp_mss(packet: &mut [u8], mtu: u16) {
     }
 }
 
-/// Makes the number at `at` in a TCP header at most `most`, and the checksum what it was with regard to the header (RFC
-/// 1624).
+/// Makes the number at `at` in a TCP header at most `most`, and updates the checksum by the difference (RFC 1624), so that it is as
+/// right or wrong as before.
 fn lower(header: &mut [u8], at: usize, most: u16) {
     let old = array(header, at);
     if u16::from_be_bytes(old) <= most {
@@ -65,7 +65,7 @@ fn lower(header: &mut [u8], at: usize, most: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::tests::packets::Spec;
+    use crate::tests::packets::Spec;
     use proptest::prelude::*;
 
     const SYN: u8 = 0x02;

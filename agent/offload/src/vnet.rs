@@ -3,10 +3,10 @@
 
 use std::num::NonZeroU16;
 
-use super::split::Malformed;
+use crate::split::Malformed;
 
 /// The length of the header in bytes.
-pub(crate) const VNET_LEN: usize = 10;
+pub const VNET_LEN: usize = 10;
 
 const NEEDS_CSUM: u8 = 1;
 
@@ -17,51 +17,58 @@ const GSO_UDP_L4: u8 = 5;
 /// Beside a TCP kind: the first segment has CWR set. The packet itself says so too.
 const GSO_ECN: u8 = 0x80;
 
-/// How a packet is to be finished and cut.
+/// What is still to be done with the packet behind it: complete a checksum, cut it into several packets, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct VnetHeader {
+pub struct VnetHeader {
     /// Where a checksum is to be completed. `None`: the packet is complete.
-    pub(crate) checksum: Option<PartialChecksum>,
-    /// `None`: one packet.
-    pub(crate) gso: Option<Gso>,
-    /// Length of all headers of a superpacket: a hint, wrong on forwarded packets, so that it is written and never read.
-    pub(crate) header_len: u16,
+    pub checksum: Option<PartialChecksum>,
+    /// How the packet is to be cut. `None`: it is a single packet.
+    pub gso: Option<Gso>,
+    /// Length of all headers of a superpacket, in bytes. The kernel takes it as a hint and gives wrong ones with forwarded
+    /// packets, so it is written and never read.
+    pub header_len: u16,
 }
 
 /// A checksum field that holds the sum of the pseudo header alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PartialChecksum {
-    /// From where to the end the packet is summed, in bytes from its beginning.
-    pub(crate) start: u16,
+pub struct PartialChecksum {
+    /// Where summing begins, in bytes from the beginning of the packet; it ends with the packet.
+    pub start: u16,
     /// Where the field is, in bytes from `start`.
-    pub(crate) offset: u16,
+    pub offset: u16,
 }
 
 /// How a superpacket is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gso {
-    pub(crate) kind: GsoKind,
-    /// Payload of each packet but the last, which may have less.
-    pub(crate) size: NonZeroU16,
+pub struct Gso {
+    /// The protocol of its packets.
+    pub kind: GsoKind,
+    /// Payload of each packet in bytes; the last may have less.
+    pub size: NonZeroU16,
 }
 
 /// What a superpacket consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GsoKind {
+pub enum GsoKind {
+    /// TCP over IPv4.
     TcpV4,
+    /// TCP over IPv6.
     TcpV6,
+    /// UDP over either.
     Udp,
 }
 
 impl VnetHeader {
-    /// In front of one complete packet.
-    pub(crate) const PLAIN: Self = Self { checksum: None, gso: None, header_len: 0 };
+    /// The header of a single, complete packet.
+    pub const PLAIN: Self = Self { checksum: None, gso: None, header_len: 0 };
 
-    /// Reads a header. Flags that only promise something (`DATA_VALID`) are left aside.
+    /// Reads a header. Flags that only say what the kernel has checked already (`DATA_VALID`) are ignored.
     ///
     /// # Errors
-    /// Where the header asks to cut in a way that was never offered to the kernel, or into pieces of nothing.
-    pub(crate) fn parse(bytes: &[u8; VNET_LEN]) -> Result<Self, Malformed> {
+    /// [`Malformed::Kind`] where it asks for a kind of cutting that is none of [`GsoKind`], [`Malformed::Size`] where it asks for
+    /// packets without payload.
+    #[inline]
+    pub fn parse(bytes: &[u8; VNET_LEN]) -> Result<Self, Malformed> {
         let [flags, kind, header_len @ .., _, _, _, _, _, _] = *bytes;
         let word = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
         let gso = match kind & !GSO_ECN {
@@ -81,7 +88,9 @@ impl VnetHeader {
     }
 
     /// The header as the interface takes it.
-    pub(crate) fn encode(&self) -> [u8; VNET_LEN] {
+    #[inline]
+    #[must_use]
+    pub fn encode(&self) -> [u8; VNET_LEN] {
         let kind = match self.gso.map(|gso| gso.kind) {
             None => GSO_NONE,
             Some(GsoKind::TcpV4) => GSO_TCPV4,
@@ -116,7 +125,7 @@ mod tests {
         assert_eq!(header.gso.map(|gso| (gso.kind, gso.size.get())), Some((GsoKind::TcpV4, 1380)));
         assert_eq!(header.encode(), bytes);
         bytes[1] |= GSO_ECN;
-        assert_eq!(VnetHeader::parse(&bytes), Ok(header), "the packet itself tells of CWR");
+        assert_eq!(VnetHeader::parse(&bytes), Ok(header), "the packet itself has CWR");
     }
 
     #[test]

@@ -1,22 +1,22 @@
-//! What one read of the interface gave, as packets: complete, and short enough for the tunnel.
+//! What one read of the interface gave, cut into packets that are complete and short enough for the tunnel.
 
 use std::net::IpAddr;
 
-use super::checksum::Sum;
-use super::headers::{
+use crate::checksum::Sum;
+use crate::headers::{
     Family, IPV4_LEN, IPV6_LEN, Protocol, Transport, array, double_word, put, tcp, udp, v4, v6, word,
 };
-use super::mss;
-use super::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
+use crate::mss;
 use crate::packet;
+use crate::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
 /// Why what the interface gave cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Malformed {
+pub enum Malformed {
     /// Neither IPv4 nor IPv6, or shorter than their headers.
     #[error("not an IP packet")]
     NotIp,
-    /// A way of cutting that was not offered to the kernel.
+    /// A kind of superpacket that the interface did not offer to take.
     #[error("packets of kind {kind} were not asked for")]
     Kind {
         /// `gso_type` without the bit for ECN.
@@ -25,17 +25,20 @@ pub(crate) enum Malformed {
     /// `gso_size` is zero.
     #[error("packets without payload were asked for")]
     Size,
-    /// What is to be cut is not what the header in front says, is a fragment, or ends within its headers.
+    /// The superpacket is not what the header in front says, is a fragment, or ends within its headers.
     #[error("the headers do not fit what is to be cut")]
     Headers,
-    /// The checksum's place is beyond the packet, or not where the packet has one.
+    /// The checksum's position is beyond the packet, or not where its protocol has one.
     #[error("the checksum is not within the packet")]
     Checksum,
 }
 
 /// What one read of the interface gave: one packet, or a superpacket that is to be cut.
+///
+/// The thread that reads the interface parses each read once, and writes the packets one by one where they are to be sealed: each
+/// payload byte is copied once.
 #[derive(Debug)]
-pub(crate) struct Outgoing<'a> {
+pub struct Outgoing<'a> {
     /// One complete packet; or all headers, prepared by [`Cut::new`], and all the payload.
     packet: &'a mut [u8],
     destination: IpAddr,
@@ -43,12 +46,12 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// Checks what was read, once, and completes the checksum of a single packet in place. The bytes of a superpacket are
-    /// prepared for [`Self::write`] and mean nothing to others any more.
+    /// Checks what was read: `packet` is what followed the header `vnet`. The checksum of a single packet is completed in place. The
+    /// headers of a superpacket are prepared for [`Self::write`], and are not valid headers any more.
     ///
     /// # Errors
-    /// Where it is not something the kernel was asked for. Such a packet is to be counted and dropped.
-    pub(crate) fn parse(vnet: &VnetHeader, packet: &'a mut [u8]) -> Result<Self, Malformed> {
+    /// Where `packet` is not what `vnet` says; the caller is to count and drop it. Its bytes may have changed.
+    pub fn parse(vnet: &VnetHeader, packet: &'a mut [u8]) -> Result<Self, Malformed> {
         let destination = packet::destination(packet).ok_or(Malformed::NotIp)?;
         let cut = match vnet.gso {
             Some(gso) => Some(Cut::new(packet, gso, vnet.checksum)?),
@@ -62,32 +65,41 @@ impl<'a> Outgoing<'a> {
         Ok(Self { packet, destination, cut })
     }
 
-    /// Where all the packets go.
-    pub(crate) fn destination(&self) -> IpAddr {
+    /// The destination of every packet.
+    #[inline]
+    #[must_use]
+    pub fn destination(&self) -> IpAddr {
         self.destination
     }
 
     /// How many packets there are: at least one.
-    pub(crate) fn count(&self) -> usize {
+    #[inline]
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.cut.as_ref().map_or(1, |cut| cut.count)
     }
 
     /// The length of the longest packet, in bytes.
-    pub(crate) fn longest(&self) -> usize {
+    #[inline]
+    #[must_use]
+    pub fn longest(&self) -> usize {
         self.cut.as_ref().map_or(self.packet.len(), |cut| self.packet.len().min(cut.transport.payload + cut.size))
     }
 
-    /// Lowers the segment size that a connection's first packet announces (see [`mss::clamp_mss`]).
-    pub(crate) fn clamp_mss(&mut self, mtu: u16) {
-        // A superpacket carries data: its connection is made already.
+    /// Lowers the segment size that a connection's first packet announces (see [`clamp_mss`](crate::clamp_mss)).
+    pub fn clamp_mss(&mut self, mtu: u16) {
+        // A superpacket carries data: its connection is established.
         if self.cut.is_none() {
             mss::clamp_mss(self.packet, mtu);
         }
     }
 
-    /// Writes the packet `index`, counted from zero and less than [`Self::count`], to the beginning of `out`, which has
-    /// room for [`Self::longest`] bytes, and returns its length.
-    pub(crate) fn write(&self, index: usize, out: &mut [u8]) -> usize {
+    /// Writes the packet `index`, counted from zero, to the beginning of `out`, and returns its length in bytes.
+    ///
+    /// # Panics
+    /// Where `index` is not less than [`Self::count`], or `out` is shorter than the packet: [`Self::longest`] bytes always suffice.
+    #[inline]
+    pub fn write(&self, index: usize, out: &mut [u8]) -> usize {
         match &self.cut {
             Some(cut) => cut.write(self.packet, index, out),
             None => {
@@ -98,8 +110,8 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// How a superpacket is cut: into packets as the kernel itself makes them where nobody takes that from it (RFC 9293 and the
-/// behaviour of `inet_gso_segment`, `tcp_gso_segment` and `__udp_gso_segment`).
+/// How a superpacket is cut: into the packets that the kernel itself makes where no interface does it (RFC 9293 and the behaviour of
+/// `inet_gso_segment`, `tcp_gso_segment` and `__udp_gso_segment`).
 #[derive(Debug)]
 struct Cut {
     transport: Transport,
@@ -117,7 +129,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// Reads the headers, and clears in them what each packet has of its own.
+    /// Reads the headers, and clears the fields in which the packets differ.
     fn new(packet: &mut [u8], gso: Gso, partial: Option<PartialChecksum>) -> Result<Self, Malformed> {
         let transport = Transport::find(packet).filter(|found| !found.fragment).ok_or(Malformed::Headers)?;
         let asked = match gso.kind {
@@ -137,7 +149,8 @@ impl Cut {
                 if !there {
                     return Err(Malformed::Checksum);
                 }
-                // What the kernel summed knows where a routing header leads; of that, the length of the whole goes.
+                // The kernel's sum is kept, because it is over the last hop of a routing header. The superpacket's length is taken out
+                // of it: each packet has its own.
                 let len = (packet.len() - start) as u16;
                 Sum::word(array(packet, checksum)) + Sum::without(len.to_be_bytes())
             }
@@ -214,8 +227,8 @@ fn finished(protocol: Protocol, sum: Sum) -> [u8; 2] {
     }
 }
 
-/// Completes the checksum of a single packet, of whatever protocol, as `skb_checksum_help` does. That the result is never
-/// zero matters to UDP and makes no difference to the others.
+/// Completes the checksum of a single packet of any protocol, as `skb_checksum_help` does. That the result is never zero matters to
+/// UDP and makes no difference to the others.
 fn complete(packet: &mut [u8], partial: PartialChecksum) -> Result<(), Malformed> {
     let start = usize::from(partial.start);
     let field = start + usize::from(partial.offset);

@@ -1,11 +1,11 @@
-//! Packets as a description says, built slowly and plainly.
+//! Packets built field by field from a description: slow and simple.
 
 use proptest::prelude::*;
 
-use crate::offload::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
+use crate::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
-/// As RFC 1071 says it, word by word, in network order.
-pub(in crate::offload) fn naive_sum(bytes: &[u8]) -> u16 {
+/// The sum as RFC 1071 defines it, word by word, in network order.
+pub(crate) fn naive_sum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u64;
     for pair in bytes.chunks(2) {
         sum += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
@@ -18,32 +18,32 @@ pub(in crate::offload) fn naive_sum(bytes: &[u8]) -> u16 {
 
 /// A TCP or UDP packet.
 #[derive(Clone, Debug)]
-pub(in crate::offload) struct Spec {
-    pub(in crate::offload) is_v4: bool,
-    pub(in crate::offload) is_tcp: bool,
+pub(crate) struct Spec {
+    pub(crate) is_v4: bool,
+    pub(crate) is_tcp: bool,
     /// The last byte of the source address.
-    pub(in crate::offload) host: u8,
-    pub(in crate::offload) port: u16,
+    pub(crate) host: u8,
+    pub(crate) port: u16,
     /// DSCP and ECN.
-    pub(in crate::offload) class: u8,
-    pub(in crate::offload) hops: u8,
+    pub(crate) class: u8,
+    pub(crate) hops: u8,
     /// IPv4 alone.
-    pub(in crate::offload) dont_fragment: bool,
-    pub(in crate::offload) id: u16,
+    pub(crate) dont_fragment: bool,
+    pub(crate) id: u16,
     /// In front of TCP or UDP: IPv4 options, or the insides of an IPv6 destination options header.
-    pub(in crate::offload) network_options: Vec<u8>,
+    pub(crate) network_options: Vec<u8>,
     /// TCP alone.
-    pub(in crate::offload) sequence: u32,
-    pub(in crate::offload) acknowledged: u32,
-    pub(in crate::offload) flags: u8,
-    pub(in crate::offload) window: u16,
-    pub(in crate::offload) urgent: u16,
-    pub(in crate::offload) options: Vec<u8>,
-    pub(in crate::offload) payload: Vec<u8>,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledged: u32,
+    pub(crate) flags: u8,
+    pub(crate) window: u16,
+    pub(crate) urgent: u16,
+    pub(crate) options: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Spec {
-    pub(in crate::offload) fn tcp(is_v4: bool) -> Self {
+    pub(crate) fn tcp(is_v4: bool) -> Self {
         Self {
             is_v4,
             is_tcp: true,
@@ -64,16 +64,16 @@ impl Spec {
         }
     }
 
-    pub(in crate::offload) fn udp(is_v4: bool) -> Self {
+    pub(crate) fn udp(is_v4: bool) -> Self {
         Self { is_tcp: false, ..Self::tcp(is_v4) }
     }
 
-    pub(in crate::offload) fn with_payload(self, payload: Vec<u8>) -> Self {
+    pub(crate) fn with_payload(self, payload: Vec<u8>) -> Self {
         Self { payload, ..self }
     }
 
     /// The complete packet.
-    pub(in crate::offload) fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut packet = self.build_partial();
         let start = self.transport();
         let checksum = match !naive_sum(&packet[start..]) {
@@ -85,7 +85,7 @@ impl Spec {
     }
 
     /// The packet as an offloading sender has it: its checksum field holds the sum of the pseudo header.
-    pub(in crate::offload) fn build_partial(&self) -> Vec<u8> {
+    pub(crate) fn build_partial(&self) -> Vec<u8> {
         let transport = self.transport_header();
         let mut packet = self.network_header(transport.len() + self.payload.len());
         let mut pseudo = if self.is_v4 { packet[12..20].to_vec() } else { packet[8..40].to_vec() };
@@ -98,7 +98,7 @@ impl Spec {
     }
 
     /// The complete packet with one more change, made in its headers before they are summed.
-    pub(in crate::offload) fn build_with(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    pub(crate) fn build_with(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
         let mut packet = self.build_partial();
         let (start, field) = (self.transport(), self.transport() + self.checksum());
         change(&mut packet);
@@ -112,8 +112,8 @@ impl Spec {
         packet
     }
 
-    /// What the kernel gives for many such packets, `size` bytes of payload in each.
-    pub(in crate::offload) fn superpacket(&self, size: usize) -> (VnetHeader, Vec<u8>) {
+    /// The superpacket that the kernel gives for many such packets, with `size` bytes of payload in each.
+    pub(crate) fn superpacket(&self, size: usize) -> (VnetHeader, Vec<u8>) {
         let packet = self.build_partial();
         let kind = match (self.is_tcp, self.is_v4) {
             (true, true) => GsoKind::TcpV4,
@@ -128,12 +128,12 @@ impl Spec {
         (header, packet)
     }
 
-    pub(in crate::offload) fn partial(&self) -> PartialChecksum {
+    pub(crate) fn partial(&self) -> PartialChecksum {
         PartialChecksum { start: self.transport() as u16, offset: self.checksum() as u16 }
     }
 
-    /// What cutting a superpacket must give.
-    pub(in crate::offload) fn segments(&self, size: usize) -> Vec<Vec<u8>> {
+    /// The packets that cutting a superpacket must give.
+    pub(crate) fn segments(&self, size: usize) -> Vec<Vec<u8>> {
         let chunks: Vec<_> = self.payload.chunks(size).collect();
         let last = chunks.len() - 1;
         let segment = |(index, payload): (usize, &&[u8])| {
@@ -152,7 +152,7 @@ impl Spec {
     }
 
     /// Where the TCP or UDP header begins.
-    pub(in crate::offload) fn transport(&self) -> usize {
+    pub(crate) fn transport(&self) -> usize {
         match (self.is_v4, self.network_options.len()) {
             (true, len) => 20 + len,
             (false, 0) => 40,
@@ -213,7 +213,7 @@ impl Spec {
 }
 
 /// Any such packet whose payload is `len` bytes.
-pub(in crate::offload) fn specs(len: impl Strategy<Value = usize>) -> impl Strategy<Value = Spec> {
+pub(crate) fn specs(len: impl Strategy<Value = usize>) -> impl Strategy<Value = Spec> {
     let network = (any::<[bool; 3]>(), any::<[u8; 3]>(), any::<[u16; 4]>(), 0_usize..3, len);
     let transport = (any::<[u32; 2]>(), any::<u8>(), 0_usize..=10);
     (network, transport, any::<u8>()).prop_map(|(network, transport, seed)| {

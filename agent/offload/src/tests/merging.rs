@@ -6,8 +6,8 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::packets::{Spec, specs};
-use crate::offload::vnet::VnetHeader;
-use crate::offload::{Merge, Outgoing, VNET_LEN};
+use crate::vnet::VnetHeader;
+use crate::{Merge, Outgoing, VNET_LEN};
 
 /// What one write handed over: the header in front, and the packet.
 type Write = (VnetHeader, Vec<u8>);
@@ -41,7 +41,7 @@ fn merged(packets: &[Vec<u8>]) -> Vec<Write> {
     merge(&mut Merge::new(true, true), packets)
 }
 
-/// The packets that whoever reads a write cuts it into.
+/// The packets into which the reader of a write cuts it.
 fn cut((vnet, packet): &Write) -> Vec<Vec<u8>> {
     let mut packet = packet.clone();
     if *vnet == VnetHeader::PLAIN {
@@ -60,7 +60,7 @@ fn cut((vnet, packet): &Write) -> Vec<Vec<u8>> {
 fn counts(packets: &[Vec<u8>]) -> Vec<usize> {
     let writes = merged(packets);
     let all: Vec<_> = writes.iter().flat_map(cut).collect();
-    assert_eq!(all, packets, "one flow, hence one order");
+    assert_eq!(all, packets, "packets of one flow, in their order");
     writes.iter().map(|write| cut(write).len()).collect()
 }
 
@@ -185,9 +185,9 @@ fn a_wrong_checksum_stays_wrong() {
     assert_eq!(counts(&packets), [1, 1, 1], "none at all");
 }
 
-/// Zero and all ones mean the same in ones' complement. Cutting writes one of them, so that only that one is joined.
+/// Zero and all ones mean the same in ones' complement. Cutting writes one of them, so only a packet with that one is joined.
 #[test]
-fn the_other_spelling_of_a_checksum_stays() {
+fn the_other_form_of_a_zero_checksum_stays() {
     for spec in every_kind() {
         let mut packets = stream(&spec, 1000, 3000);
         let field = spec.transport() + usize::from(spec.partial().offset);
@@ -198,7 +198,7 @@ fn the_other_spelling_of_a_checksum_stays() {
         let sum = (sum & 0xffff) + (sum >> 16);
         packets[1][at..].copy_from_slice(&(sum as u16).to_be_bytes());
         for (checksum, expected) in [(0_u16, vec![3]), (0xffff, vec![1, 1, 1])] {
-            // In UDP it is the other way round: zero says that there is none.
+            // In UDP it is the reverse: zero says that there is no checksum.
             let checksum = if spec.is_tcp { checksum } else { !checksum };
             packets[1][field..field + 2].copy_from_slice(&checksum.to_be_bytes());
             assert_eq!(counts(&packets), expected, "{checksum:#x}");
@@ -243,7 +243,7 @@ fn lengths_that_contradict_each_other_are_left_alone() {
 }
 
 #[test]
-fn fragments_and_bits_nobody_knows_are_left_alone() {
+fn fragments_and_unknown_bits_are_left_alone() {
     for spec in every_kind() {
         for all in [false, true] {
             if spec.is_tcp {
@@ -260,25 +260,29 @@ fn fragments_and_bits_nobody_knows_are_left_alone() {
     }
 }
 
-/// What [`Merge`] collects at the same time.
+/// How many flows [`Merge`] collects at the same time.
 const FLOWS: u8 = 16;
 
 #[test]
 fn flows_are_collected_side_by_side() {
     let flows = (1..=FLOWS).map(|host| Spec { host, ..Spec::tcp(host % 2 == 0) });
     let streams: Vec<_> = flows.map(|spec| stream(&spec, 100, 1000)).collect();
-    let turns: Vec<_> = (0..10).flat_map(|turn| streams.iter().map(move |stream| stream[turn].clone())).collect();
-    let writes = merged(&turns);
-    assert_eq!(writes.iter().map(cut).collect::<Vec<_>>(), streams, "each its own, by who came first");
+    let interleaved: Vec<_> = (0..10).flat_map(|at| streams.iter().map(move |stream| stream[at].clone())).collect();
+    let writes = merged(&interleaved);
+    assert_eq!(
+        writes.iter().map(cut).collect::<Vec<_>>(),
+        streams,
+        "one write for each flow, in the order of their first packets"
+    );
 }
 
 #[test]
 fn one_flow_too_many_closes_the_oldest() {
     let flows = (0..=FLOWS).map(|host| Spec { host, ..Spec::udp(true) });
     let streams: Vec<_> = flows.map(|spec| stream(&spec, 100, 200)).collect();
-    let mut turns: Vec<_> = streams.iter().map(|stream| stream[0].clone()).collect();
-    turns.extend([16, 1, 0].map(|flow: usize| streams[flow][1].clone()));
-    let counts: Vec<_> = merged(&turns).iter().map(|write| cut(write).len()).collect();
+    let mut interleaved: Vec<_> = streams.iter().map(|stream| stream[0].clone()).collect();
+    interleaved.extend([16, 1, 0].map(|flow: usize| streams[flow][1].clone()));
+    let counts: Vec<_> = merged(&interleaved).iter().map(|write| cut(write).len()).collect();
     assert_eq!(counts, [1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1]);
 }
 
@@ -320,7 +324,7 @@ fn what_the_interface_does_not_take_is_not_joined() {
     }
 }
 
-/// Several flows at once, each mostly continuing, sometimes changing course or arriving damaged.
+/// A packet of one of several flows. Most continue their flow; some have other headers, or arrive damaged.
 #[derive(Clone, Debug)]
 struct Step {
     flow: usize,
@@ -338,7 +342,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..50)
 }
 
-/// The packets of `steps`, each with the flow that one reading plainly would say it is of.
+/// The packets of `steps`, each with its flow as [`flow_of`] reads it.
 fn packets(mut flows: Vec<Spec>, steps: &[Step]) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
     let build = |step: &Step| {
         let flow = &mut flows[step.flow];
@@ -372,7 +376,7 @@ fn packets(mut flows: Vec<Spec>, steps: &[Step]) -> Vec<(Option<Vec<u8>>, Vec<u8
     steps.iter().map(build).map(|packet: Vec<u8>| (flow_of(&packet), packet)).collect()
 }
 
-/// Addresses and ports of whatever has them where they usually are.
+/// Protocol, addresses and ports of a packet that has them behind an IP header without options.
 fn flow_of(packet: &[u8]) -> Option<Vec<u8>> {
     let (protocol, header) = match packet[0] {
         0x45 if packet[6] & 0x3f == 0 && packet[7] == 0 => (packet[9], 20),
@@ -404,7 +408,7 @@ proptest! {
         let receptions = bytes.chunks(reception);
         let all: Vec<_> = receptions.flat_map(|packets| merge(&mut joining, packets)).flat_map(|write| cut(&write)).collect();
         prop_assert_eq!(all.len(), packets.len());
-        // In the order of all of them, those of one flow, and those without one together with any flow.
+        // The packets of each flow keep their order, also relative to those without a flow.
         let mut flows: Vec<_> = packets.iter().filter_map(|(flow, _)| flow.clone()).collect();
         flows.sort();
         flows.dedup();

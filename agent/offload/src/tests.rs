@@ -2,5 +2,5 @@
 
 mod hostile;
 mod merging;
-pub(super) mod packets;
+pub(crate) mod packets;
 mod splitting;

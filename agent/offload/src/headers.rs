@@ -1,58 +1,58 @@
 //! Where the TCP or UDP header of an IP packet is.
 
-use super::checksum::Sum;
+use crate::checksum::Sum;
 
-pub(super) const IPV4_LEN: usize = 20;
-pub(super) const IPV6_LEN: usize = 40;
-pub(super) const UDP_LEN: usize = 8;
+pub(crate) const IPV4_LEN: usize = 20;
+pub(crate) const IPV6_LEN: usize = 40;
+pub(crate) const UDP_LEN: usize = 8;
 
 /// Offsets of what is read and written here, in an IPv4 header.
-pub(super) mod v4 {
-    pub(in super::super) const TOTAL_LEN: usize = 2;
-    pub(in super::super) const ID: usize = 4;
+pub(crate) mod v4 {
+    pub(crate) const TOTAL_LEN: usize = 2;
+    pub(crate) const ID: usize = 4;
     /// And the fragment's place; hop limit and protocol follow.
-    pub(in super::super) const FLAGS: usize = 6;
-    pub(in super::super) const CHECKSUM: usize = 10;
+    pub(crate) const FLAGS: usize = 6;
+    pub(crate) const CHECKSUM: usize = 10;
 }
 
 /// Offsets in an IPv6 header.
-pub(super) mod v6 {
-    pub(in super::super) const PAYLOAD_LEN: usize = 4;
+pub(crate) mod v6 {
+    pub(crate) const PAYLOAD_LEN: usize = 4;
     /// The next header; the hop limit follows.
-    pub(in super::super) const NEXT: usize = 6;
+    pub(crate) const NEXT: usize = 6;
 }
 
 /// Offsets and flags in a TCP header.
-pub(super) mod tcp {
-    pub(in super::super) const SEQUENCE: usize = 4;
-    pub(in super::super) const ACKNOWLEDGED: usize = 8;
-    pub(in super::super) const FLAGS: usize = 13;
-    pub(in super::super) const WINDOW: usize = 14;
-    pub(in super::super) const CHECKSUM: usize = 16;
-    pub(in super::super) const URGENT: usize = 18;
-    pub(in super::super) const OPTIONS: usize = 20;
+pub(crate) mod tcp {
+    pub(crate) const SEQUENCE: usize = 4;
+    pub(crate) const ACKNOWLEDGED: usize = 8;
+    pub(crate) const FLAGS: usize = 13;
+    pub(crate) const WINDOW: usize = 14;
+    pub(crate) const CHECKSUM: usize = 16;
+    pub(crate) const URGENT: usize = 18;
+    pub(crate) const OPTIONS: usize = 20;
 
-    pub(in super::super) const FIN: u8 = 0x01;
-    pub(in super::super) const SYN: u8 = 0x02;
-    pub(in super::super) const PSH: u8 = 0x08;
-    pub(in super::super) const ACK: u8 = 0x10;
-    pub(in super::super) const CWR: u8 = 0x80;
+    pub(crate) const FIN: u8 = 0x01;
+    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const PSH: u8 = 0x08;
+    pub(crate) const ACK: u8 = 0x10;
+    pub(crate) const CWR: u8 = 0x80;
 }
 
 /// Offsets in a UDP header.
-pub(super) mod udp {
-    pub(in super::super) const LEN: usize = 4;
-    pub(in super::super) const CHECKSUM: usize = 6;
+pub(crate) mod udp {
+    pub(crate) const LEN: usize = 4;
+    pub(crate) const CHECKSUM: usize = 6;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
@@ -66,7 +66,7 @@ impl Protocol {
     }
 
     /// Where its checksum is, from the beginning of its header.
-    pub(super) const fn checksum(self) -> usize {
+    pub(crate) const fn checksum(self) -> usize {
         match self {
             Self::Tcp => tcp::CHECKSUM,
             Self::Udp => udp::CHECKSUM,
@@ -74,23 +74,23 @@ impl Protocol {
     }
 }
 
-/// The TCP or UDP header of a packet, which lies whole within it.
+/// The position of a packet's TCP or UDP header, all of which lies within the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Transport {
-    pub(super) family: Family,
-    pub(super) protocol: Protocol,
+pub(crate) struct Transport {
+    pub(crate) family: Family,
+    pub(crate) protocol: Protocol,
     /// Whether the packet is the first fragment of a longer one.
-    pub(super) fragment: bool,
+    pub(crate) fragment: bool,
     /// Where the header begins: behind IPv4 options and IPv6 extension headers.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// Where the payload begins: behind TCP options, at most at the end of the packet.
-    pub(super) payload: usize,
+    pub(crate) payload: usize,
 }
 
 impl Transport {
-    /// The header of `packet`, or `None` where the packet has none: another protocol, not the first fragment, no IP packet
-    /// at all, or cut off in its headers. What the IP header says about the packet's length is not looked at.
-    pub(super) fn find(packet: &[u8]) -> Option<Self> {
+    /// The header of `packet`, or `None` where the packet has none: another protocol, not the first fragment, no IP packet at all, or
+    /// cut off in its headers. The length fields of the IP header are not checked.
+    pub(crate) fn find(packet: &[u8]) -> Option<Self> {
         let (family, Place { start, protocol, fragment }) = match packet.first()? >> 4 {
             4 => (Family::V4, behind_v4(packet)?),
             6 => (Family::V6, behind_v6(packet)?),
@@ -107,7 +107,7 @@ impl Transport {
     }
 
     /// The sum of the pseudo header but for its length. `packet` is the one the header was found in.
-    pub(super) fn pseudo_header(&self, packet: &[u8]) -> Sum {
+    pub(crate) fn pseudo_header(&self, packet: &[u8]) -> Sum {
         let addresses = match self.family {
             Family::V4 => Sum::of_few(&array::<8>(packet, 12)),
             Family::V6 => Sum::of_few(&array::<32>(packet, 8)),
@@ -117,24 +117,24 @@ impl Transport {
 }
 
 /// The bytes of a field, which must lie within the packet.
-pub(super) fn array<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
+pub(crate) fn array<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&packet[at..at + N]);
     bytes
 }
 
 /// A field of 16 bits.
-pub(super) fn word(packet: &[u8], at: usize) -> u16 {
+pub(crate) fn word(packet: &[u8], at: usize) -> u16 {
     u16::from_be_bytes(array(packet, at))
 }
 
 /// A field of 32 bits.
-pub(super) fn double_word(packet: &[u8], at: usize) -> u32 {
+pub(crate) fn double_word(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(array(packet, at))
 }
 
 /// Writes a field, which must lie within the packet.
-pub(super) fn put<const N: usize>(packet: &mut [u8], at: usize, bytes: [u8; N]) {
+pub(crate) fn put<const N: usize>(packet: &mut [u8], at: usize, bytes: [u8; N]) {
     packet[at..at + N].copy_from_slice(&bytes);
 }
 

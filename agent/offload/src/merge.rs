@@ -1,4 +1,4 @@
-//! Packets that belong together, handed to the interface in one write.
+//! Packets of one flow, joined so that one write hands them to the interface.
 
 mod segment;
 
@@ -6,9 +6,9 @@ use std::io::IoSlice;
 use std::num::NonZeroU16;
 use std::ops::Range;
 
-use super::checksum::Sum;
-use super::headers::{Family, IPV4_LEN, Protocol, array, put, tcp, udp, v4, v6};
-use super::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
+use crate::checksum::Sum;
+use crate::headers::{Family, IPV4_LEN, Protocol, array, put, tcp, udp, v4, v6};
+use crate::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 use segment::Segment;
 
 /// The most packets in one write. The kernel's own limit for UDP.
@@ -20,25 +20,26 @@ const OPEN: usize = 16;
 /// The longest superpacket, headers included.
 const MAX_LEN: usize = 65_535;
 
-/// Room made at the beginning, in packets: what one reception brings. It grows when more come, and never shrinks.
+/// Room made at the beginning, in packets: as many as one reception usually has. It grows when more come, and never shrinks.
 const BATCH: usize = 256;
 
-/// The packets of one reception, in the order in which they came, those of one flow joined where cutting the superpacket
-/// again gives the same bytes. Packets of a flow never overtake each other, and nothing overtakes a packet whose flow cannot
-/// be told (a fragment, ICMP, one with extension headers).
+/// The packets of one reception, in the order in which they arrived. Those of one flow are joined where cutting the superpacket again
+/// gives the same bytes. Packets of a flow never overtake each other, and no packet overtakes one whose flow is unknown (a fragment,
+/// ICMP, one with extension headers).
 ///
-/// [`Self::push`] each packet, then [`Self::drain`] over the same arena.
+/// [`Self::push`] each packet, then [`Self::drain`] over the same arena. A thread that receives keeps one `Merge`: once it has room
+/// for a reception, nothing is allocated any more.
 #[derive(Debug)]
-pub(crate) struct Merge {
+pub struct Merge {
     tcp: bool,
     udp: bool,
     pieces: Vec<Piece>,
     runs: Vec<Run>,
-    /// Which runs may still grow, the newest last. One for each flow at most.
+    /// The runs that may still grow, the newest last. One for each flow at most.
     open: Open,
 }
 
-/// A packet, and the one behind it in its run.
+/// A packet, and the next one of its run.
 #[derive(Debug)]
 struct Piece {
     bytes: Range<usize>,
@@ -51,33 +52,41 @@ struct Run {
     first: usize,
     last: usize,
     count: usize,
-    /// Of the first packet, where it can lead others.
+    /// The first packet's headers, where others may be joined to it.
     head: Option<Segment>,
-    /// Headers once and all payloads, in bytes.
+    /// The headers once and all payloads, in bytes.
     len: usize,
-    /// Whether the last packet is one that ends its flow's run: it is shorter, or asks to be pushed.
+    /// Whether the last packet ends the run: it is shorter than the first, or has the flag PSH.
     ended: bool,
 }
 
 impl Merge {
-    /// `tcp` and `udp` say what the interface takes merged.
-    pub(crate) fn new(tcp: bool, udp: bool) -> Self {
+    /// `tcp` and `udp` say of which protocols the interface takes superpackets. It has room for as many packets as one reception
+    /// usually has.
+    #[must_use]
+    pub fn new(tcp: bool, udp: bool) -> Self {
         Self { tcp, udp, pieces: Vec::with_capacity(BATCH), runs: Vec::with_capacity(BATCH), open: Open::default() }
     }
 
-    /// As [`Self::new`], for whoever gets little at a time: it has room for what came at most.
-    pub(crate) fn of_few(tcp: bool, udp: bool) -> Self {
+    /// As [`Self::new`], for a caller that gets few packets at a time: it has no room at first, and grows as packets come.
+    #[must_use]
+    pub fn of_few(tcp: bool, udp: bool) -> Self {
         Self { tcp, udp, pieces: Vec::new(), runs: Vec::new(), open: Open::default() }
     }
 
-    /// Whether nothing waits for [`Self::drain`].
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether no packet waits for [`Self::drain`].
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// Takes the packet that lies at `packet` in `arena`, as long as its IP header says, its source checked. Its bytes stay
-    /// where they are, and must not change before [`Self::drain`].
-    pub(crate) fn push(&mut self, arena: &[u8], packet: Range<usize>) {
+    /// Takes the packet that lies at `packet` in `arena`, without padding; the caller has checked its source. Its bytes stay where they
+    /// are, and must not change before [`Self::drain`].
+    ///
+    /// # Panics
+    /// Where `packet` is not within `arena`.
+    pub fn push(&mut self, arena: &[u8], packet: Range<usize>) {
         let bytes = &arena[packet.clone()];
         let piece = self.pieces.len();
         self.pieces.push(Piece { bytes: packet, next: None });
@@ -114,11 +123,14 @@ impl Merge {
         }
     }
 
-    /// Hands over everything, in order, and forgets it. Each call of `write` gets one packet or superpacket in slices to be
-    /// written at once: the encoded [`VnetHeader`] is the first, for interfaces that take one.
+    /// Hands over all packets, in order, and forgets them. Each call of `write` gets one packet or superpacket in slices that belong
+    /// into one write. The first is the encoded [`VnetHeader`], to be left out for an interface that takes none; at most 64 follow.
     ///
-    /// `arena` is the one the packets lie in. Headers of superpackets are rewritten in it.
-    pub(crate) fn drain(&mut self, arena: &mut [u8], mut write: impl FnMut(&[IoSlice<'_>])) {
+    /// `arena` is the one in which the packets lie. The headers of superpackets are rewritten in it.
+    ///
+    /// # Panics
+    /// Where `arena` is shorter than it was in [`Self::push`].
+    pub fn drain(&mut self, arena: &mut [u8], mut write: impl FnMut(&[IoSlice<'_>])) {
         for run in &self.runs {
             let first = self.pieces[run.first].bytes.clone();
             let (Some(head), 2..) = (&run.head, run.count) else {
@@ -164,7 +176,7 @@ impl Run {
         if !fits || !segment.follows(bytes, head, first, self.count) {
             return false;
         }
-        // Only now that there are two of them, what costs most: a packet alone goes as it is.
+        // Verifying checksums costs most, and comes last: a packet that stays alone is passed on without it.
         if !segment.is_intact(bytes) || (self.count == 1 && !head.is_intact(first)) {
             return false;
         }
@@ -175,7 +187,7 @@ impl Run {
     }
 }
 
-/// Rewrites the first packet's headers to those of the superpacket of `len` bytes, and says how it is to be cut.
+/// Rewrites the first packet's headers to those of the superpacket of `len` bytes, and returns how it is to be cut.
 fn finish(head: &Segment, len: usize, pushed: bool, first: &mut [u8]) -> VnetHeader {
     // Runs end before `MAX_LEN`, and a header is shorter than its packet.
     let (start, transport_len) = (head.transport(), (len - head.transport()) as u16);
@@ -206,7 +218,7 @@ fn finish(head: &Segment, len: usize, pushed: bool, first: &mut [u8]) -> VnetHea
     }
 }
 
-/// A few runs by their number, oldest first.
+/// Up to [`OPEN`] runs by their index, the oldest first.
 #[derive(Debug, Default)]
 struct Open {
     runs: [usize; OPEN],
@@ -223,7 +235,7 @@ impl Open {
         self.runs[slot]
     }
 
-    /// Opens a run. The oldest one makes room where there is none.
+    /// Opens a run. Where all slots are used, the oldest run is closed.
     fn add(&mut self, run: usize) {
         if self.len == OPEN {
             self.close(0);

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::packets::{Spec, naive_sum, specs};
-use crate::offload::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
-use crate::offload::{Malformed, Outgoing};
+use crate::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
+use crate::{Malformed, Outgoing};
 
 fn cut(vnet: &VnetHeader, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, Malformed> {
     let outgoing = Outgoing::parse(vnet, packet)?;

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use proptest::prelude::*;
 
 use super::packets::specs;
-use crate::offload::{Merge, Outgoing, VNET_LEN, VnetHeader, clamp_mss};
+use crate::{Merge, Outgoing, VNET_LEN, VnetHeader, clamp_mss};
 
 /// Arbitrary bytes, and packets with some bytes replaced and the end cut off: these reach further.
 fn nearly_packets() -> impl Strategy<Value = Vec<u8>> {
@@ -41,7 +41,7 @@ fn vnet_headers() -> impl Strategy<Value = [u8; VNET_LEN]> {
 
 proptest! {
     #[test]
-    fn whatever_the_interface_gives_is_cut_or_refused(
+    fn anything_from_the_interface_is_cut_or_refused(
         vnet in vnet_headers(),
         mut packet in nearly_packets(),
         mtu in any::<u16>(),
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_peers_send_is_handed_over_whole(packets in prop::collection::vec(nearly_packets(), 0..20)) {
+    fn anything_from_peers_is_handed_over_whole(packets in prop::collection::vec(nearly_packets(), 0..20)) {
         let mut merge = Merge::new(true, true);
         let mut arena = packets.concat();
         let mut at = 0;
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn clamping_survives_anything_and_keeps_the_length(mut packet in nearly_packets(), mtu in any::<u16>()) {
+    fn clamping_takes_any_bytes_and_keeps_the_length(mut packet in nearly_packets(), mtu in any::<u16>()) {
         let before = packet.clone();
         clamp_mss(&mut packet, mtu);
         let changed = before.iter().zip(&packet).filter(|(before, after)| before != after).count();
