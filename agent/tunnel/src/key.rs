@@ -73,7 +73,9 @@ impl PresharedKey {
         *self.bytes() == [0; 32]
     }
 
-    pub(crate) fn bytes(&self) -> &[u8; 32] {
+    /// The 32 bytes, where they are: they are not to be copied.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
     }
 }

@@ -75,4 +75,5 @@ pub use path::{Carrier, Path, Proof, Route, Watch, Watcher};
 pub use secret::{Secret, leave_no_trace};
 pub use standalone::run_standalone;
 pub use stream::StreamInbound;
+pub use uapi::UapiError;
 pub use underlay::derived_mtu;

@@ -2,7 +2,8 @@
 //! <https://www.wireguard.com/xplatform/>.
 
 mod format;
-pub(crate) mod parse;
+mod parse;
 mod server;
 
+pub use parse::UapiError;
 pub(crate) use server::Server;

@@ -11,20 +11,37 @@ use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::secret::Secret;
 use crate::sys;
 
-/// What is wrong with a line. The value may be secret and is not repeated.
+/// What is wrong with a line of a request. The value may be secret and is not repeated.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum ParseError {
+pub enum UapiError {
+    /// The line is no pair of key and value.
     #[error("a line without `=`")]
     NoEquals,
+    /// The text before the `=`, or `(not a word)` where it could be a secret.
     #[error("`{0}` is not a key of the protocol, or not here")]
     UnknownKey(String),
+    /// The key of the line.
     #[error("the value of `{0}` is not valid")]
     BadValue(&'static str),
+    /// Of 4,000,000 lines, the next one is refused.
     #[error("the request has more than {LINE_LIMIT} lines")]
     TooLong,
 }
 
-/// More lines than any device has: it bounds what a request can make us keep.
+impl DeviceUpdate {
+    /// The update that a `set=1` request of the UAPI asks for: `lines` are those between `set=1` and the empty line that ends the
+    /// request, without line feeds.
+    ///
+    /// # Errors
+    /// Of the first line that is not valid. No line behind it is read.
+    pub fn from_uapi<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, UapiError> {
+        let mut request = SetRequest::default();
+        lines.into_iter().try_for_each(|line| request.line(line))?;
+        Ok(request.finish())
+    }
+}
+
+/// More lines than any device needs: it bounds the memory that a request can take.
 const LINE_LIMIT: usize = 4_000_000;
 
 /// A request that is being read.
@@ -37,12 +54,12 @@ pub(crate) struct SetRequest {
 
 impl SetRequest {
     /// Takes one line, without its line feed.
-    pub(crate) fn line(&mut self, line: &str) -> Result<(), ParseError> {
+    pub(crate) fn line(&mut self, line: &str) -> Result<(), UapiError> {
         self.lines += 1;
         if self.lines > LINE_LIMIT {
-            return Err(ParseError::TooLong);
+            return Err(UapiError::TooLong);
         }
-        let (key, value) = line.split_once('=').ok_or(ParseError::NoEquals)?;
+        let (key, value) = line.split_once('=').ok_or(UapiError::NoEquals)?;
         if key == "public_key" {
             let mut bytes = [0; 32];
             hex_bytes("public_key", value, &mut bytes)?;
@@ -63,7 +80,7 @@ impl SetRequest {
     }
 }
 
-fn device_line(update: &mut DeviceUpdate, key: &str, value: &str) -> Result<(), ParseError> {
+fn device_line(update: &mut DeviceUpdate, key: &str, value: &str) -> Result<(), UapiError> {
     match key {
         "private_key" => update.private_key = Some(PrivateKey::from_bytes(secret("private_key", value)?)),
         "listen_port" => update.listen_port = Some(number("listen_port", value)?),
@@ -75,12 +92,12 @@ fn device_line(update: &mut DeviceUpdate, key: &str, value: &str) -> Result<(), 
     Ok(())
 }
 
-fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), ParseError> {
+fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), UapiError> {
     match key {
         "remove" => peer.remove = only_true("remove", value)?,
         "update_only" => peer.update_only = only_true("update_only", value)?,
         "preshared_key" => peer.preshared_key = Some(PresharedKey::from_bytes(secret("preshared_key", value)?)),
-        "endpoint" => peer.endpoint = Some(endpoint(value).ok_or(ParseError::BadValue("endpoint"))?),
+        "endpoint" => peer.endpoint = Some(endpoint(value).ok_or(UapiError::BadValue("endpoint"))?),
         "persistent_keepalive_interval" => {
             peer.persistent_keepalive = Some(number("persistent_keepalive_interval", value)?);
         }
@@ -88,44 +105,44 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), ParseE
         "allowed_ip" => {
             // The prefix length may be left out elsewhere, but not here.
             let network = value.contains('/').then(|| IpNetwork::from_str(value).ok()).flatten();
-            peer.allowed_ips.push(network.ok_or(ParseError::BadValue("allowed_ip"))?);
+            peer.allowed_ips.push(network.ok_or(UapiError::BadValue("allowed_ip"))?);
         }
         "protocol_version" if value == "1" => {}
-        "protocol_version" => return Err(ParseError::BadValue("protocol_version")),
+        "protocol_version" => return Err(UapiError::BadValue("protocol_version")),
         _ => return Err(unknown(key)),
     }
     Ok(())
 }
 
-/// What does not look like a key of this protocol is not repeated: it may be a secret in the wrong place.
-fn unknown(key: &str) -> ParseError {
+/// A key that does not look like one of this protocol is not repeated: it may be a secret in the wrong place.
+fn unknown(key: &str) -> UapiError {
     let is_word = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    ParseError::UnknownKey(if is_word { key } else { "(not a word)" }.to_owned())
+    UapiError::UnknownKey(if is_word { key } else { "(not a word)" }.to_owned())
 }
 
-fn number<N: FromStr>(key: &'static str, value: &str) -> Result<N, ParseError> {
+fn number<N: FromStr>(key: &'static str, value: &str) -> Result<N, UapiError> {
     // `from_str` would take a sign.
     if !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(ParseError::BadValue(key));
+        return Err(UapiError::BadValue(key));
     }
-    value.parse().map_err(|_| ParseError::BadValue(key))
+    value.parse().map_err(|_| UapiError::BadValue(key))
 }
 
-fn only_true(key: &'static str, value: &str) -> Result<bool, ParseError> {
-    if value == "true" { Ok(true) } else { Err(ParseError::BadValue(key)) }
+fn only_true(key: &'static str, value: &str) -> Result<bool, UapiError> {
+    if value == "true" { Ok(true) } else { Err(UapiError::BadValue(key)) }
 }
 
-fn secret(key: &'static str, value: &str) -> Result<Secret, ParseError> {
+fn secret(key: &'static str, value: &str) -> Result<Secret, UapiError> {
     Secret::fill(|bytes| hex_bytes(key, value, bytes))
 }
 
-fn hex_bytes(key: &'static str, value: &str, bytes: &mut [u8; 32]) -> Result<(), ParseError> {
+fn hex_bytes(key: &'static str, value: &str, bytes: &mut [u8; 32]) -> Result<(), UapiError> {
     let digits = value.as_bytes();
     if digits.len() != 64 {
-        return Err(ParseError::BadValue(key));
+        return Err(UapiError::BadValue(key));
     }
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(ParseError::BadValue(key));
+        let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(UapiError::BadValue(key));
         *byte = (digit(0)? << 4 | digit(1)?) as u8;
     }
     Ok(())
@@ -156,10 +173,8 @@ mod tests {
 
     const KEY: &str = "e84b5a6d2717c1003a13b431570353dbaca9146cf150c5f8575680feba52027a";
 
-    fn parse(text: &str) -> Result<DeviceUpdate, ParseError> {
-        let mut request = SetRequest::default();
-        text.lines().try_for_each(|line| request.line(line))?;
-        Ok(request.finish())
+    fn parse(text: &str) -> Result<DeviceUpdate, UapiError> {
+        DeviceUpdate::from_uapi(text.lines())
     }
 
     #[test]

@@ -2,42 +2,37 @@
 
 use std::fmt::Write as _;
 
-use crate::config::DeviceUpdate;
-use crate::uapi::parse::{ParseError, SetRequest};
+use mesh_tunnel::{DeviceUpdate, UapiError};
 
-/// The lines of a `set=1` request. What was understood can be written down and is understood the same, and no key shows.
+/// The lines of a `set=1` request. The update can be written as a request that is read as the same update, and errors show no key.
 pub fn uapi(input: &[u8]) {
-    let mut request = SetRequest::default();
-    for line in input.split(|byte| *byte == b'\n') {
-        // As the server does: what is not text is a line that is refused.
-        let line = std::str::from_utf8(line).unwrap_or("not text");
-        if let Err(error) = request.line(line) {
-            check_error(&error, line);
-            return;
-        }
-    }
-    let update = request.finish();
+    let mut last = "";
+    // As the server does: a line that is not text is refused.
+    let lines = input.split(|byte| *byte == b'\n').map(|line| std::str::from_utf8(line).unwrap_or("not text"));
+    let update = match DeviceUpdate::from_uapi(lines.inspect(|line| last = line)) {
+        Ok(update) => update,
+        Err(error) => return check_error(&error, last),
+    };
     let text = written(&update);
-    let mut request = SetRequest::default();
-    for line in text.lines() {
-        assert_eq!(request.line(line), Ok(()), "{line}");
-    }
-    let again = request.finish();
+    let again = match DeviceUpdate::from_uapi(text.lines()) {
+        Ok(again) => again,
+        Err(error) => panic!("{error}: {text}"),
+    };
     assert_eq!(written(&again), text);
     assert_eq!(format!("{again:?}"), format!("{update:?}"));
 }
 
-/// Whatever stands behind the `=` may be a secret, and what stands before it too where it is no word.
-fn check_error(error: &ParseError, line: &str) {
+/// The text behind the `=` may be a secret, and so may the text before it where it is not a word.
+fn check_error(error: &UapiError, line: &str) {
     let key = line.split('=').next().unwrap_or_default();
     match error {
-        ParseError::UnknownKey(said) if said != "(not a word)" => {
+        UapiError::UnknownKey(said) if said != "(not a word)" => {
             assert!(said == key && said.len() <= 40, "{said}");
             assert!(said.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{said}");
         }
-        ParseError::BadValue(said) => assert_eq!(*said, key),
-        ParseError::NoEquals => assert!(!line.contains('=')),
-        ParseError::UnknownKey(_) | ParseError::TooLong => {}
+        UapiError::BadValue(said) => assert_eq!(*said, key),
+        UapiError::NoEquals => assert!(!line.contains('=')),
+        UapiError::UnknownKey(_) | UapiError::TooLong => {}
     }
 }
 
