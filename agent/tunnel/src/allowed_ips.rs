@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-/// The networks of all peers. One hash map for each prefix length in use, longest first: a mesh uses one or two lengths,
-/// so that a lookup is one or two probes however many networks there are.
+/// The networks of all peers. One hash map for each prefix length in use, longest first: a mesh uses one or two lengths, so a lookup
+/// takes one or two probes, however many networks there are.
 #[derive(Debug)]
 pub(crate) struct AllowedIps<P> {
     v4: Vec<(u8, HashMap<u32, Arc<P>>)>,
@@ -28,7 +28,7 @@ impl<P> AllowedIps<P> {
         }
     }
 
-    /// Gives `network` to `owner` and returns who had it before.
+    /// Gives `network` to `owner`, and returns the previous owner.
     pub(crate) fn insert(&mut self, network: IpNetwork, owner: Arc<P>) -> Option<Arc<P>> {
         match network {
             IpNetwork::V4(network) => of_len(&mut self.v4, network.prefix()).insert(network.network().to_bits(), owner),
@@ -36,7 +36,7 @@ impl<P> AllowedIps<P> {
         }
     }
 
-    /// Takes `network` from whoever has it.
+    /// Removes `network` from its owner, if it has one.
     pub(crate) fn remove(&mut self, network: IpNetwork) {
         match network {
             IpNetwork::V4(network) => forget(&mut self.v4, network.prefix(), network.network().to_bits()),
@@ -45,7 +45,7 @@ impl<P> AllowedIps<P> {
     }
 }
 
-/// The network with its host bits cleared: what two spellings of one network have in common.
+/// The network with its host bits cleared, so that equal networks compare equal.
 pub(crate) fn canonical(network: IpNetwork) -> IpNetwork {
     IpNetwork::new(network.network(), network.prefix()).unwrap_or(network)
 }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_moves_and_goes() {
+    fn a_network_is_moved_and_removed() {
         let mut table = AllowedIps::new();
         table.insert(network("10.0.0.0/8"), Arc::new('a'));
         assert_eq!(table.insert(canonical(network("10.1.2.3/8")), Arc::new('b')).as_deref(), Some(&'a'));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     proptest! {
-        /// The same answers as looking through a list.
+        /// The same answers as searching a list.
         #[test]
         fn agrees_with_a_list(
             steps in prop::collection::vec((any::<bool>(), 0_u32..64, 24_u8..=32, 0_usize..4), 1..60),

@@ -1,5 +1,5 @@
-//! What a caller says to the device and hears from it. An update has the meaning of a UAPI `set=1`: what is `None`
-//! stays as it is, and a peer that exists is edited, never replaced.
+//! The device's configuration and state. An update has the meaning of a UAPI `set=1`: a field that is `None` stays as it is, and a
+//! peer that exists is edited, never replaced.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
@@ -13,28 +13,28 @@ use crate::path::Watch;
 /// The inner MTU that fits WireGuard's 80 bytes of overhead on IPv6 into 1,500 bytes.
 pub const DEFAULT_MTU: u16 = 1420;
 
-/// How to make a device.
+/// The options with which a device is made.
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {
     /// Interface name: 1 to 15 bytes.
     pub name: String,
-    /// Inner MTU in bytes. `None`: what fits the link to the outside, at most [`DEFAULT_MTU`]. It can be changed on the
+    /// Inner MTU in bytes. `None`: the one that fits the links to the outside, at most [`DEFAULT_MTU`]. It can be changed on the
     /// interface at any time.
     pub mtu: Option<u16>,
     /// Whether to answer `wg` on `/var/run/wireguard/<name>.sock` (mode 0600; its `get` shows the private key).
     pub uapi: bool,
-    /// Threads for each direction, each with an interface queue and UDP sockets of its own. One is best for up to two
-    /// processors. More help with several peers, not with one: all datagrams of a peer come to the same thread, which
-    /// opens them alone, and sealing for it in several puts them out of order.
+    /// Threads for each direction, each with an interface queue and UDP sockets of its own. One is best for up to two processors. More
+    /// help with several peers, not with one: all datagrams of a peer arrive at one thread, which alone opens them, and several threads
+    /// that seal for it would send them out of order.
     pub threads: NonZeroU8,
-    /// What may be left to the kernel; what it refuses is done without ([`DeviceState::offloads`]).
+    /// The offloads that may be used; one that the kernel refuses is not ([`DeviceState::offloads`] has those in use).
     pub offloads: Offloads,
-    /// Who is told which way packets come, if anybody.
+    /// The watcher, which learns the paths that packets take; `None`: there is none.
     pub watch: Option<Watch>,
 }
 
 impl DeviceOptions {
-    /// What everybody wants: UAPI, one thread for each direction, every offload, an MTU that fits, nobody who watches.
+    /// The usual options: UAPI, one thread for each direction, every offload, an MTU that fits the links, no watcher.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         let threads = NonZeroU8::MIN;
@@ -42,7 +42,7 @@ impl DeviceOptions {
     }
 }
 
-/// The ways in which the kernel takes and gives many packets at once.
+/// The mechanisms by which the kernel takes and gives many packets at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
     /// The interface carries TCP superpackets (`TUN_F_TSO4`, `TUN_F_TSO6`).
@@ -59,16 +59,16 @@ impl Offloads {
     /// All of them.
     pub const ALL: Self = Self { tun_tso: true, tun_uso: true, udp_gso: true, udp_gro: true };
 
-    /// None: a packet for each system call.
+    /// None of them: one packet for each system call.
     pub const NONE: Self = Self { tun_tso: false, tun_uso: false, udp_gso: false, udp_gro: false };
 
-    /// Name and value of each.
+    /// The name and value of each.
     #[must_use]
     pub const fn each(self) -> [(&'static str, bool); 4] {
         [("tun_tso", self.tun_tso), ("tun_uso", self.tun_uso), ("udp_gso", self.udp_gso), ("udp_gro", self.udp_gro)]
     }
 
-    /// These without the one of that name; `None` where there is no such name.
+    /// The same without the one of that name; `None` where there is no such name.
     #[must_use]
     pub fn without(mut self, name: &str) -> Option<Self> {
         let offload = match name {
@@ -83,13 +83,13 @@ impl Offloads {
     }
 }
 
-/// One change of a device, applied as a whole: where it fails (the port is taken), nothing was changed.
+/// One change of a device, applied as a whole: where it fails (for example because the port is in use), nothing is changed.
 #[derive(Debug, Default)]
 pub struct DeviceUpdate {
-    /// New private key; all zeros take the key away. A changed key ends every session, and peers that hold the new
-    /// public key themselves are removed. The same key again changes nothing.
+    /// New private key; all zeros remove the key. Another key ends every session, and a peer with the new public key is removed. The
+    /// same key again changes nothing.
     pub private_key: Option<PrivateKey>,
-    /// New UDP port for IPv4 and IPv6; 0 lets the system choose.
+    /// New UDP port for IPv4 and IPv6; 0: the system chooses a free one.
     pub listen_port: Option<u16>,
     /// Mark of the outgoing datagrams (`SO_MARK`); 0 is none.
     pub fwmark: Option<u32>,
@@ -99,29 +99,29 @@ pub struct DeviceUpdate {
     pub peers: Vec<PeerUpdate>,
 }
 
-/// One change of a peer, which is made if it does not exist.
+/// One change of a peer, which is added if it does not exist.
 #[derive(Debug)]
 pub struct PeerUpdate {
-    /// The peer. The device's own key is ignored, as every implementation does.
+    /// The peer. An update of the device's own key is ignored, as in every implementation.
     pub public_key: PublicKey,
-    /// Remove it: its sessions end at once, and no packet of it is accepted after [`crate::Device::apply`] returned.
+    /// Remove the peer: its sessions end at once, and no packet from it is accepted after [`crate::Device::apply`] has returned.
     pub remove: bool,
     /// Do nothing where the peer does not exist.
     pub update_only: bool,
-    /// New preshared key; all zeros are none. Used from the next handshake on; the running session stays.
+    /// New preshared key; all zeros mean none. It is used from the next handshake on; the current session stays.
     pub preshared_key: Option<PresharedKey>,
-    /// Where to send. Where no session runs, a handshake is begun at once; of thousands of peers, 512 at a time.
+    /// New endpoint. A peer without a session begins a handshake at once; of thousands of peers, 512 at a time.
     pub endpoint: Option<SocketAddr>,
-    /// Send at least this often, in seconds; 0 is off.
+    /// Interval of the persistent keepalive in seconds; 0 is off.
     pub persistent_keepalive: Option<u16>,
-    /// Forget the peer's allowed IPs before adding `allowed_ips`.
+    /// Remove the peer's allowed IPs before adding `allowed_ips`.
     pub replace_allowed_ips: bool,
-    /// Networks to add; one that another peer holds moves here.
+    /// Networks to add; one that another peer has is moved to this one.
     pub allowed_ips: Vec<IpNetwork>,
 }
 
 impl PeerUpdate {
-    /// An update of `public_key` that changes nothing yet: fill in what it should change.
+    /// An update of `public_key` that adds the peer and changes nothing else: the caller sets further fields.
     #[must_use]
     pub const fn new(public_key: PublicKey) -> Self {
         Self {
@@ -137,7 +137,7 @@ impl PeerUpdate {
     }
 }
 
-/// The device as it is now. No secret is in it.
+/// The device's current state, without secrets.
 #[derive(Clone, Debug)]
 pub struct DeviceState {
     /// `None` while it has no private key.
@@ -150,36 +150,36 @@ pub struct DeviceState {
     pub mtu: u16,
     /// Threads for each direction.
     pub threads: NonZeroU8,
-    /// What is left to the kernel now.
+    /// The offloads in use.
     pub offloads: Offloads,
-    /// Bytes of the superpackets that the kernel makes at most, so that each is one message outside; `None` where it
-    /// could not be told.
+    /// The length in bytes of the kernel's superpackets at most, so that each is sent as one message; `None` where the kernel does not let
+    /// it be set.
     pub gso_max_size: Option<u32>,
     /// Sorted by public key.
     pub peers: Vec<PeerState>,
-    /// What was thrown away since the device was made.
+    /// The packets that were dropped since the device was made.
     pub drops: Drops,
 }
 
-/// A peer as it is now.
+/// A peer's current state.
 #[derive(Clone, Debug)]
 pub struct PeerState {
-    /// The peer's name.
+    /// The peer's public key.
     pub public_key: PublicKey,
     /// Whether a preshared key is set.
     pub has_preshared_key: bool,
-    /// Where datagrams for it go by UDP: configured, or where it was last proved to be.
+    /// Where UDP datagrams to it are sent: the configured address, or the one where a round trip last proved it to be.
     pub endpoint: Option<SocketAddr>,
-    /// Seconds; 0 is off.
+    /// Interval of the persistent keepalive in seconds; 0 is off.
     pub persistent_keepalive: u16,
     /// Sorted.
     pub allowed_ips: Vec<IpNetwork>,
     /// When the last handshake was completed by either side.
     pub last_handshake: Option<SystemTime>,
-    /// Age of the last datagram that proved the peer was there: data, keepalive, or the answer to a handshake. A handshake
-    /// that it asked for counts from its first use, because what asked may have been a recording.
+    /// Age of the last datagram that proved that the peer is up: data, a keepalive, or the response to a handshake. A handshake that the
+    /// peer initiated counts from the session's first use, because the initiation may have been a replay.
     pub last_received: Option<Duration>,
-    /// Age of the last data packet (not keepalive) that was sent.
+    /// Age of the last data packet that was sent, keepalives not counted.
     pub last_sent: Option<Duration>,
     /// Bytes of the authenticated datagrams received, headers of UDP and IP not counted.
     pub rx_bytes: u64,
@@ -187,19 +187,19 @@ pub struct PeerState {
     pub tx_bytes: u64,
 }
 
-/// Packets the device threw away, by reason.
+/// Packets that the device dropped, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
-    /// From the interface: no peer's allowed IPs hold the destination, or it is no IP packet.
+    /// From the interface: the destination is in no peer's allowed IPs, or it is no IP packet.
     pub no_peer: u64,
-    /// From the interface: there is no way to the peer, it has a low-order key, its queue was full, or the packet has the port that
-    /// is not for programs ([`Watch::tap`]).
+    /// From the interface: there is no path to the peer, it has a low-order key, its queue was full, or the packet has the port that is
+    /// reserved for the device's owner ([`Watch::tap`]).
     pub unsendable: u64,
-    /// From the network: not a message of ours, or one that failed authentication.
+    /// From the network: not a WireGuard message for this device, or one that failed authentication.
     pub unauthenticated: u64,
-    /// From the network: handshakes answered with a cookie, or with nothing, because too many came in.
+    /// From the network: handshakes answered with a cookie or not at all, because there were too many.
     pub under_load: u64,
-    /// From the network: authenticated, but the inner source address belongs to another peer or to nobody.
+    /// From the network: authenticated, but the inner source address belongs to another peer or to none.
     pub source_refused: u64,
     /// The system refused the datagram (to the network) or the packet (to the interface).
     pub io_failed: u64,

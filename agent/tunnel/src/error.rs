@@ -1,9 +1,9 @@
-//! What can go wrong, in words an operator can act on.
+//! Errors, in words that an operator can act on.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why the device could not be made, changed or ended. What to do about it is [`Error::hint`]'s to say.
+/// Why the device could not be made, changed or ended. [`Error::hint`] says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,7 +16,7 @@ pub enum Error {
         /// What was attempted.
         what: String,
     },
-    /// The interface name is not one the kernel takes literally.
+    /// The interface name is none that the kernel takes literally.
     #[error("`{name}` is not an interface name: 1 to 15 bytes, no `/`, `%`, `:` or white space")]
     NameInvalid {
         /// The name that was asked for.
@@ -34,7 +34,7 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
-    /// The UDP port belongs to somebody else.
+    /// Another program has the UDP port.
     #[error("UDP port {port} is in use")]
     PortTaken {
         /// The port that was asked for.
@@ -43,24 +43,24 @@ pub enum Error {
     /// The device has ended: stopped, or its interface was deleted.
     #[error("the device has ended: it was stopped, or its interface was deleted")]
     Stopped,
-    /// The process in the background ended before its device was ready; its own words.
+    /// The process in the background ended before its device was ready.
     #[error("{message}")]
     Daemon {
-        /// What the process in the background said.
+        /// The error of the process in the background.
         message: String,
     },
-    /// The system refused something else.
+    /// Another system call failed.
     #[error("could not {what}: {source}")]
     Io {
         /// What was attempted, and on what.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// What to do about it, where there is something to do.
+    /// What to do about it; `None` where there is nothing to advise.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -75,12 +75,12 @@ impl Error {
                 "choose another interface name (the socket is shared by all network namespaces)".to_owned()
             }
             Self::PortTaken { .. } => "choose another listen port, or find its owner with `ss -lunp`".to_owned(),
-            // What the process in the background said has its hint in it.
+            // The message of the process in the background contains its hint.
             Self::NameInvalid { .. } | Self::Stopped | Self::Daemon { .. } | Self::Io { .. } => return None,
         })
     }
 
-    /// A program's last words: what went wrong, and the hint on a line of its own.
+    /// The message with which a program ends: the error, and the hint on a line of its own.
     #[must_use]
     pub fn in_full(&self) -> String {
         match self.hint() {
@@ -106,12 +106,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hint_stands_on_a_line_of_its_own_where_there_is_one() {
+    fn a_hint_is_on_a_line_of_its_own() {
         let taken = Error::PortTaken { port: 51821 };
         assert_eq!(taken.to_string(), "UDP port 51821 is in use");
         let in_full = taken.in_full();
         assert_eq!(in_full.split_once("\nhint: "), Some((&*taken.to_string(), &*taken.hint().unwrap())));
-        // What came through the pipe from the background is not given a second one.
+        // A message from the process in the background gets no second hint.
         let daemon = Error::Daemon { message: in_full.clone() };
         assert_eq!(daemon.in_full(), in_full);
         assert_eq!(Error::Stopped.in_full(), Error::Stopped.to_string());

@@ -1,4 +1,5 @@
-//! The three kinds of key. Of a secret one there is one copy, wherever it is used; it cannot be printed and is wiped at its end.
+//! The three kinds of key. A secret one is in memory once, wherever it is used; it cannot be printed, and is wiped with its last
+//! handle.
 
 use std::fmt;
 
@@ -40,12 +41,12 @@ impl PrivateKey {
         *self.bytes() == [0; 32]
     }
 
-    /// For a calculation, within [`leave_no_trace`]: it is a copy.
+    /// A copy for a calculation, which must run in [`leave_no_trace`].
     pub(crate) fn secret(&self) -> StaticSecret {
         StaticSecret::from(*self.bytes())
     }
 
-    /// The 32 bytes, where they are: they are not to be copied.
+    /// The 32 bytes, borrowed: callers must not copy them.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
@@ -73,7 +74,7 @@ impl PresharedKey {
         *self.bytes() == [0; 32]
     }
 
-    /// The 32 bytes, where they are: they are not to be copied.
+    /// The 32 bytes, borrowed: callers must not copy them.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
@@ -91,7 +92,7 @@ impl fmt::Debug for PresharedKey {
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// Any 32 bytes. A low-order point is accepted here and never spoken to by the device.
+    /// Any 32 bytes. A low-order point is accepted here, but the device makes no handshake with such a peer.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -103,9 +104,8 @@ impl PublicKey {
         &self.0
     }
 
-    /// True where every Diffie-Hellman result with this key is zero, whatever the other side's key: such a peer could
-    /// only be talked to with keys the whole world knows. A clamped scalar is a multiple of the cofactor, so that one
-    /// multiplication with any scalar decides.
+    /// True where every Diffie-Hellman result with this key is zero, for any key of the other side: session keys with such a peer would
+    /// be known to anyone. A clamped scalar is a multiple of the cofactor, so one multiplication by any scalar decides.
     pub(crate) fn is_low_order(&self) -> bool {
         x25519_dalek::x25519([1; 32], self.0) == [0; 32]
     }

@@ -1,4 +1,4 @@
-//! The interface's MTU where nobody gave one: what fits the links to the outside, and to every peer.
+//! The interface's MTU where none was configured: the one that fits the links to the outside, and to every peer.
 
 use std::net::SocketAddr;
 
@@ -6,37 +6,37 @@ use crate::config::DEFAULT_MTU;
 use crate::device::Shared;
 use crate::underlay::{self, LEAST_FOR_IPV6, Via};
 
-/// What there is to look at.
+/// Which links are to be checked.
 #[derive(Debug)]
 pub(crate) enum Fit {
-    /// Peers are now to be reached there.
+    /// Those to new endpoints of peers.
     Endpoints(Vec<SocketAddr>),
-    /// Everything: peers went, or a link turned out to be too narrow.
+    /// All: peers were removed, or a link turned out to have a smaller MTU.
     All,
 }
 
-/// The MTU that the device chose. The control thread alone has it.
+/// The MTU that the device chose. Only the control thread has it.
 #[derive(Debug)]
 pub(crate) struct Mtu {
-    /// `None` where the owner gave one.
+    /// `None` where the owner configured one.
     chosen: Option<u16>,
-    /// It is what a peer's link carries, and less than other links would.
+    /// Whether the link to a peer limits it, to less than the default routes would.
     lowered: bool,
 }
 
 impl Mtu {
-    /// `chosen` is the MTU that the interface was made with, where it was not given.
+    /// `chosen` is the MTU with which the interface was made; `None` where it was configured.
     pub(crate) const fn new(chosen: Option<u16>) -> Self {
         Self { chosen, lowered: false }
     }
 
-    /// Changes the interface's MTU if another fits better, and nobody has changed it since. It asks the system, and may
-    /// wait for the lock of all network configuration.
+    /// Changes the interface's MTU if another one fits better, unless another program has changed it. It makes system calls, and may
+    /// wait for the kernel's lock for network configuration.
     pub(crate) fn fit(&mut self, shared: &Shared, look_at: &Fit) {
         let Some(chosen) = self.chosen else { return };
         let via = Via { fwmark: shared.table().fwmark, except: shared.tun.index() };
         let (fitting, lowered) = match look_at {
-            // One change among ten thousand peers looks at one link.
+            // One change among ten thousand peers checks one link.
             Fit::Endpoints(endpoints) if !self.lowered => {
                 let to_peers = to_peers(endpoints, via).unwrap_or(chosen);
                 (chosen.min(to_peers), to_peers < chosen)
@@ -52,7 +52,7 @@ impl Mtu {
         }
         match shared.read_mtu() {
             Ok(now) if now == chosen => {}
-            // Somebody else knows better, or the interface is gone.
+            // An administrator has changed it, or the interface is gone.
             Ok(_) | Err(_) => return,
         }
         match shared.set_mtu(fitting) {
@@ -65,8 +65,8 @@ impl Mtu {
     }
 }
 
-/// What fits the links to all of them. Never so little that the interface would lose IPv6: one peer must not take that
-/// from the others.
+/// The MTU that fits the links to all of them. Never so small that the interface would lose IPv6: one peer must not take that from the
+/// others.
 fn to_peers(endpoints: &[SocketAddr], via: Via) -> Option<u16> {
     let mtu = underlay::fitting_mtu(endpoints.iter().copied(), via)?;
     Some(mtu.max(LEAST_FOR_IPV6))

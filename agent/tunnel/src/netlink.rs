@@ -1,4 +1,4 @@
-//! The kernel's network configuration: requests by rtnetlink, and by `ioctl` where that does not have to wait.
+//! The kernel's network configuration: requests by rtnetlink, and by `ioctl` where that avoids waiting.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -8,7 +8,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::sys;
 
-/// A socket to the network configuration of the namespace of the thread that opened it.
+/// A netlink socket to the network configuration of the namespace of the thread that opened it.
 #[derive(Debug)]
 pub(crate) struct Netlink {
     socket: File,
@@ -20,8 +20,8 @@ impl Netlink {
         Ok(Self { socket: sys::netlink_socket()?.into(), sequence: 0 })
     }
 
-    /// Makes one request, and returns the kernel's answer where it has one beside "done". It may wait for the lock of all
-    /// network configuration (RTNL).
+    /// Makes one request, and returns the kernel's answer where there is one beside the acknowledgement. It may wait for the kernel's
+    /// lock for network configuration (RTNL).
     pub(crate) fn ask(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
@@ -33,14 +33,14 @@ impl Netlink {
         message.serialize(&mut bytes);
         (&self.socket).write_all(&bytes)?;
 
-        // The kernel has answered when `write` returns; nothing is left to wait for.
+        // The kernel has answered when `write` returns, so reading does not wait.
         let (mut answer, mut buffer) = (None, [0; 8192]);
         loop {
             let len = (&self.socket).read(&mut buffer)?;
             let mut rest = &buffer[..len];
             while !rest.is_empty() {
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-                // Another number is of an earlier request, whose answer was given up.
+                // Another sequence number belongs to an earlier request whose answer was not read.
                 if message.header.sequence_number == self.sequence {
                     if let NetlinkPayload::Error(error) = message.payload {
                         return error.code.map_or(Ok(answer), |_| Err(error.to_io()));
@@ -62,7 +62,7 @@ impl Netlink {
         Ok(sys::request_index(&request).cast_unsigned())
     }
 
-    /// The MTU of the interface with that index. It waits for nobody.
+    /// The MTU of the interface with that index. Takes no lock for network configuration.
     pub(crate) fn mtu(&self, index: u32) -> io::Result<u32> {
         let mut request = sys::interface_request("");
         sys::set_request_index(&mut request, index.cast_signed());

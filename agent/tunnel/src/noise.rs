@@ -1,6 +1,7 @@
-//! WireGuard's messages and the cryptography in them (paper, section 5.4): who a device is ([`Identity`]), how two agree on
-//! keys ([`Initiation`], [`SentInitiation`]), and the keys they agreed on ([`Session`]). Nothing here knows a clock or a socket;
-//! whose turn it is to speak is decided in `timers.rs`, and which of several sessions is used in `sessions.rs`.
+//! WireGuard's messages and the cryptography in them (paper, section 5.4): a device's key ([`Identity`]), the handshake by which two
+//! devices agree on session keys ([`Initiation`], [`SentInitiation`]), and the session with those keys ([`Session`]). Nothing here
+//! knows a clock or a socket; when to send which message is decided in `timers.rs`, and which of several sessions is used in
+//! `sessions.rs`.
 
 mod cookie;
 mod gate;
@@ -23,7 +24,7 @@ pub(crate) use timestamp::Timestamp;
 /// Bytes that a data message adds to a packet: header 16, tag 16 (paper, section 5.4.6).
 pub(crate) const OVERHEAD: usize = HEADER + TAG;
 
-/// Bytes of a data message in front of what is sealed.
+/// Bytes of a data message in front of the sealed packet.
 pub(crate) const HEADER: usize = 16;
 
 /// Bytes that sealing adds (RFC 8439, section 2.8).
@@ -32,7 +33,7 @@ const TAG: usize = 16;
 /// Bytes of a handshake initiation (paper, section 5.4.2).
 pub(crate) const INITIATION_LEN: usize = 148;
 
-/// Bytes of the answer to one (paper, section 5.4.3).
+/// Bytes of a handshake response (paper, section 5.4.3).
 pub(crate) const RESPONSE_LEN: usize = 92;
 
 /// Bytes of a cookie reply (paper, section 5.4.7).
@@ -43,7 +44,7 @@ const RESPONSE: u32 = 2;
 const COOKIE: u32 = 3;
 const DATA: u32 = 4;
 
-/// Which kind of message a datagram claims to be, and for which of our indices. Nothing is authenticated yet.
+/// A datagram's message type and the session index it is addressed to. Nothing of it is authenticated yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     Initiation,
@@ -69,7 +70,7 @@ pub(crate) fn classify(datagram: &[u8]) -> Option<Message> {
     }
 }
 
-/// The number at `at`: all of them are little endian.
+/// The 32-bit number at `at`. WireGuard's numbers are little endian.
 fn number(message: &[u8], at: usize) -> Option<u32> {
     message.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
 }

@@ -1,5 +1,5 @@
-//! Secrets of 32 bytes. Each is in one place as long as it lives: shared, never copied, wiped at its end. The places are in pages of
-//! their own, which are kept out of swap where the system allows it, and out of core files.
+//! Secrets of 32 bytes. Each stays at one address as long as it exists: it is shared, never copied, and wiped when the last handle is
+//! dropped. They are in pages that hold nothing else, which are kept out of swap where the system allows it, and out of core files.
 #![expect(unsafe_code, reason = "pages are taken from the system and locked by system calls")]
 
 use std::convert::Infallible;
@@ -12,23 +12,23 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::sys;
 
-/// 32 secret bytes. A clone is another handle to the same place, and the last one wipes it. Cannot be printed.
+/// 32 secret bytes. A clone is another handle to the same bytes, and the last handle wipes them. Cannot be printed.
 #[derive(Clone)]
 pub struct Secret(Arc<Place>);
 
 impl Secret {
-    /// A secret that `fill` writes where it stays: it finds 32 zeros. Whatever `fill` left elsewhere is its own to wipe, or
-    /// [`leave_no_trace`]'s.
+    /// A secret that `fill` writes at its final address: it gets 32 zeros. Copies that `fill` leaves elsewhere are not wiped; see
+    /// [`leave_no_trace`].
     ///
     /// # Errors
-    /// Those of `fill`; then what it wrote is wiped.
+    /// Those of `fill`; the bytes that it wrote are wiped.
     pub fn fill<E>(fill: impl FnOnce(&mut [u8; 32]) -> Result<(), E>) -> Result<Self, E> {
         let mut place = Place::take();
         fill(place.bytes_mut())?;
         Ok(Self(Arc::new(place)))
     }
 
-    /// As [`Self::fill`], for what cannot fail.
+    /// As [`Self::fill`], where writing cannot fail.
     #[must_use]
     pub fn write(write: impl FnOnce(&mut [u8; 32])) -> Self {
         let written: Result<Self, Infallible> = Self::fill(|bytes| {
@@ -41,14 +41,14 @@ impl Secret {
         }
     }
 
-    /// The bytes, where they are: they are not to be copied.
+    /// The bytes, borrowed: callers must not copy them.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
     }
 }
 
-/// Of bytes that are somewhere already, and are wiped there. Those that moved on their way here have left copies.
+/// From bytes in other memory, which is wiped. Earlier moves of those bytes have left copies that are not.
 impl From<Zeroizing<[u8; 32]>> for Secret {
     fn from(bytes: Zeroizing<[u8; 32]>) -> Self {
         Self::write(|place| place.copy_from_slice(bytes.as_slice()))
@@ -61,8 +61,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Runs `work` and wipes the part of the stack that it had used: what calculates with secrets leaves them there, in variables, spilled
-/// registers and the moves of values. What `work` returns must hold them on the heap.
+/// Runs `work` and wipes the part of the stack that it used: calculations with secrets leave them there, in variables, spilled registers
+/// and moved values. Secrets in the result of `work` must be on the heap.
 #[inline(never)]
 pub fn leave_no_trace<R>(work: impl FnOnce() -> R) -> R {
     #[inline(never)]
@@ -74,15 +74,15 @@ pub fn leave_no_trace<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Deeper than any calculation with a key goes, in bytes; a thread's stack has 2 MiB.
+/// More stack than any calculation with a key uses, in bytes; a thread's stack has 2 MiB.
 const WIPED_STACK: usize = 32 << 10;
 
-/// Its frame lies where that of the function called before lay.
+/// Its stack frame overlaps that of the function called before.
 #[inline(never)]
 fn wipe_below() {
     let mut stack = [0_u64; WIPED_STACK / 8];
     stack.zeroize();
-    // As if it were read: so that it is there, and written.
+    // As if it were read, so that the compiler does not leave it out.
     std::hint::black_box(&stack);
 }
 
@@ -122,25 +122,25 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.bytes_mut().zeroize();
         let mut pages = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
-        // Every place is of one of them.
+        // Every place belongs to one of them.
         let _ = pages.iter_mut().any(|page| page.give_back(self.0));
     }
 }
 
-/// Kept for the next secrets when they are empty: they are few, 32 KiB for a thousand peers.
+/// Empty pages are kept for the next secrets: they are few, 32 KiB for a thousand peers.
 static PAGES: Mutex<Vec<Page>> = Mutex::new(Vec::new());
 
-/// The smallest page there is: where they are larger, the rest of one is not used.
+/// The smallest page size of any machine: where pages are larger, the rest of each is unused.
 const PAGE: usize = 4096;
 const PLACES: usize = PAGE / size_of::<[u8; 32]>();
 
-/// A page, and which of its places are taken: bit by bit.
+/// A page, and a bit for each of its places that says whether it is taken.
 struct Page {
     places: NonNull<[u8; 32]>,
     taken: u128,
 }
 
-// SAFETY: only the address of the page is in it, and a bit for each place.
+// SAFETY: it holds the address of the page and a bit for each place, and no thread owns either.
 unsafe impl Send for Page {}
 
 const _: () = assert!(PLACES == u128::BITS as usize);
@@ -151,11 +151,11 @@ impl Page {
         // SAFETY: the system chooses the address, of memory that is not in use.
         let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, access, kind, -1, 0) };
         let places = NonNull::new(page.cast()).filter(|_| page != libc::MAP_FAILED);
-        #[expect(clippy::expect_used, reason = "as where the allocator has no more memory")]
+        #[expect(clippy::expect_used, reason = "the allocator too ends the process without memory")]
         let places = places.expect("the system has no page of memory");
         // SAFETY: the page is ours and not used yet; neither call changes what is in it.
         let locked = unsafe {
-            // Core files are off, and this is for who turns them on.
+            // Core files are off by default; this is for processes that turn them on.
             libc::madvise(page, PAGE, libc::MADV_DONTDUMP);
             sys::check(libc::mlock(page, PAGE))
         };
@@ -173,7 +173,7 @@ impl Page {
         Some(Place(unsafe { self.places.add(free) }))
     }
 
-    /// False where it is no place of this page.
+    /// False where the place is not in this page.
     fn give_back(&mut self, place: NonNull<[u8; 32]>) -> bool {
         let offset = place.addr().get().wrapping_sub(self.places.addr().get());
         let is_ours = offset < PAGE;
@@ -185,9 +185,9 @@ impl Page {
 }
 
 fn report_once(locked: io::Result<libc::c_int>) {
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     if let Err(error) = locked {
-        TOLD.call_once(|| {
+        REPORTED.call_once(|| {
             tracing::warn!(%error, "keys cannot be locked in memory (RLIMIT_MEMLOCK): where this machine swaps, they may reach its disk");
         });
     }
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_where_it_was_written_and_is_wiped_at_its_end() {
+    fn a_secret_is_where_it_was_written_and_is_wiped_with_its_last_handle() {
         let secret = Secret::write(|bytes| bytes.fill(7));
         let (other, at) = (secret.clone(), secret.bytes().as_ptr());
         assert_eq!((other.bytes().as_ptr(), other.bytes()), (at, &[7; 32]));
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(format!("{other:?}"), "[redacted]");
         let page = at.map_addr(|at| at & !(PAGE - 1));
         drop(other);
-        // SAFETY: pages stay mapped; other tests may write to the place, but none this.
+        // SAFETY: pages stay mapped; other tests may write there, but none writes these bytes.
         let left = unsafe { std::slice::from_raw_parts(page, PAGE) };
         assert!(!left.windows(32).any(|window| window == [7; 32]));
         assert_eq!(
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_fit_into_a_page_have_each_their_own_place() {
+    fn more_secrets_than_fit_into_a_page_overlap_nowhere() {
         let secrets: Vec<Secret> =
             (0..300_u16).map(|at| Secret::write(|bytes| bytes[..2].copy_from_slice(&at.to_le_bytes()))).collect();
         for (secret, at) in secrets.iter().zip(0_u16..) {
@@ -238,7 +238,7 @@ mod tests {
             let mut bytes = [0x5a_u8; 64];
             std::hint::black_box(&mut bytes);
             let deepest = if depth > 0 { leaves(depth - 1) } else { bytes[7] };
-            // Used after the call as well: otherwise an optimised build makes a loop of it, which has only one of these arrays.
+            // Used after the call as well: otherwise an optimised build turns the recursion into a loop with only one of these arrays.
             std::hint::black_box(&bytes);
             deepest
         }
@@ -257,7 +257,7 @@ mod tests {
             found
         }
         leaves(100);
-        assert!(left_below() > 3200, "nothing is seen: this proves nothing");
+        assert!(left_below() > 3200, "the bytes are not found even without wiping, so the test proves nothing");
         assert_eq!(leave_no_trace(|| leaves(100)), 0x5a);
         assert!(left_below() < 64, "{} bytes are left", left_below());
     }

@@ -1,8 +1,8 @@
-//! What waits for a session or a way: the newest packets, and not many.
+//! Packets that wait for a session or a path: the newest ones, up to a limit.
 
 use std::collections::VecDeque;
 
-/// Packets that wait, of one peer.
+/// The packets to one peer that wait.
 #[derive(Default)]
 pub(crate) struct Staged {
     packets: VecDeque<Vec<u8>>,
@@ -10,11 +10,11 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// As the kernel's own WireGuard has it: what somebody sends a hundred times a second for 10 s.
+    /// As many as in the kernel's WireGuard: a hundred packets a second for 10 s.
     const MAX_PACKETS: usize = 1024;
     const MAX_BYTES: usize = 512 << 10;
 
-    /// False where an older packet had to go.
+    /// False where older packets were dropped to make room.
     pub(crate) fn push(&mut self, packet: &[u8]) -> bool {
         self.bytes += packet.len();
         self.packets.push_back(packet.to_vec());

@@ -1,4 +1,4 @@
-//! The bare device as a program: what `wireguard-go IFNAME` is.
+//! The device alone as a program, as `wireguard-go IFNAME` is.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -12,14 +12,14 @@ use crate::sys::{self, TerminationSignals};
 
 /// Runs a device, configured by `wg` over its socket, until SIGTERM, SIGINT, or the deletion of its interface.
 ///
-/// With `foreground` it does so in this process and returns at the end. Without, it returns as soon as interface and
-/// socket answer, and a process in the background, without terminal and standard streams, goes on. In that process too
-/// the call returns, at the end: the caller's `main` should then return.
+/// With `foreground` it does so in this process and returns when the device has ended. Without, it returns as soon as interface and
+/// socket are ready, and a background process without terminal and standard streams runs the device. The call returns in that process
+/// too, when the device has ended: the caller's `main` should then return.
 ///
-/// To be called before the process has a second thread: it forks, and it blocks the two signals for the threads to come.
+/// To be called before the process has a second thread: it forks, and it blocks the two signals for all later threads.
 ///
 /// # Errors
-/// As [`Device::create`]; from the background, [`Error::Daemon`] with its words.
+/// As [`Device::create`]; those of the background process as [`Error::Daemon`].
 pub fn run_standalone(options: DeviceOptions, foreground: bool) -> Result<(), Error> {
     if foreground {
         return run(options, || Ok(()));
@@ -31,16 +31,16 @@ pub fn run_standalone(options: DeviceOptions, foreground: bool) -> Result<(), Er
     } else {
         drop(theirs);
         let mut message = String::new();
-        ours.read_to_string(&mut message).map_err(Error::io("hear from the process in the background"))?;
+        ours.read_to_string(&mut message).map_err(Error::io("read from the process in the background"))?;
         match message.as_str() {
             READY => Ok(()),
-            "" => Err(Error::Daemon { message: "the process in the background ended without a word".to_owned() }),
+            "" => Err(Error::Daemon { message: "the process in the background ended without a message".to_owned() }),
             _ => Err(Error::Daemon { message }),
         }
     }
 }
 
-/// What the background says when its device answers; anything else is why it does not.
+/// What the background process writes into the pipe when its device is ready; anything else is its error.
 const READY: &str = "ready";
 
 fn background(options: DeviceOptions, to_parent: OwnedFd) -> Result<(), Error> {
@@ -48,12 +48,12 @@ fn background(options: DeviceOptions, to_parent: OwnedFd) -> Result<(), Error> {
     let result = run(options, || {
         sys::detach().map_err(Error::io("leave the terminal"))?;
         if let Some(mut pipe) = to_parent.take() {
-            pipe.write_all(READY.as_bytes()).map_err(Error::io("tell the process in the foreground"))?;
+            pipe.write_all(READY.as_bytes()).map_err(Error::io("write to the process in the foreground"))?;
         }
         Ok(())
     });
     if let (Err(error), Some(mut pipe)) = (&result, to_parent) {
-        // The process in the foreground says it, once; this one has nobody else to tell.
+        // The process in the foreground prints the error; this one must not print it again.
         let _ = pipe.write_all(error.in_full().as_bytes());
         return Ok(());
     }

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Turns a system call's -1 into the error it left behind.
+/// Turns a system call's -1 into its error (`errno`).
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -18,7 +18,7 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// Takes over a descriptor that a system call just returned.
 pub(crate) fn own(result: libc::c_int) -> io::Result<OwnedFd> {
     let fd = check(result)?;
-    // SAFETY: the system call returned this descriptor to us, and nobody else holds it.
+    // SAFETY: the system call has just returned this descriptor, and no other value owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -35,13 +35,13 @@ impl Event {
 
     /// Wakes the waiting thread, or the next one that waits.
     pub(crate) fn signal(&self) {
-        // It fails only where the counter is at its limit: then the event is set anyway.
+        // It fails only where the counter is at its limit: the event is set then.
         let _ = (&self.0).write(&1_u64.to_ne_bytes());
     }
 
     /// Forgets earlier signals.
     pub(crate) fn clear(&self) {
-        // It fails only where the event is not set, which is what is wanted.
+        // It fails only where the event is not set, which is the wanted state.
         let _ = (&self.0).read(&mut [0; 8]);
     }
 }
@@ -52,12 +52,12 @@ impl AsFd for Event {
     }
 }
 
-/// What to wait for on a descriptor, and afterwards what is there.
+/// The events to wait for on a descriptor, and after the wait, those that occurred.
 pub(crate) fn watch(fd: &impl AsRawFd, events: libc::c_short) -> libc::pollfd {
     libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
 }
 
-/// Waits, without limit, until one of the descriptors has what it is watched for (or an error).
+/// Waits, without limit, until an event (or an error) occurs on one of the descriptors.
 pub(crate) fn wait(watched: &mut [libc::pollfd]) -> io::Result<()> {
     poll(watched, -1)
 }
@@ -65,12 +65,12 @@ pub(crate) fn wait(watched: &mut [libc::pollfd]) -> io::Result<()> {
 /// As [`wait`], but until `deadline` at the latest, where there is one.
 pub(crate) fn wait_until(watched: &mut [libc::pollfd], deadline: Option<Instant>) -> io::Result<()> {
     let Some(deadline) = deadline else { return wait(watched) };
-    // A millisecond more than is left, so that the deadline has passed afterwards.
+    // A millisecond longer than the rest, so that the deadline has passed afterwards.
     let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
     poll(watched, left.try_into().unwrap_or(libc::c_int::MAX))
 }
 
-/// A signal begins the wait anew.
+/// After a signal, the wait is begun again.
 fn poll(watched: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<()> {
     loop {
         // SAFETY: pointer and length describe one slice that outlives the call.
@@ -83,7 +83,7 @@ fn poll(watched: &mut [libc::pollfd], timeout_ms: libc::c_int) -> io::Result<()>
     }
 }
 
-/// An empty interface request for the interface `name` (at most 15 bytes; longer ones are cut, which no caller does).
+/// An empty interface request for the interface `name`. Only its first 15 bytes are used; no caller has a longer one.
 pub(crate) fn interface_request(name: &str) -> libc::ifreq {
     // SAFETY: `ifreq` is plain data for which all zeros are valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
@@ -141,7 +141,7 @@ pub(crate) fn netlink_socket() -> io::Result<OwnedFd> {
     own(unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) })
 }
 
-/// What TUN devices can do here: the flags that `TUNSETIFF` knows (`TUNGETFEATURES`).
+/// What TUN devices support here: the flags that `TUNSETIFF` takes (`TUNGETFEATURES`).
 pub(crate) fn tun_features(tun: &impl AsRawFd) -> io::Result<libc::c_int> {
     const TUNGETFEATURES: libc::Ioctl = 0x8004_54cf;
     let mut features: libc::c_int = 0;
@@ -150,14 +150,14 @@ pub(crate) fn tun_features(tun: &impl AsRawFd) -> io::Result<libc::c_int> {
     Ok(features)
 }
 
-/// Tells what a TUN's packets may leave undone (`TUNSETOFFLOAD`).
+/// Sets which work on packets the kernel may leave to the reader of a TUN (`TUNSETOFFLOAD`).
 pub(crate) fn set_tun_offloads(tun: &impl AsRawFd, offloads: libc::c_uint) -> io::Result<()> {
     const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
     // SAFETY: this request takes its argument by value.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETOFFLOAD, libc::c_ulong::from(offloads)) }).map(drop)
 }
 
-/// Moves the calling thread, and no other, into a network namespace.
+/// Moves the calling thread alone into a network namespace.
 pub(crate) fn enter_network_namespace(namespace: &impl AsRawFd) -> io::Result<()> {
     // SAFETY: no pointer is passed.
     check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
@@ -165,14 +165,14 @@ pub(crate) fn enter_network_namespace(namespace: &impl AsRawFd) -> io::Result<()
 
 /// The index of an interface in the caller's namespace.
 pub(crate) fn interface_index(name: &CStr) -> Option<u32> {
-    // SAFETY: the pointer is to a string with its zero.
+    // SAFETY: the pointer is to a string that ends in zero.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => None,
         index => Some(index),
     }
 }
 
-/// The signals that end a program in an orderly way. Blocks them in the calling thread (and those it starts), for
+/// The signals that ask a program to end (SIGTERM, SIGINT). Blocks them in the calling thread and those that it starts, for
 /// [`TerminationSignals::wait`].
 pub(crate) struct TerminationSignals(libc::sigset_t);
 
@@ -197,18 +197,18 @@ impl TerminationSignals {
     }
 }
 
-/// Asks the scheduler for turns of this length for the calling thread, which so gets its next one the sooner when it has something to
-/// do; its share stays the same, and its priority what it was. Without effect before Linux 6.12, and where another policy than the
-/// normal one was chosen for the process.
+/// Asks the scheduler for time slices of this length for the calling thread. With a shorter slice it is scheduled sooner after it woke;
+/// its share of the processor and its priority stay the same. Without effect before Linux 6.12, and where the process has another
+/// policy than the normal one.
 ///
 /// # Errors
-/// The system's, where it lets nobody ask.
+/// Those of the system calls, for example where a sandbox forbids them.
 pub(crate) fn ask_for_turns(length: Duration) -> io::Result<()> {
     // SAFETY: `sched_attr` is plain data for which all zeros are valid.
     let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
     let size = size_of_val(&attributes) as libc::c_uint;
     let own = 0;
-    // SAFETY: the kernel writes no more than `size` bytes, which is how long the value is.
+    // SAFETY: the kernel writes at most `size` bytes, which is the length of the value.
     if unsafe { libc::syscall(libc::SYS_sched_getattr, own, &raw mut attributes, size, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -216,23 +216,23 @@ pub(crate) fn ask_for_turns(length: Duration) -> io::Result<()> {
         return Ok(());
     }
     attributes.sched_runtime = length.as_nanos().try_into().unwrap_or(u64::MAX);
-    // SAFETY: the pointer is to a live value that says itself how long it is.
+    // SAFETY: the pointer is to a live value whose first field is its length.
     if unsafe { libc::syscall(libc::SYS_sched_setattr, own, &raw const attributes, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
 }
 
-/// Splits the process in two; true in the new one. Call it while there is one thread only.
+/// Forks; true in the new process. To be called while the process has one thread.
 pub(crate) fn fork() -> io::Result<bool> {
     // SAFETY: the caller has one thread, so that no lock can be held by a thread that the child lacks.
     check(unsafe { libc::fork() }).map(|pid| pid == 0)
 }
 
-/// Leaves the terminal: a session of its own, and standard streams that go nowhere.
+/// Detaches from the terminal: a new session, and `/dev/null` as standard streams.
 pub(crate) fn detach() -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    // Where the program was started from shall not be kept from being unmounted.
+    // So that the directory in which the program was started can be unmounted.
     std::env::set_current_dir("/")?;
     // SAFETY: no pointer is passed; the three numbers are the standard streams.
     unsafe {
@@ -244,20 +244,20 @@ pub(crate) fn detach() -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the mode a socket's file will have. Linux takes it from the socket at `bind`, so that there is no moment at
-/// which the file is open to others.
+/// Sets the mode that a socket's file will have. Linux takes it from the socket at `bind`, so that the file is open to others at no
+/// moment.
 pub(crate) fn set_socket_mode(socket: &impl AsRawFd, mode: libc::mode_t) -> io::Result<()> {
     // SAFETY: no pointer is passed.
     check(unsafe { libc::fchmod(socket.as_raw_fd(), mode) }).map(drop)
 }
 
-/// A stream socket of the unix family that listens on `path` with `mode`. Its file has another name until somebody listens: where
-/// nobody does, `wg` takes it for abandoned and removes it.
+/// A stream socket of the unix family that listens on `path` with `mode`. Its file has another name until the socket listens: `wg`
+/// removes a socket on which no process listens, because it is considered abandoned.
 pub(crate) fn listen_unix(path: &Path, mode: libc::mode_t) -> io::Result<OwnedFd> {
     let socket = unix_socket()?;
     set_socket_mode(&socket, mode)?;
     let not_yet = path.with_extension("new");
-    // It is left only where a process ended within the next few lines.
+    // A file of that name is there only if a process ended within the next few lines.
     let _ = std::fs::remove_file(&not_yet);
     let address = unix_address(&not_yet)?;
     // SAFETY: the pointer is to an address of the length given.
@@ -273,8 +273,7 @@ pub(crate) fn listen_unix(path: &Path, mode: libc::mode_t) -> io::Result<OwnedFd
     }
 }
 
-/// Connects to `path` and hangs up. It does not wait: where so many wait already that no more are taken, the error is
-/// `WouldBlock`.
+/// Connects to `path` and disconnects. It does not wait: where the listener's queue is full, the error is `WouldBlock`.
 pub(crate) fn knock_unix(path: &Path) -> io::Result<()> {
     let socket = unix_socket()?;
     let address = unix_address(path)?;
@@ -308,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_asks_for_short_turns_is_as_nice_as_before() {
+    fn a_shorter_time_slice_leaves_the_niceness_alone() {
         let niceness = || {
             // SAFETY: no pointer is passed.
             unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }

@@ -1,16 +1,16 @@
-//! Who is to be woken when: a hierarchical timer wheel without a tick. Pure: it is told the time and never asks.
+//! When which peer's timers are due: a hierarchical timer wheel without a tick. Pure: callers pass the time.
 //!
-//! Each level has 64 slots, and a slot of one level is as long as all slots of the level below. An alarm is put where the
-//! first digit (base 64) lies in which its time differs from the present, and comes down a level when the time reaches its
-//! slot. Setting, moving and taking an alarm touch a few words, however many there are; in between the wheel can say when
-//! to come back, so that nobody looks at it while nothing is due. (A binary heap has no cheap way to move an alarm: it
-//! would keep the old place of every alarm that was moved until its time has come, which may be a day.)
+//! Each level has 64 slots, and a slot of one level is as long as all slots of the level below. The level of a timer is the position of
+//! the first base-64 digit in which its time differs from the present, and it moves to a lower level when the present reaches its slot.
+//! Setting, moving and removing a timer touch a few words, however many timers there are, and [`TimerQueue::next`] says when the
+//! queue has to be looked at again. (A binary heap cannot move a timer cheaply: it would keep the old entry of every timer that was
+//! moved until that entry is due, which may take a day.)
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// The resolution: an alarm is late by less than this and never early. The protocol's shortest wait is 250 ms.
+/// The resolution: a timer is late by less than this and never early. The protocol's shortest wait is 250 ms.
 const UNIT: Duration = Duration::from_millis(8);
 
 /// Base 64: a level's occupied slots are the bits of one word.
@@ -23,19 +23,19 @@ const LEVELS: usize = 8;
 /// The end of a list.
 const NONE: u32 = u32::MAX;
 
-/// At most one alarm for each key.
+/// A queue with at most one timer for each key.
 #[derive(Debug)]
 pub(crate) struct TimerQueue<K> {
     origin: Instant,
-    /// Units since the origin up to which everything was looked at.
+    /// The present, in units since the origin: all timers before it have been taken.
     now: u64,
     levels: [Level; LEVELS],
     timers: Vec<Timer<K>>,
-    /// Where the alarm of a key is among `alarms`.
+    /// The index in `timers` of each key's timer.
     places: HashMap<K, u32>,
 }
 
-/// The lists of one level: which are not empty, and the first alarm of each.
+/// The lists of one level: a bit for each that is not empty, and the first timer of each.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     occupied: u64,
@@ -56,7 +56,7 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         Self { origin: now, now: 0, levels, timers: Vec::new(), places: HashMap::new() }
     }
 
-    /// Sets the alarm of `key`, unless it has an earlier one.
+    /// Sets the timer of `key`, unless it has an earlier one.
     pub(crate) fn set(&mut self, key: K, at: Instant) {
         let since = at.saturating_duration_since(self.origin);
         let units = since.as_nanos().div_ceil(UNIT.as_nanos());
@@ -72,22 +72,22 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         self.link(place);
     }
 
-    /// Takes the alarm of `key` away.
+    /// Removes the timer of `key`, if there is one.
     pub(crate) fn cancel(&mut self, key: K) {
         if let Some(&place) = self.places.get(&key) {
             self.remove(place);
         }
     }
 
-    /// When to ask [`Self::pop`] again; `None` where there is no alarm. It may have nothing then: an alarm far ahead is
-    /// looked at once for each level it comes down.
+    /// When to call [`Self::pop`] again; `None` where there is no timer. It may return `None` then: a timer in the far future needs a
+    /// call for each level that it moves down.
     pub(crate) fn next(&self) -> Option<Instant> {
         let (_, _, units) = self.first_slot()?;
         // 48 bits of units are fewer than 64 bits of nanoseconds only at the start of the calendar.
         self.origin.checked_add(Duration::from_millis(units.saturating_mul(UNIT.as_millis() as u64)))
     }
 
-    /// Takes an alarm whose time has come.
+    /// Removes a timer that is due at `now`, and returns its key.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<K> {
         let units = now.saturating_duration_since(self.origin).as_nanos() / UNIT.as_nanos();
         let present = u64::try_from(units).unwrap_or(u64::MAX).max(self.now);
@@ -105,7 +105,7 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         None
     }
 
-    /// Spreads the alarms of a slot that has just begun over the levels below.
+    /// Moves the timers of a slot that has just begun to the levels below.
     fn come_down(&mut self, level: usize, slot: usize) {
         let mut next = self.levels[level].take(slot);
         while next != NONE {
@@ -115,8 +115,8 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         }
     }
 
-    /// The earliest slot with an alarm in it, and when it begins. What is on a lower level comes before what is on a
-    /// higher one, and on one level no slot before the present has anything in it.
+    /// The earliest slot that is not empty (level, slot), and when it begins. Timers on a lower level are due before those on a higher
+    /// one, and on each level the slots before the present are empty.
     fn first_slot(&self) -> Option<(usize, usize, u64)> {
         let level = self.levels.iter().position(|level| level.occupied != 0)?;
         let slot = self.levels[level].occupied.trailing_zeros();
@@ -125,7 +125,7 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         Some((level, slot as usize, (above | u64::from(slot)) << low))
     }
 
-    /// The level and slot of a time that is not past. It stays the same until the present comes to that slot.
+    /// The level and slot of a time that is not past. They stay the same until the present reaches that slot.
     fn slot_of(&self, at: u64) -> (usize, usize) {
         let level = ((at ^ self.now) | 1).ilog2() / DIGIT;
         (level as usize, (at >> (DIGIT * level)) as usize % SLOTS)
@@ -145,7 +145,7 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         self.set_before(after, before);
         self.set_after(before, after, at);
         self.timers.swap_remove(place as usize);
-        // The last of them has taken the place, and its neighbours are to know.
+        // `swap_remove` moved the last timer to this index, which its neighbours have to refer to.
         if let Some(&Timer { key, at, before, after }) = self.timers.get(place as usize) {
             self.places.insert(key, place);
             self.set_before(after, place);
@@ -153,14 +153,14 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         }
     }
 
-    /// Says who comes before `place`, if there is one.
+    /// Sets the predecessor of `place`, unless that is `NONE`.
     fn set_before(&mut self, place: u32, before: u32) {
         if place != NONE {
             self.timers[place as usize].before = before;
         }
     }
 
-    /// Says who comes after `place`, or at the beginning of the list for `at`.
+    /// Sets the successor of `place`, or where that is `NONE`, the first of the list for `at`.
     fn set_after(&mut self, place: u32, after: u32, at: u64) {
         if place != NONE {
             self.timers[place as usize].after = after;
@@ -176,13 +176,13 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
 }
 
 impl Level {
-    /// Makes `place` the first of the list; returns who was.
+    /// Makes `place` the first of the list, and returns the former first.
     fn put(&mut self, slot: usize, place: u32) -> u32 {
         self.occupied |= 1 << slot;
         std::mem::replace(&mut self.first[slot], place)
     }
 
-    /// Empties the list; returns who was the first.
+    /// Empties the list, and returns its first.
     fn take(&mut self, slot: usize) -> u32 {
         self.occupied &= !(1 << slot);
         std::mem::replace(&mut self.first[slot], NONE)
@@ -199,7 +199,7 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    /// Every alarm that goes off until then, with the milliseconds since the start, and how often the wheel was looked at.
+    /// Every timer that is due until then, with the milliseconds since the start, and the number of calls that it took.
     fn run<K: Copy + Eq + Hash>(
         timers: &mut TimerQueue<K>,
         start: Instant,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn alarms_go_off_in_order_and_just_after_their_time() {
+    fn timers_are_due_in_order_and_just_after_their_time() {
         let start = Instant::now();
         let mut timers = TimerQueue::new(start);
         let times = [0, 1, 250, 511, 512, 513, 5_000, 25_000, 25_001, 180_000, 65_535_000, 40_000_000_000];
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_looks_while_nothing_is_due() {
+    fn few_calls_are_needed_while_nothing_is_due() {
         let start = Instant::now();
         let mut timers = TimerQueue::new(start);
         timers.set('a', start + 65_535 * S);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_moves_forward_only_and_there_is_one_for_each_key() {
+    fn a_timer_only_moves_to_an_earlier_time_and_each_key_has_one() {
         let start = Instant::now();
         let mut timers = TimerQueue::new(start);
         for number in 0..1000 {
@@ -256,12 +256,12 @@ mod tests {
         timers.cancel(3);
         assert_eq!(run(&mut timers, start, 200_000 * S).0, [(99_001_000, 1)]);
         timers.set(1, start);
-        assert_eq!(timers.pop(start), Some(1), "a time that is past is now");
+        assert_eq!(timers.pop(start), Some(1), "a time in the past is due now");
         assert!(timers.timers.is_empty() && timers.places.is_empty());
     }
 
     proptest! {
-        /// The same alarms at the same times as by looking through a list.
+        /// The same timers at the same times as by searching a list.
         #[test]
         fn agrees_with_a_list(
             steps in prop::collection::vec((0_u8..8, 0_u32..24, prop_oneof![0_u64..20, 0_u64..2000, 0_u64..2_000_000]), 1..400),

@@ -1,20 +1,20 @@
-//! When a peer's handshakes and keepalives are due (paper, section 6). Pure: it is told the time and never asks.
+//! When a peer's handshakes and keepalives are due (paper, section 6). Pure: callers pass the time.
 
 use std::time::{Duration, Instant};
 
-/// A session's initiator asks for a new one when it sends after this age.
+/// A session's initiator begins a new handshake when it sends and the session is older than this.
 pub(crate) const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// No session is used beyond this age.
+/// A session is not used beyond this age.
 pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
-/// A handshake that nobody answers is given up after this.
+/// A handshake without an answer is given up after this.
 pub(crate) const REKEY_ATTEMPT: Duration = Duration::from_secs(90);
-/// A handshake is tried again after this, once the first quick tries are over.
+/// An initiation is repeated after this, once the first quick retries are over.
 pub(crate) const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Data that came in is answered by a keepalive after this, where nothing else was sent.
+/// Received data is answered by a keepalive after this, where nothing else was sent.
 pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
-/// The waits after the first initiations. Both sides of a new peering initiate, and the other side may come up a moment
-/// later: five seconds of silence would be most of what a user waits for.
+/// The waits after the first initiations. Both sides of a new connection initiate, and one may start a moment later than the other: a
+/// wait of five seconds would be most of the time until they are connected.
 const QUICK_RETRIES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
@@ -25,7 +25,7 @@ pub(crate) enum Due {
     Initiate { again: bool },
     /// Send an empty data packet, then call [`Timers::sent`].
     Keepalive,
-    /// Nobody answered for [`REKEY_ATTEMPT`]: forget what waited for a session.
+    /// No answer for [`REKEY_ATTEMPT`]: drop the packets that wait for a session.
     GiveUp,
 }
 
@@ -47,13 +47,13 @@ struct Session {
 pub(crate) struct Timers {
     attempt: Option<Attempt>,
     session: Option<Session>,
-    /// Since when data was sent and nothing authentic came back.
+    /// When the first data packet was sent since the last authentic message was received.
     unanswered: Option<Instant>,
-    /// Since when data came in and nothing was sent back.
+    /// When the first data packet was received since the last authenticated message was sent.
     unacknowledged: Option<Instant>,
-    /// When anything authentic was last sent or received.
+    /// When an authenticated message was last sent or received.
     last_traffic: Instant,
-    /// Persistent keepalive.
+    /// The interval of the persistent keepalive.
     keepalive: Option<Duration>,
 }
 
@@ -73,7 +73,7 @@ impl Timers {
         self.keepalive
     }
 
-    /// Changes the persistent keepalive. Switched on, the first one is due at once.
+    /// Changes the persistent keepalive. When it is turned on, the first one is due at once.
     pub(crate) fn set_keepalive(&mut self, keepalive: Option<Duration>, now: Instant) {
         if let (None, Some(interval)) = (self.keepalive, keepalive) {
             self.last_traffic = now.checked_sub(interval).unwrap_or(now);
@@ -81,7 +81,7 @@ impl Timers {
         self.keepalive = keepalive;
     }
 
-    /// Wants a session: begins a handshake where none is under way. True where it began one.
+    /// Begins a handshake where none is under way. True where it began one.
     pub(crate) fn want_handshake(&mut self, now: Instant) -> bool {
         if self.attempt.is_some() {
             return false;
@@ -90,13 +90,13 @@ impl Timers {
         true
     }
 
-    /// Begins a handshake afresh, with its quick tries: there is news of where the peer may be.
+    /// Begins a new handshake, with its quick retries: to be called when the peer may be at a new address.
     pub(crate) fn restart_handshake(&mut self, now: Instant) {
         self.attempt = None;
         self.want_handshake(now);
     }
 
-    /// Gives up the handshake under way, because it cannot be sent.
+    /// Gives up the handshake under way, because its initiation cannot be sent.
     pub(crate) fn abandon_handshake(&mut self) {
         self.attempt = None;
     }
@@ -105,12 +105,12 @@ impl Timers {
         self.attempt.is_some()
     }
 
-    /// Since when a handshake has been under way.
+    /// How long a handshake has been under way; `None` where none is.
     pub(crate) fn handshaking_for(&self, now: Instant) -> Option<Duration> {
         self.attempt.map(|attempt| now.saturating_duration_since(attempt.began))
     }
 
-    /// An initiation went out. `jitter` (below 334 ms) keeps two sides from talking across each other forever.
+    /// An initiation was sent. `jitter` (below 334 ms) keeps the initiations of two sides from crossing each other again and again.
     pub(crate) fn initiation_sent(&mut self, now: Instant, jitter: Duration) {
         if let Some(attempt) = &mut self.attempt {
             let quick = usize::try_from(attempt.initiations).ok().and_then(|sent| QUICK_RETRIES.get(sent));
@@ -120,9 +120,8 @@ impl Timers {
         self.sent(now);
     }
 
-    /// A session began at `since`, by our handshake or by the peer's. Where both sides asked at once there are two, and
-    /// either side may be sending under the one the other asked for: then both feel bound to renew, and who sends first
-    /// does.
+    /// A session began at `since`, by our handshake or by the peer's. Where both sides initiated at once there are two sessions, and
+    /// either side may send in the one that the other initiated: then both count as initiators, and the first to send renews.
     pub(crate) fn established(&mut self, since: Instant, initiator: bool) {
         let both_asked = |other: &Session| other.initiator && since < other.since + REKEY_TIMEOUT;
         let initiator = initiator || self.session.as_ref().is_some_and(both_asked);
@@ -131,40 +130,40 @@ impl Timers {
         self.session = Some(Session { since, initiator });
     }
 
-    /// The sessions were ended from outside (the key changed).
+    /// All sessions were ended, because the device's key changed.
     pub(crate) fn sessions_ended(&mut self) {
         self.session = None;
         self.unanswered = None;
         self.unacknowledged = None;
     }
 
-    /// Anything authenticated went out.
+    /// An authenticated message was sent.
     pub(crate) fn sent(&mut self, now: Instant) {
         self.unacknowledged = None;
         self.last_traffic = now;
     }
 
-    /// A data packet went out. True where the session has become so old that a new one should be asked for.
+    /// A data packet was sent. True where the session is so old that a new handshake should begin.
     pub(crate) fn data_sent(&mut self, now: Instant) -> bool {
         self.sent(now);
         self.unanswered.get_or_insert(now);
         self.is_initiator_beyond(REKEY_AFTER, now)
     }
 
-    /// Anything authenticated came in.
+    /// An authentic message was received.
     pub(crate) fn received(&mut self, now: Instant) {
         self.unanswered = None;
         self.last_traffic = now;
     }
 
-    /// A data packet came in. True where the session is about to be too old, and only we may renew it.
+    /// A data packet was received. True where the session expires soon, and renewing it is ours to do as its initiator.
     pub(crate) fn data_received(&mut self, now: Instant) -> bool {
         self.received(now);
         self.unacknowledged.get_or_insert(now);
         self.is_initiator_beyond(REJECT_AFTER - KEEPALIVE_AFTER - REKEY_TIMEOUT, now)
     }
 
-    /// A keepalive went out. True as for [`Self::data_sent`].
+    /// A keepalive was sent. True as for [`Self::data_sent`].
     pub(crate) fn keepalive_sent(&mut self, now: Instant) -> bool {
         self.sent(now);
         self.is_initiator_beyond(REKEY_AFTER, now)
@@ -174,7 +173,7 @@ impl Timers {
         self.session.is_some_and(|session| session.initiator && now >= session.since + age)
     }
 
-    /// The next thing to do, until `None`. `reachable`: the peer has an endpoint.
+    /// What is due now; to be called until it returns `None`. `reachable`: the peer has an endpoint.
     pub(crate) fn due(&mut self, now: Instant, reachable: bool) -> Option<Due> {
         if self.session.is_some_and(|session| now >= session.since + REJECT_AFTER) {
             self.session = None;
@@ -210,7 +209,7 @@ impl Timers {
         (persistent && self.want_handshake(now)).then_some(Due::Initiate { again: false })
     }
 
-    /// When to ask [`Self::due`] again.
+    /// When to call [`Self::due`] again.
     pub(crate) fn next(&self, reachable: bool) -> Option<Instant> {
         if !reachable {
             return None;
@@ -230,8 +229,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const S: Duration = Duration::from_secs(1);
 
-    /// Walks through a minute-scale run in steps of its own timers and lists what was due, with the milliseconds since
-    /// the start.
+    /// Steps from timer to timer, and lists what was due, with the milliseconds since the start.
     fn run(timers: &mut Timers, start: Instant, until: Duration) -> Vec<(u128, Due)> {
         let mut seen = Vec::new();
         let mut now = start;
@@ -245,14 +243,14 @@ mod tests {
                 }
             }
             let Some(next) = timers.next(true) else { break };
-            assert!(next > now, "a timer that does not move on");
+            assert!(next > now, "the next timer is not in the future");
             now = next;
         }
         seen
     }
 
     #[test]
-    fn a_handshake_is_tried_quickly_first_and_given_up_at_last() {
+    fn a_handshake_is_retried_quickly_at_first_and_given_up_in_the_end() {
         let start = Instant::now();
         let mut timers = Timers::new(start);
         assert!(timers.want_handshake(start) && !timers.want_handshake(start));
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_persistent_keepalive_keeps_asking_for_a_session() {
+    fn a_persistent_keepalive_keeps_initiating_handshakes() {
         let start = Instant::now();
         let mut timers = Timers::new(start);
         timers.set_keepalive(Some(25 * S), start);
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_came_in_is_acknowledged_once() {
+    fn received_data_is_acknowledged_once() {
         let start = Instant::now();
         let mut timers = Timers::new(start);
         timers.established(start, false);
@@ -299,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_after_data_asks_for_a_new_session_counted_from_the_first_unanswered_packet() {
+    fn unanswered_data_begins_a_handshake_counted_from_the_first_packet() {
         let start = Instant::now();
         let mut timers = Timers::new(start);
         timers.established(start, false);

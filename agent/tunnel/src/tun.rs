@@ -1,4 +1,4 @@
-//! The network interface, seen from the side that is not the kernel's.
+//! The TUN interface: its queues, its MTU and its offloads.
 
 mod link;
 mod queue;
@@ -14,19 +14,19 @@ use link::Link;
 
 pub(crate) use queue::Queue;
 
-/// A TUN interface that exists as long as this value (or until somebody deletes it).
+/// A TUN interface that exists as long as this value, unless another program deletes it.
 #[derive(Debug)]
 pub(crate) struct Tun {
     queues: Vec<Queue>,
     offloads: Offloads,
-    /// Its number in the namespace where it was made.
+    /// Its index in the namespace where it was made.
     index: u32,
     link: Mutex<Link>,
 }
 
 impl Tun {
-    /// Makes the interface `name` in the caller's network namespace, with `queues` queues. What `offloads` does not allow
-    /// is not used, and neither is what the kernel refuses ([`Self::offloads_in_use`]).
+    /// Makes the interface `name` in the caller's network namespace, with `queues` queues. Offloads are used where `offloads` allows
+    /// them and the kernel has them ([`Self::offloads_in_use`]).
     pub(crate) fn create(name: &str, mtu: u16, queues: NonZeroU8, offloads: Offloads) -> Result<Self, Error> {
         check_name(name)?;
         let queues = Queue::open_all(name, queues, offloads.tun_tso || offloads.tun_uso)?;
@@ -43,30 +43,30 @@ impl Tun {
         &self.queues[queue]
     }
 
-    /// The interface's number in the namespace where it was made, and where the sockets are. Nothing else gets that number
-    /// there, even where the interface was moved away.
+    /// The interface's index in the namespace where it was made, and where the sockets are. No other interface gets that index there,
+    /// even after this one was moved away.
     pub(crate) fn index(&self) -> u32 {
         self.index
     }
 
-    /// What is used of the interface's offloads; those of UDP are not ours to know (false).
+    /// The interface's offloads in use; those of UDP are unknown here (false).
     pub(crate) fn offloads_in_use(&self) -> Offloads {
         self.offloads
     }
 
-    /// The length in bytes at which the kernel ends a superpacket, so that it goes out with one send; `None` where there
-    /// are none, or the kernel could not be told. It may take as long as [`Self::mtu`].
+    /// The length in bytes at which the kernel ends a superpacket, so that it goes out with one send; `None` where there are no
+    /// superpackets, or the kernel does not let it be set. May take as long as [`Self::mtu`].
     pub(crate) fn gso_max_size(&self) -> Option<u32> {
         self.lock_link().gso_max_size()
     }
 
-    /// The interface's MTU now, wherever it was moved and whatever it is called. Not to be called while holding anything
-    /// that another thread waits for: after a move it may take as long as [`Link`] says.
+    /// The interface's current MTU, even after it was moved or renamed. Not to be called while holding a lock that another thread waits
+    /// for: after a move it may take as long as [`Link`] says.
     pub(crate) fn mtu(&self) -> io::Result<u16> {
         self.on_link(|link| link.mtu())
     }
 
-    /// As [`Self::mtu`]; `None` where another thread is asking or telling the interface something now.
+    /// As [`Self::mtu`]; `None` while another thread reads or changes the interface's configuration.
     pub(crate) fn mtu_if_free(&self) -> Option<io::Result<u16>> {
         match self.link.try_lock() {
             Ok(link) => Some(self.at(link, |link| link.mtu())),
@@ -75,8 +75,8 @@ impl Tun {
         }
     }
 
-    /// Changes the interface's MTU. Not to be called while holding anything that another thread waits for: it always waits
-    /// for the lock that [`Link`] tells of.
+    /// Changes the interface's MTU. Not to be called while holding a lock that another thread waits for: it always waits for the kernel
+    /// lock that [`Link`] describes.
     pub(crate) fn set_mtu(&self, mtu: u16) -> io::Result<()> {
         self.on_link(|link| link.set_mtu(mtu))?;
         self.fit_superpackets(&mut self.lock_link(), mtu);
@@ -92,7 +92,7 @@ impl Tun {
         }
     }
 
-    /// Asks where the interface was, and where it is not there, where it went.
+    /// Makes the request where the interface was last seen, and where it is not there any more, where it is now.
     fn on_link<R>(&self, ask: impl Fn(&mut Link) -> io::Result<R>) -> io::Result<R> {
         self.at(self.lock_link(), ask)
     }
@@ -111,7 +111,7 @@ impl Tun {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes whoever asks for the MTU wait, as a machine does that is busy with its network's configuration.
+    /// Makes callers that ask for the MTU wait, as on a machine that is busy changing its network configuration.
     #[cfg(test)]
     pub(crate) fn delay_mtu(&self) -> impl Drop {
         self.lock_link()

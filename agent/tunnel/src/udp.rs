@@ -1,5 +1,5 @@
-//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, all on the same port, which remember the
-//! local address that a datagram was sent to, so that the answer can leave from it.
+//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, all on the same port. They report the local address that
+//! a datagram was sent to, so that the answer can leave from it.
 
 mod address;
 mod control;
@@ -30,7 +30,7 @@ pub(crate) struct Sockets {
     putting_together: bool,
 }
 
-/// The sockets of one thread. The kernel gives a flow (addresses and ports) to one queue, always the same.
+/// The sockets of one thread. The kernel gives all datagrams of a flow (addresses and ports) to the same queue.
 #[derive(Debug)]
 struct Queue {
     v4: OwnedFd,
@@ -39,10 +39,10 @@ struct Queue {
 }
 
 impl Sockets {
-    /// Binds `queues` sockets of each family to `port`, or to one the system chooses where it is 0. What `offloads` does
-    /// not allow is not used, and neither is what the kernel refuses ([`Self::offloads_in_use`]).
+    /// Binds `queues` sockets of each family to `port`, or to a free port where it is 0. Offloads are used where `offloads` allows them
+    /// and the kernel has them ([`Self::offloads_in_use`]).
     pub(crate) fn bind(port: u16, fwmark: u32, queues: NonZeroU8, offloads: Offloads) -> Result<Self, Error> {
-        // A port that is free for IPv4 may be taken for IPv6: with a port of our choice, try another.
+        // A port that is free for IPv4 may be taken for IPv6: where any port will do, another is tried.
         let mut tries = if port == 0 { 64 } else { 1 };
         loop {
             tries -= 1;
@@ -54,8 +54,8 @@ impl Sockets {
     }
 
     fn try_bind(port: u16, fwmark: u32, queues: NonZeroU8, offloads: Offloads) -> Result<Self, Error> {
-        // The first have the port for themselves, so that another device's is refused; only then is it shared. Another
-        // program can join them from then on if it is of the same user and means to.
+        // The first pair is bound without sharing, so that a port that another device has is refused; only then is the port shared.
+        // From then on, a program of the same user could join deliberately.
         let (first, port) = Queue::bind(port, false)?;
         let mut queues_bound = vec![first];
         if queues.get() > 1 {
@@ -93,7 +93,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// What is used of the UDP offloads; those of the interface are not ours to know (false).
+    /// The UDP offloads in use; those of the interface are unknown here (false).
     pub(crate) fn offloads_in_use(&self) -> Offloads {
         Offloads { udp_gso: self.segmenting.is_on(Instant::now()), udp_gro: self.putting_together, ..Offloads::NONE }
     }
@@ -103,14 +103,14 @@ impl Sockets {
         self.queues[queue].sockets()
     }
 
-    /// Sends one datagram, from `source` where the caller has reason to choose.
+    /// Sends one datagram, from `source` where the caller knows the local address to use.
     pub(crate) fn send(&self, datagram: &[u8], to: SocketAddr, source: Option<LocalAddress>) -> io::Result<()> {
         let socket = self.queues[0].towards(to).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         send::send_one(socket, &Message::single(datagram, to, source))
     }
 
-    /// Sends many, through the sockets of a queue, in order. Where one fails, `failed` is told its index, once, and what
-    /// had not been sent of it is lost: a full buffer too is loss, nothing waits.
+    /// Sends many messages through the sockets of a queue, in order. Where one fails, `failed` is called once with its index, and its
+    /// unsent part is lost. It never waits: a full buffer is a failure too.
     pub(crate) fn send_batch(&self, queue: usize, messages: &[Message<'_>], failed: impl FnMut(usize, io::Error)) {
         send::send_all(|to| self.queues[queue].towards(to), messages, &self.segmenting, failed);
     }
@@ -140,7 +140,7 @@ impl Queue {
     }
 }
 
-/// One datagram of a socket, without waiting, for tests that take one at a time.
+/// Receives one datagram without waiting, for tests that take one at a time.
 #[cfg(test)]
 pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     std::net::UdpSocket::from(socket.try_clone()?).recv(buffer)

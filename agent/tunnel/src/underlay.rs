@@ -1,4 +1,4 @@
-//! How large a packet may be inside, so that what carries it fits the links outside.
+//! The inner MTU: how large an inner packet may be so that its datagram fits the links outside.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,35 +13,35 @@ use crate::netlink::Netlink;
 /// Bytes that a packet grows by on its way out: IPv6 (40), UDP (8), header and tag of a data message (32).
 const OVERHEAD: u32 = 80;
 
-/// As [`OVERHEAD`], where the IP header outside is IPv4's (20).
+/// As [`OVERHEAD`], where the outer IP header is IPv4's (20).
 const OVERHEAD_IPV4: u32 = 60;
 
 /// The smallest MTU with which an interface carries IPv6 (RFC 8200, section 5).
 pub(crate) const LEAST_FOR_IPV6: u16 = 1280;
 
-/// The smallest MTU that is ever derived: what every IPv4 host takes (RFC 791).
+/// The smallest MTU that is ever derived: every IPv4 host takes packets of this length (RFC 791).
 const LEAST: u32 = 576;
 
-/// The inner MTU for a device about whose peers nothing is known yet, in the caller's network namespace: what fits the
-/// links of the default routes, and [`DEFAULT_MTU`] where there is none. Never more than that: a link that carries more
-/// says nothing of the path beyond it, so that whoever knows the whole path gives the MTU.
+/// The inner MTU for a device whose peers are not known yet, in the caller's network namespace: it fits the links of the default routes,
+/// and is [`DEFAULT_MTU`] where there is none. Never more than that, because a link with a larger MTU says nothing of the rest of the
+/// path: an operator who knows the whole path configures the MTU.
 #[must_use]
 pub fn derived_mtu() -> u16 {
     outside_mtu(Via::default()).unwrap_or(DEFAULT_MTU)
 }
 
-/// How datagrams go out.
+/// What decides the route of outgoing datagrams.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Via {
     /// Their mark.
     pub(crate) fwmark: u32,
-    /// The index of an interface that none of them leaves by, though a route may say so: the device's own. 0 is none.
+    /// The index of an interface by which none of them leaves, even where a route says so: the device's own. 0 is none.
     pub(crate) except: u32,
 }
 
 /// As [`derived_mtu`]; `None` where there is no default route.
 pub(crate) fn outside_mtu(via: Via) -> Option<u16> {
-    // Addresses for documentation (RFC 5737, RFC 3849): nobody has a route of its own to them, and nothing is sent.
+    // Addresses for documentation (RFC 5737, RFC 3849): only default routes lead to them, and nothing is sent.
     let anywhere =
         [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
     fitting_mtu(anywhere.map(|to| (to, 9).into()), via)
@@ -56,8 +56,8 @@ pub(crate) fn fitting_mtu(to: impl IntoIterator<Item = SocketAddr>, via: Via) ->
     to.filter_map(|to| Some(inner_mtu(routes.mtu(to, via).ok()?, to.is_ipv4()))).min()
 }
 
-/// Leaves room for IPv6 outside in any case, as everybody does, unless a link that is narrow already could then carry no
-/// IPv6 inside.
+/// Leaves room for an outer IPv6 header in any case, as other implementations do, unless a link with a small MTU could then carry no inner
+/// IPv6.
 fn inner_mtu(link: u32, is_ipv4: bool) -> u16 {
     let roomy = link.saturating_sub(OVERHEAD);
     let tight = if is_ipv4 { link.saturating_sub(OVERHEAD_IPV4).min(LEAST_FOR_IPV6.into()) } else { 0 };
@@ -67,13 +67,13 @@ fn inner_mtu(link: u32, is_ipv4: bool) -> u16 {
 /// Looks up routes in the network namespace of the thread that made it.
 struct Routes {
     netlink: Netlink,
-    /// The MTU of each link that was met, by its index.
+    /// The MTU of each link that was looked up, by its index.
     links: BTreeMap<u32, u32>,
 }
 
 impl Routes {
-    /// The MTU of the route to `to`: of its link, or less where the route itself says so. What ICMP said of the path is
-    /// left out, as it is for the datagrams: it may be forged.
+    /// The MTU of the route to `to`: that of its link, or of the route itself where that is less. A path MTU that the kernel learned from
+    /// ICMP is ignored, as it is for the datagrams: it may be forged.
     fn mtu(&mut self, to: SocketAddr, via: Via) -> io::Result<u32> {
         let Some(RouteNetlinkMessage::NewRoute(route)) = self.netlink.ask(request(to, via.fwmark))? else {
             return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));
@@ -87,7 +87,7 @@ impl Routes {
             let RouteAttribute::Metrics(metrics) = attribute else { return None };
             metrics.iter().find_map(|metric| if let RouteMetric::Mtu(bytes) = metric { Some(*bytes) } else { None })
         });
-        // Only what was learned is forgotten again.
+        // Only a learned MTU expires.
         let forgotten_in =
             find(|attribute| if let RouteAttribute::CacheInfo(info) = attribute { Some(info.expires) } else { None });
         Ok(said.filter(|_| forgotten_in.unwrap_or(0) == 0).map_or(link, |said| said.min(link)))
@@ -103,7 +103,7 @@ impl Routes {
     }
 }
 
-/// Asks for the route that a datagram to `to` with that mark would take.
+/// The request for the route of a datagram to `to` with that mark.
 fn request(to: SocketAddr, fwmark: u32) -> RouteNetlinkMessage {
     let mut request = RouteMessage::default();
     (request.header.address_family, request.header.destination_prefix_length) =

@@ -6,8 +6,8 @@ use std::ops::Deref;
 
 use zeroize::Zeroize as _;
 
-/// A value on the heap. What it holds elsewhere on the heap is its own to wipe, and so are the copies that were made on
-/// the stack on its way here.
+/// A value on the heap. Other memory that the value owns is not wiped, nor are copies that were made on the stack when it was moved
+/// here.
 pub(crate) struct Wiped<T>(Box<MaybeUninit<T>>);
 
 impl<T> Wiped<T> {
@@ -32,12 +32,12 @@ impl<T> Drop for Wiped<T> {
     }
 }
 
-/// Drops the value and wipes its place.
+/// Drops the value and wipes its memory.
 ///
 /// # Safety
-/// The place holds a value, and counts as empty afterwards.
+/// The memory holds a value, and is uninitialised afterwards.
 unsafe fn end<T>(place: &mut MaybeUninit<T>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees that there is a value.
     unsafe { place.assume_init_drop() };
     place.zeroize();
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_value_is_dropped_once_and_its_place_is_wiped() {
+    fn the_value_is_dropped_once_and_its_memory_is_wiped() {
         struct Key<'a>([u8; 32], &'a Cell<u32>);
         impl Drop for Key<'_> {
             fn drop(&mut self) {
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(drops.get(), 1);
 
         let mut place = MaybeUninit::new([7_u8; 32]);
-        // SAFETY: there is a value in it; all zeros are one too.
+        // SAFETY: it holds a value, for which all zeros are valid too.
         let left = unsafe {
             end(&mut place);
             place.assume_init()

@@ -1,4 +1,4 @@
-//! Fuzz input, read from its beginning as choices: what has run out reads as zero.
+//! Fuzz input, read from its beginning as a sequence of choices. Behind its end, everything reads as zero.
 
 /// The rest of an input.
 pub(super) struct Input<'a>(&'a [u8]);

@@ -11,13 +11,13 @@ use super::packets::{Found, complete};
 /// Packets in one reception.
 const MOST: usize = 300;
 
-/// A reception of packets of few flows, most of which continue where the one before ended, some changed. Cut again, what is
-/// handed over gives the same packets, each flow's in their order; none passes one whose flow cannot be told.
+/// Packets of few flows, most of which continue where the flow's last one ended, some changed. Cut again, the superpackets give the same
+/// packets, those of each flow in their order, and no packet overtakes one whose flow is unknown.
 pub fn merge(input: &[u8]) {
     let mut input = Input::new(input);
     let choice = input.byte();
     let mut merge = Merge::new(choice & 1 == 0, choice & 2 == 0);
-    // The second reception finds what the first left behind.
+    // The second reception finds the state that the first left.
     for _ in 0..2 {
         let packets = reception(&mut input);
         let (mut arena, places) = laid_out(&packets);
@@ -47,7 +47,7 @@ fn reception(input: &mut Input<'_>) -> Vec<Vec<u8>> {
         }
         let flow = &mut flows[usize::from(choice & 0x0f)];
         let mut packet = flow.next(choice & 0x0f, usize::from(len) * if choice & 0x10 == 0 { 1 } else { 16 });
-        // As a stranger may change it: with right checksums, or without.
+        // Changed as an attacker may: with right checksums, or without.
         for _ in 0..how & 3 {
             let (at, mask) = (usize::from(input.byte()), input.byte());
             if let Some(byte) = packet.get_mut(at) {
@@ -67,7 +67,7 @@ fn reception(input: &mut Input<'_>) -> Vec<Vec<u8>> {
     packets
 }
 
-/// Where a flow is.
+/// The state of a flow.
 #[derive(Clone, Copy, Default)]
 struct Flow {
     sequence: u32,
@@ -126,9 +126,9 @@ fn cut_again(written: &[u8], choice: u8, cut: &mut Vec<Vec<u8>>) {
     assert!(packet.len() <= 65_535 && vnet.gso.is_some() && vnet.checksum.is_some(), "{vnet:?}");
     let found = Found::within(packet);
     let is_tcp = found.is_some_and(|found| found.is_tcp);
-    assert!(choice & if is_tcp { 1 } else { 2 } == 0, "joined for an interface that takes none");
+    assert!(choice & if is_tcp { 1 } else { 2 } == 0, "joined for an interface that takes no superpackets");
     assert_eq!(found.map(|found| found.payload), Some(vnet.header_len.into()));
-    // The kernel goes by what the packet says of its length.
+    // The kernel relies on the length fields of the packet.
     let mut completed = packet.to_vec();
     complete(&mut completed, true);
     assert_eq!(packet, completed, "a superpacket with wrong lengths or sums");
@@ -142,7 +142,7 @@ fn cut_again(written: &[u8], choice: u8, cut: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// What tells a flow, or `None` where nothing may pass.
+/// The key of a packet's flow; `None` where the flow is unknown and no packet may overtake it.
 fn flow(packet: &[u8]) -> Option<Vec<u8>> {
     let found = Found::within(packet)?;
     let plain = if found.is_v4 { 20 } else { 40 };
@@ -154,7 +154,7 @@ fn flow(packet: &[u8]) -> Option<Vec<u8>> {
 
 fn compare(sent: &[Vec<u8>], received: &[Vec<u8>]) {
     assert_eq!(sent.len(), received.len(), "packets were lost or made");
-    // For each flow its packets, and before how many unknown ones each came.
+    // The packets of each flow, each with the number of packets without a flow in front of it.
     let sorted = |packets: &[Vec<u8>]| {
         let (mut flows, mut unknown) = (HashMap::<_, Vec<(usize, Vec<u8>)>>::new(), 0);
         for packet in packets {
@@ -168,8 +168,8 @@ fn compare(sent: &[Vec<u8>], received: &[Vec<u8>]) {
     for (flow, packets) in sent.drain() {
         let arrived = received.remove(&flow).unwrap_or_default();
         for (one, other) in packets.iter().zip(&arrived) {
-            assert_eq!(one.0, other.0, "a packet passed one whose flow cannot be told");
-            assert_eq!(one.1, other.1, "a packet was changed, or passed another of its flow");
+            assert_eq!(one.0, other.0, "a packet overtook one whose flow is unknown");
+            assert_eq!(one.1, other.1, "a packet was changed, or overtook another of its flow");
         }
         assert_eq!(packets.len(), arrived.len(), "packets changed their flow");
     }

@@ -1,4 +1,4 @@
-//! IP packets by the book, read and completed a second time and as simply as can be: what the targets compare with.
+//! A second, simple implementation of reading and completing IP packets, with which the targets compare.
 
 /// Where a packet's TCP or UDP header is.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// `None` where the headers are not all there, or others.
+    /// `None` where the packet has no complete TCP or UDP header.
     pub(super) fn within(packet: &[u8]) -> Option<Self> {
         let is_v4 = match packet.first()? >> 4 {
             4 => true,
@@ -31,7 +31,7 @@ impl Found {
         while !is_v4 && [0, 43, 44, 60].contains(&protocol) {
             let header = packet.get(start..start + 8)?;
             if protocol == 44 {
-                // The flag "more" at its place in IPv4; a first and only fragment is one all the same.
+                // With IPv4's flag "more fragments", because a packet with a fragment header counts as a fragment in any case.
                 fragment = u16::from_be_bytes([header[2], header[3]]) >> 3 | 0x2000;
                 start += 8;
             } else {

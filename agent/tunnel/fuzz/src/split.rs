@@ -1,4 +1,4 @@
-//! What the interface gives: a virtual network card's header and a packet or superpacket.
+//! Reads of the interface: a virtio-net header and a packet or superpacket.
 
 use mesh_offload::{Outgoing, VNET_LEN, VnetHeader};
 
@@ -8,7 +8,7 @@ use super::packets::{Found, complete};
 const CWR: u8 = 0x80;
 const PSH_AND_FIN: u8 = 0x09;
 
-/// The first byte says whether the packet is to be as the kernel would make it, then come the header and the packet.
+/// The first byte says whether header and packet are changed to what the kernel would give; they follow.
 pub fn split(input: &[u8]) {
     let mut input = Input::new(input);
     let (choice, mut header) = (input.byte(), input.array::<VNET_LEN>());
@@ -26,7 +26,7 @@ pub fn split(input: &[u8]) {
     let whole = packet.clone();
     let is_fragment = Found::within(&whole).is_none_or(|found| found.is_fragment);
     let Ok(outgoing) = Outgoing::parse(&vnet, &mut packet) else {
-        // Of those the kernel makes, one of another kind than the header says is all that can be wrong.
+        // A packet that the kernel would give is refused only if it is of another kind than the header says.
         let kind = Found::within(&whole).map(|found| match (found.is_tcp, found.is_v4) {
             (true, true) => 1,
             (true, false) => 4,
@@ -45,7 +45,7 @@ pub fn split(input: &[u8]) {
             let Some(found) = Found::within(&whole) else { panic!("cut without headers: {whole:02x?}") };
             let chunks: Vec<&[u8]> = whole[found.payload..].chunks(gso.size.get().into()).collect();
             assert_eq!(outgoing.count(), chunks.len().max(1));
-            // The sum that the kernel left, if any, must have been the right one.
+            // The packets' checksums are right only if the kernel's partial sum, if any, was.
             let summed = whole[found.checksum()..][..2] == found.pseudo_header(&whole).to_be_bytes();
             let summed = vnet.checksum.is_none() || summed;
             for index in 0..outgoing.count() {
@@ -58,18 +58,18 @@ pub fn split(input: &[u8]) {
     }
 }
 
-/// One packet is as it was but for the checksum that was left open.
+/// A single packet is unchanged, except for the checksum that was to be completed.
 fn check_single(vnet: &VnetHeader, whole: &[u8], out: &[u8], genuine: bool) {
     let open = vnet.checksum.map(|partial| usize::from(partial.start) + usize::from(partial.offset));
     let differs = |at: &usize| whole[*at] != out[*at] && !open.is_some_and(|open| (open..open + 2).contains(at));
     assert_eq!((0..whole.len()).find(differs), None, "{whole:02x?} became {out:02x?}");
-    // Found before: a checksum that was left open in the IP headers makes them others.
+    // In `whole`: a checksum to be completed may be within the IP headers, and change them.
     if let Some(found) = Found::within(whole).filter(|_| genuine) {
         assert!(found.is_intact(out), "{whole:02x?} became {out:02x?}");
     }
 }
 
-/// Which packet of a superpacket it is.
+/// A packet's position in its superpacket.
 struct Piece {
     index: usize,
     last: bool,

@@ -1,4 +1,4 @@
-//! Requests at the configuration socket.
+//! Requests to the configuration socket.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! `wg-tunnel IFNAME [OPTION]…`: the bare device, used as `wireguard-go` is. Tests and benchmarks start it; users have
+//! `wg-tunnel IFNAME [OPTION]…`: the device alone, used as `wireguard-go` is. Tests and benchmarks start it; users have
 //! `p2p-agent tunnel`, which does the same.
 
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(DeviceOptions, 
     (!options.name.is_empty()).then_some((options, foreground))
 }
 
-#[expect(clippy::print_stderr, reason = "a program's own words")]
+#[expect(clippy::print_stderr, reason = "a program prints its error")]
 fn fail(message: &str) -> ExitCode {
     eprintln!("{message}");
     ExitCode::FAILURE

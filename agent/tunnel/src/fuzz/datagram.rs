@@ -1,4 +1,4 @@
-//! Datagrams from the network: anything at all, and genuine messages that were changed on their way.
+//! Datagrams from the network: any bytes, and genuine messages that were changed on their way.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use crate::noise::{COOKIE_LEN, HANDSHAKES_PER_SECOND, Initiation, Message, OVERH
 
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-/// The first byte says what it is: bytes of a stranger, or which genuine message is changed by what follows.
+/// The first byte chooses: the rest is a datagram as it is, or says how a genuine message of one kind is changed.
 pub fn datagram(input: &[u8]) {
     let mut input = Input::new(input);
     match input.byte() % 5 {
@@ -21,27 +21,27 @@ pub fn datagram(input: &[u8]) {
     }
 }
 
-/// Nobody without a key makes a message that is taken, whatever there was between the ends before.
+/// No message made without a key is accepted, before a handshake or after it.
 fn anything(datagram: &[u8]) {
     let (mut here, mut there) = ends();
-    assert!(there.take(datagram).is_none(), "taken before any handshake");
+    assert!(there.take(datagram).is_none(), "accepted before any handshake");
     here.shake_hands(&mut there);
-    assert!(here.take(datagram).is_none(), "taken by who initiated");
-    assert!(there.take(datagram).is_none(), "taken by who answered");
+    assert!(here.take(datagram).is_none(), "accepted by the initiator");
+    assert!(there.take(datagram).is_none(), "accepted by the responder");
     if is_handshake(datagram) {
         assert!(!passes(&there, datagram), "passed without the first MAC");
     }
     assert!(here.is_joined(&mut there), "the session is gone");
 }
 
-/// What stands under no key in an initiation is the sender's index, and the second MAC while there is no load.
+/// Of an initiation, only the sender's index, and the second MAC while there is no load, are not authenticated.
 fn initiation(input: &mut Input<'_>) {
     let (mut here, mut there) = ends();
     let genuine = here.ask();
     let changed = changed(&genuine, input, &there.identity.public());
     let same = same_but(&genuine, &changed, &[4..8, 116..148]);
     if is_handshake(&changed) && passes(&there, &changed) {
-        // Who it is from stands before the time.
+        // The initiator's key is in front of the timestamp.
         let from = same_but(&genuine, &changed, &[4..8, 88..148]).then(|| here.identity.public());
         let read = Initiation::read(&there.identity, &changed);
         assert_eq!(read.map(|initiation| initiation.initiator()), from);
@@ -51,7 +51,7 @@ fn initiation(input: &mut Input<'_>) {
     assert!(here.shake_hands(&mut there), "the next handshake fails");
 }
 
-/// What stands under no key in a response is the sender's index, and the second MAC while there is no load.
+/// Of a response, only the sender's index, and the second MAC while there is no load, are not authenticated.
 fn response(input: &mut Input<'_>) {
     let (mut here, mut there) = ends();
     let Some(Taken::Initiation(genuine)) = there.take(&here.ask()) else { panic!("a genuine initiation was refused") };
@@ -66,7 +66,7 @@ fn response(input: &mut Input<'_>) {
     assert!(here.take(&genuine).is_none(), "taken twice");
 }
 
-/// Any packet crosses once and as it is, and only where nothing of its message was changed.
+/// Any packet arrives once and unchanged, and only if its message was not changed.
 fn data(input: &mut Input<'_>) {
     let (mut here, mut there) = ends();
     here.shake_hands(&mut there);
@@ -82,25 +82,25 @@ fn data(input: &mut Input<'_>) {
         (Some(Taken::Keepalive), _) => assert!(packet.is_empty()),
         (Some(Taken::Packet(packet, source)), Some(inner)) => assert_eq!((&packet[..], source), inner),
         (None, None) => assert!(!packet.is_empty()),
-        _ => panic!("read otherwise than it was written: {packet:02x?}"),
+        _ => panic!("the packet that was read is not the one that was written: {packet:02x?}"),
     }
     assert!(there.take(&genuine).is_none(), "a replay was taken");
     assert!(here.is_joined(&mut there), "the session is gone");
 }
 
-/// A cookie is taken only as it was sent, by whom it was sent to.
+/// A cookie reply is accepted only unchanged, and only by the end that it was sent to.
 fn cookie(input: &mut Input<'_>) {
     let (mut here, mut there) = ends();
     let initiation = here.ask();
     let mut reply = [0; COOKIE_LEN];
-    // The gate counts by the clock: a machine that stood still in between asks for no cookie.
+    // The limit is per second by the clock: a machine that was suspended in between sends no cookie.
     let asked = (0..=HANDSHAKES_PER_SECOND)
         .any(|_| matches!(there.identity.check(FROM, &initiation, &mut reply), Verdict::Cookie(COOKIE_LEN)));
     if !asked {
         return;
     }
     let changed = changed(&reply, input, &here.identity.public());
-    assert!(there.take(&reply).is_none(), "a cookie was taken by who asked for nothing");
+    assert!(there.take(&reply).is_none(), "a cookie was accepted by an end that sent no initiation");
     assert_eq!(here.take(&changed) == Some(Taken::Cookie), changed == reply);
 }
 
@@ -112,8 +112,8 @@ fn passes(end: &End, message: &[u8]) -> bool {
     matches!(end.identity.check(FROM, message, &mut [0; COOKIE_LEN]), Verdict::Pass)
 }
 
-/// A message as the input wants it changed: bytes flipped, cut off or appended, and then perhaps with a first MAC that
-/// fits, which everybody can make who knows the receiver's public key.
+/// A message changed as the input says: bytes flipped, cut off or appended, and then perhaps with a valid first MAC, which any sender can
+/// make that knows the receiver's public key.
 fn changed(genuine: &[u8], input: &mut Input<'_>, receiver: &PublicKey) -> Vec<u8> {
     let mut message = genuine.to_vec();
     let [how, count, by] = input.array();

@@ -1,4 +1,4 @@
-//! One of two peers, without device and sockets: it makes messages and takes those of the other.
+//! One of two peers, without device and sockets: it makes messages and reads those of the other.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Instant, SystemTime};
@@ -11,7 +11,7 @@ use crate::noise::{
 };
 use crate::sessions::{Sessions, Target};
 
-/// One end. Its key is always the same; what it draws at random is not.
+/// One end. Its private key is fixed; ephemeral keys are random.
 pub(crate) struct End {
     pub(crate) identity: Identity,
     pub(crate) psk: Option<PresharedKey>,
@@ -19,7 +19,7 @@ pub(crate) struct End {
     peer: PublicKey,
 }
 
-/// What became of a message that was taken.
+/// The result of a message that was accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// An initiation, and the answer to it.
@@ -48,7 +48,7 @@ impl End {
         asked.expect("no initiation").to_vec()
     }
 
-    /// Takes any message that passed the gate, as the device does; `None` where it refuses it.
+    /// Processes a message that passed [`Identity::check`], as the device does; `None` where it refuses it.
     pub(crate) fn take(&mut self, message: &[u8]) -> Option<Taken> {
         let now = Instant::now();
         match classify(message)? {
@@ -96,7 +96,7 @@ impl End {
         self.sessions.sealing(Instant::now()).is_some()
     }
 
-    /// A whole handshake that this end asks for; true where both ends have a session.
+    /// A whole handshake that this end initiates; true where both ends have a session afterwards.
     pub(crate) fn shake_hands(&mut self, other: &mut Self) -> bool {
         let Some(Taken::Initiation(answer)) = other.take(&self.ask()) else {
             panic!("a genuine initiation was refused")
@@ -108,7 +108,7 @@ impl End {
         other.take(&confirmation) == Some(Taken::Keepalive) && self.has_session() && other.has_session()
     }
 
-    /// Whether an empty message gets from each end to the other.
+    /// Whether an empty message of each end is accepted by the other.
     pub(crate) fn is_joined(&mut self, other: &mut Self) -> bool {
         let forth = self.seal(&[]).and_then(|message| other.take(&message));
         let back = other.seal(&[]).and_then(|message| self.take(&message));
@@ -116,7 +116,7 @@ impl End {
     }
 }
 
-/// Where initiations go that are not sent.
+/// The target of initiations that are not sent.
 pub(crate) const fn nowhere() -> Target {
     Target::Endpoint(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
 }

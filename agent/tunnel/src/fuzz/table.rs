@@ -14,7 +14,7 @@ use crate::key::PublicKey;
 use crate::noise::HANDSHAKES_PER_SECOND;
 use crate::table::Table;
 
-/// A sequence of updates to few peers over few networks. After each, the table answers like a list of who has what.
+/// A sequence of updates to few peers over few networks. After each, the table answers like a list of networks and their owners.
 pub fn table(input: &[u8]) {
     let (mut input, now) = (Input::new(input), Instant::now());
     let mut table = Table::new(HANDSHAKES_PER_SECOND);

@@ -1,5 +1,5 @@
-//! The two MACs that end a handshake message, and the cookie that the second is made with (paper, sections 5.3, 5.4.4 and
-//! 5.4.7). How a device under load asks others for cookies is in `gate.rs`.
+//! The two MACs at the end of a handshake message, and the cookie that is the key of the second (paper, sections 5.3, 5.4.4 and
+//! 5.4.7). How a device under load sends cookies to others is in `gate.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -11,24 +11,24 @@ use chacha20poly1305::{AeadInPlace as _, KeyInit as _, XChaCha20Poly1305};
 use super::{COOKIE_LEN, bytes};
 use crate::key::PublicKey;
 
-/// How long a cookie is good for: whoever gave it changes the secret behind it as often.
+/// How long a cookie is valid: the device that sent it changes the secret it was made from as often.
 const GOOD_FOR: Duration = Duration::from_secs(120);
 
 /// Bytes of each MAC.
 const MAC: usize = 16;
 
-/// A cookie that a peer under load gave us: proof that we are where we seem to be.
+/// A cookie that a peer under load sent us: it proves that we receive what is sent to our address.
 #[derive(Clone, Copy)]
 pub(crate) struct Cookie {
     value: [u8; MAC],
     since: Instant,
 }
 
-/// The first MAC of a message that was sent, which the answer has to know.
+/// The first MAC of a message that was sent: a cookie reply to that message is authenticated with it.
 pub(crate) type FirstMac = [u8; MAC];
 
 impl Cookie {
-    /// Opens a cookie reply of `peer` to the message with that first MAC; `None` where it is not one.
+    /// Opens a cookie reply of `peer` to the message with that first MAC; `None` where it is not authentic.
     pub(crate) fn open(reply: &[u8], peer: &PublicKey, first_mac: &FirstMac, now: Instant) -> Option<Self> {
         let (nonce, mut value, tag) = (bytes::<24>(reply, 8)?, bytes::<MAC>(reply, 32)?, bytes::<16>(reply, 48)?);
         if reply.len() != COOKIE_LEN {

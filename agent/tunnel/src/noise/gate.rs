@@ -1,5 +1,5 @@
-//! Whose device this is, and the gate that handshake messages have to pass before anything is calculated for them. The gate
-//! is boringtun's, and this is the only file that knows it.
+//! The device's key, and the check that a handshake message has to pass before any Curve25519 multiplication is spent on it. That
+//! check is boringtun's `RateLimiter`, which only this file uses.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -10,26 +10,26 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use super::timestamp::{Clock, Timestamp};
 use crate::key::{PrivateKey, PublicKey};
 
-/// Handshake messages a second that are answered without asking the sender to prove its address with a cookie (paper,
-/// section 5.3). One costs five Curve25519 multiplications, about 0.2 ms, so that this is 5 % of a core.
+/// Handshake messages per second that are answered without asking the sender to prove its address with a cookie (paper,
+/// section 5.3). One costs five Curve25519 multiplications, about 0.2 ms, so they take 5 % of a core.
 pub(crate) const HANDSHAKES_PER_SECOND: u64 = 250;
 
-/// The device's key, and what depends on nothing else.
+/// The device's private key and the state derived from it alone.
 pub(crate) struct Identity {
     private: PrivateKey,
     public: PublicKey,
-    /// Counts handshakes and asks for cookies.
+    /// Counts handshake messages and makes cookie replies.
     gate: RateLimiter,
     clock: Clock,
 }
 
-/// The gate's answer to a handshake message.
+/// The result of checking a handshake message.
 pub(crate) enum Verdict {
-    /// Go on.
+    /// Process the message.
     Pass,
-    /// Too many handshakes: send the first so many bytes of the buffer back.
+    /// Too many handshakes: send a cookie reply, which is that many bytes at the beginning of the buffer.
     Cookie(usize),
-    /// Not meant for this device's key, or garbage.
+    /// Not for this device's key, or not a handshake message.
     Refuse,
 }
 
@@ -59,7 +59,7 @@ impl Identity {
         }
     }
 
-    /// The time of the next initiation.
+    /// The timestamp of the next initiation.
     pub(crate) fn timestamp(&self, wall_clock: SystemTime) -> Timestamp {
         self.clock.next(wall_clock)
     }

@@ -1,9 +1,9 @@
 //! The handshake, Noise IKpsk2 with Curve25519, ChaCha20-Poly1305 and BLAKE2s (paper, sections 5.4.1 to 5.4.5), each step a
 //! type of its own:
 //!
-//! - who asks: [`SentInitiation::new`] writes an initiation, [`SentInitiation::complete`] reads the answer to it;
-//! - who answers: [`Initiation::read`] tells who seems to ask, [`Initiation::prove`] whether they do, or did once (it may be
-//!   a replay), and [`AuthenticInitiation::answer`] writes the answer.
+//! - initiator: [`SentInitiation::new`] writes an initiation, [`SentInitiation::complete`] reads the response to it;
+//! - responder: [`Initiation::read`] gives the claimed initiator, [`Initiation::prove`] verifies that it wrote the initiation, now or
+//!   earlier (it may be a replay), and [`AuthenticInitiation::answer`] writes the response.
 
 use blake2::{Blake2s256, Digest as _};
 use hkdf::SimpleHkdf;
@@ -22,10 +22,10 @@ use crate::wiped::Wiped;
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const IDENTIFIER: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 
-/// A secret of 32 bytes that lives no longer than a calculation, on a part of the stack that is wiped after it, or in a box.
+/// A secret of 32 bytes that exists only during a calculation, in a part of the stack that is wiped afterwards, or in a box.
 type Secret = Zeroizing<[u8; 32]>;
 
-/// Where things are in an initiation.
+/// Positions of the fields of an initiation.
 mod initiation {
     pub(super) const EPHEMERAL: usize = 8;
     pub(super) const STATIC: usize = 40;
@@ -33,14 +33,14 @@ mod initiation {
     pub(super) const MACS: usize = 116;
 }
 
-/// Where things are in a response.
+/// Positions of the fields of a response.
 mod response {
     pub(super) const EPHEMERAL: usize = 12;
     pub(super) const NOTHING: usize = 44;
     pub(super) const MACS: usize = 60;
 }
 
-/// An initiation that was sent. It stays good whatever comes back: only an authentic answer completes it.
+/// An initiation that was sent. It stays valid after responses that are not authentic: only an authentic one completes it.
 pub(crate) struct SentInitiation {
     index: u32,
     ephemeral: StaticSecret,
@@ -49,8 +49,8 @@ pub(crate) struct SentInitiation {
 }
 
 impl SentInitiation {
-    /// Writes an initiation to `peer` for a session that will have `index` here. `None` where the peer's key is one that no
-    /// secret can be agreed on with, or the system gives no random numbers.
+    /// Writes an initiation to `peer` for a session that will have `index` here. `None` where the peer's key is of low order, so that
+    /// no secret can be agreed on, or the system gives no random numbers.
     pub(crate) fn new(
         identity: &Identity,
         peer: &PublicKey,
@@ -77,17 +77,17 @@ impl SentInitiation {
         })
     }
 
-    /// The index that answers carry.
+    /// The index that responses carry.
     pub(crate) fn index(&self) -> u32 {
         self.index
     }
 
-    /// What a cookie reply to it has to know.
+    /// The first MAC, with which a cookie reply to it is authenticated.
     pub(crate) fn first_mac(&self) -> &FirstMac {
         &self.first_mac
     }
 
-    /// Reads the answer; `None` where it is not authentic, which a preshared key that is not the same makes it.
+    /// Reads the response; `None` where it is not authentic. It is not with another preshared key.
     pub(crate) fn complete(&self, identity: &Identity, psk: Option<&PresharedKey>, message: &[u8]) -> Option<Session> {
         use response::{EPHEMERAL, NOTHING};
         let is_meant = number(message, 0) == Some(RESPONSE) && number(message, 8) == Some(self.index);
@@ -108,7 +108,7 @@ impl SentInitiation {
     }
 }
 
-/// An initiation that only somebody who knows this device's key can have written. Who it is from is what it says.
+/// An initiation that only a sender who knows this device's public key can have written. The initiator is claimed, not proved.
 pub(crate) struct Initiation {
     sender: u32,
     ephemeral: [u8; 32],
@@ -135,12 +135,12 @@ impl Initiation {
         })
     }
 
-    /// Who seems to ask.
+    /// The claimed initiator.
     pub(crate) fn initiator(&self) -> PublicKey {
         self.initiator
     }
 
-    /// Whether it was written by who it says.
+    /// Verifies that the claimed initiator wrote it; `None` where it did not.
     pub(crate) fn prove(mut self: Box<Self>, identity: &Identity) -> Option<AuthenticInitiation> {
         let timestamp = leave_no_trace(|| {
             let key = self.transcript.mix(&diffie_hellman(&identity.private().secret(), self.initiator.as_bytes())?);
@@ -150,27 +150,27 @@ impl Initiation {
     }
 }
 
-/// An initiation that was written by who it is from. It may have been sent by somebody else, and before.
+/// An initiation that its initiator did write. It may be a replay, sent by another machine.
 pub(crate) struct AuthenticInitiation {
     initiation: Box<Initiation>,
     timestamp: Timestamp,
 }
 
-/// The answer to an initiation.
+/// The response to an initiation.
 pub(crate) struct Response {
-    /// Good for opening at once, and for sealing once the peer has shown that it has it too.
+    /// Valid for opening at once, and for sealing once the peer has proved that it has the session too.
     pub(crate) session: Session,
-    /// What a cookie reply to it has to know.
+    /// The first MAC, with which a cookie reply to it is authenticated.
     pub(crate) first_mac: FirstMac,
 }
 
 impl AuthenticInitiation {
-    /// When it was written, by the peer's clock.
+    /// When the initiation was written, by the peer's clock.
     pub(crate) fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
 
-    /// Writes the answer, for a session that has `index` here.
+    /// Writes the response, for a session that has `index` here.
     pub(crate) fn answer(
         mut self,
         psk: Option<&PresharedKey>,
@@ -179,7 +179,7 @@ impl AuthenticInitiation {
         message: &mut [u8; RESPONSE_LEN],
     ) -> Option<Response> {
         use response::{EPHEMERAL, MACS, NOTHING};
-        // Not moved out of its box, which would leave it there.
+        // Not moved out of its box: a move would leave a copy there.
         let Initiation { sender, ephemeral: theirs, initiator, transcript, .. } = &mut *self.initiation;
         leave_no_trace(|| {
             let ephemeral = new_ephemeral()?;
@@ -200,7 +200,7 @@ impl AuthenticInitiation {
     }
 }
 
-/// What both sides know so far: the chaining key, and the hash of all that was said.
+/// The state that both sides have in common so far: the chaining key, and the hash of the transcript.
 #[derive(Clone)]
 struct Transcript {
     chain: Secret,
@@ -216,7 +216,7 @@ impl Transcript {
         transcript
     }
 
-    /// Takes in what was said.
+    /// Adds to the transcript.
     fn mix_hash(&mut self, said: &[u8]) {
         self.hash = Blake2s256::new().chain_update(self.hash).chain_update(said).finalize().into();
     }
@@ -230,7 +230,7 @@ impl Transcript {
         [self.chain] = self.derive(input);
     }
 
-    /// Mixes a secret in, and returns a key for what is said next.
+    /// Mixes a secret into the chaining key, and returns a key for the next field.
     fn mix(&mut self, input: &Secret) -> Secret {
         let key;
         [self.chain, key] = self.derive(input.as_ref());
@@ -264,7 +264,7 @@ impl Transcript {
         })
     }
 
-    /// Says `content` sealed: `message` has room for it and its tag.
+    /// Seals `content` into `message`, which has room for it and its tag, and adds it to the transcript.
     fn seal(&mut self, key: &Secret, content: &[u8], message: &mut [u8]) -> Option<()> {
         let (sealed, tag) = message.split_at_mut(content.len());
         sealed.copy_from_slice(content);
@@ -274,7 +274,7 @@ impl Transcript {
         Some(())
     }
 
-    /// Hears `N` sealed bytes; `M` is `N` and the tag.
+    /// Opens `N` sealed bytes and adds them to the transcript; `M` is `N` and the tag.
     fn open<const N: usize, const M: usize>(&mut self, key: &Secret, mut message: [u8; M]) -> Option<[u8; N]> {
         let said = message;
         let content = cipher(key)?.open_in_place(only(), Aad::from(self.hash), &mut message).ok()?;
@@ -293,8 +293,8 @@ fn cipher(key: &Secret) -> Option<Wiped<LessSafeKey>> {
     UnboundKey::new(&CHACHA20_POLY1305, key.as_ref()).ok().map(LessSafeKey::new).map(Wiped::new)
 }
 
-/// The secret that two keys share; `None` where it is one that the whole world knows (RFC 7748, section 6.1), which the
-/// paper's proof excludes.
+/// The Diffie-Hellman secret of two keys; `None` where it is all zeros, which anyone can compute (RFC 7748, section 6.1) and the paper's
+/// proof excludes.
 fn diffie_hellman(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
     let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(*public));
     shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))

@@ -11,13 +11,13 @@ use super::window::Window;
 use super::{DATA, HEADER, OVERHEAD, TAG, number};
 use crate::wiped::Wiped;
 
-/// No message has this counter or a greater one (paper, section 6.1): beyond it nothing is sealed and nothing opened. The
-/// session's 180 seconds are over long before.
+/// Messages with this counter or a greater one are neither sealed nor opened (paper, section 6.1). The session's 180 seconds are over
+/// long before.
 pub(super) const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 
-/// A session with a peer. Threads may seal and open at the same time; those that open wait for each other.
+/// A session with a peer. Any number of threads may seal at the same time; those that open wait for each other.
 pub(crate) struct Session {
-    /// Its index here, which messages to us carry, and at the peer.
+    /// Its index here, which received messages carry, and its index at the peer.
     receiver: u32,
     sender: u32,
     seals: Wiped<LessSafeKey>,
@@ -27,10 +27,10 @@ pub(crate) struct Session {
     window: Mutex<Window>,
 }
 
-/// What was in a message.
+/// The content of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
-    /// Nothing.
+    /// None.
     Keepalive,
     /// A packet of `len` bytes, behind the message's header. Its source is not checked yet.
     Packet { len: usize, source: IpAddr },
@@ -56,18 +56,18 @@ impl Session {
         })
     }
 
-    /// The index that messages to us carry.
+    /// The index that received messages carry.
     pub(crate) fn receiver(&self) -> u32 {
         self.receiver
     }
 
-    /// Seals the `len` bytes that lie behind [`HEADER`] bytes of the buffer, where they are, and returns the message's length:
-    /// [`OVERHEAD`] more. No bytes are a keepalive. `None` where the buffer is too short, or the counters are used up.
+    /// Seals in place the `len` bytes that lie behind the first [`HEADER`] bytes of the buffer, and returns the message's length:
+    /// [`OVERHEAD`] more. A `len` of 0 makes a keepalive. `None` where the buffer is too short, or the counters are used up.
     pub(crate) fn seal(&self, buffer: &mut [u8], len: usize) -> Option<usize> {
         let message = buffer.get_mut(..len + OVERHEAD)?;
         let counter = self.counter.fetch_add(1, Ordering::Relaxed);
         if counter >= REJECT_AFTER_MESSAGES {
-            // It stays there, however often somebody tries.
+            // The counter stays there, however often this is called.
             self.counter.store(REJECT_AFTER_MESSAGES, Ordering::Relaxed);
             return None;
         }
@@ -94,8 +94,8 @@ pub(crate) struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    /// Opens a message where it lies. `None` where it is not authentic, a replay, or holds no IP packet; then its bytes mean
-    /// nothing any more.
+    /// Opens a message in place. `None` where it is not authentic, is a replay, or holds no IP packet; its bytes are then
+    /// undefined.
     pub(crate) fn open(&mut self, message: &mut [u8]) -> Option<Opened> {
         if message.len() < OVERHEAD
             || number(message, 0) != Some(DATA)
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_not_sealed_and_costs_no_counter() {
+    fn a_packet_that_does_not_fit_is_not_sealed_and_uses_no_counter() {
         let (a, b) = ends();
         assert_eq!(a.seal(&mut [0; 63], 32), None);
         let mut buffer = [0; OVERHEAD];
@@ -177,7 +177,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(a.seal(&mut buffer, 0), None);
         }
-        // Somebody who does not stop is not listened to.
+        // A peer that goes on beyond it is ignored.
         for counter in [REJECT_AFTER_MESSAGES, u64::MAX] {
             let tag = a.seals.seal_in_place_separate_tag(nonce(counter), Aad::empty(), &mut []).unwrap();
             buffer[8..16].copy_from_slice(&counter.to_le_bytes());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_refused() {
+    fn content_that_is_no_packet_is_refused() {
         let (a, b) = ends();
         let mut buffer = [0; 100];
         for content in [&[0x45; 19][..], &[0x60; 39], &[0x25; 60], &[0]] {

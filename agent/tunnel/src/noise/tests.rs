@@ -1,4 +1,4 @@
-//! Handshakes between two of us and with boringtun, in both roles.
+//! Handshakes between two of our own ends and with boringtun, in both roles.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::fuzz::end::{End, Taken, nowhere, private};
 
 const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-/// boringtun with the key of that byte, towards the other's.
+/// boringtun with the key made of the byte `own`, towards that of the other.
 fn oracle(own: u8, other: u8, psk: Option<u8>) -> Tunn {
     let peer = (*private(other).public_key().as_bytes()).into();
     Tunn::new(private(own).secret(), peer, psk.map(|byte| [byte; 32]), None, 9, None)
@@ -23,7 +23,7 @@ fn packet() -> [u8; 32] {
     packet
 }
 
-/// What boringtun says to a message, or to none.
+/// What boringtun sends in response to a message, or to none.
 fn said(result: TunnResult<'_>) -> Option<Vec<u8>> {
     match result {
         TunnResult::WriteToNetwork(message) => Some(message.to_vec()),
@@ -59,7 +59,7 @@ fn we_answer_boringtun() {
         let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, psk), oracle(2, 1, psk), [0; 2048]);
         let initiation = said(theirs.format_handshake_initiation(&mut buffer, false)).unwrap();
         let Some(Taken::Initiation(answer)) = ours.take(&initiation) else { panic!("the initiation was refused") };
-        assert!(!ours.has_session(), "nobody has shown to have it");
+        assert!(!ours.has_session(), "the peer has not proved yet that it has the session");
         let confirmation = said(theirs.decapsulate(None, &answer, &mut buffer)).unwrap();
         assert_eq!(ours.take(&confirmation), Some(Taken::Keepalive));
         packets_cross(&mut ours, &mut theirs);
@@ -71,7 +71,7 @@ fn a_handshake_needs_the_same_preshared_key() {
     let succeeds = |here, there| End::new(1, 2, here).shake_hands(&mut End::new(2, 1, there));
     assert!(succeeds(None, None) && succeeds(Some(1), Some(1)));
     assert!(!succeeds(Some(1), Some(2)) && !succeeds(Some(1), None) && !succeeds(None, Some(1)));
-    // In the protocol, none is all zeros.
+    // In the protocol, a key of zeros means none.
     assert!(succeeds(None, Some(0)));
     let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, Some(1)), oracle(2, 1, Some(2)), [0; 2048]);
     let answer = said(theirs.decapsulate(None, &ours.ask(), &mut buffer)).unwrap();
@@ -89,22 +89,22 @@ fn the_gate_asks_for_cookies_under_load_and_takes_ours() {
         passed += 1;
         assert!(passed < 100 * HANDSHAKES_PER_SECOND, "never asks");
     }
-    assert!(passed >= HANDSHAKES_PER_SECOND, "asked after {passed}");
+    assert!(passed >= HANDSHAKES_PER_SECOND, "a cookie after {passed} handshakes");
     assert_eq!(here.take(&reply), Some(Taken::Cookie));
     let with_cookie = here.ask();
     let mut other = [0; COOKIE_LEN];
     let elsewhere = "192.0.2.2".parse().unwrap();
-    // Whether it counts matters only while there is load, which a machine that stood still may have forgotten.
+    // The cookie matters only under load, and on a machine that was suspended in between the load may be over.
     let good = |from, message: &[u8], reply: &mut [u8]| {
         (0..4 * HANDSHAKES_PER_SECOND).all(|_| matches!(there.check(from, message, reply), Verdict::Pass))
     };
     assert!(good(FROM, &with_cookie, &mut other), "the cookie was not honoured");
-    assert!(!good(elsewhere, &with_cookie, &mut other), "it is good for one address");
+    assert!(!good(elsewhere, &with_cookie, &mut other), "it is valid for one address");
 }
 
-/// Whoever asks may be under load as well.
+/// The initiator may be under load as well.
 #[test]
-fn a_cookie_for_an_answer_goes_into_the_next() {
+fn a_cookie_for_a_response_is_used_in_the_next_message() {
     let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
     let Some(Taken::Initiation(answer)) = there.take(&here.ask()) else { panic!("refused") };
     assert_eq!(answer[76..], [0; 16], "no cookie yet");
@@ -143,7 +143,7 @@ fn threads_seal_and_open_at_the_same_time() {
     let sealed = std::thread::scope(|scope| [(); 4].map(|()| scope.spawn(seal)).map(|thread| thread.join().unwrap()));
     let Some(Message::Data { receiver }) = classify(&sealed[0][0]) else { panic!("no data") };
     let opens = there.sessions.by_receiver(receiver, now).unwrap();
-    // Two threads for each message: it counts in one of them.
+    // Two threads open each message: one of them accepts it.
     let open = |messages: &[[u8; OVERHEAD]]| {
         messages.iter().filter(|message| opens.opener().open(&mut message[..].to_vec()).is_some()).count()
     };
@@ -155,7 +155,7 @@ fn threads_seal_and_open_at_the_same_time() {
 }
 
 #[test]
-fn an_initiation_counts_once_and_no_older_one_after_it() {
+fn an_initiation_is_taken_once_and_no_older_one_after_it() {
     let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
     let initiations: Vec<Vec<u8>> = (0..3).map(|_| here.ask()).collect();
     assert!(there.take(&initiations[1]).is_some());
@@ -174,13 +174,13 @@ fn keys_that_share_no_secret_are_refused() {
     answer[12..44].fill(0);
     sign(&mut answer, &here.identity.public(), None);
     assert!(here.take(&answer).is_none());
-    let nobody = crate::key::PublicKey::from_bytes([0; 32]);
+    let low_order = crate::key::PublicKey::from_bytes([0; 32]);
     let timestamp = here.identity.timestamp(std::time::SystemTime::now());
-    assert!(SentInitiation::new(&here.identity, &nobody, 1, timestamp, None, &mut [0; INITIATION_LEN]).is_none());
+    assert!(SentInitiation::new(&here.identity, &low_order, 1, timestamp, None, &mut [0; INITIATION_LEN]).is_none());
 }
 
 #[test]
-fn datagrams_are_told_apart_by_type_and_length() {
+fn datagrams_are_classified_by_type_and_length() {
     let mut datagram = [0; 200];
     datagram[4..12].copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
     for (kind, len, expected) in [

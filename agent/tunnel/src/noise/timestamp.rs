@@ -1,4 +1,4 @@
-//! The time in an initiation (paper, section 5.1): each is later than the last, so that none counts twice.
+//! The timestamp of an initiation (paper, section 5.1): each is later than the last, so that a peer accepts none twice.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,13 +30,13 @@ impl Timestamp {
     }
 }
 
-/// Gives out the time, never the same twice and never an earlier one, also where somebody sets the system's clock back: a
-/// peer would take such an initiation for a replay.
+/// Gives timestamps, each later than the one before, even where the system's clock is set back: a peer would take an initiation with
+/// an earlier one for a replay.
 #[derive(Debug, Default)]
 pub(super) struct Clock(AtomicU64);
 
 impl Clock {
-    /// What nanoseconds are rounded down to, about 17 ms, so that they tell nobody how long anything took here.
+    /// Nanoseconds are rounded down to a multiple of this, about 17 ms, so that timestamps reveal no durations of calculations here.
     const COARSE: u64 = 1 << 24;
 
     pub(super) fn next(&self, wall_clock: SystemTime) -> Timestamp {
@@ -46,7 +46,7 @@ impl Clock {
 
     fn at(&self, now: u64) -> Timestamp {
         let later = |last: u64| Some(now.max(last + 1));
-        // The function never says `None`.
+        // The closure always returns `Some`.
         let last = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).unwrap_or_default();
         Timestamp::of(now.max(last + 1))
     }
@@ -68,7 +68,7 @@ mod tests {
         let clock = Clock::default();
         let times = [5, 5, 3, 9, 4].map(|now| clock.at(now));
         assert!(times.is_sorted() && times.windows(2).all(|pair| pair[0] != pair[1]), "{times:?}");
-        assert_eq!(times[3], Timestamp::of(9), "a clock that goes on is followed");
+        assert_eq!(times[3], Timestamp::of(9), "the clock is followed once it is ahead");
         let now = SystemTime::now();
         assert!(clock.next(now) > times[4] && clock.next(now) < clock.next(now));
     }

@@ -10,7 +10,7 @@ pub(super) const SIZE: u64 = (WORDS as u64 - 1) * BITS;
 pub(super) struct Window {
     /// One more than the greatest.
     next: u64,
-    /// A bit for each counter, in a ring. The word that comes after the greatest counter's is cleared when it is entered.
+    /// A bit for each counter, in a ring. A word is cleared when the greatest counter enters it.
     words: [u64; WORDS],
 }
 
@@ -19,7 +19,7 @@ impl Window {
         Self { next: 0, words: [0; WORDS] }
     }
 
-    /// Whether a message with this counter may be new. Ask before opening it, and [`Self::mark`] it when it was authentic.
+    /// Whether a message with this counter may be new. To be called before opening it; [`Self::mark`] follows if it is authentic.
     pub(super) fn is_new(&self, counter: u64) -> bool {
         if counter >= self.next {
             return true;
@@ -28,7 +28,7 @@ impl Window {
         self.next - 1 - counter < SIZE && self.words[word] & bit == 0
     }
 
-    /// Marks an authentic message as received. `counter` [`Self::is_new`].
+    /// Marks an authentic message as received. The caller has checked that `counter` [`Self::is_new`].
     pub(super) fn mark(&mut self, counter: u64) {
         if counter >= self.next {
             let (from, to) = (self.next.saturating_sub(1) / BITS, counter / BITS);
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_counts_once_and_the_window_has_an_end() {
+    fn a_counter_is_new_once_and_the_window_has_an_end() {
         let mut window = Window::new();
         for counter in [0, 3, 1, SIZE + 3] {
             assert!(window.is_new(counter), "{counter}");
@@ -63,11 +63,11 @@ mod tests {
             assert!(!window.is_new(counter), "{counter}");
         }
         assert!(window.is_new(4), "the oldest that fits");
-        assert!(!window.is_new(2), "too old, although it never came");
+        assert!(!window.is_new(2), "too old, although it was never received");
         for greatest in [4 * SIZE, 1 << 40, (1 << 41) + 77] {
             window.mark(greatest);
             let is_new = |counter| window.is_new(counter);
-            assert!((greatest - SIZE + 1..greatest).all(is_new), "nothing is left of what was there before");
+            assert!((greatest - SIZE + 1..greatest).all(is_new), "no bit of an earlier round is left");
             assert!(!window.is_new(greatest - SIZE));
             (greatest - SIZE + 1..greatest).for_each(|counter| window.mark(counter));
         }

@@ -1,4 +1,4 @@
-//! Where the interface is, and what is asked and told there.
+//! The network namespace in which the interface is, and requests about it there.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,14 +12,15 @@ use crate::sys;
 
 const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
 
-/// Where the interface was last seen. Asking its namespace by its index costs nothing. Asking the descriptor where it is
-/// now waits for the lock of all network configuration of the machine (RTNL), which whoever makes and deletes namespaces
-/// may hold for seconds: done only when the interface is not where it was. Telling it anything waits for that lock too.
+/// The namespace and index with which the interface was last seen. Reading by index in that namespace is cheap. Asking the descriptor
+/// where the interface is now waits for the kernel's lock for network configuration (RTNL), which another program that makes and
+/// deletes namespaces may hold for seconds; that is done only when the interface is not where it was. Changing its configuration
+/// waits for that lock too.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// Speaks to the interface's namespace.
+    /// A socket in the interface's namespace.
     netlink: Netlink,
-    /// Numbers are not given twice in a namespace: who finds it there finds this interface, whatever it is called now.
+    /// A namespace gives no index twice: an interface with this index is this one, even after it was renamed.
     index: u32,
     gso_max_size: Option<u32>,
 }
@@ -49,7 +50,7 @@ impl Link {
         self.gso_max_size
     }
 
-    /// Tells both lengths that the kernel has since Linux 6.3: for IPv4, and for everything else. Earlier ones have one.
+    /// Sets both lengths that the kernel has since Linux 6.3: for IPv4, and for all other packets. Earlier kernels have one.
     pub(super) fn set_gso_max_size(&mut self, bytes: u32) -> io::Result<()> {
         self.gso_max_size = None;
         self.set(vec![LinkAttribute::GsoMaxSize(bytes), LinkAttribute::GsoIpv4MaxSize(bytes)])?;
@@ -64,8 +65,8 @@ impl Link {
         self.netlink.ask(RouteNetlinkMessage::SetLink(link)).map(drop)
     }
 
-    /// Goes where the interface is now. Both its name and its namespace are asked of the descriptor: either may have
-    /// changed, and another interface may have its old name in the old place.
+    /// Finds the interface again. Both its name and its namespace are read from the descriptor: either may have changed, and another
+    /// interface may have its old name in the old namespace.
     pub(super) fn follow(&mut self, tun: &impl AsRawFd) -> io::Result<()> {
         let mut request = sys::interface_request("");
         sys::interface_ioctl(tun, TUNGETIFF, &mut request)?;
@@ -77,7 +78,7 @@ impl Link {
     }
 }
 
-/// Speaks to another namespace. Namespaces belong to threads, so that a short-lived one goes and fetches the socket.
+/// A socket in another namespace. A namespace is a property of a thread, so a short-lived thread enters it and opens the socket.
 fn netlink_in(namespace: OwnedFd) -> io::Result<Netlink> {
     let fetch = move || {
         sys::enter_network_namespace(&namespace)?;

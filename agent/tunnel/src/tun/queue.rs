@@ -1,4 +1,4 @@
-//! One queue of the interface: where packets come out and go in.
+//! One queue of the interface: reading and writing packets.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read as _, Write as _};
@@ -17,8 +17,8 @@ const TUN_F_CSUM: libc::c_uint = 0x01;
 const TUN_F_TSO: libc::c_uint = 0x02 | 0x04;
 const TUN_F_USO: libc::c_uint = 0x20 | 0x40;
 
-/// A descriptor of the interface. Reads and writes never block. The kernel gives a flow to one queue, always the same as
-/// long as nothing is written for it to another.
+/// A descriptor of the interface. Reads and writes never block. The kernel gives all packets of a flow to the same queue, as long as
+/// no packet of the flow is written to another.
 #[derive(Debug)]
 pub(crate) struct Queue {
     file: File,
@@ -26,8 +26,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Makes the interface `name` in the caller's network namespace. With `vnet`, every packet has a `virtio_net_hdr` in
-    /// front, where the kernel knows how to.
+    /// Makes the interface `name` in the caller's network namespace. With `vnet`, every packet has a `virtio_net_hdr` in front, where
+    /// the kernel supports it.
     pub(super) fn open_all(name: &str, queues: NonZeroU8, vnet: bool) -> Result<Vec<Self>, Error> {
         let first = open()?;
         let vnet = vnet && sys::tun_features(&first).is_ok_and(|known| known & libc::IFF_VNET_HDR != 0);
@@ -56,7 +56,7 @@ impl Queue {
         Self { file, vnet }
     }
 
-    /// Asks for as many of the offloads as the kernel takes, for all queues: with UDP, without, none. Those in use.
+    /// Turns on as many of the allowed offloads as the kernel takes, for all queues: TCP and UDP, TCP alone, or none. Returns those in use.
     pub(super) fn set_offloads(&self, allowed: Offloads) -> Offloads {
         let Offloads { tun_tso: tso, tun_uso: uso, .. } = allowed;
         let takes = |(tso, uso): (bool, bool)| {
@@ -68,19 +68,19 @@ impl Queue {
         Offloads { tun_tso, tun_uso, ..Offloads::NONE }
     }
 
-    /// Whether packets have a `virtio_net_hdr` (10 bytes, in the machine's byte order) in front, both ways.
+    /// Whether packets read and written have a `virtio_net_hdr` (10 bytes, in the machine's byte order) in front.
     pub(crate) fn has_vnet_header(&self) -> bool {
         self.vnet
     }
 
-    /// One packet (or superpacket) from the interface, behind its header where it has one. `WouldBlock` where there is
-    /// none, `EBADFD` once the interface was deleted.
+    /// Reads one packet (or superpacket), behind its header where it has one, and returns the length of both. `WouldBlock` where there
+    /// is none, `EBADFD` once the interface was deleted.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buffer)
     }
 
-    /// Hands one packet (or superpacket) to the interface, given in at most 1,024 parts, the first of which is the header
-    /// where there is one. It fails with `EIO` while the interface is down.
+    /// Writes one packet (or superpacket), given in at most 1,024 parts, the first of which is the header where packets have one. It
+    /// fails with `EIO` while the interface is down.
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         (&self.file).write_vectored(parts).map(drop)
     }

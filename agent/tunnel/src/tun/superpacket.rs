@@ -1,4 +1,4 @@
-//! How long the kernel may make a superpacket, so that what becomes of it goes out with one send.
+//! How long the kernel may make a superpacket, so that all datagrams made of it go out with one send.
 
 use mesh_offload::{MAX_RUN, MAX_SEGMENTS};
 
@@ -9,11 +9,11 @@ const OVERHEAD: usize = 32;
 const HEADERS_IPV4: usize = 40;
 const HEADERS_IPV6_TIMESTAMPS: usize = 72;
 
-/// What TCP leaves of the length for headers, at least (`MAX_TCP_HEADER + 1`, which is 193 to 321).
+/// Bytes of the length that TCP reserves for headers, at least (`MAX_TCP_HEADER + 1`, which is 193 to 321).
 const LEFT_FREE: usize = 192;
 
-/// The greatest length (`gso_max_size`) with which TCP makes no more segments than one send takes, and as many as that
-/// where it can: 62,100 bytes, 45 segments, with an MTU of 1,420.
+/// The greatest length in bytes (`gso_max_size`) with which TCP makes no more segments than one send takes: 62,100 bytes, 45 segments,
+/// with an MTU of 1,420.
 pub(super) fn max_size(mtu: u16) -> u32 {
     let mtu = usize::from(mtu.max(576));
     let segments = (MAX_RUN / (mtu + OVERHEAD)).min(MAX_SEGMENTS);
@@ -39,7 +39,7 @@ mod tests {
                 }
             }
         }
-        // With timestamps, as everybody has them, nothing is given away at the MTUs that are common.
+        // With timestamps, which are on by default, no segment is given away at common MTUs.
         for mtu in [1280, 1320, 1380, 1420] {
             let most = MAX_RUN / (usize::from(mtu) + OVERHEAD);
             assert_eq!((max_size(mtu) as usize - 321) / (usize::from(mtu) - 52), most, "MTU {mtu}");

@@ -1,4 +1,4 @@
-//! An interface in a namespace of the test's own, with each offload and without. These need root.
+//! An interface in a namespace that the test makes, with each offload and without. These need root.
 
 use std::fs;
 use std::io::{IoSlice, Write as _};
@@ -29,7 +29,7 @@ fn up(namespace: &Namespace) {
     namespace.ip(&format!("link set {} up", namespace.name())).unwrap();
 }
 
-/// Every packet of the queues that is to 10.9.0.2, with the queue it came from, until there are `count`.
+/// The next `count` packets to 10.9.0.2 of all queues, each with its queue.
 fn read_packets(tun: &Tun, queues: usize, count: usize) -> Vec<(usize, Vec<u8>)> {
     let (mut packets, mut buffer, end) = (Vec::new(), vec![0; VNET_LEN + MAX_PACKET], Instant::now() + DEADLINE);
     while packets.len() < count {
@@ -79,7 +79,7 @@ fn what_the_kernel_refuses_is_not_in_use() {
 }
 
 #[test]
-fn a_superpacket_comes_out_whole_where_that_is_allowed_and_cut_where_not() {
+fn a_superpacket_is_read_whole_where_that_is_allowed_and_cut_where_not() {
     for offloads in [BOTH, TSO, USO, Offloads::NONE] {
         let namespace = Namespace::unique("wu").unwrap();
         namespace.enter().unwrap();
@@ -97,7 +97,7 @@ fn a_superpacket_comes_out_whole_where_that_is_allowed_and_cut_where_not() {
         let expected = front + 28 + if whole { 10_000 } else { 1000 };
         assert!(packets.iter().all(|(_, packet)| packet.len() == expected), "{offloads:?}: {expected} bytes");
 
-        // And a packet of many parts goes in as one.
+        // A packet of many parts is written as one.
         let answer = UdpSocket::bind("10.9.0.1:9").unwrap();
         answer.set_read_timeout(Some(DEADLINE)).unwrap();
         let packet = ipv4_udp([10, 9, 0, 2], [10, 9, 0, 1], 9, b"hello");
@@ -112,12 +112,12 @@ fn a_superpacket_comes_out_whole_where_that_is_allowed_and_cut_where_not() {
 /// The same for TCP, whose superpackets begin with the first window.
 #[test]
 fn tcp_gives_superpackets_where_that_is_allowed() {
-    /// Who had to ask three times for a connection begins with a single segment, as on a machine that stands still for so long.
+    /// A sender whose SYN was lost twice begins with a single segment, which also happens on a machine that stalls for so long.
     const TRIES: usize = 5;
     for offloads in [BOTH, TSO, USO] {
         let namespace = Namespace::unique("wu").unwrap();
         namespace.enter().unwrap();
-        // Others (BBR) begin with single segments where the answer to the SYN takes long, as on a machine that is busy.
+        // Other congestion controls (BBR) begin with single segments where the answer to the SYN takes long, as on a busy machine.
         fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "reno").unwrap();
         let tun = create(&namespace, 1, offloads);
         up(&namespace);
@@ -127,7 +127,7 @@ fn tcp_gives_superpackets_where_that_is_allowed() {
     }
 }
 
-/// Bytes in the first packet with any of a connection to this port whose segments have 1,000 at most.
+/// The bytes of payload in the first packet with payload, of a connection to this port whose segments have at most 1,000.
 fn first_data(tun: &Tun, port: u16) -> usize {
     let is_asked = |(_, packet): &(usize, Vec<u8>)| packet[VNET_LEN + 22..][..2] == port.to_be_bytes();
     let next = || loop {
@@ -142,7 +142,7 @@ fn first_data(tun: &Tun, port: u16) -> usize {
             stream
         });
         let mut packet = next();
-        // The answer to the SYN, said to have no TCP checksum yet (VIRTIO_NET_HDR_F_NEEDS_CSUM), which is believed.
+        // The answer to the SYN, marked as having no TCP checksum yet (VIRTIO_NET_HDR_F_NEEDS_CSUM), so that the kernel checks none.
         let (vnet, ip) = packet.split_at_mut(VNET_LEN);
         vnet.fill(0);
         vnet[0] = 1;
@@ -154,7 +154,7 @@ fn first_data(tun: &Tun, port: u16) -> usize {
         ip[24..28].fill(1);
         ip[28..32].copy_from_slice(&number.to_be_bytes());
         ip[33] = 0x12;
-        // No options but the largest segment, which is so that it comes first in the SYN.
+        // No options but the maximum segment size, so that it comes first in the SYN.
         ip[32] = 0x60;
         ip[40..44].copy_from_slice(&[2, 4, 0x03, 0xe8]);
         ip[..4].copy_from_slice(&[0x45, 0, 0, 44]);
@@ -219,7 +219,7 @@ fn every_queue_has_flows_of_its_own_and_ends_with_the_interface() {
     }
     assert!(used.iter().all(|flows| *flows > 0), "64 flows over the queues: {used:?}");
 
-    // Whoever waits at any queue hears of the end.
+    // A thread that waits for any queue notices the end.
     thread::scope(|scope| {
         let waiting: Vec<_> = (0..3)
             .map(|queue| {
@@ -229,7 +229,7 @@ fn every_queue_has_flows_of_its_own_and_ends_with_the_interface() {
                     loop {
                         let mut watched = [sys::watch(tun.queue(queue), libc::POLLIN)];
                         sys::wait_until(&mut watched, Some(end)).unwrap();
-                        assert!(Instant::now() < end, "queue {queue} heard nothing");
+                        assert!(Instant::now() < end, "queue {queue} noticed nothing");
                         let error = loop {
                             if let Err(error) = tun.queue(queue).read(&mut [0; 2048]) {
                                 break error;
@@ -258,7 +258,7 @@ fn an_interface_goes_with_the_value_however_many_queues_it_has() {
         let error = Tun::create(namespace.name(), 1420, NonZeroU8::MIN, BOTH).unwrap_err();
         assert!(matches!(error, Error::NameTaken { .. }), "{error}");
         drop(tun);
-        // Another test that starts a program just now has a copy of every descriptor for a moment.
+        // Another test that starts a program at this moment has a copy of every descriptor for a short time.
         let end = Instant::now() + DEADLINE;
         while namespace.ip("link show").unwrap().contains(namespace.name()) {
             assert!(Instant::now() < end, "{queues} queues");

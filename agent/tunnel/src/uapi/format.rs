@@ -1,5 +1,5 @@
-//! Writing the answer to `get=1`. It holds the private key and the preshared keys, as the protocol wants: the socket is
-//! for root alone.
+//! Writing the answer to `get=1`. It holds the private key and the preshared keys, as the protocol requires: the socket is for root
+//! alone.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::device::Shared;
 use crate::table::Member;
 
-/// Bytes enough for the longest lines, so that the text is not moved (and a copy of the keys left behind) as it grows.
+/// Bytes for the longest lines: with enough room, the text is not moved as it grows, which would leave a copy of the keys.
 const DEVICE_LEN: usize = 256;
 const PEER_LEN: usize = 512;
 const ALLOWED_IP_LEN: usize = 64;

@@ -103,7 +103,7 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), UapiEr
         }
         "replace_allowed_ips" => peer.replace_allowed_ips = only_true("replace_allowed_ips", value)?,
         "allowed_ip" => {
-            // The prefix length may be left out elsewhere, but not here.
+            // `IpNetwork` takes an address without a prefix length; the protocol does not.
             let network = value.contains('/').then(|| IpNetwork::from_str(value).ok()).flatten();
             peer.allowed_ips.push(network.ok_or(UapiError::BadValue("allowed_ip"))?);
         }
@@ -121,7 +121,7 @@ fn unknown(key: &str) -> UapiError {
 }
 
 fn number<N: FromStr>(key: &'static str, value: &str) -> Result<N, UapiError> {
-    // `from_str` would take a sign.
+    // `from_str` would accept a sign.
     if !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(UapiError::BadValue(key));
     }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_secrets_are_not_repeated() {
+    fn errors_name_the_key_and_repeat_no_secret() {
         let bad = |text: &str| parse(text).unwrap_err().to_string();
         assert_eq!(bad("private_key=secret"), "the value of `private_key` is not valid");
         assert_eq!(bad("listen_port=70000"), "the value of `listen_port` is not valid");
@@ -219,7 +219,7 @@ mod tests {
             "protocol_version=2",
             "persistent_keepalive_interval=65536",
             "listen_port=1",
-            "nonsense",
+            "no equals sign",
         ] {
             assert!(parse(&format!("{peer}{line}")).is_err(), "{line}");
         }

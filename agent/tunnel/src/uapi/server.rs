@@ -1,4 +1,4 @@
-//! The socket, and the thread that answers on it. One thread serves a few clients at a time and waits for none of them.
+//! The UAPI socket and its thread, which serves a few clients at a time and never blocks on one of them.
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -17,32 +17,32 @@ use crate::device::Shared;
 use crate::error::Error;
 use crate::sys;
 
-/// Where `wg` looks.
+/// The directory in which `wg` looks for sockets.
 const DIRECTORY: &str = "/var/run/wireguard";
 
 /// Clients served at a time; further ones wait in the kernel's queue.
 const CLIENTS: usize = 64;
 
-/// How long a client may stand still while all places are taken. Where there is room, it may for ever.
+/// How long a client may be idle while all places are taken. Where places are free, it may be idle for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long nobody is let in after the system refused to (no descriptors left, usually).
+/// How long no client is accepted after the system refused to accept one (usually because no descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longer than any line of the protocol.
 const MAX_LINE: usize = 4096;
 
-/// The listening socket. Its file goes when this is dropped.
+/// The listening socket. Dropping it removes its file.
 pub(crate) struct Server {
     listener: UnixListener,
     path: PathBuf,
-    /// Which file is ours: the name may come to belong to another.
+    /// Device and inode of its file: another file may have the name later.
     inode: u64,
 }
 
 impl Server {
-    /// Makes the socket `<name>.sock`, for root alone. A socket that nobody listens on any more is replaced; anything
-    /// else of that name stays where it is.
+    /// Makes the socket `<name>.sock`, for root alone. An abandoned socket, on which no process listens, is replaced; any other file of
+    /// that name is left alone.
     pub(crate) fn bind(name: &str) -> Result<Self, Error> {
         let path = Path::new(DIRECTORY).join(format!("{name}.sock"));
         let what = || Error::io(format!("make the socket `{}`", path.display()));
@@ -82,7 +82,7 @@ impl Server {
                     Ok(client) => clients.push(client),
                     Err(error) if is_temporary(&error) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "no client can be let in");
+                        tracing::warn!(%error, "could not accept a client");
                         closed_until = Some(Instant::now() + ACCEPT_PAUSE);
                     }
                 }
@@ -91,7 +91,8 @@ impl Server {
     }
 }
 
-/// Where all places are taken, sends away who has stood still for too long; returns when the next would have to go.
+/// Where all places are taken, disconnects the client that was idle longest if that was for too long, and otherwise returns when it
+/// will have been.
 fn make_room(clients: &mut Vec<Client>, now: Instant) -> Option<Instant> {
     if clients.len() < CLIENTS {
         return None;
@@ -105,18 +106,18 @@ fn make_room(clients: &mut Vec<Client>, now: Instant) -> Option<Instant> {
     None
 }
 
-/// Removes a socket that nobody listens on.
+/// Removes a socket on which no process listens.
 fn remove_abandoned(path: &Path) -> Result<(), Error> {
     match sys::knock_unix(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        // It went by itself.
+        // Another process removed it.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() != ErrorKind::WouldBlock => {
             return Err(Error::io(format!("find out who listens on `{}`", path.display()))(error));
         }
         Ok(()) | Err(_) => return Err(Error::UapiBusy { path: path.to_owned() }),
     }
-    // A connection is refused by any file that is no socket, too.
+    // Connecting to a file that is no socket is refused as well.
     let is_socket = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
         let source = io::Error::new(ErrorKind::AlreadyExists, "a file that is no socket is in its place");
@@ -139,8 +140,7 @@ struct Client {
     stream: UnixStream,
     /// When bytes were last read from it or written to it.
     moved: Instant,
-    /// What was read and not yet acted on: at most a line's beginning, or whatever came behind a request that is being
-    /// answered.
+    /// What was read and not processed yet: at most the beginning of a line, or what follows a request that is being answered.
     input: Zeroizing<Vec<u8>>,
     request: Option<Request>,
     output: Zeroizing<String>,
@@ -150,7 +150,7 @@ struct Client {
 enum Request {
     Get,
     Set(Box<SetRequest>),
-    /// Refused: the rest is read, so that the client gets to read the answer.
+    /// Refused: the rest is read and dropped, so that the client can read the answer.
     Refused,
 }
 
@@ -171,7 +171,7 @@ impl Client {
         if self.output.is_empty() { libc::POLLIN } else { libc::POLLOUT }
     }
 
-    /// Reads or writes what it can; false when the client is done with.
+    /// Reads or writes as much as it can; false when the client is finished.
     fn serve(&mut self, shared: &Shared) -> bool {
         let moved = if self.output.is_empty() { self.read() } else { self.write() };
         match moved {
@@ -180,11 +180,11 @@ impl Client {
             Err(error) => return is_temporary(&error),
         }
         self.take_lines(shared);
-        // A line that does not end is none of the protocol.
+        // No line of the protocol is that long.
         !self.output.is_empty() || self.input.len() <= MAX_LINE
     }
 
-    /// False where the client hung up.
+    /// False where the client disconnected.
     fn read(&mut self) -> io::Result<bool> {
         let mut bytes = Zeroizing::new([0; MAX_LINE]);
         let read = self.stream.read(&mut bytes[..])?;
@@ -201,7 +201,7 @@ impl Client {
         Ok(true)
     }
 
-    /// Acts on the whole lines, up to one that is answered: the next answer is made when that one was taken away.
+    /// Processes the complete lines, up to one that is answered: the next answer is made when the client has read that one.
     fn take_lines(&mut self, shared: &Shared) {
         let mut rest = std::mem::take(&mut self.input);
         let mut from = 0;
@@ -211,7 +211,7 @@ impl Client {
             self.line(shared, &rest[from..from + len]);
             from += len + 1;
         }
-        // What lies behind the end of a list is not wiped before the list's own end.
+        // Bytes behind the end of a vector would not be wiped before the vector is dropped.
         let taken = from.min(rest.len());
         rest.copy_within(taken.., 0);
         let left = rest.len() - taken;

@@ -1,10 +1,10 @@
 //! Socket addresses as the kernel reads and writes them.
-#![expect(unsafe_code, reason = "the kernel's socket addresses are a union that their family tells apart")]
+#![expect(unsafe_code, reason = "the kernel's socket addresses are a union whose family says which member is valid")]
 
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// A socket address in the kernel's form, either kind.
+/// A socket address in the kernel's form, of either family.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) union Name {
@@ -21,7 +21,7 @@ impl Name {
     /// Bytes that the kernel may write.
     pub(super) const LEN: libc::socklen_t = size_of::<Self>() as libc::socklen_t;
 
-    /// The address, and how many bytes of it count.
+    /// The address, and its length in bytes.
     pub(super) fn of(address: SocketAddr) -> (Self, libc::socklen_t) {
         let mut name = Self::NONE;
         let len = match address {
@@ -50,8 +50,8 @@ impl Name {
 
     /// What the kernel wrote; `None` where it is of another family.
     pub(super) fn read(&self) -> Option<SocketAddr> {
-        // SAFETY: every byte was initialised, all kinds begin with the family, it says which kind the kernel wrote, and
-        // every bit pattern is valid in each.
+        // SAFETY: every byte was initialised, all members begin with the family, which says which of them the kernel wrote, and every
+        // bit pattern is valid in each.
         unsafe {
             match libc::c_int::from(self.family) {
                 libc::AF_INET => {

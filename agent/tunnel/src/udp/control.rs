@@ -1,16 +1,16 @@
-//! Control messages: what the kernel is told, or tells, about a datagram beside its bytes.
+//! Control messages (`cmsg`): what is passed to and from the kernel about a datagram beside its bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::LocalAddress;
 
-/// Room for every message that is sent or asked for at once: a local address, a segment size, a traffic class.
+/// Room for all control messages of one datagram: a local address, a segment size, a traffic class.
 const ROOM: usize = 96;
 
-/// What every message begins with: its length (a `size_t`), its level and its kind (each an `int`).
+/// The header of a control message: its length (a `size_t`), its level and its kind (each an `int`).
 const HEADER: usize = size_of::<libc::cmsghdr>();
 
-/// Control messages, one behind the other, aligned as the kernel wants them.
+/// Control messages, one behind the other, aligned as the kernel requires.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub(super) struct Control {
@@ -18,16 +18,16 @@ pub(super) struct Control {
     len: usize,
 }
 
-/// What the kernel said of a datagram that was received.
+/// What the kernel reports about a datagram that was received.
 #[derive(Debug, Default)]
 pub(super) struct Ancillary {
-    /// Where it was sent to, unless that is unknown.
+    /// The local address it was sent to; `None` where that is unknown.
     pub(super) to: Option<LocalAddress>,
-    /// Number of the interface that it came in by; 0 where that is unknown.
+    /// Index of the interface that it arrived on; 0 where that is unknown.
     pub(super) interface: u32,
-    /// Bytes of each of the datagrams that were put together (but the last), where some were.
+    /// Where the kernel joined several datagrams: the bytes of each but the last.
     pub(super) segment: Option<usize>,
-    /// ECN bits of the IP header outside.
+    /// ECN bits of the outer IP header.
     pub(super) ecn: u8,
 }
 
@@ -49,7 +49,7 @@ impl Control {
         self.len = 0;
     }
 
-    /// The local address to send from. The caller sees to it that it is of the family of the target.
+    /// The local address to send from. The caller ensures that it has the family of the target.
     pub(super) fn put_source(&mut self, source: LocalAddress) {
         match source.ip {
             // `struct in_pktinfo`: interface (any), source, destination (not read here).
@@ -68,12 +68,12 @@ impl Control {
         }
     }
 
-    /// The size of the datagrams to cut the message into.
+    /// The size of the datagrams into which the kernel is to cut the message.
     pub(super) fn put_segment(&mut self, bytes: u16) {
         self.put(libc::SOL_UDP, libc::UDP_SEGMENT, &bytes.to_ne_bytes());
     }
 
-    /// The ECN bits of the IP header outside.
+    /// The ECN bits of the outer IP header.
     pub(super) fn put_ecn(&mut self, ecn: u8, is_ipv4: bool) {
         let (level, kind) =
             if is_ipv4 { (libc::IPPROTO_IP, libc::IP_TOS) } else { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) };
@@ -117,7 +117,7 @@ impl Control {
     }
 }
 
-/// The first message (level, kind, value) and what is behind it.
+/// The first control message (level, kind, value), and the bytes behind it.
 fn first(messages: &[u8]) -> Option<(libc::c_int, libc::c_int, &[u8], &[u8])> {
     let len = usize::from_ne_bytes(*messages.first_chunk()?);
     let (header, value) = (messages.get(..HEADER)?, messages.get(HEADER..len)?);
@@ -161,8 +161,8 @@ mod tests {
             control.put_ecn(2, false);
             let ancillary = control.read(control.len());
             assert_eq!((ancillary.to, ancillary.interface, ancillary.ecn), (Some(source), interface, 2));
-            assert_eq!(ancillary.segment, None, "the kernel tells it by another name");
-            // The kernel never cuts a message short; we do not rely on it.
+            assert_eq!(ancillary.segment, None, "the kernel reports it by another name");
+            // The kernel never truncates a control message, but reading does not rely on that.
             for len in 0..control.len() {
                 let _ = control.read(len);
             }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_make_no_sense_end_the_reading() {
+    fn reading_ends_at_an_invalid_length() {
         for len in [0, 1, HEADER - 1, ROOM + 1, usize::MAX - 7, usize::MAX] {
             let mut control = Control::EMPTY;
             control.put_ecn(3, true);

@@ -11,14 +11,14 @@ use super::LocalAddress;
 use super::address::Name;
 use super::control::{Ancillary, Control};
 
-/// Messages taken with one call; where it took fewer, there were no more. Each may be up to 64 datagrams of one sender,
-/// put together by the kernel.
+/// Messages taken with one call; where it takes fewer, there were no more. Each may be up to 64 datagrams of one sender that the kernel
+/// joined.
 pub(crate) const SLOTS: usize = 4;
 
-/// Bytes of a message: no datagram, and nothing that is put together of several, is longer.
+/// Bytes of a message: neither a datagram nor several joined ones are longer.
 const SLOT: usize = 65_536;
 
-/// Room for what one call receives. Allocated once for each thread.
+/// Room for the messages that one call receives. Allocated once for each thread.
 pub(crate) struct ReceiveBuffer {
     bytes: Box<[u8]>,
     names: [Name; SLOTS],
@@ -35,14 +35,14 @@ struct Arrived {
 /// Datagrams that lie one behind the other in a buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Datagrams {
-    /// Where they lie.
+    /// Their range in the buffer.
     pub(crate) bytes: Range<usize>,
     /// Bytes of each but the last, which may be shorter. Never 0.
     pub(crate) segment: usize,
 }
 
 impl Datagrams {
-    /// Where each lies, in order.
+    /// The range of each, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
         let Range { start, end } = self.bytes;
         let segment = self.segment;
@@ -50,17 +50,17 @@ impl Datagrams {
     }
 }
 
-/// Datagrams of one sender that came with one message.
+/// The datagrams of one message: all are of one sender.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
-    /// Where in [`ReceiveBuffer::bytes`] they lie.
+    /// Their range in [`ReceiveBuffer::bytes`].
     pub(crate) datagrams: Datagrams,
     pub(crate) from: SocketAddr,
-    /// Where they were sent to.
+    /// The local address they were sent to.
     pub(crate) to: Option<LocalAddress>,
-    /// Number of the interface that they came in by; 0 where that is unknown.
+    /// Index of the interface that they arrived on; 0 where that is unknown.
     pub(crate) interface: u32,
-    /// ECN bits of the IP headers outside.
+    /// ECN bits of the outer IP headers.
     pub(crate) ecn: u8,
 }
 
@@ -74,9 +74,8 @@ impl ReceiveBuffer {
         }
     }
 
-    /// Takes what is there on one of [`super::Sockets::queue`], without waiting: the number of messages, for
-    /// [`Self::get`]. `WouldBlock` where there is none. Any other error belongs to an earlier datagram and says nothing
-    /// of the next.
+    /// Receives from one of the sockets of [`super::Sockets::queue`] without waiting, and returns the number of messages, for
+    /// [`Self::get`]. `WouldBlock` where there is none. Any other error belongs to a datagram sent earlier; the next call may succeed.
     pub(crate) fn receive(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         // SAFETY: plain data for which all zeros are valid.
         let (mut vectors, mut headers): ([libc::iovec; SLOTS], [libc::mmsghdr; SLOTS]) = unsafe { mem::zeroed() };
@@ -107,7 +106,7 @@ impl ReceiveBuffer {
         Ok(count)
     }
 
-    /// One of the messages that the last call took; `None` where it is not whole.
+    /// One of the messages that the last call received; `None` where it was truncated.
     pub(crate) fn get(&self, index: usize) -> Option<Batch> {
         let Arrived { len, from, ancillary } = self.arrived.get(index)?.as_ref()?;
         let (start, segment) = (index * SLOT, ancillary.segment.unwrap_or(*len).max(1));
@@ -115,7 +114,7 @@ impl ReceiveBuffer {
         Some(Batch { datagrams, from: *from, to: ancillary.to, interface: ancillary.interface, ecn: ancillary.ecn })
     }
 
-    /// What was received.
+    /// The bytes of all messages that were received.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.bytes
     }

@@ -14,7 +14,7 @@ use super::LocalAddress;
 use super::address::Name;
 use super::control::Control;
 
-/// Messages handed over with one call.
+/// Messages passed to the kernel with one call.
 const CHUNK: usize = 32;
 
 /// Datagrams for one target.
@@ -25,9 +25,9 @@ pub(crate) struct Message<'a> {
     /// Bytes of each datagram but the last, which may be shorter. Not 0.
     pub(crate) segment: usize,
     pub(crate) to: SocketAddr,
-    /// The local address to send from, where there is reason to choose one.
+    /// The local address to send from; `None`: the kernel chooses.
     pub(crate) source: Option<LocalAddress>,
-    /// ECN bits for the IP headers outside; 0 says nothing.
+    /// ECN bits for the outer IP headers; 0 is "not ECN-capable".
     pub(crate) ecn: u8,
 }
 
@@ -37,25 +37,25 @@ impl<'a> Message<'a> {
         Self { bytes, segment: bytes.len().max(1), to, source, ecn: 0 }
     }
 
-    /// The part that begins at `offset`: all that is left, or one datagram.
+    /// The part that begins at `offset`: the whole rest, or one datagram.
     fn part(&self, offset: usize, whole: bool) -> &'a [u8] {
         let rest = &self.bytes[offset..];
         if whole { rest } else { &rest[..rest.len().min(self.segment)] }
     }
 }
 
-/// Whether the kernel may be asked to cut messages into their datagrams. A route that refuses it is found by trying; as
-/// routes change, so is one that does not any more.
+/// Whether the kernel is asked to cut messages into their datagrams. Only trying shows that a route refuses it; because routes change,
+/// it is tried again later.
 #[derive(Debug)]
 pub(super) struct Segmenting {
     allowed: bool,
     began: Instant,
-    /// Milliseconds from the beginning until it is tried again; 0 while nothing refused it.
+    /// When it is tried again, in milliseconds from the beginning; 0 while it was not refused.
     paused_until: AtomicU64,
 }
 
 impl Segmenting {
-    /// How long datagrams go out one by one before it is tried again. Nothing is lost by a try that fails.
+    /// How long datagrams are sent one by one before it is tried again. A try that fails loses no datagram.
     const PAUSE: Duration = Duration::from_secs(60);
 
     pub(super) fn new(allowed: bool, now: Instant) -> Self {
@@ -66,11 +66,11 @@ impl Segmenting {
         self.allowed && self.age(now) >= self.paused_until.load(Ordering::Relaxed)
     }
 
-    /// It was refused.
+    /// To be called when it was refused.
     pub(super) fn pause(&self, now: Instant, error: &io::Error) {
         let before = self.paused_until.swap(self.age(now + Self::PAUSE), Ordering::Relaxed);
         if before == 0 {
-            tracing::info!(%error, "the kernel does not segment UDP here: datagrams go out one by one");
+            tracing::info!(%error, "the kernel does not segment UDP here: datagrams are sent one by one");
         }
     }
 
@@ -92,8 +92,8 @@ pub(super) fn send_one(socket: &OwnedFd, message: &Message<'_>) -> io::Result<()
     }
 }
 
-/// Sends `messages` in order. One that fails is told to `failed` with its index, once, and the next is sent: the part of
-/// it that was not sent is lost, as any datagram may be. `segmenting` is told where the kernel turns out to refuse that.
+/// Sends `messages` in order. Where one fails, `failed` is called once with its index, its unsent part is lost, as any datagram may be,
+/// and the next message is sent. Where the kernel refuses to cut, `segmenting` is paused.
 pub(super) fn send_all<'a>(
     socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
     messages: &[Message<'_>],
@@ -102,7 +102,7 @@ pub(super) fn send_all<'a>(
 ) {
     let now = Instant::now();
     match messages {
-        // The usual case, without the room for many: what has to be written for it is most of what a lone packet costs.
+        // The usual case gets no room for many messages: initialising that room would be most of the cost of a single packet.
         [one] if one.bytes.len() <= one.segment || segmenting.is_on(now) => {
             send_in_chunks(Chunk::<1>::new(), now, socket, messages, segmenting, failed);
         }
@@ -143,12 +143,12 @@ fn send_in_chunks<'a, 'm, const N: usize>(
                 match send_one(socket, message) {
                     Ok(()) => {
                         segmenting.pause(now, &error);
-                        // From behind that one datagram on, everything again.
+                        // Behind that one datagram, messages are cut again.
                         next = Position { message: index, offset: 0 };
                         next.advance(message.segment, message.bytes.len());
                         break;
                     }
-                    // It was not the segmenting.
+                    // Cutting was not the reason.
                     Err(error) => error,
                 }
             } else {
@@ -161,13 +161,13 @@ fn send_in_chunks<'a, 'm, const N: usize>(
     }
 }
 
-/// What a kernel or a route says that cannot segment: `EIO` where checksums cannot be left to the interface, or the
-/// packets are to be transformed (IPsec); the others from kernels that know it less well.
+/// Whether the error may mean that the kernel or a route cannot cut: `EIO` where the interface computes no checksums, or the packets are
+/// to be transformed (IPsec); the others from older kernels.
 fn may_be_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP))
 }
 
-/// Which byte comes next.
+/// The next byte to send.
 struct Position {
     message: usize,
     offset: usize,
@@ -181,7 +181,7 @@ impl Position {
         }
     }
 
-    /// Goes behind the message, where it is not there yet.
+    /// Goes to the end of the message, unless it is there already.
     fn skip(&mut self, message: usize) {
         if self.message <= message {
             *self = Self { message: message + 1, offset: 0 };
@@ -189,12 +189,12 @@ impl Position {
     }
 }
 
-/// Messages for one call.
+/// The messages of one call.
 struct Chunk<'a, const N: usize> {
     names: [(Name, libc::socklen_t); N],
     parts: [&'a [u8]; N],
     controls: [Control; N],
-    /// Which of the caller's messages each belongs to.
+    /// The index of the caller's message to which each belongs.
     indices: [usize; N],
     len: usize,
 }
@@ -204,7 +204,7 @@ impl<'a, const N: usize> Chunk<'a, N> {
         Self { names: [(Name::NONE, 0); N], parts: [&[]; N], controls: [Control::EMPTY; N], indices: [0; N], len: 0 }
     }
 
-    /// Takes as many of the messages as there is room for, all of one family: each whole, or cut into its datagrams.
+    /// Takes as many messages as there is room for, all of one family: each in one piece, or cut into its datagrams.
     fn fill(&mut self, messages: &[Message<'a>], next: &mut Position, whole: bool) {
         let family = messages.get(next.message).map(|message| message.to.is_ipv4());
         self.len = 0;
@@ -238,7 +238,7 @@ impl<'a, const N: usize> Chunk<'a, N> {
         self.len += 1;
     }
 
-    /// Hands over what begins at `begin`: how many were taken, at least one.
+    /// Passes the messages from `begin` on to the kernel, and returns how many it took: at least one.
     fn send(&mut self, socket: &OwnedFd, begin: usize) -> io::Result<usize> {
         // SAFETY: plain data for which all zeros are valid.
         let (mut vectors, mut headers): ([libc::iovec; N], [libc::mmsghdr; N]) = unsafe { mem::zeroed() };

@@ -1,5 +1,5 @@
-//! One UDP socket as the device needs it, and its options.
-#![expect(unsafe_code, reason = "socket options that the standard library does not know")]
+//! One UDP socket, with the options that the device needs.
+#![expect(unsafe_code, reason = "the standard library has no calls for these socket options")]
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,11 +9,10 @@ use super::address::Name;
 use crate::error::Error;
 use crate::sys;
 
-/// Bytes of buffer asked of the kernel for each direction, as wireguard-go does; the kernel may give less.
+/// Bytes of buffer requested from the kernel for each direction, as wireguard-go does; the kernel may give less.
 const BUFFER: libc::c_int = 7 << 20;
 
-/// A socket on `address`, and the port it has. `shared`: others of this process have the port already
-/// ([`share_port`]).
+/// A socket on `address`, and the port it has. `shared`: other sockets of this process have the port already ([`share_port`]).
 pub(super) fn bind(address: SocketAddr, shared: bool) -> Result<(OwnedFd, u16), Error> {
     let what = || Error::io(format!("open a UDP socket on {address}"));
     let socket = open(address.is_ipv4()).map_err(what())?;
@@ -41,9 +40,9 @@ fn open(is_ipv4: bool) -> io::Result<OwnedFd> {
     // SAFETY: no pointer is passed.
     let socket =
         sys::own(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
-    // `PROBE`: every datagram says "don't fragment", and what ICMP says of the path is not believed, because anybody may
-    // say it: a forged message could shrink the path to nothing. What is too long for the link is refused (`EMSGSIZE`),
-    // what is too long further on is lost; the MTU of the interface has to fit.
+    // `PROBE`: every datagram has the "don't fragment" bit, and the kernel ignores ICMP's reports on the path's MTU, because anyone can
+    // forge them: one could reduce the MTU to nothing. A datagram too long for the link is refused (`EMSGSIZE`), one too long for a
+    // later link is lost; the MTU of the interface has to fit.
     if is_ipv4 {
         set_option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
@@ -56,30 +55,30 @@ fn open(is_ipv4: bool) -> io::Result<OwnedFd> {
     }
     for (forced, asked) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
         if set_option(&socket, libc::SOL_SOCKET, forced, BUFFER).is_err() {
-            // Without the privilege the kernel caps it; a smaller buffer only loses packets earlier in a burst.
+            // Without the privilege the kernel limits it; a smaller buffer only loses packets earlier in a burst.
             let _ = set_option(&socket, libc::SOL_SOCKET, asked, BUFFER);
         }
     }
     Ok(socket)
 }
 
-/// Lets further sockets of this user have the same port, each with a share of the flows.
+/// Lets further sockets of this user bind the same port; each gets a share of the flows.
 pub(super) fn share_port(socket: &OwnedFd) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
-/// Whether the kernel knows how to cut a message into datagrams.
+/// Whether the kernel can cut a message into datagrams (`UDP_SEGMENT`).
 pub(super) fn can_segment(socket: &OwnedFd) -> bool {
-    // 0 is the default: segments are named with each message.
+    // 0 is the default: the size comes with each message.
     set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
-/// Lets the kernel put datagrams of one sender together; whether it knows how to.
+/// Lets the kernel join datagrams of one sender (`UDP_GRO`); false where it cannot.
 pub(super) fn put_together(socket: &OwnedFd) -> bool {
     set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok()
 }
 
-/// The mark of what is sent.
+/// Sets the mark of outgoing datagrams.
 pub(super) fn set_mark(socket: &OwnedFd, mark: u32) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
 }

@@ -31,7 +31,7 @@ fn run(segment: usize, count: usize, short: usize) -> Vec<u8> {
     run
 }
 
-/// Sends one message, which may not fail.
+/// Sends one message, which must not fail.
 fn send(from: &Sockets, message: Message<'_>) {
     from.send_batch(0, &[message], |index, error| panic!("message {index}: {error}"));
 }
@@ -61,7 +61,7 @@ fn is_empty(sockets: &Sockets) -> bool {
 #[test]
 fn both_families_answer_from_the_address_that_was_asked() {
     let here = bind(Offloads::ALL);
-    // All of 127/8 is local, so that a second IPv4 address is at hand; ::1 is the only one of IPv6.
+    // All of 127/8 is local, so there is a second IPv4 address; IPv6 has ::1 alone.
     for (asked, from) in [("127.0.0.9", "127.0.0.1:0"), ("::1", "[::1]:0")] {
         let client = UdpSocket::bind(from).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -79,7 +79,7 @@ fn both_families_answer_from_the_address_that_was_asked() {
         here.send(b"answer", batch.from, batch.to).unwrap();
         let (len, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..len], from), (&b"answer"[..], (asked, here.port()).into()));
-        // And so does a run.
+        // So does a run of datagrams.
         let bytes = run(10, 3, 5);
         send(&here, Message { bytes: &bytes, segment: 10, to: batch.from, source: batch.to, ecn: 0 });
         for part in bytes.chunks(10) {
@@ -150,7 +150,7 @@ fn every_flow_has_one_of_the_queues() {
 }
 
 #[test]
-fn a_run_arrives_whole_with_the_offloads_and_one_by_one_without() {
+fn a_run_arrives_in_one_message_with_the_offloads_and_one_by_one_without() {
     for is_ipv4 in [true, false] {
         for (sender, receiver) in
             [(GSO, GRO), (GSO, Offloads::NONE), (Offloads::NONE, GRO), (Offloads::NONE, Offloads::NONE)]
@@ -174,7 +174,7 @@ fn a_run_arrives_whole_with_the_offloads_and_one_by_one_without() {
 }
 
 #[test]
-fn a_batch_of_many_targets_keeps_its_order_whatever_fails_in_it() {
+fn a_batch_for_many_targets_keeps_its_order_when_messages_fail() {
     let elsewhere = ["192.0.2.1", "2001:db8::1"].map(|ip| LocalAddress { ip: ip.parse().unwrap(), interface: 0 });
     for offloads in [Offloads::ALL, Offloads::NONE] {
         let (from, to) = (bind(offloads), bind(offloads));
@@ -203,7 +203,7 @@ fn a_batch_of_many_targets_keeps_its_order_whatever_fails_in_it() {
 }
 
 #[test]
-fn an_empty_datagram_is_one() {
+fn an_empty_datagram_is_received() {
     let (from, to) = (bind(Offloads::ALL), bind(Offloads::ALL));
     let message = Message::single(&[], loopback(&to, true), None);
     send(&from, message);
@@ -212,9 +212,9 @@ fn an_empty_datagram_is_one() {
     assert_eq!(receive_messages(&to, 0, true, 1), [vec![], vec![], vec![b"x".to_vec()]]);
 }
 
-/// Without checksums the kernel does not segment, which it says only when asked to; a socket option takes them away.
+/// Without checksums the kernel does not segment, which shows only when it is asked to; a socket option turns checksums off.
 #[test]
-fn a_kernel_that_refuses_to_segment_gets_single_datagrams_from_then_on() {
+fn a_kernel_that_refuses_to_segment_gets_single_datagrams_afterwards() {
     const UDP_NO_CHECK6_TX: libc::c_int = 101;
     for is_ipv4 in [true, false] {
         let (from, to) = (bind(Offloads::ALL), bind(Offloads::ALL));
@@ -241,7 +241,7 @@ fn a_kernel_that_refuses_to_segment_gets_single_datagrams_from_then_on() {
     }
 }
 
-/// One route that refuses is not for ever: a minute later it is tried again.
+/// A refusal may be of one route: a minute later it is tried again.
 #[test]
 fn segmenting_is_tried_again() {
     const S: Duration = Duration::from_secs(1);
@@ -253,11 +253,11 @@ fn segmenting_is_tried_again() {
         assert!(!segmenting.is_on(at) && !segmenting.is_on(at + 59 * S));
         assert!(segmenting.is_on(at + 60 * S));
     }
-    assert!(!Segmenting::new(false, start).is_on(start + 1000 * S), "what is not allowed is never tried");
+    assert!(!Segmenting::new(false, start).is_on(start + 1000 * S), "an offload that is not allowed is never tried");
 }
 
 #[test]
-fn what_is_too_long_for_the_link_is_refused_alone() {
+fn only_a_datagram_too_long_for_the_link_is_refused() {
     let namespace = Namespace::unique("wu").unwrap();
     namespace.enter().unwrap();
     namespace.ip("link set lo mtu 1400").unwrap();
@@ -265,7 +265,7 @@ fn what_is_too_long_for_the_link_is_refused_alone() {
         for offloads in [Offloads::ALL, Offloads::NONE] {
             let (from, receiver) = (bind(offloads), bind(offloads));
             let to = loopback(&receiver, is_ipv4);
-            // What fits into 1,400 bytes behind the headers of IP and UDP.
+            // Fits into 1,400 bytes behind the headers of IP and UDP.
             let fits = if is_ipv4 { 1372 } else { 1352 };
             let (short, long) = (run(fits, 3, 0), run(fits + 1, 3, 0));
             let single = |bytes| Message { segment: fits + 1, ..Message::single(bytes, to, None) };
@@ -289,7 +289,7 @@ fn what_is_too_long_for_the_link_is_refused_alone() {
 }
 
 #[test]
-fn congestion_bits_go_out_and_come_in() {
+fn ecn_bits_are_sent_and_received() {
     for offloads in [Offloads::ALL, Offloads::NONE] {
         let (from, to) = (bind(offloads), bind(offloads));
         for is_ipv4 in [true, false] {
@@ -311,9 +311,9 @@ fn congestion_bits_go_out_and_come_in() {
     }
 }
 
-/// A TCP socket knows nothing of what is asked here, as an old kernel's UDP sockets do not.
+/// A TCP socket has none of these options, as an old kernel's UDP sockets have not.
 #[test]
-fn a_kernel_that_knows_no_offload_is_seen_to() {
+fn a_kernel_without_offloads_is_noticed() {
     let socket: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
     assert!(!socket::can_segment(&socket) && !socket::put_together(&socket));
     let socket: OwnedFd = UdpSocket::bind("127.0.0.1:0").unwrap().into();
@@ -321,7 +321,7 @@ fn a_kernel_that_knows_no_offload_is_seen_to() {
 }
 
 #[test]
-fn a_family_that_is_not_there_fails_by_itself() {
+fn a_missing_address_family_fails_alone() {
     let (mut from, to) = (bind(Offloads::ALL), bind(Offloads::ALL));
     from.queues[0].v6 = None;
     let single = |is_ipv4| Message::single(b"x", loopback(&to, is_ipv4), None);

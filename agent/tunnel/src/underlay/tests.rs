@@ -1,4 +1,4 @@
-//! Routes in a namespace of the test's own, and what they say to a device. These need root.
+//! Routes in a namespace that the test makes, and the MTU that a device derives from them. These need root.
 
 use std::io::IoSlice;
 use std::num::NonZeroU8;
@@ -71,21 +71,21 @@ fn the_mtu_is_that_of_the_link_of_the_route() {
     assert_eq!(derived_mtu(), 1420);
     namespace.ip("route change default via 10.9.2.254").unwrap();
     assert_eq!(derived_mtu(), 1320);
-    // What an administrator says of the route counts, where it is less.
+    // An MTU that an administrator set for the route counts where it is less.
     namespace.ip("route change default via 10.9.1.254 mtu 1450").unwrap();
     assert_eq!(derived_mtu(), 1370);
     namespace.ip("route change default via 10.9.2.254 mtu 1450").unwrap();
     assert_eq!(derived_mtu(), 1320);
 
-    // Another table for what is marked.
+    // Another table for marked datagrams.
     namespace.ip("rule add fwmark 7 lookup 77").unwrap();
     namespace.ip("route add default via 10.9.3.254 mtu 1300 table 77").unwrap();
     assert_eq!((towards("192.0.2.1:9", 7), towards("192.0.2.1:9", 0)), (Some(1240), Some(1320)));
 }
 
-/// What anybody may have sent: "too big", of a datagram of ours. The kernel believes it, and the device does not.
+/// Anyone can send "too big" about a datagram of the device. The kernel believes it, and the device does not.
 #[test]
-fn a_forged_icmp_message_shrinks_nothing() {
+fn a_forged_icmp_message_lowers_no_mtu() {
     let namespace = Namespace::unique("wu").unwrap();
     namespace.enter().unwrap();
     let offloads = Offloads { tun_tso: true, ..Offloads::NONE };
@@ -103,10 +103,10 @@ fn a_forged_icmp_message_shrinks_nothing() {
         let sent = ours(to);
         assert_eq!(fitting_mtu([to], Via::default()), Some(inside));
         let forged = if to.is_ipv4() { too_big_ipv4(&sent, claimed) } else { too_big_ipv6(&sent, claimed) };
-        // A route that is just being made forgets it.
+        // The kernel may forget it while a route is being made.
         let end = Instant::now() + DEADLINE;
         while !namespace.ip(&format!("route get {}", to.ip())).unwrap().contains(&format!("mtu {claimed}")) {
-            assert!(Instant::now() < end, "the kernel was to believe it");
+            assert!(Instant::now() < end, "the kernel did not believe it");
             wire.queue(0).write(&[IoSlice::new(&forged)]).unwrap();
         }
 
@@ -130,7 +130,7 @@ fn read_datagram(wire: &Tun, is_ipv4: bool) -> Vec<u8> {
     }
 }
 
-/// In front of a packet whose checksum at `offset` behind `start` is to be believed as if it were still to be filled in.
+/// The header of a packet whose checksum, at `offset` behind `start`, is marked as still to be completed, so that the kernel checks none.
 fn unfinished(start: u16, offset: u16) -> Vec<u8> {
     let mut header = vec![1, 0, 0, 0, 0, 0];
     header.extend(start.to_ne_bytes());
