@@ -2,13 +2,14 @@
 
 mod membership;
 mod paths;
+mod switches;
 mod traffic;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use mesh_core::id::{TokenId, WireguardKey};
 
-pub(crate) use self::{membership::View, traffic::Sent};
+pub(crate) use self::{membership::View, switches::Switches, traffic::Sent};
 
 /// A property that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

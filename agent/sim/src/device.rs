@@ -17,7 +17,7 @@ use mesh_paths::{DeviceEvents, stream::StreamId};
 use mesh_tunnel::{Path, Proof, Route};
 
 use self::model::{Event, Model, Via};
-use crate::cluster::wireguard_key;
+use crate::cluster::{LISTEN_PORT, wireguard_key};
 
 /// The tunnel's.
 pub(crate) const MTU: u16 = 1420;
@@ -128,6 +128,11 @@ impl Device {
             peers: peers.collect(),
             userspace: None,
         })
+    }
+
+    /// Another program gives it another port. Until the agent makes it anew, what is sent still comes from the one before.
+    pub(crate) const fn change_port(&mut self) {
+        self.listen_port = LISTEN_PORT + 1;
     }
 
     /// Makes one change, as the agent's machine does.

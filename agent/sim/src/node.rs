@@ -1,7 +1,7 @@
 //! One node: what its machine keeps whether or not its agent runs, and the process of the agent.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use mesh_core::{
         Policy,
     },
     diff::Change,
-    id::{InstanceId, WireguardKey},
+    id::{InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
     place::OwnPlace,
     registration::NetworkType,
@@ -56,6 +56,8 @@ pub(crate) struct Node {
     /// Height and epoch of views that may become final, and the epoch that is, as of this process.
     pub(crate) views: Vec<(u64, u64)>,
     pub(crate) final_epoch: u64,
+    /// Since when the paths of this process know each peer.
+    pub(crate) paths_since: BTreeMap<TokenId, Duration>,
     /// When it dialed whom, lately.
     pub(crate) dials: VecDeque<(Duration, Option<usize>)>,
     /// How often its streams were reset.
@@ -106,6 +108,7 @@ impl Node {
             left: BTreeSet::new(),
             views: Vec::new(),
             final_epoch: 0,
+            paths_since: BTreeMap::new(),
             dials: VecDeque::new(),
             stream_resets: 0,
         }
@@ -139,6 +142,7 @@ impl Node {
         self.has_started = true;
         (self.final_epoch, self.views) = (0, Vec::new());
         self.known.clear();
+        self.paths_since.clear();
         self.removed.clear();
         // An interface that another program made would be another matter; here the guard always succeeds.
         let guarded = self.guard_table.unwrap_or_else(network);
@@ -171,10 +175,9 @@ impl Node {
         self.process = None;
     }
 
-    /// Which process this is, and which device it has: none of another life is worth anything.
-    pub(crate) fn life(&self) -> u64 {
-        let device = self.process.as_ref().map_or(0, |process| process.device.made());
-        self.generation * 1000 + device
+    /// How many devices this process has made: what another one had found is worth nothing.
+    pub(crate) fn devices(&self) -> u64 {
+        self.process.as_ref().map_or(0, |process| process.device.made())
     }
 
     /// No paths yet.

@@ -19,7 +19,7 @@ use mesh_core::{
 
 use crate::{
     chain::Chain,
-    checks::{Check, Checks, Sent, Violation},
+    checks::{Check, Checks, Sent, Switches, Violation},
     cluster::{instance, token},
     contract::Transaction,
     gateway::{ConnectionId, Due, Gateway},
@@ -98,9 +98,9 @@ pub(crate) struct World {
     pub(crate) is_talking: bool,
     pub(crate) talking_since: Duration,
     pub(crate) sent: Sent,
-    /// By node and peer, how often the path in use changed; and how much happened that may explain it.
-    pub(crate) switches: BTreeMap<(usize, TokenId), u32>,
-    pub(crate) path_events: u32,
+    /// By node and peer, how the path in use changed; and how much happened that may explain it.
+    pub(crate) switches: BTreeMap<(usize, TokenId), Switches>,
+    pub(crate) path_events: usize,
     /// When the last of it began or was over.
     pub(crate) path_event_at: Option<Duration>,
     /// How long everything takes.

@@ -1,12 +1,8 @@
-//! How the paths are: found where they can be, left alone where they work, and neither dialed nor switched without end.
+//! How the paths are: found where they can be, left alone where they work, and not dialed without end.
 
 use std::time::Duration;
 
-use mesh_core::{
-    agent::PathsSeen,
-    id::TokenId,
-    path::{PathKind, rank},
-};
+use mesh_core::path::{PathKind, rank};
 
 use crate::{
     cluster::{token, wireguard_key},
@@ -22,16 +18,6 @@ const DIALS_IN: Duration = Duration::from_secs(5);
 const MOST_DEBUG: usize = 400_000;
 
 impl World {
-    /// What the paths say of themselves, once a second.
-    pub(crate) fn note_report(&mut self, node: usize, seen: &PathsSeen) {
-        for (peer, _) in &seen.switches {
-            *self.switches.entry((node, *peer)).or_default() += 1;
-        }
-        if let Some(process) = &mut self.nodes[node].process {
-            process.seen = Some(seen.clone());
-        }
-    }
-
     /// A node dials another.
     pub(crate) fn note_dial(&mut self, node: usize, dialed: Option<usize>) {
         let now = self.now;
@@ -59,16 +45,6 @@ impl World {
                 let what = format!("node {} still sends to {peer} by a stream that the gateway ends", end.node);
                 return self.checks.fail("streams-replaced", self.now, what);
             }
-        }
-    }
-
-    /// The path in use changes no more often than what happens explains: off a path and back.
-    fn check_switches(&mut self) {
-        let allowed = 2 + 2 * self.path_events;
-        let most: Option<(&(usize, TokenId), &u32)> = self.switches.iter().max_by_key(|(_, switches)| **switches);
-        if let Some(((node, peer), switches)) = most.filter(|(_, switches)| **switches > allowed) {
-            let what = format!("node {node} switched paths to {peer} {switches} times for {} events", self.path_events);
-            self.checks.fail("no-flapping", self.now, what);
         }
     }
 

@@ -51,6 +51,8 @@ pub enum Fault {
     ClockStep(usize, i64),
     /// Changes of this kind fail.
     ChangesFail(usize, &'static str, Duration),
+    /// Another program gives the device another UDP port, so that the agent makes it anew.
+    PortChanges(usize),
     DiskFull(usize, Duration),
     SigningFails(usize, Duration),
     /// The chain.
@@ -103,6 +105,7 @@ impl Fault {
             | Self::Burn(_)
             | Self::Reinstate(_)
             | Self::ClockStep(..)
+            | Self::PortChanges(_)
             | Self::Reorganise(_)
             | Self::NatRestarts(_)
             | Self::StreamsReset(_) => Duration::ZERO,
@@ -145,9 +148,10 @@ fn fault(profile: Profile, world: &WorldPlan, left: Duration, rng: &mut Rng) -> 
             let lasts = rng.millis(4_000, 9_000).min(left);
             Fault::Path(0, 1, path(rng), lasts)
         }
-        Profile::Nat => match rng.below(4) {
+        Profile::Nat => match rng.below(6) {
             0 | 1 if !world.nats.is_empty() => Fault::NatRestarts(rng.index(world.nats.len())),
             0..=2 => Fault::NodeWithoutUdp(some_node(world, rng), rng.millis(2_000, 8_000).min(left)),
+            3 | 4 => Fault::PortChanges(some_node(world, rng)),
             _ => Fault::Kill(some_node(world, rng), rng.millis(300, 3_000).min(left)),
         },
         Profile::Gateway => gateway(world, left, rng),
@@ -177,9 +181,10 @@ fn operator(world: &WorldPlan, rng: &mut Rng) -> Fault {
 
 fn node(world: &WorldPlan, left: Duration, rng: &mut Rng) -> Fault {
     let (node, lasts) = (some_node(world, rng), rng.millis(200, 6_000).min(left));
-    match rng.below(10) {
+    match rng.below(11) {
         0..=3 => Fault::Kill(node, lasts),
         4 | 5 => Fault::Stop(node, lasts),
+        10 => Fault::PortChanges(node),
         6 => Fault::ClockStep(node, rng.pick(&[-600, -90, -2, 2, 90, 600])),
         7 => Fault::DiskFull(node, lasts),
         8 => Fault::SigningFails(node, lasts),

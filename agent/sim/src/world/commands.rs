@@ -46,6 +46,7 @@ impl World {
             Command::Save(registry) => self.save(node, registry),
             Command::SetPathPeers(peers) => {
                 let now = self.now;
+                self.note_path_peers(node, &peers);
                 let Some((process, clock)) = self.nodes[node].running(now) else { return };
                 if let Some(network) = process.agent.network() {
                     process.paths.handle(mesh_paths::Input::Peers { peers, network }, clock.since_start);

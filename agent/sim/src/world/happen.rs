@@ -24,6 +24,7 @@ impl World {
             Fault::Stop(node, _) => self.stop(node),
             Fault::ClockStep(node, seconds) => self.nodes[node].clock_offset += seconds,
             Fault::ChangesFail(node, kind, _) => self.nodes[node].failing_change = Some(kind),
+            Fault::PortChanges(node) => self.change_port(node),
             Fault::DiskFull(node, _) => self.nodes[node].is_disk_full = true,
             Fault::SigningFails(node, _) => self.nodes[node].is_signing_down = true,
             Fault::Reorganise(depth) => self.reorganise(depth),
@@ -104,6 +105,7 @@ impl World {
             | Fault::Burn(_)
             | Fault::Reinstate(_)
             | Fault::ClockStep(..)
+            | Fault::PortChanges(_)
             | Fault::Reorganise(_)
             | Fault::NatRestarts(_)
             | Fault::StreamsReset(_) => {}
@@ -139,6 +141,12 @@ impl World {
         self.kill(node);
         let takes = self.rng.millis(300, 2_000);
         self.events.add(self.now + takes, Event::Start(node));
+    }
+
+    /// The device has another UDP port than the agent gave it.
+    fn change_port(&mut self, node: usize) {
+        self.nodes[node].process.iter_mut().for_each(|process| process.device.change_port());
+        self.note_path_event();
     }
 
     fn stop(&mut self, node: usize) {

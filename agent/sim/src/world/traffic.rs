@@ -27,8 +27,9 @@ pub(crate) struct Pair {
     /// Since when direct UDP works, and since when the gateway does.
     pub(crate) direct_since: Option<Duration>,
     pub(crate) gateway_since: Option<Duration>,
-    /// What the above is true of: the two processes with their devices, how often streams were reset, and how often NATs forgot.
-    lives: (u64, u64),
+    /// What the above is true of: the two processes, their devices, how often streams were reset, and how often NATs forgot.
+    generations: [u64; 2],
+    devices: [u64; 2],
     stream_resets: u64,
     nat_restarts: u64,
 }
@@ -111,12 +112,18 @@ impl World {
         let are_peers = self.has_peer(from, to) && self.has_peer(to, from);
         let is_direct = self.is_direct_possible(from, to);
         let is_gateway = self.is_gateway_possible(from, to);
-        let lives = (self.nodes[from].life(), self.nodes[to].life());
+        let generations = [from, to].map(|node| self.nodes[node].generation);
+        let devices = [from, to].map(|node| self.nodes[node].devices());
+        let paths_since = self.paths_since(from, to).zip(self.paths_since(to, from)).map(|(one, other)| one.max(other));
         let stream_resets = self.nodes[from].stream_resets + self.nodes[to].stream_resets;
         let (now, nat_restarts) = (self.now, self.nat_restarts);
         let pair = &mut self.pairs[number];
-        if pair.lives != lives {
+        if pair.generations != generations {
             (pair.peers_since, pair.direct_since, pair.gateway_since) = (None, None, None);
+        }
+        // Another device is given the streams there are.
+        if pair.devices != devices {
+            pair.direct_since = None;
         }
         if pair.stream_resets != stream_resets {
             pair.gateway_since = None;
@@ -124,11 +131,18 @@ impl World {
         if pair.nat_restarts != nat_restarts {
             pair.direct_since = None;
         }
-        (pair.lives, pair.stream_resets, pair.nat_restarts) = (lives, stream_resets, nat_restarts);
+        (pair.generations, pair.devices) = (generations, devices);
+        (pair.stream_resets, pair.nat_restarts) = (stream_resets, nat_restarts);
         let since = |is: bool, known: Option<Duration>| is.then(|| known.unwrap_or(now));
         pair.peers_since = since(are_peers, pair.peers_since);
         pair.direct_since = since(is_direct, pair.direct_since);
-        pair.gateway_since = since(is_gateway, pair.gateway_since);
+        // With paths that were begun anew, streams are, too.
+        pair.gateway_since = since(is_gateway, pair.gateway_since).zip(paths_since).map(|(one, other)| one.max(other));
+    }
+
+    /// Since when the paths of a node know another, if they do.
+    fn paths_since(&self, node: usize, other: usize) -> Option<Duration> {
+        self.nodes[node].paths_since.get(&token(other)).copied()
     }
 
     fn has_peer(&self, node: usize, other: usize) -> bool {
