@@ -1,5 +1,6 @@
 //! The properties: what must hold at every step, and what must hold in the end.
 
+mod failover;
 mod membership;
 mod paths;
 mod switches;
@@ -9,7 +10,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use mesh_core::id::{TokenId, WireguardKey};
 
-pub(crate) use self::{membership::View, switches::Switches, traffic::Sent};
+pub(crate) use self::{failover::Failover, membership::View, switches::Switches, traffic::Sent};
 
 /// A property that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +33,21 @@ impl fmt::Display for Violation {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Check {
     /// The key of a node that left is on no device.
-    Gone { node: usize, token: TokenId, key: WireguardKey, left: Duration },
+    Gone {
+        node: usize,
+        token: TokenId,
+        key: WireguardKey,
+        left: Duration,
+    },
     /// Every other node reaches a node that joined.
-    Joined { node: usize, joined: Duration },
+    Joined {
+        node: usize,
+        joined: Duration,
+    },
+    /// Direct UDP is suspect while it is dead, and is left; when it works again, packets are back on it.
+    Suspect(Failover),
+    Left(Failover),
+    Returned(Failover),
 }
 
 impl Check {

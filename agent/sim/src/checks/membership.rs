@@ -148,6 +148,9 @@ impl World {
     pub(crate) fn check(&mut self, check: Check) {
         match check {
             Check::Joined { node, joined } => self.check_joined(node, joined),
+            Check::Suspect(failover) => self.check_suspect(failover),
+            Check::Left(failover) => self.check_left(failover),
+            Check::Returned(failover) => self.check_returned(failover),
             Check::Gone { node, token, key, left } => {
                 let is_back = self.chain.head().state.peer(token).is_some_and(|peer| peer.wireguard_key == key);
                 if token == crate::cluster::token(node) {

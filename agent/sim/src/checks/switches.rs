@@ -18,6 +18,10 @@ const RETURNS_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct Switches(Vec<Switch>);
 
 impl Switches {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Switch> {
+        self.0.iter()
+    }
+
     /// When this path was left last because it failed, no earlier than `since`.
     fn failed(&self, path: Switch, since: Duration) -> Option<Duration> {
         let left = |switch: &&Switch| switch.from == path.to && switch.trouble.is_some() && switch.at >= since;

@@ -18,7 +18,7 @@ use crate::{
 
 /// Nothing gets through for so long at most, where a path was there before and is still.
 const GAP: Duration = Duration::from_millis(3000);
-const GAP_OF_ONE_FAULT: Duration = Duration::from_millis(1500);
+pub(super) const GAP_OF_ONE_FAULT: Duration = Duration::from_millis(1500);
 /// Direct UDP is used so soon after it is there: handshakes that were tried in vain follow each other every 5 s.
 const DIRECT_WITHIN: Duration = Duration::from_secs(7);
 /// The same where one of the two is behind a NAT, and has a session that the other has lost: only it can ask for another, and does so

@@ -68,6 +68,7 @@ impl World {
     }
 
     fn begin_path_fault(&mut self, number: usize, fault: Fault) {
+        self.expect_failover(number, &fault);
         self.note_path_event();
         if !fault.lasts().is_zero() {
             self.active.push((number, fault.clone()));
