@@ -74,6 +74,9 @@ pub(crate) struct Checks {
     has_lagged: bool,
     /// An endpoint has lied.
     has_lied: bool,
+    /// The highest block that a lie called final, and whether a fork has replaced such a block since.
+    called_final: u64,
+    was_final_replaced: bool,
 }
 
 impl Checks {
@@ -98,8 +101,15 @@ impl Checks {
         self.has_lied = true;
     }
 
-    pub(crate) const fn note_reorganisation(&mut self) {
+    /// A lie calls blocks up to this one final.
+    pub(crate) fn note_called_final(&mut self, number: u64) {
+        self.called_final = self.called_final.max(number);
+    }
+
+    /// Blocks above this one were replaced.
+    pub(crate) const fn note_reorganisation(&mut self, fork: u64) {
         self.has_reorganised = true;
+        self.was_final_replaced |= fork < self.called_final;
     }
 
     /// Time goes on, and little waits.

@@ -6,7 +6,7 @@ use mesh_core::{
     agent::{CachedRegistry, Command, Input},
     diff::{Change, DesiredPeer, LIVE_SESSION},
     id::WireguardKey,
-    status::MembershipState,
+    status::{MembershipState, Warning},
 };
 
 use super::Check;
@@ -157,12 +157,13 @@ impl World {
                     return self.check_own_leaving(node, left);
                 }
                 let Look { informed, has_peer } = self.look(node, key);
-                if is_back || !has_peer {
+                if is_back || !has_peer || self.is_deceived(node) {
                     return;
                 }
                 let is_due = |since: Duration| since <= left || since + LATE <= self.now;
                 if informed.is_some_and(is_due) {
-                    let what = format!("token {token} left at {left:.3?}, and node {node} still has it");
+                    let warnings = self.warnings(node);
+                    let what = format!("token {token} left at {left:.3?}, and node {node} still has it: {warnings:?}");
                     self.checks.fail("removed-in-time", self.now, what);
                 } else {
                     // It was not told, or only now.
@@ -177,7 +178,7 @@ impl World {
     fn check_own_leaving(&mut self, node: usize, left: Duration) {
         let is_back = self.chain.head().state.peer(token(node)).is_some();
         let own = &self.nodes[node];
-        let is_informed = own.informed_since.is_some_and(|since| since <= left);
+        let is_informed = own.informed_since.is_some_and(|since| since <= left) && !self.is_deceived(node);
         let has_device = own.process.as_ref().is_some_and(|process| process.device.is_present());
         if !is_back && is_informed && has_device {
             let what = format!("node {node} left at {left:.3?}, and has its device still");
@@ -189,6 +190,20 @@ impl World {
         let node = &self.nodes[node];
         let has_peer = node.process.as_ref().is_some_and(|process| process.device.has_peer(key));
         Look { informed: node.informed_since, has_peer }
+    }
+
+    /// The only endpoint of the node has called a block final that a fork replaced later. What was final holds until a restart, unless
+    /// two endpoints agree otherwise: the node refuses the truth, and says so (W306).
+    fn is_deceived(&self, node: usize) -> bool {
+        let is_alone = self.endpoints.len() < 2 && self.checks.was_final_replaced;
+        is_alone && self.warnings(node).iter().any(|warning| warning.code == "W306")
+    }
+
+    /// What a node has to say of itself.
+    fn warnings(&self, node: usize) -> Vec<Warning> {
+        let Some(process) = &self.nodes[node].process else { return Vec::new() };
+        let clock = self.nodes[node].clock(process.started, self.now);
+        process.agent.status(clock).warnings
     }
 
     /// In the end every node that is a peer has all others on its device, and every other node has no device.
@@ -203,6 +218,9 @@ impl World {
         let listed: BTreeSet<usize> =
             (0..self.nodes.len()).filter(|node| self.chain.head().state.peer(token(*node)).is_some()).collect();
         for node in 0..self.nodes.len() {
+            if self.is_deceived(node) {
+                continue;
+            }
             let now = self.now;
             let Some((process, clock)) = self.nodes[node].running(now) else { continue };
             let status = process.agent.status(clock);

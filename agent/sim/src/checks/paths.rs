@@ -14,6 +14,9 @@ use crate::{
 /// Dials of one node for one peer in this time, at most.
 const DIALS: usize = 14;
 const DIALS_IN: Duration = Duration::from_secs(5);
+/// Paths to a peer that is not talked to are probed every 25 s and a tenth: when a peer answers that did not before, with a short probe
+/// first, and with one of full size the next time.
+const FOUND_WITHIN: Duration = Duration::from_secs(60);
 /// What a machine of a mesh this small takes at most when it is written out.
 const MOST_DEBUG: usize = 400_000;
 
@@ -74,7 +77,11 @@ impl World {
             let process = world.nodes[one].process.as_ref();
             process.is_some_and(|process| process.device.has_peer(wireguard_key(two)))
         };
-        if node == other || !are_peers(self, node, other) || !are_peers(self, other, node) {
+        let known = self.paths_since(node, other).max(self.paths_since(other, node));
+        let is_new = known.is_none_or(|known| known + FOUND_WITHIN > self.now);
+        let is_talked_to = self.pairs.iter().any(|pair| (pair.from, pair.to) == (node, other));
+        let is_settled = is_talked_to || !is_new;
+        if node == other || !are_peers(self, node, other) || !are_peers(self, other, node) || !is_settled {
             return;
         }
         let seen = self.nodes[node].process.as_ref().and_then(|process| process.seen.as_ref());

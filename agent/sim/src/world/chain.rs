@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{Event, World};
-use crate::{checks::Check, contract::Effect, scenario::Profile};
+use crate::{checks::Check, contract::Effect, rpc::Lie, scenario::Profile};
 
 /// A head that was announced is asked for once more after this.
 const HEAD_PAUSE: Duration = Duration::from_millis(100);
@@ -22,10 +22,18 @@ impl World {
     }
 
     pub(super) fn reorganise(&mut self, depth: u64) {
+        self.note_called_final();
         let (replaced, outcomes) = self.chain.reorganise(depth, self.now, &mut self.rng);
         if replaced > 0 {
-            self.checks.note_reorganisation();
+            self.checks.note_reorganisation(self.chain.head().at.number - replaced);
             self.announce(&outcomes);
+        }
+    }
+
+    /// Up to where an endpoint lies that the chain is final.
+    pub(super) fn note_called_final(&mut self) {
+        if self.endpoints.iter().any(|endpoint| matches!(endpoint.lie, Some((Lie::FinalizedEarly, _)))) {
+            self.checks.note_called_final(self.chain.head().at.number);
         }
     }
 

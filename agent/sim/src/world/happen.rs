@@ -95,7 +95,10 @@ impl World {
             Fault::EndpointDown(endpoint, _) => self.endpoints[endpoint].is_down = false,
             Fault::EndpointLags(endpoint, ..) => self.endpoints[endpoint].lag = Duration::ZERO,
             Fault::EndpointFreezes(endpoint, _) => self.endpoints[endpoint].frozen_at = None,
-            Fault::EndpointLies(endpoint, ..) => self.endpoints[endpoint].lie = None,
+            Fault::EndpointLies(endpoint, ..) => {
+                self.note_called_final();
+                self.endpoints[endpoint].lie = None;
+            }
             Fault::Halt(_) | Fault::LoseTransactions(_) => {}
             Fault::Path(..) | Fault::NodeWithoutUdp(..) => self.network.end(number),
             Fault::GatewayEnds(..) | Fault::GatewayRefuses(..) | Fault::GatewayUnreachable(..) => {

@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Since when the paths of a node know another, if they do.
-    fn paths_since(&self, node: usize, other: usize) -> Option<Duration> {
+    pub(crate) fn paths_since(&self, node: usize, other: usize) -> Option<Duration> {
         self.nodes[node].paths_since.get(&token(other)).copied()
     }
 
