@@ -5,7 +5,7 @@ use std::time::Duration;
 use mesh_paths::path::PathKind::{Direct, Gateway};
 
 use crate::{
-    link::Rng,
+    link::Dice,
     peer::{Answers, Peer},
 };
 
@@ -106,7 +106,7 @@ fn a_path_that_loses_much_is_left_whatever_the_luck() {
     for share in [300, 400, 500, 600, 700, 800] {
         for seed in 0..100 {
             let mut peer = Peer::talking();
-            peer.dice = Rng(seed);
+            peer.dice = Dice::new(seed);
             peer.answers[0] = Answers::Loses(share);
             let (mut tenths, mut hedged) = (0, 0);
             while peer.by() != (Some(Gateway), false) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mesh_paths::rng::Rng;
+
 /// What happens to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -56,16 +58,16 @@ impl Link {
     }
 }
 
-/// SplitMix64: the dice of a simulation, from its seed alone.
+/// The dice of a simulation, from its seed alone.
 #[derive(Debug, Clone)]
-pub(crate) struct Rng(pub(crate) u64);
+pub(crate) struct Dice(Rng);
 
-impl Rng {
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(Rng::new(seed))
+    }
+
+    pub(crate) const fn below(&mut self, limit: u64) -> u64 {
+        self.0.next_u64() % limit
     }
 }

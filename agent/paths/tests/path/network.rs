@@ -8,7 +8,7 @@ use std::{
 
 use mesh_paths::path::{KINDS, PathKind, PerPath, Selector, Switch, rank};
 
-use crate::link::{Fault, Link, Rng};
+use crate::link::{Dice, Fault, Link};
 
 /// Between a timer's time and the moment at which a busy machine's driver gets there, at most.
 const LATE: u64 = 20;
@@ -96,7 +96,7 @@ pub(crate) struct Network {
     next_packet: Duration,
     number: u64,
     in_flight: BTreeMap<(Duration, u64), (usize, PathKind, Packet)>,
-    dice: Rng,
+    dice: Dice,
     /// For the message of a failing test.
     pub(crate) history: VecDeque<String>,
 }
@@ -104,7 +104,7 @@ pub(crate) struct Network {
 impl Network {
     /// Both paths work, and no packets go.
     pub(crate) fn new(delays: PerPath<Duration>, seed: u64) -> Self {
-        let mut dice = Rng(seed);
+        let mut dice = Dice::new(seed);
         let side = |seed| Side {
             paths: Selector::new(MTU, seed, Duration::ZERO),
             wakes: None,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mesh_paths::path::{KINDS, Message, MessageKind, PathKind, PathReport, PerPath, ProbeError, SMALL, Selector, rank};
 
-use crate::link::Rng;
+use crate::link::Dice;
 
 /// What becomes of the probes on one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Peer {
     pub(crate) sent: Vec<Sent>,
     replies: BTreeMap<(Duration, u64), (PathKind, Vec<u8>)>,
     next_packet: Duration,
-    pub(crate) dice: Rng,
+    pub(crate) dice: Dice,
 }
 
 pub(crate) const EVERY: Duration = Duration::from_millis(50);
@@ -66,7 +66,7 @@ impl Peer {
             sent: Vec::new(),
             replies: BTreeMap::new(),
             next_packet: START,
-            dice: Rng(7),
+            dice: Dice::new(7),
         }
     }
 

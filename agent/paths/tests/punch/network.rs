@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use mesh_paths::punch::Punch;
+use mesh_paths::{punch::Punch, rng::Rng};
 
 use crate::{at, mesh, nat::Nat};
 
@@ -114,7 +114,7 @@ pub(crate) struct Network {
     /// Messages that the gateway loses before it carries any, from each side.
     pub(crate) swallows: [usize; 2],
     events: BTreeMap<(Duration, u64), Event>,
-    dice: u64,
+    dice: Rng,
 }
 
 impl Network {
@@ -127,7 +127,7 @@ impl Network {
             seen_by_peer: None,
             wakes: 0,
         };
-        let dice = world.seed;
+        let dice = Rng::new(world.seed);
         Self { nodes: [node(0), node(1)], world, now: Duration::ZERO, swallows: [0; 2], events: BTreeMap::new(), dice }
     }
 
@@ -249,10 +249,6 @@ impl Network {
     }
 
     fn roll(&mut self) -> u64 {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.dice;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.dice.next_u64()
     }
 }
