@@ -24,5 +24,6 @@ pub use source::{AccountOverride, Source, StateOverride};
 pub use sources::{NotSubmitted, Sources, Standing, Subject, WrongChain};
 pub use spending::{Account, DailyLimit, Expense, OverLimit, Spending, Store};
 pub use transaction::{Signed, Signer, Transaction, sign_digest};
+pub use transport::{Dial, Link};
 pub use url::{InvalidRpcUrl, RpcUrl, cut_urls};
 pub use watch::watch;

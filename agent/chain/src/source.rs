@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ use crate::{
     block::{At, CallRequest, Header, Log, Receipt},
     connection::Connection,
     json_rpc::{self, NO_PARAMETERS},
-    transport::{Failure, Transport},
+    transport::{Dial, Failure, Tcp, Transport},
 };
 
 /// How long one request may take, where the caller sets nothing else.
@@ -72,7 +75,7 @@ impl Source {
         Self {
             url,
             patience: PATIENCE,
-            connection: Connection::default(),
+            connection: Connection::new(Arc::new(Tcp::default())),
             requests: AtomicU64::new(1),
             finalized: Mutex::default(),
         }
@@ -82,6 +85,12 @@ impl Source {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same; its connections are made by `dial` instead of TCP. To be set before the first request.
+    #[must_use]
+    pub fn with_dial(self, dial: Arc<dyn Dial>) -> Self {
+        Self { connection: Connection::new(dial), ..self }
     }
 
     /// Scheme, host and port.

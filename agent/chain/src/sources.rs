@@ -11,7 +11,7 @@ mod submit;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mesh_core::{
@@ -22,7 +22,7 @@ use mesh_core::{
     registry::Registry,
     status::{Quorum, SourceStatus},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{Header, RpcError, Source, Spending};
 use gather::{Task, answered, gather};

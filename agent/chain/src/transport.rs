@@ -1,15 +1,19 @@
-//! The ways to an endpoint: JSON-RPC over HTTP or a WebSocket, both over TCP or TLS. An endpoint outside of the TEE may answer
+//! How an endpoint is asked: JSON-RPC over HTTP or a WebSocket, each over TCP or TLS. An endpoint outside of the TEE may answer
 //! anything, of any length, or never: answers are bounded here, and the caller sets a deadline.
 
 mod dial;
 mod http;
 mod websocket;
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::{RpcUrl, block::Header, json_rpc::ErrorObject};
 
+pub(crate) use self::dial::Tcp;
+pub use self::dial::{Dial, Link};
 use self::{http::Http, websocket::WebSocket};
 
 /// The longest answer that is read, bytes. A page of 500 peers is about half a megabyte of hex.
@@ -33,11 +37,11 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Connects where the transport has one connection: HTTP connects when it is first asked.
-    pub(crate) async fn connect(url: &RpcUrl) -> Result<Self, String> {
+    pub(crate) async fn connect(url: &RpcUrl, dial: Arc<dyn Dial>) -> Result<Self, String> {
         if url.is_websocket() {
-            WebSocket::connect(url).await.map(Self::WebSocket)
+            WebSocket::connect(url, dial).await.map(Self::WebSocket)
         } else {
-            Http::new(url.secret()).map(|http| Self::Http(Box::new(http)))
+            Http::new(url.secret(), dial).map(|http| Self::Http(Box::new(http)))
         }
     }
 

@@ -72,7 +72,7 @@ async fn what_is_no_hello_is_refused() {
 #[tokio::test]
 async fn a_connection_on_which_nothing_moves_is_closed() {
     let _clock = SteadyClock::start();
-    let idle = 3 * SECOND;
+    let idle = 2 * SECOND;
     let (world, [listener]) = World::start::<1>(Limits { idle, ..Limits::default() }).await;
     let (mut client, mut server) = world.pair(id(1), &listener).await;
     let mut ticks = interval(Duration::from_millis(100));

@@ -3,12 +3,12 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use mesh_core::{id::TokenId, registry::Registry};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::read::{self, Subject};
 use crate::{Header, RpcError, Source, source::CALL};

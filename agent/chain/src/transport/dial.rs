@@ -1,6 +1,7 @@
 //! A connection to an endpoint's host: TCP, and TLS where the URL asks for it.
 
 use std::{
+    fmt,
     future::Future,
     io,
     pin::Pin,
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use hyper::Uri;
 use hyper_util::{
     client::legacy::connect::{Connected, Connection, HttpConnector},
@@ -22,6 +24,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+/// Time for a connection. The caller has a limit of its own, which may be longer.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The roots are part of this binary: images of CVMs often have none.
 static TLS: LazyLock<Result<TlsConnector, rustls::Error>> = LazyLock::new(|| {
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
@@ -33,25 +38,55 @@ static TLS: LazyLock<Result<TlsConnector, rustls::Error>> = LazyLock::new(|| {
 });
 
 /// Bytes to a host and back.
-pub(super) trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
 
-/// Connects to the host of a URL. No proxies from the environment.
+/// Makes the connections that TLS, HTTP and WebSockets run over: by TCP, where [`Source::with_dial`](crate::Source::with_dial) sets
+/// nothing else. Tests set endpoints in their own process, which need no real time.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// A connection to `port` of `host`, a name or an address as in a URL: IPv6 addresses in brackets. The caller sets a deadline.
+    fn dial(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Box<dyn Link>>>;
+}
+
+/// TCP. No proxies from the environment.
+#[derive(Debug)]
+pub(crate) struct Tcp(HttpConnector);
+
+impl Default for Tcp {
+    fn default() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        // Shared by the addresses of a name, so that one that does not answer leaves time for the next.
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        Self(connector)
+    }
+}
+
+impl Dial for Tcp {
+    fn dial(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Box<dyn Link>>> {
+        let mut connector = self.0.clone();
+        let authority = format!("{host}:{port}");
+        Box::pin(async move {
+            let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
+            let tcp = connector.call(uri.map_err(io::Error::other)?).await.map_err(io::Error::other)?;
+            Ok(Box::new(tcp.into_inner()) as Box<dyn Link>)
+        })
+    }
+}
+
+/// Connects to the host of a URL, by TLS where the URL says so.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
-    tcp: HttpConnector,
+    dial: Arc<dyn Dial>,
     /// For the name, TCP and TLS together.
     limit: Option<Duration>,
 }
 
 impl Dialer {
     /// A connection that takes longer than `limit` fails.
-    pub(super) fn new(limit: Option<Duration>) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(limit);
-        Self { tcp, limit }
+    pub(super) fn new(dial: Arc<dyn Dial>, limit: Option<Duration>) -> Self {
+        Self { dial, limit }
     }
 
     /// A `wss` or `https` URI gets TLS.
@@ -61,15 +96,16 @@ impl Dialer {
         timeout(limit, self.connect(uri)).await.map_err(late)?
     }
 
-    async fn connect(mut self, uri: Uri) -> io::Result<Box<dyn Link>> {
-        let tcp = self.tcp.call(endpoint(&uri)?).await.map_err(io::Error::other)?.into_inner();
+    async fn connect(self, uri: Uri) -> io::Result<Box<dyn Link>> {
+        let host = uri.host().unwrap_or_default();
+        let link = self.dial.dial(host, port(&uri)).await?;
         if !is_tls(&uri) {
-            return Ok(Box::new(tcp));
+            return Ok(link);
         }
         let tls = TLS.as_ref().map_err(io::Error::other)?;
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        Ok(Box::new(tls.connect(name, tcp).await?))
+        let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(name).map_err(io::Error::other)?;
+        Ok(Box::new(tls.connect(name, link).await?))
     }
 }
 
@@ -77,12 +113,8 @@ fn is_tls(uri: &Uri) -> bool {
     matches!(uri.scheme_str(), Some("https" | "wss"))
 }
 
-/// Host and port as the TCP connector takes them: it knows the port of `http` and `https` alone.
-fn endpoint(uri: &Uri) -> io::Result<Uri> {
-    let port = uri.port_u16().unwrap_or(if is_tls(uri) { 443 } else { 80 });
-    let authority = format!("{}:{port}", uri.host().unwrap_or_default());
-    let endpoint = Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
-    endpoint.map_err(io::Error::other)
+fn port(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if is_tls(uri) { 443 } else { 80 })
 }
 
 impl Service<Uri> for Dialer {
@@ -113,13 +145,22 @@ mod tests {
     #[test]
     fn every_scheme_has_its_port() {
         for (uri, expected) in [
-            ("ws://rpc.example/key", "http://rpc.example:80/"),
-            ("wss://rpc.example/key", "http://rpc.example:443/"),
-            ("https://rpc.example/", "http://rpc.example:443/"),
-            ("http://rpc.example", "http://rpc.example:80/"),
-            ("wss://[2001:db8::7]:8546/", "http://[2001:db8::7]:8546/"),
+            ("ws://rpc.example/key", 80),
+            ("wss://rpc.example/key", 443),
+            ("https://rpc.example/", 443),
+            ("http://rpc.example", 80),
+            ("wss://[2001:db8::7]:8546/", 8546),
         ] {
-            assert_eq!(endpoint(&uri.parse().unwrap()).unwrap(), expected);
+            assert_eq!(port(&uri.parse().unwrap()), expected, "{uri}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_ipv6_address_is_dialed_in_brackets() {
+        let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let uri = format!("ws://[::1]:{port}/key").parse().unwrap();
+        let (link, accepted) = tokio::join!(Dialer::new(Arc::new(Tcp::default()), None).dial(uri), listener.accept());
+        assert!(link.is_ok() && accepted.is_ok());
     }
 }

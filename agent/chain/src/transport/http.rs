@@ -1,6 +1,6 @@
 //! JSON-RPC over HTTP/1.1: connections are kept and used again, redirects are not followed.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_body_util::{BodyExt as _, Full};
@@ -12,11 +12,12 @@ use hyper::{
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use url::Url;
 
-use super::{MAX_ANSWER, causes, dial::Dialer};
+use super::{
+    MAX_ANSWER, causes,
+    dial::{CONNECT_TIMEOUT, Dial, Dialer},
+};
 use crate::json_rpc::Response;
 
-/// Time for a connection. The caller has a limit of its own, which may be longer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Idle connections that are kept.
 const MAX_IDLE: usize = 4;
 
@@ -30,10 +31,10 @@ pub(crate) struct Http {
 
 impl Http {
     /// Connects when it is first asked.
-    pub(super) fn new(url: &Url) -> Result<Self, String> {
+    pub(super) fn new(url: &Url, dial: Arc<dyn Dial>) -> Result<Self, String> {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(MAX_IDLE)
-            .build(Dialer::new(Some(CONNECT_TIMEOUT)));
+            .build(Dialer::new(dial, Some(CONNECT_TIMEOUT)));
         Ok(Self { client, uri: uri(url)?, authorization: authorization(url)? })
     }
 

@@ -1,11 +1,14 @@
 //! JSON-RPC over a WebSocket: one task has the socket, many ask, and the endpoint may announce new heads.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::header::AUTHORIZATION;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{Message, client::IntoClientRequest as _, protocol::WebSocketConfig},
@@ -13,7 +16,7 @@ use tokio_tungstenite::{
 
 use super::{
     MAX_ANSWER, causes,
-    dial::{Dialer, Link},
+    dial::{Dial, Dialer, Link},
     http::{authorization, uri},
 };
 use crate::{
@@ -24,6 +27,12 @@ use crate::{
 
 /// Requests that wait for the task; more callers wait for their turn.
 const QUEUE: usize = 16;
+/// Bytes that wait to be sent: requests, and the answers to pings, of which an endpoint may send more than it reads answers. The
+/// longest request, a deployment, has a tenth of it.
+const MAX_UNSENT: usize = 1 << 20;
+/// How long an endpoint may take nothing of what it is sent. The callers of the request that waits may be gone by then, and their
+/// end alone would not end the task.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Socket = WebSocketStream<Box<dyn Link>>;
 type Announce = watch::Sender<Option<Header>>;
@@ -49,14 +58,17 @@ struct Waiting {
 
 impl WebSocket {
     /// Connects, and upgrades the connection. The caller has a limit for that and the first answer together.
-    pub(super) async fn connect(url: &RpcUrl) -> Result<Self, String> {
+    pub(super) async fn connect(url: &RpcUrl, dial: Arc<dyn Dial>) -> Result<Self, String> {
         let uri = uri(url.secret())?;
         let mut upgrade = uri.clone().into_client_request().map_err(|error| causes(&error))?;
         if let Some(authorization) = authorization(url.secret())? {
             upgrade.headers_mut().insert(AUTHORIZATION, authorization);
         }
-        let link = Dialer::new(None).dial(uri).await.map_err(|error| causes(&error))?;
-        let bounds = WebSocketConfig::default().max_message_size(Some(MAX_ANSWER)).max_frame_size(Some(MAX_ANSWER));
+        let link = Dialer::new(dial, None).dial(uri).await.map_err(|error| causes(&error))?;
+        let bounds = WebSocketConfig::default()
+            .max_message_size(Some(MAX_ANSWER))
+            .max_frame_size(Some(MAX_ANSWER))
+            .max_write_buffer_size(MAX_UNSENT);
         let upgraded = client_async_with_config(upgrade, link, Some(bounds)).await;
         let (socket, _) = upgraded.map_err(|error| causes(&error))?;
         let (ask, requests) = mpsc::channel(QUEUE);
@@ -91,7 +103,8 @@ async fn converse(mut socket: Socket, mut requests: mpsc::Receiver<Request>) -> 
                 // Callers that gave up are forgotten, or an endpoint that never answers would fill the memory.
                 waiting.retain(|_, caller| !caller.reply.is_closed());
                 waiting.insert(id, caller);
-                socket.send(Message::text(text)).await.map_err(io::Error::other)?;
+                let sent = timeout(SEND_TIMEOUT, socket.send(Message::text(text))).await;
+                sent.map_err(|_| io::Error::other("the endpoint takes no more requests"))?.map_err(io::Error::other)?;
                 continue;
             }
             message = socket.next() => message,

@@ -3,7 +3,6 @@
 use mesh_core::dev_url::DevUrls;
 
 use super::{
-    clock::SteadyClock,
     rpc::{Rpc, peer},
     sources, token,
 };
@@ -12,10 +11,9 @@ fn endpoints(endpoints: &[&str]) -> Vec<String> {
     endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn they_are_read_in_devmode_alone_and_nothing_else_is_taken_for_one() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     let sources = sources(&[&rpc], 1);
     {
         let mut chain = rpc.chain();
@@ -36,10 +34,9 @@ async fn they_are_read_in_devmode_alone_and_nothing_else_is_taken_for_one() {
     assert_eq!(sources.read(None).await.0.unwrap().dev_urls, DevUrls::new());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_with_invalid_urls_is_not_believed() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().dev_mode = true;
     let sources = sources(&[&rpc], 1);
     for (endpoints, why) in [
@@ -53,10 +50,9 @@ async fn an_endpoint_with_invalid_urls_is_not_believed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_liar_of_three_names_no_url() {
-    let _clock = SteadyClock::start();
-    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (one, two, liar) = (Rpc::start(), Rpc::start(), Rpc::start());
     for rpc in [&one, &two, &liar] {
         let mut chain = rpc.chain();
         (chain.dev_mode, chain.endpoints) = (true, endpoints(&["10.0.0.1", "http://two:80", "10.0.0.3"]));
@@ -68,10 +64,9 @@ async fn one_liar_of_three_names_no_url() {
 }
 
 /// Where one RPC endpoint computes that much and another does not, they would never agree about anything.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_large_mesh_is_not_asked_for_them() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     {
         let mut chain = rpc.chain();
         (chain.dev_mode, chain.peers) = (true, (1..=1001).map(peer).collect());

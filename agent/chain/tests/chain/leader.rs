@@ -7,17 +7,15 @@ use mesh_chain::Standing;
 use tokio::time::timeout;
 
 use super::{
-    clock::SteadyClock,
     rpc::{Manner, Rpc},
     sources, token,
 };
 
 const LEADER: Address = Address::repeat_byte(0x22);
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_seat_is_read_at_one_block() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     let sources = sources(&[&rpc], 1);
     assert_eq!(sources.leader().await, Ok(Standing { term: 5, leader: Some((token(2), LEADER)) }));
     // Asked again about the same block, an endpoint is asked for its head alone.
@@ -38,10 +36,9 @@ async fn the_seat_is_read_at_one_block() {
     assert_eq!(sources.leader().await.unwrap().term, 7);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_liar_of_three_makes_nobody_the_leader() {
-    let _clock = SteadyClock::start();
-    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (one, two, liar) = (Rpc::start(), Rpc::start(), Rpc::start());
     for lie in [(5, U256::from(3), LEADER), (99, U256::from(2), LEADER), (5, U256::ZERO, Address::ZERO)] {
         liar.chain().seat = lie;
         let honest = Ok(Standing { term: 5, leader: Some((token(2), LEADER)) });
@@ -51,10 +48,9 @@ async fn one_liar_of_three_makes_nobody_the_leader() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_no_contract_says_is_told() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     let sources = sources(&[&rpc], 1);
     for (seat, why) in [
         ((5, U256::ZERO, LEADER), "one of them is zero"),
@@ -70,10 +66,9 @@ async fn what_no_contract_says_is_told() {
     assert!(!error.contains("s3cretkey"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_that_hangs_holds_nobody_back() {
-    let _clock = SteadyClock::start();
-    let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (one, two, hanging) = (Rpc::start(), Rpc::start(), Rpc::start());
     hanging.chain().manner = Manner::Hang;
     let standing = timeout(Duration::from_secs(3), sources(&[&hanging, &one, &two], 2).leader()).await.unwrap();
     assert_eq!(standing.unwrap().term, 5);

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-mod clock;
 mod dev_urls;
 mod leader;
+mod network;
 mod rpc;
 mod submit;
 mod websocket;
@@ -12,7 +12,6 @@ mod websocket;
 use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::U256;
-use clock::SteadyClock;
 use mesh_chain::{RpcUrl, Source, Sources, Subject, WrongChain};
 use mesh_core::{
     agent::ProofRequest,
@@ -23,8 +22,7 @@ use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
 use tokio::time::Instant;
 
 fn sources(rpcs: &[&Rpc], need: usize) -> Sources {
-    let urls = rpcs.iter().map(|rpc| rpc.url.parse::<RpcUrl>().unwrap());
-    sources_of(urls.map(|url| Arc::new(Source::new(url))).collect(), need)
+    sources_of(rpcs.iter().map(|rpc| rpc.source()).collect(), need)
 }
 
 fn sources_of(sources: Vec<Arc<Source>>, need: usize) -> Sources {
@@ -35,10 +33,9 @@ fn token(id: u32) -> TokenId {
     TokenId::new(id).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_read_is_the_whole_contract_at_one_block() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().peers = (1..=1203).map(peer).collect();
     let (registry, report) = sources(&[&rpc], 1).read(None).await;
     let registry = registry.unwrap();
@@ -51,10 +48,9 @@ async fn one_read_is_the_whole_contract_at_one_block() {
     assert!(report.sources[0].ok && report.sources[0].agrees == Some(true) && report.quorum.have == 1, "{report:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     let sources = sources(&[&rpc], 1);
     sources.read(None).await.0.unwrap();
     rpc.chain().head = 101;
@@ -72,10 +68,9 @@ async fn an_unchanged_epoch_is_not_read_again_unless_the_chain_was_rewritten() {
     assert_eq!(rpc.asked("peers"), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_that_claim_a_later_head_do_not_outvote_one_unheard() {
-    let _clock = SteadyClock::start();
-    let (honest, one, other) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (honest, one, other) = (Rpc::start(), Rpc::start(), Rpc::start());
     let sources = sources(&[&honest, &one, &other], 2);
     for liar in [&one, &other] {
         liar.chain().head = 101;
@@ -96,10 +91,9 @@ async fn two_that_claim_a_later_head_do_not_outvote_one_unheard() {
 }
 
 /// A reorg is another matter: then the block with the higher epoch is gone.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_old_state_under_the_blocks_of_a_newer_one_is_no_read() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     let sources = sources(&[&rpc], 1);
     sources.read(None).await.0.unwrap();
     {
@@ -113,10 +107,9 @@ async fn an_old_state_under_the_blocks_of_a_newer_one_is_no_read() {
 }
 
 /// Or its peers would be taken for those of the epoch that follows, and never be read again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().manner = Manner::MixesBlocks;
     let sources = sources(&[&rpc], 1);
     let error = sources.read(None).await.0.unwrap_err();
@@ -131,10 +124,9 @@ async fn an_epoch_of_one_block_over_peers_of_another_is_no_read() {
     assert_eq!((registry.epoch, registry.peers.len()), (8, 4));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_own_token_is_read_even_when_it_is_bound_to_no_instance() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     let sources = sources(&[&rpc], 1);
     let tokens = |registry: mesh_core::registry::Registry| registry.own_nodes.into_iter().map(|node| node.token.get());
     let own: Vec<_> = tokens(sources.read(Some(token(3))).await.0.unwrap()).collect();
@@ -144,10 +136,9 @@ async fn the_own_token_is_read_even_when_it_is_bound_to_no_instance() {
     assert_eq!(unminted.owner, None);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_liar_of_three_is_outvoted_and_named() {
-    let _clock = SteadyClock::start();
-    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (one, two, liar) = (Rpc::start(), Rpc::start(), Rpc::start());
     liar.chain().peers.push(peer(66));
     let (registry, report) = sources(&[&liar, &one, &two], 2).read(None).await;
     assert!(registry.unwrap().peers.iter().all(|peer| peer.token != token(66)));
@@ -159,21 +150,19 @@ async fn one_liar_of_three_is_outvoted_and_named() {
     assert_eq!((report.quorum.need, report.quorum.have), (2, 2));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_that_contradict_each_other_are_no_majority() {
-    let _clock = SteadyClock::start();
-    let (one, other) = (Rpc::start().await, Rpc::start().await);
+    let (one, other) = (Rpc::start(), Rpc::start());
     other.chain().nodes.push(node(9, INSTANCE));
     let (registry, report) = sources(&[&one, &other], 2).read(None).await;
     assert!(registry.unwrap_err().contains("contradict"));
     assert!(report.disagree && report.quorum.have < report.quorum.need);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_hanging_endpoint_holds_no_read_back_and_is_reported() {
-    let _clock = SteadyClock::start();
     let reported = async |manner| {
-        let (one, two, hanging) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+        let (one, two, hanging) = (Rpc::start(), Rpc::start(), Rpc::start());
         hanging.chain().manner = manner;
         let sources = sources(&[&hanging, &one, &two], 2);
         // Any one read could find it merely slow.
@@ -201,10 +190,9 @@ async fn read_until(sources: &Sources, holds: impl Fn(&SourceStatus) -> bool) ->
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_merely_slow_is_not_down() {
-    let _clock = SteadyClock::start();
-    let (one, two, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (one, two, slow) = (Rpc::start(), Rpc::start(), Rpc::start());
     slow.chain().manner = Manner::Slow;
     let sources = sources(&[&slow, &one, &two], 2);
     let begun = Instant::now();
@@ -217,10 +205,9 @@ async fn an_endpoint_that_is_merely_slow_is_not_down() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_endpoint_is_waited_for_when_a_fast_one_lies() {
-    let _clock = SteadyClock::start();
-    let (liar, one, slow) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (liar, one, slow) = (Rpc::start(), Rpc::start(), Rpc::start());
     liar.chain().peers.push(peer(66));
     slow.chain().manner = Manner::Slow;
     let (registry, report) = sources(&[&liar, &one, &slow], 2).read(None).await;
@@ -230,10 +217,9 @@ async fn a_slow_endpoint_is_waited_for_when_a_fast_one_lies() {
     assert_eq!(agrees, [Some(false), Some(true), Some(true)]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_block_read_is_one_that_enough_endpoints_have() {
-    let _clock = SteadyClock::start();
-    let (ahead, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (ahead, one, behind) = (Rpc::start(), Rpc::start(), Rpc::start());
     ahead.chain().head = 110;
     behind.chain().head = 95;
     let (registry, report) = sources(&[&ahead, &one, &behind], 2).read(None).await;
@@ -245,10 +231,9 @@ async fn the_block_read_is_one_that_enough_endpoints_have() {
     assert_eq!(report.sources[2].agrees, None, "it has not said anything about block 100");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_liar_with_a_far_off_head_cannot_spoil_what_two_others_agree_on() {
-    let _clock = SteadyClock::start();
-    let (liar, one, behind) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (liar, one, behind) = (Rpc::start(), Rpc::start(), Rpc::start());
     {
         let mut chain = liar.chain();
         (chain.head, chain.epoch) = (9000, 99);
@@ -266,10 +251,9 @@ async fn a_liar_with_a_far_off_head_cannot_spoil_what_two_others_agree_on() {
     assert_eq!(report.sources[2].lag_blocks, Some(5), "a head that no other endpoint has is no measure");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_silent_about_finality_delays_little_and_keeps_its_connection() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().manner = Manner::HangFinalized;
     let sources = sources(&[&rpc], 1);
     let started = Instant::now();
@@ -280,24 +264,22 @@ async fn an_endpoint_silent_about_finality_delays_little_and_keeps_its_connectio
     assert!(again.elapsed() < Duration::from_millis(900), "asked again at once: {:?}", again.elapsed());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tokens_outside_the_mesh_network_are_refused_before_they_cost_anything() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().peers.push(peer(65535));
     let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
     assert!(error.contains("peers(): token 65535 does not fit into 10.0.0.0/16"), "{error}");
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().nodes.push(node(70_000, [9; 20]));
     let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
     assert!(error.contains("nodes(): token 70000"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn broken_answers_are_errors_in_words_without_the_api_key() {
-    let _clock = SteadyClock::start();
     for manner in [Manner::Html, Manner::Huge, Manner::EndlessPages, Manner::NoCode, Manner::Hang] {
-        let rpc = Rpc::start().await;
+        let rpc = Rpc::start();
         rpc.chain().manner = manner;
         let (registry, report) = sources(&[&rpc], 1).read(None).await;
         let error = registry.unwrap_err();
@@ -308,6 +290,10 @@ async fn broken_answers_are_errors_in_words_without_the_api_key() {
             assert!(said.contains("no contract"), "{said}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_port_on_which_nothing_listens_is_an_error_without_the_api_key() {
     let closed: RpcUrl = "http://127.0.0.1:1/v3/s3cretkey".parse().unwrap();
     let subject = Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) };
     let (registry, report) = Sources::new(vec![Arc::new(Source::new(closed))], 1, None, subject).read(None).await;
@@ -315,10 +301,9 @@ async fn broken_answers_are_errors_in_words_without_the_api_key() {
     assert!(said.contains("127.0.0.1:1") && !said.contains("s3cretkey"), "{said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_block_than_asked_for_is_refused() {
-    let _clock = SteadyClock::start();
-    let (ahead, one) = (Rpc::start().await, Rpc::start().await);
+    let (ahead, one) = (Rpc::start(), Rpc::start());
     {
         let mut chain = ahead.chain();
         (chain.head, chain.manner) = (400, Manner::OtherBlock);
@@ -330,9 +315,8 @@ async fn another_block_than_asked_for_is_refused() {
     assert!(error.contains("another block"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tokens_out_of_order_or_range_are_refused() {
-    let _clock = SteadyClock::start();
     for change in [
         (|peers: &mut Vec<_>| peers.reverse()) as fn(&mut Vec<mesh_contract::IDstackClusterNFT::Peer>),
         |peers| peers.push(peers[2].clone()),
@@ -340,17 +324,16 @@ async fn tokens_out_of_order_or_range_are_refused() {
         |peers| peers[2].tokenId = U256::MAX,
         |peers| peers[1].networkType = 2,
     ] {
-        let rpc = Rpc::start().await;
+        let rpc = Rpc::start();
         change(&mut rpc.chain().peers);
         let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
         assert!(error.contains("peers()"), "{error}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
-    let _clock = SteadyClock::start();
-    let (one, two, liar) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+    let (one, two, liar) = (Rpc::start(), Rpc::start(), Rpc::start());
     for rpc in [&one, &two] {
         // The last one of the block counts.
         rpc.chain().logs = vec![registration_log(2, 10), registration_log(2, 11)];
@@ -379,19 +362,17 @@ async fn a_proof_comes_from_its_one_block_and_from_most_endpoints() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_wrong_chain_is_known_at_once_and_silence_is_not_the_wrong_chain() {
-    let _clock = SteadyClock::start();
-    let (one, other) = (Rpc::start().await, Rpc::start().await);
+    let (one, other) = (Rpc::start(), Rpc::start());
     sources(&[&one], 1).preflight().await.unwrap();
     one.chain().manner = Manner::NoCode;
     assert!(matches!(sources(&[&one], 1).preflight().await, Err(WrongChain::NoCode { chain_id: 31337, .. })));
     // One of two may be wrong where one is enough.
     sources(&[&one, &other], 1).preflight().await.unwrap();
     assert!(sources(&[&one, &other], 2).preflight().await.is_err());
-    let url = vec![Arc::new(Source::new(other.url.parse().unwrap()))];
     let subject = Subject { contract: CONTRACT, instance: InstanceId(INSTANCE) };
-    let elsewhere = Sources::new(url, 1, Some(1), subject);
+    let elsewhere = Sources::new(vec![other.source()], 1, Some(1), subject);
     assert!(matches!(elsewhere.preflight().await, Err(WrongChain::ChainId { found: 31337, wanted: 1, .. })));
     assert!(elsewhere.read(None).await.0.unwrap_err().contains("31337"));
     other.chain().manner = Manner::Html;

@@ -1,4 +1,4 @@
-//! A JSON-RPC endpoint on loopback that can be made to misbehave.
+//! A JSON-RPC endpoint in this process that can be made to misbehave.
 
 use std::{
     collections::BTreeMap,
@@ -9,11 +9,16 @@ use std::{
 use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256, keccak256};
 use alloy_sol_types::{SolCall as _, SolEvent as _};
 use axum::{Json, Router, extract::State, response::IntoResponse as _, routing::post};
+use mesh_chain::Source;
 use mesh_contract::{DstackClusterNFT as contract, IDstackClusterNFT as abi};
 use serde_json::{Value, json};
 
+use super::network::{Network, network};
+
 pub(crate) const CONTRACT: Address = Address::repeat_byte(0xc0);
 pub(crate) const INSTANCE: [u8; 20] = [0x33; 20];
+/// Of every endpoint.
+const URL: &str = "http://rpc.test/v3/s3cretkey";
 
 /// Of a [`Manner::Slow`] endpoint.
 const LATENCY: Duration = Duration::from_millis(400);
@@ -75,7 +80,7 @@ pub(crate) struct Chain {
 #[derive(Clone)]
 pub(crate) struct Rpc {
     chain: Arc<Mutex<Chain>>,
-    pub(crate) url: String,
+    network: Network,
 }
 
 pub(crate) fn peer(token: u64) -> abi::Peer {
@@ -119,7 +124,7 @@ pub(crate) fn hostile_text() -> String {
 }
 
 impl Rpc {
-    pub(crate) async fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let chain = Chain {
             manner: Manner::Honest,
             chain_id: 31337,
@@ -139,11 +144,15 @@ impl Rpc {
             reverts: None,
         };
         let chain = Arc::new(Mutex::new(chain));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v3/s3cretkey", listener.local_addr().unwrap());
+        let (network, incoming) = network();
         let router = Router::new().route("/v3/s3cretkey", post(answer)).with_state(Arc::clone(&chain));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { chain, url }
+        tokio::spawn(async move { axum::serve(incoming, router).await });
+        Self { chain, network }
+    }
+
+    /// The client's side of it, not connected yet.
+    pub(crate) fn source(&self) -> Arc<Source> {
+        Arc::new(Source::new(URL.parse().unwrap()).with_dial(Arc::new(self.network.clone())))
     }
 
     pub(crate) fn chain(&self) -> MutexGuard<'_, Chain> {

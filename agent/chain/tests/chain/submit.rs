@@ -9,7 +9,6 @@ use mesh_contract::DstackClusterNFT as contract;
 use mesh_core::{agent::ProofRequest, text::is_hostile};
 
 use super::{
-    clock::SteadyClock,
     rpc::{self, Manner, Rpc},
     sources, token,
 };
@@ -31,10 +30,9 @@ fn signer() -> Payer {
     Payer(SigningKey::from_slice(&[7; 32]).unwrap())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().manner = Manner::Echo;
     let sources = sources(&[&rpc], 1);
     let (registry, report) = sources.read(None).await;
@@ -46,10 +44,9 @@ async fn an_endpoint_that_repeats_the_api_key_does_not_get_it_into_status_or_log
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_an_endpoint_says_is_one_short_line_wherever_it_goes() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().manner = Manner::Hostile;
     let sources = sources(&[&rpc], 1);
     let (registry, report) = sources.read(None).await;
@@ -73,10 +70,9 @@ async fn what_an_endpoint_says_is_one_short_line_wherever_it_goes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_revert_reason_is_one_short_line_too() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().is_poor = true;
     rpc.chain().reverts = Some(alloy_sol_types::Revert::from(rpc::hostile_text()).abi_encode().into());
     let error = sources(&[&rpc], 1).submit(&signer(), 31337, vec![1, 2, 3, 4].into()).await.unwrap_err().to_string();
@@ -84,11 +80,10 @@ async fn a_revert_reason_is_one_short_line_too() {
     assert!(error.len() < 4000, "{} bytes", error.len());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
-    let _clock = SteadyClock::start();
     for manner in [Manner::Echo, Manner::Hang, Manner::Html, Manner::MadeUp] {
-        let (liar, one, two) = (Rpc::start().await, Rpc::start().await, Rpc::start().await);
+        let (liar, one, two) = (Rpc::start(), Rpc::start(), Rpc::start());
         liar.chain().manner = manner;
         let sources = sources(&[&liar, &one, &two], 2);
         let signer = signer();
@@ -102,17 +97,16 @@ async fn one_liar_of_three_neither_ends_nor_prices_nor_names_a_transaction() {
         // More than the estimate, 196,608: a vote that turns out to be the last one required elects, which no estimate knows.
         assert_eq!(gas, 300_000);
     }
-    let (one, liar) = (Rpc::start().await, Rpc::start().await);
+    let (one, liar) = (Rpc::start(), Rpc::start());
     liar.chain().manner = Manner::Echo;
     let signer = signer();
     let refused = sources(&[&one, &liar], 2).submit(&signer, 31337, Bytes::new()).await;
     assert!(refused.is_err() && one.chain().sent.is_empty(), "two must be ready to take it");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_contract_would_refuse_is_found_out_without_funds() {
-    let _clock = SteadyClock::start();
-    let rpc = Rpc::start().await;
+    let rpc = Rpc::start();
     rpc.chain().is_poor = true;
     let signer = signer();
     let submit = || async { sources(&[&rpc], 1).submit(&signer, 31337, vec![1, 2, 3, 4].into()).await.unwrap_err() };

@@ -2,22 +2,32 @@
 
 use std::{
     convert::Infallible,
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures_util::{SinkExt as _, StreamExt as _};
-use mesh_chain::{Source, Sources, watch};
+use futures_util::{SinkExt as _, StreamExt as _, future::BoxFuture};
+use mesh_chain::{Dial, Link, RpcError, Source, Sources, watch};
 use serde_json::{Value, json};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    io::{AsyncWriteExt as _, DuplexStream},
     sync::Notify,
     task::JoinSet,
     time::{Instant, interval, timeout},
 };
-use tokio_tungstenite::{accept_async, tungstenite::Message};
+use tokio_tungstenite::{
+    WebSocketStream, accept_async,
+    tungstenite::{Message, protocol::Role},
+};
 
-use super::{clock::SteadyClock, rpc::Rpc, sources_of};
+use super::{
+    network::{Incoming, Network, network},
+    rpc::Rpc,
+    sources_of,
+};
+
+const URL: &str = "ws://rpc.test/v3/s3cretkey";
 
 /// How far a connection gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,50 +46,47 @@ enum Stage {
 
 /// A WebSocket in front of an [`Rpc`]'s chain.
 struct WebSocket {
-    stage: Arc<Mutex<Stage>>,
+    door: Door,
     rpc: Rpc,
-    url: String,
     _server: JoinSet<Infallible>,
 }
 
-impl WebSocket {
-    async fn start(stage: Stage) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (rpc, stage) = (Rpc::start().await, Arc::new(Mutex::new(stage)));
-        let url = format!("ws://{address}/v3/s3cretkey");
-        let mut server = JoinSet::new();
-        let mut crowd = Vec::new();
-        while *stage.lock().unwrap() == Stage::Tcp {
-            // The kernel drops SYNs once the queue of connections to accept is full.
-            match timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
-                Ok(connection) => crowd.push(connection.unwrap()),
-                Err(_) => break,
-            }
-        }
-        server.spawn(serve(listener, Arc::clone(&stage), rpc.clone(), crowd));
-        Self { stage, rpc, url, _server: server }
-    }
+/// Its network, where a connection may hang as well.
+#[derive(Debug, Clone)]
+struct Door {
+    stage: Arc<Mutex<Stage>>,
+    network: Network,
+}
 
-    fn let_it_get_to(&self, stage: Stage) {
-        *self.stage.lock().unwrap() = stage;
+impl Dial for Door {
+    fn dial(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Box<dyn Link>>> {
+        match *self.stage.lock().unwrap() {
+            Stage::Tcp => Box::pin(std::future::pending()),
+            Stage::Upgrade | Stage::Subscribe | Stage::Silence | Stage::Heads => self.network.dial(host, port),
+        }
     }
 }
 
-async fn serve(listener: TcpListener, stage: Arc<Mutex<Stage>>, rpc: Rpc, crowd: Vec<TcpStream>) -> Infallible {
-    let is = |wanted: Stage| *stage.lock().unwrap() == wanted;
-    let mut tick = interval(Duration::from_millis(20));
-    while is(Stage::Tcp) {
-        tick.tick().await;
+impl WebSocket {
+    fn start(stage: Stage) -> Self {
+        let (network, incoming) = network();
+        let (rpc, stage) = (Rpc::start(), Arc::new(Mutex::new(stage)));
+        let mut server = JoinSet::new();
+        server.spawn(serve(incoming, Arc::clone(&stage), rpc.clone()));
+        Self { door: Door { stage, network }, rpc, _server: server }
     }
-    drop(crowd);
+
+    fn let_it_get_to(&self, stage: Stage) {
+        *self.door.stage.lock().unwrap() = stage;
+    }
+}
+
+async fn serve(mut incoming: Incoming, stage: Arc<Mutex<Stage>>, rpc: Rpc) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
-        let (stream, _) = listener.accept().await.unwrap();
+        let stream = incoming.next().await;
         // A connection made while upgrades hang hangs for ever: only a new one can help.
-        if is(Stage::Upgrade) {
+        if *stage.lock().unwrap() == Stage::Upgrade {
             connections.spawn(async move {
                 let _held = stream;
                 std::future::pending().await
@@ -90,8 +97,8 @@ async fn serve(listener: TcpListener, stage: Arc<Mutex<Stage>>, rpc: Rpc, crowd:
     }
 }
 
-async fn converse(stream: TcpStream, stage: Arc<Mutex<Stage>>, rpc: Rpc) {
-    // The crowd of `Stage::Tcp` never asks for an upgrade.
+async fn converse(stream: DuplexStream, stage: Arc<Mutex<Stage>>, rpc: Rpc) {
+    // A source that is dropped in the middle of an upgrade leaves half of one.
     let Ok(mut socket) = accept_async(stream).await else { return };
     let mut tick = interval(Duration::from_millis(20));
     let mut announced: Option<u64> = None;
@@ -140,8 +147,9 @@ struct Watched {
     _watch: JoinSet<Infallible>,
 }
 
-fn watched(url: &str) -> Watched {
-    let source = Arc::new(Source::new(url.parse().unwrap()));
+fn watched(socket: &WebSocket) -> Watched {
+    let source = Source::new(URL.parse().unwrap()).with_dial(Arc::new(socket.door.clone()));
+    let source = Arc::new(source);
     let moved = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
     tasks.spawn(watch(Arc::clone(&source), Arc::clone(&moved)));
@@ -168,9 +176,8 @@ async fn quiet(watched: &Watched, pause: Duration) {
 }
 
 async fn recovers_from(stage: Stage) {
-    let _clock = SteadyClock::start();
-    let socket = WebSocket::start(stage).await;
-    let watched = watched(&socket.url);
+    let socket = WebSocket::start(stage);
+    let watched = watched(&socket);
     // The watcher and two reads after each other find it hanging: none of them waits for ever, or for the others.
     for _ in 0..2 {
         let (registry, report) = timeout(Duration::from_secs(8), watched.sources.read(None)).await.unwrap();
@@ -182,21 +189,20 @@ async fn recovers_from(stage: Stage) {
     hinted_at_a_new_head(&socket, &watched, Duration::from_secs(12)).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_hangs_in_tcp_is_given_up_and_made_anew() {
     recovers_from(Stage::Tcp).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_that_hangs_in_its_upgrade_is_given_up_and_made_anew() {
     recovers_from(Stage::Upgrade).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn while_a_subscription_hangs_reads_and_hints_go_on() {
-    let _clock = SteadyClock::start();
-    let socket = WebSocket::start(Stage::Subscribe).await;
-    let watched = watched(&socket.url);
+    let socket = WebSocket::start(Stage::Subscribe);
+    let watched = watched(&socket);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
     // Asked for at least between two tries to subscribe, each of 3 s.
     hinted_at_a_new_head(&socket, &watched, Duration::from_secs(6)).await;
@@ -209,11 +215,10 @@ async fn while_a_subscription_hangs_reads_and_hints_go_on() {
     hinted_at_a_new_head(&socket, &watched, Duration::from_secs(2)).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_subscription_that_says_nothing_is_found_by_asking_and_made_anew() {
-    let _clock = SteadyClock::start();
-    let socket = WebSocket::start(Stage::Silence).await;
-    let watched = watched(&socket.url);
+    let socket = WebSocket::start(Stage::Silence);
+    let watched = watched(&socket);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
     let started = Instant::now();
     while socket.rpc.asked("eth_subscribe") < 2 {
@@ -226,13 +231,63 @@ async fn a_subscription_that_says_nothing_is_found_by_asking_and_made_anew() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_announced_head_is_hinted_at_again_once_the_endpoint_has_settled() {
-    let _clock = SteadyClock::start();
-    let socket = WebSocket::start(Stage::Heads).await;
-    let watched = watched(&socket.url);
+    let socket = WebSocket::start(Stage::Heads);
+    let watched = watched(&socket);
     eventually_read(&watched.sources, Duration::from_secs(1)).await;
     hinted_at_a_new_head(&socket, &watched, Duration::from_secs(2)).await;
     quiet(&watched, Duration::from_millis(400)).await;
     timeout(Duration::from_secs(2), watched.moved.notified()).await.unwrap();
+}
+
+/// A source, the other end of its WebSocket after the upgrade, and a request of so many bytes that waits for its answer.
+async fn asked(bytes: usize) -> (Arc<Source>, WebSocketStream<DuplexStream>, JoinSet<Result<u64, RpcError>>) {
+    let (network, mut incoming) = network();
+    let source = Arc::new(Source::new(URL.parse().unwrap()).with_dial(Arc::new(network)));
+    let (asker, mut asking) = (Arc::clone(&source), JoinSet::new());
+    asking.spawn(async move { asker.request("eth_call", ["x".repeat(bytes)]).await });
+    let socket = accept_async(incoming.next().await).await.unwrap();
+    (source, socket, asking)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_nothing_more_is_closed() {
+    // More than fits on the way, so that some of it is never taken.
+    let (source, socket, mut asking) = asked(1 << 19).await;
+    let started = Instant::now();
+    let failed = asking.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(failed, RpcError::Timeout { .. }), "{failed}");
+    // The source has forgotten the connection by now, and its task waits to send.
+    let mut stream = socket.into_inner();
+    const EMPTY_PING: [u8; 2] = [0x89, 0];
+    while stream.write_all(&EMPTY_PING).await.is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(20), "the connection is still open");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(source);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_that_nothing_is_read_after_fill_no_memory() {
+    const PINGS: usize = 40_000;
+    let (source, mut socket, mut asking) = asked(10).await;
+    let request = socket.next().await.unwrap().unwrap();
+    let mut stream = socket.into_inner();
+    let ping = [&[0x89, 125][..], &[7; 125]].concat();
+    for _ in 0..PINGS {
+        stream.write_all(&ping).await.unwrap();
+    }
+    // Until now none of the answers was read: all that are kept come now.
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+    let id = serde_json::from_str::<Value>(request.to_text().unwrap()).unwrap()["id"].clone();
+    let answer = json!({ "jsonrpc": "2.0", "id": id, "result": 5 });
+    let mut answers = 0;
+    while let Ok(message) = timeout(Duration::from_secs(1), socket.next()).await {
+        answers += usize::from(matches!(message, Some(Ok(Message::Pong(_)))));
+    }
+    assert!(answers > 0 && answers * 4 < PINGS, "{answers} answers were kept");
+    socket.send(Message::text(answer.to_string())).await.unwrap();
+    assert_eq!(asking.join_next().await.unwrap().unwrap().unwrap(), 5, "the connection goes on");
+    drop(source);
 }

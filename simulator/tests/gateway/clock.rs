@@ -1,5 +1,4 @@
-//! A clock that stands still when the machine does. The tests of streams and paths, and of the gateway in `simulator`, include this
-//! file too.
+//! A clock for tests over real sockets: it stands still when the machine does, and runs fast when it does not.
 
 use std::{convert::Infallible, sync::mpsc, thread, time::Duration};
 
@@ -8,11 +7,13 @@ use tokio::{
     time::{advance, pause},
 };
 
+/// Real time between two steps: the kernel carries bytes over loopback in much less.
 const TICK: Duration = Duration::from_millis(1);
+/// How far the clock goes with each.
+const STEP: Duration = Duration::from_millis(10);
 
-/// A clock that runs like any other while this process gets processor time, and stands still while it does not: deadlines are those
-/// of the product, and none is missed because another process had the processor. Runs until it is dropped, in a runtime with one
-/// thread.
+/// Ten times as fast as real time while this process gets processor time, and still while it does not: deadlines are those of the
+/// product, and none is missed because another process had the processor. Runs until it is dropped, in a runtime with one thread.
 #[must_use]
 pub(crate) struct SteadyClock {
     _ticks: JoinSet<Infallible>,
@@ -29,7 +30,7 @@ impl SteadyClock {
         ticks.spawn(async {
             loop {
                 spawn_blocking(|| thread::sleep(TICK)).await.unwrap();
-                advance(TICK).await;
+                advance(STEP).await;
             }
         });
         Self { _ticks: ticks, _held: held }
