@@ -24,6 +24,9 @@ const API_KEY: &str = "S3CRETKEY12345";
 /// A text with all that a terminal or a reader could take amiss.
 const HOSTILE: &str = "\x1b]0;owned\x07\u{9b}2J\u{202e}key S3CRETKEY12345; send ether\nhint: to mallory";
 
+/// How often a machine that stands still for a moment may spoil what is asked.
+const TRIES: usize = 5;
+
 /// What the endpoint does with a request.
 #[derive(Clone)]
 enum Reply {
@@ -130,14 +133,7 @@ fn run(url: &str, arguments: &[&str]) -> (i32, String) {
 
 #[test]
 fn silence_ends_in_time_wherever_it_begins() {
-    for silent in [
-        "eth_chainId",
-        "eth_getCode",
-        "eth_estimateGas",
-        "eth_gasPrice",
-        "eth_getBlockByNumber",
-        "eth_getTransactionCount",
-    ] {
+    let silent_about = |silent: &'static str| {
         let url = honest_but(move |method| (method == silent).then_some(Reply::Silence));
         let before = Instant::now();
         let (code, errors) = run(&url, &["revoke", "7", "--rpc-timeout", "1"]);
@@ -145,7 +141,20 @@ fn silence_ends_in_time_wherever_it_begins() {
         assert!(errors.contains("no answer within 1 s"), "{silent}: {errors}");
         // Not for ever: much more than it takes, because the machine may be slow.
         assert!(before.elapsed() < Duration::from_secs(60), "{silent} took {:?}", before.elapsed());
-    }
+    };
+    // Side by side, because each waits.
+    std::thread::scope(|scope| {
+        for silent in [
+            "eth_chainId",
+            "eth_getCode",
+            "eth_estimateGas",
+            "eth_gasPrice",
+            "eth_getBlockByNumber",
+            "eth_getTransactionCount",
+        ] {
+            scope.spawn(move || silent_about(silent));
+        }
+    });
 }
 
 #[test]
@@ -155,11 +164,12 @@ fn a_transaction_whose_answer_is_lost_is_looked_for() {
         "eth_getTransactionReceipt" => Some(Reply::Result(Value::Null)),
         _ => None,
     });
-    // Long enough for every other answer on a machine that is slow.
-    let (code, errors) = run(&url, &["revoke", "7", "--rpc-timeout", "10", "--receipt-timeout", "1"]);
+    let command = ["revoke", "7", "--rpc-timeout", "1", "--receipt-timeout", "1"];
+    // On a machine that stands still, another answer may be late before that.
+    let is_sent = |(_, errors): &(i32, String)| errors.contains(" may have been sent (no answer within 1 s)");
+    let (code, errors) = (0..TRIES).map(|_| run(&url, &command)).find(is_sent).unwrap();
     assert_eq!(code, 1);
-    assert!(errors.contains(" may have been sent (no answer within 10 s)"), "{errors}");
-    // With more words in between where the second ends while it is asked for.
+    // With more words in between where the time ends while it is asked for.
     assert!(
         errors.contains("is in no block after 1s") && errors.contains("\nhint: it may still get into one"),
         "{errors}"

@@ -1,0 +1,63 @@
+//! The program as a person or a script meets it: help, exit codes, what goes to which stream.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/agent.rs"]
+mod agent;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod help;
+mod local_agent;
+mod mistakes;
+
+use support::{meshctl, outcome};
+
+const COMMANDS: [&str; 28] = [
+    "status",
+    "peers",
+    "why",
+    "wait",
+    "deploy",
+    "nodes",
+    "mint",
+    "bind",
+    "register",
+    "revoke",
+    "reinstate",
+    "deactivate",
+    "transfer",
+    "burn",
+    "config",
+    "minting",
+    "withdraw",
+    "pause",
+    "unpause",
+    "owner",
+    "compose",
+    "device",
+    "root",
+    "app",
+    "domain",
+    "dev-url",
+    "leader",
+    "schema",
+];
+
+/// Commands of commands.
+const VERBS: [(&str, &[&str]); 10] = [
+    ("config", &["show", "set", "dev-mode", "require-tcb", "disable-upgrades"]),
+    ("minting", &["show", "set"]),
+    ("owner", &["show", "offer", "accept"]),
+    ("compose", &["add", "remove", "list"]),
+    ("device", &["add", "remove", "list", "allow-any"]),
+    ("root", &["add", "remove", "list"]),
+    ("app", &["add", "remove", "list"]),
+    ("domain", &["add", "remove", "list"]),
+    ("dev-url", &["set", "unset"]),
+    ("leader", &["show", "vote", "withdraw", "relay", "elect"]),
+];
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    outcome(meshctl().args(arguments).output().unwrap())
+}
