@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use dstack_simulator::gateway::Limits;
+use testkit::SteadyClock;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, interval};
 
-use super::clock::SteadyClock;
 use super::world::{World, client_hello, exchange, hanging, hex, id, read, silent_end, within};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-mod clock;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod world;

@@ -1,4 +1,4 @@
-//! A clock for tests over real sockets: it stands still when the machine does, and runs fast when it does not.
+//! A tokio clock for tests over real sockets: it stands still when the machine does, and runs fast when it does not.
 
 use std::{convert::Infallible, sync::mpsc, thread, time::Duration};
 
@@ -15,13 +15,15 @@ const STEP: Duration = Duration::from_millis(10);
 /// Ten times as fast as real time while this process gets processor time, and still while it does not: deadlines are those of the
 /// product, and none is missed because another process had the processor. Runs until it is dropped, in a runtime with one thread.
 #[must_use]
-pub(crate) struct SteadyClock {
+#[derive(Debug)]
+pub struct SteadyClock {
     _ticks: JoinSet<Infallible>,
     _held: mpsc::Sender<()>,
 }
 
 impl SteadyClock {
-    pub(crate) fn start() -> Self {
+    /// Stops tokio's clock and moves it from now on. Panics in a runtime with more than one thread, where no clock can be stopped.
+    pub fn start() -> Self {
         pause();
         // Or tokio would run ahead of sockets whenever every task waits.
         let (held, dropped) = mpsc::channel::<()>();
@@ -29,7 +31,7 @@ impl SteadyClock {
         let mut ticks = JoinSet::new();
         ticks.spawn(async {
             loop {
-                spawn_blocking(|| thread::sleep(TICK)).await.unwrap();
+                drop(spawn_blocking(|| thread::sleep(TICK)).await);
                 advance(STEP).await;
             }
         });
