@@ -9,6 +9,7 @@ mod peer;
 mod faults;
 mod hedging;
 mod hostile;
+mod idle;
 mod message;
 mod packet;
 mod rules;

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use mesh_paths::path::{KINDS, Message, MessageKind, PathKind, PathReport, PerPath, ProbeError, SMALL, Selector, rank};
+use mesh_paths::path::{
+    KINDS, Message, MessageKind, PathKind, PathReport, PerPath, ProbeError, SMALL, Selector, Switch, Trouble, rank,
+};
 
 use crate::link::Dice;
 
@@ -184,4 +186,11 @@ impl Peer {
     pub(crate) fn times(&self, by: PathKind) -> Vec<Duration> {
         self.sent.iter().filter(|sent| sent.by == by).map(|sent| sent.at).collect()
     }
+}
+
+/// The changes of path so far: from, to and why.
+pub(crate) fn switches(peer: &mut Peer) -> Vec<(PathKind, PathKind, Option<Trouble>)> {
+    std::iter::from_fn(|| peer.paths.poll_switch())
+        .map(|Switch { from, to, trouble, .. }| (from, to, trouble))
+        .collect()
 }
