@@ -10,7 +10,7 @@ mod why;
 
 pub(crate) use anonymize::anonymize;
 pub(crate) use paths::{PATH_COLUMNS, path_rows};
-pub(crate) use status::{kind_word, state_word, status_text, watched};
+pub(crate) use status::{status_text, watched};
 pub(crate) use table::{Cell, Color, Column, table};
 pub(crate) use units::{age, short, short_hex};
 pub(crate) use why::explain;

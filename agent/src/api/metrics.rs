@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use mesh_core::{
     agent::{BUCKETS, Counters, Histogram},
-    status::{AgentStatus, MembershipState, PathKind, PathStatus, PeerState, PeerStatus, Status},
+    status::{AgentStatus, MembershipState, PathStatus, PeerState, PeerStatus, Status},
 };
 use prometheus_client::{
     collector::Collector,
@@ -86,7 +86,7 @@ fn write_registry(page: &mut Page<'_>, status: &Status, counters: &Counters) -> 
 
 fn write_peers(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
     let in_state = |state| peers.iter().filter(|peer| peer.state == state).count();
-    let states = STATES.map(|state| ([label("state", name_of(state))], in_state(state)));
+    let states = STATES.map(|state| ([label("state", state.name())], in_state(state)));
     page.gauges("p2p_peers", "Peers by state.", states)?;
     let up = peers.iter().map(|peer| {
         let up = matches!(peer.state, PeerState::Up | PeerState::Idle);
@@ -115,7 +115,7 @@ fn write_paths(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
     })?;
     let reasons = each_path(peers).filter_map(|(peer, path)| {
         let reason = label("reason", path.reason?.code());
-        Some(([token(peer), label("path", path_name(path.kind)), reason], 1_u32))
+        Some(([token(peer), label("path", path.kind.name()), reason], 1_u32))
     });
     let help = "1 for what is wrong with a path that packets may not rely on.";
     page.gauges("p2p_path_unusable_reason", help, reasons)?;
@@ -135,7 +135,7 @@ fn write_paths(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
 
 fn write_counters(page: &mut Page<'_>, counters: &Counters) -> fmt::Result {
     let switches = counters.path_switches.iter().map(|((token, from, to, reason), count)| {
-        let (from, to) = (label("from", path_name(*from)), label("to", path_name(*to)));
+        let (from, to) = (label("from", from.name()), label("to", to.name()));
         ([label("token", token), from, to, label("reason", reason)], *count)
     });
     page.counters("p2p_path_switches", "How often packets took another path.", switches)?;
@@ -163,7 +163,7 @@ fn per_path<V: EncodeGaugeValue>(
     value: impl Fn(&PeerStatus, &PathStatus) -> Option<V>,
 ) -> fmt::Result {
     let known = each_path(peers)
-        .filter_map(|(peer, path)| Some(([token(peer), label("path", path_name(path.kind))], value(peer, path)?)));
+        .filter_map(|(peer, path)| Some(([token(peer), label("path", path.kind.name())], value(peer, path)?)));
     page.gauges(name, help, known)
 }
 
@@ -173,24 +173,6 @@ fn each_path(peers: &[PeerStatus]) -> impl Iterator<Item = (&PeerStatus, &PathSt
 
 const STATES: [PeerState; 6] =
     [PeerState::Up, PeerState::Idle, PeerState::Suspect, PeerState::Connecting, PeerState::Down, PeerState::Removing];
-
-const fn name_of(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Up => "up",
-        PeerState::Idle => "idle",
-        PeerState::Suspect => "suspect",
-        PeerState::Connecting => "connecting",
-        PeerState::Down => "down",
-        PeerState::Removing => "removing",
-    }
-}
-
-const fn path_name(path: PathKind) -> &'static str {
-    match path {
-        PathKind::Direct => "direct",
-        PathKind::Gateway => "gateway",
-    }
-}
 
 fn token(peer: &PeerStatus) -> Label {
     label("token", peer.token_id)

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mesh_core::status::PathKind;
+
 use super::*;
 
 /// What operators have rules and dashboards for: name of the family, type, help.

@@ -1,12 +1,12 @@
 //! `meshctl peers`: names and addresses for scripts, from `GET /v1/peers`, and for people how each path to them is, from the status.
 
 use dstack_p2p::{Member, Peers};
-use mesh_core::status::Status;
+use mesh_core::status::{PeerState, Status};
 
 use crate::{
     agent_socket::AgentSocket,
     output::Printer,
-    render::{Cell, Column, PATH_COLUMNS, kind_word, path_rows, state_word, table},
+    render::{Cell, Column, PATH_COLUMNS, path_rows, table},
     settings::Settings,
 };
 
@@ -44,9 +44,9 @@ fn rows(peer: Member, status: &Status) -> Vec<Vec<Cell>> {
     let who = [
         Cell::new(peer.token_id.to_string()),
         Cell::new(peer.name),
-        Cell::new(kind_word(peer.kind)),
+        Cell::new(peer.kind.name()),
         Cell::new(address.as_deref().unwrap_or("-")),
-        Cell::new(peer.state.map_or("-", state_word)),
+        Cell::new(peer.state.map_or("-", PeerState::name)),
     ];
     let known = status.peers.iter().find(|known| known.token_id == peer.token_id);
     let blank = || COLUMNS.map(|_| Cell::new("")).to_vec();

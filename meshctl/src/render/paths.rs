@@ -4,7 +4,6 @@ use mesh_core::status::{PathStatus, PeerStatus, Reason};
 
 use super::{
     Cell, Color, Column,
-    status::path_word,
     units::{age, or_unknown, percent, round_trip, seen},
 };
 
@@ -30,7 +29,7 @@ fn row(path: &PathStatus, peer: &PeerStatus) -> Vec<Cell> {
     let used = if peer.path == Some(path.kind) { "*" } else { "" };
     let color = if path.usable { Color::Good } else { Color::Caution };
     vec![
-        Cell::colored(format!("{}{used}", path_word(path.kind)), Some(color)),
+        Cell::colored(format!("{}{used}", path.kind.name()), Some(color)),
         Cell::new(or_unknown(path.rtt_ms, round_trip)),
         Cell::new(or_unknown(path.loss_pct, percent)),
         Cell::new(or_unknown(path.mtu, |mtu| mtu.to_string())),

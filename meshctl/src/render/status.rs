@@ -2,8 +2,7 @@
 
 use mesh_core::{
     status::{
-        MembershipState, NodeKind, OtherPeer, PathKind, PeerState, PeerStatus, Severity, SourceStatus, Status,
-        VerdictState,
+        MembershipState, NodeKind, OtherPeer, PeerState, PeerStatus, Severity, SourceStatus, Status, VerdictState,
     },
     unix_seconds,
 };
@@ -226,8 +225,8 @@ fn peer_row(peer: &PeerStatus) -> Vec<Cell> {
         Cell::new(peer.token_id.to_string()),
         Cell::new(&peer.name),
         Cell::new(peer.address.to_string()),
-        Cell::colored(state_word(peer.state), state_color(peer.state)),
-        Cell::new(or_unknown(peer.path, |path| path_word(path).to_owned())),
+        Cell::colored(peer.state.name(), state_color(peer.state)),
+        Cell::new(or_unknown(peer.path, |path| path.name().to_owned())),
         Cell::new(or_unknown(peer.endpoint.as_deref(), endpoint)),
         Cell::new(or_unknown(peer.last_seen_s, seen)),
         Cell::new(or_unknown(peer.handshake_age_s, age)),
@@ -239,38 +238,11 @@ fn peer_row(peer: &PeerStatus) -> Vec<Cell> {
     ]
 }
 
-/// As in JSON.
-pub(crate) const fn kind_word(kind: NodeKind) -> &'static str {
-    match kind {
-        NodeKind::Wireguard => "wireguard",
-        NodeKind::Tls => "tls",
-    }
-}
-
-/// As in JSON.
-pub(crate) const fn state_word(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Up => "up",
-        PeerState::Idle => "idle",
-        PeerState::Suspect => "suspect",
-        PeerState::Connecting => "connecting",
-        PeerState::Down => "down",
-        PeerState::Removing => "removing",
-    }
-}
-
 const fn state_color(state: PeerState) -> Option<Color> {
     match state {
         PeerState::Up | PeerState::Idle => Some(Color::Good),
         PeerState::Suspect | PeerState::Connecting | PeerState::Removing => Some(Color::Caution),
         PeerState::Down => Some(Color::Bad),
-    }
-}
-
-pub(super) const fn path_word(path: PathKind) -> &'static str {
-    match path {
-        PathKind::Direct => "direct",
-        PathKind::Gateway => "gateway",
     }
 }
 
@@ -304,7 +276,7 @@ fn urls(status: &Status, color: bool) -> Option<String> {
 }
 
 fn url_row(peer: &OtherPeer) -> Vec<Cell> {
-    let kind = kind_word(peer.kind).to_owned();
+    let kind = peer.kind.name().to_owned();
     [peer.token_id.to_string(), peer.name.clone(), kind, url_text(peer.url.as_ref())].map(Cell::new).into()
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     advice::{Side, advice, side_advice},
     printable,
-    status::{endpoint, path_word, state_word},
+    status::endpoint,
     table::{Color, paint, width},
     units::{age, long, percent, round_trip, seen, time_of_day},
 };
@@ -74,14 +74,14 @@ pub(crate) fn explain(peer: &PeerStatus, status: &Status) -> Explanation {
 }
 
 fn summary(peer: &PeerStatus) -> String {
-    let via = peer.path.map(|path| format!(" via {}", path_word(path))).unwrap_or_default();
-    let unusable: Vec<_> = peer.paths.iter().filter(|path| !path.usable).map(|path| path_word(path.kind)).collect();
+    let via = peer.path.map(|path| format!(" via {}", path.name())).unwrap_or_default();
+    let unusable: Vec<_> = peer.paths.iter().filter(|path| !path.usable).map(|path| path.kind.name()).collect();
     let but = match unusable.as_slice() {
         [] => String::new(),
         kinds => format!("; {} is NOT usable", kinds.join(" and ")),
     };
     let (name, token, address) = (&peer.name, peer.token_id, peer.address);
-    format!("{name} (token {token}, {address}) is {}{via}{but}", state_word(peer.state).to_uppercase())
+    format!("{name} (token {token}, {address}) is {}{via}{but}", peer.state.name().to_uppercase())
 }
 
 fn registry(peer: &PeerStatus, status: &Status) -> Finding {
@@ -118,7 +118,7 @@ fn device(peer: &PeerStatus) -> Finding {
 }
 
 fn path_finding(path: &PathStatus, peer: &PeerStatus, status: &Status) -> Finding {
-    let layer = path_word(path.kind);
+    let layer = path.kind.name();
     let place = match (path.kind, path.endpoint.as_deref()) {
         (PathKind::Direct | PathKind::Gateway, Some(place)) => endpoint(place),
         (PathKind::Direct, None) => "no UDP endpoint known".to_owned(),
@@ -174,7 +174,7 @@ fn deduce(path: &PathStatus, peer: &PeerStatus) -> Option<Deduction> {
         (false, _) => Side::ReturnPath,
     };
     let other = peer.paths.iter().find(|other| other.kind != path.kind && other.usable);
-    let through = other.map(|other| format!(" (through {})", path_word(other.kind))).unwrap_or_default();
+    let through = other.map(|other| format!(" (through {})", other.kind.name())).unwrap_or_default();
     let heard = match path.heard_s.filter(|_| we_hear) {
         Some(heard) => format!("we heard it {} ago", seen(heard)),
         None => "we received nothing".to_owned(),

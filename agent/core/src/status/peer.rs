@@ -76,6 +76,21 @@ pub enum PeerState {
     Removing,
 }
 
+impl PeerState {
+    /// As in JSON: the word for logs, labels and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Idle => "idle",
+            Self::Suspect => "suspect",
+            Self::Connecting => "connecting",
+            Self::Down => "down",
+            Self::Removing => "removing",
+        }
+    }
+}
+
 /// What a node is in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -93,6 +108,15 @@ impl NodeKind {
         match network_type {
             NetworkType::Wireguard => Self::Wireguard,
             NetworkType::TlsGateway => Self::Tls,
+        }
+    }
+
+    /// As in JSON: the word for tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Wireguard => "wireguard",
+            Self::Tls => "tls",
         }
     }
 }
@@ -135,7 +159,7 @@ pub enum PathKind {
 }
 
 impl PathKind {
-    /// One word for logs and labels.
+    /// As in JSON: the word for logs, labels and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

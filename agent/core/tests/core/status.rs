@@ -6,7 +6,8 @@ use mesh_core::{
     agent::{NotReady, Policy},
     observed::UserspaceDevice,
     status::{
-        DroppedPackets, MembershipState, Offloads, PathKind, PeerState, Reason, SCHEMA, Severity, Status, VerdictState,
+        DroppedPackets, MembershipState, NodeKind, Offloads, PathKind, PeerState, Reason, SCHEMA, Severity, Status,
+        VerdictState,
     },
 };
 
@@ -15,6 +16,27 @@ use crate::{
     contract::Contract,
     world::{World, policy},
 };
+
+#[test]
+fn names_are_those_in_json() {
+    let json = |value: serde_json::Value| value.as_str().unwrap().to_owned();
+    for kind in [PathKind::Direct, PathKind::Gateway] {
+        assert_eq!(kind.name(), json(serde_json::to_value(kind).unwrap()));
+    }
+    for kind in [NodeKind::Wireguard, NodeKind::Tls] {
+        assert_eq!(kind.name(), json(serde_json::to_value(kind).unwrap()));
+    }
+    for state in [
+        PeerState::Up,
+        PeerState::Idle,
+        PeerState::Suspect,
+        PeerState::Connecting,
+        PeerState::Down,
+        PeerState::Removing,
+    ] {
+        assert_eq!(state.name(), json(serde_json::to_value(state).unwrap()));
+    }
+}
 
 #[test]
 fn a_working_mesh_is_shown_in_full() {
