@@ -94,7 +94,7 @@ async fn instances_share_the_psk_root_and_nothing_else() {
     assert_ne!(derived.bytes(), derived_wireguard_key(&guest.agent(0), other.instance).await.unwrap().bytes());
 }
 
-/// For a node without a disk that lasts, and at a price: an instance's derived key is the same whoever asks.
+/// For a node without a disk that lasts, and at a price: an instance's derived key is the same for every program that asks.
 #[tokio::test]
 async fn a_derived_member_key_is_the_same_after_a_restart() {
     let guest = Guest::new("derived", None).await;
@@ -143,7 +143,7 @@ async fn a_slow_guest_agent_is_given_up() {
 }
 
 #[tokio::test]
-async fn nobody_behind_the_socket_is_an_error_with_a_hint() {
+async fn a_socket_without_a_listener_is_an_error_with_a_hint() {
     let error = GuestAgent::new(Endpoint::Unix("/nowhere/dstack.sock".into())).info().await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/dstack.sock") && error.contains("hint:"), "{error}");
     let closed = Endpoint::Http { authority: "127.0.0.1:1".to_owned(), prefix: String::new() };

@@ -4,7 +4,7 @@ use p2p_agent::run::process::protect_memory;
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 
 #[test]
-fn nobody_may_trace_the_process_and_no_core_is_dumped() {
+fn the_process_cannot_be_traced_and_dumps_no_core() {
     let before = dumpable_behavior().unwrap();
     assert_eq!(before, DumpableBehavior::Dumpable, "it was protected before: this proves nothing");
     protect_memory().unwrap();

@@ -11,7 +11,7 @@ import {ClusterTest} from "./support/ClusterTest.sol";
 import {DstackAppStandIn, DstackKmsStandIn} from "./support/DstackStandIns.sol";
 import {IClusterToken} from "./support/IClusterToken.sol";
 
-/// The two routes to a cluster, and attempts to take one over on the way: a proxy of its own that dstack's KMS registers, and
+/// The two routes to a cluster, and attempts to take one over meanwhile: a proxy of its own that dstack's KMS registers, and
 /// a DstackApp's proxy that is upgraded.
 contract AppContractTest is ClusterTest {
     bytes32 internal constant COMPOSE_HASH = keccak256("app-compose.json");
@@ -61,7 +61,7 @@ contract AppContractTest is ClusterTest {
         cluster.initializeFromDstackApp(theirs(caller));
     }
 
-    /// Not even by its owner, and not by way of an upgrade to the same code.
+    /// Not even by its owner, and not by an upgrade to the same code.
     function test_the_owner_cannot_found_it_again_by_an_upgrade() public {
         bytes memory found = abi.encodeCall(IDstackClusterNFT.initializeFromDstackApp, (theirs(OWNER)));
         VM.expectRevert(Initializable.InvalidInitialization.selector);

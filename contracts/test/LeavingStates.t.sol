@@ -75,7 +75,7 @@ contract LeavingStatesTest is ClusterTest {
         eq(cluster.peerCount(), 2, "both");
     }
 
-    /// The owner of an unbound token may bring any node: nothing of the last one is left in its way.
+    /// The owner of an unbound token may bring any node: nothing of the last one prevents that.
     function testFuzz_after_leaving_another_node_may_come_through_the_owner(uint256 state, uint256 i) public {
         (uint256 id,) = tokenIn(state, i, 0);
         VM.prank(ALICE);

@@ -196,7 +196,7 @@ contract PolicyTest is ClusterTest {
         eq(cluster.totalSupply(), 0, "nothing minted");
     }
 
-    /// Money comes in by minting and in no other way: every other call refuses it.
+    /// Only minting takes money: every other call refuses it.
     function test_only_minting_takes_money() public {
         uint256 id = join(1);
         VM.deal(ALICE, 10 ether);

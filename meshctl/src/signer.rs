@@ -102,7 +102,7 @@ impl SignerArgs {
         }
     }
 
-    /// Reads the key; the copies made on the way are wiped.
+    /// Reads the key; the copies made meanwhile are wiped.
     fn signer(&self) -> anyhow::Result<OperatorKey> {
         match (&self.private_key_file, &self.keystore) {
             // A keystore on the command line wins over a key file from the environment.

@@ -58,7 +58,7 @@ fn an_operator_runs_a_cluster() {
     assert_eq!(code, 1);
     assert!(errors.contains("the offer is for chain 1, but `--rpc-url` leads to chain 31337"), "{errors}");
 
-    // Leaving, in every way.
+    // Leaving, by every command.
     assert!(world.run(&["deactivate", "1"]).1.starts_with("token 1 is deactivated"));
     assert_eq!(world.state(1), "unbound");
     let revoked = world.json(&["revoke", "--token", "1"]);
@@ -72,7 +72,7 @@ fn an_operator_runs_a_cluster() {
     assert!(world.refused(&["burn", "1"]).contains("neither owns token 1 nor is approved"));
     assert_eq!(world.run_as(OTHER_KEY, &["burn", "1"]).0, 0);
     assert_eq!(world.state(1), "absent");
-    // The lowest free number comes back, and its key epoch goes on: two mints, one registration, four ways of leaving.
+    // The lowest free number comes back, and its key epoch goes on: two mints, one registration, four calls that make it leave.
     assert_eq!(world.json(&["mint", "--to", OWNER])["token_id"], 1);
     assert_eq!(world.json(&["nodes"])["nodes"][0]["key_epoch"], 7);
 

@@ -159,7 +159,7 @@ impl Node {
         words
     }
 
-    /// The agent as it would be started, for tests that start it in their own way.
+    /// The agent as it would be started, for tests that start it themselves.
     pub fn agent_launch(&self) -> Launch {
         let mut words = self.settings.wrapper.iter().map(OsString::from).collect::<Vec<_>>();
         words.push(self.binaries.agent.clone().into());

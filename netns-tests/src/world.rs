@@ -279,7 +279,7 @@ impl World {
         Ok(token)
     }
 
-    /// The other way to join: the operator pays for a node that has no funds.
+    /// Joins where the operator pays for a node that has no funds.
     pub fn relay(&self, index: usize) -> Result<()> {
         self.wait(&format!("node {index} to offer its registration"), OFFER, || {
             let (code, body) = self.node(index).get("/v1/registration")?;

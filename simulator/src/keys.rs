@@ -72,7 +72,7 @@ pub fn checksummed(address: &Address) -> String {
     std::iter::once('0').chain(std::iter::once('x')).chain(digits).collect()
 }
 
-/// Signs a digest the way dstack signs: RFC 6979 with SHA-256, low s, recovery id as the last byte.
+/// Signs a digest as dstack does: RFC 6979 with SHA-256, low s, recovery id as the last byte.
 #[must_use]
 pub fn sign(key: &SigningKey, digest: &[u8; 32]) -> RecoverableSignature {
     #[expect(clippy::expect_used, reason = "signing fails only for digests shorter than half the field")]

@@ -433,7 +433,7 @@ async fn legacy_tls_keys_hang_on_the_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn legacy_quotes_hash_what_they_are_told() {
+async fn legacy_quotes_hash_as_the_request_says() {
     let running = Running::public().await;
     let reported = |answer: &Value| bytes(&answer["quote"])[568..632].to_vec();
     let padded = |hash: &[u8]| {

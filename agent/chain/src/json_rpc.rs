@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn results_errors_and_silence_are_told_apart() {
+    fn results_errors_and_other_json_are_distinguished() {
         assert_eq!(response(json!({ "id": 7, "result": [1] })).into_result().unwrap().get(), "[1]");
         assert_eq!(response(json!({ "id": 7, "result": null })).into_result().unwrap().get(), "null");
         assert_eq!(response(json!({ "id": 7, "result": 1, "error": null })).id(), Some(7));

@@ -45,7 +45,7 @@ pub struct Sources {
     sources: Vec<Arc<Source>>,
     /// The same ones, as they are read.
     readers: Vec<Arc<Reader>>,
-    /// Names for the status: those of endpoints on one host are told apart by a number.
+    /// Names for the status: endpoints on one host get a number each.
     ids: Vec<String>,
     need: usize,
     chain_id: Option<u64>,

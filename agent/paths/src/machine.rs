@@ -1,5 +1,5 @@
-//! The paths to all peers as one machine without clock, sockets, tasks or randomness of its own: [`Paths`] is told what happens, and
-//! says what is to be done and when it is to be woken.
+//! The paths to all peers as one machine without clock, sockets, tasks or randomness of its own: what happens goes into
+//! [`Paths`], and what is to be done comes out, with the time at which to wake it.
 //!
 //! ```text
 //!  device ─── probes, traffic, endpoints, STUN ──┐            ┌──► routes, probes, attempts at addresses ─► device

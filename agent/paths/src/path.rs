@@ -1,8 +1,8 @@
 //! Which path packets to one peer take: direct UDP, the gateway, or both.
 //!
 //! A WireGuard session does not care which path its datagrams take, so the choice can change from one packet to the next
-//! without either end noticing. [`Selector`] makes it for one peer, without I/O, clock or randomness: it is told what happens, and
-//! says which paths carry the next datagram ([`Selector::route`]), which probes to send ([`Selector::poll_transmit`]) and when to be
+//! without either end noticing. [`Selector`] makes it for one peer, without I/O, clock or randomness: what happens goes
+//! in; it says which paths carry the next datagram ([`Selector::route`]), which probes to send ([`Selector::poll_transmit`]) and when to be
 //! woken ([`Selector::poll_timeout`]).
 //!
 //! # What decides
@@ -91,8 +91,8 @@ pub struct Transmit {
 /// The paths to one peer.
 ///
 /// The driver's loop: feed what happens, with the monotonic time; after each call drain [`Selector::poll_transmit`], compare
-/// [`Selector::route`] with what the device has, and be back with [`Selector::handle_timeout`] at [`Selector::poll_timeout`]. The facts
-/// of the data plane may be told in batches, but not later than 100 ms.
+/// [`Selector::route`] with what the device has, and be back with [`Selector::handle_timeout`] at [`Selector::poll_timeout`]. What the
+/// data plane sent and received may come in batches, at most 100 ms late.
 #[derive(Debug, Clone)]
 pub struct Selector {
     /// Bytes of a probe message that fills the tunnel's MTU.

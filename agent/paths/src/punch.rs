@@ -1,9 +1,9 @@
-//! Finding a direct way to one peer: both ends tell each other where they may be reached, and both try at the same time.
+//! Finding a direct path to one peer: both ends tell each other where they may be reached, and both try at the same time.
 //!
 //! Most NATs let in only what comes from an address that something was sent to before: an attempt from one side
 //! alone is dropped. So the ends talk by the gateway path, inside the tunnel. An attempt is one WireGuard handshake initiation: it
 //! opens the own NAT for the other end's, and a path is found when one is answered. [`Punch`] decides, without I/O, clock or
-//! randomness: it is told what happens, and says what to send ([`Punch::poll_transmit`]), which addresses to try
+//! randomness: what happens goes in; it says what to send ([`Punch::poll_transmit`]), which addresses to try
 //! ([`Punch::poll_try`]) and when to be woken ([`Punch::poll_timeout`]). Whether the path that is found is any good is for
 //! [`crate::path`] to find out.
 //!
@@ -19,8 +19,8 @@
 //! | after 5 s, 10 s, 30 s, and from then on every 5 min (and up to a fifth of that) | direct UDP does not work yet |
 //!
 //! While direct UDP works for both, neither tries anything, nor where it works for the caller: then the other is about to find the same,
-//! or calls itself. Calls are then made only to tell news: when the first way to the peer
-//! came up, and when the peer is seen at another address. That is how a node behind a NAT learns its address from a peer that has
+//! or calls itself. Calls are then made only when there is news: when the first path to the
+//! peer came up, and when the peer is seen at another address. That is how a node behind a NAT learns its address from a peer that has
 //! none, and can tell the others.
 //!
 //! # Which addresses
@@ -67,8 +67,8 @@ pub struct Punch {
     clock: Duration,
     own: Vec<SocketAddr>,
     seen: Option<SocketAddr>,
-    /// The last that the peer was told.
-    seen_told: Option<SocketAddr>,
+    /// The last address that was sent to the peer as its own.
+    seen_sent: Option<SocketAddr>,
     gateway: bool,
     direct: bool,
     rounds: Rounds,
@@ -78,11 +78,11 @@ pub struct Punch {
     /// Until when answers are promised.
     answers: Duration,
     hint: Option<SocketAddr>,
-    hint_told: Option<(SocketAddr, Duration)>,
+    hint_given: Option<(SocketAddr, Duration)>,
 }
 
 impl Punch {
-    /// No way to the peer yet. No address of `mesh` is ever tried. `seed` is random, another for each peer: it spreads rounds over
+    /// No path to the peer yet. No address of `mesh` is ever tried. `seed` is random, another for each peer: it spreads rounds over
     /// time and begins the calls' numbers where answers to an earlier run of the agent do not fit.
     #[must_use]
     pub fn new(mesh: MeshNetwork, seed: u64, now: Duration) -> Self {
@@ -91,7 +91,7 @@ impl Punch {
             clock: now,
             own: Vec::new(),
             seen: None,
-            seen_told: None,
+            seen_sent: None,
             gateway: false,
             direct: false,
             rounds: Rounds::new(seed),
@@ -99,7 +99,7 @@ impl Punch {
             answer: None,
             answers: now,
             hint: None,
-            hint_told: None,
+            hint_given: None,
         }
     }
 
@@ -119,11 +119,11 @@ impl Punch {
         }
     }
 
-    /// Where we see the peer, when direct UDP with it is proved: told to it, as its reflexive address.
+    /// Where we see the peer, when direct UDP with it is proved: sent to it as its reflexive address.
     pub fn set_seen(&mut self, seen: Option<SocketAddr>) {
         let seen = seen.and_then(|address| address::worth_trying(address, self.mesh));
         self.seen = seen;
-        if self.has_news() && self.has_way() {
+        if self.has_news() && self.has_path() {
             self.rounds.restart(self.clock);
         }
     }
@@ -143,7 +143,7 @@ impl Punch {
     pub fn direct(&mut self, works: bool, now: Duration) {
         let now = self.at(now);
         if works != self.direct {
-            let had_way = self.has_way();
+            let had_way = self.has_path();
             self.direct = works;
             if works {
                 self.tries.stop();
@@ -209,7 +209,7 @@ impl Punch {
     /// The next message to send, until there is none: by the gateway path, or by direct UDP where that alone is there.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        if !self.has_way() {
+        if !self.has_path() {
             self.answer = None;
             return None;
         }
@@ -217,7 +217,7 @@ impl Punch {
             Some(round) => (MessageKind::Answer, round),
             None => (MessageKind::Call, self.rounds.poll_call(!self.direct, self.clock)?),
         };
-        self.seen_told = self.seen.or(self.seen_told);
+        self.seen_sent = self.seen.or(self.seen_sent);
         let message =
             Message { kind, lacks_direct: !self.direct, round, candidates: self.own.clone(), seen: self.seen };
         Some(message.encode())
@@ -235,7 +235,7 @@ impl Punch {
         if self.hint_due()? > self.clock {
             return None;
         }
-        self.hint_told = self.hint.map(|hint| (hint, self.clock));
+        self.hint_given = self.hint.map(|hint| (hint, self.clock));
         self.hint
     }
 
@@ -253,25 +253,25 @@ impl Punch {
     }
 
     fn advance(&mut self, now: Duration) {
-        if !self.has_way() {
+        if !self.has_path() {
             self.rounds.stop();
         }
         self.tries.advance(now);
     }
 
-    const fn has_way(&self) -> bool {
+    const fn has_path(&self) -> bool {
         self.gateway || self.direct
     }
 
-    /// The peer is seen where it was not told yet.
+    /// The peer is seen at an address that it was not sent yet.
     fn has_news(&self) -> bool {
-        self.seen.is_some() && self.seen != self.seen_told
+        self.seen.is_some() && self.seen != self.seen_sent
     }
 
     fn hint_due(&self) -> Option<Duration> {
-        match self.hint_told {
+        match self.hint_given {
             None => self.hint.map(|_| Duration::ZERO),
-            Some((told, at)) => (self.hint != Some(told)).then(|| at + HINT_EVERY),
+            Some((last, at)) => (self.hint != Some(last)).then(|| at + HINT_EVERY),
         }
     }
 }

@@ -221,7 +221,7 @@ impl DevicePort {
         self.events.add(|events| events.set_mtu(mtu));
     }
 
-    /// The device was told of this peer, and may have made it.
+    /// This peer was set on the device, which may have created it.
     pub fn peer_set(&self, peer: WireguardKey) {
         self.events.add(|events| events.peer_set(peer));
     }

@@ -49,7 +49,7 @@ pub use self::{
 };
 pub(crate) use self::{place::GATEWAY_PORT, resolve::resolve};
 
-/// The port at which agents listen for streams, unless told otherwise.
+/// The port at which agents listen for streams by default.
 pub const DEFAULT_PORT: u16 = 51822;
 
 /// Times and sizes.

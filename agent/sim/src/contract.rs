@@ -24,7 +24,7 @@ struct Token {
     peer: Option<PeerRecord>,
 }
 
-/// What somebody wants of the contract.
+/// A change of the contract that a node or the operator asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Transaction {
     /// Mints the token where it is not minted, and binds it to the instance.

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-/// In every packet of an application: whoever finds it in a datagram reads clear text.
+/// In every packet of an application: a datagram that contains it is clear text.
 pub(crate) const MARK: [u8; 16] = *b"\xf0\x9f\x94\x91 plain text!";
 const PORT: u16 = 7000;
 const IP: usize = 20;

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_stand_for_everybody_or_nobody_are_refused() {
+    fn ids_that_stand_for_all_users_or_for_none_are_refused() {
         assert_eq!("10001".parse(), Ok(UserId(10_001)));
         assert_eq!("27".parse(), Ok(Group::Id(27)));
         assert_eq!("p2p-agent".parse(), Ok(Group::Name("p2p-agent".to_owned())));

@@ -220,7 +220,7 @@ mod tests {
 
     /// With a paused clock: the first connection must not time out before the last one is made.
     #[tokio::test(start_paused = true)]
-    async fn callers_that_are_too_many_are_told_so() {
+    async fn callers_above_the_limit_get_an_error() {
         let dir = Scratch::new();
         let path = dir.path().join("api.sock");
         let server = tokio::spawn(ApiSocket::bind(&path).unwrap().serve(Router::new(), Access::default()));

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_told_the_range() {
+    fn what_is_out_of_range_is_refused_with_the_range() {
         for (flag, good, bad, range) in [
             ("--mtu", ["576", "65455"], ["575", "65456"], "576..=65455"),
             ("--threads", ["1", "64"], ["0", "65"], "1..=64"),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_offload_is_told_the_names() {
+    fn an_unknown_offload_is_refused_with_the_names() {
         for unknown in ["lro", "", "udp-gso"] {
             let error = parse(&["--without-offload", unknown]).unwrap_err();
             // What is set by a variable or the file shows the first line alone.

@@ -79,7 +79,7 @@ pub enum LinkError {
     Overlap {
         /// The mesh network.
         network: Ipv4Network,
-        /// The route or address in the way.
+        /// The route or address that it overlaps.
         what: String,
     },
     /// No packet filter that could be asked by netlink.

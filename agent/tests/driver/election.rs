@@ -107,7 +107,7 @@ async fn who_hangs_up_before_its_turn_has_not_voted() {
 }
 
 #[tokio::test]
-async fn where_nobody_leads_one_is_elected() {
+async fn an_empty_seat_is_filled_by_election() {
     let mut world = World::with_both_peers().await;
     world.chain.fund();
     world.chain.seat(7, None);

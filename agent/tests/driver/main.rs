@@ -110,7 +110,7 @@ async fn a_stop_ends_in_time_when_the_interface_cannot_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_disk_that_takes_nothing_is_told_and_the_mesh_goes_on() {
+async fn a_full_disk_is_reported_and_the_mesh_goes_on() {
     let mut world = World::new().await;
     world.register_all();
     world.spoil_disk(true);
@@ -205,7 +205,7 @@ async fn a_route_that_appears_later_does_not_keep_a_revoked_peer_in() {
 }
 
 #[tokio::test]
-async fn a_route_of_others_is_told_and_the_rest_goes_on() {
+async fn a_route_of_others_is_reported_and_the_rest_goes_on() {
     let mut world = World::with_both_peers().await;
     world.links.add_foreign_route("10.0.1.2/32".parse().unwrap());
     world.machine_changed();
@@ -230,7 +230,7 @@ async fn a_guard_route_that_cannot_be_made_does_not_keep_a_revoked_peer_in() {
 }
 
 #[tokio::test]
-async fn a_guard_table_that_is_flushed_is_put_back_and_told() {
+async fn a_guard_table_that_is_flushed_is_restored_and_reported() {
     let mut world = World::new().await;
     world.register_all();
     world.guard =

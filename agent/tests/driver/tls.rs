@@ -93,7 +93,7 @@ async fn a_tls_node_offers_itself_serves_the_same_api_and_touches_no_device() {
 }
 
 #[tokio::test]
-async fn a_revoked_tls_node_is_fenced_and_knows_nobody() {
+async fn a_revoked_tls_node_is_fenced_and_lists_no_peers() {
     let mut world = beside_both_kinds().await;
     world.chain.register_tls(1, &world.identities[0], 8443);
     world.start();
@@ -121,7 +121,7 @@ async fn a_restarted_tls_node_needs_no_chain() {
 }
 
 #[tokio::test]
-async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
+async fn a_wireguard_node_learns_the_urls_of_tls_nodes() {
     let mut world = World::new().await;
     world.chain.set_base_domains(&[Some("gw.example")]);
     world.mint_all();
@@ -152,7 +152,7 @@ async fn a_wireguard_node_is_told_the_urls_of_tls_nodes() {
 }
 
 #[tokio::test]
-async fn what_the_contract_alone_says_of_urls_is_shown_to_nobody() {
+async fn urls_that_the_contract_alone_vouches_for_are_not_shown() {
     let mut world = World::new().await;
     world.chain.set_base_domains(&[Some("evil.example.com")]);
     world.mint_all();

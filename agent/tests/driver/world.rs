@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    /// Lets no registry be written to disk, or lets it again: something is in the way.
+    /// Makes writing the registry to disk fail, or succeed again: a directory has its draft's name.
     pub(crate) fn spoil_disk(&self, spoilt: bool) {
         let draft = self.dir.join(".registry.json");
         if spoilt { std::fs::create_dir(draft).unwrap() } else { std::fs::remove_dir(draft).unwrap() }

@@ -1,4 +1,4 @@
-//! Contract types to and from `mesh_core` types. What does not survive the way back unchanged is refused: signatures are
+//! Contract types to and from `mesh_core` types. What does not convert back to the same value is refused: signatures are
 //! checked over the converted values.
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_before_the_last_record_is_told_and_not_cut_away() {
+    fn damage_before_the_last_record_is_reported_and_not_cut_away() {
         let dir = Dir::new();
         let (mut journal, _) = dir.open().unwrap();
         journal.save_promise(promise(1)).unwrap();

@@ -29,7 +29,7 @@ pub(super) struct Argument {
 }
 
 /// Decodes the call data of a cluster's function. `None` for a function that it does not have, and for data that encodes no
-/// arguments of it or encodes them in a way that no honest encoder chooses.
+/// arguments of it or encodes them as no honest encoder does.
 pub(super) fn decode_call(data: &[u8]) -> Option<DecodedCall> {
     let (selector, arguments) = data.split_first_chunk::<4>()?;
     let function = CLUSTER_ABI.function_by_selector(selector.into())?;

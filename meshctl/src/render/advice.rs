@@ -69,7 +69,7 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::DirectSmallOnly => (
             "small packets pass, full-size ones do not",
-            "something on the way drops large or fragmented packets: lower the MTU, or let ICMP `fragmentation needed` pass",
+            "something on the path drops large or fragmented packets: lower the MTU, or let ICMP `fragmentation needed` pass",
         ),
         Reason::DirectOneWay => (
             "packets pass one way only",
@@ -104,7 +104,7 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
             "it is replaced by itself; if that does not help, see whether the peer's agent runs",
         ),
         Reason::GatewayLossy => (
-            "too much is dropped on the way through the gateway",
+            "too much is dropped on the path through the gateway",
             "more is sent than its connection carries: send less, or let direct UDP pass",
         ),
         Reason::HandshakeRefused => (

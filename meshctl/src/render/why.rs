@@ -22,7 +22,7 @@ pub(crate) struct Explanation {
     summary: String,
     findings: Vec<Finding>,
     cause: Option<Reason>,
-    /// Which way packets are lost, where the cause leaves that open.
+    /// In which direction packets are lost, where the cause leaves that open.
     side: Option<Side>,
     /// What the cause means.
     meaning: Option<&'static str>,
@@ -162,7 +162,7 @@ fn unanswered(path: &PathStatus, status: &Status) -> Option<String> {
     Some(format!("{count} {probes} sent since {began}, 0 answered"))
 }
 
-/// Which way packets are lost: the peer says by another path what of ours it got by this one.
+/// In which direction packets are lost: the peer reports, by another path, which of our packets it got by this one.
 fn deduce(path: &PathStatus, peer: &PeerStatus) -> Option<Deduction> {
     let is_asked = matches!(path.reason, Some(Reason::DirectUdpSilent | Reason::DirectOneWay));
     let (sent, since) = path.unanswered.zip(path.unanswered_s).filter(|_| is_asked && !path.usable)?;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_that_passes_neither_way_and_udp_of_which_nobody_has_said_anything() {
+    fn udp_that_passes_in_neither_direction_and_udp_without_any_report() {
         let mut status = samples::degraded();
         status.peers[1].paths[0].peer_got = Some(0);
         let both = why("redis-1", &status);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_cannot_be_had_is_told_in_its_words() {
+    fn the_reason_for_an_unreachable_gateway_is_shown() {
         let mut status = samples::degraded();
         let gateway = &mut status.peers[1].paths[1];
         (gateway.usable, gateway.reason) = (false, Some(Reason::GatewayUnreachable));

@@ -158,7 +158,7 @@ fn peers_pass_the_agents_json_on() {
 }
 
 #[test]
-fn wait_returns_when_ready_and_tells_why_not() {
+fn wait_returns_when_ready_and_says_why_not() {
     let (_scratch, socket, agent) = agent(STARTING);
     // An agent that does not get to answer within a second, on a machine that stands still, is reported as one that is not there.
     let asked_once = || ask(&socket, &["wait", "--ready", "--timeout", "0"]);

@@ -99,7 +99,7 @@ impl World {
         Ok(())
     }
 
-    /// Adds a node whose only way out is a router that translates its addresses. It has no endpoint to register.
+    /// Adds a node whose only uplink is a router that translates its addresses. It has no endpoint to register.
     pub fn add_node_behind_router(&mut self) -> Result<usize> {
         let index = self.nodes.len() + 1;
         let namespace = Namespace::create(namespace_name(&self.id, &format!("node{index}")))?;

@@ -15,13 +15,13 @@ fn vote(world: &World, term: u32, leader: Option<u32>) -> Result<(u16, Value)> {
 }
 
 fn until_seat(world: &World, term: u32, leader: u32) -> Result<()> {
-    let told = || {
+    let reported = || {
         let (code, body) = world.node(1).get("/v1/leader")?;
         let seat: Value = serde_json::from_str(&body)?;
         ensure!(code == 200 && seat["term"] == term && seat["leader_token"] == leader, "{code}: {body}");
         Ok(())
     };
-    world.wait(&format!("token {leader} to lead in term {term}"), PATIENCE, told).map(drop)
+    world.wait(&format!("token {leader} to lead in term {term}"), PATIENCE, reported).map(drop)
 }
 
 #[test]

@@ -24,9 +24,9 @@ fn no_peer_that_an_rpc_could_invent_reaches_the_device() -> Result<()> {
     // The control: a proxy that signs everything itself, down to the KMS root key, is believed.
     let (record, proof) = attacker.peer()?;
     let mut epochs = 1;
-    let told =
+    let answers =
         FalseAnswers { peers: vec![record], proofs: vec![proof], epochs_ahead: epochs, ..FalseAnswers::default() };
-    rpc.answer_with(&told)?;
+    rpc.answer_with(&answers)?;
     world.wait("the control: a fully valid peer to reach the device", PATIENCE, || {
         ensure!(world.node(1).device_peers()?.contains(&attacker.key.to_string()), "it is not there");
         Ok(())

@@ -41,11 +41,11 @@ fn every_secret_is_in_the_agents_memory_once() -> Result<()> {
             return world.close();
         }
     }
-    let told = |(secret, places): (&&str, &Vec<(&str, String)>)| {
+    let line = |(secret, places): (&&str, &Vec<(&str, String)>)| {
         let places: Vec<String> = places.iter().map(|(form, at)| format!("{form} in {at}")).collect();
         format!("{secret}: {}", places.join(", "))
     };
-    bail!("in memory:\n{}", found.iter().map(told).collect::<Vec<_>>().join("\n"));
+    bail!("in memory:\n{}", found.iter().map(line).collect::<Vec<_>>().join("\n"));
 }
 
 /// The secrets of a node, by name.

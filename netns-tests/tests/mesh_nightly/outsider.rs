@@ -45,8 +45,8 @@ fn an_attacker_on_the_link_reaches_no_mesh_address() -> Result<()> {
     let echo = Traffic::serve(world.binaries(), world.node(1), one)?;
     let syns = Capture::start(world.node(1), "eth0", &format!("tcp and dst host {one}"))?;
     let counter = Counter::start(&world, one, two)?;
-    let way = format!("route add {one}/32 via {}", world.node(1).underlay());
-    world.node(3).namespace.ip(&way)?;
+    let route = format!("route add {one}/32 via {}", world.node(1).underlay());
+    world.node(3).namespace.ip(&route)?;
     world.node(3).namespace.ip(&format!("addr add {two}/32 dev lo"))?;
 
     for rp_filter in 0..=2 {
@@ -65,7 +65,7 @@ fn an_attacker_on_the_link_reaches_no_mesh_address() -> Result<()> {
     })?;
     world.node_mut(2).kill()?;
     world.node(2).leave()?.success()?;
-    world.node(2).namespace.ip(&way)?;
+    world.node(2).namespace.ip(&route)?;
     ensure!(!connects(&world, &syns, 2, one)?, "a revoked node has a connection");
 
     // The control.
@@ -161,11 +161,11 @@ fn nothing_for_the_mesh_leaves_in_clear_from_the_first_start_until_the_node_leav
     world.close()
 }
 
-/// Pings by every way around the blackhole route that a program or an administrator could take.
+/// Pings by every means to bypass the blackhole route that a program or an administrator has.
 fn bypasses(world: &World, to: Ipv4Addr) -> [Result<Finished>; 2] {
-    [&["-I", "eth0"][..], &[]].map(|way| {
+    [&["-I", "eth0"][..], &[]].map(|options| {
         let ping = world.node(1).namespace.launch("ping").args(["-n", "-c", "1", "-W", "1"]);
-        ping.args(way).arg(to.to_string()).finish(COMMAND)
+        ping.args(options).arg(to.to_string()).finish(COMMAND)
     })
 }
 

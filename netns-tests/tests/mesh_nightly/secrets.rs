@@ -98,7 +98,7 @@ fn no_api_key_of_an_rpc_url_is_shown_by_what_the_endpoint_repeats() -> Result<()
         world.node_mut(1).restart()?;
         says(&world, 1, words)?;
         shown_nowhere(&world, &secrets)?;
-        operator_is_told(&world, &keyed, &secrets)?;
+        operator_sees_no_secret(&world, &keyed, &secrets)?;
     }
     says(&world, 2, "403")?;
     shown_nowhere(&world, &secrets)?;
@@ -109,19 +109,19 @@ fn no_api_key_of_an_rpc_url_is_shown_by_what_the_endpoint_repeats() -> Result<()
 fn says(world: &World, node: usize, words: &str) -> Result<()> {
     world.wait(&format!("node {node} to show what its endpoint complains about ({words})"), PATIENCE, || {
         let sources = world.node(node).status()?.registry.sources;
-        let told = sources.iter().filter_map(|source| source.error.as_deref()).any(|error| error.contains(words));
-        ensure!(told, "{sources:?}");
+        let is_shown = sources.iter().filter_map(|source| source.error.as_deref()).any(|error| error.contains(words));
+        ensure!(is_shown, "{sources:?}");
         Ok(())
     })?;
     Ok(())
 }
 
 /// The same endpoint, asked by `meshctl`; the URL is in a variable, because every process may read arguments.
-fn operator_is_told(world: &World, url: &str, secrets: &BTreeMap<String, Vec<String>>) -> Result<()> {
+fn operator_sees_no_secret(world: &World, url: &str, secrets: &BTreeMap<String, Vec<String>>) -> Result<()> {
     let nodes = world.hub().launch(&world.binaries().meshctl).args(["nodes", "--contract", world.contract()]);
-    let told = nodes.env("P2P_RPC_URL", url).finish(PATIENCE)?;
-    let said = format!("{}{}", told.stdout, told.stderr);
-    ensure!(!told.status.success(), "`meshctl nodes` succeeded: {said}");
+    let finished = nodes.env("P2P_RPC_URL", url).finish(PATIENCE)?;
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    ensure!(!finished.status.success(), "`meshctl nodes` succeeded: {said}");
     ensure!(said.contains("quota exceeded") || said.contains("429"), "the complaint is not shown: {said}");
     for (secret, forms) in secrets {
         ensure!(!forms.iter().any(|form| said.contains(form)), "{secret} is in what `meshctl nodes` says: {said}");

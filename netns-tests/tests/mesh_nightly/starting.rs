@@ -105,7 +105,7 @@ fn the_own_address_is_found_kept_and_followed() -> Result<()> {
 }
 
 #[test]
-fn a_route_of_others_into_the_mesh_is_told() -> Result<()> {
+fn a_route_of_others_into_the_mesh_is_reported() -> Result<()> {
     let mut world = World::new(2)?;
     for node in 1..=2 {
         world.join(node)?;

@@ -203,9 +203,9 @@ fn settled(world: &World, databases: &Databases) -> Result<Words> {
         let (first, since) = last.get_or_insert_with(|| (words.clone(), Instant::now()));
         let changes = words.changes_since(first);
         if let Some(change) = changes.first() {
-            let told = change.to_string();
+            let text = change.to_string();
             (*first, *since) = (words, Instant::now());
-            bail!("{told}");
+            bail!("{text}");
         }
         sleep(Duration::from_millis(500));
         ensure!(since.elapsed() >= SETTLED, "they have been saying the same for {:.0?}", since.elapsed());

@@ -97,9 +97,9 @@ impl Words {
         let names: BTreeSet<_> = self.0.keys().chain(before.0.keys()).collect();
         let change = |name: &&(Incident, String)| {
             let (was, is) = (before.0.get(*name), self.0.get(*name));
-            let told = |value: Option<&String>| value.cloned().unwrap_or_else(|| "nothing".to_owned());
+            let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "nothing".to_owned());
             (was != is)
-                .then(|| Change { incident: name.0, what: format!("{}: {}, now {}", name.1, told(was), told(is)) })
+                .then(|| Change { incident: name.0, what: format!("{}: {}, now {}", name.1, shown(was), shown(is)) })
         };
         names.iter().filter_map(change).collect()
     }

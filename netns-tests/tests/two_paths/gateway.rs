@@ -66,7 +66,7 @@ fn gateway_that_dies_unannounced_is_used_again_as_soon_as_it_is_back() -> Result
         let how = if is_crash { "machine" } else { "process" };
         println!("measured: gateway, {how} dead for {AWAY:?}, after it is back: {}", load.gaps(back, ended));
         ensure_gap(&load.datagrams, &load.heartbeat, UNPLANNED, back, ended)?;
-        // What a connection sent while it was known that there is no way has waited. What it sent to a machine that was dead is lost: it
+        // What a connection sent while it was known that there is no path has waited. What it sent to a machine that was dead is lost: it
         // waits until packets come through again, at the latest `UNPLANNED` after the gateway was back, and as long once more.
         let waited = if is_crash { back.duration_since(died)? + UNPLANNED } else { Duration::ZERO };
         ensure_gap(&load.connections, &load.heartbeat, UNPLANNED + waited + FIRST_WAIT, back, ended)?;

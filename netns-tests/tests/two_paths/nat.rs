@@ -61,9 +61,9 @@ fn nat_nodes_that_no_server_tells_their_addresses_learn_them_from_a_third_node()
         works(&world, [1, 2], PathKind::Direct)?;
         works(&world, [1, 3], PathKind::Direct)
     })?;
-    let told = Instant::now();
+    let begun = Instant::now();
     world.wait("the direct path", PATIENCE, || works(&world, [2, 3], PathKind::Direct))?;
-    let took = stall_clock::since(told);
+    let took = stall_clock::since(begun);
     println!("measured: nat: direct path found {took:.2?} after a third node saw both");
     ensure!(took <= PUNCHED, "direct path after {took:?}, the limit is {PUNCHED:?}");
 

@@ -153,7 +153,7 @@ def test_an_operators_configuration_file_is_not_replaced(
         ("`/dev/net/tun` is not there (tun_missing): this machine offers no TUN devices", NotPermitted),
     ],
 )
-def test_one_that_ends_tells_why(
+def test_one_that_ends_reports_why(
     program: Path, socket: Path, complaint: str, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("P2P_TEST_FAILS_WITH", complaint)

@@ -23,14 +23,14 @@ def sdk(socket: Path, mode: str = "wireguard") -> DStackP2PSDK:
 
 
 class Watcher:
-    """Monitors, and keeps what it is told."""
+    """Monitors, and keeps the lists it gets."""
 
     def __init__(self, socket: Path, mode: str = "wireguard", **options: Any) -> None:
         self.told: list[list[str]] = []
         self.task = asyncio.ensure_future(sdk(socket, mode).monitor_peers(self.told.append, **options))
 
     async def until_told(self, *lists: list[str]) -> None:
-        await until(f"to be told {lists}", lambda: len(self.told) >= len(lists) or self.task.done(), self.told)
+        await until(f"the lists {lists}", lambda: len(self.told) >= len(lists) or self.task.done(), self.told)
         if self.task.done():
             self.task.result()
         assert self.told == list(lists)
@@ -46,7 +46,7 @@ def run(socket: Path, scenario: Callable[[FakeAgent], Awaitable[None]], agent: O
         asyncio.run(scenario(running))  # type: ignore[arg-type]
 
 
-def test_the_first_list_and_every_change_are_told(socket: Path) -> None:
+def test_the_first_list_and_every_change_are_reported(socket: Path) -> None:
     async def scenario(agent: FakeAgent) -> None:
         watcher = Watcher(socket)
         await watcher.until_told([A])
@@ -61,7 +61,7 @@ def test_the_first_list_and_every_change_are_told(socket: Path) -> None:
     run(socket, scenario)
 
 
-def test_the_same_list_is_never_told_twice(socket: Path) -> None:
+def test_the_same_list_is_never_reported_twice(socket: Path) -> None:
     async def scenario(agent: FakeAgent) -> None:
         watcher = Watcher(socket)
         await watcher.until_told([A])
@@ -86,7 +86,7 @@ def test_the_list_may_be_with_oneself(socket: Path) -> None:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_restarts_of_the_agent_tell_nothing_unless_something_changed(
+def test_restarts_of_the_agent_are_no_change_by_themselves(
     socket: Path, killed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(agent: FakeAgent) -> None:
@@ -131,7 +131,7 @@ def test_an_agent_that_comes_later_is_followed(socket: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_known_while_the_contract_cannot_be_read_is_told(socket: Path) -> None:
+def test_what_is_known_while_the_contract_cannot_be_read_is_reported(socket: Path) -> None:
     stale = status(ready=False)
     stale["verdict"]["state"] = "stale"
 
@@ -158,7 +158,7 @@ def test_a_node_that_lost_its_membership_has_no_peers_and_one_that_waits_keeps_t
     run(socket, scenario)
 
 
-def test_a_slow_callback_is_told_the_outcome_and_never_twice_at_once(socket: Path) -> None:
+def test_a_slow_callback_gets_the_latest_list_and_never_runs_twice_at_once(socket: Path) -> None:
     async def scenario(agent: FakeAgent) -> None:
         told: list[list[str]] = []
         inside, go_on = asyncio.Event(), asyncio.Event()

@@ -49,7 +49,7 @@ def test_with_a_url_of_ones_own_every_member_is_where_the_contract_says(socket: 
         assert get_peers(socket, "http://localhost:7") == ["10.0.1.2", tls_peer(3)["url"], "http://localhost:4"]
 
 
-def test_members_are_told_with_all_that_is_known(socket: Path) -> None:
+def test_members_are_listed_with_all_that_is_known(socket: Path) -> None:
     with FakeAgent(socket, status(), LISTED):
         members = asyncio.run(sdk(socket).get_members(include_self=True, timeout=PATIENCE))
     assert [member.token_id for member in members] == [2, 3, 7, 9, 11]
@@ -95,7 +95,7 @@ def test_who_is_no_member_has_no_peers(socket: Path, membership: str) -> None:
     assert membership in refused.value.message
 
 
-def test_peers_of_another_cluster_are_not_told(socket: Path) -> None:
+def test_peers_of_another_cluster_are_not_listed(socket: Path) -> None:
     with FakeAgent(socket, status(), LISTED):
         with pytest.raises(WrongContract):
             asyncio.run(sdk(socket, contract="0x" + "ab" * 20).get_peers())

@@ -1,4 +1,4 @@
-"""`register`: the way to being a member, with everything that may stand in it."""
+"""`register`: how a node becomes a member, and everything that may prevent it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def refused(socket: Path, mode: str = "wireguard", timeout: float = 0.3) -> P2PE
     return error.value
 
 
-def test_a_member_is_told_at_once(socket: Path) -> None:
+def test_a_member_is_recognized_at_once(socket: Path) -> None:
     with FakeAgent(socket, status(), peers(peer(3))):
         member = register(socket)
     assert (member.token_id, member.name, member.address) == (7, "node-7", "10.0.1.7")
@@ -57,7 +57,7 @@ def test_contracts_are_the_same_in_any_spelling(socket: Path) -> None:
         assert asyncio.run(sdk(socket, contract=upper).register(PATIENCE)).token_id == 7
 
 
-def test_every_step_of_the_way_is_told_once_and_logged(socket: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_step_is_reported_once_and_logged(socket: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         steps: list[Progress] = []
 
@@ -75,13 +75,13 @@ def test_every_step_of_the_way_is_told_once_and_logged(socket: Path, caplog: pyt
             (Stage.REGISTERING, lambda: agent.say(status=status("active", ready=False))),
             (Stage.CONVERGING, lambda: agent.say(peers(), status())),
         ]:
-            await until(f"to be told of {stage}", lambda: steps and steps[-1].stage is stage)
+            await until(f"the stage {stage}", lambda: steps and steps[-1].stage is stage)
             assert not registering.done()
             change()
         assert (await registering).token_id == 7
         agent.stop()
         stages = [step.stage for step in steps]
-        assert stages == sorted(set(stages), key=stages.index), f"told twice: {stages}"
+        assert stages == sorted(set(stages), key=stages.index), f"reported twice: {stages}"
         no_token = next(step for step in steps if step.stage is Stage.NO_TOKEN)
         assert no_token.command == MINT
         assert f"an operator has to run: {MINT}" in str(no_token)

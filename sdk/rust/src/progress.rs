@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How far a node is on its way to becoming a member.
+/// How far a node has come in becoming a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// No agent answers yet.

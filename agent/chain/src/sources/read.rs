@@ -124,7 +124,7 @@ async fn read_whole(
     })
 }
 
-/// Those of `endpoints` that are none of the contract's making. It tells one for each active peer, in the order of tokens.
+/// Those of `endpoints` that are none of the contract's making. The view has one for each active peer, in the order of tokens.
 fn dev_urls(
     peers: &[PeerRecord],
     endpoints: Vec<String>,
@@ -220,7 +220,7 @@ async fn own_nodes(
     Ok(own)
 }
 
-/// The way through a paged view. Tokens ascend, lie within the mesh network, and a page that is not the last one has passed
+/// The state of reading a paged view. Tokens ascend, lie within the mesh network, and a page that is not the last one has passed
 /// [`PAGE`] of them: so a read has an end, and nothing in it is there twice.
 struct Pages {
     view: &'static str,

@@ -1,4 +1,4 @@
-//! Development URLs, which the contract tells in another way than everything else.
+//! Development URLs, which the contract returns by a view of their own.
 
 use mesh_core::dev_url::DevUrls;
 

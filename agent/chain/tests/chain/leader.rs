@@ -37,7 +37,7 @@ async fn the_seat_is_read_at_one_block() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_liar_of_three_makes_nobody_the_leader() {
+async fn one_liar_of_three_decides_no_leader() {
     let (one, two, liar) = (Rpc::start(), Rpc::start(), Rpc::start());
     for lie in [(5, U256::from(3), LEADER), (99, U256::from(2), LEADER), (5, U256::ZERO, Address::ZERO)] {
         liar.chain().seat = lie;
@@ -49,7 +49,7 @@ async fn one_liar_of_three_makes_nobody_the_leader() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_no_contract_says_is_told() {
+async fn what_no_contract_can_say_is_an_error() {
     let rpc = Rpc::start();
     let sources = sources(&[&rpc], 1);
     for (seat, why) in [
@@ -67,7 +67,7 @@ async fn what_no_contract_says_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_hangs_holds_nobody_back() {
+async fn one_that_hangs_delays_no_answer() {
     let (one, two, hanging) = (Rpc::start(), Rpc::start(), Rpc::start());
     hanging.chain().manner = Manner::Hang;
     let standing = timeout(Duration::from_secs(3), sources(&[&hanging, &one, &two], 2).leader()).await.unwrap();

@@ -36,8 +36,7 @@ pub enum Action {
         /// By which.
         stream: Option<StreamId>,
     },
-    /// Have the device send the peer, by this stream and no other way, something that proves to it who we are, and that it has to
-    /// answer.
+    /// Have the device send the peer, on this stream alone, something that proves to it who we are, and that it has to answer.
     Initiate {
         /// To whom.
         peer: WireguardKey,

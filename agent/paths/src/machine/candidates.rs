@@ -59,7 +59,7 @@ impl Candidates {
     }
 }
 
-/// IPv4 as IPv4, however it was told.
+/// An IPv4 address as such, also where it came as an IPv4-mapped IPv6 address.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -38,7 +38,7 @@ pub struct DeviceEvents {
 pub(super) struct PeerEvents {
     /// The device has it no more, or did not for a moment.
     pub(super) is_removed: bool,
-    /// The device was told of it.
+    /// It was set on the device.
     pub(super) is_set: bool,
     /// Its UDP endpoint.
     pub(super) endpoint: Option<SocketAddr>,
@@ -67,7 +67,7 @@ impl DeviceEvents {
         self.mtu = Some(mtu);
     }
 
-    /// The device was told of this peer, and may have made it.
+    /// This peer was set on the device, which may have created it.
     pub fn peer_set(&mut self, peer: WireguardKey) {
         self.peer(peer).is_set = true;
     }

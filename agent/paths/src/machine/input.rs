@@ -1,4 +1,4 @@
-//! What the machine is told.
+//! What goes into the machine.
 
 use std::net::SocketAddr;
 

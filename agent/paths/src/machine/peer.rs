@@ -326,7 +326,7 @@ mod tests {
         assert!(matches!(lab.trouble(PathKind::Gateway), Some(Trouble::Silent | Trouble::OneWay)));
         assert_eq!((lab.trouble(PathKind::Direct), lab.redials), (None, 0));
         lab.run(20, false);
-        assert!(lab.redials > 0, "nothing flows that it could be in the way of");
+        assert!(lab.redials > 0, "no packets flow that a new stream could disturb");
         let before = lab.redials;
         lab.alive = [false; 2];
         lab.run(20, true);

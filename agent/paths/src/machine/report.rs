@@ -1,4 +1,4 @@
-//! What the agent is told of the paths, how often, and what the log says.
+//! What the agent learns about the paths, how often, and what the log says.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use mesh_core::{
 use super::{Action, Paths, peer::Peer};
 use crate::stream::{GATEWAY_PORT, Place, StreamError, table::PeerReport};
 
-/// The agent is told once in this time, and this more for each peer: of a thousand, every few seconds.
+/// Time between two reports, and how much longer it is for each peer: with a thousand, some seconds.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY_PER_PEER: Duration = Duration::from_millis(4);
-/// Of a switch it is told at once, but not more often than this.
+/// A switch is reported at once, but not more often than this.
 const REPORT_SWITCHES_EVERY: Duration = Duration::from_millis(100);
-/// Switches that the agent was not told of yet; it always takes them before.
+/// Switches that wait to be reported, at most; the agent always takes them before there are so many.
 pub(crate) const SWITCHES: usize = 4096;
 
 impl Paths {
@@ -26,7 +26,7 @@ impl Paths {
         self.report_due.get_or_insert(self.reported.map_or(now, |at| now.max(at + pause)));
     }
 
-    /// Tells the agent how things are.
+    /// Reports every path to the agent.
     pub(super) fn report(&mut self, now: Duration) {
         if self.refused > 0 {
             tracing::debug!(refused = self.refused, "packets between the probe ports were of no use");
@@ -45,7 +45,7 @@ impl Paths {
         (self.reported, self.report_due) = (Some(now), None);
     }
 
-    /// Packets to a peer take another path: the agent is told at once.
+    /// Packets to a peer take another path: that is reported at once.
     pub(super) fn note_switch(&mut self, token: TokenId, switch: Switch, now: Duration) {
         log(token, &switch);
         if self.switches.len() < SWITCHES {

@@ -1,5 +1,5 @@
-//! The streams: what happens to them is told to the table, and what the table says is passed on, with the peers' keys for their
-//! tokens.
+//! The streams: what happens to them goes into the table, and what the table decides is passed on, with the peers' keys in place of
+//! their tokens.
 
 use std::time::Duration;
 
@@ -81,13 +81,13 @@ impl Paths {
         self.actions.push_back(Action::Initiate { peer: peer.key, stream });
     }
 
-    /// The table, to be told something: what it wants done is taken by [`Self::advance_table`].
+    /// The table, for a change: what it then wants done is taken by [`Self::advance_table`].
     pub(super) fn table_mut(&mut self) -> &mut Table {
         self.is_table_changed = true;
         &mut self.table
     }
 
-    /// Tells the table the time if something of it is due, and does what it wants.
+    /// Wakes the table if something of it is due, and does what it wants.
     pub(super) fn advance_table(&mut self, now: Duration) {
         if self.table_due.is_some_and(|at| at <= now) {
             self.table_mut().handle_timeout(now);
@@ -96,7 +96,7 @@ impl Paths {
     }
 
     fn take_table_actions(&mut self, now: Duration) {
-        // What the table wants may be told to a peer, which may want another stream.
+        // What the table wants may reach a peer, which may then want another stream.
         while std::mem::take(&mut self.is_table_changed) {
             while let Some(action) = self.table.poll_action() {
                 self.act(action, now);

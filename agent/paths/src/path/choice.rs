@@ -45,7 +45,7 @@ impl Selector {
         self.taken.iter().filter(|is_taken| **is_taken).count() > 1
     }
 
-    /// The same as the device is told it. While there is no path at all, whatever the device finds is one.
+    /// The same in the device's terms. While there is no path at all, the device may use any that it finds.
     #[must_use]
     pub fn route(&self) -> Route {
         if self.primary.is_none() { Route::default() } else { route(|kind| self.carries(kind)) }

@@ -25,7 +25,7 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     fn set_route(&self, peer: PublicKey, route: Route);
     /// Seals one whole IP packet for the peer and sends it by that path and no other. `false` if that could not be done now.
     fn send_inner(&self, peer: PublicKey, path: Path, packet: &[u8]) -> bool;
-    /// Sends something by this stream and no other way that proves to the peer who we are, and that it has to answer.
+    /// Sends something, on this stream alone, that proves to the peer who we are, and that it has to answer.
     fn initiate(&self, peer: PublicKey, stream: &Arc<dyn Carrier>);
     /// Sends a handshake initiation to this address: the endpoint moves there if it is answered.
     fn try_endpoint(&self, peer: PublicKey, address: SocketAddr);
@@ -88,7 +88,7 @@ pub(super) struct DeviceSlot {
 }
 
 impl DeviceSlot {
-    /// This is the device from now on. The machine is told besides, and sets routes and streams on it.
+    /// This is the device from now on. The machine gets an event of its own, and sets routes and streams on it.
     pub(super) fn put(&self, device: Option<Arc<dyn Device>>) {
         // Nothing panics while holding it.
         *self.device.lock().unwrap_or_else(PoisonError::into_inner) = device;

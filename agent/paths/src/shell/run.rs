@@ -141,7 +141,7 @@ impl<N: Network> Shell<N> {
                 let _: bool = device.send_raw(to, &request);
             }
             Action::SetRoute { peer, route } => device.set_route(key(peer), route),
-            // One that has ended meanwhile drops what it is given, and its end is told next.
+            // One that has ended meanwhile drops what it is given, and its end is the next event.
             Action::SetStream { peer, stream } => device.set_stream(key(peer), stream.and_then(carrier)),
             Action::Initiate { peer, stream } => {
                 if let Some(stream) = carrier(stream) {

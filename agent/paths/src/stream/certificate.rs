@@ -91,15 +91,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nonsense_is_refused_and_keys_are_not_printed() {
+    fn invalid_certificates_are_refused_and_keys_are_not_printed() {
         let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
         let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         assert!(Certificate::from_pem(&[], key).unwrap_err().to_string().contains("empty"));
         assert!(Certificate::from_pem(std::slice::from_ref(&pem), "no").is_err());
         assert!(Certificate::from_pem(&["no".to_owned()], key).is_err());
-        let nonsense = Certificate::from_pem(&[pem], key).unwrap();
-        assert!(format!("{nonsense:?}").contains("[redacted]"));
-        assert!(super::super::tls::server(nonsense).is_err());
+        let invalid = Certificate::from_pem(&[pem], key).unwrap();
+        assert!(format!("{invalid:?}").contains("[redacted]"));
+        assert!(super::super::tls::server(invalid).is_err());
         assert!(Certificate::self_signed("nämlich").is_err());
     }
 }

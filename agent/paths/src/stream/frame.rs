@@ -80,7 +80,7 @@ impl Decoder {
         self.end = (self.end + bytes).min(self.buffer.len());
     }
 
-    /// What is whole, [`TOGETHER`] at most, and is told once. None when nothing is whole.
+    /// Datagrams that are whole, [`TOGETHER`] at most, each returned once; empty when none is.
     pub(super) fn datagrams(&mut self) -> Datagrams<'_> {
         self.found.clear();
         while self.found.len() < TOGETHER {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_is_told_once() {
+    fn what_is_whole_is_returned_once() {
         let mut decoder = Decoder::new();
         let bytes = encode(&[vec![1], vec![2], vec![3]]);
         decoder.space()[..bytes.len()].copy_from_slice(&bytes);

@@ -124,8 +124,8 @@ impl Stream {
 }
 
 impl Carrier for Stream {
-    /// Never waits: when more waits than the stream takes, the oldest is dropped. `false` if the stream is over: the device was, or is
-    /// about to be, told of another or of none, and nothing is lost if it looks again.
+    /// Never waits: when more waits than the stream takes, the oldest is dropped. `false` if the stream is over: the device has, or is
+    /// about to get, another stream or none, and nothing is lost if it looks again.
     fn send(&self, datagrams: &[u8], segment: usize) -> bool {
         self.queue.push(datagrams, segment)
     }

@@ -34,7 +34,7 @@ const UNSENT: u32 = 128 << 10;
 /// measured to hold data back for 2 to 4 ms that an idle path would have taken at once. And every ten seconds it is all but silent
 /// for a fifth of one, to measure again. What is sent by the tunnel looks after congestion itself, by BBR if it likes.
 const PACED: &[u8] = b"bbr";
-/// What Linux takes unless told otherwise.
+/// Linux's default.
 const UNPACED: &[u8] = b"cubic";
 /// What is read at once below TLS, which by itself would read 4 KiB for each system call.
 const READ: usize = 32 << 10;

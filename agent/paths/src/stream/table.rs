@@ -1,5 +1,5 @@
-//! Which stream leads to which peer, and when another is dialed: without I/O, clock or randomness of its own. It is told what
-//! happens, and says what to do ([`Table::poll_action`]) and when to be woken ([`Table::poll_timeout`]).
+//! Which stream leads to which peer, and when another is dialed: without I/O, clock or randomness of its own. What happens
+//! goes in; it says what to do ([`Table::poll_action`]) and when to be woken ([`Table::poll_timeout`]).
 //!
 //! A peer has one stream, and a second one while it is replaced. The side that dials makes the new stream, and goes over to it
 //! when the peer has proved itself there; a little later, when the other side has had time to go over as well, it ends its half of

@@ -42,7 +42,7 @@ fn another_device_is_given_the_streams_and_routes_of_the_last_one() {
     assert_eq!(world.node(1).reported.streams, Some(1));
 }
 
-/// The device was told of a peer again, and may have forgotten what it was told of it before.
+/// A peer was set on the device again, which may have forgotten what was set before.
 #[test]
 fn a_peer_that_is_made_anew_gets_its_stream_back() {
     // Else another endpoint is found at once.

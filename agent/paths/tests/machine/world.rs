@@ -55,11 +55,11 @@ enum Event {
 pub(crate) struct Node {
     pub(crate) paths: Paths,
     pub(crate) device: Option<Device>,
-    /// What the agent was told last, and every switch.
+    /// The agent's last report, and every switch.
     pub(crate) reported: PathsSeen,
     pub(crate) switches: Vec<(TokenId, Switch)>,
     expected: BTreeSet<SocketAddr>,
-    /// How often the machine was told the time.
+    /// How often the machine was woken.
     pub(crate) wakes: usize,
 }
 
@@ -344,7 +344,7 @@ impl World {
         self.tell(n, Input::Stream { stream, event: StreamEvent::Opened });
     }
 
-    /// Both ends of a stream are told of its end: this one at once, the other when it gets there.
+    /// Both ends of a stream learn of its end: this one at once, the other when it gets there.
     fn end_stream(&mut self, n: u8, stream: StreamId) {
         let Some(other) = self.links.remove(&(n, stream)) else { return };
         self.links.remove(&other);
@@ -361,7 +361,7 @@ impl World {
         }
     }
 
-    /// The streams that are open carry nothing any more, and no end is told of it.
+    /// The streams that are open carry nothing any more, and neither end learns of it.
     pub(crate) fn silence_streams(&mut self) {
         self.links.clear();
     }

@@ -97,8 +97,8 @@ fn is_back(network: &mut Network, side: usize) -> bool {
     route.primary() == Some(PathKind::Direct) && !route.is_hedged()
 }
 
-/// Runs `test`, and tells what happened before it failed.
-fn told(mut network: Network, test: impl FnOnce(&mut Network)) {
+/// Runs `test`, and prints what happened before it failed.
+fn printed_on_failure(mut network: Network, test: impl FnOnce(&mut Network)) {
     struct Tell<'a>(&'a mut Network);
     impl Drop for Tell<'_> {
         #[expect(clippy::print_stdout, reason = "what happened before, beside what was wrong then")]
@@ -117,7 +117,7 @@ fn told(mut network: Network, test: impl FnOnce(&mut Network)) {
 fn a_half_dead_path_is_left_whatever_the_luck() {
     for seed in 0..60 {
         let world = World { seed, direct: 57, gateway: 125, loss: 0, every: 24 };
-        told(world.network(), |network| {
+        printed_on_failure(world.network(), |network| {
             network.set_traffic(Traffic::Bulk);
             network.run(WARM_UP);
             network.set_fault(PathKind::Direct, Some(Fault::LossyOneWay(0)));
@@ -143,7 +143,7 @@ proptest! {
         start in traffic(),
         faults in proptest::collection::vec((any::<bool>(), fault(), duration(), traffic()), 1..4),
     ) {
-        told(world.network(), |network| {
+        printed_on_failure(world.network(), |network| {
             network.set_traffic(start);
             network.run(WARM_UP);
             for (on_gateway, fault, lasts, then) in faults {
@@ -175,7 +175,7 @@ proptest! {
     /// A receiver that waits for a packet does not wait until the path is suspect.
     #[test]
     fn silence_is_bridged_at_once(world in world(), fault in silence()) {
-        told(World { loss: 0, ..world }.network(), |network| {
+        printed_on_failure(World { loss: 0, ..world }.network(), |network| {
             network.set_traffic(Traffic::Bulk);
             network.run(WARM_UP);
             network.forget_gaps();
@@ -194,7 +194,7 @@ proptest! {
     fn jitter_is_no_fault(world in world(), jitter in 1..80_000u64, traffic in traffic()) {
         let mut network = World { loss: 0, ..world }.network();
         network.jitter = jitter;
-        told(network, |network| {
+        printed_on_failure(network, |network| {
             network.set_traffic(traffic);
             network.run(WARM_UP * 2);
             let counts = |network: &Network| [0, 1].map(|side| (network.hedges(side), network.switches(side)));
@@ -210,7 +210,7 @@ proptest! {
         world in world(),
         events in proptest::collection::vec((0..4u8, fault(), traffic(), duration()), 1..16),
     ) {
-        told(world.network(), |network| {
+        printed_on_failure(world.network(), |network| {
             network.set_traffic(Traffic::Bulk);
             network.run(WARM_UP);
             let before = [0, 1].map(|side| network.switches(side));

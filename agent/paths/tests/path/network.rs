@@ -12,7 +12,7 @@ use crate::link::{Dice, Fault, Link};
 
 /// Between a timer's time and the moment at which a busy machine's driver gets there, at most.
 const LATE: u64 = 20;
-/// What went and came is told to the machine in batches, at most so many milliseconds late.
+/// What was sent and received goes into the machine in batches, at most so many milliseconds late.
 const BATCH: u64 = 100;
 /// What any machine may take to notice that a path is broken and to use the other, as the product promises.
 const GAP: Duration = Duration::from_millis(1500);
@@ -59,7 +59,7 @@ struct Stream {
 struct Side {
     paths: Selector,
     wakes: Option<Duration>,
-    /// When the machine is told what went and came.
+    /// When what was sent and received goes into the machine.
     tells: Option<Duration>,
     sent: bool,
     received: PerPath<bool>,

@@ -1,4 +1,4 @@
-//! The packet that carries a message inside the tunnel: byte for byte, its checksums by another way of counting, and whatever else
+//! The packet that carries a message inside the tunnel: byte for byte, its checksums computed in another manner, and whatever else
 //! may come.
 
 use std::net::Ipv4Addr;

@@ -94,7 +94,7 @@ fn behind_one_nat_by_its_hairpin_or_by_the_local_addresses() {
 }
 
 #[test]
-fn a_hairpin_whose_address_no_node_is_told() {
+fn a_hairpin_whose_address_no_node_learns() {
     let mut world = World { asks_stun: [false; 2], one_link: true, ..one_nat(Filter::Address, false) };
     let mut network = started(world.clone());
     network.run(FOUND);

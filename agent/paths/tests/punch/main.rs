@@ -1,4 +1,4 @@
-//! Finding a direct way to a peer: the messages and each rule alone, then two nodes behind simulated NATs.
+//! Finding a direct path to a peer: the messages and each rule alone, then two nodes behind simulated NATs.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 

@@ -11,7 +11,7 @@ use crate::{at, mesh, nat::Nat};
 const PROBES: Duration = Duration::from_millis(250);
 const STUN_SERVER: &str = "203.0.113.1:3478";
 
-/// What stands where, and how bad the ways between are.
+/// What stands where, and how bad the paths between are.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) nats: Vec<Nat>,
@@ -244,8 +244,8 @@ impl Network {
         self.events.insert((self.now + after, number), event);
     }
 
-    fn is_lost(&mut self, way: usize) -> bool {
-        self.roll() % 1000 < self.world.loss[way]
+    fn is_lost(&mut self, path: usize) -> bool {
+        self.roll() % 1000 < self.world.loss[path]
     }
 
     fn roll(&mut self) -> u64 {

@@ -160,7 +160,7 @@ fn tries_four_addresses_side_by_side_and_others_after_them() {
 }
 
 #[test]
-fn what_no_peer_can_be_at_is_not_tried_nor_told() {
+fn what_no_peer_can_be_at_is_neither_tried_nor_passed_on() {
     let not = [
         "0.0.0.0:1",
         "0.1.2.3:1",
@@ -290,11 +290,11 @@ fn without_a_way_nothing_is_sent() {
 }
 
 #[test]
-fn the_peer_is_told_where_it_is_seen() {
+fn the_peer_learns_where_it_is_seen() {
     let mut punch = punch();
     punch.direct(true, START);
     let first = sent(&mut punch).unwrap();
-    assert_eq!((first.seen, first.lacks_direct), (None, false), "the first way: perhaps the peer has news");
+    assert_eq!((first.seen, first.lacks_direct), (None, false), "the first path: perhaps the peer has news");
     say(&mut punch, &message(MessageKind::Answer, first.round, &[]), START).unwrap();
     punch.handle_timeout(after(2_000));
     punch.set_seen(Some(at(THEIRS)));

@@ -78,8 +78,12 @@ fn refuses_what_is_no_answer_to_it() {
     assert_eq!(changed(0, 0x00), Err(StunError::Type(0x0001)), "a request");
     assert_eq!(changed(1, 0x11), Err(StunError::Refused(0)), "an error without a code");
     assert_eq!(changed(19, 0xaf), Err(StunError::Transaction));
-    let of_nobody = [&[1, 0x11, 0, 1, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12], &[0xff; 9]].concat();
-    assert_eq!(response(&of_nobody, TRANSACTION), Err(StunError::Transaction), "before anything else is looked at");
+    let of_another_request = [&[1, 0x11, 0, 1, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12], &[0xff; 9]].concat();
+    assert_eq!(
+        response(&of_another_request, TRANSACTION),
+        Err(StunError::Transaction),
+        "before anything else is looked at"
+    );
     assert_eq!(changed(23, 0xff), Err(StunError::Attribute(0x8022)), "an attribute that goes on behind the end");
     assert_eq!(changed(41, 3), Err(StunError::Attribute(0x0020)), "an address family that there is not");
     assert_eq!(changed(41, 2), Err(StunError::Attribute(0x0020)), "an IPv6 address of four bytes");

@@ -51,7 +51,7 @@ async fn a_flood_drops_old_datagrams_and_never_breaks_the_stream() {
     talk(&a, &b).await;
 }
 
-/// A gateway in which nothing moves any more: what is written is not taken, and no end is told of it.
+/// A gateway in which nothing moves any more: what is written is not taken, and neither end learns of it.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_takes_nothing_is_given_up_and_another_made() {
     let world = World::new();

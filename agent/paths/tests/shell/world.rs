@@ -168,7 +168,7 @@ impl Node {
         self.wanted.send(peers(self.n, all)).unwrap();
     }
 
-    /// Ends its streams as an agent does that is told to stop.
+    /// Ends its streams as an agent does on SIGTERM.
     pub(crate) fn stop(&self) {
         self.stop.notify_one();
     }

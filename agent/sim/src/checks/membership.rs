@@ -47,7 +47,7 @@ impl World {
         }
     }
 
-    /// Nobody is configured whom no honest block had.
+    /// No peer is configured that no honest block had.
     pub(crate) fn check_change(&mut self, node: usize, change: &Change) {
         if let Change::AddPeer(peer) = change {
             let is_listed = self.chain.was_ever_listed(peer.token, peer.public_key);

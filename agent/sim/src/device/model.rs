@@ -2,7 +2,7 @@
 //!
 //! It stands where the device's own machine belongs, behind the calls that [`super::Device`] makes. Messages have the form and the
 //! length of WireGuard's, and their content is only hidden, not sealed: what a run proves is proved of agents and paths, and of
-//! the device only that whoever follows its rules serves them.
+//! the device only that one which follows its rules serves them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -34,7 +34,7 @@ const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(213);
 const LAST_METRIC: u32 = u32::MAX;
 /// Changes that follow each other within this time are one notice.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Prefixes this short are ways to say "everything" (VPN clients split the default route in two): no overlap.
+/// Prefixes this short stand for all addresses (VPN clients split the default route in two): no overlap.
 const DEFAULT_ROUTE_PREFIX: u8 = 1;
 
 /// A connection to the kernel of this network namespace.
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_not_yet_or_no_more_for_use_are_nobodys() {
+    fn tentative_duplicate_and_deprecated_addresses_are_not_own_ones() {
         let [own, other]: [IpAddr; 2] = ["2001:db8::7", "2001:db8::8"].map(|address| address.parse().unwrap());
         let mut message = AddressMessage::default();
         message.attributes.extend([AddressAttribute::Address(other), AddressAttribute::Local(own)]);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_asks_at_the_same_time_waits_for_its_turn() {
+    async fn requests_made_at_the_same_time_are_answered_in_turn() {
         let (links, serve) = Netlink::connect(watch::Sender::new(())).unwrap();
         let served = tokio::spawn(serve);
         let asked: Vec<_> = (0..4)

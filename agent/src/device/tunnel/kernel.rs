@@ -117,7 +117,7 @@ impl Tunnel for KernelTunnel {
 
     fn remove(&mut self) -> Result<(), TunnelError> {
         self.traffic.clear();
-        // Its interface is deleted by `link` (the library's own way also rewrites the resolver's configuration), and the device is
+        // Its interface is deleted by `link` (the library's own call also rewrites the resolver's configuration), and the device is
         // there until that has worked.
         if self.api.as_ref().is_some_and(|api| self.read(api).is_err()) {
             self.api = None;
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_told_from_the_counters() {
+    fn ages_follow_from_the_counters() {
         let mut host = SecretHost(Host::new(51821, Key::new([8; 32])));
         let mut peer = Peer::new(Key::new([9; 32]));
         peer.rx_bytes = 100;

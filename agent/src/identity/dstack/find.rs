@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_and_paths_are_told_apart() {
+    fn urls_and_paths_are_distinguished() {
         let http =
             |authority: &str, prefix: &str| Endpoint::Http { authority: authority.into(), prefix: prefix.into() };
         assert_eq!(find(Some("http://localhost:8090/")).unwrap(), http("localhost:8090", ""));

@@ -13,7 +13,7 @@ use seccompiler::{
     apply_filter_all_threads,
 };
 
-/// Further ways to have signals sent to a process (asm-generic/fcntl.h, asm-generic/sockios.h), which the crate does not name.
+/// Further commands that have signals sent to a process (asm-generic/fcntl.h, asm-generic/sockios.h), which the crate does not name.
 const F_SETSIG: c_int = 10;
 const F_SETOWN_EX: c_int = 15;
 const SOCKET_OWNERS: [u32; 2] = [0x8901, 0x8902];

@@ -187,7 +187,7 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
 
 fn connected(address: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.connect(address).with_context(|| format!("no way to {address}"))?;
+    socket.connect(address).with_context(|| format!("no route to {address}"))?;
     socket.set_read_timeout(Some(LOST))?;
     Ok(socket)
 }

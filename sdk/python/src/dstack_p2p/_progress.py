@@ -9,7 +9,7 @@ from typing import Optional
 
 
 class Stage(str, enum.Enum):
-    """How far a node is on its way to becoming a member."""
+    """How far a node has come in becoming a member."""
 
     #: No agent answers yet.
     NO_AGENT = "no-agent"

@@ -26,7 +26,7 @@ _POLL = 0.2
 #: Seconds for an agent to appear where none can be started here: both may just be starting, and one may be restarting.
 _AGENT_WITHIN = 10.0
 
-#: Called with every step on the way to being a member; awaited if it is a coroutine function.
+#: Called with every step of becoming a member; awaited if it is a coroutine function.
 OnProgress = Callable[[Progress], Union[None, Awaitable[None]]]
 #: Called with connection strings; awaited if it is a coroutine function.
 OnPeers = Callable[[list[str]], Union[None, Awaitable[None]]]

@@ -1,6 +1,6 @@
 """A real mesh for tests and examples: chain, contract, simulated guest agents, and nodes in network namespaces of their own.
 
-`target/debug/mesh-world` (netns-tests) makes it and does what it is told; this is its caller. Needs root.
+`target/debug/mesh-world` (netns-tests) makes it and runs the commands it gets; this is its caller. Needs root.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def test_urls_of_ones_own_in_a_cluster_with_devmode(world: MeshWorld) -> None:
         await in_thread(world.operate, "dev-url", "set", "2", "10.0.1.2:5432")
         await until("the other's URL", lambda: told[-1:] == [[url, "10.0.1.2:5432"]], told)
         assert await own.get_peers() == ["10.0.1.2:5432"]
-        assert await other.get_peers() == ["10.0.1.1"], "an address is asked for, and an address is told"
+        assert await other.get_peers() == ["10.0.1.1"], "an address is asked for, and an address is returned"
         # With devMode its URLs go.
         await in_thread(world.operate, "config", "dev-mode", "off")
         await until("the addresses", lambda: told[-1:] == [["10.0.1.1", "10.0.1.2"]], told)
@@ -144,7 +144,7 @@ def test_urls_of_ones_own_in_a_cluster_with_devmode(world: MeshWorld) -> None:
 
 
 async def as_told(world: MeshWorld, command: Optional[str]) -> None:
-    """Runs what an operator is told to."""
+    """Runs the command that an operator is asked to run."""
     assert command is not None
     await in_thread(world.operate, *drop(shlex.split(command)[1:], "--contract"))
 
@@ -186,7 +186,7 @@ def test_a_monitor_lives_through_joins_kills_outages_and_a_revocation(world: Mes
         # The node itself learns that it reaches no member.
         revoked: list[list[str]] = []
         other = asyncio.ensure_future(sdk(world, 2).monitor_peers(revoked.append))
-        await until("node 2 to be told", lambda: revoked and revoked[-1] == [], revoked)
+        await until("node 2 to learn of it", lambda: revoked and revoked[-1] == [], revoked)
         with pytest.raises(NotAMember) as refused:
             await sdk(world, 2).register(PATIENCE)
         assert (refused.value.command or "").startswith("meshctl reinstate --token 2")

@@ -10,13 +10,13 @@ fn seat(term: u32, leader: Option<u32>) -> Seat {
 }
 
 #[tokio::test]
-async fn who_leads_is_told_with_the_term() {
+async fn the_leader_is_reported_with_the_term() {
     let scratch = Scratch::new();
     let fake = FakeAgent::new(&scratch.join("a.sock"));
     fake.start();
     let agent = Agent::new(scratch.join("a.sock"));
-    for (told, expected) in [(json!(3), seat(5, Some(3))), (json!(null), seat(5, None))] {
-        let answer = json!({ "schema": "p2p-agent.leader/v1", "term": 5, "leader_token": told, "leader": null });
+    for (token, expected) in [(json!(3), seat(5, Some(3))), (json!(null), seat(5, None))] {
+        let answer = json!({ "schema": "p2p-agent.leader/v1", "term": 5, "leader_token": token, "leader": null });
         fake.answer("/v1/leader", 200, &answer.to_string());
         assert_eq!(agent.leader().await, Ok(expected));
     }

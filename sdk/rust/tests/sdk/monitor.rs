@@ -29,7 +29,7 @@ async fn next(lists: &mut PeerLists) -> Vec<String> {
 /// Runs the stream beside something else, in which it gives nothing.
 async fn quiet(lists: &mut PeerLists, meanwhile: impl Future<Output = ()>) {
     tokio::select! {
-        list = lists.next() => panic!("{list:?} was told"),
+        list = lists.next() => panic!("{list:?} was reported"),
         () = meanwhile => {}
     }
 }
@@ -40,7 +40,7 @@ fn with_one(scratch: &Scratch) -> FakeAgent {
 }
 
 #[tokio::test]
-async fn the_first_list_and_every_change_are_told_and_none_twice() {
+async fn the_first_list_and_every_change_are_reported_once() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
     let mut lists = lists(&scratch.join("agent.sock"));
@@ -114,7 +114,7 @@ async fn an_agent_that_comes_later_is_followed() {
 }
 
 #[tokio::test]
-async fn what_is_known_while_the_contract_cannot_be_read_is_told() {
+async fn what_is_known_while_the_contract_cannot_be_read_is_reported() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
     let mut stale = converging();
@@ -141,7 +141,7 @@ async fn a_node_that_lost_its_membership_has_no_peers_and_one_that_waits_keeps_t
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_told_the_outcome() {
+async fn a_slow_reader_gets_the_latest_list() {
     let scratch = Scratch::new();
     let agent = with_one(&scratch);
     let mut lists = lists(&scratch.join("agent.sock"));

@@ -1,4 +1,4 @@
-//! `register`: the way to being a member, with everything that may stand in it.
+//! `register`: how a node becomes a member, and everything that may prevent it.
 
 use std::{
     sync::{Arc, Mutex},
@@ -29,7 +29,7 @@ async fn refused(status: &Value, peers: &Value, mode: &str, limit: Duration) -> 
 }
 
 #[tokio::test]
-async fn a_member_is_told_at_once_in_any_spelling_of_the_contract() {
+async fn a_member_is_recognized_at_once_in_any_spelling_of_the_contract() {
     let scratch = Scratch::new();
     let socket = scratch.join("agent.sock");
     let _agent = FakeAgent::running(&socket, &status("active"), &peers([peer(3)]));
@@ -42,7 +42,7 @@ async fn a_member_is_told_at_once_in_any_spelling_of_the_contract() {
 }
 
 #[tokio::test]
-async fn every_step_of_the_way_is_told_once() {
+async fn every_step_is_reported_once() {
     let scratch = Scratch::new();
     let socket = scratch.join("agent.sock");
     let agent = FakeAgent::new(&socket);
@@ -64,7 +64,7 @@ async fn every_step_of_the_way_is_told_once() {
         [Stage::NoAgent, Stage::Starting, Stage::Reading, Stage::NoToken, Stage::Registering, Stage::Converging];
     for stage in order {
         let is_there = || steps.lock().unwrap().last().is_some_and(|step| step.stage == stage);
-        until(&format!("{stage} is told"), is_there).await;
+        until(&format!("{stage} is reported"), is_there).await;
         assert!(!registering.is_finished());
         match stage {
             Stage::NoAgent => agent.start(),
@@ -99,7 +99,7 @@ async fn ages_that_grow_are_no_news() {
     let registering = tokio::spawn(async move {
         node.register_within(Some(PATIENCE), |step| told.lock().unwrap().push(step.message.clone())).await
     });
-    until("the first step is told", || !steps.lock().unwrap().is_empty()).await;
+    until("the first step is reported", || !steps.lock().unwrap().is_empty()).await;
     for age in [32, 133] {
         agent.say(&old(age), &unknown());
         agent.until_asked("/v1/status", 2).await;
@@ -111,7 +111,7 @@ async fn ages_that_grow_are_no_news() {
 }
 
 #[tokio::test]
-async fn a_node_that_waits_for_an_operator_is_told_the_command() {
+async fn a_node_that_waits_for_an_operator_shows_the_command() {
     for membership in ["no-token", "ambiguous", "registering", "revoked"] {
         let mut said = status(membership);
         said["self"]["membership_hint"] = json!(MINT);

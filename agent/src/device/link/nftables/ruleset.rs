@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Inbound: before fragments are put together, connections tracked, addresses translated or routes looked up. Outbound: what this
-//! machine sends or forwards, whichever rule or table of routes or `SO_BINDTODEVICE` has chosen the way, before its source is
+//! machine sends or forwards, whichever rule, routing table or `SO_BINDTODEVICE` chose its route, before its source is
 //! translated. The mesh has IPv4 addresses alone; the table is of both families (inet), and its rules ask for IPv4.
 
 use ipnetwork::Ipv4Network;

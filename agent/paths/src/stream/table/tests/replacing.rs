@@ -95,7 +95,7 @@ fn the_side_that_is_called_goes_over_and_back() {
     assert_eq!(lab.open, BTreeSet::from([many[8]]));
 }
 
-/// A host that catches packets of a peer, and brings each by a stream of its own before it came the right way.
+/// A host that catches packets of a peer, and brings each on a stream of its own before it arrives where it was sent.
 #[test]
 fn packets_that_were_caught_elsewhere_take_no_streams_place() {
     let (peer, mut lab) = (token(1), Lab::with_peers(11, 0, 1));
