@@ -77,7 +77,7 @@ pub struct ObservedPeer {
     pub handshake_age: Option<Duration>,
     /// Age of the last authenticated packet received.
     pub received_age: Option<Duration>,
-    /// Age of the last data packet sent.
+    /// Age of the last packet sent that the peer has to answer: no keepalive, which nothing answers.
     pub sent_age: Option<Duration>,
     /// Bytes received.
     pub rx_bytes: u64,

@@ -32,11 +32,16 @@ pub struct KernelTunnel {
     traffic: BTreeMap<WireguardKey, Traffic>,
 }
 
+/// Bytes of messages that need no answer, as the kernel counts them (WireGuard paper, 5.4.3 and 5.4.6): a keepalive, and the
+/// response to a handshake.
+const KEEPALIVE: u64 = 32;
+const RESPONSE: u64 = 92;
+
 /// The device as the kernel describes it, private key and preshared keys included: wiped when dropped. Copies in the
 /// library's own buffers are out of reach.
 struct SecretHost(Host);
 
-/// When the counters of a peer last grew.
+/// When a peer was last heard, and last sent something that it has to answer.
 #[derive(Clone, Copy)]
 struct Traffic {
     rx_bytes: u64,
@@ -205,7 +210,7 @@ fn observed(
     if peer.rx_bytes > seen.rx_bytes {
         seen.received = Some(now);
     }
-    if peer.tx_bytes > seen.tx_bytes {
+    if calls_for_answer(peer.tx_bytes.saturating_sub(seen.tx_bytes)) {
         seen.sent = Some(now);
     }
     (seen.rx_bytes, seen.tx_bytes) = (peer.rx_bytes, peer.tx_bytes);
@@ -225,6 +230,14 @@ fn observed(
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,
     }
+}
+
+/// Whether something was among so many bytes sent that the peer has to answer: packets, or the initiation of a handshake. At most
+/// one keepalive goes between two observations, 10 s after the last packet received. No packet has the length of one, nor of a
+/// response, nor of both (data messages are multiples of 16 bytes, of at least 64 with an IPv4 header inside).
+const fn calls_for_answer(sent: u64) -> bool {
+    const BOTH: u64 = KEEPALIVE + RESPONSE;
+    !matches!(sent, 0 | KEEPALIVE | RESPONSE | BOTH)
 }
 
 #[cfg(test)]
@@ -286,6 +299,26 @@ mod tests {
         assert_eq!(later.peers[0].received_age, Some(Duration::from_secs(5)));
         host.0.peers.clear();
         assert!(state(&host, 1420, &mut traffic, start, SystemTime::now()).peers.is_empty() && traffic.is_empty());
+    }
+
+    #[test]
+    fn a_keepalive_and_a_response_need_no_answer() {
+        let mut host = SecretHost(Host::new(51821, Key::new([8; 32])));
+        let (mut traffic, start) = (BTreeMap::new(), Instant::now());
+        let mut peer = Peer::new(Key::new([9; 32]));
+        let mut sent_age_after = |at: u64, sent: u64| {
+            peer.tx_bytes += sent;
+            host.0.peers.insert(peer.public_key.clone(), peer.clone());
+            let seen = state(&host, 1420, &mut traffic, start + Duration::from_secs(at), SystemTime::now());
+            seen.peers[0].sent_age.map(|age| age.as_secs())
+        };
+        assert_eq!(sent_age_after(0, 92), None, "a response");
+        assert_eq!(sent_age_after(10, 32), None, "a passive keepalive");
+        assert_eq!(sent_age_after(20, 92 + 32), None, "a response and a keepalive");
+        assert_eq!(sent_age_after(30, 148), Some(0), "an initiation");
+        assert_eq!(sent_age_after(40, 32), Some(10), "a keepalive");
+        assert_eq!(sent_age_after(50, 64), Some(0), "the shortest packet");
+        assert_eq!(sent_age_after(60, 32 + 128), Some(0), "a keepalive and a ping");
     }
 
     #[test]
