@@ -1,12 +1,15 @@
 //! Where this node stands: which token it uses, whether it is a peer, and what an operator has to do when it is not.
 //!
 //! A node that loses its binding (revoked, transferred, burned, deactivated, superseded by a copy of itself) is *fenced*: it takes
-//! its device down and offers nothing again by itself. A registration that a chain reorg undid is not a loss: then the node
-//! registers again, or is a peer as before.
+//! its device down and offers nothing, until the owner of a token binds it to this instance again. A registration that a chain reorg
+//! undid is not a loss: then the node registers again, or is a peer as before.
+
+mod steps;
 
 use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
+pub use steps::{NextStep, Step};
 
 use crate::{
     id::{Address, AppId, InstanceId, TokenId, WireguardKey},
@@ -77,14 +80,14 @@ impl Past {
     pub fn after(&self, standing: &Standing) -> Self {
         let member = match standing {
             Standing::Active { membership, .. } => Some(*membership),
-            Standing::Fenced(..) => self.member,
+            Standing::Fenced { .. } => self.member,
             _ if self.restarted => None,
-            Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) | Standing::Registering { .. } => {
-                self.member
-            }
+            // Another token was bound to this instance: what became of the former one says nothing any more.
+            Standing::Registering { token, .. } => self.member.filter(|member| member.token == *token),
+            Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) => self.member,
         };
         let fenced = match standing {
-            Standing::Fenced(_, loss) => Some(*loss),
+            Standing::Fenced { loss, .. } => Some(*loss),
             Standing::NoToken { .. }
             | Standing::Ambiguous(_)
             | Standing::Revoked(_)
@@ -108,8 +111,6 @@ pub enum Loss {
     Deactivated,
     /// The token is bound to another instance now.
     Rebound(InstanceId),
-    /// The binding was cleared and made again while this node ran.
-    Renewed,
     /// The token's registration carries another WireGuard key beside this node's member key: a copy of this node runs elsewhere.
     Superseded,
     /// A copy of this node, which has its keys, moves its record, again and again: its state directory was copied.
@@ -134,7 +135,6 @@ impl fmt::Display for Loss {
             Self::Transferred => f.write_str("its token was transferred to another owner"),
             Self::Deactivated => f.write_str("deactivated by the token's owner"),
             Self::Rebound(instance) => write!(f, "its token was bound to instance {instance}"),
-            Self::Renewed => f.write_str("its token's binding was cleared and made again"),
             Self::Superseded => f.write_str("superseded: another node registered the token with another key"),
             Self::Cloned => f.write_str(
                 "a copy of this node runs: its record was moved twice, and not by this node; both have the keys of one state directory",
@@ -185,8 +185,15 @@ pub enum Standing {
         /// Its gateway on record.
         gateway: Option<Gateway>,
     },
-    /// Was a peer; stays out.
-    Fenced(TokenId, Loss),
+    /// Was a peer; stays out until the owner of a token binds it to this instance again.
+    Fenced {
+        /// The token whose registration was lost.
+        token: TokenId,
+        /// How.
+        loss: Loss,
+        /// What lets the node back.
+        next: NextStep,
+    },
 }
 
 impl Standing {
@@ -199,7 +206,7 @@ impl Standing {
             Self::Revoked(_) => MembershipState::Revoked,
             Self::Registering { .. } => MembershipState::Registering,
             Self::Active { .. } => MembershipState::Active,
-            Self::Fenced(..) => MembershipState::Fenced,
+            Self::Fenced { .. } => MembershipState::Fenced,
         }
     }
 
@@ -209,54 +216,8 @@ impl Standing {
         match self {
             Self::NoToken { chosen, .. } => *chosen,
             Self::Ambiguous(_) => None,
-            Self::Revoked(token) | Self::Registering { token, .. } | Self::Fenced(token, _) => Some(*token),
+            Self::Revoked(token) | Self::Registering { token, .. } | Self::Fenced { token, .. } => Some(*token),
             Self::Active { membership, .. } => Some(membership.token),
-        }
-    }
-
-    /// What an operator has to do to make this node a peer: complete commands; `<...>` stands only for what this node cannot know.
-    #[must_use]
-    pub fn hint(&self, me: &OwnIdentity, contract: Address) -> Option<String> {
-        let instance = me.instance;
-        // Pinned: no instance of another allowed app can take it.
-        let app_id = Address::from(me.app_id);
-        let bind = |token| {
-            format!("meshctl bind --token {token} --instance {instance} --app-id {app_id} --contract {contract}")
-        };
-        let mint = || {
-            format!("meshctl mint --to <OWNER-ADDRESS> --instance {instance} --app-id {app_id} --contract {contract}")
-        };
-        let deactivate = |token| format!("meshctl deactivate --token {token} --contract {contract}");
-        let reinstate = |token| format!("meshctl reinstate --token {token} --contract {contract}");
-        match self {
-            Self::NoToken { chosen: Some(token), minted: true } => Some(bind(*token)),
-            Self::NoToken { .. } => Some(mint()),
-            Self::Ambiguous(tokens) => {
-                let flags: Vec<_> = tokens.iter().map(|token| format!("`--token {token}`")).collect();
-                Some(format!("restart the agent with one of {}", flags.join(", ")))
-            }
-            Self::Revoked(token) => Some(format!("{} && {}", reinstate(*token), bind(*token))),
-            Self::Registering { .. } => Some(format!("meshctl register --contract {contract}")),
-            Self::Active { .. } => None,
-            Self::Fenced(token, loss) => Some(match loss {
-                Loss::Revoked => format!("{} && {}, then restart the agent", reinstate(*token), bind(*token)),
-                Loss::Burned => format!("{}, then restart the agent", mint()),
-                Loss::Renewed => "restart the agent".to_owned(),
-                Loss::Cloned => "stop one of the two nodes, and delete its state directory: each node draws keys of its own; then restart \
-                    the agent of the other"
-                    .to_owned(),
-                Loss::Superseded => format!(
-                    "stop one of the two nodes; to keep this one: {} && {}, then restart the agent",
-                    deactivate(*token),
-                    bind(*token)
-                ),
-                Loss::Taken { .. } => {
-                    format!("{} && {}, then restart the agent", deactivate(*token), bind(*token))
-                }
-                Loss::Transferred | Loss::Deactivated | Loss::Rebound(_) | Loss::Unbound => {
-                    format!("{}, then restart the agent", bind(*token))
-                }
-            }),
         }
     }
 }
@@ -273,48 +234,60 @@ pub fn assess(past: &Past, registry: &Registry, me: &OwnIdentity) -> Standing {
         Ok(node) => assess_token(node, registry, me),
         Err(standing) => match past.member {
             Some(member) if past.restarted && !was_taken_back(member, registry) => {
-                Standing::Fenced(member.token, loss(member, find_node(registry, member.token), me))
+                fence(member.token, loss(member, find_node(registry, member.token), me), registry, me)
             }
             Some(_) | None => standing,
         },
     }
 }
 
-/// A node that had a registration; `None` when a restart frees it to start afresh.
+/// A node that had a registration; `None` when a restart, or a new binding, frees it to start afresh.
 fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnIdentity) -> Option<Standing> {
     let token = member.token;
     let node = find_node(registry, token);
     let record = find_peer(registry, token);
+    let fenced = |loss| Some(fence(token, loss, registry, me));
     if let Some(record) = record.filter(|record| is_own(record, me)) {
         // Once fenced, only the registration that was lost counts: a newer one came from a signature that this node did not expect.
         return match past.fenced {
-            Some(loss) if loss == Loss::Cloned || record.key_epoch > member.key_epoch => {
-                Some(Standing::Fenced(token, loss))
-            }
+            Some(loss) if loss == Loss::Cloned || record.key_epoch > member.key_epoch => fenced(loss),
             _ => Some(active(record, node)),
         };
     }
     if let Some(loss) = past.fenced {
-        return Some(Standing::Fenced(token, loss));
+        return if was_bound_again(member, loss, registry, me) { None } else { fenced(loss) };
     }
     let is_reorg = was_taken_back(member, registry);
     let Some(node) = node.filter(|node| node.owner.is_some() && node.instance == Some(me.instance)) else {
-        return (!past.restarted && !is_reorg).then(|| Standing::Fenced(token, loss(member, node, me)));
+        return if past.restarted || is_reorg { None } else { fenced(loss(member, node, me)) };
     };
     if let Some(taken) = taken(node, record, me) {
-        return Some(Standing::Fenced(token, taken));
+        return fenced(taken);
     }
-    let is_superseded = record.is_some_and(|record| record.key_epoch > member.key_epoch);
-    let keeps_binding = node.member_address == Some(me.member_address);
-    if is_superseded {
-        Some(Standing::Fenced(token, Loss::Superseded))
-    } else if past.restarted {
-        None
-    } else if is_reorg || keeps_binding {
-        Some(Standing::Registering { token, key_epoch: node.key_epoch })
-    } else {
-        Some(Standing::Fenced(token, Loss::Renewed))
+    if record.is_some_and(|record| record.key_epoch > member.key_epoch) {
+        return fenced(Loss::Superseded);
     }
+    // Without a registration, and bound to this node still, or again.
+    (!past.restarted).then_some(Standing::Registering { token, key_epoch: node.key_epoch })
+}
+
+/// An owner has bound a token to this instance since this node lost its registration: the same one, which has spent a key epoch by
+/// then and is bound to no member key yet, or another. Two copies of a node would fight again.
+fn was_bound_again(member: Membership, loss: Loss, registry: &Registry, me: &OwnIdentity) -> bool {
+    let is_new = |node: &NodeRecord| {
+        node.token != member.token || node.key_epoch > member.key_epoch && node.member_address.is_none()
+    };
+    loss != Loss::Cloned && choose(registry, me).is_ok_and(is_new)
+}
+
+fn fence(token: TokenId, loss: Loss, registry: &Registry, me: &OwnIdentity) -> Standing {
+    Standing::Fenced { token, loss, next: NextStep::after(loss, find_node(registry, token), me) }
+}
+
+/// This node's registration, lost to a copy of it.
+#[must_use]
+pub fn cloned(token: TokenId) -> Standing {
+    Standing::Fenced { token, loss: Loss::Cloned, next: NextStep { step: Step::StopCopy, owner: None } }
 }
 
 /// No transaction lowers a key epoch: a lower one means that a reorg undid the registration, and maybe the binding too.
@@ -369,7 +342,7 @@ fn assess_token(node: &NodeRecord, registry: &Registry, me: &OwnIdentity) -> Sta
         return active(record, Some(node));
     }
     match taken(node, record, me) {
-        Some(taken) => Standing::Fenced(node.token, taken),
+        Some(taken) => fence(node.token, taken, registry, me),
         None => Standing::Registering { token: node.token, key_epoch: node.key_epoch },
     }
 }

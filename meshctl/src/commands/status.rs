@@ -114,7 +114,7 @@ fn answer(check: Check, status: &Status) -> u8 {
         Check::Ready => status.verdict.state.exit_code().max(down),
         Check::Startup => {
             let started = match status.own.membership {
-                // A restart would not bring a fenced node back: its start is over.
+                // A restart brings a fenced node back no sooner: its start is over.
                 MembershipState::Fenced => true,
                 // A node of the other kind has nothing to listen with.
                 MembershipState::Active => status.own.kind == NodeKind::Tls || status.agent.listen_port.is_some(),

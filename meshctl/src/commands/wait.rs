@@ -44,7 +44,6 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                     printer.result(&status.verdict, || "ready\n".to_owned())?;
                     return Ok(0);
                 }
-                Judgement::Hopeless(failure) => return Err(failure.into()),
                 Judgement::NotYet(failure) if Instant::now() >= deadline => return Err(failure.into()),
                 Judgement::NotYet(_) => {}
             },
@@ -69,7 +68,6 @@ async fn ask(agent: &AgentSocket, deadline: Instant) -> anyhow::Result<Status> {
 enum Judgement {
     Ready,
     NotYet(Failure),
-    Hopeless(Failure),
 }
 
 fn judge(status: &Status, peers: usize) -> Judgement {
@@ -78,8 +76,10 @@ fn judge(status: &Status, peers: usize) -> Judgement {
         None => failure.hint("`meshctl status` says more"),
     };
     if status.own.membership == MembershipState::Fenced {
-        let failure = Failure::new("this node is fenced: it lost its membership and does not come back by itself");
-        return Judgement::Hopeless(hinted(failure.exit_code(VerdictState::Fenced.exit_code())));
+        // An owner may have let it back a moment ago.
+        let failure =
+            Failure::new("this node is fenced: it lost its membership, and waits for a token's owner to bind it again");
+        return Judgement::NotYet(hinted(failure.exit_code(VerdictState::Fenced.exit_code())));
     }
     let up = match status.own.kind {
         NodeKind::Wireguard => status.summary.up,
@@ -111,7 +111,6 @@ mod tests {
         match judgement {
             Judgement::Ready => ("ready", 0, String::new()),
             Judgement::NotYet(failure) => parts("not yet", failure),
-            Judgement::Hopeless(failure) => parts("hopeless", failure),
         }
     }
 
@@ -133,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn a_fenced_node_is_not_waited_for() {
+    fn a_fenced_node_may_come_back_and_says_what_is_next() {
         let (word, code, text) = outcome(judge(&samples::fenced(), 0));
-        assert_eq!((word, code), ("hopeless", 5));
+        assert_eq!((word, code), ("not yet", 5));
         assert!(text.contains("hint: meshctl reinstate 7"), "{text}");
     }
 

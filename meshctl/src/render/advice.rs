@@ -132,7 +132,7 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
         Reason::ClockSkew => ("this clock or the chain's is wrong", "synchronise the clock of this host"),
         Reason::SelfFenced => (
             "this node lost its own membership",
-            "see `meshctl status` for the command that brings it back, then restart the agent",
+            "run what `meshctl status` shows: it is a member again some seconds later",
         ),
         Reason::TunMissing => ("there is no tunnel device", "make /dev/net/tun available to the agent"),
         Reason::PermNetAdmin => ("the agent may not configure interfaces", "give the agent CAP_NET_ADMIN"),

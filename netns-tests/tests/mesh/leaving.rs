@@ -13,6 +13,9 @@ use crate::{CUT_LIMIT, PATIENCE};
 /// anvil's second development account.
 const ANOTHER_OWNER: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 
+/// From the block of a binding to a node that is ready again.
+const REJOIN_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long a node that left is watched. `make nightly` watches for 30 s (`ABSENCE_SECONDS`).
 fn absence() -> Result<Duration> {
     Ok(Duration::from_secs(number("ABSENCE_SECONDS", 1)?))
@@ -58,7 +61,20 @@ fn revoke_transfer_burn_and_deactivate_each_cut_the_peer_within_2_s_and_it_does_
     }
     let now: Vec<u64> = addresses.iter().map(|a| world.chain.transaction_count(a)).collect::<Result<_>>()?;
     ensure!(sent == now, "a node sent transactions after it was out: {sent:?}, then {now:?}");
-    Ok(())
+    let_back(&world, 2)
+}
+
+/// The owners' two steps are all that a revoked node needs: its agent has gone on reading.
+fn let_back(world: &World, node: usize) -> Result<()> {
+    let (token, instance) = (world.node(node).token()?.to_string(), world.instance(node)?);
+    world.operate(&["reinstate", &token])?;
+    world.operate(&["bind", &token, "--instance", &instance])?;
+    let bound = Instant::now();
+    world.wait_ready(node, PATIENCE)?;
+    let took = stall_clock::since(bound);
+    ensure!(took <= REJOIN_LIMIT, "it was a member again after {took:?}, the limit is {REJOIN_LIMIT:?}");
+    println!("measured: a revoked node was a member again {took:.2?} after `meshctl bind`");
+    world.node(1).ping(world.node(node).address()?)
 }
 
 /// One node leaves: every other node cuts it off in time, live connections included, and it says why.

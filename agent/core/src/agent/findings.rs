@@ -117,7 +117,7 @@ impl Agent {
                 };
                 warning("W104", "not-registered", message)
             }
-            Standing::Fenced(token, loss) => {
+            Standing::Fenced { token, loss, .. } => {
                 let message = format!("this node is out of the mesh: token {token}: {loss}");
                 Some(Finding::new("W105", "fenced", Severity::Critical, message))
             }

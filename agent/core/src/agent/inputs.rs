@@ -8,7 +8,7 @@ use crate::{
     freshness::ReadTime,
     gate::{Evidence, Judgement, WITNESSES},
     id::TokenId,
-    membership::{Loss, Past, Standing, assess},
+    membership::{Past, Standing, assess, cloned},
     registry::Registry,
     status::MembershipState,
 };
@@ -159,7 +159,7 @@ impl Agent {
         let Standing::Active { membership, .. } = &standing else { return standing };
         let record = registry.peers.iter().find(|record| record.token == membership.token);
         let is_cloned = record.is_some_and(|record| self.moves.see(record));
-        if is_cloned { Standing::Fenced(membership.token, Loss::Cloned) } else { standing }
+        if is_cloned { cloned(membership.token) } else { standing }
     }
 
     fn stand(&mut self, standing: Standing) {

@@ -155,7 +155,7 @@ impl Agent {
             PeerState::Down => Some(match (wanted, &self.standing) {
                 (Some(wanted), _) if wanted.endpoint.is_some() => Reason::DirectUdpSilent,
                 (Some(_), _) => Reason::NoEndpoint,
-                (None, Some(Standing::Fenced(..))) => Reason::SelfFenced,
+                (None, Some(Standing::Fenced { .. })) => Reason::SelfFenced,
                 (None, Some(Standing::Active { .. })) if self.selection.is_none() => Reason::RegistryStale,
                 (None, _) => Reason::NotActive,
             }),

@@ -59,7 +59,7 @@ impl Agent {
                     deadline: 0,
                 }))
             }
-            Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) | Standing::Fenced(..) => None,
+            Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) | Standing::Fenced { .. } => None,
         }
     }
 

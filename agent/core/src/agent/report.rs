@@ -54,7 +54,7 @@ impl Agent {
         }
         let token = match &self.standing {
             Some(Standing::Active { membership, .. }) => membership.token,
-            Some(Standing::Fenced(_, loss)) => return Err(NotReady::Fenced(*loss)),
+            Some(Standing::Fenced { loss, .. }) => return Err(NotReady::Fenced(*loss)),
             other => return Err(NotReady::Membership(state_name(other.as_ref()))),
         };
         let Some(view) = self.view.as_ref().filter(|view| self.age(view, now) == Age::Fresh) else {
@@ -109,7 +109,7 @@ impl Agent {
     }
 
     pub(super) fn verdict_state(&self, now: Now) -> VerdictState {
-        if matches!(self.standing, Some(Standing::Fenced(..))) {
+        if matches!(self.standing, Some(Standing::Fenced { .. })) {
             return VerdictState::Fenced;
         }
         let is_stale = self.view.as_ref().is_some_and(|view| self.age(view, now) != Age::Fresh);

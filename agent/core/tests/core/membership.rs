@@ -2,7 +2,7 @@
 
 use mesh_core::{
     id::Address,
-    membership::{Loss, Membership, OwnIdentity, Past, Standing, assess},
+    membership::{Loss, Membership, NextStep, OwnIdentity, Past, Standing, Step, assess, cloned},
     registration::NetworkType,
     registry::{NodeRecord, PeerRecord},
     status::MembershipState,
@@ -16,13 +16,18 @@ fn a_node_without_a_token_says_which_command_gives_it_one() {
     assert_eq!(nothing, Standing::NoToken { chosen: None, minted: false });
     let contract = Address::repeat_byte(0xcc);
     let app_id = Address::from(Cluster::new().app_id);
-    let mint =
-        format!("meshctl mint --to <OWNER-ADDRESS> --instance {} --app-id {app_id} --contract {contract}", instance(1));
+    let mint = format!(
+        "meshctl mint --to <OWNER-ADDRESS> --instance {} --app-id {app_id} --contract {contract}  # with the contract owner's key",
+        instance(1)
+    );
     assert_eq!(nothing.hint(&me(None), contract).as_deref(), Some(mint.as_str()));
 
     let elsewhere = NodeRecord { instance: Some(instance(9)), ..bound(7) };
     let unbound = NodeRecord { instance: None, ..bound(7) };
-    let bind = format!("meshctl bind --token 7 --instance {} --app-id {app_id} --contract {contract}", instance(1));
+    let bind = format!(
+        "meshctl bind --token 7 --instance {} --app-id {app_id} --contract {contract}  # with the key of the token's owner",
+        instance(1)
+    );
     for node in [elsewhere, unbound] {
         let standing = assess_fresh(Some(7), &[], &[node]);
         assert_eq!(standing, Standing::NoToken { chosen: Some(token(7)), minted: true });
@@ -37,7 +42,8 @@ fn a_node_without_a_token_says_which_command_gives_it_one() {
     let barred = NodeRecord { revoked: true, instance: None, ..bound(7) };
     let standing = assess_fresh(Some(7), &[], &[barred]);
     assert_eq!(standing, Standing::Revoked(token(7)));
-    let reinstate = format!("meshctl reinstate --token 7 --contract {contract} && {bind}");
+    let reinstate =
+        format!("meshctl reinstate --token 7 --contract {contract}  # with the contract owner's key\n{bind}");
     assert_eq!(standing.hint(&me(Some(7)), contract).as_deref(), Some(reinstate.as_str()));
 }
 
@@ -94,12 +100,12 @@ fn a_binding_that_another_member_key_holds_fences_and_says_how_to_take_it_back()
     for past in [Past::default(), own_past, was_member()] {
         let standing = assess(&past, &registry(std::slice::from_ref(&record), std::slice::from_ref(&node)), &me(None));
         let loss = Loss::Taken { member: thief, app_id: Some(app_id) };
-        assert_eq!(standing, Standing::Fenced(token(1), loss));
+        assert_eq!(standing, fenced(loss, Step::Deactivate, Some(OWNER)));
         let words = loss.to_string();
         assert!(words.contains(&thief.to_string()) && words.contains(&app_id.to_string()), "{words}");
         let take_back = format!(
-            "meshctl deactivate --token 1 --contract {contract} && meshctl bind --token 1 --instance {} --app-id {} \
-             --contract {contract}, then restart the agent",
+            "meshctl deactivate --token 1 --contract {contract}  # with the key of the token's owner {OWNER}\n\
+             meshctl bind --token 1 --instance {} --app-id {} --contract {contract}  # with the key of the token's owner {OWNER}",
             instance(1),
             Address::from(app_id)
         );
@@ -107,7 +113,7 @@ fn a_binding_that_another_member_key_holds_fences_and_says_how_to_take_it_back()
     }
     // It is no peer any more, the binding stands.
     let standing = assess_fresh(None, &[], &[NodeRecord { active: false, ..node }]);
-    assert_eq!(standing, Standing::Fenced(token(1), Loss::Taken { member: thief, app_id: None }));
+    assert_eq!(standing, fenced(Loss::Taken { member: thief, app_id: None }, Step::Deactivate, Some(OWNER)));
 }
 
 #[test]
@@ -115,37 +121,91 @@ fn each_way_of_leaving_has_its_name() {
     let cleared = NodeRecord { instance: None, key_epoch: 3, ..bound(1) };
     let stranger = Some(Address::repeat_byte(0x77));
     let cases = [
-        (NodeRecord { revoked: true, ..cleared }, Loss::Revoked),
-        (NodeRecord { owner: None, ..cleared }, Loss::Burned),
-        (NodeRecord { owner: stranger, ..cleared }, Loss::Transferred),
-        (cleared.clone(), Loss::Deactivated),
-        (NodeRecord { instance: Some(instance(9)), ..cleared }, Loss::Rebound(instance(9))),
-        (NodeRecord { instance: Some(instance(1)), ..cleared }, Loss::Renewed),
+        (NodeRecord { revoked: true, ..cleared }, Loss::Revoked, Step::Reinstate, "reinstate"),
+        (NodeRecord { owner: None, ..cleared }, Loss::Burned, Step::Mint, "mint"),
+        (NodeRecord { owner: stranger, ..cleared }, Loss::Transferred, Step::Bind, "bind"),
+        (cleared.clone(), Loss::Deactivated, Step::Bind, "bind"),
+        (NodeRecord { instance: Some(instance(9)), ..cleared }, Loss::Rebound(instance(9)), Step::Bind, "bind"),
     ];
-    for (node, loss) in cases {
+    for (node, loss, step, command) in cases {
+        let owner = node.owner;
         let standing = assess(&was_member(), &registry(&[], &[node]), &me(None));
-        assert_eq!(standing, Standing::Fenced(token(1), loss));
+        assert_eq!(standing, fenced(loss, step, owner));
         let hint = standing.hint(&me(None), Address::ZERO).unwrap();
-        assert!(hint.contains("restart the agent"), "{loss}: {hint}");
+        assert!(hint.starts_with(&format!("meshctl {command} --t")), "{loss}: {hint}");
+        assert!(owner.is_none_or(|owner| hint.ends_with(&owner.to_string())), "{loss}: {hint}");
     }
-    assert_eq!(assess(&was_member(), &registry(&[], &[]), &me(None)), Standing::Fenced(token(1), Loss::Unbound));
+    assert_eq!(assess(&was_member(), &registry(&[], &[]), &me(None)), fenced(Loss::Unbound, Step::Bind, None));
     let copy = PeerRecord { wireguard_key: key(9), key_epoch: 4, ..own_record(1, 4) };
     let node = NodeRecord { member_address: Some(me(None).member_address), key_epoch: 4, ..bound(1) };
     let standing = assess(&was_member(), &registry(&[copy], &[node]), &me(None));
-    assert_eq!(standing, Standing::Fenced(token(1), Loss::Superseded));
+    assert_eq!(standing, fenced(Loss::Superseded, Step::Deactivate, Some(OWNER)));
 }
 
 #[test]
-fn a_fenced_node_stays_out_whatever_is_offered() {
-    let fenced = Past { fenced: Some(Loss::Revoked), ..was_member() };
-    let rebound = NodeRecord { key_epoch: 3, ..bound(1) };
-    assert_eq!(
-        assess(&fenced, &registry(&[], std::slice::from_ref(&rebound)), &me(None)),
-        Standing::Fenced(token(1), Loss::Revoked)
-    );
-    // A registration that this node signed before, submitted now by a relayer.
-    let standing = assess(&fenced, &registry(&[own_record(1, 4)], &[rebound]), &me(None));
-    assert_eq!(standing, Standing::Fenced(token(1), Loss::Revoked));
+fn a_fenced_node_waits_for_a_new_binding_and_says_whose_turn_it_is() {
+    let past = Past { fenced: Some(Loss::Revoked), ..was_member() };
+    let judge = |node: &NodeRecord, peers: &[PeerRecord]| {
+        assess(&past, &registry(peers, std::slice::from_ref(node)), &me(None))
+    };
+    let left = NodeRecord { instance: None, key_epoch: 4, ..bound(1) };
+    // Step by step: the contract owner's, the token owner's, this node's.
+    let revoked = NodeRecord { revoked: true, ..left };
+    assert_eq!(judge(&revoked, &[]), fenced(Loss::Revoked, Step::Reinstate, Some(OWNER)));
+    assert_eq!(judge(&left, &[]), fenced(Loss::Revoked, Step::Bind, Some(OWNER)));
+    let bound_again = NodeRecord { instance: Some(instance(1)), ..left };
+    let registering = Standing::Registering { token: token(1), key_epoch: 4 };
+    assert_eq!(judge(&bound_again, &[]), registering);
+    // From then on it is a node like any other: also where its registration arrives later than the next read.
+    let after = past.after(&registering);
+    assert_eq!(after.fenced, None);
+    let again = assess(&after, &registry(&[], std::slice::from_ref(&bound_again)), &me(None));
+    assert_eq!(again, registering);
+
+    // The binding of before, as an endpoint that lags still shows it.
+    let before = NodeRecord { key_epoch: 3, ..bound(1) };
+    assert_eq!(judge(&before, &[]).state(), MembershipState::Fenced);
+    // A registration that this node did not sign since, submitted by a relayer or made by a copy.
+    let registered = NodeRecord { member_address: Some(me(None).member_address), key_epoch: 5, ..bound(1) };
+    assert_eq!(judge(&registered, &[own_record(1, 5)]), fenced(Loss::Revoked, Step::Deactivate, Some(OWNER)));
+    // Bound to another member key first.
+    let taken = NodeRecord { member_address: Some(member_address(5)), key_epoch: 5, ..bound(1) };
+    assert_eq!(judge(&taken, &[]).state(), MembershipState::Fenced);
+    // Elsewhere.
+    let elsewhere = NodeRecord { instance: Some(instance(9)), ..left };
+    assert_eq!(judge(&elsewhere, &[]), fenced(Loss::Revoked, Step::Bind, Some(OWNER)));
+}
+
+#[test]
+fn another_token_bound_to_a_fenced_node_lets_it_back_as_well() {
+    let past = Past { fenced: Some(Loss::Burned), ..was_member() };
+    let burned = NodeRecord { owner: None, instance: None, key_epoch: 4, ..bound(1) };
+    let minted = NodeRecord { instance: Some(instance(1)), ..bound(5) };
+    let registry = registry(&[], &[burned, minted]);
+    let standing = assess(&past, &registry, &me(None));
+    assert_eq!(standing, Standing::Registering { token: token(5), key_epoch: 0 });
+    let after = past.after(&standing);
+    assert_eq!((after.member, after.fenced), (None, None), "the former token is none of its business any more");
+    assert_eq!(assess(&after, &registry, &me(None)), standing);
+    // But not where the operator chose a token.
+    assert_eq!(assess(&past, &registry, &me(Some(1))), fenced(Loss::Burned, Step::Mint, None));
+}
+
+#[test]
+fn a_binding_that_was_made_again_between_two_reads_needs_nothing_more() {
+    let node = NodeRecord { key_epoch: 4, ..bound(1) };
+    let standing = assess(&was_member(), &registry(&[], &[node]), &me(None));
+    assert_eq!(standing, Standing::Registering { token: token(1), key_epoch: 4 });
+}
+
+#[test]
+fn two_copies_of_a_node_are_for_the_operator_to_end() {
+    let past = Past { fenced: Some(Loss::Cloned), ..was_member() };
+    let node = NodeRecord { key_epoch: 4, ..bound(1) };
+    let standing = assess(&past, &registry(&[], &[node]), &me(None));
+    assert_eq!(standing.state(), MembershipState::Fenced);
+    let hint = cloned(token(1)).hint(&me(None), Address::ZERO).unwrap();
+    assert!(hint.starts_with("stop one of the two nodes") && hint.contains("restart the agent"), "{hint}");
 }
 
 #[test]
@@ -173,7 +233,7 @@ fn a_restart_is_an_operators_act_but_not_a_binding() {
     let past = Past::of_earlier_run(was_member().member, &me(None));
     let cleared = NodeRecord { instance: None, revoked: true, key_epoch: 3, ..bound(1) };
     let standing = assess(&past, &registry(&[], &[cleared]), &me(None));
-    assert_eq!(standing, Standing::Fenced(token(1), Loss::Revoked));
+    assert_eq!(standing, fenced(Loss::Revoked, Step::Reinstate, Some(OWNER)));
     let after = past.after(&standing);
     assert_eq!((after.fenced, after.restarted), (Some(Loss::Revoked), false));
 
@@ -192,12 +252,16 @@ fn a_restart_is_an_operators_act_but_not_a_binding() {
     let copy = PeerRecord { wireguard_key: key(9), ..own_record(1, 4) };
     let node = NodeRecord { member_address: Some(me(None).member_address), key_epoch: 4, ..bound(1) };
     let standing = assess(&past, &registry(&[copy], &[node]), &me(None));
-    assert_eq!(standing, Standing::Fenced(token(1), Loss::Superseded));
+    assert_eq!(standing, fenced(Loss::Superseded, Step::Deactivate, Some(OWNER)));
 
     // What was for another key or token is forgotten.
     let foreign = Membership { wireguard_key: key(8), ..was_member().member.unwrap() };
     assert_eq!(Past::of_earlier_run(Some(foreign), &me(None)).member, None);
     assert_eq!(Past::of_earlier_run(was_member().member, &me(Some(2))).member, None);
+}
+
+fn fenced(loss: Loss, step: Step, owner: Option<Address>) -> Standing {
+    Standing::Fenced { token: token(1), loss, next: NextStep { step, owner } }
 }
 
 fn me(chosen: Option<u32>) -> OwnIdentity {
