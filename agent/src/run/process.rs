@@ -11,7 +11,7 @@ use crate::config::LogFormat;
 
 /// Crates whose events are written. All others are silent at every level: HTTP clients and RPC transports log URLs (API keys)
 /// and bodies (keys of the guest agent) at their lower levels.
-const LOGGED: [&str; 5] = ["p2p_agent", "mesh_chain", "mesh_core", "mesh_contract", "mesh_tunnel"];
+const LOGGED: [&str; 6] = ["p2p_agent", "mesh_chain", "mesh_core", "mesh_contract", "mesh_paths", "mesh_tunnel"];
 
 /// Keeps this process's memory from core dumps and from other processes of the same user. To be called before anything else: secrets
 /// that were read before could be read by those processes too.
@@ -34,5 +34,18 @@ pub fn start_logging(level: LevelFilter, format: LogFormat) {
     match format {
         LogFormat::Text => registry.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init(),
         LogFormat::Json => registry.with(layer.json()).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_crate_of_ours_is_heard() {
+        let manifest: toml::Table = include_str!("../../Cargo.toml").parse().unwrap();
+        let ours = manifest["dependencies"].as_table().unwrap().keys().filter(|name| name.starts_with("mesh-"));
+        let unheard: Vec<_> = ours.filter(|name| !LOGGED.contains(&name.replace('-', "_").as_str())).collect();
+        assert!(unheard.is_empty(), "their logs are written nowhere: {unheard:?}");
     }
 }
