@@ -10,7 +10,7 @@ use super::{ProofRequest, backoff::Backoff};
 use crate::{
     id::{TokenId, WireguardKey},
     proof::{Anchors, Proved, Refusal, VerifiedPeer},
-    registration::{Domain, Proof, Registration},
+    registration::{Domain, Proof},
     registry::{PeerRecord, Registry},
 };
 
@@ -123,15 +123,11 @@ impl ProofBook {
 
     /// The key epochs in the checked proofs: no endpoint can invent those.
     pub(super) fn signed_key_epochs(&self) -> BTreeMap<TokenId, u32> {
-        self.registrations().map(|(token, registration)| (token, registration.key_epoch)).collect()
-    }
-
-    /// What was signed, of every checked proof.
-    pub(super) fn registrations(&self) -> impl Iterator<Item = (TokenId, &Registration)> {
-        self.entries.iter().filter_map(|(token, entry)| match &entry.state {
-            State::Proved(proved) => Some((*token, &proved.proof().registration)),
+        let signed = self.entries.iter().filter_map(|(token, entry)| match &entry.state {
+            State::Proved(proved) => Some((*token, proved.proof().registration.key_epoch)),
             State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
-        })
+        });
+        signed.collect()
     }
 
     /// What to fetch now, if anything: the own record first, because everything depends on it, and the others in turn.

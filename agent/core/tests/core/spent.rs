@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mesh_core::{registration::Registration, registry::Registry, status::Severity};
+use mesh_core::{registry::Registry, status::Severity};
 
 use crate::{
-    cluster::{Cluster, instance, key, registration, token},
+    cluster::{Cluster, key, registration, token},
     world::World,
 };
 
@@ -67,7 +67,7 @@ fn who_left_while_this_node_was_down_does_not_come_back() {
 #[test]
 fn a_registration_that_was_replaced_does_not_come_back() {
     let mut world = World::mesh(&[2, 3]);
-    let newer = Registration { key_epoch: 2, wireguard_key: key(30), ..registration(3) };
+    let newer = mesh_core::registration::Registration { key_epoch: 2, wireguard_key: key(30), ..registration(3) };
     assert!(world.contract.register(newer));
     world.hint();
     assert_eq!(world.keys_on_device(), [key(2), key(30)].into());
@@ -108,28 +108,5 @@ fn an_endpoint_that_lags_or_hides_a_peer_has_it_leave_for_as_long_as_it_does() {
         world.contract.mine();
         world.pass(Duration::from_secs(60));
         assert!(has_it(&world));
-    }
-}
-
-/// A fork undid node 3's registration, and this node read nothing until others had changed the contract again.
-#[test]
-fn a_registration_that_a_fork_undid_may_be_made_again() {
-    let old = registration(3);
-    for (deadline, is_believed) in [(old.deadline + 1, true), (old.deadline, false), (old.deadline - 1, false)] {
-        let mut world = World::mesh(&[2, 3]);
-        assert!(has_it(&world));
-        world.contract.reorg(1);
-        for id in [7, 8] {
-            world.contract.bind(token(id), instance(id));
-        }
-        world.hint();
-        assert!(!has_it(&world));
-        assert!(world.contract.register(Registration { deadline, ..old }));
-        world.hint();
-        world.pass(Duration::from_secs(60));
-        assert_eq!(has_it(&world), is_believed, "what was signed before may be a recording");
-        world.restart();
-        world.pass(Duration::from_secs(60));
-        assert_eq!(has_it(&world), is_believed);
     }
 }

@@ -192,11 +192,17 @@ impl World {
         Look { informed: node.informed_since, has_peer }
     }
 
-    /// The only endpoint of the node has called a block final that a fork replaced later. What was final holds until a restart, unless
-    /// two endpoints agree otherwise: the node refuses the truth, and says so (W306).
+    /// The only endpoint of the node says what the node does not believe from one alone, and warns about: that a block which the endpoint
+    /// called final was replaced by a fork (W306), or that a peer registered again whose first registration a fork undid while
+    /// the node did not read, which looks like the recording of a node that left (W407). Two endpoints that agree are believed.
     fn is_deceived(&self, node: usize) -> bool {
-        let is_alone = self.endpoints.len() < 2 && self.checks.was_final_replaced;
-        is_alone && self.warnings(node).iter().any(|warning| warning.code == "W306")
+        let checks = &self.checks;
+        self.endpoints.len() < 2
+            && self.warnings(node).iter().any(|warning| match warning.code.as_str() {
+                "W306" => checks.was_final_replaced,
+                "W407" => checks.has_reorganised,
+                _ => false,
+            })
     }
 
     /// What a node has to say of itself.
