@@ -70,9 +70,10 @@ impl Add for Sum {
     }
 }
 
-/// Adds up to `BLOCK` bytes, 32 bits at a time. Two sums are kept: of all words modulo 2^32, and of their upper halves. The sum of the
-/// lower halves is the difference, which is one operation less than splitting each word. Of the forms tried on x86-64 without AVX,
-/// the compiler makes the fastest code of this one, wherever it is inlined: three fifths of the time of 64-bit additions with carry.
+/// Adds up to `BLOCK` bytes, 32 bits at a time. Two sums are kept: of all words modulo 2^32, and of their upper halves. The sum of
+/// the lower halves is the difference, which is one operation less than splitting each word. Of the forms tried on x86-64 without
+/// AVX, the compiler makes the fastest code of this one, wherever it is inlined: three fifths of the time of 64-bit additions with
+/// carry.
 fn sum_block(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let (mut whole, mut upper) = (0_u32, 0_u32);

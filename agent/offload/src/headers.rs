@@ -88,8 +88,8 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// The header of `packet`, or `None` where the packet has none: another protocol, not the first fragment, no IP packet at all, or
-    /// cut off in its headers. The length fields of the IP header are not checked.
+    /// The header of `packet`, or `None` where the packet has none: another protocol, not the first fragment, no IP packet at all,
+    /// or cut off in its headers. The length fields of the IP header are not checked.
     pub(crate) fn find(packet: &[u8]) -> Option<Self> {
         let (family, Place { start, protocol, fragment }) = match packet.first()? >> 4 {
             4 => (Family::V4, behind_v4(packet)?),

@@ -23,9 +23,9 @@ const MAX_LEN: usize = 65_535;
 /// Room made at the beginning, in packets: as many as one reception usually has. It grows when more come, and never shrinks.
 const BATCH: usize = 256;
 
-/// The packets of one reception, in the order in which they arrived. Those of one flow are joined where cutting the superpacket again
-/// gives the same bytes. Packets of a flow never overtake each other, and no packet overtakes one whose flow is unknown (a fragment,
-/// ICMP, one with extension headers).
+/// The packets of one reception, in the order in which they arrived. Those of one flow are joined where cutting the superpacket
+/// again gives the same bytes. Packets of a flow never overtake each other, and no packet overtakes one whose flow is unknown (a
+/// fragment, ICMP, one with extension headers).
 ///
 /// [`Self::push`] each packet, then [`Self::drain`] over the same arena. A thread that receives keeps one `Merge`: once it has room
 /// for a reception, nothing is allocated any more.
@@ -81,8 +81,8 @@ impl Merge {
         self.pieces.is_empty()
     }
 
-    /// Takes the packet that lies at `packet` in `arena`, without padding; the caller has checked its source. Its bytes stay where they
-    /// are, and must not change before [`Self::drain`].
+    /// Takes the packet that lies at `packet` in `arena`, without padding; the caller has checked its source. Its bytes stay where
+    /// they are, and must not change before [`Self::drain`].
     ///
     /// # Panics
     /// Where `packet` is not within `arena`.
@@ -123,8 +123,9 @@ impl Merge {
         }
     }
 
-    /// Hands over all packets, in order, and forgets them. Each call of `write` gets one packet or superpacket in slices that belong
-    /// into one write. The first is the encoded [`VnetHeader`], to be left out for an interface that takes none; at most 64 follow.
+    /// Hands over all packets, in order, and forgets them. Each call of `write` gets one packet or superpacket in slices that
+    /// belong into one write. The first is the encoded [`VnetHeader`], to be left out for an interface that takes none; at most 64
+    /// follow.
     ///
     /// `arena` is the one in which the packets lie. The headers of superpackets are rewritten in it.
     ///

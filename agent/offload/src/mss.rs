@@ -9,9 +9,9 @@ const NOTHING: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
 /// Lowers the maximum segment size that a connection's first packet announces to what fits packets of `mtu` bytes: `mtu` without IP
-/// and TCP headers, options not counted (RFC 9293, section 3.7.1). A host that reaches the tunnel through this node does not know the
-/// tunnel's MTU, and would otherwise send packets that are too long. Nothing else is changed: the size is never raised, and never
-/// added where it is missing. A wrong checksum stays wrong. Bytes that are no such packet are left alone.
+/// and TCP headers, options not counted (RFC 9293, section 3.7.1). A host that reaches the tunnel through this node does not know
+/// the tunnel's MTU, and would otherwise send packets that are too long. Nothing else is changed: the size is never raised, and
+/// never added where it is missing. A wrong checksum stays wrong. Bytes that are no such packet are left alone.
 ///
 /// To be called for packets of both directions, with complete checksums, before they are merged.
 pub fn clamp_mss(packet: &mut [u8], mtu: u16) {

@@ -106,9 +106,9 @@ pub fn ecn(packet: &[u8]) -> u8 {
     }
 }
 
-/// Marks a packet with [`CONGESTED`], because the datagram that carried it was marked. A packet whose ends do not support ECN stays as
-/// it is, as with the kernel's WireGuard. The outer mark is not authenticated, which is acceptable: an attacker who can set it could
-/// as well drop the datagram.
+/// Marks a packet with [`CONGESTED`], because the datagram that carried it was marked. A packet whose ends do not support ECN stays
+/// as it is, as with the kernel's WireGuard. The outer mark is not authenticated, which is acceptable: an attacker who can set it
+/// could as well drop the datagram.
 pub fn set_congested(packet: &mut [u8]) {
     if matches!(ecn(packet), 0 | CONGESTED) {
         return;

@@ -46,8 +46,8 @@ pub struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// Checks what was read: `packet` is what followed the header `vnet`. The checksum of a single packet is completed in place. The
-    /// headers of a superpacket are prepared for [`Self::write`], and are not valid headers any more.
+    /// Checks what was read: `packet` is what followed the header `vnet`. The checksum of a single packet is completed in place.
+    /// The headers of a superpacket are prepared for [`Self::write`], and are not valid headers any more.
     ///
     /// # Errors
     /// Where `packet` is not what `vnet` says; the caller is to count and drop it. Its bytes may have changed.
@@ -110,8 +110,8 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// How a superpacket is cut: into the packets that the kernel itself makes where no interface does it (RFC 9293 and the behaviour of
-/// `inet_gso_segment`, `tcp_gso_segment` and `__udp_gso_segment`).
+/// How a superpacket is cut: into the packets that the kernel itself makes where no interface does it (RFC 9293 and the behaviour
+/// of `inet_gso_segment`, `tcp_gso_segment` and `__udp_gso_segment`).
 #[derive(Debug)]
 struct Cut {
     transport: Transport,
@@ -149,8 +149,8 @@ impl Cut {
                 if !there {
                     return Err(Malformed::Checksum);
                 }
-                // The kernel's sum is kept, because it is over the last hop of a routing header. The superpacket's length is taken out
-                // of it: each packet has its own.
+                // The kernel's sum is kept, because it is over the last hop of a routing header. The superpacket's length is taken
+                // out of it: each packet has its own.
                 let len = (packet.len() - start) as u16;
                 Sum::word(array(packet, checksum)) + Sum::without(len.to_be_bytes())
             }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-/// The networks of all peers. One hash map for each prefix length in use, longest first: a mesh uses one or two lengths, so a lookup
-/// takes one or two probes, however many networks there are.
+/// The networks of all peers. One hash map for each prefix length in use, longest first: a mesh uses one or two lengths, so a
+/// lookup takes one or two probes, however many networks there are.
 #[derive(Debug)]
 pub(crate) struct AllowedIps<P> {
     v4: Vec<(u8, HashMap<u32, Arc<P>>)>,

@@ -23,9 +23,9 @@ pub struct DeviceOptions {
     pub mtu: Option<u16>,
     /// Whether to answer `wg` on `/var/run/wireguard/<name>.sock` (mode 0600; its `get` shows the private key).
     pub uapi: bool,
-    /// Threads for each direction, each with an interface queue and UDP sockets of its own. One is best for up to two processors. More
-    /// help with several peers, not with one: all datagrams of a peer arrive at one thread, which alone opens them, and several threads
-    /// that seal for it would send them out of order.
+    /// Threads for each direction, each with an interface queue and UDP sockets of its own. One is best for up to two processors.
+    /// More help with several peers, not with one: all datagrams of a peer arrive at one thread, which alone opens them, and
+    /// several threads that seal for it would send them out of order.
     pub threads: NonZeroU8,
     /// The offloads that may be used; one that the kernel refuses is not ([`DeviceState::offloads`] has those in use).
     pub offloads: Offloads,
@@ -86,8 +86,8 @@ impl Offloads {
 /// One change of a device, applied as a whole: where it fails (for example because the port is in use), nothing is changed.
 #[derive(Debug, Default)]
 pub struct DeviceUpdate {
-    /// New private key; all zeros remove the key. Another key ends every session, and a peer with the new public key is removed. The
-    /// same key again changes nothing.
+    /// New private key; all zeros remove the key. Another key ends every session, and a peer with the new public key is removed.
+    /// The same key again changes nothing.
     pub private_key: Option<PrivateKey>,
     /// New UDP port for IPv4 and IPv6; 0: the system chooses a free one.
     pub listen_port: Option<u16>,
@@ -152,8 +152,8 @@ pub struct DeviceState {
     pub threads: NonZeroU8,
     /// The offloads in use.
     pub offloads: Offloads,
-    /// The length in bytes of the kernel's superpackets at most, so that each is sent as one message; `None` where the kernel does not let
-    /// it be set.
+    /// The length in bytes of the kernel's superpackets at most, so that each is sent as one message; `None` where the kernel does
+    /// not let it be set.
     pub gso_max_size: Option<u32>,
     /// Sorted by public key.
     pub peers: Vec<PeerState>,
@@ -176,8 +176,8 @@ pub struct PeerState {
     pub allowed_ips: Vec<IpNetwork>,
     /// When the last handshake was completed by either side.
     pub last_handshake: Option<SystemTime>,
-    /// Age of the last datagram that proved that the peer is up: data, a keepalive, or the response to a handshake. A handshake that the
-    /// peer initiated counts from the session's first use, because the initiation may have been a replay.
+    /// Age of the last datagram that proved that the peer is up: data, a keepalive, or the response to a handshake. A handshake
+    /// that the peer initiated counts from the session's first use, because the initiation may have been a replay.
     pub last_received: Option<Duration>,
     /// Age of the last data packet that was sent, keepalives not counted.
     pub last_sent: Option<Duration>,
@@ -192,8 +192,8 @@ pub struct PeerState {
 pub struct Drops {
     /// From the interface: the destination is in no peer's allowed IPs, or it is no IP packet.
     pub no_peer: u64,
-    /// From the interface: there is no path to the peer, it has a low-order key, its queue was full, or the packet has the port that is
-    /// reserved for the device's owner ([`Watch::tap`]).
+    /// From the interface: there is no path to the peer, it has a low-order key, its queue was full, or the packet has the port
+    /// that is reserved for the device's owner ([`Watch::tap`]).
     pub unsendable: u64,
     /// From the network: not a WireGuard message for this device, or one that failed authentication.
     pub unauthenticated: u64,

@@ -1,5 +1,5 @@
-//! Fuzz targets that need the inside of the device. All others are in `mesh-fuzz` (`agent/tunnel/fuzz`), whose program runs these too
-//! and which has their corpus.
+//! Fuzz targets that need the inside of the device. All others are in `mesh-fuzz` (`agent/tunnel/fuzz`), whose program runs these
+//! too and which has their corpus.
 
 mod datagram;
 pub(crate) mod end;

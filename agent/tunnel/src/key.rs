@@ -104,8 +104,8 @@ impl PublicKey {
         &self.0
     }
 
-    /// True where every Diffie-Hellman result with this key is zero, for any key of the other side: session keys with such a peer would
-    /// be known to anyone. A clamped scalar is a multiple of the cofactor, so one multiplication by any scalar decides.
+    /// True where every Diffie-Hellman result with this key is zero, for any key of the other side: session keys with such a peer
+    /// would be known to anyone. A clamped scalar is a multiple of the cofactor, so one multiplication by any scalar decides.
     pub(crate) fn is_low_order(&self) -> bool {
         x25519_dalek::x25519([1; 32], self.0) == [0; 32]
     }

@@ -8,8 +8,8 @@
 #[cfg(target_env = "gnu")]
 const LARGE: libc::c_int = 256 << 10;
 
-/// To be called once, early. By default, the C library raises that threshold after the first large allocation is freed, and then keeps
-/// such memory.
+/// To be called once, early. By default, the C library raises that threshold after the first large allocation is freed, and then
+/// keeps such memory.
 pub(crate) fn keep_little() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointer is passed. Where it fails, the device works the same, with more memory.

@@ -30,8 +30,8 @@ impl Mtu {
         Self { chosen, lowered: false }
     }
 
-    /// Changes the interface's MTU if another one fits better, unless another program has changed it. It makes system calls, and may
-    /// wait for the kernel's lock for network configuration.
+    /// Changes the interface's MTU if another one fits better, unless another program has changed it. It makes system calls, and
+    /// may wait for the kernel's lock for network configuration.
     pub(crate) fn fit(&mut self, shared: &Shared, look_at: &Fit) {
         let Some(chosen) = self.chosen else { return };
         let via = Via { fwmark: shared.table().fwmark, except: shared.tun.index() };
@@ -65,8 +65,8 @@ impl Mtu {
     }
 }
 
-/// The MTU that fits the links to all of them. Never so small that the interface would lose IPv6: one peer must not take that from the
-/// others.
+/// The MTU that fits the links to all of them. Never so small that the interface would lose IPv6: one peer must not take that from
+/// the others.
 fn to_peers(endpoints: &[SocketAddr], via: Via) -> Option<u16> {
     let mtu = underlay::fitting_mtu(endpoints.iter().copied(), via)?;
     Some(mtu.max(LEAST_FOR_IPV6))

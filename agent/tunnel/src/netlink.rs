@@ -20,8 +20,8 @@ impl Netlink {
         Ok(Self { socket: sys::netlink_socket()?.into(), sequence: 0 })
     }
 
-    /// Makes one request, and returns the kernel's answer where there is one beside the acknowledgement. It may wait for the kernel's
-    /// lock for network configuration (RTNL).
+    /// Makes one request, and returns the kernel's answer where there is one beside the acknowledgement. It may wait for the
+    /// kernel's lock for network configuration (RTNL).
     pub(crate) fn ask(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();

@@ -1,6 +1,6 @@
-//! WireGuard's messages and the cryptography in them (paper, section 5.4): a device's key ([`Identity`]), the handshake by which two
-//! devices agree on session keys ([`Initiation`], [`SentInitiation`]), and the session with those keys ([`Session`]). Nothing here
-//! knows a clock or a socket; when to send which message is decided in `timers.rs`, and which of several sessions is used in
+//! WireGuard's messages and the cryptography in them (paper, section 5.4): a device's key ([`Identity`]), the handshake by which
+//! two devices agree on session keys ([`Initiation`], [`SentInitiation`]), and the session with those keys ([`Session`]). Nothing
+//! here knows a clock or a socket; when to send which message is decided in `timers.rs`, and which of several sessions is used in
 //! `sessions.rs`.
 
 mod cookie;

@@ -1,5 +1,6 @@
-//! Secrets of 32 bytes. Each stays at one address as long as it exists: it is shared, never copied, and wiped when the last handle is
-//! dropped. They are in pages that hold nothing else, which are kept out of swap where the system allows it, and out of core files.
+//! Secrets of 32 bytes. Each stays at one address as long as it exists: it is shared, never copied, and wiped when the last handle
+//! is dropped. They are in pages that hold nothing else, which are kept out of swap where the system allows it, and out of core
+//! files.
 #![expect(unsafe_code, reason = "pages are taken from the system and locked by system calls")]
 
 use std::convert::Infallible;
@@ -61,8 +62,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Runs `work` and wipes the part of the stack that it used: calculations with secrets leave them there, in variables, spilled registers
-/// and moved values. Secrets in the result of `work` must be on the heap.
+/// Runs `work` and wipes the part of the stack that it used: calculations with secrets leave them there, in variables, spilled
+/// registers and moved values. Secrets in the result of `work` must be on the heap.
 #[inline(never)]
 pub fn leave_no_trace<R>(work: impl FnOnce() -> R) -> R {
     #[inline(never)]
@@ -238,7 +239,8 @@ mod tests {
             let mut bytes = [0x5a_u8; 64];
             std::hint::black_box(&mut bytes);
             let deepest = if depth > 0 { leaves(depth - 1) } else { bytes[7] };
-            // Used after the call as well: otherwise an optimised build turns the recursion into a loop with only one of these arrays.
+            // Used after the call as well: otherwise an optimised build turns the recursion into a loop with only one of these
+            // arrays.
             std::hint::black_box(&bytes);
             deepest
         }

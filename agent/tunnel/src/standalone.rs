@@ -13,8 +13,8 @@ use crate::sys::{self, TerminationSignals};
 /// Runs a device, configured by `wg` over its socket, until SIGTERM, SIGINT, or the deletion of its interface.
 ///
 /// With `foreground` it does so in this process and returns when the device has ended. Without, it returns as soon as interface and
-/// socket are ready, and a background process without terminal and standard streams runs the device. The call returns in that process
-/// too, when the device has ended: the caller's `main` should then return.
+/// socket are ready, and a background process without terminal and standard streams runs the device. The call returns in that
+/// process too, when the device has ended: the caller's `main` should then return.
 ///
 /// To be called before the process has a second thread: it forks, and it blocks the two signals for all later threads.
 ///

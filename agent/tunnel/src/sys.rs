@@ -197,9 +197,9 @@ impl TerminationSignals {
     }
 }
 
-/// Asks the scheduler for time slices of this length for the calling thread. With a shorter slice it is scheduled sooner after it woke;
-/// its share of the processor and its priority stay the same. Without effect before Linux 6.12, and where the process has another
-/// policy than the normal one.
+/// Asks the scheduler for time slices of this length for the calling thread. With a shorter slice it is scheduled sooner after it
+/// woke; its share of the processor and its priority stay the same. Without effect before Linux 6.12, and where the process has
+/// another policy than the normal one.
 ///
 /// # Errors
 /// Those of the system calls, for example where a sandbox forbids them.

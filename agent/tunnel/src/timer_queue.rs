@@ -1,10 +1,10 @@
 //! When which peer's timers are due: a hierarchical timer wheel without a tick. Pure: callers pass the time.
 //!
-//! Each level has 64 slots, and a slot of one level is as long as all slots of the level below. The level of a timer is the position of
-//! the first base-64 digit in which its time differs from the present, and it moves to a lower level when the present reaches its slot.
-//! Setting, moving and removing a timer touch a few words, however many timers there are, and [`TimerQueue::next`] says when the
-//! queue has to be looked at again. (A binary heap cannot move a timer cheaply: it would keep the old entry of every timer that was
-//! moved until that entry is due, which may take a day.)
+//! Each level has 64 slots, and a slot of one level is as long as all slots of the level below. The level of a timer is the
+//! position of the first base-64 digit in which its time differs from the present, and it moves to a lower level when the present
+//! reaches its slot. Setting, moving and removing a timer touch a few words, however many timers there are, and
+//! [`TimerQueue::next`] says when the queue has to be looked at again. (A binary heap cannot move a timer cheaply: it would keep
+//! the old entry of every timer that was moved until that entry is due, which may take a day.)
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -79,8 +79,8 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         }
     }
 
-    /// When to call [`Self::pop`] again; `None` where there is no timer. It may return `None` then: a timer in the far future needs a
-    /// call for each level that it moves down.
+    /// When to call [`Self::pop`] again; `None` where there is no timer. It may return `None` then: a timer in the far future needs
+    /// a call for each level that it moves down.
     pub(crate) fn next(&self) -> Option<Instant> {
         let (_, _, units) = self.first_slot()?;
         // 48 bits of units are fewer than 64 bits of nanoseconds only at the start of the calendar.
@@ -115,8 +115,8 @@ impl<K: Copy + Eq + Hash> TimerQueue<K> {
         }
     }
 
-    /// The earliest slot that is not empty (level, slot), and when it begins. Timers on a lower level are due before those on a higher
-    /// one, and on each level the slots before the present are empty.
+    /// The earliest slot that is not empty (level, slot), and when it begins. Timers on a lower level are due before those on a
+    /// higher one, and on each level the slots before the present are empty.
     fn first_slot(&self) -> Option<(usize, usize, u64)> {
         let level = self.levels.iter().position(|level| level.occupied != 0)?;
         let slot = self.levels[level].occupied.trailing_zeros();

@@ -13,8 +13,8 @@ pub(crate) const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Received data is answered by a keepalive after this, where nothing else was sent.
 pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
-/// The waits after the first initiations. Both sides of a new connection initiate, and one may start a moment later than the other: a
-/// wait of five seconds would be most of the time until they are connected.
+/// The waits after the first initiations. Both sides of a new connection initiate, and one may start a moment later than the other:
+/// a wait of five seconds would be most of the time until they are connected.
 const QUICK_RETRIES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
@@ -120,8 +120,8 @@ impl Timers {
         self.sent(now);
     }
 
-    /// A session began at `since`, by our handshake or by the peer's. Where both sides initiated at once there are two sessions, and
-    /// either side may send in the one that the other initiated: then both count as initiators, and the first to send renews.
+    /// A session began at `since`, by our handshake or by the peer's. Where both sides initiated at once there are two sessions,
+    /// and either side may send in the one that the other initiated: then both count as initiators, and the first to send renews.
     pub(crate) fn established(&mut self, since: Instant, initiator: bool) {
         let both_asked = |other: &Session| other.initiator && since < other.since + REKEY_TIMEOUT;
         let initiator = initiator || self.session.as_ref().is_some_and(both_asked);

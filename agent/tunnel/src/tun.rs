@@ -25,8 +25,8 @@ pub(crate) struct Tun {
 }
 
 impl Tun {
-    /// Makes the interface `name` in the caller's network namespace, with `queues` queues. Offloads are used where `offloads` allows
-    /// them and the kernel has them ([`Self::offloads_in_use`]).
+    /// Makes the interface `name` in the caller's network namespace, with `queues` queues. Offloads are used where `offloads`
+    /// allows them and the kernel has them ([`Self::offloads_in_use`]).
     pub(crate) fn create(name: &str, mtu: u16, queues: NonZeroU8, offloads: Offloads) -> Result<Self, Error> {
         check_name(name)?;
         let queues = Queue::open_all(name, queues, offloads.tun_tso || offloads.tun_uso)?;
@@ -43,8 +43,8 @@ impl Tun {
         &self.queues[queue]
     }
 
-    /// The interface's index in the namespace where it was made, and where the sockets are. No other interface gets that index there,
-    /// even after this one was moved away.
+    /// The interface's index in the namespace where it was made, and where the sockets are. No other interface gets that index
+    /// there, even after this one was moved away.
     pub(crate) fn index(&self) -> u32 {
         self.index
     }
@@ -60,8 +60,8 @@ impl Tun {
         self.lock_link().gso_max_size()
     }
 
-    /// The interface's current MTU, even after it was moved or renamed. Not to be called while holding a lock that another thread waits
-    /// for: after a move it may take as long as [`Link`] says.
+    /// The interface's current MTU, even after it was moved or renamed. Not to be called while holding a lock that another thread
+    /// waits for: after a move it may take as long as [`Link`] says.
     pub(crate) fn mtu(&self) -> io::Result<u16> {
         self.on_link(|link| link.mtu())
     }
@@ -75,8 +75,8 @@ impl Tun {
         }
     }
 
-    /// Changes the interface's MTU. Not to be called while holding a lock that another thread waits for: it always waits for the kernel
-    /// lock that [`Link`] describes.
+    /// Changes the interface's MTU. Not to be called while holding a lock that another thread waits for: it always waits for the
+    /// kernel lock that [`Link`] describes.
     pub(crate) fn set_mtu(&self, mtu: u16) -> io::Result<()> {
         self.on_link(|link| link.set_mtu(mtu))?;
         self.fit_superpackets(&mut self.lock_link(), mtu);

@@ -1,5 +1,5 @@
-//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, all on the same port. They report the local address that
-//! a datagram was sent to, so that the answer can leave from it.
+//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, all on the same port. They report the local address
+//! that a datagram was sent to, so that the answer can leave from it.
 
 mod address;
 mod control;
@@ -39,8 +39,8 @@ struct Queue {
 }
 
 impl Sockets {
-    /// Binds `queues` sockets of each family to `port`, or to a free port where it is 0. Offloads are used where `offloads` allows them
-    /// and the kernel has them ([`Self::offloads_in_use`]).
+    /// Binds `queues` sockets of each family to `port`, or to a free port where it is 0. Offloads are used where `offloads` allows
+    /// them and the kernel has them ([`Self::offloads_in_use`]).
     pub(crate) fn bind(port: u16, fwmark: u32, queues: NonZeroU8, offloads: Offloads) -> Result<Self, Error> {
         // A port that is free for IPv4 may be taken for IPv6: where any port will do, another is tried.
         let mut tries = if port == 0 { 64 } else { 1 };
@@ -109,8 +109,8 @@ impl Sockets {
         send::send_one(socket, &Message::single(datagram, to, source))
     }
 
-    /// Sends many messages through the sockets of a queue, in order. Where one fails, `failed` is called once with its index, and its
-    /// unsent part is lost. It never waits: a full buffer is a failure too.
+    /// Sends many messages through the sockets of a queue, in order. Where one fails, `failed` is called once with its index, and
+    /// its unsent part is lost. It never waits: a full buffer is a failure too.
     pub(crate) fn send_batch(&self, queue: usize, messages: &[Message<'_>], failed: impl FnMut(usize, io::Error)) {
         send::send_all(|to| self.queues[queue].towards(to), messages, &self.segmenting, failed);
     }

@@ -22,9 +22,9 @@ pub(crate) const LEAST_FOR_IPV6: u16 = 1280;
 /// The smallest MTU that is ever derived: every IPv4 host takes packets of this length (RFC 791).
 const LEAST: u32 = 576;
 
-/// The inner MTU for a device whose peers are not known yet, in the caller's network namespace: it fits the links of the default routes,
-/// and is [`DEFAULT_MTU`] where there is none. Never more than that, because a link with a larger MTU says nothing of the rest of the
-/// path: an operator who knows the whole path configures the MTU.
+/// The inner MTU for a device whose peers are not known yet, in the caller's network namespace: it fits the links of the default
+/// routes, and is [`DEFAULT_MTU`] where there is none. Never more than that, because a link with a larger MTU says nothing of the
+/// rest of the path: an operator who knows the whole path configures the MTU.
 #[must_use]
 pub fn derived_mtu() -> u16 {
     outside_mtu(Via::default()).unwrap_or(DEFAULT_MTU)
@@ -56,8 +56,8 @@ pub(crate) fn fitting_mtu(to: impl IntoIterator<Item = SocketAddr>, via: Via) ->
     to.filter_map(|to| Some(inner_mtu(routes.mtu(to, via).ok()?, to.is_ipv4()))).min()
 }
 
-/// Leaves room for an outer IPv6 header in any case, as other implementations do, unless a link with a small MTU could then carry no inner
-/// IPv6.
+/// Leaves room for an outer IPv6 header in any case, as other implementations do, unless a link with a small MTU could then carry
+/// no inner IPv6.
 fn inner_mtu(link: u32, is_ipv4: bool) -> u16 {
     let roomy = link.saturating_sub(OVERHEAD);
     let tight = if is_ipv4 { link.saturating_sub(OVERHEAD_IPV4).min(LEAST_FOR_IPV6.into()) } else { 0 };
@@ -72,8 +72,8 @@ struct Routes {
 }
 
 impl Routes {
-    /// The MTU of the route to `to`: that of its link, or of the route itself where that is less. A path MTU that the kernel learned from
-    /// ICMP is ignored, as it is for the datagrams: it may be forged.
+    /// The MTU of the route to `to`: that of its link, or of the route itself where that is less. A path MTU that the kernel
+    /// learned from ICMP is ignored, as it is for the datagrams: it may be forged.
     fn mtu(&mut self, to: SocketAddr, via: Via) -> io::Result<u32> {
         let Some(RouteNetlinkMessage::NewRoute(route)) = self.netlink.ask(request(to, via.fwmark))? else {
             return Err(io::Error::from_raw_os_error(libc::ENETUNREACH));

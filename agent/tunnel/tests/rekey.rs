@@ -1,8 +1,8 @@
-//! Sessions are renewed every 120 s of traffic, in real time and against `wireguard-go`: two minutes of waiting, so that
-//! `cargo test` leaves it out and `make nightly ONLY=rekey` runs it.
-#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+//! Sessions are renewed after 120 s of traffic, in real time and with `wireguard-go`. They take two minutes, so `cargo test` leaves
+//! them out and `make nightly ONLY=rekey` runs them.
+#![expect(clippy::unwrap_used, reason = "a panic in a test shows its position")]
 
-#[expect(dead_code, reason = "made for the tests in `device/`; this one needs less of it")]
+#[expect(dead_code, reason = "made for the tests in `device/`; this one uses a part")]
 #[path = "device/lab.rs"]
 mod lab;
 #[allow(dead_code, reason = "as above")]
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Kind, Node, Switch};
 
-/// The initiator (or one of two) renews; packets go both ways all the time, and none is lost.
+/// The initiator (or one of two) renews the session; packets go in both directions all the time, and none is lost.
 #[track_caller]
 fn renews(initiator: Kind, responder: Kind, both_ask: bool) {
     let switch = Switch::new();
@@ -30,7 +30,7 @@ fn renews(initiator: Kind, responder: Kind, both_ask: bool) {
     let passed = |from: u128, to: u128| Duration::from_nanos(u64::try_from(to.saturating_sub(from)).unwrap());
     let mut renewed = None;
     loop {
-        // A pace, not a wait: the renewal falls between two probes wherever it falls, and the processor is others' as well.
+        // A pace, not a wait: the renewal happens between any two probes, and other tests need the processor too.
         std::thread::sleep(Duration::from_millis(20));
         for (from, to) in [(&asks, &answers), (&answers, &asks)] {
             let answered = from.probe(to.inner4()) && from.probe(to.inner6());
@@ -38,7 +38,7 @@ fn renews(initiator: Kind, responder: Kind, both_ask: bool) {
         }
         let now = session(&asks, &answers);
         if renewed.is_none() && now.0 > first.0 && now.1 > first.1 {
-            // By the time of the handshakes: a machine that stands still makes the test late, and not the device.
+            // By the times of the handshakes: a machine that stalls delays the test, not the handshakes.
             let after = passed(first.0.min(first.1), now.0.max(now.1));
             assert!((Duration::from_secs(115)..Duration::from_secs(135)).contains(&after), "{after:?}");
             renewed = Some(Instant::now());
@@ -62,6 +62,6 @@ fn wireguard_go_renews_with_us() {
 }
 
 #[test]
-fn two_of_us_renew_what_both_asked_for() {
+fn two_of_our_devices_renew_a_session_that_both_initiated() {
     renews(Kind::Ours, Kind::Ours, true);
 }

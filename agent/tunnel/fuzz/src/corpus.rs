@@ -51,8 +51,8 @@ impl Change {
     }
 }
 
-/// Runs `target` with every input in the directory `corpus`, and with `times` as many variations as `PROPTEST_CASES` says: fast targets
-/// can afford more.
+/// Runs `target` with every input in the directory `corpus`, and with `times` as many variations as `PROPTEST_CASES` says: fast
+/// targets can afford more.
 pub(super) fn try_corpus_and_variations(corpus: &Path, target: Target, times: u32) {
     let paths = entries(corpus);
     assert!(!paths.is_empty(), "{} is empty", corpus.display());

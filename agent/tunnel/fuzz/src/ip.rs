@@ -6,7 +6,8 @@ use mesh_offload::packet;
 
 use super::packets::sum;
 
-/// The first two bytes are an MTU, the rest an IP packet from the interface: its destination, its padding for that MTU and its ECN mark.
+/// The first two bytes are an MTU, the rest an IP packet from the interface: its destination, its padding for that MTU and its ECN
+/// mark.
 pub fn ip(input: &[u8]) {
     let Some((mtu, packet)) = input.split_first_chunk() else { return };
     let mtu = usize::from(u16::from_be_bytes(*mtu));

@@ -1,9 +1,9 @@
-//! Fuzz targets: one function for each parser that meets bytes of other machines or programs. Each takes any input, and panics where
-//! the parser breaks a promise; the promises are more than that it does not panic itself.
+//! Fuzz targets: one function for each parser that meets bytes of other machines or programs. Each takes any input, and panics
+//! where the parser breaks a promise; the promises are more than that it does not panic itself.
 //!
-//! `make fuzz` runs them under libFuzzer (`src/main.rs`). The tests try every input of the corpus, which is what long runs have found
-//! worth keeping, and variations of it. The targets `datagram` and `table` are in `mesh-tunnel` (`src/fuzz`): they need the inside of
-//! its device.
+//! `make fuzz` runs them under libFuzzer (`src/main.rs`). The tests try every input of the corpus, which is what long runs have
+//! found worth keeping, and variations of it. The targets `datagram` and `table` are in `mesh-tunnel` (`src/fuzz`): they need the
+//! inside of its device.
 
 mod input;
 mod ip;

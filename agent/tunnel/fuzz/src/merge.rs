@@ -11,8 +11,8 @@ use super::packets::{Found, complete};
 /// Packets in one reception.
 const MOST: usize = 300;
 
-/// Packets of few flows, most of which continue where the flow's last one ended, some changed. Cut again, the superpackets give the same
-/// packets, those of each flow in their order, and no packet overtakes one whose flow is unknown.
+/// Packets of few flows, most of which continue where the flow's last one ended, some changed. Cut again, the superpackets give the
+/// same packets, those of each flow in their order, and no packet overtakes one whose flow is unknown.
 pub fn merge(input: &[u8]) {
     let mut input = Input::new(input);
     let choice = input.byte();

@@ -112,8 +112,8 @@ fn passes(end: &End, message: &[u8]) -> bool {
     matches!(end.identity.check(FROM, message, &mut [0; COOKIE_LEN]), Verdict::Pass)
 }
 
-/// A message changed as the input says: bytes flipped, cut off or appended, and then perhaps with a valid first MAC, which any sender can
-/// make that knows the receiver's public key.
+/// A message changed as the input says: bytes flipped, cut off or appended, and then perhaps with a valid first MAC, which any
+/// sender can make that knows the receiver's public key.
 fn changed(genuine: &[u8], input: &mut Input<'_>, receiver: &PublicKey) -> Vec<u8> {
     let mut message = genuine.to_vec();
     let [how, count, by] = input.array();

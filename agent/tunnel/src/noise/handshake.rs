@@ -49,8 +49,8 @@ pub(crate) struct SentInitiation {
 }
 
 impl SentInitiation {
-    /// Writes an initiation to `peer` for a session that will have `index` here. `None` where the peer's key is of low order, so that
-    /// no secret can be agreed on, or the system gives no random numbers.
+    /// Writes an initiation to `peer` for a session that will have `index` here. `None` where the peer's key is of low order, so
+    /// that no secret can be agreed on, or the system gives no random numbers.
     pub(crate) fn new(
         identity: &Identity,
         peer: &PublicKey,
@@ -293,8 +293,8 @@ fn cipher(key: &Secret) -> Option<Wiped<LessSafeKey>> {
     UnboundKey::new(&CHACHA20_POLY1305, key.as_ref()).ok().map(LessSafeKey::new).map(Wiped::new)
 }
 
-/// The Diffie-Hellman secret of two keys; `None` where it is all zeros, which anyone can compute (RFC 7748, section 6.1) and the paper's
-/// proof excludes.
+/// The Diffie-Hellman secret of two keys; `None` where it is all zeros, which anyone can compute (RFC 7748, section 6.1) and the
+/// paper's proof excludes.
 fn diffie_hellman(secret: &StaticSecret, public: &[u8; 32]) -> Option<Secret> {
     let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(*public));
     shared.was_contributory().then(|| Zeroizing::new(shared.to_bytes()))

@@ -11,8 +11,8 @@ use super::window::Window;
 use super::{DATA, HEADER, OVERHEAD, TAG, number};
 use crate::wiped::Wiped;
 
-/// Messages with this counter or a greater one are neither sealed nor opened (paper, section 6.1). The session's 180 seconds are over
-/// long before.
+/// Messages with this counter or a greater one are neither sealed nor opened (paper, section 6.1). The session's 180 seconds are
+/// over long before.
 pub(super) const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 
 /// A session with a peer. Any number of threads may seal at the same time; those that open wait for each other.

@@ -30,13 +30,14 @@ impl Timestamp {
     }
 }
 
-/// Gives timestamps, each later than the one before, even where the system's clock is set back: a peer would take an initiation with
-/// an earlier one for a replay.
+/// Gives timestamps, each later than the one before, even where the system's clock is set back: a peer would take an initiation
+/// with an earlier one for a replay.
 #[derive(Debug, Default)]
 pub(super) struct Clock(AtomicU64);
 
 impl Clock {
-    /// Nanoseconds are rounded down to a multiple of this, about 17 ms, so that timestamps reveal no durations of calculations here.
+    /// Nanoseconds are rounded down to a multiple of this, about 17 ms, so that timestamps reveal no durations of calculations
+    /// here.
     const COARSE: u64 = 1 << 24;
 
     pub(super) fn next(&self, wall_clock: SystemTime) -> Timestamp {

@@ -12,10 +12,10 @@ use crate::sys;
 
 const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
 
-/// The namespace and index with which the interface was last seen. Reading by index in that namespace is cheap. Asking the descriptor
-/// where the interface is now waits for the kernel's lock for network configuration (RTNL), which another program that makes and
-/// deletes namespaces may hold for seconds; that is done only when the interface is not where it was. Changing its configuration
-/// waits for that lock too.
+/// The namespace and index with which the interface was last seen. Reading by index in that namespace is cheap. Asking the
+/// descriptor where the interface is now waits for the kernel's lock for network configuration (RTNL), which another program that
+/// makes and deletes namespaces may hold for seconds; that is done only when the interface is not where it was. Changing its
+/// configuration waits for that lock too.
 #[derive(Debug)]
 pub(super) struct Link {
     /// A socket in the interface's namespace.
@@ -65,8 +65,8 @@ impl Link {
         self.netlink.ask(RouteNetlinkMessage::SetLink(link)).map(drop)
     }
 
-    /// Finds the interface again. Both its name and its namespace are read from the descriptor: either may have changed, and another
-    /// interface may have its old name in the old namespace.
+    /// Finds the interface again. Both its name and its namespace are read from the descriptor: either may have changed, and
+    /// another interface may have its old name in the old namespace.
     pub(super) fn follow(&mut self, tun: &impl AsRawFd) -> io::Result<()> {
         let mut request = sys::interface_request("");
         sys::interface_ioctl(tun, TUNGETIFF, &mut request)?;

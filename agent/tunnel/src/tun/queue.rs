@@ -17,8 +17,8 @@ const TUN_F_CSUM: libc::c_uint = 0x01;
 const TUN_F_TSO: libc::c_uint = 0x02 | 0x04;
 const TUN_F_USO: libc::c_uint = 0x20 | 0x40;
 
-/// A descriptor of the interface. Reads and writes never block. The kernel gives all packets of a flow to the same queue, as long as
-/// no packet of the flow is written to another.
+/// A descriptor of the interface. Reads and writes never block. The kernel gives all packets of a flow to the same queue, as long
+/// as no packet of the flow is written to another.
 #[derive(Debug)]
 pub(crate) struct Queue {
     file: File,
@@ -26,8 +26,8 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Makes the interface `name` in the caller's network namespace. With `vnet`, every packet has a `virtio_net_hdr` in front, where
-    /// the kernel supports it.
+    /// Makes the interface `name` in the caller's network namespace. With `vnet`, every packet has a `virtio_net_hdr` in front,
+    /// where the kernel supports it.
     pub(super) fn open_all(name: &str, queues: NonZeroU8, vnet: bool) -> Result<Vec<Self>, Error> {
         let first = open()?;
         let vnet = vnet && sys::tun_features(&first).is_ok_and(|known| known & libc::IFF_VNET_HDR != 0);
@@ -56,7 +56,8 @@ impl Queue {
         Self { file, vnet }
     }
 
-    /// Turns on as many of the allowed offloads as the kernel takes, for all queues: TCP and UDP, TCP alone, or none. Returns those in use.
+    /// Turns on as many of the allowed offloads as the kernel takes, for all queues: TCP and UDP, TCP alone, or none. Returns those
+    /// in use.
     pub(super) fn set_offloads(&self, allowed: Offloads) -> Offloads {
         let Offloads { tun_tso: tso, tun_uso: uso, .. } = allowed;
         let takes = |(tso, uso): (bool, bool)| {
@@ -73,14 +74,14 @@ impl Queue {
         self.vnet
     }
 
-    /// Reads one packet (or superpacket), behind its header where it has one, and returns the length of both. `WouldBlock` where there
-    /// is none, `EBADFD` once the interface was deleted.
+    /// Reads one packet (or superpacket), behind its header where it has one, and returns the length of both. `WouldBlock` where
+    /// there is none, `EBADFD` once the interface was deleted.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buffer)
     }
 
-    /// Writes one packet (or superpacket), given in at most 1,024 parts, the first of which is the header where packets have one. It
-    /// fails with `EIO` while the interface is down.
+    /// Writes one packet (or superpacket), given in at most 1,024 parts, the first of which is the header where packets have one.
+    /// It fails with `EIO` while the interface is down.
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         (&self.file).write_vectored(parts).map(drop)
     }

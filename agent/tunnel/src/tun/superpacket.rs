@@ -12,8 +12,8 @@ const HEADERS_IPV6_TIMESTAMPS: usize = 72;
 /// Bytes of the length that TCP reserves for headers, at least (`MAX_TCP_HEADER + 1`, which is 193 to 321).
 const LEFT_FREE: usize = 192;
 
-/// The greatest length in bytes (`gso_max_size`) with which TCP makes no more segments than one send takes: 62,100 bytes, 45 segments,
-/// with an MTU of 1,420.
+/// The greatest length in bytes (`gso_max_size`) with which TCP makes no more segments than one send takes: 62,100 bytes, 45
+/// segments, with an MTU of 1,420.
 pub(super) fn max_size(mtu: u16) -> u32 {
     let mtu = usize::from(mtu.max(576));
     let segments = (MAX_RUN / (mtu + OVERHEAD)).min(MAX_SEGMENTS);

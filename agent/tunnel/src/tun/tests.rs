@@ -142,7 +142,8 @@ fn first_data(tun: &Tun, port: u16) -> usize {
             stream
         });
         let mut packet = next();
-        // The answer to the SYN, marked as having no TCP checksum yet (VIRTIO_NET_HDR_F_NEEDS_CSUM), so that the kernel checks none.
+        // The answer to the SYN, marked as having no TCP checksum yet (VIRTIO_NET_HDR_F_NEEDS_CSUM), so that the kernel checks
+        // none.
         let (vnet, ip) = packet.split_at_mut(VNET_LEN);
         vnet.fill(0);
         vnet[0] = 1;

@@ -41,8 +41,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Makes the socket `<name>.sock`, for root alone. An abandoned socket, on which no process listens, is replaced; any other file of
-    /// that name is left alone.
+    /// Makes the socket `<name>.sock`, for root alone. An abandoned socket, on which no process listens, is replaced; any other
+    /// file of that name is left alone.
     pub(crate) fn bind(name: &str) -> Result<Self, Error> {
         let path = Path::new(DIRECTORY).join(format!("{name}.sock"));
         let what = || Error::io(format!("make the socket `{}`", path.display()));

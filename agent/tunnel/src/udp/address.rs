@@ -50,8 +50,8 @@ impl Name {
 
     /// What the kernel wrote; `None` where it is of another family.
     pub(super) fn read(&self) -> Option<SocketAddr> {
-        // SAFETY: every byte was initialised, all members begin with the family, which says which of them the kernel wrote, and every
-        // bit pattern is valid in each.
+        // SAFETY: every byte was initialised, all members begin with the family, which says which of them the kernel wrote, and
+        // every bit pattern is valid in each.
         unsafe {
             match libc::c_int::from(self.family) {
                 libc::AF_INET => {

@@ -11,8 +11,8 @@ use super::LocalAddress;
 use super::address::Name;
 use super::control::{Ancillary, Control};
 
-/// Messages taken with one call; where it takes fewer, there were no more. Each may be up to 64 datagrams of one sender that the kernel
-/// joined.
+/// Messages taken with one call; where it takes fewer, there were no more. Each may be up to 64 datagrams of one sender that the
+/// kernel joined.
 pub(crate) const SLOTS: usize = 4;
 
 /// Bytes of a message: neither a datagram nor several joined ones are longer.
@@ -75,7 +75,8 @@ impl ReceiveBuffer {
     }
 
     /// Receives from one of the sockets of [`super::Sockets::queue`] without waiting, and returns the number of messages, for
-    /// [`Self::get`]. `WouldBlock` where there is none. Any other error belongs to a datagram sent earlier; the next call may succeed.
+    /// [`Self::get`]. `WouldBlock` where there is none. Any other error belongs to a datagram sent earlier; the next call may
+    /// succeed.
     pub(crate) fn receive(&mut self, socket: &OwnedFd) -> io::Result<usize> {
         // SAFETY: plain data for which all zeros are valid.
         let (mut vectors, mut headers): ([libc::iovec; SLOTS], [libc::mmsghdr; SLOTS]) = unsafe { mem::zeroed() };

@@ -44,8 +44,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Whether the kernel is asked to cut messages into their datagrams. Only trying shows that a route refuses it; because routes change,
-/// it is tried again later.
+/// Whether the kernel is asked to cut messages into their datagrams. Only trying shows that a route refuses it; because routes
+/// change, it is tried again later.
 #[derive(Debug)]
 pub(super) struct Segmenting {
     allowed: bool,
@@ -92,8 +92,8 @@ pub(super) fn send_one(socket: &OwnedFd, message: &Message<'_>) -> io::Result<()
     }
 }
 
-/// Sends `messages` in order. Where one fails, `failed` is called once with its index, its unsent part is lost, as any datagram may be,
-/// and the next message is sent. Where the kernel refuses to cut, `segmenting` is paused.
+/// Sends `messages` in order. Where one fails, `failed` is called once with its index, its unsent part is lost, as any datagram may
+/// be, and the next message is sent. Where the kernel refuses to cut, `segmenting` is paused.
 pub(super) fn send_all<'a>(
     socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
     messages: &[Message<'_>],
@@ -161,8 +161,8 @@ fn send_in_chunks<'a, 'm, const N: usize>(
     }
 }
 
-/// Whether the error may mean that the kernel or a route cannot cut: `EIO` where the interface computes no checksums, or the packets are
-/// to be transformed (IPsec); the others from older kernels.
+/// Whether the error may mean that the kernel or a route cannot cut: `EIO` where the interface computes no checksums, or the
+/// packets are to be transformed (IPsec); the others from older kernels.
 fn may_be_refusal(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP))
 }

@@ -130,7 +130,8 @@ fn read_datagram(wire: &Tun, is_ipv4: bool) -> Vec<u8> {
     }
 }
 
-/// The header of a packet whose checksum, at `offset` behind `start`, is marked as still to be completed, so that the kernel checks none.
+/// The header of a packet whose checksum, at `offset` behind `start`, is marked as still to be completed, so that the kernel checks
+/// none.
 fn unfinished(start: u16, offset: u16) -> Vec<u8> {
     let mut header = vec![1, 0, 0, 0, 0, 0];
     header.extend(start.to_ne_bytes());

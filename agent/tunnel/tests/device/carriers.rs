@@ -1,4 +1,4 @@
-//! Peers that are reached by streams, with UDP beside them or without.
+//! Peers that are reached by streams, with UDP or without.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,10 +17,10 @@ use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::{STREAM, transfer};
 use crate::traffic::Traffic;
 
-/// The port that the tests' devices keep for themselves.
+/// The port that is reserved for the watchers of the tests' devices.
 const TAP: u16 = 51823;
 
-/// Two nodes that know each other's keys, and nothing of where they are.
+/// Two nodes that know each other's keys, and no endpoints.
 fn strangers(switch: &Switch) -> (Node, Node) {
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     a.add(&b, None, "");
@@ -45,7 +45,7 @@ fn a_stream_alone_carries_everything() {
     for (here, there, pipe) in [(&a, &b, &stream.pipes[0]), (&b, &a, &stream.pipes[1])] {
         let carrier: Arc<dyn Carrier> = Arc::<Pipe>::clone(pipe);
         eventually("the peer answers by the stream", || {
-            // An initiation that another one overtakes is not answered.
+            // An initiation that another one overtook is not answered.
             here.device().handle().initiate(&there.public_key(), &carrier);
             stream.proved()[usize::from(here.number - 1)]
                 .contains(&(there.public_key(), Proof::RoundTrip))
@@ -55,12 +55,12 @@ fn a_stream_alone_carries_everything() {
     let both = |of: &Node| vec![(of.public_key(), Proof::Data), (of.public_key(), Proof::RoundTrip)];
     assert_eq!(stream.proved(), [both(&b), both(&a)]);
     for (here, there) in [(&a, &b), (&b, &a)] {
-        assert_eq!(here.shown("endpoints", there), "(none)", "nothing was said of UDP");
+        assert_eq!(here.shown("endpoints", there), "(none)", "no endpoint was configured");
         assert!(here.handshake(there) > 0);
     }
 }
 
-/// A stream that comes later, and one that takes the place of another.
+/// A stream that is added later, and one that replaces another.
 #[test]
 fn a_stream_may_be_replaced_while_it_is_in_use() {
     let switch = Switch::new();
@@ -76,7 +76,7 @@ fn a_stream_may_be_replaced_while_it_is_in_use() {
             }
         });
         while !done.load(Ordering::Relaxed) {
-            // The old one is read to its end: new before old, and nothing is lost.
+            // The old one is read to its end, behind the new one: no packet is lost.
             streams.push(Stream::between(&a, &b));
             replaced.fetch_add(1, Ordering::Relaxed);
             thread::sleep(Duration::from_millis(20));
@@ -90,9 +90,9 @@ fn a_stream_may_be_replaced_while_it_is_in_use() {
     assert!(drops.iter().all(|drops| drops.io_failed == 0), "{drops:?}");
 }
 
-/// No packet comes twice, whichever way it came first, and none is missing.
+/// Sent by both paths, no packet is delivered twice, and none is missing.
 #[test]
-fn what_goes_both_ways_arrives_once() {
+fn packets_sent_by_both_paths_arrive_once() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
@@ -113,7 +113,7 @@ fn what_goes_both_ways_arrives_once() {
     transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
 }
 
-/// Routes change again and again while packets are on their way, some of which were sealed for the way before.
+/// Routes change again and again while packets are on their way, some of which were sealed for the path before.
 #[test]
 fn a_change_of_route_loses_nothing() {
     let switch = Switch::new();
@@ -153,7 +153,7 @@ fn a_change_of_route_loses_nothing() {
     });
 }
 
-/// When an update has removed a peer, nothing of it comes in by a stream any more, and nothing goes out.
+/// After an update that removes a peer, no packet from it or to it passes by a stream.
 #[test]
 fn a_removed_peer_is_cut_off_from_its_stream_at_once() {
     let switch = Switch::new();
@@ -169,7 +169,7 @@ fn a_removed_peer_is_cut_off_from_its_stream_at_once() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                // A full queue is no fault.
+                // A full queue is not an error.
                 let _ = sender.send_to(b"x", address);
             }
         });
@@ -178,29 +178,29 @@ fn a_removed_peer_is_cut_off_from_its_stream_at_once() {
         eventually("packets come", || (received() > before).then_some(()));
         let remove = |peer: &Node| PeerUpdate { remove: true, ..PeerUpdate::new(peer.public_key()) };
         b.device().apply(DeviceUpdate { peers: vec![remove(&a)], ..DeviceUpdate::default() }).unwrap();
-        // What the kernel had by then is taken out first.
+        // Packets that the kernel had by then are read first.
         while inside.recv(&mut [0; 8]).is_ok() {}
         let refused = || b.device().snapshot().drops.unauthenticated;
         let before = refused();
-        eventually("the peer goes on", || (refused() > before + 100).then_some(()));
+        eventually("the peer goes on sending", || (refused() > before + 100).then_some(()));
         assert!(inside.recv(&mut [0; 8]).is_err(), "a packet of a peer that was removed");
 
-        // Its own side stops speaking as suddenly.
+        // The node that removed it stops sending to it at once, too.
         a.device().apply(DeviceUpdate { peers: vec![remove(&b)], ..DeviceUpdate::default() }).unwrap();
         let unsent = || a.device().snapshot().drops.no_peer;
         let before = unsent();
-        eventually("what was on its way is through", || {
+        eventually("packets on their way have arrived", || {
             stream.pipes[0].waiting.lock().unwrap().is_empty().then_some(())
         });
         let heard = refused();
         eventually("the sender goes on", || (unsent() > before + 100).then_some(()));
-        assert!(refused() <= heard + 80, "more came than was read already");
+        assert!(refused() <= heard + 80, "more arrived than had been read before");
     });
 }
 
-/// The stream is over and nobody has said so: what it does not take is counted, and UDP goes on.
+/// A stream has ended without notice: packets that it does not take are counted, and UDP goes on.
 #[test]
-fn a_stream_that_takes_nothing_costs_its_own_copies() {
+fn a_stream_that_takes_nothing_loses_only_its_own_copies() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
@@ -214,17 +214,17 @@ fn a_stream_that_takes_nothing_costs_its_own_copies() {
     route(&a, &b, false, true);
     let before = failed();
     assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)));
-    eventually("what only the stream could take is counted", || (failed() > before).then_some(()));
+    eventually("packets for the stream alone are counted", || (failed() > before).then_some(()));
     route(&a, &b, false, false);
     let unsendable = || a.device().snapshot().drops.unsendable;
     let before = unsendable();
     assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)));
-    eventually("what has no way is counted", || (unsendable() > before).then_some(()));
+    eventually("packets without a path are counted", || (unsendable() > before).then_some(()));
     route(&a, &b, true, true);
     assert!(a.probe(b.inner4()));
 }
 
-/// What a watcher was told.
+/// A watcher that records all calls.
 #[derive(Default)]
 struct Diary {
     probes: Mutex<Vec<(PublicKey, Path, Vec<u8>)>>,
@@ -247,7 +247,7 @@ impl Watcher for Diary {
     }
 }
 
-/// A node whose device tells its diary.
+/// A node whose device has the diary as its watcher.
 fn watched(switch: &Switch, number: u8) -> (Node, Arc<Diary>) {
     let diary: Arc<Diary> = Arc::default();
     let watcher = Arc::<Diary>::clone(&diary);
@@ -271,7 +271,7 @@ fn udp_packet(from: IpAddr, to: IpAddr, ports: (u16, u16), payload: &[u8]) -> Ve
 }
 
 #[test]
-fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
+fn a_probe_is_reported_with_its_path_to_the_watcher_alone() {
     let switch = Switch::new();
     let ((a, _), (b, diary)) = (watched(&switch, 1), watched(&switch, 2));
     join(&a, &b);
@@ -284,16 +284,16 @@ fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
         [(Path::Udp, 1_usize), (Path::Stream, 2), (Path::Stream, 1392), (Path::Udp, 1392), (Path::Udp, 0)]
     {
         let packet = udp_packet(a.inner4(), b.inner4(), (TAP, TAP), &vec![7; payload]);
-        // Neither way depends on the route.
+        // Both paths are tried, whichever the route is.
         route(&a, &b, path == Path::Stream, path == Path::Udp);
         assert!(handle.send_inner(&b.public_key(), path, &packet));
         expected.push((a.public_key(), path, packet));
-        eventually("the probe is told", || (diary.probes.lock().unwrap().len() == expected.len()).then_some(()));
+        eventually("the probe is reported", || (diary.probes.lock().unwrap().len() == expected.len()).then_some(()));
     }
     assert_eq!(*diary.probes.lock().unwrap(), expected);
-    assert!(inside.recv(&mut [0; 8]).is_err(), "a program was told as well");
+    assert!(inside.recv(&mut [0; 8]).is_err(), "a program got it as well");
 
-    // Neither from another peer's address, nor to another port: that is for programs.
+    // A packet with another peer's address is refused, and one to another port is for programs.
     let refused = || b.device().snapshot().drops.source_refused;
     let before = refused();
     let lie = udp_packet([10, 77, 0, 9].into(), b.inner4(), (TAP, TAP), b"x");
@@ -310,9 +310,9 @@ fn a_probe_is_for_the_watcher_alone_who_is_told_its_way() {
     assert_eq!(*diary.probes.lock().unwrap(), expected);
 }
 
-/// No program on a node can speak for its agent, to any peer.
+/// No program on a node can send probes in the name of its agent, to any peer.
 #[test]
-fn nothing_from_the_interface_has_the_port_of_probes() {
+fn packets_of_the_interface_with_the_port_of_probes_are_dropped() {
     let switch = Switch::new();
     let ((a, _), (b, diary)) = (watched(&switch, 1), watched(&switch, 2));
     join(&a, &b);
@@ -320,19 +320,19 @@ fn nothing_from_the_interface_has_the_port_of_probes() {
     let listener = b.host.within(|| UdpSocket::bind((b.inner4(), TAP))).unwrap();
     listener.set_read_timeout(Some(DEADLINE)).unwrap();
     let send = |from: u16, to: u16, payload: &[u8]| {
-        // A child of another test may hold the socket of before for a moment.
+        // A child process of another test may hold the previous socket for a moment.
         let bind = || a.host.within(|| UdpSocket::bind((a.inner4(), from))).ok();
         let socket = eventually("the port is free", bind);
         socket.send_to(payload, (b.inner4(), to)).unwrap();
     };
     let mut count = dropped();
-    // The last is cut into pieces by the kernel, the first of which has the ports.
+    // The last is fragmented by the kernel; its first fragment has the ports.
     for payload in [&b"x"[..], &[1; 1392], &[1; 5000]] {
         send(TAP, TAP, payload);
         count += 1;
         eventually("it is dropped", || (dropped() == count).then_some(()));
     }
-    // A program's port may be the same by chance, at one end.
+    // One of the two ports of a program may be the same by chance.
     let chance = b.host.within(|| UdpSocket::bind((b.inner4(), 0))).unwrap();
     chance.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut buffer = [0; 8];
@@ -342,15 +342,15 @@ fn nothing_from_the_interface_has_the_port_of_probes() {
     assert_eq!(
         uninterrupted(|| listener.recv(&mut buffer)).map(|len| &buffer[..len]).unwrap(),
         b"to it",
-        "the first that came"
+        "the first that arrived"
     );
     assert_eq!(dropped(), count);
     assert!(diary.probes.lock().unwrap().is_empty());
 }
 
-/// Asked from the device's own port, told as it came, and no business of the tunnel's.
+/// STUN is sent from the device's own port, its answers are reported as they arrived, and the tunnel is not involved.
 #[test]
-fn stun_goes_by_the_device_s_own_socket() {
+fn stun_uses_the_device_s_own_socket() {
     let switch = Switch::new();
     let (node, diary) = watched(&switch, 1);
     let host = switch.host(66);
@@ -371,13 +371,13 @@ fn stun_goes_by_the_device_s_own_socket() {
     eventually("what is not STUN is refused", || {
         (node.device().snapshot().drops.unauthenticated == refused + 1).then_some(())
     });
-    eventually("the watcher is told", || (!diary.stun.lock().unwrap().is_empty()).then_some(()));
+    eventually("it is reported to the watcher", || (!diary.stun.lock().unwrap().is_empty()).then_some(()));
     assert_eq!(*diary.stun.lock().unwrap(), [(to, response.to_vec())]);
 }
 
-/// Whoever still has a handle holds up nobody: the interface's name is free again.
+/// A handle that still exists keeps nothing alive: the interface's name is free again.
 #[test]
-fn a_device_that_has_ended_is_spoken_to_in_vain() {
+fn calls_to_a_device_that_has_ended_have_no_effect() {
     let switch = Switch::new();
     let (a, b) = strangers(&switch);
     let pipe: Arc<Pipe> = Arc::default();
@@ -386,7 +386,7 @@ fn a_device_that_has_ended_is_spoken_to_in_vain() {
     let (key, name) = (b.public_key(), a.name.clone());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Somebody is inside all the while.
+        // A thread calls the handle all the time.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 handle.set_route(&key, Route::default());
@@ -403,6 +403,6 @@ fn a_device_that_has_ended_is_spoken_to_in_vain() {
     handle.try_endpoint(&key, "192.0.2.2:1".parse().unwrap());
     assert!(!handle.send_inner(&key, Path::Stream, &[0x45; 40]));
     assert!(!handle.send_raw("192.0.2.2:1".parse().unwrap(), b"x"));
-    receive(&mut inbound, &[[4; 100]], |_, _| panic!("nobody proved anything"));
+    receive(&mut inbound, &[[4; 100]], |_, _| panic!("something was proved"));
     assert!(pipe.taken().is_empty());
 }

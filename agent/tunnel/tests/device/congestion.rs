@@ -1,4 +1,4 @@
-//! What routers on the way say of congestion (ECN), between the headers outside and inside (RFC 6040).
+//! Congestion marks of routers (ECN), copied between the outer and inner headers (RFC 6040).
 
 use std::net::{IpAddr, UdpSocket};
 use std::time::Instant;
@@ -10,10 +10,10 @@ use crate::tap::{Tap, set_option};
 
 const PROBE_PORT: u16 = 4009;
 
-/// Another service class, which stays inside.
+/// A service class (DSCP), which is not copied to the outer header.
 const DSCP: u8 = 0b1011_1000;
 
-/// What the probe is padded to: no other message has that length.
+/// The length to which the probe is padded: no other message has it.
 const PROBE: usize = 500;
 
 fn send(from: &Node, to: &Node, is_ipv4: bool, tos: u8) {
@@ -62,13 +62,13 @@ fn header_checksum_holds(packet: &[u8]) -> bool {
 }
 
 #[test]
-fn congestion_bits_go_outside_and_nothing_else_does() {
+fn only_the_ecn_bits_are_copied_to_the_outer_header() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
     for (from, endpoint) in [(a.outer4(), b.outer4()), (a.outer6(), b.outer6())] {
         a.wg(&format!("peer {} endpoint {endpoint}", b.public_key()));
-        // Until then answers may come both ways.
+        // Until then, answers may arrive by both address families.
         b.believes(&a, &from);
         let (mut outside, mut inside) = (Tap::listener(&b.host, "eth0"), Tap::listener(&b.host, &b.name));
         for is_ipv4 in [true, false] {
@@ -84,7 +84,7 @@ fn congestion_bits_go_outside_and_nothing_else_does() {
 }
 
 #[test]
-fn congestion_on_the_way_is_told_to_those_who_understand() {
+fn congestion_marks_reach_the_ends_that_support_them() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     let relay = Relay::between(&switch, 200, &a, &b);
@@ -98,7 +98,7 @@ fn congestion_on_the_way_is_told_to_those_who_understand() {
                 relay.collect(1).iter().for_each(|datagram| relay.pass_on(0, datagram));
                 let packet = probe_inside(&mut inside);
                 let expected = if is_congested && sent & 3 != 0 { sent | 3 } else { sent };
-                assert_eq!(class(&packet), expected, "{sent:#b} inside, {said:#b} on the way");
+                assert_eq!(class(&packet), expected, "{sent:#b} inside, {said:#b} outside");
                 assert!(!is_ipv4 || header_checksum_holds(&packet));
             }
         }

@@ -1,4 +1,4 @@
-//! Which addresses and keys are let in and out.
+//! Which addresses and keys may send and receive.
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,14 +18,14 @@ fn update(peer: PeerUpdate) -> DeviceUpdate {
     DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }
 }
 
-/// Packets that the interface got from the device.
+/// The number of packets that the interface got from the device.
 fn packets_in(node: &Node) -> u64 {
     let text = node.host.ip(&format!("-s -o link show {}", node.name)).unwrap();
     let mut words = text.split("RX:").nth(1).unwrap().split('\\').nth(1).unwrap().split_whitespace();
     words.nth(1).unwrap().parse().unwrap()
 }
 
-/// Sends a datagram from an address of the sender's choice.
+/// Sends a datagram from any source address.
 fn send_from(host: &Namespace, from: IpAddr, to: IpAddr) {
     let socket = host.within(|| UdpSocket::bind((from, 0))).unwrap();
     socket.send_to(b"x", (to, 9)).unwrap();
@@ -38,7 +38,7 @@ fn an_inner_source_of_another_peer_is_refused() {
     for (number, kind) in [(2, Kind::WireguardGo), (4, Kind::Ours)] {
         let them = switch.node(number, kind);
         join(&us, &them);
-        // The peer has a whole network, but one address in it is another peer's.
+        // The peer has a whole network, except for one address, which is another peer's.
         let network: IpNetwork = format!("10.88.{number}.0/24").parse().unwrap();
         us.wg(&format!("peer {} allowed-ips {}/32,{network}", them.public_key(), them.inner4()));
         let other = PublicKey::from_bytes([number; 32]);
@@ -49,7 +49,8 @@ fn an_inner_source_of_another_peer_is_refused() {
         }
         them.host.ip(&format!("addr add 10.99.0.1/32 dev {}", them.name)).unwrap();
 
-        // Five packets of its own, five of the other peer's, five of nobody's; its own last, as they arrive in order.
+        // Five packets with its own source, five with the other peer's, five with no peer's; its own last, because they arrive in
+        // order.
         let refused = us.device().snapshot().drops.source_refused;
         let before = packets_in(&us);
         for source in [[10, 88, number, 8], [10, 88, number, 9], [10, 99, 0, 1], [10, 88, number, 10]] {
@@ -57,7 +58,7 @@ fn an_inner_source_of_another_peer_is_refused() {
                 send_from(&them.host, source.into(), us.inner4());
             }
         }
-        eventually("the packets of its own", || (packets_in(&us) >= before + 10).then_some(()));
+        eventually("the packets with its own source", || (packets_in(&us) >= before + 10).then_some(()));
         assert_eq!(packets_in(&us), before + 10);
         assert_eq!(us.device().snapshot().drops.source_refused, refused + 10);
     }
@@ -81,14 +82,14 @@ fn an_allowed_ip_moves_to_the_peer_that_claims_it_last() {
             .apply(update(PeerUpdate { allowed_ips: vec![moving.into()], ..PeerUpdate::new(node.public_key()) }))
             .unwrap();
         us.reaches(moving);
-        assert_eq!(us.handshake(node), before, "a claim is no reason for a handshake");
+        assert_eq!(us.handshake(node), before, "moving an allowed IP begins no handshake");
         assert!(us.shown("allowed-ips", node).contains("10.77.0.99/32"));
     };
     claim(&b);
     claim(&c);
     assert!(!us.shown("allowed-ips", &b).contains("10.77.0.99/32"));
     let sent = || us.shown("transfer", &b).split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
-    // What it gets may also be the keepalive that acknowledges its last packet; but not each time.
+    // What it gets may also be a keepalive that acknowledges its last packet, but not in each round.
     eventually("the packets go to the new owner", || {
         let before = sent();
         (us.probe(moving) && sent() == before).then_some(())
@@ -110,30 +111,30 @@ fn a_removed_peer_is_cut_off_before_the_call_returns() {
             let done = Done(&stop);
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    // Nobody listens there: each is answered by ICMP, which is an error of the next.
+                    // No socket listens there: each is answered by ICMP, which is an error of the next call.
                     let _ = socket.send(b"never pausing");
                 }
             });
             let before = packets_in(&us);
-            eventually("packets come in", || (packets_in(&us) > before + 100).then_some(()));
+            eventually("packets arrive", || (packets_in(&us) > before + 100).then_some(()));
             us.device().apply(update(PeerUpdate { remove: true, ..PeerUpdate::new(them.public_key()) })).unwrap();
             let after = packets_in(&us);
             let dropped = us.device().snapshot().drops.unauthenticated;
-            eventually("the sender goes on", || {
+            eventually("the sender goes on sending", || {
                 (us.device().snapshot().drops.unauthenticated > dropped + 100).then_some(())
             });
             drop(done);
-            assert_eq!(packets_in(&us), after, "a packet was let in after the removal");
+            assert_eq!(packets_in(&us), after, "a packet was accepted after the removal");
         });
         assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
-        // Coming back is a matter of a new handshake, and works.
+        // When it is added again, a new handshake succeeds.
         us.add(&them, Some(&them.outer4()), "");
         us.reaches(them.inner4());
     }
 }
 
 #[test]
-fn low_order_keys_are_never_spoken_to() {
+fn peers_with_low_order_keys_are_never_contacted() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
     let sink = switch.host(9);
@@ -153,33 +154,33 @@ fn low_order_keys_are_never_spoken_to() {
         assert!(!us.probe_for([10, 77, 0, last].into(), Duration::from_millis(100)));
     }
     let unsendable = || us.device().snapshot().drops.unsendable;
-    eventually("three packets are thrown away", || (unsendable() == 3).then_some(()));
-    // A sound key at the same place: its first three initiations come, and nothing before or between them.
+    eventually("three packets are dropped", || (unsendable() == 3).then_some(()));
+    // A valid key with the same endpoint: its first three initiations arrive, and nothing before or between them.
     us.device().apply(update(peer([7; 32], 4000, 103))).unwrap();
     let mut buffer = [0; 2048];
     for _ in 0..3 {
         let len = uninterrupted(|| socket.recv(&mut buffer)).unwrap();
         assert_eq!((len, buffer[0]), (148, 1));
-        // The first MAC is keyed with the addressee: all three are for the sound key (boringtun's check, as that peer).
+        // The first MAC is keyed with the receiver's key: all three are for the valid one (boringtun checks, as that peer).
         let sound = boringtun::noise::rate_limiter::RateLimiter::new(&[7; 32].into(), 100);
         assert!(sound.verify_packet(None, &buffer[..len], &mut [0; 64]).is_ok());
     }
 }
 
 #[test]
-fn packets_for_nobody_are_counted() {
+fn packets_for_no_peer_are_counted() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
     let before = us.device().snapshot().drops.no_peer;
     assert!(!us.probe_for([10, 77, 0, 200].into(), Duration::from_millis(100)));
-    eventually("a packet for nobody", || (us.device().snapshot().drops.no_peer > before).then_some(()));
+    eventually("a packet for no peer", || (us.device().snapshot().drops.no_peer > before).then_some(()));
 }
 
-/// Copies of one initiation: more than the device answers in a second without asking for a cookie, so that a few
-/// multiplications on the curve keep up a flood on any machine. A copy passes the first MAC as the original does.
+/// Copies of one initiation: more than the device answers in a second without asking for a cookie, so that a machine of any speed
+/// can make a flood with few Curve25519 multiplications. A copy passes the first MAC as the original does.
 const COPIES: u64 = 512;
 
-/// Handshakes as fast as the device can take them, with the right first MAC, from somebody who answers cookies too.
+/// Handshakes as fast as the device can take them, with a valid first MAC, from a sender that uses the cookies it gets.
 struct Attacker<'a> {
     victim: &'a Node,
     socket: UdpSocket,
@@ -188,8 +189,8 @@ struct Attacker<'a> {
 }
 
 impl Attacker<'_> {
-    /// Sends an initiation many times and waits until the device has looked at every copy, so that its queue has room for
-    /// the others: what keeps a peer out shall be the load and not a full buffer.
+    /// Sends an initiation many times and waits until the device has processed every copy, so that its queue has room for others:
+    /// if a peer is kept out, it is by the load and not by a full buffer.
     fn strike(&mut self) {
         let mut buffer = [0; 256];
         let TunnResult::WriteToNetwork(message) = self.tunn.format_handshake_initiation(&mut buffer, true) else {
@@ -211,7 +212,7 @@ impl Attacker<'_> {
         self.take_cookies();
     }
 
-    /// Reads every reply that waits. One to an older initiation is no cookie for the last.
+    /// Reads every reply that waits. A reply to an older initiation is no cookie for the last one.
     fn take_cookies(&mut self) {
         let (mut reply, mut buffer) = ([0; 256], [0; 256]);
         while let Ok(len) = self.socket.recv(&mut reply) {
@@ -222,7 +223,7 @@ impl Attacker<'_> {
     }
 }
 
-/// A peer at another address than the attacker gets through.
+/// A peer at another address than the attacker's completes its handshake.
 #[test]
 fn a_handshake_flood_does_not_keep_a_peer_out() {
     let switch = Switch::new();
@@ -242,7 +243,7 @@ fn a_handshake_flood_does_not_keep_a_peer_out() {
         let _done = Done(&stop);
         eventually("the attacker has cookies", || (cookies.load(Ordering::Relaxed) > 0).then_some(()));
         let before = us.device().snapshot().drops.under_load;
-        eventually("it is refused all the same", || {
+        eventually("it is refused nevertheless", || {
             (us.device().snapshot().drops.under_load > before + 1000).then_some(())
         });
         us.add(&them, None, "");

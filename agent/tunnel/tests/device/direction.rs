@@ -1,4 +1,4 @@
-//! From the inside of one node to the inside of another: what is put in has to come out.
+//! Packets put into one node's interface and expected at another's.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -16,16 +16,16 @@ use crate::traffic::{MTU, subnets};
 pub(crate) struct Direction<'a> {
     injector: Tap,
     listener: Tap,
-    /// By flow, and in the order in which they were sent.
+    /// The packets expected, by flow, in the order in which they were sent.
     expected: BTreeMap<Flow, VecDeque<Vec<u8>>>,
     outstanding: usize,
-    /// The network between the nodes keeps no order.
+    /// Whether the network between the nodes changes the order.
     pub(crate) shuffled: bool,
-    /// The run that a failure names.
+    /// The name of the run, for failures.
     pub(crate) label: String,
     from: &'a Node,
     to: &'a Node,
-    /// How many frames came as superpackets, by their kind.
+    /// How many frames arrived as superpackets, by their kind.
     pub(crate) merged: BTreeMap<u8, usize>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Sends frames and returns how many packets they are.
+    /// Sends frames, and returns how many packets they contain.
     #[track_caller]
     pub(crate) fn send(&mut self, frames: &[Frame]) -> usize {
         let count = self.expect(frames);
@@ -53,7 +53,7 @@ impl<'a> Direction<'a> {
         count
     }
 
-    /// Sends frames of several paths from one node as they come, mixed but each path's in order.
+    /// Sends frames of several directions from one node, interleaved, those of each direction in order.
     #[track_caller]
     pub(crate) fn send_mixed(paths: &mut [Self], rng: &mut Rng, frames: Vec<Vec<Frame>>) {
         for (path, frames) in paths.iter_mut().zip(&frames) {
@@ -80,13 +80,13 @@ impl<'a> Direction<'a> {
         count
     }
 
-    /// Waits until everything that was sent has come.
+    /// Waits until everything that was sent has arrived.
     #[track_caller]
     pub(crate) fn settle(&mut self) {
         self.settle_but(0);
     }
 
-    /// Waits until everything that was sent has come but so many packets, which are not expected any more.
+    /// Waits until everything that was sent has arrived except for so many packets, which are then no longer expected.
     #[track_caller]
     pub(crate) fn settle_but(&mut self, lost: usize) {
         let end = Instant::now() + DEADLINE;
@@ -100,7 +100,7 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Takes what has come, and nothing of it may be unexpected.
+    /// Reads what has arrived, and asserts that all of it was expected.
     #[track_caller]
     pub(crate) fn drain(&mut self) {
         while let Some(frame) = self.listener.next(Instant::now()) {
@@ -108,7 +108,7 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Packets that were lost on the way from the interface to this test.
+    /// The number of packets that were lost between the interface and this test.
     pub(crate) fn lost(&self) -> u32 {
         self.listener.lost()
     }
@@ -124,7 +124,7 @@ impl<'a> Direction<'a> {
         for packet in cut(frame) {
             let flow = flow(&packet);
             let waiting = self.expected.entry(flow).or_default();
-            // The one change that the device may make is to the MSS.
+            // The device may change only the MSS.
             let is_it = |sent: &Vec<u8>| packet == *sent || Some(&packet) == clamped(sent, MTU).as_ref();
             let place = if self.shuffled {
                 waiting.iter().position(is_it)
@@ -162,7 +162,7 @@ impl<'a> Direction<'a> {
     }
 }
 
-/// Whether it comes from the subnets of the node.
+/// Whether a flow comes from the subnets of the node.
 fn is_of(node: u8, packet: &[u8]) -> bool {
     match packet[0] >> 4 {
         4 => packet[12..15] == [10, 88, node],
@@ -170,7 +170,7 @@ fn is_of(node: u8, packet: &[u8]) -> bool {
     }
 }
 
-/// What a node knows of itself.
+/// A node's own state, for failures.
 fn story(node: &Node) -> String {
     let device =
         if node.is_ours() { format!("{:?}", node.device().snapshot()) } else { run("wg", &["show", &node.name]) };
@@ -183,7 +183,7 @@ fn hex(packet: &[u8]) -> String {
     format!("{} bytes {digits}", packet.len())
 }
 
-/// Lets the traffic of the subnets of both through. They are peers already.
+/// Adds the subnets of both nodes to their allowed IPs. They are peers already.
 #[track_caller]
 pub(crate) fn let_through(a: &Node, b: &Node) {
     for (here, there) in [(a, b), (b, a)] {

@@ -1,4 +1,4 @@
-//! What a network does to a session: garbage, forgeries, replays, disorder, loss and floods.
+//! What a network can do to a session: garbage, forgeries, replays, reordering, loss and floods.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use crate::traffic::Traffic;
 /// The MTU of the link between the hosts.
 const LINK_MTU: usize = 1500;
 
-/// What cannot be told apart before it is opened: two nodes of ours, and one of them with the other implementation.
+/// Both pairs of implementations: two nodes of ours, and one of ours with wireguard-go.
 fn pairs(switch: &Switch) -> [(Node, Node); 2] {
     [
         (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours)),
@@ -36,9 +36,9 @@ fn shuffle<T>(rng: &mut Rng, items: &mut [T]) {
     }
 }
 
-/// Lost datagrams stay lost, repeated ones come once, and late ones come, whatever their order.
+/// Lost datagrams stay lost, repeated ones are delivered once, and late ones are delivered, in any order.
 #[test]
-fn each_packet_arrives_once_in_whatever_order() {
+fn each_packet_arrives_once_in_any_order() {
     let switch = Switch::new();
     for (number, (a, b)) in (200..).zip(&pairs(&switch)) {
         let relay = Relay::between(&switch, number, a, b);
@@ -57,7 +57,7 @@ fn each_packet_arrives_once_in_whatever_order() {
             shuffle(&mut rng, &mut datagrams);
             let lost = datagrams.len() / 20;
             datagrams.truncate(datagrams.len() - lost);
-            // Some twice, and some of the last round once more.
+            // Some twice, and some of the previous round again.
             let again: Vec<_> = datagrams.iter().chain(&earlier).filter(|_| rng.one_in(4)).cloned().collect();
             repeated += again.len() as u64;
             earlier.clone_from(&datagrams);
@@ -71,16 +71,16 @@ fn each_packet_arrives_once_in_whatever_order() {
     }
 }
 
-/// What comes before there is a session waits for it, in order, superpackets too.
+/// Packets without a session wait for one, in order, superpackets too.
 #[test]
-fn what_waits_for_a_session_arrives() {
+fn packets_that_wait_for_a_session_arrive() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     let relay = Relay::between(&switch, 200, &a, &b);
     let_through(&a, &b);
     let mut path = Direction::new(&a, &b);
     assert_eq!(path.send(&Traffic::new(3, 1, 2).burst(100, 200_000)), 100);
-    // An answer to an initiation that another one has overtaken is refused, and no packet.
+    // The answer to an initiation that another one has overtaken is refused, but no packet is.
     let unsent = || Drops { unauthenticated: 0, ..a.device().snapshot().drops };
     let (before, arrived) = (unsent(), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -88,7 +88,7 @@ fn what_waits_for_a_session_arrives() {
         let _done = Done(&arrived);
         path.settle();
     });
-    assert_eq!(unsent(), before, "nothing was thrown away");
+    assert_eq!(unsent(), before, "no packet was dropped");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn messages(mut frame: Frame, node: &Node) -> Vec<Vec<u8>> {
     messages.filter(|message| message[0] == 4 && message.len() > 64).collect()
 }
 
-/// Everything wrong that can be made of a message that is right, and of nothing.
+/// Forged messages of all kinds, made of a genuine message and of nothing.
 fn forgeries(rng: &mut Rng, genuine: &[u8]) -> Vec<Vec<u8>> {
     let len = genuine.len();
     let mut forged = vec![genuine.to_vec(), [genuine, &[0]].concat(), [genuine, genuine].concat(), rng.bytes(len)];
@@ -148,8 +148,8 @@ fn forgeries(rng: &mut Rng, genuine: &[u8]) -> Vec<Vec<u8>> {
     forged
 }
 
-/// Sends each by itself, and once more as a train that the receiver may get in one piece, whose last datagram is shorter.
-/// Returns how many datagrams it sent.
+/// Sends each datagram alone, and once more as a train (`UDP_SEGMENT`) that the receiver may get in one piece, whose last one is
+/// shorter. Returns how many datagrams it sent.
 fn attack(socket: &UdpSocket, forged: &[Vec<u8>]) -> u64 {
     const CARS: usize = 20;
     let mut sent = 0;
@@ -157,7 +157,7 @@ fn attack(socket: &UdpSocket, forged: &[Vec<u8>]) -> u64 {
         set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0);
         socket.send(message).unwrap();
         sent += 1;
-        // What would be sent in fragments makes no train.
+        // Datagrams that IP would fragment make no train.
         if (2..=LINK_MTU - 28).contains(&message.len()) {
             let train = [&message.repeat(CARS), &message[..message.len() / 2]].concat();
             set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, message.len() as libc::c_int);
@@ -168,7 +168,7 @@ fn attack(socket: &UdpSocket, forged: &[Vec<u8>]) -> u64 {
     sent
 }
 
-/// Neither a forged message nor one that was heard before gets anything in, out, or anywhere else.
+/// Neither forged nor replayed messages deliver a packet, cause one to be sent, or move an endpoint.
 #[test]
 fn forgeries_and_replays_change_nothing() {
     let switch = Switch::new();
@@ -200,13 +200,13 @@ fn forgeries_and_replays_change_nothing() {
             eventually("each forgery is refused", || (refused() >= before + sent).then_some(()));
         }
         assert!(sent > 5_000, "{sent}");
-        assert_eq!(refused(), before + sent, "nothing else was");
+        assert_eq!(refused(), before + sent, "no other message was refused");
         path.drain();
         assert_eq!((b.handshake(a), b.shown("endpoints", a)), (handshake, endpoint));
     }
 }
 
-/// Handshakes with the right first MAC, as many as the device can look at: the answers are cookies, and sessions go on.
+/// Handshakes with a valid first MAC, as many as the device can process: the answers are cookies, and sessions go on.
 #[test]
 fn a_handshake_flood_does_not_stop_a_session() {
     let switch = Switch::new();
@@ -238,7 +238,7 @@ fn a_handshake_flood_does_not_stop_a_session() {
     }
 }
 
-/// Sends as many handshakes as the device can look at, so that none of its packets is lost in a full queue.
+/// Sends as many handshakes as the device can process, so that none of its packets is lost in a full queue.
 fn flood(socket: &UdpSocket, victim: &Node, stop: &AtomicBool, cookies: &AtomicUsize) {
     let mut buffer = [0; 256];
     socket.connect(victim.outer4()).unwrap();

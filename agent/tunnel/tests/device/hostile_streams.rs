@@ -1,4 +1,4 @@
-//! What comes by a stream that somebody hostile opened.
+//! What a hostile machine can send by a stream.
 
 use std::net::UdpSocket;
 use std::ops::Range;
@@ -16,13 +16,13 @@ use crate::patience::{Done, eventually};
 use crate::pipe::{Pipe, Stream, receive};
 use crate::streams::transfer;
 
-/// A stream to the node that nobody reads but the test.
+/// A stream to the node that only the test reads.
 fn opened(node: &Node) -> (StreamInbound, Arc<Pipe>) {
     let answers: Arc<Pipe> = Arc::default();
     (node.device().handle().stream_inbound(Arc::<Pipe>::clone(&answers)), answers)
 }
 
-/// Sealed messages from a to b, which b did not get.
+/// Sealed messages from a to b, which b has not received.
 fn sealed(a: &Node, b: &Node, count: usize) -> Vec<Vec<u8>> {
     let pipe: Arc<Pipe> = Arc::default();
     let handle = a.device().handle();
@@ -41,7 +41,7 @@ fn sealed(a: &Node, b: &Node, count: usize) -> Vec<Vec<u8>> {
     messages
 }
 
-/// Neither garbage of any length, nor what was forged, cut short or heard before proves anything or changes anything.
+/// Garbage of any length and forged, truncated or replayed messages prove nothing and change nothing.
 #[test]
 fn garbage_forgeries_and_replays_prove_nothing() {
     let switch = Switch::new();
@@ -51,10 +51,10 @@ fn garbage_forgeries_and_replays_prove_nothing() {
     let (mut inbound, answers) = opened(&b);
     let mut proofs = 0;
     receive(&mut inbound, &genuine, |key, proof| {
-        assert_eq!((key, proof), (a.public_key(), Proof::Data), "somebody may have caught it elsewhere");
+        assert_eq!((key, proof), (a.public_key(), Proof::Data), "it may have been intercepted elsewhere");
         proofs += 1;
     });
-    assert!(proofs > 0, "what is genuine counts, whatever stream it comes by");
+    assert!(proofs > 0, "a genuine message is accepted by any stream");
 
     let before = (settled(&b, &a).0, b.shown("endpoints", &a));
     let refused = || b.device().snapshot().drops.unauthenticated;
@@ -73,7 +73,7 @@ fn garbage_forgeries_and_replays_prove_nothing() {
                     forged
                 }
                 3 => {
-                    // Of a kind that there is, of any length.
+                    // Of a message type that exists, and any length.
                     let len = rng.pick(&[32, 64, 92, 148, 1500, 65_535]);
                     let mut bytes = rng.bytes(len);
                     bytes[..4].copy_from_slice(&[1 + rng.below(4) as u8, 0, 0, 0]);
@@ -90,10 +90,10 @@ fn garbage_forgeries_and_replays_prove_nothing() {
         receive(&mut inbound, &datagrams, |_, _| panic!("round {round}: something was proved"));
     }
     assert_eq!(refused(), start + sent);
-    assert!(answers.taken().is_empty(), "nobody is answered who says nothing right");
+    assert!(answers.taken().is_empty(), "invalid messages are not answered");
     assert_eq!((b.handshake(&a), b.shown("endpoints", &a)), before);
 
-    // Ranges that lie nowhere, or one in the other.
+    // Ranges that lie outside the buffer, or within each other.
     let mut buffer = rng.bytes(1000);
     let reversed = Range { start: 700, end: 600 };
     let ranges =
@@ -103,9 +103,9 @@ fn garbage_forgeries_and_replays_prove_nothing() {
     assert!(a.probe(b.inner4()) && b.probe(a.inner4()), "the session goes on");
 }
 
-/// A handshake's first message proves nothing, because anybody may send it again: its use does.
+/// A handshake's first message proves nothing, because anyone may replay it: the use of its session does.
 #[test]
-fn an_initiation_that_was_overheard_proves_nothing() {
+fn a_replayed_initiation_proves_nothing() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     a.add(&b, None, "");
@@ -126,9 +126,9 @@ fn an_initiation_that_was_overheard_proves_nothing() {
     assert_eq!((refused(), answers.taken().len()), (before + 1, 0));
 }
 
-/// Handshakes by a stream, as many as the device looks at: it asks that stream for cookies, and everybody else gets in.
+/// Handshakes by a stream, as many as the device processes: it asks that stream for cookies, and handshakes from elsewhere succeed.
 #[test]
-fn a_flood_by_a_stream_stops_nobody_else() {
+fn a_flood_by_a_stream_stops_no_other_peer() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     let (by_stream, by_udp) = (switch.node(3, Kind::Ours), switch.node(4, Kind::Ours));

@@ -1,4 +1,4 @@
-//! The same protocol as everybody else's: with `wireguard-go` and with itself.
+//! The protocol, with `wireguard-go` and with another device of ours.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn both_ways(a: &Node, b: &Node) {
     }
 }
 
-/// IPv4 and IPv6 inside over IPv4 and over IPv6 outside, whoever asks first.
+/// IPv4 and IPv6 inside over IPv4 and over IPv6 outside, with either side as the initiator.
 #[track_caller]
 fn carries_everything(kind: Kind) {
     for outside_v6 in [false, true] {
@@ -34,7 +34,7 @@ fn carries_everything(kind: Kind) {
             let asked = if we_ask { &them } else { &us };
             asking.reaches(asked.inner4());
             both_ways(&us, &them);
-            assert_eq!(us.shown("endpoints", &them), outside(&them), "learned or configured, it is the same");
+            assert_eq!(us.shown("endpoints", &them), outside(&them), "the endpoint, learned or configured");
             assert_eq!(them.shown("endpoints", &us), outside(&us));
         }
     }
@@ -50,7 +50,7 @@ fn carries_everything_to_itself() {
     carries_everything(Kind::Ours);
 }
 
-/// Link-local addresses outside: they mean nothing without the interface, also for the answers.
+/// Link-local addresses outside: they need the interface, also for the answers.
 #[test]
 fn carries_over_link_local_addresses() {
     let switch = Switch::new();
@@ -94,7 +94,7 @@ fn a_preshared_key_is_needed_on_both_sides() {
     }
 }
 
-/// The length of what is carried shows only in steps of 16 bytes, and the other side gets it without the padding.
+/// Outside, a packet's length shows only in steps of 16 bytes, and the peer delivers it without the padding.
 #[test]
 fn packets_are_padded() {
     let switch = Switch::new();
@@ -112,7 +112,7 @@ fn packets_are_padded() {
 }
 
 #[test]
-fn keepalives_go_out_by_themselves() {
+fn keepalives_are_sent_without_traffic() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
@@ -127,13 +127,12 @@ fn keepalives_go_out_by_themselves() {
     }
 }
 
-/// Data that nobody answers makes the sender ask for a new session after 15 s; the other side takes part with the old
-/// session still there.
+/// Data without an answer makes the sender begin a handshake after 15 s; the other side still has the old session and takes part.
 #[track_caller]
 fn asks_again(asks: &Node, deaf: &Node) {
     join(asks, deaf);
     let (before, _) = settled(asks, deaf);
-    // Nothing comes back: the other side's answers go to a station that does not exist.
+    // No answer arrives: the other side's answers go to a link-layer address that does not exist.
     let address = format!("192.0.2.{}", asks.number);
     deaf.host.ip(&format!("neigh replace {address} lladdr 02:00:00:00:00:99 nud permanent dev eth0")).unwrap();
     let began = Instant::now();
@@ -142,7 +141,7 @@ fn asks_again(asks: &Node, deaf: &Node) {
         (began.elapsed() > Duration::from_secs(19)).then_some(())
     });
     deaf.host.ip(&format!("neigh del {address} dev eth0")).unwrap();
-    // Traffic is answered again, so that only a handshake that is under way already can come to its end.
+    // Traffic is answered again, so that only a handshake that is already under way can be completed.
     eventually("a new handshake", || {
         asks.probe_for(deaf.inner4(), SECOND);
         (asks.handshake(deaf) > before).then_some(())
@@ -152,19 +151,19 @@ fn asks_again(asks: &Node, deaf: &Node) {
 }
 
 #[test]
-fn silence_makes_us_ask_for_a_new_session() {
+fn silence_makes_us_begin_a_handshake() {
     let switch = Switch::new();
     asks_again(&switch.node(1, Kind::Ours), &switch.node(2, Kind::WireguardGo));
 }
 
 #[test]
-fn silence_makes_wireguard_go_ask_us_for_a_new_session() {
+fn silence_makes_wireguard_go_begin_a_handshake() {
     let switch = Switch::new();
     asks_again(&switch.node(1, Kind::WireguardGo), &switch.node(2, Kind::Ours));
 }
 
-/// A peer with an endpoint is spoken to when it is added, without a packet that asks for it. A peer that is not there
-/// yet is reached soon after it appears, by its own initiation or by our quick tries.
+/// A peer with an endpoint gets an initiation as soon as it is added, before there is a packet for it. A peer that is not up yet is
+/// reached soon after it starts, by its own initiation or by our quick retries.
 #[test]
 fn two_sides_find_each_other_at_once() {
     let switch = Switch::new();
@@ -172,7 +171,7 @@ fn two_sides_find_each_other_at_once() {
     let met = |a: &Node, b: &Node| {
         eventually("a handshake", || (a.handshake(b) > 0 && b.handshake(a) > 0).then_some(()));
     };
-    // Only one of the two can ask: the one that comes later, then the one that was there.
+    // Only one of the two can initiate: first the one that starts later, then the one that was up.
     b.add(&a, None, "");
     a.add(&b, Some(&b.outer4()), "");
     met(&a, &b);
@@ -180,10 +179,10 @@ fn two_sides_find_each_other_at_once() {
         a.shown("transfer", node).split_whitespace().nth(1).unwrap().parse().unwrap()
     });
     a.add(&c, Some(&c.outer4()), "");
-    eventually("three quick tries", || (sent(&c) >= 3 * 148).then_some(()));
+    eventually("three quick retries", || (sent(&c) >= 3 * 148).then_some(()));
     let (took, _) = watch.end();
     assert!(took < Duration::from_secs(10), "{took:?}: with 5 s between them, not 250 and 500 ms");
-    assert_eq!(a.handshake(&c), 0, "nobody is there");
+    assert_eq!(a.handshake(&c), 0, "the peer is not up");
     c.add(&a, None, "");
     met(&a, &c);
     for (from, to) in [(&a, &b), (&b, &a), (&a, &c), (&c, &a)] {

@@ -1,4 +1,4 @@
-//! Namespaces, nodes and probes. Everything has a name of its own and goes when it is dropped, also after a panic.
+//! Namespaces, nodes and probes. Each has a unique name and is removed when it is dropped, also after a panic.
 
 use std::fmt::Display;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -18,12 +18,12 @@ use zeroize::Zeroizing;
 use crate::patience::{DEADLINE, Watch, eventually, uninterrupted};
 use crate::program::{Program, run, run_with, socket_path};
 
-/// The port of every device: each has a namespace of its own.
+/// The port of every device: each is in its own namespace.
 pub(crate) const PORT: u16 = 51820;
 
 const ECHO_PORT: u16 = 7007;
 
-/// A name that no other test has, short enough for an interface.
+/// A name that no other test uses, short enough for an interface.
 pub(crate) fn unique() -> String {
     unique_name("wt")
 }
@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     WireguardGo,
 }
 
-/// The switch that nodes are plugged into. Drop it after them.
+/// The switch to which nodes are connected. To be dropped after them.
 pub(crate) struct Switch(Namespace);
 
 impl Switch {
@@ -53,7 +53,7 @@ impl Switch {
         Self(namespace)
     }
 
-    /// A namespace plugged in as `eth0`, with the outside addresses of `number`.
+    /// A namespace connected by `eth0`, with the outside addresses of `number`.
     #[track_caller]
     pub(crate) fn host(&self, number: u8) -> Namespace {
         let host = new_namespace();
@@ -66,20 +66,20 @@ impl Switch {
         host
     }
 
-    /// Makes the link of a host carry packets of up to `mtu` bytes.
+    /// Sets the MTU of a host's link.
     #[track_caller]
     pub(crate) fn widen(&self, host: &Namespace, number: u8, mtu: u32) {
         self.0.ip(&format!("link set port{number} mtu {mtu}")).unwrap();
         host.ip(&format!("link set eth0 mtu {mtu}")).unwrap();
     }
 
-    /// A host with a device that has its key and port, is up and has its inside addresses.
+    /// A host with a device that has its key, port and inside addresses, and is up.
     #[track_caller]
     pub(crate) fn node(&self, number: u8, kind: Kind) -> Node {
         Node::new(self.host(number), number, kind)
     }
 
-    /// A node of our own that is made in a special way.
+    /// A node with our device, made with other options.
     #[track_caller]
     pub(crate) fn node_with(&self, number: u8, change: impl FnOnce(&mut DeviceOptions)) -> Node {
         Node::ours(self.host(number), number, change)
@@ -88,7 +88,7 @@ impl Switch {
 
 /// A host with a device.
 pub(crate) struct Node {
-    /// `None` for wireguard-go. First, so that it goes before the namespace.
+    /// `None` for wireguard-go. The first field, so that it is dropped before the namespace.
     device: Option<Device>,
     program: Option<Program>,
     echoes: Vec<Echo>,
@@ -110,7 +110,7 @@ impl Node {
         }
     }
 
-    /// A node of our own that is made in a special way.
+    /// A node with our device, made with other options.
     #[track_caller]
     pub(crate) fn ours(host: Namespace, number: u8, change: impl FnOnce(&mut DeviceOptions)) -> Self {
         let name = unique();
@@ -196,7 +196,8 @@ impl Node {
         self.wg_with(arguments, "");
     }
 
-    /// Changes its port, to one of before perhaps: a child of another test may hold that for a moment, if the device is ours.
+    /// Changes its port, perhaps back to an earlier one: where the device is ours, a child process of another test may hold that
+    /// port for a moment.
     #[track_caller]
     pub(crate) fn listens_at(&self, port: u16) {
         match &self.device {
@@ -215,7 +216,7 @@ impl Node {
         run_with("wg", &all, input);
     }
 
-    /// `wg show <what>`, one line for the only peer or for the peer given.
+    /// The value of `wg show <what>` for the peer.
     #[track_caller]
     pub(crate) fn shown(&self, what: &str, peer: &Self) -> String {
         let key = peer.public_key().to_string();
@@ -224,8 +225,8 @@ impl Node {
         line.trim().to_owned()
     }
 
-    /// The time of the last handshake with the peer, in nanoseconds since 1970; 0 where there was none. `wg` shows only
-    /// the seconds, and much happens in a second.
+    /// The time of the last handshake with the peer, in nanoseconds since 1970; 0 where there was none. `wg` shows seconds, which
+    /// is too coarse here.
     #[track_caller]
     pub(crate) fn handshake(&self, peer: &Self) -> u128 {
         let mut socket = UnixStream::connect(socket_path(&self.name)).unwrap();
@@ -249,14 +250,14 @@ impl Node {
         self.wg_with(&format!("peer {key} {psk_option} {endpoint} {allowed}"), psk);
     }
 
-    /// Sends one datagram to the echo at `address` and waits for the answer: a late one on a busy machine is not a lost
-    /// one. Where none is expected, say with [`Self::probe_for`] how long to wait for it.
+    /// Sends one datagram to the echo at `address` and waits for the answer, long enough for a busy machine. Where no answer is
+    /// expected, [`Self::probe_for`] waits for a given time.
     pub(crate) fn probe(&self, address: IpAddr) -> bool {
         self.probe_for(address, DEADLINE)
     }
 
-    /// The first datagram that a node sends to its peer from another place is answered. The peer sends to both places for
-    /// two seconds: a machine that stood still for as long may have lost it, and only then the next will do.
+    /// Asserts that the first datagram that a node sends to its peer from another address is answered. The peer sends to both
+    /// addresses for two seconds: only if the machine stalled for longer, a later datagram will do.
     #[track_caller]
     pub(crate) fn is_answered_at_once(&self, peer: &Self, place: impl Display) {
         let watch = Watch::begin();
@@ -268,8 +269,9 @@ impl Node {
         }
     }
 
-    /// Waits until this node knows that its peer is at `endpoint`. wireguard-go believes what it sees, and we what has
-    /// answered there: the peer goes on speaking, since what is lost on a slow machine is tried with its next word.
+    /// Waits until this node's endpoint of the peer is `endpoint`. wireguard-go takes any source address, our device one that has
+    /// answered: the peer goes on sending, because on a slow machine a path validation may fail and be repeated with its next
+    /// datagram.
     #[track_caller]
     pub(crate) fn believes(&self, peer: &Self, endpoint: &str) {
         eventually(format!("node {} finds node {} at {endpoint}", self.number, peer.number), || {
@@ -290,7 +292,7 @@ impl Node {
         uninterrupted(|| socket.recv(&mut answer)).is_ok_and(|len| answer[..len] == *word.as_bytes())
     }
 
-    /// Waits until a datagram to `address` is answered: each time longer, lest the answers always come too late.
+    /// Waits until a datagram to `address` is answered: with each try longer, because on a slow machine answers take long.
     #[track_caller]
     pub(crate) fn reaches(&self, address: IpAddr) {
         let mut patience = Duration::from_millis(300);
@@ -311,14 +313,15 @@ pub(crate) fn join(a: &Node, b: &Node) {
     b.reaches(a.inner4());
 }
 
-/// When the session of two nodes that reach each other began, for either, once it is the last that their first tries led to. Those
-/// come 250 ms to 2 s apart, so that on a busy machine another may still be on its way, and wireguard-go looks at each by itself.
-/// While the machine stands still, nothing moves on: they also have to speak many times without another.
+/// When the session of two nodes that reach each other began, at each of them, once no further handshake follows. Their first
+/// initiations are 250 ms to 2 s apart, so that on a busy machine another one may still be on its way, and wireguard-go answers
+/// each. Because time passes without progress while the machine stalls, they also have to exchange many datagrams without another
+/// handshake.
 #[track_caller]
 pub(crate) fn settled(a: &Node, b: &Node) -> (u128, u128) {
     const ROUNDS: u32 = 20;
     let (mut session, mut since, mut rounds) = ((0, 0), Instant::now(), 0);
-    eventually(format!("the session of nodes {} and {} is the last", a.number, b.number), || {
+    eventually(format!("no further handshake of nodes {} and {}", a.number, b.number), || {
         let reach = [(a, b), (b, a)].map(|(from, to)| from.probe_for(to.inner4(), Duration::from_secs(1)));
         let now = (a.handshake(b), b.handshake(a));
         rounds += 1;
@@ -344,7 +347,7 @@ impl Echo {
             let mut buffer = [0; 2048];
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                    // The way back may just have been cut.
+                    // The return path may have been cut in between.
                     let _ = socket.send_to(&buffer[..len], from);
                 }
             }

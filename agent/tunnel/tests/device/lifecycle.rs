@@ -1,4 +1,4 @@
-//! How a device begins and ends, and what is seen of it in between.
+//! How a device starts and ends, and what is shown of it in between.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
@@ -22,10 +22,10 @@ fn exists(host: &Namespace, name: &str) -> bool {
     host.ip("-o link show").unwrap().contains(&format!(" {name}:"))
 }
 
-/// The interface goes when its descriptor is closed. A child that another test has just forked may hold a copy of it
-/// until it executes its program, a moment later.
+/// The interface is removed when its descriptor is closed. A child process that another test has just forked may hold a copy of the
+/// descriptor for a moment, until it executes its program.
 pub(crate) fn goes(host: &Namespace, name: &str) {
-    eventually(format!("interface {name} goes"), || (!exists(host, name)).then_some(()));
+    eventually(format!("interface {name} is removed"), || (!exists(host, name)).then_some(()));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn showconf_is_what_was_configured() {
         let text = run("wg", &["showconf", name]);
         let mut sections: Vec<String> = text.split("\n\n").map(|section| section.trim().to_owned()).collect();
         sections.sort();
-        // The order of allowed IPs is each implementation's own.
+        // The order of allowed IPs differs between implementations.
         sections
             .iter_mut()
             .for_each(|section| *section = section.replace("192.0.2.0/24, 10.77.0.2/32", "10.77.0.2/32, 192.0.2.0/24"));
@@ -65,7 +65,7 @@ fn showconf_is_what_was_configured() {
 }
 
 #[test]
-fn what_is_shown_of_a_session() {
+fn wg_shows_a_session() {
     let switch = Switch::new();
     let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::WireguardGo));
     assert_eq!((us.device().snapshot().public_key, us.device().snapshot().listen_port), (Some(us.public_key()), 51820));
@@ -81,7 +81,7 @@ fn what_is_shown_of_a_session() {
     let state = &us.device().snapshot().peers[0];
     assert_eq!(state.last_handshake.unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs(), at);
     assert!(state.last_received.unwrap().as_secs() < 60 && state.last_sent.unwrap().as_secs() < 60);
-    // Somebody may speak between two looks.
+    // A message may be sent between the two calls.
     eventually("the same bytes are shown", || {
         let state = &us.device().snapshot().peers[0];
         let is_same = us.shown("transfer", &them) == format!("{}\t{}", state.rx_bytes, state.tx_bytes);
@@ -89,25 +89,25 @@ fn what_is_shown_of_a_session() {
     });
 }
 
-/// Both interfaces move to a namespace of their own, without any network but the tunnel; the datagrams still leave where
-/// the device was made, and the MTU is the interface's wherever it is.
+/// Each interface is moved to its own namespace, which has no other network; the datagrams still leave from the namespace in which
+/// the device was made, and the MTU is that of the interface in any namespace.
 #[test]
 fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
-    // Datagrams are never fragmented: for a large packet the link must carry a large datagram.
+    // Datagrams are never fragmented: for a large packet, the link needs a large MTU.
     for node in [&a, &b] {
         switch.widen(&node.host, node.number, 65_535);
     }
     let (inside_a, inside_b) = (new_namespace(), new_namespace());
-    // The interface's number is taken there: it gets another.
+    // The interface's index is in use there: it gets another.
     for number in 0..8 {
         inside_a.ip(&format!("link add taken{number} type bridge")).unwrap();
     }
     for (node, inside) in [(&a, &inside_a), (&b, &inside_b)] {
         node.host.ip(&format!("link set {} netns {}", node.name, inside.name())).unwrap();
-        // Something else takes the name where the interface was.
+        // Another interface gets the name in the old namespace.
         node.host.ip(&format!("link add {} mtu 1111 type bridge", node.name)).unwrap();
         inside.ip(&format!("addr add {}/24 dev {}", node.inner4(), node.name)).unwrap();
         inside.ip(&format!("addr add {}/64 dev {} nodad", node.inner6(), node.name)).unwrap();
@@ -121,9 +121,9 @@ fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
         transfer(&inside_a, a.inner4(), &inside_b, b.inner4(), STREAM);
         transfer(&inside_b, b.inner6(), &inside_a, a.inner6(), STREAM);
     }
-    // New sockets, asked for from anywhere, are made where the old ones were.
+    // New sockets are made in the namespace of the old ones, whatever the caller's namespace is.
     inside_a.within(|| a.device().apply(DeviceUpdate { listen_port: Some(5555), ..DeviceUpdate::default() })).unwrap();
-    eventually("they go by the new port", || {
+    eventually("datagrams come from the new port", || {
         transfer(&inside_a, a.inner4(), &inside_b, b.inner4(), STREAM);
         (b.shown("endpoints", &a) == "192.0.2.1:5555").then_some(())
     });
@@ -134,7 +134,7 @@ fn deleting_the_interface_ends_the_device_and_frees_its_name() {
     let host = new_namespace();
     let name = unique();
     let listen = |device: &Device| {
-        // As for the interface: a child of another test may hold the old socket for a moment.
+        // As for the interface: a child process of another test may hold the old socket for a moment.
         let update = || DeviceUpdate { listen_port: Some(4321), ..DeviceUpdate::default() };
         eventually("the port is free again", || device.apply(update()).ok());
     };
@@ -185,17 +185,17 @@ fn the_program_in_the_background_answers_when_the_call_returns() {
     let output = host.command(PROGRAM).arg(&name).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(wg_answers(&name) && exists(&host, &name));
-    // A second one of the same name says why it cannot be, and leaves the first alone.
+    // A second one of the same name fails with the reason, and leaves the first alone.
     let second = host.command(PROGRAM).arg(&name).output().unwrap();
     assert!(!second.status.success());
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains(&format!("interface `{name}` exists already")), "{said}");
     assert!(wg_answers(&name));
     host.ip(&format!("link del {name}")).unwrap();
-    eventually("the socket goes with the interface", || (!socket_path(&name).exists()).then_some(()));
+    eventually("the socket is removed with the interface", || (!socket_path(&name).exists()).then_some(()));
 }
 
-/// What runs in the background holds nothing of where it was started, and ends in order.
+/// The process in the background keeps nothing open of where it was started, and ends in order.
 #[test]
 fn the_program_in_the_background_ends_in_order() {
     let host = new_namespace();
@@ -218,7 +218,7 @@ fn the_program_in_the_background_ends_in_order() {
 }
 
 #[test]
-fn what_is_in_the_way_is_named() {
+fn invalid_names_and_names_in_use_are_refused() {
     let host = new_namespace();
     let name = unique();
     let create = |name: &str| host.within(|| Device::create(options(name)));
@@ -229,7 +229,10 @@ fn what_is_in_the_way_is_named() {
     assert!(!socket_path(&name).exists());
     host.ip(&format!("link del {name}")).unwrap();
     host.ip(&format!("tuntap add {name} mode tun")).unwrap();
-    assert!(matches!(create(&name).unwrap_err(), Error::NameTaken { .. }), "a persistent TUN is somebody's");
+    assert!(
+        matches!(create(&name).unwrap_err(), Error::NameTaken { .. }),
+        "a persistent TUN belongs to another program"
+    );
     host.ip(&format!("link del {name}")).unwrap();
 
     let listener = UnixListener::bind(socket_path(&name)).unwrap();
@@ -237,8 +240,8 @@ fn what_is_in_the_way_is_named() {
     assert!(matches!(&error, Error::UapiBusy { path } if *path == socket_path(&name)), "{error}");
     goes(&host, &name);
     drop(listener);
-    // The file is still there, but nobody answers (as soon as no child of another test holds a copy of the listener).
-    eventually("the file that was left is replaced", || create(&name).ok()).stop().unwrap();
+    // The file is still there, but no process listens (as soon as no child of another test holds a copy of the listener).
+    eventually("the abandoned file is replaced", || create(&name).ok()).stop().unwrap();
     assert!(!socket_path(&name).exists());
 }
 

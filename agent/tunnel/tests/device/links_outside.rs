@@ -1,4 +1,4 @@
-//! The interface's MTU, where nobody gave one, follows the links to the outside.
+//! Where no MTU is configured, the interface's MTU follows the links to the outside.
 
 use mesh_tunnel::{DeviceUpdate, PeerUpdate, PublicKey};
 
@@ -6,7 +6,7 @@ use crate::lab::{Kind, Node, Switch, join};
 use crate::patience::eventually;
 use crate::streams::{exchange, transfer};
 
-/// Bytes of a stream: many full packets.
+/// Bytes of a stream: many full-size packets.
 const LEN: usize = 300_000;
 
 fn mtu(node: &Node) -> u16 {
@@ -17,7 +17,7 @@ fn apply(node: &Node, peer: PeerUpdate) {
     node.device().apply(DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }).unwrap();
 }
 
-/// A peer that nobody is.
+/// The public key of a peer that does not exist.
 fn stranger() -> PeerUpdate {
     PeerUpdate::new(PublicKey::from_bytes([9; 32]))
 }
@@ -27,23 +27,23 @@ fn stranger_at(endpoint: &str) -> PeerUpdate {
 }
 
 #[test]
-fn a_link_that_becomes_narrow_carries_what_it_can() {
+fn the_mtu_follows_a_link_whose_mtu_is_lowered() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
     transfer(&a.host, a.inner4(), &b.host, b.inner4(), LEN);
     assert_eq!(mtu(&a), 1420);
     a.host.ip("link set eth0 mtu 1400").unwrap();
-    // Nobody is told. The first packets that are too long for the link are lost, and the device looks. The other side would have to
-    // be told: what comes back by a connection of before is short.
+    // The device gets no notice: when the first packets that are too long for the link are lost, it checks the links. The other
+    // node does not learn of it, so it must send only short packets by a connection whose MSS was announced before.
     exchange(&a.host, a.inner4(), &b.host, b.inner4(), [LEN, 0]);
     eventually("the MTU follows", || (mtu(&a) == 1320).then_some(()));
-    assert_eq!(mtu(&b), 1420, "its own link is as wide as before");
+    assert_eq!(mtu(&b), 1420, "the MTU of its own link is unchanged");
     transfer(&b.host, b.inner6(), &a.host, a.inner6(), LEN);
 }
 
 #[test]
-fn an_mtu_that_somebody_set_stays() {
+fn an_mtu_that_was_set_by_hand_stays() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&a, &b);
@@ -54,7 +54,7 @@ fn an_mtu_that_somebody_set_stays() {
 }
 
 #[test]
-fn a_peer_behind_a_narrow_link_takes_neither_ipv6_nor_the_mtu_for_ever() {
+fn a_peer_behind_a_small_link_leaves_ipv6_and_lowers_the_mtu_only_while_it_exists() {
     let switch = Switch::new();
     let a = switch.node(1, Kind::Ours);
     a.host.ip("link add thin mtu 1000 type veth peer name thin-end").unwrap();
@@ -62,7 +62,7 @@ fn a_peer_behind_a_narrow_link_takes_neither_ipv6_nor_the_mtu_for_ever() {
         a.host.ip(command).unwrap();
     }
     apply(&a, stranger_at("198.51.100.2:9"));
-    assert_eq!(mtu(&a), 1280, "what IPv6 needs");
+    assert_eq!(mtu(&a), 1280, "the least that IPv6 needs");
     assert!(a.host.ip(&format!("addr show dev {}", a.name)).unwrap().contains(&a.inner6().to_string()));
     apply(&a, PeerUpdate { remove: true, ..stranger() });
     assert_eq!(mtu(&a), 1420);

@@ -44,18 +44,18 @@ fn changing_a_peer_keeps_its_session() {
         assert_eq!(session(&us, &them), before);
         assert!(received() > counted, "the counters went on");
 
-        // The next handshake needs the new key, and the session lives until it is through.
+        // The next handshake needs the new key, and the session stays until it is completed.
         us.wg(&format!("peer {key} persistent-keepalive 0"));
         them.wg_with(&format!("peer {} preshared-key /dev/stdin", us.public_key()), PSK);
         assert!(us.probe(them.inner4()) && them.probe(us.inner4()));
-        assert_eq!(session(&us, &them), before, "agreeing on the key is no reason for a handshake");
+        assert_eq!(session(&us, &them), before, "setting the same key at both sides begins no handshake");
     }
 }
 
-/// The other side forgets the session (as after a restart) and asks anew: with the changed key it gets in, with the old
-/// key it does not, and until then the running session is not disturbed.
+/// The other side loses the session (as by a restart) and begins a handshake: it succeeds with the changed key and fails with the
+/// old one, and until then the current session is not disturbed.
 #[test]
-fn a_changed_preshared_key_counts_from_the_next_handshake() {
+fn a_changed_preshared_key_is_used_from_the_next_handshake_on() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
@@ -92,7 +92,7 @@ fn the_same_configuration_again_changes_nothing() {
         assert_eq!(session(&us, &them), before);
         assert!(us.probe(them.inner4()) && them.probe(us.inner4()));
     }
-    // setconf makes the peers anew, as everywhere.
+    // setconf makes the peers anew, with every implementation.
     run_with("wg", &["setconf", &us.name, "/dev/stdin"], &config);
     assert_eq!(run("wg", &["showconf", &us.name]), config);
     us.reaches(them.inner4());
@@ -117,11 +117,11 @@ fn the_listen_port_changes_under_a_session() {
         let error = error.unwrap_err();
         assert!(matches!(error, Error::PortTaken { port: 4444 }), "{error}");
         assert_eq!(us.device().snapshot().listen_port, 5555);
-        assert!(us.probe(them.inner4()) && them.probe(us.inner4()), "a port that is taken changes nothing");
+        assert!(us.probe(them.inner4()) && them.probe(us.inner4()), "a port that is in use changes nothing");
         us.listens_at(PORT);
-        us.is_answered_at_once(&them, "the port of before");
+        us.is_answered_at_once(&them, "the previous port");
         if kind == Kind::WireguardGo {
-            // Ours asks for a handshake at the new port before it is believed.
+            // Our device believes the new port only after a handshake there.
             assert_eq!(session(&us, &them), before);
         }
     }
@@ -138,7 +138,7 @@ fn the_private_key_changes_and_sessions_come_back() {
         let old = us.public_key();
         let new = PrivateKey::from_bytes(Zeroizing::new([200 + number; 32]));
         let public = new.public_key();
-        // A peer that is ourselves under the new key goes.
+        // A peer with the device's new public key is removed.
         let double = PeerUpdate::new(public);
         us.device().apply(DeviceUpdate { peers: vec![double], ..DeviceUpdate::default() }).unwrap();
         us.device().apply(DeviceUpdate { private_key: Some(new), ..DeviceUpdate::default() }).unwrap();
@@ -162,7 +162,7 @@ fn the_private_key_changes_and_sessions_come_back() {
     }
 }
 
-/// What the mark is for: routing rules for the datagrams.
+/// The mark selects routing rules for the datagrams.
 #[test]
 fn the_mark_is_on_every_datagram() {
     let switch = Switch::new();
@@ -171,7 +171,7 @@ fn the_mark_is_on_every_datagram() {
     join(&us, &them);
     us.wg("fwmark 0x77");
     assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
-    // New sockets carry it too.
+    // New sockets have it too.
     us.wg("listen-port 5555");
     assert!(!us.probe_for(them.inner4(), Duration::from_millis(300)));
     us.wg("fwmark off");
@@ -187,12 +187,12 @@ fn the_own_key_is_no_peer() {
     assert_eq!(us.device().snapshot().peers.len(), 0);
 }
 
-/// More than the device can take, for a peer that does not answer and for nobody: packets of others come in meanwhile, and
-/// updates are made.
+/// A flood of packets for a peer that does not answer and for no peer: meanwhile packets of other peers arrive, and updates are
+/// made.
 #[test]
-fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
+fn a_flood_of_packets_that_cannot_be_sent_delays_no_other_peer() {
     const PATIENCE: Duration = Duration::from_secs(2);
-    // What a flood holds up is late almost always; a machine that stood still for a moment is late once.
+    // A flood that delays others does so in almost every round; a machine that stalls does so once.
     const ROUNDS: u16 = 20;
     const LATE: usize = 3;
     let switch = Switch::new();
@@ -219,7 +219,7 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
         for to in [[10, 99, 0, 1], [10, 98, 0, 1]].repeat(3) {
             scope.spawn(move || flood(to));
         }
-        // Else nothing ends.
+        // Otherwise the floods would never end.
         let _done = Done(&stop);
         eventually("the floods go on", || {
             let drops = drops();
@@ -236,10 +236,10 @@ fn a_flood_of_what_cannot_be_sent_holds_up_nobody() {
                 }
                 source.send_to(&round.to_be_bytes(), (us.inner4(), 9)).unwrap();
                 let mut word = [0; 2];
-                // A packet of an earlier round may still come.
+                // A packet of an earlier round may still arrive.
                 while word != round.to_be_bytes() {
                     uninterrupted(|| sink.recv(&mut word))
-                        .map_err(|error| format!("packet {round} did not come: {error}"))?;
+                        .map_err(|error| format!("packet {round} did not arrive: {error}"))?;
                 }
                 Ok(())
             })

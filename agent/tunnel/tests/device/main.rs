@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Needs root, iproute2, wireguard-tools and wireguard-go; a test that lacks one of them fails and says so.
-#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+#![expect(clippy::unwrap_used, reason = "a panic in a test shows its position")]
 
 mod carriers;
 mod congestion;

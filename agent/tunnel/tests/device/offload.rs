@@ -1,5 +1,5 @@
-//! Whatever goes into one end comes out of the other byte for byte and in the order of its flow, on every way that packets
-//! can take through the device: as superpackets, one by one, and with each offload of the kernel missing.
+//! Every packet that goes into one end leaves the other byte for byte and in the order of its flow, on every path through the
+//! device's code: as superpackets, one by one, and without each of the kernel's offloads.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
@@ -14,7 +14,7 @@ use crate::lab::{Kind, Node, Switch, join};
 use crate::tap::{Frame, GSO_TCP4, GSO_TCP6, GSO_UDP, Tap};
 use crate::traffic::Traffic;
 
-/// Runs that are always made. `OFFLOAD_SEEDS=N` makes N more, each with a seed of its own that a failure names.
+/// Seeds that are always run. `OFFLOAD_SEEDS=N` runs N more, each with a random seed that a failure names.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
 /// Bursts of each seed, in each direction.
@@ -27,13 +27,13 @@ fn seeds() -> impl Iterator<Item = u64> {
     SEEDS.into_iter().chain((0..more).map(move |number| begin + number))
 }
 
-/// Packets and bytes of a burst, and how many times the usual number of streams they belong to.
+/// Packets and bytes of a burst, and the number of its streams as a multiple of the usual one.
 type Size = (usize, usize, usize);
 
-/// What the queues of all devices of ours hold.
+/// A burst that fits into the queues where both devices are ours.
 const LARGE: Size = (400, 500_000, 1);
 
-/// Both ways at once.
+/// Sends bursts in both directions at once.
 #[track_caller]
 fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) {
     join(a, b);
@@ -55,11 +55,11 @@ fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) {
             }
         }
     }
-    // Whatever is on its way is there when this answer is.
+    // All packets on their way have arrived when this answer has.
     a.reaches(b.inner4());
     for ((from, to), (path, (_, _, trains))) in ways.into_iter().zip(paths.iter_mut().zip(links)) {
         path.drain();
-        assert_eq!(path.lost(), 0, "the test itself had no room");
+        assert_eq!(path.lost(), 0, "the test's own sockets were full");
         offloads_were_used(from, to, &path.merged, trains);
     }
 }
@@ -69,27 +69,27 @@ fn is_train(frame: &Frame, from: &Node) -> bool {
     frame.vnet.gso == GSO_UDP && frame.bytes[26..30] == [192, 0, 2, from.number]
 }
 
-/// An offload that is allowed was used, and one that is not was not: so that each way was gone that was to be tested.
+/// An offload that is allowed was used, and one that is not was not: each path was tested that was meant to be.
 #[track_caller]
 fn offloads_were_used(from: &Node, to: &Node, merged: &BTreeMap<u8, usize>, trains: usize) {
     let used = |node: &Node| node.is_ours().then(|| node.device().snapshot().offloads);
     assert_eq!(trains > 0, used(from).is_some_and(|used| used.udp_gso), "{trains} trains from node {}", from.number);
     let Some(used) = used(to) else { return assert!(merged.is_empty()) };
     for (kind, used) in [(GSO_TCP4, used.tun_tso), (GSO_TCP6, used.tun_tso), (GSO_UDP, used.tun_uso)] {
-        // What comes one by one may also be handed over so.
+        // Packets that arrived one by one may also be delivered one by one.
         if from.is_ours() || !used {
             assert_eq!(merged.contains_key(&kind), used, "{merged:?} at node {}", to.number);
         }
     }
 }
 
-/// A node of our own with these offloads and so many threads.
+/// A node with our device, with these offloads and so many threads.
 #[track_caller]
 fn made_with(switch: &Switch, number: u8, offloads: Offloads, threads: u8) -> Node {
     let threads = NonZeroU8::new(threads).unwrap();
     let node = switch.node_with(number, |options| (options.offloads, options.threads) = (offloads, threads));
     let state = node.device().snapshot();
-    // Every kernel that this runs on can do the others.
+    // Every supported kernel has the others.
     let expected = Offloads { tun_uso: offloads.tun_uso && state.offloads.tun_uso, ..offloads };
     assert_eq!((state.offloads, state.threads), (expected, threads));
     node
@@ -130,7 +130,7 @@ fn everything_arrives_over_two_threads() {
     }
 }
 
-/// Debian's takes one packet at a time and has small buffers.
+/// Debian's wireguard-go takes one packet at a time and has small buffers.
 #[test]
 fn everything_arrives_to_and_from_wireguard_go() {
     let switch = Switch::new();
@@ -140,7 +140,7 @@ fn everything_arrives_to_and_from_wireguard_go() {
     }
 }
 
-/// Packets for several peers lie between each other in what goes out, and so do packets of several peers in what comes in.
+/// Packets for several peers are interleaved when they are sent, and so are packets of several peers when they are received.
 #[test]
 fn everything_arrives_at_and_from_many_peers() {
     let switch = Switch::new();

@@ -1,4 +1,4 @@
-//! IP packets read and cut by the book: slow, plain, and without a line of the device's own code, so that it can judge it.
+//! IP packets read and cut as the RFCs say: slow, simple, and without any of the device's code, which is checked against it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,27 +15,27 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const PSH: u8 = 0x08;
 pub(crate) const CWR: u8 = 0x80;
 
-/// What order is kept within.
+/// A flow: within it, the order of packets is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Flow {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     protocol: u8,
-    /// Zero where they cannot be known: fragments, and protocols without.
+    /// Zero where they are unknown: in fragments, and in protocols without ports.
     ports: [u8; 4],
 }
 
-/// Where the headers of a packet are.
+/// The positions of a packet's headers.
 pub(crate) struct Layout {
-    /// What is at `transport`.
+    /// The protocol of the header at `transport`.
     pub(crate) protocol: u8,
-    /// Offset of what follows the IP header with its options or extension headers.
+    /// Offset of the header behind the IP header with its options or extension headers.
     pub(crate) transport: usize,
-    /// A part of a packet only.
+    /// Whether it is a fragment.
     fragment: bool,
 }
 
-/// The bytes at an offset of a header that is known to be there.
+/// The bytes at an offset that must be within the packet.
 fn word(packet: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([packet[at], packet[at + 1]])
 }
@@ -44,7 +44,7 @@ fn set_word(packet: &mut [u8], at: usize, word: u16) {
     packet[at..at + 2].copy_from_slice(&word.to_be_bytes());
 }
 
-/// Reads an IP packet's headers. It panics where there is none: nothing here sends such a thing.
+/// Reads an IP packet's headers. Panics where the bytes are no IP packet, because the tests send none.
 pub(crate) fn layout(packet: &[u8]) -> Layout {
     if packet[0] >> 4 == 4 {
         let fragment = word(packet, 6) & 0x3fff != 0;
@@ -52,7 +52,7 @@ pub(crate) fn layout(packet: &[u8]) -> Layout {
     }
     assert_eq!(packet[0] >> 4, 6, "{packet:02x?}");
     let (mut protocol, mut at) = (packet[6], 40);
-    // Hop-by-hop options and destination options (RFC 8200, 4.3 and 4.6); a fragment header ends what can be known.
+    // Hop-by-hop options and destination options (RFC 8200, 4.3 and 4.6); behind a fragment header, nothing is known.
     while matches!(protocol, 0 | 60) {
         (protocol, at) = (packet[at], at + 8 * (usize::from(packet[at + 1]) + 1));
     }
@@ -67,7 +67,7 @@ pub(crate) fn flow(packet: &[u8]) -> Flow {
     } else {
         [0; 4]
     };
-    // The fragment header of IPv6 names what it is a fragment of.
+    // The fragment header of IPv6 has the protocol of the fragmented packet.
     let protocol = if protocol == FRAGMENT { packet[transport] } else { protocol };
     let (source, destination) = addresses(packet);
     Flow { source, destination, protocol, ports }
@@ -115,10 +115,10 @@ pub(crate) fn write_checksum(packet: &mut [u8]) {
     complete(packet, transport, place);
 }
 
-/// Completes a checksum whose place holds the sum of what is not in the packet.
+/// Completes a checksum whose field holds the sum of the pseudo header.
 fn complete(packet: &mut [u8], start: usize, place: usize) {
     let checksum = !sum(&[&packet[start..]]);
-    // In UDP, none at all is written as zero (RFC 768).
+    // In UDP, zero means that there is no checksum (RFC 768).
     let checksum = if checksum == 0 && layout(packet).protocol == UDP { 0xffff } else { checksum };
     set_word(packet, place, checksum);
 }
@@ -130,7 +130,7 @@ pub(crate) fn write_header_checksum(packet: &mut [u8]) {
     set_word(packet, 10, !sum(&[&packet[..len]]));
 }
 
-/// The packets that a frame stands for, as the receiver of them should see them.
+/// The packets that a frame contains, as their receiver should get them.
 #[track_caller]
 pub(crate) fn cut(frame: &Frame) -> Vec<Vec<u8>> {
     let Frame { vnet, bytes } = frame;
@@ -176,7 +176,7 @@ pub(crate) fn cut(frame: &Frame) -> Vec<Vec<u8>> {
     bytes[header..].chunks(size).enumerate().map(segment).collect()
 }
 
-/// What has to be true of a superpacket, because the kernel and network cards believe it.
+/// Checks the fields of a superpacket on which the kernel and network cards rely.
 #[track_caller]
 fn check_superpacket(Frame { vnet, bytes }: &Frame) {
     let Layout { protocol, transport, .. } = layout(bytes);
@@ -206,7 +206,7 @@ pub(crate) fn superpacket_kind(v4: bool, protocol: u8) -> u8 {
     }
 }
 
-/// Zero has two forms in one's complement, and who completes a TCP checksum may write either.
+/// Zero has two forms in one's complement, and a TCP implementation may write either.
 fn canonical(mut packet: Vec<u8>) -> Vec<u8> {
     let Layout { protocol, transport, fragment } = layout(&packet);
     let place = transport + 16;
@@ -216,7 +216,7 @@ fn canonical(mut packet: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// Offset of the number in the MSS option of a SYN; `None` where the packet is none or has no such option.
+/// Offset of the number in the MSS option of a SYN; `None` where the packet is no SYN or has no such option.
 pub(crate) fn mss_place(packet: &[u8]) -> Option<usize> {
     let Layout { protocol, transport, fragment } = layout(packet);
     if protocol != TCP || fragment || packet[transport + 13] & SYN == 0 {
@@ -235,8 +235,8 @@ pub(crate) fn mss_place(packet: &[u8]) -> Option<usize> {
     None
 }
 
-/// The packet with the MSS of a SYN lowered to what fits `mtu`, where it does not fit: nothing else is different but the
-/// checksum, and that is as wrong as it was (RFC 1624).
+/// The packet, with the MSS of a SYN lowered to what fits `mtu` where it is larger. Only the checksum changes too, and stays as
+/// right or wrong as it was (RFC 1624).
 pub(crate) fn clamped(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
     let fits = (mtu - if packet[0] >> 4 == 4 { 40 } else { 60 }) as u16;
     let place = mss_place(packet).filter(|place| word(packet, *place) > fits)?;

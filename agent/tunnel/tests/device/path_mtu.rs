@@ -1,4 +1,4 @@
-//! Packets that are not too long for the way, and what becomes of those that would be.
+//! The MTU fits the links, and what happens to packets that are too long for a link.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
@@ -39,7 +39,7 @@ fn the_mtu_fits_the_link_unless_it_is_given() {
     for (number, link, given, expected) in [
         (1, 1500, None, 1420),
         (2, 1400, None, 1320),
-        // The link says nothing of what is behind it.
+        // A link with a larger MTU says nothing of the links behind it.
         (3, 9000, None, 1420),
         (4, 9000, Some(8000), 8000),
         (5, 1500, Some(1300), 1300),
@@ -47,13 +47,13 @@ fn the_mtu_fits_the_link_unless_it_is_given() {
         let node = Node::ours(host(&switch, number, link), number, |options| options.mtu = given);
         assert_eq!(node.device().snapshot().mtu, expected, "link {link}, given {given:?}");
     }
-    // Nothing is known where there is no way out.
+    // Without a route to the outside, no link is known.
     let lonely = new_namespace();
     let device = lonely.within(|| Device::create(DeviceOptions::new(unique()))).unwrap();
     assert_eq!(device.snapshot().mtu, 1420);
 }
 
-/// Outside, everything has don't-fragment set, and what is too long for the link is lost rather than cut.
+/// Outside, every datagram has the don't-fragment bit, and one too long for the link is lost rather than fragmented.
 #[test]
 fn nothing_outside_is_fragmented() {
     let switch = Switch::new();
@@ -84,18 +84,14 @@ fn nothing_outside_is_fragmented() {
         let mut buffer = [0; 2048];
         for round in 0..20 {
             for len in [longest, 1] {
-                assert_eq!(
-                    uninterrupted(|| receiver.recv(&mut buffer)).unwrap(),
-                    len,
-                    "what fits arrives, and nothing else"
-                );
+                assert_eq!(uninterrupted(|| receiver.recv(&mut buffer)).unwrap(), len, "only packets that fit arrive");
                 assert!(buffer[..len].iter().all(|byte| *byte == round));
             }
         }
-        // The last is counted a moment after what followed it was sent.
+        // The last one may be counted a moment after its successors were sent.
         eventually("those that do not fit are counted", || (now_lost() >= lost + 20).then_some(()));
         assert_eq!(now_lost(), lost + 20);
-        assert_eq!(a.device().snapshot().offloads, offloads, "no reason to do without");
+        assert_eq!(a.device().snapshot().offloads, offloads, "too long datagrams turn no offload off");
         let mut seen = 0;
         while let Some(frame) = wire.next(Instant::now()) {
             match ip(&frame) {
@@ -110,12 +106,12 @@ fn nothing_outside_is_fragmented() {
                 _ => {}
             }
         }
-        // A handshake, its answer's proof, and what was sent, some of it many in a frame.
+        // A handshake, its confirmation, and the datagrams that were sent, some of them many in a frame.
         assert!(seen > 3, "{seen}");
     }
 }
 
-/// A host with an ordinary link behind a node, which forwards for it and may not tell it of packets that are too long.
+/// A host with an ordinary link behind a node. The node forwards for it, and may send it no ICMP about packets that are too long.
 fn host_behind(node: &Node, other: &Node) -> Namespace {
     let (behind, number) = (new_namespace(), node.number);
     node.host.ip(&format!("link add lan0 type veth peer name eth0 netns {}", behind.name())).unwrap();
@@ -138,8 +134,8 @@ fn host_behind(node: &Node, other: &Node) -> Namespace {
     behind
 }
 
-/// Hosts behind the nodes know nothing of the tunnel: what they may send to each other is told them in the SYN and in its
-/// answer, also where only one of the nodes knows how.
+/// Hosts behind the nodes do not know the tunnel's MTU: the MSS in the SYN and in its answer is lowered for them, even where only
+/// one of the nodes does that.
 #[test]
 fn connections_of_hosts_behind_the_nodes_fit_the_tunnel() {
     let switch = Switch::new();
@@ -153,12 +149,12 @@ fn connections_of_hosts_behind_the_nodes_fit_the_tunnel() {
         let v4 = |number: u8| IpAddr::from([10, 88, number, 2]);
         let v6 = |number: u8| IpAddr::from([0xfd88, u16::from(number), 0, 0, 0, 0, 0, 2]);
         for (ours, theirs) in [(v4(1), v4(number)), (v6(1), v6(number))] {
-            // Each asks once: the SYN and its answer go both ways.
+            // Each connects once, so that a SYN and its answer go in each direction.
             transfer(&behind_us, ours, &behind_them, theirs, 1 << 20);
             transfer(&behind_them, theirs, &behind_us, ours, 1 << 20);
         }
         for tap in &mut taps {
-            // Of both families, what was asked and what was answered; a SYN may be sent twice.
+            // For both families, the SYN and its answer; a SYN may be sent twice.
             let mut announced = BTreeMap::new();
             while let Some(frame) = tap.next(Instant::now()) {
                 if let Some(packet) = ip(&frame)
@@ -170,7 +166,7 @@ fn connections_of_hosts_behind_the_nodes_fit_the_tunnel() {
             let fits = |flow: &Flow| if flow.source.is_ipv4() { 1380 } else { 1360 };
             assert!(announced.len() == 4 && announced.iter().all(|(flow, mss)| *mss == fits(flow)), "{announced:?}");
         }
-        // The next takes its place.
+        // The next host replaces it.
         us.host.ip("link del lan0").unwrap();
     }
 }

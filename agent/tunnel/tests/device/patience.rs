@@ -1,4 +1,4 @@
-//! How long the tests wait: on a machine that is slow, that others use as well, or that stands still for some seconds.
+//! How long the tests wait: for machines that are slow, busy with other work, or stall for some seconds.
 
 use std::fmt::Display;
 use std::io;
@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Longer than anything here takes on a machine that is busy with other work.
+/// Longer than any step takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
-/// How often the machine is looked at.
+/// The interval of the beats by which a stall of the machine is noticed.
 const BEAT: Duration = Duration::from_millis(5);
 
-/// A beat that comes this late says that nobody was served in between.
+/// A beat that is this late shows that the machine stalled in between.
 const STANDSTILL: Duration = Duration::from_millis(100);
 
-/// Waits until `look` finds something.
+/// Calls `look` until it returns a value.
 #[track_caller]
 pub(crate) fn eventually<T>(what: impl Display, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
@@ -29,7 +29,7 @@ pub(crate) fn eventually<T>(what: impl Display, mut look: impl FnMut() -> Option
     }
 }
 
-/// Waits in a socket with a time limit. One that was stopped there and goes on is told that it was interrupted.
+/// Waits on a socket with a time limit, again after an interruption: a process that was stopped and continued gets one.
 pub(crate) fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match wait() {
@@ -39,7 +39,7 @@ pub(crate) fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
-/// Set when it is dropped, also by a panic: whoever waits for it ends.
+/// A flag that is set when it is dropped, also by a panic, so that threads that wait for it end.
 pub(crate) struct Done<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -48,7 +48,7 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Looks at the machine until it is asked how long that stood still.
+/// Watches for stalls of the machine until it is asked for them.
 pub(crate) struct Watch {
     began: Instant,
     stop: Arc<AtomicBool>,
@@ -73,7 +73,7 @@ impl Watch {
         Self { began: Instant::now(), stop, thread }
     }
 
-    /// How long the machine ran since the beginning, and the longest time for which it did not.
+    /// How long the machine ran since the beginning, and its longest stall.
     pub(crate) fn end(self) -> (Duration, Duration) {
         self.stop.store(true, Ordering::Relaxed);
         let standstills = self.thread.join().unwrap();

@@ -9,7 +9,7 @@ use mesh_tunnel::{Carrier, Proof, PublicKey, StreamInbound};
 
 use crate::lab::Node;
 
-/// One direction of a stream: whatever is given to it comes out at the other end, in order.
+/// One direction of a stream: the other end receives all messages, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Pipe {
     pub(crate) waiting: Mutex<Vec<Vec<u8>>>,
@@ -30,7 +30,7 @@ impl Carrier for Pipe {
 }
 
 impl Pipe {
-    /// What has come, once there is something; `None` when it is over.
+    /// The messages that have arrived, once there are some; `None` when the stream has ended.
     fn take(&self) -> Option<Vec<Vec<u8>>> {
         let mut waiting = self.waiting.lock().unwrap();
         loop {
@@ -38,7 +38,7 @@ impl Pipe {
                 return None;
             }
             if !waiting.is_empty() {
-                // As much as a connection brings at a time.
+                // As many as one read of a connection gives.
                 let count = waiting.len().min(80);
                 return Some(waiting.drain(..count).collect());
             }
@@ -46,7 +46,7 @@ impl Pipe {
         }
     }
 
-    /// What has come by now.
+    /// The messages that have arrived by now, without waiting.
     pub(crate) fn taken(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.waiting.lock().unwrap())
     }
@@ -59,7 +59,8 @@ impl Pipe {
     }
 }
 
-/// Lays datagrams into one buffer with room for their lengths between them, as they come by a stream, and opens them.
+/// Puts datagrams into one buffer with room for their lengths between them, as a stream delivers them, and passes them to the
+/// device.
 pub(crate) fn receive(
     inbound: &mut StreamInbound,
     datagrams: &[impl AsRef<[u8]>],
@@ -74,14 +75,14 @@ pub(crate) fn receive(
     inbound.receive(&mut buffer, &ranges, proved);
 }
 
-/// Who proved to be at the other end of a stream, and how.
+/// The peers that proved to be at the other end of a stream, and how.
 type Proofs = Mutex<BTreeSet<(PublicKey, Proof)>>;
 
 /// A stream between two nodes, read by two threads.
 pub(crate) struct Stream {
-    /// What each node speaks into.
+    /// The direction into which each node sends.
     pub(crate) pipes: [Arc<Pipe>; 2],
-    /// As each node sees it.
+    /// The stream as each node's device has it.
     proved: [Arc<Proofs>; 2],
     threads: Vec<JoinHandle<()>>,
 }
@@ -106,7 +107,7 @@ impl Stream {
         Self { pipes, proved, threads }
     }
 
-    /// Whether nothing waits in it.
+    /// Whether no message waits in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.pipes.iter().all(|pipe| pipe.waiting.lock().unwrap().is_empty())
     }

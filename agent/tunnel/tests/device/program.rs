@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::patience::eventually;
 use testkit::Namespace;
 
-/// The bare device as a program.
+/// The device alone as a program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_wg-tunnel");
 
 /// Runs a program to its end and returns what it printed.
@@ -19,7 +19,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     run_with(program, arguments, "")
 }
 
-/// As [`run`], with something on its standard input.
+/// As [`run`], with `input` on its standard input.
 #[track_caller]
 pub(crate) fn run_with(program: &str, arguments: &[&str], input: &str) -> String {
     let command = Command::new(program)
@@ -29,9 +29,9 @@ pub(crate) fn run_with(program: &str, arguments: &[&str], input: &str) -> String
         .stderr(Stdio::piped())
         .spawn();
     let mut child = command.unwrap_or_else(|error| panic!("`{program}` is needed for these tests: {error}"));
-    // One that reads none of it may have ended by now; how it ended is what counts.
+    // A program that does not read it may have ended by now; its exit status decides.
     match child.stdin.take().unwrap().write_all(input.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => panic!("`{program}` cannot be told: {error}"),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => panic!("`{program}` takes no input: {error}"),
         _ => {}
     }
     let output = child.wait_with_output().unwrap();
@@ -48,7 +48,7 @@ pub(crate) fn socket_path(name: &str) -> PathBuf {
     PathBuf::from(format!("/var/run/wireguard/{name}.sock"))
 }
 
-/// `wg` itself must not come too early: a socket on which nobody listens yet is abandoned to it, and it removes it.
+/// `wg` must not be run too early: it takes a socket on which no process listens yet for abandoned, and removes it.
 pub(crate) fn wg_answers(name: &str) -> bool {
     UnixStream::connect(socket_path(name)).is_ok()
         && Command::new("wg").args(["show", name]).output().is_ok_and(|output| output.status.success())
@@ -73,10 +73,10 @@ impl Program {
         };
         let (mut program, mut ended) = (start(), Vec::new());
         eventually("wireguard-go answers", || {
-            // What interrupts it while it begins may end it, and says nothing of what is tried with it.
+            // An interruption while it starts may end it, which says nothing about what is tested with it.
             if let Some(status) = program.0.try_wait().unwrap() {
                 ended.push(status);
-                assert!(ended.len() < 5, "wireguard-go does not begin: {ended:?}");
+                assert!(ended.len() < 5, "wireguard-go does not start: {ended:?}");
                 program = start();
             }
             wg_answers(name).then_some(())
@@ -122,7 +122,7 @@ impl Drop for Program {
     }
 }
 
-/// Sends a signal to a process of ours.
+/// Sends a signal to a process that the tests started.
 pub(crate) fn signal_pid(pid: u32, signal: libc::c_int) {
     // SAFETY: no pointer is passed; the process was started here.
     unsafe { libc::kill(pid.cast_signed(), signal) };

@@ -1,4 +1,4 @@
-//! A network between two nodes that loses, repeats and shuffles datagrams.
+//! A network between two nodes that loses, repeats and reorders datagrams.
 
 use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
@@ -13,9 +13,9 @@ use crate::tap::set_option;
 /// The longest message without content: a keepalive.
 const KEEPALIVE: usize = 32;
 
-/// What each node takes for the other.
+/// Sockets between two nodes: each node takes one of them for the other node.
 pub(crate) struct Relay {
-    /// The first is what the first node speaks to.
+    /// The first is the first node's endpoint.
     sides: [UdpSocket; 2],
     nodes: [SocketAddr; 2],
     _host: Namespace,
@@ -37,8 +37,8 @@ impl Relay {
         Self { sides, nodes: [a, b].map(|node| node.outer4().parse().unwrap()), _host: host }
     }
 
-    /// Carries datagrams until the nodes, which are those of [`Self::between`], have a session, and nothing more of its handshake
-    /// comes: what comes late of that is refused, and counted.
+    /// Carries datagrams until the nodes, which are those of [`Self::between`], have a session, and no more messages of its
+    /// handshake arrive: later ones would be refused, and counted.
     #[track_caller]
     pub(crate) fn introduce(&self, a: &Node, b: &Node) {
         const QUIET: u32 = 200;
@@ -56,7 +56,7 @@ impl Relay {
         assert!(met.get() && quiet.get() > QUIET, "no session within {DEADLINE:?}");
     }
 
-    /// Carries datagrams both ways until `done`. What comes together goes on as `mangle` leaves it.
+    /// Carries datagrams in both directions until `done`. Datagrams that arrive together are passed on as `mangle` leaves them.
     pub(crate) fn carry(&self, mut done: impl FnMut() -> bool, mut mangle: impl FnMut(&mut Vec<Vec<u8>>)) {
         while !done() {
             for direction in [0, 1] {
@@ -67,14 +67,14 @@ impl Relay {
         }
     }
 
-    /// From now on, what is passed on says so of congestion: the ECN bits of the IP header.
+    /// Sets the ECN bits in the IP header of datagrams that are passed on from now on.
     pub(crate) fn set_ecn(&self, ecn: u8) {
         for side in &self.sides {
             set_option(side, libc::IPPROTO_IP, libc::IP_TOS, ecn.into());
         }
     }
 
-    /// Waits for so many datagrams with content from the first node, and passes on what has none.
+    /// Waits for so many datagrams with content from the first node, and passes on those without.
     #[track_caller]
     pub(crate) fn collect(&self, count: usize) -> Vec<Vec<u8>> {
         let (mut collected, end) = (Vec::new(), Instant::now() + DEADLINE);
@@ -95,7 +95,7 @@ impl Relay {
         collected
     }
 
-    /// Passes on what the second node has to say.
+    /// Passes on datagrams of the second node.
     fn answers(&self) {
         while let Some(datagram) = self.receive(1) {
             self.pass_on(1, &datagram);
@@ -109,7 +109,7 @@ impl Relay {
         Some(buffer[..len].to_vec())
     }
 
-    /// To the other node than that of the number.
+    /// Sends a datagram to the other node than that of the number.
     pub(crate) fn pass_on(&self, from: usize, datagram: &[u8]) {
         // A full queue is loss, as in any network; the tests that count never fill one.
         let _ = self.sides[1 - from].send_to(datagram, self.nodes[1 - from]);

@@ -1,4 +1,4 @@
-//! Networks that lie about where datagrams come from, and networks that let in only what was asked for.
+//! Networks that rewrite the source of datagrams, and networks that let in only answers.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,18 +12,19 @@ use crate::patience::{DEADLINE, Done, eventually};
 use crate::program::run;
 use crate::streams::transfer;
 
-/// A router between two nodes, each of which takes it for the other. To the second node, what the first one sends comes from
-/// another address than the one that the second one sends to.
+/// A router between two nodes, each of which takes it for the other. The second node gets the first one's datagrams from another
+/// address than the one to which it sends.
 struct Router {
-    /// The first node's datagrams come to the first, and go on from the last; the second node's come to the second.
+    /// The first node sends to the first socket, and its datagrams are passed on from the last; the second node sends to the
+    /// second.
     sockets: [UdpSocket; 3],
     nodes: [SocketAddr; 2],
-    /// What comes to the address that the datagrams seem to come from goes on to the first node.
+    /// Whether datagrams to the rewritten source address are passed on to the first node.
     answers: bool,
     host: Namespace,
 }
 
-/// What was seen of the second node's datagrams to the address that lies.
+/// What the router saw of the second node's datagrams to the rewritten address.
 #[derive(Default)]
 struct Seen {
     initiations: AtomicUsize,
@@ -54,20 +55,20 @@ impl Router {
         self.sockets[1].local_addr().unwrap()
     }
 
-    /// Carries datagrams until `stop`. From when `rewrites` is true, those of the first node come from the other address.
+    /// Carries datagrams until `stop`. While `rewrites` is true, those of the first node come from the other address.
     fn carry(&self, stop: &AtomicBool, rewrites: &AtomicBool, seen: &Seen) {
         let mut buffer = [0; 2048];
         let [first, second, lie] = &self.sockets;
         while !stop.load(Ordering::Relaxed) {
             let mut idle = true;
-            // A full queue is loss, as in any network.
+            // A full queue loses datagrams, as in any network.
             while let Ok(len) = first.recv(&mut buffer) {
                 let from = if rewrites.load(Ordering::Relaxed) { lie } else { second };
                 let _ = from.send_to(&buffer[..len], self.nodes[1]);
                 idle = false;
             }
             while let Ok(len) = second.recv(&mut buffer) {
-                // With a new address the old one is nobody's.
+                // With a new address, no node has the old one.
                 if !self.answers || !rewrites.load(Ordering::Relaxed) {
                     let _ = first.send_to(&buffer[..len], self.nodes[0]);
                 }
@@ -88,7 +89,7 @@ impl Router {
     }
 }
 
-/// Not a packet is lost, nor its answer.
+/// Asserts that no packet is lost, and no answer.
 #[track_caller]
 fn reach_each_other(a: &Node, b: &Node) {
     for (from, to) in [(a, b), (b, a)] {
@@ -109,7 +110,7 @@ fn endpoint(of: &Node, at: &Node) -> SocketAddr {
     at.shown("endpoints", of).parse().unwrap()
 }
 
-/// A router's translation ends and begins again with another port. Whoever hears from there asks there, and believes the answer.
+/// A router's translation ends and begins again with another port. The peer validates the new port, and moves the endpoint there.
 #[test]
 fn a_new_port_of_a_router_is_believed_at_once() {
     for both_speak in [true, false] {
@@ -128,7 +129,7 @@ fn a_new_port_of_a_router_is_believed_at_once() {
                 a.is_answered_at_once(&b, "there");
                 b.believes(&a, &router.lie().to_string());
             } else {
-                // Nobody there answers. One word will do, unless the machine stands still while the address is tried.
+                // No program answers at that port. One datagram is enough, unless the machine stalls while the address is tried.
                 let socket = a.host.within(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
                 let mut said = None;
                 eventually("the new address is believed", || {
@@ -145,8 +146,8 @@ fn a_new_port_of_a_router_is_believed_at_once() {
     }
 }
 
-/// Sources that lead nowhere, as QEMU's user network writes into what it passes on: the flow goes on as if nothing were, the
-/// endpoint stays, and the address is asked three times, gets packets for two seconds, and is left alone then.
+/// Source addresses that lead nowhere, as QEMU's user network writes into datagrams: the flow goes on without loss, the endpoint
+/// stays, and the address gets three initiations and packets for two seconds, and then none.
 #[test]
 fn a_source_that_leads_nowhere_is_not_believed() {
     let switch = Switch::new();
@@ -161,7 +162,7 @@ fn a_source_that_leads_nowhere_is_not_believed() {
         transfer(&a.host, a.inner4(), &b.host, b.inner4(), 1 << 20);
         assert_eq!(endpoint(&a, &b), router.truth());
         let end = Instant::now() + DEADLINE;
-        // It got copies while it was tried. Then there comes a time in which packets flow and none of them goes there.
+        // It got copies while it was tried. After that there must be a time in which packets flow and none of them goes there.
         loop {
             assert!(Instant::now() < end, "packets go there all the time");
             reach_each_other(&a, &b);
@@ -180,9 +181,9 @@ fn a_source_that_leads_nowhere_is_not_believed() {
     drop(router.host);
 }
 
-/// Both let in only what comes from where they have sent something themselves. Each is told where the other is, and asks.
+/// Each lets in only datagrams from addresses to which it has sent. Each gets the other's address, and initiates.
 #[test]
-fn two_who_let_in_only_answers_find_each_other() {
+fn two_nodes_behind_firewalls_find_each_other() {
     let switch = Switch::new();
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     for node in [&a, &b] {
@@ -192,11 +193,14 @@ fn two_who_let_in_only_answers_find_each_other() {
     a.add(&b, None, "");
     b.add(&a, None, "");
     a.device().handle().try_endpoint(&b.public_key(), b.outer4().parse().unwrap());
-    assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)), "one alone does not get in");
+    assert!(
+        !a.probe_for(b.inner4(), Duration::from_millis(300)),
+        "with one initiator alone, the firewall drops everything"
+    );
     assert_eq!(a.shown("endpoints", &b), "(none)");
     let mut asked = None;
-    eventually("both ask, and each is let in", || {
-        // Of what is asked while an answer is on its way, only the last few may be answered.
+    eventually("both initiate, and each is let in", || {
+        // Only answers to the last few initiations are accepted: with too many tries, each answer would come too late.
         if asked.is_none_or(|asked: Instant| asked.elapsed() > Duration::from_secs(1)) {
             a.device().handle().try_endpoint(&b.public_key(), b.outer4().parse().unwrap());
             b.device().handle().try_endpoint(&a.public_key(), a.outer4().parse().unwrap());

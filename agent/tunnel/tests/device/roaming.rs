@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use crate::lab::{Kind, Node, PORT, Switch, join, settled};
 use crate::patience::{DEADLINE, eventually, uninterrupted};
 
-/// The other side moves; the next thing it says tells where it may be, so that the answer reaches it there, and when it has been
-/// asked there it is believed. wireguard-go loses its way when an address vanishes, so that it only changes its port, as a NAT would.
+/// The other side moves. Its next datagram shows its new address, the answer is sent there too, and after a round trip the endpoint
+/// is moved. wireguard-go does not recover when its address is removed, so it only changes its port, as a NAT would.
 #[test]
 fn a_peer_may_move() {
     let switch = Switch::new();
@@ -48,7 +48,7 @@ fn an_endpoint_switches_between_families() {
         for _ in 0..2 {
             for (ours, theirs) in [(us.outer6(), them.outer6()), (us.outer4(), them.outer4())] {
                 eventually(format!("both are where {theirs} is"), || {
-                    // Again where an answer by the way of before came seconds later, as on a machine that stood still, and led back.
+                    // Repeated: on a machine that stalls, an answer by the previous address may arrive late and move it back.
                     if us.shown("endpoints", &them) != theirs {
                         us.wg(&format!("peer {} endpoint {theirs}", them.public_key()));
                         us.is_answered_at_once(&them, &ours);
@@ -62,7 +62,7 @@ fn an_endpoint_switches_between_families() {
     }
 }
 
-/// What the other side asked is where our answers come from: it would learn another endpoint if they did not.
+/// Answers leave from the address that the other side sent to: otherwise it would learn another endpoint.
 #[test]
 fn replies_leave_from_the_address_that_was_asked() {
     let switch = Switch::new();
@@ -79,7 +79,7 @@ fn replies_leave_from_the_address_that_was_asked() {
         them.host.ip("route add 2001:db8:1::1/128 via 2001:db8::1").unwrap();
         for asked in ["192.0.2.201", "198.51.100.1", "[2001:db8::201]", "[2001:db8:1::1]"] {
             let endpoint = format!("{asked}:{PORT}");
-            // A new handshake, its answers, and data: all of it.
+            // A new handshake, its answers and data all leave from there.
             meet_anew(&us, &them, &endpoint);
             for _ in 0..3 {
                 assert!(them.probe(us.inner4()) && us.probe(them.inner4()));
@@ -89,8 +89,8 @@ fn replies_leave_from_the_address_that_was_asked() {
     }
 }
 
-/// Forgets what there was between the nodes. The second then asks the first at that address, and neither knows another of the
-/// other: two who know several may take any of them.
+/// Removes all state between the nodes. The second then initiates to the first at that address, and neither knows another address
+/// of the other: with several, any of them could be used.
 #[track_caller]
 fn meet_anew(us: &Node, them: &Node, endpoint: &str) {
     us.wg(&format!("peer {} remove", them.public_key()));
@@ -103,7 +103,8 @@ fn meet_anew(us: &Node, them: &Node, endpoint: &str) {
 fn replace(node: &Node, old: &str, new: &str) {
     node.host.ip(&format!("addr del {old} dev eth0")).unwrap();
     node.host.ip(&format!("addr add {new} dev eth0 nodad")).unwrap();
-    // The kernel joins the group in which neighbours ask for an IPv6 address a moment later; until then they ask in vain.
+    // The kernel joins the multicast group of an IPv6 address (neighbour discovery) a moment later; until then it cannot be
+    // reached.
     if let Some((_, last)) = new.split_once("::") {
         let group = format!("ff02::1:ff00:{}", last.split('/').next().unwrap());
         let joined = || node.host.ip("-6 maddr show dev eth0").unwrap().split_whitespace().any(|word| word == group);
@@ -111,9 +112,9 @@ fn replace(node: &Node, old: &str, new: &str) {
     }
 }
 
-/// Our answers left from an address that is gone: the very next packet leaves from another.
+/// Our answers left from an address that has been removed: the next packet leaves from another.
 #[test]
-fn a_vanished_local_address_is_let_go_at_once() {
+fn a_removed_local_address_is_given_up_at_once() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
     for (number, kind) in [(2, Kind::WireguardGo), (3, Kind::Ours)] {
@@ -125,7 +126,7 @@ fn a_vanished_local_address_is_let_go_at_once() {
             let [asked, now] = [asked, now].map(|address| format!("{address}:{PORT}"));
             meet_anew(&us, &them, &asked);
             assert!(us.probe(them.inner4()));
-            assert_eq!(them.shown("endpoints", &us), asked, "we answer where we were asked");
+            assert_eq!(them.shown("endpoints", &us), asked, "the answer comes from the address that was asked");
             for (old, new, now) in [(old, new, &now), (new, old, &asked)] {
                 replace(&us, old, new);
                 us.is_answered_at_once(&them, new);
@@ -135,14 +136,14 @@ fn a_vanished_local_address_is_let_go_at_once() {
     }
 }
 
-/// A member that speaks to our port through the tunnel of another is not heard: it would be believed to be inside, and what
-/// is sent to it would be sealed, routed into the tunnel and sealed again, without end.
+/// A member that sends to our port through another member's tunnel is ignored: its endpoint would be inside the tunnel, and packets
+/// to it would be sealed, routed into the tunnel and sealed again, without end.
 #[test]
-fn nobody_moves_into_the_tunnel() {
+fn no_endpoint_moves_into_the_tunnel() {
     let switch = Switch::new();
     let (us, them) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     join(&us, &them);
-    // What comes late of a first handshake is refused as well.
+    // Late messages of a first handshake are refused as well.
     settled(&us, &them);
     let key = PrivateKey::from_bytes(Zeroizing::new([3; 32])).public_key();
     let of_key = || us.device().snapshot().peers.into_iter().find(|peer| peer.public_key == key).unwrap();
@@ -159,7 +160,7 @@ fn nobody_moves_into_the_tunnel() {
         let to = |prefix| SocketAddr::new(address(prefix, 1).parse().unwrap(), PORT);
         let (outside, inside) = (socket(&address(outer, 2)), socket(&address(inner, 2)));
 
-        // Outside all is well, for a member that nobody has placed yet.
+        // Outside the tunnel it is accepted, for a member without an endpoint yet.
         us.wg(&format!("peer {key} remove"));
         us.wg(&format!("peer {key} allowed-ips 10.77.0.3/32"));
         let (mut tunn, mut buffer, mut reply) =
@@ -174,9 +175,9 @@ fn nobody_moves_into_the_tunnel() {
         };
         outside.send_to(keepalive, to(outer)).unwrap();
         let endpoint = Some(outside.local_addr().unwrap());
-        eventually("it is known where the member is", || (of_key().endpoint == endpoint).then_some(()));
+        eventually("the member's endpoint is known", || (of_key().endpoint == endpoint).then_some(()));
 
-        // Inside, neither a session's datagram nor a handshake is heard.
+        // Inside, neither a session's datagram nor a handshake is accepted.
         let (before, received) = (refused(), of_key().rx_bytes);
         let TunnResult::WriteToNetwork(sealed) = tunn.encapsulate(&[], &mut buffer) else { panic!() };
         inside.send_to(sealed, to(inner)).unwrap();

@@ -11,7 +11,7 @@ use crate::lab::{Kind, Switch, join, new_namespace, unique};
 use crate::patience::{Watch, eventually};
 use crate::program::{PROGRAM, Program, run, run_with, wg_answers};
 
-/// So many seconds of a machine that runs; on an idle one it takes a second or two.
+/// Asserts that it took at most so many seconds, stalls of the machine not counted; an idle machine needs a second or two.
 #[track_caller]
 fn took_at_most(seconds: u64, watch: Watch) {
     let (took, _) = watch.end();
@@ -57,7 +57,7 @@ fn one_peer_with_130_560_networks() {
     us.reaches(them.inner4());
 }
 
-/// Ten thousand peers that never say a word, the last of them one that does.
+/// Ten thousand peers that send nothing.
 #[test]
 fn ten_thousand_peers() {
     let host = new_namespace();
@@ -79,13 +79,13 @@ fn ten_thousand_peers() {
     assert_eq!(run("wg", &["show", &name, "peers"]).lines().count(), 10_000);
     took_at_most(60, watch);
 
-    // Idle, once it has looked at every peer: its threads take less than a thousandth of two seconds.
+    // Idle, once it has processed every peer: its threads use less than a thousandth of two seconds.
     eventually("two seconds without work", || {
         let (before, began) = (program.cpu_time(), Instant::now());
         eventually("two seconds pass", || (began.elapsed() > Duration::from_secs(2)).then_some(()));
         (program.cpu_time() - before < began.elapsed() / 1000).then_some(())
     });
-    // `wg show` was told of them all, and has left nothing behind.
+    // `wg show` listed them all, and the memory for its answer has been freed.
     let kib = program.kib("VmRSS");
     assert!(kib < 40_000, "{kib} KiB for 10,000 silent peers");
 }
@@ -110,7 +110,7 @@ fn a_peer_among_ten_thousand_is_reached() {
     took_at_most(20, watch);
 }
 
-/// A peer that needs no turn is spoken to while others wait for theirs: here one with a session, which is to be kept alive.
+/// A peer that needs no permit for a handshake does not wait for those that do: here one with a session, which gets keepalives.
 #[test]
 fn a_peer_with_a_session_does_not_wait_behind_those_without() {
     let switch = Switch::new();
@@ -127,15 +127,15 @@ fn a_peer_with_a_session_does_not_wait_behind_those_without() {
     let before = received();
     us.wg(&format!("peer {} persistent-keepalive 1", them.public_key()));
     eventually("it is kept alive", || (received() > before).then_some(()));
-    let unspoken = us.device().snapshot().peers.iter().filter(|peer| peer.tx_bytes == 0).count();
-    assert!(unspoken > 0, "it waited behind 4,000 others");
+    let uncontacted = us.device().snapshot().peers.iter().filter(|peer| peer.tx_bytes == 0).count();
+    assert!(uncontacted > 0, "it waited behind 4,000 others");
 }
 
-/// Thousands of peers to be spoken to, and none of them there: so many at a time as the device has turns for, each for as
-/// long as three tries take, so that all have been spoken to after some seconds. Whoever wants something of the device is
-/// heard in between, and it needs memory for those whose turn it is.
+/// Handshakes with thousands of peers, none of which is up: the device runs as many at a time as it has permits, each for as long
+/// as three tries take, so that all peers have got an initiation after some seconds. Updates are applied in between, and memory is
+/// needed only for the handshakes that run.
 #[test]
-fn thousands_of_peers_that_do_not_answer_take_turns() {
+fn handshakes_with_thousands_of_silent_peers_are_limited_at_a_time() {
     let (host, name) = (new_namespace(), unique());
     let mut command = host.command(PROGRAM);
     command.args([&name, "--foreground"]);
@@ -149,11 +149,11 @@ fn thousands_of_peers_that_do_not_answer_take_turns() {
     }
     let began = Instant::now();
     run_with("wg", &["setconf", &name, "/dev/stdin"], &config);
-    let unspoken = || run("wg", &["show", &name, "transfer"]).lines().filter(|line| line.ends_with("\t0")).count();
-    eventually("the first is spoken to", || (unspoken() < 2000).then_some(()));
+    let uncontacted = || run("wg", &["show", &name, "transfer"]).lines().filter(|line| line.ends_with("\t0")).count();
+    eventually("the first peers got an initiation", || (uncontacted() < 2000).then_some(()));
     run("wg", &["set", &name, "fwmark", "1"]);
-    assert!(unspoken() > 0, "an update waited for 2,000 handshakes");
-    eventually("all are spoken to", || (unspoken() == 0).then_some(()));
+    assert!(uncontacted() > 0, "an update waited for 2,000 handshakes");
+    eventually("all peers got an initiation", || (uncontacted() == 0).then_some(()));
     assert!(began.elapsed() > Duration::from_secs(5), "2,000 within {:?}: not one after the other", began.elapsed());
     let kib = program.kib("VmHWM");
     assert!(kib < 35_000, "{kib} KiB for 2,000 peers that do not answer");

@@ -1,4 +1,4 @@
-//! Sockets of the kernel through the tunnel: TCP both ways, and UDP one by one and many in a call.
+//! Sockets of the kernel through the tunnel: TCP in both directions, and UDP with one and with many datagrams in a call.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,10 +14,10 @@ use crate::patience::{DEADLINE, eventually, uninterrupted};
 use crate::tap::set_option;
 use crate::traffic::MTU;
 
-/// Bytes of each TCP stream, with an odd end.
+/// Bytes of each TCP stream: an odd number.
 pub(crate) const STREAM: usize = (8 << 20) + 4321;
 
-/// Bytes that repeat after a number that is no multiple of any packet's length, and are others each time.
+/// Random bytes that repeat with a period that is no multiple of any packet's length.
 struct Text {
     page: Vec<u8>,
     at: usize,
@@ -35,7 +35,7 @@ impl Text {
     }
 }
 
-/// Sends one text and receives the other, both to the end: how long they are, and which.
+/// Sends one text and receives another, both to the end, and checks every byte that arrives.
 fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hears: u64) {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
@@ -58,7 +58,7 @@ fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hea
             }
             assert!(
                 got <= left && text.take(got) == buffer[..got],
-                "other bytes than were sent, {left} before the end"
+                "bytes differ from those sent, {left} before the end"
             );
             left -= got;
         }
@@ -66,18 +66,18 @@ fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hea
     });
 }
 
-/// A TCP connection from one address to the other that carries so many bytes each way at once.
+/// A TCP connection from one address to the other that carries so many bytes in both directions at once.
 #[track_caller]
 pub(crate) fn transfer(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, len: usize) {
     exchange(a, from, b, to, [len, len]);
 }
 
-/// The same with so many bytes there and so many back.
+/// The same with different numbers of bytes in the two directions.
 #[track_caller]
 pub(crate) fn exchange(a: &Namespace, from: IpAddr, b: &Namespace, to: IpAddr, [there, back]: [usize; 2]) {
     let listener = b.within(|| TcpListener::bind((to, 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    // Nobody waits for ever for one that does not come.
+    // The test does not wait for ever for a connection that does not come.
     listener.set_nonblocking(true).unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -104,7 +104,7 @@ fn streams_are_whole(a: &Node, b: &Node) {
 }
 
 #[test]
-fn streams_are_whole_both_ways() {
+fn streams_are_whole_in_both_directions() {
     let switch = Switch::new();
     streams_are_whole(&switch.node(1, Kind::Ours), &switch.node(2, Kind::Ours));
 }
@@ -123,7 +123,7 @@ fn streams_are_whole_to_and_from_wireguard_go() {
     streams_are_whole(&switch.node(1, Kind::Ours), &switch.node(2, Kind::WireguardGo));
 }
 
-/// A pair of UDP sockets, the second with room for all that the first may send before it is read.
+/// A pair of UDP sockets; the second has room for everything that the first may send before it is read.
 fn sockets(a: &Node, from: IpAddr, b: &Node, to: IpAddr) -> (UdpSocket, UdpSocket) {
     let sender = a.host.within(|| UdpSocket::bind((from, 0))).unwrap();
     let receiver = b.host.within(|| UdpSocket::bind((to, 0))).unwrap();
@@ -138,7 +138,7 @@ fn expect(receiver: &UdpSocket, from: SocketAddr, datagram: &[u8]) {
     let mut buffer = [0; 2048];
     let (len, source) = uninterrupted(|| receiver.recv_from(&mut buffer)).expect("a datagram did not arrive");
     assert_eq!(source, from);
-    assert!(buffer[..len] == *datagram, "{len} bytes arrived, {} were sent, or other ones", datagram.len());
+    assert!(buffer[..len] == *datagram, "{len} bytes arrived, {} were sent, or they differ", datagram.len());
 }
 
 fn longest(from: IpAddr) -> usize {
@@ -164,7 +164,7 @@ fn datagrams_sent_many_in_a_call_arrive() {
                 let mut rng = Rng::new(u64::from(b.number));
                 for (size, count) in [(1, 60), (100, 60), (longest(from) - 1, 45), (longest(from), 45), (777, 2)] {
                     set_option(&sender, libc::SOL_UDP, libc::UDP_SEGMENT, size as libc::c_int);
-                    // The last is shorter, of one byte, or as long as the others.
+                    // The last one is shorter, a single byte, or as long as the others.
                     for last in [size.div_ceil(2), 1, size] {
                         let all = rng.bytes(size * (count - 1) + last);
                         assert_eq!(sender.send(&all).unwrap(), all.len());
@@ -178,7 +178,7 @@ fn datagrams_sent_many_in_a_call_arrive() {
     }
 }
 
-/// Datagrams of all lengths, also empty ones, each sent by itself.
+/// Datagrams of all lengths, also empty ones, each sent by its own call.
 #[test]
 fn bursts_of_datagrams_arrive() {
     let switch = Switch::new();

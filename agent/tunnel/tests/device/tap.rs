@@ -1,5 +1,5 @@
-//! Packets put into an interface and taken from it as the device sees them: superpackets and half-done checksums included.
-#![expect(unsafe_code, reason = "packet sockets have no form in the standard library")]
+//! Packets put into an interface and taken from it as the device sees them, with superpackets and partial checksums.
+#![expect(unsafe_code, reason = "the standard library has no packet sockets")]
 
 use std::io;
 use std::mem;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use testkit::Namespace;
 
-/// The virtio header that stands in front of each packet (`struct virtio_net_hdr`, without the buffer count).
+/// The virtio header in front of each packet (`struct virtio_net_hdr`, without the buffer count).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Vnet {
-    /// The checksum is not complete: from `csum_start` on it has to be summed into the place `csum_offset` behind.
+    /// Whether the checksum is to be completed: the sum from `csum_start` on belongs into the field `csum_offset` bytes behind.
     pub(crate) needs_csum: bool,
     /// One of the `GSO_` constants, with [`GSO_ECN`].
     pub(crate) gso: u8,
@@ -70,13 +70,13 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// Sends out of the interface what it is given, and hears nothing.
+    /// A socket that sends by the interface and receives nothing.
     #[track_caller]
     pub(crate) fn injector(host: &Namespace, interface: &str) -> Self {
         Self::open(host, interface, 0)
     }
 
-    /// Hears what comes in from the interface, before the kernel does anything with it.
+    /// A socket that receives the packets of the interface, before the kernel processes them.
     #[track_caller]
     pub(crate) fn listener(host: &Namespace, interface: &str) -> Self {
         Self::open(host, interface, libc::ETH_P_ALL)
@@ -86,8 +86,8 @@ impl Tap {
     fn open(host: &Namespace, interface: &str, protocol: libc::c_int) -> Self {
         let shown = host.ip(&format!("-o link show dev {interface}")).unwrap();
         let interface: libc::c_int = shown.split(':').next().unwrap().parse().unwrap();
-        // It hears nothing until it is bound, which is after it was told what not to hear.
-        // SAFETY: no pointer is passed, and the descriptor is nobody else's.
+        // It receives nothing until it is bound, which is after the filter was set.
+        // SAFETY: no pointer is passed, and no other value owns the descriptor.
         let socket = host.within(|| unsafe {
             let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
             assert!(socket >= 0, "no packet socket: {}", io::Error::last_os_error());
@@ -147,7 +147,7 @@ impl Tap {
         }
     }
 
-    /// The next frame that came in; `None` where there is none at `end`.
+    /// The next frame that was received; `None` where there is none until `end`.
     #[track_caller]
     pub(crate) fn next(&mut self, end: Instant) -> Option<Frame> {
         loop {
@@ -182,7 +182,7 @@ impl Tap {
         unsafe { libc::poll(&raw mut watched, 1, timeout) };
     }
 
-    /// Frames that this socket had no room for since the last call: a fault of the test and not of the device.
+    /// The number of frames that were dropped since the last call because this socket was full: the test's fault, not the device's.
     pub(crate) fn lost(&self) -> u32 {
         // SAFETY: plain data for which all zeros are valid.
         let mut counts: libc::tpacket_stats = unsafe { mem::zeroed() };

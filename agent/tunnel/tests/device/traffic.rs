@@ -1,4 +1,4 @@
-//! Random traffic of several flows at a time: streams that can be merged, with everything in them that forbids it.
+//! Random traffic of several flows at a time: streams whose packets can be joined, with all kinds of packets in them that cannot.
 
 use crate::packets::{CWR, FIN, FRAGMENT, PSH, SYN, TCP, UDP, checksum_offset, layout, pseudo, superpacket_kind};
 use crate::packets::{write_checksum, write_header_checksum};
@@ -11,8 +11,8 @@ pub(crate) const MTU: usize = 1420;
 
 const ACK: u8 = 0x10;
 
-/// Protocols that the device knows nothing of, and how their packets begin: ICMP, IP in IP, GRE, ESP, ICMPv6, nothing,
-/// OSPF, SCTP, an experiment. The kernel looks into some to tell flows apart: what it finds is always the same.
+/// Protocols that the device does not know, and how their packets begin: ICMP, IP in IP, GRE, ESP, ICMPv6, no next header, OSPF,
+/// SCTP, an experimental one. The kernel reads some of them to distinguish flows, so their first bytes are always the same.
 const OTHERS: [(u8, &[u8]); 9] = [
     (1, &[]),
     (4, &[0x45, 0, 0, 20, 0, 0, 0, 0, 1, 253, 0, 0, 10, 1, 1, 1, 10, 1, 1, 2]),
@@ -33,7 +33,7 @@ enum Kind {
     Other,
 }
 
-/// One conversation in one direction, and what its next packet will look like.
+/// One flow in one direction, and the headers of its next packet.
 struct Stream {
     kind: Kind,
     v4: bool,
@@ -52,11 +52,11 @@ struct Stream {
     acknowledged: u32,
     window: u16,
     tcp_options: Vec<u8>,
-    /// Payload of a packet that is neither the last nor odd.
+    /// Payload of a regular packet, in bytes.
     segment: usize,
 }
 
-/// Streams from the host with one number to the host with the other, as [`subnets`] gives them their addresses.
+/// Streams from the host with one number to the host with the other, with addresses of their [`subnets`].
 pub(crate) struct Traffic {
     pub(crate) rng: Rng,
     from: u8,
@@ -64,7 +64,7 @@ pub(crate) struct Traffic {
     streams: Vec<Stream>,
 }
 
-/// The networks that traffic of a host comes from and goes to. Nobody there answers.
+/// The networks of a host's traffic. No host in them answers.
 pub(crate) fn subnets(host: u8) -> String {
     format!("10.88.{host}.0/24,fd88:{host:x}::/64")
 }
@@ -74,7 +74,7 @@ impl Traffic {
         Self::wide(seed, from, to, 1)
     }
 
-    /// So many times the usual number of streams.
+    /// Streams in `times` the usual number.
     pub(crate) fn wide(seed: u64, from: u8, to: u8, times: usize) -> Self {
         let mut rng = Rng::new(seed ^ (u64::from(from) << 32));
         let kinds = [Kind::Tcp, Kind::Tcp, Kind::Tcp, Kind::Udp, Kind::Udp, Kind::Fragments, Kind::Other].repeat(times);
@@ -83,12 +83,12 @@ impl Traffic {
         Self { rng, from, to, streams }
     }
 
-    /// The next frames, which are not more than `packets` packets and not more than `bytes`.
+    /// The next frames, with at most `packets` packets and `bytes` bytes in all.
     pub(crate) fn burst(&mut self, mut packets: usize, mut bytes: usize) -> Vec<Frame> {
         let mut frames = Vec::new();
         while packets > 0 && bytes >= 4 * MTU {
             let number = self.rng.below(self.streams.len());
-            // A sender speaks several times before the next is heard.
+            // Several packets of one stream in a row, as from a sender of bursts.
             for _ in 0..self.rng.pick(&[1, 1, 2, 5, 12]) {
                 if packets == 0 || bytes < 4 * MTU {
                     break;
@@ -106,7 +106,7 @@ impl Traffic {
 
 impl Stream {
     fn new(rng: &mut Rng, number: usize, kind: Kind, v4: bool) -> Self {
-        // The first two of each are as streams mostly are. Some of the streams share their addresses.
+        // The first two TCP streams of each family are typical ones. Some streams share their addresses.
         let plain = number < 4 || rng.one_in(2);
         let (first_extension, extension) = if plain { (0, Vec::new()) } else { extension(rng, v4) };
         Self {
@@ -115,7 +115,7 @@ impl Stream {
             source: 1 + rng.below(3) as u8,
             // Never the source of the other direction: the kernel would take both for one flow.
             destination: 101 + rng.below(2) as u8,
-            // No two streams are one flow.
+            // Each stream is its own flow.
             ports: [0x80 | (number >> 8) as u8, number as u8, rng.number() as u8, 9],
             extension,
             first_extension,
@@ -124,7 +124,7 @@ impl Stream {
             flow_label: rng.number() as u32 & 0xf_ffff,
             dont_fragment: !rng.one_in(4),
             id: rng.number() as u16,
-            // Some wrap around soon.
+            // The numbers of some wrap around soon.
             sequence: if rng.one_in(3) { u32::MAX - 10_000 } else { rng.number() as u32 },
             acknowledged: rng.number() as u32,
             window: rng.number() as u16,
@@ -166,7 +166,7 @@ impl Stream {
         }
     }
 
-    /// Now and then a stream is not what it was: nothing across such a place may be merged as if it were.
+    /// Changes the stream now and then. Packets from before and after such a change must not be joined.
     fn change_something(&mut self, rng: &mut Rng) {
         match rng.below(100) {
             0 => self.traffic_class ^= 1 << rng.below(8),
@@ -178,7 +178,7 @@ impl Stream {
             6 => self.sequence = self.sequence.wrapping_add(rng.below(3000) as u32),
             7 => self.acknowledged = self.acknowledged.wrapping_add(1448),
             8 => self.window ^= 1,
-            // What a timestamp does once in a millisecond.
+            // As a timestamp does every millisecond.
             9..12 => self.tcp_options.iter_mut().rev().take(1).for_each(|byte| *byte = byte.wrapping_add(1)),
             12 => self.segment = 1 + rng.below(self.room()),
             13 => self.segment = self.room(),
@@ -186,7 +186,7 @@ impl Stream {
         }
     }
 
-    /// How long the next payload is, and the size that it is to be cut to.
+    /// The length of the next payload, and the size to which it is to be cut.
     fn payload(&mut self, rng: &mut Rng, packets: usize, longest: usize) -> (usize, usize) {
         let room = self.room();
         match rng.below(20) {
@@ -213,7 +213,7 @@ impl Stream {
         let mut header = self.ports.to_vec();
         header.extend(self.sequence.to_be_bytes());
         header.extend(self.acknowledged.to_be_bytes());
-        // Of the bits beside the length, some are reserved and one is Accurate ECN's.
+        // The bits beside the length are reserved, except for one of Accurate ECN.
         let reserved = if rng.one_in(60) { rng.below(16) } else { 0 };
         header.extend([(((5 + self.tcp_options.len() / 4) << 4) | reserved) as u8, flags]);
         header.extend(self.window.to_be_bytes());
@@ -228,7 +228,7 @@ impl Stream {
 
     fn next_udp(&mut self, rng: &mut Rng, from: u8, to: u8, packets: usize, longest: usize) -> (Frame, usize) {
         let (len, size) = self.payload(rng, packets, longest);
-        // The kernel makes no more than 128 datagrams of one.
+        // The kernel cuts a superpacket into at most 128 datagrams.
         let len = len.min(size * 100);
         let mut header = self.ports.to_vec();
         header.extend((len as u16 + 8).to_be_bytes());
@@ -237,7 +237,7 @@ impl Stream {
     }
 
     /// Adds payload, IP header and checksum.
-    #[expect(clippy::too_many_arguments, reason = "all the numbers there are of a packet")]
+    #[expect(clippy::too_many_arguments, reason = "each is a field of the packet")]
     fn finish(
         &mut self,
         rng: &mut Rng,
@@ -275,7 +275,7 @@ impl Stream {
         (Frame { vnet, bytes }, count)
     }
 
-    /// What is wrong must stay wrong.
+    /// Makes a field wrong; it must stay wrong.
     fn spoil(&self, rng: &mut Rng, protocol: u8, checksum: usize, bytes: &mut [u8]) {
         match rng.below(40) {
             0 => bytes[checksum + rng.below(2)] ^= 1 << rng.below(8),
@@ -287,12 +287,12 @@ impl Stream {
         }
     }
 
-    /// A piece of a packet: the first, one of the middle or the last, as it comes.
+    /// A fragment of a packet: the first, a middle or the last one, at random.
     fn fragment(&mut self, rng: &mut Rng, from: u8, to: u8) -> Frame {
         let protocol = [TCP, UDP, 1][usize::from(self.ports[2]) % 3];
         let len = rng.below(MTU - self.ip_header_len() - 8);
         let (offset, more) = (if rng.one_in(2) { 0 } else { 8 * rng.below(8000) as u16 }, rng.one_in(2));
-        // One that is neither is a whole packet.
+        // With an offset of zero and no more fragments, it would be a whole packet.
         let more = more || offset == 0;
         let mut payload = [&self.ports[..], &rng.bytes(len)].concat();
         let bytes = if self.v4 {
@@ -335,7 +335,7 @@ impl Stream {
         }
         let at = bytes.len();
         bytes.extend(&self.extension);
-        // The last of the extension headers names what follows.
+        // The last of the extension headers has the protocol.
         if !self.extension.is_empty() {
             let last = if self.extension.len() == 16 { at + 8 } else { at };
             bytes[last] = protocol;

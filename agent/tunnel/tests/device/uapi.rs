@@ -1,4 +1,4 @@
-//! The socket that `wg` speaks to, against clients that are slow, silent, many or wrong.
+//! The UAPI socket against clients that are slow, silent, many or wrong.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
@@ -43,12 +43,12 @@ fn say(client: &mut BufReader<UnixStream>, text: &str) {
 fn answer(client: &mut BufReader<UnixStream>) -> String {
     let mut text = String::new();
     while !text.ends_with("\n\n") {
-        assert!(client.read_line(&mut text).unwrap() > 0, "hung up after {} bytes", text.len());
+        assert!(client.read_line(&mut text).unwrap() > 0, "disconnected after {} bytes", text.len());
     }
     text
 }
 
-/// As `wg show` does, but not for ever.
+/// A client as `wg show`, with a time limit.
 #[track_caller]
 fn is_answered(name: &str) {
     let mut client = connect(name);
@@ -56,20 +56,22 @@ fn is_answered(name: &str) {
     assert!(answer(&mut client).ends_with("errno=0\n\n"));
 }
 
-/// A client that speaks nonsense, or half a sentence, gets an answer or nothing, and harms nobody.
+/// A client that sends invalid or incomplete requests gets an error or no answer, and other clients are not affected.
 #[test]
 fn bad_clients_of_the_socket_are_refused() {
     let switch = Switch::new();
     let us = switch.node(1, Kind::Ours);
     let silent: Vec<_> = (0..8).map(|_| connect(&us.name)).collect();
-    for request in ["set=1\nlisten_port=x\n\n", "nonsense\nset=1\n\n", "set=1\npublic_key=00\nendpoint=\n\n"] {
+    for request in ["set=1\nlisten_port=x\n\n", "no equals sign\nset=1\n\n", "set=1\npublic_key=00\nendpoint=\n\n"] {
         let mut client = connect(&us.name);
         say(&mut client, request);
         assert_eq!(answer(&mut client), format!("errno={}\n\n", -libc::EINVAL), "{request}");
     }
     let mut endless = connect(&us.name);
     let chunk = [b'a'; 4096];
-    eventually("a line without end is cut off", || endless.get_mut().write_all(&chunk).is_err().then_some(()));
+    eventually("the sender of an endless line is disconnected", || {
+        endless.get_mut().write_all(&chunk).is_err().then_some(())
+    });
     let mut leaves = connect(&us.name);
     say(&mut leaves, "set=1\nlisten_port=4444\n");
     drop(leaves);
@@ -82,7 +84,7 @@ fn bad_clients_of_the_socket_are_refused() {
     let _: Namespace = Node::end_device(us);
 }
 
-/// A byte at a time, and many requests in one piece, are the same to the device.
+/// Requests may arrive one byte at a time, or many in one piece.
 #[test]
 fn requests_come_in_any_pieces() {
     let (device, name, _host) = device();
@@ -106,9 +108,9 @@ fn requests_come_in_any_pieces() {
     device.stop().unwrap();
 }
 
-/// A request is carried out as a whole or not at all, wherever in it the mistake is.
+/// A request is carried out as a whole or not at all, wherever its mistake is.
 #[test]
-fn a_mistake_at_the_end_spoils_the_whole_request() {
+fn a_mistake_at_the_end_fails_the_whole_request() {
     let (device, name, host) = device();
     let taken = host.within(|| std::net::UdpSocket::bind("0.0.0.0:4444")).unwrap();
     let key = |byte: u8| format!("{byte:02x}").repeat(32);
@@ -129,16 +131,15 @@ fn a_mistake_at_the_end_spoils_the_whole_request() {
     device.stop().unwrap();
 }
 
-/// All places are taken by clients that never say a word, then by clients that never read: others wait for seconds, not
-/// for ever.
+/// All places are taken by clients that send nothing, then by clients that never read: others wait for seconds, not for ever.
 #[test]
-fn clients_that_stand_still_give_way() {
+fn idle_clients_are_disconnected_for_others() {
     let (device, name, _host) = device();
     let silent: Vec<_> = (0..PLACES + 4).map(|_| connect(&name)).collect();
     is_answered(&name);
     drop(silent);
 
-    // So much to say that it does not fit between the two.
+    // An answer so long that it does not fit into the socket's buffers.
     let peers = (0..4000_u32).map(|number| {
         let mut key = [9; 32];
         key[..4].copy_from_slice(&number.to_le_bytes());
@@ -154,7 +155,7 @@ fn clients_that_stand_still_give_way() {
         .collect();
     is_answered(&name);
     drop(deaf);
-    // Where there is room, a client may think for as long as it likes.
+    // While places are free, a client may be idle for any time.
     let mut slow = connect(&name);
     say(&mut slow, "get");
     let began = Instant::now();
@@ -169,7 +170,7 @@ fn clients_that_stand_still_give_way() {
 
 /// A client asks for more and more and reads nothing: one answer is kept for it.
 #[test]
-fn answers_are_made_when_the_last_was_read() {
+fn an_answer_is_made_when_the_previous_one_was_read() {
     let (host, name) = (new_namespace(), unique());
     let mut command = host.command(PROGRAM);
     command.args([&name, "--foreground"]);
@@ -185,10 +186,10 @@ fn answers_are_made_when_the_last_was_read() {
     say(&mut client, &"get=1\n\n".repeat(500));
     is_answered(&name);
     let kib = program.kib("VmHWM");
-    assert!(kib < 100_000, "{kib} KiB for 500 answers that nobody reads");
+    assert!(kib < 100_000, "{kib} KiB for 500 answers that the client does not read");
 }
 
-/// The process has no descriptor left for another client: it does not spin, and lets one in when it has.
+/// The process has no descriptor left for another client: it does not spin, and accepts one when it has.
 #[test]
 fn without_descriptors_the_device_goes_on() {
     let (host, name) = (new_namespace(), unique());
@@ -205,17 +206,17 @@ fn without_descriptors_the_device_goes_on() {
         (program.ticks() - before <= 10).then_some(())
     });
     last.get_mut().set_nonblocking(true).unwrap();
-    assert!(last.fill_buf().is_err(), "it had descriptors left: the test shows nothing");
+    assert!(last.fill_buf().is_err(), "it had descriptors left, so the test proves nothing");
     last.get_mut().set_nonblocking(false).unwrap();
     drop(clients);
     assert!(answer(&mut last).ends_with("errno=0\n\n"));
 }
 
-/// Whoever looks while a device begins finds no socket, or one that somebody listens on. `wg` would remove any other.
+/// While a device starts, a client finds no socket, or one that listens. `wg` would remove any other.
 #[test]
 fn a_socket_that_is_there_is_listened_on() {
     let (host, name) = (new_namespace(), unique());
-    // The phase is odd while a device begins.
+    // The phase is odd while a device starts.
     let (done, phase, refused, found) =
         (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
@@ -245,7 +246,7 @@ fn a_socket_that_is_there_is_listened_on() {
     assert_eq!(refused.load(Ordering::SeqCst), 0);
 }
 
-/// What is in the socket's place is removed only if it is a socket that nobody listens on.
+/// A file with the socket's name is removed only if it is a socket on which no process listens.
 #[test]
 fn a_file_that_is_no_socket_stays() {
     let (host, name) = (new_namespace(), unique());
@@ -271,9 +272,9 @@ fn a_file_that_is_no_socket_stays() {
     host.within(|| Device::create(options())).unwrap().stop().unwrap();
 }
 
-/// Many `wg` at once, with more to be told than fits in one piece: each is answered in full.
+/// Many `wg` at once, with longer answers than fit into one write: each is answered in full.
 #[test]
-fn many_clients_at_once_are_all_answered() {
+fn all_of_many_clients_are_answered() {
     let (device, name, _host) = device();
     let mut config = String::new();
     for number in 0..1000_u32 {
