@@ -1,4 +1,4 @@
-//! Two sides between which only the gateway is, each with a network of its own to it: no packet goes from one to the other.
+//! Two sides that reach only the gateway, each by its own network: no packet goes from one side to the other directly.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,20 +17,20 @@ const DOMAIN: &str = "gw.bench";
 /// The network of each side, without the last byte.
 const NETWORKS: [&str; 2] = ["192.0.2", "198.51.100"];
 
-/// What is sent through the gateway.
+/// The traffic that is sent through the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
     /// The tunnel.
     Ours,
-    /// TLS, and nothing in it.
+    /// TLS without a tunnel in it.
     Tls,
 }
 
 impl Traffic {
-    /// Each, in the order of a round.
+    /// All of them, in the order of a round.
     pub(crate) const BOTH: [Self; 2] = [Self::Tls, Self::Ours];
 
-    /// The row of the tables.
+    /// The name of its row in the tables.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ours => OURS,
@@ -105,7 +105,7 @@ impl Behind {
         Ok(Self { tunnel, _gateway: gateway, _between: between, end })
     }
 
-    /// One side of a TLS connection that carries for so many seconds what it can.
+    /// One side of a TLS connection that carries as much as it can for so many seconds.
     pub(crate) fn start_tls(&self, side: usize, seconds: u32) -> Result<Job> {
         let seconds = seconds.to_string();
         let command = side_command(&self.tunnel.wire, &self.end, side, &["--what", "tls", "--seconds", &seconds]);

@@ -1,4 +1,4 @@
-//! Namespaces and the wire between them. Everything has a name that no other run has, and goes when it is dropped.
+//! Namespaces and the wire between them. Each has a name that no other run uses, and is removed when it is dropped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use crate::process::{command, run};
 
 /// The MTU of every wire.
 pub(crate) const WIRE_MTU: u32 = 1500;
-/// The MTU of every tunnel, set for everybody.
+/// The MTU of every tunnel, the same for all implementations.
 pub(crate) const TUNNEL_MTU: u32 = 1420;
 
 const PREFIX: &str = "tb-";
 
-/// Where every userspace WireGuard puts its UAPI sockets.
+/// The directory in which every userspace WireGuard makes its UAPI socket.
 const SOCKETS: &str = "/var/run/wireguard";
 
-/// A number that nothing else of this run has.
+/// A number that is unique in this run.
 fn next() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed)
@@ -36,7 +36,7 @@ pub(crate) fn socket_path(interface: &str) -> PathBuf {
     Path::new(SOCKETS).join(interface).with_extension("sock")
 }
 
-/// Takes away what a killed run left; its processes died with it.
+/// Removes what a killed run left behind; its processes died with it.
 pub(crate) fn remove_leftovers() -> Result<()> {
     let namespaces = run("ip", &["netns", "list"]).context("list network namespaces")?;
     for name in namespaces.lines().filter_map(|line| line.split_whitespace().next()) {
@@ -45,7 +45,7 @@ pub(crate) fn remove_leftovers() -> Result<()> {
         }
     }
     for directory in [Path::new(SOCKETS), &std::env::temp_dir()] {
-        // Where nobody has made a socket yet there is no such directory.
+        // Before the first socket is made, there is no such directory.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
             if is_leftover(&entry.file_name().to_string_lossy()) {

@@ -1,4 +1,4 @@
-//! What the numbers were measured on, without names or paths.
+//! The machine on which the numbers were measured, without names or paths.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ impl Machine {
         let kib = field(&read("/proc/meminfo"), "MemTotal");
         Ok(Self {
             date: run("date", &["-u", "+%F"])?.trim().to_owned(),
-            // What a builder appended says nothing to others.
+            // A local suffix of the build is of no interest to others.
             kernel: read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default().to_owned(),
             cpu: field(&read("/proc/cpuinfo"), "model name"),
             cores: std::thread::available_parallelism()?.get(),

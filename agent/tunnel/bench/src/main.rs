@@ -1,7 +1,8 @@
 //! `make bench`: the userspace WireGuard device beside others on the same machine, in namespaces of its own.
 //!
-//! All tunnels are up at the same time; in every round each measurement goes once around all of them, so that what is compared
-//! was measured within a minute. Numbers are written with their ratios to rivals in the same round: only those are claims.
+//! All tunnels are up at the same time, and in every round each measurement is made once with each of them, so that numbers that
+//! are compared were measured within a minute. Numbers are written with their ratios to rivals in the same round: only those are
+//! claims.
 
 mod gateway;
 mod lab;
@@ -35,24 +36,24 @@ use crate::results::{Results, Run};
 use crate::rivals::{Implementation, OURS, WITHOUT};
 use crate::tunnel::Tunnel;
 
-/// Where cargo puts what it makes.
+/// The directory of cargo's builds.
 const TARGET: &str = "target";
 
 /// Measures wg-tunnel beside other userspace tunnels. Started by `make bench`, as root, at the top of the repository.
 #[derive(Debug, Parser)]
 #[command(name = "tunnel-bench")]
 struct Options {
-    /// A first look: short runs, fewer rounds, only gotatun and wireguard-go.
+    /// Quick: short runs, fewer rounds, only gotatun and wireguard-go.
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured: peers once, throughput through the gateway twice as often and once more [default: 3, or
-    /// 2 when quick, and there once for udp].
+    /// How often everything is measured; peers are measured once, throughput through the gateway twice as often plus once [default:
+    /// 3; quick: 2, and 1 for udp].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// Beside whom, separated by commas: wireguard-go, nebula, boringtun, gotatun, or none [default: all].
+    /// The rivals, separated by commas: wireguard-go, nebula, boringtun, gotatun, or none [default: all].
     #[arg(long, value_delimiter = ',')]
     rivals: Option<Vec<String>>,
-    /// What is measured, separated by commas: tcp1, tcp4, rev, udp, ping, pingload, memory, gateway, peers, or offloads
+    /// The measurements, separated by commas: tcp1, tcp4, rev, udp, ping, pingload, memory, gateway, peers, or offloads
     /// (tcp1 and udp without each of wg-tunnel's offloads) [default: all but offloads].
     #[arg(long, value_delimiter = ',')]
     only: Vec<Group>,
@@ -63,8 +64,8 @@ impl Options {
         self.rounds.unwrap_or(if self.quick { 2 } else { 3 })
     }
 
-    /// Peers cost the same every time, and the search for the UDP rate is half of a quick run. What goes by two connections and their
-    /// congestion control varies by a quarter from run to run.
+    /// The cost of peers is the same every time, and the search for the UDP rate takes half of a quick run. Throughput by two
+    /// connections with their congestion control varies by a quarter from run to run.
     fn rounds_of(&self, measure: Measure) -> u32 {
         match measure {
             Measure::Peers(_) | Measure::Unanswered(_) => 1,
@@ -89,7 +90,7 @@ impl Options {
         self.only.contains(&Group::Offloads)
     }
 
-    /// Whether the results stand for the whole, and so replace what README shows.
+    /// Whether this is a complete run, whose results replace those that README shows.
     fn whole(&self) -> bool {
         !self.quick && self.rivals.is_none() && self.only.is_empty()
     }
@@ -126,7 +127,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures, prints and writes. Returns what could not be measured.
+/// Measures, prints and writes. Returns the measurements that failed.
 fn bench(options: &Options) -> Result<Vec<String>> {
     sys::catch_interrupts();
     lab::remove_leftovers()?;
@@ -177,7 +178,7 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
     let gateway_turns = if by_gateway.is_empty() { 0 } else { 1 + turns(&by_gateway) * Traffic::BOTH.len() };
     let progress = Progress::new((turns(&measures) + 1) * implementations.len() + gateway_turns);
     let mut fail = |progress: &Progress, what: String, error: anyhow::Error| {
-        // An interrupt is the end; anything else is one number less.
+        // An interrupt ends the run; after any other error one number is missing.
         sys::check()?;
         progress.warn(&format!("{what}: {error:#}"));
         failures.push(format!("{what}: {error:#}"));

@@ -18,7 +18,7 @@ use crate::gateway::{Behind, Traffic};
 use crate::plan::{Lengths, Measure};
 use crate::tunnel::Tunnel;
 
-/// What one run gave.
+/// The values of one run.
 pub(crate) type Values = BTreeMap<&'static str, f64>;
 
 /// Measures a tunnel once. `None` where a measurement makes no sense for an implementation.
@@ -38,7 +38,7 @@ pub(crate) fn measure(what: Measure, tunnel: &Tunnel, lengths: Lengths, scratch:
     }
 }
 
-/// Measures what goes through the gateway once.
+/// Makes a measurement through the gateway once.
 pub(crate) fn measure_by_gateway(
     what: Measure,
     whose: Traffic,

@@ -13,10 +13,10 @@ const GROUPS: [(Measure, &str, &str); 4] = [
     (Measure::Udp, "mbit_s", "UDP 1200 B, no loss"),
 ];
 
-/// What README calls the device.
+/// The device's name in README.
 const PRODUCT: &str = "p2p-agent";
 
-/// Where things stand, in pixels.
+/// Positions, in pixels.
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
 const BARS_LEFT: f64 = 140.0;
@@ -27,15 +27,15 @@ const BAR: f64 = 14.0;
 const GROUP_HEAD: f64 = 24.0;
 const GROUP_GAP: f64 = 12.0;
 
-/// Colours for light pages, and for dark ones where the reader's are dark. The picture brings its own ground, so that it can be
-/// read on any page.
+/// Colours for light pages, and others where the reader's browser asks for dark ones. The picture has its own background, so that
+/// it can be read on any page.
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#1f2328}.head{font-weight:600}.small{font-size:12px;fill:#59636e}\
 .ground{fill:#fff;stroke:#d1d9e0}.bar{fill:#8c959f}.ours{fill:#0969da}\
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.small{fill:#9198a1}.ground{fill:#0d1117;stroke:#3d444d}\
 .bar{fill:#656c76}.ours{fill:#4493f8}}";
 
-/// The picture, or `None` where nothing of what it shows was measured together with `baseline`.
+/// The picture, or `None` where none of its measurements was made together with `baseline`.
 pub(crate) fn throughput(results: &Results, names: &[String], baseline: &str, version: &str) -> Option<String> {
     let groups: Vec<Group> =
         GROUPS.into_iter().filter_map(|group| Group::of(results, names, baseline, group)).collect();

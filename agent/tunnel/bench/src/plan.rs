@@ -1,4 +1,4 @@
-//! What is measured, for how long, and how often.
+//! The measurements, how long they take, and how often they are made.
 
 use std::fmt::{Display, Formatter, Result as FmtResult};
 use std::str::FromStr;
@@ -15,7 +15,7 @@ pub(crate) enum Measure {
     Tcp4,
     /// One from server to client.
     Rev,
-    /// The highest rate of 1200-byte datagrams that hardly loses any.
+    /// The highest rate of 1200-byte datagrams at which hardly any is lost.
     Udp,
     /// Round trips of an idle tunnel.
     Ping,
@@ -23,13 +23,13 @@ pub(crate) enum Measure {
     PingLoad,
     /// Resident memory of the larger process under four TCP streams.
     Memory,
-    /// One TCP stream where only the gateway is between both sides, and plain TLS through it.
+    /// One TCP stream between sides that reach only the gateway, and plain TLS through it.
     Gateway,
-    /// Round trips beside one TCP stream there.
+    /// Round trips beside one TCP stream through the gateway.
     GatewayPing,
-    /// What so many silent peers cost.
+    /// The cost of so many silent peers.
     Peers(u32),
-    /// The same where it is known where they are, and none answers.
+    /// The same for peers with endpoints, of which none answers.
     Unanswered(u32),
 }
 
@@ -54,7 +54,7 @@ impl Measure {
         traffic.into_iter().chain(peers).chain([Self::Unanswered(10_000)]).collect()
     }
 
-    /// The name that `ONLY=` knows it by; all numbers of peers have the same.
+    /// Its name in `ONLY=`; all numbers of peers have the same.
     pub(crate) fn group(self) -> Group {
         match self {
             Self::Tcp1 => Group::Tcp1,
@@ -94,7 +94,7 @@ impl Serialize for Measure {
     }
 }
 
-/// What `ONLY=` can name.
+/// A value of `ONLY=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
     Tcp1,
@@ -107,7 +107,7 @@ pub(crate) enum Group {
     /// Through the dstack gateway, beside plain TLS.
     Gateway,
     Peers,
-    /// What each offload of `wg-tunnel` is worth: `tcp1` and `udp` with one or all of them off.
+    /// The gain by each offload of `wg-tunnel`: `tcp1` and `udp` with one or all of them off.
     Offloads,
 }
 
@@ -171,10 +171,10 @@ pub(crate) struct Lengths {
 }
 
 impl Lengths {
-    /// Of the runs that claims are made of.
+    /// Those of complete runs, on which claims are based.
     pub(crate) const FULL: Self =
         Self { tcp_s: 6, udp_s: 2, pings: 600, loaded_pings: 250, memory_s: 4, settle_ms: 1500, idle_ms: 4000 };
-    /// Of a first look.
+    /// Those of quick runs.
     pub(crate) const QUICK: Self =
         Self { tcp_s: 2, udp_s: 1, pings: 200, loaded_pings: 60, memory_s: 2, settle_ms: 500, idle_ms: 1500 };
 

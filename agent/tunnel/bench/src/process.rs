@@ -1,4 +1,4 @@
-//! Child processes: jobs that run to their end, and daemons that are ended here. None outlives this program.
+//! Child processes: jobs that end by themselves, and daemons that are ended here. None outlives this program.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,12 +11,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::sys;
 
-/// For commands that do no more than ask or change the kernel.
+/// The limit for commands that only read or change the kernel's state.
 pub(crate) const SHORT: Duration = Duration::from_secs(20);
 
-/// How often a wait looks: rarely enough not to be seen in what is measured …
+/// The longest interval at which a wait checks its condition: long enough not to affect what is measured …
 const LOOK: Duration = Duration::from_millis(5);
-/// … but at first every 50th part of the time waited so far, so that short commands can be timed.
+/// … but at first a 50th of the time waited so far, so that short commands can be timed.
 const LOOK_AT_FIRST: Duration = Duration::from_micros(200);
 
 /// A program and its arguments, which the kernel kills when this program ends. Only to be spawned by the main thread: the
@@ -32,7 +32,7 @@ pub(crate) fn run(program: impl AsRef<Path>, arguments: &[&str]) -> Result<Strin
     Job::start(command(program, arguments))?.wait(SHORT)
 }
 
-/// Looks until there is something to see.
+/// Calls `look` until it returns a value.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let end = Instant::now() + SHORT;
     loop {
@@ -47,7 +47,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<Option<
     }
 }
 
-/// Lets time pass in which something is measured.
+/// Waits while something is measured.
 pub(crate) fn pause(length: Duration) -> Result<()> {
     let end = Instant::now() + length;
     loop {
@@ -69,7 +69,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Starts it with nothing on its standard input, unless the caller has set one.
+    /// Starts it with an empty standard input, unless the caller has set one.
     pub(crate) fn start(command: Command) -> Result<Self> {
         Self::start_with(command, Stdio::null())
     }
@@ -95,7 +95,7 @@ impl Job {
         Ok(self.child.try_wait().with_context(|| format!("wait for `{}`", self.what))?.is_none())
     }
 
-    /// What it printed, once it has ended well.
+    /// Its output, once it has ended successfully.
     pub(crate) fn wait(mut self, deadline: Duration) -> Result<String> {
         let begin = Instant::now();
         while self.running()? {
@@ -118,7 +118,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // Both fail only when it is already gone.
+        // Both fail only when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -132,7 +132,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it; what it prints goes to `log`, where it replaces what was there.
+    /// Starts it; its output is written to the file `log`, whose content it replaces.
     pub(crate) fn start(mut command: Command, log: &Path) -> Result<Self> {
         let what = describe(&command);
         let file = File::create(log).with_context(|| format!("make `{}`", log.display()))?;
@@ -147,7 +147,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Fails with its last words if it has ended.
+    /// Fails with its last output if it has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let log = std::fs::read(&self.log).unwrap_or_default();
@@ -161,7 +161,7 @@ impl Daemon {
         sys::cpu_time(self.pid())
     }
 
-    /// A size in KiB from `/proc/PID/status`: `VmRSS` is resident now, `VmHWM` was at most.
+    /// A size in KiB from `/proc/PID/status`: `VmRSS` is resident memory now, `VmHWM` its maximum so far.
     pub(crate) fn kib(&self, size: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .with_context(|| format!("read the memory of `{}`", self.what))?;
@@ -186,13 +186,13 @@ impl Drop for Daemon {
     }
 }
 
-/// A Ctrl-C in the terminal is for this program alone: it ends the others in order.
+/// A Ctrl-C in the terminal must reach this program alone, which ends the others in order.
 fn own_group(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
     command.process_group(0);
 }
 
-/// The command without what [`command`] puts before it.
+/// The command without the prefix of [`command`].
 fn describe(command: &Command) -> String {
     let words: Vec<_> = command.get_args().skip(3).map(|word| word.to_string_lossy()).collect();
     words.join(" ")
@@ -201,7 +201,7 @@ fn describe(command: &Command) -> String {
 fn read(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut text = Vec::new();
-        // What was printed before an error is still worth showing.
+        // Output from before a read error is still useful.
         let _ = stream.read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     })

@@ -1,4 +1,4 @@
-//! What is being done, how far it is and how long it still takes: a bar on a terminal, lines elsewhere. All on standard error.
+//! The current step, the progress and the remaining time, on standard error: a bar on a terminal, lines elsewhere.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Progress {
         self.bar.inc(1);
     }
 
-    /// Something that must not be overlooked.
+    /// Prints a message that must not be overlooked.
     pub(crate) fn warn(&self, text: &str) {
         self.bar.suspend(|| say(&format!("WARNING: {text}")));
     }
@@ -48,7 +48,7 @@ impl Drop for Progress {
 }
 
 /// A line on standard error.
-#[expect(clippy::print_stderr, reason = "a program's own words")]
+#[expect(clippy::print_stderr, reason = "a program prints its progress")]
 pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }

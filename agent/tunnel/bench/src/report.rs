@@ -1,4 +1,4 @@
-//! Where the results go: the terminal, a JSON file and a picture.
+//! The output of results: the terminal, a JSON file and a picture.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,17 +19,17 @@ use crate::rivals::{Implementation, OURS, TLS};
 use crate::targets::Outcome;
 use crate::{measure, picture, table, targets};
 
-/// Where the results of a whole run go, and those of any other.
+/// The file for the results of a complete run, and that of any other.
 const WHOLE: &str = "agent/tunnel/bench";
 const OTHER: &str = "target/bench";
 
-/// Whom others are compared with, where they were measured. The picture shows the first.
+/// The rivals with which others are compared, where they were measured. The picture shows the first.
 const BASELINES: [&str; 3] = ["gotatun", "wireguard-go", TLS];
 
 /// A finished run.
 pub(crate) struct Report {
     pub(crate) machine: Machine,
-    /// Whether everything was measured, at full length.
+    /// Whether this was a complete run, at full length.
     pub(crate) whole: bool,
     pub(crate) rounds: u32,
     pub(crate) lengths: Lengths,
@@ -56,13 +56,13 @@ struct Document<'a> {
 
 impl Report {
     /// The tables and the targets, on standard output.
-    #[expect(clippy::print_stdout, reason = "what the program is for")]
+    #[expect(clippy::print_stdout, reason = "the program's output")]
     pub(crate) fn print(&self) {
         print!("{}", table::tables(&self.results, &self.names(), &self.baselines()));
         println!("{}", table::targets(&targets::outcomes(&self.results)));
     }
 
-    /// The files. Those of a run that failed in part never replace those of a whole one.
+    /// Writes the files. Those of a run that failed in part never replace those of a complete one.
     pub(crate) fn write(&self) -> Result<()> {
         let directory = Path::new(if self.whole && self.failures.is_empty() { WHOLE } else { OTHER });
         fs::create_dir_all(directory).with_context(|| format!("make `{}`", directory.display()))?;
@@ -135,7 +135,7 @@ fn rounded(value: Value) -> Value {
     }
 }
 
-/// Writes a file that belongs to whom its directory belongs to, who is not root where `make` uses sudo.
+/// Writes a file with the owner of its directory, who is not root where `make` uses sudo.
 fn write(path: &Path, text: &str) -> Result<()> {
     let attempt = || -> std::io::Result<()> {
         fs::File::create(path)?.write_all(text.as_bytes())?;

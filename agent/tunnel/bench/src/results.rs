@@ -1,4 +1,4 @@
-//! Raw runs, and what is concluded from them: medians, and ratios between runs of the same round.
+//! Raw runs, and their medians and ratios between runs of the same round.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +34,8 @@ impl Results {
         median(self.all(measure, implementation, key).into_values().collect())
     }
 
-    /// The median over the rounds of a value divided by the baseline's in the same round: what the machine did otherwise
-    /// changes over minutes, and much less within a round.
+    /// The median over the rounds of a value divided by the baseline's in the same round: other load of the machine changes over
+    /// minutes, and much less within a round.
     pub(crate) fn ratio(&self, measure: Measure, implementation: &str, baseline: &str, key: &str) -> Option<f64> {
         let base = self.all(measure, baseline, key);
         let ours = self.all(measure, implementation, key);
@@ -83,7 +83,7 @@ impl Results {
     }
 }
 
-/// What one implementation's runs of one measurement come to.
+/// The summary of one implementation's runs of one measurement.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     measure: Measure,

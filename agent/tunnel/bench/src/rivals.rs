@@ -1,4 +1,4 @@
-//! Who is measured, where each program is found, and how each is started.
+//! The implementations that are measured, where each program is found, and how it is started.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ pub(crate) const VETH: &str = "veth";
 /// The name of TLS without a tunnel in it.
 pub(crate) const TLS: &str = "tls";
 
-/// Whose program it is.
+/// The implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The wire without a tunnel, for comparison.
@@ -47,7 +47,7 @@ pub(crate) struct Implementation {
     pub(crate) kind: Kind,
     pub(crate) version: String,
     program: PathBuf,
-    /// Offloads that `wg-tunnel` is told not to use.
+    /// Offloads that `wg-tunnel` must not use.
     without: Option<&'static str>,
 }
 
@@ -69,7 +69,7 @@ impl Implementation {
             Some(offload) => format!("ours, no {offload}"),
         };
         let mut version = env!("CARGO_PKG_VERSION").to_owned();
-        // Root asks about a tree that may be somebody else's. A tree without git has only the number.
+        // Run as root, git refuses a tree of another user unless asked to trust it. A tree without git has only the version number.
         if let Ok(revision) = run("git", &["-c", "safe.directory=*", "describe", "--always", "--dirty"]) {
             version = format!("{version} ({})", revision.trim());
         }
@@ -87,7 +87,7 @@ impl Implementation {
             "boringtun" => Kind::Boringtun,
             "gotatun" => Kind::Gotatun,
             "nebula" => Kind::Nebula,
-            _ => bail!("rivals.txt names `{name}`, which nobody here knows how to start"),
+            _ => bail!("rivals.txt names `{name}`, which this program cannot start"),
         };
         let hint = || format!("`{name}` is missing (`make bench` installs it, RIVALS= chooses)");
         let (program, version) = if from == "debian" {
@@ -101,7 +101,7 @@ impl Implementation {
         Ok(Self { name: name.into(), kind, version, program, without: None })
     }
 
-    /// Whether it speaks WireGuard, and so can be asked and told things with `wg`.
+    /// Whether it is WireGuard, and so is configured with `wg`.
     pub(crate) fn speaks_wireguard(&self) -> bool {
         !matches!(self.kind, Kind::Veth | Kind::Nebula)
     }

@@ -1,4 +1,4 @@
-//! The three system calls that the standard library has no form for: catching Ctrl-C, ending a process in order, and reading
+//! Three system calls that are not in the standard library: catching Ctrl-C, ending a process in order, and reading
 //! another process's processor time.
 #![expect(unsafe_code, reason = "signal, kill and process clocks have no safe form in the standard library")]
 
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on Ctrl-C, SIGTERM and a closed terminal only make [`check`] fail, so that everything made here is taken away.
+/// From now on Ctrl-C, SIGTERM and a closed terminal only make [`check`] fail, so that everything made here is removed.
 pub(crate) fn catch_interrupts() {
     extern "C" fn note(_: libc::c_int) {
         INTERRUPTED.store(true, Ordering::Relaxed);
@@ -23,12 +23,12 @@ pub(crate) fn catch_interrupts() {
 /// Fails once an interrupt has come. Every loop that waits calls it.
 pub(crate) fn check() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
-        bail!("interrupted; everything is being taken away");
+        bail!("interrupted; cleaning up");
     }
     Ok(())
 }
 
-/// Asks a child of ours that has not been waited for to end.
+/// Asks a child process that has not been waited for to end.
 pub(crate) fn terminate(pid: u32) {
     // SAFETY: no pointer is passed. A child that was not waited for keeps its id.
     unsafe { libc::kill(pid.cast_signed(), libc::SIGTERM) };

@@ -1,11 +1,11 @@
-//! The results for people: one table for each measurement, then the targets.
+//! The results as text: one table for each measurement, then the targets.
 
 use crate::plan::Measure;
 use crate::results::Results;
 use crate::rivals::VETH;
 use crate::targets::Outcome;
 
-/// What a column shows of an implementation.
+/// The content of a column for an implementation.
 #[derive(Clone, Copy)]
 enum Column {
     /// A value's median, with so many digits after the point.
@@ -14,7 +14,7 @@ enum Column {
     Runs(&'static str, usize),
     /// The ratio to each baseline.
     Ratio(&'static str, &'static str),
-    /// The share of what the bare wire gives, in per cent.
+    /// The share of the bare wire's value, in per cent.
     OfVeth(&'static str),
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn tables(results: &Results, implementations: &[String], baselines: &
     text
 }
 
-/// The targets that something was measured of, and their outcome.
+/// The targets for which there are measurements, and their outcome.
 pub(crate) fn targets(outcomes: &[Outcome]) -> String {
     let mut table = vec![["target", "", "wanted", "measured"].map(str::to_owned).to_vec()];
     for outcome in outcomes {

@@ -1,4 +1,4 @@
-//! What the device is meant to reach, beside what was measured. Nothing depends on the outcome: this only measures.
+//! The device's performance targets beside the measured values. Nothing depends on the outcome: this only reports.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::plan::Measure;
 use crate::results::Results;
 use crate::rivals::{OURS, TLS};
 
-/// The rival that most targets are ratios to.
+/// The rival to which most targets are ratios.
 const BASELINE: &str = "gotatun";
 
 /// A goal.

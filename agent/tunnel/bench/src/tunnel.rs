@@ -1,4 +1,4 @@
-//! One implementation's tunnel between two namespaces: two processes, their keys and addresses, up and tried.
+//! One implementation's tunnel between two namespaces: two processes, their keys and addresses, up and tested by a ping.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -22,7 +22,7 @@ pub(crate) struct Tunnel {
     /// The client's process and the server's; none for the bare wire.
     pub(crate) ends: Vec<Device>,
     pub(crate) wire: Wire,
-    /// Where the client finds the server through the tunnel.
+    /// The server's address in the tunnel.
     pub(crate) address: &'static str,
     /// Resident memory of the larger process when the tunnel was just up, in KiB.
     pub(crate) start_kib: f64,
@@ -68,8 +68,8 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Starts the process and waits until it answers on its UAPI socket. Not by asking `wg`, which removes a socket that
-    /// refuses it, as one does between its making and the first `listen`.
+    /// Starts the process and waits until it answers on its UAPI socket. Not by calling `wg`, which removes a socket that refuses a
+    /// connection, as one does before it listens.
     pub(crate) fn start(implementation: &Implementation, namespace: &Namespace, scratch: &Scratch) -> Result<Self> {
         let interface = interface_name();
         let command = implementation.daemon(namespace, &interface, Path::new(""));

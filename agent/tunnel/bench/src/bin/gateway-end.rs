@@ -1,5 +1,5 @@
-//! One side of what is measured through the gateway: the agent's own streams, paths and device, without a chain; or plain TLS,
-//! with which they are compared. Started by `tunnel-bench`, in namespaces of its own.
+//! One side of a measurement through the gateway: the agent's streams, paths and device, without a chain; or plain TLS, with which
+//! they are compared. Started by `tunnel-bench`, in namespaces that it makes.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,9 +21,9 @@ use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-/// Bytes that plain TLS is given, and asked for, at once.
+/// Bytes of each read and write of plain TLS.
 const CHUNK: usize = 64 << 10;
-/// Where the server listens for plain TLS.
+/// The port on which the server listens for plain TLS.
 const TLS_PORT: NonZeroU16 = NonZeroU16::new(8443).unwrap();
 
 /// One side: the client is 0, the server is 1.
@@ -33,7 +33,7 @@ struct Options {
     what: What,
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..2))]
     side: u8,
-    /// Where the gateway is, as seen from this side.
+    /// The gateway's address, as seen from this side.
     #[arg(long)]
     gateway: SocketAddr,
     /// The gateway's base domain.
@@ -51,7 +51,7 @@ struct Options {
 enum What {
     /// The tunnel, until this process is ended.
     Tunnel,
-    /// One TLS connection, from the client to the server, which prints what came and how fast.
+    /// One TLS connection, from the client to the server, which prints the bytes received and the time.
     Tls,
 }
 
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Known to everybody: nothing is secret here.
+/// Public: nothing is secret here.
 fn private_key(side: u8) -> PrivateKey {
     PrivateKey::from_bytes(Zeroizing::new([side + 1; 32]))
 }
@@ -91,7 +91,7 @@ fn place(side: u8, domain: &str) -> GatewayPlace {
     GatewayPlace { instance: instance(side), port, domain: domain.to_owned() }
 }
 
-/// Two agents' paths and device, told of each other by hand.
+/// An agent's paths and device, with the other side as its only peer.
 fn tunnel(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -134,7 +134,7 @@ fn tunnel(options: &Options) -> Result<()> {
         };
         keeper.set_peers(Box::new(peers), MeshNetwork::new(Ipv4Addr::new(10, 77, 0, 0), 24)?);
         port.peer_set(public_key);
-        // What is known of the paths is for an agent.
+        // Only an agent would use the state of the paths.
         tokio::spawn(async move {
             loop {
                 drop(keeper.next().await);
@@ -144,7 +144,7 @@ fn tunnel(options: &Options) -> Result<()> {
     })
 }
 
-/// Sends zeros as fast as they go.
+/// Sends zeros as fast as possible.
 fn send(options: &Options) -> Result<()> {
     let name = Place { instance: instance(1), port: TLS_PORT, domain: options.domain.parse()? };
     let name = name.to_string().try_into().context("the server's name")?;
@@ -165,8 +165,8 @@ fn send(options: &Options) -> Result<()> {
     }
 }
 
-/// Takes one connection, and prints as JSON how many bytes came and in how many seconds.
-#[expect(clippy::print_stdout, reason = "what it is for")]
+/// Accepts one connection, and prints as JSON how many bytes were received in how many seconds.
+#[expect(clippy::print_stdout, reason = "the program's output")]
 fn take() -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, TLS_PORT.get())).context("listen")?;
     let (tcp, _) = listener.accept()?;

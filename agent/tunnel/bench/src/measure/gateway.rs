@@ -12,7 +12,7 @@ use crate::process::eventually;
 /// How much longer than its traffic a run may take.
 const SPARE: Duration = Duration::from_secs(20);
 
-/// What the receiving side prints.
+/// The output of the receiving side.
 #[derive(Deserialize)]
 struct Received {
     bytes: f64,
@@ -22,7 +22,7 @@ struct Received {
 /// `gbit_s` received by one connection.
 pub(crate) fn plain_tls(behind: &Behind, seconds: u32) -> Result<Values> {
     let server = behind.start_tls(1, seconds)?;
-    // Refused until the server listens.
+    // The connection is refused until the server listens.
     eventually("plain TLS goes through the gateway", || {
         let client = behind.start_tls(0, seconds)?;
         Ok(client.wait(Duration::from_secs(seconds.into()) + SPARE).ok())

@@ -40,12 +40,12 @@ impl Iperf {
         Ok(Self { client, server, length: Duration::from_secs(seconds.into()) })
     }
 
-    /// Whether the client is still at it.
+    /// Whether the client is still running.
     pub(crate) fn running(&mut self) -> Result<bool> {
         self.client.running()
     }
 
-    /// What the client reports at the end.
+    /// The client's report at the end.
     pub(crate) fn finish(self) -> Result<Report> {
         let text = self.client.wait(self.length + SPARE)?;
         self.server.wait(SPARE)?;
@@ -53,7 +53,7 @@ impl Iperf {
     }
 }
 
-/// The options of every run: a report in JSON, nothing in between.
+/// The options of every run: a report in JSON, without interim reports.
 pub(crate) fn options(seconds: u32, more: &[&str]) -> Vec<String> {
     let seconds = seconds.to_string();
     let all = [&["-J", "-i", "0", "-t", &seconds], more].concat();
@@ -65,7 +65,7 @@ pub(crate) fn words(options: &[String]) -> String {
     format!("iperf3 -c ADDRESS {}", options.join(" "))
 }
 
-/// Whether something in the process's namespace listens on the port.
+/// Whether a process in the namespace listens on the port.
 fn listens(pid: u32, table: &str) -> bool {
     let table = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
     let fields = table.lines().map(|line| line.split_whitespace().skip(1));

@@ -11,8 +11,8 @@ use crate::plan::Measure;
 use crate::process::pause;
 use crate::tunnel::Tunnel;
 
-/// Of the larger of the two processes: `start_kib` when the tunnel was just up, `load_kib` the most that was seen under four
-/// TCP streams, `peak_kib` the kernel's own record of the most it ever was.
+/// Of the larger of the two processes: `start_kib` when the tunnel was just up, `load_kib` the largest sample under four TCP
+/// streams, `peak_kib` the maximum that the kernel recorded.
 pub(crate) fn measure(tunnel: &Tunnel, seconds: u32) -> Result<Values> {
     let mut iperf = Iperf::start(tunnel, &tcp::options(Measure::Tcp4, seconds), seconds)?;
     let mut load = 0.0_f64;

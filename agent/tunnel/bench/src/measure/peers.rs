@@ -1,4 +1,4 @@
-//! What peers cost that are configured and silent.
+//! The cost of peers that are configured and silent.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -17,11 +17,11 @@ use crate::process::{pause, run};
 use crate::rivals::Implementation;
 use crate::tunnel::{Device, key_pair};
 
-/// The network where nobody answers (TEST-NET-2).
+/// The network in which no host answers (TEST-NET-2).
 const NOWHERE: &str = "198.51.100";
 
-/// A device of its own with `count` peers, at endpoints that lead `nowhere` or at none: `empty_kib` resident before and `rss_kib`
-/// after, `kib_per_peer`, `setconf_s` for `wg setconf`, `get_s` for `wg show dump`, `idle_percent` of one processor.
+/// A separate device with `count` peers, whose endpoints lead `nowhere` or which have none: `empty_kib` resident before and
+/// `rss_kib` after, `kib_per_peer`, `setconf_s` for `wg setconf`, `get_s` for `wg show dump`, `idle_percent` of one processor.
 pub(crate) fn measure(
     count: u32,
     nowhere: bool,
@@ -31,7 +31,7 @@ pub(crate) fn measure(
 ) -> Result<Values> {
     let namespace = new_namespace()?;
     if nowhere {
-        // A wire whose other end drops everything. The neighbour is written down, or packets would wait for its answer.
+        // A link whose other end drops everything. The neighbour's address is configured, or packets would wait for its answer.
         namespace.ip("link add eth0 type veth peer name eth1")?;
         namespace.ip("link set eth1 up")?;
         namespace.ip("link set eth0 up")?;
@@ -59,7 +59,7 @@ pub(crate) fn measure(
     let begin = Instant::now();
     let dump = run("wg", &["show", interface, "dump"])?;
     let get = begin.elapsed();
-    // One line is the device's own.
+    // One line is for the device itself.
     if dump.lines().count() != count as usize + 1 {
         bail!("{} shows {} lines for {count} peers", implementation.name, dump.lines().count());
     }
@@ -87,7 +87,7 @@ fn configuration(count: u32, nowhere: bool) -> Result<String> {
     Ok(text)
 }
 
-/// Any 32 bytes are a public key (RFC 7748, section 5). These look random, so that nothing can be gained from their order.
+/// Any 32 bytes are a public key (RFC 7748, section 5). These look random, so that no implementation gains from their order.
 fn public_key(number: u32) -> [u8; 32] {
     let mut rng = Rng::new(u64::from(number) << 32);
     let mut key = [0; 32];

@@ -14,7 +14,7 @@ use crate::tunnel::Tunnel;
 
 /// From the start of the load to the first ping.
 const HEAD_START: Duration = Duration::from_millis(500);
-/// Longer than any pings beside it take, in seconds.
+/// The length of the load in seconds: more than the pings beside it take.
 const LOAD_S: u32 = 60;
 
 /// `ping`'s options for `count` pings, `interval` seconds apart.

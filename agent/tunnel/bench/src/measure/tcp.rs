@@ -1,4 +1,4 @@
-//! TCP throughput, and the processor time it costs.
+//! TCP throughput, and its cost in processor time.
 
 use std::fs;
 use std::time::Duration;

@@ -12,15 +12,15 @@ use crate::tunnel::Tunnel;
 const DATAGRAM: u32 = 1200;
 /// A rate passes while at most so many per cent are lost …
 const LOSS_PERCENT: f64 = 0.1;
-/// … and the sender gets rid of at least this part of what was asked of it.
+/// … and the sender sends at least this part of the requested rate.
 const SENT: f64 = 0.95;
-/// The search ends when the lowest rate that failed is so close above the highest that passed.
+/// The search ends when the lowest rate that failed is at most this many times the highest that passed.
 const CLOSE: f64 = 1.06;
-/// Where the search begins and where it gives up, in Mbit/s.
+/// The rates at which the search begins and gives up, in Mbit/s.
 const FIRST: f64 = 300.0;
 const LEAST: f64 = 1.0;
 const MOST: f64 = 40_000.0;
-/// A rate has failed when it failed so often in a row: something else on the machine may have lost a datagram.
+/// A rate has failed when it failed so often in a row: other load of the machine may cause a loss.
 const TRIES: u32 = 2;
 
 /// iperf3's options for one step, with `rate` as iperf3 writes it.
@@ -57,7 +57,7 @@ fn step(tunnel: &Tunnel, rate: f64, seconds: u32) -> Result<Option<f64>> {
     Ok(passes.then(|| cpu.as_secs_f64() / (bytes / 1e9)))
 }
 
-/// The highest rate that passes, and what it gave: doubling until one fails (or halving until one passes), then narrowing.
+/// The highest rate that passes, and its value: the rate is doubled until one fails (or halved until one passes), then bisected.
 fn search<T>(mut step: impl FnMut(f64) -> Result<Option<T>>) -> Result<(f64, T)> {
     let mut passed = None;
     let mut failed = None;
@@ -77,7 +77,7 @@ fn search<T>(mut step: impl FnMut(f64) -> Result<Option<T>>) -> Result<(f64, T)>
     passed.with_context(|| format!("datagrams are lost even at {LEAST} Mbit/s"))
 }
 
-/// The socket buffer asked for: 4 MiB, or what this machine lets a program have. (iperf3 fails when it gets less.)
+/// The requested socket buffer: 4 MiB, or the maximum of this machine. (iperf3 fails when it gets less.)
 fn window() -> u32 {
     let limit = |name| fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok()?.trim().parse::<u32>().ok();
     let limits = ["rmem_max", "wmem_max"].into_iter().filter_map(limit);
