@@ -174,9 +174,9 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
     let rounds = options.measures().into_iter().map(rounds_of).max().unwrap_or_default();
     let (by_gateway, measures): (Vec<Measure>, Vec<Measure>) =
         options.measures().into_iter().partition(|measure| measure.group() == Group::Gateway);
-    let turns = |measures: &[Measure]| measures.iter().map(|measure| rounds_of(*measure) as usize).sum::<usize>();
-    let gateway_turns = if by_gateway.is_empty() { 0 } else { 1 + turns(&by_gateway) * Traffic::BOTH.len() };
-    let progress = Progress::new((turns(&measures) + 1) * implementations.len() + gateway_turns);
+    let steps = |measures: &[Measure]| measures.iter().map(|measure| rounds_of(*measure) as usize).sum::<usize>();
+    let gateway_steps = if by_gateway.is_empty() { 0 } else { 1 + steps(&by_gateway) * Traffic::BOTH.len() };
+    let progress = Progress::new((steps(&measures) + 1) * implementations.len() + gateway_steps);
     let mut fail = |progress: &Progress, what: String, error: anyhow::Error| {
         // An interrupt ends the run; after any other error one number is missing.
         sys::check()?;
@@ -208,7 +208,7 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
 
     let mut results = Results::default();
     for round in 0..rounds {
-        let mut turn = |measure: Measure, name: &str, values: &mut dyn FnMut() -> Result<Option<Values>>| {
+        let mut step = |measure: Measure, name: &str, values: &mut dyn FnMut() -> Result<Option<Values>>| {
             progress.begin(&format!("round {} of {}: {measure}, {name}", round + 1, rounds_of(measure)));
             match values() {
                 Ok(Some(values)) => {
@@ -224,14 +224,14 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
             for number in 0..tunnels.len() {
                 let tunnel = &tunnels[(number + round as usize) % tunnels.len()];
                 let values = &mut || measure::measure(measure, tunnel, options.lengths(), &scratch);
-                turn(measure, &tunnel.implementation.name, values)?;
+                step(measure, &tunnel.implementation.name, values)?;
             }
         }
         let behind = behind.iter();
         for (&measure, behind) in by_gateway.iter().zip(behind.cycle()).filter(|(m, _)| round < rounds_of(**m)) {
             for whose in Traffic::BOTH {
                 let values = &mut || measure::measure_by_gateway(measure, whose, behind, options.lengths());
-                turn(measure, whose.name(), values)?;
+                step(measure, whose.name(), values)?;
             }
         }
     }

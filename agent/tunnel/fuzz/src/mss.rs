@@ -34,7 +34,7 @@ pub fn mss(input: &[u8]) {
     }
 }
 
-/// Lowers every maximum segment size among TCP options, as long as they can be told apart; zero is no size.
+/// Lowers every maximum segment size among TCP options, as far as their lengths are valid; zero is no size.
 fn lower(mut options: &mut [u8], most: u16) {
     while let [kind, rest @ ..] = options {
         let len = match (*kind, rest) {

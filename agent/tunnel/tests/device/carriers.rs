@@ -21,7 +21,7 @@ use crate::traffic::Traffic;
 const TAP: u16 = 51823;
 
 /// Two nodes that know each other's keys, and no endpoints.
-fn strangers(switch: &Switch) -> (Node, Node) {
+fn nodes_without_endpoints(switch: &Switch) -> (Node, Node) {
     let (a, b) = (switch.node(1, Kind::Ours), switch.node(2, Kind::Ours));
     a.add(&b, None, "");
     b.add(&a, None, "");
@@ -35,7 +35,7 @@ fn route(from: &Node, to: &Node, udp: bool, stream: bool) {
 #[test]
 fn a_stream_alone_carries_everything() {
     let switch = Switch::new();
-    let (a, b) = strangers(&switch);
+    let (a, b) = nodes_without_endpoints(&switch);
     assert!(!a.probe_for(b.inner4(), Duration::from_millis(300)));
     let stream = Stream::between(&a, &b);
     a.reaches(b.inner4());
@@ -64,7 +64,7 @@ fn a_stream_alone_carries_everything() {
 #[test]
 fn a_stream_may_be_replaced_while_it_is_in_use() {
     let switch = Switch::new();
-    let (a, b) = strangers(&switch);
+    let (a, b) = nodes_without_endpoints(&switch);
     let mut streams = vec![Stream::between(&a, &b)];
     a.reaches(b.inner4());
     let (done, replaced) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -157,7 +157,7 @@ fn a_change_of_route_loses_nothing() {
 #[test]
 fn a_removed_peer_is_cut_off_from_its_stream_at_once() {
     let switch = Switch::new();
-    let (a, b) = strangers(&switch);
+    let (a, b) = nodes_without_endpoints(&switch);
     let stream = Stream::between(&a, &b);
     a.reaches(b.inner4());
     let received = || b.device().snapshot().peers.iter().map(|peer| peer.rx_bytes).sum::<u64>();
@@ -192,9 +192,9 @@ fn a_removed_peer_is_cut_off_from_its_stream_at_once() {
         eventually("packets on their way have arrived", || {
             stream.pipes[0].waiting.lock().unwrap().is_empty().then_some(())
         });
-        let heard = refused();
+        let refused_before = refused();
         eventually("the sender goes on", || (unsent() > before + 100).then_some(()));
-        assert!(refused() <= heard + 80, "more arrived than had been read before");
+        assert!(refused() <= refused_before + 80, "more arrived than had been read before");
     });
 }
 
@@ -379,7 +379,7 @@ fn stun_uses_the_device_s_own_socket() {
 #[test]
 fn calls_to_a_device_that_has_ended_have_no_effect() {
     let switch = Switch::new();
-    let (a, b) = strangers(&switch);
+    let (a, b) = nodes_without_endpoints(&switch);
     let pipe: Arc<Pipe> = Arc::default();
     let handle = a.device().handle();
     let mut inbound = handle.stream_inbound(Arc::<Pipe>::clone(&pipe));

@@ -61,10 +61,10 @@ impl<'a> Direction<'a> {
         }
         let (mut waiting, mut mixed) = (frames.into_iter().map(Vec::into_iter).collect::<Vec<_>>(), Vec::new());
         while !waiting.is_empty() {
-            let turn = rng.below(waiting.len());
-            match waiting[turn].next() {
+            let next = rng.below(waiting.len());
+            match waiting[next].next() {
                 Some(frame) => mixed.push(frame),
-                None => drop(waiting.swap_remove(turn)),
+                None => drop(waiting.swap_remove(next)),
             }
         }
         paths[0].injector.inject(&mixed);

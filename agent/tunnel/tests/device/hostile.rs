@@ -184,19 +184,19 @@ fn forgeries_and_replays_change_nothing() {
         let refused = || b.device().snapshot().drops.unauthenticated;
         let (before, mut sent) = (refused(), 0);
         let endpoint = b.shown("endpoints", a);
-        let mut heard: Vec<Vec<u8>> = Vec::new();
+        let mut captured: Vec<Vec<u8>> = Vec::new();
         for round in 0..12 {
             path.label = format!("round {round}");
             path.send(&traffic.burst(60, 60_000));
-            if !heard.is_empty() {
-                let genuine = &heard[rng.below(heard.len())];
+            if !captured.is_empty() {
+                let genuine = &captured[rng.below(captured.len())];
                 sent += attack(&socket, &forgeries(&mut rng, genuine));
             }
             path.settle();
             while let Some(frame) = wire.next(Instant::now()) {
-                heard.extend(messages(frame, a));
+                captured.extend(messages(frame, a));
             }
-            heard.drain(..heard.len().saturating_sub(500));
+            captured.drain(..captured.len().saturating_sub(500));
             eventually("each forgery is refused", || (refused() >= before + sent).then_some(()));
         }
         assert!(sent > 5_000, "{sent}");

@@ -112,17 +112,17 @@ fn a_replayed_initiation_proves_nothing() {
     b.add(&a, None, "");
     let pipe: Arc<Pipe> = Arc::default();
     a.device().handle().set_stream(&b.public_key(), Some(Arc::<Pipe>::clone(&pipe)));
-    let mut heard = Vec::new();
+    let mut captured = Vec::new();
     eventually("a asks", || {
-        heard.extend(pipe.taken());
-        (!heard.is_empty()).then_some(())
+        captured.extend(pipe.taken());
+        (!captured.is_empty()).then_some(())
     });
     let (mut inbound, answers) = opened(&b);
-    receive(&mut inbound, &heard[..1], |_, _| panic!("that proves nothing"));
+    receive(&mut inbound, &captured[..1], |_, _| panic!("that proves nothing"));
     assert_eq!(answers.taken().iter().map(|answer| answer[0]).collect::<Vec<_>>(), [2]);
     let refused = || b.device().snapshot().drops.unauthenticated;
     let before = refused();
-    receive(&mut inbound, &heard[..1], |_, _| panic!("nor does a replay"));
+    receive(&mut inbound, &captured[..1], |_, _| panic!("nor does a replay"));
     assert_eq!((refused(), answers.taken().len()), (before + 1, 0));
 }
 

@@ -18,12 +18,12 @@ fn apply(node: &Node, peer: PeerUpdate) {
 }
 
 /// The public key of a peer that does not exist.
-fn stranger() -> PeerUpdate {
+fn absent_peer() -> PeerUpdate {
     PeerUpdate::new(PublicKey::from_bytes([9; 32]))
 }
 
-fn stranger_at(endpoint: &str) -> PeerUpdate {
-    PeerUpdate { endpoint: Some(endpoint.parse().unwrap()), ..stranger() }
+fn absent_peer_at(endpoint: &str) -> PeerUpdate {
+    PeerUpdate { endpoint: Some(endpoint.parse().unwrap()), ..absent_peer() }
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn an_mtu_that_was_set_by_hand_stays() {
     join(&a, &b);
     a.host.ip(&format!("link set {} mtu 1410", a.name)).unwrap();
     a.host.ip("link set eth0 mtu 1400").unwrap();
-    apply(&a, stranger_at("192.0.2.77:9"));
+    apply(&a, absent_peer_at("192.0.2.77:9"));
     assert_eq!(mtu(&a), 1410);
 }
 
@@ -61,10 +61,10 @@ fn a_peer_behind_a_small_link_leaves_ipv6_and_lowers_the_mtu_only_while_it_exist
     for command in ["link set thin up", "link set thin-end up", "addr add 198.51.100.1/24 dev thin"] {
         a.host.ip(command).unwrap();
     }
-    apply(&a, stranger_at("198.51.100.2:9"));
+    apply(&a, absent_peer_at("198.51.100.2:9"));
     assert_eq!(mtu(&a), 1280, "the least that IPv6 needs");
     assert!(a.host.ip(&format!("addr show dev {}", a.name)).unwrap().contains(&a.inner6().to_string()));
-    apply(&a, PeerUpdate { remove: true, ..stranger() });
+    apply(&a, PeerUpdate { remove: true, ..absent_peer() });
     assert_eq!(mtu(&a), 1420);
 }
 
@@ -73,7 +73,7 @@ fn the_interface_itself_is_no_link_to_the_outside() {
     let switch = Switch::new();
     let a = switch.node(1, Kind::Ours);
     for port in 1..20 {
-        apply(&a, stranger_at(&format!("10.77.0.99:{port}")));
+        apply(&a, absent_peer_at(&format!("10.77.0.99:{port}")));
     }
     assert_eq!(mtu(&a), 1420);
 }

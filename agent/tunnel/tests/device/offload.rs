@@ -38,11 +38,11 @@ const LARGE: Size = (400, 500_000, 1);
 fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) {
     join(a, b);
     let_through(a, b);
-    let ways = [(a, b), (b, a)];
-    let mut paths = ways.map(|(from, to)| Direction::new(from, to));
-    let mut links = ways.map(|(from, to)| (Tap::listener(&to.host, "eth0"), from, 0));
+    let directions = [(a, b), (b, a)];
+    let mut paths = directions.map(|(from, to)| Direction::new(from, to));
+    let mut links = directions.map(|(from, to)| (Tap::listener(&to.host, "eth0"), from, 0));
     for seed in seeds() {
-        let mut traffic = ways.map(|(from, to)| Traffic::wide(seed, from.number, to.number, times));
+        let mut traffic = directions.map(|(from, to)| Traffic::wide(seed, from.number, to.number, times));
         for burst in 0..BURSTS {
             for (path, traffic) in paths.iter_mut().zip(&mut traffic) {
                 path.label = format!("seed {seed}, burst {burst}");
@@ -57,7 +57,7 @@ fn carries_exactly(a: &Node, b: &Node, (packets, bytes, times): Size) {
     }
     // All packets on their way have arrived when this answer has.
     a.reaches(b.inner4());
-    for ((from, to), (path, (_, _, trains))) in ways.into_iter().zip(paths.iter_mut().zip(links)) {
+    for ((from, to), (path, (_, _, trains))) in directions.into_iter().zip(paths.iter_mut().zip(links)) {
         path.drain();
         assert_eq!(path.lost(), 0, "the test's own sockets were full");
         offloads_were_used(from, to, &path.merged, trains);

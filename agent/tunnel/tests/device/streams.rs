@@ -36,13 +36,13 @@ impl Text {
 }
 
 /// Sends one text and receives another, both to the end, and checks every byte that arrives.
-fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hears: u64) {
+fn converse(mut stream: TcpStream, [to_send, to_receive]: [usize; 2], sends: u64, receives: u64) {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
     let mut writer = stream.try_clone().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let (mut text, mut left, mut rng) = (Text::new(says), to_say, Rng::new(says));
+            let (mut text, mut left, mut rng) = (Text::new(sends), to_send, Rng::new(sends));
             while left > 0 {
                 let piece = left.min(1 + rng.below(100_000));
                 writer.write_all(&text.take(piece)).unwrap();
@@ -50,7 +50,7 @@ fn converse(mut stream: TcpStream, [to_say, to_hear]: [usize; 2], says: u64, hea
             }
             writer.shutdown(Shutdown::Write).unwrap();
         });
-        let (mut text, mut buffer, mut left) = (Text::new(hears), vec![0; 1 << 16], to_hear);
+        let (mut text, mut buffer, mut left) = (Text::new(receives), vec![0; 1 << 16], to_receive);
         loop {
             let got = uninterrupted(|| stream.read(&mut buffer)).unwrap();
             if got == 0 {
