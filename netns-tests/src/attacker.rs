@@ -86,20 +86,7 @@ impl Attacker {
         change(&mut registration);
         let cvm = Cvm::new(&root, app_id, registration.instance)?;
         registration.member_address = cvm.member_address().into();
-        let record = PeerRecord {
-            token: registration.token,
-            instance: registration.instance,
-            member_address: registration.member_address,
-            wireguard_key: registration.wireguard_key,
-            key_epoch: registration.key_epoch,
-            endpoint_epoch: 0,
-            network_type: registration.network_type,
-            endpoint: registration.endpoint,
-            gateway: registration.gateway,
-            kms_root: Cvm::root_address(&root)?.into(),
-            app_id,
-            registered_block: self.block,
-        };
+        let record = PeerRecord::registered(&registration, Cvm::root_address(&root)?.into(), app_id, self.block);
         Ok((record, cvm.prove(registration, &domain)))
     }
 

@@ -8,7 +8,7 @@ use crate::{
     dev_url::DevUrls,
     id::{Address, AppId, BlockRef, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
-    registration::{Domain, Gateway, NetworkType},
+    registration::{Domain, Gateway, NetworkType, Registration},
 };
 
 /// One whole read of the contract, pinned to a block hash. Nothing in it is proved: see `proof::verify` for what
@@ -67,6 +67,33 @@ pub struct PeerRecord {
     pub registered_block: u64,
 }
 
+impl PeerRecord {
+    /// What the contract lists after it carried out this registration in the block of this number, where the key chain leads from
+    /// `kms_root` to `app_id`. Of use to whatever stands in for the contract: agents read records.
+    #[must_use]
+    pub const fn registered(
+        registration: &Registration,
+        kms_root: Address,
+        app_id: AppId,
+        registered_block: u64,
+    ) -> Self {
+        Self {
+            token: registration.token,
+            instance: registration.instance,
+            member_address: registration.member_address,
+            wireguard_key: registration.wireguard_key,
+            key_epoch: registration.key_epoch,
+            endpoint_epoch: 0,
+            network_type: registration.network_type,
+            endpoint: registration.endpoint,
+            gateway: registration.gateway,
+            kms_root,
+            app_id,
+            registered_block,
+        }
+    }
+}
+
 /// A minted token. See `IDstackClusterNFT.Node`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
@@ -88,4 +115,22 @@ pub struct NodeRecord {
     pub active: bool,
     /// Whether the contract owner barred it.
     pub revoked: bool,
+}
+
+impl NodeRecord {
+    /// What the contract answers for a token that it has not minted.
+    #[must_use]
+    pub const fn unminted(token: TokenId) -> Self {
+        Self {
+            token,
+            owner: None,
+            instance: None,
+            member_address: None,
+            bound_app_id: None,
+            key_epoch: 0,
+            endpoint_epoch: 0,
+            active: false,
+            revoked: false,
+        }
+    }
 }

@@ -81,17 +81,8 @@ impl State {
             return None;
         }
         let key_epoch = known.map_or(0, |known| known.node.key_epoch);
-        let node = NodeRecord {
-            token,
-            owner: Some(OWNER),
-            instance: Some(instance),
-            member_address: None,
-            bound_app_id: None,
-            key_epoch,
-            endpoint_epoch: 0,
-            active: false,
-            revoked: false,
-        };
+        let node =
+            NodeRecord { owner: Some(OWNER), instance: Some(instance), key_epoch, ..NodeRecord::unminted(token) };
         self.nodes.insert(token, Token { node, peer: None });
         Some(Effect::Other)
     }
@@ -161,7 +152,7 @@ impl State {
         let mut own_nodes: Vec<_> =
             self.nodes.values().map(|known| known.node.clone()).filter(|node| concerns(node)).collect();
         // The contract answers for every token, minted or not.
-        own_nodes.extend(own.filter(|token| !self.nodes.contains_key(token)).map(unminted));
+        own_nodes.extend(own.filter(|token| !self.nodes.contains_key(token)).map(NodeRecord::unminted));
         Registry {
             domain: cluster().domain,
             block,
@@ -179,37 +170,10 @@ impl State {
 
 /// The record that the contract holds after this registration in the block of this number.
 pub(crate) fn record(registration: &Registration, registered_block: u64) -> PeerRecord {
-    PeerRecord {
-        token: registration.token,
-        instance: registration.instance,
-        member_address: registration.member_address,
-        wireguard_key: registration.wireguard_key,
-        key_epoch: registration.key_epoch,
-        endpoint_epoch: 0,
-        network_type: registration.network_type,
-        endpoint: registration.endpoint,
-        gateway: registration.gateway,
-        kms_root: cluster().root_address(),
-        app_id: cluster().app_id,
-        registered_block,
-    }
+    PeerRecord::registered(registration, cluster().root_address(), cluster().app_id, registered_block)
 }
 
 /// A place names a domain that is listed, and a TLS node must have one.
 fn takes_place(network_type: NetworkType, gateway: Option<Gateway>) -> bool {
     gateway.map_or(network_type == NetworkType::Wireguard, |gateway| gateway.domain == 1)
-}
-
-const fn unminted(token: TokenId) -> NodeRecord {
-    NodeRecord {
-        token,
-        owner: None,
-        instance: None,
-        member_address: None,
-        bound_app_id: None,
-        key_epoch: 0,
-        endpoint_epoch: 0,
-        active: false,
-        revoked: false,
-    }
 }

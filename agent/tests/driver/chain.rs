@@ -86,15 +86,9 @@ impl ChainTwin {
     pub(crate) fn mint(&self, token: u32, identity: &Identity) {
         let mut inner = self.inner();
         inner.registry.own_nodes.push(NodeRecord {
-            token: TokenId::new(token).unwrap(),
             owner: Some(Address::repeat_byte(0xee)),
             instance: Some(identity.instance),
-            member_address: None,
-            bound_app_id: None,
-            key_epoch: 0,
-            endpoint_epoch: 0,
-            active: false,
-            revoked: false,
+            ..NodeRecord::unminted(TokenId::new(token).unwrap())
         });
         inner.next_block();
     }
@@ -141,20 +135,7 @@ impl ChainTwin {
         let proof = Proof { registration, chain: identity.chain.clone(), node_signature, member_signature };
         inner.proofs.insert(token, proof);
         let block = inner.registry.block.number + 1;
-        inner.registry.peers.push(PeerRecord {
-            token,
-            instance: identity.instance,
-            member_address: registration.member_address,
-            wireguard_key: registration.wireguard_key,
-            key_epoch: 1,
-            endpoint_epoch: 0,
-            network_type: registration.network_type,
-            endpoint: registration.endpoint,
-            gateway: registration.gateway,
-            kms_root: identity.kms_root,
-            app_id: identity.app_id,
-            registered_block: block,
-        });
+        inner.registry.peers.push(PeerRecord::registered(&registration, identity.kms_root, identity.app_id, block));
         inner.registry.peers.sort_by_key(|peer| peer.token);
         let node = inner.registry.own_nodes.iter_mut().find(|node| node.token == token).unwrap();
         (node.active, node.key_epoch, node.member_address) = (true, 1, Some(identity.member.address()));

@@ -79,20 +79,7 @@ impl Cluster {
 
     /// The record the contract would hold after this registration in this block.
     pub(crate) fn record(&self, registration: &Registration, registered_block: u64) -> PeerRecord {
-        PeerRecord {
-            token: registration.token,
-            instance: registration.instance,
-            member_address: registration.member_address,
-            wireguard_key: registration.wireguard_key,
-            key_epoch: registration.key_epoch,
-            endpoint_epoch: 0,
-            network_type: registration.network_type,
-            endpoint: registration.endpoint,
-            gateway: registration.gateway,
-            kms_root: address(&self.root),
-            app_id: self.app_id,
-            registered_block,
-        }
+        PeerRecord::registered(registration, address(&self.root), self.app_id, registered_block)
     }
 
     /// Signs and verifies a registration as made in block 10.
@@ -134,17 +121,7 @@ pub(crate) fn registration(id: u32) -> Registration {
 
 /// A minted token bound to the node of the same number, not registered.
 pub(crate) fn bound(id: u32) -> NodeRecord {
-    NodeRecord {
-        token: token(id),
-        owner: Some(OWNER),
-        instance: Some(instance(id)),
-        member_address: None,
-        bound_app_id: None,
-        key_epoch: 0,
-        endpoint_epoch: 0,
-        active: false,
-        revoked: false,
-    }
+    NodeRecord { owner: Some(OWNER), instance: Some(instance(id)), ..NodeRecord::unminted(token(id)) }
 }
 
 pub(crate) fn network() -> MeshNetwork {

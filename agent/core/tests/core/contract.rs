@@ -96,15 +96,10 @@ impl Contract {
         }
         let key_epoch = known.as_ref().map_or(0, |known| known.node.key_epoch);
         let node = NodeRecord {
-            token,
             owner: Some(known.and_then(|known| known.node.owner).unwrap_or(OWNER)),
             instance: Some(instance),
-            member_address: None,
-            bound_app_id: None,
             key_epoch,
-            endpoint_epoch: 0,
-            active: false,
-            revoked: false,
+            ..NodeRecord::unminted(token)
         };
         self.change(|state| {
             state.nodes.insert(token, Token { node, peer: None });
@@ -217,17 +212,7 @@ impl Contract {
             state.nodes.values().map(|known| known.node.clone()).filter(|node| concerns(node)).collect();
         // `getNode` answers for every token, minted or not.
         let unminted = own_token.filter(|token| !state.nodes.contains_key(token));
-        nodes.extend(unminted.map(|token| NodeRecord {
-            token,
-            owner: None,
-            instance: None,
-            member_address: None,
-            bound_app_id: None,
-            key_epoch: 0,
-            endpoint_epoch: 0,
-            active: false,
-            revoked: false,
-        }));
+        nodes.extend(unminted.map(NodeRecord::unminted));
         let registry = self.cluster.registry(self.head(), peers, nodes);
         let (block, base_domains) = (block(self.head(), self.branch), self.base_domains.clone());
         Registry { block, base_domains, epoch: state.epoch, finalized: state.finalized, ..registry }
