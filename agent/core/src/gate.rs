@@ -288,7 +288,11 @@ impl Gate {
         let values = Floor { epoch: registry.epoch, key_epochs: key_epochs(registry).collect() };
         // What this read undoes was never final, what it replaces no longer counts, and what it does not name it may
         // have undone: only what it confirms stays.
-        self.pending.retain(|earlier| earlier.number < registry.block.number && earlier.floor.is_below(&values));
+        self.pending.retain(|earlier| {
+            earlier.number < registry.block.number
+                && earlier.floor.is_below(&values)
+                && !earlier.was_replaced_before(registry)
+        });
         for earlier in &mut self.pending {
             earlier.floor.key_epochs.retain(|token, _| values.key_epochs.contains_key(token));
         }
@@ -312,6 +316,17 @@ impl Gate {
         while self.pending.len() > MAX_PENDING {
             self.pending.pop_front();
         }
+    }
+}
+
+impl Accepted {
+    /// The block of this read is none that the later one stands on: a registration that it had is in a later block now. A fork undid
+    /// it and it was made again, and might be undone once more, whatever becomes final up to here.
+    fn was_replaced_before(&self, later: &Registry) -> bool {
+        later.peers.iter().any(|peer| {
+            let had = self.floor.key_epochs.get(&peer.token).is_some_and(|had| *had >= peer.key_epoch);
+            had && peer.registered_block > self.number
+        })
     }
 }
 

@@ -233,6 +233,26 @@ fn a_key_epoch_counts_as_far_as_its_node_signed_it() {
     assert_eq!(judge(&mut gate, &with_epochs(read(6, &[1]), 10, 5)), Ok(Judgement::Accept));
 }
 
+/// A fork undid token 1's registration, it was made again in a later block, and another fork undoes that.
+#[test]
+fn what_a_fork_replaced_is_not_final_because_it_was_made_again() {
+    let registered = |number, read_at| {
+        let mut registry = with_epochs(read(read_at, &[1]), 10, 3);
+        registry.peers[0].registered_block = number;
+        registry
+    };
+    let undone = with_epochs(read(10, &[1]), 9, 2);
+    for (number, is_replaced) in [(7, true), (6, false)] {
+        let mut gate = gate();
+        assert_eq!(judge(&mut gate, &registered(6, 6)), Ok(Judgement::Accept));
+        assert_eq!(judge(&mut gate, &registered(number, 8)), Ok(Judgement::Accept));
+        let of_six = Registry { finalized: Some(6), ..registered(number, 9) };
+        assert_eq!(judge(&mut gate, &of_six), Ok(Judgement::Accept));
+        assert_eq!(gate.floor(), &if is_replaced { Floor::default() } else { floor(10, 3) });
+        assert_eq!(judge(&mut gate, &undone).is_ok(), is_replaced, "block {number}");
+    }
+}
+
 #[test]
 fn a_token_outside_the_network_is_refused() {
     let network = MeshNetwork::new([10, 0, 1, 0].into(), 29).unwrap();
