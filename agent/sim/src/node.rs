@@ -12,7 +12,7 @@ use mesh_core::{
         Policy,
     },
     diff::Change,
-    id::{InstanceId, TokenId, WireguardKey},
+    id::{BlockRef, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
     place::OwnPlace,
     registration::NetworkType,
@@ -53,8 +53,8 @@ pub(crate) struct Node {
     pub(crate) known: BTreeSet<WireguardKey>,
     pub(crate) removed: Vec<WireguardKey>,
     pub(crate) left: BTreeSet<WireguardKey>,
-    /// Height and epoch of views that may become final, and the epoch that is, as of this process.
-    pub(crate) views: Vec<(u64, u64)>,
+    /// Block and epoch of views that may become final, and the epoch that is, as of this process.
+    pub(crate) views: Vec<(BlockRef, u64)>,
     pub(crate) final_epoch: u64,
     /// Since when the paths of this process know each peer.
     pub(crate) paths_since: BTreeMap<TokenId, Duration>,

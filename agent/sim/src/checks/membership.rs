@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use mesh_core::{
     agent::{CachedRegistry, Command, Input},
     diff::{Change, DesiredPeer, LIVE_SESSION},
-    id::WireguardKey,
+    id::{BlockRef, WireguardKey},
     status::{MembershipState, Warning},
 };
 
@@ -137,11 +137,15 @@ impl World {
             let what = format!("node {node} accepts epoch {}, and {final_epoch} was final", view.epoch);
             return self.checks.fail("finality-holds", now, what);
         }
-        // What an accepted read takes back was not final.
-        views.retain(|(number, epoch)| *number < view.number && *epoch <= view.epoch);
-        views.push((view.number, view.epoch));
+        // What an accepted read takes back was not final, nor what a fork replaced, where nothing but the chain is to be seen.
+        let is_there = |block: &BlockRef| {
+            self.checks.has_lied
+                || self.chain.head().ancestor(block.number).is_none_or(|there| there.at.hash == block.hash)
+        };
+        views.retain(|(block, epoch)| block.number < view.block.number && *epoch <= view.epoch && is_there(block));
+        views.push((view.block, view.epoch));
         let is_final = |number: u64| view.finalized.is_some_and(|finalized| number <= finalized);
-        let newest = views.iter().filter(|(number, _)| is_final(*number)).map(|(_, epoch)| *epoch).max();
+        let newest = views.iter().filter(|(block, _)| is_final(block.number)).map(|(_, epoch)| *epoch).max();
         *final_epoch = newest.unwrap_or(0).max(*final_epoch);
     }
 
@@ -263,7 +267,7 @@ impl World {
 
 /// A read as far as finality goes.
 pub(crate) struct View {
-    pub(crate) number: u64,
+    pub(crate) block: BlockRef,
     pub(crate) epoch: u64,
     pub(crate) finalized: Option<u64>,
     pub(crate) witnesses: usize,
@@ -273,8 +277,8 @@ impl View {
     /// What this answer says, if it is a read.
     pub(crate) fn of(input: &Input) -> Option<Self> {
         let Input::Registry(registry, report) = input else { return None };
-        let (number, epoch, finalized) = (registry.block.number, registry.epoch, registry.finalized);
-        Some(Self { number, epoch, finalized, witnesses: report.quorum.have })
+        let (block, epoch, finalized) = (registry.block, registry.epoch, registry.finalized);
+        Some(Self { block, epoch, finalized, witnesses: report.quorum.have })
     }
 }
 
