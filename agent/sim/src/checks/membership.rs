@@ -249,6 +249,8 @@ impl World {
             let is_peer = listed.contains(&node);
             let is_right = match state {
                 MembershipState::Active => keys.is_superset(&expected) && keys.is_subset(&allowed) && has_device,
+                // What it has sent may be lost, and is sent again.
+                MembershipState::Registering => false,
                 _ => !is_peer && !has_device,
             };
             if !is_right {
