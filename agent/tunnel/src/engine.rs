@@ -12,6 +12,7 @@ use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
+use blake2::{Blake2s256, Digest as _};
 use mesh_offload::{Merge, VNET_LEN};
 
 use crate::config::{DeviceUpdate, Drops, PeerState};
@@ -148,7 +149,8 @@ struct Parts {
 struct Clock {
     origin: (Instant, SystemTime),
     now: Instant,
-    random: Cell<u64>,
+    /// The seed, and how many numbers were drawn.
+    random: Cell<(u64, u64)>,
 }
 
 struct Stream {
@@ -162,13 +164,11 @@ impl Environment for Clock {
         self.origin.1 + self.now.saturating_duration_since(self.origin.0)
     }
 
-    /// SplitMix64 (Steele, Lea and Flood, 2014).
     fn random(&self) -> u64 {
-        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.random.set(state);
-        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        let (seed, drawn) = self.random.get();
+        self.random.set((seed, drawn + 1));
+        let hash = Blake2s256::new().chain_update(seed.to_le_bytes()).chain_update(drawn.to_le_bytes()).finalize();
+        hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 }
 
@@ -184,7 +184,7 @@ impl Engine {
     #[must_use]
     pub fn new(options: EngineOptions, now: Instant, wall: SystemTime) -> Self {
         let EngineOptions { seed, tap, mtu } = options;
-        let clock = Clock { origin: (now, wall), now, random: Cell::new(seed) };
+        let clock = Clock { origin: (now, wall), now, random: Cell::new((seed, 0)) };
         Self {
             table: Table::new(u64::MAX),
             schedule: Schedule::new(now),

@@ -14,9 +14,9 @@ const DEVICE_LEN: usize = 256;
 const PEER_LEN: usize = 512;
 const ALLOWED_IP_LEN: usize = 64;
 
-/// The device's configuration and state, ending in `errno=0` and the empty line.
-pub(crate) fn get(shared: &Shared) -> Zeroizing<String> {
-    let (table, now) = (shared.table(), Instant::now());
+/// The device's configuration and state at `now`, ending in `errno=0` and the empty line.
+pub(crate) fn get(shared: &Shared, now: Instant) -> Zeroizing<String> {
+    let table = shared.table();
     let len: usize = table.members().map(|member| PEER_LEN + ALLOWED_IP_LEN * member.allowed_ips.len()).sum();
     let mut text = Zeroizing::new(String::with_capacity(DEVICE_LEN + len));
     if let Some(identity) = &table.identity {

@@ -227,7 +227,7 @@ impl Client {
             (None, "set=1") => Some(Request::Set(Box::default())),
             (None, "") => None,
             (Some(Request::Get), "") => {
-                self.output.push_str(&format::get(shared));
+                self.output.push_str(&format::get(shared, Instant::now()));
                 None
             }
             (Some(Request::Set(request)), "") => {
