@@ -2,6 +2,7 @@
 //! too and which has their corpus.
 
 mod datagram;
+mod device;
 pub(crate) mod end;
 #[path = "../fuzz/src/input.rs"]
 mod input;
@@ -20,4 +21,4 @@ pub use table::table;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by the name of its directory in the corpus.
-pub const TARGETS: [(&str, Target); 2] = [("datagram", datagram), ("table", table)];
+pub const TARGETS: [(&str, Target); 3] = [("datagram", datagram), ("device", device), ("table", table)];

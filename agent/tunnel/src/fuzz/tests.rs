@@ -14,6 +14,11 @@ fn datagram() {
 }
 
 #[test]
+fn device() {
+    try_corpus_and_variations(&corpus("device"), super::device, 1);
+}
+
+#[test]
 fn table() {
     try_corpus_and_variations(&corpus("table"), super::table, 1);
 }
