@@ -20,7 +20,7 @@ pub(crate) enum Request {
     Apply { update: DeviceUpdate, reply: Sender<Result<(), Error>> },
     /// Call the `tick` of the peer with that slot at that time.
     Wake(Wake),
-    /// Speak to that peer: there is a new way to it.
+    /// Speak to that peer: there is a new path to it.
     Initiate { peer: PublicKey },
     /// A link outside turned out to be too narrow for a datagram: look at the MTU.
     Fit,
@@ -28,7 +28,7 @@ pub(crate) enum Request {
     Stop,
 }
 
-/// Peers worked on before looking for requests again: however many are due, nobody waits long to be heard.
+/// Peers worked on before looking for requests again: however many are due, no request waits long.
 const BATCH: usize = 32;
 
 /// Peers that fell silent, went, or came at once, before the memory they needed is given back. It takes longer the more

@@ -41,7 +41,7 @@ pub struct Device {
 }
 
 /// What the device's threads share. Locks are taken in the order of the fields, and a peer's own after `table`. Every
-/// packet needs `table`: nobody asks the system for anything that may take its time while holding it.
+/// packet needs `table`: no thread asks the system for anything that may take its time while holding it.
 pub(crate) struct Shared {
     name: String,
     pub(crate) threads: NonZeroU8,
@@ -160,7 +160,7 @@ impl Device {
         self.shared.snapshot()
     }
 
-    /// The device for those who do not own it: they change the ways to its peers while it runs.
+    /// The device for those who do not own it: they change the paths to its peers while it runs.
     #[must_use]
     pub fn handle(&self) -> DeviceHandle {
         DeviceHandle(Arc::clone(&self.revocable))
@@ -174,13 +174,13 @@ impl Device {
         self.end()
     }
 
-    /// False once the device has ended: somebody stopped it or deleted its interface. Only making a new one helps then.
+    /// False once the device has ended: it was stopped or its interface deleted. Only making a new one helps then.
     #[must_use]
     pub fn is_running(&self) -> bool {
         !self.shared.is_stopping()
     }
 
-    /// Waits until the device has ended: somebody stopped it or deleted its interface.
+    /// Waits until the device has ended: it was stopped or its interface deleted.
     pub fn wait(&self) {
         let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
         while *running > 0 {
@@ -196,7 +196,7 @@ impl Device {
 
     fn end(&mut self) -> Result<(), Error> {
         self.shared.begin_stop();
-        // Whoever is inside leaves first.
+        // Calls that are inside end first.
         self.revocable.revoke();
         let panicked = self.threads.drain(..).filter_map(|thread| thread.join().err()).count();
         if panicked > 0 {
@@ -221,7 +221,7 @@ impl std::fmt::Debug for Device {
     }
 }
 
-/// One of the device's threads. When the first ends, for whatever reason, the others are told to.
+/// One of the device's threads. When the first ends, for whatever reason, the others are asked to.
 struct Running(Arc<Shared>);
 
 impl Running {

@@ -13,7 +13,7 @@ const PER_SECOND: f64 = 20.0;
 /// The first few.
 const BURST: f64 = 5.0;
 
-/// Sources remembered at a time. Who is not among them while they are all busy has to wait.
+/// Sources remembered at a time. One that is not among them while they are all busy has to wait.
 const SOURCES: usize = 4096;
 
 /// Counts handshakes that passed the gate, in all and by source.
@@ -36,7 +36,7 @@ impl Flood {
         if self.second.is_none_or(|second| now >= second + Duration::from_secs(1)) {
             self.second = Some(now);
             self.count = 0;
-            // Whoever has been quiet for so long has a full bucket, as has whoever is not here.
+            // A source that has been quiet for so long has a full bucket, as has one that is not here.
             let full = Duration::from_secs_f64(BURST / PER_SECOND);
             self.sources.retain(|_, bucket| now < bucket.filled + full);
         }
@@ -60,7 +60,7 @@ impl Flood {
     }
 }
 
-/// Everybody who has one IPv6 address has its /64.
+/// A host that has one IPv6 address has its /64.
 fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,4 +1,4 @@
-//! What the device's owner does with the ways of single peers, from any thread, while the device runs.
+//! What the device's owner does with the paths of single peers, from any thread, while the device runs.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use crate::path::{Carrier, Path, Route};
 use crate::peer::{Context, Peer};
 use crate::stream::StreamInbound;
 
-/// The way in for those who do not own the device. It is closed when the device ends: then nobody holds on to its interface
-/// and sockets any more.
+/// Access for those who do not own the device. It is closed when the device ends: then no handle keeps its interface and sockets
+/// any more.
 pub(crate) struct Revocable(RwLock<Option<Arc<Shared>>>);
 
 impl Revocable {
@@ -22,12 +22,12 @@ impl Revocable {
         Arc::new(Self(RwLock::new(Some(Arc::clone(shared)))))
     }
 
-    /// What is behind it, for one call. Nobody closes it before the answer is dropped.
+    /// What is behind it, for one call. It is not closed before the answer is dropped.
     pub(crate) fn access(&self) -> RwLockReadGuard<'_, Option<Arc<Shared>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when nobody is inside any more.
+    /// Returns when no call is inside any more.
     pub(crate) fn revoke(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -46,19 +46,19 @@ impl fmt::Debug for DeviceHandle {
 
 impl DeviceHandle {
     /// From now on this is the stream that [`Route::stream`] and [`Path::Stream`] mean for the peer. Where that makes the peer
-    /// reachable and no session runs, a handshake begins. Where it takes away the only way that is known to work, packets wait for
+    /// reachable and no session runs, a handshake begins. Where it takes away the only path that is known to work, packets wait for
     /// another for 10 s, the newest of them.
     pub fn set_stream(&self, peer: &PublicKey, carrier: Option<Arc<dyn Carrier>>) {
         let now = Instant::now();
         self.reroute(peer, |peer| peer.set_stream(carrier, now));
     }
 
-    /// From now on datagrams to the peer, those that the device sends by itself as well, take these ways.
+    /// From now on datagrams to the peer, those that the device sends by itself as well, take these paths.
     pub fn set_route(&self, peer: &PublicKey, route: Route) {
         self.reroute(peer, |peer| peer.set_route(route));
     }
 
-    /// Seals one whole inner IP packet and sends it by that way alone, whatever the route. Without a session it is dropped and one
+    /// Seals one whole inner IP packet and sends it by that path alone, whatever the route. Without a session it is dropped and one
     /// is asked for, by the route, unless very many peers are being asked. True where it was sent.
     pub fn send_inner(&self, peer: &PublicKey, path: Path, packet: &[u8]) -> bool {
         let revocable = self.0.access();
@@ -67,9 +67,9 @@ impl DeviceHandle {
         with_context(shared, peer, |peer, context| peer.send_inner(context, path, packet, mtu)) == Some((true, true))
     }
 
-    /// Sends the peer something by this stream and no other way that it can authenticate: an empty packet of the session, where there
+    /// Sends the peer something by this stream and no other path that it can authenticate: an empty packet of the session, where there
     /// is one, and an initiation. Its answer by this stream is a [`crate::Proof::RoundTrip`]. It may not come: an initiation that
-    /// arrives later than one made after it is not answered (paper, section 5.1), so that whoever waits for it greets again.
+    /// arrives later than one made after it is not answered (paper, section 5.1), so that a caller that waits for it has to call again.
     pub fn initiate(&self, peer: &PublicKey, carrier: &Arc<dyn Carrier>) {
         self.with_context(peer, |peer, context| peer.initiate_by(context, carrier));
     }
@@ -93,7 +93,7 @@ impl DeviceHandle {
         StreamInbound::new(Arc::clone(&self.0), carrier)
     }
 
-    /// Where the change gives the peer a way that it did not have, it is spoken to.
+    /// Where the change gives the peer a path that it did not have, it is spoken to.
     fn reroute(&self, key: &PublicKey, change: impl FnOnce(&Peer) -> bool) {
         let revocable = self.0.access();
         let Some(shared) = revocable.as_ref().filter(|shared| !shared.is_stopping()) else { return };

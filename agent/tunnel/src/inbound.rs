@@ -111,7 +111,7 @@ impl Inbound<'_> {
         }
     }
 
-    /// Takes the rest of what was received, or as much of it as whoever waits for a packet or an update can wait for. The
+    /// Takes the rest of what was received, or as much of it as what waits for a packet or an update can wait for. The
     /// table is held until the packets are handed over, so that an update that removed a peer returns after the last of
     /// its packets.
     fn take_some(&mut self, buffer: &mut ReceiveBuffer, count: usize, next: &mut Next) {

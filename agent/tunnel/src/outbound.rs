@@ -24,7 +24,7 @@ const ENOUGH: usize = 60_000;
 /// How old the MTU that bounds padding and segment sizes may be.
 const MTU_AGE: Duration = Duration::from_secs(1);
 
-/// Superpackets' worth sent before others are let go first: what comes back, and whoever works on what was sent. Where both ends
+/// Superpackets' worth sent before others are let go first: what comes back, and the threads that work on what was sent. Where both ends
 /// have two processors between them, a packet beside a stream waits for up to 7 ms without it and for up to 5.5 with it, and the stream is
 /// as fast. 3 saves nothing more and costs a tenth of the stream.
 const TURN: usize = 16;
@@ -74,14 +74,14 @@ struct Outbound<'a> {
     sent_in_a_row: usize,
     /// A datagram was too long for the link it would have left by.
     too_long: bool,
-    /// When the control thread was last told so.
+    /// When the control thread was last asked to look.
     asked: Option<Instant>,
 }
 
 impl Outbound<'_> {
     /// Takes what the interface has, or enough of it, and sends it. The table is held for as long, so that an update that
-    /// removed a peer returns after the last datagram to it was sent. What cannot be sent counts as well: whoever floods
-    /// the interface with packets for nobody must not keep the table from an update, and all other threads with it.
+    /// removed a peer returns after the last datagram to it was sent. What cannot be sent counts as well: a program that
+    /// floods the interface with packets for no peer must not keep the table from an update, and all other threads with it.
     fn take_batch(&mut self) -> io::Result<()> {
         // Here, where nothing is held that another thread may wait for.
         let mtu = self.mtu();
@@ -138,7 +138,7 @@ impl Outbound<'_> {
         let now = Instant::now();
         if self.mtu_read.is_none_or(|read| now >= read + MTU_AGE) {
             self.mtu_read = Some(now);
-            // Where somebody is busy with the interface, the MTU of a second ago will do: packets do not wait.
+            // Where another program is busy with the interface, the MTU of a second ago will do: packets do not wait.
             if let Some(Err(error)) = self.shared.read_mtu_if_free() {
                 tracing::debug!(%error, "could not read the MTU");
             }
@@ -155,7 +155,7 @@ impl Outbound<'_> {
         }
     }
 
-    /// The MTU may have to be another. It is the link itself that says so, not somebody on the way.
+    /// The MTU may have to be another. It is the link itself that says so, not a host on the path.
     fn ask_to_fit(&mut self) {
         let now = Instant::now();
         if self.asked.is_none_or(|asked| now >= asked + FIT_AFTER) {

@@ -1,4 +1,4 @@
-//! The ways that datagrams take to a peer, and whom the device tells by which of them a packet came.
+//! The paths that datagrams take to a peer, and how the device reports by which of them a packet came.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,15 +34,15 @@ pub enum Path {
 /// What shows that a peer is at the other end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Proof {
-    /// An authentic message of the peer's came by it that is no replay. Somebody who caught it elsewhere may have brought it, so
+    /// An authentic message of the peer's came by it that is no replay. An attacker that caught it elsewhere may have brought it, so
     /// that nothing is said of whether the stream leads to the peer.
     Data,
     /// The peer's answer came by it to an initiation that went by it and nowhere else: the stream carries both ways.
     RoundTrip,
 }
 
-/// The ways that datagrams to a peer take, where they are there; where both are false, none. Where packets take both, the endpoint
-/// gets none before a round trip by it was proved, because it may be somebody else's; handshakes go there.
+/// The paths that datagrams to a peer take, where they are there; where both are false, none. Where packets take both, the endpoint
+/// gets none before a round trip by it was proved, because it may be another host's; handshakes go there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// To its UDP endpoint.
@@ -58,10 +58,10 @@ impl Default for Route {
     }
 }
 
-/// Who is told what the device sees of its ways. Called on the device's threads and inside [`crate::StreamInbound::receive`],
+/// What takes the device's reports about its paths. Called on the device's threads and inside [`crate::StreamInbound::receive`],
 /// while the device holds what others wait for: no call may block, nor call the device.
 pub trait Watcher: Send + Sync + 'static {
-    /// The peer sent this inner packet (UDP over IPv4, whole, from port [`Watch::tap`] to the same port) by that way. Its source
+    /// The peer sent this inner packet (UDP over IPv4, whole, from port [`Watch::tap`] to the same port) by that path. Its source
     /// address is one of the peer's; nothing else of it was looked at. The interface does not get it.
     fn probe(&self, peer: PublicKey, path: Path, packet: &[u8]);
 
@@ -69,7 +69,7 @@ pub trait Watcher: Send + Sync + 'static {
     /// [`crate::DeviceHandle::send_inner`] do not count.
     fn sent(&self, peer: PublicKey);
 
-    /// Packets of applications came from the peer by that way, and were let in. Reported at most once in 50 ms for each peer and way.
+    /// Packets of applications came from the peer by that path, and were let in. Reported at most once in 50 ms for each peer and path.
     fn received(&self, peer: PublicKey, path: Path);
 
     /// The peer's UDP endpoint is this now: configured, learned, or proved after [`crate::DeviceHandle::try_endpoint`].
@@ -86,7 +86,7 @@ pub struct Watch {
     /// UDP port of packets that do not come from the interface and do not go there: those of the interface that go from it to the
     /// same port are dropped, so that no program on this node speaks for its agent.
     pub tap: u16,
-    /// Who is told.
+    /// What takes the reports.
     pub watcher: Arc<dyn Watcher>,
 }
 

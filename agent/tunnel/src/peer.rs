@@ -61,7 +61,7 @@ struct State {
     removed: bool,
     psk: Option<PresharedKey>,
     endpoint: Option<Endpoint>,
-    /// Whether a round trip by the endpoint was proved since it is this one: until then somebody only says that the peer is there.
+    /// Whether a round trip by the endpoint was proved since it is this one: until then it is only said that the peer is there.
     is_validated: bool,
     route: Route,
     /// What few peers need, in a place of its own.
@@ -69,7 +69,7 @@ struct State {
     sessions: Sessions,
     timers: Timers,
     staged: Staged,
-    /// Held while a handshake is under way that nobody waits for.
+    /// Held while a handshake is under way that no packet waits for.
     permit: Option<HandshakePermit>,
     /// When the control thread will call [`Peer::tick`].
     scheduled: Option<Instant>,
@@ -171,7 +171,7 @@ impl Peer {
         state.scheduled = None;
     }
 
-    /// Ends the peer itself: whoever still holds it gets nothing in or out.
+    /// Ends the peer itself: a thread that still holds it gets nothing in or out.
     pub(crate) fn remove(&self) {
         let mut state = self.lock();
         state.removed = true;
@@ -198,7 +198,7 @@ impl Peer {
         }
     }
 
-    /// Seals packets from inside for the outbox, which has room for them, or keeps them until there is a session and a way.
+    /// Seals packets from inside for the outbox, which has room for them, or keeps them until there is a session and a path.
     /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length.
     pub(crate) fn send(
         self: &Arc<Self>,
@@ -256,7 +256,7 @@ impl Peer {
         if self.is_mute(&self.lock()) {
             return;
         }
-        // Here, where nobody waits for the peer: it takes its time.
+        // Here, where no other thread waits for the peer: it takes its time.
         let proved = initiation.prove(context.identity);
         let mut guard = self.lock();
         let state = &mut *guard;

@@ -1,4 +1,4 @@
-//! What is done with messages from the network, whichever way they came.
+//! What is done with messages from the network, by whichever path they came.
 
 use std::io::IoSlice;
 use std::net::IpAddr;

@@ -29,7 +29,7 @@ pub(crate) struct SendBatch {
     runs: Vec<Run>,
 }
 
-/// Datagrams of one size (the last may be shorter) for one peer by the same ways, with the same ECN bits.
+/// Datagrams of one size (the last may be shorter) for one peer by the same paths, with the same ECN bits.
 pub(crate) struct Run {
     pub(crate) bytes: Range<usize>,
     /// The size of each but the last.

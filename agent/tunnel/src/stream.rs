@@ -39,11 +39,11 @@ impl StreamInbound {
     }
 
     /// Opens datagrams where they lie in the buffer, which they may do with gaps, and hands their packets to the interface.
-    /// `proved` is told whose they are that were authenticated and no replay, and what that proves of this stream: data, and answers
+    /// `proved` gets whose they are that were authenticated and no replay, and what that proves of this stream: data, and answers
     /// to handshakes. An initiation proves nothing. Each datagram is taken as it is, whatever its bytes; a range outside the buffer
     /// is not looked at.
     ///
-    /// Never waits for anybody but those who change the device's peers. `proved` must not call the device.
+    /// Waits for nothing but changes of the device's peers. `proved` must not call the device.
     pub fn receive(&mut self, buffer: &mut [u8], datagrams: &[Range<usize>], mut proved: impl FnMut(PublicKey, Proof)) {
         let mut rest = datagrams;
         while !rest.is_empty() {
@@ -52,7 +52,7 @@ impl StreamInbound {
         }
     }
 
-    /// As much of it as whoever waits for an update can wait for; how many datagrams that were, at least one.
+    /// As much of it as the caller of an update can wait for; how many datagrams that were, at least one.
     fn receive_some(
         &mut self,
         buffer: &mut [u8],

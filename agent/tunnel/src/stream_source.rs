@@ -10,8 +10,8 @@ pub(crate) struct StreamSource {
 }
 
 impl StreamSource {
-    /// What all streams are counted as that nobody has proved to be at the end of: whoever opens many of them has no more
-    /// handshakes than by one. An address that nobody sends from: multicast, and with a scope that there is not.
+    /// What all streams are counted as on which no peer has proved itself: a host that opens many of them has no more handshakes
+    /// than by one. An address that no host sends from: multicast, and with a scope that there is not.
     const UNPROVED: u128 = 0xff00 << 112;
 
     /// Its own address is another one of these, which belongs to no stream of another `number`, so that streams are told apart as
@@ -35,7 +35,7 @@ mod tests {
     use crate::noise::HANDSHAKES_PER_SECOND;
 
     #[test]
-    fn streams_that_nobody_proved_share_one_limit() {
+    fn unproved_streams_share_one_limit() {
         let (mut flood, now) = (Flood::default(), Instant::now());
         let mut is_allowed = |source: &StreamSource| flood.allows(source.address(), now);
         let mut streams: Vec<StreamSource> = (1..=100).map(StreamSource::new).collect();

@@ -10,13 +10,13 @@ use crate::output::Priority;
 use crate::sessions::Target;
 use crate::timers::Due;
 
-/// How long a handshake that nobody waits for may take while others wait for its turn: three tries.
+/// How long a handshake that no packet waits for may take while other peers wait for its permit: three tries.
 const CONTENDED_ATTEMPT: Duration = Duration::from_millis(1500);
 
 /// Whether a peer was spoken to, if it had to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InitiateOutcome {
-    /// It was, or there is a session, or no way to it.
+    /// It was, or there is a session, or no path to it.
     Done,
     /// Too many others are spoken to now.
     Deferred,
@@ -59,7 +59,7 @@ impl Peer {
             match due {
                 Due::Initiate { again } if state.may_go_on(context) => self.send_initiations(state, context, again),
                 Due::Initiate { again: true } | Due::GiveUp => self.give_up(state, context),
-                // The next keepalive may find a turn.
+                // The next keepalive may find a permit.
                 Due::Initiate { again: false } => state.timers.abandon_handshake(),
                 Due::Keepalive => {
                     if !self.send_now(state, context, &[]) {
@@ -74,7 +74,7 @@ impl Peer {
     }
 
     fn give_up(&self, state: &mut State, context: &Context<'_>) {
-        tracing::debug!(peer = %self.key, "handshake given up: nobody answered");
+        tracing::debug!(peer = %self.key, "handshake given up: no answer");
         state.timers.abandon_handshake();
         state.staged.clear();
         if state.sessions.sealing(context.now).is_none() {
@@ -95,7 +95,7 @@ impl Peer {
             // The address we send from may be what keeps the answer away.
             endpoint.source = None;
         }
-        // Each way has one of its own, so that its answer proves that way; where the peer may be now is tried by itself. The peer
+        // Each path has one of its own, so that its answer proves that path; where the peer may be now is tried by itself. The peer
         // answers none that is older than the last it had, so that the last goes where they are slower.
         let (endpoint, stream) = (state.endpoint_of_route(), state.stream_of_route().cloned());
         let udp_paths = endpoint.is_some_and(|endpoint| self.send_initiation_to_endpoint(state, context, endpoint));
@@ -133,7 +133,7 @@ impl Peer {
         state.sessions.ask(context.identity, &self.key, target, context.now, wall_clock)
     }
 
-    /// When this peer is due next. Its turn ends with its handshake.
+    /// When this peer is due next. Its permit ends with its handshake.
     fn next_wake(&self, state: &mut State) -> Option<Instant> {
         let handshaking = state.timers.is_handshaking();
         if !handshaking {
@@ -163,7 +163,7 @@ impl State {
         !self.staged.is_empty() || self.sessions.sealing(context.now).is_some()
     }
 
-    /// Whether it may have a handshake that nobody waits for.
+    /// Whether it may have a handshake that no packet waits for.
     pub(super) fn has_permit(&mut self, context: &Context<'_>) -> bool {
         if self.permit.is_none() {
             self.permit = context.limiter.try_acquire();
@@ -171,7 +171,7 @@ impl State {
         self.permit.is_some()
     }
 
-    /// Whether its handshake may have another try. Where nobody waits for it, somebody may be waiting for its turn.
+    /// Whether its handshake may have another try. Where no packet waits for it, another peer may be waiting for the permit.
     fn may_go_on(&mut self, context: &Context<'_>) -> bool {
         let was_tried = self.timers.handshaking_for(context.now).is_some_and(|age| age >= CONTENDED_ATTEMPT);
         self.is_needed(context) || self.has_permit(context) && !(was_tried && context.limiter.is_contended())

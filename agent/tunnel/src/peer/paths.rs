@@ -1,4 +1,4 @@
-//! By which ways datagrams go to a peer, and who is told that some went or came.
+//! By which paths datagrams go to a peer, and the reports that some went or came.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,18 +15,18 @@ use crate::path::{Carrier, Path, Route};
 use crate::receive::Via;
 use crate::sessions::Target;
 
-/// How often the watcher is told at most that packets went, or came by one way.
+/// How often it is reported at most that packets went, or came by one path.
 const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long packets wait for a way after the stream that took them was lost. A gateway that is restarted is back sooner; and what TCP
-/// sends again meanwhile, which is the same each time, need not be sent again when the way is there, after twice as long a wait.
+/// How long packets wait for a path after the stream that took them was lost. A gateway that is restarted is back sooner; and what TCP
+/// sends again meanwhile, which is the same each time, need not be sent again when the path is there, after twice as long a wait.
 const WAIT: Duration = Duration::from_secs(10);
 
 /// What only a peer has that is reached by a stream, moves, or is watched.
 #[derive(Default)]
 pub(super) struct PathState {
     stream: Option<Arc<dyn Carrier>>,
-    /// When the stream went that took packets, where no way is known to work since.
+    /// When the stream ended that took packets, where no path is known to work since.
     stream_lost: Option<Instant>,
     pub(super) validation: Option<Validation>,
     /// When the last trial came to nothing.
@@ -35,7 +35,7 @@ pub(super) struct PathState {
     pub(super) retired: Option<RetiredAddress>,
     /// When the peer was last found at an address that was tried.
     pub(super) found: Option<Instant>,
-    /// When the watcher was last told that packets went, came by UDP, and came by a stream.
+    /// When it was last reported that packets went, came by UDP, and came by a stream.
     last_reported: [Option<Instant>; 3],
 }
 
@@ -87,7 +87,7 @@ impl PathSet {
 }
 
 impl Peer {
-    /// Changes the stream; true where the peer has a way now and had none, or none that is known to work.
+    /// Changes the stream; true where the peer has a path now and had none, or none that is known to work.
     pub(crate) fn set_stream(&self, carrier: Option<Arc<dyn Carrier>>, now: Instant) -> bool {
         let mut state = self.lock();
         if state.removed || carrier.is_none() && state.path_state.is_none() {
@@ -125,7 +125,7 @@ impl Peer {
             return false;
         }
         if state.sessions.sealing(context.now).is_none() {
-            // Nobody waits for what its owner sends so: of thousands of peers that are off, few are asked at a time.
+            // No application waits for what the owner sends so: of thousands of peers that are off, few are asked at a time.
             if self.is_reachable(state) && (state.is_needed(context) || state.has_permit(context)) {
                 self.begin_handshake(state, context);
             }
@@ -155,7 +155,7 @@ impl Peer {
         self.schedule(state, context);
     }
 
-    /// Sends an initiation by this stream and no other way; false where none can be made.
+    /// Sends an initiation by this stream and no other path; false where none can be made.
     pub(super) fn send_initiation_by(
         self: &Arc<Self>,
         state: &mut State,
@@ -246,9 +246,9 @@ impl State {
         self.path_state.get_or_insert_default()
     }
 
-    /// The ways that packets take now: those of the route. But where a stream takes them, none goes to an endpoint that was never
-    /// proved, nor to where the peer seems to have gone from there: whoever says where it is may have named somebody else, who
-    /// gets initiations and what [`Peer::send_inner`] sends, and no more.
+    /// The paths that packets take now: those of the route. But where a stream takes them, none goes to an endpoint that was never
+    /// proved, nor to where the peer seems to have gone from there: what it was said to be may be another host, which gets
+    /// initiations and what [`Peer::send_inner`] sends, and no more.
     pub(super) fn paths(&self, now: Instant) -> PathSet {
         let stream = self.stream_of_route().cloned();
         if self.route.udp && (self.is_validated || stream.is_none()) {
@@ -284,7 +284,7 @@ impl State {
         self.endpoint_of_route().is_some() || self.stream_of_route().is_some()
     }
 
-    /// Whether it leads somewhere by a way that is known to lead to the peer.
+    /// Whether it leads somewhere by a path that is known to lead to the peer.
     fn has_validated_path(&self) -> bool {
         self.endpoint_of_route().is_some_and(|_| self.is_validated) || self.stream_of_route().is_some()
     }
@@ -293,14 +293,14 @@ impl State {
         self.has_path() && !path || self.has_validated_path() && !validated
     }
 
-    /// Until when packets wait for a way, after the one that they took was lost; those that go to an endpoint that may be nobody's
+    /// Until when packets wait for a path, after the one that they took was lost; those that go to an endpoint that was never proved
     /// wait as well.
     pub(super) fn path_wait_ends(&self) -> Option<Instant> {
         let lost = self.path_state.as_deref()?.stream_lost?;
         (!self.has_validated_path()).then(|| lost + WAIT)
     }
 
-    /// Nobody waits for a way any more: there is one, or it took too long. What waits for a session goes on waiting.
+    /// No packet waits for a path any more: there is one, or it took too long. What waits for a session goes on waiting.
     pub(super) fn end_path_wait(&mut self, now: Instant) {
         let Some(path_state) = self.path_state.as_deref_mut().filter(|path_state| path_state.stream_lost.is_some())
         else {

@@ -1,7 +1,7 @@
 //! Where a peer is: at the last address by which a round trip was proved. Authentic data that comes from elsewhere says where the
-//! peer may have gone, or that somebody on the way writes other sources into its datagrams, as QEMU's user network does, or
+//! peer may have gone, or that a host on the path writes other sources into its datagrams, as QEMU's user network does, or
 //! that the peer itself lies. So such an address is tried and not believed: it is asked for a handshake, and gets what the
-//! endpoint gets until it answers, for a short time and not one after the other. An endpoint that somebody named and nobody
+//! endpoint gets until it answers, for a short time and not one after the other. An endpoint that was named and never
 //! proved is asked as well when the peer's data seems to come from it.
 
 use std::net::SocketAddr;
@@ -25,19 +25,19 @@ const HEDGE: Duration = Duration::from_secs(2);
 
 /// How long a host is left alone of which an address did not answer, and at most after it failed again and again. As long after any
 /// trial that came to nothing, others are asked alone and get no packets: else a peer that writes sources into its datagrams could
-/// have its packets sent to whomever it likes.
+/// have its packets sent to any host it likes.
 const BACKOFF: Duration = Duration::from_secs(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(600);
 
-/// How long nobody tries other addresses when the peer was found at one: of several that both ends try side by side, the first that
+/// How long no other address is tried when the peer was found at one: of several that both ends try side by side, the first that
 /// answers is the nearest, and the others must not take its place one after the other.
 const VALIDATED_HOLD: Duration = Duration::from_secs(2);
 
-/// How long an address is left alone from which the peer was told to be gone: until the peer knows as well, which lets it send to
-/// both ends of the way for up to [`HEDGE`].
+/// How long an address is left alone that the owner says the peer has left: until the peer knows as well, which lets it send to
+/// both addresses for up to [`HEDGE`].
 const RETIRED_FOR: Duration = Duration::from_secs(3);
 
-/// Hosts that did not answer, as many as are remembered. Whoever can write any source at all gets a try for each.
+/// Hosts that did not answer, as many as are remembered. A sender that can write any source at all gets a try for each.
 const MAX_BACKOFFS: usize = 8;
 
 /// An address that is tried.
@@ -51,7 +51,7 @@ pub(super) struct Validation {
 
 /// A host that is left alone for some time.
 pub(super) struct Backoff {
-    /// The last of its addresses that did not answer. Whoever lies about the host lies about the port.
+    /// The last of its addresses that did not answer. A sender that lies about the host lies about the port.
     address: SocketAddr,
     /// How often it did not answer.
     failures: u32,
@@ -91,7 +91,7 @@ impl Peer {
         }
     }
 
-    /// An initiation of ours was answered, which had gone there, by that way. What it proves of the stream, where it is one.
+    /// An initiation of ours was answered, which had gone there, by that path. What it proves of the stream, where it is one.
     pub(super) fn response_received(
         self: &Arc<Self>,
         state: &mut State,
@@ -122,7 +122,7 @@ impl Peer {
         via: Via<'_>,
         confirmed: Option<Confirmed>,
     ) {
-        // Where a later session is in use, this is old news that somebody may have held back.
+        // Where a later session is in use, this is old news that an attacker may have held back.
         if let Some(Confirmed { began: Some(_), proves: Some(endpoint) }) = confirmed {
             self.endpoint_validated(state, context, endpoint);
         }
@@ -184,7 +184,7 @@ impl Peer {
             validation.next = context.now + *wait;
             self.send_initiation_to(state, context, endpoint);
         } else {
-            tracing::debug!(peer = %self.key, address = %endpoint.address, "nobody answers where the peer seemed to be");
+            tracing::debug!(peer = %self.key, address = %endpoint.address, "no answer from where the peer seemed to be");
             (path_state.validation, path_state.failed) = (None, Some(context.now));
             back_off(&mut path_state.backoffs, endpoint.address, context.now);
         }
@@ -202,7 +202,7 @@ impl Peer {
     fn endpoint_validated(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, endpoint: Endpoint) {
         state.end_validation(endpoint.address);
         state.is_validated = true;
-        // What waited for a way was sent there too.
+        // What waited for a path was sent there too.
         state.end_path_wait(context.now);
         if state.endpoint.is_some_and(|before| before.address == endpoint.address) {
             return;
@@ -239,7 +239,7 @@ impl State {
         }
     }
 
-    /// What the peer proves by using a session whose answer goes back that way: that it got the answer there. Nothing where
+    /// What the peer proves by using a session whose answer goes back by that path: that it got the answer there. Nothing where
     /// [`Peer::answer`] sends it to the endpoint as well.
     pub(super) fn validated_by_response(&self, via: Via<'_>) -> Option<Endpoint> {
         let Via::Udp(from) = via else { return None };
@@ -252,7 +252,7 @@ impl State {
     }
 }
 
-/// Remembers that nobody answered there. What is remembered last stands at the end, and the first makes room.
+/// Remembers that no answer came from there. What is remembered last stands at the end, and the first makes room.
 fn back_off(backoffs: &mut Vec<Backoff>, address: SocketAddr, now: Instant) {
     let at = backoffs.iter().position(|backoffs| backoffs.address.ip() == address.ip());
     let before = at.map_or(0, |at| backoffs.remove(at).failures);

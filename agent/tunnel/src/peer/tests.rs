@@ -299,7 +299,7 @@ fn ask(end: &End, now: Instant) {
     end.initiate(now);
 }
 
-/// More of them than sessions are held: those that nobody proved to hold must not push out the one in use.
+/// More of them than sessions are held: those that were never proved to be held must not push out the one in use.
 #[test]
 fn handshakes_that_fail_do_not_cost_the_session() {
     let start = Instant::now();
@@ -326,16 +326,16 @@ fn handshakes_that_fail_do_not_cost_the_session() {
     assert_eq!(b.take_next(start, 2, &a), [21], "the confirmation and the packet");
 }
 
-/// Somebody who recorded old handshakes must not get our packets sent under sessions that nobody holds.
+/// An attacker that recorded old handshakes must not get our packets sent under sessions that no peer holds.
 #[test]
-fn a_session_that_nobody_proved_to_hold_carries_nothing() {
+fn a_session_that_the_peer_did_not_prove_to_hold_carries_nothing() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     for _ in 0..20 {
         ask(&a, start);
         b.take_next(start, 1, &a);
         assert_eq!(a.datagram()[0], 2, "an answer, which gets lost");
-        assert_eq!(b.peer.view(start).last_received, None, "nobody has proved to be there");
+        assert_eq!(b.peer.view(start).last_received, None, "the peer has not proved to be there");
         assert!(b.peer.lock().sessions.sealing(start).is_none());
     }
     b.send(start, 1);

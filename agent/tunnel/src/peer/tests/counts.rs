@@ -26,7 +26,7 @@ fn authentic_bytes_count_both_ways_and_what_did_not_leave_does_not() {
     b.take(start, &datagram, a.address());
     assert_eq!(bytes(&b), (asked, RESPONSE_LEN), "once");
 
-    // Nobody can be sent anything at that port.
+    // Nothing can be sent to that port.
     a.peer.set_endpoint(([127, 0, 0, 1], 0).into(), start);
     a.send(start, 2);
     assert_eq!((bytes(&a), a.counters.read().io_failed), ((RESPONSE_LEN, asked), 1));

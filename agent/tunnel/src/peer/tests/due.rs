@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A session that nobody uses is looked at when its time is over, and not before.
+/// A session that is not used is looked at when its time is over, and not before.
 #[test]
 fn an_idle_session_is_left_alone() {
     let start = Instant::now();
@@ -32,7 +32,7 @@ fn data_sets_the_timers_that_it_needs() {
         let seconds = |request| match request {
             Request::Wake(Wake { at, .. }) => (at - start).as_secs(),
             Request::Apply { .. } | Request::Initiate { .. } | Request::Fit | Request::Stop => {
-                panic!("nobody asked for that")
+                panic!("that was not asked for")
             }
         };
         end.requests.try_iter().map(seconds).collect()
@@ -62,7 +62,7 @@ fn an_answer_to_a_handshake_says_that_data_came() {
     assert_eq!(b.peer.lock().timers.next(true), None);
 }
 
-/// Somebody on the way holds back the first message in a session until there is a later session.
+/// An attacker on the path holds back the first message in a session until there is a later session.
 #[test]
 fn a_session_that_comes_too_late_sets_no_timer() {
     let start = Instant::now();
@@ -88,9 +88,9 @@ fn a_session_that_comes_too_late_sets_no_timer() {
     assert_eq!((b.datagram()[0], b.datagram()[0]), (1, 4), "the renewal has its own time");
 }
 
-/// While thousands are spoken to, a handshake that nobody waits for has to wait itself, and three tries when it may begin.
+/// While thousands are spoken to, a handshake that no packet waits for has to wait itself, and three tries when it may begin.
 #[test]
-fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
+fn in_a_crowd_a_handshake_that_no_packet_waits_for_stops() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
@@ -130,9 +130,9 @@ fn in_a_crowd_a_handshake_that_nobody_waits_for_gives_way() {
     assert!(b.has_datagram());
 }
 
-/// What the device's owner sends by itself keeps nobody waiting.
+/// What the device's owner sends by itself takes no permit from others.
 #[test]
-fn in_a_crowd_what_the_owner_sends_asks_nobody() {
+fn in_a_crowd_what_the_owner_sends_begins_no_handshake() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);
@@ -152,7 +152,7 @@ fn an_answer_from_far_away_counts_when_the_turn_is_over() {
     let mut others = all_turns(&a);
     others.pop();
     a.initiate(start);
-    assert!(a.limiter.try_acquire().is_none(), "somebody waits");
+    assert!(a.limiter.try_acquire().is_none(), "another peer waits");
     let initiation = b.datagram();
     while a.peer.lock().timers.is_handshaking() {
         let at = a.peer.lock().scheduled.unwrap();
@@ -164,7 +164,7 @@ fn an_answer_from_far_away_counts_when_the_turn_is_over() {
 }
 
 #[test]
-fn where_nobody_wants_its_turn_a_handshake_goes_on() {
+fn where_no_peer_wants_its_permit_a_handshake_goes_on() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     let mut others = all_turns(&a);

@@ -10,7 +10,7 @@ fn an_initiation_alone_moves_no_endpoint() {
     let attacker = socket.local_addr().unwrap();
     a.initiate(start);
     let initiation = b.datagram();
-    // Somebody on the way passes it on from an address of his own, and gets the answer.
+    // An attacker on the path passes it on from another address, and gets the answer.
     b.take(start, &initiation, attacker);
     assert_eq!(b.endpoint(), a.address());
     socket.set_read_timeout(Some(90 * S)).unwrap();
@@ -31,10 +31,10 @@ fn an_initiation_alone_moves_no_endpoint() {
         b.take(start, &initiation, attacker);
         assert_eq!((b.unauthenticated(), b.endpoint()), (before + 1, a.address()));
     }
-    assert!(b.handshake().is_none(), "nobody has proved anything");
+    assert!(b.handshake().is_none(), "nothing was proved");
 }
 
-/// An address that nobody expects, and what comes to it.
+/// An address that is not expected, and what comes to it.
 pub(super) struct Elsewhere(std::net::UdpSocket);
 
 impl Elsewhere {
@@ -42,7 +42,7 @@ impl Elsewhere {
         Self::on([127, 0, 0, 1])
     }
 
-    /// On another host, as far as anybody sees.
+    /// On another host, as far as can be seen.
     fn on(host: [u8; 4]) -> Self {
         let socket = std::net::UdpSocket::bind((std::net::IpAddr::from(host), 0)).unwrap();
         socket.set_read_timeout(Some(90 * S)).unwrap();
@@ -169,7 +169,7 @@ fn packets_go_to_both_for_two_seconds_at_most() {
     let nowhere = Elsewhere::new();
     arrives_from(&a, &b, start, 1, nowhere.address());
     nowhere.datagram();
-    // Nobody ends the trial: the control thread is late.
+    // The trial is not ended: the control thread is late.
     b.send(start + Duration::from_millis(1999), 2);
     assert_eq!(nowhere.datagram()[0], 4);
     b.send(start + 2 * S, 3);
@@ -196,7 +196,7 @@ fn an_answer_proves_what_was_asked() {
     a.take(start, &answer, b.address());
     assert_eq!(a.unauthenticated(), 2, "a replay");
 
-    // As told by somebody who knows where the peer might be.
+    // As the owner asks who knows where the peer might be.
     a.try_endpoint(start, tried.address());
     let initiation = tried.datagram();
     b.take_next(start, 1, &a);
@@ -222,7 +222,7 @@ fn the_use_of_a_session_proves_where_its_answer_went() {
         let answer = moved.datagram();
         assert_eq!(a.has_datagram(), is_known, "the same goes to the endpoint");
         a.take(start, &answer, b.address());
-        // It came another way, which says nothing of where it was.
+        // It came by another path, which says nothing of where it was.
         b.take(start, &b.datagram(), a.address());
         assert_eq!(b.endpoint(), if is_known { a.address() } else { moved.address() });
     }
@@ -245,7 +245,7 @@ fn who_asks_from_elsewhere_is_tried_there() {
     assert_eq!(b.endpoint(), moved.address());
 }
 
-/// Whoever can write sources could have packets sent to one after the other.
+/// An attacker that can write sources could have packets sent to one host after the other.
 #[test]
 fn what_is_tried_soon_after_a_failure_gets_no_packets() {
     let start = Instant::now();
@@ -303,7 +303,7 @@ fn who_seems_to_be_nowhere_gets_its_answers() {
     assert_eq!(nowhere.kinds(), [1], "with a new session it may have woken up elsewhere");
 }
 
-/// Whoever is told where the peer is tells the peer by sending there, and until it believes that, the peer sends to both.
+/// A device that learns where the peer is shows it to the peer by sending there, and until it believes that, the peer sends to both.
 #[test]
 fn an_address_that_the_owner_left_is_not_tried_for_a_moment() {
     let start = Instant::now();
@@ -318,7 +318,7 @@ fn an_address_that_the_owner_left_is_not_tried_for_a_moment() {
     assert_eq!((a.datagram()[0], b.endpoint()), (1, new.address()), "it may have come back");
 }
 
-/// Somebody on the way holds back the first message in a session until the peer is elsewhere.
+/// An attacker on the path holds back the first message in a session until the peer is elsewhere.
 #[test]
 fn a_session_that_comes_too_late_moves_nothing() {
     let start = Instant::now();

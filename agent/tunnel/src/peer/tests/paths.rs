@@ -60,7 +60,7 @@ pub(super) fn two_ends_of_a_stream(start: Instant) -> (End, End, Arc<Wagon>, Arc
     let (forth, back) = (Wagon::new(), Wagon::new());
     for (end, wagon) in [(&a, &forth), (&b, &back)] {
         end.peer.set_route(Route { udp: false, stream: true });
-        assert!(end.peer.set_stream(Some(carrier(wagon)), start), "now there is a way");
+        assert!(end.peer.set_stream(Some(carrier(wagon)), start), "now there is a path");
         assert!(!end.peer.set_stream(Some(carrier(wagon)), start), "there was one");
     }
     (a, b, forth, back)
@@ -82,7 +82,7 @@ pub(super) fn prove_endpoint(now: Instant, a: &End, b: &End) {
     b.take_next(now, 1, a);
 }
 
-/// Carries both ways until nobody has anything to say; the words that arrived at a, and at b.
+/// Carries in both directions until neither has anything to say; the words that arrived at a, and at b.
 pub(super) fn carry(now: Instant, a: &End, b: &End, forth: &Arc<Wagon>, back: &Arc<Wagon>) -> (Vec<u8>, Vec<u8>) {
     let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
     loop {
@@ -116,7 +116,7 @@ fn a_stream_alone_carries_handshake_packets_and_renewal() {
 }
 
 #[test]
-fn the_route_says_which_ways_are_taken() {
+fn the_route_says_which_paths_are_taken() {
     let start = Instant::now();
     let (a, b, forth, back) = two_ends_that_met(start);
     // Each has been asked by UDP, and has answered.
@@ -215,7 +215,7 @@ fn where_a_stream_is_over_its_successor_gets_the_run() {
     assert_eq!(sent() - before, 3 * (32 + OVERHEAD) as u64, "what was not taken does not count");
 }
 
-/// What was told.
+/// What was reported.
 #[derive(Default)]
 struct Diary(Mutex<Vec<String>>);
 
@@ -240,7 +240,7 @@ impl Watcher for Diary {
 }
 
 #[test]
-fn the_watcher_is_told_of_packets_now_and_then_and_of_endpoints_always() {
+fn packets_are_reported_now_and_then_and_endpoints_always() {
     let start = Instant::now();
     let (mut a, mut b) = two_ends(start);
     let diaries = [&mut a, &mut b].map(|end| {

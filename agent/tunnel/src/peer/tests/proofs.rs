@@ -4,7 +4,7 @@ use super::endpoint::Elsewhere;
 use super::paths::{Wagon, carrier, carry, two_ends_of_a_stream, two_ends_that_met};
 use super::*;
 
-/// Whoever says where it is may name somebody else, and write his address into its datagrams.
+/// A peer that says where it is may name another host, and write that address into its datagrams.
 #[test]
 fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
     let start = Instant::now();
@@ -21,11 +21,11 @@ fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
     assert_eq!(carry(start, &a, &b, &forth, &back), (vec![], vec![2, 3, 4]));
     assert!(victim.kinds().is_empty(), "the stream has them");
     assert!(a.inner(start, Path::Udp, 5));
-    assert_eq!(victim.kinds(), [4], "whoever asks for UDP gets it");
+    assert_eq!(victim.kinds(), [4], "what asks for UDP gets it");
 
     let later = start + 121 * S;
     a.send(later, 6);
-    assert_eq!(victim.kinds(), [1], "the session is renewed by each way");
+    assert_eq!(victim.kinds(), [1], "the session is renewed by each path");
     assert_eq!(carry(later, &a, &b, &forth, &back), (vec![], vec![6]));
     assert!(victim.kinds().is_empty());
 
@@ -42,7 +42,7 @@ fn an_endpoint_that_never_answers_gets_initiations_and_probes_only() {
     }
     assert_eq!(victim.kinds(), [1, 1]);
     seems_to_come(later + 2 * S, 8);
-    assert!(victim.kinds().is_empty(), "nobody answered a moment ago");
+    assert!(victim.kinds().is_empty(), "no answer came a moment ago");
 }
 
 #[test]
@@ -75,9 +75,9 @@ fn an_endpoint_that_answers_gets_packets_beside_the_stream() {
     assert_eq!((other.kinds(), a.has_datagram(), back.kinds()), (vec![], false, vec![4]));
 }
 
-/// The answer to an initiation that went by two ways would prove neither.
+/// The answer to an initiation that went by two paths would prove neither.
 #[test]
-fn each_way_has_initiations_of_its_own() {
+fn each_path_has_initiations_of_its_own() {
     let start = Instant::now();
     let (a, b, forth, back) = two_ends_of_a_stream(start);
     a.peer.set_route(Route::default());
@@ -87,15 +87,15 @@ fn each_way_has_initiations_of_its_own() {
     b.take(start, &udp_paths, a.address());
     b.take_by(start, &by_stream, &back);
     let answers = back.unload();
-    assert_eq!(answers.len(), 1, "each is answered its way");
-    // Somebody brings the answer of the stream by UDP.
+    assert_eq!(answers.len(), 1, "each is answered by its path");
+    // An attacker brings the answer of the stream by UDP.
     a.take(start, &answers[0], b.address());
     assert!(a.handshake().is_some() && !a.peer.lock().is_validated);
     a.take_next(start, 1, &b);
     assert!(a.peer.lock().is_validated);
 }
 
-/// Messages that somebody caught elsewhere can be brought to any stream.
+/// Messages that were caught elsewhere can be brought to any stream.
 #[test]
 fn the_answer_to_what_went_by_a_stream_alone_proves_a_round_trip() {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! What is sent between the loss of a stream and the next way.
+//! What is sent between the loss of a stream and the next path.
 
 use super::paths::{Wagon, carrier, prove_endpoint, two_ends_that_met};
 use super::*;
@@ -68,7 +68,7 @@ fn nothing_waits_for_long() {
     assert_eq!(by_the_next(start + 11 * S, &a, &b, &back), [0; 0]);
 }
 
-/// Its owner said where the peer may be, and nobody has answered there.
+/// Its owner said where the peer may be, and no answer came from there.
 #[test]
 fn what_goes_to_a_doubtful_endpoint_waits_as_well() {
     let start = Instant::now();
@@ -78,9 +78,9 @@ fn what_goes_to_a_doubtful_endpoint_waits_as_well() {
     a.send(start, 1);
     let lost = b.datagram();
     assert_eq!(by_the_next(start, &a, &b, &back), [1]);
-    assert_eq!(b.take(start, &lost, a.address()), Some(1), "nobody got it");
+    assert_eq!(b.take(start, &lost, a.address()), Some(1), "it was lost");
 
-    // Somebody answers: they have arrived.
+    // An answer comes: they have arrived.
     a.peer.set_stream(None, start);
     a.send(start, 2);
     assert_eq!(b.take_next(start, 1, &a), [2]);
