@@ -4,6 +4,9 @@ use alloy_primitives::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
+/// Error data that is more than a text is not looked at beyond this many bytes of JSON: parsed, it takes a multiple of them.
+const MAX_NESTED: usize = 64 << 10;
+
 /// A request without parameters.
 pub(crate) const NO_PARAMETERS: [(); 0] = [];
 
@@ -20,11 +23,12 @@ pub(crate) fn request(id: u64, method: &str, params: impl Serialize) -> serde_js
     serde_json::to_string(&Request { jsonrpc: "2.0", id, method, params })
 }
 
-/// A response, or a notification of a subscription.
+/// A response, or a notification of a subscription. Parts of it are kept as they came: parsed, megabytes of brackets would take many
+/// times as much.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Response {
     #[serde(default)]
-    id: Value,
+    id: Option<Box<RawValue>>,
     #[serde(default)]
     result: Option<Box<RawValue>>,
     #[serde(default)]
@@ -37,7 +41,7 @@ pub(crate) struct Response {
 /// What a subscription announces.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Notification {
-    pub(crate) subscription: Value,
+    pub(crate) subscription: Box<RawValue>,
     pub(crate) result: Box<RawValue>,
 }
 
@@ -53,7 +57,12 @@ pub(crate) struct ErrorObject {
 impl Response {
     /// Which request it answers.
     pub(crate) fn id(&self) -> Option<u64> {
-        self.id.as_u64()
+        serde_json::from_str(self.id.as_ref()?.get()).ok()
+    }
+
+    /// Whether it answers the request `id`. An error may come without: the endpoint did not understand what it was asked.
+    pub(crate) fn answers(&self, id: u64) -> bool {
+        if self.id.is_none() { self.error.is_some() } else { self.id() == Some(id) }
     }
 
     /// The result's text, `null` where there is none.
@@ -65,14 +74,14 @@ impl Response {
         }
     }
 
-    /// The result as a value; `None` for an error.
-    pub(crate) fn result_value(&self) -> Option<Value> {
-        serde_json::from_str(self.result.as_ref().filter(|_| self.error.is_none())?.get()).ok()
+    /// The result's text; `None` for an error.
+    pub(crate) fn result(&self) -> Option<&RawValue> {
+        self.result.as_deref().filter(|_| self.error.is_none())
     }
 
     /// Whether it is a response at all, and not any other JSON.
     pub(crate) fn is_answer(&self) -> bool {
-        !self.id.is_null() || self.result.is_some() || self.error.is_some()
+        self.id.is_some() || self.result.is_some() || self.error.is_some()
     }
 }
 
@@ -82,7 +91,14 @@ impl ErrorObject {
         if !self.message.contains("revert") {
             return None;
         }
-        hex_within(&serde_json::from_str(self.data.as_ref()?.get()).ok()?)
+        let data = self.data.as_ref()?.get();
+        if let Ok(text) = serde_json::from_str::<&str>(data) {
+            return text.parse().ok();
+        }
+        if data.len() > MAX_NESTED {
+            return None;
+        }
+        hex_within(&serde_json::from_str(data).ok()?)
     }
 }
 
@@ -116,6 +132,19 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_names_its_request() {
+        let answers = |value: Value| response(value).answers(7);
+        assert!(answers(json!({ "id": 7, "result": 1 })) && answers(json!({ "id": 7, "error": {} })));
+        assert!(answers(json!({ "id": null, "error": {} })), "of a request that was not understood");
+        for replayed in [json!(6), json!("7"), json!(7.5), json!(null), json!([7])] {
+            assert!(!answers(json!({ "id": replayed, "result": 1 })), "{replayed}");
+        }
+        let brackets = 1 << 20;
+        let deep = format!(r#"{{"id":{}{},"result":1}}"#, "[".repeat(brackets), "]".repeat(brackets));
+        assert!(!serde_json::from_str::<Response>(&deep).unwrap().answers(7));
+    }
+
+    #[test]
     fn revert_data_is_found_where_nodes_put_it_and_only_in_reverts() {
         let data = |error: Value| serde_json::from_value::<ErrorObject>(error).unwrap().revert_data();
         let found = Some(Bytes::from(vec![0xde, 0xad]));
@@ -124,5 +153,8 @@ mod tests {
         assert_eq!(data(json!({ "message": "reverted", "data": [1] })), None);
         assert_eq!(data(json!({ "message": "reverted" })), None);
         assert_eq!(data(json!({ "message": "out of gas", "data": "0xdead" })), None);
+        let long = "0x".to_owned() + &"00".repeat(MAX_NESTED);
+        assert_eq!(data(json!({ "message": "reverted", "data": long })).unwrap().len(), MAX_NESTED);
+        assert_eq!(data(json!({ "message": "reverted", "data": { "data": long } })), None);
     }
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
-use alloy_sol_types::SolCall;
+use alloy_sol_types::{
+    SolCall,
+    abi::{AbiDecoderConfig, Token, decode_sequence_with_config},
+};
 use serde::{
     Serialize,
     de::{DeserializeOwned, IgnoredAny},
@@ -26,7 +29,7 @@ use crate::{
     block::{At, CallRequest, Header, Log, Receipt},
     connection::Connection,
     json_rpc::{self, NO_PARAMETERS},
-    transport::{Dial, Failure, Tcp, Transport},
+    transport::{Dial, Failure, MAX_ANSWER, Tcp, Transport},
 };
 
 /// How long one request may take, where the caller sets nothing else.
@@ -285,7 +288,7 @@ impl Source {
     ) -> Result<C::Return, RpcError> {
         let call = CallRequest { to: Some(contract), data: call.abi_encode().into(), ..CallRequest::default() };
         let answer = self.try_call(&call, At::Hash(block), &StateOverride::new()).await?;
-        C::abi_decode_returns(&answer).map_err(|_| {
+        decode_output::<C>(&answer).ok_or_else(|| {
             RpcError::invalid_response(CALL, &format!("the answer does not decode as that of {}", C::SIGNATURE))
         })
     }
@@ -323,6 +326,20 @@ impl Source {
     pub async fn receipt(&self, transaction: B256) -> Result<Option<Receipt>, RpcError> {
         self.request("eth_getTransactionReceipt", (transaction,)).await
     }
+}
+
+/// A call's output, where it is at least as long as what it decodes to: in one that overlaps itself, thousands of strings could be one
+/// of a megabyte.
+fn decode_output<C: SolCall>(output: &[u8]) -> Option<C::Return> {
+    const WORD: usize = 32;
+    let limit = AbiDecoderConfig::new().memory_limit(MAX_ANSWER);
+    let words = decode_sequence_with_config::<C::ReturnToken<'_>>(output, limit).ok()?.total_words();
+    // A tuple that is not of fixed length counts a word for an offset that outputs do not have.
+    let offset = usize::from(<C::ReturnToken<'_> as Token>::DYNAMIC);
+    if words.saturating_sub(offset).checked_mul(WORD)? > output.len() {
+        return None;
+    }
+    C::abi_decode_returns(output).ok()
 }
 
 /// The library's error would repeat the answer.

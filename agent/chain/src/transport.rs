@@ -17,7 +17,7 @@ pub use self::dial::{Dial, Link};
 use self::{http::Http, websocket::WebSocket};
 
 /// The longest answer that is read, bytes. A page of 500 peers is about half a megabyte of hex.
-const MAX_ANSWER: usize = 16 << 20;
+pub(crate) const MAX_ANSWER: usize = 16 << 20;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -51,7 +51,12 @@ impl Transport {
             Self::Http(http) => http.ask(request).await,
             Self::WebSocket(socket) => socket.ask(id, request, None).await,
         };
-        response.map_err(Failure::Transport)?.into_result().map_err(Failure::Refused)
+        let response = response.map_err(Failure::Transport)?;
+        // A cache in between, or the endpoint, may answer with what it said before.
+        if !response.answers(id) {
+            return Err(Failure::Transport("the answer is that to another request".to_owned()));
+        }
+        response.into_result().map_err(Failure::Refused)
     }
 
     /// Asks for a subscription. What it announces is in the channel: `None` where it is no header. Over a WebSocket alone, and one

@@ -4,7 +4,7 @@ use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::header::AUTHORIZATION;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -95,7 +95,7 @@ impl WebSocket {
 /// fails.
 async fn converse(mut socket: Socket, mut requests: mpsc::Receiver<Request>) -> io::Result<()> {
     let mut waiting: HashMap<u64, Waiting> = HashMap::new();
-    let mut subscription: Option<(Value, Announce)> = None;
+    let mut subscription: Option<(Box<RawValue>, Announce)> = None;
     loop {
         let message = tokio::select! {
             request = requests.recv() => {
@@ -117,14 +117,14 @@ async fn converse(mut socket: Socket, mut requests: mpsc::Receiver<Request>) -> 
         };
         let response: Response = serde_json::from_str(&text).map_err(io::Error::other)?;
         if let Some(Notification { subscription: of, result }) = &response.params {
-            if let Some((_, announce)) = subscription.as_ref().filter(|(id, _)| id == of) {
+            if let Some((_, announce)) = subscription.as_ref().filter(|(id, _)| id.get() == of.get()) {
                 announce.send_replace(serde_json::from_str(result.get()).ok());
             }
             continue;
         }
         let Some(Waiting { reply, announce }) = response.id().and_then(|id| waiting.remove(&id)) else { continue };
-        if let Some((announce, id)) = announce.zip(response.result_value()) {
-            subscription = Some((id, announce));
+        if let Some((announce, id)) = announce.zip(response.result()) {
+            subscription = Some((id.to_owned(), announce));
         }
         // A caller that gave up does not want its answer.
         drop(reply.send(response));

@@ -302,6 +302,35 @@ async fn a_port_on_which_nothing_listens_is_an_error_without_the_api_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_to_another_request_is_refused() {
+    let rpc = Rpc::start();
+    rpc.chain().manner = Manner::Replays;
+    let error = rpc.source().head().await.unwrap_err().to_string();
+    assert!(error.contains("another request"), "{error}");
+}
+
+/// It would be asked with what the URL or its header holds.
+#[tokio::test(start_paused = true)]
+async fn a_redirect_is_an_error_and_is_not_followed() {
+    let rpc = Rpc::start();
+    rpc.chain().manner = Manner::Redirects;
+    let error = rpc.source().head().await.unwrap_err().to_string();
+    assert!(error.contains("HTTP status 307"), "{error}");
+    assert_eq!(rpc.asked("redirected"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_overlaps_itself_is_refused_before_it_takes_memory() {
+    let rpc = Rpc::start();
+    rpc.chain().manner = Manner::Overlaps(1);
+    let domains = sources(&[&rpc], 1).read(None).await.0.unwrap().base_domains;
+    assert_eq!(domains, [Some("a".repeat(100_000))], "one overlaps nothing");
+    rpc.chain().manner = Manner::Overlaps(20_000);
+    let error = sources(&[&rpc], 1).read(None).await.0.unwrap_err();
+    assert!(error.contains("does not decode as that of baseDomains()"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_block_than_asked_for_is_refused() {
     let (ahead, one) = (Rpc::start(), Rpc::start());
     {

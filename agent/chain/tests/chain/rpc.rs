@@ -8,7 +8,12 @@ use std::{
 
 use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256, keccak256};
 use alloy_sol_types::{SolCall as _, SolEvent as _};
-use axum::{Json, Router, extract::State, response::IntoResponse as _, routing::post};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse as _, Redirect},
+    routing::post,
+};
 use mesh_chain::Source;
 use mesh_contract::{DstackClusterNFT as contract, IDstackClusterNFT as abi};
 use serde_json::{Value, json};
@@ -48,6 +53,12 @@ pub(crate) enum Manner {
     Hostile,
     /// Never answers when asked for the finalized block.
     HangFinalized,
+    /// Answers every request as if it were another one.
+    Replays,
+    /// Sends every request to another URL.
+    Redirects,
+    /// There are so many base domains, and all are the same long text, written once.
+    Overlaps(usize),
     /// Makes up a nonce, a price and the hash of what is sent.
     MadeUp,
 }
@@ -181,6 +192,15 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
             let error = json!({ "code": -32005, "message": hostile_text() });
             return Json(json!({ "jsonrpc": "2.0", "id": request["id"], "error": error })).into_response();
         }
+        Manner::Replays => {
+            let id = request["id"].as_u64().unwrap() - 1;
+            let header = chain.lock().unwrap().header(5);
+            return Json(json!({ "jsonrpc": "2.0", "id": id, "result": header })).into_response();
+        }
+        Manner::Redirects => {
+            *chain.lock().unwrap().asked.entry("redirected".to_owned()).or_default() += 1;
+            return Redirect::temporary("/v3/s3cretkey").into_response();
+        }
         Manner::HangFinalized if request["params"][0] == "finalized" => std::future::pending().await,
         Manner::Honest
         | Manner::EndlessPages
@@ -189,6 +209,7 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
         | Manner::NoCode
         | Manner::HangCalls
         | Manner::HangFinalized
+        | Manner::Overlaps(_)
         | Manner::MadeUp => {}
     }
     let mut chain = chain.lock().unwrap();
@@ -275,7 +296,12 @@ impl Chain {
             }
             contract::baseDomainsCall::SELECTOR => {
                 let domains = vec!["gw.example".to_owned(), String::new()];
-                ("baseDomains", contract::baseDomainsCall::abi_encode_returns(&domains))
+                let answer = if let Manner::Overlaps(count) = self.manner {
+                    overlapping_texts(count)
+                } else {
+                    contract::baseDomainsCall::abi_encode_returns(&domains)
+                };
+                ("baseDomains", answer)
             }
             contract::devModeCall::SELECTOR => ("devMode", contract::devModeCall::abi_encode_returns(&self.dev_mode)),
             contract::getPeerEndpointsCall::SELECTOR => {
@@ -321,6 +347,14 @@ impl Chain {
         rest.truncate(limit);
         contract::peersReturn { page: rest, next }
     }
+}
+
+/// So many texts of 100,000 bytes in little more than one of them: each is at the same offset.
+fn overlapping_texts(count: usize) -> Vec<u8> {
+    const LENGTH: usize = 100_000;
+    let word = |number: usize| U256::from(number).to_be_bytes::<32>();
+    let offsets = [word(32 * count)].repeat(count).concat();
+    [&word(32)[..], &word(count), &offsets, &word(LENGTH), &[b'a'; LENGTH]].concat()
 }
 
 /// A `PeerRegistered` log of token `token` in block 5 whose registration has this deadline.
