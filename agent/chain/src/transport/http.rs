@@ -10,6 +10,7 @@ use hyper::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
 };
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
@@ -18,6 +19,9 @@ use super::{
 };
 use crate::json_rpc::Response;
 
+/// Bytes of an answer beyond which it is long: one long answer is read at a time, so that an endpoint that floods every request
+/// takes the memory of one, and delays no other endpoint.
+const SHORT: usize = 256 << 10;
 /// Idle connections that are kept.
 const MAX_IDLE: usize = 4;
 
@@ -27,6 +31,8 @@ pub(crate) struct Http {
     client: Client<Dialer, Full<Bytes>>,
     uri: Uri,
     authorization: Option<HeaderValue>,
+    /// The right to read a long answer.
+    long: Arc<Semaphore>,
 }
 
 impl Http {
@@ -35,7 +41,7 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(MAX_IDLE)
             .build(Dialer::new(dial, Some(CONNECT_TIMEOUT)));
-        Ok(Self { client, uri: uri(url)?, authorization: authorization(url)? })
+        Ok(Self { client, uri: uri(url)?, authorization: authorization(url)?, long: Arc::new(Semaphore::new(1)) })
     }
 
     pub(super) async fn ask(&self, request: String) -> Result<Response, String> {
@@ -50,11 +56,15 @@ impl Http {
         let status = response.status();
         let mut body = response.into_body();
         let mut answer = Vec::new();
+        let mut long = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| causes(&error))?;
             let Some(data) = frame.data_ref() else { continue };
             if answer.len() + data.len() > MAX_ANSWER {
                 return Err(format!("the answer is longer than {} MiB", MAX_ANSWER >> 20));
+            }
+            if answer.len() + data.len() > SHORT && long.is_none() {
+                long = Some(self.long.acquire().await.map_err(|error| error.to_string())?);
             }
             answer.extend_from_slice(data);
         }

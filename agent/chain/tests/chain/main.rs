@@ -309,6 +309,20 @@ async fn an_answer_to_another_request_is_refused() {
     assert!(error.contains("another request"), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_many_long_answers_one_is_read_at_a_time() {
+    let rpc = Rpc::start();
+    rpc.chain().manner = Manner::Stalls;
+    let source = rpc.source();
+    let asked = (0..8).map(|_| source.head());
+    for failed in futures_util::future::join_all(asked).await {
+        assert!(failed.unwrap_err().to_string().contains("no answer within 3 s"));
+    }
+    // All of one, and of the others the beginning, with what waits on the connection.
+    let taken = rpc.asked("pieces") as usize * rpc::PIECE;
+    assert!((4 << 20..12 << 20).contains(&taken), "{taken} bytes");
+}
+
 /// It would be asked with what the URL or its header holds.
 #[tokio::test(start_paused = true)]
 async fn a_redirect_is_an_error_and_is_not_followed() {

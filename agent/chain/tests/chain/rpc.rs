@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -10,10 +11,12 @@ use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256, keccak256};
 use alloy_sol_types::{SolCall as _, SolEvent as _};
 use axum::{
     Json, Router,
+    body::Body,
     extract::State,
     response::{IntoResponse as _, Redirect},
     routing::post,
 };
+use futures_util::{StreamExt as _, stream};
 use mesh_chain::Source;
 use mesh_contract::{DstackClusterNFT as contract, IDstackClusterNFT as abi};
 use serde_json::{Value, json};
@@ -24,6 +27,10 @@ pub(crate) const CONTRACT: Address = Address::repeat_byte(0xc0);
 pub(crate) const INSTANCE: [u8; 20] = [0x33; 20];
 /// Of every endpoint.
 const URL: &str = "http://rpc.test/v3/s3cretkey";
+
+/// Of a [`Manner::Stalls`] endpoint, bytes.
+pub(crate) const PIECE: usize = 64 << 10;
+const STALLS_AFTER: usize = 4 << 20;
 
 /// Of a [`Manner::Slow`] endpoint.
 const LATENCY: Duration = Duration::from_millis(400);
@@ -53,6 +60,8 @@ pub(crate) enum Manner {
     Hostile,
     /// Never answers when asked for the finalized block.
     HangFinalized,
+    /// Each answer is 4 MiB long, and then goes on without coming.
+    Stalls,
     /// Answers every request as if it were another one.
     Replays,
     /// Sends every request to another URL.
@@ -191,6 +200,13 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
         Manner::Hostile => {
             let error = json!({ "code": -32005, "message": hostile_text() });
             return Json(json!({ "jsonrpc": "2.0", "id": request["id"], "error": error })).into_response();
+        }
+        Manner::Stalls => {
+            let pieces = (0..STALLS_AFTER / PIECE).map(move |_| {
+                *chain.lock().unwrap().asked.entry("pieces".to_owned()).or_default() += 1;
+                Ok::<_, Infallible>(vec![b' '; PIECE])
+            });
+            return Body::from_stream(stream::iter(pieces).chain(stream::pending())).into_response();
         }
         Manner::Replays => {
             let id = request["id"].as_u64().unwrap() - 1;
