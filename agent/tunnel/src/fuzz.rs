@@ -15,6 +15,7 @@ mod corpus;
 mod tests;
 
 pub use datagram::datagram;
+pub use device::device;
 pub use table::table;
 
 /// A fuzz target: it takes any bytes.
