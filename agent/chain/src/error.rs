@@ -52,6 +52,11 @@ impl RpcError {
         Self::InvalidResponse { method, reason: EndpointMessage::about(reason) }
     }
 
+    /// The endpoint is of chain `found`, and the operator named `wanted`.
+    pub(crate) fn wrong_chain(found: u64, wanted: u64) -> Self {
+        Self::invalid_response("eth_chainId", &format!("it is of chain {found}, not of chain {wanted}"))
+    }
+
     /// What went wrong, without the method.
     #[must_use]
     pub fn reason(&self) -> String {

@@ -221,6 +221,15 @@ impl Source {
         Ok(id.to())
     }
 
+    /// Asks for the chain id where one is wanted, and fails where it is another.
+    pub(crate) async fn must_be_of(&self, wanted: Option<u64>) -> Result<(), RpcError> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        match self.chain_id().await? {
+            found if found == wanted => Ok(()),
+            found => Err(RpcError::wrong_chain(found, wanted)),
+        }
+    }
+
     /// Whether there is a contract at an address, at the newest block.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ impl Sources {
     /// In words: too few answered, or they differ.
     pub async fn leader(&self) -> Result<Standing, String> {
         let sources = self.sources.iter().zip(&self.standings);
-        let asked = sources.map(|(source, last)| standing(source, self.subject.contract, last));
+        let asked = sources.map(|(source, last)| standing(source, self.subject.contract, self.chain_id, last));
         let said = gather_in_time(asked, |said| self.agreed(said).is_some()).await;
         if let Some(agreed) = self.agreed(&said) {
             return Ok(agreed);
@@ -49,13 +49,20 @@ impl Sources {
     }
 }
 
-async fn standing(source: &Source, address: Address, last: &LastStanding) -> Result<Standing, RpcError> {
+/// What an endpoint says of its newest block. `chain_id` is the chain that it must be of, where the operator said so.
+async fn standing(
+    source: &Source,
+    address: Address,
+    chain_id: Option<u64>,
+    last: &LastStanding,
+) -> Result<Standing, RpcError> {
     let head = source.head().await?.hash;
     let known = *last.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, standing)) = known.filter(|(block, _)| *block == head) {
         return Ok(standing);
     }
-    let (term, token, leader) = tokio::try_join!(
+    let ((), term, token, leader) = tokio::try_join!(
+        source.must_be_of(chain_id),
         source.call(address, head, contract::termCall {}),
         source.call(address, head, contract::leaderTokenCall {}),
         source.call(address, head, contract::currentLeaderCall {}),

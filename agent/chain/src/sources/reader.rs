@@ -79,11 +79,7 @@ impl Reader {
         let previous = self.previous().clone();
         let registry = read::read(&self.source, &self.subject, own_token, at, previous.as_ref()).await?;
         if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != registry.domain.chain_id) {
-            let found = registry.domain.chain_id;
-            return Err(RpcError::invalid_response(
-                "eth_chainId",
-                &format!("it is of chain {found}, not of chain {wanted}"),
-            ));
+            return Err(RpcError::wrong_chain(registry.domain.chain_id, wanted));
         }
         *self.previous() = Some(registry.clone());
         Ok(Some(registry))

@@ -418,6 +418,7 @@ async fn the_wrong_chain_is_known_at_once_and_silence_is_not_the_wrong_chain() {
     let elsewhere = Sources::new(vec![other.source()], 1, Some(1), subject);
     assert!(matches!(elsewhere.preflight().await, Err(WrongChain::ChainId { found: 31337, wanted: 1, .. })));
     assert!(elsewhere.read(None).await.0.unwrap_err().contains("31337"));
+    assert!(elsewhere.leader().await.unwrap_err().contains("it is of chain 31337, not of chain 1"));
     other.chain().manner = Manner::Html;
     elsewhere.preflight().await.unwrap();
 }
