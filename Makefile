@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt clippy doc deny advisories-update forge-lint
+.PHONY: help demo test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt words clippy doc deny advisories-update forge-lint
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -48,7 +48,7 @@ test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under 
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
 
-check: fmt clippy doc deny forge-lint ## Formatting, lints, documentation, dependencies.
+check: fmt words clippy doc deny forge-lint ## Formatting, plain words, lints, documentation, dependencies.
 
 soak: PACKAGES += $(DATABASES)
 soak: deps ## The long seeded runs of `make nightly` (an hour or so); SOAK_SEED=N repeats one.
@@ -81,6 +81,10 @@ CHECKED := --workspace --features mesh-offload/bench,mesh-tunnel/bench
 
 fmt:
 	$(CARGO) fmt --all --check
+
+words:
+	@$(AS_USER) .ci/words
+	@$(AS_USER) .ci/words-test
 
 clippy:
 	$(CARGO) clippy $(CHECKED) --all-targets -- -D warnings
