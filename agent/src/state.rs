@@ -2,5 +2,6 @@
 
 pub mod cache;
 pub mod dir;
+pub mod instance;
 pub mod lock;
 pub mod spending;

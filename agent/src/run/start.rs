@@ -41,7 +41,7 @@ use crate::{
         dstack::{self, GuestAgent},
         keyfile::{self, WireguardSecret},
     },
-    state::{cache, dir, lock::InstanceLock, spending},
+    state::{cache, dir, instance::InstanceClaim, lock::InstanceLock, spending},
 };
 
 /// Runs the agent until it is asked to stop.
@@ -104,6 +104,7 @@ impl Start<'_> {
         let Some(found) = unless_stopped(ask_guest_agent(&config), &mut api, &stop).await else { return Ok(()) };
         let (identity, secret) = found?;
         let contract = contract_of(&config, &identity);
+        background.spawn(InstanceClaim::take(identity.instance, contract).await?.hold());
         let public_key = secret.public_key();
         announce(&config, &identity, Some(public_key), contract);
 
@@ -154,6 +155,7 @@ impl Start<'_> {
         let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
         let (_, identity) = found?;
         let contract = contract_of(&config, &identity);
+        background.spawn(InstanceClaim::take(identity.instance, contract).await?.hold());
         announce(&config, &identity, None, contract);
         let (_nothing_changes, machine_changed) = watch::channel(());
         let parts = Parts {

@@ -19,7 +19,7 @@ pub struct InstanceLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another agent holds it.
-    #[error("another p2p-agent uses the state directory `{}`\nhint: stop it first, or give this one its own `--interface` (and with it its own state directory and socket)", dir.display())]
+    #[error("another p2p-agent uses the state directory `{}`\nhint: a node has one agent. `meshctl status` shows that one; to start it with other options, stop it first. For a second contract, give this one its own `--interface` (and with it its own state directory and socket) and `--listen-port`", dir.display())]
     Held {
         /// The state directory.
         dir: PathBuf,
