@@ -291,7 +291,7 @@ impl Gate {
         self.pending.retain(|earlier| {
             earlier.number < registry.block.number
                 && earlier.floor.is_below(&values)
-                && !earlier.was_replaced_before(registry)
+                && !earlier.was_replaced_before(registry, evidence)
         });
         for earlier in &mut self.pending {
             earlier.floor.key_epochs.retain(|token, _| values.key_epochs.contains_key(token));
@@ -321,11 +321,11 @@ impl Gate {
 
 impl Accepted {
     /// The block of this read is none that the later one stands on: a registration that it had is in a later block now. A fork undid
-    /// it and it was made again, and might be undone once more, whatever becomes final up to here.
-    fn was_replaced_before(&self, later: &Registry) -> bool {
+    /// it and it was made again, and might be undone once more, whatever becomes final up to here. Of an invented peer nothing counts.
+    fn was_replaced_before(&self, later: &Registry, evidence: &Evidence) -> bool {
         later.peers.iter().any(|peer| {
             let had = self.floor.key_epochs.get(&peer.token).is_some_and(|had| *had >= peer.key_epoch);
-            had && peer.registered_block > self.number
+            had && peer.registered_block > self.number && evidence.signed_key_epochs.contains_key(&peer.token)
         })
     }
 }

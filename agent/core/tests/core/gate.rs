@@ -233,6 +233,17 @@ fn a_key_epoch_counts_as_far_as_its_node_signed_it() {
     assert_eq!(judge(&mut gate, &with_epochs(read(6, &[1]), 10, 5)), Ok(Judgement::Accept));
 }
 
+#[test]
+fn an_invented_peer_that_moves_keeps_nothing_from_being_final() {
+    let mut gate = gate();
+    for number in 6..=8 {
+        let mut lie = Registry { finalized: Some(number - 1), ..with_epochs(read(number, &[1, 2]), 10, 3) };
+        lie.peers[1].registered_block = number;
+        assert_eq!(judge(&mut gate, &lie), Ok(Judgement::Accept));
+    }
+    assert_eq!(gate.floor(), &floor(10, 3));
+}
+
 /// A fork undid token 1's registration, it was made again in a later block, and another fork undoes that.
 #[test]
 fn what_a_fork_replaced_is_not_final_because_it_was_made_again() {
