@@ -42,6 +42,8 @@ impl World {
             // The chain is trusted on first use: before that, no node can know better.
             Fault::EndpointLies(_, Lie::OtherChain, _) if self.nodes.iter().any(|node| node.disk.is_none()) => {}
             Fault::EndpointLies(endpoint, lie, _) => {
+                // It may take the place of another lie.
+                self.note_called_final();
                 self.endpoints[endpoint].lie = Some((lie, self.now));
                 self.checks.note_lie();
                 self.hint_all();
