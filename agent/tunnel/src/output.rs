@@ -14,8 +14,9 @@ use crate::key::PublicKey;
 use crate::path::{Path, Proof};
 use crate::peer::{PathSet, Peer};
 
-/// Bytes of messages for which memory is kept. What waited for a session may be more, and comes once in a while.
-const KEPT: usize = 64 << 10;
+/// Bytes and messages for which memory is kept. What waited for a session may be more, and comes once in a while.
+const KEPT_BYTES: usize = 64 << 10;
+const KEPT_MESSAGES: usize = 64;
 
 /// See the module's description. One for each thread, or each call.
 #[derive(Default)]
@@ -182,8 +183,9 @@ impl Output {
     /// Everything was carried out.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
+        self.bytes.shrink_to(KEPT_BYTES);
         self.messages.clear();
+        self.messages.shrink_to(KEPT_MESSAGES);
         self.wakes.clear();
         self.events.clear();
     }

@@ -32,10 +32,10 @@ fn in_time<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'sta
     answer.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
-/// Asking the kernel where an interface is takes as long as others hold the lock of all network configuration. Whoever
-/// asks waits; nobody else does.
+/// Asking the kernel where an interface is takes as long as others hold the lock of all network configuration. What
+/// asks waits; no other thread does.
 #[test]
-fn a_machine_busy_with_its_network_holds_up_nobody_else() {
+fn a_machine_busy_with_its_network_holds_up_no_other_thread() {
     let namespace = Namespace::unique("wu").unwrap();
     namespace.enter().unwrap();
     let device = Arc::new(device(&namespace));
@@ -126,7 +126,7 @@ fn an_update_does_not_wait_for_every_handshake() {
     device.stop().unwrap();
 }
 
-/// A device of which a part has failed is no device: whoever runs it is told, and makes a new one.
+/// A device of which a part has failed is no device: its owner hears of it, and makes a new one.
 #[test]
 fn a_thread_that_panics_ends_the_device() {
     let namespace = Namespace::unique("wu").unwrap();
