@@ -15,6 +15,8 @@ use crate::{
 
 /// How often the agent is asked.
 const POLL: Duration = Duration::from_millis(200);
+/// How soon an agent has read that its token was bound again, after `meshctl bind`. One that is fenced still waits for an operator.
+const LET_BACK_WITHIN: Duration = Duration::from_secs(2);
 /// The least time an agent gets to answer.
 const LAST_CHANCE: Duration = Duration::from_secs(1);
 
@@ -32,7 +34,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let begun = Instant::now();
+    let deadline = begun + Duration::from_secs(args.timeout);
     loop {
         let answer = match settings.socket() {
             Ok(path) => ask(&AgentSocket::new(path), deadline).await,
@@ -44,8 +47,11 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                     printer.result(&status.verdict, || "ready\n".to_owned())?;
                     return Ok(0);
                 }
-                Judgement::NotYet(failure) if Instant::now() >= deadline => return Err(failure.into()),
-                Judgement::NotYet(_) => {}
+                Judgement::Fenced(failure) if begun.elapsed() >= LET_BACK_WITHIN => return Err(failure.into()),
+                Judgement::NotYet(failure) | Judgement::Fenced(failure) if Instant::now() >= deadline => {
+                    return Err(failure.into());
+                }
+                Judgement::NotYet(_) | Judgement::Fenced(_) => {}
             },
             // Waiting does not help when there are several agents to choose from.
             Err(error) if failure::report(&error).1 == failure::USAGE => return Err(error),
@@ -68,6 +74,7 @@ async fn ask(agent: &AgentSocket, deadline: Instant) -> anyhow::Result<Status> {
 enum Judgement {
     Ready,
     NotYet(Failure),
+    Fenced(Failure),
 }
 
 fn judge(status: &Status, peers: usize) -> Judgement {
@@ -76,10 +83,9 @@ fn judge(status: &Status, peers: usize) -> Judgement {
         None => failure.hint("`meshctl status` says more"),
     };
     if status.own.membership == MembershipState::Fenced {
-        // An owner may have let it back a moment ago.
         let failure =
             Failure::new("this node is fenced: it lost its membership, and waits for a token's owner to bind it again");
-        return Judgement::NotYet(hinted(failure.exit_code(VerdictState::Fenced.exit_code())));
+        return Judgement::Fenced(hinted(failure.exit_code(VerdictState::Fenced.exit_code())));
     }
     let up = match status.own.kind {
         NodeKind::Wireguard => status.summary.up,
@@ -111,6 +117,7 @@ mod tests {
         match judgement {
             Judgement::Ready => ("ready", 0, String::new()),
             Judgement::NotYet(failure) => parts("not yet", failure),
+            Judgement::Fenced(failure) => parts("fenced", failure),
         }
     }
 
@@ -134,7 +141,7 @@ mod tests {
     #[test]
     fn a_fenced_node_may_come_back_and_says_what_is_next() {
         let (word, code, text) = outcome(judge(&samples::fenced(), 0));
-        assert_eq!((word, code), ("not yet", 5));
+        assert_eq!((word, code), ("fenced", 5));
         assert!(text.contains("hint: meshctl reinstate 7"), "{text}");
     }
 

@@ -84,7 +84,8 @@ fn every_command_that_is_recommended_exists() {
 /// Whether a command line from a message is one that a person can type, with values for what it leaves open; a command alone is
 /// its name.
 fn is_understood(recommended: &str) -> bool {
-    let words: Vec<&str> = recommended.split_whitespace().skip(1).collect();
+    let command = recommended.split(" # ").next().unwrap_or_default();
+    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
     if words.first() == Some(&"{}") || words.contains(&"|") {
         // A template, a pipe.
         return true;

@@ -1,7 +1,5 @@
 //! What has to be done so that this node becomes a peer, by whom, and with which command.
 
-use std::fmt;
-
 use super::{Loss, OwnIdentity, Standing};
 use crate::{
     id::{Address, TokenId},
@@ -89,40 +87,38 @@ struct Commands<'a> {
     contract: Address,
 }
 
-/// Whose key signs what a token's owner does.
-struct TokenOwner(Option<Address>);
+/// What stands behind a command of the contract owner.
+const CONTRACT_OWNER: &str = "  # with the contract owner's key";
 
-impl fmt::Display for TokenOwner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("  # with the key of the token's owner")?;
-        self.0.map_or(Ok(()), |owner| write!(f, " {owner}"))
-    }
+/// What stands behind a command of a token's owner.
+fn token_owner(owner: Option<Address>) -> String {
+    let owner = owner.map(|owner| format!(" {owner}")).unwrap_or_default();
+    format!("  # with the key of the token's owner{owner}")
 }
 
 impl Commands<'_> {
     fn mint(&self) -> String {
         let Self { me, contract } = self;
         let (instance, app_id) = (me.instance, Address::from(me.app_id));
-        format!(
-            "meshctl mint --to <OWNER-ADDRESS> --instance {instance} --app-id {app_id} --contract {contract}  # with the contract owner's key"
-        )
+        format!("meshctl mint --to <OWNER-ADDRESS> --instance {instance} --app-id {app_id} --contract {contract}")
+            + CONTRACT_OWNER
     }
 
     /// Pinned to the app: no instance of another allowed app can take it.
     fn bind(&self, token: TokenId, owner: Option<Address>) -> String {
         let Self { me, contract } = self;
         let (instance, app_id) = (me.instance, Address::from(me.app_id));
-        let owner = TokenOwner(owner);
-        format!("meshctl bind --token {token} --instance {instance} --app-id {app_id} --contract {contract}{owner}")
+        format!("meshctl bind --token {token} --instance {instance} --app-id {app_id} --contract {contract}")
+            + &token_owner(owner)
     }
 
     fn reinstate(&self, token: TokenId, owner: Option<Address>) -> String {
-        let (contract, bind) = (self.contract, self.bind(token, owner));
-        format!("meshctl reinstate --token {token} --contract {contract}  # with the contract owner's key\n{bind}")
+        let command = format!("meshctl reinstate --token {token} --contract {}", self.contract);
+        format!("{command}{CONTRACT_OWNER}\n{}", self.bind(token, owner))
     }
 
     fn deactivate(&self, token: TokenId, owner: Option<Address>) -> String {
-        let (contract, bind) = (self.contract, self.bind(token, owner));
-        format!("meshctl deactivate --token {token} --contract {contract}{}\n{bind}", TokenOwner(owner))
+        let command = format!("meshctl deactivate --token {token} --contract {}", self.contract);
+        format!("{command}{}\n{}", token_owner(owner), self.bind(token, owner))
     }
 }

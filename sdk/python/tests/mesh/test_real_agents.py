@@ -98,7 +98,7 @@ def test_a_node_that_waits_for_its_operator_says_for_what(world: MeshWorld) -> N
 
         # What it says is what is done: word for word, but for whom the token is for.
         owner = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-        arguments = command.replace("<OWNER-ADDRESS>", owner).split()[1:]
+        arguments = shlex.split(command.replace("<OWNER-ADDRESS>", owner), comments=True)[1:]
         await in_thread(world.operate, *drop(arguments, "--contract"))
         # It has to sign its registration before it can say how to submit it.
         await until("it to wait for its transaction", lambda: steps[-1].stage is Stage.REGISTERING and steps[-1].command, steps)
@@ -144,9 +144,10 @@ def test_urls_of_ones_own_in_a_cluster_with_devmode(world: MeshWorld) -> None:
 
 
 async def as_told(world: MeshWorld, command: Optional[str]) -> None:
-    """Runs the command that an operator is asked to run."""
+    """Runs the commands that an operator is asked to run, one a line; a comment says whose key signs it."""
     assert command is not None
-    await in_thread(world.operate, *drop(shlex.split(command)[1:], "--contract"))
+    for line in command.splitlines():
+        await in_thread(world.operate, *drop(shlex.split(line, comments=True)[1:], "--contract"))
 
 
 async def in_thread(call: Any, *arguments: Any, **named: Any) -> Any:
