@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::HashMap, net::Ipv4Addr, sync::OnceLock};
 use alloy_primitives::keccak256;
 use k256::ecdsa::SigningKey;
 use mesh_core::{
-    id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, B256, InstanceId, MemberKey, TokenId, WireguardKey},
     network::MeshNetwork,
     registration::{Domain, NODE_KEY_PURPOSE, Proof, Registration, SignatureChain},
 };
@@ -127,6 +127,16 @@ pub(crate) fn wireguard_key(node: usize) -> WireguardKey {
 
 pub(crate) fn member_address(instance: InstanceId) -> Address {
     address(&member_secret(instance))
+}
+
+/// What proofs of the node's registrations say: calculated once for all runs.
+pub(crate) fn member_key(node: usize) -> MemberKey {
+    thread_local! {
+        static KEYS: RefCell<HashMap<usize, MemberKey>> = RefCell::new(HashMap::new());
+    }
+    KEYS.with_borrow_mut(|keys| {
+        *keys.entry(node).or_insert_with(|| MemberKey(compressed(&member_secret(instance(node)))))
+    })
 }
 
 fn member_secret(instance: InstanceId) -> SigningKey {

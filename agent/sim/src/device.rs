@@ -1,12 +1,13 @@
-//! The WireGuard device of a node, and what each change makes of it.
-
-mod model;
+//! The WireGuard device of a node, which is the product's own, and what each change makes of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, SystemTime},
 };
+
+use alloy_primitives::keccak256;
+use ipnetwork::IpNetwork;
 
 use mesh_core::{
     diff::{Change, DesiredPeer, PresharedKeyEdit},
@@ -14,10 +15,16 @@ use mesh_core::{
     observed::{ObservedDevice, ObservedPeer},
 };
 use mesh_paths::{DeviceEvents, stream::StreamId};
-use mesh_tunnel::{Path, Proof, Route};
+use mesh_tunnel::{
+    DeviceUpdate, Engine, EngineEvent, EngineOptions, EngineTarget, Path, PeerState, PeerUpdate, PresharedKey, Proof,
+    PublicKey, Route,
+};
+use zeroize::Zeroizing;
 
-use self::model::{Event, Model, Via};
-use crate::cluster::{LISTEN_PORT, wireguard_key};
+use crate::{
+    cluster::{LISTEN_PORT, member_key, wireguard_key, wireguard_secret},
+    time::{instant, since_start},
+};
 
 /// The tunnel's.
 pub(crate) const MTU: u16 = 1420;
@@ -26,7 +33,7 @@ pub(crate) const MTU: u16 = 1420;
 pub(crate) struct Device {
     node: usize,
     seed: u64,
-    model: Option<Model>,
+    engine: Option<Engine>,
     address: Option<Ipv4Addr>,
     listen_port: u16,
     /// The member keys with which the preshared keys on the device were derived: the device does not know.
@@ -70,7 +77,7 @@ impl Device {
         Self {
             node,
             seed: seed ^ (node as u64) << 48 ^ generation << 32,
-            model: None,
+            engine: None,
             address: None,
             listen_port: 0,
             preshared_with: BTreeMap::new(),
@@ -83,7 +90,7 @@ impl Device {
     }
 
     pub(crate) const fn is_present(&self) -> bool {
-        self.model.is_some()
+        self.engine.is_some()
     }
 
     pub(crate) const fn made(&self) -> u64 {
@@ -103,24 +110,12 @@ impl Device {
         self.peers.iter().copied()
     }
 
-    pub(crate) fn observe(&self, now: Duration) -> Option<ObservedDevice> {
-        let model = self.model.as_ref()?;
-        let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
-        let peers = model.peers.iter().map(|(key, peer)| ObservedPeer {
-            public_key: *key,
-            endpoint: peer.endpoint,
-            allowed_ips: peer.allowed_ips(),
-            has_preshared_key: peer.has_preshared_key,
-            preshared_with: self.preshared_with.get(key).copied(),
-            persistent_keepalive: peer.keepalive,
-            handshake_age: age(peer.handshake),
-            received_age: age(peer.received),
-            sent_age: None,
-            rx_bytes: peer.rx_bytes,
-            tx_bytes: peer.tx_bytes,
-        });
+    /// What the agent reads of it, at this time of the world and of the node's wall clock.
+    pub(crate) fn observe(&self, now: Duration, wall: SystemTime) -> Option<ObservedDevice> {
+        let engine = self.engine.as_ref()?;
+        let peers = engine.peers(instant(now)).into_iter().map(|peer| self.observed(peer, wall));
         Some(ObservedDevice {
-            public_key: Some(wireguard_key(self.node)),
+            public_key: engine.public_key().map(|key| WireguardKey(*key.as_bytes())),
             listen_port: self.listen_port,
             mtu: MTU,
             up: true,
@@ -130,44 +125,69 @@ impl Device {
         })
     }
 
+    fn observed(&self, peer: PeerState, wall: SystemTime) -> ObservedPeer {
+        let public_key = WireguardKey(*peer.public_key.as_bytes());
+        ObservedPeer {
+            public_key,
+            endpoint: peer.endpoint,
+            allowed_ips: peer.allowed_ips,
+            has_preshared_key: peer.has_preshared_key,
+            preshared_with: self.preshared_with.get(&public_key).copied(),
+            persistent_keepalive: peer.persistent_keepalive,
+            // As the agent's shell has it: a handshake in the future happened before the clock was set back.
+            handshake_age: peer.last_handshake.map(|at| wall.duration_since(at).unwrap_or_default()),
+            received_age: peer.last_received,
+            sent_age: peer.last_sent,
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+        }
+    }
+
     /// Another program gives it another port. Until the agent makes it anew, what is sent still comes from the one before.
     pub(crate) const fn change_port(&mut self) {
         self.listen_port = LISTEN_PORT + 1;
     }
 
-    /// Makes one change, as the agent's machine does.
-    pub(crate) fn change(&mut self, change: &Change, now: Duration) {
+    /// Makes one change, as the agent's machine does, at this time of the world and of the node's wall clock.
+    pub(crate) fn change(&mut self, change: &Change, now: Duration, wall: SystemTime) {
         match change {
-            Change::CreateDevice { address, listen_port, .. } => self.create(*address, *listen_port),
+            Change::CreateDevice { address, listen_port, .. } => self.create(*address, *listen_port, now, wall),
             Change::RemoveDevice => self.remove(),
             Change::SetAddress { address, .. } => self.address = Some(*address),
             Change::RemovePeer(key) => {
-                self.model.iter_mut().for_each(|model| drop(model.peers.remove(key)));
+                self.apply_peer(PeerUpdate { remove: true, ..PeerUpdate::new(public(*key)) }, now);
                 self.preshared_with.remove(key);
                 self.peers.remove(key);
                 self.events().peer_removed(*key);
             }
             Change::AddPeer(peer) => self.add(peer, now),
             Change::EditPeer { public_key, endpoint, address, preshared_key, persistent_keepalive, .. } => {
+                let update = PeerUpdate {
+                    update_only: true,
+                    preshared_key: preshared_key.map(|edit| self.preshared(*public_key, edit)),
+                    endpoint: *endpoint,
+                    persistent_keepalive: *persistent_keepalive,
+                    replace_allowed_ips: address.is_some(),
+                    allowed_ips: address.map(network_of).into_iter().collect(),
+                    ..PeerUpdate::new(public(*public_key))
+                };
+                self.apply_peer(update, now);
                 if let Some(edit) = preshared_key {
                     self.note(*public_key, *edit);
-                }
-                let has_preshared_key = self.preshared_with.contains_key(public_key);
-                if let Some(model) = self.model.as_mut().filter(|model| model.peers.contains_key(public_key)) {
-                    let peer = model.set_peer(*public_key, *endpoint, now);
-                    peer.keepalive = persistent_keepalive.unwrap_or(peer.keepalive);
-                    peer.address = address.or(peer.address);
-                    peer.has_preshared_key = has_preshared_key;
                 }
             }
             Change::AddGuardRoute(_) | Change::SetGuardTable(_) | Change::RemoveGuardRoute(_) => {}
         }
     }
 
-    fn create(&mut self, address: Ipv4Addr, listen_port: u16) {
+    fn create(&mut self, address: Ipv4Addr, listen_port: u16, now: Duration, wall: SystemTime) {
         self.remove();
         self.made += 1;
-        self.model = Some(Model::new(wireguard_key(self.node), mesh_paths::path::PORT, self.seed + self.made));
+        let options = EngineOptions { seed: self.seed + self.made, tap: mesh_paths::path::PORT, mtu: MTU };
+        let mut engine = Engine::new(options, instant(now), wall);
+        let private_key = Some(wireguard_secret(self.node));
+        engine.apply(DeviceUpdate { private_key, ..DeviceUpdate::default() }, instant(now));
+        self.engine = Some(engine);
         (self.address, self.listen_port) = (Some(address), listen_port);
         let events = self.events();
         events.forget_device();
@@ -176,7 +196,7 @@ impl Device {
     }
 
     fn remove(&mut self) {
-        if self.model.take().is_some() {
+        if self.engine.take().is_some() {
             self.events().replaced(false);
         }
         self.address = None;
@@ -185,15 +205,40 @@ impl Device {
     }
 
     fn add(&mut self, added: &DesiredPeer, now: Duration) {
+        if self.engine.is_none() {
+            return;
+        }
         let edit = added.preshared_with.map_or(PresharedKeyEdit::Clear, PresharedKeyEdit::DeriveWith);
+        let update = PeerUpdate {
+            preshared_key: Some(self.preshared(added.public_key, edit)),
+            endpoint: added.endpoint,
+            persistent_keepalive: Some(added.persistent_keepalive),
+            replace_allowed_ips: true,
+            allowed_ips: vec![network_of(added.address)],
+            ..PeerUpdate::new(public(added.public_key))
+        };
+        self.apply_peer(update, now);
         self.note(added.public_key, edit);
-        let Some(model) = &mut self.model else { return };
-        let peer = model.set_peer(added.public_key, added.endpoint, now);
-        (peer.keepalive, peer.address) = (added.persistent_keepalive, Some(added.address));
-        peer.has_preshared_key = added.preshared_with.is_some();
-        model.handle_timeout(now);
         self.peers.insert(added.public_key);
         self.events().peer_set(added.public_key);
+    }
+
+    fn apply_peer(&mut self, peer: PeerUpdate, now: Duration) {
+        self.with(|engine| engine.apply(DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }, instant(now)));
+    }
+
+    /// The preshared key of this pair of nodes, which both ends calculate from both member keys: all zeros are none.
+    fn preshared(&self, peer: WireguardKey, edit: PresharedKeyEdit) -> PresharedKey {
+        let key = match edit {
+            PresharedKeyEdit::DeriveWith(member) => {
+                let mut ends = [(wireguard_key(self.node), member_key(self.node)), (peer, member)];
+                ends.sort_unstable_by_key(|(key, _)| *key);
+                let parts = ends.iter().flat_map(|(key, member)| [&key.0[..], &member.0[..]]);
+                keccak256(parts.collect::<Vec<_>>().concat()).0
+            }
+            PresharedKeyEdit::Clear => [0; 32],
+        };
+        PresharedKey::from_bytes(Zeroizing::new(key))
     }
 
     /// With which member key the preshared key on the device was derived.
@@ -212,11 +257,12 @@ impl Device {
 /// What the paths want of it.
 impl Device {
     pub(crate) fn send_inner(&mut self, peer: WireguardKey, path: Path, packet: &[u8], now: Duration) {
-        self.with(|model| model.send_inner(peer, path, packet, now));
+        // One that cannot be sent is a probe that is lost, as in the shell.
+        self.with(|engine| _ = engine.send_inner(&public(peer), path, packet, instant(now)));
     }
 
-    pub(crate) fn set_route(&mut self, peer: WireguardKey, route: Route) {
-        self.with(|model| model.set_route(peer, route));
+    pub(crate) fn set_route(&mut self, peer: WireguardKey, route: Route, now: Duration) {
+        self.with(|engine| engine.set_route(&public(peer), route, instant(now)));
     }
 
     pub(crate) fn set_stream(&mut self, peer: WireguardKey, stream: Option<StreamId>, now: Duration) {
@@ -225,16 +271,23 @@ impl Device {
             None => drop(self.current.remove(&peer)),
         }
         let stream = stream.map(|stream| self.number(stream));
-        self.with(|model| model.set_stream(peer, stream, now));
+        self.with(|engine| engine.set_stream(&public(peer), stream, instant(now)));
     }
 
-    pub(crate) fn initiate(&mut self, peer: WireguardKey, stream: StreamId) {
+    pub(crate) fn initiate(&mut self, peer: WireguardKey, stream: StreamId, now: Duration) {
         let stream = self.number(stream);
-        self.with(|model| model.initiate(peer, stream));
+        self.with(|engine| engine.initiate(&public(peer), stream, instant(now)));
     }
 
-    pub(crate) fn try_endpoint(&mut self, peer: WireguardKey, endpoint: SocketAddr) {
-        self.with(|model| model.try_endpoint(peer, endpoint));
+    pub(crate) fn try_endpoint(&mut self, peer: WireguardKey, endpoint: SocketAddr, now: Duration) {
+        self.with(|engine| engine.try_endpoint(&public(peer), endpoint, instant(now)));
+    }
+
+    /// The stream takes nothing any more.
+    pub(crate) fn close_stream(&mut self, stream: StreamId) {
+        if self.streams.remove(&stream.number()).is_some() {
+            self.with(|engine| engine.close_stream(stream.number()));
+        }
     }
 
     fn number(&mut self, stream: StreamId) -> u64 {
@@ -242,9 +295,9 @@ impl Device {
         stream.number()
     }
 
-    fn with(&mut self, work: impl FnOnce(&mut Model)) {
-        if let Some(model) = &mut self.model {
-            work(model);
+    fn with(&mut self, work: impl FnOnce(&mut Engine)) {
+        if let Some(engine) = &mut self.engine {
+            work(engine);
         }
     }
 }
@@ -252,54 +305,67 @@ impl Device {
 /// Packets and time.
 impl Device {
     pub(crate) fn handle_packet(&mut self, packet: &[u8], now: Duration) {
-        self.with(|model| model.handle_packet(packet, now));
+        self.with(|engine| engine.handle_packet(packet, instant(now)));
     }
 
     pub(crate) fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Duration) {
-        self.with(|model| model.handle(Via::Udp(from), bytes, now));
+        self.with(|engine| engine.handle_datagram(from, bytes, instant(now)));
     }
 
     pub(crate) fn handle_stream(&mut self, stream: StreamId, bytes: &[u8], now: Duration) {
         let stream = self.number(stream);
-        self.with(|model| model.handle(Via::Stream(stream), bytes, now));
+        self.with(|engine| engine.handle_stream(stream, bytes, instant(now)));
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Duration) {
-        self.with(|model| model.handle_timeout(now));
+        self.with(|engine| engine.handle_timeout(instant(now)));
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
-        self.model.as_ref()?.poll_timeout()
+        Some(since_start(self.engine.as_ref()?.poll_timeout()?))
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        let (via, bytes) = self.model.as_mut()?.poll_transmit()?;
-        let to = match via {
-            Via::Udp(address) => Carrier::Udp(address),
-            Via::Stream(number) => Carrier::Stream(*self.streams.get(&number)?),
-        };
-        Some(Transmit { to, bytes })
+        loop {
+            let transmit = self.engine.as_mut()?.poll_transmit()?;
+            let to = match transmit.to {
+                EngineTarget::Udp(address) => Some(Carrier::Udp(address)),
+                EngineTarget::Stream(number) => self.streams.get(&number).copied().map(Carrier::Stream),
+            };
+            if let Some(to) = to {
+                return Some(Transmit { to, bytes: transmit.bytes });
+            }
+        }
     }
 
     pub(crate) fn poll_delivered(&mut self) -> Option<Vec<u8>> {
-        self.model.as_mut()?.poll_delivered()
+        self.engine.as_mut()?.poll_delivered()
     }
 
     /// Everything that the device reported since the last time.
     pub(crate) fn take_reports(&mut self) -> Reported {
+        let key = |peer: PublicKey| WireguardKey(*peer.as_bytes());
         let mut proofs = Vec::new();
-        while let Some(event) = self.model.as_mut().and_then(Model::poll_event) {
+        while let Some(event) = self.engine.as_mut().and_then(Engine::poll_event) {
             match event {
-                Event::Probe { peer, path, packet } => self.events().probe(peer, path, &packet),
-                Event::Sent { peer } => self.events().sent(peer),
-                Event::Received { peer, path } => self.events().received(peer, path),
-                Event::Endpoint { peer, endpoint } => self.events().endpoint(peer, endpoint),
-                Event::Stun { from, datagram } => self.events().stun(from, &datagram),
-                Event::Proved { stream, peer, proof } => {
-                    proofs.extend(self.streams.get(&stream).map(|stream| (*stream, peer, proof)));
+                EngineEvent::Probe { peer, path, packet } => self.events().probe(key(peer), path, &packet),
+                EngineEvent::Sent { peer } => self.events().sent(key(peer)),
+                EngineEvent::Received { peer, path } => self.events().received(key(peer), path),
+                EngineEvent::Endpoint { peer, endpoint } => self.events().endpoint(key(peer), endpoint),
+                EngineEvent::Stun { from, datagram } => self.events().stun(from, &datagram),
+                EngineEvent::Proved { stream, peer, proof } => {
+                    proofs.extend(self.streams.get(&stream).map(|stream| (*stream, key(peer), proof)));
                 }
             }
         }
         Reported { events: self.events.take(), proofs }
     }
+}
+
+const fn public(key: WireguardKey) -> PublicKey {
+    PublicKey::from_bytes(key.0)
+}
+
+fn network_of(address: Ipv4Addr) -> IpNetwork {
+    IpAddr::V4(address).into()
 }

@@ -10,8 +10,8 @@
 //!   checks: what must hold after every step ─► Violation ─► shrink: the same failure with less happening
 //! ```
 //!
-//! The agent and the paths are the product's own machines. Modelled are the shell that does what they ask for, the world, and, for
-//! now, the device: its sessions are without cryptography.
+//! The agent, the paths and the device are the product's own machines, and messages are really sealed: a datagram that is altered,
+//! recorded or late is judged by the receiver's device. Modelled are the shell that does what they ask for, and the world.
 
 #![expect(
     clippy::wildcard_enum_match_arm,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use alloy_primitives::keccak256;
@@ -121,6 +121,11 @@ impl Node {
     /// The wall clock, since the Unix epoch.
     pub(crate) fn unix(&self, now: Duration) -> Duration {
         unix(now, self.clock_offset)
+    }
+
+    /// The same, as the device and the shell around it read it.
+    pub(crate) fn wall_clock(&self, now: Duration) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.unix(now)
     }
 
     /// Both clocks of the process that was started then.

@@ -97,7 +97,8 @@ impl World {
     /// The endpoint of a session that lives is not the agent's to change.
     fn check_endpoint_edit(&mut self, node: usize, key: WireguardKey) {
         let now = self.now;
-        let device = self.nodes[node].process.as_ref().and_then(|process| process.device.observe(now));
+        let wall = self.nodes[node].wall_clock(now);
+        let device = self.nodes[node].process.as_ref().and_then(|process| process.device.observe(now, wall));
         let peer = device.iter().flat_map(|device| &device.peers).find(|peer| peer.public_key == key);
         if let Some(peer) = peer.filter(|peer| peer.endpoint.is_some())
             && peer.received_age.is_some_and(|age| age + Duration::from_secs(1) < LIVE_SESSION)

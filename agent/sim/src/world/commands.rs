@@ -106,7 +106,8 @@ impl World {
 
     fn observe(&self, node: usize) -> Observed {
         let node = &self.nodes[node];
-        let device = node.process.as_ref().and_then(|process| process.device.observe(self.now));
+        let device =
+            node.process.as_ref().and_then(|process| process.device.observe(self.now, node.wall_clock(self.now)));
         let (guard_route, guard_table) = (node.guard_route, node.guard_table);
         Observed { guard_route, guard_table, stale_guard_route: None, overlap: None, device }
     }
@@ -125,11 +126,11 @@ impl World {
                 continue;
             }
             self.check_change(node, &change);
-            let now = self.now;
+            let (now, wall) = (self.now, self.nodes[node].wall_clock(self.now));
             if !self.nodes[node].change_guard(&change)
                 && let Some(process) = &mut self.nodes[node].process
             {
-                process.device.change(&change, now);
+                process.device.change(&change, now, wall);
             }
             applied.made.push(change);
         }

@@ -42,10 +42,10 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         match action {
             Action::SendInner { peer, path, packet } => process.device.send_inner(peer, path, &packet, now),
-            Action::SetRoute { peer, route } => process.device.set_route(peer, route),
+            Action::SetRoute { peer, route } => process.device.set_route(peer, route, now),
             Action::SetStream { peer, stream } => process.device.set_stream(peer, stream, now),
-            Action::Initiate { peer, stream } => process.device.initiate(peer, stream),
-            Action::TryEndpoint { peer, endpoint } => process.device.try_endpoint(peer, endpoint),
+            Action::Initiate { peer, stream } => process.device.initiate(peer, stream, now),
+            Action::TryEndpoint { peer, endpoint } => process.device.try_endpoint(peer, endpoint, now),
             Action::SendStun { to, request } => self.send_stun(node, to, &request),
             Action::ExpectStun(_) => {}
             Action::Resolve { server, name: _ } => {

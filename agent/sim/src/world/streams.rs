@@ -45,6 +45,15 @@ impl World {
         let end = End { node, generation: self.nodes[node].generation, stream };
         self.gateway.close(end, self.now);
         self.schedule_streams();
+        self.close_in_device(end);
+    }
+
+    /// The device of the process that had this end sends nothing by it any more.
+    fn close_in_device(&mut self, end: End) {
+        let node = &mut self.nodes[end.node];
+        if let Some(process) = node.process.as_mut().filter(|_| node.generation == end.generation) {
+            process.device.close_stream(end.stream);
+        }
     }
 
     /// What the gateway has to do later goes into the one queue.
@@ -121,6 +130,7 @@ impl World {
         let is_there = self.gateway.at_end(end).is_some();
         self.gateway.close(end, self.now);
         if is_there {
+            self.close_in_device(end);
             let event = if is_dialing {
                 StreamEvent::DialFailed { error, is_gateway_reached: true }
             } else {
