@@ -5,6 +5,8 @@
 //! found worth keeping, and variations of it. The targets `datagram` and `table` are in `mesh-tunnel` (`src/fuzz`): they need the
 //! inside of its device.
 
+mod device;
+mod engines;
 mod input;
 mod ip;
 mod merge;
@@ -18,6 +20,7 @@ mod corpus;
 #[cfg(test)]
 mod tests;
 
+pub use device::device;
 pub use ip::ip;
 pub use merge::merge;
 pub use mss::mss;
@@ -28,4 +31,5 @@ pub use uapi::uapi;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by the name of its directory in `corpus`.
-pub const TARGETS: [(&str, Target); 5] = [("ip", ip), ("merge", merge), ("mss", mss), ("split", split), ("uapi", uapi)];
+pub const TARGETS: [(&str, Target); 6] =
+    [("device", device), ("ip", ip), ("merge", merge), ("mss", mss), ("split", split), ("uapi", uapi)];

@@ -16,6 +16,11 @@ fn corpus(target: &str) -> PathBuf {
 }
 
 #[test]
+fn device() {
+    try_corpus_and_variations(&corpus("device"), super::device, 1);
+}
+
+#[test]
 fn ip() {
     try_corpus_and_variations(&corpus("ip"), super::ip, 64);
 }

@@ -14,11 +14,6 @@ fn datagram() {
 }
 
 #[test]
-fn device() {
-    try_corpus_and_variations(&corpus("device"), super::device, 1);
-}
-
-#[test]
 fn table() {
     try_corpus_and_variations(&corpus("table"), super::table, 1);
 }

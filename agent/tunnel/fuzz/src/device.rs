@@ -1,14 +1,12 @@
 //! Two whole devices, and a network between them that does to their messages what the input says.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::end::private;
+use mesh_tunnel::{DeviceUpdate, Engine, EngineEvent, EngineTarget, Path, PeerUpdate, Route};
+
+use super::engines::{address, engine, private};
 use super::input::Input;
-use crate::config::{DeviceUpdate, PeerUpdate};
-use crate::engine::{Engine, EngineEvent, EngineOptions, EngineTarget};
-use crate::path::{Path, Route};
 
 /// Steps of one input. Each may cost a handshake.
 const STEPS: usize = 64;
@@ -41,10 +39,7 @@ struct Devices {
 
 fn history(input: &[u8]) -> Vec<String> {
     let (mut input, now) = (Input::new(input), Instant::now());
-    let engines = [0, 1].map(|at| {
-        let options = EngineOptions { seed: at, tap: 51823, mtu: 1420 };
-        Engine::new(options, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
-    });
+    let engines = [0, 1].map(|at| engine(at, 1420, now));
     let (sent, history) = (Vec::new(), Vec::new());
     let mut devices = Devices { now, engines, sent, packets: 0, under_way: Default::default(), history };
     for at in [0, 1] {
@@ -184,11 +179,6 @@ fn changed(peer: PeerUpdate, by: u8) -> PeerUpdate {
         4 => PeerUpdate { replace_allowed_ips: true, allowed_ips: Vec::new(), ..peer },
         _ => peer,
     }
-}
-
-/// Of the two devices, and of two more hosts.
-fn address(which: u8) -> SocketAddr {
-    ([192, 0, 2, which], 51820).into()
 }
 
 /// UDP over IPv4 from one device to the other, 32 bytes long, with this number at its end.
