@@ -57,10 +57,6 @@ mod udp;
 mod underlay;
 mod wiped;
 
-#[cfg(any(test, feature = "fuzz"))]
-#[doc(hidden)]
-pub mod fuzz;
-
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

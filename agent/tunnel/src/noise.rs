@@ -13,7 +13,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(test)]
 pub(crate) use cookie::sign;
 pub(crate) use cookie::{Cookie, FirstMac};
 pub(crate) use gate::{HANDSHAKES_PER_SECOND, Identity, Verdict};

@@ -317,4 +317,6 @@ impl Sessions {
 }
 
 #[cfg(test)]
+pub(crate) mod end;
+#[cfg(test)]
 mod tests;

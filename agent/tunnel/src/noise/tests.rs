@@ -6,7 +6,7 @@ use boringtun::noise::{Tunn, TunnResult};
 use proptest::prelude::*;
 
 use super::*;
-use crate::fuzz::end::{End, Taken, nowhere, private};
+use crate::sessions::end::{End, Taken, nowhere, private};
 
 const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -161,6 +161,22 @@ fn an_initiation_is_taken_once_and_no_older_one_after_it() {
     assert!(there.take(&initiations[1]).is_some());
     assert!(there.take(&initiations[1]).is_none() && there.take(&initiations[0]).is_none());
     assert!(there.take(&initiations[2]).is_some());
+}
+
+/// The claimed initiator is in front of the timestamp, and proved by it.
+#[test]
+fn of_an_initiation_only_the_index_and_the_macs_may_change() {
+    let (mut here, there) = (End::new(1, 2, None), End::new(2, 1, None));
+    let genuine = here.ask();
+    for at in 4..INITIATION_LEN {
+        let mut changed = genuine.clone();
+        changed[at] ^= 0x81;
+        let initiation = Initiation::read(&there.identity, &changed);
+        let claimed = matches!(at, 4..8 | 88..).then(|| here.identity.public());
+        assert_eq!(initiation.as_ref().map(|initiation| initiation.initiator()), claimed, "byte {at}");
+        let proved = initiation.and_then(|initiation| initiation.prove(&there.identity));
+        assert_eq!(proved.is_some(), matches!(at, 4..8 | 116..), "byte {at}");
+    }
 }
 
 #[test]

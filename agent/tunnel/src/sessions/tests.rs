@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::end::{End, Taken};
 use super::*;
-use crate::fuzz::end::{End, Taken};
 
 fn ends() -> (End, End) {
     (End::new(1, 2, None), End::new(2, 1, None))
