@@ -49,7 +49,7 @@ fn however_many_handshakes_there_are_few_sessions_are_kept() {
         answer(&mut here, &mut there);
     }
     assert_eq!((here.sessions.pending.len(), there.sessions.held.len()), (MAX_PENDING, FORMER + 1 + UNCONFIRMED));
-    assert!(here.is_joined(&mut there), "those that nobody uses push out none that is used");
+    assert!(here.is_joined(&mut there), "unused sessions push out none that is used");
     let answers: Vec<Vec<u8>> = (0..UNCONFIRMED).map(|_| answer(&mut here, &mut there)).collect();
     for answer in &answers {
         assert_eq!(here.take(answer), Some(Taken::Established), "the last initiations can be answered");
@@ -144,8 +144,8 @@ fn no_two_of_a_peer_have_one_index() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whoever asks whenever, and however long messages are on their way: where none is lost and none overtakes another, no
-    /// session is given up while anything may come in it.
+    /// Whichever end initiates, at any time, and however long messages take: where none is lost and none overtakes another, no
+    /// session is dropped while a message of it may still arrive.
     #[test]
     fn what_is_not_lost_on_its_way_is_taken(steps in prop::collection::vec((0..2_usize, 0..6_u8), 1..300)) {
         let (here, there) = ends();
