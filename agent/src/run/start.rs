@@ -104,7 +104,7 @@ impl Start<'_> {
         let Some(found) = unless_stopped(ask_guest_agent(&config), &mut api, &stop).await else { return Ok(()) };
         let (identity, secret) = found?;
         let contract = contract_of(&config, &identity);
-        background.spawn(InstanceClaim::take(identity.instance, contract).await?.hold());
+        background.spawn(InstanceClaim::take(identity.instance, contract)?.hold());
         let public_key = secret.public_key();
         announce(&config, &identity, Some(public_key), contract);
 
@@ -155,7 +155,7 @@ impl Start<'_> {
         let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
         let (_, identity) = found?;
         let contract = contract_of(&config, &identity);
-        background.spawn(InstanceClaim::take(identity.instance, contract).await?.hold());
+        background.spawn(InstanceClaim::take(identity.instance, contract)?.hold());
         announce(&config, &identity, None, contract);
         let (_nothing_changes, machine_changed) = watch::channel(());
         let parts = Parts {

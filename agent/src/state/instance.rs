@@ -57,11 +57,11 @@ pub enum ClaimError {
 }
 
 impl InstanceClaim {
-    /// Claims the instance for this process. A program of another unprivileged user that holds the name keeps no agent from starting.
+    /// Claims the instance for this process, inside a tokio runtime. A program of another unprivileged user that holds the name keeps no agent from starting.
     ///
     /// # Errors
     /// See [`ClaimError`].
-    pub async fn take(instance: InstanceId, contract: Address) -> Result<Self, ClaimError> {
+    pub fn take(instance: InstanceId, contract: Address) -> Result<Self, ClaimError> {
         let io = |source| ClaimError::Io { instance, source };
         let name = SocketAddr::from_abstract_name(format!("p2p-agent/{contract}/{instance}")).map_err(io)?;
         match net::UnixListener::bind_addr(&name) {
@@ -108,25 +108,25 @@ mod tests {
     #[tokio::test]
     async fn a_second_agent_for_an_instance_is_refused_and_says_what_to_do() {
         let (instance, contract) = (InstanceId([0xa5; 20]), Address::repeat_byte(7));
-        let held = InstanceClaim::take(instance, contract).await.unwrap();
-        let refused = InstanceClaim::take(instance, contract).await.unwrap_err();
+        let held = InstanceClaim::take(instance, contract).unwrap();
+        let refused = InstanceClaim::take(instance, contract).unwrap_err();
         let text = refused.to_string();
         assert!(text.contains(&format!("(process {})", std::process::id())), "{text}");
         assert!(text.contains(&instance.to_string()) && text.contains("`meshctl status`"), "{text}");
         // Another node, and the same in another mesh, are none of its business.
-        InstanceClaim::take(InstanceId([0xa6; 20]), contract).await.unwrap();
-        InstanceClaim::take(instance, Address::repeat_byte(8)).await.unwrap();
+        InstanceClaim::take(InstanceId([0xa6; 20]), contract).unwrap();
+        InstanceClaim::take(instance, Address::repeat_byte(8)).unwrap();
         drop(held);
-        InstanceClaim::take(instance, contract).await.unwrap();
+        InstanceClaim::take(instance, contract).unwrap();
     }
 
     #[tokio::test]
     async fn many_attempts_do_not_fill_the_holder() {
         let (instance, contract) = (InstanceId([0xa7; 20]), Address::repeat_byte(7));
-        let held = tokio::spawn(InstanceClaim::take(instance, contract).await.unwrap().hold());
+        let held = tokio::spawn(InstanceClaim::take(instance, contract).unwrap().hold());
         // More than any backlog.
         for _ in 0..5000 {
-            assert!(matches!(InstanceClaim::take(instance, contract).await, Err(ClaimError::Held { .. })));
+            assert!(matches!(InstanceClaim::take(instance, contract), Err(ClaimError::Held { .. })));
             tokio::task::yield_now().await;
         }
         held.abort();

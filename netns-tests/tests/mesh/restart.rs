@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use mesh_core::status::{MembershipState, VerdictState};
+use mesh_core::status::VerdictState;
 use netns_tests::{Capture, Flood, World, stall_clock};
 
 use crate::{CUT_LIMIT, PATIENCE};
