@@ -13,6 +13,10 @@ use crate::{
 
 /// The STUN server.
 pub(crate) const STUN_SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 3478);
+/// Who sends what was recorded on the way.
+const STRANGER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(198, 51, 100, 66)), 666);
+/// From being recorded to coming again.
+const RECORDED_FOR: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(8));
 /// IPv4 and UDP headers.
 const HEADERS: usize = 28;
 /// No link carries more.
@@ -32,6 +36,8 @@ pub(crate) struct Arrival {
     pub(crate) to: Destination,
     /// Where it seems to come from.
     pub(crate) from: SocketAddr,
+    /// A bit of it that is another than the one that was sent.
+    pub(crate) altered: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -76,7 +82,8 @@ impl Network {
         self.faults.retain(|(known, _)| *known != number);
     }
 
-    /// Sends a datagram: where and when it arrives, twice perhaps, or never. What is lost has still been through the own NAT.
+    /// Sends a datagram: where and when it arrives, and as what; twice perhaps, or never. What is lost has still been through the own
+    /// NAT.
     pub(crate) fn send(&mut self, node: usize, to: SocketAddr, len: usize, now: Duration) -> [Option<Arrival>; 2] {
         let Some((to, from)) = self.route(node, to, now) else { return [None; 2] };
         let other = match to {
@@ -87,7 +94,7 @@ impl Network {
         let mut late = Duration::ZERO;
         let rng = &mut self.links[link];
         let mut is_lost = len + HEADERS > MTU || rng.chance(self.loss);
-        let mut is_twice = false;
+        let (mut is_twice, mut is_recorded, mut altered) = (false, false, None);
         for (_, fault) in &self.faults {
             match *fault {
                 Fault::NodeWithoutUdp(of, _) => is_lost |= of == node || of == other,
@@ -100,6 +107,8 @@ impl Network {
                         PathFault::Delay(by) => late += by,
                         PathFault::Reorder(by) => late += rng.between(Duration::ZERO, by),
                         PathFault::Duplicate(per_mille) => is_twice |= rng.chance(per_mille),
+                        PathFault::Alter(per_mille) => altered = rng.chance(per_mille).then(|| rng.index(len * 8)),
+                        PathFault::Record(per_mille) => is_recorded |= rng.chance(per_mille),
                     }
                 }
                 _ => {}
@@ -110,8 +119,13 @@ impl Network {
         }
         let at = now + late + rng.between(self.delay.0, self.delay.0 + (self.delay.1 - self.delay.0) / 4);
         let again = at + rng.between(Duration::ZERO, self.delay.1);
-        let arrival = |at| Arrival { at, to, from };
-        [Some(arrival(at)), is_twice.then(|| arrival(again))]
+        let arrival = Arrival { at, to, from, altered };
+        if is_recorded {
+            let later = at + rng.between(RECORDED_FOR.0, RECORDED_FOR.1);
+            let recorded = Arrival { at: later, from: STRANGER, ..arrival };
+            return [rng.chance(500).then_some(arrival), Some(recorded)];
+        }
+        [Some(arrival), is_twice.then_some(Arrival { at: again, ..arrival })]
     }
 
     /// Where a datagram leads that a node sends to an address, and where it seems to come from there.

@@ -104,8 +104,7 @@ impl World {
         let plan = &self.scenario.world;
         match (plan.nodes[one].home, plan.nodes[two].home) {
             (Home::Open, _) | (_, Home::Open) => true,
-            // Where they also reach each other by their outside addresses, the device's model moves between the two.
-            (Home::Behind(one), Home::Behind(two)) if one == two => plan.has_gateway && !plan.nats[one].hairpins,
+            (Home::Behind(one), Home::Behind(two)) if one == two => plan.has_gateway,
             (Home::Behind(one), Home::Behind(two)) => {
                 let is_symmetric = |nat: usize| plan.nats[nat].kind == NatKind::Symmetric;
                 plan.has_gateway && plan.has_stun && !is_symmetric(one) && !is_symmetric(two)

@@ -20,6 +20,10 @@ pub enum PathFault {
     Reorder(Duration),
     /// So many of a thousand arrive twice.
     Duplicate(u64),
+    /// Of so many of a thousand one bit is another.
+    Alter(u64),
+    /// So many of a thousand are recorded, and come again later, from a stranger's address. Half of them came the first time, too.
+    Record(u64),
     /// What is longer is dropped without a word.
     Narrow(usize),
 }
@@ -210,12 +214,14 @@ fn source(world: &WorldPlan, left: Duration, rng: &mut Rng) -> Fault {
 }
 
 fn path(rng: &mut Rng) -> PathFault {
-    match rng.below(9) {
+    match rng.below(11) {
         0..=2 => PathFault::Cut,
         3 | 4 => PathFault::OneWay,
         5 => PathFault::Loss(rng.pick(&[300, 500, 800])),
         6 => PathFault::Narrow(rng.pick(&[600, 1000])),
         7 => PathFault::Reorder(rng.millis(5, 60)),
+        8 => PathFault::Alter(rng.pick(&[100, 500])),
+        9 => PathFault::Record(rng.pick(&[100, 500])),
         _ => PathFault::Duplicate(500),
     }
 }

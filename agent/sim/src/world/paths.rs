@@ -93,13 +93,17 @@ impl World {
             match transmit.to {
                 crate::device::Carrier::Udp(to) => {
                     let arrivals = self.network.send(node, to, transmit.bytes.len(), self.now);
-                    let from_to = |arrival: crate::network::Arrival| match arrival.to {
-                        Destination::Node(other) => Some((arrival.at, other, arrival.from)),
+                    let to_node = |arrival: crate::network::Arrival| match arrival.to {
+                        Destination::Node(other) => Some((arrival, other)),
                         Destination::Stun => None,
                     };
-                    for (at, other, from) in arrivals.into_iter().flatten().filter_map(from_to) {
-                        let bytes = transmit.bytes.clone();
-                        self.events.add(at, Event::Datagram { node: other, from, bytes });
+                    for (arrival, other) in arrivals.into_iter().flatten().filter_map(to_node) {
+                        let mut bytes = transmit.bytes.clone();
+                        if let Some(bit) = arrival.altered {
+                            bytes[bit / 8] ^= 1 << (bit % 8);
+                        }
+                        let datagram = Event::Datagram { node: other, from: arrival.from, bytes };
+                        self.events.add(arrival.at, datagram);
                     }
                 }
                 crate::device::Carrier::Stream(stream) => self.send_by_stream(node, stream, transmit.bytes),
