@@ -19,6 +19,8 @@ use crate::{
 /// Nothing gets through for so long at most, where a path was there before and is still.
 const GAP: Duration = Duration::from_millis(3000);
 pub(super) const GAP_OF_ONE_FAULT: Duration = Duration::from_millis(1500);
+/// Where nothing fails, a packet arrives so soon, whether or not it had to wait for a session.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 /// Direct UDP is used so soon after it is there: handshakes that were tried in vain follow each other every 5 s.
 const DIRECT_WITHIN: Duration = Duration::from_secs(7);
 /// The same where one of the two is behind a NAT, and has a session that the other has lost: only it can ask for another, and does so
@@ -142,6 +144,23 @@ impl World {
                 pair.to, pair.from, pair.last, pair.direct_since, pair.gateway_since
             );
             self.checks.fail("reached", now, what);
+        }
+    }
+
+    /// Where nothing fails and both are peers of each other, no packet is lost, the first ones included.
+    pub(crate) fn check_arrivals(&mut self, number: usize) {
+        let now = self.now;
+        let is_due = |(_, sent): &mut (u64, Duration)| *sent + ARRIVES_WITHIN <= now;
+        while let Some((packet, sent)) = self.pairs[number].expected.pop_front_if(is_due) {
+            let pair = &self.pairs[number];
+            let were_peers = pair.peers_since.is_some_and(|since| since <= sent);
+            if were_peers && !self.has_arrived(number, packet) {
+                let what = format!(
+                    "node {} has not heard packet {packet} that node {} sent at {sent:.3?}; they are peers since {:.3?}",
+                    pair.to, pair.from, pair.peers_since
+                );
+                self.checks.fail("none-is-lost", now, what);
+            }
         }
     }
 

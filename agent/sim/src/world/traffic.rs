@@ -1,12 +1,15 @@
 //! The packets of applications: every pair that talks sends one again and again, and notes what arrives.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use super::{Event, World};
 use crate::{
     cluster::{mesh_address, token, wireguard_key},
     packet::{EVERY, Packet},
-    scenario::{Fault, Home, PathFault},
+    scenario::{Fault, Home, PathFault, Profile},
 };
 
 /// Numbers of packets that are remembered of each pair.
@@ -20,6 +23,8 @@ pub(crate) struct Pair {
     sent: u64,
     /// Numbers that arrived, the latest.
     arrived: BTreeSet<u64>,
+    /// Numbers that will have to arrive, with the times at which they were sent.
+    pub(crate) expected: VecDeque<(u64, Duration)>,
     /// When the last one did.
     pub(crate) last: Option<Duration>,
     /// Since when both are peers of each other, as they are now.
@@ -49,7 +54,13 @@ impl World {
         self.events.add(self.now + EVERY, Event::Packet(number));
         self.look_at_pair(number);
         self.check_reached(number);
-        let pair = &mut self.pairs[number];
+        self.check_arrivals(number);
+        let is_peaceful = matches!(self.scenario.profile, Profile::Calm | Profile::Long);
+        let (now, pair) = (self.now, &mut self.pairs[number]);
+        // A device that was made anew has lost sessions in which the other one goes on for a moment.
+        if is_peaceful && pair.generations == [1, 1] && pair.peers_since.is_some() {
+            pair.expected.push_back((pair.sent, now));
+        }
         let packet = Packet { from: pair.from, to: pair.to, number: pair.sent };
         pair.sent += 1;
         let bytes = packet.build(mesh_address(token(packet.from)), mesh_address(token(packet.to)));
@@ -104,6 +115,11 @@ impl World {
         if pair.arrived.first().is_some_and(|first| *first < oldest) {
             pair.arrived.pop_first();
         }
+    }
+
+    /// Whether a packet of this number, one of the latest, arrived.
+    pub(crate) fn has_arrived(&self, pair: usize, number: u64) -> bool {
+        self.pairs[pair].arrived.contains(&number)
     }
 
     /// Notes since when packets of the pair should get through, and by which path.
