@@ -57,10 +57,6 @@ mod udp;
 mod underlay;
 mod wiped;
 
-#[cfg(feature = "bench")]
-#[doc(hidden)]
-pub mod bench;
-
 pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState, PeerUpdate};
 pub use device::Device;
 pub use engine::{Engine, EngineEvent, EngineOptions, EngineTarget, EngineTransmit};
