@@ -71,7 +71,9 @@ impl Queues {
 
     /// Takes a packet for the interface, whose first slice is the header of one that is complete.
     pub(super) fn deliver(&mut self, packet: &[IoSlice<'_>]) {
-        self.delivered.push_back(packet[1..].iter().flat_map(|slice| slice.iter().copied()).collect());
+        let mut bytes = Vec::with_capacity(packet[1..].iter().map(|slice| slice.len()).sum());
+        packet[1..].iter().for_each(|slice| bytes.extend_from_slice(slice));
+        self.delivered.push_back(bytes);
     }
 
     /// Carries out what peers decided and clears it; `from` is the stream that was read. True where the first message left by
