@@ -9,7 +9,7 @@ use mesh_tunnel::{DeviceUpdate, Engine, PeerUpdate, PublicKey};
 use super::engines::{address, engine, private};
 use super::pair::{MTU, PSK, data, key, packet, peer, sent};
 
-/// The networks of the device's other peer, which are within those of the stranger.
+/// The networks of the device's other peer, which are within those of the counterpart.
 const OF_ANOTHER: [&str; 2] = ["128.0.0.0/2", "8000::/2"];
 
 /// Whether an inner address belongs to the device's other peer.
@@ -22,13 +22,13 @@ pub(super) const fn is_of_another(address: IpAddr) -> bool {
 }
 
 /// A device and its peer, which has every address but those of another.
-pub(super) struct Stranger {
+pub(super) struct Counterpart {
     pub(super) now: Instant,
     pub(super) device: Engine,
     tunn: Tunn,
 }
 
-impl Stranger {
+impl Counterpart {
     /// Its public key.
     pub(super) fn key() -> PublicKey {
         key(1)
@@ -44,10 +44,10 @@ impl Stranger {
         let now = Instant::now();
         let of =
             |networks: [&str; 2]| networks.map(|text| text.parse().unwrap_or_else(|_| unreachable!("{text}"))).into();
-        let stranger = PeerUpdate { allowed_ips: of(["0.0.0.0/0", "::/0"]), ..peer(Self::key()) };
+        let counterpart = PeerUpdate { allowed_ips: of(["0.0.0.0/0", "::/0"]), ..peer(Self::key()) };
         let another = PeerUpdate { allowed_ips: of(OF_ANOTHER), ..peer(key(2)) };
         let (private_key, mut device) = (Some(private(1)), engine(0, MTU, now));
-        device.apply(DeviceUpdate { private_key, peers: vec![stranger, another], ..DeviceUpdate::default() }, now);
+        device.apply(DeviceUpdate { private_key, peers: vec![counterpart, another], ..DeviceUpdate::default() }, now);
         let tunn = Tunn::new((*private(2).bytes()).into(), (*key(0).as_bytes()).into(), Some([PSK; 32]), None, 9, None);
         let mut new = Self { now, device, tunn };
         new.shake_hands();

@@ -10,10 +10,10 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use mesh_offload::{clamp_mss, packet};
 use mesh_tunnel::{Drops, EngineEvent, Path, PublicKey};
 
+use super::counterpart::{Counterpart, is_of_another};
 use super::engines::{TAP, address};
 use super::input::Input;
 use super::pair::{MTU, Pair, key, refuse, state};
-use super::stranger::{Stranger, is_of_another};
 
 /// Bytes that a data message has beside its content.
 const OVERHEAD: usize = 32;
@@ -94,7 +94,7 @@ fn response(input: &mut Input<'_>, elsewhere: Option<SocketAddr>) {
 /// Any packet arrives once and unchanged, and only if its message was not changed and its source is the peer's. Wherever the message
 /// comes from, the endpoint stays.
 fn data(input: &mut Input<'_>, elsewhere: Option<SocketAddr>) {
-    let (mut peer, from) = (Stranger::with_session(), elsewhere.unwrap_or(Stranger::address()));
+    let (mut peer, from) = (Counterpart::with_session(), elsewhere.unwrap_or(Counterpart::address()));
     let mut content = vec![0; usize::from(input.u16() % 512)];
     content.fill_with(|| input.byte());
     let genuine = peer.seal(&content);
@@ -108,9 +108,9 @@ fn data(input: &mut Input<'_>, elsewhere: Option<SocketAddr>) {
     if expected.is_none() && !content.is_empty() {
         refuse(device, from, &genuine, now);
     } else {
-        let received = state(device, Stranger::key(), now).rx_bytes;
+        let received = state(device, Counterpart::key(), now).rx_bytes;
         device.handle_datagram(from, &genuine, now);
-        assert_eq!(state(device, Stranger::key(), now).rx_bytes, received + genuine.len() as u64);
+        assert_eq!(state(device, Counterpart::key(), now).rx_bytes, received + genuine.len() as u64);
     }
     let probe = std::iter::from_fn(|| device.poll_event()).find(|event| matches!(event, EngineEvent::Probe { .. }));
     match expected {
@@ -119,7 +119,7 @@ fn data(input: &mut Input<'_>, elsewhere: Option<SocketAddr>) {
             assert_eq!((device.poll_delivered(), probe), (None, None));
         }
         Some((inner, _)) if packet::is_between(inner, TAP) => {
-            let event = EngineEvent::Probe { peer: Stranger::key(), path: Path::Udp, packet: inner.to_vec() };
+            let event = EngineEvent::Probe { peer: Counterpart::key(), path: Path::Udp, packet: inner.to_vec() };
             assert_eq!((device.poll_delivered(), probe), (None, Some(event)));
         }
         Some((inner, _)) => {
@@ -129,7 +129,7 @@ fn data(input: &mut Input<'_>, elsewhere: Option<SocketAddr>) {
         }
         None => assert_eq!((device.poll_delivered(), probe), (None, None)),
     }
-    assert_eq!(state(device, Stranger::key(), now).endpoint, Some(Stranger::address()));
+    assert_eq!(state(device, Counterpart::key(), now).endpoint, Some(Counterpart::address()));
     refuse(device, from, &genuine, now);
     peer.check();
 }

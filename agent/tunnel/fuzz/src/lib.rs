@@ -4,6 +4,7 @@
 //! `make fuzz` runs them under libFuzzer (`src/main.rs`). The tests try every input of the corpus, which is what long runs have
 //! found worth keeping, and variations of it.
 
+mod counterpart;
 mod datagram;
 mod device;
 mod engines;
@@ -14,7 +15,6 @@ mod mss;
 mod packets;
 mod pair;
 mod split;
-mod stranger;
 mod table;
 mod uapi;
 
