@@ -35,6 +35,8 @@ pub(crate) struct Block {
 pub(crate) struct Chain {
     /// Every block that was ever the head, and since when: endpoints that lag still see the earlier ones.
     heads: Vec<(Duration, Rc<Block>)>,
+    /// The head and all its ancestors, from the first block on: a walk from the head would be most of a long run.
+    blocks: Vec<Rc<Block>>,
     waiting: Vec<Transaction>,
     branch: u64,
     /// Blocks on top that make one final; `None` where nothing is ever final.
@@ -50,11 +52,11 @@ pub(crate) struct Chain {
 impl Block {
     /// The ancestor at this height, which may be the block itself.
     pub(crate) fn ancestor(self: &Rc<Self>, number: u64) -> Option<Rc<Self>> {
-        let mut block = Rc::clone(self);
+        let mut block = self;
         while block.at.number > number {
-            block = Rc::clone(block.parent.as_ref()?);
+            block = block.parent.as_ref()?;
         }
-        (block.at.number == number).then_some(block)
+        (block.at.number == number).then(|| Rc::clone(block))
     }
 
     /// The proof that a registration in this block was made with.
@@ -68,6 +70,7 @@ impl Chain {
     pub(crate) fn new(finality: Option<u64>, first: &[Transaction]) -> Self {
         let mut chain = Self {
             heads: Vec::new(),
+            blocks: Vec::new(),
             waiting: first.to_vec(),
             branch: 0,
             finality,
@@ -81,6 +84,11 @@ impl Chain {
 
     pub(crate) fn head(&self) -> &Rc<Block> {
         &self.heads[self.heads.len() - 1].1
+    }
+
+    /// The head's ancestor at this height, which may be the head itself.
+    pub(crate) fn at(&self, number: u64) -> Option<&Rc<Block>> {
+        self.blocks.get(usize::try_from(number.checked_sub(FIRST)?).ok()?)
     }
 
     /// The head as of then.
@@ -114,6 +122,7 @@ impl Chain {
         let transactions = std::mem::take(&mut self.waiting);
         let parent = self.heads.last().map(|(_, head)| Rc::clone(head));
         let (block, outcomes) = self.block(parent, transactions, now);
+        self.blocks.push(Rc::clone(&block));
         self.heads.push((now, block));
         outcomes
     }
@@ -132,10 +141,12 @@ impl Chain {
         self.branch += 1;
         let mut outcomes = Vec::new();
         let mut parent = head.ancestor(fork);
+        self.blocks.retain(|block| block.at.number <= fork);
         for number in fork + 1..=head.at.number {
             let transactions = if number == head.at.number { std::mem::take(&mut kept) } else { Vec::new() };
             let (block, made) = self.block(parent, transactions, now);
             outcomes.extend(made);
+            self.blocks.push(Rc::clone(&block));
             parent = Some(block);
         }
         if fork < head.at.number {

@@ -139,8 +139,7 @@ impl World {
             return self.checks.fail("finality-holds", now, what);
         }
         // What an accepted read takes back was not final, nor what a fork replaced before it was.
-        let is_there =
-            |block: &BlockRef| self.chain.head().ancestor(block.number).is_none_or(|there| there.at.hash == block.hash);
+        let is_there = |block: &BlockRef| self.chain.at(block.number).is_none_or(|there| there.at.hash == block.hash);
         views.retain(|(block, epoch)| block.number < view.block.number && *epoch <= view.epoch && is_there(block));
         views.push((view.block, view.epoch));
         let is_final = |number: u64| view.finalized.is_some_and(|finalized| number <= finalized);
