@@ -38,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) guard_table: Option<MeshNetwork>,
     /// What the wall clock is ahead by, seconds.
     pub(crate) clock_offset: i64,
+    /// It was set back once: until it has caught up, peers take the initiations of a new process for replays.
+    pub(crate) was_clock_set_back: bool,
     /// An agent has run here, so that the guard stands.
     pub(crate) has_started: bool,
     /// Counts processes: what an earlier one has asked for is of no use to a later one.
@@ -96,6 +98,7 @@ impl Node {
             guard_route: None,
             guard_table: None,
             clock_offset: 0,
+            was_clock_set_back: false,
             has_started: false,
             generation: 0,
             process: None,

@@ -23,9 +23,9 @@ pub(super) const GAP_OF_ONE_FAULT: Duration = Duration::from_millis(1500);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 /// Direct UDP is used so soon after it is there: handshakes that were tried in vain follow each other every 5 s.
 const DIRECT_WITHIN: Duration = Duration::from_secs(7);
-/// The same where one of the two is behind a NAT, and has a session that the other has lost: only it can ask for another, and does so
-/// when nothing has come back for 15 s.
-const DIRECT_FROM_NAT_WITHIN: Duration = Duration::from_secs(23);
+/// The same where only one of the two can ask for a session, and has one that the other has lost: it does so when nothing has come
+/// back for 15 s. So it is where the other cannot reach it behind its NAT, or has a clock that was set back (paper, section 5.1).
+const DIRECT_BY_ONE_WITHIN: Duration = Duration::from_secs(23);
 /// The gateway is, where it was away: another dial follows after up to 16 s.
 const GATEWAY_WITHIN: Duration = Duration::from_secs(20);
 /// No session is used for longer (paper, section 6.1), and where packets flow and nothing is lost it is renewed before.
@@ -132,8 +132,9 @@ impl World {
         let now = self.now;
         let lasts = |since: Option<Duration>, time: Duration| since.is_some_and(|since| since + time <= now);
         let plans = &self.scenario.world.nodes;
-        let is_open = [pair.from, pair.to].iter().all(|node| plans[*node].home == Home::Open);
-        let direct_within = if is_open { DIRECT_WITHIN } else { DIRECT_FROM_NAT_WITHIN };
+        let can_ask = |node: &usize| plans[*node].home == Home::Open && !self.nodes[*node].was_clock_set_back;
+        let can_both = [pair.from, pair.to].iter().all(can_ask);
+        let direct_within = if can_both { DIRECT_WITHIN } else { DIRECT_BY_ONE_WITHIN };
         let is_reachable = lasts(pair.direct_since, direct_within) || lasts(pair.gateway_since, GATEWAY_WITHIN);
         let are_peers = lasts(pair.peers_since, direct_within);
         let gap = if self.scenario.profile == Profile::Failover { GAP_OF_ONE_FAULT } else { GAP };
