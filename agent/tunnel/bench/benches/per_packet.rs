@@ -2,8 +2,8 @@
 //! What cutting, joining and summing cost is measured in `mesh-offload`.
 //!
 //! All that an [`Engine`] does between a packet and its datagram is in it: headers, allowed IPs, the peer, its timers, the cipher. An
-//! engine also copies each packet and datagram into queues, which a device does not. "queues alone" is what that costs: less than a
-//! tenth of sealing.
+//! engine also copies each packet and datagram into queues, which a device does not. "queues alone" is what that costs on the way
+//! out: about a tenth of sealing 128 bytes, and a fifteenth of sealing 1,420.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
