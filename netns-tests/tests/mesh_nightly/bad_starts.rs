@@ -135,6 +135,27 @@ fn a_bad_machine_ends_with_an_error_and_a_hint() -> Result<()> {
     Ok(())
 }
 
+/// Two agents for one instance would take the membership from each other in turn, whatever each has for itself.
+#[test]
+fn a_second_agent_for_an_instance_is_refused_and_the_first_stays_a_member() -> Result<()> {
+    let mut world = World::new(1)?;
+    world.join(1)?;
+    let epoch = || -> Result<Option<u32>> {
+        let status = world.node(1).status()?;
+        ensure!(status.verdict.ready, "not ready: {:?}", status.verdict);
+        Ok(status.node.key_epoch)
+    };
+    world.wait("node 1 to be ready", PATIENCE, || epoch().map(drop))?;
+    let before = epoch()?;
+    let socket = world.dir().join("second.sock").display().to_string();
+    let own =
+        [("--interface", "second0"), ("--listen-port", "51999"), ("--gateway-port", "51998"), ("--socket", &socket)];
+    let expected = ["another p2p-agent (process ", "`meshctl status`"];
+    fails("second agent", &launch(&world, "second", &own), &expected)?;
+    ensure!(epoch()? == before, "node 1 registered again");
+    Ok(())
+}
+
 #[test]
 fn a_key_file_that_cannot_be_used_is_never_overwritten() -> Result<()> {
     let world = World::new(1)?;
