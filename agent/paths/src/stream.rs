@@ -15,9 +15,10 @@
 //! | too much to send | the oldest is dropped; nothing waits for room |
 //! | sending | as the host has it, but never paced by BBR: CUBIC instead, where the host lets us choose |
 //! | reading | never waits for anything but bytes: the device must not block |
-//! | gateway away | one dial in half a second to a second, for all peers behind it; all others follow when it is there |
+//! | gateway away | one dial in half a second to a second, for all peers behind it, and one reason; all others follow when it is there |
+//! | only dialed | a node that has no stream left dials itself to know whether its gateway is there |
 //! | peer away | dialed again after ¼ s, later each time, at most 16 s; at once when this host's network changed |
-//! | streams on which no peer is proved | 64 at most; those without a hello make room first; 5 s for TLS and hello, 10 s and 256 datagrams for a proof |
+//! | streams on which no peer is proved | 64 at most; those without a hello make room first; 5 s for TLS and hello (8 s at the side that dials), 10 s and 256 datagrams for a proof |
 //! | another stream to a peer that dials | takes over once the peer has answered on it: a packet alone may have been caught elsewhere |
 
 mod certificate;
@@ -63,8 +64,11 @@ pub struct Limits {
     pub silence: Duration,
     /// So is one that takes nothing for so long, or acknowledges nothing.
     pub stall: Duration,
-    /// TLS and hello take this long at most.
+    /// TLS and hello take this long at most, at the side that is dialed.
     pub hello: Duration,
+    /// The same at the side that dials. A gateway waits 5 s for what is behind it before it closes the connection (gateway.toml,
+    /// `timeouts.connect`): that answer, which says more than silence, has to come first.
+    pub dial: Duration,
     /// A stream that the other side made is proved within this time, or closed.
     pub proof: Duration,
     /// Bytes that wait for a stream at most; 64 KiB at least.
@@ -81,6 +85,7 @@ impl Default for Limits {
             silence: Duration::from_secs(80),
             stall: Duration::from_secs(10),
             hello: Duration::from_secs(5),
+            dial: Duration::from_secs(8),
             proof: Duration::from_secs(10),
             queue: 4 << 20,
             queue_age: Duration::from_millis(100),

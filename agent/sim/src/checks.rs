@@ -1,6 +1,7 @@
 //! The properties: what must hold at every step, and what must hold in the end.
 
 mod failover;
+mod gateway;
 mod membership;
 mod paths;
 mod switches;
@@ -48,6 +49,12 @@ pub(crate) enum Check {
     Suspect(Failover),
     Left(Failover),
     Returned(Failover),
+    /// A node says of every peer behind it that the gateway is away.
+    Reasons {
+        node: usize,
+        generation: u64,
+        began: Duration,
+    },
 }
 
 impl Check {

@@ -10,8 +10,10 @@ use mesh_paths::stream::StreamId;
 
 use crate::scenario::{Fault, GatewayEnd, WorldPlan};
 
-/// TLS and hello take this long at most.
-const HELLO: Duration = Duration::from_secs(5);
+/// A TCP connection to a gateway that says nothing is given up after this.
+const CONNECT: Duration = Duration::from_millis(2500);
+/// The gateway waits this long for what is behind it before it closes the connection.
+const BEHIND: Duration = Duration::from_secs(5);
 /// What is sent and not acknowledged for so long ends a connection.
 const STALL: Duration = Duration::from_secs(10);
 /// The first pause of TCP before it sends again; each later one is twice as long.
@@ -65,7 +67,6 @@ pub(crate) enum Due {
 pub(crate) enum DialError {
     Unreachable,
     Refused,
-    TimedOut,
 }
 
 #[derive(Debug)]
@@ -156,13 +157,13 @@ impl Gateway {
         let far = dialed.map_or(near, |dialed| self.delays[dialed]);
         let fails = |why, is_gateway_reached| Due::Fails { why, is_gateway_reached };
         let (at, due) = if self.is_blocked(dialer.node) {
-            (now + HELLO, fails(DialError::TimedOut, false))
+            (now + CONNECT, fails(DialError::Unreachable, false))
         } else if self.is_killed() {
             (now + near * 2, fails(DialError::Unreachable, false))
         } else if dialed.is_none_or(|dialed| self.refuses(dialed)) {
             (now + near * 4, fails(DialError::Refused, true))
         } else if dialed.is_some_and(|dialed| self.is_blocked(dialed)) {
-            (now + HELLO, fails(DialError::TimedOut, true))
+            (now + BEHIND, fails(DialError::Refused, true))
         } else {
             (now + near * 3 + far, Due::Arrives)
         };

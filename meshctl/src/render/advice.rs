@@ -90,18 +90,24 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
             "there is no TCP connection to the gateway",
             "check that TCP 443 to the gateway is open from this node, and that the gateway runs",
         ),
-        Reason::GatewayTls => {
-            ("the TLS connection to the gateway fails", "check outbound TCP 443, and the gateway's certificate")
-        }
-        Reason::GatewayPortPolicy => {
-            ("the gateway refuses the peer's port", "allow the port in the app's compose file, or register another one")
-        }
+        Reason::GatewayTls => (
+            "what answers behind the gateway is not the peer's agent",
+            "see that p2p-agent runs there and listens on the gateway port that it registered, and that nothing between ends TLS",
+        ),
+        Reason::GatewayPortPolicy => (
+            "the gateway closed the connection: it does not know the CVM, cannot reach it, or may not connect to that port",
+            "see that the CVM and its agent run, and allow the port in the app's compose file",
+        ),
         Reason::GatewayLimit => {
             ("the gateway refuses further connections", "wait, or raise the gateway's connection limit")
         }
         Reason::GatewaySilent => (
             "the connection through the gateway is open, and nothing is answered on it",
             "it is replaced by itself; if that does not help, see whether the peer's agent runs",
+        ),
+        Reason::GatewayBroken => (
+            "the connection through the gateway broke",
+            "it is made again by itself; if that takes long, see whether the peer's agent runs",
         ),
         Reason::GatewayLossy => (
             "too much is dropped on the path through the gateway",

@@ -199,7 +199,7 @@ fn path_status(kind: PathKind, known: &KnownPaths, seen: &PeerPaths, later: Dura
     Some(PathStatus {
         usable: report.usable,
         reason: reason.filter(|_| !report.usable),
-        detail: closed.and_then(|stream| stream.words.clone()),
+        detail: stream.and_then(|stream| stream.words.clone()),
         last_ok_at: proved.map(|age| ago(age, now)),
         last_ok_s: proved.map(seconds),
         rtt_ms: report.rtt.filter(|_| passes).map(|rtt| seconds(rtt) * 1000.0),

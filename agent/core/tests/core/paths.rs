@@ -214,6 +214,33 @@ fn one_gateway_that_cannot_be_had_is_one_warning_for_all_behind_it() {
     assert_eq!(world.status().warnings[0].since, since, "one peer more or less is the same trouble");
 }
 
+/// Some streams are still open as far as this node knows: one warning says what a dial found, and none says something else.
+#[test]
+fn a_gateway_that_is_away_is_one_warning_also_for_streams_that_are_open() {
+    let mut world = World::mesh(&[2, 3]);
+    world.pass(Duration::from_secs(10));
+    let mut closed = works();
+    close(&mut closed, Reason::GatewayUnreachable, "the gateway cannot be connected to: no answer");
+    let mut mute = closed.clone();
+    mute.gateway.as_mut().unwrap().is_open = true;
+    mute.report.paths[rank(ByGateway)].trouble = Some(Trouble::Silent);
+    let both = || [(2, closed.clone()), (3, mute.clone())];
+    see(&mut world, both());
+    for _ in 0..3 {
+        world.pass(Duration::from_secs(2));
+        see(&mut world, both());
+    }
+    let status = world.status();
+    let codes: Vec<_> = status.warnings.iter().map(|warning| warning.code.as_str()).collect();
+    assert_eq!((codes, status.verdict.state), (vec!["W204"], VerdictState::Degraded), "after 6 s");
+    assert!(status.warnings[0].message.contains("to pg-2, node-3: "), "{}", status.warnings[0].message);
+    for peer in &status.peers {
+        let gateway = &peer.paths[1];
+        assert_eq!(gateway.reason, Some(Reason::GatewayUnreachable));
+        assert_eq!(gateway.detail.as_deref(), Some("the gateway cannot be connected to: no answer"));
+    }
+}
+
 #[test]
 fn a_peer_that_has_no_fallback_is_worth_knowing() {
     let mut world = World::mesh(&[2]);
@@ -379,6 +406,7 @@ fn reasons_have_one_name() {
         Reason::GatewayPortPolicy,
         Reason::GatewayLimit,
         Reason::GatewaySilent,
+        Reason::GatewayBroken,
         Reason::GatewayLossy,
         Reason::HandshakeRefused,
         Reason::KeyMismatch,

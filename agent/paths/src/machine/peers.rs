@@ -37,7 +37,8 @@ impl Paths {
             self.attach_stream(*token);
             self.step(*token, now);
         }
-        let dialed = self.dialed(wanted.own);
+        let (own_place, dialed) = (self.own_place.clone(), self.dialed(wanted.own));
+        self.table_mut().set_own(wanted.own, own_place);
         self.table_mut().set_peers(dialed, now);
         self.want_report(now);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mesh_core::{
     agent::{GatewayPlace, GatewaySeen, PathsSeen, PeerPaths},
     id::TokenId,
-    path::Switch,
+    path::{PathKind, Switch, Trouble, rank},
 };
 
 use super::{Action, Paths, peer::Peer};
@@ -58,13 +58,26 @@ impl Paths {
 
 /// One peer. `own` is where this node is dialed.
 fn of_peer(peer: &Peer, stream: Option<&PeerReport>, own: Option<&Place>, now: Duration) -> PeerPaths {
-    PeerPaths { report: peer.selector.report(now), direct: peer.direct, gateway: gateway(peer, stream, own) }
+    let mut report = peer.selector.report(now);
+    let path = &mut report.paths[rank(PathKind::Gateway)];
+    let error = match path.trouble {
+        _ if !peer.has_stream => stream.and_then(|stream| stream.error.as_ref()),
+        // Open as far as this side knows: what a new dial found says more than that nothing comes.
+        Some(Trouble::Silent | Trouble::OneWay) => stream.and_then(|stream| stream.gateway.as_ref()),
+        _ => None,
+    };
+    path.reason = error.and_then(StreamError::reason).or(path.reason);
+    PeerPaths { report, direct: peer.direct, gateway: gateway(peer, stream, error, own) }
 }
 
-fn gateway(peer: &Peer, stream: Option<&PeerReport>, own: Option<&Place>) -> Option<GatewaySeen> {
+fn gateway(
+    peer: &Peer,
+    stream: Option<&PeerReport>,
+    error: Option<&StreamError>,
+    own: Option<&Place>,
+) -> Option<GatewaySeen> {
     // A peer that has no place may have dialed this node.
     let place = peer.place.as_ref().or_else(|| own.filter(|_| peer.has_stream))?;
-    let error = stream.and_then(|stream| stream.error.as_ref()).filter(|_| !peer.has_stream);
     Some(GatewaySeen {
         endpoint: format!("tls://{place}:{GATEWAY_PORT}"),
         is_open: peer.has_stream,

@@ -115,6 +115,7 @@ impl Paths {
                 let peer = self.peers.get(&peer).map(|peer| peer.key);
                 self.actions.extend(peer.map(|peer| Action::Initiate { peer, stream }));
             }
+            table::Action::Away { peer, error } => self.away(peer, &error, now),
             table::Action::Route { peer, stream, error } => self.route(peer, stream, error.as_ref(), now),
             table::Action::Finish(stream) => self.actions.push_back(Action::Finish(stream)),
             table::Action::Close(stream, error) => {
@@ -132,6 +133,14 @@ impl Paths {
         self.actions.push_back(Action::SetStream { peer: peer.key, stream });
         peer.set_stream(stream.is_some(), error, now);
         self.step(token, now);
+    }
+
+    /// The peer has no stream still, for that reason now.
+    fn away(&mut self, token: TokenId, error: &StreamError, now: Duration) {
+        if let Some(peer) = self.peers.get_mut(&token) {
+            peer.set_stream(false, Some(error), now);
+            self.step(token, now);
+        }
     }
 
     pub(super) fn stop(&mut self) {

@@ -28,8 +28,8 @@ pub(crate) async fn dial<N: Network>(
         let is_gateway_reached = !matches!(error, StreamError::Dns(_) | StreamError::Unreachable(_));
         Failure { error, is_gateway_reached }
     })?;
-    let timed_out = StreamError::TimedOut { what: "the hello of the agent behind the gateway", after: limits.hello };
-    let behind = timeout(limits.hello, async {
+    let timed_out = StreamError::TimedOut { what: "the hello of the agent behind the gateway", after: limits.dial };
+    let behind = timeout(limits.dial, async {
         let name = place.server_name().ok_or_else(|| StreamError::Dns(format!("`{place}` is no host name")))?;
         let mut tls = connector.connect(name, connection).await.map_err(refused)?;
         hello_first(&mut tls).await?;

@@ -70,8 +70,9 @@ impl StreamError {
             // The gateway looks the same from outside whichever of these it was.
             Self::Refused => Some(Reason::GatewayPortPolicy),
             Self::Unreachable(_) => Some(Reason::GatewayUnreachable),
-            Self::Tls(_) | Self::NoHello | Self::TimedOut { .. } | Self::Broken(_) => Some(Reason::GatewayTls),
-            Self::Silent(_) | Self::Stalled(_) => Some(Reason::GatewaySilent),
+            Self::Tls(_) | Self::NoHello => Some(Reason::GatewayTls),
+            Self::Silent(_) | Self::Stalled(_) | Self::TimedOut { .. } => Some(Reason::GatewaySilent),
+            Self::Broken(_) => Some(Reason::GatewayBroken),
             Self::Crowded => Some(Reason::GatewayLimit),
             Self::Unproved | Self::Stranger => Some(Reason::HandshakeRefused),
             Self::Closed | Self::Replaced | Self::Stopped => None,

@@ -9,6 +9,7 @@
 
 mod dialing;
 mod gateways;
+mod own;
 mod peer;
 mod report;
 
@@ -24,6 +25,7 @@ pub(crate) use self::report::PeerReport;
 use self::{
     dialing::JITTER,
     gateways::Gateways,
+    own::Own,
     peer::{Current, Half, Initiation, Peer, Waiting},
 };
 use super::{StreamError, StreamId, place::Place};
@@ -65,6 +67,8 @@ pub(crate) enum Action {
     Dial { peer: TokenId, stream: StreamId, place: Place },
     /// Have the device send the peer something that proves who we are, by this stream.
     Initiate { peer: TokenId, stream: StreamId },
+    /// There is still no stream to the peer, for this reason.
+    Away { peer: TokenId, error: StreamError },
     /// Packets for the peer go by this stream, or by none, for that reason.
     Route { peer: TokenId, stream: Option<StreamId>, error: Option<StreamError> },
     /// Send what waits, then end this half.
@@ -79,6 +83,7 @@ pub(crate) struct Table {
     redial_after: Duration,
     peers: BTreeMap<TokenId, Peer>,
     gateways: Gateways,
+    own: Option<Own>,
     /// Accepted, with no peer proved, the oldest first; whether they have said hello.
     unproved: BTreeMap<StreamId, bool>,
     next_stream: u64,
@@ -94,6 +99,7 @@ impl Table {
             redial_after,
             peers: BTreeMap::new(),
             gateways: Gateways::default(),
+            own: None,
             unproved: BTreeMap::new(),
             next_stream: 1,
             rng: Rng::new(seed),
@@ -120,7 +126,7 @@ impl Table {
             let initiation = peer.initiation.map(|initiation| initiation.due);
             dial.into_iter().chain(streams).chain(initiation).min()
         };
-        self.peers.values().filter_map(of_peer).min()
+        self.peers.values().filter_map(of_peer).chain(self.own_due()).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Duration) {
@@ -211,7 +217,11 @@ impl Table {
 
     /// The dial was answered by an agent.
     pub(crate) fn opened(&mut self, token: TokenId, stream: StreamId, now: Duration) {
-        self.reached(token, stream, true, now);
+        self.dialed(stream, None, now);
+        if self.own_ended(stream, true, now) {
+            self.actions.push_back(Action::Close(stream, StreamError::Stopped));
+            return self.dial(now);
+        }
         let redial = self.redial_at(now);
         let Some(peer) = self.peers.get_mut(&token).filter(|peer| peer.dialing == Some(stream)) else {
             return self.actions.push_back(Action::Close(stream, StreamError::Stranger));
@@ -239,11 +249,13 @@ impl Table {
         is_reached: bool,
         now: Duration,
     ) {
-        self.reached(token, stream, is_reached, now);
+        self.dialed(stream, (!is_reached).then(|| error.clone()), now);
+        self.own_ended(stream, is_reached, now);
         if let Some(peer) = self.peers.get_mut(&token).filter(|peer| peer.dialing == Some(stream)) {
             peer.dialing = None;
             if is_reached {
-                self.failed(token, error, now);
+                self.failed(token, error.clone(), now);
+                self.tell_away(token, error);
             } else {
                 // It is the gateway's failure: the peer is dialed as soon as the gateway is there.
                 peer.error = Some(error);
@@ -333,6 +345,8 @@ impl Table {
             }
             return;
         }
+        let gateway = self.peers.get(&token).and_then(|peer| self.gateways.away(self.domain_of(peer)?));
+        let error = gateway.cloned().unwrap_or(error);
         self.actions.push_back(Action::Route { peer: token, stream: None, error: Some(error.clone()) });
         if ended.is_proved && now.saturating_sub(ended.since) >= LASTED {
             let jitter = self.rng.below(JITTER);

@@ -153,6 +153,7 @@ impl World {
             Check::Suspect(failover) => self.check_suspect(failover),
             Check::Left(failover) => self.check_left(failover),
             Check::Returned(failover) => self.check_returned(failover),
+            Check::Reasons { node, generation, began } => self.check_reasons(node, generation, began),
             Check::Gone { node, token, key, left } => {
                 let is_back = self.chain.head().state.peer(token).is_some_and(|peer| peer.wireguard_key == key);
                 if token == crate::cluster::token(node) {

@@ -82,6 +82,7 @@ impl World {
     }
 
     fn begin_gateway_fault(&mut self, number: usize, fault: Fault) {
+        self.expect_reasons(&fault);
         self.note_path_event();
         self.gateway.begin(number, &fault, self.now);
         self.schedule_streams();

@@ -78,7 +78,6 @@ impl World {
                 let error = match why {
                     DialError::Unreachable => StreamError::Unreachable("connection refused".to_owned()),
                     DialError::Refused => StreamError::Refused,
-                    DialError::TimedOut => StreamError::TimedOut { what: "TLS", after: Duration::from_secs(5) },
                 };
                 self.end_dial(id, StreamEvent::DialFailed { error, is_gateway_reached });
             }

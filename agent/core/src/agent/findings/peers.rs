@@ -12,6 +12,8 @@ use crate::{
     time::{span, time_of_day},
 };
 
+/// A gateway that cannot be reached is known sooner than a peer that says nothing: the node has tried. This is a restart of it.
+const GATEWAY_GRACE: Duration = Duration::from_secs(5);
 /// Of the peers that one fault cuts off, this many are named.
 const MAX_NAMED: usize = 8;
 
@@ -96,8 +98,8 @@ impl Agent {
     /// W204: gateways that do not work, each with all peers that are not reached through it. Returns these peers.
     fn find_gateways(&self, now: Now, found: &mut Vec<Finding>) -> Vec<TokenId> {
         let mut faults: BTreeMap<(Reason, String), Vec<(TokenId, &GatewaySeen)>> = BTreeMap::new();
-        for (token, gateway) in self.without_gateway(now) {
-            let reason = gateway.reason.filter(|reason| !gateway.is_open && remedy(*reason).is_some());
+        for (token, gateway) in self.without_gateway(GATEWAY_GRACE, now) {
+            let reason = gateway.reason.filter(|reason| remedy(*reason).is_some());
             if let Some(reason) = reason {
                 faults.entry((reason, host_of(gateway))).or_default().push((token, gateway));
             }
@@ -119,7 +121,8 @@ impl Agent {
     /// W205: peers that are reached by direct UDP and have no second path.
     fn find_without_fallback(&self, cut_off: &[TokenId], now: Now, found: &mut Vec<Finding>) {
         let works = |token| self.tracks.get(token).is_some_and(|track| is_working(track.state));
-        let without = self.without_gateway(now).filter(|(token, _)| works(*token) && !cut_off.contains(token));
+        let without =
+            self.without_gateway(PEER_GRACE, now).filter(|(token, _)| works(*token) && !cut_off.contains(token));
         find_each(found, without, |token, gateway| {
             let message = format!("reached by direct UDP alone: {}", stream_words(gateway));
             Finding::new("W205", "no-fallback", Severity::Info, message)
@@ -127,12 +130,12 @@ impl Agent {
         });
     }
 
-    /// Peers that should be reached through a gateway and have not been for a while.
-    fn without_gateway(&self, now: Now) -> impl Iterator<Item = (TokenId, &GatewaySeen)> {
+    /// Peers that should be reached through a gateway and have not been for so long.
+    fn without_gateway(&self, grace: Duration, now: Now) -> impl Iterator<Item = (TokenId, &GatewaySeen)> {
         self.wanted_peers().iter().filter_map(move |peer| {
             let (known, seen) = self.watched(peer.token)?;
             let since = known.no_gateway_since?;
-            let is_long = now.since_start.saturating_sub(since) >= PEER_GRACE;
+            let is_long = now.since_start.saturating_sub(since) >= grace;
             Some((peer.token, seen.gateway.as_ref().filter(|_| is_long)?))
         })
     }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use mesh_core::id::TokenId;
 
-use super::{Action, Peer, Table};
-use crate::stream::{StreamError, StreamId};
+use super::{Action, Peer, Table, gateways::Change};
+use crate::{
+    rng::Rng,
+    stream::{StreamError, StreamId},
+};
 
 /// Waiting before a peer that was not reached is dialed again: at first, and at most. A thousand agents then dial one that is gone 80
 /// times in a second.
@@ -42,8 +45,9 @@ impl Table {
         }
     }
 
-    /// Dials every peer that is due and allowed.
+    /// Dials every peer that is due and allowed, and this node itself where nothing else tells whether its gateway is there.
     pub(crate) fn dial(&mut self, now: Duration) {
+        self.dial_own(now);
         let Self { peers, gateways, actions, next_stream, .. } = self;
         for (token, peer) in peers {
             let is_due = peer.may_be_dialed() && peer.due.is_some_and(|due| due <= now);
@@ -66,22 +70,36 @@ impl Table {
         }
     }
 
-    /// A dial ended, and says something about its gateway.
-    pub(crate) fn reached(&mut self, token: TokenId, stream: StreamId, is_reached: bool, now: Duration) {
+    /// A dial ended, and says something about its gateway: `error` if that was not reached.
+    pub(super) fn dialed(&mut self, stream: StreamId, error: Option<StreamError>, now: Duration) {
         let pause = FIRST_WAIT * 2 + self.rng.below(FIRST_WAIT * 2);
-        let Some(domain) = self.gateways.end_dial(stream, is_reached, now + pause) else { return };
-        // It is back: all peers that waited for it are dialed, but not in the same moment.
-        let waiting: Vec<TokenId> = self
-            .peers
-            .iter()
-            .filter(|(other, peer)| **other != token && peer.place.as_ref().is_some_and(|place| place.domain == domain))
-            .map(|(other, _)| *other)
-            .collect();
-        for other in waiting {
-            let jitter = self.rng.below(JITTER);
-            if let Some(peer) = self.peers.get_mut(&other) {
-                peer.due = peer.due.map(|due| due.max(now + jitter));
+        let Some((domain, change)) = self.gateways.end_dial(stream, error, now + pause) else { return };
+        let is_behind = |peer: &Peer| self.domain_of(peer) == Some(&domain);
+        let behind: Vec<TokenId> =
+            self.peers.iter().filter(|(_, peer)| is_behind(peer)).map(|(token, _)| *token).collect();
+        for token in behind {
+            match &change {
+                Change::Away(error) => self.tell_away(token, error.clone()),
+                Change::Back => self.gateway_is_back(token, now),
             }
+        }
+    }
+
+    /// All peers that waited for their gateway are dialed, but not in the same moment. Those that dial this side are not there yet.
+    fn gateway_is_back(&mut self, token: TokenId, now: Duration) {
+        let jitter = self.rng.below(JITTER);
+        let Some(peer) = self.peers.get_mut(&token) else { return };
+        match peer.place {
+            Some(_) => peer.due = peer.due.map(|due| due.max(now + jitter)),
+            None => self.tell_away(token, StreamError::Closed),
+        }
+    }
+
+    /// Why there still is no stream to the peer, if there is none.
+    pub(super) fn tell_away(&mut self, token: TokenId, error: StreamError) {
+        if let Some(peer) = self.peers.get_mut(&token).filter(|peer| peer.current.is_none()) {
+            peer.error = Some(error.clone());
+            self.actions.push_back(Action::Away { peer: token, error });
         }
     }
 
@@ -89,14 +107,19 @@ impl Table {
     pub(crate) fn failed(&mut self, token: TokenId, error: StreamError, now: Duration) {
         let Self { peers, rng, .. } = self;
         let Some(peer) = peers.get_mut(&token) else { return };
-        let longest = FIRST_WAIT.saturating_mul(1 << peer.failures.min(8)).min(LONGEST_WAIT);
+        let wait = backoff(peer.failures, rng);
         peer.failures = peer.failures.saturating_add(1);
         peer.error = Some(error);
-        let wait = longest / 2 + rng.below(longest / 2);
         peer.due = peer.place.as_ref().map(|_| now + wait);
     }
 
     pub(super) fn redial_at(&mut self, now: Duration) -> Duration {
         now + self.redial_after - self.rng.below(self.redial_after / 4)
     }
+}
+
+/// How long to wait after so many failures.
+pub(super) fn backoff(failures: u32, rng: &mut Rng) -> Duration {
+    let longest = FIRST_WAIT.saturating_mul(1 << failures.min(8)).min(LONGEST_WAIT);
+    longest / 2 + rng.below(longest / 2)
 }

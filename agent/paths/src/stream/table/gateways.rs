@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::stream::{Domain, StreamId};
+use crate::stream::{Domain, StreamError, StreamId};
 
 /// Dials to one gateway under way at once.
 const AT_ONCE: usize = 16;
@@ -17,23 +17,44 @@ pub(super) struct Gateways(BTreeMap<Domain, Gateway>);
 
 #[derive(Debug, Default)]
 struct Gateway {
-    /// It was not reached; another dial may be made then.
-    away_until: Option<Duration>,
+    away: Option<Away>,
     dials: BTreeSet<StreamId>,
 }
 
+/// It was not reached.
+#[derive(Debug)]
+struct Away {
+    error: StreamError,
+    /// Another dial may be made then.
+    until: Duration,
+}
+
+/// What a dial has changed about a gateway.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It was away and is there again.
+    Back,
+    /// It cannot be reached, or not for the reason before.
+    Away(StreamError),
+}
+
 impl Gateways {
+    /// Why it cannot be reached, as the last dial found.
+    pub(super) fn away(&self, domain: &Domain) -> Option<&StreamError> {
+        Some(&self.0.get(domain)?.away.as_ref()?.error)
+    }
+
     /// When a dial that is due then may be made, as far as is known; `None` if that depends on a dial under way.
-    pub(crate) fn allows_at(&self, domain: &Domain, due: Duration) -> Option<Duration> {
+    pub(super) fn allows_at(&self, domain: &Domain, due: Duration) -> Option<Duration> {
         let Some(gateway) = self.0.get(domain) else { return Some(due) };
-        match gateway.away_until {
+        match &gateway.away {
             None => (gateway.dials.len() < AT_ONCE).then_some(due),
-            Some(until) => gateway.dials.is_empty().then_some(due.max(until)),
+            Some(away) => gateway.dials.is_empty().then_some(due.max(away.until)),
         }
     }
 
     /// Whether a dial may be made now. If so, it is under way until [`Gateways::end_dial`].
-    pub(crate) fn begin_dial(&mut self, domain: &Domain, dial: StreamId, now: Duration) -> bool {
+    pub(super) fn begin_dial(&mut self, domain: &Domain, dial: StreamId, now: Duration) -> bool {
         let may = self.allows_at(domain, now).is_some_and(|at| at <= now);
         if may {
             self.0.entry(domain.clone()).or_default().dials.insert(dial);
@@ -41,29 +62,37 @@ impl Gateways {
         may
     }
 
-    /// The dial is over. The domain, if its gateway was away and is there again.
-    pub(crate) fn end_dial(&mut self, dial: StreamId, is_reached: bool, away_until: Duration) -> Option<Domain> {
+    /// The dial is over: the gateway was reached, or not, for that reason; then it is dialed again at `again` at the earliest. What that
+    /// changes, and for which domain.
+    pub(super) fn end_dial(
+        &mut self,
+        dial: StreamId,
+        error: Option<StreamError>,
+        again: Duration,
+    ) -> Option<(Domain, Change)> {
         let (domain, gateway) = self.0.iter_mut().find(|(_, gateway)| gateway.dials.contains(&dial))?;
         gateway.dials.remove(&dial);
-        if is_reached {
-            gateway.away_until.take().map(|_| domain.clone())
-        } else {
-            gateway.away_until = Some(away_until);
-            None
-        }
+        let change = match error {
+            None => gateway.away.take().map(|_| Change::Back),
+            Some(error) => {
+                let before = gateway.away.replace(Away { error: error.clone(), until: again });
+                before.is_none_or(|before| before.error != error).then_some(Change::Away(error))
+            }
+        };
+        Some((domain.clone(), change?))
     }
 
     /// The dial is given up: nothing is known from it.
-    pub(crate) fn cancel(&mut self, dial: StreamId) {
+    pub(super) fn cancel(&mut self, dial: StreamId) {
         for gateway in self.0.values_mut() {
             gateway.dials.remove(&dial);
         }
     }
 
     /// What is known may be old.
-    pub(crate) fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         for gateway in self.0.values_mut() {
-            gateway.away_until = None;
+            gateway.away = None;
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct PeerReport {
     pub next_dial: Option<Duration>,
     /// What ended the last stream or dial, as long as there is no stream.
     pub error: Option<StreamError>,
+    /// Why its gateway cannot be reached, as the last dial to it found.
+    pub gateway: Option<StreamError>,
 }
 
 impl Table {
@@ -27,6 +29,7 @@ impl Table {
             age: peer.current.map(|current| now.saturating_sub(current.since)),
             next_dial: peer.due.map(|due| due.saturating_sub(now)),
             error: peer.error.clone().filter(|_| peer.current.is_none()),
+            gateway: self.domain_of(peer).and_then(|domain| self.gateways.away(domain)).cloned(),
         };
         self.peers.iter().map(|(token, peer)| (*token, report(peer))).collect()
     }

@@ -7,6 +7,7 @@ use mesh_core::id::InstanceId;
 use super::{dialing::*, *};
 
 mod anything;
+mod away;
 mod crowd;
 mod redialing;
 mod replacing;
@@ -35,6 +36,8 @@ struct Lab {
     open: BTreeSet<StreamId>,
     finished: BTreeSet<StreamId>,
     routes: BTreeMap<TokenId, StreamId>,
+    /// Why there is no stream, as was said last.
+    reasons: BTreeMap<TokenId, StreamError>,
     /// Actions since the last look.
     log: Vec<Action>,
 }
@@ -48,6 +51,7 @@ impl Lab {
             open: BTreeSet::new(),
             finished: BTreeSet::new(),
             routes: BTreeMap::new(),
+            reasons: BTreeMap::new(),
             log: Vec::new(),
         }
     }
@@ -74,6 +78,10 @@ impl Lab {
                 }
                 Action::Route { peer, stream: None, .. } => {
                     assert!(self.routes.remove(peer).is_some(), "nothing is said twice");
+                }
+                Action::Away { peer, error } => {
+                    assert!(!self.routes.contains_key(peer), "it has a stream");
+                    self.reasons.insert(*peer, error.clone());
                 }
                 Action::Finish(stream) => {
                     assert!(!self.routes.values().any(|route| route == stream), "packets do not go by it any more");

@@ -79,6 +79,7 @@ proptest! {
                 Step::Peers(who, called) => {
                     let peers = (1..8).filter(|n| who & (1 << n) != 0);
                     let peers = peers.map(|n| (token(n), place(n).filter(|_| called & (1 << n) != 0))).collect();
+                    lab.table.set_own(token(9), place(9).filter(|_| called & 1 != 0));
                     lab.table.set_peers(peers, lab.now);
                     lab.act();
                 }
