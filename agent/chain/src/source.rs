@@ -240,7 +240,10 @@ impl Source {
     }
 
     /// What an account has at the newest block, wei.
-    pub(crate) async fn balance(&self, account: Address) -> Result<U256, RpcError> {
+    ///
+    /// # Errors
+    /// See [`RpcError`].
+    pub async fn balance(&self, account: Address) -> Result<U256, RpcError> {
         self.request("eth_getBalance", (account, At::Latest)).await
     }
 

@@ -1,5 +1,6 @@
 //! All RPC endpoints together: what k of n of them say at one block hash.
 
+mod balance;
 mod gather;
 mod leader;
 mod preflight;

@@ -1,6 +1,7 @@
 //! The agent as a state machine: facts and clock readings in, commands out.
 
 mod backoff;
+mod balance;
 mod commands;
 mod counters;
 mod duties;
@@ -24,17 +25,8 @@ mod warnings;
 
 use std::{collections::VecDeque, time::Duration};
 
-pub use self::{
-    commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
-    counters::{BUCKETS, Counters, Histogram},
-    facts::{
-        Allowed, Applied, ApplyError, GatewaySeen, Guard, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint,
-        PathsSeen, PeerPaths, Policy, SourceReport,
-    },
-    report::NotReady,
-    spent::SpentKeyEpochs,
-};
 use self::{
+    balance::Balance,
     guard::GuardWatch,
     moves::Moves,
     offers::Offers,
@@ -44,6 +36,16 @@ use self::{
     reconcile::Reconcile,
     tracks::Tracks,
     warnings::WarningBook,
+};
+pub use self::{
+    commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
+    counters::{BUCKETS, Counters, Histogram},
+    facts::{
+        Allowed, Applied, ApplyError, GatewaySeen, Guard, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint,
+        PathsSeen, PeerPaths, Policy, SourceReport,
+    },
+    report::NotReady,
+    spent::SpentKeyEpochs,
 };
 pub use crate::gate::Floor;
 use crate::{
@@ -108,6 +110,7 @@ pub struct Agent {
     guard: GuardWatch,
     change_begun: Option<Duration>,
     offers: Offers,
+    balance: Balance,
     moves: Moves,
     /// What the operator was last asked to do, and when.
     reminded: Option<(String, Duration)>,
@@ -191,6 +194,7 @@ impl Agent {
             guard: GuardWatch::default(),
             change_begun: None,
             offers: Offers::new(),
+            balance: Balance::default(),
             moves: Moves::default(),
             reminded: None,
             ages_at: None,
@@ -240,6 +244,7 @@ impl Agent {
             Input::Applied(applied) => self.handle_applied(applied, now),
             Input::Offered { offer, submitted } => self.offers.handle_offered(offer, submitted, now),
             Input::OfferFailed(error) => self.offers.handle_failure(error, now),
+            Input::Balance(balance) => self.balance.handle_answer(balance),
             Input::Saved(outcome) => self.save_error = outcome.err(),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Paths(seen) => self.handle_paths(*seen),
@@ -281,6 +286,7 @@ impl Agent {
             self.desired.as_ref().and(look),
             self.proofs.timeout().map(|at| (at, "fetch proofs")),
             self.offers.timeout().map(|at| (at, "offer a registration")),
+            self.balance.timeout(self.offers.await_funds()).map(|at| (at, "read the balance")),
             self.reminded.as_ref().map(|(_, at)| (*at + duties::REMIND_EVERY, "remind the operator")),
             self.ages_at.map(|at| (at, "the view ages")),
         ]

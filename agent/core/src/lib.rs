@@ -27,6 +27,7 @@ mod signature;
 pub mod status;
 pub mod text;
 mod time;
+pub mod wei;
 
 pub use signature::InvalidSignature;
 pub use time::{rfc3339, unix_seconds};

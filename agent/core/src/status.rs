@@ -16,6 +16,7 @@ pub use peer::{Agreement, NodeKind, OtherPeer, PathKind, PathStatus, PeerState, 
 use crate::{
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
+    wei::Wei,
 };
 
 /// The value of [`Status::schema`].
@@ -122,6 +123,9 @@ pub struct SelfStatus {
     pub node_address: Address,
     /// Address of its member key: the contract knows this node by it, and it pays for this node's transactions.
     pub member_address: Address,
+    /// What that address has, as last read: in the block before this moment while a transaction waits for funds, and at most some
+    /// 40 s ago otherwise. `None` until it was read.
+    pub member_balance: Option<Wei>,
     /// How it proves what it is.
     pub identity: Identity,
 }

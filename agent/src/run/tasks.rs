@@ -15,11 +15,12 @@ use mesh_chain::{NotSubmitted, Sources, Standing};
 use mesh_core::{
     agent::{Applied, CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
     diff::Change,
-    id::TokenId,
+    id::{Address, TokenId},
     network::MeshNetwork,
     observed::Observed,
     registration::{Domain, Proof},
     registry::Registry,
+    wei::Wei,
 };
 use tokio::{
     sync::Mutex,
@@ -57,6 +58,8 @@ pub trait Chain: Send + Sync + 'static {
         chain_id: u64,
         calldata: Bytes,
     ) -> impl Future<Output = Result<B256, NotSubmitted>> + Send;
+    /// See [`Sources::balance`].
+    fn balance(&self, account: Address) -> impl Future<Output = Option<Wei>> + Send;
     /// See [`Sources::leader`].
     fn leader(&self) -> impl Future<Output = Result<Standing, String>> + Send;
     /// Why this can never work, checked once at the start; `None` when nothing is wrong or no endpoint answers.
@@ -74,6 +77,10 @@ impl Chain for Sources {
 
     async fn submit(&self, signer: &Signer, chain_id: u64, calldata: Bytes) -> Result<B256, NotSubmitted> {
         Self::submit(self, signer, chain_id, calldata).await
+    }
+
+    async fn balance(&self, account: Address) -> Option<Wei> {
+        Self::balance(self, account).await
     }
 
     async fn leader(&self) -> Result<Standing, String> {
@@ -171,6 +178,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             Command::Observe => self.observe(network),
             Command::Apply(changes) => self.apply(changes, domain),
             Command::Offer(intent) => self.offer(intent, domain),
+            Command::ReadBalance => self.read_balance(),
             Command::Save(registry) => self.save(registry),
             // The driver's.
             Command::SetPathPeers(_) | Command::Stop => {}
@@ -232,6 +240,11 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             let submitted = chain.submit(identity.member.signer(), domain.chain_id, calldata).await;
             Input::Offered { offer, submitted: submitted.map_err(|error| error.for_agent()) }
         });
+    }
+
+    fn read_balance(&mut self) {
+        let (chain, account) = (Arc::clone(&self.chain), self.identity.member.address());
+        self.spawn(async move { Input::Balance(chain.balance(account).await) });
     }
 
     /// Answers who leads. One read answers all callers that wait.

@@ -16,6 +16,7 @@ use mesh_core::{
     registration::{Domain, Gateway, NetworkType, Proof, Registration},
     registry::{NodeRecord, PeerRecord, Registry},
     status::Quorum,
+    wei::Wei,
 };
 use p2p_agent::{
     identity::{Identity, signer::Signer},
@@ -237,6 +238,11 @@ impl Chain for ChainTwin {
         inner.sent += 1;
         inner.last_sent = Some(calldata.clone());
         Ok(alloy_primitives::keccak256(calldata))
+    }
+
+    async fn balance(&self, _: Address) -> Option<Wei> {
+        let inner = self.inner();
+        inner.reachable.then(|| Wei(U256::from(inner.funded)))
     }
 
     async fn leader(&self) -> Result<Standing, String> {

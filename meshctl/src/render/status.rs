@@ -1,5 +1,6 @@
-//! `meshctl status`: six lines about this node, a table of peers, the warnings, and what the kernel refused.
+//! `meshctl status`: seven lines about this node, a table of peers, the warnings, and what the kernel refused.
 
+use mesh_chain::fees::ether;
 use mesh_core::{
     status::{
         MembershipState, NodeKind, OtherPeer, PeerState, PeerStatus, Severity, SourceStatus, Status, VerdictState,
@@ -22,7 +23,9 @@ pub(crate) fn status_text(status: &Status, color: bool) -> String {
     for (left, (right, right_color)) in head(status) {
         let left = printable(&left).replace('\n', " ");
         let gap = RIGHT.saturating_sub(width(&left)).max(3);
-        text.push_str(&format!("{left}{}{}\n", " ".repeat(gap), paint(&right, right_color, color)));
+        let line = format!("{left}{}{}", " ".repeat(gap), paint(&right, right_color, color));
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     if let Some(hint) = &status.own.membership_hint {
         text.push_str(&printable(&format!("next      {}\n", hint.trim_end().replace('\n', "\n          "))));
@@ -54,7 +57,7 @@ pub(crate) fn watched(status: &Status) -> impl PartialEq + use<> {
         (registry.epoch, registry.counts, registry.in_sync, registry.freshness.fresh, status.agent.pid),
         registry.sources.iter().map(source).collect::<Vec<_>>(),
         status.peers.iter().map(peer).collect::<Vec<_>>(),
-        (status.own.url.clone(), status.other_peers.clone()),
+        (status.own.url.clone(), status.own.member_balance, status.other_peers.clone()),
         status.warnings.iter().map(|warning| (warning.code.clone(), warning.peer)).collect::<Vec<_>>(),
         status.agent.refused_offloads().collect::<Vec<_>>(),
     )
@@ -62,7 +65,7 @@ pub(crate) fn watched(status: &Status) -> impl PartialEq + use<> {
 
 type Right = (String, Option<Color>);
 
-fn head(status: &Status) -> [(String, Right); 6] {
+fn head(status: &Status) -> [(String, Right); 7] {
     let (own, registry, summary) = (&status.own, &status.registry, &status.summary);
     let mesh = registry.mesh.clone().unwrap_or_else(|| UNKNOWN.to_owned());
     let name = own.name.clone().unwrap_or_else(|| UNKNOWN.to_owned());
@@ -78,6 +81,7 @@ fn head(status: &Status) -> [(String, Right); 6] {
     let compose = or_unknown(own.identity.compose_hash, |hash| short_hex(&hash.to_string()));
     let simulated = if own.identity.simulated { "   SIMULATED" } else { "" };
     let kms = &own.identity.kms_chain;
+    let balance = own.member_balance.map_or_else(|| "balance not known yet".to_owned(), |has| ether(has.0) + " ether");
     let epoch = or_unknown(registry.epoch, |epoch| epoch.to_string());
     let ready = format!("ready {}   live {}", yes(status.verdict.ready), yes(status.verdict.live));
     let (direct, gateway, down) = (summary.direct, summary.gateway, summary.down);
@@ -92,6 +96,7 @@ fn head(status: &Status) -> [(String, Right); 6] {
             format!("identity  kms chain {kms}   instance {instance}   compose {compose}{simulated}"),
             membership(own.membership),
         ),
+        (format!("pays      {}   {balance}", own.member_address), (String::new(), None)),
         (format!("registry  epoch {epoch}   {}", block(status)), in_sync(status)),
         (format!("sources   {}", sources(status)), expiry(status)),
         (

@@ -33,6 +33,8 @@ pub enum Command {
     Apply(Vec<Change>),
     /// Sign, and submit if the member address has funds; answer [`super::Input::Offered`] or [`super::Input::OfferFailed`].
     Offer(Intent),
+    /// Read what the member address has, and answer [`super::Input::Balance`].
+    ReadBalance,
     /// Keep this for the next start, and answer [`super::Input::Saved`]. Of several only the newest matters: one that waits for
     /// an earlier one may be replaced, and then goes without an answer.
     Save(Box<CachedRegistry>),

@@ -69,6 +69,9 @@ impl Agent {
             self.moves.note_signed(intent);
         }
         self.commands.extend(offer);
+        if self.balance.poll(self.offers.await_funds(), at) {
+            self.commands.push_back(Command::ReadBalance);
+        }
         self.save(now);
         self.remind(now);
     }

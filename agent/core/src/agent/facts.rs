@@ -15,6 +15,7 @@ use crate::{
     registration::{NetworkType, Proof},
     registry::Registry,
     status::{Quorum, Reason, RegistrationOffer, SourceStatus},
+    wei::Wei,
 };
 
 /// One reading of both clocks, taken by the driver.
@@ -174,6 +175,8 @@ pub enum Input {
     },
     /// The answer to [`super::Command::Offer`]: it could not be signed, and why.
     OfferFailed(String),
+    /// The answer to [`super::Command::ReadBalance`]; `None` where too few RPC endpoints said anything.
+    Balance(Option<Wei>),
     /// The answer to [`super::Command::Save`]: why the registry is not on disk, when it is not.
     Saved(Result<(), String>),
     /// Where this node is reached became known, or has changed.

@@ -79,6 +79,7 @@ impl Agent {
         self.view = Some(View { registry, read, read_at_unix: now.unix, witnesses, cached: false });
         self.recompute(now);
         self.offers.want(self.wish(), now);
+        self.balance.handle_read();
     }
 
     /// The saved view of an earlier run brings the tunnel up within moments of a restart. It is judged and proved like any other,

@@ -55,6 +55,12 @@ impl Offers {
         self.made.as_ref()?.submitted.as_ref().err()?.remedy.as_deref()
     }
 
+    /// The offer may be submitted by this node once it has funds.
+    pub(super) fn await_funds(&self) -> bool {
+        let submitted = self.made.as_ref().map(|made| &made.submitted);
+        matches!(submitted, Some(Err(NotSubmitted { remedy: None, is_unheard: false, .. })))
+    }
+
     /// Why the last signing failed.
     pub(super) fn error(&self) -> Option<&str> {
         self.error.as_deref()

@@ -179,6 +179,7 @@ impl Agent {
             instance_id: self.me.instance,
             node_address: self.me.node_address,
             member_address: self.me.member_address,
+            member_balance: self.balance.known(),
             identity: Identity {
                 kms_chain: "verified".to_owned(),
                 kms_root: self.me.kms_root,

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use alloy_primitives::U256;
 use mesh_core::{
     agent::{Command, Input, Intent, NotReady, OwnEndpoint, Policy},
     diff::Change,
     registration::{EndpointUpdate, Registration},
     status::{MembershipState, Severity, VerdictState},
+    wei::Wei,
 };
 
 use crate::{
@@ -245,6 +247,31 @@ fn an_unpaid_offer_is_tried_again_and_signed_anew_in_time() {
     world.faults.funded = true;
     world.pass(Duration::from_secs(60));
     assert_eq!(world.status().own.membership, MembershipState::Active);
+}
+
+#[test]
+fn the_balance_is_unknown_until_it_was_read_and_followed_while_funds_are_missing() {
+    let mut world = World::new();
+    let balance = |world: &World| world.status().own.member_balance;
+    assert_eq!(balance(&world), None);
+    world.run_until_idle();
+    assert_eq!(balance(&world), Some(Wei(U256::ZERO)));
+    world.pass(Duration::from_secs(5));
+    world.balance = Wei(U256::from(7));
+    world.hint();
+    assert_eq!(balance(&world), Some(Wei(U256::from(7))), "with the next block");
+
+    // A member's own is for people to see.
+    let mut member = World::mesh(&[2]);
+    let asked = member.commands["balance"];
+    for _ in 0..20 {
+        member.pass(Duration::from_secs(1));
+        member.hint();
+    }
+    assert_eq!(member.commands["balance"], asked);
+    member.faults.rpc_down = true;
+    member.pass(Duration::from_secs(60));
+    assert_eq!(balance(&member), Some(Wei(U256::ZERO)), "what was read last");
 }
 
 #[test]

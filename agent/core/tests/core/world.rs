@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::U256;
 use mesh_core::{
     agent::{
         Agent, Allowed, Applied, ApplyError, CachedRegistry, Command, Guard, Input, Intent, LocalNode, NotSubmitted,
@@ -17,6 +18,7 @@ use mesh_core::{
     registration::{NetworkType, Proof},
     registry::Registry,
     status::{Quorum, RegistrationOffer, SourceStatus, Status},
+    wei::Wei,
 };
 
 use crate::{
@@ -59,6 +61,8 @@ pub(crate) struct World {
     pub(crate) sources: usize,
     /// Whose proofs were asked for, in this order.
     pub(crate) proofs_asked: Vec<TokenId>,
+    /// What the member address has.
+    pub(crate) balance: Wei,
     /// Peers that answer nothing any more.
     pub(crate) silent: BTreeSet<WireguardKey>,
     /// Keys that no honest registration carries.
@@ -135,6 +139,7 @@ impl World {
             faults: Faults::default(),
             sources: 1,
             proofs_asked: Vec::new(),
+            balance: Wei(U256::ZERO),
             silent: BTreeSet::new(),
             invented: BTreeSet::new(),
         }
@@ -316,6 +321,7 @@ impl World {
             Command::Apply(changes) => Some(Input::Applied(self.apply(changes))),
             Command::Offer(_) if self.faults.signing_down => Some(Input::OfferFailed("no guest agent".to_owned())),
             Command::Offer(intent) => Some(self.offer(intent)),
+            Command::ReadBalance => Some(Input::Balance((!self.faults.rpc_down).then_some(self.balance))),
             Command::Save(_) if self.faults.disk_full => Some(Input::Saved(Err("no space left".to_owned()))),
             Command::Save(cached) => {
                 self.disk = Some(*cached);
@@ -506,6 +512,7 @@ fn name(command: &Command) -> &'static str {
         Command::Observe => "observe",
         Command::Apply(_) => "apply",
         Command::Offer(_) => "offer",
+        Command::ReadBalance => "balance",
         Command::Save(_) => "save",
         Command::SetPathPeers(_) => "paths",
         Command::Stop => "stop",

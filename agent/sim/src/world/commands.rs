@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use alloy_primitives::U256;
 use mesh_core::{
     agent::{Applied, ApplyError, Command, Input, Intent, NotSubmitted},
     diff::Change,
     id::B256,
     observed::Observed,
     status::RegistrationOffer,
+    wei::Wei,
 };
 
 use super::{Done, Event, World};
@@ -15,6 +17,8 @@ use crate::{checks::View, cluster::cluster, contract::Transaction, rpc};
 
 /// How long an endpoint that does not answer holds up a read for which there are enough others.
 const GRACE: Duration = Duration::from_millis(200);
+/// How long reading a balance takes.
+const BALANCE_TAKES: Duration = Duration::from_millis(5);
 
 impl World {
     pub(super) fn start_command(&mut self, node: usize, command: Command) {
@@ -42,6 +46,12 @@ impl World {
             Command::Offer(intent) => {
                 let takes = self.rng.millis(10, 80);
                 self.answer(node, name, takes, Done::Offer(intent));
+            }
+            Command::ReadBalance => {
+                // Every node of the simulation can pay.
+                let is_answered = self.endpoints.iter().any(|endpoint| !endpoint.is_down);
+                let balance = is_answered.then_some(Wei(U256::from(1)));
+                self.answer(node, name, BALANCE_TAKES, Done::Input(Box::new(Input::Balance(balance))));
             }
             Command::Save(registry) => self.save(node, registry),
             Command::SetPathPeers(peers) => {
@@ -197,6 +207,7 @@ pub(crate) const fn name(command: &Command) -> &'static str {
         Command::Observe => "observe",
         Command::Apply(_) => "apply",
         Command::Offer(_) => "offer",
+        Command::ReadBalance => "balance",
         Command::Save(_) => "save",
         Command::SetPathPeers(_) => "paths",
         Command::Stop => "stop",
@@ -211,6 +222,7 @@ const fn answers(input: &Input) -> &'static str {
         Input::Observed(_) | Input::ObserveFailed(_) => "observe",
         Input::Applied(_) => "apply",
         Input::Offered { .. } | Input::OfferFailed(_) => "offer",
+        Input::Balance(_) => "balance",
         Input::Hint
         | Input::Saved(_)
         | Input::OwnEndpoint(_)
