@@ -2,6 +2,7 @@
 
 use dstack_p2p::{Member, Peers};
 use mesh_core::status::{PeerState, Status};
+use serde_json::Value;
 
 use crate::{
     agent_socket::AgentSocket,
@@ -17,11 +18,28 @@ pub(crate) async fn run(_: &Args, settings: &Settings, printer: &Printer) -> any
     let agent = AgentSocket::new(settings.socket()?);
     if printer.json() {
         // All of it, with what only a newer agent says.
-        printer.value(&agent.peers_as_answered().await?)?;
+        let mut answer = agent.peers_as_answered().await?;
+        add_paths(&mut answer, &agent.status().await?)?;
+        printer.value(&answer)?;
     } else {
         printer.text(&text(agent.peers().await?, &agent.status().await?, printer.color()))?;
     }
     Ok(0)
+}
+
+/// What the text has besides: every path to each peer, as `meshctl status --json` has it; `null` where this node has no tunnel with it.
+fn add_paths(answer: &mut Value, status: &Status) -> anyhow::Result<()> {
+    for peer in answer.get_mut("peers").and_then(Value::as_array_mut).into_iter().flatten() {
+        let known = status.peers.iter().find(|known| peer["token_id"] == u32::from(known.token_id));
+        let paths = known.map(|known| serde_json::to_value(&known.paths)).transpose()?;
+        if let Some(fields) = peer.as_object_mut() {
+            fields
+                .entry("path")
+                .or_insert(known.and_then(|known| known.path).map_or(Value::Null, |path| path.name().into()));
+            fields.entry("paths").or_insert(paths.unwrap_or(Value::Null));
+        }
+    }
+    Ok(())
 }
 
 const COLUMNS: [Column; 5] = [

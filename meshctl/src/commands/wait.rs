@@ -36,12 +36,13 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let begun = Instant::now();
     let deadline = begun + Duration::from_secs(args.timeout);
+    let mut said = String::new();
     loop {
         let answer = match settings.socket() {
             Ok(path) => ask(&AgentSocket::new(path), deadline).await,
             Err(failure) => Err(failure.into()),
         };
-        match answer {
+        let waits_for = match answer {
             Ok(status) => match judge(&status, args.peers) {
                 Judgement::Ready => {
                     printer.result(&status.verdict, || "ready\n".to_owned())?;
@@ -51,12 +52,16 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                 Judgement::NotYet(failure) | Judgement::Fenced(failure) if Instant::now() >= deadline => {
                     return Err(failure.into());
                 }
-                Judgement::NotYet(_) | Judgement::Fenced(_) => {}
+                Judgement::NotYet(failure) | Judgement::Fenced(failure) => failure.to_string(),
             },
             // Waiting does not help when there are several agents to choose from.
             Err(error) if failure::report(&error).1 == failure::USAGE => return Err(error),
             Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => {}
+            Err(error) => format!("{error:#}"),
+        };
+        if waits_for != said {
+            printer.note(format!("waiting: {}", waits_for.trim_end()));
+            said = waits_for;
         }
         sleep(POLL).await;
     }
