@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// Exit code of a command that failed.
 pub(crate) const FAILED: u8 = 1;
 /// Exit code of `status`, `peers`, `why` and `wait` when no agent answers.
@@ -61,6 +63,21 @@ pub(crate) fn report(error: &anyhow::Error) -> (String, u8) {
         text.push_str(&format!("hint: {}\n", indented(&hint)));
     }
     (text, error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.exit_code))
+}
+
+/// A failure as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Document {
+    schema: &'static str,
+    error: String,
+    hint: Option<String>,
+    exit_code: u8,
+}
+
+/// What [`report`] says, for scripts.
+pub(crate) fn document(error: &anyhow::Error) -> Document {
+    let (what, hint) = parts(error);
+    Document { schema: "meshctl.error/v1", error: what, hint, exit_code: report(error).1 }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod chain;
 mod cli;
 mod commands;
 mod failure;
+mod mistake;
 mod output;
 mod process;
 mod render;
@@ -12,6 +13,7 @@ mod render;
 mod samples;
 mod settings;
 mod signer;
+mod suggest;
 
 use std::process::ExitCode;
 
@@ -28,22 +30,41 @@ fn main() -> ExitCode {
     };
     match run(&cli) {
         Ok(code) => code.into(),
-        Err(error) => {
-            let (text, code) = failure::report(&error);
-            output::warn(&render::printable(&text));
-            code.into()
-        }
+        Err(error) => fail(&error, cli.global.json),
     }
+}
+
+/// A failure goes to stderr in words; with `--json` also to stdout, which holds nothing else then.
+fn fail(error: &anyhow::Error, json: bool) -> ExitCode {
+    let (text, code) = failure::report(error);
+    output::warn(&render::printable(&text));
+    if json {
+        let printer = output::Printer::new(true, output::ColorChoice::Never, None);
+        // Stdout may be closed: the exit code says it too.
+        let _ = printer.value(&failure::document(error));
+    }
+    code.into()
 }
 
 /// Help and version go to stdout and succeed. A mistake is repeated without the API keys of the URLs in it.
 fn usage(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() {
-        output::warn(&render::printable(&mesh_chain::cut_urls(&error.render().to_string())));
-        return failure::USAGE.into();
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
     }
-    let _ = error.print();
-    ExitCode::SUCCESS
+    let text = mesh_chain::cut_urls(&error.render().to_string());
+    let hint = mistake::meant(error, std::env::args()).map(|meant| format!("did you mean `{meant}`?"));
+    if std::env::args().any(|argument| argument == "--json") {
+        let what = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default().trim().to_owned();
+        let mistake = failure::Failure::usage(what);
+        let mistake = if let Some(hint) = hint { mistake.hint(hint) } else { mistake };
+        return fail(&mistake.into(), true);
+    }
+    output::warn(&render::printable(&text));
+    if let Some(hint) = hint {
+        output::warn(&render::printable(&format!("hint: {hint}\n")));
+    }
+    failure::USAGE.into()
 }
 
 fn run(cli: &cli::Cli) -> anyhow::Result<u8> {

@@ -89,3 +89,27 @@ fn a_mistake_is_repeated_without_the_key_in_it() {
     assert_eq!(code, 64);
     assert!(errors.contains("rpc.example") && !errors.contains("S3CRET") && !errors.contains('\u{1b}'), "{errors:?}");
 }
+
+#[test]
+fn a_slip_is_named_and_a_failure_is_json_where_json_is_asked_for() {
+    let (code, _, errors) = run(&["revok", "7"]);
+    assert!(code == 64 && errors.ends_with("\nhint: did you mean `meshctl revoke`?\n"), "{errors}");
+
+    let failures: [(&[&str], i32, &str, Option<&str>); 3] = [
+        (&["nodes", "--json"], 64, "no cluster contract", Some("--contract")),
+        (&["status", "--json", "--socket", "/nonexistent"], 3, "/nonexistent", Some("p2p-agent")),
+        (&["--json", "revok", "7"], 64, "revok", Some("did you mean `meshctl revoke`?")),
+    ];
+    for (arguments, code, error, hint) in failures {
+        let (exit_code, stdout, stderr) = run(arguments);
+        let document: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((exit_code, &document["exit_code"]), (code, &code.into()), "{arguments:?}");
+        assert_eq!(document["schema"], "meshctl.error/v1");
+        assert!(document["error"].as_str().unwrap().contains(error), "{document}");
+        assert_eq!(
+            document["hint"].as_str().is_some_and(|said| hint.is_some_and(|hint| said.contains(hint))),
+            hint.is_some()
+        );
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+}
