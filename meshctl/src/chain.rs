@@ -1,6 +1,7 @@
 //! The chain behind one JSON-RPC endpoint: reads at a block here, transactions in `operator`.
 
 mod decoded;
+mod kind;
 mod logs;
 mod operator;
 mod preview;
@@ -8,7 +9,7 @@ mod preview;
 pub(crate) use operator::{Call, Done, Operator};
 pub(crate) use preview::Planned;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolCall;
 use mesh_chain::{At, CallRequest, EndpointMessage, Header, RpcError, RpcUrl, Source, StateOverride};
 use mesh_contract::explain_revert;
@@ -50,6 +51,14 @@ impl Chain {
         Ok(Self { source, id })
     }
 
+    /// Connects, and looks whether the settings' contract is a cluster.
+    pub(crate) async fn of_cluster(settings: &Settings) -> anyhow::Result<(Self, Address)> {
+        let contract = settings.contract()?;
+        let chain = Self::connect(settings).await?;
+        chain.require_cluster(contract).await?;
+        Ok((chain, contract))
+    }
+
     /// The newest block.
     pub(crate) async fn head(&self) -> anyhow::Result<Block> {
         let header = self.newest().await?;
@@ -58,6 +67,12 @@ impl Chain {
 
     async fn newest(&self) -> anyhow::Result<Header> {
         self.source.head().await.map_err(|error| plain(&error).context("cannot read the newest block"))
+    }
+
+    /// What an account has at the newest block, wei.
+    pub(crate) async fn balance(&self, account: Address) -> anyhow::Result<U256> {
+        let balance = self.source.balance(account).await;
+        balance.map_err(|error| plain(&error).context(format!("cannot read the balance of {account}")))
     }
 
     /// Calls a view function of `contract`, at a block or at the newest one.

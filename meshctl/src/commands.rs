@@ -30,6 +30,7 @@ pub(crate) mod withdraw;
 
 mod boot_list;
 mod change;
+mod leaving;
 mod token;
 
 use crate::{cli::Command, output::Printer, settings::Settings};

@@ -1,9 +1,11 @@
 //! The operator's command line for the mesh: one file per command, a printer, and nothing that decides who is a peer.
 
+mod address;
 mod agent_socket;
 mod chain;
 mod cli;
 mod commands;
+mod confirm;
 mod failure;
 mod mistake;
 mod output;

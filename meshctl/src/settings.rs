@@ -11,7 +11,7 @@ use mesh_core::{
     id::Address,
 };
 
-use crate::{failure::Failure, output::ColorChoice, signer::seconds};
+use crate::{address::parse_address, failure::Failure, output::ColorChoice, signer::seconds};
 
 /// Where agents put their sockets.
 const RUN_DIR: &str = "/run/p2p-agent";
@@ -35,7 +35,7 @@ pub(crate) struct GlobalArgs {
     rpc_timeout: u64,
 
     /// The cluster contract [env: P2P_CONTRACT, CLUSTER_CONTRACT, CONTRACT_ADDRESS]
-    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = parse_address)]
     contract: Option<Address>,
 
     /// This is a cluster of development: accept roots and owners whose private keys are published [env:
@@ -47,6 +47,10 @@ pub(crate) struct GlobalArgs {
     /// several]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
+
+    /// Do not ask before a change that takes peers out or cannot be taken back at once
+    #[arg(long, global = true)]
+    yes: bool,
 
     /// Print JSON
     #[arg(long, global = true)]
@@ -65,6 +69,7 @@ pub(crate) struct Settings {
     rpc_timeout: Duration,
     contract: Option<Address>,
     development: bool,
+    yes: bool,
     socket: Option<PathBuf>,
     /// Where this user's own agent puts its socket, when it does not run as root.
     user_dir: Option<PathBuf>,
@@ -81,8 +86,9 @@ impl Settings {
         let rpc_url = args.rpc_url.clone().or_else(from_variable);
         let contract = match (args.contract, first(&["P2P_CONTRACT", "CLUSTER_CONTRACT", "CONTRACT_ADDRESS"])) {
             (Some(contract), _) => Some(contract),
-            (None, Some((name, text))) => Some(text.parse().map_err(|_| {
-                Failure::usage(format!("`{text}` in {name} is not an address")).hint("give 0x and 40 hex digits")
+            (None, Some((name, text))) => Some(parse_address(&text).map_err(|reason| {
+                Failure::usage(format!("`{text}` in {name} is not an address: {reason}"))
+                    .hint(format!("correct {name}, or give `--contract ADDRESS`"))
             })?),
             (None, None) => None,
         };
@@ -101,7 +107,8 @@ impl Settings {
         };
         let rpc_timeout = Duration::from_secs(args.rpc_timeout);
         let user_dir = first(&["XDG_RUNTIME_DIR"]).map(|(_, dir)| Path::new(&dir).join("p2p-agent"));
-        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, development, socket: args.socket.clone(), user_dir })
+        let (yes, socket) = (args.yes, args.socket.clone());
+        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, development, yes, socket, user_dir })
     }
 
     /// The only chain whose endpoint is good, when one was given.
@@ -112,6 +119,11 @@ impl Settings {
     /// How long one request to the endpoint may take.
     pub(crate) const fn rpc_timeout(&self) -> Duration {
         self.rpc_timeout
+    }
+
+    /// The operator does not want to be asked.
+    pub(crate) const fn yes(&self) -> bool {
+        self.yes
     }
 
     pub(crate) fn rpc_url(&self) -> Result<&str, Failure> {
@@ -204,6 +216,7 @@ mod tests {
             rpc_timeout: 20,
             contract: contract.map(|text| text.parse().unwrap()),
             development: false,
+            yes: false,
             socket: None,
             json: false,
             color: ColorChoice::Auto,
@@ -229,7 +242,10 @@ mod tests {
         assert!(resolve(None, &[("P2P_RPC_URL", "")]).unwrap().rpc_url().is_err());
         assert!(resolve(None, &[]).unwrap().contract().is_err());
         let error = resolve(None, &[("P2P_CONTRACT", "0x12")]).unwrap_err();
-        assert_eq!(error.to_string(), "`0x12` in P2P_CONTRACT is not an address");
+        assert_eq!(
+            error.to_string(),
+            "`0x12` in P2P_CONTRACT is not an address: it has 2 hex digits, an address has 40"
+        );
         let error = resolve(None, &[("P2P_CHAIN_ID", "base")]).unwrap_err();
         assert_eq!(error.to_string(), "`base` in P2P_CHAIN_ID is not a chain id");
         assert_eq!(resolve(None, &[("P2P_CHAIN_ID", "8453")]).unwrap().chain_id(), Some(8453));

@@ -15,7 +15,7 @@ use k256::ecdsa::SigningKey;
 use mesh_chain::{Signer, sign_digest};
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
+use crate::{address::parse_address, failure::Failure};
 
 /// Wei in a gwei.
 const GWEI: u128 = 1_000_000_000;
@@ -43,7 +43,7 @@ pub(crate) struct SignerArgs {
     dry_run: bool,
 
     /// With --dry-run: as if this account sent it; no key is needed
-    #[arg(long, value_name = "ADDRESS", requires = "dry_run")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address, requires = "dry_run")]
     from: Option<Address>,
 
     /// Refuse to pay more than this for one unit of gas

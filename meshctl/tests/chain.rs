@@ -199,6 +199,58 @@ fn bad_endpoints_contracts_and_purses_are_named() {
 }
 
 #[test]
+fn what_is_no_cluster_is_named_for_what_it_is() {
+    let world = World::new();
+    let root = signer(KMS).address().to_string();
+    let deployed = world.json(&["deploy", "--kms-root", &root]);
+    let implementation = deployed["implementation"].as_str().unwrap();
+    let kms = kms_of_generator(&world);
+    // Every call returns a word of zeros: an app's `allowAnyDevice`, and no network. PUSH0, PUSH0, MSTORE, PUSH1 32, PUSH0, RETURN
+    let app = "0x00000000000000000000000000000000000000bb";
+    world.anvil.rpc("anvil_setCode", json!([app, "0x5f5f5260205ff3"]));
+    // Every call reverts.
+    let other = "0x00000000000000000000000000000000000000cc";
+    world.anvil.rpc("anvil_setCode", json!([other, "0x5f5ffd"]));
+    let before = world.height();
+    for (contract, said) in [
+        (
+            implementation,
+            "an implementation, not the proxy before it\nhint: give the address that `meshctl deploy` called",
+        ),
+        (kms, "dstack's KMS contract, not a cluster\nhint: "),
+        (
+            app,
+            "a dstack app's contract, not a cluster yet\nhint: its owner can make a cluster of it with `--upgrade-app`",
+        ),
+        (other, "a contract of another kind"),
+        (OTHER, "there is no contract at"),
+    ] {
+        for command in [&["nodes"][..], &["config"], &["mint", "--to", OWNER], &["pause"]] {
+            let refused = world.refused(&[command, &["--contract", contract]].concat());
+            assert!(refused.contains(said), "{command:?}: {refused}");
+        }
+    }
+    assert_eq!(world.height(), before, "nothing is sent");
+}
+
+#[test]
+fn what_needs_another_key_says_whose() {
+    let world = World::new();
+    world.json(&["mint", "--to", OWNER, "--instance", INSTANCE]);
+    let owner = checksummed(OWNER);
+    let other = checksummed(OTHER);
+    for (arguments, whose) in [
+        (&["revoke", "1"][..], "the contract owner's key"),
+        (&["bind", "1", "--instance", INSTANCE], "the owner's key"),
+        (&["burn", "1"], "the owner's key"),
+    ] {
+        let (code, _, errors) = world.run_as(OTHER_KEY, arguments);
+        let hint = format!("\nhint: send it from {whose}: that of {owner}, not of {other}\n");
+        assert!(code == 1 && errors.contains(&hint), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
 fn what_others_wrote_into_the_contract_cannot_touch_the_terminal() {
     let world = World::new();
     let root = signer(KMS).address().to_string();
@@ -258,7 +310,10 @@ fn a_dry_run_shows_the_call_and_changes_nothing() {
     assert!(text.contains("\nfunction  revoke(uint256)\n  tokenId  1\n"), "{text}");
     let refusal =
         "\nresult    would be refused: the contract refused: 0x70997970C51812dc3A010C7d01b50e0d17dc79C8 is not allowed";
-    assert!(text.contains(refusal) && text.contains("\nhint      send it from the contract owner's key\n"), "{text}");
+    assert!(
+        text.contains(refusal) && text.contains("\nhint      send it from the contract owner's key: that of "),
+        "{text}"
+    );
 
     // Every command that sends can be tried; a deployment with its second call on top of its first.
     for arguments in [

@@ -9,16 +9,21 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
+use std::{io::Write as _, process::Stdio};
+
 use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall as _;
-use anvil::{OTHER, OTHER_KEY, OWNER};
+use anvil::{KEY, OTHER, OTHER_KEY, OWNER};
 use mesh_contract::DstackClusterNFT::getPeerEndpointsCall;
 use mesh_core::registration::Gateway;
 use serde_json::{Value, json};
+use support::outcome;
 use world::{KMS, World, signer};
 
 const HASH: &str = "0xc143116fef3940e7f776bfc0919c256232ae5338a6e948c96b711e0b2383483a";
 const OTHER_HASH: &str = "0xe3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+const ZERO: &str = "0x0000000000000000000000000000000000000000";
 
 /// Half an ether, wei.
 const HALF: &str = "500000000000000000";
@@ -111,8 +116,11 @@ fn anybody_mints_for_the_price_and_the_owner_takes_it_out() {
     assert_eq!((&paid["amount"], &paid["to"]), (&json!(HALF), &json!(to)));
     let balance = world.anvil.rpc("eth_getBalance", json!([to, "latest"]));
     assert_eq!(balance, format!("{:#x}", HALF.parse::<u128>().unwrap()));
+    let nothing = world.refused(&["withdraw", "--to", to]);
+    assert!(nothing.contains("the contract has 0 ether\nhint: see `meshctl minting`"), "{nothing}");
+    world.anvil.rpc("anvil_setBalance", json!([world.contract, "0x1"]));
     let refused = world.refused(&["withdraw", "--to", &world.contract]);
-    assert!(refused.contains("did not take 0 wei\nhint: withdraw to an account that takes ether"), "{refused}");
+    assert!(refused.contains("did not take 1 wei\nhint: withdraw to an account that takes ether"), "{refused}");
 
     // Only what is given changes.
     world.json(&["minting", "set", "--open-to", "owner"]);
@@ -218,7 +226,7 @@ fn endpoints(world: &World) -> Vec<String> {
 fn roots_count_after_a_day_and_leave_at_once() {
     let world = World::new();
     let first = signer(KMS).address().to_string();
-    let second = "0x00000000000000000000000000000000000000Aa";
+    let second = "0x00000000000000000000000000000000000000aa";
     world.join(0x21, None);
     assert_eq!(world.state(1), "active");
     world.denied(&["root", "add", second]);
@@ -242,6 +250,104 @@ fn roots_count_after_a_day_and_leave_at_once() {
     let again = world.refused(&["root", "remove", &first]);
     assert!(again.contains("it is not on the list\nhint: "), "{again}");
     assert_eq!(world.json(&["root", "list"])["roots"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_takes_peers_out_is_shown_and_asked_about() {
+    let world = World::new();
+    let root = signer(KMS).address().to_string();
+    world.join(0x21, None);
+    world.join(0x22, None);
+    let node = format!("token 1 ({})", "21".repeat(20));
+    let last = format!("token 2 ({})", "22".repeat(20));
+    let shown = format!(
+        "effect    no node whose keys are from KMS root {root} is a member\n\
+         leaving   2 of 2 peers: {node}, {last}\n\
+         way back  `meshctl root add {root}` counts after a day; "
+    );
+    let remove = ["root", "remove", &root];
+    let before = world.height();
+    let (code, stdout, errors) = outcome(world.command(KEY).args(remove).output().unwrap());
+    assert_eq!((code, stdout.as_str()), (64, ""), "{errors}");
+    assert!(errors.contains(&shown) && errors.contains("\nhint: add `--yes` if that is what you want"), "{errors}");
+    let (_, tried, _) = world.run(&[&remove[..], &["--dry-run"]].concat());
+    assert!(tried.contains(&shown), "{tried}");
+    let tried = world.json(&[&remove[..], &["--dry-run"]].concat());
+    let consequences = &tried["calls"][0]["consequences"];
+    assert_eq!((&consequences["peers"], &consequences["leaving"][1]["token_id"]), (&json!(2), &json!(2)));
+
+    // On a terminal it is asked.
+    for (answer, code) in [("n", 1), ("", 1), ("y", 0)] {
+        assert_eq!(world.height(), before, "nothing is sent");
+        let (asked, text) = on_a_terminal(&world, &remove, answer);
+        assert_eq!(asked, code, "{text}");
+        assert!(text.contains("go ahead? [y/N]"), "{text}");
+    }
+    assert_eq!(world.state(2), "bound");
+
+    // Whatever takes a node out, or cannot be taken back.
+    let world = World::new();
+    world.join(0x21, None);
+    world.json(&["domain", "add", "gw.example.com"]);
+    world.json(&["compose", "add", HASH]);
+    world.json(&["device", "add", HASH]);
+    let before = world.height();
+    for (arguments, expected) in [
+        (&["revoke", "1"][..], "leaving   1 of 1 peers"),
+        (&["deactivate", "1"], "`meshctl bind 1 --instance 2121"),
+        (&["burn", "1"], "way back  none"),
+        (&["transfer", "1", "--to", OTHER], "way back  none of yours"),
+        (&["app", "remove", &world.contract], "leaving   1 of 1 peers"),
+        (&["domain", "remove", "1"], "effect    0 peers lose their gateway path"),
+        (&["compose", "remove", HASH], "`meshctl compose add 0xc143"),
+        (&["device", "remove", HASH], "`meshctl device add 0xc143"),
+        (&["owner", "offer", OTHER], "and then mint, revoke and replace the contract's code"),
+    ] {
+        let (code, _, errors) = outcome(world.command(KEY).args(arguments).output().unwrap());
+        assert!(code == 64 && errors.contains(expected) && errors.contains("\nway back  "), "{arguments:?}: {errors}");
+    }
+    assert_eq!(world.height(), before, "nothing is sent");
+}
+
+/// Runs under `script`, which gives it a terminal; exit code, and what stood there.
+fn on_a_terminal(world: &World, arguments: &[&str], answer: &str) -> (i32, String) {
+    let command = world.command(KEY);
+    let mut script = std::process::Command::new("script");
+    let line = format!("{} {}", command.get_program().to_str().unwrap(), arguments.join(" "));
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_clear();
+    script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    script.stdin.take().unwrap().write_all(format!("{answer}\n").as_bytes()).unwrap();
+    let (code, text, _) = outcome(script.wait_with_output().unwrap());
+    (code, text)
+}
+
+#[test]
+fn what_would_change_nothing_is_an_error() {
+    let world = World::new();
+    world.json(&["compose", "add", HASH]);
+    world.json(&["mint", "--to", OWNER, "--instance", world::INSTANCE]);
+    let before = world.height();
+    for (arguments, expected) in [
+        (&["compose", "add", HASH][..], "is allowed already"),
+        (&["compose", "remove", OTHER_HASH], "is not on the list"),
+        (&["device", "remove", HASH], "is not on the list"),
+        (&["device", "allow-any", "off"], "already so"),
+        (&["config", "dev-mode", "off"], "dev mode is off already"),
+        (&["config", "require-tcb", "off"], "is off already"),
+        (&["config", "set", "--max-nodes", "254"], "are so already"),
+        (&["minting", "set", "--open-to", "owner"], "is so already"),
+        (&["unpause"], "are open already"),
+        (&["owner", "offer", OWNER], "is the contract's owner already"),
+        (&["owner", "offer", ZERO], "there is no offer to take back"),
+        (&["transfer", "1", "--to", OWNER], "token 1 belongs to"),
+        (&["withdraw", "--to", OTHER], "the contract has 0 ether"),
+        (&["mint", "--to", OTHER, "--instance", world::INSTANCE], "has token 1 already"),
+    ] {
+        let refused = world.refused(arguments);
+        assert!(refused.contains(expected) && refused.contains("\nhint: "), "{arguments:?}: {refused}");
+    }
+    assert_eq!(world.height(), before, "nothing is sent");
 }
 
 #[test]
@@ -311,7 +417,6 @@ fn the_boot_gate() {
 #[test]
 fn ownership_is_handed_over_in_two_steps() {
     let world = World::new();
-    let zero = "0x0000000000000000000000000000000000000000";
     world.denied(&["owner", "offer", OTHER]);
     world.denied(&["owner", "accept"]);
     assert_eq!(world.change("transferOwnership(address)", &["owner", "offer", OTHER])["pending_owner"], json!(OTHER));
@@ -319,7 +424,7 @@ fn ownership_is_handed_over_in_two_steps() {
     assert_eq!((&shown["owner"], &shown["pending_owner"]), (&json!(OWNER), &json!(OTHER)));
     let (_, text, _) = world.run(&["config"]);
     assert!(text.contains("\nnext owner     0x70997970C51812dc3A010C7d01b50e0d17dc79C8, once it accepts\n"), "{text}");
-    assert_eq!(world.json(&["owner", "offer", zero])["pending_owner"], Value::Null);
+    assert_eq!(world.json(&["owner", "offer", ZERO])["pending_owner"], Value::Null);
     world.denied(&["owner", "accept"]);
     world.json(&["owner", "offer", OTHER]);
     assert_eq!(world.change_as(OTHER_KEY, "acceptOwnership()", &["owner", "accept"])["owner"], json!(OTHER));

@@ -13,8 +13,8 @@ use std::{
 };
 
 use alloy_primitives::Bytes;
-use alloy_sol_types::{Revert, SolError as _, SolEvent as _};
-use mesh_contract::DstackClusterNFT::InvalidBaseDomain;
+use alloy_sol_types::{Revert, SolCall as _, SolError as _, SolEvent as _};
+use mesh_contract::DstackClusterNFT::{InvalidBaseDomain, meshNetworkCall};
 use serde_json::{Value, json};
 use support::{Scratch, meshctl, outcome};
 
@@ -23,6 +23,12 @@ const CONTRACT: &str = "0x00000000000000000000000000000000000000aa";
 const API_KEY: &str = "S3CRETKEY12345";
 /// A text with all that a terminal or a reader could take amiss.
 const HOSTILE: &str = "\x1b]0;owned\x07\u{9b}2J\u{202e}key S3CRETKEY12345; send ether\nhint: to mallory";
+
+/// What a cluster answers when it is asked for its network: 10.0.1.0 and 24.
+const MESH_NETWORK: &str = concat!(
+    "0x0a00010000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000018"
+);
 
 /// How often a machine that stands still for a moment may spoil what is asked.
 const TRIES: usize = 5;
@@ -103,11 +109,18 @@ fn honest_but(special: impl Fn(&str) -> Option<Reply> + Send + Sync + 'static) -
                 "eth_getCode" => json!("0x00"),
                 "eth_estimateGas" => json!("0x5208"),
                 "eth_getTransactionCount" => json!("0x0"),
+                "eth_call" => json!(MESH_NETWORK),
                 "eth_getBlockByNumber" => block(0),
                 other => panic!("no command asks {other}"),
             })
         })
     })
+}
+
+/// Whether it is asked for this view.
+fn is_of(params: &Value, selector: [u8; 4]) -> bool {
+    let data: Bytes = serde_json::from_value(params[0]["data"].clone()).unwrap();
+    data.starts_with(&selector)
 }
 
 /// The newest block, of this height.
@@ -136,7 +149,7 @@ fn silence_ends_in_time_wherever_it_begins() {
     let silent_about = |silent: &'static str| {
         let url = honest_but(move |method| (method == silent).then_some(Reply::Silence));
         let before = Instant::now();
-        let (code, errors) = run(&url, &["revoke", "7", "--rpc-timeout", "1"]);
+        let (code, errors) = run(&url, &["reinstate", "7", "--rpc-timeout", "1"]);
         assert_eq!(code, 1, "{silent}: {errors}");
         assert!(errors.contains("no answer within 1 s"), "{silent}: {errors}");
         // Not for ever: much more than it takes, because the machine may be slow.
@@ -146,6 +159,7 @@ fn silence_ends_in_time_wherever_it_begins() {
     std::thread::scope(|scope| {
         for silent in [
             "eth_chainId",
+            "eth_call",
             "eth_getCode",
             "eth_estimateGas",
             "eth_gasPrice",
@@ -164,7 +178,7 @@ fn a_transaction_whose_answer_is_lost_is_looked_for() {
         "eth_getTransactionReceipt" => Some(Reply::Result(Value::Null)),
         _ => None,
     });
-    let command = ["revoke", "7", "--rpc-timeout", "1", "--receipt-timeout", "1"];
+    let command = ["reinstate", "7", "--rpc-timeout", "1", "--receipt-timeout", "1"];
     // On a machine that stands still, another answer may be late before that.
     let is_sent = |(_, errors): &(i32, String)| errors.contains(" may have been sent (no answer within 1 s)");
     let (code, errors) = (0..TRIES).map(|_| run(&url, &command)).find(is_sent).unwrap();
@@ -179,7 +193,7 @@ fn a_transaction_whose_answer_is_lost_is_looked_for() {
 #[test]
 fn a_flood_is_not_read_to_its_end() {
     let url = honest_but(|method| (method == "eth_getCode").then_some(Reply::Flood));
-    let (code, errors) = run(&url, &["revoke", "7"]);
+    let (code, errors) = run(&url, &["reinstate", "7"]);
     assert_eq!(code, 1);
     assert!(errors.contains("the answer is longer than 16 MiB"), "{errors}");
 }
@@ -197,9 +211,9 @@ fn a_refusal_shows_no_key_moves_no_cursor_and_fakes_no_hint() {
     for reply in replies {
         let shown = reply["message"].as_str().unwrap().chars().take(60).collect::<String>();
         let url = honest_but(move |method| (method == "eth_estimateGas").then(|| Reply::Error(reply.clone())));
-        let (code, errors) = run(&url, &["revoke", "7"]);
+        let (code, errors) = run(&url, &["reinstate", "7"]);
         assert_eq!(code, 1);
-        assert!(errors.starts_with("error: cannot revoke token 7: "), "{shown}: {errors}");
+        assert!(errors.starts_with("error: cannot reinstate token 7: "), "{shown}: {errors}");
         assert!(!errors.lines().any(|line| line.starts_with("hint: ") && line.contains("mallory")), "{errors}");
         assert!(errors.len() < 2000, "{} bytes are shown", errors.len());
     }
@@ -212,7 +226,7 @@ fn prices_and_gas_beyond_all_reason_are_not_paid() {
         ("eth_estimateGas", "0xffffffffffff", "that a transaction may use"),
     ] {
         let url = honest_but(move |method| (method == what).then(|| Reply::Result(json!(excessive))));
-        let (code, errors) = run(&url, &["revoke", "7"]);
+        let (code, errors) = run(&url, &["reinstate", "7"]);
         assert_eq!(code, 1, "{errors}");
         assert!(errors.contains(refusal), "{what}: {errors}");
     }
@@ -244,6 +258,7 @@ fn events_are_found_where_only_few_blocks_are_searched_at_once() {
             let hit = (from..=to).contains(&777).then(|| log(777, CONTRACT));
             Reply::Result(json!(hit.into_iter().chain([stranger]).collect::<Vec<_>>()))
         }
+        "eth_call" if is_of(params, meshNetworkCall::SELECTOR) => Reply::Result(json!(MESH_NETWORK)),
         // `allowedComposeHashes`
         "eth_call" => Reply::Result(json!(format!("0x{:064x}", 1))),
         other => panic!("no command asks {other}"),
@@ -263,7 +278,7 @@ fn events_are_found_where_only_few_blocks_are_searched_at_once() {
 #[test]
 fn an_invalid_response_is_named_and_not_repeated() {
     let url = honest_but(|method| (method == "eth_getCode").then(|| Reply::Result(json!({ "oops": HOSTILE }))));
-    let (code, errors) = run(&url, &["revoke", "7"]);
+    let (code, errors) = run(&url, &["reinstate", "7"]);
     assert_eq!(code, 1);
     assert!(errors.contains("the endpoint's answer is not what was asked for"), "{errors}");
     assert!(!errors.contains("mallory"), "{errors}");

@@ -36,7 +36,7 @@ fn a_timelock_owns_the_cluster_and_every_decision_waits() {
     assert_eq!(owner(&world), json!(timelock.address));
 
     // The account that decided alone before has no power of its own left.
-    let root = "0x00000000000000000000000000000000000000Aa";
+    let root = "0x00000000000000000000000000000000000000aa";
     let denied = world.refused(&["root", "add", root]);
     assert!(denied.contains("is not allowed to do this\nhint: send it from the contract owner's key"), "{denied}");
 

@@ -339,7 +339,8 @@ fn operator(
     contract: Option<&str>,
     arguments: &[&str],
 ) -> Result<Value> {
-    let mut launch = hub.launch(&binaries.meshctl).args(arguments).args(["--json", "--rpc-url", &chain.http_url()]);
+    let mut launch =
+        hub.launch(&binaries.meshctl).args(arguments).args(["--json", "--yes", "--rpc-url", &chain.http_url()]);
     // The owner is anvil's, the KMS root the simulator's: both are published.
     launch = launch.arg("--development");
     launch = launch.env("MESHCTL_PRIVATE_KEY_FILE", dir.join("operator.key"));

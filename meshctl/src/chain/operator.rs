@@ -4,16 +4,20 @@
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes, TxHash, U256};
-use alloy_sol_types::{SolCall, SolEvent};
+use alloy_sol_types::{SolCall, SolError as _, SolEvent};
 use anyhow::Context as _;
 use mesh_chain::{
-    At, CallRequest, Fees, GasPrice, Receipt, Signed, Signer as _, StateOverride, Transaction,
+    At, CallRequest, Fees, GasPrice, Receipt, RpcError, Signed, Signer as _, StateOverride, Transaction,
     fees::{ether, ether_at_most, gwei, with_margin},
+};
+use mesh_contract::DstackClusterNFT::{
+    ERC721InsufficientApproval, NotTokenOwner, OwnableUnauthorizedAccount, ownerCall, ownerOfCall,
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{Chain, plain};
+use super::{Chain, plain, refused};
 use crate::{
+    confirm::Consequences,
     failure::Failure,
     output::Printer,
     settings::Settings,
@@ -37,6 +41,8 @@ pub(crate) struct Operator {
     receipt_timeout: Duration,
     /// Wei.
     max_gas_price: u128,
+    /// What cannot be taken back at once is not asked about.
+    yes: bool,
 }
 
 /// What is to be sent.
@@ -51,6 +57,8 @@ pub(crate) struct Call {
     pub(crate) value: U256,
     /// The least gas it gets.
     pub(crate) least_gas: u64,
+    /// What the operator must agree to before it is sent.
+    pub(crate) consequences: Option<Consequences>,
 }
 
 /// A transaction that is in a block and succeeded.
@@ -62,14 +70,19 @@ pub(crate) struct Done {
 }
 
 impl Call {
+    /// A call without ether.
+    pub(crate) const fn new(what: String, to: Option<Address>, data: Bytes) -> Self {
+        Self { what, to, data, value: U256::ZERO, least_gas: 0, consequences: None }
+    }
+
     /// A function of `contract`, without ether.
     pub(crate) fn function(what: impl Into<String>, contract: Address, call: &impl SolCall) -> Self {
-        Self { what: what.into(), to: Some(contract), data: call.abi_encode().into(), value: U256::ZERO, least_gas: 0 }
+        Self::new(what.into(), Some(contract), call.abi_encode().into())
     }
 
     /// The creation of a contract.
     pub(crate) fn creation(what: impl Into<String>, init_code: Bytes) -> Self {
-        Self { what: what.into(), to: None, data: init_code, value: U256::ZERO, least_gas: 0 }
+        Self::new(what.into(), None, init_code)
     }
 
     /// With ether, in wei.
@@ -80,6 +93,11 @@ impl Call {
     /// With this much gas at least: for a call that other transactions in its block can make more expensive than its estimate.
     pub(crate) fn with_least_gas(self, least_gas: u64) -> Self {
         Self { least_gas, ..self }
+    }
+
+    /// The same; the operator is asked first.
+    pub(crate) fn after_asking(self, consequences: Consequences) -> Self {
+        Self { consequences: Some(consequences), ..self }
     }
 
     pub(super) fn request(&self, from: Address) -> CallRequest {
@@ -98,7 +116,15 @@ impl Operator {
         };
         let chain = Chain::connect(settings).await?;
         let (receipt_timeout, max_gas_price) = (args.receipt_timeout(), args.max_gas_price());
-        Ok(Self { chain, address, key, receipt_timeout, max_gas_price })
+        Ok(Self { chain, address, key, receipt_timeout, max_gas_price, yes: settings.yes() })
+    }
+
+    /// The same, and looks whether the settings' contract is a cluster.
+    pub(crate) async fn of_cluster(settings: &Settings, args: &SignerArgs) -> anyhow::Result<(Self, Address)> {
+        let contract = settings.contract()?;
+        let operator = Self::connect(settings, args).await?;
+        operator.chain.require_cluster(contract).await?;
+        Ok((operator, contract))
     }
 
     /// `--dry-run`: nothing may be sent.
@@ -123,6 +149,9 @@ impl Operator {
         }
         // Estimating runs the call: what the contract would refuse costs nothing.
         let fees = self.quote(call, &StateOverride::new()).await.with_context(failed)?;
+        if let Some(consequences) = &call.consequences {
+            consequences.confirm(what, self.yes)?;
+        }
         // Read anew for each transaction, with the pending ones counted.
         let nonce = self.nonce(At::Pending).await.with_context(failed)?;
         let target = call.to.map_or_else(|| "a new contract".to_owned(), |to| to.to_string());
@@ -137,7 +166,7 @@ impl Operator {
         match chain.source.send(&raw).await {
             Ok(()) => printer.note(format!("{what}: sent transaction {hash}, waiting for its block")),
             Err(error) if error.is_refusal() => {
-                return Err(self.hinted(chain.explain(&error)).context(failed()));
+                return Err(self.refusal(call, &error).await.context(failed()));
             }
             Err(error) => {
                 let error = plain(&error);
@@ -158,7 +187,10 @@ impl Operator {
     pub(super) async fn quote(&self, call: &Call, assuming: &StateOverride) -> anyhow::Result<Fees> {
         let chain = &self.chain;
         let estimate = chain.source.estimate_gas(&call.request(self.address), assuming).await;
-        let estimate = estimate.map_err(|error| self.hinted(chain.explain(&error)))?;
+        let estimate = match estimate {
+            Ok(estimate) => estimate,
+            Err(error) => return Err(self.refusal(call, &error).await),
+        };
         let gas_price = chain.source.gas_price().await;
         let gas_price = gas_price.map_err(|error| plain(&error).context("cannot read the gas price"))?;
         let price = GasPrice::named(chain.newest().await?.base_fee_per_gas, gas_price);
@@ -196,6 +228,34 @@ impl Operator {
             Some(error) => error.context(failure),
             None => failure.into(),
         })
+    }
+
+    /// Why a call is refused. Where another account may do it, the hint names that one.
+    pub(super) async fn refusal(&self, call: &Call, error: &RpcError) -> anyhow::Error {
+        let RpcError::Refused { revert: Some(data), .. } = error else { return self.hinted(self.chain.explain(error)) };
+        let refused = refused(data, self.chain.source.url());
+        match self.whose_key(call, data).await {
+            Some((whose, account)) => {
+                let what = refused.to_string();
+                Failure::new(what)
+                    .hint(format!("send it from {whose} key: that of {account}, not of {}", self.address))
+                    .into()
+            }
+            None => self.hinted(refused),
+        }
+    }
+
+    /// Who may make a call that was refused to this account.
+    async fn whose_key(&self, call: &Call, data: &[u8]) -> Option<(&'static str, Address)> {
+        let contract = call.to?;
+        let owner = if OwnableUnauthorizedAccount::abi_decode(data).is_ok() {
+            ("the contract owner's", self.chain.read(contract, ownerCall {}, None).await.ok()?)
+        } else {
+            let foreign = NotTokenOwner::abi_decode(data).map(|error| error.tokenId);
+            let foreign = foreign.or_else(|_| ERC721InsufficientApproval::abi_decode(data).map(|error| error.tokenId));
+            ("the owner's", self.chain.read(contract, ownerOfCall { tokenId: foreign.ok()? }, None).await.ok()?)
+        };
+        (owner.1 != self.address).then_some(owner)
     }
 
     /// Adds the usual next step to what nodes say in their own words.

@@ -12,7 +12,7 @@ use super::{
     Call, Operator,
     decoded::{Argument, DecodedCall, decode_call},
 };
-use crate::{failure, render::printable};
+use crate::{confirm::Consequences, failure, render::printable};
 
 /// All calls of one command, in order.
 #[derive(Debug, Serialize)]
@@ -35,6 +35,8 @@ struct CallView {
     function: Option<String>,
     arguments: Vec<ArgumentView>,
     data: Bytes,
+    /// What the operator would be asked about; `null`: nothing.
+    consequences: Option<Consequences>,
     accepted: bool,
     /// Why it would be refused.
     error: Option<String>,
@@ -106,15 +108,18 @@ impl Operator {
             Err(error) => (None, Some(failure::parts(&error))),
         };
         let (error, hint) = refusal.map_or((None, None), |(error, hint)| (Some(error), hint));
-        let Call { what, to, data, value, least_gas: _ } = call;
-        Ok(CallView { what, to, value, function, arguments, data, accepted: error.is_none(), error, hint, gas })
+        let Call { what, to, data, value, least_gas: _, consequences } = call;
+        let accepted = error.is_none();
+        Ok(CallView { what, to, value, function, arguments, data, consequences, accepted, error, hint, gas })
     }
 
     /// What the call would cost; its refusal otherwise. A contract that it creates is added to `created`.
     async fn simulate(&self, call: &Call, created: &mut StateOverride) -> anyhow::Result<Fees> {
         let chain = &self.chain;
-        let run = chain.source.try_call(&call.request(self.address), At::Latest, created).await;
-        let output = run.map_err(|error| self.hinted(chain.explain(&error)))?;
+        let output = match chain.source.try_call(&call.request(self.address), At::Latest, created).await {
+            Ok(output) => output,
+            Err(error) => return Err(self.refusal(call, &error).await),
+        };
         let fees = self.quote(call, created).await?;
         if call.to.is_none() {
             let account = created.entry(self.address).or_default();
@@ -169,6 +174,7 @@ impl CallView {
         if self.to.is_some() {
             lines.push(format!("data      {}", self.data));
         }
+        lines.extend(self.consequences.iter().map(|consequences| consequences.text().trim_end().to_owned()));
         match &self.error {
             None => lines.push("result    would be accepted".to_owned()),
             Some(error) => lines.push(format!("result    would be refused: {error}")),

@@ -7,8 +7,9 @@ use mesh_contract::DstackClusterNFT::{AppIdAdded, addAppIdCall, appIdsCall, remo
 use mesh_core::id::AppId;
 use serde::Serialize;
 
-use super::change::{change, change_cluster};
+use super::{change::change, leaving::consequences};
 use crate::{
+    address::parse_app_id,
     chain::{Block, Call, Chain, Operator},
     output::Printer,
     render::{Cell, Column, age, table},
@@ -35,7 +36,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct AppArgs {
-    #[arg(value_name = "APP_ID")]
+    #[arg(value_name = "APP_ID", value_parser = parse_app_id)]
     app_id: AppId,
     #[command(flatten)]
     key: SignerArgs,
@@ -75,19 +76,13 @@ struct AppView {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     match &args.verb {
         Verb::Add(AppArgs { app_id, key }) => add(*app_id, key, settings, printer).await,
-        Verb::Remove(AppArgs { app_id, key }) => {
-            let text = format!("app {app_id} is not allowed any more: its peers are out of the mesh");
-            let call = removeAppIdCall { appId: (*app_id).into() };
-            let report = (Removed { app_id: *app_id }, text);
-            change_cluster(settings, key, printer, format!("disallow app {app_id}"), call, report).await
-        }
+        Verb::Remove(AppArgs { app_id, key }) => remove(*app_id, key, settings, printer).await,
         Verb::List => list(settings, printer).await,
     }
 }
 
 async fn add(app_id: AppId, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
     let call = Call::function(format!("allow app {app_id}"), contract, &addAppIdCall { appId: app_id.into() });
     let now = operator.chain.head().await?.time;
     change(&operator, printer, contract, call, |done| {
@@ -102,9 +97,25 @@ async fn add(app_id: AppId, key: &SignerArgs, settings: &Settings, printer: &Pri
     .await
 }
 
+async fn remove(app_id: AppId, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    let words = (
+        format!("no node of app {app_id} is a member"),
+        format!(
+            "`meshctl app add {app_id}` counts after a day; each node then registers again by itself, and pays for that"
+        ),
+    );
+    let consequences = consequences(&operator.chain, contract, |peer| peer.app_id == app_id, words).await?;
+    let call = removeAppIdCall { appId: app_id.into() };
+    let call = Call::function(format!("disallow app {app_id}"), contract, &call).after_asking(consequences);
+    change(&operator, printer, contract, call, |_| {
+        Ok((Removed { app_id }, format!("app {app_id} is not allowed any more: its peers are out of the mesh")))
+    })
+    .await
+}
+
 async fn list(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let head = chain.head().await?;
     let answer = chain.read(contract, appIdsCall {}, Some(head)).await?;
     anyhow::ensure!(

@@ -5,7 +5,7 @@ use mesh_contract::DstackClusterNFT::bindCall;
 use mesh_core::id::{AppId, InstanceId};
 
 use super::token::{TokenArg, change_token, uint};
-use crate::{output::Printer, settings::Settings, signer::SignerArgs};
+use crate::{address::parse_app_id, output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID")]
     instance: InstanceId,
     /// Let only instances of this dstack app register for it, until it is bound anew [default: any allowed app]
-    #[arg(long, value_name = "APP_ID")]
+    #[arg(long, value_name = "APP_ID", value_parser = parse_app_id)]
     app_id: Option<AppId>,
     #[command(flatten)]
     key: SignerArgs,

@@ -48,8 +48,7 @@ pub(super) async fn list<C: SolCall<Return = bool>>(
     topic: B256,
     allowed: impl Fn(B256) -> C,
 ) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let head = chain.head().await?;
     let mut added: BTreeMap<B256, u64> = BTreeMap::new();
     for log in chain.logs(printer, contract, topic, (args.from_block, head.number)).await? {

@@ -2,7 +2,7 @@
 
 use mesh_contract::DstackClusterNFT::burnCall;
 
-use super::token::{TokenArg, change_token, uint};
+use super::token::{TokenArg, take_out, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -17,5 +17,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let token = args.token.get()?;
     let words = (format!("burn token {token}"), format!("token {token} is burned: its node is out of the mesh"));
-    change_token(settings, &args.key, printer, token, words, burnCall { tokenId: uint(token) }).await
+    let call = burnCall { tokenId: uint(token) };
+    take_out(settings, &args.key, printer, token, words, call, |_| {
+        "none: a later mint gives its number, and with it its mesh address, to another node".to_owned()
+    })
+    .await
 }

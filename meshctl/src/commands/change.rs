@@ -55,8 +55,7 @@ pub(super) async fn change_cluster<D: Serialize>(
     call: impl SolCall,
     report: Report<D>,
 ) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
     change(&operator, printer, contract, Call::function(what, contract, &call), |_| Ok(report)).await
 }
 

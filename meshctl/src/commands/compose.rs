@@ -10,9 +10,16 @@ use serde::Serialize;
 
 use super::{
     boot_list::{self, ListArgs},
-    change::change_cluster,
+    change::change,
+    leaving::nothing_to_do,
 };
-use crate::{output::Printer, settings::Settings, signer::SignerArgs};
+use crate::{
+    chain::{Call, Operator},
+    confirm::Consequences,
+    output::Printer,
+    settings::Settings,
+    signer::SignerArgs,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -50,26 +57,56 @@ struct Changed {
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     match &args.verb {
-        Verb::Add(HashArgs { compose_hash, key }) => {
-            let compose_hash = *compose_hash;
-            let text = format!("compose hash {compose_hash} is allowed: its CVMs may boot");
-            let report = (Changed { compose_hash, allowed: true }, text);
-            let call = addComposeHashCall { composeHash: compose_hash };
-            change_cluster(settings, key, printer, format!("allow compose hash {compose_hash}"), call, report).await
-        }
-        Verb::Remove(HashArgs { compose_hash, key }) => {
-            let compose_hash = *compose_hash;
-            let text = format!(
-                "compose hash {compose_hash} is removed: its CVMs do not boot again\n\
-                 nodes that run it now stay: `meshctl revoke TOKEN` takes one out"
-            );
-            let report = (Changed { compose_hash, allowed: false }, text);
-            let call = removeComposeHashCall { composeHash: compose_hash };
-            change_cluster(settings, key, printer, format!("remove compose hash {compose_hash}"), call, report).await
-        }
+        Verb::Add(HashArgs { compose_hash, key }) => add(*compose_hash, key, settings, printer).await,
+        Verb::Remove(HashArgs { compose_hash, key }) => remove(*compose_hash, key, settings, printer).await,
         Verb::List(args) => {
             let allowed = |hash| allowedComposeHashesCall { composeHash: hash };
             boot_list::list(args, settings, printer, "COMPOSE HASH", ComposeHashAdded::SIGNATURE_HASH, allowed).await
         }
     }
+}
+
+async fn add(compose_hash: B256, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    if operator.chain.read(contract, allowedComposeHashesCall { composeHash: compose_hash }, None).await? {
+        return Err(
+            nothing_to_do(format!("compose hash {compose_hash} is allowed already"), "meshctl compose list").into()
+        );
+    }
+    let call = Call::function(
+        format!("allow compose hash {compose_hash}"),
+        contract,
+        &addComposeHashCall { composeHash: compose_hash },
+    );
+    change(&operator, printer, contract, call, |_| {
+        let text = format!("compose hash {compose_hash} is allowed: its CVMs may boot");
+        Ok((Changed { compose_hash, allowed: true }, text))
+    })
+    .await
+}
+
+async fn remove(compose_hash: B256, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    if !operator.chain.read(contract, allowedComposeHashesCall { composeHash: compose_hash }, None).await? {
+        return Err(
+            nothing_to_do(format!("compose hash {compose_hash} is not on the list"), "meshctl compose list").into()
+        );
+    }
+    let consequences = Consequences::new(
+        "CVMs of this app-compose.json do not boot again: a node that runs it is gone with its next restart",
+        format!("`meshctl compose add {compose_hash}`, at once"),
+    );
+    let call = Call::function(
+        format!("remove compose hash {compose_hash}"),
+        contract,
+        &removeComposeHashCall { composeHash: compose_hash },
+    );
+    change(&operator, printer, contract, call.after_asking(consequences), |_| {
+        let text = format!(
+            "compose hash {compose_hash} is removed: its CVMs do not boot again\n\
+             nodes that run it now stay: `meshctl revoke TOKEN` takes one out"
+        );
+        Ok((Changed { compose_hash, allowed: false }, text))
+    })
+    .await
 }

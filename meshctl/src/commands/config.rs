@@ -7,11 +7,15 @@ pub(super) use show::count;
 use alloy_primitives::U256;
 use clap::{Subcommand, ValueEnum};
 use mesh_contract::DstackClusterNFT::{
-    clusterConfigCall, disableUpgradesCall, setClusterConfigCall, setDevModeCall, setRequireTcbUpToDateCall,
+    clusterConfigCall, devModeCall, disableUpgradesCall, requireTcbUpToDateCall, setClusterConfigCall, setDevModeCall,
+    setRequireTcbUpToDateCall,
 };
 use serde::Serialize;
 
-use super::change::{change, change_cluster};
+use super::{
+    change::{change, change_cluster},
+    leaving::nothing_to_do,
+};
 use crate::{
     chain::{Call, Operator},
     failure::Failure,
@@ -149,7 +153,11 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                 ("turn dev mode off", "dev mode is off: the URLs that were given are void")
             };
             let report = (DevMode { dev_mode: enabled }, text.to_owned());
-            change_cluster(settings, key, printer, what, setDevModeCall { enabled }, report).await
+            let (operator, contract) = Operator::of_cluster(settings, key).await?;
+            let before = operator.chain.read(contract, devModeCall {}, None).await?;
+            refuse_same(before, *state, "dev mode")?;
+            let call = Call::function(what, contract, &setDevModeCall { enabled });
+            change(&operator, printer, contract, call, |_| Ok(report)).await
         }
         Some(Verb::RequireTcb(SwitchArgs { state, key })) => {
             let require = state.is_on();
@@ -159,8 +167,11 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                 ("accept any TCB status", "CVMs boot whatever their TCB status is")
             };
             let report = (RequireTcb { require_tcb_up_to_date: require }, text.to_owned());
-            let call = setRequireTcbUpToDateCall { requireUpToDate: require };
-            change_cluster(settings, key, printer, what, call, report).await
+            let (operator, contract) = Operator::of_cluster(settings, key).await?;
+            let before = operator.chain.read(contract, requireTcbUpToDateCall {}, None).await?;
+            refuse_same(before, *state, "the requirement of an up-to-date TCB")?;
+            let call = Call::function(what, contract, &setRequireTcbUpToDateCall { requireUpToDate: require });
+            change(&operator, printer, contract, call, |_| Ok(report)).await
         }
         Some(Verb::DisableUpgrades(DisableArgs { forever, key })) => {
             if !forever {
@@ -174,14 +185,26 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     }
 }
 
+/// A switch that stands as it is to be is an error: the operator expected it otherwise.
+fn refuse_same(before: bool, state: Switch, what: &str) -> Result<(), Failure> {
+    let word = if before { "on" } else { "off" };
+    if before == state.is_on() {
+        Err(nothing_to_do(format!("{what} is {word} already"), "meshctl config"))
+    } else {
+        Ok(())
+    }
+}
+
 /// The contract takes both limits at once: what is not given stays as it is.
 async fn set(args: &SetArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let before = operator.chain.read(contract, clusterConfigCall {}, None).await?;
     let type_before = NetworkPolicy::from_number(before.networkType)?;
     let max_nodes = args.max_nodes.map_or_else(|| count(before.maxNodes), |number| Ok(number.into()))?;
     let network_type = args.network_type.unwrap_or(type_before);
+    if before.maxNodes == U256::from(max_nodes) && network_type == type_before {
+        return Err(nothing_to_do("the limits are so already", "meshctl config").into());
+    }
     let call = setClusterConfigCall { nodeLimit: U256::from(max_nodes), networkType: network_type.number() };
     let what = format!("allow {max_nodes} nodes of network type {}", network_type.word());
     change(&operator, printer, contract, Call::function(what, contract, &call), |_| {

@@ -2,7 +2,7 @@
 
 use mesh_contract::DstackClusterNFT::deactivateCall;
 
-use super::token::{TokenArg, change_token, uint};
+use super::token::{TokenArg, take_out, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -18,5 +18,9 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let token = args.token.get()?;
     let words =
         (format!("deactivate token {token}"), format!("token {token} is deactivated: its node is out of the mesh"));
-    change_token(settings, &args.key, printer, token, words, deactivateCall { tokenId: uint(token) }).await
+    let call = deactivateCall { tokenId: uint(token) };
+    take_out(settings, &args.key, printer, token, words, call, |instance| {
+        format!("`meshctl bind {token} --instance {instance}`: the node registers again within seconds")
+    })
+    .await
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::change::dry_run;
 use crate::{
+    address::{parse_address, parse_app_id},
     chain::{Call, Chain, Done, Operator, Planned},
     failure::Failure,
     output::Printer,
@@ -38,16 +39,16 @@ sol! {
 )]
 pub(crate) struct Args {
     /// Trust this dstack KMS root: the address of its k256 key (repeatable)
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     kms_root: Vec<Address>,
     /// Trust the root that this DstackKms contract names, and register the new cluster with it as an app
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     kms_contract: Option<Address>,
     /// Make a cluster of this dstack app's contract, by an upgrade: it keeps its owner, compose hashes, devices and flags
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "owner")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address, conflicts_with = "owner")]
     upgrade_app: Option<Address>,
     /// Allow a further dstack app besides the contract's own address (repeatable)
-    #[arg(long, value_name = "APP_ID")]
+    #[arg(long, value_name = "APP_ID", value_parser = parse_app_id)]
     app_id: Vec<AppId>,
     /// The mesh network, fixed for ever; prefix length 16 to 29
     #[arg(long, value_name = "CIDR", default_value = "10.0.1.0/24", value_parser = parse_network)]
@@ -59,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SYMBOL", default_value = "NODE")]
     symbol: String,
     /// Contract owner: mints, revokes and upgrades [default: the key's address]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     owner: Option<Address>,
     #[command(flatten)]
     key: SignerArgs,

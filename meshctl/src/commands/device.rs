@@ -4,16 +4,23 @@ use alloy_primitives::B256;
 use alloy_sol_types::SolEvent as _;
 use clap::Subcommand;
 use mesh_contract::DstackClusterNFT::{
-    DeviceAdded, addDeviceCall, allowedDeviceIdsCall, removeDeviceCall, setAllowAnyDeviceCall,
+    DeviceAdded, addDeviceCall, allowAnyDeviceCall, allowedDeviceIdsCall, removeDeviceCall, setAllowAnyDeviceCall,
 };
 use serde::Serialize;
 
 use super::{
     boot_list::{self, ListArgs},
-    change::change_cluster,
+    change::change,
     config::SwitchArgs,
+    leaving::nothing_to_do,
 };
-use crate::{output::Printer, settings::Settings, signer::SignerArgs};
+use crate::{
+    chain::{Call, Operator},
+    confirm::Consequences,
+    output::Printer,
+    settings::Settings,
+    signer::SignerArgs,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: meshctl device allow-any on")]
@@ -56,21 +63,8 @@ struct AllowAny {
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     match &args.verb {
-        Verb::Add(DeviceArgs { device_id, key }) => {
-            let device_id = *device_id;
-            let report =
-                (Changed { device_id, allowed: true }, format!("device {device_id} is allowed: CVMs may boot on it"));
-            let call = addDeviceCall { deviceId: device_id };
-            change_cluster(settings, key, printer, format!("allow device {device_id}"), call, report).await
-        }
-        Verb::Remove(DeviceArgs { device_id, key }) => {
-            let device_id = *device_id;
-            let text =
-                format!("device {device_id} is removed: CVMs do not boot on it again, unless any device is allowed");
-            let report = (Changed { device_id, allowed: false }, text);
-            let call = removeDeviceCall { deviceId: device_id };
-            change_cluster(settings, key, printer, format!("remove device {device_id}"), call, report).await
-        }
+        Verb::Add(DeviceArgs { device_id, key }) => add(*device_id, key, settings, printer).await,
+        Verb::Remove(DeviceArgs { device_id, key }) => remove(*device_id, key, settings, printer).await,
         Verb::List(args) => {
             let allowed = |device| allowedDeviceIdsCall { deviceId: device };
             boot_list::list(args, settings, printer, "DEVICE ID", DeviceAdded::SIGNATURE_HASH, allowed).await
@@ -82,8 +76,44 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             } else {
                 ("allow listed devices alone", "CVMs boot on listed devices alone: see `meshctl device list`")
             };
+            let (operator, contract) = Operator::of_cluster(settings, key).await?;
+            if operator.chain.read(contract, allowAnyDeviceCall {}, None).await? == allow_any {
+                return Err(nothing_to_do(format!("already so: {text}"), "meshctl config").into());
+            }
+            let call = Call::function(what, contract, &setAllowAnyDeviceCall { allowAny: allow_any });
             let report = (AllowAny { allow_any_device: allow_any }, text.to_owned());
-            change_cluster(settings, key, printer, what, setAllowAnyDeviceCall { allowAny: allow_any }, report).await
+            change(&operator, printer, contract, call, |_| Ok(report)).await
         }
     }
+}
+
+async fn add(device_id: B256, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    if operator.chain.read(contract, allowedDeviceIdsCall { deviceId: device_id }, None).await? {
+        return Err(nothing_to_do(format!("device {device_id} is allowed already"), "meshctl device list").into());
+    }
+    let call = Call::function(format!("allow device {device_id}"), contract, &addDeviceCall { deviceId: device_id });
+    change(&operator, printer, contract, call, |_| {
+        let text = format!("device {device_id} is allowed: CVMs may boot on it");
+        Ok((Changed { device_id, allowed: true }, text))
+    })
+    .await
+}
+
+async fn remove(device_id: B256, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    if !operator.chain.read(contract, allowedDeviceIdsCall { deviceId: device_id }, None).await? {
+        return Err(nothing_to_do(format!("device {device_id} is not on the list"), "meshctl device list").into());
+    }
+    let consequences = Consequences::new(
+        "CVMs do not boot on it again, unless any device is allowed: a node there is gone with its next restart",
+        format!("`meshctl device add {device_id}`, at once"),
+    );
+    let call =
+        Call::function(format!("remove device {device_id}"), contract, &removeDeviceCall { deviceId: device_id });
+    change(&operator, printer, contract, call.after_asking(consequences), |_| {
+        let text = format!("device {device_id} is removed: CVMs do not boot on it again, unless any device is allowed");
+        Ok((Changed { device_id, allowed: false }, text))
+    })
+    .await
 }

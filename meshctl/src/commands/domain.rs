@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{change::change, nodes::peers};
 use crate::{
     chain::{Call, Chain, Operator},
+    confirm::Consequences,
     failure::Failure,
     output::Printer,
     render::{Cell, Column, table},
@@ -86,8 +87,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 }
 
 async fn add(args: &AddArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let call = addBaseDomainCall { domain: args.host.clone() };
     let call = Call::function(format!("add base domain `{}`", args.host), contract, &call);
     change(&operator, printer, contract, call, |done| {
@@ -99,13 +99,21 @@ async fn add(args: &AddArgs, settings: &Settings, printer: &Printer) -> anyhow::
 }
 
 async fn remove(args: &RemoveArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let domains = read(&operator.chain, contract).await?;
     let DomainView { index, domain, peers } = find(domains.domains, &args.domain)?;
     let domain = domain.unwrap_or_default();
+    let lost = if peers == 1 { "1 peer loses its" } else { "peers lose their" };
+    let lost = if peers == 1 { lost.to_owned() } else { format!("{peers} {lost}") };
+    let consequences = Consequences::new(
+        format!("{lost} gateway path; of those of kind tls, applications lose the URL"),
+        format!(
+            "`meshctl domain add {domain}`, under another index: each node then updates its place, and pays for that"
+        ),
+    );
     let call =
         Call::function(format!("remove base domain {index} (`{domain}`)"), contract, &removeBaseDomainCall { index });
+    let call = call.after_asking(consequences);
     change(&operator, printer, contract, call, |_| {
         let lost = if peers == 1 { "1 peer lost its".to_owned() } else { format!("{peers} peers lost their") };
         let text = format!("base domain {index} ({domain}) is removed: {lost} gateway path");
@@ -124,8 +132,7 @@ fn find(domains: Vec<DomainView>, wanted: &str) -> Result<DomainView, Failure> {
 }
 
 async fn list(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let listed = read(&chain, contract).await?;
     printer.result(&listed, || text(&listed))?;
     Ok(0)

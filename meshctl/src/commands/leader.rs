@@ -20,6 +20,7 @@ use super::{
     token::token_id,
 };
 use crate::{
+    address::parse_address,
     chain::{Block, Call, Chain, Done, Operator},
     failure::Failure,
     output::Printer,
@@ -51,7 +52,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 pub(super) struct VoteArgs {
     /// The leader that is meant [default: the one that stands]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     target: Option<Address>,
     /// Print the vote of this token's node, signed, for `meshctl leader relay`; send nothing
     #[arg(long, value_name = "TOKEN", conflicts_with = "dry_run")]
@@ -112,8 +113,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 }
 
 async fn show(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let standing = standing(&chain, contract).await?;
     printer.result(&standing, || text(&standing))?;
     Ok(0)
@@ -154,8 +154,7 @@ fn text(standing: &Standing) -> String {
 }
 
 async fn vote(args: &VoteArgs, no_confidence: bool, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let head = operator.chain.head().await?;
     let target = target(&operator.chain, contract, args.target, head).await?;
     let term = operator.chain.read(contract, termCall {}, Some(head)).await?;
@@ -216,8 +215,7 @@ fn report(done: &Done, contract: Address) -> anyhow::Result<Report<Voted>> {
 }
 
 async fn elect(args: &ElectArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let call = Call::function("elect a leader", contract, &electLeaderCall {});
     change(&operator, printer, contract, call, |done| {
         let Some(LeaderElected { tokenId: token, leader, term, .. }) = elected(done, contract) else {

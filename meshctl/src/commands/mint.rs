@@ -8,12 +8,17 @@ use mesh_contract::{
     DstackClusterNFT::{NodeMinted, meshNetworkCall, mintCall, mintNodeAccessCall},
     mesh_network,
 };
-use mesh_core::id::{AppId, InstanceId, TokenId};
+use mesh_core::{
+    id::{AppId, InstanceId, TokenId},
+    registry::NodeRecord,
+};
 use serde::Serialize;
 
-use super::{change::change, minting::parse_price, token::token_id};
+use super::{change::change, minting::parse_price, nodes, token::token_id};
 use crate::{
-    chain::{Call, Operator},
+    address::{parse_address, parse_app_id},
+    chain::{Call, Chain, Operator},
+    failure::Failure,
     output::Printer,
     settings::Settings,
     signer::SignerArgs,
@@ -25,13 +30,13 @@ use crate::{
 )]
 pub(crate) struct Args {
     /// The account that owns the new token
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     to: Address,
     /// Bind it to this CVM: its dstack instance id, 40 hex digits
     #[arg(long, value_name = "ID")]
     instance: Option<InstanceId>,
     /// Let only instances of this dstack app register for it, until it is bound anew [default: any allowed app]
-    #[arg(long, value_name = "APP_ID", requires = "instance", conflicts_with = "pay")]
+    #[arg(long, value_name = "APP_ID", value_parser = parse_app_id, requires = "instance", conflicts_with = "pay")]
     app_id: Option<AppId>,
     /// Mint as any account may where minting is public, for exactly this price (see `meshctl minting`)
     #[arg(long, value_name = "ETHER", value_parser = parse_price)]
@@ -53,11 +58,20 @@ struct Minted {
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     settings.refuse_published("the token's owner", args.to)?;
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let network = operator.chain.read(contract, meshNetworkCall {}, None).await?;
     let network = mesh_network(network.base, network.prefixLength)?;
 
+    if let Some(instance) = args.instance
+        && let Some(node) = bound_to(&operator.chain, contract, instance).await?
+    {
+        let token = node.token;
+        let hint = match node.active {
+            true => "it is a member: see `meshctl nodes --active`".to_owned(),
+            false => format!("its node can register for that one; `meshctl burn {token}` frees it"),
+        };
+        return Err(Failure::new(format!("instance {instance} has token {token} already")).hint(hint).into());
+    }
     let call = call(args, contract);
     change(&operator, printer, contract, call, |done| {
         let minted: NodeMinted = done.event(contract)?;
@@ -70,6 +84,12 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         Ok((minted, text))
     })
     .await
+}
+
+/// The token that is bound to an instance, the lowest of several.
+async fn bound_to(chain: &Chain, contract: Address, instance: InstanceId) -> anyhow::Result<Option<NodeRecord>> {
+    let nodes = nodes::all(chain, contract).await?;
+    Ok(nodes.into_iter().find(|node| node.instance == Some(instance)))
 }
 
 /// The owner's mint, or the public one with its payment.

@@ -6,7 +6,7 @@ use mesh_chain::fees::ether;
 use mesh_contract::DstackClusterNFT::{clusterConfigCall, setMintingPolicyCall};
 use serde::Serialize;
 
-use super::change::change;
+use super::{change::change, leaving::nothing_to_do};
 use crate::{
     chain::{Call, Chain, Operator},
     output::Printer,
@@ -86,8 +86,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 }
 
 async fn show(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let config = chain.read(contract, clusterConfigCall {}, None).await?;
     let policy = Policy { mint_price: config.mintPrice.to_string(), public_minting: config.publicMinting };
     printer.result(&Shown { contract, chain_id: chain.id, policy }, || {
@@ -99,12 +98,14 @@ async fn show(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
 
 /// The contract takes both at once: what is not given stays as it is.
 async fn set(args: &SetArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let before = operator.chain.read(contract, clusterConfigCall {}, None).await?;
     let (price_before, minters_before) = (before.mintPrice, Minters::new(before.publicMinting));
     let price = args.price.unwrap_or(price_before);
     let minters = args.open_to.unwrap_or(minters_before);
+    if price == price_before && minters == minters_before {
+        return Err(nothing_to_do("minting is so already", "meshctl minting").into());
+    }
     let public = minters == Minters::Anybody;
     let call = setMintingPolicyCall { price, toAnybody: public };
     let what = format!("open minting to {} for {} ether", minters.word(), ether(price));

@@ -115,8 +115,7 @@ struct PeerView {
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let mut cluster = read(&chain, contract).await?;
     if args.active {
         cluster.nodes.retain(|node| node.state == NodeState::Active);
@@ -160,6 +159,13 @@ async fn policy(chain: &Chain, contract: Address, at: Block) -> anyhow::Result<P
         public_minting: config.publicMinting,
         leader: if leader.is_zero() { None } else { Some(token_id(leader)?) },
     })
+}
+
+/// Every token at the newest block, in their order.
+pub(super) async fn all(chain: &Chain, contract: Address) -> anyhow::Result<Vec<NodeRecord>> {
+    let head = chain.head().await?;
+    let network = chain.read(contract, meshNetworkCall {}, Some(head)).await?;
+    nodes(chain, contract, mesh_network(network.base, network.prefixLength)?, head).await
 }
 
 async fn nodes(chain: &Chain, contract: Address, network: MeshNetwork, at: Block) -> anyhow::Result<Vec<NodeRecord>> {

@@ -5,9 +5,11 @@ use clap::Subcommand;
 use mesh_contract::DstackClusterNFT::{acceptOwnershipCall, ownerCall, pendingOwnerCall, transferOwnershipCall};
 use serde::Serialize;
 
-use super::change::{change, change_cluster};
+use super::{change::change, leaving::nothing_to_do};
 use crate::{
+    address::parse_address,
     chain::{Call, Chain, Operator},
+    confirm::Consequences,
     output::Printer,
     settings::Settings,
     signer::SignerArgs,
@@ -33,7 +35,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 struct OfferArgs {
     /// The next owner; the zero address takes an offer back
-    #[arg(value_name = "ADDRESS")]
+    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
     to: Address,
     #[command(flatten)]
     key: SignerArgs,
@@ -66,21 +68,9 @@ struct Accepted {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     match &args.verb {
         None | Some(Verb::Show) => show(settings, printer).await,
-        Some(Verb::Offer(OfferArgs { to, key })) => {
-            let to = *to;
-            settings.refuse_published("the contract's owner", to)?;
-            let pending_owner = (!to.is_zero()).then_some(to);
-            let text = match pending_owner {
-                Some(to) => format!("{to} becomes the owner when it accepts: `meshctl owner accept`"),
-                None => "the offer is taken back".to_owned(),
-            };
-            let call = transferOwnershipCall { newOwner: to };
-            let what = format!("offer the contract to {to}");
-            change_cluster(settings, key, printer, what, call, (Offered { pending_owner }, text)).await
-        }
+        Some(Verb::Offer(OfferArgs { to, key })) => offer(*to, key, settings, printer).await,
         Some(Verb::Accept(AcceptArgs { key })) => {
-            let contract = settings.contract()?;
-            let operator = Operator::connect(settings, key).await?;
+            let (operator, contract) = Operator::of_cluster(settings, key).await?;
             let owner = operator.address;
             let call = Call::function("accept the contract", contract, &acceptOwnershipCall {});
             change(&operator, printer, contract, call, |_| {
@@ -91,9 +81,41 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     }
 }
 
+async fn offer(to: Address, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    settings.refuse_published("the contract's owner", to)?;
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    let at = Some(operator.chain.head().await?);
+    let owner = operator.chain.read(contract, ownerCall {}, at).await?;
+    let pending = operator.chain.read(contract, pendingOwnerCall {}, at).await?;
+    let nothing = match to {
+        to if to == owner => Some(format!("{to} is the contract's owner already")),
+        to if to.is_zero() && pending.is_zero() => Some("there is no offer to take back".to_owned()),
+        to if to == pending => Some(format!("the contract is offered to {to} already")),
+        _ => None,
+    };
+    if let Some(nothing) = nothing {
+        return Err(nothing_to_do(nothing, "meshctl owner").into());
+    }
+    let pending_owner = (!to.is_zero()).then_some(to);
+    let call = Call::function(format!("offer the contract to {to}"), contract, &transferOwnershipCall { newOwner: to });
+    let (call, text) = match pending_owner {
+        Some(to) => {
+            let consequences = Consequences::new(
+                format!(
+                    "{to} can make itself the owner, and then mint, revoke and replace the contract's code; you cannot"
+                ),
+                format!("until it accepts: `meshctl owner offer {}`; none after that", Address::ZERO),
+            );
+            let text = format!("{to} becomes the owner when it accepts: `meshctl owner accept`");
+            (call.after_asking(consequences), text)
+        }
+        None => (call, "the offer is taken back".to_owned()),
+    };
+    change(&operator, printer, contract, call, |_| Ok((Offered { pending_owner }, text))).await
+}
+
 async fn show(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let at = Some(chain.head().await?);
     let owner = chain.read(contract, ownerCall {}, at).await?;
     let pending = chain.read(contract, pendingOwnerCall {}, at).await?;

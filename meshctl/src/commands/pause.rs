@@ -1,11 +1,16 @@
 //! `meshctl pause` and `meshctl unpause`: no new registrations, and again. Endpoint updates, leaving, minting and voting go
 //! on meanwhile.
 
-use mesh_contract::DstackClusterNFT::{pauseRegistrationsCall, unpauseRegistrationsCall};
+use mesh_contract::DstackClusterNFT::{clusterConfigCall, pauseRegistrationsCall, unpauseRegistrationsCall};
 use serde::Serialize;
 
-use super::change::change_cluster;
-use crate::{output::Printer, settings::Settings, signer::SignerArgs};
+use super::{change::change, leaving::nothing_to_do};
+use crate::{
+    chain::{Call, Operator},
+    output::Printer,
+    settings::Settings,
+    signer::SignerArgs,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -26,17 +31,23 @@ struct Changed {
 }
 
 pub(crate) async fn run(verb: Verb, args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let changed = Changed { registrations_paused: verb == Verb::Pause };
-    match verb {
-        Verb::Pause => {
-            let text = "registrations are paused: peers stay, new ones wait until `meshctl unpause`";
-            let report = (changed, text.to_owned());
-            change_cluster(settings, &args.key, printer, "pause registrations", pauseRegistrationsCall {}, report).await
-        }
-        Verb::Unpause => {
-            let report = (changed, "registrations are open again".to_owned());
-            let call = unpauseRegistrationsCall {};
-            change_cluster(settings, &args.key, printer, "unpause registrations", call, report).await
-        }
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
+    let paused = verb == Verb::Pause;
+    let config = operator.chain.read(contract, clusterConfigCall {}, None).await?;
+    if config.registrationsPaused == paused {
+        let state = if paused { "registrations are paused already" } else { "registrations are open already" };
+        return Err(nothing_to_do(state, "meshctl config").into());
     }
+    let (call, text) = match verb {
+        Verb::Pause => (
+            Call::function("pause registrations", contract, &pauseRegistrationsCall {}),
+            "registrations are paused: peers stay, new ones wait until `meshctl unpause`",
+        ),
+        Verb::Unpause => (
+            Call::function("unpause registrations", contract, &unpauseRegistrationsCall {}),
+            "registrations are open again",
+        ),
+    };
+    let changed = Changed { registrations_paused: paused };
+    change(&operator, printer, contract, call, |_| Ok((changed, text.to_owned()))).await
 }

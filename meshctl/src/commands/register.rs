@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy_primitives::{Bytes, U256};
+use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall;
 use anyhow::Context as _;
 use mesh_contract::DstackClusterNFT::{registerPeerCall, updateEndpointCall};
@@ -61,9 +61,9 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let SignedCall { method, verb, data } = check(&offer, settings.given_contract(), now)?;
     let operator = Operator::connect(settings, &args.key).await?;
     check_chain(&offer, &operator.chain)?;
+    operator.chain.require_cluster(offer.contract).await?;
     let RegistrationOffer { contract, token_id, key_epoch, .. } = offer;
-    let call =
-        Call { what: format!("{verb} token {token_id}"), to: Some(contract), data, value: U256::ZERO, least_gas: 0 };
+    let call = Call::new(format!("{verb} token {token_id}"), Some(contract), data);
     change(&operator, printer, contract, call, |_| {
         let text = format!("{method} is accepted: token {token_id}, key epoch {key_epoch}");
         Ok((Submitted { token_id, key_epoch, method }, text))
@@ -142,7 +142,7 @@ fn check_chain(offer: &RegistrationOffer, chain: &Chain) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::B256;
+    use alloy_primitives::{B256, U256};
     use mesh_contract::{DstackClusterNFT::transferOwnershipCall, update_endpoint};
 
     use super::*;

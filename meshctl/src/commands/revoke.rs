@@ -2,7 +2,7 @@
 
 use mesh_contract::DstackClusterNFT::revokeCall;
 
-use super::token::{TokenArg, change_token, uint};
+use super::token::{TokenArg, take_out, uint};
 use crate::{output::Printer, settings::Settings, signer::SignerArgs};
 
 #[derive(Debug, clap::Args)]
@@ -22,5 +22,12 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             "token {token} is revoked: its node is out of the mesh and stays out until `meshctl reinstate {token}`"
         ),
     );
-    change_token(settings, &args.key, printer, token, words, revokeCall { tokenId: uint(token) }).await
+    let call = revokeCall { tokenId: uint(token) };
+    take_out(settings, &args.key, printer, token, words, call, |instance| {
+        format!(
+            "`meshctl reinstate {token}`, then its owner's `meshctl bind {token} --instance {instance}`: the node registers \
+             again within seconds"
+        )
+    })
+    .await
 }

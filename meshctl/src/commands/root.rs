@@ -5,8 +5,9 @@ use clap::Subcommand;
 use mesh_contract::DstackClusterNFT::{KmsRootAdded, addKmsRootCall, kmsRootsCall, removeKmsRootCall};
 use serde::Serialize;
 
-use super::change::{change, change_cluster};
+use super::{change::change, leaving::consequences};
 use crate::{
+    address::parse_address,
     chain::{Block, Call, Chain, Operator},
     output::Printer,
     render::{Cell, Column, age, table},
@@ -33,7 +34,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct RootArgs {
-    #[arg(value_name = "ADDRESS")]
+    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
     root: Address,
     #[command(flatten)]
     key: SignerArgs,
@@ -71,21 +72,14 @@ struct RootView {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     match &args.verb {
         Verb::Add(RootArgs { root, key }) => add(*root, key, settings, printer).await,
-        Verb::Remove(RootArgs { root, key }) => {
-            let root = *root;
-            let text = format!("KMS root {root} is distrusted: its peers are out of the mesh");
-            let report = (Removed { root }, text);
-            let what = format!("distrust KMS root {root}");
-            change_cluster(settings, key, printer, what, removeKmsRootCall { root }, report).await
-        }
+        Verb::Remove(RootArgs { root, key }) => remove(*root, key, settings, printer).await,
         Verb::List => list(settings, printer).await,
     }
 }
 
 async fn add(root: Address, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     settings.refuse_published("a KMS root", root)?;
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
     let call = Call::function(format!("trust KMS root {root}"), contract, &addKmsRootCall { root });
     let now = operator.chain.head().await?.time;
     change(&operator, printer, contract, call, |done| {
@@ -99,9 +93,24 @@ async fn add(root: Address, key: &SignerArgs, settings: &Settings, printer: &Pri
     .await
 }
 
+async fn remove(root: Address, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    let words = (
+        format!("no node whose keys are from KMS root {root} is a member"),
+        format!(
+            "`meshctl root add {root}` counts after a day; each node then registers again by itself, and pays for that"
+        ),
+    );
+    let consequences = consequences(&operator.chain, contract, |peer| peer.kms_root == root, words).await?;
+    let call = Call::function(format!("distrust KMS root {root}"), contract, &removeKmsRootCall { root });
+    change(&operator, printer, contract, call.after_asking(consequences), |_| {
+        Ok((Removed { root }, format!("KMS root {root} is distrusted: its peers are out of the mesh")))
+    })
+    .await
+}
+
 async fn list(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let head = chain.head().await?;
     let answer = chain.read(contract, kmsRootsCall {}, Some(head)).await?;
     anyhow::ensure!(

@@ -8,9 +8,11 @@ use serde::Serialize;
 
 use super::{
     change::change,
-    token::{TokenArg, uint},
+    leaving::nothing_to_do,
+    token::{TokenArg, leaves, uint},
 };
 use crate::{
+    address::parse_address,
     chain::{Call, Operator},
     output::Printer,
     settings::Settings,
@@ -23,7 +25,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     token: TokenArg,
     /// The new owner
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     to: Address,
     #[command(flatten)]
     key: SignerArgs,
@@ -39,11 +41,15 @@ struct Transferred {
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let (token, to) = (args.token.get()?, args.to);
     settings.refuse_published("the token's owner", to)?;
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let from = operator.chain.read(contract, ownerOfCall { tokenId: uint(token) }, None).await?;
+    if from == to {
+        return Err(nothing_to_do(format!("token {token} belongs to {to} already"), "meshctl nodes").into());
+    }
+    let way_back = |_: &str| format!("none of yours: {to} decides what becomes of the token");
+    let consequences = leaves(&operator.chain, contract, token, way_back).await?;
     let call = safeTransferFrom_0Call { from, to, tokenId: uint(token) };
-    let call = Call::function(format!("transfer token {token} to {to}"), contract, &call);
+    let call = Call::function(format!("transfer token {token} to {to}"), contract, &call).after_asking(consequences);
     change(&operator, printer, contract, call, |_| {
         let text =
             format!("token {token} went from {from} to {to}: its node is out of the mesh until the new owner binds it");

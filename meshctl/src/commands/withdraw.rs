@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::change::change;
 use crate::{
+    address::parse_address,
     chain::{Call, Operator},
+    failure::Failure,
     output::Printer,
     settings::Settings,
     signer::SignerArgs,
@@ -17,7 +19,7 @@ use crate::{
 #[command(after_help = "Example: meshctl withdraw --to 0x2222222222222222222222222222222222222222")]
 pub(crate) struct Args {
     /// The account that gets it
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     to: Address,
     #[command(flatten)]
     key: SignerArgs,
@@ -32,8 +34,12 @@ struct Paid {
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     settings.refuse_published("paid", args.to)?;
-    let contract = settings.contract()?;
-    let operator = Operator::connect(settings, &args.key).await?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
+    if operator.chain.balance(contract).await?.is_zero() {
+        return Err(Failure::new("nothing was paid that could be taken out: the contract has 0 ether")
+            .hint("see `meshctl minting` for who pays, and how much")
+            .into());
+    }
     let call = Call::function(format!("withdraw to {}", args.to), contract, &withdrawCall { to: args.to });
     change(&operator, printer, contract, call, |done| {
         let Withdrawn { to, amount } = done.event(contract)?;

@@ -94,6 +94,11 @@ fn a_mistake_is_repeated_without_the_key_in_it() {
 fn a_slip_is_named_and_a_failure_is_json_where_json_is_asked_for() {
     let (code, _, errors) = run(&["revok", "7"]);
     assert!(code == 64 && errors.ends_with("\nhint: did you mean `meshctl revoke`?\n"), "{errors}");
+    let typo = "0x5aAeb6054F3E94C9b9A09f33669435E7Ef1BeAed";
+    let (code, _, errors) = run(&["root", "add", typo]);
+    assert!(code == 64 && errors.contains("did you mean 0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed?"), "{errors}");
+    let (_, _, errors) = run(&["nodes", "--contract", "mesh.eth"]);
+    assert!(errors.contains("names are not looked up"), "{errors}");
 
     let failures: [(&[&str], i32, &str, Option<&str>); 3] = [
         (&["nodes", "--json"], 64, "no cluster contract", Some("--contract")),

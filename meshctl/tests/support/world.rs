@@ -49,7 +49,18 @@ impl World {
         self.run_as(KEY, arguments)
     }
 
+    /// Without being asked.
     pub(crate) fn run_as(&self, key: &str, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = self.command(key);
+        let outcome = outcome(command.arg("--yes").args(arguments).output().unwrap());
+        for text in [&outcome.1, &outcome.2] {
+            assert!(!text.to_lowercase().contains(key), "the key is printed: {text}");
+        }
+        outcome
+    }
+
+    /// `meshctl` with this key and contract.
+    pub(crate) fn command(&self, key: &str) -> std::process::Command {
         let mut command = meshctl();
         command.env("MESHCTL_PRIVATE_KEY_FILE", self.key_file(key)).env("P2P_RPC_URL", self.anvil.url());
         // Its accounts and its root are.
@@ -57,11 +68,7 @@ impl World {
         if !self.contract.is_empty() {
             command.env("P2P_CONTRACT", &self.contract);
         }
-        let outcome = outcome(command.args(arguments).output().unwrap());
-        for text in [&outcome.1, &outcome.2] {
-            assert!(!text.to_lowercase().contains(key), "the key is printed: {text}");
-        }
-        outcome
+        command
     }
 
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {

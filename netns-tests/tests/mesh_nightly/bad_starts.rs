@@ -216,7 +216,11 @@ fn without_a_token_or_with_two_the_agent_says_what_the_operator_must_do() -> Res
     })?;
     ensure!(!status.verdict.ready, "without membership a node is not ready");
 
-    let two: Vec<u32> = (0..2).map(|_| world.mint(2)).collect::<Result<_>>()?;
+    // A second token for an instance is not minted for it: it is bound to it later.
+    let unbound = world.operate(&["mint", "--to", OPERATOR])?;
+    let unbound = u32::try_from(unbound["token_id"].as_u64().context("`meshctl mint` printed no token_id")?)?;
+    let two = [world.mint(2)?, unbound];
+    world.operate(&["bind", &unbound.to_string(), "--instance", &world.instance(2)?])?;
     world.fund(2)?;
     world.node_mut(2).start()?;
     let hint = waiting(&world, 2, MembershipState::Ambiguous)?.own.membership_hint.context("no hint")?;

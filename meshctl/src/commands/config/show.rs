@@ -45,8 +45,7 @@ struct Config {
 }
 
 pub(super) async fn run(settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    let contract = settings.contract()?;
-    let chain = Chain::connect(settings).await?;
+    let (chain, contract) = Chain::of_cluster(settings).await?;
     let config = read(&chain, contract).await?;
     printer.result(&config, || text(&config))?;
     Ok(0)
