@@ -20,12 +20,12 @@ const TUN: &str = "/dev/net/tun";
 pub enum CannotStart {
     /// No TUN device node.
     #[error(
-        "`{TUN}` is not there (tun_missing): this machine offers no TUN devices\nhint: load the `tun` module, or pass the device into the container (`devices: [/dev/net/tun]`)"
+        "`{TUN}` is not there (tun_missing): this machine offers no TUN devices\nhint: load the `tun` module, or pass the device into the container (`devices: [/dev/net/tun]`); where neither can be had, `--mode tls` needs no TUN device"
     )]
     TunMissing,
     /// Not allowed to make interfaces.
     #[error(
-        "the capability NET_ADMIN is missing (perm_net_admin): interfaces and routes cannot be made\nhint: run as root, or add it to the container (`cap_add: [NET_ADMIN]`)"
+        "the capability NET_ADMIN is missing (perm_net_admin): interfaces and routes cannot be made\nhint: run as root, or add it to the container (`cap_add: [NET_ADMIN]`); where neither can be had, `--mode tls` needs no privileges"
     )]
     NetAdmin,
     /// The port is in use.
@@ -104,6 +104,15 @@ mod tests {
         assert!(has_net_admin("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000001000\n"));
         assert!(!has_net_admin("CapPrm:\t0000000000001000\nCapEff:\t0000000000000fff\n"));
         assert!(!has_net_admin(""));
+    }
+
+    #[test]
+    fn a_machine_that_can_have_no_tunnel_is_told_of_the_mode_without_one() {
+        for error in [CannotStart::NetAdmin, CannotStart::TunMissing] {
+            let text = error.to_string();
+            let (_, hint) = text.split_once("\nhint: ").unwrap();
+            assert!(hint.contains("`--mode tls`"), "{text}");
+        }
     }
 
     #[test]
