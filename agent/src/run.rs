@@ -11,6 +11,7 @@ pub mod sandbox;
 mod clock;
 mod start;
 mod tasks;
+mod transactions;
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 

@@ -21,7 +21,7 @@ pub use error::RpcError;
 pub use fees::{Fees, GasPrice};
 pub use message::EndpointMessage;
 pub use source::{AccountOverride, Source, StateOverride};
-pub use sources::{NotSubmitted, Sources, Standing, Subject, WrongChain};
+pub use sources::{Mined, NotSubmitted, Sources, Standing, Subject, WrongChain};
 pub use spending::{Account, DailyLimit, Expense, OverLimit, Spending, Store};
 pub use transaction::{Signed, Signer, Transaction, sign_digest};
 pub use transport::{Dial, Link};

@@ -3,6 +3,7 @@
 mod balance;
 mod gather;
 mod leader;
+mod mined;
 mod preflight;
 mod proof;
 mod read;
@@ -31,6 +32,7 @@ use leader::LastStanding;
 use reader::{Reader, Said};
 
 pub use leader::Standing;
+pub use mined::Mined;
 pub use preflight::WrongChain;
 pub use read::Subject;
 pub use submit::NotSubmitted;

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use alloy_primitives::U256;
 use serde::{Deserialize, Serialize};
+
+use crate::fees::{ether, gwei};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// A price above so many times the median of those of the last days is not paid.
@@ -42,7 +45,9 @@ impl Default for DailyLimit {
 pub enum OverLimit {
     /// Far above the usual price.
     #[error(
-        "the RPC endpoints name a gas price of {named} wei, more than {PRICE_FACTOR} times the usual {usual}: not paid; wait, or have it relayed, by `meshctl register` or `meshctl leader relay`"
+        "the RPC endpoints name a gas price of {} gwei, more than {PRICE_FACTOR} times the usual {}: not paid; wait, or have it relayed, by `meshctl register` or `meshctl leader relay`",
+        gwei(U256::from(*named)),
+        gwei(U256::from(*usual))
     )]
     Price {
         /// For one unit of gas, wei.
@@ -60,7 +65,9 @@ pub enum OverLimit {
     },
     /// Too expensive together.
     #[error(
-        "with this transaction those of 24 h may cost {total} gwei, more than the limit of {limit}: not paid; raise `--max-spending-per-day`, or have it relayed, by `meshctl register` or `meshctl leader relay`"
+        "with this transaction those of 24 h may cost {} ether, more than the limit of {}: not paid; raise `--max-spending-per-day`, or have it relayed, by `meshctl register` or `meshctl leader relay`",
+        of_gwei(*total),
+        of_gwei(*limit)
     )]
     Budget {
         /// With this one, gwei.
@@ -76,6 +83,11 @@ pub enum OverLimit {
         /// The system's words.
         reason: String,
     },
+}
+
+/// Gwei as ether, as the limit is given.
+fn of_gwei(amount: u64) -> String {
+    ether(U256::from(amount) * U256::from(WEI_PER_GWEI))
 }
 
 /// One transaction before it is sent.

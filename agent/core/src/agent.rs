@@ -242,9 +242,17 @@ impl Agent {
             }
             Input::ObserveFailed(error) => self.reconcile.handle_blindness(error, now.since_start),
             Input::Applied(applied) => self.handle_applied(applied, now),
-            Input::Offered { offer, submitted } => self.offers.handle_offered(offer, submitted, now),
+            Input::Offered { offer, submitted } => {
+                if let Err(NotSubmitted { balance: Some(balance), .. }) = &submitted {
+                    self.balance.handle_shortage(*balance);
+                }
+                self.offers.handle_offered(offer, submitted, now);
+            }
             Input::OfferFailed(error) => self.offers.handle_failure(error, now),
-            Input::Balance(balance) => self.balance.handle_answer(balance),
+            Input::Balance(balance) => {
+                self.balance.handle_answer(balance);
+                self.offers.handle_balance(balance, now);
+            }
             Input::Saved(outcome) => self.save_error = outcome.err(),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Paths(seen) => self.handle_paths(*seen),

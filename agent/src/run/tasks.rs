@@ -11,7 +11,7 @@ use std::{
 };
 
 use alloy_primitives::{B256, Bytes};
-use mesh_chain::{NotSubmitted, Sources, Standing};
+use mesh_chain::{Mined, NotSubmitted, Sources, Standing};
 use mesh_core::{
     agent::{Applied, CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
     diff::Change,
@@ -28,7 +28,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{election::Election, offer};
+use super::{election::Election, offer, transactions::follow};
 use crate::{
     api::{Ballot, Cast, LeaderView, NotCast, Reply},
     device::{link::Links, machine::Machine, tunnel::Tunnel},
@@ -60,6 +60,8 @@ pub trait Chain: Send + Sync + 'static {
     ) -> impl Future<Output = Result<B256, NotSubmitted>> + Send;
     /// See [`Sources::balance`].
     fn balance(&self, account: Address) -> impl Future<Output = Option<Wei>> + Send;
+    /// See [`Sources::mined`].
+    fn mined(&self, transaction: B256) -> impl Future<Output = Option<Mined>> + Send;
     /// See [`Sources::leader`].
     fn leader(&self) -> impl Future<Output = Result<Standing, String>> + Send;
     /// Why this can never work, checked once at the start; `None` when nothing is wrong or no endpoint answers.
@@ -81,6 +83,10 @@ impl Chain for Sources {
 
     async fn balance(&self, account: Address) -> Option<Wei> {
         Self::balance(self, account).await
+    }
+
+    async fn mined(&self, transaction: B256) -> Option<Mined> {
+        Self::mined(self, transaction).await
     }
 
     async fn leader(&self) -> Result<Standing, String> {
@@ -161,6 +167,13 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             if let Some(network) = self.observe_again.take() {
                 self.observe(network);
             }
+        }
+        if let Input::Offered { offer, submitted: Ok(transaction) } = &**input {
+            let (chain, call, transaction) = (Arc::clone(&self.chain), offer.method.clone(), *transaction);
+            self.running.spawn(async move {
+                follow(&*chain, &call, transaction).await;
+                Done::Nothing
+            });
         }
         if matches!(**input, Input::Saved(_)) {
             self.saving = false;
@@ -264,7 +277,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
         member: Option<(TokenId, Domain)>,
         mut reply: Reply<Result<Cast, NotCast>>,
     ) {
-        let election = Arc::clone(&self.election);
+        let (election, chain) = (Arc::clone(&self.election), Arc::clone(&self.chain));
         self.running.spawn(async move {
             let turn = tokio::select! {
                 turn = election.turn() => turn,
@@ -272,7 +285,12 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
                 // come, the vote is finished whether the caller is still there or not.
                 () = reply.closed() => return Done::Nothing,
             };
-            drop(reply.send(Ok(election.vote(ballot, member, turn).await)));
+            let cast = election.vote(ballot, member, turn).await;
+            let transaction = cast.as_ref().ok().and_then(|cast| cast.transaction);
+            drop(reply.send(Ok(cast)));
+            if let Some(transaction) = transaction {
+                follow(&*chain, "vote", transaction).await;
+            }
             Done::Nothing
         });
     }

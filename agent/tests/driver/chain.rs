@@ -8,7 +8,7 @@ use std::{
 };
 
 use alloy_primitives::{B256, Bytes, U256};
-use mesh_chain::{NotSubmitted, Standing};
+use mesh_chain::{Mined, NotSubmitted, Standing};
 use mesh_core::{
     agent::{ProofRequest, SourceReport},
     id::{Address, BlockRef, TokenId, WireguardKey},
@@ -243,6 +243,12 @@ impl Chain for ChainTwin {
     async fn balance(&self, _: Address) -> Option<Wei> {
         let inner = self.inner();
         inner.reachable.then(|| Wei(U256::from(inner.funded)))
+    }
+
+    async fn mined(&self, transaction: B256) -> Option<Mined> {
+        let inner = self.inner();
+        let last = inner.last_sent.as_ref().map(alloy_primitives::keccak256);
+        (last == Some(transaction)).then_some(Mined { block: inner.registry.block.number, succeeded: true })
     }
 
     async fn leader(&self) -> Result<Standing, String> {

@@ -5,7 +5,9 @@
 
 mod chain;
 mod election;
+mod log;
 mod tls;
+mod transactions;
 mod world;
 
 use std::{num::NonZeroU8, time::Duration};

@@ -34,7 +34,7 @@ fn a_vote_is_paid_by_the_node_or_by_a_relayer() -> Result<()> {
 
     // Electing the first one takes no vote, but funds.
     let (code, cast) = vote(&world, 0, None)?;
-    let poor = |cast: &Value| cast["not_submitted"].as_str().is_some_and(|why| why.contains(" has 0 wei, about "));
+    let poor = |cast: &Value| cast["not_submitted"].as_str().is_some_and(|why| why.contains(" has 0 ether, about "));
     ensure!(code == 200 && poor(&cast) && cast["vote"].is_null(), "{code} {cast}");
     world.operate(&["leader", "elect"])?;
     until_seat(&world, 1, token)?;

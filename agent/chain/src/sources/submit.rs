@@ -5,12 +5,15 @@ use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use mesh_contract::VOTE_GAS;
+use mesh_core::wei::Wei;
 use tokio::task::spawn_blocking;
 
 use super::{Sources, gather::gather_in_time};
 use crate::{
     At, CallRequest, EndpointMessage, Expense, Fees, GasPrice, OverLimit, RpcError, Signer, Source, StateOverride,
-    Transaction, fees::with_margin, source::SEND,
+    Transaction,
+    fees::{ether, ether_at_most, with_margin},
+    source::SEND,
 };
 
 /// Why no transaction was sent.
@@ -25,7 +28,7 @@ pub enum NotSubmitted {
         remedy: Option<String>,
     },
     /// The member address cannot pay.
-    #[error("member address {address} has {balance} wei, about {needed} wei are needed")]
+    #[error("member address {address} has {} ether, about {} ether are needed", ether(*balance), ether_at_most(*needed))]
     NoFunds {
         /// The member address.
         address: Address,
@@ -67,7 +70,8 @@ impl NotSubmitted {
             }
         };
         let is_unheard = matches!(self, Self::Rpc(_));
-        mesh_core::agent::NotSubmitted { reason: self.to_string(), remedy, is_unheard }
+        let balance = if let Self::NoFunds { balance, .. } = self { Some(Wei(*balance)) } else { None };
+        mesh_core::agent::NotSubmitted { reason: self.to_string(), remedy, is_unheard, balance }
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) struct Chain {
     /// Raw transactions.
     pub(crate) sent: Vec<Bytes>,
     pub(crate) asked: BTreeMap<String, u32>,
+    /// The block of every transaction.
+    pub(crate) mined_at: Option<u64>,
     /// No account has any funds.
     pub(crate) is_poor: bool,
     /// What a transaction would revert with.
@@ -160,6 +162,7 @@ impl Rpc {
             logs: Vec::new(),
             sent: Vec::new(),
             asked: BTreeMap::new(),
+            mined_at: None,
             is_poor: false,
             reverts: None,
         };
@@ -281,6 +284,10 @@ impl Chain {
                 self.sent.push(serde_json::from_value(params[0].clone()).unwrap());
                 Ok(json!(B256::repeat_byte(0x11)))
             }
+            "eth_getTransactionReceipt" => Ok(self.mined_at.map_or(
+                Value::Null,
+                |block| json!({ "transactionHash": params[0], "blockNumber": format!("{block:#x}"), "status": "0x1" }),
+            )),
             "eth_getLogs" => {
                 let filter = &params[0];
                 assert_eq!(filter["fromBlock"], filter["toBlock"], "a range of blocks was asked for");

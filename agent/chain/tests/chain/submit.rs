@@ -4,9 +4,9 @@ use alloy_primitives::{Address, B256, Bytes, Signature, U256, keccak256};
 use alloy_rlp::Decodable as _;
 use alloy_sol_types::SolError as _;
 use k256::ecdsa::SigningKey;
-use mesh_chain::{NotSubmitted, Signer, sign_digest};
+use mesh_chain::{Mined, NotSubmitted, Signer, sign_digest};
 use mesh_contract::DstackClusterNFT as contract;
-use mesh_core::{agent::ProofRequest, text::is_hostile};
+use mesh_core::{agent::ProofRequest, text::is_hostile, wei::Wei};
 
 use super::{
     rpc::{self, Manner, Rpc},
@@ -112,6 +112,11 @@ async fn what_the_contract_would_refuse_is_found_out_without_funds() {
     let submit = || async { sources(&[&rpc], 1).submit(&signer, 31337, vec![1, 2, 3, 4].into()).await.unwrap_err() };
     let error = submit().await;
     assert!(matches!(error, NotSubmitted::NoFunds { balance: U256::ZERO, .. }), "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!("member address {} has 0 ether, about 0.00025 ether are needed", signer.address())
+    );
+    assert_eq!(error.for_agent().balance, Some(Wei(U256::ZERO)));
     // The policies of a single type have the number of that type.
     let refusal = contract::NetworkTypeNotAllowed { allowed: 1 }.abi_encode();
     rpc.chain().reverts = Some(refusal.into());
@@ -124,4 +129,17 @@ async fn what_the_contract_would_refuse_is_found_out_without_funds() {
     let error = submit().await;
     assert!(matches!(&error, NotSubmitted::Refused { remedy: None, .. }), "{error}");
     assert!(rpc.chain().sent.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_block_of_a_transaction_is_what_enough_endpoints_say() {
+    let (liar, one, two) = (Rpc::start(), Rpc::start(), Rpc::start());
+    let sources = sources(&[&liar, &one, &two], 2);
+    let hash = B256::repeat_byte(5);
+    assert_eq!(sources.mined(hash).await, None);
+    liar.chain().mined_at = Some(99);
+    one.chain().mined_at = Some(97);
+    assert_eq!(sources.mined(hash).await, None, "one of three");
+    two.chain().mined_at = Some(97);
+    assert_eq!(sources.mined(hash).await, Some(Mined { block: 97, succeeded: true }));
 }

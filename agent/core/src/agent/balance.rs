@@ -36,6 +36,12 @@ impl Balance {
         self.known = balance.or(self.known);
     }
 
+    /// A transaction was not sent, because there was no more than this. What came since may have been read about already.
+    pub(super) const fn handle_shortage(&mut self, balance: Wei) {
+        self.known = Some(balance);
+        self.may_have_changed = true;
+    }
+
     /// Whether to ask now. `is_awaited`: a transaction waits for funds.
     pub(super) fn poll(&mut self, is_awaited: bool, now: Duration) -> bool {
         let is_due = self.timeout(is_awaited).is_some_and(|at| at <= now);

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, reconcile::Goal, tracks::Roster};
+use super::{
+    Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, reconcile::Goal, tracks::Roster, warnings::News,
+};
 use crate::{freshness::Age, membership::Standing, status::MembershipState};
 
 /// The operator is reminded this often.
@@ -26,7 +28,7 @@ impl Agent {
         self.ask_for_paths();
         self.tracks.update(&self.roster(), self.reconcile.seen(), now);
         let findings = self.findings(now);
-        self.warnings.update(findings, now);
+        self.warnings.update(findings, now).iter().for_each(News::log);
         self.ages_at = self.view.as_ref().and_then(|view| {
             let after = view.read.until_change(self.policy.registry_deadline, now)?;
             Some(now.since_start + after)

@@ -200,6 +200,8 @@ pub struct NotSubmitted {
     pub remedy: Option<String>,
     /// No RPC endpoint took it: they may take the next one.
     pub is_unheard: bool,
+    /// What the member address had, where that was too little.
+    pub balance: Option<Wei>,
 }
 
 /// The paths to all peers of [`super::Command::SetPathPeers`], at one moment.

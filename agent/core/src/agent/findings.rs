@@ -17,6 +17,7 @@ use crate::{
     membership::Standing,
     status::Severity,
     time::span,
+    wei::Wei,
 };
 
 /// Of the changes that do not take effect, this many are named.
@@ -56,8 +57,8 @@ impl Agent {
             let message = match &made.submitted {
                 Ok(hash) => format!("the new endpoint waits for transaction {hash}"),
                 Err(NotSubmitted { reason, remedy: Some(_), .. }) => format!("the new endpoint waits: {reason}"),
-                Err(NotSubmitted { reason, remedy: None, .. }) => {
-                    format!("the new endpoint waits for a relayer: {reason}")
+                Err(NotSubmitted { reason, balance, .. }) => {
+                    format!("the new endpoint waits for {}: {reason}", payer(*balance))
                 }
             };
             let relay = || format!("meshctl register --contract {}", self.me.contract);
@@ -111,8 +112,8 @@ impl Agent {
                     Some(Err(NotSubmitted { reason, remedy: Some(_), .. })) => {
                         format!("token {token} is not registered: {reason}")
                     }
-                    Some(Err(NotSubmitted { reason, remedy: None, .. })) => {
-                        format!("token {token} waits for a relayer: {reason}")
+                    Some(Err(NotSubmitted { reason, balance, .. })) => {
+                        format!("token {token} waits for {}: {reason}", payer(*balance))
                     }
                 };
                 warning("W104", "not-registered", message)
@@ -156,7 +157,7 @@ impl Agent {
             _ => String::new(),
         };
         let message = format!("{what} is {} s old{then}{until}", age.as_secs());
-        Some(Finding::new("W301", "registry-stale", severity, message).hint(hint))
+        Some(Finding::new("W301", "registry-stale", severity, message).hint(hint).gist(format!("{what}{then}")))
     }
 
     fn find_standstill(&self, now: Now) -> Option<Finding> {
@@ -165,7 +166,7 @@ impl Agent {
             "the chain stands still: its newest block is {} s old, as several RPC endpoints say",
             age.as_secs()
         );
-        Some(Finding::new("W309", "chain-stands-still", Severity::Info, message))
+        Some(Finding::new("W309", "chain-stands-still", Severity::Info, message).gist("the chain stands still"))
     }
 
     /// A single endpoint can hide peers, and is believed in everything that no signature covers.
@@ -313,6 +314,12 @@ impl Agent {
             );
         }
     }
+}
+
+/// What lets a transaction that this node did not send into a block; `balance` is what the member address had, where that was too
+/// little.
+const fn payer(balance: Option<Wei>) -> &'static str {
+    if balance.is_some() { "funds or a relayer" } else { "a relayer" }
 }
 
 /// What to do about a read that is refused for good.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{Command, Intent, NotSubmitted, Now, backoff::Backoff};
-use crate::{id::B256, status::RegistrationOffer};
+use crate::{id::B256, status::RegistrationOffer, wei::Wei};
 
 /// How long a signature may be submitted.
 const VALIDITY: Duration = Duration::from_secs(3600);
 /// An offer with less time left is signed again.
 const RENEW_BEFORE: Duration = Duration::from_secs(600);
-/// An offer that was not paid for is tried again after this: the member address may have been funded.
+/// An offer that was not paid for is tried again after this, where its member address is not seen to be funded before.
 const RETRY_UNPAID: Duration = Duration::from_secs(30);
 /// A transaction that has had no effect after this is sent again.
 const RETRY_SENT: Duration = Duration::from_secs(60);
@@ -95,6 +95,16 @@ impl Offers {
         };
         self.retry_at = now.since_start + pause;
         self.made = Some(Made { intent, offer, submitted });
+    }
+
+    /// The member address has so much now. With more than when it was too little, the offer is tried again at once.
+    pub(super) fn handle_balance(&mut self, balance: Option<Wei>, now: Now) {
+        let submitted = self.made.as_ref().map(|made| &made.submitted);
+        let Some(Err(NotSubmitted { balance: Some(had), .. })) = submitted else { return };
+        if balance.is_some_and(|has| has > *had) && self.retry_at > now.since_start {
+            tracing::info!("the member address was funded: trying again");
+            self.retry_at = now.since_start;
+        }
     }
 
     /// The answer to [`Command::Offer`] when signing failed.

@@ -275,6 +275,37 @@ fn the_balance_is_unknown_until_it_was_read_and_followed_while_funds_are_missing
 }
 
 #[test]
+fn a_node_that_waits_for_funds_registers_within_moments_of_getting_them() {
+    let mut world = World::new();
+    world.run_until_idle();
+    let warning = world.status().warnings.into_iter().find(|warning| warning.code == "W104").unwrap();
+    assert_eq!(warning.message, "token 1 waits for funds or a relayer: no funds");
+    let tried = world.commands["offer"];
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(1));
+        world.hint();
+    }
+    assert_eq!(world.commands["offer"], tried, "blocks that bring no funds are no reason to try again");
+    (world.faults.funded, world.balance) = (true, Wei(U256::from(7)));
+    world.hint();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.commands["offer"], tried + 1);
+    world.hint();
+    assert_eq!(world.status().own.membership, MembershipState::Active);
+}
+
+/// Their block was read before the attempt failed: no other follows soon.
+#[test]
+fn funds_that_come_while_a_transaction_fails_are_noticed() {
+    let mut world = World::new();
+    world.run_until_idle();
+    (world.faults.funded, world.balance) = (true, Wei(U256::from(7)));
+    let tried = world.commands["offer"];
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.commands["offer"], tried + 1);
+}
+
+#[test]
 fn a_new_endpoint_in_the_configuration_is_offered() {
     let mut world = World::mesh(&[2]);
     world.restart_with(mesh_core::agent::Policy { endpoint: OwnEndpoint::Known(endpoint(50)), ..policy() });

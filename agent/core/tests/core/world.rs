@@ -98,13 +98,14 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    fn submit(&self) -> Result<B256, NotSubmitted> {
+    fn submit(&self, balance: Wei) -> Result<B256, NotSubmitted> {
         if self.funded && !self.unheard {
             return Ok(B256::repeat_byte(1));
         }
         let reason = if self.unheard { "no endpoint answers" } else { "no funds" };
         let remedy = self.refusal.map(str::to_owned);
-        Err(NotSubmitted { reason: reason.to_owned(), remedy, is_unheard: self.unheard })
+        let balance = (!self.unheard && remedy.is_none()).then_some(balance);
+        Err(NotSubmitted { reason: reason.to_owned(), remedy, is_unheard: self.unheard, balance })
     }
 }
 
@@ -392,7 +393,7 @@ impl World {
         };
         assert!(deadline > self.now.unix.as_secs() + 60, "an offer must live long enough to be submitted");
         let domain = self.contract.cluster.domain;
-        let submitted = self.faults.submit();
+        let submitted = self.faults.submit(self.balance);
         if submitted.is_ok() {
             self.send(intent);
         }

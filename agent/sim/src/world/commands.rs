@@ -160,8 +160,9 @@ impl World {
                 (intent.token, intent.key_epoch, intent.deadline, "updateEndpoint", Transaction::UpdateEndpoint(intent))
             }
         };
-        let not_submitted =
-            |reason: &str, is_unheard| Err(NotSubmitted { reason: reason.to_owned(), remedy: None, is_unheard });
+        let not_submitted = |reason: &str, is_unheard| {
+            Err(NotSubmitted { reason: reason.to_owned(), remedy: None, is_unheard, balance: None })
+        };
         let submitted = if self.endpoints.iter().all(|endpoint| endpoint.is_down) {
             not_submitted("no endpoint answers", true)
         } else if self.chain.submit(transaction, self.now) {

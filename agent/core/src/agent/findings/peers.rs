@@ -91,6 +91,7 @@ impl Agent {
             };
             let message = format!("{}, using gateway; last direct {last}{then}", direct_words(direct, later));
             Finding::new("W203", "path-fallback", Severity::Warning, message)
+                .gist(direct.trouble.map_or("recovered", Trouble::name))
                 .hint(format!("meshctl why {}", self.name_of(token)))
         });
     }
