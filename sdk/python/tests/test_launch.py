@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import pytest
 from fake_agent import CONTRACT, FakeAgent, peers, status
-from waiting import PATIENCE, until, wait_until
+from waiting import PATIENCE, traceback_of, until, wait_until
 
 from dstack_p2p import DStackP2PSDK, NoAgent, NotPermitted, Progress, Stage, SyncDStackP2PSDK
 from dstack_p2p._launch import Launcher
@@ -163,6 +163,8 @@ def test_one_that_ends_reports_why(
         assert "ended with exit code 1" in refused.value.message
         assert f"error: {complaint}" in refused.value.message
         assert f"{socket}.log" in refused.value.hint
+        # Not after those of a connection that there could not be.
+        assert traceback_of(refused.value).count("Traceback") == 1
         # What kept it from starting may be gone the next time.
         monkeypatch.delenv("P2P_TEST_FAILS_WITH")
         assert sdk.register(PATIENCE).token_id == 7
@@ -172,8 +174,9 @@ def test_a_program_that_cannot_be_run_is_said_to_be(program: Path, socket: Path,
     (place / "broken").write_text("no program")
     (place / "broken").chmod(0o755)
     sdk = DStackP2PSDK(CONTRACT, "wireguard", socket=str(socket), agent=str(place / "broken"))
-    with pytest.raises(NoAgent, match="cannot start"):
+    with pytest.raises(NoAgent, match="cannot start") as refused:
         asyncio.run(sdk.register(PATIENCE))
+    assert traceback_of(refused.value).count("Traceback") == 1
 
 
 def test_a_directory_for_the_socket_that_cannot_be_made_is_said_to_be(program: Path, place: Path) -> None:
@@ -208,6 +211,22 @@ def test_a_monitor_starts_one_again_that_died(program: Path, socket: Path) -> No
                 await monitor
         assert told == [["10.0.1.2"]]
         assert not is_alive(given(socket)["pid"])
+
+    asyncio.run(scenario())
+
+
+def test_a_monitor_ends_with_one_error_when_the_program_is_gone(program: Path, socket: Path) -> None:
+    async def scenario() -> None:
+        told: list[list[str]] = []
+        async with DStackP2PSDK(CONTRACT, "wireguard", socket=str(socket), agent=str(program)) as sdk:
+            await sdk.register(PATIENCE)
+            monitor = asyncio.ensure_future(sdk.monitor_peers(told.append))
+            await until("the first list", lambda: told)
+            program.unlink()
+            os.kill(given(socket)["pid"], signal.SIGKILL)
+            with pytest.raises(NoAgent, match="cannot start") as refused:
+                await monitor
+            assert traceback_of(refused.value).count("Traceback") == 1
 
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fake_agent import CONTRACT, FakeAgent, Json, peer, peers, sample, status, tls_peer
-from waiting import PATIENCE, until, until_asked
+from waiting import PATIENCE, traceback_of, until, until_asked
 
 from dstack_p2p import (
     DStackP2PSDK,
@@ -42,6 +42,7 @@ def register(socket: Path, mode: str = "wireguard", timeout: float = PATIENCE, *
 def refused(socket: Path, mode: str = "wireguard", timeout: float = 0.3) -> P2PError:
     with pytest.raises(P2PError) as error:
         register(socket, mode, timeout)
+    assert traceback_of(error.value).count("Traceback") == 1, "it brings those of other libraries"
     return error.value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,11 @@ async def until(what: str, look: Callable[[], Any], seen: object = None) -> None
     while not look():
         assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}; seen: {seen!r}"
         await asyncio.sleep(0.01)
+
+
+def traceback_of(error: BaseException) -> str:
+    """What an application prints that does not expect it."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
 async def until_asked(agent: FakeAgent, path: str, after: Callable[[], None], times: int = 1) -> None:

@@ -136,8 +136,8 @@ class AgentApi:
                 raise NotPermitted(
                     f"this process may not open the agent's socket `{self.socket}`",
                     "let its user enter that directory: the socket itself is open to every user",
-                ) from failure
-            raise Unreachable(str(failure) or type(failure).__name__) from failure
+                ) from None
+            raise Unreachable(str(failure) or type(failure).__name__) from None
 
 
 class Hints:

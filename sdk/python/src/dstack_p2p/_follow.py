@@ -39,9 +39,10 @@ async def follow(
         except (Unreachable, Starting) as failure:
             if retry == _RETRY_FIRST:
                 _LOG.warning("the agent at %s is away, the peers stay as they were: %s", api.socket, failure)
-            if launcher.was_started() and not launcher.is_running():
-                _LOG.warning("the agent that was started here ended: starting it again; its log was %s", launcher.log_path)
-                launcher.start()
+        # Outside of the handler: why another cannot be started is no error of the connection.
+        if launcher.was_started() and not launcher.is_running():
+            _LOG.warning("the agent that was started here ended: starting it again; its log was %s", launcher.log_path)
+            launcher.start()
         await asyncio.sleep(retry)
         retry = min(2 * retry, _RETRY_LAST)
 

@@ -95,7 +95,7 @@ class Launcher:
                 os.close(log)
         except OSError as failure:
             error = NotPermitted if isinstance(failure, PermissionError) else NoAgent
-            raise error(f"cannot start `{self._program[0]}`: {failure}", "start `p2p-agent` beside this process") from failure
+            raise error(f"cannot start `{self._program[0]}`: {failure}", "start `p2p-agent` beside this process") from None
         _LOG.info("started %s, whose log is %s", self._program[0], self.log_path)
 
     def failure(self) -> Optional[P2PError]:

@@ -18,7 +18,7 @@ from ._launch import Launcher
 from ._progress import Progress, Stage
 from ._sockets import find_socket
 from ._target import Target
-from ._view import Member, Peers
+from ._view import Member, Peers, Status
 
 _LOG = logging.getLogger("dstack_p2p")
 #: Seconds between two questions while something is waited for.
@@ -175,14 +175,20 @@ class DStackP2PSDK:
         except Starting as starting:
             return Progress(Stage.STARTING, str(starting))
         except Unreachable as failure:
-            return self._start_agent(failure)
+            silence = str(failure)
+        else:
+            return self._judge(status, peers)
+        # Outside of the handler: an error of the agent that was started is not one of the connection.
+        return self._start_agent(silence)
+
+    def _judge(self, status: Status, peers: Peers) -> Union[Member, Progress]:
         now = self._target.judge(status, peers)
         if now.stage is Stage.READY and peers.own is not None:
             self._is_checked = True
             return peers.own
         return now
 
-    def _start_agent(self, failure: Unreachable) -> Progress:
+    def _start_agent(self, silence: str) -> Progress:
         """No agent answers: starts one, or sees what became of the one that was started."""
         ended = self._launcher.failure()
         if ended is not None:
@@ -192,7 +198,7 @@ class DStackP2PSDK:
         where = f"no agent answers at `{self.socket}`"
         if self._launcher.is_running():
             return Progress(Stage.NO_AGENT, f"{where} yet: one was started, whose log is {self._launcher.log_path}")
-        return Progress(Stage.NO_AGENT, f"{where}: {failure}")
+        return Progress(Stage.NO_AGENT, f"{where}: {silence}")
 
     async def _peers(self, timeout: float) -> Peers:
         """The list as it is now, of an agent of this cluster."""

@@ -50,4 +50,4 @@ def _sockets_in(directory: Path) -> list[Path]:
     except PermissionError as failure:
         raise NotPermitted(
             f"this process may not look for agents in `{directory}`", "name the agent's socket with `socket=`"
-        ) from failure
+        ) from None
