@@ -78,7 +78,15 @@ def test_without_an_agent_it_says_so_in_time(socket: Path) -> None:
     with pytest.raises(NoAgent, match="sdk.register"):
         asyncio.run(sdk(socket).get_peers(timeout=0.3))
     with FakeAgent(socket, status("unknown"), peers(membership="unknown")):
-        with pytest.raises(TimedOut):
+        with pytest.raises(TimedOut, match="has not read the contract yet\n"):
+            asyncio.run(sdk(socket).get_peers(timeout=0.3))
+    silent = status("unknown")
+    warning = {"severity": "warning", "hint": "check that endpoint"}
+    silent["warnings"] = [
+        {**warning, "code": code, "message": message} for code, message in (("W504", "disk full"), ("W302", "rpc-1: no answer"))
+    ]
+    with FakeAgent(socket, silent, peers(membership="unknown")):
+        with pytest.raises(TimedOut, match="yet: rpc-1: no answer\nhint: check that endpoint"):
             asyncio.run(sdk(socket).get_peers(timeout=0.3))
     with FakeAgent(socket, "the dstack guest agent", peers(membership="unknown")):
         with pytest.raises(TimedOut, match="dstack guest agent"):
@@ -88,11 +96,15 @@ def test_without_an_agent_it_says_so_in_time(socket: Path) -> None:
 @pytest.mark.parametrize("membership", ["no-token", "registering", "revoked", "fenced"])
 def test_who_is_no_member_has_no_peers(socket: Path, membership: str) -> None:
     listed: Json = peers(peer(3), own=peer(7), membership=membership)
-    with FakeAgent(socket, status(membership, hint="meshctl mint"), listed):
+    said = status(membership, hint="meshctl mint")
+    said["warnings"] = [
+        {"code": code, "severity": "warning", "message": f"because of {code}", "hint": None} for code in ("W302", "W104")
+    ]
+    with FakeAgent(socket, said, listed):
         with pytest.raises(NotAMember) as refused:
             get_peers(socket)
     assert refused.value.command == "meshctl mint"
-    assert membership in refused.value.message
+    assert refused.value.message.endswith(f": {membership}: because of W104")
 
 
 def test_peers_of_another_cluster_are_not_listed(socket: Path) -> None:

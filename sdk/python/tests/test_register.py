@@ -141,6 +141,42 @@ def test_a_caller_that_waits_for_an_operator_gets_the_command(socket: Path, memb
     assert str(error) == f"{membership}: why\nhint: an operator has to run: {MINT}"
 
 
+def _warning(code: str, severity: str, message: str) -> Json:
+    return {"code": code, "id": "x", "severity": severity, "peer": None, "since": "", "message": message, "hint": f"do {message}"}
+
+
+@pytest.mark.parametrize(
+    ("membership", "findings", "cause"),
+    [
+        # A member that waits for a relayer with its new endpoint, and cannot set its routes.
+        ("active", ["W501", "W107"], "W501"),
+        ("active", ["W106", "W109", "W302", "W501"], "W501"),
+        ("active", ["W109", "W502"], "W502"),
+        ("active", ["W201"], "W201"),
+        ("unknown", ["W303", "W504"], "W303"),
+        ("unknown", ["W504", "W302"], "W302"),
+    ],
+)
+def test_what_hinders_is_named_before_what_stands_beside_it(
+    socket: Path, membership: str, findings: list[str], cause: str
+) -> None:
+    said = status(membership, ready=False)
+    said["warnings"] = [_warning(code, "info" if code == "W107" else "warning", f"because of {code}") for code in findings]
+    with FakeAgent(socket, said, peers(membership=membership)):
+        error = refused(socket)
+    assert type(error) is TimedOut
+    assert error.message.endswith(f": because of {cause}"), error
+    assert error.hint == f"do because of {cause}"
+
+
+def test_an_information_is_no_cause(socket: Path) -> None:
+    said = status("active", ready=False)
+    said["warnings"] = [_warning("W107", "info", "waits for a relayer")]
+    with FakeAgent(socket, said, peers()):
+        error = refused(socket)
+    assert error.message.endswith("converging: the peers are being configured"), error
+
+
 def test_a_fenced_node_is_not_waited_for(socket: Path) -> None:
     with FakeAgent(socket, sample("fenced"), peers(membership="fenced")):
         error = refused(socket, timeout=PATIENCE)
@@ -155,7 +191,7 @@ def test_what_is_under_way_times_out(socket: Path, said: Any) -> None:
     with FakeAgent(socket, said, peers(membership="unknown")):
         error = refused(socket)
     assert type(error) is TimedOut
-    assert "not a member after 0.3 s" in str(error) and "timeout=" in error.hint
+    assert "not ready after 0.3 s" in str(error) and "timeout=" in error.hint
 
 
 def test_an_agent_of_another_cluster_is_refused(socket: Path) -> None:

@@ -23,7 +23,7 @@ use crate::{
     progress::{Progress, Stage},
     signal,
     sockets::{self, Place, find_socket},
-    target::{Standing, Target},
+    target::{Standing, Target, cause},
 };
 
 /// Time between two requests while waiting.
@@ -315,10 +315,7 @@ impl Node {
             let wait = match self.checked_peers().await {
                 Ok(peers) => match peers.membership {
                     MembershipState::Active => return Ok(peers),
-                    MembershipState::Unknown => Error::TimedOut(Advice::new(
-                        "the agent has not read the contract yet",
-                        "`meshctl status` says what keeps it",
-                    )),
+                    MembershipState::Unknown => self.not_read_yet().await,
                     membership @ (MembershipState::NoToken
                     | MembershipState::Ambiguous
                     | MembershipState::Revoked
@@ -347,14 +344,24 @@ impl Node {
         self.agent.peers().await
     }
 
+    async fn not_read_yet(&self) -> Error {
+        let status = self.agent.status().await.ok();
+        let cause = status.as_ref().and_then(cause);
+        let reason = cause.map(|cause| format!(": {}", cause.message)).unwrap_or_default();
+        let hint = cause.and_then(|cause| cause.hint.as_deref()).unwrap_or("`meshctl status` says more");
+        Error::TimedOut(Advice::new(format!("the agent has not read the contract yet{reason}"), hint))
+    }
+
     async fn not_a_member(&self, membership: MembershipState) -> Error {
-        let message = format!("this node is not a member of {}: {membership}", self.target.contract);
-        match self.agent.status().await {
-            Ok(status) => match status.own.membership_hint {
-                Some(command) => Error::NotAMember(Advice::by_operator(message, Some(&command))),
-                None => Error::NotAMember(Advice::new(message, "`register` waits until it is one")),
-            },
-            Err(error) => error,
+        let status = match self.agent.status().await {
+            Ok(status) => status,
+            Err(error) => return error,
+        };
+        let reason = cause(&status).map(|cause| format!(": {}", cause.message)).unwrap_or_default();
+        let message = format!("this node is not a member of {}: {membership}{reason}", self.target.contract);
+        match status.own.membership_hint {
+            Some(command) => Error::NotAMember(Advice::by_operator(message, Some(&command))),
+            None => Error::NotAMember(Advice::new(message, "`register` waits until it is one")),
         }
     }
 

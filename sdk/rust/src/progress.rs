@@ -51,11 +51,13 @@ pub struct Progress {
     pub message: String,
     /// What an operator has to run for it to go on, when it is their turn.
     pub command: Option<String>,
+    /// What else the agent advises, in words.
+    pub hint: Option<String>,
 }
 
 impl Progress {
     pub(crate) fn new(stage: Stage, message: impl Into<String>, command: Option<&str>) -> Self {
-        Self { stage, message: message.into(), command: command.map(str::to_owned) }
+        Self { stage, message: message.into(), command: command.map(str::to_owned), hint: None }
     }
 
     /// Whether it is the same step. Ages and counts in a message grow by themselves, and do not count.

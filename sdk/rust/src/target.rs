@@ -4,7 +4,7 @@ use std::{path::Path, str::FromStr, time::Duration};
 
 use mesh_core::{
     id::Address,
-    status::{MembershipState, NodeKind, Severity, Status},
+    status::{MembershipState, NodeKind, Severity, Status, Warning},
 };
 
 use crate::{
@@ -118,10 +118,10 @@ impl Target {
     /// As [`Self::check`], and [`Error::NotAMember`] for a node that lost its membership and does not come back by itself.
     pub(crate) fn judge(&self, status: &Status, peers: &Peers) -> Result<Standing, Error> {
         self.check(status)?;
-        let command = status.own.membership_hint.as_deref();
+        let (command, cause) = (status.own.membership_hint.as_deref(), cause(status));
         let (stage, words) = match status.own.membership {
             MembershipState::Fenced => {
-                let message = reason(status, "this node lost its membership");
+                let message = cause.map_or("this node lost its membership", |cause| &cause.message);
                 return Err(Error::NotAMember(Advice::by_operator(message, command)));
             }
             MembershipState::Unknown => (Stage::Reading, "the contract is being read"),
@@ -132,7 +132,9 @@ impl Target {
             MembershipState::Active => (Stage::Converging, "the peers are being configured"),
         };
         let progress = if !status.verdict.ready {
-            Progress::new(stage, format!("{stage}: {}", reason(status, words)), command)
+            let words = cause.map_or(words, |cause| &cause.message);
+            let hint = cause.and_then(|cause| cause.hint.clone());
+            Progress { hint, ..Progress::new(stage, format!("{stage}: {words}"), command) }
         } else if let Some(own) = &peers.own {
             match self.missing_url(status, peers, own)? {
                 None => return Ok(Standing::Ready(own.clone())),
@@ -178,7 +180,7 @@ impl Target {
 
     /// The error for a node that got no further. Without `limit` only the wait for an agent ends.
     pub(crate) fn not_in_time(&self, progress: Progress, limit: Option<Duration>, socket: &Path) -> Error {
-        let Progress { stage, message, command } = progress;
+        let Progress { stage, message, command, hint } = progress;
         let by_operator = || Advice::by_operator(message.clone(), command.as_deref());
         match stage {
             Stage::NoAgent => Error::NoAgent(Advice::new(
@@ -189,20 +191,34 @@ impl Target {
             Stage::NoToken | Stage::Ambiguous | Stage::Registering | Stage::NoUrl => Error::NotAMember(by_operator()),
             Stage::Starting | Stage::Reading | Stage::Converging => {
                 let seconds = limit.unwrap_or_default().as_secs_f64();
+                let otherwise = || "`meshctl status` says more; a longer limit waits longer".to_owned();
                 Error::TimedOut(Advice::new(
-                    format!("not a member after {seconds} s: {message}"),
-                    "`meshctl status` says more; a longer limit waits longer",
+                    format!("not ready after {seconds} s: {message}"),
+                    hint.unwrap_or_else(otherwise),
                 ))
             }
         }
     }
 }
 
-/// Why this node is not ready, in the agent's words: its warning about the membership, else the worst of the others.
-fn reason(status: &Status, otherwise: &str) -> String {
-    let of_membership = status.warnings.iter().find(|warning| warning.code.starts_with("W10"));
-    let worst = || status.warnings.iter().find(|warning| warning.severity != Severity::Info);
-    of_membership.or_else(worst).map_or_else(|| otherwise.to_owned(), |warning| warning.message.clone())
+/// What keeps this node from being a member whose mesh can be used; `None` where nothing is wrong. Of several warnings it is one that
+/// does so, whatever stands beside it: a relayer that is awaited hinders no member, a route that cannot be set does.
+pub(crate) fn cause(status: &Status) -> Option<&Warning> {
+    let hindering: &[&str] = match status.own.membership {
+        // The contract cannot be read.
+        MembershipState::Unknown => &["W3"],
+        // Nor can it, or this machine refuses something.
+        MembershipState::Active => &["W108", "W301", "W501", "W502", "W503", "W505"],
+        MembershipState::NoToken
+        | MembershipState::Ambiguous
+        | MembershipState::Revoked
+        | MembershipState::Registering
+        | MembershipState::Fenced => &["W10"],
+    };
+    let is_serious = |warning: &&Warning| warning.severity != Severity::Info;
+    let hinders = |warning: &&Warning| hindering.iter().any(|code| warning.code.starts_with(code));
+    let mut serious = status.warnings.iter().filter(is_serious);
+    serious.clone().find(hinders).or_else(|| serious.next())
 }
 
 /// Quoted as one word of a shell.

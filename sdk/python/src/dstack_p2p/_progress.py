@@ -42,6 +42,8 @@ class Progress:
     message: str
     #: What an operator has to run for it to go on, when it is their turn.
     command: Optional[str] = None
+    #: What else the agent advises, in words.
+    hint: Optional[str] = None
 
     def is_news_after(self, earlier: Optional[Progress]) -> bool:
         """Whether it is another step. Ages and counts in a message grow by themselves, and do not count."""

@@ -17,7 +17,7 @@ from ._follow import follow
 from ._launch import Launcher
 from ._progress import Progress, Stage
 from ._sockets import find_socket
-from ._target import Target
+from ._target import Target, not_in_time
 from ._view import Member, Peers, Status
 
 _LOG = logging.getLogger("dstack_p2p")
@@ -214,7 +214,9 @@ class DStackP2PSDK:
                     return peers
                 if peers.membership != "unknown":
                     raise await self._no_member(peers.membership)
-                wait = TimedOut("the agent has not read the contract yet", "`meshctl status` says what keeps it")
+                cause = (await self._api.status()).cause()
+                reason = f": {cause.message}" if cause else ""
+                wait = not_in_time(f"the agent has not read the contract yet{reason}", cause.hint if cause else None)
             except Starting as starting:
                 wait = TimedOut(str(starting), "look at the agent's log")
             except Unreachable as failure:
@@ -227,9 +229,11 @@ class DStackP2PSDK:
             await asyncio.sleep(_POLL)
 
     async def _no_member(self, membership: str) -> NotAMember:
-        command = (await self._api.status()).membership_hint
+        status = await self._api.status()
+        command, cause = status.membership_hint, status.cause()
         hint = f"an operator has to run: {command}" if command else "`await sdk.register()` waits until it is one"
-        return NotAMember(f"this node is not a member of {self._target.contract}: {membership}", hint, command)
+        reason = f": {cause.message}" if cause else ""
+        return NotAMember(f"this node is not a member of {self._target.contract}: {membership}{reason}", hint, command)
 
     def _endpoints(self, peers: Peers, include_self: bool) -> list[str]:
         endpoints = (self._target.endpoint(member) for member in _members(peers, include_self))

@@ -78,13 +78,16 @@ class Target:
         """
         self.check(status)
         command = status.membership_hint
+        cause = status.cause()
         if status.membership == "fenced":
-            raise NotAMember(_reason(status, "this node lost its membership"), _by_operator(command), command)
+            raise NotAMember(cause.message if cause else "this node lost its membership", _by_operator(command), command)
         stage = _STAGES.get(status.membership)
         if stage is None:
             raise WrongAgent(f"the agent says `{status.membership}` of itself", "use a dstack-p2p of the agent's version")
         if not status.ready:
-            return Progress(stage, f"{stage.value}: {_reason(status, _WORDS[stage])}", command)
+            if cause is None:
+                return Progress(stage, f"{stage.value}: {_WORDS[stage]}", command)
+            return Progress(stage, f"{stage.value}: {cause.message}", command, cause.hint)
         if peers.own is None:
             return Progress(Stage.READING, "the agent does not list this node yet")
         return self._judge_url(status, peers, peers.own)
@@ -121,9 +124,7 @@ class Target:
             return NotPermitted(message, _by_operator(progress.command), progress.command)
         if stage in _OPERATORS_TURN:
             return NotAMember(message, _by_operator(progress.command), progress.command)
-        return TimedOut(
-            f"not a member after {seconds or 0:g} s: {message}", "`meshctl status` says more; a longer `timeout=` waits longer"
-        )
+        return not_in_time(f"not ready after {seconds or 0:g} s: {message}", progress.hint)
 
 
 _WORDS = {
@@ -136,11 +137,9 @@ _WORDS = {
 }
 
 
-def _reason(status: Status, otherwise: str) -> str:
-    """Why this node is not ready, in the agent's words: its warning about the membership, else the worst of the others."""
-    of_membership = [finding for finding in status.findings if finding.code.startswith("W10")]
-    others = [finding for finding in status.findings if finding.severity != "info"]
-    return next((finding.message for finding in [*of_membership, *others]), otherwise)
+def not_in_time(message: str, hint: Optional[str]) -> TimedOut:
+    """The error for what was under way, with what the agent advises, if it does."""
+    return TimedOut(message, hint or "`meshctl status` says more; a longer `timeout=` waits longer")
 
 
 def _by_operator(command: Optional[str]) -> str:

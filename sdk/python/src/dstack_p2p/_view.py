@@ -10,6 +10,10 @@ from ._errors import WrongAgent
 
 _STATUS = "meshctl.status/v1"
 _PEERS = "p2p-agent.peers/v1"
+#: The warnings about why a node is no member; and by membership those that keep others from being ready: the contract that cannot be
+#: read, and what this machine refuses.
+_OF_MEMBERSHIP = ("W10",)
+_HINDERING = {"unknown": ("W3",), "active": ("W108", "W301", "W501", "W502", "W503", "W505")}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Status:
     kind: str
     #: Most severe first.
     findings: tuple[Finding, ...]
+
+    def cause(self) -> Optional[Finding]:
+        """What keeps this node from being a member whose mesh can be used; `None` where nothing is wrong. Of several warnings it is
+        one that does so, whatever stands beside it: a relayer that is awaited hinders no member, a route that cannot be set does."""
+        serious = [finding for finding in self.findings if finding.severity != "info"]
+        hindering = [finding for finding in serious if finding.code.startswith(_HINDERING.get(self.membership, _OF_MEMBERSHIP))]
+        return next(iter(hindering + serious), None)
 
     @staticmethod
     def of(answer: Any) -> Status:

@@ -1,11 +1,11 @@
 //! `get_peers`: the list now, and what is made of answers that are none.
 
 use dstack_p2p::{DstackP2p, Error, NodeKind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     IMPATIENCE, Scratch,
-    agent::{FakeAgent, STARTING_UP, listed, peer, peers, status, tls_peer, tls_url, unknown, with},
+    agent::{FakeAgent, STARTING_UP, finding, listed, peer, peers, status, tls_peer, tls_url, unknown, with},
     node, until,
 };
 
@@ -72,7 +72,18 @@ async fn without_an_agent_it_says_so_in_time() {
     assert!(matches!(&error, Error::NoAgent(advice) if advice.hint.starts_with("`register` first")), "{error:?}");
     let agent = FakeAgent::running(&socket, &status("unknown"), &unknown());
     let error = node.get_peers().await.unwrap_err();
-    assert!(matches!(&error, Error::TimedOut(_)), "{error:?}");
+    assert!(
+        matches!(&error, Error::TimedOut(advice) if advice.message.ends_with("read the contract yet")),
+        "{error:?}"
+    );
+    let mut silent = status("unknown");
+    silent["warnings"] = json!([
+        finding("W504", "warning", "the disk is full", json!("make room")),
+        finding("W302", "warning", "rpc-1: no answer", json!("check it")),
+    ]);
+    agent.say(&silent, &unknown());
+    let error = node.get_peers().await.unwrap_err();
+    assert!(error.to_string().ends_with("yet: rpc-1: no answer\nhint: check it"), "{error}");
     drop(agent);
     let agent = FakeAgent::new(&socket);
     agent.answer("/v1/status", STARTING_UP.0, STARTING_UP.1);
@@ -92,9 +103,14 @@ async fn who_is_no_member_has_no_peers() {
     for membership in ["no-token", "registering", "revoked", "fenced"] {
         let mut said = status(membership);
         said["self"]["membership_hint"] = json!("meshctl mint");
+        said["warnings"] =
+            json!([finding("W302", "critical", "else", Value::Null), finding("W104", "warning", "why", Value::Null),]);
         agent.say(&said, &listed(peer(7), membership, [peer(3)]));
         let error = node.get_peers().await.unwrap_err();
-        assert!(matches!(&error, Error::NotAMember(advice) if advice.message.ends_with(membership)), "{error:?}");
+        assert!(
+            matches!(&error, Error::NotAMember(advice) if advice.message.ends_with(&format!("{membership}: why"))),
+            "{error:?}"
+        );
         assert_eq!(error.advice().command.as_deref(), Some("meshctl mint"));
     }
 }

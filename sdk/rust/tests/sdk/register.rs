@@ -129,6 +129,28 @@ async fn a_node_that_waits_for_an_operator_shows_the_command() {
 }
 
 #[tokio::test]
+async fn what_hinders_is_named_before_what_stands_beside_it() {
+    let cases: [(&str, &[&str], &str); 6] = [
+        // A member that waits for a relayer with its new endpoint, and cannot set its routes.
+        ("active", &["W501", "W107"], ": because of W501"),
+        ("active", &["W106", "W109", "W302", "W501"], ": because of W501"),
+        ("active", &["W107"], "converging: the peers are being configured"),
+        ("active", &["W201"], ": because of W201"),
+        ("unknown", &["W303", "W504"], ": because of W303"),
+        ("unknown", &["W504", "W302"], ": because of W302"),
+    ];
+    for (membership, codes, expected) in cases {
+        let mut said = if membership == "active" { converging() } else { status(membership) };
+        let severity = |code: &str| if code == "W107" { "info" } else { "warning" };
+        let warning = |code: &&str| finding(code, severity(code), &format!("because of {code}"), json!("do it"));
+        said["warnings"] = codes.iter().map(warning).collect();
+        let error = refused(&said, &unknown(), "wireguard", Duration::ZERO).await;
+        assert!(matches!(error, Error::TimedOut(_)) && error.advice().message.ends_with(expected), "{error:?}");
+        assert_eq!(error.advice().hint == "do it", expected.contains("because"), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_fenced_node_is_not_waited_for() {
     let error = refused(&status("fenced"), &listed(peer(7), "fenced", []), "wireguard", PATIENCE).await;
     assert!(matches!(&error, Error::NotAMember(advice) if advice.command.is_some()), "{error:?}");
