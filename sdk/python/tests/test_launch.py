@@ -266,6 +266,46 @@ def test_one_that_is_being_stopped_is_not_started_again_by_a_monitor(
     assert "starting it again" not in caplog.text
 
 
+_THREE_LINES = """
+import asyncio
+from dstack_p2p import DStackP2PSDK
+
+async def main():
+    sdk = DStackP2PSDK("{contract}", "wireguard", socket="{socket}", keep_agent={keep})
+    await sdk.register()
+    assert await sdk.get_peers() == ["10.0.1.2"]
+    {then}
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("then", ["", "raise SystemExit(0)"])
+def test_it_ends_with_the_application(program: Path, socket: Path, then: str) -> None:
+    three_lines = _THREE_LINES.format(contract=CONTRACT, socket=socket, keep=False, then=then)
+    assert subprocess.run([sys.executable, "-c", three_lines], timeout=PATIENCE).returncode == 0
+    assert not is_alive(given(socket)["pid"]) and not socket.exists()
+    assert "stopped in order" in Path(f"{socket}.log").read_text()
+
+
+def test_it_goes_on_where_it_is_to_be_kept(program: Path, socket: Path) -> None:
+    three_lines = _THREE_LINES.format(contract=CONTRACT, socket=socket, keep=True, then="await sdk.close()")
+    assert subprocess.run([sys.executable, "-c", three_lines], timeout=PATIENCE).returncode == 0
+    pid = given(socket)["pid"]
+    try:
+        assert is_alive(pid)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until("it to end", lambda: not socket.exists())
+
+
+def test_it_does_not_end_with_a_fork_of_the_application(program: Path, socket: Path) -> None:
+    forks = "import os; os.fork() or exit(); os.wait(); assert await sdk.get_peers() == ['10.0.1.2']; print('still there')"
+    three_lines = _THREE_LINES.format(contract=CONTRACT, socket=socket, keep=False, then=forks)
+    ended = subprocess.run([sys.executable, "-c", three_lines], timeout=PATIENCE, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "still there\n"), ended.stderr
+
+
 def test_it_goes_on_when_the_application_dies_and_is_found_by_the_next(program: Path, socket: Path) -> None:
     application = f"""
 import os, signal

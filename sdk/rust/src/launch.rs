@@ -1,8 +1,8 @@
 //! Starting `p2p-agent` where none runs.
 //!
 //! Nothing secret is in its arguments or its environment: the RPC URLs, which often hold API keys, go through a pipe, and of this
-//! process's environment it gets what agents read. Its log goes to a file and not to a pipe, because it keeps running when this
-//! process dies.
+//! process's environment it gets what agents read. It ends with the last handle to it, unless it is to be kept. Its log goes to a
+//! file and not to a pipe, because it keeps running when this process is killed.
 
 use std::{
     env,
@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -55,6 +56,8 @@ pub(crate) struct Launcher {
     program: Vec<String>,
     flags: Vec<String>,
     rpc_urls: Vec<Zeroizing<String>>,
+    /// It outlives this process, and whatever would stop it.
+    keep: bool,
     child: Mutex<Option<Child>>,
 }
 
@@ -66,6 +69,7 @@ impl Launcher {
         program: Vec<String>,
         flags: Vec<String>,
         rpc_urls: Vec<Zeroizing<String>>,
+        keep: bool,
     ) -> Result<Self, Error> {
         if flags.iter().any(|flag| flag.split('=').next() == Some("--rpc-url")) {
             let message = "every process can read the agent's arguments";
@@ -76,7 +80,7 @@ impl Launcher {
             let message = "an RPC URL has characters that no URL has";
             return Err(Error::Invalid(Advice::new(message, "look for white space at its end")));
         }
-        Ok(Self { target, socket, program, flags, rpc_urls, child: Mutex::new(None) })
+        Ok(Self { target, socket, program, flags, rpc_urls, keep, child: Mutex::new(None) })
     }
 
     /// Where the agent's output of its last start is.
@@ -143,8 +147,11 @@ impl Launcher {
         Some(if is_refused { Error::NotPermitted(advice) } else { Error::NoAgent(advice) })
     }
 
-    /// Stops the agent that was started here in order, so that nothing of it is left. May take a while.
+    /// Stops the agent that was started here in order, so that nothing of it is left, unless it is to be kept. May take a while.
     pub(crate) async fn stop(&self) {
+        if self.keep {
+            return;
+        }
         let Some(mut child) = self.child().take() else { return };
         let asked = signal::terminate(&child);
         let deadline = Instant::now() + STOP_WITHIN;
@@ -239,6 +246,19 @@ impl Launcher {
         }
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(path)
+    }
+}
+
+impl Drop for Launcher {
+    /// An agent that was not stopped is asked to end in order. Only a thread waits for that, so that no zombie stays.
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut child) = child.filter(|_| !self.keep)
+            && is_alive(&mut child)
+            && signal::terminate(&child).is_ok()
+        {
+            let _ = thread::Builder::new().spawn(move || child.wait());
+        }
     }
 }
 

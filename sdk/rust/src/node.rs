@@ -36,7 +36,8 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(300);
 
 /// This node in its cluster. Clones are the same node.
 ///
-/// [`close`](Self::close) stops the agent that was started here, if one was; without it that agent keeps running.
+/// An agent that was started here ends with the last clone (and the last of its lists); [`close`](Self::close) waits until it has. With
+/// [`Builder::keep_agent`] it keeps running.
 #[derive(Clone)]
 pub struct DstackP2p {
     pub(crate) node: Arc<Node>,
@@ -61,6 +62,7 @@ pub struct Builder {
     program: Vec<String>,
     flags: Vec<String>,
     rpc_urls: Vec<Zeroizing<String>>,
+    keep_agent: bool,
     include_self: bool,
     restart_within: Duration,
     agent_within: Duration,
@@ -92,6 +94,12 @@ impl Builder {
         self
     }
 
+    /// The agent that is started here keeps running when the last [`DstackP2p`] is dropped or closed. By default it ends then.
+    #[must_use]
+    pub fn keep_agent(self) -> Self {
+        Self { keep_agent: true, ..self }
+    }
+
     /// Whether lists include this node. By default they do not.
     #[must_use]
     pub fn include_self(self) -> Self {
@@ -121,7 +129,8 @@ impl Builder {
         let run_dir = Path::new(sockets::RUN_DIR);
         let place = Place { variable: &variable, run_dir, is_root: signal::is_root() };
         let socket = self.socket.map_or_else(|| find_socket(&target.mode, &place), Ok)?;
-        let launcher = Launcher::new(target.clone(), socket.clone(), self.program, self.flags, self.rpc_urls)?;
+        let launcher =
+            Launcher::new(target.clone(), socket.clone(), self.program, self.flags, self.rpc_urls, self.keep_agent)?;
         let node = Node {
             agent: Agent::new(socket),
             target,
@@ -156,6 +165,7 @@ impl DstackP2p {
             program: vec!["p2p-agent".to_owned()],
             flags: Vec::new(),
             rpc_urls: Vec::new(),
+            keep_agent: false,
             include_self: false,
             restart_within: Duration::from_secs(10),
             agent_within: AGENT_WITHIN,
@@ -253,7 +263,7 @@ impl DstackP2p {
         PeerLists::of(Arc::clone(&self.node))
     }
 
-    /// Stops the agent if it was started here. May take a while.
+    /// Stops the agent if it was started here and is not to be kept, and waits until it has ended.
     pub async fn close(self) {
         self.node.launcher.stop().await;
     }

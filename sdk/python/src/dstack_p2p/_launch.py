@@ -1,12 +1,13 @@
 """Starting `p2p-agent` where none runs.
 
 Nothing secret is in its arguments or its environment: the RPC URLs, which often hold API keys, go through a file that exists in
-memory alone, and of this process's environment it gets what agents read. Its log goes to a file and not to a pipe, because it goes on
-when this process dies.
+memory alone, and of this process's environment it gets what agents read. It ends with this process, unless it is to be kept. Its log
+goes to a file and not to a pipe, because it goes on when this process is killed.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -41,9 +42,10 @@ class Launcher:
     """Starts and stops the agent of this process, if there is to be one."""
 
     def __init__(
-        self, target: Target, socket: str, program: Sequence[str], flags: Sequence[str], rpc_urls: Sequence[str]
+        self, target: Target, socket: str, program: Sequence[str], flags: Sequence[str], rpc_urls: Sequence[str], *, keep: bool
     ) -> None:
-        """`program` is empty where none is to be started; it may be several words, such as `ip netns exec blue p2p-agent`."""
+        """`program` is empty where none is to be started; it may be several words, such as `ip netns exec blue p2p-agent`. `keep`:
+        `stop` does nothing, and the agent outlives this process."""
         if any(flag.split("=")[0] == "--rpc-url" for flag in flags):
             raise ValueError("every process can read the agent's arguments: give RPC URLs with `rpc_url=`")
         if any(not url.isprintable() for url in rpc_urls):
@@ -54,6 +56,7 @@ class Launcher:
         self._program = program
         self._flags = flags
         self._rpc_urls = rpc_urls
+        self._keep = keep
         self._process: Optional[subprocess.Popen[bytes]] = None
 
     @property
@@ -96,6 +99,10 @@ class Launcher:
         except OSError as failure:
             error = NotPermitted if isinstance(failure, PermissionError) else NoAgent
             raise error(f"cannot start `{self._program[0]}`: {failure}", "start `p2p-agent` beside this process") from None
+        if not self._keep:
+            # Once, however often it is started.
+            atexit.unregister(self.stop)
+            atexit.register(self.stop)
         _LOG.info("started %s, whose log is %s", self._program[0], self.log_path)
 
     def failure(self) -> Optional[P2PError]:
@@ -110,7 +117,9 @@ class Launcher:
         )
 
     def stop(self) -> None:
-        """Stops the agent that was started here in order, so that nothing of it is left. May take a while."""
+        """Stops the agent that was started here in order, so that nothing of it is left, unless it is to be kept. May take a while."""
+        if self._keep:
+            return
         # Cleared first: a monitor would take its end for a crash, and start another.
         process, self._process = self._process, None
         if process is None:

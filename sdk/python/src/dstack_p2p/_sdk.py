@@ -35,7 +35,8 @@ OnPeers = Callable[[list[str]], Union[None, Awaitable[None]]]
 class DStackP2PSDK:
     """This node in its cluster. See `SyncDStackP2PSDK` for its twin without asyncio.
 
-    Used with `async with`, or ended with `close`, it stops the agent that it started itself, if it did; otherwise that goes on.
+    An agent that it started itself is stopped at the end of `async with`, by `close`, or when the interpreter exits, unless it is to be
+    kept; one that an application leaves by being killed is used by the next one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class DStackP2PSDK:
         agent: Union[str, Sequence[str], None] = "p2p-agent",
         agent_flags: Sequence[str] = (),
         rpc_url: Union[str, Sequence[str]] = (),
+        keep_agent: bool = False,
     ) -> None:
         """
         Args:
@@ -58,6 +60,7 @@ class DStackP2PSDK:
                 "blue", "p2p-agent"]`; `None` for none.
             agent_flags: further flags for it, such as `["--gateway-domain", "gateway.example.com"]`. Nothing secret.
             rpc_url: RPC URLs for it, which may hold API keys: they are neither in its arguments nor in its environment.
+            keep_agent: whether the agent that is started here goes on when this application ends.
 
         Raises `ValueError` for invalid arguments, `WrongAgent` where several agents run and none was chosen, and
         `NotPermitted` where the agents' directories cannot be read.
@@ -68,7 +71,7 @@ class DStackP2PSDK:
         rpc_urls = [rpc_url] if isinstance(rpc_url, str) else list(rpc_url)
         self._target = target
         self._api = AgentApi(found)
-        self._launcher = Launcher(target, found, program, list(agent_flags), rpc_urls)
+        self._launcher = Launcher(target, found, program, list(agent_flags), rpc_urls, keep=keep_agent)
         self._is_checked = False
 
     @property
@@ -156,7 +159,7 @@ class DStackP2PSDK:
         await follow(self._api, self._target, self._launcher, report)
 
     async def close(self) -> None:
-        """Stops the agent if it was started here."""
+        """Stops the agent if it was started here, and is not to be kept."""
         await asyncio.get_running_loop().run_in_executor(None, self._launcher.stop)
 
     async def __aenter__(self) -> DStackP2PSDK:

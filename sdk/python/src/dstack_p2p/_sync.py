@@ -21,8 +21,8 @@ _T = TypeVar("_T")
 class SyncDStackP2PSDK:
     """This node in its cluster; the twin of `DStackP2PSDK`, which documents the arguments and errors.
 
-    May be used from several threads. Used with `with`, or ended with `close`, it ends its monitors, and stops the agent that it started
-    itself, if it did.
+    May be used from several threads. Used with `with`, or ended with `close`, it ends its monitors. An agent that it started itself is
+    stopped as that of `DStackP2PSDK` is.
     """
 
     def __init__(
@@ -34,10 +34,11 @@ class SyncDStackP2PSDK:
         agent: Union[str, Sequence[str], None] = "p2p-agent",
         agent_flags: Sequence[str] = (),
         rpc_url: Union[str, Sequence[str]] = (),
+        keep_agent: bool = False,
     ) -> None:
         """As `DStackP2PSDK`."""
         self._sdk = DStackP2PSDK(
-            contract, mode, socket=socket, agent=agent, agent_flags=agent_flags, rpc_url=rpc_url
+            contract, mode, socket=socket, agent=agent, agent_flags=agent_flags, rpc_url=rpc_url, keep_agent=keep_agent
         )
         self._loop = _LoopThread()
 
@@ -75,7 +76,7 @@ class SyncDStackP2PSDK:
         return Monitor(self._loop, self._sdk.monitor_peers(report, include_self=include_self))
 
     def close(self) -> None:
-        """Ends the monitors, and stops the agent if it was started here. Not to be called from a callback."""
+        """Ends the monitors, and stops the agent if it was started here, and is not to be kept. Not to be called from a callback."""
         if self._loop.is_open:
             self._loop.run(self._sdk.close())
             self._loop.close()

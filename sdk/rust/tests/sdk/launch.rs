@@ -70,6 +70,36 @@ async fn one_is_started_used_and_stopped_in_order_and_nothing_secret_is_shown() 
 }
 
 #[tokio::test]
+async fn one_ends_with_the_last_handle() {
+    let scratch = Scratch::new();
+    let (node, _agent) = started(&scratch, |builder| builder).await;
+    let mut lists = node.monitor_peers();
+    drop(node);
+    assert_eq!(lists.next().await.unwrap().unwrap(), ["10.0.1.2"]);
+    assert!(!scratch.join("stopped").exists());
+    drop(lists);
+    until("it was asked to end", || scratch.join("stopped").exists()).await;
+}
+
+#[tokio::test]
+async fn one_that_is_to_be_kept_is_not_stopped() {
+    let scratch = Scratch::new();
+    let (node, _agent) = started(&scratch, Builder::keep_agent).await;
+    // Without `keep_agent` it returns when the agent has ended.
+    node.close().await;
+    assert!(!scratch.join("stopped").exists());
+}
+
+/// A node that has started a program, and what answers in its place.
+async fn started(scratch: &Scratch, with: impl FnOnce(Builder) -> Builder) -> (DstackP2p, FakeAgent) {
+    let (socket, builder) = launching(scratch, "");
+    let node = with(builder).build().unwrap();
+    node.register_within(Some(Duration::ZERO), |_| {}).await.unwrap_err();
+    until("it runs", || scratch.join("pid").exists()).await;
+    (node, FakeAgent::running(&socket, &status("active"), &peers([peer(2)])))
+}
+
+#[tokio::test]
 async fn clones_that_find_none_at_the_same_moment_start_one_together() {
     let scratch = Scratch::new();
     let count = format!("echo $$ >>{}", scratch.join("started").display());
