@@ -19,6 +19,13 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK asks again at once: that a fake agent says something else is what tests wait for, and not the pauses."""
+    for name in ("_sdk._POLL", "_follow._POLL", "_follow._RETRY_FIRST", "_follow._RETRY_LAST"):
+        monkeypatch.setattr(f"dstack_p2p.{name}", 0.02 if name.endswith("LAST") else 0.01)
+
+
+@pytest.fixture
 def socket(place: Path) -> Path:
     """Where an agent's socket may be."""
     return place / "agent.sock"

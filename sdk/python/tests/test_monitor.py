@@ -15,6 +15,7 @@ from waiting import until, until_asked, until_unwatched
 
 from dstack_p2p import DStackP2PSDK, WrongContract
 
+pytestmark = pytest.mark.usefixtures("quick")
 A, B, C = "10.0.1.2", "10.0.1.3", "10.0.1.4"
 
 

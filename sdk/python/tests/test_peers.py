@@ -12,6 +12,7 @@ from waiting import PATIENCE, wait_until
 
 from dstack_p2p import DStackP2PSDK, Member, NoAgent, NotAMember, TimedOut, WrongContract
 
+pytestmark = pytest.mark.usefixtures("quick")
 LISTED = peers(peer(9, state="down"), tls_peer(3), peer(2), peer(11), own=peer(7, dev_url=None))
 
 

@@ -27,6 +27,7 @@ from dstack_p2p import (
     WrongContract,
 )
 
+pytestmark = pytest.mark.usefixtures("quick")
 MINT = f"meshctl mint --to <OWNER-ADDRESS> --instance 3f9c --contract {CONTRACT}"
 OTHER = "0x" + "ab" * 20
 

@@ -15,6 +15,7 @@ from waiting import PATIENCE, wait_until
 
 from dstack_p2p import DStackP2PSDK, NotAMember, Progress, Stage, SyncDStackP2PSDK
 
+pytestmark = pytest.mark.usefixtures("quick")
 A, B = "10.0.1.2", "10.0.1.3"
 
 
