@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::Context as _;
 use counter_core::{
-    Answer, Command, Counted, Doing, Entry, Increment, Input, Members, NodeId, Promise, Question, Rejection, Replica,
-    Says, Seat, Ticket, Token,
+    Answer, Command, Counted, Doing, Entry, Increment, Input, Members, NodeId, Obstacle, Promise, Question, Rejection,
+    Replica, Says, Seat, Ticket, Token,
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -67,6 +67,8 @@ pub(crate) struct Picture {
     pub(crate) value: Option<u64>,
     pub(crate) members: Option<Members>,
     pub(crate) silence: Duration,
+    /// What keeps increments from counting.
+    pub(crate) obstacle: Option<Obstacle>,
     pub(crate) clients: usize,
 }
 
@@ -195,6 +197,7 @@ impl Driver {
             value: (replica.counted() > 0).then(|| replica.counter().value()),
             members: replica.log().members().cloned(),
             silence: replica.silence(),
+            obstacle: replica.obstacle(),
             clients: replica.counter().clients(),
         }
     }

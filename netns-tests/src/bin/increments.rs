@@ -26,6 +26,8 @@ enum Command {
     Count { client: String, nodes: Vec<SocketAddr> },
     /// Prints what a node answers to a GET; fails unless that is a 200.
     Get { node: SocketAddr, path: String },
+    /// Prints what a node says of its health, good or bad.
+    Health { node: SocketAddr },
 }
 
 fn main() -> Result<()> {
@@ -35,6 +37,10 @@ fn main() -> Result<()> {
             let Answer { code, body } = ask(node, &format!("GET {path}"), "", PATIENCE)?;
             ensure!(code == 200, "{path} answers {code}: {body}");
             println!("{body}");
+            Ok(())
+        }
+        Command::Health { node } => {
+            println!("{}", ask(node, "GET /health", "", PATIENCE)?.body);
             Ok(())
         }
     }

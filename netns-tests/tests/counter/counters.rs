@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::PATIENCE;
 
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 /// The counter's clients.
 pub(crate) const INCREMENTS: &str = env!("CARGO_BIN_EXE_increments");
 
@@ -29,6 +29,16 @@ pub(crate) fn get(world: &World, node: usize, path: &str) -> Result<Value> {
     let answer = world.node(node).namespace.launch(INCREMENTS).args(["get", &address, path]).finish(PATIENCE);
     let text = answer.and_then(Finished::success)?;
     serde_json::from_str(&text).with_context(|| format!("read what node {node} answers to {path}: {text}"))
+}
+
+/// Why the counter of a node is unhealthy, by its own word to another node; `None` where it is healthy.
+pub(crate) fn health_seen_from(world: &World, node: usize, other: usize) -> Result<Option<String>> {
+    let address = address(world, node)?.to_string();
+    let look = world.node(other).namespace.launch(INCREMENTS).args(["health", &address]).finish(PATIENCE);
+    let text = look.and_then(Finished::success)?;
+    let health: Value =
+        serde_json::from_str(&text).with_context(|| format!("read the health of node {node}: {text}"))?;
+    Ok(health["reason"].as_str().map(str::to_owned))
 }
 
 impl Counters {

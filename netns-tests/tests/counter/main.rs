@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// The loss of a leader until the next one acknowledges an increment.
 const SERVES_LIMIT: Duration = Duration::from_secs(10);
 /// In every test run; `make soak` sets `COUNTER_RUNS` and `SOAK_SEED`.
-const RUNS: u64 = 3;
+const RUNS: u64 = 5;
 const SEED: u64 = 11;
 
 /// How a leader is lost.
@@ -33,6 +33,10 @@ enum Loss {
     MachineDied,
     /// It reaches no other node and none reaches it: it goes on by itself.
     CutOff,
+    /// Connections to its counter are dropped, while it reaches the others'.
+    Unreached,
+    /// Connections from it to any counter are dropped, while the others reach its own.
+    Unreaching,
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn leaders_are_lost(nodes: usize) -> Result<()> {
     let mut kinds = Vec::new();
     for run in 0..runs {
         if kinds.is_empty() {
-            kinds = vec![Loss::Killed, Loss::MachineDied, Loss::CutOff];
+            kinds = vec![Loss::Killed, Loss::MachineDied, Loss::CutOff, Loss::Unreached, Loss::Unreaching];
         }
         let loss = kinds.swap_remove(random.below(kinds.len()));
         let repeat =
@@ -74,6 +78,7 @@ fn leaders_are_lost(nodes: usize) -> Result<()> {
         ensure!(took <= SERVES_LIMIT, "{}: only after {took:?}", repeat());
     }
     agents_restart(&mut world, &counters, &clients)?;
+    a_follower_does_not_reach_the_leader(&world, &counters, &clients)?;
     clients.check(&world, &counters)?;
     drop(counters);
     world.close()
@@ -88,6 +93,25 @@ fn agents_restart(world: &mut World, counters: &Counters, clients: &Clients) -> 
         counters.until_follows(world, node, 0).with_context(|| format!("the agent of node {node} was restarted"))?;
     }
     clients.until_more(world, 10)
+}
+
+/// It says that increments are of no use there, and alone it deposes no leader.
+fn a_follower_does_not_reach_the_leader(world: &World, counters: &Counters, clients: &Clients) -> Result<()> {
+    let seat = counters.leader(world)?;
+    let (_, leader) = seat;
+    let follower = leader % world.nodes().len() + 1;
+    drop_connections(world, follower, Loss::Unreaching, "-A")?;
+    let seen = || {
+        let reason = counters::health_seen_from(world, follower, leader)?;
+        ensure!(reason.as_deref().is_some_and(|why| why.contains("the leader is not reached")), "{reason:?}");
+        Ok(())
+    };
+    counters.wait(world, &format!("the counter of node {follower} to be unhealthy"), seen)?;
+    clients.until_more(world, 20)?;
+    drop_connections(world, follower, Loss::Unreaching, "-D")?;
+    let after = counters.leader(world)?;
+    ensure!(after == seat, "{seat:?} was deposed by a minority: {after:?}");
+    Ok(())
 }
 
 /// How long it took until another leader acknowledged something.
@@ -126,6 +150,7 @@ fn begin(world: &mut World, counters: &mut Counters, loss: Loss, node: usize) ->
             world.node_mut(node).kill()
         }
         Loss::CutOff => world.cut(node),
+        Loss::Unreached | Loss::Unreaching => drop_connections(world, node, loss, "-A"),
     }
 }
 
@@ -137,5 +162,13 @@ fn end(world: &mut World, counters: &mut Counters, loss: Loss, node: usize) -> R
             counters.start_node(world, node)
         }
         Loss::CutOff => world.heal(node),
+        Loss::Unreached | Loss::Unreaching => drop_connections(world, node, loss, "-D"),
     }
+}
+
+/// As an operator's firewall does it, without a word to either side.
+fn drop_connections(world: &World, node: usize, loss: Loss, verb: &str) -> Result<()> {
+    let chain = if loss == Loss::Unreached { "INPUT" } else { "OUTPUT" };
+    let rule = format!("-w {verb} {chain} -p tcp --dport {} -j DROP", counters::PORT);
+    world.node(node).namespace.run("iptables", &rule).map(drop)
 }

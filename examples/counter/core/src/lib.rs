@@ -59,6 +59,13 @@
 //! An old leader that was cut off can still write into its own log, but no majority follows: a node that promised a later term
 //! refuses. It acknowledges nothing, and when it comes back what it wrote alone gives way to the new leader's log.
 //!
+//! # When a node votes
+//!
+//! Against a seat that has not worked for a while, as it sees it: no leader asks, or the one that does has no majority that follows
+//! ([`Wants::Append`] says since when); or this node does not reach it ([`Wants::Reach`]), be it only because connections to it
+//! are dropped and its own are not. A leader votes against itself when no majority follows. Votes of a minority are without
+//! effect, so that one member that is cut off, in one direction or both, deposes no leader.
+//!
 //! # When a node sees the contract late or early
 //!
 //! A node promises a seat only when it has read of it itself ([`Says::NotSeen`] until then; the leader asks again), so that a
@@ -85,5 +92,7 @@ pub use counter::{Counted, Counter, Outdated};
 pub use entry::{ClientId, Entry, Increment, InvalidClientId, Members, NoMembers, Operation};
 pub use id::{DiskId, NodeId, Term, Token};
 pub use log::{End, Log, Write};
-pub use replica::{BATCH, Command, Doing, Input, Promise, Rejection, Replica, Restored, Seat, Ticket, Timing};
+pub use replica::{
+    BATCH, Command, Doing, Input, Obstacle, Promise, Rejection, Replica, Restored, Seat, Ticket, Timing,
+};
 pub use wire::{Answer, Question, Says, Wants};

@@ -3,6 +3,7 @@
 mod follow;
 mod lead;
 mod members;
+mod reach;
 mod take_over;
 mod vote;
 
@@ -18,9 +19,11 @@ use crate::{
     entry::{Entry, Increment, Members, Operation},
     id::{NodeId, Term, Token},
     log::{End, Log, Write},
-    wire::{Answer, Question},
+    wire::{Answer, Question, Says},
 };
 use lead::Lead;
+pub use reach::Obstacle;
+use reach::Reach;
 use take_over::TakeOver;
 
 /// Entries in one message at most.
@@ -59,7 +62,8 @@ pub struct Restored {
 /// How long things take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// For how long a term may show no sign of a leader that a majority follows, before this node votes against it.
+    /// For how long a term may show no sign of a leader that a majority follows, or one that this node reaches, before it votes against
+    /// it.
     pub patience: Duration,
     /// When a vote that changed nothing is cast again.
     pub vote_again: Duration,
@@ -172,6 +176,10 @@ pub struct Replica {
     cluster_seen: bool,
     /// When the present seat was last seen to work; at first, when it was first seen.
     worked_at: Duration,
+    /// Whether its leader has asked anything of this node.
+    has_worked: bool,
+    /// Whether its leader is reached from here.
+    reach: Reach,
     voted_at: Option<Duration>,
     now: Duration,
     outbox: VecDeque<Command>,
@@ -217,6 +225,8 @@ impl Replica {
             absent_since: BTreeMap::new(),
             cluster_seen: false,
             worked_at: now,
+            has_worked: false,
+            reach: Reach::new(now),
             voted_at: None,
             now,
             outbox: VecDeque::new(),
@@ -228,6 +238,7 @@ impl Replica {
         let gap = now.saturating_sub(self.now);
         if gap > self.timing.standstill {
             self.worked_at += gap;
+            self.reach.at += gap;
         }
         self.now = now;
         match input {
@@ -309,10 +320,10 @@ impl Replica {
         &self.counter
     }
 
-    /// For how long the present seat has shown no sign of a leader that a majority follows.
+    /// For how long the present seat has shown no sign of a leader that a majority follows, or this node has not reached it.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        self.now.saturating_sub(self.worked_at)
+        self.now.saturating_sub(self.worked_at).max(self.out_of_reach())
     }
 
     /// The tokens of all nodes to talk to: those that the contract lists and those that the log knows.
@@ -326,7 +337,8 @@ impl Replica {
         if self.seat == Some(seat) {
             return;
         }
-        (self.seat, self.worked_at, self.voted_at) = (Some(seat), self.now, None);
+        (self.seat, self.worked_at, self.has_worked) = (Some(seat), self.now, false);
+        (self.reach, self.voted_at) = (Reach::new(self.now), None);
         self.step_down();
         if seat.leader == Some(self.me.token) && self.may_promise(seat.term, self.me) {
             self.promise_seat(seat.term, self.me);
@@ -336,6 +348,10 @@ impl Replica {
 
     fn answered(&mut self, answer: Answer) {
         if answer.from.token == self.me.token {
+            return;
+        }
+        if answer.says == Says::Reached {
+            self.reached(&answer);
             return;
         }
         match &mut self.role {
@@ -388,7 +404,10 @@ impl Replica {
     /// Does what follows from the entries that are on disk. Returns whether there is something for the disk again.
     fn proceed(&mut self) -> bool {
         match self.role {
-            Role::Following => false,
+            Role::Following => {
+                self.reach_for_the_leader();
+                false
+            }
             Role::TakingOver(_) => self.proceed_taking_over(),
             Role::Leading(_) => self.proceed_leading(),
         }

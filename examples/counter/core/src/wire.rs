@@ -8,18 +8,19 @@ use crate::{
     log::End,
 };
 
-/// Asked by the leader of a term. The receiver must know by the mesh that it comes from the token in `from`.
+/// Asked by the leader of a term or, with [`Wants::Reach`], asked of it. The receiver must know by the mesh that it comes from the token
+/// in `from`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// The leader.
+    /// The leader; with [`Wants::Reach`] another node.
     pub from: NodeId,
-    /// Its term.
+    /// The leader's term.
     pub term: Term,
-    /// What it wants.
+    /// What is wanted.
     pub wants: Wants,
 }
 
-/// What a leader wants.
+/// What a leader wants, or another node of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wants {
@@ -45,6 +46,8 @@ pub enum Wants {
         /// For how long no majority has followed, milliseconds: a leader without one is no sign of life.
         silent: u64,
     },
+    /// Whether the leader of that term is reached.
+    Reach,
 }
 
 /// An answer to a question. All of it is on disk.
@@ -95,6 +98,8 @@ pub enum Says {
     NotSeen,
     /// The entries contradict some that count. An honest leader never sends such.
     Contradicts,
+    /// It was reached. This says nothing about who leads.
+    Reached,
 }
 
 #[cfg(test)]
@@ -148,6 +153,8 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&answer).unwrap(), expected);
         assert_eq!(serde_json::from_value::<Answer>(expected).unwrap(), answer);
+        assert_eq!(serde_json::to_value(Wants::Reach).unwrap(), json!("reach"));
+        assert_eq!(serde_json::to_value(Says::Reached).unwrap(), json!("reached"));
     }
 
     #[test]

@@ -7,12 +7,12 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use counter_core::{ClientId, Counted, Doing, Increment, Rejection, Timing, Token};
+use counter_core::{ClientId, Counted, Doing, Increment, Rejection, Token};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{App, problem, stopping};
-use crate::{courier, driver::Picture, watch::Seats};
+use crate::{courier, watch::Seats};
 
 /// Marks an increment that a node has forwarded, so that it is not forwarded again.
 const FORWARDED: &str = "counter-forwarded";
@@ -26,7 +26,8 @@ pub(super) async fn status(State(app): State<App>) -> Response {
         "token_id": now.me.token,
         "disk": now.me.disk,
         "doing": now.doing,
-        "works": works(&now),
+        "works": now.obstacle.is_none(),
+        "obstacle": now.obstacle.map(|obstacle| obstacle.to_string()),
         "silent_for_ms": u64::try_from(now.silence.as_millis()).unwrap_or(u64::MAX),
         "contract": { "term": now.seat.map(|seat| seat.term), "leader": now.seat.and_then(|seat| seat.leader) },
         "promise": { "term": now.promise.term, "leader": promised },
@@ -82,18 +83,16 @@ pub(super) async fn members(State(app): State<App>) -> Response {
     .into_response()
 }
 
-/// Whether an increment has a chance now.
+/// Whether an increment that this node takes now would count.
 pub(super) async fn health(State(app): State<App>) -> Response {
     let Some(now) = app.driver.look().await else { return stopping() };
-    if works(&now) {
-        return Json(json!({ "healthy": true })).into_response();
+    match now.obstacle {
+        None => Json(json!({ "healthy": true })).into_response(),
+        Some(obstacle) => {
+            let body = json!({ "healthy": false, "reason": obstacle.to_string() });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
     }
-    let reason = match (&now.members, now.seat) {
-        (None, _) => "the cluster is not founded: all founders must be there once",
-        (_, None) => "the agent has not told who leads",
-        (_, Some(_)) => "no leader that a majority follows has been heard of lately",
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "healthy": false, "reason": reason }))).into_response()
 }
 
 pub(super) async fn wallet_info(State(app): State<App>) -> Response {
@@ -101,12 +100,6 @@ pub(super) async fn wallet_info(State(app): State<App>) -> Response {
         Ok(wallet) => Json(wallet).into_response(),
         Err(error) => problem(StatusCode::BAD_GATEWAY, &error.advice().message, &error.advice().hint),
     }
-}
-
-fn works(now: &Picture) -> bool {
-    now.members.is_some()
-        && now.seat.is_some_and(|seat| seat.leader.is_some())
-        && now.silence < Timing::default().patience
 }
 
 /// A client's request. It may be empty: then the client cannot repeat an increment whose outcome it does not know.

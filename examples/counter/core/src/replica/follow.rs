@@ -16,7 +16,10 @@ impl Replica {
         let Question { from, term, wants } = question;
         // A sender of entries leads a cluster that was founded, whether or not it may send them here.
         self.cluster_seen |= matches!(wants, Wants::Append { .. });
-        if let Err(refusal) = self.admit(term, from) {
+        // To be reached promises nothing.
+        if wants != Wants::Reach
+            && let Err(refusal) = self.admit(term, from)
+        {
             return refusal;
         }
         match wants {
@@ -31,10 +34,11 @@ impl Replica {
             Wants::Append { after, term: after_term, entries, counted, silent } => {
                 if self.seat == Some(Seat { term, leader: Some(from.token) }) {
                     let worked_at = self.now.saturating_sub(Duration::from_millis(silent));
-                    self.worked_at = self.worked_at.max(worked_at);
+                    (self.worked_at, self.has_worked) = (self.worked_at.max(worked_at), true);
                 }
                 self.append(term, (after, after_term), entries, counted, from)
             }
+            Wants::Reach => Says::Reached,
         }
     }
 

@@ -70,8 +70,12 @@ impl Lead {
                 follower.next = follower.next.min(hint.saturating_add(1)).max(follower.holds + 1);
             }
             // It is asked again when that is due, not at once.
-            Says::Promised { .. } | Says::Fetched { .. } | Says::Refused { .. } | Says::NotSeen | Says::Contradicts => {
-            }
+            Says::Promised { .. }
+            | Says::Fetched { .. }
+            | Says::Refused { .. }
+            | Says::NotSeen
+            | Says::Contradicts
+            | Says::Reached => {}
         }
     }
 }

@@ -78,7 +78,12 @@ impl Replica {
             }
             Says::Fetched { after, entries } => taking.take(from, after, entries),
             Says::Differs { hint } => taking.go_back(from, hint),
-            Says::Promised { .. } | Says::Holds { .. } | Says::Refused { .. } | Says::NotSeen | Says::Contradicts => {}
+            Says::Promised { .. }
+            | Says::Holds { .. }
+            | Says::Refused { .. }
+            | Says::NotSeen
+            | Says::Contradicts
+            | Says::Reached => {}
         }
     }
 

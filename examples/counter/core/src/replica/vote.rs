@@ -3,8 +3,8 @@
 use super::{Command, Replica, Seat};
 
 impl Replica {
-    /// A node votes against a seat that does not work for too long: also against its own, where it leads and no majority follows.
-    /// Votes decide which node may try to lead, never what counts.
+    /// A node votes against a seat that does not work for too long: also against its own, where it leads and no majority follows, and
+    /// against one whose leader it does not reach. Votes decide which node may try to lead, never what counts.
     pub(super) fn consider_vote(&mut self) {
         let Some(seat) = self.seat else { return };
         let voted_lately = self.voted_at.is_some_and(|at| self.now < at + self.timing.vote_again);

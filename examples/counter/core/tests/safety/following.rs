@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use counter_core::{
-    Command, Entry, Input, NodeId, Operation, Promise, Question, Replica, Restored, Says, Seat, Ticket, Timing, Token,
-    Wants,
+    Answer, Command, Entry, Input, NodeId, Obstacle, Operation, Promise, Question, Replica, Restored, Says, Seat,
+    Ticket, Timing, Token, Wants,
 };
 
 use crate::steps::{node, old_log};
@@ -41,7 +41,7 @@ fn begin(term: u32) -> Entry {
 fn promise_and_entries_are_on_disk_before_they_are_spoken_of() {
     let mut replica = follower(old_log(3));
     let commands = told(&mut replica, (4, 1), vec![begin(3)], 0);
-    let [Command::SavePromise(promise), Command::SaveLog(write), Command::Answer(_, answer)] = &commands[..] else {
+    let [Command::SavePromise(promise), Command::SaveLog(write), Command::Answer(_, answer), ..] = &commands[..] else {
         panic!("{commands:?}")
     };
     assert_eq!((promise.term, promise.leader), (3, Some(node(3))));
@@ -93,4 +93,50 @@ fn of_one_term_only_the_promised_leader_is_followed() {
     replica.handle(Input::Question(Ticket(2), question), Duration::ZERO);
     let commands: Vec<_> = std::iter::from_fn(|| replica.poll_command()).collect();
     assert_eq!((says(&commands), replica.log().length()), (Some(&Says::Refused { promised: 3 }), 4));
+}
+
+/// The leader is heard all the time, and answers until five seconds have passed.
+#[test]
+fn a_leader_that_is_heard_and_not_reached_is_voted_against() {
+    let seat = Seat { term: 3, leader: Some(Token(3)) };
+    let mut replica = follower(old_log(3));
+    assert_eq!(replica.obstacle(), Some(Obstacle::Silent));
+    let (mut obstacles, mut voted) = (Vec::new(), Vec::new());
+    for milliseconds in (0..10_000).step_by(100) {
+        let now = Duration::from_millis(milliseconds);
+        let wants = Wants::Append { after: 4, term: 1, entries: vec![], counted: 4, silent: 0 };
+        replica.handle(Input::Question(Ticket(1), Question { from: node(3), term: 3, wants }), now);
+        while let Some(command) = replica.poll_command() {
+            match command {
+                Command::Ask(to, Question { wants: Wants::Reach, term, .. }) if milliseconds < 5_000 => {
+                    let from = NodeId { token: to, ..node(3) };
+                    replica.handle(Input::Answer(Answer { from, term, says: Says::Reached }), now);
+                }
+                Command::Vote(against) => voted.push((milliseconds, against)),
+                Command::SavePromise(_)
+                | Command::SaveLog(_)
+                | Command::Ask(..)
+                | Command::Answer(..)
+                | Command::Reply(..) => {}
+            }
+        }
+        if obstacles.last().is_none_or(|&(_, obstacle)| obstacle != replica.obstacle()) {
+            obstacles.push((milliseconds, replica.obstacle()));
+        }
+    }
+    assert!(matches!(obstacles[..], [(0, None), (5_000..8_000, Some(Obstacle::OutOfReach))]), "{obstacles:?}");
+    assert!(matches!(voted[..], [(7_000..8_000, against)] if against == seat), "{voted:?}");
+}
+
+/// An answer from another node, or about another seat, is not the leader's.
+#[test]
+fn only_the_leader_is_reached_by_its_answer() {
+    let mut replica = follower(old_log(3));
+    drop(told(&mut replica, (4, 1), vec![], 0));
+    for (from, term) in [(node(2), 3), (node(3), 2), (node(1), 3)] {
+        replica.handle(Input::Answer(Answer { from, term, says: Says::Reached }), Duration::ZERO);
+        assert_eq!(replica.obstacle(), Some(Obstacle::OutOfReach), "{from:?} in term {term}");
+    }
+    replica.handle(Input::Answer(Answer { from: node(3), term: 3, says: Says::Reached }), Duration::ZERO);
+    assert_eq!(replica.obstacle(), None);
 }

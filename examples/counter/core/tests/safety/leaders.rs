@@ -2,7 +2,7 @@
 
 use counter_core::{Doing, Token};
 
-use crate::world::{NONE, World};
+use crate::world::{NONE, OneWay, World};
 
 fn founded(seed: u64, nodes: u16) -> (World, Token) {
     let mut world = World::new(seed, nodes, NONE);
@@ -55,6 +55,42 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_and_follows_when_it_is_back() {
         assert!(world.run_until(10_000, back), "{}", world.picture());
         world.check_disks();
         world.oracle.check(&world.clients.acknowledged);
+    }
+}
+
+/// It hears the others, or they hear it, and so it may well lead: but no increment counts that comes from elsewhere.
+#[test]
+fn a_leader_that_is_cut_off_in_one_direction_is_replaced_within_ten_seconds() {
+    for nodes in [3, 5] {
+        for (way, seed) in OneWay::ALL.into_iter().zip(60..) {
+            let (mut world, leader) = founded(seed, nodes);
+            world.cut_one_way(leader, way);
+            served_by_another(&mut world, leader);
+            let term = world.chain.now().seat.term;
+            world.heal();
+            let follows = |world: &World| world.promise(leader).term >= term;
+            assert!(world.run_until(10_000, follows), "{way:?}: {}", world.picture());
+            world.check_disks();
+        }
+    }
+}
+
+#[test]
+fn a_follower_that_is_cut_off_in_one_direction_deposes_no_leader() {
+    for (way, seed) in OneWay::ALL.into_iter().zip(70..) {
+        let (mut world, leader) = founded(seed, 3);
+        let seat = world.chain.now().seat;
+        let follower = world.nodes.keys().copied().find(|&token| token != leader).unwrap();
+        world.cut_one_way(follower, way);
+        let before = world.clients.acknowledged.len();
+        world.run(20_000);
+        assert_eq!(world.chain.now().seat, seat, "{way:?}: {}", world.picture());
+        assert!(world.clients.acknowledged.len() > before + 20, "{way:?}: {}", world.picture());
+        let silence = world.nodes[&follower].replica.as_ref().unwrap().silence();
+        assert!(
+            silence.as_secs() > 15,
+            "{way:?}: increments that it takes get nowhere, and it finds that the seat works"
+        );
     }
 }
 

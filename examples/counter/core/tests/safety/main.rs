@@ -24,6 +24,7 @@ const ALL: Faults = Faults {
     crash: 1500,
     restart: 150,
     partition: 400,
+    one_way: 500,
     election: 600,
     reorganisation: 900,
     wrong_seat: 150,

@@ -30,6 +30,7 @@ pub(crate) struct Faults {
     pub(crate) crash: u64,
     pub(crate) restart: u64,
     pub(crate) partition: u64,
+    pub(crate) one_way: u64,
     pub(crate) election: u64,
     pub(crate) reorganisation: u64,
     pub(crate) wrong_seat: u64,
@@ -45,12 +46,30 @@ pub(crate) const NONE: Faults = Faults {
     crash: NEVER,
     restart: 1,
     partition: NEVER,
+    one_way: NEVER,
     election: NEVER,
     reorganisation: NEVER,
     wrong_seat: NEVER,
     membership: NEVER,
     disk_lost: NEVER,
 };
+
+/// What of a node's traffic is lost, while the rest passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OneWay {
+    /// What arrives.
+    In,
+    /// What it sends.
+    Out,
+    /// What others ask it, as where a firewall drops connections to its port: what it asks them is answered.
+    Asked,
+    /// What it asks others.
+    Asking,
+}
+
+impl OneWay {
+    pub(crate) const ALL: [Self; 4] = [Self::In, Self::Out, Self::Asked, Self::Asking];
+}
 
 pub(crate) struct World {
     pub(crate) rng: Rng,
@@ -64,6 +83,7 @@ pub(crate) struct World {
     votes: Vec<(u64, Token, Seat)>,
     /// Nodes of two sides hear nothing of each other.
     cut: BTreeSet<Token>,
+    one_way: BTreeMap<Token, OneWay>,
     tickets: BTreeMap<Ticket, NodeId>,
     next: u64,
     faults: Faults,
@@ -112,6 +132,7 @@ impl World {
             mail: Vec::new(),
             votes: Vec::new(),
             cut: BTreeSet::new(),
+            one_way: BTreeMap::new(),
             tickets: BTreeMap::new(),
             next: 1 << 40,
             faults,
@@ -161,6 +182,10 @@ impl World {
         self.cut = tokens.iter().copied().collect();
     }
 
+    pub(crate) fn cut_one_way(&mut self, token: Token, way: OneWay) {
+        self.one_way.insert(token, way);
+    }
+
     pub(crate) const fn replace_faults(&mut self, faults: Faults) -> Faults {
         std::mem::replace(&mut self.faults, faults)
     }
@@ -177,6 +202,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.faults = NONE;
         self.cut.clear();
+        self.one_way.clear();
         for node in self.nodes.values_mut() {
             (node.late, node.busy_until) = (0, 0);
         }
@@ -212,7 +238,9 @@ impl World {
             self.nodes.values().filter(|node| node.replica.is_some()).map(|node| node.id.token).collect();
         if !up.is_empty() {
             for (to, ticket, increment) in self.clients.due(self.now, &up, &mut self.rng) {
-                if !self.rng.one_in(self.faults.lost) {
+                // Clients are elsewhere.
+                let is_cut = matches!(self.one_way.get(&to), Some(OneWay::In | OneWay::Asked));
+                if !is_cut && !self.rng.one_in(self.faults.lost) {
                     self.hand(to, Input::Increment(ticket, increment));
                 }
             }
@@ -263,7 +291,7 @@ impl World {
                 self.mail.push(mail);
                 continue;
             }
-            let apart = self.cut.contains(&mail.from.token) != self.cut.contains(&mail.to);
+            let apart = self.cut.contains(&mail.from.token) != self.cut.contains(&mail.to) || self.is_lost(&mail);
             // A node that lost its disk has lost its connections too.
             let gone = self.nodes.get(&mail.from.token).is_none_or(|node| node.id != mail.from);
             if apart || gone {
@@ -279,6 +307,21 @@ impl World {
                 Letter::Answer(answer) => self.hand(mail.to, Input::Answer(answer)),
             }
         }
+    }
+
+    fn is_lost(&self, mail: &Mail) -> bool {
+        let asks = matches!(mail.letter, Letter::Question(_));
+        let sender = match self.one_way.get(&mail.from.token) {
+            Some(OneWay::Out) => true,
+            Some(OneWay::Asking) => asks,
+            Some(OneWay::In | OneWay::Asked) | None => false,
+        };
+        let receiver = match self.one_way.get(&mail.to) {
+            Some(OneWay::In) => true,
+            Some(OneWay::Asked) => asks,
+            Some(OneWay::Out | OneWay::Asking) | None => false,
+        };
+        sender || receiver
     }
 
     fn post(&mut self, from: NodeId, to: Token, letter: Letter) {
@@ -328,7 +371,8 @@ impl World {
                     }
                 }
                 Command::Reply(ticket, reply) => {
-                    if !self.rng.one_in(self.faults.lost) {
+                    let is_cut = self.one_way.get(&token) == Some(&OneWay::Out);
+                    if !is_cut && !self.rng.one_in(self.faults.lost) {
                         self.clients.replied(ticket, reply, self.now, &mut self.rng);
                     }
                 }
@@ -360,6 +404,15 @@ impl World {
                 }
             }
         }
+        if self.rng.one_in(faults.one_way) {
+            self.one_way.clear();
+            for token in &tokens {
+                if self.rng.one_in(4) {
+                    let way = self.rng.pick(&OneWay::ALL);
+                    self.one_way.insert(*token, way);
+                }
+            }
+        }
         if self.rng.one_in(faults.election) {
             if self.rng.one_in(4) { self.chain.lapse(self.now) } else { self.chain.elect(self.now) }
         }
@@ -384,6 +437,7 @@ impl World {
             self.chain.leave(self.now, some);
             self.nodes.remove(&some);
             self.cut.remove(&some);
+            self.one_way.remove(&some);
         }
     }
 
