@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt words clippy doc deny advisories-update forge-lint
+.PHONY: help demo programs test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt words clippy doc deny advisories-update forge-lint
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -24,9 +24,12 @@ NODE_MODULES := contracts/node_modules/.package-lock.json
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
-demo: what-demo-does deps ## Three nodes, a fourth live, one revoked; stays up until Ctrl-C (ONCE=1: exits by itself).
-	$(CARGO) build --workspace --bins
+demo: what-demo-does programs ## Three nodes, a fourth live, one revoked; stays up until Ctrl-C (ONCE=1: exits by itself).
 	@$(AS_ROOT) env ONCE=$(ONCE) target/debug/demo
+
+# What demo and examples run.
+programs: deps
+	$(CARGO) build --workspace --bins
 
 what-demo-does:
 	@[[ -x target/debug/demo ]] || printf '%s\n' \
