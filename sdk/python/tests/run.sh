@@ -2,8 +2,8 @@
 # The Python SDK's checks and tests.
 #   run.sh                    types, and everything that needs no root; the gate of examples/cvm among it, with the `meshctl` that cargo built
 #   run.sh mesh               the SDK against real agents in network namespaces, as root, with the programs that cargo built
-#   run.sh examples           the same of the example that is made with nothing but the SDK, and of the services of examples/cvm with the
-#                             rights that its file gives them
+#   run.sh examples           the same of the examples that need no packages, and of the services of examples/cvm with the rights that its
+#                             file gives them
 #   run.sh apps [EXAMPLE …]   the same of examples with databases, whose Debian packages `make test-apps` installs: all, or those in these
 #                             folders of examples/. QUICK=1 leaves out the tests that are marked `nightly`.
 # AS_USER: how to run anything as the user, where this is run as root.
@@ -21,7 +21,7 @@ if [ -n "$what" ]; then
   cd "$root/examples"
   case "$what" in
   mesh) set -- "$here/mesh" ;;
-  examples) set -- hello-p2p cvm/test_agent.py ;;
+  examples) set -- hello-p2p counter cvm/test_agent.py ;;
   apps)
     (($#)) || set -- etcd patroni redis-cluster tls
     [ -z "${QUICK:-}" ] || set -- "$@" -m "not nightly"
