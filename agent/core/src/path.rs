@@ -110,7 +110,7 @@ pub struct PathReport {
     pub reason: Option<Reason>,
     /// Smoothed round trip inside the tunnel.
     pub rtt: Option<Duration>,
-    /// Lost of the last 32 probes at most, 0 to 1.
+    /// Lost of the last 32 probes at most, 0 to 1. What was sent before the path was up does not count; `None` until it is.
     pub loss: Option<f64>,
     /// Age of the last reply: the last time that a round trip was proved.
     pub proved: Option<Duration>,

@@ -13,6 +13,7 @@
 //! | | |
 //! |---|---|
 //! | talking (packets went to the peer within 5 s) | the path that carries them is probed every 250 ms |
+//! | this host's network changed | every path is probed at once, and every 250 ms for 3 s until it answers |
 //! | not talking | every path is probed every 25 s, and of these probes one in 5 min is of full size |
 //! | two probes in a row are late (no answer 100 ms after a round trip) | packets go by all paths until one is answered |
 //! | one is, and since it was sent packets of the peer came by another path | the same |
@@ -167,16 +168,15 @@ impl Selector {
         self.advance(now);
     }
 
-    /// Something happened that may have changed any path (an address, a route, a link, a wake-up): every path is probed at once,
-    /// but for those that were within the last second, and packets go by all until the one in use has answered.
+    /// Something happened that may have changed any path (an address, a route, a link, a wake-up): every path is probed within
+    /// 100 ms, and every 250 ms for 3 s until it answers, and packets go by all until the one in use has. By its first probe that
+    /// leaves from another address than before, the peer learns where this node is now.
     pub fn retry(&mut self, now: Duration) {
         let now = self.at(now);
-        let talking = self.is_talking(now);
         for kind in KINDS {
-            let is_due = self.track_mut(kind).probe_soon(now);
-            // While packets go to the peer, the next probe is not far in any case.
-            if self.primary == Some(kind) && (is_due || talking) {
-                self.doubt.get_or_insert(now);
+            let is_asked = self.track_mut(kind).ask(now);
+            if self.primary == Some(kind) && is_asked {
+                self.doubt = Some(now);
             }
         }
         self.advance(now);
@@ -218,7 +218,7 @@ impl Selector {
         }
         match message.kind {
             MessageKind::Request => self.answer(&message, now)?,
-            MessageKind::Reply if !self.track_mut(kind).echoes.answered(message.sequence, now) => {
+            MessageKind::Reply if !self.track_mut(kind).answered(message.sequence, now) => {
                 return Err(ProbeError::Unasked(message.sequence));
             }
             MessageKind::Reply if self.is_talking(now) => self.track_mut(kind).follow_up(now),

@@ -9,9 +9,12 @@ use mesh_core::id::TokenId;
 
 use super::{Action, Paths};
 
-/// Every path is asked anew at a change of this host, but not more often than this, and this more for each peer.
+/// Every path is asked anew at a change of this host, but not more often than this, and this more for each peer ...
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const RETRY_EVERY_PER_PEER: Duration = Duration::from_millis(10);
+/// ... but sooner where packets leave from other addresses than before: peers do not reach this node until they hear of it.
+const MOVE_EVERY: Duration = Duration::from_millis(100);
+const MOVE_EVERY_PER_PEER: Duration = Duration::from_millis(1);
 
 /// Addresses that belong to no host (RFC 5737 and 3849), to which the default route leads if there is one.
 pub const DEFAULT_ROUTES: [IpAddr; 2] =
@@ -42,9 +45,8 @@ impl Sources {
 
 impl Paths {
     pub(super) fn handle_host_change(&mut self, sources: Sources, now: Duration) {
-        let pause = self.for_each_peer(RETRY_EVERY_PER_PEER, RETRY_EVERY);
-        self.retry_due = Some(self.retried.map_or(now, |at| now.max(at + pause)));
-        self.follow_sources(sources, now);
+        let has_moved = self.follow_sources(sources, now);
+        self.want_retry(has_moved, now);
     }
 
     /// This host has other addresses than before: by UDP it may be reached elsewhere.
@@ -56,7 +58,7 @@ impl Paths {
             self.table_mut().retry(now);
         }
         self.stun.ask(now);
-        self.retry(now);
+        self.want_retry(true, now);
     }
 
     pub(super) fn set_registered(&mut self, endpoint: Option<SocketAddr>, now: Duration) {
@@ -64,12 +66,24 @@ impl Paths {
         self.offer_candidates(now);
     }
 
-    /// Streams are made anew where packets leave from another address than before. Where no default route tells, that is for
-    /// [`Self::set_local`].
-    fn follow_sources(&mut self, sources: Sources, now: Duration) {
-        if self.sources.follow(sources) {
+    /// Streams are made anew where packets leave from another address than before; whether they do. Where no default route tells,
+    /// that is for [`Self::set_local`].
+    fn follow_sources(&mut self, sources: Sources, now: Duration) -> bool {
+        let has_moved = self.sources.follow(sources);
+        if has_moved {
             self.table_mut().retry(now);
         }
+        has_moved
+    }
+
+    /// Every path is to be asked as soon as it may be: sooner where this host `has_moved`.
+    fn want_retry(&mut self, has_moved: bool, now: Duration) {
+        let pause = match has_moved {
+            true => self.for_each_peer(MOVE_EVERY_PER_PEER, MOVE_EVERY),
+            false => self.for_each_peer(RETRY_EVERY_PER_PEER, RETRY_EVERY),
+        };
+        let at = self.retried.map_or(now, |retried| now.max(retried + pause));
+        self.retry_due = Some(self.retry_due.map_or(at, |due| due.min(at)));
     }
 
     /// Something changed on this host: every path is asked at once.

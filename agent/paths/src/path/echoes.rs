@@ -31,6 +31,10 @@ const PASSED: usize = 12;
 const NOT_PASSED: usize = 1;
 /// A path is silent after this time without a reply to anything sent, and as long as a reply takes.
 pub(super) const SILENT: Duration = Duration::from_secs(1);
+/// A path on which nothing was answered for so long ...
+const OUTAGE: Duration = Duration::from_secs(10);
+/// ... of more probes than this was down: these are none of its losses when it is up again.
+const OUTAGE_PROBES: u32 = 4;
 
 /// What a probe tries: whether anything passes, or whether the longest packets do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,8 @@ pub(super) struct Echoes {
     clean_since: Option<Duration>,
     /// When the last clean run ended: replies to probes sent before begin none.
     spoiled: Duration,
+    /// When the first answered probe was sent, since the last outage: what was sent before is no loss.
+    up_since: Option<Duration>,
 }
 
 impl Echoes {
@@ -96,16 +102,18 @@ impl Echoes {
         self.silence_mut(size).grow(now);
     }
 
-    /// Takes a reply; `false` if it answers nothing that waits for one.
-    pub(super) fn answered(&mut self, sequence: u64, now: Duration) -> bool {
-        let asked = self.ring.iter_mut().find(|probe| probe.sequence == sequence && !probe.answered);
-        let Some(probe) = asked else { return false };
+    /// Takes a reply, and says when what it answers was sent; `None` if it answers nothing that waits for one.
+    pub(super) fn answered(&mut self, sequence: u64, now: Duration) -> Option<Duration> {
+        let probe = self.ring.iter_mut().find(|probe| probe.sequence == sequence && !probe.answered)?;
         let took = now.saturating_sub(probe.sent);
         if took > TOO_LATE {
-            return false;
+            return None;
         }
         probe.answered = true;
         let Probe { size, bytes, sent, .. } = *probe;
+        if self.is_coming_up(sent) {
+            self.up_since = Some(sent);
+        }
         self.rtt.sample(took);
         self.proved = Some(now);
         self.largest = if size == Size::Full { Some(bytes) } else { self.largest.or(Some(bytes)) };
@@ -116,7 +124,19 @@ impl Echoes {
         if sent >= self.spoiled && self.full_passes(now) {
             self.clean_since.get_or_insert(now);
         }
-        true
+        Some(sent)
+    }
+
+    /// What was sent between these times and is not answered says nothing of the path.
+    pub(super) fn forget_lost(&mut self, from: Duration, until: Duration) {
+        self.ring.retain(|probe| probe.answered || probe.sent < from || probe.sent > until);
+    }
+
+    /// An answer to what was sent then begins the time that the path is up: the first, or the first after an outage.
+    fn is_coming_up(&self, sent: Duration) -> bool {
+        let (unanswered, since) = self.unanswered();
+        let was_out = unanswered > OUTAGE_PROBES && since.is_some_and(|since| sent.saturating_sub(since) >= OUTAGE);
+        self.up_since.is_none() || was_out
     }
 
     /// Judges anew. Called whenever time has passed.
@@ -218,11 +238,13 @@ impl Echoes {
         if self.small_only(now) { smallest.or(self.largest) } else { self.largest }
     }
 
-    /// Lost of the remembered probes, 0 to 1; `None` while there are none.
+    /// Lost of the remembered probes since the path is up, 0 to 1; `None` before.
     pub(super) fn loss(&self, now: Duration) -> Option<f64> {
+        let up_since = self.up_since?;
         let overdue = |probe: &&Probe| now.saturating_sub(probe.sent) >= self.rtt.patience();
-        let judged = self.ring.iter().filter(|probe| probe.answered || self.is_lost(probe) || overdue(probe)).count();
-        let answered = self.ring.iter().filter(|probe| probe.answered).count();
+        let counted = || self.ring.iter().filter(|probe| probe.sent >= up_since);
+        let judged = counted().filter(|probe| probe.answered || self.is_lost(probe) || overdue(probe)).count();
+        let answered = counted().filter(|probe| probe.answered).count();
         #[expect(clippy::cast_precision_loss, reason = "at most 32")]
         (judged > 0).then(|| 1.0 - answered as f64 / judged as f64)
     }
@@ -235,6 +257,7 @@ impl Echoes {
 
     /// Lost ones among the latest `most` of those probes that were sent at `from` or later and whose fate is known.
     fn lost(&self, from: Duration, most: usize) -> usize {
+        let from = from.max(self.up_since.unwrap_or_default());
         let known =
             self.ring.iter().rev().filter(|probe| probe.sent >= from && (probe.answered || self.is_lost(probe)));
         known.take(most).filter(|probe| !probe.answered).count()

@@ -29,6 +29,10 @@ pub(super) const IDLE: Duration = Duration::from_secs(25);
 const FULL_EVERY: Duration = Duration::from_secs(300);
 /// A path that just came up is probed for so long even if nothing is said, at most once in [`IDLE`].
 const FRESH: Duration = Duration::from_secs(8);
+/// After a change of this host a path is probed again, unless it was within this ...
+const ASK_AFTER: Duration = Duration::from_millis(100);
+/// ... and then at the fast pace until a probe that was sent since the change is answered, for so long at most.
+const ASK_FOR: Duration = Duration::from_secs(3);
 /// The peer is heard by a path if the last datagram came within this: longer than an idle peer's probes are apart.
 const HEARD: Duration = Duration::from_secs(30);
 
@@ -72,6 +76,15 @@ pub(super) struct Track {
     jitter: u8,
     fresh_since: Option<Duration>,
     probe_now: bool,
+    /// This host changed, and the path has not proved itself since.
+    asked: Option<Asked>,
+}
+
+/// Changes of this host: the first and the last.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    first: Duration,
+    last: Duration,
 }
 
 impl Default for Track {
@@ -90,6 +103,7 @@ impl Default for Track {
             jitter: 0,
             fresh_since: None,
             probe_now: false,
+            asked: None,
         }
     }
 }
@@ -102,6 +116,7 @@ impl Track {
     /// It came up, or leads somewhere else now: what is known of it is not true any more.
     pub(super) fn come_up(&mut self, now: Duration) {
         self.presence = Presence::Up;
+        self.asked = None;
         self.echoes = Echoes::default();
         self.peer_hears = None;
         if self.fresh_since.is_none_or(|since| now.saturating_sub(since) >= IDLE) {
@@ -112,15 +127,30 @@ impl Track {
 
     pub(super) fn go_away(&mut self, reason: Option<Reason>) {
         self.presence = Presence::Away(reason);
+        self.asked = None;
         self.echoes = Echoes::default();
         self.peer_hears = None;
         self.probe_now = false;
     }
 
-    /// Probes it at the next chance, whatever the pace; `false` if it was probed within the last second.
-    pub(super) fn probe_soon(&mut self, now: Duration) -> bool {
-        self.probe_now = self.is_up() && self.last_probe.is_none_or(|last| now.saturating_sub(last) >= DEAD_FIRST);
-        self.probe_now
+    /// This host changed: the path has to prove itself again, whatever the pace. `false` if there is none.
+    pub(super) fn ask(&mut self, now: Duration) -> bool {
+        let before = self.asked.filter(|asked| now < asked.last + ASK_FOR);
+        let first = before.map_or(now, |asked| asked.first);
+        self.asked = self.is_up().then_some(Asked { first, last: now });
+        self.is_up()
+    }
+
+    /// Takes a reply; `false` if it answers nothing that waits for one.
+    pub(super) fn answered(&mut self, sequence: u64, now: Duration) -> bool {
+        let Some(sent) = self.echoes.answered(sequence, now) else { return false };
+        if let Some(asked) = self.asked.take_if(|asked| asked.last <= sent)
+            && sent < asked.last + ASK_FOR
+        {
+            // What was sent while this host had no route, or from the address that it lost, says nothing of the path.
+            self.echoes.forget_lost(asked.first, sent);
+        }
+        true
     }
 
     /// A short probe was answered where only short ones were sent: asks at once whether long ones pass too.
@@ -159,7 +189,10 @@ impl Track {
         }
         let Some(last) = self.last_probe.filter(|_| !self.probe_now) else { return Some(now) };
         let pause = self.pause(part, talking, now);
-        Some(last + pause + pause * u32::from(self.jitter) / 2560)
+        let due = last + pause + pause * u32::from(self.jitter) / 2560;
+        let asked = self.asked.filter(|asked| now < asked.last + ASK_FOR);
+        let ask = asked.map(|asked| if last < asked.last { asked.last.max(last + ASK_AFTER) } else { last + FAST });
+        Some(ask.map_or(due, |ask| ask.min(due)))
     }
 
     fn pause(&self, part: Part, talking: bool, now: Duration) -> Duration {
