@@ -58,6 +58,8 @@ pub struct Past {
     pub member: Option<Membership>,
     /// How it lost that registration in this run.
     pub fenced: Option<Loss>,
+    /// The token and key epoch of the registration that this node last had reason to sign in this run, until it is a peer.
+    pub offered: Option<(TokenId, u32)>,
     /// `member` comes from the disk and no read of this run has judged it yet: a restart is an operator's act.
     pub restarted: bool,
 }
@@ -72,7 +74,7 @@ impl Past {
                 && member.member_address == me.member_address
                 && me.chosen.is_none_or(|chosen| chosen == member.token)
         };
-        Self { member: member.filter(is_ours), fenced: None, restarted: true }
+        Self { member: member.filter(is_ours), fenced: None, offered: None, restarted: true }
     }
 
     /// What to remember of a read that was judged to give `standing`.
@@ -94,7 +96,12 @@ impl Past {
             | Standing::Registering { .. }
             | Standing::Active { .. } => None,
         };
-        Self { member, fenced, restarted: false }
+        let offered = match standing {
+            Standing::Registering { token, key_epoch } => Some((*token, key_epoch.saturating_add(1))),
+            Standing::Fenced { .. } => self.offered,
+            Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) | Standing::Active { .. } => None,
+        };
+        Self { member, fenced, offered, restarted: false }
     }
 }
 
@@ -248,9 +255,12 @@ fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnI
     let record = find_peer(registry, token);
     let fenced = |loss| Some(fence(token, loss, registry, me));
     if let Some(record) = record.filter(|record| is_own(record, me)) {
-        // Once fenced, only the registration that was lost counts: a newer one came from a signature that this node did not expect.
+        // Once fenced, only the registration that was lost counts, or the one that this node had just offered when one endpoint showed an
+        // old state: any other newer one came from a signature that it did not expect.
+        let is_expected =
+            record.key_epoch <= member.key_epoch || past.offered == Some((record.token, record.key_epoch));
         return match past.fenced {
-            Some(loss) if loss == Loss::Cloned || record.key_epoch > member.key_epoch => fenced(loss),
+            Some(loss) if loss == Loss::Cloned || !is_expected => fenced(loss),
             _ => Some(active(record, node)),
         };
     }

@@ -176,6 +176,26 @@ fn a_fenced_node_waits_for_a_new_binding_and_says_whose_turn_it_is() {
     assert_eq!(judge(&elsewhere, &[]), fenced(Loss::Revoked, Step::Bind, Some(OWNER)));
 }
 
+/// One endpoint shows the revocation once more while the registration after it is under way: that one was this node's own.
+#[test]
+fn a_registration_that_was_offered_before_an_old_state_was_shown_is_expected() {
+    let left = NodeRecord { instance: None, revoked: true, key_epoch: 4, ..bound(1) };
+    let bound_again = NodeRecord { instance: Some(instance(1)), revoked: false, ..left };
+    let mut past = was_member();
+    for node in [&left, &bound_again, &left] {
+        let standing = assess(&past, &registry(&[], std::slice::from_ref(node)), &me(None));
+        past = past.after(&standing);
+    }
+    assert_eq!(past.fenced, Some(Loss::Revoked));
+    let own = |key_epoch| {
+        let node = NodeRecord { member_address: Some(me(None).member_address), key_epoch, ..bound(1) };
+        assess(&past, &registry(&[own_record(1, key_epoch)], &[node]), &me(None))
+    };
+    assert_eq!(own(5).state(), MembershipState::Active);
+    assert_eq!(past.after(&own(5)).offered, None);
+    assert_eq!(own(6).state(), MembershipState::Fenced, "nothing of this node's");
+}
+
 #[test]
 fn another_token_bound_to_a_fenced_node_lets_it_back_as_well() {
     let past = Past { fenced: Some(Loss::Burned), ..was_member() };
@@ -289,7 +309,7 @@ fn was_member() -> Past {
         member_address: member_address(1),
         owner: Some(OWNER),
     };
-    Past { member: Some(membership), fenced: None, restarted: false }
+    Past { member: Some(membership), ..Past::default() }
 }
 
 fn registry(peers: &[PeerRecord], nodes: &[NodeRecord]) -> mesh_core::registry::Registry {
