@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Mint(commands::mint::Args),
     /// Bind a token to a CVM's instance id (token owner)
     Bind(commands::bind::Args),
+    /// Give a node's own address ether to pay for its transactions (any account)
+    Fund(commands::fund::Args),
     /// Submit the registration that an agent has signed (any account)
     Register(commands::register::Args),
     /// Take a node out of the mesh and keep it out (contract owner)

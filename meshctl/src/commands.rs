@@ -10,6 +10,7 @@ pub(crate) mod deploy;
 pub(crate) mod dev_url;
 pub(crate) mod device;
 pub(crate) mod domain;
+pub(crate) mod fund;
 pub(crate) mod leader;
 pub(crate) mod mint;
 pub(crate) mod minting;
@@ -30,6 +31,7 @@ pub(crate) mod withdraw;
 
 mod boot_list;
 mod change;
+mod join;
 mod leaving;
 mod token;
 
@@ -46,6 +48,7 @@ pub(crate) async fn run(command: &Command, settings: &Settings, printer: &Printe
         Command::Nodes(args) => nodes::run(args, settings, printer).await,
         Command::Mint(args) => mint::run(args, settings, printer).await,
         Command::Bind(args) => bind::run(args, settings, printer).await,
+        Command::Fund(args) => fund::run(args, settings, printer).await,
         Command::Register(args) => register::run(args, settings, printer).await,
         Command::Revoke(args) => revoke::run(args, settings, printer).await,
         Command::Reinstate(args) => reinstate::run(args, settings, printer).await,

@@ -85,6 +85,16 @@ impl Call {
         Self::new(what.into(), None, init_code)
     }
 
+    /// A payment in wei, to an account or a contract.
+    pub(crate) fn payment(what: String, to: Address, value: U256) -> Self {
+        Self { value, ..Self::new(what, Some(to), Bytes::new()) }
+    }
+
+    /// What it calls: a contract that must be there.
+    pub(super) fn callee(&self) -> Option<Address> {
+        self.to.filter(|_| !self.data.is_empty())
+    }
+
     /// With ether, in wei.
     pub(crate) fn paying(self, value: U256) -> Self {
         Self { value, ..self }
@@ -144,7 +154,7 @@ impl Operator {
         let (chain, what) = (&self.chain, &call.what);
         let failed = || format!("cannot {what}");
         let key = self.key.as_ref().context("a dry run sends nothing").with_context(failed)?;
-        if let Some(contract) = call.to {
+        if let Some(contract) = call.callee() {
             chain.require_code(contract).await?;
         }
         // Estimating runs the call: what the contract would refuse costs nothing.

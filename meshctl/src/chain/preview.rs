@@ -96,7 +96,7 @@ impl Operator {
 
     async fn view(&self, planned: Planned, created: &mut StateOverride) -> anyhow::Result<CallView> {
         let Planned { call, inner } = planned;
-        if let Some(contract) = call.to {
+        if let Some(contract) = call.callee() {
             self.chain.require_code(contract).await?;
         }
         let decoded = decode_call(inner.as_ref().unwrap_or(&call.data));

@@ -1,9 +1,10 @@
 //! `meshctl mint`: makes a new token, bound to a CVM at once when its instance id is known.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
-use alloy_primitives::{Address, FixedBytes, U256};
+use alloy_primitives::{Address, FixedBytes, TxHash, U256};
 use anyhow::Context as _;
+use mesh_chain::fees::ether;
 use mesh_contract::{
     DstackClusterNFT::{NodeMinted, meshNetworkCall, mintCall, mintNodeAccessCall},
     mesh_network,
@@ -11,17 +12,24 @@ use mesh_contract::{
 use mesh_core::{
     id::{AppId, InstanceId, TokenId},
     registry::NodeRecord,
+    wei::Wei,
 };
 use serde::Serialize;
 
-use super::{change::change, minting::parse_price, nodes, token::token_id};
+use super::{
+    change::{change, dry_run},
+    join::{Wanted, join},
+    minting::parse_price,
+    nodes,
+    token::token_id,
+};
 use crate::{
     address::{parse_address, parse_app_id},
-    chain::{Call, Chain, Operator},
+    chain::{Call, Chain, Done, Operator},
     failure::Failure,
     output::Printer,
     settings::Settings,
-    signer::SignerArgs,
+    signer::{SignerArgs, seconds},
 };
 
 #[derive(Debug, clap::Args)]
@@ -29,9 +37,9 @@ use crate::{
     after_help = "Example: meshctl mint --to 0x2222222222222222222222222222222222222222 --instance 1691ed1b47506cad7d08834668691d88246f5b1f --app-id 5bb4ff9a3837357f19dc176407a5709c62eb6c56"
 )]
 pub(crate) struct Args {
-    /// The account that owns the new token
+    /// The account that owns the new token [default: the one whose key it is]
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
-    to: Address,
+    to: Option<Address>,
     /// Bind it to this CVM: its dstack instance id, 40 hex digits
     #[arg(long, value_name = "ID")]
     instance: Option<InstanceId>,
@@ -41,8 +49,35 @@ pub(crate) struct Args {
     /// Mint as any account may where minting is public, for exactly this price (see `meshctl minting`)
     #[arg(long, value_name = "ETHER", value_parser = parse_price)]
     pay: Option<U256>,
+    /// Then submit the registration that the node's agent (at --socket) signs, wait until the node is a member
+    #[arg(long, requires = "instance")]
+    relay: bool,
+    /// Then send the node's own address what it lacks of this, wait until the node is a member
+    #[arg(long, value_name = "ETHER", requires = "instance", value_parser = parse_price)]
+    fund: Option<U256>,
+    /// With --relay or --fund: give up waiting after this long; the same command goes on from there
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds())]
+    timeout: u64,
     #[command(flatten)]
     key: SignerArgs,
+}
+
+/// A node that is a member.
+#[derive(Debug, Serialize)]
+struct Member {
+    contract: Address,
+    chain_id: u64,
+    token_id: TokenId,
+    /// The mesh address.
+    address: Option<Ipv4Addr>,
+    instance_id: InstanceId,
+    member_address: Option<Address>,
+    state: &'static str,
+    /// In this run; `false`: the token was there.
+    minted: bool,
+    /// What was sent in this run, wei in decimal.
+    funded: Option<Wei>,
+    transactions: Vec<TxHash>,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,33 +92,98 @@ struct Minted {
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
-    settings.refuse_published("the token's owner", args.to)?;
+    if let Some(to) = args.to {
+        settings.refuse_published("the token's owner", to)?;
+    }
     let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
+    let owner = args.to.unwrap_or(operator.address);
+    settings.refuse_published("the token's owner", owner)?;
     let network = operator.chain.read(contract, meshNetworkCall {}, None).await?;
     let network = mesh_network(network.base, network.prefixLength)?;
 
-    if let Some(instance) = args.instance
-        && let Some(node) = bound_to(&operator.chain, contract, instance).await?
-    {
-        let token = node.token;
-        let hint = match node.active {
-            true => "it is a member: see `meshctl nodes --active`".to_owned(),
-            false => format!("its node can register for that one; `meshctl burn {token}` frees it"),
-        };
-        return Err(Failure::new(format!("instance {instance} has token {token} already")).hint(hint).into());
+    let known = match args.instance {
+        Some(instance) => bound_to(&operator.chain, contract, instance).await?,
+        None => None,
+    };
+    let Some(instance) = args.instance.filter(|_| args.relay || args.fund.is_some()) else {
+        if let Some(node) = known {
+            return Err(minted_before(&node).into());
+        }
+        return change(&operator, printer, contract, call(args, owner, contract), |done| {
+            let token = minted(done, contract)?;
+            let address = network.address_of(token);
+            let address = address.with_context(|| format!("token {token} has no address in {}", network.network()))?;
+            let minted = Minted { token_id: token, address, owner, instance_id: args.instance, app_id: args.app_id };
+            let text = text(&minted);
+            Ok((minted, text))
+        })
+        .await;
+    };
+    if operator.is_dry_run() {
+        let calls = if known.is_some() { Vec::new() } else { vec![call(args, owner, contract).into()] };
+        return dry_run(&operator, printer, calls).await;
     }
-    let call = call(args, contract);
-    change(&operator, printer, contract, call, |done| {
-        let minted: NodeMinted = done.event(contract)?;
-        let token = token_id(minted.tokenId)?;
-        let address = network.address_of(token);
-        let address = address.with_context(|| format!("token {token} has no address in {}", network.network()))?;
-        let (instance_id, app_id) = (args.instance, args.app_id);
-        let minted = Minted { token_id: token, address, owner: args.to, instance_id, app_id };
-        let text = text(&minted);
-        Ok((minted, text))
-    })
-    .await
+    let mut transactions = Vec::new();
+    let token = match &known {
+        Some(node) => {
+            printer.note(format!("token {}: is bound to instance {instance} already", node.token));
+            node.token
+        }
+        None => {
+            let done = operator.send(printer, &call(args, owner, contract)).await?;
+            transactions.push(done.hash);
+            minted(&done, contract)?
+        }
+    };
+    let timeout = Duration::from_secs(args.timeout);
+    let wanted = Wanted { token, instance, fund: args.fund, relay: args.relay, timeout };
+    let joined = join(&operator, settings, printer, contract, wanted).await?;
+    transactions.extend(joined.transactions);
+    let member = Member {
+        contract,
+        chain_id: operator.chain.id,
+        token_id: token,
+        address: network.address_of(token),
+        instance_id: instance,
+        member_address: joined.member_address,
+        state: "active",
+        minted: known.is_none(),
+        funded: joined.funded.map(Wei),
+        transactions,
+    };
+    printer.result(&member, || member_text(&member))?;
+    Ok(0)
+}
+
+fn minted(done: &Done, contract: Address) -> anyhow::Result<TokenId> {
+    let minted: NodeMinted = done.event(contract)?;
+    token_id(minted.tokenId)
+}
+
+fn minted_before(node: &NodeRecord) -> Failure {
+    let token = node.token;
+    let instance = node.instance.map_or_else(|| "?".to_owned(), |instance| instance.to_string());
+    let hint = match node.active {
+        true => "it is a member: see `meshctl nodes --active`".to_owned(),
+        false => format!("`--relay` or `--fund` go on with that one; `meshctl burn {token}` frees it"),
+    };
+    Failure::new(format!("instance {instance} has token {token} already")).hint(hint)
+}
+
+fn member_text(member: &Member) -> String {
+    let address = |address: Option<String>| address.unwrap_or_else(|| "-".to_owned());
+    let mut text = format!(
+        "token {} is a member\naddress         {}\ninstance        {}\nmember address  {}\n",
+        member.token_id,
+        address(member.address.map(|address| address.to_string())),
+        member.instance_id,
+        address(member.member_address.map(|address| address.to_string())),
+    );
+    if let Some(funded) = member.funded {
+        text.push_str(&format!("funded with     {} ether\n", ether(funded.0)));
+    }
+    let transactions = member.transactions.iter().map(|hash| format!("transaction     {hash}\n"));
+    text + &transactions.collect::<String>()
 }
 
 /// The token that is bound to an instance, the lowest of several.
@@ -93,17 +193,17 @@ async fn bound_to(chain: &Chain, contract: Address, instance: InstanceId) -> any
 }
 
 /// The owner's mint, or the public one with its payment.
-fn call(args: &Args, contract: Address) -> Call {
-    let what = format!("mint a token for {}", args.to);
+fn call(args: &Args, owner: Address, contract: Address) -> Call {
+    let what = format!("mint a token for {owner}");
     match args.pay {
         None => {
             let instance = FixedBytes(args.instance.map_or([0; 20], |instance| instance.0));
             let app_id = args.app_id.map_or(Address::ZERO, Into::into);
-            Call::function(what, contract, &mintCall { to: args.to, instanceId: instance, appId: app_id })
+            Call::function(what, contract, &mintCall { to: owner, instanceId: instance, appId: app_id })
         }
         Some(price) => {
             let instance = args.instance.map(|instance| instance.to_string()).unwrap_or_default();
-            Call::function(what, contract, &mintNodeAccessCall { to: args.to, instanceId: instance }).paying(price)
+            Call::function(what, contract, &mintNodeAccessCall { to: owner, instanceId: instance }).paying(price)
         }
     }
 }

@@ -57,18 +57,28 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         Some(path) => read_json(path, "offer")?,
         None => ask_agent(settings, args.token).await?,
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let SignedCall { method, verb, data } = check(&offer, settings.given_contract(), now)?;
+    let SignedCall { method, .. } = check(&offer, settings.given_contract(), now())?;
     let operator = Operator::connect(settings, &args.key).await?;
-    check_chain(&offer, &operator.chain)?;
+    let call = call(&offer, settings.given_contract(), &operator.chain)?;
     operator.chain.require_cluster(offer.contract).await?;
     let RegistrationOffer { contract, token_id, key_epoch, .. } = offer;
-    let call = Call::new(format!("{verb} token {token_id}"), Some(contract), data);
     change(&operator, printer, contract, call, |_| {
         let text = format!("{method} is accepted: token {token_id}, key epoch {key_epoch}");
         Ok((Submitted { token_id, key_epoch, method }, text))
     })
     .await
+}
+
+/// The call that an offer asks for, once it is known to be one that may be relayed.
+pub(super) fn call(offer: &RegistrationOffer, contract: Option<Address>, chain: &Chain) -> anyhow::Result<Call> {
+    let SignedCall { verb, data, .. } = check(offer, contract, now())?;
+    check_chain(offer, chain)?;
+    Ok(Call::new(format!("{verb} token {}", offer.token_id), Some(offer.contract), data))
+}
+
+/// In Unix seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 async fn ask_agent(settings: &Settings, token: Option<TokenId>) -> anyhow::Result<RegistrationOffer> {

@@ -13,7 +13,7 @@ mod mistakes;
 
 use support::{meshctl, outcome};
 
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 29] = [
     "status",
     "peers",
     "why",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 28] = [
     "nodes",
     "mint",
     "bind",
+    "fund",
     "register",
     "revoke",
     "reinstate",

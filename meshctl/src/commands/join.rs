@@ -1,0 +1,220 @@
+//! From a token to a member: submits what the node's agent signs, gives the node funds, and waits until the contract lists it. What is
+//! done already is not done again, so that a run that was cut short can be repeated.
+
+use std::time::Duration;
+
+use alloy_primitives::{Address, TxHash, U256};
+use mesh_chain::fees::ether;
+use mesh_contract::DstackClusterNFT::getNodeCall;
+use mesh_core::{
+    id::{InstanceId, TokenId},
+    registry::NodeRecord,
+    status::Status,
+};
+use tokio::time::{Instant, sleep};
+
+use super::{register, token::uint};
+use crate::{
+    agent_socket::AgentSocket,
+    chain::{Call, Operator},
+    failure::Failure,
+    output::Printer,
+    settings::Settings,
+};
+
+/// How often agent and contract are asked.
+const POLL: Duration = Duration::from_millis(250);
+
+/// What is to be done for a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) token: TokenId,
+    pub(super) instance: InstanceId,
+    /// The node's address is to have so much at least, wei.
+    pub(super) fund: Option<U256>,
+    /// Its registration is submitted for it.
+    pub(super) relay: bool,
+    pub(super) timeout: Duration,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    pub(super) member_address: Option<Address>,
+    /// Wei that were sent.
+    pub(super) funded: Option<U256>,
+    pub(super) transactions: Vec<TxHash>,
+}
+
+/// One run of it.
+struct Joining<'a> {
+    operator: &'a Operator,
+    settings: &'a Settings,
+    printer: &'a Printer,
+    contract: Address,
+    wanted: Wanted,
+    /// Its registration was accepted in this run.
+    is_relayed: bool,
+    done: Joined,
+}
+
+/// Makes the node of a token a member.
+///
+/// # Errors
+/// It is not one in time, and why; the agent that answers is another node's; a transaction fails.
+pub(super) async fn join(
+    operator: &Operator,
+    settings: &Settings,
+    printer: &Printer,
+    contract: Address,
+    wanted: Wanted,
+) -> anyhow::Result<Joined> {
+    Joining { operator, settings, printer, contract, wanted, is_relayed: false, done: Joined::default() }.run().await
+}
+
+impl Joining<'_> {
+    async fn run(mut self) -> anyhow::Result<Joined> {
+        let token = self.wanted.token;
+        let deadline = Instant::now() + self.wanted.timeout;
+        let mut said = String::new();
+        loop {
+            let node = self.node().await?;
+            self.done.member_address = node.member_address.or(self.done.member_address);
+            let waits_for = if node.active && self.has_funds().await? {
+                self.printer.note(format!("token {token}: the node is a member"));
+                return Ok(self.done);
+            } else {
+                match self.step(&node).await? {
+                    Step::Done => continue,
+                    Step::WaitsFor(what) => what,
+                }
+            };
+            if Instant::now() >= deadline {
+                let what = format!("token {token} is minted, and its node is no member yet: {waits_for}");
+                return Err(Failure::new(what)
+                    .hint("run the same command again: it goes on from here; `meshctl status` on the node says more")
+                    .into());
+            }
+            if waits_for != said {
+                self.printer.note(format!("token {token}: waiting: {waits_for}"));
+                said = waits_for;
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    async fn node(&self) -> anyhow::Result<NodeRecord> {
+        let call = getNodeCall { tokenId: uint(self.wanted.token) };
+        Ok(self.operator.chain.read(self.contract, call, None).await?.try_into()?)
+    }
+
+    async fn has_funds(&self) -> anyhow::Result<bool> {
+        match (self.wanted.fund, self.done.member_address) {
+            // An endpoint may lag: what was sent is not sent again.
+            _ if self.done.funded.is_some() => Ok(true),
+            (Some(amount), Some(account)) => Ok(self.operator.chain.balance(account).await? >= amount),
+            (Some(_), None) => Ok(false),
+            (None, _) => Ok(true),
+        }
+    }
+
+    /// The next thing that can be done. The registration comes first: a node that has funds would submit it too.
+    async fn step(&mut self, node: &NodeRecord) -> anyhow::Result<Step> {
+        if !node.active && self.wanted.relay && !self.is_relayed {
+            let status = match self.agent().await? {
+                Ok(status) => status,
+                Err(waits_for) => return Ok(waits_for),
+            };
+            self.done.member_address = Some(status.own.member_address);
+            let offer = match self.socket()?.registration(Some(self.wanted.token)).await {
+                Ok(offer) => offer,
+                Err(error) => return Ok(Step::waits_for(&error)),
+            };
+            let call = register::call(&offer, Some(self.contract), &self.operator.chain)?;
+            return match self.operator.send(self.printer, &call).await {
+                Ok(sent) => {
+                    self.done.transactions.push(sent.hash);
+                    self.is_relayed = true;
+                    Ok(Step::Done)
+                }
+                // The node may have paid for it itself meanwhile.
+                Err(_) if self.node().await?.active => Ok(Step::Done),
+                Err(error) => Err(error),
+            };
+        }
+        if !self.has_funds().await? {
+            let account = match self.done.member_address {
+                Some(account) => account,
+                None => match self.agent().await? {
+                    Ok(status) => status.own.member_address,
+                    Err(waits_for) => return Ok(waits_for),
+                },
+            };
+            self.done.member_address = Some(account);
+            return self.fund(account).await;
+        }
+        match self.agent().await? {
+            Ok(status) => {
+                let why = status.warnings.first().map(|warning| warning.message.clone());
+                Ok(Step::WaitsFor(why.unwrap_or_else(|| "the node registers".to_owned())))
+            }
+            Err(waits_for) => Ok(waits_for),
+        }
+    }
+
+    /// Sends what is missing.
+    async fn fund(&mut self, account: Address) -> anyhow::Result<Step> {
+        let has = self.operator.chain.balance(account).await?;
+        let missing = self.wanted.fund.unwrap_or_default().saturating_sub(has);
+        if missing.is_zero() {
+            return Ok(Step::Done);
+        }
+        let call = Call::payment(format!("give node {account} {} ether", ether(missing)), account, missing);
+        let sent = self.operator.send(self.printer, &call).await?;
+        self.done.transactions.push(sent.hash);
+        self.done.funded = Some(missing);
+        Ok(Step::Done)
+    }
+
+    fn socket(&self) -> anyhow::Result<AgentSocket> {
+        Ok(AgentSocket::new(self.settings.socket()?))
+    }
+
+    /// What the node's agent says. One that is not there yet is waited for; that of another node is an error.
+    async fn agent(&self) -> anyhow::Result<Result<Status, Step>> {
+        let socket = match self.socket() {
+            Ok(socket) => socket,
+            Err(error) if crate::failure::report(&error).1 == crate::failure::USAGE => return Err(error),
+            Err(error) => return Ok(Err(Step::waits_for(&error))),
+        };
+        let status = match socket.status().await {
+            Ok(status) => status,
+            Err(error) => return Ok(Err(Step::waits_for(&error))),
+        };
+        let (is, wanted) = (status.own.instance_id, self.wanted.instance);
+        if is != wanted {
+            return Err(Failure::new(format!("the agent that answers here is that of instance {is}, not of {wanted}"))
+                .hint("run this on the node, or name its agent's socket with `--socket PATH`; the token is minted")
+                .into());
+        }
+        let (is, wanted) = (status.registry.contract, self.contract);
+        if is != wanted {
+            return Err(Failure::new(format!("the node's agent follows contract {is}, not {wanted}"))
+                .hint("start it with that contract, or give its contract with `--contract`")
+                .into());
+        }
+        Ok(Ok(status))
+    }
+}
+
+enum Step {
+    /// Something was done: look again.
+    Done,
+    WaitsFor(String),
+}
+
+impl Step {
+    fn waits_for(error: &anyhow::Error) -> Self {
+        Self::WaitsFor(format!("{error:#}"))
+    }
+}
