@@ -6,10 +6,11 @@ mod logs;
 mod operator;
 mod preview;
 
+pub(crate) use decoded::cluster_functions;
 pub(crate) use operator::{Call, Done, Operator};
 pub(crate) use preview::Planned;
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolCall;
 use mesh_chain::{At, CallRequest, EndpointMessage, Header, RpcError, RpcUrl, Source, StateOverride};
 use mesh_contract::explain_revert;
@@ -73,6 +74,18 @@ impl Chain {
     pub(crate) async fn balance(&self, account: Address) -> anyhow::Result<U256> {
         let balance = self.source.balance(account).await;
         balance.map_err(|error| plain(&error).context(format!("cannot read the balance of {account}")))
+    }
+
+    /// The code at an address; empty where there is none.
+    pub(crate) async fn code(&self, contract: Address) -> anyhow::Result<Bytes> {
+        let code = self.source.request("eth_getCode", (contract, At::Latest)).await;
+        code.map_err(|error| plain(&error).context(format!("cannot read the code of contract {contract}")))
+    }
+
+    /// A word of a contract's storage.
+    pub(crate) async fn storage(&self, contract: Address, slot: B256) -> anyhow::Result<B256> {
+        let word = self.source.request("eth_getStorageAt", (contract, slot, At::Latest)).await;
+        word.map_err(|error| plain(&error).context(format!("cannot read the storage of contract {contract}")))
     }
 
     /// Calls a view function of `contract`, at a block or at the newest one.

@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Unpause(commands::pause::Args),
     /// Show who owns the contract, hand it over
     Owner(commands::owner::Args),
+    /// Replace the contract's code by this version's (contract owner)
+    Upgrade(commands::upgrade::Args),
     /// Which app-compose.json may boot: add, remove, list
     Compose(commands::compose::Args),
     /// On which machines CVMs may boot: add, remove, list, allow-any

@@ -25,6 +25,7 @@ pub(crate) mod root;
 pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod transfer;
+pub(crate) mod upgrade;
 pub(crate) mod wait;
 pub(crate) mod why;
 pub(crate) mod withdraw;
@@ -61,6 +62,7 @@ pub(crate) async fn run(command: &Command, settings: &Settings, printer: &Printe
         Command::Pause(args) => pause::run(pause::Verb::Pause, args, settings, printer).await,
         Command::Unpause(args) => pause::run(pause::Verb::Unpause, args, settings, printer).await,
         Command::Owner(args) => owner::run(args, settings, printer).await,
+        Command::Upgrade(args) => upgrade::run(args, settings, printer).await,
         Command::Compose(args) => compose::run(args, settings, printer).await,
         Command::Device(args) => device::run(args, settings, printer).await,
         Command::Root(args) => root::run(args, settings, printer).await,

@@ -10,9 +10,10 @@ mod world;
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_sol_types::{SolCall as _, SolValue as _};
-use anvil::{OTHER, OTHER_KEY, OWNER};
+use anvil::{KEY, OTHER, OTHER_KEY, OWNER};
 use mesh_contract::DstackClusterNFT::{allowedComposeHashesCall, allowedDeviceIdsCall};
 use serde_json::{Value, json};
+use support::outcome;
 use world::{KMS, World, signer};
 
 /// The address of a dstack app that is not upgraded yet.
@@ -92,6 +93,8 @@ fn a_dstack_app_becomes_a_cluster_and_keeps_its_gate() {
     assert!(refused.contains("cannot upgrade the dstack app") && refused.contains("is not allowed"), "{refused}");
 
     let before = world.height();
+    let (code, _, errors) = outcome(world.command(OTHER_KEY).args(upgrade).output().unwrap());
+    assert!(code == 64 && errors.contains("becomes a cluster") && errors.contains("\nhint: add `--yes`"), "{errors}");
     let (code, tried, errors) = world.run_as(OTHER_KEY, &[&upgrade[..], &["--dry-run", "--json"]].concat());
     assert_eq!(code, 0, "{errors}{tried}");
     let tried: Value = serde_json::from_str(&tried).unwrap();
@@ -153,4 +156,49 @@ fn a_new_cluster_is_registered_with_its_kms() {
         "{refused}"
     );
     assert_eq!(world.json(&["config", "--contract", stranded])["owner"], json!(OWNER));
+}
+
+#[test]
+fn a_cluster_gets_this_versions_code_and_keeps_what_it_holds() {
+    let world = World::new();
+    world.join(0x21, None);
+    let slot = mesh_contract::IMPLEMENTATION_SLOT;
+    let slot = world.anvil.rpc("eth_getStorageAt", json!([world.contract, slot, "latest"]));
+    let first = format!("0x{}", &slot.as_str().unwrap()[26..]);
+    let same = world.refused(&["upgrade"]);
+    assert!(same.contains("runs the code of this version already") && same.contains("\nhint: "), "{same}");
+
+    // An earlier version: it knew one function less.
+    let now = world.anvil.rpc("eth_getCode", json!([first, "latest"])).as_str().unwrap().to_owned();
+    let unknown = hex::encode(mesh_contract::DstackClusterNFT::updateEndpointCall::SELECTOR);
+    assert_eq!(now.matches(&unknown).count(), 1);
+    world.anvil.rpc("anvil_setCode", json!([first, now.replace(&unknown, "ffffffff")]));
+    let before = (world.height(), world.json(&["nodes"])["nodes"].clone());
+    let tried = world.json(&["upgrade", "--dry-run"]);
+    let calls = tried["calls"].as_array().unwrap();
+    assert!(calls.len() == 2 && calls.iter().all(|call| call["accepted"] == true), "{tried}");
+    assert_eq!(calls[1]["function"], "upgradeToAndCall(address,bytes)");
+    let effect = calls[0]["consequences"]["effect"].as_str().unwrap();
+    assert!(effect.to_lowercase().contains(&first) && effect.contains("new functions: updateEndpoint("), "{effect}");
+    let (code, _, errors) = outcome(world.command(KEY).arg("upgrade").output().unwrap());
+    assert!(code == 64 && errors.contains("\nway back  `meshctl upgrade --implementation 0x"), "{errors}");
+    let (code, _, errors) = world.run_as(OTHER_KEY, &["upgrade"]);
+    assert!(code == 1 && errors.contains("\nhint: send it from the contract owner's key: that of 0xf39F"), "{errors}");
+    assert_eq!(world.height(), before.0, "nothing is sent");
+
+    let done = world.json(&["upgrade"]);
+    assert_eq!((&done["previous_implementation"], &done["is_this_version"]), (&json!(first), &json!(true)));
+    assert_eq!(done["transactions"].as_array().unwrap().len(), 2);
+    assert_eq!(world.json(&["nodes"])["nodes"], before.1);
+    assert!(world.refused(&["upgrade"]).contains("already"));
+
+    // And back, and on to what is deployed already.
+    let second = done["implementation"].as_str().unwrap().to_owned();
+    let back = world.json(&["upgrade", "--implementation", &first]);
+    assert_eq!((&back["implementation"], &back["is_this_version"]), (&json!(first), &json!(false)));
+    assert_eq!(world.json(&["upgrade", "--implementation", &second])["transactions"].as_array().unwrap().len(), 1);
+    let wrong = world.refused(&["upgrade", "--implementation", &world.contract]);
+    assert!(wrong.contains("is no implementation of a cluster\nhint: "), "{wrong}");
+    world.json(&["config", "disable-upgrades", "--forever"]);
+    assert!(world.refused(&["upgrade", "--implementation", &first]).contains("disabled for ever\nhint: "));
 }

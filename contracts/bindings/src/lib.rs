@@ -7,6 +7,7 @@ mod abi;
 mod convert;
 mod deploy;
 mod revert;
+mod upgrade;
 mod vote;
 
 pub use abi::{ARTIFACT, DstackClusterNFT, ERC1967Proxy, IDstackClusterNFT};
@@ -15,6 +16,7 @@ pub use deploy::{
     NewCluster, implementation_init_code, initialize, initialize_from_dstack_app, proxy_init_code, upgrade_dstack_app,
 };
 pub use revert::{Explanation, explain_revert};
+pub use upgrade::{DeployedCode, IMPLEMENTATION_SLOT, upgrade};
 pub use vote::{SignedVote, UnsignedVote, VOTE_GAS, VOTE_VALID_FOR};
 
 use alloy_primitives::Address;

@@ -46,6 +46,11 @@ pub(super) fn decode_call(data: &[u8]) -> Option<DecodedCall> {
     Some(DecodedCall { function: function.signature(), arguments })
 }
 
+/// Selector and signature of each function of this version's contract.
+pub(crate) fn cluster_functions() -> impl Iterator<Item = ([u8; 4], String)> {
+    CLUSTER_ABI.functions().map(|function| (function.selector().0, function.signature()))
+}
+
 /// The ABI as committed.
 static CLUSTER_ABI: LazyLock<JsonAbi> = LazyLock::new(|| {
     // The bindings were made from the same text, and a test reads it here.

@@ -64,7 +64,7 @@ impl Chain {
     }
 
     /// What a contract answers, if it answers this call at all.
-    async fn answers<C: SolCall>(&self, contract: Address, view: C) -> Option<C::Return> {
+    pub(crate) async fn answers<C: SolCall>(&self, contract: Address, view: C) -> Option<C::Return> {
         let output = self.source.try_call(&call(contract, &view), At::Latest, &StateOverride::new()).await.ok()?;
         C::abi_decode_returns(&output).ok()
     }

@@ -17,6 +17,7 @@ use super::change::dry_run;
 use crate::{
     address::{parse_address, parse_app_id},
     chain::{Call, Chain, Done, Operator, Planned},
+    confirm::Consequences,
     failure::Failure,
     output::Printer,
     settings::Settings,
@@ -116,7 +117,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         return preview(&operator, printer, args.upgrade_app, &cluster, kms).await;
     }
 
-    let first = operator.send(printer, &implementation_call()).await?;
+    let first = operator.send(printer, &first_call(args.upgrade_app)).await?;
     let implementation = first.created();
     let second = operator.send(printer, &cluster_call(args.upgrade_app, implementation, &cluster)).await?;
     let contract = args.upgrade_app.unwrap_or_else(|| second.created());
@@ -143,8 +144,18 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     Ok(0)
 }
 
-fn implementation_call() -> Call {
-    Call::creation("deploy the implementation", implementation_init_code())
+/// The implementation. Where a dstack app's contract is to get it, the operator is asked before anything is sent.
+fn first_call(app: Option<Address>) -> Call {
+    let call = Call::creation("deploy the implementation", implementation_init_code());
+    match app {
+        Some(app) => call.after_asking(Consequences::new(
+            format!(
+                "the contract of dstack app {app} becomes a cluster; it keeps owner, compose hashes, devices and flags"
+            ),
+            "none by meshctl: its owner would have to upgrade it to dstack's own code",
+        )),
+        None => call,
+    }
 }
 
 /// The call that makes the cluster, once its implementation is there.
@@ -182,7 +193,7 @@ async fn preview(
     };
     let second = Planned { call: cluster_call(app, implementation, cluster), inner: Some(inner) };
     let register = kms.map(|kms| Planned::from(register_call(kms, proxy)));
-    let calls = [implementation_call().into(), second].into_iter().chain(register).collect();
+    let calls = [first_call(app).into(), second].into_iter().chain(register).collect();
     dry_run(operator, printer, calls).await
 }
 

@@ -13,7 +13,7 @@ mod mistakes;
 
 use support::{meshctl, outcome};
 
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
     "status",
     "peers",
     "why",
@@ -35,6 +35,7 @@ const COMMANDS: [&str; 29] = [
     "pause",
     "unpause",
     "owner",
+    "upgrade",
     "compose",
     "device",
     "root",
