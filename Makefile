@@ -19,6 +19,8 @@ NPM := $(AS_USER) npm
 PACKAGES := curl docker-compose gcc git iproute2 iptables iputils-ping libc6-dev make nftables procps python3-venv tcpdump util-linux wireguard-go wireguard-tools
 # What only tests with databases call.
 DATABASES := etcd-client etcd-server openssl patroni postgresql redis-server redis-tools
+# Alerts and metrics; promtool comes with it.
+MONITORING := prometheus
 NODE_MODULES := contracts/node_modules/.package-lock.json
 
 help: ## List the targets.
@@ -37,10 +39,11 @@ what-demo-does:
 	  "the agent, its tools and a simulated TEE, of which cargo shows the progress. After that the demo takes some seconds: it deploys" \
 	  "the contract on a chain of its own, and nodes in network namespaces join, ping each other and are revoked, step by step."
 
+test: PACKAGES += $(MONITORING)
 test: deps ## The tests of every change: Rust, simulation, Solidity, SDKs, and what meets the kernel. Five minutes.
 	@.ci/test "$(CARGO)" "$(AS_USER)"
 
-nightly: PACKAGES += $(DATABASES) g++
+nightly: PACKAGES += $(DATABASES) $(MONITORING) g++
 nightly: deps ## What asserts seconds of a real machine or runs for long; hours (ONLY=name,…: these parts of .ci/nightly).
 	@ONLY=$(ONLY) .ci/nightly "$(CARGO)" "$(AS_USER)"
 

@@ -8,7 +8,9 @@ mod caller;
 mod metrics;
 mod peers;
 mod routes;
+mod scrape;
 mod socket;
+mod usage;
 mod vote;
 
 use std::{
@@ -19,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_chain::RequestCount;
 use mesh_core::{
     agent::Counters,
     status::{RegistrationOffer, Status},
@@ -27,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::{Access, Group, GroupError, UserId};
 pub use peers::{PeerView, PeersView, SelfView};
+pub use scrape::{MetricsListener, MetricsSocketError};
 pub use socket::{ApiSocket, SocketError};
 pub use vote::{Ballot, Cast, LeaderView, NotCast};
 
@@ -44,6 +48,8 @@ pub struct Snapshot {
     pub offer: Option<RegistrationOffer>,
     /// What has been done since the start.
     pub counters: Counters,
+    /// How often RPC endpoints were asked since the start.
+    pub requests: Vec<RequestCount>,
 }
 
 /// One question, with where to send the answer.
@@ -71,6 +77,8 @@ pub struct Starting(pub &'static str);
 /// The driver's end of the API.
 #[derive(Debug)]
 pub struct ApiDriver {
+    /// For servers that are added.
+    ask: mpsc::Sender<Question>,
     questions: mpsc::Receiver<Question>,
     peers: Arc<watch::Sender<Arc<PeersView>>>,
     published_at: Option<Duration>,
@@ -92,21 +100,38 @@ impl ApiDriver {
     ) -> (Self, impl Future<Output = io::Result<Infallible>> + Send + 'static) {
         let (ask, questions) = mpsc::channel(QUEUE);
         let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
-        let state = ApiState { questions: ask, peers: Arc::clone(&peers) };
-        (Self { questions, peers, published_at: None }, socket.serve(routes::router(state), access))
+        let driver = Self { ask, questions, peers, published_at: None };
+        let served = socket.serve(routes::router(driver.state()), access);
+        (driver, served)
     }
 
-    /// The next question; `None` once there is no server to ask one.
-    pub async fn next(&mut self) -> Option<Question> {
-        self.questions.recv().await
+    /// Serves `/metrics` there too, with answers of this driver, for as long as the future runs.
+    pub fn serve_metrics(
+        &self,
+        listener: MetricsListener,
+    ) -> impl Future<Output = io::Result<Infallible>> + Send + 'static {
+        listener.serve(routes::metrics_router(self.state()))
+    }
+
+    fn state(&self) -> ApiState {
+        ApiState { questions: self.ask.clone(), peers: Arc::clone(&self.peers) }
+    }
+
+    /// The next question.
+    pub async fn next(&mut self) -> Question {
+        match self.questions.recv().await {
+            Some(question) => question,
+            // This driver has a sender itself.
+            None => pending().await,
+        }
     }
 
     /// Answers for an agent that does not exist yet, for ever.
     pub async fn answer_starting(&mut self, waits_for: &'static str) -> Infallible {
         let starting = Starting(waits_for);
-        while let Some(question) = self.next().await {
+        loop {
             // A caller that went away does not want its answer.
-            match question {
+            match self.next().await {
                 Question::Everything(reply) => drop(reply.send(Err(starting))),
                 Question::Readiness(reply) => drop(reply.send(Err(starting))),
                 Question::Peers(reply) => drop(reply.send(Err(starting))),
@@ -114,7 +139,6 @@ impl ApiDriver {
                 Question::Vote(_, reply) => drop(reply.send(Err(starting))),
             }
         }
-        pending().await
     }
 
     /// Shows the peers to watchers, if they changed, and not more often than every 250 ms: what is held back is due at the time that
@@ -187,9 +211,9 @@ mod tests {
 
     #[test]
     fn watchers_get_four_changes_a_second_at_most_and_the_last_state() {
-        let (_ask, questions) = mpsc::channel(1);
+        let (ask, questions) = mpsc::channel(1);
         let peers = Arc::new(watch::Sender::new(Arc::new(PeersView::default())));
-        let mut api = ApiDriver { questions, peers: Arc::clone(&peers), published_at: None };
+        let mut api = ApiDriver { ask, questions, peers: Arc::clone(&peers), published_at: None };
         let named = |name: &str| {
             let mut view = PeersView::default();
             view.own.name = Some(name.to_owned());

@@ -12,6 +12,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     num::NonZeroU16,
     path::{Path, PathBuf},
     time::Duration,
@@ -85,6 +86,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The local API's socket.
     pub socket: PathBuf,
+    /// Where metrics are served by TCP, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Whose members may act through it.
     pub api_group: Option<Group>,
     /// Further users who may.
@@ -202,6 +205,7 @@ impl Config {
             },
             state_dir: flags.state_dir.map_or(default_state_dir, Ok)?,
             socket: flags.socket.map_or(default_socket, Ok)?,
+            metrics_listen: flags.metrics_listen,
             api_group: flags.api_group,
             allow_vote_uid: flags.allow_vote_uid,
             device: flags.device.options(&interface),

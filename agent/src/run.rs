@@ -113,7 +113,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.guarded_network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
-            Some(question) = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
+            question = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
                 if stopping {
@@ -152,6 +152,7 @@ fn answer<T: Tunnel, L: Links, C: Chain>(
             status: agent.status(now),
             offer: agent.offer().cloned(),
             counters: agent.counters().clone(),
+            requests: tasks.requests(),
         })))),
         Question::Readiness(reply) => {
             drop(reply.send(Ok(agent.readiness(now).map_err(|reason| reason.to_string()))));

@@ -124,7 +124,11 @@ fn files(dir: &Path) {
     fs::remove_file(&name).unwrap();
     fs::create_dir(dir.join("in")).unwrap();
     fs::remove_dir(dir.join("in")).unwrap();
-    assert!(!fs::read("/proc/self/cmdline").unwrap().is_empty());
+    for of_metrics in ["/proc/self/stat", "/proc/self/status", "/proc/self/limits", "/proc/stat", "/proc/self/cmdline"]
+    {
+        assert!(!fs::read(of_metrics).unwrap().is_empty(), "{of_metrics}");
+    }
+    assert!(fs::read_dir("/proc/self/fd").unwrap().count() > 0);
     assert!(fs::read_dir("/sys/class/net").unwrap().count() > 0);
 }
 

@@ -4,6 +4,7 @@
 
 mod block;
 mod connection;
+mod counts;
 mod error;
 pub mod fees;
 mod json_rpc;
@@ -17,6 +18,7 @@ mod url;
 mod watch;
 
 pub use block::{At, CallRequest, Header, Log, Receipt};
+pub use counts::{RequestCount, Requests};
 pub use error::RpcError;
 pub use fees::{Fees, GasPrice};
 pub use message::EndpointMessage;

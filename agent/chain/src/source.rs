@@ -28,6 +28,7 @@ use crate::{
     EndpointMessage, RpcError, RpcUrl,
     block::{At, CallRequest, Header, Log, Receipt},
     connection::Connection,
+    counts::{Counts, Requests},
     json_rpc::{self, NO_PARAMETERS},
     transport::{Dial, Failure, MAX_ANSWER, Tcp, Transport},
 };
@@ -53,6 +54,7 @@ pub struct Source {
     patience: Duration,
     connection: Connection,
     requests: AtomicU64,
+    counts: Counts,
     /// When it was last asked about finality, and the last answer.
     finalized: Mutex<(Option<Instant>, Option<u64>)>,
 }
@@ -80,6 +82,7 @@ impl Source {
             patience: PATIENCE,
             connection: Connection::new(Arc::new(Tcp::default())),
             requests: AtomicU64::new(1),
+            counts: Counts::default(),
             finalized: Mutex::default(),
         }
     }
@@ -108,6 +111,12 @@ impl Source {
         &self.url
     }
 
+    /// How often it was asked since it was made, by method.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, Requests> {
+        self.counts.get()
+    }
+
     /// Sends one request. A connection that is dead or silent is dropped, so that the next request makes a new one.
     ///
     /// # Errors
@@ -129,6 +138,7 @@ impl Source {
     }
 
     fn next_request(&self, method: &'static str, params: impl Serialize) -> Result<(u64, String), RpcError> {
+        self.counts.asked(method);
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let text = json_rpc::request(id, method, params);
         Ok((id, text.map_err(|error| RpcError::invalid_response(method, &format!("cannot be asked: {error}")))?))
@@ -149,6 +159,9 @@ impl Source {
         let is_dead = matches!(outcome, Err(_) | Ok(Err(Failure::Transport(_))));
         if let Some(live) = used.filter(|_| is_dead) {
             self.connection.discard(&live);
+        }
+        if is_dead {
+            self.counts.failed(method);
         }
         match outcome {
             Ok(Ok(answer)) => Ok(answer),
@@ -201,7 +214,11 @@ impl Source {
             let live = self.connection.get(&self.url).await.map_err(Failure::Transport)?;
             live.transport.ask(id, text).await
         };
-        if let Ok(answer) = timeout(FINALIZED_TIMEOUT, ask).await {
+        let answer = timeout(FINALIZED_TIMEOUT, ask).await;
+        if matches!(answer, Err(_) | Ok(Err(Failure::Transport(_)))) {
+            self.counts.failed(BLOCK);
+        }
+        if let Ok(answer) = answer {
             let header = answer.ok().and_then(|answer| decode::<Option<Header>>(BLOCK, &answer).ok()).flatten();
             known.1 = header.map(|header| header.number);
         }

@@ -26,7 +26,7 @@ use mesh_core::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{Header, RpcError, Source, Spending};
+use crate::{Header, RequestCount, RpcError, Source, Spending};
 use gather::{Task, answered, gather};
 use leader::LastStanding;
 use reader::{Reader, Said};
@@ -92,6 +92,20 @@ impl Sources {
     #[must_use]
     pub fn with_spending(self, spending: Spending) -> Self {
         Self { spending: Arc::new(Mutex::new(spending)), ..self }
+    }
+
+    /// How often each endpoint was asked since the start.
+    #[must_use]
+    pub fn requests(&self) -> Vec<RequestCount> {
+        let of = |(id, source): (&String, &Arc<Source>)| {
+            let source_id = id.clone();
+            source.counts().into_iter().map(move |(method, requests)| RequestCount {
+                source: source_id.clone(),
+                method,
+                requests,
+            })
+        };
+        self.ids.iter().zip(&self.sources).flat_map(of).collect()
     }
 
     /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what

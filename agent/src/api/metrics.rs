@@ -1,21 +1,28 @@
 //! `GET /metrics` in the OpenMetrics text format, made from the status: the two cannot disagree.
 
-use std::fmt::{self, Display, Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Write as _},
+};
 
+use mesh_chain::RequestCount;
 use mesh_core::{
     agent::{BUCKETS, Counters, Histogram},
-    status::{AgentStatus, MembershipState, PathStatus, PeerState, PeerStatus, Status},
+    status::{AgentStatus, MembershipState, PathStatus, PeerState, PeerStatus, Severity, Status},
+    unix_seconds,
+    wei::Wei,
 };
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, NoLabelSet, text,
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, EncodeLabelValue, LabelValueEncoder,
+        NoLabelSet, text,
     },
     metrics::MetricType,
     registry::Registry,
 };
 
-use super::Snapshot;
+use super::{Snapshot, usage::Usage};
 
 /// The whole page.
 pub(super) fn write(snapshot: Snapshot) -> Result<String, fmt::Error> {
@@ -37,7 +44,10 @@ impl Collector for Snapshot {
         write_registry(&mut page, status, counters)?;
         write_peers(&mut page, &status.peers)?;
         write_paths(&mut page, &status.peers)?;
-        write_counters(&mut page, counters)
+        write_counters(&mut page, counters)?;
+        write_requests(&mut page, &self.requests)?;
+        write_warnings(&mut page, status)?;
+        write_process(&mut page, Usage::read())
     }
 }
 
@@ -48,7 +58,9 @@ fn write_self(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     page.gauge("p2p_self_active", "1 when this node is a peer.", Some(flag(active)))?;
     let fenced = status.own.membership == MembershipState::Fenced;
     page.gauge("p2p_fenced", "1 when this node lost its registration and stays out.", Some(flag(fenced)))?;
-    page.gauge("p2p_key_epoch", "Key epoch of the own token.", status.own.key_epoch)
+    page.gauge("p2p_key_epoch", "Key epoch of the own token.", status.own.key_epoch)?;
+    let help = "What the member address has for transactions, in the chain's coin.";
+    page.gauge("p2p_member_balance_ether", help, status.own.member_balance.map(ether))
 }
 
 /// What the kernel's own device does not count is left out.
@@ -72,6 +84,9 @@ fn write_registry(page: &mut Page<'_>, status: &Status, counters: &Counters) -> 
     let block = registry.block.as_ref();
     page.gauge("p2p_registry_block", "Height of the last accepted read.", block.map(|block| block.number))?;
     page.gauge("p2p_registry_age_seconds", "Age of the last accepted read.", block.map(|block| block.age_s))?;
+    let until = |deadline: &String| Some(unix_seconds(deadline)? - unix_seconds(&status.generated_at)?);
+    let help = "Until all peers are removed, if the contract is not read before.";
+    page.gauge("p2p_registry_deadline_seconds", help, registry.freshness.deadline.as_ref().and_then(until))?;
     let sources = &registry.sources;
     let up = sources.iter().map(|source| ([label("source", &source.id)], u32::from(source.ok)));
     page.gauges("p2p_source_up", "1 while an RPC endpoint answers, however late.", up)?;
@@ -155,6 +170,53 @@ fn write_counters(page: &mut Page<'_>, counters: &Counters) -> fmt::Result {
     page.counters("p2p_proofs", "Registrations whose signatures were checked, by outcome.", proofs)
 }
 
+/// The names of endpoints are those of the status, without API keys.
+fn write_requests(page: &mut Page<'_>, counts: &[RequestCount]) -> fmt::Result {
+    let labels = |count: &RequestCount| [label("source", &count.source), label("method", count.method)];
+    let asked = counts.iter().map(|count| (labels(count), count.requests.asked));
+    page.counters("p2p_rpc_requests", "Requests to RPC endpoints.", asked)?;
+    let failed = counts.iter().map(|count| (labels(count), count.requests.failed));
+    page.counters("p2p_rpc_failures", "Requests to RPC endpoints that were not answered.", failed)
+}
+
+/// What is not found is not there.
+fn write_warnings(page: &mut Page<'_>, status: &Status) -> fmt::Result {
+    let mut counts: BTreeMap<_, u32> = BTreeMap::new();
+    for warning in &status.warnings {
+        *counts.entry((&warning.code, &warning.id, severity(warning.severity))).or_default() += 1;
+    }
+    let labels = |(code, name, severity)| [label("code", code), label("name", name), label("severity", severity)];
+    let found = counts.into_iter().map(|(key, count)| (labels(key), count));
+    page.gauges("p2p_warnings", "Warnings of the status, by code.", found)
+}
+
+const fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "critical",
+        Severity::Warning => "warning",
+        Severity::Info => "info",
+    }
+}
+
+/// Under the names that every program's have.
+fn write_process(page: &mut Page<'_>, usage: Usage) -> fmt::Result {
+    if let Some(seconds) = usage.cpu_seconds {
+        page.counter("process_cpu_seconds", "User and system time of this process.", seconds)?;
+    }
+    page.gauge("process_start_time_seconds", "When this process was started, Unix time.", usage.started)?;
+    page.gauge("process_resident_memory_bytes", "Memory of this process in RAM.", usage.resident_bytes)?;
+    page.gauge("process_virtual_memory_bytes", "Address space of this process.", usage.virtual_bytes)?;
+    page.gauge("process_threads", "Threads of this process.", usage.threads)?;
+    page.gauge("process_open_fds", "Open file descriptors of this process.", usage.open_fds)?;
+    page.gauge("process_max_fds", "File descriptors that this process may open.", usage.max_fds)
+}
+
+/// Rounded to what a floating-point number holds: for graphs and alerts.
+fn ether(wei: Wei) -> f64 {
+    const WEI_PER_ETHER: f64 = 1e18;
+    f64::from(wei.0) / WEI_PER_ETHER
+}
+
 fn per_path<V: EncodeGaugeValue>(
     page: &mut Page<'_>,
     peers: &[PeerStatus],
@@ -230,7 +292,7 @@ impl Page<'_> {
     }
 
     /// A family of one sample without labels, which is named `_total` besides.
-    fn counter(&mut self, name: &'static str, help: &str, count: u64) -> fmt::Result {
+    fn counter(&mut self, name: &'static str, help: &str, count: impl EncodeCounterValue) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, u64>(&count, None)
     }

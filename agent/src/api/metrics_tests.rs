@@ -2,23 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh_core::status::PathKind;
+use mesh_chain::Requests;
+use mesh_core::status::{PathKind, Warning};
 
 use super::*;
 
 /// What operators have rules and dashboards for: name of the family, type, help.
-const FAMILIES: [(&str, &str, &str); 33] = [
+const FAMILIES: [(&str, &str, &str); 45] = [
     ("p2p_build_info", "gauge", "Version of the agent."),
     ("p2p_ready", "gauge", "1 when applications may rely on the mesh."),
     ("p2p_self_active", "gauge", "1 when this node is a peer."),
     ("p2p_fenced", "gauge", "1 when this node lost its registration and stays out."),
     ("p2p_key_epoch", "gauge", "Key epoch of the own token."),
+    ("p2p_member_balance_ether", "gauge", "What the member address has for transactions, in the chain's coin."),
     ("p2p_tunnel_offload", "gauge", "1 for what the userspace device leaves to the kernel."),
     ("p2p_gateway_connections", "gauge", "Connections through gateways that are open or being made."),
     ("p2p_dropped_packets", "counter", "Packets that the userspace device threw away."),
     ("p2p_registry_epoch", "gauge", "Epoch of the last accepted read."),
     ("p2p_registry_block", "gauge", "Height of the last accepted read."),
     ("p2p_registry_age_seconds", "gauge", "Age of the last accepted read."),
+    ("p2p_registry_deadline_seconds", "gauge", "Until all peers are removed, if the contract is not read before."),
     ("p2p_source_up", "gauge", "1 while an RPC endpoint answers, however late."),
     ("p2p_source_agrees", "gauge", "1 when an RPC endpoint said the same as the others."),
     ("p2p_registry_apply_seconds", "histogram", "From an accepted read to a machine that matches it."),
@@ -41,6 +44,16 @@ const FAMILIES: [(&str, &str, &str); 33] = [
     ("p2p_reconcile_failures", "counter", "Rounds of changes that failed."),
     ("p2p_registry_reads", "counter", "Reads of the contract by outcome."),
     ("p2p_proofs", "counter", "Registrations whose signatures were checked, by outcome."),
+    ("p2p_rpc_requests", "counter", "Requests to RPC endpoints."),
+    ("p2p_rpc_failures", "counter", "Requests to RPC endpoints that were not answered."),
+    ("p2p_warnings", "gauge", "Warnings of the status, by code."),
+    ("process_cpu_seconds", "counter", "User and system time of this process."),
+    ("process_start_time_seconds", "gauge", "When this process was started, Unix time."),
+    ("process_resident_memory_bytes", "gauge", "Memory of this process in RAM."),
+    ("process_virtual_memory_bytes", "gauge", "Address space of this process."),
+    ("process_threads", "gauge", "Threads of this process."),
+    ("process_open_fds", "gauge", "Open file descriptors of this process."),
+    ("process_max_fds", "gauge", "File descriptors that this process may open."),
 ];
 
 /// Five nodes, one of them reached through the gateway: the example that `meshctl` is tried on.
@@ -49,7 +62,9 @@ fn snapshot() -> Snapshot {
     let redis = status.peers[1].token_id;
     let switch = (redis, PathKind::Direct, PathKind::Gateway, "direct_udp_silent");
     let counters = Counters { path_switches: [(switch, 3)].into(), ..Counters::default() };
-    Snapshot { status, offer: None, counters }
+    let requests = Requests { asked: 9, failed: 2 };
+    let requests = vec![RequestCount { source: "https://rpc.example#2".to_owned(), method: "eth_call", requests }];
+    Snapshot { status, offer: None, counters, requests }
 }
 
 fn written(snapshot: Snapshot) -> String {
@@ -85,11 +100,60 @@ fn every_sample_keeps_its_name_and_labels() {
         "p2p_gateway_connections 1",
         "p2p_reconcile_failures_total 0",
         "p2p_proofs_total{result=\"verified\"} 0",
+        "p2p_rpc_requests_total{source=\"https://rpc.example#2\",method=\"eth_call\"} 9",
+        "p2p_rpc_failures_total{source=\"https://rpc.example#2\",method=\"eth_call\"} 2",
     ] {
         assert!(page.lines().any(|other| other == line), "{line} is not in {page}");
     }
     // Unknown is left out, and never zero.
     assert!(!page.contains("p2p_peer_rtt_seconds{token=\"9\",path=\"direct\"}"), "{page}");
+}
+
+#[test]
+fn amounts_times_and_warnings_are_as_in_the_status() {
+    let mut snapshot = snapshot();
+    let status = &mut snapshot.status;
+    status.own.member_balance = Some(Wei("1234000000000000".parse().unwrap()));
+    "2026-09-14T14:00:00.000Z".clone_into(&mut status.generated_at);
+    status.registry.freshness.deadline = Some("2026-09-14T14:59:58.500Z".to_owned());
+    let warning = |code: &str, severity| Warning {
+        code: code.to_owned(),
+        id: "some-name".to_owned(),
+        severity,
+        peer: None,
+        since: String::new(),
+        message: String::new(),
+        hint: None,
+    };
+    status.warnings = [("W201", Severity::Warning), ("W201", Severity::Warning), ("W602", Severity::Info)]
+        .map(|(code, severity)| warning(code, severity))
+        .into();
+    let page = written(snapshot);
+    for line in [
+        "p2p_member_balance_ether 0.001234",
+        "p2p_registry_deadline_seconds 3598.5",
+        "p2p_warnings{code=\"W201\",name=\"some-name\",severity=\"warning\"} 2",
+        "p2p_warnings{code=\"W602\",name=\"some-name\",severity=\"info\"} 1",
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line} is not in {page}");
+    }
+}
+
+/// Rules and dashboard ask for nothing that no agent says.
+#[test]
+fn rules_and_dashboard_use_metrics_that_there_are() {
+    let page = written(snapshot());
+    let samples: BTreeSet<&str> =
+        page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
+    for text in
+        [include_str!("../../../docs/prometheus/alerts.yml"), include_str!("../../../docs/prometheus/dashboard.json")]
+    {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named: BTreeSet<_> =
+            words.filter(|word| word.starts_with("p2p_") || word.starts_with("process_")).collect();
+        let unknown: Vec<_> = named.difference(&samples).collect();
+        assert!(named.len() >= 10 && unknown.is_empty(), "{unknown:?}");
+    }
 }
 
 #[test]

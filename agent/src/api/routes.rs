@@ -51,6 +51,14 @@ pub(super) fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
+/// For callers that are not on this machine.
+pub(super) fn metrics_router(state: ApiState) -> Router {
+    Router::new()
+        .route("/metrics", get(write_metrics))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such path", "here is /metrics alone") })
+        .with_state(state)
+}
+
 async fn status(State(api): State<ApiState>) -> Response {
     respond(&api, |snapshot| Json(snapshot.status).into_response()).await
 }

@@ -72,6 +72,10 @@ pub struct Flags {
     /// A further user who may do that, by number: for an application in a container, whose users have no names here; repeatable.
     #[arg(long, value_name = "UID")]
     pub allow_vote_uid: Vec<UserId>,
+    /// Serves metrics by TCP too, at http://ADDR:PORT/metrics, to every caller that reaches it. Default: on the socket of the local
+    /// API alone.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    pub metrics_listen: Option<SocketAddr>,
     /// The dstack guest agent: a unix socket or an http:// URL; default: searched where dstack puts it.
     #[arg(long, value_name = "PATH|URL")]
     pub dstack_socket: Option<String>,
@@ -326,6 +330,12 @@ impl FromStr for EndpointChoice {
     }
 }
 
+/// Where others can connect to.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+    address.ok_or_else(|| "expected ADDR:PORT (IPv6 in brackets), as in 127.0.0.1:9586".to_owned())
+}
+
 /// An amount of the chain's coin, in units of 10^-9.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gwei(pub u64);
@@ -391,6 +401,14 @@ mod tests {
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
         for bad in ["", "h", "0", "1w", "-1", "1.5h", "99999999999999999999", "366d"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_served_at_an_address_with_a_port() {
+        assert_eq!(listen_address("[::1]:9586"), Ok("[::1]:9586".parse().unwrap()));
+        for bad in ["9586", ":9586", "localhost:9586", "127.0.0.1:0", "127.0.0.1"] {
+            assert!(listen_address(bad).is_err(), "{bad}");
         }
     }
 

@@ -28,7 +28,7 @@ use super::{
     run,
 };
 use crate::{
-    api::{Access, ApiDriver, ApiSocket, Group},
+    api::{Access, ApiDriver, ApiSocket, Group, MetricsListener},
     config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
     device::{
         guard,
@@ -70,9 +70,10 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
     };
     let access = access(&config)?;
     let socket = ApiSocket::bind(&config.socket)?;
+    let metrics = config.metrics_listen.map(MetricsListener::bind).transpose()?;
 
     let mut background = JoinSet::new();
-    let start = Start { config, access, cached, guard, stop, background: &mut background };
+    let start = Start { config, access, metrics, cached, guard, stop, background: &mut background };
     let outcome = if has_device { start.run(socket).await } else { start.run_without_device(socket).await };
     // The socket's file goes with the task that serves it.
     background.shutdown().await;
@@ -83,6 +84,7 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
 struct Start<'a> {
     config: Config,
     access: Access,
+    metrics: Option<MetricsListener>,
     cached: Option<CachedRegistry>,
     guard: Option<Guard>,
     stop: Arc<Notify>,
@@ -94,9 +96,8 @@ type Background = JoinSet<io::Result<Infallible>>;
 
 impl Start<'_> {
     async fn run(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, access, cached, guard, stop, background } = self;
-        let (mut api, server) = ApiDriver::serve(socket, access);
-        background.spawn(server);
+        let Self { config, access, metrics, cached, guard, stop, background } = self;
+        let mut api = serve_api(socket, access, metrics, background);
         let (tell_change, machine_changed) = watch::channel(());
         let (links, netlink) = Netlink::connect(tell_change)?;
         background.spawn(netlink);
@@ -149,9 +150,8 @@ impl Start<'_> {
 
     /// A node whose application has a URL: it asks nothing of the machine's network, and so needs no privileges.
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, access, cached, guard, stop, background } = self;
-        let (mut api, server) = ApiDriver::serve(socket, access);
-        background.spawn(server);
+        let Self { config, access, metrics, cached, guard, stop, background } = self;
+        let mut api = serve_api(socket, access, metrics, background);
         let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
         let (_, identity) = found?;
         let contract = contract_of(&config, &identity);
@@ -174,6 +174,21 @@ impl Start<'_> {
         };
         parts.run(None::<Machine<UserspaceTunnel, Netlink>>).await
     }
+}
+
+/// The local API, and its metrics by TCP where that is asked for.
+fn serve_api(
+    socket: ApiSocket,
+    access: Access,
+    metrics: Option<MetricsListener>,
+    background: &mut Background,
+) -> ApiDriver {
+    let (api, server) = ApiDriver::serve(socket, access);
+    background.spawn(server);
+    if let Some(metrics) = metrics {
+        background.spawn(api.serve_metrics(metrics));
+    }
+    api
 }
 
 /// What start-up asks the guest agent for, meanwhile answering the local API that there is no agent yet; `None` if asked to stop.

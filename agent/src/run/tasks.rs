@@ -11,7 +11,7 @@ use std::{
 };
 
 use alloy_primitives::{B256, Bytes};
-use mesh_chain::{Mined, NotSubmitted, Sources, Standing};
+use mesh_chain::{Mined, NotSubmitted, RequestCount, Sources, Standing};
 use mesh_core::{
     agent::{Applied, CachedRegistry, Command, Input, Intent, ProofRequest, SourceReport},
     diff::Change,
@@ -64,6 +64,8 @@ pub trait Chain: Send + Sync + 'static {
     fn mined(&self, transaction: B256) -> impl Future<Output = Option<Mined>> + Send;
     /// See [`Sources::leader`].
     fn leader(&self) -> impl Future<Output = Result<Standing, String>> + Send;
+    /// See [`Sources::requests`].
+    fn requests(&self) -> Vec<RequestCount>;
     /// Why this can never work, checked once at the start; `None` when nothing is wrong or no endpoint answers.
     fn preflight(&self) -> impl Future<Output = Option<anyhow::Error>> + Send;
 }
@@ -91,6 +93,10 @@ impl Chain for Sources {
 
     async fn leader(&self) -> Result<Standing, String> {
         Self::leader(self).await
+    }
+
+    fn requests(&self) -> Vec<RequestCount> {
+        Self::requests(self)
     }
 
     async fn preflight(&self) -> Option<anyhow::Error> {
@@ -313,6 +319,11 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
     /// An orderly stop has begun: changes under way are cut short.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// How often RPC endpoints were asked.
+    pub(super) fn requests(&self) -> Vec<RequestCount> {
+        self.chain.requests()
     }
 
     /// Waits for what is being written.

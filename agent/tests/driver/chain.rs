@@ -8,7 +8,7 @@ use std::{
 };
 
 use alloy_primitives::{B256, Bytes, U256};
-use mesh_chain::{Mined, NotSubmitted, Standing};
+use mesh_chain::{Mined, NotSubmitted, RequestCount, Standing};
 use mesh_core::{
     agent::{ProofRequest, SourceReport},
     id::{Address, BlockRef, TokenId, WireguardKey},
@@ -254,6 +254,10 @@ impl Chain for ChainTwin {
     async fn leader(&self) -> Result<Standing, String> {
         let inner = self.inner();
         if inner.reachable { Ok(inner.standing) } else { Err("no endpoint answers".to_owned()) }
+    }
+
+    fn requests(&self) -> Vec<RequestCount> {
+        Vec::new()
     }
 
     async fn preflight(&self) -> Option<anyhow::Error> {

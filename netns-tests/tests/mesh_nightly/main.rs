@@ -10,6 +10,7 @@ mod leftovers;
 mod malicious_rpc;
 mod memory;
 mod outsider;
+mod prometheus;
 mod reorg;
 mod rpc_outage;
 mod secrets;

@@ -12,11 +12,12 @@ mod websocket;
 use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::U256;
-use mesh_chain::{RpcUrl, Source, Sources, Subject, WrongChain};
+use mesh_chain::{Requests, RpcUrl, Source, Sources, Subject, WrongChain};
 use mesh_core::{
     agent::ProofRequest,
     id::{InstanceId, TokenId},
     status::SourceStatus,
+    wei::Wei,
 };
 use rpc::{CONTRACT, INSTANCE, Manner, Rpc, node, peer, registration_log};
 use tokio::time::Instant;
@@ -421,4 +422,27 @@ async fn the_wrong_chain_is_known_at_once_and_silence_is_not_the_wrong_chain() {
     assert!(elsewhere.leader().await.unwrap_err().contains("it is of chain 31337, not of chain 1"));
     other.chain().manner = Manner::Html;
     elsewhere.preflight().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_counted_by_endpoint_and_method_without_api_keys() {
+    let (one, hanging) = (Rpc::start(), Rpc::start());
+    let sources = sources(&[&one, &hanging], 1);
+    hanging.chain().manner = Manner::Hang;
+    sources.read(None).await.0.unwrap();
+    assert_eq!(sources.balance(CONTRACT).await, Some(Wei(U256::from(1_000_000_000_000_000_000_u64))));
+    let counts = sources.requests();
+    let (answers, silent): (Vec<_>, Vec<_>) = counts.iter().partition(|count| !count.source.ends_with("#2"));
+    for method in ["eth_call", "eth_getBlockByNumber", "eth_getBalance"] {
+        let found = answers.iter().find(|count| count.method == method).unwrap();
+        assert_eq!(found.requests, Requests { asked: one.asked(method).into(), failed: 0 }, "{method}");
+    }
+    assert!(
+        silent.iter().any(|count| count.method == "eth_getBlockByNumber" && count.requests.asked > 0),
+        "{counts:?}"
+    );
+    assert!(!format!("{counts:?}").to_lowercase().contains("s3cretkey"), "{counts:?}");
+    let failed = hanging.source();
+    failed.head().await.unwrap_err();
+    assert_eq!(failed.counts()["eth_getBlockByNumber"], Requests { asked: 1, failed: 1 });
 }

@@ -15,14 +15,15 @@ const FIRST_FREE_PORT: u16 = 1024;
 /// NET_ADMIN for the interface, its addresses, routes and rules, which come and go as long as the agent runs; NET_BIND_SERVICE only
 /// where a port was chosen that needs it. A node without a device needs none.
 pub(super) fn needed(config: &Config) -> CapabilitySet {
-    match config.mode {
-        Mode::Tls => CapabilitySet::empty(),
-        Mode::Wireguard
-            if [config.listen_port, config.gateway.listen.port()].iter().any(|port| *port < FIRST_FREE_PORT) =>
-        {
-            CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE
-        }
-        Mode::Wireguard => CapabilitySet::NET_ADMIN,
+    let metrics = config.metrics_listen.map(|address| address.port());
+    let (for_mode, ports) = match config.mode {
+        Mode::Tls => (CapabilitySet::empty(), Vec::new()),
+        Mode::Wireguard => (CapabilitySet::NET_ADMIN, vec![config.listen_port, config.gateway.listen.port()]),
+    };
+    if ports.into_iter().chain(metrics).any(|port| port < FIRST_FREE_PORT) {
+        for_mode | CapabilitySet::NET_BIND_SERVICE
+    } else {
+        for_mode
     }
 }
 
