@@ -4,6 +4,7 @@
 mod device;
 mod flags;
 mod gateway;
+mod given;
 mod homes;
 mod leave;
 mod source;
@@ -33,9 +34,10 @@ pub use flags::{
     WireguardKeySource,
 };
 pub use gateway::{GatewayFlags, GatewaySettings, StunServer};
+pub use given::Given;
 pub use homes::Homes;
 pub use leave::{LeaveFlags, LeaveSettings};
-pub use source::{ConfigError, Layers};
+pub use source::{ConfigError, Layers, Read};
 
 use crate::api::{Group, UserId};
 
@@ -68,6 +70,8 @@ pub struct Config {
     pub place: Option<OwnPlace>,
     /// The cluster contract; the app id of the guest agent's `Info` where `None`.
     pub contract: Option<Address>,
+    /// The configuration file that was named, if one was.
+    pub config_file: Option<PathBuf>,
     /// RPC endpoints, at least one.
     pub rpc_urls: Vec<RpcUrl>,
     /// How many of them must say the same.
@@ -194,6 +198,7 @@ impl Config {
             mode,
             place,
             contract: flags.contract,
+            config_file: flags.config,
             rpc_urls,
             rpc_quorum,
             chain_id: flags.chain_id,

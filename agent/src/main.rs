@@ -1,27 +1,30 @@
 //! `p2p-agent`: keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
 
 use std::{
-    collections::BTreeMap,
     env,
     ffi::OsString,
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mesh_chain::cut_urls;
-use mesh_core::id::TokenId;
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     config::{
         Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Homes, Layers, LeaveFlags, LeaveSettings,
-        LogFormat,
+        LogFormat, Read,
     },
     device::guard,
-    run::{self, process, sandbox},
+    run::{
+        self, process,
+        reload::{Reloaded, Reloader},
+        sandbox,
+    },
     state::dir::effective_user,
 };
 use tracing_subscriber::filter::LevelFilter;
@@ -76,14 +79,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    let config_flag = cli.flags.config;
     let outcome = match cli.command {
         Some(Command::Tunnel { name, foreground, device }) => tunnel(device.options(&name), foreground),
         Some(Command::Leave(flags)) => match leave_settings(flags.config) {
             Ok(settings) => leave(&settings),
             Err(error) => return settings_error(error),
         },
-        None => match settings(cli.flags.config) {
-            Ok((config, level, format)) => run(config, level, format),
+        None => match settings(config_flag.clone()) {
+            Ok(settings) => run(settings, config_flag),
             Err(error) => return settings_error(error),
         },
     };
@@ -96,15 +100,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config, level: LevelFilter, format: LogFormat) -> anyhow::Result<()> {
-    process::start_logging(level, format);
+fn run(settings: Settings, config_flag: Option<PathBuf>) -> anyhow::Result<()> {
+    let Settings { config, format, started } = settings;
+    let log = process::start_logging(started.level, format);
+    let read = Arc::new(move || Ok(self::settings(config_flag.clone())?.started));
+    let reloader = Reloader { read, started, log };
     sandbox::enter(&config).context("cannot give up privileges")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run::start(config));
+    let outcome = runtime.block_on(run::start(config, reloader));
     // Everything that must be undone is undone. What is left are name look-ups, which cannot be cancelled and would delay the end.
     runtime.shutdown_background();
     outcome
@@ -127,26 +134,33 @@ fn tunnel(options: DeviceOptions, foreground: bool) -> anyhow::Result<()> {
     mesh_tunnel::run_standalone(options, foreground).map_err(|error| anyhow::anyhow!(error.in_full()))
 }
 
-fn settings(config_flag: Option<PathBuf>) -> Result<(Config, LevelFilter, LogFormat), anyhow::Error> {
-    let (flags, names) = flags(config_flag, 1)?;
+/// What an agent runs with.
+struct Settings {
+    config: Config,
+    format: LogFormat,
+    started: Reloaded,
+}
+
+fn settings(config_flag: Option<PathBuf>) -> Result<Settings, anyhow::Error> {
+    let Read { flags, names, given } = read(config_flag, 1)?;
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
     let homes = Homes::of(effective_user(), variable);
-    Ok((Config::resolve(flags, names, &homes)?, level, format))
+    let config = Config::resolve(flags, names.clone(), &homes)?;
+    Ok(Settings { config, format, started: Reloaded { given, names, level } })
 }
 
 fn leave_settings(config_flag: Option<PathBuf>) -> Result<LeaveSettings, anyhow::Error> {
-    let (flags, _) = flags(config_flag, 2)?;
-    Ok(LeaveSettings::resolve(flags)?)
+    Ok(LeaveSettings::resolve(read(config_flag, 2)?.flags)?)
 }
 
 /// The settings of all layers; on the command line they begin after this many words.
-fn flags(config_flag: Option<PathBuf>, after: usize) -> Result<(Flags, BTreeMap<TokenId, String>), anyhow::Error> {
+fn read(config_flag: Option<PathBuf>, after: usize) -> Result<Read, anyhow::Error> {
     let file = read_file(config_flag.or_else(|| variable("P2P_CONFIG").map(PathBuf::from)))?;
     let arguments = env::args_os().skip(after).map(OsString::into_string).collect::<Result<_, _>>();
     // Not repeated: it may hold an API key.
     let arguments = arguments.map_err(|_| anyhow::anyhow!("an argument on the command line is not UTF-8"))?;
-    Ok(Layers { arguments, variable: &variable, file }.flags()?)
+    Ok(Layers { arguments, variable: &variable, file }.read()?)
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod notify;
 pub mod offer;
 pub mod process;
+pub mod reload;
 pub mod sandbox;
 
 mod clock;
@@ -13,11 +14,12 @@ mod start;
 mod tasks;
 mod transactions;
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use mesh_core::{
     agent::{Agent, Command, Input, OwnEndpoint, PathsSeen},
+    id::TokenId,
     status::MembershipState,
 };
 use mesh_paths::shell::PathKeeper;
@@ -46,6 +48,8 @@ pub struct Outside {
     pub machine_changed: watch::Receiver<()>,
     /// Where this node is reached.
     pub endpoint: watch::Receiver<OwnEndpoint>,
+    /// What the operator calls the peers.
+    pub names: watch::Receiver<BTreeMap<TokenId, String>>,
     /// An orderly stop is asked for; at the second time the driver leaves as it is.
     pub stop: Arc<Notify>,
     /// The paths to the peers, where there is more than one to each.
@@ -101,7 +105,8 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             tasks.start(command, agent.guarded_network(), agent.domain());
         }
         let held_back = reported.update(&agent, &clock, outside).map(|at| (at, "publish to watchers"));
-        let (deadline, reason) = clock.deadline(agent.poll_timeout().into_iter().chain(held_back).min());
+        let fed = outside.service.feed(clock.now().since_start).map(|at| (at, "feed the watchdog"));
+        let (deadline, reason) = clock.deadline(agent.poll_timeout().into_iter().chain(held_back).chain(fed).min());
         let input = tokio::select! {
             done = tasks.next() => match done.context("a task of the agent failed")? {
                 Done::Input(input) => *input,
@@ -112,6 +117,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             // Both senders live in background tasks; that one ends is noticed below.
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.guarded_network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
+            Ok(()) = outside.names.changed() => Input::Names(outside.names.borrow_and_update().clone()),
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
             question = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }

@@ -254,6 +254,7 @@ impl Agent {
                 self.offers.handle_balance(balance, now);
             }
             Input::Saved(outcome) => self.save_error = outcome.err(),
+            Input::Names(names) => self.policy.names = names,
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Paths(seen) => self.handle_paths(*seen),
             Input::Cached(cached) => self.handle_cached(*cached, now),

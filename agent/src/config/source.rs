@@ -10,7 +10,7 @@ use clap::{Args as _, Command, FromArgMatches as _, parser::ValueSource};
 use mesh_chain::{InvalidRpcUrl, RpcUrl, cut_urls};
 use mesh_core::id::{Address, TokenId};
 
-use super::Flags;
+use super::{Flags, Given};
 
 /// Names other than `P2P_<FLAG>` under which a setting is found in the environment: dstack's own, and those of the first
 /// prototype's documents.
@@ -32,6 +32,17 @@ pub struct Layers<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Path and text of the configuration file, if there is one.
     pub file: Option<(PathBuf, String)>,
+}
+
+/// What all layers say together.
+#[derive(Debug)]
+pub struct Read {
+    /// The settings.
+    pub flags: Flags,
+    /// What the operator calls the peers.
+    pub names: BTreeMap<TokenId, String>,
+    /// Which flags were given.
+    pub given: Given,
 }
 
 /// A setting that cannot be used.
@@ -151,6 +162,14 @@ impl Layers<'_> {
     /// # Errors
     /// The first value that does not parse, with where it came from.
     pub fn flags(self) -> Result<(Flags, BTreeMap<TokenId, String>), ConfigError> {
+        self.read().map(|read| (read.flags, read.names))
+    }
+
+    /// The same, and which flags were given.
+    ///
+    /// # Errors
+    /// The first value that does not parse, with where it came from.
+    pub fn read(self) -> Result<Read, ConfigError> {
         let (mut file, names) =
             self.file.map_or_else(|| Ok(Default::default()), |(path, text)| read_file(&path, &text))?;
         let matches =
@@ -169,7 +188,7 @@ impl Layers<'_> {
             }
         }
         let matches = command().try_get_matches_from(std::iter::once("p2p-agent".to_owned()).chain(arguments))?;
-        Ok((Flags::from_arg_matches(&matches)?, names))
+        Ok(Read { flags: Flags::from_arg_matches(&matches)?, names, given: Given::of(&matches) })
     }
 }
 
@@ -183,7 +202,7 @@ fn command() -> Command {
     Flags::augment_args(Command::new("p2p-agent")).disable_help_flag(true)
 }
 
-fn flag_names() -> BTreeSet<String> {
+pub(super) fn flag_names() -> BTreeSet<String> {
     command().get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing_subscriber::{
-    filter::LevelFilter, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    Registry, filter::LevelFilter, filter::Targets, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
 use crate::config::LogFormat;
@@ -23,11 +23,27 @@ pub fn protect_memory() -> io::Result<()> {
     Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
-/// Sends our events to stderr. Call once.
-pub fn start_logging(level: LevelFilter, format: LogFormat) {
-    let filter = LOGGED
+/// Changes which events are written.
+#[derive(Debug, Clone)]
+pub struct LogControl(reload::Handle<Targets, Registry>);
+
+impl LogControl {
+    /// From now on, those of this level and the levels above.
+    pub fn set_level(&self, level: LevelFilter) {
+        // It fails once nothing is logged any more.
+        drop(self.0.reload(events(level)));
+    }
+}
+
+fn events(level: LevelFilter) -> Targets {
+    LOGGED
         .iter()
-        .fold(Targets::new().with_default(LevelFilter::OFF), |filter, target| filter.with_target(*target, level));
+        .fold(Targets::new().with_default(LevelFilter::OFF), |filter, target| filter.with_target(*target, level))
+}
+
+/// Sends our events to stderr. Call once.
+pub fn start_logging(level: LevelFilter, format: LogFormat) -> LogControl {
+    let (filter, handle) = reload::Layer::new(events(level));
     let registry = tracing_subscriber::registry().with(filter);
     // When stderr is closed, the layer would report that to stderr, and panic because it cannot.
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
@@ -35,6 +51,7 @@ pub fn start_logging(level: LevelFilter, format: LogFormat) {
         LogFormat::Text => registry.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init(),
         LogFormat::Json => registry.with(layer.json()).init(),
     }
+    LogControl(handle)
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 mod local_addresses;
 mod paths;
 
-use std::{convert::Infallible, future::Future, io, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, future::Future, io, sync::Arc};
 
 use mesh_chain::{Source, Sources, Subject};
 use mesh_core::{
     agent::{Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     development::published_key,
-    id::{Address, WireguardKey},
+    id::{Address, TokenId, WireguardKey},
     registration::NetworkType,
 };
 use mesh_paths::shell::PathKeeper;
@@ -25,6 +25,7 @@ use super::{
     Clock, Outside, Shell,
     endpoint::{self, Remotes},
     notify::ServiceManager,
+    reload::Reloader,
     run,
 };
 use crate::{
@@ -48,9 +49,10 @@ use crate::{
 ///
 /// # Errors
 /// What keeps it from starting or going on, in words with a hint.
-pub async fn start(config: Config) -> anyhow::Result<()> {
+pub async fn start(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     // Before anything is set up: a stop must be heard at any moment, so that what was set up is taken down.
     let stop = stop_signals()?;
+    let hangup = signal(SignalKind::hangup())?;
     // An agent that runs already has port and interface. Without the lock, they would look like another program's.
     dir::prepare(&config.state_dir, dir::effective_user())?;
     let _lock = InstanceLock::take(&config.state_dir)?;
@@ -73,7 +75,10 @@ pub async fn start(config: Config) -> anyhow::Result<()> {
     let metrics = config.metrics_listen.map(MetricsListener::bind).transpose()?;
 
     let mut background = JoinSet::new();
-    let start = Start { config, access, metrics, cached, guard, stop, background: &mut background };
+    let (rename, names) = watch::channel(config.names.clone());
+    let reload = reloader.follow(hangup, rename);
+    background.spawn(async move { Ok(reload.await) });
+    let start = Start { config, names, access, metrics, cached, guard, stop, background: &mut background };
     let outcome = if has_device { start.run(socket).await } else { start.run_without_device(socket).await };
     // The socket's file goes with the task that serves it.
     background.shutdown().await;
@@ -85,18 +90,22 @@ struct Start<'a> {
     config: Config,
     access: Access,
     metrics: Option<MetricsListener>,
+    names: watch::Receiver<Names>,
     cached: Option<CachedRegistry>,
     guard: Option<Guard>,
     stop: Arc<Notify>,
     background: &'a mut Background,
 }
 
+/// What the operator calls the peers.
+type Names = BTreeMap<TokenId, String>;
+
 /// Tasks that run for ever.
 type Background = JoinSet<io::Result<Infallible>>;
 
 impl Start<'_> {
     async fn run(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, access, metrics, cached, guard, stop, background } = self;
+        let Self { config, access, metrics, names, cached, guard, stop, background } = self;
         let mut api = serve_api(socket, access, metrics, background);
         let (tell_change, machine_changed) = watch::channel(());
         let (links, netlink) = Netlink::connect(tell_change)?;
@@ -129,6 +138,7 @@ impl Start<'_> {
             guard,
             api,
             stop,
+            names,
             machine_changed,
             endpoint,
             paths,
@@ -150,7 +160,7 @@ impl Start<'_> {
 
     /// A node whose application has a URL: it asks nothing of the machine's network, and so needs no privileges.
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, access, metrics, cached, guard, stop, background } = self;
+        let Self { config, access, metrics, names, cached, guard, stop, background } = self;
         let mut api = serve_api(socket, access, metrics, background);
         let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
         let (_, identity) = found?;
@@ -165,6 +175,7 @@ impl Start<'_> {
             guard,
             api,
             stop,
+            names,
             machine_changed,
             endpoint: watch::Sender::new(endpoint::configured(&config)),
             paths: None,
@@ -259,6 +270,7 @@ struct Parts {
     guard: Option<Guard>,
     api: ApiDriver,
     stop: Arc<Notify>,
+    names: watch::Receiver<Names>,
     machine_changed: watch::Receiver<()>,
     endpoint: watch::Sender<OwnEndpoint>,
     paths: Option<PathKeeper>,
@@ -306,6 +318,7 @@ impl Parts {
             chain_moved,
             machine_changed: self.machine_changed,
             endpoint,
+            names: self.names,
             stop: self.stop,
             paths: self.paths,
             background,

@@ -288,6 +288,29 @@ async fn the_service_manager_hears_of_readiness_once_and_of_every_reason() {
     assert!(world.notices().contains(&"STOPPING=1".to_owned()));
 }
 
+/// While nothing happens, too, and by the loop that does the work.
+#[tokio::test]
+async fn the_driver_feeds_the_watchdog() {
+    let mut world = World::new().await;
+    world.watchdog = Some(Duration::from_secs(30));
+    world.start();
+    let mut fed = 0;
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        fed += world.notices().iter().filter(|notice| *notice == "WATCHDOG=1").count();
+    }
+    assert!((6..=8).contains(&fed), "{fed} signs of life in a minute");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn peers_are_renamed_while_the_agent_runs() {
+    let mut world = World::with_both_peers().await;
+    world.names.send_replace([(2.try_into().unwrap(), "redis-1".to_owned())].into());
+    world.until_peers("the name", |view| view["peers"][0]["name"] == "redis-1").await;
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn an_unpaid_registration_is_offered_and_a_paid_one_is_sent() {
     let mut world = World::new().await;

@@ -1,6 +1,7 @@
 //! One agent, its twins, and the keys of three nodes.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc,
@@ -13,7 +14,7 @@ use dstack_simulator::{Layout, Simulator};
 use mesh_chain::Sources;
 use mesh_core::{
     agent::{Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
-    id::{Address, WireguardKey},
+    id::{Address, TokenId, WireguardKey},
     place::OwnPlace,
     registration::NetworkType,
     status::Status,
@@ -65,6 +66,9 @@ pub(crate) struct World {
     chain_moved: Arc<Notify>,
     machine_changed: watch::Sender<()>,
     pub(crate) endpoint: watch::Sender<OwnEndpoint>,
+    pub(crate) names: watch::Sender<BTreeMap<TokenId, String>>,
+    /// How long the service manager waits for a sign of life, if it does.
+    pub(crate) watchdog: Option<Duration>,
     stop: Arc<Notify>,
     running: Option<JoinHandle<anyhow::Result<()>>>,
     service_manager: std::os::unix::net::UnixDatagram,
@@ -109,6 +113,8 @@ impl World {
             chain_moved: Arc::default(),
             machine_changed: watch::Sender::new(()),
             endpoint: watch::Sender::new(OwnEndpoint::Known(([192, 0, 2, 1], 51821).into())),
+            names: watch::Sender::default(),
+            watchdog: None,
             stop: Arc::default(),
             running: None,
         }
@@ -224,15 +230,21 @@ impl World {
                 None => machine,
             }
         });
+        let service = ServiceManager::at(self.dir.join("notify").to_str().unwrap());
+        let service = match self.watchdog {
+            Some(period) => service.with_watchdog(period),
+            None => service,
+        };
         let outside = Outside {
             chain_moved: Arc::clone(&self.chain_moved),
             machine_changed: self.machine_changed.subscribe(),
             endpoint: self.endpoint.subscribe(),
+            names: self.names.subscribe(),
             stop: Arc::clone(&self.stop),
             paths: None,
             background,
             api,
-            service: ServiceManager::at(self.dir.join("notify").to_str().unwrap()),
+            service,
         };
         let (state_dir, stop_on_wrong_chain) = (self.dir.clone(), true);
         self.running = Some(match self.sources.take() {

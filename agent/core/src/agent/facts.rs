@@ -179,6 +179,8 @@ pub enum Input {
     Balance(Option<Wei>),
     /// The answer to [`super::Command::Save`]: why the registry is not on disk, when it is not.
     Saved(Result<(), String>),
+    /// The operator calls the peers something else now.
+    Names(BTreeMap<TokenId, String>),
     /// Where this node is reached became known, or has changed.
     OwnEndpoint(OwnEndpoint),
     /// How the paths to the peers are: once a second at most, and at once when packets take another one.

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU8, time::Duration};
 
 use mesh_core::{
-    agent::{NotReady, Policy},
+    agent::{Input, NotReady, Policy},
     observed::UserspaceDevice,
     status::{
         DroppedPackets, MembershipState, NodeKind, Offloads, PathKind, PeerState, Reason, SCHEMA, Severity, Status,
@@ -176,6 +176,16 @@ fn other_apps_have_no_preshared_key_and_that_is_said() {
     world.machine.device.as_mut().unwrap().peers[0].has_preshared_key = false;
     world.pass(Duration::from_secs(1));
     assert!(world.machine.device.as_ref().unwrap().peers[0].has_preshared_key, "and it is set where it belongs");
+}
+
+#[test]
+fn peers_are_called_what_the_operator_calls_them_now() {
+    let mut world = World::mesh(&[2]);
+    assert_eq!(world.status().peers[0].name, "pg-2");
+    world.feed(Input::Names([(token(2), "redis-2".to_owned())].into()));
+    assert_eq!(world.status().peers[0].name, "redis-2");
+    world.feed(Input::Names([].into()));
+    assert_eq!(world.status().peers[0].name, "node-2");
 }
 
 #[test]

@@ -226,6 +226,7 @@ const fn answers(input: &Input) -> &'static str {
         Input::Balance(_) => "balance",
         Input::Hint
         | Input::Saved(_)
+        | Input::Names(_)
         | Input::OwnEndpoint(_)
         | Input::Paths(_)
         | Input::Cached(_)

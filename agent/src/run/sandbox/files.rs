@@ -38,7 +38,7 @@ pub(super) fn restrict(config: &Config) -> Result<Option<String>, RulesetError> 
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V5))?
         .create()?
-        .add_rules(path_beneath_rules(readable(), read))?
+        .add_rules(path_beneath_rules(readable().chain(config_file(config)), read))?
         .add_rules(path_beneath_rules(own, write))?
         .add_rules(path_beneath_rules(DEVICES, device))?
         .restrict_self()?;
@@ -66,6 +66,12 @@ fn readable() -> impl Iterator<Item = PathBuf> {
     // For a backtrace.
     let own = env::current_exe().ok();
     READ.into_iter().map(PathBuf::from).chain(behind_links).chain(own)
+}
+
+/// To be read again at SIGHUP. A descriptor that was inherited is no file to allow.
+fn config_file(config: &Config) -> Option<PathBuf> {
+    let is_file = |path: &PathBuf| !path.starts_with("/dev") && !path.starts_with("/proc");
+    config.config_file.clone().filter(is_file)
 }
 
 fn missing(status: &RestrictionStatus) -> Option<String> {
