@@ -32,6 +32,11 @@ use tracing_subscriber::filter::LevelFilter;
 /// Exit code of a wrong command line or configuration (sysexits' EX_USAGE).
 const USAGE: u8 = 64;
 
+/// What `check` found is on standard output: there is nothing more to say.
+#[derive(Debug, thiserror::Error)]
+#[error("endpoints fail")]
+struct EndpointsFail;
+
 /// Keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
 ///
 /// With `--mode tls` there is no tunnel: the node is a member by the https URL of its application behind the dstack gateway, and
@@ -53,6 +58,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Reads the settings and asks each RPC endpoint, the guest agent and the gateway once. Changes nothing. Takes the agent's flags.
+    Check {
+        /// What is found, as JSON.
+        #[arg(long)]
+        json: bool,
+        /// The agent's.
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
     /// Removes the blackhole route and the packet filter table that guard the mesh network on this machine, when it is not to be a
     /// member any more. Until then they stay, whether an agent runs or not.
     Leave(LeaveFlags),
@@ -82,11 +96,15 @@ fn main() -> ExitCode {
     let config_flag = cli.flags.config;
     let outcome = match cli.command {
         Some(Command::Tunnel { name, foreground, device }) => tunnel(device.options(&name), foreground),
+        Some(Command::Check { json, flags }) => match settings(flags.config, 2) {
+            Ok(settings) => check(&settings.config, json),
+            Err(error) => return settings_error(error),
+        },
         Some(Command::Leave(flags)) => match leave_settings(flags.config) {
             Ok(settings) => leave(&settings),
             Err(error) => return settings_error(error),
         },
-        None => match settings(config_flag.clone()) {
+        None => match settings(config_flag.clone(), 1) {
             Ok(settings) => run(settings, config_flag),
             Err(error) => return settings_error(error),
         },
@@ -94,7 +112,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&format!("{error:#}"));
+            if !error.is::<EndpointsFail>() {
+                report(&format!("{error:#}"));
+            }
             ExitCode::FAILURE
         }
     }
@@ -103,7 +123,7 @@ fn main() -> ExitCode {
 fn run(settings: Settings, config_flag: Option<PathBuf>) -> anyhow::Result<()> {
     let Settings { config, format, started } = settings;
     let log = process::start_logging(started.level, format);
-    let read = Arc::new(move || Ok(self::settings(config_flag.clone())?.started));
+    let read = Arc::new(move || Ok(self::settings(config_flag.clone(), 1)?.started));
     let reloader = Reloader { read, started, log };
     sandbox::enter(&config).context("cannot give up privileges")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -115,6 +135,17 @@ fn run(settings: Settings, config_flag: Option<PathBuf>) -> anyhow::Result<()> {
     // Everything that must be undone is undone. What is left are name look-ups, which cannot be cancelled and would delay the end.
     runtime.shutdown_background();
     outcome
+}
+
+fn check(config: &Config, json: bool) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let report = runtime.block_on(run::check::check(config));
+    // A name look-up that hangs does not hold up the end.
+    runtime.shutdown_background();
+    let text = if json { serde_json::to_string(&report)? } else { report.to_string() };
+    writeln!(io::stdout(), "{text}").context("cannot write to standard output")?;
+    if report.ok { Ok(()) } else { Err(EndpointsFail.into()) }
 }
 
 fn leave(settings: &LeaveSettings) -> anyhow::Result<()> {
@@ -141,8 +172,9 @@ struct Settings {
     started: Reloaded,
 }
 
-fn settings(config_flag: Option<PathBuf>) -> Result<Settings, anyhow::Error> {
-    let Read { flags, names, given } = read(config_flag, 1)?;
+/// The agent's; on the command line they begin after this many words.
+fn settings(config_flag: Option<PathBuf>, after: usize) -> Result<Settings, anyhow::Error> {
+    let Read { flags, names, given } = read(config_flag, after)?;
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
     let homes = Homes::of(effective_user(), variable);
@@ -157,7 +189,9 @@ fn leave_settings(config_flag: Option<PathBuf>) -> Result<LeaveSettings, anyhow:
 /// The settings of all layers; on the command line they begin after this many words.
 fn read(config_flag: Option<PathBuf>, after: usize) -> Result<Read, anyhow::Error> {
     let file = read_file(config_flag.or_else(|| variable("P2P_CONFIG").map(PathBuf::from)))?;
-    let arguments = env::args_os().skip(after).map(OsString::into_string).collect::<Result<_, _>>();
+    // The subcommand's own is no setting.
+    let arguments = env::args_os().skip(after).filter(|word| after == 1 || word != "--json");
+    let arguments = arguments.map(OsString::into_string).collect::<Result<_, _>>();
     // Not repeated: it may hold an API key.
     let arguments = arguments.map_err(|_| anyhow::anyhow!("an argument on the command line is not UTF-8"))?;
     Ok(Layers { arguments, variable: &variable, file }.read()?)

@@ -1,6 +1,7 @@
 //! The driver: the only `select!` and the only clock. It feeds facts to [`mesh_core::agent::Agent`] and starts what the agent
 //! asks for; every decision is the agent's.
 
+pub mod check;
 pub mod election;
 pub mod endpoint;
 pub mod notify;

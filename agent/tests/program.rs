@@ -1,17 +1,36 @@
-//! The program as it is run, beside a simulated guest agent, and in its sandbox: what a signal does.
+//! The program as it is run, beside a simulated guest agent, and in its sandbox: `p2p-agent check`, and what a signal does.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::{
     fs,
     path::PathBuf,
-    process::{Child, Command},
+    process::{Child, Command, Output},
     time::{Duration, Instant},
 };
 
+use axum::{Json, Router, routing::post};
 use dstack_simulator::{Layout, Simulator};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::time::sleep;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::spawn_blocking, time::sleep};
+
+/// An endpoint of chain 8453 where every account has code.
+async fn answer(Json(request): Json<Value>) -> Json<Value> {
+    let result = match request["method"].as_str().unwrap() {
+        "eth_chainId" => json!("0x2105"),
+        "eth_getBlockByNumber" => json!({ "number": "0x7", "hash": format!("0x{:064x}", 7), "timestamp": "0x1" }),
+        "eth_getCode" => json!("0x60"),
+        other => panic!("{other} is asked"),
+    };
+    Json(json!({ "jsonrpc": "2.0", "id": request["id"], "result": result }))
+}
+
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
 
 struct Guest {
     dir: PathBuf,
@@ -29,12 +48,79 @@ impl Guest {
         let simulator = Simulator::start(identity, &Layout::Numbered(dir.join("sim"), 1), &[]).await.unwrap();
         Self { dir, simulator }
     }
+
+    async fn check(&self, words: &[&str]) -> Output {
+        let instance = &self.simulator.instances()[0];
+        let config = self.dir.join("none.toml");
+        fs::write(&config, "").unwrap();
+        let own = [
+            "check",
+            "--config",
+            config.to_str().unwrap(),
+            "--dstack-socket",
+            instance.dstack_sock.to_str().unwrap(),
+            "--gateway-domain",
+            "gw.example",
+            "--state-dir",
+            "/nowhere/state",
+            "--socket",
+            "/nowhere/api.sock",
+        ];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-agent"));
+        command.env_clear().args(own).args(words);
+        spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.dir));
     }
+}
+
+#[tokio::test]
+async fn each_endpoint_is_asked_and_nothing_is_made() {
+    let guest = Guest::new("check", 1).await;
+    let (rpc, rpc_address) = listen().await;
+    let served = tokio::spawn(async move { axum::serve(rpc, Router::new().fallback(post(answer))).await });
+    let (_gateway, gateway) = listen().await;
+    // Nothing listens there any more.
+    let closed = listen().await.1;
+    let url = format!("http://{rpc_address}/S3CRETKEY");
+    let good = ["--rpc-url", &url, "--gateway-address", &gateway, "--json"];
+
+    let output = guest.check(&[&good[..], &["--development"]].concat()).await;
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success() && report["ok"] == true && report["schema"] == "p2p-agent.check/v1", "{report}");
+    let said = |kind: &str, field: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["kind"] == kind).unwrap()[field].as_str().unwrap().to_owned()
+    };
+    assert!(
+        said("guest-agent", "found").contains("SIMULATED") && said("gateway", "found").contains(&gateway),
+        "{report}"
+    );
+    assert!(said("rpc", "found").starts_with("chain 8453, block 7 "), "{report}");
+    assert!(!report.to_string().contains("S3CRETKEY"), "{report}");
+
+    // A root that is published, and an endpoint of another chain, as they are for an agent.
+    let output = guest.check(&[&good[..4], &["--chain-id", "1"]].concat()).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for words in ["FAIL  guest-agent", "hint: ", "it is of chain 8453, not of chain 1", "2 of 3 endpoints fail"] {
+        assert!(text.contains(words), "`{words}` is not in {text}");
+    }
+
+    let output =
+        guest.check(&["--development", "--rpc-url", &format!("http://{closed}"), "--gateway-address", &closed]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("gateway_unreachable"), "{text}");
+    assert!(text.contains("FAIL  rpc") && text.contains("ok    guest-agent"), "{text}");
+
+    // The configuration itself comes first, and has the exit code that it has for an agent.
+    let output = guest.check(&["--rpc-url", "ftp://x"]).await;
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    served.abort();
 }
 
 /// An agent, killed when a test fails.

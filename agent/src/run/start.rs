@@ -252,7 +252,7 @@ async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)
 }
 
 /// What the own key chain recovers to is trusted for all peers.
-fn check_root(root: Address, development: bool) -> anyhow::Result<()> {
+pub(super) fn check_root(root: Address, development: bool) -> anyhow::Result<()> {
     match published_key(root) {
         Some(source) if !development => anyhow::bail!(
             "this node's keys are from KMS root {root}, whose private key is published ({source})\nhint: a CVM gets its keys from your own KMS; only for a cluster of development, such as with dstack-simulator, add `--development`"
