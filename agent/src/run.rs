@@ -103,6 +103,9 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             {
                 paths.set_peers(peers.clone(), network);
             }
+            if command == Command::TellPeers {
+                tasks.tell_peers(outside.paths.as_ref().map(PathKeeper::tell_stopping));
+            }
             tasks.start(command, agent.guarded_network(), agent.domain());
         }
         let held_back = reported.update(&agent, &clock, outside).map(|at| (at, "publish to watchers"));

@@ -62,6 +62,8 @@ use crate::{
     status::{Quorum, RegistrationOffer, VerdictState},
 };
 
+/// An orderly stop goes on after this, whether or not the peers are told.
+const TELL_WITHIN: Duration = Duration::from_millis(300);
 /// An orderly stop gives up on changes that fail after this.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// A change that is under way (the kernel may be slow to answer) gets longer: a service manager kills after 10 s at the earliest.
@@ -128,6 +130,8 @@ pub struct Agent {
     save_error: Option<String>,
     /// Since when an orderly stop is under way.
     stopping: Option<Duration>,
+    /// The peers are being told of it: the device stays until then.
+    telling: bool,
     stopped: bool,
 }
 
@@ -208,6 +212,7 @@ impl Agent {
             saved_at: None,
             save_error: None,
             stopping: None,
+            telling: false,
             stopped: false,
             me,
             policy,
@@ -262,9 +267,15 @@ impl Agent {
             Input::Shutdown => {
                 if self.stopping.is_none() {
                     self.stopping = Some(now.since_start);
-                    self.reconcile.handle_new_goal(now.since_start);
+                    self.telling = self.paths.has_peers();
+                    if self.telling {
+                        self.commands.push_back(Command::TellPeers);
+                    } else {
+                        self.reconcile.handle_new_goal(now.since_start);
+                    }
                 }
             }
+            Input::PeersTold => self.end_telling(now),
         }
         self.step(now);
     }
@@ -287,6 +298,9 @@ impl Agent {
             return None;
         }
         let look = self.reconcile.timeout().map(|at| (at, "look at the device"));
+        if let Some(begun) = self.stopping.filter(|_| self.telling) {
+            return Some((begun + TELL_WITHIN, "stop whether or not the peers are told"));
+        }
         if let Some(begun) = self.stopping {
             return look.into_iter().chain([(begun + self.stop_patience(), "give up an orderly stop")]).min();
         }

@@ -93,6 +93,8 @@ pub struct Report {
     pub hedged: bool,
     /// How often the path in use changed.
     pub switches: u64,
+    /// How long ago the peer said that it stops, if it was not started again since.
+    pub stopped_for: Option<Duration>,
     /// Each path, in the order of [`KINDS`].
     pub paths: PerPath<PathReport>,
 }

@@ -25,6 +25,7 @@ mod peer;
 mod peers;
 mod report;
 mod schedule;
+mod stopping;
 mod streams;
 
 use std::{
@@ -48,6 +49,7 @@ use self::{
     candidates::Candidates,
     peer::{Own, Peer, Step},
     schedule::Schedule,
+    stopping::Stopping,
     streams::OpenStream,
 };
 pub(crate) use self::{candidates::canonical, report::SWITCHES};
@@ -113,6 +115,8 @@ pub struct Paths {
     /// Packets between the probe ports that were of no use, since the last report.
     refused: u64,
 
+    /// This node is about to stop.
+    stopping: Option<Stopping>,
     is_stopped: bool,
     actions: VecDeque<Action>,
 }
@@ -149,6 +153,7 @@ impl Paths {
             reported: None,
             report_due: None,
             refused: 0,
+            stopping: None,
             is_stopped: false,
             actions: VecDeque::new(),
         };
@@ -172,6 +177,7 @@ impl Paths {
             Input::LocalAddresses { addresses, sources } => self.set_local(addresses, sources, now),
             Input::Registered(endpoint) => self.set_registered(endpoint, now),
             Input::Resolved { server, found } => self.stun.resolved(server, found, now),
+            Input::Stopping => self.begin_stopping(now),
             Input::Stop => return self.stop(),
         }
         self.handle_due(now);
@@ -193,6 +199,7 @@ impl Paths {
             self.candidates_due,
             self.retry_due,
             self.report_due,
+            self.stopping.as_ref().and_then(Stopping::due),
         ];
         due.into_iter().flatten().min().filter(|_| !self.is_stopped)
     }
@@ -221,6 +228,7 @@ impl Paths {
         }
         self.advance_table(now);
         self.ask_stun(now);
+        self.advance_stopping(now);
         if self.report_due.is_some_and(|at| at <= now) {
             self.report(now);
         }
@@ -228,9 +236,10 @@ impl Paths {
 
     /// Does what a peer has to do, and looks at what becomes of it.
     fn step(&mut self, token: TokenId, now: Duration) {
-        let own = Own { has_device: self.has_device, address: self.own_address };
+        let own = self.own();
         let Some(peer) = self.peers.get_mut(&token) else { return };
-        let Step { switches, redial, seen_by_peer, is_direct, due } = peer.step(own, now, &mut self.actions);
+        let Step { switches, redial, seen_by_peer, is_direct, has_stopped_or_begun, due } =
+            peer.step(own, now, &mut self.actions);
         if is_direct {
             self.indirect.remove(&token);
         } else {
@@ -247,6 +256,14 @@ impl Paths {
         for switch in switches {
             self.note_switch(token, switch, now);
         }
+        if has_stopped_or_begun {
+            self.want_report_soon(now);
+        }
         self.want_report(now);
+    }
+
+    /// What peers need to know of this node.
+    const fn own(&self) -> Own {
+        Own { has_device: self.has_device, address: self.own_address, is_stopping: self.stopping.is_some() }
     }
 }

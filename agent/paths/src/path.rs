@@ -38,7 +38,7 @@
 //! # What a hostile peer can do
 //!
 //! It is authenticated by WireGuard before anything gets here, so it can only harm its own traffic, as it could by dropping it.
-//! What it sends is of fixed size and read with bounds; replies that answer nothing, answer again, or come by another path are
+//! That it stops, it can say of itself alone. What it sends is of fixed size and read with bounds; replies that answer nothing, answer again, or come by another path are
 //! refused; requests are answered by 64 bytes, never more than they had, 40 times a second at most; all memory is bounded.
 
 mod choice;
@@ -48,6 +48,7 @@ pub mod packet;
 mod probe;
 mod report;
 mod rtt;
+mod run;
 mod suspicion;
 mod track;
 
@@ -62,6 +63,7 @@ pub use self::{
 };
 use self::{
     echoes::Size,
+    run::{Heard, Runs, first_of_run},
     suspicion::Suspicion,
     track::{Part, Track},
 };
@@ -116,19 +118,22 @@ pub struct Selector {
     taken: PerPath<bool>,
     switches: u64,
     answers: Duration,
+    /// The runs of the peer's agent, and whether the last one stopped.
+    runs: Runs,
     transmits: VecDeque<Transmit>,
     log: VecDeque<Switch>,
 }
 
 impl Selector {
-    /// No path yet. `mtu` is the tunnel's; `seed` is random, another for each peer: it spreads probes over time and begins the
-    /// numbers of the requests where replies to an earlier run of the agent do not fit.
+    /// No path yet. `mtu` is the tunnel's; `seed` is random, another for each peer and each run of the agent: it spreads
+    /// probes over time, and its upper half is that of every number, so that neither replies to an earlier run nor its last words
+    /// fit this one.
     #[must_use]
     pub fn new(mtu: u16, seed: u64, now: Duration) -> Self {
         let mut paths = Self {
             full: 0,
             seed,
-            sequence: seed >> 1,
+            sequence: first_of_run(seed),
             tracks: KINDS.map(|_| Track::default()),
             clock: now,
             talked: None,
@@ -140,6 +145,7 @@ impl Selector {
             taken: PerPath::default(),
             switches: 0,
             answers: now,
+            runs: Runs::default(),
             transmits: VecDeque::new(),
             log: VecDeque::new(),
         };
@@ -217,7 +223,16 @@ impl Selector {
             return Err(ProbeError::OtherPath);
         }
         match message.kind {
-            MessageKind::Request => self.answer(&message, now)?,
+            MessageKind::Request => {
+                if self.runs.heard(message.sequence) == Heard::Restarted {
+                    // What was lost while it was not there is no loss of its paths.
+                    self.tracks.iter_mut().for_each(|track| track.echoes.interrupt());
+                }
+                // Also where the run that asks is over: an answer says nothing but that the question passed.
+                self.answer(&message, now)?;
+            }
+            MessageKind::Stopping if !self.runs.stops(message.sequence, now) => return Err(ProbeError::OtherRun),
+            MessageKind::Stopping => {}
             MessageKind::Reply if !self.track_mut(kind).answered(message.sequence, now) => {
                 return Err(ProbeError::Unasked(message.sequence));
             }
@@ -230,6 +245,17 @@ impl Selector {
         }
         self.advance(now);
         Ok(())
+    }
+
+    /// What tells the peer that this node stops, by each path that there is. Nothing else is sent to it any more.
+    #[must_use]
+    pub fn last_words(&mut self, now: Duration) -> Vec<Transmit> {
+        let now = self.at(now);
+        self.sequence = self.sequence.wrapping_add(1);
+        let (sequence, hearing) = (self.sequence, self.hearing(now));
+        let up = KINDS.into_iter().filter(|&kind| self.tracks[rank(kind)].is_up());
+        let message = |path| Message { kind: MessageKind::Stopping, path, sequence, hearing };
+        up.map(|path| Transmit { path, payload: message(path).encode(SMALL) }).collect()
     }
 
     /// Time has passed. Called at [`Selector::poll_timeout`]; harmless at any other time.

@@ -136,17 +136,18 @@ impl Setup {
         let port = DevicePort { slot: Arc::default(), events: Arc::default() };
         let reports = Arc::<Reports>::default();
         let (wanted, peers) = watch::channel(None);
-        let (stop, stopped) = mpsc::channel(1);
+        let ((tell, stopping), (stop, stopped)) = (mpsc::channel(1), mpsc::channel(1));
         let streams = Streams::new(network, self.limits, tls::client()?, server, Arc::clone(&port.slot));
         let inputs = Inputs {
             peers,
+            stopping,
             stop: stopped,
             host_changed: self.host_changed,
             local: self.local,
             registered: self.registered,
         };
         let shell = Shell::new(paths, epoch, &port, Arc::clone(&reports), streams);
-        Ok((PathKeeper { wanted, reports, stop }, port, shell.run(inputs)))
+        Ok((PathKeeper { wanted, reports, tell, stop }, port, shell.run(inputs)))
     }
 }
 
@@ -155,6 +156,7 @@ impl Setup {
 pub struct PathKeeper {
     wanted: watch::Sender<Wanted>,
     reports: Arc<Reports>,
+    tell: mpsc::Sender<oneshot::Sender<()>>,
     stop: mpsc::Sender<oneshot::Sender<()>>,
 }
 
@@ -174,6 +176,16 @@ impl PathKeeper {
     /// How the paths are, when there is something new.
     pub async fn next(&mut self) -> PathsSeen {
         self.reports.take().await
+    }
+
+    /// Tells every peer that this node stops, while there is a device: once, before [`PathKeeper::stop`]. Takes 120 ms.
+    pub fn tell_stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (tell, (told, is_told)) = (self.tell.clone(), oneshot::channel());
+        async move {
+            if tell.send(told).await.is_err() || is_told.await.is_err() {
+                tracing::error!("the peers were not told that this node stops");
+            }
+        }
     }
 
     /// The last: ends all streams in order, so that peers see that this node leaves, and not that a stream breaks. Two seconds at

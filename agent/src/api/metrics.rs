@@ -233,8 +233,15 @@ fn each_path(peers: &[PeerStatus]) -> impl Iterator<Item = (&PeerStatus, &PathSt
     peers.iter().flat_map(|peer| peer.paths.iter().map(move |path| (peer, path)))
 }
 
-const STATES: [PeerState; 6] =
-    [PeerState::Up, PeerState::Idle, PeerState::Suspect, PeerState::Connecting, PeerState::Down, PeerState::Removing];
+const STATES: [PeerState; 7] = [
+    PeerState::Up,
+    PeerState::Idle,
+    PeerState::Suspect,
+    PeerState::Connecting,
+    PeerState::Down,
+    PeerState::Stopped,
+    PeerState::Removing,
+];
 
 fn token(peer: &PeerStatus) -> Label {
     label("token", peer.token_id)

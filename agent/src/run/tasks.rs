@@ -200,8 +200,18 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             Command::ReadBalance => self.read_balance(),
             Command::Save(registry) => self.save(registry),
             // The driver's.
-            Command::SetPathPeers(_) | Command::Stop => {}
+            Command::SetPathPeers(_) | Command::TellPeers | Command::Stop => {}
         }
+    }
+
+    /// Waits until `telling` has told the peers that this node stops. Where a peer has one path there is no way to tell it.
+    pub(super) fn tell_peers(&mut self, telling: Option<impl Future<Output = ()> + Send + 'static>) {
+        self.spawn(async move {
+            if let Some(telling) = telling {
+                telling.await;
+            }
+            Input::PeersTold
+        });
     }
 
     fn read(&mut self, own_token: Option<TokenId>) {

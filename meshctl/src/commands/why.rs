@@ -20,6 +20,8 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     printer.result(&explanation, || explanation.text(printer.color()))?;
     Ok(match peer.state {
         PeerState::Up | PeerState::Idle => 0,
-        PeerState::Suspect | PeerState::Connecting | PeerState::Down | PeerState::Removing => failure::FAILED,
+        PeerState::Suspect | PeerState::Connecting | PeerState::Down | PeerState::Stopped | PeerState::Removing => {
+            failure::FAILED
+        }
     })
 }

@@ -126,6 +126,9 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
             "run `meshctl nodes`; if it is listed as active, the agent's log says what in its proof is wrong",
         ),
         Reason::NotActive => ("its token is not active", "its agent has to register: run `meshctl status` there"),
+        Reason::PeerStopped => {
+            ("its agent said that it stops", "nothing is wrong on the way to it: start its agent if it should run")
+        }
         Reason::RegistryStale => {
             ("the contract could not be read for too long", "check the RPC endpoints: `meshctl status` lists them")
         }

@@ -246,7 +246,7 @@ fn peer_row(peer: &PeerStatus) -> Vec<Cell> {
 const fn state_color(state: PeerState) -> Option<Color> {
     match state {
         PeerState::Up | PeerState::Idle => Some(Color::Good),
-        PeerState::Suspect | PeerState::Connecting | PeerState::Removing => Some(Color::Caution),
+        PeerState::Suspect | PeerState::Connecting | PeerState::Stopped | PeerState::Removing => Some(Color::Caution),
         PeerState::Down => Some(Color::Bad),
     }
 }

@@ -41,6 +41,9 @@ pub enum Command {
     /// Keep paths to these peers and to no others, from now on. Sent when it changed; the paths of unchanged peers are to be left
     /// as they are. A device that cannot have more than one path to a peer has nothing to do.
     SetPathPeers(Box<PathPeers>),
+    /// An orderly stop begins: tell every peer of [`Command::SetPathPeers`], which takes a moment, and answer
+    /// [`super::Input::PeersTold`]. Until then, and 300 ms at most, the device stays as it is.
+    TellPeers,
     /// Everything is taken down: leave.
     Stop,
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, reconcile::Goal, tracks::Roster, warnings::News,
+    Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, TELL_WITHIN, reconcile::Goal, tracks::Roster,
+    warnings::News,
 };
 use crate::{freshness::Age, membership::Standing, status::MembershipState};
 
@@ -79,6 +80,13 @@ impl Agent {
     }
 
     fn step_stopping(&mut self, begun: Duration, now: Now) {
+        if self.telling && now.since_start.saturating_sub(begun) >= TELL_WITHIN {
+            tracing::warn!("stopping before the peers were told");
+            self.end_telling(now);
+        }
+        if self.telling {
+            return;
+        }
         let goal = Goal::Leave;
         let nothing_was_made = self.desired.is_none();
         let gave_up = now.since_start.saturating_sub(begun) >= self.stop_patience();
@@ -93,6 +101,13 @@ impl Agent {
         }
         self.stopped = true;
         self.commands.push_back(Command::Stop);
+    }
+
+    /// The peers know that this node stops: now it may.
+    pub(super) fn end_telling(&mut self, now: Now) {
+        if std::mem::take(&mut self.telling) {
+            self.reconcile.handle_new_goal(now.since_start);
+        }
     }
 
     /// How long an orderly stop goes on trying.
@@ -169,6 +184,7 @@ impl Agent {
             key: peer.wireguard_key(),
             configured: wanted.contains(&peer.token()),
             reach: self.paths.reach(peer.token()),
+            stopped: self.paths.stopped(peer.token()),
         });
         peers.collect()
     }

@@ -189,6 +189,8 @@ pub enum Input {
     Cached(Box<CachedRegistry>),
     /// The time of `poll_timeout` has come.
     Timeout,
+    /// The answer to [`super::Command::TellPeers`].
+    PeersTold,
     /// An orderly stop was asked for.
     Shutdown,
 }

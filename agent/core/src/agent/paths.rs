@@ -54,6 +54,11 @@ impl PathBook {
         self.peers.get(&token)
     }
 
+    /// The shell was asked to keep paths to some peer.
+    pub(super) fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     /// The shell is to keep paths to these from now on. Returns the command for the shell if that is a change.
     fn ask(&mut self, peers: PathPeers) -> Option<Command> {
         if self.asked.as_ref() == Some(&peers) {
@@ -91,6 +96,12 @@ impl PathBook {
                 *count = count.saturating_add(1);
             }
         }
+    }
+
+    /// When the peer said that it stops, if it was not started again since.
+    pub(super) fn stopped(&self, token: TokenId) -> Option<Duration> {
+        let ago = self.get(token)?.seen.as_ref()?.report.stopped_for?;
+        Some(self.at.saturating_sub(ago))
     }
 
     /// What the paths to a peer say about its state.
@@ -165,7 +176,11 @@ impl Agent {
     fn path_peers(&self) -> Option<PathPeers> {
         let own = self.standing.as_ref().and_then(Standing::token);
         let seen = self.reconcile.seen().and_then(|seen| seen.what.device.as_ref());
-        let wanted = self.selection.as_ref().filter(|_| self.stopping.is_none()).map(|selection| &selection.device);
+        let wanted = self
+            .selection
+            .as_ref()
+            .filter(|_| self.stopping.is_none() || self.telling)
+            .map(|selection| &selection.device);
         let (Some(own), Some(seen), Some(wanted)) = (own, seen, wanted) else {
             let PathPeers { own, own_address, .. } = *self.paths.asked.as_ref()?;
             return Some(PathPeers { own, own_address, own_place: None, peers: BTreeMap::new() });

@@ -135,6 +135,7 @@ impl Agent {
         // Why the best one is not in use; where none is, what is wrong with the one that there should be.
         let mut troubled = paths.iter().filter(|path| !path.usable);
         let reason = match path {
+            None if state == PeerState::Stopped => Some(Reason::PeerStopped),
             Some(path) => troubled.find(|other| rank(other.kind) <= rank(path)).and_then(|other| other.reason),
             None if matches!(state, PeerState::Connecting | PeerState::Removing) => None,
             None => {
@@ -152,6 +153,7 @@ impl Agent {
         match state {
             PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => None,
             PeerState::Suspect => Some(Reason::DirectUdpSilent),
+            PeerState::Stopped => Some(Reason::PeerStopped),
             PeerState::Down => Some(match (wanted, &self.standing) {
                 (Some(wanted), _) if wanted.endpoint.is_some() => Reason::DirectUdpSilent,
                 (Some(_), _) => Reason::NoEndpoint,

@@ -21,6 +21,8 @@ const UP_WINDOW_KERNEL: Duration = Duration::from_secs(155);
 const SUSPECT_AFTER: Duration = Duration::from_secs(15);
 /// A new peer may stay silent this long before it counts as down.
 const CONNECTING_FOR: Duration = Duration::from_secs(30);
+/// What arrives of a peer so long after it said that it stops was not sent before.
+const LAST_PACKETS: Duration = Duration::from_secs(2);
 /// Flaps are counted over this time.
 const FLAP_WINDOW: Duration = Duration::from_secs(3600);
 /// Flaps remembered for one peer; more within the window are all the same.
@@ -35,6 +37,8 @@ pub(super) struct Roster {
     pub(super) configured: bool,
     /// What its paths say, where they are probed.
     pub(super) reach: Option<Reach>,
+    /// When it said that it stops, if it was not started again since.
+    pub(super) stopped: Option<Duration>,
 }
 
 /// What the paths to a peer say about it, which is more than the age of packets can.
@@ -103,7 +107,9 @@ impl Tracks {
             let known = self.tracks.get(&peer.token).filter(|track| track.key == peer.key);
             let added = known.map_or(now.since_start, |track| track.added);
             let heard = state_of(present, peer.configured, now.since_start.saturating_sub(added), self.up_window);
-            let state = with_paths(heard, peer.reach);
+            let heard_at = present.and_then(|heard| Some(now.since_start.saturating_sub(heard.received?)));
+            let has_stopped = peer.stopped.is_some_and(|at| heard_at.is_none_or(|heard| heard <= at + LAST_PACKETS));
+            let state = if has_stopped { stopped(heard) } else { with_paths(heard, peer.reach) };
             if known.is_none() {
                 self.tracks.insert(peer.token, Track::new(peer.key, state, now));
             } else if let Some(track) = self.tracks.get_mut(&peer.token) {
@@ -136,7 +142,8 @@ impl Track {
         if state == self.state {
             return;
         }
-        if is_working(self.state) && !is_working(state) {
+        // An orderly stop is no flap.
+        if is_working(self.state) && !is_working(state) && state != PeerState::Stopped {
             self.flaps.retain(|at| now.since_start.saturating_sub(*at) <= FLAP_WINDOW);
             self.flaps.truncate(MAX_FLAPS - 1);
             self.flaps.push_front(now.since_start);
@@ -184,6 +191,19 @@ fn state_of(present: Option<Heard>, configured: bool, since_added: Duration, up_
         (false, true) => PeerState::Up,
         (false, false) if !peer.keeps_alive => PeerState::Idle,
         (_, false) => PeerState::Down,
+    }
+}
+
+/// What was heard of a peer is no more than what came before it stopped.
+const fn stopped(heard: PeerState) -> PeerState {
+    match heard {
+        PeerState::Removing => PeerState::Removing,
+        PeerState::Up
+        | PeerState::Idle
+        | PeerState::Suspect
+        | PeerState::Connecting
+        | PeerState::Down
+        | PeerState::Stopped => PeerState::Stopped,
     }
 }
 

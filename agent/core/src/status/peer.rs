@@ -24,7 +24,7 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// When this state began.
     pub state_since: String,
-    /// Times it left `up`/`idle` in the last hour.
+    /// Times it left `up`/`idle` in the last hour, but for those at which it said that it stops.
     pub flaps_1h: u32,
     /// Whether a preshared key protects recorded handshakes (same app id only).
     pub preshared_key: bool,
@@ -72,6 +72,8 @@ pub enum PeerState {
     Connecting,
     /// Nothing from it for too long.
     Down,
+    /// Its agent said that it stops, and was not heard of since.
+    Stopped,
     /// On the device, no longer wanted.
     Removing,
 }
@@ -86,6 +88,7 @@ impl PeerState {
             Self::Suspect => "suspect",
             Self::Connecting => "connecting",
             Self::Down => "down",
+            Self::Stopped => "stopped",
             Self::Removing => "removing",
         }
     }
@@ -236,6 +239,7 @@ pub enum Reason {
     KeyMismatch,
     NotInRegistry,
     NotActive,
+    PeerStopped,
     RegistryStale,
     SourceDisagree,
     AddrConflict,
@@ -268,6 +272,7 @@ impl Reason {
             Self::KeyMismatch => "key_mismatch",
             Self::NotInRegistry => "not_in_registry",
             Self::NotActive => "not_active",
+            Self::PeerStopped => "peer_stopped",
             Self::RegistryStale => "registry_stale",
             Self::SourceDisagree => "source_disagree",
             Self::AddrConflict => "addr_conflict",

@@ -60,6 +60,57 @@ fn a_node_without_a_device_keeps_no_paths_and_asks_for_them_again() {
 }
 
 #[test]
+fn a_node_that_stops_tells_its_peers_before_its_device_goes() {
+    let mut world = World::mesh(&[2]);
+    world.take_changes();
+    world.faults.slow = true;
+    world.feed(Input::Shutdown);
+    world.pass(MS * 200);
+    world.feed(Input::Shutdown);
+    assert_eq!(
+        (world.commands["tell"], asked(&world).peers.len()),
+        (1, 1),
+        "they are told once, by the paths there are"
+    );
+    assert_eq!(world.take_changes(), [""; 0]);
+    world.faults.slow = false;
+    world.run_until_idle();
+    assert!(world.stopped && !world.has_device() && asked(&world).peers.is_empty());
+}
+
+#[test]
+fn a_node_stops_whether_or_not_its_peers_can_be_told() {
+    let mut world = World::mesh(&[2]);
+    world.faults.slow = true;
+    world.feed(Input::Shutdown);
+    let observed = world.commands["observe"];
+    world.pass(MS * 299);
+    assert_eq!(world.commands["observe"], observed);
+    world.pass(MS * 2);
+    assert!(world.commands["observe"] > observed && asked(&world).peers.is_empty());
+}
+
+#[test]
+fn a_peer_that_said_that_it_stops_is_shown_so_until_it_is_heard_again() {
+    let mut world = World::mesh(&[2]);
+    world.pass(SECOND * 10);
+    let stopped = |ago| PeerPaths { report: Report { stopped_for: Some(ago), ..works().report }, ..works() };
+    assert_eq!(report(&mut world, works()).0, PeerState::Up);
+    assert_eq!(report(&mut world, stopped(MS * 20)).0, PeerState::Stopped, "before anything else can tell");
+    world.silent.insert(key(2));
+    world.pass(SECOND * 600);
+    assert_eq!(report(&mut world, stopped(SECOND * 600)).0, PeerState::Stopped);
+    let peer = peer(&world, 2);
+    assert_eq!((peer.path, peer.path_reason, peer.flaps_1h), (None, Some(Reason::PeerStopped), 0));
+    assert!(!world.status().warnings.iter().any(|warning| warning.peer == Some(token(2))), "it is no fault");
+    // One that has no probes, such as a kernel device, is heard all the same.
+    world.silent.clear();
+    world.pass(SECOND);
+    assert_eq!(report(&mut world, stopped(SECOND * 602)).0, PeerState::Up);
+    assert_eq!(report(&mut world, works()).0, PeerState::Up);
+}
+
+#[test]
 fn a_domain_that_is_removed_takes_the_place_and_nothing_else() {
     let mut world = World::mesh(&[]);
     join_behind_the_gateway(&mut world, 2);
@@ -493,6 +544,7 @@ fn works() -> PeerPaths {
         suspect_for: None,
         hedged: false,
         switches: 3,
+        stopped_for: None,
         paths: [good(Direct), good(ByGateway)],
     };
     let gateway = GatewaySeen {

@@ -332,6 +332,7 @@ impl World {
                 self.set_path_peers(*peers);
                 None
             }
+            Command::TellPeers => Some(Input::PeersTold),
             Command::Stop => {
                 self.stopped = true;
                 None
@@ -516,6 +517,7 @@ fn name(command: &Command) -> &'static str {
         Command::ReadBalance => "balance",
         Command::Save(_) => "save",
         Command::SetPathPeers(_) => "paths",
+        Command::TellPeers => "tell",
         Command::Stop => "stop",
     }
 }

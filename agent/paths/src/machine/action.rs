@@ -83,6 +83,8 @@ pub enum Action {
         /// Why, for the log.
         error: StreamError,
     },
+    /// What was to be said after [`super::Input::Stopping`] was said.
+    PeersTold,
     /// The agent is to know this.
     Report(Box<PathsSeen>),
 }

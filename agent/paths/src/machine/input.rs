@@ -50,6 +50,9 @@ pub enum Input {
         /// Where it is, or why that is not known.
         found: Result<Vec<SocketAddr>, String>,
     },
+    /// This node is about to stop: its peers are told, a few times within 120 ms, and nothing else any more. Answered by
+    /// [`super::Action::PeersTold`].
+    Stopping,
     /// The last: every stream is ended in order, and nothing is done any more.
     Stop,
 }

@@ -43,6 +43,7 @@ pub(super) struct Peer {
     /// When a packet of applications went to it or came from it by direct UDP.
     flowed: Option<Duration>,
     reported: Reported,
+    is_stopped: bool,
 }
 
 /// What was reported to the punching last.
@@ -63,6 +64,8 @@ pub(super) struct Step {
     pub(super) seen_by_peer: Option<SocketAddr>,
     /// Direct UDP with it works.
     pub(super) is_direct: bool,
+    /// It said that it stops, or was started again.
+    pub(super) has_stopped_or_begun: bool,
     /// When to look again.
     pub(super) due: Option<Duration>,
 }
@@ -72,6 +75,8 @@ pub(super) struct Step {
 pub(super) struct Own {
     pub(super) has_device: bool,
     pub(super) address: Ipv4Addr,
+    /// It has nothing more to say.
+    pub(super) is_stopping: bool,
 }
 
 impl Peer {
@@ -97,6 +102,7 @@ impl Peer {
             redialed: None,
             flowed: None,
             reported: Reported::default(),
+            is_stopped: false,
         }
     }
 
@@ -176,6 +182,8 @@ impl Peer {
         let report = self.selector.report(now);
         step.is_direct = self.direct.is_some() && report.paths[rank(PathKind::Direct)].usable;
         step.redial = self.is_to_redial(&report, now);
+        let was_stopped = std::mem::replace(&mut self.is_stopped, report.stopped_for.is_some());
+        step.has_stopped_or_begun = was_stopped != self.is_stopped;
         self.report_to_punch(step.is_direct, now);
         self.punch.handle_timeout(now);
         step.seen_by_peer = self.punch.poll_seen_by_peer();
@@ -183,6 +191,13 @@ impl Peer {
         self.send_probes(own, actions);
         step.due = self.selector.poll_timeout().into_iter().chain(self.punch.poll_timeout()).min();
         step
+    }
+
+    /// Tells it that this node stops.
+    pub(super) fn say_last_words(&mut self, own: Own, now: Duration, actions: &mut VecDeque<Action>) {
+        for transmit in self.selector.last_words(now) {
+            self.send(own, transmit.path, &transmit.payload, actions);
+        }
     }
 
     /// Before anything is sent: what is sealed now may begin a handshake, which goes by the route.
@@ -196,17 +211,20 @@ impl Peer {
 
     fn send_probes(&mut self, own: Own, actions: &mut VecDeque<Action>) {
         while let Some(transmit) = self.selector.poll_transmit() {
-            self.send(own, transmit.path, &transmit.payload, actions);
+            if !own.is_stopping {
+                self.send(own, transmit.path, &transmit.payload, actions);
+            }
         }
         while let Some(payload) = self.punch.poll_transmit() {
             match (self.has_stream, self.direct) {
+                _ if own.is_stopping => {}
                 (true, _) => self.send(own, PathKind::Gateway, &payload, actions),
                 (false, Some(_)) => self.send(own, PathKind::Direct, &payload, actions),
                 (false, None) => {}
             }
         }
         while let Some(endpoint) = self.punch.poll_try() {
-            if own.has_device {
+            if own.has_device && !own.is_stopping {
                 actions.push_back(Action::TryEndpoint { peer: self.key, endpoint });
             }
         }
@@ -288,7 +306,8 @@ mod tests {
             for _ in 0..seconds * 20 {
                 self.now += STEP;
                 self.report(PeerEvents { sent: flows, ..PeerEvents::default() });
-                let (own, mut actions) = (Own { has_device: true, address: OWN }, VecDeque::new());
+                let own = Own { has_device: true, address: OWN, is_stopping: false };
+                let mut actions = VecDeque::new();
                 self.redials += usize::from(self.peer.step(own, self.now, &mut actions).redial);
                 for action in actions {
                     let Action::SendInner { path, packet, .. } = action else { continue };

@@ -16,7 +16,7 @@ impl Paths {
     pub(super) fn set_peers(&mut self, wanted: PathPeers, network: MeshNetwork, now: Duration) {
         self.own_place = wanted.own_place.as_ref().and_then(report::place);
         self.own_address = wanted.own_address;
-        self.remove_unwanted(&wanted);
+        self.remove_unwanted(&wanted, now);
         for (token, wanted) in &wanted.peers {
             let place = wanted.place.as_ref().and_then(report::place);
             if let Some(peer) = self.peers.get_mut(token) {
@@ -43,7 +43,13 @@ impl Paths {
         self.want_report(now);
     }
 
-    fn remove_unwanted(&mut self, wanted: &PathPeers) {
+    fn remove_unwanted(&mut self, wanted: &PathPeers, now: Duration) {
+        if wanted.peers.is_empty() && self.stopping.is_none() {
+            // This node is no member any more, or has lost its view of the contract. Its peers need not agree: they are told
+            // once, as long as the device still has them, which nothing waits for.
+            let peers: Vec<TokenId> = self.peers.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.tell_stopping(peer, now));
+        }
         let is_same = |token: &TokenId, peer: &Peer| {
             wanted.peers.get(token).is_some_and(|it| (it.public_key, it.address) == (peer.key, peer.address))
         };

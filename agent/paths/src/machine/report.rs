@@ -16,6 +16,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY_PER_PEER: Duration = Duration::from_millis(4);
 /// A switch is reported at once, but not more often than this.
 const REPORT_SWITCHES_EVERY: Duration = Duration::from_millis(100);
+/// That a peer stops is, but not more often than this, and this more for each peer: a peer may say it as often as it likes.
+const REPORT_STOPS_EVERY: Duration = Duration::from_millis(250);
+const REPORT_STOPS_EVERY_PER_PEER: Duration = Duration::from_millis(1);
 /// Switches that wait to be reported, at most; the agent always takes them before there are so many.
 pub(crate) const SWITCHES: usize = 4096;
 
@@ -51,7 +54,17 @@ impl Paths {
         if self.switches.len() < SWITCHES {
             self.switches.push((token, switch));
         }
-        let at = self.reported.map_or(now, |reported| now.max(reported + REPORT_SWITCHES_EVERY));
+        self.report_within(REPORT_SWITCHES_EVERY, now);
+    }
+
+    /// A peer said that it stops, or was started again: that is reported soon.
+    pub(super) fn want_report_soon(&mut self, now: Duration) {
+        self.report_within(self.for_each_peer(REPORT_STOPS_EVERY_PER_PEER, REPORT_STOPS_EVERY), now);
+    }
+
+    /// Reports now, or so long after the last report.
+    fn report_within(&mut self, pause: Duration, now: Duration) {
+        let at = self.reported.map_or(now, |reported| now.max(reported + pause));
         self.report_due = Some(self.report_due.map_or(at, |due| due.min(at)));
     }
 }

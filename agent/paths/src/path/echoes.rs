@@ -91,6 +91,8 @@ pub(super) struct Echoes {
     spoiled: Duration,
     /// When the first answered probe was sent, since the last outage: what was sent before is no loss.
     up_since: Option<Duration>,
+    /// The next answer is the first one after an outage.
+    is_interrupted: bool,
 }
 
 impl Echoes {
@@ -112,7 +114,7 @@ impl Echoes {
         probe.answered = true;
         let Probe { size, bytes, sent, .. } = *probe;
         if self.is_coming_up(sent) {
-            self.up_since = Some(sent);
+            (self.up_since, self.is_interrupted) = (Some(sent), false);
         }
         self.rtt.sample(took);
         self.proved = Some(now);
@@ -127,6 +129,11 @@ impl Echoes {
         Some(sent)
     }
 
+    /// The peer was not there for a while: what is lost until the next answer is no loss of the path.
+    pub(super) const fn interrupt(&mut self) {
+        self.is_interrupted = true;
+    }
+
     /// What was sent between these times and is not answered says nothing of the path.
     pub(super) fn forget_lost(&mut self, from: Duration, until: Duration) {
         self.ring.retain(|probe| probe.answered || probe.sent < from || probe.sent > until);
@@ -136,7 +143,7 @@ impl Echoes {
     fn is_coming_up(&self, sent: Duration) -> bool {
         let (unanswered, since) = self.unanswered();
         let was_out = unanswered > OUTAGE_PROBES && since.is_some_and(|since| sent.saturating_sub(since) >= OUTAGE);
-        self.up_since.is_none() || was_out
+        self.up_since.is_none() || self.is_interrupted || was_out
     }
 
     /// Judges anew. Called whenever time has passed.

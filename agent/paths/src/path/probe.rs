@@ -3,17 +3,18 @@
 //! ```text
 //!  0..4   magic "mshp"
 //!  4      version, 1
-//!  5      1 request, 2 reply
+//!  5      1 request, 2 reply, 3 the sender stops (ignored by versions of the agent that do not know it)
 //!  6      the path it was sent by: 1 direct, 2 gateway
 //!  7      zero, ignored
-//!  8..16  sequence (big endian): of the request, repeated by its reply
+//!  8..16  sequence (big endian): of the request, repeated by its reply. Its upper half is the same in all that one run of an
+//!         agent sends to one peer of itself
 //! 16..64  four reports of 12 bytes each: what the sender hears of the receiver, by path
 //!           0      path, 0 for an empty slot
 //!           1..4   zero, ignored
 //!           4..8   milliseconds since the last packet or probe by this path, 0xffff_ffff for never
 //!           8..12  requests that came by this path so far, stops at 0xffff_ffff
 //! 64..     zeros, ignored: requests are padded to the size that they try; replies are 64 bytes, never longer than what
-//!          they answer
+//!          they answer, and so is the last message
 //! ```
 //!
 //! Reports of paths that this version does not know are skipped, so that a third kind of path can be added within version 1.
@@ -31,6 +32,7 @@ const MAGIC: [u8; 4] = *b"mshp";
 const VERSION: u8 = 1;
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
+const STOPPING: u8 = 3;
 const SLOTS: usize = 4;
 const SLOT: usize = 12;
 const HEAD: usize = 16;
@@ -42,7 +44,7 @@ const _: () = assert!(HEAD + SLOTS * SLOT == SMALL && KINDS.len() <= SLOTS);
 /// one end of a path to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
-    /// Question or answer.
+    /// Question, answer or last word.
     pub kind: MessageKind,
     /// The path it was sent by, as its sender says.
     pub path: PathKind,
@@ -52,13 +54,15 @@ pub struct Message {
     pub hearing: PerPath<Option<Hearing>>,
 }
 
-/// Question or answer.
+/// Question, answer or last word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageKind {
     /// To be answered by the path it came by.
     Request,
     /// The answer.
     Reply,
+    /// The sender's agent stops, and answers nothing any more.
+    Stopping,
 }
 
 /// What one end hears of the other by one path.
@@ -73,7 +77,7 @@ pub struct Hearing {
 /// A message that is none, or that this version cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// Shorter than [`SMALL`], longer than [`LARGEST`], or a reply of another length than [`SMALL`].
+    /// Shorter than [`SMALL`], longer than [`LARGEST`], or anything but a request of another length than [`SMALL`].
     #[error("a probe message has no length of {0} bytes")]
     Length(usize),
     /// It does not begin with the magic.
@@ -82,7 +86,7 @@ pub enum ProbeError {
     /// Another version.
     #[error("probe message of version {0}, this agent speaks version 1; update the older of the two agents")]
     Version(u8),
-    /// Neither request nor reply.
+    /// None that this version knows.
     #[error("probe message of unknown kind {0}")]
     Kind(u8),
     /// A path that this version does not know.
@@ -94,6 +98,9 @@ pub enum ProbeError {
     /// A reply to nothing that was asked and not yet answered: forged, repeated, or later than anything is waited for.
     #[error("probe reply {0} answers no request")]
     Unasked(u64),
+    /// A run of the peer's agent stops that is over already, or is not the one that is heard.
+    #[error("an agent stops that does not run any more")]
+    OtherRun,
     /// More requests than an honest peer sends: not answered.
     #[error("too many probe requests")]
     Flood,
@@ -119,7 +126,8 @@ impl Message {
         let kind = match fixed[5] {
             REQUEST => MessageKind::Request,
             REPLY if payload.len() == SMALL => MessageKind::Reply,
-            REPLY => return Err(length),
+            STOPPING if payload.len() == SMALL => MessageKind::Stopping,
+            REPLY | STOPPING => return Err(length),
             other => return Err(ProbeError::Kind(other)),
         };
         let path = kind_of_number(fixed[6]).ok_or(ProbeError::Path(fixed[6]))?;
@@ -135,13 +143,14 @@ impl Message {
         Ok(Self { kind, path, sequence, hearing })
     }
 
-    /// Writes the message into a payload of `length` bytes, brought into [`SMALL`]`..=`[`LARGEST`]; a reply always has
+    /// Writes the message into a payload of `length` bytes, brought into [`SMALL`]`..=`[`LARGEST`]; all but requests have
     /// [`SMALL`].
     #[must_use]
     pub fn encode(&self, length: usize) -> Vec<u8> {
         let (kind, length) = match self.kind {
             MessageKind::Request => (REQUEST, length.clamp(SMALL, LARGEST)),
             MessageKind::Reply => (REPLY, SMALL),
+            MessageKind::Stopping => (STOPPING, SMALL),
         };
         let mut bytes = vec![0; length];
         bytes[..4].copy_from_slice(&MAGIC);

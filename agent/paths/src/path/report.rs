@@ -16,6 +16,7 @@ impl Selector {
             suspect_for: self.suspicion.since().map(|since| now.saturating_sub(since)),
             hedged: self.is_hedged(),
             switches: self.switches,
+            stopped_for: self.runs.stopped().map(|stopped| now.saturating_sub(stopped)),
             paths: KINDS.map(|kind| self.path_report(kind, now)),
         }
     }

@@ -29,6 +29,8 @@ const FOREVER: Duration = Duration::from_secs(3600);
 /// What reaches the task from outside.
 pub(super) struct Inputs {
     pub(super) peers: watch::Receiver<Wanted>,
+    /// This node is about to stop; answered when its peers are told.
+    pub(super) stopping: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) stop: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) host_changed: watch::Receiver<()>,
     pub(super) local: watch::Receiver<Vec<SocketAddr>>,
@@ -47,6 +49,8 @@ pub(super) struct Shell<N> {
     reports: Arc<Reports>,
     streams: Streams<N>,
     resolving: JoinSet<Resolved>,
+    /// Who waits until the peers are told that this node stops.
+    telling: Option<oneshot::Sender<()>>,
 }
 
 impl<N: Network> Shell<N> {
@@ -58,7 +62,7 @@ impl<N: Network> Shell<N> {
         streams: Streams<N>,
     ) -> Self {
         let (slot, events) = (Arc::clone(&port.slot), Arc::clone(&port.events));
-        Self { paths, epoch, slot, events, reports, streams, resolving: JoinSet::new() }
+        Self { paths, epoch, slot, events, reports, streams, resolving: JoinSet::new(), telling: None }
     }
 
     /// For ever.
@@ -103,6 +107,10 @@ impl<N: Network> Shell<N> {
                     }
                 },
                 () = sleep_until(wake) => Input::Timeout,
+                Some(told) = inputs.stopping.recv() => {
+                    self.telling = Some(told);
+                    Input::Stopping
+                }
                 Some(done) = inputs.stop.recv() => break done,
             };
             self.paths.handle(input, self.epoch.elapsed());
@@ -120,6 +128,12 @@ impl<N: Network> Shell<N> {
             }
             Action::ExpectStun(servers) => self.events.expect_stun(servers),
             Action::Report(report) => self.reports.put(report),
+            Action::PeersTold => {
+                if let Some(telling) = self.telling.take() {
+                    // The caller may not have waited.
+                    let _ = telling.send(());
+                }
+            }
             Action::SendInner { .. }
             | Action::SetRoute { .. }
             | Action::SetStream { .. }
@@ -154,6 +168,7 @@ impl<N: Network> Shell<N> {
             | Action::Close { .. }
             | Action::Resolve { .. }
             | Action::ExpectStun(_)
+            | Action::PeersTold
             | Action::Report(_) => {}
         }
     }

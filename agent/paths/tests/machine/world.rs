@@ -59,8 +59,24 @@ pub(crate) struct Node {
     pub(crate) reported: PathsSeen,
     pub(crate) switches: Vec<(TokenId, Switch)>,
     expected: BTreeSet<SocketAddr>,
+    /// When its peers had been told that it stops.
+    pub(crate) told: Option<Duration>,
     /// How often the machine was woken.
     pub(crate) wakes: usize,
+}
+
+impl Node {
+    fn new(paths: Paths) -> Self {
+        Self {
+            paths,
+            device: None,
+            reported: PathsSeen::default(),
+            switches: Vec::new(),
+            expected: BTreeSet::new(),
+            told: None,
+            wakes: 0,
+        }
+    }
 }
 
 pub(crate) struct World {
@@ -112,14 +128,29 @@ impl World {
                 registered: None,
             };
             let paths = Paths::new(config, &Seed::new([*n; 32]), world.now);
-            let (reported, switches, expected) = (PathsSeen::default(), Vec::new(), BTreeSet::new());
-            world.nodes.insert(*n, Node { paths, device: None, reported, switches, expected, wakes: 0 });
+            world.nodes.insert(*n, Node::new(paths));
             world.put_device(*n);
         }
         for n in &all {
             world.set_peers(*n, peers(*n, &all));
         }
         world
+    }
+
+    /// Another agent takes the place of the node's, with a device of its own.
+    pub(crate) fn start_again(&mut self, n: u8, peers: PathPeers) {
+        let config = Config {
+            redial_after: SECOND * 3600,
+            stun: Vec::new(),
+            mtu: 1420,
+            sources: Sources::default(),
+            local: Vec::new(),
+            registered: None,
+        };
+        let paths = Paths::new(config, &Seed::new([n + 100; 32]), self.now);
+        self.nodes.insert(n, Node::new(paths));
+        self.put_device(n);
+        self.set_peers(n, peers);
     }
 
     pub(crate) fn node(&mut self, n: u8) -> &mut Node {
@@ -282,6 +313,7 @@ impl World {
                 self.schedule(STREAM, Event::Dial { node: n, stream, place });
             }
             Action::Finish(stream) | Action::Close { stream, .. } => self.end_stream(n, stream),
+            Action::PeersTold => self.node(n).told = Some(self.now),
             Action::Report(report) => {
                 let node = self.node(n);
                 node.switches.extend(report.switches.iter().copied());

@@ -13,3 +13,4 @@ mod idle;
 mod message;
 mod packet;
 mod rules;
+mod stopping;

@@ -28,6 +28,8 @@ fn known_bytes() {
     let bytes = reply.encode(1400);
     assert_eq!(hex::encode(&bytes), format!("6d736870010202000102030405060708{}", "0".repeat(96)));
     assert_eq!(Message::parse(&bytes), Ok(reply));
+    let last = Message { kind: MessageKind::Stopping, ..reply };
+    assert_eq!(hex::encode(last.encode(1400)), format!("6d736870010302000102030405060708{}", "0".repeat(96)));
 }
 
 #[test]
@@ -43,12 +45,14 @@ fn refuses_what_it_cannot_read() {
     assert_eq!(changed(0, b'M'), Err(ProbeError::Magic));
     assert_eq!(changed(4, 2), Err(ProbeError::Version(2)));
     assert_eq!(changed(5, 0), Err(ProbeError::Kind(0)));
-    assert_eq!(changed(5, 3), Err(ProbeError::Kind(3)));
+    assert_eq!(changed(5, 4), Err(ProbeError::Kind(4)));
     assert_eq!(changed(6, 0), Err(ProbeError::Path(0)));
     assert_eq!(changed(6, 3), Err(ProbeError::Path(3)));
     let mut long_reply = request().encode(SMALL + 1);
     long_reply[5] = 2;
     assert_eq!(Message::parse(&long_reply), Err(ProbeError::Length(SMALL + 1)));
+    long_reply[5] = 3;
+    assert_eq!(Message::parse(&long_reply), Err(ProbeError::Length(SMALL + 1)), "nor are last words longer");
 }
 
 #[test]
@@ -71,16 +75,19 @@ fn hearing() -> impl Strategy<Value = Option<Hearing>> {
     proptest::option::of((age, any::<u32>()).prop_map(|(age, requests)| Hearing { age, requests }))
 }
 
+fn kind() -> impl Strategy<Value = MessageKind> {
+    prop_oneof![Just(MessageKind::Request), Just(MessageKind::Reply), Just(MessageKind::Stopping)]
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(
-        asks in any::<bool>(), direct in any::<bool>(), sequence in any::<u64>(), hearing in [hearing(), hearing()], length in 0..2000usize,
+        kind in kind(), direct in any::<bool>(), sequence in any::<u64>(), hearing in [hearing(), hearing()], length in 0..2000usize,
     ) {
-        let kind = if asks { MessageKind::Request } else { MessageKind::Reply };
         let path = if direct { PathKind::Direct } else { PathKind::Gateway };
         let message = Message { kind, path, sequence, hearing };
         let bytes = message.encode(length);
-        prop_assert_eq!(bytes.len(), if asks { length.max(SMALL) } else { SMALL });
+        prop_assert_eq!(bytes.len(), if kind == MessageKind::Request { length.max(SMALL) } else { SMALL });
         prop_assert_eq!(Message::parse(&bytes), Ok(message));
     }
 
@@ -88,7 +95,7 @@ proptest! {
     fn anything_is_read_or_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), honest_head in any::<bool>()) {
         if honest_head && bytes.len() >= 8 {
             bytes[..5].copy_from_slice(b"mshp\x01");
-            bytes[5] = 1 + bytes[5] % 2;
+            bytes[5] = 1 + bytes[5] % 3;
             bytes[6] = 1 + bytes[6] % 2;
         }
         if let Ok(message) = Message::parse(&bytes) {

@@ -62,6 +62,12 @@ impl World {
                     process.paths.handle(mesh_paths::Input::Peers { peers, network }, clock.since_start);
                 }
             }
+            Command::TellPeers => {
+                let now = self.now;
+                let Some((process, clock)) = self.nodes[node].running(now) else { return };
+                process.outstanding.insert(name);
+                process.paths.handle(mesh_paths::Input::Stopping, clock.since_start);
+            }
             Command::Stop => {
                 let process = self.nodes[node].process.as_ref();
                 if process.is_some_and(|process| process.device.is_present() && !process.may_give_up) {
@@ -211,6 +217,7 @@ pub(crate) const fn name(command: &Command) -> &'static str {
         Command::ReadBalance => "balance",
         Command::Save(_) => "save",
         Command::SetPathPeers(_) => "paths",
+        Command::TellPeers => "tell",
         Command::Stop => "stop",
     }
 }
@@ -224,6 +231,7 @@ const fn answers(input: &Input) -> &'static str {
         Input::Applied(_) => "apply",
         Input::Offered { .. } | Input::OfferFailed(_) => "offer",
         Input::Balance(_) => "balance",
+        Input::PeersTold => "tell",
         Input::Hint
         | Input::Saved(_)
         | Input::Names(_)

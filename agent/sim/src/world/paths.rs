@@ -56,6 +56,10 @@ impl World {
             Action::Dial { stream, place } => self.dial(node, stream, &place),
             Action::Finish(stream) => self.finish_stream(node, stream),
             Action::Close { stream, error: _ } => self.close_stream(node, stream),
+            Action::PeersTold => {
+                let told = super::Done::Input(Box::new(Input::PeersTold));
+                self.events.add(now, Event::Done(node, generation, told));
+            }
             Action::Report(seen) => {
                 self.note_report(node, &seen);
                 self.check_counters(node);

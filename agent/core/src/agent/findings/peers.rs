@@ -34,6 +34,8 @@ impl Agent {
                 PeerState::Down => true,
                 // Where nothing watches the paths, it is up again or down in seconds.
                 PeerState::Suspect => is_watched && !track.carried,
+                // It said so: there is no fault to look for.
+                PeerState::Stopped => false,
                 PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => false,
             })
         };
