@@ -127,6 +127,8 @@ impl World {
         let Some(end) = connection.end(side) else { return };
         let is_dialing = side == Side::Dialer && !connection.is_open;
         let is_there = self.gateway.at_end(end).is_some();
+        let (dialer, dialed) = (connection.dialer.node, connection.dialed);
+        self.note_stream_lost(dialer, dialed);
         self.gateway.close(end, self.now);
         if is_there {
             self.close_in_device(end);

@@ -14,6 +14,8 @@ use crate::{
 
 /// Numbers of packets that are remembered of each pair.
 const REMEMBERED: u64 = 512;
+/// Packets wait for a path for so long after the stream that took them was lost, and are on their way for a second at most.
+const WAITS: Duration = Duration::from_secs(11);
 
 /// What is known of the packets from one node to another.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,8 @@ pub(crate) struct Pair {
     pub(crate) expected: VecDeque<(u64, Duration)>,
     /// When the last one did.
     pub(crate) last: Option<Duration>,
+    /// When a stream between them was last lost.
+    stream_lost: Option<Duration>,
     /// Since when both are peers of each other, as they are now.
     pub(crate) peers_since: Option<Duration>,
     /// Since when direct UDP works, and since when the gateway does.
@@ -107,7 +111,9 @@ impl World {
         }
         let Some(pair) = self.pairs.iter_mut().find(|pair| (pair.from, pair.to) == (packet.from, node)) else { return };
         pair.last = Some(now);
-        if !pair.arrived.insert(packet.number) {
+        // What went to an endpoint that was never proved waits for another path too, and then comes by both.
+        let may_come_twice = pair.stream_lost.is_some_and(|lost| now <= lost + WAITS);
+        if !pair.arrived.insert(packet.number) && !may_come_twice {
             let what = format!("node {node} accepts packet {} of node {} twice", packet.number, packet.from);
             self.checks.fail("no-replay", now, what);
         }
@@ -115,6 +121,13 @@ impl World {
         if pair.arrived.first().is_some_and(|first| *first < oldest) {
             pair.arrived.pop_first();
         }
+    }
+
+    /// A stream between these nodes is no more.
+    pub(super) fn note_stream_lost(&mut self, one: usize, other: usize) {
+        let now = self.now;
+        let between = |pair: &&mut Pair| [(one, other), (other, one)].contains(&(pair.from, pair.to));
+        self.pairs.iter_mut().filter(between).for_each(|pair| pair.stream_lost = Some(now));
     }
 
     /// Whether a packet of this number, one of the latest, arrived.
