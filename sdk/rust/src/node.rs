@@ -37,7 +37,7 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(300);
 /// This node in its cluster. Clones are the same node.
 ///
 /// An agent that was started here ends with the last clone (and the last of its lists); [`close`](Self::close) waits until it has. With
-/// [`Builder::keep_agent`] it keeps running.
+/// [`Builder::keep_agent`] it keeps running, and where this program is killed, by a Ctrl-C without a handler too.
 #[derive(Clone)]
 pub struct DstackP2p {
     pub(crate) node: Arc<Node>,
