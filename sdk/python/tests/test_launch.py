@@ -163,6 +163,7 @@ def test_one_that_ends_reports_why(
         assert "ended with exit code 1" in refused.value.message
         assert f"error: {complaint}" in refused.value.message
         assert f"{socket}.log" in refused.value.hint
+        assert ("rpc_url=" in refused.value.hint) == ("RPC" in complaint)
         # Not after those of a connection that there could not be.
         assert traceback_of(refused.value).count("Traceback") == 1
         # What kept it from starting may be gone the next time.

@@ -47,6 +47,7 @@ const LOG_LINES: usize = 15;
 const LOG_BYTES: u64 = 16 << 10;
 /// The agent's names for what it may not do, and the system's.
 const REFUSALS: [&str; 4] = ["perm_net_admin", "tun_missing", "Permission denied", "Operation not permitted"];
+const NO_RPC_URL: &str = "no RPC endpoint is set";
 
 /// Starts and stops the agent of this process, if there is to be one.
 pub(crate) struct Launcher {
@@ -142,7 +143,10 @@ impl Launcher {
         let (program, log) = (self.program.join(" "), self.log_path());
         let said = said(&log).unwrap_or_else(|error| format!("(its log cannot be read: {error})"));
         let is_refused = REFUSALS.iter().any(|refusal| said.contains(refusal));
-        let hint = format!("do what it says; all of its log is {}", log.display());
+        // The agent advises a flag, which would show API keys to every process.
+        let asks_for_url = said.contains(NO_RPC_URL);
+        let remedy = if asks_for_url { "give `Builder::rpc_url`, or set P2P_RPC_URL" } else { "do what it says" };
+        let hint = format!("{remedy}; all of its log is {}", log.display());
         let advice = Advice::new(format!("`{program}` ended with {ended}:\n{said}"), hint);
         Some(if is_refused { Error::NotPermitted(advice) } else { Error::NoAgent(advice) })
     }

@@ -36,6 +36,7 @@ _LOG_LINES = 15
 _LOG_BYTES = 16 << 10
 #: The agent's names for what it may not do, and the system's.
 _REFUSALS = ("perm_net_admin", "tun_missing", "Permission denied", "Operation not permitted")
+_NO_RPC_URL = "no RPC endpoint is set"
 
 
 class Launcher:
@@ -111,9 +112,11 @@ class Launcher:
             return None
         code, said, self._process = self._process.returncode, self._said(), None
         error = NotPermitted if any(refusal in said for refusal in _REFUSALS) else NoAgent
+        # The agent advises a flag, which would show API keys to every process.
+        remedy = "give `rpc_url=`, or set P2P_RPC_URL" if _NO_RPC_URL in said else "do what it says"
         return error(
             f"`{self._program[0]}` ended with exit code {code}:\n{said}",
-            f"do what it says; all of its log is {self.log_path}",
+            f"{remedy}; all of its log is {self.log_path}",
         )
 
     def stop(self) -> None:

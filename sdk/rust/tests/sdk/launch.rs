@@ -145,6 +145,7 @@ async fn one_that_ends_at_once_says_why() {
         let advice = error.advice();
         assert!(advice.message.ends_with(&format!("starting\n{complaint}")), "{error}");
         assert!(advice.hint.contains("agent.sock.log"), "{error}");
+        assert_eq!(advice.hint.contains("Builder::rpc_url"), !is_refused, "{error}");
     }
 }
 
