@@ -5,7 +5,11 @@ use std::io::{self, BufRead as _, IsTerminal as _};
 use mesh_core::id::{InstanceId, TokenId};
 use serde::Serialize;
 
-use crate::{failure::Failure, output, render::printable};
+use crate::{
+    failure::Failure,
+    output::{self, Printer},
+    render::printable,
+};
 
 /// Peers that are named one by one; of the others the number is.
 const NAMED: usize = 8;
@@ -63,8 +67,8 @@ impl Consequences {
     ///
     /// # Errors
     /// The operator says no, or there is no terminal to ask on.
-    pub(crate) fn confirm(&self, what: &str, yes: bool) -> Result<(), Failure> {
-        output::warn(&printable(&format!("{what}:\n{}", self.text())));
+    pub(crate) fn confirm(&self, printer: &Printer, what: &str, yes: bool) -> Result<(), Failure> {
+        output::warn(&printable(&printer.pasteable(&format!("{what}:\n{}", self.text()))));
         if yes {
             return Ok(());
         }

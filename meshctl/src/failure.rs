@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::render::pasteable;
+
 /// Exit code of a command that failed.
 pub(crate) const FAILED: u8 = 1;
 /// Exit code of `status`, `peers`, `why` and `wait` when no agent answers.
@@ -55,14 +57,20 @@ pub(crate) fn parts(error: &anyhow::Error) -> (String, Option<String>) {
 
 /// The lines for stderr and the exit code of an error that ends the program. Further lines of either text are indented: what
 /// others wrote into an error cannot look like a hint of ours.
-pub(crate) fn report(error: &anyhow::Error) -> (String, u8) {
+/// Commands that the hint suggests get the options `to_repeat`.
+pub(crate) fn report(error: &anyhow::Error, to_repeat: &str) -> (String, u8) {
     let (what, hint) = parts(error);
     let indented = |text: &str| text.trim_end().replace('\n', "\n  ");
     let mut text = format!("error: {}\n", indented(&what));
-    if let Some(hint) = hint {
+    if let Some(hint) = hint.map(|hint| pasteable(&hint, to_repeat)) {
         text.push_str(&format!("hint: {}\n", indented(&hint)));
     }
-    (text, error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.exit_code))
+    (text, exit_code(error))
+}
+
+/// The exit code of an error that ends the program.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.exit_code)
 }
 
 /// A failure as `--json` prints it.
@@ -75,9 +83,10 @@ pub(crate) struct Document {
 }
 
 /// What [`report`] says, for scripts.
-pub(crate) fn document(error: &anyhow::Error) -> Document {
+pub(crate) fn document(error: &anyhow::Error, to_repeat: &str) -> Document {
     let (what, hint) = parts(error);
-    Document { schema: "meshctl.error/v1", error: what, hint, exit_code: report(error).1 }
+    let hint = hint.map(|hint| pasteable(&hint, to_repeat));
+    Document { schema: "meshctl.error/v1", error: what, hint, exit_code: exit_code(error) }
 }
 
 #[cfg(test)]
@@ -90,19 +99,19 @@ mod tests {
     fn hint_and_exit_code_survive_further_context() {
         let inner: Result<(), _> = Err(Failure::new("cannot read `x`").hint("make it readable").exit_code(9));
         let error = inner.context("deploying").unwrap_err();
-        assert_eq!(report(&error), ("error: deploying: cannot read `x`\nhint: make it readable\n".to_owned(), 9));
+        assert_eq!(report(&error, ""), ("error: deploying: cannot read `x`\nhint: make it readable\n".to_owned(), 9));
     }
 
     #[test]
     fn a_failure_used_as_context_keeps_its_cause() {
         let inner: Result<(), _> = Err(anyhow::anyhow!("no such file"));
         let error = inner.context(Failure::usage("cannot read `x`").hint("create it")).unwrap_err();
-        assert_eq!(report(&error), ("error: cannot read `x`: no such file\nhint: create it\n".to_owned(), USAGE));
+        assert_eq!(report(&error, ""), ("error: cannot read `x`: no such file\nhint: create it\n".to_owned(), USAGE));
     }
 
     #[test]
     fn further_lines_cannot_pass_for_a_hint() {
-        let (text, _) = report(&anyhow::anyhow!("one\nhint: two\n"));
+        let (text, _) = report(&anyhow::anyhow!("one\nhint: two\n"), "");
         assert_eq!(text, "error: one\n  hint: two\n");
     }
 }

@@ -32,18 +32,18 @@ fn main() -> ExitCode {
     };
     match run(&cli) {
         Ok(code) => code.into(),
-        Err(error) => fail(&error, cli.global.json),
+        Err(error) => fail(&error, cli.global.json, &cli.global.to_repeat()),
     }
 }
 
 /// A failure goes to stderr in words; with `--json` also to stdout, which holds nothing else then.
-fn fail(error: &anyhow::Error, json: bool) -> ExitCode {
-    let (text, code) = failure::report(error);
+fn fail(error: &anyhow::Error, json: bool, to_repeat: &str) -> ExitCode {
+    let (text, code) = failure::report(error, to_repeat);
     output::warn(&render::printable(&text));
     if json {
         let printer = output::Printer::new(true, output::ColorChoice::Never, None);
         // Stdout may be closed: the exit code says it too.
-        let _ = printer.value(&failure::document(error));
+        let _ = printer.value(&failure::document(error, to_repeat));
     }
     code.into()
 }
@@ -60,7 +60,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         let what = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default().trim().to_owned();
         let mistake = failure::Failure::usage(what);
         let mistake = if let Some(hint) = hint { mistake.hint(hint) } else { mistake };
-        return fail(&mistake.into(), true);
+        return fail(&mistake.into(), true, "");
     }
     output::warn(&render::printable(&text));
     if let Some(hint) = hint {
@@ -73,6 +73,7 @@ fn run(cli: &cli::Cli) -> anyhow::Result<u8> {
     let variable = |name: &str| std::env::var(name).ok();
     let settings = settings::Settings::resolve(&cli.global, variable)?;
     let printer = output::Printer::new(cli.global.json, cli.global.color, variable("NO_COLOR").as_deref());
+    let printer = printer.repeating(cli.global.to_repeat());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(commands::run(&cli.command, &settings, &printer));
     // A look-up of the endpoint's name that hangs is a thread that is not waited for.

@@ -8,7 +8,7 @@ use std::{
 use mesh_core::text::is_hostile;
 use serde::Serialize;
 
-use crate::render::printable;
+use crate::render::{pasteable, printable};
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -24,6 +24,8 @@ pub(crate) struct Printer {
     json: bool,
     color: bool,
     terminal: bool,
+    /// What suggested commands get: see [`pasteable`].
+    to_repeat: String,
 }
 
 impl Printer {
@@ -35,7 +37,17 @@ impl Printer {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
         };
-        Self { json, color, terminal }
+        Self { json, color, terminal, to_repeat: String::new() }
+    }
+
+    /// The same; commands that it suggests get these options.
+    pub(crate) fn repeating(self, options: String) -> Self {
+        Self { to_repeat: options, ..self }
+    }
+
+    /// Text whose suggested commands can be pasted.
+    pub(crate) fn pasteable(&self, text: &str) -> String {
+        pasteable(text, &self.to_repeat)
     }
 
     /// `--json` was given.
@@ -55,7 +67,7 @@ impl Printer {
 
     /// Prints a result: `value` as JSON with `--json`, else the text. The text ends with a line feed of its own.
     pub(crate) fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        if self.json { self.value(value) } else { self.text(&text()) }
+        if self.json { self.value(value) } else { self.text(&self.pasteable(&text())) }
     }
 
     /// Prints one JSON document over several lines.

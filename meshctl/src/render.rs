@@ -2,6 +2,7 @@
 
 mod advice;
 mod anonymize;
+mod pasteable;
 mod paths;
 mod status;
 mod table;
@@ -9,6 +10,7 @@ mod units;
 mod why;
 
 pub(crate) use anonymize::anonymize;
+pub(crate) use pasteable::pasteable;
 pub(crate) use paths::{PATH_COLUMNS, path_rows};
 pub(crate) use status::{status_text, watched};
 pub(crate) use table::{Cell, Color, Column, table};

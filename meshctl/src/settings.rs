@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_chain::RpcUrl;
 use mesh_core::{
     development::{parse_switch, published_key},
     id::Address,
@@ -59,6 +60,20 @@ pub(crate) struct GlobalArgs {
     /// Colour the text; NO_COLOR is honoured
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: ColorChoice,
+}
+
+impl GlobalArgs {
+    /// What a command that is suggested has to repeat of these, each with a space before it: variables hold for it too. An endpoint's
+    /// URL is left out where a part of it may be a key.
+    pub(crate) fn to_repeat(&self) -> String {
+        let contract = self.contract.map(|contract| format!(" --contract {contract}"));
+        let is_harmless = |url: &&String| {
+            let parsed = url.parse::<RpcUrl>();
+            parsed.is_ok_and(|parsed| parsed.id() == url.trim_end_matches('/'))
+        };
+        let rpc_url = self.rpc_url.as_ref().filter(is_harmless).map(|url| format!(" --rpc-url {url}"));
+        contract.into_iter().chain(rpc_url).collect()
+    }
 }
 
 /// The resolved flags. A value that is needed and was not given is an error of the command that needs it.
@@ -209,9 +224,9 @@ mod tests {
     const A: &str = "0x00000000000000000000000000000000000000AA";
     const B: &str = "0x00000000000000000000000000000000000000bb";
 
-    fn resolve(contract: Option<&str>, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
-        let args = GlobalArgs {
-            rpc_url: None,
+    fn args(contract: Option<&str>, rpc_url: Option<&str>) -> GlobalArgs {
+        GlobalArgs {
+            rpc_url: rpc_url.map(str::to_owned),
             chain_id: None,
             rpc_timeout: 20,
             contract: contract.map(|text| text.parse().unwrap()),
@@ -220,8 +235,11 @@ mod tests {
             socket: None,
             json: false,
             color: ColorChoice::Auto,
-        };
-        Settings::resolve(&args, |name| {
+        }
+    }
+
+    fn resolve(contract: Option<&str>, variables: &[(&str, &str)]) -> Result<Settings, Failure> {
+        Settings::resolve(&args(contract, None), |name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -235,6 +253,21 @@ mod tests {
         assert_eq!(resolve(None, &both).unwrap().contract().unwrap().to_string(), B);
         assert_eq!(resolve(None, &both).unwrap().rpc_url().unwrap(), "http://a");
         assert_eq!(resolve(Some(A), &both).unwrap().contract().unwrap().to_string(), A);
+    }
+
+    #[test]
+    fn suggestions_repeat_what_was_given_and_no_key() {
+        let options = |contract, url| args(contract, url).to_repeat();
+        assert_eq!(options(None, None), "");
+        assert_eq!(
+            options(Some(A), Some("http://127.0.0.1:8545")),
+            format!(" --contract {A} --rpc-url http://127.0.0.1:8545")
+        );
+        for secret in
+            ["https://rpc.example/v3/S3CRET", "https://u:S3CRET@rpc.example", "https://rpc.example/?k=S3CRET", "no url"]
+        {
+            assert_eq!(options(None, Some(secret)), "", "{secret}");
+        }
     }
 
     #[test]

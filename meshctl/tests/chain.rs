@@ -268,6 +268,11 @@ fn bad_endpoints_contracts_and_purses_are_named() {
     let no_code = world.refused(&["mint", "--to", OWNER, "--contract", OTHER]);
     assert!(no_code.contains("there is no contract at"), "{no_code}");
 
+    // What is suggested is for the contract that was given.
+    let unminted = world.refused(&["revoke", "9", "--contract", &world.contract]);
+    let suggested = format!("\nhint: see `meshctl nodes --contract {}`\n", checksummed(&world.contract));
+    assert!(unminted.contains(&suggested), "{unminted}");
+
     let elsewhere = world.refused(&["nodes", "--chain-id", "8453"]);
     assert!(elsewhere.contains("leads to chain 31337, not to chain 8453\nhint: "), "{elsewhere}");
     assert_eq!(world.run(&["nodes", "--chain-id", "31337"]).0, 0);

@@ -160,7 +160,7 @@ impl Operator {
         // Estimating runs the call: what the contract would refuse costs nothing.
         let fees = self.quote(call, &StateOverride::new()).await.with_context(failed)?;
         if let Some(consequences) = &call.consequences {
-            consequences.confirm(what, self.yes)?;
+            consequences.confirm(printer, what, self.yes)?;
         }
         // Read anew for each transaction, with the pending ones counted.
         let nonce = self.nonce(At::Pending).await.with_context(failed)?;

@@ -90,7 +90,7 @@ async fn add(app_id: AppId, key: &SignerArgs, settings: &Settings, printer: &Pri
         let wait = age(effective_at.saturating_sub(now) as f64);
         let text = format!(
             "app {app_id} counts in {wait}, from Unix second {effective_at} on: then its nodes may register\n\
-             until then: meshctl app remove {app_id}"
+             until then: `meshctl app remove {app_id}`"
         );
         Ok((Added { app_id, effective_at }, text))
     })

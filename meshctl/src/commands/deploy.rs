@@ -233,10 +233,13 @@ fn text(deployed: &Deployed) -> String {
     let gate = match deployed.upgraded {
         true => String::new(),
         false => format!(
-            "next: meshctl compose add --contract {contract} HASH, and device add or allow-any, so that its CVMs may boot\n"
+            "next: `meshctl compose add HASH --contract {contract}`, so that its CVMs may boot\n\
+             next: `meshctl device allow-any on --contract {contract}`, or `device add` for each machine\n"
         ),
     };
-    let mint = format!("next: meshctl mint --contract {contract} --to OWNER [--instance ID], once for each node\n");
+    let mint = format!(
+        "next: for each node the command that its agent's log names: `meshctl mint --instance ID --contract {contract}`\n"
+    );
     crate::render::printable(&(head + &roots + &apps + &kms + &transactions)) + "\n" + &gate + &mint
 }
 

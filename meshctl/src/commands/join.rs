@@ -184,7 +184,7 @@ impl Joining<'_> {
     async fn agent(&self) -> anyhow::Result<Result<Status, Step>> {
         let socket = match self.socket() {
             Ok(socket) => socket,
-            Err(error) if crate::failure::report(&error).1 == crate::failure::USAGE => return Err(error),
+            Err(error) if crate::failure::exit_code(&error) == crate::failure::USAGE => return Err(error),
             Err(error) => return Ok(Err(Step::waits_for(&error))),
         };
         let status = match socket.status().await {

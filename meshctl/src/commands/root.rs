@@ -86,7 +86,7 @@ async fn add(root: Address, key: &SignerArgs, settings: &Settings, printer: &Pri
         let KmsRootAdded { effectiveAt: effective_at, .. } = done.event(contract)?;
         let wait = age(effective_at.saturating_sub(now) as f64);
         let text = format!(
-            "KMS root {root} counts in {wait}, from Unix second {effective_at} on\nuntil then: meshctl root remove {root}"
+            "KMS root {root} counts in {wait}, from Unix second {effective_at} on\nuntil then: `meshctl root remove {root}`"
         );
         Ok((Added { root, effective_at }, text))
     })

@@ -154,7 +154,7 @@ async fn watch(args: &Args, agent: &AgentSocket, printer: &Printer) -> anyhow::R
                 (Some(narrowed(status, args)?), String::new())
             }
             Err(error) => {
-                let (text, failed) = failure::report(&error);
+                let (text, failed) = failure::report(&error, "");
                 code = failed;
                 (None, printable(&text))
             }

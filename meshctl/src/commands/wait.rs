@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                 Judgement::NotYet(failure) | Judgement::Fenced(failure) => failure.to_string(),
             },
             // Waiting does not help when there are several agents to choose from.
-            Err(error) if failure::report(&error).1 == failure::USAGE => return Err(error),
+            Err(error) if failure::exit_code(&error) == failure::USAGE => return Err(error),
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(error) => format!("{error:#}"),
         };
@@ -116,7 +116,7 @@ mod tests {
 
     fn outcome(judgement: Judgement) -> (&'static str, u8, String) {
         let parts = |word, failure: Failure| {
-            let (text, code) = failure::report(&failure.into());
+            let (text, code) = failure::report(&failure.into(), "");
             (word, code, text)
         };
         match judgement {

@@ -106,7 +106,6 @@ fn filled(before: &str, word: &str) -> String {
         "{}" if before == "offer" => format!("0x{}", "33".repeat(20)),
         "{previous}" | "{previous_implementation}" | "{root}" => format!("0x{}", "33".repeat(20)),
         "{compose_hash}" | "{device_id}" => "22".repeat(32),
-        "<OWNER-ADDRESS>" => format!("0x{}", "33".repeat(20)),
         "ID" | "INSTANCE" => "11".repeat(20),
         "HASH" => "22".repeat(32),
         "ADDRESS" | "OWNER" | "CONTRACT" => format!("0x{}", "33".repeat(20)),

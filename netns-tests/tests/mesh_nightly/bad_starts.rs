@@ -208,7 +208,7 @@ fn without_a_token_or_with_two_the_agent_says_what_the_operator_must_do() -> Res
     let status = waiting(&world, 1, MembershipState::NoToken)?;
     let hint = status.own.membership_hint.context("no hint")?;
     let (instance, contract) = (world.instance(1)?, world.contract());
-    ensure!(hint.starts_with("meshctl mint --to ") && hint.contains(&instance), "the hint is no command: {hint}");
+    ensure!(hint.starts_with("meshctl mint --instance ") && hint.contains(&instance), "the hint is no command: {hint}");
     ensure!(hint.to_lowercase().contains(&contract.to_lowercase()), "the hint does not name the contract: {hint}");
     world.wait("the log to name the command", PATIENCE, || {
         ensure!(world.node(1).log().contains("meshctl mint"), "it does not");

@@ -46,8 +46,7 @@ impl NextStep {
 }
 
 impl Standing {
-    /// What has to be done to make this node a peer: complete commands, one a line, each with a comment that says whose key signs it;
-    /// `<...>` stands only for what this node cannot know.
+    /// What has to be done to make this node a peer: complete commands, one a line, each with a comment that says whose key signs it.
     #[must_use]
     pub fn hint(&self, me: &OwnIdentity, contract: Address) -> Option<String> {
         let commands = Commands { me, contract };
@@ -100,8 +99,7 @@ impl Commands<'_> {
     fn mint(&self) -> String {
         let Self { me, contract } = self;
         let (instance, app_id) = (me.instance, Address::from(me.app_id));
-        format!("meshctl mint --to <OWNER-ADDRESS> --instance {instance} --app-id {app_id} --contract {contract}")
-            + CONTRACT_OWNER
+        format!("meshctl mint --instance {instance} --app-id {app_id} --contract {contract}") + CONTRACT_OWNER
     }
 
     /// Pinned to the app: no instance of another allowed app can take it.
