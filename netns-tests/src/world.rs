@@ -279,6 +279,16 @@ impl World {
         Ok(token)
     }
 
+    /// Starts a node, and makes it a member with the one command that an operator has for that. Returns its token.
+    pub fn admit(&mut self, index: usize) -> Result<u32> {
+        self.node_mut(index).start()?;
+        let (instance, socket) = (self.instance(index)?, self.node(index).socket().display().to_string());
+        let member =
+            self.operate(&["mint", "--instance", &instance, "--relay", "--fund", "0.01", "--socket", &socket])?;
+        let token = member["token_id"].as_u64().filter(|_| member["state"] == "active");
+        Ok(u32::try_from(token.with_context(|| format!("`meshctl mint --relay` printed {member}"))?)?)
+    }
+
     /// Joins where the operator pays for a node that has no funds.
     pub fn relay(&self, index: usize) -> Result<()> {
         self.wait(&format!("node {index} to offer its registration"), OFFER, || {

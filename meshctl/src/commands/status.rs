@@ -12,6 +12,7 @@ use crate::{
     output::{self, Printer},
     render::{anonymize, printable, status_text, watched},
     settings::Settings,
+    suggest::nearest,
 };
 
 /// Exit codes are part of the help: scripts live by them.
@@ -92,7 +93,9 @@ pub(super) fn find_peer<'a>(status: &'a Status, wanted: &str) -> Result<&'a Peer
         let hint = if names.is_empty() {
             "the agent knows no peers".to_owned()
         } else {
-            format!("the peers are {}", names.join(", "))
+            let meant = nearest(wanted, names.iter().copied());
+            let meant = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
+            format!("{meant}the peers are {}", names.join(", "))
         };
         Failure::usage(format!("no peer is called `{wanted}`")).hint(hint)
     })

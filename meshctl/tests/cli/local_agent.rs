@@ -77,6 +77,8 @@ fn one_peer_and_anonymized() {
     let (code, _, errors) = ask(&socket, &["status", "--peer", "absent"]);
     assert_eq!(code, 64);
     assert!(errors.contains("hint: the peers are pg-1, redis-1, kafka-1, kafka-2"), "{errors}");
+    let (_, _, errors) = ask(&socket, &["why", "reids-1"]);
+    assert!(errors.contains("hint: did you mean `redis-1`? the peers are pg-1"), "{errors}");
     let (_, json, _) = ask(&socket, &["status", "--anonymize", "--json"]);
     assert!(!json.contains("redis-1") && !json.contains("203.0.113"), "{json}");
 }
