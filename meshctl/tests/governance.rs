@@ -112,6 +112,8 @@ fn anybody_mints_for_the_price_and_the_owner_takes_it_out() {
 
     let to = "0x00000000000000000000000000000000000000bb";
     world.denied(&["withdraw", "--to", to]);
+    let (code, _, errors) = outcome(world.command(KEY).args(["withdraw", "--to", to]).output().unwrap());
+    assert!(code == 64 && errors.contains("effect    0.5 ether, all that the contract has, goes to 0x"), "{errors}");
     let paid = world.change("withdraw(address)", &["withdraw", "--to", to]);
     assert_eq!((&paid["amount"], &paid["to"]), (&json!(HALF), &json!(to)));
     let balance = world.anvil.rpc("eth_getBalance", json!([to, "latest"]));
@@ -167,6 +169,8 @@ fn base_domains_and_the_peers_under_them() {
     ]);
     assert_eq!(list["domains"], expected);
 
+    let (_, tried, _) = world.run(&["domain", "remove", "1", "--dry-run"]);
+    assert!(tried.contains("\neffect    1 peer loses its gateway path: token 1\n"), "{tried}");
     world.denied(&["domain", "remove", "1"]);
     let (_, text, _) = world.run(&["domain", "remove", "gw.example.com"]);
     assert!(text.starts_with("base domain 1 (gw.example.com) is removed: 1 peer lost its gateway path\n"), "{text}");
@@ -298,7 +302,7 @@ fn what_takes_peers_out_is_shown_and_asked_about() {
         (&["burn", "1"], "way back  none"),
         (&["transfer", "1", "--to", OTHER], "way back  none of yours"),
         (&["app", "remove", &world.contract], "leaving   1 of 1 peers"),
-        (&["domain", "remove", "1"], "effect    0 peers lose their gateway path"),
+        (&["domain", "remove", "1"], "effect    no peer is under it"),
         (&["compose", "remove", HASH], "`meshctl compose add 0xc143"),
         (&["device", "remove", HASH], "`meshctl device add 0xc143"),
         (&["owner", "offer", OTHER], "and then mint, revoke and replace the contract's code"),

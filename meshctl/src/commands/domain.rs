@@ -8,9 +8,10 @@ use mesh_contract::{
     DstackClusterNFT::{BaseDomainAdded, addBaseDomainCall, baseDomainsCall, meshNetworkCall, removeBaseDomainCall},
     base_domains, mesh_network,
 };
+use mesh_core::{place::Domain, registration::NetworkType, registry::PeerRecord};
 use serde::Serialize;
 
-use super::{change::change, nodes::peers};
+use super::{change::change, leaving, nodes::peers};
 use crate::{
     chain::{Call, Chain, Operator},
     confirm::Consequences,
@@ -20,6 +21,9 @@ use crate::{
     settings::Settings,
     signer::SignerArgs,
 };
+
+/// Peers that are named one by one.
+const NAMED: usize = 8;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: meshctl domain add gateway.example.com")]
@@ -103,14 +107,9 @@ async fn remove(args: &RemoveArgs, settings: &Settings, printer: &Printer) -> an
     let domains = read(&operator.chain, contract).await?;
     let DomainView { index, domain, peers } = find(domains.domains, &args.domain)?;
     let domain = domain.unwrap_or_default();
-    let lost = if peers == 1 { "1 peer loses its" } else { "peers lose their" };
-    let lost = if peers == 1 { lost.to_owned() } else { format!("{peers} {lost}") };
-    let consequences = Consequences::new(
-        format!("{lost} gateway path; of those of kind tls, applications lose the URL"),
-        format!(
-            "`meshctl domain add {domain}`, under another index: each node then updates its place, and pays for that"
-        ),
-    );
+    let under = leaving::peers(&operator.chain, contract).await?;
+    let under = under.values().filter(|peer| peer.gateway.is_some_and(|gateway| gateway.domain == index));
+    let consequences = loss(under, &domain);
     let call =
         Call::function(format!("remove base domain {index} (`{domain}`)"), contract, &removeBaseDomainCall { index });
     let call = call.after_asking(consequences);
@@ -120,6 +119,27 @@ async fn remove(args: &RemoveArgs, settings: &Settings, printer: &Printer) -> an
         Ok((Changed { index, domain }, text))
     })
     .await
+}
+
+/// What the operator is asked: who is under the domain, and what is lost.
+fn loss<'a>(under: impl Iterator<Item = &'a PeerRecord>, domain: &str) -> Consequences {
+    let (mut tokens, mut of_tls) = (Vec::new(), 0);
+    for peer in under {
+        tokens.push(format!("token {}", peer.token));
+        of_tls += usize::from(peer.network_type == NetworkType::TlsGateway);
+    }
+    let many = tokens.len();
+    let named = if many > NAMED { "too many to name".to_owned() } else { tokens.join(", ") };
+    let effect = match many {
+        0 => "no peer is under it".to_owned(),
+        1 => format!("1 peer loses its gateway path: {named}"),
+        _ => format!("{many} peers lose their gateway path: {named}"),
+    };
+    let urls = if of_tls > 0 { format!("; {of_tls} of kind tls cannot be reached any more") } else { String::new() };
+    // The contract's text comes from the endpoint: only a domain is repeated in a command.
+    let domain = domain.parse::<Domain>().map_or_else(|_| "HOST".to_owned(), |domain| domain.to_string());
+    let way_back = "under another index: each node then updates its place, and pays for that";
+    Consequences::new(effect + &urls, format!("`meshctl domain add {domain}`, {way_back}"))
 }
 
 /// By index, else by host name. What is not there any more is left to the contract's answer.
@@ -181,6 +201,15 @@ mod tests {
         assert_eq!(found("2"), Ok(2));
         for wrong in ["4", "", "GW.example", "65536"] {
             assert_eq!(found(wrong), Err(format!("the cluster has no base domain `{wrong}`")));
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_domain_gets_into_no_command() {
+        let way_back = |domain| loss(std::iter::empty(), domain).way_back;
+        assert!(way_back("gw.example").starts_with("`meshctl domain add gw.example`, "));
+        for hostile in ["gw.example; rm -rf ~", "$(id).example", "a`id`.example", ""] {
+            assert!(way_back(hostile).starts_with("`meshctl domain add HOST`, "), "{hostile}");
         }
     }
 
