@@ -52,15 +52,17 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
                 Judgement::NotYet(failure) | Judgement::Fenced(failure) if Instant::now() >= deadline => {
                     return Err(failure.into());
                 }
-                Judgement::NotYet(failure) | Judgement::Fenced(failure) => failure.to_string(),
+                Judgement::NotYet(failure) | Judgement::Fenced(failure) => failure.into(),
             },
             // Waiting does not help when there are several agents to choose from.
             Err(error) if failure::exit_code(&error) == failure::USAGE => return Err(error),
             Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(error) => format!("{error:#}"),
+            Err(error) => error,
         };
+        let (waits_for, hint) = failure::parts(&waits_for);
         if waits_for != said {
-            printer.note(format!("waiting: {}", waits_for.trim_end()));
+            let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {}", printer.pasteable(hint.trim_end())));
+            printer.note(format!("waiting: {}{hint}", waits_for.trim_end()));
             said = waits_for;
         }
         sleep(POLL).await;
