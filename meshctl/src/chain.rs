@@ -56,7 +56,7 @@ impl Chain {
     pub(crate) async fn of_cluster(settings: &Settings) -> anyhow::Result<(Self, Address)> {
         let contract = settings.contract()?;
         let chain = Self::connect(settings).await?;
-        chain.require_cluster(contract).await?;
+        chain.require_cluster_of(settings, contract).await?;
         Ok((chain, contract))
     }
 

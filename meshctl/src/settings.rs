@@ -83,6 +83,8 @@ pub(crate) struct Settings {
     chain_id: Option<u64>,
     rpc_timeout: Duration,
     contract: Option<Address>,
+    /// What the environment says, where the contract was given otherwise.
+    contract_of_variable: Option<Address>,
     development: bool,
     yes: bool,
     socket: Option<PathBuf>,
@@ -99,13 +101,17 @@ impl Settings {
         // The agent takes several endpoints in one variable; one is enough here.
         let from_variable = || first(&["P2P_RPC_URL", "RPC_URL"]).map(|(_, urls)| before_comma(&urls));
         let rpc_url = args.rpc_url.clone().or_else(from_variable);
-        let contract = match (args.contract, first(&["P2P_CONTRACT", "CLUSTER_CONTRACT", "CONTRACT_ADDRESS"])) {
-            (Some(contract), _) => Some(contract),
-            (None, Some((name, text))) => Some(parse_address(&text).map_err(|reason| {
+        let variable = first(&["P2P_CONTRACT", "CLUSTER_CONTRACT", "CONTRACT_ADDRESS"]);
+        let contract_of_variable = variable.as_ref().map(|(name, text)| {
+            parse_address(text).map_err(|reason| {
                 Failure::usage(format!("`{text}` in {name} is not an address: {reason}"))
                     .hint(format!("correct {name}, or give `--contract ADDRESS`"))
-            })?),
-            (None, None) => None,
+            })
+        });
+        let (contract, contract_of_variable) = match (args.contract, contract_of_variable) {
+            (Some(contract), variable) => (Some(contract), variable.and_then(Result::ok)),
+            (None, Some(variable)) => (Some(variable?), None),
+            (None, None) => (None, None),
         };
         let chain_id = match (args.chain_id, first(&["P2P_CHAIN_ID"])) {
             (Some(id), _) => Some(id),
@@ -123,7 +129,7 @@ impl Settings {
         let rpc_timeout = Duration::from_secs(args.rpc_timeout);
         let user_dir = first(&["XDG_RUNTIME_DIR"]).map(|(_, dir)| Path::new(&dir).join("p2p-agent"));
         let (yes, socket) = (args.yes, args.socket.clone());
-        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, development, yes, socket, user_dir })
+        Ok(Self { rpc_url, chain_id, rpc_timeout, contract, contract_of_variable, development, yes, socket, user_dir })
     }
 
     /// The only chain whose endpoint is good, when one was given.
@@ -162,6 +168,11 @@ impl Settings {
     /// The contract, when one was given.
     pub(crate) const fn given_contract(&self) -> Option<Address> {
         self.contract
+    }
+
+    /// What the environment says, where another contract was given.
+    pub(crate) const fn contract_of_variable(&self) -> Option<Address> {
+        self.contract_of_variable
     }
 
     pub(crate) fn contract(&self) -> Result<Address, Failure> {

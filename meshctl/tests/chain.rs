@@ -268,6 +268,16 @@ fn bad_endpoints_contracts_and_purses_are_named() {
     let no_code = world.refused(&["mint", "--to", OWNER, "--contract", OTHER]);
     assert!(no_code.contains("there is no contract at"), "{no_code}");
 
+    // One digit is wrong.
+    let last = if world.contract.ends_with('1') { "2" } else { "1" };
+    let slip = format!("{}{last}", &world.contract[..41]);
+    let slip = world.refused(&["nodes", "--contract", &slip]);
+    let meant = checksummed(&world.contract);
+    assert!(
+        slip.contains("there is no contract at") && slip.contains(&format!("\nhint: did you mean {meant}, ")),
+        "{slip}"
+    );
+
     // What is suggested is for the contract that was given.
     let unminted = world.refused(&["revoke", "9", "--contract", &world.contract]);
     let suggested = format!("\nhint: see `meshctl nodes --contract {}`\n", checksummed(&world.contract));

@@ -6,7 +6,7 @@ use mesh_chain::{At, CallRequest, RpcError, StateOverride};
 use mesh_contract::{DstackClusterNFT::meshNetworkCall, mesh_network};
 
 use super::{Chain, plain};
-use crate::failure::Failure;
+use crate::{agent_socket::AgentSocket, failure::Failure, settings::Settings};
 
 sol! {
     /// Views by which other contracts of dstack, and other NFT contracts, are known.
@@ -18,10 +18,24 @@ sol! {
     }
 }
 
+/// So many digits of an address may be wrong for it to be taken for another.
+const MAX_SLIPS: usize = 3;
 /// ERC-165's number of ERC-721.
 const ERC721: [u8; 4] = [0x80, 0xac, 0x58, 0xcd];
 
 impl Chain {
+    /// As [`Chain::require_cluster`]; where the address looks like a known cluster's, that one is suggested.
+    pub(crate) async fn require_cluster_of(&self, settings: &Settings, contract: Address) -> anyhow::Result<()> {
+        let Err(error) = self.require_cluster(contract).await else { return Ok(()) };
+        let is_meant = |(known, _): &(Address, &str)| (1..=MAX_SLIPS).contains(&other_digits(*known, contract));
+        match known_clusters(settings).await.into_iter().find(is_meant) {
+            Some((known, of)) => Err(Failure::new(format!("{error:#}"))
+                .hint(format!("did you mean {known}, the contract of {of}?"))
+                .into()),
+            None => Err(error),
+        }
+    }
+
     /// Fails where `contract` is no cluster, and says what it is instead.
     pub(crate) async fn require_cluster(&self, contract: Address) -> anyhow::Result<()> {
         let call = call(contract, &meshNetworkCall {});
@@ -68,6 +82,23 @@ impl Chain {
         let output = self.source.try_call(&call(contract, &view), At::Latest, &StateOverride::new()).await.ok()?;
         C::abi_decode_returns(&output).ok()
     }
+}
+
+/// Clusters that this machine knows of, and from where.
+async fn known_clusters(settings: &Settings) -> Vec<(Address, &'static str)> {
+    let of_variable = settings.contract_of_variable().map(|contract| (contract, "the environment"));
+    let of_agent = match settings.socket() {
+        Ok(socket) => AgentSocket::new(socket).status().await.ok(),
+        Err(_) => None,
+    };
+    let of_agent = of_agent.map(|status| (status.registry.contract, "the agent on this machine"));
+    of_variable.into_iter().chain(of_agent).collect()
+}
+
+/// How many digits differ.
+fn other_digits(one: Address, other: Address) -> usize {
+    let (one, other) = (hex::encode(one), hex::encode(other));
+    one.bytes().zip(other.bytes()).filter(|(one, other)| one != other).count()
 }
 
 fn call(contract: Address, view: &impl SolCall) -> CallRequest {

@@ -133,7 +133,7 @@ impl Operator {
     pub(crate) async fn of_cluster(settings: &Settings, args: &SignerArgs) -> anyhow::Result<(Self, Address)> {
         let contract = settings.contract()?;
         let operator = Self::connect(settings, args).await?;
-        operator.chain.require_cluster(contract).await?;
+        operator.chain.require_cluster_of(settings, contract).await?;
         Ok((operator, contract))
     }
 
