@@ -10,11 +10,6 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
-
 use agent::FakeAgent;
 use alloy_primitives::{Address, Bytes};
 use alloy_sol_types::{SolCall as _, SolValue as _};
@@ -22,7 +17,7 @@ use anvil::{KEY, OTHER, OTHER_KEY, OWNER};
 use mesh_core::{development::published_key, id::WireguardKey, status::RegistrationOffer};
 use serde_json::{Value, json};
 use support::{meshctl, outcome};
-use world::{INSTANCE, KMS, World, member, signer};
+use world::{INSTANCE, KMS, World, signer};
 
 #[test]
 fn an_operator_runs_a_cluster() {
@@ -86,89 +81,6 @@ fn an_operator_runs_a_cluster() {
     assert_eq!(code, 1);
     assert!(errors.contains("the contract refused"), "{errors}");
     assert!(world.refused(&["revoke", "99"]).contains("token 99 is not minted\nhint: see `meshctl nodes`"));
-}
-
-/// The status of the agent of [`INSTANCE`], which waits to be registered.
-fn waiting_agent(world: &World) -> Value {
-    let mut status: Value = serde_json::from_str(include_str!("samples/starting.json")).unwrap();
-    status["self"]["instance_id"] = json!(INSTANCE);
-    status["self"]["member_address"] = json!(member(0x11).address());
-    status["registry"]["contract"] = json!(world.contract);
-    status
-}
-
-#[test]
-fn one_command_leads_from_an_instance_to_a_member() {
-    let world = World::new();
-    let socket = world.scratch.path("mesh0.sock");
-    let payer = member(0x11).address().to_string();
-    let mint = ["mint", "--instance", INSTANCE, "--fund", "0.05", "--relay", "--socket", socket.to_str().unwrap()];
-    let with = |timeout: &'static str| [&mint[..], &["--json", "--timeout", timeout]].concat();
-
-    // The agent is not there yet: the token is, and the same command goes on with it.
-    let (code, _, errors) = world.run(&with("0"));
-    assert_eq!(code, 1, "{errors}");
-    assert!(
-        errors.contains("token 1 is minted, and its node is no member yet: ") && errors.contains("mesh0.sock"),
-        "{errors}"
-    );
-    assert!(errors.contains("\nhint: run the same command again"), "{errors}");
-    assert_eq!(world.state(1), "bound");
-
-    let agent = FakeAgent::listen(&socket);
-    agent.set("/v1/status", 200, &waiting_agent(&world).to_string().replace(INSTANCE, &"33".repeat(20)));
-    let (_, _, errors) = world.run(&with("0"));
-    assert!(
-        errors.contains(&format!("is that of instance {}, not of {INSTANCE}\nhint: ", "33".repeat(20))),
-        "{errors}"
-    );
-
-    agent.set("/v1/status", 200, &waiting_agent(&world).to_string());
-    agent.set("/v1/registration?token=1", 404, r#"{"error":"there is no registration to submit","hint":""}"#);
-    let running = world.command(KEY).args(with("60")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !agent.asked().contains(&"/v1/registration?token=1".to_owned()) {
-        assert!(Instant::now() < deadline, "it does not ask for the registration");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    agent.set("/v1/registration?token=1", 200, &serde_json::to_string(&world.offer(1, 2)).unwrap());
-    let (code, stdout, errors) = outcome(running.wait_with_output().unwrap());
-    assert_eq!(code, 0, "{errors}");
-    let done: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((&done["token_id"], &done["state"], &done["minted"]), (&json!(1), &json!("active"), &json!(false)));
-    assert_eq!((&done["funded"], done["transactions"].as_array().unwrap().len()), (&json!("50000000000000000"), 2));
-    assert!(errors.contains("waiting: ") && errors.contains("there is no registration to submit"), "{errors}");
-    assert_eq!(world.state(1), "active");
-    let balance = || world.anvil.rpc("eth_getBalance", json!([payer, "latest"]));
-    assert_eq!(balance(), json!("0xb1a2bc2ec50000"));
-
-    // Nothing is left to do: nothing is sent.
-    let before = world.height();
-    let (code, stdout, errors) = world.run(&with("0"));
-    assert_eq!(code, 0, "{errors}");
-    let again: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((&again["token_id"], &again["transactions"], &again["funded"]), (&json!(1), &json!([]), &Value::Null));
-    assert_eq!(world.height(), before);
-
-    // From nothing, where the node is there.
-    let (code, stdout, errors) = world.run(&["fund", "0.01", "--token", "1"]);
-    assert!(
-        code == 0 && stdout.starts_with(&format!("0.01 ether went to {payer}, which has 0.06 now\n")),
-        "{stdout}{errors}"
-    );
-    let funded = world.json(&["fund", "0.01", "--socket", socket.to_str().unwrap()]);
-    assert_eq!((&funded["amount"], &funded["balance"]), (&json!("10000000000000000"), &json!("70000000000000000")));
-    let tried = world.json(&["fund", "0.01", "--to", &payer, "--dry-run"]);
-    assert_eq!(
-        (&tried["calls"][0]["accepted"], &tried["calls"][0]["value"]),
-        (&json!(true), &json!("10000000000000000"))
-    );
-    world.json(&["mint", "--instance", &"44".repeat(20)]);
-    let unknown = world.refused(&["fund", "0.01", "--token", "2"]);
-    assert!(
-        unknown.contains("does not know the address of token 2's node") && unknown.contains("\nhint: "),
-        "{unknown}"
-    );
 }
 
 #[test]
