@@ -139,7 +139,8 @@ def test_the_gate_opens_when_the_mesh_can_be_used_and_not_before(gate: Gate, soc
             wait_until("the gate to ask", lambda: agent.asked.get("/v1/status", 0) >= asked + 2 or not gate.is_waiting())
             assert gate.is_waiting(), gate.outcome()
         agent.say(peers(peer(2)), status())
-        assert gate.outcome() == (0, "")
+        code, waited_for = gate.outcome()
+        assert code == 0 and "waiting: not ready\nhint: meshctl mint\n" in waited_for, waited_for
 
 
 def test_the_gate_stays_closed_at_its_deadline(gate: Gate, socket: Path) -> None:

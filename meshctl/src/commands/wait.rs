@@ -59,11 +59,12 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(error) => error,
         };
-        let (waits_for, hint) = failure::parts(&waits_for);
-        if waits_for != said {
-            let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {}", printer.pasteable(hint.trim_end())));
-            printer.note(format!("waiting: {}{hint}", waits_for.trim_end()));
-            said = waits_for;
+        let (what, hint) = failure::parts(&waits_for);
+        let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {}", printer.pasteable(hint.trim_end())));
+        let says = format!("waiting: {}{hint}", what.trim_end());
+        if says != said {
+            printer.note(&says);
+            said = says;
         }
         sleep(POLL).await;
     }
