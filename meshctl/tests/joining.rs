@@ -83,7 +83,20 @@ fn one_command_leads_from_an_instance_to_a_member() {
     assert_eq!((&again["token_id"], &again["transactions"], &again["funded"]), (&json!(1), &json!([]), &Value::Null));
     assert_eq!(world.height(), before);
 
-    // From nothing, where the node is there.
+    // A sibling that registered first is no member in this node's place, and gets no funds.
+    let stranger = waiting_agent(&world)
+        .to_string()
+        .replace(&format!("{:#x}", member(0x11).address()), &format!("0x{}", "77".repeat(20)));
+    agent.set("/v1/status", 200, &stranger);
+    let (code, _, errors) = world.run(&with("0"));
+    assert!(
+        code == 1 && errors.contains("token 1 is held by member address") && errors.contains("`meshctl deactivate 1`"),
+        "{errors}"
+    );
+    agent.set("/v1/status", 200, &waiting_agent(&world).to_string());
+    assert_eq!(world.height(), before);
+
+    // Funds alone.
     let (code, stdout, errors) = world.run(&["fund", "0.01", "--token", "1"]);
     assert!(
         code == 0 && stdout.starts_with(&format!("0.01 ether went to {payer}, which has 0.06 now\n")),

@@ -78,16 +78,13 @@ impl Joining<'_> {
         let deadline = Instant::now() + self.wanted.timeout;
         let mut said = String::new();
         loop {
-            let node = self.node().await?;
-            self.done.member_address = node.member_address.or(self.done.member_address);
-            let waits_for = if node.active && self.has_funds().await? {
-                self.printer.note(format!("token {token}: the node is a member"));
-                return Ok(self.done);
-            } else {
-                match self.step(&node).await? {
-                    Step::Done => continue,
-                    Step::WaitsFor(what) => what,
+            let waits_for = match self.step().await? {
+                Step::Done => continue,
+                Step::Joined => {
+                    self.printer.note(format!("token {token}: the node is a member"));
+                    return Ok(self.done);
                 }
+                Step::WaitsFor(what) => what,
             };
             if Instant::now() >= deadline {
                 let what = format!("token {token} is minted, and its node is no member yet: {waits_for}");
@@ -108,57 +105,63 @@ impl Joining<'_> {
         Ok(self.operator.chain.read(self.contract, call, None).await?.try_into()?)
     }
 
-    async fn has_funds(&self) -> anyhow::Result<bool> {
-        match (self.wanted.fund, self.done.member_address) {
+    async fn has_funds(&self, account: Address) -> anyhow::Result<bool> {
+        match self.wanted.fund {
             // An endpoint may lag: what was sent is not sent again.
-            _ if self.done.funded.is_some() => Ok(true),
-            (Some(amount), Some(account)) => Ok(self.operator.chain.balance(account).await? >= amount),
-            (Some(_), None) => Ok(false),
-            (None, _) => Ok(true),
+            Some(amount) if self.done.funded.is_none() => Ok(self.operator.chain.balance(account).await? >= amount),
+            Some(_) | None => Ok(true),
         }
     }
 
     /// The next thing that can be done. The registration comes first: a node that has funds would submit it too.
-    async fn step(&mut self, node: &NodeRecord) -> anyhow::Result<Step> {
+    async fn step(&mut self) -> anyhow::Result<Step> {
+        let status = match self.agent().await? {
+            Ok(status) => status,
+            Err(waits_for) => return Ok(waits_for),
+        };
+        let own = status.own.member_address;
+        self.done.member_address = Some(own);
+        let node = self.node().await?;
+        if let Some(holder) = node.member_address.filter(|holder| *holder != own) {
+            return Err(self.held_by_another(holder, own).into());
+        }
         if !node.active && self.wanted.relay && !self.is_relayed {
-            let status = match self.agent().await? {
-                Ok(status) => status,
-                Err(waits_for) => return Ok(waits_for),
-            };
-            self.done.member_address = Some(status.own.member_address);
-            let offer = match self.socket()?.registration(Some(self.wanted.token)).await {
-                Ok(offer) => offer,
-                Err(error) => return Ok(Step::waits_for(&error)),
-            };
-            let call = register::call(&offer, Some(self.contract), &self.operator.chain)?;
-            return match self.operator.send(self.printer, &call).await {
-                Ok(sent) => {
-                    self.done.transactions.push(sent.hash);
-                    self.is_relayed = true;
-                    Ok(Step::Done)
-                }
-                // The node may have paid for it itself meanwhile.
-                Err(_) if self.node().await?.active => Ok(Step::Done),
-                Err(error) => Err(error),
-            };
+            return self.relay().await;
         }
-        if !self.has_funds().await? {
-            let account = match self.done.member_address {
-                Some(account) => account,
-                None => match self.agent().await? {
-                    Ok(status) => status.own.member_address,
-                    Err(waits_for) => return Ok(waits_for),
-                },
-            };
-            self.done.member_address = Some(account);
-            return self.fund(account).await;
+        if !self.has_funds(own).await? {
+            return self.fund(own).await;
         }
-        match self.agent().await? {
-            Ok(status) => {
-                let why = status.warnings.first().map(|warning| warning.message.clone());
-                Ok(Step::WaitsFor(why.unwrap_or_else(|| "the node registers".to_owned())))
+        if node.active {
+            return Ok(Step::Joined);
+        }
+        let why = status.warnings.first().map(|warning| warning.message.clone());
+        Ok(Step::WaitsFor(why.unwrap_or_else(|| "the node registers".to_owned())))
+    }
+
+    /// Another instance of the same app can register first: it is no member in this node's place, and gets no funds.
+    fn held_by_another(&self, holder: Address, own: Address) -> Failure {
+        let Wanted { token, instance, .. } = self.wanted;
+        Failure::new(format!("token {token} is held by member address {holder}, and this node's is {own}")).hint(
+            format!("`meshctl deactivate {token}`, then `meshctl bind {token} --instance {instance}` lets this one in"),
+        )
+    }
+
+    /// Submits what the agent has signed.
+    async fn relay(&mut self) -> anyhow::Result<Step> {
+        let offer = match self.socket()?.registration(Some(self.wanted.token)).await {
+            Ok(offer) => offer,
+            Err(error) => return Ok(Step::waits_for(&error)),
+        };
+        let call = register::call(&offer, Some(self.contract), &self.operator.chain)?;
+        match self.operator.send(self.printer, &call).await {
+            Ok(sent) => {
+                self.done.transactions.push(sent.hash);
+                self.is_relayed = true;
+                Ok(Step::Done)
             }
-            Err(waits_for) => Ok(waits_for),
+            // The node may have paid for it itself meanwhile.
+            Err(_) if self.node().await?.active => Ok(Step::Done),
+            Err(error) => Err(error),
         }
     }
 
@@ -203,6 +206,11 @@ impl Joining<'_> {
                 .hint("start it with that contract, or give its contract with `--contract`")
                 .into());
         }
+        if let Some(chain) = status.registry.chain_id.filter(|chain| *chain != self.operator.chain.id) {
+            let what =
+                format!("the node's chain is {chain}, but `--rpc-url` leads to chain {}", self.operator.chain.id);
+            return Err(Failure::new(what).hint("give an endpoint of the node's chain").into());
+        }
         Ok(Ok(status))
     }
 }
@@ -210,6 +218,8 @@ impl Joining<'_> {
 enum Step {
     /// Something was done: look again.
     Done,
+    /// The node is a member, and has its funds.
+    Joined,
     WaitsFor(String),
 }
 
