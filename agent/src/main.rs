@@ -121,9 +121,16 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings, config_flag: Option<PathBuf>) -> anyhow::Result<()> {
-    let Settings { config, format, started } = settings;
-    let log = process::start_logging(started.level, format);
-    let read = Arc::new(move || Ok(self::settings(config_flag.clone(), 1)?.started));
+    let Settings { config, format, log_limit, started } = settings;
+    let log = process::start_logging(started.level, format, log_limit);
+    let read = Arc::new(move || {
+        let named = config_flag.clone().or_else(|| variable("P2P_CONFIG").map(PathBuf::from));
+        // From an SDK, which hands a pipe over.
+        if named.is_some_and(|path| path.starts_with("/dev") || path.starts_with("/proc")) {
+            anyhow::bail!("the configuration came by a descriptor, which is read once: restart the agent");
+        }
+        Ok(self::settings(config_flag.clone(), 1)?.started)
+    });
     let reloader = Reloader { read, started, log };
     sandbox::enter(&config).context("cannot give up privileges")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -160,7 +167,7 @@ fn leave(settings: &LeaveSettings) -> anyhow::Result<()> {
 
 fn tunnel(options: DeviceOptions, foreground: bool) -> anyhow::Result<()> {
     if foreground {
-        process::start_logging(LevelFilter::INFO, LogFormat::Text);
+        process::start_logging(LevelFilter::INFO, LogFormat::Text, None);
     }
     mesh_tunnel::run_standalone(options, foreground).map_err(|error| anyhow::anyhow!(error.in_full()))
 }
@@ -169,6 +176,8 @@ fn tunnel(options: DeviceOptions, foreground: bool) -> anyhow::Result<()> {
 struct Settings {
     config: Config,
     format: LogFormat,
+    /// Bytes.
+    log_limit: Option<u64>,
     started: Reloaded,
 }
 
@@ -177,9 +186,10 @@ fn settings(config_flag: Option<PathBuf>, after: usize) -> Result<Settings, anyh
     let Read { flags, names, given } = read(config_flag, after)?;
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
+    let log_limit = flags.log_limit.map(|mebibytes| u64::from(mebibytes) << 20);
     let homes = Homes::of(effective_user(), variable);
     let config = Config::resolve(flags, names.clone(), &homes)?;
-    Ok(Settings { config, format, started: Reloaded { given, names, level } })
+    Ok(Settings { config, format, log_limit, started: Reloaded { given, names, level } })
 }
 
 fn leave_settings(config_flag: Option<PathBuf>) -> Result<LeaveSettings, anyhow::Error> {

@@ -11,6 +11,7 @@ pub mod reload;
 pub mod sandbox;
 
 mod clock;
+mod log_file;
 mod start;
 mod tasks;
 mod transactions;

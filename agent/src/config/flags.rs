@@ -156,6 +156,9 @@ pub struct Flags {
     /// text or json; default: text.
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
+    /// Where standard error is a file, it is kept within so many MiB: the older half is dropped. Default: no limit.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub log_limit: Option<u32>,
 }
 
 /// What was given as a URL. Parsed in [`super::Config::resolve`], and not by clap, whose errors repeat what they refuse: it may

@@ -1,12 +1,18 @@
 //! The process itself: no core dumps, no tracing by other processes, and logs that cannot hold a secret.
 
-use std::io;
+use std::{io, sync::Mutex};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing_subscriber::{
-    Registry, filter::LevelFilter, filter::Targets, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    Registry,
+    filter::{LevelFilter, Targets},
+    fmt::writer::BoxMakeWriter,
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
 };
 
+use super::log_file::BoundedLog;
 use crate::config::LogFormat;
 
 /// Crates whose events are written. All others are silent at every level: HTTP clients and RPC transports log URLs (API keys)
@@ -35,18 +41,25 @@ impl LogControl {
     }
 }
 
+fn writer(limit: Option<u64>) -> BoxMakeWriter {
+    match limit.and_then(BoundedLog::of_stderr) {
+        Some(log) => BoxMakeWriter::new(Mutex::new(log)),
+        None => BoxMakeWriter::new(io::stderr),
+    }
+}
+
 fn events(level: LevelFilter) -> Targets {
     LOGGED
         .iter()
         .fold(Targets::new().with_default(LevelFilter::OFF), |filter, target| filter.with_target(*target, level))
 }
 
-/// Sends our events to stderr. Call once.
-pub fn start_logging(level: LevelFilter, format: LogFormat) -> LogControl {
+/// Sends our events to stderr. Where that is a file, it is kept within `limit` bytes. Call once, before the sandbox is entered.
+pub fn start_logging(level: LevelFilter, format: LogFormat, limit: Option<u64>) -> LogControl {
     let (filter, handle) = reload::Layer::new(events(level));
     let registry = tracing_subscriber::registry().with(filter);
     // When stderr is closed, the layer would report that to stderr, and panic because it cannot.
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer(limit)).log_internal_errors(false);
     match format {
         LogFormat::Text => registry.with(layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init(),
         LogFormat::Json => registry.with(layer.json()).init(),
