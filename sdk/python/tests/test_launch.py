@@ -169,6 +169,24 @@ def test_one_that_ends_reports_why(
         # What kept it from starting may be gone the next time.
         monkeypatch.delenv("P2P_TEST_FAILS_WITH")
         assert sdk.register(PATIENCE).token_id == 7
+        assert given(socket)["environment"]["P2P_LOG_LIMIT"] == "8"
+    log = Path(f"{socket}.log").read_text()
+    assert f"error: {complaint}" in log and "stopped in order" in log, "a later start keeps what an earlier one said"
+    assert log.count("--- p2p-agent is started") == 2
+
+
+def test_an_error_shows_what_the_last_agent_said(
+    program: Path, socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("P2P_LOG_LIMIT", "2")
+    with SyncDStackP2PSDK(CONTRACT, "wireguard", socket=str(socket)) as sdk:
+        for complaint in ("the first", "the second"):
+            monkeypatch.setenv("P2P_TEST_FAILS_WITH", complaint)
+            with pytest.raises(NoAgent) as refused:
+                sdk.register(PATIENCE)
+        assert "error: the second" in refused.value.message and "the first" not in refused.value.message
+        assert "---" not in refused.value.message
+        assert given(socket)["environment"]["P2P_LOG_LIMIT"] == "2"
 
 
 def test_a_program_that_cannot_be_run_is_said_to_be(program: Path, socket: Path, place: Path) -> None:

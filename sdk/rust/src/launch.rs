@@ -45,6 +45,10 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 /// How many lines of the agent's log an error shows.
 const LOG_LINES: usize = 15;
 const LOG_BYTES: u64 = 16 << 10;
+/// What is written to the log before each start.
+const STARTED: &str = "--- p2p-agent is started by dstack-p2p ---\n";
+/// MiB within which the agent keeps its log, where the application's environment says nothing else.
+const LOG_LIMIT: (&str, &str) = ("P2P_LOG_LIMIT", "8");
 /// The agent's names for what it may not do, and the system's.
 const REFUSALS: [&str; 4] = ["perm_net_admin", "tun_missing", "Permission denied", "Operation not permitted"];
 const NO_RPC_URL: &str = "no RPC endpoint is set";
@@ -84,7 +88,7 @@ impl Launcher {
         Ok(Self { target, socket, program, flags, rpc_urls, keep, child: Mutex::new(None) })
     }
 
-    /// Where the agent's output of its last start is.
+    /// Where the output of the agents is that were started here, the last one's at the end.
     pub(crate) fn log_path(&self) -> PathBuf {
         let mut path = self.socket.clone().into_os_string();
         path.push(".log");
@@ -180,6 +184,9 @@ impl Launcher {
     /// The agent's environment, and the text of its configuration file unless it has one already.
     fn settings(&self, ours: impl Iterator<Item = (OsString, OsString)>) -> Result<Settings, Error> {
         let mut environment: Vec<_> = ours.filter(|(name, _)| name.to_str().is_some_and(is_passed_on)).collect();
+        if !environment.iter().any(|(name, _)| name == LOG_LIMIT.0) {
+            environment.push((LOG_LIMIT.0.into(), LOG_LIMIT.1.into()));
+        }
         let value = |name: &str, environment: &[(OsString, OsString)]| {
             let found = environment.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
@@ -249,7 +256,11 @@ impl Launcher {
             DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         }
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(path)
+        // Readable, so that the agent can keep its newer half.
+        options.read(true).append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
+        let mut log = options.open(path)?;
+        log.write_all(STARTED.as_bytes())?;
+        Ok(log)
     }
 }
 
@@ -287,6 +298,7 @@ fn said(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     log.take(LOG_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().collect();
+    let of_last = text.rsplit_once(STARTED).map_or(&*text, |(_, last)| last);
+    let lines: Vec<_> = of_last.lines().collect();
     Ok(lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
 }

@@ -34,6 +34,10 @@ _STOP_WITHIN = 20.0
 #: Of the agent's log, what an error shows.
 _LOG_LINES = 15
 _LOG_BYTES = 16 << 10
+#: What is written to the log before each start.
+_STARTED = "--- p2p-agent is started by dstack-p2p ---\n"
+#: MiB within which the agent keeps its log, where the application's environment says nothing else.
+_LOG_LIMIT = "8"
 #: The agent's names for what it may not do, and the system's.
 _REFUSALS = ("perm_net_admin", "tun_missing", "Permission denied", "Operation not permitted")
 _NO_RPC_URL = "no RPC endpoint is set"
@@ -62,7 +66,7 @@ class Launcher:
 
     @property
     def log_path(self) -> str:
-        """Where the agent's output of its last start is."""
+        """Where the output of the agents is that were started here, the last one's at the end."""
         return f"{self._socket}.log"
 
     def can_start(self) -> bool:
@@ -138,6 +142,7 @@ class Launcher:
     def _settings(self, ours: Mapping[str, str]) -> tuple[dict[str, str], Optional[str]]:
         """The agent's environment, and the text of its configuration file unless it has one already."""
         environment = {name: value for name, value in ours.items() if _PASSED_ON.fullmatch(name)}
+        environment.setdefault("P2P_LOG_LIMIT", _LOG_LIMIT)
         has_file = bool(environment.get("P2P_CONFIG")) or _DEFAULT_CONFIG.exists()
         if has_file or any(flag.split("=")[0] == "--config" for flag in self._flags):
             if self._rpc_urls:
@@ -173,8 +178,11 @@ class Launcher:
 
     def _open_log(self) -> int:
         os.makedirs(os.path.dirname(self.log_path) or ".", mode=0o755, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self.log_path, flags, 0o640)
+        # Readable, so that the agent can keep its newer half.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        log = os.open(self.log_path, flags, 0o640)
+        os.write(log, _STARTED.encode())
+        return log
 
     def _said(self) -> str:
         try:
@@ -184,4 +192,4 @@ class Launcher:
                 text = log.read().decode(errors="replace")
         except OSError as failure:
             return f"(its log cannot be read: {failure})"
-        return "\n".join(text.splitlines()[-_LOG_LINES:])
+        return "\n".join(text.rpartition(_STARTED)[2].splitlines()[-_LOG_LINES:])

@@ -146,7 +146,24 @@ async fn one_that_ends_at_once_says_why() {
         assert!(advice.message.ends_with(&format!("starting\n{complaint}")), "{error}");
         assert!(advice.hint.contains("agent.sock.log"), "{error}");
         assert_eq!(advice.hint.contains("Builder::rpc_url"), !is_refused, "{error}");
+        assert!(fs::read_to_string(scratch.join("environment")).unwrap().contains("P2P_LOG_LIMIT=8\n"));
     }
+}
+
+#[tokio::test]
+async fn a_later_start_keeps_what_an_earlier_one_said_and_an_error_shows_the_last() {
+    let scratch = Scratch::new();
+    let count = scratch.join("count");
+    let complaint = format!("echo x >>{0}; echo \"try $(wc -l <{0})\" >&2; exit 1", count.display());
+    let (socket, builder) = launching(&scratch, &complaint);
+    let node = builder.build().unwrap();
+    for number in 1..=2 {
+        let error = node.register_within(Some(PATIENCE), |_| {}).await.unwrap_err();
+        let message = &error.advice().message;
+        assert!(message.ends_with(&format!(":\nstarting\ntry {number}")), "{message}");
+    }
+    let log = fs::read_to_string(format!("{}.log", socket.display())).unwrap();
+    assert!(log.contains("try 1") && log.contains("try 2"), "{log}");
 }
 
 #[test]
