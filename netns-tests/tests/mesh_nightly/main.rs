@@ -6,6 +6,7 @@
 mod bad_members;
 mod bad_starts;
 mod endpoints;
+mod funds;
 mod leftovers;
 mod malicious_rpc;
 mod memory;
