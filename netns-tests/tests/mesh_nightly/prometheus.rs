@@ -19,11 +19,11 @@ fn prometheus_scrapes_an_agent_and_judges_it_by_the_alerts() -> Result<()> {
     world.join(1)?;
     world.wait_ready(1, PATIENCE)?;
 
-    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/prometheus/alerts.yml");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/prometheus");
     let config = format!(
         "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [\"{}\"]\nscrape_configs:\n  - job_name: \
          p2p-agent\n    static_configs: [{{ targets: [\"{METRICS}\"] }}]\n",
-        alerts.display()
+        docs.join("alerts.yml").display()
     );
     let (config_file, data) = (world.dir().join("prometheus.yml"), world.dir().join("prometheus"));
     fs::write(&config_file, config)?;
@@ -56,13 +56,32 @@ fn prometheus_scrapes_an_agent_and_judges_it_by_the_alerts() -> Result<()> {
         Ok(())
     };
     world.wait("a healthy node in Prometheus", PATIENCE, judged).with_context(|| prometheus.log_tail(20))?;
+    let dashboard = fs::read_to_string(docs.join("dashboard.json"))?;
+    let dashboard: Value = serde_json::from_str(&dashboard)?;
+    let mut queries = 0;
+    for panel in dashboard["panels"].as_array().context("no panels")? {
+        for target in panel["targets"].as_array().context("no targets")? {
+            let query = target["expr"].as_str().context("no query")?.replace("$job", "p2p-agent");
+            let query = query.replace("$instance", ".*").replace("$__rate_interval", "1m");
+            ask(&world, &format!("/api/v1/query?query={query}")).with_context(|| panel["title"].to_string())?;
+            queries += 1;
+        }
+    }
+    ensure!(queries >= 20, "{queries} queries");
     drop(prometheus);
     world.close()
 }
 
 fn ask(world: &World, path: &str) -> Result<Value> {
-    let path = path.replace('{', "%7B").replace('}', "%7D").replace('"', "%22");
-    let request = format!("GET {path}");
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    let (path, query) = path.split_once("?query=").map_or((path, None), |(path, query)| (path, Some(query)));
+    let encode = |query: &str| -> String {
+        query
+            .bytes()
+            .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+            .collect()
+    };
+    let request = format!("GET {path}{}", query.map_or_else(String::new, |query| format!("?query={}", encode(query))));
     let answer = world
         .node(1)
         .namespace
