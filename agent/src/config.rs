@@ -21,7 +21,7 @@ use std::{
 
 use mesh_chain::{DailyLimit, RpcUrl};
 use mesh_core::{
-    agent::{Allowed, OnExpiry},
+    agent::{Adjustments, Allowed, OnExpiry},
     development::published_key,
     id::{Address, AppId, InstanceId, TokenId},
     place::OwnPlace,
@@ -241,6 +241,19 @@ impl Config {
                 gwei: flags.max_spending_per_day.map_or(DailyLimit::default().gwei, |Gwei(gwei)| gwei),
             },
         })
+    }
+}
+
+impl Config {
+    /// What of it may change while the agent runs.
+    #[must_use]
+    pub fn adjustments(&self) -> Adjustments {
+        Adjustments {
+            names: self.names.clone(),
+            keepalive: self.keepalive,
+            registry_deadline: self.registry_deadline,
+            on_expiry: self.on_registry_expiry,
+        }
     }
 }
 

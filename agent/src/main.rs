@@ -188,8 +188,9 @@ fn settings(config_flag: Option<PathBuf>, after: usize) -> Result<Settings, anyh
     let format = flags.log_format.unwrap_or(LogFormat::Text);
     let log_limit = flags.log_limit.map(|mebibytes| u64::from(mebibytes) << 20);
     let homes = Homes::of(effective_user(), variable);
-    let config = Config::resolve(flags, names.clone(), &homes)?;
-    Ok(Settings { config, format, log_limit, started: Reloaded { given, names, level } })
+    let config = Config::resolve(flags, names, &homes)?;
+    let started = Reloaded { given, adjustments: config.adjustments(), level };
+    Ok(Settings { config, format, log_limit, started })
 }
 
 fn leave_settings(config_flag: Option<PathBuf>) -> Result<LeaveSettings, anyhow::Error> {

@@ -16,12 +16,11 @@ mod start;
 mod tasks;
 mod transactions;
 
-use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use mesh_core::{
-    agent::{Agent, Command, Input, OwnEndpoint, PathsSeen},
-    id::TokenId,
+    agent::{Adjustments, Agent, Command, Input, OwnEndpoint, PathsSeen},
     status::MembershipState,
 };
 use mesh_paths::shell::PathKeeper;
@@ -50,8 +49,8 @@ pub struct Outside {
     pub machine_changed: watch::Receiver<()>,
     /// Where this node is reached.
     pub endpoint: watch::Receiver<OwnEndpoint>,
-    /// What the operator calls the peers.
-    pub names: watch::Receiver<BTreeMap<TokenId, String>>,
+    /// What the operator decides again.
+    pub adjustments: watch::Receiver<Adjustments>,
     /// An orderly stop is asked for; at the second time the driver leaves as it is.
     pub stop: Arc<Notify>,
     /// The paths to the peers, where there is more than one to each.
@@ -122,7 +121,9 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             // Both senders live in background tasks; that one ends is noticed below.
             Ok(()) = outside.machine_changed.changed() => { tasks.observe(agent.guarded_network()); continue }
             Ok(()) = outside.endpoint.changed() => Input::OwnEndpoint(*outside.endpoint.borrow_and_update()),
-            Ok(()) = outside.names.changed() => Input::Names(outside.names.borrow_and_update().clone()),
+            Ok(()) = outside.adjustments.changed() => {
+                Input::Adjusted(Box::new(outside.adjustments.borrow_and_update().clone()))
+            }
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
             question = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }

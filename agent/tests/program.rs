@@ -166,7 +166,7 @@ async fn a_hangup_reloads_what_can_be_and_names_what_cannot() {
 
     write("log-level = \"debug\"\ntls-port = 8443\n[names]\n2 = \"redis-1\"\n");
     agent.signal(Signal::HUP);
-    until("the reload", || logged("settings reloaded: log level debug; 1 peers have names")).await;
+    until("the reload", || logged("settings reloaded: log-level, [names] in effect")).await;
     assert!(logged("NOT in effect before a restart: tls-port\n"), "{}", fs::read_to_string(&log).unwrap());
 
     write("log-level = \"loud\"\n");

@@ -41,8 +41,8 @@ pub use self::{
     commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
     facts::{
-        Allowed, Applied, ApplyError, GatewaySeen, Guard, Input, LocalNode, NotSubmitted, Now, OnExpiry, OwnEndpoint,
-        PathsSeen, PeerPaths, Policy, SourceReport,
+        Adjustments, Allowed, Applied, ApplyError, GatewaySeen, Guard, Input, LocalNode, NotSubmitted, Now, OnExpiry,
+        OwnEndpoint, PathsSeen, PeerPaths, Policy, SourceReport,
     },
     report::NotReady,
     spent::SpentKeyEpochs,
@@ -259,7 +259,7 @@ impl Agent {
                 self.offers.handle_balance(balance, now);
             }
             Input::Saved(outcome) => self.save_error = outcome.err(),
-            Input::Names(names) => self.policy.names = names,
+            Input::Adjusted(adjustments) => self.handle_adjusted(*adjustments, now),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Paths(seen) => self.handle_paths(*seen),
             Input::Cached(cached) => self.handle_cached(*cached, now),

@@ -3,13 +3,13 @@
 mod local_addresses;
 mod paths;
 
-use std::{collections::BTreeMap, convert::Infallible, future::Future, io, sync::Arc};
+use std::{convert::Infallible, future::Future, io, sync::Arc};
 
 use mesh_chain::{Source, Sources, Subject};
 use mesh_core::{
-    agent::{Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
+    agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     development::published_key,
-    id::{Address, TokenId, WireguardKey},
+    id::{Address, WireguardKey},
     registration::NetworkType,
 };
 use mesh_paths::shell::PathKeeper;
@@ -75,10 +75,10 @@ pub async fn start(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let metrics = config.metrics_listen.map(MetricsListener::bind).transpose()?;
 
     let mut background = JoinSet::new();
-    let (rename, names) = watch::channel(config.names.clone());
-    let reload = reloader.follow(hangup, rename);
+    let (adjust, adjustments) = watch::channel(config.adjustments());
+    let reload = reloader.follow(hangup, adjust);
     background.spawn(async move { Ok(reload.await) });
-    let start = Start { config, names, access, metrics, cached, guard, stop, background: &mut background };
+    let start = Start { config, adjustments, access, metrics, cached, guard, stop, background: &mut background };
     let outcome = if has_device { start.run(socket).await } else { start.run_without_device(socket).await };
     // The socket's file goes with the task that serves it.
     background.shutdown().await;
@@ -90,22 +90,19 @@ struct Start<'a> {
     config: Config,
     access: Access,
     metrics: Option<MetricsListener>,
-    names: watch::Receiver<Names>,
+    adjustments: watch::Receiver<Adjustments>,
     cached: Option<CachedRegistry>,
     guard: Option<Guard>,
     stop: Arc<Notify>,
     background: &'a mut Background,
 }
 
-/// What the operator calls the peers.
-type Names = BTreeMap<TokenId, String>;
-
 /// Tasks that run for ever.
 type Background = JoinSet<io::Result<Infallible>>;
 
 impl Start<'_> {
     async fn run(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, access, metrics, names, cached, guard, stop, background } = self;
+        let Self { config, access, metrics, adjustments, cached, guard, stop, background } = self;
         let mut api = serve_api(socket, access, metrics, background);
         let (tell_change, machine_changed) = watch::channel(());
         let (links, netlink) = Netlink::connect(tell_change)?;
@@ -138,7 +135,7 @@ impl Start<'_> {
             guard,
             api,
             stop,
-            names,
+            adjustments,
             machine_changed,
             endpoint,
             paths,
@@ -160,7 +157,7 @@ impl Start<'_> {
 
     /// A node whose application has a URL: it asks nothing of the machine's network, and so needs no privileges.
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
-        let Self { config, access, metrics, names, cached, guard, stop, background } = self;
+        let Self { config, access, metrics, adjustments, cached, guard, stop, background } = self;
         let mut api = serve_api(socket, access, metrics, background);
         let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
         let (_, identity) = found?;
@@ -175,7 +172,7 @@ impl Start<'_> {
             guard,
             api,
             stop,
-            names,
+            adjustments,
             machine_changed,
             endpoint: watch::Sender::new(endpoint::configured(&config)),
             paths: None,
@@ -270,7 +267,7 @@ struct Parts {
     guard: Option<Guard>,
     api: ApiDriver,
     stop: Arc<Notify>,
-    names: watch::Receiver<Names>,
+    adjustments: watch::Receiver<Adjustments>,
     machine_changed: watch::Receiver<()>,
     endpoint: watch::Sender<OwnEndpoint>,
     paths: Option<PathKeeper>,
@@ -318,7 +315,7 @@ impl Parts {
             chain_moved,
             machine_changed: self.machine_changed,
             endpoint,
-            names: self.names,
+            adjustments: self.adjustments,
             stop: self.stop,
             paths: self.paths,
             background,

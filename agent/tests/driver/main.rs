@@ -306,7 +306,7 @@ async fn the_driver_feeds_the_watchdog() {
 #[tokio::test]
 async fn peers_are_renamed_while_the_agent_runs() {
     let mut world = World::with_both_peers().await;
-    world.names.send_replace([(2.try_into().unwrap(), "redis-1".to_owned())].into());
+    world.adjustments.send_modify(|now| now.names = [(2.try_into().unwrap(), "redis-1".to_owned())].into());
     world.until_peers("the name", |view| view["peers"][0]["name"] == "redis-1").await;
     world.stop().await;
 }

@@ -13,8 +13,8 @@ use std::{
 use dstack_simulator::{Layout, Simulator};
 use mesh_chain::Sources;
 use mesh_core::{
-    agent::{Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
-    id::{Address, TokenId, WireguardKey},
+    agent::{Adjustments, Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
+    id::{Address, WireguardKey},
     place::OwnPlace,
     registration::NetworkType,
     status::Status,
@@ -66,7 +66,8 @@ pub(crate) struct World {
     chain_moved: Arc<Notify>,
     machine_changed: watch::Sender<()>,
     pub(crate) endpoint: watch::Sender<OwnEndpoint>,
-    pub(crate) names: watch::Sender<BTreeMap<TokenId, String>>,
+    /// What the operator decides again.
+    pub(crate) adjustments: watch::Sender<Adjustments>,
     /// How long the service manager waits for a sign of life, if it does.
     pub(crate) watchdog: Option<Duration>,
     stop: Arc<Notify>,
@@ -96,6 +97,12 @@ impl World {
         let service_manager = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
         service_manager.set_nonblocking(true).unwrap();
         tokio::time::pause();
+        let adjustments = Adjustments {
+            names: BTreeMap::new(),
+            keepalive: 25,
+            registry_deadline: Duration::from_secs(3600),
+            on_expiry: OnExpiry::FailClosed,
+        };
         Self {
             service_manager,
             dir,
@@ -113,7 +120,7 @@ impl World {
             chain_moved: Arc::default(),
             machine_changed: watch::Sender::new(()),
             endpoint: watch::Sender::new(OwnEndpoint::Known(([192, 0, 2, 1], 51821).into())),
-            names: watch::Sender::default(),
+            adjustments: watch::Sender::new(adjustments),
             watchdog: None,
             stop: Arc::default(),
             running: None,
@@ -239,7 +246,7 @@ impl World {
             chain_moved: Arc::clone(&self.chain_moved),
             machine_changed: self.machine_changed.subscribe(),
             endpoint: self.endpoint.subscribe(),
-            names: self.names.subscribe(),
+            adjustments: self.adjustments.subscribe(),
             stop: Arc::clone(&self.stop),
             paths: None,
             background,

@@ -93,6 +93,33 @@ pub struct Policy {
     pub guard: Option<Guard>,
 }
 
+/// The part of [`Policy`] that may change while the agent runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjustments {
+    /// See [`Policy::names`].
+    pub names: BTreeMap<TokenId, String>,
+    /// See [`Policy::keepalive`].
+    pub keepalive: u16,
+    /// See [`Policy::registry_deadline`].
+    pub registry_deadline: Duration,
+    /// See [`Policy::on_expiry`].
+    pub on_expiry: OnExpiry,
+}
+
+impl Policy {
+    /// That part, as it is.
+    #[must_use]
+    pub fn adjustments(&self) -> Adjustments {
+        let Self { names, keepalive, registry_deadline, on_expiry, .. } = self;
+        Adjustments {
+            names: names.clone(),
+            keepalive: *keepalive,
+            registry_deadline: *registry_deadline,
+            on_expiry: *on_expiry,
+        }
+    }
+}
+
 /// What the contract, as RPC endpoints report it, may decide for this machine and its applications. No signature covers any of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
@@ -179,8 +206,8 @@ pub enum Input {
     Balance(Option<Wei>),
     /// The answer to [`super::Command::Save`]: why the registry is not on disk, when it is not.
     Saved(Result<(), String>),
-    /// The operator calls the peers something else now.
-    Names(BTreeMap<TokenId, String>),
+    /// The operator has decided again.
+    Adjusted(Box<Adjustments>),
     /// Where this node is reached became known, or has changed.
     OwnEndpoint(OwnEndpoint),
     /// How the paths to the peers are: once a second at most, and at once when packets take another one.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Agent, Applied, CachedRegistry, LastRead, Now, OwnEndpoint, View, proofs, reads::Next};
+use super::{
+    Adjustments, Agent, Applied, CachedRegistry, LastRead, Now, OwnEndpoint, Policy, View, proofs, reads::Next,
+};
 use crate::{
     diff::Change,
     freshness::ReadTime,
@@ -119,6 +121,12 @@ impl Agent {
         if self.view.as_ref().is_some_and(|view| !view.cached) {
             self.offers.want(self.wish(), now);
         }
+    }
+
+    pub(super) fn handle_adjusted(&mut self, adjustments: Adjustments, now: Now) {
+        let Adjustments { names, keepalive, registry_deadline, on_expiry } = adjustments;
+        self.policy = Policy { names, keepalive, registry_deadline, on_expiry, ..self.policy.clone() };
+        self.recompute(now);
     }
 
     pub(super) fn handle_proofs(&mut self, answers: Vec<proofs::Answer>, now: Now) {

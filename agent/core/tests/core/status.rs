@@ -3,7 +3,7 @@
 use std::{num::NonZeroU8, time::Duration};
 
 use mesh_core::{
-    agent::{Input, NotReady, Policy},
+    agent::{Adjustments, Input, NotReady, OnExpiry, Policy},
     observed::UserspaceDevice,
     status::{
         DroppedPackets, MembershipState, NodeKind, Offloads, PathKind, PeerState, Reason, SCHEMA, Severity, Status,
@@ -179,13 +179,24 @@ fn other_apps_have_no_preshared_key_and_that_is_said() {
 }
 
 #[test]
-fn peers_are_called_what_the_operator_calls_them_now() {
+fn what_the_operator_decides_again_takes_effect_at_once() {
     let mut world = World::mesh(&[2]);
+    let now = policy().adjustments();
+    let adjust = |world: &mut World, adjustments| world.feed(Input::Adjusted(Box::new(adjustments)));
     assert_eq!(world.status().peers[0].name, "pg-2");
-    world.feed(Input::Names([(token(2), "redis-2".to_owned())].into()));
-    assert_eq!(world.status().peers[0].name, "redis-2");
-    world.feed(Input::Names([].into()));
-    assert_eq!(world.status().peers[0].name, "node-2");
+    adjust(&mut world, Adjustments { names: [(token(2), "redis-2".to_owned())].into(), ..now });
+    assert_eq!((world.status().peers[0].name.as_str(), world.take_changes()), ("redis-2", vec![]));
+
+    adjust(&mut world, Adjustments { keepalive: 40, ..now.clone() });
+    assert_eq!(world.take_changes().len(), 1);
+    assert_eq!(world.machine.device.as_ref().unwrap().peers[0].persistent_keepalive, 40);
+
+    let deadline = |world: &World| world.status().registry.freshness.deadline;
+    assert_eq!(deadline(&world).as_deref(), Some("2023-11-14T23:13:20.000Z"));
+    adjust(&mut world, Adjustments { registry_deadline: Duration::from_secs(600), ..now.clone() });
+    assert_eq!(deadline(&world).as_deref(), Some("2023-11-14T22:23:20.000Z"));
+    adjust(&mut world, Adjustments { on_expiry: OnExpiry::Static, ..now });
+    assert_eq!(deadline(&world), None);
 }
 
 #[test]

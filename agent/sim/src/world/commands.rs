@@ -234,7 +234,7 @@ const fn answers(input: &Input) -> &'static str {
         Input::PeersTold => "tell",
         Input::Hint
         | Input::Saved(_)
-        | Input::Names(_)
+        | Input::Adjusted(_)
         | Input::OwnEndpoint(_)
         | Input::Paths(_)
         | Input::Cached(_)
