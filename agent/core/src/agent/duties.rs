@@ -174,7 +174,16 @@ impl Agent {
         if is_registering && (is_paid || self.offers.made().is_none()) {
             return None;
         }
-        standing.hint(&self.identity, self.me.contract)
+        let hint = standing.hint(&self.identity, self.me.contract)?;
+        Some(if is_registering { self.or_funded(hint) } else { hint })
+    }
+
+    /// What has the offer relayed, with what lets this node pay where it has too little.
+    pub(super) fn or_funded(&self, relay: String) -> String {
+        if self.offers.shortage().is_none() {
+            return relay;
+        }
+        format!("{relay}  # or let the node pay: meshctl fund <ETHER> --to {}", self.me.member_address)
     }
 
     fn roster(&self) -> Vec<Roster> {

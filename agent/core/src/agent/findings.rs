@@ -61,7 +61,7 @@ impl Agent {
                     format!("the new endpoint waits for {}: {reason}", payer(*balance))
                 }
             };
-            let relay = || format!("meshctl register --contract {}", self.me.contract);
+            let relay = || self.or_funded(format!("meshctl register --contract {}", self.me.contract));
             found.push(
                 Finding::new("W107", "endpoint-not-updated", Severity::Info, message)
                     .hint(self.offers.remedy().map_or_else(relay, str::to_owned)),

@@ -97,11 +97,15 @@ impl Offers {
         self.made = Some(Made { intent, offer, submitted });
     }
 
+    /// What the member address had when that was too little.
+    pub(super) fn shortage(&self) -> Option<Wei> {
+        self.made.as_ref()?.submitted.as_ref().err()?.balance
+    }
+
     /// The member address has so much now. With more than when it was too little, the offer is tried again at once.
     pub(super) fn handle_balance(&mut self, balance: Option<Wei>, now: Now) {
-        let submitted = self.made.as_ref().map(|made| &made.submitted);
-        let Some(Err(NotSubmitted { balance: Some(had), .. })) = submitted else { return };
-        if balance.is_some_and(|has| has > *had) && self.retry_at > now.since_start {
+        let Some(had) = self.shortage() else { return };
+        if balance.is_some_and(|has| has > had) && self.retry_at > now.since_start {
             tracing::info!("the member address was funded: trying again");
             self.retry_at = now.since_start;
         }

@@ -280,6 +280,10 @@ fn a_node_that_waits_for_funds_registers_within_moments_of_getting_them() {
     world.run_until_idle();
     let warning = world.status().warnings.into_iter().find(|warning| warning.code == "W104").unwrap();
     assert_eq!(warning.message, "token 1 waits for funds or a relayer: no funds");
+    let (contract, address) = (world.status().registry.contract, world.status().own.member_address);
+    let hint =
+        format!("meshctl register --contract {contract}  # or let the node pay: meshctl fund <ETHER> --to {address}");
+    assert_eq!(warning.hint, Some(hint));
     let tried = world.commands["offer"];
     for _ in 0..20 {
         world.pass(Duration::from_secs(1));
