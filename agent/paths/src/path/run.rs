@@ -51,7 +51,7 @@ impl Runs {
         }
         self.current = Some(run);
         self.end();
-        self.stopped.get_or_insert(now);
+        self.stopped = Some(now);
         true
     }
 
@@ -107,6 +107,13 @@ mod tests {
         assert!(runs.stops(of(1, 1), NOW), "this node has just begun to listen");
         assert_eq!(runs.heard(of(2, 1)), Heard::Restarted);
         assert!(!runs.stops(of(3, 1), NOW));
+    }
+
+    #[test]
+    fn a_run_that_asked_nothing_stops_as_well() {
+        let mut runs = Runs::default();
+        assert!(runs.stops(of(1, 1), NOW) && runs.stops(of(2, 1), NOW * 2));
+        assert_eq!(runs.stopped(), Some(NOW * 2));
     }
 
     #[test]

@@ -122,6 +122,9 @@ impl Track {
         if self.fresh_since.is_none_or(|since| now.saturating_sub(since) >= IDLE) {
             self.fresh_since = Some(now);
             self.probe_now = true;
+        } else {
+            // Once: an endpoint may move as often as a peer likes.
+            self.probe_now = self.last_probe.is_none_or(|last| now.saturating_sub(last) >= DEAD_FIRST);
         }
     }
 

@@ -404,6 +404,23 @@ fn an_endpoint_that_moved_proves_itself_anew() {
 }
 
 #[test]
+fn an_idle_endpoint_that_moves_again_and_again_is_probed_once_a_second() {
+    let mut peer = Peer::new();
+    peer.run(20.0);
+    peer.sent.clear();
+    for _ in 0..20 {
+        peer.up(Direct);
+        peer.run(0.1);
+    }
+    assert_eq!(peer.times(Direct).len(), 2, "{:?}", peer.sent);
+    assert_eq!(peer.report(Direct).trouble, Some(Trouble::Unproved));
+    peer.run(1.0);
+    peer.up(Direct);
+    peer.run(0.1);
+    assert_eq!(peer.report(Direct).trouble, None);
+}
+
+#[test]
 fn full_size_follows_the_mtu() {
     let mut peer = Peer::talking();
     peer.paths.set_mtu(1280);
