@@ -2,6 +2,7 @@
 
 mod failover;
 mod gateway;
+mod hosts;
 mod membership;
 mod paths;
 mod switches;
@@ -11,7 +12,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use mesh_core::id::{TokenId, WireguardKey};
 
-pub(crate) use self::{failover::Failover, membership::View, switches::Switches, traffic::Sent};
+pub(crate) use self::{failover::Failover, hosts::Nodes, membership::View, switches::Switches, traffic::Sent};
 
 /// A property that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,18 @@ pub(crate) enum Check {
         node: usize,
         generation: u64,
         began: Duration,
+    },
+    /// The peers of a node whose host has another address reach it there.
+    Moved {
+        node: usize,
+        peers: Nodes,
+        moved: Duration,
+    },
+    /// The peers of a node whose agent stopped show that.
+    Stopped {
+        node: usize,
+        peers: Nodes,
+        stopped: Duration,
     },
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct Network {
     homes: Vec<Home>,
+    /// How often each host has moved to another address.
+    moved: Vec<u8>,
     nats: Vec<Nat>,
     delay: (Duration, Duration),
     loss: u64,
@@ -57,6 +59,7 @@ impl Network {
         let nodes = plan.nodes.len() as u64 + 1;
         Self {
             homes: plan.nodes.iter().map(|node| node.home).collect(),
+            moved: vec![0; plan.nodes.len()],
             nats: plan.nats.iter().enumerate().map(|(number, nat)| Nat::new(*nat, nat_address(number))).collect(),
             delay: plan.delay,
             loss: plan.loss,
@@ -67,7 +70,16 @@ impl Network {
 
     /// The address of a node's host.
     pub(crate) fn local(&self, node: usize) -> SocketAddr {
-        self.homes[node].address(node)
+        self.homes[node].address_after(self.moved[node], node)
+    }
+
+    pub(crate) fn has_moved(&self, node: usize) -> bool {
+        self.moved[node] > 0
+    }
+
+    /// It has lost its address, and has no other yet.
+    pub(crate) fn is_without_address(&self, node: usize) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::AddressChanges(of, _) if *of == node))
     }
 
     pub(crate) fn begin(&mut self, number: usize, fault: Fault) {
@@ -79,7 +91,11 @@ impl Network {
     }
 
     pub(crate) fn end(&mut self, number: usize) {
-        self.faults.retain(|(known, _)| *known != number);
+        for (_, fault) in self.faults.extract_if(.., |(known, _)| *known == number) {
+            if let Fault::AddressChanges(node, _) = fault {
+                self.moved[node] += 1;
+            }
+        }
     }
 
     /// Sends a datagram: where and when it arrives, and as what; twice perhaps, or never. What is lost has still been through the own
@@ -97,7 +113,7 @@ impl Network {
         let (mut is_twice, mut is_recorded, mut altered) = (false, false, None);
         for (_, fault) in &self.faults {
             match *fault {
-                Fault::NodeWithoutUdp(of, _) => is_lost |= of == node || of == other,
+                Fault::NodeWithoutUdp(of, _) | Fault::AddressChanges(of, _) => is_lost |= of == node || of == other,
                 Fault::Path(one, two, fault, _) if (one, two) == (node, other) || (two, one) == (node, other) => {
                     match fault {
                         PathFault::Cut => is_lost = true,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
@@ -73,6 +74,8 @@ pub(crate) struct Process {
     pub(crate) sources: Sources,
     pub(crate) device: Device,
     pub(crate) paths: Paths,
+    /// This host's addresses, as they were told.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// What they reported last.
     pub(crate) seen: Option<PathsSeen>,
     /// The agent's counters when they were last looked at.
@@ -166,6 +169,7 @@ impl Node {
             sources: Sources::new(need),
             device: Device::new(self.number, self.generation, seed),
             paths: self.paths(world, seed),
+            addresses: vec![self.plan.home.address(self.number)],
             seen: None,
             counters: Counters::default(),
             outstanding: BTreeSet::new(),

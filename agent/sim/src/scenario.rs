@@ -23,6 +23,8 @@ pub enum Profile {
     Nat,
     /// The gateway ends streams, limits them, and dies.
     Gateway,
+    /// A host moves from address to address, and agents of others stop in order and are started again, one at a time.
+    Hosts,
     /// Two nodes talk for so long that their sessions are renewed.
     Long,
     /// Everything at once.
@@ -30,7 +32,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// As often as they are drawn.
+    /// As often as they are drawn, but for [`Profile::Hosts`], which every eighth seed has.
     const ALL: [Self; 14] = [
         Self::Calm,
         Self::Calm,
@@ -77,12 +79,13 @@ impl Scenario {
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
-        let profile = rng.pick(&Profile::ALL);
+        let drawn = rng.pick(&Profile::ALL);
+        let profile = if seed % 8 == 7 { Profile::Hosts } else { drawn };
         let world = WorldPlan::draw(profile, &mut rng);
         let length = match profile {
             Profile::Calm => rng.millis(12_000, 25_000),
             Profile::Sources | Profile::Gateway | Profile::Chaos => rng.millis(20_000, 45_000),
-            Profile::Failover => rng.millis(40_000, 60_000),
+            Profile::Failover | Profile::Hosts => rng.millis(40_000, 60_000),
             Profile::Nat => rng.millis(20_000, 35_000),
             Profile::Long => rng.millis(190_000, 200_000),
         };

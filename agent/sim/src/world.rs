@@ -61,6 +61,8 @@ pub(crate) enum Event {
         seen: SocketAddr,
         response: Vec<u8>,
     },
+    /// The node hears that something of its host changed.
+    HostChanged(usize),
     /// Something of a stream is due.
     Stream(ConnectionId, Due),
     /// Something for the paths of the process of this generation.
@@ -212,6 +214,7 @@ impl World {
             Event::Done(node, generation, done) => self.finish(node, generation, done),
             Event::Datagram { node, from, bytes } => self.receive(node, from, &bytes),
             Event::StunAsked { node, seen, response } => self.answer_stun(node, seen, response),
+            Event::HostChanged(node) => self.tell_host_change(node),
             Event::Stream(connection, due) => self.handle_stream(connection, due),
             Event::Paths(node, generation, input) => {
                 if self.nodes[node].generation == generation {

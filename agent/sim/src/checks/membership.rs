@@ -154,6 +154,8 @@ impl World {
             Check::Left(failover) => self.check_left(failover),
             Check::Returned(failover) => self.check_returned(failover),
             Check::Reasons { node, generation, began } => self.check_reasons(node, generation, began),
+            Check::Moved { node, peers, moved } => self.check_moved(node, peers, moved),
+            Check::Stopped { node, peers, stopped } => self.check_stopped(node, peers, stopped),
             Check::Gone { node, token, key, left } => {
                 let is_back = self.chain.head().state.peer(token).is_some_and(|peer| peer.wireguard_key == key);
                 if token == crate::cluster::token(node) {

@@ -58,6 +58,7 @@ impl World {
             self.check_memory(node);
             for other in 0..self.nodes.len() {
                 self.check_paths(node, other);
+                self.check_running(node, other);
             }
         }
     }

@@ -24,8 +24,11 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 /// Direct UDP is used so soon after it is there: handshakes that were tried in vain follow each other every 5 s.
 const DIRECT_WITHIN: Duration = Duration::from_secs(7);
 /// The same where only one of the two can ask for a session, and has one that the other has lost: it does so when nothing has come
-/// back for 15 s. So it is where the other cannot reach it behind its NAT, or has a clock that was set back (paper, section 5.1).
+/// back for 15 s. So it is where the other cannot reach it behind its NAT, was started again after the host had moved, or has a clock
+/// that was set back (paper, section 5.1).
 const DIRECT_BY_ONE_WITHIN: Duration = Duration::from_secs(23);
+/// The same where that one sends nothing but a probe every 25 s and a tenth.
+const DIRECT_BY_IDLE_WITHIN: Duration = Duration::from_secs(51);
 /// The gateway is, where it was away: another dial follows after up to 16 s.
 const GATEWAY_WITHIN: Duration = Duration::from_secs(20);
 /// No session is used for longer (paper, section 6.1), and where packets flow and nothing is lost it is renewed before.
@@ -132,9 +135,16 @@ impl World {
         let now = self.now;
         let lasts = |since: Option<Duration>, time: Duration| since.is_some_and(|since| since + time <= now);
         let plans = &self.scenario.world.nodes;
-        let can_ask = |node: &usize| plans[*node].home == Home::Open && !self.nodes[*node].was_clock_set_back;
-        let can_both = [pair.from, pair.to].iter().all(can_ask);
-        let direct_within = if can_both { DIRECT_WITHIN } else { DIRECT_BY_ONE_WITHIN };
+        let can_ask = |node: &usize| {
+            let is_found = plans[*node].home == Home::Open && !self.network.has_moved(*node);
+            is_found && !self.nodes[*node].was_clock_set_back
+        };
+        let is_answered = || self.pairs.iter().any(|back| (back.from, back.to) == (pair.to, pair.from));
+        let direct_within = match [pair.from, pair.to].map(|node| can_ask(&node)) {
+            [true, true] => DIRECT_WITHIN,
+            [true, false] if !is_answered() => DIRECT_BY_IDLE_WITHIN,
+            [true, false] | [false, _] => DIRECT_BY_ONE_WITHIN,
+        };
         let is_reachable = lasts(pair.direct_since, direct_within) || lasts(pair.gateway_since, GATEWAY_WITHIN);
         let are_peers = lasts(pair.peers_since, direct_within);
         let gap = if self.scenario.profile == Profile::Failover { GAP_OF_ONE_FAULT } else { GAP };

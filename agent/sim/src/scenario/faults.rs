@@ -72,6 +72,8 @@ pub enum Fault {
     Path(usize, usize, PathFault, Duration),
     /// All UDP of a node.
     NodeWithoutUdp(usize, Duration),
+    /// A host loses its address, and has another one after so long.
+    AddressChanges(usize, Duration),
     /// A NAT forgets everything, and gives other ports from then on.
     NatRestarts(usize),
     /// The gateway.
@@ -101,6 +103,7 @@ impl Fault {
             | Self::EndpointLies(_, _, time)
             | Self::Path(_, _, _, time)
             | Self::NodeWithoutUdp(_, time)
+            | Self::AddressChanges(_, time)
             | Self::GatewayEnds(_, time)
             | Self::GatewayRefuses(_, time)
             | Self::GatewayUnreachable(_, time) => *time,
@@ -131,6 +134,7 @@ pub(super) fn draw(profile: Profile, world: &WorldPlan, length: Duration, rng: &
             Profile::Calm | Profile::Long => rng.millis(2_000, 6_000),
             Profile::Failover => fault.lasts() + rng.millis(16_000, 30_000),
             Profile::Nat | Profile::Gateway => fault.lasts() + rng.millis(2_000, 8_000),
+            Profile::Hosts => fault.lasts() + rng.millis(5_000, 12_000),
             Profile::Sources | Profile::Chaos => rng.millis(100, 5_000),
         };
         history.push(Timed { at, fault });
@@ -159,6 +163,10 @@ fn fault(profile: Profile, world: &WorldPlan, left: Duration, rng: &mut Rng) -> 
             _ => Fault::Kill(some_node(world, rng), rng.millis(300, 3_000).min(left)),
         },
         Profile::Gateway => gateway(world, left, rng),
+        Profile::Hosts => match rng.below(3) {
+            0 => Fault::Stop(1 + rng.index(world.nodes.len() - 1), rng.millis(1_500, 6_000)),
+            _ => Fault::AddressChanges(0, rng.millis(1, 700).min(left)),
+        },
         Profile::Chaos => match rng.below(16) {
             0..=3 => source(world, left, rng),
             4..=6 => operator(world, rng),

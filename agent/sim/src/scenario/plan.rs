@@ -44,10 +44,16 @@ pub(crate) enum Home {
 impl Home {
     /// The address of the node of this number at its own host.
     pub(crate) fn address(self, node: usize) -> SocketAddr {
+        self.address_after(0, node)
+    }
+
+    /// The same after its host has moved so often.
+    pub(crate) fn address_after(self, moves: u8, node: usize) -> SocketAddr {
         let byte = |number: usize| u8::try_from(number).unwrap() + 1;
+        let last = byte(node) + 10 * (moves % 20);
         match self {
-            Self::Open => SocketAddr::from(([192, 0, 2, byte(node)], LISTEN_PORT)),
-            Self::Behind(nat) => SocketAddr::from(([192, 168, byte(nat), byte(node)], LISTEN_PORT)),
+            Self::Open => SocketAddr::from(([192, 0, 2, last], LISTEN_PORT)),
+            Self::Behind(nat) => SocketAddr::from(([192, 168, byte(nat), last], LISTEN_PORT)),
         }
     }
 }
@@ -99,16 +105,21 @@ impl WorldPlan {
         let many = match profile {
             Profile::Calm | Profile::Sources | Profile::Chaos => rng.pick(&[2, 3, 3, 4, 4, 5, 6]),
             Profile::Failover | Profile::Long => 2,
-            Profile::Nat | Profile::Gateway => rng.pick(&[2, 2, 3, 3, 4]),
+            Profile::Nat | Profile::Gateway | Profile::Hosts => rng.pick(&[2, 2, 3, 3, 4]),
         };
         let (endpoints, need) = match profile {
-            Profile::Failover | Profile::Nat | Profile::Gateway | Profile::Long => (1, 1),
+            Profile::Failover | Profile::Nat | Profile::Gateway | Profile::Long | Profile::Hosts => (1, 1),
             Profile::Calm | Profile::Sources | Profile::Chaos => rng.pick(&[(1, 1), (2, 2), (3, 2), (3, 2), (3, 2)]),
         };
         let nats = match profile {
             Profile::Nat => rng.pick(&[1, 2, 2, 2]),
             Profile::Chaos => rng.pick(&[0, 1, 2]),
-            Profile::Calm | Profile::Sources | Profile::Failover | Profile::Gateway | Profile::Long => 0,
+            Profile::Calm
+            | Profile::Sources
+            | Profile::Failover
+            | Profile::Gateway
+            | Profile::Long
+            | Profile::Hosts => 0,
         };
         let kinds = [
             NatKind::FullCone,
@@ -122,6 +133,7 @@ impl WorldPlan {
         let has_gateway = match profile {
             Profile::Calm | Profile::Sources | Profile::Long => rng.chance(300),
             Profile::Failover | Profile::Nat | Profile::Gateway => true,
+            Profile::Hosts => rng.chance(500),
             Profile::Chaos => rng.chance(800),
         };
         let block_time = rng.pick(&[250, 500, 1000, 1000, 2000, 2000, 4000, 12_000]);
@@ -143,6 +155,11 @@ impl WorldPlan {
         plan.nodes = (0..many).map(|number| plan.node(number, profile, rng)).collect();
         let mut pairs: Vec<(usize, usize)> =
             (0..many).flat_map(|from| (0..many).filter(move |to| *to != from).map(move |to| (from, to))).collect();
+        if profile == Profile::Hosts {
+            // Some are idle, and of some only one talks.
+            let (sends, hears) = (rng.chance(500), rng.chance(500));
+            pairs.retain(|(from, to)| *from == 0 && sends || *to == 0 && hears);
+        }
         while pairs.len() > PAIRS {
             pairs.remove(rng.index(pairs.len()));
         }
@@ -158,7 +175,7 @@ impl WorldPlan {
             Profile::Chaos if !self.nats.is_empty() && rng.chance(500) => behind(rng),
             _ => Home::Open,
         };
-        let joins_late = number >= 2 && rng.chance(400);
+        let joins_late = number >= 2 && profile != Profile::Hosts && rng.chance(400);
         let starts = if joins_late { rng.millis(4_000, 9_000) } else { rng.millis(0, 800) };
         let bound = if joins_late { starts + rng.millis(0, 1_500) } else { Duration::ZERO };
         let confirmations = if rng.chance(100) { 1 } else { 0 };

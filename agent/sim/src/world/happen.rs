@@ -12,6 +12,9 @@ use crate::{
     scenario::Fault,
 };
 
+/// As the agent's shell has it.
+const SETTLE: Duration = Duration::from_millis(100);
+
 impl World {
     pub(super) fn begin_fault(&mut self, number: usize) {
         let fault = self.scenario.history[number].fault.clone();
@@ -51,6 +54,10 @@ impl World {
                 self.checks.note_lie();
                 self.hint_all();
             }
+            Fault::AddressChanges(node, _) => {
+                self.begin_path_fault(number, fault);
+                self.note_host_change(node);
+            }
             Fault::Path(..) | Fault::NodeWithoutUdp(..) | Fault::NatRestarts(_) => {
                 self.nat_restarts += u64::from(matches!(fault, Fault::NatRestarts(_)));
                 self.begin_path_fault(number, fault);
@@ -64,6 +71,16 @@ impl World {
             }
         }
         self.note_informed();
+    }
+
+    /// The kernel says that addresses of a host are others now: at once, unless it said so a moment before, and once more when
+    /// changes have settled.
+    fn note_host_change(&mut self, node: usize) {
+        let now = self.now;
+        if self.rng.chance(500) {
+            self.events.add(now + self.rng.millis(1, 5), Event::HostChanged(node));
+        }
+        self.events.add(now + SETTLE + self.rng.millis(1, 5), Event::HostChanged(node));
     }
 
     /// Something happened that may make a path change.
@@ -106,6 +123,14 @@ impl World {
                 self.endpoints[endpoint].lie = None;
             }
             Fault::Halt(_) | Fault::LoseTransactions(_) => {}
+            Fault::AddressChanges(node, _) => {
+                let was_without = self.network.is_without_address(node);
+                self.network.end(number);
+                if was_without && !self.network.is_without_address(node) {
+                    self.note_host_change(node);
+                    self.expect_move(node);
+                }
+            }
             Fault::Path(..) | Fault::NodeWithoutUdp(..) => self.network.end(number),
             Fault::GatewayEnds(..) | Fault::GatewayRefuses(..) | Fault::GatewayUnreachable(..) => {
                 self.gateway.end(number);
@@ -160,6 +185,7 @@ impl World {
     }
 
     fn stop(&mut self, node: usize) {
+        self.expect_stop(node);
         if let Some(process) = &mut self.nodes[node].process {
             process.is_stopping = true;
         }

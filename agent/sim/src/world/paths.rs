@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_core::agent::Input;
-use mesh_paths::{Action, Input as PathsInput, stream::StreamEvent};
+use mesh_paths::{Action, Input as PathsInput, Sources, stream::StreamEvent};
 
 use super::{Event, World};
 use crate::{
@@ -22,6 +22,20 @@ impl World {
         let Some((process, clock)) = self.nodes[node].running(now) else { return };
         process.paths.handle(input, clock.since_start);
         self.advance(node);
+    }
+
+    /// Tells a node what its host is like now.
+    pub(super) fn tell_host_change(&mut self, node: usize) {
+        let is_without = self.network.is_without_address(node);
+        let addresses: Vec<_> = Some(self.network.local(node)).filter(|_| !is_without).into_iter().collect();
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let sources = Sources([addresses.first().map(|address| address.ip()), None]);
+        let is_other = process.addresses != addresses;
+        process.addresses.clone_from(&addresses);
+        self.feed_paths(node, PathsInput::HostChanged { sources });
+        if is_other {
+            self.feed_paths(node, PathsInput::LocalAddresses { addresses, sources });
+        }
     }
 
     /// Does everything that paths and device want now; true where there was anything.
