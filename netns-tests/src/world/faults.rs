@@ -1,10 +1,10 @@
 //! Faults of the network for direct UDP.
 
-use std::fmt;
+use std::{fmt, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 
-use super::World;
+use super::{HUB, World};
 use testkit::Namespace;
 
 /// One fault. The sender gets no sign of it but missing answers: packets are dropped where they are received.
@@ -50,6 +50,17 @@ impl fmt::Display for DirectFault {
 }
 
 impl World {
+    /// The host of a node with a link to the hub goes to another address of that link: the old one and its route are gone for the
+    /// moment that three commands take.
+    pub fn move_node(&mut self, index: usize, to: Ipv4Addr) -> Result<()> {
+        let node = self.node_mut(index);
+        node.namespace.ip(&format!("addr del {}/24 dev eth0", node.underlay))?;
+        node.namespace.ip(&format!("addr add {to}/24 dev eth0"))?;
+        node.namespace.ip(&format!("route add default via {HUB}"))?;
+        node.underlay = to;
+        Ok(())
+    }
+
     /// The fault begins.
     pub fn begin(&mut self, fault: DirectFault) -> Result<()> {
         match fault {

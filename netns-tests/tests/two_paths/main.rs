@@ -14,6 +14,7 @@
 mod dual;
 mod gateway;
 mod guard;
+mod moving;
 mod nat;
 
 use std::{
