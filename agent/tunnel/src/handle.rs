@@ -80,6 +80,14 @@ impl DeviceHandle {
         self.with_context(peer, |peer, context| peer.try_endpoint(context, address));
     }
 
+    /// This host's addresses or routes are others now: datagrams to a peer leave from the address that the system chooses, and no
+    /// more from the one at which the peer was heard last, which may lead nowhere any more although this host still has it.
+    pub fn forget_sources(&self) {
+        if let Some(shared) = self.0.access().as_ref() {
+            shared.table().members().for_each(|member| member.peer.forget_any_source());
+        }
+    }
+
     /// Sends a datagram from the device's own UDP port. True where the system took it.
     pub fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> bool {
         let revocable = self.0.access();

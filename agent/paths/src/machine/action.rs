@@ -50,6 +50,8 @@ pub enum Action {
         /// Where.
         endpoint: SocketAddr,
     },
+    /// This host has moved: the device is to send from the addresses that the system chooses.
+    ForgetSources,
     /// Send this from the device's own UDP port.
     SendStun {
         /// The server.

@@ -76,8 +76,11 @@ impl Paths {
         has_moved
     }
 
-    /// Every path is to be asked as soon as it may be: sooner where this host `has_moved`.
+    /// Every path is to be asked as soon as it may be: sooner where this host `has_moved`, and by datagrams that leave from there.
     fn want_retry(&mut self, has_moved: bool, now: Duration) {
+        if has_moved && self.has_device {
+            self.actions.push_back(Action::ForgetSources);
+        }
         let pause = match has_moved {
             true => self.for_each_peer(MOVE_EVERY_PER_PEER, MOVE_EVERY),
             false => self.for_each_peer(RETRY_EVERY_PER_PEER, RETRY_EVERY),

@@ -29,6 +29,8 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     fn initiate(&self, peer: PublicKey, stream: &Arc<dyn Carrier>);
     /// Sends a handshake initiation to this address: the endpoint moves there if it is answered.
     fn try_endpoint(&self, peer: PublicKey, address: SocketAddr);
+    /// Datagrams leave from the address that the system chooses, until a peer is heard at another.
+    fn forget_sources(&self);
     /// Sends a datagram as it is from the device's own UDP socket.
     fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> bool;
     /// What reads this stream.
@@ -60,6 +62,10 @@ impl Device for DeviceHandle {
 
     fn try_endpoint(&self, peer: PublicKey, address: SocketAddr) {
         Self::try_endpoint(self, &peer, address);
+    }
+
+    fn forget_sources(&self) {
+        Self::forget_sources(self);
     }
 
     fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> bool {

@@ -139,6 +139,7 @@ impl<N: Network> Shell<N> {
             | Action::SetStream { .. }
             | Action::Initiate { .. }
             | Action::TryEndpoint { .. }
+            | Action::ForgetSources
             | Action::SendStun { .. } => self.act_on_device(action),
         }
     }
@@ -154,6 +155,7 @@ impl<N: Network> Shell<N> {
             Action::SendStun { to, request } => {
                 let _: bool = device.send_raw(to, &request);
             }
+            Action::ForgetSources => device.forget_sources(),
             Action::SetRoute { peer, route } => device.set_route(key(peer), route),
             // One that has ended meanwhile drops what it is given, and its end is the next event.
             Action::SetStream { peer, stream } => device.set_stream(key(peer), stream.and_then(carrier)),

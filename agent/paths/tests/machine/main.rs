@@ -10,6 +10,7 @@ mod world;
 mod devices;
 mod gateway;
 mod hostile;
+mod moving;
 mod punching;
 mod scale;
 mod stopping;

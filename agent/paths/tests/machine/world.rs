@@ -61,6 +61,8 @@ pub(crate) struct Node {
     expected: BTreeSet<SocketAddr>,
     /// When its peers had been told that it stops.
     pub(crate) told: Option<Duration>,
+    /// How often the device was to send from other addresses.
+    pub(crate) moves: usize,
     /// How often the machine was woken.
     pub(crate) wakes: usize,
 }
@@ -74,6 +76,7 @@ impl Node {
             switches: Vec::new(),
             expected: BTreeSet::new(),
             told: None,
+            moves: 0,
             wakes: 0,
         }
     }
@@ -299,6 +302,7 @@ impl World {
                     self.send_udp(n, endpoint, Message::Initiation);
                 }
             }
+            Action::ForgetSources => self.node(n).moves += 1,
             Action::SendStun { to, request } => {
                 assert!(to == STUN.parse().unwrap() && self.node(n).expected.contains(&to));
                 let SocketAddr::V4(seen) = udp(n) else { panic!("IPv4 alone") };

@@ -109,6 +109,8 @@ impl Device for Handle {
 
     fn try_endpoint(&self, _: PublicKey, _: SocketAddr) {}
 
+    fn forget_sources(&self) {}
+
     fn send_raw(&self, _: SocketAddr, _: &[u8]) -> bool {
         false
     }

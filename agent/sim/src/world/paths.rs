@@ -60,6 +60,8 @@ impl World {
             Action::SetStream { peer, stream } => process.device.set_stream(peer, stream, now),
             Action::Initiate { peer, stream } => process.device.initiate(peer, stream, now),
             Action::TryEndpoint { peer, endpoint } => process.device.try_endpoint(peer, endpoint, now),
+            // Hosts here have one address.
+            Action::ForgetSources => {}
             Action::SendStun { to, request } => self.send_stun(node, to, &request),
             Action::ExpectStun(_) => {}
             Action::Resolve { server, name: _ } => {

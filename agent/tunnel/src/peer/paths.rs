@@ -215,6 +215,13 @@ impl Peer {
         self.lock().forget_source(source);
     }
 
+    /// The system chooses the address that datagrams leave from, until the peer is heard of again.
+    pub(crate) fn forget_any_source(&self) {
+        if let Some(endpoint) = &mut self.lock().endpoint {
+            endpoint.source = None;
+        }
+    }
+
     /// Datagrams that [`Self::send`] counted did not leave.
     pub(crate) fn not_sent(&self, bytes: u64) {
         self.tx_bytes.fetch_sub(bytes, Ordering::Relaxed);

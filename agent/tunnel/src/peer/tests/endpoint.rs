@@ -1,6 +1,7 @@
 //! Where a peer is: where a round trip to it was proved, and nowhere that its messages only seem to come from.
 
 use super::*;
+use crate::endpoint::LocalAddress;
 
 #[test]
 fn an_initiation_alone_moves_no_endpoint() {
@@ -32,6 +33,22 @@ fn an_initiation_alone_moves_no_endpoint() {
         assert_eq!((b.unauthenticated(), b.endpoint()), (before + 1, a.address()));
     }
     assert!(b.handshake().is_none(), "nothing was proved");
+}
+
+/// Its routes may lead elsewhere, and the address is still there.
+#[test]
+fn a_host_that_moves_does_not_send_from_where_it_was_spoken_to() {
+    let start = Instant::now();
+    let (a, b) = two_ends(start);
+    shake_hands(&a, &b, start);
+    b.send(start, 1);
+    let source = LocalAddress { ip: [127, 0, 0, 9].into(), interface: 0 };
+    let from = Endpoint { address: b.address(), source: Some(source) };
+    a.take_via(start, &a.datagram(), Via::Udp(from));
+    let known = || a.peer.lock().endpoint.and_then(|endpoint| endpoint.source);
+    assert_eq!(known(), Some(source));
+    a.peer.forget_any_source();
+    assert_eq!((known(), a.endpoint()), (None, b.address()));
 }
 
 /// An address that is not expected, and what comes to it.
