@@ -17,7 +17,7 @@ wanted=$(python3 --version; cat "$here/requirements.txt")
 if [ "$wanted" != "$(cat "$venv/installed.txt" 2>/dev/null || true)" ]; then
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --retries 10 --timeout 60 --only-binary :all: --require-hashes -r "$here/requirements.txt"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60 --only-binary :all: --require-hashes -r "$here/requirements.txt"
   printf '%s\n' "$wanted" >"$venv/installed.txt"
 fi
 
@@ -26,7 +26,7 @@ source=$(cd "$sdk" && sha256sum pyproject.toml README.md LICENSE src/dstack_p2p/
 if [ "$source" != "$(cat "$venv/sdk.txt" 2>/dev/null || true)" ]; then
   rm -rf "$venv/dist" "$venv/sdk.txt"
   "$venv/bin/python" -m build --no-isolation --outdir "$venv/dist" "$sdk" >"$venv/build.log" 2>&1 || { cat "$venv/build.log" >&2; exit 1; }
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall "$venv"/dist/dstack_p2p-*.whl
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall "$venv"/dist/dstack_p2p-*.whl
   printf '%s\n' "$source" >"$venv/sdk.txt"
 fi
 echo "$venv"
