@@ -43,7 +43,7 @@ test: PACKAGES += $(MONITORING)
 test: deps ## The tests of every change: Rust, simulation, Solidity, SDKs, and what meets the kernel. Five minutes.
 	@.ci/test "$(CARGO)" "$(AS_USER)"
 
-nightly: PACKAGES += $(DATABASES) $(MONITORING) g++
+nightly: PACKAGES += $(DATABASES) $(MONITORING) busybox-static g++ kmod qemu-system-x86
 nightly: deps ## What asserts seconds of a real machine or runs for long; hours (ONLY=name,…: these parts of .ci/nightly).
 	@ONLY=$(ONLY) .ci/nightly "$(CARGO)" "$(AS_USER)"
 
