@@ -38,8 +38,9 @@
 //! # What a hostile peer can do
 //!
 //! It is authenticated by WireGuard before anything gets here, so it can only harm its own traffic, as it could by dropping it.
-//! That it stops, it can say of itself alone. What it sends is of fixed size and read with bounds; replies that answer nothing, answer again, or come by another path are
-//! refused; requests are answered by 64 bytes, never more than they had, 40 times a second at most; all memory is bounded.
+//! That it stops, it can say of itself alone. What it sends is of fixed size and read with bounds; replies that answer nothing, answer
+//! again, or come by another path are refused; requests are answered by 64 bytes, never more than they had, 40 times a second at most;
+//! all memory is bounded.
 
 mod choice;
 mod device;
@@ -249,7 +250,7 @@ impl Selector {
 
     /// What tells the peer that this node stops, by each path that there is. Nothing else is sent to it any more.
     #[must_use]
-    pub fn last_words(&mut self, now: Duration) -> Vec<Transmit> {
+    pub fn stop_messages(&mut self, now: Duration) -> Vec<Transmit> {
         let now = self.at(now);
         self.sequence = self.sequence.wrapping_add(1);
         let (sequence, hearing) = (self.sequence, self.hearing(now));

@@ -194,8 +194,8 @@ impl Peer {
     }
 
     /// Tells it that this node stops.
-    pub(super) fn say_last_words(&mut self, own: Own, now: Duration, actions: &mut VecDeque<Action>) {
-        for transmit in self.selector.last_words(now) {
+    pub(super) fn send_stop(&mut self, own: Own, now: Duration, actions: &mut VecDeque<Action>) {
+        for transmit in self.selector.stop_messages(now) {
             self.send(own, transmit.path, &transmit.payload, actions);
         }
     }

@@ -53,7 +53,7 @@ impl Paths {
     pub(super) fn tell_stopping(&mut self, peer: TokenId, now: Duration) {
         let own = self.own();
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.say_last_words(own, now, &mut self.actions);
+            peer.send_stop(own, now, &mut self.actions);
         }
     }
 }

@@ -66,7 +66,7 @@ fn peers_hear_by_each_path_that_a_node_stops_and_when_it_is_there_again() {
 }
 
 #[test]
-fn what_is_lost_of_the_last_words_is_said_again() {
+fn what_is_lost_of_the_stop_messages_is_said_again() {
     let mut world = two_nodes(PathKind::Direct);
     world.is_udp_cut = true;
     world.tell(1, Input::Stopping);

@@ -50,10 +50,10 @@ fn a_last_word_by_another_path_than_it_says_is_none() {
 }
 
 #[test]
-fn the_last_words_go_by_every_path_that_there_is() {
+fn the_stop_messages_go_by_every_path_that_there_is() {
     let mut peer = Peer::talking();
     let said: Vec<_> =
-        peer.paths.last_words(peer.now).iter().map(|it| (it.path, Message::parse(&it.payload))).collect();
+        peer.paths.stop_messages(peer.now).iter().map(|it| (it.path, Message::parse(&it.payload))).collect();
     assert_eq!(said.iter().map(|(path, _)| *path).collect::<Vec<_>>(), KINDS);
     let run = peer.sent.last().unwrap().sequence >> 32;
     for (path, message) in said {
@@ -62,7 +62,7 @@ fn the_last_words_go_by_every_path_that_there_is() {
         assert_eq!(message.sequence >> 32, run, "all that one run says has one number");
     }
     peer.away(Direct);
-    assert_eq!(peer.paths.last_words(peer.now).iter().map(|it| it.path).collect::<Vec<_>>(), [Gateway]);
+    assert_eq!(peer.paths.stop_messages(peer.now).iter().map(|it| it.path).collect::<Vec<_>>(), [Gateway]);
 }
 
 #[test]
