@@ -310,6 +310,18 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_stopped_is_no_fault_of_its_paths() {
+        let mut status = samples::degraded();
+        let peer = &mut status.peers[1];
+        (peer.state, peer.path, peer.path_reason) = (PeerState::Stopped, None, Some(Reason::PeerStopped));
+        peer.paths[0].peer_got = Some(0);
+        let text = why("redis-1", &status).text(false);
+        assert!(text.contains(") is STOPPED; "), "{text}");
+        assert!(text.contains("cause  peer_stopped (its agent said that it stops)\n"), "{text}");
+        assert!(text.ends_with("start its agent if it should run\n"), "{text}");
+    }
+
+    #[test]
     fn every_reason_is_explained_in_the_operators_manual() {
         let schema: serde_json::Value =
             serde_json::from_str(include_str!("../../schema/meshctl.status.v1.schema.json")).unwrap();
