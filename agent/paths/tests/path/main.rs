@@ -11,6 +11,7 @@ mod hedging;
 mod hostile;
 mod idle;
 mod message;
+mod moving;
 mod packet;
 mod rules;
 mod stopping;
