@@ -79,7 +79,8 @@ impl World {
                 return self.checks.fail("moves-in-time", now, what);
             }
             let is_between = |from: usize, to: usize| [(node, other), (other, node)].contains(&(from, to));
-            let mut pairs = self.pairs.iter().filter(|pair| is_between(pair.from, pair.to));
+            let talking = self.pairs.iter().filter(|_| self.is_talking);
+            let mut pairs = talking.filter(|pair| is_between(pair.from, pair.to));
             if let Some(pair) = pairs.find(|pair| pair.last.is_none_or(|last| last < moved)) {
                 let (from, to, last) = (pair.from, pair.to, pair.last);
                 let what =
