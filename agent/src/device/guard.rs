@@ -14,7 +14,7 @@ use crate::{
         link::{LinkError, Links, Netlink},
         machine,
     },
-    state::{cache, lock::InstanceLock},
+    state::{cache, instance, lock::InstanceLock},
 };
 
 /// The network of a contract for which nothing else was chosen (`--network` of `meshctl deploy`): guarded until the contract is read.
@@ -144,6 +144,10 @@ async fn with_links<T>(work: impl AsyncFnOnce(Netlink) -> T) -> anyhow::Result<T
 
 fn in_full(error: LinkError) -> anyhow::Error {
     let hint = match &error {
+        LinkError::Overlap { .. } if instance::is_any_claimed() => Some(
+            "another p2p-agent runs here, and a node has one agent: `meshctl status` shows it; to start it with other options, stop it \
+             first",
+        ),
         LinkError::Overlap { .. } => Some(
             "remove it, run the agent in another network namespace, or say which network the cluster has, if it is another one \
              (`--mesh-network`)",

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    fs,
     future::pending,
     io,
     os::{
@@ -101,9 +102,31 @@ impl InstanceClaim {
     }
 }
 
+/// Whether some agent has claimed an instance in this network namespace. Any program can claim so: it is for a hint alone.
+#[must_use]
+pub fn is_any_claimed() -> bool {
+    fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| has_claim(&sockets))
+}
+
+/// In the table of `/proc/net/unix` (proc(5)) an abstract name begins with `@`, and is the last column.
+fn has_claim(sockets: &str) -> bool {
+    sockets.lines().any(|socket| socket.rsplit(' ').next().is_some_and(|name| name.starts_with("@p2p-agent/")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_runs_is_seen() {
+        let held = InstanceClaim::take(InstanceId([0xa9; 20]), Address::repeat_byte(7)).unwrap();
+        assert!(is_any_claimed());
+        drop(held);
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                     00000000: 00000002 00000000 00010000 0001 01 21371 ";
+        assert!(has_claim(&format!("{table}@p2p-agent/0x07/a9\n")));
+        assert!(!has_claim(&format!("{table}/run/p2p-agent/mesh0.sock\n")) && !has_claim(""));
+    }
 
     #[tokio::test]
     async fn a_second_agent_for_an_instance_is_refused_and_says_what_to_do() {

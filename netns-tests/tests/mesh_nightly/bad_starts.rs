@@ -143,15 +143,21 @@ fn a_second_agent_for_an_instance_is_refused_and_the_first_stays_a_member() -> R
     let epoch = || -> Result<Option<u32>> {
         let status = world.node(1).status()?;
         ensure!(status.verdict.ready, "not ready: {:?}", status.verdict);
-        Ok(status.node.key_epoch)
+        Ok(status.own.key_epoch)
     };
     world.wait("node 1 to be ready", PATIENCE, || epoch().map(drop))?;
     let before = epoch()?;
     let socket = world.dir().join("second.sock").display().to_string();
-    let own =
-        [("--interface", "second0"), ("--listen-port", "51999"), ("--gateway-port", "51998"), ("--socket", &socket)];
-    let expected = ["another p2p-agent (process ", "`meshctl status`"];
+    let own = [("--interface", "second0"), ("--listen-port", "51999"), ("--socket", &socket)];
+    let expected = ["another p2p-agent", "`meshctl status`", "stop it first"];
     fails("second agent", &launch(&world, "second", &own), &expected)?;
+    // Nor where the way of that hint is not taken, but another network given.
+    let elsewhere = [&own[..], &[("--mesh-network", "10.0.77.0/24")]].concat();
+    fails(
+        "second agent elsewhere",
+        &launch(&world, "elsewhere", &elsewhere),
+        &[&expected[..], &["(process "]].concat(),
+    )?;
     ensure!(epoch()? == before, "node 1 registered again");
     Ok(())
 }
