@@ -55,8 +55,9 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = mesh_chain::cut_urls(&error.render().to_string());
-    let hint = mistake::meant(error, std::env::args()).map(|meant| format!("did you mean `{meant}`?"));
-    if std::env::args().any(|argument| argument == "--json") {
+    let arguments = || std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let hint = mistake::meant(error, arguments()).map(|meant| format!("did you mean `{meant}`?"));
+    if arguments().any(|argument| argument == "--json") {
         let what = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default().trim().to_owned();
         let mistake = failure::Failure::usage(what);
         let mistake = if let Some(hint) = hint { mistake.hint(hint) } else { mistake };

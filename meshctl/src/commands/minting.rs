@@ -132,6 +132,16 @@ pub(super) fn parse_price(text: &str) -> Result<U256, String> {
     parse_ether(text).map_err(|error| error.to_string())
 }
 
+/// An amount that is sent: more than nothing.
+pub(super) fn parse_amount(text: &str) -> Result<U256, String> {
+    let amount = parse_price(text)?;
+    if amount.is_zero() {
+        Err("nothing would be sent: give an amount of ether such as 0.05".to_owned())
+    } else {
+        Ok(amount)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +149,7 @@ mod tests {
     #[test]
     fn prices_are_ether() {
         assert_eq!(parse_price("0.01").unwrap(), U256::from(10_000_000_000_000_000_u64));
+        assert!(parse_price("0").is_ok() && parse_amount("0.0").unwrap_err().contains("nothing would be sent"));
         assert_eq!(parse_price("0").unwrap(), U256::ZERO);
         for wrong in ["", ".", ".5", "1.", "1.2.3", "-1", "1e18", "0x10", "1,5", "0.0000000000000000001"] {
             assert!(parse_price(wrong).is_err(), "{wrong}: {:?}", parse_price(wrong));

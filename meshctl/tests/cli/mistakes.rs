@@ -1,8 +1,10 @@
 //! What is refused before any endpoint is asked.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
 use mesh_core::development::PUBLISHED_KEYS;
 
-use super::run;
+use super::{meshctl, outcome, run};
 
 #[test]
 fn usage_mistakes_exit_64_and_say_what_to_do() {
@@ -14,6 +16,7 @@ fn usage_mistakes_exit_64_and_say_what_to_do() {
         &["bind", "7", "--instance", "xyz"],
         &["mint", "--relay"],
         &["fund"],
+        &["mint", "--instance", "1691ed1b47506cad7d08834668691d88246f5b1f", "--fund", "0"],
         &["fund", "0", "--to", "0x00000000000000000000000000000000000000aa"],
         &["deploy"],
         &["deploy", "--kms-root", "0x00000000000000000000000000000000000000aa", "--network", "10.0.0.0/8"],
@@ -39,6 +42,13 @@ fn usage_mistakes_exit_64_and_say_what_to_do() {
     insta::assert_snapshot!("no_contract", run(&["nodes"]).2);
     let revoke = ["revoke", "7", "--contract", "0x00000000000000000000000000000000000000aa", "--rpc-url", "http://h"];
     insta::assert_snapshot!("no_key", run(&revoke).2);
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_a_usage_mistake() {
+    let outcome = outcome(meshctl().arg(OsStr::from_bytes(b"stat\xff")).output().unwrap());
+    assert_eq!(outcome.0, 64, "{outcome:?}");
+    assert!(outcome.2.starts_with("error: "), "{outcome:?}");
 }
 
 /// Nothing is asked of the endpoint, which does not exist.
