@@ -116,3 +116,42 @@ fn one_command_leads_from_an_instance_to_a_member() {
         "{unknown}"
     );
 }
+
+/// A run that gave up waiting for its transaction is repeated while that one is still under way.
+#[test]
+fn what_a_transaction_under_way_will_do_is_not_done_again() {
+    let world = World::new();
+    let socket = world.scratch.path("mesh0.sock");
+    let mint = ["mint", "--instance", INSTANCE, "--relay", "--timeout", "0", "--receipt-timeout", "1", "--socket"];
+    let mint = [&mint[..], &[socket.to_str().unwrap()]].concat();
+    world.anvil.rpc("evm_setAutomine", json!([false]));
+    let (code, _, errors) = world.run(&mint);
+    assert!(code == 1 && errors.contains("is in no block after 1s"), "{errors}");
+    let (code, _, errors) = world.run(&mint);
+    assert!(
+        code == 1 && errors.contains("waiting for 1 transaction of ") && errors.contains("might be done twice"),
+        "{errors}"
+    );
+    world.anvil.rpc("evm_mine", json!([]));
+    world.anvil.rpc("evm_setAutomine", json!([true]));
+    let (code, _, errors) = world.run(&mint);
+    assert!(code == 1 && errors.contains("token 1: is bound to instance"), "{errors}");
+    let next = world.json(&["mint", "--instance", &"44".repeat(20)]);
+    assert_eq!(next["token_id"], json!(2), "one token for two runs");
+}
+
+/// Any account can have a token bound to any instance where minting is public: it is not taken for one's own.
+#[test]
+fn a_token_of_another_owner_or_app_is_not_gone_on_with() {
+    let world = World::new();
+    let stranger = member(0x77).address().to_string();
+    world.json(&["mint", "--instance", INSTANCE, "--to", &stranger]);
+    let (code, stdout, errors) = world.run(&["mint", "--instance", INSTANCE, "--json"]);
+    let minted: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &minted["token_id"]), (0, &json!(2)), "{errors}");
+    assert!(errors.contains(&format!("token 1 of {stranger} is bound to this instance, too")), "{errors}");
+    // The operator's own now, bound for any app: what was asked for is not what is there.
+    let refused = world.refused(&["mint", "--instance", INSTANCE, "--app-id", &"aa".repeat(20), "--relay"]);
+    assert!(refused.contains("token 2 is bound to this instance for any allowed app, not for app"), "{refused}");
+    assert!(refused.contains(&format!("meshctl bind 2 --instance {INSTANCE} --app-id ")), "{refused}");
+}

@@ -193,6 +193,37 @@ impl Operator {
         Ok(Done { hash, receipt, created: self.address.create(nonce) })
     }
 
+    /// Waits until no earlier transaction of this account is under way: what it will have done could not be seen, and would be done again.
+    ///
+    /// # Errors
+    /// They are in no block within the time of `--receipt-timeout`.
+    pub(crate) async fn settle(&self, printer: &Printer) -> anyhow::Result<()> {
+        let deadline = Instant::now() + self.receipt_timeout;
+        let mut is_said = false;
+        loop {
+            // In this order: one that gets into a block in between is waited for in vain, and not missed.
+            let (mined, pending) = (self.nonce(At::Latest).await?, self.nonce(At::Pending).await?);
+            if pending <= mined {
+                return Ok(());
+            }
+            let count = pending - mined;
+            let under_way = format!("{count} transaction{} of {}", if count == 1 { "" } else { "s" }, self.address);
+            if Instant::now() >= deadline {
+                let what = format!(
+                    "{under_way} in no block after {:?}: what it does might be done twice",
+                    self.receipt_timeout
+                );
+                return Err(Failure::new(what)
+                    .hint("wait, or replace it with the wallet that sent it, then run the same command again")
+                    .into());
+            }
+            if !std::mem::replace(&mut is_said, true) {
+                printer.note(format!("waiting for {under_way} that was sent before"));
+            }
+            sleep_until((Instant::now() + RECEIPT_POLL).min(deadline)).await;
+        }
+    }
+
     /// What a call will cost. Fails, with the contract's reason, where it would be refused.
     pub(super) async fn quote(&self, call: &Call, assuming: &StateOverride) -> anyhow::Result<Fees> {
         let chain = &self.chain;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{
     change::{change, dry_run},
     join::{Wanted, join},
-    minting::parse_price,
+    minting::{parse_amount, parse_price},
     nodes,
     token::token_id,
 };
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "instance")]
     relay: bool,
     /// Then send the node's own address what it lacks of this, wait until the node is a member
-    #[arg(long, value_name = "ETHER", requires = "instance", value_parser = parse_price)]
+    #[arg(long, value_name = "ETHER", requires = "instance", value_parser = parse_amount)]
     fund: Option<U256>,
     /// With --relay or --fund: give up waiting after this long; the same command goes on from there
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds())]
@@ -101,10 +101,22 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let network = operator.chain.read(contract, meshNetworkCall {}, None).await?;
     let network = mesh_network(network.base, network.prefixLength)?;
 
-    let known = match args.instance {
-        Some(instance) => bound_to(&operator.chain, contract, instance).await?,
-        None => None,
+    if args.instance.is_some() && !operator.is_dry_run() {
+        operator.settle(printer).await?;
+    }
+    let (known, foreign) = match args.instance {
+        Some(instance) => bound_to(&operator.chain, contract, instance, owner).await?,
+        None => (None, None),
     };
+    // Where minting is public, any account can have a token bound to any instance. Nothing is done for that one.
+    if let Some(foreign) = foreign {
+        printer.note(foreign_words(&foreign, owner));
+    }
+    if let Some((node, app_id)) =
+        known.as_ref().zip(args.app_id).filter(|(node, app_id)| node.bound_app_id != Some(*app_id))
+    {
+        return Err(other_app(node, app_id).into());
+    }
     let Some(instance) = args.instance.filter(|_| args.relay || args.fund.is_some()) else {
         if let Some(node) = known {
             return Err(minted_before(&node).into());
@@ -186,10 +198,34 @@ fn member_text(member: &Member) -> String {
     text + &transactions.collect::<String>()
 }
 
-/// The token that is bound to an instance, the lowest of several.
-async fn bound_to(chain: &Chain, contract: Address, instance: InstanceId) -> anyhow::Result<Option<NodeRecord>> {
-    let nodes = nodes::all(chain, contract).await?;
-    Ok(nodes.into_iter().find(|node| node.instance == Some(instance)))
+/// The token of that owner which is bound to an instance, and one of another owner: the lowest of several.
+async fn bound_to(
+    chain: &Chain,
+    contract: Address,
+    instance: InstanceId,
+    owner: Address,
+) -> anyhow::Result<(Option<NodeRecord>, Option<NodeRecord>)> {
+    let nodes = nodes::all(chain, contract).await?.into_iter();
+    let (mut own, mut foreign): (Vec<_>, Vec<_>) =
+        nodes.filter(|node| node.instance == Some(instance)).partition(|node| node.owner == Some(owner));
+    let first = |nodes: &mut Vec<NodeRecord>| if nodes.is_empty() { None } else { Some(nodes.remove(0)) };
+    Ok((first(&mut own), first(&mut foreign)))
+}
+
+fn foreign_words(node: &NodeRecord, owner: Address) -> String {
+    let holder = node.owner.map_or_else(|| "?".to_owned(), |holder| holder.to_string());
+    format!(
+        "token {} of {holder} is bound to this instance, too: start the agent with `--token` and the number of the one of {owner}",
+        node.token
+    )
+}
+
+fn other_app(node: &NodeRecord, app_id: AppId) -> Failure {
+    let token = node.token;
+    let instance = node.instance.map_or_else(|| "ID".to_owned(), |instance| instance.to_string());
+    let now = node.bound_app_id.map_or_else(|| "for any allowed app".to_owned(), |app| format!("for app {app}"));
+    Failure::new(format!("token {token} is bound to this instance {now}, not for app {app_id}"))
+        .hint(format!("meshctl bind {token} --instance {instance} --app-id {app_id}"))
 }
 
 /// The owner's mint, or the public one with its payment.
