@@ -4,9 +4,7 @@
 use alloy_primitives::{Address, TxHash};
 use mesh_contract::{
     DeployedCode,
-    DstackClusterNFT::{
-        EXTENSIONCall, clusterConfigCall, meshNetworkCall, ownerCall, peerCountCall, proxiableUUIDCall, totalSupplyCall,
-    },
+    DstackClusterNFT::{EXTENSIONCall, clusterConfigCall, meshNetworkCall, ownerCall, proxiableUUIDCall},
     IMPLEMENTATION_SLOT, implementation_init_code, upgrade,
 };
 use serde::Serialize;
@@ -46,13 +44,11 @@ struct Upgraded {
     transactions: Vec<TxHash>,
 }
 
-/// What an upgrade must not change.
+/// What an upgrade must not change, and no other account can meanwhile: nodes come and go.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     owner: Address,
     network: ([u8; 4], u8),
-    tokens: String,
-    peers: String,
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
@@ -98,7 +94,11 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         None => {
             let done = operator.send(printer, &implementation_call().after_asking(consequences.clone())).await?;
             transactions.push(done.hash);
-            done.created()
+            let created = done.created();
+            printer.note(format!(
+                "the implementation is at {created}: should the upgrade fail now, `meshctl upgrade --implementation {created}` goes on"
+            ));
+            created
         }
     };
     let call = upgrade_call(contract, implementation);
@@ -167,11 +167,15 @@ fn consequences(previous: Address, next: Option<&DeployedCode>, new_functions: &
         Some(next) if next.is_this_version() => format!("this version's at {}", next.implementation),
         Some(next) => format!("that of another version, at {}", next.implementation),
     };
+    let kept = match next {
+        Some(next) if !next.is_this_version() => {
+            "what that code makes of tokens, members, trust and settings is not known here"
+        }
+        Some(_) | None => "tokens, members, trust and settings stay",
+    };
     let new = if new_functions.is_empty() { "none that is known".to_owned() } else { new_functions.join(", ") };
     Consequences::new(
-        format!(
-            "the contract's code at {previous} is replaced by {to}; tokens, members, trust and settings stay; new functions: {new}"
-        ),
+        format!("the contract's code at {previous} is replaced by {to}; {kept}; new functions: {new}"),
         format!("`meshctl upgrade --implementation {previous}`, until upgrades are disabled"),
     )
 }
@@ -206,12 +210,7 @@ async fn preview(
 async fn state(chain: &Chain, contract: Address) -> anyhow::Result<State> {
     let at = Some(chain.head().await?);
     let network = chain.read(contract, meshNetworkCall {}, at).await?;
-    Ok(State {
-        owner: chain.read(contract, ownerCall {}, at).await?,
-        network: (network.base.0, network.prefixLength),
-        tokens: chain.read(contract, totalSupplyCall {}, at).await?.to_string(),
-        peers: chain.read(contract, peerCountCall {}, at).await?.to_string(),
-    })
+    Ok(State { owner: chain.read(contract, ownerCall {}, at).await?, network: (network.base.0, network.prefixLength) })
 }
 
 /// The new code is in place, and reads what the old one wrote.
@@ -224,8 +223,15 @@ async fn verify(
     let is = implementation_of(chain, contract).await?;
     let after = state(chain, contract).await?;
     if is != implementation || after != *before {
-        let what =
-            format!("after the upgrade the contract says {after:?} with implementation {is}, and said {before:?}");
+        let words = |state: &State| {
+            let ([a, b, c, d], prefix) = state.network;
+            format!("owner {} and network {a}.{b}.{c}.{d}/{prefix}", state.owner)
+        };
+        let what = format!(
+            "after the upgrade the contract has implementation {is}, {}; expected were {implementation}, {}",
+            words(&after),
+            words(before)
+        );
         return Err(Failure::new(what)
             .hint(format!("look at it with `meshctl nodes`; `meshctl upgrade --implementation {previous}` goes back"))
             .into());
