@@ -101,6 +101,12 @@ impl Chain {
         self.ever.contains(&(token, key))
     }
 
+    /// The number of the newest block that lists this key.
+    pub(crate) fn last_listed(&self, key: WireguardKey) -> Option<u64> {
+        let lists = |block: &&Rc<Block>| block.state.peers().any(|peer| peer.wireguard_key == key);
+        self.blocks.iter().rev().find(lists).map(|block| block.at.number)
+    }
+
     /// Takes a transaction for the next block; `false` where the contract would revert as things are.
     pub(crate) fn submit(&mut self, transaction: Transaction, now: Duration) -> bool {
         let head = self.head();

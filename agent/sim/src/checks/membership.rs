@@ -108,19 +108,16 @@ impl World {
         }
     }
 
-    /// What is on disk now, of an honest read, lists none of these any more.
+    /// What is on disk now is an honest read of a block after the last one that lists these: the node has seen them leaving. An older
+    /// block, of an endpoint that lags, lacks them as well, and shows no leaving.
     pub(crate) fn note_left(&mut self, node: usize, registry: &CachedRegistry) {
         if self.checks.has_lied || self.checks.has_reorganised {
             return;
         }
-        let head = &self.chain.head().state;
+        let (chain, read) = (&self.chain, registry.registry.block.number);
         let Node { removed, left, .. } = &mut self.nodes[node];
-        let is_listed = |key: &WireguardKey| {
-            let listed = registry.registry.peers.iter().any(|peer| peer.wireguard_key == *key);
-            listed || head.peers().any(|peer| peer.wireguard_key == *key)
-        };
-        left.extend(removed.extract_if(.., |key| !is_listed(key)));
-        left.retain(|key| !is_listed(key));
+        left.extend(removed.extract_if(.., |key| chain.last_listed(*key).is_some_and(|last| last < read)));
+        left.retain(|key| chain.last_listed(*key).is_none_or(|last| last < chain.head().at.number));
     }
 
     /// What was final in a view of this process is not taken back because one endpoint says so.
