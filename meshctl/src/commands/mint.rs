@@ -105,7 +105,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         operator.settle(printer).await?;
     }
     let (known, foreign) = match args.instance {
-        Some(instance) => bound_to(&operator.chain, contract, instance, owner).await?,
+        Some(instance) => bound_to(&operator.chain, contract, instance, [owner, operator.address]).await?,
         None => (None, None),
     };
     // Where minting is public, any account can have a token bound to any instance. Nothing is done for that one.
@@ -116,6 +116,9 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         known.as_ref().zip(args.app_id).filter(|(node, app_id)| node.bound_app_id != Some(*app_id))
     {
         return Err(other_app(node, app_id).into());
+    }
+    if let Some(node) = known.as_ref().filter(|node| node.owner != Some(owner)) {
+        return Err(minted_before(node).into());
     }
     let Some(instance) = args.instance.filter(|_| args.relay || args.fund.is_some()) else {
         if let Some(node) = known {
@@ -198,16 +201,17 @@ fn member_text(member: &Member) -> String {
     text + &transactions.collect::<String>()
 }
 
-/// The token of that owner which is bound to an instance, and one of another owner: the lowest of several.
+/// The token of one of these owners which is bound to an instance, and one of another owner: the lowest of several.
 async fn bound_to(
     chain: &Chain,
     contract: Address,
     instance: InstanceId,
-    owner: Address,
+    own: [Address; 2],
 ) -> anyhow::Result<(Option<NodeRecord>, Option<NodeRecord>)> {
     let nodes = nodes::all(chain, contract).await?.into_iter();
-    let (mut own, mut foreign): (Vec<_>, Vec<_>) =
-        nodes.filter(|node| node.instance == Some(instance)).partition(|node| node.owner == Some(owner));
+    let (mut own, mut foreign): (Vec<_>, Vec<_>) = nodes
+        .filter(|node| node.instance == Some(instance))
+        .partition(|node| node.owner.is_some_and(|owner| own.contains(&owner)));
     let first = |nodes: &mut Vec<NodeRecord>| if nodes.is_empty() { None } else { Some(nodes.remove(0)) };
     Ok((first(&mut own), first(&mut foreign)))
 }
