@@ -61,7 +61,7 @@ class Showcase:
         """What an operator types, as root; tokens were minted in the nodes' order."""
         world = self.world
         return (
-            f"ip netns exec {world.hub} {world.meshctl} revoke {node.index} --rpc-url {world.rpc_url} "
+            f"ip netns exec {world.hub} {world.meshctl} revoke {node.index} --yes --rpc-url {world.rpc_url} "
             f"--contract {world.contract} --private-key-file {world.operator_key_file}"
         )
 
