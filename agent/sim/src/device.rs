@@ -45,8 +45,9 @@ pub(crate) struct Device {
     /// By which stream each peer is reached.
     current: BTreeMap<WireguardKey, StreamId>,
     events: Option<Box<DeviceEvents>>,
-    /// Devices made so far.
+    /// Devices made so far, and when the last one was.
     made: u64,
+    made_at: Option<Duration>,
 }
 
 /// Where a datagram goes.
@@ -86,6 +87,7 @@ impl Device {
             current: BTreeMap::new(),
             events: None,
             made: 0,
+            made_at: None,
         }
     }
 
@@ -95,6 +97,11 @@ impl Device {
 
     pub(crate) const fn made(&self) -> u64 {
         self.made
+    }
+
+    /// When the last of them was, in the world's time.
+    pub(crate) const fn made_at(&self) -> Option<Duration> {
+        self.made_at
     }
 
     pub(crate) fn has_peer(&self, key: WireguardKey) -> bool {
@@ -183,6 +190,7 @@ impl Device {
     fn create(&mut self, address: Ipv4Addr, listen_port: u16, now: Duration, wall: SystemTime) {
         self.remove();
         self.made += 1;
+        self.made_at = Some(now);
         let options = EngineOptions { seed: self.seed + self.made, tap: mesh_paths::path::PORT, mtu: MTU };
         let mut engine = Engine::new(options, instant(now), wall);
         let private_key = Some(wireguard_secret(self.node));

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
+    ops::Range,
     time::{Duration, SystemTime},
 };
 
@@ -38,9 +39,10 @@ pub(crate) struct Node {
     pub(crate) guard_route: Option<MeshNetwork>,
     pub(crate) guard_table: Option<MeshNetwork>,
     /// What the wall clock is ahead by, seconds.
-    pub(crate) clock_offset: i64,
-    /// It was set back once: until it has caught up, peers take the initiations of a new process for replays.
-    pub(crate) was_clock_set_back: bool,
+    clock_offset: i64,
+    /// The latest that the wall clock was before it was set, since the Unix epoch.
+    latest_clock: Duration,
+    pub(crate) clock_set_back: Option<ClockSetBack>,
     /// An agent has run here, so that the guard stands.
     pub(crate) has_started: bool,
     /// Counts processes: what an earlier one has asked for is of no use to a later one.
@@ -65,6 +67,15 @@ pub(crate) struct Node {
     pub(crate) dials: VecDeque<(Duration, Option<usize>)>,
     /// How often its streams were reset.
     pub(crate) stream_resets: u64,
+}
+
+/// A wall clock that was set back: until it has caught up, peers take the initiations of a device that was made since for replays.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClockSetBack {
+    /// When that was, the first time.
+    first: Duration,
+    /// When the clock is as late as it ever was before.
+    caught_up: Duration,
 }
 
 /// A running agent and its device, which ends with it.
@@ -101,7 +112,8 @@ impl Node {
             guard_route: None,
             guard_table: None,
             clock_offset: 0,
-            was_clock_set_back: false,
+            latest_clock: Duration::ZERO,
+            clock_set_back: None,
             has_started: false,
             generation: 0,
             process: None,
@@ -132,6 +144,26 @@ impl Node {
     /// The same, as the device and the shell around it read it.
     pub(crate) fn wall_clock(&self, now: Duration) -> SystemTime {
         SystemTime::UNIX_EPOCH + self.unix(now)
+    }
+
+    /// The wall clock jumps by so many seconds.
+    pub(crate) fn step_clock(&mut self, seconds: i64, now: Duration) {
+        let before = self.unix(now);
+        let was_behind = before < self.latest_clock;
+        self.latest_clock = self.latest_clock.max(before);
+        self.clock_offset += seconds;
+        let behind = self.latest_clock.saturating_sub(self.unix(now));
+        if was_behind || !behind.is_zero() {
+            let first = self.clock_set_back.map_or(now, |set_back| set_back.first);
+            self.clock_set_back = Some(ClockSetBack { first, caught_up: now + behind });
+        }
+    }
+
+    /// From when to when peers take the initiations of its device for replays, if they ever did.
+    pub(crate) fn initiations_refused(&self) -> Option<Range<Duration>> {
+        let set_back = self.clock_set_back?;
+        let made = self.process.as_ref()?.device.made_at()?;
+        (set_back.first <= made && made < set_back.caught_up).then_some(made..set_back.caught_up)
     }
 
     /// Both clocks of the process that was started then.

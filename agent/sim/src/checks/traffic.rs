@@ -137,7 +137,7 @@ impl World {
         let plans = &self.scenario.world.nodes;
         let can_ask = |node: &usize| {
             let is_found = plans[*node].home == Home::Open && !self.network.has_moved(*node);
-            is_found && !self.nodes[*node].was_clock_set_back
+            is_found && self.nodes[*node].clock_set_back.is_none()
         };
         let is_answered = || self.pairs.iter().any(|back| (back.from, back.to) == (pair.to, pair.from));
         let direct_within = match [pair.from, pair.to].map(|node| can_ask(&node)) {

@@ -25,10 +25,7 @@ impl World {
             Fault::Reinstate(node) => self.reinstate(node),
             Fault::Kill(node, _) => self.kill(node),
             Fault::Stop(node, _) => self.stop(node),
-            Fault::ClockStep(node, seconds) => {
-                self.nodes[node].clock_offset += seconds;
-                self.nodes[node].was_clock_set_back |= seconds < 0;
-            }
+            Fault::ClockStep(node, seconds) => self.nodes[node].step_clock(seconds, self.now),
             Fault::ChangesFail(node, kind, _) => self.nodes[node].failing_change = Some(kind),
             Fault::PortChanges(node) => self.change_port(node),
             Fault::DiskFull(node, _) => self.nodes[node].is_disk_full = true,
