@@ -25,6 +25,8 @@ pub enum Profile {
     Gateway,
     /// A host moves from address to address, and agents of others stop in order and are started again, one at a time.
     Hosts,
+    /// A node leaves, another is started again, and the only endpoint then shows the contract as it was before.
+    OldState,
     /// Two nodes talk for so long that their sessions are renewed.
     Long,
     /// Everything at once.
@@ -32,7 +34,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// As often as they are drawn, but for [`Profile::Hosts`], which every eighth seed has.
+    /// As often as they are drawn, but for [`Profile::Hosts`] and [`Profile::OldState`], which every eighth seed has.
     const ALL: [Self; 14] = [
         Self::Calm,
         Self::Calm,
@@ -80,11 +82,15 @@ impl Scenario {
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
         let drawn = rng.pick(&Profile::ALL);
-        let profile = if seed % 8 == 7 { Profile::Hosts } else { drawn };
+        let profile = match seed % 8 {
+            3 => Profile::OldState,
+            7 => Profile::Hosts,
+            _ => drawn,
+        };
         let world = WorldPlan::draw(profile, &mut rng);
         let length = match profile {
             Profile::Calm => rng.millis(12_000, 25_000),
-            Profile::Sources | Profile::Gateway | Profile::Chaos => rng.millis(20_000, 45_000),
+            Profile::Sources | Profile::Gateway | Profile::OldState | Profile::Chaos => rng.millis(20_000, 45_000),
             Profile::Failover | Profile::Hosts => rng.millis(40_000, 60_000),
             Profile::Nat => rng.millis(20_000, 35_000),
             Profile::Long => rng.millis(190_000, 200_000),

@@ -123,15 +123,17 @@ impl Fault {
 /// What happens in a run of this length, in order.
 pub(super) fn draw(profile: Profile, world: &WorldPlan, length: Duration, rng: &mut Rng) -> Vec<Timed> {
     let mut history = Vec::new();
-    if profile == Profile::Long {
-        return history;
+    match profile {
+        Profile::Long => return history,
+        Profile::OldState => return old_state(world, rng),
+        _ => {}
     }
     // Those that were there from the beginning have found each other by then.
     let mut at = rng.millis(4_000, 7_000);
     while at + Duration::from_millis(500) < length {
         let fault = fault(profile, world, length - at, rng);
         let pause = match profile {
-            Profile::Calm | Profile::Long => rng.millis(2_000, 6_000),
+            Profile::Calm | Profile::OldState | Profile::Long => rng.millis(2_000, 6_000),
             Profile::Failover => fault.lasts() + rng.millis(16_000, 30_000),
             Profile::Nat | Profile::Gateway => fault.lasts() + rng.millis(2_000, 8_000),
             Profile::Hosts => fault.lasts() + rng.millis(5_000, 12_000),
@@ -143,10 +145,30 @@ pub(super) fn draw(profile: Profile, world: &WorldPlan, length: Duration, rng: &
     history
 }
 
+/// A node leaves, another is started again, and the endpoint shows the state from before, which is not yet older than what it can show.
+fn old_state(world: &WorldPlan, rng: &mut Rng) -> Vec<Timed> {
+    let leaver = some_node(world, rng);
+    let other = (leaver + 1 + rng.index(world.nodes.len() - 1)) % world.nodes.len();
+    let leaves = match rng.below(3) {
+        0 => Fault::Revoke(leaver),
+        1 => Fault::Deactivate(leaver),
+        _ => Fault::Burn(leaver),
+    };
+    let left = rng.millis(9_000, 13_000);
+    let killed = left + world.block_time + rng.millis(500, 2_000);
+    let down_for = rng.millis(200, 1_500);
+    let lies = killed + down_for + rng.millis(1_500, 3_000);
+    vec![
+        Timed { at: left, fault: leaves },
+        Timed { at: killed, fault: Fault::Kill(other, down_for) },
+        Timed { at: lies, fault: Fault::EndpointLies(0, Lie::OldState, rng.millis(1_000, 6_000)) },
+    ]
+}
+
 fn fault(profile: Profile, world: &WorldPlan, left: Duration, rng: &mut Rng) -> Fault {
     match profile {
         // Nothing happens there.
-        Profile::Calm | Profile::Long => operator(world, rng),
+        Profile::Calm | Profile::OldState | Profile::Long => operator(world, rng),
         Profile::Sources => match rng.below(10) {
             0..=5 => source(world, left, rng),
             6 => node(world, left, rng),

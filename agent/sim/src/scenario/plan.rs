@@ -106,9 +106,15 @@ impl WorldPlan {
             Profile::Calm | Profile::Sources | Profile::Chaos => rng.pick(&[2, 3, 3, 4, 4, 5, 6]),
             Profile::Failover | Profile::Long => 2,
             Profile::Nat | Profile::Gateway | Profile::Hosts => rng.pick(&[2, 2, 3, 3, 4]),
+            Profile::OldState => rng.pick(&[2, 3, 3, 4]),
         };
         let (endpoints, need) = match profile {
-            Profile::Failover | Profile::Nat | Profile::Gateway | Profile::Long | Profile::Hosts => (1, 1),
+            Profile::Failover
+            | Profile::Nat
+            | Profile::Gateway
+            | Profile::Long
+            | Profile::Hosts
+            | Profile::OldState => (1, 1),
             Profile::Calm | Profile::Sources | Profile::Chaos => rng.pick(&[(1, 1), (2, 2), (3, 2), (3, 2), (3, 2)]),
         };
         let nats = match profile {
@@ -119,7 +125,8 @@ impl WorldPlan {
             | Profile::Failover
             | Profile::Gateway
             | Profile::Long
-            | Profile::Hosts => 0,
+            | Profile::Hosts
+            | Profile::OldState => 0,
         };
         let kinds = [
             NatKind::FullCone,
@@ -131,7 +138,7 @@ impl WorldPlan {
         let nats: Vec<NatPlan> =
             (0..nats).map(|_| NatPlan { kind: rng.pick(&kinds), hairpins: rng.chance(400) }).collect();
         let has_gateway = match profile {
-            Profile::Calm | Profile::Sources | Profile::Long => rng.chance(300),
+            Profile::Calm | Profile::Sources | Profile::OldState | Profile::Long => rng.chance(300),
             Profile::Failover | Profile::Nat | Profile::Gateway => true,
             Profile::Hosts => rng.chance(500),
             Profile::Chaos => rng.chance(800),
