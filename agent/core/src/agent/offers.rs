@@ -24,6 +24,8 @@ pub(super) struct Offers {
     retry_at: Duration,
     backoff: Backoff,
     error: Option<String>,
+    /// What the member address had when the offer was last tried again because of it.
+    tried_with: Option<Wei>,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ impl Offers {
             retry_at: Duration::ZERO,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             error: None,
+            tried_with: None,
         }
     }
 
@@ -75,6 +78,7 @@ impl Offers {
         self.made = None;
         self.wish = wish;
         self.error = None;
+        self.tried_with = None;
         self.backoff.reset();
         self.retry_at = now.since_start;
     }
@@ -102,12 +106,17 @@ impl Offers {
         self.made.as_ref()?.submitted.as_ref().err()?.balance
     }
 
-    /// The member address has so much now. With more than when it was too little, the offer is tried again at once.
+    /// The member address has so much now. With more than when it was too little, the offer is tried again at once; but once only for
+    /// each amount, because one endpoint that lags or lies can say that it is too little as often as it is asked.
     pub(super) fn handle_balance(&mut self, balance: Option<Wei>, now: Now) {
         let Some(had) = self.shortage() else { return };
-        if balance.is_some_and(|has| has > had) && self.retry_at > now.since_start {
+        let is_more = |has: &Wei| *has > had && self.tried_with.is_none_or(|tried| *has > tried);
+        if let Some(has) = balance.filter(is_more)
+            && self.retry_at > now.since_start
+        {
             tracing::info!("the member address was funded: trying again");
             self.retry_at = now.since_start;
+            self.tried_with = Some(has);
         }
     }
 

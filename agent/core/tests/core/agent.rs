@@ -309,6 +309,24 @@ fn funds_that_come_while_a_transaction_fails_are_noticed() {
     assert_eq!(world.commands["offer"], tried + 1);
 }
 
+/// One endpoint says that there is too little, and the others that there is more.
+#[test]
+fn an_endpoint_that_denies_the_funds_makes_no_node_try_without_end() {
+    let mut world = World::new();
+    world.run_until_idle();
+    world.balance = Wei(U256::from(7));
+    let tried = world.commands["offer"];
+    for _ in 0..40 {
+        world.pass(Duration::from_millis(500));
+        world.hint();
+    }
+    assert_eq!(world.commands["offer"], tried + 1);
+    world.balance = Wei(U256::from(8));
+    world.hint();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.commands["offer"], tried + 2, "more may be enough");
+}
+
 #[test]
 fn a_new_endpoint_in_the_configuration_is_offered() {
     let mut world = World::mesh(&[2]);
