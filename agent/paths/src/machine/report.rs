@@ -74,7 +74,8 @@ fn of_peer(peer: &Peer, stream: Option<&PeerReport>, own: Option<&Place>, now: D
     let mut report = peer.selector.report(now);
     let path = &mut report.paths[rank(PathKind::Gateway)];
     let error = match path.trouble {
-        _ if !peer.has_stream => stream.and_then(|stream| stream.error.as_ref()),
+        // A peer that is new was not dialed while its gateway is away.
+        _ if !peer.has_stream => stream.and_then(|stream| stream.error.as_ref().or(stream.gateway.as_ref())),
         // Open as far as this side knows: what a new dial found says more than that nothing comes.
         Some(Trouble::Silent | Trouble::OneWay) => stream.and_then(|stream| stream.gateway.as_ref()),
         _ => None,

@@ -48,6 +48,10 @@ fn a_gateway_that_comes_back_is_found_by_a_single_dial_at_a_time() {
     let before = world.dials;
     world.run(SECOND * 20);
     assert!((80..=165).contains(&(world.dials - before)), "{} dials", world.dials - before);
+    // And of one that is new, and was never dialed.
+    world.set_peers(1, peers(1, &[1, 2, 3, 4, 5]));
+    world.run(SECOND * 3);
+    assert_eq!(world.paths(1, 5).unwrap().gateway.clone().unwrap().reason, Some(Reason::GatewayUnreachable));
     world.is_gateway_up = true;
     let took = world.until("all streams again", |world| (1..5).all(|n| world.open_streams(n) == 3));
     assert!(took <= SECOND * 2, "{took:?}");
