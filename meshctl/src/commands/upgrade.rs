@@ -94,11 +94,11 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         None => {
             let done = operator.send(printer, &implementation_call().after_asking(consequences.clone())).await?;
             transactions.push(done.hash);
-            let created = done.created();
+            let implementation = done.created();
             printer.note(format!(
-                "the implementation is at {created}: should the upgrade fail now, `meshctl upgrade --implementation {created}` goes on"
+                "the implementation is at {implementation}: should the upgrade fail now, `meshctl upgrade --implementation {implementation}` goes on"
             ));
-            created
+            implementation
         }
     };
     let call = upgrade_call(contract, implementation);

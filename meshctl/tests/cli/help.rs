@@ -104,7 +104,7 @@ fn filled(before: &str, word: &str) -> String {
     match word {
         "{}" | "{contract}" if before == "--contract" => format!("0x{}", "33".repeat(20)),
         "{}" if before == "offer" => format!("0x{}", "33".repeat(20)),
-        "{previous}" | "{previous_implementation}" | "{root}" => format!("0x{}", "33".repeat(20)),
+        "{previous}" | "{previous_implementation}" | "{implementation}" | "{root}" => format!("0x{}", "33".repeat(20)),
         "{compose_hash}" | "{device_id}" => "22".repeat(32),
         "ID" | "INSTANCE" => "11".repeat(20),
         "HASH" => "22".repeat(32),
