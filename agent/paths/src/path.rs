@@ -127,7 +127,7 @@ pub struct Selector {
 
 impl Selector {
     /// No path yet. `mtu` is the tunnel's; `seed` is random, another for each peer and each run of the agent: it spreads
-    /// probes over time, and its upper half is that of every number, so that neither replies to an earlier run nor its last words
+    /// probes over time, and its upper half is that of every number, so that neither replies to an earlier run nor its stop messages
     /// fit this one.
     #[must_use]
     pub fn new(mtu: u16, seed: u64, now: Duration) -> Self {

@@ -44,7 +44,7 @@ const _: () = assert!(HEAD + SLOTS * SLOT == SMALL && KINDS.len() <= SLOTS);
 /// one end of a path to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
-    /// Question, answer or last word.
+    /// Request, reply or stop message.
     pub kind: MessageKind,
     /// The path it was sent by, as its sender says.
     pub path: PathKind,
@@ -54,7 +54,7 @@ pub struct Message {
     pub hearing: PerPath<Option<Hearing>>,
 }
 
-/// Question, answer or last word.
+/// Request, reply or stop message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageKind {
     /// To be answered by the path it came by.

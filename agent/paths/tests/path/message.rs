@@ -52,7 +52,7 @@ fn refuses_what_it_cannot_read() {
     long_reply[5] = 2;
     assert_eq!(Message::parse(&long_reply), Err(ProbeError::Length(SMALL + 1)));
     long_reply[5] = 3;
-    assert_eq!(Message::parse(&long_reply), Err(ProbeError::Length(SMALL + 1)), "nor are last words longer");
+    assert_eq!(Message::parse(&long_reply), Err(ProbeError::Length(SMALL + 1)), "nor are stop messages longer");
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn one_dial_says_of_all_peers_that_their_gateway_is_away() {
         lab.away(dial);
     }
     assert!(lab.log().iter().all(|action| !matches!(action, Action::Away { .. })));
-    // One more breaks meanwhile.
+    // It is back, and a peer that is reached has no reason any more.
     let dial = lab.dial(2 * SECOND);
     let peer = lab.dialing[&dial];
     lab.opened(dial);
@@ -103,7 +103,7 @@ fn a_node_that_all_others_dial_finds_out_by_dialing_itself() {
     lab.table.set_own(token(OWN), place(OWN));
     lab.table.set_peers((1..=3).map(|n| (token(n), None)).collect(), lab.now);
     lab.act();
-    // Before there is a stream, and at most twice a minute or so once the gateway was found to be there.
+    // Before there is a stream; less and less often, down to once in 8 s to 16 s, while the gateway is found to be there.
     let mut dials = 0;
     while lab.now < 60 * SECOND {
         lab.wait(SECOND / 10);
