@@ -34,37 +34,51 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let ask = async || match settings.socket() {
+        Ok(path) => ask(&AgentSocket::new(path), deadline).await,
+        Err(failure) => Err(failure.into()),
+    };
+    let status = wait(args.peers, deadline, ask, |failure| {
+        let (what, hint) = failure::parts(failure);
+        let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {}", printer.pasteable(hint.trim_end())));
+        printer.note(format!("waiting: {}{hint}", what.trim_end()));
+    })
+    .await?;
+    printer.result(&status.verdict, || "ready\n".to_owned())?;
+    Ok(0)
+}
+
+/// Asks for the status until the node is ready with `peers` reachable ones, and `tell`s what is in the way whenever that
+/// changes. At the deadline, or when waiting does not help, the error is what is in the way.
+async fn wait(
+    peers: usize,
+    deadline: Instant,
+    ask: impl AsyncFn() -> anyhow::Result<Status>,
+    tell: impl Fn(&anyhow::Error),
+) -> anyhow::Result<Status> {
     let begun = Instant::now();
-    let deadline = begun + Duration::from_secs(args.timeout);
-    let mut said = String::new();
+    let mut told = String::new();
     loop {
-        let answer = match settings.socket() {
-            Ok(path) => ask(&AgentSocket::new(path), deadline).await,
-            Err(failure) => Err(failure.into()),
-        };
-        let waits_for = match answer {
-            Ok(status) => match judge(&status, args.peers) {
-                Judgement::Ready => {
-                    printer.result(&status.verdict, || "ready\n".to_owned())?;
-                    return Ok(0);
-                }
-                Judgement::Fenced(failure) if begun.elapsed() >= LET_BACK_WITHIN => return Err(failure.into()),
-                Judgement::NotYet(failure) | Judgement::Fenced(failure) if Instant::now() >= deadline => {
-                    return Err(failure.into());
-                }
-                Judgement::NotYet(failure) | Judgement::Fenced(failure) => failure.into(),
+        let (in_the_way, final_answer) = match ask().await {
+            Ok(status) => match judge(&status, peers) {
+                Judgement::Ready => return Ok(status),
+                Judgement::Fenced(failure) => (failure.into(), begun.elapsed() >= LET_BACK_WITHIN),
+                Judgement::NotYet(failure) => (failure.into(), false),
             },
             // Waiting does not help when there are several agents to choose from.
-            Err(error) if failure::exit_code(&error) == failure::USAGE => return Err(error),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(error) => error,
+            Err(error) => {
+                let several = failure::exit_code(&error) == failure::USAGE;
+                (error, several)
+            }
         };
-        let (what, hint) = failure::parts(&waits_for);
-        let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {}", printer.pasteable(hint.trim_end())));
-        let says = format!("waiting: {}{hint}", what.trim_end());
-        if says != said {
-            printer.note(&says);
-            said = says;
+        if final_answer || Instant::now() >= deadline {
+            return Err(in_the_way);
+        }
+        let text = format!("{:?}", failure::parts(&in_the_way));
+        if text != told {
+            tell(&in_the_way);
+            told = text;
         }
         sleep(POLL).await;
     }
@@ -156,5 +170,31 @@ mod tests {
     #[test]
     fn a_starting_node_is_waited_for() {
         assert_eq!(outcome(judge(&samples::starting(), 0)).0, "not yet");
+    }
+
+    /// What a wait of a minute for `status` ends with, after how long, and what it told.
+    async fn waited_for(status: impl Fn(Duration) -> Status) -> (u8, Duration, usize) {
+        let begun = Instant::now();
+        let told = std::cell::Cell::new(0);
+        let ask = async || Ok(status(begun.elapsed()));
+        let ended = wait(0, begun + Duration::from_secs(60), ask, |_| told.set(told.get() + 1)).await;
+        (ended.map_or_else(|error| failure::exit_code(&error), |_| 0), begun.elapsed(), told.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fenced_node_gets_as_long_as_its_agent_needs_to_read_a_bind() {
+        let (code, after, told) = waited_for(|_| samples::fenced()).await;
+        assert_eq!((code, told), (5, 1), "after {after:?}");
+        assert!(after >= LET_BACK_WITHIN && after < LET_BACK_WITHIN + 2 * POLL, "{after:?}");
+        let bound = Duration::from_secs(1);
+        let back = waited_for(|at| if at < bound { samples::fenced() } else { samples::degraded() }).await;
+        assert_eq!((back.0, back.2), (0, 1), "after {:?}", back.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_the_way_is_told_once_and_is_the_error_at_the_deadline() {
+        let (code, after, told) = waited_for(|_| samples::starting()).await;
+        assert_eq!((code, told), (2, 1), "after {after:?}");
+        assert!(after >= Duration::from_secs(60) && after < Duration::from_secs(60) + 2 * POLL, "{after:?}");
     }
 }

@@ -1,4 +1,7 @@
 //! The highest rate of 1200-byte datagrams at which hardly any is lost.
+//!
+//! The rate is found in steps of 6 %, and the processor time is that of the rate found: what a gigabyte costs falls as the
+//! rate rises. Two builds are to be compared at one rate (`iperf3 -u -b`), or by instructions per packet (callgrind).
 
 use std::fs;
 
