@@ -59,6 +59,8 @@ fn what_takes_peers_out_is_shown_and_asked_about() {
     world.json(&["domain", "add", "gw.example.com"]);
     world.json(&["compose", "add", HASH]);
     world.json(&["device", "add", HASH]);
+    world.json(&["mint", "--to", OWNER, "--instance", &"23".repeat(20)]);
+    let waiting = format!("way back  `meshctl bind 2 --instance {}", "23".repeat(20));
     let before = world.height();
     for (arguments, expected) in [
         (&["revoke", "1"][..], "leaving   1 of 1 peers"),
@@ -70,11 +72,22 @@ fn what_takes_peers_out_is_shown_and_asked_about() {
         (&["compose", "remove", HASH], "`meshctl compose add 0xc143"),
         (&["device", "remove", HASH], "`meshctl device add 0xc143"),
         (&["owner", "offer", OTHER], "and then mint, revoke and replace the contract's code"),
+        (&["bind", "2", "--instance", &"24".repeat(20)], &waiting),
+        (&["config", "dev-mode", "on"], "way back  `meshctl config dev-mode off"),
+        (&["config", "require-tcb", "on"], "do not boot again: a node on such a machine"),
+        (&["config", "set", "--network-type", "tls-gateway"], "way back  `meshctl config set --network-type any"),
+        (&["config", "disable-upgrades", "--forever"], "way back  none: a new cluster"),
+        (&["device", "allow-any", "on"], "way back  `meshctl device allow-any off"),
     ] {
         let (code, _, errors) = outcome(world.command(KEY).args(arguments).output().unwrap());
         assert!(code == 64 && errors.contains(expected) && errors.contains("\nway back  "), "{arguments:?}: {errors}");
     }
     assert_eq!(world.height(), before, "nothing is sent");
+    for switch in [&["config", "dev-mode"][..], &["config", "require-tcb"], &["device", "allow-any"]] {
+        world.json(&[switch, &["on"]].concat());
+        let (code, _, errors) = outcome(world.command(KEY).args(switch).arg("off").output().unwrap());
+        assert!(code == 64 && errors.contains("\nway back  "), "{switch:?}: {errors}");
+    }
 }
 
 /// Runs under `script`, which gives it a terminal; exit code, and what stood there.
@@ -109,6 +122,7 @@ fn what_would_change_nothing_is_an_error() {
         (&["owner", "offer", OWNER], "is the contract's owner already"),
         (&["owner", "offer", ZERO], "there is no offer to take back"),
         (&["transfer", "1", "--to", OWNER], "token 1 belongs to"),
+        (&["owner", "accept"], "the contract is not offered to"),
         (&["withdraw", "--to", OTHER], "the contract has 0 ether"),
         (&["mint", "--to", OTHER, "--instance", world::INSTANCE], "has token 1 already"),
     ] {

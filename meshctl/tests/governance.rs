@@ -80,6 +80,8 @@ fn limits_and_switches() {
     assert_eq!(world.json(&["config"])["upgrades_disabled"], json!(true));
     let (_, text, _) = world.run(&["config"]);
     assert!(text.contains("\nupgrades       disabled for ever\n"), "{text}");
+    let again = world.refused(&["config", "disable-upgrades", "--forever"]);
+    assert!(again.contains("upgrades are disabled for ever already\nhint: "), "{again}");
 }
 
 #[test]
@@ -322,14 +324,23 @@ fn the_boot_gate() {
 fn ownership_is_handed_over_in_two_steps() {
     let world = World::new();
     world.denied(&["owner", "offer", OTHER]);
-    world.denied(&["owner", "accept"]);
+    let accept_as = |key| world.run_as(key, &["owner", "accept"]);
+    let (code, _, errors) = accept_as(OTHER_KEY);
+    assert!(
+        code == 1 && errors.contains("nothing is offered: its owner does that with `meshctl owner offer"),
+        "{errors}"
+    );
     assert_eq!(world.change("transferOwnership(address)", &["owner", "offer", OTHER])["pending_owner"], json!(OTHER));
     let shown = world.json(&["owner"]);
     assert_eq!((&shown["owner"], &shown["pending_owner"]), (&json!(OWNER), &json!(OTHER)));
     let (_, text, _) = world.run(&["config"]);
     assert!(text.contains("\nnext owner     0x70997970C51812dc3A010C7d01b50e0d17dc79C8, once it accepts\n"), "{text}");
+    let (code, _, errors) = accept_as(KEY);
+    let right_key =
+        "hint: send it from the key of the account that it is offered to: 0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+    assert!(code == 1 && errors.contains(right_key), "{errors}");
     assert_eq!(world.json(&["owner", "offer", ZERO])["pending_owner"], Value::Null);
-    world.denied(&["owner", "accept"]);
+    assert_eq!(accept_as(OTHER_KEY).0, 1);
     world.json(&["owner", "offer", OTHER]);
     assert_eq!(world.change_as(OTHER_KEY, "acceptOwnership()", &["owner", "accept"])["owner"], json!(OTHER));
     let (_, text, _) = world.run(&["owner", "show"]);

@@ -12,12 +12,10 @@ use mesh_contract::DstackClusterNFT::{
 };
 use serde::Serialize;
 
-use super::{
-    change::{change, change_cluster},
-    leaving::nothing_to_do,
-};
+use super::{change::change, leaving::nothing_to_do};
 use crate::{
     chain::{Call, Operator},
+    confirm::Consequences,
     failure::Failure,
     output::Printer,
     settings::Settings,
@@ -145,44 +143,80 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     match &args.verb {
         None | Some(Verb::Show) => show::run(settings, printer).await,
         Some(Verb::Set(args)) => set(args, settings, printer).await,
-        Some(Verb::DevMode(SwitchArgs { state, key })) => {
-            let enabled = state.is_on();
-            let (what, text) = if enabled {
-                ("turn dev mode on", "dev mode is on: nothing is checked about the URLs that token owners give")
-            } else {
-                ("turn dev mode off", "dev mode is off: the URLs that were given are void")
-            };
-            let report = (DevMode { dev_mode: enabled }, text.to_owned());
-            let (operator, contract) = Operator::of_cluster(settings, key).await?;
-            let before = operator.chain.read(contract, devModeCall {}, None).await?;
-            refuse_same(before, *state, "dev mode")?;
-            let call = Call::function(what, contract, &setDevModeCall { enabled });
-            change(&operator, printer, contract, call, |_| Ok(report)).await
-        }
-        Some(Verb::RequireTcb(SwitchArgs { state, key })) => {
-            let require = state.is_on();
-            let (what, text) = if require {
-                ("require an up-to-date TCB", "from the next boot on, only CVMs with an up-to-date TCB get their keys")
-            } else {
-                ("accept any TCB status", "CVMs boot whatever their TCB status is")
-            };
-            let report = (RequireTcb { require_tcb_up_to_date: require }, text.to_owned());
-            let (operator, contract) = Operator::of_cluster(settings, key).await?;
-            let before = operator.chain.read(contract, requireTcbUpToDateCall {}, None).await?;
-            refuse_same(before, *state, "the requirement of an up-to-date TCB")?;
-            let call = Call::function(what, contract, &setRequireTcbUpToDateCall { requireUpToDate: require });
-            change(&operator, printer, contract, call, |_| Ok(report)).await
-        }
-        Some(Verb::DisableUpgrades(DisableArgs { forever, key })) => {
-            if !forever {
-                return Err(Failure::usage("disabling upgrades cannot be undone")
-                    .hint("add `--forever` if that is what you want; `--dry-run` shows the call")
-                    .into());
-            }
-            let report = (Upgrades { upgrades_disabled: true }, "the contract's code is fixed for ever".to_owned());
-            change_cluster(settings, key, printer, "disable upgrades", disableUpgradesCall {}, report).await
-        }
+        Some(Verb::DevMode(args)) => dev_mode(args, settings, printer).await,
+        Some(Verb::RequireTcb(args)) => require_tcb(args, settings, printer).await,
+        Some(Verb::DisableUpgrades(args)) => disable_upgrades(args, settings, printer).await,
     }
+}
+
+async fn dev_mode(args: &SwitchArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let enabled = args.state.is_on();
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
+    let before = operator.chain.read(contract, devModeCall {}, None).await?;
+    refuse_same(before, args.state, "dev mode")?;
+    let call = setDevModeCall { enabled };
+    let (call, text) = if enabled {
+        let consequences = Consequences::new(
+            "token owners give any URL for their nodes, and nothing is checked about it: applications may be led anywhere",
+            "`meshctl config dev-mode off`, at once",
+        );
+        let call = Call::function("turn dev mode on", contract, &call).after_asking(consequences);
+        (call, "dev mode is on: nothing is checked about the URLs that token owners give")
+    } else {
+        let consequences = Consequences::new(
+            "the URLs that token owners gave are void: applications get each node's own endpoint instead",
+            "none for those URLs: after `meshctl config dev-mode on` each token owner gives its own again",
+        );
+        let call = Call::function("turn dev mode off", contract, &call).after_asking(consequences);
+        (call, "dev mode is off: the URLs that were given are void")
+    };
+    change(&operator, printer, contract, call, |_| Ok((DevMode { dev_mode: enabled }, text.to_owned()))).await
+}
+
+async fn require_tcb(args: &SwitchArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let require = args.state.is_on();
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
+    let before = operator.chain.read(contract, requireTcbUpToDateCall {}, None).await?;
+    refuse_same(before, args.state, "the requirement of an up-to-date TCB")?;
+    let call = setRequireTcbUpToDateCall { requireUpToDate: require };
+    let (call, text) = if require {
+        let consequences = Consequences::new(
+            "CVMs whose TCB status is not up to date do not boot again: a node on such a machine is gone with its next restart",
+            "`meshctl config require-tcb off`, at once",
+        );
+        let call = Call::function("require an up-to-date TCB", contract, &call).after_asking(consequences);
+        (call, "from the next boot on, only CVMs with an up-to-date TCB get their keys")
+    } else {
+        let consequences = Consequences::new(
+            "CVMs boot and get their keys on machines with known security faults, too",
+            "`meshctl config require-tcb on`, at once; a node that has booted meanwhile keeps its keys and its place",
+        );
+        let call = Call::function("accept any TCB status", contract, &call).after_asking(consequences);
+        (call, "CVMs boot whatever their TCB status is")
+    };
+    change(&operator, printer, contract, call, |_| {
+        Ok((RequireTcb { require_tcb_up_to_date: require }, text.to_owned()))
+    })
+    .await
+}
+
+async fn disable_upgrades(args: &DisableArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    if !args.forever {
+        return Err(Failure::usage("disabling upgrades cannot be undone")
+            .hint("add `--forever` if that is what you want; `--dry-run` shows the call")
+            .into());
+    }
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
+    if operator.chain.read(contract, clusterConfigCall {}, None).await?.upgradesDisabled {
+        return Err(nothing_to_do("upgrades are disabled for ever already", "meshctl config").into());
+    }
+    let consequences = Consequences::new(
+        "the contract's code is fixed for ever: a fault that is found in it can never be repaired",
+        "none: a new cluster from `meshctl deploy` and every node minted there again",
+    );
+    let call = Call::function("disable upgrades", contract, &disableUpgradesCall {}).after_asking(consequences);
+    let text = "the contract's code is fixed for ever".to_owned();
+    change(&operator, printer, contract, call, |_| Ok((Upgrades { upgrades_disabled: true }, text))).await
 }
 
 /// A switch that stands as it is to be is an error: the operator expected it otherwise.
@@ -207,7 +241,10 @@ async fn set(args: &SetArgs, settings: &Settings, printer: &Printer) -> anyhow::
     }
     let call = setClusterConfigCall { nodeLimit: U256::from(max_nodes), networkType: network_type.number() };
     let what = format!("allow {max_nodes} nodes of network type {}", network_type.word());
-    change(&operator, printer, contract, Call::function(what, contract, &call), |_| {
+    let call = Call::function(what, contract, &call);
+    let shut_out = network_type != type_before && network_type != NetworkPolicy::Any;
+    let call = if shut_out { call.after_asking(narrowed(type_before, network_type)) } else { call };
+    change(&operator, printer, contract, call, |_| {
         let text = format!(
             "max nodes     {} -> {max_nodes}\nnetwork type  {} -> {}",
             before.maxNodes,
@@ -217,6 +254,18 @@ async fn set(args: &SetArgs, settings: &Settings, printer: &Printer) -> anyhow::
         Ok((Limits { max_nodes, network_type }, text))
     })
     .await
+}
+
+/// What the operator is asked where one network type alone may register.
+fn narrowed(before: NetworkPolicy, after: NetworkPolicy) -> Consequences {
+    Consequences::new(
+        format!(
+            "nodes that are not of network type {} cannot register: those that are peers stay until their next \
+             registration, such as after a restart with another key or endpoint",
+            after.word()
+        ),
+        format!("`meshctl config set --network-type {}`, at once", before.word()),
+    )
 }
 
 #[cfg(test)]

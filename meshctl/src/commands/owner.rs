@@ -10,6 +10,7 @@ use crate::{
     address::parse_address,
     chain::{Call, Chain, Operator},
     confirm::Consequences,
+    failure::Failure,
     output::Printer,
     settings::Settings,
     signer::SignerArgs,
@@ -72,6 +73,10 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         Some(Verb::Accept(AcceptArgs { key })) => {
             let (operator, contract) = Operator::of_cluster(settings, key).await?;
             let owner = operator.address;
+            let pending = operator.chain.read(contract, pendingOwnerCall {}, None).await?;
+            if pending != owner {
+                return Err(not_offered(owner, pending).into());
+            }
             let call = Call::function("accept the contract", contract, &acceptOwnershipCall {});
             change(&operator, printer, contract, call, |_| {
                 Ok((Accepted { owner }, format!("{owner} is the contract's owner")))
@@ -79,6 +84,15 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             .await
         }
     }
+}
+
+/// The contract's own refusal names no account.
+fn not_offered(account: Address, pending: Address) -> Failure {
+    let failure = Failure::new(format!("the contract is not offered to {account}"));
+    if pending.is_zero() {
+        return failure.hint("nothing is offered: its owner does that with `meshctl owner offer ADDRESS`");
+    }
+    failure.hint(format!("send it from the key of the account that it is offered to: {pending}"))
 }
 
 async fn offer(to: Address, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {

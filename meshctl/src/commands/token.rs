@@ -48,9 +48,10 @@ pub(crate) fn token_id(number: U256) -> anyhow::Result<TokenId> {
     token.ok_or_else(|| anyhow::anyhow!("the contract names token {number}, which no node can have"))
 }
 
+/// What a change of a token was about, for `--json`.
 #[derive(Debug, Serialize)]
-struct Subject {
-    token_id: TokenId,
+pub(super) struct Subject {
+    pub(super) token_id: TokenId,
 }
 
 /// Sends one call about one token. `what` completes "cannot ..."; `result` is the line for people.

@@ -103,6 +103,7 @@ fn is_understood(recommended: &str) -> bool {
 fn filled(before: &str, word: &str) -> String {
     match word {
         "{}" | "{contract}" if before == "--contract" => format!("0x{}", "33".repeat(20)),
+        "{}" if before == "--network-type" => "any".to_owned(),
         "{}" if before == "offer" => format!("0x{}", "33".repeat(20)),
         "{previous}" | "{previous_implementation}" | "{implementation}" | "{root}" => format!("0x{}", "33".repeat(20)),
         "{compose_hash}" | "{device_id}" => "22".repeat(32),
