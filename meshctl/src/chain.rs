@@ -173,7 +173,7 @@ mod tests {
 
     fn report(data: &[u8]) -> String {
         let url = parse("https://rpc.example/v3/S3CRETKEY12345").unwrap();
-        crate::failure::report(&refused(data, &url), "").0
+        crate::failure::report(&refused(data, &url), &crate::render::ToRepeat::default()).0
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use alloy_primitives::TxHash;
 use serde::Serialize;
 
-use crate::render::pasteable;
+use crate::render::{ToRepeat, pasteable};
 
 /// Exit code of a command that failed.
 pub(crate) const FAILED: u8 = 1;
@@ -58,7 +59,7 @@ pub(crate) fn parts(error: &anyhow::Error) -> (String, Option<String>) {
 /// The lines for stderr and the exit code of an error that ends the program. Further lines of either text are indented: what
 /// others wrote into an error cannot look like a hint of ours.
 /// Commands that the hint suggests get the options `to_repeat`.
-pub(crate) fn report(error: &anyhow::Error, to_repeat: &str) -> (String, u8) {
+pub(crate) fn report(error: &anyhow::Error, to_repeat: &ToRepeat) -> (String, u8) {
     let (what, hint) = parts(error);
     let indented = |text: &str| text.trim_end().replace('\n', "\n  ");
     let mut text = format!("error: {}\n", indented(&what));
@@ -80,13 +81,16 @@ pub(crate) struct Document {
     error: String,
     hint: Option<String>,
     exit_code: u8,
+    /// What this run had sent before it failed, and what succeeded.
+    transactions: Vec<TxHash>,
 }
 
-/// What [`report`] says, for scripts.
-pub(crate) fn document(error: &anyhow::Error, to_repeat: &str) -> Document {
+/// What [`report`] says, for scripts; and the transactions that succeeded before.
+pub(crate) fn document(error: &anyhow::Error, to_repeat: &ToRepeat, transactions: &[TxHash]) -> Document {
     let (what, hint) = parts(error);
     let hint = hint.map(|hint| pasteable(&hint, to_repeat));
-    Document { schema: "meshctl.error/v1", error: what, hint, exit_code: exit_code(error) }
+    let transactions = transactions.to_vec();
+    Document { schema: "meshctl.error/v1", error: what, hint, exit_code: exit_code(error), transactions }
 }
 
 #[cfg(test)]
@@ -99,19 +103,25 @@ mod tests {
     fn hint_and_exit_code_survive_further_context() {
         let inner: Result<(), _> = Err(Failure::new("cannot read `x`").hint("make it readable").exit_code(9));
         let error = inner.context("deploying").unwrap_err();
-        assert_eq!(report(&error, ""), ("error: deploying: cannot read `x`\nhint: make it readable\n".to_owned(), 9));
+        assert_eq!(
+            report(&error, &ToRepeat::default()),
+            ("error: deploying: cannot read `x`\nhint: make it readable\n".to_owned(), 9)
+        );
     }
 
     #[test]
     fn a_failure_used_as_context_keeps_its_cause() {
         let inner: Result<(), _> = Err(anyhow::anyhow!("no such file"));
         let error = inner.context(Failure::usage("cannot read `x`").hint("create it")).unwrap_err();
-        assert_eq!(report(&error, ""), ("error: cannot read `x`: no such file\nhint: create it\n".to_owned(), USAGE));
+        assert_eq!(
+            report(&error, &ToRepeat::default()),
+            ("error: cannot read `x`: no such file\nhint: create it\n".to_owned(), USAGE)
+        );
     }
 
     #[test]
     fn further_lines_cannot_pass_for_a_hint() {
-        let (text, _) = report(&anyhow::anyhow!("one\nhint: two\n"), "");
+        let (text, _) = report(&anyhow::anyhow!("one\nhint: two\n"), &ToRepeat::default());
         assert_eq!(text, "error: one\n  hint: two\n");
     }
 }

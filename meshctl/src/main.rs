@@ -30,22 +30,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match run(&cli) {
-        Ok(code) => code.into(),
-        Err(error) => fail(&error, cli.global.json, &cli.global.to_repeat()),
-    }
-}
-
-/// A failure goes to stderr in words; with `--json` also to stdout, which holds nothing else then.
-fn fail(error: &anyhow::Error, json: bool, to_repeat: &str) -> ExitCode {
-    let (text, code) = failure::report(error, to_repeat);
-    output::warn(&render::printable(&text));
-    if json {
-        let printer = output::Printer::new(true, output::ColorChoice::Never, None);
-        // Stdout may be closed: the exit code says it too.
-        let _ = printer.value(&failure::document(error, to_repeat));
-    }
-    code.into()
+    let no_color = std::env::var("NO_COLOR").ok();
+    let printer = output::Printer::new(cli.global.json, cli.global.color, no_color.as_deref());
+    let printer = printer.repeating(cli.global.to_repeat());
+    run(&cli, &printer).unwrap_or_else(|error| printer.fail(&error)).into()
 }
 
 /// Help and version go to stdout and succeed. A mistake is repeated without the API keys of the URLs in it.
@@ -61,7 +49,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         let what = text.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default().trim().to_owned();
         let mistake = failure::Failure::usage(what);
         let mistake = if let Some(hint) = hint { mistake.hint(hint) } else { mistake };
-        return fail(&mistake.into(), true, "");
+        return output::Printer::new(true, output::ColorChoice::Never, None).fail(&mistake.into()).into();
     }
     output::warn(&render::printable(&text));
     if let Some(hint) = hint {
@@ -70,13 +58,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     failure::USAGE.into()
 }
 
-fn run(cli: &cli::Cli) -> anyhow::Result<u8> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let settings = settings::Settings::resolve(&cli.global, variable)?;
-    let printer = output::Printer::new(cli.global.json, cli.global.color, variable("NO_COLOR").as_deref());
-    let printer = printer.repeating(cli.global.to_repeat());
+fn run(cli: &cli::Cli, printer: &output::Printer) -> anyhow::Result<u8> {
+    let settings = settings::Settings::resolve(&cli.global, |name| std::env::var(name).ok())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(commands::run(&cli.command, &settings, &printer));
+    let outcome = runtime.block_on(commands::run(&cli.command, &settings, printer));
     // A look-up of the endpoint's name that hangs is a thread that is not waited for.
     runtime.shutdown_background();
     outcome

@@ -1,14 +1,19 @@
 //! Where results go: stdout for data, stderr for everything else.
 
 use std::{
+    cell::RefCell,
     fmt,
     io::{self, IsTerminal as _, Write as _},
 };
 
+use alloy_primitives::TxHash;
 use mesh_core::text::is_hostile;
 use serde::Serialize;
 
-use crate::render::{pasteable, printable};
+use crate::{
+    failure,
+    render::{ToRepeat, pasteable, printable},
+};
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,7 +30,9 @@ pub(crate) struct Printer {
     color: bool,
     terminal: bool,
     /// What suggested commands get: see [`pasteable`].
-    to_repeat: String,
+    to_repeat: ToRepeat,
+    /// What was sent in this run and succeeded: a failure after it says so.
+    transactions: RefCell<Vec<TxHash>>,
 }
 
 impl Printer {
@@ -37,17 +44,33 @@ impl Printer {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
         };
-        Self { json, color, terminal, to_repeat: String::new() }
+        Self { json, color, terminal, to_repeat: ToRepeat::default(), transactions: RefCell::default() }
     }
 
     /// The same; commands that it suggests get these options.
-    pub(crate) fn repeating(self, options: String) -> Self {
+    pub(crate) fn repeating(self, options: ToRepeat) -> Self {
         Self { to_repeat: options, ..self }
     }
 
     /// Text whose suggested commands can be pasted.
     pub(crate) fn pasteable(&self, text: &str) -> String {
         pasteable(text, &self.to_repeat)
+    }
+
+    /// A transaction of this run is in a block, and succeeded.
+    pub(crate) fn sent(&self, transaction: TxHash) {
+        self.transactions.borrow_mut().push(transaction);
+    }
+
+    /// Ends the program with an error: in words on stderr, with `--json` also on stdout, which holds nothing else then. The exit code.
+    pub(crate) fn fail(&self, error: &anyhow::Error) -> u8 {
+        let (text, code) = failure::report(error, &self.to_repeat);
+        warn(&printable(&text));
+        if self.json {
+            // Stdout may be closed: the exit code says it too.
+            let _ = self.value(&failure::document(error, &self.to_repeat, &self.transactions.borrow()));
+        }
+        code
     }
 
     /// `--json` was given.

@@ -10,7 +10,7 @@ mod units;
 mod why;
 
 pub(crate) use anonymize::anonymize;
-pub(crate) use pasteable::pasteable;
+pub(crate) use pasteable::{ToRepeat, pasteable};
 pub(crate) use paths::{PATH_COLUMNS, path_rows};
 pub(crate) use status::{status_text, watched};
 pub(crate) use table::{Cell, Color, Column, table};

@@ -12,7 +12,7 @@ use mesh_core::{
     id::Address,
 };
 
-use crate::{address::parse_address, failure::Failure, output::ColorChoice, signer::seconds};
+use crate::{address::parse_address, failure::Failure, output::ColorChoice, render::ToRepeat, signer::seconds};
 
 /// Where agents put their sockets.
 const RUN_DIR: &str = "/run/p2p-agent";
@@ -41,7 +41,7 @@ pub(crate) struct GlobalArgs {
 
     /// This is a cluster of development: accept roots and owners whose private keys are published [env:
     /// P2P_DEVELOPMENT]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "development")]
     development: bool,
 
     /// Socket of the local agent [default: the one in /run/p2p-agent or $XDG_RUNTIME_DIR/p2p-agent, mesh0.sock if there are
@@ -50,11 +50,11 @@ pub(crate) struct GlobalArgs {
     socket: Option<PathBuf>,
 
     /// Do not ask before a change that takes peers out or cannot be taken back at once
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "yes")]
     yes: bool,
 
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
 
     /// Colour the text; NO_COLOR is honoured
@@ -63,16 +63,25 @@ pub(crate) struct GlobalArgs {
 }
 
 impl GlobalArgs {
-    /// What a command that is suggested has to repeat of these, each with a space before it: variables hold for it too. An endpoint's
-    /// URL is left out where a part of it may be a key.
-    pub(crate) fn to_repeat(&self) -> String {
+    /// What a command that is suggested has to repeat of these: variables hold for it too. An endpoint's URL is left out where a part
+    /// of it may be a key.
+    pub(crate) fn to_repeat(&self) -> ToRepeat {
         let contract = self.contract.map(|contract| format!(" --contract {contract}"));
         let is_harmless = |url: &&String| {
             let parsed = url.parse::<RpcUrl>();
             parsed.is_ok_and(|parsed| parsed.id() == url.trim_end_matches('/'))
         };
         let rpc_url = self.rpc_url.as_ref().filter(is_harmless).map(|url| format!(" --rpc-url {url}"));
-        contract.into_iter().chain(rpc_url).collect()
+        let chain_id = self.chain_id.map(|id| format!(" --chain-id {id}"));
+        let development = self.development.then(|| " --development".to_owned());
+        // A path that a shell would not take as one word is left out.
+        let is_word = |path: &&str| path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        let socket = self.socket.as_ref().and_then(|path| path.to_str()).filter(is_word);
+        ToRepeat {
+            contract: contract.unwrap_or_default(),
+            chain: rpc_url.into_iter().chain(chain_id).chain(development).collect(),
+            agent: socket.map(|path| format!(" --socket {path}")).unwrap_or_default(),
+        }
     }
 }
 
@@ -269,15 +278,25 @@ mod tests {
     #[test]
     fn suggestions_repeat_what_was_given_and_no_key() {
         let options = |contract, url| args(contract, url).to_repeat();
-        assert_eq!(options(None, None), "");
+        assert_eq!(options(None, None), ToRepeat::default());
+        let given = options(Some(A), Some("http://127.0.0.1:8545"));
+        assert_eq!(given.contract + &given.chain, format!(" --contract {A} --rpc-url http://127.0.0.1:8545"));
+        let more = GlobalArgs {
+            chain_id: Some(7),
+            development: true,
+            socket: Some("/run/a b.sock".into()),
+            ..args(None, None)
+        };
         assert_eq!(
-            options(Some(A), Some("http://127.0.0.1:8545")),
-            format!(" --contract {A} --rpc-url http://127.0.0.1:8545")
+            (more.to_repeat().chain.as_str(), more.to_repeat().agent.as_str()),
+            (" --chain-id 7 --development", "")
         );
+        let more = GlobalArgs { socket: Some("/run/a.sock".into()), ..more };
+        assert_eq!(more.to_repeat().agent, " --socket /run/a.sock");
         for secret in
             ["https://rpc.example/v3/S3CRET", "https://u:S3CRET@rpc.example", "https://rpc.example/?k=S3CRET", "no url"]
         {
-            assert_eq!(options(None, Some(secret)), "", "{secret}");
+            assert_eq!(options(None, Some(secret)), ToRepeat::default(), "{secret}");
         }
     }
 

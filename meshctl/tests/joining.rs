@@ -38,9 +38,35 @@ fn one_command_leads_from_an_instance_to_a_member() {
     let mint = ["mint", "--instance", INSTANCE, "--fund", "0.05", "--relay", "--socket", socket.to_str().unwrap()];
     let with = |timeout: &'static str| [&mint[..], &["--json", "--timeout", timeout]].concat();
 
+    // An agent of another node answers: nothing is spent.
+    let other = world.scratch.path("mesh1.sock");
+    let other_agent = FakeAgent::listen(&other);
+    other_agent.set("/v1/status", 200, &waiting_agent(&world).to_string().replace(INSTANCE, &"33".repeat(20)));
+    let refused = world.refused(&["mint", "--instance", INSTANCE, "--relay", "--socket", other.to_str().unwrap()]);
+    assert!(
+        refused.contains(&format!("is that of instance {}, not of {INSTANCE}\nhint: ", "33".repeat(20))),
+        "{refused}"
+    );
+    assert_eq!(world.state(1), "absent");
+
+    // A dry run shows what can be known of every step.
+    other_agent.set("/v1/status", 200, &waiting_agent(&world).to_string());
+    let tried = [&mint[..5], &["--relay", "--dry-run", "--json", "--socket", other.to_str().unwrap()]].concat();
+    let (code, tried, errors) = world.run(&tried);
+    let tried: Value = serde_json::from_str(&tried).unwrap();
+    assert_eq!((code, tried["calls"].as_array().unwrap().len()), (0, 2), "{errors}{tried}");
+    assert_eq!(tried["calls"][1]["value"], json!("50000000000000000"));
+    assert!(errors.contains("not shown: the registration (the agent signs it once the token is there)"), "{errors}");
+
     // The agent is not there yet: the token is, and the same command goes on with it.
-    let (code, _, errors) = world.run(&with("0"));
+    let (code, stdout, errors) = world.run(&with("0"));
     assert_eq!(code, 1, "{errors}");
+    let failed: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(failed["transactions"].as_array().map(Vec::len), Some(1), "the token that was minted: {failed}");
+    assert!(
+        failed["hint"].as_str().unwrap().contains(&format!("`meshctl status --socket {}`", socket.display())),
+        "{failed}"
+    );
     assert!(
         errors.contains("token 1 is minted, and its node is no member yet: ") && errors.contains("mesh0.sock"),
         "{errors}"
@@ -49,13 +75,6 @@ fn one_command_leads_from_an_instance_to_a_member() {
     assert_eq!(world.state(1), "bound");
 
     let agent = FakeAgent::listen(&socket);
-    agent.set("/v1/status", 200, &waiting_agent(&world).to_string().replace(INSTANCE, &"33".repeat(20)));
-    let (_, _, errors) = world.run(&with("0"));
-    assert!(
-        errors.contains(&format!("is that of instance {}, not of {INSTANCE}\nhint: ", "33".repeat(20))),
-        "{errors}"
-    );
-
     agent.set("/v1/status", 200, &waiting_agent(&world).to_string());
     agent.set("/v1/registration?token=1", 404, r#"{"error":"there is no registration to submit","hint":""}"#);
     let running = world.command(KEY).args(with("60")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -104,6 +123,10 @@ fn one_command_leads_from_an_instance_to_a_member() {
     );
     let funded = world.json(&["fund", "0.01", "--socket", socket.to_str().unwrap()]);
     assert_eq!((&funded["amount"], &funded["balance"]), (&json!("10000000000000000"), &json!("70000000000000000")));
+    let elsewhere = "0x00000000000000000000000000000000000000cc";
+    let (code, _, errors) =
+        world.run(&["fund", "0.01", "--socket", socket.to_str().unwrap(), "--contract", elsewhere, "--yes"]);
+    assert!(code == 1 && errors.contains("the agent here follows contract") && errors.contains("\nhint: "), "{errors}");
     let tried = world.json(&["fund", "0.01", "--to", &payer, "--dry-run"]);
     assert_eq!(
         (&tried["calls"][0]["accepted"], &tried["calls"][0]["value"]),

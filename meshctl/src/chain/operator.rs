@@ -158,9 +158,13 @@ impl Operator {
             chain.require_code(contract).await?;
         }
         // Estimating runs the call: what the contract would refuse costs nothing.
-        let fees = self.quote(call, &StateOverride::new()).await.with_context(failed)?;
+        let mut fees = self.quote(call, &StateOverride::new()).await.with_context(failed)?;
         if let Some(consequences) = &call.consequences {
             consequences.confirm(printer, what, self.yes)?;
+            // The answer may have taken minutes, in which prices moved and others sent.
+            if !self.yes {
+                fees = self.quote(call, &StateOverride::new()).await.with_context(failed)?;
+            }
         }
         // Read anew for each transaction, with the pending ones counted.
         let nonce = self.nonce(At::Pending).await.with_context(failed)?;
@@ -190,6 +194,7 @@ impl Operator {
             let reason = replay.err().map_or_else(|| anyhow::anyhow!("reason unknown"), |error| chain.explain(&error));
             return Err(reason.context(format!("transaction {hash} was reverted")).context(failed()));
         }
+        printer.sent(hash);
         Ok(Done { hash, receipt, created: self.address.create(nonce) })
     }
 

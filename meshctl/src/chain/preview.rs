@@ -12,7 +12,7 @@ use super::{
     Call, Operator,
     decoded::{Argument, DecodedCall, decode_call},
 };
-use crate::{confirm::Consequences, failure, render::printable};
+use crate::{confirm::Consequences, failure, output::Printer, render::printable};
 
 /// All calls of one command, in order.
 #[derive(Debug, Serialize)]
@@ -85,11 +85,14 @@ impl From<Call> for Planned {
 
 impl Operator {
     /// Simulates the calls on the newest block, each with the contracts in place that those before it create.
-    pub(crate) async fn preview(&self, calls: Vec<Planned>) -> anyhow::Result<Preview> {
+    pub(crate) async fn preview(&self, printer: &Printer, calls: Vec<Planned>) -> anyhow::Result<Preview> {
         let mut views = Vec::new();
         let mut created = StateOverride::new();
         for planned in calls {
             views.push(self.view(planned, &mut created).await?);
+        }
+        if printer.json() {
+            views.iter_mut().for_each(|view| view.make_pasteable(printer));
         }
         Ok(Preview { dry_run: true, chain_id: self.chain.id, from: self.address, calls: views })
     }
@@ -129,7 +132,10 @@ impl Operator {
             };
             // The next contract has an address of its own.
             account.nonce = Some(U64::from(nonce.saturating_add(1)));
-            created.insert(self.address.create(nonce), AccountOverride { code: Some(output), nonce: None });
+            created.insert(
+                self.address.create(nonce),
+                AccountOverride { code: Some(output), ..AccountOverride::default() },
+            );
         }
         Ok(fees)
     }
@@ -159,6 +165,14 @@ impl Preview {
 }
 
 impl CallView {
+    /// What it suggests can be pasted, as in the text.
+    fn make_pasteable(&mut self, printer: &Printer) {
+        let suggestions = self.consequences.iter_mut().flat_map(|words| [&mut words.effect, &mut words.way_back]);
+        for text in suggestions.chain(self.hint.iter_mut()) {
+            *text = printer.pasteable(text);
+        }
+    }
+
     fn text(&self) -> String {
         let to = self.to.map_or_else(|| "a new contract".to_owned(), |to| to.to_string());
         let mut lines = vec![format!("would {}", self.what), format!("to        {to}")];

@@ -61,7 +61,7 @@ pub(super) async fn change_cluster<D: Serialize>(
 
 /// Prints what the calls would do. The exit code says whether all would be accepted.
 pub(super) async fn dry_run(operator: &Operator, printer: &Printer, calls: Vec<Planned>) -> anyhow::Result<u8> {
-    let preview = operator.preview(calls).await?;
+    let preview = operator.preview(printer, calls).await?;
     printer.result(&preview, || preview.text())?;
     Ok(if preview.accepted() { 0 } else { FAILED })
 }

@@ -99,5 +99,11 @@ async fn of_agent(operator: &Operator, settings: &Settings) -> anyhow::Result<Ad
         let what = format!("the agent's chain is {chain}, but `--rpc-url` leads to chain {}", operator.chain.id);
         return Err(Failure::new(what).hint("give an endpoint of the agent's chain").into());
     }
+    if let Some(contract) = settings.given_contract().filter(|contract| *contract != status.registry.contract) {
+        let what = format!("the agent here follows contract {}, not {contract}", status.registry.contract);
+        return Err(Failure::new(what)
+            .hint("name the agent of the node that you mean with `--socket PATH`, or the node with `--token TOKEN`")
+            .into());
+    }
     Ok(status.own.member_address)
 }

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep};
 use super::{register, token::uint};
 use crate::{
     agent_socket::AgentSocket,
-    chain::{Call, Operator},
-    failure::Failure,
+    chain::{Call, Operator, Planned},
+    failure::{Failure, USAGE, exit_code},
     output::Printer,
     settings::Settings,
 };
@@ -115,7 +115,8 @@ impl Joining<'_> {
 
     /// The next thing that can be done. The registration comes first: a node that has funds would submit it too.
     async fn step(&mut self) -> anyhow::Result<Step> {
-        let status = match self.agent().await? {
+        let asked = agent(self.operator, self.settings, self.contract, self.wanted.instance).await?;
+        let status = match asked {
             Ok(status) => status,
             Err(waits_for) => return Ok(waits_for),
         };
@@ -148,7 +149,8 @@ impl Joining<'_> {
 
     /// Submits what the agent has signed.
     async fn relay(&mut self) -> anyhow::Result<Step> {
-        let offer = match self.socket()?.registration(Some(self.wanted.token)).await {
+        let socket = AgentSocket::new(self.settings.socket()?);
+        let offer = match socket.registration(Some(self.wanted.token)).await {
             Ok(offer) => offer,
             Err(error) => return Ok(Step::waits_for(&error)),
         };
@@ -172,50 +174,97 @@ impl Joining<'_> {
         if missing.is_zero() {
             return Ok(Step::Done);
         }
-        let call = Call::payment(format!("give node {account} {} ether", ether(missing)), account, missing);
-        let sent = self.operator.send(self.printer, &call).await?;
+        let sent = self.operator.send(self.printer, &payment(account, missing)).await?;
         self.done.transactions.push(sent.hash);
         self.done.funded = Some(missing);
         Ok(Step::Done)
     }
-
-    fn socket(&self) -> anyhow::Result<AgentSocket> {
-        Ok(AgentSocket::new(self.settings.socket()?))
-    }
-
-    /// What the node's agent says. One that is not there yet is waited for; that of another node is an error.
-    async fn agent(&self) -> anyhow::Result<Result<Status, Step>> {
-        let socket = match self.socket() {
-            Ok(socket) => socket,
-            Err(error) if crate::failure::exit_code(&error) == crate::failure::USAGE => return Err(error),
-            Err(error) => return Ok(Err(Step::waits_for(&error))),
-        };
-        let status = match socket.status().await {
-            Ok(status) => status,
-            Err(error) => return Ok(Err(Step::waits_for(&error))),
-        };
-        let (is, wanted) = (status.own.instance_id, self.wanted.instance);
-        if is != wanted {
-            return Err(Failure::new(format!("the agent that answers here is that of instance {is}, not of {wanted}"))
-                .hint("run this on the node, or name its agent's socket with `--socket PATH`; the token is minted")
-                .into());
-        }
-        let (is, wanted) = (status.registry.contract, self.contract);
-        if is != wanted {
-            return Err(Failure::new(format!("the node's agent follows contract {is}, not {wanted}"))
-                .hint("start it with that contract, or give its contract with `--contract`")
-                .into());
-        }
-        if let Some(chain) = status.registry.chain_id.filter(|chain| *chain != self.operator.chain.id) {
-            let what =
-                format!("the node's chain is {chain}, but `--rpc-url` leads to chain {}", self.operator.chain.id);
-            return Err(Failure::new(what).hint("give an endpoint of the node's chain").into());
-        }
-        Ok(Ok(status))
-    }
 }
 
-enum Step {
+/// What a node's agent says. One that is not there yet is waited for.
+///
+/// # Errors
+/// The agent that answers is another node's, or follows another contract or chain.
+pub(super) async fn agent(
+    operator: &Operator,
+    settings: &Settings,
+    contract: Address,
+    instance: InstanceId,
+) -> anyhow::Result<Result<Status, Step>> {
+    let socket = match settings.socket() {
+        Ok(socket) => AgentSocket::new(socket),
+        Err(failure) => {
+            let error = failure.into();
+            let is_usage = exit_code(&error) == USAGE;
+            return if is_usage { Err(error) } else { Ok(Err(Step::waits_for(&error))) };
+        }
+    };
+    let status = match socket.status().await {
+        Ok(status) => status,
+        Err(error) => return Ok(Err(Step::waits_for(&error))),
+    };
+    let is = status.own.instance_id;
+    if is != instance {
+        return Err(Failure::new(format!("the agent that answers here is that of instance {is}, not of {instance}"))
+            .hint("run this on the node, or name its agent's socket with `--socket PATH`")
+            .into());
+    }
+    let is = status.registry.contract;
+    if is != contract {
+        return Err(Failure::new(format!("the node's agent follows contract {is}, not {contract}"))
+            .hint("start it with that contract, or give its contract with `--contract`")
+            .into());
+    }
+    if let Some(chain) = status.registry.chain_id.filter(|chain| *chain != operator.chain.id) {
+        let what = format!("the node's chain is {chain}, but `--rpc-url` leads to chain {}", operator.chain.id);
+        return Err(Failure::new(what).hint("give an endpoint of the node's chain").into());
+    }
+    Ok(Ok(status))
+}
+
+/// What a dry run shows of the steps after the mint, and in words what it cannot show. `minted` is the token, where there is one.
+pub(super) async fn plan(
+    operator: &Operator,
+    settings: &Settings,
+    printer: &Printer,
+    contract: Address,
+    minted: Option<&NodeRecord>,
+    (instance, fund, relay): (InstanceId, Option<U256>, bool),
+) -> anyhow::Result<Vec<Planned>> {
+    let status = match agent(operator, settings, contract, instance).await? {
+        Ok(status) => status,
+        Err(step) => {
+            printer.note(format!("not shown: what follows once the node's agent answers ({})", step.words()));
+            return Ok(Vec::new());
+        }
+    };
+    let mut calls = Vec::new();
+    if relay && minted.is_none_or(|node| !node.active) {
+        let offer = match minted {
+            Some(node) => AgentSocket::new(settings.socket()?).registration(Some(node.token)).await,
+            None => Err(anyhow::anyhow!("the agent signs it once the token is there")),
+        };
+        match offer {
+            Ok(offer) => calls.push(register::call(&offer, Some(contract), &operator.chain)?.into()),
+            Err(error) => printer.note(format!("not shown: the registration ({error:#})")),
+        }
+    }
+    if let Some(amount) = fund {
+        let own = status.own.member_address;
+        let missing = amount.saturating_sub(operator.chain.balance(own).await?);
+        if !missing.is_zero() {
+            calls.push(payment(own, missing).into());
+        }
+    }
+    Ok(calls)
+}
+
+fn payment(account: Address, amount: U256) -> Call {
+    Call::payment(format!("give node {account} {} ether", ether(amount)), account, amount)
+}
+
+/// What a step came to.
+pub(super) enum Step {
     /// Something was done: look again.
     Done,
     /// The node is a member, and has its funds.
@@ -226,5 +275,12 @@ enum Step {
 impl Step {
     fn waits_for(error: &anyhow::Error) -> Self {
         Self::WaitsFor(format!("{error:#}"))
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::WaitsFor(what) => what,
+            Self::Done | Self::Joined => String::new(),
+        }
     }
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::{
     change::{change, dry_run},
-    join::{Wanted, join},
+    join::{self, Wanted},
     minting::{parse_amount, parse_price},
     nodes,
     token::token_id,
@@ -135,7 +135,9 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         .await;
     };
     if operator.is_dry_run() {
-        let calls = if known.is_some() { Vec::new() } else { vec![call(args, owner, contract).into()] };
+        let mut calls = if known.is_some() { Vec::new() } else { vec![call(args, owner, contract).into()] };
+        let steps = (instance, args.fund, args.relay);
+        calls.extend(join::plan(&operator, settings, printer, contract, known.as_ref(), steps).await?);
         return dry_run(&operator, printer, calls).await;
     }
     let mut transactions = Vec::new();
@@ -145,6 +147,8 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             node.token
         }
         None => {
+            // Before anything is spent: the agent that answers, if there is one, is this node's.
+            let _ = join::agent(&operator, settings, contract, instance).await?;
             let done = operator.send(printer, &call(args, owner, contract)).await?;
             transactions.push(done.hash);
             minted(&done, contract)?
@@ -152,7 +156,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     };
     let timeout = Duration::from_secs(args.timeout);
     let wanted = Wanted { token, instance, fund: args.fund, relay: args.relay, timeout };
-    let joined = join(&operator, settings, printer, contract, wanted).await?;
+    let joined = join::join(&operator, settings, printer, contract, wanted).await?;
     transactions.extend(joined.transactions);
     let member = Member {
         contract,

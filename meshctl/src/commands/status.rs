@@ -10,7 +10,7 @@ use crate::{
     agent_socket::AgentSocket,
     failure::{self, Failure},
     output::{self, Printer},
-    render::{anonymize, printable, status_text, watched},
+    render::{ToRepeat, anonymize, printable, status_text, watched},
     settings::Settings,
     suggest::nearest,
 };
@@ -157,7 +157,7 @@ async fn watch(args: &Args, agent: &AgentSocket, printer: &Printer) -> anyhow::R
                 (Some(narrowed(status, args)?), String::new())
             }
             Err(error) => {
-                let (text, failed) = failure::report(&error, "");
+                let (text, failed) = failure::report(&error, &ToRepeat::default());
                 code = failed;
                 (None, printable(&text))
             }

@@ -133,7 +133,7 @@ mod tests {
 
     fn outcome(judgement: Judgement) -> (&'static str, u8, String) {
         let parts = |word, failure: Failure| {
-            let (text, code) = failure::report(&failure.into(), "");
+            let (text, code) = failure::report(&failure.into(), &crate::render::ToRepeat::default());
             (word, code, text)
         };
         match judgement {

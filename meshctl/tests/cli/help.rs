@@ -95,7 +95,9 @@ fn is_understood(recommended: &str) -> bool {
     let run = |arguments: &[&str]| outcome(meshctl().args(&words).args(arguments).output().unwrap());
     run(&["--help"]).0 == 0 && {
         let named = words.iter().all(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
-        let (_, _, errors) = run(&["--rpc-url", "ftp://x", "--socket", "/nonexistent"]);
+        let socket = ["--socket", "/nonexistent"];
+        let socket = if words.iter().any(|word| word == "--socket") { &[][..] } else { &socket };
+        let (_, _, errors) = run(&[&["--rpc-url", "ftp://x"], socket].concat());
         named || !errors.contains("'--help'")
     }
 }

@@ -182,7 +182,8 @@ fn wait_returns_when_ready_and_says_why_not() {
     assert_eq!((code, stdout.as_str()), (0, "ready\n"));
     assert!(stderr.starts_with("waiting: not ready"), "it says what it waits for: {stderr}");
     assert_eq!(stderr.matches("waiting: ").count(), 1, "and once: {stderr}");
-    assert!(stderr.contains("\nhint: `meshctl status` says more\n"), "and what to do: {stderr}");
+    let hint = format!("\nhint: `meshctl status --socket {}` says more\n", socket.display());
+    assert!(stderr.contains(&hint), "and what to do: {stderr}");
 
     agent.set("/v1/status", 200, FENCED);
     let (code, _, errors) = ask(&socket, &["wait", "--ready", "--timeout", "60"]);
