@@ -95,10 +95,21 @@ impl Chain {
         call: C,
         at: Option<Block>,
     ) -> anyhow::Result<C::Return> {
+        self.read_assuming(contract, call, at, &StateOverride::new()).await
+    }
+
+    /// The same, if the chain's state were another in these places.
+    pub(crate) async fn read_assuming<C: SolCall>(
+        &self,
+        contract: Address,
+        call: C,
+        at: Option<Block>,
+        assuming: &StateOverride,
+    ) -> anyhow::Result<C::Return> {
         let what = || format!("cannot read `{}` of contract {contract}", C::SIGNATURE);
         let call = CallRequest { to: Some(contract), data: call.abi_encode().into(), ..CallRequest::default() };
         let at = at.map_or(At::Latest, |block| At::Hash(block.hash));
-        let answer = self.source.try_call(&call, at, &StateOverride::new()).await;
+        let answer = self.source.try_call(&call, at, assuming).await;
         let output = answer.map_err(|error| self.explain(&error).context(what()))?;
         if output.is_empty() {
             self.require_code(contract).await?;

@@ -11,7 +11,7 @@ mod world;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_sol_types::{SolCall as _, SolValue as _};
 use anvil::{KEY, OTHER, OTHER_KEY, OWNER};
-use mesh_contract::DstackClusterNFT::{allowedComposeHashesCall, allowedDeviceIdsCall};
+use mesh_contract::DstackClusterNFT::{allowedComposeHashesCall, allowedDeviceIdsCall, ownerCall, pendingOwnerCall};
 use serde_json::{Value, json};
 use support::outcome;
 use world::{KMS, World, signer};
@@ -197,6 +197,15 @@ fn a_cluster_gets_this_versions_code_and_keeps_what_it_holds() {
     let back = world.json(&["upgrade", "--implementation", &first]);
     assert_eq!((&back["implementation"], &back["is_this_version"]), (&json!(first), &json!(false)));
     assert_eq!(world.json(&["upgrade", "--implementation", &second])["transactions"].as_array().unwrap().len(), 1);
+    // One that reads the same storage as something else: the selector of `owner()` answers for `pendingOwner()`.
+    let [owner, pending] = [ownerCall::SELECTOR, pendingOwnerCall::SELECTOR].map(hex::encode);
+    assert_eq!((now.matches(&owner).count(), now.matches(&pending).count()), (1, 1));
+    let swapped = now.replace(&owner, "ffffffff").replace(&pending, &owner);
+    world.anvil.rpc("anvil_setCode", json!([first, swapped]));
+    let before = world.height();
+    let refused = world.refused(&["upgrade", "--implementation", &first]);
+    assert!(refused.contains("would read owner 0x0000000000000000000000000000000000000000, "), "{refused}");
+    assert_eq!(world.height(), before, "nothing is sent");
     let wrong = world.refused(&["upgrade", "--implementation", &world.contract]);
     assert!(wrong.contains("is no implementation of a cluster\nhint: "), "{wrong}");
     world.json(&["config", "disable-upgrades", "--forever"]);

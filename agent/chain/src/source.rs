@@ -59,7 +59,7 @@ pub struct Source {
     finalized: Mutex<(Option<Instant>, Option<u64>)>,
 }
 
-/// What a call is tried against besides the chain: code and nonces of accounts.
+/// What a call is tried against besides the chain: code, nonces and storage of accounts.
 pub type StateOverride = BTreeMap<Address, AccountOverride>;
 
 /// See [`StateOverride`].
@@ -71,6 +71,9 @@ pub struct AccountOverride {
     /// Its nonce.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<U64>,
+    /// Words of its storage; the others stay.
+    #[serde(rename = "stateDiff", skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage: BTreeMap<B256, B256>,
 }
 
 impl Source {

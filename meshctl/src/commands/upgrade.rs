@@ -1,10 +1,16 @@
 //! `meshctl upgrade`: gives a cluster the code of this version, or another implementation that is deployed. Both pieces of its code are
 //! replaced together; the proxy keeps its address and everything that it holds.
 
-use alloy_primitives::{Address, TxHash};
+use std::{collections::BTreeMap, fmt};
+
+use alloy_primitives::{Address, TxHash, U256};
+use anyhow::Context as _;
+use mesh_chain::{AccountOverride, StateOverride};
 use mesh_contract::{
     DeployedCode,
-    DstackClusterNFT::{EXTENSIONCall, clusterConfigCall, meshNetworkCall, ownerCall, proxiableUUIDCall},
+    DstackClusterNFT::{
+        EXTENSIONCall, appIdsCall, clusterConfigCall, kmsRootsCall, meshNetworkCall, ownerCall, proxiableUUIDCall,
+    },
     IMPLEMENTATION_SLOT, implementation_init_code, upgrade,
 };
 use serde::Serialize;
@@ -49,6 +55,19 @@ struct Upgraded {
 struct State {
     owner: Address,
     network: ([u8; 4], u8),
+    max_nodes: U256,
+    kms_roots: Vec<Address>,
+    app_ids: Vec<Address>,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { owner, network: ([a, b, c, d], prefix), max_nodes, kms_roots, app_ids } = self;
+        write!(
+            f,
+            "owner {owner}, network {a}.{b}.{c}.{d}/{prefix}, at most {max_nodes} nodes, KMS roots {kms_roots:?} and apps {app_ids:?}"
+        )
+    }
 }
 
 pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
@@ -76,6 +95,10 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             .hint("deploy a new cluster with `meshctl deploy` and move the nodes there")
             .into());
     }
+    let before = state(chain, contract, None).await?;
+    if let Some(next) = &next {
+        try_out(chain, contract, next.implementation, &before).await?;
+    }
     let new_functions = new_functions(now.as_ref().ok(), next.as_ref());
     let consequences = consequences(previous, next.as_ref(), &new_functions);
     if operator.is_dry_run() {
@@ -87,7 +110,6 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         return Err(Failure::new(what).hint(format!("send it from the contract owner's key: that of {owner}")).into());
     }
 
-    let before = state(chain, contract).await?;
     let mut transactions = Vec::new();
     let implementation = match &next {
         Some(next) => next.implementation,
@@ -207,10 +229,35 @@ async fn preview(
     dry_run(operator, printer, calls).await
 }
 
-async fn state(chain: &Chain, contract: Address) -> anyhow::Result<State> {
+/// As the contract's code reads it; or as another implementation would.
+async fn state(chain: &Chain, contract: Address, implementation: Option<Address>) -> anyhow::Result<State> {
     let at = Some(chain.head().await?);
-    let network = chain.read(contract, meshNetworkCall {}, at).await?;
-    Ok(State { owner: chain.read(contract, ownerCall {}, at).await?, network: (network.base.0, network.prefixLength) })
+    let with = implementation.map(|implementation| {
+        let storage = BTreeMap::from([(IMPLEMENTATION_SLOT, implementation.into_word())]);
+        (contract, AccountOverride { storage, ..AccountOverride::default() })
+    });
+    let assuming: StateOverride = with.into_iter().collect();
+    let network = chain.read_assuming(contract, meshNetworkCall {}, at, &assuming).await?;
+    Ok(State {
+        owner: chain.read_assuming(contract, ownerCall {}, at, &assuming).await?,
+        network: (network.base.0, network.prefixLength),
+        max_nodes: chain.read_assuming(contract, clusterConfigCall {}, at, &assuming).await?.maxNodes,
+        kms_roots: chain.read_assuming(contract, kmsRootsCall {}, at, &assuming).await?.roots,
+        app_ids: chain.read_assuming(contract, appIdsCall {}, at, &assuming).await?.accounts,
+    })
+}
+
+/// An implementation that is deployed already has to read what is there as the code of now does: nothing is sent otherwise.
+async fn try_out(chain: &Chain, contract: Address, implementation: Address, before: &State) -> anyhow::Result<()> {
+    let refused = |what: String| Failure::new(what).hint("leave `--implementation` out to deploy this version's");
+    let after = state(chain, contract, Some(implementation)).await;
+    let after =
+        after.with_context(|| refused(format!("{implementation} cannot read what contract {contract} holds")))?;
+    if after == *before {
+        return Ok(());
+    }
+    let what = format!("{implementation} would read {after}, where contract {contract} has {before}");
+    Err(refused(what).into())
 }
 
 /// The new code is in place, and reads what the old one wrote.
@@ -221,16 +268,10 @@ async fn verify(
     before: &State,
 ) -> anyhow::Result<()> {
     let is = implementation_of(chain, contract).await?;
-    let after = state(chain, contract).await?;
+    let after = state(chain, contract, None).await?;
     if is != implementation || after != *before {
-        let words = |state: &State| {
-            let ([a, b, c, d], prefix) = state.network;
-            format!("owner {} and network {a}.{b}.{c}.{d}/{prefix}", state.owner)
-        };
         let what = format!(
-            "after the upgrade the contract has implementation {is}, {}; expected were {implementation}, {}",
-            words(&after),
-            words(before)
+            "after the upgrade the contract has implementation {is}, {after}; expected were {implementation}, {before}"
         );
         return Err(Failure::new(what)
             .hint(format!("look at it with `meshctl nodes`; `meshctl upgrade --implementation {previous}` goes back"))
