@@ -31,7 +31,7 @@ fn what_takes_peers_out_is_shown_and_asked_about() {
     let shown = format!(
         "effect    no node whose keys are from KMS root {root} is a member\n\
          leaving   2 of 2 peers: {node}, {last}\n\
-         way back  `meshctl root add {root}` counts after a day; "
+         way back  `meshctl root add {root}` counts after 1d0h; "
     );
     let remove = ["root", "remove", &root];
     let before = world.height();

@@ -3,7 +3,7 @@
 
 use alloy_primitives::Address;
 use clap::Subcommand;
-use mesh_contract::DstackClusterNFT::{AppIdAdded, addAppIdCall, appIdsCall, removeAppIdCall};
+use mesh_contract::DstackClusterNFT::{APP_ID_DELAYCall, AppIdAdded, addAppIdCall, appIdsCall, removeAppIdCall};
 use mesh_core::id::AppId;
 use serde::Serialize;
 
@@ -99,10 +99,12 @@ async fn add(app_id: AppId, key: &SignerArgs, settings: &Settings, printer: &Pri
 
 async fn remove(app_id: AppId, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    let delay = operator.chain.read(contract, APP_ID_DELAYCall {}, None).await?;
+    let delay = age(delay.to::<u64>() as f64);
     let words = (
         format!("no node of app {app_id} is a member"),
         format!(
-            "`meshctl app add {app_id}` counts after a day; each node then registers again by itself, and pays for that"
+            "`meshctl app add {app_id}` counts after {delay}; each node then registers again by itself, and pays for that"
         ),
     );
     let consequences = consequences(&operator.chain, contract, |peer| peer.app_id == app_id, words).await?;

@@ -2,7 +2,9 @@
 
 use alloy_primitives::Address;
 use clap::Subcommand;
-use mesh_contract::DstackClusterNFT::{KmsRootAdded, addKmsRootCall, kmsRootsCall, removeKmsRootCall};
+use mesh_contract::DstackClusterNFT::{
+    KMS_ROOT_DELAYCall, KmsRootAdded, addKmsRootCall, kmsRootsCall, removeKmsRootCall,
+};
 use serde::Serialize;
 
 use super::{change::change, leaving::consequences};
@@ -95,10 +97,12 @@ async fn add(root: Address, key: &SignerArgs, settings: &Settings, printer: &Pri
 
 async fn remove(root: Address, key: &SignerArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let (operator, contract) = Operator::of_cluster(settings, key).await?;
+    let delay = operator.chain.read(contract, KMS_ROOT_DELAYCall {}, None).await?;
+    let delay = age(delay.to::<u64>() as f64);
     let words = (
         format!("no node whose keys are from KMS root {root} is a member"),
         format!(
-            "`meshctl root add {root}` counts after a day; each node then registers again by itself, and pays for that"
+            "`meshctl root add {root}` counts after {delay}; each node then registers again by itself, and pays for that"
         ),
     );
     let consequences = consequences(&operator.chain, contract, |peer| peer.kms_root == root, words).await?;
