@@ -264,6 +264,8 @@ pub struct PeerPaths {
 pub struct GatewaySeen {
     /// `tls://<instance>-<port>s.<domain>:443`.
     pub endpoint: String,
+    /// The base domain by which the two meet: that of the endpoint where this node dials, its own where the peer does.
+    pub domain: String,
     /// There is a stream.
     pub is_open: bool,
     /// For how long, if there is.

@@ -92,7 +92,9 @@ fn gateway(
 ) -> Option<GatewaySeen> {
     // A peer that has no place may have dialed this node.
     let place = peer.place.as_ref().or_else(|| own.filter(|_| peer.has_stream))?;
+    let domain = stream.and_then(|stream| stream.domain.as_ref()).unwrap_or(&place.domain);
     Some(GatewaySeen {
+        domain: domain.to_string(),
         endpoint: format!("tls://{place}:{GATEWAY_PORT}"),
         is_open: peer.has_stream,
         open_for: stream.and_then(|stream| stream.age).filter(|_| peer.has_stream),

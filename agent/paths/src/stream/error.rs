@@ -47,6 +47,9 @@ pub enum StreamError {
     /// The other side closed it in order.
     #[error("closed by the other side")]
     Closed,
+    /// The gateway was away and works again; the peer dials, and has not yet.
+    #[error("the gateway works, and the peer has not dialed yet")]
+    NotDialed,
     /// Too many others wanted its place.
     #[error("it had to make room for newer ones")]
     Crowded,
@@ -75,7 +78,7 @@ impl StreamError {
             Self::Broken(_) => Some(Reason::GatewayBroken),
             Self::Crowded => Some(Reason::GatewayLimit),
             Self::Unproved | Self::Stranger => Some(Reason::HandshakeRefused),
-            Self::Closed | Self::Replaced | Self::Stopped => None,
+            Self::Closed | Self::NotDialed | Self::Replaced | Self::Stopped => None,
         }
     }
 }

@@ -104,19 +104,19 @@ impl Agent {
         for (token, gateway) in self.without_gateway(GATEWAY_GRACE, now) {
             let reason = gateway.reason.filter(|reason| remedy(*reason).is_some());
             if let Some(reason) = reason {
-                faults.entry((reason, host_of(gateway))).or_default().push((token, gateway));
+                faults.entry((reason, gateway.domain.clone())).or_default().push((token, gateway));
             }
         }
-        for ((reason, host), peers) in &faults {
+        for ((reason, domain), peers) in &faults {
             let mut names: Vec<_> = peers.iter().take(MAX_NAMED).map(|(token, _)| self.name_of(*token)).collect();
             if let Some(more @ 1..) = peers.len().checked_sub(MAX_NAMED) {
                 names.push(format!("{more} more"));
             }
             let words = peers.first().map(|(_, gateway)| stream_words(gateway)).unwrap_or_default();
-            let message = format!("no path through the gateway {host} to {}: {words}", names.join(", "));
+            let message = format!("no path through the gateway {domain} to {}: {words}", names.join(", "));
             let finding = Finding::new("W204", "gateway-unusable", Severity::Warning, message)
                 .hint(remedy(*reason).unwrap_or_default());
-            found.push(finding.about(&format!("{}/{host}", reason.code())));
+            found.push(finding.about(&format!("{}/{domain}", reason.code())));
         }
         faults.into_values().flatten().map(|(token, _)| token).collect()
     }
@@ -161,13 +161,6 @@ const REMEDIES: [(Reason, &str); 3] = [
 
 fn remedy(reason: Reason) -> Option<&'static str> {
     REMEDIES.iter().find(|(of, _)| *of == reason).map(|(_, remedy)| *remedy)
-}
-
-/// The gateway's name, without that of the peer behind it.
-fn host_of(gateway: &GatewaySeen) -> String {
-    let authority = gateway.endpoint.split_once("://").map_or(gateway.endpoint.as_str(), |(_, rest)| rest);
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    host.split_once('.').map_or(host, |(_, domain)| domain).to_owned()
 }
 
 fn stream_words(gateway: &GatewaySeen) -> String {

@@ -91,7 +91,7 @@ impl Table {
         let Some(peer) = self.peers.get_mut(&token) else { return };
         match peer.place {
             Some(_) => peer.due = peer.due.map(|due| due.max(now + jitter)),
-            None => self.tell_away(token, StreamError::Closed),
+            None => self.tell_away(token, StreamError::NotDialed),
         }
     }
 

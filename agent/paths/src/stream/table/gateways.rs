@@ -34,7 +34,7 @@ struct Away {
 pub(super) enum Change {
     /// It was away and is there again.
     Back,
-    /// It cannot be reached, or not for the reason before.
+    /// It cannot be reached, or not for the reason before: words alone, such as a resolver's, may differ with each dial.
     Away(StreamError),
 }
 
@@ -76,7 +76,7 @@ impl Gateways {
             None => gateway.away.take().map(|_| Change::Back),
             Some(error) => {
                 let before = gateway.away.replace(Away { error: error.clone(), until: again });
-                before.is_none_or(|before| before.error != error).then_some(Change::Away(error))
+                before.is_none_or(|before| before.error.reason() != error.reason()).then_some(Change::Away(error))
             }
         };
         Some((domain.clone(), change?))

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use mesh_core::id::TokenId;
 
 use super::{Peer, Table};
-use crate::stream::{StreamError, StreamId};
+use crate::stream::{Domain, StreamError, StreamId};
 
 /// One peer, for status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,7 +18,9 @@ pub(crate) struct PeerReport {
     pub next_dial: Option<Duration>,
     /// What ended the last stream or dial, as long as there is no stream.
     pub error: Option<StreamError>,
-    /// Why its gateway cannot be reached, as the last dial to it found.
+    /// The gateway by which the two meet: the peer's where this side dials, this side's own where the peer does.
+    pub domain: Option<Domain>,
+    /// Why it cannot be reached, as the last dial to it found.
     pub gateway: Option<StreamError>,
 }
 
@@ -29,6 +31,7 @@ impl Table {
             age: peer.current.map(|current| now.saturating_sub(current.since)),
             next_dial: peer.due.map(|due| due.saturating_sub(now)),
             error: peer.error.clone().filter(|_| peer.current.is_none()),
+            domain: self.domain_of(peer).cloned(),
             gateway: self.domain_of(peer).and_then(|domain| self.gateways.away(domain)).cloned(),
         };
         self.peers.iter().map(|(token, peer)| (*token, report(peer))).collect()

@@ -11,8 +11,12 @@ fn refused() -> StreamError {
 
 impl Lab {
     fn away(&mut self, stream: StreamId) {
+        self.away_by(stream, refused());
+    }
+
+    fn away_by(&mut self, stream: StreamId, error: StreamError) {
         let peer = self.dialing.remove(&stream).unwrap();
-        self.table.dial_failed(peer, stream, refused(), false, self.now);
+        self.table.dial_failed(peer, stream, error, false, self.now);
         self.act();
     }
 
@@ -54,9 +58,9 @@ fn one_dial_says_of_all_peers_that_their_gateway_is_away() {
     assert_eq!((lab.reason(2), lab.reasons.get(&token(2))), (None, None), "another gateway");
     // Said once, however often it is found.
     lab.log();
-    for _ in 0..5 {
+    for n in 0..5 {
         let dial = lab.dial(2 * SECOND);
-        lab.away(dial);
+        lab.away_by(dial, StreamError::Unreachable(format!("attempt {n}: connection refused")));
     }
     assert!(lab.log().iter().all(|action| !matches!(action, Action::Away { .. })));
     // It is back, and a peer that is reached has no reason any more.
@@ -127,11 +131,14 @@ fn a_node_that_all_others_dial_finds_out_by_dialing_itself() {
     lab.away(dial);
     for peer in 1..=3 {
         assert_eq!((lab.reason(peer), &lab.reasons[&token(peer)]), (Some(refused()), &refused()));
+        let domain = lab.table.report(lab.now)[&token(peer)].domain.clone();
+        assert_eq!(domain, place(OWN).map(|place| place.domain), "this node's own gateway is at fault");
     }
     let back = lab.dial(2 * SECOND);
     lab.opened(back);
     for peer in 1..=3 {
-        assert_eq!((lab.reason(peer), &lab.reasons[&token(peer)]), (Some(StreamError::Closed), &StreamError::Closed));
+        let expected = (Some(StreamError::NotDialed), &StreamError::NotDialed);
+        assert_eq!((lab.reason(peer), &lab.reasons[&token(peer)]), expected);
     }
 }
 
