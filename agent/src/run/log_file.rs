@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, Seek as _, SeekFrom, Write},
-    os::{fd::AsFd as _, unix::fs::FileExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::FileExt as _,
+    },
 };
 
 /// How much is written before its length is looked at again.
@@ -13,6 +16,8 @@ const LOOK_EVERY: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct BoundedLog {
     file: File,
+    /// The same file for reading: a shell's `2>>` opens it for writing alone. `None` if this user may not read it.
+    reader: Option<File>,
     limit: u64,
     since_look: u64,
 }
@@ -26,7 +31,8 @@ impl BoundedLog {
 
     fn new(file: File, limit: u64) -> Self {
         // What an earlier process left is looked at with the first line.
-        Self { file, limit, since_look: LOOK_EVERY }
+        let reader = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+        Self { file, reader, limit, since_look: LOOK_EVERY }
     }
 
     /// Keeps the newer half of the limit, from the beginning of a line on; nothing of a file that cannot be read.
@@ -37,7 +43,10 @@ impl BoundedLog {
         }
         let kept = self.limit / 2;
         let mut tail = vec![0; usize::try_from(kept).map_err(io::Error::other)?];
-        let read = self.file.read_exact_at(&mut tail, length - kept);
+        let read = match &self.reader {
+            Some(reader) => reader.read_exact_at(&mut tail, length - kept),
+            None => Err(io::ErrorKind::PermissionDenied.into()),
+        };
         let whole = tail.iter().position(|byte| *byte == b'\n').map_or(&tail[..0], |end| &tail[end + 1..]);
         self.file.set_len(0)?;
         // Of a file that is not appended to.
@@ -80,7 +89,8 @@ mod tests {
     fn the_newer_half_stays_whatever_is_written() {
         let dir = Scratch::new();
         let path = dir.path().join("log");
-        let open = || File::options().create(true).read(true).append(true).open(&path).unwrap();
+        // As a shell's `2>>` does.
+        let open = || File::options().create(true).append(true).open(&path).unwrap();
         let last = 30_000;
         // Two processes, one after the other: the second goes on where the first ended.
         for numbers in [0..last / 2, last / 2..last] {
@@ -104,7 +114,9 @@ mod tests {
         let path = dir.path().join("log");
         fs::write(&path, vec![b'x'; 2 << 20]).unwrap();
         let file = File::options().append(true).open(&path).unwrap();
-        BoundedLog::new(file, LIMIT).write_all(b"first\n").unwrap();
+        let mut log = BoundedLog::new(file, LIMIT);
+        log.reader = None;
+        log.write_all(b"first\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "first\n");
     }
 
