@@ -108,6 +108,8 @@ fn write_peers(page: &mut Page<'_>, peers: &[PeerStatus]) -> fmt::Result {
         ([token(peer), label("name", &peer.name)], u32::from(up))
     });
     page.gauges("p2p_peer_up", "1 when authenticated packets arrive from a peer.", up)?;
+    let stopped = peers.iter().map(|peer| ([token(peer)], u32::from(peer.state == PeerState::Stopped)));
+    page.gauges("p2p_peer_stopped", "1 when a peer said that it stops, and was not started again.", stopped)?;
     let never = f64::INFINITY;
     let seen = peers.iter().map(|peer| ([token(peer)], peer.last_seen_s.unwrap_or(never)));
     let help = "Age of the last authenticated packet, +Inf when never.";
@@ -316,4 +318,4 @@ impl Page<'_> {
 
 #[cfg(test)]
 #[path = "metrics_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -8,7 +8,7 @@ use mesh_core::status::{PathKind, Warning};
 use super::*;
 
 /// What operators have rules and dashboards for: name of the family, type, help.
-const FAMILIES: [(&str, &str, &str); 45] = [
+const FAMILIES: [(&str, &str, &str); 46] = [
     ("p2p_build_info", "gauge", "Version of the agent."),
     ("p2p_ready", "gauge", "1 when applications may rely on the mesh."),
     ("p2p_self_active", "gauge", "1 when this node is a peer."),
@@ -26,6 +26,7 @@ const FAMILIES: [(&str, &str, &str); 45] = [
     ("p2p_source_agrees", "gauge", "1 when an RPC endpoint said the same as the others."),
     ("p2p_registry_apply_seconds", "histogram", "From an accepted read to a machine that matches it."),
     ("p2p_peers", "gauge", "Peers by state."),
+    ("p2p_peer_stopped", "gauge", "1 when a peer said that it stops, and was not started again."),
     ("p2p_peer_up", "gauge", "1 when authenticated packets arrive from a peer."),
     ("p2p_peer_last_seen_seconds", "gauge", "Age of the last authenticated packet, +Inf when never."),
     ("p2p_peer_handshake_age_seconds", "gauge", "Age of the last handshake, +Inf when never."),
@@ -57,7 +58,7 @@ const FAMILIES: [(&str, &str, &str); 45] = [
 ];
 
 /// Five nodes, one of them reached through the gateway: the example that `meshctl` is tried on.
-fn snapshot() -> Snapshot {
+pub(crate) fn snapshot() -> Snapshot {
     let status: Status = serde_json::from_str(include_str!("../../../meshctl/tests/samples/degraded.json")).unwrap();
     let redis = status.peers[1].token_id;
     let switch = (redis, PathKind::Direct, PathKind::Gateway, "direct_udp_silent");

@@ -16,12 +16,17 @@ use futures_util::{Stream, stream};
 use mesh_core::{id::TokenId, status::RegistrationOffer};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::{ApiState, Ballot, NotCast, PeersView, Question, Snapshot, Starting, metrics};
 
 /// What Prometheus calls the text format of OpenMetrics.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How often a page is written for callers that are not on this machine.
+const PAGE_EVERY: Duration = Duration::from_secs(1);
 /// How long a caller may take for its ballot.
 const BALLOT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -52,11 +57,34 @@ pub(super) fn router(state: ApiState) -> Router {
 }
 
 /// For callers that are not on this machine.
-pub(super) fn metrics_router(state: ApiState) -> Router {
+pub(super) fn metrics_router(api: ApiState) -> Router {
     Router::new()
-        .route("/metrics", get(write_metrics))
+        .route("/metrics", get(scrape))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such path", "here is /metrics alone") })
-        .with_state(state)
+        .with_state(Scraped { api, page: Arc::default() })
+}
+
+/// The page that was last written for callers that are not on this machine, and when.
+#[derive(Clone)]
+struct Scraped {
+    api: ApiState,
+    page: Arc<Mutex<Option<(Instant, String)>>>,
+}
+
+/// However often it is asked for, the agent is asked once in [`PAGE_EVERY`].
+async fn scrape(State(Scraped { api, page }): State<Scraped>) -> Response {
+    let mut page = page.lock().await;
+    if let Some((_, text)) = page.as_ref().filter(|(written, _)| written.elapsed() < PAGE_EVERY) {
+        return metrics_page(text.clone());
+    }
+    respond(&api, |snapshot| match metrics::write(snapshot) {
+        Ok(text) => {
+            *page = Some((Instant::now(), text.clone()));
+            metrics_page(text)
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    })
+    .await
 }
 
 async fn status(State(api): State<ApiState>) -> Response {
@@ -165,10 +193,14 @@ fn unread(reason: &str) -> Response {
 
 async fn write_metrics(State(api): State<ApiState>) -> Response {
     let text = |snapshot: Snapshot| match metrics::write(snapshot) {
-        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Ok(text) => metrics_page(text),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };
     respond(&api, text).await
+}
+
+fn metrics_page(text: String) -> Response {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
 }
 
 async fn livez(State(api): State<ApiState>) -> Response {
@@ -213,4 +245,42 @@ fn stopping() -> Response {
 
 fn problem(status: StatusCode, error: &str, hint: &str) -> Response {
     (status, Json(json!({ "error": error, "hint": hint }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::{
+        api::{Access, ApiDriver, ApiSocket, metrics::tests::snapshot},
+        scratch::Scratch,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_it_is_scraped_the_agent_is_asked_once_a_second() {
+        let dir = Scratch::new();
+        let socket = ApiSocket::bind(&dir.path().join("api.sock")).unwrap();
+        let (mut api, _server) = ApiDriver::serve(socket, Access::default());
+        let state = Scraped { api: api.state(), page: Arc::default() };
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Question::Everything(reply) = api.next().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                drop(reply.send(Ok(Box::new(snapshot()))));
+            }
+        });
+        for seconds in 1..=3 {
+            for _ in 0..20 {
+                let page = scrape(State(state.clone())).await;
+                assert_eq!(
+                    (page.status(), page.headers()[header::CONTENT_TYPE].as_bytes()),
+                    (StatusCode::OK, METRICS_TYPE.as_bytes())
+                );
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), seconds);
+            tokio::time::advance(PAGE_EVERY).await;
+        }
+    }
 }

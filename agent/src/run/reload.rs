@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
+use mesh_chain::cut_urls;
 use mesh_core::agent::Adjustments;
 use tokio::{signal::unix::Signal, sync::watch, task::spawn_blocking};
 use tracing_subscriber::filter::LevelFilter;
@@ -54,7 +55,11 @@ impl Reloader {
                         .send_if_modified(|known| std::mem::replace(known, now.adjustments.clone()) != now.adjustments);
                     last = now;
                 }
-                Ok(Err(error)) => tracing::error!("settings are not reloaded, all stay as they are: {error:#}"),
+                Ok(Err(error)) => {
+                    // What does not parse is quoted, and may be a URL with a key.
+                    let error = cut_urls(&format!("{error:#}"));
+                    tracing::error!("settings are not reloaded, all stay as they are: {error}");
+                }
                 Err(error) => tracing::error!(%error, "settings are not reloaded"),
             }
         }
