@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Now, reconcile::Seen};
+use super::{Now, STOP_AT_LAST, reconcile::Seen};
 use crate::{
     id::{TokenId, WireguardKey},
     observed::ObservedPeer,
@@ -21,8 +21,9 @@ const UP_WINDOW_KERNEL: Duration = Duration::from_secs(155);
 const SUSPECT_AFTER: Duration = Duration::from_secs(15);
 /// A new peer may stay silent this long before it counts as down.
 const CONNECTING_FOR: Duration = Duration::from_secs(30);
-/// What arrives of a peer so long after it said that it stops was not sent before.
-const LAST_PACKETS: Duration = Duration::from_secs(2);
+/// What arrives of a peer so long after it said that it stops is not of that agent any more: its device stays while a change of the
+/// kernel is waited for (`STOP_AT_LAST`), and packets are under way. One that is started again says so, at once.
+const LAST_PACKETS: Duration = STOP_AT_LAST.saturating_add(Duration::from_secs(2));
 /// Flaps are counted over this time.
 const FLAP_WINDOW: Duration = Duration::from_secs(3600);
 /// Flaps remembered for one peer; more within the window are all the same.

@@ -97,6 +97,11 @@ fn a_peer_that_said_that_it_stops_is_shown_so_until_it_is_heard_again() {
     let stopped = |ago| PeerPaths { report: Report { stopped_for: Some(ago), ..works().report }, ..works() };
     assert_eq!(report(&mut world, works()).0, PeerState::Up);
     assert_eq!(report(&mut world, stopped(MS * 20)).0, PeerState::Stopped, "before anything else can tell");
+    // Its kernel is slow to take the device away.
+    for seconds in 1..=9 {
+        world.pass(SECOND);
+        assert_eq!(report(&mut world, stopped(SECOND * seconds)).0, PeerState::Stopped, "after {seconds} s");
+    }
     world.silent.insert(key(2));
     world.pass(SECOND * 600);
     assert_eq!(report(&mut world, stopped(SECOND * 600)).0, PeerState::Stopped);
