@@ -31,6 +31,8 @@ from kafka_properties import client_properties, cluster_id, server_properties
 PERIOD = 1.0
 #: Seconds for Kafka to hand over what it leads, and end.
 STOP = 60.0
+#: Seconds for `kafka-storage.sh format`, which starts a Java and writes a few files.
+FORMAT_WITHIN = 60.0
 #: Seconds for an agent to be restarted.
 AGENT_WITHIN = 120.0
 LOG = logging.getLogger("kafka-node")
@@ -105,7 +107,11 @@ class KafkaNode:
         """Formats what is not formatted yet, and starts Kafka."""
         properties = str(self._directory / "server.properties")
         of_cluster = ["--cluster-id", cluster_id(self._contract), "--ignore-formatted"]
-        formatted = subprocess.run(["kafka-storage.sh", "format", *of_cluster, "--config", properties], stdin=subprocess.DEVNULL)
+        command = ["kafka-storage.sh", "format", *of_cluster, "--config", properties]
+        try:
+            formatted = subprocess.run(command, stdin=subprocess.DEVNULL, timeout=FORMAT_WITHIN)
+        except subprocess.TimeoutExpired:
+            return self._say(f"kafka-storage.sh takes longer than {FORMAT_WITHIN} s and was ended: to be tried again")
         if formatted.returncode != 0:
             return self._say("kafka-storage.sh refuses, for the reason above: to be tried again")
         # A Kafka without this program would go on after a revocation: it ends with this program, whatever ends that.
@@ -144,7 +150,7 @@ def tokens(text: str) -> list[int]:
         found = sorted(int(part) for part in text.split(","))
     except ValueError:
         found = []
-    if not found or found[0] < 1 or len(set(found)) != len(found) or len(found) % 2 == 0:
+    if not found or found[0] < 1 or len(set(found)) != len(found) or len(found) not in (1, 3, 5):
         raise argparse.ArgumentTypeError("give the tokens of one, three or five controllers, with commas between them")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import logging
 import os
 import re
 import shutil
@@ -248,7 +249,37 @@ def test_kafka_that_died_is_started_again(node: KafkaNode, monkeypatch: pytest.M
     assert node.calls()[-1] == "stopped"
 
 
-@pytest.mark.parametrize("text", ["", "0", "1,1,1", "1,2", "one", "-1,2,3"])
+def test_formatting_that_does_not_end_is_ended_and_tried_again(
+    node: KafkaNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = Path(node.path.split(":")[0]) / "kafka-storage.sh"
+    works = storage.read_text()
+    storage.write_text("#!/bin/sh\nexec sleep 600\n")
+    monkeypatch.setenv("PATH", node.path)
+    monkeypatch.setattr("kafka_node.PERIOD", 0.02)
+    monkeypatch.setattr("kafka_node.FORMAT_WITHIN", 0.1)
+    caplog.set_level(logging.INFO)
+    node.data.mkdir()
+    itself = kafka_node.KafkaNode(CONTRACT, 1, CONTROLLERS, node.data)
+    itself.know([Member(token, f"node-{token}", "wireguard", address, None, None) for token, address in ADDRESSES.items()])
+    running = threading.Thread(target=itself.run)
+    running.start()
+    try:
+        wait_until("it to be ended", lambda: "takes longer than" in caplog.text)
+        monkeypatch.setattr("kafka_node.FORMAT_WITHIN", 60.0)
+        # At once: a shell may read it at any time.
+        whole = storage.with_suffix(".new")
+        whole.write_text(works)
+        whole.chmod(0o755)
+        whole.rename(storage)
+        node.kafka()
+        assert node.calls() == [*STARTED]
+    finally:
+        itself.end()
+        running.join()
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,1,1", "1,2", "one", "-1,2,3", "1,2,3,4,5,6,7"])
 def test_controllers_that_cannot_be_meant_are_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="three or five"):
         tokens(text)
