@@ -307,6 +307,30 @@ def test_it_ends_with_the_application(program: Path, socket: Path, then: str) ->
     assert "stopped in order" in Path(f"{socket}.log").read_text()
 
 
+_FORKS = """
+import os
+from pathlib import Path
+from dstack_p2p import SyncDStackP2PSDK
+
+with SyncDStackP2PSDK("{contract}", "wireguard", socket="{socket}") as sdk:
+    sdk.register()
+    monitor = sdk.monitor_peers(print)
+    child = os.fork()
+    if child == 0:
+        with monitor:
+            raise SystemExit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert "stopped in order" not in Path("{socket}.log").read_text()
+    assert sdk.get_peers() == ["10.0.1.2"]
+"""
+
+
+def test_a_child_that_was_forked_leaves_the_agent_of_its_parent_alone(program: Path, socket: Path) -> None:
+    forks = _FORKS.format(contract=CONTRACT, socket=socket)
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", forks], timeout=PATIENCE).returncode == 0
+    assert not is_alive(given(socket)["pid"]) and not socket.exists(), "it ends with its parent"
+
+
 def test_it_goes_on_where_it_is_to_be_kept(program: Path, socket: Path) -> None:
     three_lines = _THREE_LINES.format(contract=CONTRACT, socket=socket, keep=True, then="await sdk.close()")
     assert subprocess.run([sys.executable, "-c", three_lines], timeout=PATIENCE).returncode == 0

@@ -161,6 +161,10 @@ impl Launcher {
             return;
         }
         let Some(mut child) = self.child().take() else { return };
+        // The agent of the process that this one was forked from cannot be waited for, and is not this one's to stop.
+        if !is_alive(&mut child) {
+            return;
+        }
         let asked = signal::terminate(&child);
         let deadline = Instant::now() + STOP_WITHIN;
         while asked.is_ok() && Instant::now() < deadline {

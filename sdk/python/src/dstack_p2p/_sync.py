@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
@@ -99,7 +100,7 @@ class Monitor:
 
     def cancel(self) -> None:
         """From now on no call begins; `wait` waits for one that is under way. May be called by the callback."""
-        if not self._task.done():
+        if self._loop.is_open and not self._task.done():
             self._loop.run(_cancel(self._task))
 
     def wait(self, timeout: Optional[float] = None) -> None:
@@ -108,6 +109,8 @@ class Monitor:
         Raises `concurrent.futures.TimeoutError` after so many seconds.
         """
         if not self._task.done():
+            if not self._loop.is_open:
+                return
             self._loop.start(_end_of(self._task)).result(timeout)
         if not self._task.cancelled():
             self._task.result()
@@ -127,17 +130,19 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._of = os.getpid()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dstack-p2p", daemon=True)
         self._thread.start()
 
     @property
     def is_open(self) -> bool:
-        return not self._loop.is_closed()
+        # A process that was forked from this one has the loop, and no thread that runs it.
+        return not self._loop.is_closed() and self._of == os.getpid()
 
     def start(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         if not self.is_open:
             coroutine.close()
-            raise RuntimeError("this SDK object was closed")
+            raise RuntimeError("this SDK object was closed, or is of the process that this one was forked from: make another")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
