@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import kafka_node
@@ -230,7 +231,9 @@ def test_kafka_ends_with_the_program_whatever_ends_that(node: KafkaNode) -> None
         wait_until("Kafka to end", lambda: not is_running(pid))
 
 
-def test_kafka_that_died_is_started_again(node: KafkaNode, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def running_here(node: KafkaNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A node that knows all its members, in a thread of this process."""
     monkeypatch.setenv("PATH", node.path)
     monkeypatch.setattr("kafka_node.PERIOD", 0.02)
     node.data.mkdir()
@@ -239,13 +242,18 @@ def test_kafka_that_died_is_started_again(node: KafkaNode, monkeypatch: pytest.M
     running = threading.Thread(target=itself.run)
     running.start()
     try:
+        yield
+    finally:
+        itself.end()
+        running.join()
+
+
+def test_kafka_that_died_is_started_again(node: KafkaNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_here(node, monkeypatch):
         killed = node.kafka()
         os.kill(killed, signal.SIGKILL)
         wait_until("another to run", lambda: node.kafka() != killed)
         assert node.calls() == [*STARTED, *STARTED]
-    finally:
-        itself.end()
-        running.join()
     assert node.calls()[-1] == "stopped"
 
 
@@ -255,16 +263,9 @@ def test_formatting_that_does_not_end_is_ended_and_tried_again(
     storage = Path(node.path.split(":")[0]) / "kafka-storage.sh"
     works = storage.read_text()
     storage.write_text("#!/bin/sh\nexec sleep 600\n")
-    monkeypatch.setenv("PATH", node.path)
-    monkeypatch.setattr("kafka_node.PERIOD", 0.02)
     monkeypatch.setattr("kafka_node.FORMAT_WITHIN", 0.1)
     caplog.set_level(logging.INFO)
-    node.data.mkdir()
-    itself = kafka_node.KafkaNode(CONTRACT, 1, CONTROLLERS, node.data)
-    itself.know([Member(token, f"node-{token}", "wireguard", address, None, None) for token, address in ADDRESSES.items()])
-    running = threading.Thread(target=itself.run)
-    running.start()
-    try:
+    with running_here(node, monkeypatch):
         wait_until("it to be ended", lambda: "takes longer than" in caplog.text)
         monkeypatch.setattr("kafka_node.FORMAT_WITHIN", 60.0)
         # At once: a shell may read it at any time.
@@ -274,9 +275,6 @@ def test_formatting_that_does_not_end_is_ended_and_tried_again(
         whole.rename(storage)
         node.kafka()
         assert node.calls() == [*STARTED]
-    finally:
-        itself.end()
-        running.join()
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,1,1", "1,2", "one", "-1,2,3", "1,2,3,4,5,6,7"])

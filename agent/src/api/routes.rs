@@ -1,6 +1,6 @@
 //! The API's paths. Each is a GET for every user, except the vote, which is for users that may act.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -75,14 +75,12 @@ struct Scraped {
 async fn scrape(State(Scraped { api, page }): State<Scraped>) -> Response {
     let mut page = page.lock().await;
     if let Some((_, text)) = page.as_ref().filter(|(written, _)| written.elapsed() < PAGE_EVERY) {
-        return metrics_page(text.clone());
+        return metrics_page(Ok(text.clone()));
     }
-    respond(&api, |snapshot| match metrics::write(snapshot) {
-        Ok(text) => {
-            *page = Some((Instant::now(), text.clone()));
-            metrics_page(text)
-        }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    respond(&api, |snapshot| {
+        let text = metrics::write(snapshot);
+        *page = text.as_ref().ok().map(|text| (Instant::now(), text.clone()));
+        metrics_page(text)
     })
     .await
 }
@@ -192,15 +190,14 @@ fn unread(reason: &str) -> Response {
 }
 
 async fn write_metrics(State(api): State<ApiState>) -> Response {
-    let text = |snapshot: Snapshot| match metrics::write(snapshot) {
-        Ok(text) => metrics_page(text),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    };
-    respond(&api, text).await
+    respond(&api, |snapshot| metrics_page(metrics::write(snapshot))).await
 }
 
-fn metrics_page(text: String) -> Response {
-    ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
+fn metrics_page(text: Result<String, fmt::Error>) -> Response {
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn livez(State(api): State<ApiState>) -> Response {

@@ -105,9 +105,9 @@ impl Call {
         Self { least_gas, ..self }
     }
 
-    /// The same; the operator is asked first.
-    pub(crate) fn after_asking(self, consequences: Consequences) -> Self {
-        Self { consequences: Some(consequences), ..self }
+    /// The same; the operator is asked first, if there is something to ask about.
+    pub(crate) fn after_asking(self, consequences: impl Into<Option<Consequences>>) -> Self {
+        Self { consequences: consequences.into(), ..self }
     }
 
     pub(super) fn request(&self, from: Address) -> CallRequest {

@@ -46,11 +46,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let node = NodeRecord::try_from(operator.chain.read(contract, getNodeCall { tokenId: uint(token) }, None).await?)?;
     let call = bindCall { tokenId: uint(token), instanceId: FixedBytes(instance.0), appId: app_id };
-    let call = Call::function(what, contract, &call);
-    let call = match another_instance(&node, instance) {
-        Some(consequences) => call.after_asking(consequences),
-        None => call,
-    };
+    let call = Call::function(what, contract, &call).after_asking(another_instance(&node, instance));
     change(&operator, printer, contract, call, |_| Ok((Subject { token_id: token }, text))).await
 }
 

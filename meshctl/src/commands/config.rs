@@ -154,22 +154,26 @@ async fn dev_mode(args: &SwitchArgs, settings: &Settings, printer: &Printer) -> 
     let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let before = operator.chain.read(contract, devModeCall {}, None).await?;
     refuse_same(before, args.state, "dev mode")?;
-    let call = setDevModeCall { enabled };
-    let (call, text) = if enabled {
-        let consequences = Consequences::new(
-            "token owners give any URL for their nodes, and nothing is checked about it: applications may be led anywhere",
-            "`meshctl config dev-mode off`, at once",
-        );
-        let call = Call::function("turn dev mode on", contract, &call).after_asking(consequences);
-        (call, "dev mode is on: nothing is checked about the URLs that token owners give")
+    let (what, text, consequences) = if enabled {
+        (
+            "turn dev mode on",
+            "dev mode is on: nothing is checked about the URLs that token owners give",
+            Consequences::new(
+                "token owners give any URL for their nodes, and nothing is checked about it: applications may be led anywhere",
+                "`meshctl config dev-mode off`, at once",
+            ),
+        )
     } else {
-        let consequences = Consequences::new(
-            "the URLs that token owners gave are void: applications get each node's own endpoint instead",
-            "none for those URLs: after `meshctl config dev-mode on` each token owner gives its own again",
-        );
-        let call = Call::function("turn dev mode off", contract, &call).after_asking(consequences);
-        (call, "dev mode is off: the URLs that were given are void")
+        (
+            "turn dev mode off",
+            "dev mode is off: the URLs that were given are void",
+            Consequences::new(
+                "the URLs that token owners gave are void: applications get each node's own endpoint instead",
+                "none for those URLs: after `meshctl config dev-mode on` each token owner gives its own again",
+            ),
+        )
     };
+    let call = Call::function(what, contract, &setDevModeCall { enabled }).after_asking(consequences);
     change(&operator, printer, contract, call, |_| Ok((DevMode { dev_mode: enabled }, text.to_owned()))).await
 }
 
@@ -178,22 +182,27 @@ async fn require_tcb(args: &SwitchArgs, settings: &Settings, printer: &Printer) 
     let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let before = operator.chain.read(contract, requireTcbUpToDateCall {}, None).await?;
     refuse_same(before, args.state, "the requirement of an up-to-date TCB")?;
-    let call = setRequireTcbUpToDateCall { requireUpToDate: require };
-    let (call, text) = if require {
-        let consequences = Consequences::new(
-            "CVMs whose TCB status is not up to date do not boot again: a node on such a machine is gone with its next restart",
-            "`meshctl config require-tcb off`, at once",
-        );
-        let call = Call::function("require an up-to-date TCB", contract, &call).after_asking(consequences);
-        (call, "from the next boot on, only CVMs with an up-to-date TCB get their keys")
+    let (what, text, consequences) = if require {
+        (
+            "require an up-to-date TCB",
+            "from the next boot on, only CVMs with an up-to-date TCB get their keys",
+            Consequences::new(
+                "CVMs whose TCB status is not up to date do not boot again: a node on such a machine is gone with its next restart",
+                "`meshctl config require-tcb off`, at once",
+            ),
+        )
     } else {
-        let consequences = Consequences::new(
-            "CVMs boot and get their keys on machines with known security faults, too",
-            "`meshctl config require-tcb on`, at once; a node that has booted meanwhile keeps its keys and its place",
-        );
-        let call = Call::function("accept any TCB status", contract, &call).after_asking(consequences);
-        (call, "CVMs boot whatever their TCB status is")
+        (
+            "accept any TCB status",
+            "CVMs boot whatever their TCB status is",
+            Consequences::new(
+                "CVMs boot and get their keys on machines with known security faults, too",
+                "`meshctl config require-tcb on`, at once; a node that has booted meanwhile keeps its keys and its place",
+            ),
+        )
     };
+    let call = setRequireTcbUpToDateCall { requireUpToDate: require };
+    let call = Call::function(what, contract, &call).after_asking(consequences);
     change(&operator, printer, contract, call, |_| {
         Ok((RequireTcb { require_tcb_up_to_date: require }, text.to_owned()))
     })
@@ -241,9 +250,9 @@ async fn set(args: &SetArgs, settings: &Settings, printer: &Printer) -> anyhow::
     }
     let call = setClusterConfigCall { nodeLimit: U256::from(max_nodes), networkType: network_type.number() };
     let what = format!("allow {max_nodes} nodes of network type {}", network_type.word());
-    let call = Call::function(what, contract, &call);
-    let shut_out = network_type != type_before && network_type != NetworkPolicy::Any;
-    let call = if shut_out { call.after_asking(narrowed(type_before, network_type)) } else { call };
+    let shuts_out = network_type != type_before && network_type != NetworkPolicy::Any;
+    let call =
+        Call::function(what, contract, &call).after_asking(shuts_out.then(|| narrowed(type_before, network_type)));
     change(&operator, printer, contract, call, |_| {
         let text = format!(
             "max nodes     {} -> {max_nodes}\nnetwork type  {} -> {}",

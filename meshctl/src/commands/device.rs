@@ -75,25 +75,30 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 
 async fn allow_any(args: &SwitchArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let allow_any = args.state.is_on();
-    let text = match args.state {
-        Switch::On => "CVMs may boot on any device",
-        Switch::Off => "CVMs boot on listed devices alone: see `meshctl device list`",
+    let (what, text, consequences) = match args.state {
+        Switch::On => (
+            "allow any device",
+            "CVMs may boot on any device",
+            Consequences::new(
+                "CVMs boot on any machine: `meshctl device list` is not asked",
+                "`meshctl device allow-any off`, at once; a node that has booted meanwhile keeps its keys and its place",
+            ),
+        ),
+        Switch::Off => (
+            "allow listed devices alone",
+            "CVMs boot on listed devices alone: see `meshctl device list`",
+            Consequences::new(
+                "CVMs boot on the devices of `meshctl device list` alone: a node elsewhere is gone with its next restart",
+                "`meshctl device allow-any on`, at once",
+            ),
+        ),
     };
     let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     if operator.chain.read(contract, allowAnyDeviceCall {}, None).await? == allow_any {
         return Err(nothing_to_do(format!("already so: {text}"), "meshctl config").into());
     }
     let call = setAllowAnyDeviceCall { allowAny: allow_any };
-    let call = match args.state {
-        Switch::On => Call::function("allow any device", contract, &call).after_asking(Consequences::new(
-            "CVMs boot on any machine: `meshctl device list` is not asked",
-            "`meshctl device allow-any off`, at once; a node that has booted meanwhile keeps its keys and its place",
-        )),
-        Switch::Off => Call::function("allow listed devices alone", contract, &call).after_asking(Consequences::new(
-            "CVMs boot on the devices of `meshctl device list` alone: a node elsewhere is gone with its next restart",
-            "`meshctl device allow-any on`, at once",
-        )),
-    };
+    let call = Call::function(what, contract, &call).after_asking(consequences);
     let report = (AllowAny { allow_any_device: allow_any }, text.to_owned());
     change(&operator, printer, contract, call, |_| Ok(report)).await
 }

@@ -118,7 +118,7 @@ impl Joining<'_> {
         let asked = agent(self.operator, self.settings, self.contract, self.wanted.instance).await?;
         let status = match asked {
             Ok(status) => status,
-            Err(waits_for) => return Ok(waits_for),
+            Err(what) => return Ok(Step::WaitsFor(what)),
         };
         let own = status.own.member_address;
         self.done.member_address = Some(own);
@@ -152,7 +152,7 @@ impl Joining<'_> {
         let socket = AgentSocket::new(self.settings.socket()?);
         let offer = match socket.registration(Some(self.wanted.token)).await {
             Ok(offer) => offer,
-            Err(error) => return Ok(Step::waits_for(&error)),
+            Err(error) => return Ok(Step::WaitsFor(format!("{error:#}"))),
         };
         let call = register::call(&offer, Some(self.contract), &self.operator.chain)?;
         match self.operator.send(self.printer, &call).await {
@@ -169,19 +169,17 @@ impl Joining<'_> {
 
     /// Sends what is missing.
     async fn fund(&mut self, account: Address) -> anyhow::Result<Step> {
-        let has = self.operator.chain.balance(account).await?;
-        let missing = self.wanted.fund.unwrap_or_default().saturating_sub(has);
-        if missing.is_zero() {
-            return Ok(Step::Done);
+        let amount = self.wanted.fund.unwrap_or_default();
+        if let Some(payment) = payment(self.operator, account, amount).await? {
+            let sent = self.operator.send(self.printer, &payment).await?;
+            self.done.transactions.push(sent.hash);
+            self.done.funded = Some(payment.value);
         }
-        let sent = self.operator.send(self.printer, &payment(account, missing)).await?;
-        self.done.transactions.push(sent.hash);
-        self.done.funded = Some(missing);
         Ok(Step::Done)
     }
 }
 
-/// What a node's agent says. One that is not there yet is waited for.
+/// What a node's agent says. One that is not there yet is waited for: that is what, in words.
 ///
 /// # Errors
 /// The agent that answers is another node's, or follows another contract or chain.
@@ -190,18 +188,18 @@ pub(super) async fn agent(
     settings: &Settings,
     contract: Address,
     instance: InstanceId,
-) -> anyhow::Result<Result<Status, Step>> {
+) -> anyhow::Result<Result<Status, String>> {
     let socket = match settings.socket() {
         Ok(socket) => AgentSocket::new(socket),
         Err(failure) => {
             let error = failure.into();
             let is_usage = exit_code(&error) == USAGE;
-            return if is_usage { Err(error) } else { Ok(Err(Step::waits_for(&error))) };
+            return if is_usage { Err(error) } else { Ok(Err(format!("{error:#}"))) };
         }
     };
     let status = match socket.status().await {
         Ok(status) => status,
-        Err(error) => return Ok(Err(Step::waits_for(&error))),
+        Err(error) => return Ok(Err(format!("{error:#}"))),
     };
     let is = status.own.instance_id;
     if is != instance {
@@ -233,8 +231,8 @@ pub(super) async fn plan(
 ) -> anyhow::Result<Vec<Planned>> {
     let status = match agent(operator, settings, contract, instance).await? {
         Ok(status) => status,
-        Err(step) => {
-            printer.note(format!("not shown: what follows once the node's agent answers ({})", step.words()));
+        Err(what) => {
+            printer.note(format!("not shown: what follows once the node's agent answers ({what})"));
             return Ok(Vec::new());
         }
     };
@@ -250,37 +248,23 @@ pub(super) async fn plan(
         }
     }
     if let Some(amount) = fund {
-        let own = status.own.member_address;
-        let missing = amount.saturating_sub(operator.chain.balance(own).await?);
-        if !missing.is_zero() {
-            calls.push(payment(own, missing).into());
-        }
+        calls.extend(payment(operator, status.own.member_address, amount).await?.map(Planned::from));
     }
     Ok(calls)
 }
 
-fn payment(account: Address, amount: U256) -> Call {
-    Call::payment(format!("give node {account} {} ether", ether(amount)), account, amount)
+/// What a node lacks of an amount; `None` if nothing.
+async fn payment(operator: &Operator, account: Address, amount: U256) -> anyhow::Result<Option<Call>> {
+    let missing = amount.saturating_sub(operator.chain.balance(account).await?);
+    let call = || Call::payment(format!("give node {account} {} ether", ether(missing)), account, missing);
+    Ok((!missing.is_zero()).then(call))
 }
 
 /// What a step came to.
-pub(super) enum Step {
+enum Step {
     /// Something was done: look again.
     Done,
     /// The node is a member, and has its funds.
     Joined,
     WaitsFor(String),
-}
-
-impl Step {
-    fn waits_for(error: &anyhow::Error) -> Self {
-        Self::WaitsFor(format!("{error:#}"))
-    }
-
-    fn words(self) -> String {
-        match self {
-            Self::WaitsFor(what) => what,
-            Self::Done | Self::Joined => String::new(),
-        }
-    }
 }

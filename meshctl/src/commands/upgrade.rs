@@ -104,7 +104,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     if operator.is_dry_run() {
         return preview(&operator, printer, contract, next.as_ref(), consequences).await;
     }
-    let owner = chain.read(contract, ownerCall {}, None).await?;
+    let owner = before.owner;
     if owner != operator.address {
         let what = format!("{} is not the contract's owner, and may not upgrade it", operator.address);
         return Err(Failure::new(what).hint(format!("send it from the contract owner's key: that of {owner}")).into());
@@ -123,9 +123,8 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             implementation
         }
     };
-    let call = upgrade_call(contract, implementation);
     // It is asked once, before anything is sent.
-    let call = if transactions.is_empty() { call.after_asking(consequences) } else { call };
+    let call = upgrade_call(contract, implementation).after_asking(transactions.is_empty().then_some(consequences));
     transactions.push(operator.send(printer, &call).await?.hash);
     verify(chain, contract, (previous, implementation), &before).await?;
 

@@ -63,11 +63,6 @@ class Launcher:
         self._rpc_urls = rpc_urls
         self._keep = keep
         self._process: Optional[subprocess.Popen[bytes]] = None
-        self._started_by = 0
-
-    def _own(self) -> Optional[subprocess.Popen[bytes]]:
-        """The agent that this process started: one of the process that it was forked from is not its own to wait for or to stop."""
-        return self._process if self._started_by == os.getpid() else None
 
     @property
     def log_path(self) -> str:
@@ -80,12 +75,11 @@ class Launcher:
 
     def is_running(self) -> bool:
         """Whether an agent was started here and has not ended."""
-        process = self._own()
-        return process is not None and process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     def was_started(self) -> bool:
         """Whether an agent was started here, and not stopped since."""
-        return self._own() is not None
+        return self._process is not None
 
     def start(self) -> None:
         """Starts it, without waiting for it to answer.
@@ -118,10 +112,9 @@ class Launcher:
 
     def failure(self) -> Optional[P2PError]:
         """Why the agent that was started here ended, if it did: once, so that it may be started again."""
-        process = self._own()
-        if process is None or process.poll() is None:
+        if self._process is None or self._process.poll() is None:
             return None
-        code, said, self._process = process.returncode, self._said(), None
+        code, said, self._process = self._process.returncode, self._said(), None
         error = NotPermitted if any(refusal in said for refusal in _REFUSALS) else NoAgent
         # The agent advises a flag, which would show API keys to every process.
         remedy = "give `rpc_url=`, or set P2P_RPC_URL" if _NO_RPC_URL in said else "do what it says"
@@ -135,7 +128,7 @@ class Launcher:
         if self._keep:
             return
         # Cleared first: a monitor would take its end for a crash, and start another.
-        process, self._process = self._own(), None
+        process, self._process = self._process, None
         if process is None:
             return
         process.terminate()
@@ -172,7 +165,6 @@ class Launcher:
             os.close(file)
 
     def _spawn(self, words: Sequence[str], environment: Mapping[str, str], log: int, kept: Sequence[int]) -> None:
-        self._started_by = os.getpid()
         # A session of its own: Ctrl-C in a terminal is for the application, which stops its agent in order.
         self._process = subprocess.Popen(
             words,
