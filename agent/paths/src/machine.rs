@@ -20,6 +20,7 @@ mod action;
 mod addresses;
 mod candidates;
 mod device;
+mod gateways;
 mod input;
 mod peer;
 mod peers;
@@ -81,6 +82,7 @@ pub struct Config {
 pub struct Paths {
     mtu: u16,
     rng: Rng,
+    own_token: Option<TokenId>,
     own_address: Ipv4Addr,
     own_place: Option<Place>,
     peers: BTreeMap<TokenId, Peer>,
@@ -98,6 +100,8 @@ pub struct Paths {
     /// The table has changed since its actions were taken.
     is_table_changed: bool,
     table_due: Option<Duration>,
+    /// It is time to see whether the gateways are there.
+    gateways_due: Option<Duration>,
 
     candidates: Candidates,
     /// What all peers were given last.
@@ -131,6 +135,7 @@ impl Paths {
             mtu: config.mtu,
             table: Table::new(config.redial_after, rng.next_u64()),
             rng,
+            own_token: None,
             own_address: Ipv4Addr::UNSPECIFIED,
             own_place: None,
             peers: BTreeMap::new(),
@@ -142,6 +147,7 @@ impl Paths {
             streams: BTreeMap::new(),
             is_table_changed: false,
             table_due: None,
+            gateways_due: None,
             candidates: Candidates::default(),
             own_candidates: Vec::new(),
             candidates_due: None,
@@ -195,6 +201,7 @@ impl Paths {
         let due = [
             self.schedule.first(),
             self.table_due,
+            self.gateways_due,
             self.stun.poll_timeout(),
             self.candidates_due,
             self.retry_due,
@@ -226,6 +233,7 @@ impl Paths {
         if self.candidates_due.is_some_and(|at| at <= now) {
             self.offer_candidates(now);
         }
+        self.look_at_gateways(now);
         self.advance_table(now);
         self.ask_stun(now);
         self.advance_stopping(now);

@@ -189,6 +189,25 @@ impl Selector {
         self.advance(now);
     }
 
+    /// One path has to prove itself: it is probed now, and every 250 ms for 3 s until it answers. Packets go where they went.
+    pub fn ask(&mut self, kind: PathKind, now: Duration) {
+        let now = self.at(now);
+        self.track_mut(kind).ask(now);
+        self.advance(now);
+    }
+
+    /// When something of the peer came last by this path: a packet of applications or a probe.
+    #[must_use]
+    pub const fn heard(&self, kind: PathKind) -> Option<Duration> {
+        self.tracks[rank(kind)].heard
+    }
+
+    /// Nothing is known to be wrong with this path.
+    #[must_use]
+    pub fn is_usable(&self, kind: PathKind, now: Duration) -> bool {
+        self.tracks[rank(kind)].trouble(now).is_none()
+    }
+
     /// Packets of applications went to the peer (not keepalives, handshakes or probes).
     pub fn sent(&mut self, now: Duration) {
         let now = self.at(now);

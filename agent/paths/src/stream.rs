@@ -16,7 +16,8 @@
 //! | sending | as the host has it, but never paced by BBR: CUBIC instead, where the host lets us choose |
 //! | reading | never waits for anything but bytes: the device must not block |
 //! | gateway away | one dial in half a second to a second, for all peers behind it, and one reason; all others follow when it is there |
-//! | only dialed | a node that has no stream left dials itself to know whether its gateway is there |
+//! | gateway silent | one peer behind it is asked after 2 s; nothing from any for 3.5 s: one dial, and all of them are asked |
+//! | only dialed | a node that has no stream left, or hears nothing by any, dials itself to know whether its gateway is there |
 //! | peer away | dialed again after ¼ s, later each time, at most 16 s; at once when this host's network changed |
 //! | streams on which no peer is proved | 64 at most; those without a hello make room first; 5 s for TLS and hello (8 s at the side that dials), 10 s and 256 datagrams for a proof |
 //! | another stream to a peer that dials | takes over once the peer has answered on it: a packet alone may have been caught elsewhere |

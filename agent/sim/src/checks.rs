@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use mesh_core::id::{TokenId, WireguardKey};
 
 pub(crate) use self::{failover::Failover, hosts::Nodes, membership::View, switches::Switches, traffic::Sent};
+use crate::scenario::GatewayEnd;
 
 /// A property that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub(crate) enum Check {
         node: usize,
         generation: u64,
         began: Duration,
+        end: GatewayEnd,
     },
     /// The peers of a node whose host has another address reach it there.
     Moved {

@@ -1,12 +1,12 @@
 //! `gw`: no UDP comes in anywhere, so that all there is are streams through the gateway.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, ensure};
-use mesh_core::status::PathKind;
-use netns_tests::{ClearText, Flow, Heartbeat, Traffic, Transfer, World};
+use anyhow::{Context as _, Result, bail, ensure};
+use mesh_core::status::{PathKind, Reason};
+use netns_tests::{ClearText, Flow, Heartbeat, Traffic, Transfer, World, stall_clock};
 
-use crate::{PATIENCE, is_on, let_pass, moment};
+use crate::{PATIENCE, is_on, let_pass, moment, path};
 
 /// The gateway ends every stream at this age, agents replace theirs before.
 const LIFETIME: &str = "20s";
@@ -20,6 +20,9 @@ const UNPLANNED: Duration = Duration::from_millis(1500);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// How long a gateway is away.
 const AWAY: Duration = Duration::from_secs(3);
+/// The others say so within this, whether anything was sent or not.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(30);
 const MEBIBYTES: u64 = 64;
 /// The transfer is spread over this, in which streams are replaced three times at least.
 const SECONDS: u64 = 40;
@@ -75,6 +78,50 @@ fn gateway_that_dies_unannounced_is_used_again_as_soon_as_it_is_back() -> Result
     load.finish()?;
     clear.ensure_none_and_prove_it(&mut world)?;
     world.close()
+}
+
+/// A machine that vanishes ends no connection, and where nothing is sent nothing is missed: agents have to ask.
+#[test]
+fn gateway_that_vanishes_from_an_idle_mesh_is_said_to_be_away_by_all_within_ten_seconds() -> Result<()> {
+    let mut world = mesh_behind_a_gateway()?;
+    // Nothing has been said for a while, and no path is new.
+    let_pass(&world, IDLE)?;
+    world.gateway_mut()?.crash()?;
+    let vanished = Instant::now();
+    let (_, took) = world.wait("every node to say that the gateway is away", PATIENCE, || {
+        (1..=NODES).try_for_each(|node| says_that_it_is_away(&world, node)).map(|()| stall_clock::since(vanished))
+    })?;
+    println!(
+        "measured: idle mesh, gateway's machine gone: said by all in reason, advice, metric and `why` after {took:.1?}"
+    );
+    ensure!(took <= KNOWN_WITHIN, "known after {took:?}");
+    world.gateway_mut()?.reboot()?;
+    world.wait_full_mesh(&[1, 2, 3], PATIENCE)?;
+    world.close()
+}
+
+/// Everything by which a node shows its gateway says the same.
+fn says_that_it_is_away(world: &World, index: usize) -> Result<()> {
+    let node = world.node(index);
+    let status = node.status()?;
+    ensure!(status.peers.len() == NODES - 1);
+    for peer in &status.peers {
+        let reason = path(peer, PathKind::Gateway)?.reason;
+        ensure!(reason == Some(Reason::GatewayUnreachable), "node {index} says of {}: {reason:?}", peer.name);
+        let why = node.meshctl(&["why", &peer.name])?;
+        ensure!(why.stdout.contains(Reason::GatewayUnreachable.code()), "{}", why.stdout);
+    }
+    let of_paths: Vec<_> = status.warnings.iter().filter(|warning| warning.code.starts_with("W2")).collect();
+    let [warning] = of_paths[..] else { bail!("node {index} warns of {of_paths:?}") };
+    let is_of_all = status.peers.iter().all(|peer| warning.message.contains(&peer.name));
+    ensure!(warning.code == "W204" && is_of_all, "node {index} warns of {warning:?}");
+    let (_, metrics) = node.get("/metrics")?;
+    let reason = format!("path=\"gateway\",reason=\"{}\"}} 1", Reason::GatewayUnreachable.code());
+    let count =
+        metrics.lines().filter(|line| line.starts_with("p2p_path_unusable_reason{") && line.ends_with(&reason)).count();
+    ensure!(count == NODES - 1, "{count} paths have the reason in the metrics of node {index}");
+    ensure!(metrics.contains("p2p_warnings{code=\"W204\""), "node {index} has no metric of its warning");
+    Ok(())
 }
 
 /// Three nodes, of which two register an endpoint where nothing gets in, and one none.

@@ -146,9 +146,10 @@ impl KnownPaths {
                 self.got[rank] = path.peer_got;
             }
         }
-        let trouble = report.paths[rank(PathKind::Gateway)].trouble;
-        let is_missed = gateway.is_some() && trouble.is_some_and(|trouble| trouble != Trouble::Unproved);
-        self.no_gateway_since = is_missed.then(|| self.no_gateway_since.unwrap_or(at));
+        let path = &report.paths[rank(PathKind::Gateway)];
+        let is_missed = gateway.is_some() && path.trouble.is_some_and(|trouble| trouble != Trouble::Unproved);
+        let begun = at.saturating_sub(path.unanswered_for.unwrap_or_default());
+        self.no_gateway_since = is_missed.then(|| self.no_gateway_since.unwrap_or(begun));
     }
 
     /// How many of the unanswered probes reached the peer, as far as it has reported.

@@ -299,6 +299,28 @@ fn a_gateway_that_is_away_is_one_warning_also_for_streams_that_are_open() {
     }
 }
 
+/// The peer that was asked has been silent for a while when the dial fails; the others were asked only then.
+#[test]
+fn a_gateway_that_is_away_is_a_warning_for_all_as_soon_as_it_is_one_for_the_first() {
+    let mut world = World::mesh(&[2, 3]);
+    world.pass(Duration::from_secs(10));
+    let mute = |unanswered_for: Duration| {
+        let mut mute = works();
+        close(&mut mute, Reason::GatewayUnreachable, "the gateway cannot be connected to: no answer");
+        mute.gateway.as_mut().unwrap().is_open = true;
+        fail(&mut mute, ByGateway, Trouble::Silent, unanswered_for);
+        mute.report.paths[rank(ByGateway)].reason = Some(Reason::GatewayUnreachable);
+        mute
+    };
+    see(&mut world, [(2, mute(SECOND * 4)), (3, mute(SECOND))]);
+    assert_eq!(world.status().warnings, [], "not for a moment");
+    world.pass(SECOND);
+    see(&mut world, [(2, mute(SECOND * 5)), (3, mute(SECOND * 2))]);
+    let warnings = world.status().warnings;
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.code == "W204" && warning.message.contains("to pg-2, node-3: "), "{warning:?}");
+}
+
 #[test]
 fn a_peer_that_has_no_fallback_is_worth_knowing() {
     let mut world = World::mesh(&[2]);

@@ -37,6 +37,8 @@ pub(super) struct Peer {
     /// Where direct UDP goes.
     pub(super) direct: Option<SocketAddr>,
     pub(super) has_stream: bool,
+    /// Since when it has, or had last; one stream after another counts as one.
+    pub(super) stream_since: Option<Duration>,
     /// What was set on the device that there is now.
     route: Option<Route>,
     redialed: Option<Duration>,
@@ -98,6 +100,7 @@ impl Peer {
             punch,
             direct: None,
             has_stream: false,
+            stream_since: None,
             route: None,
             redialed: None,
             flowed: None,
@@ -128,7 +131,10 @@ impl Peer {
     /// It has a stream, or none any more. One that takes another's place changes nothing.
     pub(super) fn set_stream(&mut self, is_open: bool, error: Option<&StreamError>, now: Duration) {
         match (self.has_stream, is_open) {
-            (false, true) => self.selector.path_up(PathKind::Gateway, now),
+            (false, true) => {
+                self.stream_since = Some(now);
+                self.selector.path_up(PathKind::Gateway, now);
+            }
             (true, true) => {}
             (_, false) => self.selector.path_away(PathKind::Gateway, error.and_then(StreamError::reason), now),
         }

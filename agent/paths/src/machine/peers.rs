@@ -15,7 +15,7 @@ impl Paths {
     /// The agent has other peers now, or they are elsewhere.
     pub(super) fn set_peers(&mut self, wanted: PathPeers, network: MeshNetwork, now: Duration) {
         self.own_place = wanted.own_place.as_ref().and_then(report::place);
-        self.own_address = wanted.own_address;
+        (self.own_token, self.own_address) = (Some(wanted.own), wanted.own_address);
         self.remove_unwanted(&wanted, now);
         for (token, wanted) in &wanted.peers {
             let place = wanted.place.as_ref().and_then(report::place);

@@ -116,6 +116,7 @@ impl Paths {
                 self.actions.extend(peer.map(|peer| Action::Initiate { peer, stream }));
             }
             table::Action::Away { peer, error } => self.away(peer, &error, now),
+            table::Action::Ask(peer) => self.ask(peer, now),
             table::Action::Route { peer, stream, error } => self.route(peer, stream, error.as_ref(), now),
             table::Action::Finish(stream) => self.actions.push_back(Action::Finish(stream)),
             table::Action::Close(stream, error) => {
@@ -132,6 +133,9 @@ impl Paths {
         let Some(peer) = self.peers.get_mut(&token) else { return };
         self.actions.push_back(Action::SetStream { peer: peer.key, stream });
         peer.set_stream(stream.is_some(), error, now);
+        if stream.is_some() {
+            self.watch_gateways(now);
+        }
         self.step(token, now);
     }
 

@@ -12,6 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -26,6 +27,8 @@ use super::{
 const ADDRESSES: usize = 3;
 /// A TCP connection to one address: two tries of the kernel.
 const CONNECT: Duration = Duration::from_millis(2500);
+/// How long an address has to answer before the next one is tried as well.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// Pause after a failed accept, which is a lack of file descriptors that needs a moment to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the kernel holds unsent. The rest waits where the oldest can be dropped.
@@ -103,15 +106,9 @@ impl Network for Tcp {
     type Connection = BufReader<TcpStream>;
 
     async fn connect(&self, place: &Place) -> Result<Self::Connection, StreamError> {
-        let mut why = String::new();
-        for address in self.find(place).await? {
-            match timeout(CONNECT, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => return prepare(tcp, self.stall).map_err(broken),
-                Ok(Err(error)) => why = format!("{address}: {error}"),
-                Err(_) => why = format!("{address}: no answer"),
-            }
-        }
-        Err(StreamError::Unreachable(why))
+        let addresses = self.find(place).await?;
+        let tcp = first(addresses, TcpStream::connect).await.map_err(StreamError::Unreachable)?;
+        prepare(tcp, self.stall).map_err(broken)
     }
 
     async fn accept(&self) -> io::Result<Self::Connection> {
@@ -129,6 +126,35 @@ impl Network for Tcp {
             }
         }
     }
+}
+
+/// A connection to one of the addresses, tried one after the other as long as none answers (RFC 8305, section 5); else what the last
+/// said, in words.
+async fn first<C, F>(addresses: Vec<SocketAddr>, connect: impl Fn(SocketAddr) -> F) -> Result<C, String>
+where
+    C: Send + 'static,
+    F: Future<Output = io::Result<C>> + Send + 'static,
+{
+    let mut tries = JoinSet::new();
+    for (address, before) in addresses.into_iter().zip(0..) {
+        let connecting = connect(address);
+        tries.spawn(async move {
+            sleep(NEXT_ADDRESS * before).await;
+            match timeout(CONNECT, connecting).await {
+                Ok(connected) => connected.map_err(|error| format!("{address}: {error}")),
+                Err(_) => Err(format!("{address}: no answer")),
+            }
+        });
+    }
+    let mut why = "it has no address".to_owned();
+    while let Some(tried) = tries.join_next().await {
+        match tried {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => why = error,
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(why)
 }
 
 /// A TCP connection made ready: small packets at once, little unsent in the kernel, dead ones found out, and none paced.
@@ -162,6 +188,25 @@ mod tests {
         let moved = vec!["192.0.2.2:443".parse().unwrap()];
         assert_eq!(addresses.remember(&gateway, Ok(moved.clone())), Ok(moved.clone()));
         assert_eq!(addresses.remember(&gateway, silent()), Ok(moved));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_holds_up_no_other() {
+        let addresses: Vec<SocketAddr> =
+            ["192.0.2.1:443", "192.0.2.2:443", "192.0.2.3:443"].map(|address| address.parse().unwrap()).into();
+        let [_, second, last] = addresses[..] else { panic!() };
+        let began = tokio::time::Instant::now();
+        let only = |answers: SocketAddr| {
+            move |address| async move { if address == answers { Ok(address) } else { std::future::pending().await } }
+        };
+        assert_eq!(first(addresses.clone(), only(second)).await, Ok(second));
+        assert_eq!(began.elapsed(), NEXT_ADDRESS);
+        // All of them together take little longer than one.
+        let silent = only("192.0.2.9:443".parse().unwrap());
+        assert_eq!(first(addresses.clone(), silent).await, Err(format!("{last}: no answer")));
+        assert_eq!(began.elapsed(), NEXT_ADDRESS * 3 + CONNECT);
+        let refuses = |_| async { Err::<SocketAddr, _>(io::ErrorKind::ConnectionRefused.into()) };
+        assert_eq!(first(addresses, refuses).await, Err(format!("{last}: connection refused")));
     }
 
     #[tokio::test]

@@ -28,7 +28,10 @@ use self::{
     own::Own,
     peer::{Current, Half, Initiation, Peer, Waiting},
 };
-use super::{StreamError, StreamId, place::Place};
+use super::{
+    StreamError, StreamId,
+    place::{Domain, Place},
+};
 use crate::rng::Rng;
 
 /// Streams on which no peer is proved: one makes room for each that is more.
@@ -69,6 +72,8 @@ pub(crate) enum Action {
     Initiate { peer: TokenId, stream: StreamId },
     /// There is still no stream to the peer, for this reason.
     Away { peer: TokenId, error: StreamError },
+    /// Have the peer show that its stream still carries something: its gateway may be away, or have been.
+    Ask(TokenId),
     /// Packets for the peer go by this stream, or by none, for that reason.
     Route { peer: TokenId, stream: Option<StreamId>, error: Option<StreamError> },
     /// Send what waits, then end this half.
@@ -106,6 +111,11 @@ impl Table {
             retried: None,
             actions: VecDeque::new(),
         }
+    }
+
+    /// The gateway by which the two meet.
+    pub(crate) fn domain(&self, peer: TokenId) -> Option<&Domain> {
+        self.domain_of(self.peers.get(&peer)?)
     }
 
     /// The stream by which the peer is reached.

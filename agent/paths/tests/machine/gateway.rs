@@ -145,3 +145,63 @@ fn streams_through_a_gateway_that_is_silent_are_said_to_be_behind_one_that_is_aw
     });
     assert!(took < SECOND * 6, "{took:?}");
 }
+
+/// A machine that vanishes ends no stream, and where nothing is sent nothing is missed: peers are asked.
+#[test]
+fn a_gateway_that_vanishes_from_an_idle_mesh_is_missed_by_all_within_ten_seconds() {
+    const NODES: u8 = 4;
+    let pairs = || (1..=NODES).flat_map(|n| (1..=NODES).filter(move |peer| *peer != n).map(move |peer| (n, peer)));
+    for rest in 0..8 {
+        let mut world = World::with(NODES, SECOND * 3600, |world| world.is_udp_cut = true);
+        world.until("the gateway paths", |world| pairs().all(|(n, peer)| world.is_usable(n, peer, PathKind::Gateway)));
+        world.run(SECOND * 40 + SECOND / 4 * rest);
+        world.crash_gateway();
+        let took = world.until("every node to say so of every peer", |world| {
+            pairs().all(|(n, peer)| {
+                let paths = world.paths(n, peer).unwrap();
+                let reasons =
+                    [paths.gateway.as_ref().unwrap().reason, paths.report.paths[rank(PathKind::Gateway)].reason];
+                reasons == [Some(Reason::GatewayUnreachable); 2]
+            })
+        });
+        assert!(took <= SECOND * 9, "{took:?}");
+        world.reboot_gateway();
+        let took = world.until("all paths again", |world| {
+            pairs().all(|(n, peer)| world.is_usable(n, peer, PathKind::Gateway) && world.open_streams(n) == 3)
+        });
+        assert!(took <= SECOND * 5, "{took:?}");
+    }
+}
+
+/// What an idle mesh says by the gateway: a question and its answer for each node in two seconds, however many peers there are.
+#[test]
+fn an_idle_mesh_asks_for_its_gateway_once_in_two_seconds() {
+    const NODES: u8 = 8;
+    let mut world = World::with(NODES, SECOND * 3600, |world| world.is_udp_cut = true);
+    world.run(SECOND * 60);
+    let probes = |world: &mut World| -> u64 {
+        let mut of =
+            |n: u8| (1..=NODES).filter(|peer| *peer != n).map(|peer| world.peer(n, peer).probes as u64).sum::<u64>();
+        (1..=NODES).map(&mut of).sum()
+    };
+    let (before, dials) = (probes(&mut world), world.dials);
+    world.run(SECOND * 100);
+    let each = (probes(&mut world) - before) as f64 / f64::from(NODES) / 100.0;
+    // And those of each peer in 25 s, with their answers: 7 * 2 / 25.
+    assert!((0.6..=1.6).contains(&each), "{each} packets a second from each node");
+    assert_eq!(world.dials, dials, "a gateway that is there is not dialed");
+}
+
+/// A peer that is gone is no gateway that is gone.
+#[test]
+fn a_peer_that_does_not_answer_is_not_taken_for_its_gateway() {
+    let mut world = World::with(2, SECOND * 3600, |world| world.is_udp_cut = true);
+    world.until("the gateway path", |world| world.is_usable(1, 2, PathKind::Gateway));
+    world.run(SECOND * 40);
+    world.remove_device(2);
+    let dials = world.dials;
+    world.run(SECOND * 60);
+    let gateway = world.paths(1, 2).unwrap().gateway.clone().unwrap();
+    assert_ne!(gateway.reason, Some(Reason::GatewayUnreachable));
+    assert!((1..=15).contains(&(world.dials - dials)), "{} dials in a minute", world.dials - dials);
+}

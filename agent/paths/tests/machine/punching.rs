@@ -23,7 +23,7 @@ fn two_that_meet_at_the_gateway_find_the_direct_path() {
     world.run(SECOND * 60);
     world.until("a moment of rest", |world| {
         let before = world.peer(1, 2).probes;
-        world.run(SECOND * 2);
+        world.run(SECOND);
         world.peer(1, 2).probes == before
     });
     let before = world.peer(1, 2).probes;

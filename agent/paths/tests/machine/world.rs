@@ -30,6 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(90);
 /// One way, by UDP and through the gateway.
 const UDP: Duration = Duration::from_millis(5);
 const STREAM: Duration = Duration::from_millis(10);
+/// A dial that is not answered takes so long.
+const CONNECT: Duration = Duration::from_millis(2500);
 /// Between two packets of an application.
 const PACE: Duration = Duration::from_millis(20);
 /// What says where a sender is seen.
@@ -45,6 +47,8 @@ enum Event {
     Stun { node: u8, answer: Vec<u8> },
     /// A dial reaches the gateway.
     Dial { node: u8, stream: StreamId, place: Place },
+    /// A dial got no answer.
+    NoAnswer { node: u8, stream: StreamId },
     /// A stream ends.
     Ended { node: u8, stream: StreamId, error: StreamError },
     /// An application sends.
@@ -91,6 +95,10 @@ pub(crate) struct World {
     links: BTreeMap<(u8, StreamId), (u8, StreamId)>,
     talks: BTreeSet<(u8, u8)>,
     pub(crate) is_gateway_up: bool,
+    /// The gateway's machine is not there: it refuses nothing either.
+    is_gateway_gone: bool,
+    /// It is back, and knows no stream of before.
+    has_gateway_forgotten: bool,
     pub(crate) is_udp_cut: bool,
     /// Each device is behind a NAT that lets in only what comes from an address that something was sent to.
     pub(crate) is_restricting: bool,
@@ -114,6 +122,8 @@ impl World {
             links: BTreeMap::new(),
             talks: BTreeSet::new(),
             is_gateway_up: true,
+            is_gateway_gone: false,
+            has_gateway_forgotten: false,
             is_udp_cut: false,
             is_restricting: false,
             sent: BTreeSet::new(),
@@ -314,7 +324,10 @@ impl World {
             }
             Action::Dial { stream, place } => {
                 self.dials += 1;
-                self.schedule(STREAM, Event::Dial { node: n, stream, place });
+                match self.is_gateway_gone {
+                    true => self.schedule(CONNECT, Event::NoAnswer { node: n, stream }),
+                    false => self.schedule(STREAM, Event::Dial { node: n, stream, place }),
+                }
             }
             Action::Finish(stream) | Action::Close { stream, .. } => self.end_stream(n, stream),
             Action::PeersTold => self.node(n).told = Some(self.now),
@@ -341,6 +354,7 @@ impl World {
                 }
             }
             Event::Dial { node, stream, place } => self.connect(node, stream, &place),
+            Event::NoAnswer { node, stream } => self.unreachable(node, stream),
             Event::Ended { node, stream, error } => {
                 self.tell(node, Input::Stream { stream, event: StreamEvent::Ended(error) });
             }
@@ -361,11 +375,7 @@ impl World {
     fn connect(&mut self, n: u8, stream: StreamId, place: &Place) {
         let [other, ..] = place.instance.0;
         if !self.is_gateway_up {
-            let error = StreamError::Unreachable("it is away".to_owned());
-            return self.tell(
-                n,
-                Input::Stream { stream, event: StreamEvent::DialFailed { error, is_gateway_reached: false } },
-            );
+            return self.unreachable(n, stream);
         }
         let now = self.now;
         let Some(node) = self.nodes.get_mut(&other) else {
@@ -378,6 +388,11 @@ impl World {
         self.links.insert((other, accepted), (n, stream));
         self.tell(other, Input::Stream { stream: accepted, event: StreamEvent::HelloReceived });
         self.tell(n, Input::Stream { stream, event: StreamEvent::Opened });
+    }
+
+    fn unreachable(&mut self, n: u8, stream: StreamId) {
+        let error = StreamError::Unreachable("it is away".to_owned());
+        self.tell(n, Input::Stream { stream, event: StreamEvent::DialFailed { error, is_gateway_reached: false } });
     }
 
     /// Both ends of a stream learn of its end: this one at once, the other when it gets there.
@@ -395,6 +410,17 @@ impl World {
         for (node, stream) in std::mem::take(&mut self.links).into_keys() {
             self.schedule(Duration::ZERO, Event::Ended { node, stream, error: StreamError::Closed });
         }
+    }
+
+    /// The gateway's machine vanishes without a word.
+    pub(crate) fn crash_gateway(&mut self) {
+        self.silence_streams();
+        self.is_gateway_gone = true;
+    }
+
+    /// It is there again, and knows nothing of the streams there were: what comes by them is reset.
+    pub(crate) fn reboot_gateway(&mut self) {
+        (self.is_gateway_gone, self.has_gateway_forgotten) = (false, true);
     }
 
     /// The streams that are open carry nothing any more, and neither end learns of it.
@@ -428,6 +454,9 @@ impl World {
     fn send_by_stream(&mut self, n: u8, stream: StreamId, message: Message) {
         if let Some((node, stream)) = self.links.get(&(n, stream)).copied() {
             self.schedule(STREAM, Event::Stream { node, stream, sender: key(n), message });
+        } else if self.has_gateway_forgotten {
+            let error = StreamError::Broken("reset".to_owned());
+            self.schedule(STREAM, Event::Ended { node: n, stream, error });
         }
     }
 

@@ -150,7 +150,7 @@ impl World {
             Check::Suspect(failover) => self.check_suspect(failover),
             Check::Left(failover) => self.check_left(failover),
             Check::Returned(failover) => self.check_returned(failover),
-            Check::Reasons { node, generation, began } => self.check_reasons(node, generation, began),
+            Check::Reasons { node, generation, began, end } => self.check_reasons(node, generation, began, end),
             Check::Moved { node, peers, moved } => self.check_moved(node, peers, moved),
             Check::Stopped { node, peers, stopped } => self.check_stopped(node, peers, stopped),
             Check::Gone { node, token, key, left } => {

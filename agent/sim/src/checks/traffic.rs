@@ -25,7 +25,7 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 const DIRECT_WITHIN: Duration = Duration::from_secs(7);
 /// The same where only one of the two can ask for a session, and has one that the other has lost: it does so when nothing has come
 /// back for 15 s. So it is where the other cannot reach it behind its NAT, was started again after the host had moved, or has a clock
-/// that was set back (paper, section 5.1).
+/// that was set back (paper, section 5.1); or where it sends nothing, and the one packet was lost that confirms its new session.
 const DIRECT_BY_ONE_WITHIN: Duration = Duration::from_secs(23);
 /// The same where that one sends nothing but a probe every 25 s and a tenth.
 const DIRECT_BY_IDLE_WITHIN: Duration = Duration::from_secs(51);
@@ -141,7 +141,8 @@ impl World {
         };
         let is_answered = || self.pairs.iter().any(|back| (back.from, back.to) == (pair.to, pair.from));
         let direct_within = match [pair.from, pair.to].map(|node| can_ask(&node)) {
-            [true, true] => DIRECT_WITHIN,
+            [true, true] if self.scenario.world.loss == 0 || is_answered() => DIRECT_WITHIN,
+            [true, true] => DIRECT_BY_ONE_WITHIN,
             [true, false] if !is_answered() => DIRECT_BY_IDLE_WITHIN,
             [true, false] | [false, _] => DIRECT_BY_ONE_WITHIN,
         };

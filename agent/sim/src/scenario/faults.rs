@@ -272,7 +272,8 @@ fn gateway(world: &WorldPlan, left: Duration, rng: &mut Rng) -> Fault {
     let (node, lasts) = (some_node(world, rng), rng.millis(300, 8_000).min(left));
     match rng.below(8) {
         0 => Fault::GatewayEnds(GatewayEnd::Killed, lasts),
-        1 => Fault::GatewayEnds(GatewayEnd::Crashed, lasts),
+        // Long enough to be found out, about as often as not.
+        1 => Fault::GatewayEnds(GatewayEnd::Crashed, rng.millis(300, 20_000).min(left)),
         2 => Fault::GatewayRefuses(node, lasts),
         3 => Fault::GatewayUnreachable(node, lasts),
         _ => Fault::StreamsReset(node),

@@ -1,6 +1,9 @@
 //! Peers that are not reached, or not by the path they should be: W2xx.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Agent, Finding, Now, PEER_GRACE, find_each};
 use crate::{
@@ -12,7 +15,8 @@ use crate::{
     time::{span, time_of_day},
 };
 
-/// A gateway that cannot be reached is known sooner than a peer that says nothing: the node has tried. This is a restart of it.
+/// A gateway that cannot be reached is known sooner than a peer that says nothing: the node has tried. This is a restart of it,
+/// counted from the peer that has missed it for longest.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
 /// Of the peers that one fault cuts off, this many are named.
 const MAX_NAMED: usize = 8;
@@ -101,12 +105,16 @@ impl Agent {
     /// W204: gateways that do not work, each with all peers that are not reached through it. Returns these peers.
     fn find_gateways(&self, now: Now, found: &mut Vec<Finding>) -> Vec<TokenId> {
         let mut faults: BTreeMap<(Reason, String), Vec<(TokenId, &GatewaySeen)>> = BTreeMap::new();
-        for (token, gateway) in self.without_gateway(GATEWAY_GRACE, now) {
-            let reason = gateway.reason.filter(|reason| remedy(*reason).is_some());
-            if let Some(reason) = reason {
-                faults.entry((reason, gateway.domain.clone())).or_default().push((token, gateway));
+        let mut lasting = BTreeSet::new();
+        for (token, gateway, missed) in self.without_gateway(now) {
+            let Some(reason) = gateway.reason.filter(|reason| remedy(*reason).is_some()) else { continue };
+            let fault = (reason, gateway.domain.clone());
+            if missed >= GATEWAY_GRACE {
+                lasting.insert(fault.clone());
             }
+            faults.entry(fault).or_default().push((token, gateway));
         }
+        faults.retain(|fault, _| lasting.contains(fault));
         for ((reason, domain), peers) in &faults {
             let mut names: Vec<_> = peers.iter().take(MAX_NAMED).map(|(token, _)| self.name_of(*token)).collect();
             if let Some(more @ 1..) = peers.len().checked_sub(MAX_NAMED) {
@@ -124,8 +132,11 @@ impl Agent {
     /// W205: peers that are reached by direct UDP and have no second path.
     fn find_without_fallback(&self, cut_off: &[TokenId], now: Now, found: &mut Vec<Finding>) {
         let works = |token| self.tracks.get(token).is_some_and(|track| is_working(track.state));
-        let without =
-            self.without_gateway(PEER_GRACE, now).filter(|(token, _)| works(*token) && !cut_off.contains(token));
+        let without = self
+            .without_gateway(now)
+            .filter(|(_, _, missed)| *missed >= PEER_GRACE)
+            .map(|(token, gateway, _)| (token, gateway));
+        let without = without.filter(|(token, _)| works(*token) && !cut_off.contains(token));
         find_each(found, without, |token, gateway| {
             let message = format!("reached by direct UDP alone: {}", stream_words(gateway));
             Finding::new("W205", "no-fallback", Severity::Info, message)
@@ -133,13 +144,12 @@ impl Agent {
         });
     }
 
-    /// Peers that should be reached through a gateway and have not been for so long.
-    fn without_gateway(&self, grace: Duration, now: Now) -> impl Iterator<Item = (TokenId, &GatewaySeen)> {
+    /// Peers that should be reached through a gateway and are not, and for how long that has been so.
+    fn without_gateway(&self, now: Now) -> impl Iterator<Item = (TokenId, &GatewaySeen, Duration)> {
         self.wanted_peers().iter().filter_map(move |peer| {
             let (known, seen) = self.watched(peer.token)?;
             let since = known.no_gateway_since?;
-            let is_long = now.since_start.saturating_sub(since) >= grace;
-            Some((peer.token, seen.gateway.as_ref().filter(|_| is_long)?))
+            Some((peer.token, seen.gateway.as_ref()?, now.since_start.saturating_sub(since)))
         })
     }
 

@@ -7,7 +7,7 @@ use mesh_core::id::TokenId;
 use super::{Action, Peer, Table, gateways::Change};
 use crate::{
     rng::Rng,
-    stream::{StreamError, StreamId},
+    stream::{Domain, StreamError, StreamId},
 };
 
 /// Waiting before a peer that was not reached is dialed again: at first, and at most. A thousand agents then dial one that is gone 80
@@ -45,6 +45,21 @@ impl Table {
         }
     }
 
+    /// Nothing comes by this gateway any more, although a peer behind it was asked: all of them are, and one dial tells whether the gateway
+    /// is there, unless one is under way.
+    pub(crate) fn doubt(&mut self, domain: &Domain, now: Duration) {
+        self.ask_behind(domain);
+        if self.gateways.is_dialed(domain) {
+            return;
+        }
+        let is_at = |peer: &Peer| peer.place.as_ref().is_some_and(|place| place.domain == *domain);
+        match self.peers.iter().find(|(_, peer)| is_at(peer) && peer.may_be_dialed()) {
+            Some((token, _)) => self.dial_soon(*token, now),
+            None => self.doubt_own(domain, now),
+        }
+        self.dial(now);
+    }
+
     /// Dials every peer that is due and allowed, and this node itself where nothing else tells whether its gateway is there.
     pub(crate) fn dial(&mut self, now: Duration) {
         self.dial_own(now);
@@ -74,15 +89,25 @@ impl Table {
     pub(super) fn dialed(&mut self, stream: StreamId, error: Option<StreamError>, now: Duration) {
         let pause = FIRST_WAIT * 2 + self.rng.below(FIRST_WAIT * 2);
         let Some((domain, change)) = self.gateways.end_dial(stream, error, now + pause) else { return };
-        let is_behind = |peer: &Peer| self.domain_of(peer) == Some(&domain);
-        let behind: Vec<TokenId> =
-            self.peers.iter().filter(|(_, peer)| is_behind(peer)).map(|(token, _)| *token).collect();
-        for token in behind {
+        for token in self.behind(&domain) {
             match &change {
                 Change::Away(error) => self.tell_away(token, error.clone()),
                 Change::Back => self.gateway_is_back(token, now),
             }
         }
+        // Streams that are open may be over, and neither side has noticed.
+        self.ask_behind(&domain);
+    }
+
+    fn behind(&self, domain: &Domain) -> Vec<TokenId> {
+        let is_behind = |peer: &Peer| self.domain_of(peer) == Some(domain);
+        self.peers.iter().filter(|(_, peer)| is_behind(peer)).map(|(token, _)| *token).collect()
+    }
+
+    fn ask_behind(&mut self, domain: &Domain) {
+        let has_stream = |token: &TokenId| self.current(*token).is_some();
+        let asked: Vec<_> = self.behind(domain).into_iter().filter(has_stream).map(Action::Ask).collect();
+        self.actions.extend(asked);
     }
 
     /// All peers that waited for their gateway are dialed, but not in the same moment. Those that dial this side are not there yet.

@@ -44,6 +44,11 @@ impl Gateways {
         Some(&self.0.get(domain)?.away.as_ref()?.error)
     }
 
+    /// A dial to it is under way.
+    pub(super) fn is_dialed(&self, domain: &Domain) -> bool {
+        self.0.get(domain).is_some_and(|gateway| !gateway.dials.is_empty())
+    }
+
     /// When a dial that is due then may be made, as far as is known; `None` if that depends on a dial under way.
     pub(super) fn allows_at(&self, domain: &Domain, due: Duration) -> Option<Duration> {
         let Some(gateway) = self.0.get(domain) else { return Some(due) };

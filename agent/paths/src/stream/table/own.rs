@@ -1,5 +1,6 @@
 //! This node's own gateway, where no dial to another node tells whether it is there: a node that all others dial sees only that
-//! nothing comes. It then dials itself, by the way that the others take, and keeps nothing of the stream but the answer.
+//! nothing comes, or that its streams end. It then dials itself, by the way that the others take, and keeps nothing of the stream but
+//! the answer.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::stream::{Domain, Place, StreamError, StreamId};
 
 /// From the moment when all streams were lost: others who dial are given time to do so.
 const FIRST_CHECK: Duration = Duration::from_millis(500);
+/// A gateway by which nothing comes is said to be one again within this, as long as that is so.
+const DOUBTED_FOR: Duration = Duration::from_secs(8);
 
 /// Where this node is dialed, and whether that works.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(super) struct Own {
     dialing: Option<StreamId>,
     /// Dials since the streams were lost.
     dials: u32,
+    /// There are streams, and nothing comes by them: since then, as far as is known.
+    doubted: Option<Duration>,
 }
 
 impl Table {
@@ -33,7 +38,7 @@ impl Table {
             self.gateways.cancel(dial);
             self.actions.push_back(Action::Close(dial, StreamError::Replaced));
         }
-        self.own = place.map(|place| Own { token, place, due: None, dialing: None, dials: 0 });
+        self.own = place.map(|place| Own { token, place, due: None, dialing: None, dials: 0, doubted: None });
     }
 
     /// The gateway that leads to the peer, or by which the peer comes.
@@ -41,9 +46,17 @@ impl Table {
         peer.place.as_ref().or(self.own.as_ref().map(|own| &own.place)).map(|place| &place.domain)
     }
 
+    /// Nothing comes by this gateway: if it is this node's own and no peer can be dialed there, this node is.
+    pub(super) fn doubt_own(&mut self, domain: &Domain, now: Duration) {
+        if let Some(own) = self.own.as_mut().filter(|own| own.place.domain == *domain) {
+            own.doubted = Some(now);
+            own.due.get_or_insert(now);
+        }
+    }
+
     /// Dials this node itself, if it is time.
     pub(super) fn dial_own(&mut self, now: Duration) {
-        let is_cut_off = self.is_cut_off();
+        let is_cut_off = self.is_cut_off(now);
         let jitter = self.rng.below(FIRST_CHECK);
         let Self { own: Some(own), gateways, actions, next_stream, .. } = self else { return };
         if !is_cut_off {
@@ -76,13 +89,16 @@ impl Table {
         }
         own.due = Some(if is_reached { now + backoff(own.dials, rng) } else { now });
         own.dials = if is_reached { own.dials.saturating_add(1) } else { 0 };
+        own.doubted = own.doubted.filter(|_| !is_reached);
         true
     }
 
-    /// There are peers that come by this node's own gateway, none of them is there, and no dial of this side's would tell why.
-    fn is_cut_off(&self) -> bool {
+    /// There are peers that come by this node's own gateway, nothing of them comes, and no dial of this side's would tell why.
+    fn is_cut_off(&self, now: Duration) -> bool {
         let Some(own) = &self.own else { return false };
         let mut behind = self.peers.values().filter(|peer| self.domain_of(peer) == Some(&own.place.domain)).peekable();
-        behind.peek().is_some() && behind.all(|peer| peer.place.is_none() && peer.current.is_none())
+        let is_doubted = own.doubted.is_some_and(|doubted| now < doubted + DOUBTED_FOR);
+        let is_lost = |peer: &Peer| peer.place.is_none() && (peer.current.is_none() || is_doubted);
+        behind.peek().is_some() && behind.all(is_lost)
     }
 }

@@ -83,6 +83,7 @@ impl Lab {
                     assert!(!self.routes.contains_key(peer), "it has a stream");
                     self.reasons.insert(*peer, error.clone());
                 }
+                Action::Ask(peer) => assert!(self.routes.contains_key(peer), "it has a stream"),
                 Action::Finish(stream) => {
                     assert!(!self.routes.values().any(|route| route == stream), "packets do not go by it any more");
                     assert!(self.finished.insert(*stream));
