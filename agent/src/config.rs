@@ -23,6 +23,7 @@ use mesh_chain::{DailyLimit, RpcUrl};
 use mesh_core::{
     agent::{Adjustments, Allowed, OnExpiry},
     development::published_key,
+    freshness::Deadlines,
     id::{Address, AppId, InstanceId, TokenId},
     place::OwnPlace,
 };
@@ -108,8 +109,8 @@ pub struct Config {
     pub gateway: GatewaySettings,
     /// Blocks on top of a registration before its peer is added.
     pub confirmations: u64,
-    /// Age of the last agreed read at which `on_registry_expiry` happens.
-    pub registry_deadline: Duration,
+    /// When a view of the contract is so old that `on_registry_expiry` happens.
+    pub deadlines: Deadlines,
     /// What happens then.
     pub on_registry_expiry: OnExpiry,
     /// KMS roots trusted besides the own one.
@@ -220,7 +221,10 @@ impl Config {
             dataplane,
             guard: flags.guard.unwrap_or(GuardKind::Full),
             confirmations: flags.confirmations.unwrap_or(0),
-            registry_deadline: flags.registry_deadline.unwrap_or(Duration::from_secs(3600)),
+            deadlines: Deadlines {
+                registry: flags.registry_deadline.unwrap_or(Duration::from_secs(3600)),
+                halt: flags.halt_deadline.unwrap_or(Duration::from_secs(24 * 3600)),
+            },
             on_registry_expiry: flags.on_registry_expiry.map_or(OnExpiry::FailClosed, Into::into),
             trusted_kms_roots: flags.trust_kms_root,
             trusted_app_ids: flags.trust_app_id,
@@ -251,7 +255,7 @@ impl Config {
         Adjustments {
             names: self.names.clone(),
             keepalive: self.keepalive,
-            registry_deadline: self.registry_deadline,
+            deadlines: self.deadlines,
             on_expiry: self.on_registry_expiry,
         }
     }

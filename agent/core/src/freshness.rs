@@ -1,6 +1,6 @@
 //! How long a view of the contract may be used. An attacker who controls the network can freeze the chain for one node: then its
 //! view ages here, first to *stale* (not ready, still working), then to *expired* (the operator's [`OnExpiry`]). A chain that
-//! stands still is different, as far as several sources agree that it does: then only the deadline counts.
+//! stands still is different, as far as several sources agree that it does: then a longer deadline counts.
 
 use std::time::Duration;
 
@@ -16,6 +16,38 @@ pub const FRESH_BLOCK: Duration = Duration::from_secs(120);
 /// The development chain (anvil), which makes blocks only when it has transactions: block age means nothing there.
 pub const DEVELOPMENT_CHAIN: u64 = 31337;
 
+/// The operator's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Age of the last agreed read, and of its block, at which a view expires.
+    pub registry: Duration,
+    /// Age of the block instead, while several sources agree that there is no newer one and none names one; never less than
+    /// `registry`.
+    pub halt: Duration,
+}
+
+impl Deadlines {
+    /// How old the newest block may get.
+    fn of_head(self, witnesses: Witnesses) -> Duration {
+        match witnesses {
+            Witnesses::One | Witnesses::Several => self.registry.max(FRESH_BLOCK),
+            Witnesses::All => self.registry.max(self.halt).max(FRESH_BLOCK),
+        }
+    }
+}
+
+/// Which sources say that there is no newer block than that of the read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Witnesses {
+    /// A single one: it may hide blocks.
+    #[default]
+    One,
+    /// Several, and another contradicts them or names a newer block.
+    Several,
+    /// Several, and no other says anything else.
+    All,
+}
+
 /// When a view was made, on the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadTime {
@@ -26,8 +58,7 @@ pub struct ReadTime {
     /// look young.
     head_since: Duration,
     chain_id: u64,
-    /// Several sources agree that there is no newer block.
-    is_witnessed: bool,
+    witnesses: Witnesses,
 }
 
 /// How old a view is.
@@ -58,20 +89,31 @@ impl ReadTime {
             Some(previous) if previous.head.number >= head.number => previous.head_since,
             _ => now.since_start,
         };
-        Self { noted_at: now.since_start, age_then: Duration::ZERO, head, head_since, chain_id, is_witnessed: false }
+        Self {
+            noted_at: now.since_start,
+            age_then: Duration::ZERO,
+            head,
+            head_since,
+            chain_id,
+            witnesses: Witnesses::One,
+        }
     }
 
-    /// The same, from several sources that agree: an old head then means that the chain stands still, and not that its blocks are
+    /// The same, from these sources: where several agree, an old head means that the chain stands still, and not that its blocks are
     /// hidden.
     #[must_use]
-    pub const fn witnessed(self, is_witnessed: bool) -> Self {
-        Self { is_witnessed, ..self }
+    pub const fn witnessed(self, witnesses: Witnesses) -> Self {
+        Self { witnesses, ..self }
+    }
+
+    const fn is_witnessed(&self) -> bool {
+        !matches!(self.witnesses, Witnesses::One)
     }
 
     /// How long the chain has stood still, as several sources say.
     #[must_use]
     pub fn standing_for(&self, now: Now) -> Option<Duration> {
-        Some(self.head_age(now)).filter(|age| self.is_witnessed && *age > FRESH_BLOCK)
+        Some(self.head_age(now)).filter(|age| self.is_witnessed() && *age > FRESH_BLOCK)
     }
 
     /// A read of an earlier run, made at this Unix time. A clock set back in between makes it look young, but never for longer
@@ -79,7 +121,14 @@ impl ReadTime {
     #[must_use]
     pub fn of_earlier_run(head: BlockRef, chain_id: u64, read_at: Duration, now: Now) -> Self {
         let age_then = now.unix.saturating_sub(read_at);
-        Self { noted_at: now.since_start, age_then, head, head_since: now.since_start, chain_id, is_witnessed: false }
+        Self {
+            noted_at: now.since_start,
+            age_then,
+            head,
+            head_since: now.since_start,
+            chain_id,
+            witnesses: Witnesses::One,
+        }
     }
 
     /// Time since the read.
@@ -99,17 +148,17 @@ impl ReadTime {
         by_timestamp.max(standing)
     }
 
-    /// Judges the view; `deadline` is the operator's.
+    /// Judges the view.
     #[must_use]
-    pub fn age(&self, deadline: Duration, now: Now) -> Age {
+    pub fn age(&self, deadlines: Deadlines, now: Now) -> Age {
         let (read, head) = (self.read_age(now), self.head_age(now));
-        if read > deadline {
+        if read > deadlines.registry {
             Age::Expired(Old::Read, read)
-        } else if head > deadline.max(FRESH_BLOCK) {
+        } else if head > deadlines.of_head(self.witnesses) {
             Age::Expired(Old::Head, head)
         } else if read > FRESH_READ {
             Age::Stale(Old::Read, read)
-        } else if head > FRESH_BLOCK && !self.is_witnessed {
+        } else if head > FRESH_BLOCK && !self.is_witnessed() {
             Age::Stale(Old::Head, head)
         } else {
             Age::Fresh
@@ -118,27 +167,27 @@ impl ReadTime {
 
     /// Time until the view expires; zero when it has.
     #[must_use]
-    pub fn until_expiry(&self, deadline: Duration, now: Now) -> Duration {
-        let by_read = deadline.saturating_sub(self.read_age(now));
+    pub fn until_expiry(&self, deadlines: Deadlines, now: Now) -> Duration {
+        let by_read = deadlines.registry.saturating_sub(self.read_age(now));
         if self.chain_id == DEVELOPMENT_CHAIN {
             return by_read;
         }
-        by_read.min(deadline.max(FRESH_BLOCK).saturating_sub(self.head_age(now)))
+        by_read.min(deadlines.of_head(self.witnesses).saturating_sub(self.head_age(now)))
     }
 
     /// Time until [`ReadTime::age`] changes by itself, if it will; a millisecond past the limit, because limits are inclusive.
     #[must_use]
-    pub fn until_change(&self, deadline: Duration, now: Now) -> Option<Duration> {
+    pub fn until_change(&self, deadlines: Deadlines, now: Now) -> Option<Duration> {
         let tick = Duration::from_millis(1);
-        match self.age(deadline, now) {
+        match self.age(deadlines, now) {
             Age::Fresh => {
                 let read = FRESH_READ.saturating_sub(self.read_age(now));
                 let head = FRESH_BLOCK.saturating_sub(self.head_age(now));
-                let is_head_of_no_matter = self.chain_id == DEVELOPMENT_CHAIN || self.is_witnessed;
+                let is_head_of_no_matter = self.chain_id == DEVELOPMENT_CHAIN || self.is_witnessed();
                 let soonest = if is_head_of_no_matter { read } else { read.min(head) };
-                Some(soonest.min(self.until_expiry(deadline, now)) + tick)
+                Some(soonest.min(self.until_expiry(deadlines, now)) + tick)
             }
-            Age::Stale(..) => Some(self.until_expiry(deadline, now) + tick),
+            Age::Stale(..) => Some(self.until_expiry(deadlines, now) + tick),
             Age::Expired(..) => None,
         }
     }

@@ -240,6 +240,9 @@ pub struct Freshness {
     pub fresh: bool,
     /// When `on_expiry` happens; `None` before the first read and under `static`.
     pub deadline: Option<String>,
+    /// Since when the chain has stood still, as several sources agree; `None` while it moves, or where a single source is believed.
+    #[serde(default)]
+    pub halted_since: Option<String>,
     /// `fail-closed` or `static`.
     pub on_expiry: String,
 }

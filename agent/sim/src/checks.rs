@@ -2,6 +2,7 @@
 
 mod failover;
 mod gateway;
+mod halts;
 mod hosts;
 mod membership;
 mod paths;
@@ -57,6 +58,11 @@ pub(crate) enum Check {
         generation: u64,
         began: Duration,
         end: GatewayEnd,
+    },
+    /// The chain stands still until then, and every node is as it was.
+    Halted {
+        began: Duration,
+        until: Duration,
     },
     /// The peers of a node whose host has another address reach it there.
     Moved {

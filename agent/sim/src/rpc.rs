@@ -202,12 +202,13 @@ impl Sources {
     }
 
     fn report(&self, heads: &[Option<Rc<Block>>], agrees: &[Option<bool>], have: usize) -> SourceReport {
+        let newest = heads.iter().flatten().map(|head| head.at.number).max();
         let status = |(index, head): (usize, &Option<Rc<Block>>)| SourceStatus {
             id: format!("rpc{index}"),
             kind: "rpc".to_owned(),
             ok: head.is_some(),
             agrees: agrees.get(index).copied().flatten(),
-            lag_blocks: None,
+            lag_blocks: newest.zip(head.as_ref()).map(|(newest, head)| newest - head.at.number),
             latency_ms: None,
             error: head.is_none().then(|| "no answer".to_owned()),
         };

@@ -77,6 +77,9 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// When the chain halts in [`Scenario::halt`].
+    pub const HALTS_AT: Duration = Duration::from_secs(90);
+
     /// The scenario of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
@@ -97,6 +100,20 @@ impl Scenario {
         };
         let history = faults::draw(profile, &world, length, &mut rng);
         Self { seed, profile, history, world, length }
+    }
+
+    /// Three nodes, and a chain that stands still for so long, read from `endpoints` of which `need` must say the same; some of them
+    /// see no block for a minute before it does, and go on seeing none. Nothing else happens.
+    #[must_use]
+    pub fn halt(endpoints: usize, need: usize, behind: usize, lasts: Duration) -> Self {
+        let world = WorldPlan { endpoints, need, ..WorldPlan::calm(3) };
+        let frozen = (0..behind).map(|endpoint| Timed {
+            at: Self::HALTS_AT - Duration::from_secs(60),
+            fault: Fault::EndpointFreezes(endpoint, lasts + Duration::from_secs(60)),
+        });
+        let halt = Timed { at: Self::HALTS_AT, fault: Fault::Halt(lasts) };
+        let history = frozen.chain([halt]).collect();
+        Self { seed: 0, profile: Profile::Sources, history, world, length: Self::HALTS_AT + lasts }
     }
 
     /// The same without everything that happens.

@@ -31,6 +31,23 @@ fn every_property_holds_in_every_run() {
     }
 }
 
+/// Base stood still for almost two hours on 2026-06-25.
+#[test]
+fn a_halt_of_three_hours_costs_no_peer_where_sources_agree_that_it_is_one() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    for (endpoints, need, behind) in [(2, 2, 0), (3, 2, 0), (3, 2, 1)] {
+        assert_eq!(run(&Scenario::halt(endpoints, need, behind, hours(3))).map(drop), Ok(()), "{endpoints}, {behind}");
+    }
+    // Where it may be blocks that are hidden, it does: at once where a single endpoint says so, later where two of three do.
+    for (endpoints, need, behind, ends) in [(1, 1, 0, Duration::from_secs(120)), (3, 2, 2, hours(1))] {
+        let found = run(&Scenario::halt(endpoints, need, behind, hours(3))).unwrap_err();
+        assert_eq!(found.property, "halts-are-survived", "{found}");
+        let frozen_before = Duration::from_secs(if behind == 2 { 60 } else { 0 });
+        let after = found.at + frozen_before - Scenario::HALTS_AT;
+        assert!((ends..ends + Duration::from_secs(40)).contains(&after), "{endpoints}, {behind}: {found}");
+    }
+}
+
 #[test]
 fn a_seed_decides_a_run() {
     for seed in 0..6 {

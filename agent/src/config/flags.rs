@@ -97,6 +97,10 @@ pub struct Flags {
     /// Age of the last agreed read of the contract at which `--on-registry-expiry` happens; default: 1h.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub registry_deadline: Option<Duration>,
+    /// The same for a chain that stands still, as long as two or more endpoints answer and agree that there is no newer block; never
+    /// less than `--registry-deadline`. Default: 24h.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub halt_deadline: Option<Duration>,
     /// What happens then: drop every peer, or go on with the last verified ones. Default: fail-closed.
     #[arg(long, value_name = "POLICY", value_enum)]
     pub on_registry_expiry: Option<ExpiryPolicy>,

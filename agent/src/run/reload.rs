@@ -11,7 +11,7 @@ use super::process::LogControl;
 use crate::config::Given;
 
 /// The flags that can change.
-const RELOADED: [&str; 4] = ["keepalive", "log-level", "on-registry-expiry", "registry-deadline"];
+const RELOADED: [&str; 5] = ["halt-deadline", "keepalive", "log-level", "on-registry-expiry", "registry-deadline"];
 
 /// The settings as they are now: command line, environment and file. An error is one that keeps an agent from starting.
 pub type ReadSettings = Arc<dyn Fn() -> anyhow::Result<Reloaded> + Send + Sync>;

@@ -373,7 +373,7 @@ fn policy(config: &Config, guard: Option<Guard>) -> Policy {
         confirmations: config.confirmations,
         trusted_kms_roots: config.trusted_kms_roots.clone(),
         trusted_app_ids: config.trusted_app_ids.clone(),
-        registry_deadline: config.registry_deadline,
+        deadlines: config.deadlines,
         on_expiry: config.on_registry_expiry,
         quorum: config.rpc_quorum,
         names: config.names.clone(),

@@ -14,6 +14,7 @@ use dstack_simulator::{Layout, Simulator};
 use mesh_chain::Sources;
 use mesh_core::{
     agent::{Adjustments, Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
+    freshness::Deadlines,
     id::{Address, WireguardKey},
     place::OwnPlace,
     registration::NetworkType,
@@ -100,7 +101,7 @@ impl World {
         let adjustments = Adjustments {
             names: BTreeMap::new(),
             keepalive: 25,
-            registry_deadline: Duration::from_secs(3600),
+            deadlines: Deadlines { registry: Duration::from_secs(3600), halt: Duration::from_secs(24 * 3600) },
             on_expiry: OnExpiry::FailClosed,
         };
         Self {
@@ -214,7 +215,7 @@ impl World {
             confirmations: 0,
             trusted_kms_roots: Vec::new(),
             trusted_app_ids: Vec::new(),
-            registry_deadline: Duration::from_secs(3600),
+            deadlines: Deadlines { registry: Duration::from_secs(3600), halt: Duration::from_secs(24 * 3600) },
             on_expiry: OnExpiry::FailClosed,
             quorum: 2,
             names: Default::default(),

@@ -31,7 +31,7 @@ impl Agent {
         let findings = self.findings(now);
         self.warnings.update(findings, now).iter().for_each(News::log);
         self.ages_at = self.view.as_ref().and_then(|view| {
-            let after = view.read.until_change(self.policy.registry_deadline, now)?;
+            let after = view.read.until_change(self.policy.deadlines, now)?;
             Some(now.since_start + after)
         });
         let state = self.verdict_state(now);
@@ -43,7 +43,7 @@ impl Agent {
 
     fn step_running(&mut self, now: Now) {
         let at = now.since_start;
-        if self.view.as_ref().is_some_and(|view| view.read.age(self.policy.registry_deadline, now) != Age::Fresh) {
+        if self.view.as_ref().is_some_and(|view| view.read.age(self.policy.deadlines, now) != Age::Fresh) {
             self.recompute(now);
         }
         if self.reads.poll(at) {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::CachedRegistry;
 use crate::{
     diff::Change,
+    freshness::{Deadlines, Witnesses},
+    gate::WITNESSES,
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
     observed::Observed,
@@ -79,8 +81,8 @@ pub struct Policy {
     pub trusted_kms_roots: Vec<Address>,
     /// App ids trusted besides the own one.
     pub trusted_app_ids: Vec<AppId>,
-    /// Age of the last agreed read at which `on_expiry` happens.
-    pub registry_deadline: Duration,
+    /// When a view of the contract is so old that `on_expiry` happens.
+    pub deadlines: Deadlines,
     /// What happens then.
     pub on_expiry: OnExpiry,
     /// How many sources must agree, for the status until the first read reports it.
@@ -100,8 +102,8 @@ pub struct Adjustments {
     pub names: BTreeMap<TokenId, String>,
     /// See [`Policy::keepalive`].
     pub keepalive: u16,
-    /// See [`Policy::registry_deadline`].
-    pub registry_deadline: Duration,
+    /// See [`Policy::deadlines`].
+    pub deadlines: Deadlines,
     /// See [`Policy::on_expiry`].
     pub on_expiry: OnExpiry,
 }
@@ -110,13 +112,8 @@ impl Policy {
     /// That part, as it is.
     #[must_use]
     pub fn adjustments(&self) -> Adjustments {
-        let Self { names, keepalive, registry_deadline, on_expiry, .. } = self;
-        Adjustments {
-            names: names.clone(),
-            keepalive: *keepalive,
-            registry_deadline: *registry_deadline,
-            on_expiry: *on_expiry,
-        }
+        let Self { names, keepalive, deadlines, on_expiry, .. } = self;
+        Adjustments { names: names.clone(), keepalive: *keepalive, deadlines: *deadlines, on_expiry: *on_expiry }
     }
 }
 
@@ -308,4 +305,19 @@ pub struct SourceReport {
     pub quorum: Quorum,
     /// Sources contradicted each other (not merely failed).
     pub disagree: bool,
+}
+
+impl SourceReport {
+    /// Which sources say that the block of the agreed read is the newest. Where one knows a newer one, those that gave the read lag
+    /// behind it.
+    pub(super) fn witnesses(&self) -> Witnesses {
+        let mut agreeing = self.sources.iter().filter(|source| source.agrees == Some(true));
+        if self.quorum.have < WITNESSES {
+            Witnesses::One
+        } else if self.disagree || agreeing.any(|source| source.lag_blocks.is_some_and(|lag| lag > 0)) {
+            Witnesses::Several
+        } else {
+            Witnesses::All
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
     gate::{Implausible, WITNESSES},
     membership::Standing,
     status::Severity,
-    time::span,
+    time::{span, time_of_day},
     wei::Wei,
 };
 
@@ -135,7 +135,7 @@ impl Agent {
 
     fn find_age(&self, now: Now) -> Option<Finding> {
         let view = self.view.as_ref()?;
-        let (old, age, expired) = match view.read.age(self.policy.registry_deadline, now) {
+        let (old, age, expired) = match view.read.age(self.policy.deadlines, now) {
             Age::Fresh => return None,
             Age::Stale(old, age) => (old, age, false),
             Age::Expired(old, age) => (old, age, true),
@@ -151,7 +151,7 @@ impl Agent {
         };
         let until = match (expired, self.policy.on_expiry) {
             (false, OnExpiry::FailClosed) => {
-                let left = view.read.until_expiry(self.policy.registry_deadline, now);
+                let left = view.read.until_expiry(self.policy.deadlines, now);
                 format!(", or until all are removed in {}", span(left))
             }
             _ => String::new(),
@@ -161,12 +161,25 @@ impl Agent {
     }
 
     fn find_standstill(&self, now: Now) -> Option<Finding> {
-        let age = self.view.as_ref()?.read.standing_for(now)?;
+        let read = &self.view.as_ref()?.read;
+        let stood = read.standing_for(now)?;
+        let since = time_of_day(now.unix.saturating_sub(stood));
+        let until = match self.policy.on_expiry {
+            OnExpiry::FailClosed => {
+                format!(", or until all are removed in {}", span(read.until_expiry(self.policy.deadlines, now)))
+            }
+            OnExpiry::Static => String::new(),
+        };
         let message = format!(
-            "the chain stands still: its newest block is {} s old, as several RPC endpoints say",
-            age.as_secs()
+            "the chain has stood still since {since} ({}): several RPC endpoints agree that there is no newer block; peers stay{until}",
+            span(stood)
         );
-        Some(Finding::new("W309", "chain-stands-still", Severity::Info, message).gist("the chain stands still"))
+        let finding = Finding::new("W309", "chain-stands-still", Severity::Warning, message);
+        Some(
+            finding
+                .gist("the chain stands still")
+                .hint("nothing can join, leave or be revoked until it moves: see its status page"),
+        )
     }
 
     /// A single endpoint can hide peers, and is believed in everything that no signature covers.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     diff::Change,
     freshness::ReadTime,
-    gate::{Evidence, Judgement, WITNESSES},
+    gate::{Evidence, Judgement},
     id::TokenId,
     membership::{Past, Standing, assess, cloned},
     registry::Registry,
@@ -71,7 +71,7 @@ impl Agent {
             previous.as_ref().map(|previous| &previous.read),
             now,
         )
-        .witnessed(self.sources.quorum.have >= WITNESSES);
+        .witnessed(self.sources.witnesses());
         let standing = assess(&self.past, &registry, &self.identity);
         let standing = self.stop_if_cloned(standing, &registry);
         self.past = self.past.after(&standing);
@@ -124,8 +124,8 @@ impl Agent {
     }
 
     pub(super) fn handle_adjusted(&mut self, adjustments: Adjustments, now: Now) {
-        let Adjustments { names, keepalive, registry_deadline, on_expiry } = adjustments;
-        self.policy = Policy { names, keepalive, registry_deadline, on_expiry, ..self.policy.clone() };
+        let Adjustments { names, keepalive, deadlines, on_expiry } = adjustments;
+        self.policy = Policy { names, keepalive, deadlines, on_expiry, ..self.policy.clone() };
         self.recompute(now);
     }
 

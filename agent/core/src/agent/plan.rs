@@ -76,7 +76,7 @@ impl Agent {
         });
         let others = proved.extract_if(.., |peer| !self.can_tunnel_with(peer)).collect();
         (self.own_is_proved, self.verified) = (own_is_proved, proved);
-        let closed = self.policy.on_expiry.closes(view.read.age(self.policy.registry_deadline, now));
+        let closed = self.policy.on_expiry.closes(view.read.age(self.policy.deadlines, now));
         let confirmations = Confirmations { head: registry.block.number, need: self.policy.confirmations };
         let is_member = own_is_proved && !closed && matches!(self.standing, Some(Standing::Active { .. }));
         self.others = if is_member { listed(others, confirmations) } else { Vec::new() };

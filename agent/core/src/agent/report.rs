@@ -127,7 +127,7 @@ impl Agent {
     }
 
     fn age(&self, view: &super::View, now: Now) -> Age {
-        view.read.age(self.policy.registry_deadline, now)
+        view.read.age(self.policy.deadlines, now)
     }
 
     fn device(&self) -> Option<&ObservedDevice> {
@@ -196,7 +196,7 @@ impl Agent {
         let registry = view.map(|view| &view.registry);
         let deadline = view
             .filter(|_| self.policy.on_expiry == super::OnExpiry::FailClosed)
-            .map(|view| rfc3339(now.unix.saturating_add(view.read.until_expiry(self.policy.registry_deadline, now))));
+            .map(|view| rfc3339(now.unix.saturating_add(view.read.until_expiry(self.policy.deadlines, now))));
         let mut keys: [Vec<WireguardKey>; 3] = [
             self.verified.iter().map(VerifiedPeer::wireguard_key).collect(),
             self.wanted_peers().iter().map(|peer| peer.public_key).collect(),
@@ -221,6 +221,9 @@ impl Agent {
             freshness: Freshness {
                 fresh: view.is_some_and(|view| self.age(view, now) == Age::Fresh),
                 deadline,
+                halted_since: view
+                    .and_then(|view| view.read.standing_for(now))
+                    .map(|stood| rfc3339(now.unix.saturating_sub(stood))),
                 on_expiry: self.policy.on_expiry.name().to_owned(),
             },
             sources: self.sources.sources.clone(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mesh_core::{
     agent::{Input, NotReady, OnExpiry, Policy},
+    freshness::Deadlines,
     registry::Registry,
     status::{MembershipState, VerdictState},
 };
@@ -123,7 +124,11 @@ fn hints_do_not_make_failing_reads_faster_than_four_a_second() {
 fn the_deadline_closes_or_leaves_as_the_operator_said() {
     for (on_expiry, open) in [(OnExpiry::FailClosed, false), (OnExpiry::Static, true)] {
         let mut world = World::mesh(&[2]);
-        world.restart_with(Policy { on_expiry, registry_deadline: Duration::from_secs(300), ..policy() });
+        world.restart_with(Policy {
+            on_expiry,
+            deadlines: Deadlines { registry: Duration::from_secs(300), ..policy().deadlines },
+            ..policy()
+        });
         world.run_until_idle();
         world.faults.rpc_down = true;
         world.pass(Duration::from_secs(290));

@@ -4,6 +4,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use mesh_core::{
     agent::{Allowed, Intent, OnExpiry, OwnEndpoint, Policy},
+    freshness::Deadlines,
     id::{InstanceId, WireguardKey},
     place::{Domain, OwnPlace, domain_of, url},
     registration::{Gateway, NetworkType, Registration},
@@ -390,7 +391,11 @@ fn an_old_view_gives_no_urls() {
     for (on_expiry, listed) in [(OnExpiry::FailClosed, 0), (OnExpiry::Static, 2)] {
         let mut world = tls_world();
         world.faults.funded = true;
-        world.restart_with(Policy { on_expiry, registry_deadline: Duration::from_secs(300), ..tls_policy() });
+        world.restart_with(Policy {
+            on_expiry,
+            deadlines: Deadlines { registry: Duration::from_secs(300), ..policy().deadlines },
+            ..tls_policy()
+        });
         world.run_until_idle();
         world.hint();
         world.faults.rpc_down = true;

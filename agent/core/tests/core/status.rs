@@ -4,6 +4,7 @@ use std::{num::NonZeroU8, time::Duration};
 
 use mesh_core::{
     agent::{Adjustments, Input, NotReady, OnExpiry, Policy},
+    freshness::Deadlines,
     observed::UserspaceDevice,
     status::{
         DroppedPackets, MembershipState, NodeKind, Offloads, PathKind, PeerState, Reason, SCHEMA, Severity, Status,
@@ -193,7 +194,10 @@ fn what_the_operator_decides_again_takes_effect_at_once() {
 
     let deadline = |world: &World| world.status().registry.freshness.deadline;
     assert_eq!(deadline(&world).as_deref(), Some("2023-11-14T23:13:20.000Z"));
-    adjust(&mut world, Adjustments { registry_deadline: Duration::from_secs(600), ..now.clone() });
+    adjust(
+        &mut world,
+        Adjustments { deadlines: Deadlines { registry: Duration::from_secs(600), ..now.deadlines }, ..now.clone() },
+    );
     assert_eq!(deadline(&world).as_deref(), Some("2023-11-14T22:23:20.000Z"));
     adjust(&mut world, Adjustments { on_expiry: OnExpiry::Static, ..now });
     assert_eq!(deadline(&world), None);

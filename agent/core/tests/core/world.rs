@@ -13,6 +13,7 @@ use mesh_core::{
         Now, OnExpiry, OwnEndpoint, PathPeers, Policy, SourceReport,
     },
     diff::{Change, PresharedKeyEdit},
+    freshness::Deadlines,
     id::{B256, TokenId, WireguardKey},
     observed::Observed,
     registration::{NetworkType, Proof},
@@ -532,7 +533,7 @@ pub(crate) fn policy() -> Policy {
         confirmations: 0,
         trusted_kms_roots: Vec::new(),
         trusted_app_ids: Vec::new(),
-        registry_deadline: Duration::from_secs(3600),
+        deadlines: Deadlines { registry: Duration::from_secs(3600), halt: Duration::from_secs(24 * 3600) },
         on_expiry: OnExpiry::FailClosed,
         // As where three endpoints are asked.
         quorum: 2,

@@ -151,6 +151,7 @@ impl World {
             Check::Left(failover) => self.check_left(failover),
             Check::Returned(failover) => self.check_returned(failover),
             Check::Reasons { node, generation, began, end } => self.check_reasons(node, generation, began, end),
+            Check::Halted { began, until } => self.check_halted(began, until),
             Check::Moved { node, peers, moved } => self.check_moved(node, peers, moved),
             Check::Stopped { node, peers, stopped } => self.check_stopped(node, peers, stopped),
             Check::Gone { node, token, key, left } => {

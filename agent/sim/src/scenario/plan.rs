@@ -174,6 +174,32 @@ impl WorldPlan {
         plan
     }
 
+    /// Members from the beginning, which say nothing to each other, in a world without faults.
+    pub(super) fn calm(nodes: usize) -> Self {
+        let node = NodePlan {
+            home: Home::Open,
+            has_place: false,
+            starts: Duration::ZERO,
+            bound: Duration::ZERO,
+            confirmations: 0,
+            registers_nat: false,
+        };
+        Self {
+            nodes: vec![node; nodes],
+            nats: Vec::new(),
+            endpoints: 1,
+            need: 1,
+            block_time: Duration::from_secs(1),
+            finality: Some(5),
+            has_gateway: false,
+            has_stun: false,
+            redial_after: hours(4),
+            delay: (Duration::from_millis(5), Duration::from_millis(20)),
+            loss: 0,
+            pairs: Vec::new(),
+        }
+    }
+
     fn node(&self, number: usize, profile: Profile, rng: &mut Rng) -> NodePlan {
         let behind = |rng: &mut Rng| Home::Behind(rng.index(self.nats.len()));
         let home = match profile {

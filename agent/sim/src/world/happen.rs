@@ -31,7 +31,10 @@ impl World {
             Fault::DiskFull(node, _) => self.nodes[node].is_disk_full = true,
             Fault::SigningFails(node, _) => self.nodes[node].is_signing_down = true,
             Fault::Reorganise(depth) => self.reorganise(depth),
-            Fault::Halt(time) => self.chain.halted_until = self.now + time,
+            Fault::Halt(time) => {
+                self.chain.halted_until = self.now + time;
+                self.watch_halt(&fault);
+            }
             Fault::LoseTransactions(time) => self.chain.loses_until = self.now + time,
             Fault::EndpointDown(endpoint, _) => self.endpoints[endpoint].is_down = true,
             Fault::EndpointLags(endpoint, lag, _) => {
