@@ -137,6 +137,7 @@ impl Chain {
         match error {
             RpcError::Refused { revert: Some(data), .. } => refused(data, self.source.url()),
             RpcError::Timeout { .. }
+            | RpcError::Busy { .. }
             | RpcError::Transport { .. }
             | RpcError::Refused { revert: None, .. }
             | RpcError::InvalidResponse { .. } => plain(error),

@@ -17,6 +17,16 @@ pub enum RpcError {
         /// The time it had.
         patience: Duration,
     },
+    /// It was asked too often, and is not asked before it wants to be.
+    #[error("{method}: {}", self.reason())]
+    Busy {
+        /// JSON-RPC method.
+        method: &'static str,
+        /// How much longer.
+        left: Duration,
+        /// What it said.
+        message: EndpointMessage,
+    },
     /// No connection, or not JSON-RPC.
     #[error("{method}: {}", self.reason())]
     Transport {
@@ -62,6 +72,9 @@ impl RpcError {
     pub fn reason(&self) -> String {
         match self {
             Self::Timeout { patience, .. } => format!("no answer within {} s", patience.as_secs()),
+            Self::Busy { left, message, .. } => {
+                format!("it was asked too often ({message}), and is left alone for {} s", left.as_secs_f64().ceil())
+            }
             Self::Transport { reason, .. } | Self::InvalidResponse { reason, .. } => reason.to_string(),
             Self::Refused { message, .. } => message.to_string(),
         }

@@ -38,16 +38,17 @@ pub(crate) struct Response {
     pub(crate) params: Option<Notification>,
 }
 
-/// What a subscription announces.
+/// What a subscription announces; of interest is only that it does.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Notification {
     pub(crate) subscription: Box<RawValue>,
-    pub(crate) result: Box<RawValue>,
 }
 
 /// An error that the endpoint answers with.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ErrorObject {
+    #[serde(default)]
+    code: Option<i64>,
     #[serde(default)]
     pub(crate) message: String,
     #[serde(default)]
@@ -85,7 +86,20 @@ impl Response {
     }
 }
 
+/// What endpoints answer that were asked too often: HTTP's code, or the one for exceeded limits (EIP-1474), which also stands for a range
+/// of blocks that is too long.
+const TOO_MANY_REQUESTS: i64 = 429;
+const LIMIT_EXCEEDED: i64 = -32005;
+const OF_RATES: [&str; 4] = ["rate", "too many requests", "per second", "throughput"];
+
 impl ErrorObject {
+    /// The endpoint was asked too often.
+    pub(crate) fn is_busy(&self) -> bool {
+        let words = self.message.to_lowercase();
+        self.code == Some(TOO_MANY_REQUESTS)
+            || (self.code == Some(LIMIT_EXCEEDED) && OF_RATES.iter().any(|of_rate| words.contains(of_rate)))
+    }
+
     /// The data that the contract reverted with; nodes put it into the error's data, some of them deeper.
     pub(crate) fn revert_data(&self) -> Option<Bytes> {
         if !self.message.contains("revert") {
@@ -142,6 +156,15 @@ mod tests {
         let brackets = 1 << 20;
         let deep = format!(r#"{{"id":{}{},"result":1}}"#, "[".repeat(brackets), "]".repeat(brackets));
         assert!(!serde_json::from_str::<Response>(&deep).unwrap().answers(7));
+    }
+
+    #[test]
+    fn an_endpoint_that_was_asked_too_often_is_told_from_one_that_refuses() {
+        let is_busy = |error: Value| serde_json::from_value::<ErrorObject>(error).unwrap().is_busy();
+        assert!(is_busy(json!({ "code": 429, "message": "" })));
+        assert!(is_busy(json!({ "code": -32005, "message": "daily request count exceeded, request Rate limited" })));
+        assert!(!is_busy(json!({ "code": -32005, "message": "query returned more than 10000 results" })));
+        assert!(!is_busy(json!({ "message": "rate" })));
     }
 
     #[test]

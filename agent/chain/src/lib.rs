@@ -1,5 +1,5 @@
 //! The JSON-RPC client that the agent and `meshctl` share: one endpoint ([`Source`]) over HTTP or a WebSocket, many that must agree
-//! ([`Sources`]), hints that the chain moved ([`watch()`]), fees and signed transactions. Nothing here believes anything:
+//! ([`Sources`]), hints that the contract changed ([`Sources::watch`]), fees and signed transactions. Nothing here believes anything:
 //! `mesh_core` does. No endpoint's words leave without being made safe ([`EndpointMessage`]).
 
 mod block;
@@ -9,6 +9,7 @@ mod error;
 pub mod fees;
 mod json_rpc;
 mod message;
+mod rest;
 mod source;
 mod sources;
 mod spending;
@@ -28,4 +29,3 @@ pub use spending::{Account, DailyLimit, Expense, OverLimit, Spending, Store};
 pub use transaction::{Signed, Signer, Transaction, sign_digest};
 pub use transport::{Dial, Link};
 pub use url::{InvalidRpcUrl, RpcUrl, cut_urls};
-pub use watch::watch;

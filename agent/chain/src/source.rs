@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use alloy_sol_types::{
     SolCall,
     abi::{AbiDecoderConfig, Token, decode_sequence_with_config},
 };
+use mesh_contract::DstackClusterNFT as contract;
 use serde::{
     Serialize,
     de::{DeserializeOwned, IgnoredAny},
@@ -30,6 +31,7 @@ use crate::{
     connection::Connection,
     counts::{Counts, Requests},
     json_rpc::{self, NO_PARAMETERS},
+    rest::Rest,
     transport::{Dial, Failure, MAX_ANSWER, Tcp, Transport},
 };
 
@@ -37,7 +39,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Finality moves slowly and only ever protects: an old answer is a lower one.
-const FINALIZED_FOR: Duration = Duration::from_secs(15);
+const FINALIZED_FOR: Duration = Duration::from_secs(30);
 /// What the answer about finality may cost a read.
 const FINALIZED_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,7 @@ pub struct Source {
     connection: Connection,
     requests: AtomicU64,
     counts: Counts,
+    rest: std::sync::Mutex<Rest>,
     /// When it was last asked about finality, and the last answer.
     finalized: Mutex<(Option<Instant>, Option<u64>)>,
 }
@@ -86,6 +89,7 @@ impl Source {
             connection: Connection::new(Arc::new(Tcp::default())),
             requests: AtomicU64::new(1),
             counts: Counts::default(),
+            rest: std::sync::Mutex::default(),
             finalized: Mutex::default(),
         }
     }
@@ -134,13 +138,16 @@ impl Source {
         decode(method, &result)
     }
 
-    /// Subscribes to new heads. Over a WebSocket alone.
-    pub(crate) async fn subscribe(&self) -> Result<watch::Receiver<Option<Header>>, RpcError> {
-        let (id, text) = self.next_request(SUBSCRIBE, ["newHeads"])?;
+    /// Subscribes to the events of a contract: the channel changes with each. Over a WebSocket alone.
+    pub(crate) async fn subscribe(&self, contract: Address) -> Result<watch::Receiver<()>, RpcError> {
+        let (id, text) = self.next_request(SUBSCRIBE, ("logs", json!({ "address": contract })))?;
         self.exchange(SUBSCRIBE, async |transport| transport.subscribe(id, text).await).await
     }
 
     fn next_request(&self, method: &'static str, params: impl Serialize) -> Result<(u64, String), RpcError> {
+        if let Some((left, message)) = self.rest().left() {
+            return Err(RpcError::Busy { method, left, message });
+        }
         self.counts.asked(method);
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let text = json_rpc::request(id, method, params);
@@ -166,8 +173,13 @@ impl Source {
         if is_dead {
             self.counts.failed(method);
         }
+        self.rest().note(&outcome, &self.url);
         match outcome {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Failure::Busy { reason, .. })) => {
+                let left = self.rest().left().map_or(Duration::ZERO, |(left, _)| left);
+                Err(RpcError::Busy { method, left, message: EndpointMessage::new(&self.url, &reason) })
+            }
             Ok(Err(Failure::Refused(error))) => {
                 let message = EndpointMessage::new(&self.url, &error.message);
                 Err(RpcError::Refused { method, message, revert: error.revert_data() })
@@ -177,6 +189,10 @@ impl Source {
             }
             Err(_) => Err(RpcError::Timeout { method, patience: self.patience }),
         }
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops the current connection: the next request makes a new one.
@@ -190,6 +206,11 @@ impl Source {
     /// See [`RpcError`].
     pub async fn head(&self) -> Result<Header, RpcError> {
         self.header(At::Latest).await?.ok_or_else(|| RpcError::invalid_response(BLOCK, "no latest block"))
+    }
+
+    /// The contract's epoch at the newest block, as a hint.
+    pub(crate) async fn epoch(&self, contract: Address) -> Result<u64, RpcError> {
+        self.call_at(contract, At::Latest, contract::epochCall {}).await
     }
 
     /// A block of the canonical chain by height.
@@ -212,12 +233,13 @@ impl Source {
         }
         // A caller that drops this future has still asked.
         known.0 = Some(Instant::now());
-        let (id, text) = self.next_request(BLOCK, ("finalized", false)).ok()?;
+        let Ok((id, text)) = self.next_request(BLOCK, ("finalized", false)) else { return known.1 };
         let ask = async {
             let live = self.connection.get(&self.url).await.map_err(Failure::Transport)?;
             live.transport.ask(id, text).await
         };
         let answer = timeout(FINALIZED_TIMEOUT, ask).await;
+        self.rest().note(&answer, &self.url);
         if matches!(answer, Err(_) | Ok(Err(Failure::Transport(_)))) {
             self.counts.failed(BLOCK);
         }
@@ -318,8 +340,17 @@ impl Source {
         block: B256,
         call: C,
     ) -> Result<C::Return, RpcError> {
+        self.call_at(contract, At::Hash(block), call).await
+    }
+
+    async fn call_at<C: SolCall + Send + Sync>(
+        &self,
+        contract: Address,
+        at: At,
+        call: C,
+    ) -> Result<C::Return, RpcError> {
         let call = CallRequest { to: Some(contract), data: call.abi_encode().into(), ..CallRequest::default() };
-        let answer = self.try_call(&call, At::Hash(block), &StateOverride::new()).await?;
+        let answer = self.try_call(&call, at, &StateOverride::new()).await?;
         decode_output::<C>(&answer).ok_or_else(|| {
             RpcError::invalid_response(CALL, &format!("the answer does not decode as that of {}", C::SIGNATURE))
         })

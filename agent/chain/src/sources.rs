@@ -12,7 +12,11 @@ mod submit;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,9 +28,15 @@ use mesh_core::{
     registry::Registry,
     status::{Quorum, SourceStatus},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
-use crate::{Header, RequestCount, RpcError, Source, Spending};
+use crate::{
+    Header, RequestCount, RpcError, Source, Spending,
+    watch::{POLL_EVERY, Watch},
+};
 use gather::{Task, answered, gather};
 use leader::LastStanding;
 use reader::{Reader, Said};
@@ -55,6 +65,8 @@ pub struct Sources {
     subject: Subject,
     /// Who leads, as each of the endpoints said last.
     standings: Vec<LastStanding>,
+    /// The epoch of the last agreed read; 0 before.
+    epoch: Arc<AtomicU64>,
     /// What was agreed so far, by which endpoints that are behind are judged.
     agreed: Mutex<Agreed>,
     /// What transactions may have cost so far.
@@ -85,13 +97,28 @@ impl Sources {
         let ids = distinct(sources.iter().map(|source| source.id()));
         let standings = sources.iter().map(|_| LastStanding::default()).collect();
         let (agreed, spending) = (Mutex::default(), Arc::default());
-        Self { sources, readers, ids, need, chain_id, subject, standings, agreed, spending }
+        let epoch = Arc::default();
+        Self { sources, readers, ids, need, chain_id, subject, standings, epoch, agreed, spending }
     }
 
     /// The same, with an account of what was spent that outlives this run.
     #[must_use]
     pub fn with_spending(self, spending: Spending) -> Self {
         Self { spending: Arc::new(Mutex::new(spending)), ..self }
+    }
+
+    /// Watches every endpoint: `hint` is notified when there may be something to read. Each of these runs for ever; the driver of an
+    /// agent spawns them.
+    pub fn watch(&self, hint: &Arc<Notify>) -> Vec<impl Future<Output = Infallible> + Send + use<>> {
+        let each = POLL_EVERY / u32::try_from(self.sources.len()).unwrap_or(u32::MAX).max(1);
+        let watch = |(source, turn): (&Arc<Source>, u32)| Watch {
+            source: Arc::clone(source),
+            contract: self.subject.contract,
+            read: Arc::clone(&self.epoch),
+            hint: Arc::clone(hint),
+            offset: each * turn,
+        };
+        self.sources.iter().zip(0..).map(|each| watch(each).run()).collect()
     }
 
     /// How often each endpoint was asked since the start.
@@ -111,7 +138,11 @@ impl Sources {
     /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what
     /// each endpoint did; the error says in words why there is no agreement. Answers within 30 s.
     pub async fn read(&self, own_token: Option<TokenId>) -> Outcome {
-        timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await.unwrap_or_else(|_| {
+        let read = timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await;
+        if let Ok((Ok(registry), _)) = &read {
+            self.epoch.store(registry.epoch, Ordering::Relaxed);
+        }
+        read.unwrap_or_else(|_| {
             let error = || Some(format!("no answer within {} s", WHOLE_TIMEOUT.as_secs()));
             let attempt = |_| Attempt { error: error(), ..Attempt::default() };
             self.conclude(&self.readers.iter().map(attempt).collect::<Vec<_>>())

@@ -5,12 +5,12 @@ mod dial;
 mod http;
 mod websocket;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::{RpcUrl, block::Header, json_rpc::ErrorObject};
+use crate::{RpcUrl, json_rpc::ErrorObject};
 
 pub(crate) use self::dial::Tcp;
 pub use self::dial::{Dial, Link};
@@ -24,6 +24,13 @@ pub(crate) const MAX_ANSWER: usize = 16 << 20;
 pub(crate) enum Failure {
     /// The endpoint answered with an error.
     Refused(ErrorObject),
+    /// It was asked too often.
+    Busy {
+        /// For how long it wants to be left alone, if it says so.
+        wait: Option<Duration>,
+        /// What it said.
+        reason: String,
+    },
     /// No connection, or no JSON-RPC on it. The text may hold what the endpoint said, and the URL.
     Transport(String),
 }
@@ -48,28 +55,31 @@ impl Transport {
     /// Asks; the result's JSON.
     pub(crate) async fn ask(&self, id: u64, request: String) -> Result<Box<RawValue>, Failure> {
         let response = match self {
-            Self::Http(http) => http.ask(request).await,
-            Self::WebSocket(socket) => socket.ask(id, request, None).await,
+            Self::Http(http) => http.ask(request).await?,
+            Self::WebSocket(socket) => socket.ask(id, request, None).await.map_err(Failure::Transport)?,
         };
-        let response = response.map_err(Failure::Transport)?;
         // A cache in between, or the endpoint, may answer with what it said before.
         if !response.answers(id) {
             return Err(Failure::Transport("the answer is that to another request".to_owned()));
         }
-        response.into_result().map_err(Failure::Refused)
+        response.into_result().map_err(refused)
     }
 
-    /// Asks for a subscription. What it announces is in the channel: `None` where it is no header. Over a WebSocket alone, and one
-    /// for each connection.
-    pub(crate) async fn subscribe(&self, id: u64, request: String) -> Result<watch::Receiver<Option<Header>>, Failure> {
+    /// Asks for a subscription. The channel changes with everything that it announces. Over a WebSocket alone, and one for each
+    /// connection.
+    pub(crate) async fn subscribe(&self, id: u64, request: String) -> Result<watch::Receiver<()>, Failure> {
         let Self::WebSocket(socket) = self else {
             return Err(Failure::Transport("subscriptions need a WebSocket".to_owned()));
         };
-        let (announce, heads) = watch::channel(None);
+        let (announce, events) = watch::channel(());
         let response = socket.ask(id, request, Some(announce)).await.map_err(Failure::Transport)?;
-        response.into_result().map_err(Failure::Refused)?;
-        Ok(heads)
+        response.into_result().map_err(refused)?;
+        Ok(events)
     }
+}
+
+fn refused(error: ErrorObject) -> Failure {
+    if error.is_busy() { Failure::Busy { wait: None, reason: error.message } } else { Failure::Refused(error) }
 }
 
 /// An error and its causes on one line, each once.

@@ -1,97 +1,179 @@
-//! Hints that the chain moved: new heads by subscription where the URL is a WebSocket, by polling where it is not. What is
-//! true is read afterwards; a hint that is lost or invented costs one read at most.
+//! Hints that the contract changed. Every visible change raises its epoch, so that is what each endpoint is asked for now and then;
+//! where the URL is a WebSocket, it also announces the contract's events, which may end without a word. Blocks are of no interest: some chains make five in a second.
+//! What is true is read afterwards; a hint that is lost or invented costs a read or two.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    cmp,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use alloy_primitives::B256;
+use mesh_core::id::Address;
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{RpcError, Source};
 
-/// How often an HTTP endpoint, or a silent subscription's, is asked for its head.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Heads that follow each other within this time are one hint.
-const HEAD_PAUSE: Duration = Duration::from_millis(100);
+/// How often an endpoint is asked for the epoch. Several are asked in turn.
+pub(crate) const POLL_EVERY: Duration = Duration::from_millis(1500);
+/// After an event it is asked at these times, until it answers from the block that it announced.
+const AFTER_EVENT: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1)];
+/// Events that follow each other within this time are one.
+const EVENT_PAUSE: Duration = Duration::from_millis(100);
+/// Where all see a change at once, their hints are apart by this part of the time between their turns.
+const TURNS: u32 = 5;
+/// An epoch that has been read by then needs no other hint: the first read may have come before enough endpoints had the block.
+const HINT_AGAIN: [Duration; 3] = [Duration::from_millis(400), Duration::from_secs(1), Duration::from_secs(2)];
+/// An endpoint whose epochs are never read, so many in a row, is heard no more often than the contract is read anyway.
+const INVENTED: u32 = 3;
+const HEAR_AGAIN: Duration = Duration::from_secs(15);
+/// An endpoint that left so many questions in a row unanswered may have held up reads.
+const OUTAGE: u32 = 2;
 /// First wait after a subscription broke; doubled up to [`MAX_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-const MAX_RETRY: Duration = Duration::from_secs(10);
-/// A subscription that left out so many heads in a row is made anew.
-const MISSED_HEADS: u32 = 2;
+const MAX_RETRY: Duration = Duration::from_secs(60);
+/// A subscription that left out so many changes in a row is made anew.
+const MISSED: u32 = 2;
 
-/// Notifies `hint` whenever the head of `source` changes, for ever. Several hints before one is taken are one.
-pub async fn watch(source: Arc<Source>, hint: Arc<Notify>) -> std::convert::Infallible {
-    if source.url().is_websocket() { subscribe(&source, &hint).await } else { poll(&source, &hint).await }
+/// One endpoint that is watched.
+pub(crate) struct Watch {
+    pub(crate) source: Arc<Source>,
+    pub(crate) contract: Address,
+    /// The epoch of the last read on which enough endpoints agreed; 0 before the first.
+    pub(crate) read: Arc<AtomicU64>,
+    pub(crate) hint: Arc<Notify>,
+    /// Its turn among several.
+    pub(crate) offset: Duration,
 }
 
-async fn poll(source: &Source, hint: &Notify) -> std::convert::Infallible {
-    let mut last: Option<B256> = None;
-    loop {
-        let head = source.head().await.ok().map(|header| header.hash);
-        if head.is_some() && head != last {
-            hint.notify_one();
-        }
-        last = head;
-        sleep(POLL_INTERVAL).await;
-    }
+/// What an endpoint said so far.
+#[derive(Default)]
+struct Said {
+    epoch: Option<u64>,
+    /// The epoch, lower than the one that was read, that was hinted at; and that one.
+    lower: Option<(u64, u64)>,
+    /// Epochs that were never read, in a row.
+    invented: u32,
+    /// Questions without an answer, in a row.
+    failed: u32,
+    not_before: Option<Instant>,
 }
 
-async fn subscribe(source: &Source, hint: &Notify) -> std::convert::Infallible {
-    let mut retry = FIRST_RETRY;
-    loop {
-        match follow(source, hint, &mut retry).await {
-            Ok(why) => tracing::debug!(source = source.id(), why, "head subscription ended"),
-            Err(error) => tracing::debug!(source = source.id(), %error, "head subscription failed"),
-        }
-        source.disconnect();
-        // The endpoint may know no subscriptions: until the next try it is asked.
-        let Err(_) = timeout(retry, poll(source, hint)).await;
-        retry = (retry * 2).min(MAX_RETRY);
-    }
-}
-
-/// Follows one subscription until it ends, and says why it ended. A subscription that is alive and says nothing is found by
-/// asking for the head while it is silent.
-async fn follow(source: &Source, hint: &Notify, retry: &mut Duration) -> Result<&'static str, RpcError> {
-    let mut heads = source.subscribe().await?;
-    // Heads between the last connection and this one were missed.
-    hint.notify_one();
-    let mut last: Option<B256> = None;
-    let (mut unannounced, mut settling) = (0, false);
-    loop {
-        match timeout(POLL_INTERVAL, heads.changed()).await {
-            Ok(Err(_)) => return Ok("closed"),
-            // Having missed some is as good as having seen one.
-            Ok(Ok(())) => {
-                hint.notify_one();
-                (*retry, unannounced, settling) = (FIRST_RETRY, 0, true);
-                // An endpoint that sends heads without end gets no read without end.
-                sleep(HEAD_PAUSE).await;
-                last = heads.borrow_and_update().map_or(last, |header| Some(header.hash));
-                hint.notify_one();
+impl Watch {
+    /// Hints whenever there may be something to read, for ever. Several hints before one is taken are one.
+    pub(crate) async fn run(self) -> std::convert::Infallible {
+        let mut said = Said::default();
+        sleep(self.offset).await;
+        let mut retry = FIRST_RETRY;
+        loop {
+            if self.source.url().is_websocket() {
+                match self.follow(&mut said, &mut retry).await {
+                    Ok(why) => tracing::debug!(source = self.source.id(), why, "event subscription ended"),
+                    Err(error) => tracing::debug!(source = self.source.id(), %error, "event subscription failed"),
+                }
+                self.source.disconnect();
             }
-            Err(_) => {
-                // A busy endpoint announces a head before it answers from it: what was read then may be the state before.
-                if std::mem::take(&mut settling) {
-                    hint.notify_one();
+            // An endpoint may know no subscriptions: until the next try it is asked.
+            let (mut next, until) = (Instant::now(), Instant::now() + retry);
+            while next < until || !self.source.url().is_websocket() {
+                drop(self.ask(&mut said).await);
+                next = Instant::now().max(next + POLL_EVERY);
+                sleep_until(next).await;
+            }
+            retry = (retry * 2).min(MAX_RETRY);
+        }
+    }
+
+    /// Asks for the epoch, and hints if it is news; whether it is another than it said before.
+    async fn ask(&self, said: &mut Said) -> Result<bool, RpcError> {
+        let asked = self.source.epoch(self.contract).await;
+        let failed = said.failed;
+        said.failed = if asked.is_err() { failed.saturating_add(1) } else { 0 };
+        let epoch = asked?;
+        if failed >= OUTAGE {
+            // Reads that have failed meanwhile are apart by now.
+            self.hint.notify_one();
+        }
+        let is_other = said.epoch.replace(epoch).is_some_and(|before| before != epoch);
+        let read = self.read.load(Ordering::Relaxed);
+        match epoch.cmp(&read) {
+            cmp::Ordering::Equal => (said.invented, said.not_before) = (0, None),
+            // A fork without the latest change, or another machine behind the same URL, which is worth one look.
+            cmp::Ordering::Less if said.lower != Some((epoch, read)) => {
+                said.lower = Some((epoch, read));
+                self.hint.notify_one();
+            }
+            cmp::Ordering::Less => {}
+            cmp::Ordering::Greater if said.not_before.is_none_or(|at| at <= Instant::now()) => {
+                self.hint_until_read(epoch, said).await;
+            }
+            cmp::Ordering::Greater => {}
+        }
+        Ok(is_other)
+    }
+
+    /// Hints until the epoch was read, a few times.
+    async fn hint_until_read(&self, epoch: u64, said: &mut Said) {
+        let is_read = || self.read.load(Ordering::Relaxed) >= epoch;
+        // Another endpoint whose turn is before may have had it read by then.
+        sleep(self.offset / TURNS).await;
+        if is_read() {
+            said.invented = 0;
+            return;
+        }
+        self.hint.notify_one();
+        for pause in HINT_AGAIN {
+            sleep(pause).await;
+            if is_read() {
+                said.invented = 0;
+                return;
+            }
+            if said.invented > 0 {
+                break;
+            }
+            self.hint.notify_one();
+        }
+        said.invented = said.invented.saturating_add(1);
+        said.not_before = (said.invented >= INVENTED).then(|| Instant::now() + HEAR_AGAIN);
+    }
+
+    /// Follows one subscription until it ends, and says why it ended. One that is alive and says nothing is found by asking.
+    async fn follow(&self, said: &mut Said, retry: &mut Duration) -> Result<&'static str, RpcError> {
+        let mut events = self.source.subscribe(self.contract).await?;
+        // Events between the last connection and this one were missed.
+        self.ask(said).await?;
+        let mut missed = 0;
+        loop {
+            match timeout_at(Instant::now() + POLL_EVERY, events.changed()).await {
+                Ok(Err(_)) => return Ok("closed"),
+                Ok(Ok(())) => {
+                    (*retry, missed) = (FIRST_RETRY, 0);
+                    let began = Instant::now();
+                    for after in AFTER_EVENT {
+                        sleep_until(began + after).await;
+                        if self.ask(said).await? {
+                            break;
+                        }
+                    }
+                    sleep(EVENT_PAUSE).await;
                 }
-                let head = match source.head().await {
-                    Ok(header) => header.hash,
+                Err(_) => match self.ask(said).await {
+                    Ok(is_other) => {
+                        missed = if is_other { missed + 1 } else { missed };
+                        if missed >= MISSED {
+                            return Ok("silent while the contract changed");
+                        }
+                    }
                     // Busy, and not dead.
-                    Err(RpcError::Refused { .. }) => continue,
+                    Err(RpcError::Refused { .. } | RpcError::Busy { .. }) => {}
                     Err(error) => return Err(error),
-                };
-                let before = last.replace(head);
-                if before != last {
-                    hint.notify_one();
-                    // The first one may be as old as the subscription.
-                    unannounced += u32::from(before.is_some());
-                }
-                if unannounced >= MISSED_HEADS {
-                    return Ok("silent while the head moved");
-                }
+                },
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::cluster::{GATEWAY_DOMAIN, OWNER, cluster, network};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     nodes: BTreeMap<TokenId, Token>,
-    epoch: u64,
+    pub(crate) epoch: u64,
 }
 
 #[derive(Debug, Clone)]

@@ -286,14 +286,13 @@ impl Parts {
         let mut background = self.background;
         let chain_moved = Arc::default();
         let sources: Vec<Arc<Source>> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
-        for source in &sources {
-            let watch = mesh_chain::watch(Arc::clone(source), Arc::clone(&chain_moved));
-            background.spawn(async move { Ok(watch.await) });
-        }
         let subject = Subject { contract: node.contract, instance: identity.instance };
         let spending = spending::kept_in(&config.state_dir, config.daily_limit);
         let chain = Sources::new(sources, config.rpc_quorum, config.chain_id, subject).with_spending(spending);
         let chain = Arc::new(chain);
+        for watch in chain.watch(&chain_moved) {
+            background.spawn(async move { Ok(watch.await) });
+        }
 
         let (found, endpoint) = (self.endpoint.clone(), self.endpoint.subscribe());
         if config.endpoint == EndpointChoice::Auto {

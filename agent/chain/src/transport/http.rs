@@ -1,20 +1,20 @@
 //! JSON-RPC over HTTP/1.1: connections are kept and used again, redirects are not followed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Request, Uri,
-    body::Bytes,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    HeaderMap, Request, StatusCode, Uri,
+    body::{Bytes, Incoming},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
-    MAX_ANSWER, causes,
+    Failure, MAX_ANSWER, causes,
     dial::{CONNECT_TIMEOUT, Dial, Dialer},
 };
 use crate::json_rpc::Response;
@@ -44,7 +44,26 @@ impl Http {
         Ok(Self { client, uri: uri(url)?, authorization: authorization(url)?, long: Arc::new(Semaphore::new(1)) })
     }
 
-    pub(super) async fn ask(&self, request: String) -> Result<Response, String> {
+    pub(super) async fn ask(&self, request: String) -> Result<Response, Failure> {
+        let response = self.post(request).await.map_err(Failure::Transport)?;
+        let (status, wait) = (response.status(), retry_after(response.headers()));
+        let answer = self.read(response.into_body()).await.map_err(Failure::Transport)?;
+        // An error's answer may still be JSON-RPC, and say more than its status.
+        let response = serde_json::from_slice::<Response>(&answer);
+        if status == StatusCode::TOO_MANY_REQUESTS || (status == StatusCode::SERVICE_UNAVAILABLE && wait.is_some()) {
+            let said = response.ok().and_then(|response| response.into_result().err()).map(|error| error.message);
+            let reason =
+                said.map_or_else(|| format!("HTTP status {status}"), |said| format!("HTTP status {status}: {said}"));
+            return Err(Failure::Busy { wait, reason });
+        }
+        match response {
+            Ok(response) if response.is_answer() => Ok(response),
+            Ok(_) | Err(_) if !status.is_success() => Err(Failure::Transport(format!("HTTP status {status}"))),
+            Ok(_) | Err(_) => Err(Failure::Transport("the answer is not JSON-RPC".to_owned())),
+        }
+    }
+
+    async fn post(&self, request: String) -> Result<hyper::Response<Incoming>, String> {
         let mut post = Request::post(self.uri.clone());
         if let Some(authorization) = &self.authorization {
             post = post.header(AUTHORIZATION, authorization);
@@ -52,9 +71,10 @@ impl Http {
         let json = HeaderValue::from_static("application/json");
         let post = post.header(ACCEPT, &json).header(CONTENT_TYPE, json).body(Full::from(request));
         let post = post.map_err(|error| error.to_string())?;
-        let response = self.client.request(post).await.map_err(|error| causes(&error))?;
-        let status = response.status();
-        let mut body = response.into_body();
+        self.client.request(post).await.map_err(|error| causes(&error))
+    }
+
+    async fn read(&self, mut body: Incoming) -> Result<Vec<u8>, String> {
         let mut answer = Vec::new();
         let mut long = None;
         while let Some(frame) = body.frame().await {
@@ -68,13 +88,14 @@ impl Http {
             }
             answer.extend_from_slice(data);
         }
-        // An error's answer may still be JSON-RPC, and say more than its status.
-        match serde_json::from_slice::<Response>(&answer) {
-            Ok(response) if response.is_answer() => Ok(response),
-            Ok(_) | Err(_) if !status.is_success() => Err(format!("HTTP status {status}")),
-            Ok(_) | Err(_) => Err("the answer is not JSON-RPC".to_owned()),
-        }
+        Ok(answer)
     }
+}
+
+/// For how long an endpoint wants to be left alone. A date says nothing here: clocks differ.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// The URI of a request: user name and password go into a header instead.

@@ -1,4 +1,4 @@
-//! JSON-RPC over a WebSocket: one task has the socket, many ask, and the endpoint may announce new heads.
+//! JSON-RPC over a WebSocket: one task has the socket, many ask, and the endpoint may announce events.
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     EndpointMessage, RpcUrl,
-    block::Header,
     json_rpc::{Notification, Response},
 };
 
@@ -35,7 +34,7 @@ const MAX_UNSENT: usize = 1 << 20;
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Socket = WebSocketStream<Box<dyn Link>>;
-type Announce = watch::Sender<Option<Header>>;
+type Announce = watch::Sender<()>;
 
 /// A connected endpoint. The socket is closed with the last clone.
 #[derive(Debug, Clone)]
@@ -116,9 +115,9 @@ async fn converse(mut socket: Socket, mut requests: mpsc::Receiver<Request>) -> 
             Some(Message::Close(_)) | None => return Err(io::Error::other("the endpoint closed it")),
         };
         let response: Response = serde_json::from_str(&text).map_err(io::Error::other)?;
-        if let Some(Notification { subscription: of, result }) = &response.params {
+        if let Some(Notification { subscription: of }) = &response.params {
             if let Some((_, announce)) = subscription.as_ref().filter(|(id, _)| id.get() == of.get()) {
-                announce.send_replace(serde_json::from_str(result.get()).ok());
+                announce.send_replace(());
             }
             continue;
         }

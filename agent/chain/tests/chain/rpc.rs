@@ -13,6 +13,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse as _, Redirect},
     routing::post,
 };
@@ -20,6 +21,7 @@ use futures_util::{StreamExt as _, stream};
 use mesh_chain::Source;
 use mesh_contract::{DstackClusterNFT as contract, IDstackClusterNFT as abi};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::network::{Network, network};
 
@@ -31,6 +33,9 @@ const URL: &str = "http://rpc.test/v3/s3cretkey";
 /// Of a [`Manner::Stalls`] endpoint, bytes.
 pub(crate) const PIECE: usize = 64 << 10;
 const STALLS_AFTER: usize = 4 << 20;
+
+/// So many of the newest blocks, and of the first, have their state there.
+const MOST_BLOCKS: u64 = 200;
 
 /// Of a [`Manner::Slow`] endpoint.
 const LATENCY: Duration = Duration::from_millis(400);
@@ -74,6 +79,12 @@ pub(crate) enum Manner {
 
 pub(crate) struct Chain {
     pub(crate) manner: Manner,
+    /// How long an answer takes.
+    pub(crate) latency: Duration,
+    /// It refuses everything.
+    pub(crate) is_down: bool,
+    /// It says 429 until then, and asks to wait.
+    pub(crate) busy_until: Option<Instant>,
     pub(crate) chain_id: u64,
     pub(crate) head: u64,
     /// Blocks above this height have other hashes on each fork.
@@ -149,6 +160,9 @@ impl Rpc {
     pub(crate) fn start() -> Self {
         let chain = Chain {
             manner: Manner::Honest,
+            latency: Duration::ZERO,
+            is_down: false,
+            busy_until: None,
             chain_id: 31337,
             head: 100,
             fork_at: 0,
@@ -188,7 +202,16 @@ impl Rpc {
 }
 
 async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Value>) -> axum::response::Response {
-    let manner = chain.lock().unwrap().manner;
+    let (manner, latency, busy_until) = {
+        let chain = chain.lock().unwrap();
+        (chain.manner, chain.latency, chain.busy_until)
+    };
+    tokio::time::sleep(latency).await;
+    if let Some(left) = busy_until.and_then(|until| until.checked_duration_since(Instant::now())) {
+        *chain.lock().unwrap().asked.entry("refused".to_owned()).or_default() += 1;
+        let wait = (left.as_secs() + 1).to_string();
+        return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, wait)], "slow down").into_response();
+    }
     match manner {
         Manner::Hang => std::future::pending().await,
         Manner::HangCalls if request["method"] == "eth_call" => std::future::pending().await,
@@ -234,8 +257,9 @@ async fn answer(State(chain): State<Arc<Mutex<Chain>>>, Json(request): Json<Valu
     let mut chain = chain.lock().unwrap();
     let method = request["method"].as_str().unwrap().to_owned();
     *chain.asked.entry(method.clone()).or_default() += 1;
-    // A transaction that is tried, unlike a question, is not about a block that was named.
-    let is_trial = method == "eth_call" && request["params"][1] == "latest";
+    // A transaction that is tried, unlike a question, is not about a block that was named; the epoch may be asked for as a hint.
+    let is_hint = request["params"][0]["data"] == json!(Bytes::from(contract::epochCall {}.abi_encode()));
+    let is_trial = method == "eth_call" && request["params"][1] == "latest" && !is_hint;
     if is_trial {
         let result = match &chain.reverts {
             Some(data) => ("error", json!({ "code": 3, "message": "execution reverted", "data": data })),
@@ -264,6 +288,7 @@ impl Chain {
 
     pub(crate) fn handle(&mut self, method: &str, params: &Value) -> Result<Value, String> {
         match method {
+            _ if self.is_down => Err("down".to_owned()),
             "eth_chainId" => Ok(json!(format!("{:#x}", self.chain_id))),
             "eth_getCode" => Ok(json!(if self.manner == Manner::NoCode { "0x" } else { "0x60" })),
             "eth_getBlockByNumber" => Ok(match params[0].as_str().unwrap() {
@@ -298,9 +323,12 @@ impl Chain {
     }
 
     fn call(&mut self, params: &Value) -> Result<Bytes, String> {
-        let block: B256 = serde_json::from_value(params[1]["blockHash"].clone()).unwrap();
-        if !(0..=self.head).any(|number| self.hash(number) == block) {
-            return Err("unknown block".to_owned());
+        if params[1] != "latest" {
+            let block: B256 = serde_json::from_value(params[1]["blockHash"].clone()).unwrap();
+            let newest = self.head.saturating_sub(MOST_BLOCKS)..=self.head;
+            if !newest.rev().chain(0..=self.head.min(MOST_BLOCKS)).any(|number| self.hash(number) == block) {
+                return Err("unknown block".to_owned());
+            }
         }
         if self.manner == Manner::NoCode {
             return Ok(Bytes::new());

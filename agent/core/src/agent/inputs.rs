@@ -11,12 +11,14 @@ use crate::{
     gate::{Evidence, Judgement},
     id::TokenId,
     membership::{Past, Standing, assess, cloned},
-    registry::Registry,
+    registry::{PeerRecord, Registry},
     status::MembershipState,
 };
 
 /// A second read about a shrunken set follows at once; this only keeps two heads that alternate from making a tight loop.
 const CONFIRM_SHRINK_AFTER: Duration = Duration::from_millis(50);
+/// While a peer waits for confirmations, new blocks are looked for after this: they are no hint.
+const NEW_BLOCKS_AGAIN: Duration = Duration::from_secs(2);
 /// A head that is lower than the last one is read again after this.
 const LOWER_HEAD_AGAIN: Duration = Duration::from_secs(1);
 
@@ -27,8 +29,11 @@ impl Agent {
         let (last_read, next) = match judgement {
             Ok(Judgement::Accept) => {
                 self.counters.reads_accepted += 1;
+                let need = self.policy.confirmations;
+                let is_new = |peer: &PeerRecord| registry.block.number < peer.registered_block.saturating_add(need);
+                let waits_for_blocks = need > 0 && registry.peers.iter().any(is_new);
                 self.accept(registry, now);
-                (LastRead::Accepted, Next::Accepted)
+                (LastRead::Accepted, if waits_for_blocks { Next::After(NEW_BLOCKS_AGAIN) } else { Next::Accepted })
             }
             Ok(Judgement::LowerHead) => {
                 self.counters.reads_held += 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 
 /// Silence after which the contract is read without a hint.
-pub(super) const SILENCE: Duration = Duration::from_secs(10);
+pub(super) const SILENCE: Duration = Duration::from_secs(15);
 /// Hints cannot make reads that fail follow each other faster than this.
 const FAILED_READ_SPACING: Duration = Duration::from_millis(250);
 

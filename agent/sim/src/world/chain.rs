@@ -1,12 +1,20 @@
 //! Blocks, and who hears of them.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{Event, World};
-use crate::{checks::Check, contract::Effect, rpc::Lie, scenario::Profile};
+use crate::{
+    checks::Check,
+    contract::Effect,
+    rpc::{Endpoint, Lie},
+    scenario::Profile,
+};
 
-/// A head that was announced is asked for once more after this.
-const HEAD_PAUSE: Duration = Duration::from_millis(100);
+/// How long until a watched endpoint is asked for the epoch, at most, where it does not announce changes.
+const POLLED_WITHIN: u64 = 1500;
+/// An epoch that was not read by then is hinted at again.
+const HINTED_AGAIN: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(400), Duration::from_millis(1400), Duration::from_millis(3400)];
 
 impl World {
     /// A block is made, unless the chain stands still.
@@ -16,17 +24,19 @@ impl World {
             self.events.add(self.chain.halted_until.max(next), Event::Block);
             return;
         }
+        let before = self.chain.head().state.epoch;
         let outcomes = self.chain.mine(self.now);
         self.events.add(next, Event::Block);
-        self.announce(&outcomes);
+        self.announce(before, &outcomes);
     }
 
     pub(super) fn reorganise(&mut self, depth: u64) {
         self.note_called_final();
+        let before = self.chain.head().state.epoch;
         let (replaced, outcomes) = self.chain.reorganise(depth, self.now, &mut self.rng);
         if replaced > 0 {
             self.checks.note_reorganisation(self.chain.head().at.number - replaced);
-            self.announce(&outcomes);
+            self.announce(before, &outcomes);
         }
     }
 
@@ -37,15 +47,21 @@ impl World {
         }
     }
 
-    /// Nodes hear of a new head from every endpoint that sees it, as soon as that does.
-    fn announce(&mut self, outcomes: &[Effect]) {
-        let seeing = self.endpoints.iter().filter(|endpoint| !endpoint.is_down && endpoint.frozen_at.is_none());
-        let lags: BTreeSet<Duration> = seeing.map(|endpoint| endpoint.lag).collect();
-        for lag in lags {
-            let pauses = if outcomes.is_empty() { vec![Duration::ZERO] } else { vec![Duration::ZERO, HEAD_PAUSE] };
-            for (node, pause) in (0..self.nodes.len()).flat_map(|node| pauses.iter().map(move |pause| (node, *pause))) {
+    /// Nodes hear of another epoch from every endpoint that sees it, when it is next asked; each endpoint has its turn.
+    fn announce(&mut self, before: u64, outcomes: &[Effect]) {
+        let is_seeing = |endpoint: &Endpoint| !endpoint.is_down && endpoint.frozen_at.is_none();
+        let all = self.endpoints.len() as u64;
+        let seeing: Vec<(u64, Duration)> =
+            (0..).zip(&self.endpoints).filter(|(_, endpoint)| is_seeing(endpoint)).map(|(n, it)| (n, it.lag)).collect();
+        let is_news = self.chain.head().state.epoch != before;
+        for node in (0..self.nodes.len()).filter(|_| is_news) {
+            let phase = self.rng.below(POLLED_WITHIN);
+            for (turn, lag) in &seeing {
+                let turn = Duration::from_millis((phase + turn * POLLED_WITHIN / all) % POLLED_WITHIN);
                 let takes = self.rng.millis(1, 30);
-                self.events.add(self.now + lag + takes + pause, Event::Hint(node));
+                for again in HINTED_AGAIN {
+                    self.events.add(self.now + *lag + turn + takes + again, Event::Hint(node));
+                }
             }
         }
         for outcome in outcomes {
