@@ -104,7 +104,7 @@ fn gateway_that_vanishes_from_an_idle_mesh_is_said_to_be_away_by_all_within_ten_
 fn says_that_it_is_away(world: &World, index: usize) -> Result<()> {
     let node = world.node(index);
     let status = node.status()?;
-    ensure!(status.peers.len() == NODES - 1);
+    ensure!(status.peers.len() == NODES - 1 && status.verdict.exit_code != 0, "{:?}", status.verdict);
     for peer in &status.peers {
         let reason = path(peer, PathKind::Gateway)?.reason;
         ensure!(reason == Some(Reason::GatewayUnreachable), "node {index} says of {}: {reason:?}", peer.name);
