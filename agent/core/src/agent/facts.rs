@@ -174,7 +174,7 @@ pub enum OnExpiry {
 /// A fact for the agent.
 #[derive(Debug)]
 pub enum Input {
-    /// Something may have changed on chain (new head, reconnect, an operator's nudge): a hint to read, nothing more.
+    /// Something may have changed on chain (another epoch, an event, an endpoint that answers again): a hint to read, nothing more.
     Hint,
     /// The answer to [`super::Command::ReadRegistry`]: an agreed read, with what each source answered.
     Registry(Box<Registry>, SourceReport),
