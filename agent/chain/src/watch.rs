@@ -30,6 +30,8 @@ const EVENT_PAUSE: Duration = Duration::from_millis(100);
 const TURNS: u32 = 5;
 /// An epoch that has been read by then needs no other hint: the first read may have come before enough endpoints had the block.
 const HINT_AGAIN: [Duration; 3] = [Duration::from_millis(400), Duration::from_secs(1), Duration::from_secs(2)];
+/// How often it is looked whether it was: what is announced meanwhile waits.
+const READ_LOOK: Duration = Duration::from_millis(20);
 /// An endpoint whose epochs are never read, so many in a row, is heard no more often than the contract is read anyway.
 const INVENTED: u32 = 3;
 const HEAR_AGAIN: Duration = Duration::from_secs(15);
@@ -129,10 +131,13 @@ impl Watch {
         }
         self.hint.notify_one();
         for pause in HINT_AGAIN {
-            sleep(pause).await;
-            if is_read() {
-                said.invented = 0;
-                return;
+            let until = Instant::now() + pause;
+            while Instant::now() < until {
+                sleep(READ_LOOK).await;
+                if is_read() {
+                    said.invented = 0;
+                    return;
+                }
             }
             if said.invented > 0 {
                 break;

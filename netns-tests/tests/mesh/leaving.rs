@@ -74,7 +74,8 @@ fn let_back(world: &World, node: usize) -> Result<()> {
     let took = stall_clock::since(bound);
     ensure!(took <= REJOIN_LIMIT, "it was a member again after {took:?}, the limit is {REJOIN_LIMIT:?}");
     println!("measured: a revoked node was a member again {took:.2?} after `meshctl bind`");
-    world.node(1).ping(world.node(node).address()?)
+    // Another node may read the same block a moment later.
+    world.wait_echo(1, world.node(node).address()?, PATIENCE)
 }
 
 /// One node leaves: every other node cuts it off in time, live connections included, and it says why.
