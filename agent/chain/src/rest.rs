@@ -14,18 +14,18 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Until when an endpoint is not asked.
 #[derive(Debug, Default)]
 pub(crate) struct Rest {
-    until: Option<Instant>,
+    /// Until when, and what it said.
+    until: Option<(Instant, EndpointMessage)>,
     /// How often in a row it was busy.
     times: u32,
-    /// What it said when it was last.
-    message: Option<EndpointMessage>,
 }
 
 impl Rest {
     /// How long it is still to be left alone, and what it said.
     pub(crate) fn left(&self) -> Option<(Duration, EndpointMessage)> {
-        let left = self.until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-        left.zip(self.message.clone())
+        let (until, message) = self.until.as_ref()?;
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+        Some((left, message.clone()))
     }
 
     /// What became of a request; of one that was not answered nothing follows.
@@ -34,11 +34,12 @@ impl Rest {
             // Of requests side by side, one refusal counts.
             Ok(Err(Failure::Busy { wait: None, .. })) if self.left().is_some() => {}
             Ok(Err(Failure::Busy { wait: asked, reason })) => {
-                self.message = Some(EndpointMessage::new(url, reason));
                 let doubled = FIRST.saturating_mul(1 << self.times.min(6));
                 let time = asked.unwrap_or(doubled).clamp(FIRST, LONGEST);
                 self.times = self.times.saturating_add(1);
-                self.until = Some(Instant::now() + time).max(self.until);
+                let before = self.until.as_ref().map(|(until, _)| *until);
+                let until = before.map_or(Instant::now() + time, |before| before.max(Instant::now() + time));
+                self.until = Some((until, EndpointMessage::new(url, reason)));
             }
             Ok(Ok(_) | Err(Failure::Refused(_))) => self.times = 0,
             Ok(Err(Failure::Transport(_))) | Err(_) => {}

@@ -13,10 +13,7 @@ mod submit;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,7 +26,7 @@ use mesh_core::{
     status::{Quorum, SourceStatus},
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -66,7 +63,7 @@ pub struct Sources {
     /// Who leads, as each of the endpoints said last.
     standings: Vec<LastStanding>,
     /// The epoch of the last agreed read; 0 before.
-    epoch: Arc<AtomicU64>,
+    epoch: watch::Sender<u64>,
     /// What was agreed so far, by which endpoints that are behind are judged.
     agreed: Mutex<Agreed>,
     /// What transactions may have cost so far.
@@ -97,7 +94,7 @@ impl Sources {
         let ids = distinct(sources.iter().map(|source| source.id()));
         let standings = sources.iter().map(|_| LastStanding::default()).collect();
         let (agreed, spending) = (Mutex::default(), Arc::default());
-        let epoch = Arc::default();
+        let epoch = watch::Sender::new(0);
         Self { sources, readers, ids, need, chain_id, subject, standings, epoch, agreed, spending }
     }
 
@@ -114,7 +111,7 @@ impl Sources {
         let watch = |(source, turn): (&Arc<Source>, u32)| Watch {
             source: Arc::clone(source),
             contract: self.subject.contract,
-            read: Arc::clone(&self.epoch),
+            read: self.epoch.subscribe(),
             hint: Arc::clone(hint),
             offset: each * turn,
         };
@@ -140,7 +137,7 @@ impl Sources {
     pub async fn read(&self, own_token: Option<TokenId>) -> Outcome {
         let read = timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await;
         if let Ok((Ok(registry), _)) = &read {
-            self.epoch.store(registry.epoch, Ordering::Relaxed);
+            self.epoch.send_replace(registry.epoch);
         }
         read.unwrap_or_else(|_| {
             let error = || Some(format!("no answer within {} s", WHOLE_TIMEOUT.as_secs()));

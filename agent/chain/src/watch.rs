@@ -2,19 +2,12 @@
 //! where the URL is a WebSocket, it also announces the contract's events, which may end without a word. Blocks are of no interest: some chains make five in a second.
 //! What is true is read afterwards; a hint that is lost or invented costs a read or two.
 
-use std::{
-    cmp,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use mesh_core::id::Address;
 use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{RpcError, Source};
@@ -30,8 +23,6 @@ const EVENT_PAUSE: Duration = Duration::from_millis(100);
 const TURNS: u32 = 5;
 /// An epoch that has been read by then needs no other hint: the first read may have come before enough endpoints had the block.
 const HINT_AGAIN: [Duration; 3] = [Duration::from_millis(400), Duration::from_secs(1), Duration::from_secs(2)];
-/// How often it is looked whether it was: what is announced meanwhile waits.
-const READ_LOOK: Duration = Duration::from_millis(20);
 /// An endpoint whose epochs are never read, so many in a row, is heard no more often than the contract is read anyway.
 const INVENTED: u32 = 3;
 const HEAR_AGAIN: Duration = Duration::from_secs(15);
@@ -48,7 +39,7 @@ pub(crate) struct Watch {
     pub(crate) source: Arc<Source>,
     pub(crate) contract: Address,
     /// The epoch of the last read on which enough endpoints agreed; 0 before the first.
-    pub(crate) read: Arc<AtomicU64>,
+    pub(crate) read: watch::Receiver<u64>,
     pub(crate) hint: Arc<Notify>,
     /// Its turn among several.
     pub(crate) offset: Duration,
@@ -82,13 +73,19 @@ impl Watch {
                 self.source.disconnect();
             }
             // An endpoint may know no subscriptions: until the next try it is asked.
-            let (mut next, until) = (Instant::now(), Instant::now() + retry);
-            while next < until || !self.source.url().is_websocket() {
-                drop(self.ask(&mut said).await);
-                next = Instant::now().max(next + POLL_EVERY);
-                sleep_until(next).await;
-            }
+            self.poll(&mut said, self.source.url().is_websocket().then_some(retry)).await;
             retry = (retry * 2).min(MAX_RETRY);
+        }
+    }
+
+    /// Asks again and again, for so long or for ever.
+    async fn poll(&self, said: &mut Said, time: Option<Duration>) {
+        let mut next = Instant::now();
+        let until = time.map(|time| next + time);
+        while until.is_none_or(|until| next < until) {
+            drop(self.ask(said).await);
+            next = Instant::now().max(next + POLL_EVERY);
+            sleep_until(next).await;
         }
     }
 
@@ -103,43 +100,34 @@ impl Watch {
             self.hint.notify_one();
         }
         let is_other = said.epoch.replace(epoch).is_some_and(|before| before != epoch);
-        let read = self.read.load(Ordering::Relaxed);
+        let read = *self.read.borrow();
         match epoch.cmp(&read) {
-            cmp::Ordering::Equal => (said.invented, said.not_before) = (0, None),
+            Ordering::Equal => (said.invented, said.not_before) = (0, None),
             // A fork without the latest change, or another machine behind the same URL, which is worth one look.
-            cmp::Ordering::Less if said.lower != Some((epoch, read)) => {
+            Ordering::Less if said.lower != Some((epoch, read)) => {
                 said.lower = Some((epoch, read));
                 self.hint.notify_one();
             }
-            cmp::Ordering::Less => {}
-            cmp::Ordering::Greater if said.not_before.is_none_or(|at| at <= Instant::now()) => {
+            Ordering::Less => {}
+            Ordering::Greater if said.not_before.is_none_or(|at| at <= Instant::now()) => {
                 self.hint_until_read(epoch, said).await;
             }
-            cmp::Ordering::Greater => {}
+            Ordering::Greater => {}
         }
         Ok(is_other)
     }
 
     /// Hints until the epoch was read, a few times.
     async fn hint_until_read(&self, epoch: u64, said: &mut Said) {
-        let is_read = || self.read.load(Ordering::Relaxed) >= epoch;
-        // Another endpoint whose turn is before may have had it read by then.
-        sleep(self.offset / TURNS).await;
-        if is_read() {
-            said.invented = 0;
-            return;
-        }
-        self.hint.notify_one();
-        for pause in HINT_AGAIN {
-            let until = Instant::now() + pause;
-            while Instant::now() < until {
-                sleep(READ_LOOK).await;
-                if is_read() {
-                    said.invented = 0;
-                    return;
-                }
+        let mut reads = self.read.clone();
+        // Another endpoint whose turn is before may have it read by then.
+        let pauses = [self.offset / TURNS].into_iter().chain(HINT_AGAIN);
+        for (hinted, pause) in (0..).zip(pauses) {
+            if timeout(pause, reads.wait_for(|read| *read >= epoch)).await.is_ok() {
+                said.invented = 0;
+                return;
             }
-            if said.invented > 0 {
+            if hinted > 0 && said.invented > 0 {
                 break;
             }
             self.hint.notify_one();
@@ -155,7 +143,7 @@ impl Watch {
         self.ask(said).await?;
         let mut missed = 0;
         loop {
-            match timeout_at(Instant::now() + POLL_EVERY, events.changed()).await {
+            match timeout(POLL_EVERY, events.changed()).await {
                 Ok(Err(_)) => return Ok("closed"),
                 Ok(Ok(())) => {
                     (*retry, missed) = (FIRST_RETRY, 0);

@@ -88,7 +88,7 @@ fn gateway_that_vanishes_from_an_idle_mesh_is_said_to_be_away_by_all_within_ten_
     let_pass(&world, IDLE)?;
     world.gateway_mut()?.crash()?;
     let vanished = Instant::now();
-    let (_, took) = world.wait("every node to say that the gateway is away", PATIENCE, || {
+    let (took, _) = world.wait("every node to say that the gateway is away", PATIENCE, || {
         (1..=NODES).try_for_each(|node| says_that_it_is_away(&world, node)).map(|()| stall_clock::since(vanished))
     })?;
     println!(

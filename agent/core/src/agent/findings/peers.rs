@@ -1,9 +1,6 @@
 //! Peers that are not reached, or not by the path they should be: W2xx.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Agent, Finding, Now, PEER_GRACE, find_each};
 use crate::{
@@ -104,18 +101,15 @@ impl Agent {
 
     /// W204: gateways that do not work, each with all peers that are not reached through it. Returns these peers.
     fn find_gateways(&self, now: Now, found: &mut Vec<Finding>) -> Vec<TokenId> {
-        let mut faults: BTreeMap<(Reason, String), Vec<(TokenId, &GatewaySeen)>> = BTreeMap::new();
-        let mut lasting = BTreeSet::new();
+        let mut faults: BTreeMap<(Reason, String), (Duration, Vec<_>)> = BTreeMap::new();
         for (token, gateway, missed) in self.without_gateway(now) {
             let Some(reason) = gateway.reason.filter(|reason| remedy(*reason).is_some()) else { continue };
-            let fault = (reason, gateway.domain.clone());
-            if missed >= GATEWAY_GRACE {
-                lasting.insert(fault.clone());
-            }
-            faults.entry(fault).or_default().push((token, gateway));
+            let (lasts, peers) = faults.entry((reason, gateway.domain.clone())).or_default();
+            *lasts = missed.max(*lasts);
+            peers.push((token, gateway));
         }
-        faults.retain(|fault, _| lasting.contains(fault));
-        for ((reason, domain), peers) in &faults {
+        faults.retain(|_, (lasts, _)| *lasts >= GATEWAY_GRACE);
+        for ((reason, domain), (_, peers)) in &faults {
             let mut names: Vec<_> = peers.iter().take(MAX_NAMED).map(|(token, _)| self.name_of(*token)).collect();
             if let Some(more @ 1..) = peers.len().checked_sub(MAX_NAMED) {
                 names.push(format!("{more} more"));
@@ -126,7 +120,7 @@ impl Agent {
                 .hint(remedy(*reason).unwrap_or_default());
             found.push(finding.about(&format!("{}/{domain}", reason.code())));
         }
-        faults.into_values().flatten().map(|(token, _)| token).collect()
+        faults.into_values().flat_map(|(_, peers)| peers).map(|(token, _)| token).collect()
     }
 
     /// W205: peers that are reached by direct UDP and have no second path.
