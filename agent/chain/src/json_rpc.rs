@@ -90,7 +90,7 @@ impl Response {
 /// of blocks that is too long.
 const TOO_MANY_REQUESTS: i64 = 429;
 const LIMIT_EXCEEDED: i64 = -32005;
-const OF_RATES: [&str; 4] = ["rate", "too many requests", "per second", "throughput"];
+const OF_RATES: [&str; 5] = ["rate limit", "request rate", "too many requests", "per second", "throughput"];
 
 impl ErrorObject {
     /// The endpoint was asked too often.
@@ -164,6 +164,7 @@ mod tests {
         assert!(is_busy(json!({ "code": 429, "message": "" })));
         assert!(is_busy(json!({ "code": -32005, "message": "daily request count exceeded, request Rate limited" })));
         assert!(!is_busy(json!({ "code": -32005, "message": "query returned more than 10000 results" })));
+        assert!(!is_busy(json!({ "code": -32005, "message": "the query generates too many results" })));
         assert!(!is_busy(json!({ "message": "rate" })));
     }
 
