@@ -77,6 +77,8 @@ pub struct Config {
     pub rpc_urls: Vec<RpcUrl>,
     /// How many of them must say the same.
     pub rpc_quorum: usize,
+    /// The last of them is the operator's own: it alone names blocks.
+    pub rpc_trusted: bool,
     /// The chain the RPC endpoints must be of, where given.
     pub chain_id: Option<u64>,
     /// Register for this token only.
@@ -168,18 +170,24 @@ impl Config {
         if listen_port == DSTACK_WIREGUARD_PORT {
             return Err(ConfigError::DstackPort);
         }
-        if flags.rpc_url.is_empty() {
+        if flags.rpc_url.is_empty() && flags.trusted_rpc_url.is_none() {
             return Err(ConfigError::NoRpcUrl);
         }
         let parse = |(index, text): (usize, &UrlText)| {
             text.parse().map_err(|reason| ConfigError::RpcUrl { number: index + 1, reason })
         };
-        let rpc_urls = flags.rpc_url.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let mut rpc_urls = flags.rpc_url.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let trusted = flags.trusted_rpc_url.as_ref().map(|text| text.parse().map_err(ConfigError::TrustedRpcUrl));
+        rpc_urls.extend(trusted.transpose()?);
         if let Some(twice) = repeated(&rpc_urls) {
             return Err(ConfigError::RpcUrlTwice { id: twice.id().to_owned() });
         }
         let sources = rpc_urls.len();
-        let rpc_quorum = flags.rpc_quorum.unwrap_or(sources / 2 + 1);
+        let rpc_trusted = flags.trusted_rpc_url.is_some();
+        if rpc_trusted && flags.rpc_quorum.is_some() {
+            return Err(ConfigError::TrustedAndQuorum);
+        }
+        let rpc_quorum = if rpc_trusted { 1 } else { flags.rpc_quorum.unwrap_or(sources / 2 + 1) };
         if !(1..=sources).contains(&rpc_quorum) {
             return Err(ConfigError::Quorum { need: rpc_quorum, sources });
         }
@@ -202,6 +210,7 @@ impl Config {
             config_file: flags.config,
             rpc_urls,
             rpc_quorum,
+            rpc_trusted,
             chain_id: flags.chain_id,
             token: flags.token,
             listen_port,

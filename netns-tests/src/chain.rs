@@ -26,6 +26,8 @@ pub(crate) const OPERATOR_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb47
 /// Its port on the hub, which can be blocked for nodes.
 pub(crate) const RPC_PORT: u16 = 8545;
 
+/// anvil's last development account, which nothing else uses.
+const FUNDER: &str = "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720";
 /// How long an answer and a block may take, which take moments.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -136,9 +138,16 @@ impl Chain {
         quantity(&self.rpc("eth_getTransactionCount", json!([address, "latest"]))?)
     }
 
-    /// Gives an address one ether, so that a node can pay for its own registration.
+    /// Gives an address one ether more, so that a node can pay for its own registration. By a transaction: what anvil is told to set is
+    /// in no block, and its proofs do not lead to the root of the block before.
     pub fn fund(&self, address: &str) -> Result<()> {
-        self.rpc("anvil_setBalance", json!([address, "0xde0b6b3a7640000"])).map(drop)
+        let transfer = json!([{"from": FUNDER, "to": address, "value": "0xde0b6b3a7640000"}]);
+        let hash = self.rpc("eth_sendTransaction", transfer)?;
+        wait_until("the transfer to be mined", ANSWER, || {
+            let receipt = self.rpc("eth_getTransactionReceipt", json!([hash]))?;
+            (!receipt.is_null()).then_some(()).with_context(|| format!("{hash} is in no block"))
+        })?;
+        Ok(())
     }
 
     /// Mines empty blocks.

@@ -32,11 +32,30 @@ pub struct FalseAnswers {
     pub app_ids: Vec<Address>,
     /// An honest endpoint that lags by so many blocks: it does not know the newest ones.
     pub blocks_behind: u64,
+    /// It names another block than the chain's at each height: a fork of its own.
+    pub forks: bool,
+    /// It serves proofs, in which every word is one more than in the block. Otherwise, where it lies about the contract, it serves none.
+    pub false_words: bool,
     /// Every answer has this HTTP status, and a text that repeats the URL it was asked at; a JSON-RPC error where it is 200.
     pub complaint: Option<u16>,
 }
 
 impl FalseAnswers {
+    /// An endpoint that says something else of the contract than the chain.
+    pub(crate) fn lies(&self) -> bool {
+        !self.peers.is_empty() || !self.answers.is_empty() || self.epochs_ahead > 0
+    }
+
+    /// Alters words in the answer to `eth_getProof`.
+    pub(crate) fn proof(&self, answer: &mut Value) -> Result<()> {
+        let slots = answer["storageProof"].as_array_mut().into_iter().flatten().filter(|_| self.false_words);
+        for slot in slots {
+            let value: U256 = serde_json::from_value(slot["value"].clone()).context("a word of storage")?;
+            slot["value"] = json!(value.wrapping_add(U256::ONE));
+        }
+        Ok(())
+    }
+
     /// Alters what a contract call returned; other calls pass unchanged.
     pub(crate) fn call(&self, calldata: &[u8], returned: &[u8]) -> Result<Vec<u8>> {
         let selector: [u8; 4] = calldata.get(..4).and_then(|s| s.try_into().ok()).unwrap_or_default();

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use alloy_primitives::B256;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
@@ -119,6 +120,16 @@ impl Proxy {
         let Some(known) = known else {
             return Ok(json!({"jsonrpc": "2.0", "id": request["id"], "result": null}));
         };
+        if method == "eth_getProof" && answers.lies() && !answers.false_words {
+            let error = json!({"code": -32601, "message": "the method eth_getProof does not exist"});
+            return Ok(json!({"jsonrpc": "2.0", "id": request["id"], "error": error}));
+        }
+        let mut known = known;
+        if answers.forks {
+            for at in known["params"].as_array_mut().into_iter().flatten() {
+                at.get_mut("blockHash").map_or(Ok(()), fork)?;
+            }
+        }
         let mut answer = self.ask(&known)?;
         let honest = answer.clone();
         match method {
@@ -134,6 +145,12 @@ impl Proxy {
                 let number = quantity(&block["number"])?;
                 let real = answer["result"].as_array().cloned().unwrap_or_default();
                 answer["result"] = answers.logs(real, number, &block["hash"], contract)?.into();
+            }
+            "eth_getProof" => answers.proof(&mut answer["result"])?,
+            "eth_getBlockByNumber" if answers.forks => {
+                for hash in ["hash", "parentHash"] {
+                    answer["result"].get_mut(hash).map_or(Ok(()), fork)?;
+                }
             }
             _ => {}
         }
@@ -188,6 +205,16 @@ fn as_of(request: &Value, head: u64) -> Result<Option<Value>> {
         _ => {}
     }
     Ok(Some(known))
+}
+
+/// Makes another hash of a block's, and of that the block's again. What is no hash stays.
+fn fork(hash: &mut Value) -> Result<()> {
+    if let Some(text) = hash.as_str() {
+        let mut bytes: B256 = text.parse().with_context(|| format!("`{text}` is no hash"))?;
+        bytes[0] ^= 0xff;
+        *hash = json!(bytes);
+    }
+    Ok(())
 }
 
 fn quantity(value: &Value) -> Result<u64> {

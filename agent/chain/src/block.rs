@@ -4,24 +4,54 @@ use alloy_primitives::{Address, B256, Bytes, LogData, U64, U256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 
+use crate::proven::Sealed;
+
 /// The part of a block header that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "Answer")]
 pub struct Header {
     /// Its height.
-    #[serde(deserialize_with = "quantity")]
     pub number: u64,
     /// Its hash, as the endpoint says.
     pub hash: B256,
     /// Its parent's, where the endpoint says.
-    #[serde(default)]
     pub parent_hash: Option<B256>,
     /// Unix seconds.
-    #[serde(deserialize_with = "quantity")]
     pub timestamp: u64,
     /// Wei for one unit of gas; `None` on a chain without (EIP-1559).
-    #[serde(default)]
     pub base_fee_per_gas: Option<U256>,
+    /// Where every account of the block hangs; `None` unless the fields of the answer hash to `hash`: so what is proved below it is
+    /// as good as the hash.
+    pub state_root: Option<B256>,
+}
+
+/// `eth_getBlockByNumber`, as it comes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    #[serde(deserialize_with = "quantity")]
+    number: u64,
+    hash: B256,
+    #[serde(default)]
+    parent_hash: Option<B256>,
+    #[serde(deserialize_with = "quantity")]
+    timestamp: u64,
+    #[serde(default)]
+    base_fee_per_gas: Option<U256>,
+    /// What only the hash is made of.
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
+}
+
+impl From<Answer> for Header {
+    fn from(answer: Answer) -> Self {
+        let Answer { number, hash, parent_hash, timestamp, base_fee_per_gas, others } = answer;
+        let sealed = serde_json::from_value::<Sealed>(others.into()).ok().zip(parent_hash);
+        let holds =
+            |(sealed, parent): &(Sealed, B256)| sealed.hash(*parent, number, timestamp, base_fee_per_gas) == hash;
+        let state_root = sealed.filter(holds).map(|(sealed, _)| sealed.state_root);
+        Self { number, hash, parent_hash, timestamp, base_fee_per_gas, state_root }
+    }
 }
 
 /// The state that a question is about.

@@ -9,6 +9,7 @@ mod error;
 pub mod fees;
 mod json_rpc;
 mod message;
+mod proven;
 mod rest;
 mod source;
 mod sources;

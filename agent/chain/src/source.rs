@@ -31,6 +31,7 @@ use crate::{
     connection::Connection,
     counts::{Counts, Requests},
     json_rpc::{self, NO_PARAMETERS},
+    proven::AccountProof,
     rest::Rest,
     transport::{Dial, Failure, MAX_ANSWER, Tcp, Transport},
 };
@@ -46,6 +47,7 @@ const FINALIZED_TIMEOUT: Duration = Duration::from_secs(1);
 const BLOCK: &str = "eth_getBlockByNumber";
 pub(crate) const CALL: &str = "eth_call";
 pub(crate) const LOGS: &str = "eth_getLogs";
+pub(crate) const PROOF: &str = "eth_getProof";
 pub(crate) const SEND: &str = "eth_sendRawTransaction";
 const SUBSCRIBE: &str = "eth_subscribe";
 
@@ -279,6 +281,16 @@ impl Source {
     pub async fn has_code(&self, contract: Address) -> Result<bool, RpcError> {
         let code: Bytes = self.request("eth_getCode", (contract, At::Latest)).await?;
         Ok(!code.is_empty())
+    }
+
+    /// The code of an account in one block, as the endpoint says.
+    pub(crate) async fn code(&self, account: Address, block: B256) -> Result<Bytes, RpcError> {
+        self.request("eth_getCode", (account, At::Hash(block))).await
+    }
+
+    /// An account and words of its storage in one block, each with what should prove it.
+    pub(crate) async fn proof(&self, account: Address, slots: &[B256], block: B256) -> Result<AccountProof, RpcError> {
+        self.request(PROOF, (account, slots, At::Hash(block))).await
     }
 
     /// What an account has at the newest block, wei.

@@ -1,11 +1,13 @@
 //! All RPC endpoints together: what k of n of them say at one block hash.
 
+mod attempt;
 mod balance;
 mod gather;
 mod leader;
 mod mined;
 mod preflight;
 mod proof;
+mod proven;
 mod read;
 mod reader;
 mod submit;
@@ -31,12 +33,14 @@ use tokio::{
 };
 
 use crate::{
-    Header, RequestCount, RpcError, Source, Spending,
+    RequestCount, RpcError, Source, Spending,
     watch::{POLL_EVERY, Watch},
 };
-use gather::{Task, answered, gather};
+use attempt::Attempt;
+use gather::{answered, gather};
 use leader::LastStanding;
-use reader::{Reader, Said};
+use proven::Prover;
+use reader::Reader;
 
 pub use leader::Standing;
 pub use mined::Mined;
@@ -55,9 +59,13 @@ pub struct Sources {
     sources: Vec<Arc<Source>>,
     /// The same ones, as they are read.
     readers: Vec<Arc<Reader>>,
+    /// What is remembered of content that was proved.
+    prover: Prover,
     /// Names for the status: endpoints on one host get a number each.
     ids: Vec<String>,
     need: usize,
+    /// The one whose blocks count alone.
+    trusted: Option<usize>,
     chain_id: Option<u64>,
     subject: Subject,
     /// Who leads, as each of the endpoints said last.
@@ -73,18 +81,6 @@ pub struct Sources {
 /// A read as it ended, and what each endpoint did in it.
 type Outcome = (Result<Registry, String>, SourceReport);
 
-/// One endpoint during one read.
-#[derive(Default)]
-struct Attempt {
-    head: Option<Header>,
-    said: Option<Said>,
-    /// What it said of its newest block, being behind the block in question.
-    behind: Option<Registry>,
-    error: Option<String>,
-    /// Enough others had answered, and it had not.
-    late: bool,
-}
-
 impl Sources {
     /// `need` is within 1..=`sources.len()`: the caller saw to it.
     #[must_use]
@@ -95,7 +91,28 @@ impl Sources {
         let standings = sources.iter().map(|_| LastStanding::default()).collect();
         let (agreed, spending) = (Mutex::default(), Arc::default());
         let epoch = watch::Sender::new(0);
-        Self { sources, readers, ids, need, chain_id, subject, standings, epoch, agreed, spending }
+        let prover = Prover::new(subject);
+        Self {
+            sources,
+            readers,
+            prover,
+            ids,
+            need,
+            trusted: None,
+            chain_id,
+            subject,
+            standings,
+            epoch,
+            agreed,
+            spending,
+        }
+    }
+
+    /// The same, where one of the endpoints is the operator's own: it alone names blocks, the others only prove what is in them. The
+    /// needed number is 1 then.
+    #[must_use]
+    pub fn trusting(self, trusted: Option<usize>) -> Self {
+        Self { trusted, ..self }
     }
 
     /// The same, with an account of what was spent that outlives this run.
@@ -160,8 +177,16 @@ impl Sources {
         (outcome, report)
     }
 
-    /// Asks every endpoint for the newest block; once so many have answered, the others are not waited for.
+    /// Asks every endpoint, or the trusted one alone, for the newest block; once so many have answered, the others are not waited for.
     async fn heads(&self, enough: usize) -> Vec<Attempt> {
+        if let Some(trusted) = self.trusted {
+            let mut attempts: Vec<Attempt> = self.readers.iter().map(|_| Attempt::default()).collect();
+            match Arc::clone(&self.readers[trusted]).head().await {
+                Ok(head) => attempts[trusted].head = Some(head),
+                Err(error) => attempts[trusted].error = Some(error.to_string()),
+            }
+            return attempts;
+        }
         let heads = self.readers.iter().map(|reader| Arc::clone(reader).head());
         let (heads, late) = gather(heads, |heads| answered(heads) >= enough).await;
         self.await_late(late);
@@ -207,41 +232,6 @@ impl Sources {
         heights
     }
 
-    async fn attempt(&self, heads: &[Attempt], own_token: Option<TokenId>, target: u64) -> Vec<Attempt> {
-        let readers = self.readers.iter().zip(heads);
-        // An endpoint that is behind says what it has: that must be the past of what the others say.
-        let height = |known: &Attempt| known.head.map_or(target, |head| head.number.min(target));
-        let reads = readers.map(|(reader, known)| Arc::clone(reader).read(own_token, known.head, height(known)));
-        let (reads, late) = gather(reads, |reads| self.would_agree(reads, target)).await;
-        self.await_late(late);
-        let finished = |(known, read): (&Attempt, Option<Result<Option<Said>, RpcError>>)| {
-            let (error, late) = (known.error.clone(), known.late);
-            let mut attempt = Attempt { head: known.head, said: None, behind: None, error, late };
-            match read {
-                Some(Ok(Some(said))) if height(known) < target => attempt.behind = Some(said.registry),
-                // `None` where it has named no head: it has not said anything about this block.
-                Some(Ok(said)) => attempt.said = said,
-                Some(Err(error)) => attempt.error = Some(error.to_string()),
-                None => attempt.late |= height(known) == target,
-            }
-            attempt
-        };
-        heads.iter().zip(reads).map(finished).collect()
-    }
-
-    fn await_late<T: Send + 'static>(&self, late: Vec<Task<'static, Result<T, RpcError>>>) {
-        for task in late {
-            self.readers[task.index].await_late(task.running);
-        }
-    }
-
-    fn would_agree(&self, reads: &[Option<Result<Option<Said>, RpcError>>], target: u64) -> bool {
-        let answers = reads.iter().flatten().filter_map(|read| read.as_ref().ok()?.as_ref());
-        let answers = answers.filter(|said| said.registry.block.number == target);
-        let answers = answers.map(|said| (String::new(), Ok(said.registry.clone()))).collect();
-        quorum::agree(self.need, answers).outcome.is_ok()
-    }
-
     fn conclude(&self, attempts: &[Attempt]) -> Outcome {
         let answer = |attempt: &Attempt| match (&attempt.said, &attempt.error) {
             (Some(said), _) => Ok(said.registry.clone()),
@@ -285,6 +275,7 @@ impl Sources {
                 agrees: agreement.agrees[index],
                 lag_blocks: newest.zip(attempt.head).map(|(newest, head)| newest.saturating_sub(head.number)),
                 latency_ms: attempt.said.as_ref().map(|said| said.latency.as_secs_f64() * 1000.0),
+                content: attempt.content,
                 error,
             }
         };
@@ -292,6 +283,7 @@ impl Sources {
             sources: attempts.iter().enumerate().map(status).collect(),
             quorum: Quorum { need: self.need, have: agreement.have },
             disagree: agreement.disagree,
+            other_code: self.prover.other_code(),
         }
     }
 }

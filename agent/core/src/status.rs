@@ -262,8 +262,21 @@ pub struct SourceStatus {
     pub lag_blocks: Option<u64>,
     /// Time of its last read, milliseconds.
     pub latency_ms: Option<f64>,
+    /// How the last read took what the contract holds from it; `None` where it was not asked for that.
+    #[serde(default)]
+    pub content: Option<Content>,
     /// Why the last read failed.
     pub error: Option<String>,
+}
+
+/// Why what an endpoint said of the contract is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// It proved every word below the block's state root: it could hide, add or alter nothing.
+    Proven,
+    /// Enough endpoints said the same.
+    Agreed,
 }
 
 /// Agreement between sources.

@@ -282,6 +282,7 @@ impl Node {
             deadlines: Deadlines { registry: Duration::from_secs(3600), halt: Duration::from_secs(24 * 3600) },
             on_expiry: OnExpiry::FailClosed,
             quorum: need,
+            trusted_source: false,
             names: Default::default(),
             allowed: Allowed::default(),
             guard: Some(Guard { network: self.guard_table.unwrap_or_else(network), table: true }),

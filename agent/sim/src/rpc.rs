@@ -210,12 +210,14 @@ impl Sources {
             agrees: agrees.get(index).copied().flatten(),
             lag_blocks: newest.zip(head.as_ref()).map(|(newest, head)| newest - head.at.number),
             latency_ms: None,
+            content: None,
             error: head.is_none().then(|| "no answer".to_owned()),
         };
         SourceReport {
             sources: heads.iter().enumerate().map(status).collect(),
             quorum: Quorum { need: self.need, have },
             disagree: false,
+            other_code: None,
         }
     }
 }

@@ -34,6 +34,10 @@ pub struct Flags {
     /// How many RPC endpoints must say the same; default: the majority.
     #[arg(long, value_name = "K")]
     pub rpc_quorum: Option<usize>,
+    /// An RPC endpoint of the operator's own (a full node or a light client beside the agent): what it names as the chain's blocks
+    /// counts alone, and the others only prove what is in them.
+    #[arg(long, value_name = "URL")]
+    pub trusted_rpc_url: Option<UrlText>,
     /// Refuse RPC endpoints of any other chain.
     #[arg(long, value_name = "ID")]
     pub chain_id: Option<u64>,

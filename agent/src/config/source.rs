@@ -96,6 +96,9 @@ pub enum ConfigError {
     )]
     NoRpcUrl,
     /// Not a URL. What was given is not repeated: it may hold an API key.
+    #[error("`--trusted-rpc-url`: {0}")]
+    TrustedRpcUrl(InvalidRpcUrl),
+    /// The same of one in the list.
     #[error("RPC endpoint {number} (`--rpc-url`): {reason}")]
     RpcUrl {
         /// Its place in the list, from 1.
@@ -109,6 +112,11 @@ pub enum ConfigError {
         /// Its id.
         id: String,
     },
+    /// A trusted endpoint, and a number that must agree.
+    #[error(
+        "`--rpc-quorum` and `--trusted-rpc-url` exclude each other: the trusted endpoint alone names the chain's blocks\nhint: leave one of them out"
+    )]
+    TrustedAndQuorum,
     /// More must agree than there are, or none.
     #[error("`--rpc-quorum {need}` does not fit {sources} RPC endpoint(s)\nhint: choose between 1 and {sources}")]
     Quorum {
@@ -208,7 +216,7 @@ pub(super) fn flag_names() -> BTreeSet<String> {
 
 fn check(flag: &str, setting: &Setting) -> Result<(), ConfigError> {
     let error = |reason: String| ConfigError::Value { origin: setting.origin.clone(), reason };
-    if flag == "rpc-url" {
+    if matches!(flag, "rpc-url" | "trusted-rpc-url") {
         return setting.value.parse::<RpcUrl>().map(drop).map_err(|why| error(why.to_string()));
     }
     let parsed = command().try_get_matches_from(["p2p-agent", &format!("--{flag}={}", setting.value)]);

@@ -103,6 +103,17 @@ fn the_quorum_is_the_majority_unless_said() {
     assert_eq!(config(&urls).unwrap().rpc_quorum, 2);
     let three = [&urls[..], &["--rpc-quorum", "3"]].concat();
     assert_eq!(config(&three).unwrap().rpc_quorum, 3);
+    let trusted = config(&[&urls[..], &["--trusted-rpc-url", "http://own"]].concat()).unwrap();
+    assert_eq!((trusted.rpc_urls.len(), trusted.rpc_quorum, trusted.rpc_trusted), (4, 1, true));
+    assert_eq!(config(&["--trusted-rpc-url", "http://own"]).unwrap().rpc_urls.len(), 1, "it is enough");
+    let both = [&urls[..], &["--trusted-rpc-url", "http://own", "--rpc-quorum", "2"]].concat();
+    assert!(config(&both).unwrap_err().to_string().contains("exclude each other"));
+    assert!(
+        config(&["--trusted-rpc-url", "ftp://own/s3cretkey"])
+            .unwrap_err()
+            .to_string()
+            .starts_with("`--trusted-rpc-url`")
+    );
     let four = [&urls[..], &["--rpc-quorum", "4"]].concat();
     assert!(matches!(config(&four), Err(ConfigError::Quorum { need: 4, sources: 3 })));
 }

@@ -288,7 +288,9 @@ impl Parts {
         let sources: Vec<Arc<Source>> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
         let subject = Subject { contract: node.contract, instance: identity.instance };
         let spending = spending::kept_in(&config.state_dir, config.daily_limit);
+        let trusted = config.rpc_trusted.then(|| sources.len() - 1);
         let chain = Sources::new(sources, config.rpc_quorum, config.chain_id, subject).with_spending(spending);
+        let chain = chain.trusting(trusted);
         let chain = Arc::new(chain);
         for watch in chain.watch(&chain_moved) {
             background.spawn(async move { Ok(watch.await) });
@@ -375,6 +377,7 @@ fn policy(config: &Config, guard: Option<Guard>) -> Policy {
         deadlines: config.deadlines,
         on_expiry: config.on_registry_expiry,
         quorum: config.rpc_quorum,
+        trusted_source: config.rpc_trusted,
         names: config.names.clone(),
         allowed: config.allowed.clone(),
         guard,

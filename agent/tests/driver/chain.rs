@@ -207,7 +207,8 @@ impl Chain for ChainTwin {
         }
         let mut inner = self.inner();
         let have = usize::from(inner.reachable);
-        let report = SourceReport { sources: Vec::new(), quorum: Quorum { need: 1, have }, disagree: false };
+        let report =
+            SourceReport { sources: Vec::new(), quorum: Quorum { need: 1, have }, disagree: false, other_code: None };
         if !inner.reachable {
             return (Err("no endpoint answers".to_owned()), report);
         }

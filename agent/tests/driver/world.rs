@@ -218,6 +218,7 @@ impl World {
             deadlines: Deadlines { registry: Duration::from_secs(3600), halt: Duration::from_secs(24 * 3600) },
             on_expiry: OnExpiry::FailClosed,
             quorum: 2,
+            trusted_source: false,
             names: Default::default(),
             allowed: self.allowed.clone(),
             guard: self.guard,

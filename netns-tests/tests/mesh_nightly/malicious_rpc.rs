@@ -9,7 +9,7 @@ use mesh_core::{
     id::{Address, AppId, InstanceId, TokenId, WireguardKey},
     registration::{Domain, Proof},
     registry::PeerRecord,
-    status::Status,
+    status::{Content, Status},
 };
 use netns_tests::{Attacker, FalseAnswers, INVENTED_TOKEN, Invented, KMS_ROOT, OTHER_ROOT, World};
 
@@ -92,6 +92,7 @@ fn one_malicious_endpoint_of_three_changes_nothing_and_is_named() -> Result<()> 
         peers: vec![record],
         proofs: vec![proof],
         epochs_ahead: 1,
+        forks: true,
         ..FalseAnswers::default()
     })?;
     let (status, _) = world.wait("node 1 to name the source that disagrees", PATIENCE, || {
@@ -125,6 +126,58 @@ fn one_malicious_endpoint_of_three_changes_nothing_and_is_named() -> Result<()> 
     Ok(())
 }
 
+/// All three name the chain's own blocks, and say the same of what is in them, which is false. Without proofs they would be believed.
+#[test]
+fn what_every_endpoint_says_alike_is_not_believed_where_their_proofs_are_false() -> Result<()> {
+    let mut world = World::new(2)?;
+    let mut rpcs = [world.malicious_rpc(9545)?, world.malicious_rpc(9546)?, world.malicious_rpc(9547)?];
+    world.node_mut(1).settings.rpc_urls = rpcs.iter().map(|rpc| rpc.url().to_owned()).collect();
+    world.join(1)?;
+    world.join(2)?;
+    world.wait_full_mesh(&[1, 2], PATIENCE)?;
+    let contents =
+        |status: &Status| status.registry.sources.iter().filter_map(|source| source.content).collect::<Vec<_>>();
+    world.wait("node 1 to read by proofs", PATIENCE, || {
+        let status = world.node(1).status()?;
+        ensure!(contents(&status) == [Content::Proven], "{:?}", status.registry.sources);
+        Ok(())
+    })?;
+    let attacker = Attacker::new(&world)?;
+    let honest = world.node(1).device_peers()?;
+    let (record, proof) = attacker.peer()?;
+    let answers = FalseAnswers {
+        peers: vec![record],
+        proofs: vec![proof],
+        epochs_ahead: 1,
+        false_words: true,
+        ..FalseAnswers::default()
+    };
+    for rpc in &mut rpcs {
+        rpc.answer_with(&answers)?;
+    }
+    world.chain.mine(1)?;
+    world.wait("node 1 to refuse all three", PATIENCE, || {
+        let status = world.node(1).status()?;
+        ensure!(world.node(1).device_peers()? == honest, "THE DEVICE CHANGED: {:?}", world.node(1).device_peers()?);
+        let refused = status.registry.sources.iter().filter(|source| {
+            source.error.as_ref().is_some_and(|error| error.contains("the endpoint serves what is not in the block"))
+        });
+        ensure!(refused.count() == 3, "{:?}", status.registry.sources);
+        Ok(())
+    })?;
+    ensure!(world.node(1).device_peers()? == honest, "{:?}", world.node(1).device_peers()?);
+    // One that proves the truth is enough.
+    rpcs[1].answer_with(&FalseAnswers::default())?;
+    let token = world.node(2).token()?;
+    world.operate(&["revoke", &token.to_string()])?;
+    world.wait("node 1 to drop node 2", PATIENCE, || {
+        ensure!(world.node(1).device_peers()?.is_empty(), "not yet: {:?}", world.node(1).status()?.registry.sources);
+        Ok(())
+    })?;
+    ensure!(contents(&world.node(1).status()?) == [Content::Proven], "it was believed without a proof");
+    Ok(())
+}
+
 /// The two honest endpoints never agree about the newest blocks: they agree about the blocks that both have.
 #[test]
 fn with_a_malicious_and_a_lagging_endpoint_of_three_the_mesh_is_that_of_the_lagging_one() -> Result<()> {
@@ -144,6 +197,7 @@ fn with_a_malicious_and_a_lagging_endpoint_of_three_the_mesh_is_that_of_the_lagg
         peers: vec![record],
         proofs: vec![proof],
         epochs_ahead: 1,
+        forks: true,
         ..FalseAnswers::default()
     })?;
     world.chain.mine(BEHIND)?;

@@ -12,13 +12,17 @@ use mesh_core::{
     text::is_hostile,
 };
 
-use crate::{Header, RpcError, Source, source::CALL};
+use crate::{
+    Header, RpcError, Source,
+    proven::Contents,
+    source::{CALL, PROOF},
+};
 
 /// Peers or nodes asked for at once.
 const PAGE: u64 = 500;
 /// A larger mesh has no development URLs: the contract returns all endpoints at once, and each RPC endpoint has its own limit of what
 /// a call may take.
-const MAX_DEV_PEERS: usize = 1000;
+pub(super) const MAX_DEV_PEERS: usize = 1000;
 /// Longest mesh name that is kept, characters.
 const MAX_NAME: usize = 128;
 
@@ -100,10 +104,7 @@ async fn read_whole(
         peers(source, subject, block, network),
         own_nodes(source, subject, own_token, block, network),
     )?;
-    let base_domains = mesh_contract::base_domains(domains);
-    if base_domains.iter().flatten().any(|domain| domain.chars().any(|c| c.is_whitespace() || is_hostile(c))) {
-        return Err(RpcError::invalid_response(CALL, "baseDomains(): not the name of a host"));
-    }
+    let base_domains = base_domains(domains)?;
     let dev_urls = if dev_mode && peers.len() <= MAX_DEV_PEERS {
         let endpoints = source.call(subject.contract, block.hash, contract::getPeerEndpointsCall {}).await?;
         dev_urls(&peers, endpoints, network, &base_domains)?
@@ -115,13 +116,58 @@ async fn read_whole(
         block,
         finalized,
         epoch,
-        name: name.chars().filter(|c| !is_hostile(*c)).take(MAX_NAME).collect(),
+        name: shown(&name),
         network,
         base_domains,
         peers,
         dev_urls,
         own_nodes,
     })
+}
+
+/// The registry that proved contents are. Like a view's answer, they are refused where no cluster contract says such a thing.
+pub(super) fn from_proved(
+    contents: &Contents,
+    domain: Domain,
+    block: BlockRef,
+    finalized: Option<u64>,
+) -> Result<Registry, RpcError> {
+    let refuse = |error: &dyn std::fmt::Display| RpcError::invalid_response(PROOF, &error.to_string());
+    let (base, prefix_length) = contents.network;
+    let network = mesh_contract::mesh_network(base, prefix_length).map_err(|error| refuse(&error))?;
+    let record = |peer: &mesh_contract::IDstackClusterNFT::Peer| {
+        let record = PeerRecord::try_from(peer.clone()).map_err(|error| refuse(&error))?;
+        fits(network, record.token).map_err(|error| refuse(&error))?;
+        Ok(record)
+    };
+    let peers = contents.peers.iter().map(record).collect::<Result<Vec<_>, RpcError>>()?;
+    let own = |node: &mesh_contract::IDstackClusterNFT::Node| {
+        NodeRecord::try_from(node.clone()).map_err(|error| refuse(&error))
+    };
+    let own_nodes = contents.own_nodes.iter().map(own).collect::<Result<Vec<_>, RpcError>>()?;
+    let base_domains = base_domains(contents.base_domains.clone())?;
+    let dev_urls = dev_urls(&peers, contents.dev_urls.clone(), network, &base_domains)?;
+    let (epoch, name) = (contents.epoch, shown(&contents.name));
+    Ok(Registry { domain, block, finalized, epoch, name, network, base_domains, peers, dev_urls, own_nodes })
+}
+
+/// Those that the contract has, removed ones as `None`.
+fn base_domains(domains: Vec<String>) -> Result<Vec<Option<String>>, RpcError> {
+    let domains = mesh_contract::base_domains(domains);
+    if domains.iter().flatten().any(|domain| domain.chars().any(|c| c.is_whitespace() || is_hostile(c))) {
+        return Err(RpcError::invalid_response(CALL, "baseDomains(): not the name of a host"));
+    }
+    Ok(domains)
+}
+
+/// The part of a mesh's name that can be shown.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !is_hostile(*c)).take(MAX_NAME).collect()
+}
+
+fn fits(network: MeshNetwork, token: TokenId) -> Result<(), String> {
+    let fits = network.address_of(token).is_some();
+    fits.then_some(()).ok_or_else(|| format!("token {token} does not fit into {}", network.network()))
 }
 
 /// Those of `endpoints` that are none of the contract's making. The view has one for each active peer, in the order of tokens.
@@ -243,9 +289,7 @@ impl Pages {
         if self.last.is_some_and(|last| last >= token) {
             return Err(self.refuse("not in the order of tokens"));
         }
-        if self.network.address_of(token).is_none() {
-            return Err(self.refuse(&format!("token {token} does not fit into {}", self.network.network())));
-        }
+        fits(self.network, token).map_err(|why| self.refuse(&why))?;
         self.last = Some(token);
         Ok(())
     }

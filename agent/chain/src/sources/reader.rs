@@ -7,7 +7,11 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use mesh_core::{id::TokenId, registry::Registry};
+use mesh_contract::DstackClusterNFT as contract;
+use mesh_core::{
+    id::{BlockRef, TokenId},
+    registry::Registry,
+};
 use tokio::time::{Instant, timeout};
 
 use super::read::{self, Subject};
@@ -26,6 +30,36 @@ pub(super) struct Reader {
     /// The last read, for the shortcut of [`read::read`].
     previous: Mutex<Option<Registry>>,
     late: Mutex<Late>,
+    /// Why it is not asked for proofs.
+    rest: Mutex<Option<Rest>>,
+}
+
+/// An endpoint that is not asked for proofs for a while.
+#[derive(Debug, Clone)]
+pub(super) struct Rest {
+    until: Instant,
+    /// Its last answer.
+    pub(super) reason: String,
+    /// That was a proof, and false: nothing that it says of the contract counts.
+    pub(super) lied: bool,
+}
+
+/// What an endpoint says of a height, before anything in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Heard {
+    /// It has a block there.
+    Block(Named),
+    /// It is not there yet; the epoch in its newest block.
+    Behind(BlockRef, u64),
+}
+
+/// A block, as one endpoint names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named {
+    pub(super) header: Header,
+    pub(super) chain_id: u64,
+    pub(super) finalized: Option<u64>,
+    pub(super) latency: Duration,
 }
 
 /// What is known of answers that a read did not wait for.
@@ -46,11 +80,46 @@ pub(super) struct Said {
 
 impl Reader {
     pub(super) fn new(source: Arc<Source>, subject: Subject, chain_id: Option<u64>) -> Self {
-        Self { source, subject, chain_id, previous: Mutex::default(), late: Mutex::default() }
+        Self { source, subject, chain_id, previous: Mutex::default(), late: Mutex::default(), rest: Mutex::default() }
     }
 
     pub(super) async fn head(self: Arc<Self>) -> Result<Header, RpcError> {
         self.source.head().await
+    }
+
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// It is not asked for proofs until then.
+    pub(super) fn rest(&self, reason: String, lied: bool, until: Instant) {
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Rest { until, reason, lied });
+    }
+
+    /// Why it is not asked for proofs now.
+    pub(super) fn resting(&self) -> Option<Rest> {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        rest.filter(|rest| Instant::now() < rest.until)
+    }
+
+    /// Its block at height `target`, or how far it is; `None` where it did not name its head, or no longer has a block there.
+    pub(super) async fn hear(self: Arc<Self>, head: Option<Header>, target: u64) -> Result<Option<Heard>, RpcError> {
+        let Some(head) = head else { return Ok(None) };
+        let begun = Instant::now();
+        if head.number < target {
+            let epoch = self.source.call(self.subject.contract, head.hash, contract::epochCall {}).await?;
+            let block = BlockRef { number: head.number, hash: head.hash, timestamp: head.timestamp };
+            return Ok(Some(Heard::Behind(block, epoch)));
+        }
+        let header = async { if head.number == target { Ok(Some(head)) } else { self.source.header_at(target).await } };
+        let finalized = async { Ok(self.source.finalized().await) };
+        let (header, chain_id, finalized) = tokio::try_join!(header, self.source.chain_id(), finalized)?;
+        if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != chain_id) {
+            return Err(RpcError::wrong_chain(chain_id, wanted));
+        }
+        self.late().failure = None;
+        let finalized = finalized.map(|number| number.min(target));
+        Ok(header.map(|header| Heard::Block(Named { header, chain_id, finalized, latency: begun.elapsed() })))
     }
 
     /// Its view at height `target`; `None` where it is not there yet or did not name its head.

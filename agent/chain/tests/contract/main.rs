@@ -5,6 +5,7 @@
 
 mod anvil;
 mod node;
+mod proven;
 
 use std::time::{Duration, Instant};
 

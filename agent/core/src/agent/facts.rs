@@ -87,6 +87,8 @@ pub struct Policy {
     pub on_expiry: OnExpiry,
     /// How many sources must agree, for the status until the first read reports it.
     pub quorum: usize,
+    /// The operator's own source decides, so that there is only one is no warning.
+    pub trusted_source: bool,
     /// Configured peer names.
     pub names: BTreeMap<TokenId, String>,
     /// What the operator must have allowed besides the contract.
@@ -305,6 +307,8 @@ pub struct SourceReport {
     pub quorum: Quorum,
     /// Sources contradicted each other (not merely failed).
     pub disagree: bool,
+    /// The contract's code, where it is not the one whose storage this version knows.
+    pub other_code: Option<Address>,
 }
 
 impl SourceReport {

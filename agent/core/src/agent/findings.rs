@@ -129,6 +129,7 @@ impl Agent {
         found.extend(self.find_age(now));
         found.extend(self.find_standstill(now));
         found.extend(self.find_single_source());
+        found.extend(self.find_other_code());
         self.find_sources(found);
         found.extend(self.find_last_read());
     }
@@ -187,7 +188,22 @@ impl Agent {
         let message = "a single RPC endpoint is believed: it can hide peers, and keep one that is revoked";
         let finding = Finding::new("W308", "single-source", Severity::Info, message)
             .hint("give `--rpc-url` three times, for endpoints of different operators: two must agree then");
-        (self.policy.quorum < WITNESSES).then_some(finding)
+        (self.policy.quorum < WITNESSES && !self.policy.trusted_source).then_some(finding)
+    }
+
+    /// Another version may keep its words elsewhere.
+    fn find_other_code(&self) -> Option<Finding> {
+        let code = self.sources.other_code?;
+        let message = format!(
+            "the contract's code at {code} is not that of this agent's version: what it holds is not proved, RPC endpoints are believed where {} say the same",
+            self.policy.quorum
+        );
+        let finding = Finding::new("W310", "contract-code-unknown", Severity::Warning, message);
+        Some(
+            finding
+                .gist("the contract's code is not that of this agent's version")
+                .hint("run the agent of the version that the contract was deployed or upgraded with"),
+        )
     }
 
     fn find_sources(&self, found: &mut Vec<Finding>) {

@@ -358,10 +358,12 @@ impl World {
             agrees: Some(true),
             lag_blocks: Some(0),
             latency_ms: None,
+            content: None,
             error: self.faults.rpc_down.then(|| "down".to_owned()),
         };
         let have = if self.faults.rpc_down { 0 } else { self.sources };
-        let report = SourceReport { sources: vec![source], quorum: Quorum { need: 1, have }, disagree: false };
+        let report =
+            SourceReport { sources: vec![source], quorum: Quorum { need: 1, have }, disagree: false, other_code: None };
         if self.faults.rpc_down {
             return Input::ReadFailed("down".to_owned(), report);
         }
@@ -537,6 +539,7 @@ pub(crate) fn policy() -> Policy {
         on_expiry: OnExpiry::FailClosed,
         // As where three endpoints are asked.
         quorum: 2,
+        trusted_source: false,
         names: BTreeMap::from([(token(2), "pg-2".to_owned())]),
         allowed: Allowed::default(),
         guard: Some(Guard { network: network(), table: true }),

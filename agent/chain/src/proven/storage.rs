@@ -1,0 +1,127 @@
+//! Words of a contract's storage, proved below a block's state root (EIP-1186).
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::{Address, B256, Bytes, U64, U256, keccak256};
+use alloy_rlp::{BufMut, Decodable as _, Encodable, Header as List};
+use serde::Deserialize;
+
+use super::trie;
+
+/// The answer to `eth_getProof`, not yet believed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AccountProof {
+    /// Nodes from the state root down to the account.
+    pub(crate) account_proof: Vec<Bytes>,
+    /// Wei.
+    pub(crate) balance: U256,
+    /// Hash of its code.
+    pub(crate) code_hash: B256,
+    /// Its nonce.
+    pub(crate) nonce: U64,
+    /// Root of its storage.
+    pub(crate) storage_hash: B256,
+    /// One for each slot asked for, in any order.
+    pub(crate) storage_proof: Vec<SlotProof>,
+}
+
+/// A word of storage and the nodes from the storage's root down to it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct SlotProof {
+    /// The slot. Some endpoints leave out leading zeros.
+    pub(crate) key: U256,
+    /// Its word.
+    pub(crate) value: U256,
+    /// The nodes.
+    pub(crate) proof: Vec<Bytes>,
+}
+
+/// Why an answer proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unproven {
+    /// The account is not what the endpoint says.
+    #[error("the proof of account {0} does not lead to the block's state root")]
+    Account(Address),
+    /// A word is not what the endpoint says.
+    #[error("the proof of slot {0} does not lead to the contract's storage root")]
+    Slot(B256),
+    /// Its code is not what the endpoint says.
+    #[error("the code of {0} does not have the proved hash")]
+    Code(Address),
+    /// Not every slot is there.
+    #[error("slot {0} was asked for and is missing")]
+    Missing(B256),
+}
+
+/// What was proved of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Two reads with the same root are of the same storage, word for word.
+    pub(crate) storage_root: B256,
+    /// Hash of its code.
+    pub(crate) code_hash: B256,
+}
+
+/// Words that were proved, all below one storage root. Only [`Words::prove`] adds any.
+#[derive(Debug, Default)]
+pub(crate) struct Words(BTreeMap<B256, U256>);
+
+impl AccountProof {
+    /// The account below `state_root`; `None` where it is proved that there is none.
+    ///
+    /// # Errors
+    /// [`Unproven::Account`].
+    pub(crate) fn account(&self, state_root: B256, address: Address) -> Result<Option<Account>, Unproven> {
+        match trie::find(state_root, keccak256(address), &self.account_proof) {
+            Some(None) => Ok(None),
+            Some(Some(leaf)) if leaf == self.leaf() => {
+                Ok(Some(Account { storage_root: self.storage_hash, code_hash: self.code_hash }))
+            }
+            _ => Err(Unproven::Account(address)),
+        }
+    }
+
+    /// As the state's trie has it (yellow paper, 4.1).
+    fn leaf(&self) -> Vec<u8> {
+        let fields: [&dyn Encodable; 4] = [&self.nonce, &self.balance, &self.storage_hash, &self.code_hash];
+        let mut leaf = Vec::new();
+        List { list: true, payload_length: fields.iter().map(|field| field.length()).sum() }.encode(&mut leaf);
+        for field in fields {
+            field.encode(&mut leaf as &mut dyn BufMut);
+        }
+        leaf
+    }
+}
+
+impl Words {
+    /// Adds every slot in `wanted`, of which the answer must have a proof below `storage_root`. Others in it are left out.
+    ///
+    /// # Errors
+    /// The first slot that is missing or not proved; nothing is lost of what was proved before.
+    pub(crate) fn prove(&mut self, storage_root: B256, wanted: &[B256], answer: &[SlotProof]) -> Result<(), Unproven> {
+        let given: BTreeMap<B256, &SlotProof> = answer.iter().map(|slot| (B256::from(slot.key), slot)).collect();
+        for slot in wanted {
+            let given = given.get(slot).ok_or(Unproven::Missing(*slot))?;
+            let found = trie::find(storage_root, keccak256(slot), &given.proof).ok_or(Unproven::Slot(*slot))?;
+            // A word of zeros is not in the trie; anvil keeps those that were something else before.
+            let word = found.map_or(Ok(U256::ZERO), |mut leaf| U256::decode(&mut leaf));
+            if word != Ok(given.value) {
+                return Err(Unproven::Slot(*slot));
+            }
+            self.0.insert(*slot, given.value);
+        }
+        Ok(())
+    }
+
+    /// Without any proof: what a model has.
+    #[cfg(test)]
+    pub(super) fn set(&mut self, words: impl Iterator<Item = (B256, U256)>) {
+        self.0.extend(words);
+    }
+
+    /// A word, if it was proved.
+    pub(super) fn get(&self, slot: B256) -> Option<U256> {
+        self.0.get(&slot).copied()
+    }
+}

@@ -1,0 +1,205 @@
+//! A read whose content is proved: enough endpoints agree on a block's hash, and one of them, or any other, proves what is in it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use alloy_primitives::{Address, B256, Bytes};
+use mesh_contract::DeployedCode;
+use mesh_core::id::TokenId;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    read::{MAX_DEV_PEERS, Subject},
+    reader::Reader,
+};
+use crate::{
+    RpcError, Source,
+    proven::{self, Contents, For, TooLarge, Unproven, Words},
+    source::PROOF,
+};
+
+/// Slots asked for at once: geth gives at most 1,024.
+const SLOTS: usize = 512;
+/// Slots of a read, at most: those of 1,000 nodes, some 10 MB. A larger mesh is read by agreement.
+const MAX_SLOTS: usize = 4096;
+/// Rounds in which all slots are known: totals; tokens; records; texts; long texts. And one to spare.
+const ROUNDS: usize = 6;
+/// How long one endpoint may take to prove a whole read.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an endpoint that cannot prove, or does so falsely, is not asked again.
+const REST: Duration = Duration::from_secs(10);
+
+/// A block whose state is to be proved.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Root {
+    pub(super) block: B256,
+    pub(super) state: B256,
+}
+
+/// Why content was not proved.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum NotProved {
+    /// The endpoint cannot.
+    #[error(transparent)]
+    Refused(#[from] RpcError),
+    /// What it says is not in the block.
+    #[error("{PROOF}: {0}: the endpoint serves what is not in the block")]
+    False(#[from] Unproven),
+    /// The contract's words may mean something else.
+    #[error("the contract's code, at {0}, is not that of this version")]
+    OtherCode(Address),
+    /// More than is read this way.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+/// What is remembered from one proved read to the next.
+#[derive(Debug)]
+pub(super) struct Prover {
+    subject: Subject,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// The implementation that was found to be this version. Code at an address stays.
+    known_code: Option<Address>,
+    /// One that was found to be another.
+    other_code: Option<Address>,
+    /// The endpoint that proved last.
+    server: usize,
+    last: Option<Last>,
+}
+
+/// A proved content, and the storage that it is all of.
+#[derive(Debug, Clone)]
+struct Last {
+    storage_root: B256,
+    own_token: Option<TokenId>,
+    contents: Arc<Contents>,
+}
+
+impl Prover {
+    pub(super) fn new(subject: Subject) -> Self {
+        Self { subject, memory: Mutex::default() }
+    }
+
+    /// Whether there is any endpoint to ask.
+    pub(super) fn may_prove(&self, readers: &[Arc<Reader>]) -> bool {
+        readers.iter().any(|reader| reader.resting().is_none())
+    }
+
+    /// The contract's code, where the last read found that it is not that of this version.
+    pub(super) fn other_code(&self) -> Option<Address> {
+        self.memory().other_code
+    }
+
+    /// The content of the contract in a block, and which endpoint proved it. `None` where none does: then it is read by agreement.
+    pub(super) async fn contents(
+        &self,
+        readers: &[Arc<Reader>],
+        own_token: Option<TokenId>,
+        root: Root,
+    ) -> Option<(usize, Arc<Contents>)> {
+        let first = self.memory().server;
+        let order = (0..readers.len()).map(|turn| (first + turn) % readers.len());
+        for server in order.filter(|index| readers[*index].resting().is_none()) {
+            let source = readers[server].source();
+            let proof = timeout(PROOF_TIMEOUT, self.prove(source, own_token, root)).await;
+            let proof = proof
+                .unwrap_or_else(|_| Err(RpcError::invalid_response(PROOF, "the whole read takes too long").into()));
+            match proof {
+                Ok(contents) => {
+                    self.memory().server = server;
+                    return Some((server, contents));
+                }
+                Err(NotProved::OtherCode(_) | NotProved::TooLarge(_)) => return None,
+                Err(NotProved::False(why)) => {
+                    readers[server].rest(NotProved::False(why).to_string(), true, Instant::now() + REST)
+                }
+                Err(NotProved::Refused(error)) => {
+                    tracing::debug!(source = source.id(), %error, "no proofs from this endpoint");
+                    readers[server].rest(error.to_string(), false, Instant::now() + REST);
+                }
+            }
+        }
+        None
+    }
+
+    async fn prove(&self, source: &Source, own_token: Option<TokenId>, root: Root) -> Result<Arc<Contents>, NotProved> {
+        let contract = self.subject.contract;
+        let mut words = Words::default();
+        let first = source.proof(contract, &proven::FIRST, root.block).await?;
+        let account = first
+            .account(root.state, contract)?
+            .ok_or_else(|| RpcError::invalid_response(PROOF, "there is no contract"))?;
+        words.prove(account.storage_root, &proven::FIRST, &first.storage_proof)?;
+        self.check_code(source, &words, root).await?;
+        let last = self.memory().last.clone();
+        let same = |last: &Last| last.storage_root == account.storage_root && last.own_token == own_token;
+        if let Some(last) = last.filter(same) {
+            return Ok(last.contents);
+        }
+        let reader = For { instance: self.subject.instance, own_token, max_dev_peers: MAX_DEV_PEERS };
+        for _ in 0..ROUNDS {
+            let missing = match proven::read(&words, reader, MAX_SLOTS)? {
+                Ok(contents) => {
+                    let contents = Arc::new(contents);
+                    let (storage_root, contents) = (account.storage_root, contents);
+                    self.memory().last = Some(Last { storage_root, own_token, contents: Arc::clone(&contents) });
+                    return Ok(contents);
+                }
+                Err(missing) => missing,
+            };
+            for wanted in missing.chunks(SLOTS) {
+                let answer = source.proof(contract, wanted, root.block).await?;
+                words.prove(account.storage_root, wanted, &answer.storage_proof)?;
+            }
+        }
+        Err(RpcError::invalid_response(PROOF, "storage without end").into())
+    }
+
+    /// Only the words of this version's contract mean what they are taken for. Asked once for each implementation.
+    async fn check_code(&self, source: &Source, words: &Words, root: Root) -> Result<(), NotProved> {
+        let implementation = proven::implementation(words).unwrap_or_default();
+        {
+            let memory = self.memory();
+            if memory.known_code == Some(implementation) {
+                return Ok(());
+            }
+            if memory.other_code == Some(implementation) {
+                return Err(NotProved::OtherCode(implementation));
+            }
+        }
+        let extension = proven::extension(implementation);
+        let proved = async |account: Address| -> Result<Bytes, NotProved> {
+            let (proof, code) =
+                tokio::try_join!(source.proof(account, &[], root.block), source.code(account, root.block))?;
+            Ok(proven::proved_code(root.state, account, &proof, code)?)
+        };
+        let (code, extension_code) = tokio::try_join!(proved(implementation), proved(extension))?;
+        let deployed = DeployedCode { implementation, code, extension, extension_code };
+        let is_known = deployed.is_this_version();
+        let mut memory = self.memory();
+        (memory.known_code, memory.other_code) =
+            if is_known { (Some(implementation), None) } else { (None, Some(implementation)) };
+        is_known.then_some(()).ok_or(NotProved::OtherCode(implementation))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The block that enough endpoints name, where there is no other one: by hash and chain.
+pub(super) fn agreed_block(need: usize, named: impl Iterator<Item = (B256, u64)>) -> Option<(B256, u64)> {
+    let mut votes: BTreeMap<(B256, u64), usize> = BTreeMap::new();
+    for block in named {
+        *votes.entry(block).or_default() += 1;
+    }
+    let mut enough = votes.into_iter().filter(|(_, votes)| *votes >= need);
+    enough.next().filter(|_| enough.next().is_none()).map(|(block, _)| block)
+}

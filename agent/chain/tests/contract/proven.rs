@@ -1,0 +1,151 @@
+//! What a real node proves of the real contract's storage is what the contract's views say, through its whole life.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use alloy_primitives::{Address, FixedBytes, U256};
+use mesh_chain::{Source, Sources, Subject};
+use mesh_contract::{DstackClusterNFT as contract, base_domains};
+use mesh_core::{
+    id::{AppId, TokenId},
+    registration::{Gateway, Registration},
+    registry::{NodeRecord, PeerRecord, Registry},
+    status::Content,
+};
+
+use crate::{Cluster, DEADLINE, node::Node};
+
+impl Cluster {
+    fn reader(&self, node: &Node) -> Sources {
+        let source = Source::new(self.source.url().clone()).with_patience(DEADLINE);
+        let subject = Subject { contract: self.domain.contract, instance: node.instance };
+        Sources::new(vec![Arc::new(source)], 1, None, subject)
+    }
+
+    /// Reads, and compares with every view.
+    async fn proved(&self, sources: &Sources, own: Option<TokenId>) -> Registry {
+        let (registry, report) = sources.read(own).await;
+        let registry = registry.unwrap();
+        assert_eq!(report.sources[0].content, Some(Content::Proven), "{report:?}");
+        assert_eq!(report.other_code, None);
+        assert_eq!(registry.epoch, self.view(contract::epochCall {}).await);
+        assert_eq!(registry.name, self.view(contract::nameCall {}).await);
+        assert_eq!(registry.base_domains, base_domains(self.view(contract::baseDomainsCall {}).await));
+        assert_eq!(registry.peers, self.peers().await);
+        let nodes = self.view(contract::nodesCall { cursor: U256::ZERO, limit: U256::from(500) }).await.page;
+        let nodes: BTreeMap<TokenId, NodeRecord> =
+            nodes.into_iter().map(|node| NodeRecord::try_from(node).unwrap()).map(|node| (node.token, node)).collect();
+        for node in &registry.own_nodes {
+            assert_eq!(Some(node), nodes.get(&node.token));
+        }
+        registry
+    }
+
+    async fn call(&self, call: impl alloy_sol_types::SolCall) -> u64 {
+        self.send(call.abi_encode()).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_is_proved_is_what_the_views_say() {
+    let cluster = Cluster::deploy().await;
+    let own_app = AppId::from(cluster.domain.contract);
+    let node = Node::new(own_app, 7);
+    let sources = cluster.reader(&node);
+    let read = cluster.proved(&sources, None).await;
+    assert_eq!((read.peers.len(), read.own_nodes.len()), (0, 0));
+
+    let long = "a-gateway-with-a-name-of-more-than-thirty-one-characters.example";
+    for domain in ["gw.example", long, "x.example"] {
+        cluster.call(contract::addBaseDomainCall { domain: domain.to_owned() }).await;
+    }
+    cluster.call(contract::removeBaseDomainCall { index: 1 }).await;
+    let token = cluster.mint(&node).await;
+    let read = cluster.proved(&sources, None).await;
+    assert_eq!(read.base_domains, [None, Some(long.to_owned()), Some("x.example".to_owned())]);
+    assert_eq!(read.own_nodes.iter().map(|node| node.token).collect::<Vec<_>>(), [token]);
+
+    // A node with a gateway, one of another app, and one that never registers but is pinned to an app.
+    let gateway = Some(Gateway { domain: 2, port: 51821 });
+    let registration = Registration { gateway, ..node.registration(token, 2) };
+    cluster.register(&node.prove(registration, &cluster.domain)).await.unwrap();
+    let other = Node::new(AppId([0x11; 20]), 9);
+    let second = cluster.mint(&other).await;
+    cluster.register(&other.prove(other.registration(second, 2), &cluster.domain)).await.unwrap();
+    let pinned = contract::mintCall {
+        to: cluster.domain.contract,
+        instanceId: FixedBytes(node.instance.0),
+        appId: Address::repeat_byte(0x11),
+    };
+    cluster.call(pinned).await;
+    let read = cluster.proved(&sources, Some(second)).await;
+    assert_eq!(read.peers.len(), 2);
+    assert_eq!(read.own_nodes.len(), 3, "two that are bound to this instance, and the one that was asked for");
+
+    // What an app or a KMS root takes with it stays in the table, stale.
+    cluster.call(contract::removeAppIdCall { appId: Address::repeat_byte(0x11) }).await;
+    assert_eq!(cluster.proved(&sources, None).await.peers.iter().map(|peer| peer.token).collect::<Vec<_>>(), [token]);
+    let root = node.root_address();
+    cluster.call(contract::removeKmsRootCall { root }).await;
+    cluster.call(contract::addKmsRootCall { root }).await;
+    assert_eq!(cluster.proved(&sources, None).await.peers, [] as [PeerRecord; 0]);
+}
+
+#[tokio::test]
+async fn development_urls_are_proved_too() {
+    let cluster = Cluster::deploy().await;
+    let node = Node::new(AppId::from(cluster.domain.contract), 7);
+    let token = cluster.mint(&node).await;
+    cluster.register(&node.prove(node.registration(token, 2), &cluster.domain)).await.unwrap();
+    let sources = cluster.reader(&node);
+    let url = "http://a-host-of-a-developer.example:8080/with/a/path";
+    cluster.call(contract::setDevModeCall { enabled: true }).await;
+    cluster.call(contract::setDevUrlCall { tokenId: U256::from(token.get()), url: url.to_owned() }).await;
+    let read = cluster.proved(&sources, None).await;
+    assert_eq!(
+        read.dev_urls.into_iter().map(|(token, url)| (token, url.to_string())).collect::<Vec<_>>(),
+        [(token, url.to_owned())]
+    );
+    cluster.call(contract::setDevModeCall { enabled: false }).await;
+    assert!(cluster.proved(&sources, None).await.dev_urls.is_empty());
+}
+
+/// The other endpoint is of another chain: it neither names a block nor proves anything, and holds nothing up.
+#[tokio::test]
+async fn the_trusted_endpoint_names_the_block_and_others_only_prove() {
+    let (cluster, elsewhere) = (Cluster::deploy().await, Cluster::deploy().await);
+    let node = Node::new(AppId::from(cluster.domain.contract), 7);
+    cluster.mint(&node).await;
+    let source = |cluster: &Cluster| Arc::new(Source::new(cluster.source.url().clone()).with_patience(DEADLINE));
+    let subject = Subject { contract: cluster.domain.contract, instance: node.instance };
+    let sources = Sources::new(vec![source(&elsewhere), source(&cluster)], 1, None, subject).trusting(Some(1));
+    for _ in 0..2 {
+        let (registry, report) = sources.read(None).await;
+        assert_eq!(registry.unwrap().own_nodes.len(), 1);
+        let agrees: Vec<_> = report.sources.iter().map(|source| (source.agrees, source.content)).collect();
+        assert_eq!(agrees, [(None, None), (Some(true), Some(Content::Proven))], "{report:?}");
+        assert!(!report.disagree, "{report:?}");
+    }
+    let id = elsewhere.source.url().id();
+    let asked: Vec<_> =
+        sources.requests().into_iter().filter(|count| count.source == id).map(|count| count.method).collect();
+    assert!(!asked.contains(&"eth_getBlockByNumber") && asked.contains(&"eth_getProof"), "{asked:?}");
+}
+
+/// An idle read costs a block, a chain id, finality, and the totals with their proof.
+#[tokio::test]
+async fn what_has_not_changed_is_not_proved_again() {
+    let cluster = Cluster::deploy().await;
+    let node = Node::new(AppId::from(cluster.domain.contract), 7);
+    cluster.mint(&node).await;
+    let sources = cluster.reader(&node);
+    let proofs = || {
+        sources.requests().iter().find(|count| count.method == "eth_getProof").map_or(0, |count| count.requests.asked)
+    };
+    cluster.proved(&sources, None).await;
+    let first = proofs();
+    for _ in 0..3 {
+        cluster.proved(&sources, None).await;
+    }
+    assert_eq!(proofs() - first, 3);
+    assert!(first <= 7, "{first} proofs for the first read");
+}
