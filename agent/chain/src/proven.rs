@@ -1,5 +1,6 @@
 //! Reading the contract's storage instead of asking its views: words proved below a block's state root, so that one endpoint suffices and
-//! need not be believed. Pure: what is asked for goes out as slots, what was answered comes in as proofs.
+//! need not be believed. Pure: what is asked for goes out as slots, what was answered comes in as proofs. Nodes of the trie that were proved are kept: below those
+//! that another block still has, nothing is asked again, so that a change costs what changed, at any number of peers.
 
 mod code;
 mod contents;
@@ -13,7 +14,7 @@ mod trie;
 pub(crate) use code::proved as proved_code;
 pub(crate) use contents::{Contents, For, TooLarge, read};
 pub(crate) use sealed::Sealed;
-pub(crate) use storage::{AccountProof, Unproven, Words};
+pub(crate) use storage::{AccountProof, Nodes, Unproven, Words};
 
 use alloy_primitives::{Address, B256};
 use mesh_contract::IMPLEMENTATION_SLOT;
@@ -24,6 +25,6 @@ pub(crate) use layout::extension;
 pub(crate) const FIRST: [B256; 2] = [layout::MEMBERS, IMPLEMENTATION_SLOT];
 
 /// The code behind the proxy.
-pub(crate) fn implementation(words: &Words) -> Option<Address> {
-    words.get(IMPLEMENTATION_SLOT).map(|word| Address::from_word(word.into()))
+pub(crate) fn implementation(words: &mut Words) -> Option<Address> {
+    words.get(IMPLEMENTATION_SLOT).ok().map(|word| Address::from_word(word.into()))
 }

@@ -1,12 +1,12 @@
 //! What the contract's views say, made of proved words: for each view of `IDstackClusterNFT` that agents read, the same answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256, FixedBytes, U256};
 use mesh_contract::IDstackClusterNFT as contract;
 use mesh_core::id::{InstanceId, TokenId};
 
-use super::{layout, storage::Words};
+use super::layout;
 
 /// Bytes of a name that are read: its first 128 characters.
 const MAX_NAME: u64 = 512;
@@ -53,28 +53,42 @@ pub(crate) struct TooLarge {
     slots: usize,
 }
 
-/// Makes the contents of these words, or says which ones are needed before: to be called again with them, until all are there. Few calls
-/// suffice: which tokens there are, what they are, long texts.
-///
-/// # Errors
-/// More than `max_slots` are needed at once.
-pub(crate) fn read(words: &Words, reader: For, max_slots: usize) -> Result<Result<Contents, Vec<B256>>, TooLarge> {
-    let mut read = Read { words, missing: BTreeSet::new() };
-    let contents = read.contents(reader);
-    match read.missing.len() {
-        0 => Ok(Ok(contents)),
-        slots if slots > max_slots => Err(TooLarge { slots }),
-        _ => Ok(Err(read.missing.into_iter().collect())),
+/// Slots whose words are needed, each with the hash of the first node that is missing on its way.
+#[derive(Debug)]
+pub(crate) struct Needed(BTreeMap<B256, B256>);
+
+impl Needed {
+    /// All of them.
+    ///
+    /// # Errors
+    /// There are more than `max`.
+    pub(crate) fn all(self, max: usize) -> Result<Vec<B256>, TooLarge> {
+        let slots = self.0.len();
+        if slots > max { Err(TooLarge { slots }) } else { Ok(self.0.into_keys().collect()) }
+    }
+
+    /// One for each node that is missing: where most of a trie is known, its proof shows which of the others changed.
+    pub(crate) fn one_of_each(self) -> Vec<B256> {
+        let by_node: BTreeMap<B256, B256> = self.0.into_iter().map(|(slot, node)| (node, slot)).collect();
+        by_node.into_values().collect()
     }
 }
 
-/// Reads on with zeros where words are missing, to find out what else is.
-struct Read<'a> {
-    words: &'a Words,
-    missing: BTreeSet<B256>,
+/// Makes the contents of these words, or says which ones are needed before: to be called again with them, until all are there. Few calls
+/// suffice: which tokens there are, what they are, long texts.
+pub(crate) fn read(word: impl FnMut(B256) -> Result<U256, B256>, reader: For) -> Result<Contents, Needed> {
+    let mut read = Read { source: word, missing: BTreeMap::new() };
+    let contents = read.contents(reader);
+    if read.missing.is_empty() { Ok(contents) } else { Err(Needed(read.missing)) }
 }
 
-impl Read<'_> {
+/// Reads on with zeros where words are missing, to find out what else is.
+struct Read<W> {
+    source: W,
+    missing: BTreeMap<B256, B256>,
+}
+
+impl<W: FnMut(B256) -> Result<U256, B256>> Read<W> {
     fn contents(&mut self, reader: For) -> Contents {
         let totals = self.word(layout::MEMBERS);
         let dev_mode = totals.field(30, 1) != 0;
@@ -108,8 +122,8 @@ impl Read<'_> {
     }
 
     fn word(&mut self, slot: B256) -> Word {
-        Word(self.words.get(slot).unwrap_or_else(|| {
-            self.missing.insert(slot);
+        Word((self.source)(slot).unwrap_or_else(|node| {
+            self.missing.insert(slot, node);
             U256::ZERO
         }))
     }

@@ -1,6 +1,6 @@
 //! Words of a contract's storage, proved below a block's state root (EIP-1186).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256, Bytes, U64, U256, keccak256};
 use alloy_rlp::{BufMut, Decodable as _, Encodable, Header as List};
@@ -63,9 +63,16 @@ pub(crate) struct Account {
     pub(crate) code_hash: B256,
 }
 
-/// Words that were proved, all below one storage root. Only [`Words::prove`] adds any.
-#[derive(Debug, Default)]
-pub(crate) struct Words(BTreeMap<B256, U256>);
+/// Nodes of storage tries. What a hash stands for stays: those of one block serve in the next, but for the few that changed.
+pub(crate) type Nodes = BTreeMap<B256, Bytes>;
+
+/// Words below one storage root, as far as the nodes on their ways are known. Only [`Words::prove`] adds any.
+#[derive(Debug)]
+pub(crate) struct Words {
+    root: B256,
+    nodes: Nodes,
+    used: BTreeSet<B256>,
+}
 
 impl AccountProof {
     /// The account below `state_root`; `None` where it is proved that there is none.
@@ -95,33 +102,59 @@ impl AccountProof {
 }
 
 impl Words {
-    /// Adds every slot in `wanted`, of which the answer must have a proof below `storage_root`. Others in it are left out.
+    /// Below this root, with nodes that were proved before, below any.
+    pub(crate) fn below(root: B256, known: Nodes) -> Self {
+        Self { root, nodes: known, used: BTreeSet::new() }
+    }
+
+    /// Adds the nodes that lead to every slot in `wanted`, of which the answer must have a proof. Others in it are left out.
     ///
     /// # Errors
     /// The first slot that is missing or not proved; nothing is lost of what was proved before.
-    pub(crate) fn prove(&mut self, storage_root: B256, wanted: &[B256], answer: &[SlotProof]) -> Result<(), Unproven> {
+    pub(crate) fn prove(&mut self, wanted: &[B256], answer: &[SlotProof]) -> Result<(), Unproven> {
         let given: BTreeMap<B256, &SlotProof> = answer.iter().map(|slot| (B256::from(slot.key), slot)).collect();
         for slot in wanted {
             let given = given.get(slot).ok_or(Unproven::Missing(*slot))?;
-            let found = trie::find(storage_root, keccak256(slot), &given.proof).ok_or(Unproven::Slot(*slot))?;
-            // A word of zeros is not in the trie; anvil keeps those that were something else before.
-            let word = found.map_or(Ok(U256::ZERO), |mut leaf| U256::decode(&mut leaf));
-            if word != Ok(given.value) {
+            let leaf = trie::find(self.root, keccak256(slot), &given.proof).ok_or(Unproven::Slot(*slot))?;
+            if word(leaf) != Some(given.value) {
                 return Err(Unproven::Slot(*slot));
             }
-            self.0.insert(*slot, given.value);
+            self.nodes.extend(given.proof.iter().map(|node| (keccak256(node), node.clone())));
         }
         Ok(())
     }
 
-    /// Without any proof: what a model has.
-    #[cfg(test)]
-    pub(super) fn set(&mut self, words: impl Iterator<Item = (B256, U256)>) {
-        self.0.extend(words);
+    /// A word.
+    ///
+    /// # Errors
+    /// The hash of the node that is missing on its way.
+    pub(crate) fn get(&mut self, slot: B256) -> Result<U256, B256> {
+        let (nodes, used) = (&self.nodes, &mut self.used);
+        let mut last = self.root;
+        let node_of = |hash| {
+            last = hash;
+            let node = nodes.get(&hash)?;
+            used.insert(hash);
+            Some(node.as_ref())
+        };
+        let leaf = trie::find_by(self.root, keccak256(slot), node_of)?;
+        word(leaf).ok_or(last)
     }
 
-    /// A word, if it was proved.
-    pub(super) fn get(&self, slot: B256) -> Option<U256> {
-        self.0.get(&slot).copied()
+    /// All nodes.
+    #[cfg(test)]
+    pub(super) fn into_known(self) -> Nodes {
+        self.nodes
     }
+
+    /// The nodes on the way to any word that was looked for: what the next block may still have.
+    pub(crate) fn into_used(mut self) -> Nodes {
+        self.nodes.retain(|hash, _| self.used.contains(hash));
+        self.nodes
+    }
+}
+
+/// A word of zeros is not in the trie; anvil keeps those that were something else before.
+fn word(leaf: Option<&[u8]>) -> Option<U256> {
+    leaf.map_or(Some(U256::ZERO), |mut leaf| U256::decode(&mut leaf).ok())
 }

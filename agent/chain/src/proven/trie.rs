@@ -14,26 +14,36 @@ const ODD: u8 = 1;
 /// What these nodes, from the root down, prove of a key: its value, or `Some(None)` that it has none. `None` where they prove nothing:
 /// one is not what its parent names, or the last one is missing.
 pub(super) fn find(root: B256, key: B256, nodes: &[Bytes]) -> Option<Option<&[u8]>> {
+    let mut nodes = nodes.iter();
+    let next = |wanted| nodes.next().filter(|node| keccak256(node) == wanted).map(Bytes::as_ref);
+    find_by(root, key, next).ok()
+}
+
+/// The same where `node_of` gives the node of a hash, which is not checked again.
+///
+/// # Errors
+/// The hash whose node is missing, or is none.
+pub(super) fn find_by<'a>(
+    root: B256,
+    key: B256,
+    mut node_of: impl FnMut(B256) -> Option<&'a [u8]>,
+) -> Result<Option<&'a [u8]>, B256> {
     if root == keccak256([EMPTY_STRING_CODE]) {
-        return Some(None);
+        return Ok(None);
     }
     let key: Vec<u8> = key.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).collect();
     let mut rest = key.as_slice();
     let mut wanted = root;
-    for node in nodes {
-        if keccak256(node) != wanted {
-            return None;
-        }
-        let mut node = list(node)?;
+    loop {
+        let mut node = node_of(wanted).and_then(list).ok_or(wanted)?;
         wanted = loop {
-            match step(node, &mut rest)? {
+            match step(node, &mut rest).ok_or(wanted)? {
                 Below::Inline(child) => node = child,
                 Below::Hash(child) => break child,
-                Below::End(value) => return Some(value),
+                Below::End(value) => return Ok(value),
             }
         };
     }
-    None
 }
 
 /// Where a node leads.

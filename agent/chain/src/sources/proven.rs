@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     RpcError, Source,
-    proven::{self, Contents, For, TooLarge, Unproven, Words},
+    proven::{self, Contents, For, Nodes, TooLarge, Unproven, Words},
     source::PROOF,
 };
 
@@ -25,8 +25,10 @@ use crate::{
 const SLOTS: usize = 512;
 /// Slots of a read, at most: those of 1,000 nodes, some 10 MB. A larger mesh is read by agreement.
 const MAX_SLOTS: usize = 4096;
-/// Rounds in which all slots are known: totals; tokens; records; texts; long texts. And one to spare.
-const ROUNDS: usize = 6;
+/// Rounds in which only one slot is asked for each node that is missing, where most are known: as many as a large trie is deep.
+const NARROW_ROUNDS: usize = 5;
+/// Rounds in which all slots are known: totals; tokens; records; texts; long texts; and one to spare.
+const ROUNDS: usize = NARROW_ROUNDS + 6;
 /// How long one endpoint may take to prove a whole read.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an endpoint that cannot prove, or does so falsely, is not asked again.
@@ -80,6 +82,8 @@ struct Last {
     storage_root: B256,
     own_token: Option<TokenId>,
     contents: Arc<Contents>,
+    /// Of its storage's trie.
+    nodes: Nodes,
 }
 
 impl Prover {
@@ -131,39 +135,42 @@ impl Prover {
 
     async fn prove(&self, source: &Source, own_token: Option<TokenId>, root: Root) -> Result<Arc<Contents>, NotProved> {
         let contract = self.subject.contract;
-        let mut words = Words::default();
+        let last = self.memory().last.clone();
         let first = source.proof(contract, &proven::FIRST, root.block).await?;
         let account = first
             .account(root.state, contract)?
             .ok_or_else(|| RpcError::invalid_response(PROOF, "there is no contract"))?;
-        words.prove(account.storage_root, &proven::FIRST, &first.storage_proof)?;
-        self.check_code(source, &words, root).await?;
-        let last = self.memory().last.clone();
+        let known = last.as_ref().map(|last| last.nodes.clone()).unwrap_or_default();
+        let narrow_rounds = if known.is_empty() { 0 } else { NARROW_ROUNDS };
+        let mut words = Words::below(account.storage_root, known);
+        words.prove(&proven::FIRST, &first.storage_proof)?;
+        self.check_code(source, &mut words, root).await?;
         let same = |last: &Last| last.storage_root == account.storage_root && last.own_token == own_token;
         if let Some(last) = last.filter(same) {
             return Ok(last.contents);
         }
         let reader = For { instance: self.subject.instance, own_token, max_dev_peers: MAX_DEV_PEERS };
-        for _ in 0..ROUNDS {
-            let missing = match proven::read(&words, reader, MAX_SLOTS)? {
+        for round in 0..ROUNDS {
+            let needed = match proven::read(|slot| words.get(slot), reader) {
                 Ok(contents) => {
-                    let contents = Arc::new(contents);
-                    let (storage_root, contents) = (account.storage_root, contents);
-                    self.memory().last = Some(Last { storage_root, own_token, contents: Arc::clone(&contents) });
+                    let (storage_root, contents) = (account.storage_root, Arc::new(contents));
+                    let nodes = words.into_used();
+                    self.memory().last = Some(Last { storage_root, own_token, contents: Arc::clone(&contents), nodes });
                     return Ok(contents);
                 }
-                Err(missing) => missing,
+                Err(needed) => needed,
             };
-            for wanted in missing.chunks(SLOTS) {
+            let needed = if round < narrow_rounds { needed.one_of_each() } else { needed.all(MAX_SLOTS)? };
+            for wanted in needed.chunks(SLOTS) {
                 let answer = source.proof(contract, wanted, root.block).await?;
-                words.prove(account.storage_root, wanted, &answer.storage_proof)?;
+                words.prove(wanted, &answer.storage_proof)?;
             }
         }
         Err(RpcError::invalid_response(PROOF, "storage without end").into())
     }
 
     /// Only the words of this version's contract mean what they are taken for. Asked once for each implementation.
-    async fn check_code(&self, source: &Source, words: &Words, root: Root) -> Result<(), NotProved> {
+    async fn check_code(&self, source: &Source, words: &mut Words, root: Root) -> Result<(), NotProved> {
         let implementation = proven::implementation(words).unwrap_or_default();
         {
             let memory = self.memory();

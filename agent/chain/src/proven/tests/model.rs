@@ -9,7 +9,7 @@ use mesh_core::id::TokenId;
 
 use crate::proven::{
     Contents, For, layout, read,
-    storage::{AccountProof, SlotProof, Words},
+    storage::{AccountProof, SlotProof},
 };
 
 pub(super) const CONTRACT: Address = Address::repeat_byte(0xc0);
@@ -48,7 +48,13 @@ impl Contract {
 
     /// Some tokens, most of them registered, some of these under a KMS root that was removed.
     pub(super) fn random(rng: &mut Rng) -> Self {
-        let mut made = Self { words: BTreeMap::new(), tokens: 3 + rng.below(9) as u64 };
+        let tokens = 3 + rng.below(9) as u64;
+        Self::random_of(tokens, rng)
+    }
+
+    /// At most 255.
+    pub(super) fn random_of(tokens: u64, rng: &mut Rng) -> Self {
+        let mut made = Self { words: BTreeMap::new(), tokens };
         made.set(IMPLEMENTATION_SLOT, U256::from(rng.next()));
         made.totals(1 + rng.below(1000) as u64);
         made.set(layout::NAME, text("mesh"));
@@ -120,13 +126,7 @@ impl Contract {
     pub(super) fn contents(&self) -> Contents {
         let reader =
             For { instance: mesh_core::id::InstanceId([1; 20]), own_token: TokenId::new(1), max_dev_peers: 1000 };
-        let mut words = Words::default();
-        loop {
-            match read(&words, reader, usize::MAX).unwrap() {
-                Ok(contents) => return contents,
-                Err(missing) => words.set(missing.into_iter().map(|slot| (slot, self.word(slot)))),
-            }
-        }
+        read(|slot| Ok(self.word(slot)), reader).unwrap()
     }
 
     pub(super) fn state_root(&self) -> B256 {
