@@ -1,6 +1,6 @@
 //! Reading the contract's storage instead of asking its views: words proved below a block's state root, so that one endpoint suffices and
-//! need not be believed. Pure: what is asked for goes out as slots, what was answered comes in as proofs. Nodes of the trie that were proved are kept: below those
-//! that another block still has, nothing is asked again, so that a change costs what changed, at any number of peers.
+//! need not be believed. Pure: what is asked for goes out as slots, what was answered comes in as proofs. Nodes of the trie that were
+//! proved are kept: below those that another block still has nothing is asked again, so that a change costs what changed.
 
 mod code;
 mod contents;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// What stragglers get after enough have answered.
 const GRACE: Duration = Duration::from_millis(200);
@@ -55,6 +55,27 @@ pub(super) async fn gather_in_time<'a, T, F: Future<Output = T> + Send + 'a>(
     gather(tasks, enough).await.0
 }
 
+/// Tries one after the other until one gives something, and the next one beside it when that takes longer than `after`: one that hangs
+/// must not hold back what another has.
+pub(super) async fn first_of<T, F: Future<Output = Option<T>>>(
+    tasks: impl IntoIterator<Item = F>,
+    after: Duration,
+) -> Option<T> {
+    let mut waiting = tasks.into_iter();
+    let mut running = FuturesUnordered::from_iter(waiting.next());
+    while !running.is_empty() {
+        let ended = tokio::select! {
+            ended = running.next() => ended,
+            () = sleep(after) => Some(None),
+        };
+        if let Some(Some(found)) = ended {
+            return Some(found);
+        }
+        running.extend(waiting.next());
+    }
+    None
+}
+
 /// How many answered, and not with an error.
 pub(super) fn answered<T, E>(results: &[Option<Result<T, E>>]) -> usize {
     results.iter().filter(|result| matches!(result, Some(Ok(_)))).count()
@@ -86,6 +107,23 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(3));
         let [late] = late.try_into().ok().unwrap();
         assert_eq!((late.index, late.running.await), (1, 60), "a caller that waits for it gets it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_is_tried_when_one_fails_or_takes_long() {
+        let begun = Instant::now();
+        let task = |(seconds, found): (u64, Option<u64>)| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            found
+        };
+        let after = Duration::from_secs(2);
+        let first = async |tasks: &[(u64, Option<u64>)]| first_of(tasks.iter().copied().map(task), after).await;
+        assert_eq!(first(&[(1, Some(1)), (0, Some(2))]).await, Some(1), "the next is not even begun");
+        assert_eq!((begun.elapsed().as_secs(), first(&[(1, None), (1, Some(2))]).await), (1, Some(2)));
+        assert_eq!((begun.elapsed().as_secs(), first(&[(60, Some(1)), (1, Some(2))]).await), (3, Some(2)));
+        assert_eq!((begun.elapsed().as_secs(), first(&[(4, Some(1)), (60, Some(2)), (60, None)]).await), (6, Some(1)));
+        assert_eq!((begun.elapsed().as_secs(), first(&[(1, None), (1, None)]).await), (10, None));
+        assert_eq!((begun.elapsed().as_secs(), first(&[]).await), (12, None));
     }
 
     #[tokio::test(start_paused = true)]

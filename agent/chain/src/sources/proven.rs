@@ -12,6 +12,7 @@ use mesh_core::id::TokenId;
 use tokio::time::{Instant, timeout};
 
 use super::{
+    gather::first_of,
     read::{MAX_DEV_PEERS, Subject},
     reader::Reader,
 };
@@ -31,6 +32,10 @@ const NARROW_ROUNDS: usize = 5;
 const ROUNDS: usize = NARROW_ROUNDS + 6;
 /// How long one endpoint may take to prove a whole read.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+/// When another endpoint is asked beside one that takes long: a revocation must not wait for it.
+const NEXT_AFTER: Duration = Duration::from_millis(500);
+/// The same for a first read, which is megabytes.
+const FIRST_READ_NEXT_AFTER: Duration = Duration::from_secs(4);
 /// How long an endpoint that cannot prove, or does so falsely, is not asked again.
 const REST: Duration = Duration::from_secs(10);
 
@@ -108,29 +113,39 @@ impl Prover {
         own_token: Option<TokenId>,
         root: Root,
     ) -> Option<(usize, Arc<Contents>)> {
-        let first = self.memory().server;
+        let (first, has_read) = {
+            let memory = self.memory();
+            (memory.server, memory.last.is_some())
+        };
         let order = (0..readers.len()).map(|turn| (first + turn) % readers.len());
-        for server in order.filter(|index| readers[*index].resting().is_none()) {
-            let source = readers[server].source();
-            let proof = timeout(PROOF_TIMEOUT, self.prove(source, own_token, root)).await;
-            let proof = proof
-                .unwrap_or_else(|_| Err(RpcError::invalid_response(PROOF, "the whole read takes too long").into()));
-            match proof {
-                Ok(contents) => {
-                    self.memory().server = server;
-                    return Some((server, contents));
-                }
-                Err(NotProved::OtherCode(_) | NotProved::TooLarge(_)) => return None,
-                Err(NotProved::False(why)) => {
-                    readers[server].rest(NotProved::False(why).to_string(), true, Instant::now() + REST)
-                }
-                Err(NotProved::Refused(error)) => {
-                    tracing::debug!(source = source.id(), %error, "no proofs from this endpoint");
-                    readers[server].rest(error.to_string(), false, Instant::now() + REST);
-                }
+        let asked = order.filter(|index| readers[*index].resting().is_none());
+        let asked =
+            asked.map(|server| async move { Some((server, self.ask(&readers[server], own_token, root).await?)) });
+        let (server, outcome) = first_of(asked, if has_read { NEXT_AFTER } else { FIRST_READ_NEXT_AFTER }).await?;
+        if outcome.is_some() {
+            self.memory().server = server;
+        }
+        Some((server, outcome?))
+    }
+
+    /// `None` where another endpoint is to be asked, `Some(None)` where none can prove it.
+    async fn ask(&self, reader: &Reader, own_token: Option<TokenId>, root: Root) -> Option<Option<Arc<Contents>>> {
+        let source = reader.source();
+        let proof = timeout(PROOF_TIMEOUT, self.prove(source, own_token, root)).await;
+        let late = |_| Err(RpcError::invalid_response(PROOF, "the whole read takes too long").into());
+        match proof.unwrap_or_else(late) {
+            Ok(contents) => Some(Some(contents)),
+            Err(NotProved::OtherCode(_) | NotProved::TooLarge(_)) => Some(None),
+            Err(why @ NotProved::False(_)) => {
+                reader.rest(why.to_string(), true, Instant::now() + REST);
+                None
+            }
+            Err(NotProved::Refused(error)) => {
+                tracing::debug!(source = source.id(), %error, "no proofs from this endpoint");
+                reader.rest(error.to_string(), false, Instant::now() + REST);
+                None
             }
         }
-        None
     }
 
     async fn prove(&self, source: &Source, own_token: Option<TokenId>, root: Root) -> Result<Arc<Contents>, NotProved> {
