@@ -72,6 +72,8 @@ pub(crate) struct Words {
     root: B256,
     nodes: Nodes,
     used: BTreeSet<B256>,
+    /// Those that were looked for and found: a read looks for them again in each round.
+    found: BTreeMap<B256, U256>,
 }
 
 impl AccountProof {
@@ -104,7 +106,7 @@ impl AccountProof {
 impl Words {
     /// Below this root, with nodes that were proved before, below any.
     pub(crate) fn below(root: B256, known: Nodes) -> Self {
-        Self { root, nodes: known, used: BTreeSet::new() }
+        Self { root, nodes: known, used: BTreeSet::new(), found: BTreeMap::new() }
     }
 
     /// Adds the nodes that lead to every slot in `wanted`, of which the answer must have a proof. Others in it are left out.
@@ -129,6 +131,9 @@ impl Words {
     /// # Errors
     /// The hash of the node that is missing on its way.
     pub(crate) fn get(&mut self, slot: B256) -> Result<U256, B256> {
+        if let Some(found) = self.found.get(&slot) {
+            return Ok(*found);
+        }
         let (nodes, used) = (&self.nodes, &mut self.used);
         let mut last = self.root;
         let node_of = |hash| {
@@ -138,7 +143,9 @@ impl Words {
             Some(node.as_ref())
         };
         let leaf = trie::find_by(self.root, keccak256(slot), node_of)?;
-        word(leaf).ok_or(last)
+        let word = word(leaf).ok_or(last)?;
+        self.found.insert(slot, word);
+        Ok(word)
     }
 
     /// All nodes.

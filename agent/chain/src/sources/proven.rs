@@ -24,14 +24,14 @@ use crate::{
 
 /// Slots asked for at once: geth gives at most 1,024.
 const SLOTS: usize = 512;
-/// Slots of a read, at most: those of 1,000 nodes, some 10 MB. A larger mesh is read by agreement.
-const MAX_SLOTS: usize = 4096;
+/// Slots of a first read, at most: those of some 6,000 nodes. A larger mesh is read by agreement.
+const MAX_SLOTS: usize = 24_576;
 /// Rounds in which only one slot is asked for each node that is missing, where most are known: as many as a large trie is deep.
 const NARROW_ROUNDS: usize = 5;
 /// Rounds in which all slots are known: totals; tokens; records; texts; long texts; and one to spare.
 const ROUNDS: usize = NARROW_ROUNDS + 6;
 /// How long one endpoint may take to prove a whole read.
-const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
 /// When another endpoint is asked beside one that takes long: a revocation must not wait for it.
 const NEXT_AFTER: Duration = Duration::from_millis(500);
 /// The same for a first read, which is megabytes.

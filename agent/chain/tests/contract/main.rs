@@ -59,6 +59,10 @@ struct Cluster {
 
 impl Cluster {
     async fn deploy() -> Self {
+        Self::deploy_in(MeshNetwork::new([10, 0, 1, 0].into(), 24).unwrap()).await
+    }
+
+    async fn deploy_in(network: MeshNetwork) -> Self {
         let anvil = Anvil::start();
         let source = Source::new(anvil.url().parse().unwrap()).with_patience(DEADLINE);
         let operator = Operator(SigningKey::from_slice(&hex::decode(OPERATOR_KEY).unwrap()).unwrap());
@@ -70,7 +74,7 @@ impl Cluster {
             name: "test mesh".to_owned(),
             symbol: "NODE".to_owned(),
             owner: cluster.operator.address(),
-            network: MeshNetwork::new([10, 0, 1, 0].into(), 24).unwrap(),
+            network,
             kms_roots: vec![Node::new(AppId([0; 20]), 1).root_address()],
             app_ids: vec![AppId([0x11; 20])],
         };

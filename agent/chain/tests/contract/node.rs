@@ -32,6 +32,15 @@ impl Node {
         }
     }
 
+    /// One of many.
+    pub(crate) fn numbered(app_id: AppId, number: u16) -> Self {
+        let id = keccak256(number.to_be_bytes());
+        let key = |purpose: u8| SigningKey::from_slice(&keccak256([&id[..], &[purpose]].concat()).0).unwrap();
+        let mut instance = InstanceId([0; 20]);
+        instance.0.copy_from_slice(&id[..20]);
+        Self { node: key(0), member: key(1), instance, ..Self::new(app_id, 1) }
+    }
+
     pub(crate) fn root_address(&self) -> Address {
         Address::from_private_key(&self.root)
     }
@@ -63,7 +72,7 @@ impl Node {
             token,
             instance: self.instance,
             member_address: self.member_address(),
-            wireguard_key: WireguardKey([self.instance.0[0] ^ 0x80; 32]),
+            wireguard_key: WireguardKey(keccak256(self.instance.0).0),
             key_epoch,
             network_type: NetworkType::Wireguard,
             endpoint: Some("192.0.2.7:51821".parse().unwrap()),
