@@ -3,7 +3,8 @@
 use mesh_chain::fees::ether;
 use mesh_core::{
     status::{
-        MembershipState, NodeKind, OtherPeer, PeerState, PeerStatus, Severity, SourceStatus, Status, VerdictState,
+        Content, MembershipState, NodeKind, OtherPeer, PeerState, PeerStatus, Severity, SourceStatus, Status,
+        VerdictState,
     },
     unix_seconds,
 };
@@ -150,6 +151,9 @@ fn sources(status: &Status) -> String {
     let registry = &status.registry;
     let mut text =
         format!("{} of {} agree (need {})", registry.quorum.have, registry.sources.len(), registry.quorum.need);
+    if registry.sources.iter().any(|source| source.content == Some(Content::Proven)) {
+        text.push_str(", proven");
+    }
     for source in &registry.sources {
         let trouble = match (&source.error, source.agrees) {
             (Some(error), _) => error.as_str(),
