@@ -42,7 +42,12 @@ const DOCUMENTED = {
     revoke: ["revoke, 1 members", "revoke, of a leader that voted"],
     reinstate: ["reinstate"],
     addKmsRoot: ["addKmsRoot"],
-    removeKmsRoot: ["removeKmsRoot", "removeKmsRoot, with peers", "removeKmsRoot, with the leader"],
+    removeKmsRoot: [
+      "removeKmsRoot",
+      "removeKmsRoot, with peers",
+      "removeKmsRoot, with the leader",
+      "removeKmsRoot, the fourth in a row with peers",
+    ],
     addAppId: ["addAppId"],
     removeAppId: ["removeAppId", "removeAppId, with peers", "removeAppId, with the leader and peers under 16 roots"],
     addBaseDomain: ["addBaseDomain"],

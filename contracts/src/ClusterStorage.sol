@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {AnchorSet} from "./lib/AnchorSet.sol";
 import {IdSet} from "./lib/IdSet.sol";
+import {Switches} from "./lib/Switches.sol";
 
 /// @title  Where the cluster keeps its state: ERC-7201 namespaces, no sequential slots.
 /// @dev    Slots 0 to 3 of the proxy belong to dstack's DstackApp layout (DstackAppStorage), because a proxy deployed as a
 ///         DstackApp can be upgraded to this implementation. Nothing else may ever be declared as an ordinary state variable.
 ///         snapshots/storage-layout.json has every slot; a test fails when it changes unseen.
 library ClusterStorage {
-    /// One slot, which every visible change writes anyway. Token ids and counts of tokens are below 2^16, the size of a /16.
+    /// One slot, filled to the last bit, which every visible change writes anyway. Token ids and counts of tokens are below 2^16, the
+    /// size of a /16.
     struct Totals {
-        uint64 epoch; // grows with every visible change
+        uint40 epoch; // grows with every visible change
         uint16 peerCount; // active peers
         uint16 supply; // minted tokens
-        uint16 highWater; // highest token id ever minted
-        bytes4 networkBase;
-        uint8 prefixLength; // zero = not initialized
-        uint32 term; // of the leader election; zero at first
         uint16 votes; // of no confidence that count: active peers whose record says COUNTED in this term
+        Switches.Byte switches;
+        bytes20 history; // a hash over all changes (History), as long as the addresses that everything here rests on
+    }
+
+    /// One slot, written when the cluster is founded, and then only for another `maxNodes`.
+    struct Network {
+        bytes4 base;
+        uint8 prefixLength; // zero = not initialized
         uint16 maxNodes; // no mint beyond; at most the network's capacity
-        IClusterPolicy.NetworkPolicy networkPolicy; // which network types may register
-        bool registrationsPaused;
-        bool publicMinting;
-        bool devMode;
     }
 
     /// One token: four slots, in the order of the fields. Burning keeps `keyEpoch`, `voteTerm` and `vote`, and clears the rest.
@@ -67,6 +68,7 @@ library ClusterStorage {
         address leader; // member address of the peer that holds the seat; zero: the seat is empty
         uint16 tokenId; // its token
         uint16 cursor; // where the search for the next leader begins
+        uint32 term; // zero at first; a few that began without an election since are counted in Totals (Election.term)
     }
 
     /// @custom:storage-location erc7201:dstack.cluster.election
@@ -85,8 +87,9 @@ library ClusterStorage {
         mapping(bytes32 wireguardKey => uint256 tokenId) tokenOfWireguardKey;
         uint16[16][16] peersOf; // active peers by slot of the KMS root, then of the app id: one storage slot a root
         IdSet.Set registered; // all active peers; of stale records those that no search for a leader has met
-        IdSet.Set free; // burned ids up to highWater
+        IdSet.Set free; // burned ids; with the minted ones, all from 1 to the highest ever minted
         mapping(uint256 tokenId => address appId) boundApp; // means something only where the record says appPinned
+        Network network;
     }
 
     /// @custom:storage-location erc7201:dstack.cluster.trust
@@ -135,13 +138,6 @@ library ClusterStorage {
     function policy() internal pure returns (Policy storage $) {
         assembly ("memory-safe") {
             $.slot := POLICY_SLOT
-        }
-    }
-
-    /// Advances the cluster epoch for one visible change; the value goes into that change's event.
-    function nextEpoch() internal returns (uint64) {
-        unchecked {
-            return ++members().totals.epoch; // no chain makes 2^64 changes
         }
     }
 }

@@ -9,6 +9,7 @@ import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
 import {DstackAppStorage} from "./DstackAppStorage.sol";
+import {History} from "./History.sol";
 import {PeerTable} from "./PeerTable.sol";
 import {Registrar} from "./Registrar.sol";
 import {TrustList} from "./TrustList.sol";
@@ -17,17 +18,19 @@ import {ClusterExtension} from "./extension/ClusterExtension.sol";
 import {IdSet} from "./lib/IdSet.sol";
 import {InstanceId} from "./lib/InstanceId.sol";
 import {MeshNetwork} from "./lib/MeshNetwork.sol";
+import {Switches} from "./lib/Switches.sol";
 
 /// @title  DstackClusterNFT: the member list of one dstack mesh, and the dstack app contract of its nodes.
 /// @notice IDstackClusterNFT says what every call means; use its ABI at the proxy's address.
 /// @dev    UUPS implementation behind an ERC-1967 proxy; this contract itself can never be initialized. Here are initialization,
-///         upgrade and the life of a token; PeerTable decides who is a peer, Registrar what a node must show. The boot gate,
-///         governance and reads are a second piece of code (ClusterExtension), because one contract may not exceed 24,576
-///         bytes: calls that are not found here are delegated to it.
+///         upgrade, the life of a token and the limits of minting; PeerTable decides who is a peer, Registrar what a node must show,
+///         History tells of it. The boot gate, governance and reads are a second piece of code (ClusterExtension), because one
+///         contract may not exceed 24,576 bytes: calls that are not found here are delegated to it.
 ///         Two functions call a contract that the caller chose, each after every effect: an ERC-721 receiver is called by
 ///         OpenZeppelin's safeTransferFrom, and the payee by `withdraw`. Minting calls no contract.
 contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpgradeable {
     using IdSet for IdSet.Set;
+    using Switches for Switches.Byte;
 
     /// Code of the other half; part of this implementation, replaced by an upgrade together with it.
     address public immutable EXTENSION;
@@ -65,7 +68,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         onlyOwner
         reinitializer(2)
     {
-        if (ClusterStorage.members().totals.prefixLength != 0) revert InvalidInitialization();
+        if (ClusterStorage.members().network.prefixLength != 0) revert InvalidInitialization();
         if (params.owner != owner()) revert IClusterPolicy.OwnerMismatch(owner(), params.owner);
         _found(params);
     }
@@ -81,7 +84,8 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
     function mintNodeAccess(address to, string calldata instanceId) external payable returns (uint256 tokenId) {
         uint256 price = 0;
         if (_msgSender() != owner()) {
-            if (!ClusterStorage.members().totals.publicMinting) revert IClusterPolicy.MintingNotPublic(_msgSender());
+            bool isPublic = ClusterStorage.members().totals.switches.isOn(Switches.PUBLIC_MINTING);
+            if (!isPublic) revert IClusterPolicy.MintingNotPublic(_msgSender());
             price = ClusterStorage.policy().mintPrice;
         }
         if (msg.value != price) revert IClusterPolicy.WrongPayment(price, msg.value);
@@ -151,7 +155,20 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         if (!node.revoked) revert IDstackClusterNFT.NodeNotRevoked(tokenId);
         node.revoked = false;
-        emit IDstackClusterNFT.NodeReinstated(tokenId, ClusterStorage.nextEpoch());
+        History.nodeReinstated(tokenId);
+    }
+
+    // --------------------------------------------------------------------------------------------------- limits
+
+    /// See IClusterPolicy. What minting and registering ask for; among the other governance it would cost 2,700 gas more.
+    function setClusterConfig(uint256 nodeLimit, IClusterPolicy.NetworkPolicy networkType) external onlyOwner {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        uint256 capacity = MeshNetwork.capacity(members.network.prefixLength);
+        if (nodeLimit == 0 || nodeLimit > capacity) revert IClusterPolicy.InvalidMaxNodes(nodeLimit, capacity);
+        // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
+        members.network.maxNodes = uint16(nodeLimit);
+        members.totals.switches = members.totals.switches.withNetworkPolicy(networkType);
+        History.clusterConfigUpdated(nodeLimit, networkType);
     }
 
     // ------------------------------------------------------------------------------------------------- inside
@@ -162,12 +179,14 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
             revert IDstackClusterNFT.InvalidNetwork(params.networkBase, params.prefixLength);
         }
         __ERC721_init(params.name, params.symbol);
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        (totals.networkBase, totals.prefixLength) = (params.networkBase, params.prefixLength);
+        ClusterStorage.Members storage members = ClusterStorage.members();
         // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
-        totals.maxNodes = uint16(MeshNetwork.capacity(params.prefixLength));
-        totals.networkPolicy = IClusterPolicy.NetworkPolicy.ANY;
-        emit IDstackClusterNFT.MeshNetworkFixed(params.networkBase, params.prefixLength, ClusterStorage.nextEpoch());
+        uint16 maxNodes = uint16(MeshNetwork.capacity(params.prefixLength));
+        ClusterStorage.Network storage network = members.network;
+        (network.base, network.prefixLength, network.maxNodes) = (params.networkBase, params.prefixLength, maxNodes);
+        ClusterStorage.Totals storage totals = members.totals;
+        totals.switches = totals.switches.withNetworkPolicy(IClusterPolicy.NetworkPolicy.ANY);
+        History.meshNetworkFixed(params.networkBase, params.prefixLength);
 
         TrustList.addAppId(address(this), uint48(block.timestamp));
         for (uint256 i = 0; i < params.appIds.length; ++i) {
@@ -187,7 +206,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         if (appId != address(0)) _pinApp(node, tokenId, appId); // a free id has no pin
         ++node.keyEpoch;
         _mint(to, tokenId);
-        emit IDstackClusterNFT.NodeMinted(tokenId, to, instanceId, appId, ClusterStorage.nextEpoch());
+        History.nodeMinted(tokenId, to, instanceId, appId);
     }
 
     /// Binds an inactive token.
@@ -201,7 +220,7 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         node.memberAddress = address(0);
         node.devRound = 0;
         _pinApp(node, tokenId, appId);
-        emit IDstackClusterNFT.NodeBound(tokenId, instanceId, appId, ClusterStorage.nextEpoch());
+        History.nodeBound(tokenId, instanceId, appId);
     }
 
     /// Lets instances of one app alone register for the binding; `appId` zero lets those of any allowed app.
@@ -221,31 +240,35 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         }
         ClusterStorage.Members storage members = ClusterStorage.members();
         members.free.add(tokenId);
-        --members.totals.supply;
+        ClusterStorage.Totals storage totals = members.totals;
+        totals.switches = totals.switches.with(Switches.HAS_BURNED, true);
+        --totals.supply;
         members.nodes[tokenId].revoked = false;
         _clear(tokenId, IDstackClusterNFT.LeaveReason.BURNED);
     }
 
     /// The peer leaves, and says why.
     function _clear(uint256 tokenId, IDstackClusterNFT.LeaveReason reason) private {
-        emit IDstackClusterNFT.NodeCleared(tokenId, reason, PeerTable.clear(tokenId), ClusterStorage.nextEpoch());
+        History.nodeCleared(tokenId, reason, PeerTable.clear(tokenId));
     }
 
     function _takeLowestFreeId() private returns (uint256 tokenId) {
         ClusterStorage.Members storage members = ClusterStorage.members();
-        bool found;
-        (found, tokenId) = members.free.next(0);
-        if (found) {
-            members.free.remove(tokenId);
+        ClusterStorage.Totals storage totals = members.totals;
+        (uint256 supply, Switches.Byte switches) = (uint256(totals.supply) + 1, totals.switches);
+        if (switches.isOn(Switches.HAS_BURNED)) {
+            bool last;
+            (tokenId, last) = members.free.takeLowest();
+            if (last) switches = switches.with(Switches.HAS_BURNED, false);
         } else {
-            uint256 capacity = MeshNetwork.capacity(members.totals.prefixLength);
-            tokenId = uint256(members.totals.highWater) + 1;
+            tokenId = supply; // all ids below are minted
+            uint256 capacity = MeshNetwork.capacity(members.network.prefixLength);
             if (tokenId > capacity) revert IDstackClusterNFT.NetworkFull(capacity);
-            // forge-lint: disable-next-line(unsafe-typecast): a capacity is below 2^16
-            members.totals.highWater = uint16(tokenId);
         }
-        uint256 maxNodes = members.totals.maxNodes;
-        if (++members.totals.supply > maxNodes) revert IClusterPolicy.MaxNodesReached(maxNodes);
+        uint256 maxNodes = members.network.maxNodes;
+        if (supply > maxNodes) revert IClusterPolicy.MaxNodesReached(maxNodes);
+        // forge-lint: disable-next-line(unsafe-typecast): at most maxNodes
+        (totals.supply, totals.switches) = (uint16(supply), switches);
     }
 
     function _requireTokenOwner(uint256 tokenId) private view {

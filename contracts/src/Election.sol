@@ -2,9 +2,10 @@
 pragma solidity ^0.8.28;
 
 import {ClusterStorage} from "./ClusterStorage.sol";
+import {History} from "./History.sol";
 import {PeerTable} from "./PeerTable.sol";
-import {ILeaderElection} from "./interfaces/ILeaderElection.sol";
 import {IdSet} from "./lib/IdSet.sol";
+import {Switches} from "./lib/Switches.sol";
 
 /// @title  The leader's seat and the votes against it: what follows when members vote, leave, or are dropped.
 /// @dev    Only an active peer holds the seat, and only active peers' votes are counted: a member that stops being a peer gives both
@@ -12,20 +13,27 @@ import {IdSet} from "./lib/IdSet.sol";
 ///         removed, a new term begins instead, so that nothing loops over members.
 library Election {
     using IdSet for IdSet.Set;
+    using Switches for Switches.Byte;
 
     /// Registrations that one search for a leader looks at: what bounds its cost, whatever number of them is stale.
     uint256 internal constant MAX_LOOKS = 32;
 
-    /// Member address and token of the leader that stands; zeros if none does.
-    function standing() internal view returns (address leader, uint256 tokenId) {
-        if (ClusterStorage.members().totals.votes >= requiredVotes()) return (address(0), 0);
+    /// Member address and token of the leader that stands, zeros if none does; votes against it, and how many depose it.
+    function standing() internal view returns (address leader, uint256 tokenId, uint256 votes, uint256 required) {
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        (votes, required) = (totals.votes, majority(totals.peerCount));
         ClusterStorage.Seat storage seat = ClusterStorage.election().seat;
-        return (seat.leader, seat.tokenId);
+        if (votes < required) (leader, tokenId) = (seat.leader, seat.tokenId);
     }
 
-    /// More than half of the members: of two, both.
-    function requiredVotes() internal view returns (uint256) {
-        return uint256(ClusterStorage.members().totals.peerCount) / 2 + 1;
+    /// Of so many members, more than half; of two, both.
+    function majority(uint256 members) internal pure returns (uint256) {
+        return members / 2 + 1;
+    }
+
+    /// The present term: the seat's, and those that began without an election since.
+    function term() internal view returns (uint32) {
+        return ClusterStorage.election().seat.term + ClusterStorage.members().totals.switches.lapses();
     }
 
     /// Gives the seat to the next active peer upward from its last holder, wrapping. Zero where `MAX_LOOKS` registrations were all
@@ -35,55 +43,69 @@ library Election {
         ClusterStorage.Members storage members = ClusterStorage.members();
         ClusterStorage.Seat storage seat = ClusterStorage.election().seat;
         bool held = seat.leader != address(0);
-        if (held) _vacate(members.nodes[seat.tokenId]);
+        if (held) members.nodes[seat.tokenId].leads = false;
         uint256 cursor = seat.cursor;
         for (uint256 looks = 0; looks < MAX_LOOKS; ++looks) {
             (bool found, uint256 id) = members.registered.next(cursor);
             if (!found) (, id) = members.registered.next(0);
-            cursor = id + 1;
+            unchecked {
+                cursor = id + 1; // an id is below 2^16 - 1
+            }
             if (PeerTable.isActive(members.nodes[id])) return _seat(id, members.nodes[id]);
             members.registered.remove(id); // stale: only PeerTable.admit makes it a peer again, and lists it
         }
         // forge-lint: disable-next-line(unsafe-typecast): an id is below 2^16 - 1
-        seat.cursor = uint16(cursor);
-        if (held) emit ILeaderElection.LeaderElected(0, address(0), members.totals.term, ClusterStorage.nextEpoch());
+        (seat.leader, seat.tokenId, seat.cursor) = (address(0), 0, uint16(cursor));
+        if (held) History.leaderElected(0, address(0), term());
     }
 
     /// Takes along what a registered token has in the election. Call before its registration is dropped.
     function resign(ClusterStorage.NodeRecord storage node) internal {
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        if (node.vote == ClusterStorage.VoteState.COUNTED && node.voteTerm == totals.term) {
-            --totals.votes;
-            node.vote = ClusterStorage.VoteState.SPENT;
+        (ClusterStorage.VoteState vote, bool leads) = (node.vote, node.leads);
+        bool counts = vote == ClusterStorage.VoteState.COUNTED && node.voteTerm == term();
+        if (!counts && !leads) return;
+        if (counts) {
+            --ClusterStorage.members().totals.votes;
+            vote = ClusterStorage.VoteState.SPENT;
         }
-        if (node.leads) _vacate(node);
+        if (leads) _vacate();
+        (node.vote, node.leads) = (vote, false);
     }
 
-    /// Begins a new term without votes, after peers were dropped together. Their leader loses the seat.
+    /// Begins a new term without votes, after peers were dropped together. Their leader loses the seat. The word that every change
+    /// writes counts a few such terms, so that the seat is written only for every fourth in a row.
     function lapse() internal {
         ClusterStorage.Members storage members = ClusterStorage.members();
         ClusterStorage.Seat storage seat = ClusterStorage.election().seat;
-        if (seat.leader != address(0) && !PeerTable.isActive(members.nodes[seat.tokenId])) {
-            _vacate(members.nodes[seat.tokenId]);
+        (address leader, uint32 begun) = (seat.leader, seat.term);
+        if (leader != address(0) && !PeerTable.isActive(members.nodes[seat.tokenId])) {
+            members.nodes[seat.tokenId].leads = false;
+            _vacate();
         }
-        members.totals.votes = 0;
-        emit ILeaderElection.VotesLapsed(++members.totals.term, ClusterStorage.nextEpoch());
+        ClusterStorage.Totals storage totals = members.totals;
+        uint8 lapses = totals.switches.lapses() + 1;
+        begun += lapses;
+        if (lapses > Switches.MAX_LAPSES) (seat.term, lapses) = (begun, 0);
+        (totals.votes, totals.switches) = (0, totals.switches.withLapses(lapses));
+        History.votesLapsed(begun);
     }
 
     function _seat(uint256 tokenId, ClusterStorage.NodeRecord storage node) private returns (address leader) {
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
         leader = node.memberAddress;
         node.leads = true;
+        // Both words in one write each: field by field, with nothing between them.
+        ClusterStorage.Seat storage seat = ClusterStorage.election().seat;
+        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
+        uint32 begun = seat.term + totals.switches.lapses() + 1;
         // forge-lint: disable-next-line(unsafe-typecast): an id is below 2^16 - 1
-        ClusterStorage.election().seat = ClusterStorage.Seat(leader, uint16(tokenId), uint16(tokenId + 1));
-        totals.votes = 0;
-        emit ILeaderElection.LeaderElected(tokenId, leader, ++totals.term, ClusterStorage.nextEpoch());
+        (seat.leader, seat.tokenId, seat.cursor, seat.term) = (leader, uint16(tokenId), uint16(tokenId + 1), begun);
+        (totals.votes, totals.switches) = (0, totals.switches.withLapses(0));
+        History.leaderElected(tokenId, leader, begun);
     }
 
-    /// `node` holds the seat. The cursor stays behind it.
-    function _vacate(ClusterStorage.NodeRecord storage node) private {
+    /// The cursor stays behind the token that held the seat, and whose record says no more that it leads.
+    function _vacate() private {
         ClusterStorage.Seat storage seat = ClusterStorage.election().seat;
         (seat.leader, seat.tokenId) = (address(0), 0);
-        node.leads = false;
     }
 }

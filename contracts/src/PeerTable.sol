@@ -37,12 +37,14 @@ library PeerTable {
         ClusterStorage.NodeRecord storage node = members.nodes[tokenId];
         bytes32 oldKey = node.wireguardKey;
         bytes32 newKey = registration.wireguardKey;
+        address memberAddress = registration.memberAddress;
 
-        if (!isActive(node)) {
-            if (node.registered) drop(tokenId); // stale
+        bool registered = node.registered;
+        if (!registered || !_isCurrent(node.root, node.app)) {
+            if (registered) drop(tokenId); // stale
             _claimInstance(registration.instanceId, tokenId);
             _claimKey(newKey, tokenId);
-            _claimVote(registration.memberAddress, tokenId);
+            _claimVote(memberAddress, tokenId);
             members.registered.add(tokenId);
             _countIn(root.index(), app.index());
         } else {
@@ -58,17 +60,34 @@ library PeerTable {
 
         node.wireguardKey = newKey;
 
-        _writeNode(node, registration.memberAddress, registration.keyEpoch, registration.networkType);
-        _writeReach(
+        _writeNode(node, memberAddress, registration.keyEpoch, registration.networkType);
+        setReach(
             node,
+            0,
             registration.endpointAddress,
             registration.endpointPort,
             registration.gatewayDomain,
-            registration.gatewayPort,
-            root,
-            app
+            registration.gatewayPort
         );
-        node.instanceId = registration.instanceId; // the slot of a bound token stays as it is
+        (node.root, node.app) = (root, app);
+        if (node.instanceId == 0) node.instanceId = registration.instanceId; // a binding is to this instance
+    }
+
+    /// Writes where a peer is reached, by its `endpointEpoch`th update. Nothing is checked between the fields, so that the compiler
+    /// joins their writes.
+    function setReach(
+        ClusterStorage.NodeRecord storage node,
+        uint32 endpointEpoch,
+        bytes16 endpointAddress,
+        uint16 endpointPort,
+        uint16 gatewayDomain,
+        uint16 gatewayPort
+    ) internal {
+        node.endpointAddress = endpointAddress;
+        node.endpointPort = endpointPort;
+        node.gatewayDomain = gatewayDomain;
+        node.gatewayPort = gatewayPort;
+        node.endpointEpoch = endpointEpoch;
     }
 
     /// Takes the token's registration away, if it has one, and with it its vote and the leader's seat; binding and key epoch stay.
@@ -83,11 +102,11 @@ library PeerTable {
     /// void, also where the same instance is bound again.
     function clear(uint256 tokenId) internal returns (uint32 keyEpoch) {
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
+        keyEpoch = node.keyEpoch + 1;
         if (node.registered) _letGo(tokenId, node);
         node.instanceId = 0;
         node.devRound = 0;
         node.appPinned = false;
-        keyEpoch = node.keyEpoch + 1;
         // The second slot, in one write.
         node.keyEpoch = keyEpoch;
         node.memberAddress = address(0);
@@ -125,16 +144,25 @@ library PeerTable {
     /// Forgets the peers of a KMS root that was just removed from its slot, and says how many: one storage slot, however many
     /// peers.
     function forgetRoot(uint256 rootIndex) internal returns (uint256 gone) {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        uint16[16] memory counts = members.peersOf[rootIndex];
         for (uint256 appIndex = 0; appIndex < AnchorSet.CAPACITY; ++appIndex) {
-            gone += _forget(rootIndex, appIndex);
+            gone += counts[appIndex];
         }
+        if (gone != 0) delete members.peersOf[rootIndex];
+        _countGone(gone);
     }
 
     /// Forgets the peers of an app id that was just removed from its slot, and says how many: at most sixteen storage slots.
     function forgetApp(uint256 appIndex) internal returns (uint256 gone) {
+        ClusterStorage.Members storage members = ClusterStorage.members();
         for (uint256 rootIndex = 0; rootIndex < AnchorSet.CAPACITY; ++rootIndex) {
-            gone += _forget(rootIndex, appIndex);
+            uint256 count = members.peersOf[rootIndex][appIndex];
+            if (count == 0) continue;
+            members.peersOf[rootIndex][appIndex] = 0;
+            gone += count;
         }
+        _countGone(gone);
     }
 
     /// The active token of an instance id, zero for none.
@@ -154,14 +182,6 @@ library PeerTable {
         return trust.kmsRoots.isCurrent(root) && trust.appIds.isCurrent(app);
     }
 
-    function _forget(uint256 rootIndex, uint256 appIndex) private returns (uint16 gone) {
-        ClusterStorage.Members storage members = ClusterStorage.members();
-        gone = members.peersOf[rootIndex][appIndex];
-        if (gone == 0) return 0;
-        members.peersOf[rootIndex][appIndex] = 0;
-        members.totals.peerCount -= gone;
-    }
-
     /// The second slot of a record, in one write: nothing is checked between its fields.
     function _writeNode(
         ClusterStorage.NodeRecord storage node,
@@ -174,25 +194,6 @@ library PeerTable {
         node.networkType = networkType;
         node.registeredBlock = uint48(block.number);
         node.registered = true;
-    }
-
-    /// The third slot of a record, in one write.
-    function _writeReach(
-        ClusterStorage.NodeRecord storage node,
-        bytes16 endpointAddress,
-        uint16 endpointPort,
-        uint16 gatewayDomain,
-        uint16 gatewayPort,
-        AnchorSet.Ref root,
-        AnchorSet.Ref app
-    ) private {
-        node.endpointAddress = endpointAddress;
-        node.endpointPort = endpointPort;
-        node.gatewayDomain = gatewayDomain;
-        node.gatewayPort = gatewayPort;
-        node.root = root;
-        node.app = app;
-        node.endpointEpoch = 0;
     }
 
     function _claimInstance(bytes20 instanceId, uint256 tokenId) private {
@@ -231,5 +232,10 @@ library PeerTable {
         ClusterStorage.Members storage members = ClusterStorage.members();
         --members.peersOf[rootIndex][appIndex];
         --members.totals.peerCount;
+    }
+
+    function _countGone(uint256 gone) private {
+        // forge-lint: disable-next-line(unsafe-typecast): at most all peers
+        if (gone != 0) ClusterStorage.members().totals.peerCount -= uint16(gone);
     }
 }

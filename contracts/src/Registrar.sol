@@ -5,9 +5,11 @@ import {Arrays} from "@openzeppelin/contracts/utils/Arrays.sol";
 import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
+import {History} from "./History.sol";
 import {PeerTable} from "./PeerTable.sol";
 import {TrustList} from "./TrustList.sol";
 import {SignatureChainVerifier} from "./lib/SignatureChainVerifier.sol";
+import {Switches} from "./lib/Switches.sol";
 import {TypedData} from "./lib/TypedData.sol";
 
 /// @title  What a node must show to become a peer or to move.
@@ -15,6 +17,8 @@ import {TypedData} from "./lib/TypedData.sol";
 ///         registration must name as the stored value plus one, which leaving spends too, and which a token id never loses; and, of
 ///         endpoint updates, by a count of their own within one key epoch.
 library Registrar {
+    using Switches for Switches.Byte;
+
     /// Seconds by which a deadline may lie ahead: longer than any honest relay takes, and shorter than a KMS root or app id that was
     /// removed and added again takes to count (ClusterTrust), so that no signature from before is good after.
     uint64 internal constant MAX_SIGNATURE_VALIDITY = 1 days;
@@ -27,12 +31,13 @@ library Registrar {
         bytes calldata memberSignature
     ) internal {
         _checkPolicy(registration.networkType);
+        address appId = chain.appId;
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[registration.tokenId];
         checkDeadline(registration.deadline);
         if (registration.keyEpoch != node.keyEpoch + 1) {
             revert IDstackClusterNFT.WrongKeyEpoch(registration.tokenId, node.keyEpoch + 1, registration.keyEpoch);
         }
-        _checkBinding(registration, node, chain.appId);
+        _checkBinding(registration, node, appId);
         bool wireguard = registration.networkType == IDstackClusterNFT.NetworkType.WIREGUARD;
         if (wireguard != (registration.wireguardKey != 0)) revert IDstackClusterNFT.InvalidWireguardKey();
         _checkReachable(
@@ -47,19 +52,10 @@ library Registrar {
         (address nodeAddress, address kmsRoot) = SignatureChainVerifier.verify(chain, digest, nodeSignature);
         checkMember(digest, memberSignature, registration.memberAddress);
         PeerTable.admit(
-            registration, TrustList.requireKmsRoot(kmsRoot, node.root), TrustList.requireAppId(chain.appId, node.app)
+            registration, TrustList.requireKmsRoot(kmsRoot, node.root), TrustList.requireAppId(appId, node.app)
         );
 
-        emit IDstackClusterNFT.PeerRegistered(
-            registration.tokenId,
-            registration,
-            chain,
-            nodeSignature,
-            memberSignature,
-            nodeAddress,
-            kmsRoot,
-            ClusterStorage.nextEpoch()
-        );
+        History.peerRegistered(registration, digest, chain, appId, nodeSignature, memberSignature, nodeAddress, kmsRoot);
     }
 
     /// Checks an endpoint update and writes it.
@@ -76,15 +72,19 @@ library Registrar {
         _checkReachable(
             node.networkType, update.endpointAddress, update.endpointPort, update.gatewayDomain, update.gatewayPort
         );
-        checkMember(TypedData.digest(update), memberSignature, node.memberAddress);
+        bytes32 digest = TypedData.digest(update);
+        checkMember(digest, memberSignature, node.memberAddress);
 
-        node.endpointEpoch = update.endpointEpoch;
-        node.endpointAddress = update.endpointAddress;
-        node.endpointPort = update.endpointPort;
-        node.gatewayDomain = update.gatewayDomain;
-        node.gatewayPort = update.gatewayPort;
+        PeerTable.setReach(
+            node,
+            update.endpointEpoch,
+            update.endpointAddress,
+            update.endpointPort,
+            update.gatewayDomain,
+            update.gatewayPort
+        );
 
-        emit IDstackClusterNFT.PeerEndpointUpdated(update.tokenId, update, memberSignature, ClusterStorage.nextEpoch());
+        History.peerEndpointUpdated(update, digest, memberSignature);
     }
 
     /// Refuses a signature that is late, or good for longer than any may be: DeadlineExpired, DeadlineTooFar.
@@ -101,9 +101,9 @@ library Registrar {
     }
 
     function _checkPolicy(IDstackClusterNFT.NetworkType networkType) private view {
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        if (totals.registrationsPaused) revert IClusterPolicy.RegistrationsArePaused();
-        IClusterPolicy.NetworkPolicy allowed = totals.networkPolicy;
+        Switches.Byte switches = ClusterStorage.members().totals.switches;
+        if (switches.isOn(Switches.REGISTRATIONS_PAUSED)) revert IClusterPolicy.RegistrationsArePaused();
+        IClusterPolicy.NetworkPolicy allowed = switches.networkPolicy();
         // The policies of a single type have the number of that type.
         if (allowed != IClusterPolicy.NetworkPolicy.ANY && uint8(allowed) != uint8(networkType)) {
             revert IClusterPolicy.NetworkTypeNotAllowed(allowed);

@@ -4,6 +4,7 @@ pragma solidity ^0.8.28;
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
 import {Election} from "./Election.sol";
+import {History} from "./History.sol";
 import {PeerTable} from "./PeerTable.sol";
 import {AnchorSet} from "./lib/AnchorSet.sol";
 
@@ -15,28 +16,28 @@ library TrustList {
     /// Trusts a KMS root from `effectiveAt` (Unix seconds) on.
     function addKmsRoot(address root, uint48 effectiveAt) internal {
         uint32 generation = ClusterStorage.trust().kmsRoots.add(root, effectiveAt);
-        emit IDstackClusterNFT.KmsRootAdded(root, generation, effectiveAt, ClusterStorage.nextEpoch());
+        History.kmsRootAdded(root, generation, effectiveAt);
     }
 
     /// Distrusts a KMS root, and with it its peers and, if it had any, all votes of this term.
     function removeKmsRoot(address root) internal {
         AnchorSet.Ref ended = ClusterStorage.trust().kmsRoots.remove(root);
         uint256 gone = PeerTable.forgetRoot(ended.index());
-        emit IDstackClusterNFT.KmsRootRemoved(root, ended.generation(), ClusterStorage.nextEpoch());
+        History.kmsRootRemoved(root, ended.generation());
         if (gone != 0) Election.lapse();
     }
 
     /// Allows an app id from `effectiveAt` (Unix seconds) on.
     function addAppId(address appId, uint48 effectiveAt) internal {
         uint32 generation = ClusterStorage.trust().appIds.add(appId, effectiveAt);
-        emit IDstackClusterNFT.AppIdAdded(appId, generation, effectiveAt, ClusterStorage.nextEpoch());
+        History.appIdAdded(appId, generation, effectiveAt);
     }
 
     /// Disallows an app id, and with it its peers and, if it had any, all votes of this term.
     function removeAppId(address appId) internal {
         AnchorSet.Ref ended = ClusterStorage.trust().appIds.remove(appId);
         uint256 gone = PeerTable.forgetApp(ended.index());
-        emit IDstackClusterNFT.AppIdRemoved(appId, ended.generation(), ClusterStorage.nextEpoch());
+        History.appIdRemoved(appId, ended.generation());
         if (gone != 0) Election.lapse();
     }
 

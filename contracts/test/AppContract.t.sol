@@ -90,7 +90,7 @@ contract AppContractTest is ClusterTest {
             eq(data, unauthorized(caller), "why");
             (ok, data) = address(extension).call(calls[i]);
             yes(!ok, "refused by the extension");
-            if (i >= 3) eq(data, unauthorized(caller), "why"); // the first three are not in it
+            if (i >= 4) eq(data, unauthorized(caller), "why"); // the first four are not in it
         }
         VM.expectRevert(abi.encodeWithSelector(IClusterPolicy.MintingNotPublic.selector, caller));
         code.mintNodeAccess(caller, "");
@@ -319,13 +319,13 @@ contract AppContractTest is ClusterTest {
         calls[0] = abi.encodeCall(IDstackClusterNFT.mint, (ALICE, 0, address(0)));
         calls[1] = abi.encodeCall(IDstackClusterNFT.revoke, (1));
         calls[2] = abi.encodeCall(IDstackClusterNFT.reinstate, (1));
-        calls[3] = abi.encodeCall(IDstackClusterNFT.addKmsRoot, (ALICE));
-        calls[4] = abi.encodeCall(IDstackClusterNFT.removeKmsRoot, (ALICE));
-        calls[5] = abi.encodeCall(IDstackClusterNFT.addAppId, (ALICE));
-        calls[6] = abi.encodeCall(IDstackClusterNFT.removeAppId, (ALICE));
-        calls[7] = abi.encodeCall(IDstackClusterNFT.addBaseDomain, ("a.example.com"));
-        calls[8] = abi.encodeCall(IDstackClusterNFT.removeBaseDomain, (1));
-        calls[9] = abi.encodeCall(IClusterPolicy.setClusterConfig, (1, IClusterPolicy.NetworkPolicy.ANY));
+        calls[3] = abi.encodeCall(IClusterPolicy.setClusterConfig, (1, IClusterPolicy.NetworkPolicy.ANY));
+        calls[4] = abi.encodeCall(IDstackClusterNFT.addKmsRoot, (ALICE));
+        calls[5] = abi.encodeCall(IDstackClusterNFT.removeKmsRoot, (ALICE));
+        calls[6] = abi.encodeCall(IDstackClusterNFT.addAppId, (ALICE));
+        calls[7] = abi.encodeCall(IDstackClusterNFT.removeAppId, (ALICE));
+        calls[8] = abi.encodeCall(IDstackClusterNFT.addBaseDomain, ("a.example.com"));
+        calls[9] = abi.encodeCall(IDstackClusterNFT.removeBaseDomain, (1));
         calls[10] = abi.encodeCall(IClusterPolicy.setMintingPolicy, (0, true));
         calls[11] = abi.encodeCall(IClusterPolicy.withdraw, (payable(ALICE)));
         calls[12] = abi.encodeCall(IClusterPolicy.pauseRegistrations, ());

@@ -281,12 +281,59 @@ contract ElectionVotesTest is ElectionTest {
     /// ERC-7201: the seat is the first slot of the election's namespace.
     function test_the_seat_is_where_it_is_said_to_be() public {
         elected(2);
-        bytes32 hash = keccak256("dstack.cluster.election");
-        bytes32 slot = keccak256(abi.encode(uint256(hash) - 1)) & ~bytes32(uint256(0xff));
-        uint256 seat = uint256(VM.load(address(cluster), slot));
+        uint256 seat = seatWord();
         eq(address(uint160(seat)), addressOfMember(1), "leader");
         eq(uint16(seat >> 160), 1, "token");
         eq(uint16(seat >> 176), 2, "the search goes on behind it");
+        eq(seat >> 192, 1, "term");
+    }
+
+    function seatWord() private view returns (uint256) {
+        bytes32 hash = keccak256("dstack.cluster.election");
+        bytes32 slot = keccak256(abi.encode(uint256(hash) - 1)) & ~bytes32(uint256(0xff));
+        return uint256(VM.load(address(cluster), slot));
+    }
+
+    /// Terms that begin one after the other because peers were dropped: the leader stays, and no vote outlives its term. Every fourth
+    /// is written into the seat's word.
+    function test_terms_that_lapse_in_a_row() public {
+        elected(5);
+        for (uint32 lapsed = 1; lapsed < 10; ++lapsed) {
+            distrust(2);
+            distrust(3);
+            mustCountVotes(2);
+            lapse(100 + lapsed);
+            eq(election.term(), 1 + lapsed, "another term");
+            eq(seatWord() >> 192, 1 + lapsed - lapsed % 4, "as the seat knows it");
+            mustLead(1, addressOfMember(1));
+            mustCountVotes(0);
+            VM.expectRevert(abi.encodeWithSelector(ILeaderElection.WrongTerm.selector, 1 + lapsed, lapsed));
+            VM.prank(addressOfMember(4));
+            election.castVote(lapsed, addressOfMember(1), true);
+        }
+        // A vote of an earlier term is not taken along by who cast it.
+        departAndComeBack(2, 2);
+        mustCountVotes(0);
+        distrust(2);
+        distrust(4);
+        mustCountVotes(2);
+        depart(2, 0);
+        mustCountVotes(1);
+        distrust(5);
+        distrust(3);
+        mustLead(3, addressOfMember(3));
+        eq(election.term(), 11, "an election begins a term as ever");
+        eq(seatWord() >> 192, 11, "and tells the seat");
+        lapse(200);
+        eq(election.term(), 12, "and on");
+    }
+
+    /// A peer of an app id that is removed at once.
+    function lapse(uint256 i) private {
+        addApp(address(0xABBA));
+        joinUnder(i, secret("root", 0), address(0xABBA));
+        VM.prank(OWNER);
+        cluster.removeAppId(address(0xABBA));
     }
 
     /// The same storage is read and written, whatever the number of members.

@@ -203,6 +203,21 @@ contract GasTest is ElectionTest {
         measure("join that opens a word of 256 ids", 238_000);
     }
 
+    /// An id that was burned is looked up in the set of those, beside the limits that every mint reads.
+    function test_costs_of_minting_what_was_burned() public {
+        suffix = "";
+        mint(ALICE, instance(1));
+        (uint256 second, uint256 third) = (mint(ALICE, instance(2)), mint(ALICE, instance(3)));
+        VM.startPrank(ALICE);
+        cluster.burn(second);
+        cluster.burn(third);
+        VM.stopPrank();
+        eq(mint(ALICE, instance(2)), 2, "the lowest");
+        measure("mint of a burned id", 130_000);
+        eq(mint(ALICE, instance(3)), 3, "the next");
+        measure("mint of the last burned id", 130_000);
+    }
+
     /// What it costs that other allowed apps are kept away.
     function test_costs_of_a_binding_for_one_app() public {
         join(1);
@@ -270,7 +285,7 @@ contract GasTest is ElectionTest {
             else if (route == 1) cluster.burn(leader);
             else if (route == 2) cluster.revoke(leader);
             else token.transferFrom(ALICE, BOB, leader);
-            if (route == 0) measure("deactivate", 71_961);
+            if (route == 0) measure("deactivate", 72_100);
             else if (route == 1) measure("burn", 130_000);
             else if (route == 2) measure("revoke", 80_000);
             else measure("transfer", 107_532);
@@ -410,6 +425,41 @@ contract GasTest is ElectionTest {
         VM.prank(OWNER);
         cluster.removeAppId(ALICE);
         measure("removeAppId", 120_000);
+    }
+
+    /// Where no leader was ever elected: then the word that it writes is new.
+    function test_costs_of_the_fourth_term_that_lapses_in_a_row() public {
+        suffix = ", the fourth in a row with peers";
+        for (uint256 i = 1; i <= 4; ++i) {
+            address root = addRoot(i);
+            joinUnder(i, secret("root", i), address(cluster));
+            VM.prank(OWNER);
+            cluster.removeKmsRoot(root);
+        }
+        measure("removeKmsRoot", 90_000);
+        eq(election.term(), 4, "four terms");
+    }
+
+    /// Half of what eth_call of most nodes allows, and as many tokens as a large mesh has.
+    function test_costs_of_the_nodes_of_an_instance_among_ten_thousand() public {
+        suffix = "";
+        VM.pauseGasMetering();
+        for (uint256 i = 0; i < 200; ++i) {
+            this.mintFifty();
+        }
+        VM.resumeGasMetering();
+        uint256 id = mint(BOB, instance(1));
+        eq(id, 10_001, "the last");
+        (IDstackClusterNFT.Node[] memory page, uint256 next) = cluster.nodesOf(instance(1), 2, 10_000);
+        measure("a page of 10000 ids of one instance (eth_call)", 50_000_000);
+        eq(page.length + next, 1, "one token, at the end");
+        eq(page[0].tokenId, id, "that one");
+    }
+
+    function mintFifty() external {
+        for (uint256 i = 0; i < 50; ++i) {
+            mint(ALICE, instance(2));
+        }
     }
 
     function test_costs_of_removing_a_root_with_its_leader() public {

@@ -13,6 +13,9 @@ import {Lives} from "./support/Lives.sol";
 contract InvariantsTest is Lives {
     event Happened(string operation, uint256 times);
 
+    bytes32 private constant MEMBERS_SLOT = 0x7ce23fe83255e7461be7da9b7981d96c01c591fea44120fa317b073455816700;
+    bytes32 private constant ELECTION_SLOT = 0x96c5ec147f964505ea06db19736b5b280d4afb5e68e28264adccc3209ce2e500;
+
     IDstackClusterNFT internal cluster;
     IClusterToken internal token; // the same proxy
 
@@ -91,6 +94,8 @@ contract InvariantsTest is Lives {
 
     function mustBeConsistent() private {
         handler.replica().mustEqual(cluster); // events alone rebuild the state, and epochs are consecutive
+        handler.ledger().mustEqual(cluster); // and they are the history
+        mustHoldItsWords();
         (IDstackClusterNFT.Peer[] memory peers, uint256 next) = cluster.peers(0, 100);
         eq(next, 0, "one page");
         eq(peers.length, cluster.peerCount(), "counted as listed");
@@ -114,6 +119,29 @@ contract InvariantsTest is Lives {
                 yes(!wireguard || peers[j].wireguardKey != peer.wireguardKey, "every key once");
             }
         }
+    }
+
+    /// The words that agents read of storage say what the views say, where they are documented to say it.
+    function mustHoldItsWords() private view {
+        IClusterPolicy.ClusterConfig memory config = cluster.clusterConfig();
+        ILeaderElection election = ILeaderElection(address(cluster));
+        uint256 word = uint256(VM.load(address(cluster), MEMBERS_SLOT));
+        (IDstackClusterNFT.Node[] memory nodes,) = cluster.nodes(0, 100);
+        eq(uint40(word), cluster.epoch(), "epoch");
+        eq(uint16(word >> 40), cluster.peerCount(), "peers");
+        eq(uint16(word >> 56), cluster.totalSupply(), "supply");
+        eq(uint16(word >> 72), handler.replica().votes(), "votes");
+        eq((word >> 88) & 3, uint8(config.networkType), "network policy");
+        yes((word >> 90) & 1 == (config.registrationsPaused ? 1 : 0), "paused");
+        yes((word >> 91) & 1 == (config.publicMinting ? 1 : 0), "public minting");
+        yes((word >> 92) & 1 == (config.devMode ? 1 : 0), "devMode");
+        yes((word >> 93) & 1 == (handler.replica().highest() > nodes.length ? 1 : 0), "some are burned");
+        eq(bytes32(bytes20(bytes32(word))), bytes32(cluster.history()), "history");
+        uint256 seat = uint256(VM.load(address(cluster), ELECTION_SLOT));
+        eq((seat >> 192) + ((word >> 94) & 3), election.term(), "term");
+        word = uint256(VM.load(address(cluster), bytes32(uint256(MEMBERS_SLOT) + 25)));
+        (bytes4 base, uint8 prefixLength) = cluster.meshNetwork();
+        eq(word, uint32(base) | (uint256(prefixLength) << 32) | (config.maxNodes << 40), "network");
     }
 
     /// What rides in OpenZeppelin's balances says which token a wallet with one token holds, and disturbs none of them.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {IClusterPolicy} from "../src/interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {HostName} from "../src/lib/HostName.sol";
 import {IdSet} from "../src/lib/IdSet.sol";
 import {LowerHex} from "../src/lib/LowerHex.sol";
 import {MeshNetwork} from "../src/lib/MeshNetwork.sol";
 import {SignatureChainVerifier} from "../src/lib/SignatureChainVerifier.sol";
+import {Switches} from "../src/lib/Switches.sol";
 import {VM} from "./Vm.sol";
 import {Check} from "./support/Check.sol";
 import {Signing} from "./support/Signing.sol";
@@ -14,6 +16,7 @@ import {Signing} from "./support/Signing.sol";
 /// Each library against something simpler that does the same.
 contract LibrariesTest is Check, Signing {
     using IdSet for IdSet.Set;
+    using Switches for Switches.Byte;
 
     IdSet.Set internal set;
     mapping(uint256 id => bool) internal model;
@@ -41,9 +44,28 @@ contract LibrariesTest is Check, Signing {
             yes(found == expectedFound, "found");
             eq(id, expected, "next");
         }
+        mustHaveLowest(ids);
         yes(!set.contains(65_536) && !set.contains(type(uint256).max), "nothing beyond");
         (bool beyond,) = set.next(65_536);
         yes(!beyond, "nothing beyond");
+    }
+
+    /// Takes one after the other out of it, and the set is empty after as many as it counts.
+    function mustHaveLowest(uint256[40] memory ids) private {
+        uint256 lives = VM.snapshotState();
+        uint256 count = set.count();
+        for (uint256 left = count; left > 0; --left) {
+            (bool found, uint256 expected) = nextByHand(0, ids);
+            yes(found, "counted as there are");
+            eq(set.count(), left, "count");
+            (uint256 id, bool last) = set.takeLowest();
+            eq(id, expected, "the lowest");
+            yes(last == (left == 1), "the last");
+            model[id] = false;
+        }
+        (bool more,) = nextByHand(0, ids);
+        yes(!more && set.count() == 0 && set.summary == 0, "empty");
+        yes(VM.revertToState(lives), "back");
     }
 
     function nextByHand(uint256 from, uint256[40] memory ids) private view returns (bool found, uint256 lowest) {
@@ -53,6 +75,31 @@ contract LibrariesTest is Check, Signing {
         }
         found = lowest != type(uint256).max;
         if (!found) lowest = 0;
+    }
+
+    /// Each switch by itself, whatever the others are.
+    function testFuzz_switches(uint8 raw, uint8 which, bool on, uint8 policy, uint8 count) public pure {
+        uint8[4] memory all =
+            [Switches.REGISTRATIONS_PAUSED, Switches.PUBLIC_MINTING, Switches.DEV_MODE, Switches.HAS_BURNED];
+        // Bits 0 and 1 the policy, one bit a switch, bits 6 and 7 the count.
+        for (uint256 i = 0; i < all.length; ++i) {
+            eq(all[i], 1 << (i + 2), "where it is");
+        }
+        raw = raw & 3 == 3 ? raw & 0xfc : raw; // there is no fourth policy
+        Switches.Byte before = Switches.Byte.wrap(raw);
+        uint256 expected = on ? raw | all[which % 4] : raw & (255 - all[which % 4]);
+        eq(Switches.Byte.unwrap(before.with(all[which % 4], on)), expected, "turned");
+        yes(before.with(all[which % 4], on).isOn(all[which % 4]) == on, "as it was turned");
+        yes(before.isOn(all[which % 4]) == ((raw / all[which % 4]) % 2 == 1), "as it is");
+
+        IClusterPolicy.NetworkPolicy allowed = IClusterPolicy.NetworkPolicy(policy % 3);
+        eq(Switches.Byte.unwrap(before.withNetworkPolicy(allowed)), raw - raw % 4 + policy % 3, "policy");
+        yes(before.withNetworkPolicy(allowed).networkPolicy() == allowed, "as it was set");
+        eq(uint8(before.networkPolicy()), raw % 4, "as it is");
+
+        eq(Switches.Byte.unwrap(before.withLapses(count % 4)), uint256(raw % 64) + 64 * uint256(count % 4), "lapses");
+        eq(before.withLapses(count % 4).lapses(), count % 4, "as they were set");
+        eq(before.lapses(), raw / 64, "as they are");
     }
 
     function testFuzz_lowerHex_agrees_with_digits(bytes20 a, bytes32 b, bool odd) public pure {

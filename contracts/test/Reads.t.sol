@@ -58,6 +58,74 @@ contract ReadsTest is ClusterTest {
         }
     }
 
+    /// The pages of one instance are those of all tokens, without the others: from any cursor, with any limit, burned and revoked
+    /// ones among them, and some that are bound to the instance without being its peer.
+    /// forge-config: default.fuzz.runs = 64
+    function testFuzz_pages_of_the_nodes_of_an_instance(uint256 seed, uint256 limit, uint256 cursor, bool unbound)
+        public
+    {
+        limit = within(limit, 0, 9);
+        cursor = within(cursor, 0, 24);
+        population(seed);
+        bytes20 wanted = unbound ? bytes20(0) : instance(1);
+        for (uint256 i = 0; i < 6; ++i) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            mint(ALICE, seed % 3 == 0 ? bytes20(0) : seed % 3 == 1 ? instance(1) : instance(2));
+        }
+        for (uint256 id = 1; id <= 20; ++id) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            if (seed % 4 != 0 || cluster.getNode(id).owner == address(0)) continue;
+            VM.prank(ALICE);
+            cluster.burn(id);
+        }
+        (IDstackClusterNFT.Node[] memory all, uint256 nextOfAll) = cluster.nodes(cursor, limit);
+        (IDstackClusterNFT.Node[] memory page, uint256 next) = cluster.nodesOf(wanted, cursor, limit);
+        eq(next, nextOfAll, "the same ids were looked at");
+        uint256 count = 0;
+        for (uint256 i = 0; i < all.length; ++i) {
+            if (all[i].instanceId != wanted) continue;
+            yes(count < page.length, "none left out");
+            eq(abi.encode(page[count]), abi.encode(all[i]), "as in the page of all");
+            ++count;
+        }
+        eq(page.length, count, "and no other");
+    }
+
+    function test_the_nodes_of_an_instance_are_minted_and_bound_to_it() public {
+        uint256 peer = join(1);
+        uint256 waiting = mint(BOB, instance(1));
+        uint256 other = join(2);
+        uint256 unbound = mint(ALICE, 0);
+        eq(idsOf(instance(1)), abi.encodePacked(peer, waiting), "a peer, and one that is none");
+        eq(idsOf(instance(2)), abi.encodePacked(other), "another's");
+        eq(idsOf(0), abi.encodePacked(unbound), "nobody's");
+        eq(idsOf(instance(3)), "", "none");
+        VM.prank(OWNER);
+        cluster.revoke(peer);
+        eq(idsOf(instance(1)), abi.encodePacked(waiting), "revoking clears the binding");
+        eq(idsOf(0), abi.encodePacked(peer, unbound), "of a token that is still there");
+        VM.prank(BOB);
+        cluster.burn(waiting);
+        eq(idsOf(instance(1)), "", "and burning it takes the token too");
+        eq(idsOf(0), abi.encodePacked(peer, unbound), "which nobody has");
+        VM.prank(ALICE);
+        cluster.bind(unbound, instance(1), address(0));
+        eq(idsOf(instance(1)), abi.encodePacked(unbound), "bound later");
+    }
+
+    /// All pages of an instance, three ids at a time.
+    function idsOf(bytes20 instanceId) private view returns (bytes memory ids) {
+        uint256 next = 0;
+        do {
+            IDstackClusterNFT.Node[] memory page;
+            (page, next) = cluster.nodesOf(instanceId, next, 3);
+            for (uint256 i = 0; i < page.length; ++i) {
+                ids = abi.encodePacked(ids, page[i].tokenId);
+                eq(abi.encode(page[i]), abi.encode(cluster.getNode(page[i].tokenId)), "as getNode");
+            }
+        } while (next != 0);
+    }
+
     /// Whatever the mix of WIREGUARD, TLS_GATEWAY and stale peers: one entry each of the active ones, in the order of their ids.
     /// forge-config: default.fuzz.runs = 64
     function testFuzz_getPeerEndpoints(uint256 seed) public {
@@ -104,12 +172,21 @@ contract ReadsTest is ClusterTest {
         IDstackClusterNFT.Node[] memory nodes;
         (nodes, next) = cluster.nodes(type(uint256).max, type(uint256).max);
         eq(nodes.length + next, 0, "nothing beyond");
+        (nodes, next) = cluster.nodesOf(instance(1), 0, type(uint256).max);
+        eq(nodes.length, 1, "one");
+        eq(next, 0, "the end");
+        (nodes, next) = cluster.nodesOf(instance(1), type(uint256).max, type(uint256).max);
+        eq(nodes.length + next, 0, "nothing beyond");
     }
 
     function test_a_limit_of_zero_moves_nowhere() public {
         join(1);
         (IDstackClusterNFT.Peer[] memory page, uint256 next) = cluster.peers(0, 0);
         eq(page.length, 0, "nothing");
+        eq(next, 1, "but there is more");
+        IDstackClusterNFT.Node[] memory nodes;
+        (nodes, next) = cluster.nodesOf(instance(1), 0, 0);
+        eq(nodes.length, 0, "nothing");
         eq(next, 1, "but there is more");
     }
 

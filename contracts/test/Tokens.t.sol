@@ -3,9 +3,11 @@ pragma solidity ^0.8.28;
 
 import {IERC721Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
+import {IClusterPolicy} from "../src/interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
 import {VM} from "./Vm.sol";
 import {ClusterTest} from "./support/ClusterTest.sol";
+import {IClusterToken} from "./support/IClusterToken.sol";
 
 /// Token ids and the addresses they stand for.
 contract TokensTest is ClusterTest {
@@ -77,6 +79,61 @@ contract TokensTest is ClusterTest {
             if (lowest == 19) return;
             eq(mint(ALICE, 0), lowest, "lowest free");
             minted[lowest] = true;
+        }
+    }
+
+    /// The rule as it was written first, with a mark at the highest id ever minted: the lowest burned id, or else the one above the
+    /// mark; refused where that is outside the network, and then where there are as many tokens as there may be.
+    /// forge-config: default.fuzz.runs = 128
+    function testFuzz_ids_are_those_of_a_high_water_mark(uint256 seed) public {
+        IDstackClusterNFT.ClusterParams memory params = defaultParams();
+        (params.prefixLength, params.networkBase) = (28, 0x0a000110);
+        cluster = deploy(params);
+        token = IClusterToken(address(cluster));
+        bool[16] memory minted;
+        (uint256 highWater, uint256 supply, uint256 limit) = (0, 0, 14);
+        for (uint256 step = 0; step < 60; ++step) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            uint256 id = 1 + (seed >> 8) % 14;
+            if (seed % 16 == 0) {
+                limit = 1 + (seed >> 16) % 14;
+                VM.prank(OWNER);
+                cluster.setClusterConfig(limit, IClusterPolicy.NetworkPolicy.ANY);
+            } else if (seed % 16 < 7 && minted[id]) {
+                VM.prank(ALICE);
+                cluster.burn(id);
+                (minted[id], supply) = (false, supply - 1);
+            } else {
+                id = 1;
+                while (id <= highWater && minted[id]) ++id;
+                if (id > 14) {
+                    VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.NetworkFull.selector, 14));
+                    mint(ALICE, 0);
+                } else if (supply >= limit) {
+                    VM.expectRevert(abi.encodeWithSelector(IClusterPolicy.MaxNodesReached.selector, limit));
+                    mint(ALICE, 0);
+                } else {
+                    eq(mint(ALICE, 0), id, "the id");
+                    (minted[id], supply) = (true, supply + 1);
+                    if (id > highWater) highWater = id;
+                }
+            }
+            mustHave(minted, highWater, supply);
+        }
+    }
+
+    function mustHave(bool[16] memory minted, uint256 highWater, uint256 supply) private view {
+        eq(cluster.totalSupply(), supply, "supply");
+        bytes32 members = 0x7ce23fe83255e7461be7da9b7981d96c01c591fea44120fa317b073455816700;
+        bool hasBurned = (uint256(VM.load(address(cluster), members)) >> 88) & 32 != 0;
+        yes(hasBurned == (supply < highWater), "the switch says whether any is burned");
+        // The last page ends at the highest id ever minted.
+        (, uint256 next) = cluster.nodes(highWater, 1);
+        eq(next, 0, "nothing beyond");
+        if (highWater > 1) (, next) = cluster.nodes(highWater - 1, 1);
+        eq(next, highWater > 1 ? highWater : 0, "nothing less");
+        for (uint256 id = 1; id < 16; ++id) {
+            yes(minted[id] == (cluster.getNode(id).owner != address(0)), "minted");
         }
     }
 

@@ -153,9 +153,11 @@ contract UpgradeTest is ClusterTest {
         cluster.electLeader();
         VM.prank(OWNER);
         cluster.setMintingPolicy(12_345, true);
-        uint256 totals = uint256(first("dstack.cluster.members"));
-        // forge-lint: disable-next-line(unsafe-typecast): the lowest 64 bits
-        eq(uint64(totals), cluster.epoch(), "the first slot of the members' is the totals'");
+        bytes32 totals = first("dstack.cluster.members");
+        // forge-lint: disable-next-line(unsafe-typecast): the lowest 40 bits
+        eq(uint40(uint256(totals)), cluster.epoch(), "the first slot of the members' is the totals'");
+        // forge-lint: disable-next-line(unsafe-typecast): the highest 160 bits
+        eq(bytes32(bytes20(totals)), bytes32(cluster.history()), "with the history at its other end");
         eq(first("dstack.cluster.policy"), bytes32(uint256(12_345)), "of the policy's the mint price's");
         address root = address(uint160(uint256(first("dstack.cluster.trust"))));
         eq(root, VM.addr(secret("root", 0)), "of trust's the first root's");

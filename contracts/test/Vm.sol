@@ -48,6 +48,9 @@ interface Vm {
     function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
     function parseJsonBool(string calldata json, string calldata key) external pure returns (bool);
     function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
+    function parseJsonString(string calldata json, string calldata key) external pure returns (string memory);
+    function parseJsonKeys(string calldata json, string calldata key) external pure returns (string[] memory);
+    function split(string calldata text, string calldata delimiter) external pure returns (string[] memory);
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
     function pauseGasMetering() external;
     function resumeGasMetering() external;

@@ -31,9 +31,10 @@ use crate::{
     connection::Connection,
     counts::{Counts, Requests},
     json_rpc::{self, NO_PARAMETERS},
-    proven::AccountProof,
+    proven::{self, AccountProof, History},
     rest::Rest,
     transport::{Dial, Failure, MAX_ANSWER, Tcp, Transport},
+    watch::Reached,
 };
 
 /// How long one request may take, where the caller sets nothing else.
@@ -137,6 +138,7 @@ impl Source {
     ) -> Result<R, RpcError> {
         let (id, text) = self.next_request(method, params)?;
         let result = self.exchange(method, async |transport| transport.ask(id, text).await).await?;
+        self.counts.received(method, result.get().len());
         decode(method, &result)
     }
 
@@ -215,6 +217,13 @@ impl Source {
         self.call_at(contract, At::Latest, contract::epochCall {}).await
     }
 
+    /// The same with the hash of its history, from the word that has both.
+    pub(crate) async fn history(&self, contract: Address) -> Result<Reached, RpcError> {
+        let word: B256 = self.request("eth_getStorageAt", (contract, proven::TOTALS, At::Latest)).await?;
+        let History { epoch, hash } = proven::history_of(word);
+        Ok(Reached { epoch, history: Some(hash) })
+    }
+
     /// A block of the canonical chain by height.
     pub(crate) async fn header_at(&self, number: u64) -> Result<Option<Header>, RpcError> {
         match self.header(At::Number(number)).await? {
@@ -244,6 +253,9 @@ impl Source {
         self.rest().note(&answer, &self.url);
         if matches!(answer, Err(_) | Ok(Err(Failure::Transport(_)))) {
             self.counts.failed(BLOCK);
+        }
+        if let Ok(Ok(answer)) = &answer {
+            self.counts.received(BLOCK, answer.get().len());
         }
         if let Ok(answer) = answer {
             let header = answer.ok().and_then(|answer| decode::<Option<Header>>(BLOCK, &answer).ok()).flatten();

@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{
     RequestCount, RpcError, Source, Spending,
-    watch::{POLL_EVERY, Watch},
+    watch::{POLL_EVERY, Reached, Watch},
 };
 use attempt::Attempt;
 use gather::{answered, gather};
@@ -70,8 +70,8 @@ pub struct Sources {
     subject: Subject,
     /// Who leads, as each of the endpoints said last.
     standings: Vec<LastStanding>,
-    /// The epoch of the last agreed read; 0 before.
-    epoch: watch::Sender<u64>,
+    /// How far the contract was at the last agreed read.
+    reached: watch::Sender<Reached>,
     /// What was agreed so far, by which endpoints that are behind are judged.
     agreed: Mutex<Agreed>,
     /// What transactions may have cost so far.
@@ -90,7 +90,7 @@ impl Sources {
         let ids = distinct(sources.iter().map(|source| source.id()));
         let standings = sources.iter().map(|_| LastStanding::default()).collect();
         let (agreed, spending) = (Mutex::default(), Arc::default());
-        let epoch = watch::Sender::new(0);
+        let reached = watch::Sender::default();
         let prover = Prover::new(subject);
         Self {
             sources,
@@ -102,7 +102,7 @@ impl Sources {
             chain_id,
             subject,
             standings,
-            epoch,
+            reached,
             agreed,
             spending,
         }
@@ -128,7 +128,7 @@ impl Sources {
         let watch = |(source, turn): (&Arc<Source>, u32)| Watch {
             source: Arc::clone(source),
             contract: self.subject.contract,
-            read: self.epoch.subscribe(),
+            read: self.reached.subscribe(),
             hint: Arc::clone(hint),
             offset: each * turn,
         };
@@ -154,7 +154,8 @@ impl Sources {
     pub async fn read(&self, own_token: Option<TokenId>) -> Outcome {
         let read = timeout(WHOLE_TIMEOUT, self.read_agreed(own_token)).await;
         if let Ok((Ok(registry), _)) = &read {
-            self.epoch.send_replace(registry.epoch);
+            let (epoch, history) = (registry.epoch, self.prover.history_at(registry.block.number));
+            self.reached.send_replace(Reached { epoch, history });
         }
         read.unwrap_or_else(|_| {
             let error = || Some(format!("no answer within {} s", WHOLE_TIMEOUT.as_secs()));

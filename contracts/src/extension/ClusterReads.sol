@@ -12,6 +12,7 @@ import {AnchorSet} from "../lib/AnchorSet.sol";
 import {IdSet} from "../lib/IdSet.sol";
 import {LowerHex} from "../lib/LowerHex.sol";
 import {MeshNetwork} from "../lib/MeshNetwork.sol";
+import {Switches} from "../lib/Switches.sol";
 import {TypedData} from "../lib/TypedData.sol";
 
 /// @title  What agents and operators read. None of these costs gas outside a transaction.
@@ -19,6 +20,7 @@ abstract contract ClusterReads {
     using AnchorSet for AnchorSet.Ref;
     using IdSet for IdSet.Set;
     using Strings for uint256;
+    using Switches for Switches.Byte;
 
     /// See IDstackClusterNFT.
     uint64 public constant MAX_SIGNATURE_VALIDITY = Registrar.MAX_SIGNATURE_VALIDITY;
@@ -26,6 +28,11 @@ abstract contract ClusterReads {
     /// See IDstackClusterNFT.
     function epoch() external view returns (uint64) {
         return ClusterStorage.members().totals.epoch;
+    }
+
+    /// See IDstackClusterNFT.
+    function history() external view returns (bytes20) {
+        return ClusterStorage.members().totals.history;
     }
 
     /// See IDstackClusterNFT.
@@ -40,17 +47,17 @@ abstract contract ClusterReads {
 
     /// See IDstackClusterNFT.
     function meshNetwork() external view returns (bytes4 base, uint8 prefixLength) {
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        return (totals.networkBase, totals.prefixLength);
+        ClusterStorage.Network storage network = ClusterStorage.members().network;
+        return (network.base, network.prefixLength);
     }
 
     /// See IDstackClusterNFT.
     function addressOf(uint256 tokenId) external view returns (bytes4) {
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        if (tokenId == 0 || tokenId > MeshNetwork.capacity(totals.prefixLength)) {
+        ClusterStorage.Network storage network = ClusterStorage.members().network;
+        if (tokenId == 0 || tokenId > MeshNetwork.capacity(network.prefixLength)) {
             revert IERC721Errors.ERC721NonexistentToken(tokenId);
         }
-        return MeshNetwork.addressAt(totals.networkBase, tokenId);
+        return MeshNetwork.addressAt(network.base, tokenId);
     }
 
     /// See IDstackClusterNFT.
@@ -156,11 +163,11 @@ abstract contract ClusterReads {
     /// the development URL of a peer that has one.
     function _endpoint(uint256 tokenId, ClusterStorage.NodeRecord storage node) private view returns (string memory) {
         ClusterStorage.Policy storage policy = ClusterStorage.policy();
-        if (ClusterStorage.members().totals.devMode && node.devRound == policy.devRound) {
+        if (ClusterStorage.members().totals.switches.isOn(Switches.DEV_MODE) && node.devRound == policy.devRound) {
             return policy.devUrls[tokenId];
         }
         if (node.networkType == IDstackClusterNFT.NetworkType.WIREGUARD) {
-            return MeshNetwork.toText(MeshNetwork.addressAt(ClusterStorage.members().totals.networkBase, tokenId));
+            return MeshNetwork.toText(MeshNetwork.addressAt(ClusterStorage.members().network.base, tokenId));
         }
         string memory domain = ClusterStorage.trust().baseDomains[node.gatewayDomain - 1];
         if (bytes(domain).length == 0) return "";

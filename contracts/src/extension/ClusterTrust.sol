@@ -2,8 +2,10 @@
 pragma solidity ^0.8.28;
 
 import {OwnableUpgradeable} from "@openzeppelin/contracts-upgradeable/access/OwnableUpgradeable.sol";
+import {Arrays} from "@openzeppelin/contracts/utils/Arrays.sol";
 import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "../ClusterStorage.sol";
+import {History} from "../History.sol";
 import {Registrar} from "../Registrar.sol";
 import {TrustList} from "../TrustList.sol";
 import {AnchorSet} from "../lib/AnchorSet.sol";
@@ -45,11 +47,13 @@ abstract contract ClusterTrust is OwnableUpgradeable {
         ClusterStorage.Trust storage trust = ClusterStorage.trust();
         bytes32 hash = keccak256(bytes(domain));
         if (trust.domainIndex[hash] != 0) revert IDstackClusterNFT.AlreadyAdded();
-        if (trust.baseDomains.length == type(uint16).max) revert IDstackClusterNFT.TooMany(type(uint16).max);
+        uint256 count = trust.baseDomains.length;
+        if (count == type(uint16).max) revert IDstackClusterNFT.TooMany(type(uint16).max);
         trust.baseDomains.push(domain);
-        index = uint16(trust.baseDomains.length);
+        // forge-lint: disable-next-line(unsafe-typecast): at most the largest index
+        index = uint16(count + 1);
         trust.domainIndex[hash] = index;
-        emit IDstackClusterNFT.BaseDomainAdded(index, domain, ClusterStorage.nextEpoch());
+        History.baseDomainAdded(index, domain, hash);
     }
 
     /// See IDstackClusterNFT.
@@ -58,9 +62,10 @@ abstract contract ClusterTrust is OwnableUpgradeable {
         if (index == 0 || index > trust.baseDomains.length) revert IDstackClusterNFT.UnknownBaseDomain(index);
         string memory domain = trust.baseDomains[index - 1];
         if (bytes(domain).length == 0) revert IDstackClusterNFT.UnknownBaseDomain(index);
-        delete trust.baseDomains[index - 1];
-        delete trust.domainIndex[keccak256(bytes(domain))];
-        emit IDstackClusterNFT.BaseDomainRemoved(index, domain, ClusterStorage.nextEpoch());
+        delete Arrays.unsafeAccess(trust.baseDomains, index - 1).value; // the index was checked above
+        bytes32 hash = keccak256(bytes(domain));
+        delete trust.domainIndex[hash];
+        History.baseDomainRemoved(index, domain, hash);
     }
 
     /// See IDstackClusterNFT.

@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {ClusterStorage} from "../ClusterStorage.sol";
 import {Election} from "../Election.sol";
+import {History} from "../History.sol";
 import {PeerTable} from "../PeerTable.sol";
 import {Registrar} from "../Registrar.sol";
 import {IDstackClusterNFT} from "../interfaces/IDstackClusterNFT.sol";
@@ -17,7 +18,7 @@ abstract contract LeaderElection is ILeaderElection {
         uint256 tokenId = ClusterStorage.election().voterToken[msg.sender];
         ClusterStorage.NodeRecord storage node = ClusterStorage.members().nodes[tokenId];
         if (node.memberAddress != msg.sender || !PeerTable.isActive(node)) revert NotAMember(msg.sender);
-        _vote(tokenId, node, target, isNoConfidence);
+        _vote(tokenId, node, inTerm, target, isNoConfidence);
     }
 
     /// See ILeaderElection.
@@ -35,12 +36,12 @@ abstract contract LeaderElection is ILeaderElection {
         if (!PeerTable.isActive(node)) revert IDstackClusterNFT.NodeNotActive(tokenId);
         bytes32 digest = TypedData.digest(tokenId, inTerm, target, isNoConfidence, deadline);
         Registrar.checkMember(digest, memberSignature, node.memberAddress);
-        _vote(tokenId, node, target, isNoConfidence);
+        _vote(tokenId, node, inTerm, target, isNoConfidence);
     }
 
     /// See ILeaderElection.
     function electLeader() external returns (address leader) {
-        (leader,) = Election.standing();
+        (leader,,,) = Election.standing();
         if (leader != address(0)) revert LeaderStands(leader);
         if (ClusterStorage.members().totals.peerCount == 0) revert NoMembers();
         return Election.elect();
@@ -48,12 +49,12 @@ abstract contract LeaderElection is ILeaderElection {
 
     /// See ILeaderElection.
     function currentLeader() external view returns (address leader) {
-        (leader,) = Election.standing();
+        (leader,,,) = Election.standing();
     }
 
     /// See ILeaderElection.
     function leaderToken() external view returns (uint256 tokenId) {
-        (, tokenId) = Election.standing();
+        (, tokenId,,) = Election.standing();
     }
 
     /// See ILeaderElection.
@@ -64,41 +65,45 @@ abstract contract LeaderElection is ILeaderElection {
 
     /// See ILeaderElection.
     function requiredVotes() external view returns (uint256) {
-        return Election.requiredVotes();
+        return Election.majority(ClusterStorage.members().totals.peerCount);
     }
 
     /// See ILeaderElection.
     function term() external view returns (uint32) {
-        return ClusterStorage.members().totals.term;
+        return Election.term();
     }
 
     function _checkTerm(uint32 inTerm) private view {
-        uint32 current = ClusterStorage.members().totals.term;
+        uint32 current = Election.term();
         if (inTerm != current) revert WrongTerm(current, inTerm);
     }
 
-    /// `node` is the record of `tokenId`, an active peer, and the vote is its own.
-    function _vote(uint256 tokenId, ClusterStorage.NodeRecord storage node, address target, bool isNoConfidence)
-        private
-    {
-        (address leader,) = Election.standing();
+    /// `node` is the record of `tokenId`, an active peer, `current` the term, and the vote is its own.
+    function _vote(
+        uint256 tokenId,
+        ClusterStorage.NodeRecord storage node,
+        uint32 current,
+        address target,
+        bool isNoConfidence
+    ) private {
+        (address leader,, uint256 votes, uint256 required) = Election.standing();
         if (leader == address(0) || target != leader) revert NotLeader(target, leader);
 
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        uint32 current = totals.term;
         ClusterStorage.VoteState state = node.voteTerm == current ? node.vote : ClusterStorage.VoteState.NONE;
         if (state == ClusterStorage.VoteState.SPENT) revert VoteSpent(tokenId, current);
         if (isNoConfidence) {
             if (state == ClusterStorage.VoteState.COUNTED) revert AlreadyVoted(tokenId, current);
             (node.voteTerm, node.vote) = (current, ClusterStorage.VoteState.COUNTED);
-            ++totals.votes;
+            ++votes;
         } else {
             if (state == ClusterStorage.VoteState.NONE) revert NoVote(tokenId, current);
             node.vote = ClusterStorage.VoteState.SPENT;
-            --totals.votes;
+            --votes;
         }
-        uint64 epoch = ClusterStorage.nextEpoch();
-        emit VoteCast(tokenId, node.memberAddress, leader, isNoConfidence, totals.votes, current, epoch);
-        if (totals.votes >= Election.requiredVotes()) Election.elect();
+        // forge-lint: disable-next-line(unsafe-typecast): at most one of each peer
+        ClusterStorage.members().totals.votes = uint16(votes);
+        // forge-lint: disable-next-line(unsafe-typecast): at most one of each peer
+        History.voteCast(tokenId, node.memberAddress, leader, isNoConfidence, uint32(votes), current);
+        if (votes >= required) Election.elect();
     }
 }

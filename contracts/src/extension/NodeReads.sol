@@ -9,10 +9,12 @@ import {PeerTable} from "../PeerTable.sol";
 import {WalletTokens} from "../WalletTokens.sol";
 import {IdSet} from "../lib/IdSet.sol";
 import {InstanceId} from "../lib/InstanceId.sol";
+import {Switches} from "../lib/Switches.sol";
 
 /// @title  Reads of tokens: all, one, a wallet's, an instance's.
 abstract contract NodeReads {
     using IdSet for IdSet.Set;
+    using Switches for Switches.Byte;
 
     /// See IDstackClusterNFT.
     function nodes(uint256 cursor, uint256 limit)
@@ -20,19 +22,16 @@ abstract contract NodeReads {
         view
         returns (IDstackClusterNFT.Node[] memory page, uint256 next)
     {
-        ClusterStorage.Totals storage totals = ClusterStorage.members().totals;
-        uint256 last = totals.highWater;
-        uint256 id = cursor == 0 ? 1 : cursor;
-        page = new IDstackClusterNFT.Node[](Math.min(limit, totals.supply));
-        uint256 count = 0;
-        for (uint256 seen = 0; id <= last && seen < limit; ++seen) {
-            if (WalletTokens.ownerOf(id) != address(0)) page[count++] = _node(id);
-            ++id;
-        }
-        assembly ("memory-safe") {
-            mstore(page, count)
-        }
-        next = id <= last ? id : 0;
+        return _page(cursor, limit, true, 0);
+    }
+
+    /// See IDstackClusterNFT.
+    function nodesOf(bytes20 instanceId, uint256 cursor, uint256 limit)
+        external
+        view
+        returns (IDstackClusterNFT.Node[] memory page, uint256 next)
+    {
+        return _page(cursor, limit, false, instanceId);
     }
 
     /// See IDstackClusterNFT.
@@ -77,6 +76,42 @@ abstract contract NodeReads {
     /// See IClusterPolicy.
     function walletToTokenId(address wallet) external view returns (uint256) {
         return WalletTokens.onlyTokenOf(wallet);
+    }
+
+    /// Of the `limit` ids from `cursor` on those that are minted and, unless `all`, bound to the instance. Counts them first, because
+    /// they may be few.
+    function _page(uint256 cursor, uint256 limit, bool all, bytes20 instanceId)
+        private
+        view
+        returns (IDstackClusterNFT.Node[] memory page, uint256 next)
+    {
+        uint256 last = _highestId();
+        uint256 first = Math.min(Math.max(cursor, 1), last + 1);
+        unchecked {
+            uint256 end = first + Math.min(limit, last + 1 - first);
+            uint256 count = 0;
+            for (uint256 id = first; id < end; ++id) {
+                if (_isWanted(id, all, instanceId)) ++count;
+            }
+            page = new IDstackClusterNFT.Node[](count);
+            for (uint256 id = end; count > 0;) {
+                if (_isWanted(--id, all, instanceId)) page[--count] = _node(id);
+            }
+            next = end <= last ? end : 0;
+        }
+    }
+
+    /// The highest id of those ever minted.
+    function _highestId() private view returns (uint256) {
+        ClusterStorage.Members storage members = ClusterStorage.members();
+        uint256 burned = members.totals.switches.isOn(Switches.HAS_BURNED) ? members.free.count() : 0;
+        return members.totals.supply + burned;
+    }
+
+    /// One read where the token is bound to another instance.
+    function _isWanted(uint256 tokenId, bool all, bytes20 instanceId) private view returns (bool) {
+        if (!all && ClusterStorage.members().nodes[tokenId].instanceId != instanceId) return false;
+        return WalletTokens.ownerOf(tokenId) != address(0);
     }
 
     function _node(uint256 tokenId) private view returns (IDstackClusterNFT.Node memory node) {

@@ -60,7 +60,7 @@ interface IClusterPolicy {
     /// How many tokens may exist (1 to the network's capacity) and which network types may register. Contract owner only; reverts
     /// with InvalidMaxNodes. A lower number than there are tokens stops minting and takes no token away; the network type
     /// concerns `registerPeer` alone: peers that are registered stay. A network type that does not exist reverts without data. Emits
-    /// ClusterConfigUpdated. 41,000 gas.
+    /// ClusterConfigUpdated. 43,000 gas.
     function setClusterConfig(uint256 nodeLimit, NetworkPolicy networkType) external;
     /// What `mintNodeAccess` costs, in wei, and whether anyone may call it. Contract owner only. Emits MintingPolicyUpdated. 63,000
     /// gas. Where anyone may, the price is what keeps one buyer from taking all tokens and from out-voting the members, and each
@@ -78,14 +78,14 @@ interface IClusterPolicy {
     function unpauseRegistrations() external;
     /// Whether free-form URLs for local development are taken and shown. Never on a chain that others read: nothing is checked
     /// about such a URL. Turning off what is on voids all URLs; turning on what is on voids none. Contract owner only. Emits
-    /// DevModeSet. 62,000 gas.
+    /// DevModeSet. 63,000 gas.
     function setDevMode(bool enabled) external;
 
     // ---------------------------------------------------------------------------------------------- a token owner's
 
     /// Mints the lowest free token id, bound to an instance id or, with the empty string, unbound. The contract owner pays nothing;
     /// anyone else pays exactly the price, and only while minting is public. `to` is not called. Reverts with MintingNotPublic,
-    /// WrongPayment, MaxNodesReached, NetworkFull, InvalidInstanceId. Emits Transfer and NodeMinted. 146,000 gas for the first token
+    /// WrongPayment, MaxNodesReached, NetworkFull, InvalidInstanceId. Emits Transfer and NodeMinted. 144,000 gas for the first token
     /// of a wallet.
     function mintNodeAccess(address to, string calldata instanceId) external payable returns (uint256 tokenId);
     /// `bind` for a wallet that holds one token. Reverts with NoToken or SeveralTokens, and as `bind` does: anyone can send a
@@ -94,7 +94,7 @@ interface IClusterPolicy {
     function registerInstance(string calldata instanceId) external;
     /// The URL that `getPeerEndpoints` shows for this token's peer while devMode lasts; the empty string takes it back. Token owner
     /// only. At most 256 bytes of visible ASCII. Void when the token is transferred, burned, deactivated, revoked or bound again, and
-    /// when devMode ends. Reverts with DevModeOff or InvalidDevUrl. Emits DevUrlSet. 78,000 gas for up to 31 bytes, 330,000 for 256;
+    /// when devMode ends. Reverts with DevModeOff or InvalidDevUrl. Emits DevUrlSet. 77,000 gas for up to 31 bytes, 311,000 for 256;
     /// 17,100 more for an unbound token.
     function setDevUrl(uint256 tokenId, string calldata url) external;
 

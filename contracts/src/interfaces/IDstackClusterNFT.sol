@@ -190,7 +190,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     /// Gives a fresh proxy its owner, network, KMS roots and app ids. Once, by the first caller: so do it in the transaction that
     /// deploys the proxy. Every network type may register, as many tokens as the network has addresses may be minted, by the owner
-    /// alone. Emits MeshNetworkFixed, AppIdAdded and KmsRootAdded. 264,000 gas with one root, and 72,000 for each further root or
+    /// alone. Emits MeshNetworkFixed, AppIdAdded and KmsRootAdded. 286,000 gas with one root, and 72,000 for each further root or
     /// app id.
     function initialize(ClusterParams calldata params) external;
     /// Makes a cluster of a proxy that was deployed as a dstack DstackApp: the data of the `upgradeToAndCall` that gives it this code.
@@ -202,7 +202,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// instances of that app register for it, until it is bound again or its node leaves. Contract owner only; free
     /// of charge, and within the limit of `setClusterConfig` (MaxNodesReached). Reverts with InvalidNetwork where there is no network
     /// yet: a proxy that became this contract by an upgrade has an owner before it is a cluster. `to` is not called. Emits Transfer
-    /// and NodeMinted. 118,000 gas, 17,100 more for the first token of a wallet and 23,000 for an app id.
+    /// and NodeMinted. 116,000 gas, 17,100 more for the first token of a wallet and 23,000 for an app id.
     function mint(address to, bytes20 instanceId, address appId) external returns (uint256 tokenId);
     /// Binds (or rebinds) an inactive token to an instance id and lets go of the member address that the first registration of the
     /// last binding fixed; reserves nothing. `appId` nonzero lets only instances of that app register for it; zero, of any allowed
@@ -233,12 +233,12 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// Changes only where an active peer is reached, by its member key alone. Anyone may submit, also while registrations are
     /// paused. The key epoch stays. Emits PeerEndpointUpdated. 60,000 gas, 63,000 with a gateway.
     function updateEndpoint(EndpointUpdate calldata update, bytes calldata memberSignature) external;
-    /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 72,000 for a
+    /// Drops the peer, clears the binding and spends the key epoch. Token owner only. Emits NodeCleared. 68,000 gas, 73,000 for a
     /// leader that voted.
     function deactivate(uint256 tokenId) external;
     /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. A revocation ends with the token.
     /// Token owner or approved; a revoked token also the contract owner, who so gets back what strangers took while minting was
-    /// public. Emits Transfer and NodeCleared. 114,000 gas, 124,000 for a leader that voted.
+    /// public. Emits Transfer and NodeCleared. 114,000 gas, 125,000 for a leader that voted.
     function burn(uint256 tokenId) external;
     /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Concerns the holder of the id
     /// when it lands: where the id was burned and minted again just before, that is another holder, whom `reinstate` helps.
@@ -253,13 +253,14 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function addKmsRoot(address root) external;
     /// Distrusts a KMS root: its peers leave at once, and adding it again revives no peer by a signature from before. Contract
     /// owner only. Bindings stay, with their member addresses: a node comes back under another root by its member key. Emits
-    /// KmsRootRemoved and, if it had peers, VotesLapsed. 50,000 gas; 54,000 if it had peers, 66,000 if it had the leader.
+    /// KmsRootRemoved and, if it had peers, VotesLapsed. 46,000 gas; 51,000 if it had peers, 62,000 if it had the leader, and
+    /// up to 70,000 for the fourth root or app id with peers in a row since the last election.
     function removeKmsRoot(address root) external;
     /// Lets nodes of another dstack app become peers after `APP_ID_DELAY` seconds; at most 16. Contract owner only. Emits AppIdAdded.
     /// 93,000 gas.
     function addAppId(address appId) external;
     /// Its peers leave at once, and adding it again revives no peer by a signature from before. Contract owner only. Emits
-    /// AppIdRemoved and, if it had peers, VotesLapsed. 81,000 gas; 89,000 if it had peers, up to 133,000 if it had the leader and
+    /// AppIdRemoved and, if it had peers, VotesLapsed. 80,000 gas; 88,000 if it had peers, up to 129,000 if it had the leader and
     /// peers under sixteen KMS roots.
     function removeAppId(address appId) external;
     /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
@@ -273,6 +274,8 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
 
     /// Grows by one with every visible change; the event of that change carries it.
     function epoch() external view returns (uint64);
+    /// A hash over all visible changes so far (History says of what exactly): who has their events computes it.
+    function history() external view returns (bytes20);
     /// Active peers.
     function peerCount() external view returns (uint256);
     /// Minted tokens.
@@ -289,6 +292,12 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function getPeer(uint256 tokenId) external view returns (Peer memory);
     /// Minted tokens with tokenId ≥ cursor, ascending; `next` as in `peers`. Looks at `limit` ids at most, burned ones included.
     function nodes(uint256 cursor, uint256 limit) external view returns (Node[] memory page, uint256 next);
+    /// As `nodes`, and of those only the tokens bound to `instanceId`; zero for the unbound ones. About 2,400 gas for each id that is
+    /// looked at.
+    function nodesOf(bytes20 instanceId, uint256 cursor, uint256 limit)
+        external
+        view
+        returns (Node[] memory page, uint256 next);
     /// One token; a token that is not minted has a zero owner, and keeps its key epoch.
     function getNode(uint256 tokenId) external view returns (Node memory);
     /// The active token of an instance id in text (see IClusterPolicy); reverts with InstanceNotActive when there is none.

@@ -36,7 +36,8 @@ library AnchorSet {
             if (set.anchors[i].account != address(0)) continue;
             if (set.lastGeneration == MAX_GENERATION) revert IDstackClusterNFT.TooMany(MAX_GENERATION);
             ofGeneration = ++set.lastGeneration;
-            set.anchors[i] = Anchor(account, ofGeneration, effectiveAt);
+            Anchor storage anchor = set.anchors[i]; // in one write: field by field, with nothing between them
+            (anchor.account, anchor.generation, anchor.effectiveAt) = (account, ofGeneration, effectiveAt);
             set.position[account] = i + 1;
             return ofGeneration;
         }

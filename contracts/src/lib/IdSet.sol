@@ -32,6 +32,35 @@ library IdSet {
         if (rest == 0) set.summary &= ~(1 << leaf);
     }
 
+    /// Removes the lowest id of a set that has any, and says whether it was the last. Reads the summary only where the first word is
+    /// empty, before or after.
+    function takeLowest(Set storage set) internal returns (uint256 id, bool last) {
+        uint256 leaf = 0;
+        uint256 bits = set.leaves[0];
+        if (bits == 0) {
+            leaf = _lowestBit(set.summary);
+            bits = set.leaves[leaf];
+        }
+        id = (leaf << 8) | _lowestBit(bits);
+        bits &= bits - 1;
+        set.leaves[leaf] = bits;
+        if (bits != 0) return (id, false);
+        uint256 summary = set.summary & ~(1 << leaf);
+        set.summary = summary;
+        last = summary == 0;
+    }
+
+    /// How many ids the set has: one read for each word of 256 ids that is not empty.
+    function count(Set storage set) internal view returns (uint256 total) {
+        unchecked {
+            for (uint256 leaves = set.summary; leaves != 0; leaves &= leaves - 1) {
+                for (uint256 bits = set.leaves[_lowestBit(leaves)]; bits != 0; bits &= bits - 1) {
+                    ++total;
+                }
+            }
+        }
+    }
+
     function contains(Set storage set, uint256 id) internal view returns (bool) {
         return id < CAPACITY && (set.leaves[id >> 8] >> (id & 0xff)) & 1 == 1;
     }

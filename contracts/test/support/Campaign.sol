@@ -5,13 +5,15 @@ import {IDstackClusterNFT} from "../../src/interfaces/IDstackClusterNFT.sol";
 import {ILeaderElection} from "../../src/interfaces/ILeaderElection.sol";
 import {VM, Vm} from "../Vm.sol";
 import {ClusterTest} from "./ClusterTest.sol";
+import {Ledger} from "./Ledger.sol";
 import {Replica} from "./Replica.sol";
 
-/// @title  One small cluster, a replica that follows its events, and the choice of accounts for the next transaction.
+/// @title  One small cluster, a replica and a ledger that follow its events, and the choice of accounts for the next transaction.
 /// @dev    Few tokens, instances, keys, roots and apps, so that they collide. Calls that the contract refuses are part of it:
 ///         they must leave no trace.
 abstract contract Campaign is ClusterTest {
     Replica public immutable replica = new Replica();
+    Ledger public immutable ledger = new Ledger();
     mapping(string name => uint256) public done;
     uint256 public refused;
     uint256 public till; // wei that were paid and not withdrawn
@@ -65,7 +67,7 @@ abstract contract Campaign is ClusterTest {
         internal
         returns (bool accepted)
     {
-        uint64 before = cluster.epoch();
+        (uint64 before, bytes20 past) = (cluster.epoch(), cluster.history());
         if (value != 0) VM.deal(from, value);
         VM.recordLogs();
         VM.prank(from);
@@ -79,11 +81,14 @@ abstract contract Campaign is ClusterTest {
             ++refused;
             eq(cluster.epoch(), before, "a refused call changes nothing");
         }
+        yes((cluster.epoch() > before) == (cluster.history() != past), "no change without a place in the history");
     }
 
     function follow() private {
         Vm.Log[] memory logs = VM.getRecordedLogs();
         replica.follow(logs, address(cluster), block.number, block.timestamp);
+        ledger.follow(logs, address(cluster), block.number);
+        ledger.mustEqual(cluster);
         if (KEEPS) {
             kept.push(Kept(abi.encode(logs), block.number, block.timestamp));
         }

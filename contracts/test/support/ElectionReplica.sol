@@ -8,7 +8,7 @@ import {Check} from "./Check.sol";
 /// @title  The leader and the votes rebuilt from events: the part of a Replica that is about the election.
 abstract contract ElectionReplica is Check {
     uint32 internal term;
-    uint256 internal votes;
+    uint256 public votes;
     uint256 internal seat; // token of the leader, zero = none
     address internal leader;
     mapping(uint256 tokenId => uint32 term) internal countedIn; // zero = not counted

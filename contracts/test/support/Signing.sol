@@ -75,6 +75,15 @@ abstract contract Signing is Hex {
         pure
         returns (bytes memory)
     {
+        return ethereumSign(key, digestOf(r, cluster, chainId));
+    }
+
+    /// EIP-712 digest of a registration for `cluster` on chain `chainId`.
+    function digestOf(IDstackClusterNFT.Registration memory r, address cluster, uint256 chainId)
+        internal
+        pure
+        returns (bytes32)
+    {
         bytes32 typeHash = keccak256(
             "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
         );
@@ -94,7 +103,7 @@ abstract contract Signing is Hex {
             uint256(r.gatewayPort),
             uint256(r.deadline)
         );
-        return ethereumSign(key, typedDigest(keccak256(bytes.concat(head, tail)), cluster, chainId));
+        return typedDigest(keccak256(bytes.concat(head, tail)), cluster, chainId);
     }
 
     /// EIP-712 signature of an endpoint update for `cluster` on this chain.
@@ -102,6 +111,15 @@ abstract contract Signing is Hex {
         internal
         view
         returns (bytes memory)
+    {
+        return ethereumSign(key, digestOf(u, cluster, block.chainid));
+    }
+
+    /// EIP-712 digest of an endpoint update for `cluster` on chain `chainId`.
+    function digestOf(IDstackClusterNFT.EndpointUpdate memory u, address cluster, uint256 chainId)
+        internal
+        pure
+        returns (bytes32)
     {
         bytes32 typeHash = keccak256(
             "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
@@ -119,7 +137,7 @@ abstract contract Signing is Hex {
                 uint256(u.deadline)
             )
         );
-        return ethereumSign(key, typedDigest(structHash, cluster, block.chainid));
+        return typedDigest(structHash, cluster, chainId);
     }
 
     /// EIP-712 signature of a vote for `cluster` on chain `chainId`.

@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256, FixedBytes, U256};
 use mesh_contract::IDstackClusterNFT as contract;
 use mesh_core::id::{InstanceId, TokenId};
 
-use super::layout;
+use super::{history::History, layout};
 
 /// Bytes of a name that are read: its first 128 characters.
 const MAX_NAME: u64 = 512;
@@ -20,10 +20,11 @@ const LEAF: u64 = 256;
 /// All that a read needs, as the contract's views would return it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
-    pub(crate) epoch: u64,
+    pub(crate) history: History,
     pub(crate) name: String,
     /// Base and prefix length.
     pub(crate) network: (FixedBytes<4>, u8),
+    pub(crate) dev_mode: bool,
     /// By index - 1; a removed one is empty.
     pub(crate) base_domains: Vec<String>,
     /// Ascending by token.
@@ -82,6 +83,12 @@ pub(crate) fn read(word: impl FnMut(B256) -> Result<U256, B256>, reader: For) ->
     if read.missing.is_empty() { Ok(contents) } else { Err(Needed(read.missing)) }
 }
 
+/// What the first word says of it.
+pub(crate) fn history(totals: U256) -> History {
+    let totals = Word(totals);
+    History { epoch: totals.field(0, 5), hash: FixedBytes(totals.bytes(12)) }
+}
+
 /// Reads on with zeros where words are missing, to find out what else is.
 struct Read<W> {
     source: W,
@@ -91,10 +98,12 @@ struct Read<W> {
 impl<W: FnMut(B256) -> Result<U256, B256>> Read<W> {
     fn contents(&mut self, reader: For) -> Contents {
         let totals = self.word(layout::MEMBERS);
-        let dev_mode = totals.field(30, 1) != 0;
+        let dev_mode = totals.0.bit(layout::DEV_MODE);
         let dev_round = if dev_mode { self.word(layout::dev_round()).field(0, 4) } else { 0 };
-        let high_water = totals.field(12, 2).min(MAX_TOKENS);
-        let registered = self.registered(high_water);
+        let network = self.word(layout::network());
+        let registered = self.ids(layout::REGISTERED);
+        // An id that was minted once is minted now, or free.
+        let highest = (totals.field(layout::SUPPLY, 2) + self.ids(layout::FREE).len() as u64).min(MAX_TOKENS);
         let (roots, apps) = (self.anchors(layout::kms_root), self.anchors(layout::app_id));
         let (mut peers, mut rounds) = (Vec::new(), Vec::new());
         for token in registered.iter().copied() {
@@ -111,13 +120,14 @@ impl<W: FnMut(B256) -> Result<U256, B256>> Read<W> {
         });
         let dev_urls = dev_urls.collect();
         Contents {
-            epoch: totals.field(0, 8),
+            history: history(totals.0),
             name: self.text(layout::NAME, MAX_NAME),
-            network: (FixedBytes(totals.bytes(14)), totals.field(18, 1) as u8),
+            network: (FixedBytes(network.bytes(0)), network.field(4, 1) as u8),
+            dev_mode,
             base_domains: self.base_domains(),
             peers,
             dev_urls,
-            own_nodes: self.own_nodes(reader, high_water, &roots, &apps),
+            own_nodes: self.own_nodes(reader, highest, &roots, &apps),
         }
     }
 
@@ -128,11 +138,12 @@ impl<W: FnMut(B256) -> Result<U256, B256>> Read<W> {
         }))
     }
 
-    /// All that are registered, of which some may be under a removed root or app id. None is above the highest id ever minted.
-    fn registered(&mut self, high_water: u64) -> Vec<TokenId> {
+    /// The ids of a set, ascending. Of those that are registered some may be under a removed root or app id.
+    fn ids(&mut self, set: u64) -> Vec<TokenId> {
+        let summary = self.word(layout::summary(set)).0;
         let mut tokens = Vec::new();
-        for index in 0..=high_water / LEAF {
-            let leaf = self.word(layout::leaf(index)).0;
+        for index in (0..LEAF).filter(|index| summary.bit(*index as usize)) {
+            let leaf = self.word(layout::leaf(set, index)).0;
             let ids = (0..LEAF).filter(|bit| leaf.bit(*bit as usize)).map(|bit| index * LEAF + bit);
             tokens.extend(ids.filter_map(|id| TokenId::new(id as u32)));
         }
@@ -161,11 +172,11 @@ impl<W: FnMut(B256) -> Result<U256, B256>> Read<W> {
     fn own_nodes(
         &mut self,
         reader: For,
-        high_water: u64,
+        highest: u64,
         roots: &[(Address, u64)],
         apps: &[(Address, u64)],
     ) -> Vec<contract::Node> {
-        let all = (1..=high_water).filter_map(|id| TokenId::new(id as u32));
+        let all = (1..=highest).filter_map(|id| TokenId::new(id as u32));
         let bound = all.filter(|token| self.word(layout::record(*token, 3)).bytes(0) == reader.instance.0);
         let own: BTreeSet<TokenId> = bound.collect::<Vec<_>>().into_iter().chain(reader.own_token).collect();
         own.into_iter().map(|token| self.node(token, roots, apps)).collect()

@@ -5,9 +5,15 @@ use mesh_core::id::TokenId;
 
 /// `ClusterStorage.MEMBERS_SLOT`: the totals, then what follows.
 pub(super) const MEMBERS: B256 = b256!("7ce23fe83255e7461be7da9b7981d96c01c591fea44120fa317b073455816700");
+/// Of the totals: where the number of tokens is, in bytes, and the bit that says whether there are development URLs.
+pub(super) const SUPPLY: usize = 7;
+pub(super) const DEV_MODE: usize = 8 * 11 + 4;
 const NODES: u64 = 1;
-const REGISTERED: u64 = 20;
+/// The sets of token ids: all that are registered, and burned ones.
+pub(super) const REGISTERED: u64 = 20;
+pub(super) const FREE: u64 = 22;
 const BOUND_APP: u64 = 24;
+const NETWORK: u64 = 25;
 
 /// `ClusterStorage.TRUST_SLOT`: the slots of KMS roots, then of app ids.
 const TRUST: B256 = b256!("2e7e2e8fd300645a32e4b9d5a8389da73c77f7b0ae49484f6c188312d1e04000");
@@ -46,9 +52,19 @@ pub(super) fn bound_app(token: TokenId) -> B256 {
     of_token(token, after(MEMBERS, BOUND_APP))
 }
 
-/// A word of 256 ids.
-pub(super) fn leaf(index: u64) -> B256 {
-    entry(U256::from(index).into(), after(MEMBERS, REGISTERED + 1))
+/// Which words of 256 ids of a set have any.
+pub(super) fn summary(set: u64) -> B256 {
+    after(MEMBERS, set)
+}
+
+/// A word of 256 ids of a set.
+pub(super) fn leaf(set: u64, index: u64) -> B256 {
+    entry(U256::from(index).into(), after(MEMBERS, set + 1))
+}
+
+/// The mesh network.
+pub(super) fn network() -> B256 {
+    after(MEMBERS, NETWORK)
 }
 
 /// A trusted KMS root.
@@ -116,7 +132,9 @@ mod tests {
             ("0+0", "totals"),
             (&*format!("{NODES}+0"), "nodes"),
             (&*format!("{REGISTERED}+0"), "registered"),
+            (&*format!("{FREE}+0"), "free"),
             (&*format!("{BOUND_APP}+0"), "boundApp"),
+            (&*format!("{NETWORK}+0"), "network"),
         ] {
             at("ClusterStorage.Members", place, field);
         }
@@ -130,16 +148,18 @@ mod tests {
         at("AnchorSet.Set", "0+0", "anchors");
         at("AnchorSet.Anchor", "0+0", "account");
         at("AnchorSet.Anchor", "0+20", "generation");
+        at("IdSet.Set", "0+0", "summary");
         at("IdSet.Set", "1+0", "leaves");
         for (place, field) in [
             ("0+0", "epoch"),
-            ("0+12", "highWater"),
-            ("0+14", "networkBase"),
-            ("0+18", "prefixLength"),
-            ("0+30", "devMode"),
+            (&*format!("0+{SUPPLY}"), "supply"),
+            (&*format!("0+{}", DEV_MODE / 8), "switches"),
+            ("0+12", "history"),
         ] {
             at("ClusterStorage.Totals", place, field);
         }
+        at("ClusterStorage.Network", "0+0", "base");
+        at("ClusterStorage.Network", "0+4", "prefixLength");
         for (place, field) in [
             ("0+0", "wireguardKey"),
             ("1+0", "memberAddress"),

@@ -104,9 +104,15 @@ impl AccountProof {
 }
 
 impl Words {
-    /// Below this root, with nodes that were proved before, below any.
-    pub(crate) fn below(root: B256, known: Nodes) -> Self {
-        Self { root, nodes: known, used: BTreeSet::new(), found: BTreeMap::new() }
+    /// Below this root.
+    pub(crate) fn below(root: B256) -> Self {
+        Self { root, nodes: Nodes::new(), used: BTreeSet::new(), found: BTreeMap::new() }
+    }
+
+    /// The same, with nodes that were proved before, below any root.
+    pub(crate) fn with_known(mut self, known: &Nodes) -> Self {
+        self.nodes.extend(known.iter().map(|(hash, node)| (*hash, node.clone())));
+        self
     }
 
     /// Adds the nodes that lead to every slot in `wanted`, of which the answer must have a proof. Others in it are left out.

@@ -1,6 +1,6 @@
 //! The wall: every endpoint lies about the content of an honest block, in every way there is, and no other content comes of it.
 
-mod model;
+pub(super) mod model;
 
 use std::cell::Cell;
 
@@ -8,7 +8,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use mesh_core::id::{InstanceId, TokenId};
 
 use super::{
-    Contents, FIRST, For, layout, read,
+    Contents, For, TOTALS, layout, read,
     storage::{AccountProof, Nodes, Unproven, Words},
 };
 use model::{CONTRACT, Contract, Rng};
@@ -127,12 +127,12 @@ impl Chain {
         rng: &mut Rng,
     ) -> Result<(Contents, Nodes), Unproven> {
         let reader = For { instance: InstanceId([1; 20]), own_token: TokenId::new(1), max_dev_peers: 1000 };
-        let (mut known, mut slots) = (known, FIRST.to_vec());
+        let (mut known, mut slots) = (known, vec![TOTALS]);
         for round in 0..20 {
             let answer = self.answer(lie.filter(|_| round >= honest_rounds), &slots, rng);
             let account = answer.account(self.now.state_root(), CONTRACT)?.ok_or(Unproven::Account(CONTRACT))?;
             let narrow = !known.is_empty();
-            let mut words = Words::below(account.storage_root, std::mem::take(&mut known));
+            let mut words = Words::below(account.storage_root).with_known(&known);
             words.prove(&slots, &answer.storage_proof)?;
             self.asked.set(self.asked.get() + slots.len());
             match read(|slot| words.get(slot), reader) {

@@ -68,22 +68,22 @@ impl Sources {
         });
         // One whose fields hash to what they all name is as good as any.
         let header = headers.find(|header| header.state_root.is_some())?;
-        let root = Root { block: hash, state: header.state_root? };
+        let root = Root { number: header.number, block: hash, state: header.state_root?, chain_id };
         let (server, contents) = self.prover.contents(&self.readers, own_token, root).await?;
-        let registry = |header: Header, chain_id: u64, finalized| {
-            let block = BlockRef { number: header.number, hash: header.hash, timestamp: header.timestamp };
-            read::from_proved(&contents, Domain { chain_id, contract: self.subject.contract }, block, finalized)
-        };
-        let proved = registry(header, chain_id, None).ok()?;
+        let domain = Domain { chain_id, contract: self.subject.contract };
+        let block = |header: Header| BlockRef { number: header.number, hash: header.hash, timestamp: header.timestamp };
+        let proved = read::from_proved(&contents, domain, block(header), None).ok()?;
         let finished = |(index, (known, heard)): (usize, (&Attempt, Answer<Heard>))| {
             let mut attempt =
                 Attempt { head: known.head, error: known.error.clone(), late: known.late, ..Attempt::default() };
             attempt.content = (index == server).then_some(Content::Proven);
             match heard {
-                Some(Ok(Some(Heard::Block(named)))) => match registry(named.header, named.chain_id, named.finalized) {
-                    Ok(registry) => attempt.said = Some(Said { registry, latency: named.latency }),
-                    Err(error) => attempt.error = Some(error.to_string()),
-                },
+                Some(Ok(Some(Heard::Block(named)))) => {
+                    let domain = Domain { chain_id: named.chain_id, ..domain };
+                    let (block, finalized) = (block(named.header), named.finalized);
+                    let registry = Registry { domain, block, finalized, ..proved.clone() };
+                    attempt.said = Some(Said { registry, latency: named.latency });
+                }
                 Some(Ok(Some(Heard::Behind(block, epoch)))) => {
                     attempt.behind = Some(Registry { block, epoch, ..proved.clone() })
                 }

@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes, FixedBytes};
 use mesh_contract::DeployedCode;
-use mesh_core::id::TokenId;
+use mesh_core::{
+    id::TokenId,
+    registration::{Domain, Proof},
+};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -18,9 +21,10 @@ use super::{
 };
 use crate::{
     RpcError, Source,
-    proven::{self, Contents, For, Nodes, TooLarge, Unproven, Words},
+    proven::{self, Contents, For, History, Nodes, TooLarge, Unproven, Words},
     source::PROOF,
 };
+use mesh_contract::IMPLEMENTATION_SLOT;
 
 /// Slots asked for at once: geth gives at most 1,024.
 const SLOTS: usize = 512;
@@ -36,14 +40,22 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
 const NEXT_AFTER: Duration = Duration::from_millis(500);
 /// The same for a first read, which is megabytes.
 const FIRST_READ_NEXT_AFTER: Duration = Duration::from_secs(4);
+/// Blocks whose events are asked for, at most: endpoints give no more of some hundreds or thousands.
+const MAX_BLOCKS: u64 = 1000;
+/// How often the code behind the proxy is looked at, while nothing but the events says that anything changed.
+const CODE_EVERY: Duration = Duration::from_secs(10);
+/// Registrations that were met in events and wait to be asked for, at most.
+const MAX_REGISTRATIONS: usize = 256;
 /// How long an endpoint that cannot prove, or does so falsely, is not asked again.
 const REST: Duration = Duration::from_secs(10);
 
 /// A block whose state is to be proved.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Root {
+    pub(super) number: u64,
     pub(super) block: B256,
     pub(super) state: B256,
+    pub(super) chain_id: u64,
 }
 
 /// Why content was not proved.
@@ -78,17 +90,23 @@ struct Memory {
     other_code: Option<Address>,
     /// The endpoint that proved last.
     server: usize,
+    /// When it was found to be there last.
+    code_seen: Option<Instant>,
     last: Option<Last>,
+    /// Nodes of the storage's trie, as they were at the last read of all words.
+    nodes: Arc<Nodes>,
+    /// Registrations that were met in events, by token and block.
+    registrations: BTreeMap<(TokenId, u64), Proof>,
 }
 
-/// A proved content, and the storage that it is all of.
+/// A proved content.
 #[derive(Debug, Clone)]
 struct Last {
-    storage_root: B256,
+    /// The newest block in which it was seen.
+    number: u64,
+    chain_id: u64,
     own_token: Option<TokenId>,
     contents: Arc<Contents>,
-    /// Of its storage's trie.
-    nodes: Nodes,
 }
 
 impl Prover {
@@ -99,6 +117,12 @@ impl Prover {
     /// Whether there is any endpoint to ask.
     pub(super) fn may_prove(&self, readers: &[Arc<Reader>]) -> bool {
         readers.iter().any(|reader| reader.resting().is_none())
+    }
+
+    /// The history, where that is what was proved of the block at this height, and last.
+    pub(super) fn history_at(&self, number: u64) -> Option<FixedBytes<20>> {
+        let memory = self.memory();
+        memory.last.as_ref().filter(|last| last.number == number).map(|last| last.contents.history.hash)
     }
 
     /// The contract's code, where the last read found that it is not that of this version.
@@ -131,7 +155,14 @@ impl Prover {
     /// `None` where another endpoint is to be asked, `Some(None)` where none can prove it.
     async fn ask(&self, reader: &Reader, own_token: Option<TokenId>, root: Root) -> Option<Option<Arc<Contents>>> {
         let source = reader.source();
-        let proof = timeout(PROOF_TIMEOUT, self.prove(source, own_token, root)).await;
+        let proof = async {
+            match self.prove(source, own_token, root).await {
+                // Some nodes answer a question about their head from a state that has moved on meanwhile.
+                Err(NotProved::False(_)) => self.prove(source, own_token, root).await,
+                proof => proof,
+            }
+        };
+        let proof = timeout(PROOF_TIMEOUT, proof).await;
         let late = |_| Err(RpcError::invalid_response(PROOF, "the whole read takes too long").into());
         match proof.unwrap_or_else(late) {
             Ok(contents) => Some(Some(contents)),
@@ -150,28 +181,90 @@ impl Prover {
 
     async fn prove(&self, source: &Source, own_token: Option<TokenId>, root: Root) -> Result<Arc<Contents>, NotProved> {
         let contract = self.subject.contract;
-        let last = self.memory().last.clone();
-        let first = source.proof(contract, &proven::FIRST, root.block).await?;
-        let account = first
+        let (last, code_seen) = {
+            let memory = self.memory();
+            (memory.last.clone(), memory.code_seen)
+        };
+        let last = last.filter(|last| last.own_token == own_token && last.chain_id == root.chain_id);
+        let first = [proven::TOTALS, IMPLEMENTATION_SLOT];
+        let sees_code = last.is_none() || code_seen.is_none_or(|at| at.elapsed() >= CODE_EVERY);
+        let first = if sees_code { &first[..] } else { &first[..1] };
+        let answer = source.proof(contract, first, root.block).await?;
+        let account = answer
             .account(root.state, contract)?
             .ok_or_else(|| RpcError::invalid_response(PROOF, "there is no contract"))?;
-        let known = last.as_ref().map(|last| last.nodes.clone()).unwrap_or_default();
-        let narrow_rounds = if known.is_empty() { 0 } else { NARROW_ROUNDS };
-        let mut words = Words::below(account.storage_root, known);
-        words.prove(&proven::FIRST, &first.storage_proof)?;
-        self.check_code(source, &mut words, root).await?;
-        let same = |last: &Last| last.storage_root == account.storage_root && last.own_token == own_token;
-        if let Some(last) = last.filter(same) {
-            return Ok(last.contents);
+        let mut words = Words::below(account.storage_root);
+        words.prove(first, &answer.storage_proof)?;
+        if sees_code {
+            self.check_code(source, &mut words, root).await?;
         }
-        let reader = For { instance: self.subject.instance, own_token, max_dev_peers: MAX_DEV_PEERS };
+        let history = proven::history(&mut words).ok_or(Unproven::Slot(proven::TOTALS))?;
+        let followed = match last {
+            Some(last) if last.contents.history == history => Some(last.contents),
+            Some(last) => self.follow(source, &last, history, root).await,
+            None => None,
+        };
+        let contents = match followed {
+            Some(contents) => contents,
+            None => self.prove_all(source, own_token, words, root).await?,
+        };
+        let (number, chain_id) = (root.number, root.chain_id);
+        self.memory().last = Some(Last { number, chain_id, own_token, contents: Arc::clone(&contents) });
+        Ok(contents)
+    }
+
+    /// The contents that the events since the last read lead to. `None` where they do not, or there are none to be had.
+    async fn follow(&self, source: &Source, last: &Last, goal: History, root: Root) -> Option<Arc<Contents>> {
+        let blocks = (last.number + 1, root.number);
+        if goal.epoch <= last.contents.history.epoch || blocks.1 < blocks.0 || blocks.1 - blocks.0 >= MAX_BLOCKS {
+            return None;
+        }
+        let logs = source.logs(self.subject.contract, &[], blocks).await;
+        let domain = Domain { chain_id: root.chain_id, contract: self.subject.contract };
+        let replayed =
+            logs.map(|logs| proven::replay(&last.contents, &domain, self.reader(last.own_token), &logs, goal));
+        let replayed = match replayed {
+            Ok(Ok(replayed)) => replayed,
+            Ok(Err(why)) => {
+                tracing::debug!(source = source.id(), %why, "the contract is read from storage");
+                return None;
+            }
+            Err(error) => {
+                tracing::debug!(source = source.id(), %error, "no events from this endpoint");
+                return None;
+            }
+        };
+        let mut memory = self.memory();
+        let registrations = replayed.registrations.into_iter().map(|(token, block, proof)| ((token, block), proof));
+        memory.registrations.extend(registrations);
+        while memory.registrations.len() > MAX_REGISTRATIONS {
+            memory.registrations.pop_first();
+        }
+        Some(Arc::new(replayed.contents))
+    }
+
+    /// Reads every word, but for what is below nodes that were there at the last such read.
+    async fn prove_all(
+        &self,
+        source: &Source,
+        own_token: Option<TokenId>,
+        words: Words,
+        root: Root,
+    ) -> Result<Arc<Contents>, NotProved> {
+        let contract = self.subject.contract;
+        let known = Arc::clone(&self.memory().nodes);
+        let narrow_rounds = if known.is_empty() { 0 } else { NARROW_ROUNDS };
+        let mut words = words.with_known(&known);
+        if proven::implementation(&mut words).is_none() {
+            let answer = source.proof(contract, &[IMPLEMENTATION_SLOT], root.block).await?;
+            words.prove(&[IMPLEMENTATION_SLOT], &answer.storage_proof)?;
+        }
+        self.check_code(source, &mut words, root).await?;
         for round in 0..ROUNDS {
-            let needed = match proven::read(|slot| words.get(slot), reader) {
+            let needed = match proven::read(|slot| words.get(slot), self.reader(own_token)) {
                 Ok(contents) => {
-                    let (storage_root, contents) = (account.storage_root, Arc::new(contents));
-                    let nodes = words.into_used();
-                    self.memory().last = Some(Last { storage_root, own_token, contents: Arc::clone(&contents), nodes });
-                    return Ok(contents);
+                    self.memory().nodes = Arc::new(words.into_used());
+                    return Ok(Arc::new(contents));
                 }
                 Err(needed) => needed,
             };
@@ -184,12 +277,23 @@ impl Prover {
         Err(RpcError::invalid_response(PROOF, "storage without end").into())
     }
 
+    fn reader(&self, own_token: Option<TokenId>) -> For {
+        For { instance: self.subject.instance, own_token, max_dev_peers: MAX_DEV_PEERS }
+    }
+
+    /// A registration that was met in an event, once: its signatures hold, and whether they are those of the record is the caller's to
+    /// see.
+    pub(super) fn take_registration(&self, token: TokenId, block: u64) -> Option<Proof> {
+        self.memory().registrations.remove(&(token, block))
+    }
+
     /// Only the words of this version's contract mean what they are taken for. Asked once for each implementation.
     async fn check_code(&self, source: &Source, words: &mut Words, root: Root) -> Result<(), NotProved> {
         let implementation = proven::implementation(words).unwrap_or_default();
         {
-            let memory = self.memory();
+            let mut memory = self.memory();
             if memory.known_code == Some(implementation) {
+                memory.code_seen = Some(Instant::now());
                 return Ok(());
             }
             if memory.other_code == Some(implementation) {
@@ -208,6 +312,7 @@ impl Prover {
         let mut memory = self.memory();
         (memory.known_code, memory.other_code) =
             if is_known { (Some(implementation), None) } else { (None, Some(implementation)) };
+        memory.code_seen = is_known.then(Instant::now);
         is_known.then_some(()).ok_or(NotProved::OtherCode(implementation))
     }
 

@@ -1,6 +1,6 @@
 //! One endpoint's view of the contract at one block hash.
 
-use alloy_primitives::U256;
+use alloy_primitives::{FixedBytes, U256};
 use mesh_contract::DstackClusterNFT as contract;
 use mesh_core::{
     dev_url::{DevUrl, DevUrls},
@@ -18,8 +18,10 @@ use crate::{
     source::{CALL, PROOF},
 };
 
-/// Peers or nodes asked for at once.
+/// Peers asked for at once.
 const PAGE: u64 = 500;
+/// Tokens that are looked at, in one call, for those of this instance: about 25 million gas, of which endpoints allow 50 million or more.
+const TOKENS_AT_ONCE: u64 = 10_000;
 /// A larger mesh has no development URLs: the contract returns all endpoints at once, and each RPC endpoint has its own limit of what
 /// a call may take.
 pub(super) const MAX_DEV_PEERS: usize = 1000;
@@ -147,7 +149,7 @@ pub(super) fn from_proved(
     let own_nodes = contents.own_nodes.iter().map(own).collect::<Result<Vec<_>, RpcError>>()?;
     let base_domains = base_domains(contents.base_domains.clone())?;
     let dev_urls = dev_urls(&peers, contents.dev_urls.clone(), network, &base_domains)?;
-    let (epoch, name) = (contents.epoch, shown(&contents.name));
+    let (epoch, name) = (contents.history.epoch, shown(&contents.name));
     Ok(Registry { domain, block, finalized, epoch, name, network, base_domains, peers, dev_urls, own_nodes })
 }
 
@@ -212,7 +214,7 @@ async fn peers(
     network: MeshNetwork,
 ) -> Result<Vec<PeerRecord>, RpcError> {
     let mut records: Vec<PeerRecord> = Vec::new();
-    let mut pages = Pages::new("peers()", network);
+    let mut pages = Pages::new("peers()", network, PAGE);
     while let Some(cursor) = pages.cursor() {
         let call = contract::peersCall { cursor, limit: U256::from(PAGE) };
         let answer = source.call(subject.contract, block.hash, call).await?;
@@ -235,25 +237,22 @@ async fn own_nodes(
     network: MeshNetwork,
 ) -> Result<Vec<NodeRecord>, RpcError> {
     let mut own: Vec<NodeRecord> = Vec::new();
-    let mut missing = own_token;
-    let mut pages = Pages::new("nodes()", network);
+    let mut pages = Pages::new("nodesOf()", network, TOKENS_AT_ONCE);
     while let Some(cursor) = pages.cursor() {
-        let call = contract::nodesCall { cursor, limit: U256::from(PAGE) };
+        let (instance, limit) = (FixedBytes(subject.instance.0), U256::from(TOKENS_AT_ONCE));
+        let call = contract::nodesOfCall { instanceId: instance, cursor, limit };
         let answer = source.call(subject.contract, block.hash, call).await?;
         for node in answer.page {
-            let record = NodeRecord::try_from(node)
-                .map_err(|error| RpcError::invalid_response(CALL, &format!("nodes(): {error}")))?;
-            pages.take(record.token)?;
-            let bound = record.instance == Some(subject.instance);
-            if missing == Some(record.token) {
-                missing = None;
-            } else if !bound {
-                continue;
+            let record = NodeRecord::try_from(node).map_err(|error| pages.refuse(&error.to_string()))?;
+            if record.instance != Some(subject.instance) {
+                return Err(pages.refuse("a token of another instance"));
             }
+            pages.take(record.token)?;
             own.push(record);
         }
         pages.turn(answer.next)?;
     }
+    let missing = own_token.filter(|token| own.iter().all(|record| record.token != *token));
     if let Some(token) = missing {
         let call = contract::getNodeCall { tokenId: U256::from(token.get()) };
         let node = source.call(subject.contract, block.hash, call).await?;
@@ -267,17 +266,19 @@ async fn own_nodes(
 }
 
 /// The state of reading a paged view. Tokens ascend, lie within the mesh network, and a page that is not the last one has passed
-/// [`PAGE`] of them: so a read has an end, and nothing in it is there twice.
+/// as many of them as it may: so a read has an end, and nothing in it is there twice.
 struct Pages {
     view: &'static str,
     network: MeshNetwork,
+    /// Tokens that a page looks at.
+    limit: u64,
     cursor: U256,
     last: Option<TokenId>,
 }
 
 impl Pages {
-    const fn new(view: &'static str, network: MeshNetwork) -> Self {
-        Self { view, network, cursor: U256::ONE, last: None }
+    const fn new(view: &'static str, network: MeshNetwork, limit: u64) -> Self {
+        Self { view, network, limit, cursor: U256::ONE, last: None }
     }
 
     /// Where the next page begins; `None` after the last one.
@@ -296,7 +297,7 @@ impl Pages {
 
     fn turn(&mut self, next: U256) -> Result<(), RpcError> {
         let capacity = U256::from(self.network.capacity());
-        if !next.is_zero() && (next < self.cursor.saturating_add(U256::from(PAGE)) || next > capacity) {
+        if !next.is_zero() && (next < self.cursor.saturating_add(U256::from(self.limit)) || next > capacity) {
             return Err(self.refuse("pages without end"));
         }
         self.cursor = next;

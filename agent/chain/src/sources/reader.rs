@@ -20,6 +20,11 @@ use crate::{Header, RpcError, Source, source::CALL};
 /// How long one endpoint may take for a whole read: a hundred and more requests for the largest mesh.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an endpoint's chain id is remembered, and for how many blocks: one that is behind the same URL as another chain's is not
+/// likely to be so high. What it would have to say of the contract is that chain's, and is refused later.
+const CHAIN_FOR: Duration = Duration::from_secs(60);
+const CHAIN_FOR_BLOCKS: u64 = 10_000;
+
 /// An endpoint, and what is remembered of it from one read to the next.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -30,6 +35,8 @@ pub(super) struct Reader {
     /// The last read, for the shortcut of [`read::read`].
     previous: Mutex<Option<Registry>>,
     late: Mutex<Late>,
+    /// When it said of which chain it is, at which height, and what it said.
+    chain: Mutex<Option<(Instant, u64, u64)>>,
     /// Why it is not asked for proofs.
     rest: Mutex<Option<Rest>>,
 }
@@ -80,7 +87,8 @@ pub(super) struct Said {
 
 impl Reader {
     pub(super) fn new(source: Arc<Source>, subject: Subject, chain_id: Option<u64>) -> Self {
-        Self { source, subject, chain_id, previous: Mutex::default(), late: Mutex::default(), rest: Mutex::default() }
+        let (previous, late, chain, rest) = Default::default();
+        Self { source, subject, chain_id, previous, late, chain, rest }
     }
 
     pub(super) async fn head(self: Arc<Self>) -> Result<Header, RpcError> {
@@ -113,13 +121,28 @@ impl Reader {
         }
         let header = async { if head.number == target { Ok(Some(head)) } else { self.source.header_at(target).await } };
         let finalized = async { Ok(self.source.finalized().await) };
-        let (header, chain_id, finalized) = tokio::try_join!(header, self.source.chain_id(), finalized)?;
+        let (header, chain_id, finalized) = tokio::try_join!(header, self.chain_of(head), finalized)?;
         if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != chain_id) {
             return Err(RpcError::wrong_chain(chain_id, wanted));
         }
         self.late().failure = None;
         let finalized = finalized.map(|number| number.min(target));
         Ok(header.map(|header| Heard::Block(Named { header, chain_id, finalized, latency: begun.elapsed() })))
+    }
+
+    /// The chain of its newest block.
+    async fn chain_of(&self, head: Header) -> Result<u64, RpcError> {
+        let known = || self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *known();
+        if let Some((asked, height, chain_id)) = last
+            && asked.elapsed() < CHAIN_FOR
+            && (height..height + CHAIN_FOR_BLOCKS).contains(&head.number)
+        {
+            return Ok(chain_id);
+        }
+        let chain_id = self.source.chain_id().await?;
+        *known() = Some((Instant::now(), head.number, chain_id));
+        Ok(chain_id)
     }
 
     /// Its view at height `target`; `None` where it is not there yet or did not name its head.

@@ -369,11 +369,12 @@ impl Chain {
                 let call = contract::peersCall::abi_decode(&data).unwrap();
                 ("peers", contract::peersCall::abi_encode_returns(&self.page_of_peers(&call)))
             }
-            contract::nodesCall::SELECTOR => {
-                let call = contract::nodesCall::abi_decode(&data).unwrap();
-                let page = self.nodes.iter().filter(|node| node.tokenId >= call.cursor).cloned().collect();
-                let page = contract::nodesReturn { page, next: U256::ZERO };
-                ("nodes", contract::nodesCall::abi_encode_returns(&page))
+            contract::nodesOfCall::SELECTOR => {
+                let call = contract::nodesOfCall::abi_decode(&data).unwrap();
+                let nodes = self.nodes.iter().filter(|node| node.tokenId >= call.cursor);
+                let page = nodes.filter(|node| node.instanceId == call.instanceId).cloned().collect();
+                let page = contract::nodesOfReturn { page, next: U256::ZERO };
+                ("nodesOf", contract::nodesOfCall::abi_encode_returns(&page))
             }
             contract::getNodeCall::SELECTOR => {
                 let call = contract::getNodeCall::abi_decode(&data).unwrap();

@@ -4,15 +4,19 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_primitives::{Address, FixedBytes, U256};
 use mesh_chain::{Source, Sources, Subject};
-use mesh_contract::{DstackClusterNFT as contract, base_domains};
+use mesh_contract::{DstackClusterNFT as contract, base_domains, update_endpoint};
 use mesh_core::{
-    id::{AppId, TokenId},
-    registration::{Gateway, Registration},
+    agent::ProofRequest,
+    id::{AppId, TokenId, WireguardKey},
+    registration::{EndpointUpdate, Gateway, Registration},
     registry::{NodeRecord, PeerRecord, Registry},
     status::Content,
 };
 
-use crate::{Cluster, DEADLINE, node::Node};
+use crate::{
+    Cluster, DEADLINE,
+    node::{Node, in_an_hour},
+};
 
 impl Cluster {
     fn reader(&self, node: &Node) -> Sources {
@@ -148,4 +152,110 @@ async fn what_has_not_changed_is_not_proved_again() {
     }
     assert_eq!(proofs() - first, 3);
     assert!(first <= 7, "{first} proofs for the first read");
+}
+
+/// What others do is replayed from its events, at the price of one proof and one question for logs; what this node's own tokens go
+/// through, and what is trusted, is read from storage.
+#[tokio::test]
+async fn changes_of_others_are_replayed() {
+    let cluster = Cluster::deploy().await;
+    let app = AppId::from(cluster.domain.contract);
+    let (own, other) = (Node::new(app, 7), Node::new(app, 9));
+    let sources = cluster.reader(&own);
+    let asked = |method: &str| {
+        sources.requests().iter().find(|count| count.method == method).map_or(0, |count| count.requests.asked)
+    };
+    cluster.proved(&sources, None).await;
+    let mut before = (asked("eth_getProof"), asked("eth_getLogs"));
+    let mut spent = || {
+        let now = (asked("eth_getProof"), asked("eth_getLogs"));
+        let spent = (now.0 - before.0, now.1 - before.1);
+        before = now;
+        spent
+    };
+    let token = cluster.mint(&other).await;
+    let registration = other.registration(token, 2);
+    cluster.register(&other.prove(registration, &cluster.domain)).await.unwrap();
+    let read = cluster.proved(&sources, None).await;
+    assert_eq!((read.peers.len(), spent()), (1, (1, 1)), "a mint and a join");
+    // The event had the signatures, too.
+    let request = ProofRequest { token, block: read.peers[0].registered_block };
+    let proofs = sources.proofs(vec![request]).await;
+    let proof = proofs[0].1.as_ref().unwrap();
+    assert_eq!((&proof.registration, spent()), (&registration, (0, 0)));
+    // Asked for again, it is fetched: it was not what was wanted.
+    assert_eq!(sources.proofs(vec![request]).await, proofs);
+    assert_eq!(spent(), (0, 1));
+
+    let update = EndpointUpdate {
+        token,
+        key_epoch: 2,
+        endpoint_epoch: 1,
+        endpoint: Some("192.0.2.8:4242".parse().unwrap()),
+        gateway: None,
+        deadline: in_an_hour(),
+    };
+    let signature = other.sign_update(&update, &cluster.domain);
+    cluster.call(update_endpoint(&update, &signature)).await;
+    let rotation = other.registration(token, 3);
+    let rotation = Registration { wireguard_key: WireguardKey([5; 32]), ..rotation };
+    cluster.register(&other.prove(rotation, &cluster.domain)).await.unwrap();
+    cluster.call(contract::electLeaderCall {}).await;
+    let read = cluster.proved(&sources, None).await;
+    assert_eq!((read.peers[0].key_epoch, spent()), (3, (1, 1)), "a move, a rotation and an election");
+
+    cluster.call(contract::revokeCall { tokenId: U256::from(token.get()) }).await;
+    cluster.call(contract::reinstateCall { tokenId: U256::from(token.get()) }).await;
+    assert_eq!((cluster.proved(&sources, None).await.peers.len(), spent()), (0, (1, 1)), "a revocation");
+    assert_eq!((cluster.proved(&sources, None).await.peers.len(), spent()), (0, (1, 0)), "nothing");
+
+    let token = cluster.mint(&own).await;
+    let read = cluster.proved(&sources, None).await;
+    let (proofs, logs) = spent();
+    assert!(read.own_nodes.len() == 1 && proofs > 1 && logs == 1, "its own token: {proofs} proofs, {logs} logs");
+    cluster.register(&own.prove(own.registration(token, 2), &cluster.domain)).await.unwrap();
+    let read = cluster.proved(&sources, Some(token)).await;
+    assert!(read.own_nodes[0].active && spent().0 > 1);
+    cluster.call(contract::removeKmsRootCall { root: own.root_address() }).await;
+    assert_eq!(cluster.proved(&sources, Some(token)).await.peers, [] as [PeerRecord; 0]);
+    assert!(spent().0 > 1, "what is trusted");
+}
+
+/// Every change of the contract's own, in any order: what is replayed is what the views say.
+#[tokio::test]
+async fn whatever_happens_is_read_as_it_is() {
+    let cluster = Cluster::deploy().await;
+    let app = AppId::from(cluster.domain.contract);
+    let nodes: Vec<Node> = (1..=6).map(|number| Node::numbered(app, number)).collect();
+    let sources = cluster.reader(&nodes[0]);
+    let mut epochs: BTreeMap<usize, (TokenId, u32)> = BTreeMap::new();
+    let mut random = 7_u32;
+    let mut below = |end: u32| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) % end
+    };
+    for _ in 0..40 {
+        for _ in 0..below(4) {
+            let at = below(6) as usize;
+            match (epochs.get(&at).copied(), below(4)) {
+                (None, _) => {
+                    let token = cluster.mint(&nodes[at]).await;
+                    let epoch = cluster.view(contract::getNodeCall { tokenId: U256::from(token.get()) }).await.keyEpoch;
+                    epochs.insert(at, (token, epoch));
+                }
+                (Some((token, _)), 0) => {
+                    cluster.call(contract::burnCall { tokenId: U256::from(token.get()) }).await;
+                    epochs.remove(&at);
+                }
+                (Some((token, epoch)), _) => {
+                    let registration = nodes[at].registration(token, epoch + 1);
+                    cluster.register(&nodes[at].prove(registration, &cluster.domain)).await.unwrap();
+                    epochs.insert(at, (token, epoch + 1));
+                }
+            }
+        }
+        cluster.proved(&sources, epochs.get(&0).map(|(token, _)| *token)).await;
+    }
+    let logs = sources.requests().iter().find(|count| count.method == "eth_getLogs").unwrap().requests.asked;
+    assert!(logs > 15, "{logs} reads were asked for by events");
 }

@@ -12,13 +12,13 @@ use crate::proven::{
     storage::{AccountProof, SlotProof},
 };
 
-pub(super) const CONTRACT: Address = Address::repeat_byte(0xc0);
+pub(in crate::proven) const CONTRACT: Address = Address::repeat_byte(0xc0);
 
 /// SplitMix64.
-pub(super) struct Rng(u64);
+pub(in crate::proven) struct Rng(u64);
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::proven) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -30,7 +30,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(in crate::proven) fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 }
@@ -173,12 +173,13 @@ impl Contract {
     }
 
     fn epoch(&self) -> u64 {
-        self.word(layout::MEMBERS).as_limbs()[0]
+        self.contents().history.epoch
     }
 
     fn totals(&mut self, epoch: u64) {
-        let network = U256::from(0x0001_000a_u32) << (8 * 14);
-        self.set(layout::MEMBERS, U256::from(epoch) | field(self.tokens, 12) | network | field(24, 18));
+        let history = U256::from_be_slice(&keccak256(epoch.to_be_bytes())[..20]) << (8 * 12);
+        self.set(layout::MEMBERS, U256::from(epoch) | field(self.tokens, layout::SUPPLY) | history);
+        self.set(layout::network(), U256::from(0x0a00_0100) | field(24, 4));
     }
 
     fn register(&mut self, id: u64, rng: &mut Rng) {
@@ -205,13 +206,15 @@ impl Contract {
     }
 
     fn list(&mut self, id: u64, listed: bool) {
-        let mut leaf = self.word(layout::leaf(0));
-        leaf.set_bit(id as usize, listed);
-        self.set(layout::leaf(0), leaf);
+        let (leaf, summary) = (layout::leaf(layout::REGISTERED, 0), layout::summary(layout::REGISTERED));
+        let mut ids = self.word(leaf);
+        ids.set_bit(id as usize, listed);
+        self.set(leaf, ids);
+        self.set(summary, U256::from(!ids.is_zero()));
     }
 
     fn is_listed(&self, id: u64) -> bool {
-        self.word(layout::leaf(0)).bit(id as usize)
+        self.word(layout::leaf(layout::REGISTERED, 0)).bit(id as usize)
     }
 
     /// A registered one; the first token is made one if there is none.
