@@ -36,6 +36,8 @@ pub struct FalseAnswers {
     pub forks: bool,
     /// It serves proofs, in which every word is one more than in the block. Otherwise, where it lies about the contract, it serves none.
     pub false_words: bool,
+    /// It gives the events of any number of blocks, and leaves out the last one.
+    pub false_events: bool,
     /// Every answer has this HTTP status, and a text that repeats the URL it was asked at; a JSON-RPC error where it is 200.
     pub complaint: Option<u16>,
 }

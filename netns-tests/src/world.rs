@@ -67,8 +67,17 @@ impl World {
         Self::with_steps(nodes, &mut Steps::silent())
     }
 
-    /// The same, step by step.
+    /// The same in a mesh network that has room for more.
+    pub fn in_network(nodes: usize, network: &str) -> Result<Self> {
+        Self::build(nodes, network, &mut Steps::silent())
+    }
+
+    /// As [`World::new`], step by step.
     pub fn with_steps(nodes: usize, steps: &mut Steps) -> Result<Self> {
+        Self::build(nodes, "10.0.1.0/24", steps)
+    }
+
+    fn build(nodes: usize, network: &str, steps: &mut Steps) -> Result<Self> {
         static COUNTER: AtomicUsize = AtomicUsize::new(0);
         stall_clock::watch();
         let (pid, count) = (std::process::id() as usize, COUNTER.fetch_add(1, Ordering::Relaxed));
@@ -92,7 +101,7 @@ impl World {
         let chain = steps.run("start anvil", || Chain::start(&binaries, &hub, HUB, dir.path()))?;
         let kms_root = cvm::address_of(&KMS_ROOT)?;
         let contract = steps.run("deploy the contract (meshctl deploy)", || {
-            let deploy = ["deploy", "--kms-root", &kms_root, "--name", "demo-mesh"];
+            let deploy = ["deploy", "--kms-root", &kms_root, "--name", "demo-mesh", "--network", network];
             let deployed = operator(&binaries, &hub, &chain, dir.path(), None, &deploy)?;
             Ok(deployed["contract"].as_str().context("`meshctl deploy` printed no contract")?.to_owned())
         })?;

@@ -1,4 +1,4 @@
-//! How often an endpoint was asked, by method: what its operator bills.
+//! How often an endpoint was asked, and how much it answered, by method: what its operator bills.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,8 @@ pub struct Requests {
     pub asked: u64,
     /// Of these, without an answer: there was no connection, or it took too long. A refusal is an answer.
     pub failed: u64,
+    /// Bytes of what was answered, without the transport's own.
+    pub received: u64,
 }
 
 /// Requests of one method to one endpoint since the start.
@@ -35,6 +37,10 @@ impl Counts {
 
     pub(crate) fn failed(&self, method: &'static str) {
         self.update(method, |requests| requests.failed += 1);
+    }
+
+    pub(crate) fn received(&self, method: &'static str, bytes: usize) {
+        self.update(method, |requests| requests.received += bytes as u64);
     }
 
     fn update(&self, method: &'static str, update: impl FnOnce(&mut Requests)) {

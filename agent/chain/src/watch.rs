@@ -1,9 +1,10 @@
-//! Hints that the contract changed. Every visible change raises its epoch, so that is what each endpoint is asked for now and then;
-//! where the URL is a WebSocket, it also announces the contract's events, which may end without a word. Blocks are of no interest: some chains make five in a second.
+//! Hints that the contract changed. Every visible change raises its epoch, so that is what each endpoint is asked for now and then, with
+//! the hash of the contract's history where that is known; where the URL is a WebSocket, it also announces the contract's events, which may end without a word. Blocks are of no interest: some chains make five in a second.
 //! What is true is read afterwards; a hint that is lost or invented costs a read or two.
 
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
+use alloy_primitives::FixedBytes;
 use mesh_core::id::Address;
 use tokio::{
     sync::{Notify, watch},
@@ -38,19 +39,28 @@ const MISSED: u32 = 2;
 pub(crate) struct Watch {
     pub(crate) source: Arc<Source>,
     pub(crate) contract: Address,
-    /// The epoch of the last read on which enough endpoints agreed; 0 before the first.
-    pub(crate) read: watch::Receiver<u64>,
+    /// How far the contract was at the last read on which enough endpoints agreed.
+    pub(crate) read: watch::Receiver<Reached>,
     pub(crate) hint: Arc<Notify>,
     /// Its turn among several.
     pub(crate) offset: Duration,
+}
+
+/// How far the contract is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// 0 before the first read.
+    pub(crate) epoch: u64,
+    /// Two forks may have the same epoch. Unknown where it was not proved.
+    pub(crate) history: Option<FixedBytes<20>>,
 }
 
 /// What an endpoint said so far.
 #[derive(Default)]
 struct Said {
     epoch: Option<u64>,
-    /// The epoch, lower than the one that was read, that was hinted at; and that one.
-    lower: Option<(u64, u64)>,
+    /// Where it was, on another fork or behind what was read, when that was hinted at; and what was read.
+    elsewhere: Option<(Reached, Reached)>,
     /// Epochs that were never read, in a row.
     invented: u32,
     /// Questions without an answer, in a row.
@@ -91,26 +101,32 @@ impl Watch {
 
     /// Asks for the epoch, and hints if it is news; whether it is another than it said before.
     async fn ask(&self, said: &mut Said) -> Result<bool, RpcError> {
-        let asked = self.source.epoch(self.contract).await;
+        let has_history = self.read.borrow().history.is_some();
+        let asked = if has_history {
+            self.source.history(self.contract).await
+        } else {
+            self.source.epoch(self.contract).await.map(|epoch| Reached { epoch, history: None })
+        };
         let failed = said.failed;
         said.failed = if asked.is_err() { failed.saturating_add(1) } else { 0 };
-        let epoch = asked?;
+        let found = asked?;
         if failed >= OUTAGE {
             // Reads that have failed meanwhile are apart by now.
             self.hint.notify_one();
         }
-        let is_other = said.epoch.replace(epoch).is_some_and(|before| before != epoch);
+        let is_other = said.epoch.replace(found.epoch).is_some_and(|before| before != found.epoch);
         let read = *self.read.borrow();
-        match epoch.cmp(&read) {
-            Ordering::Equal => (said.invented, said.not_before) = (0, None),
-            // A fork without the latest change, or another machine behind the same URL, which is worth one look.
-            Ordering::Less if said.lower != Some((epoch, read)) => {
-                said.lower = Some((epoch, read));
+        let is_fork = found.history.zip(read.history).is_some_and(|(found, read)| found != read);
+        match found.epoch.cmp(&read.epoch) {
+            Ordering::Equal if !is_fork => (said.invented, said.not_before) = (0, None),
+            // A fork without the latest change or with another one, or another machine behind the same URL, which is worth one look.
+            Ordering::Equal | Ordering::Less if said.elsewhere != Some((found, read)) => {
+                said.elsewhere = Some((found, read));
                 self.hint.notify_one();
             }
-            Ordering::Less => {}
+            Ordering::Equal | Ordering::Less => {}
             Ordering::Greater if said.not_before.is_none_or(|at| at <= Instant::now()) => {
-                self.hint_until_read(epoch, said).await;
+                self.hint_until_read(found.epoch, said).await;
             }
             Ordering::Greater => {}
         }
@@ -123,7 +139,7 @@ impl Watch {
         // Another endpoint whose turn is before may have it read by then.
         let pauses = [self.offset / TURNS].into_iter().chain(HINT_AGAIN);
         for (hinted, pause) in (0..).zip(pauses) {
-            if timeout(pause, reads.wait_for(|read| *read >= epoch)).await.is_ok() {
+            if timeout(pause, reads.wait_for(|read| read.epoch >= epoch)).await.is_ok() {
                 said.invented = 0;
                 return;
             }

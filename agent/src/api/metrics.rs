@@ -177,6 +177,8 @@ fn write_requests(page: &mut Page<'_>, counts: &[RequestCount]) -> fmt::Result {
     let labels = |count: &RequestCount| [label("source", &count.source), label("method", count.method)];
     let asked = counts.iter().map(|count| (labels(count), count.requests.asked));
     page.counters("p2p_rpc_requests", "Requests to RPC endpoints.", asked)?;
+    let received = counts.iter().map(|count| (labels(count), count.requests.received));
+    page.counters("p2p_rpc_received_bytes", "Bytes of what RPC endpoints answered.", received)?;
     let failed = counts.iter().map(|count| (labels(count), count.requests.failed));
     page.counters("p2p_rpc_failures", "Requests to RPC endpoints that were not answered.", failed)
 }

@@ -8,7 +8,7 @@ use mesh_core::status::{PathKind, Warning};
 use super::*;
 
 /// What operators have rules and dashboards for: name of the family, type, help.
-const FAMILIES: [(&str, &str, &str); 46] = [
+const FAMILIES: [(&str, &str, &str); 47] = [
     ("p2p_build_info", "gauge", "Version of the agent."),
     ("p2p_ready", "gauge", "1 when applications may rely on the mesh."),
     ("p2p_self_active", "gauge", "1 when this node is a peer."),
@@ -46,6 +46,7 @@ const FAMILIES: [(&str, &str, &str); 46] = [
     ("p2p_registry_reads", "counter", "Reads of the contract by outcome."),
     ("p2p_proofs", "counter", "Registrations whose signatures were checked, by outcome."),
     ("p2p_rpc_requests", "counter", "Requests to RPC endpoints."),
+    ("p2p_rpc_received_bytes", "counter", "Bytes of what RPC endpoints answered."),
     ("p2p_rpc_failures", "counter", "Requests to RPC endpoints that were not answered."),
     ("p2p_warnings", "gauge", "Warnings of the status, by code."),
     ("process_cpu_seconds", "counter", "User and system time of this process."),
@@ -63,7 +64,7 @@ pub(crate) fn snapshot() -> Snapshot {
     let redis = status.peers[1].token_id;
     let switch = (redis, PathKind::Direct, PathKind::Gateway, "direct_udp_silent");
     let counters = Counters { path_switches: [(switch, 3)].into(), ..Counters::default() };
-    let requests = Requests { asked: 9, failed: 2 };
+    let requests = Requests { asked: 9, failed: 2, received: 4100 };
     let requests = vec![RequestCount { source: "https://rpc.example#2".to_owned(), method: "eth_call", requests }];
     Snapshot { status, offer: None, counters, requests }
 }
@@ -102,6 +103,7 @@ fn every_sample_keeps_its_name_and_labels() {
         "p2p_reconcile_failures_total 0",
         "p2p_proofs_total{result=\"verified\"} 0",
         "p2p_rpc_requests_total{source=\"https://rpc.example#2\",method=\"eth_call\"} 9",
+        "p2p_rpc_received_bytes_total{source=\"https://rpc.example#2\",method=\"eth_call\"} 4100",
         "p2p_rpc_failures_total{source=\"https://rpc.example#2\",method=\"eth_call\"} 2",
     ] {
         assert!(page.lines().any(|other| other == line), "{line} is not in {page}");

@@ -9,6 +9,7 @@ mod endpoints;
 mod funds;
 mod leftovers;
 mod malicious_rpc;
+mod many;
 mod memory;
 mod outsider;
 mod prometheus;
