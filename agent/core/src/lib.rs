@@ -16,6 +16,7 @@ pub mod id;
 pub mod member;
 pub mod membership;
 pub mod network;
+pub mod news;
 pub mod observed;
 pub mod path;
 pub mod place;

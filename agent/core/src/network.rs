@@ -66,6 +66,13 @@ impl MeshNetwork {
     pub fn address_of(self, token: TokenId) -> Option<Ipv4Addr> {
         (token.get() <= self.capacity()).then(|| Ipv4Addr::from_bits(self.0.ip().to_bits() + token.get()))
     }
+
+    /// The token of an address; `None` for one that no token has.
+    #[must_use]
+    pub fn token_of(self, address: Ipv4Addr) -> Option<TokenId> {
+        let token = address.to_bits().checked_sub(self.0.ip().to_bits()).and_then(TokenId::new)?;
+        (token.get() <= self.capacity()).then_some(token)
+    }
 }
 
 impl TryFrom<Ipv4Network> for MeshNetwork {
@@ -93,6 +100,10 @@ mod tests {
         assert_eq!(address(254), Some(Ipv4Addr::new(10, 0, 1, 254)));
         assert_eq!(address(255), None);
         assert_eq!(address(u32::MAX), None);
+        let token = |last| network.token_of(Ipv4Addr::new(10, 0, 1, last)).map(TokenId::get);
+        assert_eq!([0, 1, 254, 255].map(token), [None, Some(1), Some(254), None]);
+        assert_eq!(network.token_of(Ipv4Addr::new(10, 0, 0, 7)), None);
+        assert_eq!(network.token_of(Ipv4Addr::new(10, 0, 2, 7)), None);
     }
 
     #[test]

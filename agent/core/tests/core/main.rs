@@ -20,6 +20,7 @@ mod guard;
 mod manual;
 mod member;
 mod membership;
+mod news;
 mod outage;
 mod paths;
 mod place;
