@@ -63,6 +63,7 @@ fn cached(tokens: u32) -> CachedRegistry {
         floor: Floor { epoch: 2, key_epochs },
         member: None,
         spent: Default::default(),
+        removed_by_peers: Vec::new(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Statuses for tests: a mesh with one broken path, a node that has just started, a fenced one.
 
-use mesh_core::status::Status;
+use mesh_core::{
+    id::TokenId,
+    status::{Status, ToldRemoval},
+};
 
 /// Five nodes, one of them reached through the gateway, one RPC endpoint down. The schema's example.
 pub(crate) fn degraded() -> Status {
@@ -15,6 +18,12 @@ pub(crate) fn starting() -> Status {
 /// An agent whose token was revoked.
 pub(crate) fn fenced() -> Status {
     parse(include_str!("../tests/samples/fenced.json"))
+}
+
+/// What members told an agent whose RPC endpoints do not answer.
+pub(crate) fn told_removal() -> ToldRemoval {
+    let token = |id: u32| TokenId::new(id).unwrap();
+    ToldRemoval { token: token(9), key_epoch: 1, told_by: [2, 3, 5].map(token).into(), epoch: 42, block: 1_000 }
 }
 
 fn parse(json: &str) -> Status {

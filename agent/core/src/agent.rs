@@ -8,6 +8,8 @@ mod duties;
 mod facts;
 mod findings;
 mod guard;
+mod hearsay;
+mod herald;
 mod inputs;
 mod moves;
 mod offers;
@@ -23,11 +25,13 @@ mod spent;
 mod tracks;
 mod warnings;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 
 use self::{
     balance::Balance,
     guard::GuardWatch,
+    hearsay::Hearsay,
+    herald::Herald,
     moves::Moves,
     offers::Offers,
     paths::PathBook,
@@ -72,7 +76,7 @@ const STOP_AT_LAST: Duration = Duration::from_secs(8);
 /// Makes this machine equal to the member list, without any I/O.
 ///
 /// The driver's loop: [`Agent::handle`] one input, start what [`Agent::poll_command`] gives until it gives nothing, then sleep
-/// until [`Agent::poll_timeout`] or the next input. Every command but `Save`, `SetPathPeers` and `Stop` must be answered, once, with
+/// until [`Agent::poll_timeout`] or the next input. Every command but `Save`, `SetPathPeers`, `SendNews` and `Stop` must be answered, once, with
 /// its input, also when it failed: the agent asks for nothing of that kind again until then. Hints and observations may also come unasked,
 /// but an unasked observation never while another is being made. What an earlier run left on disk is handed in first, as
 /// [`Input::Cached`].
@@ -96,6 +100,10 @@ pub struct Agent {
     proofs: ProofBook,
     /// The key epochs that are spent, as far as this node knows.
     spent: SpentKeyEpochs,
+    /// What members say of others.
+    hearsay: Hearsay,
+    /// What this node tells them.
+    herald: Herald,
     /// Peers that are not believed because their key epoch is spent, with that epoch.
     came_back: Vec<(TokenId, u32)>,
     /// At least once, every record was tried and the machine was as desired: what is configured is complete.
@@ -187,6 +195,8 @@ impl Agent {
             standing: None,
             proofs: ProofBook::new(anchors),
             spent: SpentKeyEpochs::default(),
+            hearsay: Hearsay::default(),
+            herald: Herald::default(),
             came_back: Vec::new(),
             converged_once: false,
             own_is_proved: false,
@@ -263,6 +273,13 @@ impl Agent {
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Paths(seen) => self.handle_paths(*seen),
             Input::Cached(cached) => self.handle_cached(*cached, now),
+            Input::Told { from, datagram } => {
+                if !self.handle_told(from, &datagram, now) {
+                    // It cost as little as it was worth.
+                    return;
+                }
+            }
+            Input::NewsPort(state) => self.herald.handle_port(state),
             Input::Timeout => {}
             Input::Shutdown => {
                 if self.stopping.is_none() {
@@ -312,6 +329,8 @@ impl Agent {
             self.balance.timeout(self.offers.await_funds()).map(|at| (at, "read the balance")),
             self.reminded.as_ref().map(|(_, at)| (*at + duties::REMIND_EVERY, "remind the operator")),
             self.ages_at.map(|at| (at, "the view ages")),
+            self.herald_timeout().map(|at| (at, "tell peers")),
+            self.hearsay_timeout().map(|at| (at, "weigh what peers say")),
         ]
         .into_iter()
         .flatten()
@@ -334,6 +353,13 @@ impl Agent {
     #[must_use]
     pub fn guarded_network(&self) -> Option<MeshNetwork> {
         self.desired.as_ref().and_then(|desired| desired.guard_route)
+    }
+
+    /// The own mesh address, while the device has it: there peers tell what they have read.
+    #[must_use]
+    pub fn device_address(&self) -> Option<Ipv4Addr> {
+        let device = self.reconcile.seen()?.what.device.as_ref()?;
+        device.address.filter(|_| device.up && self.selection.is_some())
     }
 
     /// Chain and contract as accepted: what signatures and preshared keys are for.

@@ -201,12 +201,31 @@ pub struct RegistryStatus {
     pub counts: Counts,
     /// All three counts are equal and name the same peers.
     pub in_sync: bool,
+    /// Peers that were removed because more than half of the members say that they left, while the own RPC endpoints do not answer;
+    /// ascending by token.
+    #[serde(default)]
+    pub removed_by_peers: Vec<ToldRemoval>,
     /// How much longer the view may be used.
     pub freshness: Freshness,
     /// Each RPC endpoint.
     pub sources: Vec<SourceStatus>,
     /// Agreement between them.
     pub quorum: Quorum,
+}
+
+/// A registration that no longer holds, at the word of members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldRemoval {
+    /// Whose.
+    pub token: TokenId,
+    /// Registrations of this token with this key epoch or a lower one are not believed.
+    pub key_epoch: u32,
+    /// The members that said so, ascending.
+    pub told_by: Vec<TokenId>,
+    /// The lowest epoch of the contract at which one of them had read it.
+    pub epoch: u64,
+    /// The lowest block.
+    pub block: u64,
 }
 
 /// Block of the last accepted read.

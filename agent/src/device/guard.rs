@@ -198,7 +198,15 @@ mod tests {
             own_nodes: Vec::new(),
         };
         let floor = Floor { epoch: 2, key_epochs: BTreeMap::new() };
-        CachedRegistry { registry, proofs: BTreeMap::new(), read_at: 5, floor, member: None, spent: Default::default() }
+        CachedRegistry {
+            registry,
+            proofs: BTreeMap::new(),
+            read_at: 5,
+            floor,
+            member: None,
+            spent: Default::default(),
+            removed_by_peers: Vec::new(),
+        }
     }
 
     #[tokio::test]

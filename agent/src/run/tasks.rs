@@ -200,7 +200,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             Command::ReadBalance => self.read_balance(),
             Command::Save(registry) => self.save(registry),
             // The driver's.
-            Command::SetPathPeers(_) | Command::TellPeers | Command::Stop => {}
+            Command::SetPathPeers(_) | Command::TellPeers | Command::SendNews { .. } | Command::Stop => {}
         }
     }
 

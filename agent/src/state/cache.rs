@@ -85,6 +85,7 @@ mod tests {
             floor,
             member: None,
             spent: Default::default(),
+            removed_by_peers: Vec::new(),
         };
         save(dir.path(), &cached).unwrap();
         assert_eq!(load(dir.path()), Some(cached));

@@ -83,8 +83,9 @@ mod tests {
     }
 
     fn samples() -> [Value; 3] {
-        [samples::degraded(), samples::starting(), samples::fenced()]
-            .map(|status| serde_json::to_value(status).unwrap())
+        let mut degraded = samples::degraded();
+        degraded.registry.removed_by_peers.push(samples::told_removal());
+        [degraded, samples::starting(), samples::fenced()].map(|status| serde_json::to_value(status).unwrap())
     }
 
     #[test]

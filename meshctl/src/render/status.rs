@@ -38,6 +38,14 @@ pub(crate) fn status_text(status: &Status, color: bool) -> String {
         text.push_str("\nwarnings\n");
         text.push_str(&warnings(status, color));
     }
+    for removal in &status.registry.removed_by_peers {
+        let told_by: Vec<_> = removal.told_by.iter().map(ToString::to_string).collect();
+        let (token, epoch, block) = (removal.token, removal.epoch, removal.block);
+        let told_by = told_by.join(", ");
+        text.push_str(&format!(
+            "\nremoved by peers: token {token} (members {told_by}: epoch {epoch}, block {block})\n"
+        ));
+    }
     // No warning: it works all the same, more slowly.
     let refused: Vec<_> = status.agent.refused_offloads().collect();
     if !refused.is_empty() {
@@ -58,7 +66,12 @@ pub(crate) fn watched(status: &Status) -> impl PartialEq + use<> {
         (registry.epoch, registry.counts, registry.in_sync, registry.freshness.fresh, status.agent.pid),
         registry.sources.iter().map(source).collect::<Vec<_>>(),
         status.peers.iter().map(peer).collect::<Vec<_>>(),
-        (status.own.url.clone(), status.own.member_balance, status.other_peers.clone()),
+        (
+            status.own.url.clone(),
+            status.own.member_balance,
+            status.other_peers.clone(),
+            registry.removed_by_peers.clone(),
+        ),
         status.warnings.iter().map(|warning| (warning.code.clone(), warning.peer)).collect::<Vec<_>>(),
         status.agent.refused_offloads().collect::<Vec<_>>(),
     )
@@ -379,6 +392,15 @@ mod tests {
         // The kernel's own device, and an older agent.
         (status.agent.offloads, status.agent.offloads_allowed) = (None, None);
         assert_eq!(footnote(&status), None);
+    }
+
+    #[test]
+    fn who_removed_a_peer_is_said() {
+        let mut status = samples::degraded();
+        status.registry.removed_by_peers.push(samples::told_removal());
+        let text = status_text(&status, false);
+        assert!(text.contains("\nremoved by peers: token 9 (members 2, 3, 5: epoch 42, block 1000)\n"), "{text}");
+        assert!(watched(&status) != watched(&samples::degraded()));
     }
 
     #[test]

@@ -10,12 +10,14 @@ use crate::{
     gate::Floor,
     id::{InstanceId, TokenId, WireguardKey},
     membership::Membership,
+    news::Message,
     registration::{EndpointUpdate, Proof, Registration},
     registry::Registry,
+    status::ToldRemoval,
 };
 
-/// Something for the shell to do. Every one but `SetPathPeers` and `Stop` is answered exactly once, also when it failed; of every
-/// kind but `Save` and `SetPathPeers` at most one is outstanding.
+/// Something for the shell to do. Every one but `SetPathPeers`, `SendNews` and `Stop` is answered exactly once, also when it
+/// failed; of every kind but `Save`, `SetPathPeers` and `SendNews` at most one is outstanding.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Read the contract at the head, from all sources, and answer [`super::Input::Registry`] or [`super::Input::ReadFailed`].
@@ -44,6 +46,14 @@ pub enum Command {
     /// An orderly stop begins: tell every peer of [`Command::SetPathPeers`], which takes a moment, and answer
     /// [`super::Input::PeersTold`]. Until then, and 300 ms at most, the device stays as it is.
     TellPeers,
+    /// Send this to these mesh addresses, from [`crate::news::PORT`] to the same, signed by the member key where it is news. What is lost is
+    /// lost.
+    SendNews {
+        /// To whom.
+        to: Vec<Ipv4Addr>,
+        /// What.
+        message: Message,
+    },
     /// Everything is taken down: leave.
     Stop,
 }
@@ -117,4 +127,7 @@ pub struct CachedRegistry {
     /// Which key epochs were seen to be spent.
     #[serde(default)]
     pub spent: SpentKeyEpochs,
+    /// Which peers left at the word of members, as far as no read has judged it yet.
+    #[serde(default)]
+    pub removed_by_peers: Vec<ToldRemoval>,
 }

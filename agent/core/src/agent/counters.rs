@@ -23,6 +23,12 @@ pub struct Counters {
     pub proofs_verified: u64,
     /// Proofs that did not.
     pub proofs_refused: u64,
+    /// Datagrams with news or a question that were sent to peers.
+    pub news_sent: u64,
+    /// News of peers that was signed by them, and newer than what was known.
+    pub news_heard: u64,
+    /// Datagrams of peers that were malformed, forged, or for another mesh.
+    pub news_refused: u64,
     /// How often packets to a peer took another path: whose, from, to, and what was wrong with the first (`recovered` where the
     /// other is better and works again).
     pub path_switches: BTreeMap<(TokenId, PathKind, PathKind, &'static str), u64>,

@@ -1,6 +1,10 @@
 //! The agent's inputs: who it is, what the operator decided, and every fact of the outside world.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +217,15 @@ pub enum Input {
     Paths(Box<PathsSeen>),
     /// A verified registry of an earlier run, read from disk: the very first input, if there is one.
     Cached(Box<CachedRegistry>),
+    /// A datagram came to [`crate::news::PORT`] from this mesh address, which the tunnel has proved to be the peer's, and from the same port.
+    Told {
+        /// The peer's mesh address.
+        from: Ipv4Addr,
+        /// As it came.
+        datagram: Vec<u8>,
+    },
+    /// Whether this node can send and hear news, or why it cannot.
+    NewsPort(Result<(), String>),
     /// The time of `poll_timeout` has come.
     Timeout,
     /// The answer to [`super::Command::TellPeers`].

@@ -15,6 +15,7 @@ use crate::{
     freshness::{Age, Old},
     gate::{Implausible, WITNESSES},
     membership::Standing,
+    news,
     status::Severity,
     time::{span, time_of_day},
     wei::Wei,
@@ -37,6 +38,7 @@ impl Agent {
         self.find_lost_places(&mut found);
         self.find_unknown_gateways(&mut found);
         self.find_returned(&mut found);
+        self.find_told(&mut found);
         self.find_peers(now, &mut found);
         self.find_notes(&mut found);
         self.find_machine(now, &mut found);
@@ -300,6 +302,13 @@ impl Agent {
             found.push(
                 Finding::new("W507", "guard-one-way", Severity::Warning, message)
                     .hint("leave `--guard route` out where the kernel has nf_tables"),
+            );
+        }
+        if let Some(error) = self.herald.port_error().filter(|_| self.has_tunnels()) {
+            let message = format!("peers can tell this node nothing, nor hear of it what left: {error}");
+            found.push(
+                Finding::new("W508", "no-news", Severity::Warning, message)
+                    .hint(format!("find the program that has UDP port {} (`ss -lunp`), and stop it", news::PORT)),
             );
         }
         if let Some(failure) = self.reconcile.failure() {

@@ -69,6 +69,7 @@ impl Agent {
         let own_token = self.standing.as_ref().and_then(Standing::token);
         let own = proved.extract_if(.., |peer| Some(peer.token()) == own_token).last();
         self.hold_back_spent(&mut proved);
+        self.hold_back_told(&mut proved);
         let Some(view) = &self.view else { return };
         let registry = &view.registry;
         let own_is_proved = own.is_some_and(|own| {

@@ -23,7 +23,8 @@ pub(super) enum Next {
 /// The schedule of reads. Times are on the monotonic clock.
 #[derive(Debug)]
 pub(super) struct Reads {
-    in_flight: bool,
+    /// Since when a read is under way.
+    in_flight: Option<Duration>,
     hinted: bool,
     due: Duration,
     not_before: Duration,
@@ -35,12 +36,12 @@ impl Reads {
     pub(super) const fn new(now: Duration) -> Self {
         // The first failure is often a busy endpoint, and a removal cannot wait.
         let backoff = Backoff::new(FAILED_READ_SPACING, SILENCE);
-        Self { in_flight: false, hinted: false, due: now, not_before: now, backoff }
+        Self { in_flight: None, hinted: false, due: now, not_before: now, backoff }
     }
 
     /// Something may have changed. While a read is under way, one more follows it: that one may have read too early.
     pub(super) fn handle_hint(&mut self, now: Duration) {
-        if self.in_flight {
+        if self.in_flight.is_some() {
             self.hinted = true;
         } else {
             self.due = self.due.min(now.max(self.not_before));
@@ -49,7 +50,7 @@ impl Reads {
 
     /// The read is answered.
     pub(super) fn handle_answer(&mut self, next: Next, now: Duration) {
-        self.in_flight = false;
+        self.in_flight = None;
         let hinted = std::mem::take(&mut self.hinted);
         match next {
             Next::Accepted => {
@@ -73,13 +74,20 @@ impl Reads {
 
     /// Whether to start a read now.
     pub(super) fn poll(&mut self, now: Duration) -> bool {
-        let start = !self.in_flight && self.due <= now;
-        self.in_flight |= start;
+        let start = self.in_flight.is_none() && self.due <= now;
+        if start {
+            self.in_flight = Some(now);
+        }
         start
     }
 
     /// When [`Reads::poll`] will say yes.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        (!self.in_flight).then_some(self.due)
+        self.in_flight.is_none().then_some(self.due)
+    }
+
+    /// Since when the read that is under way has had no answer.
+    pub(super) const fn unanswered_since(&self) -> Option<Duration> {
+        self.in_flight
     }
 }

@@ -46,6 +46,10 @@ impl Contract {
         self.states.len() as u64 - 1
     }
 
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state().epoch
+    }
+
     fn state(&self) -> &State {
         self.states.last().unwrap()
     }

@@ -17,6 +17,8 @@ mod flood;
 mod freshness;
 mod gate;
 mod guard;
+mod hearsay;
+mod herald;
 mod manual;
 mod member;
 mod membership;

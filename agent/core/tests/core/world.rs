@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     time::Duration,
 };
 
@@ -15,6 +16,7 @@ use mesh_core::{
     diff::{Change, PresharedKeyEdit},
     freshness::Deadlines,
     id::{B256, TokenId, WireguardKey},
+    news::Message,
     observed::Observed,
     registration::{NetworkType, Proof},
     registry::Registry,
@@ -58,6 +60,8 @@ pub(crate) struct World {
     signed: Option<Intent>,
     pub(crate) stopped: bool,
     pub(crate) faults: Faults,
+    /// What was sent to peers.
+    pub(crate) sent: Vec<(Vec<Ipv4Addr>, Message)>,
     /// RPC endpoints that say every read alike.
     pub(crate) sources: usize,
     /// Whose proofs were asked for, in this order.
@@ -139,6 +143,7 @@ impl World {
             signed: None,
             stopped: false,
             faults: Faults::default(),
+            sent: Vec::new(),
             sources: 1,
             proofs_asked: Vec::new(),
             balance: Wei(U256::ZERO),
@@ -188,7 +193,11 @@ impl World {
                 continue;
             };
             *self.commands.entry(name(&command)).or_default() += 1;
-            if self.faults.slow && !matches!(command, Command::Save(_) | Command::SetPathPeers(_) | Command::Stop) {
+            let is_answered = !matches!(
+                command,
+                Command::Save(_) | Command::SetPathPeers(_) | Command::SendNews { .. } | Command::Stop
+            );
+            if self.faults.slow && is_answered {
                 self.take_up(command);
             } else if let Some(answer) = self.answer(command) {
                 self.agent.handle(answer, self.now);
@@ -334,6 +343,10 @@ impl World {
                 None
             }
             Command::TellPeers => Some(Input::PeersTold),
+            Command::SendNews { to, message } => {
+                self.sent.push((to, message));
+                None
+            }
             Command::Stop => {
                 self.stopped = true;
                 None
@@ -521,6 +534,7 @@ fn name(command: &Command) -> &'static str {
         Command::Save(_) => "save",
         Command::SetPathPeers(_) => "paths",
         Command::TellPeers => "tell",
+        Command::SendNews { .. } => "news",
         Command::Stop => "stop",
     }
 }
