@@ -7,6 +7,7 @@ mod hosts;
 mod membership;
 mod paths;
 mod switches;
+mod told;
 mod traffic;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
@@ -38,6 +39,13 @@ impl fmt::Display for Violation {
 pub(crate) enum Check {
     /// The key of a node that left is on no device.
     Gone {
+        node: usize,
+        token: TokenId,
+        key: WireguardKey,
+        left: Duration,
+    },
+    /// The same of a node whose RPC is blocked.
+    Told {
         node: usize,
         token: TokenId,
         key: WireguardKey,

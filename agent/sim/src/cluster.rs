@@ -143,6 +143,11 @@ fn member_secret(instance: InstanceId) -> SigningKey {
     derived(&[b"drawn by ", &instance.0])
 }
 
+/// What the shell of a node signs with its member key.
+pub(crate) fn sign_as_member(node: usize, digest: B256) -> [u8; 65] {
+    sign(&member_secret(instance(node)), digest)
+}
+
 fn derived(parts: &[&[u8]]) -> SigningKey {
     SigningKey::from_slice(keccak256(parts.concat()).as_slice()).unwrap()
 }

@@ -53,6 +53,10 @@ pub(crate) struct Node {
     pub(crate) failing_change: Option<&'static str>,
     pub(crate) is_disk_full: bool,
     pub(crate) is_signing_down: bool,
+    /// Its host keeps it from all endpoints, and refuses what goes there, or drops it without a word.
+    pub(crate) blocked: Option<bool>,
+    /// Keys that members had it remove since.
+    pub(crate) told_out: BTreeSet<WireguardKey>,
     /// Since when it reads the contract of enough honest endpoints.
     pub(crate) informed_since: Option<Duration>,
     /// Keys that were configured in this process, those that were removed since, and those of which the disk knows that they left.
@@ -121,6 +125,8 @@ impl Node {
             failing_change: None,
             is_disk_full: false,
             is_signing_down: false,
+            blocked: None,
+            told_out: BTreeSet::new(),
             informed_since: None,
             known: BTreeSet::new(),
             removed: Vec::new(),

@@ -20,25 +20,12 @@ pub(crate) struct Packet {
 impl Packet {
     /// The whole IP packet.
     pub(crate) fn build(self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
-        let total = HEADERS + PAYLOAD;
-        let mut bytes = vec![0; total];
-        bytes[0] = 0x45;
-        bytes[2..4].copy_from_slice(&short(total));
-        bytes[8] = 64;
-        bytes[9] = 17;
-        bytes[12..16].copy_from_slice(&source.octets());
-        bytes[16..20].copy_from_slice(&destination.octets());
-        let checksum = checksum(&bytes[..IP]);
-        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
-        bytes[20..22].copy_from_slice(&PORT.to_be_bytes());
-        bytes[22..24].copy_from_slice(&PORT.to_be_bytes());
-        // No checksum of UDP: with IPv4 it may be left out.
-        bytes[24..26].copy_from_slice(&short(8 + PAYLOAD));
-        bytes[28..44].copy_from_slice(&MARK);
-        bytes[44..52].copy_from_slice(&(self.from as u64).to_be_bytes());
-        bytes[52..60].copy_from_slice(&(self.to as u64).to_be_bytes());
-        bytes[60..68].copy_from_slice(&self.number.to_be_bytes());
-        bytes
+        let mut payload = [0; PAYLOAD];
+        payload[..16].copy_from_slice(&MARK);
+        payload[16..24].copy_from_slice(&(self.from as u64).to_be_bytes());
+        payload[24..32].copy_from_slice(&(self.to as u64).to_be_bytes());
+        payload[32..40].copy_from_slice(&self.number.to_be_bytes());
+        Datagram { from: source, to: destination, port: PORT, payload: &payload }.build()
     }
 
     /// What a delivered packet says, and its inner source.
@@ -49,6 +36,46 @@ impl Packet {
         let index = |at: usize| usize::try_from(number(at)?).ok();
         let packet = Self { from: index(44)?, to: index(52)?, number: number(60)? };
         marked.then_some((source.into(), packet))
+    }
+}
+
+/// A UDP datagram inside the tunnel, from a port to the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Datagram<'a> {
+    pub(crate) from: Ipv4Addr,
+    pub(crate) to: Ipv4Addr,
+    pub(crate) port: u16,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Datagram<'a> {
+    /// The whole IP packet.
+    pub(crate) fn build(self) -> Vec<u8> {
+        let total = HEADERS + self.payload.len();
+        let mut bytes = vec![0; total];
+        bytes[0] = 0x45;
+        bytes[2..4].copy_from_slice(&short(total));
+        bytes[8] = 64;
+        bytes[9] = 17;
+        bytes[12..16].copy_from_slice(&self.from.octets());
+        bytes[16..20].copy_from_slice(&self.to.octets());
+        let checksum = checksum(&bytes[..IP]);
+        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+        bytes[20..22].copy_from_slice(&self.port.to_be_bytes());
+        bytes[22..24].copy_from_slice(&self.port.to_be_bytes());
+        // No checksum of UDP: with IPv4 it may be left out.
+        bytes[24..26].copy_from_slice(&short(total - IP));
+        bytes[HEADERS..].copy_from_slice(self.payload);
+        bytes
+    }
+
+    /// `None` for what goes from one port to another.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?));
+        let port = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let (source, port) = (port(IP)?, port(IP + 2)?);
+        let datagram = Self { from: address(12)?, to: address(16)?, port, payload: bytes.get(HEADERS..)? };
+        (source == port).then_some(datagram)
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Profile {
     Hosts,
     /// A node leaves, another is started again, and the only endpoint then shows the contract as it was before.
     OldState,
+    /// The host of one node keeps it from all endpoints, and members tell it what they read, or lie.
+    Blind,
     /// Two nodes talk for so long that their sessions are renewed.
     Long,
     /// Everything at once.
@@ -34,7 +36,8 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// As often as they are drawn, but for [`Profile::Hosts`] and [`Profile::OldState`], which every eighth seed has.
+    /// As often as they are drawn, but for [`Profile::Hosts`] and [`Profile::OldState`], which every eighth seed has, and
+    /// [`Profile::Blind`], which every sixteenth has.
     const ALL: [Self; 14] = [
         Self::Calm,
         Self::Calm,
@@ -85,9 +88,10 @@ impl Scenario {
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
         let drawn = rng.pick(&Profile::ALL);
-        let profile = match seed % 8 {
-            3 => Profile::OldState,
-            7 => Profile::Hosts,
+        let profile = match seed % 16 {
+            3 | 11 => Profile::OldState,
+            7 | 15 => Profile::Hosts,
+            5 => Profile::Blind,
             _ => drawn,
         };
         let world = WorldPlan::draw(profile, &mut rng);
@@ -95,6 +99,7 @@ impl Scenario {
             Profile::Calm => rng.millis(12_000, 25_000),
             Profile::Sources | Profile::Gateway | Profile::OldState | Profile::Chaos => rng.millis(20_000, 45_000),
             Profile::Failover | Profile::Hosts => rng.millis(40_000, 60_000),
+            Profile::Blind => rng.millis(40_000, 50_000),
             Profile::Nat => rng.millis(20_000, 35_000),
             Profile::Long => rng.millis(190_000, 200_000),
         };
@@ -114,6 +119,20 @@ impl Scenario {
         let halt = Timed { at: Self::HALTS_AT, fault: Fault::Halt(lasts) };
         let history = frozen.chain([halt]).collect();
         Self { seed: 0, profile: Profile::Sources, history, world, length: Self::HALTS_AT + lasts }
+    }
+
+    /// Five nodes, of which the host of the first keeps it from all endpoints, refusing what goes there or dropping it; the last is revoked
+    /// so much later, unless so many of the others say that it was, which it was not.
+    #[must_use]
+    pub fn blocked(refuses: bool, revoked_after: Duration, liars: usize) -> Self {
+        let world = WorldPlan { endpoints: 3, need: 2, ..WorldPlan::calm(5) };
+        let (at, lasts) = (Duration::from_secs(10), Duration::from_secs(40));
+        let then = match liars {
+            0 => Timed { at: at + revoked_after, fault: Fault::Revoke(4) },
+            _ => Timed { at, fault: Fault::Collude((1..=liars).collect(), 4, Duration::from_secs(20)) },
+        };
+        let history = vec![Timed { at, fault: Fault::Blocked(0, refuses, lasts) }, then];
+        Self { seed: 0, profile: Profile::Blind, history, world, length: at + lasts }
     }
 
     /// The same without everything that happens.

@@ -3,12 +3,17 @@
 mod chain;
 mod commands;
 mod happen;
+mod news;
 mod paths;
 mod process;
 mod streams;
 mod traffic;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 pub(crate) use self::{commands::name, traffic::Pair};
 use mesh_core::{
@@ -67,6 +72,11 @@ pub(crate) enum Event {
     Stream(ConnectionId, Due),
     /// Something for the paths of the process of this generation.
     Paths(usize, u64, Box<mesh_paths::Input>),
+    /// The shell of the process of this generation sends packets to peers' agents, and hears what one said.
+    News(usize, u64, Vec<Vec<u8>>),
+    Told(usize, u64, Ipv4Addr, Vec<u8>),
+    /// Members lie, as in this fault of the history.
+    Lie(usize),
     /// The pair's next packet.
     Packet(usize),
     /// A property is looked at.
@@ -221,6 +231,9 @@ impl World {
                     self.feed_paths(node, *input);
                 }
             }
+            Event::News(node, generation, packets) => self.send_news_packets(node, generation, &packets),
+            Event::Told(node, generation, from, datagram) => self.tell_agent(node, generation, from, datagram),
+            Event::Lie(fault) => self.lie(fault),
             Event::Packet(pair) => self.send_packet(pair),
             Event::Check(check) => self.check(check),
         }

@@ -48,6 +48,27 @@ fn a_halt_of_three_hours_costs_no_peer_where_sources_agree_that_it_is_one() {
     }
 }
 
+/// A host can keep its node from every endpoint, and the node need not have found out: members tell it within 2 s of the block.
+#[test]
+fn a_revoked_node_is_off_a_node_without_endpoints_too() {
+    for refuses in [false, true] {
+        for after in [10, 300, 700, 1500, 4000, 20_000].map(Duration::from_millis) {
+            let outcome = run(&Scenario::blocked(refuses, after, 0));
+            assert_eq!(outcome.map(drop), Ok(()), "refuses {refuses}, revoked after {after:?}");
+        }
+    }
+}
+
+/// Of 2f + 1 = 5.
+#[test]
+fn f_members_that_collude_remove_no_peer_and_one_more_would() {
+    for refuses in [false, true] {
+        let outcome = |liars| run(&Scenario::blocked(refuses, Duration::ZERO, liars));
+        assert_eq!(outcome(2).map(drop), Ok(()));
+        assert_eq!(outcome(3).unwrap_err().property, "few-remove-none");
+    }
+}
+
 #[test]
 fn a_seed_decides_a_run() {
     for seed in 0..6 {

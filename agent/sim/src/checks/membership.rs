@@ -56,6 +56,7 @@ impl World {
                 self.checks.fail("only-listed-peers", self.now, what);
             }
         }
+        self.check_told_change(node, change);
         match change {
             Change::AddPeer(peer) => self.check_addition(node, peer),
             Change::RemovePeer(key) => self.nodes[node].removed.push(*key),
@@ -154,6 +155,7 @@ impl World {
             Check::Halted { began, until } => self.check_halted(began, until),
             Check::Moved { node, peers, moved } => self.check_moved(node, peers, moved),
             Check::Stopped { node, peers, stopped } => self.check_stopped(node, peers, stopped),
+            Check::Told { node, token, key, left } => self.check_told(node, token, key, left),
             Check::Gone { node, token, key, left } => {
                 let is_back = self.chain.head().state.peer(token).is_some_and(|peer| peer.wireguard_key == key);
                 if token == crate::cluster::token(node) {

@@ -200,6 +200,9 @@ fn has_shrunk(before: &Counters, after: &Counters) -> bool {
             counters.reads_failed,
             counters.proofs_verified,
             counters.proofs_refused,
+            counters.news_sent,
+            counters.news_heard,
+            counters.news_refused,
             counters.apply_times.count(),
         ]
     };

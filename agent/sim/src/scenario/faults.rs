@@ -59,6 +59,10 @@ pub enum Fault {
     PortChanges(usize),
     DiskFull(usize, Duration),
     SigningFails(usize, Duration),
+    /// Its host keeps a node from every endpoint: refuses what goes there, or drops it.
+    Blocked(usize, bool, Duration),
+    /// These members say of another that it left.
+    Collude(Vec<usize>, usize, Duration),
     /// The chain.
     Reorganise(u64),
     Halt(Duration),
@@ -95,6 +99,8 @@ impl Fault {
             | Self::ChangesFail(_, _, time)
             | Self::DiskFull(_, time)
             | Self::SigningFails(_, time)
+            | Self::Blocked(_, _, time)
+            | Self::Collude(_, _, time)
             | Self::Halt(time)
             | Self::LoseTransactions(time)
             | Self::EndpointDown(_, time)
@@ -126,6 +132,7 @@ pub(super) fn draw(profile: Profile, world: &WorldPlan, length: Duration, rng: &
     match profile {
         Profile::Long => return history,
         Profile::OldState => return old_state(world, rng),
+        Profile::Blind => return blind(world, length, rng),
         _ => {}
     }
     // Those that were there from the beginning have found each other by then.
@@ -133,7 +140,7 @@ pub(super) fn draw(profile: Profile, world: &WorldPlan, length: Duration, rng: &
     while at + Duration::from_millis(500) < length {
         let fault = fault(profile, world, length - at, rng);
         let pause = match profile {
-            Profile::Calm | Profile::OldState | Profile::Long => rng.millis(2_000, 6_000),
+            Profile::Calm | Profile::OldState | Profile::Long | Profile::Blind => rng.millis(2_000, 6_000),
             Profile::Failover => fault.lasts() + rng.millis(16_000, 30_000),
             Profile::Nat | Profile::Gateway => fault.lasts() + rng.millis(2_000, 8_000),
             Profile::Hosts => fault.lasts() + rng.millis(5_000, 12_000),
@@ -165,10 +172,52 @@ fn old_state(world: &WorldPlan, rng: &mut Rng) -> Vec<Timed> {
     ]
 }
 
+/// The host of one node keeps it from all endpoints until the end, and another node is revoked, or as many members lie as may. Or
+/// both: then not enough honest ones are left to say that it was.
+fn blind(world: &WorldPlan, length: Duration, rng: &mut Rng) -> Vec<Timed> {
+    let many = world.nodes.len();
+    let mut nodes: Vec<usize> = (0..many).collect();
+    let mut take = |rng: &mut Rng| nodes.swap_remove(rng.index(nodes.len()));
+    let (blind, gone) = (take(rng), take(rng));
+    let blocked_at = rng.millis(6_000, 9_000);
+    // A moment before, when the node has not found out, or long before.
+    let left_at = blocked_at + if rng.chance(500) { rng.millis(10, 900) } else { rng.millis(900, 20_000) };
+    let mut history =
+        vec![Timed { at: blocked_at, fault: Fault::Blocked(blind, rng.chance(500), length - blocked_at) }];
+    let (lie, leaves) = match rng.below(3) {
+        0 => (true, false),
+        1 => (true, true),
+        _ => (false, true),
+    };
+    if lie {
+        let victim = take(rng);
+        // One fewer than are believed.
+        let liars = (0..(many / 2).min(many - 3)).map(|_| take(rng)).collect();
+        history.push(Timed {
+            at: blocked_at + rng.millis(0, 3_000),
+            fault: Fault::Collude(liars, victim, rng.millis(3_000, 20_000)),
+        });
+    }
+    if leaves {
+        let fault = match rng.below(3) {
+            0 => Fault::Revoke(gone),
+            1 => Fault::Deactivate(gone),
+            _ => Fault::Burn(gone),
+        };
+        history.push(Timed { at: left_at, fault });
+    }
+    if rng.chance(400) {
+        let at = left_at + world.block_time + rng.millis(2_500, 6_000);
+        history.push(Timed { at, fault: Fault::Kill(blind, rng.millis(200, 2_000)) });
+    }
+    history.sort_by_key(|timed| timed.at);
+    history
+}
+
 fn fault(profile: Profile, world: &WorldPlan, left: Duration, rng: &mut Rng) -> Fault {
     match profile {
         // Nothing happens there.
-        Profile::Calm | Profile::OldState | Profile::Long => operator(world, rng),
+        Profile::Calm | Profile::OldState | Profile::Long | Profile::Blind => operator(world, rng),
         Profile::Sources => match rng.below(10) {
             0..=5 => source(world, left, rng),
             6 => node(world, left, rng),

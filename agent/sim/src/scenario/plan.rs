@@ -107,6 +107,7 @@ impl WorldPlan {
             Profile::Failover | Profile::Long => 2,
             Profile::Nat | Profile::Gateway | Profile::Hosts => rng.pick(&[2, 2, 3, 3, 4]),
             Profile::OldState => rng.pick(&[2, 3, 3, 4]),
+            Profile::Blind => rng.pick(&[5, 5, 6, 7]),
         };
         let (endpoints, need) = match profile {
             Profile::Failover
@@ -115,6 +116,7 @@ impl WorldPlan {
             | Profile::Long
             | Profile::Hosts
             | Profile::OldState => (1, 1),
+            Profile::Blind => (3, 2),
             Profile::Calm | Profile::Sources | Profile::Chaos => rng.pick(&[(1, 1), (2, 2), (3, 2), (3, 2), (3, 2)]),
         };
         let nats = match profile {
@@ -126,6 +128,7 @@ impl WorldPlan {
             | Profile::Gateway
             | Profile::Long
             | Profile::Hosts
+            | Profile::Blind
             | Profile::OldState => 0,
         };
         let kinds = [
@@ -138,7 +141,7 @@ impl WorldPlan {
         let nats: Vec<NatPlan> =
             (0..nats).map(|_| NatPlan { kind: rng.pick(&kinds), hairpins: rng.chance(400) }).collect();
         let has_gateway = match profile {
-            Profile::Calm | Profile::Sources | Profile::OldState | Profile::Long => rng.chance(300),
+            Profile::Calm | Profile::Sources | Profile::OldState | Profile::Blind | Profile::Long => rng.chance(300),
             Profile::Failover | Profile::Nat | Profile::Gateway => true,
             Profile::Hosts => rng.chance(500),
             Profile::Chaos => rng.chance(800),
@@ -208,7 +211,7 @@ impl WorldPlan {
             Profile::Chaos if !self.nats.is_empty() && rng.chance(500) => behind(rng),
             _ => Home::Open,
         };
-        let joins_late = number >= 2 && profile != Profile::Hosts && rng.chance(400);
+        let joins_late = number >= 2 && !matches!(profile, Profile::Hosts | Profile::Blind) && rng.chance(400);
         let starts = if joins_late { rng.millis(4_000, 9_000) } else { rng.millis(0, 800) };
         let bound = if joins_late { starts + rng.millis(0, 1_500) } else { Duration::ZERO };
         let confirmations = if rng.chance(100) { 1 } else { 0 };

@@ -54,7 +54,7 @@ impl World {
         let seeing: Vec<(u64, Duration)> =
             (0..).zip(&self.endpoints).filter(|(_, endpoint)| is_seeing(endpoint)).map(|(n, it)| (n, it.lag)).collect();
         let is_news = self.chain.head().state.epoch != before;
-        for node in (0..self.nodes.len()).filter(|_| is_news) {
+        for node in (0..self.nodes.len()).filter(|node| is_news && !self.is_blocked(*node)).collect::<Vec<_>>() {
             let phase = self.rng.below(POLLED_WITHIN);
             for (turn, lag) in &seeing {
                 let turn = Duration::from_millis((phase + turn * POLLED_WITHIN / all) % POLLED_WITHIN);
@@ -68,6 +68,9 @@ impl World {
             match *outcome {
                 Effect::Left(token, key) => {
                     self.checks.note_left(token);
+                    if self.scenario.profile == Profile::Blind {
+                        self.expect_told(token, key);
+                    }
                     for node in 0..self.nodes.len() {
                         self.events.add(
                             self.now + Check::GONE_WITHIN,
@@ -103,7 +106,7 @@ impl World {
         let (now, need) = (self.now, self.scenario.world.need);
         for node in &mut self.nodes {
             let running = node.process.as_ref().is_some_and(|process| !process.is_stopping);
-            let is_informed = running && honest >= need && node.failing_change.is_none();
+            let is_informed = running && honest >= need && node.blocked.is_none() && node.failing_change.is_none();
             node.informed_since = is_informed.then(|| node.informed_since.unwrap_or(now));
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alloy_primitives::U256;
 use mesh_core::{
-    agent::{Applied, ApplyError, Command, Input, Intent, NotSubmitted},
+    agent::{Applied, ApplyError, Command, Input, Intent, NotSubmitted, SourceReport},
     diff::Change,
     id::B256,
     observed::Observed,
@@ -17,6 +17,9 @@ use crate::{checks::View, cluster::cluster, contract::Transaction, rpc};
 
 /// How long an endpoint that does not answer holds up a read for which there are enough others.
 const GRACE: Duration = Duration::from_millis(200);
+/// How long a read takes of which nothing comes: every connection is refused, or none is answered.
+const REFUSED_WITHIN: Duration = Duration::from_millis(20);
+const HANGS_FOR: Duration = Duration::from_secs(10);
 /// How long reading a balance takes.
 const BALANCE_TAKES: Duration = Duration::from_millis(5);
 
@@ -24,6 +27,11 @@ impl World {
     pub(super) fn start_command(&mut self, node: usize, command: Command) {
         self.check_command(node, &command);
         let name = name(&command);
+        if let Some(takes) = self.nodes[node].blocked.map(|refuses| if refuses { REFUSED_WITHIN } else { HANGS_FOR })
+            && let Some(input) = nothing_read(&command)
+        {
+            return self.answer(node, name, takes, Done::Input(Box::new(input)));
+        }
         match command {
             Command::ReadRegistry { own_token } => {
                 let hangs = self.endpoints.iter().any(|endpoint| endpoint.is_down);
@@ -53,6 +61,7 @@ impl World {
                 let balance = is_answered.then_some(Wei(U256::from(1)));
                 self.answer(node, name, BALANCE_TAKES, Done::Input(Box::new(Input::Balance(balance))));
             }
+            Command::SendNews { to, message } => self.send_news(node, &to, message),
             Command::Save(registry) => self.save(node, registry),
             Command::SetPathPeers(peers) => {
                 let now = self.now;
@@ -206,6 +215,18 @@ impl World {
     }
 }
 
+/// What comes of a question to endpoints of which none is reached.
+fn nothing_read(command: &Command) -> Option<Input> {
+    match command {
+        Command::ReadRegistry { .. } => {
+            Some(Input::ReadFailed("no endpoint is reached".to_owned(), SourceReport::default()))
+        }
+        Command::FetchProofs(_) => Some(Input::Proofs(Vec::new())),
+        Command::ReadBalance => Some(Input::Balance(None)),
+        _ => None,
+    }
+}
+
 /// The name of what is outstanding; of each at most one is.
 pub(crate) const fn name(command: &Command) -> &'static str {
     match command {
@@ -218,6 +239,7 @@ pub(crate) const fn name(command: &Command) -> &'static str {
         Command::Save(_) => "save",
         Command::SetPathPeers(_) => "paths",
         Command::TellPeers => "tell",
+        Command::SendNews { .. } => "news",
         Command::Stop => "stop",
     }
 }
@@ -233,6 +255,8 @@ const fn answers(input: &Input) -> &'static str {
         Input::Balance(_) => "balance",
         Input::PeersTold => "tell",
         Input::Hint
+        | Input::Told { .. }
+        | Input::NewsPort(_)
         | Input::Saved(_)
         | Input::Adjusted(_)
         | Input::OwnEndpoint(_)

@@ -30,6 +30,11 @@ impl World {
             Fault::PortChanges(node) => self.change_port(node),
             Fault::DiskFull(node, _) => self.nodes[node].is_disk_full = true,
             Fault::SigningFails(node, _) => self.nodes[node].is_signing_down = true,
+            Fault::Blocked(node, refuses, _) => self.nodes[node].blocked = Some(refuses),
+            Fault::Collude(..) => {
+                self.active.push((number, fault));
+                self.lie(number);
+            }
             Fault::Reorganise(depth) => self.reorganise(depth),
             Fault::Halt(time) => {
                 self.chain.halted_until = self.now + time;
@@ -115,6 +120,11 @@ impl World {
             Fault::ChangesFail(node, ..) => self.nodes[node].failing_change = None,
             Fault::DiskFull(node, _) => self.nodes[node].is_disk_full = false,
             Fault::SigningFails(node, _) => self.nodes[node].is_signing_down = false,
+            Fault::Blocked(node, ..) => {
+                self.nodes[node].blocked = None;
+                self.nodes[node].told_out.clear();
+            }
+            Fault::Collude(..) => {}
             Fault::EndpointDown(endpoint, _) => self.endpoints[endpoint].is_down = false,
             Fault::EndpointLags(endpoint, ..) => self.endpoints[endpoint].lag = Duration::ZERO,
             Fault::EndpointFreezes(endpoint, _) => self.endpoints[endpoint].frozen_at = None,

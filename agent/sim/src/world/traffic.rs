@@ -72,7 +72,7 @@ impl World {
     }
 
     /// An application sends a packet to a mesh address: by the device where there is one, and else it must not leave.
-    fn send_from_interface(&mut self, node: usize, packet: &[u8]) {
+    pub(super) fn send_from_interface(&mut self, node: usize, packet: &[u8]) {
         let now = self.now;
         let has_started = self.nodes[node].has_started;
         let is_guarded = self.nodes[node].guard_route.is_some();
@@ -92,6 +92,9 @@ impl World {
     /// A packet came out of the interface of a node.
     pub(super) fn note_delivered(&mut self, node: usize, bytes: &[u8]) {
         let now = self.now;
+        if self.hear_news(node, bytes) {
+            return;
+        }
         let Some((source, packet)) = Packet::parse(bytes) else {
             return self.checks.fail(
                 "delivered-as-sent",
