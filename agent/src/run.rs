@@ -4,6 +4,7 @@
 pub mod check;
 pub mod election;
 pub mod endpoint;
+pub mod news;
 pub mod notify;
 pub mod offer;
 pub mod process;
@@ -38,6 +39,7 @@ use crate::{
     api::{ApiDriver, PeersView, Question, Snapshot},
     device::{link::Links, tunnel::Tunnel},
 };
+use news::NewsPort;
 use notify::ServiceManager;
 use tasks::{Done, Tasks};
 
@@ -53,6 +55,8 @@ pub struct Outside {
     pub adjustments: watch::Receiver<Adjustments>,
     /// An orderly stop is asked for; at the second time the driver leaves as it is.
     pub stop: Arc<Notify>,
+    /// Where peers tell what they read, for a node with a mesh address.
+    pub news: Option<NewsPort>,
     /// The paths to the peers, where there is more than one to each.
     pub paths: Option<PathKeeper>,
     /// Tasks that run for ever. One that ends ends the driver.
@@ -106,7 +110,16 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
             if command == Command::TellPeers {
                 tasks.tell_peers(outside.paths.as_ref().map(PathKeeper::tell_stopping));
             }
+            if let Command::SendNews { to, message } = command {
+                if let Some(news) = &outside.news {
+                    news.send(to, message);
+                }
+                continue;
+            }
             tasks.start(command, agent.guarded_network(), agent.domain());
+        }
+        if let Some(news) = &outside.news {
+            news.set_address(agent.device_address());
         }
         let held_back = reported.update(&agent, &clock, outside).map(|at| (at, "publish to watchers"));
         let fed = outside.service.feed(clock.now().since_start).map(|at| (at, "feed the watchdog"));
@@ -125,6 +138,7 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
                 Input::Adjusted(Box::new(outside.adjustments.borrow_and_update().clone()))
             }
             seen = next_paths(&mut outside.paths) => Input::Paths(Box::new(seen)),
+            heard = next_news(&mut outside.news) => heard,
             question = outside.api.next() => { answer(&agent, tasks, &clock, &outside.api, question); continue }
             () = sleep_until(deadline) => { tracing::trace!(reason, "wake"); Input::Timeout }
             () = outside.stop.notified() => {
@@ -146,6 +160,13 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
 async fn next_paths(paths: &mut Option<PathKeeper>) -> PathsSeen {
     match paths {
         Some(paths) => paths.next().await,
+        None => pending().await,
+    }
+}
+
+async fn next_news(news: &mut Option<NewsPort>) -> Input {
+    match news {
+        Some(news) => news.next().await,
         None => pending().await,
     }
 }

@@ -169,7 +169,10 @@ fn write_counters(page: &mut Page<'_>, counters: &Counters) -> fmt::Result {
     page.counters("p2p_registry_reads", "Reads of the contract by outcome.", reads)?;
     let proofs = [("verified", counters.proofs_verified), ("refused", counters.proofs_refused)];
     let proofs = proofs.map(|(result, count)| ([label("result", result)], count));
-    page.counters("p2p_proofs", "Registrations whose signatures were checked, by outcome.", proofs)
+    page.counters("p2p_proofs", "Registrations whose signatures were checked, by outcome.", proofs)?;
+    let news = [("sent", counters.news_sent), ("heard", counters.news_heard), ("refused", counters.news_refused)];
+    let news = news.map(|(what, count)| ([label("what", what)], count));
+    page.counters("p2p_news", "Messages between members about the contract: sent, heard and newer, refused.", news)
 }
 
 /// The names of endpoints are those of the status, without API keys.

@@ -45,6 +45,7 @@ const FAMILIES: [(&str, &str, &str); 47] = [
     ("p2p_reconcile_failures", "counter", "Rounds of changes that failed."),
     ("p2p_registry_reads", "counter", "Reads of the contract by outcome."),
     ("p2p_proofs", "counter", "Registrations whose signatures were checked, by outcome."),
+    ("p2p_news", "counter", "Messages between members about the contract: sent, heard and newer, refused."),
     ("p2p_rpc_requests", "counter", "Requests to RPC endpoints."),
     ("p2p_rpc_received_bytes", "counter", "Bytes of what RPC endpoints answered."),
     ("p2p_rpc_failures", "counter", "Requests to RPC endpoints that were not answered."),

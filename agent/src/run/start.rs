@@ -24,6 +24,7 @@ pub use paths::certificate;
 use super::{
     Clock, Outside, Shell,
     endpoint::{self, Remotes},
+    news::NewsPort,
     notify::ServiceManager,
     reload::Reloader,
     run,
@@ -303,6 +304,12 @@ impl Parts {
             background.spawn(async move { Ok(follow.await) });
         }
 
+        let news = machine.is_some().then(|| NewsPort::new(identity.member.clone()));
+        let news = news.map(|(port, task)| {
+            background.spawn(async move { Ok(task.await) });
+            port
+        });
+
         let clock = self.clock;
         let mut agent = Agent::new(node, policy(&config, guard), clock.now());
         let stop_on_wrong_chain = cached.is_none();
@@ -318,6 +325,7 @@ impl Parts {
             endpoint,
             adjustments: self.adjustments,
             stop: self.stop,
+            news,
             paths: self.paths,
             background,
             api: self.api,

@@ -250,6 +250,7 @@ impl World {
             endpoint: self.endpoint.subscribe(),
             adjustments: self.adjustments.subscribe(),
             stop: Arc::clone(&self.stop),
+            news: None,
             paths: None,
             background,
             api,
