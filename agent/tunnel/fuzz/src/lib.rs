@@ -12,6 +12,7 @@ mod input;
 mod ip;
 mod merge;
 mod mss;
+mod news;
 mod packets;
 mod pair;
 mod split;
@@ -28,6 +29,7 @@ pub use device::device;
 pub use ip::ip;
 pub use merge::merge;
 pub use mss::mss;
+pub use news::news;
 pub use split::split;
 pub use table::table;
 pub use uapi::uapi;
@@ -36,12 +38,13 @@ pub use uapi::uapi;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by the name of its directory in `corpus`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("datagram", datagram),
     ("device", device),
     ("ip", ip),
     ("merge", merge),
     ("mss", mss),
+    ("news", news),
     ("split", split),
     ("table", table),
     ("uapi", uapi),

@@ -38,6 +38,11 @@ fn mss() {
 }
 
 #[test]
+fn news() {
+    try_corpus_and_variations(&corpus("news"), super::news, 64);
+}
+
+#[test]
 fn split() {
     try_corpus_and_variations(&corpus("split"), super::split, 64);
 }
