@@ -22,6 +22,7 @@ mod soak;
 mod starting;
 mod stopping;
 mod tls_mode;
+mod told;
 
 use std::time::Duration;
 
