@@ -166,7 +166,7 @@ fn what_is_forged_or_anothers_counts_not() {
 }
 
 #[test]
-fn what_was_read_already_is_nothing_new_whoever_repeats_it() {
+fn what_was_read_already_is_nothing_new_when_it_is_repeated() {
     let mut world = World::mesh(&OTHERS);
     world.contract.revoke(token(GONE));
     let old: Vec<_> = [2, 3, 4].map(|teller| told(&world, teller, &[(GONE, 1)])).into();
