@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     id::TokenId,
-    news::{Datagram, MAX_REMOVALS, News, SignedNews, VerifiedNews},
+    news::{Datagram, MAX_REMOVALS, News, Removal, SignedNews, VerifiedNews},
     proof::VerifiedPeer,
     registry::Registry,
     status::{Severity, ToldRemoval},
@@ -141,13 +141,22 @@ impl Hearsay {
         self.removed.len() != held
     }
 
+    /// A member has said of a peer that it left, and too few have.
+    pub(super) fn is_undecided(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
+    fn is_made(&self, removal: &Removal) -> bool {
+        self.removed.get(&removal.token).is_some_and(|(made, _)| made.key_epoch >= removal.key_epoch)
+    }
+
     /// Notes what a member says of peers that this node believes in.
     fn note(&mut self, news: &News, is_known: impl Fn(TokenId) -> bool, now: Duration) {
         let News { teller, epoch, block, .. } = *news;
         let removals: BTreeMap<TokenId, u32> = news
             .removals
             .iter()
-            .filter(|removal| removal.token != teller && is_known(removal.token))
+            .filter(|removal| removal.token != teller && is_known(removal.token) && !self.is_made(removal))
             .map(|removal| (removal.token, removal.key_epoch))
             .collect();
         let kept = self.claims.iter().filter(|(token, by)| !removals.contains_key(token) && by.contains_key(&teller));

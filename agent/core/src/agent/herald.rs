@@ -39,7 +39,7 @@ const ASKED_AT_ONCE: usize = 64;
 const ASK_AFTER: Duration = Duration::from_secs(3);
 /// and after this where a member has read a later epoch.
 const ASK_BEHIND_AFTER: Duration = Duration::from_millis(500);
-/// The first questions follow each other so, and all of them as long as a later epoch is known of:
+/// The first questions follow each other so, and all of them while too few members have said that a peer left:
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const FIRST_QUESTIONS: u32 = 5;
 /// the others so.
@@ -236,7 +236,7 @@ impl Agent {
 
     fn ask_pause(&self) -> Duration {
         let is_first = self.herald.questions < FIRST_QUESTIONS;
-        if is_first || self.is_behind() { ASK_EVERY } else { ASK_LATER_EVERY }
+        if is_first || self.hearsay.is_undecided() { ASK_EVERY } else { ASK_LATER_EVERY }
     }
 
     fn send(&mut self, tokens: &[TokenId], message: Message) {

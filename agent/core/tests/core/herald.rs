@@ -176,6 +176,40 @@ fn a_node_that_cannot_read_asks_all_peers() {
 }
 
 #[test]
+fn it_asks_faster_until_enough_have_said_who_left() {
+    let mut world = World::mesh(&[2, 3, 4, 5]);
+    world.faults.rpc_down = true;
+    world.pass(Duration::from_secs(60));
+    world.contract.revoke(token(5));
+    let tell = |world: &mut World, teller| {
+        let news = crate::news::news(teller, world.contract.epoch(), world.contract.head(), &[(5, 1)]);
+        world.feed(Input::Told { from: address(teller), datagram: crate::news::signed_by(teller, news) });
+    };
+    tell(&mut world, 2);
+    asked(&mut world);
+    world.pass(Duration::from_secs(20));
+    assert!((19..=21).contains(&asked(&mut world).len()));
+    tell(&mut world, 3);
+    tell(&mut world, 4);
+    assert!(!world.keys_on_device().contains(&key(5)));
+    world.contract.mine();
+    tell(&mut world, 4);
+    asked(&mut world);
+    world.pass(Duration::from_secs(20));
+    assert!((3..=5).contains(&asked(&mut world).len()));
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_warning_until_it_is_free() {
+    let mut world = World::mesh(&[2]);
+    let is_warned = |world: &World| world.status().warnings.iter().any(|warning| warning.code == "W508");
+    world.feed(Input::NewsPort(Err("in use".to_owned())));
+    assert!(is_warned(&world) && world.agent.readiness(world.now).is_ok());
+    world.feed(Input::NewsPort(Ok(())));
+    assert!(!is_warned(&world));
+}
+
+#[test]
 fn a_restarted_node_tells_what_left_meanwhile_and_nothing_that_it_has_from_the_disk() {
     let mut world = World::mesh(&[2, 3]);
     told(&mut world);
