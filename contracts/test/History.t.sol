@@ -8,6 +8,7 @@ import {ILeaderElection} from "../src/interfaces/ILeaderElection.sol";
 import {VM, Vm} from "./Vm.sol";
 import {Campaign} from "./support/Campaign.sol";
 import {Changes} from "./support/Changes.sol";
+import {Check} from "./support/Check.sol";
 import {DstackAppStandIn} from "./support/DstackStandIns.sol";
 import {ElectionTest} from "./support/ElectionTest.sol";
 import {Handler} from "./support/Handler.sol";
@@ -120,6 +121,34 @@ contract HistoryTest is Lives, Changes {
         copy = new bytes32[](words.length - 1);
         for (uint256 i = 0; i < copy.length; ++i) {
             copy[i] = words[i < which ? i : i + 1];
+        }
+    }
+}
+
+/// One event of each kind, for other implementations to compare with.
+contract HistoryVectorsTest is Check, Changes {
+    function test_the_vectors_are_of_each_kind_and_right() public {
+        string memory json = VM.readFile("test/vectors/history.json");
+        VM.chainId(VM.parseJsonUint(json, ".chainId"));
+        bool[21] memory had;
+        for (uint256 i = 0; i < had.length; ++i) {
+            string memory path = string.concat(".events[", VM.toString(i), "]");
+            Vm.Log memory log = Vm.Log(
+                VM.parseJsonBytes32Array(json, string.concat(path, ".topics")),
+                VM.parseJsonBytes(json, string.concat(path, ".data")),
+                VM.parseJsonAddress(json, ".contract")
+            );
+            (bool found, uint256 kind) = kindOf(log);
+            yes(found && !had[kind], "another kind");
+            had[kind] = true;
+            uint256 number = VM.parseJsonUint(json, string.concat(path, ".block"));
+            (bytes32[] memory words, uint64 epoch) = wordsOf(log, kind, number);
+            eq(epoch, VM.parseJsonUint(json, string.concat(path, ".epoch")), "epoch");
+            bytes32 change = VM.parseJsonBytes32(json, string.concat(path, ".change"));
+            eq(keccak256(abi.encodePacked(words)), change, "change");
+            bytes20 before = bytes20(VM.parseJsonBytes(json, string.concat(path, ".before")));
+            bytes memory then = VM.parseJsonBytes(json, string.concat(path, ".after"));
+            eq(abi.encodePacked(after_(before, epoch, words)), then, "history");
         }
     }
 }

@@ -8,12 +8,12 @@ mod duties;
 mod facts;
 mod findings;
 mod guard;
-mod hearsay;
-mod herald;
+mod heard_news;
 mod inputs;
 mod moves;
 mod offers;
 mod others;
+mod own_news;
 mod paths;
 mod peers;
 mod plan;
@@ -30,10 +30,10 @@ use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
 use self::{
     balance::Balance,
     guard::GuardWatch,
-    hearsay::Hearsay,
-    herald::Herald,
+    heard_news::HeardNews,
     moves::Moves,
     offers::Offers,
+    own_news::OwnNews,
     paths::PathBook,
     proofs::ProofBook,
     reads::{Next, Reads},
@@ -101,9 +101,9 @@ pub struct Agent {
     /// The key epochs that are spent, as far as this node knows.
     spent: SpentKeyEpochs,
     /// What members say of others.
-    hearsay: Hearsay,
+    heard_news: HeardNews,
     /// What this node tells them.
-    herald: Herald,
+    own_news: OwnNews,
     /// Peers that are not believed because their key epoch is spent, with that epoch.
     came_back: Vec<(TokenId, u32)>,
     /// At least once, every record was tried and the machine was as desired: what is configured is complete.
@@ -195,8 +195,8 @@ impl Agent {
             standing: None,
             proofs: ProofBook::new(anchors),
             spent: SpentKeyEpochs::default(),
-            hearsay: Hearsay::default(),
-            herald: Herald::default(),
+            heard_news: HeardNews::default(),
+            own_news: OwnNews::default(),
             came_back: Vec::new(),
             converged_once: false,
             own_is_proved: false,
@@ -279,7 +279,7 @@ impl Agent {
                     return;
                 }
             }
-            Input::NewsPort(state) => self.herald.handle_port(state),
+            Input::NewsPort(state) => self.own_news.handle_port(state),
             Input::Timeout => {}
             Input::Shutdown => {
                 if self.stopping.is_none() {
@@ -329,8 +329,8 @@ impl Agent {
             self.balance.timeout(self.offers.await_funds()).map(|at| (at, "read the balance")),
             self.reminded.as_ref().map(|(_, at)| (*at + duties::REMIND_EVERY, "remind the operator")),
             self.ages_at.map(|at| (at, "the view ages")),
-            self.herald_timeout().map(|at| (at, "tell peers")),
-            self.hearsay_timeout().map(|at| (at, "weigh what peers say")),
+            self.own_news_timeout().map(|at| (at, "tell peers")),
+            self.heard_news_timeout().map(|at| (at, "weigh what peers say")),
         ]
         .into_iter()
         .flatten()

@@ -201,7 +201,7 @@ pub struct RegistryStatus {
     pub counts: Counts,
     /// All three counts are equal and name the same peers.
     pub in_sync: bool,
-    /// Peers that were removed because more than half of the members say that they left, while the own RPC endpoints do not answer;
+    /// Peers that were removed because f + 1 of 2f + 1 members say that they left, while the own RPC endpoints do not answer;
     /// ascending by token.
     #[serde(default)]
     pub removed_by_peers: Vec<ToldRemoval>,

@@ -8,7 +8,7 @@ use mesh_core::status::{PathKind, Warning};
 use super::*;
 
 /// What operators have rules and dashboards for: name of the family, type, help.
-const FAMILIES: [(&str, &str, &str); 47] = [
+const FAMILIES: [(&str, &str, &str); 48] = [
     ("p2p_build_info", "gauge", "Version of the agent."),
     ("p2p_ready", "gauge", "1 when applications may rely on the mesh."),
     ("p2p_self_active", "gauge", "1 when this node is a peer."),

@@ -46,7 +46,7 @@ impl Agent {
         if self.view.as_ref().is_some_and(|view| view.read.age(self.policy.deadlines, now) != Age::Fresh) {
             self.recompute(now);
         }
-        self.weigh_hearsay(now);
+        self.weigh_heard_news(now);
         if self.reads.poll(at) {
             self.commands.push_back(Command::ReadRegistry { own_token: self.own_token() });
         }
@@ -118,21 +118,21 @@ impl Agent {
     }
 
     fn save(&mut self, now: Now) {
-        let may_save = |view: &&View| !view.cached || self.hearsay.is_unsaved();
+        let may_save = |view: &&View| !view.cached || self.heard_news.is_unsaved();
         let Some(view) = self.view.as_ref().filter(may_save) else { return };
         let is_old = |saved_at: Duration| {
             let newest = now.since_start.saturating_sub(view.read.read_age(now));
             newest > saved_at && now.since_start.saturating_sub(saved_at) >= SAVE_READ_TIME_EVERY
         };
         let was_saved_lately = self.saved_at.is_some_and(|at| now.since_start.saturating_sub(at) < SAVE_PROOFS_EVERY);
-        let is_changed = self.unsaved || self.hearsay.is_unsaved();
+        let is_changed = self.unsaved || self.heard_news.is_unsaved();
         let has_news = is_changed || (self.unsaved_proofs && (self.proofs.all_tried() || !was_saved_lately));
         if !has_news && !self.saved_at.is_none_or(is_old) {
             return;
         }
         (self.unsaved, self.unsaved_proofs) = (false, false);
         self.saved_at = Some(now.since_start);
-        let removed_by_peers = self.hearsay.keep();
+        let removed_by_peers = self.heard_news.keep();
         // Without the records that nothing proves: they would be of no use, and a lying endpoint may invent any number of them.
         let proofs = self.proofs.to_keep();
         let mut registry = view.registry.clone();

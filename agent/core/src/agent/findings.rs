@@ -304,7 +304,7 @@ impl Agent {
                     .hint("leave `--guard route` out where the kernel has nf_tables"),
             );
         }
-        if let Some(error) = self.herald.port_error().filter(|_| self.has_tunnels()) {
+        if let Some(error) = self.own_news.port_error().filter(|_| self.has_tunnels()) {
             let message = format!("peers can tell this node nothing, nor hear of it what left: {error}");
             found.push(
                 Finding::new("W508", "no-news", Severity::Warning, message)

@@ -70,7 +70,7 @@ impl Agent {
         let previous = self.view.take();
         self.note_leavings(previous.as_ref(), &registry);
         self.note_removals(previous.as_ref(), &registry, now);
-        self.unsaved |= self.hearsay.handle_read(&registry, now.since_start);
+        self.unsaved |= self.heard_news.handle_read(&registry, now.since_start);
         self.unsaved |= previous.as_ref().is_none_or(|previous| !same_content(&previous.registry, &registry));
         let read = ReadTime::now(
             registry.block,
@@ -100,7 +100,7 @@ impl Agent {
         }
         self.past = Past::of_earlier_run(cached.member, &self.identity);
         self.spent = cached.spent;
-        self.hearsay.restore(cached.removed_by_peers, now.since_start);
+        self.heard_news.restore(cached.removed_by_peers, now.since_start);
         if let Err(implausible) = self.gate.restore(&cached.floor, &cached.registry) {
             tracing::warn!(%implausible, "the kept registry is not used");
             return;

@@ -218,7 +218,7 @@ impl Agent {
             }),
             counts: Counts { active: active.len(), configured: configured.len(), on_device: on_device.len() },
             in_sync: view.is_some() && active == configured && configured == on_device,
-            removed_by_peers: self.hearsay.removed().cloned().collect(),
+            removed_by_peers: self.heard_news.removed().cloned().collect(),
             freshness: Freshness {
                 fresh: view.is_some_and(|view| self.age(view, now) == Age::Fresh),
                 deadline,

@@ -1,4 +1,4 @@
-//! What members say of others: hints to read, for a node whose RPC endpoints answer; removals at the word of more than half of the
+//! What members say of others: hints to read, for a node whose RPC endpoints answer; removals at the word of f + 1 of 2f + 1
 //! members, for one whose endpoints do not. Never additions, and never that this node itself is out.
 //!
 //! A host can cut its node off from every endpoint, but not from single peers without their noticing. So a peer that was revoked is
@@ -34,7 +34,7 @@ const MAX_NAMED: usize = 8;
 
 /// What was said, by whom, and what has come of it.
 #[derive(Debug, Default)]
-pub(super) struct Hearsay {
+pub(super) struct HeardNews {
     tellers: BTreeMap<TokenId, Teller>,
     /// By the token that is said to have left, and by teller: each counts once. At most [`MAX_REMOVALS`] of each teller.
     claims: BTreeMap<TokenId, BTreeMap<TokenId, Claim>>,
@@ -88,7 +88,7 @@ impl Teller {
     }
 }
 
-impl Hearsay {
+impl HeardNews {
     /// Takes over what an earlier run held back.
     pub(super) fn restore(&mut self, removed: Vec<ToldRemoval>, now: Duration) {
         self.removed = removed.into_iter().map(|removal| (removal.token, (removal, now))).collect();
@@ -210,7 +210,7 @@ impl Agent {
     /// Later than what this node has read, and than what this member said before.
     fn is_newer(&self, news: &News) -> bool {
         let Some(view) = &self.view else { return false };
-        let said = self.hearsay.tellers.get(&news.teller).map(|teller| teller.last);
+        let said = self.heard_news.tellers.get(&news.teller).map(|teller| teller.last);
         news.epoch > view.registry.epoch
             && news.block > view.registry.block.number
             && said.is_none_or(|said| (news.epoch, news.block) > said)
@@ -224,26 +224,26 @@ impl Agent {
         let peers = &view.registry.peers;
         let is_known =
             |token: TokenId| Some(token) != own && peers.binary_search_by_key(&token, |record| record.token).is_ok();
-        self.hearsay.note(news, is_known, at);
-        let teller = self.hearsay.tellers.entry(news.teller).or_default();
+        self.heard_news.note(news, is_known, at);
+        let teller = self.heard_news.tellers.entry(news.teller).or_default();
         teller.last = (news.epoch, news.block);
-        let is_free = self.hearsay.hinted_at.is_none_or(|last| at.saturating_sub(last) >= HINTS_APART);
+        let is_free = self.heard_news.hinted_at.is_none_or(|last| at.saturating_sub(last) >= HINTS_APART);
         if is_free && teller.hint(news.epoch, at) {
-            self.hearsay.hinted_at = Some(at);
+            self.heard_news.hinted_at = Some(at);
             self.reads.handle_hint(at);
         }
     }
 
     /// Takes the removals on which members agree, unless the own endpoints answer: then they are asked.
-    pub(super) fn weigh_hearsay(&mut self, now: Now) {
+    pub(super) fn weigh_heard_news(&mut self, now: Now) {
         let at = now.since_start;
         let agreed = self.agreed_removals();
         if agreed.is_empty() {
             return;
         }
         if !self.is_without_sources(ANSWERS_WITHIN, at) {
-            if self.hearsay.read_for_majority.is_none_or(|last| at.saturating_sub(last) >= HINT_AGAIN) {
-                self.hearsay.read_for_majority = Some(at);
+            if self.heard_news.read_for_majority.is_none_or(|last| at.saturating_sub(last) >= HINT_AGAIN) {
+                self.heard_news.read_for_majority = Some(at);
                 self.reads.handle_hint(at);
             }
             return;
@@ -251,9 +251,9 @@ impl Agent {
         for removal in agreed {
             let token = removal.token;
             tracing::warn!(token = token.get(), key_epoch = removal.key_epoch, told_by = ?removal.told_by, "members say that a peer left");
-            self.hearsay.removed.insert(token, (removal, at));
-            self.hearsay.claims.remove(&token);
-            self.hearsay.is_unsaved = true;
+            self.heard_news.removed.insert(token, (removal, at));
+            self.heard_news.claims.remove(&token);
+            self.heard_news.is_unsaved = true;
         }
         self.recompute(now);
     }
@@ -261,15 +261,16 @@ impl Agent {
     /// Removals that enough members have claimed, and that are not made yet.
     fn agreed_removals(&self) -> Vec<ToldRemoval> {
         let Some(view) = &self.view else { return Vec::new() };
-        let required = view.registry.peers.len() / 2 + 1;
-        let signed = if self.hearsay.claims.values().any(|claims| claims.len() >= required) {
+        // f + 1, where there are 2f + 1 members, or one more.
+        let required = view.registry.peers.len().saturating_sub(1) / 2 + 1;
+        let signed = if self.heard_news.claims.values().any(|claims| claims.len() >= required) {
             self.proofs.signed_key_epochs()
         } else {
             return Vec::new();
         };
-        let agreed = self.hearsay.claims.iter().filter_map(|(token, claims)| {
+        let agreed = self.heard_news.claims.iter().filter_map(|(token, claims)| {
             let believed = *signed.get(token)?;
-            let held = self.hearsay.removed.get(token).map_or(0, |(removal, _)| removal.key_epoch);
+            let held = self.heard_news.removed.get(token).map_or(0, |(removal, _)| removal.key_epoch);
             // The registrations of peers that members removed are none that these still have.
             let counts =
                 |teller: &TokenId, claim: &Claim| claim.key_epoch >= believed && self.verified_index(*teller).is_some();
@@ -295,12 +296,12 @@ impl Agent {
 
     /// Takes out the peers that left at the word of members.
     pub(super) fn hold_back_told(&self, proved: &mut Vec<VerifiedPeer>) {
-        if self.hearsay.removed.is_empty() {
+        if self.heard_news.removed.is_empty() {
             return;
         }
         let signed = self.proofs.signed_key_epochs();
         proved.retain(|peer| {
-            let held = self.hearsay.removed.get(&peer.token()).map(|(removal, _)| removal.key_epoch);
+            let held = self.heard_news.removed.get(&peer.token()).map(|(removal, _)| removal.key_epoch);
             held.is_none_or(|held| signed.get(&peer.token()).is_some_and(|signed| *signed > held))
         });
     }
@@ -319,18 +320,18 @@ impl Agent {
     /// A member has read an epoch that this node has not.
     pub(super) fn is_behind(&self) -> bool {
         let epoch = self.view.as_ref().map_or(0, |view| view.registry.epoch);
-        let mut said = self.hearsay.tellers.iter();
+        let mut said = self.heard_news.tellers.iter();
         said.any(|(token, teller)| teller.last.0 > epoch && self.verified_index(*token).is_some())
     }
 
     /// When the endpoints have had their time to answer.
-    pub(super) fn hearsay_timeout(&self) -> Option<Duration> {
+    pub(super) fn heard_news_timeout(&self) -> Option<Duration> {
         if self.agreed_removals().is_empty() {
             return None;
         }
         match self.reads.unanswered_since() {
             Some(since) => Some(since + ANSWERS_WITHIN),
-            None => self.hearsay.read_for_majority.map(|last| last + HINT_AGAIN),
+            None => self.heard_news.read_for_majority.map(|last| last + HINT_AGAIN),
         }
     }
 
@@ -340,7 +341,7 @@ impl Agent {
     }
 
     pub(super) fn find_told(&self, found: &mut Vec<Finding>) {
-        let removed = self.hearsay.removed().map(|removal| (removal.token, removal));
+        let removed = self.heard_news.removed().map(|removal| (removal.token, removal));
         find_each(found, removed, |token, removal| {
             let mut named: Vec<_> = removal.told_by.iter().take(MAX_NAMED).map(ToString::to_string).collect();
             if let Some(more @ 1..) = removal.told_by.len().checked_sub(MAX_NAMED) {

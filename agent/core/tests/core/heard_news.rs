@@ -16,7 +16,7 @@ use crate::{
     world::{OWN, World},
 };
 
-/// So many registered nodes have a majority of 3.
+/// With this node five, of which f is 2.
 const OTHERS: [u32; 4] = [2, 3, 4, 5];
 /// The one that is said to have left.
 const GONE: u32 = 5;
@@ -85,6 +85,25 @@ fn more_than_half_of_the_members_remove_a_peer() {
     assert_eq!(on_device(&world), keys(&[2, 3, 4]), "as the contract has it");
     let status = world.status();
     assert!(status.registry.removed_by_peers.is_empty() && status.warnings.iter().all(|it| it.code != "W408"));
+}
+
+/// f + 1 of each number of members, this node and the one that is said to have left among them: of three there are not enough others.
+#[test]
+fn so_many_of_each_number_remove_a_peer() {
+    for (others, enough) in
+        [(&[2, 3, 4, 5, 6][..], Some(3)), (&[2, 3, 4, 5], Some(3)), (&[2, 3, 4], Some(2)), (&[2, 3], None)]
+    {
+        let mut world = World::mesh(others);
+        world.faults.rpc_down = true;
+        world.hint();
+        let (gone, tellers) = others.split_last().unwrap();
+        world.contract.revoke(token(*gone));
+        let removed_by = tellers.iter().zip(1..).find_map(|(teller, count)| {
+            hear(&mut world, *teller, &[(*gone, 1)]);
+            (on_device(&world).len() < others.len()).then_some(count)
+        });
+        assert_eq!(removed_by, enough, "of {} members", others.len() + 1);
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(
 const TOLD_FOR: Duration = Duration::from_secs(3600);
 
 /// Peers that are asked at a time.
-const ASKED_AT_ONCE: usize = 64;
+const ASKED_AT_ONCE: usize = 512;
 /// A read without an answer is a reason to ask after this,
 const ASK_AFTER: Duration = Duration::from_secs(3);
 /// and after this where a member has read a later epoch.
@@ -47,7 +47,7 @@ const ASK_LATER_EVERY: Duration = Duration::from_secs(5);
 
 /// What was told and asked, and what is still to be.
 #[derive(Debug, Default)]
-pub(super) struct Herald {
+pub(super) struct OwnNews {
     /// Who left, oldest first, with when this node read it.
     left: VecDeque<(Removal, Duration)>,
     /// The highest epoch that was told, or that was known at the start.
@@ -74,7 +74,7 @@ struct Asked {
     answered: Option<Duration>,
 }
 
-impl Herald {
+impl OwnNews {
     pub(super) fn handle_port(&mut self, state: Result<(), String>) {
         self.port_error = state.err();
     }
@@ -129,7 +129,7 @@ impl Agent {
             registry.peers.get(index)
         };
         // A fork may have taken a leaving back.
-        self.herald
+        self.own_news
             .left
             .retain(|(removal, _)| record(removal.token).is_none_or(|record| record.key_epoch > removal.key_epoch));
         let is_later = previous.is_some_and(|View { registry: before, .. }| {
@@ -141,25 +141,25 @@ impl Agent {
                 // With the same WireGuard key it is the same peer, which registered again.
                 let is_gone = record(known.token).is_none_or(|record| record.wireguard_key != known.wireguard_key);
                 if let Some(key_epoch) = signed.get(&known.token).copied().filter(|_| is_gone) {
-                    self.herald.note_left(Removal { token: known.token, key_epoch }, now.since_start);
+                    self.own_news.note_left(Removal { token: known.token, key_epoch }, now.since_start);
                 }
             }
         }
         // What was known at the start was told by others.
-        let told = self.herald.told.or(previous.map(|view| view.registry.epoch)).unwrap_or(registry.epoch);
-        self.herald.is_due |= registry.epoch > told;
-        self.herald.told = Some(told.max(registry.epoch));
+        let told = self.own_news.told.or(previous.map(|view| view.registry.epoch)).unwrap_or(registry.epoch);
+        self.own_news.is_due |= registry.epoch > told;
+        self.own_news.told = Some(told.max(registry.epoch));
     }
 
     /// A peer asks what has changed. Returns whether there is something to do.
     pub(super) fn handle_ask(&mut self, token: TokenId, ask: Ask, now: Now) -> bool {
         let at = now.since_start;
-        let known = self.herald.asked.get(&token);
+        let known = self.own_news.asked.get(&token);
         let answered = known.and_then(|asked| asked.answered);
-        self.herald.asked.insert(token, Asked { epoch: ask.epoch, at, answered });
+        self.own_news.asked.insert(token, Asked { epoch: ask.epoch, at, answered });
         let is_answered = answered.is_some_and(|answered| at.saturating_sub(answered) < ANSWER_EVERY);
         let Some(news) = self.news(now).filter(|news| news.epoch > ask.epoch && !is_answered) else { return false };
-        if let Some(asked) = self.herald.asked.get_mut(&token) {
+        if let Some(asked) = self.own_news.asked.get_mut(&token) {
             asked.answered = Some(at);
         }
         self.send(&[token], Message::News(news));
@@ -169,14 +169,14 @@ impl Agent {
     /// Tells what is new, and asks where nothing can be read.
     pub(super) fn tell(&mut self, now: Now) {
         let at = now.since_start;
-        let is_again = self.herald.again.front().is_some_and(|due| *due <= at);
+        let is_again = self.own_news.again.front().is_some_and(|due| *due <= at);
         if is_again {
-            self.herald.again.retain(|due| *due > at);
+            self.own_news.again.retain(|due| *due > at);
         }
-        if std::mem::take(&mut self.herald.is_due) {
+        if std::mem::take(&mut self.own_news.is_due) {
             self.tell_news(now);
         } else if is_again && let Some(news) = self.news(now) {
-            let askers = self.herald.askers(news.epoch, at);
+            let askers = self.own_news.askers(news.epoch, at);
             self.send(&askers, Message::News(news));
         }
         self.ask(at);
@@ -186,12 +186,12 @@ impl Agent {
         let at = now.since_start;
         let Some(news) = self.news(now) else { return };
         let peers: Vec<TokenId> = self.wanted_peers().iter().map(|peer| peer.token).collect();
-        let mut to = self.herald.askers(news.epoch, at);
+        let mut to = self.own_news.askers(news.epoch, at);
         if !to.is_empty() {
-            self.herald.again = AGAIN.into_iter().map(|after| at + after).collect();
+            self.own_news.again = AGAIN.into_iter().map(|after| at + after).collect();
         }
         let unasked =
-            if peers.len() <= FEW { peers } else { in_turn(&peers, news.teller, &mut self.herald.turn, IN_TURN) };
+            if peers.len() <= FEW { peers } else { in_turn(&peers, news.teller, &mut self.own_news.turn, IN_TURN) };
         to.extend(unasked);
         to.sort_unstable();
         to.dedup();
@@ -208,25 +208,25 @@ impl Agent {
             epoch: registry.epoch,
             block: registry.block.number,
             hash: registry.block.hash,
-            removals: self.herald.removals(now.since_start),
+            removals: self.own_news.removals(now.since_start),
         })
     }
 
     /// Asks the next peers, while the own endpoints give no read.
     fn ask(&mut self, at: Duration) {
         if !self.is_without_sources(self.ask_patience(), at) {
-            self.herald.questions = 0;
+            self.own_news.questions = 0;
             return;
         }
-        if self.herald.asked_at.is_some_and(|last| at < last + self.ask_pause()) {
+        if self.own_news.asked_at.is_some_and(|last| at < last + self.ask_pause()) {
             return;
         }
         let (Some(view), Some(own)) = (&self.view, self.own_token()) else { return };
         let ask = Ask { epoch: view.registry.epoch };
         let peers: Vec<TokenId> = self.wanted_peers().iter().map(|peer| peer.token).collect();
-        let to = in_turn(&peers, own, &mut self.herald.question_turn, ASKED_AT_ONCE);
-        self.herald.questions = self.herald.questions.saturating_add(1);
-        self.herald.asked_at = Some(at);
+        let to = in_turn(&peers, own, &mut self.own_news.question_turn, ASKED_AT_ONCE);
+        self.own_news.questions = self.own_news.questions.saturating_add(1);
+        self.own_news.asked_at = Some(at);
         self.send(&to, Message::Ask(ask));
     }
 
@@ -235,8 +235,8 @@ impl Agent {
     }
 
     fn ask_pause(&self) -> Duration {
-        let is_first = self.herald.questions < FIRST_QUESTIONS;
-        if is_first || self.hearsay.is_undecided() { ASK_EVERY } else { ASK_LATER_EVERY }
+        let is_first = self.own_news.questions < FIRST_QUESTIONS;
+        if is_first || self.heard_news.is_undecided() { ASK_EVERY } else { ASK_LATER_EVERY }
     }
 
     fn send(&mut self, tokens: &[TokenId], message: Message) {
@@ -252,8 +252,8 @@ impl Agent {
     }
 
     /// When there is something to tell again, or to ask.
-    pub(super) fn herald_timeout(&self) -> Option<Duration> {
-        self.herald.again.front().copied().into_iter().chain(self.ask_timeout()).min()
+    pub(super) fn own_news_timeout(&self) -> Option<Duration> {
+        self.own_news.again.front().copied().into_iter().chain(self.ask_timeout()).min()
     }
 
     fn ask_timeout(&self) -> Option<Duration> {
@@ -262,6 +262,6 @@ impl Agent {
             _ if self.has_read_in_vain() => Duration::ZERO,
             since => since? + self.ask_patience(),
         };
-        Some(self.herald.asked_at.map_or(begins, |last| begins.max(last + self.ask_pause())))
+        Some(self.own_news.asked_at.map_or(begins, |last| begins.max(last + self.ask_pause())))
     }
 }
