@@ -98,7 +98,7 @@ contract ReadsTest is ClusterTest {
         uint256 unbound = mint(ALICE, 0);
         eq(idsOf(instance(1)), abi.encodePacked(peer, waiting), "a peer, and one that is none");
         eq(idsOf(instance(2)), abi.encodePacked(other), "another's");
-        eq(idsOf(0), abi.encodePacked(unbound), "nobody's");
+        eq(idsOf(0), abi.encodePacked(unbound), "bound to none");
         eq(idsOf(instance(3)), "", "none");
         VM.prank(OWNER);
         cluster.revoke(peer);
@@ -107,7 +107,7 @@ contract ReadsTest is ClusterTest {
         VM.prank(BOB);
         cluster.burn(waiting);
         eq(idsOf(instance(1)), "", "and burning it takes the token too");
-        eq(idsOf(0), abi.encodePacked(peer, unbound), "which nobody has");
+        eq(idsOf(0), abi.encodePacked(peer, unbound), "which no instance has");
         VM.prank(ALICE);
         cluster.bind(unbound, instance(1), address(0));
         eq(idsOf(instance(1)), abi.encodePacked(unbound), "bound later");

@@ -22,7 +22,7 @@ pub(crate) use replay::replay;
 pub(crate) use sealed::Sealed;
 pub(crate) use storage::{AccountProof, Nodes, Unproven, Words};
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use mesh_contract::IMPLEMENTATION_SLOT;
 
 pub(crate) use layout::extension;
@@ -36,8 +36,8 @@ pub(crate) fn history(words: &mut Words) -> Option<History> {
 }
 
 /// The same, as that word says it.
-pub(crate) fn history_of(totals: B256) -> History {
-    contents::history(totals.into())
+pub(crate) fn history_of(totals: U256) -> History {
+    contents::history(totals)
 }
 
 /// The code behind the proxy.

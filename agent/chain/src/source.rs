@@ -219,7 +219,8 @@ impl Source {
 
     /// The same with the hash of its history, from the word that has both.
     pub(crate) async fn history(&self, contract: Address) -> Result<Reached, RpcError> {
-        let word: B256 = self.request("eth_getStorageAt", (contract, proven::TOTALS, At::Latest)).await?;
+        // Some endpoints leave out leading zeros.
+        let word: U256 = self.request("eth_getStorageAt", (contract, proven::TOTALS, At::Latest)).await?;
         let History { epoch, hash } = proven::history_of(word);
         Ok(Reached { epoch, history: Some(hash) })
     }

@@ -61,11 +61,32 @@ struct Said {
     epoch: Option<u64>,
     /// Where it was, on another fork or behind what was read, when that was hinted at; and what was read.
     elsewhere: Option<(Reached, Reached)>,
+    /// Such hints after which nothing else was read, in a row, and until when there is no other.
+    strayed: u32,
+    not_astray_before: Option<Instant>,
+    /// It does not give words of storage.
+    is_without_words: bool,
     /// Epochs that were never read, in a row.
     invented: u32,
     /// Questions without an answer, in a row.
     failed: u32,
     not_before: Option<Instant>,
+}
+
+impl Said {
+    /// It is on another fork than what was read, or behind. Whether that is worth a look: an endpoint that always says so is not.
+    fn stray(&mut self, found: Reached, read: Reached, now: Instant) -> bool {
+        if self.not_astray_before.is_some_and(|at| now < at) {
+            return false;
+        }
+        if self.elsewhere.is_some_and(|(_, then)| then != read) {
+            self.strayed = 0;
+        }
+        self.elsewhere = Some((found, read));
+        self.strayed = self.strayed.saturating_add(1);
+        self.not_astray_before = (self.strayed >= INVENTED).then(|| now + HEAR_AGAIN);
+        true
+    }
 }
 
 impl Watch {
@@ -101,12 +122,7 @@ impl Watch {
 
     /// Asks for the epoch, and hints if it is news; whether it is another than it said before.
     async fn ask(&self, said: &mut Said) -> Result<bool, RpcError> {
-        let has_history = self.read.borrow().history.is_some();
-        let asked = if has_history {
-            self.source.history(self.contract).await
-        } else {
-            self.source.epoch(self.contract).await.map(|epoch| Reached { epoch, history: None })
-        };
+        let asked = self.reached(said).await;
         let failed = said.failed;
         said.failed = if asked.is_err() { failed.saturating_add(1) } else { 0 };
         let found = asked?;
@@ -121,8 +137,9 @@ impl Watch {
             Ordering::Equal if !is_fork => (said.invented, said.not_before) = (0, None),
             // A fork without the latest change or with another one, or another machine behind the same URL, which is worth one look.
             Ordering::Equal | Ordering::Less if said.elsewhere != Some((found, read)) => {
-                said.elsewhere = Some((found, read));
-                self.hint.notify_one();
+                if said.stray(found, read, Instant::now()) {
+                    self.hint.notify_one();
+                }
             }
             Ordering::Equal | Ordering::Less => {}
             Ordering::Greater if said.not_before.is_none_or(|at| at <= Instant::now()) => {
@@ -131,6 +148,18 @@ impl Watch {
             Ordering::Greater => {}
         }
         Ok(is_other)
+    }
+
+    /// How far the contract is, as the endpoint says.
+    async fn reached(&self, said: &mut Said) -> Result<Reached, RpcError> {
+        let has_history = self.read.borrow().history.is_some();
+        if has_history && !said.is_without_words {
+            match self.source.history(self.contract).await {
+                Err(RpcError::Refused { .. } | RpcError::InvalidResponse { .. }) => said.is_without_words = true,
+                reached => return reached,
+            }
+        }
+        self.source.epoch(self.contract).await.map(|epoch| Reached { epoch, history: None })
     }
 
     /// Hints until the epoch was read, a few times.
@@ -185,5 +214,24 @@ impl Watch {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each look costs all endpoints a read.
+    #[test]
+    fn an_endpoint_that_is_always_elsewhere_is_heard_seldom() {
+        let (begun, mut said) = (Instant::now(), Said::default());
+        let at = |tick: u64| begun + Duration::from_millis(100 * tick);
+        let fork = |tick: u64| Reached { epoch: 7, history: Some(FixedBytes::repeat_byte(tick as u8)) };
+        let read = Reached { epoch: 7, history: Some(FixedBytes::ZERO) };
+        let looks = (0..600).filter(|tick| said.stray(fork(*tick), read, at(*tick))).count();
+        assert!((5..=8).contains(&looks), "{looks} looks in a minute");
+        // One that was right is believed again.
+        let other = Reached { epoch: 7, history: Some(FixedBytes::repeat_byte(9)) };
+        assert!(said.stray(read, other, at(800)) && said.strayed == 1);
     }
 }

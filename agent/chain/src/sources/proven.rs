@@ -22,7 +22,7 @@ use super::{
 use crate::{
     RpcError, Source,
     proven::{self, Contents, For, History, Nodes, TooLarge, Unproven, Words},
-    source::PROOF,
+    source::{LOGS, PROOF},
 };
 use mesh_contract::IMPLEMENTATION_SLOT;
 
@@ -34,8 +34,11 @@ const MAX_SLOTS: usize = 24_576;
 const NARROW_ROUNDS: usize = 5;
 /// Rounds in which all slots are known: totals; tokens; records; texts; long texts; and one to spare.
 const ROUNDS: usize = NARROW_ROUNDS + 6;
-/// How long one endpoint may take to prove a whole read.
-const PROOF_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one endpoint may take to prove a first read, and any other: by then what the others say alike is asked for instead.
+const FIRST_PROOF_TIMEOUT: Duration = Duration::from_secs(20);
+const PROOF_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long events are waited for, before everything is read from storage.
+const EVENTS_WITHIN: Duration = Duration::from_secs(1);
 /// When another endpoint is asked beside one that takes long: a revocation must not wait for it.
 const NEXT_AFTER: Duration = Duration::from_millis(500);
 /// The same for a first read, which is megabytes.
@@ -143,8 +146,8 @@ impl Prover {
         };
         let order = (0..readers.len()).map(|turn| (first + turn) % readers.len());
         let asked = order.filter(|index| readers[*index].resting().is_none());
-        let asked =
-            asked.map(|server| async move { Some((server, self.ask(&readers[server], own_token, root).await?)) });
+        let asked = asked
+            .map(|server| async move { Some((server, self.ask(&readers[server], own_token, root, has_read).await?)) });
         let (server, outcome) = first_of(asked, if has_read { NEXT_AFTER } else { FIRST_READ_NEXT_AFTER }).await?;
         if outcome.is_some() {
             self.memory().server = server;
@@ -153,7 +156,13 @@ impl Prover {
     }
 
     /// `None` where another endpoint is to be asked, `Some(None)` where none can prove it.
-    async fn ask(&self, reader: &Reader, own_token: Option<TokenId>, root: Root) -> Option<Option<Arc<Contents>>> {
+    async fn ask(
+        &self,
+        reader: &Reader,
+        own_token: Option<TokenId>,
+        root: Root,
+        has_read: bool,
+    ) -> Option<Option<Arc<Contents>>> {
         let source = reader.source();
         let proof = async {
             match self.prove(source, own_token, root).await {
@@ -162,7 +171,7 @@ impl Prover {
                 proof => proof,
             }
         };
-        let proof = timeout(PROOF_TIMEOUT, proof).await;
+        let proof = timeout(if has_read { PROOF_TIMEOUT } else { FIRST_PROOF_TIMEOUT }, proof).await;
         let late = |_| Err(RpcError::invalid_response(PROOF, "the whole read takes too long").into());
         match proof.unwrap_or_else(late) {
             Ok(contents) => Some(Some(contents)),
@@ -181,13 +190,13 @@ impl Prover {
 
     async fn prove(&self, source: &Source, own_token: Option<TokenId>, root: Root) -> Result<Arc<Contents>, NotProved> {
         let contract = self.subject.contract;
-        let (last, code_seen) = {
-            let memory = self.memory();
-            (memory.last.clone(), memory.code_seen)
+        let last = || {
+            let last = self.memory().last.clone();
+            last.filter(|last| last.own_token == own_token && last.chain_id == root.chain_id)
         };
-        let last = last.filter(|last| last.own_token == own_token && last.chain_id == root.chain_id);
+        let code_seen = self.memory().code_seen;
         let first = [proven::TOTALS, IMPLEMENTATION_SLOT];
-        let sees_code = last.is_none() || code_seen.is_none_or(|at| at.elapsed() >= CODE_EVERY);
+        let sees_code = last().is_none() || code_seen.is_none_or(|at| at.elapsed() >= CODE_EVERY);
         let first = if sees_code { &first[..] } else { &first[..1] };
         let answer = source.proof(contract, first, root.block).await?;
         let account = answer
@@ -199,14 +208,17 @@ impl Prover {
             self.check_code(source, &mut words, root).await?;
         }
         let history = proven::history(&mut words).ok_or(Unproven::Slot(proven::TOTALS))?;
-        let followed = match last {
+        let followed = match last() {
             Some(last) if last.contents.history == history => Some(last.contents),
             Some(last) => self.follow(source, &last, history, root).await,
             None => None,
         };
-        let contents = match followed {
-            Some(contents) => contents,
-            None => self.prove_all(source, own_token, words, root).await?,
+        let contents = if let Some(contents) = followed {
+            contents
+        } else {
+            // They may be of another fork.
+            self.memory().registrations.clear();
+            self.prove_all(source, own_token, words, root).await?
         };
         let (number, chain_id) = (root.number, root.chain_id);
         self.memory().last = Some(Last { number, chain_id, own_token, contents: Arc::clone(&contents) });
@@ -215,11 +227,12 @@ impl Prover {
 
     /// The contents that the events since the last read lead to. `None` where they do not, or there are none to be had.
     async fn follow(&self, source: &Source, last: &Last, goal: History, root: Root) -> Option<Arc<Contents>> {
-        let blocks = (last.number + 1, root.number);
+        let blocks = (last.number.saturating_add(1), root.number);
         if goal.epoch <= last.contents.history.epoch || blocks.1 < blocks.0 || blocks.1 - blocks.0 >= MAX_BLOCKS {
             return None;
         }
-        let logs = source.logs(self.subject.contract, &[], blocks).await;
+        let logs = timeout(EVENTS_WITHIN, source.logs(self.subject.contract, &[], blocks)).await;
+        let logs = logs.unwrap_or_else(|_| Err(RpcError::invalid_response(LOGS, "the events take too long")));
         let domain = Domain { chain_id: root.chain_id, contract: self.subject.contract };
         let replayed =
             logs.map(|logs| proven::replay(&last.contents, &domain, self.reader(last.own_token), &logs, goal));
@@ -313,6 +326,8 @@ impl Prover {
         (memory.known_code, memory.other_code) =
             if is_known { (Some(implementation), None) } else { (None, Some(implementation)) };
         memory.code_seen = is_known.then(Instant::now);
+        // Other code may have written words without a word in the history.
+        memory.last = None;
         is_known.then_some(()).ok_or(NotProved::OtherCode(implementation))
     }
 

@@ -136,7 +136,7 @@ impl Reader {
         let last = *known();
         if let Some((asked, height, chain_id)) = last
             && asked.elapsed() < CHAIN_FOR
-            && (height..height + CHAIN_FOR_BLOCKS).contains(&head.number)
+            && (height..height.saturating_add(CHAIN_FOR_BLOCKS)).contains(&head.number)
         {
             return Ok(chain_id);
         }
