@@ -1,7 +1,7 @@
 //! Reading the contract's storage instead of asking its views: words proved below a block's state root, so that one endpoint suffices and
 //! need not be believed. Pure: what is asked for goes out as slots, what was answered comes in as proofs.
 //!
-//! A change costs what changed: the events since are replayed, and one proved word tells whether they are all ([`replay`]). Where that
+//! A change costs what changed: the events since are replayed, and one proved word tells whether they are all ([`replay()`]). Where that
 //! does not go, nodes of the trie that were proved before are kept, and nothing is asked again below those that are still there.
 
 mod code;

@@ -1,7 +1,7 @@
 //! What one change costs an agent in a mesh of thousands, and that nothing else of its mesh is touched.
 
 use std::{
-    fs,
+    fmt, fs,
     time::{Duration, Instant},
 };
 
@@ -71,7 +71,7 @@ fn a_change_among_thousands_costs_what_changed() -> Result<()> {
         ("a revocation", &|| world.revoke_absent(absent)),
     ] {
         let cost = cost(&world, COUNTED, change)?;
-        cost.print(&format!("{what} among {count}"));
+        println!("measured: {what} among {count}, in {COUNTED:?}: {cost}");
         ensure!(cost.bytes <= MOST_BYTES, "{what} cost {} bytes", cost.bytes);
         ensure!(cost.content <= 2, "{what} cost {} requests for what the contract contains", cost.content);
         ensure!(cost.requests <= 10, "{what} cost {} requests in 3 s", cost.requests);
@@ -96,12 +96,10 @@ struct Cost {
     cpu: Duration,
 }
 
-impl Cost {
-    fn print(&self, what: &str) {
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { requests, content, bytes, cpu } = self;
-        println!(
-            "measured: {what}: {requests} requests in 3 s, {content} for content, {bytes} bytes, {cpu:?} of processor time"
-        );
+        write!(f, "{requests} requests, {content} for content, {bytes} bytes, {cpu:?} of processor time")
     }
 }
 
