@@ -46,7 +46,9 @@ impl Chain {
         let address = SocketAddr::new(host, RPC_PORT);
         let (host, port) = (host.to_string(), RPC_PORT.to_string());
         let launch = hub.launch(&binaries.foundry).args(["anvil", "--host", &host, "--port", &port]);
-        let launch = launch.env("HOME", dir).args(["--chain-id", "31337", "--silent", "--ipc"]).arg(&socket);
+        // The states of old blocks would fill the disk, megabytes each where there are thousands of nodes.
+        let launch = launch.env("HOME", dir).args(["--max-persisted-states", "1"]);
+        let launch = launch.args(["--chain-id", "31337", "--silent", "--ipc"]).arg(&socket);
         let mut chain = Self { process: launch.start(&dir.join("anvil.log"))?, socket, address };
         wait_until("anvil to answer", Duration::from_secs(60), || {
             if let Some(status) = chain.process.exited()? {

@@ -16,7 +16,8 @@ impl Anvil {
     /// Starts it on a free port and waits until it listens.
     pub(crate) fn start() -> Self {
         let mut process = Command::new(foundry())
-            .args(["anvil", "--port", "0"])
+            // The states of old blocks would fill the disk, megabytes each where there are thousands of nodes.
+            .args(["anvil", "--port", "0", "--max-persisted-states", "1"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

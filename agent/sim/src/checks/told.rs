@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    /// More than half of the members that the node last believed are honest, read the contract, and were its peers all the time.
+    /// f + 1 of the members that the node last believed are honest, read the contract, and were its peers all the time.
     fn could_be_told(&self, node: usize, gone: TokenId, left: Duration) -> bool {
         let runs_since = |node: usize| self.nodes[node].process.as_ref().map(|process| process.started);
         let is_steady = |node: usize| runs_since(node).is_some_and(|since| since + SETTLED <= left);
@@ -46,10 +46,10 @@ impl World {
             *other != node && token(*other) != gone && is_peer && reads && !lies(*other) && is_steady(*other)
         };
         let tellers = (0..self.nodes.len()).filter(tells).count();
-        is_steady(node) && believed.state.peer(gone).is_some() && tellers > listed / 2
+        is_steady(node) && believed.state.peer(gone).is_some() && tellers > listed.saturating_sub(1) / 2
     }
 
-    /// What half of the members or fewer say removes no peer; and what members removed stays out while the node cannot read.
+    /// What f members or fewer say removes no peer; and what members removed stays out while the node cannot read.
     pub(crate) fn check_told_change(&mut self, node: usize, change: &Change) {
         if self.scenario.profile != Profile::Blind {
             return;

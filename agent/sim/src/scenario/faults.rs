@@ -191,8 +191,8 @@ fn blind(world: &WorldPlan, length: Duration, rng: &mut Rng) -> Vec<Timed> {
     };
     if lie {
         let victim = take(rng);
-        // One fewer than are believed.
-        let liars = (0..(many / 2).min(many - 3)).map(|_| take(rng)).collect();
+        // f of 2f + 1 members: one fewer than are believed.
+        let liars = (0..((many - 1) / 2).min(many - 3)).map(|_| take(rng)).collect();
         history.push(Timed {
             at: blocked_at + rng.millis(0, 3_000),
             fault: Fault::Collude(liars, victim, rng.millis(3_000, 20_000)),
