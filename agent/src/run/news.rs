@@ -223,7 +223,7 @@ mod tests {
     };
     use mesh_tunnel::Secret;
 
-    use tokio::time::sleep;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -246,18 +246,29 @@ mod tests {
     }
 
     async fn told(port: &mut NewsPort) -> (Ipv4Addr, Vec<u8>) {
-        match tokio::time::timeout(Duration::from_secs(5), port.next()).await {
+        match timeout(Duration::from_secs(5), port.next()).await {
             Ok(Input::Told { from, datagram }) => (from, datagram),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Waits until the port of this address is in use, or free again. Not by trying: that would take it from the one that is waited for.
+    async fn is_taken(address: Ipv4Addr, wanted: bool) {
+        let entry = format!("{:08X}:{PORT:04X}", u32::from_le_bytes(address.octets()));
+        let changes = async {
+            while std::fs::read_to_string("/proc/net/udp").unwrap().contains(&entry) != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), changes).await.unwrap();
     }
 
     #[tokio::test]
     async fn what_one_tells_the_other_hears_signed() {
         let [a, b] = [[127, 82, 1, 1], [127, 82, 1, 2]].map(Ipv4Addr::from);
         let (one, mut other) = (port_at(a), port_at(b));
-        // The sockets are made in a moment.
-        sleep(Duration::from_millis(100)).await;
+        is_taken(a, true).await;
+        is_taken(b, true).await;
         one.send(vec![b], Message::Ask(Ask { epoch: 3 }));
         assert_eq!(told(&mut other).await, (a, Ask { epoch: 3 }.encode()));
         one.send(vec![b, b], Message::News(news(4)));
@@ -271,16 +282,15 @@ mod tests {
         let stranger = UdpSocket::bind((a, 0)).await.unwrap();
         stranger.send_to(b"1", (b, PORT)).await.unwrap();
         one.set_address(None);
-        sleep(Duration::from_millis(100)).await;
+        is_taken(a, false).await;
         let same = UdpSocket::bind((a, PORT)).await.unwrap();
         same.send_to(&[0; MAX_DATAGRAM + 1], (b, PORT)).await.unwrap();
         for number in 0..100_u8 {
             same.send_to(&[number], (b, PORT)).await.unwrap();
         }
         assert_eq!(told(&mut other).await, (a, vec![0]));
-        sleep(Duration::from_millis(100)).await;
         let mut heard = 1;
-        while other.incoming.try_recv().is_ok() {
+        while timeout(Duration::from_millis(100), other.incoming.recv()).await.is_ok() {
             heard += 1;
         }
         assert!((5..=12).contains(&heard), "{heard}");
