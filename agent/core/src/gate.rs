@@ -9,13 +9,13 @@
 //! single source calls final counts for this run only and yields to two sources that agree otherwise; only what two sources agreed
 //! on is kept on disk. A key epoch counts as far as its node signed it.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+mod pending;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use self::pending::Pending;
 use crate::{
     id::{Address, TokenId},
     network::MeshNetwork,
@@ -27,9 +27,6 @@ pub const LOWER_HEAD_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Sources that must have agreed on a read before what it calls final is believed beyond this run.
 pub const WITNESSES: usize = 2;
-
-/// Accepted reads that wait for finality, at most: only those that changed something are kept, and finality trails by minutes.
-const MAX_PENDING: usize = 256;
 
 /// Values of the last finalized block seen: anything older is a lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,18 +146,11 @@ pub struct Gate {
     kept: Floor,
     /// What any source called final, in this run: at least `kept`.
     seen: Floor,
-    /// Accepted reads above the last finalized block, ascending by height.
-    pending: VecDeque<Accepted>,
+    /// Accepted reads above the last finalized block.
+    pending: Pending,
     highest: u64,
     lower_since: Option<Duration>,
     shrink_seen_at: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Accepted {
-    number: u64,
-    witnesses: usize,
-    floor: Floor,
 }
 
 impl Gate {
@@ -173,7 +163,7 @@ impl Gate {
             pinned: None,
             kept: Floor { epoch: 0, key_epochs: BTreeMap::new() },
             seen: Floor { epoch: 0, key_epochs: BTreeMap::new() },
-            pending: VecDeque::new(),
+            pending: Pending::new(),
             highest: 0,
             lower_since: None,
             shrink_seen_at: None,
@@ -284,49 +274,12 @@ impl Gate {
 
     /// Remembers an accepted read, and raises the floors to the newest one that is final.
     fn note(&mut self, registry: &Registry, evidence: &Evidence) {
-        let witnesses = evidence.witnesses;
-        let values = Floor { epoch: registry.epoch, key_epochs: key_epochs(registry).collect() };
-        // What this read undoes was never final, what it replaces no longer counts, and what it does not name it may
-        // have undone: only what it confirms stays.
-        self.pending.retain(|earlier| {
-            earlier.number < registry.block.number
-                && earlier.floor.is_below(&values)
-                && !earlier.was_replaced_before(registry, evidence)
-        });
-        for earlier in &mut self.pending {
-            earlier.floor.key_epochs.retain(|token, _| values.key_epochs.contains_key(token));
-        }
-        if self.pending.back().is_none_or(|last| last.floor != values || last.witnesses < witnesses) {
-            self.pending.push_back(Accepted { number: registry.block.number, witnesses, floor: values });
-        }
+        self.pending.note(registry, evidence);
         // On a chain without finality, no floor rises.
-        let finalized = registry.finalized.unwrap_or(0);
-        while self.pending.front().is_some_and(|first| first.number <= finalized) {
-            let Some(mut first) = self.pending.pop_front() else { break };
-            first.floor.key_epochs.retain(|token, epoch| {
-                let signed = evidence.signed_key_epochs.get(token);
-                *epoch = (*epoch).min(signed.copied().unwrap_or(0));
-                signed.is_some()
-            });
-            self.seen.raise(&first.floor);
-            if first.witnesses.min(witnesses) >= WITNESSES {
-                self.kept.raise(&first.floor);
-            }
-        }
-        while self.pending.len() > MAX_PENDING {
-            self.pending.pop_front();
-        }
-    }
-}
-
-impl Accepted {
-    /// The block of this read is none that the later one stands on: a registration that it had is in a later block now. A fork undid
-    /// it and it was made again, and might be undone once more, whatever becomes final up to here. Of an invented peer nothing counts.
-    fn was_replaced_before(&self, later: &Registry, evidence: &Evidence) -> bool {
-        later.peers.iter().any(|peer| {
-            let had = self.floor.key_epochs.get(&peer.token).is_some_and(|had| *had >= peer.key_epoch);
-            had && peer.registered_block > self.number && evidence.signed_key_epochs.contains_key(&peer.token)
-        })
+        let [last, witnessed] = self.pending.take_final(registry.finalized.unwrap_or(0), WITNESSES);
+        last.into_iter().for_each(|last| self.seen.raise(&last.as_signed(evidence)));
+        let witnessed = witnessed.filter(|_| evidence.witnesses >= WITNESSES);
+        witnessed.into_iter().for_each(|witnessed| self.kept.raise(&witnessed.as_signed(evidence)));
     }
 }
 
@@ -345,10 +298,14 @@ impl Floor {
         Ok(())
     }
 
-    /// Every value of `self` is at most the one of `other`, for the tokens both name.
-    fn is_below(&self, other: &Self) -> bool {
-        self.epoch <= other.epoch
-            && other.key_epochs.iter().all(|(token, epoch)| self.key_epochs.get(token).is_none_or(|own| own <= epoch))
+    /// As far as nodes have signed it.
+    fn as_signed(mut self, evidence: &Evidence) -> Self {
+        self.key_epochs.retain(|token, epoch| {
+            let signed = evidence.signed_key_epochs.get(token);
+            *epoch = (*epoch).min(signed.copied().unwrap_or(0));
+            signed.is_some()
+        });
+        self
     }
 
     fn raise(&mut self, other: &Self) {
