@@ -45,6 +45,7 @@ use reader::Reader;
 pub use leader::Standing;
 pub use mined::Mined;
 pub use preflight::WrongChain;
+use read::Fixed;
 pub use read::Subject;
 pub use submit::NotSubmitted;
 
@@ -72,6 +73,8 @@ pub struct Sources {
     standings: Vec<LastStanding>,
     /// How far the contract was at the last agreed read.
     reached: watch::Sender<Reached>,
+    /// What was agreed on for good.
+    fixed: Mutex<Option<Fixed>>,
     /// What was agreed so far, by which endpoints that are behind are judged.
     agreed: Mutex<Agreed>,
     /// What transactions may have cost so far.
@@ -103,6 +106,7 @@ impl Sources {
             subject,
             standings,
             reached,
+            fixed: Mutex::default(),
             agreed,
             spending,
         }
@@ -156,6 +160,7 @@ impl Sources {
         if let Ok((Ok(registry), _)) = &read {
             let (epoch, history) = (registry.epoch, self.prover.history_at(registry.block.number));
             self.reached.send_replace(Reached { epoch, history });
+            *self.fixed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Fixed::of(registry));
         }
         read.unwrap_or_else(|_| {
             let error = || Some(format!("no answer within {} s", WHOLE_TIMEOUT.as_secs()));

@@ -18,6 +18,8 @@ pub(crate) const POLL_EVERY: Duration = Duration::from_millis(1500);
 /// After an event it is asked at these times, until it answers from the block that it announced.
 const AFTER_EVENT: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(300), Duration::from_secs(1)];
+/// An event so soon after it has named another epoch is taken for that of the same change: it is asked once.
+const KNOWN_FOR: Duration = Duration::from_secs(1);
 /// Events that follow each other within this time are one.
 const EVENT_PAUSE: Duration = Duration::from_millis(100);
 /// Where all see a change at once, their hints are apart by this part of the time between their turns.
@@ -59,6 +61,8 @@ pub(crate) struct Reached {
 #[derive(Default)]
 struct Said {
     epoch: Option<u64>,
+    /// When it last said another one than before.
+    other_at: Option<Instant>,
     /// Where it was, on another fork or behind what was read, when that was hinted at; and what was read.
     elsewhere: Option<(Reached, Reached)>,
     /// Such hints after which nothing else was read, in a row, and until when there is no other.
@@ -131,6 +135,9 @@ impl Watch {
             self.hint.notify_one();
         }
         let is_other = said.epoch.replace(found.epoch).is_some_and(|before| before != found.epoch);
+        if is_other {
+            said.other_at = Some(Instant::now());
+        }
         let read = *self.read.borrow();
         let is_fork = found.history.zip(read.history).is_some_and(|(found, read)| found != read);
         match found.epoch.cmp(&read.epoch) {
@@ -193,8 +200,10 @@ impl Watch {
                 Ok(Ok(())) => {
                     (*retry, missed) = (FIRST_RETRY, 0);
                     let began = Instant::now();
-                    for after in AFTER_EVENT {
-                        sleep_until(began + after).await;
+                    // What it was asked about a moment ago may be what it announces now.
+                    let is_known = said.other_at.is_some_and(|at| began.saturating_duration_since(at) < KNOWN_FOR);
+                    for after in &AFTER_EVENT[..if is_known { 1 } else { AFTER_EVENT.len() }] {
+                        sleep_until(began + *after).await;
                         if self.ask(said).await? {
                             break;
                         }

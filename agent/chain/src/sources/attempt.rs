@@ -1,6 +1,6 @@
 //! One height tried: what every endpoint says of it, proved where one can prove it, and otherwise compared.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use mesh_core::{
     id::{BlockRef, TokenId},
@@ -15,7 +15,7 @@ use super::{
     gather::{Task, gather},
     proven::{Root, agreed_block},
     read,
-    reader::{Heard, Said},
+    reader::{Heard, Reader, Said},
 };
 use crate::{Header, RpcError};
 
@@ -103,7 +103,11 @@ impl Sources {
         let readers = self.readers.iter().zip(heads);
         // An endpoint that is behind says what it has: that must be the past of what the others say.
         let height = |known: &Attempt| known.head.map_or(target, |head| head.number.min(target));
-        let reads = readers.map(|(reader, known)| Arc::clone(reader).read(own_token, known.head, height(known)));
+        let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let read = |(reader, known): (&Arc<Reader>, &Attempt)| {
+            Arc::clone(reader).read(own_token, known.head, height(known), fixed.clone())
+        };
+        let reads = readers.map(read);
         let (reads, late) = gather(reads, |reads| self.would_agree(reads, target)).await;
         self.await_late(late);
         let finished = |(index, (known, read)): (usize, (&Attempt, Answer<Said>))| {

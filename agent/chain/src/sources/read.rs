@@ -1,5 +1,7 @@
 //! One endpoint's view of the contract at one block hash.
 
+use std::time::Duration;
+
 use alloy_primitives::{FixedBytes, U256};
 use mesh_contract::DstackClusterNFT as contract;
 use mesh_core::{
@@ -12,6 +14,7 @@ use mesh_core::{
     text::is_hostile,
 };
 
+use super::reader::CHAIN_FOR;
 use crate::{
     Header, RpcError, Source,
     proven::Contents,
@@ -37,7 +40,30 @@ pub struct Subject {
     pub instance: InstanceId,
 }
 
-/// Reads the registry at `head`. Where `previous` (an earlier read from the same endpoint) is of the same epoch and its
+/// What a contract is made with and no call changes: asked for until it was agreed on.
+#[derive(Debug, Clone)]
+pub(super) struct Fixed {
+    network: MeshNetwork,
+    name: String,
+}
+
+impl Fixed {
+    pub(super) fn of(agreed: &Registry) -> Self {
+        Self { network: agreed.network, name: agreed.name.clone() }
+    }
+
+    async fn read(source: &Source, subject: &Subject, block: BlockRef) -> Result<Self, RpcError> {
+        let (network, name) = tokio::try_join!(
+            source.call(subject.contract, block.hash, contract::meshNetworkCall {}),
+            source.call(subject.contract, block.hash, contract::nameCall {}),
+        )?;
+        let network = mesh_contract::mesh_network(network.base, network.prefixLength)
+            .map_err(|error| RpcError::invalid_response(CALL, &format!("meshNetwork(): {error}")))?;
+        Ok(Self { network, name: shown(&name) })
+    }
+}
+
+/// Reads the registry at `head`, of the chain that `chain_id` gives. Where `previous` (an earlier read from the same endpoint) is of the same epoch and its
 /// block is still canonical, its content is the answer: every visible change raises the epoch. The record of `own_token` is
 /// wanted even when it is bound to no instance.
 pub(super) async fn read(
@@ -46,6 +72,8 @@ pub(super) async fn read(
     own_token: Option<TokenId>,
     head: Header,
     previous: Option<&Registry>,
+    fixed: Option<Fixed>,
+    chain_id: impl AsyncFnOnce(Duration) -> Result<u64, RpcError>,
 ) -> Result<Registry, RpcError> {
     let (epoch, finalized) =
         tokio::join!(source.call(subject.contract, head.hash, contract::epochCall {}), source.finalized());
@@ -62,7 +90,8 @@ pub(super) async fn read(
     if let Some(previous) = previous.filter(same)
         && is_canonical(source, previous.block, head).await?
     {
-        return Ok(Registry { block, finalized, ..previous.clone() });
+        let domain = Domain { chain_id: chain_id(CHAIN_FOR).await?, ..previous.domain };
+        return Ok(Registry { domain, block, finalized, ..previous.clone() });
     }
     if let Some(previous) = previous.filter(|previous| epoch < previous.epoch && previous.block.number <= head.number)
         && is_canonical(source, previous.block, head).await?
@@ -74,7 +103,15 @@ pub(super) async fn read(
         );
         return Err(RpcError::invalid_response(CALL, &reason));
     }
-    let registry = read_whole(source, subject, own_token, block, finalized, epoch).await?;
+    // First of all: it says how many tokens there can be, and so how much will be read.
+    let fixed = match fixed {
+        Some(fixed) => fixed,
+        None => Fixed::read(source, subject, block).await?,
+    };
+    // What is asked while nothing happens need not be asked again when something does.
+    let chain_id = chain_id(CHAIN_FOR * 2);
+    let (content, chain_id) = tokio::try_join!(read_whole(source, subject, own_token, block, &fixed), chain_id)?;
+    let Content { base_domains, peers, dev_urls, own_nodes } = content;
     // Some nodes answer a question about their head from a state that has moved on meanwhile. An epoch of one block over peers
     // of another would be believed until the next change on chain.
     let again = source.call(subject.contract, head.hash, contract::epochCall {}).await?;
@@ -83,7 +120,26 @@ pub(super) async fn read(
             format!("epoch() at block {} was {epoch}, and then {again}: the endpoint mixes two blocks", head.number);
         return Err(RpcError::invalid_response(CALL, &reason));
     }
-    Ok(registry)
+    Ok(Registry {
+        domain: Domain { chain_id, contract: subject.contract },
+        block,
+        finalized,
+        epoch,
+        name: fixed.name,
+        network: fixed.network,
+        base_domains,
+        peers,
+        dev_urls,
+        own_nodes,
+    })
+}
+
+/// What calls change.
+struct Content {
+    base_domains: Vec<Option<String>>,
+    peers: Vec<PeerRecord>,
+    dev_urls: DevUrls,
+    own_nodes: Vec<NodeRecord>,
 }
 
 async fn read_whole(
@@ -91,16 +147,10 @@ async fn read_whole(
     subject: &Subject,
     own_token: Option<TokenId>,
     block: BlockRef,
-    finalized: Option<u64>,
-    epoch: u64,
-) -> Result<Registry, RpcError> {
-    // First of all: it says how many tokens there can be, and so how much will be read.
-    let network = source.call(subject.contract, block.hash, contract::meshNetworkCall {}).await?;
-    let network = mesh_contract::mesh_network(network.base, network.prefixLength)
-        .map_err(|error| RpcError::invalid_response(CALL, &format!("meshNetwork(): {error}")))?;
-    let (chain_id, name, dev_mode, domains, peers, own_nodes) = tokio::try_join!(
-        source.chain_id(),
-        source.call(subject.contract, block.hash, contract::nameCall {}),
+    fixed: &Fixed,
+) -> Result<Content, RpcError> {
+    let network = fixed.network;
+    let (dev_mode, domains, peers, own_nodes) = tokio::try_join!(
         source.call(subject.contract, block.hash, contract::devModeCall {}),
         source.call(subject.contract, block.hash, contract::baseDomainsCall {}),
         peers(source, subject, block, network),
@@ -113,18 +163,7 @@ async fn read_whole(
     } else {
         DevUrls::new()
     };
-    Ok(Registry {
-        domain: Domain { chain_id, contract: subject.contract },
-        block,
-        finalized,
-        epoch,
-        name: shown(&name),
-        network,
-        base_domains,
-        peers,
-        dev_urls,
-        own_nodes,
-    })
+    Ok(Content { base_domains, peers, dev_urls, own_nodes })
 }
 
 /// The registry that proved contents are. Like a view's answer, they are refused where no cluster contract says such a thing.

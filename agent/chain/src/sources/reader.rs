@@ -14,7 +14,7 @@ use mesh_core::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::read::{self, Subject};
+use super::read::{self, Fixed, Subject};
 use crate::{Header, RpcError, Source, source::CALL};
 
 /// How long one endpoint may take for a whole read: a hundred and more requests for the largest mesh.
@@ -22,7 +22,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an endpoint's chain id is remembered, and for how many blocks: one that is behind the same URL as another chain's is not
 /// likely to be so high. What it would have to say of the contract is that chain's, and is refused later.
-const CHAIN_FOR: Duration = Duration::from_secs(60);
+pub(super) const CHAIN_FOR: Duration = Duration::from_secs(60);
 const CHAIN_FOR_BLOCKS: u64 = 10_000;
 
 /// An endpoint, and what is remembered of it from one read to the next.
@@ -121,7 +121,7 @@ impl Reader {
         }
         let header = async { if head.number == target { Ok(Some(head)) } else { self.source.header_at(target).await } };
         let finalized = async { Ok(self.source.finalized().await) };
-        let (header, chain_id, finalized) = tokio::try_join!(header, self.chain_of(head), finalized)?;
+        let (header, chain_id, finalized) = tokio::try_join!(header, self.chain_of(head, CHAIN_FOR), finalized)?;
         if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != chain_id) {
             return Err(RpcError::wrong_chain(chain_id, wanted));
         }
@@ -130,12 +130,12 @@ impl Reader {
         Ok(header.map(|header| Heard::Block(Named { header, chain_id, finalized, latency: begun.elapsed() })))
     }
 
-    /// The chain of its newest block.
-    async fn chain_of(&self, head: Header) -> Result<u64, RpcError> {
+    /// The chain of its newest block, as it said so long ago at most.
+    async fn chain_of(&self, head: Header, age: Duration) -> Result<u64, RpcError> {
         let known = || self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         let last = *known();
         if let Some((asked, height, chain_id)) = last
-            && asked.elapsed() < CHAIN_FOR
+            && asked.elapsed() < age
             && (height..height.saturating_add(CHAIN_FOR_BLOCKS)).contains(&head.number)
         {
             return Ok(chain_id);
@@ -151,10 +151,11 @@ impl Reader {
         own_token: Option<TokenId>,
         head: Option<Header>,
         target: u64,
+        fixed: Option<Fixed>,
     ) -> Result<Option<Said>, RpcError> {
         let Some(head) = head.filter(|head| head.number >= target) else { return Ok(None) };
         let begun = Instant::now();
-        let read = timeout(READ_TIMEOUT, self.read_at(own_token, head, target)).await;
+        let read = timeout(READ_TIMEOUT, self.read_at(own_token, head, target, fixed)).await;
         let read = read.unwrap_or_else(|_| Err(RpcError::invalid_response(CALL, "the whole read takes too long")))?;
         self.late().failure = None;
         Ok(read.map(|registry| Said { registry, latency: begun.elapsed() }))
@@ -165,11 +166,13 @@ impl Reader {
         own_token: Option<TokenId>,
         head: Header,
         target: u64,
+        fixed: Option<Fixed>,
     ) -> Result<Option<Registry>, RpcError> {
         let at = if head.number == target { Some(head) } else { self.source.header_at(target).await? };
         let Some(at) = at else { return Ok(None) };
         let previous = self.previous().clone();
-        let registry = read::read(&self.source, &self.subject, own_token, at, previous.as_ref()).await?;
+        let (previous, chain_id) = (previous.as_ref(), |age| self.chain_of(head, age));
+        let registry = read::read(&self.source, &self.subject, own_token, at, previous, fixed, chain_id).await?;
         if let Some(wanted) = self.chain_id.filter(|wanted| *wanted != registry.domain.chain_id) {
             return Err(RpcError::wrong_chain(registry.domain.chain_id, wanted));
         }

@@ -133,23 +133,25 @@ async fn a_change_is_read_within_two_seconds_and_costs_few_requests() {
     ] {
         let mut follower = Follower::start(endpoints, kind, block_time);
         sleep(Duration::from_secs(60)).await;
-        let (mut took, mut most) = (Vec::new(), 0);
+        let (mut took, mut asked) = (Vec::new(), Vec::new());
         for number in 0..200_u64 {
             // At every phase of all that is periodic.
             sleep(Duration::from_millis(20_000 + number * 997 % 15_000)).await;
             let (before, began) = (follower.requests(), Instant::now());
             took.push(follower.change().await);
             sleep_until(began + Duration::from_secs(3)).await;
-            most = most.max(follower.requests() - before);
+            asked.push(follower.requests() - before);
         }
         took.sort_unstable();
-        let p99 = took[197];
+        asked.sort_unstable();
+        let (took, requests) = (took[197], asked[197]);
         println!(
-            "measured: {endpoints} by {kind:?}, {block_time:?}: p99 of 200 changes {p99:?}, {most} requests in 3 s"
+            "measured: {endpoints} by {kind:?}, {block_time:?}: p99 of 200 changes {took:?}, {requests} requests in 3 s"
         );
-        assert!(p99 < Duration::from_secs(2), "{endpoints} by {kind:?}: {p99:?}");
-        // Among them what is asked without a change: two or three.
-        assert!(most <= 14 + 3, "{endpoints} by {kind:?}: {most} requests in 3 s");
+        assert!(took < Duration::from_secs(2), "{endpoints} by {kind:?}: {took:?}");
+        assert!(requests <= 10, "{endpoints} by {kind:?}: {requests} requests in 3 s");
+        // Now and then the read that is due every 15 s falls into them.
+        assert!(asked[199] <= 10 + 3, "{endpoints} by {kind:?}: {asked:?} requests in 3 s");
     }
 }
 
