@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use testkit::{Namespace, Process, Signal, uninterrupted, wait_until};
@@ -30,6 +30,9 @@ pub(crate) const RPC_PORT: u16 = 8545;
 const FUNDER: &str = "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720";
 /// How long an answer and a block may take, which take moments.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Gas of one call of many, and so many calls fill most of a block of 30 million.
+const CALL_GAS: &str = "0xf4240";
+const CALLS_IN_A_BLOCK: usize = 25;
 
 /// A running anvil.
 #[derive(Debug)]
@@ -133,6 +136,26 @@ impl Chain {
             bail!("transaction {hash} reverted: {}", replay.err().map_or_else(String::new, |e| e.to_string()));
         }
         Ok(mined)
+    }
+
+    /// Sends these transactions in blocks of many each: a chain of thousands of blocks is slow to make.
+    pub fn send_all(&self, from: &str, to: &str, calls: &[Vec<u8>]) -> Result<()> {
+        self.rpc("evm_setAutomine", json!([false]))?;
+        for calls in calls.chunks(CALLS_IN_A_BLOCK) {
+            let hashes: Vec<Value> = calls
+                .iter()
+                .map(|call| {
+                    let data = format!("0x{}", hex::encode(call));
+                    self.rpc("eth_sendTransaction", json!([{"from": from, "to": to, "data": data, "gas": CALL_GAS}]))
+                })
+                .collect::<Result<_>>()?;
+            self.mine(1)?;
+            for hash in hashes {
+                let receipt = self.rpc("eth_getTransactionReceipt", json!([hash]))?;
+                ensure!(receipt["status"] == "0x1", "transaction {hash} of many: {receipt}");
+            }
+        }
+        self.rpc("evm_setAutomine", json!([true])).map(drop)
     }
 
     /// Transactions sent by an address.

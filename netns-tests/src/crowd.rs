@@ -28,19 +28,43 @@ pub struct Absent {
     instance: InstanceId,
 }
 
-impl World {
-    /// Mints a token for the node of this number. In a contract whose tokens all were minted once, which each new number is the next of.
-    pub fn mint_absent(&self, number: u32) -> Result<Absent> {
+impl Absent {
+    fn new(number: u32) -> Result<Self> {
         let mut instance = InstanceId([0; 20]);
         instance.0.copy_from_slice(&keccak256(number.to_be_bytes())[..20]);
-        let to: Address = OPERATOR.parse()?;
-        let call = mintCall { to, instanceId: FixedBytes(instance.0), appId: Address::ZERO };
-        self.chain.send(OPERATOR, self.contract(), &call.abi_encode())?;
-        Ok(Absent { token: TokenId::new(number).context("tokens begin with 1")?, instance })
+        Ok(Self { token: TokenId::new(number).context("tokens begin with 1")?, instance })
+    }
+
+    fn mint(self) -> Result<mintCall> {
+        Ok(mintCall { to: OPERATOR.parse()?, instanceId: FixedBytes(self.instance.0), appId: Address::ZERO })
+    }
+}
+
+impl World {
+    /// The nodes 1 to `count`, members like any other, but with no address: none is tried to be reached.
+    pub fn register_crowd(&self, count: u32) -> Result<()> {
+        let nodes: Vec<Absent> = (1..=count).map(Absent::new).collect::<Result<_>>()?;
+        let mints: Vec<_> = nodes.iter().map(|node| Ok(node.mint()?.abi_encode())).collect::<Result<_>>()?;
+        self.chain.send_all(OPERATOR, self.contract(), &mints)?;
+        let calls: Vec<_> = nodes.iter().map(|node| self.registration(*node, None)).collect::<Result<_>>()?;
+        self.chain.send_all(OPERATOR, self.contract(), &calls)
+    }
+
+    /// Mints a token for the node of this number. In a contract whose tokens all were minted once, which each new number is the next of.
+    pub fn mint_absent(&self, number: u32) -> Result<Absent> {
+        let node = Absent::new(number)?;
+        self.chain.send(OPERATOR, self.contract(), &node.mint()?.abi_encode())?;
+        Ok(node)
     }
 
     /// Makes it a peer, with keys that no node has and an address where none listens.
     pub fn register_absent(&self, node: Absent) -> Result<()> {
+        let nowhere = SocketAddr::new(IpAddr::from([192, 0, 2, 250]), 51821);
+        let call = self.registration(node, Some(nowhere))?;
+        self.chain.send(OPERATOR, self.contract(), &call).map(drop)
+    }
+
+    fn registration(&self, node: Absent, endpoint: Option<SocketAddr>) -> Result<Vec<u8>> {
         let contract: Address = self.contract().parse()?;
         let cvm = Cvm::new(&KMS_ROOT, contract.into(), node.instance)?;
         let registration = Registration {
@@ -50,12 +74,12 @@ impl World {
             wireguard_key: key_of(node.instance),
             key_epoch: 2,
             network_type: NetworkType::Wireguard,
-            endpoint: Some(SocketAddr::new(IpAddr::from([192, 0, 2, 250]), 51821)),
+            endpoint,
             gateway: None,
             deadline: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3600,
         };
         let proof = cvm.prove(registration, &Domain { chain_id: 31337, contract });
-        self.chain.send(OPERATOR, self.contract(), &register_peer(&proof).abi_encode()).map(drop)
+        Ok(register_peer(&proof).abi_encode())
     }
 
     /// Takes its membership away.
