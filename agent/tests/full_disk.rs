@@ -13,7 +13,7 @@ use mesh_core::{
     registration::Domain,
     registry::Registry,
 };
-use p2p_agent::state::cache;
+use p2p_agent::state::cache::{self, RegistryFile};
 
 /// Bytes.
 const LIMIT: u64 = 16 << 10;
@@ -26,17 +26,18 @@ fn half_a_registry_never_takes_the_place_of_a_whole_one() {
     fs::create_dir(&dir).unwrap();
     let files = |dir: &Path| -> Vec<_> { fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
     let (small, large) = (cached(10), cached(10_000));
-    cache::save(&dir, &small).unwrap();
+    let mut file = RegistryFile::new(dir.clone());
+    file.save(small.clone()).unwrap();
 
     limit_files(LIMIT);
-    let error = cache::save(&dir, &large).unwrap_err();
+    let error = file.save(large.clone()).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
     assert_eq!(cache::load(&dir), Some(small.clone()));
-    assert_eq!(files(&dir), ["registry.json"], "what was begun is gone");
-    cache::save(&dir, &small).unwrap();
+    assert_eq!(files(&dir), ["registry.jsonl"], "what was begun is gone");
+    file.save(small).unwrap();
 
     limit_files(libc::RLIM_INFINITY);
-    cache::save(&dir, &large).unwrap();
+    file.save(large.clone()).unwrap();
     assert_eq!(cache::load(&dir), Some(large));
     fs::remove_dir_all(&dir).unwrap();
 }

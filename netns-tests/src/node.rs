@@ -1,6 +1,7 @@
 //! One node: a namespace with an underlay link, and the agent in it.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fmt, fs,
     net::{Ipv4Addr, SocketAddr},
@@ -188,10 +189,21 @@ impl Node {
 
     /// How many peers the agent has saved for its next start.
     pub fn saved_peers(&self) -> Result<usize> {
-        let path = self.state_dir().join("registry.json");
-        let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
-        let saved: Value = serde_json::from_slice(&text).with_context(|| format!("read `{}`", path.display()))?;
-        saved["registry"]["peers"].as_array().map(Vec::len).context("the saved registry has no peers")
+        let path = self.state_dir().join("registry.jsonl");
+        let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+        let mut peers = BTreeSet::new();
+        for line in text.lines() {
+            // A registry, or what has changed since the line before.
+            let line: Value = serde_json::from_str(line).with_context(|| format!("read `{}`", path.display()))?;
+            let new = line.get("new").unwrap_or(&line);
+            let new = new["registry"]["peers"].as_array().context("the saved registry has no peers")?;
+            peers.extend(new.iter().map(|peer| peer["token"].as_u64()));
+            let gone = line["gone"].as_array().into_iter().flatten().map(Value::as_u64);
+            for token in gone {
+                peers.remove(&token);
+            }
+        }
+        Ok(peers.len())
     }
 
     /// Kills the agent without warning.

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod balance;
+mod cached;
 mod commands;
 mod counters;
 mod duties;
@@ -39,10 +40,11 @@ use self::{
     reads::{Next, Reads},
     reconcile::Reconcile,
     tracks::Tracks,
-    warnings::WarningBook,
+    warnings::{Finding, WarningBook},
 };
 pub use self::{
-    commands::{CachedRegistry, Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
+    cached::{CachedChange, CachedRegistry},
+    commands::{Command, GatewayPlace, Intent, PathPeer, PathPeers, ProofRequest},
     counters::{BUCKETS, Counters, Histogram},
     facts::{
         Adjustments, Allowed, Applied, ApplyError, GatewaySeen, Guard, Input, LocalNode, NotSubmitted, Now, OnExpiry,
@@ -129,6 +131,7 @@ pub struct Agent {
     tracks: Tracks,
     paths: PathBook,
     warnings: WarningBook,
+    follow: Follow,
     verdict_since: (VerdictState, Now),
     counters: Counters,
     unsaved: bool,
@@ -153,6 +156,18 @@ struct View {
     witnesses: usize,
     /// It comes from the disk: good for peers, not for signing offers.
     cached: bool,
+}
+
+/// What has to be looked at of each peer, and what was found when it last was.
+#[derive(Debug, Default)]
+struct Follow {
+    /// Other peers are on the device, or they are elsewhere: the shell may have to keep other paths.
+    paths: bool,
+    /// Something was heard of a peer.
+    peers: bool,
+    done_at: Duration,
+    /// What is wrong with peers and paths.
+    findings: Vec<Finding>,
 }
 
 /// How the last read ended.
@@ -215,6 +230,7 @@ impl Agent {
             tracks: Tracks::new(&me.dataplane),
             paths: PathBook::default(),
             warnings: WarningBook::default(),
+            follow: Follow::default(),
             verdict_since: (VerdictState::Down, now),
             counters: Counters::default(),
             unsaved: false,
@@ -253,7 +269,8 @@ impl Agent {
             Input::Proofs(answers) => self.handle_proofs(answers, now),
             Input::Observed(observed) => {
                 self.guard.handle_observed(self.desired.as_ref(), &observed, now);
-                self.reconcile.handle_observed(observed, now.since_start);
+                self.follow.paths |= self.reconcile.handle_observed(observed, now.since_start);
+                self.follow.peers = true;
             }
             Input::ObserveFailed(error) => self.reconcile.handle_blindness(error, now.since_start),
             Input::Applied(applied) => self.handle_applied(applied, now),
@@ -271,7 +288,10 @@ impl Agent {
             Input::Saved(outcome) => self.save_error = outcome.err(),
             Input::Adjusted(adjustments) => self.handle_adjusted(*adjustments, now),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
-            Input::Paths(seen) => self.handle_paths(*seen),
+            Input::Paths(seen) => {
+                self.handle_paths(*seen);
+                self.follow.peers = true;
+            }
             Input::Cached(cached) => self.handle_cached(*cached, now),
             Input::Told { from, datagram } => {
                 if !self.handle_told(from, &datagram, now) {
@@ -284,6 +304,7 @@ impl Agent {
             Input::Shutdown => {
                 if self.stopping.is_none() {
                     self.stopping = Some(now.since_start);
+                    self.follow.paths = true;
                     self.telling = self.paths.has_peers();
                     if self.telling {
                         self.commands.push_back(Command::TellPeers);

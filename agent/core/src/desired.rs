@@ -112,7 +112,7 @@ pub fn select(
 
 impl Confirmations {
     /// Whether a peer may be used, or is in use already.
-    pub(crate) const fn are_enough_for(self, peer: &VerifiedPeer) -> bool {
+    pub(crate) fn are_enough_for(self, peer: &VerifiedPeer) -> bool {
         peer.is_admitted() || self.need == 0 || peer.registered_block().saturating_add(self.need) <= self.head
     }
 }

@@ -1,7 +1,7 @@
 //! The difference between what is wanted and what is: data that explains itself.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
@@ -84,12 +84,33 @@ pub enum PresharedKeyEdit {
 /// session anyway. A peer that is as it should be is never mentioned.
 #[must_use]
 pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
+    diff_by(desired, observed, &PeerIndex::of(observed))
+}
+
+/// Where each peer is in the list of the device.
+#[derive(Debug, Default)]
+pub(crate) struct PeerIndex(HashMap<WireguardKey, usize>);
+
+impl PeerIndex {
+    pub(crate) fn of(observed: &Observed) -> Self {
+        let peers = observed.device.iter().flat_map(|device| &device.peers);
+        Self(peers.enumerate().map(|(index, peer)| (peer.public_key, index)).collect())
+    }
+
+    /// The peer with this key in that list.
+    pub(crate) fn find<'a>(&self, peers: &'a [ObservedPeer], key: WireguardKey) -> Option<&'a ObservedPeer> {
+        peers.get(*self.0.get(&key)?)
+    }
+}
+
+/// The same, where the device's peers are indexed already.
+pub(crate) fn diff_by(desired: &Desired, observed: &Observed, index: &PeerIndex) -> Vec<Change> {
     let (removals, rest) = match (&desired.device, &observed.device) {
         (None, None) => (Vec::new(), Vec::new()),
         (None, Some(_)) => (vec![Change::RemoveDevice], Vec::new()),
         (Some(wanted), None) => (Vec::new(), create(wanted)),
         (Some(wanted), Some(present)) if !is_ours(wanted, present) => (vec![Change::RemoveDevice], create(wanted)),
-        (Some(wanted), Some(present)) => (removals(wanted, present), adjust(wanted, present)),
+        (Some(wanted), Some(present)) => adjust(wanted, present, index),
     };
     removals.into_iter().chain(guard(desired, observed)).chain(rest).collect()
 }
@@ -120,23 +141,33 @@ fn is_ours(wanted: &DesiredDevice, present: &ObservedDevice) -> bool {
     present.public_key == Some(wanted.public_key) && present.listen_port == wanted.listen_port
 }
 
-fn removals(wanted: &DesiredDevice, present: &ObservedDevice) -> Vec<Change> {
-    let wanted: BTreeSet<_> = wanted.peers.iter().map(|peer| peer.public_key).collect();
-    let present: BTreeSet<_> = present.peers.iter().map(|peer| peer.public_key).collect();
-    present.difference(&wanted).copied().map(Change::RemovePeer).collect()
-}
-
-fn adjust(wanted: &DesiredDevice, present: &ObservedDevice) -> Vec<Change> {
+/// The removals, and the rest.
+fn adjust(wanted: &DesiredDevice, present: &ObservedDevice, index: &PeerIndex) -> (Vec<Change>, Vec<Change>) {
     let mut changes = Vec::new();
     if !present.up || present.address != Some(wanted.address) {
         changes.push(Change::SetAddress { address: wanted.address, network: wanted.network });
     }
-    let present_by_key: BTreeMap<_, _> = present.peers.iter().map(|peer| (peer.public_key, peer)).collect();
-    let kept = wanted.peers.iter().filter_map(|peer| Some((peer, *present_by_key.get(&peer.public_key)?)));
-    changes.extend(kept.filter_map(|(wanted, present)| edit(wanted, present)));
-    let new = wanted.peers.iter().filter(|peer| !present_by_key.contains_key(&peer.public_key));
-    changes.extend(new.cloned().map(Change::AddPeer));
-    changes
+    let (mut new, mut kept) = (Vec::new(), 0);
+    for peer in &wanted.peers {
+        match index.find(&present.peers, peer.public_key) {
+            Some(present) => {
+                kept += 1;
+                changes.extend(edit(peer, present));
+            }
+            None => new.push(Change::AddPeer(peer.clone())),
+        }
+    }
+    changes.extend(new);
+    // No key is wanted twice.
+    let removals = if kept == present.peers.len() { Vec::new() } else { removals(wanted, present) };
+    (removals, changes)
+}
+
+fn removals(wanted: &DesiredDevice, present: &ObservedDevice) -> Vec<Change> {
+    let wanted: HashSet<_> = wanted.peers.iter().map(|peer| peer.public_key).collect();
+    let absent = present.peers.iter().map(|peer| peer.public_key).filter(|key| !wanted.contains(key));
+    let absent: BTreeSet<_> = absent.collect();
+    absent.into_iter().map(Change::RemovePeer).collect()
 }
 
 fn edit(wanted: &DesiredPeer, present: &ObservedPeer) -> Option<Change> {

@@ -2,7 +2,7 @@
 //! a peer that would harm itself or others is left out entirely, with one warning, and the rest of the mesh works on.
 
 use std::{
-    collections::BTreeMap,
+    collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
@@ -100,18 +100,18 @@ pub fn sift<'a>(peers: &'a [VerifiedPeer], around: &Surroundings) -> (Vec<Member
         .collect();
     candidates.sort_by_key(|peer| peer.token());
 
-    let mut owner_of_key: BTreeMap<WireguardKey, TokenId> = BTreeMap::new();
-    let (mut members, mut flawed) = (Vec::new(), Vec::new());
+    let mut owner_of_key: HashMap<WireguardKey, TokenId> = HashMap::with_capacity(candidates.len());
+    let (mut members, mut flawed) = (Vec::with_capacity(candidates.len()), Vec::new());
     for peer in candidates {
-        let judged = judge(peer, around).and_then(|member| match owner_of_key.get(&peer.wireguard_key()) {
-            Some(first) => Err(Flaw::DuplicateKey(*first)),
-            None => Ok(member),
+        let judged = judge(peer, around).and_then(|member| match owner_of_key.entry(peer.wireguard_key()) {
+            Entry::Occupied(first) => Err(Flaw::DuplicateKey(*first.get())),
+            Entry::Vacant(free) => {
+                free.insert(peer.token());
+                Ok(member)
+            }
         });
         match judged {
-            Ok(member) => {
-                owner_of_key.insert(peer.wireguard_key(), peer.token());
-                members.push(member);
-            }
+            Ok(member) => members.push(member),
             Err(flaw) => flawed.push((peer.token(), flaw)),
         }
     }

@@ -6,7 +6,7 @@
 //! meant this registration. Neither proves that the token exists, is bound or is not revoked: only agreement about the contract's
 //! state can (see [`crate::quorum`]).
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use alloy_primitives::{B256, keccak256};
 
@@ -94,7 +94,7 @@ impl std::fmt::Display for Link {
 /// A peer whose record equals a registration that its key chain proves. Made by [`verify`] and [`Proved::peer`] alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedPeer {
-    record: PeerRecord,
+    record: Arc<PeerRecord>,
     member_key: MemberKey,
     /// It was configured before, and nothing that is proved about it has changed since.
     admitted: bool,
@@ -103,13 +103,13 @@ pub struct VerifiedPeer {
 impl VerifiedPeer {
     /// Its token.
     #[must_use]
-    pub const fn token(&self) -> TokenId {
+    pub fn token(&self) -> TokenId {
         self.record.token
     }
 
     /// Its CVM.
     #[must_use]
-    pub const fn instance(&self) -> InstanceId {
+    pub fn instance(&self) -> InstanceId {
         self.record.instance
     }
 
@@ -121,44 +121,44 @@ impl VerifiedPeer {
 
     /// Its WireGuard public key: proved to be its own choice, not to be a usable one.
     #[must_use]
-    pub const fn wireguard_key(&self) -> WireguardKey {
+    pub fn wireguard_key(&self) -> WireguardKey {
         self.record.wireguard_key
     }
 
     /// How it is reached.
     #[must_use]
-    pub const fn network_type(&self) -> NetworkType {
+    pub fn network_type(&self) -> NetworkType {
         self.record.network_type
     }
 
     /// Where to send first. A hint: endpoint updates are not proved, WireGuard authenticates the peer that answers.
     #[must_use]
-    pub const fn endpoint(&self) -> Option<SocketAddr> {
+    pub fn endpoint(&self) -> Option<SocketAddr> {
         self.record.endpoint
     }
 
     /// Its path through the dstack gateway. A hint, like the endpoint.
     #[must_use]
-    pub const fn gateway(&self) -> Option<Gateway> {
+    pub fn gateway(&self) -> Option<Gateway> {
         self.record.gateway
     }
 
     /// The app its key chain was issued to.
     #[must_use]
-    pub const fn app_id(&self) -> AppId {
+    pub fn app_id(&self) -> AppId {
         self.record.app_id
     }
 
     /// The block of its registration.
     #[must_use]
-    pub const fn registered_block(&self) -> u64 {
+    pub fn registered_block(&self) -> u64 {
         self.record.registered_block
     }
 
     /// The same peer, once it has been configured: from then on it needs no confirmations, whatever block a new registration
     /// or a reorg puts it into.
     #[must_use]
-    pub const fn admitted(mut self) -> Self {
+    pub fn admitted(mut self) -> Self {
         self.admitted = true;
         self
     }
@@ -174,14 +174,15 @@ impl VerifiedPeer {
 /// cryptography and no request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proved {
-    proof: Proof,
+    proof: Arc<Proof>,
     member_key: MemberKey,
     kms_root: Address,
 }
 
 impl Proved {
     /// Checks every signature of a proof against the anchors and the domain.
-    pub fn check(proof: Proof, anchors: &Anchors, domain: &Domain) -> Result<Self, Refusal> {
+    pub fn check(proof: impl Into<Arc<Proof>>, anchors: &Anchors, domain: &Domain) -> Result<Self, Refusal> {
+        let proof = proof.into();
         let chain = &proof.chain;
         if !anchors.app_ids.contains(&chain.app_id) {
             return Err(Refusal::AppIdNotTrusted(chain.app_id));
@@ -217,7 +218,14 @@ impl Proved {
     /// The peer, when the contract's record equals what was signed. Endpoint and gateway may differ once an endpoint update has
     /// moved the endpoint epoch; before that they must be the signed ones. The key epoch is the signed one always: an old
     /// registration cannot be presented as a newer one.
-    pub fn peer(&self, record: &PeerRecord) -> Result<VerifiedPeer, Refusal> {
+    pub fn peer(&self, record: impl Into<Arc<PeerRecord>>) -> Result<VerifiedPeer, Refusal> {
+        let record = record.into();
+        self.fits(&record)?;
+        Ok(VerifiedPeer { record, member_key: self.member_key, admitted: false })
+    }
+
+    /// Whether there is such a peer.
+    pub(crate) fn fits(&self, record: &PeerRecord) -> Result<(), Refusal> {
         let signed = &self.proof.registration;
         let moved_on = record.endpoint_epoch > 0;
         let fits = [
@@ -232,22 +240,19 @@ impl Proved {
             ("KMS root", record.kms_root == self.kms_root),
             ("app id", record.app_id == self.proof.chain.app_id),
         ];
-        match fits.iter().find(|(_, fits)| !fits) {
-            Some((part, _)) => Err(Refusal::RecordDiffers(part)),
-            None => Ok(VerifiedPeer { record: record.clone(), member_key: self.member_key, admitted: false }),
-        }
+        fits.iter().find(|(_, fits)| !fits).map_or(Ok(()), |(part, _)| Err(Refusal::RecordDiffers(part)))
     }
 
     /// What was checked, to be kept for the next start.
     #[must_use]
-    pub const fn proof(&self) -> &Proof {
+    pub const fn proof(&self) -> &Arc<Proof> {
         &self.proof
     }
 }
 
 /// Checks the whole chain of one peer: signatures, anchors, and that the contract's record equals what was signed.
 pub fn verify(record: &PeerRecord, proof: &Proof, anchors: &Anchors, domain: &Domain) -> Result<VerifiedPeer, Refusal> {
-    Proved::check(proof.clone(), anchors, domain)?.peer(record)
+    Proved::check(proof.clone(), anchors, domain)?.peer(record.clone())
 }
 
 /// What a node learns from its own `GetKey` answer.

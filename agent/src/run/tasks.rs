@@ -2,9 +2,9 @@
 
 use std::{
     future::Future,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -33,7 +33,7 @@ use crate::{
     api::{Ballot, Cast, LeaderView, NotCast, Reply},
     device::{link::Links, machine::Machine, tunnel::Tunnel},
     identity::{Identity, signer::Signer},
-    state::cache,
+    state::cache::RegistryFile,
 };
 
 /// How long the last save may take at an orderly stop.
@@ -133,10 +133,11 @@ pub(super) struct Tasks<T, L, C> {
     chain: Arc<C>,
     identity: Arc<Identity>,
     election: Arc<Election<C>>,
-    state_dir: Arc<Path>,
     observing: bool,
     /// Something changed while an observation was under way: it may not have seen it.
     observe_again: Option<Option<MeshNetwork>>,
+    /// What is saved is written by one task at a time.
+    file: Arc<std::sync::Mutex<RegistryFile>>,
     saving: bool,
     to_save: Option<Box<CachedRegistry>>,
 }
@@ -155,7 +156,7 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             election: Arc::new(Election::new(Arc::clone(&shell.chain), Arc::clone(&shell.identity))),
             chain: shell.chain,
             identity: shell.identity,
-            state_dir: shell.state_dir.into(),
+            file: Arc::new(std::sync::Mutex::new(RegistryFile::new(shell.state_dir))),
             observing: false,
             observe_again: None,
             saving: false,
@@ -318,10 +319,11 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
             return;
         }
         self.saving = true;
-        let state_dir = Arc::clone(&self.state_dir);
+        let file = Arc::clone(&self.file);
         self.running.spawn_blocking(move || {
-            let saved = cache::save(&state_dir, &registry);
-            let saved = saved.map_err(|error| format!("cannot write to `{}`: {error}", state_dir.display()));
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let saved = file.save(*registry);
+            let saved = saved.map_err(|error| format!("cannot write to `{}`: {error}", file.state_dir().display()));
             Done::Input(Box::new(Input::Saved(saved)))
         });
     }

@@ -2,18 +2,12 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
-use serde::{Deserialize, Serialize};
-
-use super::SpentKeyEpochs;
+use super::CachedRegistry;
 use crate::{
     diff::Change,
-    gate::Floor,
     id::{InstanceId, TokenId, WireguardKey},
-    membership::Membership,
     news::Message,
-    registration::{EndpointUpdate, Proof, Registration},
-    registry::Registry,
-    status::ToldRemoval,
+    registration::{EndpointUpdate, Registration},
 };
 
 /// Something for the shell to do. Every one but `SetPathPeers`, `SendNews` and `Stop` is answered exactly once, also when it
@@ -109,25 +103,4 @@ pub enum Intent {
     Register(Registration),
     /// Change only where we are reached.
     UpdateEndpoint(EndpointUpdate),
-}
-
-/// A verified registry on disk: lets a restart work while every RPC endpoint is down.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CachedRegistry {
-    /// The last accepted read, without the peers that nothing proves.
-    pub registry: Registry,
-    /// Proofs of its peers; verified again when loaded.
-    pub proofs: BTreeMap<TokenId, Proof>,
-    /// Wall clock of that read, Unix seconds.
-    pub read_at: u64,
-    /// What can no longer be taken back.
-    pub floor: Floor,
-    /// The registration this node had, if it had one.
-    pub member: Option<Membership>,
-    /// Which key epochs were seen to be spent.
-    #[serde(default)]
-    pub spent: SpentKeyEpochs,
-    /// Which peers left at the word of members, as far as no read has judged it yet.
-    #[serde(default)]
-    pub removed_by_peers: Vec<ToldRemoval>,
 }

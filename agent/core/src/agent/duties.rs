@@ -1,15 +1,17 @@
 //! What is due after every fact: commands, reminders to the operator, warnings and the verdict.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{
-    Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, TELL_WITHIN, View, reconcile::Goal, tracks::Roster,
-    warnings::News,
+    Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, TELL_WITHIN, View, paths::KnownPaths,
+    reconcile::Goal, tracks::Roster, warnings::News,
 };
-use crate::{freshness::Age, membership::Standing, status::MembershipState};
+use crate::{ascending::Ascending, freshness::Age, membership::Standing, status::MembershipState};
 
 /// The operator is reminded this often.
 pub(super) const REMIND_EVERY: Duration = Duration::from_secs(30);
+/// The peers' states are brought up to date after each thing that may change them, and so often as time passes.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// The time of the last read is kept on disk at most this often; changed content always is.
 const SAVE_READ_TIME_EVERY: Duration = Duration::from_secs(30);
 /// While more proofs are on their way, those at hand are kept on disk at most this often.
@@ -26,8 +28,7 @@ impl Agent {
         } else {
             self.step_running(now);
         }
-        self.ask_for_paths();
-        self.tracks.update(&self.roster(), self.reconcile.seen(), now);
+        self.follow_peers(now);
         let findings = self.findings(now);
         self.warnings.update(findings, now).iter().for_each(News::log);
         self.ages_at = self.view.as_ref().and_then(|view| {
@@ -41,6 +42,19 @@ impl Agent {
         }
     }
 
+    /// What is known of each peer, after what may have changed it. With thousands of them this is most of what a step costs.
+    fn follow_peers(&mut self, now: Now) {
+        if std::mem::take(&mut self.follow.paths) {
+            self.ask_for_paths();
+        }
+        let is_old = now.since_start.saturating_sub(self.follow.done_at) >= FOLLOW_EVERY;
+        if std::mem::take(&mut self.follow.peers) || is_old {
+            self.follow.done_at = now.since_start;
+            self.tracks.update(&self.roster(), self.reconcile.seen(), now);
+            self.follow.findings = self.peer_findings(now);
+        }
+    }
+
     fn step_running(&mut self, now: Now) {
         let at = now.since_start;
         if self.view.as_ref().is_some_and(|view| view.read.age(self.policy.deadlines, now) != Age::Fresh) {
@@ -50,10 +64,6 @@ impl Agent {
         if self.reads.poll(at) {
             self.commands.push_back(Command::ReadRegistry { own_token: self.own_token() });
         }
-        if let Some(selection) = &self.selection {
-            self.proofs.admit(selection.device.peers.iter().map(|peer| (peer.token, peer.public_key)));
-        }
-        self.proofs.admit(self.others.iter().map(|peer| (peer.token(), peer.wireguard_key())));
         if let Some(requests) = self.proofs.poll(self.own_token(), at) {
             self.commands.push_back(Command::FetchProofs(requests));
         }
@@ -108,6 +118,7 @@ impl Agent {
     /// The peers know that this node stops: now it may.
     pub(super) fn end_telling(&mut self, now: Now) {
         if std::mem::take(&mut self.telling) {
+            self.follow.paths = true;
             self.reconcile.handle_new_goal(now.since_start);
         }
     }
@@ -193,13 +204,17 @@ impl Agent {
     }
 
     fn roster(&self) -> Vec<Roster> {
-        let wanted: BTreeSet<_> = self.wanted_peers().iter().map(|peer| peer.token).collect();
-        let peers = self.verified.iter().map(|peer| Roster {
-            token: peer.token(),
-            key: peer.wireguard_key(),
-            configured: wanted.contains(&peer.token()),
-            reach: self.paths.reach(peer.token()),
-            stopped: self.paths.stopped(peer.token()),
+        let mut wanted = Ascending::new(self.wanted_peers().iter().map(|peer| (peer.token, ())));
+        let mut paths = self.paths.ascending();
+        let peers = self.verified.iter().map(|peer| {
+            let known = paths.find(peer.token());
+            Roster {
+                token: peer.token(),
+                key: peer.wireguard_key(),
+                configured: wanted.find(peer.token()).is_some(),
+                reach: known.and_then(KnownPaths::reach),
+                stopped: known.and_then(|known| self.paths.stopped(known)),
+            }
         });
         peers.collect()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{
     Agent, Guard, LastRead, NotSubmitted, Now, OnExpiry,
     proofs::Problem,
-    reconcile::{Goal, Seen},
+    reconcile::Goal,
     warnings::{Finding, find_each},
 };
 use crate::{
@@ -34,14 +34,21 @@ impl Agent {
         let mut found = Vec::new();
         self.find_membership(&mut found);
         self.find_registry(now, &mut found);
+        self.find_returned(&mut found);
+        self.find_told(&mut found);
+        found.extend(self.follow.findings.iter().cloned());
+        self.find_machine(now, &mut found);
+        found
+    }
+
+    /// What takes a look at every peer to be found.
+    pub(super) fn peer_findings(&self, now: Now) -> Vec<Finding> {
+        let mut found = Vec::new();
         self.find_records(&mut found);
         self.find_lost_places(&mut found);
         self.find_unknown_gateways(&mut found);
-        self.find_returned(&mut found);
-        self.find_told(&mut found);
         self.find_peers(now, &mut found);
-        self.find_notes(&mut found);
-        self.find_machine(now, &mut found);
+        self.find_without_preshared_key(&mut found);
         found
     }
 
@@ -283,19 +290,19 @@ impl Agent {
         });
     }
 
-    fn find_notes(&self, found: &mut Vec<Finding>) {
+    fn find_without_preshared_key(&self, found: &mut Vec<Finding>) {
         let of_other_apps = self.wanted_peers().iter().filter(|peer| peer.preshared_with.is_none());
         find_each(found, of_other_apps.map(|peer| (peer.token, peer.app_id)), |token, app_id| {
             let message = format!("no preshared key with token {token}: it runs app {app_id}");
             Finding::new("W601", "no-preshared-key", Severity::Info, message)
         });
+    }
+
+    fn find_machine(&self, now: Now, found: &mut Vec<Finding>) {
         if self.me.simulated {
             let message = "the guest agent is a simulator: nothing is confidential";
             found.push(Finding::new("W602", "simulated", Severity::Info, message));
         }
-    }
-
-    fn find_machine(&self, now: Now, found: &mut Vec<Finding>) {
         found.extend(self.guard.finding(now));
         if let Some(Guard { table: false, .. }) = self.policy.guard.filter(|_| self.has_tunnels()) {
             let message = "nothing keeps out packets that come to the mesh's addresses from outside of the tunnel";
@@ -316,9 +323,9 @@ impl Agent {
             found.push(Finding { hint: failure.hint.clone(), ..finding });
         }
         if self.reconcile.is_stuck()
-            && let (Some(desired), Some(Seen { what, .. })) = (&self.desired, self.reconcile.seen())
+            && let (Some(desired), Some(seen)) = (&self.desired, self.reconcile.seen())
         {
-            let missing = Goal::Be(desired).changes(what);
+            let missing = Goal::Be(desired).changes(seen);
             let mut named: Vec<_> = missing.iter().take(MAX_NAMED).map(ToString::to_string).collect();
             if let Some(more @ 1..) = missing.len().checked_sub(MAX_NAMED) {
                 named.push(format!("and {more} more"));
@@ -378,7 +385,7 @@ fn remedy(implausible: &Implausible) -> String {
         | Implausible::KeyEpoch { .. }
         | Implausible::Outside { .. }
         | Implausible::Order(_) => "the RPC endpoint serves an old or a foreign chain, or did before: restart the agent if \
-            another one was lying; if the contract was deployed again, also delete registry.json in its state directory first"
+            another one was lying; if the contract was deployed again, also delete registry.jsonl in its state directory first"
             .to_owned(),
     }
 }

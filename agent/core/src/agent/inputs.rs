@@ -6,6 +6,7 @@ use super::{
     Adjustments, Agent, Applied, CachedRegistry, LastRead, Now, OwnEndpoint, Policy, View, proofs, reads::Next,
 };
 use crate::{
+    ascending::Ascending,
     diff::Change,
     freshness::ReadTime,
     gate::{Evidence, Judgement},
@@ -57,11 +58,14 @@ impl Agent {
         let staying = self.proofs.staying(registry);
         let configured = self.wanted_peers().iter().map(|peer| (peer.token, peer.public_key));
         let listed = self.others.iter().map(|peer| (peer.token(), peer.wireguard_key()));
-        let in_use: Vec<_> = configured.chain(listed).collect();
+        let (mut of_configured, mut of_listed) =
+            (Ascending::new(staying.iter().copied()), Ascending::new(staying.iter().copied()));
+        let lost = configured.filter(|(token, key)| of_configured.find(*token) != Some(*key)).count()
+            + listed.filter(|(token, key)| of_listed.find(*token) != Some(*key)).count();
         Evidence {
             witnesses: self.sources.quorum.have,
-            configured: in_use.len(),
-            lost: in_use.iter().filter(|peer| !staying.contains(peer)).count(),
+            configured: self.wanted_peers().len() + self.others.len(),
+            lost,
             signed_key_epochs: self.proofs.signed_key_epochs(),
         }
     }
@@ -174,8 +178,8 @@ impl Agent {
     /// A copy of this node overwrites its record again and again: one of the two has to stop.
     fn stop_if_cloned(&mut self, standing: Standing, registry: &Registry) -> Standing {
         let Standing::Active { membership, .. } = &standing else { return standing };
-        let record = registry.peers.iter().find(|record| record.token == membership.token);
-        let is_cloned = record.is_some_and(|record| self.moves.see(record));
+        let record = registry.peers.binary_search_by_key(&membership.token, |record| record.token);
+        let is_cloned = record.is_ok_and(|index| self.moves.see(&registry.peers[index]));
         if is_cloned { cloned(membership.token) } else { standing }
     }
 
@@ -194,5 +198,12 @@ impl Agent {
 
 /// Equal but for the block it was read at.
 fn same_content(one: &Registry, other: &Registry) -> bool {
-    *one == Registry { block: one.block, finalized: one.finalized, ..other.clone() }
+    let Registry { domain, block: _, finalized: _, epoch, name, network, base_domains, peers, dev_urls, own_nodes } =
+        one;
+    (*domain, *epoch, *network) == (other.domain, other.epoch, other.network)
+        && *name == other.name
+        && *base_domains == other.base_domains
+        && *dev_urls == other.dev_urls
+        && *own_nodes == other.own_nodes
+        && *peers == other.peers
 }

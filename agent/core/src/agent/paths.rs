@@ -7,11 +7,11 @@ use super::{
     tracks::Reach,
 };
 use crate::{
-    id::{InstanceId, TokenId, WireguardKey},
+    ascending::Ascending,
+    id::{InstanceId, TokenId},
     membership::Standing,
     path::{KINDS, PathKind, PathReport, PerPath, Switch, Trouble, rank},
     place::domain_of,
-    proof::VerifiedPeer,
     registration::Gateway,
 };
 
@@ -65,13 +65,13 @@ impl PathBook {
             return None;
         }
         let before = self.asked.take().map(|asked| asked.peers).unwrap_or_default();
-        self.peers.retain(|token, _| {
-            let key = |peers: &BTreeMap<TokenId, PathPeer>| peers.get(token).map(|peer| peer.public_key);
-            key(&before) == key(&peers.peers)
+        let mut known = Ascending::new(std::mem::take(&mut self.peers));
+        let mut before = Ascending::new(before);
+        let peers_known = peers.peers.iter().map(|(token, peer)| {
+            let is_same = before.find(*token).is_some_and(|before| before.public_key == peer.public_key);
+            (*token, known.find(*token).filter(|_| is_same).unwrap_or_else(KnownPaths::new))
         });
-        for token in peers.peers.keys() {
-            self.peers.entry(*token).or_insert_with(KnownPaths::new);
-        }
+        self.peers = peers_known.collect();
         if peers.peers.is_empty() {
             self.streams = None;
         }
@@ -81,13 +81,14 @@ impl PathBook {
 
     /// Takes the shell's report on the peers it was asked for; it may mention former ones for a moment.
     fn handle(&mut self, seen: PathsSeen, counters: &mut Counters) {
-        let PathsSeen { at, mut peers, streams, switches } = seen;
+        let PathsSeen { at, peers, streams, switches } = seen;
         if self.peers.is_empty() {
             return;
         }
         (self.at, self.streams) = (at, streams);
+        let mut peers = Ascending::new(peers);
         for (token, known) in &mut self.peers {
-            known.update(peers.remove(token), at);
+            known.update(peers.find(*token), at);
         }
         for (token, Switch { from, to, trouble, .. }) in switches {
             if self.peers.contains_key(&token) {
@@ -98,25 +99,15 @@ impl PathBook {
         }
     }
 
-    /// When the peer said that it stops, if it was not started again since.
-    pub(super) fn stopped(&self, token: TokenId) -> Option<Duration> {
-        let ago = self.get(token)?.seen.as_ref()?.report.stopped_for?;
-        Some(self.at.saturating_sub(ago))
+    /// What is known of each peer, to be looked up in order.
+    pub(super) fn ascending(&self) -> Ascending<impl Iterator<Item = (TokenId, &KnownPaths)>> {
+        Ascending::new(self.peers.iter().map(|(token, known)| (*token, known)))
     }
 
-    /// What the paths to a peer say about its state.
-    pub(super) fn reach(&self, token: TokenId) -> Option<Reach> {
-        let report = &self.get(token)?.seen.as_ref()?.report;
-        let primary = report.primary?;
-        let carried = report.paths.iter().any(|path| path.kind != primary && path.usable) && report.hedged;
-        match report.paths[rank(primary)].trouble {
-            None => Some(Reach::Good),
-            Some(Trouble::Away(_) | Trouble::Unproved) => None,
-            Some(Trouble::SmallOnly | Trouble::Lossy) if !report.hedged => Some(Reach::Good),
-            Some(Trouble::Silent | Trouble::OneWay | Trouble::SmallOnly | Trouble::Lossy) => {
-                Some(Reach::Doubtful { carried })
-            }
-        }
+    /// When a peer of which this is known said that it stops, if it was not started again since.
+    pub(super) fn stopped(&self, known: &KnownPaths) -> Option<Duration> {
+        let ago = known.seen.as_ref()?.report.stopped_for?;
+        Some(self.at.saturating_sub(ago))
     }
 }
 
@@ -131,6 +122,21 @@ const fn label(trouble: Trouble, kind: PathKind) -> &'static str {
 impl KnownPaths {
     const fn new() -> Self {
         Self { seen: None, proved: [None; KINDS.len()], no_gateway_since: None, got: [None; KINDS.len()] }
+    }
+
+    /// What the paths to the peer say about its state.
+    pub(super) fn reach(&self) -> Option<Reach> {
+        let report = &self.seen.as_ref()?.report;
+        let primary = report.primary?;
+        let carried = report.paths.iter().any(|path| path.kind != primary && path.usable) && report.hedged;
+        match report.paths[rank(primary)].trouble {
+            None => Some(Reach::Good),
+            Some(Trouble::Away(_) | Trouble::Unproved) => None,
+            Some(Trouble::SmallOnly | Trouble::Lossy) if !report.hedged => Some(Reach::Good),
+            Some(Trouble::Silent | Trouble::OneWay | Trouble::SmallOnly | Trouble::Lossy) => {
+                Some(Reach::Doubtful { carried })
+            }
+        }
     }
 
     fn update(&mut self, seen: Option<PeerPaths>, at: Duration) {
@@ -176,7 +182,7 @@ impl Agent {
     /// `None` until there was a first peer.
     fn path_peers(&self) -> Option<PathPeers> {
         let own = self.standing.as_ref().and_then(Standing::token);
-        let seen = self.reconcile.seen().and_then(|seen| seen.what.device.as_ref());
+        let seen = self.reconcile.seen().filter(|seen| seen.what.device.is_some());
         let wanted = self
             .selection
             .as_ref()
@@ -186,19 +192,17 @@ impl Agent {
             let PathPeers { own, own_address, .. } = *self.paths.asked.as_ref()?;
             return Some(PathPeers { own, own_address, own_place: None, peers: BTreeMap::new() });
         };
-        let mut on_device: Vec<WireguardKey> = seen.peers.iter().map(|peer| peer.public_key).collect();
-        on_device.sort_unstable();
-        let verified: BTreeMap<TokenId, &VerifiedPeer> =
-            self.verified.iter().map(|peer| (peer.token(), peer)).collect();
-        let present = wanted.peers.iter().filter(|peer| on_device.binary_search(&peer.public_key).is_ok());
+        let mut verified = Ascending::new(self.verified.iter().map(|peer| (peer.token(), peer)));
+        let present = wanted.peers.iter().filter(|peer| seen.peer(peer.public_key).is_some());
         let peers = present.map(|peer| {
-            let verified = verified.get(&peer.token);
+            let verified = verified.find(peer.token);
             let place = verified.and_then(|peer| place_of(peer.instance(), peer.gateway(), self.base_domains()));
             (peer.token, PathPeer { public_key: peer.public_key, address: peer.address, place })
         });
+        let peers = peers.collect();
         let on_record = self.view.iter().flat_map(|view| &view.registry.peers).find(|record| record.token == own);
         let own_place = on_record.and_then(|own| place_of(own.instance, own.gateway, self.base_domains()));
-        Some(PathPeers { own, own_address: wanted.address, own_place, peers: peers.collect() })
+        Some(PathPeers { own, own_address: wanted.address, own_place, peers })
     }
 }
 

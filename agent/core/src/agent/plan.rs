@@ -65,6 +65,17 @@ impl Agent {
 
     /// All steps from the view to the desired machine.
     pub(super) fn recompute(&mut self, now: Now) {
+        self.select_peers(now);
+        self.follow.paths = true;
+        // The look at the device that a new goal asks for says more of the peers, and comes within moments.
+        self.follow.peers |= self.desired.is_none() || self.reconcile.is_converged();
+        if let Some(selection) = &self.selection {
+            self.proofs.admit(selection.device.peers.iter().map(|peer| (peer.token, peer.public_key)));
+        }
+        self.proofs.admit(self.others.iter().map(|peer| (peer.token(), peer.wireguard_key())));
+    }
+
+    fn select_peers(&mut self, now: Now) {
         let mut proved = self.proofs.verified();
         let own_token = self.standing.as_ref().and_then(Standing::token);
         let own = proved.extract_if(.., |peer| Some(peer.token()) == own_token).last();

@@ -1,13 +1,10 @@
 //! The proofs of the peers on record: fetched once per registration, checked once, kept by content.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use super::{ProofRequest, backoff::Backoff};
 use crate::{
+    ascending::Ascending,
     id::{TokenId, WireguardKey},
     proof::{Anchors, Proved, Refusal, VerifiedPeer},
     registration::{Domain, Proof},
@@ -34,7 +31,7 @@ pub(super) struct ProofBook {
 #[derive(Debug)]
 struct Entry {
     /// The record as last read.
-    record: PeerRecord,
+    record: Arc<PeerRecord>,
     state: State,
     /// It was configured once and has been on record with the same identity since: `--confirmations` delays no peer twice.
     admitted: bool,
@@ -77,46 +74,50 @@ impl ProofBook {
 
     /// Follows a new read: forgets what left, keeps what is the same registration, wants the rest.
     pub(super) fn handle_registry(&mut self, registry: &Registry) {
-        let mut known = std::mem::take(&mut self.entries);
-        for record in &registry.peers {
-            let entry = match known.remove(&record.token) {
-                Some(entry) if entry.still_holds(record) => Entry { record: record.clone(), ..entry },
+        let mut known = Ascending::new(std::mem::take(&mut self.entries));
+        let entries = registry.peers.iter().map(|record| {
+            let entry = match known.find(record.token) {
+                Some(entry) if *entry.record == *record => entry,
+                Some(entry) if entry.still_holds(record) => Entry { record: Arc::new(record.clone()), ..entry },
                 Some(entry) if entry.is_same_registration(record) => {
-                    Entry { record: record.clone(), state: State::Missing, ..entry }
+                    Entry { record: Arc::new(record.clone()), state: State::Missing, ..entry }
                 }
                 Some(entry) => Entry { admitted: entry.admitted && entry.is_same_peer(record), ..Entry::new(record) },
                 None => Entry::new(record),
             };
-            self.entries.insert(record.token, entry);
-        }
+            (record.token, entry)
+        });
+        self.entries = entries.collect();
     }
 
     /// Takes over proofs of an earlier run; each is checked again.
-    pub(super) fn restore(&mut self, proofs: BTreeMap<TokenId, Proof>, domain: &Domain) {
+    pub(super) fn restore(&mut self, proofs: BTreeMap<TokenId, Arc<Proof>>, domain: &Domain) {
         for (token, proof) in proofs {
             if let Some(entry) = self.entries.get_mut(&token)
                 && let Ok(proved) = Proved::check(proof, &self.anchors, domain)
-                && proved.peer(&entry.record).is_ok()
+                && proved.fits(&entry.record).is_ok()
             {
                 entry.state = State::Proved(Box::new(proved));
             }
         }
     }
 
-    /// These peers are configured, or listed.
+    /// These peers, which ascend by token, are configured, or listed.
     pub(super) fn admit(&mut self, peers: impl Iterator<Item = (TokenId, WireguardKey)>) {
+        let mut entries = Ascending::new(self.entries.iter_mut().map(|(token, entry)| (*token, entry)));
         for (token, key) in peers {
-            if let Some(entry) = self.entries.get_mut(&token) {
+            if let Some(entry) = entries.find(token) {
                 entry.admitted |= entry.record.wireguard_key == key;
             }
         }
     }
 
-    /// The peers that a read would leave proved by what was checked already.
-    pub(super) fn staying(&self, registry: &Registry) -> BTreeSet<(TokenId, WireguardKey)> {
+    /// The peers that a read would leave proved by what was checked already, with their keys, ascending.
+    pub(super) fn staying(&self, registry: &Registry) -> Vec<(TokenId, WireguardKey)> {
+        let mut known = Ascending::new(self.entries.iter().map(|(token, entry)| (*token, entry)));
         let stays = |record: &&PeerRecord| {
-            let known = self.entries.get(&record.token);
-            known.is_some_and(|entry| matches!(entry.state, State::Proved(_)) && entry.still_holds(record))
+            let known = known.find(record.token).filter(|entry| matches!(entry.state, State::Proved(_)));
+            known.is_some_and(|entry| *entry.record == **record || entry.still_holds(record))
         };
         registry.peers.iter().filter(stays).map(|record| (record.token, record.wireguard_key)).collect()
     }
@@ -203,9 +204,9 @@ impl ProofBook {
     }
 
     /// The checked proofs, to be kept for the next start.
-    pub(super) fn to_keep(&self) -> BTreeMap<TokenId, Proof> {
+    pub(super) fn to_keep(&self) -> BTreeMap<TokenId, Arc<Proof>> {
         let proved = self.entries.iter().filter_map(|(token, entry)| match &entry.state {
-            State::Proved(proved) => Some((*token, proved.proof().clone())),
+            State::Proved(proved) => Some((*token, Arc::clone(proved.proof()))),
             State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
         });
         proved.collect()
@@ -226,7 +227,7 @@ impl Entry {
     fn new(record: &PeerRecord) -> Self {
         let seconds = Duration::from_secs;
         Self {
-            record: record.clone(),
+            record: Arc::new(record.clone()),
             state: State::Missing,
             admitted: false,
             unavailable: Backoff::new(seconds(1), seconds(30)),
@@ -238,8 +239,8 @@ impl Entry {
     fn still_holds(&self, record: &PeerRecord) -> bool {
         match &self.state {
             // Its identity is what was signed. In which block is a matter of confirmations alone: a reorg may have moved it.
-            State::Proved(proved) => proved.peer(record).is_ok(),
-            State::Refused { .. } => self.record == *record,
+            State::Proved(proved) => proved.fits(record).is_ok(),
+            State::Refused { .. } => *self.record == *record,
             State::Missing | State::Asked | State::Unavailable { .. } => self.is_same_registration(record),
         }
     }
@@ -267,7 +268,7 @@ impl Entry {
     fn verified(&self) -> Option<VerifiedPeer> {
         match &self.state {
             State::Proved(proved) => {
-                let peer = proved.peer(&self.record).ok()?;
+                let peer = proved.peer(Arc::clone(&self.record)).ok()?;
                 Some(if self.admitted { peer.admitted() } else { peer })
             }
             State::Missing | State::Asked | State::Unavailable { .. } | State::Refused { .. } => None,
@@ -305,6 +306,6 @@ fn first_proof(
 
 fn check(proof: Proof, record: &PeerRecord, anchors: &Anchors, domain: &Domain) -> Result<Proved, Refusal> {
     let proved = Proved::check(proof, anchors, domain)?;
-    proved.peer(record)?;
+    proved.fits(record)?;
     Ok(proved)
 }

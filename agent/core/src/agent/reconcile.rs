@@ -5,14 +5,17 @@ use std::time::Duration;
 use super::{ApplyError, Command, backoff::Backoff};
 use crate::{
     desired::Desired,
-    diff::{Change, diff, teardown},
-    observed::Observed,
+    diff::{Change, PeerIndex, diff_by, teardown},
+    id::WireguardKey,
+    observed::{Observed, ObservedPeer},
 };
 
 /// How often the device is observed while there is one: for the peers' states, and for what other programs did to it.
 const LOOK_AT_DEVICE: Duration = Duration::from_secs(1);
 /// How often the device is observed while peers are connecting, which is what operators watch first:
 const LOOK_AT_NEWS: Duration = Duration::from_millis(200);
+/// where there are so many at most. Each look is at all of them, so that among more it is rarer, and does not follow each change.
+const FEW_PEERS: u32 = 256;
 /// for this long after a change,
 const NEWS_FOR: Duration = Duration::from_secs(5);
 /// and for this long while a peer was never heard.
@@ -35,10 +38,10 @@ pub(super) enum Goal<'a> {
 
 impl Goal<'_> {
     /// The changes that lead there.
-    pub(super) fn changes(self, observed: &Observed) -> Vec<Change> {
+    pub(super) fn changes(self, seen: &Seen) -> Vec<Change> {
         match self {
-            Self::Be(desired) => diff(desired, observed),
-            Self::Leave => teardown(observed),
+            Self::Be(desired) => diff_by(desired, &seen.what, &seen.index),
+            Self::Leave => teardown(&seen.what),
         }
     }
 }
@@ -48,6 +51,27 @@ impl Goal<'_> {
 pub(super) struct Seen {
     pub(super) what: Observed,
     pub(super) at: Duration,
+    /// The device's peers by key.
+    index: PeerIndex,
+}
+
+impl Seen {
+    /// A peer on the device.
+    pub(super) fn peer(&self, key: WireguardKey) -> Option<&ObservedPeer> {
+        self.index.find(&self.what.device.as_ref()?.peers, key)
+    }
+
+    /// There is a device in both or in neither, with the same peers.
+    fn has_same_peers(&self, other: &Observed) -> bool {
+        match (&self.what.device, &other.device) {
+            (Some(one), Some(other)) => {
+                one.peers.len() == other.peers.len()
+                    && one.peers.iter().zip(&other.peers).all(|(one, other)| one.public_key == other.public_key)
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
 }
 
 /// The loop's state. Times are on the monotonic clock.
@@ -56,6 +80,10 @@ pub(super) struct Reconcile {
     seen: Option<Seen>,
     /// The last observation was made before a change or a new goal, or was not compared yet.
     compared: bool,
+    /// Changes were made after the last observation, or may have been.
+    changed_since_seen: bool,
+    /// The goal has changed since the machine was last compared with it.
+    is_new_goal: bool,
     looking: bool,
     look_at: Duration,
     /// When the last change was made.
@@ -75,6 +103,8 @@ impl Reconcile {
         Self {
             seen: None,
             compared: false,
+            changed_since_seen: false,
+            is_new_goal: false,
             looking: false,
             look_at: now,
             changed_at: None,
@@ -113,18 +143,24 @@ impl Reconcile {
         self.converged = false;
         self.rounds = 0;
         self.look_at = now;
+        self.is_new_goal = true;
         // A change that failed must not hold up another one: a removal cannot wait.
         self.change_not_before = now;
     }
 
-    /// An observation, asked for or not.
-    pub(super) fn handle_observed(&mut self, what: Observed, now: Duration) {
+    /// An observation, asked for or not. Returns whether the device has other peers than before.
+    pub(super) fn handle_observed(&mut self, what: Observed, now: Duration) -> bool {
         let pause = self.pause(&what, now);
         self.looking = false;
         self.compared = false;
+        self.changed_since_seen = false;
         self.look_at = now + pause;
-        self.seen = Some(Seen { what, at: now });
+        let index = self.seen.take().filter(|seen| seen.has_same_peers(&what)).map(|seen| seen.index);
+        let is_other = index.is_none();
+        let index = index.unwrap_or_else(|| PeerIndex::of(&what));
+        self.seen = Some(Seen { what, at: now, index });
         self.blindness = None;
+        is_other
     }
 
     /// An observation failed. The last one is compared once more, for the removals that follow from it: a removal does not wait for
@@ -142,13 +178,16 @@ impl Reconcile {
         let has_newcomer = device.peers.iter().any(|peer| peer.received_age.is_none());
         let is_news_for = if has_newcomer { NEWCOMERS_FOR } else { NEWS_FOR };
         let is_news = self.changed_at.is_some_and(|at| now.saturating_sub(at) < is_news_for);
-        if is_news { LOOK_AT_NEWS } else { LOOK_AT_DEVICE }
+        if is_news { soon(device.peers.len()) } else { LOOK_AT_DEVICE }
     }
 
     /// The changes under way are over: whether any was made, and what failed.
     pub(super) fn handle_applied(&mut self, made_any: bool, failed: Option<ApplyError>, now: Duration) {
+        let peers =
+            self.seen.as_ref().and_then(|seen| seen.what.device.as_ref()).map_or(0, |device| device.peers.len());
         self.changing = false;
-        self.look_at = now;
+        self.changed_since_seen = true;
+        self.look_at = if failed.is_none() && peers > FEW_PEERS as usize { now + soon(peers) } else { now };
         self.compared = true;
         self.rounds += 1;
         if made_any {
@@ -165,12 +204,18 @@ impl Reconcile {
         if self.is_busy() {
             return None;
         }
+        if std::mem::take(&mut self.is_new_goal)
+            && let Some(changes) = self.peers_at_once(goal, now)
+        {
+            self.changing = true;
+            return Some(Command::Apply(changes));
+        }
         if self.look_at <= now {
             self.looking = true;
             return Some(Command::Observe);
         }
         let seen = self.seen.as_ref().filter(|_| !self.compared)?;
-        let mut changes = goal.changes(&seen.what);
+        let mut changes = goal.changes(seen);
         self.compared = true;
         self.converged = changes.is_empty() && self.blindness.is_none();
         if self.blindness.is_some() {
@@ -194,6 +239,18 @@ impl Reconcile {
         Some(Command::Apply(changes))
     }
 
+    /// Peers that come and go by a new goal, where the machine is known as of a moment ago: a look at it first would take as long as
+    /// there are peers, and a revoked one would stay for so long. The look that follows shows what has come of it, also where another
+    /// program has changed the device meanwhile.
+    fn peers_at_once(&mut self, goal: Goal<'_>, now: Duration) -> Option<Vec<Change>> {
+        let is_recent = |seen: &&Seen| now.saturating_sub(seen.at) < LOOK_AT_DEVICE;
+        let is_as_seen = self.compared && !self.changed_since_seen && self.blindness.is_none();
+        let seen = self.seen.as_ref().filter(is_recent).filter(|_| is_as_seen)?;
+        let changes = goal.changes(seen);
+        let are_peers = changes.iter().all(|change| matches!(change, Change::AddPeer(_) | Change::RemovePeer(_)));
+        (are_peers && !changes.is_empty() && now >= self.change_not_before).then_some(changes)
+    }
+
     /// When [`Reconcile::poll`] will want something.
     pub(super) fn timeout(&self) -> Option<Duration> {
         (!self.is_busy()).then_some(self.look_at)
@@ -208,4 +265,10 @@ impl Reconcile {
     pub(super) const fn is_stuck(&self) -> bool {
         self.rounds >= PROMPT_ROUNDS && !self.converged
     }
+}
+
+/// The time until the next look at so many peers while there is news.
+fn soon(peers: usize) -> Duration {
+    let peers = u32::try_from(peers).unwrap_or(u32::MAX);
+    LOOK_AT_NEWS.saturating_mul(peers.div_ceil(FEW_PEERS).max(1)).min(LOOK_AT_DEVICE)
 }

@@ -117,7 +117,8 @@ impl Agent {
         if is_stale || is_disputed {
             return VerdictState::Stale;
         }
-        let tracks: Vec<_> = self.wanted_peers().iter().filter_map(|peer| self.tracks.get(peer.token)).collect();
+        let mut known = self.tracks.ascending();
+        let tracks: Vec<_> = self.wanted_peers().iter().filter_map(|peer| known.find(peer.token)).collect();
         let is_alone = !tracks.is_empty() && !tracks.iter().any(|track| is_working(track.state) || track.carried);
         if self.readiness(now).is_err() || is_alone {
             return VerdictState::Down;

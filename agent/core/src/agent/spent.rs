@@ -12,13 +12,15 @@ use super::{
     Agent, View,
     warnings::{Finding, find_each},
 };
-use crate::{gate::WITNESSES, id::TokenId, proof::VerifiedPeer, registry::Registry, status::Severity};
+use crate::{
+    ascending::Ascending, gate::WITNESSES, id::TokenId, proof::VerifiedPeer, registry::Registry, status::Severity,
+};
 
 /// By token, the highest key epoch with which no registration holds any more. Made of key epochs that nodes signed: no source can invent
 /// one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SpentKeyEpochs(BTreeMap<TokenId, u32>);
+pub struct SpentKeyEpochs(pub(super) BTreeMap<TokenId, u32>);
 
 impl SpentKeyEpochs {
     fn get(&self, token: TokenId) -> u32 {
@@ -55,20 +57,23 @@ impl Agent {
     /// spent.
     pub(super) fn hold_back_spent(&mut self, proved: &mut Vec<VerifiedPeer>) {
         let is_witnessed = self.view.as_ref().is_some_and(|view| view.witnesses >= WITNESSES);
-        let signed = self.proofs.signed_key_epochs();
+        let mut signed = Ascending::new(self.proofs.signed_key_epochs());
+        let mut spent = Ascending::new(self.spent.0.iter().map(|(token, spent)| (*token, *spent)));
+        let mut others = Vec::new();
         self.came_back.clear();
         proved.retain(|peer| {
-            let Some(signed) = signed.get(&peer.token()).copied() else { return false };
-            let stays = signed > self.spent.get(peer.token());
-            if stays {
-                self.spent.raise(peer.token(), signed.saturating_sub(1));
-            } else if is_witnessed {
-                self.spent.0.insert(peer.token(), signed.saturating_sub(1));
+            let token = peer.token();
+            let Some(signed) = signed.find(token) else { return false };
+            let (spent, replaced) = (spent.find(token).unwrap_or(0), signed.saturating_sub(1));
+            let stays = signed > spent;
+            if stays || is_witnessed {
+                others.extend((replaced != spent).then_some((token, replaced)));
             } else {
-                self.came_back.push((peer.token(), signed));
+                self.came_back.push((token, signed));
             }
             stays || is_witnessed
         });
+        self.spent.0.extend(others);
     }
 
     pub(super) fn find_returned(&self, found: &mut Vec<Finding>) {

@@ -7,6 +7,7 @@ use std::{
 
 use super::{Now, STOP_AT_LAST, reconcile::Seen};
 use crate::{
+    ascending::Ascending,
     id::{TokenId, WireguardKey},
     observed::ObservedPeer,
     status::PeerState,
@@ -84,39 +85,50 @@ impl Tracks {
         self.tracks.get(&token)
     }
 
+    /// All of them, to be looked up in order.
+    pub(super) fn ascending(&self) -> Ascending<impl Iterator<Item = (TokenId, &Track)>> {
+        Ascending::new(self.tracks.iter().map(|(token, track)| (*token, track)))
+    }
+
     /// The token a key on the device belongs to, also for a while after it left the registry.
     pub(super) fn token_of(&self, key: WireguardKey) -> Option<TokenId> {
         self.by_key.get(&key).copied()
     }
 
-    /// Brings every state up to date. A peer that is neither on the roster nor on the device is forgotten.
+    /// Brings every state up to date. A peer that is neither on the roster, which ascends by token, nor on the device is forgotten.
     pub(super) fn update(&mut self, roster: &[Roster], seen: Option<&Seen>, now: Now) {
-        let on_device: BTreeMap<WireguardKey, &ObservedPeer> = seen
-            .and_then(|seen| seen.what.device.as_ref())
-            .map_or_else(BTreeMap::new, |device| device.peers.iter().map(|peer| (peer.public_key, peer)).collect());
         let since_seen = seen.map_or(Duration::ZERO, |seen| now.since_start.saturating_sub(seen.at));
-        let listed: BTreeMap<TokenId, &Roster> = roster.iter().map(|peer| (peer.token, peer)).collect();
-        self.tracks.retain(|token, track| listed.contains_key(token) || on_device.contains_key(&track.key));
-
-        for (token, track) in &mut self.tracks {
-            if !listed.contains_key(token) {
-                track.enter(PeerState::Removing, now);
-            }
-        }
-        for peer in roster {
-            let present = on_device.get(&peer.key).map(|present| Heard::of(present, since_seen));
-            let known = self.tracks.get(&peer.token).filter(|track| track.key == peer.key);
-            let added = known.map_or(now.since_start, |track| track.added);
-            let heard = state_of(present, peer.configured, now.since_start.saturating_sub(added), self.up_window);
+        let on_device = |key: WireguardKey| seen.and_then(|seen| seen.peer(key));
+        let up_window = self.up_window;
+        let state = |peer: &Roster, added: Duration| {
+            let present = on_device(peer.key).map(|present| Heard::of(present, since_seen));
+            let heard = state_of(present, peer.configured, now.since_start.saturating_sub(added), up_window);
             let heard_at = present.and_then(|heard| Some(now.since_start.saturating_sub(heard.received?)));
             let has_stopped = peer.stopped.is_some_and(|at| heard_at.is_none_or(|heard| heard <= at + LAST_PACKETS));
-            let state = if has_stopped { stopped(heard) } else { with_paths(heard, peer.reach) };
-            if known.is_none() {
-                self.tracks.insert(peer.token, Track::new(peer.key, state, now));
-            } else if let Some(track) = self.tracks.get_mut(&peer.token) {
-                track.enter(state, now);
-                track.carried = state == PeerState::Suspect && peer.reach == Some(Reach::Doubtful { carried: true });
+            if has_stopped { stopped(heard) } else { with_paths(heard, peer.reach) }
+        };
+        let (before, mut kept) = (self.tracks.len(), 0);
+        let mut listed = Ascending::new(roster.iter().map(|peer| (peer.token, peer)));
+        self.tracks.retain(|token, track| {
+            let Some(peer) = listed.find(*token) else {
+                track.enter(PeerState::Removing, now);
+                return on_device(track.key).is_some();
+            };
+            if peer.key != track.key {
+                return false;
             }
+            let state = state(peer, track.added);
+            track.enter(state, now);
+            track.carried = state == PeerState::Suspect && peer.reach == Some(Reach::Doubtful { carried: true });
+            kept += 1;
+            true
+        });
+        if self.tracks.len() == before && kept == roster.len() {
+            return;
+        }
+        for peer in roster {
+            let new = || Track::new(peer.key, state(peer, now.since_start), now);
+            self.tracks.entry(peer.token).or_insert_with(new);
         }
         // Of several with one key, the lowest.
         self.by_key = self.tracks.iter().rev().map(|(token, track)| (track.key, *token)).collect();

@@ -139,7 +139,10 @@ pub(crate) fn token(id: u32) -> TokenId {
 }
 
 pub(crate) fn instance(id: u32) -> InstanceId {
-    InstanceId([u8::try_from(id).unwrap(); 20])
+    match u8::try_from(id) {
+        Ok(id) => InstanceId([id; 20]),
+        Err(_) => InstanceId(*keccak256(id.to_be_bytes()).first_chunk().unwrap()),
+    }
 }
 
 pub(crate) fn key(id: u32) -> WireguardKey {
@@ -162,7 +165,8 @@ pub(crate) fn member_key(id: u32) -> MemberKey {
 }
 
 pub(crate) fn endpoint(id: u32) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, u8::try_from(id).unwrap()], 51821))
+    let [_, _, high, low] = id.to_be_bytes();
+    SocketAddr::from(([192, 0, 2 + high, low], 51821))
 }
 
 pub(crate) fn signing_key(digits: &str) -> SigningKey {

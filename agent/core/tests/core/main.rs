@@ -11,6 +11,7 @@ mod agent;
 mod behind;
 mod clones;
 mod convergence;
+mod cost;
 mod development;
 mod diff;
 mod flood;

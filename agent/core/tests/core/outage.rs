@@ -1,6 +1,6 @@
 //! The whole agent when sources fail or lie, and when the machine refuses.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mesh_core::{
     agent::{Input, NotReady, OnExpiry, Policy},
@@ -33,7 +33,7 @@ fn a_restart_needs_no_rpc() {
 fn what_is_on_disk_is_proved_again() {
     let mut world = World::mesh(&[2, 3]);
     let cached = world.disk.as_mut().unwrap();
-    cached.proofs.get_mut(&token(3)).unwrap().node_signature[40] ^= 1;
+    Arc::make_mut(cached.proofs.get_mut(&token(3)).unwrap()).node_signature[40] ^= 1;
     world.faults.rpc_down = true;
     world.faults.proofs_down = true;
     world.restart();
@@ -44,7 +44,7 @@ fn what_is_on_disk_is_proved_again() {
 #[test]
 fn the_own_membership_is_proved_like_any_other() {
     let mut world = World::mesh(&[2]);
-    world.disk.as_mut().unwrap().proofs.get_mut(&token(OWN)).unwrap().node_signature[40] ^= 1;
+    Arc::make_mut(world.disk.as_mut().unwrap().proofs.get_mut(&token(OWN)).unwrap()).node_signature[40] ^= 1;
     world.faults.rpc_down = true;
     world.faults.proofs_down = true;
     world.restart();

@@ -567,7 +567,7 @@ const fn switch(from: PathKind, to: PathKind, trouble: Option<Trouble>, at: Dura
 }
 
 /// Both paths work, and direct UDP is in use.
-fn works() -> PeerPaths {
+pub(crate) fn works() -> PeerPaths {
     let report = Report {
         primary: Some(Direct),
         suspect_for: None,

@@ -16,6 +16,7 @@ use mesh_core::{
     diff::{Change, PresharedKeyEdit},
     freshness::Deadlines,
     id::{B256, TokenId, WireguardKey},
+    network::MeshNetwork,
     news::Message,
     observed::Observed,
     registration::{NetworkType, Proof},
@@ -46,6 +47,8 @@ pub(crate) struct World {
     pub(crate) machine: Observed,
     /// What the shell is still at, with answers that were true when it began.
     pending: Vec<(Command, Option<Input>)>,
+    /// What the agent saw of the machine, and has made of it since.
+    looked: Shape,
     /// The last observation was late: what follows from it may be overtaken by what happened meanwhile.
     overtaken: bool,
     /// The last read, to be given once more.
@@ -133,6 +136,7 @@ impl World {
             now,
             contract,
             machine: Observed::default(),
+            looked: Shape::default(),
             pending: Vec::new(),
             overtaken: false,
             last_read: None,
@@ -323,6 +327,7 @@ impl World {
             }
             Command::Observe => {
                 self.overtaken = self.faults.slow || self.faults.blind;
+                self.looked = shape(&self.machine);
                 Some(if self.faults.blind {
                     Input::ObserveFailed("made to fail".to_owned())
                 } else {
@@ -335,6 +340,10 @@ impl World {
             Command::ReadBalance => Some(Input::Balance((!self.faults.rpc_down).then_some(self.balance))),
             Command::Save(_) if self.faults.disk_full => Some(Input::Saved(Err("no space left".to_owned()))),
             Command::Save(cached) => {
+                if let Some(mut kept) = self.disk.take() {
+                    kept.apply(cached.since(&kept));
+                    assert_eq!(kept, *cached, "what has changed leads from one to the other");
+                }
                 self.disk = Some(*cached);
                 Some(Input::Saved(Ok(())))
             }
@@ -461,8 +470,14 @@ impl World {
                 applied.failed.get_or_insert(ApplyError { change: change.to_string(), reason, hint });
                 continue;
             }
+            if self.is_in_vain(&change) {
+                let (reason, hint) = ("there is no device".to_owned(), None);
+                applied.failed.get_or_insert(ApplyError { change: change.to_string(), reason, hint });
+                continue;
+            }
             self.check(&change);
             make(&mut self.machine, &change);
+            self.looked = shape(&self.machine);
             self.changes.push(change.clone());
             applied.made.push(change);
         }
@@ -475,12 +490,17 @@ impl World {
         guard_route == Some(network()) && (guard_table == Some(network()) || !self.policy.guard.unwrap().table)
     }
 
+    /// The device was deleted after the agent has looked.
+    fn is_in_vain(&self, change: &Change) -> bool {
+        !self.has_device() && self.looked.3.is_some() && matches!(change, Change::AddPeer(_) | Change::RemovePeer(_))
+    }
+
     /// What must hold of every change, whatever happened before.
     fn check(&self, change: &Change) {
         if let Change::AddPeer(peer) = change {
             assert!(!self.invented.contains(&peer.public_key), "an invented key reached the device: {change}");
         }
-        if !self.overtaken {
+        if !self.overtaken && self.looked == shape(&self.machine) {
             self.check_against_machine(change);
         }
     }
@@ -523,6 +543,22 @@ impl World {
     }
 }
 
+/// Route, table, another route, and the device's address and keys.
+type Shape = (
+    Option<MeshNetwork>,
+    Option<MeshNetwork>,
+    Option<MeshNetwork>,
+    Option<(bool, Option<Ipv4Addr>, Vec<WireguardKey>)>,
+);
+
+fn shape(machine: &Observed) -> Shape {
+    let device = machine
+        .device
+        .as_ref()
+        .map(|device| (device.up, device.address, device.peers.iter().map(|peer| peer.public_key).collect()));
+    (machine.guard_route, machine.guard_table, machine.stale_guard_route, device)
+}
+
 fn name(command: &Command) -> &'static str {
     match command {
         Command::ReadRegistry { .. } => "read",
@@ -560,7 +596,7 @@ pub(crate) fn policy() -> Policy {
     }
 }
 
-fn me(cluster: &Cluster, network_type: NetworkType) -> LocalNode {
+pub(crate) fn me(cluster: &Cluster, network_type: NetworkType) -> LocalNode {
     let own = cluster.record(&registration(OWN), 0);
     let wireguard_key = match network_type {
         NetworkType::Wireguard => key(OWN),

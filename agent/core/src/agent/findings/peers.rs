@@ -1,10 +1,18 @@
 //! Peers that are not reached, or not by the path they should be: W2xx.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use super::{Agent, Finding, Now, PEER_GRACE, find_each};
 use crate::{
-    agent::{GatewaySeen, PeerPaths, paths::KnownPaths, tracks::is_working},
+    agent::{
+        GatewaySeen, PeerPaths,
+        paths::KnownPaths,
+        tracks::{Track, is_working},
+    },
     desired::DesiredPeer,
     id::TokenId,
     path::{PathKind, PathReport, Trouble, rank},
@@ -18,71 +26,88 @@ const GATEWAY_GRACE: Duration = Duration::from_secs(5);
 /// Of the peers that one fault cuts off, this many are named.
 const MAX_NAMED: usize = 8;
 
-impl Agent {
-    pub(super) fn find_peers(&self, now: Now, found: &mut Vec<Finding>) {
-        let cut_off = self.find_gateways(now, found);
-        self.find_silent(&cut_off, now, found);
-        self.find_fallbacks(now, found);
-        self.find_without_fallback(&cut_off, now, found);
+/// A peer that is not reached, or not by both of its paths, with what is known of it.
+#[derive(Clone, Copy)]
+struct Troubled<'a> {
+    peer: &'a DesiredPeer,
+    track: Option<&'a Track>,
+    paths: Option<(&'a KnownPaths, &'a PeerPaths)>,
+}
+
+impl<'a> Troubled<'a> {
+    fn token(&self) -> TokenId {
+        self.peer.token
     }
 
-    /// W201, W202: peers that are not reached at all.
-    fn find_silent(&self, cut_off: &[TokenId], now: Now, found: &mut Vec<Finding>) {
-        let is_lost = |peer: &&DesiredPeer| {
-            let track = self.tracks.get(peer.token).filter(|track| track.held_for(now) >= PEER_GRACE);
-            let is_watched = self.watched(peer.token).is_some();
-            track.is_some_and(|track| match track.state {
-                PeerState::Down => true,
-                // Where nothing watches the paths, it is up again or down in seconds.
-                PeerState::Suspect => is_watched && !track.carried,
-                // It said so: there is no fault to look for.
-                PeerState::Stopped => false,
-                PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => false,
-            })
-        };
-        let lost = || self.wanted_peers().iter().filter(is_lost);
-        let gateway = |token| self.watched(token).and_then(|(_, seen)| seen.gateway.as_ref());
-        let direct = |peer: &DesiredPeer| peer.endpoint.or_else(|| self.watched(peer.token)?.1.direct);
+    fn is_in(&self, state: PeerState) -> bool {
+        self.track.is_some_and(|track| track.state == state)
+    }
 
-        // A suspect peer is heard, and does not answer this node.
-        let what = |token| match self.tracks.get(token).map(|track| track.state) {
-            Some(PeerState::Suspect) => "no answer from",
-            _ => "nothing heard from",
-        };
-        let silent = lost().filter_map(|peer| Some((peer.token, (direct(peer)?, gateway(peer.token)))));
-        find_each(found, silent, |token, (endpoint, gateway)| {
-            let nor = gateway.map(|gateway| format!(", nor through the gateway ({})", stream_words(gateway)));
-            let message = format!("{} token {token} at {endpoint}{}", what(token), nor.unwrap_or_default());
-            Finding::new("W201", "peer-silent", Severity::Warning, message)
-                .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
+    fn works(&self) -> bool {
+        self.track.is_some_and(|track| is_working(track.state))
+    }
+
+    fn gateway(&self) -> Option<&'a GatewaySeen> {
+        self.paths?.1.gateway.as_ref()
+    }
+
+    /// Where it is by UDP.
+    fn direct(&self) -> Option<SocketAddr> {
+        self.peer.endpoint.or_else(|| self.paths?.1.direct)
+    }
+
+    /// Its gateway, and since when it should be reached through that and is not.
+    fn without_gateway(&self) -> Option<(&'a GatewaySeen, Duration)> {
+        Some((self.gateway()?, self.paths?.0.no_gateway_since?))
+    }
+
+    /// It has not been reached for a while.
+    fn is_lost(&self, now: Now) -> bool {
+        self.track.filter(|track| track.held_for(now) >= PEER_GRACE).is_some_and(|track| match track.state {
+            PeerState::Down => true,
+            // Where nothing watches the paths, it is up again or down in seconds.
+            PeerState::Suspect => self.paths.is_some() && !track.carried,
+            // It said so: there is no fault to look for.
+            PeerState::Stopped => false,
+            PeerState::Up | PeerState::Idle | PeerState::Connecting | PeerState::Removing => false,
+        })
+    }
+}
+
+impl Agent {
+    pub(super) fn find_peers(&self, now: Now, found: &mut Vec<Finding>) {
+        let troubled = self.troubled();
+        let cut_off = self.find_gateways(&troubled, now, found);
+        find_silent(&troubled, &cut_off, now, found);
+        self.find_fallbacks(&troubled, now, found);
+        self.find_without_fallback(&troubled, &cut_off, now, found);
+    }
+
+    /// Those about which there may be something to say: few, where all is well.
+    fn troubled(&self) -> Vec<Troubled<'_>> {
+        let (mut tracks, mut paths) = (self.tracks.ascending(), self.paths.ascending());
+        let peers = self.wanted_peers().iter().filter_map(|peer| {
+            let track = tracks.find(peer.token);
+            let paths = paths.find(peer.token).and_then(|known| Some((known, known.seen.as_ref()?)));
+            let troubled = Troubled { peer, track, paths };
+            let is_off_direct = paths.is_some_and(|(known, seen)| {
+                known.no_gateway_since.is_some() || seen.report.primary == Some(PathKind::Gateway)
+            });
+            (is_off_direct || !troubled.works()).then_some(troubled)
         });
-        let without_endpoint = || lost().filter(|peer| direct(peer).is_none());
-        let behind = without_endpoint().filter(|peer| !cut_off.contains(&peer.token));
-        find_each(found, behind.filter_map(|peer| Some((peer.token, gateway(peer.token)?))), |token, gateway| {
-            let message = format!("{} token {token} through the gateway ({})", what(token), stream_words(gateway));
-            Finding::new("W201", "peer-silent", Severity::Warning, message)
-                .about("gateway")
-                .hint("see whether that node runs: `meshctl status` there")
-        });
-        let unreachable = without_endpoint().filter(|peer| gateway(peer.token).is_none()).map(|peer| (peer.token, ()));
-        find_each(found, unreachable, |token, ()| {
-            let message = format!("token {token} has no endpoint and has not connected");
-            Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
-                .hint("restart that node with `--endpoint IP:PORT`, or see why it cannot reach this one")
-        });
+        peers.collect()
     }
 
     /// W203: peers that were reached by direct UDP and are not any more. One that never was reached so is no fault: where no UDP
     /// comes in, the gateway is the intended path.
-    fn find_fallbacks(&self, now: Now, found: &mut Vec<Finding>) {
+    fn find_fallbacks(&self, troubled: &[Troubled<'_>], now: Now, found: &mut Vec<Finding>) {
         let later = now.since_start.saturating_sub(self.paths.at());
-        let fallen = self.wanted_peers().iter().filter_map(|peer| {
-            let (known, seen) = self.watched(peer.token)?;
-            let state = self.tracks.get(peer.token)?.state;
-            let is_used = is_working(state) || state == PeerState::Suspect;
+        let fallen = troubled.iter().filter_map(|peer| {
+            let (known, seen) = peer.paths?;
+            let is_used = peer.works() || peer.is_in(PeerState::Suspect);
             let by_gateway = is_used && seen.report.primary == Some(PathKind::Gateway);
             let last = known.proved[rank(PathKind::Direct)].filter(|_| by_gateway)?;
-            Some((peer.token, (&seen.report.paths[rank(PathKind::Direct)], last)))
+            Some((peer.token(), (&seen.report.paths[rank(PathKind::Direct)], last)))
         });
         find_each(found, fallen, |token, (direct, last)| {
             let last = time_of_day(now.unix.saturating_sub(now.since_start.saturating_sub(last)));
@@ -100,9 +125,11 @@ impl Agent {
     }
 
     /// W204: gateways that do not work, each with all peers that are not reached through it. Returns these peers.
-    fn find_gateways(&self, now: Now, found: &mut Vec<Finding>) -> Vec<TokenId> {
+    fn find_gateways(&self, troubled: &[Troubled<'_>], now: Now, found: &mut Vec<Finding>) -> HashSet<TokenId> {
         let mut faults: BTreeMap<(Reason, String), (Duration, Vec<_>)> = BTreeMap::new();
-        for (token, gateway, missed) in self.without_gateway(now) {
+        for peer in troubled {
+            let Some((gateway, since)) = peer.without_gateway() else { continue };
+            let (token, missed) = (peer.token(), now.since_start.saturating_sub(since));
             let Some(reason) = gateway.reason.filter(|reason| remedy(*reason).is_some()) else { continue };
             let (lasts, peers) = faults.entry((reason, gateway.domain.clone())).or_default();
             *lasts = missed.max(*lasts);
@@ -124,33 +151,56 @@ impl Agent {
     }
 
     /// W205: peers that are reached by direct UDP and have no second path.
-    fn find_without_fallback(&self, cut_off: &[TokenId], now: Now, found: &mut Vec<Finding>) {
-        let works = |token| self.tracks.get(token).is_some_and(|track| is_working(track.state));
-        let without = self
-            .without_gateway(now)
-            .filter(|(_, _, missed)| *missed >= PEER_GRACE)
-            .map(|(token, gateway, _)| (token, gateway));
-        let without = without.filter(|(token, _)| works(*token) && !cut_off.contains(token));
+    fn find_without_fallback(
+        &self,
+        troubled: &[Troubled<'_>],
+        cut_off: &HashSet<TokenId>,
+        now: Now,
+        found: &mut Vec<Finding>,
+    ) {
+        let without = troubled.iter().filter(|peer| peer.works() && !cut_off.contains(&peer.token()));
+        let without = without.filter_map(|peer| {
+            let (gateway, since) = peer.without_gateway()?;
+            (now.since_start.saturating_sub(since) >= PEER_GRACE).then_some((peer.token(), gateway))
+        });
         find_each(found, without, |token, gateway| {
             let message = format!("reached by direct UDP alone: {}", stream_words(gateway));
             Finding::new("W205", "no-fallback", Severity::Info, message)
                 .hint(format!("meshctl why {}", self.name_of(token)))
         });
     }
+}
 
-    /// Peers that should be reached through a gateway and are not, and for how long that has been so.
-    fn without_gateway(&self, now: Now) -> impl Iterator<Item = (TokenId, &GatewaySeen, Duration)> {
-        self.wanted_peers().iter().filter_map(move |peer| {
-            let (known, seen) = self.watched(peer.token)?;
-            let since = known.no_gateway_since?;
-            Some((peer.token, seen.gateway.as_ref()?, now.since_start.saturating_sub(since)))
-        })
-    }
-
-    fn watched(&self, token: TokenId) -> Option<(&KnownPaths, &PeerPaths)> {
-        let known = self.paths.get(token)?;
-        Some((known, known.seen.as_ref()?))
-    }
+/// W201, W202: peers that are not reached at all.
+fn find_silent(troubled: &[Troubled<'_>], cut_off: &HashSet<TokenId>, now: Now, found: &mut Vec<Finding>) {
+    let lost = || troubled.iter().filter(|peer| peer.is_lost(now));
+    // A suspect peer is heard, and does not answer this node.
+    let what = |peer: &Troubled<'_>| match peer.is_in(PeerState::Suspect) {
+        true => "no answer from",
+        false => "nothing heard from",
+    };
+    let silent = lost().filter_map(|peer| Some((peer.token(), (peer, peer.direct()?))));
+    find_each(found, silent, |token, (peer, endpoint)| {
+        let nor = peer.gateway().map(|gateway| format!(", nor through the gateway ({})", stream_words(gateway)));
+        let message = format!("{} token {token} at {endpoint}{}", what(peer), nor.unwrap_or_default());
+        Finding::new("W201", "peer-silent", Severity::Warning, message)
+            .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
+    });
+    let without_endpoint = || lost().filter(|peer| peer.direct().is_none());
+    let behind = without_endpoint().filter(|peer| !cut_off.contains(&peer.token()));
+    let behind = behind.filter_map(|peer| Some((peer.token(), (peer, peer.gateway()?))));
+    find_each(found, behind, |token, (peer, gateway)| {
+        let message = format!("{} token {token} through the gateway ({})", what(peer), stream_words(gateway));
+        Finding::new("W201", "peer-silent", Severity::Warning, message)
+            .about("gateway")
+            .hint("see whether that node runs: `meshctl status` there")
+    });
+    let unreachable = without_endpoint().filter(|peer| peer.gateway().is_none()).map(|peer| (peer.token(), ()));
+    find_each(found, unreachable, |token, ()| {
+        let message = format!("token {token} has no endpoint and has not connected");
+        Finding::new("W202", "peer-no-endpoint", Severity::Warning, message)
+            .hint("restart that node with `--endpoint IP:PORT`, or see why it cannot reach this one")
+    });
 }
 
 /// What to do where the gateway itself does not work, whichever peer is behind it.
