@@ -36,6 +36,7 @@ use self::{
     offers::Offers,
     own_news::OwnNews,
     paths::PathBook,
+    plan::Basis,
     proofs::ProofBook,
     reads::{Next, Reads},
     reconcile::Reconcile,
@@ -117,6 +118,8 @@ pub struct Agent {
     /// Verified peers that it cannot have a tunnel with, as far as applications may rely on them: see `others.rs`.
     others: Vec<VerifiedPeer>,
     selection: Option<Selection>,
+    /// What the selection was made by.
+    basis: Option<Basis>,
     desired: Option<Desired>,
     reconcile: Reconcile,
     guard: GuardWatch,
@@ -218,6 +221,7 @@ impl Agent {
             verified: Vec::new(),
             others: Vec::new(),
             selection: None,
+            basis: None,
             desired: None,
             reconcile: Reconcile::new(now.since_start),
             guard: GuardWatch::default(),

@@ -6,9 +6,26 @@ use crate::{
     id::TokenId,
     member::{Surroundings, canonical},
     membership::Standing,
+    network::MeshNetwork,
     place::domain_of,
+    proof::VerifiedPeer,
     registration::{EndpointUpdate, Registration},
 };
+
+/// What the choice of peers depends on, besides those that are proved.
+#[derive(Debug, PartialEq)]
+pub(super) struct Basis {
+    standing: Option<Standing>,
+    own_is_proved: bool,
+    closed: bool,
+    network: MeshNetwork,
+    base_domains: Vec<Option<String>>,
+    endpoint: OwnEndpoint,
+    keepalive: u16,
+    /// The height, where peers wait for confirmations.
+    head: Option<u64>,
+    others: Vec<VerifiedPeer>,
+}
 
 impl Agent {
     pub(super) fn own_token(&self) -> Option<TokenId> {
@@ -66,13 +83,8 @@ impl Agent {
     /// All steps from the view to the desired machine.
     pub(super) fn recompute(&mut self, now: Now) {
         self.select_peers(now);
-        self.follow.paths = true;
         // The look at the device that a new goal asks for says more of the peers, and comes within moments.
         self.follow.peers |= self.desired.is_none() || self.reconcile.is_converged();
-        if let Some(selection) = &self.selection {
-            self.proofs.admit(selection.device.peers.iter().map(|peer| (peer.token, peer.public_key)));
-        }
-        self.proofs.admit(self.others.iter().map(|peer| (peer.token(), peer.wireguard_key())));
     }
 
     fn select_peers(&mut self, now: Now) {
@@ -86,10 +98,37 @@ impl Agent {
         let own_is_proved = own.is_some_and(|own| {
             own.wireguard_key() == self.me.wireguard_key && own.network_type() == self.me.network_type
         });
-        let others = proved.extract_if(.., |peer| !self.can_tunnel_with(peer)).collect();
-        (self.own_is_proved, self.verified) = (own_is_proved, proved);
+        let others: Vec<_> = proved.extract_if(.., |peer| !self.can_tunnel_with(peer)).collect();
         let closed = self.policy.on_expiry.closes(view.read.age(self.policy.deadlines, now));
         let confirmations = Confirmations { head: registry.block.number, need: self.policy.confirmations };
+        let basis = Basis {
+            standing: self.standing.clone(),
+            own_is_proved,
+            closed,
+            network: registry.network,
+            base_domains: registry.base_domains.clone(),
+            endpoint: self.policy.endpoint,
+            keepalive: self.policy.keepalive,
+            head: (confirmations.need > 0).then_some(confirmations.head),
+            others,
+        };
+        if self.verified == proved && self.basis.as_ref() == Some(&basis) {
+            return;
+        }
+        let others = basis.others.clone();
+        (self.own_is_proved, self.verified, self.basis) = (own_is_proved, proved, Some(basis));
+        self.follow.paths = true;
+        self.choose(others, closed, confirmations, now);
+        if let Some(selection) = &self.selection {
+            self.proofs.admit(selection.device.peers.iter().map(|peer| (peer.token, peer.public_key)));
+        }
+        self.proofs.admit(self.others.iter().map(|peer| (peer.token(), peer.wireguard_key())));
+    }
+
+    /// Those of the proved peers that are on the device or listed.
+    fn choose(&mut self, others: Vec<VerifiedPeer>, closed: bool, confirmations: Confirmations, now: Now) {
+        let (own_is_proved, Some(view)) = (self.own_is_proved, &self.view) else { return };
+        let registry = &view.registry;
         let is_member = own_is_proved && !closed && matches!(self.standing, Some(Standing::Active { .. }));
         self.others = if is_member { listed(others, confirmations) } else { Vec::new() };
         if !self.has_tunnels() {
