@@ -23,6 +23,7 @@ use mesh_core::{
     agent::SourceReport,
     behind::Agreed,
     id::TokenId,
+    network::MeshNetwork,
     quorum,
     registry::Registry,
     status::{Quorum, SourceStatus},
@@ -49,6 +50,9 @@ use read::Fixed;
 pub use read::Subject;
 pub use submit::NotSubmitted;
 
+/// What a contract is made with is asked for again after this.
+const FIXED_FOR: Duration = Duration::from_secs(3600);
+
 /// After this no further height is tried.
 const RETRY_WITHIN: Duration = Duration::from_secs(10);
 /// What no read exceeds, whatever the endpoints do: the heads, a first height, and one more begun just in time.
@@ -73,8 +77,10 @@ pub struct Sources {
     standings: Vec<LastStanding>,
     /// How far the contract was at the last agreed read.
     reached: watch::Sender<Reached>,
-    /// What was agreed on for good.
-    fixed: Mutex<Option<Fixed>>,
+    /// What was agreed on for good, and when.
+    fixed: Mutex<Option<(Fixed, Instant)>>,
+    /// The mesh network that the agent believes.
+    believed: Mutex<Option<MeshNetwork>>,
     /// What was agreed so far, by which endpoints that are behind are judged.
     agreed: Mutex<Agreed>,
     /// What transactions may have cost so far.
@@ -107,6 +113,7 @@ impl Sources {
             standings,
             reached,
             fixed: Mutex::default(),
+            believed: Mutex::default(),
             agreed,
             spending,
         }
@@ -153,6 +160,19 @@ impl Sources {
         self.ids.iter().zip(&self.sources).flat_map(of).collect()
     }
 
+    /// This is the mesh network of the last read that the agent accepted: what endpoints agree on may be refused.
+    pub fn believe(&self, network: Option<MeshNetwork>) {
+        *self.believed.lock().unwrap_or_else(PoisonError::into_inner) = network;
+    }
+
+    /// What need not be asked for again.
+    fn fixed(&self) -> Option<Fixed> {
+        let believed = *self.believed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.fixed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (fixed, _) = known.filter(|(_, agreed)| agreed.elapsed() < FIXED_FOR)?;
+        (believed == Some(fixed.network())).then_some(fixed)
+    }
+
     /// Reads the contract at the newest block about which the needed number of endpoints say the same. The report says what
     /// each endpoint did; the error says in words why there is no agreement. Answers within 30 s.
     pub async fn read(&self, own_token: Option<TokenId>) -> Outcome {
@@ -160,7 +180,10 @@ impl Sources {
         if let Ok((Ok(registry), _)) = &read {
             let (epoch, history) = (registry.epoch, self.prover.history_at(registry.block.number));
             self.reached.send_replace(Reached { epoch, history });
-            *self.fixed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Fixed::of(registry));
+            if self.fixed().is_none() {
+                let fixed = Some((Fixed::of(registry), Instant::now()));
+                *self.fixed.lock().unwrap_or_else(PoisonError::into_inner) = fixed;
+            }
         }
         read.unwrap_or_else(|_| {
             let error = || Some(format!("no answer within {} s", WHOLE_TIMEOUT.as_secs()));

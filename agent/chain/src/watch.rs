@@ -61,7 +61,7 @@ pub(crate) struct Reached {
 #[derive(Default)]
 struct Said {
     epoch: Option<u64>,
-    /// When it last said another one than before.
+    /// When it last said another one than before, with no event yet.
     other_at: Option<Instant>,
     /// Where it was, on another fork or behind what was read, when that was hinted at; and what was read.
     elsewhere: Option<(Reached, Reached)>,
@@ -78,6 +78,13 @@ struct Said {
 }
 
 impl Said {
+    /// It was asked without an event.
+    fn note_unasked(&mut self, is_other: bool) {
+        if is_other {
+            self.other_at = Some(Instant::now());
+        }
+    }
+
     /// It is on another fork than what was read, or behind. Whether that is worth a look: an endpoint that always says so is not.
     fn stray(&mut self, found: Reached, read: Reached, now: Instant) -> bool {
         if self.not_astray_before.is_some_and(|at| now < at) {
@@ -118,7 +125,8 @@ impl Watch {
         let mut next = Instant::now();
         let until = time.map(|time| next + time);
         while until.is_none_or(|until| next < until) {
-            drop(self.ask(said).await);
+            let asked = self.ask(said).await;
+            said.note_unasked(asked.is_ok_and(|is_other| is_other));
             next = Instant::now().max(next + POLL_EVERY);
             sleep_until(next).await;
         }
@@ -135,9 +143,6 @@ impl Watch {
             self.hint.notify_one();
         }
         let is_other = said.epoch.replace(found.epoch).is_some_and(|before| before != found.epoch);
-        if is_other {
-            said.other_at = Some(Instant::now());
-        }
         let read = *self.read.borrow();
         let is_fork = found.history.zip(read.history).is_some_and(|(found, read)| found != read);
         match found.epoch.cmp(&read.epoch) {
@@ -212,6 +217,7 @@ impl Watch {
                 }
                 Err(_) => match self.ask(said).await {
                     Ok(is_other) => {
+                        said.note_unasked(is_other);
                         missed = if is_other { missed + 1 } else { missed };
                         if missed >= MISSED {
                             return Ok("silent while the contract changed");

@@ -43,6 +43,8 @@ const END_WITHIN: Duration = Duration::from_millis(500);
 
 /// The chain as the driver needs it.
 pub trait Chain: Send + Sync + 'static {
+    /// See [`Sources::believe`].
+    fn believe(&self, network: Option<MeshNetwork>);
     /// See [`Sources::read`].
     fn read(&self, own_token: Option<TokenId>)
     -> impl Future<Output = (Result<Registry, String>, SourceReport)> + Send;
@@ -71,6 +73,10 @@ pub trait Chain: Send + Sync + 'static {
 }
 
 impl Chain for Sources {
+    fn believe(&self, network: Option<MeshNetwork>) {
+        self.believe(network);
+    }
+
     async fn read(&self, own_token: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
         Self::read(self, own_token).await
     }
@@ -193,7 +199,10 @@ impl<T: Tunnel, L: Links, C: Chain> Tasks<T, L, C> {
 
     pub(super) fn start(&mut self, command: Command, network: Option<MeshNetwork>, domain: Option<Domain>) {
         match command {
-            Command::ReadRegistry { own_token } => self.read(own_token),
+            Command::ReadRegistry { own_token } => {
+                self.chain.believe(network);
+                self.read(own_token);
+            }
             Command::FetchProofs(requests) => self.fetch_proofs(requests),
             Command::Observe => self.observe(network),
             Command::Apply(changes) => self.apply(changes, domain),

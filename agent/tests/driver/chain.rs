@@ -201,6 +201,8 @@ impl Inner {
 }
 
 impl Chain for ChainTwin {
+    fn believe(&self, _: Option<MeshNetwork>) {}
+
     async fn read(&self, _: Option<TokenId>) -> (Result<Registry, String>, SourceReport) {
         if self.inner().hangs {
             std::future::pending::<()>().await;

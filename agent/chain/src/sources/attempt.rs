@@ -1,6 +1,6 @@
 //! One height tried: what every endpoint says of it, proved where one can prove it, and otherwise compared.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use mesh_core::{
     id::{BlockRef, TokenId},
@@ -103,7 +103,7 @@ impl Sources {
         let readers = self.readers.iter().zip(heads);
         // An endpoint that is behind says what it has: that must be the past of what the others say.
         let height = |known: &Attempt| known.head.map_or(target, |head| head.number.min(target));
-        let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fixed = self.fixed();
         let read = |(reader, known): (&Arc<Reader>, &Attempt)| {
             Arc::clone(reader).read(own_token, known.head, height(known), fixed.clone())
         };

@@ -52,6 +52,10 @@ impl Fixed {
         Self { network: agreed.network, name: agreed.name.clone() }
     }
 
+    pub(super) const fn network(&self) -> MeshNetwork {
+        self.network
+    }
+
     async fn read(source: &Source, subject: &Subject, block: BlockRef) -> Result<Self, RpcError> {
         let (network, name) = tokio::try_join!(
             source.call(subject.contract, block.hash, contract::meshNetworkCall {}),

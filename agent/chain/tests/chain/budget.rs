@@ -68,6 +68,7 @@ impl Follower {
         tasks.spawn(async move {
             loop {
                 if let Ok(registry) = reading.read(None).await.0 {
+                    reading.believe(Some(registry.network));
                     noted.send_replace(registry.epoch);
                 }
                 drop(timeout(SILENCE, hint.notified()).await);
