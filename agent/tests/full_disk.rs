@@ -33,7 +33,7 @@ fn half_a_registry_never_takes_the_place_of_a_whole_one() {
     let error = file.save(large.clone()).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
     assert_eq!(cache::load(&dir), Some(small.clone()));
-    assert_eq!(files(&dir), ["registry.jsonl"], "what was begun is gone");
+    assert_eq!(files(&dir), ["registry.json"], "what was begun is gone");
     file.save(small).unwrap();
 
     limit_files(libc::RLIM_INFINITY);

@@ -189,7 +189,7 @@ impl Node {
 
     /// How many peers the agent has saved for its next start.
     pub fn saved_peers(&self) -> Result<usize> {
-        let path = self.state_dir().join("registry.jsonl");
+        let path = self.state_dir().join("registry.json");
         let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
         let mut peers = BTreeSet::new();
         for line in text.lines() {

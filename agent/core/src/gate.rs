@@ -277,9 +277,9 @@ impl Gate {
         self.pending.note(registry, evidence);
         // On a chain without finality, no floor rises.
         let [last, witnessed] = self.pending.take_final(registry.finalized.unwrap_or(0), WITNESSES);
-        last.into_iter().for_each(|last| self.seen.raise(&last.as_signed(evidence)));
+        last.into_iter().for_each(|last| self.seen.raise(&last.signed_part(evidence)));
         let witnessed = witnessed.filter(|_| evidence.witnesses >= WITNESSES);
-        witnessed.into_iter().for_each(|witnessed| self.kept.raise(&witnessed.as_signed(evidence)));
+        witnessed.into_iter().for_each(|witnessed| self.kept.raise(&witnessed.signed_part(evidence)));
     }
 }
 
@@ -299,7 +299,7 @@ impl Floor {
     }
 
     /// As far as nodes have signed it.
-    fn as_signed(mut self, evidence: &Evidence) -> Self {
+    fn signed_part(mut self, evidence: &Evidence) -> Self {
         self.key_epochs.retain(|token, epoch| {
             let signed = evidence.signed_key_epochs.get(token);
             *epoch = (*epoch).min(signed.copied().unwrap_or(0));

@@ -14,7 +14,7 @@ use mesh_core::agent::{CachedChange, CachedRegistry};
 
 use crate::state::dir::{open_regular, replace};
 
-const FILE_NAME: &str = "registry.jsonl";
+const FILE_NAME: &str = "registry.json";
 /// A /16 full of peers with their proofs is about 150 MB, and changes may double it; anything above is not ours.
 const MAX_LENGTH: u64 = 512 << 20;
 /// So many bytes of changes are never a reason to write the file anew.
@@ -47,8 +47,7 @@ pub fn load(state_dir: &Path) -> Option<CachedRegistry> {
 fn parse(text: &[u8]) -> serde_json::Result<CachedRegistry> {
     let mut lines = text.split(|byte| *byte == b'\n');
     let mut registry: CachedRegistry = serde_json::from_slice(lines.next().unwrap_or_default())?;
-    let changes = lines.map_while(|line| serde_json::from_slice::<CachedChange>(line).ok());
-    changes.for_each(|change| registry.apply(change));
+    registry.apply(lines.map_while(|line| serde_json::from_slice::<CachedChange>(line).ok()));
     Ok(registry)
 }
 
@@ -89,7 +88,7 @@ impl RegistryFile {
     pub fn save(&mut self, registry: CachedRegistry) -> io::Result<()> {
         let before = self.written.take().filter(|written| written.changes <= written.whole.max(FEW_CHANGES));
         let appended = before.and_then(|before| {
-            let length = self.append(&registry.since(&before.registry)).ok()?;
+            let length = self.append(&registry.since(&before.registry), before.whole + before.changes).ok()?;
             Some((before.whole, before.changes + length))
         });
         // Where nothing can be appended (the operator has deleted the file) it may be possible to make a new one.
@@ -108,10 +107,14 @@ impl RegistryFile {
         Ok(line.len())
     }
 
-    fn append(&self, change: &CachedChange) -> io::Result<usize> {
+    /// Fails where the file has another length than what was written to it: it is no longer that one.
+    fn append(&self, change: &CachedChange, length: usize) -> io::Result<usize> {
         let mut line = serde_json::to_vec(change)?;
         line.push(b'\n');
         let mut file = open_regular(OpenOptions::new().append(true), &self.state_dir.join(FILE_NAME))?;
+        if file.metadata()?.len() != length as u64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "another program has written to it"));
+        }
         file.write_all(&line)?;
         file.sync_data()?;
         Ok(line.len())

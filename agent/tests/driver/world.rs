@@ -173,16 +173,10 @@ impl World {
         }
     }
 
-    /// Makes writing the registry to disk fail, or succeed again: a directory has its name.
+    /// Makes writing the registry to disk fail from the start, or succeed again: a directory has its name.
     pub(crate) fn spoil_disk(&self, spoilt: bool) {
-        let (file, aside) = (self.dir.join("registry.jsonl"), self.dir.join("aside"));
-        if spoilt {
-            std::fs::rename(&file, &aside).unwrap();
-            std::fs::create_dir(&file).unwrap();
-        } else {
-            std::fs::remove_dir(&file).unwrap();
-            std::fs::rename(&aside, &file).unwrap();
-        }
+        let file = self.dir.join("registry.json");
+        if spoilt { std::fs::create_dir(file).unwrap() } else { std::fs::remove_dir(file).unwrap() }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

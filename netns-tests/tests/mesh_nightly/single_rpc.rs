@@ -81,7 +81,7 @@ fn a_single_malicious_endpoint_brings_no_peer_back_and_misdirects_no_node() -> R
     let network = meshNetworkReturn { base: FixedBytes([203, 0, 4, 0]), prefixLength: 24 };
     let network = (FixedBytes(meshNetworkCall::SELECTOR), Bytes::from(meshNetworkCall::abi_encode_returns(&network)));
     world.node_mut(1).stop()?;
-    fs::remove_file(world.node(1).state_dir().join("registry.jsonl")).context("forget the registry")?;
+    fs::remove_file(world.node(1).state_dir().join("registry.json")).context("forget the registry")?;
     answer_falsely(
         &world,
         &mut rpc,

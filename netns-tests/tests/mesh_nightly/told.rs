@@ -75,7 +75,7 @@ fn without_rpc(how: &str, pause: Duration) -> Result<Duration> {
     }
 
     world.wait("node 1 to have saved that", PATIENCE, || {
-        let saved = std::fs::read_to_string(world.node(1).state_dir().join("registry.jsonl"))?;
+        let saved = std::fs::read_to_string(world.node(1).state_dir().join("registry.json"))?;
         ensure!(saved.contains("\"told_by\""), "it has not");
         Ok(())
     })?;

@@ -79,22 +79,25 @@ impl CachedRegistry {
         CachedChange { gone, new }
     }
 
-    /// Makes it the later one. Whatever the change says, it is as plausible afterwards as one that is read whole: nothing is believed
-    /// of it before it is proved.
-    pub fn apply(&mut self, change: CachedChange) {
-        let CachedChange { gone, new } = change;
-        let peers = std::mem::take(&mut self.registry.peers).into_iter().chain(new.registry.peers);
-        let mut peers: BTreeMap<TokenId, PeerRecord> = peers.map(|peer| (peer.token, peer)).collect();
-        for token in gone {
-            peers.remove(&token);
-            self.proofs.remove(&token);
+    /// Makes it what these changes lead to. Whatever they say, it is as plausible afterwards as one that is read whole: nothing is
+    /// believed of it before it is proved.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = CachedChange>) {
+        let peers = std::mem::take(&mut self.registry.peers);
+        let mut peers: BTreeMap<TokenId, PeerRecord> = peers.into_iter().map(|peer| (peer.token, peer)).collect();
+        for CachedChange { gone, new } in changes {
+            peers.extend(new.registry.peers.into_iter().map(|peer| (peer.token, peer)));
+            for token in gone {
+                peers.remove(&token);
+                self.proofs.remove(&token);
+            }
+            self.proofs.extend(new.proofs);
+            self.floor.epoch = new.floor.epoch;
+            self.floor.key_epochs.extend(new.floor.key_epochs);
+            self.spent.0.extend(new.spent.0);
+            self.registry = Registry { peers: Vec::new(), ..new.registry };
+            (self.read_at, self.member, self.removed_by_peers) = (new.read_at, new.member, new.removed_by_peers);
         }
-        self.proofs.extend(new.proofs);
-        self.floor.epoch = new.floor.epoch;
-        self.floor.key_epochs.extend(new.floor.key_epochs);
-        self.spent.0.extend(new.spent.0);
-        self.registry = Registry { peers: peers.into_values().collect(), ..new.registry };
-        (self.read_at, self.member, self.removed_by_peers) = (new.read_at, new.member, new.removed_by_peers);
+        self.registry.peers = peers.into_values().collect();
     }
 }
 

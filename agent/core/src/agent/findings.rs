@@ -385,7 +385,7 @@ fn remedy(implausible: &Implausible) -> String {
         | Implausible::KeyEpoch { .. }
         | Implausible::Outside { .. }
         | Implausible::Order(_) => "the RPC endpoint serves an old or a foreign chain, or did before: restart the agent if \
-            another one was lying; if the contract was deployed again, also delete registry.jsonl in its state directory first"
+            another one was lying; if the contract was deployed again, also delete registry.json in its state directory first"
             .to_owned(),
     }
 }

@@ -84,6 +84,8 @@ pub(super) struct Reconcile {
     changed_since_seen: bool,
     /// The goal has changed since the machine was last compared with it.
     is_new_goal: bool,
+    /// The changes under way were made without a look at the machine.
+    is_at_once: bool,
     looking: bool,
     look_at: Duration,
     /// When the last change was made.
@@ -105,6 +107,7 @@ impl Reconcile {
             compared: false,
             changed_since_seen: false,
             is_new_goal: false,
+            is_at_once: false,
             looking: false,
             look_at: now,
             changed_at: None,
@@ -187,7 +190,8 @@ impl Reconcile {
             self.seen.as_ref().and_then(|seen| seen.what.device.as_ref()).map_or(0, |device| device.peers.len());
         self.changing = false;
         self.changed_since_seen = true;
-        self.look_at = if failed.is_none() && peers > FEW_PEERS as usize { now + soon(peers) } else { now };
+        let may_wait = std::mem::take(&mut self.is_at_once) && failed.is_none() && !self.is_new_goal;
+        self.look_at = if may_wait && peers > FEW_PEERS as usize { now + soon(peers) } else { now };
         self.compared = true;
         self.rounds += 1;
         if made_any {
@@ -207,7 +211,7 @@ impl Reconcile {
         if std::mem::take(&mut self.is_new_goal)
             && let Some(changes) = self.peers_at_once(goal, now)
         {
-            self.changing = true;
+            (self.changing, self.is_at_once) = (true, true);
             return Some(Command::Apply(changes));
         }
         if self.look_at <= now {

@@ -49,6 +49,11 @@ impl Pending {
                 self.reads.retain(|read| read.number < from);
                 steps.retain(|(at, _)| *at < from);
             }
+            // What no read that is left had is needed by none.
+            let last_read = self.reads.back().map(|read| read.number);
+            while steps.last().is_some_and(|(at, _)| last_read.is_none_or(|last| *at > last)) {
+                steps.pop();
+            }
             if steps.last().is_none_or(|(_, last)| *last != key_epoch) {
                 steps.push((number, key_epoch));
             }

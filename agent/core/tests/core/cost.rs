@@ -1,5 +1,7 @@
 //! What handling one change costs among thousands of peers: printed, never asserted.
 
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "it measures time, and says what it took")]
+
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,

@@ -341,7 +341,7 @@ impl World {
             Command::Save(_) if self.faults.disk_full => Some(Input::Saved(Err("no space left".to_owned()))),
             Command::Save(cached) => {
                 if let Some(mut kept) = self.disk.take() {
-                    kept.apply(cached.since(&kept));
+                    kept.apply([cached.since(&kept)]);
                     assert_eq!(kept, *cached, "what has changed leads from one to the other");
                 }
                 self.disk = Some(*cached);
