@@ -41,12 +41,12 @@ use attempt::Attempt;
 use gather::{answered, gather};
 use leader::LastStanding;
 use proven::Prover;
+use read::Fixed;
 use reader::Reader;
 
 pub use leader::Standing;
 pub use mined::Mined;
 pub use preflight::WrongChain;
-use read::Fixed;
 pub use read::Subject;
 pub use submit::NotSubmitted;
 

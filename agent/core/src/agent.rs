@@ -111,8 +111,6 @@ pub struct Agent {
     came_back: Vec<(TokenId, u32)>,
     /// At least once, every record was tried and the machine was as desired: what is configured is complete.
     converged_once: bool,
-    /// This node's own registration is proved like any other.
-    own_is_proved: bool,
     /// Every verified peer that this node can have a tunnel with.
     verified: Vec<VerifiedPeer>,
     /// Verified peers that it cannot have a tunnel with, as far as applications may rely on them: see `others.rs`.
@@ -217,7 +215,6 @@ impl Agent {
             own_news: OwnNews::default(),
             came_back: Vec::new(),
             converged_once: false,
-            own_is_proved: false,
             verified: Vec::new(),
             others: Vec::new(),
             selection: None,

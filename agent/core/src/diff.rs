@@ -88,7 +88,7 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Change> {
 }
 
 /// Where each peer is in the list of the device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PeerIndex(HashMap<WireguardKey, usize>);
 
 impl PeerIndex {

@@ -252,7 +252,7 @@ pub fn assess(past: &Past, registry: &Registry, me: &OwnIdentity) -> Standing {
 fn assess_member(member: Membership, past: &Past, registry: &Registry, me: &OwnIdentity) -> Option<Standing> {
     let token = member.token;
     let node = find_node(registry, token);
-    let record = find_peer(registry, token);
+    let record = registry.peer(token);
     let fenced = |loss| Some(fence(token, loss, registry, me));
     if let Some(record) = record.filter(|record| is_own(record, me)) {
         // Once fenced, only the registration that was lost counts, or the one that this node had just offered when one endpoint showed an
@@ -336,7 +336,7 @@ fn choose<'a>(registry: &'a Registry, me: &OwnIdentity) -> Result<&'a NodeRecord
         .collect();
     let registered: Vec<_> = bound
         .iter()
-        .filter(|node| find_peer(registry, node.token).is_some_and(|record| is_own(record, me)))
+        .filter(|node| registry.peer(node.token).is_some_and(|record| is_own(record, me)))
         .copied()
         .collect();
     match (bound.as_slice(), registered.as_slice()) {
@@ -347,7 +347,7 @@ fn choose<'a>(registry: &'a Registry, me: &OwnIdentity) -> Result<&'a NodeRecord
 }
 
 fn assess_token(node: &NodeRecord, registry: &Registry, me: &OwnIdentity) -> Standing {
-    let record = find_peer(registry, node.token);
+    let record = registry.peer(node.token);
     if let Some(record) = record.filter(|record| is_own(record, me)) {
         return active(record, Some(node));
     }
@@ -387,8 +387,4 @@ fn is_own(record: &PeerRecord, me: &OwnIdentity) -> bool {
 
 fn find_node(registry: &Registry, token: TokenId) -> Option<&NodeRecord> {
     registry.own_nodes.iter().find(|node| node.token == token)
-}
-
-fn find_peer(registry: &Registry, token: TokenId) -> Option<&PeerRecord> {
-    registry.peers.iter().find(|record| record.token == token)
 }

@@ -38,6 +38,15 @@ pub struct Registry {
     pub own_nodes: Vec<NodeRecord>,
 }
 
+impl Registry {
+    /// The record of this token, in a registry that the gate let through: its peers ascend.
+    #[must_use]
+    pub fn peer(&self, token: TokenId) -> Option<&PeerRecord> {
+        let index = self.peers.binary_search_by_key(&token, |record| record.token).ok()?;
+        self.peers.get(index)
+    }
+}
+
 /// An active peer as the contract lists it. See `IDstackClusterNFT.Peer`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerRecord {

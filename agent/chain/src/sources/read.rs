@@ -67,9 +67,9 @@ impl Fixed {
     }
 }
 
-/// Reads the registry at `head`, of the chain that `chain_id` gives. Where `previous` (an earlier read from the same endpoint) is of the same epoch and its
-/// block is still canonical, its content is the answer: every visible change raises the epoch. The record of `own_token` is
-/// wanted even when it is bound to no instance.
+/// Reads the registry at `head`, of the chain that `chain_id` names, which it is asked for with the age that the answer may have.
+/// Where `previous` (an earlier read from the same endpoint) is of the same epoch and its block is still canonical, its content is
+/// the answer: every visible change raises the epoch. The record of `own_token` is wanted even when it is bound to no instance.
 pub(super) async fn read(
     source: &Source,
     subject: &Subject,

@@ -50,7 +50,7 @@ impl CachedRegistry {
     #[must_use]
     pub fn since(&self, earlier: &Self) -> CachedChange {
         let registry = Registry {
-            peers: changed_peers(&earlier.registry.peers, &self.registry.peers),
+            peers: changed(by_token(&earlier.registry), by_token(&self.registry)).map(|(_, peer)| peer).collect(),
             domain: self.registry.domain,
             block: self.registry.block,
             finalized: self.registry.finalized,
@@ -61,19 +61,19 @@ impl CachedRegistry {
             dev_urls: self.registry.dev_urls.clone(),
             own_nodes: self.registry.own_nodes.clone(),
         };
-        let mut staying = Ascending::new(self.registry.peers.iter().map(|peer| (peer.token, ())));
-        let earlier_peers = earlier.registry.peers.iter().map(|peer| peer.token);
-        let gone = earlier_peers.filter(|token| staying.find(*token).is_none()).collect();
+        let mut staying = Ascending::new(by_token(&self.registry));
+        let gone = by_token(&earlier.registry).map(|(token, _)| token).filter(|token| staying.find(*token).is_none());
+        let gone = gone.collect();
         let new = Self {
             registry,
-            proofs: changed(&earlier.proofs, &self.proofs, |one, other| Arc::ptr_eq(one, other) || one == other),
+            proofs: changed_values(&earlier.proofs, &self.proofs),
             read_at: self.read_at,
             floor: Floor {
                 epoch: self.floor.epoch,
-                key_epochs: changed(&earlier.floor.key_epochs, &self.floor.key_epochs, u32::eq),
+                key_epochs: changed_values(&earlier.floor.key_epochs, &self.floor.key_epochs),
             },
             member: self.member,
-            spent: SpentKeyEpochs(changed(&earlier.spent.0, &self.spent.0, u32::eq)),
+            spent: SpentKeyEpochs(changed_values(&earlier.spent.0, &self.spent.0)),
             removed_by_peers: self.removed_by_peers.clone(),
         };
         CachedChange { gone, new }
@@ -101,17 +101,25 @@ impl CachedRegistry {
     }
 }
 
-fn changed_peers(earlier: &[PeerRecord], later: &[PeerRecord]) -> Vec<PeerRecord> {
-    let mut earlier = Ascending::new(earlier.iter().map(|peer| (peer.token, peer)));
-    later.iter().filter(|peer| earlier.find(peer.token) != Some(*peer)).cloned().collect()
+fn by_token(registry: &Registry) -> impl Iterator<Item = (TokenId, &PeerRecord)> {
+    registry.peers.iter().map(|peer| (peer.token, peer))
 }
 
-fn changed<T: Clone>(
+/// What is new or different in the later one; both ascend.
+fn changed<'a, T: Clone + PartialEq + 'a>(
+    earlier: impl Iterator<Item = (TokenId, &'a T)>,
+    later: impl Iterator<Item = (TokenId, &'a T)>,
+) -> impl Iterator<Item = (TokenId, T)> {
+    let mut earlier = Ascending::new(earlier);
+    later
+        .filter(move |(token, value)| earlier.find(*token) != Some(*value))
+        .map(|(token, value)| (token, value.clone()))
+}
+
+fn changed_values<T: Clone + PartialEq>(
     earlier: &BTreeMap<TokenId, T>,
     later: &BTreeMap<TokenId, T>,
-    is_same: impl Fn(&T, &T) -> bool,
 ) -> BTreeMap<TokenId, T> {
-    let mut earlier = Ascending::new(earlier.iter().map(|(token, value)| (*token, value)));
-    let new = later.iter().filter(|(token, value)| !earlier.find(**token).is_some_and(|known| is_same(known, value)));
-    new.map(|(token, value)| (*token, value.clone())).collect()
+    let [earlier, later] = [earlier, later].map(|known| known.iter().map(|(token, value)| (*token, value)));
+    changed(earlier, later).collect()
 }

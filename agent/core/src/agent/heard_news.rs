@@ -113,10 +113,8 @@ impl HeardNews {
     /// An accepted read of this node's own: what it shows of a later block, or long after the word was given, outweighs every
     /// member. Returns whether something is no longer held back.
     pub(super) fn handle_read(&mut self, registry: &Registry, now: Duration) -> bool {
-        let is_listed = |token: TokenId, key_epoch: u32| {
-            let known = registry.peers.binary_search_by_key(&token, |record| record.token);
-            known.is_ok_and(|index| registry.peers[index].key_epoch <= key_epoch)
-        };
+        let is_listed =
+            |token: TokenId, key_epoch: u32| registry.peer(token).is_some_and(|record| record.key_epoch <= key_epoch);
         let is_open =
             |block: u64, at: Duration| block > registry.block.number && now.saturating_sub(at) < OUTWEIGHED_AFTER;
         self.tellers.retain(|token, _| is_listed(*token, u32::MAX));
@@ -221,9 +219,7 @@ impl Agent {
         self.counters.news_heard += 1;
         let own = self.own_token();
         let Some(view) = &self.view else { return };
-        let peers = &view.registry.peers;
-        let is_known =
-            |token: TokenId| Some(token) != own && peers.binary_search_by_key(&token, |record| record.token).is_ok();
+        let is_known = |token: TokenId| Some(token) != own && view.registry.peer(token).is_some();
         self.heard_news.note(news, is_known, at);
         let teller = self.heard_news.tellers.entry(news.teller).or_default();
         teller.last = (news.epoch, news.block);

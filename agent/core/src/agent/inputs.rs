@@ -10,7 +10,7 @@ use crate::{
     diff::Change,
     freshness::ReadTime,
     gate::{Evidence, Judgement},
-    id::TokenId,
+    id::{TokenId, WireguardKey},
     membership::{Past, Standing, assess, cloned},
     registry::{PeerRecord, Registry},
     status::MembershipState,
@@ -58,14 +58,10 @@ impl Agent {
         let staying = self.proofs.staying(registry);
         let configured = self.wanted_peers().iter().map(|peer| (peer.token, peer.public_key));
         let listed = self.others.iter().map(|peer| (peer.token(), peer.wireguard_key()));
-        let (mut of_configured, mut of_listed) =
-            (Ascending::new(staying.iter().copied()), Ascending::new(staying.iter().copied()));
-        let lost = configured.filter(|(token, key)| of_configured.find(*token) != Some(*key)).count()
-            + listed.filter(|(token, key)| of_listed.find(*token) != Some(*key)).count();
         Evidence {
             witnesses: self.sources.quorum.have,
             configured: self.wanted_peers().len() + self.others.len(),
-            lost,
+            lost: count_missing(configured, &staying) + count_missing(listed, &staying),
             signed_key_epochs: self.proofs.signed_key_epochs(),
         }
     }
@@ -178,8 +174,7 @@ impl Agent {
     /// A copy of this node overwrites its record again and again: one of the two has to stop.
     fn stop_if_cloned(&mut self, standing: Standing, registry: &Registry) -> Standing {
         let Standing::Active { membership, .. } = &standing else { return standing };
-        let record = registry.peers.binary_search_by_key(&membership.token, |record| record.token);
-        let is_cloned = record.is_ok_and(|index| self.moves.see(&registry.peers[index]));
+        let is_cloned = registry.peer(membership.token).is_some_and(|record| self.moves.see(record));
         if is_cloned { cloned(membership.token) } else { standing }
     }
 
@@ -194,6 +189,12 @@ impl Agent {
         }
         self.standing = Some(standing);
     }
+}
+
+/// How many of these are not among those; both ascend.
+fn count_missing(peers: impl Iterator<Item = (TokenId, WireguardKey)>, among: &[(TokenId, WireguardKey)]) -> usize {
+    let mut among = Ascending::new(among.iter().copied());
+    peers.filter(|(token, key)| among.find(*token) != Some(*key)).count()
 }
 
 /// Equal but for the block it was read at.

@@ -7,19 +7,12 @@ use super::{
     warnings::{Finding, find_each},
 };
 use crate::{
-    desired::Confirmations,
     membership::Standing,
     place,
     proof::VerifiedPeer,
     registration::{Gateway, NetworkType},
     status::{NodeKind, OtherPeer, Severity},
 };
-
-/// Those whose registration has enough confirmations.
-pub(super) fn listed(mut proved: Vec<VerifiedPeer>, confirmations: Confirmations) -> Vec<VerifiedPeer> {
-    proved.retain(|peer| confirmations.are_enough_for(peer));
-    proved
-}
 
 impl Agent {
     /// Whether this node is one that has tunnels: a device, an address in the mesh network, and a guard route.

@@ -124,14 +124,10 @@ fn in_turn(peers: &[TokenId], own: TokenId, turn: &mut usize, count: usize) -> V
 impl Agent {
     /// Notes which registrations of peers hold no more, by a later block, and that there is an epoch to tell of.
     pub(super) fn note_removals(&mut self, previous: Option<&View>, registry: &Registry, now: Now) {
-        let record = |token: TokenId| {
-            let index = registry.peers.binary_search_by_key(&token, |record| record.token).ok()?;
-            registry.peers.get(index)
-        };
         // A fork may have taken a leaving back.
-        self.own_news
-            .left
-            .retain(|(removal, _)| record(removal.token).is_none_or(|record| record.key_epoch > removal.key_epoch));
+        self.own_news.left.retain(|(removal, _)| {
+            registry.peer(removal.token).is_none_or(|record| record.key_epoch > removal.key_epoch)
+        });
         let is_later = previous.is_some_and(|View { registry: before, .. }| {
             registry.block.number > before.block.number && registry.epoch > before.epoch
         });
@@ -139,7 +135,8 @@ impl Agent {
             let signed = self.proofs.signed_key_epochs();
             for known in &before.peers {
                 // With the same WireGuard key it is the same peer, which registered again.
-                let is_gone = record(known.token).is_none_or(|record| record.wireguard_key != known.wireguard_key);
+                let now_listed = registry.peer(known.token);
+                let is_gone = now_listed.is_none_or(|record| record.wireguard_key != known.wireguard_key);
                 if let Some(key_epoch) = signed.get(&known.token).copied().filter(|_| is_gone) {
                     self.own_news.note_left(Removal { token: known.token, key_epoch }, now.since_start);
                 }

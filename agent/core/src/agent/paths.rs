@@ -200,7 +200,7 @@ impl Agent {
             (peer.token, PathPeer { public_key: peer.public_key, address: peer.address, place })
         });
         let peers = peers.collect();
-        let on_record = self.view.iter().flat_map(|view| &view.registry.peers).find(|record| record.token == own);
+        let on_record = self.view.as_ref().and_then(|view| view.registry.peer(own));
         let own_place = on_record.and_then(|own| place_of(own.instance, own.gateway, self.base_domains()));
         Some(PathPeers { own, own_address: wanted.address, own_place, peers })
     }

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
-use super::{Agent, Now, PeerPaths, paths::KnownPaths, tracks::is_working};
+use super::{Agent, Now, PeerPaths, paths::KnownPaths, reconcile::Seen, tracks::is_working};
 use crate::{
+    ascending::Ascending,
     desired::DesiredPeer,
     id::{TokenId, WireguardKey},
     membership::Standing,
@@ -32,26 +33,20 @@ impl Layers<'_> {
 
 impl Agent {
     pub(super) fn peer_statuses(&self, now: Now) -> Vec<PeerStatus> {
-        let wanted: BTreeMap<TokenId, &DesiredPeer> =
-            self.wanted_peers().iter().map(|peer| (peer.token, peer)).collect();
-        let (on_device, seen_at) = match self.reconcile.seen() {
-            Some(seen) => (seen.what.device.as_ref().map_or(&[][..], |device| &device.peers), seen.at),
-            None => (&[][..], now.since_start),
-        };
-        let by_key: BTreeMap<WireguardKey, &ObservedPeer> =
-            on_device.iter().map(|peer| (peer.public_key, peer)).collect();
-        let since_seen = now.since_start.saturating_sub(seen_at);
+        let mut wanted = Ascending::new(self.wanted_peers().iter().map(|peer| (peer.token, peer)));
+        let seen = self.reconcile.seen();
+        let since_seen = seen.map_or(Duration::ZERO, |seen| now.since_start.saturating_sub(seen.at));
         let Some(network) = self.network() else { return Vec::new() };
         let listed = self.verified.iter().map(|peer| (peer.token(), (peer.wireguard_key(), true)));
         // What left the registry and is still on the device is shown until it is gone.
-        let leaving = on_device.iter().filter_map(|peer| {
+        let leaving = seen.map_or(&[][..], Seen::peers).iter().filter_map(|peer| {
             let token = self.tracks.token_of(peer.public_key)?;
             Some((token, (peer.public_key, false)))
         });
         let shown: BTreeMap<TokenId, (WireguardKey, bool)> = leaving.chain(listed).collect();
         let statuses = shown.into_iter().filter_map(|(token, (key, in_registry))| {
             let address = network.address_of(token)?;
-            let (wanted, present) = (wanted.get(&token).copied(), by_key.get(&key).copied());
+            let (wanted, present) = (wanted.find(token), seen.and_then(|seen| seen.peer(key)));
             let layers = Layers { key, in_registry, wanted, present, since_seen };
             Some(self.peer_status(token, address, &layers, now))
         });

@@ -1,6 +1,6 @@
 //! From the view to what should be: the desired machine, and what this node wants on chain.
 
-use super::{Agent, Intent, Now, OwnEndpoint, others::listed};
+use super::{Agent, Intent, Now, OwnEndpoint};
 use crate::{
     desired::{Confirmations, Desired, DesiredPeer, OwnDevice, select},
     id::TokenId,
@@ -16,7 +16,8 @@ use crate::{
 #[derive(Debug, PartialEq)]
 pub(super) struct Basis {
     standing: Option<Standing>,
-    own_is_proved: bool,
+    pub(super) own_is_proved: bool,
+    /// The view is too old to have peers by.
     closed: bool,
     network: MeshNetwork,
     base_domains: Vec<Option<String>>,
@@ -24,6 +25,7 @@ pub(super) struct Basis {
     keepalive: u16,
     /// The height, where peers wait for confirmations.
     head: Option<u64>,
+    /// Proved peers that there can be no tunnel with.
     others: Vec<VerifiedPeer>,
 }
 
@@ -115,10 +117,9 @@ impl Agent {
         if self.verified == proved && self.basis.as_ref() == Some(&basis) {
             return;
         }
-        let others = basis.others.clone();
-        (self.own_is_proved, self.verified, self.basis) = (own_is_proved, proved, Some(basis));
+        (self.verified, self.basis) = (proved, Some(basis));
         self.follow.paths = true;
-        self.choose(others, closed, confirmations, now);
+        self.choose(confirmations, now);
         if let Some(selection) = &self.selection {
             self.proofs.admit(selection.device.peers.iter().map(|peer| (peer.token, peer.public_key)));
         }
@@ -126,16 +127,17 @@ impl Agent {
     }
 
     /// Those of the proved peers that are on the device or listed.
-    fn choose(&mut self, others: Vec<VerifiedPeer>, closed: bool, confirmations: Confirmations, now: Now) {
-        let (own_is_proved, Some(view)) = (self.own_is_proved, &self.view) else { return };
-        let registry = &view.registry;
-        let is_member = own_is_proved && !closed && matches!(self.standing, Some(Standing::Active { .. }));
-        self.others = if is_member { listed(others, confirmations) } else { Vec::new() };
+    fn choose(&mut self, confirmations: Confirmations, now: Now) {
+        let (Some(basis), Some(view)) = (&self.basis, &self.view) else { return };
+        let (registry, is_trusted) = (&view.registry, basis.own_is_proved && !basis.closed);
+        let is_member = is_trusted && matches!(self.standing, Some(Standing::Active { .. }));
+        let listed = basis.others.iter().filter(|peer| is_member && confirmations.are_enough_for(peer));
+        self.others = listed.cloned().collect();
         if !self.has_tunnels() {
             return;
         }
         self.selection = match &self.standing {
-            Some(Standing::Active { membership, endpoint, .. }) if own_is_proved && !closed => {
+            Some(Standing::Active { membership, endpoint, .. }) if is_trusted => {
                 registry.network.address_of(membership.token).map(|address| {
                     let around = Surroundings {
                         network: registry.network,

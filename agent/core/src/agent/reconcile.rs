@@ -56,9 +56,14 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Every peer on the device.
+    pub(super) fn peers(&self) -> &[ObservedPeer] {
+        self.what.device.as_ref().map_or(&[], |device| &device.peers)
+    }
+
     /// A peer on the device.
     pub(super) fn peer(&self, key: WireguardKey) -> Option<&ObservedPeer> {
-        self.index.find(&self.what.device.as_ref()?.peers, key)
+        self.index.find(self.peers(), key)
     }
 
     /// There is a device in both or in neither, with the same peers.
@@ -186,8 +191,7 @@ impl Reconcile {
 
     /// The changes under way are over: whether any was made, and what failed.
     pub(super) fn handle_applied(&mut self, made_any: bool, failed: Option<ApplyError>, now: Duration) {
-        let peers =
-            self.seen.as_ref().and_then(|seen| seen.what.device.as_ref()).map_or(0, |device| device.peers.len());
+        let peers = self.seen.as_ref().map_or(0, |seen| seen.peers().len());
         self.changing = false;
         self.changed_since_seen = true;
         let may_wait = std::mem::take(&mut self.is_at_once) && failed.is_none() && !self.is_new_goal;

@@ -70,7 +70,7 @@ impl Agent {
             return Err(NotReady::Overlap(overlap));
         }
         if !self.has_tunnels() {
-            let is_known = self.converged_once && self.own_is_proved;
+            let is_known = self.converged_once && self.basis.as_ref().is_some_and(|basis| basis.own_is_proved);
             return if is_known { Ok(()) } else { Err(NotReady::Converging) };
         }
         let address = view.registry.network.address_of(token);

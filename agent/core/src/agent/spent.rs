@@ -46,8 +46,7 @@ impl Agent {
         }
         let own = self.own_token();
         for (token, signed) in self.proofs.signed_key_epochs() {
-            let is_listed = registry.peers.binary_search_by_key(&token, |record| record.token).is_ok();
-            if !is_listed && Some(token) != own {
+            if registry.peer(token).is_none() && Some(token) != own {
                 self.spent.raise(token, signed);
             }
         }
