@@ -118,7 +118,7 @@ impl World {
             own_place: place(n),
             peers: [(token(other), peer)].into(),
         };
-        keeper.set_peers(Box::new(peers), MeshNetwork::new(address(0), 24).unwrap());
+        keeper.set_peers(Arc::new(peers), MeshNetwork::new(address(0), 24).unwrap());
         Node { n, twin, keeper, task, _inputs: (host, addresses, endpoint) }
     }
 }

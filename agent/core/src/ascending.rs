@@ -5,17 +5,19 @@ use std::iter::Peekable;
 use crate::id::TokenId;
 
 /// What is known by token, ascending, to be looked up by tokens that ascend, each once.
-pub(crate) struct Ascending<I: Iterator> {
+pub struct Ascending<I: Iterator> {
     rest: Peekable<I>,
 }
 
 impl<T, I: Iterator<Item = (TokenId, T)>> Ascending<I> {
-    pub(crate) fn new(known: impl IntoIterator<IntoIter = I>) -> Self {
+    /// `known` ascends by token, and has each once: a map's entries, or a list in the order of a registry.
+    pub fn new(known: impl IntoIterator<IntoIter = I>) -> Self {
         Self { rest: known.into_iter().peekable() }
     }
 
     /// What is known of this token, if it is higher than the last one that was looked up.
-    pub(crate) fn find(&mut self, token: TokenId) -> Option<T> {
+    #[must_use]
+    pub fn find(&mut self, token: TokenId) -> Option<T> {
         while self.rest.next_if(|(known, _)| *known < token).is_some() {}
         self.rest.next_if(|(known, _)| *known == token).map(|(_, what)| what)
     }

@@ -5,7 +5,7 @@
 //! that line. The one loop that drives it is `run.rs` of the `p2p-agent` crate.
 
 pub mod agent;
-mod ascending;
+pub mod ascending;
 pub mod behind;
 pub mod desired;
 pub mod dev_url;

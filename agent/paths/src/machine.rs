@@ -176,7 +176,7 @@ impl Paths {
         }
         match input {
             Input::Timeout => {}
-            Input::Peers { peers, network } => self.set_peers(*peers, network, now),
+            Input::Peers { peers, network } => self.set_peers(&peers, network, now),
             Input::Device(events) => self.handle_device(*events, now),
             Input::Stream { stream, event } => self.handle_stream(stream, event, now),
             Input::HostChanged { sources } => self.handle_host_change(sources, now),

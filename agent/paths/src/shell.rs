@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// The peers to keep paths to, and the network that they are in; `None` before the first.
-type Wanted = Option<(Box<PathPeers>, MeshNetwork)>;
+type Wanted = Option<(Arc<PathPeers>, MeshNetwork)>;
 
 /// How the paths are set up.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ pub struct DevicePort {
 
 impl PathKeeper {
     /// These are the peers from now on, in that network.
-    pub fn set_peers(&self, peers: Box<PathPeers>, network: MeshNetwork) {
+    pub fn set_peers(&self, peers: Arc<PathPeers>, network: MeshNetwork) {
         self.wanted.send_replace(Some((peers, network)));
     }
 

@@ -1,6 +1,6 @@
 //! What the agent asks for: everything the shell has to do, as data.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
+use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16, sync::Arc};
 
 use super::CachedRegistry;
 use crate::{
@@ -36,7 +36,7 @@ pub enum Command {
     Save(Box<CachedRegistry>),
     /// Keep paths to these peers and to no others, from now on. Sent when it changed; the paths of unchanged peers are to be left
     /// as they are. A device that cannot have more than one path to a peer has nothing to do.
-    SetPathPeers(Box<PathPeers>),
+    SetPathPeers(Arc<PathPeers>),
     /// An orderly stop begins: tell every peer of [`Command::SetPathPeers`], which takes a moment, and answer
     /// [`super::Input::PeersTold`]. Until then, and 300 ms at most, the device stays as it is.
     TellPeers,

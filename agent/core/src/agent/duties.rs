@@ -147,7 +147,8 @@ impl Agent {
         // Without the records that nothing proves: they would be of no use, and a lying endpoint may invent any number of them.
         let proofs = self.proofs.to_keep();
         let mut registry = view.registry.clone();
-        registry.peers.retain(|record| proofs.contains_key(&record.token));
+        let mut proved = Ascending::new(proofs.keys().map(|token| (*token, ())));
+        registry.peers.retain(|record| proved.find(record.token).is_some());
         self.commands.push_back(Command::Save(Box::new(CachedRegistry {
             registry,
             proofs,

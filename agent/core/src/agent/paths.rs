@@ -1,13 +1,14 @@
 //! The paths to the peers: which peers the shell is to keep paths to, and what it reports about them.
 
-use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc, time::Duration};
 
 use super::{
     Agent, Command, Counters, GatewayPlace, PathPeer, PathPeers, PathsSeen, PeerPaths, counters::NOTHING_WRONG,
-    tracks::Reach,
+    reconcile::Seen, tracks::Reach,
 };
 use crate::{
     ascending::Ascending,
+    desired::DesiredDevice,
     id::{InstanceId, TokenId},
     membership::Standing,
     path::{KINDS, PathKind, PathReport, PerPath, Switch, Trouble, rank},
@@ -18,7 +19,7 @@ use crate::{
 /// What was asked of the shell, and what it reported.
 #[derive(Debug, Default)]
 pub(super) struct PathBook {
-    asked: Option<PathPeers>,
+    asked: Option<Arc<PathPeers>>,
     /// When the shell last measured.
     at: Duration,
     streams: Option<usize>,
@@ -59,24 +60,26 @@ impl PathBook {
         !self.peers.is_empty()
     }
 
-    /// The shell is to keep paths to these from now on. Returns the command for the shell if that is a change.
-    fn ask(&mut self, peers: PathPeers) -> Option<Command> {
-        if self.asked.as_ref() == Some(&peers) {
-            return None;
-        }
-        let before = self.asked.take().map(|asked| asked.peers).unwrap_or_default();
-        let mut known = Ascending::new(std::mem::take(&mut self.peers));
-        let mut before = Ascending::new(before);
-        let peers_known = peers.peers.iter().map(|(token, peer)| {
-            let is_same = before.find(*token).is_some_and(|before| before.public_key == peer.public_key);
-            (*token, known.find(*token).filter(|_| is_same).unwrap_or_else(KnownPaths::new))
+    /// The shell is to keep paths to these from now on, which are others than before.
+    fn ask(&mut self, peers: PathPeers) -> Command {
+        let peers = Arc::new(peers);
+        let before = self.asked.replace(Arc::clone(&peers));
+        let mut before =
+            Ascending::new(before.iter().flat_map(|before| &before.peers).map(|(token, peer)| (*token, peer)));
+        let mut wanted = Ascending::new(peers.peers.iter().map(|(token, peer)| (*token, peer)));
+        self.peers.retain(|token, _| {
+            let key = |peer: &PathPeer| peer.public_key;
+            wanted.find(*token).map(key) == before.find(*token).map(key)
         });
-        self.peers = peers_known.collect();
+        if self.peers.len() < peers.peers.len() {
+            for token in peers.peers.keys() {
+                self.peers.entry(*token).or_insert_with(KnownPaths::new);
+            }
+        }
         if peers.peers.is_empty() {
             self.streams = None;
         }
-        self.asked = Some(peers.clone());
-        Some(Command::SetPathPeers(Box::new(peers)))
+        Command::SetPathPeers(peers)
     }
 
     /// Takes the shell's report on the peers it was asked for; it may mention former ones for a moment.
@@ -174,13 +177,6 @@ impl Agent {
 
     /// Asks for paths to the peers that are on the device, when these are others than before or are elsewhere.
     pub(super) fn ask_for_paths(&mut self) {
-        let peers = self.path_peers();
-        let command = peers.and_then(|peers| self.paths.ask(peers));
-        self.commands.extend(command);
-    }
-
-    /// `None` until there was a first peer.
-    fn path_peers(&self) -> Option<PathPeers> {
         let own = self.standing.as_ref().and_then(Standing::token);
         let seen = self.reconcile.seen().filter(|seen| seen.what.device.is_some());
         let wanted = self
@@ -188,21 +184,42 @@ impl Agent {
             .as_ref()
             .filter(|_| self.stopping.is_none() || self.telling)
             .map(|selection| &selection.device);
-        let (Some(own), Some(seen), Some(wanted)) = (own, seen, wanted) else {
-            let PathPeers { own, own_address, .. } = *self.paths.asked.as_ref()?;
-            return Some(PathPeers { own, own_address, own_place: None, peers: BTreeMap::new() });
+        let asked = self.paths.asked.as_deref();
+        let peers = if let (Some(own), Some(seen), Some(wanted)) = (own, seen, wanted) {
+            let on_record = self.view.as_ref().and_then(|view| view.registry.peer(own));
+            let own_place = on_record.and_then(|own| place_of(own.instance, own.gateway, self.base_domains()));
+            let others = || self.path_peers(wanted, seen);
+            let is_same = asked.is_some_and(|asked| {
+                (asked.own, asked.own_address, &asked.own_place) == (own, wanted.address, &own_place)
+                    && others().eq(asked.peers.iter().map(|(token, peer)| (*token, peer.clone())))
+            });
+            (!is_same).then(|| PathPeers { own, own_address: wanted.address, own_place, peers: others().collect() })
+        } else {
+            // Nothing to say until there was a first peer.
+            asked.filter(|asked| asked.own_place.is_some() || !asked.peers.is_empty()).map(|asked| PathPeers {
+                own: asked.own,
+                own_address: asked.own_address,
+                own_place: None,
+                peers: BTreeMap::new(),
+            })
         };
+        let command = peers.map(|peers| self.paths.ask(peers));
+        self.commands.extend(command);
+    }
+
+    /// The wanted peers that are on the device, and where they can be dialled, ascending.
+    fn path_peers<'a>(
+        &'a self,
+        wanted: &'a DesiredDevice,
+        seen: &'a Seen,
+    ) -> impl Iterator<Item = (TokenId, PathPeer)> + 'a {
         let mut verified = Ascending::new(self.verified.iter().map(|peer| (peer.token(), peer)));
         let present = wanted.peers.iter().filter(|peer| seen.peer(peer.public_key).is_some());
-        let peers = present.map(|peer| {
+        present.map(move |peer| {
             let verified = verified.find(peer.token);
             let place = verified.and_then(|peer| place_of(peer.instance(), peer.gateway(), self.base_domains()));
             (peer.token, PathPeer { public_key: peer.public_key, address: peer.address, place })
-        });
-        let peers = peers.collect();
-        let on_record = self.view.as_ref().and_then(|view| view.registry.peer(own));
-        let own_place = on_record.and_then(|own| place_of(own.instance, own.gateway, self.base_domains()));
-        Some(PathPeers { own, own_address: wanted.address, own_place, peers })
+        })
     }
 }
 

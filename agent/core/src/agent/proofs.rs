@@ -74,20 +74,17 @@ impl ProofBook {
 
     /// Follows a new read: forgets what left, keeps what is the same registration, wants the rest.
     pub(super) fn handle_registry(&mut self, registry: &Registry) {
-        let mut known = Ascending::new(std::mem::take(&mut self.entries));
-        let entries = registry.peers.iter().map(|record| {
-            let entry = match known.find(record.token) {
-                Some(entry) if *entry.record == *record => entry,
-                Some(entry) if entry.still_holds(record) => Entry { record: Arc::new(record.clone()), ..entry },
-                Some(entry) if entry.is_same_registration(record) => {
-                    Entry { record: Arc::new(record.clone()), state: State::Missing, ..entry }
-                }
-                Some(entry) => Entry { admitted: entry.admitted && entry.is_same_peer(record), ..Entry::new(record) },
-                None => Entry::new(record),
-            };
-            (record.token, entry)
+        let mut listed = Ascending::new(registry.peers.iter().map(|record| (record.token, record)));
+        self.entries.retain(|token, entry| {
+            let record = listed.find(*token);
+            record.into_iter().for_each(|record| entry.follow(record));
+            record.is_some()
         });
-        self.entries = entries.collect();
+        if self.entries.len() < registry.peers.len() {
+            for record in &registry.peers {
+                self.entries.entry(record.token).or_insert_with(|| Entry::new(record));
+            }
+        }
     }
 
     /// Takes over proofs of an earlier run; each is checked again.
@@ -232,6 +229,20 @@ impl Entry {
             admitted: false,
             unavailable: Backoff::new(seconds(1), seconds(30)),
             refused: Backoff::new(seconds(30), seconds(600)),
+        }
+    }
+
+    /// This is the token's record now.
+    fn follow(&mut self, record: &PeerRecord) {
+        if *self.record == *record {
+            return;
+        }
+        if self.still_holds(record) {
+            self.record = Arc::new(record.clone());
+        } else if self.is_same_registration(record) {
+            (self.record, self.state) = (Arc::new(record.clone()), State::Missing);
+        } else {
+            *self = Self { admitted: self.admitted && self.is_same_peer(record), ..Self::new(record) };
         }
     }
 

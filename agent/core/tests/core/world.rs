@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -348,7 +349,7 @@ impl World {
                 Some(Input::Saved(Ok(())))
             }
             Command::SetPathPeers(peers) => {
-                self.set_path_peers(*peers);
+                self.set_path_peers(Arc::unwrap_or_clone(peers));
                 None
             }
             Command::TellPeers => Some(Input::PeersTold),

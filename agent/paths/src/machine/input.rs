@@ -1,6 +1,6 @@
 //! What goes into the machine.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{agent::PathPeers, network::MeshNetwork};
 
@@ -15,7 +15,7 @@ pub enum Input {
     /// These are the peers from now on, in that network.
     Peers {
         /// The peers, and this node among them.
-        peers: Box<PathPeers>,
+        peers: Arc<PathPeers>,
         /// The network whose addresses are never tried.
         network: MeshNetwork,
     },

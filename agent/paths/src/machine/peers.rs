@@ -1,8 +1,8 @@
 //! The peers that the agent names: to whom paths are kept, and who is dialed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use mesh_core::{agent::PathPeers, id::TokenId, network::MeshNetwork};
+use mesh_core::{agent::PathPeers, ascending::Ascending, id::TokenId, network::MeshNetwork};
 
 use super::{Action, Paths, peer::Peer, report};
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
 
 impl Paths {
     /// The agent has other peers now, or they are elsewhere.
-    pub(super) fn set_peers(&mut self, wanted: PathPeers, network: MeshNetwork, now: Duration) {
+    pub(super) fn set_peers(&mut self, wanted: &PathPeers, network: MeshNetwork, now: Duration) {
         self.own_place = wanted.own_place.as_ref().and_then(report::place);
         (self.own_token, self.own_address) = (Some(wanted.own), wanted.own_address);
-        self.remove_unwanted(&wanted, now);
+        self.remove_unwanted(wanted, now);
         for (token, wanted) in &wanted.peers {
             let place = wanted.place.as_ref().and_then(report::place);
             if let Some(peer) = self.peers.get_mut(token) {
@@ -50,8 +50,9 @@ impl Paths {
             let peers: Vec<TokenId> = self.peers.keys().copied().collect();
             peers.into_iter().for_each(|peer| self.tell_stopping(peer, now));
         }
-        let is_same = |token: &TokenId, peer: &Peer| {
-            wanted.peers.get(token).is_some_and(|it| (it.public_key, it.address) == (peer.key, peer.address))
+        let mut listed = Ascending::new(wanted.peers.iter().map(|(token, peer)| (*token, peer)));
+        let mut is_same = |token: &TokenId, peer: &Peer| {
+            listed.find(*token).is_some_and(|it| (it.public_key, it.address) == (peer.key, peer.address))
         };
         let gone: Vec<_> = self.peers.extract_if(.., |token, peer| !is_same(token, peer)).collect();
         for (token, peer) in gone {
@@ -68,8 +69,8 @@ impl Paths {
         }
     }
 
-    /// Every peer, and where this side dials it if it is this side that does.
-    fn dialed(&self, own: TokenId) -> BTreeMap<TokenId, Option<Place>> {
+    /// Every peer, ascending, and where this side dials it if it is this side that does.
+    fn dialed(&self, own: TokenId) -> Vec<(TokenId, Option<Place>)> {
         let is_own_reached = self.own_place.is_some();
         let dialed = |(token, peer): (&TokenId, &Peer)| {
             let place = peer.place.clone().filter(|_| dials(own, is_own_reached, *token, true));

@@ -1,7 +1,7 @@
 //! The WireGuard device as the paths need it, and the place where it is found: it comes and goes, streams and their tasks stay.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     fmt,
     net::SocketAddr,
     ops::Range,
@@ -90,7 +90,7 @@ pub(super) struct DeviceSlot {
     generation: AtomicU64,
     device: Mutex<Option<Arc<dyn Device>>>,
     /// Asked by the tasks that read streams.
-    tokens: RwLock<BTreeMap<WireguardKey, TokenId>>,
+    tokens: RwLock<HashMap<WireguardKey, TokenId>>,
 }
 
 impl DeviceSlot {
@@ -106,7 +106,7 @@ impl DeviceSlot {
     }
 
     /// These keys are those of peers from now on.
-    pub(super) fn set_tokens(&self, tokens: BTreeMap<WireguardKey, TokenId>) {
+    pub(super) fn set_tokens(&self, tokens: HashMap<WireguardKey, TokenId>) {
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 

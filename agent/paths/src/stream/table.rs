@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::id::TokenId;
+use mesh_core::{ascending::Ascending, id::TokenId};
 use mesh_tunnel::Proof;
 
 pub(crate) use self::report::PeerReport;
@@ -171,9 +171,11 @@ impl Table {
         self.dial(now);
     }
 
-    /// These are the peers; those with a place are dialed there, the others dial. A peer that is not among them loses its streams.
-    pub(crate) fn set_peers(&mut self, wanted: BTreeMap<TokenId, Option<Place>>, now: Duration) {
-        let gone: Vec<TokenId> = self.peers.keys().filter(|token| !wanted.contains_key(token)).copied().collect();
+    /// These are the peers, ascending; those with a place are dialed there, the others dial. A peer that is not among them loses its
+    /// streams.
+    pub(crate) fn set_peers(&mut self, wanted: Vec<(TokenId, Option<Place>)>, now: Duration) {
+        let mut listed = Ascending::new(wanted.iter().map(|(token, _)| (*token, ())));
+        let gone: Vec<TokenId> = self.peers.keys().filter(|token| listed.find(**token).is_none()).copied().collect();
         for token in gone {
             self.remove(token);
         }

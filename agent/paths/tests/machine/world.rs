@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    sync::Arc,
     time::Duration,
 };
 
@@ -177,7 +178,7 @@ impl World {
 
     pub(crate) fn set_peers(&mut self, n: u8, peers: PathPeers) {
         let network = MeshNetwork::new(Ipv4Addr::new(10, 0, 1, 0), 24).unwrap();
-        self.tell(n, Input::Peers { peers: Box::new(peers), network });
+        self.tell(n, Input::Peers { peers: Arc::new(peers), network });
     }
 
     /// A device is made, in place of the one there was.

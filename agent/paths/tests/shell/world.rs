@@ -256,7 +256,7 @@ async fn agent(
     loop {
         tokio::select! {
             seen = keeper.next() => *reported.lock().unwrap() = seen,
-            Some(peers) = wishes.recv() => keeper.set_peers(Box::new(peers), network),
+            Some(peers) = wishes.recv() => keeper.set_peers(Arc::new(peers), network),
             () = stop.notified() => keeper.stop().await,
         }
     }

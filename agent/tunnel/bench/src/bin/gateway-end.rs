@@ -132,7 +132,7 @@ fn tunnel(options: &Options) -> Result<()> {
             own_place: Some(place(side, domain)),
             peers: [(token(other), peer)].into(),
         };
-        keeper.set_peers(Box::new(peers), MeshNetwork::new(Ipv4Addr::new(10, 77, 0, 0), 24)?);
+        keeper.set_peers(Arc::new(peers), MeshNetwork::new(Ipv4Addr::new(10, 77, 0, 0), 24)?);
         port.peer_set(public_key);
         // Only an agent would use the state of the paths.
         tokio::spawn(async move {
