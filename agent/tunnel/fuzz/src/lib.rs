@@ -4,6 +4,7 @@
 //! `make fuzz` runs them under libFuzzer (`src/main.rs`). The tests try every input of the corpus, which is what long runs have
 //! found worth keeping, and variations of it.
 
+mod aead;
 mod counterpart;
 mod datagram;
 mod device;
@@ -24,6 +25,7 @@ mod corpus;
 #[cfg(test)]
 mod tests;
 
+pub use aead::aead;
 pub use datagram::datagram;
 pub use device::device;
 pub use ip::ip;
@@ -38,7 +40,8 @@ pub use uapi::uapi;
 pub type Target = fn(&[u8]);
 
 /// Every target of this crate, by the name of its directory in `corpus`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
+    ("aead", aead),
     ("datagram", datagram),
     ("device", device),
     ("ip", ip),

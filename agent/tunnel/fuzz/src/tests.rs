@@ -13,6 +13,11 @@ fn corpus(target: &str) -> PathBuf {
 }
 
 #[test]
+fn aead() {
+    try_corpus_and_variations(&corpus("aead"), super::aead, 4);
+}
+
+#[test]
 fn datagram() {
     try_corpus_and_variations(&corpus("datagram"), super::datagram, 4);
 }
