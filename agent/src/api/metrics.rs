@@ -67,7 +67,11 @@ fn write_self(page: &mut Page<'_>, status: &Status) -> fmt::Result {
 fn write_device(page: &mut Page<'_>, agent: &AgentStatus) -> fmt::Result {
     if let Some(offloads) = agent.offloads {
         let used = offloads.each().map(|(name, used)| ([label("name", name)], u32::from(used)));
-        page.gauges("p2p_tunnel_offload", "1 for what the userspace device leaves to the kernel.", used)?;
+        page.gauges(
+            "p2p_tunnel_offload",
+            "1 for the ways in which the userspace device works on many packets at once.",
+            used,
+        )?;
     }
     let help = "Connections through gateways that are open or being made.";
     page.gauge("p2p_gateway_connections", help, agent.gateway_connections)?;

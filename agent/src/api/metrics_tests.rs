@@ -15,7 +15,7 @@ const FAMILIES: [(&str, &str, &str); 48] = [
     ("p2p_fenced", "gauge", "1 when this node lost its registration and stays out."),
     ("p2p_key_epoch", "gauge", "Key epoch of the own token."),
     ("p2p_member_balance_ether", "gauge", "What the member address has for transactions, in the chain's coin."),
-    ("p2p_tunnel_offload", "gauge", "1 for what the userspace device leaves to the kernel."),
+    ("p2p_tunnel_offload", "gauge", "1 for the ways in which the userspace device works on many packets at once."),
     ("p2p_gateway_connections", "gauge", "Connections through gateways that are open or being made."),
     ("p2p_dropped_packets", "counter", "Packets that the userspace device threw away."),
     ("p2p_registry_epoch", "gauge", "Epoch of the last accepted read."),

@@ -353,7 +353,7 @@ async fn the_api_says_what_the_status_says() {
         ],
     });
     assert_eq!(peers, expected);
-    let allowed = Offloads { tun_tso: true, tun_uso: true, udp_gso: true, udp_gro: false };
+    let allowed = Offloads { tun_tso: true, tun_uso: true, udp_gso: true, udp_gro: false, batch_aead: true };
     world.tunnel.say(UserspaceDevice {
         threads: NonZeroU8::MIN,
         offloads: Offloads { tun_uso: false, ..allowed },

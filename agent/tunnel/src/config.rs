@@ -42,7 +42,7 @@ impl DeviceOptions {
     }
 }
 
-/// The mechanisms by which the kernel takes and gives many packets at once.
+/// The mechanisms by which many packets are worked on at once: those of the kernel, which takes and gives them, and the cipher's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
     /// The interface carries TCP superpackets (`TUN_F_TSO4`, `TUN_F_TSO6`).
@@ -53,19 +53,27 @@ pub struct Offloads {
     pub udp_gso: bool,
     /// Datagrams are received many at a time (`UDP_GRO`; Linux 5.0).
     pub udp_gro: bool,
+    /// Packets are sealed and opened many at a time (AVX-512 with IFMA).
+    pub batch_aead: bool,
 }
 
 impl Offloads {
     /// All of them.
-    pub const ALL: Self = Self { tun_tso: true, tun_uso: true, udp_gso: true, udp_gro: true };
+    pub const ALL: Self = Self { tun_tso: true, tun_uso: true, udp_gso: true, udp_gro: true, batch_aead: true };
 
-    /// None of them: one packet for each system call.
-    pub const NONE: Self = Self { tun_tso: false, tun_uso: false, udp_gso: false, udp_gro: false };
+    /// None of them: one packet for each system call and each call of the cipher.
+    pub const NONE: Self = Self { tun_tso: false, tun_uso: false, udp_gso: false, udp_gro: false, batch_aead: false };
 
     /// The name and value of each.
     #[must_use]
-    pub const fn each(self) -> [(&'static str, bool); 4] {
-        [("tun_tso", self.tun_tso), ("tun_uso", self.tun_uso), ("udp_gso", self.udp_gso), ("udp_gro", self.udp_gro)]
+    pub const fn each(self) -> [(&'static str, bool); 5] {
+        [
+            ("tun_tso", self.tun_tso),
+            ("tun_uso", self.tun_uso),
+            ("udp_gso", self.udp_gso),
+            ("udp_gro", self.udp_gro),
+            ("batch_aead", self.batch_aead),
+        ]
     }
 
     /// The same without the one of that name; `None` where there is no such name.
@@ -76,6 +84,7 @@ impl Offloads {
             "tun_uso" => &mut self.tun_uso,
             "udp_gso" => &mut self.udp_gso,
             "udp_gro" => &mut self.udp_gro,
+            "batch_aead" => &mut self.batch_aead,
             _ => return None,
         };
         *offload = false;

@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLoc
 use std::thread::{self, JoinHandle};
 use std::time::{Instant, SystemTime};
 
+use mesh_aead::Method;
+
 use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Offloads};
 use crate::control::{self, Request};
 use crate::counters::Counters;
@@ -92,12 +94,14 @@ impl Device {
         let wakes = (0..threads.get()).map(|_| Ok(Wakes { inbound: event()?, outbound: event()? }));
         let wakes = wakes.collect::<Result<_, Error>>()?;
         let (control, requests) = mpsc::channel();
+        let mut table = Table::new(HANDSHAKES_PER_SECOND);
+        table.aead = if offloads.batch_aead { Method::best() } else { Method::Single };
         let shared = Arc::new(Shared {
             name: options.name,
             threads,
             offloads,
             watch: options.watch,
-            table: RwLock::new(Table::new(HANDSHAKES_PER_SECOND)),
+            table: RwLock::new(table),
             sockets: RwLock::new(Arc::new(sockets)),
             tun,
             counters: Counters::default(),
@@ -350,10 +354,16 @@ impl Shared {
         answer.recv().map_err(|_| Error::Stopped)?
     }
 
-    /// What is left to the kernel now.
+    /// What works on many packets at once now.
     fn offloads_in_use(&self) -> Offloads {
         let (tun, udp) = (self.tun.offloads_in_use(), self.sockets().offloads_in_use());
-        Offloads { tun_tso: tun.tun_tso, tun_uso: tun.tun_uso, udp_gso: udp.udp_gso, udp_gro: udp.udp_gro }
+        Offloads {
+            tun_tso: tun.tun_tso,
+            tun_uso: tun.tun_uso,
+            udp_gso: udp.udp_gso,
+            udp_gro: udp.udp_gro,
+            batch_aead: self.table().aead != Method::Single,
+        }
     }
 
     fn snapshot(&self) -> DeviceState {

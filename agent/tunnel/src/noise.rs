@@ -18,6 +18,8 @@ pub(crate) use cookie::sign;
 pub(crate) use cookie::{Cookie, FirstMac};
 pub(crate) use gate::{HANDSHAKES_PER_SECOND, Identity, Verdict};
 pub(crate) use handshake::{AuthenticInitiation, Initiation, SentInitiation};
+#[cfg(test)]
+pub(crate) use session::open_one;
 pub(crate) use session::{Opened, Session};
 pub(crate) use timestamp::Timestamp;
 

@@ -235,14 +235,9 @@ impl Peer {
         self.schedule(state, context);
         self.report_sent(state, context);
         drop(guard);
-        let mut bytes = 0;
-        for number in packets {
-            match batch.add(self, &paths, &session, |buffer| write(number, buffer)) {
-                Some(len) => bytes += len as u64,
-                None => context.counters.add(Counter::Unsendable),
-            }
-        }
-        self.tx_bytes.fetch_add(bytes * paths.count(), Ordering::Relaxed);
+        let (sealed, bytes) = batch.add_all(self, &paths, &session, packets.clone(), write);
+        context.counters.add_many(Counter::Unsendable, (packets.len() - sealed) as u64);
+        self.tx_bytes.fetch_add(bytes as u64 * paths.count(), Ordering::Relaxed);
     }
 
     /// Answers a handshake initiation that passed the gate. The answer goes back to where the initiation came from, and where that
@@ -335,19 +330,15 @@ impl Peer {
         };
         let (mut bytes, mut with_content, mut let_in) = (0, false, false);
         let mut opener = session.opener();
-        for datagram in datagrams {
-            match opener.open(&mut buffer[datagram.clone()]) {
-                Some(opened) => {
-                    bytes += datagram.len();
-                    if let Opened::Packet { len, source } = opened {
-                        with_content = true;
-                        let start = datagram.start + HEADER;
-                        let_in |= deliver(context.output, buffer, start..start + len, source);
-                    }
-                }
-                None => context.counters.add(Counter::Unauthenticated),
+        opener.open(buffer, datagrams, |buffer, datagram, opened| {
+            let Some(opened) = opened else { return context.counters.add(Counter::Unauthenticated) };
+            bytes += datagram.len();
+            if let Opened::Packet { len, source } = opened {
+                with_content = true;
+                let start = datagram.start + HEADER;
+                let_in |= deliver(context.output, buffer, start..start + len, source);
             }
-        }
+        });
         drop(opener);
         if bytes == 0 {
             return false;

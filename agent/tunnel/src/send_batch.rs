@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::ops::Range;
 use std::sync::Arc;
 
+use mesh_aead::{MAX_PACKETS, Packet};
 use mesh_offload::{MAX_RUN, MAX_SEGMENTS, packet};
 
 use crate::counters::{Counter, Counters};
@@ -92,20 +93,41 @@ impl SendBatch {
         &free[..len]
     }
 
-    /// Seals the packet that `write` writes (it returns the length), to be sent to the peer. The caller made sure of
-    /// the [`Self::room`]. Returns the datagram's length.
-    pub(crate) fn add(
+    /// Seals the packets of those numbers, which `write` writes (it returns the length), to be sent to the peer. The caller made sure of the
+    /// [`Self::room`]. Returns how many were sealed, and the length of the datagrams.
+    pub(crate) fn add_all(
         &mut self,
         peer: &Arc<Peer>,
         paths: &PathSet,
         session: &Session,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) -> Option<usize> {
-        let message = &mut self.buffer[self.used..];
-        let packet = message.get_mut(HEADER..)?;
-        let len = write(packet);
-        let ecn = packet::ecn(&packet[..len]);
-        let len = session.seal(message, len)?;
+        numbers: Range<usize>,
+        mut write: impl FnMut(usize, &mut [u8]) -> usize,
+    ) -> (usize, usize) {
+        let (mut added, before) = (0, self.used);
+        for first in numbers.clone().step_by(MAX_PACKETS) {
+            let none = Packet { nonce: [0; 12], at: 0, len: 0 };
+            let (mut packets, mut count) = ([none; MAX_PACKETS], 0);
+            for number in first..numbers.end.min(first + MAX_PACKETS) {
+                let Some(packet) = self.buffer.get_mut(self.used + HEADER..) else { break };
+                let len = write(number, packet);
+                let ecn = packet::ecn(&packet[..len]);
+                let Some(begun) = session.begin(&mut self.buffer, self.used, len) else { break };
+                packets[count] = begun;
+                count += 1;
+                self.add(peer, paths, len + OVERHEAD, ecn);
+            }
+            if session.seal_all(&mut self.buffer, &packets[..count]).is_none() {
+                // Nothing is refused that was begun in this buffer, one behind the other. And nothing leaves that is not sealed.
+                self.clear();
+                return (0, 0);
+            }
+            added += count;
+        }
+        (added, self.used - before)
+    }
+
+    /// Adds a datagram of that length, which lies behind the others.
+    fn add(&mut self, peer: &Arc<Peer>, paths: &PathSet, len: usize, ecn: u8) {
         let bytes = self.used..self.used + len;
         self.used = bytes.end;
         self.held += 1;
@@ -119,7 +141,6 @@ impl SendBatch {
                 self.runs.push(Run { bytes, segment: len, count: 1, closed: false, paths, ecn, peer });
             }
         }
-        Some(len)
     }
 
     /// What waits, in the order in which it is to be sent, and the buffer that it lies in.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
+use mesh_aead::Method;
 
 use crate::allowed_ips::{AllowedIps, canonical};
 use crate::config::{DeviceUpdate, PeerState, PeerUpdate};
@@ -21,6 +22,8 @@ const SLOT_BITS: u32 = 23;
 /// Who the device is and who its peers are. Read by every packet, written by the control thread.
 pub(crate) struct Table {
     gate: u64,
+    /// How sessions seal and open many packets at once.
+    pub(crate) aead: Method,
     pub(crate) identity: Option<Identity>,
     pub(crate) fwmark: u32,
     members: BTreeMap<PublicKey, Member>,
@@ -52,6 +55,7 @@ impl Table {
     pub(crate) fn new(gate: u64) -> Self {
         Self {
             gate,
+            aead: Method::best(),
             identity: None,
             fwmark: 0,
             members: BTreeMap::new(),
@@ -113,7 +117,7 @@ impl Table {
         if self.identity.as_ref().map(|identity| identity.private().bytes()) == Some(key.bytes()) {
             return false;
         }
-        let identity = (!key.is_zero()).then(|| Identity::new(key, self.gate));
+        let identity = (!key.is_zero()).then(|| Identity::new(key, self.gate).with_aead(self.aead));
         if self.identity.is_none() && identity.is_none() {
             return false;
         }

@@ -27,9 +27,9 @@ pub struct AgentStatus {
     pub threads: Option<NonZeroU8>,
     /// Connections through gateways that are open or being made; `None` where there can be none.
     pub gateway_connections: Option<usize>,
-    /// What the userspace device leaves to the kernel now; `None` while there is none.
+    /// How the userspace device works on many packets at once now; `None` while there is none.
     pub offloads: Option<Offloads>,
-    /// What it may leave to the kernel. What is allowed and not in use, the kernel refused: the device works all the same, more
+    /// What of it is allowed. What is not in use all the same, the kernel refused, or the processor does not have: the device works, more
     /// slowly. `None` while there is no userspace device.
     pub offloads_allowed: Option<Offloads>,
     /// Packets that the userspace device dropped since it was created; `None` while there is none.
@@ -39,13 +39,15 @@ pub struct AgentStatus {
 impl AgentStatus {
     /// Names of the offloads that are allowed and that the kernel refused.
     pub fn refused_offloads(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let both = self.offloads_allowed.zip(self.offloads);
+        // The cipher asks the kernel for nothing.
+        let allowed = self.offloads_allowed.map(|allowed| Offloads { batch_aead: false, ..allowed });
+        let both = allowed.zip(self.offloads);
         let pairs = both.into_iter().flat_map(|(allowed, used)| allowed.each().into_iter().zip(used.each()));
         pairs.filter(|((_, allowed), (_, used))| *allowed && !used).map(|((name, _), _)| name)
     }
 }
 
-/// The ways in which the kernel takes and gives a userspace device many packets at once.
+/// The ways in which a userspace device works on many packets at once: those in which the kernel takes and gives them, and the cipher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offloads {
     /// TCP superpackets on the interface.
@@ -56,13 +58,22 @@ pub struct Offloads {
     pub udp_gso: bool,
     /// Datagrams received many at a time.
     pub udp_gro: bool,
+    /// Packets sealed and opened many at a time, which takes a processor with AVX-512; `false` of an agent of before.
+    #[serde(default)]
+    pub batch_aead: bool,
 }
 
 impl Offloads {
     /// Each with its name, in the order of the fields.
     #[must_use]
-    pub const fn each(self) -> [(&'static str, bool); 4] {
-        [("tun_tso", self.tun_tso), ("tun_uso", self.tun_uso), ("udp_gso", self.udp_gso), ("udp_gro", self.udp_gro)]
+    pub const fn each(self) -> [(&'static str, bool); 5] {
+        [
+            ("tun_tso", self.tun_tso),
+            ("tun_uso", self.tun_uso),
+            ("udp_gso", self.udp_gso),
+            ("udp_gro", self.udp_gro),
+            ("batch_aead", self.batch_aead),
+        ]
     }
 }
 

@@ -73,7 +73,7 @@ fn a_device_in_this_process_says_what_it_leaves_to_the_kernel() {
     assert_eq!((of_the_kernel.threads, of_the_kernel.offloads, of_the_kernel.dropped_packets), (None, None, None));
     assert_eq!(of_the_kernel.refused_offloads().count(), 0);
 
-    let offloads = Offloads { tun_tso: true, tun_uso: false, udp_gso: false, udp_gro: true };
+    let offloads = Offloads { tun_tso: true, tun_uso: false, udp_gso: false, udp_gro: true, batch_aead: false };
     let dropped = DroppedPackets { no_peer: 7, ..DroppedPackets::default() };
     world.machine.device.as_mut().unwrap().userspace = Some(UserspaceDevice {
         threads: NonZeroU8::MIN,

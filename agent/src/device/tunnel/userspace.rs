@@ -130,8 +130,8 @@ fn peer_update(edit: &PeerEdit) -> PeerUpdate {
 }
 
 const fn offloads(offloads: mesh_tunnel::Offloads) -> Offloads {
-    let mesh_tunnel::Offloads { tun_tso, tun_uso, udp_gso, udp_gro } = offloads;
-    Offloads { tun_tso, tun_uso, udp_gso, udp_gro }
+    let mesh_tunnel::Offloads { tun_tso, tun_uso, udp_gso, udp_gro, batch_aead } = offloads;
+    Offloads { tun_tso, tun_uso, udp_gso, udp_gro, batch_aead }
 }
 
 const fn dropped(drops: mesh_tunnel::Drops) -> DroppedPackets {

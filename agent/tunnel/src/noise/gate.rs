@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use boringtun::noise::TunnResult;
 use boringtun::noise::rate_limiter::RateLimiter;
+use mesh_aead::Method;
 
 use super::timestamp::{Clock, Timestamp};
 use crate::key::{PrivateKey, PublicKey};
@@ -21,6 +22,7 @@ pub(crate) struct Identity {
     /// Counts handshake messages and makes cookie replies.
     gate: RateLimiter,
     clock: Clock,
+    aead: Method,
 }
 
 /// The result of checking a handshake message.
@@ -38,7 +40,17 @@ impl Identity {
     pub(crate) fn new(private: PrivateKey, per_second: u64) -> Self {
         let public = private.public_key();
         let gate = RateLimiter::new(&(*public.as_bytes()).into(), per_second);
-        Self { private, public, gate, clock: Clock::default() }
+        Self { private, public, gate, clock: Clock::default(), aead: Method::best() }
+    }
+
+    /// The same, whose sessions seal and open many packets at once by that method.
+    pub(crate) fn with_aead(self, aead: Method) -> Self {
+        Self { aead, ..self }
+    }
+
+    /// How its sessions seal and open many packets at once.
+    pub(crate) const fn aead(&self) -> Method {
+        self.aead
     }
 
     pub(crate) fn public(&self) -> PublicKey {

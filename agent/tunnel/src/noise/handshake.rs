@@ -7,6 +7,7 @@
 
 use blake2::{Blake2s256, Digest as _};
 use hkdf::SimpleHkdf;
+use mesh_aead::Method;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
@@ -103,7 +104,7 @@ impl SentInitiation {
             let key = transcript.mix_psk(psk);
             transcript.open::<0, TAG>(&key, bytes(message, NOTHING)?)?;
             let (seals, opens) = transcript.split();
-            Session::new(self.index, number(message, 4)?, &seals, &opens)
+            Session::new(self.index, number(message, 4)?, &seals, &opens, identity.aead())
         })
     }
 }
@@ -146,7 +147,7 @@ impl Initiation {
             let key = self.transcript.mix(&diffie_hellman(&identity.private().secret(), self.initiator.as_bytes())?);
             self.transcript.open(&key, self.timestamp).map(Timestamp::from_bytes)
         })?;
-        Some(AuthenticInitiation { initiation: self, timestamp })
+        Some(AuthenticInitiation { initiation: self, timestamp, aead: identity.aead() })
     }
 }
 
@@ -154,6 +155,7 @@ impl Initiation {
 pub(crate) struct AuthenticInitiation {
     initiation: Box<Initiation>,
     timestamp: Timestamp,
+    aead: Method,
 }
 
 /// The response to an initiation.
@@ -179,6 +181,7 @@ impl AuthenticInitiation {
         message: &mut [u8; RESPONSE_LEN],
     ) -> Option<Response> {
         use response::{EPHEMERAL, MACS, NOTHING};
+        let aead = self.aead;
         // Not moved out of its box: a move would leave a copy there.
         let Initiation { sender, ephemeral: theirs, initiator, transcript, .. } = &mut *self.initiation;
         leave_no_trace(|| {
@@ -195,7 +198,7 @@ impl AuthenticInitiation {
             transcript.seal(&key, &[], &mut message[NOTHING..MACS])?;
             let first_mac = cookie::sign(message, initiator, cookie);
             let (opens, seals) = transcript.split();
-            Some(Response { session: Session::new(index, *sender, &seals, &opens)?, first_mac })
+            Some(Response { session: Session::new(index, *sender, &seals, &opens, aead)?, first_mac })
         })
     }
 }

@@ -145,7 +145,7 @@ fn threads_seal_and_open_at_the_same_time() {
     let opens = there.sessions.by_receiver(receiver, now).unwrap();
     // Two threads open each message: one of them accepts it.
     let open = |messages: &[[u8; OVERHEAD]]| {
-        messages.iter().filter(|message| opens.opener().open(&mut message[..].to_vec()).is_some()).count()
+        messages.iter().filter(|message| open_one(&opens, &mut message[..].to_vec()).is_some()).count()
     };
     let opened: usize = std::thread::scope(|scope| {
         let twice = [0, 1, 2, 3, 0, 1, 2, 3].map(|number: usize| &sealed[number]);

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::{
-    HANDSHAKES_PER_SECOND, HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify,
+    HANDSHAKES_PER_SECOND, HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify, open_one,
 };
 use crate::sessions::{Sessions, Target};
 
@@ -72,7 +72,7 @@ impl End {
             Message::Data { receiver } => {
                 let session = self.sessions.by_receiver(receiver, now)?;
                 let mut message = message.to_vec();
-                let opened = session.opener().open(&mut message)?;
+                let opened = open_one(&session, &mut message)?;
                 self.sessions.confirm(receiver);
                 Some(match opened {
                     Opened::Keepalive => Taken::Keepalive,

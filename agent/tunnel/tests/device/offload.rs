@@ -89,8 +89,10 @@ fn made_with(switch: &Switch, number: u8, offloads: Offloads, threads: u8) -> No
     let threads = NonZeroU8::new(threads).unwrap();
     let node = switch.node_with(number, |options| (options.offloads, options.threads) = (offloads, threads));
     let state = node.device().snapshot();
-    // Every supported kernel has the others.
-    let expected = Offloads { tun_uso: offloads.tun_uso && state.offloads.tun_uso, ..offloads };
+    // Every supported kernel has the others, and the cipher depends on the processor.
+    let Offloads { tun_uso, batch_aead, .. } = state.offloads;
+    let expected =
+        Offloads { tun_uso: offloads.tun_uso && tun_uso, batch_aead: offloads.batch_aead && batch_aead, ..offloads };
     assert_eq!((state.offloads, state.threads), (expected, threads));
     node
 }
