@@ -10,6 +10,7 @@ use mesh_offload::packet::CONGESTED;
 use crate::counters::{Counter, Counters};
 use crate::device::Shared;
 use crate::endpoint::Endpoint;
+use crate::mtu::Look;
 use crate::noise::{Message, classify};
 use crate::output::Output;
 use crate::peer::Context;
@@ -38,7 +39,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
     let offloads = shared.tun.offloads_in_use();
     let mut merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
     let batch = ReceiveBatch::new(&mut merge, shared.mtu());
-    let mut inbound = Inbound { shared, queue, batch, output: Output::default() };
+    let mut inbound = Inbound { shared, queue, batch, output: Output::default(), look: Look::default() };
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
@@ -68,6 +69,7 @@ struct Inbound<'a> {
     queue: usize,
     batch: ReceiveBatch<'a>,
     output: Output,
+    look: Look,
 }
 
 /// What comes next of a reception.
@@ -105,6 +107,7 @@ impl Inbound<'_> {
 
     /// Takes what was received.
     fn take(&mut self, buffer: &mut ReceiveBuffer, count: usize) {
+        self.batch.mtu = self.look.mtu(self.shared);
         let mut next = Next { message: 0, offset: 0 };
         while next.message < count {
             self.take_some(buffer, count, &mut next);
@@ -115,9 +118,9 @@ impl Inbound<'_> {
     /// table is held until the packets are handed over, so that an update that removed a peer returns after the last of
     /// its packets.
     fn take_some(&mut self, buffer: &mut ReceiveBuffer, count: usize, next: &mut Next) {
-        let Self { shared, queue, batch, output } = self;
+        let Self { shared, queue, batch, output, .. } = self;
         batch.handshakes = 0;
-        batch.mtu = shared.mtu();
+        let own_index = shared.tun.index_outside();
         let table = shared.table();
         let Some(identity) = table.identity.as_ref() else {
             next.message = count;
@@ -133,8 +136,8 @@ impl Inbound<'_> {
             let Datagrams { bytes: arrived, segment } = received.datagrams;
             let len = arrived.len();
             // What came through the tunnel has no business outside: a member that is believed to be where its own packets
-            // come out would have them sent round and round.
-            if received.interface == shared.tun.index() {
+            // come out would have them sent round and round. Nothing can where the interface is in another namespace.
+            if received.interface != 0 && received.interface == own_index {
                 context.counters.add_many(Counter::Unauthenticated, len.div_ceil(segment).max(1) as u64);
                 next.advance(len, len);
                 continue;

@@ -1,10 +1,35 @@
-//! The interface's MTU where none was configured: the one that fits the links to the outside, and to every peer.
+//! The interface's MTU: what a thread knows of it, and where none was configured, the one that fits the links to the outside, and to
+//! every peer.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use crate::config::DEFAULT_MTU;
 use crate::device::Shared;
 use crate::underlay::{self, LEAST_FOR_IPV6, Via};
+
+/// How old what a thread knows may be.
+const AGE: Duration = Duration::from_secs(1);
+
+/// When a thread that carries packets last looked at the interface: at its MTU, and at where it is, because it may be moved to
+/// another namespace or back at any time ([`crate::tun::Tun::index_outside`]).
+#[derive(Debug, Default)]
+pub(crate) struct Look(Option<Instant>);
+
+impl Look {
+    /// The interface's MTU, read again when that was long ago. To be called where nothing is held that another thread may wait for.
+    pub(crate) fn mtu(&mut self, shared: &Shared) -> u16 {
+        let now = Instant::now();
+        if self.0.is_none_or(|read| now >= read + AGE) {
+            self.0 = Some(now);
+            // Where another program is busy with the interface, the MTU of a second ago will do: packets do not wait.
+            if let Some(Err(error)) = shared.read_mtu_if_free() {
+                tracing::debug!(%error, "could not read the MTU");
+            }
+        }
+        shared.mtu()
+    }
+}
 
 /// Which links are to be checked.
 #[derive(Debug)]
@@ -34,7 +59,9 @@ impl Mtu {
     /// may wait for the kernel's lock for network configuration.
     pub(crate) fn fit(&mut self, shared: &Shared, look_at: &Fit) {
         let Some(chosen) = self.chosen else { return };
-        let via = Via { fwmark: shared.table().fwmark, except: shared.tun.index() };
+        // Where the interface was moved, this finds it again. It is not waited for: an update would wait as well.
+        let _ = shared.read_mtu_if_free();
+        let via = Via { fwmark: shared.table().fwmark, except: shared.tun.index_outside() };
         let (fitting, lowered) = match look_at {
             // One change among ten thousand peers checks one link.
             Fit::Endpoints(endpoints) if !self.lowered => {

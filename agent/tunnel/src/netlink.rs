@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -62,12 +63,28 @@ impl Netlink {
         Ok(sys::request_index(&request).cast_unsigned())
     }
 
+    /// The name of the interface with that index. Takes no lock for network configuration.
+    pub(crate) fn name_of(&self, index: u32) -> io::Result<String> {
+        self.request_for(index).map(|request| sys::request_name(&request))
+    }
+
     /// The MTU of the interface with that index. Takes no lock for network configuration.
     pub(crate) fn mtu(&self, index: u32) -> io::Result<u32> {
+        let mut request = self.request_for(index)?;
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFMTU, &mut request)?;
+        u32::try_from(sys::request_mtu(&request)).map_err(io::Error::other)
+    }
+
+    /// The namespace whose network configuration it is.
+    pub(crate) fn namespace(&self) -> io::Result<OwnedFd> {
+        sys::socket_namespace(&self.socket)
+    }
+
+    /// A request that names the interface with that index.
+    fn request_for(&self, index: u32) -> io::Result<libc::ifreq> {
         let mut request = sys::interface_request("");
         sys::set_request_index(&mut request, index.cast_signed());
         sys::interface_ioctl(&self.socket, libc::SIOCGIFNAME, &mut request)?;
-        sys::interface_ioctl(&self.socket, libc::SIOCGIFMTU, &mut request)?;
-        u32::try_from(sys::request_mtu(&request)).map_err(io::Error::other)
+        Ok(request)
     }
 }

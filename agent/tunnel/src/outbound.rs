@@ -10,6 +10,7 @@ use mesh_offload::packet::MAX_PACKET;
 
 use crate::control::Request;
 use crate::device::Shared;
+use crate::mtu::Look;
 use crate::outgoing::OutgoingBatch;
 use crate::output::Output;
 use crate::send_batch::SendBatch;
@@ -20,9 +21,6 @@ use crate::transmit::flush;
 /// Bytes read, or of datagrams, after which these are sent, even if the interface has more: one superpacket's worth, so
 /// that the other side works on it while this one goes on.
 const ENOUGH: usize = 60_000;
-
-/// How old the MTU that bounds padding and segment sizes may be.
-const MTU_AGE: Duration = Duration::from_secs(1);
 
 /// Superpackets' worth sent before others are let go first: what comes back, and the threads that work on what was sent. Where both ends
 /// have two processors between them, a packet beside a stream waits for up to 7 ms without it and for up to 5.5 with it, and the stream is
@@ -40,7 +38,7 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
         read: vec![0; VNET_LEN + MAX_PACKET],
         batch: SendBatch::new(shared.threads),
         output: Output::default(),
-        mtu_read: None,
+        look: Look::default(),
         sent_in_a_row: 0,
         too_long: false,
         asked: None,
@@ -69,7 +67,7 @@ struct Outbound<'a> {
     read: Vec<u8>,
     batch: SendBatch,
     output: Output,
-    mtu_read: Option<Instant>,
+    look: Look,
     /// Superpackets' worth sent since others were let go first.
     sent_in_a_row: usize,
     /// A datagram was too long for the link it would have left by.
@@ -83,8 +81,7 @@ impl Outbound<'_> {
     /// removed a peer returns after the last datagram to it was sent. What cannot be sent counts as well: a program that
     /// floods the interface with packets for no peer must not keep the table from an update, and all other threads with it.
     fn take_batch(&mut self) -> io::Result<()> {
-        // Here, where nothing is held that another thread may wait for.
-        let mtu = self.mtu();
+        let mtu = self.look.mtu(self.shared);
         let (tun, table) = (self.shared.tun.queue(self.queue), self.shared.table());
         let mut bytes_read = 0;
         let result = loop {
@@ -131,19 +128,6 @@ impl Outbound<'_> {
             outgoing.send(&mut shared.context(identity, output), packets, batch);
             shared.carry_out(output);
         }
-    }
-
-    /// The interface's MTU, read again when it is old.
-    fn mtu(&mut self) -> u16 {
-        let now = Instant::now();
-        if self.mtu_read.is_none_or(|read| now >= read + MTU_AGE) {
-            self.mtu_read = Some(now);
-            // Where another program is busy with the interface, the MTU of a second ago will do: packets do not wait.
-            if let Some(Err(error)) = self.shared.read_mtu_if_free() {
-                tracing::debug!(%error, "could not read the MTU");
-            }
-        }
-        self.shared.mtu()
     }
 
     fn send(&mut self) {

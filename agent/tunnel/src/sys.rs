@@ -134,6 +134,13 @@ pub(crate) fn tun_namespace(tun: &impl AsRawFd) -> io::Result<OwnedFd> {
     own(unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETDEVNETNS) })
 }
 
+/// The network namespace that a socket belongs to (`SIOCGSKNS`, Linux 4.9).
+pub(crate) fn socket_namespace(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
+    const SIOCGSKNS: libc::Ioctl = 0x894c;
+    // SAFETY: this request takes no argument.
+    own(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) })
+}
+
 /// A socket to the network configuration of the caller's namespace. Reads never block.
 pub(crate) fn netlink_socket() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;

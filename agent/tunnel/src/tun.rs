@@ -6,6 +6,7 @@ mod superpacket;
 
 use std::io;
 use std::num::NonZeroU8;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::config::Offloads;
@@ -19,8 +20,8 @@ pub(crate) use queue::Queue;
 pub(crate) struct Tun {
     queues: Vec<Queue>,
     offloads: Offloads,
-    /// Its index in the namespace where it was made.
-    index: u32,
+    /// Its index in the namespace where it was made, when it was last looked for; 0 where it was in another.
+    index_outside: AtomicU32,
     link: Mutex<Link>,
 }
 
@@ -33,7 +34,8 @@ impl Tun {
         let offloads = queues[0].set_offloads(offloads);
         let mut link = Link::find(name).map_err(Error::io(format!("find the interface `{name}`")))?;
         link.set_mtu(mtu).map_err(Error::io(format!("set the MTU of `{name}` to {mtu}")))?;
-        let tun = Self { queues, offloads, index: link.index(), link: Mutex::new(link) };
+        let index_outside = AtomicU32::new(link.index_at_home().unwrap_or(0));
+        let tun = Self { queues, offloads, index_outside, link: Mutex::new(link) };
         tun.fit_superpackets(&mut tun.lock_link(), mtu);
         Ok(tun)
     }
@@ -43,10 +45,11 @@ impl Tun {
         &self.queues[queue]
     }
 
-    /// The interface's index in the namespace where it was made, and where the sockets are. No other interface gets that index
-    /// there, even after this one was moved away.
-    pub(crate) fn index(&self) -> u32 {
-        self.index
+    /// The interface's index in the namespace where it was made, and where the sockets are, as old as the last look at the interface
+    /// ([`Self::mtu`] and the like). 0, which no interface has, while it is in another namespace: what has its former index there
+    /// may be the very link to the outside.
+    pub(crate) fn index_outside(&self) -> u32 {
+        self.index_outside.load(Ordering::Relaxed)
     }
 
     /// The interface's offloads in use; those of UDP are unknown here (false).
@@ -100,7 +103,9 @@ impl Tun {
     fn at<R>(&self, mut link: MutexGuard<'_, Link>, ask: impl Fn(&mut Link) -> io::Result<R>) -> io::Result<R> {
         match ask(&mut link) {
             Err(_) => {
-                link.follow(&self.queues[0])?;
+                let followed = link.follow(&self.queues[0]);
+                self.index_outside.store(link.index_at_home().unwrap_or(0), Ordering::Relaxed);
+                followed?;
                 ask(&mut link)
             }
             known => known,

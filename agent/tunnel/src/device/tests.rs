@@ -1,11 +1,12 @@
 //! The device's threads when one of them has to wait, or fails. These make an interface and need root.
 
-use std::io::{Read as _, Write as _};
+use std::io::{IoSlice, Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use boringtun::noise::{Tunn, TunnResult};
+use mesh_offload::VNET_LEN;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -85,6 +86,83 @@ fn a_machine_busy_with_its_network_holds_up_no_other_thread() {
     });
     drop(apply);
     Arc::into_inner(device).unwrap().stop().unwrap();
+}
+
+/// What comes out of the tunnel and is addressed to the device's own port is not taken in again, wherever the interface was in
+/// between; what comes by a link that has the interface's former index is.
+#[test]
+fn no_datagram_comes_back_by_the_interface_itself() {
+    let (namespace, elsewhere) = (Namespace::unique("wu").unwrap(), Namespace::unique("wu").unwrap());
+    namespace.enter().unwrap();
+    let (device, name) = (device(&namespace), namespace.name());
+    let (shared, index) = (&device.shared, device.shared.tun.index_outside());
+    let port = shared.sockets().port();
+    let device_key = PrivateKey::from_bytes(Zeroizing::new([1; 32])).public_key();
+    let peer = PrivateKey::from_bytes(Zeroizing::new([2; 32]));
+    let update = PeerUpdate::new(peer.public_key());
+    device.apply(DeviceUpdate { peers: vec![update], ..DeviceUpdate::default() }).unwrap();
+    let mut other = Tunn::new((*peer.bytes()).into(), (*device_key.as_bytes()).into(), None, None, 1, None);
+    let mut initiation = move || {
+        let mut buffer = [0; 148];
+        assert!(matches!(other.format_handshake_initiation(&mut buffer, true), TunnResult::WriteToNetwork(_)));
+        buffer
+    };
+    let taken = || device.snapshot().peers[0].rx_bytes;
+    let refused = || shared.counters.read().unauthenticated;
+    let end = Instant::now() + DEADLINE;
+    // Whether the device takes it in, and does not refuse it, when it comes out of the tunnel.
+    let is_taken = |message: &[u8; 148]| {
+        let before = (taken(), refused());
+        shared.tun.queue(0).write(&[IoSlice::new(&[0; VNET_LEN]), IoSlice::new(&to_port(port, message))]).unwrap();
+        while (taken(), refused()) == before {
+            assert!(Instant::now() < end, "it did not come");
+            thread::yield_now();
+        }
+        refused() == before.1
+    };
+    let up = || {
+        namespace.ip(&format!("addr add 10.9.0.1/24 dev {name}")).unwrap();
+        namespace.ip(&format!("link set {name} up")).unwrap();
+    };
+    up();
+    assert!(!is_taken(&initiation()), "taken in by the interface where it was made");
+
+    namespace.ip(&format!("link set {name} netns {}", elsewhere.name())).unwrap();
+    namespace
+        .ip(&format!("link add nic index {index} type veth peer name nic-end netns {}", elsewhere.name()))
+        .unwrap();
+    for (inside, address) in [(&namespace, "nic"), (&elsewhere, "nic-end")] {
+        inside.ip(&format!("link set {address} up")).unwrap();
+    }
+    namespace.ip("addr add 192.0.2.1/24 dev nic").unwrap();
+    elsewhere.ip("addr add 192.0.2.2/24 dev nic-end").unwrap();
+    let outside = elsewhere.within(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+    let before = taken();
+    while taken() == before {
+        assert!(Instant::now() < end, "nothing comes by the link that has the interface's former index");
+        outside.send_to(&initiation(), ("192.0.2.1", port)).unwrap();
+        thread::yield_now();
+    }
+
+    elsewhere.ip(&format!("link set {name} netns {name}")).unwrap();
+    up();
+    // A look at the interface, as each thread has one a second.
+    let _: crate::config::DeviceState = device.snapshot();
+    assert_ne!(shared.tun.index_outside(), index);
+    assert!(!is_taken(&initiation()), "taken in by the interface after it came back");
+    device.stop().unwrap();
+}
+
+/// A packet that the peer at 10.9.0.2 sends through the tunnel to that port of this host.
+fn to_port(port: u16, content: &[u8]) -> Vec<u8> {
+    let (len, udp_len) = (28 + content.len() as u16, 8 + content.len() as u16);
+    let mut packet =
+        [&[0x45, 0][..], &len.to_be_bytes(), &[0, 0, 0, 0, 64, 17, 0, 0, 10, 9, 0, 2, 10, 9, 0, 1]].concat();
+    let sum: u32 = packet.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    // Port 9 of the peer; without a checksum of UDP.
+    [&packet, &[0, 9][..], &port.to_be_bytes(), &udp_len.to_be_bytes(), &[0, 0], content].concat()
 }
 
 /// Sixty-four handshakes that the kernel hands over together, each of which takes its time: an update comes in between.

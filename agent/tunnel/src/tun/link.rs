@@ -1,7 +1,9 @@
 //! The network namespace in which the interface is, and requests about it there.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::thread;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -12,38 +14,57 @@ use crate::sys;
 
 const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
 
-/// The namespace and index with which the interface was last seen. Reading by index in that namespace is cheap. Asking the
+/// Where the interface was last seen: its namespace, index and name. Reading by index in that namespace is cheap. Asking the
 /// descriptor where the interface is now waits for the kernel's lock for network configuration (RTNL), which another program that
 /// makes and deletes namespaces may hold for seconds; that is done only when the interface is not where it was. Changing its
 /// configuration waits for that lock too.
+///
+/// An index alone is no proof: once the interface was moved away, one that is moved in keeps the index that it had elsewhere, which
+/// may be this one. (The usual way to hide a machine's only link does exactly that: <https://www.wireguard.com/netns/>.) So the name
+/// has to be the same too; where either is another, the descriptor is asked.
 #[derive(Debug)]
 pub(super) struct Link {
     /// A socket in the interface's namespace.
     netlink: Netlink,
-    /// A namespace gives no index twice: an interface with this index is this one, even after it was renamed.
     index: u32,
+    name: String,
+    /// The namespace where the interface was made; `None` where the kernel does not say.
+    home: Option<NamespaceId>,
+    is_at_home: bool,
     gso_max_size: Option<u32>,
 }
+
+/// Which namespace it is, as long as a descriptor or process holds that: device and inode of its file.
+type NamespaceId = (u64, u64);
 
 impl Link {
     /// The interface `name` in the caller's namespace.
     pub(super) fn find(name: &str) -> io::Result<Self> {
         let netlink = Netlink::open()?;
         let index = netlink.index_of(name)?;
-        Ok(Self { netlink, index, gso_max_size: None })
+        let home = netlink.namespace().and_then(id_of).ok();
+        Ok(Self { netlink, index, name: name.to_owned(), home, is_at_home: true, gso_max_size: None })
     }
 
-    pub(super) fn index(&self) -> u32 {
-        self.index
+    /// Its index in the namespace where it was made; `None` while it is in another.
+    pub(super) fn index_at_home(&self) -> Option<u32> {
+        self.is_at_home.then_some(self.index)
     }
 
     pub(super) fn mtu(&self) -> io::Result<u16> {
+        self.check()?;
         let mtu = self.netlink.mtu(self.index)?;
         u16::try_from(mtu).map_err(|_| io::Error::from_raw_os_error(libc::ERANGE))
     }
 
     pub(super) fn set_mtu(&mut self, mtu: u16) -> io::Result<()> {
         self.set(vec![LinkAttribute::Mtu(mtu.into())])
+    }
+
+    /// An error where the interface is not where it was last seen.
+    fn check(&self) -> io::Result<()> {
+        let is_there = self.netlink.name_of(self.index)? == self.name;
+        if is_there { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENODEV)) }
     }
 
     pub(super) fn gso_max_size(&self) -> Option<u32> {
@@ -59,6 +80,7 @@ impl Link {
     }
 
     fn set(&mut self, attributes: Vec<LinkAttribute>) -> io::Result<()> {
+        self.check()?;
         let mut link = LinkMessage::default();
         link.header.index = self.index;
         link.attributes = attributes;
@@ -70,12 +92,24 @@ impl Link {
     pub(super) fn follow(&mut self, tun: &impl AsRawFd) -> io::Result<()> {
         let mut request = sys::interface_request("");
         sys::interface_ioctl(tun, TUNGETIFF, &mut request)?;
+        // An older kernel, or one that refuses, does not say: then it can only be looked for where it was.
         if let Ok(namespace) = sys::tun_namespace(tun) {
-            self.netlink = netlink_in(namespace)?;
+            let there = id_of(namespace.try_clone()?)?;
+            self.is_at_home = self.home.is_none_or(|home| home == there);
+            // Entering a namespace is a privilege, and needless where the interface was only renamed.
+            if !self.netlink.namespace().and_then(id_of).is_ok_and(|here| here == there) {
+                self.netlink = netlink_in(namespace)?;
+            }
         }
-        self.index = self.netlink.index_of(&sys::request_name(&request))?;
+        self.name = sys::request_name(&request);
+        self.index = self.netlink.index_of(&self.name)?;
         Ok(())
     }
+}
+
+fn id_of(namespace: OwnedFd) -> io::Result<NamespaceId> {
+    let file = File::from(namespace).metadata()?;
+    Ok((file.dev(), file.ino()))
 }
 
 /// A socket in another namespace. A namespace is a property of a thread, so a short-lived thread enters it and opens the socket.

@@ -267,6 +267,31 @@ fn an_interface_goes_with_the_value_however_many_queues_it_has() {
     }
 }
 
+/// The recipe of <https://www.wireguard.com/netns/>: a link that is moved to where the interface was made may have there the index
+/// that the interface had.
+#[test]
+fn another_interface_with_its_former_index_is_not_taken_for_it() {
+    let (namespace, elsewhere) = (Namespace::unique("wu").unwrap(), Namespace::unique("wu").unwrap());
+    namespace.enter().unwrap();
+    let tun = create(&namespace, 1, BOTH);
+    let (name, index) = (namespace.name(), tun.index_outside());
+    assert_ne!(index, 0);
+    namespace.ip(&format!("link set {name} netns {}", elsewhere.name())).unwrap();
+    namespace.ip(&format!("link add nic index {index} mtu 1400 type bridge")).unwrap();
+    assert_eq!((tun.mtu().unwrap(), tun.index_outside()), (1420, 0));
+    tun.set_mtu(1300).unwrap();
+    let nic = namespace.ip("link show nic").unwrap();
+    assert!(nic.contains("mtu 1400 ") && nic.starts_with(&format!("{index}: ")), "{nic}");
+
+    // It comes back under another index, and with another name.
+    elsewhere.ip(&format!("link set {name} netns {name}")).unwrap();
+    assert_eq!(tun.mtu().unwrap(), 1300);
+    let (back, shown) = (tun.index_outside(), namespace.ip(&format!("link show {name}")).unwrap());
+    assert!(back != index && shown.starts_with(&format!("{back}: ")), "{back}: {shown}");
+    namespace.ip(&format!("link set {name} name renamed")).unwrap();
+    assert_eq!((tun.mtu().unwrap(), tun.index_outside()), (1300, back));
+}
+
 #[test]
 fn superpackets_fit_one_send_and_follow_the_mtu_and_the_interface() {
     let (namespace, elsewhere) = (Namespace::unique("wu").unwrap(), Namespace::unique("wu").unwrap());

@@ -9,7 +9,7 @@ use mesh_tunnel::{Device, DeviceOptions, DeviceUpdate, Error};
 
 use testkit::Namespace;
 
-use crate::lab::{Kind, Switch, join, new_namespace, settled, unique};
+use crate::lab::{Kind, Node, Switch, join, new_namespace, settled, unique};
 use crate::patience::eventually;
 use crate::program::{PROGRAM, Program, run, run_with, signal_pid, socket_path, wg_answers};
 use crate::streams::{STREAM, transfer};
@@ -127,6 +127,31 @@ fn an_interface_moves_to_another_namespace_and_changes_its_mtu() {
         transfer(&inside_a, a.inner4(), &inside_b, b.inner4(), STREAM);
         (b.shown("endpoints", &a) == "192.0.2.1:5555").then_some(())
     });
+}
+
+/// The recipe of <https://www.wireguard.com/netns/>: the interface is made in a namespace of its own, which the machine's link then
+/// moves to, and the interface moves to where programs are. The link keeps its index, which the interface had there.
+#[test]
+fn a_link_with_the_interface_s_former_index_carries_everything() {
+    let switch = Switch::new();
+    let (a, b) = (Node::new(new_namespace(), 1, Kind::Ours), switch.node(2, Kind::Ours));
+    let (physical, init) = (&a.host, switch.host(1));
+    let index = |host: &Namespace, name: &str| {
+        host.ip(&format!("link show {name}")).unwrap().split(':').next().unwrap().to_owned()
+    };
+    let former = index(physical, &a.name);
+    physical.ip(&format!("link set {} netns {}", a.name, init.name())).unwrap();
+    init.ip(&format!("link set eth0 netns {}", physical.name())).unwrap();
+    assert_eq!(index(physical, "eth0"), former, "the indices differ, so the test proves nothing");
+    for command in ["link set eth0 up", "addr add 192.0.2.1/24 dev eth0"] {
+        physical.ip(command).unwrap();
+    }
+    init.ip(&format!("addr add {}/24 dev {}", a.inner4(), a.name)).unwrap();
+    init.ip(&format!("link set {} up", a.name)).unwrap();
+    a.add(&b, Some(&b.outer4()), "");
+    b.add(&a, Some(&a.outer4()), "");
+    transfer(&init, a.inner4(), &b.host, b.inner4(), STREAM);
+    assert_eq!(a.device().snapshot().drops.unauthenticated, 0);
 }
 
 #[test]
