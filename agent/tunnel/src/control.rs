@@ -1,8 +1,9 @@
 //! The thread that owns the configuration and the timers. It alone changes what the others read.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock;
 use crate::config::DeviceUpdate;
 use crate::device::{Machine, Shared};
 use crate::error::Error;
@@ -24,6 +25,8 @@ pub(crate) enum Request {
     Initiate { peer: PublicKey },
     /// A link outside turned out to be too narrow for a datagram: look at the MTU.
     Fit,
+    /// The machine was suspended: something may be due that this thread sleeps for.
+    Resumed,
     /// End.
     Stop,
 }
@@ -36,9 +39,9 @@ const BATCH: usize = 32;
 const MANY: usize = 256;
 
 pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
-    let (mut schedule, mut output) = (Schedule::new(Instant::now()), Output::default());
+    let (mut schedule, mut output) = (Schedule::new(clock::now()), Output::default());
     loop {
-        let now = Instant::now();
+        let now = clock::now();
         let wait = schedule.next(now).map(|next| next.saturating_duration_since(now));
         tidy(&mut schedule, shared, wait);
         let mut request = match wait {
@@ -55,6 +58,8 @@ pub(crate) fn run(shared: &Shared, requests: &Receiver<Request>, mut mtu: Mtu) {
                     drop(reply.send(applied.map(|fit| mtu.fit(shared, &fit))));
                 }
                 Request::Fit => mtu.fit(shared, &Fit::All),
+                // The next pass does what is due.
+                Request::Resumed => {}
                 Request::Stop => return,
             }
             request = requests.recv_timeout(Duration::ZERO);
@@ -84,7 +89,7 @@ fn tidy(schedule: &mut Schedule, shared: &Shared, wait: Option<Duration>) {
 fn work_on_next(shared: &Shared, schedule: &mut Schedule, output: &mut Output) -> bool {
     let table = shared.table();
     let mut context = table.identity.as_ref().map(|identity| shared.context(identity, output));
-    let now = context.as_ref().map_or_else(Instant::now, |context| context.now);
+    let now = context.as_ref().map_or_else(clock::now, |context| context.now);
     let worked = schedule.work_on_next(&table, context.as_mut(), now);
     shared.carry_out(output);
     worked
@@ -109,7 +114,7 @@ fn apply(shared: &Shared, update: DeviceUpdate, schedule: &mut Schedule) -> Resu
     if update.peers.len() >= MANY {
         schedule.silent += update.peers.len();
     }
-    let Applied { to_initiate, freed, endpoints } = table.apply(update, &Machine, Instant::now());
+    let Applied { to_initiate, freed, endpoints } = table.apply(update, &Machine, clock::now());
     schedule.forget(&freed);
     schedule.initiate(to_initiate);
     if let Some(watch) = &shared.watch {

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use mesh_aead::Method;
 
+use crate::clock::{self, Resumptions};
 use crate::config::{DeviceOptions, DeviceState, DeviceUpdate, Offloads};
 use crate::control::{self, Request};
 use crate::counters::Counters;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     /// Those of each pair of threads.
     pub(crate) wakes: Vec<Wakes>,
     pub(crate) wake_uapi: Event,
+    /// `None` where the system has no such thing: then what is due after the machine was suspended may come late.
+    pub(crate) resumptions: Option<Resumptions>,
     flood: Mutex<Flood>,
     /// The interface's MTU when it was last looked at.
     mtu: AtomicU16,
@@ -109,6 +112,9 @@ impl Device {
             control,
             wakes,
             wake_uapi: event()?,
+            resumptions: Resumptions::watch()
+                .inspect_err(|error| tracing::debug!(%error, "no notice when the machine resumes"))
+                .ok(),
             flood: Mutex::new(Flood::default()),
             mtu: AtomicU16::new(mtu),
             stopping: AtomicBool::new(false),
@@ -276,7 +282,7 @@ impl Shared {
     pub(crate) fn context<'a>(&'a self, identity: &'a Identity, output: &'a mut Output) -> Context<'a> {
         let Self { counters, limiter, flood, watch, .. } = self;
         let tap = watch.as_ref().map(|watch| watch.tap);
-        Context { identity, counters, limiter, flood, tap, environment: &Machine, now: Instant::now(), output }
+        Context { identity, counters, limiter, flood, tap, environment: &Machine, now: clock::now(), output }
     }
 
     /// As [`Outside::carry_out`], where no stream is read. No peer may be locked, and the table is still held under which the
@@ -328,7 +334,7 @@ impl Shared {
 
     /// Where the peers are.
     pub(crate) fn endpoints(&self) -> Vec<SocketAddr> {
-        let (table, now) = (self.table(), Instant::now());
+        let (table, now) = (self.table(), clock::now());
         table.members().filter_map(|member| member.peer.view(now).endpoint).collect()
     }
 
@@ -369,7 +375,7 @@ impl Shared {
     fn snapshot(&self) -> DeviceState {
         // Before the table is held. An interface that was just deleted has none; the device is about to end.
         let (mtu, gso_max_size) = (self.read_mtu().unwrap_or(0), self.tun.gso_max_size());
-        let (table, now) = (self.table(), Instant::now());
+        let (table, now) = (self.table(), clock::now());
         DeviceState {
             public_key: table.identity.as_ref().map(|identity| identity.public()),
             listen_port: self.sockets().port(),

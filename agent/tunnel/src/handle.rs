@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Instant;
 
+use crate::clock;
 use crate::control::Request;
 use crate::device::Shared;
 use crate::key::PublicKey;
@@ -49,7 +49,7 @@ impl DeviceHandle {
     /// reachable and no session runs, a handshake begins. Where it takes away the only path that is known to work, packets wait for
     /// another for 10 s, the newest of them.
     pub fn set_stream(&self, peer: &PublicKey, carrier: Option<Arc<dyn Carrier>>) {
-        let now = Instant::now();
+        let now = clock::now();
         self.reroute(peer, |peer| peer.set_stream(carrier, now));
     }
 

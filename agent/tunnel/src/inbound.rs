@@ -7,6 +7,7 @@ use std::time::Duration;
 use mesh_offload::Merge;
 use mesh_offload::packet::CONGESTED;
 
+use crate::control::Request;
 use crate::counters::{Counter, Counters};
 use crate::device::Shared;
 use crate::endpoint::Endpoint;
@@ -43,9 +44,11 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
-        // The wake-up, IPv4, and IPv6 where there is one.
-        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), UNUSED, UNUSED];
-        for (watched, socket) in watched[1..].iter_mut().zip(sockets.queue(queue)) {
+        // The wake-up, resumptions at one of these threads, IPv4, and IPv6 where there is one.
+        let resumptions = shared.resumptions.as_ref().filter(|_| queue == 0);
+        let resumed = resumptions.map_or(UNUSED, |resumptions| sys::watch(resumptions, libc::POLLIN));
+        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), resumed, UNUSED, UNUSED];
+        for (watched, socket) in watched[2..].iter_mut().zip(sockets.queue(queue)) {
             *watched = sys::watch(socket, libc::POLLIN);
         }
         if let Err(error) = sys::wait(&mut watched) {
@@ -56,7 +59,12 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
             wake.clear();
             continue;
         }
-        for (socket, watched) in sockets.queue(queue).zip(&watched[1..]) {
+        if let Some(resumptions) = resumptions.filter(|_| watched[1].revents != 0) {
+            resumptions.clear();
+            // Without a control thread the device is ending.
+            let _ = shared.control.send(Request::Resumed);
+        }
+        for (socket, watched) in sockets.queue(queue).zip(&watched[2..]) {
             if watched.revents != 0 {
                 inbound.take_batches(socket, &mut buffer);
             }

@@ -12,6 +12,7 @@
 //! Sources: "WireGuard: Next Generation Kernel Network Tunnel" (the *paper* below, with its section) and the
 //! cross-platform UAPI, <https://www.wireguard.com/xplatform/>.
 
+mod clock;
 mod config;
 mod control;
 mod counters;

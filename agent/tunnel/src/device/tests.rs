@@ -3,7 +3,7 @@
 use std::io::{IoSlice, Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
 use mesh_offload::VNET_LEN;

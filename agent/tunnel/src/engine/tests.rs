@@ -282,6 +282,33 @@ fn one_seed_has_one_history() {
     assert_ne!(unanswered(1), unanswered(2), "the jitter of another seed is another");
 }
 
+/// Two hundred seconds in which one of the machines was suspended and the other had nothing to say.
+#[test]
+fn a_session_that_grew_too_old_unseen_is_left_at_once() {
+    const SUSPENDED: Duration = Duration::from_secs(200);
+    for packet_first in [true, false] {
+        let mut world = World::introduced(1);
+        world.run(S);
+        world.send(0, 1);
+        world.run(S);
+        assert_eq!(world.delivered(1), [1]);
+        let before = world.history.len();
+        world.now += SUSPENDED;
+        if packet_first {
+            world.send(0, 2);
+        } else {
+            // The alarm that was set for the keepalive is late.
+            world.nodes[0].engine.handle_timeout(world.now);
+            world.collect(0);
+        }
+        let sent: Vec<_> = world.history[before..].iter().filter(|line| line.1 == 0).map(|line| &line.2).collect();
+        assert!(sent.len() == 1 && sent[0].starts_with("kind 1,"), "{sent:?}");
+        world.run(3 * LATENCY);
+        assert_eq!(world.delivered(1), if packet_first { vec![2] } else { vec![] });
+        assert_eq!(world.count(before, 1, "kind 2,"), 1, "the first initiation was answered");
+    }
+}
+
 #[test]
 fn a_device_without_a_key_does_nothing() {
     let mut world = World::new(1);

@@ -12,6 +12,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::format;
 use super::parse::SetRequest;
+use crate::clock;
 use crate::config::DeviceUpdate;
 use crate::device::Shared;
 use crate::error::Error;
@@ -227,7 +228,7 @@ impl Client {
             (None, "set=1") => Some(Request::Set(Box::default())),
             (None, "") => None,
             (Some(Request::Get), "") => {
-                self.output.push_str(&format::get(shared, Instant::now()));
+                self.output.push_str(&format::get(shared, clock::now()));
                 None
             }
             (Some(Request::Set(request)), "") => {

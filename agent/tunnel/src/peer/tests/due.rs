@@ -31,7 +31,7 @@ fn data_sets_the_timers_that_it_needs() {
     let wakes = |end: &End| -> Vec<u64> {
         let seconds = |request| match request {
             Request::Wake(Wake { at, .. }) => (at - start).as_secs(),
-            Request::Apply { .. } | Request::Initiate { .. } | Request::Fit | Request::Stop => {
+            Request::Apply { .. } | Request::Initiate { .. } | Request::Fit | Request::Resumed | Request::Stop => {
                 panic!("that was not asked for")
             }
         };
