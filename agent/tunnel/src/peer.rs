@@ -23,7 +23,7 @@ use crate::receive::Via;
 use crate::send_batch::SendBatch;
 use crate::sessions::{Began, Completed, Sessions};
 use crate::staged::Staged;
-use crate::timers::Timers;
+use crate::timers::{REJECT_AFTER, Timers};
 
 pub(crate) use due::InitiateOutcome;
 pub(crate) use paths::PathSet;
@@ -128,6 +128,17 @@ impl Peer {
     /// Whether there is somewhere to send to.
     fn is_reachable(&self, state: &State) -> bool {
         state.has_path() && !self.is_mute(state)
+    }
+
+    /// Whether there is reason to speak to it where no packet asks for that now: it is to be kept alive, packets wait for it, it is
+    /// being asked, or it was heard so lately that a session ran. A peer that is only configured hears nothing, as with other
+    /// implementations of WireGuard: a machine does not tell each network that it joins where its peers are.
+    pub(crate) fn is_wanted(&self, now: Instant) -> bool {
+        let state = self.lock();
+        state.timers.keepalive().is_some()
+            || !state.staged.is_empty()
+            || state.timers.is_handshaking()
+            || state.last_received.is_some_and(|at| now < at + REJECT_AFTER)
     }
 
     /// Changes the preshared key, from the next answer to a handshake on; all zeros are none.

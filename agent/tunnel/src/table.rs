@@ -35,7 +35,7 @@ pub(crate) struct Table {
 
 /// What follows from an update.
 pub(crate) struct Applied {
-    /// Peers to speak to at once.
+    /// Peers to speak to at once: those of which there is news, and that are wanted.
     pub(crate) to_initiate: Vec<Arc<Peer>>,
     /// The slots of the peers that were removed: nothing of them is due any more.
     pub(crate) freed: Vec<u32>,
@@ -138,8 +138,9 @@ impl Table {
             self.remove_all();
         }
         let edited: Vec<Arc<Peer>> = update.peers.iter().filter_map(|peer| self.edit(peer, environment, now)).collect();
-        let to_initiate =
+        let mut to_initiate =
             if key_changed { self.members().map(|member| Arc::clone(&member.peer)).collect() } else { edited };
+        to_initiate.retain(|peer| peer.is_wanted(now));
         let there = update.peers.iter().filter(|peer| !peer.remove && self.by_key(&peer.public_key).is_some());
         let endpoints = there.filter_map(|peer| Some((peer.public_key, unmapped(peer.endpoint?)))).collect();
         Applied { to_initiate, freed: std::mem::take(&mut self.freed), endpoints }
@@ -162,7 +163,7 @@ impl Table {
         }
     }
 
-    /// Carries out one peer's update. Returns the peer where there is reason to speak to it at once.
+    /// Carries out one peer's update. Returns the peer where there is news of it, after which it may be spoken to at once.
     pub(crate) fn edit(
         &mut self,
         update: &PeerUpdate,

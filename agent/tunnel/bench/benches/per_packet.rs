@@ -29,6 +29,8 @@ impl Tunnel {
             let mut device = Engine::new(EngineOptions { seed: at.into(), tap: 51823, mtu: 1420 }, now, wall);
             let peer = PeerUpdate {
                 endpoint: (at == 0).then(|| address(1)),
+                // It asks for a session at once.
+                persistent_keepalive: (at == 0).then_some(25),
                 allowed_ips: vec![format!("10.0.1.{}/32", 2 - at).parse().expect("a network")],
                 ..PeerUpdate::new(private(1 - at).public_key())
             };

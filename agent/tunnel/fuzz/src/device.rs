@@ -43,7 +43,8 @@ fn history(input: &[u8]) -> Vec<String> {
     let (sent, history) = (Vec::new(), Vec::new());
     let mut devices = Devices { now, engines, sent, packets: 0, under_way: Default::default(), history };
     for at in [0, 1] {
-        devices.update(at, |peer| PeerUpdate { endpoint: Some(address(1 - at as u8)), ..peer });
+        let (endpoint, persistent_keepalive) = (Some(address(1 - at as u8)), Some(25));
+        devices.update(at, |peer| PeerUpdate { endpoint, persistent_keepalive, ..peer });
     }
     for _ in 0..STEPS {
         if input.is_empty() {

@@ -31,7 +31,10 @@ impl Pair {
             let mut device = engine(at.into(), MTU, now);
             let allowed_ips =
                 vec![format!("10.0.1.{}/32", 2 - at).parse().unwrap_or_else(|_| unreachable!("a network"))];
-            let peer = PeerUpdate { allowed_ips, endpoint: (at == 0).then(|| address(1)), ..peer(key(1 - at)) };
+            let endpoint = (at == 0).then(|| address(1));
+            // It asks for a session at once, and again.
+            let persistent_keepalive = (at == 0).then_some(25);
+            let peer = PeerUpdate { allowed_ips, endpoint, persistent_keepalive, ..peer(key(1 - at)) };
             let private_key = Some(private(1 + at));
             device.apply(DeviceUpdate { private_key, peers: vec![peer], ..DeviceUpdate::default() }, now);
             device

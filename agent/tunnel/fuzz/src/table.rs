@@ -88,6 +88,8 @@ impl World {
         let [choices, counts] = input.array();
         let mut peer = PeerUpdate::new(self.list.keys[usize::from(choices & 3)]);
         peer.endpoint = Some(address(choices & 3));
+        // It is asked for a session at once; the next keepalive comes after the last update.
+        peer.persistent_keepalive = Some(3600);
         peer.remove = choices & 0b1_1100 == 0b1_1100;
         peer.update_only = choices & 0b0010_0000 != 0;
         peer.replace_allowed_ips = choices & 0b0100_0000 != 0;

@@ -282,6 +282,76 @@ fn one_seed_has_one_history() {
     assert_ne!(unanswered(1), unanswered(2), "the jitter of another seed is another");
 }
 
+#[test]
+fn a_peer_that_is_only_configured_hears_nothing() {
+    let mut world = World::new(1);
+    let peer = |at: u8| PeerUpdate::new(private(1 - at).public_key());
+    let update = |peer| DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() };
+    let sent = |world: &World, at| world.count(0, at, "kind ");
+    for at in [0, 1] {
+        let allowed_ips = vec![format!("10.0.1.{}/32", 2 - at).parse().unwrap()];
+        let peer = PeerUpdate { endpoint: Some(address(1 - at)), allowed_ips, ..peer(at) };
+        let update = DeviceUpdate { private_key: Some(private(at)), ..update(peer) };
+        world.with(at.into(), |engine, _, now| engine.apply(update, now));
+    }
+    world.run(3600 * S);
+    // Another endpoint and back, and another preshared key.
+    for port in [1, 51820] {
+        let endpoint = Some((address(1).ip(), port).into());
+        let preshared_key = Some(PresharedKey::from_bytes(Zeroizing::new([0; 32])));
+        let moved = update(PeerUpdate { endpoint, preshared_key, ..peer(0) });
+        world.with(0, |engine, _, now| engine.apply(moved, now));
+        world.run(600 * S);
+    }
+    assert_eq!([sent(&world, 0), sent(&world, 1)], [0, 0]);
+
+    // One packet: a handshake, the first message of the session, that packet, and what says that it came. Then silence again.
+    world.send(0, 1);
+    world.run(3600 * S);
+    assert_eq!((world.delivered(1), sent(&world, 0), sent(&world, 1)), (vec![1], 3, 2));
+    let rekeyed = DeviceUpdate { private_key: Some(private(5)), ..DeviceUpdate::default() };
+    world.with(0, |engine, _, now| engine.apply(rekeyed, now));
+    world.run(600 * S);
+    assert_eq!([sent(&world, 0), sent(&world, 1)], [3, 2]);
+
+    // What is to be kept alive is asked at once; so is a peer whose session ended with our key.
+    let back = DeviceUpdate { private_key: Some(private(0)), ..DeviceUpdate::default() };
+    world.with(0, |engine, _, now| engine.apply(back, now));
+    world.with(0, |engine, _, now| {
+        engine.apply(update(PeerUpdate { persistent_keepalive: Some(25), ..peer(0) }), now);
+    });
+    assert_eq!(sent(&world, 0), 4);
+    world.run(S);
+    world.with(1, |engine, _, now| engine.apply(update(PeerUpdate { endpoint: Some(address(7)), ..peer(1) }), now));
+    let before = sent(&world, 1);
+    world.with(1, |engine, _, now| {
+        engine.apply(DeviceUpdate { private_key: Some(private(1)), ..DeviceUpdate::default() }, now);
+    });
+    assert_eq!(sent(&world, 1), before, "the same key is no news");
+    world.with(1, |engine, _, now| {
+        engine.apply(DeviceUpdate { private_key: Some(private(6)), ..DeviceUpdate::default() }, now);
+    });
+    assert_eq!(sent(&world, 1), before + 1, "its session ended with the key");
+
+    // A peer for which a packet waits is asked at its new endpoint at once.
+    let mut world = World::introduced(1);
+    let at = |port, keepalive| PeerUpdate {
+        endpoint: Some((address(1).ip(), port).into()),
+        persistent_keepalive: Some(keepalive),
+        ..peer(0)
+    };
+    world.with(0, |engine, _, now| engine.apply(update(at(1, 0)), now));
+    world.loses = 1;
+    world.run(3600 * S);
+    world.loses = 0;
+    world.send(0, 2);
+    world.run(60 * S);
+    assert_eq!(world.delivered(1), []);
+    world.with(0, |engine, _, now| engine.apply(update(at(51820, 0)), now));
+    world.run(3 * LATENCY);
+    assert_eq!(world.delivered(1), [2]);
+}
+
 /// Two hundred seconds in which one of the machines was suspended and the other had nothing to say.
 #[test]
 fn a_session_that_grew_too_old_unseen_is_left_at_once() {

@@ -162,7 +162,7 @@ fn silence_makes_wireguard_go_begin_a_handshake() {
     asks_again(&switch.node(1, Kind::WireguardGo), &switch.node(2, Kind::Ours));
 }
 
-/// A peer with an endpoint gets an initiation as soon as it is added, before there is a packet for it. A peer that is not up yet is
+/// A peer that is to be kept alive gets an initiation as soon as it has an endpoint, before there is a packet for it. A peer that is not up yet is
 /// reached soon after it starts, by its own initiation or by our quick retries.
 #[test]
 fn two_sides_find_each_other_at_once() {
@@ -171,14 +171,17 @@ fn two_sides_find_each_other_at_once() {
     let met = |a: &Node, b: &Node| {
         eventually("a handshake", || (a.handshake(b) > 0 && b.handshake(a) > 0).then_some(()));
     };
+    let keep_alive = |node: &Node, peer: &Node| node.wg(&format!("peer {} persistent-keepalive 25", peer.public_key()));
     // Only one of the two can initiate: first the one that starts later, then the one that was up.
     b.add(&a, None, "");
     a.add(&b, Some(&b.outer4()), "");
+    keep_alive(&a, &b);
     met(&a, &b);
     let (watch, sent) = (Watch::begin(), |node: &Node| -> u64 {
         a.shown("transfer", node).split_whitespace().nth(1).unwrap().parse().unwrap()
     });
     a.add(&c, Some(&c.outer4()), "");
+    keep_alive(&a, &c);
     eventually("three quick retries", || (sent(&c) >= 3 * 148).then_some(()));
     let (took, _) = watch.end();
     assert!(took < Duration::from_secs(10), "{took:?}: with 5 s between them, not 250 and 500 ms");

@@ -42,6 +42,8 @@ impl Relay {
     #[track_caller]
     pub(crate) fn introduce(&self, a: &Node, b: &Node) {
         const QUIET: u32 = 200;
+        // One of them asks by itself; the next keepalive comes after the test.
+        a.wg(&format!("peer {} persistent-keepalive 3600", b.public_key()));
         let (end, met, quiet) = (Instant::now() + DEADLINE, Cell::new(false), Cell::new(0));
         let is_over = || {
             met.set(met.get() || a.handshake(b) > 0 && b.handshake(a) > 0);

@@ -11,6 +11,9 @@ use crate::lab::{Kind, Switch, join, new_namespace, unique};
 use crate::patience::{Watch, eventually};
 use crate::program::{PROGRAM, Program, run, run_with, wg_answers};
 
+/// Such a peer is asked for a session without a packet for it.
+const KEPT_ALIVE: &str = "PersistentKeepalive = 25";
+
 /// Asserts that it took at most so many seconds, stalls of the machine not counted; an idle machine needs a second or two.
 #[track_caller]
 fn took_at_most(seconds: u64, watch: Watch) {
@@ -120,7 +123,7 @@ fn a_peer_with_a_session_does_not_wait_behind_those_without() {
     for number in 0..4000_u32 {
         let mut key = [9; 32];
         key[..4].copy_from_slice(&number.to_le_bytes());
-        writeln!(config, "[Peer]\nPublicKey = {}\nEndpoint = 127.0.0.1:9", BASE64.encode(key)).unwrap();
+        writeln!(config, "[Peer]\nPublicKey = {}\nEndpoint = 127.0.0.1:9\n{KEPT_ALIVE}", BASE64.encode(key)).unwrap();
     }
     run_with("wg", &["addconf", &us.name, "/dev/stdin"], &config);
     let received = || them.device().snapshot().peers[0].rx_bytes;
@@ -145,7 +148,7 @@ fn handshakes_with_thousands_of_silent_peers_are_limited_at_a_time() {
     for number in 0..2000_u32 {
         let mut key = [9; 32];
         key[..4].copy_from_slice(&number.to_le_bytes());
-        writeln!(config, "[Peer]\nPublicKey = {}\nEndpoint = 127.0.0.1:9", BASE64.encode(key)).unwrap();
+        writeln!(config, "[Peer]\nPublicKey = {}\nEndpoint = 127.0.0.1:9\n{KEPT_ALIVE}", BASE64.encode(key)).unwrap();
     }
     let began = Instant::now();
     run_with("wg", &["setconf", &name, "/dev/stdin"], &config);
