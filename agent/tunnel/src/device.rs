@@ -21,6 +21,7 @@ use crate::flood::Flood;
 use crate::handle::{DeviceHandle, Revocable};
 use crate::handshake_limiter::HandshakeLimiter;
 use crate::inbound;
+use crate::indices::Indices;
 use crate::memory;
 use crate::mtu::Mtu;
 use crate::noise::{HANDSHAKES_PER_SECOND, Identity};
@@ -93,11 +94,12 @@ impl Device {
         let tun = Tun::create(&options.name, mtu, threads, offloads)?;
         let sockets = Sockets::bind(0, 0, threads, offloads)?;
         let server = options.uapi.then(|| Server::bind(&options.name)).transpose()?;
+        let indices = Indices::random().map_err(Error::io("draw a random number"))?;
         let event = || Event::new().map_err(Error::io("make an event descriptor"));
         let wakes = (0..threads.get()).map(|_| Ok(Wakes { inbound: event()?, outbound: event()? }));
         let wakes = wakes.collect::<Result<_, Error>>()?;
         let (control, requests) = mpsc::channel();
-        let mut table = Table::new(HANDSHAKES_PER_SECOND);
+        let mut table = Table::new(HANDSHAKES_PER_SECOND, indices);
         table.aead = if offloads.batch_aead { Method::best() } else { Method::Single };
         let shared = Arc::new(Shared {
             name: options.name,

@@ -21,6 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::environment::Environment;
 use crate::flood::Flood;
 use crate::handshake_limiter::HandshakeLimiter;
+use crate::indices::Indices;
 use crate::key::PublicKey;
 use crate::noise::Identity;
 use crate::outgoing::OutgoingBatch;
@@ -168,8 +169,12 @@ impl Environment for Clock {
         let (seed, drawn) = self.random.get();
         self.random.set((seed, drawn + 1));
         let hash = Blake2s256::new().chain_update(seed.to_le_bytes()).chain_update(drawn.to_le_bytes()).finalize();
-        hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+        first_number(&hash)
     }
+}
+
+fn first_number(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 impl Parts {
@@ -185,8 +190,11 @@ impl Engine {
     pub fn new(options: EngineOptions, now: Instant, wall: SystemTime) -> Self {
         let EngineOptions { seed, tap, mtu } = options;
         let clock = Clock { origin: (now, wall), now, random: Cell::new((seed, 0)) };
+        // Apart from the numbers that the seed gives in turn.
+        let hash = Blake2s256::new().chain_update("receiver indices").chain_update(seed.to_le_bytes()).finalize();
+        let indices = Indices::with_key(first_number(&hash));
         Self {
-            table: Table::new(u64::MAX),
+            table: Table::new(u64::MAX, indices),
             schedule: Schedule::new(now),
             output: Output::default(),
             batch: SendBatch::new(NonZeroU8::MIN),

@@ -29,6 +29,7 @@ mod allowed_ips;
 mod flood;
 mod handshake_limiter;
 mod inbound;
+mod indices;
 mod mtu;
 mod noise;
 mod outbound;

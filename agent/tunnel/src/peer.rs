@@ -15,6 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::environment::Environment;
 use crate::flood::Flood;
 use crate::handshake_limiter::{HandshakeLimiter, HandshakePermit};
+use crate::indices::Indices;
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Opened, RESPONSE_LEN};
 use crate::output::Output;
@@ -91,7 +92,7 @@ pub(crate) struct View {
 }
 
 impl Peer {
-    pub(crate) fn new(key: PublicKey, slot: u32, now: Instant) -> Self {
+    pub(crate) fn new(key: PublicKey, slot: u32, indices: &Arc<Indices>, now: Instant) -> Self {
         let state = State {
             removed: false,
             psk: None,
@@ -99,7 +100,7 @@ impl Peer {
             is_validated: false,
             route: Route::default(),
             path_state: None,
-            sessions: Sessions::new(slot),
+            sessions: Sessions::new(slot, Arc::clone(indices)),
             timers: Timers::new(now),
             staged: Staged::default(),
             permit: None,

@@ -9,6 +9,7 @@ use mesh_offload::{Merge, clamp_mss, packet};
 
 use crate::counters::Counter;
 use crate::endpoint::Endpoint;
+use crate::indices::LastSlot;
 use crate::noise::{COOKIE_LEN, Initiation, Message, Verdict, classify};
 use crate::output::{Event, Output};
 use crate::path::{Carrier, Path, Proof};
@@ -57,11 +58,12 @@ pub(crate) struct ReceiveBatch<'a> {
     pub(crate) congested: bool,
     /// Worked on since the table is held.
     pub(crate) handshakes: usize,
+    last: LastSlot,
 }
 
 impl<'a> ReceiveBatch<'a> {
     pub(crate) fn new(merge: &'a mut Merge, mtu: u16) -> Self {
-        Self { merge, mtu, congested: false, handshakes: 0 }
+        Self { merge, mtu, congested: false, handshakes: 0, last: LastSlot::default() }
     }
 
     /// Takes datagrams that are of one kind and for one receiver; more than one only where they are data. Whose they are is
@@ -80,7 +82,7 @@ impl<'a> ReceiveBatch<'a> {
             self.handshakes += 1;
             return take_handshake(table, context, message, first, via);
         };
-        match table.by_receiver(receiver) {
+        match table.by_next_receiver(receiver, &mut self.last) {
             Some(peer) => {
                 if self.take_data(table, context, (peer, receiver), buffer, run, via) {
                     report_proof(context, peer, via, Proof::Data);

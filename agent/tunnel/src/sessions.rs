@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use crate::endpoint::Endpoint;
+use crate::indices::{Indices, SESSIONS};
 use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{
     AuthenticInitiation, Cookie, FirstMac, INITIATION_LEN, Identity, RESPONSE_LEN, SentInitiation, Session, Timestamp,
@@ -116,8 +117,9 @@ struct PendingHandshake {
 /// The sessions with one peer.
 pub(crate) struct Sessions {
     slot: u32,
-    /// The lowest bits of the next index.
+    /// The number of the session of the last index.
     next: u16,
+    indices: Arc<Indices>,
     /// In the order of their handshakes.
     held: Vec<HeldSession>,
     /// In the order in which they were sent.
@@ -128,17 +130,9 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Bits of an index that tell a peer's sessions apart.
-    const BITS: u32 = 9;
-
-    /// `slot` has 23 bits and is the peer's own while it exists.
-    pub(crate) const fn new(slot: u32) -> Self {
-        Self { slot, next: 0, held: Vec::new(), pending: Vec::new(), last_initiation: None, cookie: None }
-    }
-
-    /// The slot that an index belongs to.
-    pub(crate) const fn slot_of(index: u32) -> u32 {
-        index >> Self::BITS
+    /// `slot` is the peer's own while it exists; `indices` are the device's.
+    pub(crate) const fn new(slot: u32, indices: Arc<Indices>) -> Self {
+        Self { slot, next: 0, indices, held: Vec::new(), pending: Vec::new(), last_initiation: None, cookie: None }
     }
 
     /// An initiation. `None` where none can be made.
@@ -272,7 +266,7 @@ impl Sessions {
     /// device's key changes and changes back.
     pub(crate) fn end(&mut self) {
         let Self { slot, next, last_initiation, .. } = *self;
-        *self = Self { next, last_initiation, ..Self::new(slot) };
+        *self = Self { next, last_initiation, ..Self::new(slot, Arc::clone(&self.indices)) };
     }
 
     /// To be called when [`Self::next`] has come.
@@ -300,8 +294,8 @@ impl Sessions {
     /// An index that no other session of this peer has.
     fn new_index(&mut self) -> u32 {
         loop {
-            self.next = (self.next + 1) % (1 << Self::BITS);
-            let index = self.slot << Self::BITS | u32::from(self.next);
+            self.next = (self.next + 1) % SESSIONS;
+            let index = self.indices.of(self.slot, self.next);
             let held = self.held.iter().map(|held| held.session.receiver());
             if held.chain(self.pending.iter().map(|pending| pending.offer.index())).all(|other| other != index) {
                 return index;

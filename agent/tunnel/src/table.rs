@@ -11,19 +11,17 @@ use mesh_aead::Method;
 use crate::allowed_ips::{AllowedIps, canonical};
 use crate::config::{DeviceUpdate, PeerState, PeerUpdate};
 use crate::environment::Environment;
+use crate::indices::{Indices, LastSlot, SLOTS};
 use crate::key::{PrivateKey, PublicKey};
 use crate::noise::Identity;
 use crate::peer::Peer;
-use crate::sessions::Sessions;
-
-/// 23 bits of a receiver index name the peer, nine the session.
-const SLOT_BITS: u32 = 23;
 
 /// Who the device is and who its peers are. Read by every packet, written by the control thread.
 pub(crate) struct Table {
     gate: u64,
     /// How sessions seal and open many packets at once.
     pub(crate) aead: Method,
+    indices: Arc<Indices>,
     pub(crate) identity: Option<Identity>,
     pub(crate) fwmark: u32,
     members: BTreeMap<PublicKey, Member>,
@@ -52,10 +50,11 @@ pub(crate) struct Member {
 
 impl Table {
     /// `gate` handshake messages a second are answered without a cookie.
-    pub(crate) fn new(gate: u64) -> Self {
+    pub(crate) fn new(gate: u64, indices: Indices) -> Self {
         Self {
             gate,
             aead: Method::best(),
+            indices: Arc::new(indices),
             identity: None,
             fwmark: 0,
             members: BTreeMap::new(),
@@ -70,7 +69,12 @@ impl Table {
     }
 
     pub(crate) fn by_receiver(&self, receiver: u32) -> Option<&Arc<Peer>> {
-        self.by_slot(Sessions::slot_of(receiver))
+        self.by_slot(self.indices.slot_of(receiver))
+    }
+
+    /// As [`Self::by_receiver`], for one who looks up many.
+    pub(crate) fn by_next_receiver(&self, receiver: u32, last: &mut LastSlot) -> Option<&Arc<Peer>> {
+        self.by_slot(last.of(&self.indices, receiver))
     }
 
     pub(crate) fn by_slot(&self, slot: u32) -> Option<&Arc<Peer>> {
@@ -197,15 +201,18 @@ impl Table {
     }
 
     fn add(&mut self, key: PublicKey, environment: &dyn Environment, now: Instant) {
-        let slot = loop {
-            let slot = (environment.random() as u32) >> (u32::BITS - SLOT_BITS);
-            if !self.slots.contains_key(&slot) {
-                break slot;
-            }
+        let Some(slot) = self.free_slot(environment) else {
+            return tracing::warn!(peer = %key, "ignored: there are {SLOTS} peers already");
         };
-        let peer = Arc::new(Peer::new(key, slot, now));
+        let peer = Arc::new(Peer::new(key, slot, &self.indices, now));
         self.slots.insert(slot, Arc::clone(&peer));
         self.members.insert(key, Member { peer, allowed_ips: BTreeSet::new(), slot });
+    }
+
+    /// `None` where every slot is taken.
+    fn free_slot(&self, environment: &dyn Environment) -> Option<u32> {
+        let mut drawn = std::iter::repeat_with(|| environment.random() as u32 % SLOTS);
+        (self.slots.len() < SLOTS as usize).then(|| drawn.find(|slot| !self.slots.contains_key(slot)))?
     }
 
     fn edit_allowed_ips(&mut self, peer: &Arc<Peer>, update: &PeerUpdate) {
@@ -267,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_network_belongs_to_whom_claimed_it_last() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND), Instant::now());
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
         table.edit(&update(2, &["10.0.1.2/32", "10.9.0.0/16"]), &Machine, now);
         table.edit(&update(3, &["10.0.1.3/32", "10.9.1.1/16"]), &Machine, now);
         assert_eq!(networks(&table, 2), ["10.0.1.2/32"]);
@@ -284,7 +291,7 @@ mod tests {
 
     #[test]
     fn an_edit_keeps_the_peer() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND), Instant::now());
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
         let public = key(2).public_key();
         table.edit(&update(2, &["10.0.1.2/32"]), &Machine, now);
         let before = Arc::clone(table.by_key(&public).unwrap());
@@ -299,8 +306,21 @@ mod tests {
     }
 
     #[test]
+    fn the_last_free_slot_is_found_and_no_other_peer_is_added() {
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
+        table.edit(&update(2, &[]), &Machine, now);
+        let taken = Arc::clone(table.by_key(&key(2).public_key()).unwrap());
+        table.slots.extend((0..SLOTS).map(|slot| (slot, Arc::clone(&taken))));
+        table.slots.remove(&77);
+        assert_eq!(table.free_slot(&Machine), Some(77));
+        table.edit(&update(3, &[]), &Machine, now);
+        table.edit(&update(4, &[]), &Machine, now);
+        assert_eq!([3, 4].map(|seed| table.by_key(&key(seed).public_key()).is_some()), [true, false]);
+    }
+
+    #[test]
     fn own_key_and_update_only() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND), Instant::now());
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
         table.edit(&update(1, &["10.0.1.1/32"]), &Machine, now);
         table.edit(&PeerUpdate { update_only: true, ..update(5, &[]) }, &Machine, now);
         assert_eq!(table.members().count(), 1);

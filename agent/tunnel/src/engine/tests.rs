@@ -352,6 +352,36 @@ fn a_peer_that_is_only_configured_hears_nothing() {
     assert_eq!(world.delivered(1), [2]);
 }
 
+/// Indices that no message of the device ever carried, and those next to one that is in use.
+#[test]
+fn messages_for_unknown_indices_go_nowhere() {
+    let mut world = World::introduced(1);
+    world.run(S);
+    world.send(1, 1);
+    let (.., message) = world.under_way.last().expect("the packet").clone();
+    world.run(S);
+    assert_eq!(world.delivered(0), [1]);
+    let used = u32::from_le_bytes(*message[4..].first_chunk().unwrap());
+    let (before, now) = (world.history.len(), world.now);
+    let near = (0..32).map(|bit| used ^ 1 << bit).chain([used.wrapping_add(1), used.wrapping_sub(1)]);
+    let far = (0..1000_u32).map(|number| number.wrapping_mul(0x9e37_79b9)).filter(|index| *index != used);
+    let mut forged = message;
+    for index in near.chain(far) {
+        forged[4..8].copy_from_slice(&index.to_le_bytes());
+        world.nodes[0].engine.handle_datagram(address(1), &forged, now);
+        world.collect(0);
+    }
+    assert_eq!((world.history.len(), world.nodes[0].engine.drops().unauthenticated), (before, 34 + 1000));
+    // The second index is where a response names its receiver.
+    let mut response = [0; 92];
+    response[0] = 2;
+    for index in 0..1000_u32 {
+        response[8..12].copy_from_slice(&index.to_le_bytes());
+        world.nodes[0].engine.handle_datagram(address(1), &response, now);
+    }
+    assert_eq!(world.nodes[0].engine.drops().unauthenticated, 34 + 2000);
+}
+
 /// Two hundred seconds in which one of the machines was suspended and the other had nothing to say.
 #[test]
 fn a_session_that_grew_too_old_unseen_is_left_at_once() {

@@ -58,7 +58,12 @@ fn two_ends(start: Instant) -> (End, End) {
             watch: None,
             control,
             requests,
-            peer: Arc::new(Peer::new(key(other).public_key(), own.into(), start)),
+            peer: Arc::new(Peer::new(
+                key(other).public_key(),
+                own.into(),
+                &Arc::new(Indices::with_key(own.into())),
+                start,
+            )),
         }
     };
     let (a, b) = (end(1, 2), end(2, 1));

@@ -1,10 +1,12 @@
 //! One of two peers, without device and sockets: it makes messages and reads those of the other.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use zeroize::Zeroizing;
 
+use crate::indices::Indices;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::{
     HANDSHAKES_PER_SECOND, HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify, open_one,
@@ -37,9 +39,15 @@ impl End {
         Self {
             identity: Identity::new(private(own), HANDSHAKES_PER_SECOND),
             psk: psk.map(|byte| PresharedKey::from_bytes(Zeroizing::new([byte; 32]))),
-            sessions: Sessions::new(own.into()),
+            sessions: Sessions::new(own.into(), Arc::new(Indices::with_key(own.into()))),
             peer: private(other).public_key(),
         }
+    }
+
+    /// As [`Self::new`], on a device with these indices, where its slot is `own`.
+    pub(crate) fn with_indices(own: u8, other: u8, indices: &Arc<Indices>) -> Self {
+        let sessions = Sessions::new(own.into(), Arc::clone(indices));
+        Self { sessions, ..Self::new(own, other, None) }
     }
 
     /// An initiation.

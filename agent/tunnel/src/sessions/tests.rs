@@ -132,13 +132,42 @@ fn no_two_of_a_peer_have_one_index() {
     let (mut here, mut there) = ends();
     assert!(here.shake_hands(&mut there));
     let kept = here.sessions.held[0].session.receiver();
-    for _ in 0..1 << Sessions::BITS {
+    // As after as many sessions as have indices of their own.
+    here.sessions.next = SESSIONS - 100;
+    for _ in 0..512 {
         let message = here.ask();
         let index = u32::from_le_bytes(*message[4..].first_chunk().unwrap());
-        assert_eq!(Sessions::slot_of(index), 1, "the peer's own");
+        assert_eq!(here.sessions.indices.slot_of(index), 1, "the peer's own");
         assert_ne!(index, kept);
     }
     assert!(here.shake_hands(&mut there) && here.is_joined(&mut there));
+}
+
+/// Who sees the messages cannot tell that two sessions are of the same peer, how many there were, or whether one is the next.
+#[test]
+fn indices_of_sessions_and_peers_have_no_common_structure() {
+    let indices = Arc::new(Indices::with_key(42));
+    let mut peers: Vec<End> = (1..=40).map(|slot| End::with_indices(slot, 99, &indices)).collect();
+    let mut seen: Vec<Vec<u32>> = Vec::new();
+    for peer in &mut peers {
+        let asked = (0..60).map(|_| u32::from_le_bytes(*peer.ask()[4..].first_chunk().unwrap()));
+        seen.push(asked.collect());
+    }
+    let differing = |pairs: Vec<(u32, u32)>| {
+        let bits: u32 = pairs.iter().map(|(one, other)| (one ^ other).count_ones()).sum();
+        let near = pairs.iter().filter(|(one, other)| one.abs_diff(*other) < 1 << 16).count();
+        assert!(near < 3, "{near} of {} pairs are near each other", pairs.len());
+        f64::from(bits) / pairs.len() as f64
+    };
+    let of_one_peer = differing(seen.iter().flat_map(|of| of.windows(2).map(|pair| (pair[0], pair[1]))).collect());
+    let of_two =
+        differing(seen.windows(2).flat_map(|two| two[0].iter().copied().zip(two[1].iter().copied())).collect());
+    // Of numbers drawn at random, half of the 32 bits differ.
+    assert!((15.5..16.5).contains(&of_one_peer) && (15.5..16.5).contains(&of_two), "{of_one_peer} {of_two}");
+    for bit in 0..32 {
+        let set = seen.iter().flatten().filter(|index| **index >> bit & 1 == 1).count();
+        assert!((1050..1350).contains(&set), "bit {bit} is set in {set} of 2400");
+    }
 }
 
 proptest! {
