@@ -125,6 +125,9 @@ pub struct PeerUpdate {
     pub persistent_keepalive: Option<u16>,
     /// Remove the peer's allowed IPs before adding `allowed_ips`.
     pub replace_allowed_ips: bool,
+    /// Networks to take from this peer, before those of `allowed_ips` are added. One that it does not have stays with the peer that
+    /// has it.
+    pub removed_allowed_ips: Vec<IpNetwork>,
     /// Networks to add; one that another peer has is moved to this one.
     pub allowed_ips: Vec<IpNetwork>,
 }
@@ -141,6 +144,7 @@ impl PeerUpdate {
             endpoint: None,
             persistent_keepalive: None,
             replace_allowed_ips: false,
+            removed_allowed_ips: Vec::new(),
             allowed_ips: Vec::new(),
         }
     }

@@ -227,6 +227,13 @@ impl Table {
                 stays
             });
         }
+        if let Some(member) = self.members.get_mut(&peer.key()) {
+            for network in update.removed_allowed_ips.iter().copied().map(canonical) {
+                if member.allowed_ips.remove(&network) {
+                    self.allowed_ips.remove(network);
+                }
+            }
+        }
         for network in wanted {
             let before = self.allowed_ips.insert(network, Arc::clone(peer));
             if let Some(before) = before.filter(|before| before.key() != peer.key())
@@ -287,6 +294,31 @@ mod tests {
         assert!(table.by_address("10.0.1.3".parse().unwrap()).is_none());
         assert!(table.by_key(&key(3).public_key()).is_none());
         assert_eq!(table.slots.len(), 1);
+    }
+
+    #[test]
+    fn a_network_is_taken_from_its_owner_alone() {
+        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
+        let removal = |seed, networks: &[&str], added: &[&str]| PeerUpdate {
+            removed_allowed_ips: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            ..update(seed, added)
+        };
+        table.edit(&update(2, &["10.0.1.2/32", "10.9.0.0/16", "fd00::/8"]), &Machine, now);
+        table.edit(&update(3, &["10.0.1.3/32"]), &Machine, now);
+        // It has none of these.
+        table.edit(&removal(3, &["10.0.1.2/32", "10.9.0.0/16", "0.0.0.0/0"], &[]), &Machine, now);
+        assert_eq!(networks(&table, 2), ["10.0.1.2/32", "10.9.0.0/16", "fd00::/8"]);
+        assert_eq!(networks(&table, 3), ["10.0.1.3/32"]);
+        let owner = |table: &Table, address: &str| table.by_address(address.parse().unwrap()).map(|peer| peer.key());
+        assert_eq!(owner(&table, "10.9.7.7"), Some(key(2).public_key()));
+
+        // Whatever the host bits are; the same length alone is meant.
+        table.edit(&removal(2, &["10.9.1.1/16", "fd00::/9"], &[]), &Machine, now);
+        assert_eq!(networks(&table, 2), ["10.0.1.2/32", "fd00::/8"]);
+        assert_eq!((owner(&table, "10.9.7.7"), owner(&table, "fd00::1")), (None, Some(key(2).public_key())));
+        table.edit(&removal(2, &["fd00::/8", "10.0.1.2/32"], &["10.0.1.2/32"]), &Machine, now);
+        assert_eq!(networks(&table, 2), ["10.0.1.2/32"], "what is removed and added is there");
+        assert_eq!((owner(&table, "10.0.1.2"), owner(&table, "fd00::1")), (Some(key(2).public_key()), None));
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl World {
         peer.update_only = choices & 0b0010_0000 != 0;
         peer.replace_allowed_ips = choices & 0b0100_0000 != 0;
         peer.allowed_ips = (0..counts & 3).map(|_| network(input)).collect();
+        peer.removed_allowed_ips = (0..counts >> 2 & 3).map(|_| network(input)).collect();
         let mut update = DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() };
         if choices & 0b1000_0000 != 0 {
             update.replace_peers = counts & 0b0001_0000 != 0;
@@ -252,6 +253,9 @@ impl List {
                 self.peers.insert(number);
                 if peer.replace_allowed_ips {
                     self.owners.retain(|(_, owner)| *owner != number);
+                }
+                for network in peer.removed_allowed_ips.iter().copied().map(canonical) {
+                    self.owners.retain(|owned| *owned != (network, number));
                 }
                 for network in peer.allowed_ips.iter().copied().map(canonical) {
                     self.owners.retain(|(other, _)| *other != network);

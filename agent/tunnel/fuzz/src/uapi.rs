@@ -74,6 +74,9 @@ fn written(update: &DeviceUpdate) -> String {
         if let Some(seconds) = peer.persistent_keepalive {
             line("persistent_keepalive_interval", &seconds);
         }
+        for network in &peer.removed_allowed_ips {
+            line("allowed_ip", &format_args!("-{network}"));
+        }
         for network in &peer.allowed_ips {
             line("allowed_ip", network);
         }

@@ -1,11 +1,13 @@
 //! Reading a `set=1` request, a line at a time, into a [`DeviceUpdate`].
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 
+use crate::allowed_ips::canonical;
 use crate::config::{DeviceUpdate, PeerUpdate};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::secret::Secret;
@@ -48,8 +50,45 @@ const LINE_LIMIT: usize = 4_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct SetRequest {
     update: DeviceUpdate,
-    peer: Option<PeerUpdate>,
+    peer: Option<PeerRequest>,
     lines: usize,
+}
+
+/// A peer's part of it.
+#[derive(Debug)]
+struct PeerRequest {
+    /// All but its networks.
+    update: PeerUpdate,
+    /// In the order of the lines: of those for one network, the last counts.
+    networks: Vec<(Change, IpNetwork)>,
+}
+
+/// What a line asks to be done with a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Add,
+    Remove,
+}
+
+impl PeerRequest {
+    fn new(public_key: PublicKey) -> Self {
+        Self { update: PeerUpdate::new(public_key), networks: Vec::new() }
+    }
+
+    fn finish(self) -> PeerUpdate {
+        let Self { mut update, networks } = self;
+        // Most requests remove none, and then the order says nothing.
+        if networks.iter().any(|(change, _)| *change == Change::Remove) {
+            let last: BTreeMap<IpNetwork, Change> =
+                networks.iter().map(|(change, network)| (canonical(*network), *change)).collect();
+            let of = |wanted| last.iter().filter(move |(_, change)| **change == wanted).map(|(network, _)| *network);
+            update.allowed_ips.extend(of(Change::Add));
+            update.removed_allowed_ips.extend(of(Change::Remove));
+        } else {
+            update.allowed_ips.extend(networks.into_iter().map(|(_, network)| network));
+        }
+        update
+    }
 }
 
 impl SetRequest {
@@ -64,7 +103,7 @@ impl SetRequest {
             let mut bytes = [0; 32];
             hex_bytes("public_key", value, &mut bytes)?;
             let public_key = PublicKey::from_bytes(bytes);
-            self.update.peers.extend(self.peer.replace(PeerUpdate::new(public_key)));
+            self.update.peers.extend(self.peer.replace(PeerRequest::new(public_key)).map(PeerRequest::finish));
             return Ok(());
         }
         match &mut self.peer {
@@ -75,7 +114,7 @@ impl SetRequest {
 
     /// The request is complete.
     pub(crate) fn finish(mut self) -> DeviceUpdate {
-        self.update.peers.extend(self.peer);
+        self.update.peers.extend(self.peer.map(PeerRequest::finish));
         self.update
     }
 }
@@ -92,7 +131,8 @@ fn device_line(update: &mut DeviceUpdate, key: &str, value: &str) -> Result<(), 
     Ok(())
 }
 
-fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), UapiError> {
+fn peer_line(request: &mut PeerRequest, key: &str, value: &str) -> Result<(), UapiError> {
+    let peer = &mut request.update;
     match key {
         "remove" => peer.remove = only_true("remove", value)?,
         "update_only" => peer.update_only = only_true("update_only", value)?,
@@ -103,15 +143,23 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), UapiEr
         }
         "replace_allowed_ips" => peer.replace_allowed_ips = only_true("replace_allowed_ips", value)?,
         "allowed_ip" => {
-            // `IpNetwork` takes an address without a prefix length; the protocol does not.
-            let network = value.contains('/').then(|| IpNetwork::from_str(value).ok()).flatten();
-            peer.allowed_ips.push(network.ok_or(UapiError::BadValue("allowed_ip"))?);
+            let (change, network) = match value.strip_prefix('-') {
+                Some(network) => (Change::Remove, network),
+                None => (Change::Add, value.strip_prefix('+').unwrap_or(value)),
+            };
+            request.networks.push((change, network_of(network).ok_or(UapiError::BadValue("allowed_ip"))?));
         }
         "protocol_version" if value == "1" => {}
         "protocol_version" => return Err(UapiError::BadValue("protocol_version")),
         _ => return Err(unknown(key)),
     }
     Ok(())
+}
+
+/// `address/length`. `IpNetwork` itself takes an address alone, a mask and a length with a sign, which the protocol does not.
+fn network_of(value: &str) -> Option<IpNetwork> {
+    let (address, len) = value.split_once('/')?;
+    IpNetwork::new(address.parse().ok()?, number("allowed_ip", len).ok()?).ok()
 }
 
 /// A key that does not look like one of this protocol is not repeated: it may be a secret in the wrong place.
@@ -197,6 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_says_whether_a_network_comes_or_goes() {
+        let networks = |text: &str| {
+            let update = parse(&format!("public_key={KEY}\n{text}")).unwrap();
+            let shown = |networks: &[IpNetwork]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            (shown(&update.peers[0].allowed_ips), shown(&update.peers[0].removed_allowed_ips))
+        };
+        let pair = |added: &str, removed: &str| (added.to_owned(), removed.to_owned());
+        assert_eq!(networks("allowed_ip=+10.2.0.0/16\nallowed_ip=10.1.0.0/16"), pair("10.2.0.0/16 10.1.0.0/16", ""));
+        assert_eq!(networks("allowed_ip=-10.1.0.0/24\nallowed_ip=fd00::/8"), pair("fd00::/8", "10.1.0.0/24"));
+        // Line by line, so that the last counts, whatever the host bits are.
+        assert_eq!(networks("allowed_ip=10.1.0.0/16\nallowed_ip=-10.1.2.3/16"), pair("", "10.1.0.0/16"));
+        assert_eq!(networks("allowed_ip=-10.1.2.3/16\nallowed_ip=+10.1.0.0/16"), pair("10.1.0.0/16", ""));
+    }
+
+    #[test]
     fn errors_name_the_key_and_repeat_no_secret() {
         let bad = |text: &str| parse(text).unwrap_err().to_string();
         assert_eq!(bad("private_key=secret"), "the value of `private_key` is not valid");
@@ -210,6 +273,17 @@ mod tests {
         for line in [
             "allowed_ip=10.0.0.0",
             "allowed_ip=10.0.0.0/33",
+            "allowed_ip=-10.0.0.0",
+            "allowed_ip=-10.0.0.0/33",
+            "allowed_ip=-",
+            "allowed_ip=+",
+            "allowed_ip=--10.0.0.0/8",
+            "allowed_ip=+-10.0.0.0/8",
+            "allowed_ip=- 10.0.0.0/8",
+            "allowed_ip=10.0.0.0/-8",
+            "allowed_ip=10.0.0.0/+8",
+            "allowed_ip=10.0.0.0/255.0.0.0",
+            "allowed_ip=10.0.0.0/",
             "endpoint=host:1",
             "endpoint=1.2.3.4",
             "endpoint=224.0.0.1:7",
