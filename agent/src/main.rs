@@ -85,6 +85,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    mesh_tunnel::keep_little_memory();
     if let Err(error) = process::protect_memory() {
         report(&format!("cannot protect this process's memory: {error}"));
         return ExitCode::FAILURE;

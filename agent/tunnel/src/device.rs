@@ -22,7 +22,6 @@ use crate::handle::{DeviceHandle, Revocable};
 use crate::handshake_limiter::HandshakeLimiter;
 use crate::inbound;
 use crate::indices::Indices;
-use crate::memory;
 use crate::mtu::Mtu;
 use crate::noise::{HANDSHAKES_PER_SECOND, Identity};
 use crate::outbound;
@@ -88,7 +87,6 @@ impl Device {
     /// [`Error::TunMissing`], [`Error::PermissionDenied`], [`Error::NameInvalid`], [`Error::NameTaken`],
     /// [`Error::UapiBusy`], [`Error::Io`]. Nothing is left behind.
     pub fn create(options: DeviceOptions) -> Result<Self, Error> {
-        memory::keep_little();
         let (threads, offloads) = (options.threads, options.offloads);
         let mtu = options.mtu.unwrap_or_else(underlay::derived_mtu);
         let tun = Tun::create(&options.name, mtu, threads, offloads)?;

@@ -8,6 +8,7 @@ use mesh_tunnel::DeviceOptions;
 const USAGE: &str = "usage: wg-tunnel IFNAME [--foreground] [--threads N] [--mtu BYTES] [--without OFFLOAD,…]";
 
 fn main() -> ExitCode {
+    mesh_tunnel::keep_little_memory();
     let Some((options, foreground)) = parse(std::env::args().skip(1)) else { return fail(USAGE) };
     match mesh_tunnel::run_standalone(options, foreground) {
         Ok(()) => ExitCode::SUCCESS,

@@ -56,6 +56,7 @@ enum What {
 }
 
 fn main() -> Result<()> {
+    mesh_tunnel::keep_little_memory();
     let options = Options::parse();
     match (options.what, options.side) {
         (What::Tunnel, _) => tunnel(&options),
