@@ -21,6 +21,7 @@ mod lab;
 mod lifecycle;
 mod links_outside;
 mod live_change;
+mod memory;
 mod offload;
 mod packets;
 mod path_mtu;
