@@ -299,12 +299,17 @@ impl Peer {
             context.counters.add(Counter::Unauthenticated);
             return None;
         };
-        let Completed { began, target } = completed;
+        let Completed { began, target, round_trip, repeated } = completed;
+        state.timers.responded(round_trip);
         self.count_received(state, context, message.len());
         state.last_received = Some(context.now);
         let proof = self.response_received(state, context, &target, via);
         if let Some(began) = began {
             state.session_began(began, context);
+        } else if let Some(sent) = repeated
+            && (state.timers.is_handshaking() || state.sessions.sealing(context.now).is_none())
+        {
+            state.timers.await_response(sent, context.now);
         }
         if began.is_some() || via.path() == Path::Stream {
             // The first message in the session, or by the stream, whatever waits: it shows the peer that we have it too.

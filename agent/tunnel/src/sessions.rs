@@ -4,7 +4,7 @@
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::endpoint::Endpoint;
 use crate::indices::{Indices, SESSIONS};
@@ -64,6 +64,17 @@ impl Target {
         matches!(self, Self::Stream(_))
     }
 
+    /// Whether both go to one place.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Stream(one), Self::Stream(other)) => one.ptr_eq(other),
+            (Self::Endpoint(one) | Self::Candidate(one), Self::Endpoint(other) | Self::Candidate(other)) => {
+                one == other
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it went by this stream.
     pub(crate) fn is_by(&self, carrier: &Arc<dyn Carrier>) -> bool {
         matches!(self, Self::Stream(stream) if stream.ptr_eq(&Arc::downgrade(carrier)))
@@ -77,6 +88,10 @@ pub(crate) struct Completed {
     pub(crate) began: Option<Began>,
     /// Where the initiation went.
     pub(crate) target: Target,
+    /// How long the answer took.
+    pub(crate) round_trip: Duration,
+    /// When the last initiation went to the same place after this one, where its answer may still come.
+    pub(crate) repeated: Option<Instant>,
 }
 
 /// A session that the peer has shown to have.
@@ -188,7 +203,8 @@ impl Sessions {
     }
 
     /// Reads the answer to an initiation of ours. The session is the one that seals from now on, unless that of a later
-    /// initiation does already: then the answer proves where it came from, and is of no other use.
+    /// initiation does already, or a later one went to the same place: wireguard-go and the kernel drop the session of the first when
+    /// the later one comes, and what was sealed in it would be lost. Then the answer proves where it came from, and is of no other use.
     pub(crate) fn complete(
         &mut self,
         identity: &Identity,
@@ -199,9 +215,17 @@ impl Sessions {
     ) -> Option<Completed> {
         let at = self.pending.iter().position(|pending| pending.offer.index() == receiver)?;
         let session = Arc::new(self.pending[at].offer.complete(identity, psk, message)?);
-        let PendingHandshake { target, overtaken, .. } = self.pending.remove(at);
+        let PendingHandshake { target, overtaken, at: sent, .. } = self.pending.remove(at);
+        let is_repeated = |later: &&PendingHandshake| {
+            later.target.is_same(&target) || target.is_candidate() && later.target.is_endpoint()
+        };
+        let repeated = self.pending[at..].iter().rfind(is_repeated).map(|later| later.at);
+        let completed = |began, target| {
+            let round_trip = now.saturating_duration_since(sent);
+            Some(Completed { began, target, round_trip, repeated })
+        };
         if overtaken {
-            return Some(Completed { began: None, target });
+            return completed(None, target);
         }
         // Later ones may have been answered as well, and the peer then waits for us to use the last.
         self.pending[..at].iter_mut().for_each(|earlier| earlier.overtaken = true);
@@ -210,11 +234,14 @@ impl Sessions {
         }
         if target.is_candidate() {
             // Of several places that were tried side by side, the nearest has answered.
-            self.pending.retain(|pending| !pending.target.is_candidate());
+            self.pending.retain(|pending| !pending.target.is_candidate() || pending.target.is_same(&target));
+        }
+        if repeated.is_some() {
+            return completed(None, target);
         }
         self.held.push(HeldSession { session, since: now, confirmed: true, proves: None, first_mac: [0; 16] });
         self.forget_before(self.held.len() - 1);
-        Some(Completed { began: Some(Began { since: now, initiator: true }), target })
+        completed(Some(Began { since: now, initiator: true }), target)
     }
 
     /// An authentic message came in the session with that index. Where it is the first, the peer has shown to have it, and

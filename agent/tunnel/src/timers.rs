@@ -18,6 +18,13 @@ pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 const QUICK_RETRIES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
+/// A response that takes longer than the last by a quarter of it and this may still come: only then the next initiation is sent,
+/// because a peer drops the session of its response when the next initiation comes.
+const RESPONSE_MARGIN: Duration = Duration::from_millis(100);
+
+/// The longest round trip that is allowed for: three times that of other implementations.
+const MAX_ROUND_TRIP: Duration = Duration::from_secs(15);
+
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -34,6 +41,8 @@ struct Attempt {
     began: Instant,
     initiations: u32,
     next: Instant,
+    /// Whether a response came to one, if not to the last.
+    responded: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +56,8 @@ struct Session {
 pub(crate) struct Timers {
     attempt: Option<Attempt>,
     session: Option<Session>,
+    /// How long the last response took.
+    round_trip: Option<Duration>,
     /// When the first data packet was sent since the last authentic message was received.
     unanswered: Option<Instant>,
     /// When the first data packet was received since the last authenticated message was sent.
@@ -62,6 +73,7 @@ impl Timers {
         Self {
             attempt: None,
             session: None,
+            round_trip: None,
             unanswered: None,
             unacknowledged: None,
             last_traffic: now,
@@ -86,13 +98,14 @@ impl Timers {
         if self.attempt.is_some() {
             return false;
         }
-        self.attempt = Some(Attempt { began: now, initiations: 0, next: now });
+        self.attempt = Some(Attempt { began: now, initiations: 0, next: now, responded: false });
         true
     }
 
     /// Begins a new handshake, with its quick retries: to be called when the peer may be at a new address.
     pub(crate) fn restart_handshake(&mut self, now: Instant) {
         self.attempt = None;
+        self.round_trip = None;
         self.want_handshake(now);
     }
 
@@ -112,12 +125,40 @@ impl Timers {
 
     /// An initiation was sent. `jitter` (below 334 ms) keeps the initiations of two sides from crossing each other again and again.
     pub(crate) fn initiation_sent(&mut self, now: Instant, jitter: Duration) {
+        let response_time = self.response_time();
         if let Some(attempt) = &mut self.attempt {
             let quick = usize::try_from(attempt.initiations).ok().and_then(|sent| QUICK_RETRIES.get(sent));
             attempt.initiations += 1;
-            attempt.next = now + quick.map_or(REKEY_TIMEOUT + jitter, |wait| *wait);
+            let wait = quick.map_or(REKEY_TIMEOUT + jitter, |wait| *wait);
+            attempt.next = now + wait.max(response_time);
         }
         self.sent(now);
+    }
+
+    /// A response came, which took so long. What an attacker holds back must not delay all that follows.
+    pub(crate) fn responded(&mut self, round_trip: Duration) {
+        self.round_trip = Some(round_trip.min(MAX_ROUND_TRIP));
+    }
+
+    /// A response came that is of no use because an initiation was `sent` after the one that it is for: the handshake goes on when
+    /// the response to that one should have come.
+    pub(crate) fn await_response(&mut self, sent: Instant, now: Instant) {
+        self.want_handshake(now);
+        let response_time = self.response_time();
+        if let Some(attempt) = &mut self.attempt {
+            attempt.responded = true;
+            attempt.next = sent + response_time;
+        }
+    }
+
+    /// How long a response may take, as far as is known.
+    pub(crate) fn response_time(&self) -> Duration {
+        self.round_trip.map_or(Duration::ZERO, |round_trip| round_trip + round_trip / 4 + RESPONSE_MARGIN)
+    }
+
+    /// Whether a response came to an initiation of the handshake under way.
+    pub(crate) fn is_responded(&self) -> bool {
+        self.attempt.is_some_and(|attempt| attempt.responded)
     }
 
     /// A session began at `since`, by our handshake or by the peer's. Where both sides initiated at once there are two sessions,
@@ -183,8 +224,7 @@ impl Timers {
             return None;
         }
         if self.attempt.is_some_and(|attempt| now >= attempt.began + REKEY_ATTEMPT) {
-            self.attempt = None;
-            self.unanswered = None;
+            (self.attempt, self.unanswered, self.round_trip) = (None, None, None);
             return Some(Due::GiveUp);
         }
         if self.unanswered.is_some_and(|since| now >= since + KEEPALIVE_AFTER + REKEY_TIMEOUT) {

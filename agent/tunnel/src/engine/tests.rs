@@ -9,6 +9,10 @@ use super::*;
 use crate::config::PeerUpdate;
 use crate::key::{PresharedKey, PrivateKey};
 
+mod counterpart;
+mod network;
+mod round_trips;
+
 const S: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(20);
 const TAP: u16 = 51823;

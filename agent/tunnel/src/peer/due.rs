@@ -171,10 +171,12 @@ impl State {
         self.permit.is_some()
     }
 
-    /// Whether its handshake may have another try. Where no packet waits for it, another peer may be waiting for the permit.
+    /// Whether its handshake may have another try. Where no packet waits for it and it has answered none, another peer may be waiting
+    /// for the permit.
     fn may_go_on(&mut self, context: &Context<'_>) -> bool {
         let was_tried = self.timers.handshaking_for(context.now).is_some_and(|age| age >= CONTENDED_ATTEMPT);
-        self.is_needed(context) || self.has_permit(context) && !(was_tried && context.limiter.is_contended())
+        let goes_on = self.is_needed(context) || self.timers.is_responded();
+        goes_on || self.has_permit(context) && !(was_tried && context.limiter.is_contended())
     }
 }
 

@@ -52,7 +52,12 @@ impl End {
 
     /// An initiation.
     pub(crate) fn ask(&mut self) -> Vec<u8> {
-        let asked = self.sessions.ask(&self.identity, &self.peer, nowhere(), Instant::now(), SystemTime::now());
+        self.ask_at(nowhere())
+    }
+
+    /// An initiation that goes there.
+    pub(crate) fn ask_at(&mut self, target: Target) -> Vec<u8> {
+        let asked = self.sessions.ask(&self.identity, &self.peer, target, Instant::now(), SystemTime::now());
         asked.expect("no initiation").to_vec()
     }
 

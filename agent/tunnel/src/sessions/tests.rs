@@ -102,7 +102,16 @@ fn an_initiation_can_be_answered_for_some_time() {
 fn sessions_that_are_confirmed_backwards_are_few_as_well() {
     let (mut here, mut there) = ends();
     for _ in 0..30 {
-        let answers: Vec<Vec<u8>> = (0..UNCONFIRMED).map(|_| answer(&mut here, &mut there)).collect();
+        // Each goes elsewhere, so that each answer begins a session.
+        let mut ask = |port| here.ask_at(Target::Endpoint(([192, 0, 2, 1], port).into()));
+        let initiations: Vec<Vec<u8>> = (1..).map(&mut ask).take(UNCONFIRMED).collect();
+        let answers: Vec<Vec<u8>> = initiations
+            .iter()
+            .map(|initiation| match there.take(initiation) {
+                Some(Taken::Initiation(answer)) => answer,
+                taken => panic!("{taken:?}"),
+            })
+            .collect();
         let seal = |answer: &Vec<u8>| here.take(answer).map(|_| here.seal(&[]).unwrap());
         let forth: Vec<Vec<u8>> = answers.iter().filter_map(seal).collect();
         for message in forth.iter().rev() {

@@ -158,8 +158,17 @@ fn an_answer_from_far_away_counts_when_the_turn_is_over() {
         let at = a.peer.lock().scheduled.unwrap();
         a.tick(at);
     }
+    while b.has_datagram() {}
     b.take(start + 2 * S, &initiation, a.address());
     a.take_next(start + 4 * S, 1, &b);
+    // Later initiations were not answered. Another goes without waiting for a turn, and there is time for its answer.
+    let before = a.peer.lock().scheduled.unwrap();
+    let at = a.tick(before).unwrap();
+    a.tick(at);
+    b.take_next(at + 2 * S, 1, &a);
+    let next = a.peer.lock().scheduled.unwrap();
+    assert!(next > at + 4 * S, "{:?}", next - at);
+    a.take_next(at + 4 * S, 1, &b);
     assert!(a.handshake().is_some());
 }
 

@@ -92,9 +92,7 @@ fn a_handshake_under_way_does_not_outlive_its_preshared_key() {
     // It goes on with the new one, once the peer has it too.
     b.peer.set_psk(&PresharedKey::from_bytes(Zeroizing::new([9; 32])));
     ask(&a, start);
-    let initiation = b.datagram();
-    ask(&a, start);
-    b.take(start, &initiation, a.address());
+    b.take_next(start, 1, &a);
     a.take_next(start, 1, &b);
     assert!(a.handshake().is_some());
 }
