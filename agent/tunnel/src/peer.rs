@@ -1,5 +1,6 @@
 //! One peer: its configuration, its sessions and timers, and what it does with a packet from either side.
 
+mod candidates;
 mod due;
 mod paths;
 mod roam;
@@ -26,6 +27,7 @@ use crate::sessions::{Began, Completed, Sessions};
 use crate::staged::Staged;
 use crate::timers::{REJECT_AFTER, Timers};
 
+use candidates::Candidates;
 pub(crate) use due::InitiateOutcome;
 pub(crate) use paths::PathSet;
 use paths::PathState;
@@ -156,9 +158,10 @@ impl Peer {
         }
         state.endpoint = Some(Endpoint { address, source: None });
         state.is_validated = false;
-        state.end_validation(address);
-        if let Some(before) = before {
-            state.leave(before, now);
+        if before.is_some() || state.path_state.is_some() {
+            let candidates = &mut state.path_state().candidates;
+            candidates.proved(address);
+            before.into_iter().for_each(|before| candidates.left(before, now));
         }
         true
     }
@@ -178,7 +181,7 @@ impl Peer {
         state.sessions.end();
         state.timers.abandon_handshake();
         state.timers.sessions_ended();
-        state.forget_validations();
+        state.path_state.iter_mut().for_each(|path_state| path_state.candidates = Candidates::default());
         state.permit = None;
         state.scheduled = None;
     }
@@ -268,7 +271,7 @@ impl Peer {
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut message = [0; RESPONSE_LEN];
-        let proves = state.validated_by_response(via);
+        let proves = state.proved_by_response(via);
         let answered = proved
             .filter(|_| !state.removed)
             .and_then(|proved| state.sessions.answer(proved, state.psk.as_ref(), proves, context.now, &mut message));
@@ -277,7 +280,7 @@ impl Peer {
             return;
         }
         self.count_received(state, context, INITIATION_LEN);
-        self.answer(state, context, &message, via);
+        self.respond(state, context, &message, via);
         state.timers.sent(context.now);
         self.schedule(state, context);
     }
@@ -316,6 +319,8 @@ impl Peer {
             self.send_back(state, context, via);
             state.timers.sent(context.now);
         }
+        // After the first message in the session, which the next initiation must not overtake.
+        self.received_by(state, context, via);
         self.flush_staged(state, context);
         Some(proof)
     }

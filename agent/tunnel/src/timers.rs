@@ -156,6 +156,11 @@ impl Timers {
         self.round_trip.map_or(Duration::ZERO, |round_trip| round_trip + round_trip / 4 + RESPONSE_MARGIN)
     }
 
+    /// Whether one should come at any moment: to the first initiation of a handshake, or to the last after another came.
+    pub(crate) fn awaits_response(&self, now: Instant) -> bool {
+        self.attempt.is_some_and(|attempt| (attempt.initiations == 1 || attempt.responded) && now < attempt.next)
+    }
+
     /// Whether a response came to an initiation of the handshake under way.
     pub(crate) fn is_responded(&self) -> bool {
         self.attempt.is_some_and(|attempt| attempt.responded)

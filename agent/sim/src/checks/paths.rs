@@ -17,8 +17,8 @@ const DIALS_IN: Duration = Duration::from_secs(5);
 /// Paths to a peer that is not talked to are probed every 25 s and a tenth: when a peer answers that did not before, with a short probe
 /// first, and with one of full size the next time.
 const FOUND_WITHIN: Duration = Duration::from_secs(60);
-/// An address that did not answer is left alone for 10 s, and twice as long each time, so never for longer than it has been tried in
-/// vain and these 10 s. Then it is tried when the peer's next probe comes from there, after 25 s and a tenth, which takes 2 s.
+/// An address that did not answer is tried again when the peer's next probe comes from there, after 25 s and a tenth, which takes
+/// 2 s, and may be lost once.
 const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(40);
 /// What a machine of a mesh this small takes at most when it is written out.
 const MOST_DEBUG: usize = 400_000;
@@ -104,15 +104,11 @@ impl World {
     }
 
     /// Whether a node may send to where the other one is not: it believes no address that has not answered its own initiation, and
-    /// those of a device that was made while the clock is behind are taken for replays (paper, section 5.1). In vain it has tried
-    /// less and less often.
+    /// those of a device that was made while the clock is behind are taken for replays (paper, section 5.1).
     fn cannot_find(&self, node: usize, other: usize) -> bool {
         let is_registered = self.scenario.world.nodes[other].home == Home::Open && !self.network.has_moved(other);
         let refused = self.nodes[node].initiations_refused().filter(|_| !is_registered);
-        refused.is_some_and(|refused| {
-            let tried_in_vain = refused.end - refused.start;
-            self.now < refused.end + tried_in_vain + TRIED_AGAIN_WITHIN
-        })
+        refused.is_some_and(|refused| self.now < refused.end + TRIED_AGAIN_WITHIN)
     }
 
     /// Whether direct UDP can be had at all: one of the two is in the open, or their NATs can be opened from inside, where both know

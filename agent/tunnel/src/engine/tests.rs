@@ -11,6 +11,7 @@ use crate::key::{PresharedKey, PrivateKey};
 
 mod counterpart;
 mod network;
+mod roaming;
 mod round_trips;
 
 const S: Duration = Duration::from_secs(1);

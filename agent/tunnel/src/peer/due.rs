@@ -43,7 +43,7 @@ impl Peer {
         if state.scheduled.is_none_or(|at| context.now < at) {
             return state.scheduled;
         }
-        self.poll_validation(&mut state, context);
+        self.poll_candidate(&mut state, context);
         self.work(&mut state, context);
         if state.path_wait_ends().is_some_and(|until| context.now >= until) {
             state.end_path_wait(context.now);
@@ -140,10 +140,8 @@ impl Peer {
             state.permit = None;
         }
         let timers = state.timers.next(self.is_reachable(state));
-        [timers, state.sessions.next(handshaking), state.next_validation(), state.path_wait_ends()]
-            .into_iter()
-            .flatten()
-            .min()
+        let candidate = state.path_state.as_ref().and_then(|path_state| path_state.candidates.next());
+        [timers, state.sessions.next(handshaking), candidate, state.path_wait_ends()].into_iter().flatten().min()
     }
 
     /// Asks for a [`Self::tick`] in time. Traffic moves what is due away and back, but it is asked for only where the last would

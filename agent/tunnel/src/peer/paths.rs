@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mesh_offload::packet::{MAX_PACKET, padded_len};
 
-use super::roam::{Backoff, RetiredAddress, Validation};
+use super::candidates::Candidates;
 use super::{Context, Peer, State};
 use crate::endpoint::{Endpoint, LocalAddress};
 use crate::noise::{HEADER, OVERHEAD};
@@ -28,12 +28,8 @@ pub(super) struct PathState {
     stream: Option<Arc<dyn Carrier>>,
     /// When the stream ended that took packets, where no path is known to work since.
     stream_lost: Option<Instant>,
-    pub(super) validation: Option<Validation>,
-    /// When the last trial came to nothing.
-    pub(super) failed: Option<Instant>,
-    pub(super) backoffs: Vec<Backoff>,
-    pub(super) retired: Option<RetiredAddress>,
-    /// When the peer was last found at an address that was tried.
+    pub(super) candidates: Candidates,
+    /// When the peer was last found at an address other than its endpoint.
     pub(super) found: Option<Instant>,
     /// When it was last reported that packets went, came by UDP, and came by a stream.
     last_reported: [Option<Instant>; 3],
@@ -44,7 +40,7 @@ pub(super) struct PathState {
 pub(crate) struct PathSet {
     /// The peer's endpoint.
     pub(crate) udp: Option<Endpoint>,
-    /// Where it seems to have gone, or any other address. That nothing can be sent there says nothing of the peer.
+    /// A candidate, or any other address. That nothing can be sent there says nothing of the peer.
     pub(crate) candidate: Option<Endpoint>,
     pub(crate) stream: Option<Arc<dyn Carrier>>,
 }
@@ -254,7 +250,7 @@ impl State {
     }
 
     /// The paths that packets take now: those of the route. But where a stream takes them, none goes to an endpoint that was never
-    /// proved, nor to where the peer seems to have gone from there: what it was said to be may be another host, which gets
+    /// proved, nor to a candidate: what it was said to be may be another host, which gets
     /// initiations and what [`Peer::send_inner`] sends, and no more.
     pub(super) fn paths(&self, now: Instant) -> PathSet {
         let stream = self.stream_of_route().cloned();
@@ -265,10 +261,10 @@ impl State {
         }
     }
 
-    /// To the endpoint, and where the peer seems to have gone.
+    /// To the endpoint, and to a candidate that gets copies.
     fn udp_paths(&self, now: Instant) -> PathSet {
-        let validation = self.path_state.as_deref().and_then(|path_state| path_state.validation.as_ref());
-        PathSet { udp: self.endpoint, candidate: validation.and_then(|validation| validation.hedge(now)), stream: None }
+        let candidate = self.path_state.as_deref().and_then(|path_state| path_state.candidates.copies_to(now));
+        PathSet { udp: self.endpoint, candidate, stream: None }
     }
 
     /// The peer's stream, whatever the route.

@@ -147,7 +147,7 @@ fn a_new_port_of_a_router_is_believed_at_once() {
 }
 
 /// Source addresses that lead nowhere, as QEMU's user network writes into datagrams: the flow goes on without loss, the endpoint
-/// stays, and the address gets three initiations and packets for two seconds, and then none.
+/// stays, and the address gets initiations, packets for two seconds, and then none.
 #[test]
 fn a_source_that_leads_nowhere_is_not_believed() {
     let switch = Switch::new();

@@ -23,7 +23,10 @@ enum End {
 
 /// A datagram on its way.
 pub(super) struct Passing<'a> {
+    /// Since the start.
+    pub(super) at: Duration,
     pub(super) from: usize,
+    pub(super) to: SocketAddr,
     pub(super) bytes: &'a [u8],
     /// How many of this kind this end has sent before.
     pub(super) number: usize,
@@ -42,6 +45,10 @@ pub(super) struct Network<'a> {
     under_way: BTreeSet<(Instant, usize, usize, SocketAddr, Vec<u8>)>,
     sent: usize,
     kinds: BTreeMap<(usize, u8), usize>,
+    /// When each initiation was sent, by whom.
+    pub(super) initiations: Vec<(Duration, usize, SocketAddr)>,
+    /// Data messages that were sent, by whom and where to.
+    pub(super) data: BTreeMap<(usize, SocketAddr), usize>,
     /// When each ping was sent, and how long it took to come back.
     pings: Vec<(Duration, Option<Duration>)>,
 }
@@ -71,6 +78,8 @@ impl<'a> Network<'a> {
             under_way: BTreeSet::new(),
             sent: 0,
             kinds: BTreeMap::new(),
+            initiations: Vec::new(),
+            data: BTreeMap::new(),
             pings: Vec::new(),
         }
     }
@@ -96,9 +105,21 @@ impl<'a> Network<'a> {
         self.pings.iter().filter(|ping| ping.1.is_none()).count()
     }
 
+    /// How many initiations that end sent.
+    pub(super) fn initiations(&self, at: usize) -> usize {
+        self.initiations.iter().filter(|initiation| initiation.1 == at).count()
+    }
+
     /// The longest time that a ping took, of those since then.
     pub(super) fn slowest(&self, since: Duration) -> Duration {
         self.pings.iter().filter(|ping| ping.0 >= since).filter_map(|ping| ping.1).max().unwrap()
+    }
+
+    pub(super) fn endpoint(&self, at: usize) -> Option<SocketAddr> {
+        match &self.ends[at] {
+            End::Ours(engine) => engine.peers(self.now)[0].endpoint,
+            End::Other(_) => None,
+        }
     }
 
     fn packet(&mut self, from: usize, word: u8, number: u32) {
@@ -159,8 +180,8 @@ impl<'a> Network<'a> {
             if transmit.is_none() && delivered.is_none() {
                 return;
             }
-            if let Some((_, bytes)) = transmit {
-                self.pass(at, bytes);
+            if let Some((to, bytes)) = transmit {
+                self.pass(at, to, bytes);
             }
             if let Some(packet) = delivered {
                 let number = u32::from_be_bytes(*packet[27..].first_chunk().unwrap());
@@ -174,12 +195,18 @@ impl<'a> Network<'a> {
         }
     }
 
-    fn pass(&mut self, from: usize, bytes: Vec<u8>) {
+    fn pass(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
+        let at = self.now - self.start;
         let count = self.kinds.entry((from, bytes[0])).or_default();
         let number = *count;
         *count += 1;
+        match bytes[0] {
+            1 => self.initiations.push((at, from, to)),
+            4 => *self.data.entry((from, to)).or_default() += 1,
+            _ => {}
+        }
         self.sent += 1;
-        if let Some(source) = (self.link)(&Passing { from, bytes: &bytes, number }) {
+        if let Some(source) = (self.link)(&Passing { at, from, to, bytes: &bytes, number }) {
             self.under_way.insert((self.now + self.one_way, self.sent, 1 - from, source, bytes));
         }
     }

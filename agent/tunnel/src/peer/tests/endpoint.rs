@@ -125,9 +125,22 @@ fn an_address_that_data_comes_from_is_believed_when_it_answers() {
     assert_eq!((b.endpoint(), b.unauthenticated()), (moved.address(), refused + 2), "replays");
 }
 
-/// Three tries, and longer and longer nothing, while the flow goes on as if nothing were.
+/// The milliseconds after which a candidate gets its next initiations, and has failed.
+const RETRIES: [u64; 3] = [250, 750, 1250];
+const FAILED: Duration = Duration::from_secs(2);
+
+/// Lets the time of a candidate pass.
+fn fails(end: &End, began: Instant) {
+    for after in RETRIES {
+        end.tick(began + Duration::from_millis(after));
+    }
+    end.tick(began + FAILED);
+}
+
+/// Four initiations, and then one a second while data comes from there, and no packets for longer and longer, while the flow goes
+/// on as if nothing were.
 #[test]
-fn an_address_that_does_not_answer_is_left_alone() {
+fn an_address_that_does_not_answer_gets_an_initiation_a_second_and_no_packets() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     shake_hands(&a, &b, start);
@@ -140,10 +153,12 @@ fn an_address_that_does_not_answer_is_left_alone() {
             a.take_next(now, 1, &b);
             b.take_next(now, 1, &a);
             a.take_next(now, 1, &b);
+            // The endpoint has just answered: for a moment no other is needed.
+            now += 6 * S;
         }
         let began = now;
         arrives_from(&a, &b, now, 1, nowhere.address());
-        for after in [250, 750] {
+        for after in RETRIES {
             assert_eq!(nowhere.kinds(), [1], "round {round}, before {after} ms");
             let early = began + Duration::from_millis(after - 1);
             b.tick(early);
@@ -154,15 +169,23 @@ fn an_address_that_does_not_answer_is_left_alone() {
         assert_eq!(nowhere.kinds(), [1]);
         b.send(now, 2);
         assert_eq!((nowhere.datagram()[0], a.take_next(now, 1, &b)), (4, vec![2]), "still to both");
-        b.tick(began + Duration::from_millis(1750));
-        let ended = began + Duration::from_millis(1750);
+        let ended = began + FAILED;
+        b.tick(ended);
         b.send(ended, 3);
-        arrives_from(&a, &b, ended, 4, nowhere.address());
-        assert_eq!((nowhere.kinds(), a.take_next(ended, 1, &b)), (vec![], vec![3]));
         // Up to the end of the pause, or of the session.
-        let quiet = ended + pause.min(100) * S - Duration::from_millis(1);
-        arrives_from(&a, &b, quiet, 5, nowhere.address());
-        assert!(nowhere.kinds().is_empty(), "round {round}: {pause} s are not over");
+        let quiet = ended + pause.min(100) * S;
+        for left in [pause.min(100) * 1000, 2500, 1001] {
+            let now = quiet - Duration::from_millis(left.into());
+            for part in [0, 1, 999] {
+                let now = now + Duration::from_millis(part);
+                arrives_from(&a, &b, now, 4, nowhere.address());
+                b.send(now, 3);
+                let initiations = if part == 0 { vec![1] } else { vec![] };
+                assert_eq!(nowhere.kinds(), initiations, "round {round}: {pause} s are not over");
+            }
+            b.tick(now + S);
+        }
+        assert_eq!((nowhere.kinds(), a.take_next(ended, 10, &b)), (vec![], vec![3; 10]));
         assert_eq!(b.endpoint(), a.address());
         drain(&a, quiet, &b);
         drain(&b, quiet, &a);
@@ -268,30 +291,29 @@ fn what_is_tried_soon_after_a_failure_gets_no_packets() {
     let start = Instant::now();
     let (a, b) = two_ends(start);
     shake_hands(&a, &b, start);
-    let ended = start + Duration::from_millis(1750);
+    let ended = start + FAILED;
     let first = Elsewhere::new();
     arrives_from(&a, &b, start, 1, first.address());
-    for after in [250, 750, 1750] {
-        b.tick(start + Duration::from_millis(after));
-    }
-    assert_eq!(first.kinds(), [1, 1, 1]);
+    fails(&b, start);
+    assert_eq!(first.kinds(), [1; 4]);
     // Another port of the same host did not answer either.
     let neighbour = Elsewhere::new();
     arrives_from(&a, &b, ended, 2, neighbour.address());
-    assert!(neighbour.kinds().is_empty() && b.peer.lock().next_validation().is_none());
+    b.send(ended, 2);
+    b.tick(ended + S);
+    assert_eq!((neighbour.kinds(), a.take_next(ended, 1, &b)), (vec![1], vec![2]));
+    assert!(b.peer.lock().path_state().candidates.next().is_none());
     // Another host is asked, and no more.
     let other = Elsewhere::on([127, 0, 0, 2]);
     let late = ended + 10 * S - Duration::from_millis(1);
     arrives_from(&a, &b, late, 3, other.address());
     b.send(late, 4);
     assert_eq!((other.kinds(), a.take_next(late, 1, &b)), (vec![1], vec![4]));
-    for after in [250, 750, 1750] {
-        b.tick(late + Duration::from_millis(after));
-    }
-    assert_eq!(other.kinds(), [1, 1]);
+    fails(&b, late);
+    assert_eq!(other.kinds(), [1; 3]);
     // After some quiet a third one gets packets too, for its moment.
     let third = Elsewhere::on([127, 0, 0, 3]);
-    let later = late + Duration::from_millis(11_750);
+    let later = late + FAILED + 10 * S;
     arrives_from(&a, &b, later, 5, third.address());
     b.send(later, 6);
     assert_eq!((third.kinds(), a.take_next(later, 1, &b)), (vec![1, 4], vec![6]));
@@ -306,10 +328,8 @@ fn who_seems_to_be_nowhere_gets_its_answers() {
     shake_hands(&a, &b, start);
     let nowhere = Elsewhere::new();
     arrives_from(&a, &b, start, 1, nowhere.address());
-    for after in [250, 750, 1750] {
-        b.tick(start + Duration::from_millis(after));
-    }
-    assert_eq!(nowhere.kinds(), [1, 1, 1]);
+    fails(&b, start);
+    assert_eq!(nowhere.kinds(), [1; 4]);
     let later = start + 3 * S;
     ask(&a, later);
     b.take(later, &b.datagram(), nowhere.address());
