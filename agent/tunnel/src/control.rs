@@ -100,7 +100,8 @@ fn work_on_next(shared: &Shared, schedule: &mut Schedule, output: &mut Output) -
 fn apply(shared: &Shared, update: DeviceUpdate, schedule: &mut Schedule) -> Result<Fit, Error> {
     let (old, fwmark) = (shared.sockets(), update.fwmark.unwrap_or_else(|| shared.table().fwmark));
     let port = update.listen_port.filter(|port| *port != old.port());
-    let sockets = port.map(|port| Sockets::bind(port, fwmark, shared.threads, shared.offloads)).transpose()?;
+    let mut sockets = port.map(|port| Sockets::bind(port, fwmark, shared.threads, shared.offloads)).transpose()?;
+    sockets.iter_mut().for_each(Sockets::take_handshakes_apart);
     if fwmark != shared.table().fwmark && sockets.is_none() {
         old.set_mark(fwmark)?;
     }

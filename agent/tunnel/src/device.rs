@@ -20,10 +20,11 @@ use crate::error::Error;
 use crate::flood::Flood;
 use crate::handle::{DeviceHandle, Revocable};
 use crate::handshake_limiter::HandshakeLimiter;
+use crate::handshakes;
 use crate::inbound;
 use crate::indices::Indices;
 use crate::mtu::Mtu;
-use crate::noise::{HANDSHAKES_PER_SECOND, Identity};
+use crate::noise::Identity;
 use crate::outbound;
 use crate::output::Output;
 use crate::path::Watch;
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) control: Sender<Request>,
     /// Those of each pair of threads.
     pub(crate) wakes: Vec<Wakes>,
+    pub(crate) wake_handshakes: Event,
     pub(crate) wake_uapi: Event,
     /// `None` where the system has no such thing: then what is due after the machine was suspended may come late.
     pub(crate) resumptions: Option<Resumptions>,
@@ -90,14 +92,15 @@ impl Device {
         let (threads, offloads) = (options.threads, options.offloads);
         let mtu = options.mtu.unwrap_or_else(underlay::derived_mtu);
         let tun = Tun::create(&options.name, mtu, threads, offloads)?;
-        let sockets = Sockets::bind(0, 0, threads, offloads)?;
+        let mut sockets = Sockets::bind(0, 0, threads, offloads)?;
+        sockets.take_handshakes_apart();
         let server = options.uapi.then(|| Server::bind(&options.name)).transpose()?;
         let indices = Indices::random().map_err(Error::io("draw a random number"))?;
         let event = || Event::new().map_err(Error::io("make an event descriptor"));
         let wakes = (0..threads.get()).map(|_| Ok(Wakes { inbound: event()?, outbound: event()? }));
         let wakes = wakes.collect::<Result<_, Error>>()?;
         let (control, requests) = mpsc::channel();
-        let mut table = Table::new(HANDSHAKES_PER_SECOND, indices);
+        let mut table = Table::new(indices);
         table.aead = if offloads.batch_aead { Method::best() } else { Method::Single };
         let shared = Arc::new(Shared {
             name: options.name,
@@ -111,6 +114,7 @@ impl Device {
             limiter: HandshakeLimiter::new(),
             control,
             wakes,
+            wake_handshakes: event()?,
             wake_uapi: event()?,
             resumptions: Resumptions::watch()
                 .inspect_err(|error| tracing::debug!(%error, "no notice when the machine resumes"))
@@ -133,6 +137,7 @@ impl Device {
             self.spawn(&format!("wg-inbound{queue}"), move |shared| inbound::run(shared, queue))?;
             self.spawn(&format!("wg-outbound{queue}"), move |shared| outbound::run(shared, queue))?;
         }
+        self.spawn("wg-handshakes", handshakes::run)?;
         if let Some(server) = server {
             self.spawn("wg-uapi", move |shared| server.run(shared))?;
         }
@@ -257,6 +262,10 @@ impl Environment for Machine {
         SystemTime::now()
     }
 
+    fn stopwatch(&self) -> std::time::Instant {
+        std::time::Instant::now()
+    }
+
     fn random(&self) -> u64 {
         // What the standard library draws for its own maps.
         RandomState::new().hash_one(())
@@ -302,6 +311,7 @@ impl Shared {
         for wakes in &self.wakes {
             wakes.inbound.signal();
         }
+        self.wake_handshakes.signal();
     }
 
     /// The interface's MTU, as old as the last packet that was sent, and a second.
@@ -346,6 +356,7 @@ impl Shared {
                 wakes.inbound.signal();
                 wakes.outbound.signal();
             }
+            self.wake_handshakes.signal();
             self.wake_uapi.signal();
         }
     }

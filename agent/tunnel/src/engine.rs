@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use blake2::{Blake2s256, Digest as _};
 use mesh_offload::{Merge, VNET_LEN};
@@ -123,8 +123,8 @@ pub enum EngineEvent {
 ///
 /// One seed and one sequence of calls have one history: the same datagrams of the same lengths to the same targets, the same
 /// packets and the same reports, in the same order and at the same times. The bytes of messages differ, because the keys of
-/// handshakes are drawn by the system; nothing depends on them. No cookie is ever asked for, since that gate counts by the
-/// machine's clock; handshakes are limited by source as in a device.
+/// handshakes are drawn by the system; nothing depends on them. Work on a handshake always counts as [`HANDSHAKE`], so that load, too,
+/// begins at the same message.
 pub struct Engine {
     table: Table,
     schedule: Schedule,
@@ -146,12 +146,17 @@ struct Parts {
     clock: Clock,
 }
 
+/// What work on a handshake counts as.
+const HANDSHAKE: Duration = Duration::from_micros(100);
+
 /// Virtual time, and numbers that follow from the seed.
 struct Clock {
     origin: (Instant, SystemTime),
     now: Instant,
     /// The seed, and how many numbers were drawn.
     random: Cell<(u64, u64)>,
+    /// How often the stopwatch was looked at.
+    looks: Cell<u32>,
 }
 
 struct Stream {
@@ -163,6 +168,11 @@ struct Stream {
 impl Environment for Clock {
     fn wall_clock(&self) -> SystemTime {
         self.origin.1 + self.now.saturating_duration_since(self.origin.0)
+    }
+
+    fn stopwatch(&self) -> Instant {
+        self.looks.set(self.looks.get().wrapping_add(1));
+        self.now + HANDSHAKE * self.looks.get()
     }
 
     fn random(&self) -> u64 {
@@ -189,12 +199,12 @@ impl Engine {
     #[must_use]
     pub fn new(options: EngineOptions, now: Instant, wall: SystemTime) -> Self {
         let EngineOptions { seed, tap, mtu } = options;
-        let clock = Clock { origin: (now, wall), now, random: Cell::new((seed, 0)) };
+        let clock = Clock { origin: (now, wall), now, random: Cell::new((seed, 0)), looks: Cell::default() };
         // Apart from the numbers that the seed gives in turn.
         let hash = Blake2s256::new().chain_update("receiver indices").chain_update(seed.to_le_bytes()).finalize();
         let indices = Indices::with_key(first_number(&hash));
         Self {
-            table: Table::new(u64::MAX, indices),
+            table: Table::new(indices),
             schedule: Schedule::new(now),
             output: Output::default(),
             batch: SendBatch::new(NonZeroU8::MIN),

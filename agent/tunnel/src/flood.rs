@@ -1,62 +1,172 @@
-//! The limit of handshakes for each source while too many come in. Cookies (paper, section 5.3) make sure that a source
-//! is where it says; what one such source may cost is limited here, as in the kernel's `ratelimiter.c`.
+//! Which handshakes are worked on while too many come in. Pure: it is given the time, and told what work took.
+//!
+//! A handshake is five multiplications on a curve, and who asks for one shows only after the first of them. Load is when handshakes
+//! ask for more processor time than there is for them, whether they get it or not; it is no number of messages. Under load, most of
+//! the time is for those who show a cookie (paper, section 5.3); what one such address may cost is limited as in the kernel's
+//! `ratelimiter.c`. A little is for those without one that ask for little: another implementation waits five seconds after a cookie,
+//! which it has to only if its address is one of the busy ones, or these are too many to be told apart.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::noise::HANDSHAKES_PER_SECOND;
+use crate::noise::{COOKIE_LEN, CookieJar, Identity};
 
-/// Handshakes a second that one source may ask for under load, after the first few.
-const PER_SECOND: f64 = 20.0;
+/// What handshakes may ask for in microseconds of processor time: a quarter of a core, and half a second's work of a whole one after
+/// a time in which they asked for less.
+const DEMAND: Limit = Limit { per_second: 250_000.0, most: 500_000.0 };
 
-/// The first few.
-const BURST: f64 = 5.0;
+/// There is load while no more than this is left of it: a thousand nodes that start at once make none.
+const LOAD: f64 = 0.5 * DEMAND.most;
+
+/// What a message that is not worked on would have taken, at least: a multiplication.
+const UNTRIED: f64 = 50.0;
+
+/// What those get under load who show a cookie.
+const PROVED: Limit = Limit { per_second: 200_000.0, most: 200_000.0 };
+
+/// What those get without one, while they ask for little.
+const CLAIMED: Limit = Limit { per_second: 50_000.0, most: 50_000.0 };
+
+/// Handshakes that one source may ask for under load.
+const EACH: Limit = Limit { per_second: 20.0, most: 5.0 };
+
+/// Cookies that are sent: each takes a system call. A newcomer among 56,000 others a second gets one.
+const COOKIES: Limit = Limit { per_second: 64_000.0, most: 16_000.0 };
+
+/// Of these, what only sources get that ask for little.
+const COOKIES_KEPT: f64 = 0.5 * COOKIES.most;
 
 /// Sources remembered at a time. One that is not among them while they are all busy has to wait.
 const SOURCES: usize = 4096;
 
-/// Counts handshakes that passed the gate, in all and by source.
-#[derive(Debug, Default)]
-pub(crate) struct Flood {
-    second: Option<Instant>,
-    count: u64,
-    sources: HashMap<IpAddr, Bucket>,
+/// What is to be done with a handshake message.
+pub(crate) enum Admission {
+    /// Work on it, and report what that took: [`Flood::worked`].
+    Work(Why),
+    /// Send this cookie, and nothing else.
+    Cookie([u8; COOKIE_LEN]),
+    Refuse,
 }
 
-#[derive(Debug)]
+/// Why a handshake is worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// There is no load.
+    Calm,
+    /// It showed a cookie.
+    Proved,
+    /// Its source asks for little.
+    Claimed,
+}
+
+/// Decides. One for all threads of a device.
+#[derive(Default)]
+pub(crate) struct Flood {
+    demand: Bucket,
+    proved: Share,
+    claimed: Share,
+    cookies: Bucket,
+    jar: CookieJar,
+}
+
+/// What is left under load for some of the sources.
+#[derive(Default)]
+struct Share {
+    time: Bucket,
+    sources: Sources,
+}
+
+/// What comes back in a second, and the most that is saved.
+#[derive(Clone, Copy)]
+struct Limit {
+    per_second: f64,
+    most: f64,
+}
+
+/// How much of a limit is left. The default is all of it.
+#[derive(Clone, Copy, Default)]
 struct Bucket {
-    tokens: f64,
-    filled: Instant,
+    spent: f64,
+    since: Option<Instant>,
+}
+
+impl Bucket {
+    fn left(&mut self, limit: Limit, now: Instant) -> f64 {
+        let since = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.since = Some(now);
+        self.spent = since.as_secs_f64().mul_add(-limit.per_second, self.spent).max(0.0);
+        limit.most - self.spent
+    }
+
+    /// More than there is, too, which takes its time to come back; but not for long: a thread that was kept from the processor did
+    /// not work all the while.
+    fn spend(&mut self, limit: Limit, amount: f64) {
+        self.spent = (self.spent + amount).min(2.0 * limit.most);
+    }
+
+    /// Takes one where, of what is left, at least `kept` stays.
+    fn take(&mut self, limit: Limit, kept: f64, now: Instant) -> bool {
+        let taken = self.left(limit, now) >= kept + 1.0;
+        self.spent += f64::from(u8::from(taken));
+        taken
+    }
+}
+
+/// What each source has left of [`EACH`].
+#[derive(Default)]
+pub(crate) struct Sources {
+    tidied: Option<Instant>,
+    buckets: HashMap<IpAddr, Bucket>,
+}
+
+impl Sources {
+    pub(crate) fn take(&mut self, from: IpAddr, now: Instant) -> bool {
+        if self.tidied.is_none_or(|tidied| now >= tidied + Duration::from_secs(1)) {
+            self.tidied = Some(now);
+            // One that has been quiet has all of it, as has one that is not here.
+            self.buckets.retain(|_, bucket| bucket.left(EACH, now) < EACH.most);
+            self.buckets.shrink_to(2 * self.buckets.len());
+        }
+        let from = network_of(from);
+        if self.buckets.len() >= SOURCES && !self.buckets.contains_key(&from) {
+            return false;
+        }
+        self.buckets.entry(from).or_default().take(EACH, 0.0, now)
+    }
 }
 
 impl Flood {
-    /// Whether to work on one more handshake of this source.
-    pub(crate) fn allows(&mut self, from: IpAddr, now: Instant) -> bool {
-        if self.second.is_none_or(|second| now >= second + Duration::from_secs(1)) {
-            self.second = Some(now);
-            self.count = 0;
-            // A source that has been quiet for so long has a full bucket, as has one that is not here.
-            let full = Duration::from_secs_f64(BURST / PER_SECOND);
-            self.sources.retain(|_, bucket| now < bucket.filled + full);
+    /// What to do with an initiation or a response that is for this device.
+    pub(crate) fn admit(&mut self, identity: &Identity, message: &[u8], from: SocketAddr, now: Instant) -> Admission {
+        if self.demand.left(DEMAND, now) > LOAD {
+            return Admission::Work(Why::Calm);
         }
-        self.count += 1;
-        if self.count <= HANDSHAKES_PER_SECOND {
-            return true;
+        if self.jar.is_shown(message, from, now) {
+            let is_admitted = self.proved.time.left(PROVED, now) > 0.0 && self.proved.sources.take(from.ip(), now);
+            return if is_admitted { Admission::Work(Why::Proved) } else { Admission::Refuse };
         }
-        let from = network_of(from);
-        if self.sources.len() >= SOURCES && !self.sources.contains_key(&from) {
-            return false;
+        let asks_for_little = self.claimed.sources.take(from.ip(), now);
+        if asks_for_little && self.claimed.time.left(CLAIMED, now) > 0.0 {
+            return Admission::Work(Why::Claimed);
         }
-        let bucket = self.sources.entry(from).or_insert(Bucket { tokens: BURST, filled: now });
-        let since = now.saturating_duration_since(bucket.filled).as_secs_f64();
-        bucket.tokens = since.mul_add(PER_SECOND, bucket.tokens).min(BURST);
-        bucket.filled = now;
-        let allowed = bucket.tokens >= 1.0;
-        if allowed {
-            bucket.tokens -= 1.0;
+        self.demand.spend(DEMAND, UNTRIED);
+        let kept = if asks_for_little { 0.0 } else { COOKIES_KEPT };
+        if !self.cookies.take(COOKIES, kept, now) {
+            return Admission::Refuse;
         }
-        allowed
+        self.jar.reply(identity, message, from, now).map_or(Admission::Refuse, Admission::Cookie)
+    }
+
+    /// Work on a handshake took so long.
+    pub(crate) fn worked(&mut self, why: Why, time: Duration) {
+        let micros = time.as_secs_f64() * 1e6;
+        self.demand.spend(DEMAND, micros);
+        match why {
+            Why::Calm => {}
+            Why::Proved => self.proved.time.spend(PROVED, micros),
+            Why::Claimed => self.claimed.time.spend(CLAIMED, micros),
+        }
     }
 }
 
@@ -69,37 +179,4 @@ fn network_of(address: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn allowed(flood: &mut Flood, from: &str, count: usize, now: Instant) -> usize {
-        (0..count).filter(|_| flood.allows(from.parse().unwrap(), now)).count()
-    }
-
-    #[test]
-    fn one_source_cannot_use_up_what_others_need() {
-        let start = Instant::now();
-        let mut flood = Flood::default();
-        assert_eq!(allowed(&mut flood, "192.0.2.1", 10_000, start), 250 + 5);
-        assert_eq!(allowed(&mut flood, "192.0.2.2", 10, start), 5, "another source has its own share");
-        let later = start + Duration::from_millis(500);
-        assert_eq!(allowed(&mut flood, "192.0.2.1", 100, later), 5, "10 tokens, of which 5 fit");
-        let next = start + Duration::from_secs(1);
-        assert_eq!(allowed(&mut flood, "192.0.2.1", 250, next), 250, "a new second begins without load");
-        assert!(flood.sources.is_empty());
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_source_and_memory_is_bounded() {
-        let start = Instant::now();
-        let mut flood = Flood::default();
-        allowed(&mut flood, "192.0.2.1", 250, start);
-        let from_one_network =
-            (0..100_u32).filter(|n| flood.allows(format!("2001:db8::{n:x}").parse().unwrap(), start));
-        assert_eq!(from_one_network.count(), 5);
-        for number in 0..100_000_u32 {
-            flood.allows(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), start);
-        }
-        assert_eq!(flood.sources.len(), SOURCES);
-    }
-}
+mod tests;

@@ -36,11 +36,9 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
     if let Err(error) = sys::ask_for_turns(TURN) {
         tracing::debug!(%error, "what comes in may wait longer for a processor");
     }
-    let mut buffer = ReceiveBuffer::new();
     let offloads = shared.tun.offloads_in_use();
-    let mut merge = Merge::new(offloads.tun_tso, offloads.tun_uso);
-    let batch = ReceiveBatch::new(&mut merge, shared.mtu());
-    let mut inbound = Inbound { shared, queue, batch, output: Output::default(), look: Look::default() };
+    let (mut merge, mut buffer) = (Merge::new(offloads.tun_tso, offloads.tun_uso), ReceiveBuffer::new());
+    let mut inbound = Inbound::new(shared, queue, &mut merge);
     let wake = &shared.wakes[queue].inbound;
     while !shared.is_stopping() {
         let sockets = shared.sockets();
@@ -72,7 +70,8 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
     }
 }
 
-struct Inbound<'a> {
+/// What a thread needs to take what comes in.
+pub(crate) struct Inbound<'a> {
     shared: &'a Shared,
     queue: usize,
     batch: ReceiveBatch<'a>,
@@ -96,8 +95,20 @@ impl Next {
     }
 }
 
-impl Inbound<'_> {
-    fn take_batches(&mut self, socket: &OwnedFd, buffer: &mut ReceiveBuffer) {
+impl<'a> Inbound<'a> {
+    /// `queue` is that of the interface.
+    pub(crate) fn new(shared: &'a Shared, queue: usize, merge: &'a mut Merge) -> Self {
+        Self {
+            shared,
+            queue,
+            batch: ReceiveBatch::new(merge, shared.mtu()),
+            output: Output::default(),
+            look: Look::default(),
+        }
+    }
+
+    /// Receives until the socket is empty, or another has waited for long enough.
+    pub(crate) fn take_batches(&mut self, socket: &OwnedFd, buffer: &mut ReceiveBuffer) {
         for _ in 0..BATCHES {
             match buffer.receive(socket) {
                 Ok(count) => {

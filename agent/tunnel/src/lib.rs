@@ -2,7 +2,8 @@
 //! calls ([`Device::apply`]) or, like any other implementation, by `wg` over the UAPI socket.
 //!
 //! Pairs of threads carry the packets, one pair unless more are asked for: *outbound* reads them from the TUN and sends
-//! them as datagrams, *inbound* does the reverse, both many at a time. *Control* owns the configuration and every timer, and
+//! them as datagrams, *inbound* does the reverse, both many at a time. *Handshakes* come in by a thread of their own, so that a flood
+//! of them holds up no packet. *Control* owns the configuration and every timer, and
 //! another thread serves the UAPI socket where it is asked for.
 //! Peers know none of that: they return what is to be sent, and `transmit.rs` sends it. An [`Engine`] is the same device without
 //! threads, on virtual time.
@@ -28,6 +29,7 @@ mod path;
 mod allowed_ips;
 mod flood;
 mod handshake_limiter;
+mod handshakes;
 mod inbound;
 mod indices;
 mod mtu;

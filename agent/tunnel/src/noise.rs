@@ -15,8 +15,8 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use cookie::sign;
-pub(crate) use cookie::{Cookie, FirstMac};
-pub(crate) use gate::{HANDSHAKES_PER_SECOND, Identity, Verdict};
+pub(crate) use cookie::{Cookie, CookieJar, FirstMac};
+pub(crate) use gate::Identity;
 pub(crate) use handshake::{AuthenticInitiation, Initiation, SentInitiation};
 #[cfg(test)]
 pub(crate) use session::open_one;

@@ -1,16 +1,17 @@
 //! What is done with messages from the network, by whichever path they came.
 
 use std::io::IoSlice;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use mesh_offload::{Merge, clamp_mss, packet};
 
 use crate::counters::Counter;
 use crate::endpoint::Endpoint;
+use crate::flood::{Admission, Flood};
 use crate::indices::LastSlot;
-use crate::noise::{COOKIE_LEN, Initiation, Message, Verdict, classify};
+use crate::noise::{Initiation, Message, classify};
 use crate::output::{Event, Output};
 use crate::path::{Carrier, Path, Proof};
 use crate::peer::{Context, PathSet, Peer};
@@ -40,10 +41,10 @@ impl Via<'_> {
         }
     }
 
-    const fn counted_as(&self) -> IpAddr {
+    const fn counted_as(&self) -> SocketAddr {
         match self {
-            Self::Udp(from) => from.address.ip(),
-            Self::Stream { counted_as, .. } => *counted_as,
+            Self::Udp(from) => from.address,
+            Self::Stream { counted_as, .. } => SocketAddr::new(*counted_as, 0),
         }
     }
 }
@@ -153,19 +154,35 @@ fn report_proof(context: &mut Context<'_>, peer: &Peer, via: Via<'_>, proof: Pro
     }
 }
 
+/// Takes what is no data, if it is to be worked on: that is measured, and limited while there is much of it.
 fn take_handshake(table: &Table, context: &mut Context<'_>, message: Message, datagram: &[u8], via: Via<'_>) {
-    if !matches!(message, Message::Cookie { .. }) {
-        let (from, mut reply) = (via.counted_as(), [0; COOKIE_LEN]);
-        match context.identity.check(from, datagram, &mut reply) {
-            Verdict::Pass if allows(context, from) => {}
-            Verdict::Pass => return context.counters.add(Counter::UnderLoad),
-            Verdict::Cookie(len) => {
-                context.counters.add(Counter::UnderLoad);
-                return context.output.answer(&reply[..len], PathSet::back(via));
-            }
-            Verdict::Refuse => return context.counters.add(Counter::Unauthenticated),
-        }
+    if matches!(message, Message::Cookie { .. }) {
+        return work_on_handshake(table, context, message, datagram, via);
     }
+    if !context.identity.is_addressed(datagram) {
+        return context.counters.add(Counter::Unauthenticated);
+    }
+    let admission = flood(context).admit(context.identity, datagram, via.counted_as(), context.now);
+    match admission {
+        Admission::Work(why) => {
+            let began = context.environment.stopwatch();
+            work_on_handshake(table, context, message, datagram, via);
+            let took = context.environment.stopwatch().saturating_duration_since(began);
+            flood(context).worked(why, took);
+        }
+        Admission::Cookie(reply) => {
+            context.counters.add(Counter::UnderLoad);
+            context.output.answer(&reply, PathSet::back(via));
+        }
+        Admission::Refuse => context.counters.add(Counter::UnderLoad),
+    }
+}
+
+fn flood<'a>(context: &Context<'a>) -> MutexGuard<'a, Flood> {
+    context.flood.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn work_on_handshake(table: &Table, context: &mut Context<'_>, message: Message, datagram: &[u8], via: Via<'_>) {
     let counters = context.counters;
     let unknown = || counters.add(Counter::Unauthenticated);
     match message {
@@ -191,9 +208,4 @@ fn take_handshake(table: &Table, context: &mut Context<'_>, message: Message, da
         // It is no handshake.
         Message::Data { .. } => {}
     }
-}
-
-/// Whether a handshake of this source may be worked on.
-fn allows(context: &Context<'_>, from: IpAddr) -> bool {
-    context.flood.lock().unwrap_or_else(PoisonError::into_inner).allows(from, context.now)
 }

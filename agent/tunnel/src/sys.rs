@@ -204,6 +204,14 @@ impl TerminationSignals {
     }
 }
 
+/// Processor time of the calling thread so far.
+pub(crate) fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live value. This clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs().try_into().unwrap_or_default())
+}
+
 /// Asks the scheduler for time slices of this length for the calling thread. With a shorter slice it is scheduled sooner after it
 /// woke; its share of the processor and its priority stay the same. Without effect before Linux 6.12, and where the process has
 /// another policy than the normal one.

@@ -18,7 +18,6 @@ use crate::peer::Peer;
 
 /// Who the device is and who its peers are. Read by every packet, written by the control thread.
 pub(crate) struct Table {
-    gate: u64,
     /// How sessions seal and open many packets at once.
     pub(crate) aead: Method,
     indices: Arc<Indices>,
@@ -49,10 +48,8 @@ pub(crate) struct Member {
 }
 
 impl Table {
-    /// `gate` handshake messages a second are answered without a cookie.
-    pub(crate) fn new(gate: u64, indices: Indices) -> Self {
+    pub(crate) fn new(indices: Indices) -> Self {
         Self {
-            gate,
             aead: Method::best(),
             indices: Arc::new(indices),
             identity: None,
@@ -121,7 +118,7 @@ impl Table {
         if self.identity.as_ref().map(|identity| identity.private().bytes()) == Some(key.bytes()) {
             return false;
         }
-        let identity = (!key.is_zero()).then(|| Identity::new(key, self.gate).with_aead(self.aead));
+        let identity = (!key.is_zero()).then(|| Identity::new(key).with_aead(self.aead));
         if self.identity.is_none() && identity.is_none() {
             return false;
         }
@@ -263,7 +260,6 @@ pub(crate) fn unmapped(address: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
     use crate::device::Machine;
-    use crate::noise::HANDSHAKES_PER_SECOND;
     use zeroize::Zeroizing;
 
     fn key(seed: u8) -> PrivateKey {
@@ -281,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_network_belongs_to_whom_claimed_it_last() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
+        let (mut table, now) = (Table::new(Indices::with_key(0)), Instant::now());
         table.edit(&update(2, &["10.0.1.2/32", "10.9.0.0/16"]), &Machine, now);
         table.edit(&update(3, &["10.0.1.3/32", "10.9.1.1/16"]), &Machine, now);
         assert_eq!(networks(&table, 2), ["10.0.1.2/32"]);
@@ -298,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_network_is_taken_from_its_owner_alone() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
+        let (mut table, now) = (Table::new(Indices::with_key(0)), Instant::now());
         let removal = |seed, networks: &[&str], added: &[&str]| PeerUpdate {
             removed_allowed_ips: networks.iter().map(|network| network.parse().unwrap()).collect(),
             ..update(seed, added)
@@ -323,7 +319,7 @@ mod tests {
 
     #[test]
     fn an_edit_keeps_the_peer() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
+        let (mut table, now) = (Table::new(Indices::with_key(0)), Instant::now());
         let public = key(2).public_key();
         table.edit(&update(2, &["10.0.1.2/32"]), &Machine, now);
         let before = Arc::clone(table.by_key(&public).unwrap());
@@ -339,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_last_free_slot_is_found_and_no_other_peer_is_added() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
+        let (mut table, now) = (Table::new(Indices::with_key(0)), Instant::now());
         table.edit(&update(2, &[]), &Machine, now);
         let taken = Arc::clone(table.by_key(&key(2).public_key()).unwrap());
         table.slots.extend((0..SLOTS).map(|slot| (slot, Arc::clone(&taken))));
@@ -352,7 +348,7 @@ mod tests {
 
     #[test]
     fn own_key_and_update_only() {
-        let (mut table, now) = (Table::new(HANDSHAKES_PER_SECOND, Indices::with_key(0)), Instant::now());
+        let (mut table, now) = (Table::new(Indices::with_key(0)), Instant::now());
         table.edit(&update(1, &["10.0.1.1/32"]), &Machine, now);
         table.edit(&PeerUpdate { update_only: true, ..update(5, &[]) }, &Machine, now);
         assert_eq!(table.members().count(), 1);

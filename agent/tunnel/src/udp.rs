@@ -1,7 +1,9 @@
-//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, all on the same port. They report the local address
+//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, and one of each for handshakes, all on the same port.
+//! They report the local address
 //! that a datagram was sent to, so that the answer can leave from it.
 
 mod address;
+mod apart;
 mod control;
 mod receive;
 mod send;
@@ -25,6 +27,8 @@ use send::Segmenting;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     queues: Vec<Queue>,
+    /// Those that get the handshakes, where the kernel can tell them apart.
+    handshakes: Option<Queue>,
     port: u16,
     segmenting: Segmenting,
     putting_together: bool,
@@ -71,6 +75,7 @@ impl Sockets {
         let putting_together = offloads.udp_gro && all().all(socket::put_together);
         let sockets = Self {
             queues: queues_bound,
+            handshakes: None,
             port,
             segmenting: Segmenting::new(segmenting, Instant::now()),
             putting_together,
@@ -79,6 +84,41 @@ impl Sockets {
             sockets.set_mark(fwmark)?;
         }
         Ok(sockets)
+    }
+
+    /// Has the kernel put handshakes into sockets of their own, so that however many come in, they take no room from data. Where it
+    /// cannot, they come with the data.
+    pub(crate) fn take_handshakes_apart(&mut self) {
+        match self.try_take_apart() {
+            Ok(handshakes) => self.handshakes = Some(handshakes),
+            Err(error) => tracing::debug!(%error, "a flood of handshakes takes room from data"),
+        }
+    }
+
+    fn try_take_apart(&self) -> Result<Queue, Error> {
+        let failed = || Error::io("take handshakes apart");
+        let first = &self.queues[0];
+        for socket in first.sockets() {
+            socket::share_port(socket).map_err(failed())?;
+        }
+        // In the order in which sockets begin to share a port the kernel counts them, so that these are the last.
+        let (handshakes, _) = Queue::bind(self.port, true)?;
+        let all = first.sockets().zip(handshakes.sockets());
+        for (data, handshakes) in all {
+            socket::limit_received(handshakes, apart::BUFFER);
+            // The kernel looks at any of the sockets before it joins datagrams.
+            if self.putting_together && !socket::put_together(handshakes) {
+                return Err(failed()(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+            }
+            apart::choose_sockets(data, self.queues.len()).map_err(failed())?;
+        }
+        Ok(handshakes)
+    }
+
+    /// The sockets that get nothing but handshakes, but for what comes while they are set up. None where data and handshakes
+    /// come together.
+    pub(crate) fn handshakes(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.handshakes.iter().flat_map(Queue::sockets)
     }
 
     pub(crate) fn port(&self) -> u16 {

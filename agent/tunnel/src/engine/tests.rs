@@ -429,3 +429,58 @@ fn a_device_without_a_key_does_nothing() {
 fn endpoint_of(at: u8) -> EngineEvent {
     EngineEvent::Endpoint { peer: private(at).public_key(), endpoint: address(at) }
 }
+
+/// 56,000 initiations a second from as many addresses, garbled behind their first MAC; a new client gets in within half a second, and
+/// its session goes on.
+#[test]
+fn a_newcomer_gets_in_beside_a_flood() {
+    let mut world = World::introduced(1);
+    let second = PrivateKey::from_bytes(Zeroizing::new([9; 32]));
+    let mut session = Engine::new(EngineOptions { seed: 9, tap: TAP, mtu: 1420 }, world.start, SystemTime::UNIX_EPOCH);
+    let victim = PeerUpdate { endpoint: Some(address(1)), ..PeerUpdate::new(private(1).public_key()) };
+    let update = DeviceUpdate { private_key: Some(second), peers: vec![victim], ..DeviceUpdate::default() };
+    // It only serves to make a message with a first MAC for the victim.
+    session.apply(update, world.start);
+    let mut garbled = session.poll_transmit().unwrap().bytes;
+    garbled[40] ^= 1;
+    crate::noise::sign(&mut garbled, &private(1).public_key(), None);
+
+    // The client is another device, which the victim knows.
+    world.nodes[0].engine.apply(DeviceUpdate { replace_peers: true, ..DeviceUpdate::default() }, world.now);
+    let mut number = 0_u32;
+    let mut flood = |world: &mut World, time: Duration| {
+        // A millisecond's worth at a time.
+        for _ in 0..time.as_millis() {
+            for _ in 0..56 {
+                number += 1;
+                let from = SocketAddr::from(((0x0a00_0000 + number).to_be_bytes(), 9));
+                world.nodes[1].engine.handle_datagram(from, &garbled, world.now);
+                while let Some(sent) = world.nodes[1].engine.poll_transmit() {
+                    assert_eq!(sent.bytes[0], 3, "a cookie, and to each who asked");
+                    assert_eq!(sent.to, EngineTarget::Udp(from));
+                }
+            }
+            world.run(Duration::from_millis(1));
+        }
+    };
+    flood(&mut world, S / 5);
+    let under_load = world.nodes[1].engine.drops().under_load;
+    assert!(under_load > 5_000, "{under_load} of 11,200");
+    let peer = PeerUpdate {
+        endpoint: Some(address(1)),
+        preshared_key: Some(PresharedKey::from_bytes(Zeroizing::new([9; 32]))),
+        allowed_ips: vec!["10.0.1.2/32".parse().unwrap()],
+        ..PeerUpdate::new(private(1).public_key())
+    };
+    let since = world.history.len();
+    world.nodes[0].engine.apply(DeviceUpdate { peers: vec![peer], ..DeviceUpdate::default() }, world.now);
+    world.send(0, 1);
+    flood(&mut world, S / 2);
+    assert_eq!(world.delivered(1), [1]);
+    assert_eq!(world.count(since, 1, "kind 3,"), 1, "it was asked for a cookie, once");
+    for word in 2..5 {
+        world.send(0, word);
+        flood(&mut world, 2 * LATENCY);
+    }
+    assert_eq!(world.delivered(1), [2, 3, 4], "its session goes on");
+}

@@ -1,46 +1,30 @@
-//! The device's key, and the check that a handshake message has to pass before any Curve25519 multiplication is spent on it. That
-//! check is boringtun's `RateLimiter`, which only this file uses.
+//! The device's key, and what follows from it alone: which handshake messages are for it.
 
-use std::net::IpAddr;
 use std::time::SystemTime;
 
-use boringtun::noise::TunnResult;
-use boringtun::noise::rate_limiter::RateLimiter;
 use mesh_aead::Method;
 
+use super::cookie::{self, COOKIE_LABEL, MAC1_LABEL};
 use super::timestamp::{Clock, Timestamp};
 use crate::key::{PrivateKey, PublicKey};
-
-/// Handshake messages per second that are answered without asking the sender to prove its address with a cookie (paper,
-/// section 5.3). One costs five Curve25519 multiplications, about 0.2 ms, so they take 5 % of a core.
-pub(crate) const HANDSHAKES_PER_SECOND: u64 = 250;
 
 /// The device's private key and the state derived from it alone.
 pub(crate) struct Identity {
     private: PrivateKey,
     public: PublicKey,
-    /// Counts handshake messages and makes cookie replies.
-    gate: RateLimiter,
+    /// The key of the first MAC of messages to this device.
+    first_mac_key: [u8; 32],
+    /// The key that this device's cookies are sealed with.
+    cookie_key: [u8; 32],
     clock: Clock,
     aead: Method,
 }
 
-/// The result of checking a handshake message.
-pub(crate) enum Verdict {
-    /// Process the message.
-    Pass,
-    /// Too many handshakes: send a cookie reply, which is that many bytes at the beginning of the buffer.
-    Cookie(usize),
-    /// Not for this device's key, or not a handshake message.
-    Refuse,
-}
-
 impl Identity {
-    /// `per_second` handshake messages are answered without a cookie, by the machine's clock.
-    pub(crate) fn new(private: PrivateKey, per_second: u64) -> Self {
+    pub(crate) fn new(private: PrivateKey) -> Self {
         let public = private.public_key();
-        let gate = RateLimiter::new(&(*public.as_bytes()).into(), per_second);
-        Self { private, public, gate, clock: Clock::default(), aead: Method::best() }
+        let [first_mac_key, cookie_key] = [MAC1_LABEL, COOKIE_LABEL].map(|label| cookie::labelled(label, &public));
+        Self { private, public, first_mac_key, cookie_key, clock: Clock::default(), aead: Method::best() }
     }
 
     /// The same, whose sessions seal and open many packets at once by that method.
@@ -61,14 +45,14 @@ impl Identity {
         &self.private
     }
 
-    /// Checks the first MAC of a handshake message and, under load, the second; `reply` takes a cookie reply.
-    pub(crate) fn check(&self, from: IpAddr, datagram: &[u8], reply: &mut [u8]) -> Verdict {
-        self.gate.reset_count();
-        match self.gate.verify_packet(Some(from), datagram, reply) {
-            Ok(_) => Verdict::Pass,
-            Err(TunnResult::WriteToNetwork(cookie)) => Verdict::Cookie(cookie.len()),
-            Err(_) => Verdict::Refuse,
-        }
+    /// Whether the first MAC of an initiation or a response is for this device: only who knows its public key can make one. It
+    /// costs under a microsecond, and every handshake has to pass it before anything else is spent on it.
+    pub(crate) fn is_addressed(&self, message: &[u8]) -> bool {
+        cookie::has_first_mac(message, &self.first_mac_key)
+    }
+
+    pub(super) fn cookie_key(&self) -> &[u8; 32] {
+        &self.cookie_key
     }
 
     /// The timestamp of the next initiation.

@@ -119,7 +119,7 @@ pub(crate) struct Initiation {
 }
 
 impl Initiation {
-    /// Reads a message that passed [`Identity::check`].
+    /// Reads a message that passed [`Identity::is_addressed`].
     pub(crate) fn read(identity: &Identity, message: &[u8]) -> Option<Box<Self>> {
         use initiation::{EPHEMERAL, STATIC, TIMESTAMP};
         if message.len() != INITIATION_LEN || number(message, 0) != Some(INITIATION) {

@@ -1,14 +1,14 @@
 //! Handshakes between two of our own ends and with boringtun, in both roles.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
+use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use proptest::prelude::*;
 
 use super::*;
 use crate::sessions::end::{End, Taken, nowhere, private};
-
-const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 /// boringtun with the key made of the byte `own`, towards that of the other.
 fn oracle(own: u8, other: u8, psk: Option<u8>) -> Tunn {
@@ -79,46 +79,104 @@ fn a_handshake_needs_the_same_preshared_key() {
 }
 
 #[test]
-fn the_gate_asks_for_cookies_under_load_and_takes_ours() {
-    let (mut here, there) = (End::new(1, 2, None), Identity::new(private(2), HANDSHAKES_PER_SECOND));
-    let initiation = here.ask();
-    let mut reply = [0; COOKIE_LEN];
-    assert!(matches!(here.identity.check(FROM, &initiation, &mut reply), Verdict::Refuse), "meant for the other");
-    let mut passed = 0;
-    while matches!(there.check(FROM, &initiation, &mut reply), Verdict::Pass) {
-        passed += 1;
-        assert!(passed < 100 * HANDSHAKES_PER_SECOND, "never asks");
+fn only_messages_for_this_device_are_addressed_to_it() {
+    let (mut here, there) = (End::new(1, 2, None), End::new(2, 1, None));
+    let genuine = here.ask();
+    assert!(there.identity.is_addressed(&genuine) && !here.identity.is_addressed(&genuine));
+    for at in 0..INITIATION_LEN {
+        let mut changed = genuine.clone();
+        changed[at] ^= 1;
+        assert_eq!(there.identity.is_addressed(&changed), at >= 132, "byte {at}");
     }
-    assert!(passed >= HANDSHAKES_PER_SECOND, "a cookie after {passed} handshakes");
-    assert_eq!(here.take(&reply), Some(Taken::Cookie));
-    let with_cookie = here.ask();
-    let mut other = [0; COOKIE_LEN];
-    let elsewhere = "192.0.2.2".parse().unwrap();
-    // The cookie matters only under load, and on a machine that was suspended in between the load may be over.
-    let good = |from, message: &[u8], reply: &mut [u8]| {
-        (0..4 * HANDSHAKES_PER_SECOND).all(|_| matches!(there.check(from, message, reply), Verdict::Pass))
+    assert!((0..32).all(|len| !there.identity.is_addressed(&genuine[..len])), "too short for two MACs");
+    // boringtun makes the same.
+    let theirs = said(oracle(1, 2, None).format_handshake_initiation(&mut [0; 2048], false)).unwrap();
+    assert!(there.identity.is_addressed(&theirs));
+}
+
+#[test]
+fn a_cookie_is_for_one_address_and_port_and_for_two_minutes() {
+    const S: Duration = Duration::from_secs(1);
+    for from in ["192.0.2.1:7", "[2001:db8::1]:7"] {
+        let from: SocketAddr = from.parse().unwrap();
+        let (mut here, there, mut jar) = (End::new(1, 2, None), End::new(2, 1, None), CookieJar::default());
+        let (start, initiation) = (Instant::now(), here.ask());
+        assert!(!jar.is_shown(&initiation, from, start));
+        let reply = jar.reply(&there.identity, &initiation, from, start).unwrap();
+        assert_eq!(here.take(&reply), Some(Taken::Cookie));
+        let shown = here.ask();
+        let mut other_port = from;
+        other_port.set_port(8);
+        let other_address = SocketAddr::new("192.0.2.2".parse().unwrap(), 7);
+        assert!(jar.is_shown(&shown, from, start));
+        assert!(!jar.is_shown(&shown, other_port, start) && !jar.is_shown(&shown, other_address, start));
+        let mut changed = shown.clone();
+        changed[147] ^= 1;
+        assert!(!jar.is_shown(&changed, from, start));
+        // One that is given out just before the secret changes is good for as long as any.
+        let reply = jar.reply(&there.identity, &initiation, from, start + 119 * S).unwrap();
+        assert_eq!(here.take(&reply), Some(Taken::Cookie));
+        let shown = here.ask();
+        jar.reply(&there.identity, &initiation, from, start + 120 * S).unwrap();
+        assert!(jar.is_shown(&shown, from, start + 239 * S));
+        assert!(!jar.is_shown(&shown, from, start + 240 * S));
+        let again = jar.reply(&there.identity, &initiation, from, start + 121 * S).unwrap();
+        assert_eq!(here.take(&again), Some(Taken::Cookie));
+        let shown = here.ask();
+        jar.reply(&there.identity, &initiation, from, start + 300 * S).unwrap();
+        assert!(jar.is_shown(&shown, from, start + 301 * S), "of the secret before");
+        jar.reply(&there.identity, &initiation, from, start + 1000 * S).unwrap();
+        assert!(!jar.is_shown(&shown, from, start + 1000 * S));
+    }
+}
+
+#[test]
+fn boringtun_takes_our_cookie_and_shows_it() {
+    let from = "192.0.2.1:7".parse().unwrap();
+    let (mut ours, mut theirs, mut jar) = (End::new(1, 2, None), oracle(2, 1, None), CookieJar::default());
+    let (now, mut buffer) = (Instant::now(), [0; 2048]);
+    let initiation = said(theirs.format_handshake_initiation(&mut buffer, false)).unwrap();
+    let reply = jar.reply(&ours.identity, &initiation, from, now).unwrap();
+    assert!(matches!(theirs.decapsulate(None, &reply, &mut buffer), TunnResult::Done));
+    let again = said(theirs.format_handshake_initiation(&mut buffer, true)).unwrap();
+    assert!(jar.is_shown(&again, from, now) && ours.identity.is_addressed(&again));
+    let Some(Taken::Initiation(answer)) = ours.take(&again) else { panic!("the initiation was refused") };
+    let confirmation = said(theirs.decapsulate(None, &answer, &mut buffer)).unwrap();
+    assert_eq!(ours.take(&confirmation), Some(Taken::Keepalive));
+    packets_cross(&mut ours, &mut theirs);
+}
+
+#[test]
+fn we_take_the_cookie_of_boringtun_and_show_it() {
+    let mut ours = End::new(1, 2, None);
+    let gate = RateLimiter::new(&(*private(2).public_key().as_bytes()).into(), 1);
+    let from = Some("192.0.2.1".parse().unwrap());
+    let mut buffer = [0; 2048];
+    let reply = loop {
+        match gate.verify_packet(from, &ours.ask(), &mut buffer) {
+            Err(TunnResult::WriteToNetwork(reply)) => break reply.to_vec(),
+            result => assert!(result.is_ok(), "{result:?}"),
+        }
     };
-    assert!(good(FROM, &with_cookie, &mut other), "the cookie was not honoured");
-    assert!(!good(elsewhere, &with_cookie, &mut other), "it is valid for one address");
+    assert_eq!(ours.take(&reply), Some(Taken::Cookie));
+    let again = ours.ask();
+    assert!((0..10).all(|_| gate.verify_packet(from, &again, &mut buffer).is_ok()), "the cookie was not honoured");
 }
 
 /// The initiator may be under load as well.
 #[test]
 fn a_cookie_for_a_response_is_used_in_the_next_message() {
-    let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
+    let from = "192.0.2.1:7".parse().unwrap();
+    let (mut here, mut there, mut jar) = (End::new(1, 2, None), End::new(2, 1, None), CookieJar::default());
     let Some(Taken::Initiation(answer)) = there.take(&here.ask()) else { panic!("refused") };
     assert_eq!(answer[76..], [0; 16], "no cookie yet");
-    let mut reply = [0; COOKIE_LEN];
-    while !matches!(here.identity.check(FROM, &answer, &mut reply), Verdict::Cookie(_)) {}
+    let taken = Instant::now();
+    let reply = jar.reply(&here.identity, &answer, from, taken).unwrap();
     assert_eq!(there.take(&reply), Some(Taken::Cookie));
     let Some(Taken::Initiation(answer)) = there.take(&here.ask()) else { panic!("refused") };
-    assert_ne!(answer[76..], [0; 16]);
-    assert!(
-        (0..=HANDSHAKES_PER_SECOND).all(|_| matches!(here.identity.check(FROM, &answer, &mut reply), Verdict::Pass))
-    );
-    let taken = std::time::Instant::now();
-    for (seconds, is_used) in [(110, true), (120, false)] {
-        let now = taken + std::time::Duration::from_secs(seconds);
+    assert!(here.identity.is_addressed(&answer) && jar.is_shown(&answer, from, taken));
+    for (seconds, is_used) in [(110, true), (121, false)] {
+        let now = taken + Duration::from_secs(seconds);
         let message = there
             .sessions
             .ask(&there.identity, &here.identity.public(), nowhere(), now, std::time::SystemTime::now())
@@ -227,7 +285,9 @@ proptest! {
         if let Some(head) = datagram.get_mut(..4) { head.copy_from_slice(&[kind, 0, 0, 0]); }
         let mut here = End::new(1, 2, None);
         prop_assert!(here.take(&datagram).is_none());
-        let verdict = here.identity.check(FROM, &datagram, &mut [0; COOKIE_LEN]);
-        prop_assert!(!matches!(verdict, Verdict::Pass) || kind > 2);
+        prop_assert!(!here.identity.is_addressed(&datagram));
+        let (from, now, mut jar) = ("192.0.2.1:7".parse().unwrap(), Instant::now(), CookieJar::default());
+        jar.reply(&here.identity, &datagram, from, now);
+        prop_assert!(!jar.is_shown(&datagram, from, now));
     }
 }

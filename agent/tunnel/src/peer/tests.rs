@@ -10,7 +10,7 @@ use crate::config::Offloads;
 use crate::control::Request;
 use crate::device::Machine;
 use crate::key::PrivateKey;
-use crate::noise::{HANDSHAKES_PER_SECOND, Message, OVERHEAD, classify};
+use crate::noise::{Message, OVERHEAD, classify};
 use crate::output::Wake;
 use crate::path::Watch;
 use crate::transmit::{Outside, flush};
@@ -50,7 +50,7 @@ fn two_ends(start: Instant) -> (End, End) {
     let end = |own: u8, other: u8| {
         let (control, requests) = mpsc::channel();
         End {
-            identity: Identity::new(key(own), HANDSHAKES_PER_SECOND),
+            identity: Identity::new(key(own)),
             sockets: Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap(),
             counters: Counters::default(),
             limiter: HandshakeLimiter::new(),

@@ -8,9 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::indices::Indices;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
-use crate::noise::{
-    HANDSHAKES_PER_SECOND, HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify, open_one,
-};
+use crate::noise::{HEADER, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, classify, open_one};
 use crate::sessions::{Sessions, Target};
 
 /// One end. Its private key is fixed; ephemeral keys are random.
@@ -37,7 +35,7 @@ impl End {
     /// The end whose key is made of the byte `own`, towards the one of `other`; the psk is made of its byte as well.
     pub(crate) fn new(own: u8, other: u8, psk: Option<u8>) -> Self {
         Self {
-            identity: Identity::new(private(own), HANDSHAKES_PER_SECOND),
+            identity: Identity::new(private(own)),
             psk: psk.map(|byte| PresharedKey::from_bytes(Zeroizing::new([byte; 32]))),
             sessions: Sessions::new(own.into(), Arc::new(Indices::with_key(own.into()))),
             peer: private(other).public_key(),
@@ -61,7 +59,7 @@ impl End {
         asked.expect("no initiation").to_vec()
     }
 
-    /// Processes a message that passed [`Identity::check`], as the device does; `None` where it refuses it.
+    /// Processes a message that passed [`Identity::is_addressed`], as the device does; `None` where it refuses it.
     pub(crate) fn take(&mut self, message: &[u8]) -> Option<Taken> {
         let now = Instant::now();
         match classify(message)? {

@@ -53,13 +53,21 @@ fn open(is_ipv4: bool) -> io::Result<OwnedFd> {
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
     }
-    for (forced, asked) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
-        if set_option(&socket, libc::SOL_SOCKET, forced, BUFFER).is_err() {
-            // Without the privilege the kernel limits it; a smaller buffer only loses packets earlier in a burst.
-            let _ = set_option(&socket, libc::SOL_SOCKET, asked, BUFFER);
-        }
-    }
+    limit_received(&socket, BUFFER);
+    set_size(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, BUFFER);
     Ok(socket)
+}
+
+/// Sets how many bytes may wait to be received.
+pub(super) fn limit_received(socket: &OwnedFd, bytes: libc::c_int) {
+    set_size(socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes);
+}
+
+fn set_size(socket: &OwnedFd, forced: libc::c_int, asked: libc::c_int, bytes: libc::c_int) {
+    if set_option(socket, libc::SOL_SOCKET, forced, bytes).is_err() {
+        // Without the privilege the kernel limits it; a smaller buffer only loses packets earlier in a burst.
+        let _ = set_option(socket, libc::SOL_SOCKET, asked, bytes);
+    }
 }
 
 /// Lets further sockets of this user bind the same port; each gets a share of the flows.

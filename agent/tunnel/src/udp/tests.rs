@@ -331,3 +331,72 @@ fn a_missing_address_family_fails_alone() {
     assert!(from.send(b"x", loopback(&to, false), None).is_err());
     assert_eq!(receive_messages(&to, 0, true, 1), [[b"x"]]);
 }
+
+/// What comes to the sockets of handshakes, and to each queue, until there are so many datagrams.
+fn sorted(sockets: &Sockets, is_ipv4: bool, count: usize) -> (Vec<Vec<u8>>, Vec<Vec<Vec<u8>>>) {
+    let (mut buffer, mut handshakes, mut queues) = (ReceiveBuffer::new(), Vec::new(), Vec::new());
+    queues.resize(sockets.queues.len(), Vec::new());
+    let end = Instant::now() + DEADLINE;
+    while handshakes.len() + queues.iter().map(Vec::len).sum::<usize>() < count {
+        assert!(Instant::now() < end, "datagrams are missing: {handshakes:?}, {queues:?}");
+        let at = usize::from(!is_ipv4);
+        let apart = sockets.handshakes().nth(at).map(|socket| (socket, &mut handshakes));
+        let data = queues.iter_mut().enumerate().map(|(queue, taken)| (sockets.queue(queue).nth(at).unwrap(), taken));
+        for (socket, taken) in apart.into_iter().chain(data) {
+            for index in 0..buffer.receive(socket).unwrap_or(0) {
+                let datagrams = buffer.get(index).unwrap().datagrams;
+                taken.extend(datagrams.iter().map(|at| buffer.bytes()[at].to_vec()));
+            }
+        }
+        thread::yield_now();
+    }
+    (handshakes, queues)
+}
+
+#[test]
+fn handshakes_come_apart_and_a_flow_of_data_stays_in_one_queue() {
+    for threads in 1..=3 {
+        let mut here = Sockets::bind(0, 0, NonZeroU8::new(threads).unwrap(), Offloads::ALL).unwrap();
+        here.take_handshakes_apart();
+        assert_eq!(here.handshakes().count(), 2, "the kernel can");
+        for is_ipv4 in [true, false] {
+            let clients: Vec<UdpSocket> =
+                (0..64).map(|_| UdpSocket::bind(if is_ipv4 { "127.0.0.1:0" } else { "[::1]:0" }).unwrap()).collect();
+            let mut sent = 0;
+            for (number, client) in (0..).zip(&clients) {
+                // The types of WireGuard's messages, what is none of them, and what is too short to tell.
+                for kind in [[1, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0], [4, 0, 0, 0], [4, 0, 0, 0], [1, 1, 0, 0], [0; 4]]
+                {
+                    client.send_to(&[&kind[..], &[number]].concat(), loopback(&here, is_ipv4)).unwrap();
+                    sent += 1;
+                }
+                client.send_to(&[1, 0, number], loopback(&here, is_ipv4)).unwrap();
+                sent += 1;
+            }
+            let (handshakes, queues) = sorted(&here, is_ipv4, sent);
+            assert_eq!(handshakes.len(), 3 * clients.len());
+            assert!(handshakes.iter().all(|datagram| matches!(datagram[..4], [1..=3, 0, 0, 0])));
+            for number in 0..64 {
+                let of_flow =
+                    queues.iter().map(|queue| queue.iter().filter(|datagram| datagram[..].last() == Some(&number)));
+                let counts: Vec<usize> = of_flow.map(|of_flow| of_flow.filter(|of| of.len() == 5).count()).collect();
+                assert_eq!(counts.iter().filter(|count| **count > 0).collect::<Vec<_>>(), [&4], "{counts:?}");
+            }
+            assert!(queues.iter().all(|queue| !queue.is_empty()), "64 flows, and a queue without any");
+        }
+    }
+}
+
+/// A train of data in front of a handshake that the kernel has joined to it is data, and stays in one piece.
+#[test]
+fn data_is_joined_where_handshakes_come_apart() {
+    let (from, mut to) = (bind(GSO), bind(GRO));
+    to.take_handshakes_apart();
+    for is_ipv4 in [true, false] {
+        let bytes: Vec<u8> = [4, 0, 0, 0].into_iter().chain([7; 156]).cycle().take(160 * 40).collect();
+        let bytes = [&bytes[..], &[1, 0, 0, 0], &[9; 144]].concat();
+        send(&from, Message { bytes: &bytes, segment: 160, to: loopback(&to, is_ipv4), source: None, ecn: 0 });
+        let messages = receive_messages(&to, 0, is_ipv4, 41);
+        assert_eq!((messages.len(), messages[0].len(), messages[0][40].len()), (1, 41, 148));
+    }
+}

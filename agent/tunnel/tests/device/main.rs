@@ -36,3 +36,4 @@ mod streams;
 mod tap;
 mod traffic;
 mod uapi;
+mod under_load;

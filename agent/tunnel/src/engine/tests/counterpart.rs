@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::key::{PrivateKey, PublicKey};
 use crate::noise::{
-    HANDSHAKES_PER_SECOND, HEADER, INITIATION_LEN, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN,
-    SentInitiation, Session, Timestamp, classify, open_one,
+    HEADER, INITIATION_LEN, Identity, Initiation, Message, OVERHEAD, Opened, RESPONSE_LEN, SentInitiation, Session,
+    Timestamp, classify, open_one,
 };
 
 const REKEY_TIMEOUT: Duration = Duration::from_millis(5167);
@@ -56,7 +56,7 @@ impl Counterpart {
         origin: (Instant, SystemTime),
     ) -> Self {
         Self {
-            identity: Identity::new(private, HANDSHAKES_PER_SECOND),
+            identity: Identity::new(private),
             peer,
             endpoint,
             origin,
