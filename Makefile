@@ -61,8 +61,8 @@ soak: deps ## The long seeded runs of `make nightly` (an hour or so); SOAK_SEED=
 	@ONLY=soak,properties,solidity .ci/nightly "$(CARGO)" "$(AS_USER)"
 
 bench: PACKAGES += iperf3
-bench: packages ## wg-tunnel beside other tunnels (QUICK=1: three minutes; ROUNDS=, ONLY=, RIVALS=: agent/tunnel/bench).
-	@QUICK=$(QUICK) ROUNDS=$(ROUNDS) ONLY=$(ONLY) RIVALS=$(RIVALS) .ci/bench "$(CARGO)" "$(AS_USER)" "$(AS_ROOT)"
+bench: packages ## wg-tunnel beside other tunnels (QUICK=1: three minutes; ROUNDS=, ONLY=, RIVALS=, WIREGUARD_GO=: agent/tunnel/bench).
+	@QUICK=$(QUICK) ROUNDS=$(ROUNDS) ONLY=$(ONLY) RIVALS=$(RIVALS) WIREGUARD_GO=$(WIREGUARD_GO) .ci/bench "$(CARGO)" "$(AS_USER)" "$(AS_ROOT)"
 
 fuzz: PACKAGES += g++
 fuzz: packages ## The device's parsers under libFuzzer (TARGET=, SECONDS=300 for each, INPUT=file: one again, KEEP=1: .ci/fuzz).

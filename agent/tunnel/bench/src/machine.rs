@@ -14,6 +14,8 @@ pub(crate) struct Machine {
     kernel: String,
     cpu: String,
     cores: usize,
+    /// Whether it has AVX-512, which some implementations of ChaCha20-Poly1305 use and others do not.
+    pub(crate) avx512: bool,
     memory_mib: u64,
     congestion_control: String,
     iperf3: String,
@@ -26,12 +28,14 @@ impl Machine {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'));
             line.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
         };
+        let cpu = read("/proc/cpuinfo");
         let kib = field(&read("/proc/meminfo"), "MemTotal");
         Ok(Self {
             date: run("date", &["-u", "+%F"])?.trim().to_owned(),
             // A local suffix of the build is of no interest to others.
             kernel: read("/proc/sys/kernel/osrelease").split('-').next().unwrap_or_default().to_owned(),
-            cpu: field(&read("/proc/cpuinfo"), "model name"),
+            cpu: field(&cpu, "model name"),
+            avx512: field(&cpu, "flags").split_whitespace().any(|flag| flag == "avx512f"),
             cores: std::thread::available_parallelism()?.get(),
             memory_mib: kib.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default()
                 / 1024,

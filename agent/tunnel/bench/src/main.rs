@@ -20,7 +20,8 @@ mod table;
 mod targets;
 mod tunnel;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +34,7 @@ use crate::plan::{Group, Lengths, Measure};
 use crate::progress::{Progress, say};
 use crate::report::Report;
 use crate::results::{Results, Run};
-use crate::rivals::{Implementation, OURS, WITHOUT};
+use crate::rivals::{Implementation, KERNEL, OURS, WIREGUARD_GO, WITHOUT};
 use crate::tunnel::Tunnel;
 
 /// The directory of cargo's builds.
@@ -50,10 +51,13 @@ struct Options {
     /// 3; quick: 2, and 1 for udp].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// The rivals, separated by commas: wireguard-go, nebula, boringtun, gotatun, or none [default: all].
+    /// The rivals, separated by commas: wireguard-go, kernel, nebula, boringtun, gotatun, or none [default: all].
     #[arg(long, value_delimiter = ',')]
     rivals: Option<Vec<String>>,
-    /// The measurements, separated by commas: tcp1, tcp4, rev, udp, ping, pingload, memory, gateway, peers, or offloads
+    /// The wireguard-go to be measured [default: the newest, if it was built, or else Debian's].
+    #[arg(long)]
+    wireguard_go: Option<PathBuf>,
+    /// The measurements, separated by commas: tcp1, tcp4, rev, udp, vxlan, burst, flows, ping, pingload, memory, gateway, peers, or offloads
     /// (tcp1 and udp without each of wg-tunnel's offloads) [default: all but offloads].
     #[arg(long, value_delimiter = ',')]
     only: Vec<Group>,
@@ -74,6 +78,9 @@ impl Options {
             | Measure::Tcp4
             | Measure::Rev
             | Measure::Udp
+            | Measure::Vxlan
+            | Measure::Burst
+            | Measure::Flows
             | Measure::Ping
             | Measure::PingLoad
             | Measure::Memory
@@ -99,7 +106,7 @@ impl Options {
         match &self.rivals {
             Some(names) => names.iter().map(String::as_str).filter(|name| !matches!(*name, "none" | "")).collect(),
             None if self.only == [Group::Offloads] => Vec::new(),
-            None if self.quick => vec!["wireguard-go", "gotatun"],
+            None if self.quick => vec![WIREGUARD_GO, "gotatun"],
             None => rivals::names(),
         }
     }
@@ -133,7 +140,8 @@ fn bench(options: &Options) -> Result<Vec<String>> {
     lab::remove_leftovers()?;
     let machine = machine::Machine::look()?;
     let mut failures = Vec::new();
-    let implementations = implementations(options, &mut failures)?;
+    let mut not_measured = BTreeMap::new();
+    let implementations = implementations(options, &mut not_measured, &mut failures)?;
     let results = run(options, &implementations, &mut failures)?;
     let report = Report {
         machine,
@@ -142,6 +150,7 @@ fn bench(options: &Options) -> Result<Vec<String>> {
         lengths: options.lengths(),
         implementations,
         results,
+        not_measured,
         failures,
     };
     report.print();
@@ -149,7 +158,11 @@ fn bench(options: &Options) -> Result<Vec<String>> {
     Ok(report.failures)
 }
 
-fn implementations(options: &Options, failures: &mut Vec<String>) -> Result<Vec<Implementation>> {
+fn implementations(
+    options: &Options,
+    not_measured: &mut BTreeMap<String, String>,
+    failures: &mut Vec<String>,
+) -> Result<Vec<Implementation>> {
     let target = Path::new(TARGET);
     let mut all = vec![Implementation::veth(), Implementation::ours(target, None)?];
     if options.offloads() {
@@ -157,9 +170,20 @@ fn implementations(options: &Options, failures: &mut Vec<String>) -> Result<Vec<
             all.push(Implementation::ours(target, Some(without))?);
         }
     }
+    if options.measures().contains(&Measure::Tcp4) {
+        all.push(Implementation::ours_on_two_threads(target)?);
+    }
     for name in options.rivals() {
-        match Implementation::rival(name, target) {
-            Ok(rival) => all.push(rival),
+        match Implementation::rival(name, target, options.wireguard_go.as_deref()) {
+            Ok(rival) => {
+                say(&format!("{name} {}", rival.version));
+                all.push(rival);
+            }
+            // Not every machine has it, and nothing can be installed.
+            Err(error) if name == KERNEL => {
+                say(&format!("{name}: not measured: {error:#}"));
+                not_measured.insert(name.to_owned(), error.to_string());
+            }
             Err(error) => {
                 say(&format!("WARNING: {error:#}"));
                 failures.push(format!("{error:#}"));
@@ -176,7 +200,11 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
         options.measures().into_iter().partition(|measure| measure.group() == Group::Gateway);
     let steps = |measures: &[Measure]| measures.iter().map(|measure| rounds_of(*measure) as usize).sum::<usize>();
     let gateway_steps = if by_gateway.is_empty() { 0 } else { 1 + steps(&by_gateway) * Traffic::BOTH.len() };
-    let progress = Progress::new((steps(&measures) + 1) * implementations.len() + gateway_steps);
+    let of_each = implementations.iter().map(|one| {
+        let own: Vec<Measure> = measures.iter().copied().filter(|measure| one.is_measured_by(*measure)).collect();
+        1 + steps(&own)
+    });
+    let progress = Progress::new(of_each.sum::<usize>() + gateway_steps);
     let mut fail = |progress: &Progress, what: String, error: anyhow::Error| {
         // An interrupt ends the run; after any other error one number is missing.
         sys::check()?;
@@ -223,6 +251,9 @@ fn run(options: &Options, implementations: &[Implementation], failures: &mut Vec
         for &measure in measures.iter().filter(|measure| round < rounds_of(**measure)) {
             for number in 0..tunnels.len() {
                 let tunnel = &tunnels[(number + round as usize) % tunnels.len()];
+                if !tunnel.implementation.is_measured_by(measure) {
+                    continue;
+                }
                 let values = &mut || measure::measure(measure, tunnel, options.lengths(), &scratch);
                 step(measure, &tunnel.implementation.name, values)?;
             }
@@ -261,7 +292,7 @@ mod tests {
 
         let whole = Options::parse_from(["tunnel-bench"]);
         assert!(whole.whole());
-        assert_eq!(whole.rivals().len(), 4);
+        assert_eq!(whole.rivals().len(), 5);
         assert_eq!(whole.rounds(), 3);
     }
 }

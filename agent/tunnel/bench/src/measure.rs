@@ -8,6 +8,7 @@ mod peers;
 mod ping;
 mod tcp;
 mod udp;
+mod vxlan;
 
 use std::collections::BTreeMap;
 
@@ -24,11 +25,17 @@ pub(crate) type Values = BTreeMap<&'static str, f64>;
 /// Measures a tunnel once. `None` where a measurement makes no sense for an implementation.
 pub(crate) fn measure(what: Measure, tunnel: &Tunnel, lengths: Lengths, scratch: &Scratch) -> Result<Option<Values>> {
     match what {
-        Measure::Tcp1 | Measure::Tcp4 | Measure::Rev => tcp::measure(what, tunnel, lengths.tcp_s).map(Some),
+        Measure::Tcp1 | Measure::Tcp4 | Measure::Rev | Measure::Flows => {
+            tcp::measure(what, tunnel, lengths.tcp_s).map(Some)
+        }
+        Measure::Vxlan => vxlan::measure(tunnel, lengths.tcp_s).map(Some),
+        Measure::Burst => udp::burst(tunnel, lengths.tcp_s).map(Some),
         Measure::Udp => udp::measure(tunnel, lengths.udp_s).map(Some),
         Measure::Ping => ping::idle(tunnel, lengths.pings).map(Some),
         Measure::PingLoad => ping::under_load(tunnel, lengths.loaded_pings).map(Some),
         Measure::Memory if tunnel.ends.is_empty() => Ok(None),
+        // What it costs the kernel cannot be told from what else the kernel does.
+        Measure::Peers(_) | Measure::Unanswered(_) if tunnel.ends.is_empty() => Ok(None),
         Measure::Memory => memory::measure(tunnel, lengths.memory_s).map(Some),
         // Between other namespaces.
         Measure::Gateway | Measure::GatewayPing => Ok(None),
@@ -56,7 +63,13 @@ pub(crate) fn measure_by_gateway(
 /// The commands behind a measurement, with ADDRESS for the server's.
 pub(crate) fn commands(what: Measure, lengths: Lengths) -> String {
     match what {
-        Measure::Tcp1 | Measure::Tcp4 | Measure::Rev => iperf::words(&tcp::options(what, lengths.tcp_s)),
+        Measure::Tcp1 | Measure::Tcp4 | Measure::Rev | Measure::Flows => {
+            iperf::words(&tcp::options(what, lengths.tcp_s))
+        }
+        Measure::Vxlan => {
+            format!("{}, ADDRESS in a VXLAN", iperf::words(&tcp::options(Measure::Tcp1, lengths.tcp_s)))
+        }
+        Measure::Burst => iperf::words(&udp::options("0", lengths.tcp_s)),
         Measure::Udp => iperf::words(&udp::options("RATE", lengths.udp_s)),
         Measure::Ping => ping::words(&ping::options("0.005", lengths.pings)),
         Measure::PingLoad => {

@@ -6,11 +6,14 @@ use crate::plan::Measure;
 use crate::results::Results;
 use crate::rivals::{OURS, VETH};
 
-const GROUPS: [(Measure, &str, &str); 4] = [
+const GROUPS: [(Measure, &str, &str); 7] = [
     (Measure::Tcp1, "gbit_s", "TCP, one stream"),
     (Measure::Tcp4, "gbit_s", "TCP, four streams"),
     (Measure::Rev, "gbit_s", "TCP, reverse"),
     (Measure::Udp, "mbit_s", "UDP 1200 B, no loss"),
+    (Measure::Vxlan, "gbit_s", "TCP in a VXLAN"),
+    (Measure::Burst, "mbit_s", "UDP 1200 B, as fast as can be"),
+    (Measure::Flows, "gbit_s", "TCP, 64 streams of small writes"),
 ];
 
 /// The device's name in README.

@@ -17,6 +17,12 @@ pub(crate) enum Measure {
     Rev,
     /// The highest rate of 1200-byte datagrams at which hardly any is lost.
     Udp,
+    /// One TCP stream in a VXLAN in the tunnel: its superpackets reach the tunnel cut.
+    Vxlan,
+    /// 1200-byte datagrams as fast as one program sends them, each with a call of its own: what arrives.
+    Burst,
+    /// Sixty-four TCP streams of small writes.
+    Flows,
     /// Round trips of an idle tunnel.
     Ping,
     /// Round trips beside one TCP stream.
@@ -44,6 +50,9 @@ impl Measure {
             Self::Tcp4,
             Self::Rev,
             Self::Udp,
+            Self::Vxlan,
+            Self::Burst,
+            Self::Flows,
             Self::Ping,
             Self::PingLoad,
             Self::Memory,
@@ -61,6 +70,9 @@ impl Measure {
             Self::Tcp4 => Group::Tcp4,
             Self::Rev => Group::Rev,
             Self::Udp => Group::Udp,
+            Self::Vxlan => Group::Vxlan,
+            Self::Burst => Group::Burst,
+            Self::Flows => Group::Flows,
             Self::Ping => Group::Ping,
             Self::PingLoad => Group::PingLoad,
             Self::Memory => Group::Memory,
@@ -80,6 +92,9 @@ impl Display for Measure {
             | Self::Tcp4
             | Self::Rev
             | Self::Udp
+            | Self::Vxlan
+            | Self::Burst
+            | Self::Flows
             | Self::Ping
             | Self::PingLoad
             | Self::Memory
@@ -101,6 +116,10 @@ pub(crate) enum Group {
     Tcp4,
     Rev,
     Udp,
+    /// What no offload helps.
+    Vxlan,
+    Burst,
+    Flows,
     Ping,
     PingLoad,
     Memory,
@@ -112,11 +131,14 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::Tcp1,
         Self::Tcp4,
         Self::Rev,
         Self::Udp,
+        Self::Vxlan,
+        Self::Burst,
+        Self::Flows,
         Self::Ping,
         Self::PingLoad,
         Self::Memory,
@@ -131,6 +153,9 @@ impl Group {
             Self::Tcp4 => "tcp4",
             Self::Rev => "rev",
             Self::Udp => "udp",
+            Self::Vxlan => "vxlan",
+            Self::Burst => "burst",
+            Self::Flows => "flows",
             Self::Ping => "ping",
             Self::PingLoad => "pingload",
             Self::Memory => "memory",

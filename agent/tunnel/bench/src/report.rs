@@ -15,7 +15,7 @@ use crate::machine::Machine;
 use crate::plan::Lengths;
 use crate::progress::say;
 use crate::results::{Results, Run, Summary};
-use crate::rivals::{Implementation, OURS, TLS};
+use crate::rivals::{Implementation, OURS, OURS_TWO, TLS, WIREGUARD_GO};
 use crate::targets::Outcome;
 use crate::{measure, picture, table, targets};
 
@@ -24,7 +24,7 @@ const WHOLE: &str = "agent/tunnel/bench";
 const OTHER: &str = "target/bench";
 
 /// The rivals with which others are compared, where they were measured. The picture shows the first.
-const BASELINES: [&str; 3] = ["gotatun", "wireguard-go", TLS];
+const BASELINES: [&str; 3] = [WIREGUARD_GO, "gotatun", TLS];
 
 /// A finished run.
 pub(crate) struct Report {
@@ -35,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) lengths: Lengths,
     pub(crate) implementations: Vec<Implementation>,
     pub(crate) results: Results,
+    /// Who was to be measured and cannot be on this machine, and why.
+    pub(crate) not_measured: BTreeMap<String, String>,
     pub(crate) failures: Vec<String>,
 }
 
@@ -47,6 +49,7 @@ struct Document<'a> {
     wire_mtu: u32,
     tunnel_mtu: u32,
     versions: BTreeMap<&'a str, &'a str>,
+    not_measured: &'a BTreeMap<String, String>,
     commands: BTreeMap<String, String>,
     targets: Vec<Outcome>,
     summary: Vec<Summary>,
@@ -59,7 +62,8 @@ impl Report {
     #[expect(clippy::print_stdout, reason = "the program's output")]
     pub(crate) fn print(&self) {
         print!("{}", table::tables(&self.results, &self.names(), &self.baselines()));
-        println!("{}", table::targets(&targets::outcomes(&self.results)));
+        print!("{}", table::not_measured(&self.not_measured));
+        println!("{}", table::targets(&targets::outcomes(&self.results, self.machine.avx512)));
     }
 
     /// Writes the files. Those of a run that failed in part never replace those of a complete one.
@@ -85,8 +89,9 @@ impl Report {
             wire_mtu: WIRE_MTU,
             tunnel_mtu: TUNNEL_MTU,
             versions: self.implementations.iter().map(|one| (one.name.as_str(), one.version.as_str())).collect(),
+            not_measured: &self.not_measured,
             commands: measures.iter().map(|m| (m.to_string(), measure::commands(*m, self.lengths))).collect(),
-            targets: targets::outcomes(&self.results),
+            targets: targets::outcomes(&self.results, self.machine.avx512),
             summary: self.results.summary(&self.baselines()),
             runs: &self.results.runs,
             failures: &self.failures,
@@ -97,10 +102,10 @@ impl Report {
         self.implementations.iter().map(|one| one.name.clone()).chain([TLS.to_owned()]).collect()
     }
 
-    /// Variants of the device are compared with the device as well.
+    /// The device without an offload is compared with the device as well.
     fn baselines(&self) -> Vec<&'static str> {
         let names = self.names();
-        let variants = names.iter().any(|name| name.starts_with(OURS) && name != OURS);
+        let variants = names.iter().any(|name| name.starts_with(OURS) && name != OURS && name != OURS_TWO);
         let ours = variants.then_some(OURS);
         BASELINES.into_iter().filter(|baseline| names.iter().any(|name| name == baseline)).chain(ours).collect()
     }

@@ -1,5 +1,7 @@
 //! The results as text: one table for each measurement, then the targets.
 
+use std::collections::BTreeMap;
+
 use crate::plan::Measure;
 use crate::results::Results;
 use crate::rivals::VETH;
@@ -64,6 +66,19 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
                 Ratio("cpu_s_per_gb", "CPU x"),
             ],
         ),
+        Measure::Vxlan => ("TCP, one stream, in a VXLAN", TCP),
+        Measure::Burst => (
+            "UDP, what arrives of 1200 B datagrams sent as fast as they can be, each by itself",
+            &[
+                Median("mbit_s", "Mbit/s", 0),
+                Runs("mbit_s", 0),
+                Ratio("mbit_s", "x"),
+                OfVeth("mbit_s"),
+                Median("cpu_s_per_gb", "CPU s/GB", 2),
+                Ratio("cpu_s_per_gb", "CPU x"),
+            ],
+        ),
+        Measure::Flows => ("TCP, 64 streams of 256 B writes", TCP),
         Measure::Ping => ("Ping, idle", PING),
         Measure::PingLoad => ("Ping, beside one TCP stream", PING),
         Measure::Memory => (
@@ -82,6 +97,11 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
     }
 }
 
+/// Who was not measured, and why.
+pub(crate) fn not_measured(missing: &BTreeMap<String, String>) -> String {
+    missing.iter().map(|(name, why)| format!("\n{name}: not measured: {why}\n")).collect()
+}
+
 /// Everything that was measured, as Markdown tables. Columns and rows without a value are left out.
 pub(crate) fn tables(results: &Results, implementations: &[String], baselines: &[&str]) -> String {
     let mut text = String::new();
@@ -98,13 +118,16 @@ pub(crate) fn tables(results: &Results, implementations: &[String], baselines: &
     text
 }
 
-/// The targets for which there are measurements, and their outcome.
+/// The targets for which there are measurements, and their outcome; and those that this machine cannot show.
 pub(crate) fn targets(outcomes: &[Outcome]) -> String {
     let mut table = vec![["target", "", "wanted", "measured"].map(str::to_owned).to_vec()];
     for outcome in outcomes {
         if let (Some(met), Some(measured)) = (outcome.met, &outcome.measured) {
             let verdict = if met { "met" } else { "MISSED" };
             table.push(vec![outcome.target.into(), verdict.into(), outcome.wanted.clone(), measured.clone()]);
+        } else if let Some(why) = outcome.not_measured {
+            let why = format!("not measured: {why}");
+            table.push(vec![outcome.target.into(), "-".into(), outcome.wanted.clone(), why]);
         }
     }
     if table.len() == 1 {

@@ -19,7 +19,7 @@ const PORT: u16 = 51820;
 /// A tunnel that is up. Fields are dropped in order: processes before namespaces.
 pub(crate) struct Tunnel {
     pub(crate) implementation: Implementation,
-    /// The client's process and the server's; none for the bare wire.
+    /// The client's process and the server's; none for the bare wire and the kernel's WireGuard.
     pub(crate) ends: Vec<Device>,
     pub(crate) wire: Wire,
     /// The server's address in the tunnel.
@@ -34,12 +34,18 @@ impl Tunnel {
         let wire = Wire::create()?;
         let ends = match implementation.kind {
             Kind::Veth => Vec::new(),
+            Kind::Kernel => wireguard(&wire, |namespace| {
+                let interface = interface_name();
+                namespace.ip(&format!("link add {interface} type wireguard"))?;
+                Ok((interface, None))
+            })?,
             Kind::Nebula => nebula(implementation, &wire, scratch)?,
-            Kind::Ours | Kind::WireguardGo | Kind::Boringtun | Kind::Gotatun => {
-                wireguard(implementation, &wire, scratch)?
-            }
+            Kind::Ours | Kind::WireguardGo | Kind::Boringtun | Kind::Gotatun => wireguard(&wire, |namespace| {
+                let device = Device::start(implementation, namespace, scratch)?;
+                Ok((device.interface.clone(), Some(device)))
+            })?,
         };
-        let address = if ends.is_empty() { outer(1) } else { inner(1) };
+        let address = if implementation.kind == Kind::Veth { outer(1) } else { inner(1) };
         let mut tunnel = Self { implementation: implementation.clone(), ends, wire, address, start_kib: 0.0 };
         eventually("a ping through the tunnel is answered", || {
             tunnel.ends.iter_mut().try_for_each(|end| end.process.check())?;
@@ -97,13 +103,13 @@ pub(crate) fn key_pair() -> Result<(String, String)> {
     Ok((private, public.trim().to_owned()))
 }
 
-fn wireguard(implementation: &Implementation, wire: &Wire, scratch: &Scratch) -> Result<Vec<Device>> {
+/// `make` makes an interface in a namespace, perhaps by a process that is to be kept.
+fn wireguard(wire: &Wire, make: impl Fn(&Namespace) -> Result<(String, Option<Device>)>) -> Result<Vec<Device>> {
     let keys = [key_pair()?, key_pair()?];
     let mut ends = Vec::new();
     for side in [0, 1] {
         let (namespace, other) = (wire.side(side), 1 - side);
-        let device = Device::start(implementation, namespace, scratch)?;
-        let interface = &device.interface;
+        let (interface, device) = make(namespace)?;
         let settings = format!(
             "set {interface} listen-port {PORT} private-key /dev/stdin \
              peer {} endpoint {}:{PORT} allowed-ips {}/32",
@@ -114,7 +120,7 @@ fn wireguard(implementation: &Implementation, wire: &Wire, scratch: &Scratch) ->
         wg_reading(&settings.split_whitespace().collect::<Vec<_>>(), &keys[side].0)?;
         namespace.ip(&format!("addr add {}/24 dev {interface}", inner(side)))?;
         namespace.ip(&format!("link set {interface} mtu {TUNNEL_MTU} up"))?;
-        ends.push(device);
+        ends.extend(device);
     }
     Ok(ends)
 }

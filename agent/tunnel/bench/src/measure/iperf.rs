@@ -26,6 +26,11 @@ pub(crate) struct Iperf {
 impl Iperf {
     /// Starts a server, waits until it listens, and starts the client with `options` for `seconds`.
     pub(crate) fn start(tunnel: &Tunnel, options: &[String], seconds: u32) -> Result<Self> {
+        Self::start_to(tunnel.address, tunnel, options, seconds)
+    }
+
+    /// The same to another address of the server.
+    pub(crate) fn start_to(address: &str, tunnel: &Tunnel, options: &[String], seconds: u32) -> Result<Self> {
         let mut server = Job::start(command_in(&tunnel.wire.server, "iperf3", &["-s", "-1", "-i", "0"]))?;
         let pid = server.pid();
         eventually("iperf3 listens", || {
@@ -34,8 +39,7 @@ impl Iperf {
             }
             Ok(["tcp6", "tcp"].iter().any(|table| listens(pid, table)).then_some(()))
         })?;
-        let arguments: Vec<&str> =
-            ["-c", tunnel.address].into_iter().chain(options.iter().map(String::as_str)).collect();
+        let arguments: Vec<&str> = ["-c", address].into_iter().chain(options.iter().map(String::as_str)).collect();
         let client = Job::start(command_in(&tunnel.wire.client, "iperf3", &arguments))?;
         Ok(Self { client, server, length: Duration::from_secs(seconds.into()) })
     }

@@ -17,8 +17,12 @@ pub(crate) fn options(what: Measure, seconds: u32) -> Vec<String> {
     let more: &[&str] = match what {
         Measure::Tcp4 => &["-P", "4"],
         Measure::Rev => &["-R"],
+        // Written at once and sent at once, so that no two become one segment before the tunnel is slower than they are.
+        Measure::Flows => &["-P", "64", "-l", "256", "-N"],
         Measure::Tcp1
         | Measure::Udp
+        | Measure::Vxlan
+        | Measure::Burst
         | Measure::Ping
         | Measure::PingLoad
         | Measure::Memory
@@ -32,8 +36,13 @@ pub(crate) fn options(what: Measure, seconds: u32) -> Vec<String> {
 
 /// `gbit_s` received, `cpu_s_per_gb` of the two tunnel processes, `busy_s_per_gb` of the whole machine, `retransmits`.
 pub(crate) fn measure(what: Measure, tunnel: &Tunnel, seconds: u32) -> Result<Values> {
+    measure_to(tunnel.address, what, tunnel, seconds)
+}
+
+/// The same to another address of the server.
+pub(super) fn measure_to(address: &str, what: Measure, tunnel: &Tunnel, seconds: u32) -> Result<Values> {
     let (cpu, busy) = (tunnel.cpu_time()?, busy_time()?);
-    let report = Iperf::start(tunnel, &options(what, seconds), seconds)?.finish()?;
+    let report = Iperf::start_to(address, tunnel, &options(what, seconds), seconds)?.finish()?;
     let (cpu, busy) = (tunnel.cpu_time()? - cpu, busy_time()? - busy);
     let gigabytes = report.end("sum_received/bytes")? / GIGA;
     let mut values = Values::from([

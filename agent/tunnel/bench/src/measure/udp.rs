@@ -49,6 +49,20 @@ pub(crate) fn measure(tunnel: &Tunnel, seconds: u32) -> Result<Values> {
     Ok(values)
 }
 
+/// What arrives where more is sent than the tunnel carries: `mbit_s` of payload, and `cpu_s_per_gb` of the tunnel processes.
+pub(crate) fn burst(tunnel: &Tunnel, seconds: u32) -> Result<Values> {
+    let cpu = tunnel.cpu_time()?;
+    let report = Iperf::start(tunnel, &options("0", seconds), seconds)?.finish()?;
+    let cpu = tunnel.cpu_time()? - cpu;
+    let arrived = report.end("sum/packets")? - report.end("sum/lost_packets")?;
+    let bytes = arrived * f64::from(DATAGRAM);
+    let mut values = Values::from([("mbit_s", bytes * 8.0 / 1e6 / report.end("sum/seconds")?)]);
+    if !tunnel.ends.is_empty() {
+        values.insert("cpu_s_per_gb", cpu.as_secs_f64() / (bytes / 1e9));
+    }
+    Ok(values)
+}
+
 /// Processor seconds per gigabyte if the rate, in Mbit/s, passes.
 fn step(tunnel: &Tunnel, rate: f64, seconds: u32) -> Result<Option<f64>> {
     let cpu = tunnel.cpu_time()?;
