@@ -437,7 +437,11 @@ fn a_newcomer_gets_in_beside_a_flood() {
     let mut world = World::introduced(1);
     let second = PrivateKey::from_bytes(Zeroizing::new([9; 32]));
     let mut session = Engine::new(EngineOptions { seed: 9, tap: TAP, mtu: 1420 }, world.start, SystemTime::UNIX_EPOCH);
-    let victim = PeerUpdate { endpoint: Some(address(1)), ..PeerUpdate::new(private(1).public_key()) };
+    let victim = PeerUpdate {
+        endpoint: Some(address(1)),
+        persistent_keepalive: Some(25),
+        ..PeerUpdate::new(private(1).public_key())
+    };
     let update = DeviceUpdate { private_key: Some(second), peers: vec![victim], ..DeviceUpdate::default() };
     // It only serves to make a message with a first MAC for the victim.
     session.apply(update, world.start);
