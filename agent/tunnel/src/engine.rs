@@ -123,7 +123,7 @@ pub enum EngineEvent {
 ///
 /// One seed and one sequence of calls have one history: the same datagrams of the same lengths to the same targets, the same
 /// packets and the same reports, in the same order and at the same times. The bytes of messages differ, because the keys of
-/// handshakes are drawn by the system; nothing depends on them. Work on a handshake always counts as [`HANDSHAKE`], so that load, too,
+/// handshakes are drawn by the system; nothing depends on them. Work on a handshake always counts as the same time, so that load, too,
 /// begins at the same message.
 pub struct Engine {
     table: Table,

@@ -115,7 +115,11 @@ fn stream(a: &Node, b: &Node) -> u64 {
     thread::scope(|scope| {
         scope.spawn(|| {
             let piece = vec![7; 1 << 17];
-            while !stop.load(Ordering::Relaxed) && source.write_all(&piece).is_ok() {}
+            loop {
+                if stop.load(Ordering::Relaxed) || source.write_all(&piece).is_err() {
+                    break;
+                }
+            }
             drop(source);
         });
         let done = Done(&stop);
