@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mesh_aead::Method;
 
@@ -29,7 +29,7 @@ use crate::outbound;
 use crate::output::Output;
 use crate::path::Watch;
 use crate::peer::Context;
-use crate::sys::Event;
+use crate::sys::{self, Event};
 use crate::table::Table;
 use crate::transmit::Outside;
 use crate::tun::Tun;
@@ -262,8 +262,8 @@ impl Environment for Machine {
         SystemTime::now()
     }
 
-    fn stopwatch(&self) -> std::time::Instant {
-        std::time::Instant::now()
+    fn worked(&self) -> Duration {
+        sys::thread_time()
     }
 
     fn random(&self) -> u64 {

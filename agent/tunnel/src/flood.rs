@@ -37,7 +37,7 @@ const COOKIES: Limit = Limit { per_second: 64_000.0, most: 16_000.0 };
 /// Of these, what only sources get that ask for little.
 const COOKIES_KEPT: f64 = 0.5 * COOKIES.most;
 
-/// Sources remembered at a time. One that is not among them while they are all busy has to wait.
+/// Sources remembered at a time. One that is not among them while they are all busy needs a cookie.
 const SOURCES: usize = 4096;
 
 /// What is to be done with a handshake message.

@@ -165,9 +165,9 @@ fn take_handshake(table: &Table, context: &mut Context<'_>, message: Message, da
     let admission = flood(context).admit(context.identity, datagram, via.counted_as(), context.now);
     match admission {
         Admission::Work(why) => {
-            let began = context.environment.stopwatch();
+            let began = context.environment.worked();
             work_on_handshake(table, context, message, datagram, via);
-            let took = context.environment.stopwatch().saturating_duration_since(began);
+            let took = context.environment.worked().saturating_sub(began);
             flood(context).worked(why, took);
         }
         Admission::Cookie(reply) => {
