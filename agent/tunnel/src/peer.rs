@@ -303,7 +303,7 @@ impl Peer {
             return None;
         };
         let Completed { began, target, round_trip, repeated } = completed;
-        state.timers.responded(round_trip);
+        state.timers.responded(round_trip, via.path());
         self.count_received(state, context, message.len());
         state.last_received = Some(context.now);
         let proof = self.response_received(state, context, &target, via);
@@ -370,10 +370,11 @@ impl Peer {
         self.count_received(state, context, bytes);
         state.last_received = Some(context.now);
         let confirmed = state.sessions.confirm(receiver);
-        self.data_received_by(state, context, via, confirmed);
         if let Some(began) = confirmed.and_then(|confirmed| confirmed.began) {
             state.session_began(began, context);
         }
+        // Behind it: no response of ours is on its way any more that a candidate would have to wait for.
+        self.data_received_by(state, context, via, confirmed);
         if with_content && state.timers.data_received(context.now) {
             self.begin_handshake(state, context);
         }

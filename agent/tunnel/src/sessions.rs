@@ -13,7 +13,7 @@ use crate::noise::{
     AuthenticInitiation, Cookie, FirstMac, INITIATION_LEN, Identity, RESPONSE_LEN, SentInitiation, Session, Timestamp,
 };
 use crate::path::Carrier;
-use crate::timers::{REJECT_AFTER, REKEY_TIMEOUT};
+use crate::timers::{REJECT_AFTER, REKEY_ATTEMPT, REKEY_TIMEOUT};
 
 /// Initiations to the endpoint, and as many by streams, that may be answered at the same time: the first tries come faster than
 /// an answer from far away.
@@ -214,6 +214,10 @@ impl Sessions {
         now: Instant,
     ) -> Option<Completed> {
         let at = self.pending.iter().position(|pending| pending.offer.index() == receiver)?;
+        if now >= self.pending[at].at + REKEY_ATTEMPT {
+            // It waited here while the machine was suspended: the peer's session is over.
+            return None;
+        }
         let session = Arc::new(self.pending[at].offer.complete(identity, psk, message)?);
         let PendingHandshake { target, overtaken, at: sent, .. } = self.pending.remove(at);
         let is_repeated = |later: &&PendingHandshake| {

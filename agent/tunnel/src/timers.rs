@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::path::Path;
+
 /// A session's initiator begins a new handshake when it sends and the session is older than this.
 pub(crate) const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// A session is not used beyond this age.
@@ -24,6 +26,9 @@ const RESPONSE_MARGIN: Duration = Duration::from_millis(100);
 
 /// The longest round trip that is allowed for: three times that of other implementations.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(15);
+
+/// The same by a stream, whose gateway could hold responses back, and with them what goes by UDP: as long as others wait.
+const MAX_STREAM_ROUND_TRIP: Duration = REKEY_TIMEOUT;
 
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,8 +141,9 @@ impl Timers {
     }
 
     /// A response came, which took so long. What an attacker holds back must not delay all that follows.
-    pub(crate) fn responded(&mut self, round_trip: Duration) {
-        self.round_trip = Some(round_trip.min(MAX_ROUND_TRIP));
+    pub(crate) fn responded(&mut self, round_trip: Duration, by: Path) {
+        let most = if by == Path::Stream { MAX_STREAM_ROUND_TRIP } else { MAX_ROUND_TRIP };
+        self.round_trip = Some(round_trip.min(most));
     }
 
     /// A response came that is of no use because an initiation was `sent` after the one that it is for: the handshake goes on when
@@ -357,6 +363,15 @@ mod tests {
         timers.received(start + 77 * S);
         timers.established(start + 77 * S, true);
         assert_eq!(timers.next(true), None, "answered data waits for nothing");
+    }
+
+    #[test]
+    fn responses_that_are_held_back_delay_little() {
+        let mut timers = Timers::new(Instant::now());
+        for (by, most) in [(Path::Udp, 19 * S), (Path::Stream, 7 * S)] {
+            timers.responded(60 * S, by);
+            assert!(timers.response_time() < most, "{by:?}");
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Candidates {
         if !is_endpoint && self.endpoint_works(from.address, now) || self.current.is_some() {
             return;
         }
-        if response_time.is_none_or(|time| self.asked.is_some_and(|asked| now < asked + time)) {
+        if response_time.is_none_or(|time| self.asked.is_some_and(|asked| now < asked + time.min(MAX_WAIT))) {
             return;
         }
         let may_copy = !is_endpoint && self.failed.as_ref().is_none_or(|failed| now >= failed.no_copies_until);
