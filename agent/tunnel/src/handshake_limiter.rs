@@ -1,6 +1,6 @@
 //! The limit of handshakes under way that no packet waits for.
 //!
-//! A peer is initiated with when it is added and when its keepalive is due, whether or not there is a packet for it. Of
+//! A peer with a keepalive is initiated with when it is added and when that is due, whether or not there is a packet for it. Of
 //! thousands of peers most may be switched off, and each would cost an initiation every five seconds, which is three
 //! multiplications on the curve. So these handshakes need a permit. A handshake that a packet waits for, or that renews a
 //! session, needs none.
