@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use mesh_aead::{MAX_PACKETS, Packet};
 use mesh_offload::{MAX_RUN, MAX_SEGMENTS, packet};
 
@@ -105,23 +106,21 @@ impl SendBatch {
     ) -> (usize, usize) {
         let (mut added, before) = (0, self.used);
         for first in numbers.clone().step_by(MAX_PACKETS) {
-            let none = Packet { nonce: [0; 12], at: 0, len: 0 };
-            let (mut packets, mut count) = ([none; MAX_PACKETS], 0);
+            let mut packets: ArrayVec<Packet, MAX_PACKETS> = ArrayVec::new();
             for number in first..numbers.end.min(first + MAX_PACKETS) {
                 let Some(packet) = self.buffer.get_mut(self.used + HEADER..) else { break };
                 let len = write(number, packet);
                 let ecn = packet::ecn(&packet[..len]);
                 let Some(begun) = session.begin(&mut self.buffer, self.used, len) else { break };
-                packets[count] = begun;
-                count += 1;
+                packets.push(begun);
                 self.add(peer, paths, len + OVERHEAD, ecn);
             }
-            if session.seal_all(&mut self.buffer, &packets[..count]).is_none() {
+            if session.seal_all(&mut self.buffer, &packets).is_none() {
                 // Nothing is refused that was begun in this buffer, one behind the other. And nothing leaves that is not sealed.
                 self.clear();
                 return (0, 0);
             }
-            added += count;
+            added += packets.len();
         }
         (added, self.used - before)
     }

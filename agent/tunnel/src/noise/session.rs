@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use arrayvec::ArrayVec;
 use mesh_aead::{Key, MAX_PACKETS, Method, Packet};
 use mesh_offload::packet;
 
@@ -113,37 +114,28 @@ impl Opener<'_> {
     ) {
         let mut messages = messages.fuse();
         loop {
-            let none = Packet { nonce: [0; 12], at: 0, len: 0 };
-            let (mut packets, mut counters, mut count) = ([none; MAX_PACKETS], [0; MAX_PACKETS], 0);
-            let mut ended = true;
-            while count < MAX_PACKETS {
+            let mut packets: ArrayVec<Packet, MAX_PACKETS> = ArrayVec::new();
+            while !packets.is_full() {
                 let Some(message) = messages.next() else { break };
-                ended = false;
                 match self.sealed(buffer, &message) {
-                    Some((packet, counter)) => {
-                        (packets[count], counters[count]) = (packet, counter);
-                        count += 1;
-                    }
+                    Some(packet) => packets.push(packet),
                     None => take(buffer, message, None),
                 }
             }
-            if ended {
+            if packets.is_empty() {
                 return;
             }
-            let authentic = self.session.opens.open(buffer, &packets[..count]);
-            for (nth, (packet, counter)) in packets[..count].iter().zip(counters).enumerate() {
-                let message = packet.at - HEADER..packet.at + packet.len + TAG;
+            let authentic = self.session.opens.open(buffer, &packets);
+            for (nth, packet) in packets.iter().enumerate() {
                 let is_authentic = authentic.is_some_and(|authentic| authentic.has(nth));
-                // One and the same message may have come twice.
-                let opened =
-                    (is_authentic && self.window.is_new(counter)).then(|| self.content(buffer, packet, counter));
-                take(buffer, message, opened.flatten());
+                let opened = if is_authentic { self.content(buffer, packet) } else { None };
+                take(buffer, packet.at - HEADER..packet.at + packet.len + TAG, opened);
             }
         }
     }
 
-    /// What is sealed in a message, if it may be one to this session, and its counter.
-    fn sealed(&self, buffer: &[u8], message: &Range<usize>) -> Option<(Packet, u64)> {
+    /// What is sealed in a message, if it may be one to this session.
+    fn sealed(&self, buffer: &[u8], message: &Range<usize>) -> Option<Packet> {
         let len = message.len().checked_sub(OVERHEAD)?;
         let header = buffer.get(message.clone())?;
         if number(header, 0) != Some(DATA) || number(header, 4) != Some(self.session.receiver) {
@@ -151,11 +143,15 @@ impl Opener<'_> {
         }
         let counter = u64::from_le_bytes(*header[8..].first_chunk()?);
         let is_fresh = counter < REJECT_AFTER_MESSAGES && self.window.is_new(counter);
-        is_fresh.then(|| (Packet { nonce: nonce(counter), at: message.start + HEADER, len }, counter))
+        is_fresh.then(|| Packet { nonce: nonce(counter), at: message.start + HEADER, len })
     }
 
-    /// What is in a message that is authentic and new.
-    fn content(&mut self, buffer: &mut [u8], packet: &Packet, counter: u64) -> Option<Opened> {
+    /// What is in a message that is authentic. One and the same may have come twice.
+    fn content(&mut self, buffer: &mut [u8], packet: &Packet) -> Option<Opened> {
+        let counter = u64::from_le_bytes(*packet.nonce.last_chunk()?);
+        if !self.window.is_new(counter) {
+            return None;
+        }
         self.window.mark(counter);
         if packet.len == 0 {
             return Some(Opened::Keepalive);
