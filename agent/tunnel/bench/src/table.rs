@@ -33,6 +33,14 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
         Median("busy_s_per_gb", "machine s/GB", 2),
         Median("retransmits", "retransmits", 0),
     ];
+    const UDP: &[Column] = &[
+        Median("mbit_s", "Mbit/s", 0),
+        Runs("mbit_s", 0),
+        Ratio("mbit_s", "x"),
+        OfVeth("mbit_s"),
+        Median("cpu_s_per_gb", "CPU s/GB", 2),
+        Ratio("cpu_s_per_gb", "CPU x"),
+    ];
     const PING: &[Column] = &[
         Median("p50_ms", "p50 ms", 3),
         Median("p99_ms", "p99 ms", 3),
@@ -55,29 +63,9 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
         Measure::Tcp1 => ("TCP, one stream", TCP),
         Measure::Tcp4 => ("TCP, four streams", TCP),
         Measure::Rev => ("TCP, one stream, server to client", TCP),
-        Measure::Udp => (
-            "UDP, highest rate of 1200 B datagrams with at most 0.1 % lost",
-            &[
-                Median("mbit_s", "Mbit/s", 0),
-                Runs("mbit_s", 0),
-                Ratio("mbit_s", "x"),
-                OfVeth("mbit_s"),
-                Median("cpu_s_per_gb", "CPU s/GB", 2),
-                Ratio("cpu_s_per_gb", "CPU x"),
-            ],
-        ),
+        Measure::Udp => ("UDP, highest rate of 1200 B datagrams with at most 0.1 % lost", UDP),
         Measure::Vxlan => ("TCP, one stream, in a VXLAN", TCP),
-        Measure::Burst => (
-            "UDP, what arrives of 1200 B datagrams sent as fast as they can be, each by itself",
-            &[
-                Median("mbit_s", "Mbit/s", 0),
-                Runs("mbit_s", 0),
-                Ratio("mbit_s", "x"),
-                OfVeth("mbit_s"),
-                Median("cpu_s_per_gb", "CPU s/GB", 2),
-                Ratio("cpu_s_per_gb", "CPU x"),
-            ],
-        ),
+        Measure::Burst => ("UDP, what arrives of 1200 B datagrams sent as fast as they can be, each by itself", UDP),
         Measure::Flows => ("TCP, 64 streams of 256 B writes", TCP),
         Measure::Ping => ("Ping, idle", PING),
         Measure::PingLoad => ("Ping, beside one TCP stream", PING),
