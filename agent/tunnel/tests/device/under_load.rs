@@ -62,6 +62,7 @@ impl Flood {
                 }
             }
             sent.store(count.into(), Ordering::Relaxed);
+            // This sets the flood's rate, and waits for nothing.
             let due = self.rate.map_or(Duration::ZERO, |rate| SECOND * count / rate);
             thread::sleep(due.saturating_sub(began.elapsed()));
         }
