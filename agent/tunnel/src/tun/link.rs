@@ -61,6 +61,11 @@ impl Link {
         self.set(vec![LinkAttribute::Mtu(mtu.into())])
     }
 
+    /// How many packets and superpackets may wait in each queue; what comes beyond that, the kernel throws away.
+    pub(super) fn set_queue_length(&mut self, packets: u32) -> io::Result<()> {
+        self.set(vec![LinkAttribute::TxQueueLen(packets)])
+    }
+
     /// An error where the interface is not where it was last seen.
     fn check(&self) -> io::Result<()> {
         let is_there = self.netlink.name_of(self.index)? == self.name;

@@ -109,7 +109,22 @@ fn a_superpacket_is_read_whole_where_that_is_allowed_and_cut_where_not() {
     }
 }
 
-/// The same for TCP, whose superpackets begin with the first window.
+/// Many streams write more small packets than the kernel's usual queue takes, before the thread that reads gets its turn.
+#[test]
+fn a_burst_of_small_packets_waits_whole() {
+    const BURST: usize = QUEUE_LENGTH as usize - 100;
+    let namespace = Namespace::unique("wu").unwrap();
+    namespace.enter().unwrap();
+    let tun = create(&namespace, 1, BOTH);
+    up(&namespace);
+    let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+    for _ in 0..BURST {
+        socket.send_to(b"small", "10.9.0.2:9").unwrap();
+    }
+    assert_eq!(read_packets(&tun, 1, BURST).len(), BURST);
+}
+
+/// Superpackets of TCP, which begin with the first window.
 #[test]
 fn tcp_gives_superpackets_where_that_is_allowed() {
     /// A sender whose SYN was lost twice begins with a single segment, which also happens on a machine that stalls for so long.
