@@ -66,7 +66,7 @@ fn columns(measure: Measure) -> (&'static str, &'static [Column]) {
         Measure::Udp => ("UDP, highest rate of 1200 B datagrams with at most 0.1 % lost", UDP),
         Measure::Vxlan => ("TCP, one stream, in a VXLAN", TCP),
         Measure::Burst => ("UDP, what arrives of 1200 B datagrams sent as fast as they can be, each by itself", UDP),
-        Measure::Flows => ("TCP, 64 streams of 256 B writes", TCP),
+        Measure::Flows => ("TCP, 64 streams of 1 kB writes", TCP),
         Measure::Ping => ("Ping, idle", PING),
         Measure::PingLoad => ("Ping, beside one TCP stream", PING),
         Measure::Memory => (
