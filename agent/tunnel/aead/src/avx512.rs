@@ -5,44 +5,22 @@
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_loadu_si512, _mm512_madd52hi_epu64,
-    _mm512_madd52lo_epu64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_loadu_epi64,
-    _mm512_maskz_mov_epi64, _mm512_maskz_set1_epi64, _mm512_mullo_epi64, _mm512_or_si512, _mm512_rol_epi32,
-    _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_slli_epi64,
-    _mm512_srli_epi64, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_madd52lo_epu64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi64,
+    _mm512_maskz_set1_epi64, _mm512_mullo_epi64, _mm512_or_si512, _mm512_rol_epi32, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_slli_epi64, _mm512_srli_epi64,
+    _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use crate::batch::{Blocks, CONSTANTS, Lanes, Message};
 use crate::limbs::{Limbs, MASK_42, MASK_44};
+use crate::tags::{self, Poly1305, STEP};
+
+/// Lanes of 64 bits.
+const TAGS: usize = 8;
 
 /// Where the processor has AVX-512 F, BW, DQ, VL and IFMA: Ice Lake, Zen 4 and later.
 pub(crate) struct Avx512;
-
-impl Avx512 {
-    /// Whether this processor has what it takes.
-    pub(crate) fn is_here() -> bool {
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512ifma")
-    }
-}
-
-impl Lanes for Avx512 {
-    const BLOCKS: usize = 16;
-    const TAGS: usize = 8;
-
-    unsafe fn xor_key_stream(key: &[u32; 8], blocks: &Blocks) {
-        // SAFETY: the caller has found the features, and may write to all blocks.
-        unsafe { xor_key_stream(key, blocks) }
-    }
-
-    unsafe fn tags(keys: &[[u8; 32]], messages: &[Message], tags: &mut [[u8; 16]]) {
-        // SAFETY: the caller has found the features, and may read all messages.
-        unsafe { self::tags(keys, messages, tags) }
-    }
-}
 
 /// One quarter round (RFC 8439, section 2.1) in all lanes.
 macro_rules! quarter {
@@ -58,37 +36,58 @@ macro_rules! quarter {
     };
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn xor_key_stream(key: &[u32; 8], blocks: &Blocks) {
-    let all = |word: u32| _mm512_set1_epi32(word.cast_signed());
-    let mut initial = [_mm512_setzero_si512(); 16];
-    for (word, constant) in initial.iter_mut().zip(CONSTANTS.iter().chain(key)) {
-        *word = all(*constant);
+impl Lanes for Avx512 {
+    const BLOCKS: usize = 16;
+    const TAGS: usize = TAGS;
+    /// With fewer packets ring is as fast.
+    const FEWEST: usize = 4;
+
+    fn is_here() -> bool {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma")
     }
-    for (word, own) in initial[12..].iter_mut().zip(std::iter::once(&blocks.numbers).chain(&blocks.nonces)) {
-        // SAFETY: 16 words are 64 bytes.
-        *word = unsafe { _mm512_loadu_si512(own.as_ptr().cast()) };
-    }
-    let mut x = initial;
-    for _ in 0..10 {
-        quarter!(x, 0, 4, 8, 12);
-        quarter!(x, 1, 5, 9, 13);
-        quarter!(x, 2, 6, 10, 14);
-        quarter!(x, 3, 7, 11, 15);
-        quarter!(x, 0, 5, 10, 15);
-        quarter!(x, 1, 6, 11, 12);
-        quarter!(x, 2, 7, 8, 13);
-        quarter!(x, 3, 4, 9, 14);
-    }
-    for (word, initial) in x.iter_mut().zip(initial) {
-        *word = _mm512_add_epi32(*word, initial);
-    }
-    for ((stream, at), mask) in transposed(x).into_iter().zip(blocks.at).zip(blocks.masks) {
-        // SAFETY: the caller may write what the mask lets through.
-        unsafe {
-            let content = _mm512_maskz_loadu_epi8(mask, at.cast());
-            _mm512_mask_storeu_epi8(at.cast(), mask, _mm512_xor_si512(content, stream));
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn xor_key_stream(key: &[u32; 8], blocks: &Blocks) {
+        let all = |word: u32| _mm512_set1_epi32(word.cast_signed());
+        let mut initial = [_mm512_setzero_si512(); 16];
+        for (word, constant) in initial.iter_mut().zip(CONSTANTS.iter().chain(key)) {
+            *word = all(*constant);
         }
+        for (word, own) in initial[12..].iter_mut().zip(std::iter::once(&blocks.numbers).chain(&blocks.nonces)) {
+            // SAFETY: 16 words are 64 bytes.
+            *word = unsafe { _mm512_loadu_si512(own.as_ptr().cast()) };
+        }
+        let mut x = initial;
+        for _ in 0..10 {
+            quarter!(x, 0, 4, 8, 12);
+            quarter!(x, 1, 5, 9, 13);
+            quarter!(x, 2, 6, 10, 14);
+            quarter!(x, 3, 7, 11, 15);
+            quarter!(x, 0, 5, 10, 15);
+            quarter!(x, 1, 6, 11, 12);
+            quarter!(x, 2, 7, 8, 13);
+            quarter!(x, 3, 4, 9, 14);
+        }
+        for (word, initial) in x.iter_mut().zip(initial) {
+            *word = _mm512_add_epi32(*word, initial);
+        }
+        for ((stream, at), mask) in transposed(x).into_iter().zip(blocks.at).zip(blocks.masks) {
+            // SAFETY: the caller may write what the mask lets through.
+            unsafe {
+                let content = _mm512_maskz_loadu_epi8(mask, at.cast());
+                _mm512_mask_storeu_epi8(at.cast(), mask, _mm512_xor_si512(content, stream));
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+    unsafe fn tags(keys: &[[u8; 32]], messages: &[Message], tags: &mut [[u8; 16]]) {
+        // SAFETY: the caller's.
+        unsafe { tags::tags::<Self, TAGS>(keys, messages, tags) }
     }
 }
 
@@ -120,7 +119,7 @@ type Numbers = [__m512i; 3];
 
 /// What numbers are multiplied by: the limbs, and 20 times the upper two (2^132 is 20 modulo 2^130 - 5).
 #[derive(Clone, Copy)]
-struct Factor {
+pub(crate) struct Factor {
     limbs: Numbers,
     folded: [__m512i; 2],
 }
@@ -132,114 +131,89 @@ struct Sums {
     high: Numbers,
 }
 
-/// Blocks of each packet that are multiplied before the sum is reduced.
-const STEP: usize = 4;
+impl Poly1305<TAGS> for Avx512 {
+    type Number = Numbers;
+    type Factor = Factor;
+    /// A row for each message.
+    type Blocks = [__m512i; TAGS];
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-unsafe fn tags(keys: &[[u8; 32]], messages: &[Message], tags: &mut [[u8; 16]]) {
-    let Some(first) = messages.first() else { return };
-    // Lanes without a message do the first one's work again, and what they find is not looked at.
-    let messages: [Message; 8] = std::array::from_fn(|lane| *messages.get(lane).unwrap_or(first));
-    let mut limbs = [[0_u64; 8]; 3];
-    for (lane, key) in keys.iter().take(8).enumerate() {
-        let Limbs(of_key) = Limbs::of_key(key);
-        for (limb, of_key) in limbs.iter_mut().zip(of_key) {
-            limb[lane] = of_key;
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn number(limbs: &[Limbs; TAGS]) -> Numbers {
+        let mut numbers = [_mm512_setzero_si512(); 3];
+        for (nth, number) in numbers.iter_mut().enumerate() {
+            let words = limbs.each_ref().map(|Limbs(limbs)| limbs[nth]);
+            // SAFETY: eight words are 64 bytes.
+            *number = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
         }
+        numbers
     }
-    let mut r = [_mm512_setzero_si512(); 3];
-    for (r, limb) in r.iter_mut().zip(&limbs) {
-        // SAFETY: eight words are 64 bytes.
-        *r = unsafe { _mm512_loadu_si512(limb.as_ptr().cast()) };
-    }
-    let powers = powers(factor(r));
 
-    // The last step of each message has its last blocks, three at most, and the block of the lengths. What is before is taken in steps from
-    // there back: the first step of a message may lack its first blocks, and shorter messages begin later.
-    let before: [usize; 8] = std::array::from_fn(|lane| messages[lane].len.div_ceil(16).saturating_sub(3) * 16);
-    let steps = before.iter().max().map_or(0, |before| before.div_ceil(16 * STEP));
-    let whole_steps = before.iter().min().map_or(0, |before| before / (16 * STEP));
-    let mut at: [*const u8; 8] =
-        std::array::from_fn(|lane| messages[lane].at.wrapping_add(before[lane]).wrapping_sub(16 * STEP * steps));
-    let mut sum = [_mm512_setzero_si512(); 3];
-    for left in (0..=steps).rev() {
-        let mut rows = [_mm512_setzero_si512(); 8];
-        let mut lanes = [0xff; STEP];
-        if left == 0 {
-            let mut lacking = [0; 8];
-            for lane in 0..8 {
-                let Message { at, len } = messages[lane];
-                lacking[lane] = 3_usize.saturating_sub(len.div_ceil(16));
-                let rest = (1_u64 << (len - before[lane])) - 1;
-                // SAFETY: the mask leaves out what lies before and behind the message.
-                let last = unsafe {
-                    let at = at.wrapping_add(before[lane]).wrapping_sub(16 * lacking[lane]);
-                    _mm512_maskz_loadu_epi8(rest << (16 * lacking[lane]), at.cast())
-                };
-                // RFC 8439, section 2.8: the length of the additional data, which is 0, and that of the content.
-                rows[lane] = _mm512_or_si512(last, _mm512_maskz_set1_epi64(0x80, (len as u64).cast_signed()));
-            }
-            lanes = present(lacking);
-        } else if left <= whole_steps {
-            for (row, at) in rows.iter_mut().zip(at) {
-                // SAFETY: so many steps of each message are there.
-                *row = unsafe { _mm512_loadu_si512(at.cast()) };
-            }
-        } else {
-            let mut lacking = [0; 8];
-            for lane in 0..8 {
-                lacking[lane] = ((16 * STEP * left).saturating_sub(before[lane]) / 16).min(STEP);
-                // SAFETY: the mask leaves out what lies before the message.
-                rows[lane] = unsafe { _mm512_maskz_loadu_epi64(words_behind(lacking[lane]), at[lane].cast()) };
-            }
-            lanes = present(lacking);
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn limbs(number: Numbers) -> [Limbs; TAGS] {
+        let mut words = [[0_u64; TAGS]; 3];
+        for (words, limb) in words.iter_mut().zip(number) {
+            // SAFETY: eight words are 64 bytes.
+            unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), limb) };
         }
-        at = at.map(|at| at.wrapping_add(16 * STEP));
-        sum = step(sum, rows, &powers, lanes);
+        std::array::from_fn(|lane| Limbs(words.map(|words| words[lane])))
     }
 
-    let mut limbs = [[0_u64; 8]; 3];
-    for (limb, sum) in limbs.iter_mut().zip(sum) {
-        // SAFETY: eight words are 64 bytes.
-        unsafe { _mm512_storeu_si512(limb.as_mut_ptr().cast(), sum) };
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    unsafe fn factor(limbs: Numbers) -> Factor {
+        let twenty = _mm512_set1_epi64(20);
+        Factor { limbs, folded: [_mm512_mullo_epi64(limbs[1], twenty), _mm512_mullo_epi64(limbs[2], twenty)] }
     }
-    for (lane, (tag, key)) in tags.iter_mut().zip(keys).enumerate().take(8) {
-        *tag = Limbs([limbs[0][lane], limbs[1][lane], limbs[2][lane]]).tag(key);
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    unsafe fn product(number: Numbers, by: &Factor) -> Numbers {
+        reduced(with_product(nothing(), number, by))
     }
-}
 
-/// The words of a step that follow so many blocks.
-const fn words_behind(blocks: usize) -> u8 {
-    if blocks < STEP { 0xff << (2 * blocks) } else { 0 }
-}
-
-/// The lanes that have each block of a step, where each lacks so many at its front.
-fn present(lacking: [usize; 8]) -> [u8; STEP] {
-    std::array::from_fn(|block| {
-        let lanes = lacking.into_iter().enumerate();
-        lanes.fold(0, |all, (lane, lacking)| all | u8::from(block >= lacking) << lane)
-    })
-}
-
-/// The sum after [`STEP`] more blocks of each packet, which are the rows.
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn step(sum: Numbers, rows: [__m512i; 8], powers: &[Factor; STEP], lanes: [u8; STEP]) -> Numbers {
-    let [low, high] = columns(rows);
-    let mut sums = nothing();
-    // The first last: what the others come to does not have to wait for the step before.
-    for block in [3, 2, 1] {
-        sums = with_product(sums, limbs_of(low[block], high[block], lanes[block]), &powers[block]);
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn whole(at: &[*const u8; TAGS]) -> [__m512i; TAGS] {
+        // SAFETY: the caller may read all.
+        at.map(|at| unsafe { _mm512_loadu_si512(at.cast()) })
     }
-    let [a, b, c] = limbs_of(low[0], high[0], lanes[0]);
-    let first = [_mm512_add_epi64(sum[0], a), _mm512_add_epi64(sum[1], b), _mm512_add_epi64(sum[2], c)];
-    reduced(with_product(sums, first, &powers[0]))
+
+    #[inline]
+    #[target_feature(enable = "avx512bw")]
+    unsafe fn parts(at: &[*const u8; TAGS], masks: &[u64; TAGS]) -> [__m512i; TAGS] {
+        // SAFETY: the caller may read what the mask lets through.
+        std::array::from_fn(|lane| unsafe { _mm512_maskz_loadu_epi8(masks[lane], at[lane].cast()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn with_lengths(rows: [__m512i; TAGS], lengths: &[u64; TAGS]) -> [__m512i; TAGS] {
+        std::array::from_fn(|lane| {
+            _mm512_or_si512(rows[lane], _mm512_maskz_set1_epi64(0x80, lengths[lane].cast_signed()))
+        })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    unsafe fn step(sum: Numbers, rows: [__m512i; TAGS], lanes: [u8; STEP], powers: &[Factor; STEP]) -> Numbers {
+        let [low, high] = columns(rows);
+        let mut sums = nothing();
+        // The first last: what the others come to does not have to wait for the step before.
+        for block in [3, 2, 1] {
+            sums = with_product(sums, limbs_of(low[block], high[block], lanes[block]), &powers[block]);
+        }
+        let [a, b, c] = limbs_of(low[0], high[0], lanes[0]);
+        let first = [_mm512_add_epi64(sum[0], a), _mm512_add_epi64(sum[1], b), _mm512_add_epi64(sum[2], c)];
+        reduced(with_product(sums, first, &powers[0]))
+    }
 }
 
 /// From a row for each packet to the lower words of each block, and the upper ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn columns(rows: [__m512i; 8]) -> [[__m512i; STEP]; 2] {
+fn columns(rows: [__m512i; TAGS]) -> [[__m512i; STEP]; 2] {
     let (mut low, mut high) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
     for pair in 0..4 {
         low[pair] = _mm512_unpacklo_epi64(rows[2 * pair], rows[2 * pair + 1]);
@@ -260,23 +234,6 @@ fn lanes_transposed([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
         _mm512_shuffle_i64x2::<0x88>(g, h),
         _mm512_shuffle_i64x2::<0xdd>(g, h),
     ]
-}
-
-/// The fourth power of `r`, and the others down to itself.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn powers(r: Factor) -> [Factor; STEP] {
-    let mut powers = [r; STEP];
-    for power in (0..STEP - 1).rev() {
-        powers[power] = factor(reduced(with_product(nothing(), powers[power + 1].limbs, &r)));
-    }
-    powers
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn factor(limbs: Numbers) -> Factor {
-    let twenty = _mm512_set1_epi64(20);
-    Factor { limbs, folded: [_mm512_mullo_epi64(limbs[1], twenty), _mm512_mullo_epi64(limbs[2], twenty)] }
 }
 
 /// A block of each packet as a number, with the bit above it in the lanes that have one.

@@ -8,6 +8,28 @@ pub(crate) const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0
 /// Packets worked on together: their content stays in the processor's first cache.
 const TOGETHER: usize = 16;
 
+/// What is done with one kind of registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch {
+    pub(crate) is_here: fn() -> bool,
+    fewest: usize,
+    /// [`seal`], which takes any packets.
+    pub(crate) seal: unsafe fn(&[u32; 8], Packets<'_>),
+    /// [`open`], which takes any packets.
+    pub(crate) open: unsafe fn(&[u32; 8], Packets<'_>) -> u64,
+}
+
+impl Batch {
+    pub(crate) const fn with<L: Lanes>() -> Self {
+        Self { is_here: L::is_here, fewest: L::FEWEST, seal: seal::<L>, open: open::<L> }
+    }
+
+    /// Whether these are sealed and opened faster so than one after the other.
+    pub(crate) fn suits(&self, packets: &[Packet]) -> bool {
+        packets.len() >= self.fewest
+    }
+}
+
 /// Blocks of key stream, one for each lane, and the up to 64 bytes that each is combined with.
 pub(crate) struct Blocks {
     pub(crate) numbers: [u32; 16],
@@ -33,6 +55,11 @@ pub(crate) trait Lanes {
     const BLOCKS: usize;
     /// Tags at once; at most 16.
     const TAGS: usize;
+    /// Packets in a call from which on this is faster than one after the other.
+    const FEWEST: usize;
+
+    /// Whether this processor has the registers.
+    fn is_here() -> bool;
 
     /// Combines [`Self::BLOCKS`] blocks with their key stream.
     ///
@@ -111,7 +138,7 @@ impl Blocks {
 /// # Safety
 ///
 /// The processor has the registers.
-pub(crate) unsafe fn seal<L: Lanes>(key: &[u32; 8], packets: Packets<'_>) {
+unsafe fn seal<L: Lanes>(key: &[u32; 8], packets: Packets<'_>) {
     let buffer = packets.buffer.as_mut_ptr();
     for some in packets.packets.chunks(TOGETHER) {
         let (mut keys, mut tags) = ([[0; 32]; TOGETHER], [[0; TAG]; TOGETHER]);
@@ -136,7 +163,7 @@ pub(crate) unsafe fn seal<L: Lanes>(key: &[u32; 8], packets: Packets<'_>) {
 /// # Safety
 ///
 /// The processor has the registers.
-pub(crate) unsafe fn open<L: Lanes>(key: &[u32; 8], packets: Packets<'_>) -> u64 {
+unsafe fn open<L: Lanes>(key: &[u32; 8], packets: Packets<'_>) -> u64 {
     let buffer = packets.buffer.as_mut_ptr();
     let mut authentic = 0;
     for (nth, some) in packets.packets.chunks(TOGETHER).enumerate() {

@@ -8,10 +8,12 @@
 
 mod batch;
 mod limbs;
+mod tags;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use batch::Batch;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 /// Bytes of a tag, which lies behind a packet's content.
@@ -20,27 +22,34 @@ pub const TAG: usize = 16;
 /// Packets in one call at most.
 pub const MAX_PACKETS: usize = 64;
 
-/// With fewer packets ring is as fast.
-const MANY: usize = 4;
-
-/// How many packets are sealed and opened at once.
+/// How packets are sealed and opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// One after the other, by ring.
     Single,
-    /// With AVX-512 F, BW, DQ, VL and IFMA.
+    /// Many at once, with AVX-512 F, BW, DQ, VL and IFMA.
     Avx512,
 }
 
 impl Method {
+    /// Whether this processor has what it takes.
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        self == Self::Single || self.batch().is_some_and(|batch| (batch.is_here)())
+    }
+
     /// The fastest that this processor has.
     #[must_use]
     pub fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if avx512::Avx512::is_here() {
-            return Self::Avx512;
+        if Self::Avx512.is_here() { Self::Avx512 } else { Self::Single }
+    }
+
+    const fn batch(self) -> Option<Batch> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Some(Batch::with::<avx512::Avx512>()),
+            _ => None,
         }
-        Self::Single
     }
 
     /// Its name in status and logs.
@@ -124,17 +133,16 @@ impl Key {
     pub fn new(key: &[u8; 32], method: Method) -> Option<Self> {
         let single = UnboundKey::new(&CHACHA20_POLY1305, key).ok().map(LessSafeKey::new)?;
         let words = std::array::from_fn(|nth| u32::from_le_bytes(std::array::from_fn(|byte| key[4 * nth + byte])));
-        let method = if method == Method::best() { method } else { Method::Single };
+        let method = if method.is_here() { method } else { Method::Single };
         Some(Self { single, words, method })
     }
 
     /// Seals up to [`MAX_PACKETS`] packets, which ascend and do not overlap. `None`, and nothing is sealed, where they are not so.
     pub fn seal(&self, buffer: &mut [u8], packets: &[Packet]) -> Option<()> {
         let packets = Packets::new(buffer, packets)?;
-        #[cfg(target_arch = "x86_64")]
-        if self.method == Method::Avx512 && packets.packets.len() >= MANY {
-            // SAFETY: `Key::new` has found the registers.
-            unsafe { batch::seal::<avx512::Avx512>(&self.words, packets) };
+        if let Some(batch) = self.batch_for(packets.packets) {
+            // SAFETY: `new` has found the registers.
+            unsafe { (batch.seal)(&self.words, packets) };
             return Some(());
         }
         for packet in packets.packets {
@@ -150,10 +158,9 @@ impl Key {
     /// nothing of their content. `None`, and nothing is opened, where they do not ascend or overlap.
     pub fn open(&self, buffer: &mut [u8], packets: &[Packet]) -> Option<Authentic> {
         let packets = Packets::new(buffer, packets)?;
-        #[cfg(target_arch = "x86_64")]
-        if self.method == Method::Avx512 && packets.packets.len() >= MANY {
-            // SAFETY: `Key::new` has found the registers.
-            return Some(Authentic(unsafe { batch::open::<avx512::Avx512>(&self.words, packets) }));
+        if let Some(batch) = self.batch_for(packets.packets) {
+            // SAFETY: `new` has found the registers.
+            return Some(Authentic(unsafe { (batch.open)(&self.words, packets) }));
         }
         let mut authentic = 0;
         for (nth, packet) in packets.packets.iter().enumerate() {
@@ -163,6 +170,10 @@ impl Key {
             authentic |= u64::from(opened.is_ok()) << nth;
         }
         Some(Authentic(authentic))
+    }
+
+    fn batch_for(&self, packets: &[Packet]) -> Option<Batch> {
+        self.method.batch().filter(|batch| batch.suits(packets))
     }
 }
 
