@@ -53,7 +53,7 @@ pub struct Offloads {
     pub udp_gso: bool,
     /// Datagrams are received many at a time (`UDP_GRO`; Linux 5.0).
     pub udp_gro: bool,
-    /// Packets are sealed and opened many at a time (AVX-512 with IFMA).
+    /// Packets are sealed and opened many at a time (AVX-512 with IFMA, or AVX2).
     pub batch_aead: bool,
 }
 

@@ -58,7 +58,7 @@ pub struct Offloads {
     pub udp_gso: bool,
     /// Datagrams received many at a time.
     pub udp_gro: bool,
-    /// Packets sealed and opened many at a time, which takes a processor with AVX-512; `false` of an agent of before.
+    /// Packets sealed and opened many at a time, which takes a processor with AVX-512 or AVX2; `false` of an agent of before.
     #[serde(default)]
     pub batch_aead: bool,
 }

@@ -6,11 +6,11 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use mesh_aead::{Key, Method, Packet, TAG};
 
 fn benches(c: &mut Criterion) {
-    for len in [64, 1424] {
+    for len in [64, 256, 1424] {
         for count in [1, 4, 8, 16, 44] {
             let mut group = c.benchmark_group(format!("{count} packets of {len}"));
             group.throughput(Throughput::Bytes((count * len) as u64));
-            for method in [Method::Single, Method::best()] {
+            for method in Method::ALL.into_iter().filter(|method| method.is_here()) {
                 let Some(key) = Key::new(&[3; 32], method) else { continue };
                 let packets: Vec<_> = (0..count)
                     .map(|nth| Packet { nonce: [nth as u8; 12], at: nth * (len + TAG + 16) + 16, len })

@@ -41,6 +41,7 @@ impl Lanes for Avx512 {
     const TAGS: usize = TAGS;
     /// With fewer packets ring is as fast.
     const FEWEST: usize = 4;
+    const LONGEST: usize = usize::MAX;
 
     fn is_here() -> bool {
         is_x86_feature_detected!("avx512f")

@@ -13,6 +13,7 @@ const TOGETHER: usize = 16;
 pub(crate) struct Batch {
     pub(crate) is_here: fn() -> bool,
     fewest: usize,
+    longest: usize,
     /// [`seal`], which takes any packets.
     pub(crate) seal: unsafe fn(&[u32; 8], Packets<'_>),
     /// [`open`], which takes any packets.
@@ -21,12 +22,12 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) const fn with<L: Lanes>() -> Self {
-        Self { is_here: L::is_here, fewest: L::FEWEST, seal: seal::<L>, open: open::<L> }
+        Self { is_here: L::is_here, fewest: L::FEWEST, longest: L::LONGEST, seal: seal::<L>, open: open::<L> }
     }
 
     /// Whether these are sealed and opened faster so than one after the other.
     pub(crate) fn suits(&self, packets: &[Packet]) -> bool {
-        packets.len() >= self.fewest
+        packets.len() >= self.fewest && packets.iter().all(|packet| packet.len <= self.longest)
     }
 }
 
@@ -57,6 +58,8 @@ pub(crate) trait Lanes {
     const TAGS: usize;
     /// Packets in a call from which on this is faster than one after the other.
     const FEWEST: usize;
+    /// Bytes of content up to which it is.
+    const LONGEST: usize;
 
     /// Whether this processor has the registers.
     fn is_here() -> bool;

@@ -1,8 +1,9 @@
 //! ChaCha20-Poly1305 (RFC 8439) as data packets need it: many packets under one key, each with its own nonce, without additional
 //! data, in place. One packet gives a processor's wide registers too little to do, many give each lane one of its own.
 //!
-//! [`Method::Avx512`] is used where the processor has it, and ring for everything else: for few packets, for other processors, and where
-//! it is switched off. What is done, and for how long, depends on the number and the lengths of packets alone.
+//! [`Method::Avx512`] is used where the processor has it, else [`Method::Avx2`], and ring for everything else: for few packets, with AVX2
+//! also for long ones, for other processors, and where it is switched off. What is done, and for how long, depends on the number and
+//! the lengths of packets alone.
 
 #![expect(unsafe_code, reason = "wide registers, and many packets that lie in one buffer")]
 
@@ -10,6 +11,8 @@ mod batch;
 mod limbs;
 mod tags;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
@@ -27,11 +30,16 @@ pub const MAX_PACKETS: usize = 64;
 pub enum Method {
     /// One after the other, by ring.
     Single,
+    /// Many at once, with AVX2.
+    Avx2,
     /// Many at once, with AVX-512 F, BW, DQ, VL and IFMA.
     Avx512,
 }
 
 impl Method {
+    /// All of them, the fastest last.
+    pub const ALL: [Self; 3] = [Self::Single, Self::Avx2, Self::Avx512];
+
     /// Whether this processor has what it takes.
     #[must_use]
     pub fn is_here(self) -> bool {
@@ -41,11 +49,13 @@ impl Method {
     /// The fastest that this processor has.
     #[must_use]
     pub fn best() -> Self {
-        if Self::Avx512.is_here() { Self::Avx512 } else { Self::Single }
+        Self::ALL.into_iter().rfind(|method| method.is_here()).unwrap_or(Self::Single)
     }
 
     const fn batch(self) -> Option<Batch> {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Some(Batch::with::<avx2::Avx2>()),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Some(Batch::with::<avx512::Avx512>()),
             _ => None,
@@ -57,6 +67,7 @@ impl Method {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Single => "single",
+            Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
     }

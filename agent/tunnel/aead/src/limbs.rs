@@ -2,6 +2,7 @@
 
 pub(crate) const MASK_44: u64 = (1 << 44) - 1;
 pub(crate) const MASK_42: u64 = (1 << 42) - 1;
+pub(crate) const MASK_26: u64 = (1 << 26) - 1;
 
 /// A number modulo 2^130 - 5, lowest limb first.
 pub(crate) struct Limbs(pub(crate) [u64; 3]);
@@ -12,6 +13,18 @@ impl Limbs {
         let [low, high] = [0, 8].map(|at| word(key, at));
         let (low, high) = (low & 0x0fff_fffc_0fff_ffff, high & 0x0fff_fffc_0fff_fffc);
         Self([low & MASK_44, (low >> 44 | high << 20) & MASK_44, high >> 24])
+    }
+
+    /// In five limbs of 26 bits, where these here have no more bits than they are long.
+    pub(crate) fn narrow(&self) -> [u64; 5] {
+        let Self([a, b, c]) = *self;
+        [a, a >> 26 | b << 18, b >> 8, b >> 34 | c << 10, c >> 16].map(|limb| limb & MASK_26)
+    }
+
+    /// From five limbs of 26 bits, which may have some more.
+    pub(crate) fn of_narrow([a, b, c, d, e]: [u64; 5]) -> Self {
+        let low = |limb: u64, bits: u32| limb & ((1 << bits) - 1);
+        Self([a + (low(b, 18) << 26), (b >> 18) + (c << 8) + (low(d, 10) << 34), (d >> 10) + (e << 16)])
     }
 
     /// The tag: the number, reduced, plus `s`, the second half of the key. The limbs may have some bits more than they are long.

