@@ -80,6 +80,27 @@ fn as_ring_does(lengths: &[usize], gap: usize) {
     }
 }
 
+/// Says of which methods the other tests say nothing. Where a change is judged, they have to say something of one.
+#[test]
+fn this_processor_has_a_method_to_test() {
+    use std::io::Write;
+
+    let names = |methods: &[Method]| methods.iter().map(|method| method.name()).collect::<Vec<_>>().join(", ");
+    let (here, lacking): (Vec<_>, Vec<_>) =
+        Method::ALL.into_iter().filter(|method| *method != Method::Single).partition(|method| method.is_here());
+    let mut said = String::new();
+    if !here.is_empty() {
+        said += &format!("\ntested: packets sealed and opened many at once by {}\n", names(&here));
+    }
+    if !lacking.is_empty() {
+        said += &format!("\nnot tested: by {}, for lack of such a processor\n", names(&lacking));
+    }
+    // Past what captures a test's output: `make test` shows these lines at its end.
+    std::io::stderr().write_all(said.as_bytes()).unwrap();
+    let is_judged = std::env::var_os("CI").is_some() && cfg!(target_arch = "x86_64");
+    assert!(!is_judged || !here.is_empty(), "CI needs a processor with AVX2 at least");
+}
+
 #[test]
 fn every_length_in_every_batch_is_as_ring_does_it() {
     for len in 0..=2048 {
