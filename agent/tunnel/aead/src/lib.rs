@@ -6,6 +6,10 @@
 //! the lengths of packets alone.
 
 #![expect(unsafe_code, reason = "wide registers, and many packets that lie in one buffer")]
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(dead_code, reason = "no code for wide registers of other processors yet")
+)]
 
 mod batch;
 mod limbs;
