@@ -5,23 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::Namespace;
-
 use crate::lab::{Kind, Node, Switch};
 use crate::patience::{DEADLINE, Done, eventually};
 use crate::program::run;
+use crate::relay::{Onward, Relay};
 use crate::streams::transfer;
 
 /// A router between two nodes, each of which takes it for the other. The second node gets the first one's datagrams from another
 /// address than the one to which it sends.
 struct Router {
-    /// The first node sends to the first socket, and its datagrams are passed on from the last; the second node sends to the
-    /// second.
-    sockets: [UdpSocket; 3],
-    nodes: [SocketAddr; 2],
+    relay: Relay,
+    /// The socket from which the second node gets the first one's datagrams.
+    other: usize,
     /// Whether datagrams to the rewritten source address are passed on to the first node.
     answers: bool,
-    host: Namespace,
 }
 
 /// What the router saw of the second node's datagrams to the rewritten address.
@@ -33,59 +30,33 @@ struct Seen {
 
 impl Router {
     fn between(switch: &Switch, a: &Node, b: &Node, answers: bool) -> Self {
-        let host = switch.host(200);
-        let socket = || {
-            let socket = host.within(|| UdpSocket::bind("192.0.2.200:0")).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            socket
-        };
-        let sockets = [socket(), socket(), socket()];
-        let addresses = [&sockets[0], &sockets[1]].map(|socket| socket.local_addr().unwrap().to_string());
-        a.add(b, Some(&addresses[0]), "");
-        b.add(a, Some(&addresses[1]), "");
-        let nodes = [a, b].map(|node| node.outer4().parse().unwrap());
-        Self { sockets, nodes, answers, host }
+        let mut relay = Relay::between(switch, 200, a, b);
+        let other = relay.open(1, 200);
+        Self { relay, other, answers }
     }
 
     fn lie(&self) -> SocketAddr {
-        self.sockets[2].local_addr().unwrap()
+        self.relay.address(1, self.other)
     }
 
     fn truth(&self) -> SocketAddr {
-        self.sockets[1].local_addr().unwrap()
+        self.relay.address(1, 0)
     }
 
     /// Carries datagrams until `stop`. While `rewrites` is true, those of the first node come from the other address.
     fn carry(&self, stop: &AtomicBool, rewrites: &AtomicBool, seen: &Seen) {
-        let mut buffer = [0; 2048];
-        let [first, second, lie] = &self.sockets;
-        while !stop.load(Ordering::Relaxed) {
-            let mut idle = true;
-            // A full queue loses datagrams, as in any network.
-            while let Ok(len) = first.recv(&mut buffer) {
-                let from = if rewrites.load(Ordering::Relaxed) { lie } else { second };
-                let _ = from.send_to(&buffer[..len], self.nodes[1]);
-                idle = false;
-            }
-            while let Ok(len) = second.recv(&mut buffer) {
-                // With a new address, no node has the old one.
-                if !self.answers || !rewrites.load(Ordering::Relaxed) {
-                    let _ = first.send_to(&buffer[..len], self.nodes[0]);
-                }
-                idle = false;
-            }
-            while let Ok(len) = lie.recv(&mut buffer) {
-                let seen = if buffer[0] == 4 { &seen.data } else { &seen.initiations };
+        self.relay.carry_by(stop, |passing| {
+            let rewrites = rewrites.load(Ordering::Relaxed);
+            let by = if passing.from == 0 && rewrites { self.other } else { 0 };
+            if passing.from == 1 && passing.to == self.other {
+                let seen = if passing.bytes[0] == 4 { &seen.data } else { &seen.initiations };
                 seen.fetch_add(1, Ordering::Relaxed);
-                if self.answers {
-                    let _ = first.send_to(&buffer[..len], self.nodes[0]);
-                }
-                idle = false;
             }
-            if idle {
-                thread::sleep(Duration::from_micros(200));
-            }
-        }
+            // With a new address, no node has the old one.
+            let is_lost =
+                passing.from == 1 && if passing.to == self.other { !self.answers } else { self.answers && rewrites };
+            (!is_lost).then_some(Onward { by, after: Duration::ZERO })
+        });
     }
 }
 
@@ -178,7 +149,6 @@ fn a_source_that_leads_nowhere_is_not_believed() {
         assert_eq!(endpoint(&a, &b), router.truth(), "after all that");
         assert_eq!(b.handshake(&a) > 0, a.handshake(&b) > 0);
     });
-    drop(router.host);
 }
 
 /// Each lets in only datagrams from addresses to which it has sent. Each gets the other's address, and initiates.

@@ -171,15 +171,8 @@ impl Tap {
             if left.is_zero() {
                 return None;
             }
-            self.wait(left);
+            readable(&[&self.socket], left);
         }
-    }
-
-    fn wait(&self, longest: Duration) {
-        let mut watched = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let timeout = libc::c_int::try_from(longest.as_millis()).unwrap_or(libc::c_int::MAX).max(1);
-        // SAFETY: the pointer is to one entry.
-        unsafe { libc::poll(&raw mut watched, 1, timeout) };
     }
 
     /// The number of frames that were dropped since the last call because this socket was full: the test's fault, not the device's.
@@ -209,4 +202,18 @@ pub(crate) fn set_option(socket: &impl AsRawFd, level: libc::c_int, option: libc
     // SAFETY: pointer and length describe `value`.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
     assert_eq!(done, 0, "option {option}: {}", io::Error::last_os_error());
+}
+
+/// Waits until one of the sockets has something to read, no longer than that, and says of each whether it has.
+pub(crate) fn readable(sockets: &[&impl AsRawFd], longest: Duration) -> Vec<bool> {
+    let watched = |socket: &&_| libc::pollfd { fd: AsRawFd::as_raw_fd(*socket), events: libc::POLLIN, revents: 0 };
+    let mut watched: Vec<_> = sockets.iter().map(watched).collect();
+    let timeout = libc::timespec {
+        tv_sec: longest.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: longest.subsec_nanos().into(),
+    };
+    // SAFETY: the pointers are to so many entries, and to a time; no signal mask is passed.
+    unsafe { libc::ppoll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, &raw const timeout, std::ptr::null()) };
+    // Where it was interrupted, no entry was written.
+    watched.iter().map(|socket| socket.revents != 0).collect()
 }
