@@ -10,6 +10,7 @@ use crate::config::PeerUpdate;
 use crate::key::{PresharedKey, PrivateKey};
 
 mod counterpart;
+mod losses;
 mod network;
 mod roaming;
 mod round_trips;

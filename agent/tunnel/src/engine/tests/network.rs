@@ -115,6 +115,13 @@ impl<'a> Network<'a> {
         self.pings.iter().filter(|ping| ping.0 >= since).filter_map(|ping| ping.1).max().unwrap()
     }
 
+    /// The longest time in which no ping came back, from the first to the last that did.
+    pub(super) fn longest_gap(&self) -> Duration {
+        let mut back: Vec<_> = self.pings.iter().filter_map(|(sent, took)| Some(*sent + (*took)?)).collect();
+        back.sort_unstable();
+        back.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+    }
+
     pub(super) fn endpoint(&self, at: usize) -> Option<SocketAddr> {
         match &self.ends[at] {
             End::Ours(engine) => engine.peers(self.now)[0].endpoint,
