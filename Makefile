@@ -45,7 +45,7 @@ test: deps ## The tests of every change: Rust, simulation, Solidity, SDKs, and w
 
 nightly: PACKAGES += $(DATABASES) $(MONITORING) busybox-static g++ kmod qemu-system-x86
 nightly: deps ## What asserts seconds of a real machine or runs for long; hours (ONLY=name,…: these parts of .ci/nightly).
-	@ONLY="$(ONLY)" .ci/nightly "$(CARGO)" "$(AS_USER)"
+	@ONLY="$(ONLY)" WIREGUARD_GO=$(WIREGUARD_GO) .ci/nightly "$(CARGO)" "$(AS_USER)"
 
 test-apps: PACKAGES += $(DATABASES)
 test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under Patroni (QUICK=1: their shorter tests).

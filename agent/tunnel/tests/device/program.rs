@@ -63,11 +63,14 @@ impl Program {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?} is needed for these tests: {error}")))
     }
 
-    /// Debian's implementation, with an interface of that name, as soon as it answers.
+    /// wireguard-go with an interface of that name, as soon as it answers: Debian's, or the program that the environment variable
+    /// `WIREGUARD_GO` names.
     #[track_caller]
     pub(crate) fn wireguard_go(host: &Namespace, name: &str) -> Self {
+        let chosen = std::env::var_os("WIREGUARD_GO").filter(|chosen| !chosen.is_empty());
+        let path = chosen.unwrap_or_else(|| "wireguard-go".into());
         let start = || {
-            let mut command = host.command("wireguard-go");
+            let mut command = host.command(&path);
             command.args(["-f", name]).stdout(Stdio::null()).stderr(Stdio::null());
             Self::start(command)
         };
