@@ -21,7 +21,8 @@ use crate::program::{Program, run, run_with, socket_path};
 /// The port of every device: each is in its own namespace.
 pub(crate) const PORT: u16 = 51820;
 
-const ECHO_PORT: u16 = 7007;
+/// Where each node answers datagrams with themselves.
+pub(crate) const ECHO_PORT: u16 = 7007;
 
 /// A name that no other test uses, short enough for an interface.
 pub(crate) fn unique() -> String {
