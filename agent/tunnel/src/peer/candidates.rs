@@ -31,6 +31,9 @@ const MAX_NO_COPIES: Duration = Duration::from_secs(600);
 const SILENCES: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(6)];
 
+/// Where the endpoint moves again after less than this, the peer's addresses alternate. A NAT that rebinds keeps each for longer.
+const STAY: Duration = Duration::from_secs(5);
+
 /// After so long without data from elsewhere, the next address is a candidate at once.
 const SILENCE_RESET: Duration = Duration::from_secs(10);
 
@@ -51,7 +54,10 @@ pub(super) struct Candidates {
     /// When data last came from the endpoint, and from elsewhere.
     heard: Option<Instant>,
     heard_elsewhere: Option<Instant>,
-    /// Whether there was a candidate since the endpoint was heard, and how often there had been when it was.
+    /// When the endpoint last moved.
+    moved: Option<Instant>,
+    /// Whether there was a candidate since the endpoint was heard, and how often there had been when it was; without those to which
+    /// the endpoint moved after it had stayed for [`STAY`].
     tried: bool,
     returns: usize,
 }
@@ -87,6 +93,12 @@ impl Candidates {
     pub(super) fn heard_from_endpoint(&mut self, now: Instant) {
         self.returns += usize::from(mem::take(&mut self.tried));
         self.heard = Some(now);
+    }
+
+    /// The endpoint moves, to what is heard from then on. That is no return where it had stayed for long.
+    pub(super) fn moved(&mut self, now: Instant) {
+        let before = self.moved.replace(now);
+        self.tried &= before.is_some_and(|before| now < before + STAY);
     }
 
     /// Data came from an address that is not proved: it becomes the candidate, unless there is one, or reason to wait.

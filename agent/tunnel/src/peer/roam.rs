@@ -125,6 +125,9 @@ impl Peer {
             }
         }
         if let Some(path_state) = &mut state.path_state {
+            if is_other {
+                path_state.candidates.moved(context.now);
+            }
             path_state.candidates.proved(endpoint.address);
             path_state.candidates.heard_from_endpoint(context.now);
         }
