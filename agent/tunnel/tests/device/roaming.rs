@@ -11,7 +11,8 @@ use crate::lab::{Kind, Node, PORT, Switch, join, settled};
 use crate::patience::{DEADLINE, eventually, uninterrupted};
 
 /// The other side moves. Its next datagram shows its new address, the answer is sent there too, and after a round trip the endpoint
-/// is moved. wireguard-go does not recover when its address is removed, so it only changes its port, as a NAT would.
+/// is moved. When it moves again soon, its addresses may alternate: the endpoint follows when it was silent for some time. wireguard-go
+/// does not recover when its address is removed, so it only changes its port, as a NAT would.
 #[test]
 fn a_peer_may_move() {
     let switch = Switch::new();
@@ -21,7 +22,9 @@ fn a_peer_may_move() {
         join(&us, &them);
         for port in [5999, PORT] {
             them.listens_at(port);
-            them.is_answered_at_once(&us, format!("port {port}"));
+            if port != PORT {
+                them.is_answered_at_once(&us, format!("port {port}"));
+            }
             us.believes(&them, &format!("192.0.2.{number}:{port}"));
             assert!(us.probe(them.inner4()));
         }
@@ -30,7 +33,10 @@ fn a_peer_may_move() {
             let (old, new) = (moves.number, 100 + 10 * number + moves.number);
             for (old, new) in [(old, new), (new, old)] {
                 replace(moves, &address(old), &address(new));
-                moves.is_answered_at_once(stays, address(new));
+                // The other one has changed its port before.
+                if moves.number == us.number && new != moves.number {
+                    moves.is_answered_at_once(stays, address(new));
+                }
                 stays.believes(moves, &format!("192.0.2.{new}:{PORT}"));
                 assert!(stays.probe(moves.inner4()));
             }
@@ -127,11 +133,12 @@ fn a_removed_local_address_is_given_up_at_once() {
             meet_anew(&us, &them, &asked);
             assert!(us.probe(them.inner4()));
             assert_eq!(them.shown("endpoints", &us), asked, "the answer comes from the address that was asked");
-            for (old, new, now) in [(old, new, &now), (new, old, &asked)] {
-                replace(&us, old, new);
-                us.is_answered_at_once(&them, new);
-                them.believes(&us, now);
-            }
+            replace(&us, old, new);
+            us.is_answered_at_once(&them, new);
+            them.believes(&us, &now);
+            // So soon after that, the endpoint follows when it was silent for some time.
+            replace(&us, new, old);
+            them.believes(&us, &asked);
         }
     }
 }
