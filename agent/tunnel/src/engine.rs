@@ -26,7 +26,7 @@ use crate::key::PublicKey;
 use crate::noise::Identity;
 use crate::outgoing::OutgoingBatch;
 use crate::output::{Event, Output};
-use crate::path::{Carrier, Path, Proof, Route};
+use crate::path::{Carrier, Path, Proof, Route, StreamOrigin};
 use crate::peer::{Context, Peer};
 use crate::receive::{ReceiveBatch, Via};
 use crate::schedule::Schedule;
@@ -280,10 +280,10 @@ impl Engine {
     pub fn handle_stream(&mut self, stream: u64, bytes: &[u8], now: Instant) {
         self.advance(now);
         let Stream { carrier, source, .. } = self.stream(stream);
-        let (carrier, counted_as) = (Arc::clone(carrier), source.address());
-        self.receive(bytes, Via::Stream { carrier: &carrier, counted_as });
+        let (carrier, source) = (Arc::clone(carrier), source.get());
+        self.receive(bytes, Via::Stream { carrier: &carrier, source });
         if self.output.events().any(|event| matches!(event, Event::Proved { .. })) {
-            self.stream(stream).source.is_validated = true;
+            self.stream(stream).source.prove();
         }
         self.settle(Some(stream));
     }
@@ -317,9 +317,11 @@ impl Engine {
         }
     }
 
-    /// As [`crate::DeviceHandle::initiate`].
+    /// As [`crate::DeviceHandle::initiate`]. From then on the stream is one that this side dialed ([`StreamOrigin::Dialed`]).
     pub fn initiate(&mut self, peer: &PublicKey, stream: u64, now: Instant) {
-        let carrier = Arc::clone(&self.stream(stream).carrier);
+        let Stream { carrier, source, .. } = self.stream(stream);
+        *source = StreamSource::new(stream, StreamOrigin::Dialed);
+        let carrier = Arc::clone(carrier);
         self.with_peer(peer, now, |peer, context, _| peer.initiate_by(context, &carrier));
     }
 
@@ -406,7 +408,11 @@ impl Engine {
         let queues = &self.queues;
         self.streams.entry(number).or_insert_with(|| {
             let end = queues.stream_end(number);
-            Stream { carrier: Arc::<StreamEnd>::clone(&end), end, source: StreamSource::new(number) }
+            Stream {
+                carrier: Arc::<StreamEnd>::clone(&end),
+                end,
+                source: StreamSource::new(number, StreamOrigin::Accepted),
+            }
         })
     }
 }

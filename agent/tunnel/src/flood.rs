@@ -5,6 +5,10 @@
 //! the time is for those who show a cookie (paper, section 5.3); what one such address may cost is limited as in the kernel's
 //! `ratelimiter.c`. A little is for those without one that ask for little: another implementation waits five seconds after a cookie,
 //! which it has to only if its address is one of the busy ones, or these are too many to be told apart.
+//!
+//! Accepted streams on which no peer is proved ([`Source::Stranger`]) have a time of their own: a host that opens many of them takes it
+//! from other strangers with streams, and from no peer. Each has its own handshakes of it, so that the share of a new one
+//! depends on how many there are at once, of which `mesh-paths` lets in 64; and each new one costs its opener a connection.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -23,7 +27,10 @@ const LOAD: f64 = 0.5 * DEMAND.most;
 const UNTRIED: f64 = 50.0;
 
 /// What those get under load who show a cookie.
-const PROVED: Limit = Limit { per_second: 200_000.0, most: 200_000.0 };
+const PROVED: Limit = Limit { per_second: 150_000.0, most: 150_000.0 };
+
+/// What those get who show it on a stream that they opened, as long as no peer is proved on it.
+const STRANGERS: Limit = Limit { per_second: 50_000.0, most: 50_000.0 };
 
 /// What those get without one, while they ask for little.
 const CLAIMED: Limit = Limit { per_second: 50_000.0, most: 50_000.0 };
@@ -49,6 +56,31 @@ pub(crate) enum Admission {
     Refuse,
 }
 
+/// Who asks for a handshake, and what a cookie is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A host, or a stream that is as good as one: we dialed it, or a peer is proved on it.
+    Host(SocketAddr),
+    /// A stream that another host opened, and on which no peer is proved.
+    Stranger(SocketAddr),
+}
+
+impl Source {
+    const fn address(&self) -> SocketAddr {
+        match self {
+            Self::Host(address) | Self::Stranger(address) => *address,
+        }
+    }
+
+    /// Whose limit applies to one without a cookie: by many streams, a host has no more handshakes than by one.
+    const fn claimed(&self) -> IpAddr {
+        match self {
+            Self::Host(address) => address.ip(),
+            Self::Stranger(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
 /// Why a handshake is worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
@@ -56,6 +88,8 @@ pub(crate) enum Why {
     Calm,
     /// It showed a cookie.
     Proved,
+    /// It showed a cookie on a stream of a stranger's.
+    Stranger,
     /// Its source asks for little.
     Claimed,
 }
@@ -65,6 +99,7 @@ pub(crate) enum Why {
 pub(crate) struct Flood {
     demand: Bucket,
     proved: Share,
+    strangers: Share,
     claimed: Share,
     cookies: Bucket,
     jar: CookieJar,
@@ -138,24 +173,37 @@ impl Sources {
 
 impl Flood {
     /// What to do with an initiation or a response that is for this device.
-    pub(crate) fn admit(&mut self, identity: &Identity, message: &[u8], from: SocketAddr, now: Instant) -> Admission {
+    pub(crate) fn admit(&mut self, identity: &Identity, message: &[u8], from: Source, now: Instant) -> Admission {
         if self.demand.left(DEMAND, now) > LOAD {
             return Admission::Work(Why::Calm);
         }
-        if self.jar.is_shown(message, from, now) {
-            let is_admitted = self.proved.time.left(PROVED, now) > 0.0 && self.proved.sources.take(from.ip(), now);
-            return if is_admitted { Admission::Work(Why::Proved) } else { Admission::Refuse };
+        let address = from.address();
+        if self.jar.is_shown(message, address, now) {
+            let (share, limit, why) = match from {
+                Source::Host(_) => (&mut self.proved, PROVED, Why::Proved),
+                Source::Stranger(_) => (&mut self.strangers, STRANGERS, Why::Stranger),
+            };
+            let is_admitted = share.time.left(limit, now) > 0.0 && share.sources.take(address.ip(), now);
+            if is_admitted {
+                return Admission::Work(why);
+            }
+            self.demand.spend(DEMAND, UNTRIED);
+            return Admission::Refuse;
         }
-        let asks_for_little = self.claimed.sources.take(from.ip(), now);
+        let asks_for_little = self.claimed.sources.take(from.claimed(), now);
         if asks_for_little && self.claimed.time.left(CLAIMED, now) > 0.0 {
             return Admission::Work(Why::Claimed);
         }
         self.demand.spend(DEMAND, UNTRIED);
-        let kept = if asks_for_little { 0.0 } else { COOKIES_KEPT };
+        let is_quiet = match from {
+            Source::Host(_) => asks_for_little,
+            Source::Stranger(_) => self.strangers.sources.take(address.ip(), now),
+        };
+        let kept = if is_quiet { 0.0 } else { COOKIES_KEPT };
         if !self.cookies.take(COOKIES, kept, now) {
             return Admission::Refuse;
         }
-        self.jar.reply(identity, message, from, now).map_or(Admission::Refuse, Admission::Cookie)
+        self.jar.reply(identity, message, address, now).map_or(Admission::Refuse, Admission::Cookie)
     }
 
     /// Work on a handshake took so long.
@@ -165,6 +213,7 @@ impl Flood {
         match why {
             Why::Calm => {}
             Why::Proved => self.proved.time.spend(PROVED, micros),
+            Why::Stranger => self.strangers.time.spend(STRANGERS, micros),
             Why::Claimed => self.claimed.time.spend(CLAIMED, micros),
         }
     }

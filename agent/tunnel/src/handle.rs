@@ -9,7 +9,7 @@ use crate::control::Request;
 use crate::device::Shared;
 use crate::key::PublicKey;
 use crate::output::Output;
-use crate::path::{Carrier, Path, Route};
+use crate::path::{Carrier, Path, Route, StreamOrigin};
 use crate::peer::{Context, Peer};
 use crate::stream::StreamInbound;
 
@@ -95,10 +95,11 @@ impl DeviceHandle {
         shared.sockets().send(datagram, to, None).is_ok()
     }
 
-    /// What one stream needs to be read. What comes by it is answered on `carrier`, its other direction.
+    /// What one stream needs to be read. What comes by it is answered on `carrier`, its other direction. Under load, those that were
+    /// accepted have little for all of them until a peer proves itself on one.
     #[must_use]
-    pub fn stream_inbound(&self, carrier: Arc<dyn Carrier>) -> StreamInbound {
-        StreamInbound::new(Arc::clone(&self.0), carrier)
+    pub fn stream_inbound(&self, carrier: Arc<dyn Carrier>, origin: StreamOrigin) -> StreamInbound {
+        StreamInbound::new(Arc::clone(&self.0), carrier, origin)
     }
 
     /// Where the change gives the peer a path that it did not have, it is spoken to.

@@ -68,7 +68,7 @@ pub use error::Error;
 pub use handle::DeviceHandle;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use memory::keep_little_memory;
-pub use path::{Carrier, Path, Proof, Route, Watch, Watcher};
+pub use path::{Carrier, Path, Proof, Route, StreamOrigin, Watch, Watcher};
 pub use secret::{Secret, leave_no_trace};
 pub use standalone::run_standalone;
 pub use stream::StreamInbound;

@@ -22,6 +22,15 @@ pub trait Carrier: Send + Sync + fmt::Debug + 'static {
     }
 }
 
+/// Which side made a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamOrigin {
+    /// This one, to reach a peer.
+    Dialed,
+    /// The other, which may be anybody until a peer proves itself.
+    Accepted,
+}
+
 /// How a datagram travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Path {

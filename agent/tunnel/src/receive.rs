@@ -1,7 +1,6 @@
 //! What is done with messages from the network, by whichever path they came.
 
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -9,7 +8,7 @@ use mesh_offload::{Merge, clamp_mss, packet};
 
 use crate::counters::Counter;
 use crate::endpoint::Endpoint;
-use crate::flood::{Admission, Flood};
+use crate::flood::{Admission, Flood, Source};
 use crate::indices::LastSlot;
 use crate::noise::{Initiation, Message, classify};
 use crate::output::{Event, Output};
@@ -29,8 +28,8 @@ pub(crate) const ENOUGH: usize = 120_000;
 pub(crate) enum Via<'a> {
     /// From there.
     Udp(Endpoint),
-    /// By this stream, which counts as this address where strangers are limited.
-    Stream { carrier: &'a Arc<dyn Carrier>, counted_as: IpAddr },
+    /// By this stream, which is this where strangers are limited.
+    Stream { carrier: &'a Arc<dyn Carrier>, source: Source },
 }
 
 impl Via<'_> {
@@ -41,10 +40,10 @@ impl Via<'_> {
         }
     }
 
-    const fn counted_as(&self) -> SocketAddr {
+    const fn source(&self) -> Source {
         match self {
-            Self::Udp(from) => from.address,
-            Self::Stream { counted_as, .. } => SocketAddr::new(*counted_as, 0),
+            Self::Udp(from) => Source::Host(from.address),
+            Self::Stream { source, .. } => *source,
         }
     }
 }
@@ -162,7 +161,7 @@ fn take_handshake(table: &Table, context: &mut Context<'_>, message: Message, da
     if !context.identity.is_addressed(datagram) {
         return context.counters.add(Counter::Unauthenticated);
     }
-    let admission = flood(context).admit(context.identity, datagram, via.counted_as(), context.now);
+    let admission = flood(context).admit(context.identity, datagram, via.source(), context.now);
     match admission {
         Admission::Work(why) => {
             let began = context.environment.worked();

@@ -12,7 +12,7 @@ use crate::inbound;
 use crate::key::PublicKey;
 use crate::noise::classify;
 use crate::output::Output;
-use crate::path::{Carrier, Proof};
+use crate::path::{Carrier, Proof, StreamOrigin};
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 use crate::stream_source::StreamSource;
 
@@ -27,12 +27,12 @@ pub struct StreamInbound {
 }
 
 impl StreamInbound {
-    pub(crate) fn new(revocable: Arc<Revocable>, carrier: Arc<dyn Carrier>) -> Self {
+    pub(crate) fn new(revocable: Arc<Revocable>, carrier: Arc<dyn Carrier>, origin: StreamOrigin) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         Self {
             revocable,
             carrier,
-            source: StreamSource::new(COUNT.fetch_add(1, Ordering::Relaxed)),
+            source: StreamSource::new(COUNT.fetch_add(1, Ordering::Relaxed), origin),
             merge: None,
             output: Output::default(),
         }
@@ -68,7 +68,7 @@ impl StreamInbound {
         let offloads = shared.tun.offloads_in_use();
         let merge = merge.get_or_insert_with(|| Merge::of_few(offloads.tun_tso, offloads.tun_uso));
         let mut batch = ReceiveBatch::new(merge, shared.mtu());
-        let via = Via::Stream { carrier, counted_as: source.address() };
+        let via = Via::Stream { carrier, source: source.get() };
         let (mut next, mut bytes) = (0, 0);
         while next < datagrams.len() && batch.handshakes < HANDSHAKES && bytes < ENOUGH {
             let Some(first) = buffer.get(datagrams[next].clone()) else {
@@ -85,7 +85,7 @@ impl StreamInbound {
             batch.take_run(&table, &mut context, buffer, run.iter().cloned(), via);
             if !context.output.is_empty() {
                 shared.outside(&shared.sockets()).carry_out(context.output, |key, proof| {
-                    source.is_validated = true;
+                    source.prove();
                     proved(key, proof);
                 });
             }

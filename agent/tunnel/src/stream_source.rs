@@ -1,46 +1,34 @@
-//! What a stream is counted as, by limits and cookies, which know addresses.
+//! What a stream is where handshakes are limited ([`Source`]): limits and cookies know addresses.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The address that a stream stands for.
+use crate::flood::Source;
+use crate::path::StreamOrigin;
+
+/// The address that a stream stands for, and whether a stranger may be at its other end.
 pub(crate) struct StreamSource {
-    own: IpAddr,
-    /// Something has come by it that proves whose it is.
-    pub(crate) is_validated: bool,
+    address: SocketAddr,
+    is_known: bool,
 }
 
 impl StreamSource {
-    /// What all streams are counted as on which no peer has proved itself: a host that opens many of them has no more handshakes
-    /// than by one. An address that no host sends from: multicast, and with a scope that there is not.
-    const UNPROVED: u128 = 0xff00 << 112;
+    /// An address that no host sends from: multicast, and with a scope that there is not.
+    const NO_HOST: u128 = 0xff00 << 112;
 
-    /// Its own address is another one of these, which belongs to no stream of another `number`, so that streams are told apart as
-    /// hosts are. Limits look at the first half of it.
-    pub(crate) fn new(number: u64) -> Self {
+    /// Another one of these belongs to each `number`, so that streams are told apart as hosts are, and a cookie that was given on one is
+    /// worth nothing on another. Limits look at the first half of it.
+    pub(crate) fn new(number: u64, origin: StreamOrigin) -> Self {
         let number = u128::from(number & ((1 << 48) - 1)) << 64;
-        Self { own: Ipv6Addr::from_bits(Self::UNPROVED | number).into(), is_validated: false }
+        let address = IpAddr::from(Ipv6Addr::from_bits(Self::NO_HOST | number));
+        Self { address: (address, 0).into(), is_known: origin == StreamOrigin::Dialed }
     }
 
-    pub(crate) fn address(&self) -> IpAddr {
-        if self.is_validated { self.own } else { Ipv6Addr::from_bits(Self::UNPROVED).into() }
+    /// Something has come by it that proves whose it is.
+    pub(crate) const fn prove(&mut self) {
+        self.is_known = true;
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::flood::Sources;
-
-    #[test]
-    fn unproved_streams_share_one_limit() {
-        let (mut sources, now) = (Sources::default(), Instant::now());
-        let mut is_allowed = |source: &StreamSource| sources.take(source.address(), now);
-        let mut streams: Vec<StreamSource> = (1..=100).map(StreamSource::new).collect();
-        let allowed = streams.iter().filter(|stream| is_allowed(stream)).count();
-        assert_eq!(allowed, 5, "as by one stream");
-        streams.iter_mut().for_each(|stream| stream.is_validated = true);
-        assert!(streams.iter().all(&mut is_allowed), "each has its own");
+    pub(crate) const fn get(&self) -> Source {
+        if self.is_known { Source::Host(self.address) } else { Source::Stranger(self.address) }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mesh_core::id::{TokenId, WireguardKey};
-use mesh_tunnel::{Carrier, DeviceHandle, Path, Proof, PublicKey, Route, StreamInbound};
+use mesh_tunnel::{Carrier, DeviceHandle, Path, Proof, PublicKey, Route, StreamInbound, StreamOrigin};
 
 use crate::stream::{Datagrams, Stream};
 
@@ -33,8 +33,8 @@ pub trait Device: fmt::Debug + Send + Sync + 'static {
     fn forget_sources(&self);
     /// Sends a datagram as it is from the device's own UDP socket.
     fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> bool;
-    /// What reads this stream.
-    fn reader(&self, stream: Arc<dyn Carrier>) -> Box<dyn StreamReader>;
+    /// What reads this stream, by which side made it.
+    fn reader(&self, stream: Arc<dyn Carrier>, origin: StreamOrigin) -> Box<dyn StreamReader>;
 }
 
 /// The reading end of one stream in a device.
@@ -72,8 +72,8 @@ impl Device for DeviceHandle {
         Self::send_raw(self, to, datagram)
     }
 
-    fn reader(&self, stream: Arc<dyn Carrier>) -> Box<dyn StreamReader> {
-        Box::new(self.stream_inbound(stream))
+    fn reader(&self, stream: Arc<dyn Carrier>, origin: StreamOrigin) -> Box<dyn StreamReader> {
+        Box::new(self.stream_inbound(stream, origin))
     }
 }
 
@@ -134,7 +134,8 @@ impl Reader {
             Some(known) if known.0 == generation => known,
             other => {
                 let carrier = || Arc::<Stream>::clone(stream) as Arc<dyn Carrier>;
-                other.insert((generation, slot.device().map(|device| device.reader(carrier()))))
+                let origin = if stream.is_dialed() { StreamOrigin::Dialed } else { StreamOrigin::Accepted };
+                other.insert((generation, slot.device().map(|device| device.reader(carrier(), origin))))
             }
         };
         let Some(reader) = reader else { return };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_paths::shell::{Device, DevicePort, EventSink, StreamReader};
-use mesh_tunnel::{Carrier, Path, Proof, PublicKey, Route, Watcher as _};
+use mesh_tunnel::{Carrier, Path, Proof, PublicKey, Route, StreamOrigin, Watcher as _};
 
 const INITIATION: u8 = 0;
 const ANSWER: u8 = 1;
@@ -115,7 +115,7 @@ impl Device for Handle {
         false
     }
 
-    fn reader(&self, stream: Arc<dyn Carrier>) -> Box<dyn StreamReader> {
+    fn reader(&self, stream: Arc<dyn Carrier>, _: StreamOrigin) -> Box<dyn StreamReader> {
         Box::new(Reader { twin: Arc::clone(&self.0), stream })
     }
 }

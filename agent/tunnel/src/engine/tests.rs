@@ -14,6 +14,7 @@ mod losses;
 mod network;
 mod roaming;
 mod round_trips;
+mod strangers;
 
 const S: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(20);

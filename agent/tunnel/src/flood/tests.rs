@@ -1,8 +1,10 @@
-//! Floods from one source and from many, beside newcomers with a cookie and without.
+//! Floods from one source and from many, by UDP and by streams, beside newcomers with a cookie and without.
 
 use super::*;
 use crate::noise::INITIATION_LEN;
+use crate::path::StreamOrigin;
 use crate::sessions::end::End;
+use crate::stream_source::StreamSource;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -32,6 +34,10 @@ impl Victim {
     }
 
     fn take_from(&mut self, message: &[u8], from: SocketAddr) -> Did {
+        self.take_of(message, Source::Host(from))
+    }
+
+    fn take_of(&mut self, message: &[u8], from: Source) -> Did {
         match self.flood.admit(&self.end.identity, message, from, self.now) {
             Admission::Work(why) => {
                 self.flood.worked(why, GARBLED);
@@ -72,7 +78,7 @@ fn there_is_no_load_before_much_work_was_done() {
     for _ in 0..20_000 {
         let message = [0; INITIATION_LEN];
         assert!(matches!(
-            victim.flood.admit(&victim.end.identity, &message, one(0), victim.now),
+            victim.flood.admit(&victim.end.identity, &message, Source::Host(one(0)), victim.now),
             Admission::Work(Why::Calm)
         ));
         victim.flood.worked(Why::Calm, Duration::from_micros(240));
@@ -168,4 +174,71 @@ fn an_ipv6_network_is_one_source_and_memory_is_bounded() {
     assert_eq!((from_many, sources.buckets.len()), (SOURCES - 1, SOURCES));
     assert!(sources.take("192.0.2.1".parse().unwrap(), start + 1000 * MS), "they are forgotten");
     assert_eq!(sources.buckets.len(), 1);
+}
+
+/// The stream of that number, which was accepted.
+fn accepted(number: u64) -> Source {
+    StreamSource::new(number, StreamOrigin::Accepted).get()
+}
+
+/// A stranger that opens streams, and shows the cookie of each as often as it can, keeps no other stream and no host waiting.
+#[test]
+fn a_stranger_with_cookies_on_many_streams_keeps_no_other_waiting() {
+    let mut victim = Victim::new();
+    victim.flood(30_000, 1000 * MS, many);
+    let mut shown: Vec<(Source, Vec<u8>)> = Vec::new();
+    for number in 1..64 {
+        let (mut stranger, stream) = (End::new(3, 1, None), accepted(number));
+        let reply = (0..10).find_map(|_| match victim.take_of(&stranger.ask(), stream) {
+            Did::Cookie(reply) => Some(reply),
+            Did::Worked | Did::Refused => None,
+        });
+        stranger.take(&reply.expect("no cookie"));
+        shown.push((stream, stranger.ask()));
+    }
+    let mut worked = 0;
+    for _ in 0..1000 {
+        for (stream, message) in &shown {
+            worked += u32::from(victim.take_of(message, *stream) == Did::Worked);
+        }
+        victim.take_of(&[0; INITIATION_LEN], accepted(1));
+        victim.flood(20, MS, many);
+    }
+    assert!((500..=2_100).contains(&worked), "{worked} in a second: what there is, and not more");
+
+    // A cookie of one stream is none on another.
+    assert!(matches!(victim.take_of(&shown[0].1, accepted(64)), Did::Cookie(_)));
+    for (newcomer, what) in [(accepted(65), "another stream"), (Source::Host(many(9)), "a host")] {
+        let mut client = End::new(2, 1, None);
+        let did = (0..10).find_map(|_| {
+            for (stream, message) in &shown {
+                victim.take_of(message, *stream);
+            }
+            victim.take_of(&[0; INITIATION_LEN], accepted(1));
+            victim.flood(20, MS, many);
+            match victim.take_of(&client.ask(), newcomer) {
+                Did::Cookie(reply) => client.take(&reply).map(|_| None),
+                Did::Worked => Some(Some(())),
+                Did::Refused => None,
+            }
+        });
+        assert!(did.is_some(), "{what}");
+    }
+}
+
+/// However many have been opened: their number is no address of a host's limit, and what we dialed is no stranger's.
+#[test]
+fn a_stream_that_we_dialed_or_that_is_proved_counts_as_a_host() {
+    let mut victim = Victim::new();
+    victim.flood(30_000, 1000 * MS, one);
+    for number in 1..100 {
+        victim.take_of(&[0; INITIATION_LEN], accepted(number));
+    }
+    assert!(matches!(victim.take_of(&[0; INITIATION_LEN], accepted(100)), Did::Cookie(_)), "strangers share one limit");
+    let mut proved = StreamSource::new(101, StreamOrigin::Accepted);
+    proved.prove();
+    for source in [StreamSource::new(102, StreamOrigin::Dialed).get(), proved.get()] {
+        victim.flood(100, MS, one);
+        assert_eq!(victim.take_of(&[0; INITIATION_LEN], source), Did::Worked);
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use mesh_tunnel::{Carrier, DeviceUpdate, Path, PeerUpdate, Proof, PublicKey, Route, Watch, Watcher};
+use mesh_tunnel::{Carrier, DeviceUpdate, Path, PeerUpdate, Proof, PublicKey, Route, StreamOrigin, Watch, Watcher};
 
 use crate::direction::{Direction, let_through};
 use crate::lab::{Kind, Node, Switch, join};
@@ -382,7 +382,7 @@ fn calls_to_a_device_that_has_ended_have_no_effect() {
     let (a, b) = nodes_without_endpoints(&switch);
     let pipe: Arc<Pipe> = Arc::default();
     let handle = a.device().handle();
-    let mut inbound = handle.stream_inbound(Arc::<Pipe>::clone(&pipe));
+    let mut inbound = handle.stream_inbound(Arc::<Pipe>::clone(&pipe), StreamOrigin::Accepted);
     let (key, name) = (b.public_key(), a.name.clone());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

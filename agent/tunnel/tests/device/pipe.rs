@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use mesh_tunnel::{Carrier, Proof, PublicKey, StreamInbound};
+use mesh_tunnel::{Carrier, Proof, PublicKey, StreamInbound, StreamOrigin};
 
 use crate::lab::Node;
 
@@ -78,7 +78,7 @@ pub(crate) fn receive(
 /// The peers that proved to be at the other end of a stream, and how.
 type Proofs = Mutex<BTreeSet<(PublicKey, Proof)>>;
 
-/// A stream between two nodes, read by two threads.
+/// A stream between two nodes, read by two threads; the first dialed.
 pub(crate) struct Stream {
     /// The direction into which each node sends.
     pub(crate) pipes: [Arc<Pipe>; 2],
@@ -93,7 +93,8 @@ impl Stream {
         let proved: [Arc<Proofs>; 2] = Default::default();
         let read = |(here, node): (usize, &Node)| {
             let (pipe, proved) = (Arc::clone(&pipes[1 - here]), Arc::clone(&proved[here]));
-            let mut inbound = node.device().handle().stream_inbound(Arc::<Pipe>::clone(&pipes[here]));
+            let origin = if here == 0 { StreamOrigin::Dialed } else { StreamOrigin::Accepted };
+            let mut inbound = node.device().handle().stream_inbound(Arc::<Pipe>::clone(&pipes[here]), origin);
             thread::spawn(move || {
                 while let Some(datagrams) = pipe.take() {
                     receive(&mut inbound, &datagrams, |key, proof| _ = proved.lock().unwrap().insert((key, proof)));

@@ -3,7 +3,8 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::path::{Carrier, Path, Watcher};
+use crate::path::{Carrier, Path, StreamOrigin, Watcher};
+use crate::stream_source::StreamSource;
 
 /// A stream whose other end is the test.
 #[derive(Debug, Default)]
@@ -45,7 +46,7 @@ pub(super) fn carrier(wagon: &Arc<Wagon>) -> Arc<dyn Carrier> {
 impl End {
     pub(super) fn take_by(&self, now: Instant, messages: &[Vec<u8>], answers: &Arc<Wagon>) -> Vec<u8> {
         let carrier = carrier(answers);
-        let via = Via::Stream { carrier: &carrier, counted_as: [0xff00, 0, 0, 0, 0, 0, 0, 0].into() };
+        let via = Via::Stream { carrier: &carrier, source: StreamSource::new(1, StreamOrigin::Accepted).get() };
         messages.iter().filter_map(|message| self.take_via(now, message, via)).collect()
     }
 

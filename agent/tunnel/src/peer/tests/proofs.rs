@@ -3,6 +3,8 @@
 use super::endpoint::Elsewhere;
 use super::paths::{Wagon, carrier, carry, two_ends_of_a_stream, two_ends_that_met};
 use super::*;
+use crate::path::StreamOrigin;
+use crate::stream_source::StreamSource;
 
 /// A peer that says where it is may name another host, and write that address into its datagrams.
 #[test]
@@ -114,7 +116,7 @@ fn the_answer_to_what_went_by_a_stream_alone_proves_a_round_trip() {
     let proved = |answer: &[u8], by: &Arc<Wagon>| {
         let Some(Message::Response { receiver }) = classify(answer) else { panic!("no answer") };
         let carrier = carrier(by);
-        let via = Via::Stream { carrier: &carrier, counted_as: [0xff00, 0, 0, 0, 0, 0, 0, 0].into() };
+        let via = Via::Stream { carrier: &carrier, source: StreamSource::new(1, StreamOrigin::Accepted).get() };
         a.with(start, |peer, context| peer.receive_response(context, receiver, answer, via))
     };
     let answer = answer_to(initiate());
