@@ -92,6 +92,8 @@ pub(crate) enum Why {
     Stranger,
     /// Its source asks for little.
     Claimed,
+    /// It is the response to an initiation of ours.
+    Awaited,
 }
 
 /// Decides. One for all threads of a device.
@@ -211,7 +213,7 @@ impl Flood {
         let micros = time.as_secs_f64() * 1e6;
         self.demand.spend(DEMAND, micros);
         match why {
-            Why::Calm => {}
+            Why::Calm | Why::Awaited => {}
             Why::Proved => self.proved.time.spend(PROVED, micros),
             Why::Stranger => self.strangers.time.spend(STRANGERS, micros),
             Why::Claimed => self.claimed.time.spend(CLAIMED, micros),

@@ -285,6 +285,11 @@ impl Peer {
         self.schedule(state, context);
     }
 
+    /// Whether a response for that index is to be worked on whatever else comes in ([`Sessions::admits_response`]).
+    pub(crate) fn admits_response(&self, receiver: u32) -> bool {
+        self.lock().sessions.admits_response(receiver)
+    }
+
     /// Takes the answer to a handshake of ours, for one of this peer's receiver indices. What it proves, where it is authentic, is
     /// said of the stream that it came by; what it proves of an address is taken in here.
     pub(crate) fn receive_response(

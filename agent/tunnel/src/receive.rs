@@ -8,7 +8,7 @@ use mesh_offload::{Merge, clamp_mss, packet};
 
 use crate::counters::Counter;
 use crate::endpoint::Endpoint;
-use crate::flood::{Admission, Flood, Source};
+use crate::flood::{Admission, Flood, Source, Why};
 use crate::indices::LastSlot;
 use crate::noise::{Initiation, Message, classify};
 use crate::output::{Event, Output};
@@ -161,7 +161,11 @@ fn take_handshake(table: &Table, context: &mut Context<'_>, message: Message, da
     if !context.identity.is_addressed(datagram) {
         return context.counters.add(Counter::Unauthenticated);
     }
-    let admission = flood(context).admit(context.identity, datagram, via.source(), context.now);
+    let admission = if is_awaited(table, message) {
+        Admission::Work(Why::Awaited)
+    } else {
+        flood(context).admit(context.identity, datagram, via.source(), context.now)
+    };
     match admission {
         Admission::Work(why) => {
             let began = context.environment.worked();
@@ -175,6 +179,12 @@ fn take_handshake(table: &Table, context: &mut Context<'_>, message: Message, da
         }
         Admission::Refuse => context.counters.add(Counter::UnderLoad),
     }
+}
+
+/// Whether it is for an initiation of ours without a response. Who does not see that initiation cannot know its index.
+fn is_awaited(table: &Table, message: Message) -> bool {
+    let Message::Response { receiver } = message else { return false };
+    table.by_receiver(receiver).is_some_and(|peer| peer.admits_response(receiver))
 }
 
 fn flood<'a>(context: &Context<'a>) -> MutexGuard<'a, Flood> {

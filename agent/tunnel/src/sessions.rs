@@ -23,6 +23,10 @@ const MAX_PENDING: usize = 4;
 /// where they always go.
 const MAX_PENDING_CANDIDATES: usize = 8;
 
+/// Responses to one initiation that are worked on whatever else comes in. One is authentic; who sees the initiation can forge others,
+/// and must not have work done for as many as it likes.
+const ADMITTED: u8 = 8;
+
 /// Sessions that a peer asked for and has not yet shown to have. It asks again before it has our answer where that comes
 /// from far away.
 const UNCONFIRMED: usize = 4;
@@ -127,6 +131,8 @@ struct PendingHandshake {
     target: Target,
     /// A later one was answered before: the peer may not know the session of this one any more.
     overtaken: bool,
+    /// How many responses to it were let in.
+    admitted: u8,
 }
 
 /// The sessions with one peer.
@@ -171,7 +177,7 @@ impl Sessions {
         {
             self.pending.remove(oldest);
         }
-        self.pending.push(PendingHandshake { offer, at: now, target, overtaken: false });
+        self.pending.push(PendingHandshake { offer, at: now, target, overtaken: false, admitted: 0 });
         Some(message)
     }
 
@@ -200,6 +206,16 @@ impl Sessions {
         let (session, first_mac) = (Arc::new(answer.session), answer.first_mac);
         self.held.push(HeldSession { session, since: now, confirmed: false, proves, first_mac });
         Some(())
+    }
+
+    /// Whether a response for that index is one that is waited for, and among the first few.
+    pub(crate) fn admits_response(&mut self, receiver: u32) -> bool {
+        let pending = self.pending.iter_mut().find(|pending| pending.offer.index() == receiver);
+        let admits = pending.filter(|pending| pending.admitted < ADMITTED);
+        admits.is_some_and(|pending| {
+            pending.admitted += 1;
+            true
+        })
     }
 
     /// Reads the answer to an initiation of ours. The session is the one that seals from now on, unless that of a later

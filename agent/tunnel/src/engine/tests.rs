@@ -12,6 +12,7 @@ use crate::key::{PresharedKey, PrivateKey};
 mod counterpart;
 mod losses;
 mod network;
+mod renewal;
 mod roaming;
 mod round_trips;
 mod strangers;

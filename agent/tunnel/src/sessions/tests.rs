@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::end::{End, Taken};
 use super::*;
+use crate::noise::{Message, classify};
 
 fn ends() -> (End, End) {
     (End::new(1, 2, None), End::new(2, 1, None))
@@ -249,4 +250,19 @@ fn what_goes_elsewhere_takes_no_place() {
     assert_eq!(here.sessions.pending.len(), 1 + MAX_PENDING_CANDIDATES);
     let Some(Taken::Initiation(answer)) = there.take(&initiation) else { panic!("refused") };
     assert_eq!(here.take(&answer), Some(Taken::Established));
+}
+
+/// Who sees the initiation knows its index, and could have work done for any number of responses.
+#[test]
+fn of_responses_to_one_initiation_only_the_first_few_are_let_in() {
+    let (mut here, mut there) = ends();
+    let answer = answer(&mut here, &mut there);
+    let Some(Message::Response { receiver }) = classify(&answer) else { panic!("no response") };
+    assert!(!here.sessions.admits_response(receiver ^ 1) && !there.sessions.admits_response(receiver));
+    assert!(here.sessions.admits_response(receiver));
+    assert_eq!(here.take(&answer), Some(Taken::Established));
+    assert!(!here.sessions.admits_response(receiver), "none is waited for");
+    here.ask();
+    let index = here.sessions.pending[0].offer.index();
+    assert_eq!((0..100).filter(|_| here.sessions.admits_response(index)).count(), usize::from(ADMITTED));
 }
