@@ -276,6 +276,11 @@ impl Sessions {
         Some(Confirmed { began: seals.then_some(Began { since, initiator: false }), proves })
     }
 
+    /// When the last initiation was answered whose session the peer has not shown to have.
+    pub(crate) fn unconfirmed_since(&self) -> Option<Instant> {
+        self.held.iter().rfind(|held| !held.confirmed).map(|held| held.since)
+    }
+
     /// Of those before `at`, which may be used from now on, the last that were used are kept. So are those that the peer may
     /// be about to use, as where both sides asked at once.
     fn forget_before(&mut self, at: usize) {

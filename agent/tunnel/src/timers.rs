@@ -164,7 +164,13 @@ impl Timers {
 
     /// Whether one should come at any moment: to the first initiation of a handshake, or to the last after another came.
     pub(crate) fn awaits_response(&self, now: Instant) -> bool {
-        self.attempt.is_some_and(|attempt| (attempt.initiations == 1 || attempt.responded) && now < attempt.next)
+        self.response_due(now).is_some()
+    }
+
+    /// When it should have come, where [`Self::awaits_response`] says so.
+    pub(crate) fn response_due(&self, now: Instant) -> Option<Instant> {
+        let attempt = self.attempt.filter(|attempt| attempt.initiations == 1 || attempt.responded)?;
+        Some(attempt.next).filter(|next| now < *next)
     }
 
     /// Whether a response came to an initiation of the handshake under way.

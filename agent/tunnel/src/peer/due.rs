@@ -50,7 +50,7 @@ impl Peer {
         }
         let handshaking = state.timers.is_handshaking();
         state.sessions.advance(context.now, handshaking);
-        state.scheduled = self.next_wake(&mut state);
+        state.scheduled = self.next_wake(&mut state, context.now);
         state.scheduled
     }
 
@@ -134,20 +134,22 @@ impl Peer {
     }
 
     /// When this peer is due next. Its permit ends with its handshake.
-    fn next_wake(&self, state: &mut State) -> Option<Instant> {
+    fn next_wake(&self, state: &mut State, now: Instant) -> Option<Instant> {
         let handshaking = state.timers.is_handshaking();
         if !handshaking {
             state.permit = None;
         }
         let timers = state.timers.next(self.is_reachable(state));
-        let candidate = state.path_state.as_ref().and_then(|path_state| path_state.candidates.next());
-        [timers, state.sessions.next(handshaking), candidate, state.path_wait_ends()].into_iter().flatten().min()
+        [timers, state.sessions.next(handshaking), state.candidate_due(now), state.path_wait_ends()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Asks for a [`Self::tick`] in time. Traffic moves what is due away and back, but it is asked for only where the last would
     /// come too late, which is once in ten seconds.
     pub(super) fn schedule(&self, state: &mut State, context: &mut Context<'_>) {
-        let Some(at) = self.next_wake(state) else { return };
+        let Some(at) = self.next_wake(state, context.now) else { return };
         if state.scheduled.is_none_or(|scheduled| at < scheduled) {
             state.scheduled = Some(at);
             context.output.wake(self.slot, at);

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::paths::PathSet;
 use super::{Context, Peer, State};
@@ -19,6 +19,10 @@ use crate::table::unmapped;
 /// How long [`Peer::try_endpoint`] tries no other address when the peer was found at one: of several that both ends try side by side,
 /// the first that answers is the nearest, and the others must not take its place one after the other.
 const VALIDATED_HOLD: Duration = Duration::from_secs(2);
+
+/// How long a candidate's initiation waits for a session to be confirmed: the response may be lost, and how long a round trip takes is not
+/// known to an end that only responds.
+const CONFIRMATION: Duration = Duration::from_secs(2);
 
 impl Peer {
     /// As [`crate::DeviceHandle::try_endpoint`].
@@ -94,8 +98,11 @@ impl Peer {
         self.poll_candidate(state, context);
     }
 
-    /// Sends an initiation to the candidate where one is due, or gives it up.
+    /// Sends an initiation to the candidate where one is due, or gives it up; neither between the messages of another handshake.
     pub(super) fn poll_candidate(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>) {
+        if state.awaits_handshake(context.now).is_some() {
+            return;
+        }
         let Some(path_state) = &mut state.path_state else { return };
         if let Some(endpoint) = path_state.candidates.due(state.timers.response_time(), context.now) {
             tracing::debug!(peer = %self.key, address = %endpoint.address, "the peer may be there");
@@ -135,6 +142,20 @@ impl Peer {
 }
 
 impl State {
+    /// When [`Peer::poll_candidate`] has something to do.
+    pub(super) fn candidate_due(&self, now: Instant) -> Option<Instant> {
+        let next = self.path_state.as_ref()?.candidates.next()?;
+        Some(self.awaits_handshake(now).map_or(next, |until| next.max(until)))
+    }
+
+    /// Until when a message of a handshake may be on its way: the response to our initiation, or what confirms a session whose response
+    /// is ours. wireguard-go and the kernel know only the last handshake: an initiation that comes before ends that session, and what
+    /// is sealed in it is lost.
+    fn awaits_handshake(&self, now: Instant) -> Option<Instant> {
+        let confirmed = self.sessions.unconfirmed_since().map(|since| since + CONFIRMATION);
+        confirmed.filter(|until| now < *until).max(self.timers.response_due(now))
+    }
+
     /// What the peer proves by using a session whose response goes back by that path: that it got the response there. Nothing where
     /// [`Peer::respond`] sends it to the endpoint as well.
     pub(super) fn proved_by_response(&self, via: Via<'_>) -> Option<Endpoint> {

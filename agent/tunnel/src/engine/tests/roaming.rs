@@ -142,3 +142,38 @@ fn of_alternating_ports_the_one_that_stays_is_found() {
         assert_eq!(network.endpoint(0), Some(port(stays)));
     }
 }
+
+/// Pings through a renewal by that end, about which the second end's datagrams begin to come from another port. Both ports lead to it,
+/// but no initiation to the new one does before the renewal's has arrived: the next would come between the messages of that.
+fn renewed_with_a_candidate(renews: usize, one_way: Duration, changes: Duration) -> usize {
+    let mut renewal = None;
+    let link = |passing: &Passing<'_>| {
+        let is_initiation = passing.bytes[0] == 1;
+        let to_candidate = is_initiation && passing.from == 0 && passing.to == port(1);
+        if is_initiation && !to_candidate && passing.at >= 110 * S {
+            renewal.get_or_insert(if renews == 0 { passing.at } else { passing.at + one_way });
+        }
+        let is_lost = to_candidate && renewal.is_none_or(|renewal| passing.at <= renewal);
+        match passing.from {
+            1 => Some(port(usize::from(passing.at >= changes))),
+            _ => (!is_lost).then_some(address(0)),
+        }
+    };
+    let mut network = Network::new([Kind::Ours, Kind::Other], renews == 0, one_way, Box::new(link));
+    network.ping(renews, 125 * S, 50 * MS);
+    network.rest(5 * S);
+    assert_eq!(network.endpoint(0), Some(port(1)));
+    network.lost()
+}
+
+#[test]
+fn a_candidates_initiation_comes_between_no_messages_of_another_handshake() {
+    for renews in [0, 1] {
+        for one_way in [20, 100, 300, 600] {
+            for changes in (0..40).map(|step| 117_050 + 100 * step) {
+                let lost = renewed_with_a_candidate(renews, one_way * MS, changes * MS);
+                assert_eq!(lost, 0, "{renews} renews, {one_way} ms, changes after {changes} ms");
+            }
+        }
+    }
+}
