@@ -1,5 +1,6 @@
 //! Handshakes from the network. They have sockets and a thread of their own, so that no packet of a session waits behind them: neither
-//! in a socket, nor for a thread. This one takes a share of a core at most; what is more than it can read the kernel drops.
+//! in a socket, nor for a thread. This one takes a share of a core at most; what is more than it can read the kernel drops. Responses,
+//! which it reads first, have sockets apart from initiations: so the sessions that this device renews go on in any flood of those.
 
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use crate::inbound::Inbound;
 use crate::sys;
 use crate::udp::ReceiveBuffer;
 
-/// The sockets: IPv4, and IPv6 where there is one.
-const SOCKETS: usize = 2;
+/// The sockets: for responses and for initiations, of IPv4, and of IPv6 where there is one.
+const SOCKETS: usize = 4;
 
 /// What this thread rests for each unit of time that it works: then it takes two fifths of a core. So much is needed to send a
 /// cookie to each of 56,000 hosts a second.
@@ -36,7 +37,8 @@ pub(crate) fn run(shared: &Shared) {
     while !shared.is_stopping() {
         let sockets = shared.sockets();
         let rest = pace.rests_until(Instant::now());
-        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), UNUSED, UNUSED];
+        let mut watched = [UNUSED; 1 + SOCKETS];
+        watched[0] = sys::watch(&wake.as_fd(), libc::POLLIN);
         if rest.is_none() {
             for (watched, socket) in watched[1..=SOCKETS].iter_mut().zip(sockets.handshakes()) {
                 *watched = sys::watch(socket, libc::POLLIN);

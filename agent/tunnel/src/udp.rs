@@ -1,6 +1,5 @@
-//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, and one of each for handshakes, all on the same port.
-//! They report the local address
-//! that a datagram was sent to, so that the answer can leave from it.
+//! The sockets to the outside: for each queue one for IPv4 and one for IPv6, and of each one for initiations and one for responses, all
+//! on the same port. They report the local address that a datagram was sent to, so that the answer can leave from it.
 
 mod address;
 mod apart;
@@ -27,8 +26,8 @@ use send::Segmenting;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     queues: Vec<Queue>,
-    /// Those that get the handshakes, where the kernel can tell them apart.
-    handshakes: Option<Queue>,
+    /// Those that get the handshakes, where the kernel can tell them apart: responses and cookie replies, then initiations.
+    handshakes: Option<[Queue; 2]>,
     port: u16,
     segmenting: Segmenting,
     putting_together: bool,
@@ -95,30 +94,31 @@ impl Sockets {
         }
     }
 
-    fn try_take_apart(&self) -> Result<Queue, Error> {
+    fn try_take_apart(&self) -> Result<[Queue; 2], Error> {
         let failed = || Error::io("take handshakes apart");
         let first = &self.queues[0];
         for socket in first.sockets() {
             socket::share_port(socket).map_err(failed())?;
         }
         // In the order in which sockets begin to share a port the kernel counts them, so that these are the last.
-        let (handshakes, _) = Queue::bind(self.port, true)?;
-        let all = first.sockets().zip(handshakes.sockets());
-        for (data, handshakes) in all {
+        let (initiations, responses) = (Queue::bind(self.port, true)?.0, Queue::bind(self.port, true)?.0);
+        for handshakes in initiations.sockets().chain(responses.sockets()) {
             socket::limit_received(handshakes, apart::BUFFER);
             // The kernel looks at any of the sockets before it joins datagrams.
             if self.putting_together && !socket::put_together(handshakes) {
                 return Err(failed()(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
             }
+        }
+        for data in first.sockets() {
             apart::choose_sockets(data, self.queues.len()).map_err(failed())?;
         }
-        Ok(handshakes)
+        Ok([responses, initiations])
     }
 
-    /// The sockets that get nothing but handshakes, but for what comes while they are set up. None where data and handshakes
-    /// come together.
+    /// The sockets that get nothing but handshakes, but for what comes while they are set up: first those in which no response has to wait
+    /// behind initiations. None where data and handshakes come together.
     pub(crate) fn handshakes(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.handshakes.iter().flat_map(Queue::sockets)
+        self.handshakes.iter().flatten().flat_map(Queue::sockets)
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -1,5 +1,6 @@
-//! Which of the sockets on a port gets a datagram: handshakes have sockets of their own. The kernel has a program of ours decide it,
-//! in the classic BPF language, before the datagram takes room in any socket (`SO_ATTACH_REUSEPORT_CBPF`, Linux 4.5).
+//! Which of the sockets on a port gets a datagram: handshakes have sockets of their own. Responses and cookie replies have others than
+//! initiations, of which a flood would fill the socket that the response to a renewal comes to. The kernel has a program of ours
+//! decide it, in the classic BPF language, before the datagram takes room in any socket (`SO_ATTACH_REUSEPORT_CBPF`, Linux 4.5).
 #![expect(unsafe_code, reason = "the standard library has no calls for this socket option")]
 
 use std::io;
@@ -22,8 +23,8 @@ const HANDSHAKES: [u32; 3] = [0x0100_0000, 0x0200_0000, 0x0300_0000];
 /// Where the kernel's program finds the IP header.
 const IP: u32 = SKF_NET_OFF.cast_unsigned();
 
-/// For the socket and those that share its port with it: the first `queues` get what is no handshake, each flow one of them, and
-/// the next gets handshakes.
+/// For the socket and those that share its port with it: the first `queues` get what is no handshake, each flow one of them, the next
+/// gets initiations, and the last responses and cookie replies.
 pub(super) fn choose_sockets(socket: &OwnedFd, queues: usize) -> io::Result<()> {
     let queues = u32::try_from(queues).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut program = program(is_ipv4(socket)?, queues);
@@ -44,12 +45,14 @@ fn program(is_ipv4: bool, queues: u32) -> Vec<sock_filter> {
     let beyond = flow.len() as u8 + 1;
     let mut program = vec![step(BPF_LD | BPF_W | BPF_ABS, 0)];
     for (left, first) in (0..HANDSHAKES.len() as u8).rev().zip(HANDSHAKES) {
-        program.push(sock_filter { jt: left + beyond, ..step(BPF_JMP | BPF_JEQ | BPF_K, first) });
+        let is_initiation = first == HANDSHAKES[0];
+        let jt = left + beyond + u8::from(!is_initiation);
+        program.push(sock_filter { jt, ..step(BPF_JMP | BPF_JEQ | BPF_K, first) });
     }
     let is_one = flow.is_empty();
     program.extend(flow);
     program.push(if is_one { step(BPF_RET | BPF_K, 0) } else { step(BPF_RET | RETURN_A, 0) });
-    program.push(step(BPF_RET | BPF_K, queues));
+    program.extend([step(BPF_RET | BPF_K, queues), step(BPF_RET | BPF_K, queues + 1)]);
     program
 }
 

@@ -332,17 +332,20 @@ fn a_missing_address_family_fails_alone() {
     assert_eq!(receive_messages(&to, 0, true, 1), [[b"x"]]);
 }
 
-/// What comes to the sockets of handshakes, and to each queue, until there are so many datagrams.
-fn sorted(sockets: &Sockets, is_ipv4: bool, count: usize) -> (Vec<Vec<u8>>, Vec<Vec<Vec<u8>>>) {
-    let (mut buffer, mut handshakes, mut queues) = (ReceiveBuffer::new(), Vec::new(), Vec::new());
+/// Datagrams.
+type Taken = Vec<Vec<u8>>;
+
+/// What comes to the sockets of responses and of initiations, and to each queue, until there are so many datagrams.
+fn sorted(sockets: &Sockets, is_ipv4: bool, count: usize) -> ([Taken; 2], Vec<Taken>) {
+    let (mut buffer, mut handshakes, mut queues) = (ReceiveBuffer::new(), [Vec::new(), Vec::new()], Vec::new());
     queues.resize(sockets.queues.len(), Vec::new());
     let end = Instant::now() + DEADLINE;
-    while handshakes.len() + queues.iter().map(Vec::len).sum::<usize>() < count {
+    while handshakes.iter().chain(&queues).map(Vec::len).sum::<usize>() < count {
         assert!(Instant::now() < end, "datagrams are missing: {handshakes:?}, {queues:?}");
         let at = usize::from(!is_ipv4);
-        let apart = sockets.handshakes().nth(at).map(|socket| (socket, &mut handshakes));
+        let apart = sockets.handshakes().skip(at).step_by(2).zip(&mut handshakes);
         let data = queues.iter_mut().enumerate().map(|(queue, taken)| (sockets.queue(queue).nth(at).unwrap(), taken));
-        for (socket, taken) in apart.into_iter().chain(data) {
+        for (socket, taken) in apart.chain(data) {
             for index in 0..buffer.receive(socket).unwrap_or(0) {
                 let datagrams = buffer.get(index).unwrap().datagrams;
                 taken.extend(datagrams.iter().map(|at| buffer.bytes()[at].to_vec()));
@@ -358,7 +361,7 @@ fn handshakes_come_apart_and_a_flow_of_data_stays_in_one_queue() {
     for threads in 1..=3 {
         let mut here = Sockets::bind(0, 0, NonZeroU8::new(threads).unwrap(), Offloads::ALL).unwrap();
         here.take_handshakes_apart();
-        assert_eq!(here.handshakes().count(), 2, "the kernel can");
+        assert_eq!(here.handshakes().count(), 4, "the kernel can");
         for is_ipv4 in [true, false] {
             let clients: Vec<UdpSocket> =
                 (0..64).map(|_| UdpSocket::bind(if is_ipv4 { "127.0.0.1:0" } else { "[::1]:0" }).unwrap()).collect();
@@ -373,9 +376,10 @@ fn handshakes_come_apart_and_a_flow_of_data_stays_in_one_queue() {
                 client.send_to(&[1, 0, number], loopback(&here, is_ipv4)).unwrap();
                 sent += 1;
             }
-            let (handshakes, queues) = sorted(&here, is_ipv4, sent);
-            assert_eq!(handshakes.len(), 3 * clients.len());
-            assert!(handshakes.iter().all(|datagram| matches!(datagram[..4], [1..=3, 0, 0, 0])));
+            let ([responses, initiations], queues) = sorted(&here, is_ipv4, sent);
+            assert_eq!([responses.len(), initiations.len()], [2 * clients.len(), clients.len()]);
+            assert!(responses.iter().all(|datagram| matches!(datagram[..4], [2 | 3, 0, 0, 0])));
+            assert!(initiations.iter().all(|datagram| datagram[..4] == [1, 0, 0, 0]));
             for number in 0..64 {
                 let of_flow =
                     queues.iter().map(|queue| queue.iter().filter(|datagram| datagram[..].last() == Some(&number)));
@@ -384,6 +388,27 @@ fn handshakes_come_apart_and_a_flow_of_data_stays_in_one_queue() {
             }
             assert!(queues.iter().all(|queue| !queue.is_empty()), "64 flows, and a queue without any");
         }
+    }
+}
+
+/// More initiations than anything could read: the response to a renewal is read nevertheless.
+#[test]
+fn initiations_that_fill_their_socket_leave_room_for_a_response() {
+    let mut here = Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap();
+    here.take_handshakes_apart();
+    for is_ipv4 in [true, false] {
+        let client = UdpSocket::bind(if is_ipv4 { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
+        for number in 0..10_000_u32 {
+            let initiation = [&[1, 0, 0, 0][..], &number.to_le_bytes(), &[0; 140]].concat();
+            client.send_to(&initiation, loopback(&here, is_ipv4)).unwrap();
+        }
+        client.send_to(&[2, 0, 0, 0, 7], loopback(&here, is_ipv4)).unwrap();
+        let first = here.handshakes().nth(usize::from(!is_ipv4)).unwrap();
+        let mut buffer = [0; 200];
+        assert_eq!(receive(first, &mut buffer).unwrap(), 5);
+        let initiations = here.handshakes().nth(2 + usize::from(!is_ipv4)).unwrap();
+        let read = std::iter::from_fn(|| receive(initiations, &mut buffer).ok()).count();
+        assert!((100..10_000).contains(&read), "{read} fit");
     }
 }
 
