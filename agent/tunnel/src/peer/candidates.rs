@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::Endpoint;
 
-/// The waits after the initiations to a candidate; after the last it has failed. Where responses are lost for a second, the fourth
-/// is in time before [`COPIES`] are over.
+/// The waits after the initiations to a candidate, where no response may take longer; after the last it has failed. Where what goes
+/// there is lost for a second, one of those sent later is answered before [`COPIES`] are over, if a round trip takes half a second at most
+/// and no other handshake is waited for. Else packets may be lost until one is answered.
 static WAITS: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(500), Duration::from_millis(750)];
 
@@ -174,5 +175,37 @@ impl Candidates {
     pub(super) fn left(&mut self, address: SocketAddr, now: Instant) {
         self.current.take_if(|current| current.endpoint.address == address);
         self.left = Some((address, now + LEFT));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::Path;
+    use crate::timers::Timers;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// How long after the candidate was first heard an initiation is answered, where what is sent in the first second is lost.
+    fn answered_after(round_trip: Duration) -> Duration {
+        let start = Instant::now();
+        let (mut candidates, mut timers) = (Candidates::default(), Timers::new(start));
+        timers.responded(round_trip, Path::Udp);
+        let address = ([192, 0, 2, 1], 7).into();
+        candidates.heard_from(Endpoint { address, source: None }, false, Some(timers.response_time()), start);
+        let sent = std::iter::from_fn(|| {
+            let next = candidates.next()?;
+            candidates.due(timers.response_time(), next).map(|_| next - start)
+        });
+        sent.into_iter().find(|sent| *sent >= 1000 * MS).unwrap() + round_trip
+    }
+
+    #[test]
+    fn after_a_second_of_loss_a_candidate_is_proved_before_copies_end_or_round_trips_are_long() {
+        for round_trip in (0..=500).map(|ms| ms * MS) {
+            let answered = answered_after(round_trip);
+            assert!(answered <= COPIES, "{round_trip:?}: {answered:?}");
+        }
+        assert!(answered_after(600 * MS) > COPIES, "then not");
     }
 }
