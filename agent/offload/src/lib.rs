@@ -11,10 +11,12 @@
 pub mod packet;
 
 mod checksum;
+mod fragments;
 mod headers;
 mod merge;
 mod mss;
 mod split;
+mod too_big;
 mod vnet;
 
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod tests;
 pub use merge::Merge;
 pub use mss::clamp_mss;
 pub use split::{Malformed, Outgoing};
+pub use too_big::too_big;
 pub use vnet::{Gso, GsoKind, PartialChecksum, VNET_LEN, VnetHeader};
 
 /// Datagrams that one message may be cut into (`UDP_MAX_SEGMENTS` of Linux before 6.9; 128 since).

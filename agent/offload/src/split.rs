@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use crate::checksum::Sum;
+use crate::fragments::Fragments;
 use crate::headers::{
     Family, IPV4_LEN, IPV6_LEN, Protocol, Transport, array, double_word, put, tcp, udp, v4, v6, word,
 };
 use crate::mss;
 use crate::packet;
+use crate::too_big::too_big;
 use crate::vnet::{Gso, GsoKind, PartialChecksum, VnetHeader};
 
 /// Why what the interface gave cannot be sent.
@@ -42,7 +44,15 @@ pub struct Outgoing<'a> {
     /// One complete packet; or all headers, prepared by [`Cut::new`], and all the payload.
     packet: &'a mut [u8],
     destination: IpAddr,
-    cut: Option<Cut>,
+    pieces: Pieces,
+}
+
+/// What the packets are that are written.
+#[derive(Debug)]
+enum Pieces {
+    Whole,
+    Segments(Cut),
+    Fragments(Fragments),
 }
 
 impl<'a> Outgoing<'a> {
@@ -53,16 +63,16 @@ impl<'a> Outgoing<'a> {
     /// Where `packet` is not what `vnet` says; the caller is to count and drop it. Its bytes may have changed.
     pub fn parse(vnet: &VnetHeader, packet: &'a mut [u8]) -> Result<Self, Malformed> {
         let destination = packet::destination(packet).ok_or(Malformed::NotIp)?;
-        let cut = match vnet.gso {
-            Some(gso) => Some(Cut::new(packet, gso, vnet.checksum)?),
+        let pieces = match vnet.gso {
+            Some(gso) => Pieces::Segments(Cut::new(packet, gso, vnet.checksum)?),
             None => {
                 if let Some(partial) = vnet.checksum {
                     complete(packet, partial)?;
                 }
-                None
+                Pieces::Whole
             }
         };
-        Ok(Self { packet, destination, cut })
+        Ok(Self { packet, destination, pieces })
     }
 
     /// The destination of every packet.
@@ -76,22 +86,56 @@ impl<'a> Outgoing<'a> {
     #[inline]
     #[must_use]
     pub fn count(&self) -> usize {
-        self.cut.as_ref().map_or(1, |cut| cut.count)
+        match &self.pieces {
+            Pieces::Whole => 1,
+            Pieces::Segments(cut) => cut.count,
+            Pieces::Fragments(fragments) => fragments.count(),
+        }
     }
 
     /// The length of the longest packet, in bytes.
     #[inline]
     #[must_use]
     pub fn longest(&self) -> usize {
-        self.cut.as_ref().map_or(self.packet.len(), |cut| self.packet.len().min(cut.transport.payload + cut.size))
+        match &self.pieces {
+            Pieces::Whole => self.packet.len(),
+            Pieces::Segments(cut) => self.packet.len().min(cut.transport.payload + cut.size),
+            Pieces::Fragments(fragments) => fragments.longest(),
+        }
     }
 
     /// Lowers the segment size that a connection's first packet announces (see [`clamp_mss`](crate::clamp_mss)).
     pub fn clamp_mss(&mut self, mtu: u16) {
         // A superpacket carries data: its connection is established.
-        if self.cut.is_none() {
+        if let Pieces::Whole = self.pieces {
             mss::clamp_mss(self.packet, mtu);
         }
+    }
+
+    /// Makes every packet at most `mtu` bytes long, where that is possible here: TCP is cut into shorter segments, and IPv4 that may be
+    /// fragmented is (RFC 791). False where it is for the sender to send shorter packets ([`Self::too_big`]); then nothing has changed.
+    #[must_use]
+    pub fn fit(&mut self, mtu: u16) -> bool {
+        if self.longest() <= mtu.into() {
+            return true;
+        }
+        match &mut self.pieces {
+            Pieces::Segments(cut) => cut.fit(self.packet, mtu),
+            Pieces::Whole => {
+                let pieces = (Cut::of_segment(self.packet, mtu).map(Pieces::Segments))
+                    .or_else(|| Fragments::new(self.packet, mtu).map(Pieces::Fragments));
+                pieces.map(|pieces| self.pieces = pieces).is_some()
+            }
+            Pieces::Fragments(_) => false,
+        }
+    }
+
+    /// What tells the sender that its packets are longer than `mtu` bytes: see [`too_big()`].
+    #[must_use]
+    pub fn too_big(&self, mtu: u16) -> Option<Vec<u8>> {
+        let mut first = vec![0; self.longest()];
+        let len = self.write(0, &mut first);
+        too_big(&first[..len], mtu)
     }
 
     /// Writes the packet `index`, counted from zero, to the beginning of `out`, and returns its length in bytes.
@@ -100,9 +144,10 @@ impl<'a> Outgoing<'a> {
     /// Where `index` is not less than [`Self::count`], or `out` is shorter than the packet: [`Self::longest`] bytes always suffice.
     #[inline]
     pub fn write(&self, index: usize, out: &mut [u8]) -> usize {
-        match &self.cut {
-            Some(cut) => cut.write(self.packet, index, out),
-            None => {
+        match &self.pieces {
+            Pieces::Segments(cut) => cut.write(self.packet, index, out),
+            Pieces::Fragments(fragments) => fragments.write(self.packet, index, out),
+            Pieces::Whole => {
                 out[..self.packet.len()].copy_from_slice(self.packet);
                 self.packet.len()
             }
@@ -180,6 +225,33 @@ impl Cut {
             header: if is_v4 { Sum::of(&packet[..start]) } else { Sum::default() },
             pseudo_header,
         })
+    }
+
+    /// How a single TCP segment that is complete is cut into shorter ones. `None` where it is none, or cannot be cut: one that begins a
+    /// connection, whose data is urgent, or that is not what its checksum says, which must not become right on its way.
+    fn of_segment(packet: &mut [u8], mtu: u16) -> Option<Self> {
+        let found = Transport::find(packet).filter(|found| !found.fragment && found.protocol == Protocol::Tcp)?;
+        let (kind, len) = match found.family {
+            Family::V4 => (GsoKind::TcpV4, word(packet, v4::TOTAL_LEN).into()),
+            Family::V6 => (GsoKind::TcpV6, IPV6_LEN + usize::from(word(packet, v6::PAYLOAD_LEN))),
+        };
+        let segment = &packet[found.start..];
+        let is_plain = segment[tcp::FLAGS] & (tcp::SYN | tcp::RST | tcp::URG) == 0;
+        let sum = found.pseudo_header(packet) + Sum::number(segment.len().try_into().ok()?) + Sum::of(segment);
+        if len != packet.len() || !is_plain || !sum.is_right() {
+            return None;
+        }
+        let size = usize::from(mtu).checked_sub(found.payload)?;
+        Self::new(packet, Gso { kind, size: u16::try_from(size).ok()?.try_into().ok()? }, None).ok()
+    }
+
+    /// Makes the packets shorter; false where they are no segments of TCP.
+    fn fit(&mut self, packet: &[u8], mtu: u16) -> bool {
+        let size = usize::from(mtu).checked_sub(self.transport.payload).filter(|size| *size > 0);
+        let Some(size) = size.filter(|_| self.transport.protocol == Protocol::Tcp) else { return false };
+        self.size = size;
+        self.count = (packet.len() - self.transport.payload).div_ceil(size).max(1);
+        true
     }
 
     fn write(&self, packet: &[u8], index: usize, out: &mut [u8]) -> usize {

@@ -183,6 +183,9 @@ pub struct PeerState {
     pub has_preshared_key: bool,
     /// Where UDP datagrams to it are sent: the configured address, or the one where a round trip last proved it to be.
     pub endpoint: Option<SocketAddr>,
+    /// The largest inner packet that the path to that endpoint carries, in bytes, as its probes found: the interface's MTU, or less.
+    /// `None` where the peer acknowledged none, because no large packet went by UDP, or because it does not know probes.
+    pub path_mtu: Option<u16>,
     /// Interval of the persistent keepalive in seconds; 0 is off.
     pub persistent_keepalive: u16,
     /// Sorted.
@@ -205,8 +208,9 @@ pub struct PeerState {
 pub struct Drops {
     /// From the interface: the destination is in no peer's allowed IPs, or it is no IP packet.
     pub no_peer: u64,
-    /// From the interface: there is no path to the peer, it has a low-order key, its queue was full, or the packet has the port
-    /// that is reserved for the device's owner ([`Watch::tap`]).
+    /// From the interface: there is no path to the peer, it has a low-order key, its queue was full, the packet is longer than the path
+    /// carries and must not be fragmented (its sender was told), or it has the port that is reserved for the device's owner
+    /// ([`Watch::tap`]).
     pub unsendable: u64,
     /// From the network: not a WireGuard message for this device, or one that failed authentication.
     pub unauthenticated: u64,

@@ -7,6 +7,7 @@ mod queues;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex};
@@ -261,7 +262,8 @@ impl Engine {
         let outgoing = OutgoingBatch::parse(&mut read, table, Some(parts.tap), parts.mtu, &parts.counters);
         if let (Some(outgoing), Some(identity)) = (outgoing, &table.identity) {
             let packets = outgoing.fitting(0, batch);
-            outgoing.send(&mut parts.context(identity, output), packets, batch);
+            let tell = |message: &[u8]| queues.deliver(&[IoSlice::new(&[]), IoSlice::new(message)]);
+            outgoing.send(&mut parts.context(identity, output), packets, batch, tell);
             queues.carry_out(output, schedule, &parts.counters, None);
             queues.send(batch, &parts.counters);
         }

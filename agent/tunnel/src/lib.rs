@@ -25,6 +25,7 @@ mod error;
 mod handle;
 mod key;
 mod path;
+mod path_mtu;
 
 mod allowed_ips;
 mod flood;

@@ -1,15 +1,16 @@
 //! From the interface to the network. This thread also notices that the interface is gone, which ends the device.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mesh_offload::VNET_LEN;
 use mesh_offload::packet::MAX_PACKET;
+use mesh_offload::{VNET_LEN, VnetHeader};
 
 use crate::control::Request;
 use crate::device::Shared;
+use crate::inbound::write;
 use crate::mtu::Look;
 use crate::outgoing::OutgoingBatch;
 use crate::output::Output;
@@ -125,7 +126,11 @@ impl Outbound<'_> {
                 continue;
             }
             next = packets.end;
-            outgoing.send(&mut shared.context(identity, output), packets, batch);
+            let tell = |message: &[u8]| {
+                let header = VnetHeader::PLAIN.encode();
+                write(shared.tun.queue(*queue), &[IoSlice::new(&header), IoSlice::new(message)], counters);
+            };
+            outgoing.send(&mut shared.context(identity, output), packets, batch, tell);
             shared.carry_out(output);
         }
     }

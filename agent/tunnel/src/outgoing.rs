@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mesh_offload::{Outgoing, VNET_LEN, VnetHeader, packet};
 
 use crate::counters::{Counter, Counters};
-use crate::peer::{Context, Peer};
+use crate::peer::{Context, Peer, Size};
 use crate::send_batch::SendBatch;
 use crate::table::Table;
 
@@ -14,7 +14,10 @@ use crate::table::Table;
 pub(crate) struct OutgoingBatch<'a> {
     peer: &'a Arc<Peer>,
     packets: Outgoing<'a>,
-    mtu: usize,
+    size: Size,
+    /// What the path to the peer carries, and whether they are no longer than that.
+    path_mtu: u16,
+    fits: bool,
 }
 
 impl<'a> OutgoingBatch<'a> {
@@ -42,13 +45,16 @@ impl<'a> OutgoingBatch<'a> {
                 return None;
             }
         };
-        packets.clamp_mss(mtu);
         let peer = table.by_address(packets.destination()).filter(|_| table.identity.is_some());
         let Some(peer) = peer else {
             counters.add_many(Counter::NoPeer, packets.count() as u64);
             return None;
         };
-        Some(Self { peer, packets, mtu: mtu.into() })
+        let (size, path_mtu) = (Size { longest: packets.longest(), mtu }, peer.path_mtu(mtu));
+        packets.clamp_mss(path_mtu);
+        // One that is longer than the interface's MTU came before that was lowered: the next will not.
+        let fits = path_mtu == mtu || packets.fit(path_mtu);
+        Some(Self { peer, packets, size, path_mtu, fits })
     }
 
     /// Those from `next` on for which the batch has room: none where it has to be sent first.
@@ -60,14 +66,30 @@ impl<'a> OutgoingBatch<'a> {
         self.packets.count()
     }
 
-    /// Seals these packets, for which the batch has room, or lets them wait for a session.
-    pub(crate) fn send(&self, context: &mut Context<'_>, packets: Range<usize>, batch: &mut SendBatch) {
+    /// Seals these packets, for which the batch has room, or lets them wait for a session. Where the path to the peer carries less,
+    /// and it is for the sender to do something about it, `tell` gets a packet for the interface that says so.
+    pub(crate) fn send(
+        &self,
+        context: &mut Context<'_>,
+        packets: Range<usize>,
+        batch: &mut SendBatch,
+        tell: impl FnOnce(&[u8]),
+    ) {
+        if !self.fits {
+            context.counters.add_many(Counter::Unsendable, packets.len() as u64);
+            if self.peer.refuse(context, self.size)
+                && let Some(message) = self.packets.too_big(self.path_mtu)
+            {
+                tell(&message);
+            }
+            return;
+        }
         let write = |number: usize, buffer: &mut [u8]| {
             let len = self.packets.write(number, buffer);
-            let padded = packet::padded_len(len, self.mtu);
+            let padded = packet::padded_len(len, self.path_mtu.into());
             buffer[len..padded].fill(0);
             padded
         };
-        self.peer.send(context, packets, write, batch);
+        self.peer.send(context, packets, self.size, write, batch);
     }
 }

@@ -124,10 +124,11 @@ impl Output {
         self.messages.push(Message { bytes, paths, priority, peer: Some(Arc::clone(peer)) });
     }
 
-    /// A message to a peer, `len` bytes long: `write` gets that many zeros, and `None` from it is passed on, with nothing to send.
+    /// A message, `len` bytes long: `write` gets that many zeros, and `None` from it is passed on, with nothing to send. It is counted
+    /// for that peer, if any.
     pub(crate) fn send_written(
         &mut self,
-        peer: &Arc<Peer>,
+        peer: Option<&Arc<Peer>>,
         len: usize,
         write: impl FnOnce(&mut [u8]) -> Option<()>,
         paths: PathSet,
@@ -141,7 +142,7 @@ impl Output {
             return written;
         }
         let bytes = start..self.bytes.len();
-        self.messages.push(Message { bytes, paths, priority, peer: Some(Arc::clone(peer)) });
+        self.messages.push(Message { bytes, paths, priority, peer: peer.cloned() });
         written
     }
 

@@ -2,12 +2,13 @@
 
 mod candidates;
 mod due;
+mod path_mtu;
 mod paths;
 mod roam;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,6 +22,7 @@ use crate::key::{PresharedKey, PublicKey};
 use crate::noise::{HEADER, INITIATION_LEN, Identity, Initiation, Opened, RESPONSE_LEN};
 use crate::output::Output;
 use crate::path::{Path, Proof, Route};
+use crate::path_mtu::Search;
 use crate::receive::Via;
 use crate::send_batch::SendBatch;
 use crate::sessions::{Began, Completed, Sessions};
@@ -55,6 +57,8 @@ pub(crate) struct Peer {
     low_order: OnceLock<bool>,
     rx_bytes: AtomicU64,
     tx_bytes: AtomicU64,
+    /// The largest inner packet that the paths in use carry, in bytes, as far as is known.
+    path_mtu: AtomicU16,
     /// Held for a moment, and never while what was read or received is sealed or opened.
     state: Mutex<State>,
 }
@@ -69,6 +73,8 @@ struct State {
     route: Route,
     /// What few peers need, in a place of its own.
     path_state: Option<Box<PathState>>,
+    /// `None` where no large packet went by UDP.
+    search: Option<Box<Search>>,
     sessions: Sessions,
     timers: Timers,
     staged: Staged,
@@ -81,10 +87,20 @@ struct State {
     last_sent: Option<Instant>,
 }
 
+/// Of packets to be sent, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Of the longest, as the interface gave it.
+    pub(crate) longest: usize,
+    /// The interface's MTU.
+    pub(crate) mtu: u16,
+}
+
 /// What is shown of a peer; the UAPI also shows the preshared key.
 pub(crate) struct View {
     pub(crate) psk: Option<PresharedKey>,
     pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) path_mtu: Option<u16>,
     pub(crate) keepalive: u16,
     pub(crate) last_handshake: Option<SystemTime>,
     pub(crate) last_received: Option<Duration>,
@@ -102,6 +118,7 @@ impl Peer {
             is_validated: false,
             route: Route::default(),
             path_state: None,
+            search: None,
             sessions: Sessions::new(slot, Arc::clone(indices)),
             timers: Timers::new(now),
             staged: Staged::default(),
@@ -112,7 +129,8 @@ impl Peer {
             last_sent: None,
         };
         let (rx_bytes, tx_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { key, slot, low_order: OnceLock::new(), rx_bytes, tx_bytes, state: Mutex::new(state) }
+        let (low_order, path_mtu) = (OnceLock::new(), AtomicU16::new(u16::MAX));
+        Self { key, slot, low_order, rx_bytes, tx_bytes, path_mtu, state: Mutex::new(state) }
     }
 
     pub(crate) const fn key(&self) -> PublicKey {
@@ -204,6 +222,7 @@ impl Peer {
         View {
             psk: state.psk.clone(),
             endpoint: state.endpoint.map(|endpoint| endpoint.address),
+            path_mtu: state.search.as_ref().and_then(|search| search.found()),
             keepalive: state.timers.keepalive().and_then(|interval| interval.as_secs().try_into().ok()).unwrap_or(0),
             last_handshake: state.last_handshake,
             last_received: age(state.last_received),
@@ -214,11 +233,13 @@ impl Peer {
     }
 
     /// Seals packets from inside for the outbox, which has room for them, or keeps them until there is a session and a path.
-    /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length.
+    /// `write` writes the packet of that number into the buffer, which is long enough, and returns its length. Their
+    /// `size` is the one before they were made to fit the path.
     pub(crate) fn send(
         self: &Arc<Self>,
         context: &mut Context<'_>,
         packets: Range<usize>,
+        size: Size,
         mut write: impl FnMut(usize, &mut [u8]) -> usize,
         batch: &mut SendBatch,
     ) {
@@ -247,6 +268,7 @@ impl Peer {
         if state.timers.data_sent(context.now) {
             self.begin_handshake(state, context);
         }
+        self.path_mtu_used(state, context, &paths, size);
         self.schedule(state, context);
         self.report_sent(state, context);
         drop(guard);
@@ -356,14 +378,19 @@ impl Peer {
             return false;
         };
         let (mut bytes, mut with_content, mut let_in) = (0, false, false);
+        let mut about_path = Vec::new();
         let mut opener = session.opener();
         opener.open(buffer, datagrams, |buffer, datagram, opened| {
             let Some(opened) = opened else { return context.counters.add(Counter::Unauthenticated) };
             bytes += datagram.len();
-            if let Opened::Packet { len, source } = opened {
-                with_content = true;
-                let start = datagram.start + HEADER;
-                let_in |= deliver(context.output, buffer, start..start + len, source);
+            match opened {
+                Opened::Packet { len, source } => {
+                    with_content = true;
+                    let start = datagram.start + HEADER;
+                    let_in |= deliver(context.output, buffer, start..start + len, source);
+                }
+                Opened::PathMtu(message) => about_path.push(message),
+                Opened::Keepalive => {}
             }
         });
         drop(opener);
@@ -382,6 +409,9 @@ impl Peer {
         self.data_received_by(state, context, via, confirmed);
         if with_content && state.timers.data_received(context.now) {
             self.begin_handshake(state, context);
+        }
+        if via.path() == Path::Udp {
+            about_path.into_iter().for_each(|message| self.receive_path_mtu(state, context, message));
         }
         self.flush_staged(state, context);
         if let_in {

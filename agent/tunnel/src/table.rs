@@ -100,6 +100,7 @@ impl Table {
                 public_key: member.peer.key(),
                 has_preshared_key: view.psk.is_some(),
                 endpoint: view.endpoint,
+                path_mtu: view.path_mtu,
                 persistent_keepalive: view.keepalive,
                 allowed_ips: member.allowed_ips.iter().copied().collect(),
                 last_handshake: view.last_handshake,

@@ -12,6 +12,7 @@ use crate::key::{PresharedKey, PrivateKey};
 mod counterpart;
 mod losses;
 mod network;
+mod path_mtu;
 mod renewal;
 mod roaming;
 mod round_trips;
@@ -34,6 +35,8 @@ struct World {
     sent: usize,
     /// Datagrams by UDP that are lost: one of so many; 0 is none, and 1 is all.
     loses: usize,
+    /// The longest datagram by UDP that is not, in bytes.
+    carries: usize,
     history: Vec<Line>,
 }
 
@@ -43,6 +46,8 @@ struct Node {
     /// Where its datagrams come from.
     address: SocketAddr,
     delivered: Vec<u8>,
+    /// The same packets, whole.
+    packets: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,10 +65,11 @@ impl World {
         let nodes = [0, 1].map(|at| {
             let seed = seed + u64::from(at);
             let engine = Engine::new(EngineOptions { seed, tap: TAP, mtu: 1420 }, start, wall);
-            Node { engine, key: private(at).public_key(), address: address(at), delivered: Vec::new() }
+            let (delivered, packets) = (Vec::new(), Vec::new());
+            Node { engine, key: private(at).public_key(), address: address(at), delivered, packets }
         });
         let (under_way, history) = (BTreeSet::new(), Vec::new());
-        Self { start, now: start, nodes, under_way, sent: 0, loses: 0, history }
+        Self { start, now: start, nodes, under_way, sent: 0, loses: 0, carries: usize::MAX, history }
     }
 
     /// Both know each other, and only the first where the other is.
@@ -87,14 +93,14 @@ impl World {
 
     /// Takes what came of a call.
     fn collect(&mut self, at: usize) {
-        let Self { start, now, nodes, under_way, sent, loses, history } = self;
+        let Self { start, now, nodes, under_way, sent, loses, carries, history } = self;
         let since = *now - *start;
         while let Some(EngineTransmit { to, bytes, ecn }) = nodes[at].engine.poll_transmit() {
             *sent += 1;
             let (from, is_lost, arrives) = match to {
                 EngineTarget::Udp(target) => {
-                    let is_lost = *loses > 0 && *sent % *loses == 0 || target != nodes[1 - at].address;
-                    (From::Udp(nodes[at].address), is_lost, *now + LATENCY)
+                    let is_lost = *loses > 0 && *sent % *loses == 0 || bytes.len() > *carries;
+                    (From::Udp(nodes[at].address), is_lost || target != nodes[1 - at].address, *now + LATENCY)
                 }
                 EngineTarget::Stream(_) => (From::Stream, false, *now + 4 * LATENCY),
             };
@@ -106,6 +112,7 @@ impl World {
         while let Some(packet) = nodes[at].engine.poll_delivered() {
             history.push((since, at, format!("delivered {packet:?}")));
             nodes[at].delivered.extend(packet.last());
+            nodes[at].packets.push(packet);
         }
         while let Some(event) = nodes[at].engine.poll_event() {
             history.push((since, at, format!("{event:?}")));

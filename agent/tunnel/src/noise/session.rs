@@ -11,6 +11,7 @@ use mesh_offload::packet;
 
 use super::window::Window;
 use super::{DATA, HEADER, OVERHEAD, TAG, number};
+use crate::path_mtu::Message;
 use crate::wiped::Wiped;
 
 /// Messages with this counter or a greater one are neither sealed nor opened (paper, section 6.1). The session's 180 seconds are
@@ -36,6 +37,8 @@ pub(crate) enum Opened {
     Keepalive,
     /// A packet of `len` bytes, behind the message's header. Its source is not checked yet.
     Packet { len: usize, source: IpAddr },
+    /// Between the devices, about the path.
+    PathMtu(Message),
 }
 
 impl std::fmt::Debug for Session {
@@ -105,7 +108,7 @@ pub(crate) struct Opener<'a> {
 
 impl Opener<'_> {
     /// Opens messages in place that lie in the buffer one behind the other, and shows each to `take`, those with something in them in their
-    /// order: where it lies, and what is in it. `None` where it is not authentic, is a replay, or holds no IP packet; its bytes are then undefined.
+    /// order: where it lies, and what is in it. `None` where it is not authentic, is a replay, or holds nothing of the kind; its bytes are then undefined.
     pub(crate) fn open(
         &mut self,
         buffer: &mut [u8],
@@ -156,8 +159,9 @@ impl Opener<'_> {
         if packet.len == 0 {
             return Some(Opened::Keepalive);
         }
-        let (len, source) = packet::received(&buffer[packet.at..][..packet.len])?;
-        Some(Opened::Packet { len, source })
+        let content = &buffer[packet.at..][..packet.len];
+        let of_packet = packet::received(content).map(|(len, source)| Opened::Packet { len, source });
+        of_packet.or_else(|| Message::parse(content).map(Opened::PathMtu))
     }
 }
 

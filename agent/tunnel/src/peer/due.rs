@@ -44,6 +44,7 @@ impl Peer {
             return state.scheduled;
         }
         self.poll_candidate(&mut state, context);
+        self.poll_path_mtu(&mut state, context);
         self.work(&mut state, context);
         if state.path_wait_ends().is_some_and(|until| context.now >= until) {
             state.end_path_wait(context.now);
@@ -140,10 +141,10 @@ impl Peer {
             state.permit = None;
         }
         let timers = state.timers.next(self.is_reachable(state));
-        [timers, state.sessions.next(handshaking), state.candidate_due(now), state.path_wait_ends()]
-            .into_iter()
-            .flatten()
-            .min()
+        let path_mtu = state.search.as_ref().and_then(|search| search.next());
+        let others =
+            [timers, state.sessions.next(handshaking), state.candidate_due(now), state.path_wait_ends(), path_mtu];
+        others.into_iter().flatten().min()
     }
 
     /// Asks for a [`Self::tick`] in time. Traffic moves what is due away and back, but it is asked for only where the last would

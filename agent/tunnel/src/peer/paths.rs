@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mesh_offload::packet::{MAX_PACKET, padded_len};
 
 use super::candidates::Candidates;
-use super::{Context, Peer, State};
+use super::{Context, Peer, Size, State};
 use crate::endpoint::{Endpoint, LocalAddress};
 use crate::noise::{HEADER, OVERHEAD};
 use crate::output::{Event, Priority};
@@ -127,6 +127,9 @@ impl Peer {
             }
             return false;
         }
+        if path == Path::Udp {
+            self.path_mtu_used(state, context, &paths, Size { longest: packet.len(), mtu });
+        }
         let renew = state.timers.data_sent(context.now);
         let padded = padded_len(packet.len(), mtu.into());
         let sent = self.seal_and_send(state, context, packet, padded, (paths, Priority::First)).is_some();
@@ -198,7 +201,7 @@ impl Peer {
             message[HEADER..][..packet.len()].copy_from_slice(packet);
             session.seal(message, padded).map(drop)
         };
-        context.output.send_written(self, padded + OVERHEAD, seal, paths, priority)
+        context.output.send_written(Some(self), padded + OVERHEAD, seal, paths, priority)
     }
 
     /// That many bytes left.

@@ -26,6 +26,9 @@ mod waiting;
 
 const S: Duration = Duration::from_secs(1);
 
+/// Of [`packet`].
+const SMALL: Size = Size { longest: 32, mtu: 1420 };
+
 struct End {
     identity: Identity,
     sockets: Sockets,
@@ -108,7 +111,7 @@ impl End {
             32
         };
         let mut batch = SendBatch::new(NonZeroU8::MIN);
-        self.with(now, |peer, context| peer.send(context, 0..1, write, &mut batch));
+        self.with(now, |peer, context| peer.send(context, 0..1, SMALL, write, &mut batch));
         assert!(!flush(&mut batch, &self.sockets, 0, &self.counters));
     }
 
@@ -367,7 +370,7 @@ fn several_threads_hold_back_less_than_a_receiver_forgives() {
             while batch.room(32) > 0 {
                 // As many as a superpacket has, or fewer.
                 let count = batch.room(32).min(45);
-                a.with(start, |peer, context| peer.send(context, 0..count, write, &mut batch));
+                a.with(start, |peer, context| peer.send(context, 0..count, SMALL, write, &mut batch));
                 held += count;
             }
             assert_eq!(Some(held), most.or(Some((256 << 10) / (32 + crate::noise::OVERHEAD))), "{threads} threads");

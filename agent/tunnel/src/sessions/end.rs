@@ -85,10 +85,11 @@ impl End {
                 let mut message = message.to_vec();
                 let opened = open_one(&session, &mut message)?;
                 self.sessions.confirm(receiver);
-                Some(match opened {
-                    Opened::Keepalive => Taken::Keepalive,
-                    Opened::Packet { len, source } => Taken::Packet(message[HEADER..][..len].to_vec(), source),
-                })
+                match opened {
+                    Opened::Keepalive => Some(Taken::Keepalive),
+                    Opened::Packet { len, source } => Some(Taken::Packet(message[HEADER..][..len].to_vec(), source)),
+                    Opened::PathMtu(_) => None,
+                }
             }
         }
     }

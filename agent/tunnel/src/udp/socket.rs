@@ -42,7 +42,7 @@ fn open(is_ipv4: bool) -> io::Result<OwnedFd> {
         sys::own(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
     // `PROBE`: every datagram has the "don't fragment" bit, and the kernel ignores ICMP's reports on the path's MTU, because anyone
     // can forge them: one could reduce the MTU to nothing. A datagram too long for the link is refused (`EMSGSIZE`), one too long
-    // for a later link is lost; the MTU of the interface has to fit.
+    // for a later link is lost, which probes inside the tunnel find out (`path_mtu.rs`).
     if is_ipv4 {
         set_option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh_tunnel::{Device, DeviceOptions};
 
 use testkit::Namespace;
 
 use crate::direction::let_through;
-use crate::lab::{Kind, Node, Switch, join, new_namespace, unique};
+use crate::lab::{ECHO_PORT, Kind, Node, Switch, join, new_namespace, unique};
 use crate::packets::{Flow, flow, mss_place};
 use crate::patience::{DEADLINE, eventually, uninterrupted};
 use crate::program::run;
-use crate::streams::transfer;
+use crate::streams::{STREAM, transfer};
 use crate::tap::{Frame, Tap};
 
 /// The IP packets of frames with an Ethernet header.
@@ -109,6 +109,60 @@ fn nothing_outside_is_fragmented() {
         // A handshake, its confirmation, and the datagrams that were sent, some of them many in a frame.
         assert!(seen > 3, "{seen}");
     }
+}
+
+/// Two hosts with ordinary links, and a router between them whose links carry less and that says nothing of it.
+fn hosts_behind_a_narrow_hop(mtu: u16) -> ([Namespace; 2], Namespace) {
+    let router = new_namespace();
+    let hosts = [1, 2].map(|number| {
+        let host = new_namespace();
+        router.ip(&format!("link add port{number} type veth peer name eth0 netns {}", host.name())).unwrap();
+        router.ip(&format!("addr add 192.0.2.254/32 dev port{number}")).unwrap();
+        router.ip(&format!("link set port{number} up mtu {mtu}")).unwrap();
+        router.ip(&format!("route add 192.0.2.{number} dev port{number}")).unwrap();
+        host.ip("link set eth0 up").unwrap();
+        host.ip(&format!("addr add 192.0.2.{number}/32 dev eth0")).unwrap();
+        host.ip("route add 192.0.2.254 dev eth0").unwrap();
+        host.ip("route add default via 192.0.2.254").unwrap();
+        host
+    });
+    for command in ["sysctl -q -w net.ipv4.ip_forward=1", "iptables -w -A OUTPUT -p icmp -j DROP"] {
+        let words: Vec<_> = ["netns", "exec", router.name()].into_iter().chain(command.split(' ')).collect();
+        run("ip", &words);
+    }
+    (hosts, router)
+}
+
+/// The kernel's TCP and UDP send what the interface takes.
+#[test]
+fn packets_of_full_size_get_through_a_narrow_hop_that_says_nothing() {
+    let ([first, second], router) = hosts_behind_a_narrow_hop(1400);
+    let (a, b) = (Node::ours(first, 1, |_| {}), Node::ours(second, 2, |_| {}));
+    assert_eq!(a.device().snapshot().mtu, 1420);
+    join(&a, &b);
+    let found = |node: &Node| node.device().snapshot().peers[0].path_mtu;
+    transfer(&a.host, a.inner4(), &b.host, b.inner4(), STREAM);
+    transfer(&a.host, a.inner6(), &b.host, b.inner6(), STREAM);
+    assert_eq!([found(&a), found(&b)], [Some(1340); 2]);
+
+    // The echo's answers are as long.
+    let socket = a.host.within(|| UdpSocket::bind((a.inner4(), 0))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.connect((b.inner4(), ECHO_PORT)).unwrap();
+    let mut buffer = [0; 2048];
+    let mut comes_back = || {
+        // The first is refused, and the kernel makes fragments of the next.
+        let _ = socket.send(&[7; 1420 - 28]);
+        (uninterrupted(|| socket.recv(&mut buffer)).ok()? == 1420 - 28).then_some(())
+    };
+    eventually("a datagram of full size comes back", &mut comes_back);
+    for number in [1, 2] {
+        router.ip(&format!("link set port{number} mtu 1500")).unwrap();
+    }
+    eventually("the wider path is found", || {
+        comes_back();
+        [&a, &b].iter().all(|node| found(node) == Some(1420)).then_some(())
+    });
 }
 
 /// A host with an ordinary link behind a node. The node forwards for it, and may send it no ICMP about packets that are too long.

@@ -169,8 +169,11 @@ impl Counterpart {
             (self.sent, self.retry) = (None, None);
             self.flush(now);
         }
-        if let Opened::Packet { len, .. } = opened {
+        if opened != Opened::Keepalive {
             self.unacknowledged.get_or_insert(now);
+        }
+        // What is no packet goes nowhere.
+        if let Opened::Packet { len, .. } = opened {
             self.delivered.push_back(message[HEADER..][..len].to_vec());
         }
     }

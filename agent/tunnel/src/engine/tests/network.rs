@@ -40,6 +40,8 @@ pub(super) struct Network<'a> {
     now: Instant,
     ends: [End; 2],
     one_way: Duration,
+    /// Bytes of a ping.
+    pub(super) len: u16,
     link: Link<'a>,
     /// When it arrives, a number that keeps the order, who gets it, from where, and what.
     under_way: BTreeSet<(Instant, usize, usize, SocketAddr, Vec<u8>)>,
@@ -74,6 +76,7 @@ impl<'a> Network<'a> {
             now: start,
             ends,
             one_way,
+            len: 32,
             link,
             under_way: BTreeSet::new(),
             sent: 0,
@@ -132,6 +135,8 @@ impl<'a> Network<'a> {
     fn packet(&mut self, from: usize, word: u8, number: u32) {
         let mut bytes = packet(u8::try_from(from).unwrap(), word).to_vec();
         bytes[27..31].copy_from_slice(&number.to_be_bytes());
+        bytes[2..4].copy_from_slice(&self.len.to_be_bytes());
+        bytes.resize(self.len.into(), 0);
         match &mut self.ends[from] {
             End::Ours(engine) => engine.handle_packet(&bytes, self.now),
             End::Other(other) => other.handle_packet(&bytes, self.now),

@@ -193,7 +193,7 @@ fn where_a_stream_is_over_its_successor_gets_the_run() {
     };
     let mut batch = SendBatch::new(NonZeroU8::MIN);
     let mut send = |count: usize, meanwhile: &dyn Fn()| {
-        a.with(start, |peer, context| peer.send(context, 0..count, write, &mut batch));
+        a.with(start, |peer, context| peer.send(context, 0..count, SMALL, write, &mut batch));
         meanwhile();
         flush(&mut batch, &a.sockets, 0, &a.counters);
     };
