@@ -360,6 +360,7 @@ impl Device {
                 EngineEvent::Sent { peer } => self.events().sent(key(peer)),
                 EngineEvent::Received { peer, path } => self.events().received(key(peer), path),
                 EngineEvent::Endpoint { peer, endpoint } => self.events().endpoint(key(peer), endpoint),
+                EngineEvent::PathMtu { peer, mtu } => self.events().path_mtu(key(peer), mtu),
                 EngineEvent::Stun { from, datagram } => self.events().stun(from, &datagram),
                 EngineEvent::Proved { stream, peer, proof } => {
                     proofs.extend(self.streams.get(&stream).map(|stream| (*stream, key(peer), proof)));

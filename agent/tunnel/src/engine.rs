@@ -98,6 +98,13 @@ pub enum EngineEvent {
         /// Where it is now.
         endpoint: SocketAddr,
     },
+    /// As [`crate::Watcher::path_mtu`].
+    PathMtu {
+        /// Whose path it is.
+        peer: PublicKey,
+        /// Bytes of the largest inner packet.
+        mtu: u16,
+    },
     /// As [`crate::Watcher::stun`].
     Stun {
         /// Who sent it.

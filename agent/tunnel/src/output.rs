@@ -72,6 +72,10 @@ pub(crate) enum Event<B> {
         peer: PublicKey,
         endpoint: SocketAddr,
     },
+    PathMtu {
+        peer: PublicKey,
+        mtu: u16,
+    },
     Stun {
         from: SocketAddr,
         datagram: B,
@@ -107,6 +111,7 @@ impl<B> Event<B> {
             Self::Sent { peer } => Event::Sent { peer },
             Self::Received { peer, path } => Event::Received { peer, path },
             Self::Endpoint { peer, endpoint } => Event::Endpoint { peer, endpoint },
+            Self::PathMtu { peer, mtu } => Event::PathMtu { peer, mtu },
             Self::Stun { from, ref datagram } => Event::Stun { from, datagram: bytes(datagram) },
             Self::Proved { peer, proof } => Event::Proved { peer, proof },
         }

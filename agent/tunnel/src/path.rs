@@ -84,6 +84,10 @@ pub trait Watcher: Send + Sync + 'static {
     /// The peer's UDP endpoint is this now: configured, learned, or proved after [`crate::DeviceHandle::try_endpoint`].
     fn endpoint(&self, peer: PublicKey, endpoint: SocketAddr);
 
+    /// The largest inner packet that goes to the peer by UDP is this now, in bytes: what its path was found to carry, or the
+    /// interface's MTU.
+    fn path_mtu(&self, peer: PublicKey, mtu: u16);
+
     /// A datagram came to the UDP sockets that is no message of WireGuard and may be one of STUN: it has the magic cookie
     /// (RFC 8489, section 5). Anybody may have sent it.
     fn stun(&self, from: SocketAddr, datagram: &[u8]);

@@ -91,6 +91,7 @@ impl Outside<'_> {
             Event::Sent { peer } => watcher.sent(peer),
             Event::Received { peer, path } => watcher.received(peer, path),
             Event::Endpoint { peer, endpoint } => watcher.endpoint(peer, endpoint),
+            Event::PathMtu { peer, mtu } => watcher.path_mtu(peer, mtu),
             Event::Stun { from, datagram } => watcher.stun(from, datagram),
             Event::Proved { .. } => {}
         }

@@ -69,7 +69,7 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::DirectSmallOnly => (
             "small packets pass, full-size ones do not",
-            "something on the path drops large or fragmented packets: lower the MTU, or let ICMP `fragmentation needed` pass",
+            "the path carries less than 1280 bytes, or the peer's version answers no probes of its size: lower `--mtu`",
         ),
         Reason::DirectOneWay => (
             "packets pass one way only",

@@ -42,6 +42,8 @@ pub(super) struct PeerEvents {
     pub(super) is_set: bool,
     /// Its UDP endpoint.
     pub(super) endpoint: Option<SocketAddr>,
+    /// Bytes of the largest packet that goes to it by UDP.
+    pub(super) path_mtu: Option<u16>,
     /// Packets of applications went to it.
     pub(super) sent: bool,
     /// They came from it.
@@ -100,6 +102,11 @@ impl DeviceEvents {
     /// The peer's UDP endpoint is this now.
     pub fn endpoint(&mut self, peer: WireguardKey, endpoint: SocketAddr) {
         self.peer(peer).endpoint = Some(endpoint);
+    }
+
+    /// The largest packet that goes to the peer by UDP has so many bytes now.
+    pub fn path_mtu(&mut self, peer: WireguardKey, mtu: u16) {
+        self.peer(peer).path_mtu = Some(mtu);
     }
 
     /// A datagram that looks like STUN's came to the device's UDP port.

@@ -152,6 +152,9 @@ impl Peer {
         if events.endpoint.is_some() {
             self.set_direct(events.endpoint, now);
         }
+        if let Some(mtu) = events.path_mtu {
+            self.selector.set_mtu(mtu);
+        }
         if events.sent {
             self.selector.sent(now);
         }

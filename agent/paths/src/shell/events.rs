@@ -122,6 +122,10 @@ impl Watcher for EventSink {
         self.add(|events| events.endpoint(key(peer), endpoint));
     }
 
+    fn path_mtu(&self, peer: PublicKey, mtu: u16) {
+        self.add(|events| events.path_mtu(key(peer), mtu));
+    }
+
     /// Any host may send these, as many as it likes: those that were not asked for cost a look each, and nothing more.
     fn stun(&self, from: SocketAddr, datagram: &[u8]) {
         let from = canonical(from);

@@ -29,8 +29,9 @@ pub(crate) struct Peer {
     pub(crate) endpoint: Option<SocketAddr>,
     /// The numbers that came from it, and by which path.
     pub(crate) received: Vec<(u64, Path)>,
-    /// Inner packets that were sent to it.
+    /// Inner packets that were sent to it, and the length of the longest of them since a test set it to 0.
     pub(crate) probes: usize,
+    pub(crate) longest: usize,
     /// Addresses that were tried.
     pub(crate) tries: Vec<SocketAddr>,
 }

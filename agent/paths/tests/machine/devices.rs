@@ -87,3 +87,22 @@ fn an_endpoint_that_was_known_before_its_peer_is_used() {
     world.set_peers(1, peers(1, &[1, 2]));
     world.until("direct UDP", |world| world.paths(1, 2).is_some_and(|paths| paths.direct == Some(udp(2))));
 }
+
+/// A path is asked for what goes by it: where the device found that it carries less than the interface, less is full size.
+#[test]
+fn full_size_is_what_the_device_says_that_the_path_carries() {
+    let mut world = World::new(2);
+    world.set_endpoint(1, 2);
+    let is_usable = |world: &mut World| world.is_usable(1, 2, PathKind::Direct);
+    world.until("the direct path", is_usable);
+    let device = |world: &mut World| world.node(1).device.take().unwrap();
+    for mtu in [1420, 1340, 1420] {
+        let mut changed = device(&mut world);
+        changed.events.path_mtu(key(2), mtu);
+        changed.peer(key(2)).longest = 0;
+        world.node(1).device = Some(changed);
+        world.report_events(1);
+        world.talk(1, 2);
+        world.until("a probe of full size", |world| world.peer(1, 2).longest == mtu.into());
+    }
+}

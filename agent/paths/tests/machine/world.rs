@@ -286,7 +286,9 @@ impl World {
         match action {
             Action::SendInner { peer, path, packet } => {
                 if let Some(device) = &mut self.node(n).device {
-                    device.peer(peer).probes += 1;
+                    let known = device.peer(peer);
+                    known.probes += 1;
+                    known.longest = known.longest.max(packet.len());
                     self.send(n, peer, path, Message::Probe(packet));
                 }
             }

@@ -165,6 +165,7 @@ impl Devices {
                 | EngineEvent::Sent { peer }
                 | EngineEvent::Received { peer, .. }
                 | EngineEvent::Endpoint { peer, .. }
+                | EngineEvent::PathMtu { peer, .. }
                 | EngineEvent::Proved { peer, .. } => assert!(is_known(*peer)),
             }
             self.history.push(format!("{at} reports {event:?}"));

@@ -123,6 +123,7 @@ fn reported(event: &Event<&[u8]>, from: Option<u64>) -> Option<EngineEvent> {
         Event::Sent { peer } => EngineEvent::Sent { peer },
         Event::Received { peer, path } => EngineEvent::Received { peer, path },
         Event::Endpoint { peer, endpoint } => EngineEvent::Endpoint { peer, endpoint },
+        Event::PathMtu { peer, mtu } => EngineEvent::PathMtu { peer, mtu },
         Event::Stun { from, datagram } => EngineEvent::Stun { from, datagram: datagram.to_vec() },
         Event::Proved { peer, proof } => EngineEvent::Proved { stream: from?, peer, proof },
     })

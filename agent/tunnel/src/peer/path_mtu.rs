@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::paths::PathSet;
 use super::{Context, Peer, Size, State};
 use crate::noise::{HEADER, OVERHEAD};
-use crate::output::Priority;
+use crate::output::{Event, Priority};
 use crate::path_mtu::{BASE, Message, Probes, Question, Search};
 
 impl Peer {
@@ -81,7 +81,10 @@ impl Peer {
     /// Sends these, and takes over what was found.
     fn send_probes(self: &Arc<Self>, state: &State, context: &mut Context<'_>, probes: &Probes) {
         if let Some(search) = &state.search {
-            self.path_mtu.store(search.usable(), Ordering::Relaxed);
+            let mtu = search.usable();
+            if self.path_mtu.swap(mtu, Ordering::Relaxed) != mtu && context.tap.is_some() {
+                context.output.report(&Event::PathMtu { peer: self.key, mtu });
+            }
         }
         for size in &probes.sizes {
             let probe = Message::Probe(Question { number: probes.number, size: *size });

@@ -242,6 +242,8 @@ impl Watcher for Diary {
 
     fn endpoint(&self, _: PublicKey, _: SocketAddr) {}
 
+    fn path_mtu(&self, _: PublicKey, _: u16) {}
+
     fn stun(&self, from: SocketAddr, datagram: &[u8]) {
         self.stun.lock().unwrap().push((from, datagram.to_vec()));
     }

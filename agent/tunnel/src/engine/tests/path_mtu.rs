@@ -87,6 +87,12 @@ fn tcp_goes_on_in_shorter_segments_and_in_full_ones_when_the_path_widens() {
     world.offer(&segment(0));
     world.run(2 * LATENCY);
     assert_eq!(world.packets(1), [segment(0)]);
+    let reported: Vec<_> = world.history.iter().filter(|line| line.1 == 0 && line.2.contains("PathMtu")).collect();
+    let sizes = ["mtu: 1420", "mtu: 1340", "mtu: 1420"];
+    assert!(
+        reported.len() == 3 && reported.iter().zip(sizes).all(|(line, size)| line.2.contains(size)),
+        "{reported:?}"
+    );
 }
 
 #[test]

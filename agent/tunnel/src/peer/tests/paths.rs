@@ -237,6 +237,10 @@ impl Watcher for Diary {
         self.0.lock().unwrap().push(endpoint.to_string());
     }
 
+    fn path_mtu(&self, _: PublicKey, mtu: u16) {
+        self.0.lock().unwrap().push(format!("carries {mtu}"));
+    }
+
     fn stun(&self, _: SocketAddr, _: &[u8]) {}
 }
 
