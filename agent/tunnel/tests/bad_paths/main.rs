@@ -17,6 +17,7 @@ mod handshakes;
 #[expect(dead_code, reason = "made for the tests in `device/`; this one uses a part")]
 #[path = "../device/lab.rs"]
 mod lab;
+mod narrow;
 mod network;
 #[allow(dead_code, reason = "as above")]
 #[path = "../device/patience.rs"]

@@ -44,7 +44,7 @@ impl Seen {
 
 /// The nodes are peers of each other, but only the client knows where the other is.
 pub(crate) struct Network {
-    nodes: [Node; 2],
+    pub(crate) nodes: [Node; 2],
     pub(crate) relay: Relay,
     // Dropped after what is connected to it.
     _switch: Switch,
@@ -90,7 +90,11 @@ impl Network {
     }
 
     /// Carries datagrams as `link` says while this works.
-    fn carrying<T>(&self, link: impl FnMut(&Passing<'_>) -> Option<Onward> + Send, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn carrying<T>(
+        &self,
+        link: impl FnMut(&Passing<'_>) -> Option<Onward> + Send,
+        work: impl FnOnce() -> T,
+    ) -> T {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| self.relay.carry_by(&stop, link));

@@ -36,6 +36,7 @@ pub(crate) struct Passing<'a> {
 }
 
 /// How a datagram goes on.
+#[derive(Clone, Copy)]
 pub(crate) struct Onward {
     /// The socket of the other node's side from which that node gets it.
     pub(crate) by: usize,
