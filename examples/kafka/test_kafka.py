@@ -129,12 +129,17 @@ class KafkaNode:
         programs = place / "bin"
         programs.mkdir()
         say = f'echo "$0 $*" | sed "s:.*/kafka-:kafka-:" >>{place}/calls'
-        for name, what in {
-            "kafka-storage.sh": "",
-            "kafka-server-start.sh": f"trap 'echo stopped >>{place}/calls; exit 0' TERM\n"
-            f"echo $$ >{place}/pid\nwhile [ -d {place} ]; do sleep 0.02; done",
+        # What the trap does is promised before the call is written down: a test may end the program as soon as it reads that.
+        for name, lines in {
+            "kafka-storage.sh": [say],
+            "kafka-server-start.sh": [
+                f"trap 'echo stopped >>{place}/calls; exit 0' TERM",
+                say,
+                f"echo $$ >{place}/pid",
+                f"while [ -d {place} ]; do sleep 0.02; done",
+            ],
         }.items():
-            (programs / name).write_text(f"#!/bin/sh\n{say}\n{what}\n")
+            (programs / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
             (programs / name).chmod(0o755)
         self.path = f"{programs}:/usr/bin:/bin"
         self._process: subprocess.Popen[bytes]
