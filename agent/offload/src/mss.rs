@@ -7,6 +7,8 @@ use crate::headers::{Family, Protocol, Transport, array, put, tcp};
 const END: u8 = 0;
 const NOTHING: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+/// Those of RFC 2385 and RFC 5925.
+const SIGNATURES: [u8; 2] = [19, 29];
 
 /// Lowers the maximum segment size that a connection's first packet announces to what fits packets of `mtu` bytes: `mtu` without IP
 /// and TCP headers, options not counted (RFC 9293, section 3.7.1). A host that reaches the tunnel through this node does not know
@@ -30,18 +32,34 @@ pub fn clamp_mss(packet: &mut [u8], mtu: u16) {
         return;
     }
     let mut at = tcp::OPTIONS;
-    while let Some(kind) = header.get(at) {
-        let len = match (*kind, header.get(at + 1)) {
-            (END, _) | (_, None) => return,
-            (NOTHING, _) => 1,
-            // The length counts kind and length themselves. Below two it is invalid, and where the next option begins is unknown.
-            (_, Some(0 | 1)) => return,
-            (_, Some(len)) => usize::from(*len),
-        };
-        if *kind == MAXIMUM_SEGMENT_SIZE && len == 4 && at + 4 <= header.len() {
+    while let Some((kind, len)) = option(header, at) {
+        if kind == MAXIMUM_SEGMENT_SIZE && len == 4 && at + 4 <= header.len() {
             lower(header, at + 2, most);
         }
         at += len;
+    }
+}
+
+/// Whether a TCP header has a signature, which is over its segment's data too.
+pub(crate) fn is_signed(header: &[u8]) -> bool {
+    let mut at = tcp::OPTIONS;
+    while let Some((kind, len)) = option(header, at) {
+        if SIGNATURES.contains(&kind) {
+            return true;
+        }
+        at += len;
+    }
+    false
+}
+
+/// Kind and length of the option at that place of a TCP header; `None` where there is no further one.
+fn option(header: &[u8], at: usize) -> Option<(u8, usize)> {
+    match (*header.get(at)?, *header.get(at + 1)?) {
+        // The length counts kind and length themselves. Below two it is invalid, and where the next option begins is unknown.
+        (END, _) => None,
+        (NOTHING, _) => Some((NOTHING, 1)),
+        (_, 0 | 1) => None,
+        (kind, len) => Some((kind, len.into())),
     }
 }
 

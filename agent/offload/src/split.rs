@@ -228,7 +228,7 @@ impl Cut {
     }
 
     /// How a single TCP segment that is complete is cut into shorter ones. `None` where it is none, or cannot be cut: one that begins a
-    /// connection, whose data is urgent, or that is not what its checksum says, which must not become right on its way.
+    /// connection, whose data is urgent, that is signed (RFC 2385, RFC 5925), or that is not what its checksum says, which must not become right on its way.
     fn of_segment(packet: &mut [u8], mtu: u16) -> Option<Self> {
         let found = Transport::find(packet).filter(|found| !found.fragment && found.protocol == Protocol::Tcp)?;
         let (kind, len) = match found.family {
@@ -236,7 +236,8 @@ impl Cut {
             Family::V6 => (GsoKind::TcpV6, IPV6_LEN + usize::from(word(packet, v6::PAYLOAD_LEN))),
         };
         let segment = &packet[found.start..];
-        let is_plain = segment[tcp::FLAGS] & (tcp::SYN | tcp::RST | tcp::URG) == 0;
+        let is_plain = segment[tcp::FLAGS] & (tcp::SYN | tcp::RST | tcp::URG) == 0
+            && !mss::is_signed(&packet[found.start..found.payload]);
         let sum = found.pseudo_header(packet) + Sum::number(segment.len().try_into().ok()?) + Sum::of(segment);
         if len != packet.len() || !is_plain || !sum.is_right() {
             return None;

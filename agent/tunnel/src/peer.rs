@@ -410,9 +410,7 @@ impl Peer {
         if with_content && state.timers.data_received(context.now) {
             self.begin_handshake(state, context);
         }
-        if via.path() == Path::Udp {
-            about_path.into_iter().for_each(|message| self.receive_path_mtu(state, context, message));
-        }
+        about_path.into_iter().for_each(|message| self.receive_path_mtu(state, context, message, via.path()));
         self.flush_staged(state, context);
         if let_in {
             self.report_received(state, context, via.path());

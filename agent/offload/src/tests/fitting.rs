@@ -87,6 +87,11 @@ fn what_cannot_be_cut_is_not() {
         let spec = Spec { flags, ..Spec::tcp(true) }.with_payload(payload.clone());
         assert_eq!(fitted(&VnetHeader::PLAIN, spec.build(), 800), None, "flags {flags:02x}");
     }
+    for kind in [19, 29] {
+        let options = [&[1, 1, kind, 18][..], &[5; 16]].concat();
+        let spec = Spec { options, ..Spec::tcp(true) }.with_payload(payload.clone());
+        assert_eq!(fitted(&VnetHeader::PLAIN, spec.build(), 800), None, "signed");
+    }
     for is_v4 in [true, false] {
         let spec = Spec::udp(is_v4).with_payload(payload.clone());
         assert_eq!(fitted(&VnetHeader::PLAIN, spec.build(), 800), None, "it must not be fragmented");

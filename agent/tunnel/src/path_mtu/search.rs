@@ -70,6 +70,8 @@ pub(crate) struct Search {
     /// Where the peer is, and the interface's MTU: with another, everything begins again.
     path: (SocketAddr, u16),
     usable: u16,
+    /// The size in use that [`Self::report`] last returned.
+    reported: Option<u16>,
     asking: Option<Asking>,
     /// When a large packet is to begin the next check.
     check_at: Instant,
@@ -102,6 +104,7 @@ impl Search {
         Self {
             path: (endpoint, mtu),
             usable: mtu,
+            reported: None,
             asking: None,
             check_at: now,
             raise_at: now,
@@ -128,8 +131,8 @@ impl Search {
     /// A packet goes there that is larger than [`BASE`], or as large as the size in use.
     pub(crate) fn large_sent(&mut self, endpoint: SocketAddr, mtu: u16, now: Instant) -> Probes {
         if self.path != (endpoint, mtu) {
-            let Self { next_number, is_answering, .. } = *self;
-            *self = Self { next_number, is_answering, ..Self::new(endpoint, mtu, now) };
+            let Self { next_number, is_answering, reported, .. } = *self;
+            *self = Self { next_number, is_answering, reported, ..Self::new(endpoint, mtu, now) };
         }
         if self.asking.is_some() {
             return Probes::default();
@@ -147,11 +150,19 @@ impl Search {
         self.probe([self.usable], now)
     }
 
-    /// The peer says that this probe came.
-    pub(crate) fn acknowledged(&mut self, question: Question, now: Instant) -> Probes {
+    /// The size in use, where it is another than this last returned.
+    pub(crate) fn report(&mut self) -> Option<u16> {
+        let before = self.reported.replace(self.usable);
+        (before != Some(self.usable)).then_some(self.usable)
+    }
+
+    /// The peer, whose endpoint this is now, says that this probe came. What is smaller than all that are sent, or of another path, is
+    /// no reason to believe anything: a size of a few bytes would make packets without number of one.
+    pub(crate) fn acknowledged(&mut self, question: Question, endpoint: Option<SocketAddr>, now: Instant) -> Probes {
         let Question { number, size } = question;
         let sent = self.sent.iter().find(|sent| sent.0 == number);
-        let Some((_, sent)) = sent.filter(|_| size <= self.path.1) else { return Probes::default() };
+        let is_possible = endpoint == Some(self.path.0) && (BASE.min(self.path.1)..=self.path.1).contains(&size);
+        let Some((_, sent)) = sent.filter(|_| is_possible) else { return Probes::default() };
         let took = now.saturating_duration_since(*sent);
         self.round_trip = took.max((self.round_trip * 7 + took) / 8);
         (self.is_answering, self.in_vain) = (true, 0);
@@ -171,8 +182,11 @@ impl Search {
         self.climb(size, now)
     }
 
-    /// Does what is due.
-    pub(crate) fn due(&mut self, now: Instant) -> Probes {
+    /// Does what is due, where the peer's endpoint is this. Another one is not asked before packets go there.
+    pub(crate) fn due(&mut self, endpoint: Option<SocketAddr>, now: Instant) -> Probes {
+        if endpoint != Some(self.path.0) {
+            self.asking = None;
+        }
         let wait = self.wait();
         let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.until) else {
             return Probes::default();

@@ -7,6 +7,7 @@ use super::paths::PathSet;
 use super::{Context, Peer, Size, State};
 use crate::noise::{HEADER, OVERHEAD};
 use crate::output::{Event, Priority};
+use crate::path::Path;
 use crate::path_mtu::{BASE, Message, Probes, Question, Search};
 
 impl Peer {
@@ -48,20 +49,32 @@ impl Peer {
         }
         self.path_mtu_used(state, context, &paths, size);
         self.schedule(state, context);
+        // By another path or endpoint than a moment ago, it may pass.
+        if size.longest <= self.path_mtu(size.mtu).into() {
+            return false;
+        }
         state.search.as_mut().is_some_and(|search| search.may_tell(context.now))
     }
 
     /// Does what is due of a search that began.
     pub(super) fn poll_path_mtu(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>) {
+        let endpoint = state.endpoint.map(|endpoint| endpoint.address);
         if let Some(search) = &mut state.search {
-            let probes = search.due(context.now);
+            let probes = search.due(endpoint, context.now);
             self.send_probes(state, context, &probes);
         }
     }
 
-    /// The peer sent this by UDP.
-    pub(super) fn receive_path_mtu(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, message: Message) {
+    /// The peer sent this by that path. What probes the path comes by UDP alone; the acknowledgement may take another.
+    pub(super) fn receive_path_mtu(
+        self: &Arc<Self>,
+        state: &mut State,
+        context: &mut Context<'_>,
+        message: Message,
+        path: Path,
+    ) {
         match message {
+            Message::Probe(_) if path != Path::Udp => {}
             Message::Probe(question) => {
                 let acknowledgement = Message::Acknowledgement(question);
                 let paths = state.paths(context.now);
@@ -70,19 +83,23 @@ impl Peer {
                 }
             }
             Message::Acknowledgement(question) => {
+                let endpoint = state.endpoint.map(|endpoint| endpoint.address);
                 if let Some(search) = &mut state.search {
-                    let probes = search.acknowledged(question, context.now);
+                    let probes = search.acknowledged(question, endpoint, context.now);
                     self.send_probes(state, context, &probes);
                 }
             }
         }
     }
 
-    /// Sends these, and takes over what was found.
-    fn send_probes(self: &Arc<Self>, state: &State, context: &mut Context<'_>, probes: &Probes) {
-        if let Some(search) = &state.search {
-            let mtu = search.usable();
-            if self.path_mtu.swap(mtu, Ordering::Relaxed) != mtu && context.tap.is_some() {
+    /// Sends these, and takes over what was found, where packets go by UDP.
+    fn send_probes(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, probes: &Probes) {
+        let goes_by_udp = state.paths(context.now).udp.is_some();
+        if let Some(search) = &mut state.search {
+            if goes_by_udp {
+                self.path_mtu.store(search.usable(), Ordering::Relaxed);
+            }
+            if let Some(mtu) = search.report().filter(|_| context.tap.is_some()) {
                 context.output.report(&Event::PathMtu { peer: self.key, mtu });
             }
         }

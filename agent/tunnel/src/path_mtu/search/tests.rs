@@ -82,9 +82,9 @@ impl World {
             let probes = if arrival == Some(next) {
                 let Some((_, number, size)) = self.under_way.pop_first() else { break };
                 self.largest_acknowledged = self.largest_acknowledged.max(size);
-                self.search.acknowledged(Question { number, size }, self.now)
+                self.search.acknowledged(Question { number, size }, Some(self.endpoint), self.now)
             } else if due == Some(next) {
-                self.search.due(self.now)
+                self.search.due(Some(self.endpoint), self.now)
             } else {
                 packet += 10 * MS;
                 self.search.large_sent(self.endpoint, MTU, self.now)
@@ -192,7 +192,7 @@ fn another_endpoint_or_interface_begins_with_its_full_size() {
     assert_eq!((world.search.usable(), &probes.sizes[..]), (MTU, &[MTU][..]));
     // What was asked of the last path says nothing of this one.
     let late = Question { number: probes.number - 1, size: MTU };
-    world.search.acknowledged(late, now);
+    world.search.acknowledged(late, Some(endpoint), now);
     assert!(world.search.next().is_some());
     let probes = world.search.large_sent(endpoint, 1300, now);
     assert_eq!((world.search.usable(), &probes.sizes[..]), (1300, &[1300][..]));
@@ -204,13 +204,21 @@ fn another_endpoint_or_interface_begins_with_its_full_size() {
 fn what_was_not_asked_is_not_believed() {
     let mut world = World::new(0);
     let probes = world.search.large_sent(world.endpoint, MTU, world.now);
-    for (number, size) in [(probes.number + 1, MTU), (probes.number, MTU + 1), (probes.number, u16::MAX)] {
-        world.search.acknowledged(Question { number, size }, world.now);
-        assert!(world.search.next().is_some() && world.search.usable() == MTU, "{number} {size}");
+    let (number, at) = (probes.number, Some(world.endpoint));
+    for (number, size) in [(number + 1, MTU), (number, MTU + 1), (number, u16::MAX), (number, 0), (number, BASE - 1)] {
+        let probes = world.search.acknowledged(Question { number, size }, at, world.now);
+        let is_asking = world.search.next().is_some() && probes.sizes.is_empty();
+        assert!(is_asking && world.search.usable() == MTU, "{number} {size}");
     }
-    // A lie that the peer could tell by other means as well: a size of its own choice, below all.
-    let probes = world.search.acknowledged(Question { number: probes.number, size: 0 }, world.now);
-    assert!(probes.sizes.iter().all(|size| (BASE..=MTU).contains(size)));
+    // From where the peer is now, or from nowhere.
+    for endpoint in [None, Some(SocketAddr::from(([192, 0, 2, 2], 7)))] {
+        world.search.acknowledged(Question { number, size: MTU }, endpoint, world.now);
+        assert!(world.search.next().is_some() && world.search.found().is_none());
+    }
+    // Which is not asked what the last one was.
+    let moved = Some(SocketAddr::from(([192, 0, 2, 2], 7)));
+    assert_eq!(world.search.due(moved, world.now + S).sizes.len(), 0);
+    assert_eq!(world.search.next(), None);
 }
 
 #[test]
