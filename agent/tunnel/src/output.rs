@@ -152,7 +152,7 @@ impl Output {
     }
 
     /// A message to a sender that is not known to be a peer. If it cannot be sent, it is lost.
-    pub(crate) fn answer(&mut self, message: &[u8], paths: PathSet) {
+    pub(crate) fn reply(&mut self, message: &[u8], paths: PathSet) {
         let bytes = self.put(message);
         self.messages.push(Message { bytes, paths, priority: Priority::Behind, peer: None });
     }

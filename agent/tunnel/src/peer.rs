@@ -296,7 +296,7 @@ impl Peer {
         let proves = state.proved_by_response(via);
         let answered = proved
             .filter(|_| !state.removed)
-            .and_then(|proved| state.sessions.answer(proved, state.psk.as_ref(), proves, context.now, &mut message));
+            .and_then(|proved| state.sessions.respond(proved, state.psk.as_ref(), proves, context.now, &mut message));
         if answered.is_none() {
             context.counters.add(Counter::Unauthenticated);
             return;

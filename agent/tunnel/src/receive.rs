@@ -175,7 +175,7 @@ fn take_handshake(table: &Table, context: &mut Context<'_>, message: Message, da
         }
         Admission::Cookie(reply) => {
             context.counters.add(Counter::UnderLoad);
-            context.output.answer(&reply, PathSet::back(via));
+            context.output.reply(&reply, PathSet::back(via));
         }
         Admission::Refuse => context.counters.add(Counter::UnderLoad),
     }

@@ -157,7 +157,7 @@ impl Sessions {
     }
 
     /// An initiation. `None` where none can be made.
-    pub(crate) fn ask(
+    pub(crate) fn initiate(
         &mut self,
         identity: &Identity,
         peer: &PublicKey,
@@ -183,7 +183,7 @@ impl Sessions {
 
     /// Writes the answer to an initiation; `None` where it is a replay. `proves` is where it goes, if using the session shows that
     /// it came from there.
-    pub(crate) fn answer(
+    pub(crate) fn respond(
         &mut self,
         initiation: AuthenticInitiation,
         psk: Option<&PresharedKey>,
@@ -196,7 +196,7 @@ impl Sessions {
             return None;
         }
         let index = self.new_index();
-        let answer = initiation.answer(psk, index, self.cookie(now), message)?;
+        let answer = initiation.respond(psk, index, self.cookie(now), message)?;
         self.last_initiation = Some(timestamp);
         if self.held.iter().filter(|held| !held.confirmed).count() == UNCONFIRMED
             && let Some(oldest) = self.held.iter().position(|held| !held.confirmed)

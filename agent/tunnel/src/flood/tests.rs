@@ -117,12 +117,12 @@ fn a_cookie_opens_the_door_in_any_flood_and_to_its_owner_alone() {
         let (mut victim, mut client) = (Victim::new(), End::new(2, 1, None));
         victim.flood(30_000, 1000 * MS, from);
         // One that asks often, so that it has to show a cookie.
-        let reply = (0..10).find_map(|_| match victim.take(&client.ask(), newcomer) {
+        let reply = (0..10).find_map(|_| match victim.take(&client.initiate(), newcomer) {
             Did::Cookie(reply) => Some(reply),
             Did::Worked | Did::Refused => None,
         });
         assert!(client.take(&reply.expect("no cookie")).is_some());
-        let shown = client.ask();
+        let shown = client.initiate();
         victim.flood(5_000, 250 * MS, from);
         assert_eq!(victim.take(&shown, newcomer), Did::Worked);
         let others = [newcomer.replace(":9", ":8"), "198.51.100.7:9".into()];
@@ -138,9 +138,9 @@ fn a_cookie_opens_the_door_in_any_flood_and_to_its_owner_alone() {
 fn one_that_shows_a_cookie_cannot_use_up_what_others_need() {
     let (mut victim, mut client) = (Victim::new(), End::new(2, 1, None));
     victim.flood(30_000, 1000 * MS, many);
-    let Did::Cookie(reply) = victim.take(&client.ask(), "192.0.2.1:9") else { panic!("no cookie") };
+    let Did::Cookie(reply) = victim.take(&client.initiate(), "192.0.2.1:9") else { panic!("no cookie") };
     client.take(&reply);
-    let shown = client.ask();
+    let shown = client.initiate();
     let mut worked = 0;
     for _ in 0..100 {
         worked += (0..10).filter(|_| victim.take(&shown, "192.0.2.1:9") == Did::Worked).count();
@@ -189,12 +189,12 @@ fn a_stranger_with_cookies_on_many_streams_keeps_no_other_waiting() {
     let mut shown: Vec<(Source, Vec<u8>)> = Vec::new();
     for number in 1..64 {
         let (mut stranger, stream) = (End::new(3, 1, None), accepted(number));
-        let reply = (0..10).find_map(|_| match victim.take_of(&stranger.ask(), stream) {
+        let reply = (0..10).find_map(|_| match victim.take_of(&stranger.initiate(), stream) {
             Did::Cookie(reply) => Some(reply),
             Did::Worked | Did::Refused => None,
         });
         stranger.take(&reply.expect("no cookie"));
-        shown.push((stream, stranger.ask()));
+        shown.push((stream, stranger.initiate()));
     }
     let mut worked = 0;
     for _ in 0..1000 {
@@ -216,7 +216,7 @@ fn a_stranger_with_cookies_on_many_streams_keeps_no_other_waiting() {
             }
             victim.take_of(&[0; INITIATION_LEN], accepted(1));
             victim.flood(20, MS, many);
-            match victim.take_of(&client.ask(), newcomer) {
+            match victim.take_of(&client.initiate(), newcomer) {
                 Did::Cookie(reply) => client.take(&reply).map(|_| None),
                 Did::Worked => Some(Some(())),
                 Did::Refused => None,

@@ -3,7 +3,7 @@
 //!
 //! - initiator: [`SentInitiation::new`] writes an initiation, [`SentInitiation::complete`] reads the response to it;
 //! - responder: [`Initiation::read`] gives the claimed initiator, [`Initiation::prove`] verifies that it wrote the initiation, now or
-//!   earlier (it may be a replay), and [`AuthenticInitiation::answer`] writes the response.
+//!   earlier (it may be a replay), and [`AuthenticInitiation::respond`] writes the response.
 
 use blake2::{Blake2s256, Digest as _};
 use hkdf::SimpleHkdf;
@@ -173,7 +173,7 @@ impl AuthenticInitiation {
     }
 
     /// Writes the response, for a session that has `index` here.
-    pub(crate) fn answer(
+    pub(crate) fn respond(
         mut self,
         psk: Option<&PresharedKey>,
         index: u32,

@@ -47,7 +47,7 @@ fn packets_cross(ours: &mut End, theirs: &mut Tunn) {
 fn boringtun_answers_us() {
     for psk in [None, Some(5)] {
         let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, psk), oracle(2, 1, psk), [0; 2048]);
-        let answer = said(theirs.decapsulate(None, &ours.ask(), &mut buffer)).unwrap();
+        let answer = said(theirs.decapsulate(None, &ours.initiate(), &mut buffer)).unwrap();
         assert_eq!(ours.take(&answer), Some(Taken::Established));
         packets_cross(&mut ours, &mut theirs);
     }
@@ -74,14 +74,14 @@ fn a_handshake_needs_the_same_preshared_key() {
     // In the protocol, a key of zeros means none.
     assert!(succeeds(None, Some(0)));
     let (mut ours, mut theirs, mut buffer) = (End::new(1, 2, Some(1)), oracle(2, 1, Some(2)), [0; 2048]);
-    let answer = said(theirs.decapsulate(None, &ours.ask(), &mut buffer)).unwrap();
+    let answer = said(theirs.decapsulate(None, &ours.initiate(), &mut buffer)).unwrap();
     assert_eq!(ours.take(&answer), None);
 }
 
 #[test]
 fn only_messages_for_this_device_are_addressed_to_it() {
     let (mut here, there) = (End::new(1, 2, None), End::new(2, 1, None));
-    let genuine = here.ask();
+    let genuine = here.initiate();
     assert!(there.identity.is_addressed(&genuine) && !here.identity.is_addressed(&genuine));
     for at in 0..INITIATION_LEN {
         let mut changed = genuine.clone();
@@ -100,11 +100,11 @@ fn a_cookie_is_for_one_address_and_port_and_for_two_minutes() {
     for from in ["192.0.2.1:7", "[2001:db8::1]:7"] {
         let from: SocketAddr = from.parse().unwrap();
         let (mut here, there, mut jar) = (End::new(1, 2, None), End::new(2, 1, None), CookieJar::default());
-        let (start, initiation) = (Instant::now(), here.ask());
+        let (start, initiation) = (Instant::now(), here.initiate());
         assert!(!jar.is_shown(&initiation, from, start));
         let reply = jar.reply(&there.identity, &initiation, from, start).unwrap();
         assert_eq!(here.take(&reply), Some(Taken::Cookie));
-        let shown = here.ask();
+        let shown = here.initiate();
         let mut other_port = from;
         other_port.set_port(8);
         let other_address = SocketAddr::new("192.0.2.2".parse().unwrap(), 7);
@@ -116,13 +116,13 @@ fn a_cookie_is_for_one_address_and_port_and_for_two_minutes() {
         // One that is given out just before the secret changes is good for as long as any.
         let reply = jar.reply(&there.identity, &initiation, from, start + 119 * S).unwrap();
         assert_eq!(here.take(&reply), Some(Taken::Cookie));
-        let shown = here.ask();
+        let shown = here.initiate();
         jar.reply(&there.identity, &initiation, from, start + 120 * S).unwrap();
         assert!(jar.is_shown(&shown, from, start + 239 * S));
         assert!(!jar.is_shown(&shown, from, start + 240 * S));
         let again = jar.reply(&there.identity, &initiation, from, start + 121 * S).unwrap();
         assert_eq!(here.take(&again), Some(Taken::Cookie));
-        let shown = here.ask();
+        let shown = here.initiate();
         jar.reply(&there.identity, &initiation, from, start + 300 * S).unwrap();
         assert!(jar.is_shown(&shown, from, start + 301 * S), "of the secret before");
         jar.reply(&there.identity, &initiation, from, start + 1000 * S).unwrap();
@@ -153,13 +153,13 @@ fn we_take_the_cookie_of_boringtun_and_show_it() {
     let from = Some("192.0.2.1".parse().unwrap());
     let mut buffer = [0; 2048];
     let reply = loop {
-        match gate.verify_packet(from, &ours.ask(), &mut buffer) {
+        match gate.verify_packet(from, &ours.initiate(), &mut buffer) {
             Err(TunnResult::WriteToNetwork(reply)) => break reply.to_vec(),
             result => assert!(result.is_ok(), "{result:?}"),
         }
     };
     assert_eq!(ours.take(&reply), Some(Taken::Cookie));
-    let again = ours.ask();
+    let again = ours.initiate();
     assert!((0..10).all(|_| gate.verify_packet(from, &again, &mut buffer).is_ok()), "the cookie was not honoured");
 }
 
@@ -168,18 +168,18 @@ fn we_take_the_cookie_of_boringtun_and_show_it() {
 fn a_cookie_for_a_response_is_used_in_the_next_message() {
     let from = "192.0.2.1:7".parse().unwrap();
     let (mut here, mut there, mut jar) = (End::new(1, 2, None), End::new(2, 1, None), CookieJar::default());
-    let Some(Taken::Initiation(answer)) = there.take(&here.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(answer)) = there.take(&here.initiate()) else { panic!("refused") };
     assert_eq!(answer[76..], [0; 16], "no cookie yet");
     let taken = Instant::now();
     let reply = jar.reply(&here.identity, &answer, from, taken).unwrap();
     assert_eq!(there.take(&reply), Some(Taken::Cookie));
-    let Some(Taken::Initiation(answer)) = there.take(&here.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(answer)) = there.take(&here.initiate()) else { panic!("refused") };
     assert!(here.identity.is_addressed(&answer) && jar.is_shown(&answer, from, taken));
     for (seconds, is_used) in [(110, true), (121, false)] {
         let now = taken + Duration::from_secs(seconds);
         let message = there
             .sessions
-            .ask(&there.identity, &here.identity.public(), nowhere(), now, std::time::SystemTime::now())
+            .initiate(&there.identity, &here.identity.public(), nowhere(), now, std::time::SystemTime::now())
             .unwrap();
         assert_eq!(message[132..] != [0; 16], is_used, "{seconds} s later");
     }
@@ -215,7 +215,7 @@ fn threads_seal_and_open_at_the_same_time() {
 #[test]
 fn an_initiation_is_taken_once_and_no_older_one_after_it() {
     let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
-    let initiations: Vec<Vec<u8>> = (0..3).map(|_| here.ask()).collect();
+    let initiations: Vec<Vec<u8>> = (0..3).map(|_| here.initiate()).collect();
     assert!(there.take(&initiations[1]).is_some());
     assert!(there.take(&initiations[1]).is_none() && there.take(&initiations[0]).is_none());
     assert!(there.take(&initiations[2]).is_some());
@@ -225,7 +225,7 @@ fn an_initiation_is_taken_once_and_no_older_one_after_it() {
 #[test]
 fn of_an_initiation_only_the_index_and_the_macs_may_change() {
     let (mut here, there) = (End::new(1, 2, None), End::new(2, 1, None));
-    let genuine = here.ask();
+    let genuine = here.initiate();
     for at in 4..INITIATION_LEN {
         let mut changed = genuine.clone();
         changed[at] ^= 0x81;
@@ -240,11 +240,11 @@ fn of_an_initiation_only_the_index_and_the_macs_may_change() {
 #[test]
 fn keys_that_share_no_secret_are_refused() {
     let (mut here, mut there) = (End::new(1, 2, None), End::new(2, 1, None));
-    let mut initiation = here.ask();
+    let mut initiation = here.initiate();
     initiation[8..40].fill(0);
     sign(&mut initiation, &there.identity.public(), None);
     assert!(there.take(&initiation).is_none());
-    let Some(Taken::Initiation(mut answer)) = there.take(&here.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(mut answer)) = there.take(&here.initiate()) else { panic!("refused") };
     answer[12..44].fill(0);
     sign(&mut answer, &here.identity.public(), None);
     assert!(here.take(&answer).is_none());

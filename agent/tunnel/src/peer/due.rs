@@ -131,7 +131,7 @@ impl Peer {
         target: Target,
     ) -> Option<[u8; INITIATION_LEN]> {
         let wall_clock = context.environment.wall_clock();
-        state.sessions.ask(context.identity, &self.key, target, context.now, wall_clock)
+        state.sessions.initiate(context.identity, &self.key, target, context.now, wall_clock)
     }
 
     /// When this peer is due next. Its permit ends with its handshake.

@@ -49,13 +49,13 @@ impl End {
     }
 
     /// An initiation.
-    pub(crate) fn ask(&mut self) -> Vec<u8> {
+    pub(crate) fn initiate(&mut self) -> Vec<u8> {
         self.ask_at(nowhere())
     }
 
     /// An initiation that goes there.
     pub(crate) fn ask_at(&mut self, target: Target) -> Vec<u8> {
-        let asked = self.sessions.ask(&self.identity, &self.peer, target, Instant::now(), SystemTime::now());
+        let asked = self.sessions.initiate(&self.identity, &self.peer, target, Instant::now(), SystemTime::now());
         asked.expect("no initiation").to_vec()
     }
 
@@ -69,7 +69,7 @@ impl End {
                     return None;
                 }
                 let (proved, mut answer) = (initiation.prove(&self.identity)?, [0; RESPONSE_LEN]);
-                self.sessions.answer(proved, self.psk.as_ref(), None, now, &mut answer)?;
+                self.sessions.respond(proved, self.psk.as_ref(), None, now, &mut answer)?;
                 Some(Taken::Initiation(answer.to_vec()))
             }
             Message::Response { receiver } => {
@@ -110,7 +110,7 @@ impl End {
 
     /// A whole handshake that this end initiates; true where both ends have a session afterwards.
     pub(crate) fn shake_hands(&mut self, other: &mut Self) -> bool {
-        let Some(Taken::Initiation(answer)) = other.take(&self.ask()) else {
+        let Some(Taken::Initiation(answer)) = other.take(&self.initiate()) else {
             panic!("a genuine initiation was refused")
         };
         if self.take(&answer).is_none() {

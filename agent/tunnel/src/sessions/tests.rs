@@ -14,7 +14,7 @@ fn ends() -> (End, End) {
 
 /// What `from` answers to what `of` asks.
 fn answer(of: &mut End, from: &mut End) -> Vec<u8> {
-    let Some(Taken::Initiation(answer)) = from.take(&of.ask()) else { panic!("refused") };
+    let Some(Taken::Initiation(answer)) = from.take(&of.initiate()) else { panic!("refused") };
     answer
 }
 
@@ -145,7 +145,7 @@ fn no_two_of_a_peer_have_one_index() {
     // As after as many sessions as have indices of their own.
     here.sessions.next = SESSIONS - 100;
     for _ in 0..512 {
-        let message = here.ask();
+        let message = here.initiate();
         let index = u32::from_le_bytes(*message[4..].first_chunk().unwrap());
         assert_eq!(here.sessions.indices.slot_of(index), 1, "the peer's own");
         assert_ne!(index, kept);
@@ -160,7 +160,7 @@ fn indices_of_sessions_and_peers_have_no_common_structure() {
     let mut peers: Vec<End> = (1..=40).map(|slot| End::with_indices(slot, 99, &indices)).collect();
     let mut seen: Vec<Vec<u32>> = Vec::new();
     for peer in &mut peers {
-        let asked = (0..60).map(|_| u32::from_le_bytes(*peer.ask()[4..].first_chunk().unwrap()));
+        let asked = (0..60).map(|_| u32::from_le_bytes(*peer.initiate()[4..].first_chunk().unwrap()));
         seen.push(asked.collect());
     }
     let differing = |pairs: Vec<(u32, u32)>| {
@@ -194,7 +194,7 @@ proptest! {
             match what {
                 0 if pending[at] < MAX_PENDING => {
                     pending[at] += 1;
-                    paths[to].push_back(ends[at].ask());
+                    paths[to].push_back(ends[at].initiate());
                 }
                 0 | 1 => paths[to].extend(ends[at].seal(&[])),
                 _ => {
@@ -222,7 +222,7 @@ fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
     let elsewhere: SocketAddr = "192.0.2.7:7".parse().unwrap();
     let target = Target::Candidate(elsewhere);
     let (peer, now) = (there.identity.public(), Instant::now());
-    let initiation = here.sessions.ask(&here.identity, &peer, target, now, SystemTime::now()).unwrap();
+    let initiation = here.sessions.initiate(&here.identity, &peer, target, now, SystemTime::now()).unwrap();
     let Some(Taken::Initiation(overtaken)) = there.take(&initiation) else { panic!("refused") };
     let later = answer(&mut here, &mut there);
     let mut complete = |answer: &[u8]| {
@@ -241,11 +241,11 @@ fn an_answer_from_elsewhere_that_was_overtaken_proves_a_place_and_no_more() {
 #[test]
 fn what_goes_elsewhere_takes_no_place() {
     let (mut here, mut there) = ends();
-    let initiation = here.ask();
+    let initiation = here.initiate();
     let peer = there.identity.public();
     for port in 1..100 {
         let target = Target::Candidate(([192, 0, 2, 1], port).into());
-        here.sessions.ask(&here.identity, &peer, target, Instant::now(), SystemTime::now()).unwrap();
+        here.sessions.initiate(&here.identity, &peer, target, Instant::now(), SystemTime::now()).unwrap();
     }
     assert_eq!(here.sessions.pending.len(), 1 + MAX_PENDING_CANDIDATES);
     let Some(Taken::Initiation(answer)) = there.take(&initiation) else { panic!("refused") };
@@ -262,7 +262,7 @@ fn of_responses_to_one_initiation_only_the_first_few_are_let_in() {
     assert!(here.sessions.admits_response(receiver));
     assert_eq!(here.take(&answer), Some(Taken::Established));
     assert!(!here.sessions.admits_response(receiver), "none is waited for");
-    here.ask();
+    here.initiate();
     let index = here.sessions.pending[0].offer.index();
     assert_eq!((0..100).filter(|_| here.sessions.admits_response(index)).count(), usize::from(ADMITTED));
 }

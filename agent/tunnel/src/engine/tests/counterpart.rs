@@ -134,7 +134,7 @@ impl Counterpart {
         (self.last_initiation, self.endpoint) = (Some(timestamp), Some(from));
         self.index += 1;
         let mut response = [0; RESPONSE_LEN];
-        let answer = initiation.answer(None, self.index, None, &mut response).unwrap();
+        let answer = initiation.respond(None, self.index, None, &mut response).unwrap();
         self.next = Some(Keypair { session: answer.session, initiator: false, since: now });
         self.previous = None;
         self.unacknowledged = None;
