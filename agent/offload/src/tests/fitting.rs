@@ -67,7 +67,9 @@ fn end(fragments: &[Vec<u8>]) -> usize {
 
 /// Without what makes a segment one of its own kind.
 fn plain(spec: Spec) -> Spec {
-    Spec { flags: spec.flags & !0x26, ..spec }
+    // Nor a signature, wherever options are read from.
+    let options = spec.options.into_iter().map(|byte| if [19, 29].contains(&byte) { 1 } else { byte }).collect();
+    Spec { flags: spec.flags & !0x26, options, ..spec }
 }
 
 #[test]
