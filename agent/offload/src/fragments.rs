@@ -3,10 +3,7 @@
 use crate::checksum::Sum;
 use crate::headers::{IPV4_LEN, put, v4, word};
 
-const DONT_FRAGMENT: u16 = 0x4000;
-const MORE: u16 = 0x2000;
-/// Where the fragment begins in the whole, in units of eight bytes.
-const OFFSET: u16 = 0x1fff;
+/// Bytes of the unit in which places are counted.
 const UNIT: usize = 8;
 
 /// How a packet is fragmented.
@@ -27,8 +24,8 @@ impl Fragments {
         let (len, place) = (usize::from(word(fixed, v4::TOTAL_LEN)), word(fixed, v4::FLAGS));
         let size = usize::from(mtu).checked_sub(header)? / UNIT * UNIT;
         let payload = packet.len().checked_sub(header)?;
-        let end = usize::from(place & OFFSET) * UNIT + payload;
-        let may = header >= IPV4_LEN && len == packet.len() && place & DONT_FRAGMENT == 0;
+        let end = usize::from(place & v4::OFFSET) * UNIT + payload;
+        let may = header >= IPV4_LEN && len == packet.len() && place & v4::DONT_FRAGMENT == 0;
         (may && size > 0 && end <= usize::from(u16::MAX)).then_some(Self { header, size, payload })
     }
 
@@ -51,7 +48,7 @@ impl Fragments {
         out[header..].copy_from_slice(&packet[header + from..][..len]);
         let place = word(packet, v4::FLAGS) + (from / UNIT) as u16;
         put(out, v4::TOTAL_LEN, ((header + len) as u16).to_be_bytes());
-        put(out, v4::FLAGS, if is_last { place } else { place | MORE }.to_be_bytes());
+        put(out, v4::FLAGS, if is_last { place } else { place | v4::MORE_FRAGMENTS }.to_be_bytes());
         put(out, v4::CHECKSUM, [0; 2]);
         if index > 0 {
             leave_out_options(&mut out[IPV4_LEN..header]);

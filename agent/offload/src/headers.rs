@@ -13,6 +13,11 @@ pub(crate) mod v4 {
     /// And the fragment's place; hop limit and protocol follow.
     pub(crate) const FLAGS: usize = 6;
     pub(crate) const CHECKSUM: usize = 10;
+
+    pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
+    pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+    /// Where a fragment begins in the whole, in units of eight bytes.
+    pub(crate) const OFFSET: u16 = 0x1fff;
 }
 
 /// Offsets in an IPv6 header.
@@ -149,8 +154,8 @@ struct Place {
 fn behind_v4(packet: &[u8]) -> Option<Place> {
     let header = packet.first_chunk::<IPV4_LEN>()?;
     let start = usize::from(header[0] & 0x0f) * 4;
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
-    let (more, offset) = (fragment & 0x2000 != 0, fragment & 0x1fff);
+    let fragment = word(header, v4::FLAGS) & (v4::MORE_FRAGMENTS | v4::OFFSET);
+    let (more, offset) = (fragment & v4::MORE_FRAGMENTS != 0, fragment & v4::OFFSET);
     (start >= IPV4_LEN && offset == 0).then_some(Place { start, protocol: header[9], fragment: more })
 }
 

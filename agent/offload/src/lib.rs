@@ -25,7 +25,6 @@ mod tests;
 pub use merge::Merge;
 pub use mss::clamp_mss;
 pub use split::{Malformed, Outgoing};
-pub use too_big::too_big;
 pub use vnet::{Gso, GsoKind, PartialChecksum, VNET_LEN, VnetHeader};
 
 /// Datagrams that one message may be cut into (`UDP_MAX_SEGMENTS` of Linux before 6.9; 128 since).

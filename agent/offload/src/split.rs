@@ -130,7 +130,8 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// What tells the sender that its packets are longer than `mtu` bytes: see [`too_big()`].
+    /// What tells the sender that its packets are longer than `mtu` bytes: an ICMP message to it, from the packets' destination. `None`
+    /// where none may be sent.
     #[must_use]
     pub fn too_big(&self, mtu: u16) -> Option<Vec<u8>> {
         let mut first = vec![0; self.longest()];
@@ -228,7 +229,8 @@ impl Cut {
     }
 
     /// How a single TCP segment that is complete is cut into shorter ones. `None` where it is none, or cannot be cut: one that begins a
-    /// connection, whose data is urgent, that is signed (RFC 2385, RFC 5925), or that is not what its checksum says, which must not become right on its way.
+    /// connection, whose data is urgent, that is signed (RFC 2385, RFC 5925), or whose checksum is wrong, which must not become right
+    /// on its way.
     fn of_segment(packet: &mut [u8], mtu: u16) -> Option<Self> {
         let found = Transport::find(packet).filter(|found| !found.fragment && found.protocol == Protocol::Tcp)?;
         let (kind, len) = match found.family {

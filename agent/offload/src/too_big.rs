@@ -14,8 +14,7 @@ const LONGEST_V6: usize = 1280;
 /// What a router sends that does not forward a packet because it is longer than `mtu` bytes: it is for the packet's source, and
 /// comes from its destination, the only address that is known to lie behind the tunnel. `None` where none may be sent (RFC 1122,
 /// section 3.2.2; RFC 4443, section 2.4e), or the bytes are no IP packet.
-#[must_use]
-pub fn too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
+pub(crate) fn too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     match packet.first()? >> 4 {
         4 => fragmentation_needed(packet, mtu),
         6 => packet_too_big(packet, mtu),
@@ -25,7 +24,7 @@ pub fn too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
 
 fn fragmentation_needed(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     let header = packet.first_chunk::<IPV4_LEN>()?;
-    let is_first = word(header, v4::FLAGS) & 0x1fff == 0;
+    let is_first = word(header, v4::FLAGS) & v4::OFFSET == 0;
     let inside = packet.get(usize::from(header[0] & 0x0f) * 4..)?;
     // An error, such as this one.
     let is_error = header[9] == ICMP && !matches!(inside.first(), Some(0 | 8));
