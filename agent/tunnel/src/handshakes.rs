@@ -25,9 +25,6 @@ const SPARED: Duration = Duration::from_millis(250);
 /// Work between two rests after that. The shorter it is, the less waits in the sockets meanwhile.
 const TURN: Duration = Duration::from_millis(10);
 
-/// What the system does not look at.
-const UNUSED: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
-
 /// Runs until the device ends.
 pub(crate) fn run(shared: &Shared) {
     let offloads = shared.tun.offloads_in_use();
@@ -37,7 +34,7 @@ pub(crate) fn run(shared: &Shared) {
     while !shared.is_stopping() {
         let sockets = shared.sockets();
         let rest = pace.rests_until(Instant::now());
-        let mut watched = [UNUSED; 1 + SOCKETS];
+        let mut watched = [sys::UNWATCHED; 1 + SOCKETS];
         watched[0] = sys::watch(&wake.as_fd(), libc::POLLIN);
         if rest.is_none() {
             for (watched, socket) in watched[1..=SOCKETS].iter_mut().zip(sockets.handshakes()) {

@@ -28,9 +28,6 @@ const BATCHES: usize = 16;
 /// processor that something long runs on, such as the thread that sends: a device that empties its sockets late has long queues.
 const TURN: Duration = Duration::from_micros(100);
 
-/// What the system does not look at.
-const UNUSED: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
-
 /// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
 pub(crate) fn run(shared: &Shared, queue: usize) {
     if let Err(error) = sys::ask_for_turns(TURN) {
@@ -44,8 +41,8 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
         let sockets = shared.sockets();
         // The wake-up, resumptions at one of these threads, IPv4, and IPv6 where there is one.
         let resumptions = shared.resumptions.as_ref().filter(|_| queue == 0);
-        let resumed = resumptions.map_or(UNUSED, |resumptions| sys::watch(resumptions, libc::POLLIN));
-        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), resumed, UNUSED, UNUSED];
+        let resumed = resumptions.map_or(sys::UNWATCHED, |resumptions| sys::watch(resumptions, libc::POLLIN));
+        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), resumed, sys::UNWATCHED, sys::UNWATCHED];
         for (watched, socket) in watched[2..].iter_mut().zip(sockets.queue(queue)) {
             *watched = sys::watch(socket, libc::POLLIN);
         }

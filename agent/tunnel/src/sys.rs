@@ -52,6 +52,9 @@ impl AsFd for Event {
     }
 }
 
+/// In the place of a descriptor: what the system does not look at.
+pub(crate) const UNWATCHED: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
+
 /// The events to wait for on a descriptor, and after the wait, those that occurred.
 pub(crate) fn watch(fd: &impl AsRawFd, events: libc::c_short) -> libc::pollfd {
     libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
