@@ -94,7 +94,7 @@ impl Peer {
 
     /// Sends these, and takes over what was found, where packets go by UDP.
     fn send_probes(self: &Arc<Self>, state: &mut State, context: &mut Context<'_>, probes: &Probes) {
-        let goes_by_udp = state.paths(context.now).udp.is_some();
+        let goes_by_udp = state.takes_udp();
         if let Some(search) = &mut state.search {
             if goes_by_udp {
                 self.path_mtu.store(search.usable(), Ordering::Relaxed);

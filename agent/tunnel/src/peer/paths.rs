@@ -257,11 +257,16 @@ impl State {
     /// initiations and what [`Peer::send_inner`] sends, and no more.
     pub(super) fn paths(&self, now: Instant) -> PathSet {
         let stream = self.stream_of_route().cloned();
-        if self.route.udp && (self.is_validated || stream.is_none()) {
+        if self.takes_udp() {
             PathSet { stream, ..self.udp_paths(now) }
         } else {
             PathSet { stream, ..PathSet::default() }
         }
+    }
+
+    /// Whether packets go by UDP, where there is an endpoint: see [`Self::paths`].
+    pub(super) fn takes_udp(&self) -> bool {
+        self.route.udp && (self.is_validated || self.stream_of_route().is_none())
     }
 
     /// To the endpoint, and to a candidate that gets copies.
