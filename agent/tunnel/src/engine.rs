@@ -65,6 +65,8 @@ pub struct EngineTransmit {
     pub bytes: Vec<u8>,
     /// ECN bits for the IP header outside, 0 to 3; always 0 on streams.
     pub ecn: u8,
+    /// Whether routers may cut it into fragments; always false on streams.
+    pub may_fragment: bool,
 }
 
 /// What a device reports: as [`crate::Watcher`], and the proofs of [`crate::StreamInbound::receive`].

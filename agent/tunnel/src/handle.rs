@@ -12,6 +12,7 @@ use crate::output::Output;
 use crate::path::{Carrier, Path, Route, StreamOrigin};
 use crate::peer::{Context, Peer};
 use crate::stream::StreamInbound;
+use crate::udp::Message;
 
 /// Access for those who do not own the device. It is closed when the device ends: then no handle keeps its interface and sockets
 /// any more.
@@ -92,7 +93,7 @@ impl DeviceHandle {
     pub fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> bool {
         let revocable = self.0.access();
         let Some(shared) = revocable.as_ref().filter(|shared| !shared.is_stopping()) else { return false };
-        shared.sockets().send(datagram, to, None).is_ok()
+        shared.sockets().send(&Message::single(datagram, to, None)).is_ok()
     }
 
     /// What one stream needs to be read. What comes by it is answered on `carrier`, its other direction. Under load, those that were

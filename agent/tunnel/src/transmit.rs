@@ -52,19 +52,22 @@ impl Outside<'_> {
     /// Sends one datagram by all of its paths; true where one of them took it.
     fn send(&self, message: &Message, datagram: &[u8]) -> bool {
         let Message { paths, peer, .. } = message;
+        let may_fragment = paths.may_fragment;
+        let send =
+            |to, source| self.sockets.send(&Datagrams { may_fragment, ..Datagrams::single(datagram, to, source) });
         let mut taken = false;
         if let Some(Endpoint { address, source }) = paths.udp {
-            let mut sent = self.sockets.send(datagram, address, source);
+            let mut sent = send(address, source);
             if let Some(source) = source
                 && sent.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)
             {
                 peer.iter().for_each(|peer| peer.forget_source(source));
-                sent = self.sockets.send(datagram, address, None);
+                sent = send(address, None);
             }
             taken |= self.count(peer.as_ref(), datagram, address, sent);
         }
         if let Some(Endpoint { address, source }) = paths.candidate {
-            taken |= self.count(peer.as_ref(), datagram, address, self.sockets.send(datagram, address, source));
+            taken |= self.count(peer.as_ref(), datagram, address, send(address, source));
         }
         taken | message.send_by_stream(datagram, self.counters)
     }
@@ -144,7 +147,8 @@ fn post(runs: &[Run], buffer: &[u8], sockets: &Sockets, queue: usize, mut failed
 impl Run {
     fn message<'a>(&self, buffer: &'a [u8], to: Endpoint) -> Datagrams<'a> {
         let Endpoint { address, source } = to;
-        Datagrams { bytes: &buffer[self.bytes.clone()], segment: self.segment, to: address, source, ecn: self.ecn }
+        let (bytes, may_fragment) = (&buffer[self.bytes.clone()], self.paths.may_fragment);
+        Datagrams { bytes, segment: self.segment, to: address, source, ecn: self.ecn, may_fragment }
     }
 
     /// The system did not take it. Where that may be because of the address it was to leave from, it is tried once

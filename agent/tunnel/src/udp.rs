@@ -26,7 +26,8 @@ use send::Segmenting;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     queues: Vec<Queue>,
-    /// Those that get the handshakes, where the kernel can tell them apart: responses and cookie replies, then initiations.
+    /// Those that get the handshakes, where the kernel can tell them apart: responses and cookie replies, then initiations. By the last,
+    /// what may be fragmented is sent.
     handshakes: Option<[Queue; 2]>,
     port: u16,
     segmenting: Segmenting,
@@ -109,6 +110,7 @@ impl Sockets {
                 return Err(failed()(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
             }
         }
+        socket::let_fragment(&initiations.v4).map_err(failed())?;
         for data in first.sockets() {
             apart::choose_sockets(data, self.queues.len()).map_err(failed())?;
         }
@@ -127,7 +129,7 @@ impl Sockets {
 
     /// Marks the outgoing datagrams.
     pub(crate) fn set_mark(&self, fwmark: u32) -> Result<(), Error> {
-        for socket in self.queues.iter().flat_map(Queue::sockets) {
+        for socket in self.queues.iter().chain(self.handshakes.iter().flatten()).flat_map(Queue::sockets) {
             socket::set_mark(socket, fwmark).map_err(Error::io(format!("set the mark {fwmark} on the UDP sockets")))?;
         }
         Ok(())
@@ -143,16 +145,21 @@ impl Sockets {
         self.queues[queue].sockets()
     }
 
-    /// Sends one datagram, from `source` where the caller knows the local address to use.
-    pub(crate) fn send(&self, datagram: &[u8], to: SocketAddr, source: Option<LocalAddress>) -> io::Result<()> {
-        let socket = self.queues[0].towards(to).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
-        send::send_one(socket, &Message::single(datagram, to, source))
+    /// Sends one datagram.
+    pub(crate) fn send(&self, datagram: &Message<'_>) -> io::Result<()> {
+        let socket = self.way_out(0, datagram).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+        send::send_one(socket, datagram)
     }
 
     /// Sends many messages through the sockets of a queue, in order. Where one fails, `failed` is called once with its index, and
     /// its unsent part is lost. It never waits: a full buffer is a failure too.
     pub(crate) fn send_batch(&self, queue: usize, messages: &[Message<'_>], failed: impl FnMut(usize, io::Error)) {
-        send::send_all(|to| self.queues[queue].towards(to), messages, &self.segmenting, failed);
+        send::send_all(|message| self.way_out(queue, message), messages, &self.segmenting, failed);
+    }
+
+    fn way_out(&self, queue: usize, message: &Message<'_>) -> Option<&OwnedFd> {
+        let apart = self.handshakes.as_ref().filter(|_| message.may_fragment);
+        apart.map_or(&self.queues[queue], |[_, initiations]| initiations).towards(message.to)
     }
 }
 

@@ -179,7 +179,7 @@ fn an_update_does_not_wait_for_every_handshake() {
     assert!(matches!(stranger.format_handshake_initiation(&mut buffer, true), TunnResult::WriteToNetwork(_)));
     let bytes = buffer.repeat(64);
     let to = ([127, 0, 0, 1], shared.sockets().port()).into();
-    let message = Message { bytes: &bytes, segment: buffer.len(), to, source: None, ecn: 0 };
+    let message = Message { bytes: &bytes, segment: buffer.len(), to, source: None, ecn: 0, may_fragment: false };
     let worked_on = || {
         let drops = shared.counters.read();
         drops.under_load + drops.unauthenticated

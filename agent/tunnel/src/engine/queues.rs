@@ -36,8 +36,8 @@ impl Transmits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, to: EngineTarget, bytes: &[u8], ecn: u8) {
-        self.lock().push_back(EngineTransmit { to, bytes: bytes.to_vec(), ecn });
+    fn push(&self, to: EngineTarget, bytes: &[u8], ecn: u8, may_fragment: bool) {
+        self.lock().push_back(EngineTransmit { to, bytes: bytes.to_vec(), ecn, may_fragment });
     }
 }
 
@@ -52,7 +52,7 @@ impl Carrier for StreamEnd {
         let is_over = self.is_over.load(Ordering::Relaxed);
         if !is_over {
             for datagram in datagrams.chunks(segment) {
-                self.transmits.push(EngineTarget::Stream(self.number), datagram, 0);
+                self.transmits.push(EngineTarget::Stream(self.number), datagram, 0, false);
             }
         }
         !is_over
@@ -89,7 +89,7 @@ impl Queues {
         for (message, bytes) in output.messages() {
             let mut taken = false;
             for endpoint in message.paths.udp.iter().chain(&message.paths.candidate) {
-                self.transmits.push(EngineTarget::Udp(endpoint.address), bytes, 0);
+                self.transmits.push(EngineTarget::Udp(endpoint.address), bytes, 0, message.paths.may_fragment);
                 message.peer.iter().for_each(|peer| peer.count_sent(bytes.len() as u64));
                 taken = true;
             }
@@ -109,7 +109,7 @@ impl Queues {
             run.send_by_stream(buffer, counters);
             for endpoint in run.paths.udp.iter().chain(&run.paths.candidate) {
                 for datagram in buffer[run.bytes.clone()].chunks(run.segment) {
-                    self.transmits.push(EngineTarget::Udp(endpoint.address), datagram, run.ecn);
+                    self.transmits.push(EngineTarget::Udp(endpoint.address), datagram, run.ecn, run.paths.may_fragment);
                 }
             }
         }

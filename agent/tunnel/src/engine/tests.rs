@@ -95,7 +95,7 @@ impl World {
     fn collect(&mut self, at: usize) {
         let Self { start, now, nodes, under_way, sent, loses, carries, history } = self;
         let since = *now - *start;
-        while let Some(EngineTransmit { to, bytes, ecn }) = nodes[at].engine.poll_transmit() {
+        while let Some(EngineTransmit { to, bytes, ecn, .. }) = nodes[at].engine.poll_transmit() {
             *sent += 1;
             let (from, is_lost, arrives) = match to {
                 EngineTarget::Udp(target) => {

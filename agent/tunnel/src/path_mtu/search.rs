@@ -83,8 +83,8 @@ pub(crate) struct Search {
     round_trip: Duration,
     next_number: u32,
     sent: ArrayVec<(u32, Instant), REMEMBERED>,
-    /// Whether the peer ever acknowledged, and how often in a row nothing was.
-    is_answering: bool,
+    /// Whether the peer ever acknowledged; `None` before it had time to. And how often in a row nothing was.
+    is_answering: Option<bool>,
     in_vain: u32,
 }
 
@@ -113,7 +113,7 @@ impl Search {
             round_trip: Duration::ZERO,
             next_number: 0,
             sent: ArrayVec::new(),
-            is_answering: false,
+            is_answering: None,
             in_vain: 0,
         }
     }
@@ -125,7 +125,12 @@ impl Search {
 
     /// The same where the peer has acknowledged something.
     pub(crate) fn found(&self) -> Option<u16> {
-        self.is_answering.then_some(self.usable)
+        (self.is_answering == Some(true)).then_some(self.usable)
+    }
+
+    /// Whether the peer was asked in vain and has never acknowledged: it does not know probes, so that nothing can be found out.
+    pub(crate) fn is_pointless(&self) -> bool {
+        self.is_answering == Some(false)
     }
 
     /// A packet goes there that is larger than [`BASE`], or as large as the size in use.
@@ -165,7 +170,7 @@ impl Search {
         let Some((_, sent)) = sent.filter(|_| is_possible) else { return Probes::default() };
         let took = now.saturating_duration_since(*sent);
         self.round_trip = took.max((self.round_trip * 7 + took) / 8);
-        (self.is_answering, self.in_vain) = (true, 0);
+        (self.is_answering, self.in_vain) = (Some(true), 0);
         if size >= self.usable {
             self.usable = size;
             self.asking = None;
@@ -207,7 +212,7 @@ impl Search {
             self.raise_at = now + self.raise_after;
             self.check_at = now + CONFIRMED_FOR;
         } else {
-            let longest = if self.is_answering { PAUSE } else { PAUSE_OF_STRANGERS };
+            let longest = if *self.is_answering.get_or_insert(false) { PAUSE } else { PAUSE_OF_STRANGERS };
             self.check_at = now + CONFIRMED_FOR.saturating_mul(1 << self.in_vain.min(16)).min(longest);
             self.in_vain += 1;
         }

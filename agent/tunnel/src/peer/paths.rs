@@ -43,6 +43,8 @@ pub(crate) struct PathSet {
     /// A candidate, or any other address. That nothing can be sent there says nothing of the peer.
     pub(crate) candidate: Option<Endpoint>,
     pub(crate) stream: Option<Arc<dyn Carrier>>,
+    /// Routers may cut its datagrams into fragments ([`crate::udp::Message::may_fragment`]).
+    pub(crate) may_fragment: bool,
 }
 
 impl PathSet {
@@ -78,7 +80,8 @@ impl PathSet {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
         };
-        self.udp == other.udp && self.candidate == other.candidate && same_stream
+        let same_datagrams = self.udp == other.udp && self.may_fragment == other.may_fragment;
+        same_datagrams && self.candidate == other.candidate && same_stream
     }
 }
 
@@ -254,11 +257,13 @@ impl State {
 
     /// The paths that packets take now: those of the route. But where a stream takes them, none goes to an endpoint that was never
     /// proved, nor to a candidate: what it was said to be may be another host, which gets
-    /// initiations and what [`Peer::send_inner`] sends, and no more.
+    /// initiations and what [`Peer::send_inner`] sends, and no more. Where a peer does not know probes, so that nothing
+    /// can be found out, routers may cut what is too long for their links.
     pub(super) fn paths(&self, now: Instant) -> PathSet {
         let stream = self.stream_of_route().cloned();
         if self.takes_udp() {
-            PathSet { stream, ..self.udp_paths(now) }
+            let may_fragment = self.search.as_ref().is_some_and(|search| search.is_pointless());
+            PathSet { stream, may_fragment, ..self.udp_paths(now) }
         } else {
             PathSet { stream, ..PathSet::default() }
         }
@@ -272,7 +277,7 @@ impl State {
     /// To the endpoint, and to a candidate that gets copies.
     fn udp_paths(&self, now: Instant) -> PathSet {
         let candidate = self.path_state.as_deref().and_then(|path_state| path_state.candidates.copies_to(now));
-        PathSet { udp: self.endpoint, candidate, stream: None }
+        PathSet { udp: self.endpoint, candidate, ..PathSet::default() }
     }
 
     /// The peer's stream, whatever the route.

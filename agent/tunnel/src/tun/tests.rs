@@ -89,7 +89,7 @@ fn a_superpacket_is_read_whole_where_that_is_allowed_and_cut_where_not() {
         let socket = crate::udp::Sockets::bind(0, 0, NonZeroU8::MIN, Offloads::ALL).unwrap();
         let bytes = vec![7; 10_000];
         let to = "10.9.0.2:9".parse().unwrap();
-        let run = crate::udp::Message { bytes: &bytes, segment: 1000, to, source: None, ecn: 0 };
+        let run = crate::udp::Message { bytes: &bytes, segment: 1000, to, source: None, ecn: 0, may_fragment: false };
         socket.send_batch(0, &[run], |_, error| panic!("{error}"));
         let whole = offloads.tun_uso;
         let packets = read_packets(&tun, 1, if whole { 1 } else { 10 });

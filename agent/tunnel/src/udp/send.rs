@@ -29,12 +29,19 @@ pub(crate) struct Message<'a> {
     pub(crate) source: Option<LocalAddress>,
     /// ECN bits for the outer IP headers; 0 is "not ECN-capable".
     pub(crate) ecn: u8,
+    /// Over IPv4, each leaves without the "don't fragment" bit, if the device has sockets for that. IPv6 has no such thing.
+    pub(crate) may_fragment: bool,
 }
 
 impl<'a> Message<'a> {
     /// One datagram.
     pub(crate) fn single(bytes: &'a [u8], to: SocketAddr, source: Option<LocalAddress>) -> Self {
-        Self { bytes, segment: bytes.len().max(1), to, source, ecn: 0 }
+        Self { bytes, segment: bytes.len().max(1), to, source, ecn: 0, may_fragment: false }
+    }
+
+    /// What decides by which socket it leaves.
+    fn way_out(&self) -> (bool, bool) {
+        (self.to.is_ipv4(), self.may_fragment)
     }
 
     /// The part that begins at `offset`: the whole rest, or one datagram.
@@ -95,7 +102,7 @@ pub(super) fn send_one(socket: &OwnedFd, message: &Message<'_>) -> io::Result<()
 /// Sends `messages` in order. Where one fails, `failed` is called once with its index, its unsent part is lost, as any datagram may
 /// be, and the next message is sent. Where the kernel refuses to cut, `segmenting` is paused.
 pub(super) fn send_all<'a>(
-    socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
+    socket: impl Fn(&Message<'_>) -> Option<&'a OwnedFd>,
     messages: &[Message<'_>],
     segmenting: &Segmenting,
     failed: impl FnMut(usize, io::Error),
@@ -113,14 +120,14 @@ pub(super) fn send_all<'a>(
 fn send_in_chunks<'a, 'm, const N: usize>(
     mut chunk: Chunk<'m, N>,
     now: Instant,
-    socket: impl Fn(SocketAddr) -> Option<&'a OwnedFd>,
+    socket: impl Fn(&Message<'_>) -> Option<&'a OwnedFd>,
     messages: &[Message<'m>],
     segmenting: &Segmenting,
     mut failed: impl FnMut(usize, io::Error),
 ) {
     let mut next = Position { message: 0, offset: 0 };
     while let Some(message) = messages.get(next.message) {
-        let Some(socket) = socket(message.to) else {
+        let Some(socket) = socket(message) else {
             failed(next.message, io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
             next.skip(next.message);
             continue;
@@ -204,12 +211,12 @@ impl<'a, const N: usize> Chunk<'a, N> {
         Self { names: [(Name::NONE, 0); N], parts: [&[]; N], controls: [Control::EMPTY; N], indices: [0; N], len: 0 }
     }
 
-    /// Takes as many messages as there is room for, all of one family: each in one piece, or cut into its datagrams.
+    /// Takes as many messages as there is room for, all for one socket: each in one piece, or cut into its datagrams.
     fn fill(&mut self, messages: &[Message<'a>], next: &mut Position, whole: bool) {
-        let family = messages.get(next.message).map(|message| message.to.is_ipv4());
+        let way_out = messages.get(next.message).map(Message::way_out);
         self.len = 0;
         while self.len < N
-            && let Some(message) = messages.get(next.message).filter(|message| Some(message.to.is_ipv4()) == family)
+            && let Some(message) = messages.get(next.message).filter(|message| Some(message.way_out()) == way_out)
         {
             debug_assert!(message.bytes.len() <= MAX_RUN.max(message.segment), "{} bytes", message.bytes.len());
             debug_assert!(message.bytes.len().div_ceil(message.segment) <= MAX_SEGMENTS, "cut by {}", message.segment);

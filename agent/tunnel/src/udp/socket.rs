@@ -40,7 +40,7 @@ fn open(is_ipv4: bool) -> io::Result<OwnedFd> {
     // SAFETY: no pointer is passed.
     let socket =
         sys::own(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })?;
-    // `PROBE`: every datagram has the "don't fragment" bit, and the kernel ignores ICMP's reports on the path's MTU, because anyone
+    // `PROBE`: datagrams have the "don't fragment" bit, and the kernel ignores ICMP's reports on the path's MTU, because anyone
     // can forge them: one could reduce the MTU to nothing. A datagram too long for the link is refused (`EMSGSIZE`), one too long
     // for a later link is lost, which probes inside the tunnel find out (`path_mtu.rs`).
     if is_ipv4 {
@@ -68,6 +68,12 @@ fn set_size(socket: &OwnedFd, forced: libc::c_int, asked: libc::c_int, bytes: li
         // Without the privilege the kernel limits it; a smaller buffer only loses packets earlier in a burst.
         let _ = set_option(socket, libc::SOL_SOCKET, asked, bytes);
     }
+}
+
+/// Has datagrams of an IPv4 socket leave without the "don't fragment" bit: the link and routers cut those that are too long. What ICMP
+/// says is ignored as before (`OMIT`).
+pub(super) fn let_fragment(socket: &OwnedFd) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
 }
 
 /// Lets further sockets of this user bind the same port; each gets a share of the flows.

@@ -76,12 +76,15 @@ fn both_families_answer_from_the_address_that_was_asked() {
         assert_eq!(buffer.bytes()[batch.datagrams.bytes.clone()], *b"hello");
         assert_eq!(batch.to.unwrap().ip, asked);
         let mut buffer = [0; 64];
-        here.send(b"answer", batch.from, batch.to).unwrap();
+        here.send(&Message::single(b"answer", batch.from, batch.to)).unwrap();
         let (len, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..len], from), (&b"answer"[..], (asked, here.port()).into()));
         // So does a run of datagrams.
         let bytes = run(10, 3, 5);
-        send(&here, Message { bytes: &bytes, segment: 10, to: batch.from, source: batch.to, ecn: 0 });
+        send(
+            &here,
+            Message { bytes: &bytes, segment: 10, to: batch.from, source: batch.to, ecn: 0, may_fragment: false },
+        );
         for part in bytes.chunks(10) {
             let (len, from) = client.recv_from(&mut buffer).unwrap();
             assert_eq!((&buffer[..len], from), (part, (asked, here.port()).into()));
@@ -94,11 +97,11 @@ fn a_source_that_is_not_ours_fails_at_once() {
     let here = bind(Offloads::ALL);
     for (target, source) in [("127.0.0.1:9", "192.0.2.1"), ("[::1]:9", "2001:db8::1")] {
         let (to, source) = (target.parse().unwrap(), LocalAddress { ip: source.parse().unwrap(), interface: 0 });
-        assert!(here.send(b"x", to, Some(source)).is_err(), "{source:?}");
-        assert!(here.send(b"x", to, None).is_ok());
+        assert!(here.send(&Message::single(b"x", to, Some(source))).is_err(), "{source:?}");
+        assert!(here.send(&Message::single(b"x", to, None)).is_ok());
         let bytes = run(100, 64, 0);
         let mut failures = Vec::new();
-        let message = Message { bytes: &bytes, segment: 100, to, source: Some(source), ecn: 0 };
+        let message = Message { bytes: &bytes, segment: 100, to, source: Some(source), ecn: 0, may_fragment: false };
         here.send_batch(0, &[message, Message { source: None, ..message }], |index, _| failures.push(index));
         assert_eq!(failures, [0], "once for a whole run, and the next goes out");
         assert!(here.offloads_in_use().udp_gso, "that was no refusal to segment");
@@ -161,7 +164,17 @@ fn a_run_arrives_in_one_message_with_the_offloads_and_one_by_one_without() {
                 [(1000, MAX_SEGMENTS, 999), (MAX_RUN / 45, 45, 0), (1, 64, 0), (1452, 2, 1), (700, 1, 0)]
             {
                 let bytes = run(segment, count, short);
-                send(&from, Message { bytes: &bytes, segment, to: loopback(&to, is_ipv4), source: None, ecn: 0 });
+                send(
+                    &from,
+                    Message {
+                        bytes: &bytes,
+                        segment,
+                        to: loopback(&to, is_ipv4),
+                        source: None,
+                        ecn: 0,
+                        may_fragment: false,
+                    },
+                );
                 let messages = receive_messages(&to, 0, is_ipv4, count);
                 assert_eq!(messages.concat(), bytes.chunks(segment).map(<[u8]>::to_vec).collect::<Vec<_>>());
                 let whole = sender == GSO && receiver == GRO;
@@ -183,7 +196,7 @@ fn a_batch_for_many_targets_keeps_its_order_when_messages_fail() {
             .map(|index| {
                 let to = loopback(&to, index % 3 != 0);
                 let source = (index % 11 == 5).then_some(elsewhere[usize::from(to.is_ipv6())]);
-                Message { bytes: &runs[index], segment: 50 + index, to, source, ecn: 0 }
+                Message { bytes: &runs[index], segment: 50 + index, to, source, ecn: 0, may_fragment: false }
             })
             .collect();
         let mut failures = Vec::new();
@@ -207,7 +220,7 @@ fn an_empty_datagram_is_received() {
     let (from, to) = (bind(Offloads::ALL), bind(Offloads::ALL));
     let message = Message::single(&[], loopback(&to, true), None);
     send(&from, message);
-    from.send(&[], message.to, None).unwrap();
+    from.send(&Message::single(&[], message.to, None)).unwrap();
     send(&from, Message::single(b"x", message.to, None));
     assert_eq!(receive_messages(&to, 0, true, 1), [vec![], vec![], vec![b"x".to_vec()]]);
 }
@@ -229,7 +242,14 @@ fn a_kernel_that_refuses_to_segment_gets_single_datagrams_afterwards() {
         let messages: Vec<Message<'_>> = runs
             .iter()
             .zip([100, 200, 300])
-            .map(|(bytes, segment)| Message { bytes, segment, to: loopback(&to, is_ipv4), source: None, ecn: 0 })
+            .map(|(bytes, segment)| Message {
+                bytes,
+                segment,
+                to: loopback(&to, is_ipv4),
+                source: None,
+                ecn: 0,
+                may_fragment: false,
+            })
             .collect();
         for _ in 0..2 {
             from.send_batch(0, &messages, |index, error| panic!("{index}: {error}"));
@@ -270,15 +290,15 @@ fn only_a_datagram_too_long_for_the_link_is_refused() {
             let (short, long) = (run(fits, 3, 0), run(fits + 1, 3, 0));
             let single = |bytes| Message { segment: fits + 1, ..Message::single(bytes, to, None) };
             let messages = [
-                Message { bytes: &short, segment: fits, to, source: None, ecn: 0 },
-                Message { bytes: &long, segment: fits + 1, to, source: None, ecn: 0 },
+                Message { bytes: &short, segment: fits, to, source: None, ecn: 0, may_fragment: false },
+                Message { bytes: &long, segment: fits + 1, to, source: None, ecn: 0, may_fragment: false },
                 single(&long[..fits + 1]),
                 single(&long[..fits]),
             ];
             let mut failures = Vec::new();
             from.send_batch(0, &messages, |index, error| failures.push((index, error.raw_os_error())));
             assert_eq!(failures, [(1, Some(libc::EMSGSIZE)), (2, Some(libc::EMSGSIZE))]);
-            let error = from.send(&long[..fits + 1], to, None).unwrap_err();
+            let error = from.send(&Message::single(&long[..fits + 1], to, None)).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
             let expected: Vec<Vec<u8>> = short.chunks(fits).chain([&long[..fits]]).map(<[u8]>::to_vec).collect();
             assert_eq!(receive_messages(&receiver, 0, is_ipv4, 4).concat(), expected);
@@ -295,7 +315,17 @@ fn ecn_bits_are_sent_and_received() {
         for is_ipv4 in [true, false] {
             for ecn in 0..4 {
                 let bytes = run(100, 2, 0);
-                send(&from, Message { bytes: &bytes, segment: 100, to: loopback(&to, is_ipv4), source: None, ecn });
+                send(
+                    &from,
+                    Message {
+                        bytes: &bytes,
+                        segment: 100,
+                        to: loopback(&to, is_ipv4),
+                        source: None,
+                        ecn,
+                        may_fragment: false,
+                    },
+                );
                 let socket = to.queue(0).nth(usize::from(!is_ipv4)).unwrap();
                 let (mut buffer, mut bytes, end) = (ReceiveBuffer::new(), 0, Instant::now() + DEADLINE);
                 while bytes < 200 {
@@ -328,7 +358,7 @@ fn a_missing_address_family_fails_alone() {
     let mut failures = Vec::new();
     from.send_batch(0, &[single(false), single(true), single(false)], |index, _| failures.push(index));
     assert_eq!(failures, [0, 2]);
-    assert!(from.send(b"x", loopback(&to, false), None).is_err());
+    assert!(from.send(&Message::single(b"x", loopback(&to, false), None)).is_err());
     assert_eq!(receive_messages(&to, 0, true, 1), [[b"x"]]);
 }
 
@@ -420,7 +450,17 @@ fn data_is_joined_where_handshakes_come_apart() {
     for is_ipv4 in [true, false] {
         let bytes: Vec<u8> = [4, 0, 0, 0].into_iter().chain([7; 156]).cycle().take(160 * 40).collect();
         let bytes = [&bytes[..], &[1, 0, 0, 0], &[9; 144]].concat();
-        send(&from, Message { bytes: &bytes, segment: 160, to: loopback(&to, is_ipv4), source: None, ecn: 0 });
+        send(
+            &from,
+            Message {
+                bytes: &bytes,
+                segment: 160,
+                to: loopback(&to, is_ipv4),
+                source: None,
+                ecn: 0,
+                may_fragment: false,
+            },
+        );
         let messages = receive_messages(&to, 0, is_ipv4, 41);
         assert_eq!((messages.len(), messages[0].len(), messages[0][40].len()), (1, 41, 148));
     }

@@ -10,7 +10,7 @@ use super::*;
 use crate::config::Offloads;
 use crate::sys;
 use crate::tun::Tun;
-use crate::udp::Sockets;
+use crate::udp::{Message, Sockets};
 use testkit::Namespace;
 
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -97,7 +97,7 @@ fn a_forged_icmp_message_lowers_no_mtu() {
     let (v4, v6): (SocketAddr, SocketAddr) = ("10.9.0.2:9".parse().unwrap(), "[fd00:9::2]:9".parse().unwrap());
     for (to, claimed, inside) in [(v4, 600, 1340), (v6, 1280, 1340)] {
         let ours = |to: SocketAddr| {
-            sockets.send(&[7; 1300], to, None).unwrap();
+            sockets.send(&Message::single(&[7; 1300], to, None)).unwrap();
             read_datagram(&wire, to.is_ipv4())
         };
         let sent = ours(to);

@@ -13,7 +13,7 @@ use crate::lab::{ECHO_PORT, Kind, Node, Switch, join, new_namespace, unique};
 use crate::packets::{Flow, flow, mss_place};
 use crate::patience::{DEADLINE, eventually, uninterrupted};
 use crate::program::run;
-use crate::streams::{STREAM, transfer};
+use crate::streams::{STREAM, exchange, transfer};
 use crate::tap::{Frame, Tap};
 
 /// The IP packets of frames with an Ethernet header.
@@ -111,10 +111,11 @@ fn nothing_outside_is_fragmented() {
     }
 }
 
-/// Two hosts with ordinary links, and a router between them whose links carry less and that says nothing of it.
-fn hosts_behind_a_narrow_hop(mtu: u16) -> ([Namespace; 2], Namespace) {
+/// Two hosts with ordinary links, and a router between them whose own links to them carry what is given, and that says nothing of it.
+/// What is too long is lost where it comes to such a link, and cut where it leaves by one.
+fn hosts_behind_a_narrow_hop(mtus: [u16; 2]) -> ([Namespace; 2], Namespace) {
     let router = new_namespace();
-    let hosts = [1, 2].map(|number| {
+    let hosts = [(1, mtus[0]), (2, mtus[1])].map(|(number, mtu)| {
         let host = new_namespace();
         router.ip(&format!("link add port{number} type veth peer name eth0 netns {}", host.name())).unwrap();
         router.ip(&format!("addr add 192.0.2.254/32 dev port{number}")).unwrap();
@@ -136,7 +137,7 @@ fn hosts_behind_a_narrow_hop(mtu: u16) -> ([Namespace; 2], Namespace) {
 /// The kernel's TCP and UDP send what the interface takes.
 #[test]
 fn packets_of_full_size_get_through_a_narrow_hop_that_says_nothing() {
-    let ([first, second], router) = hosts_behind_a_narrow_hop(1400);
+    let ([first, second], router) = hosts_behind_a_narrow_hop([1400; 2]);
     let (a, b) = (Node::ours(first, 1, |_| {}), Node::ours(second, 2, |_| {}));
     assert_eq!(a.device().snapshot().mtu, 1420);
     join(&a, &b);
@@ -163,6 +164,16 @@ fn packets_of_full_size_get_through_a_narrow_hop_that_says_nothing() {
         comes_back();
         [&a, &b].iter().all(|node| found(node) == Some(1420)).then_some(())
     });
+}
+
+/// Routers cut what goes to a peer that knows no probes.
+#[test]
+fn a_peer_that_knows_no_probes_is_reached_behind_a_narrow_hop_that_says_nothing() {
+    let ([first, second], _router) = hosts_behind_a_narrow_hop([1500, 1400]);
+    let (ours, theirs) = (Node::ours(first, 1, |_| {}), Node::new(second, 2, Kind::WireguardGo));
+    join(&ours, &theirs);
+    exchange(&ours.host, ours.inner4(), &theirs.host, theirs.inner4(), [STREAM, 1000]);
+    assert_eq!(ours.device().snapshot().peers[0].path_mtu, None);
 }
 
 /// A host with an ordinary link behind a node. The node forwards for it, and may send it no ICMP about packets that are too long.

@@ -28,6 +28,8 @@ pub(super) struct Passing<'a> {
     pub(super) from: usize,
     pub(super) to: SocketAddr,
     pub(super) bytes: &'a [u8],
+    /// Whether a router may cut it: others leave that to their systems, which let it while they know of no narrow link.
+    pub(super) may_fragment: bool,
     /// How many of this kind this end has sent before.
     pub(super) number: usize,
 }
@@ -182,18 +184,21 @@ impl<'a> Network<'a> {
                 End::Ours(engine) => {
                     while engine.poll_event().is_some() {}
                     let transmit = engine.poll_transmit().map(|transmit| match transmit.to {
-                        EngineTarget::Udp(to) => (to, transmit.bytes),
+                        EngineTarget::Udp(to) => (to, transmit.bytes, transmit.may_fragment),
                         EngineTarget::Stream(_) => panic!("there is no stream"),
                     });
                     (transmit, engine.poll_delivered())
                 }
-                End::Other(other) => (other.transmits.pop_front(), other.delivered.pop_front()),
+                End::Other(other) => {
+                    let transmit = other.transmits.pop_front().map(|(to, bytes)| (to, bytes, true));
+                    (transmit, other.delivered.pop_front())
+                }
             };
             if transmit.is_none() && delivered.is_none() {
                 return;
             }
-            if let Some((to, bytes)) = transmit {
-                self.pass(at, to, bytes);
+            if let Some((to, bytes, may_fragment)) = transmit {
+                self.pass(at, to, bytes, may_fragment);
             }
             if let Some(packet) = delivered {
                 let number = u32::from_be_bytes(*packet[27..].first_chunk().unwrap());
@@ -207,7 +212,7 @@ impl<'a> Network<'a> {
         }
     }
 
-    fn pass(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
+    fn pass(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>, may_fragment: bool) {
         let at = self.now - self.start;
         let count = self.kinds.entry((from, bytes[0])).or_default();
         let number = *count;
@@ -218,7 +223,7 @@ impl<'a> Network<'a> {
             _ => {}
         }
         self.sent += 1;
-        if let Some(source) = (self.link)(&Passing { at, from, to, bytes: &bytes, number }) {
+        if let Some(source) = (self.link)(&Passing { at, from, to, bytes: &bytes, may_fragment, number }) {
             self.under_way.insert((self.now + self.one_way, self.sent, 1 - from, source, bytes));
         }
     }

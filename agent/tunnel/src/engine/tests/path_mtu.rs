@@ -1,5 +1,6 @@
 //! Packets of full size, over a path that is narrower than its ends know.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::network::{Kind, Network, Passing};
@@ -153,4 +154,40 @@ fn a_counterpart_that_ignores_probes_is_not_disturbed_by_them() {
     let (without, with) = (hour(32), hour(1400));
     assert_eq!(with.0, without.0);
     assert!((1..150).contains(&(with.1 - without.1)), "{} probes", with.1 - without.1);
+}
+
+/// Of the path to a counterpart that knows no probes nothing can be found out. So routers may cut what it is sent, but no probe.
+#[test]
+fn what_goes_to_a_counterpart_that_ignores_probes_gets_through_a_narrow_path() {
+    let (whole, cut) = (Cell::new(0), Cell::new(0));
+    let link = Box::new(|passing: &Passing<'_>| {
+        let is_long = passing.bytes.len() > NARROW;
+        if is_long && passing.from == 1 && passing.at >= 2 * S {
+            let count = if passing.may_fragment { &cut } else { &whole };
+            count.set(count.get() + 1);
+        }
+        (!is_long || passing.may_fragment).then(|| address(passing.from as u8))
+    });
+    let mut network = Network::new([Kind::Other, Kind::Ours], true, LATENCY, link);
+    network.len = 1420;
+    network.ping(1, 60 * S, 100 * MS);
+    network.rest(S);
+    assert!(network.lost() < 20, "{} of those of the first two seconds, at most", network.lost());
+    assert_eq!(cut.get(), 580);
+    assert!((1..100).contains(&whole.get()), "{} probes", whole.get());
+}
+
+/// Its own kind knows probes, however long the first takes.
+#[test]
+fn nothing_is_cut_on_the_way_to_a_node_that_knows_probes() {
+    let link = Box::new(|passing: &Passing<'_>| {
+        assert!(!passing.may_fragment, "at {:?}", passing.at);
+        (passing.bytes.len() <= NARROW).then(|| address(passing.from as u8))
+    });
+    let mut network = Network::new([Kind::Ours, Kind::Ours], true, 300 * MS, link);
+    network.len = 1420;
+    network.ping(1, 60 * S, 100 * MS);
+    network.rest(S);
+    // At a round trip of 0.6 s each direction takes four seconds, the second once something comes by the first.
+    assert!(network.lost() < 100, "{} lost", network.lost());
 }
