@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Owner(commands::owner::Args),
     /// Replace the contract's code by this version's (contract owner)
     Upgrade(commands::upgrade::Args),
-    /// Which app-compose.json may boot: add, remove, list
+    /// Which app-compose.json may boot: add, remove, list; hash a file
     Compose(commands::compose::Args),
     /// On which machines CVMs may boot: add, remove, list, allow-any
     Device(commands::device::Args),

@@ -2,6 +2,7 @@
 
 mod address;
 mod agent_socket;
+mod app_compose;
 mod chain;
 mod cli;
 mod commands;

@@ -1,5 +1,7 @@
 //! `meshctl compose`: which app-compose.json may boot, by compose hash. The boot gate is asked by dstack's KMS.
 
+mod hash;
+
 use alloy_primitives::B256;
 use alloy_sol_types::SolEvent as _;
 use clap::Subcommand;
@@ -38,11 +40,13 @@ enum Verb {
     Remove(HashArgs),
     /// List the compose hashes that were added, and whether they are still allowed
     List(ListArgs),
+    /// Calculate the compose hash of an app-compose.json
+    Hash(hash::Args),
 }
 
 #[derive(Debug, clap::Args)]
 struct HashArgs {
-    /// SHA-256 of app-compose.json, 64 hex digits
+    /// SHA-256 of app-compose.json, 64 hex digits (`meshctl compose hash`)
     #[arg(value_name = "HASH")]
     compose_hash: B256,
     #[command(flatten)]
@@ -63,6 +67,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
             let allowed = |hash| allowedComposeHashesCall { composeHash: hash };
             boot_list::list(args, settings, printer, "COMPOSE HASH", ComposeHashAdded::SIGNATURE_HASH, allowed).await
         }
+        Verb::Hash(args) => hash::run(args, printer),
     }
 }
 

@@ -51,7 +51,7 @@ const VERBS: [(&str, &[&str]); 10] = [
     ("config", &["show", "set", "dev-mode", "require-tcb", "disable-upgrades"]),
     ("minting", &["show", "set"]),
     ("owner", &["show", "offer", "accept"]),
-    ("compose", &["add", "remove", "list"]),
+    ("compose", &["add", "remove", "list", "hash"]),
     ("device", &["add", "remove", "list", "allow-any"]),
     ("root", &["add", "remove", "list"]),
     ("app", &["add", "remove", "list"]),
