@@ -28,5 +28,5 @@ pub use source::{AccountOverride, Source, StateOverride};
 pub use sources::{Mined, NotSubmitted, Sources, Standing, Subject, WrongChain};
 pub use spending::{Account, DailyLimit, Expense, OverLimit, Spending, Store};
 pub use transaction::{Signed, Signer, Transaction, sign_digest};
-pub use transport::{Dial, Link};
+pub use transport::{Dial, Dialer, Link};
 pub use url::{InvalidRpcUrl, RpcUrl, cut_urls};

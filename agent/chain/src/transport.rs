@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::{RpcUrl, json_rpc::ErrorObject};
 
 pub(crate) use self::dial::Tcp;
-pub use self::dial::{Dial, Link};
+pub use self::dial::{Dial, Dialer, Link};
 use self::{http::Http, websocket::WebSocket};
 
 /// The longest answer that is read, bytes. A page of 500 peers is about half a megabyte of hex.

@@ -77,10 +77,17 @@ impl Dial for Tcp {
 
 /// Connects to the host of a URL, by TLS where the URL says so.
 #[derive(Debug, Clone)]
-pub(super) struct Dialer {
+pub struct Dialer {
     dial: Arc<dyn Dial>,
     /// For the name, TCP and TLS together.
     limit: Option<Duration>,
+}
+
+impl Default for Dialer {
+    /// By TCP, for at most 3 s: for HTTP clients of other APIs, which then trust the same roots.
+    fn default() -> Self {
+        Self::new(Arc::new(Tcp::default()), Some(CONNECT_TIMEOUT))
+    }
 }
 
 impl Dialer {
