@@ -1,10 +1,14 @@
 //! app-compose.json, the document that a CVM boots with: how each of dstack's tools writes it, and what it hashes to. Pure.
 
 mod form;
+mod images;
 mod json;
+mod render;
 
-pub(crate) use form::Form;
+pub(crate) use form::{Form, Normalized, PhalaText, UnclearNumber};
+pub(crate) use images::require_digests;
 pub(crate) use json::Json;
+pub(crate) use render::{DEFAULT_SCRIPT, Rendered, Sources};
 
 use alloy_primitives::B256;
 use sha2::{Digest as _, Sha256};

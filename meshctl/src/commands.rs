@@ -18,6 +18,7 @@ pub(crate) mod nodes;
 pub(crate) mod owner;
 pub(crate) mod pause;
 pub(crate) mod peers;
+pub(crate) mod phala;
 pub(crate) mod register;
 pub(crate) mod reinstate;
 pub(crate) mod revoke;
@@ -69,6 +70,7 @@ pub(crate) async fn run(command: &Command, settings: &Settings, printer: &Printe
         Command::App(args) => app::run(args, settings, printer).await,
         Command::Domain(args) => domain::run(args, settings, printer).await,
         Command::DevUrl(args) => dev_url::run(args, settings, printer).await,
+        Command::Phala(args) => phala::run(args, settings, printer).await,
         Command::Leader(args) => leader::run(args, settings, printer).await,
         Command::Schema(args) => schema::run(args, printer),
     }

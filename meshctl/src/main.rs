@@ -10,6 +10,7 @@ mod confirm;
 mod failure;
 mod mistake;
 mod output;
+mod phala;
 mod process;
 mod render;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{address::parse_address, failure::Failure};
 /// Wei in a gwei.
 const GWEI: u128 = 1_000_000_000;
 /// Longest key or password file read, bytes.
-const MAX_SECRET: u64 = 4096;
+pub(crate) const MAX_SECRET: u64 = 4096;
 
 /// Flags of every command that sends a transaction.
 #[derive(Debug, clap::Args)]
@@ -108,7 +108,11 @@ impl SignerArgs {
             // A keystore on the command line wins over a key file from the environment.
             (_, Some(path)) => self.open_keystore(path),
             (Some(path), None) => {
-                let text = if path == Path::new("-") { read_secret(io::stdin())? } else { read_secret_file(path)? };
+                let text = if path == Path::new("-") {
+                    read_secret(io::stdin(), MAX_SECRET)?
+                } else {
+                    read_secret_file(path, MAX_SECRET)?
+                };
                 parse_key(&text, path)
             }
             (None, None) if self.dry_run => {
@@ -122,9 +126,9 @@ impl SignerArgs {
 
     fn open_keystore(&self, path: &Path) -> anyhow::Result<OperatorKey> {
         // Looked at first: no password is asked for when the file is not there.
-        read_secret_file(path)?;
+        read_secret_file(path, MAX_SECRET)?;
         let password = match &self.password_file {
-            Some(file) => read_secret_file(file)?,
+            Some(file) => read_secret_file(file, MAX_SECRET)?,
             None => {
                 let prompt = format!("password of {}: ", path.display());
                 Zeroizing::new(rpassword::prompt_password(prompt).context(
@@ -145,8 +149,8 @@ pub(crate) fn seconds() -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(0..=31_536_000)
 }
 
-/// Reads a file that only its owner may read.
-fn read_secret_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+/// Reads a file of at most `most` bytes that only its owner may read.
+pub(crate) fn read_secret_file(path: &Path, most: u64) -> anyhow::Result<Zeroizing<String>> {
     let file = File::open(path).with_context(|| Failure::new(format!("cannot read `{}`", path.display())))?;
     let metadata = file.metadata().with_context(|| format!("cannot read `{}`", path.display()))?;
     let mode = metadata.permissions().mode();
@@ -156,13 +160,13 @@ fn read_secret_file(path: &Path) -> anyhow::Result<Zeroizing<String>> {
             .hint(format!("chmod 600 {}", path.display()))
             .into());
     }
-    read_secret(file).with_context(|| format!("cannot read `{}`", path.display()))
+    read_secret(file, most).with_context(|| format!("cannot read `{}`", path.display()))
 }
 
-fn read_secret(source: impl io::Read) -> anyhow::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::with_capacity(MAX_SECRET as usize + 1));
-    source.take(MAX_SECRET + 1).read_to_string(&mut text)?;
-    anyhow::ensure!(text.len() as u64 <= MAX_SECRET, "longer than {MAX_SECRET} bytes");
+fn read_secret(source: impl io::Read, most: u64) -> anyhow::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(most as usize + 1));
+    source.take(most + 1).read_to_string(&mut text)?;
+    anyhow::ensure!(text.len() as u64 <= most, "longer than {most} bytes");
     Ok(text)
 }
 

@@ -13,9 +13,16 @@ pub(crate) enum Form {
     Vmm,
 }
 
+/// What Phala Cloud's own text does with characters above ASCII. Which of the two it is has not been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PhalaText {
+    AsItIs,
+    Escaped,
+}
+
 /// A document without the members that Phala Cloud's tools leave out: the script or compose file of the other runner, and an
 /// empty script to run before.
-struct Normalized(Json);
+pub(crate) struct Normalized(Json);
 
 /// A number that the tools do not write alike.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +38,9 @@ impl Form {
     /// It has a number with a fraction or an exponent.
     pub(crate) fn write(self, document: &Json) -> Result<String, UnclearNumber> {
         match self {
-            Self::Compact => Style { indent: 0, colon: ":", is_sorted: true }.write(document),
-            Self::Phala => Normalized::new(document.clone()).write(),
-            Self::Vmm => Style { indent: 4, colon: ": ", is_sorted: false }.write(document),
+            Self::Compact => Style { indent: 0, colon: ":", is_sorted: true, text: PhalaText::AsItIs }.write(document),
+            Self::Phala => Normalized::new(document.clone()).write(PhalaText::AsItIs),
+            Self::Vmm => Style { indent: 4, colon: ": ", is_sorted: false, text: PhalaText::AsItIs }.write(document),
         }
     }
 
@@ -60,7 +67,7 @@ impl Form {
 }
 
 impl Normalized {
-    fn new(document: Json) -> Self {
+    pub(crate) fn new(document: Json) -> Self {
         let Json::Object(members) = document else { return Self(document) };
         let runner = members.iter().find(|(name, _)| name == "runner").and_then(|(_, value)| value.as_text());
         let of_other_runner = match runner {
@@ -80,8 +87,8 @@ impl Normalized {
     ///
     /// # Errors
     /// It has a number with a fraction or an exponent.
-    fn write(&self) -> Result<String, UnclearNumber> {
-        Style { indent: 4, colon: ":", is_sorted: true }.write(&self.0)
+    pub(crate) fn write(&self, text: PhalaText) -> Result<String, UnclearNumber> {
+        Style { indent: 4, colon: ":", is_sorted: true, text }.write(&self.0)
     }
 }
 
@@ -90,6 +97,7 @@ struct Style {
     indent: usize,
     colon: &'static str,
     is_sorted: bool,
+    text: PhalaText,
 }
 
 impl Style {
@@ -105,7 +113,7 @@ impl Style {
             Json::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Json::Number(number) if number.is_f64() => return Err(UnclearNumber(number.to_string())),
             Json::Number(number) => out.push_str(&number.to_string()),
-            Json::Text(text) => out.push_str(&quoted(text)),
+            Json::Text(text) => self.text(text, out),
             Json::List(items) => {
                 out.push('[');
                 for (at, item) in items.iter().enumerate() {
@@ -122,7 +130,7 @@ impl Style {
                 out.push('{');
                 for (at, (name, value)) in members.iter().enumerate() {
                     self.next(at, depth, out);
-                    out.push_str(&quoted(name));
+                    self.text(name, out);
                     out.push_str(self.colon);
                     self.value(value, depth + 1, out)?;
                 }
@@ -152,11 +160,23 @@ impl Style {
             out.extend(std::iter::repeat_n(' ', depth * self.indent));
         }
     }
-}
 
-/// JavaScript, Python and serde_json escape the same characters in the same way.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    /// JavaScript, Python and serde_json escape the same characters in the same way.
+    fn text(&self, text: &str, out: &mut String) {
+        let quoted = serde_json::Value::from(text).to_string();
+        match self.text {
+            PhalaText::AsItIs => out.push_str(&quoted),
+            PhalaText::Escaped => {
+                for c in quoted.chars() {
+                    if c.is_ascii() && c != '\u{7f}' {
+                        out.push(c);
+                    } else {
+                        out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -240,10 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn characters_above_ascii_stay() {
+    fn characters_above_ascii_stay_or_are_escaped_as_python_does() {
         let document = parse("{\"runner\":\"bash\",\"name\":\"é😀\\u007f\\n\\u0001\"}").unwrap();
         let as_it_is = Form::Phala.write(&document).unwrap();
         assert!(as_it_is.contains("\"name\":\"é😀\u{7f}\\n\\u0001\""), "{as_it_is}");
+        let escaped = Normalized::new(document.clone()).write(PhalaText::Escaped).unwrap();
+        assert!(escaped.contains(r#""name":"\u00e9\ud83d\ude00\u007f\n\u0001""#), "{escaped}");
         assert_eq!(Form::Phala.warnings(&document).len(), 1);
         assert_eq!(Form::Vmm.warnings(&document), [""; 0]);
     }

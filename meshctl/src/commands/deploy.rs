@@ -30,6 +30,7 @@ sol! {
         function kmsInfo() external view
             returns (bytes memory k256Pubkey, bytes memory caPubkey, bytes memory quote, bytes memory eventlog);
         function registerApp(address appId) external;
+        function registeredApps(address appId) external view returns (bool);
     }
 }
 
@@ -170,7 +171,7 @@ fn cluster_call(app: Option<Address>, implementation: Address, cluster: &NewClus
     }
 }
 
-fn register_call(kms: Address, contract: Address) -> Call {
+pub(super) fn register_call(kms: Address, contract: Address) -> Call {
     Call::function(
         format!("register the cluster with DstackKms {kms}"),
         kms,
@@ -243,7 +244,7 @@ fn text(deployed: &Deployed) -> String {
     crate::render::printable(&(head + &roots + &apps + &kms + &transactions)) + "\n" + &gate + &mint
 }
 
-async fn root_of_kms(chain: &Chain, kms: Address) -> anyhow::Result<Address> {
+pub(super) async fn root_of_kms(chain: &Chain, kms: Address) -> anyhow::Result<Address> {
     let what = || {
         Failure::new(format!("contract {kms} on chain {} names no KMS root", chain.id))
             .hint("check `--kms-contract`, or give the root itself with `--kms-root`")

@@ -13,7 +13,7 @@ mod mistakes;
 
 use support::{meshctl, outcome};
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "status",
     "peers",
     "why",
@@ -42,12 +42,13 @@ const COMMANDS: [&str; 30] = [
     "app",
     "domain",
     "dev-url",
+    "phala",
     "leader",
     "schema",
 ];
 
 /// Commands of commands.
-const VERBS: [(&str, &[&str]); 10] = [
+const VERBS: [(&str, &[&str]); 11] = [
     ("config", &["show", "set", "dev-mode", "require-tcb", "disable-upgrades"]),
     ("minting", &["show", "set"]),
     ("owner", &["show", "offer", "accept"]),
@@ -57,6 +58,7 @@ const VERBS: [(&str, &[&str]); 10] = [
     ("app", &["add", "remove", "list"]),
     ("domain", &["add", "remove", "list"]),
     ("dev-url", &["set", "unset"]),
+    ("phala", &["deploy", "status", "upgrade", "destroy"]),
     ("leader", &["show", "vote", "withdraw", "relay", "elect"]),
 ];
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
+    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
@@ -154,6 +155,18 @@ impl World {
 
     /// What the agent of a node would offer: its keys and its instance id repeat one byte.
     pub(crate) fn offer_of(&self, node: u8, token: u32, key_epoch: u32, gateway: Option<Gateway>) -> RegistrationOffer {
+        let endpoint = Some("203.0.113.7:51821".parse().unwrap());
+        self.offer_at(node, token, key_epoch, (endpoint, gateway))
+    }
+
+    /// The same for a node that is reached there.
+    pub(crate) fn offer_at(
+        &self,
+        node: u8,
+        token: u32,
+        key_epoch: u32,
+        (endpoint, gateway): (Option<SocketAddr>, Option<Gateway>),
+    ) -> RegistrationOffer {
         let domain = Domain { chain_id: 31337, contract: self.contract.parse().unwrap() };
         let registration = Registration {
             token: TokenId::new(token).unwrap(),
@@ -162,7 +175,7 @@ impl World {
             wireguard_key: WireguardKey([token as u8; 32]),
             key_epoch,
             network_type: NetworkType::Wireguard,
-            endpoint: Some("203.0.113.7:51821".parse().unwrap()),
+            endpoint,
             gateway,
             deadline: in_an_hour(),
         };

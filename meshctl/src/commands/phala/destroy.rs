@@ -1,0 +1,114 @@
+//! `meshctl phala destroy`: tokens first, so that the members cut the nodes off at once; then the CVMs with their disks.
+
+use std::time::Duration;
+
+use alloy_primitives::Address;
+use mesh_contract::DstackClusterNFT::burnCall;
+use mesh_core::id::TokenId;
+use serde::Serialize;
+
+use super::{
+    super::{change::dry_run, leaving, token::uint},
+    cluster::{Cluster, Waiting},
+    given::ApiArgs,
+};
+use crate::{
+    chain::{Call, Operator},
+    confirm::{Consequences, LeavingPeer},
+    output::Printer,
+    phala::{Membership, Seen},
+    settings::Settings,
+    signer::{SignerArgs, seconds},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Give up when nothing has happened for this long; the same command goes on from there
+    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds())]
+    timeout: u64,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    key: SignerArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct Destroyed {
+    contract: Address,
+    chain_id: u64,
+    /// Names of the CVMs.
+    deleted: Vec<String>,
+    burned: Vec<TokenId>,
+}
+
+pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
+    let api = args.api.api()?;
+    let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
+    let chain = &operator.chain;
+    let mut cluster = Cluster::new(&api, chain, contract, Some(operator.address), false);
+    let seen = cluster.look().await?;
+    let tokens: Vec<_> = seen.iter().filter_map(token_of).collect();
+    if operator.is_dry_run() {
+        let names: Vec<_> = seen.iter().map(|seen| seen.cvm.name.as_str()).collect();
+        printer.note(format!("then these CVMs would be deleted: {}", names.join(", ")));
+        return dry_run(&operator, printer, tokens.iter().map(|token| burn(contract, *token).into()).collect()).await;
+    }
+    if !seen.is_empty() {
+        consequences(&cluster, &seen).await?.confirm(printer, "destroy the app's CVMs", settings.yes())?;
+    }
+    operator.settle(printer).await?;
+    for token in &tokens {
+        operator.send(printer, &burn(contract, *token)).await?;
+    }
+    for Seen { cvm, .. } in &seen {
+        printer.note(format!("deleting {}", cvm.name));
+        api.delete(&cvm.id).await.map_err(|error| error.failure(&format!("delete {}", cvm.name)))?;
+    }
+    let mut waiting = Waiting::new(printer, Duration::from_secs(args.timeout));
+    while !cluster.look().await?.is_empty() {
+        waiting.wait_for("Phala Cloud has deleted the CVMs").await?;
+    }
+    let deleted = seen.iter().map(|seen| seen.cvm.name.clone()).collect();
+    let destroyed = Destroyed { contract, chain_id: chain.id, deleted, burned: tokens };
+    printer.result(&destroyed, || destroyed.text())?;
+    Ok(0)
+}
+
+async fn consequences(cluster: &Cluster<'_>, seen: &[Seen]) -> anyhow::Result<Consequences> {
+    let peers = leaving::peers(cluster.chain, cluster.contract).await?.len() as u64;
+    let leaving = seen.iter().filter_map(|seen| match (seen.membership, seen.cvm.instance) {
+        (Membership::Member { token, .. }, Some(instance)) => {
+            Some(LeavingPeer { token_id: token, instance_id: instance })
+        }
+        _ => None,
+    });
+    let names: Vec<_> = seen.iter().map(|seen| seen.cvm.name.as_str()).collect();
+    let effect = format!("{} CVMs are deleted with all that is on their disks: {}", seen.len(), names.join(", "));
+    Ok(Consequences::new(effect, "none: new CVMs have new instance ids, keys and disks")
+        .leaving(leaving.collect(), peers))
+}
+
+const fn token_of(seen: &Seen) -> Option<TokenId> {
+    match seen.membership {
+        Membership::NoToken => None,
+        Membership::Bound(token) | Membership::Revoked(token) | Membership::Member { token, .. } => Some(token),
+    }
+}
+
+fn burn(contract: Address, token: TokenId) -> Call {
+    Call::function(format!("burn token {token}"), contract, &burnCall { tokenId: uint(token) })
+}
+
+impl Destroyed {
+    fn text(&self) -> String {
+        if self.deleted.is_empty() {
+            return "the app has no CVMs\n".to_owned();
+        }
+        let tokens: Vec<_> = self.burned.iter().map(TokenId::to_string).collect();
+        format!(
+            "deleted  {}\nburned   tokens {}\nthe contract is as it was otherwise: `meshctl compose list` shows what may still boot\n",
+            self.deleted.join(", "),
+            tokens.join(", ")
+        )
+    }
+}
