@@ -1,8 +1,10 @@
-//! The KMS key chain: root → app key → derived key, and the signatures that prove it.
+//! The KMS key chain: root → app key → derived key, and the signatures that prove it. What the guest API v1 derives is in [`v1`].
 //!
 //! Byte for byte what dstack does (`dstack/ra-tls/src/kdf.rs`, `dstack/kms/src/crypto.rs`,
 //! `dstack/guest-agent/src/rpc_service.rs`), so that a chain made here passes every check a real one passes,
 //! except that its root must not be trusted.
+
+pub mod v1;
 
 use std::fmt;
 
@@ -31,10 +33,14 @@ pub struct InvalidKey;
 /// HKDF-SHA256 with dstack's salt; `context` slices are joined without length prefixes.
 #[must_use]
 pub fn derive(ikm: &[u8], context: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    hkdf(KDF_SALT, ikm, context)
+}
+
+fn hkdf(salt: &[u8], ikm: &[u8], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut out = Zeroizing::new([0u8; 32]);
     #[expect(clippy::expect_used, reason = "32 bytes are below HKDF-SHA256's limit of 8160")]
-    Hkdf::<Sha256>::new(Some(KDF_SALT), ikm)
-        .expand_multi_info(context, out.as_mut())
+    Hkdf::<Sha256>::new(Some(salt), ikm)
+        .expand_multi_info(info, out.as_mut())
         .expect("32 is a valid HKDF-SHA256 output length");
     out
 }
