@@ -2,30 +2,53 @@
 
 use serde::Serialize;
 
-use crate::instance::{self, CallError, Instance};
-use crate::legacy;
-use crate::signing;
+use crate::guest_api::GuestApi;
+use crate::instance::{CallError, Instance};
 use crate::wire::{
     EmitEventArgs, Empty, GetKeyArgs, ProtoError, RawQuoteArgs, Request, Response, TdxQuoteArgs, VerifyResponse,
 };
+use crate::{legacy, signing, v1, worker};
 
-/// Which of the agent's two services a socket offers.
+/// Where an agent listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Service {
-    /// `dstack.sock`: `/<Method>`.
+pub(crate) enum Listener {
+    /// `dstack.sock`.
     Guest,
-    /// `tappd.sock`: `/prpc/[Tappd.]<Method>`.
+    /// `tappd.sock`.
     Tappd,
+    /// TCP, to everyone who can route there.
+    Worker,
 }
 
-impl Service {
-    /// The method a path names, or `None` for a path with another number of segments.
-    pub(crate) fn method(self, path: &str) -> Option<&str> {
-        let method = match self {
+/// The calls that are offered below one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    Guest,
+    GuestV1,
+    Tappd,
+    Worker,
+    WorkerV1,
+}
+
+impl Listener {
+    /// The service and the method that a path names, or `None` where nothing is mounted.
+    pub(crate) fn route(self, api: GuestApi, path: &str) -> Option<(Service, &str)> {
+        use GuestApi::Dstack06;
+        let below = match self {
             Self::Guest => path.strip_prefix('/')?,
-            Self::Tappd => path.strip_prefix("/prpc/")?.trim_start_matches("Tappd."),
+            Self::Tappd | Self::Worker => path.strip_prefix("/prpc/")?,
         };
-        (!method.is_empty() && !method.contains('/')).then_some(method)
+        let (service, method) = match (self, api, below.split_once('/')) {
+            (Self::Guest, _, None) => (Service::Guest, below),
+            (Self::Guest, Dstack06, Some(("v0", method))) => (Service::Guest, method),
+            (Self::Guest, Dstack06, Some(("v1", method))) => (Service::GuestV1, method),
+            (Self::Tappd, _, None) => (Service::Tappd, below.trim_start_matches("Tappd.")),
+            (Self::Worker, _, None) => (Service::Worker, below.trim_start_matches("Worker.")),
+            (Self::Worker, Dstack06, Some(("v0", method))) => (Service::Worker, method.trim_start_matches("Worker.")),
+            (Self::Worker, Dstack06, Some(("v1", method))) => (Service::WorkerV1, method),
+            _ => return None,
+        };
+        (!method.is_empty() && !method.contains('/')).then_some((service, method))
     }
 }
 
@@ -69,7 +92,7 @@ impl Format {
         }
     }
 
-    /// The body of a failed call, status 400: exactly dstack's layout.
+    /// The body of a failed call: exactly dstack's layout.
     pub(crate) fn error(self, text: &str) -> Vec<u8> {
         match self {
             Self::Query | Self::Json => {
@@ -92,32 +115,72 @@ pub(crate) fn call(
     format: Format,
     arguments: &[u8],
 ) -> Result<Vec<u8>, CallError> {
-    let i = instance;
     let go = Go { format, arguments };
-    match (service, method) {
+    match service {
         // Methods without arguments do not look at the body.
-        (_, "Info") => format.encode(&i.info()?),
-        (_, "Version") => format.encode(&instance::version()),
-        (Service::Guest, "GetKey") => {
-            go.with(|args: GetKeyArgs| i.get_key(args.path.as_bytes(), &args.purpose, &args.algorithm))
-        }
-        (Service::Guest, "GetTlsKey") => go.with(|args| i.get_tls_key(&args)),
-        (Service::Guest, "GetQuote") => go.with(|args: RawQuoteArgs| i.get_quote(&args.report_data)),
-        (Service::Guest, "Attest") => go.with(|args: RawQuoteArgs| i.attest(&args.report_data)),
-        (Service::Guest, "EmitEvent") => {
-            go.with(|args: EmitEventArgs| i.emit_event(&args.event, &args.payload).map(|()| Empty {}))
-        }
-        (Service::Guest, "Sign") => go.with(|args| signing::sign(i, &args)),
-        (Service::Guest, "Verify") => go.with(|args| signing::verify(&args).map(|valid| VerifyResponse { valid })),
-        (Service::Tappd, "DeriveKey") => go.with(|args| legacy::derive_key(i, &args)),
-        (Service::Tappd, "DeriveK256Key") => go.with(|args| legacy::derive_k256_key(i, &args)),
-        (Service::Tappd, "TdxQuote") => go.with(|args| legacy::tdx_quote(i, &args)),
-        (Service::Tappd, "RawQuote") => go.with(|args: RawQuoteArgs| {
+        _ if method == "Version" => format.encode(&instance.version()),
+        Service::Guest => guest(instance, method, &go),
+        Service::GuestV1 => guest_v1(instance, method, &go),
+        Service::Tappd => tappd(instance, method, &go),
+        Service::Worker => worker(instance, method, &go),
+        Service::WorkerV1 => worker_v1(instance, method, &go),
+    }
+}
+
+fn guest(i: &Instance, method: &str, go: &Go<'_>) -> Result<Vec<u8>, CallError> {
+    match method {
+        "Info" => go.format.encode(&i.info()?),
+        "GetKey" => go.with(|args: GetKeyArgs| i.get_key(args.path.as_bytes(), &args.purpose, &args.algorithm)),
+        "GetTlsKey" => go.with(|args| i.get_tls_key(&args)),
+        "GetQuote" => go.with(|args: RawQuoteArgs| i.get_quote(&args.report_data)),
+        "Attest" => go.with(|args: RawQuoteArgs| i.attest(&args.report_data)),
+        "EmitEvent" => go.with(|args: EmitEventArgs| i.emit_event(&args.event, &args.payload).map(|()| Empty {})),
+        "Sign" => go.with(|args| signing::sign(i, &args)),
+        "Verify" => go.with(|args| signing::verify(&args).map(|valid| VerifyResponse { valid })),
+        unknown => Err(CallError::Method(unknown.to_owned())),
+    }
+}
+
+fn guest_v1(i: &Instance, method: &str, go: &Go<'_>) -> Result<Vec<u8>, CallError> {
+    match method {
+        "Info" => go.format.encode(&v1::info(i, false)?),
+        "GetKey" => go.with(|request: v1::GetKeyRequest| v1::get_key(i, &request)),
+        // GetTlsKey's messages under another name.
+        "IssueCert" => go.with(|args| i.get_tls_key(&args)),
+        "Attest" => go.with(|request: v1::AttestRequest| v1::attest(i, &request)),
+        "AttestGpu" => go.with(|request: v1::AttestGpuRequest| v1::attest_gpu(&request)),
+        unknown => Err(CallError::Method(unknown.to_owned())),
+    }
+}
+
+fn tappd(i: &Instance, method: &str, go: &Go<'_>) -> Result<Vec<u8>, CallError> {
+    match method {
+        "Info" => go.format.encode(&i.info()?),
+        "DeriveKey" => go.with(|args| legacy::derive_key(i, &args)),
+        "DeriveK256Key" => go.with(|args| legacy::derive_k256_key(i, &args)),
+        "TdxQuote" => go.with(|args| legacy::tdx_quote(i, &args)),
+        "RawQuote" => go.with(|args: RawQuoteArgs| {
             let args =
                 TdxQuoteArgs { report_data: args.report_data, hash_algorithm: "raw".to_owned(), prefix: String::new() };
             legacy::tdx_quote(i, &args)
         }),
-        (Service::Guest | Service::Tappd, unknown) => Err(CallError::Method(unknown.to_owned())),
+        unknown => Err(CallError::Method(unknown.to_owned())),
+    }
+}
+
+fn worker(i: &Instance, method: &str, go: &Go<'_>) -> Result<Vec<u8>, CallError> {
+    match method {
+        "Info" => go.format.encode(&worker::info(i)?),
+        "GetAttestationForAppKey" => go.with(|args| worker::attest_app_key(i, &args)),
+        unknown => Err(CallError::Method(unknown.to_owned())),
+    }
+}
+
+fn worker_v1(i: &Instance, method: &str, go: &Go<'_>) -> Result<Vec<u8>, CallError> {
+    match method {
+        "Info" => go.format.encode(&v1::info(i, !i.app.compose.public_tcbinfo)?),
+        "Health" => go.format.encode(&v1::health()),
+        unknown => Err(CallError::Method(unknown.to_owned())),
     }
 }
 
@@ -177,13 +240,36 @@ mod tests {
     }
 
     #[test]
-    fn paths_name_methods() {
-        assert_eq!(Service::Guest.method("/GetKey"), Some("GetKey"));
-        assert_eq!(Service::Tappd.method("/prpc/Tappd.DeriveKey"), Some("DeriveKey"));
-        assert_eq!(Service::Tappd.method("/prpc/DeriveKey"), Some("DeriveKey"));
-        for deeper in ["/", "/a/b", "GetKey", "/prpc/GetKey"] {
-            assert_eq!(Service::Guest.method(deeper), None, "{deeper}");
+    fn paths_name_services_and_methods() {
+        use GuestApi::{Dstack05, Dstack06};
+        let route = |listener: Listener, api, path| listener.route(api, path);
+        for api in [Dstack05, Dstack06] {
+            assert_eq!(route(Listener::Guest, api, "/GetKey"), Some((Service::Guest, "GetKey")));
+            // One segment is a method's name, whatever it is.
+            assert_eq!(route(Listener::Guest, api, "/v1"), Some((Service::Guest, "v1")));
+            for tappd in ["/prpc/Tappd.DeriveKey", "/prpc/DeriveKey"] {
+                assert_eq!(route(Listener::Tappd, api, tappd), Some((Service::Tappd, "DeriveKey")));
+            }
+            for worker in ["/prpc/Worker.Info", "/prpc/Info"] {
+                assert_eq!(route(Listener::Worker, api, worker), Some((Service::Worker, "Info")));
+            }
+            for nowhere in ["/", "/a/b", "GetKey", "/prpc/GetKey", "/v1/", "/v1/a/b", "/v2/GetKey"] {
+                assert_eq!(route(Listener::Guest, api, nowhere), None, "{nowhere}");
+            }
+            for nowhere in ["/DeriveKey", "/prpc/v0/Info", "/prpc/v1/Info"] {
+                assert_eq!(route(Listener::Tappd, api, nowhere), None, "{nowhere}");
+            }
         }
-        assert_eq!(Service::Tappd.method("/DeriveKey"), None);
+        for (listener, path, found) in [
+            (Listener::Guest, "/v0/GetKey", (Service::Guest, "GetKey")),
+            (Listener::Guest, "/v1/GetKey", (Service::GuestV1, "GetKey")),
+            (Listener::Worker, "/prpc/v0/Worker.Info", (Service::Worker, "Info")),
+            (Listener::Worker, "/prpc/v1/Health", (Service::WorkerV1, "Health")),
+            // Version 1 has no service names before its methods'.
+            (Listener::Worker, "/prpc/v1/Worker.Info", (Service::WorkerV1, "Worker.Info")),
+        ] {
+            assert_eq!(route(listener, Dstack06, path), Some(found));
+            assert_eq!(route(listener, Dstack05, path), None, "{path}");
+        }
     }
 }

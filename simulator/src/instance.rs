@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use hyper::StatusCode;
 use k256::ecdsa::SigningKey;
 use p256::SecretKey;
 use p256::pkcs8::EncodePrivateKey as _;
@@ -9,8 +10,11 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::certificate::{Authority, CertificateError, Leaf, public_key_der, random_key};
+use crate::compose::Compose;
 use crate::events::{EventLog, scale_bytes};
 use crate::fault::Faults;
+use crate::guest_api::GuestApi;
+use crate::keys::v1::UnknownAlgorithm;
 use crate::keys::{AppId, AppKey, InvalidKey, KmsRoot, keccak256};
 use crate::quote::TdReport;
 use crate::wire::{
@@ -20,8 +24,6 @@ use crate::wire::{
 /// Bytes that name one CVM: it survives restarts, and no two instances share it.
 pub type InstanceId = [u8; 20];
 
-/// Version the agent reports: the last one whose calls this simulator has, and what it is.
-pub const VERSION: &str = "0.5.11-SIMULATED";
 /// What Info reports as `cloud_vendor`: the machine-readable mark of a simulated agent.
 pub const CLOUD_VENDOR: &str = "SIMULATED";
 
@@ -42,10 +44,36 @@ pub(crate) enum CallError {
     Derive,
     #[error("Service not found: {0}")]
     Method(String),
+    #[error(
+        "EmitEvent was removed in dstack 0.6.0; runtime RTMR3 events are system-owned and cannot be extended by apps"
+    )]
+    NoEvents,
+    #[error(transparent)]
+    AlgorithmV1(#[from] UnknownAlgorithm),
+    #[error("derived secp256k1 key is not a valid scalar")]
+    Scalar,
+    #[error("GPU attestation failed: nonce must be exactly 32 bytes, got {0}")]
+    Nonce(usize),
+    #[error("GPU attestation failed: GPU attestation is not available in this image")]
+    NoGpu,
+    #[error("failed to read data: payload too large")]
+    TooLarge,
     #[error("failed to issue the certificate: {0}")]
     Certificate(#[from] CertificateError),
     #[error("{0}")]
     Other(String),
+}
+
+impl CallError {
+    /// HTTP's status for it: dstack 0.5 knows but one.
+    pub(crate) fn status(&self, api: GuestApi) -> StatusCode {
+        match (api, self) {
+            (GuestApi::Dstack06, Self::Method(_)) => StatusCode::NOT_FOUND,
+            (GuestApi::Dstack06, Self::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            (GuestApi::Dstack06, Self::NoGpu) => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 /// What all instances of one app share.
@@ -55,8 +83,7 @@ pub(crate) struct App {
     /// Signed by a root that is not the announced one, for the wrong-root failure.
     forged: AppKey,
     authority: Authority,
-    compose: String,
-    compose_hash: [u8; 32],
+    pub(crate) compose: Compose,
 }
 
 impl App {
@@ -64,18 +91,7 @@ impl App {
         let public_key = key.verifying_key().to_encoded_point(true);
         let stranger = KmsRoot::from_scalar(&keccak256(&[b"SIMULATED wrong root", public_key.as_bytes()]))?;
         let forged = key.with_issued(stranger.vouch(&id, key.verifying_key()).to_vec());
-        let compose = json!({
-            "manifest_version": 2,
-            "name": "SIMULATED",
-            "runner": "docker-compose",
-            "docker_compose_file": "services: {}\n",
-            "kms_enabled": true,
-            "public_logs": true,
-            "public_sysinfo": true,
-        })
-        .to_string();
-        let compose_hash = Sha256::digest(&compose).into();
-        Ok(Self { id, key, forged, authority, compose, compose_hash })
+        Ok(Self { id, key, forged, authority, compose: Compose::simulated() })
     }
 }
 
@@ -83,6 +99,7 @@ impl App {
 pub(crate) struct Instance {
     pub(crate) app: Arc<App>,
     pub(crate) id: InstanceId,
+    api: GuestApi,
     faults: RwLock<Faults>,
     log: Mutex<EventLog>,
     certificate: String,
@@ -90,7 +107,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn boot(app: Arc<App>, id: InstanceId, faults: Faults) -> Result<Self, CallError> {
+    pub(crate) fn boot(app: Arc<App>, id: InstanceId, api: GuestApi, faults: Faults) -> Result<Self, CallError> {
         let os_image_hash = os_image_hash();
         let vm_config = json!({"simulated": true, "os_image_hash": hex::encode(os_image_hash)}).to_string();
         let mut instance = Self {
@@ -100,12 +117,13 @@ impl Instance {
             vm_config,
             app,
             id,
+            api,
         };
         let provider = instance.key_provider()?;
         for (name, payload) in [
             ("system-preparing", &b""[..]),
             ("app-id", &instance.app.id),
-            ("compose-hash", &instance.app.compose_hash),
+            ("compose-hash", &instance.app.compose.hash),
             ("instance-id", &instance.id),
             ("boot-mr-done", b""),
             ("os-image-hash", &os_image_hash),
@@ -113,11 +131,15 @@ impl Instance {
             ("storage-fs", b"zfs"),
             ("system-ready", b""),
         ] {
-            instance.emit_event(name, payload)?;
+            instance.extend(name, payload)?;
         }
         let leaf = Leaf { subject: "demo-cert", client_auth: true, ..instance.leaf() };
         instance.certificate = instance.issue(&random_key(), leaf, true)?.join("\n");
         Ok(instance)
+    }
+
+    pub(crate) fn api(&self) -> GuestApi {
+        self.api
     }
 
     pub(crate) fn faults(&self) -> Faults {
@@ -203,7 +225,7 @@ impl Instance {
     /// The quote and the event log it replays from, taken together.
     fn quote(&self, report_data: &[u8; 64]) -> (Vec<u8>, String) {
         let log = self.log();
-        let report = TdReport::new(&self.app.compose_hash, log.replay());
+        let report = TdReport::new(&self.app.compose.hash, log.replay());
         (report.quote(report_data), log.to_json())
     }
 
@@ -211,7 +233,7 @@ impl Instance {
     pub(crate) fn attest(&self, report_data: &[u8]) -> Result<AttestResponse, CallError> {
         let report_data = padded(report_data)?;
         let log = self.log();
-        let report = TdReport::new(&self.app.compose_hash, log.replay());
+        let report = TdReport::new(&self.app.compose.hash, log.replay());
         let mut attestation = vec![0, 0];
         attestation.extend(scale_bytes(&report.quote(&report_data)));
         attestation.extend(log.to_scale());
@@ -222,12 +244,19 @@ impl Instance {
     }
 
     pub(crate) fn emit_event(&self, event: &str, payload: &[u8]) -> Result<(), CallError> {
+        match self.api {
+            GuestApi::Dstack05 => self.extend(event, payload),
+            GuestApi::Dstack06 => Err(CallError::NoEvents),
+        }
+    }
+
+    fn extend(&self, event: &str, payload: &[u8]) -> Result<(), CallError> {
         self.log().emit(event, payload).map_err(CallError::Other)
     }
 
     pub(crate) fn info(&self) -> Result<AppInfo, CallError> {
         let log = self.log();
-        let report = TdReport::new(&self.app.compose_hash, log.replay());
+        let report = TdReport::new(&self.app.compose.hash, log.replay());
         let [rtmr0, rtmr1, rtmr2, rtmr3] = report.rtmrs.map(hex::encode);
         let aggregated: [u8; 32] = Sha256::new()
             .chain_update(report.mrtd)
@@ -245,10 +274,10 @@ impl Instance {
             "rtmr3": rtmr3,
             "mr_aggregated": hex::encode(aggregated),
             "os_image_hash": hex::encode(os_image_hash()),
-            "compose_hash": hex::encode(self.app.compose_hash),
+            "compose_hash": hex::encode(self.app.compose.hash),
             "device_id": hex::encode(device_id),
             "event_log": log.events(),
-            "app_compose": self.app.compose,
+            "app_compose": self.app.compose.text,
         });
         Ok(AppInfo {
             app_id: self.app.id.to_vec(),
@@ -260,11 +289,18 @@ impl Instance {
             mr_aggregated: aggregated.to_vec(),
             os_image_hash: os_image_hash().to_vec(),
             key_provider_info: self.key_provider()?,
-            compose_hash: self.app.compose_hash.to_vec(),
+            compose_hash: self.app.compose.hash.to_vec(),
             vm_config: self.vm_config.clone(),
             cloud_vendor: CLOUD_VENDOR.to_owned(),
             cloud_product: "dstack-simulator".to_owned(),
         })
+    }
+
+    pub(crate) fn version(&self) -> VersionResponse {
+        VersionResponse {
+            version: self.api.version().to_owned(),
+            rev: concat!("dstack-simulator ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
     }
 
     fn log(&self) -> MutexGuard<'_, EventLog> {
@@ -275,13 +311,6 @@ impl Instance {
         let id = hex::encode(self.app.authority.public_key()?);
         let name = if self.faults().no_kms { "none" } else { "kms" };
         Ok(json!({"name": name, "id": id}).to_string())
-    }
-}
-
-pub(crate) fn version() -> VersionResponse {
-    VersionResponse {
-        version: VERSION.to_owned(),
-        rev: concat!("dstack-simulator ", env!("CARGO_PKG_VERSION")).to_owned(),
     }
 }
 

@@ -26,9 +26,13 @@ mod fault;
 mod fixture;
 pub mod keys;
 
+mod compose;
+mod guest_api;
 mod instance;
 mod legacy;
 mod signing;
+mod v1;
+mod worker;
 
 mod certificate;
 mod events;
@@ -41,6 +45,7 @@ mod wire;
 
 pub use fault::{FaultSwitch, Faults, UnknownFault};
 pub use fixture::FixtureError;
-pub use instance::{CLOUD_VENDOR, InstanceId, VERSION};
-pub use simulator::{Identity, InstanceInfo, Layout, MAX_INSTANCES, Simulator, StartError, Summary};
+pub use guest_api::{GuestApi, UnknownGuestApi};
+pub use instance::{CLOUD_VENDOR, InstanceId};
+pub use simulator::{Identity, InstanceInfo, Layout, MAX_INSTANCES, Settings, Simulator, StartError, Summary};
 pub use socket::SocketError;

@@ -1,11 +1,12 @@
 //! Serves guest agents until SIGTERM or SIGINT.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueHint;
-use dstack_simulator::{FaultSwitch, Identity, Layout, Simulator};
+use dstack_simulator::{FaultSwitch, GuestApi, Identity, Layout, Settings, Simulator};
 use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
@@ -35,6 +36,19 @@ pub(crate) struct Args {
     /// Address that the fixture's k256_signature must recover to (default: one of the published roots)
     #[arg(long, value_name = "ADDRESS", value_parser = fixed::<20>, requires = "fixture")]
     kms_root: Option<[u8; 20]>,
+
+    /// Whose guest agent this is: dstack 0.5's, which production runs and released SDKs speak, or 0.6's, with the API v1 beside it
+    #[arg(long, value_name = "0.5|0.6", default_value = "0.5")]
+    guest_api: GuestApi,
+
+    /// app-compose.json to be deployed with, instead of one without services
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    app_compose: Option<PathBuf>,
+
+    /// Serve the Worker, too, which gateways ask: of instance 1 at this address (a CVM's is at port 8090), of instance N at the Nth
+    /// address from it on
+    #[arg(long, value_name = "IP:PORT")]
+    worker: Option<SocketAddr>,
 
     /// Failure switch, repeatable: [INDEX:]KIND, KIND one of slow=MILLISECONDS (every answer waits),
     /// error400 (every call is refused), wrong-root (the chain ends at another root), no-kms (the chain's
@@ -72,7 +86,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Some(dir) => Layout::Numbered(dir, args.instances),
         None => Layout::Flat(PathBuf::from(".")),
     };
-    let simulator = Simulator::start(identity, &layout, &args.fail).await?;
+    let identity = match &args.app_compose {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            identity.with_app_compose(text)?
+        }
+        None => identity,
+    };
+    let settings = Settings { guest_api: args.guest_api, faults: args.fail, worker: args.worker };
+    let simulator = Simulator::start_with(identity, &layout, &settings).await?;
 
     let mut stdout = std::io::stdout().lock();
     serde_json::to_writer(&mut stdout, simulator.summary()).context("cannot write the ready line to stdout")?;

@@ -6,6 +6,7 @@ use k256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
 use crate::instance::{CallError, Instance};
+use crate::keys::v1::Algorithm;
 use crate::wire::{SignRequest, SignResponse, VerifyRequest};
 
 /// The path and purpose dstack signs with.
@@ -37,6 +38,13 @@ pub(crate) fn sign(instance: &Instance, request: &SignRequest) -> Result<SignRes
     };
     let signature_chain = std::iter::once(signature.clone()).chain(derived.signature_chain).collect();
     Ok(SignResponse { signature, signature_chain, public_key })
+}
+
+/// The public key of what [`sign`] signs with: `secp256k1` or `ed25519`.
+pub(crate) fn public_key(instance: &Instance, algorithm: &str) -> Result<Vec<u8>, CallError> {
+    let bytes = instance.app_key().derive(PATH);
+    let algorithm: Algorithm = algorithm.parse()?;
+    algorithm.public_key(&bytes).map_err(|_| CallError::Derive)
 }
 
 pub(crate) fn verify(request: &VerifyRequest) -> Result<bool, CallError> {

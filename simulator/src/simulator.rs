@@ -1,19 +1,23 @@
 //! The running simulator: every instance's two sockets, for the binary and for other crates' tests.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use p256::SecretKey;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::certificate::Authority;
-use crate::dispatch::Service;
+use crate::compose::Compose;
+use crate::dispatch::Listener;
 use crate::fault::{FaultSwitch, Faults};
 use crate::fixture::{Fixture, FixtureError};
+use crate::guest_api::GuestApi;
 use crate::http;
 use crate::instance::{App, Instance, InstanceId};
 use crate::keys::{Address, AppId, InvalidKey, KmsRoot, checksummed, derive};
@@ -64,6 +68,17 @@ pub enum StartError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The Worker's port cannot be opened.
+    #[error("cannot serve the Worker at {address}: {source}")]
+    Worker {
+        /// Where.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The app's document is no app-compose.json.
+    #[error("the app-compose document cannot be read: {0}")]
+    Compose(serde_json::Error),
     /// An instance cannot be set up.
     #[error("cannot set up an instance: {0}")]
     Boot(String),
@@ -114,6 +129,15 @@ impl Identity {
         Ok(Self { first: Some(FIXTURE_B_INSTANCE_ID), ..identity })
     }
 
+    /// The same, deployed with another app-compose.json: its text is measured as it is.
+    ///
+    /// # Errors
+    /// When it is no JSON object.
+    pub fn with_app_compose(mut self, text: String) -> Result<Self, StartError> {
+        self.app.compose = Compose::parse(text).map_err(StartError::Compose)?;
+        Ok(self)
+    }
+
     fn from_fixture(fixture: Fixture, app_id: AppId, root: Option<Address>) -> Result<Self, StartError> {
         let root = fixture.check(&app_id, root)?;
         // No seed comes with a fixture: instance ids hang on the app's public key.
@@ -147,6 +171,18 @@ pub enum Layout {
     Numbered(PathBuf, u32),
 }
 
+/// How instances are served; the default is without faults and without a Worker.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Which guest agent this is.
+    pub guest_api: GuestApi,
+    /// How instances misbehave.
+    pub faults: Vec<FaultSwitch>,
+    /// Where the Worker of instance 1 is served by TCP, if at all: that of instance N is at the Nth address from this one on, at the
+    /// same port. Real ones are at port 8090 of each CVM. Port 0 takes a free one for each.
+    pub worker: Option<SocketAddr>,
+}
+
 /// One instance, as the ready line and tests name it.
 #[derive(Clone, Debug, Serialize)]
 pub struct InstanceInfo {
@@ -158,6 +194,9 @@ pub struct InstanceInfo {
     pub dstack_sock: PathBuf,
     /// Absolute path of the legacy API's socket.
     pub tappd_sock: PathBuf,
+    /// Where its Worker is, if it is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<SocketAddr>,
 }
 
 /// The ready line: what is being served, printed once the sockets answer.
@@ -185,11 +224,21 @@ pub struct Simulator {
 }
 
 impl Simulator {
+    /// As [`Simulator::start_with`], with these faults and otherwise as by default.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start(identity: Identity, layout: &Layout, faults: &[FaultSwitch]) -> Result<Self, StartError> {
+        let settings = Settings { faults: faults.to_vec(), ..Settings::default() };
+        Self::start_with(identity, layout, &settings).await
+    }
+
     /// Opens every socket; they answer when this returns. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// When a socket is in use or cannot be made, and for impossible arguments. Nothing is left behind then.
-    pub async fn start(identity: Identity, layout: &Layout, faults: &[FaultSwitch]) -> Result<Self, StartError> {
+    pub async fn start_with(identity: Identity, layout: &Layout, settings: &Settings) -> Result<Self, StartError> {
+        let Settings { guest_api, faults, worker } = settings;
         let (directory, count, flat) = match layout {
             Layout::Flat(directory) => (directory, 1, true),
             Layout::Numbered(directory, count) => (directory, *count, false),
@@ -222,19 +271,28 @@ impl Simulator {
                 .iter()
                 .filter(|switch| switch.index.is_none_or(|only| only == index))
                 .fold(Faults::default(), |all, switch| all.and(switch.faults));
-            let instance = Instance::boot(Arc::clone(&app), id, faults);
+            let instance = Instance::boot(Arc::clone(&app), id, *guest_api, faults);
             let instance = Arc::new(instance.map_err(|error| StartError::Boot(error.to_string()))?);
-            let paths = [(Service::Guest, "dstack.sock"), (Service::Tappd, "tappd.sock")];
-            for (service, name) in paths {
-                let (listener, file) = socket::listen(&home.join(name)).await?;
+            let paths = [(Listener::Guest, "dstack.sock"), (Listener::Tappd, "tappd.sock")];
+            for (listener, name) in paths {
+                let (sockets, file) = socket::listen(&home.join(name)).await?;
                 files.push(file);
-                servers.spawn(http::serve(listener, Arc::clone(&instance), service));
+                servers.spawn(http::serve(sockets, Arc::clone(&instance), listener));
             }
+            let worker = match worker {
+                Some(first) => {
+                    let (sockets, address) = listen(nth_address(*first, index)).await?;
+                    servers.spawn(http::serve(sockets, Arc::clone(&instance), Listener::Worker));
+                    Some(address)
+                }
+                None => None,
+            };
             summary.instances.push(InstanceInfo {
                 index,
                 instance_id: hex::encode(id),
                 dstack_sock: home.join("dstack.sock"),
                 tappd_sock: home.join("tappd.sock"),
+                worker,
             });
             instances.push(instance);
         }
@@ -272,6 +330,23 @@ impl Simulator {
         let instance = (index as usize).checked_sub(1).and_then(|i| self.instances.get(i));
         instance.inspect(|instance| instance.set_faults(faults)).is_some()
     }
+}
+
+/// The address of instance `index`, 1-based, where the first one's is `first`.
+fn nth_address(first: SocketAddr, index: u32) -> SocketAddr {
+    let further = index - 1;
+    let ip = match first.ip() {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits().wrapping_add(further)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits().wrapping_add(further.into())).into(),
+    };
+    SocketAddr::new(ip, first.port())
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Worker { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 /// Directories we made, removed on drop where they are empty by then.

@@ -272,6 +272,13 @@ pub(crate) struct VerifyResponse {
     pub(crate) valid: bool,
 }
 
+#[derive(Clone, PartialEq, Message, Deserialize)]
+#[serde(default)]
+pub(crate) struct AttestAppKeyArgs {
+    #[prost(string, tag = "1")]
+    pub(crate) algorithm: String,
+}
+
 /// An error as protobuf clients read it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ProtoError {
@@ -280,24 +287,24 @@ pub(crate) struct ProtoError {
 }
 
 /// Bytes in JSON: lower-case hex without `0x` out; hex of any case after any number of `0x` in.
-mod hex_bytes {
+pub(crate) mod hex_bytes {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&hex::encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
         hex::decode(text.trim_start_matches("0x")).map_err(D::Error::custom)
     }
 }
 
 /// Lists of bytes in JSON: an array of hex strings.
-mod hex_list {
+pub(crate) mod hex_list {
     use serde::Serializer;
 
-    pub(super) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(list.iter().map(hex::encode))
     }
 }

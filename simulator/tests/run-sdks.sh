@@ -39,16 +39,26 @@ finish() {
 }
 trap finish EXIT
 
-mkfifo "$work/ready"
-(cd "$work" && exec "$SIMULATOR") >"$work/ready" 2>"$work/log" &
-simulator=$!
-if ! read -r -t 60 ready <"$work/ready"; then
-  echo "run-sdks: the simulator did not become ready:" >&2
-  cat "$work/log" >&2
-  exit 1
-fi
-echo "simulator: $ready"
+# An SDK of dstack 0.5 against the guest agents of 0.5 and of 0.6.
+for GUEST_API in 0.5 0.6; do
+  export GUEST_API
+  mkdir "$work/$GUEST_API"
+  mkfifo "$work/$GUEST_API/ready"
+  (cd "$work/$GUEST_API" && exec "$SIMULATOR" --guest-api "$GUEST_API") \
+    >"$work/$GUEST_API/ready" 2>"$work/$GUEST_API/log" &
+  simulator=$!
+  if ! read -r -t 60 ready <"$work/$GUEST_API/ready"; then
+    echo "run-sdks: the simulator did not become ready:" >&2
+    cat "$work/$GUEST_API/log" >&2
+    exit 1
+  fi
+  echo "simulator of dstack $GUEST_API: $ready"
 
-export DSTACK_SIMULATOR_ENDPOINT=$work/dstack.sock TAPPD_SIMULATOR_ENDPOINT=$work/tappd.sock
-"$venv/bin/python" "$here/python_sdk.py"
-node --test --test-reporter=spec "$here/js/js_sdk.test.js"
+  export DSTACK_SIMULATOR_ENDPOINT=$work/$GUEST_API/dstack.sock TAPPD_SIMULATOR_ENDPOINT=$work/$GUEST_API/tappd.sock
+  "$venv/bin/python" "$here/python_sdk.py"
+  node --test --test-reporter=spec "$here/js/js_sdk.test.js"
+
+  kill "$simulator"
+  wait "$simulator"
+  simulator=
+done

@@ -3,13 +3,13 @@
 // Every test binary compiles this file and uses its own part of it.
 #![allow(dead_code, unreachable_pub, reason = "shared between test binaries, each of which uses a part")]
 
-use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use dstack_simulator::{FaultSwitch, Identity, Layout, Simulator};
+use dstack_simulator::{FaultSwitch, GuestApi, Identity, Layout, Settings, Simulator};
 use serde_json::Value;
 use testkit::Scratch;
 
@@ -25,11 +25,22 @@ pub struct Running {
 
 impl Running {
     pub async fn start(identity: Identity, instances: u32, fail: &[&str]) -> Self {
-        let directory = Scratch::new();
         let faults: Vec<FaultSwitch> = fail.iter().map(|fail| fail.parse().unwrap()).collect();
+        Self::start_with(identity, instances, &Settings { faults, ..Settings::default() }).await
+    }
+
+    pub async fn start_with(identity: Identity, instances: u32, settings: &Settings) -> Self {
+        let directory = Scratch::new();
         let layout = Layout::Numbered(directory.path().join("sim"), instances);
-        let simulator = Simulator::start(identity, &layout, &faults).await.unwrap();
+        let simulator = Simulator::start_with(identity, &layout, settings).await.unwrap();
         Self { simulator, directory }
+    }
+
+    /// An agent of dstack 0.6, one instance, its Worker included.
+    pub async fn dstack06(identity: Identity) -> Self {
+        let worker = Some("127.0.0.1:0".parse().unwrap());
+        let settings = Settings { guest_api: GuestApi::Dstack06, worker, ..Settings::default() };
+        Self::start_with(identity, 1, &settings).await
     }
 
     /// Fixture B, one instance.
@@ -50,6 +61,11 @@ impl Running {
     /// A connection to the only instance's tappd.sock.
     pub fn tappd(&self) -> Connection {
         Connection::open(&self.simulator.instances()[0].tappd_sock)
+    }
+
+    /// A connection to the only instance's Worker.
+    pub fn worker(&self) -> Connection<TcpStream> {
+        Connection::tcp(self.simulator.instances()[0].worker.unwrap())
     }
 
     /// A call to the first instance that must succeed.
@@ -87,13 +103,18 @@ impl Response {
 
     /// The text of a refusal.
     pub fn error(&self) -> String {
-        assert_eq!(self.status, 400, "{}", String::from_utf8_lossy(&self.body));
+        self.refusal(400)
+    }
+
+    /// The text of a refusal with another status.
+    pub fn refusal(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         self.value()["error"].as_str().unwrap().to_owned()
     }
 }
 
 /// One connection; reads fail the test after [`DEADLINE`].
-pub struct Connection(UnixStream);
+pub struct Connection<S = UnixStream>(S);
 
 impl Connection {
     pub fn open(path: &Path) -> Self {
@@ -103,6 +124,22 @@ impl Connection {
         Self(stream)
     }
 
+    /// Sends our FIN.
+    pub fn finish(&self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
+    }
+}
+
+impl Connection<TcpStream> {
+    pub fn tcp(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self(stream)
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
     pub fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
     }
@@ -110,11 +147,6 @@ impl Connection {
     /// As much as the server takes: it may refuse and close before the end.
     pub fn send_what_it_takes(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
-    }
-
-    /// Sends our FIN.
-    pub fn finish(&self) {
-        self.0.shutdown(Shutdown::Write).unwrap();
     }
 
     /// Whether the server closes, sending nothing more.
