@@ -12,7 +12,7 @@ use std::{
 };
 
 use dstack_simulator::{
-    Identity, Layout, Simulator,
+    Identity, Layout, Settings, Simulator,
     gateway::{Gateway, Instance, Limits as GatewayLimits, Registry},
 };
 use mesh_core::{
@@ -153,13 +153,16 @@ async fn nodes_meet_at_the_gateway_with_any_certificate_and_after_it_was_restart
     drop(std::fs::remove_dir_all(&directory.0));
     std::fs::create_dir(&directory.0).unwrap();
     let identity = Identity::seeded(&[1; 32], [0x11; 20]).unwrap();
-    let simulator = Simulator::start(identity, &Layout::Numbered(directory.0.clone(), 1), &[]).await.unwrap();
+    let settings = Settings { worker: Some((ip(2), 0).into()), ..Settings::default() };
+    let simulator =
+        Simulator::start_with(identity, &Layout::Numbered(directory.0.clone(), 1), &settings).await.unwrap();
     let path = simulator.instances()[0].dstack_sock.display().to_string();
     let agent = GuestAgent::new(find(Some(&path)).unwrap());
 
     let port = TcpListener::bind((ip(1), 0)).await.unwrap().local_addr().unwrap().port();
     let registry = Registry::default();
-    let instance = |n| Instance { app_id: [0xaa; 20], instance_id: [n; 20], ip: ip(n).into(), ports: None };
+    let instance =
+        |n| Instance { app_id: [0xaa; 20], instance_id: [n; 20], ip: ip(n).into(), ports: None, worker: None };
     registry.replace([1, 2].map(instance).into()).unwrap();
     let domains = [DOMAIN.parse().unwrap()];
     // No node dials from there: while the gateway is away, no connection can take its port.
@@ -182,9 +185,13 @@ async fn nodes_meet_at_the_gateway_with_any_certificate_and_after_it_was_restart
         }
     })
     .await;
+    // It has lost what it knew of node 2, whose guest is an old one: it closes the connection until it has asked there.
+    let worker = simulator.instances()[0].worker.map(|worker| worker.port());
+    registry.replace(vec![instance(1), Instance { worker, ..instance(2) }]).unwrap();
     let limits = GatewayLimits::default();
     let gateway = Gateway::start(world.gateway, &domains, limits, &registry).await.unwrap();
     talk(&a, &b, 2).await;
+    assert!(gateway.counts().refused > 0, "{:?}", gateway.counts());
 
     within("the end of all streams", b.keeper.stop()).await;
     within("word of it", async {

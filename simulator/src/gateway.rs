@@ -5,6 +5,7 @@
 
 mod limits;
 mod name;
+mod policy;
 mod registry;
 
 mod instances_file;
@@ -54,7 +55,7 @@ pub struct ListenError {
 /// let gateway = Gateway::start("127.0.0.1:0".parse()?, &["gw.test".parse()?], Limits::default(), &registry).await?;
 /// // Whatever listens on 127.0.0.1:51822 is now reached at `<22…22>-51822s.gw.test`, through `gateway.address()`.
 /// let ip = "127.0.0.1".parse()?;
-/// registry.replace(vec![Instance { app_id: [0x11; 20], instance_id: [0x22; 20], ip, ports: None }])?;
+/// registry.replace(vec![Instance { app_id: [0x11; 20], instance_id: [0x22; 20], ip, ports: None, worker: None }])?;
 /// # Ok(())
 /// # }
 /// ```

@@ -28,7 +28,8 @@ pub(crate) struct Args {
     domain: Vec<Domain>,
 
     /// JSON file of instances, freshest first, looked at again for every connection:
-    /// [{"app_id": HEX, "instance_id": HEX, "ip": IP, "ports": [PORT]}], where ports is optional and allows only these
+    /// [{"app_id": HEX, "instance_id": HEX, "ip": IP, "ports": [PORT], "worker": PORT}], where ports is optional and allows only these;
+    /// so is worker, which has the gateway ask the instance's Worker for them and refuse connections until it knows
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "instance")]
     instances: Option<PathBuf>,
 
@@ -102,7 +103,7 @@ fn instance(text: &str) -> Result<Instance, String> {
         read.map(|()| id).map_err(|_| format!("`{text}` is no id of 40 hex digits"))
     };
     let ip: IpAddr = ip.parse().map_err(|_| format!("`{ip}` is no IP address; the port comes with the server name"))?;
-    Ok(Instance { app_id: id(app)?, instance_id: id(instance)?, ip, ports: None })
+    Ok(Instance { app_id: id(app)?, instance_id: id(instance)?, ip, ports: None, worker: None })
 }
 
 /// The first line on stdout.

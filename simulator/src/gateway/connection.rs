@@ -52,6 +52,8 @@ pub(super) enum Refusal {
     Unknown(String),
     #[error("no instance lets the gateway connect to port {0}")]
     PortPolicy(u16),
+    #[error("the port policy is not known; its Worker is asked for it, unless what it answered cannot be read")]
+    NoPolicy,
     #[error("{open} connections are open, and {limit} may be")]
     Full { open: u64, limit: u64 },
     #[error("no instance can be connected to: {0}")]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::connection::Refusal;
 use super::instances_file::{InstancesError, InstancesFile};
 use super::limits::Limits;
+use super::policy::{self, Learned, PortPolicy};
 
 /// Instances one gateway knows at most: a WireGuard subnet's worth.
 pub const MAX_INSTANCES: usize = 65_536;
@@ -30,6 +31,10 @@ pub struct Instance {
     /// Ports that its app lets the gateway connect to (app-compose `port_policy`); every port where absent.
     #[serde(default)]
     pub ports: Option<BTreeSet<u16>>,
+    /// Its guest, of dstack 0.5.8 or before, says nothing of ports: the gateway has to ask its Worker at this port (8090 in a CVM), and
+    /// closes every connection before it knows. `ports` says nothing then.
+    #[serde(default)]
+    pub worker: Option<u16>,
 }
 
 /// The instances behind a gateway, in order of freshness: of an app's instances the first are tried. Clones are one registry,
@@ -45,12 +50,29 @@ struct State {
 
 struct Entry {
     instance: Instance,
+    policy: Known,
     open: Arc<AtomicU64>,
+}
+
+/// What is known of an instance's port policy.
+#[derive(Clone)]
+enum Known {
+    Policy(PortPolicy),
+    Nothing,
+    /// Its Worker is being asked.
+    Asking,
+    Unreadable,
+}
+
+impl Entry {
+    fn allows(&self, port: u16) -> bool {
+        matches!(&self.policy, Known::Policy(policy) if policy.allows(port))
+    }
 }
 
 impl Registry {
     /// The instances in a JSON file, which is read again for every connection: `[{"app_id": HEX, "instance_id": HEX,
-    /// "ip": IP, "ports": [PORT, …]}, …]`. While its content is invalid, the last valid content holds.
+    /// "ip": IP, "ports": [PORT, …], "worker": PORT}, …]`. While its content is invalid, the last valid content holds.
     ///
     /// # Errors
     /// When the file cannot be read, or is not what it should be.
@@ -84,16 +106,25 @@ impl Registry {
     pub(super) fn enter(&self, id: &[u8; 20], port: u16, limits: &Limits) -> Result<Vec<Place>, Refusal> {
         let mut state = self.lock();
         state.refresh();
-        let one = state.entries.iter().find(|entry| entry.instance.instance_id == *id);
-        let chosen: Vec<_> = match one {
+        let one = state.entries.iter_mut().find(|entry| entry.instance.instance_id == *id);
+        let mut chosen: Vec<_> = match one {
             Some(entry) => vec![entry],
-            None => state.entries.iter().filter(|entry| entry.instance.app_id == *id).take(limits.race.get()).collect(),
+            None => {
+                let of_app = state.entries.iter_mut().filter(|entry| entry.instance.app_id == *id);
+                of_app.take(limits.race.get()).collect()
+            }
         };
         if chosen.is_empty() {
             return Err(Refusal::Unknown(hex::encode(id)));
         }
-        let allows = |entry: &&Entry| entry.instance.ports.as_ref().is_none_or(|ports| ports.contains(&port));
-        let allowed: Vec<_> = chosen.into_iter().filter(allows).collect();
+        for entry in &mut chosen {
+            self.ask_for_policy(entry);
+        }
+        let is_open = |entry: &Entry| matches!(entry.policy, Known::Policy(_));
+        if !chosen.iter().any(|entry| is_open(entry)) {
+            return Err(Refusal::NoPolicy);
+        }
+        let allowed: Vec<&Entry> = chosen.into_iter().map(|entry| &*entry).filter(|entry| entry.allows(port)).collect();
         if allowed.is_empty() {
             return Err(Refusal::PortPolicy(port));
         }
@@ -102,6 +133,20 @@ impl Registry {
             return Err(Refusal::Full { open, limit: limits.connections_per_app });
         }
         Ok(allowed.into_iter().map(|entry| Place::take(entry, port)).collect())
+    }
+
+    /// Has the instance's Worker asked, if its policy is not known. What comes of it counts for later connections.
+    fn ask_for_policy(&self, entry: &mut Entry) {
+        let Some(port) = entry.instance.worker.filter(|_| matches!(entry.policy, Known::Nothing)) else { return };
+        entry.policy = Known::Asking;
+        let (instance, registry) = (entry.instance.clone(), Arc::downgrade(&self.0));
+        tokio::spawn(async move {
+            let worker = SocketAddr::new(instance.ip, port);
+            let learned = policy::learn(|| policy::ask(worker)).await;
+            if let Some(state) = registry.upgrade() {
+                Self(state).lock().learned(&instance, learned);
+            }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -134,15 +179,31 @@ impl State {
         if let Some(twice) = instances.iter().find(|instance| !seen.insert(instance.instance_id)) {
             return Err(InstancesError::Twice(hex::encode(twice.instance_id)));
         }
-        // An instance that stays keeps its count.
-        let open: BTreeMap<_, _> =
-            self.entries.iter().map(|entry| (entry.instance.instance_id, Arc::clone(&entry.open))).collect();
-        let entry = |instance: Instance| Entry {
-            open: open.get(&instance.instance_id).map(Arc::clone).unwrap_or_default(),
-            instance,
+        // An instance that stays keeps its count; one that stays as it is, what is known of it.
+        let before: BTreeMap<_, _> =
+            std::mem::take(&mut self.entries).into_iter().map(|entry| (entry.instance.instance_id, entry)).collect();
+        let entry = |instance: Instance| {
+            let before = before.get(&instance.instance_id);
+            let policy = match (before.filter(|before| before.instance == instance), instance.worker) {
+                (Some(before), _) => before.policy.clone(),
+                (None, None) => Known::Policy(PortPolicy(instance.ports.clone())),
+                (None, Some(_)) => Known::Nothing,
+            };
+            Entry { open: before.map(|before| Arc::clone(&before.open)).unwrap_or_default(), policy, instance }
         };
         self.entries = instances.into_iter().map(entry).collect();
         Ok(())
+    }
+
+    /// Takes what came of asking, unless the instance has changed meanwhile.
+    fn learned(&mut self, instance: &Instance, learned: Learned) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.instance == *instance) {
+            entry.policy = match learned {
+                Learned::Policy(policy) => Known::Policy(policy),
+                Learned::GaveUp => Known::Nothing,
+                Learned::Unreadable => Known::Unreadable,
+            };
+        }
     }
 }
 
@@ -177,6 +238,7 @@ mod tests {
             instance_id: [id; 20],
             ip: IpAddr::from([127, 0, 0, id]),
             ports: ports.map(|ports| ports.iter().copied().collect()),
+            worker: None,
         }
     }
 

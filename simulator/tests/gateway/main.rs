@@ -7,6 +7,7 @@ mod harness;
 mod world;
 
 mod limits;
+mod policy;
 mod routing;
 mod streams;
 mod tls;

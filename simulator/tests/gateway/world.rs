@@ -39,10 +39,10 @@ pub(crate) fn id(n: u8) -> [u8; 20] {
 }
 
 pub(crate) fn instance(n: u8) -> Instance {
-    Instance { app_id: APP, instance_id: id(n), ip: ip(n), ports: None }
+    Instance { app_id: APP, instance_id: id(n), ip: ip(n), ports: None, worker: None }
 }
 
-fn ip(n: u8) -> IpAddr {
+pub(crate) fn ip(n: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 77, n).into()
 }
 
