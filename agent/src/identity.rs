@@ -10,6 +10,7 @@ pub mod signer;
 use std::path::Path;
 
 use mesh_core::{
+    gateway_access::GatewayAccess,
     id::{Address, AppId, B256, InstanceId},
     proof::{OwnChain, Refusal, recover_own_chain},
     registration::{MEMBER_KEY_PURPOSE, NODE_KEY_PURPOSE, SignatureChain, member_key_path, node_key_path},
@@ -44,6 +45,8 @@ pub struct Identity {
     pub compose_hash: Option<B256>,
     /// The guest agent is the simulator.
     pub simulated: bool,
+    /// What its app-compose.json says of the gateway, where the guest agent shows it.
+    pub gateway_access: Option<GatewayAccess>,
     /// KMS root the own key chain recovers to: the first trust anchor.
     pub kms_root: Address,
     /// The chain that goes with every registration.
@@ -174,6 +177,7 @@ impl Identity {
             app_id,
             compose_hash: info.compose_hash.parse().ok().filter(|hash: &B256| !hash.is_zero()),
             simulated: info.cloud_vendor == SIMULATED,
+            gateway_access: info.gateway_access(),
             kms_root: own.kms_root,
             chain: own.chain,
             psk_root: PskRoot::new(psk.secret().clone()),

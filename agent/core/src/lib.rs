@@ -13,6 +13,7 @@ pub mod development;
 pub mod diff;
 pub mod freshness;
 pub mod gate;
+pub mod gateway_access;
 pub mod id;
 pub mod member;
 pub mod membership;

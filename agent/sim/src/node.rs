@@ -258,6 +258,7 @@ impl Node {
             wireguard_key: wireguard_key(self.number),
             compose_hash: None,
             simulated: true,
+            gateway_access: None,
             contract: cluster().domain.contract,
             version: "0.0.0".to_owned(),
             pid: 1,

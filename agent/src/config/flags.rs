@@ -10,6 +10,7 @@ use mesh_core::{
     id::{Address, AppId, InstanceId, TokenId},
     network::MeshNetwork,
     place::Domain,
+    registration::NetworkType,
 };
 
 use super::{DeviceFlags, GatewayFlags};
@@ -212,6 +213,15 @@ impl Mode {
         match self {
             Self::Wireguard => "wireguard",
             Self::Tls => "tls",
+        }
+    }
+
+    /// As a registration says it.
+    #[must_use]
+    pub const fn network_type(self) -> NetworkType {
+        match self {
+            Self::Wireguard => NetworkType::Wireguard,
+            Self::Tls => NetworkType::TlsGateway,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A client of the dstack guest agent: `Info`, `GetKey` and `GetTlsKey` (every version from 0.5.0 on has them), over its unix
 //! socket or an http URL. Answers hold keys, so nothing of them is logged and their buffers are wiped.
 
+mod app_compose;
 mod find;
 mod http;
 
 use std::{fmt, time::Duration};
 
+use mesh_core::gateway_access::GatewayAccess;
 use mesh_tunnel::Secret;
 use serde::{
     Deserialize,
@@ -92,6 +94,20 @@ pub struct Info {
     /// The simulator says `SIMULATED`.
     #[serde(default)]
     pub cloud_vendor: String,
+    /// JSON, with the deployment document in it.
+    #[serde(default)]
+    tcb_info: String,
+    /// The deployment document itself, in the API v1.
+    #[serde(default)]
+    app_compose: String,
+}
+
+impl Info {
+    /// What the deployment document says of the gateway, where it is shown.
+    #[must_use]
+    pub fn gateway_access(&self) -> Option<GatewayAccess> {
+        app_compose::gateway_access(&self.tcb_info, &self.app_compose)
+    }
 }
 
 /// A derived secp256k1 key with the signatures that vouch for it.

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -63,7 +62,7 @@ pub async fn check(config: &Config) -> Report {
     let contract = config.contract.or_else(|| Some(identity.as_ref()?.app_id.into()));
     let gateway = async {
         match &config.place {
-            Some(place) => Some(check_gateway(place, config.gateway.address, identity.as_ref()).await),
+            Some(place) => Some(check_gateway(place, config, identity.as_ref()).await),
             None => None,
         }
     };
@@ -151,14 +150,22 @@ fn of_one_chain(checks: Vec<(Check, Option<u64>)>, configured: Option<u64>) -> i
 }
 
 /// Whether the gateway in front of this node accepts connections.
-async fn check_gateway(place: &OwnPlace, address: Option<SocketAddr>, identity: Option<&Identity>) -> Check {
+async fn check_gateway(place: &OwnPlace, config: &Config, identity: Option<&Identity>) -> Check {
     // Every name below the domain leads there.
     let host = match identity {
         Some(identity) => format!("{}-{}s.{}", identity.instance, place.port, place.domain),
         None => format!("check.{}", place.domain),
     };
     let failed = |error: &str| Check::failed("gateway", host.clone(), error);
-    let addresses = match address {
+    let access = identity.and_then(|identity| identity.gateway_access.as_ref());
+    let kind = config.mode.network_type();
+    if let Some(closed) = access.and_then(|access| access.closed(place.port.get(), kind)) {
+        return failed(&format!(
+            "it does not let peers through (gateway_port_policy): {closed}\nhint: {}",
+            closed.hint()
+        ));
+    }
+    let addresses = match config.gateway.address {
         Some(address) => vec![address],
         None => match timeout(PATIENCE, lookup_host((host.as_str(), GATEWAY_PORT))).await {
             Ok(Ok(addresses)) => addresses.collect(),

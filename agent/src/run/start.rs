@@ -10,7 +10,6 @@ use mesh_core::{
     agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     development::published_key,
     id::{Address, WireguardKey},
-    registration::NetworkType,
 };
 use mesh_paths::shell::PathKeeper;
 use tokio::{
@@ -350,9 +349,9 @@ async fn wireguard_secret(
 }
 
 fn local_node(config: &Config, identity: &Identity, public_key: Option<WireguardKey>, contract: Address) -> LocalNode {
-    let (network_type, dataplane) = match config.mode {
-        Mode::Wireguard => (NetworkType::Wireguard, config.dataplane.name()),
-        Mode::Tls => (NetworkType::TlsGateway, "none"),
+    let dataplane = match config.mode {
+        Mode::Wireguard => config.dataplane.name(),
+        Mode::Tls => "none",
     };
     LocalNode {
         instance: identity.instance,
@@ -360,10 +359,11 @@ fn local_node(config: &Config, identity: &Identity, public_key: Option<Wireguard
         kms_root: identity.kms_root,
         node_address: identity.node_address(),
         member_address: identity.member.address(),
-        network_type,
+        network_type: config.mode.network_type(),
         wireguard_key: public_key.unwrap_or(WireguardKey([0; 32])),
         compose_hash: identity.compose_hash,
         simulated: identity.simulated,
+        gateway_access: identity.gateway_access.clone(),
         contract,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

@@ -200,6 +200,7 @@ impl World {
             },
             compose_hash: identity.compose_hash,
             simulated: identity.simulated,
+            gateway_access: identity.gateway_access.clone(),
             contract: self.contract,
             version: "0.0.0".to_owned(),
             pid: 1,

@@ -13,6 +13,7 @@ use crate::{
     diff::Change,
     freshness::{Deadlines, Witnesses},
     gate::WITNESSES,
+    gateway_access::GatewayAccess,
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
     observed::Observed,
@@ -54,6 +55,8 @@ pub struct LocalNode {
     pub compose_hash: Option<B256>,
     /// The guest agent says it is a simulator.
     pub simulated: bool,
+    /// What the app's deployment document says of the gateway; `None` where the guest agent does not show it.
+    pub gateway_access: Option<GatewayAccess>,
     /// The cluster contract.
     pub contract: Address,
     /// Crate version, for the status.

@@ -303,6 +303,7 @@ impl Agent {
             let message = "the guest agent is a simulator: nothing is confidential";
             found.push(Finding::new("W602", "simulated", Severity::Info, message));
         }
+        self.find_closed_gateway(found);
         found.extend(self.guard.finding(now));
         if let Some(Guard { table: false, .. }) = self.policy.guard.filter(|_| self.has_tunnels()) {
             let message = "nothing keeps out packets that come to the mesh's addresses from outside of the tunnel";

@@ -85,6 +85,16 @@ impl Agent {
         );
     }
 
+    /// W603: the gateway does not let clients through to this node, whatever the contract says of its place.
+    pub(super) fn find_closed_gateway(&self, found: &mut Vec<Finding>) {
+        let of_place = self.policy.place.as_ref().zip(self.me.gateway_access.as_ref());
+        let closed = of_place.and_then(|(place, access)| access.closed(place.port.get(), self.me.network_type));
+        found.extend(closed.map(|closed| {
+            let message = format!("no peer reaches this node through the gateway: {closed}");
+            Finding::new("W603", "gateway-closed", Severity::Warning, message).hint(closed.hint())
+        }));
+    }
+
     /// W405: peers whose place is below a base domain that was removed.
     pub(super) fn find_lost_places(&self, found: &mut Vec<Finding>) {
         let base_domains = self.base_domains();

@@ -3,16 +3,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh_core::{
-    agent::{GatewaySeen, Input, PathPeers, PathsSeen, PeerPaths},
+    agent::{Agent, GatewaySeen, Input, LocalNode, PathPeers, PathsSeen, PeerPaths, Policy},
+    gateway_access::GatewayAccess,
     id::TokenId,
     path::{PathKind, PathReport, Report, Switch, Trouble, rank},
-    registration::{Gateway, Registration},
+    place::OwnPlace,
+    registration::{Gateway, NetworkType, Registration},
     status::{PathStatus, PeerState, PeerStatus, Reason, Severity, Status, VerdictState, Warning},
 };
 
 use crate::{
     cluster::{endpoint, instance, key, registration, token},
-    world::{OWN, World},
+    world::{OWN, World, me, policy},
 };
 
 use PathKind::{Direct, Gateway as ByGateway};
@@ -336,6 +338,67 @@ fn a_peer_that_has_no_fallback_is_worth_knowing() {
     assert_eq!((gateway.usable, gateway.reason), (false, Some(Reason::GatewayPortPolicy)));
     assert_eq!(gateway.detail.as_deref(), Some("the gateway closed the connection"));
     assert_eq!(gateway.connected_s, None);
+}
+
+/// A gateway closes connections to a new CVM until it knows which ports it may connect to: that takes up to half a minute.
+#[test]
+fn a_gateway_has_a_minute_to_let_a_new_peer_through() {
+    let mut world = World::mesh(&[2, 3]);
+    world.pass(Duration::from_secs(10));
+    let refused = || {
+        let mut refused = works();
+        close(&mut refused, Reason::GatewayPortPolicy, "the gateway closed the connection");
+        refused.report.paths[rank(ByGateway)].proved = None;
+        refused
+    };
+    // Peer 3 has no other path.
+    let alone = || {
+        let mut alone = refused();
+        fail(&mut alone, Direct, Trouble::Away(Some(Reason::NoEndpoint)), SECOND);
+        (alone.direct, alone.report.primary) = (None, None);
+        alone
+    };
+    let mut no_endpoint = registration(3);
+    (no_endpoint.endpoint, no_endpoint.key_epoch) = (None, 2);
+    assert!(world.contract.register(no_endpoint));
+    world.hint();
+    world.silent.insert(key(3));
+    let mut codes = |seconds: u32| {
+        for _ in 0..seconds {
+            world.pass(SECOND);
+            see(&mut world, [(2, refused()), (3, alone())]);
+        }
+        let mut codes: Vec<_> =
+            world.status().warnings.iter().map(|warning| (warning.code.clone(), warning.peer)).collect();
+        codes.sort();
+        codes
+    };
+    assert_eq!(codes(59), []);
+    let late = codes(3);
+    let of = |code: &str, id: u32| (code.to_owned(), Some(token(id)));
+    assert_eq!(late, [of("W201", 3), of("W205", 2)]);
+}
+
+/// What the node's own deployment document keeps from the gateway.
+#[test]
+fn a_node_that_its_gateway_does_not_let_through_says_what_to_change() {
+    let place = OwnPlace { domain: "gw.example".parse().unwrap(), port: 51822.try_into().unwrap() };
+    let found = |access: Option<GatewayAccess>, place: Option<OwnPlace>| {
+        let mut world = World::new();
+        let node = LocalNode { gateway_access: access, ..me(&world.contract.cluster, NetworkType::Wireguard) };
+        world.agent = Agent::new(node, Policy { place, ..policy() }, world.now);
+        world.pass(SECOND);
+        let warnings = world.status().warnings;
+        warnings.into_iter().find(|warning| warning.code == "W603").map(|warning| (warning.message, warning.hint))
+    };
+    let open = GatewayAccess { enabled: true, ..GatewayAccess::default() };
+    assert_eq!(found(Some(open.clone()), Some(place.clone())), None);
+    assert_eq!(found(None, Some(place.clone())), None, "the guest agent does not show it");
+    let closed = GatewayAccess { restricted: true, ..open };
+    assert_eq!(found(Some(closed.clone()), None), None, "a node without a place needs none");
+    let (message, hint) = found(Some(closed), Some(place)).unwrap();
+    assert!(message.contains("port 51822"), "{message}");
+    assert!(hint.is_some_and(|hint| hint.contains("port_policy.ports")));
 }
 
 #[test]

@@ -613,6 +613,7 @@ pub(crate) fn me(cluster: &Cluster, network_type: NetworkType) -> LocalNode {
         wireguard_key,
         compose_hash: None,
         simulated: false,
+        gateway_access: None,
         contract: cluster.domain.contract,
         version: "0.0.0".to_owned(),
         pid: 7,

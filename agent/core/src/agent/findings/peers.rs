@@ -23,6 +23,10 @@ use crate::{
 /// A gateway that cannot be reached is known sooner than a peer that says nothing: the node has tried. This is a restart of it,
 /// counted from the peer that has missed it for longest.
 const GATEWAY_GRACE: Duration = Duration::from_secs(5);
+/// A gateway closes connections to a CVM whose port policy it does not know yet, and asks the CVM for it meanwhile: for half a minute
+/// (dstack/gateway, `src/proxy/port_policy.rs`), after which the next dial has to be waited for. A peer that was never reached through its
+/// gateway may be such a CVM.
+const POLICY_GRACE: Duration = Duration::from_secs(60);
 /// Of the peers that one fault cuts off, this many are named.
 const MAX_NAMED: usize = 8;
 
@@ -59,6 +63,15 @@ impl<'a> Troubled<'a> {
     /// Its gateway, and since when it should be reached through that and is not.
     fn without_gateway(&self) -> Option<(&'a GatewaySeen, Duration)> {
         Some((self.gateway()?, self.paths?.0.no_gateway_since?))
+    }
+
+    /// Its gateway may not know yet whether it may connect to it.
+    fn awaits_policy(&self, now: Now) -> bool {
+        let was_reached = self.paths.is_some_and(|(known, _)| known.proved[rank(PathKind::Gateway)].is_some());
+        self.without_gateway().is_some_and(|(gateway, since)| {
+            let lasts = now.since_start.saturating_sub(since);
+            gateway.reason == Some(Reason::GatewayPortPolicy) && !was_reached && lasts < POLICY_GRACE
+        })
     }
 
     /// It has not been reached for a while.
@@ -161,7 +174,8 @@ impl Agent {
         let without = troubled.iter().filter(|peer| peer.works() && !cut_off.contains(&peer.token()));
         let without = without.filter_map(|peer| {
             let (gateway, since) = peer.without_gateway()?;
-            (now.since_start.saturating_sub(since) >= PEER_GRACE).then_some((peer.token(), gateway))
+            let lasts = now.since_start.saturating_sub(since) >= PEER_GRACE && !peer.awaits_policy(now);
+            lasts.then_some((peer.token(), gateway))
         });
         find_each(found, without, |token, gateway| {
             let message = format!("reached by direct UDP alone: {}", stream_words(gateway));
@@ -187,7 +201,7 @@ fn find_silent(troubled: &[Troubled<'_>], cut_off: &HashSet<TokenId>, now: Now, 
             .hint(format!("check that UDP {} is open on both sides", endpoint.port()))
     });
     let without_endpoint = || lost().filter(|peer| peer.direct().is_none());
-    let behind = without_endpoint().filter(|peer| !cut_off.contains(&peer.token()));
+    let behind = without_endpoint().filter(|peer| !cut_off.contains(&peer.token()) && !peer.awaits_policy(now));
     let behind = behind.filter_map(|peer| Some((peer.token(), (peer, peer.gateway()?))));
     find_each(found, behind, |token, (peer, gateway)| {
         let message = format!("{} token {token} through the gateway ({})", what(peer), stream_words(gateway));
