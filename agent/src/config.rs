@@ -25,6 +25,7 @@ use mesh_core::{
     development::published_key,
     freshness::Deadlines,
     id::{Address, AppId, InstanceId, TokenId},
+    listen_port::listen_port,
     place::OwnPlace,
 };
 use mesh_tunnel::DeviceOptions;
@@ -44,8 +45,9 @@ use crate::api::{Group, UserId};
 
 /// The tunnel's interface by default.
 pub const DEFAULT_INTERFACE: &str = "mesh0";
-/// The device's UDP port by default; WireGuard's usual 51820 is often taken on a CVM's host.
-pub const DEFAULT_LISTEN_PORT: u16 = 51821;
+/// The device's UDP port where its operator names the endpoint and no port, because something outside leads to it then; WireGuard's
+/// usual 51820 is often taken on a CVM's host.
+pub const FORWARDED_LISTEN_PORT: u16 = 51821;
 /// Where the configuration file is looked for when no path is given.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/p2p-agent/config.toml";
 /// Where WireGuard nodes listen for streams from the gateway by default.
@@ -85,8 +87,8 @@ pub struct Config {
     pub token: Option<TokenId>,
     /// Interface name, 1 to 15 bytes.
     pub interface: String,
-    /// UDP port, nonzero.
-    pub listen_port: u16,
+    /// UDP port, nonzero; the instance's own where `None`.
+    pub listen_port: Option<u16>,
     /// Endpoint to register.
     pub endpoint: EndpointChoice,
     /// Key file, lock and cache live here.
@@ -166,8 +168,10 @@ impl Config {
             return Err(ConfigError::UserspaceOnly { flag });
         }
         let gateway = flags.gateway.settings();
-        let listen_port = flags.listen_port.unwrap_or(DEFAULT_LISTEN_PORT);
-        if listen_port == DSTACK_WIREGUARD_PORT {
+        let endpoint = flags.endpoint.unwrap_or(EndpointChoice::Auto);
+        let is_forwarded = matches!(endpoint, EndpointChoice::Fixed(_));
+        let listen_port = flags.listen_port.or(is_forwarded.then_some(FORWARDED_LISTEN_PORT));
+        if listen_port == Some(DSTACK_WIREGUARD_PORT) {
             return Err(ConfigError::DstackPort);
         }
         if flags.rpc_url.is_empty() && flags.trusted_rpc_url.is_none() {
@@ -215,7 +219,7 @@ impl Config {
             token: flags.token,
             listen_port,
             endpoint: match mode {
-                Mode::Wireguard => flags.endpoint.unwrap_or(EndpointChoice::Auto),
+                Mode::Wireguard => endpoint,
                 Mode::Tls => EndpointChoice::None,
             },
             state_dir: flags.state_dir.map_or(default_state_dir, Ok)?,
@@ -258,6 +262,12 @@ impl Config {
 }
 
 impl Config {
+    /// The UDP port of this node.
+    #[must_use]
+    pub fn listen_port_of(&self, instance: InstanceId) -> u16 {
+        self.listen_port.unwrap_or_else(|| listen_port(instance))
+    }
+
     /// What of it may change while the agent runs.
     #[must_use]
     pub fn adjustments(&self) -> Adjustments {

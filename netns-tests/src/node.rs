@@ -25,7 +25,7 @@ use testkit::{
 
 use crate::{binaries::Binaries, chain::RPC_PORT, http, uapi};
 
-/// UDP port of every agent: each has a namespace of its own.
+/// UDP port of every agent, unless a test has it otherwise: each has a namespace of its own.
 pub(crate) const LISTEN_PORT: u16 = 51821;
 /// TCP port at which every agent listens for streams.
 pub(crate) const STREAM_PORT: u16 = 51822;
@@ -44,6 +44,8 @@ pub struct AgentSettings {
     pub rpc_urls: Vec<String>,
     /// `--endpoint`.
     pub endpoint: String,
+    /// `--listen-port`, if it is given.
+    pub listen_port: Option<u16>,
     /// `--dstack-socket`.
     pub dstack_socket: PathBuf,
     /// `--log-level`.
@@ -145,7 +147,6 @@ impl Node {
         }
         for (flag, value) in [
             ("--interface", self.interface.clone()),
-            ("--listen-port", LISTEN_PORT.to_string()),
             ("--endpoint", self.settings.endpoint.clone()),
             ("--state-dir", path(&self.state_dir())),
             ("--socket", path(&self.socket())),
@@ -154,6 +155,7 @@ impl Node {
         ] {
             words.extend([flag.to_owned(), value]);
         }
+        words.extend(self.settings.listen_port.iter().flat_map(|port| ["--listen-port".to_owned(), port.to_string()]));
         // Its keys are a simulator's, whose root is published.
         words.push("--development".to_owned());
         words.extend(self.settings.extra.iter().cloned());

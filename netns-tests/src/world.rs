@@ -157,6 +157,7 @@ impl World {
         let settings = AgentSettings {
             rpc_urls: vec![self.chain.ws_url()],
             endpoint,
+            listen_port: Some(LISTEN_PORT),
             dstack_socket: self.simulator.instance(index)?.dstack_sock.clone(),
             log_level: "debug".to_owned(),
             extra: Vec::new(),

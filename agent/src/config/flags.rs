@@ -48,7 +48,8 @@ pub struct Flags {
     /// Interface name; default: mesh0.
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// UDP port; default: 51821.
+    /// UDP port; default: one that follows from the instance id, so that nodes on one host have different ones, or 51821 where
+    /// `--endpoint IP:PORT` names where this node is reached.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub listen_port: Option<u16>,
     /// Endpoint to register: IP:PORT, `auto` (the address that leads to the RPC endpoint) or `none`; default: auto.

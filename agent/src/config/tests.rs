@@ -91,10 +91,24 @@ fn defaults_follow_the_interface() {
     let config = config(&["--rpc-url", "http://127.0.0.1:8545", "--interface", "mesh7"]).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/p2p-agent/mesh7"));
     assert_eq!(config.socket, Path::new("/run/p2p-agent/mesh7.sock"));
-    assert_eq!(config.listen_port, 51821);
+    assert_eq!(config.listen_port, None);
+    let instance = InstanceId([0x11; 20]);
+    assert_eq!(config.listen_port_of(instance), mesh_core::listen_port::listen_port(instance));
     assert_eq!((config.guard, config.allowed.mesh_network), (GuardKind::Full, None));
     assert_eq!(config.rpc_quorum, 1);
     assert_eq!(config.on_registry_expiry, OnExpiry::FailClosed);
+}
+
+/// What an operator opened in a firewall, or has led here, does not move.
+#[test]
+fn a_port_that_is_named_or_led_to_stays() {
+    let port = |more: &[&str]| config(&[&["--rpc-url", "http://a"][..], more].concat()).unwrap().listen_port;
+    assert_eq!(port(&["--listen-port", "4000"]), Some(4000));
+    assert_eq!(port(&["--endpoint", "203.0.113.7:4000"]), Some(FORWARDED_LISTEN_PORT));
+    assert_eq!(port(&["--endpoint", "203.0.113.7:4000", "--listen-port", "4001"]), Some(4001));
+    for endpoint in ["auto", "none"] {
+        assert_eq!(port(&["--endpoint", endpoint]), None);
+    }
 }
 
 #[test]

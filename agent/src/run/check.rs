@@ -16,7 +16,7 @@ use tokio::{
 
 use super::start::check_root;
 use crate::{
-    config::Config,
+    config::{Config, Mode},
     identity::{
         Expected, Identity, MemberKeySource,
         dstack::{self, GuestAgent},
@@ -95,7 +95,11 @@ async fn check_guest_agent(config: &Config) -> (Check, Option<Identity>) {
     }
     let simulated = if identity.simulated { ", SIMULATED" } else { "" };
     let Identity { instance, app_id, kms_root, .. } = &identity;
-    let found = format!("instance {instance}, app {app_id}, KMS root {kms_root}{simulated}");
+    let listens = match config.mode {
+        Mode::Wireguard => format!(", UDP port {}", config.listen_port_of(*instance)),
+        Mode::Tls => String::new(),
+    };
+    let found = format!("instance {instance}, app {app_id}, KMS root {kms_root}{listens}{simulated}");
     (Check::good(kind, name, found), Some(identity))
 }
 

@@ -110,6 +110,7 @@ impl Start<'_> {
 
         let Some(found) = unless_stopped(ask_guest_agent(&config), &mut api, &stop).await else { return Ok(()) };
         let (identity, secret) = found?;
+        machine::check_port(&config, config.listen_port_of(identity.instance))?;
         let contract = contract_of(&config, &identity);
         background.spawn(InstanceClaim::take(identity.instance, contract)?.hold());
         let public_key = secret.public_key();
@@ -296,10 +297,11 @@ impl Parts {
             background.spawn(async move { Ok(watch.await) });
         }
 
+        let listen_port = config.listen_port_of(identity.instance);
         let (found, endpoint) = (self.endpoint.clone(), self.endpoint.subscribe());
         if config.endpoint == EndpointChoice::Auto {
             let remotes = Remotes::new(&config.rpc_urls);
-            let follow = endpoint::follow(remotes, config.listen_port, found, self.machine_changed.clone());
+            let follow = endpoint::follow(remotes, listen_port, found, self.machine_changed.clone());
             background.spawn(async move { Ok(follow.await) });
         }
 
@@ -310,7 +312,7 @@ impl Parts {
         });
 
         let clock = self.clock;
-        let mut agent = Agent::new(node, policy(&config, guard), clock.now());
+        let mut agent = Agent::new(node, policy(&config, listen_port, guard), clock.now());
         let stop_on_wrong_chain = cached.is_none();
         if let Some(cached) = cached {
             agent.handle(Input::Cached(Box::new(cached)), clock.now());
@@ -372,10 +374,10 @@ fn local_node(config: &Config, identity: &Identity, public_key: Option<Wireguard
     }
 }
 
-fn policy(config: &Config, guard: Option<Guard>) -> Policy {
+fn policy(config: &Config, listen_port: u16, guard: Option<Guard>) -> Policy {
     Policy {
         token: config.token,
-        listen_port: config.listen_port,
+        listen_port,
         endpoint: endpoint::configured(config),
         place: config.place.clone(),
         keepalive: config.keepalive,
@@ -403,6 +405,7 @@ fn announce(config: &Config, identity: &Identity, public_key: Option<WireguardKe
         %contract,
         mode = config.mode.name(),
         interface = public_key.map(|_| config.interface.as_str()),
+        listen_port = public_key.map(|_| config.listen_port_of(identity.instance)),
         place = config.place.as_ref().map(|place| format!("{}-{}s.{}", identity.instance, place.port, place.domain)),
         socket = %config.socket.display(),
         "p2p-agent started"

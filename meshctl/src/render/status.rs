@@ -99,6 +99,7 @@ fn head(status: &Status) -> [(String, Right); 7] {
     let epoch = or_unknown(registry.epoch, |epoch| epoch.to_string());
     let ready = format!("ready {}   live {}", yes(status.verdict.ready), yes(status.verdict.live));
     let (direct, gateway, down) = (summary.direct, summary.gateway, summary.down);
+    let port = status.agent.listen_port.map_or_else(String::new, |port| format!("   UDP port {port}"));
 
     [
         (format!("mesh      {mesh:first$}   {chain:second$}   contract {contract}"), verdict(status.verdict.state)),
@@ -114,7 +115,7 @@ fn head(status: &Status) -> [(String, Right); 7] {
         (format!("registry  epoch {epoch}   {}", block(status)), in_sync(status)),
         (format!("sources   {}", sources(status)), expiry(status)),
         (
-            format!("paths     direct {direct}   gateway {gateway}   down {down}"),
+            format!("paths     direct {direct}   gateway {gateway}   down {down}{port}"),
             (ready, if status.verdict.ready { None } else { Some(Color::Bad) }),
         ),
     ]

@@ -65,17 +65,25 @@ pub fn check(config: &Config) -> Result<(), CannotStart> {
         Dataplane::Userspace | Dataplane::Kernel => {}
     }
     // The kernel's interface outlives a killed agent, and is adopted where it has our key.
-    let name_taken = Path::new("/sys/class/net").join(&config.interface).exists();
-    if name_taken && config.dataplane == Dataplane::Userspace {
+    if is_there(&config.interface) && config.dataplane == Dataplane::Userspace {
         return Err(CannotStart::Tunnel(TunnelError::NameTaken(config.interface.clone())));
     }
-    if !name_taken {
-        check_port(config.listen_port)?;
-    }
-    Ok(())
+    config.listen_port.map_or(Ok(()), |port| check_port(config, port))
 }
 
-fn check_port(port: u16) -> Result<(), CannotStart> {
+/// Checks that the device can have this UDP port, which it has already where its interface is there.
+///
+/// # Errors
+/// It is taken.
+pub fn check_port(config: &Config, port: u16) -> Result<(), CannotStart> {
+    if is_there(&config.interface) { Ok(()) } else { try_port(port) }
+}
+
+fn is_there(interface: &str) -> bool {
+    Path::new("/sys/class/net").join(interface).exists()
+}
+
+fn try_port(port: u16) -> Result<(), CannotStart> {
     let taken = |reason| CannotStart::UdpBind { port, reason };
     drop(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(taken)?);
     match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)) {
@@ -126,7 +134,7 @@ mod tests {
     fn a_taken_port_is_named() {
         let taken = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = check_port(port).unwrap_err().to_string();
+        let error = try_port(port).unwrap_err().to_string();
         assert!(error.contains(&port.to_string()) && error.contains("udp_bind"), "{error}");
     }
 }

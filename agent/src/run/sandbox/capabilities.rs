@@ -18,7 +18,10 @@ pub(super) fn needed(config: &Config) -> CapabilitySet {
     let metrics = config.metrics_listen.map(|address| address.port());
     let (for_mode, ports) = match config.mode {
         Mode::Tls => (CapabilitySet::empty(), Vec::new()),
-        Mode::Wireguard => (CapabilitySet::NET_ADMIN, vec![config.listen_port, config.gateway.listen.port()]),
+        // A port that was not named is a high one.
+        Mode::Wireguard => {
+            (CapabilitySet::NET_ADMIN, config.listen_port.into_iter().chain([config.gateway.listen.port()]).collect())
+        }
     };
     if ports.into_iter().chain(metrics).any(|port| port < FIRST_FREE_PORT) {
         for_mode | CapabilitySet::NET_BIND_SERVICE

@@ -40,7 +40,8 @@ pub(super) async fn keep(
     };
     let (found, local) = watch::channel(Vec::new());
     let others = vec![config.interface.clone(), DSTACK_WIREGUARD_INTERFACE.to_owned()];
-    let follow = local_addresses::follow(links.clone(), others, config.listen_port, found, machine_changed.clone());
+    let listen_port = config.listen_port_of(identity.instance);
+    let follow = local_addresses::follow(links.clone(), others, listen_port, found, machine_changed.clone());
     background.spawn(async move { Ok(follow.await) });
     let setup = Setup {
         listen,
