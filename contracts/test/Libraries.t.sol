@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
+import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 import {IClusterPolicy} from "../src/interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "../src/interfaces/IDstackClusterNFT.sol";
-import {HostName} from "../src/lib/HostName.sol";
+import {BaseDomain} from "../src/lib/BaseDomain.sol";
 import {IdSet} from "../src/lib/IdSet.sol";
 import {LowerHex} from "../src/lib/LowerHex.sol";
 import {MeshNetwork} from "../src/lib/MeshNetwork.sol";
@@ -126,47 +127,70 @@ contract LibrariesTest is Check, Signing {
         this.keyAddress(bytes32(x), bytes32(p + 1));
     }
 
-    function isHostName(string calldata name) external pure returns (bool) {
-        return HostName.isValid(name);
+    function isBaseDomain(string calldata name) external pure returns (bool) {
+        return BaseDomain.isValid(name);
     }
 
     /// Texts made of the grammar's own characters, judged by splitting them into labels.
-    function testFuzz_hostName_agrees_with_labels(uint256 seed, uint8 length) public view {
+    function testFuzz_baseDomain_agrees_with_labels(uint256 seed, uint8 length) public view {
         bytes memory alphabet = "ab09-..";
         bytes memory name = new bytes(length % 24);
         for (uint256 i = 0; i < name.length; ++i) {
             seed = uint256(keccak256(abi.encode(seed)));
             name[i] = alphabet[seed % alphabet.length];
         }
-        yes(this.isHostName(string(name)) == validByLabels(name), string(name));
+        yes(this.isBaseDomain(string(name)) == validByLabels(name), string(name));
     }
 
-    function testFuzz_hostName_refuses_every_other_character(uint8 character, uint8 position) public view {
+    function testFuzz_baseDomain_refuses_every_other_character(uint8 character, uint8 position) public view {
         bytes memory name = "gateway.example.com";
         bytes1 c = bytes1(character);
         name[position % name.length] = c;
         bool allowed = (c >= "a" && c <= "z") || (c >= "0" && c <= "9") || c == "-" || c == ".";
-        if (!allowed) yes(!this.isHostName(string(name)), "refused");
-        else yes(this.isHostName(string(name)) == validByLabels(name), string(name));
+        if (!allowed) yes(!this.isBaseDomain(string(name)), "refused");
+        else yes(this.isBaseDomain(string(name)) == validByLabels(name), string(name));
     }
 
-    function test_hostName_lengths() public view {
-        yes(this.isHostName(string.concat(repeat("a", 63), ".b")), "a label of 63");
-        yes(!this.isHostName(string.concat(repeat("a", 64), ".b")), "a label of 64");
+    function test_baseDomain_lengths() public view {
+        yes(this.isBaseDomain(string.concat(repeat("a", 63), ".b")), "a label of 63");
+        yes(!this.isBaseDomain(string.concat(repeat("a", 64), ".b")), "a label of 64");
         string memory longest =
             string.concat(repeat("a", 63), ".", repeat("b", 63), ".", repeat("c", 63), ".", repeat("d", 13));
         eq(bytes(longest).length, 205, "205 characters");
-        yes(this.isHostName(longest), "205");
-        yes(!this.isHostName(string.concat(longest, "e")), "206");
+        yes(this.isBaseDomain(longest), "205");
+        yes(!this.isBaseDomain(string.concat(longest, "e")), "206");
         uint256 prefix = bytes(string.concat(hexOf(abi.encodePacked(bytes20(0))), "-65535s.")).length;
         eq(bytes(longest).length + prefix, 253, "with the longest first label, as long as a host name may be");
     }
 
+    function testFuzz_a_port_has_one_spelling(uint32 port, uint8 zeros) public view {
+        string memory digits = Strings.toString(port);
+        bool isPort = port != 0 && port <= 65535 && port != 443;
+        yes(this.isBaseDomain(string.concat("gw.example:", digits)) == isPort, digits);
+        yes(!this.isBaseDomain(string.concat("gw.example:", repeat("0", 1 + zeros % 6), digits)), "leading zeros");
+        yes(!this.isBaseDomain(string.concat("gw.example:", digits, ":")), "a second colon");
+    }
+
+    function test_ports_at_their_limits() public view {
+        string[4] memory good = ["1", "442", "444", "65535"];
+        for (uint256 i = 0; i < good.length; ++i) {
+            yes(this.isBaseDomain(string.concat("gw.example:", good[i])), good[i]);
+        }
+        string[8] memory bad = ["", "0", "443", "65536", "99999", "4294967297", "+80", "8 0"];
+        for (uint256 i = 0; i < bad.length; ++i) {
+            yes(!this.isBaseDomain(string.concat("gw.example:", bad[i])), bad[i]);
+        }
+        yes(!this.isBaseDomain(":8443"), "no host");
+        string memory longest =
+            string.concat(repeat("a", 63), ".", repeat("b", 63), ".", repeat("c", 63), ".", repeat("d", 13));
+        yes(this.isBaseDomain(string.concat(longest, ":65535")), "the port is no part of the host name");
+    }
+
     function test_what_ends_in_a_number_is_no_host_name() public view {
-        yes(!this.isHostName("10.0.0.1"), "an address");
-        yes(!this.isHostName("example.1"), "a number");
-        yes(!this.isHostName("127.0.0.0x1"), "a number in another base");
-        yes(this.isHostName("1.2.3.com"), "a name");
+        yes(!this.isBaseDomain("10.0.0.1"), "an address");
+        yes(!this.isBaseDomain("example.1"), "a number");
+        yes(!this.isBaseDomain("127.0.0.0x1"), "a number in another base");
+        yes(this.isBaseDomain("1.2.3.com"), "a name");
     }
 
     function validByLabels(bytes memory name) private pure returns (bool) {

@@ -350,7 +350,7 @@ contract TrustTest is ClusterTest {
     }
 
     function test_bad_base_domains_are_refused() public {
-        string[17] memory bad = [
+        string[25] memory bad = [
             "",
             "localhost",
             "Example.com",
@@ -361,6 +361,14 @@ contract TrustTest is ClusterTest {
             "a-.example.com",
             "a.example.com-",
             "example.com:443",
+            "example.com:",
+            "example.com:0",
+            "example.com:08443",
+            "example.com:65536",
+            "example.com:8443/x",
+            "example.com:8443:1",
+            "[2001:db8::1]:8443",
+            "example.com.:8443",
             "user@example.com",
             "https://example.com",
             "example.com/x",
@@ -375,6 +383,8 @@ contract TrustTest is ClusterTest {
             cluster.addBaseDomain(bad[i]);
         }
         cluster.addBaseDomain("1-a.2-b.xn--p1ai");
+        cluster.addBaseDomain("example.com");
+        eq(cluster.addBaseDomain("example.com:8443"), 3, "another gateway than that on 443");
         VM.stopPrank();
     }
 }

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from certificate import write_file
-from gateway_name import GATEWAY_PORT, GatewayName
+from gateway_name import GatewayName
 
 from dstack_p2p import Member, NotAMember, P2PError, SyncDStackP2PSDK
 
@@ -41,7 +41,8 @@ def render(token: int, places: Mapping[int, GatewayName], controllers: Sequence[
     listeners = {"BROKER": own}
     if is_controller:
         listeners["CONTROLLER"] = own.at(CONTROLLER_PORT)
-    voters = [f"{voter}@{places[voter].at(CONTROLLER_PORT).host}:{GATEWAY_PORT}" for voter in controllers]
+    called = {name: "{}:{}".format(*place.address) for name, place in listeners.items()}
+    voters = ["{}@{}:{}".format(voter, *places[voter].at(CONTROLLER_PORT).address) for voter in controllers]
     copies = min(3, len(controllers))
     properties = {
         "process.roles": "broker,controller" if is_controller else "broker",
@@ -51,7 +52,7 @@ def render(token: int, places: Mapping[int, GatewayName], controllers: Sequence[
         # What it binds, on every interface, because the gateway comes in by one whose address is not known beforehand ...
         "listeners": ",".join(f"{name}://:{place.port}" for name, place in listeners.items()),
         # ... and what others connect to: a host for each port, because the gateway looks at the name alone.
-        "advertised.listeners": ",".join(f"{name}://{place.host}:{GATEWAY_PORT}" for name, place in listeners.items()),
+        "advertised.listeners": ",".join(f"{name}://{address}" for name, address in called.items()),
         "listener.security.protocol.map": "BROKER:SSL,CONTROLLER:SSL",
         "inter.broker.listener.name": "BROKER",
         # Both sides show a certificate of this app; the connecting side also compares the name.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Optional
 
 from certificate import write_file
-from gateway_name import GATEWAY_PORT, GatewayName
+from gateway_name import GatewayName
 from sni_hop import Hop
 
 from dstack_p2p import Member, NotAMember, P2PError, Progress, SyncDStackP2PSDK
@@ -51,14 +51,14 @@ class Role:
         if token == primary:
             return Role(own, None)
         url = next((member.url for member in members if member.token_id == primary), None)
-        return Role(own, NO_PRIMARY if url is None else (GatewayName.of(url).host, GATEWAY_PORT))
+        return Role(own, NO_PRIMARY if url is None else GatewayName.of(url).address)
 
     def by(self, hop: Hop) -> Role:
         """The same through a hop, which is given the destination."""
         if self.follows is None or self.follows == NO_PRIMARY:
             hop.lead_to(None)
             return self
-        hop.lead_to(self.follows[0])
+        hop.lead_to(self.follows)
         return Role(self.own, hop.address, tls=False)
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Role:
         return "a replica of {}:{}".format(*self.follows)
 
     def conf(self) -> str:
-        lines = [f"replica-announce-ip {self.own.host}", f"replica-announce-port {GATEWAY_PORT}"]
+        lines = [f"replica-announce-ip {self.own.host}", f"replica-announce-port {self.own.gateway_port}"]
         lines.append(f"tls-replication {'yes' if self.tls else 'no'}")
         if self.follows is not None:
             lines.append("replicaof {} {}".format(*self.follows))

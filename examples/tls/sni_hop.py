@@ -13,8 +13,6 @@ import threading
 from pathlib import Path
 from typing import Any, Optional
 
-from gateway_name import GATEWAY_PORT
-
 LOG = logging.getLogger("hop")
 #: Seconds for the gateway and what is behind it.
 _CONNECT_WITHIN = 10.0
@@ -27,20 +25,21 @@ class Hop:
         """`directory` is where certificate.py has written. Raises `OSError` when the port is taken."""
         self.address = ("127.0.0.1", port)
         self._directory = directory
-        self._host: Optional[str] = None
+        #: Host and port.
+        self._to: Optional[tuple[str, int]] = None
         self._passing: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="hop", daemon=True).start()
         listens = asyncio.start_server(self._pass_on, *self.address)
         self._server = asyncio.run_coroutine_threadsafe(listens, self._loop).result()
 
-    def lead_to(self, host: Optional[str]) -> None:
-        """From now on there, or nowhere; what leads elsewhere is cut."""
-        self._loop.call_soon_threadsafe(self._change, host)
+    def lead_to(self, to: Optional[tuple[str, int]]) -> None:
+        """From now on to that host and port, or nowhere; what leads elsewhere is cut."""
+        self._loop.call_soon_threadsafe(self._change, to)
 
-    def _change(self, host: Optional[str]) -> None:
-        if host != self._host:
-            self._host = host
+    def _change(self, to: Optional[tuple[str, int]]) -> None:
+        if to != self._to:
+            self._to = to
             for task in self._passing:
                 task.cancel()
 
@@ -49,16 +48,16 @@ class Hop:
         assert task is not None, "this runs in one"
         self._passing.add(task)
         try:
-            if self._host is not None:
-                await self._pass_on_to(self._host, reader, writer)
+            if self._to is not None:
+                await self._pass_on_to(self._to, reader, writer)
         except (OSError, asyncio.TimeoutError) as error:
-            LOG.warning("%s: %s", self._host, error or "no answer")
+            LOG.warning("%s: %s", self._to, error or "no answer")
         finally:
             self._passing.discard(task)
             writer.close()
 
-    async def _pass_on_to(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        calls = asyncio.open_connection(host, GATEWAY_PORT, ssl=self._context(), server_hostname=host)
+    async def _pass_on_to(self, to: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls = asyncio.open_connection(*to, ssl=self._context(), server_hostname=to[0])
         far_reader, far_writer = await asyncio.wait_for(calls, _CONNECT_WITHIN)
         ways = [asyncio.ensure_future(_copy(reader, far_writer)), asyncio.ensure_future(_copy(far_reader, writer))]
         try:

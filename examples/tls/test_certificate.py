@@ -89,11 +89,18 @@ def test_an_answer_that_is_none_is_an_error_without_its_content(place: Path) -> 
 def test_only_urls_of_the_gateway_are_names() -> None:
     url = f"https://{NAME.host}"
     assert GatewayName.of(url) == NAME
+    elsewhere = GatewayName.of(url + ":8443")
+    assert (elsewhere.host, elsewhere.address, elsewhere.at(1).gateway_port) == (NAME.host, (NAME.host, 8443), 8443)
     for wrong in (
         "http" + url[5:],
         url + "/",
         url + "\n",
         url + ":443",
+        url + ":0",
+        url + ":08443",
+        url + ":65536",
+        url + ":8443/",
+        url.replace("https://", "https://user@"),
         url.replace("s.", "."),
         url.replace("6379", "65536"),
         url.replace("6379", "0"),

@@ -25,23 +25,21 @@ def kms(tmp_path: Path) -> Kms:
 
 
 @pytest.fixture
-def hop(kms: Kms, monkeypatch: pytest.MonkeyPatch) -> Hop:
-    return Hop(kms, monkeypatch)
+def hop(kms: Kms) -> Hop:
+    return Hop(kms)
 
 
 class Hop:
     """The hop of a node of the app `ours`, on a free port."""
 
-    def __init__(self, kms: Kms, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
+    def __init__(self, kms: Kms) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.hop = sni_hop.Hop(port, kms.app("ours", HOST))
 
     def call(self, server: TlsServer) -> socket.socket:
-        """A client's connection to that server, which listens where the gateway is thought to be."""
-        self._monkeypatch.setattr(sni_hop, "GATEWAY_PORT", server.port)
-        self.hop.lead_to(HOST)
+        """A client's connection to that server, in the gateway's place."""
+        self.hop.lead_to((HOST, server.port))
         return self.connect()
 
     def connect(self) -> socket.socket:
@@ -113,7 +111,7 @@ def test_it_is_cut_when_it_leads_nowhere_or_elsewhere(hop: Hop, server: TlsServe
     with hop.call(server) as client:
         client.sendall(b"PING")
         assert client.recv(4) == b"PING"
-        hop.hop.lead_to(HOST)  # The same again changes nothing.
+        hop.hop.lead_to((HOST, server.port))  # The same again changes nothing.
         client.sendall(b"PING")
         assert client.recv(4) == b"PING"
         hop.hop.lead_to(None)

@@ -39,6 +39,7 @@ pub mod tls;
 
 use std::time::Duration;
 
+pub(crate) use self::resolve::resolve;
 pub use self::{
     certificate::{BadCertificate, Certificate},
     error::StreamError,
@@ -49,7 +50,6 @@ pub use self::{
     place::{BadDomain, Domain, Place},
     table::dials,
 };
-pub(crate) use self::{place::GATEWAY_PORT, resolve::resolve};
 
 /// The port at which agents listen for streams by default.
 pub const DEFAULT_PORT: u16 = 51822;

@@ -55,12 +55,12 @@ pub struct Flags {
     /// Endpoint to register: IP:PORT, `auto` (the address that leads to the RPC endpoint) or `none`; default: auto.
     #[arg(long, value_name = "IP:PORT|auto|none")]
     pub endpoint: Option<EndpointChoice>,
-    /// Base domain of the dstack gateway in front of this CVM, as in DSTACK_GATEWAY_DOMAIN: other nodes then reach this one through
-    /// the gateway too. The contract must list it (`meshctl domain add`).
-    #[arg(long, value_name = "DOMAIN")]
+    /// Base domain of the dstack gateway in front of this CVM, as in DSTACK_GATEWAY_DOMAIN, with the gateway's port where that is not
+    /// 443: other nodes then reach this one through the gateway too. The contract must list it as it is here (`meshctl domain add`).
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub gateway_domain: Option<Domain>,
     /// With `--mode tls`: the TCP port of the application, which the gateway passes TLS on to and which ends it. Peers get
-    /// `https://INSTANCE-PORTs.DOMAIN`. Default: 443.
+    /// `https://INSTANCE-PORTs.HOST[:PORT]`. Default: 443.
     #[arg(long, value_name = "PORT")]
     pub tls_port: Option<NonZeroU16>,
     /// Where the keys and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE. With `--mode tls`
@@ -123,7 +123,7 @@ pub struct Flags {
     pub mesh_network: Option<MeshNetwork>,
     /// Another gateway base domain that URLs of peers may have, besides `--gateway-domain`; repeatable. Others in the contract are not
     /// shown to applications.
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub allow_gateway_domain: Vec<Domain>,
     /// This node is of a cluster for development: KMS roots whose keys are published, as dstack-simulator's are, may be trusted, and
     /// applications are shown the URLs that token owners have set (`meshctl dev-url`). Default: false.

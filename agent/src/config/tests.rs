@@ -26,6 +26,14 @@ fn a_tls_node_needs_a_domain_and_no_interface() {
     assert_eq!(config.socket, Path::new("/run/p2p-agent/tls.sock"));
     let port = with(&[&domain[..], &["--tls-port", "8443"]].concat()).unwrap().place.unwrap().port;
     assert_eq!(port.get(), 8443);
+    let elsewhere = with(&["--gateway-domain", "gw.example:9443"]).unwrap().place.unwrap();
+    assert_eq!(
+        (elsewhere.port.get(), elsewhere.domain.port().get()),
+        (443, 9443),
+        "the node's port, and the gateway's"
+    );
+    let error = with(&["--gateway-domain", "gw.example:443"]).unwrap_err().to_string();
+    assert!(error.contains("`gw.example:443` is no gateway domain") && error.contains("not listen on 443"), "{error}");
     for of_wireguard in [
         ["--interface", "mesh0"],
         ["--listen-port", "51821"],

@@ -7,7 +7,10 @@ use std::{
 
 use futures_util::future::join_all;
 use mesh_chain::{RpcError, RpcUrl, Source};
-use mesh_core::{id::Address, place::OwnPlace};
+use mesh_core::{
+    id::Address,
+    place::{OwnPlace, host_name},
+};
 use serde::Serialize;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -25,8 +28,6 @@ use crate::{
 
 /// For a name's address, and for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Where gateways listen.
-const GATEWAY_PORT: u16 = 443;
 
 /// What was found, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -157,9 +158,10 @@ fn of_one_chain(checks: Vec<(Check, Option<u64>)>, configured: Option<u64>) -> i
 async fn check_gateway(place: &OwnPlace, config: &Config, identity: Option<&Identity>) -> Check {
     // Every name below the domain leads there.
     let host = match identity {
-        Some(identity) => format!("{}-{}s.{}", identity.instance, place.port, place.domain),
-        None => format!("check.{}", place.domain),
+        Some(identity) => host_name(identity.instance, place.port, &place.domain),
+        None => format!("check.{}", place.domain.host()),
     };
+    let port = address.map_or_else(|| place.domain.port().get(), |address| address.port());
     let failed = |error: &str| Check::failed("gateway", host.clone(), error);
     let access = identity.and_then(|identity| identity.gateway_access.as_ref());
     let kind = config.mode.network_type();
@@ -171,7 +173,7 @@ async fn check_gateway(place: &OwnPlace, config: &Config, identity: Option<&Iden
     }
     let addresses = match config.gateway.address {
         Some(address) => vec![address],
-        None => match timeout(PATIENCE, lookup_host((host.as_str(), GATEWAY_PORT))).await {
+        None => match timeout(PATIENCE, lookup_host((host.as_str(), port))).await {
             Ok(Ok(addresses)) => addresses.collect(),
             Ok(Err(error)) => {
                 return failed(&format!(
@@ -189,7 +191,7 @@ async fn check_gateway(place: &OwnPlace, config: &Config, identity: Option<&Iden
             Err(_) => last = format!("{address}: no connection within {} s (gateway_unreachable)", PATIENCE.as_secs()),
         }
     }
-    failed(&format!("{last}\nhint: check that outbound TCP {GATEWAY_PORT} is open, and that the gateway runs"))
+    failed(&format!("{last}\nhint: check that outbound TCP {port} is open, and that the gateway runs"))
 }
 
 impl Check {

@@ -10,6 +10,7 @@ use mesh_core::{
     agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     development::published_key,
     id::{Address, WireguardKey},
+    place::host_name,
 };
 use mesh_paths::shell::PathKeeper;
 use tokio::{
@@ -406,7 +407,7 @@ fn announce(config: &Config, identity: &Identity, public_key: Option<WireguardKe
         mode = config.mode.name(),
         interface = public_key.map(|_| config.interface.as_str()),
         listen_port = public_key.map(|_| config.listen_port_of(identity.instance)),
-        place = config.place.as_ref().map(|place| format!("{}-{}s.{}", identity.instance, place.port, place.domain)),
+        place = config.place.as_ref().map(|place| host_name(identity.instance, place.port, &place.domain)),
         socket = %config.socket.display(),
         "p2p-agent started"
     );

@@ -9,7 +9,7 @@ import {History} from "../History.sol";
 import {Registrar} from "../Registrar.sol";
 import {TrustList} from "../TrustList.sol";
 import {AnchorSet} from "../lib/AnchorSet.sol";
-import {HostName} from "../lib/HostName.sol";
+import {BaseDomain} from "../lib/BaseDomain.sol";
 
 /// @title  Whom the cluster trusts: KMS roots, app ids, gateway base domains. All writes are the contract owner's.
 abstract contract ClusterTrust is OwnableUpgradeable {
@@ -43,7 +43,7 @@ abstract contract ClusterTrust is OwnableUpgradeable {
 
     /// See IDstackClusterNFT.
     function addBaseDomain(string calldata domain) external onlyOwner returns (uint16 index) {
-        if (!HostName.isValid(domain)) revert IDstackClusterNFT.InvalidBaseDomain(domain);
+        if (!BaseDomain.isValid(domain)) revert IDstackClusterNFT.InvalidBaseDomain(domain);
         ClusterStorage.Trust storage trust = ClusterStorage.trust();
         bytes32 hash = keccak256(bytes(domain));
         if (trust.domainIndex[hash] != 0) revert IDstackClusterNFT.AlreadyAdded();

@@ -263,8 +263,8 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// AppIdRemoved and, if it had peers, VotesLapsed. 80,000 gas; 88,000 if it had peers, up to 129,000 if it had the leader and
     /// peers under sixteen KMS roots.
     function removeAppId(address appId) external;
-    /// Registers a gateway base domain (a lower-case host name without port or trailing dot, see HostName). Contract owner only. Reverts with
-    /// InvalidBaseDomain, AlreadyAdded or TooMany. Emits BaseDomainAdded. 120,000 gas for up to 31 characters.
+    /// Registers a gateway base domain: a lower-case host name, with the gateway's port only where that is not 443 (see BaseDomain).
+    /// URLs are made of it as it is. Contract owner only. Reverts with InvalidBaseDomain, AlreadyAdded or TooMany. Emits BaseDomainAdded. 120,000 gas for up to 31 characters.
     function addBaseDomain(string calldata domain) external returns (uint16 index);
     /// Takes a base domain away for good: its index is not given out again. Peers below it stay peers and lose their gateway path:
     /// their record names an index whose domain `baseDomains` shows as empty. Contract owner only. Emits BaseDomainRemoved. 45,000 gas.

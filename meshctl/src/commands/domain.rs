@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Add a base domain: a lower-case host name (contract owner)
+    /// Add a base domain: a lower-case host name, and the gateway's port where that is not 443 (contract owner)
     Add(AddArgs),
     /// Remove a base domain; nodes under it lose their gateway path (contract owner)
     Remove(RemoveArgs),
@@ -44,16 +44,17 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct AddArgs {
-    #[arg(value_name = "HOST")]
-    host: String,
+    /// As `gateway.example.com`, or `gateway.example.com:8443`
+    #[arg(value_name = "HOST[:PORT]")]
+    domain: Domain,
     #[command(flatten)]
     key: SignerArgs,
 }
 
 #[derive(Debug, clap::Args)]
 struct RemoveArgs {
-    /// Host name or index
-    #[arg(value_name = "HOST|INDEX")]
+    /// The domain as it is listed, or its index
+    #[arg(value_name = "HOST[:PORT]|INDEX")]
     domain: String,
     #[command(flatten)]
     key: SignerArgs,
@@ -92,8 +93,8 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 
 async fn add(args: &AddArgs, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
     let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
-    let call = addBaseDomainCall { domain: args.host.clone() };
-    let call = Call::function(format!("add base domain `{}`", args.host), contract, &call);
+    let call = addBaseDomainCall { domain: args.domain.to_string() };
+    let call = Call::function(format!("add base domain `{}`", args.domain), contract, &call);
     change(&operator, printer, contract, call, |done| {
         let BaseDomainAdded { index, domain, .. } = done.event(contract)?;
         let text = format!("base domain {index} is {domain}: nodes may name it as their gateway");
@@ -190,16 +191,17 @@ mod tests {
 
     fn domains() -> Vec<DomainView> {
         let view = |index, domain: Option<&str>| DomainView { index, domain: domain.map(str::to_owned), peers: 2 };
-        vec![view(1, Some("gw.example")), view(2, None), view(3, Some("4.example"))]
+        vec![view(1, Some("gw.example")), view(2, None), view(3, Some("4.example")), view(4, Some("gw.example:8443"))]
     }
 
     #[test]
     fn domains_are_found_by_host_and_by_index() {
         let found = |wanted| find(domains(), wanted).map(|view| view.index).map_err(|failure| failure.to_string());
         assert_eq!((found("gw.example"), found("3"), found("4.example")), (Ok(1), Ok(3), Ok(3)));
+        assert_eq!(found("gw.example:8443"), Ok(4), "another gateway on the same host");
         // The contract says that it was removed.
         assert_eq!(found("2"), Ok(2));
-        for wrong in ["4", "", "GW.example", "65536"] {
+        for wrong in ["5", "", "GW.example", "gw.example:443", "65536"] {
             assert_eq!(found(wrong), Err(format!("the cluster has no base domain `{wrong}`")));
         }
     }
@@ -207,7 +209,9 @@ mod tests {
     #[test]
     fn a_text_that_is_no_domain_gets_into_no_command() {
         let way_back = |domain| loss(std::iter::empty(), domain).way_back;
-        assert!(way_back("gw.example").starts_with("`meshctl domain add gw.example`, "));
+        for domain in ["gw.example", "gw.example:8443"] {
+            assert!(way_back(domain).starts_with(&format!("`meshctl domain add {domain}`, ")));
+        }
         for hostile in ["gw.example; rm -rf ~", "$(id).example", "a`id`.example", ""] {
             assert!(way_back(hostile).starts_with("`meshctl domain add HOST`, "), "{hostile}");
         }
@@ -216,8 +220,7 @@ mod tests {
     #[test]
     fn removed_domains_keep_their_line() {
         let listed = Listed { contract: Address::ZERO, chain_id: 1, block_number: 1, domains: domains() };
-        let expected =
-            "INDEX  PEERS  DOMAIN\n    1      2  gw.example\n    2      2  - (removed)\n    3      2  4.example\n";
+        let expected = "INDEX  PEERS  DOMAIN\n    1      2  gw.example\n    2      2  - (removed)\n    3      2  4.example\n    4      2  gw.example:8443\n";
         assert_eq!(text(&listed), expected);
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
 };
 
 use alloy_primitives::{Address, B256, U256};
@@ -16,6 +17,7 @@ use mesh_contract::{
 use mesh_core::{
     id::{AppId, InstanceId, TokenId, WireguardKey},
     network::MeshNetwork,
+    place::{domain_of, host_name},
     registration::{Gateway, NetworkType},
     registry::{NodeRecord, PeerRecord},
 };
@@ -107,7 +109,7 @@ struct PeerView {
     network_type: NetworkType,
     public_key: Option<WireguardKey>,
     endpoint: Option<SocketAddr>,
-    /// `HOST:443` behind the dstack gateway.
+    /// `HOST:PORT` behind the dstack gateway, the port being the gateway's.
     gateway: Option<String>,
     kms_root: Address,
     app_id: AppId,
@@ -256,11 +258,10 @@ fn view(node: &NodeRecord, peer: Option<PeerRecord>, network: MeshNetwork, domai
     }
 }
 
-/// `<instance id>-<port>s.<domain>:443`; none when the domain was removed.
+/// `<instance id>-<port>s.<host>:<the gateway's port>`; none when the domain was removed, or is none.
 fn gateway_host(instance: InstanceId, gateway: Gateway, domains: &[Option<String>]) -> Option<String> {
-    let index = usize::from(gateway.domain).checked_sub(1)?;
-    let domain = domains.get(index)?.as_ref()?;
-    Some(format!("{instance}-{}s.{domain}:443", gateway.port))
+    let domain = domain_of(gateway, domains)?;
+    Some(format!("{}:{}", host_name(instance, NonZeroU16::new(gateway.port)?, &domain), domain.port()))
 }
 
 const COLUMNS: [Column; 8] = [
@@ -308,7 +309,8 @@ fn row(node: &NodeView) -> Vec<Cell> {
     let peer = node.peer.as_ref();
     let key = peer.and_then(|peer| peer.public_key);
     let direct = peer.and_then(|peer| peer.endpoint).map(|endpoint| endpoint.to_string());
-    let gateway = peer.and_then(|peer| peer.gateway.as_deref()).map(|host| host.trim_end_matches(":443").to_owned());
+    let gateway =
+        peer.and_then(|peer| peer.gateway.as_deref()).map(|host| host.strip_suffix(":443").unwrap_or(host).to_owned());
     let endpoint = direct.or(gateway);
     let (state, state_color) = match node.state {
         NodeState::Active => ("active", Some(Color::Good)),
@@ -369,7 +371,7 @@ mod tests {
 
     #[test]
     fn every_state_in_text_and_json() {
-        let domains = [Some("gw.example".to_owned()), None];
+        let domains = [Some("gw.example".to_owned()), None, Some("gw.example:8443".to_owned())];
         let active = |id, endpoint, gateway| {
             let node = NodeRecord {
                 active: true,
@@ -390,6 +392,7 @@ mod tests {
                 &domains,
             ),
             view(&node(5, None), None, network(), &domains),
+            active(6, None, Some(3)),
             view(&NodeRecord { revoked: true, key_epoch: 9, ..node(254, None) }, None, network(), &domains),
         ];
         let cluster = Cluster {

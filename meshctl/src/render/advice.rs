@@ -88,7 +88,7 @@ pub(super) const fn advice(reason: Reason) -> (&'static str, &'static str) {
         }
         Reason::GatewayUnreachable => (
             "there is no TCP connection to the gateway",
-            "check that TCP 443 to the gateway is open from this node, and that the gateway runs",
+            "check that TCP to the gateway (443, or the port in its base domain) is open from this node, and that the gateway runs",
         ),
         Reason::GatewayTls => (
             "what answers behind the gateway is not the peer's agent",

@@ -112,7 +112,7 @@ fn filled(before: &str, word: &str) -> String {
         "ID" | "INSTANCE" => "11".repeat(20),
         "HASH" => "22".repeat(32),
         "ADDRESS" | "OWNER" | "CONTRACT" => format!("0x{}", "33".repeat(20)),
-        "HOST" => "gw.example".to_owned(),
+        "HOST" | "{domain}" => "gw.example".to_owned(),
         "N" | "TOKEN" => "7".to_owned(),
         word if word.starts_with('{') && (word.contains("instance") || word.contains("app_id")) => "11".repeat(20),
         word if word.starts_with('{') => "7".to_owned(),

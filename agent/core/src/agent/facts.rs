@@ -277,7 +277,7 @@ pub struct PeerPaths {
 /// The stream to one peer, or the attempts to have one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewaySeen {
-    /// `tls://<instance>-<port>s.<domain>:443`.
+    /// `tls://<instance>-<port>s.<host>:<the gateway's port>`.
     pub endpoint: String,
     /// The base domain by which the two meet: that of the endpoint where this node dials, its own where the peer does.
     pub domain: String,

@@ -23,7 +23,15 @@ fn domains_are_what_the_contract_takes() {
     let longest = format!("{label}.{label}.{label}.{}", "b".repeat(13));
     assert_eq!(longest.len(), 205);
     for good in ["gw.test", "dstack-pha-prod5.phala.network", "0.x1", "a.b.c.d", &longest] {
-        assert_eq!(good.parse::<Domain>().unwrap().as_str(), good);
+        let domain: Domain = good.parse().unwrap();
+        assert_eq!((domain.as_str(), domain.host(), domain.port().get()), (good, good, 443));
+    }
+    for port in [1, 80, 442, 444, 8443, 65535] {
+        for host in ["gw.test", &longest] {
+            let text = format!("{host}:{port}");
+            let domain: Domain = text.parse().unwrap();
+            assert_eq!((domain.as_str(), domain.host(), domain.port().get()), (text.as_str(), host, port));
+        }
     }
     let (too_long, long_label) = (format!("{longest}b"), format!("{}.com", "a".repeat(64)));
     for bad in [
@@ -47,6 +55,27 @@ fn domains_are_what_the_contract_takes() {
         "ä.de",
         "a.b/c",
         "x@a.b",
+        "a.b:",
+        "a.b:0",
+        "a.b:65536",
+        "a.b:4294967739",
+        "a.b:08443",
+        "a.b:+80",
+        "a.b: 80",
+        "a.b:8443 ",
+        "a.b:8443:1",
+        "a.b:8443/",
+        "a.b:https",
+        ":8443",
+        "A.b:8443",
+        "a.b.:8443",
+        "x@a.b:8443",
+        "10.0.0.1:8443",
+        "[a.b]:8443",
+        "[2001:db8::1]",
+        "[2001:db8::1]:8443",
+        "2001:db8::1",
+        "a.b:８443",
         &too_long,
         &long_label,
     ] {
@@ -56,12 +85,16 @@ fn domains_are_what_the_contract_takes() {
 
 #[test]
 fn a_url_names_instance_port_and_domain() {
-    let domains = [Some("gw.example".to_owned()), None, Some("https://evil.example/#".to_owned())];
+    let texts =
+        [Some("gw.example"), None, Some("https://evil.example/#"), Some("gw.example:9443"), Some("gw.example:443")];
+    let domains = texts.map(|text| text.map(str::to_owned));
     let of = |domain, port| url(instance(7), Gateway { domain, port }, &domains);
     assert_eq!(of(1, 8443).unwrap(), format!("https://{}-8443s.gw.example", "07".repeat(20)));
     assert_eq!(of(2, 443), None, "removed");
     assert_eq!(of(3, 443), None, "an endpoint that invents domains gets no node to connect there");
-    assert_eq!((of(4, 443), of(0, 443)), (None, None), "never added");
+    assert_eq!(of(4, 443).unwrap(), format!("https://{}-443s.gw.example:9443", "07".repeat(20)), "the gateway's port");
+    assert_eq!(of(5, 443), None, "a second spelling of the first");
+    assert_eq!((of(6, 443), of(0, 443)), (None, None), "never added");
 }
 
 proptest! {
@@ -69,16 +102,18 @@ proptest! {
     #[test]
     fn every_url_is_https_to_a_host_of_that_instance(
         id: [u8; 20], domain in 0..5u16, port: NonZeroU16, said in proptest::collection::vec(
-            proptest::option::of(prop_oneof![".{0,40}", "[a-z0-9]{1,63}(\\.[a-z]{1,20}){1,5}"]), 0..5),
+            proptest::option::of(prop_oneof![".{0,40}", "[a-z0-9]{1,63}(\\.[a-z]{1,20}){1,5}(:[0-9]{1,5})?"]), 0..5),
     ) {
         let gateway = Gateway { domain, port: port.get() };
         let listed = usize::from(domain).checked_sub(1).and_then(|index| said.get(index)).cloned().flatten();
         match url(InstanceId(id), gateway, &said) {
             None => prop_assert!(listed.is_none_or(|listed| listed.parse::<Domain>().is_err())),
             Some(url) => {
-                let host = url.strip_prefix("https://").unwrap();
+                let authority = url.strip_prefix("https://").unwrap();
+                let (host, port_of_gateway) = authority.split_once(':').unwrap_or((authority, "443"));
+                prop_assert!(port_of_gateway.parse::<NonZeroU16>().is_ok());
                 prop_assert!(host.len() <= 253 && host.bytes().all(|c| c.is_ascii_alphanumeric() || b"-.".contains(&c)));
-                let (label, rest) = host.split_once('.').unwrap();
+                let (label, rest) = authority.split_once('.').unwrap();
                 prop_assert_eq!(label, format!("{}-{port}s", InstanceId(id)));
                 prop_assert_eq!(Some(rest.to_owned()), listed);
             }
@@ -123,6 +158,23 @@ fn a_wireguard_node_registers_its_place() {
     world.hint();
     world.pass(Duration::from_secs(60));
     assert_eq!((world.offered(), world.status().verdict.state), (None, VerdictState::Ok), "{:?}", world.status());
+}
+
+/// Another port of the same host is another gateway.
+#[test]
+fn a_place_is_under_the_domain_with_its_port() {
+    let mut world = World::new();
+    world.restart_with(with_place("gw.example:8443"));
+    world.run_until_idle();
+    assert!(has_warning(&world, "W109"), "the contract lists gw.example alone");
+    let index = world.contract.add_domain("gw.example:8443");
+    world.hint();
+    world.hint();
+    assert!(
+        matches!(world.offered(), Some(Intent::Register(offered)) if offered.gateway == gateway(index, 51822)),
+        "{:?}",
+        world.offered()
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use mesh_core::{
 };
 
 use super::{Action, Paths, peer::Peer};
-use crate::stream::{GATEWAY_PORT, Place, StreamError, table::PeerReport};
+use crate::stream::{Place, StreamError, table::PeerReport};
 
 /// Time between two reports, and how much longer it is for each peer: with a thousand, some seconds.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ fn gateway(
     let domain = stream.and_then(|stream| stream.domain.as_ref()).unwrap_or(&place.domain);
     Some(GatewaySeen {
         domain: domain.to_string(),
-        endpoint: format!("tls://{place}:{GATEWAY_PORT}"),
+        endpoint: place.endpoint(),
         is_open: peer.has_stream,
         open_for: stream.and_then(|stream| stream.age).filter(|_| peer.has_stream),
         reason: error.and_then(StreamError::reason),

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Limits, StreamError,
     carry::broken,
-    place::{Domain, GATEWAY_PORT, Place},
+    place::{Domain, Place},
     resolve,
 };
 
@@ -79,7 +79,7 @@ impl Tcp {
         if let Some(gateway) = self.gateway {
             return Ok(vec![gateway]);
         }
-        let found = resolve((place.to_string(), GATEWAY_PORT)).await;
+        let found = resolve(place.address()).await;
         self.remember(&place.domain, found.map(|found| found.into_iter().take(ADDRESSES).collect()))
     }
 

@@ -151,7 +151,7 @@ pub(super) fn explain(error: &E) -> (String, String) {
         E::ZeroAddress(_) => ("the address is zero".into(), "give the address that is meant".into()),
         E::InvalidBaseDomain(e) => (
             format!("`{}` is no base domain", foreign(&e.domain)),
-            "use a lower-case host name such as gateway.example.com, without port or trailing dot".into(),
+            "use a lower-case host name such as gateway.example.com, and `:PORT` after it only where the gateway does not listen on 443; a contract of before that takes no port until `meshctl upgrade`".into(),
         ),
         E::InvalidNetwork(e) if e.prefixLength == 0 => (
             "the contract has no mesh network: it was never initialized as a cluster".into(),

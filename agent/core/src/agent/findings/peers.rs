@@ -222,7 +222,7 @@ const REMEDIES: [(Reason, &str); 3] = [
     (Reason::GatewayDns, "check the base domain (`meshctl domain list`) and this machine's DNS"),
     (
         Reason::GatewayUnreachable,
-        "check that TCP 443 to the gateway is open from this machine, and that the gateway runs",
+        "check that TCP to the gateway (443, or the port in its base domain) is open from this machine, and that the gateway runs",
     ),
     (Reason::GatewayLimit, "wait, or raise the gateway's limit of connections"),
 ];
