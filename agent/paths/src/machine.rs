@@ -102,6 +102,8 @@ pub struct Paths {
     table_due: Option<Duration>,
     /// It is time to see whether the gateways are there.
     gateways_due: Option<Duration>,
+    /// When a connection last began with a PROXY header, in words; `None` where a node has said hello since.
+    proxy_header: Option<(Duration, String)>,
 
     candidates: Candidates,
     /// What all peers were given last.
@@ -155,6 +157,7 @@ impl Paths {
             stun: Client::new(config.stun, seed.transactions()),
             retried: None,
             retry_due: None,
+            proxy_header: None,
             switches: Vec::new(),
             reported: None,
             report_due: None,

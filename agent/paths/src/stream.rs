@@ -28,6 +28,7 @@ mod event;
 mod handle;
 mod network;
 mod place;
+mod proxy;
 mod resolve;
 
 pub(crate) mod carry;
@@ -48,6 +49,7 @@ pub use self::{
     handle::{Carried, Stream, StreamId},
     network::{Network, Tcp},
     place::{BadDomain, Domain, Place},
+    proxy::ProxyVersion,
     table::dials,
 };
 

@@ -261,6 +261,9 @@ pub struct PathsSeen {
     pub streams: Option<usize>,
     /// Which peers' packets took another path since the last report, oldest first.
     pub switches: Vec<(TokenId, path::Switch)>,
+    /// When a gateway last began a connection to this node with a PROXY protocol header, on the same clock, and that in words; `None`
+    /// where a node that dialed was understood since.
+    pub proxy_header: Option<(Duration, String)>,
 }
 
 /// The paths to one peer.

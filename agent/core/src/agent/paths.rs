@@ -23,6 +23,7 @@ pub(super) struct PathBook {
     /// When the shell last measured.
     at: Duration,
     streams: Option<usize>,
+    proxy_header: Option<(Duration, String)>,
     peers: BTreeMap<TokenId, KnownPaths>,
 }
 
@@ -48,6 +49,11 @@ impl PathBook {
     /// Streams that are open or being made.
     pub(super) const fn streams(&self) -> Option<usize> {
         self.streams
+    }
+
+    /// When a gateway last began a connection with a PROXY header, and that in words.
+    pub(super) const fn proxy_header(&self) -> Option<&(Duration, String)> {
+        self.proxy_header.as_ref()
     }
 
     /// What is known of a peer, if the shell was asked to keep paths to it.
@@ -77,18 +83,18 @@ impl PathBook {
             }
         }
         if peers.peers.is_empty() {
-            self.streams = None;
+            (self.streams, self.proxy_header) = (None, None);
         }
         Command::SetPathPeers(peers)
     }
 
     /// Takes the shell's report on the peers it was asked for; it may mention former ones for a moment.
     fn handle(&mut self, seen: PathsSeen, counters: &mut Counters) {
-        let PathsSeen { at, peers, streams, switches } = seen;
+        let PathsSeen { at, peers, streams, switches, proxy_header } = seen;
         if self.peers.is_empty() {
             return;
         }
-        (self.at, self.streams) = (at, streams);
+        (self.at, self.streams, self.proxy_header) = (at, streams, proxy_header);
         let mut peers = Ascending::new(peers);
         for (token, known) in &mut self.peers {
             known.update(peers.find(*token), at);

@@ -107,7 +107,7 @@ impl Mesh {
             self.now.unix += Duration::from_secs(1);
             let peers = self.registry.peers.iter().filter(|peer| peer.token != token(OWN));
             let peers: BTreeMap<TokenId, PeerPaths> = peers.map(|peer| (peer.token, works())).collect();
-            let seen = PathsSeen { at: self.now.since_start, peers, streams: None, switches: Vec::new() };
+            let seen = PathsSeen { at: self.now.since_start, peers, ..PathsSeen::default() };
             self.feed("paths", Input::Paths(Box::new(seen)));
             self.run();
             while self.agent.poll_timeout().is_some_and(|(at, _)| at <= self.now.since_start) {

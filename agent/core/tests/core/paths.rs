@@ -1,6 +1,6 @@
 //! The paths to the peers: which peers they are kept to, and what is reported about them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, time::Duration};
 
 use mesh_core::{
     agent::{Agent, GatewaySeen, Input, LocalNode, PathPeers, PathsSeen, PeerPaths, Policy},
@@ -402,6 +402,32 @@ fn a_node_that_its_gateway_does_not_let_through_says_what_to_change() {
 }
 
 #[test]
+fn a_gateway_that_sends_proxy_headers_is_named_for_a_while() {
+    let mut world = World::mesh(&[2]);
+    let place = OwnPlace { domain: "gw.example:8443".parse().unwrap(), port: NonZeroU16::new(51822).unwrap() };
+    world.restart_with(Policy { place: Some(place), ..policy() });
+    world.run_until_idle();
+    world.pass(Duration::from_secs(10));
+    let header = Some((world.now.since_start, "a PROXY protocol header (version 2) came".to_owned()));
+    let see_header = |world: &mut World| {
+        let seen = PathsSeen { proxy_header: header.clone(), ..seen(world, [(2, works())]) };
+        world.feed(Input::Paths(Box::new(seen)));
+    };
+    let warning = |world: &World| world.status().warnings.into_iter().find(|warning| warning.code == "W206");
+    see_header(&mut world);
+    let found = warning(&world).unwrap();
+    assert!(found.message.contains("through the gateway gw.example:8443: a PROXY protocol header"), "{found:?}");
+    assert!(found.hint.as_ref().is_some_and(|hint| hint.contains("`pp` out for port 51822")), "{found:?}");
+    see(&mut world, [(2, works())]);
+    assert_eq!(warning(&world), None, "a node that dialed was understood");
+    see_header(&mut world);
+    world.pass(Duration::from_secs(290));
+    assert!(warning(&world).is_some());
+    world.pass(Duration::from_secs(20));
+    assert_eq!(warning(&world), None, "it is long ago");
+}
+
+#[test]
 fn a_peer_that_is_lost_on_all_paths_is_reported_with_all_of_them() {
     let mut world = World::mesh(&[2, 3]);
     world.pass(Duration::from_secs(10));
@@ -614,7 +640,7 @@ fn see(world: &mut World, peers: impl IntoIterator<Item = (u32, PeerPaths)>) {
 
 fn seen(world: &World, peers: impl IntoIterator<Item = (u32, PeerPaths)>) -> PathsSeen {
     let peers: BTreeMap<TokenId, PeerPaths> = peers.into_iter().map(|(id, paths)| (token(id), paths)).collect();
-    PathsSeen { at: world.now.since_start, peers, streams: Some(2), switches: Vec::new() }
+    PathsSeen { at: world.now.since_start, peers, streams: Some(2), ..PathsSeen::default() }
 }
 
 /// What is said of peer 2 a tenth of a second later, when its paths are so.

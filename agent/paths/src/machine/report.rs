@@ -43,6 +43,7 @@ impl Paths {
             peers: peers.collect(),
             streams: Some(self.streams.len()),
             switches: std::mem::take(&mut self.switches),
+            proxy_header: self.proxy_header.clone(),
         };
         self.actions.push_back(Action::Report(Box::new(seen)));
         (self.reported, self.report_due) = (Some(now), None);

@@ -57,7 +57,10 @@ impl Paths {
                 self.streams.remove(&stream);
                 self.table_mut().dial_failed(peer, stream, error, is_gateway_reached, now);
             }
-            (StreamEvent::HelloReceived, None) => self.table_mut().hello_received(stream),
+            (StreamEvent::HelloReceived, None) => {
+                self.proxy_header = None;
+                self.table_mut().hello_received(stream);
+            }
             (StreamEvent::Proved { peer, proof }, _) => {
                 if open.is_new(peer, proof) {
                     tracing::debug!(stream = stream.0, %peer, ?proof, "a peer proved itself on a stream");
@@ -66,6 +69,9 @@ impl Paths {
             }
             (StreamEvent::Ended(error), _) => {
                 tracing::debug!(stream = stream.0, %error, "a stream ended");
+                if matches!(error, StreamError::ProxyHeader(_)) {
+                    self.proxy_header = Some((now, error.to_string()));
+                }
                 self.streams.remove(&stream);
                 self.table_mut().ended(stream, error, now);
             }

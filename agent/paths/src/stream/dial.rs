@@ -8,6 +8,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use super::{
     Limits, Network, Place, StreamError,
     carry::{hello_first, hello_second},
+    proxy,
 };
 
 /// Why there is no stream, and whether the gateway was reached.
@@ -40,11 +41,12 @@ pub(crate) async fn dial<N: Network>(
 
 /// Answers the agent that dialed.
 pub(crate) async fn answer<N: Network>(
-    connection: N::Connection,
+    mut connection: N::Connection,
     acceptor: &TlsAcceptor,
     limits: &Limits,
 ) -> Result<server::TlsStream<N::Connection>, StreamError> {
     let answered = timeout(limits.hello, async {
+        proxy::refuse_header(&mut connection).await?;
         let mut tls = acceptor.accept(connection).await.map_err(|error| StreamError::Tls(error.to_string()))?;
         hello_second(&mut tls).await?;
         Ok(tls)

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mesh_core::status::Reason;
 
+use super::ProxyVersion;
+
 /// Why there is no stream, or no longer this one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
@@ -21,6 +23,9 @@ pub enum StreamError {
     /// No TLS.
     #[error("no TLS with what is behind the gateway: {0}")]
     Tls(String),
+    /// The gateway said first who dialed.
+    #[error("a PROXY protocol header (version {0}) came where TLS should begin: the gateway is told to send it (`pp`)")]
+    ProxyHeader(ProxyVersion),
     /// TLS, but not with a mesh agent.
     #[error("what is behind the gateway is no mesh agent of this version")]
     NoHello,
@@ -73,7 +78,7 @@ impl StreamError {
             // The gateway looks the same from outside whichever of these it was.
             Self::Refused => Some(Reason::GatewayPortPolicy),
             Self::Unreachable(_) => Some(Reason::GatewayUnreachable),
-            Self::Tls(_) | Self::NoHello => Some(Reason::GatewayTls),
+            Self::Tls(_) | Self::ProxyHeader(_) | Self::NoHello => Some(Reason::GatewayTls),
             Self::Silent(_) | Self::Stalled(_) | Self::TimedOut { .. } => Some(Reason::GatewaySilent),
             Self::Broken(_) => Some(Reason::GatewayBroken),
             Self::Crowded => Some(Reason::GatewayLimit),

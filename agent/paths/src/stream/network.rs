@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader},
+    io::{AsyncBufRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
@@ -44,8 +44,8 @@ const READ: usize = 32 << 10;
 
 /// Where connections come from.
 pub trait Network: Send + Sync + 'static {
-    /// What carries a stream's bytes.
-    type Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    /// What carries a stream's bytes, and shows the first ones before they are taken.
+    type Connection: AsyncBufRead + AsyncWrite + Send + Unpin + 'static;
 
     /// A connection to the gateway that leads to `place`. [`StreamError::Dns`] and [`StreamError::Unreachable`] say that the gateway was
     /// not reached.

@@ -45,6 +45,22 @@ async fn a_connection_that_says_nothing_or_something_else_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxy_header_is_reported_until_a_node_is_understood() {
+    let world = World::new();
+    let [a, b] = world.nodes::<2>(Limits::default());
+    talk(&a, &b).await;
+    let mut headed = world.gateway.connect(2);
+    headed.write_all(b"PROXY TCP4 203.0.113.1 203.0.113.2 54321 443\r\n").await.unwrap();
+    end(&mut headed).await;
+    let header = || b.reported.lock().unwrap().proxy_header.clone();
+    until("the report", || header().is_some_and(|(_, words)| words.contains("header (version 1)"))).await;
+    talk(&a, &b).await;
+    world.gateway.kill();
+    world.gateway.restart();
+    until("a dial that is understood", || header().is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crowd_that_says_nothing_keeps_no_peer_out() {
     let world = World::new();
     // The crowd would stay for a long time if it were let.

@@ -25,7 +25,7 @@ use mesh_paths::{
 };
 use mesh_tunnel::PublicKey;
 use tokio::{
-    io::{DuplexStream, copy_bidirectional, duplex},
+    io::{BufReader, DuplexStream, copy_bidirectional, duplex},
     sync::{Notify, mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
@@ -123,18 +123,18 @@ struct Side {
 }
 
 impl Network for Side {
-    type Connection = DuplexStream;
+    type Connection = BufReader<DuplexStream>;
 
-    async fn connect(&self, place: &Place) -> Result<DuplexStream, StreamError> {
+    async fn connect(&self, place: &Place) -> Result<Self::Connection, StreamError> {
         if self.gateway.is_away.load(Ordering::Relaxed) {
             return Err(StreamError::Unreachable("it is away".to_owned()));
         }
-        Ok(self.gateway.connect(place.instance.0[0]))
+        Ok(BufReader::new(self.gateway.connect(place.instance.0[0])))
     }
 
-    async fn accept(&self) -> io::Result<DuplexStream> {
+    async fn accept(&self) -> io::Result<Self::Connection> {
         match self.accepted.lock().await.recv().await {
-            Some(connection) => Ok(connection),
+            Some(connection) => Ok(BufReader::new(connection)),
             None => pending().await,
         }
     }

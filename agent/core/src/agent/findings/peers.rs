@@ -27,6 +27,8 @@ const GATEWAY_GRACE: Duration = Duration::from_secs(5);
 /// (dstack/gateway, `src/proxy/port_policy.rs`), after which the next dial has to be waited for. A peer that was never reached through its
 /// gateway may be such a CVM.
 const POLICY_GRACE: Duration = Duration::from_secs(60);
+/// How long after it came last a PROXY header is reported: longer than the pause between two dials.
+const PROXY_HEADER_FOR: Duration = Duration::from_secs(300);
 /// Of the peers that one fault cuts off, this many are named.
 const MAX_NAMED: usize = 8;
 
@@ -94,6 +96,7 @@ impl Agent {
         find_silent(&troubled, &cut_off, now, found);
         self.find_fallbacks(&troubled, now, found);
         self.find_without_fallback(&troubled, &cut_off, now, found);
+        self.find_proxy_header(now, found);
     }
 
     /// Those about which there may be something to say: few, where all is well.
@@ -182,6 +185,20 @@ impl Agent {
             Finding::new("W205", "no-fallback", Severity::Info, message)
                 .hint(format!("meshctl why {}", self.name_of(token)))
         });
+    }
+
+    /// W206: the gateway begins connections to this node with what no stream begins with.
+    fn find_proxy_header(&self, now: Now, found: &mut Vec<Finding>) {
+        let Some((at, words)) = self.paths.proxy_header() else { return };
+        let Some(place) = self.policy.place.as_ref() else { return };
+        if now.since_start.saturating_sub(*at) > PROXY_HEADER_FOR {
+            return;
+        }
+        let port = place.port;
+        let message = format!("no peer can dial this node through the gateway {}: {words}", place.domain);
+        found.push(Finding::new("W206", "proxy-header", Severity::Warning, message).hint(format!(
+            "leave `pp` out for port {port} in `port_policy` of this app's app-compose.json, or ask who runs the gateway to"
+        )));
     }
 }
 
