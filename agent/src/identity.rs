@@ -10,6 +10,7 @@ pub mod signer;
 use std::path::Path;
 
 use mesh_core::{
+    development::published_key,
     gateway_access::GatewayAccess,
     id::{Address, AppId, B256, InstanceId},
     proof::{OwnChain, Refusal, recover_own_chain},
@@ -43,7 +44,7 @@ pub struct Identity {
     pub app_id: AppId,
     /// SHA-256 of its app-compose.json.
     pub compose_hash: Option<B256>,
-    /// The guest agent is the simulator.
+    /// The guest agent is a simulator: it says so, or its keys are published.
     pub simulated: bool,
     /// What its app-compose.json says of the gateway, where the guest agent shows it.
     pub gateway_access: Option<GatewayAccess>,
@@ -176,7 +177,7 @@ impl Identity {
             instance,
             app_id,
             compose_hash: info.compose_hash.parse().ok().filter(|hash: &B256| !hash.is_zero()),
-            simulated: info.cloud_vendor == SIMULATED,
+            simulated: is_simulated(&info.cloud_vendor, &own),
             gateway_access: info.gateway_access(),
             kms_root: own.kms_root,
             chain: own.chain,
@@ -217,6 +218,13 @@ async fn derived_member_key(agent: &GuestAgent, instance: InstanceId) -> Result<
         .ok_or_else(|| IdentityError::Key("the member key is not a secp256k1 scalar".to_owned()))
 }
 
+/// A guest agent whose KMS root, app key or node key is published is a simulator, whatever it calls itself: dstack's own one reports the
+/// vendor of the machine that it runs on (`sys_vendor` of DMI).
+fn is_simulated(vendor: &str, own: &OwnChain) -> bool {
+    let app_key = Address::from_raw_public_key(&own.chain.app_key);
+    vendor == SIMULATED || [own.kms_root, app_key, own.node_address].into_iter().any(|key| published_key(key).is_some())
+}
+
 fn own_chain(app_id: AppId, node_key: &Signer, chain: &[Vec<u8>]) -> Result<OwnChain, IdentityError> {
     let [app_signature, kms_signature] = chain else {
         return Err(IdentityError::Key(format!("its signature chain has {} entries instead of 2", chain.len())));
@@ -235,4 +243,42 @@ fn own_chain(app_id: AppId, node_key: &Signer, chain: &[Vec<u8>]) -> Result<OwnC
         .map_err(|_| IdentityError::Key("the node key has no compressed form".to_owned()))?;
     let (app_signature, kms_signature) = (sized("app", app_signature)?, sized("KMS", kms_signature)?);
     Ok(recover_own_chain(app_id, NODE_KEY_PURPOSE, &compressed, &app_signature, &kms_signature)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use k256::ecdsa::SigningKey;
+    use serde_json::Value;
+
+    use super::*;
+
+    const CHAINS: &str = include_str!("../../contracts/test/vectors/chains.json");
+
+    /// dstack's own simulator reports what the machine is called, not what it is itself.
+    #[test]
+    fn published_keys_are_a_simulators_whatever_the_vendor() {
+        let chains: Value = serde_json::from_str(CHAINS).unwrap();
+        for name in ["fixtureA", "fixtureB"] {
+            let bytes = |field: &str| hex::decode(&chains[name][field].as_str().unwrap()[2..]).unwrap();
+            let own = |node_key: &[u8]| {
+                let node_key = SigningKey::from_slice(node_key).unwrap().verifying_key().to_encoded_point(true);
+                let [app_signature, kms_signature] =
+                    ["appSignature", "kmsSignature"].map(|field| bytes(field).try_into().unwrap());
+                let app_id = AppId(bytes("appId").try_into().unwrap());
+                let node_key = node_key.as_bytes().try_into().unwrap();
+                recover_own_chain(app_id, "test", node_key, &app_signature, &kms_signature).unwrap()
+            };
+            let published = own(&bytes("nodeKey"));
+            // With a key that they do not vouch for, the signatures lead to keys that are published nowhere.
+            let unknown = own(&[7; 32]);
+            assert!(is_simulated("SIMULATED", &unknown));
+            for vendor in ["", "QEMU", "Dell Inc.", "simulated"] {
+                assert!(is_simulated(vendor, &published) && !is_simulated(vendor, &unknown), "{name} on `{vendor}`");
+                let elsewhere = OwnChain { kms_root: published.kms_root, ..unknown.clone() };
+                assert!(is_simulated(vendor, &elsewhere), "the root of {name} alone");
+                let elsewhere = OwnChain { chain: published.chain.clone(), ..unknown.clone() };
+                assert!(is_simulated(vendor, &elsewhere), "the app key of {name} alone");
+            }
+        }
+    }
 }

@@ -12,7 +12,8 @@ const MNEMONIC: &str = "anvil's and Hardhat's accounts, from the mnemonic `test 
 const SCALAR_ONE: &str = "the private key 1";
 
 /// The addresses of keys that anyone can use, as KMS roots, owners or nodes, and where they are published. The fixtures' own roots
-/// are among them: what these have signed is published with its private keys.
+/// are among them: what these have signed is published with its private keys. dstack's history has no third fixture (all branches and
+/// tags until August 2026).
 pub const PUBLISHED_KEYS: [(Address, &str); 30] = [
     // contracts/test/vectors/chains.json: root, app key and node key of each chain.
     (address!("8f2cF602C9695b23130367ed78d8F557554de7C5"), FIXTURE_A),
