@@ -90,7 +90,9 @@ fn a_dstack_app_becomes_a_cluster_and_keeps_its_gate() {
     );
     assert_eq!(world.height(), before);
     let refused = world.refused(&upgrade);
-    assert!(refused.contains("cannot upgrade the dstack app") && refused.contains("is not allowed"), "{refused}");
+    let owner = format!("hint: send it from the owner's key: that of {}", OTHER.parse::<Address>().unwrap());
+    assert!(refused.contains("is not the owner of the app's contract") && refused.contains(&owner), "{refused}");
+    assert_eq!(world.height(), before, "nothing is paid");
 
     let before = world.height();
     let (code, _, errors) = outcome(world.command(OTHER_KEY).args(upgrade).output().unwrap());
@@ -120,15 +122,65 @@ fn a_dstack_app_becomes_a_cluster_and_keeps_its_gate() {
     // Once only; and a cluster is no dstack app.
     let (code, _, again) = world.run_as(OTHER_KEY, &upgrade);
     assert_eq!(code, 1);
-    assert!(again.contains("the contract is already initialized\nhint: "), "{again}");
+    assert!(again.contains("is a cluster already\nhint: `meshctl upgrade --contract 0x"), "{again}");
     let cluster = ["deploy", "--upgrade-app", &world.contract, "--kms-root", &root];
     let refused = world.refused(&cluster);
-    assert!(refused.contains("the contract refused") && refused.contains("\nhint: "), "{refused}");
+    assert!(refused.contains("is a cluster already\nhint: "), "{refused}");
     let nothing =
         world.refused(&["deploy", "--upgrade-app", "0x00000000000000000000000000000000000000dd", "--kms-root", &root]);
     assert!(nothing.contains("there is no contract at"), "{nothing}");
     let (code, _, both) = world.run(&[&upgrade[..], &["--owner", OWNER]].concat());
     assert_eq!(code, 64, "{both}");
+}
+
+/// What would be refused after the implementation is paid for is found out before.
+#[test]
+fn an_app_that_cannot_become_a_cluster_costs_nothing() {
+    let world = World::new();
+    install_dstack_app(&world, OWNER);
+    let set = |slot: U256, value: U256| world.anvil.rpc("anvil_setStorageAt", json!([APP, word(slot), word(value)]));
+    let root = signer(KMS).address().to_string();
+    let refused = |app: &str| {
+        let before = world.height();
+        let refused = world.refused(&["deploy", "--upgrade-app", app, "--kms-root", &root]);
+        assert_eq!(world.height(), before, "{refused}");
+        refused
+    };
+
+    // DstackApp.disableUpgrades
+    set(U256::from(1), U256::from(0x0101));
+    let disabled = refused(APP);
+    assert!(disabled.contains("whose upgrades are disabled for ever\nhint: deploy a new cluster"), "{disabled}");
+
+    // The layout of before July 2025: the app id in slot 0, the switches in slot 2.
+    for (slot, value) in [(0, 0xcc), (1, 0), (2, 0x0100)] {
+        set(U256::from(slot), U256::from(value));
+    }
+    let old = refused(APP);
+    assert!(old.contains("keeps its state elsewhere than dstack's DstackApp") && old.contains("\nhint: "), "{old}");
+
+    // What only the new code can tell: another initializer ran before.
+    for (slot, value) in [(0, 0), (1, 0x0100), (2, 0)] {
+        set(U256::from(slot), U256::from(value));
+    }
+    set(namespace("openzeppelin.storage.Initializable"), U256::from(2));
+    let twice = refused(APP);
+    assert!(twice.contains("cannot upgrade the dstack app") && twice.contains("already initialized"), "{twice}");
+
+    // No dstack app, and an account.
+    let kms = install_kms(&world, true);
+    let other = refused(kms);
+    assert!(other.contains("\nhint: "), "{other}");
+    let account = refused(OTHER);
+    assert!(
+        account.contains("there is no contract at") && account.contains("which is its contract's address"),
+        "{account}"
+    );
+    let implementation =
+        world.anvil.rpc("eth_getStorageAt", json!([APP, mesh_contract::IMPLEMENTATION_SLOT, "latest"]));
+    let implementation: B256 = implementation.as_str().unwrap().parse().unwrap();
+    let implementation = refused(&Address::from_word(implementation).to_string());
+    assert!(implementation.contains("is no proxy: its code cannot be replaced\nhint: "), "{implementation}");
 }
 
 #[test]

@@ -12,7 +12,12 @@ use super::{
     Call, Operator,
     decoded::{Argument, DecodedCall, decode_call},
 };
-use crate::{confirm::Consequences, failure, output::Printer, render::printable};
+use crate::{
+    confirm::Consequences,
+    failure::{self, Failure},
+    output::Printer,
+    render::printable,
+};
 
 /// All calls of one command, in order.
 #[derive(Debug, Serialize)]
@@ -151,6 +156,17 @@ impl Preview {
     /// Whether every call would be accepted.
     pub(crate) fn accepted(&self) -> bool {
         self.calls.iter().all(|call| call.accepted)
+    }
+
+    /// The first call that would be refused, and why.
+    pub(crate) fn refusal(&self) -> Option<Failure> {
+        let call = self.calls.iter().find(|call| !call.accepted)?;
+        let why = call.error.as_deref().unwrap_or("it would be refused");
+        let failure = Failure::new(format!("cannot {}: {why}", call.what));
+        Some(match &call.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        })
     }
 
     /// For people.

@@ -1,6 +1,8 @@
 //! `meshctl deploy`: a new cluster, the contract's implementation and a proxy that is initialized as it is born; or the proxy of a
 //! dstack app, which becomes a cluster by an upgrade and keeps its owner and its boot gate.
 
+mod app;
+
 use alloy_primitives::{Address, Bytes, TxHash};
 use alloy_sol_types::SolCall as _;
 use alloy_sol_types::sol;
@@ -100,7 +102,7 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         kms_roots.push(root);
     }
     let owner = match args.upgrade_app {
-        Some(app) => chain.read(app, ownerCall {}, None).await?,
+        Some(app) => app::check(&operator, app).await?,
         None => args.owner.unwrap_or(operator.address),
     };
     settings.refuse_published("the contract's owner", owner)?;
@@ -115,7 +117,11 @@ pub(crate) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     // The app of an upgrade is registered already.
     let kms = args.kms_contract.filter(|_| args.upgrade_app.is_none());
     if operator.is_dry_run() {
-        return preview(&operator, printer, args.upgrade_app, &cluster, kms).await;
+        let calls = planned(&operator, args.upgrade_app, &cluster, kms).await?;
+        return dry_run(&operator, printer, calls).await;
+    }
+    if args.upgrade_app.is_some() {
+        app::try_out(&operator, printer, planned(&operator, args.upgrade_app, &cluster, kms).await?).await?;
     }
 
     let first = operator.send(printer, &first_call(args.upgrade_app)).await?;
@@ -179,14 +185,13 @@ pub(super) fn register_call(kms: Address, contract: Address) -> Call {
     )
 }
 
-/// With `--dry-run`: all calls, the later ones as if the earlier ones had been sent.
-async fn preview(
+/// All calls, to be tried as if the earlier ones had been sent.
+async fn planned(
     operator: &Operator,
-    printer: &Printer,
     app: Option<Address>,
     cluster: &NewCluster,
     kms: Option<Address>,
-) -> anyhow::Result<u8> {
+) -> anyhow::Result<Vec<Planned>> {
     let [implementation, proxy] = operator.next_contracts().await?;
     let inner: Bytes = match app {
         Some(_) => initialize_from_dstack_app(cluster).abi_encode().into(),
@@ -194,8 +199,7 @@ async fn preview(
     };
     let second = Planned { call: cluster_call(app, implementation, cluster), inner: Some(inner) };
     let register = kms.map(|kms| Planned::from(register_call(kms, proxy)));
-    let calls = [first_call(app).into(), second].into_iter().chain(register).collect();
-    dry_run(operator, printer, calls).await
+    Ok([first_call(app).into(), second].into_iter().chain(register).collect())
 }
 
 /// The contract is what was asked for: an upgrade of something else could have left anything there.
