@@ -10,6 +10,7 @@ use p2p_agent::identity::{
     Expected, Identity, IdentityError, MemberKeySource, derived_wireguard_key,
     dstack::{Endpoint, GuestAgent, GuestAgentError, find},
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A simulator with one instance and one fault, in a directory of its own.
 struct Guest {
@@ -130,6 +131,33 @@ async fn faults_end_with_an_error_that_says_where() {
     assert!(matches!(no_kms.identity().await, Err(IdentityError::NoKms)));
     let wrong = Guest::new("wrong-root", Some("wrong-root")).await;
     assert_ne!(wrong.identity().await.unwrap().kms_root, ROOT.parse::<Address>().unwrap());
+}
+
+/// By its name, and by its behaviour where a mount has given it another.
+#[tokio::test]
+async fn tappds_socket_is_called_that() {
+    let guest = Guest::new("tappd", None).await;
+    let instance = &guest.simulator.instances()[0];
+    let renamed = guest.dir.join("renamed.sock");
+    std::os::unix::fs::symlink(&instance.tappd_sock, &renamed).unwrap();
+    for socket in [&instance.tappd_sock, &renamed] {
+        let agent = GuestAgent::new(Endpoint::Unix(socket.clone()));
+        let error = Identity::load(&agent, Expected::default(), guest.disk(0)).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("{} is tappd's socket", socket.display())), "{error}");
+        assert!(error.contains("hint: mount and name /var/run/dstack.sock"), "{error}");
+    }
+    // Another server that has none of our methods is not called that.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            drop(stream.read(&mut [0; 4096]).await);
+            drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await);
+        }
+    });
+    let other = GuestAgent::new(Endpoint::Http { authority, prefix: String::new() });
+    let error = other.info().await.unwrap_err();
+    assert!(matches!(&error, GuestAgentError::Refused { reason, .. } if reason == "HTTP status 404"), "{error}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod app_compose;
 mod find;
 mod http;
+mod tappd;
 
 use std::{fmt, time::Duration};
 
@@ -53,6 +54,16 @@ pub enum GuestAgentError {
         method: &'static str,
         /// What the system said.
         reason: String,
+    },
+    /// It is the guest agent's older API, which does not have this call.
+    #[error(
+        "{endpoint} is tappd's socket, the guest agent's older API: it has no {method}\nhint: mount and name /var/run/dstack.sock, which dstack 0.5.0 and later has beside it"
+    )]
+    Tappd {
+        /// Socket or URL.
+        endpoint: Endpoint,
+        /// The call.
+        method: &'static str,
     },
     /// It answered with an error.
     #[error(
@@ -212,6 +223,9 @@ impl GuestAgent {
             .await
             .map_err(|_| GuestAgentError::Timeout { endpoint: endpoint(), method })?
             .map_err(|error| GuestAgentError::Transport { endpoint: endpoint(), method, reason: error.to_string() })?;
+        if answer.status == 404 && timeout(CALL_TIMEOUT, tappd::is_there(&self.endpoint)).await.unwrap_or(false) {
+            return Err(GuestAgentError::Tappd { endpoint: endpoint(), method });
+        }
         if answer.status != 200 {
             let refusal = serde_json::from_slice::<Refusal>(&answer.body).map(|refusal| refusal.error);
             let reason =

@@ -1,10 +1,16 @@
 //! Where the guest agent is: what was configured, else where dstack's own clients look, in their order.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// Where dstack mounts the socket, in the order in which its own clients look.
 const PLACES: [&str; 4] =
     ["/var/run/dstack.sock", "/run/dstack.sock", "/var/run/dstack/dstack.sock", "/run/dstack/dstack.sock"];
+/// Where it mounts the one of its older API, in the same order.
+const OLDER_PLACES: [&str; 4] =
+    ["/var/run/tappd.sock", "/run/tappd.sock", "/var/run/dstack/tappd.sock", "/run/dstack/tappd.sock"];
 
 /// A guest agent's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +44,11 @@ pub enum NotFound {
         PLACES.join(", ")
     )]
     Nowhere,
+    /// None of these, but the older API is there.
+    #[error(
+        "no dstack guest agent socket found, but `{0}`, which is tappd's, its older API\nhint: mount /var/run/dstack.sock into the container (`volumes: /var/run/dstack.sock:/var/run/dstack.sock`)"
+    )]
+    OnlyTappd(&'static str),
     /// Not at the configured place.
     #[error(
         "there is no guest agent socket at `{0}`\nhint: check `--dstack-socket` (or DSTACK_SIMULATOR_ENDPOINT); outside a CVM, start `dstack-simulator` first"
@@ -56,8 +67,7 @@ pub enum NotFound {
 /// See [`NotFound`].
 pub fn find(configured: Option<&str>) -> Result<Endpoint, NotFound> {
     let Some(configured) = configured else {
-        let place = PLACES.iter().map(PathBuf::from).find(|path| path.exists());
-        return place.map(Endpoint::Unix).ok_or(NotFound::Nowhere);
+        return search(|place| Path::new(place).exists());
     };
     if let Some(rest) = configured.strip_prefix("http://") {
         let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -73,6 +83,15 @@ pub fn find(configured: Option<&str>) -> Result<Endpoint, NotFound> {
     if path.exists() { Ok(Endpoint::Unix(path)) } else { Err(NotFound::NotThere(path)) }
 }
 
+fn search(exists: impl Fn(&str) -> bool) -> Result<Endpoint, NotFound> {
+    let first_of = |places: [&'static str; 4]| places.into_iter().find(|place| exists(place));
+    match (first_of(PLACES), first_of(OLDER_PLACES)) {
+        (Some(place), _) => Ok(Endpoint::Unix(place.into())),
+        (None, Some(older)) => Err(NotFound::OnlyTappd(older)),
+        (None, None) => Err(NotFound::Nowhere),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +104,15 @@ mod tests {
         assert_eq!(find(Some("http://agent/prpc/")).unwrap(), http("agent:80", "/prpc"));
         assert!(matches!(find(Some("https://agent")), Err(NotFound::Scheme(_))));
         assert!(matches!(find(Some("/nowhere/dstack.sock")), Err(NotFound::NotThere(_))));
+    }
+
+    #[test]
+    fn a_socket_of_the_older_api_alone_is_named() {
+        let among = |places: &[&str]| search(|place| places.contains(&place)).map_err(|error| error.to_string());
+        assert_eq!(among(&["/run/tappd.sock", PLACES[3]]), Ok(Endpoint::Unix(PLACES[3].into())));
+        let error = among(&["/run/tappd.sock"]).unwrap_err();
+        assert!(error.contains("`/run/tappd.sock`, which is tappd's") && error.contains("mount /var/run/dstack.sock"));
+        assert_eq!(among(&[]), Err(NotFound::Nowhere.to_string()));
     }
 
     #[test]
