@@ -71,18 +71,18 @@ impl Workspace {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.world.command(KEY);
         command.env("PHALA_CLOUD_API_KEY", API_KEY).env("PHALA_CLOUD_API_PREFIX", format!("{}/api/v1", self.cloud.url));
-        command.args(["phala"]).args(arguments).args(["--yes", "--json", "--timeout", "60"]);
-        command.args(["--agent-url", &format!("{}/agents/{{instance_id}}", self.cloud.url)]);
+        command.args(["phala"]).args(arguments).args(["--yes", "--json", "--timeout", "60", "--interval", "0.1"]);
         command
     }
 
-    pub(crate) fn sources(&self) -> [String; 4] {
-        [
-            "--compose-file".to_owned(),
-            self.path("docker-compose.yml"),
-            "--env-file".to_owned(),
-            self.path("secrets.env"),
-        ]
+    /// What `deploy` and `upgrade` need besides.
+    pub(crate) fn sources(&self) -> Vec<String> {
+        let given = [
+            ("--compose-file", self.path("docker-compose.yml")),
+            ("--env-file", self.path("secrets.env")),
+            ("--agent-url", format!("{}/agents/{{instance_id}}", self.cloud.url)),
+        ];
+        given.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
 
     pub(crate) fn deploy(&self, nodes: &str, more: &[&str]) -> Command {

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     super::{leaving, nodes},
+    given::WaitArgs,
     policy::Policy,
 };
 use crate::{
@@ -19,9 +20,6 @@ use crate::{
     output::Printer,
     phala::{Api, Cvm, CvmId, Environment, KmsInfo, Membership, Seen, Stuck, verify_env_key},
 };
-
-/// How often API and contract are asked.
-const POLL: Duration = Duration::from_secs(2);
 
 /// The CVMs of an app whose contract is the cluster.
 pub(super) struct Cluster<'a> {
@@ -147,15 +145,17 @@ pub(super) fn other_document(hash: B256) -> Failure {
 /// Waits, and says once for what.
 pub(super) struct Waiting<'a> {
     printer: &'a Printer,
+    /// How long nothing may happen.
     patience: Duration,
+    interval: Duration,
     since: Instant,
     said: String,
 }
 
 impl<'a> Waiting<'a> {
-    /// `patience`: how long nothing may happen.
-    pub(super) fn new(printer: &'a Printer, patience: Duration) -> Self {
-        Self { printer, patience, since: Instant::now(), said: String::new() }
+    pub(super) fn new(printer: &'a Printer, args: &WaitArgs) -> Self {
+        let (patience, interval) = (args.patience(), args.interval);
+        Self { printer, patience, interval, since: Instant::now(), said: String::new() }
     }
 
     /// Something has happened.
@@ -175,7 +175,7 @@ impl<'a> Waiting<'a> {
             self.printer.note(format!("waiting until {what}"));
             what.clone_into(&mut self.said);
         }
-        sleep(POLL).await;
+        sleep(self.interval).await;
         Ok(())
     }
 }

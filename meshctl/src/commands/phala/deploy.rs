@@ -1,7 +1,7 @@
 //! `meshctl phala deploy`: N nodes of a cluster at Phala Cloud, each of them a member. The contract is the dstack app: its own boot gate
 //! decides what boots, and it is registered with the KMS's contract, which any account may do.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use alloy_primitives::{Address, B256, FixedBytes, TxHash};
 use mesh_contract::DstackClusterNFT::mintCall;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     super::register,
     cluster::{Cluster, Waiting, other_document},
-    given::{ApiArgs, ENDPOINT, LISTEN_PORT, Software, SourceArgs},
+    given::{AgentArgs, ApiArgs, ENDPOINT, LISTEN_PORT, Software, SourceArgs, WaitArgs},
     policy::Policy,
     report::Report,
 };
@@ -24,7 +24,7 @@ use crate::{
         least_used, next,
     },
     settings::Settings,
-    signer::{SignerArgs, seconds},
+    signer::SignerArgs,
 };
 
 #[derive(Debug, clap::Args)]
@@ -35,9 +35,8 @@ pub(super) struct Args {
     /// What the CVMs are called, with a number behind it: 3 to 56 letters, digits and hyphens, a letter first
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     name: String,
-    /// Give up when nothing has happened for this long; the same command goes on from there
-    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds())]
-    timeout: u64,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     sources: SourceArgs,
     /// Take this compose hash from Phala Cloud although it is none that is known to come of what was given
@@ -63,6 +62,8 @@ pub(super) struct Args {
     no_udp: bool,
     #[command(flatten)]
     api: ApiArgs,
+    #[command(flatten)]
+    agents: AgentArgs,
     #[command(flatten)]
     key: SignerArgs,
 }
@@ -126,7 +127,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         return Ok(0);
     }
     operator.settle(printer).await?;
-    let agents = args.api.agents();
+    let agents = args.agents.agents();
     let mut deploying = Deploying {
         args,
         printer,
@@ -151,7 +152,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
 
 impl Deploying<'_> {
     async fn run(&mut self) -> anyhow::Result<Vec<Seen>> {
-        let mut waiting = Waiting::new(self.printer, Duration::from_secs(self.args.timeout));
+        let mut waiting = Waiting::new(self.printer, &self.args.wait);
         loop {
             let seen = self.cluster.look().await?;
             let step = self.plan(&seen)?;

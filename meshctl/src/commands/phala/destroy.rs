@@ -1,7 +1,5 @@
 //! `meshctl phala destroy`: tokens first, so that the members cut the nodes off at once; then the CVMs with their disks.
 
-use std::time::Duration;
-
 use alloy_primitives::Address;
 use mesh_contract::DstackClusterNFT::burnCall;
 use mesh_core::id::TokenId;
@@ -10,7 +8,7 @@ use serde::Serialize;
 use super::{
     super::{change::dry_run, leaving, token::uint},
     cluster::{Cluster, Waiting},
-    given::ApiArgs,
+    given::{ApiArgs, WaitArgs},
 };
 use crate::{
     chain::{Call, Operator},
@@ -18,14 +16,13 @@ use crate::{
     output::Printer,
     phala::{Membership, Seen},
     settings::Settings,
-    signer::{SignerArgs, seconds},
+    signer::SignerArgs,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Give up when nothing has happened for this long; the same command goes on from there
-    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds())]
-    timeout: u64,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
@@ -64,7 +61,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         printer.note(format!("deleting {}", cvm.name));
         api.delete(&cvm.id).await.map_err(|error| error.failure(&format!("delete {}", cvm.name)))?;
     }
-    let mut waiting = Waiting::new(printer, Duration::from_secs(args.timeout));
+    let mut waiting = Waiting::new(printer, &args.wait);
     while !cluster.look().await?.is_empty() {
         waiting.wait_for("Phala Cloud has deleted the CVMs").await?;
     }

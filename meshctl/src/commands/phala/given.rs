@@ -5,6 +5,7 @@ use std::{
     io::Read as _,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -16,7 +17,7 @@ use crate::{
     app_compose::{DEFAULT_SCRIPT, MAX_DOCUMENT, Rendered, Sources, require_digests},
     failure::Failure,
     phala::{AgentUrl, Agents, Api, ApiKey, Environment, Variable},
-    signer::{MAX_SECRET, read_secret_file},
+    signer::{MAX_SECRET, read_secret_file, seconds},
 };
 
 /// Where a key is looked for, as Phala's own tools do.
@@ -44,10 +45,26 @@ pub(super) struct ApiArgs {
     /// File with the workspace's API key, mode 0600 [default: the variable PHALA_CLOUD_API_KEY]
     #[arg(long, value_name = "PATH")]
     api_key_file: Option<PathBuf>,
+}
+
+/// Of the commands that make nodes members, or wait for them.
+#[derive(Debug, clap::Args)]
+pub(super) struct AgentArgs {
     /// Where the agents' API can be read from here, as in https://{instance_id}-8088.{gateway}: registrations are then submitted, and
     /// readiness is waited for
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "Phala Cloud options")]
     agent_url: Option<AgentUrl>,
+}
+
+/// Of the commands that wait.
+#[derive(Debug, clap::Args)]
+pub(super) struct WaitArgs {
+    /// Give up when nothing has happened for this long; the same command goes on from there
+    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds())]
+    timeout: u64,
+    /// How often to look: 0.1 to 60
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_interval)]
+    pub(super) interval: Duration,
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,9 +114,17 @@ impl ApiArgs {
         };
         Ok(Api::new(self.api_url.clone(), ApiKey::new(text).ok_or(missing)?))
     }
+}
 
+impl AgentArgs {
     pub(super) fn agents(&self) -> Option<Agents> {
         self.agent_url.clone().map(Agents::new)
+    }
+}
+
+impl WaitArgs {
+    pub(super) const fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
     }
 }
 
@@ -155,6 +180,11 @@ fn parse_api_url(text: &str) -> Result<String, String> {
         Some("http") => Err("an API key does not go over http://: give an https:// URL".to_owned()),
         Some(_) | None => Err("expected an https:// URL".to_owned()),
     }
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=60.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected 0.1 to 60 seconds".to_owned())
 }
 
 fn read_text(path: &Path) -> anyhow::Result<String> {
@@ -214,6 +244,14 @@ mod tests {
         ] {
             let error = format!("{:#}", variables(text).err().unwrap());
             assert!(error.contains(said) && !error.contains("S3CRET"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_api_is_not_asked_without_a_pause() {
+        assert_eq!(parse_interval("0.1"), Ok(Duration::from_millis(100)));
+        for wrong in ["0", "0.09", "-1", "NaN", "inf", "61", "", "1s"] {
+            assert!(parse_interval(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,16 +1,13 @@
 //! `meshctl phala upgrade`: another compose file for the CVMs, one after the other, so that the others carry the mesh meanwhile.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256, TxHash};
 use serde::Serialize;
 
 use super::{
     cluster::{Cluster, Waiting, other_document},
-    given::{ApiArgs, ENDPOINT, LISTEN_PORT, Software, SourceArgs},
+    given::{AgentArgs, ApiArgs, ENDPOINT, LISTEN_PORT, Software, SourceArgs, WaitArgs},
     policy::Policy,
     report::Report,
 };
@@ -20,14 +17,13 @@ use crate::{
     output::Printer,
     phala::{Agents, Api, Changed, Cvm, CvmId, KmsInfo, Seen, UpgradeStep, listen_port, next_upgrade},
     settings::Settings,
-    signer::{SignerArgs, seconds},
+    signer::SignerArgs,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Give up when nothing has happened for this long; the same command goes on from there
-    #[arg(long, value_name = "SECONDS", default_value = "900", value_parser = seconds())]
-    timeout: u64,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     sources: SourceArgs,
     /// Take this compose hash from Phala Cloud although it is none that is known to come of what was given
@@ -35,6 +31,8 @@ pub(super) struct Args {
     compose_hash: Option<B256>,
     #[command(flatten)]
     api: ApiArgs,
+    #[command(flatten)]
+    agents: AgentArgs,
     #[command(flatten)]
     key: SignerArgs,
 }
@@ -85,7 +83,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         return Ok(0);
     }
     let kms = cluster.kms(&policy).await?;
-    let (agents, changed, transactions) = (args.api.agents(), BTreeMap::new(), Vec::new());
+    let (agents, changed, transactions) = (args.agents.agents(), BTreeMap::new(), Vec::new());
     let mut upgrading = Upgrading {
         printer,
         api: &api,
@@ -98,15 +96,14 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         changed,
         transactions,
     };
-    let seen = upgrading.run(Duration::from_secs(args.timeout)).await?;
+    let seen = upgrading.run(Waiting::new(printer, &args.wait)).await?;
     let report = Report::of(chain, contract, &seen, upgrading.transactions).await?;
     printer.result(&report, || report.text(printer.color()))?;
     Ok(0)
 }
 
 impl Upgrading<'_> {
-    async fn run(&mut self, patience: Duration) -> anyhow::Result<Vec<Seen>> {
-        let mut waiting = Waiting::new(self.printer, patience);
+    async fn run(&mut self, mut waiting: Waiting<'_>) -> anyhow::Result<Vec<Seen>> {
         loop {
             let seen = self.cluster.look().await?;
             let ready = self.ready(&seen).await;
