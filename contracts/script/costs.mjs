@@ -35,6 +35,7 @@ const DOCUMENTED = {
       "rotate the key, 5000 members",
       ["join, bound at mint, with endpoint and gateway", "join, bound at mint, 1 members"],
       ["join, bound for one app", "join, bound at mint, 1 members"],
+      ["join, bound at mint, by guest API v1", "join, bound at mint, 1 members"],
     ],
     updateEndpoint: ["update the endpoint, 1 members", "update the endpoint, with endpoint and gateway"],
     deactivate: ["deactivate, 1 members", "deactivate, of a leader that voted"],

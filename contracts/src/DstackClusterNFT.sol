@@ -18,6 +18,7 @@ import {ClusterExtension} from "./extension/ClusterExtension.sol";
 import {IdSet} from "./lib/IdSet.sol";
 import {InstanceId} from "./lib/InstanceId.sol";
 import {MeshNetwork} from "./lib/MeshNetwork.sol";
+import {SignatureChainVerifier} from "./lib/SignatureChainVerifier.sol";
 import {Switches} from "./lib/Switches.sol";
 
 /// @title  DstackClusterNFT: the member list of one dstack mesh, and the dstack app contract of its nodes.
@@ -282,10 +283,10 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         return uint128(super.balanceOf(owner));
     }
 
-    /// ERC-165: ERC-721, its metadata, and dstack's two interfaces of an app's contract.
+    /// ERC-165: ERC-721, its metadata, dstack's two interfaces of an app's contract, and that node keys of guest API v1 are taken.
     function supportsInterface(bytes4 interfaceId) public view override returns (bool) {
         return interfaceId == type(IAppAuth).interfaceId || interfaceId == type(IAppAuthBasicManagement).interfaceId
-            || super.supportsInterface(interfaceId);
+            || interfaceId == SignatureChainVerifier.TAKES_V1_CLAIMS || super.supportsInterface(interfaceId);
     }
 
     /// A cluster without an owner could neither revoke a node nor distrust a KMS root: ownership is passed on, never given up.

@@ -233,6 +233,19 @@ contract GasTest is ElectionTest {
         measure("bind, for one app", 86_000);
     }
 
+    /// The claim of guest API v1 is tried second.
+    function test_costs_of_a_node_key_of_guest_api_v1() public {
+        join(1);
+        suffix = "";
+        uint256 id = mint(ALICE, instance(2));
+        Actor memory who = actor(2);
+        IDstackClusterNFT.Registration memory r = registration(id, who);
+        IDstackClusterNFT.SignatureChain memory chain = chainOfV1(who);
+        bytes memory nodeSignature = sign(r, who.nodeKey, address(cluster));
+        cluster.registerPeer(r, chain, nodeSignature, sign(r, who.memberKey, address(cluster)));
+        measure("join, bound at mint, by guest API v1", 221_000);
+    }
+
     /// The longest a registration gets: every field in use, and an endpoint without a zero byte.
     function test_costs_with_endpoint_and_gateway() public {
         suffix = ", with endpoint and gateway";

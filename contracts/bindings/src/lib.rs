@@ -6,6 +6,7 @@
 mod abi;
 mod convert;
 mod deploy;
+mod guest_api;
 mod revert;
 mod upgrade;
 mod vote;
@@ -15,6 +16,7 @@ pub use convert::{ConvertError, base_domains, member_signature, mesh_network, re
 pub use deploy::{
     NewCluster, implementation_init_code, initialize, initialize_from_dstack_app, proxy_init_code, upgrade_dstack_app,
 };
+pub use guest_api::TAKES_V1_CLAIMS;
 pub use revert::{Explanation, explain_revert};
 pub use upgrade::{DeployedCode, IMPLEMENTATION_SLOT, upgrade};
 pub use vote::{SignedVote, UnsignedVote, VOTE_GAS, VOTE_VALID_FOR};

@@ -59,7 +59,11 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         bytes32 nodeKeyY;
         bytes32 appKeyX;
         bytes32 appKeyY;
-        bytes appSignature; // chain[0]: app key over keccak256("dstack-mesh-node-v1:" ‖ lowerhex(compressed node key))
+        // chain[0]: app key over the digest of either guest API (SignatureChainVerifier; ERC-165 0xbc5e8e5d: v1 is taken):
+        // v0 keccak256("dstack-mesh-node-v1:" ‖ lowerhex(compressed node key))
+        // v1 keccak256(LP("dstack-guest-v1-key-claim") ‖ LP("secp256k1") ‖ LP("dstack-mesh/node") ‖ LP(compressed node key)),
+        // LP(x) = length of x in four bytes, big-endian ‖ x
+        bytes appSignature;
         bytes kmsSignature; // chain[1]: KMS root over keccak256("dstack-kms-issued:" ‖ appId ‖ compressed app key)
         address appId;
     }
@@ -173,7 +177,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     error AppIdMismatch(uint256 tokenId, address bound, address given);
     error InvalidSignature(); // length, v, high s or a recovery to zero
     error InvalidPublicKey(); // not a point of secp256k1
-    error AppSignatureMismatch(address recovered, address appKey);
+    error AppSignatureMismatch(address recovered, address appKey); // recovered: of the digest of guest API v0
     error NodeSignatureMismatch(address recovered, address nodeKey);
     error MemberSignatureMismatch(address recovered, address member);
     error KmsRootNotTrusted(address root);
@@ -211,8 +215,8 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anyone may submit; for an unbound token
     /// only its owner. Not while registrations are paused, and only for a network type that the policy allows. Emits PeerRegistered.
     /// 216,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 238,000 for an unbound one and for
-    /// each 256th token, 272,000 for the first of a cluster, 124,000 for a rotation; 3,000 more with a gateway, and 3,000 where the
-    /// binding names an app id.
+    /// each 256th token, 272,000 for the first of a cluster, 124,000 for a rotation; 3,000 more with a gateway, 3,000 where the
+    /// binding names an app id, and 5,000 with a node key of guest API v1.
     ///
     /// The first registration of a binding fixes the member address, also beyond the removal of a KMS root or app id; every later one
     /// needs its key again (MemberAddressMismatch, MemberSignatureMismatch). A node that lost its member key comes back after its

@@ -13,9 +13,19 @@ import {LowerHex} from "./LowerHex.sol";
 ///         What the chain proves is "an approved instance of this app", not which instance: every instance of an app can derive the
 ///         app key's children and so another instance's node key. So each registration shows it again, and the
 ///         contract remembers none. The member key proves which instance it is, once the first registration of a binding named it.
+///
+///         The app key vouches for a node key in the form of either of dstack's guest APIs. Which one a signature has need not be said:
+///         no bytes are of both forms (what v0 signs ends in hexadecimal digits, where a claim of v1 has the length and the first
+///         byte of a key), and a key's signature is valid for one digest alone.
 library SignatureChainVerifier {
-    /// The purpose of the node key in dstack's GetKey: what the app key signs begins with it.
+    /// The purpose of the node key in GetKey of guest API v0: what the app key signs begins with it.
     string internal constant NODE_PURPOSE = "dstack-mesh-node-v1:";
+    /// The domain of the node key in GetKey of guest API v1.
+    bytes internal constant NODE_DOMAIN = "dstack-mesh/node";
+    /// What a claim of v1 about a secp256k1 key begins with: its name and the algorithm, each behind its length.
+    bytes internal constant CLAIM_HEAD = "\x00\x00\x00\x19dstack-guest-v1-key-claim\x00\x00\x00\x09secp256k1";
+    /// ERC-165 identifier of a cluster that takes claims of v1.
+    bytes4 internal constant TAKES_V1_CLAIMS = bytes4(keccak256("dstack-guest-v1-key-claim"));
     string internal constant KMS_PREFIX = "dstack-kms-issued:";
 
     /// Order of the field of secp256k1 (SEC 2, 2.4.1).
@@ -35,14 +45,27 @@ library SignatureChainVerifier {
         if (signer != nodeAddress) revert IDstackClusterNFT.NodeSignatureMismatch(signer, nodeAddress);
 
         signer = recover(nodeKeyDigest(chain.nodeKeyX, chain.nodeKeyY), chain.appSignature);
-        if (signer != appAddress) revert IDstackClusterNFT.AppSignatureMismatch(signer, appAddress);
+        if (signer != appAddress) {
+            bytes32 claim = claimDigest(NODE_DOMAIN, chain.nodeKeyX, chain.nodeKeyY);
+            if (recover(claim, chain.appSignature) != appAddress) {
+                revert IDstackClusterNFT.AppSignatureMismatch(signer, appAddress);
+            }
+        }
 
         kmsRoot = recover(appKeyDigest(chain.appId, chain.appKeyX, chain.appKeyY), chain.kmsSignature);
     }
 
-    /// What the app key signs: keccak256(purpose ‖ ":" ‖ lower-case hex of the compressed node key).
+    /// What the app key signs in guest API v0: keccak256(purpose ‖ ":" ‖ lower-case hex of the compressed node key).
     function nodeKeyDigest(bytes32 x, bytes32 y) internal pure returns (bytes32) {
         return keccak256(abi.encodePacked(NODE_PURPOSE, LowerHex.encodeCompressed(_prefix(y), x)));
+    }
+
+    /// What the app key signs in guest API v1: keccak256(LP("dstack-guest-v1-key-claim") ‖ LP("secp256k1") ‖ LP(domain) ‖
+    /// LP(compressed node key)), where LP(x) is the length of x in four bytes, big-endian, and x.
+    function claimDigest(bytes memory domain, bytes32 x, bytes32 y) internal pure returns (bytes32) {
+        // forge-lint: disable-next-line(unsafe-typecast): a domain of ours
+        uint32 length = uint32(domain.length);
+        return keccak256(abi.encodePacked(CLAIM_HEAD, length, domain, uint32(33), _prefix(y), x));
     }
 
     /// What the KMS root signs: keccak256("dstack-kms-issued:" ‖ app id ‖ compressed app key).

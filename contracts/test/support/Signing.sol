@@ -49,9 +49,36 @@ abstract contract Signing is Hex {
         internal
         returns (IDstackClusterNFT.SignatureChain memory chain)
     {
-        Vm.Wallet memory app = VM.createWallet(actor.appKey);
         Vm.Wallet memory node = VM.createWallet(actor.nodeKey);
         bytes memory message = abi.encodePacked(purpose, ":", hexOf(compressed(node)));
+        return chainSaying(actor, message, kmsSignature);
+    }
+
+    /// The chain of an actor as guest API v1 gives it.
+    function chainOfV1(Actor memory actor) internal returns (IDstackClusterNFT.SignatureChain memory) {
+        bytes memory node = compressed(VM.createWallet(actor.nodeKey));
+        return chainSaying(actor, claim("secp256k1", "dstack-mesh/node", node), chainOf(actor).kmsSignature);
+    }
+
+    /// What an app key signs in guest API v1.
+    function claim(bytes memory algorithm, bytes memory domain, bytes memory key) internal pure returns (bytes memory) {
+        return
+            abi.encodePacked(
+                prefixed("dstack-guest-v1-key-claim"), prefixed(algorithm), prefixed(domain), prefixed(key)
+            );
+    }
+
+    function prefixed(bytes memory part) private pure returns (bytes memory) {
+        return abi.encodePacked(uint32(part.length), part);
+    }
+
+    /// The chain of an actor whose app key signed `message` in the place of what it says about a node key.
+    function chainSaying(Actor memory actor, bytes memory message, bytes memory kmsSignature)
+        internal
+        returns (IDstackClusterNFT.SignatureChain memory chain)
+    {
+        Vm.Wallet memory app = VM.createWallet(actor.appKey);
+        Vm.Wallet memory node = VM.createWallet(actor.nodeKey);
         chain.nodeKeyX = bytes32(node.publicKeyX);
         chain.nodeKeyY = bytes32(node.publicKeyY);
         chain.appKeyX = bytes32(app.publicKeyX);
