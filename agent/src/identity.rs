@@ -13,6 +13,7 @@ use mesh_core::{
     development::published_key,
     gateway_access::GatewayAccess,
     id::{Address, AppId, B256, InstanceId},
+    key_claim::{GuestApi, KeyClaim},
     proof::{OwnChain, Refusal, recover_own_chain},
     registration::{MEMBER_KEY_PURPOSE, NODE_KEY_PURPOSE, SignatureChain, member_key_path, node_key_path},
 };
@@ -242,7 +243,8 @@ fn own_chain(app_id: AppId, node_key: &Signer, chain: &[Vec<u8>]) -> Result<OwnC
         .try_into()
         .map_err(|_| IdentityError::Key("the node key has no compressed form".to_owned()))?;
     let (app_signature, kms_signature) = (sized("app", app_signature)?, sized("KMS", kms_signature)?);
-    Ok(recover_own_chain(app_id, NODE_KEY_PURPOSE, &compressed, &app_signature, &kms_signature)?)
+    let claim = KeyClaim::of_node_key(GuestApi::V0);
+    Ok(recover_own_chain(app_id, claim, &compressed, &app_signature, &kms_signature)?)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod freshness;
 pub mod gate;
 pub mod gateway_access;
 pub mod id;
+pub mod key_claim;
 pub mod listen_port;
 pub mod member;
 pub mod membership;

@@ -1,7 +1,7 @@
 //! What signatures can prove about a peer, and the only place where a [`VerifiedPeer`] is made.
 //!
-//! The chain is KMS root -> app key -> node key -> registration (dstack `kms/src/crypto.rs`, `guest-agent/src/rpc_service.rs`
-//! `get_key`). It proves that *an instance of a trusted app* signed the registration, not which one: every instance can derive
+//! The chain is KMS root -> app key -> node key -> registration (dstack `kms/src/crypto.rs`; `key_claim.rs` for the second link, which
+//! has two forms). It proves that *an instance of a trusted app* signed the registration, not which one: every instance can derive
 //! every other's node key. The member key's signature beside it proves that the holder of the key of the record's member address
 //! meant this registration. Neither proves that the token exists, is bound or is not revoked: only agreement about the contract's
 //! state can (see [`crate::quorum`]).
@@ -12,7 +12,8 @@ use alloy_primitives::{B256, keccak256};
 
 use crate::{
     id::{Address, AppId, InstanceId, MemberKey, TokenId, WireguardKey},
-    registration::{Domain, Gateway, NODE_KEY_PURPOSE, NetworkType, Proof, SignatureChain},
+    key_claim::{GuestApi, KeyClaim},
+    registration::{Domain, Gateway, NetworkType, Proof, SignatureChain},
     registry::PeerRecord,
     signature::{InvalidSignature, PublicKey, recover},
 };
@@ -35,10 +36,10 @@ pub enum Refusal {
     /// A signature is malformed.
     #[error("the {0} signature is invalid: {1}")]
     Signature(Link, InvalidSignature),
-    /// chain\[0\] was not made by the app key given.
+    /// chain\[0\] was not made by the app key given, for neither claim about the node key.
     #[error("the app signature over the node key was made by {recovered}, not by the app key {app_key}")]
     AppSignature {
-        /// Who signed.
+        /// Who signed, read as a claim of guest API v0.
         recovered: Address,
         /// Who should have.
         app_key: Address,
@@ -190,11 +191,7 @@ impl Proved {
         let node_key = PublicKey::from_coordinates(&chain.node_key).ok_or(Refusal::KeyNotOnCurve(Link::Node))?;
         let app_key = PublicKey::from_coordinates(&chain.app_key).ok_or(Refusal::KeyNotOnCurve(Link::App))?;
 
-        let signer = recover(node_key_message(NODE_KEY_PURPOSE, &node_key), &chain.app_signature)
-            .map_err(|error| Refusal::Signature(Link::App, error))?;
-        if signer != app_key {
-            return Err(Refusal::AppSignature { recovered: signer.address(), app_key: app_key.address() });
-        }
+        must_vouch(&app_key, &node_key, &chain.app_signature)?;
         let kms_root = recover(app_key_message(chain.app_id, &app_key), &chain.kms_signature)
             .map_err(|error| Refusal::Signature(Link::Kms, error))?
             .address();
@@ -266,21 +263,21 @@ pub struct OwnChain {
     pub kms_root: Address,
 }
 
-/// Reads an own `GetKey` answer: `node_key` is the compressed public key of the key it gave, `purpose` the second argument of
-/// the call, the signatures are `signature_chain[0]` and `[1]`.
+/// Reads an own `GetKey` answer: `node_key` is the compressed public key of the key it gave, `claim` what the call had the app key say,
+/// the signatures are `signature_chain[0]` and `[1]`.
 ///
 /// The only error is a malformed input: any well-formed pair recovers to *some* app key and root. The caller compares
 /// the root with what the operator expects, where they say.
 pub fn recover_own_chain(
     app_id: AppId,
-    purpose: &str,
+    claim: KeyClaim<'_>,
     node_key: &[u8; 33],
     app_signature: &[u8; 65],
     kms_signature: &[u8; 65],
 ) -> Result<OwnChain, Refusal> {
     let node_key = PublicKey::from_compressed(node_key).ok_or(Refusal::KeyNotOnCurve(Link::Node))?;
-    let app_key = recover(node_key_message(purpose, &node_key), app_signature)
-        .map_err(|error| Refusal::Signature(Link::App, error))?;
+    let app_key =
+        recover(claim.digest(&node_key), app_signature).map_err(|error| Refusal::Signature(Link::App, error))?;
     let kms_root = recover(app_key_message(app_id, &app_key), kms_signature)
         .map_err(|error| Refusal::Signature(Link::Kms, error))?;
     let chain = SignatureChain {
@@ -293,9 +290,18 @@ pub fn recover_own_chain(
     Ok(OwnChain { chain, node_address: node_key.address(), kms_root: kms_root.address() })
 }
 
-/// What the app key signs: `<purpose>:<lower-case hex of the compressed key>`.
-fn node_key_message(purpose: &str, node_key: &PublicKey) -> B256 {
-    keccak256(format!("{purpose}:{}", hex::encode(node_key.compressed())))
+/// The app key made this signature over one of the two claims about the node key: each has a digest of its own, and a key's signature
+/// is valid for one digest alone.
+fn must_vouch(app_key: &PublicKey, node_key: &PublicKey, signature: &[u8; 65]) -> Result<(), Refusal> {
+    let signer = |api| {
+        let digest = KeyClaim::of_node_key(api).digest(node_key);
+        recover(digest, signature).map_err(|error| Refusal::Signature(Link::App, error))
+    };
+    let recovered = signer(GuestApi::V0)?;
+    if recovered == *app_key || signer(GuestApi::V1)? == *app_key {
+        return Ok(());
+    }
+    Err(Refusal::AppSignature { recovered: recovered.address(), app_key: app_key.address() })
 }
 
 /// What the KMS root signs: `dstack-kms-issued:` ‖ app id ‖ compressed key.

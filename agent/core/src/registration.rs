@@ -8,10 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AppId, InstanceId, TokenId, WireguardKey};
 
-/// The purpose under which the node key is derived and signed for by the app key: `GetKey`'s second argument.
+/// The purpose for which the app key signs for a node key of guest API v0: the second argument of its `GetKey`.
 pub const NODE_KEY_PURPOSE: &str = "dstack-mesh-node-v1";
 
-/// The path of an instance's node key: `GetKey`'s first argument.
+/// The domain of the node key of guest API v1: the first argument of its `GetKey`. Every instance of an app has this one key: what it
+/// proves is the app, as with v0, where each instance can derive the node keys of all others.
+pub const NODE_KEY_DOMAIN: &str = "dstack-mesh/node";
+
+/// The path of an instance's node key of guest API v0: the first argument of its `GetKey`.
 #[must_use]
 pub fn node_key_path(instance: InstanceId) -> String {
     format!("dstack-mesh/node/{instance}")
@@ -86,7 +90,7 @@ pub struct EndpointUpdate {
     pub deadline: u64,
 }
 
-/// The dstack key chain KMS root -> app key -> node key. Keys are SEC1 compressed; signatures r ‖ s ‖ v as submitted.
+/// The dstack key chain KMS root -> app key -> node key, of either guest API. Signatures are r ‖ s ‖ v as submitted.
 /// Nothing in it is trusted before `proof::verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignatureChain {
@@ -96,7 +100,7 @@ pub struct SignatureChain {
     /// App public key, uncompressed coordinates x ‖ y.
     #[serde(with = "hex::serde")]
     pub app_key: [u8; 64],
-    /// `signature_chain[0]` of `GetKey`: app key over the node key.
+    /// `signature_chain[0]` of `GetKey`: app key over one of the two claims about the node key (see [`crate::key_claim`]).
     #[serde(with = "hex::serde")]
     pub app_signature: [u8; 65],
     /// `signature_chain[1]` of `GetKey`: KMS root over the app key.

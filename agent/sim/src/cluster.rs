@@ -7,8 +7,9 @@ use alloy_primitives::keccak256;
 use k256::ecdsa::SigningKey;
 use mesh_core::{
     id::{Address, AppId, B256, InstanceId, MemberKey, TokenId, WireguardKey},
+    key_claim::GuestApi,
     network::MeshNetwork,
-    registration::{Domain, NODE_KEY_PURPOSE, Proof, Registration, SignatureChain},
+    registration::{Domain, NODE_KEY_DOMAIN, NODE_KEY_PURPOSE, Proof, Registration, SignatureChain},
 };
 use mesh_tunnel::PrivateKey;
 use zeroize::Zeroizing;
@@ -71,18 +72,31 @@ impl Cluster {
         let (node_key, digest) = (self.node_key(registration.instance), registration.digest(&self.domain));
         let chain = CHAINS.with_borrow_mut(|known| {
             let entry = known.entry((self.root_address(), registration.instance));
-            entry.or_insert_with(|| self.chain(&node_key)).clone()
+            entry.or_insert_with(|| self.chain(registration.instance)).clone()
         });
         let member = member_secret(registration.instance);
         Proof { registration, chain, node_signature: sign(&node_key, digest), member_signature: sign(&member, digest) }
     }
 
-    fn node_key(&self, instance: InstanceId) -> SigningKey {
-        derived(&[&self.app.to_bytes(), &instance.0])
+    /// Every other node has a node key of guest API v1.
+    pub(crate) fn node_key_api(&self, instance: InstanceId) -> GuestApi {
+        if instance.0[0].is_multiple_of(2) { GuestApi::V1 } else { GuestApi::V0 }
     }
 
-    fn chain(&self, node_key: &SigningKey) -> SignatureChain {
-        let node_message = format!("{NODE_KEY_PURPOSE}:{}", hex::encode(compressed(node_key)));
+    /// With v1 it is that of the app.
+    fn node_key(&self, instance: InstanceId) -> SigningKey {
+        match self.node_key_api(instance) {
+            GuestApi::V0 => derived(&[&self.app.to_bytes(), &instance.0]),
+            GuestApi::V1 => derived(&[&self.app.to_bytes(), NODE_KEY_DOMAIN.as_bytes()]),
+        }
+    }
+
+    fn chain(&self, instance: InstanceId) -> SignatureChain {
+        let node_key = &self.node_key(instance);
+        let node_message = match self.node_key_api(instance) {
+            GuestApi::V0 => format!("{NODE_KEY_PURPOSE}:{}", hex::encode(compressed(node_key))).into_bytes(),
+            GuestApi::V1 => claim(&compressed(node_key)),
+        };
         let app_message = [b"dstack-kms-issued:".as_slice(), &self.app_id.0, &compressed(&self.app)].concat();
         SignatureChain {
             node_key: coordinates(node_key),
@@ -146,6 +160,12 @@ fn member_secret(instance: InstanceId) -> SigningKey {
 /// What the shell of a node signs with its member key.
 pub(crate) fn sign_as_member(node: usize, digest: B256) -> [u8; 65] {
     sign(&member_secret(instance(node)), digest)
+}
+
+/// What an app key signs about a node key in guest API v1.
+fn claim(node_key: &[u8; 33]) -> Vec<u8> {
+    let parts = [b"dstack-guest-v1-key-claim".as_slice(), b"secp256k1", NODE_KEY_DOMAIN.as_bytes(), node_key];
+    parts.map(|part| [&u32::try_from(part.len()).unwrap().to_be_bytes(), part].concat()).concat()
 }
 
 fn derived(parts: &[&[u8]]) -> SigningKey {

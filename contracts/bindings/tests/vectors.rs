@@ -8,6 +8,7 @@ use alloy_sol_types::{Eip712Domain, SolStruct};
 use mesh_contract::{IDstackClusterNFT as abi, domain};
 use mesh_core::{
     id::AppId,
+    key_claim::KeyClaim,
     proof::recover_own_chain,
     registration::{Domain, EndpointUpdate, Registration},
 };
@@ -35,6 +36,23 @@ struct Chains {
     #[serde(rename = "fixtureB")]
     fixture_b: Chain,
     synthetic: Chain,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claim {
+    domain: String,
+    app_x: B256,
+    app_y: B256,
+    node_x: B256,
+    node_y: B256,
+    app_signature: Bytes,
+}
+
+/// Those of another algorithm are of no use here.
+#[derive(Deserialize)]
+struct Claims {
+    secp256k1: Vec<Claim>,
 }
 
 #[derive(Deserialize)]
@@ -96,12 +114,11 @@ fn read<T: for<'de> Deserialize<'de>>(name: &str) -> T {
 fn dstack_key_chains_recover_to_their_keys() {
     let chains: Chains = read("chains.json");
     for chain in [&chains.fixture_a, &chains.fixture_b, &chains.synthetic] {
-        let mut compressed = [0; 33];
-        compressed[0] = 2 + (chain.node_y[31] & 1);
-        compressed[1..].copy_from_slice(chain.node_x.as_slice());
+        let compressed = compressed(chain.node_x, chain.node_y);
         let app_signature: [u8; 65] = chain.app_signature[..].try_into().unwrap();
         let kms_signature: [u8; 65] = chain.kms_signature[..].try_into().unwrap();
-        let own = recover_own_chain(chain.app_id, &chain.purpose, &compressed, &app_signature, &kms_signature).unwrap();
+        let claim = KeyClaim::V0 { purpose: &chain.purpose };
+        let own = recover_own_chain(chain.app_id, claim, &compressed, &app_signature, &kms_signature).unwrap();
         assert_eq!(own.kms_root, chain.kms_root);
         assert_eq!(own.node_address, chain.node_address);
 
@@ -110,6 +127,29 @@ fn dstack_key_chains_recover_to_their_keys() {
         assert_eq!((wire.nodeKeyX, wire.nodeKeyY), (chain.node_x, chain.node_y));
         assert_eq!(mesh_core::registration::SignatureChain::try_from(wire), Ok(own.chain));
     }
+}
+
+#[test]
+fn claims_of_guest_api_v1_recover_to_their_app_keys() {
+    let claims: Claims = read("claims.json");
+    assert_eq!(claims.secp256k1.len(), 4);
+    let chains: Chains = read("chains.json");
+    // Of any app: the root that recovers does not matter here.
+    let kms_signature: [u8; 65] = chains.synthetic.kms_signature[..].try_into().unwrap();
+    for vector in &claims.secp256k1 {
+        let key = compressed(vector.node_x, vector.node_y);
+        let app_signature: [u8; 65] = vector.app_signature[..].try_into().unwrap();
+        let claim = KeyClaim::V1 { domain: &vector.domain };
+        let own = recover_own_chain(chains.synthetic.app_id, claim, &key, &app_signature, &kms_signature).unwrap();
+        assert_eq!(own.chain.app_key, [vector.app_x.0, vector.app_y.0].concat()[..], "{}", vector.domain);
+    }
+}
+
+fn compressed(x: B256, y: B256) -> [u8; 33] {
+    let mut compressed = [0; 33];
+    compressed[0] = 2 + (y[31] & 1);
+    compressed[1..].copy_from_slice(x.as_slice());
+    compressed
 }
 
 #[test]

@@ -53,8 +53,14 @@ impl Cluster {
         SigningKey::from_slice(keccak256([&self.app.to_bytes()[..], &instance.0].concat()).as_slice()).unwrap()
     }
 
+    /// As guest API v0 gives it.
     pub(crate) fn chain(&self, node_key: &SigningKey) -> SignatureChain {
         let node_message = format!("{NODE_KEY_PURPOSE}:{}", hex::encode(compressed(node_key)));
+        self.chain_of(node_key, node_message.as_bytes())
+    }
+
+    /// The chain in which the app key signs this about the node key.
+    pub(crate) fn chain_of(&self, node_key: &SigningKey, node_message: &[u8]) -> SignatureChain {
         let app_message = [b"dstack-kms-issued:".as_slice(), &self.app_id.0, &compressed(&self.app)].concat();
         SignatureChain {
             node_key: coordinates(node_key),

@@ -4,6 +4,7 @@ use alloy_primitives::address;
 use mesh_core::{
     InvalidSignature,
     id::{Address, AppId, InstanceId},
+    key_claim::{GuestApi, KeyClaim},
     proof::{Anchors, Link, Refusal, recover_own_chain, verify},
     registration::{Domain, Gateway, NetworkType, Proof, Registration},
     registry::PeerRecord,
@@ -69,7 +70,7 @@ fn own_chains_of_known_guest_agents_recover_to_their_roots() {
         let app_id: AppId = known.app_id.parse().unwrap();
         let own = recover_own_chain(
             app_id,
-            "test",
+            KeyClaim::V0 { purpose: "test" },
             &bytes(known.node_key),
             &bytes(known.app_signature),
             &bytes(known.kms_signature),
@@ -82,7 +83,7 @@ fn own_chains_of_known_guest_agents_recover_to_their_roots() {
 
         let other = recover_own_chain(
             app_id,
-            "other",
+            KeyClaim::V0 { purpose: "other" },
             &bytes(known.node_key),
             &bytes(known.app_signature),
             &bytes(known.kms_signature),
@@ -91,12 +92,74 @@ fn own_chains_of_known_guest_agents_recover_to_their_roots() {
     }
 }
 
+/// What the same guest agents answer to `GetKey(domain, secp256k1)` of v1: the key, and the app key's signature.
+const KNOWN_V1: [(usize, &str, &str, &str); 3] = [
+    (
+        1,
+        "test",
+        "02bc3a78e1c1f5d94c2580dd06678ec48ae362aeed00906dbea5aa4d34713c240c",
+        "b81526a4b5a1a211d3bfedb9780fe38de5288f30e6ec2466f22b3874ba60f50f\
+         356751f1781027516b5372a67afd65c70a5d8a7e7f2ff8a85398df736a4e035f00",
+    ),
+    (
+        1,
+        "wgmesh/id",
+        "027d74a3be0ae82e76216daba98e6af3f92ed6c176e7941c61566940be46d54b72",
+        "bdc8c6e64f8c8546a1a4fd5a1f8d50fa60c5b68ccdfe641340a43b80fecccbaa\
+         4e11dfc2ed5d2746b93f980af76d38f051f65ff3a771e09568b51221f9c9932101",
+    ),
+    (
+        2,
+        "test",
+        "0320a1d910b2fc3542817fcc528f353865816e7b4b6e44f9b237f4526365a5defe",
+        "8dfa8fb2e7d11044396df8b401c7e700f7be9a1167c08afa1360c3cb309be527\
+         42319635936df49fd44dbcbddc800f82eae69975a7a67cd13ff29cff82e7b6a300",
+    ),
+];
+
+#[test]
+fn own_chains_of_guest_api_v1_recover_to_the_same_roots_and_under_their_own_domain_alone() {
+    for (of, domain, node_key, signature) in KNOWN_V1 {
+        let known = &KNOWN[of];
+        let recover = |claim| {
+            let app_id = known.app_id.parse().unwrap();
+            recover_own_chain(app_id, claim, &bytes(node_key), &bytes(signature), &bytes(known.kms_signature))
+        };
+        let own = recover(KeyClaim::V1 { domain }).unwrap();
+        assert_eq!(own.kms_root, known.kms_root, "{} {domain}", known.name);
+        assert_eq!(Address::from_raw_public_key(&own.chain.app_key), known.app_address, "{} {domain}", known.name);
+        for other in [KeyClaim::V1 { domain: "other" }, KeyClaim::V1 { domain: "" }, KeyClaim::V0 { purpose: domain }] {
+            assert!(!recover(other).is_ok_and(|own| own.kms_root == known.kms_root), "{} {other:?}", known.name);
+        }
+    }
+}
+
+/// Of the domain `test`, algorithm ed25519, and fixture B: never the claim about a secp256k1 key, whichever of the two keys with that x
+/// it is shown with.
+#[test]
+fn a_claim_about_an_ed25519_key_is_none_about_a_node_key() {
+    let known = &KNOWN[1];
+    let signature = bytes(
+        "aa56540d89c24afc2fa3f37fb41f950e9d0496eb9d7fa6f20c398ae674d9138e\
+         3b9154a3222b6abd8704f7a95be85cf6daa99ec5faccc404cffbdff8d253b98b01",
+    );
+    for sign in ["02", "03"] {
+        let key = format!("{sign}51cf9f2ede324bebdb827807091a2649cd30230abd3550d6f1303edceda42776");
+        for claim in [KeyClaim::V1 { domain: "test" }, KeyClaim::V0 { purpose: "test" }] {
+            let app_id = known.app_id.parse().unwrap();
+            let own = recover_own_chain(app_id, claim, &bytes(&key), &signature, &bytes(known.kms_signature));
+            assert!(!own.is_ok_and(|own| own.kms_root == known.kms_root), "{sign} {claim:?}");
+        }
+    }
+}
+
 #[test]
 fn own_chains_that_are_malformed_are_refused() {
     let known = &KNOWN[1];
     let recover = |node_key: [u8; 33], signature: [u8; 65]| {
         let app_id = known.app_id.parse().unwrap();
-        recover_own_chain(app_id, "test", &node_key, &signature, &bytes(known.kms_signature))
+        let claim = KeyClaim::V0 { purpose: "test" };
+        recover_own_chain(app_id, claim, &node_key, &signature, &bytes(known.kms_signature))
     };
     let mut off_curve: [u8; 33] = bytes(known.node_key);
     off_curve[1..].fill(0xff);
@@ -120,6 +183,97 @@ fn a_complete_proof_verifies_with_either_form_of_v() {
         case.proof.chain.app_signature[64] += 27;
         case.proof.chain.kms_signature[64] += 27;
     });
+}
+
+#[test]
+fn the_app_key_may_vouch_by_the_claim_of_either_guest_api() {
+    let case = Case::new();
+    let peer = |case: &Case| verify(&case.record, &case.proof, &case.anchors, &case.domain).unwrap();
+    let v1 = case.vouched_by(&claim_of_v1(&case));
+    assert_ne!(v1.proof.chain.app_signature, case.proof.chain.app_signature);
+    assert_eq!(peer(&v1), peer(&case), "what is proved is the same");
+    v1.accepts(|case| case.proof.chain.app_signature[64] += 27);
+}
+
+/// The bytes of dstack's document, written out a second time.
+fn claim_of_v1(case: &Case) -> Vec<u8> {
+    claim(b"secp256k1", b"dstack-mesh/node", &node_key_of(case))
+}
+
+fn claim(algorithm: &[u8], domain: &[u8], key: &[u8]) -> Vec<u8> {
+    let parts = [b"dstack-guest-v1-key-claim".as_slice(), algorithm, domain, key];
+    parts.map(|part| [&u32::try_from(part.len()).unwrap().to_be_bytes(), part].concat()).concat()
+}
+
+/// Compressed.
+fn node_key_of(case: &Case) -> Vec<u8> {
+    let key = &case.proof.chain.node_key;
+    [&[2 + (key[63] & 1)], &key[..32]].concat()
+}
+
+#[test]
+fn anything_else_that_the_app_key_signed_does_not_vouch() {
+    let case = Case::new();
+    let (key, right) = (node_key_of(&case), claim_of_v1(&case));
+    let domain = b"dstack-mesh/node".as_slice();
+    let hex = hex::encode(&key);
+    let mut other_key = key.clone();
+    other_key[32] ^= 1;
+    let mut other_parity = key.clone();
+    other_parity[0] ^= 1;
+    let longer_length = [&right[..3], &[right[3] + 1], &right[4..]].concat();
+    let coordinates = case.proof.chain.node_key;
+    let messages: [(&str, Vec<u8>); 19] = [
+        ("another domain", claim(b"secp256k1", b"dstack-mesh/nodes", &key)),
+        ("no domain", claim(b"secp256k1", b"", &key)),
+        ("the purpose of v0 as a domain", claim(b"secp256k1", b"dstack-mesh-node-v1", &key)),
+        ("the path of v0 as a domain", claim(b"secp256k1", [domain, b"/", &[b'0'; 40]].concat().as_slice(), &key)),
+        ("another algorithm", claim(b"ed25519", domain, &key)),
+        ("an ed25519 key with this x", claim(b"ed25519", domain, &key[1..])),
+        ("another name of the algorithm", claim(b"k256", domain, &key)),
+        ("another key", claim(b"secp256k1", domain, &other_key)),
+        ("the other key with this x", claim(b"secp256k1", domain, &other_parity)),
+        ("an uncompressed key", claim(b"secp256k1", domain, &[&[4], &coordinates[..]].concat())),
+        ("a key without its sign", claim(b"secp256k1", domain, &key[1..])),
+        ("truncated", right[..right.len() - 1].to_vec()),
+        ("extended", [&right[..], &[0]].concat()),
+        ("a length that is too long", longer_length),
+        ("no lengths", [b"dstack-guest-v1-key-claim".as_slice(), b"secp256k1", domain, &key].concat()),
+        ("the claim as a purpose", [&right[..], b":", hex.as_bytes()].concat()),
+        ("another purpose", format!("dstack-mesh-node-v2:{hex}").into_bytes()),
+        ("the domain as a purpose", format!("dstack-mesh/node:{hex}").into_bytes()),
+        ("upper-case hex", format!("dstack-mesh-node-v1:{}", hex.to_uppercase()).into_bytes()),
+    ];
+    for (what, message) in messages {
+        let is_app = |refusal: &Refusal| matches!(refusal, Refusal::AppSignature { .. });
+        case.refuses_as(what, is_app, |case| *case = case.vouched_by(&message));
+    }
+    // Signed for right, but not as it is: with EIP-191's prefix, and by the KMS root in the place of the app key.
+    let is_app = |refusal: &Refusal| matches!(refusal, Refusal::AppSignature { .. });
+    let prefixed = [format!("\x19Ethereum Signed Message:\n{}", right.len()).as_bytes(), &right].concat();
+    case.refuses_as("EIP-191", is_app, |case| *case = case.vouched_by(&prefixed));
+    case.refuses_as("the root", is_app, |case| {
+        case.proof.chain.app_signature = sign(&Cluster::new().root, alloy_primitives::keccak256(&right));
+    });
+}
+
+/// The digest of each form is its own, so that a signature of the app key for one is another key's for the other.
+#[test]
+fn a_signature_for_one_claim_is_none_for_the_other() {
+    let case = Case::new();
+    let v1 = case.vouched_by(&claim_of_v1(&case));
+    for (case, right, wrong) in [(&case, GuestApi::V0, GuestApi::V1), (&v1, GuestApi::V1, GuestApi::V0)] {
+        let chain = &case.proof.chain;
+        let node_key: [u8; 33] = node_key_of(case).try_into().unwrap();
+        let app_key = |api| {
+            let claim = KeyClaim::of_node_key(api);
+            let own =
+                recover_own_chain(chain.app_id, claim, &node_key, &chain.app_signature, &chain.kms_signature).unwrap();
+            own.chain.app_key
+        };
+        assert_eq!(app_key(right), chain.app_key, "{right}");
+        assert_ne!(app_key(wrong), chain.app_key, "{wrong}");
+    }
 }
 
 #[test]
@@ -259,8 +413,9 @@ fn malleated_and_malformed_signatures_are_refused() {
         (Link::App, |proof| &mut proof.chain.app_signature),
         (Link::Kms, |proof| &mut proof.chain.kms_signature),
     ];
-    let case = Case::new();
-    for (link, pick) in links {
+    let v0 = Case::new();
+    let v1 = v0.vouched_by(&claim_of_v1(&v0));
+    for (case, (link, pick)) in [&v0, &v1].into_iter().flat_map(|case| links.map(|link| (case, link))) {
         let refusal = |why| Refusal::Signature(link, why);
         for v in [2, 3, 26, 29, 255] {
             case.refuses(refusal(InvalidSignature::RecoveryId(v)), |case| pick(&mut case.proof)[64] = v);
@@ -301,6 +456,14 @@ impl Case {
             anchors: cluster.anchors(),
             domain: cluster.domain,
         }
+    }
+
+    /// The same, where the app key signed this about the node key.
+    fn vouched_by(&self, message: &[u8]) -> Self {
+        let cluster = Cluster::new();
+        let mut case = self.clone();
+        case.proof.chain = cluster.chain_of(&cluster.node_key(instance(3)), message);
+        case
     }
 
     fn accepts(&self, change: impl FnOnce(&mut Self)) {
