@@ -3,6 +3,7 @@
 mod attempt;
 mod balance;
 mod gather;
+mod guest_api;
 mod leader;
 mod mined;
 mod preflight;

@@ -4,6 +4,7 @@
 
 mod budget;
 mod dev_urls;
+mod guest_api;
 mod leader;
 mod network;
 mod rpc;

@@ -98,6 +98,8 @@ pub(crate) struct Chain {
     pub(crate) nodes: Vec<abi::Node>,
     /// Term, leader's token, and its node address.
     pub(crate) seat: (u32, U256, Address),
+    /// What its contract says to every ERC-165 identifier.
+    pub(crate) supports: bool,
     pub(crate) logs: Vec<Value>,
     /// Raw transactions.
     pub(crate) sent: Vec<Bytes>,
@@ -173,6 +175,7 @@ impl Rpc {
             endpoints: Vec::new(),
             nodes: (1..=3).map(|token| node(token, if token == 2 { INSTANCE } else { [9; 20] })).collect(),
             seat: (5, U256::from(2), Address::repeat_byte(0x22)),
+            supports: true,
             logs: Vec::new(),
             sent: Vec::new(),
             asked: BTreeMap::new(),
@@ -364,6 +367,9 @@ impl Chain {
             }
             contract::currentLeaderCall::SELECTOR => {
                 ("currentLeader", contract::currentLeaderCall::abi_encode_returns(&self.seat.2))
+            }
+            contract::supportsInterfaceCall::SELECTOR => {
+                ("supportsInterface", contract::supportsInterfaceCall::abi_encode_returns(&self.supports))
             }
             contract::peersCall::SELECTOR => {
                 let call = contract::peersCall::abi_decode(&data).unwrap();

@@ -15,8 +15,8 @@ use alloy_sol_types::{SolCall, SolEvent as _};
 use anvil::Anvil;
 use k256::ecdsa::SigningKey;
 use mesh_chain::{
-    At, CallRequest, Fees, GasPrice, Receipt, RpcError, Signer, Source, StateOverride, Transaction, fees::with_margin,
-    sign_digest,
+    At, CallRequest, Fees, GasPrice, Receipt, RpcError, Signer, Source, Sources, StateOverride, Subject, Transaction,
+    fees::with_margin, sign_digest,
 };
 use mesh_contract::{
     DstackClusterNFT::{self as contract, PeerRegistered},
@@ -262,6 +262,25 @@ async fn what_is_wrong_is_refused_for_its_reason() {
     cluster.register(&good).await.unwrap();
     let refusal = cluster.register(&good).await.unwrap_err();
     assert!(refusal.starts_with("key epoch 2 was given for token 1, 3 is next"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_node_key_of_either_guest_api_is_taken_and_believed() {
+    let cluster = Cluster::deploy().await;
+    let node = Node::new(AppId::from(cluster.domain.contract), 7);
+    let subject = Subject { contract: cluster.domain.contract, instance: node.instance };
+    let source = std::sync::Arc::new(Source::new(cluster.source.url().clone()).with_patience(DEADLINE));
+    assert_eq!(Sources::new(vec![source], 1, None, subject).takes_guest_v1().await, Some(true));
+
+    let anchors = Anchors { kms_roots: vec![node.root_address()], app_ids: vec![AppId::from(cluster.domain.contract)] };
+    let token = cluster.mint(&node).await;
+    for (key_epoch, chain) in [(2, node.chain_of_v1()), (3, node.chain()), (4, node.chain_of_v1())] {
+        let proof = Proof { chain, ..node.prove(node.registration(token, key_epoch), &cluster.domain) };
+        let block = cluster.register(&proof).await.unwrap();
+        let logged = cluster.proof_in(block).await;
+        assert_eq!(logged, proof);
+        verify(&cluster.peers().await[0], &logged, &anchors, &cluster.domain).unwrap();
+    }
 }
 
 /// A sibling's guest agent gives out this node's key: what the sibling signs with it is refused, from any account.

@@ -6,7 +6,9 @@ use alloy_primitives::{Address, B256, keccak256};
 use k256::ecdsa::SigningKey;
 use mesh_core::{
     id::{AppId, InstanceId, TokenId, WireguardKey},
-    registration::{Domain, EndpointUpdate, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain},
+    registration::{
+        Domain, EndpointUpdate, NODE_KEY_DOMAIN, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain,
+    },
 };
 
 /// Root key 01..01, app key and node key of the synthetic vector in `contracts/test/vectors/chains.json`.
@@ -55,13 +57,26 @@ impl Node {
         Self { member, root: self.root.clone(), app: self.app.clone(), node: self.node.clone(), ..*self }
     }
 
+    /// As guest API v0 gives it.
     pub(crate) fn chain(&self) -> SignatureChain {
         let node_hex = hex::encode(compressed(&self.node));
+        self.chain_of(format!("{NODE_KEY_PURPOSE}:{node_hex}").as_bytes())
+    }
+
+    /// As guest API v1 gives it.
+    pub(crate) fn chain_of_v1(&self) -> SignatureChain {
+        let key = compressed(&self.node);
+        let parts = [b"dstack-guest-v1-key-claim".as_slice(), b"secp256k1", NODE_KEY_DOMAIN.as_bytes(), &key];
+        self.chain_of(&parts.map(|part| [&u32::try_from(part.len()).unwrap().to_be_bytes(), part].concat()).concat())
+    }
+
+    /// The app key signs this about the node key.
+    fn chain_of(&self, node_message: &[u8]) -> SignatureChain {
         let issued = [b"dstack-kms-issued:".as_slice(), &self.app_id.0, &compressed(&self.app)].concat();
         SignatureChain {
             node_key: coordinates(&self.node),
             app_key: coordinates(&self.app),
-            app_signature: sign(&self.app, keccak256(format!("{NODE_KEY_PURPOSE}:{node_hex}"))),
+            app_signature: sign(&self.app, keccak256(node_message)),
             kms_signature: sign(&self.root, keccak256(issued)),
             app_id: self.app_id,
         }
