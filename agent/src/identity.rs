@@ -4,30 +4,32 @@
 pub mod dstack;
 pub mod keyfile;
 pub mod member;
+pub mod node_key;
 pub mod psk;
 pub mod signer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mesh_core::{
     development::published_key,
     gateway_access::GatewayAccess,
     id::{Address, AppId, B256, InstanceId},
-    key_claim::{GuestApi, KeyClaim},
-    proof::{OwnChain, Refusal, recover_own_chain},
-    registration::{MEMBER_KEY_PURPOSE, NODE_KEY_PURPOSE, SignatureChain, member_key_path, node_key_path},
+    key_claim::GuestApi,
+    proof::Refusal,
+    registration::{MEMBER_KEY_PURPOSE, member_key_path},
 };
 use mesh_tunnel::Secret;
 
 use self::{
-    dstack::{GuestAgent, GuestAgentError},
+    dstack::{Endpoint, GuestAgent, GuestAgentError},
     keyfile::KeyFileError,
     member::MemberSecret,
+    node_key::NodeKey,
     psk::PskRoot,
-    signer::Signer,
 };
 
-/// `GetKey` path of the key from which preshared keys are derived.
+/// `GetKey` path of the key from which preshared keys are derived. Of guest API v0, on dstack 0.6 too: the members of a mesh must have
+/// the same one, and some may run on 0.5.
 const PSK_PATH: &str = "dstack-mesh/psk";
 /// Its purpose; the chain of that key is never checked.
 const PSK_PURPOSE: &str = "dstack-mesh-psk-v1";
@@ -49,15 +51,17 @@ pub struct Identity {
     pub simulated: bool,
     /// What its app-compose.json says of the gateway, where the guest agent shows it.
     pub gateway_access: Option<GatewayAccess>,
+    /// The guest API that is used for everything but keys.
+    pub guest_api: GuestApi,
     /// KMS root the own key chain recovers to: the first trust anchor.
     pub kms_root: Address,
-    /// The chain that goes with every registration.
-    pub chain: SignatureChain,
     /// Where preshared keys come from.
     pub psk_root: PskRoot,
     /// What makes a registration this node's own.
     pub member: MemberSecret,
-    node_key: Signer,
+    node_key: NodeKey,
+    /// Of guest API v1, for a new node: taken in the place of the other if the contract takes it.
+    candidate: Option<NodeKey>,
 }
 
 /// The guest agent's answers, or the member key, do not make an identity.
@@ -89,6 +93,22 @@ pub enum IdentityError {
         "the guest agent's key chain is broken: {0}\nhint: the contract would refuse it too; is the guest agent genuine?"
     )]
     Chain(#[from] Refusal),
+    /// The node has a key that this guest agent cannot give.
+    #[error(
+        "this node registers with its node key of guest API v1, which the guest agent at {endpoint} does not have\nhint: run this CVM on dstack 0.6 or later again; or remove `{}`, and it registers with its node key of v0",
+        file.display()
+    )]
+    NoGuestV1 {
+        /// Socket or URL.
+        endpoint: Endpoint,
+        /// Where it is kept which key the node has.
+        file: PathBuf,
+    },
+    /// The keys of the two guest APIs were derived from two app keys.
+    #[error(
+        "the guest agent's two APIs give keys of two apps or from two KMS roots\nhint: no contract would take both; is the guest agent genuine?"
+    )]
+    TwoApps,
     /// A chain of the wrong shape, or a key that is none.
     #[error("the guest agent's answer to GetKey is broken: {0}")]
     Key(String),
@@ -162,36 +182,64 @@ impl Identity {
         if let Some(expected) = expected.instance.filter(|expected| *expected != instance) {
             return Err(IdentityError::OtherInstance { expected, found: instance });
         }
-        let answer = agent.get_key(&node_key_path(instance), NODE_KEY_PURPOSE).await?;
-        let node_key = Signer::new(answer.secret().clone())
-            .ok_or_else(|| IdentityError::Key("the key is not a secp256k1 scalar".to_owned()))?;
-        let own = own_chain(app_id, &node_key, &answer.signature_chain)?;
-        if let Some(expected) = expected.kms_root.filter(|expected| *expected != own.kms_root) {
-            return Err(IdentityError::OtherRoot { expected, found: own.kms_root });
+        let (node_key, candidate) = node_key::ask(agent, member, app_id, instance).await?;
+        if let Some(expected) = expected.kms_root.filter(|expected| *expected != node_key.kms_root) {
+            return Err(IdentityError::OtherRoot { expected, found: node_key.kms_root });
         }
         let psk = agent.get_key(PSK_PATH, PSK_PURPOSE).await?;
         let member = match member {
-            MemberKeySource::Disk { state_dir, user } => keyfile::load_or_create_member(state_dir, user)?,
+            MemberKeySource::Disk { state_dir, user } => {
+                let member = keyfile::load_or_create_member(state_dir, user)?;
+                if candidate.is_none() {
+                    node_key::keep(state_dir, node_key.api)?;
+                }
+                member
+            }
             MemberKeySource::GuestAgent => derived_member_key(agent, instance).await?,
         };
         Ok(Self {
             instance,
             app_id,
             compose_hash: info.compose_hash.parse().ok().filter(|hash: &B256| !hash.is_zero()),
-            simulated: is_simulated(&info.cloud_vendor, &own),
+            simulated: is_simulated(&info.cloud_vendor, node_key.keys()),
+            guest_api: agent.api(),
             gateway_access: info.gateway_access(),
-            kms_root: own.kms_root,
-            chain: own.chain,
+            kms_root: node_key.kms_root,
             psk_root: PskRoot::new(psk.secret().clone()),
             member,
             node_key,
+            candidate,
         })
+    }
+
+    /// This is a new node, and its guest agent has a node key of v1 for it: [`Identity::decide`] which it is.
+    #[must_use]
+    pub const fn is_undecided(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    /// Takes the node key of guest API v1 if the contract takes it, and keeps the decision. Does nothing where there is none to make.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub fn decide(&mut self, contract_takes_v1: bool, state_dir: &Path) -> Result<(), KeyFileError> {
+        let Some(candidate) = self.candidate.take() else { return Ok(()) };
+        if contract_takes_v1 {
+            self.node_key = candidate;
+        }
+        node_key::keep(state_dir, self.node_key.api)
+    }
+
+    /// The node key, and the chain that goes with every registration.
+    #[must_use]
+    pub const fn node_key(&self) -> &NodeKey {
+        &self.node_key
     }
 
     /// Address of the node key.
     #[must_use]
     pub const fn node_address(&self) -> Address {
-        self.node_key.address()
+        self.node_key.signer.address()
     }
 
     /// Signs a digest with the node key: r ‖ s ‖ v, low s, v = 27 or 28.
@@ -199,7 +247,7 @@ impl Identity {
     /// # Errors
     /// Does not happen with a local key; the signer's words.
     pub fn sign(&self, digest: B256) -> Result<[u8; 65], String> {
-        self.node_key.sign(digest).map(|signature| signature.as_bytes())
+        self.node_key.signer.sign(digest).map(|signature| signature.as_bytes())
     }
 }
 
@@ -221,35 +269,14 @@ async fn derived_member_key(agent: &GuestAgent, instance: InstanceId) -> Result<
 
 /// A guest agent whose KMS root, app key or node key is published is a simulator, whatever it calls itself: dstack's own one reports the
 /// vendor of the machine that it runs on (`sys_vendor` of DMI).
-fn is_simulated(vendor: &str, own: &OwnChain) -> bool {
-    let app_key = Address::from_raw_public_key(&own.chain.app_key);
-    vendor == SIMULATED || [own.kms_root, app_key, own.node_address].into_iter().any(|key| published_key(key).is_some())
-}
-
-fn own_chain(app_id: AppId, node_key: &Signer, chain: &[Vec<u8>]) -> Result<OwnChain, IdentityError> {
-    let [app_signature, kms_signature] = chain else {
-        return Err(IdentityError::Key(format!("its signature chain has {} entries instead of 2", chain.len())));
-    };
-    if kms_signature.is_empty() {
-        return Err(IdentityError::NoKms);
-    }
-    let sized = |name: &str, bytes: &[u8]| {
-        <[u8; 65]>::try_from(bytes)
-            .map_err(|_| IdentityError::Key(format!("the {name} signature has {} bytes instead of 65", bytes.len())))
-    };
-    let point = node_key.public_key().to_encoded_point(true);
-    let compressed: [u8; 33] = point
-        .as_bytes()
-        .try_into()
-        .map_err(|_| IdentityError::Key("the node key has no compressed form".to_owned()))?;
-    let (app_signature, kms_signature) = (sized("app", app_signature)?, sized("KMS", kms_signature)?);
-    let claim = KeyClaim::of_node_key(GuestApi::V0);
-    Ok(recover_own_chain(app_id, claim, &compressed, &app_signature, &kms_signature)?)
+fn is_simulated(vendor: &str, keys: [Address; 3]) -> bool {
+    vendor == SIMULATED || keys.into_iter().any(|key| published_key(key).is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use k256::ecdsa::SigningKey;
+    use mesh_core::{key_claim::KeyClaim, proof::recover_own_chain};
     use serde_json::Value;
 
     use super::*;
@@ -268,18 +295,21 @@ mod tests {
                     ["appSignature", "kmsSignature"].map(|field| bytes(field).try_into().unwrap());
                 let app_id = AppId(bytes("appId").try_into().unwrap());
                 let node_key = node_key.as_bytes().try_into().unwrap();
-                recover_own_chain(app_id, "test", node_key, &app_signature, &kms_signature).unwrap()
+                let claim = KeyClaim::V0 { purpose: "test" };
+                let own = recover_own_chain(app_id, claim, node_key, &app_signature, &kms_signature).unwrap();
+                [own.kms_root, Address::from_raw_public_key(&own.chain.app_key), own.node_address]
             };
             let published = own(&bytes("nodeKey"));
             // With a key that they do not vouch for, the signatures lead to keys that are published nowhere.
             let unknown = own(&[7; 32]);
-            assert!(is_simulated("SIMULATED", &unknown));
+            assert!(is_simulated("SIMULATED", unknown));
             for vendor in ["", "QEMU", "Dell Inc.", "simulated"] {
-                assert!(is_simulated(vendor, &published) && !is_simulated(vendor, &unknown), "{name} on `{vendor}`");
-                let elsewhere = OwnChain { kms_root: published.kms_root, ..unknown.clone() };
-                assert!(is_simulated(vendor, &elsewhere), "the root of {name} alone");
-                let elsewhere = OwnChain { chain: published.chain.clone(), ..unknown.clone() };
-                assert!(is_simulated(vendor, &elsewhere), "the app key of {name} alone");
+                assert!(is_simulated(vendor, published) && !is_simulated(vendor, unknown), "{name} on `{vendor}`");
+                for key in 0..3 {
+                    let mut keys = unknown;
+                    keys[key] = published[key];
+                    assert!(is_simulated(vendor, keys), "key {key} of {name} alone");
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ pub use peer::{Agreement, NodeKind, OtherPeer, PathKind, PathStatus, PeerState, 
 
 use crate::{
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    key_claim::GuestApi,
     network::MeshNetwork,
     wei::Wei,
 };
@@ -170,6 +171,12 @@ impl fmt::Display for MembershipState {
 pub struct Identity {
     /// `verified` when the own key chain was checked.
     pub kms_chain: String,
+    /// The guest API that gave the node key, whose claim the key chain shows; `None` of an agent of before.
+    #[serde(default)]
+    pub node_key_api: Option<GuestApi>,
+    /// The guest API that is used for everything but keys; `None` of an agent of before.
+    #[serde(default)]
+    pub guest_api: Option<GuestApi>,
     /// Root recovered from the own key chain.
     pub kms_root: Address,
     /// Every root trusted, the own one first.

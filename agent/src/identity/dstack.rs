@@ -1,5 +1,6 @@
-//! A client of the dstack guest agent: `Info`, `GetKey` and `GetTlsKey` (every version from 0.5.0 on has them), over its unix
-//! socket or an http URL. Answers hold keys, so nothing of them is logged and their buffers are wiped.
+//! A client of the dstack guest agent, over its unix socket or an http URL: guest API v0 (`Info`, `GetKey`, `GetTlsKey`; every version
+//! from 0.5.0 on has them) and v1 (`Info`, `GetKey`, `IssueCert`; from 0.6 on, beside v0). Answers hold keys, so nothing of them is
+//! logged and their buffers are wiped.
 
 mod app_compose;
 mod find;
@@ -8,7 +9,7 @@ mod tappd;
 
 use std::{fmt, time::Duration};
 
-use mesh_core::gateway_access::GatewayAccess;
+use mesh_core::{gateway_access::GatewayAccess, key_claim::GuestApi};
 use mesh_tunnel::Secret;
 use serde::{
     Deserialize,
@@ -22,11 +23,14 @@ pub use find::{Endpoint, NotFound, find};
 
 /// How long one call may take: a real agent may have to ask its KMS.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The method that says whether an API is there.
+const VERSION: &str = "Version";
 
 /// The guest agent of this CVM.
 #[derive(Debug, Clone)]
 pub struct GuestAgent {
     endpoint: Endpoint,
+    api: GuestApi,
 }
 
 /// Why the guest agent could not be asked, or what it refused.
@@ -173,11 +177,42 @@ struct Refusal {
     error: String,
 }
 
+/// The answer to `Version`: that it is one is enough.
+#[derive(Deserialize)]
+struct Version {
+    #[serde(rename = "version")]
+    _version: String,
+}
+
 impl GuestAgent {
-    /// A client; connects at each call.
+    /// A client of guest API v0; connects at each call.
     #[must_use]
     pub const fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+        Self { endpoint, api: GuestApi::V0 }
+    }
+
+    /// A client of the newest guest API that is there: v1 where that says its version, else v0.
+    ///
+    /// # Errors
+    /// See [`GuestAgentError`].
+    pub async fn detect(endpoint: Endpoint) -> Result<Self, GuestAgentError> {
+        let agent = Self::new(endpoint);
+        let answer = agent.exchange(GuestApi::V1, VERSION, "{}").await?;
+        let api = match answer.status {
+            // Nothing is mounted there, or no such method; the status was 400 for both once.
+            400 | 404 => GuestApi::V0,
+            _ => {
+                let Version { .. } = agent.read(VERSION, &answer)?;
+                GuestApi::V1
+            }
+        };
+        Ok(Self { api, ..agent })
+    }
+
+    /// Which guest API it is asked by. Keys of v0 are asked for by v0 in any case.
+    #[must_use]
+    pub const fn api(&self) -> GuestApi {
+        self.api
     }
 
     /// Where it is.
@@ -191,15 +226,24 @@ impl GuestAgent {
     /// # Errors
     /// See [`GuestAgentError`].
     pub async fn info(&self) -> Result<Info, GuestAgentError> {
-        self.call("Info", &json!({})).await
+        self.call(self.api, "Info", &json!({})).await
     }
 
-    /// The secp256k1 key of a path, the same for every instance of the app, and its signature chain for `purpose`.
+    /// The secp256k1 key of a path in guest API v0, the same for every instance of the app, and its signature chain for `purpose`.
     ///
     /// # Errors
     /// See [`GuestAgentError`].
     pub async fn get_key(&self, path: &str, purpose: &str) -> Result<DerivedKey, GuestAgentError> {
-        self.call("GetKey", &json!({ "path": path, "purpose": purpose, "algorithm": "secp256k1" })).await
+        let arguments = json!({ "path": path, "purpose": purpose, "algorithm": "secp256k1" });
+        self.call(GuestApi::V0, "GetKey", &arguments).await
+    }
+
+    /// The secp256k1 key of a domain in guest API v1, the same for every instance of the app and none of v0, and its signature chain.
+    ///
+    /// # Errors
+    /// See [`GuestAgentError`].
+    pub async fn get_key_of_domain(&self, domain: &str) -> Result<DerivedKey, GuestAgentError> {
+        self.call(GuestApi::V1, "GetKey", &json!({ "domain": domain, "algorithm": "secp256k1" })).await
     }
 
     /// A TLS server key and certificate for a host name.
@@ -208,24 +252,46 @@ impl GuestAgent {
     /// See [`GuestAgentError`].
     pub async fn get_tls_key(&self, name: &str) -> Result<TlsKey, GuestAgentError> {
         // A common name has 64 characters at most (RFC 5280, appendix A.1); host names behind a gateway are longer.
-        self.call("GetTlsKey", &json!({ "subject": "p2p-agent", "alt_names": [name], "usage_server_auth": true })).await
+        let arguments = json!({ "subject": "p2p-agent", "alt_names": [name], "usage_server_auth": true });
+        let method = match self.api {
+            GuestApi::V0 => "GetTlsKey",
+            GuestApi::V1 => "IssueCert",
+        };
+        self.call(self.api, method, &arguments).await
     }
 
     async fn call<T: DeserializeOwned>(
         &self,
+        api: GuestApi,
         method: &'static str,
         arguments: &serde_json::Value,
     ) -> Result<T, GuestAgentError> {
+        let answer = self.exchange(api, method, &arguments.to_string()).await?;
+        if answer.status == 404 && timeout(CALL_TIMEOUT, tappd::is_there(&self.endpoint)).await.unwrap_or(false) {
+            return Err(GuestAgentError::Tappd { endpoint: self.endpoint.clone(), method });
+        }
+        self.read(method, &answer)
+    }
+
+    async fn exchange(
+        &self,
+        api: GuestApi,
+        method: &'static str,
+        arguments: &str,
+    ) -> Result<http::Answer, GuestAgentError> {
         let endpoint = || self.endpoint.clone();
-        let arguments = arguments.to_string();
-        let exchange = http::post(&self.endpoint, method, &arguments);
-        let answer = timeout(CALL_TIMEOUT, exchange)
+        let path = match api {
+            GuestApi::V0 => method.to_owned(),
+            GuestApi::V1 => format!("v1/{method}"),
+        };
+        timeout(CALL_TIMEOUT, http::post(&self.endpoint, &path, arguments))
             .await
             .map_err(|_| GuestAgentError::Timeout { endpoint: endpoint(), method })?
-            .map_err(|error| GuestAgentError::Transport { endpoint: endpoint(), method, reason: error.to_string() })?;
-        if answer.status == 404 && timeout(CALL_TIMEOUT, tappd::is_there(&self.endpoint)).await.unwrap_or(false) {
-            return Err(GuestAgentError::Tappd { endpoint: endpoint(), method });
-        }
+            .map_err(|error| GuestAgentError::Transport { endpoint: endpoint(), method, reason: error.to_string() })
+    }
+
+    fn read<T: DeserializeOwned>(&self, method: &'static str, answer: &http::Answer) -> Result<T, GuestAgentError> {
+        let endpoint = || self.endpoint.clone();
         if answer.status != 200 {
             let refusal = serde_json::from_slice::<Refusal>(&answer.body).map(|refusal| refusal.error);
             let reason =

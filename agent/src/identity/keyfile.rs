@@ -105,6 +105,11 @@ pub fn load_or_create(state_dir: &Path, user: u32) -> Result<WireguardSecret, Ke
     KeyFile { state_dir, name: WIREGUARD_FILE, user }.load_or_create(WireguardSecret::new)
 }
 
+/// Whether a state directory has a member key, or anything in its place.
+pub(super) fn has_member_key(state_dir: &Path) -> bool {
+    fs::symlink_metadata(state_dir.join(MEMBER_FILE)).is_ok()
+}
+
 /// Reads the member key of a state directory, or draws one where there is none yet. It is on the disk, and in its directory, when
 /// this returns: before anything can name it to the contract, which would not take another in its place.
 ///

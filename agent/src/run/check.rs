@@ -86,8 +86,11 @@ async fn check_guest_agent(config: &Config) -> (Check, Option<Identity>) {
     let name = endpoint.to_string();
     let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
     // The derived member key is asked for in the place of the one on disk, which an agent would make where there is none.
-    let loaded = Identity::load(&GuestAgent::new(endpoint), expected, MemberKeySource::GuestAgent).await;
-    let identity = match loaded {
+    let loaded = async {
+        let agent = GuestAgent::detect(endpoint).await?;
+        Identity::load(&agent, expected, MemberKeySource::GuestAgent).await
+    };
+    let identity = match loaded.await {
         Ok(identity) => identity,
         Err(error) => return (Check::failed(kind, name, &error.to_string()), None),
     };
@@ -95,12 +98,13 @@ async fn check_guest_agent(config: &Config) -> (Check, Option<Identity>) {
         return (Check::failed(kind, name, &error.to_string()), Some(identity));
     }
     let simulated = if identity.simulated { ", SIMULATED" } else { "" };
-    let Identity { instance, app_id, kms_root, .. } = &identity;
+    let Identity { instance, app_id, kms_root, guest_api, .. } = &identity;
     let listens = match config.mode {
         Mode::Wireguard => format!(", UDP port {}", config.listen_port_of(*instance)),
         Mode::Tls => String::new(),
     };
-    let found = format!("instance {instance}, app {app_id}, KMS root {kms_root}{listens}{simulated}");
+    let found =
+        format!("instance {instance}, app {app_id}, KMS root {kms_root}, guest API {guest_api}{listens}{simulated}");
     (Check::good(kind, name, found), Some(identity))
 }
 
@@ -161,7 +165,7 @@ async fn check_gateway(place: &OwnPlace, config: &Config, identity: Option<&Iden
         Some(identity) => host_name(identity.instance, place.port, &place.domain),
         None => format!("check.{}", place.domain.host()),
     };
-    let port = address.map_or_else(|| place.domain.port().get(), |address| address.port());
+    let port = config.gateway.address.map_or_else(|| place.domain.port().get(), |address| address.port());
     let failed = |error: &str| Check::failed("gateway", host.clone(), error);
     let access = identity.and_then(|identity| identity.gateway_access.as_ref());
     let kind = config.mode.network_type();

@@ -19,7 +19,7 @@ pub fn sign(intent: &Intent, domain: &Domain, identity: &Identity) -> Result<(Re
         Intent::Register(registration) => {
             let digest = registration.digest(domain);
             let (node_signature, member_signature) = (identity.sign(digest)?, identity.member.sign(digest)?);
-            let chain = identity.chain.clone();
+            let chain = identity.node_key().chain.clone();
             let proof = Proof { registration: *registration, chain, node_signature, member_signature };
             let call = mesh_contract::register_peer(&proof).abi_encode();
             (registration.token, registration.key_epoch, registration.deadline, "registerPeer", call)

@@ -1,6 +1,7 @@
 //! From a configuration to a running agent: everything that is looked up or acquired once, in the order in which it can fail.
 
 mod local_addresses;
+mod node_key;
 mod paths;
 
 use std::{convert::Infallible, future::Future, io, sync::Arc};
@@ -109,7 +110,8 @@ impl Start<'_> {
         let (links, netlink) = Netlink::connect(tell_change)?;
         background.spawn(netlink);
 
-        let Some(found) = unless_stopped(ask_guest_agent(&config), &mut api, &stop).await else { return Ok(()) };
+        let asked = unless_stopped(ask_guest_agent(&config), GUEST_AGENT, &mut api, &stop).await;
+        let Some(found) = asked else { return Ok(()) };
         let (identity, secret) = found?;
         machine::check_port(&config, config.listen_port_of(identity.instance))?;
         let contract = contract_of(&config, &identity);
@@ -124,14 +126,15 @@ impl Start<'_> {
             Dataplane::Userspace => {
                 let registered = endpoint.subscribe();
                 let keep = paths::keep(&config, &identity, &links, &machine_changed, &registered, clock, background);
-                let Some(kept) = unless_stopped(keep, &mut api, &stop).await else { return Ok(()) };
+                let Some(kept) = unless_stopped(keep, GUEST_AGENT, &mut api, &stop).await else { return Ok(()) };
                 Some(kept?)
             }
             Dataplane::Kernel => None,
         };
         let (paths, port) = kept.unzip();
         let parts = Parts {
-            node: local_node(&config, &identity, Some(public_key), contract),
+            public_key: Some(public_key),
+            contract,
             identity,
             cached,
             guard,
@@ -161,14 +164,16 @@ impl Start<'_> {
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
         let Self { config, access, metrics, adjustments, cached, guard, stop, background } = self;
         let mut api = serve_api(socket, access, metrics, background);
-        let Some(found) = unless_stopped(load_identity(&config), &mut api, &stop).await else { return Ok(()) };
+        let asked = unless_stopped(load_identity(&config), GUEST_AGENT, &mut api, &stop).await;
+        let Some(found) = asked else { return Ok(()) };
         let (_, identity) = found?;
         let contract = contract_of(&config, &identity);
         background.spawn(InstanceClaim::take(identity.instance, contract)?.hold());
         announce(&config, &identity, None, contract);
         let (_nothing_changes, machine_changed) = watch::channel(());
         let parts = Parts {
-            node: local_node(&config, &identity, None, contract),
+            public_key: None,
+            contract,
             identity,
             cached,
             guard,
@@ -201,13 +206,21 @@ fn serve_api(
     api
 }
 
-/// What start-up asks the guest agent for, meanwhile answering the local API that there is no agent yet; `None` if asked to stop.
-async fn unless_stopped<T>(work: impl Future<Output = T>, api: &mut ApiDriver, stop: &Notify) -> Option<T> {
+/// What start-up waits for most.
+const GUEST_AGENT: &str = "the dstack guest agent";
+
+/// What start-up asks others for, meanwhile answering the local API that there is no agent yet; `None` if asked to stop.
+async fn unless_stopped<T>(
+    work: impl Future<Output = T>,
+    waits_for: &'static str,
+    api: &mut ApiDriver,
+    stop: &Notify,
+) -> Option<T> {
     tokio::select! {
         done = work => Some(done),
-        never = api.answer_starting("the dstack guest agent") => match never {},
+        never = api.answer_starting(waits_for) => match never {},
         () = stop.notified() => {
-            tracing::info!("stopped while waiting for the guest agent");
+            tracing::info!("stopped while waiting for {waits_for}");
             None
         }
     }
@@ -231,7 +244,7 @@ async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, Wireguard
 }
 
 async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)> {
-    let guest_agent = GuestAgent::new(dstack::find(config.dstack_socket.as_deref())?);
+    let guest_agent = GuestAgent::detect(dstack::find(config.dstack_socket.as_deref())?).await?;
     let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
     let member = match config.wireguard_key {
         WireguardKeySource::Random => {
@@ -264,7 +277,8 @@ pub(super) fn check_root(root: Address, development: bool) -> anyhow::Result<()>
 struct Parts {
     config: Config,
     identity: Identity,
-    node: LocalNode,
+    public_key: Option<WireguardKey>,
+    contract: Address,
     cached: Option<CachedRegistry>,
     guard: Option<Guard>,
     api: ApiDriver,
@@ -280,7 +294,7 @@ struct Parts {
 impl Parts {
     /// `machine` is what follows the contract on this machine, if anything does.
     async fn run<T: Tunnel>(self, machine: Option<Machine<T, Netlink>>) -> anyhow::Result<()> {
-        let Self { config, identity, node, cached, guard, .. } = self;
+        let Self { config, mut identity, contract, cached, guard, mut api, .. } = self;
         let machine = match (machine, guard) {
             (Some(machine), Some(guard)) => Some(machine.guarded(guard)),
             (machine, _) => machine,
@@ -288,11 +302,15 @@ impl Parts {
         let mut background = self.background;
         let chain_moved = Arc::default();
         let sources: Vec<Arc<Source>> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
-        let subject = Subject { contract: node.contract, instance: identity.instance };
+        let subject = Subject { contract, instance: identity.instance };
         let spending = spending::kept_in(&config.state_dir, config.daily_limit);
         let trusted = config.rpc_trusted.then(|| sources.len() - 1);
         let chain = Sources::new(sources, config.rpc_quorum, config.chain_id, subject).with_spending(spending);
         let chain = chain.trusting(trusted);
+        let decided = node_key::decide(&mut identity, &chain, &config.state_dir, &mut api, &self.stop).await;
+        let Some(decided) = decided else { return Ok(()) };
+        decided?;
+        let node = local_node(&config, &identity, self.public_key, contract);
         let chain = Arc::new(chain);
         for watch in chain.watch(&chain_moved) {
             background.spawn(async move { Ok(watch.await) });
@@ -330,7 +348,7 @@ impl Parts {
             news,
             paths: self.paths,
             background,
-            api: self.api,
+            api,
             service: ServiceManager::from_environment(),
         };
         run(agent, shell, outside, clock).await
@@ -361,6 +379,8 @@ fn local_node(config: &Config, identity: &Identity, public_key: Option<Wireguard
         app_id: identity.app_id,
         kms_root: identity.kms_root,
         node_address: identity.node_address(),
+        node_key_api: identity.node_key().api,
+        guest_api: identity.guest_api,
         member_address: identity.member.address(),
         network_type: config.mode.network_type(),
         wireguard_key: public_key.unwrap_or(WireguardKey([0; 32])),
@@ -455,14 +475,14 @@ mod tests {
         let (mut api, _server) =
             ApiDriver::serve(ApiSocket::bind(&dir.path().join("api.sock")).unwrap(), Access::default());
         let stop = Notify::new();
-        assert_eq!(unless_stopped(async { 7 }, &mut api, &stop).await, Some(7));
+        assert_eq!(unless_stopped(async { 7 }, GUEST_AGENT, &mut api, &stop).await, Some(7));
         stop.notify_one();
-        assert_eq!(unless_stopped(pending::<()>(), &mut api, &stop).await, None, "asked for before");
+        assert_eq!(unless_stopped(pending::<()>(), GUEST_AGENT, &mut api, &stop).await, None, "asked for before");
         let later = async {
             tokio::task::yield_now().await;
             stop.notify_one();
         };
-        let (stopped, ()) = tokio::join!(unless_stopped(pending::<()>(), &mut api, &stop), later);
+        let (stopped, ()) = tokio::join!(unless_stopped(pending::<()>(), GUEST_AGENT, &mut api, &stop), later);
         assert_eq!(stopped, None);
     }
 }

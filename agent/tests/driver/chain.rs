@@ -133,7 +133,7 @@ impl ChainTwin {
         let digest = registration.digest(&inner.registry.domain);
         let (node_signature, member_signature) =
             (identity.sign(digest).unwrap(), identity.member.sign(digest).unwrap());
-        let proof = Proof { registration, chain: identity.chain.clone(), node_signature, member_signature };
+        let proof = Proof { registration, chain: identity.node_key().chain.clone(), node_signature, member_signature };
         inner.proofs.insert(token, proof);
         let block = inner.registry.block.number + 1;
         inner.registry.peers.push(PeerRecord::registered(&registration, identity.kms_root, identity.app_id, block));

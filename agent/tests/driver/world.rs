@@ -192,6 +192,8 @@ impl World {
             app_id: identity.app_id,
             kms_root: identity.kms_root,
             node_address: identity.node_address(),
+            node_key_api: identity.node_key().api,
+            guest_api: identity.guest_api,
             member_address: identity.member.address(),
             network_type: self.network_type,
             wireguard_key: match self.network_type {

@@ -29,12 +29,14 @@ pub(crate) fn anonymize(status: &Status) -> anyhow::Result<Status> {
 }
 
 /// Fields whose words are ours: a peer that is called `up` must not change the state of any peer. All others are masked.
-const VOCABULARY: [&str; 12] = [
+const VOCABULARY: [&str; 14] = [
     "schema",
     "dataplane",
     "state",
     "membership",
     "kms_chain",
+    "node_key_api",
+    "guest_api",
     "finality",
     "on_expiry",
     "path",

@@ -95,6 +95,7 @@ fn head(status: &Status) -> [(String, Right); 7] {
     let compose = or_unknown(own.identity.compose_hash, |hash| short_hex(&hash.to_string()));
     let simulated = if own.identity.simulated { "   SIMULATED" } else { "" };
     let kms = &own.identity.kms_chain;
+    let api = own.identity.node_key_api.map_or_else(String::new, |api| format!(" ({api})"));
     let balance = own.member_balance.map_or_else(|| "balance not known yet".to_owned(), |has| ether(has.0) + " ether");
     let epoch = or_unknown(registry.epoch, |epoch| epoch.to_string());
     let ready = format!("ready {}   live {}", yes(status.verdict.ready), yes(status.verdict.live));
@@ -108,7 +109,7 @@ fn head(status: &Status) -> [(String, Right); 7] {
             (format!("up {}", long(status.agent.uptime_s as f64)), None),
         ),
         (
-            format!("identity  kms chain {kms}   instance {instance}   compose {compose}{simulated}"),
+            format!("identity  kms chain {kms}{api}   instance {instance}   compose {compose}{simulated}"),
             membership(own.membership),
         ),
         (format!("pays      {}   {balance}", own.member_address), (String::new(), None)),

@@ -15,6 +15,7 @@ use crate::{
     gate::WITNESSES,
     gateway_access::GatewayAccess,
     id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    key_claim::GuestApi,
     network::MeshNetwork,
     observed::Observed,
     path,
@@ -45,6 +46,10 @@ pub struct LocalNode {
     pub kms_root: Address,
     /// Address of the node key, which proves that an instance of the app signed a registration.
     pub node_address: Address,
+    /// The guest API that gave the node key.
+    pub node_key_api: GuestApi,
+    /// The guest API that is used for everything but keys.
+    pub guest_api: GuestApi,
     /// Address of the member key: what the contract pins, and what pays for this node's transactions.
     pub member_address: Address,
     /// What it is in the mesh.

@@ -183,6 +183,8 @@ impl Agent {
             member_balance: self.balance.known(),
             identity: Identity {
                 kms_chain: "verified".to_owned(),
+                node_key_api: Some(self.me.node_key_api),
+                guest_api: Some(self.me.guest_api),
                 kms_root: self.me.kms_root,
                 trusted_kms_roots: anchors.kms_roots.clone(),
                 trusted_app_ids: anchors.app_ids.clone(),

@@ -21,6 +21,7 @@ pub(super) struct Answer {
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
+/// `method` behind the endpoint's own path.
 pub(super) async fn post(endpoint: &Endpoint, method: &str, body: &str) -> io::Result<Answer> {
     match endpoint {
         Endpoint::Unix(path) => exchange(UnixStream::connect(path).await?, "dstack", &format!("/{method}"), body).await,

@@ -33,7 +33,7 @@ pub(super) async fn keep(
         Some(place) => {
             let (port, domain) = (place.port, place.domain.clone());
             let place = Place { instance: identity.instance, port, domain };
-            let guest_agent = GuestAgent::new(dstack::find(config.dstack_socket.as_deref())?);
+            let guest_agent = GuestAgent::detect(dstack::find(config.dstack_socket.as_deref())?).await?;
             Some((config.gateway.listen, certificate(&guest_agent, &place).await?))
         }
         None => None,
