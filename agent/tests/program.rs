@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{Json, Router, routing::post};
-use dstack_simulator::{Layout, Simulator};
+use dstack_simulator::{GuestApi, Layout, Settings, Simulator};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::spawn_blocking, time::sleep};
@@ -178,4 +178,51 @@ async fn a_hangup_reloads_what_can_be_and_names_what_cannot() {
     agent.signal(Signal::TERM);
     until("the end", || agent.0.try_wait().unwrap().is_some()).await;
     assert!(agent.0.wait().unwrap().success());
+}
+
+/// Answers every call with `true`, as a contract does that takes node keys of guest API v1.
+async fn answer_yes(Json(request): Json<Value>) -> Json<Value> {
+    let id = &request["id"];
+    let result = match request["method"].as_str().unwrap() {
+        "eth_chainId" => json!("0x2105"),
+        "eth_getBlockByNumber" => json!({ "number": "0x7", "hash": format!("0x{:064x}", 7), "timestamp": "0x1" }),
+        "eth_call" => json!(format!("0x{:064x}", 1)),
+        _ => return Json(json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "not here" } })),
+    };
+    Json(json!({ "jsonrpc": "2.0", "id": id, "result": result }))
+}
+
+/// The next start has nothing to decide.
+#[tokio::test]
+async fn a_new_node_on_dstack_0_6_chooses_its_node_key_by_what_the_contract_takes() {
+    let guest = Guest::new("chooses", 0x72).await;
+    let identity = dstack_simulator::Identity::seeded(&[0x72; 32], [0x11; 20]).unwrap();
+    let settings = Settings { guest_api: GuestApi::Dstack06, ..Settings::default() };
+    let layout = Layout::Numbered(guest.dir.join("sim06"), 1);
+    let simulator = Simulator::start_with(identity, &layout, &settings).await.unwrap();
+    let (rpc, rpc_address) = listen().await;
+    let served = tokio::spawn(async move { axum::serve(rpc, Router::new().fallback(post(answer_yes))).await });
+    // Nothing listens there any more.
+    let closed = listen().await.1;
+
+    for (state, rpc, chosen) in [("yes", &rpc_address, "v1\n"), ("silent", &closed, "v0\n")] {
+        let (config, log) = (guest.dir.join("config.toml"), guest.dir.join("log"));
+        let own = format!("mode = \"tls\"\ngateway-domain = \"gw.example\"\nrpc-url = \"http://{rpc}\"\n");
+        fs::write(&config, format!("{own}development = true\n")).unwrap();
+        for starts in 1..=2 {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-agent"));
+            command.env_clear().arg("--config").arg(&config).arg("--state-dir").arg(guest.dir.join(state));
+            command.arg("--socket").arg(guest.dir.join("run/api.sock"));
+            command.arg("--dstack-socket").arg(&simulator.instances()[0].dstack_sock);
+            let mut agent = Running(command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap());
+            let logged = |words: &str| fs::read_to_string(&log).unwrap().contains(words);
+            until("the start", || logged("p2p-agent started")).await;
+            let kept = guest.dir.join(state).join("node-key.api");
+            until("the choice", || fs::read_to_string(&kept).is_ok_and(|kept| kept == chosen)).await;
+            agent.signal(Signal::TERM);
+            until("the end", || agent.0.try_wait().unwrap().is_some()).await;
+            assert_eq!(logged("has chosen its node key"), starts == 1, "{}", fs::read_to_string(&log).unwrap());
+        }
+    }
+    served.abort();
 }
