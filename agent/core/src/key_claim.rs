@@ -40,7 +40,7 @@ impl fmt::Display for GuestApi {
     }
 }
 
-/// What an app key says about a secp256k1 key: `signature_chain[0]` of `GetKey` is its signature over [`KeyClaim::digest`].
+/// What an app key says about a secp256k1 key: `signature_chain[0]` of `GetKey` is its signature over what each says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyClaim<'a> {
     /// `GetKey` of v0: keccak256(purpose ‖ ":" ‖ lower-case hex of the compressed key). The path, which alone decides the key, is
