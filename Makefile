@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo programs test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt words planted clippy doc deny advisories-update forge-lint
+.PHONY: help demo programs test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt words version planted clippy doc deny advisories-update forge-lint
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -54,7 +54,7 @@ test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under 
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
 
-check: fmt words planted clippy doc deny forge-lint ## Formatting, plain words, planted bugs that apply, lints, documentation, dependencies.
+check: fmt words version planted clippy doc deny forge-lint ## Formatting, plain words, planted bugs that apply, lints, documentation, dependencies.
 
 soak: PACKAGES += $(DATABASES)
 soak: deps ## The long seeded runs of `make nightly` (an hour or so); SOAK_SEED=N repeats one.
@@ -91,6 +91,9 @@ fmt:
 words:
 	@$(AS_USER) .ci/words
 	@$(AS_USER) .ci/words-test
+
+version:
+	@$(AS_USER) .ci/version
 
 # That the simulation finds them is seen by `make nightly`; that they can be planted, with each change.
 planted:
