@@ -52,7 +52,7 @@ test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under 
 	@QUICK=$(QUICK) .ci/test-apps "$(CARGO)" "$(AS_USER)"
 
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
-	$(CARGO) build --release -p p2p-agent -p meshctl -p dstack-simulator
+	$(AS_USER) env MESH_COMMIT=$$($(AS_USER) git rev-parse --short=12 HEAD || true) cargo build --release -p p2p-agent -p meshctl -p dstack-simulator
 
 check: fmt words version planted clippy doc deny forge-lint ## Formatting, plain words, planted bugs that apply, lints, documentation, dependencies.
 

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod state;
 
 pub mod api;
+pub mod cli;
 pub mod config;
 
 #[cfg(test)]

@@ -11,14 +11,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use mesh_chain::cut_urls;
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
-    config::{
-        Config, ConfigError, DEFAULT_CONFIG_FILE, DeviceFlags, Flags, Homes, Layers, LeaveFlags, LeaveSettings,
-        LogFormat, Read,
-    },
+    cli::{Cli, Command},
+    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, Homes, Layers, LeaveSettings, LogFormat, Read},
     device::guard,
     run::{
         self, process,
@@ -36,53 +34,6 @@ const USAGE: u8 = 64;
 #[derive(Debug, thiserror::Error)]
 #[error("endpoints fail")]
 struct EndpointsFail;
-
-/// Keeps this node's WireGuard tunnel equal to the cluster contract's peer set.
-///
-/// With `--mode tls` there is no tunnel: the node is a member by the https URL of its application behind the dstack gateway, and
-/// the agent needs no privileges. As an ordinary user it keeps its files where that user's are (`--state-dir`, `--socket`).
-///
-/// Every flag can be given as a variable (`--rpc-url` is P2P_RPC_URL; lists are comma-separated) or as a key of the
-/// configuration file (rpc-url = ["URL"]). Flags win over variables, variables over the file.
-///
-/// From its first start on, a blackhole route and a packet filter table keep packets for the mesh from leaving in clear, and
-/// hosts on the link from the mesh's addresses. They outlive the agent, however it ends; `p2p-agent leave` removes them.
-#[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(flatten)]
-    flags: Flags,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Reads the settings and asks each RPC endpoint, the guest agent and the gateway once. Changes nothing. Takes the agent's flags.
-    Check {
-        /// What is found, as JSON.
-        #[arg(long)]
-        json: bool,
-        /// The agent's.
-        #[command(flatten)]
-        flags: Box<Flags>,
-    },
-    /// Removes the blackhole route and the packet filter table that guard the mesh network on this machine, when it is not to be a
-    /// member any more. Until then they stay, whether an agent runs or not.
-    Leave(LeaveFlags),
-    /// Runs a bare WireGuard device, without contract and guest agent, to be configured with `wg`.
-    Tunnel {
-        /// Interface name.
-        #[arg(value_name = "IFNAME")]
-        name: String,
-        /// Stay in the foreground.
-        #[arg(long)]
-        foreground: bool,
-        /// How it carries packets.
-        #[command(flatten)]
-        device: DeviceFlags,
-    },
-}
 
 fn main() -> ExitCode {
     mesh_tunnel::keep_little_memory();

@@ -1,12 +1,17 @@
 //! The command line: one variant per command, in the order of `--help`.
 
+use std::sync::LazyLock;
+
 use clap::{Parser, Subcommand};
 
 use crate::{commands, settings::GlobalArgs};
 
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| mesh_core::version::in_full(env!("CARGO_PKG_VERSION"), option_env!("MESH_COMMIT"), &[]));
+
 /// Operate a WireGuard mesh whose member list is an NFT contract.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, max_term_width = 110)]
+#[command(version, long_version = VERSION.as_str(), arg_required_else_help = true, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,

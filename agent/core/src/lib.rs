@@ -32,6 +32,7 @@ mod signature;
 pub mod status;
 pub mod text;
 mod time;
+pub mod version;
 pub mod wei;
 
 pub use signature::InvalidSignature;
