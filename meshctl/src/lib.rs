@@ -1,5 +1,5 @@
 //! The operator's command line for the mesh: one file per command, a printer, and nothing that decides who is a peer. A library, so
-//! that manual pages and completions can be made of the same commands.
+//! that manual pages and completions are made of the same commands (`packaging/manual`).
 
 mod address;
 mod agent_socket;
