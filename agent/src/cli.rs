@@ -45,6 +45,9 @@ pub enum Command {
         #[command(flatten)]
         flags: Box<Flags>,
     },
+    /// Puts up the blackhole route and the packet filter table that guard the mesh network, and ends: before this machine has any other
+    /// network, and long before its agent can start. Takes the agent's flags.
+    Guard(Box<Flags>),
     /// Removes the blackhole route and the packet filter table that guard the mesh network on this machine, when it is not to be a
     /// member any more. Until then they stay, whether an agent runs or not.
     Leave(LeaveFlags),

@@ -16,7 +16,7 @@ use mesh_chain::cut_urls;
 use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     cli::{Cli, Command},
-    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, Homes, Layers, LeaveSettings, LogFormat, Read},
+    config::{Config, ConfigError, DEFAULT_CONFIG_FILE, Homes, Layers, LeaveSettings, LogFormat, Mode, Read},
     device::guard,
     run::{
         self, process,
@@ -50,6 +50,10 @@ fn main() -> ExitCode {
         Some(Command::Tunnel { name, foreground, device }) => tunnel(device.options(&name), foreground),
         Some(Command::Check { json, flags }) => match settings(flags.config, 2) {
             Ok(settings) => check(&settings.config, json),
+            Err(error) => return settings_error(error),
+        },
+        Some(Command::Guard(flags)) => match settings(flags.config, 2) {
+            Ok(settings) => guard(settings),
             Err(error) => return settings_error(error),
         },
         Some(Command::Leave(flags)) => match leave_settings(flags.config) {
@@ -105,6 +109,18 @@ fn check(config: &Config, json: bool) -> anyhow::Result<()> {
     let text = if json { serde_json::to_string(&report)? } else { report.to_string() };
     writeln!(io::stdout(), "{text}").context("cannot write to standard output")?;
     if report.ok { Ok(()) } else { Err(EndpointsFail.into()) }
+}
+
+fn guard(settings: Settings) -> anyhow::Result<()> {
+    let Settings { config, format, log_limit, started } = settings;
+    process::start_logging(started.level, format, log_limit);
+    if config.mode == Mode::Tls {
+        tracing::info!("a node of `--mode tls` has no mesh network to guard");
+        return Ok(());
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(guard::raise_alone(&config))
 }
 
 fn leave(settings: &LeaveSettings) -> anyhow::Result<()> {

@@ -348,6 +348,11 @@ impl Node {
         Ok(())
     }
 
+    /// `p2p-agent guard`, as it would be run for this node's agent.
+    pub fn raise_guard(&self) -> Result<Finished> {
+        self.namespace.launch(&self.binaries.agent).arg("guard").args(self.agent_arguments()).finish(COMMAND)
+    }
+
     /// `p2p-agent leave`, as it would be run for this node's agent.
     pub fn leave(&self) -> Result<Finished> {
         let leave = self.namespace.launch(&self.binaries.agent).args(["leave", "--interface", &self.interface]);

@@ -35,6 +35,15 @@ pub async fn raise(config: &Config, cached: Option<&CachedRegistry>) -> anyhow::
     Ok(Guard { network, table })
 }
 
+/// The same for an agent that starts later, as [`run::start`](crate::run::start) itself does it first.
+///
+/// # Errors
+/// Those of [`raise`], and that this process may not.
+pub async fn raise_alone(config: &Config) -> anyhow::Result<()> {
+    machine::check_rights()?;
+    raise(config, cache::load(&config.state_dir).as_ref()).await.map(drop)
+}
+
 async fn raise_by<L: Links>(
     links: &L,
     config: &Config,
