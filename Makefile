@@ -39,7 +39,7 @@ what-demo-does:
 	  "the agent, its tools and a simulated TEE, of which cargo shows the progress. After that the demo takes some seconds: it deploys" \
 	  "the contract on a chain of its own, and nodes in network namespaces join, ping each other and are revoked, step by step."
 
-test: PACKAGES += $(MONITORING)
+test: PACKAGES += $(MONITORING) systemd
 test: deps ## The tests of every change: Rust, simulation, Solidity, SDKs, and what meets the kernel. Five minutes.
 	@.ci/test "$(CARGO)" "$(AS_USER)"
 
