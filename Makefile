@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo programs test nightly test-apps build check soak fuzz bench deps packages root-or-sudo what-demo-does fmt words version planted clippy doc deny advisories-update forge-lint
+.PHONY: help demo programs test nightly test-apps build dist check soak fuzz bench deps packages root-or-sudo what-demo-does fmt words version planted clippy doc deny advisories-update forge-lint
 
 UID := $(shell id -u)
 # `sudo make …`: hand the compiler back to the user who typed it.
@@ -43,7 +43,7 @@ test: PACKAGES += $(MONITORING) systemd
 test: deps ## The tests of every change: Rust, simulation, Solidity, SDKs, and what meets the kernel. Five minutes.
 	@.ci/test "$(CARGO)" "$(AS_USER)"
 
-nightly: PACKAGES += $(DATABASES) $(MONITORING) busybox-static g++ kmod qemu-system-x86
+nightly: PACKAGES += $(DATABASES) $(MONITORING) binutils busybox-static debootstrap faketime g++ kmod lintian qemu-system-x86 xz-utils
 nightly: deps ## What asserts seconds of a real machine or runs for long; hours (ONLY=name,…: these parts of .ci/nightly).
 	@ONLY="$(ONLY)" WIREGUARD_GO=$(WIREGUARD_GO) .ci/nightly "$(CARGO)" "$(AS_USER)"
 
@@ -53,6 +53,10 @@ test-apps: deps ## Databases on the mesh: etcd, Redis Cluster, PostgreSQL under 
 
 build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(AS_USER) env MESH_COMMIT=$$($(AS_USER) git rev-parse --short=12 HEAD || true) cargo build --release -p p2p-agent -p meshctl -p dstack-simulator
+
+dist: PACKAGES := binutils git lintian python3-venv xz-utils
+dist: packages ## Everything to install, in dist/: packages, archives, wheel; the same bytes each time (OUT=, TARGETS=: packaging/dist).
+	@$(AS_USER) env OUT=$(OUT) TARGETS="$(TARGETS)" packaging/dist
 
 check: fmt words version planted clippy doc deny forge-lint ## Formatting, plain words, planted bugs that apply, lints, documentation, dependencies.
 

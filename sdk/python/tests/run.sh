@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Python SDK's checks and tests.
 #   run.sh                    types, and everything that needs no root; the gate of examples/cvm among it, with the `meshctl` that cargo built,
-#                             and examples/kafka
+#                             examples/kafka, and what packs the product (packaging)
 #   run.sh mesh               the SDK against real agents in network namespaces, as root, with the programs that cargo built
 #   run.sh examples           the same of the examples that need no packages, and of the services of examples/cvm with the rights that its
 #                             file gives them
@@ -35,4 +35,4 @@ cd "$here/.."
 "$venv/bin/mypy" --cache-dir "$venv/mypy-cache"
 # What users get, with the oldest Python that it is for.
 "$venv/bin/mypy" --cache-dir "$venv/mypy-cache" --python-version 3.9 src
-exec "${pytest[@]}" tests "$root/examples/cvm/test_compose.py" "$root/examples/kafka" --ignore tests/mesh
+exec "${pytest[@]}" tests "$root/examples/cvm/test_compose.py" "$root/examples/kafka" "$root/packaging" --ignore tests/mesh
