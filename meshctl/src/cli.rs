@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// URLs of nodes in a cluster with dev mode: set, unset
     DevUrl(commands::dev_url::Args),
     /// A cluster at Phala Cloud: deploy, status, upgrade, destroy
-    Phala(commands::phala::Args),
+    Phala(Box<commands::phala::Args>),
     /// Show the members' leader, vote against it, elect the next
     Leader(commands::leader::Args),
     /// Print the JSON schema of `status --json`, or check a document against it

@@ -15,6 +15,6 @@ pub(crate) use answers::{Cvm, CvmId, CvmState, EnvKey, KmsInfo, Mapping, NodeId,
 pub(crate) use api::{Api, Changed, Provision};
 pub(crate) use error::ApiError;
 pub(crate) use http::ApiKey;
-pub(crate) use plan::{Membership, Seen, Step, Stuck, Tried, Wanted, least_used, listen_port, next};
+pub(crate) use plan::{Membership, Seen, Step, Stuck, Tried, Wanted, least_used, next};
 pub(crate) use seal::{Environment, Variable, verify_env_key};
 pub(crate) use upgrade::{UpgradeStep, next_upgrade};

@@ -7,12 +7,12 @@ use std::{
 };
 
 use alloy_primitives::B256;
-use mesh_core::id::{InstanceId, TokenId};
+use mesh_core::{
+    id::{InstanceId, TokenId},
+    listen_port::listen_port,
+};
 
 use super::{Cvm, CvmId, CvmState, Mapping, NodeId};
-
-/// The lowest UDP port that a CVM is given, and how many there are: above dstack's own, below those that Linux chooses from (32768).
-const PORTS: (u16, u16) = (20_000, 10_000);
 
 /// What is to be there.
 #[derive(Debug, Clone)]
@@ -202,13 +202,6 @@ pub(super) fn waits_for(what: impl Iterator<Item = String>) -> String {
     what.join("; ") + &more
 }
 
-/// The UDP port of a CVM's agent. CVMs of one host that sent from the same port to the same peer would take each other's answers, so
-/// each has one of its own, which is found again from its instance id.
-pub(crate) fn listen_port(instance: InstanceId) -> u16 {
-    let number = u16::from_be_bytes([instance.0[0], instance.0[1]]);
-    PORTS.0 + number % PORTS.1
-}
-
 /// The machine for the next CVM: that with the fewest, the first of several.
 pub(crate) fn least_used(nodes: &[NodeId], seen: &[Seen]) -> Option<NodeId> {
     let used = |node: &NodeId| seen.iter().filter(|seen| seen.cvm.node == Some(*node)).count();
@@ -349,15 +342,6 @@ mod tests {
     fn many_that_are_waited_for_are_counted() {
         let many = (1..=5).map(|byte| format!("node-{byte} boots"));
         assert_eq!(waits_for(many), "node-1 boots; node-2 boots; node-3 boots; and 2 more");
-    }
-
-    #[test]
-    fn ports_stay_in_their_range_and_differ_by_instance() {
-        assert_eq!(listen_port(InstanceId([0; 20])), 20_000);
-        for bytes in [[0xff; 20], [0x7f; 20]] {
-            assert!((20_000..30_000).contains(&listen_port(InstanceId(bytes))));
-        }
-        assert_ne!(listen_port(InstanceId([1; 20])), listen_port(InstanceId([2; 20])));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256, TxHash};
+use mesh_core::listen_port::listen_port;
 use serde::Serialize;
 
 use super::{
@@ -15,7 +16,7 @@ use crate::{
     chain::Operator,
     failure::Failure,
     output::Printer,
-    phala::{Agents, Api, Changed, Cvm, CvmId, KmsInfo, Seen, UpgradeStep, listen_port, next_upgrade},
+    phala::{Agents, Api, Changed, Cvm, CvmId, KmsInfo, Seen, UpgradeStep, next_upgrade},
     settings::Settings,
     signer::SignerArgs,
 };
