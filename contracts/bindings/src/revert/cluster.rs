@@ -117,8 +117,8 @@ pub(super) fn explain(error: &E) -> (String, String) {
         ),
         E::AppSignatureMismatch(e) => (
             format!("the node key was signed for by {}, not by the app key {}", e.recovered, e.appKey),
-            "have the node sign again, and check that its offer arrived unchanged; where the node's key is of guest API v1 (`meshctl \
-             status`), the contract may be of a version that takes those of v0 alone: its owner upgrades it with `meshctl upgrade`"
+            "have the node sign again, and check that its offer arrived unchanged; where `meshctl status` says that the node's key is of \
+             guest API v1, the contract may be of a version that takes those of v0 alone: its owner upgrades it with `meshctl upgrade`"
                 .into(),
         ),
         E::NodeSignatureMismatch(e) => (
