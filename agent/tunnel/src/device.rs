@@ -25,7 +25,7 @@ use crate::inbound;
 use crate::indices::Indices;
 use crate::mtu::Mtu;
 use crate::noise::Identity;
-use crate::outbound;
+use crate::outbound::{self, Outbound};
 use crate::output::Output;
 use crate::path::Watch;
 use crate::peer::Context;
@@ -134,8 +134,10 @@ impl Device {
     fn start(&mut self, requests: Receiver<Request>, mtu: Mtu, server: Option<Server>) -> Result<(), Error> {
         self.spawn("wg-control", move |shared| control::run(shared, &requests, mtu))?;
         for queue in 0..self.shared.wakes.len() {
-            self.spawn(&format!("wg-inbound{queue}"), move |shared| inbound::run(shared, queue))?;
-            self.spawn(&format!("wg-outbound{queue}"), move |shared| outbound::run(shared, queue))?;
+            let outbound = Arc::new(Mutex::new(Outbound::new(&self.shared, queue)));
+            let same = Arc::clone(&outbound);
+            self.spawn(&format!("wg-inbound{queue}"), move |shared| inbound::run(shared, queue, &same))?;
+            self.spawn(&format!("wg-outbound{queue}"), move |shared| outbound::run(shared, &outbound))?;
         }
         self.spawn("wg-handshakes", handshakes::run)?;
         if let Some(server) = server {

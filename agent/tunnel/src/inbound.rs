@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use mesh_offload::Merge;
@@ -13,6 +14,7 @@ use crate::device::Shared;
 use crate::endpoint::Endpoint;
 use crate::mtu::Look;
 use crate::noise::{Message, classify};
+use crate::outbound::{Outbound, take_answers};
 use crate::output::Output;
 use crate::peer::Context;
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
@@ -28,8 +30,9 @@ const BATCHES: usize = 16;
 /// processor that something long runs on, such as the thread that sends: a device that empties its sockets late has long queues.
 const TURN: Duration = Duration::from_micros(100);
 
-/// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
-pub(crate) fn run(shared: &Shared, queue: usize) {
+/// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses; `outbound` is the
+/// other direction of the same.
+pub(crate) fn run(shared: &Shared, queue: usize, outbound: &Mutex<Outbound>) {
     if let Err(error) = sys::ask_for_turns(TURN) {
         tracing::debug!(%error, "what comes in may wait longer for a processor");
     }
@@ -60,8 +63,8 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
             let _ = shared.control.send(Request::Resumed);
         }
         for (socket, watched) in sockets.queue(queue).zip(&watched[2..]) {
-            if watched.revents != 0 {
-                inbound.take_batches(socket, &mut buffer);
+            if watched.revents != 0 && inbound.take_batches(socket, &mut buffer) == 1 {
+                take_answers(shared, outbound);
             }
         }
     }
@@ -104,21 +107,24 @@ impl<'a> Inbound<'a> {
         }
     }
 
-    /// Receives until the socket is empty, or another has waited for long enough.
-    pub(crate) fn take_batches(&mut self, socket: &OwnedFd, buffer: &mut ReceiveBuffer) {
+    /// Receives until the socket is empty, or another has waited for long enough. Returns how many messages came.
+    pub(crate) fn take_batches(&mut self, socket: &OwnedFd, buffer: &mut ReceiveBuffer) -> usize {
+        let mut taken = 0;
         for _ in 0..BATCHES {
             match buffer.receive(socket) {
                 Ok(count) => {
                     self.take(buffer, count);
+                    taken += count;
                     if count < SLOTS {
-                        return;
+                        break;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An error of an earlier datagram, reported late: it says nothing about the next.
                 Err(error) => tracing::trace!(%error, "no datagram"),
             }
         }
+        taken
     }
 
     /// Takes what was received.

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,19 +33,9 @@ const TURN: usize = 6;
 /// How often the control thread is asked, at most, to look at the links outside.
 const FIT_AFTER: Duration = Duration::from_secs(1);
 
-/// Runs until the device ends. `queue` is the number of this thread, and of the interface queue and sockets it uses.
-pub(crate) fn run(shared: &Shared, queue: usize) {
-    let mut outbound = Outbound {
-        shared,
-        queue,
-        read: vec![0; VNET_LEN + MAX_PACKET],
-        batch: SendBatch::new(shared.threads),
-        output: Output::default(),
-        look: Look::default(),
-        sent_in_a_row: 0,
-        too_long: false,
-        asked: None,
-    };
+/// Runs until the device ends. `own` is of this thread's queue.
+pub(crate) fn run(shared: &Shared, own: &Mutex<Outbound>) {
+    let queue = lock(own).queue;
     let (tun, wake) = (shared.tun.queue(queue), &shared.wakes[queue].outbound);
     while !shared.is_stopping() {
         let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), sys::watch(tun, libc::POLLIN)];
@@ -56,15 +47,28 @@ pub(crate) fn run(shared: &Shared, queue: usize) {
             wake.clear();
             continue;
         }
-        if let Err(error) = outbound.take_batch() {
+        if let Err(error) = lock(own).take_batch(shared) {
             tracing::info!(%error, "the interface gives no packets any more (was it deleted?): the device ends");
             return;
         }
     }
 }
 
-struct Outbound<'a> {
-    shared: &'a Shared,
+/// What answers a packet at once (an echo, an acknowledgement) is sent by the thread that handed the packet over, which is awake. Called
+/// by that thread, where it has nothing else to do; without effect where the other one is sending.
+pub(crate) fn take_answers(shared: &Shared, outbound: &Mutex<Outbound>) {
+    let Ok(mut outbound) = outbound.try_lock() else { return };
+    // That the interface is gone, the other thread notices as well.
+    let _ = outbound.take_batch(shared);
+}
+
+fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
+    outbound.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What it takes to send the packets of one queue of the interface. Held from reading packets until they are sent, so that none overtakes
+/// another.
+pub(crate) struct Outbound {
     queue: usize,
     read: Vec<u8>,
     batch: SendBatch,
@@ -78,13 +82,27 @@ struct Outbound<'a> {
     asked: Option<Instant>,
 }
 
-impl Outbound<'_> {
+impl Outbound {
+    /// `queue` is the number of the interface queue and sockets it uses.
+    pub(crate) fn new(shared: &Shared, queue: usize) -> Self {
+        Self {
+            queue,
+            read: vec![0; VNET_LEN + MAX_PACKET],
+            batch: SendBatch::new(shared.threads),
+            output: Output::default(),
+            look: Look::default(),
+            sent_in_a_row: 0,
+            too_long: false,
+            asked: None,
+        }
+    }
+
     /// Takes what the interface has, or enough of it, and sends it. The table is held for as long, so that an update that
     /// removed a peer returns after the last datagram to it was sent. What cannot be sent counts as well: a program that
     /// floods the interface with packets for no peer must not keep the table from an update, and all other threads with it.
-    fn take_batch(&mut self) -> io::Result<()> {
-        let mtu = self.look.mtu(self.shared);
-        let (tun, table) = (self.shared.tun.queue(self.queue), self.shared.table());
+    fn take_batch(&mut self, shared: &Shared) -> io::Result<()> {
+        let mtu = self.look.mtu(shared);
+        let (tun, table) = (shared.tun.queue(self.queue), shared.table());
         let mut bytes_read = 0;
         let result = loop {
             // Where the interface gives no header, the zeros in front are one, which says nothing.
@@ -92,7 +110,7 @@ impl Outbound<'_> {
             match tun.read(&mut self.read[skipped..]) {
                 Ok(len) => {
                     bytes_read += len;
-                    self.take(&table, skipped + len, mtu);
+                    self.take(shared, &table, skipped + len, mtu);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -103,7 +121,7 @@ impl Outbound<'_> {
                 break Ok(());
             }
         };
-        self.send();
+        self.send(shared);
         drop(table);
         if self.sent_in_a_row >= TURN {
             self.sent_in_a_row = 0;
@@ -114,8 +132,8 @@ impl Outbound<'_> {
     }
 
     /// Takes the first `len` bytes of what was read: one packet or superpacket.
-    fn take(&mut self, table: &Table, len: usize, mtu: u16) {
-        let Self { shared, queue, batch, output, .. } = self;
+    fn take(&mut self, shared: &Shared, table: &Table, len: usize, mtu: u16) {
+        let Self { queue, batch, output, .. } = self;
         let (tap, counters) = (shared.watch.as_ref().map(|watch| watch.tap), &shared.counters);
         let Some(outgoing) = OutgoingBatch::parse(&mut self.read[..len], table, tap, mtu, counters) else { return };
         let Some(identity) = &table.identity else { return };
@@ -136,22 +154,22 @@ impl Outbound<'_> {
         }
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, shared: &Shared) {
         if self.batch.used() > 0 {
-            self.too_long |= flush(&mut self.batch, &self.shared.sockets(), self.queue, &self.shared.counters);
+            self.too_long |= flush(&mut self.batch, &shared.sockets(), self.queue, &shared.counters);
         }
         if std::mem::take(&mut self.too_long) {
-            self.ask_to_fit();
+            self.ask_to_fit(shared);
         }
     }
 
     /// The MTU may have to be another. It is the link itself that says so, not a host on the path.
-    fn ask_to_fit(&mut self) {
+    fn ask_to_fit(&mut self, shared: &Shared) {
         let now = Instant::now();
         if self.asked.is_none_or(|asked| now >= asked + FIT_AFTER) {
             self.asked = Some(now);
             // Without a control thread the device is ending.
-            let _ = self.shared.control.send(Request::Fit);
+            let _ = shared.control.send(Request::Fit);
         }
     }
 }
