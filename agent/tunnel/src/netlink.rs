@@ -59,7 +59,7 @@ impl Netlink {
     /// The index of the interface `name`.
     pub(crate) fn index_of(&self, name: &str) -> io::Result<u32> {
         let mut request = sys::interface_request(name);
-        sys::interface_ioctl(&self.socket, libc::SIOCGIFINDEX, &mut request)?;
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFINDEX as libc::Ioctl, &mut request)?;
         Ok(sys::request_index(&request).cast_unsigned())
     }
 
@@ -71,7 +71,7 @@ impl Netlink {
     /// The MTU of the interface with that index. Takes no lock for network configuration.
     pub(crate) fn mtu(&self, index: u32) -> io::Result<u32> {
         let mut request = self.request_for(index)?;
-        sys::interface_ioctl(&self.socket, libc::SIOCGIFMTU, &mut request)?;
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFMTU as libc::Ioctl, &mut request)?;
         u32::try_from(sys::request_mtu(&request)).map_err(io::Error::other)
     }
 
@@ -84,7 +84,7 @@ impl Netlink {
     fn request_for(&self, index: u32) -> io::Result<libc::ifreq> {
         let mut request = sys::interface_request("");
         sys::set_request_index(&mut request, index.cast_signed());
-        sys::interface_ioctl(&self.socket, libc::SIOCGIFNAME, &mut request)?;
+        sys::interface_ioctl(&self.socket, libc::SIOCGIFNAME as libc::Ioctl, &mut request)?;
         Ok(request)
     }
 }
