@@ -3,7 +3,6 @@
 use anyhow::{Context as _, Result, ensure};
 use mesh_core::listen_port::listen_port;
 use netns_tests::World;
-use serde_json::Value;
 
 use crate::PATIENCE;
 
@@ -27,7 +26,7 @@ fn nodes_without_a_named_port_have_different_ones_and_register_them() -> Result<
         let listed = nodes["nodes"].as_array().context("no nodes are listed")?;
         let listed = listed.iter().find(|listed| listed["token_id"] == token).context("the node is not listed")?;
         let registered = format!("{}:{port}", world.node(node).underlay());
-        ensure!(listed["peer"]["endpoint"] == Value::from(registered), "node {node} registered {}", listed["peer"]);
+        ensure!(listed["peer"]["endpoint"] == registered, "node {node} registered {}", listed["peer"]);
         ports.push(port);
     }
     ensure!(ports[0] != ports[1], "both have {}", ports[0]);
