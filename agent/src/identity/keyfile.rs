@@ -57,6 +57,12 @@ pub enum KeyFileError {
         /// Effective user id.
         user: u32,
     },
+    /// Not what says which node key this is.
+    #[error("`{}` holds neither `v0` nor `v1`\nhint: write the one that `meshctl status` showed beside the KMS chain; without the file this node registers with its key of v0", path.display())]
+    NoGuestApi {
+        /// The file.
+        path: PathBuf,
+    },
     /// Not a key.
     #[error("key file `{}` is corrupt: {reason}\nhint: restore it from a backup, or move it away, and a new key is drawn and registered; it is never overwritten", path.display())]
     Corrupt {

@@ -132,7 +132,7 @@ fn kept(state_dir: &Path) -> Result<Option<GuestApi>, KeyFileError> {
     match text.trim_end() {
         "v0" => Ok(Some(GuestApi::V0)),
         "v1" => Ok(Some(GuestApi::V1)),
-        _ => Err(KeyFileError::Corrupt { path, reason: "it holds neither `v0` nor `v1`" }),
+        _ => Err(KeyFileError::NoGuestApi { path }),
     }
 }
 

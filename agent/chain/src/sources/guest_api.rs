@@ -13,10 +13,12 @@ use crate::{RpcError, Source};
 const WITHIN: Duration = Duration::from_secs(10);
 
 impl Sources {
-    /// Whether the contract takes node keys of guest API v1, as so many endpoints say as must agree about a read; `None` where they do
-    /// not. One that lies to a new node gets it to take the other key, which proves the same.
+    /// Whether the contract takes node keys of guest API v1, as so many endpoints say as must agree about a read, or the trusted one
+    /// alone; `None` where they do not. To a new node, "no" costs nothing: its key of v0 proves the same. A "yes" that is a lie has it sign
+    /// what the contract refuses, so it needs as many as any other lie.
     pub async fn takes_guest_v1(&self) -> Option<bool> {
-        let asked = self.sources.iter().map(|source| takes(source, self.subject.contract, self.chain_id));
+        let asked = self.sources.iter().enumerate().filter(|(at, _)| self.trusted.is_none_or(|trusted| trusted == *at));
+        let asked = asked.map(|(_, source)| takes(source, self.subject.contract, self.chain_id));
         let said = timeout(WITHIN, gather_in_time(asked, |said| self.enough(said).is_some())).await.ok()?;
         self.enough(&said)
     }

@@ -33,3 +33,12 @@ async fn without_enough_answers_it_is_unknown() {
     let elsewhere = mesh_chain::Sources::new(vec![rpc.source()], 1, Some(31337), subject);
     assert_eq!(elsewhere.takes_guest_v1().await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_one_endpoint_is_trusted_the_others_are_not_asked() {
+    let (liar, own) = (Rpc::start(), Rpc::start());
+    own.chain().supports = false;
+    assert_eq!(sources(&[&liar, &own], 1).trusting(Some(1)).takes_guest_v1().await, Some(false));
+    own.chain().manner = Manner::Hang;
+    assert_eq!(sources(&[&liar, &own], 1).trusting(Some(1)).takes_guest_v1().await, None);
+}

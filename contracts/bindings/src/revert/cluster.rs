@@ -118,7 +118,8 @@ pub(super) fn explain(error: &E) -> (String, String) {
         E::AppSignatureMismatch(e) => (
             format!("the node key was signed for by {}, not by the app key {}", e.recovered, e.appKey),
             "have the node sign again, and check that its offer arrived unchanged; where `meshctl status` says that the node's key is of \
-             guest API v1, the contract may be of a version that takes those of v0 alone: its owner upgrades it with `meshctl upgrade`"
+             guest API v1, the contract may be of a version that takes those of v0 alone: its owner upgrades it with `meshctl upgrade`, or the \
+             node is started anew without the file `node-key.api` of its state directory"
                 .into(),
         ),
         E::NodeSignatureMismatch(e) => (

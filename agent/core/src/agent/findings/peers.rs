@@ -187,7 +187,7 @@ impl Agent {
         });
     }
 
-    /// W206: the gateway begins connections to this node with what no stream begins with.
+    /// W206: a connection began with what no stream begins with. Most likely the gateway's doing, but anyone who can dial can do it.
     fn find_proxy_header(&self, now: Now, found: &mut Vec<Finding>) {
         let Some((at, words)) = self.paths.proxy_header() else { return };
         let Some(place) = self.policy.place.as_ref() else { return };
@@ -195,9 +195,9 @@ impl Agent {
             return;
         }
         let port = place.port;
-        let message = format!("no peer can dial this node through the gateway {}: {words}", place.domain);
+        let message = format!("a connection came, as if through the gateway {}: {words}", place.domain);
         found.push(Finding::new("W206", "proxy-header", Severity::Warning, message).hint(format!(
-            "leave `pp` out for port {port} in `port_policy` of this app's app-compose.json, or ask who runs the gateway to"
+            "where no peer can dial this node: leave `pp` out for port {port} in `port_policy` of this app's app-compose.json, or ask who runs the gateway to"
         )));
     }
 }
