@@ -35,13 +35,36 @@ pub async fn raise(config: &Config, cached: Option<&CachedRegistry>) -> anyhow::
     Ok(Guard { network, table })
 }
 
-/// The same for an agent that starts later, as [`run::start`](crate::run::start) itself does it first.
+/// The same for an agent that starts later, where an earlier run has guarded the network: [`run::start`](crate::run::start) itself does it
+/// first. Before the machine has a network of its own nothing shows what overlaps, and a guard for another network than the mesh's
+/// would cut the machine off at each boot.
 ///
 /// # Errors
 /// Those of [`raise`], and that this process may not.
 pub async fn raise_alone(config: &Config) -> anyhow::Result<()> {
     machine::check_rights()?;
-    raise(config, cache::load(&config.state_dir).as_ref()).await.map(drop)
+    let cached = cache::load(&config.state_dir);
+    let guarded = with_links(async |links: Netlink| guarded_before(&links, config, cached.as_ref()).await).await?;
+    if guarded.map_err(in_full)? {
+        return raise(config, cached.as_ref()).await.map(drop);
+    }
+    tracing::info!("no agent has guarded the mesh network here before: the first one does it when it starts");
+    Ok(())
+}
+
+/// Whether an earlier run has guarded the network that would be guarded now.
+async fn guarded_before<L: Links>(
+    links: &L,
+    config: &Config,
+    cached: Option<&CachedRegistry>,
+) -> Result<bool, LinkError> {
+    let cached = cached.filter(|cached| may_be_ours(config, cached)).map(|cached| cached.registry.network);
+    let of_table = match config.guard {
+        GuardKind::Full => links.guard_table(&config.interface).await?.and_then(|table| table.network),
+        GuardKind::Route => None,
+    };
+    let before = cached.or(of_table);
+    Ok(before.is_some_and(|before| config.allowed.mesh_network.is_none_or(|configured| configured == before)))
 }
 
 async fn raise_by<L: Links>(

@@ -47,9 +47,16 @@ pub(crate) fn run(shared: &Shared, own: &Mutex<Outbound>) {
             wake.clear();
             continue;
         }
-        if let Err(error) = lock(own).take_batch(shared) {
+        let mut outbound = lock(own);
+        if let Err(error) = outbound.take_batch(shared) {
             tracing::info!(%error, "the interface gives no packets any more (was it deleted?): the device ends");
             return;
+        }
+        let is_over = outbound.is_turn_over();
+        drop(outbound);
+        if is_over {
+            // With fewer processors than threads, what comes back would wait for as long as there is something to send.
+            thread::yield_now();
         }
     }
 }
@@ -62,8 +69,13 @@ pub(crate) fn take_answers(shared: &Shared, outbound: &Mutex<Outbound>) {
     let _ = outbound.take_batch(shared);
 }
 
+/// Where a thread panicked that held it, the device ends; what it had not sealed yet must not leave meanwhile.
 fn lock(outbound: &Mutex<Outbound>) -> MutexGuard<'_, Outbound> {
-    outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    outbound.lock().unwrap_or_else(|poisoned| {
+        let mut outbound = PoisonError::into_inner(poisoned);
+        outbound.batch.clear();
+        outbound
+    })
 }
 
 /// What it takes to send the packets of one queue of the interface. Held from reading packets until they are sent, so that none overtakes
@@ -123,12 +135,16 @@ impl Outbound {
         };
         self.send(shared);
         drop(table);
-        if self.sent_in_a_row >= TURN {
-            self.sent_in_a_row = 0;
-            // With fewer processors than threads, what comes back would wait for as long as there is something to send.
-            thread::yield_now();
-        }
         result
+    }
+
+    /// Whether so much was sent that others are to be let go first. The next turn begins.
+    fn is_turn_over(&mut self) -> bool {
+        let is_over = self.sent_in_a_row >= TURN;
+        if is_over {
+            self.sent_in_a_row = 0;
+        }
+        is_over
     }
 
     /// Takes the first `len` bytes of what was read: one packet or superpacket.

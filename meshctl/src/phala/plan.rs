@@ -54,6 +54,7 @@ pub(crate) enum Step {
     /// A UDP port of the host for this one of the CVM's.
     MapUdp {
         cvm: CvmId,
+        instance: InstanceId,
         port: u16,
     },
     /// The CVM's agent is told its port and its endpoint outside.
@@ -87,6 +88,8 @@ pub(crate) struct Stuck {
 /// What was done in this run and cannot be read back, and what could not be done just now.
 #[derive(Debug, Default)]
 pub(crate) struct Tried {
+    /// A UDP port was mapped to them.
+    pub(crate) mapped: BTreeSet<InstanceId>,
     /// Their environment was set.
     pub(crate) advertised: BTreeSet<InstanceId>,
     /// Their agents had nothing to submit, and why, in this round.
@@ -141,7 +144,10 @@ fn step_of(wanted: &Wanted, node: &Seen, tried: &Tried) -> Step {
     let (cvm, port) = (node.cvm.id.clone(), listen_port(instance));
     if let Some(ports) = &node.ports {
         let Some(mapping) = ports.iter().find(|mapping| mapping.vm_port == port) else {
-            return Step::MapUdp { cvm, port };
+            if tried.mapped.contains(&instance) {
+                return Step::WaitFor(format!("Phala Cloud lists the UDP port of {name} that was mapped"));
+            }
+            return Step::MapUdp { cvm, instance, port };
         };
         let registered = match node.membership {
             Membership::Member { endpoint, .. } => endpoint,
@@ -303,13 +309,17 @@ mod tests {
         let node = |ports, membership| Seen { ports: Some(ports), ..running(2, membership) };
         let unmapped = node(Vec::new(), Membership::NoToken);
         let cvm = unmapped.cvm.id.clone();
-        assert_eq!(planned(1, &[unmapped]), Step::MapUdp { cvm: cvm.clone(), port });
+        let map = || Step::MapUdp { cvm: cvm.clone(), instance, port };
+        assert_eq!(planned(1, std::slice::from_ref(&unmapped)), map());
+        let tried = Tried { mapped: [instance].into(), ..Tried::default() };
+        let step = next(&wanted(1), &[unmapped], &tried).unwrap();
+        assert!(
+            matches!(&step, Step::WaitFor(what) if what.contains("lists the UDP port")),
+            "{step:?}: not again and again"
+        );
         let mapping = Mapping { vm_port: port, host_port: 31_000, host: Some("66.220.6.107".parse().unwrap()) };
         let of_other_port = Mapping { vm_port: port + 1, ..mapping };
-        assert_eq!(
-            planned(1, &[node(vec![of_other_port], Membership::NoToken)]),
-            Step::MapUdp { cvm: cvm.clone(), port }
-        );
+        assert_eq!(planned(1, &[node(vec![of_other_port], Membership::NoToken)]), map());
         let endpoint = "66.220.6.107:31000".parse().unwrap();
         let mapped = node(vec![mapping], Membership::NoToken);
         assert_eq!(planned(1, std::slice::from_ref(&mapped)), Step::Advertise { cvm, instance, port, endpoint });

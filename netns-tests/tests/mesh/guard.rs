@@ -61,21 +61,33 @@ fn a_guard_that_is_flushed_is_put_back_and_reported_and_no_other_table_is_touche
 }
 
 #[test]
-fn the_guard_stands_before_there_is_an_agent_which_adopts_it() -> Result<()> {
+fn the_guard_of_an_earlier_run_stands_before_there_is_an_agent_which_adopts_it() -> Result<()> {
     let mut world = World::new(1)?;
-    let table = format!("-a list table inet p2p-agent-{}", world.node(1).interface());
+    let table = format!("inet p2p-agent-{}", world.node(1).interface());
+    let ready = |world: &World| {
+        world.wait("node 1 to be ready", PATIENCE, || {
+            ensure!(world.node(1).status()?.verdict.ready, "not ready");
+            Ok(())
+        })
+    };
+    world.node(1).raise_guard()?.success()?;
+    ensure!(world.node(1).is_guarded().is_err(), "a network is guarded that may be another's");
+    world.join(1)?;
+    ready(&world)?;
+    world.node_mut(1).stop()?;
+    // As after a reboot.
+    world.node(1).namespace.run("nft", &format!("delete table {table}"))?;
+    world.node(1).namespace.run("ip", "route del blackhole 10.0.1.0/24")?;
     world.node(1).raise_guard()?.success()?;
     world.node(1).is_guarded()?;
     let left = world.node(1).left_by_agent()?;
     ensure!(left.is_empty(), "more than the guard is there: {left:?}");
     // With handles: a table that is made again has others.
+    let table = format!("-a list table {table}");
     let before = world.node(1).namespace.run("nft", &table)?;
     world.node(1).raise_guard()?.success()?;
-    world.join(1)?;
-    world.wait("node 1 to be ready", PATIENCE, || {
-        ensure!(world.node(1).status()?.verdict.ready, "not ready");
-        Ok(())
-    })?;
+    world.node_mut(1).start()?;
+    ready(&world)?;
     world.node(1).is_guarded()?;
     ensure!(world.node(1).namespace.run("nft", &table)? == before, "the table was made again");
     world.close()

@@ -184,10 +184,11 @@ impl Deploying<'_> {
                 self.listed = seen.len() + 1;
                 Ok(None)
             }
-            Step::MapUdp { cvm, port } => {
+            Step::MapUdp { cvm, instance, port } => {
                 self.printer.note(format!("{}: mapping a UDP port to its port {port}", name_of(seen, &cvm)));
                 let mapped = self.api.map_udp(&cvm, port).await;
                 mapped.map_err(|error| error.failure("map a UDP port (`--no-udp` does without)"))?;
+                self.tried.mapped.insert(instance);
                 Ok(None)
             }
             Step::Advertise { cvm, instance, port, endpoint } => {

@@ -9,6 +9,7 @@ use super::{
     super::{change::dry_run, leaving, token::uint},
     cluster::{Cluster, Waiting},
     given::{ApiArgs, WaitArgs},
+    policy::Policy,
 };
 use crate::{
     chain::{Call, Operator},
@@ -42,7 +43,10 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let api = args.api.api()?;
     let (operator, contract) = Operator::of_cluster(settings, &args.key).await?;
     let chain = &operator.chain;
-    let mut cluster = Cluster::new(&api, chain, contract, Some(operator.address), false);
+    let policy = Policy { operator: &operator, printer, contract };
+    policy.require_owner().await?;
+    // Tokens of other accounts too: no CVM is deleted whose token stays a member.
+    let mut cluster = Cluster::new(&api, chain, contract, None, false);
     let seen = cluster.look().await?;
     let tokens: Vec<_> = seen.iter().filter_map(token_of).collect();
     if operator.is_dry_run() {

@@ -70,7 +70,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let chain = &operator.chain;
     let policy = Policy { operator: &operator, printer, contract };
     policy.require_owner().await?;
-    let mut cluster = Cluster::new(&api, chain, contract, Some(operator.address), true);
+    let mut cluster = Cluster::new(&api, chain, contract, None, true);
     let composes: BTreeSet<B256> = software.rendered.texts.keys().copied().chain(args.compose_hash).collect();
     let seen = cluster.look().await?;
     if seen.is_empty() {
