@@ -58,7 +58,7 @@ impl Resumptions {
         // SAFETY: plain data for which all zeros are valid.
         let mut at: libc::itimerspec = unsafe { mem::zeroed() };
         // The timer's own time never comes.
-        at.it_value.tv_sec = libc::time_t::MAX;
+        at.it_value.tv_sec = i64::MAX;
         let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
         // SAFETY: the pointer is to a live value; where the former setting would go, there may be none.
         sys::check(unsafe { libc::timerfd_settime(timer.as_raw_fd(), flags, &raw const at, std::ptr::null_mut()) })?;

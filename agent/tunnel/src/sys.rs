@@ -153,7 +153,7 @@ pub(crate) fn netlink_socket() -> io::Result<OwnedFd> {
 
 /// What TUN devices support here: the flags that `TUNSETIFF` takes (`TUNGETFEATURES`).
 pub(crate) fn tun_features(tun: &impl AsRawFd) -> io::Result<libc::c_int> {
-    const TUNGETFEATURES: libc::Ioctl = 0x8004_54cf;
+    const TUNGETFEATURES: libc::Ioctl = 0x8004_54cf_u32 as libc::Ioctl;
     let mut features: libc::c_int = 0;
     // SAFETY: this request fills the integer that the pointer is to.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETFEATURES, &raw mut features) })?;

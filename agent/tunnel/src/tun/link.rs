@@ -12,7 +12,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use crate::netlink::Netlink;
 use crate::sys;
 
-const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
+const TUNGETIFF: libc::Ioctl = 0x8004_54d2_u32 as libc::Ioctl;
 
 /// Where the interface was last seen: its namespace, index and name. Reading by index in that namespace is cheap. Asking the
 /// descriptor where the interface is now waits for the kernel's lock for network configuration (RTNL), which another program that
