@@ -58,7 +58,7 @@ async fn guarded_before<L: Links>(
     config: &Config,
     cached: Option<&CachedRegistry>,
 ) -> Result<bool, LinkError> {
-    let cached = cached.filter(|cached| may_be_ours(config, cached)).map(|cached| cached.registry.network);
+    let cached = network_of(config, cached);
     let of_table = match config.guard {
         GuardKind::Full => links.guard_table(&config.interface).await?.and_then(|table| table.network),
         GuardKind::Route => None,
@@ -80,7 +80,7 @@ async fn raise_by<L: Links>(
             None
         }
     };
-    let cached = cached.filter(|cached| may_be_ours(config, cached)).map(|cached| cached.registry.network);
+    let cached = network_of(config, cached);
     let of_table = found.and_then(|table| table.network);
     let network = config.allowed.mesh_network.or(cached).or(of_table).unwrap_or_else(default_network);
     let free = links.check_overlap(network, interface).await;
@@ -155,9 +155,11 @@ async fn remove_table<L: Links>(links: &L, interface: &str) -> Result<bool, Link
     }
 }
 
-/// Whether the saved registry can be that of the cluster this agent is for, as far as is known before the guest agent answers.
-fn may_be_ours(config: &Config, cached: &CachedRegistry) -> bool {
-    config.contract.is_none_or(|contract| contract == cached.registry.domain.contract)
+/// The network of the saved registry, if that can be of the cluster this agent is for, as far as is known before the guest agent answers.
+fn network_of(config: &Config, cached: Option<&CachedRegistry>) -> Option<MeshNetwork> {
+    let registry = &cached?.registry;
+    let is_ours = config.contract.is_none_or(|contract| contract == registry.domain.contract);
+    is_ours.then_some(registry.network)
 }
 
 fn default_network() -> MeshNetwork {
