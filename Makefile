@@ -55,7 +55,7 @@ build: ## Release build: target/release/{p2p-agent,meshctl,dstack-simulator}.
 	$(AS_USER) env MESH_COMMIT=$$($(AS_USER) git rev-parse --short=12 HEAD || true) cargo build --release -p p2p-agent -p meshctl -p dstack-simulator
 
 dist: PACKAGES := binutils git lintian python3-venv xz-utils
-dist: packages ## Everything to install, in dist/: packages, archives, wheel; the same bytes each time (OUT=, TARGETS=: packaging/dist).
+dist: packages ## Everything to install, in dist/: packages, images, archives, wheel (OUT=, TARGETS=: packaging/dist).
 	@$(AS_USER) env OUT=$(OUT) TARGETS="$(TARGETS)" packaging/dist
 
 check: fmt words version planted clippy doc deny forge-lint ## Formatting, plain words, planted bugs that apply, lints, documentation, dependencies.
