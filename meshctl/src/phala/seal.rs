@@ -15,6 +15,8 @@ use crate::failure::Failure;
 
 /// What the KMS root signs begins with it.
 const PREFIX: &[u8] = b"dstack-env-encrypt-pubkey:";
+/// More than the bytes of JSON around one variable, and around all of them.
+const FRAME: usize = 32;
 
 /// A variable, whose value may be a secret.
 pub(crate) struct Variable {
@@ -63,7 +65,7 @@ impl Environment {
         let public = ephemeral.compute_public_key().map_err(failed)?;
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce).map_err(failed)?;
-        let mut sealed = self.json();
+        let mut sealed = self.json()?;
         let peer = UnparsedPublicKey::new(&X25519, key);
         let shared = agree_ephemeral(ephemeral, &peer, |shared| UnboundKey::new(&AES_256_GCM, shared));
         let shared = LessSafeKey::new(shared.map_err(failed)?.map_err(failed)?);
@@ -74,21 +76,26 @@ impl Environment {
         Ok(hex::encode([public.as_ref(), &nonce, &sealed].concat()))
     }
 
-    /// `{"env":[{"key":…,"value":…}]}`, with room for the tag.
-    fn json(&self) -> Zeroizing<Vec<u8>> {
-        let quoted = |text: &str| Zeroizing::new(serde_json::Value::from(text).to_string());
-        let room = self.0.iter().map(|variable| 64 + 6 * (variable.name.len() + variable.value.len())).sum::<usize>();
-        let mut json = Zeroizing::new(Vec::with_capacity(room + 64));
+    /// `{"env":[{"key":…,"value":…}]}`, with room for the tag. It is written into its final place: no other buffer holds a value, and this
+    /// one never grows, which would leave its former self behind.
+    fn json(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+        let mut json = Zeroizing::new(Vec::with_capacity(self.room()));
         json.extend_from_slice(b"{\"env\":[");
         for (at, Variable { name, value }) in self.0.iter().enumerate() {
             json.extend_from_slice(if at > 0 { b",{\"key\":" } else { b"{\"key\":" });
-            json.extend_from_slice(quoted(name).as_bytes());
+            serde_json::to_writer(&mut *json, name.as_str())?;
             json.extend_from_slice(b",\"value\":");
-            json.extend_from_slice(quoted(value).as_bytes());
+            serde_json::to_writer(&mut *json, value.as_str())?;
             json.push(b'}');
         }
         json.extend_from_slice(b"]}");
-        json
+        Ok(json)
+    }
+
+    /// Bytes that suffice for [`Self::json`] and a tag: a byte becomes six at most (`\u0001`).
+    fn room(&self) -> usize {
+        let of_variable = |variable: &Variable| FRAME + 6 * (variable.name.len() + variable.value.len());
+        FRAME + AES_256_GCM.tag_len() + self.0.iter().map(of_variable).sum::<usize>()
     }
 }
 
@@ -164,9 +171,27 @@ mod tests {
         assert_eq!(environment.names(), ["A", "B"]);
         let more = environment.with(&[("A", "y".to_owned()), ("C", "z".to_owned())]);
         assert_eq!(
-            std::str::from_utf8(&more.json()).unwrap(),
+            std::str::from_utf8(&more.json().unwrap()).unwrap(),
             r#"{"env":[{"key":"B","value":"né"},{"key":"A","value":"y"},{"key":"C","value":"z"}]}"#
         );
+    }
+
+    /// A buffer that grew would have left a copy of the secrets in memory that is not wiped.
+    #[test]
+    fn secrets_are_written_once_into_a_buffer_that_never_grows() {
+        for value in ["", "a", "\u{1}\u{1}\u{1}\"\\\n", "né\u{2028}", &"\u{7f}\u{1f}".repeat(1000)] {
+            for count in [0, 1, 2, 50] {
+                let name = |at: usize| format!("N{at}");
+                let environment = Environment::new((0..count).map(|at| variable(&name(at), value)).collect());
+                let mut json = environment.json().unwrap();
+                let (place, room) = (json.as_ptr(), environment.room());
+                assert!(json.len() + AES_256_GCM.tag_len() <= room, "{count} of {value:?}");
+                json.extend_from_slice(&[0; 16]);
+                assert_eq!(json.as_ptr(), place, "the tag has room");
+                let parsed: serde_json::Value = serde_json::from_slice(&json[..json.len() - 16]).unwrap();
+                assert!(parsed["env"].as_array().unwrap().iter().all(|entry| entry["value"] == value));
+            }
+        }
     }
 
     #[test]
