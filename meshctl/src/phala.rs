@@ -7,6 +7,7 @@ mod api;
 mod error;
 mod http;
 mod plan;
+mod public_address;
 mod seal;
 mod upgrade;
 

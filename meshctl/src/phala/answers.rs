@@ -6,7 +6,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use alloy_primitives::{Address, B256};
@@ -18,7 +18,10 @@ use mesh_core::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::{ApiError, Refusal};
+use super::{
+    error::{ApiError, Refusal},
+    public_address::public_address,
+};
 
 /// The most characters of a name or a status that are shown.
 const MAX_NAME: usize = 63;
@@ -100,7 +103,7 @@ pub(crate) struct EnvKey {
 pub(crate) struct Mapping {
     pub(crate) vm_port: u16,
     pub(crate) host_port: u16,
-    /// Where the API names an address that others can reach.
+    /// Where the API names a public address.
     pub(crate) host: Option<IpAddr>,
 }
 
@@ -321,7 +324,7 @@ pub(super) fn mappings(answer: Value) -> Result<Vec<Mapping>, ApiError> {
         .map(|raw| {
             let addresses = [raw.public_host.as_deref(), Some(raw.host_address.as_str())];
             let mut addresses = addresses.into_iter().flatten().filter_map(|text| text.parse().ok());
-            let host = addresses.find(|address| is_public(*address));
+            let host = addresses.find_map(public_address);
             Mapping { vm_port: raw.vm_port, host_port: raw.host_port, host }
         })
         .collect())
@@ -361,21 +364,4 @@ fn hex_of<const N: usize>(what: &str, text: &str) -> Result<[u8; N], ApiError> {
 fn is_id(text: &str) -> bool {
     let is_of_id = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     !text.is_empty() && text.len() <= MAX_ID && text.bytes().all(is_of_id)
-}
-
-/// An address at which other machines of the internet find one.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let is_shared = v4 & Ipv4Addr::new(255, 192, 0, 0) == Ipv4Addr::new(100, 64, 0, 0);
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || is_shared)
-        }
-        IpAddr::V6(v6) => v6.segments()[0] & 0xe000 == 0x2000,
-    }
 }

@@ -90,7 +90,8 @@ fn a_port_is_advertised_only_at_a_public_address() {
     };
     assert_eq!(of("66.220.6.107", None).as_deref(), Some("66.220.6.107:31000"));
     assert_eq!(of("0.0.0.0", Some("66.220.6.105")).as_deref(), Some("66.220.6.105:31000"));
-    for private in ["0.0.0.0", "10.0.2.2", "127.0.0.1", "100.64.1.1", "192.168.1.1", "::", "fe80::1", "host.example"] {
+    assert_eq!(of("::ffff:66.220.6.107", None).as_deref(), Some("66.220.6.107:31000"), "as IPv4");
+    for private in ["0.0.0.0", "10.0.2.2", "203.0.113.7", "::ffff:10.0.2.2", "::", "2001:db8::1", "host.example"] {
         assert_eq!(of(private, None), None, "{private}");
     }
 }
