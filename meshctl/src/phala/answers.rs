@@ -17,6 +17,7 @@ use mesh_core::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{
     error::{ApiError, Refusal},
@@ -113,8 +114,12 @@ pub(crate) struct Prepared {
     pub(crate) compose_hash: B256,
     pub(crate) device_id: Option<B256>,
     /// Where it is committed by token.
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<CommitToken>,
 }
+
+/// It alone authorises a change: it cannot be printed, and is wiped when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct CommitToken(Zeroizing<String>);
 
 impl fmt::Display for CvmId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,6 +130,19 @@ impl fmt::Display for CvmId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl CommitToken {
+    /// For the request that commits.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CommitToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
     }
 }
 
@@ -339,7 +357,7 @@ pub(super) fn prepared(refusal: &Refusal) -> Result<Prepared, ApiError> {
     Ok(Prepared {
         compose_hash: B256::new(hex_of("compose hash", compose_hash)?),
         device_id: text("device_id").map(|text| hex_of("device id", text)).transpose()?.map(B256::new),
-        token: token.map(str::to_owned),
+        token: token.map(|token| CommitToken(Zeroizing::new(token.to_owned()))),
     })
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    answers::{self, Cvm, CvmId, EnvKey, KmsInfo, Mapping, NodeId, Prepared, Provisioned, parsed},
+    answers::{self, CommitToken, Cvm, CvmId, EnvKey, KmsInfo, Mapping, NodeId, Prepared, Provisioned, parsed},
     error::ApiError,
     http::{ApiKey, Call, Http, Repeat},
 };
@@ -111,7 +111,7 @@ impl Api {
         app: AppId,
         provisioned: &Provisioned,
         encrypted_env: &str,
-        committed: Option<(&str, &str)>,
+        committed: Option<(&CommitToken, &str)>,
     ) -> Result<Changed, ApiError> {
         let mut body = json!({
             "compose_hash": hex::encode(provisioned.compose_hash),
@@ -121,7 +121,7 @@ impl Api {
             body["node_id"] = node.into();
         }
         if let Some((token, transaction)) = committed {
-            body["token"] = token.into();
+            body["token"] = token.reveal().into();
             body["transaction_hash"] = transaction.into();
         }
         let call = Call::new(Method::POST, format!("/apps/{app}/instances"), body, Repeat::Never);

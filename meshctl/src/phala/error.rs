@@ -23,8 +23,7 @@ pub(crate) enum ApiError {
     Refused(Refusal),
 }
 
-/// The API's own refusal.
-#[derive(Debug)]
+/// The API's own refusal. Its details may hold a token that commits the change, which is not printed.
 pub(crate) struct Refusal {
     /// Of HTTP; 465 to 468 are Phala Cloud's own.
     pub(crate) status: u16,
@@ -36,8 +35,14 @@ pub(crate) struct Refusal {
     retry_after: Option<Duration>,
 }
 
+const HASH_FIRST: &str = "the compose hash is to be allowed in the contract first: run the same command again";
+const HASH_FORGOTTEN: &str = "the API has forgotten this compose hash: run the same command again";
+const NO_TRANSACTION: &str = "the API does not see the transaction yet: run the same command again in a minute";
+const HASH_NOT_ALLOWED: &str = "the API does not see that the contract allows this compose hash: if `meshctl compose list` shows it, run the same \
+                                command again in a minute";
+
 /// What Phala Cloud's statuses and codes mean, and what to do: the more telling first.
-const ADVICE: [(&str, &str); 20] = [
+const ADVICE: [(&str, &str); 24] = [
     ("ERR-01-004", "the name is taken in this workspace: choose another `--name`, or delete the CVM that has it"),
     (
         "ERR-03-007",
@@ -60,16 +65,19 @@ const ADVICE: [(&str, &str); 20] = [
     ("409", "another operation is under way for it: run the same command again in a minute"),
     ("422", "the API does not take this request: it may have changed since this version of meshctl"),
     ("429", "the API was asked too often: run the same command again in a minute"),
-    ("465", "the compose hash is to be allowed in the contract first: run the same command again"),
-    ("466", "the API has forgotten this compose hash: run the same command again"),
-    ("467", "the API does not see the transaction yet: run the same command again in a minute"),
-    ("468", "the contract does not allow this compose hash: see `meshctl compose list`"),
+    ("ERR-01-005", HASH_FIRST),
+    ("ERR-01-006", HASH_FORGOTTEN),
+    ("ERR-01-007", NO_TRANSACTION),
+    ("ERR-01-008", HASH_NOT_ALLOWED),
+    ("465", HASH_FIRST),
+    ("466", HASH_FORGOTTEN),
+    ("467", NO_TRANSACTION),
+    ("468", HASH_NOT_ALLOWED),
 ];
 
 impl ApiError {
-    /// From the body of an answer that is no success: any of the API's shapes, or anything at all.
-    pub(super) fn refused(status: u16, retry_after: Option<Duration>, body: &str) -> Self {
-        let value: Value = serde_json::from_str(body).unwrap_or(Value::Null);
+    /// From the body of an answer that is no success: any of the API's shapes, or `null` where it is no JSON.
+    pub(super) fn refused(status: u16, retry_after: Option<Duration>, value: Value) -> Self {
         // FastAPI wraps what a handler raises.
         let value = match value.get("detail") {
             Some(detail) if detail.is_object() => detail.clone(),
@@ -84,6 +92,19 @@ impl ApiError {
             .iter()
             .filter_map(|detail| Some((detail.get("field")?.as_str()?.to_owned(), detail.get("value")?.clone())));
         Self::Refused(Refusal { status, code, message, details: details.collect(), retry_after })
+    }
+
+    /// The same, its texts changed by `change`.
+    pub(super) fn in_other_words(self, change: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::Unreachable(why) => Self::Unreachable(change(&why)),
+            Self::Silent(after) => Self::Silent(after),
+            Self::NotUnderstood(why) => Self::NotUnderstood(change(&why)),
+            Self::Refused(Refusal { status, code, message, details, retry_after }) => {
+                let (code, message) = (code.map(|code| change(&code)), change(&message));
+                Self::Refused(Refusal { status, code, message, details, retry_after })
+            }
+        }
     }
 
     /// It was refused before anything was done.
@@ -148,6 +169,15 @@ impl std::fmt::Display for ApiError {
     }
 }
 
+impl std::fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { status, code, message, details: _, retry_after } = self;
+        let mut shown = f.debug_struct("Refusal");
+        shown.field("status", status).field("code", code).field("message", message).field("retry_after", retry_after);
+        shown.finish_non_exhaustive()
+    }
+}
+
 impl Refusal {
     fn advice(&self) -> Option<&'static str> {
         let status = self.status.to_string();
@@ -176,7 +206,7 @@ mod tests {
     use super::*;
 
     fn said(status: u16, body: &str) -> String {
-        let error = ApiError::refused(status, None, body);
+        let error = ApiError::refused(status, None, serde_json::from_str(body).unwrap_or_default());
         crate::failure::report(&error.failure("make a CVM").into(), &crate::render::ToRepeat::default()).0
     }
 
@@ -197,9 +227,12 @@ mod tests {
         assert!(said(422, &invalid).contains("too short [\"body\",\"name\"]"));
         assert!(said(401, "").contains("PHALA_CLOUD_API_KEY"));
         assert_eq!(said(418, "<html>"), "error: cannot make a CVM: Phala Cloud refuses it (HTTP status 418)\n");
-        for status in [465, 466, 467, 468, 429] {
-            assert!(said(status, "{}").contains("\nhint: "), "{status}");
+        for (status, code) in [(465, "ERR-01-005"), (466, "ERR-01-006"), (467, "ERR-01-007"), (468, "ERR-01-008")] {
+            let by_code = said(400, &json!({ "error_code": code }).to_string());
+            let (_, hint) = by_code.split_once("\nhint: ").unwrap();
+            assert!(said(status, "{}").ends_with(&format!("\nhint: {hint}")), "{status}");
         }
+        assert!(said(429, "{}").contains("\nhint: "));
     }
 
     #[test]
@@ -211,8 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_commits_is_not_printed() {
+        let body = json!({ "details": [{ "field": "commit_token", "value": "T0KEN" }] });
+        let error = ApiError::refused(465, None, body);
+        assert!(!format!("{error} {error:?} {:?}", error.failure("x")).contains("T0KEN"));
+        let ApiError::Refused(refusal) = error else { panic!("it is a refusal") };
+        assert_eq!(refusal.text("commit_token"), Some("T0KEN"));
+    }
+
+    #[test]
     fn only_what_was_not_begun_is_repeated_for_sure() {
-        let of = |status| ApiError::refused(status, None, "");
+        let of = |status| ApiError::refused(status, None, Value::Null);
         assert!(of(429).was_not_begun() && !of(503).was_not_begun() && of(503).may_pass());
         assert!(!of(400).may_pass() && !of(465).may_pass() && ApiError::Silent(Duration::ZERO).may_pass());
     }

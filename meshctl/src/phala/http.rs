@@ -26,6 +26,8 @@ const ATTEMPTS: u32 = 5;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Which version of the API's answers is understood here.
 const API_VERSION: &str = "2026-01-21";
+/// The shortest key, bytes. A shorter text might stand in answers by chance, and is cut out of them.
+const SHORTEST_KEY: usize = 8;
 
 /// The workspace's key. It cannot be printed, and is wiped when it is dropped.
 pub(crate) struct ApiKey(Zeroizing<String>);
@@ -68,7 +70,7 @@ impl ApiKey {
     /// `None` where it cannot be one: it goes into a header as it is.
     pub(crate) fn new(text: Zeroizing<String>) -> Option<Self> {
         let key = text.trim();
-        let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_key = key.len() >= SHORTEST_KEY && key.bytes().all(|byte| byte.is_ascii_graphic());
         is_key.then(|| Self(Zeroizing::new(key.to_owned())))
     }
 
@@ -78,9 +80,21 @@ impl ApiKey {
         Some(value)
     }
 
-    /// What a server said, without the key in it.
-    fn redact(&self, said: &str) -> String {
-        said.replace(self.0.as_str(), "[redacted]")
+    /// A text without the key in it.
+    fn redact(&self, text: &str) -> String {
+        text.replace(self.0.as_str(), "[redacted]")
+    }
+
+    /// An answer without the key in any of its texts, however its JSON wrote them: whatever is made of it can be printed.
+    fn redact_answer(&self, answer: Value) -> Value {
+        match answer {
+            Value::String(text) => Value::String(self.redact(&text)),
+            Value::Array(entries) => entries.into_iter().map(|entry| self.redact_answer(entry)).collect(),
+            Value::Object(members) => {
+                members.into_iter().map(|(name, value)| (self.redact(&name), self.redact_answer(value))).collect()
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => answer,
+        }
     }
 }
 
@@ -100,13 +114,13 @@ impl Http {
         Self { client: Client::builder(TokioExecutor::new()).build(Dialer::default()), base, key }
     }
 
-    /// The JSON of a successful answer; `null` for one without a body.
+    /// The JSON of a successful answer; `null` for one without a body. Neither it nor an error holds the key.
     pub(super) async fn ask(&self, call: &Call) -> Result<Value, ApiError> {
         let mut attempt = 0;
         loop {
             let error = match self.once(call).await {
                 Ok(value) => return Ok(value),
-                Err(error) => error,
+                Err(error) => error.in_other_words(|text| self.key.redact(text)),
             };
             attempt += 1;
             let is_repeated = error.was_not_begun() || (call.repeat == Repeat::Safe && error.may_pass());
@@ -119,20 +133,19 @@ impl Http {
 
     async fn once(&self, call: &Call) -> Result<Value, ApiError> {
         let answer = timeout(PATIENCE, self.answer(call)).await.map_err(|_| ApiError::Silent(PATIENCE))??;
+        let body = match answer.body.is_empty() {
+            true => Ok(Value::Null),
+            false => serde_json::from_slice(&answer.body).map(|body| self.key.redact_answer(body)),
+        };
         if answer.status.is_success() {
-            if answer.body.is_empty() {
-                return Ok(Value::Null);
-            }
-            return serde_json::from_slice(&answer.body)
-                .map_err(|error| ApiError::NotUnderstood(format!("its answer is not JSON: {error}")));
+            return body.map_err(|error| ApiError::NotUnderstood(format!("its answer is not JSON: {error}")));
         }
-        let said = String::from_utf8_lossy(&answer.body);
-        Err(ApiError::refused(answer.status.as_u16(), answer.retry_after, &self.key.redact(&said)))
+        Err(ApiError::refused(answer.status.as_u16(), answer.retry_after, body.unwrap_or_default()))
     }
 
     async fn answer(&self, call: &Call) -> Result<Answer, ApiError> {
-        let unreachable = |error: &dyn std::error::Error| ApiError::Unreachable(self.key.redact(&causes(error)));
-        let response = self.client.request(self.request(call)?).await.map_err(|error| unreachable(&error))?;
+        let response = self.client.request(self.request(call)?).await;
+        let response = response.map_err(|error| ApiError::Unreachable(causes(&error)))?;
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let body = read(response.into_body(), MAX_ANSWER).await.map_err(ApiError::NotUnderstood)?;
         Ok(Answer { status, retry_after, body })
@@ -195,6 +208,8 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -215,5 +230,58 @@ mod tests {
         let key = key("phak_S3CRET\n").unwrap();
         assert_eq!(key.redact("no such key: phak_S3CRET"), "no such key: [redacted]");
         assert!(!format!("{:?}", key.header().unwrap()).contains("S3CRET"));
+    }
+
+    /// What a server that repeats the key in every place makes of one request, in words and in their `Debug` form.
+    async fn said(reply: &'static [u8]) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            stream.write_all(reply).unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let key = ApiKey::new(Zeroizing::new("phak_S3CRET12345".to_owned())).unwrap();
+        let call = Call { repeat: Repeat::Never, ..Call::get("/apps".to_owned()) };
+        let answer = Http::new(base, key).ask(&call).await;
+        assert!(server.join().unwrap().contains("phak_S3CRET12345"), "it was told the key");
+        match &answer {
+            Ok(value) => format!("{value} {value:?}"),
+            Err(error) => format!("{error} {error:?} {}", error.failure("list the CVMs")),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_cannot_have_the_key_printed() {
+        for (reply, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n[{\"name\":\"phak_S3CRET12345\",\"phak_S3CRET12345\":1}]", "[redacted]"),
+            ("HTTP/1.1 200 OK\r\n\r\n[\"a phak\\u005fS3CRET12345 b\"]", "a [redacted] b"),
+            ("HTTP/1.1 200 OK\r\n\r\nphak_S3CRET12345", "is not JSON"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n[\"phak_S3CRET12345\"]", "breaks off"),
+            ("HTTP/1.1 401 phak_S3CRET12345\r\n\r\n{\"detail\":\"phak\\u005fS3CRET12345\"}", "[redacted]"),
+            ("HTTP/1.1 400 X\r\n\r\n{\"error_code\":\"phak_S3CRET12345\",\"message\":\"m\"}", "[redacted]"),
+            ("HTTP/1.1 422 X\r\n\r\n{\"detail\":[{\"loc\":[\"phak_S3CRET12345\"],\"msg\":\"m\"}]}", "[redacted]"),
+            (
+                "HTTP/1.1 465 X\r\n\r\n{\"details\":[{\"field\":\"phak_S3CRET12345\",\"value\":\"phak_S3CRET12345\"}]}",
+                "465",
+            ),
+            ("HTTP/1.1 500 X\r\n\r\nphak_S3CRET12345", "HTTP status 500"),
+            ("phak_S3CRET12345: phak_S3CRET12345\r\n\r\n", "is not reached"),
+            ("HTTP/1.1 200 OK\r\nphak_S3CRET12345 \u{0}\r\n\r\n", "is not reached"),
+        ] {
+            let said = said(reply.as_bytes()).await;
+            assert!(said.contains(expected) && !said.contains("S3CRET"), "{reply:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_long_enough_to_be_found_in_texts() {
+        assert!(ApiKey::new(Zeroizing::new("running".to_owned())).is_none());
     }
 }

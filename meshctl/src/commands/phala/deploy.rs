@@ -274,7 +274,7 @@ impl Deploying<'_> {
         }
         self.transactions.extend(last);
         let transaction = last.map_or_else(|| "already-registered".to_owned(), |hash| hash.to_string());
-        let committed = token.as_deref().map(|token| (token, transaction.as_str()));
+        let committed = token.as_ref().map(|token| (token, transaction.as_str()));
         match self.api.add_instance(app, provisioned, sealed, committed).await.map_err(failed)? {
             Changed::Begun => Ok(()),
             Changed::Waits(_) => {

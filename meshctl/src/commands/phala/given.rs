@@ -110,7 +110,7 @@ impl ApiArgs {
             (None, true) => Failure::usage("no API key of Phala Cloud given")
                 .hint("set PHALA_CLOUD_API_KEY, or name a file that holds it with `--api-key-file PATH`"),
             _ => Failure::usage("the API key of Phala Cloud is none")
-                .hint("it is one word, such as phak_… from the dashboard"),
+                .hint("it is one word of at least 8 characters, such as phak_… from the dashboard"),
         };
         Ok(Api::new(self.api_url.clone(), ApiKey::new(text).ok_or(missing)?))
     }
