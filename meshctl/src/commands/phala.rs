@@ -8,6 +8,7 @@ mod given;
 mod policy;
 mod report;
 mod status;
+mod tokens;
 mod upgrade;
 
 use clap::Subcommand;

@@ -9,7 +9,7 @@ use crate::{
     resume::kill_when,
 };
 
-fn upgrade(workspace: &Workspace, more: &[&str]) -> std::process::Command {
+pub(crate) fn upgrade(workspace: &Workspace, more: &[&str]) -> std::process::Command {
     let sources = workspace.sources();
     let sources: Vec<_> = sources.iter().map(String::as_str).collect();
     workspace.command(&[&["upgrade"], &sources[..], more].concat())

@@ -56,7 +56,7 @@ impl<'a> Cluster<'a> {
         let peers = leaving::peers(self.chain, self.contract).await?;
         let mut seen = Vec::new();
         for cvm in cvms {
-            let membership = membership(cvm.instance, &nodes, &peers, self.owner);
+            let membership = membership(cvm.instance, &nodes, &peers, (self.app(), self.owner));
             let has_ports = cvm.instance.is_some() && self.can_map(&cvm).await?;
             let ports = if has_ports {
                 let ports = self.api.udp_ports(&cvm.id).await;
@@ -113,15 +113,18 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// Of several tokens that are bound to one instance: the one that is a member, else the first.
+/// Of several tokens that are bound to one instance: the one that is a member, else the first. For one that is bound to another app no
+/// CVM of this app could register.
 fn membership(
     instance: Option<InstanceId>,
     nodes: &[NodeRecord],
     peers: &BTreeMap<TokenId, PeerRecord>,
-    owner: Option<Address>,
+    (app, owner): (AppId, Option<Address>),
 ) -> Membership {
     let Some(instance) = instance else { return Membership::NoToken };
-    let is_ours = |node: &&NodeRecord| owner.is_none() || node.owner == owner;
+    let is_ours = |node: &&NodeRecord| {
+        (owner.is_none() || node.owner == owner) && node.bound_app_id.is_none_or(|bound| bound == app)
+    };
     let own: Vec<_> = nodes.iter().filter(|node| node.instance == Some(instance)).filter(is_ours).collect();
     let Some(node) = own.iter().find(|node| node.active).or(own.first()) else { return Membership::NoToken };
     let token = node.token;
@@ -191,6 +194,7 @@ mod tests {
     use super::*;
 
     const INSTANCE: InstanceId = InstanceId([0x11; 20]);
+    const APP: AppId = AppId([0xab; 20]);
 
     fn node(id: u32, owner: u8, active: bool) -> NodeRecord {
         NodeRecord {
@@ -210,7 +214,7 @@ mod tests {
     fn tokens_of_others_count_for_nothing_where_one_s_own_are_asked_for() {
         let token = |id| TokenId::new(id).unwrap();
         let own = Some(Address::repeat_byte(1));
-        let of = |nodes: &[NodeRecord], owner| membership(Some(INSTANCE), nodes, &BTreeMap::new(), owner);
+        let of = |nodes: &[NodeRecord], owner| membership(Some(INSTANCE), nodes, &BTreeMap::new(), (APP, owner));
         assert_eq!(of(&[node(1, 2, false)], own), Membership::NoToken, "where minting is public, anyone can bind one");
         assert_eq!(of(&[node(1, 2, false)], None), Membership::Bound(token(1)));
         assert_eq!(of(&[node(1, 2, false), node(3, 1, false)], own), Membership::Bound(token(3)));
@@ -218,6 +222,17 @@ mod tests {
         assert_eq!(of(&[node(1, 1, false), node(3, 1, true)], own), member);
         let revoked = NodeRecord { revoked: true, ..node(1, 1, false) };
         assert_eq!(of(&[revoked], own), Membership::Revoked(token(1)));
-        assert_eq!(membership(None, &[node(1, 1, true)], &BTreeMap::new(), own), Membership::NoToken);
+        assert_eq!(membership(None, &[node(1, 1, true)], &BTreeMap::new(), (APP, own)), Membership::NoToken);
+    }
+
+    #[test]
+    fn a_token_that_is_bound_to_another_app_is_none_of_this_ones() {
+        let of = |bound| {
+            let nodes = [NodeRecord { bound_app_id: bound, ..node(1, 1, false) }];
+            membership(Some(INSTANCE), &nodes, &BTreeMap::new(), (APP, None))
+        };
+        let token = TokenId::new(1).unwrap();
+        assert_eq!((of(None), of(Some(APP))), (Membership::Bound(token), Membership::Bound(token)));
+        assert_eq!(of(Some(AppId([0xcd; 20]))), Membership::NoToken);
     }
 }

@@ -1,21 +1,24 @@
 //! `meshctl phala destroy`: tokens first, so that the members cut the nodes off at once; then the CVMs with their disks.
 
+use std::collections::BTreeSet;
+
 use alloy_primitives::Address;
 use mesh_contract::DstackClusterNFT::burnCall;
 use mesh_core::id::TokenId;
 use serde::Serialize;
 
 use super::{
-    super::{change::dry_run, leaving, token::uint},
+    super::{change::dry_run, leaving, nodes, token::uint},
     cluster::{Cluster, Waiting},
     given::{ApiArgs, WaitArgs},
     policy::Policy,
+    tokens::{Left, Tokens},
 };
 use crate::{
     chain::{Call, Operator},
     confirm::{Consequences, LeavingPeer},
     output::Printer,
-    phala::{Membership, Seen},
+    phala::Seen,
     settings::Settings,
     signer::SignerArgs,
 };
@@ -37,6 +40,8 @@ struct Destroyed {
     /// Names of the CVMs.
     deleted: Vec<String>,
     burned: Vec<TokenId>,
+    /// Tokens of these CVMs' instance ids that nothing ties to the app.
+    left: Vec<Left>,
 }
 
 pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> anyhow::Result<u8> {
@@ -45,20 +50,27 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let chain = &operator.chain;
     let policy = Policy { operator: &operator, printer, contract };
     policy.require_owner().await?;
+    if !operator.is_dry_run() {
+        // A token that a run before was still minting would be overlooked.
+        operator.settle(printer).await?;
+    }
     // Tokens of other accounts too: no CVM is deleted whose token stays a member.
     let mut cluster = Cluster::new(&api, chain, contract, None, false);
     let seen = cluster.look().await?;
-    let tokens: Vec<_> = seen.iter().filter_map(token_of).collect();
+    let tokens = tokens(&cluster, &seen).await?;
+    for Left { token_id, why } in &tokens.left {
+        printer.note(format!("token {token_id} stays, although a CVM has its instance id: {why}"));
+    }
     if operator.is_dry_run() {
         let names: Vec<_> = seen.iter().map(|seen| seen.cvm.name.as_str()).collect();
         printer.note(format!("then these CVMs would be deleted: {}", names.join(", ")));
-        return dry_run(&operator, printer, tokens.iter().map(|token| burn(contract, *token).into()).collect()).await;
+        return dry_run(&operator, printer, tokens.own.iter().map(|token| burn(contract, *token).into()).collect())
+            .await;
     }
     if !seen.is_empty() {
-        consequences(&cluster, &seen).await?.confirm(printer, "destroy the app's CVMs", settings.yes())?;
+        consequences(&cluster, &seen, &tokens.own).await?.confirm(printer, "destroy the app's CVMs", settings.yes())?;
     }
-    operator.settle(printer).await?;
-    for token in &tokens {
+    for token in &tokens.own {
         operator.send(printer, &burn(contract, *token)).await?;
     }
     for Seen { cvm, .. } in &seen {
@@ -70,30 +82,27 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         waiting.wait_for("Phala Cloud has deleted the CVMs").await?;
     }
     let deleted = seen.iter().map(|seen| seen.cvm.name.clone()).collect();
-    let destroyed = Destroyed { contract, chain_id: chain.id, deleted, burned: tokens };
+    let Tokens { own: burned, left } = tokens;
+    let destroyed = Destroyed { contract, chain_id: chain.id, deleted, burned, left };
     printer.result(&destroyed, || destroyed.text())?;
     Ok(0)
 }
 
-async fn consequences(cluster: &Cluster<'_>, seen: &[Seen]) -> anyhow::Result<Consequences> {
-    let peers = leaving::peers(cluster.chain, cluster.contract).await?.len() as u64;
-    let leaving = seen.iter().filter_map(|seen| match (seen.membership, seen.cvm.instance) {
-        (Membership::Member { token, .. }, Some(instance)) => {
-            Some(LeavingPeer { token_id: token, instance_id: instance })
-        }
-        _ => None,
-    });
+async fn tokens(cluster: &Cluster<'_>, seen: &[Seen]) -> anyhow::Result<Tokens> {
+    let nodes = nodes::all(cluster.chain, cluster.contract).await?;
+    let peers = leaving::peers(cluster.chain, cluster.contract).await?;
+    let instances: BTreeSet<_> = seen.iter().filter_map(|seen| seen.cvm.instance).collect();
+    Ok(Tokens::of(cluster.app(), &instances, &nodes, &peers))
+}
+
+async fn consequences(cluster: &Cluster<'_>, seen: &[Seen], burned: &[TokenId]) -> anyhow::Result<Consequences> {
+    let peers = leaving::peers(cluster.chain, cluster.contract).await?;
+    let leaving = burned.iter().filter_map(|token| peers.get(token));
+    let leaving = leaving.map(|peer| LeavingPeer { token_id: peer.token, instance_id: peer.instance }).collect();
     let names: Vec<_> = seen.iter().map(|seen| seen.cvm.name.as_str()).collect();
     let effect = format!("{} CVMs are deleted with all that is on their disks: {}", seen.len(), names.join(", "));
     Ok(Consequences::new(effect, "none: new CVMs have new instance ids, keys and disks")
-        .leaving(leaving.collect(), peers))
-}
-
-const fn token_of(seen: &Seen) -> Option<TokenId> {
-    match seen.membership {
-        Membership::NoToken => None,
-        Membership::Bound(token) | Membership::Revoked(token) | Membership::Member { token, .. } => Some(token),
-    }
+        .leaving(leaving, peers.len() as u64))
 }
 
 fn burn(contract: Address, token: TokenId) -> Call {
@@ -106,8 +115,12 @@ impl Destroyed {
             return "the app has no CVMs\n".to_owned();
         }
         let tokens: Vec<_> = self.burned.iter().map(TokenId::to_string).collect();
+        let left = self.left.iter().map(|Left { token_id, why }| {
+            format!("left     token {token_id}: {why} (`meshctl burn {token_id}` burns it)\n")
+        });
+        let left: String = left.collect();
         format!(
-            "deleted  {}\nburned   tokens {}\nthe contract is as it was otherwise: `meshctl compose list` shows what may still boot\n",
+            "deleted  {}\nburned   tokens {}\n{left}the contract is as it was otherwise: `meshctl compose list` shows what may still boot\n",
             self.deleted.join(", "),
             tokens.join(", ")
         )

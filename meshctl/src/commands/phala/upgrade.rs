@@ -83,6 +83,8 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         printer.result(&outline, || outline.text())?;
         return Ok(0);
     }
+    // What a run before is still allowing would be allowed, and paid for, once more.
+    operator.settle(printer).await?;
     let kms = cluster.kms(&policy).await?;
     let (agents, changed, transactions) = (args.agents.agents(), BTreeMap::new(), Vec::new());
     let mut upgrading = Upgrading {
