@@ -4,6 +4,7 @@
 mod agent;
 mod answers;
 mod api;
+mod dstack_kms;
 mod error;
 mod http;
 mod plan;
@@ -14,6 +15,7 @@ mod upgrade;
 pub(crate) use agent::{AgentUrl, Agents};
 pub(crate) use answers::{Cvm, CvmId, CvmState, EnvKey, KmsInfo, Mapping, NodeId, Prepared, Provisioned};
 pub(crate) use api::{Api, Changed, Provision};
+pub(crate) use dstack_kms::{expected_kms, require_expected};
 pub(crate) use error::ApiError;
 pub(crate) use http::ApiKey;
 pub(crate) use plan::{Membership, Seen, Step, Stuck, Tried, Wanted, least_used, next};

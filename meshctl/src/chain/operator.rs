@@ -1,7 +1,7 @@
 //! Transactions: each is announced first, is not sent if the contract would refuse it, and is waited for once it is sent. Everything
 //! that is signed is chosen here; the endpoint names nonce, gas and price, and is believed within bounds.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use alloy_primitives::{Address, B256, Bytes, TxHash, U256};
 use alloy_sol_types::{SolCall, SolError as _, SolEvent};
@@ -57,6 +57,8 @@ pub(crate) struct Call {
     pub(crate) value: U256,
     /// The least gas it gets.
     pub(crate) least_gas: u64,
+    /// The most gas it may use: it is not sent where it would take more.
+    pub(crate) most_gas: u64,
     /// What the operator must agree to before it is sent.
     pub(crate) consequences: Option<Consequences>,
 }
@@ -72,7 +74,7 @@ pub(crate) struct Done {
 impl Call {
     /// A call without ether.
     pub(crate) const fn new(what: String, to: Option<Address>, data: Bytes) -> Self {
-        Self { what, to, data, value: U256::ZERO, least_gas: 0, consequences: None }
+        Self { what, to, data, value: U256::ZERO, least_gas: 0, most_gas: MAX_GAS, consequences: None }
     }
 
     /// A function of `contract`, without ether.
@@ -103,6 +105,11 @@ impl Call {
     /// With this much gas at least: for a call that other transactions in its block can make more expensive than its estimate.
     pub(crate) fn with_least_gas(self, least_gas: u64) -> Self {
         Self { least_gas, ..self }
+    }
+
+    /// With this much gas at most: for a call of a contract that is not of this repository, whose usual cost is known.
+    pub(crate) fn with_most_gas(self, most_gas: u64) -> Self {
+        Self { most_gas, ..self }
     }
 
     /// The same; the operator is asked first, if there is something to ask about.
@@ -240,7 +247,7 @@ impl Operator {
         let gas_price = chain.source.gas_price().await;
         let gas_price = gas_price.map_err(|error| plain(&error).context("cannot read the gas price"))?;
         let price = GasPrice::named(chain.newest().await?.base_fee_per_gas, gas_price);
-        Ok(bounded(estimate, call.least_gas, price, self.max_gas_price)?)
+        Ok(bounded(estimate, call.least_gas..=call.most_gas, price, self.max_gas_price)?)
     }
 
     /// The account's next nonce at a block.
@@ -334,17 +341,24 @@ impl Done {
 }
 
 /// Gas and price that the operator pays: an endpoint that lies must not burn the operator's funds.
-fn bounded(estimate: u64, least_gas: u64, price: GasPrice, max_gas_price: u128) -> Result<Fees, Failure> {
+fn bounded(estimate: u64, gas: RangeInclusive<u64>, price: GasPrice, max_gas_price: u128) -> Result<Fees, Failure> {
     if estimate > MAX_GAS {
         let what = format!("the endpoint estimates {estimate} gas, more than the {MAX_GAS} that a transaction may use");
         return Err(Failure::new(what).hint("use an endpoint that you trust"));
+    }
+    let (least, most) = gas.into_inner();
+    if estimate > most {
+        let what = format!("the endpoint estimates {estimate} gas, and this call should take {most} at most");
+        return Err(Failure::new(what).hint(
+            "nothing was sent: check that the contract is the one you mean, and use an endpoint that you trust",
+        ));
     }
     if price.max > max_gas_price {
         let (named, limit) = (gwei(U256::from(price.max)), gwei(U256::from(max_gas_price)));
         let what = format!("the endpoint asks for {named} gwei per gas, more than the limit of {limit}");
         return Err(Failure::new(what).hint("wait, compare with another endpoint, or raise `--max-gas-price`"));
     }
-    Ok(Fees { gas: with_margin(estimate, GAS_MARGIN).max(least_gas).min(MAX_GAS), price })
+    Ok(Fees { gas: with_margin(estimate, GAS_MARGIN).max(least).min(most), price })
 }
 
 #[cfg(test)]
@@ -355,7 +369,7 @@ mod tests {
 
     fn fees(estimate: u64, base: Option<u128>, price: u128) -> Result<Fees, String> {
         let price = GasPrice::named(base.map(U256::from), U256::from(price));
-        bounded(estimate, 110, price, 300 * GWEI).map_err(|failure| failure.to_string())
+        bounded(estimate, 110..=MAX_GAS, price, 300 * GWEI).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -374,5 +388,10 @@ mod tests {
         for estimate in [MAX_GAS + 1, u64::MAX] {
             assert!(fees(estimate, None, 1).unwrap_err().contains("may use"));
         }
+        let price = || GasPrice::named(None, U256::from(1));
+        let of = |estimate| bounded(estimate, 0..=100, price(), GWEI);
+        assert_eq!(of(90).unwrap().gas, 100, "the margin stays within what the call may use");
+        let refusal = of(101).unwrap_err().to_string();
+        assert!(refusal.contains("estimates 101 gas, and this call should take 100 at most"), "{refusal}");
     }
 }

@@ -116,7 +116,7 @@ impl Operator {
             Err(error) => (None, Some(failure::parts(&error))),
         };
         let (error, hint) = refusal.map_or((None, None), |(error, hint)| (Some(error), hint));
-        let Call { what, to, data, value, least_gas: _, consequences } = call;
+        let Call { what, to, data, value, least_gas: _, most_gas: _, consequences } = call;
         let accepted = error.is_none();
         Ok(CallView { what, to, value, function, arguments, data, consequences, accepted, error, hint, gas })
     }

@@ -36,6 +36,9 @@ sol! {
     }
 }
 
+/// The most gas of `registerApp`, which behind a proxy sets one word and emits one event or two: about 60,000.
+const REGISTER_GAS: u64 = 200_000;
+
 #[derive(Debug, clap::Args)]
 #[command(
     group(clap::ArgGroup::new("trust").required(true).multiple(true).args(["kms_root", "kms_contract"])),
@@ -183,6 +186,7 @@ pub(super) fn register_call(kms: Address, contract: Address) -> Call {
         kms,
         &DstackKms::registerAppCall { appId: contract },
     )
+    .with_most_gas(REGISTER_GAS)
 }
 
 /// All calls, to be tried as if the earlier ones had been sent.

@@ -5,6 +5,7 @@ mod cluster;
 mod deploy;
 mod destroy;
 mod given;
+mod names;
 mod policy;
 mod report;
 mod status;

@@ -10,6 +10,7 @@ use crate::{
     cloud::{DEVICE, Fault, HOST, NODE, Reply, Request, State, Vm, refuse},
     document::{hash_of, written},
     inside::{env_secret, open},
+    kms,
     world::{KMS, World, sign, signer},
 };
 
@@ -28,6 +29,9 @@ sol! {
     function isAppAllowed(AppBootInfo bootInfo) external view returns (bool isAllowed, string reason);
     function registeredApps(address appId) external view returns (bool);
 }
+
+/// Commits what waits for its compose hash to be allowed.
+const TOKEN: &str = "T0KENS3CRET";
 
 pub(crate) fn answer(state: &mut State, request: &Request, path: &str) -> Reply {
     let parts: Vec<&str> = path.split(['/', '?']).skip(1).collect();
@@ -145,9 +149,10 @@ fn provision(state: &mut State, body: &Value) -> Reply {
 }
 
 fn kms_info(state: &State) -> Value {
+    let contract = if state.fault == Some(Fault::OtherKms) { kms::OTHER } else { state.kms.as_str() };
     json!({
         "id": "kms_test", "slug": "base-test", "url": "https://kms.example", "version": "0.5.7", "chain_id": 31337,
-        "kms_contract_address": state.kms, "gateway_app_id": null
+        "kms_contract_address": contract, "gateway_app_id": null
     })
 }
 
@@ -206,6 +211,9 @@ fn create(state: &mut State, body: &Value) -> Reply {
     if !is_allowed(world, hash.parse().unwrap()) {
         return refuse(468, "ERR-01-008", "The compose hash is not allowed");
     }
+    if let Some((status, code)) = state.refused {
+        return refuse(status, code, "Refused");
+    }
     let name = cached["name"].as_str().unwrap().to_owned();
     made(state, name, cached["document"].clone(), body)
 }
@@ -245,8 +253,18 @@ fn add_instance(state: &mut State, body: &Value) -> Reply {
         return refuse(466, "ERR-01-006", "No such compose hash");
     };
     let document = template.document.clone();
-    if !is_allowed(&state.world(), hash) || body["token"].as_str().is_some_and(|token| token != "T0KEN") {
+    let token = body["token"].as_str();
+    let is_first_step = state.fault == Some(Fault::TwoSteps) && token.is_none();
+    if is_first_step || !is_allowed(&state.world(), hash) || token.is_some_and(|token| token != TOKEN) {
         return register_first(state, hash);
+    }
+    if token.is_some() && !is_shown_by(&state.world(), body["transaction_hash"].as_str().unwrap_or_default(), hash) {
+        return refuse(467, "ERR-01-007", "The transaction does not show it");
+    }
+    match state.refused {
+        Some((465, _)) => return register_first(state, hash),
+        Some((status, code)) => return refuse(status, code, "Refused"),
+        None => {}
     }
     let name = format!("{}-r{}", template.name.trim_end_matches(|c: char| c.is_control()), state.vms.len());
     made(state, name, document, body)
@@ -258,7 +276,7 @@ fn register_first(state: &State, hash: B256) -> Reply {
         { "field": "app_id", "value": state.world().contract },
         { "field": "device_id", "value": hex::encode(DEVICE) },
         { "field": "kms_info", "value": kms_info(state) },
-        { "field": "commit_token", "value": "T0KEN" },
+        { "field": "commit_token", "value": TOKEN },
     ]);
     let message = "Compose hash registration required on-chain";
     Reply::Json(
@@ -347,6 +365,9 @@ fn update(state: &mut State, uuid: &str, request: &Request) -> Reply {
             let hash: B256 = hash.parse().unwrap();
             if !is_allowed(&state.world(), hash) {
                 return refuse(468, "ERR-01-008", "The compose hash is not allowed");
+            }
+            if let Some((status, code)) = state.refused {
+                return refuse(status, code, "Refused");
             }
             if !is_shown_by(&state.world(), request.header("x-transaction-hash").unwrap_or_default(), hash) {
                 return refuse(467, "ERR-01-007", "The transaction does not show it");

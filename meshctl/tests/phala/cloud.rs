@@ -40,6 +40,12 @@ pub(crate) enum Fault {
     NoPorts,
     /// Names another instance id each time it is asked.
     ShiftingInstances,
+    /// Names another DstackKms, whose root is the same.
+    OtherKms,
+    /// Wants the compose hash of each further CVM shown in a second request, though it is allowed.
+    TwoSteps,
+    /// Repeats the API key in every text that it can.
+    RepeatsKey,
 }
 
 /// One CVM.
@@ -68,6 +74,8 @@ pub(crate) struct State {
     pub(crate) vms: Vec<Vm>,
     /// Every request that changed something, in order.
     pub(crate) log: Vec<String>,
+    /// Status and code with which it refuses what would make or change a CVM, in its last step.
+    pub(crate) refused: Option<(u16, &'static str)>,
     /// The most updates that were under way at once.
     pub(crate) updating_at_once: usize,
     pub(crate) kms: String,
@@ -118,6 +126,7 @@ impl Cloud {
             prepared: BTreeMap::new(),
             vms: Vec::new(),
             log: Vec::new(),
+            refused: None,
             updating_at_once: 0,
             kms: kms.to_owned(),
             lists: 0,
@@ -196,8 +205,11 @@ impl State {
     pub(crate) fn make(&mut self, name: String, document: Value, encrypted_env: String) -> &Vm {
         self.made += 1;
         let byte = self.made;
-        let name =
-            if self.fault == Some(Fault::HostileNames) { format!("{name}\u{1b}]0;owned\u{7}\u{202e}") } else { name };
+        let name = match self.fault {
+            Some(Fault::HostileNames) => format!("{name}\u{1b}]0;owned\u{7}\u{202e}"),
+            Some(Fault::RepeatsKey) => format!("{name} {API_KEY}"),
+            _ => name,
+        };
         let uuid = format!("0f1e2d3c-0000-4000-8000-0000000000{byte:02x}");
         self.vms.push(Vm { uuid, name, byte, document, encrypted_env, status: "starting", busy_for: 1, udp: None });
         self.vms.last().unwrap()

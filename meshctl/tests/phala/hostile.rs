@@ -1,10 +1,12 @@
 //! An API that lies, floods or talks to the terminal: it stops the command before anything is paid, and learns no secret.
 
+use alloy_primitives::Address;
 use anvil::KEY;
 
 use crate::{
     Workspace, anvil,
     cloud::{API_KEY, Fault},
+    kms::{self, Registering},
 };
 
 /// What `deploy` says to it; nothing was sent, nothing made.
@@ -34,6 +36,60 @@ fn no_secret_is_encrypted_to_a_key_that_the_kms_root_has_not_signed() {
         errors.contains("refused to encrypt the environment") && errors.contains("no KMS root of the contract"),
         "{errors}"
     );
+}
+
+/// It could burn gas, and answers everything as the right one does.
+#[test]
+fn no_other_contract_than_the_expected_kms_is_paid() {
+    let errors = stopped_by(Fault::OtherKms);
+    assert!(
+        errors.contains(&format!(
+            "names DstackKms {} for its KMS `base-test`, and not {}",
+            shown(kms::OTHER),
+            shown(kms::ADDRESS)
+        )),
+        "{errors}"
+    );
+    assert!(
+        errors.contains(&format!(
+            "\nhint: nothing was sent to it: only if you know it to be the right one, `--kms-contract {}`",
+            shown(kms::OTHER)
+        )),
+        "{errors}"
+    );
+
+    let workspace = Workspace::new(None);
+    let sources = workspace.sources();
+    let sources = sources.iter().map(String::as_str);
+    let arguments: Vec<_> = ["deploy", "--nodes", "1", "--name", "prod-db"].into_iter().chain(sources).collect();
+    let (code, _, errors) = workspace.run(workspace.command(&arguments));
+    assert!(
+        code == 64 && errors.contains("no DstackKms of Phala Cloud is known on chain 31337\nhint: name the one"),
+        "{errors}"
+    );
+}
+
+fn shown(address: &str) -> Address {
+    address.parse().unwrap()
+}
+
+/// The right contract, upgraded to something else.
+#[test]
+fn a_registration_that_takes_more_gas_than_it_should_is_not_sent() {
+    let workspace = Workspace::new(None);
+    kms::install(&workspace.world, kms::ADDRESS, Registering::BurnsGas);
+    let before = workspace.world.height();
+    let (code, _, errors) = workspace.run(workspace.deploy("1", &[]));
+    assert!(code == 1 && errors.contains("and this call should take 200000 at most"), "{errors}");
+    assert_eq!(workspace.world.height(), before, "nothing is paid");
+}
+
+/// The stand-in tells every name with the key in it; no output has it, which `Workspace::run` asserts.
+#[test]
+fn the_api_key_is_cut_out_of_what_the_api_says() {
+    let workspace = Workspace::new(Some(Fault::RepeatsKey));
+    let report = workspace.json(workspace.deploy("1", &[]));
+    assert_eq!(report["nodes"][0]["name"], "prod-db-1 [redacted]");
 }
 
 #[test]

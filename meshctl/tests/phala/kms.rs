@@ -6,10 +6,21 @@ use serde_json::json;
 
 use crate::world::{KMS, World, compressed, signer};
 
-const ADDRESS: &str = "0x00000000000000000000000000000000000000aa";
+pub(crate) const ADDRESS: &str = "0x00000000000000000000000000000000000000aa";
+/// Where another one is.
+pub(crate) const OTHER: &str = "0x00000000000000000000000000000000000000bb";
 
-/// Installs it; its address.
-pub(crate) fn install(world: &World) -> &'static str {
+/// What `registerApp` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Registering {
+    /// It remembers the app.
+    Remembers,
+    /// It uses some 290,000 gas, and remembers nothing.
+    BurnsGas,
+}
+
+/// Installs it at an address.
+pub(crate) fn install(world: &World, address: &str, registering: Registering) {
     let info = (Bytes::from(compressed(&signer(KMS))), Bytes::new(), Bytes::new(), Bytes::new()).abi_encode_params();
     // The selector: PUSH0, CALLDATALOAD, PUSH1 224, SHR.
     let selector = "5f3560e01c";
@@ -19,9 +30,12 @@ pub(crate) fn install(world: &World) -> &'static str {
     let kms_info = format!("61{:04x}8060365f395ff3", info.len());
     // JUMPDEST, PUSH1 4, CALLDATALOAD, SLOAD, PUSH0, MSTORE, PUSH1 32, PUSH0, RETURN.
     let registered_apps = "5b600435545f5260205ff3";
-    // JUMPDEST, PUSH1 1, PUSH1 4, CALLDATALOAD, SSTORE, STOP.
-    let register_app = "5b60016004355500";
+    let register_app = match registering {
+        // JUMPDEST, PUSH1 1, PUSH1 4, CALLDATALOAD, SSTORE, STOP.
+        Registering::Remembers => "5b60016004355500",
+        // JUMPDEST, PUSH0, PUSH3 352000, MSTORE, STOP: memory up to there.
+        Registering::BurnsGas => "5b5f62055f005200",
+    };
     let code = format!("0x{selector}{dispatch}{kms_info}{registered_apps}{register_app}{}", hex::encode(info));
-    world.anvil.rpc("anvil_setCode", json!([ADDRESS, code]));
-    ADDRESS
+    world.anvil.rpc("anvil_setCode", json!([address, code]));
 }

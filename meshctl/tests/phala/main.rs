@@ -40,8 +40,10 @@ pub(crate) struct Workspace {
 impl Workspace {
     pub(crate) fn new(fault: Option<Fault>) -> Self {
         let world = Arc::new(World::new());
-        let kms = kms::install(&world);
-        let cloud = Cloud::start(&world, kms, fault);
+        for address in [kms::ADDRESS, kms::OTHER] {
+            kms::install(&world, address, kms::Registering::Remembers);
+        }
+        let cloud = Cloud::start(&world, kms::ADDRESS, fault);
         let workspace = Self { world, cloud };
         workspace.write_compose("1");
         workspace.write("secrets.env", &format!("P2P_RPC_URL={SECRET}\n"), 0o600);
@@ -89,7 +91,8 @@ impl Workspace {
     pub(crate) fn deploy(&self, nodes: &str, more: &[&str]) -> Command {
         let sources = self.sources();
         let sources = sources.iter().map(String::as_str);
-        let arguments: Vec<_> = ["deploy", "--nodes", nodes, "--name", "prod-db"].into_iter().chain(sources).collect();
+        let own = ["deploy", "--nodes", nodes, "--name", "prod-db", "--kms-contract", kms::ADDRESS];
+        let arguments: Vec<_> = own.into_iter().chain(sources).collect();
         self.command(&[&arguments, more].concat())
     }
 

@@ -12,16 +12,18 @@ use super::{
     super::register,
     cluster::{Cluster, Waiting, other_document},
     given::{AgentArgs, ApiArgs, ENDPOINT, LISTEN_PORT, Software, SourceArgs, WaitArgs},
+    names::{parse_name, parse_word},
     policy::Policy,
     report::Report,
 };
 use crate::{
+    address::parse_address,
     chain::{Call, Operator},
     failure::Failure,
     output::Printer,
     phala::{
         Agents, Api, Changed, Cvm, CvmId, KmsInfo, NodeId, Prepared, Provision, Provisioned, Seen, Step, Tried, Wanted,
-        least_used, next,
+        expected_kms, least_used, next, require_expected,
     },
     settings::Settings,
     signer::SignerArgs,
@@ -45,6 +47,10 @@ pub(super) struct Args {
     /// Whose KMS the CVMs get their keys from: that of the contract's chain
     #[arg(long, help_heading = "Machine options", value_name = "CHAIN", default_value = "base", value_parser = ["base", "ethereum"])]
     kms: String,
+    /// The DstackKms contract that the app is registered with: Phala Cloud must name the same [default: the one that Phala publishes for
+    /// Base or Ethereum]
+    #[arg(long, help_heading = "Machine options", value_name = "ADDRESS", value_parser = parse_address)]
+    kms_contract: Option<Address>,
     /// What each CVM is given
     #[arg(long, help_heading = "Machine options", value_name = "TYPE", default_value = "tdx.small", value_parser = parse_word)]
     instance_type: String,
@@ -97,6 +103,8 @@ struct Deploying<'a> {
     relayed: BTreeSet<InstanceId>,
     /// As many CVMs as there must be in the list.
     listed: usize,
+    /// The DstackKms that the API must name.
+    expected_kms: Address,
     kms: Option<KmsInfo>,
     transactions: Vec<TxHash>,
 }
@@ -108,6 +116,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
     let chain = &operator.chain;
     let policy = Policy { operator: &operator, printer, contract };
     policy.require_owner().await?;
+    let expected_kms = expected_kms(chain.id, args.kms_contract)?;
     if !args.no_udp && !software.takes_endpoint {
         printer.note(format!(
             "no UDP ports are mapped: the compose file does not pass ${{{ENDPOINT}:-}} and ${{{LISTEN_PORT}:-}} to the agent"
@@ -141,6 +150,7 @@ pub(super) async fn run(args: &Args, settings: &Settings, printer: &Printer) -> 
         minted: BTreeSet::new(),
         relayed: BTreeSet::new(),
         listed: 0,
+        expected_kms,
         kms: None,
         transactions: Vec::new(),
     };
@@ -235,6 +245,7 @@ impl Deploying<'_> {
         let provisioned = self.api.provision(&wanted).await;
         let provisioned = provisioned.map_err(|error| error.failure(&format!("prepare the CVM {name}")))?;
         self.require_own_document(provisioned.compose_hash)?;
+        require_expected(&provisioned.kms, self.expected_kms)?;
         let sealed = self.cluster.seal(&self.software.environment, &provisioned.kms, &self.policy).await?;
         self.kms = Some(provisioned.kms.clone());
 
@@ -291,6 +302,7 @@ impl Deploying<'_> {
             return Ok(kms.clone());
         }
         let kms = self.cluster.kms(&self.policy).await?;
+        require_expected(&kms, self.expected_kms)?;
         self.kms = Some(kms.clone());
         Ok(kms)
     }
@@ -352,42 +364,4 @@ impl Outline {
 
 fn name_of<'a>(seen: &'a [Seen], cvm: &CvmId) -> &'a str {
     seen.iter().find(|seen| seen.cvm.id == *cvm).map_or("a CVM", |seen| seen.cvm.name.as_str())
-}
-
-/// Phala Cloud's rule for names, with room for a number.
-fn parse_name(text: &str) -> Result<String, String> {
-    let is_good = (3..=56).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && !text.contains("--")
-        && !text.ends_with('-');
-    if is_good {
-        Ok(text.to_owned())
-    } else {
-        Err("3 to 56 letters, digits and single hyphens, a letter first".to_owned())
-    }
-}
-
-/// Names that Phala Cloud gives to sizes and images.
-fn parse_word(text: &str) -> Result<String, String> {
-    let is_good = !text.is_empty()
-        && text.len() <= 100
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-    if is_good { Ok(text.to_owned()) } else { Err("a name of letters, digits, `-`, `.` and `_`".to_owned()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_that_phala_cloud_takes() {
-        for good in ["abc", "prod-db", "A1-b2", &"a".repeat(56)] {
-            assert!(parse_name(good).is_ok(), "{good}");
-        }
-        for wrong in ["", "ab", "1abc", "a--b", "abc-", "a_b", "a b", "é-db", &"a".repeat(57)] {
-            assert!(parse_name(wrong).is_err(), "{wrong}");
-        }
-        assert!(parse_word("tdx.small").is_ok() && parse_word("a b").is_err() && parse_word("").is_err());
-    }
 }
