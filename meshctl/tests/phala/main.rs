@@ -7,6 +7,7 @@
 mod anvil;
 mod calls;
 mod cloud;
+mod commit;
 mod destroy;
 mod document;
 mod hostile;
