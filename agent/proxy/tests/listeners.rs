@@ -1,5 +1,7 @@
 //! Real sockets: loopback ports and socket files.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
