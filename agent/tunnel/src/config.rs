@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use ipnetwork::IpNetwork;
 
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::packet_link::PacketLink;
 use crate::path::Watch;
 
 /// The inner MTU that fits WireGuard's 80 bytes of overhead on IPv6 into 1,500 bytes.
@@ -31,6 +32,18 @@ pub struct DeviceOptions {
     pub offloads: Offloads,
     /// The watcher, which learns the paths that packets take; `None`: there is none.
     pub watch: Option<Watch>,
+    /// Where its packets come out in clear.
+    pub inside: Inside,
+}
+
+/// Where a device's packets come out in clear.
+#[derive(Clone, Debug)]
+pub enum Inside {
+    /// At a TUN interface, which needs `/dev/net/tun` and the capability NET_ADMIN.
+    Interface,
+    /// At a TCP/IP stack in this process, which needs no privileges. The device's name is only one for the logs then, and
+    /// [`DeviceOptions::uapi`] needs the rights to make its socket.
+    Memory(PacketLink),
 }
 
 impl DeviceOptions {
@@ -38,7 +51,15 @@ impl DeviceOptions {
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         let threads = NonZeroU8::MIN;
-        Self { name: name.into(), mtu: None, uapi: true, threads, offloads: Offloads::ALL, watch: None }
+        Self {
+            name: name.into(),
+            mtu: None,
+            uapi: true,
+            threads,
+            offloads: Offloads::ALL,
+            watch: None,
+            inside: Inside::Interface,
+        }
     }
 }
 

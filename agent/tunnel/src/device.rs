@@ -23,6 +23,7 @@ use crate::handshake_limiter::HandshakeLimiter;
 use crate::handshakes;
 use crate::inbound;
 use crate::indices::Indices;
+use crate::inner::Inner;
 use crate::mtu::Mtu;
 use crate::noise::Identity;
 use crate::outbound::{self, Outbound};
@@ -32,7 +33,6 @@ use crate::peer::Context;
 use crate::sys::{self, Event};
 use crate::table::Table;
 use crate::transmit::Outside;
-use crate::tun::Tun;
 use crate::uapi::Server;
 use crate::udp::Sockets;
 use crate::underlay;
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) watch: Option<Watch>,
     table: RwLock<Table>,
     sockets: RwLock<Arc<Sockets>>,
-    pub(crate) tun: Tun,
+    pub(crate) inner: Inner,
     pub(crate) counters: Counters,
     pub(crate) limiter: HandshakeLimiter,
     pub(crate) control: Sender<Request>,
@@ -91,7 +91,7 @@ impl Device {
     pub fn create(options: DeviceOptions) -> Result<Self, Error> {
         let (threads, offloads) = (options.threads, options.offloads);
         let mtu = options.mtu.unwrap_or_else(underlay::derived_mtu);
-        let tun = Tun::create(&options.name, mtu, threads, offloads)?;
+        let inner = Inner::create(&options, mtu)?;
         let mut sockets = Sockets::bind(0, 0, threads, offloads)?;
         sockets.take_handshakes_apart();
         let server = options.uapi.then(|| Server::bind(&options.name)).transpose()?;
@@ -109,7 +109,7 @@ impl Device {
             watch: options.watch,
             table: RwLock::new(table),
             sockets: RwLock::new(Arc::new(sockets)),
-            tun,
+            inner,
             counters: Counters::default(),
             limiter: HandshakeLimiter::new(),
             control,
@@ -321,25 +321,25 @@ impl Shared {
         self.mtu.load(Ordering::Relaxed)
     }
 
-    /// Looks at the interface's MTU. See [`Tun::mtu`] for who must not call this.
+    /// Looks at the interface's MTU. See [`crate::tun::Tun::mtu`] for who must not call this.
     pub(crate) fn read_mtu(&self) -> std::io::Result<u16> {
-        let mtu = self.tun.mtu()?;
+        let mtu = self.inner.mtu()?;
         self.mtu.store(mtu, Ordering::Relaxed);
         Ok(mtu)
     }
 
     /// As [`Self::read_mtu`], for those who must not wait; `None` where they would have to.
     pub(crate) fn read_mtu_if_free(&self) -> Option<std::io::Result<u16>> {
-        let mtu = self.tun.mtu_if_free();
+        let mtu = self.inner.mtu_if_free();
         if let Some(Ok(mtu)) = mtu {
             self.mtu.store(mtu, Ordering::Relaxed);
         }
         mtu
     }
 
-    /// Changes the interface's MTU. See [`Tun::set_mtu`] for who must not call this.
+    /// Changes the interface's MTU. See [`crate::tun::Tun::set_mtu`] for who must not call this.
     pub(crate) fn set_mtu(&self, mtu: u16) -> std::io::Result<()> {
-        self.tun.set_mtu(mtu)?;
+        self.inner.set_mtu(mtu)?;
         self.mtu.store(mtu, Ordering::Relaxed);
         Ok(())
     }
@@ -375,7 +375,7 @@ impl Shared {
 
     /// What works on many packets at once now.
     fn offloads_in_use(&self) -> Offloads {
-        let (tun, udp) = (self.tun.offloads_in_use(), self.sockets().offloads_in_use());
+        let (tun, udp) = (self.inner.offloads_in_use(), self.sockets().offloads_in_use());
         Offloads {
             tun_tso: tun.tun_tso,
             tun_uso: tun.tun_uso,
@@ -387,7 +387,7 @@ impl Shared {
 
     fn snapshot(&self) -> DeviceState {
         // Before the table is held. An interface that was just deleted has none; the device is about to end.
-        let (mtu, gso_max_size) = (self.read_mtu().unwrap_or(0), self.tun.gso_max_size());
+        let (mtu, gso_max_size) = (self.read_mtu().unwrap_or(0), self.inner.gso_max_size());
         let (table, now) = (self.table(), clock::now());
         DeviceState {
             public_key: table.identity.as_ref().map(|identity| identity.public()),

@@ -27,7 +27,7 @@ const TURN: Duration = Duration::from_millis(10);
 
 /// Runs until the device ends.
 pub(crate) fn run(shared: &Shared) {
-    let offloads = shared.tun.offloads_in_use();
+    let offloads = shared.inner.offloads_in_use();
     let (mut merge, mut buffer) = (Merge::of_few(offloads.tun_tso, offloads.tun_uso), ReceiveBuffer::new());
     let mut inbound = Inbound::new(shared, 0, &mut merge);
     let (wake, mut pace) = (&shared.wake_handshakes, Pace::new(Instant::now()));

@@ -12,6 +12,7 @@ use crate::control::Request;
 use crate::counters::{Counter, Counters};
 use crate::device::Shared;
 use crate::endpoint::Endpoint;
+use crate::inner::InnerQueue;
 use crate::mtu::Look;
 use crate::noise::{Message, classify};
 use crate::outbound::{Outbound, take_answers};
@@ -20,7 +21,6 @@ use crate::peer::Context;
 use crate::receive::{ENOUGH, HANDSHAKES, ReceiveBatch, Via};
 use crate::sys;
 use crate::table::Table;
-use crate::tun::Queue;
 use crate::udp::{Datagrams, ReceiveBuffer, SLOTS};
 
 /// Times one socket is asked for datagrams before the other gets its turn.
@@ -36,7 +36,7 @@ pub(crate) fn run(shared: &Shared, queue: usize, outbound: &Mutex<Outbound>) {
     if let Err(error) = sys::ask_for_turns(TURN) {
         tracing::debug!(%error, "what comes in may wait longer for a processor");
     }
-    let offloads = shared.tun.offloads_in_use();
+    let offloads = shared.inner.offloads_in_use();
     let (mut merge, mut buffer) = (Merge::new(offloads.tun_tso, offloads.tun_uso), ReceiveBuffer::new());
     let mut inbound = Inbound::new(shared, queue, &mut merge);
     let wake = &shared.wakes[queue].inbound;
@@ -142,7 +142,7 @@ impl<'a> Inbound<'a> {
     fn take_some(&mut self, buffer: &mut ReceiveBuffer, count: usize, next: &mut Next) {
         let Self { shared, queue, batch, output, .. } = self;
         batch.handshakes = 0;
-        let own_index = shared.tun.index_outside();
+        let own_index = shared.inner.index_outside();
         let table = shared.table();
         let Some(identity) = table.identity.as_ref() else {
             next.message = count;
@@ -172,7 +172,7 @@ impl<'a> Inbound<'a> {
             next.advance(taken, len);
             bytes += taken;
         }
-        let tun = shared.tun.queue(*queue);
+        let tun = shared.inner.queue(*queue);
         batch.hand_over(buffer.bytes(), |packet| write(tun, packet, &shared.counters));
     }
 }
@@ -201,7 +201,7 @@ fn take_run(
 }
 
 /// Writes one packet or superpacket, whose first slice is the header that not every interface takes.
-pub(crate) fn write(tun: &Queue, packet: &[IoSlice<'_>], counters: &Counters) {
+pub(crate) fn write(tun: InnerQueue<'_>, packet: &[IoSlice<'_>], counters: &Counters) {
     let without_header = usize::from(!tun.has_vnet_header());
     if let Err(error) = tun.write(&packet[without_header..]) {
         tracing::trace!(%error, "packet not taken by the interface");

@@ -33,11 +33,13 @@ mod handshake_limiter;
 mod handshakes;
 mod inbound;
 mod indices;
+mod inner;
 mod mtu;
 mod noise;
 mod outbound;
 mod outgoing;
 mod output;
+mod packet_link;
 mod peer;
 mod receive;
 mod schedule;
@@ -62,13 +64,16 @@ mod udp;
 mod underlay;
 mod wiped;
 
-pub use config::{DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Offloads, PeerState, PeerUpdate};
+pub use config::{
+    DEFAULT_MTU, DeviceOptions, DeviceState, DeviceUpdate, Drops, Inside, Offloads, PeerState, PeerUpdate,
+};
 pub use device::Device;
 pub use engine::{Engine, EngineEvent, EngineOptions, EngineTarget, EngineTransmit};
 pub use error::Error;
 pub use handle::DeviceHandle;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use memory::keep_little_memory;
+pub use packet_link::PacketLink;
 pub use path::{Carrier, Path, Proof, Route, StreamOrigin, Watch, Watcher};
 pub use secret::{Secret, leave_no_trace};
 pub use standalone::run_standalone;

@@ -61,7 +61,7 @@ impl Mtu {
         let Some(chosen) = self.chosen else { return };
         // Where the interface was moved, this finds it again. It is not waited for: an update would wait as well.
         let _ = shared.read_mtu_if_free();
-        let via = Via { fwmark: shared.table().fwmark, except: shared.tun.index_outside() };
+        let via = Via { fwmark: shared.table().fwmark, except: shared.inner.index_outside() };
         let (fitting, lowered) = match look_at {
             // One change among ten thousand peers checks one link.
             Fit::Endpoints(endpoints) if !self.lowered => {

@@ -36,9 +36,9 @@ const FIT_AFTER: Duration = Duration::from_secs(1);
 /// Runs until the device ends. `own` is of this thread's queue.
 pub(crate) fn run(shared: &Shared, own: &Mutex<Outbound>) {
     let queue = lock(own).queue;
-    let (tun, wake) = (shared.tun.queue(queue), &shared.wakes[queue].outbound);
+    let (tun, wake) = (shared.inner.queue(queue), &shared.wakes[queue].outbound);
     while !shared.is_stopping() {
-        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), sys::watch(tun, libc::POLLIN)];
+        let mut watched = [sys::watch(&wake.as_fd(), libc::POLLIN), sys::watch(&tun, libc::POLLIN)];
         if let Err(error) = sys::wait(&mut watched) {
             tracing::error!(%error, "could not wait for packets");
             return;
@@ -114,7 +114,7 @@ impl Outbound {
     /// floods the interface with packets for no peer must not keep the table from an update, and all other threads with it.
     fn take_batch(&mut self, shared: &Shared) -> io::Result<()> {
         let mtu = self.look.mtu(shared);
-        let (tun, table) = (shared.tun.queue(self.queue), shared.table());
+        let (tun, table) = (shared.inner.queue(self.queue), shared.table());
         let mut bytes_read = 0;
         let result = loop {
             // Where the interface gives no header, the zeros in front are one, which says nothing.
@@ -163,7 +163,7 @@ impl Outbound {
             next = packets.end;
             let tell = |message: &[u8]| {
                 let header = VnetHeader::PLAIN.encode();
-                write(shared.tun.queue(*queue), &[IoSlice::new(&header), IoSlice::new(message)], counters);
+                write(shared.inner.queue(*queue), &[IoSlice::new(&header), IoSlice::new(message)], counters);
             };
             outgoing.send(&mut shared.context(identity, output), packets, batch, tell);
             shared.carry_out(output);

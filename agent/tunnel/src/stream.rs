@@ -65,7 +65,7 @@ impl StreamInbound {
         let table = shared.table();
         let Some(identity) = table.identity.as_ref() else { return datagrams.len() };
         let mut context = shared.context(identity, output);
-        let offloads = shared.tun.offloads_in_use();
+        let offloads = shared.inner.offloads_in_use();
         let merge = merge.get_or_insert_with(|| Merge::of_few(offloads.tun_tso, offloads.tun_uso));
         let mut batch = ReceiveBatch::new(merge, shared.mtu());
         let via = Via::Stream { carrier, source: source.get() };
@@ -92,7 +92,7 @@ impl StreamInbound {
             bytes += run.iter().map(Range::len).sum::<usize>();
             next = end;
         }
-        let tun = shared.tun.queue(0);
+        let tun = shared.inner.queue(0);
         batch.hand_over(buffer, |packet| inbound::write(tun, packet, &shared.counters));
         next
     }

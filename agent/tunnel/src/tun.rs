@@ -14,6 +14,7 @@ use crate::error::Error;
 use link::Link;
 
 pub(crate) use queue::Queue;
+pub(crate) use superpacket::max_size as longest_superpacket;
 
 /// Packets that may wait in a queue of the interface. The kernel's 500 are less than 64 streams of small writes have under way between
 /// two turns of the thread that reads: it threw 4 % of theirs away, and with none lost they cost a fifth less processor time.

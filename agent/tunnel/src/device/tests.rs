@@ -57,7 +57,7 @@ fn a_machine_busy_with_its_network_holds_up_no_other_thread() {
     let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
     let inside = UdpSocket::bind("10.9.0.1:0").unwrap();
     thread::scope(|scope| {
-        let busy = device.shared.tun.delay_mtu();
+        let busy = device.shared.inner.delay_mtu();
         // Two who ask: a caller, and the outbound thread, with the first packet after a second.
         let asking = scope.spawn(|| device.snapshot());
         let refused = || device.shared.counters.read().unauthenticated;
@@ -95,7 +95,7 @@ fn no_datagram_comes_back_by_the_interface_itself() {
     let (namespace, elsewhere) = (Namespace::unique("wu").unwrap(), Namespace::unique("wu").unwrap());
     namespace.enter().unwrap();
     let (device, name) = (device(&namespace), namespace.name());
-    let (shared, index) = (&device.shared, device.shared.tun.index_outside());
+    let (shared, index) = (&device.shared, device.shared.inner.index_outside());
     let port = shared.sockets().port();
     let device_key = PrivateKey::from_bytes(Zeroizing::new([1; 32])).public_key();
     let peer = PrivateKey::from_bytes(Zeroizing::new([2; 32]));
@@ -113,7 +113,7 @@ fn no_datagram_comes_back_by_the_interface_itself() {
     // Whether the device takes it in, and does not refuse it, when it comes out of the tunnel.
     let is_taken = |message: &[u8; 148]| {
         let before = (taken(), refused());
-        shared.tun.queue(0).write(&[IoSlice::new(&[0; VNET_LEN]), IoSlice::new(&to_port(port, message))]).unwrap();
+        shared.inner.queue(0).write(&[IoSlice::new(&[0; VNET_LEN]), IoSlice::new(&to_port(port, message))]).unwrap();
         while (taken(), refused()) == before {
             assert!(Instant::now() < end, "it did not come");
             thread::yield_now();
@@ -148,7 +148,7 @@ fn no_datagram_comes_back_by_the_interface_itself() {
     up();
     // A look at the interface, as each thread has one a second.
     let _: crate::config::DeviceState = device.snapshot();
-    assert_ne!(shared.tun.index_outside(), index);
+    assert_ne!(shared.inner.index_outside(), index);
     assert!(!is_taken(&initiation()), "taken in by the interface after it came back");
     device.stop().unwrap();
 }

@@ -14,7 +14,7 @@ const LEFT_FREE: usize = 192;
 
 /// The greatest length in bytes (`gso_max_size`) with which TCP makes no more segments than one send takes: 62,100 bytes, 45
 /// segments, with an MTU of 1,420.
-pub(super) fn max_size(mtu: u16) -> u32 {
+pub(crate) fn max_size(mtu: u16) -> u32 {
     let mtu = usize::from(mtu.max(576));
     let segments = (MAX_RUN / (mtu + OVERHEAD)).min(MAX_SEGMENTS);
     let full = segments * (mtu - HEADERS_IPV4);
