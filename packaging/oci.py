@@ -26,7 +26,7 @@ _USERS = (("root", "root", 0), ("nobody", "nogroup", 65534))
 _PASSWD = "".join(f"{user}:x:{number}:{number}::/:/nonexistent\n" for user, _, number in _USERS).encode()
 _GROUP = "".join(f"{group}:x:{number}:\n" for _, group, number in _USERS).encode()
 #: Where an engine mounts what the agent reads and writes.
-_DIRECTORIES = ("etc", "run", "run/p2p-agent", "tmp", "usr", "usr/bin", "var", "var/lib", "var/lib/p2p-agent")
+_DIRECTORIES = ("etc", "run", "run/p2p-agent", "tmp", "usr", "usr/bin", "usr/share", "usr/share/doc", "var", "var/lib", "var/lib/p2p-agent")
 
 
 def tar(files: Mapping[str, bytes], directories: Iterable[str], links: Mapping[str, str], epoch: int) -> bytes:

@@ -1,6 +1,8 @@
 """What the programs are made of, as CycloneDX 1.5: every crate that is compiled into one of them, with version, licence and checksum.
 
-    cargo metadata --locked --format-version 1 --filter-platform TARGET | sbom.py --epoch SECONDS --lock Cargo.lock PACKAGE … >FILE
+    cargo metadata --locked --format-version 1 | sbom.py --epoch SECONDS --lock Cargo.lock --linked TREE PACKAGE … >FILE
+
+TREE is cargo's tree (`linked.py`).
 """
 
 from __future__ import annotations
@@ -15,21 +17,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import linked
 
-def bill(metadata: Mapping[str, Any], lock: Mapping[str, Any], programs: Sequence[str], epoch: int) -> dict[str, Any]:
-    """Raises `KeyError` for a program that the workspace does not have."""
-    packages = {package["id"]: package for package in metadata["packages"]}
+
+def bill(
+    metadata: Mapping[str, Any], lock: Mapping[str, Any], crates: set[tuple[str, str]], programs: Sequence[str], epoch: int
+) -> dict[str, Any]:
+    """`crates` are the linked ones. Raises `KeyError` for a program that the workspace does not have, and for a crate that cargo does
+    not know."""
+    packages = {package["id"]: package for package in linked.packages(metadata, crates)}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    members = {packages[member]["name"]: member for member in metadata["workspace_members"]}
+    members = {packages[member]["name"]: member for member in metadata["workspace_members"] if member in packages}
     checksums = {(crate["name"], crate["version"]): crate.get("checksum") for crate in lock["package"]}
     roots = [members[program] for program in programs]
-    needs: dict[str, list[str]] = {}
-    waiting = list(roots)
-    while waiting:
-        package = waiting.pop()
-        if package not in needs:
-            needs[package] = [dep["pkg"] for dep in nodes[package]["deps"] if _is_compiled_in(dep)]
-            waiting += needs[package]
+    needs = {package: [dep["pkg"] for dep in nodes[package]["deps"] if _is_linked(dep, packages)] for package in packages}
     refs = {package: _purl(packages[package]) for package in needs}
     components = [_component(packages[package], refs[package], checksums) for package in needs]
     main = packages[roots[0]]
@@ -54,9 +55,9 @@ def bill(metadata: Mapping[str, Any], lock: Mapping[str, Any], programs: Sequenc
     }
 
 
-def _is_compiled_in(dependency: Mapping[str, Any]) -> bool:
+def _is_linked(dependency: Mapping[str, Any], packages: Mapping[str, Any]) -> bool:
     """Neither for build scripts alone nor for tests."""
-    return any(kind["kind"] is None for kind in dependency["dep_kinds"])
+    return dependency["pkg"] in packages and any(kind["kind"] is None for kind in dependency["dep_kinds"])
 
 
 def _purl(package: Mapping[str, Any]) -> str:
@@ -78,9 +79,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--epoch", type=int, required=True)
     parser.add_argument("--lock", type=Path, required=True)
+    parser.add_argument("--linked", type=Path, required=True)
     parser.add_argument("programs", nargs="+", metavar="PACKAGE")
     given = parser.parse_args()
-    document = bill(json.load(sys.stdin), tomllib.loads(given.lock.read_text()), given.programs, given.epoch)
+    crates = linked.crates(given.linked.read_text().splitlines())
+    document = bill(json.load(sys.stdin), tomllib.loads(given.lock.read_text()), crates, given.programs, given.epoch)
     json.dump(document, sys.stdout, indent=1)
     print()
 
