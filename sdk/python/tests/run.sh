@@ -7,6 +7,7 @@
 #                             file gives them
 #   run.sh apps [EXAMPLE …]   the same of examples with databases, whose Debian packages `make test-apps` installs: all, or those in these
 #                             folders of examples/. QUICK=1 leaves out the tests that are marked `nightly`.
+#   run.sh dist               what `make dist` made, on machines that boot: `.ci/dist-nodes`
 # AS_USER: how to run anything as the user, where this is run as root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,12 +23,13 @@ if [ -n "$what" ]; then
   cd "$root/examples"
   case "$what" in
   mesh) set -- "$here/mesh" ;;
+  dist) set -- --show-capture=all -rP "$root/packaging/installed" ;;
   examples) set -- hello-p2p counter cvm/test_agent.py ;;
   apps)
     (($#)) || set -- etcd patroni redis-cluster tls
     [ -z "${QUICK:-}" ] || set -- "$@" -m "not nightly"
     ;;
-  *) echo "usage: $0 [mesh | examples | apps [EXAMPLE …]]" >&2; exit 2 ;;
+  *) echo "usage: $0 [mesh | dist | examples | apps [EXAMPLE …]]" >&2; exit 2 ;;
   esac
   exec "${as_root[@]}" "${pytest[@]}" "$@"
 fi
@@ -35,4 +37,4 @@ cd "$here/.."
 "$venv/bin/mypy" --cache-dir "$venv/mypy-cache"
 # What users get, with the oldest Python that it is for.
 "$venv/bin/mypy" --cache-dir "$venv/mypy-cache" --python-version 3.9 src
-exec "${pytest[@]}" tests "$root/examples/cvm/test_compose.py" "$root/examples/kafka" "$root/packaging" --ignore tests/mesh
+exec "${pytest[@]}" tests "$root/examples/cvm/test_compose.py" "$root/examples/kafka" "$root/packaging" --ignore tests/mesh --ignore "$root/packaging/installed"
