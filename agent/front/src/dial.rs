@@ -1,6 +1,6 @@
 //! Connections to other members: by the URL in the contract, to the very key that it names for them.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
 use mesh_core::id::TokenId;
 use rustls::{CertificateError, Error, pki_types::ServerName};
@@ -14,7 +14,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use crate::{
     identity::Identity,
     limits::Limits,
-    members::{CutOff, Members, Place},
+    members::{CutOff, Members},
     socket::Socket,
     stream::MemberStream,
     tls,
@@ -74,25 +74,26 @@ impl Dialer {
         Self { identity, members, gateway, limits }
     }
 
-    /// A connection to that member, whose other end has proved the key that the contract names for this token. Whether the member lets
-    /// this node in shows at the first read.
+    /// A connection to a front of that member, whose other end has proved the key that the contract names for this token: to the front
+    /// at `port`, or to that of its URL. Whether the member lets this node in shows at the first read.
     ///
     /// # Errors
     /// See [`DialError`].
-    pub async fn dial(&self, token: TokenId) -> Result<MemberStream, DialError> {
+    pub async fn dial(&self, token: TokenId, port: Option<NonZeroU16>) -> Result<MemberStream, DialError> {
         let member = self.members.borrow().of_token(token, Instant::now()).cloned();
         let member = member.map_err(|why| DialError::NotAllowed(token, why))?;
         let place = member.place.ok_or(DialError::NoPlace(token))?;
+        let host = place.host(port.unwrap_or(place.port));
         let config = tls::client(&self.identity, member.key)
-            .map_err(|error| DialError::Refused(place.host.clone(), io::Error::other(error)))?;
+            .map_err(|error| DialError::Refused(host.clone(), io::Error::other(error)))?;
         let dialed = timeout(self.limits.handshake, async {
-            let socket = self.connect(&place).await?;
-            let name = ServerName::try_from(place.host.clone())
-                .map_err(|error| DialError::Unresolved(place.host.clone(), io::Error::other(error)))?;
+            let socket = self.connect(&host, place.domain.port()).await?;
+            let name = ServerName::try_from(host.clone())
+                .map_err(|error| DialError::Unresolved(host.clone(), io::Error::other(error)))?;
             let connected = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
-            connected.map_err(|error| refused(&place, token, error))
+            connected.map_err(|error| refused(&host, token, error))
         });
-        let timed_out = |_| DialError::TimedOut(place.host.clone(), self.limits.handshake.as_secs());
+        let timed_out = |_| DialError::TimedOut(host.clone(), self.limits.handshake.as_secs());
         let tls = dialed.await.map_err(timed_out)??;
         let stream = MemberStream::new(TlsStream::Client(tls), token, member.key, self.members.clone(), |_| {});
         // It may have left during the handshake.
@@ -103,12 +104,12 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, place: &Place) -> Result<Socket, DialError> {
+    async fn connect(&self, host: &str, port: NonZeroU16) -> Result<Socket, DialError> {
         let addresses = match self.gateway {
             Some(gateway) => vec![gateway],
-            None => lookup_host((place.host.as_str(), place.port))
+            None => lookup_host((host, port.get()))
                 .await
-                .map_err(|error| DialError::Unresolved(place.host.clone(), error))?
+                .map_err(|error| DialError::Unresolved(host.to_owned(), error))?
                 .take(ADDRESSES)
                 .collect(),
         };
@@ -116,23 +117,23 @@ impl Dialer {
         for address in addresses {
             match timeout(CONNECT, TcpStream::connect(address)).await {
                 Ok(Ok(tcp)) => {
-                    let unusable = |error| DialError::Unreachable(place.host.clone(), error);
+                    let unusable = |error| DialError::Unreachable(host.to_owned(), error);
                     return Socket::new(tcp, self.limits.stall).map_err(unusable);
                 }
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
         }
-        Err(DialError::Unreachable(place.host.clone(), last))
+        Err(DialError::Unreachable(host.to_owned(), last))
     }
 }
 
-fn refused(place: &Place, token: TokenId, error: io::Error) -> DialError {
+fn refused(host: &str, token: TokenId, error: io::Error) -> DialError {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     if matches!(inner, Some(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))) {
-        return DialError::WrongKey(place.host.clone(), token);
+        return DialError::WrongKey(host.to_owned(), token);
     }
-    DialError::Refused(place.host.clone(), error)
+    DialError::Refused(host.to_owned(), error)
 }
 
 impl fmt::Debug for Dialer {

@@ -1,8 +1,11 @@
 //! Who may talk now, as the contract was last believed, and until when that may be believed.
 
-use std::{collections::BTreeMap, future::pending, sync::Arc};
+use std::{collections::BTreeMap, future::pending, num::NonZeroU16, sync::Arc};
 
-use mesh_core::id::TokenId;
+use mesh_core::{
+    id::{InstanceId, TokenId},
+    place::{Domain, host_name},
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -19,13 +22,23 @@ pub enum Trust {
     Always,
 }
 
-/// Where a member is reached.
+/// Where a member is reached: behind a dstack gateway, which finds it by the server name in TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The host of its URL, which is also the server name in TLS by which the gateway finds it.
-    pub host: String,
-    /// The gateway's TCP port.
-    pub port: u16,
+    /// The CVM.
+    pub instance: InstanceId,
+    /// The TCP port of its front, as registered.
+    pub port: NonZeroU16,
+    /// The gateway.
+    pub domain: Domain,
+}
+
+impl Place {
+    /// The host name of this port of it, for DNS and TLS.
+    #[must_use]
+    pub fn host(&self, port: NonZeroU16) -> String {
+        host_name(self.instance, port, &self.domain)
+    }
 }
 
 /// One member.

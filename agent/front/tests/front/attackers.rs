@@ -62,7 +62,7 @@ async fn a_genuine_certificate_with_an_unregistered_key_is_refused() {
     assert!(error.to_string().contains("AccessDenied"), "{error}");
     until("the refusal to be counted", || one.counts().not_members == 1).await;
     // What it would have shown by the dialer is refused in the same way.
-    assert!(echo(&mut two.dialer_as(&sibling).dial(one.token).await.unwrap(), b"hello").await.is_err());
+    assert!(echo(&mut two.dialer_as(&sibling).dial(one.token, None).await.unwrap(), b"hello").await.is_err());
     assert_eq!((one.served(), one.counts().accepted), (0, 0));
 }
 
@@ -102,7 +102,7 @@ async fn a_member_of_another_cluster_is_refused_in_both_directions() {
         tell(&[own], &BTreeMap::from([own.member(), (member.token, elsewhere)]));
     };
     led_astray(&two, &one, &other_one);
-    let error = two.dialer().dial(one.token).await.unwrap_err();
+    let error = two.dialer().dial(one.token, None).await.unwrap_err();
     assert!(matches!(error, DialError::WrongKey(_, token) if token == one.token), "{error}");
     // One that accepts any server is refused there.
     let error = talks(other_one.front, client(&[&TLS13], Some(shown(&two.key, &two.key)))).await.unwrap_err();
@@ -118,10 +118,10 @@ async fn the_name_of_one_node_is_not_answered_by_another_member() {
     introduce(&[&one, &two, &three]);
     let led_to_three = Member { place: Some(place(three.front)), ..two.member().1 };
     tell(&[&one], &BTreeMap::from([one.member(), (two.token, led_to_three), three.member()]));
-    let error = one.dialer().dial(two.token).await.unwrap_err();
+    let error = one.dialer().dial(two.token, None).await.unwrap_err();
     assert!(matches!(error, DialError::WrongKey(_, token) if token == two.token), "{error}");
     assert_eq!((two.served(), three.served()), (0, 0));
-    echo(&mut one.dialer().dial(three.token).await.unwrap(), b"by its own name").await.unwrap();
+    echo(&mut one.dialer().dial(three.token, None).await.unwrap(), b"by its own name").await.unwrap();
 }
 
 /// It has the certificate, which every caller is shown.
@@ -141,7 +141,7 @@ async fn a_server_that_has_a_members_certificate_but_not_its_key_is_refused() {
     });
     let impostor = Member { place: Some(place(front)), ..two.member().1 };
     tell(&[&one], &BTreeMap::from([one.member(), (two.token, impostor)]));
-    let error = one.dialer().dial(two.token).await.unwrap_err();
+    let error = one.dialer().dial(two.token, None).await.unwrap_err();
     assert!(matches!(error, DialError::Refused(..)) && error.to_string().contains("BadSignature"), "{error}");
     assert!(server.await.unwrap().is_err());
 }
@@ -173,7 +173,7 @@ async fn a_recorded_connection_opens_nothing() {
         };
         tokio::join!(record, tokio::io::copy(&mut answers, &mut back)).0
     });
-    let mut stream = two.dialer().dial(one.token).await.unwrap();
+    let mut stream = two.dialer().dial(one.token, None).await.unwrap();
     echo(&mut stream, b"transfer everything").await.unwrap();
     stream.shutdown().await.unwrap();
     assert!(timeout(PATIENCE, stream.read_u8()).await.unwrap().is_err(), "that is all");
@@ -260,7 +260,7 @@ async fn connections_that_say_nothing_hold_no_place_that_a_member_needs() {
         counts.slow_handshakes + counts.failed_handshakes >= 2000 - 32
     })
     .await;
-    let mut member = two.dialer().dial(one.token).await.unwrap();
+    let mut member = two.dialer().dial(one.token, None).await.unwrap();
     echo(&mut member, b"here").await.unwrap();
     // A member that is in is not one of them.
     for _ in 0..100 {

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod gateway;
+mod world;
+
 mod attackers;
 mod members;
 mod traffic;
-mod world;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    num::NonZeroU16,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::id::TokenId;
+use mesh_core::id::{InstanceId, TokenId};
 use mesh_front::{Dialer, Front, FrontCounts, FrontRule, Identity, Limits, Member, Members, Place, SpkiSha256, Trust};
 use p256::{
     SecretKey,
@@ -33,6 +34,8 @@ use x509_cert::{
     spki::SubjectPublicKeyInfoOwned,
     time::Validity,
 };
+
+use crate::gateway::gateway;
 
 /// Only a fault reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -138,7 +141,7 @@ impl Node {
 
     /// One that sees what this node sees, with another key.
     pub(crate) fn dialer_as(&self, key: &Key) -> Dialer {
-        Dialer::new(key.identity.clone(), self.members.subscribe(), None, Limits::default())
+        Dialer::new(key.identity.clone(), self.members.subscribe(), Some(gateway()), Limits::default())
     }
 
     pub(crate) fn counts(&self) -> FrontCounts {
@@ -160,8 +163,10 @@ async fn free_rule(target: SocketAddr) -> FrontRule {
     format!("{free}={target}").parse().unwrap()
 }
 
+/// The gateway finds it by its port.
 pub(crate) fn place(address: SocketAddr) -> Place {
-    Place { host: "localhost".to_owned(), port: address.port() }
+    let port = NonZeroU16::new(address.port()).unwrap();
+    Place { instance: InstanceId([0xab; 20]), port, domain: "gw.test".parse().unwrap() }
 }
 
 /// Lets all of them know all of them.
