@@ -7,6 +7,7 @@ pub mod member;
 pub mod node_key;
 pub mod psk;
 pub mod signer;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ use self::{
 const PSK_PATH: &str = "dstack-mesh/psk";
 /// Its purpose; the chain of that key is never checked.
 const PSK_PURPOSE: &str = "dstack-mesh-psk-v1";
+/// Purpose of a derived TLS key.
+const TLS_PURPOSE: &str = "dstack-mesh-tls-v1";
 /// Purpose of a derived WireGuard key.
 const WIREGUARD_PURPOSE: &str = "dstack-mesh-wireguard-v1";
 /// `Info.cloud_vendor` of the simulator.
@@ -258,6 +261,15 @@ impl Identity {
 /// See [`GuestAgentError`].
 pub async fn derived_wireguard_key(agent: &GuestAgent, instance: InstanceId) -> Result<Secret, GuestAgentError> {
     let answer = agent.get_key(&format!("dstack-mesh/wireguard/{instance}"), WIREGUARD_PURPOSE).await?;
+    Ok(answer.secret().clone())
+}
+
+/// The same for the TLS key.
+///
+/// # Errors
+/// See [`GuestAgentError`].
+pub async fn derived_tls_key(agent: &GuestAgent, instance: InstanceId) -> Result<Secret, GuestAgentError> {
+    let answer = agent.get_key(&format!("dstack-mesh/tls/{instance}"), TLS_PURPOSE).await?;
     Ok(answer.secret().clone())
 }
 

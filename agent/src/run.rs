@@ -21,7 +21,7 @@ use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use mesh_core::{
-    agent::{Adjustments, Agent, Command, Input, OwnEndpoint, PathsSeen},
+    agent::{Adjustments, Agent, Command, Input, OwnEndpoint, PathsSeen, TlsMembers},
     status::MembershipState,
 };
 use mesh_paths::shell::PathKeeper;
@@ -59,6 +59,9 @@ pub struct Outside {
     pub news: Option<NewsPort>,
     /// The paths to the peers, where there is more than one to each.
     pub paths: Option<PathKeeper>,
+    /// Who takes part in TLS handshakes, for what lets callers in: published after everything that the agent learned, with a time that
+    /// counts from [`Clock::epoch`]. Marked as changed only where the members are others.
+    pub tls_members: Option<watch::Sender<TlsMembers>>,
     /// Tasks that run for ever. One that ends ends the driver.
     pub background: JoinSet<std::io::Result<Infallible>>,
     /// The local API.
@@ -121,6 +124,9 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
         if let Some(news) = &outside.news {
             news.set_address(agent.device_address());
         }
+        if let Some(members) = &outside.tls_members {
+            publish(members, agent.tls_members(clock.now()));
+        }
         let held_back = reported.update(&agent, &clock, outside).map(|at| (at, "publish to watchers"));
         let fed = outside.service.feed(clock.now().since_start).map(|at| (at, "feed the watchdog"));
         let (deadline, reason) = clock.deadline(agent.poll_timeout().into_iter().chain(held_back).chain(fed).min());
@@ -155,6 +161,14 @@ async fn drive<T: Tunnel, L: Links, C: Chain>(
         };
         agent.handle(input, clock.now());
     }
+}
+
+fn publish(members: &watch::Sender<TlsMembers>, now: TlsMembers) {
+    members.send_if_modified(|known| {
+        let is_news = !Arc::ptr_eq(&known.members, &now.members) && known.members != now.members;
+        *known = now;
+        is_news
+    });
 }
 
 async fn next_paths(paths: &mut Option<PathKeeper>) -> PathsSeen {

@@ -78,6 +78,7 @@ fn must_be_believed(identity: &Identity) {
         instance: identity.instance,
         member_address: identity.member.address(),
         wireguard_key: WireguardKey([5; 32]),
+        tls_key: None,
         key_epoch: 2,
         network_type: NetworkType::Wireguard,
         endpoint: None,
@@ -91,7 +92,7 @@ fn must_be_believed(identity: &Identity) {
         node_signature: identity.sign(digest).unwrap(),
         member_signature: identity.member.sign(digest).unwrap(),
     };
-    let record = PeerRecord::registered(&registration, identity.kms_root, identity.app_id, 1);
+    let record = PeerRecord::registered(&registration, &[], identity.kms_root, identity.app_id, 1);
     let anchors = Anchors { kms_roots: vec![identity.kms_root], app_ids: vec![identity.app_id] };
     verify(&record, &proof, &anchors, &domain).unwrap();
 }

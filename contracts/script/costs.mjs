@@ -33,6 +33,7 @@ const DOCUMENTED = {
       "join of an unbound token, by its owner",
       "the first join of a cluster",
       "rotate the key, 5000 members",
+      ["join, bound at mint, with a TLS key beside", "join, bound at mint, 1 members"],
       ["join, bound at mint, with endpoint and gateway", "join, bound at mint, 1 members"],
       ["join, bound for one app", "join, bound at mint, 1 members"],
       ["join, bound at mint, by guest API v1", "join, bound at mint, 1 members"],

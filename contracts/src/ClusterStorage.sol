@@ -29,15 +29,16 @@ library ClusterStorage {
         uint16 maxNodes; // no mint beyond; at most the network's capacity
     }
 
-    /// One token: four slots, in the order of the fields. Burning keeps `keyEpoch`, `voteTerm` and `vote`, and clears the rest.
+    /// One token: four slots, in the order of the fields, and a fifth one for a TLS key beside a WireGuard key. Burning keeps
+    /// `keyEpoch`, `voteTerm` and `vote`, and clears the rest.
     struct NodeRecord {
-        bytes32 wireguardKey;
+        bytes32 key; // by networkType: of WIREGUARD the WireGuard key, of TLS_GATEWAY the TLS key
         //
         address memberAddress; // of the binding
         uint32 keyEpoch; // of the token id, for ever; spent by each mint, each accepted registration and each leaving
         IDstackClusterNFT.NetworkType networkType;
         uint48 registeredBlock; // by block.number, as in IDstackClusterNFT.Peer
-        bool registered; // an accepted registration stands; a peer only while its root and app id are current
+        Registered registered; // a peer only while, besides, its root and app id are current
         //
         bytes16 endpointAddress;
         uint16 endpointPort;
@@ -54,6 +55,16 @@ library ClusterStorage {
         bool leads; // holds the seat
         uint32 devRound; // the round of devMode in which a development URL was set; zero = none
         bool appPinned; // the binding is for one app id only: that in Members.boundApp
+        //
+        bytes32 tlsKey; // of a WIREGUARD peer; read and written only where `registered` is WITH_TLS_KEY
+    }
+
+    /// Whether an accepted registration stands, and whether it has a TLS key beside its WireGuard key: so that a leaving does not pay
+    /// for reading a fifth slot that is empty.
+    enum Registered {
+        NO,
+        YES,
+        WITH_TLS_KEY
     }
 
     /// Of a token in a term. A vote can be taken back once, by its voter or by leaving, and not be cast again.
@@ -90,6 +101,7 @@ library ClusterStorage {
         IdSet.Set free; // burned ids; with the minted ones, all from 1 to the highest ever minted
         mapping(uint256 tokenId => address appId) boundApp; // means something only where the record says appPinned
         Network network;
+        mapping(bytes32 tlsKey => uint256 tokenId) tokenOfTlsKey; // as tokenOfWireguardKey
     }
 
     /// @custom:storage-location erc7201:dstack.cluster.trust

@@ -159,6 +159,24 @@ contract DstackClusterNFT is ERC721Upgradeable, Ownable2StepUpgradeable, UUPSUpg
         History.nodeReinstated(tokenId);
     }
 
+    // ------------------------------------------------------------------------------------------ who holds what
+    // Reads, but what they ask is what registering asks: here they add next to no code.
+
+    /// See IDstackClusterNFT.
+    function tokenOfInstance(bytes20 instanceId) external view returns (uint256) {
+        return PeerTable.holderOfInstance(instanceId);
+    }
+
+    /// See IDstackClusterNFT.
+    function tokenOfWireguardKey(bytes32 wireguardKey) external view returns (uint256) {
+        return PeerTable.holderOfWireguardKey(wireguardKey);
+    }
+
+    /// See IDstackClusterNFT.
+    function tokenOfTlsKey(bytes32 tlsKey) external view returns (uint256) {
+        return PeerTable.holderOfTlsKey(tlsKey);
+    }
+
     // --------------------------------------------------------------------------------------------------- limits
 
     /// See IClusterPolicy. What minting and registering ask for; among the other governance it would cost 2,700 gas more.

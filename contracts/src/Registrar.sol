@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.28;
 
-import {Arrays} from "@openzeppelin/contracts/utils/Arrays.sol";
 import {IClusterPolicy} from "./interfaces/IClusterPolicy.sol";
 import {IDstackClusterNFT} from "./interfaces/IDstackClusterNFT.sol";
 import {ClusterStorage} from "./ClusterStorage.sol";
@@ -40,7 +39,8 @@ library Registrar {
         _checkBinding(registration, node, appId);
         bool wireguard = registration.networkType == IDstackClusterNFT.NetworkType.WIREGUARD;
         if (wireguard != (registration.wireguardKey != 0)) revert IDstackClusterNFT.InvalidWireguardKey();
-        _checkReachable(
+        if (!wireguard && registration.tlsKey == 0) revert IDstackClusterNFT.InvalidTlsKey();
+        uint16 gatewayIndex = _checkReachable(
             registration.networkType,
             registration.endpointAddress,
             registration.endpointPort,
@@ -52,7 +52,10 @@ library Registrar {
         (address nodeAddress, address kmsRoot) = SignatureChainVerifier.verify(chain, digest, nodeSignature);
         checkMember(digest, memberSignature, registration.memberAddress);
         PeerTable.admit(
-            registration, TrustList.requireKmsRoot(kmsRoot, node.root), TrustList.requireAppId(appId, node.app)
+            registration,
+            gatewayIndex,
+            TrustList.requireKmsRoot(kmsRoot, node.root),
+            TrustList.requireAppId(appId, node.app)
         );
 
         History.peerRegistered(registration, digest, chain, appId, nodeSignature, memberSignature, nodeAddress, kmsRoot);
@@ -69,19 +72,14 @@ library Registrar {
         if (update.endpointEpoch != node.endpointEpoch + 1) {
             revert IDstackClusterNFT.WrongEndpointEpoch(update.tokenId, node.endpointEpoch + 1, update.endpointEpoch);
         }
-        _checkReachable(
+        uint16 gatewayIndex = _checkReachable(
             node.networkType, update.endpointAddress, update.endpointPort, update.gatewayDomain, update.gatewayPort
         );
         bytes32 digest = TypedData.digest(update);
         checkMember(digest, memberSignature, node.memberAddress);
 
         PeerTable.setReach(
-            node,
-            update.endpointEpoch,
-            update.endpointAddress,
-            update.endpointPort,
-            update.gatewayDomain,
-            update.gatewayPort
+            node, update.endpointEpoch, update.endpointAddress, update.endpointPort, gatewayIndex, update.gatewayPort
         );
 
         History.peerEndpointUpdated(update, digest, memberSignature);
@@ -131,23 +129,24 @@ library Registrar {
         }
     }
 
+    /// The place in the list of the base domain that the node named, zero for none.
     function _checkReachable(
         IDstackClusterNFT.NetworkType networkType,
         bytes16 endpointAddress,
         uint16 endpointPort,
-        uint16 gatewayDomain,
+        bytes32 gatewayDomain,
         uint16 gatewayPort
-    ) private view {
+    ) private view returns (uint16 gatewayIndex) {
         if ((endpointAddress == 0) != (endpointPort == 0)) {
             revert IDstackClusterNFT.InvalidEndpoint();
         }
-        if ((gatewayDomain == 0) != (gatewayPort == 0)) revert IDstackClusterNFT.UnknownBaseDomain(gatewayDomain);
+        if ((gatewayDomain == 0) != (gatewayPort == 0)) revert IDstackClusterNFT.UnknownGatewayDomain(gatewayDomain);
         if (gatewayDomain == 0) {
             if (networkType == IDstackClusterNFT.NetworkType.TLS_GATEWAY) revert IDstackClusterNFT.GatewayRequired();
-            return;
+            return 0;
         }
-        // The list never shrinks, so what was never added is as empty as what was removed, and its length need not be read.
-        string storage domain = Arrays.unsafeAccess(ClusterStorage.trust().baseDomains, gatewayDomain - 1).value;
-        if (bytes(domain).length == 0) revert IDstackClusterNFT.UnknownBaseDomain(gatewayDomain);
+        // forge-lint: disable-next-line(unsafe-typecast): there are at most 65,535
+        gatewayIndex = uint16(ClusterStorage.trust().domainIndex[gatewayDomain]);
+        if (gatewayIndex == 0) revert IDstackClusterNFT.UnknownGatewayDomain(gatewayDomain);
     }
 }

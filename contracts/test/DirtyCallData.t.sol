@@ -9,17 +9,17 @@ import {Actor} from "./support/Signing.sol";
 /// Fields with bits beyond their type's width, signed as they are: a second spelling of the same registration. No encoder makes
 /// them, and those made by hand are refused, before or after the signature.
 contract DirtyCallDataTest is ClusterTest {
-    uint256 internal constant REGISTRATION_WORDS = 11;
+    uint256 internal constant REGISTRATION_WORDS = 12;
     uint256 internal constant UPDATE_WORDS = 8;
 
     /// Width of each field in bits, and whether it fills its word from the left.
     function registrationField(uint256 i) private pure returns (uint256 bits, bool left) {
-        uint16[REGISTRATION_WORDS] memory widths = [256, 160, 160, 256, 32, 8, 128, 16, 16, 16, 64];
-        return (widths[i], i == 1 || i == 6);
+        uint16[REGISTRATION_WORDS] memory widths = [256, 160, 160, 256, 256, 32, 8, 128, 16, 256, 16, 64];
+        return (widths[i], i == 1 || i == 7);
     }
 
     function updateField(uint256 i) private pure returns (uint256 bits, bool left) {
-        uint16[UPDATE_WORDS] memory widths = [256, 32, 32, 128, 16, 16, 16, 64];
+        uint16[UPDATE_WORDS] memory widths = [256, 32, 32, 128, 16, 256, 16, 64];
         return (widths[i], i == 3);
     }
 
@@ -66,7 +66,7 @@ contract DirtyCallDataTest is ClusterTest {
 
     function register(Actor memory who, bytes memory words) private returns (bool, bytes memory) {
         string memory kind =
-            "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
+            "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,bytes32 tlsKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
         bytes memory byNode = signRaw(kind, words, who.nodeKey);
         bytes memory byMember = signRaw(kind, words, who.memberKey);
         IDstackClusterNFT.Registration memory clean;
@@ -76,7 +76,7 @@ contract DirtyCallDataTest is ClusterTest {
 
     function update(Actor memory who, bytes memory words) private returns (bool, bytes memory) {
         bytes memory signature = signRaw(
-            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)",
+            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,uint16 gatewayPort,uint64 deadline)",
             words,
             who.memberKey
         );

@@ -112,11 +112,14 @@ contract InvariantsTest is Lives {
             bool wireguard = peer.networkType == IDstackClusterNFT.NetworkType.WIREGUARD;
             yes(wireguard == (peer.wireguardKey != 0), "a key exactly where it is used");
             if (wireguard) eq(cluster.tokenOfWireguardKey(peer.wireguardKey), peer.tokenId, "one token per key");
+            yes(wireguard || peer.tlsKey != 0, "and a TLS key wherever there is no other");
+            if (peer.tlsKey != 0) eq(cluster.tokenOfTlsKey(peer.tlsKey), peer.tokenId, "one token per TLS key");
             eq(uint32(cluster.addressOf(peer.tokenId)), uint32(base) + peer.tokenId, "base + token id");
             for (uint256 j = 0; j < i; ++j) {
                 yes(peers[j].tokenId < peer.tokenId, "ascending, so every address once");
                 yes(peers[j].instanceId != peer.instanceId, "every instance once");
                 yes(!wireguard || peers[j].wireguardKey != peer.wireguardKey, "every key once");
+                yes(peer.tlsKey == 0 || peers[j].tlsKey != peer.tlsKey, "every TLS key once");
             }
         }
     }

@@ -326,10 +326,8 @@ contract PolicyTest is ClusterTest {
         view
         returns (IDstackClusterNFT.Registration memory r)
     {
-        r = registration(id, who);
-        (r.networkType, r.wireguardKey) = (IDstackClusterNFT.NetworkType.TLS_GATEWAY, 0);
+        r = behind(registration(id, who), "a.example.com");
         (r.endpointAddress, r.endpointPort) = (0, 0);
-        (r.gatewayDomain, r.gatewayPort) = (1, 443);
     }
 
     function text(bytes20 id) private pure returns (string memory) {

@@ -231,8 +231,10 @@ contract PrototypeFaultsTest is ClusterTest {
     function test_11_only_registered_domains_make_urls() public {
         (uint256 id, Actor memory who) = bound(1);
         IDstackClusterNFT.Registration memory r = registration(id, who);
-        (r.gatewayDomain, r.gatewayPort) = (1, 443);
-        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 1));
+        (r.gatewayDomain, r.gatewayPort) = (named("gw.example.com"), 443);
+        submitExpecting(
+            r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownGatewayDomain.selector, r.gatewayDomain)
+        );
     }
 
     /// 12: the only root could be set to zero, and a zero root accepts every malformed signature.

@@ -146,10 +146,8 @@ contract ReadsTest is ClusterTest {
                 continue;
             }
             Actor memory who = actor(id);
-            IDstackClusterNFT.Registration memory r = registration(id, who);
-            r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
-            r.wireguardKey = 0;
-            (r.gatewayDomain, r.gatewayPort) = (uint16(domain), uint16(within(seed >> 8, 1, 65_535)));
+            IDstackClusterNFT.Registration memory r = behind(registration(id, who), domains[domain]);
+            r.gatewayPort = uint16(within(seed >> 8, 1, 65_535));
             submit(r, who);
             string memory host =
                 string.concat(hexOf(abi.encodePacked(who.instanceId)), "-", VM.toString(r.gatewayPort), "s.");

@@ -15,7 +15,7 @@ contract RegistrationTest is ClusterTest {
         VM.prank(OWNER);
         cluster.addBaseDomain("gw.example.com");
         IDstackClusterNFT.Registration memory r = registration(id, who);
-        (r.gatewayDomain, r.gatewayPort) = (1, 8443);
+        (r.gatewayDomain, r.gatewayPort) = (named("gw.example.com"), 8443);
         uint64 epoch = cluster.epoch();
         VM.expectEmit(address(cluster));
         emit IDstackClusterNFT.PeerRegistered(
@@ -109,15 +109,17 @@ contract RegistrationTest is ClusterTest {
         Actor memory who = actor(1);
         uint256 id = join(1);
         VM.prank(OWNER);
-        uint16 domain = cluster.addBaseDomain("gw.example.com");
+        cluster.addBaseDomain("gw.example.com");
         bytes32 oldKey = cluster.getPeer(id).wireguardKey;
 
-        IDstackClusterNFT.Registration memory r = registration(id, who);
-        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
-        (r.wireguardKey, r.endpointAddress, r.endpointPort) = (0, 0, 0);
-        (r.gatewayDomain, r.gatewayPort) = (domain, 8443);
+        IDstackClusterNFT.Registration memory r = behind(registration(id, who), "gw.example.com");
+        (r.endpointAddress, r.endpointPort, r.gatewayPort) = (0, 0, 8443);
         submit(r, who);
         eq(cluster.tokenOfWireguardKey(oldKey), 0, "its key is free");
+        eq(cluster.tokenOfWireguardKey(r.tlsKey), 0, "a TLS key is no WireGuard key");
+        eq(cluster.tokenOfTlsKey(r.tlsKey), id, "its TLS key is taken");
+        eq(cluster.getPeer(id).tlsKey, r.tlsKey, "and listed");
+        eq(cluster.getPeer(id).wireguardKey, 0, "alone");
         eq(cluster.tokenOfWireguardKey(0), 0, "the zero key belongs to no token");
         string[] memory urls = cluster.getPeerEndpoints();
         eq(urls.length, 1, "one endpoint");
@@ -127,6 +129,8 @@ contract RegistrationTest is ClusterTest {
 
         submit(registration(id, who), who);
         eq(cluster.getPeerEndpoints()[0], "10.0.1.1", "mesh address");
+        eq(cluster.tokenOfTlsKey(r.tlsKey), 0, "its TLS key is free");
+        eq(cluster.getPeer(id).tlsKey, 0, "and gone");
         eq(cluster.peerCount(), 1, "one peer");
     }
 
@@ -282,8 +286,105 @@ contract RegistrationTest is ClusterTest {
         r.wireguardKey = 0;
         submitExpecting(r, who, expected);
         r = registration(id, who);
-        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
+        (r.networkType, r.tlsKey) = (IDstackClusterNFT.NetworkType.TLS_GATEWAY, tlsKey(1));
         submitExpecting(r, who, expected);
+    }
+
+    function test_a_tls_peer_needs_a_tls_key() public {
+        VM.prank(OWNER);
+        cluster.addBaseDomain("gw.example.com");
+        Actor memory who = actor(1);
+        uint256 id = mint(ALICE, who.instanceId);
+        IDstackClusterNFT.Registration memory r = behind(registration(id, who), "gw.example.com");
+        r.tlsKey = 0;
+        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.InvalidTlsKey.selector));
+    }
+
+    /// A key of one peer is refused to another of either kind, until its peer leaves or changes it.
+    function test_a_tls_key_belongs_to_one_peer() public {
+        VM.prank(OWNER);
+        cluster.addBaseDomain("gw.example.com");
+        uint256 first = mint(ALICE, instance(1));
+        IDstackClusterNFT.Registration memory r = registration(first, actor(1));
+        r.tlsKey = tlsKey(1);
+        submit(r, actor(1));
+        eq(cluster.getPeer(first).tlsKey, tlsKey(1), "beside");
+        eq(cluster.getPeer(first).wireguardKey, r.wireguardKey, "its WireGuard key");
+        bytes memory taken = abi.encodeWithSelector(IDstackClusterNFT.TlsKeyInUse.selector, tlsKey(1), first);
+
+        uint256 second = mint(BOB, instance(2));
+        r = registration(second, actor(2));
+        r.tlsKey = tlsKey(1);
+        submitExpecting(r, actor(2), taken);
+        r = behind(r, "gw.example.com");
+        r.tlsKey = tlsKey(1);
+        submitExpecting(r, actor(2), taken);
+
+        IDstackClusterNFT.Registration memory changed = registration(first, actor(1));
+        changed.tlsKey = tlsKey(2);
+        submit(changed, actor(1));
+        eq(cluster.getPeer(first).tlsKey, tlsKey(2), "another one");
+        submit(r, actor(2));
+        eq(cluster.tokenOfTlsKey(tlsKey(1)), second, "taken over");
+
+        submit(registration(first, actor(1)), actor(1));
+        eq(cluster.getPeer(first).tlsKey, 0, "none any more");
+        eq(cluster.tokenOfTlsKey(tlsKey(2)), 0, "and free");
+    }
+
+    function test_leaving_takes_both_keys_along() public {
+        uint256 id = mint(ALICE, instance(1));
+        IDstackClusterNFT.Registration memory r = registration(id, actor(1));
+        r.tlsKey = tlsKey(1);
+        submit(r, actor(1));
+        VM.prank(ALICE);
+        cluster.deactivate(id);
+        eq(cluster.tokenOfTlsKey(tlsKey(1)), 0, "free");
+        VM.prank(ALICE);
+        cluster.bind(id, instance(1), address(0));
+        submit(registration(id, actor(1)), actor(1));
+        eq(cluster.getPeer(id).tlsKey, 0, "nothing of it is left");
+    }
+
+    /// What was signed for one domain is not taken for another, whatever index that has.
+    function test_a_base_domain_is_signed_by_its_name() public {
+        VM.startPrank(OWNER);
+        cluster.addBaseDomain("a.example.com");
+        cluster.removeBaseDomain(1);
+        cluster.addBaseDomain("b.example.com");
+        VM.stopPrank();
+        Actor memory who = actor(1);
+        uint256 id = mint(ALICE, who.instanceId);
+        IDstackClusterNFT.Registration memory r = behind(registration(id, who), "a.example.com");
+        submitExpecting(
+            r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownGatewayDomain.selector, r.gatewayDomain)
+        );
+        bytes memory byNode = sign(r, who.nodeKey, address(cluster));
+        bytes memory byMember = sign(r, who.memberKey, address(cluster));
+        IDstackClusterNFT.SignatureChain memory chain = chainOf(who);
+        r.gatewayDomain = named("b.example.com");
+        VM.expectPartialRevert(IDstackClusterNFT.NodeSignatureMismatch.selector);
+        cluster.registerPeer(r, chain, byNode, byMember);
+
+        VM.prank(OWNER);
+        eq(cluster.addBaseDomain("a.example.com"), 3, "back under another index");
+        r.gatewayDomain = named("a.example.com");
+        cluster.registerPeer(r, chain, byNode, byMember);
+        eq(cluster.getPeer(id).gatewayDomain, 3, "which the record has");
+    }
+
+    /// The hash of the empty string is that of every domain that was removed, and names none.
+    function test_no_gateway_is_named_by_the_empty_string() public {
+        VM.startPrank(OWNER);
+        cluster.addBaseDomain("a.example.com");
+        cluster.removeBaseDomain(1);
+        VM.stopPrank();
+        uint256 id = join(1);
+        IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
+        (u.gatewayDomain, u.gatewayPort) = (named(""), 443);
+        bytes memory signature = sign(u, actor(1).memberKey, address(cluster));
+        VM.expectRevert(abi.encodeWithSelector(IDstackClusterNFT.UnknownGatewayDomain.selector, named("")));
+        cluster.updateEndpoint(u, signature);
     }
 
     function test_half_an_endpoint_or_half_a_gateway_is_refused() public {
@@ -297,10 +398,12 @@ contract RegistrationTest is ClusterTest {
         submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.InvalidEndpoint.selector));
         r = registration(id, who);
         r.gatewayPort = 443;
-        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 0));
+        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownGatewayDomain.selector, 0));
         r = registration(id, who);
-        r.gatewayDomain = 1;
-        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 1));
+        r.gatewayDomain = named("gw.example.com");
+        submitExpecting(
+            r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownGatewayDomain.selector, r.gatewayDomain)
+        );
     }
 
     function test_a_peer_may_have_no_endpoint_at_all() public {
@@ -315,17 +418,17 @@ contract RegistrationTest is ClusterTest {
     function test_a_tls_peer_needs_a_gateway_that_exists() public {
         Actor memory who = actor(1);
         uint256 id = mint(ALICE, who.instanceId);
-        IDstackClusterNFT.Registration memory r = registration(id, who);
-        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
-        r.wireguardKey = 0;
+        IDstackClusterNFT.Registration memory r = behind(registration(id, who), "gw.example.com");
+        bytes memory unknown = abi.encodeWithSelector(IDstackClusterNFT.UnknownGatewayDomain.selector, r.gatewayDomain);
+        submitExpecting(r, who, unknown);
+        (r.gatewayDomain, r.gatewayPort) = (0, 0);
         submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.GatewayRequired.selector));
-        (r.gatewayDomain, r.gatewayPort) = (1, 443);
-        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 1));
+        (r.gatewayDomain, r.gatewayPort) = (named("gw.example.com"), 443);
         VM.startPrank(OWNER);
         cluster.addBaseDomain("gw.example.com");
         cluster.removeBaseDomain(1);
         VM.stopPrank();
-        submitExpecting(r, who, abi.encodeWithSelector(IDstackClusterNFT.UnknownBaseDomain.selector, 1));
+        submitExpecting(r, who, unknown);
     }
 
     // --------------------------------------------------------------------------------------------- endpoint update
@@ -390,10 +493,7 @@ contract RegistrationTest is ClusterTest {
         cluster.addBaseDomain("gw.example.com");
         Actor memory who = actor(1);
         uint256 id = mint(ALICE, who.instanceId);
-        IDstackClusterNFT.Registration memory r = registration(id, who);
-        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
-        (r.wireguardKey, r.gatewayDomain, r.gatewayPort) = (0, 1, 443);
-        submit(r, who);
+        submit(behind(registration(id, who), "gw.example.com"), who);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
         bytes memory signature = sign(u, who.memberKey, address(cluster));
         VM.expectRevert(IDstackClusterNFT.GatewayRequired.selector);
@@ -402,6 +502,7 @@ contract RegistrationTest is ClusterTest {
 
     /// Whatever the endpoint and gateway, an update is accepted exactly when both are whole and the domain exists.
     function testFuzz_updateEndpoint(bytes16 ip, uint16 port, uint16 domain, uint16 gatewayPort) public {
+        bytes32[4] memory names = [bytes32(0), named("a.example.com"), named("b.example.com"), named("c.example.com")];
         VM.startPrank(OWNER);
         cluster.addBaseDomain("a.example.com");
         cluster.addBaseDomain("b.example.com");
@@ -409,7 +510,7 @@ contract RegistrationTest is ClusterTest {
         uint256 id = join(1);
         IDstackClusterNFT.EndpointUpdate memory u = endpointUpdate(id);
         domain = domain % 4;
-        (u.endpointAddress, u.endpointPort, u.gatewayDomain, u.gatewayPort) = (ip, port, domain, gatewayPort);
+        (u.endpointAddress, u.endpointPort, u.gatewayDomain, u.gatewayPort) = (ip, port, names[domain], gatewayPort);
         bool good = (ip == 0) == (port == 0) && (domain == 0) == (gatewayPort == 0) && domain < 3;
         try cluster.updateEndpoint(u, sign(u, actor(1).memberKey, address(cluster))) {
             yes(good, "refused when it should be");
@@ -427,6 +528,7 @@ contract RegistrationTest is ClusterTest {
     function testFuzz_registerPeer(
         uint256 who,
         bytes32 wgKey,
+        bytes32 key,
         bytes16 ip,
         uint16 port,
         uint64 deadline,
@@ -439,11 +541,12 @@ contract RegistrationTest is ClusterTest {
         node.instanceId = instanceId;
         uint256 id = mint(BOB, instanceId);
         IDstackClusterNFT.Registration memory r = registration(id, node);
-        (r.wireguardKey, r.endpointAddress, r.endpointPort) = (wgKey, ip, port);
+        (r.wireguardKey, r.tlsKey, r.endpointAddress, r.endpointPort) = (wgKey, key, ip, port);
         r.deadline = uint64(within(deadline, block.timestamp, block.timestamp + 1 days));
         submit(r, node);
         IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
         eq(peer.wireguardKey, wgKey, "key");
+        eq(peer.tlsKey, key, "TLS key");
         eq(bytes32(peer.endpointAddress), bytes32(ip), "address");
         eq(peer.endpointPort, port, "port");
         eq(bytes32(peer.instanceId), bytes32(instanceId), "instance");

@@ -338,10 +338,7 @@ contract TrustTest is ClusterTest {
         cluster.addBaseDomain("gw.example.com");
         Actor memory who = actor(1);
         uint256 id = mint(ALICE, who.instanceId);
-        IDstackClusterNFT.Registration memory r = registration(id, who);
-        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
-        (r.wireguardKey, r.gatewayDomain, r.gatewayPort) = (0, 1, 443);
-        submit(r, who);
+        submit(behind(registration(id, who), "gw.example.com"), who);
         VM.prank(OWNER);
         cluster.removeBaseDomain(1);
         mustBePeer(id);

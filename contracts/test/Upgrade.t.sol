@@ -80,6 +80,40 @@ contract UpgradeTest is ClusterTest {
         eq(afterwards, before, "same state");
     }
 
+    /// Code that knew no TLS keys left a TLS_GATEWAY peer without any key, and said of a peer that it is registered with one bit.
+    function test_peers_from_before_tls_keys_stay_and_get_one() public {
+        VM.prank(OWNER);
+        cluster.addBaseDomain("gw.example.com");
+        uint256 id = mint(ALICE, instance(1));
+        submit(behind(registration(id, actor(1)), "gw.example.com"), actor(1));
+        uint256 other = mint(ALICE, instance(2));
+        submit(behind(registration(other, actor(2)), "gw.example.com"), actor(2));
+        forgetTlsKey(id);
+        forgetTlsKey(other);
+
+        IDstackClusterNFT.Peer memory peer = cluster.getPeer(id);
+        yes(peer.tlsKey == 0 && peer.wireguardKey == 0, "a peer without a key");
+        eq(cluster.tokenOfTlsKey(0), 0, "no key is nobody's");
+        IDstackClusterNFT.Registration memory r = behind(registration(id, actor(1)), "gw.example.com");
+        submit(r, actor(1));
+        eq(cluster.getPeer(id).tlsKey, r.tlsKey, "registered again, with a key");
+        eq(cluster.tokenOfTlsKey(r.tlsKey), id, "its own");
+        VM.prank(ALICE);
+        cluster.deactivate(other);
+        eq(cluster.peerCount(), 1, "leaving takes no key");
+    }
+
+    /// Brings the record, and who has which key, to what the former code wrote.
+    function forgetTlsKey(uint256 id) private {
+        bytes32 key = cluster.getPeer(id).tlsKey;
+        uint256 members = uint256(namespace("dstack.cluster.members"));
+        bytes32 record = keccak256(abi.encode(id, members + 1));
+        eq(VM.load(address(cluster), record), key, "the first word");
+        VM.store(address(cluster), record, 0);
+        VM.store(address(cluster), keccak256(abi.encode(key, members + 26)), 0);
+        eq(uint256(VM.load(address(cluster), bytes32(uint256(record) + 1))) >> 248, 1, "registered");
+    }
+
     function test_an_upgrade_to_something_else_is_refused() public {
         NotAnImplementation other = new NotAnImplementation();
         VM.expectRevert(abi.encodeWithSelector(ERC1967Utils.ERC1967InvalidImplementation.selector, other));

@@ -181,11 +181,12 @@ contract VectorsTest is ClusterTest {
         r.instanceId = bytes20(VM.parseJsonBytes(typed, string.concat(path, ".instanceId")));
         r.memberAddress = VM.parseJsonAddress(typed, string.concat(path, ".memberAddress"));
         r.wireguardKey = VM.parseJsonBytes32(typed, string.concat(path, ".wireguardKey"));
+        r.tlsKey = VM.parseJsonBytes32(typed, string.concat(path, ".tlsKey"));
         r.keyEpoch = uint32(number(path, ".keyEpoch"));
         r.networkType = IDstackClusterNFT.NetworkType(number(path, ".networkType"));
         r.endpointAddress = bytes16(VM.parseJsonBytes(typed, string.concat(path, ".endpointAddress")));
         r.endpointPort = uint16(number(path, ".endpointPort"));
-        r.gatewayDomain = uint16(number(path, ".gatewayDomain"));
+        r.gatewayDomain = VM.parseJsonBytes32(typed, string.concat(path, ".gatewayDomain"));
         r.gatewayPort = uint16(number(path, ".gatewayPort"));
         r.deadline = uint64(number(path, ".deadline"));
     }
@@ -204,7 +205,7 @@ contract VectorsTest is ClusterTest {
         u.endpointEpoch = uint32(number(path, ".endpointEpoch"));
         u.endpointAddress = bytes16(VM.parseJsonBytes(typed, string.concat(path, ".endpointAddress")));
         u.endpointPort = uint16(number(path, ".endpointPort"));
-        u.gatewayDomain = uint16(number(path, ".gatewayDomain"));
+        u.gatewayDomain = VM.parseJsonBytes32(typed, string.concat(path, ".gatewayDomain"));
         u.gatewayPort = uint16(number(path, ".gatewayPort"));
         u.deadline = uint64(number(path, ".deadline"));
     }

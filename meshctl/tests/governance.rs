@@ -13,7 +13,7 @@ use alloy_primitives::Bytes;
 use alloy_sol_types::SolCall as _;
 use anvil::{KEY, OTHER, OTHER_KEY, OWNER};
 use mesh_contract::DstackClusterNFT::getPeerEndpointsCall;
-use mesh_core::registration::Gateway;
+use mesh_core::registration::SignedGateway;
 use serde_json::{Value, json};
 use support::outcome;
 use world::{KMS, World, signer};
@@ -156,7 +156,7 @@ fn base_domains_and_the_peers_under_them() {
     let twice = world.refused(&["domain", "add", "gw.example.com"]);
     assert!(twice.contains("already on the list"), "{twice}");
 
-    world.join(0x21, Some(Gateway { domain: 1, port: 51820 }));
+    world.join(0x21, Some(SignedGateway::named("gw.example.com", 51820)));
     let list = world.json(&["domain", "list"]);
     let expected = json!([
         { "index": 1, "domain": "gw.example.com", "peers": 1 },

@@ -77,6 +77,7 @@ impl Attacker {
             instance: InstanceId([7; 20]),
             member_address: Address::ZERO,
             wireguard_key: self.key,
+            tls_key: None,
             key_epoch: 1,
             network_type: NetworkType::Wireguard,
             endpoint: Some(SocketAddr::new(IpAddr::from([192, 0, 2, 250]), 51821)),
@@ -86,7 +87,7 @@ impl Attacker {
         change(&mut registration);
         let cvm = Cvm::new(&root, app_id, registration.instance)?;
         registration.member_address = cvm.member_address().into();
-        let record = PeerRecord::registered(&registration, Cvm::root_address(&root)?.into(), app_id, self.block);
+        let record = PeerRecord::registered(&registration, &[], Cvm::root_address(&root)?.into(), app_id, self.block);
         Ok((record, cvm.prove(registration, &domain)))
     }
 

@@ -72,6 +72,7 @@ impl World {
             instance: node.instance,
             member_address: cvm.member_address().into(),
             wireguard_key: key_of(node.instance),
+            tls_key: None,
             key_epoch: 2,
             network_type: NetworkType::Wireguard,
             endpoint,

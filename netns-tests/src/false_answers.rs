@@ -9,6 +9,7 @@ use mesh_contract::{
     register_peer,
 };
 use mesh_core::{
+    id::TlsKey,
     registration::{Gateway, Proof, endpoint_to_wire},
     registry::PeerRecord,
 };
@@ -153,6 +154,7 @@ fn peer(record: &PeerRecord) -> Peer {
         instanceId: FixedBytes(record.instance.0),
         memberAddress: record.member_address,
         wireguardKey: B256::new(record.wireguard_key.0),
+        tlsKey: B256::new(TlsKey::to_word(record.tls_key)),
         keyEpoch: record.key_epoch,
         endpointEpoch: record.endpoint_epoch,
         networkType: record.network_type.value(),

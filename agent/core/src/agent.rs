@@ -23,10 +23,16 @@ mod reads;
 mod reconcile;
 mod report;
 mod spent;
+mod tls_members;
 mod tracks;
 mod warnings;
 
-use std::{collections::VecDeque, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
 
 use self::{
     balance::Balance,
@@ -53,6 +59,7 @@ pub use self::{
     },
     report::NotReady,
     spent::SpentKeyEpochs,
+    tls_members::{TlsMember, TlsMembers},
 };
 pub use crate::gate::Floor;
 use crate::{
@@ -60,7 +67,7 @@ use crate::{
     dev_url::DevUrls,
     freshness::ReadTime,
     gate::{Gate, Implausible},
-    id::TokenId,
+    id::{TlsKey, TokenId},
     membership::{OwnIdentity, Past, Standing},
     network::MeshNetwork,
     proof::{Anchors, VerifiedPeer},
@@ -115,6 +122,8 @@ pub struct Agent {
     verified: Vec<VerifiedPeer>,
     /// Verified peers that it cannot have a tunnel with, as far as applications may rely on them: see `others.rs`.
     others: Vec<VerifiedPeer>,
+    /// Who of all these has a TLS key, and this node.
+    tls_members: Arc<BTreeMap<TlsKey, TlsMember>>,
     selection: Option<Selection>,
     /// What the selection was made by.
     basis: Option<Basis>,
@@ -192,6 +201,7 @@ impl Agent {
             member_address: me.member_address,
             network_type: me.network_type,
             wireguard_key: me.wireguard_key,
+            tls_key: me.tls_key,
             chosen: policy.token,
         };
         let anchors = Anchors {
@@ -217,6 +227,7 @@ impl Agent {
             converged_once: false,
             verified: Vec::new(),
             others: Vec::new(),
+            tls_members: Arc::default(),
             selection: None,
             basis: None,
             desired: None,

@@ -77,6 +77,25 @@ pub struct AppId(pub [u8; 20]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WireguardKey(pub [u8; 32]);
 
+/// The SHA-256 of a TLS public key as a certificate has it (`SubjectPublicKeyInfo`, DER: RFC 7469, 2.4), printed as 64 lower-case hex
+/// digits. Never zero on chain, where zero means that there is none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TlsKey(pub [u8; 32]);
+
+impl TlsKey {
+    /// Of the contract's word; `None` for zero.
+    #[must_use]
+    pub fn from_word(word: [u8; 32]) -> Option<Self> {
+        (word != [0; 32]).then_some(Self(word))
+    }
+
+    /// The contract's word for a key or none.
+    #[must_use]
+    pub fn to_word(key: Option<Self>) -> [u8; 32] {
+        key.map_or([0; 32], |key| key.0)
+    }
+}
+
 /// A member's secp256k1 public key in SEC1 compressed form, printed in hex. `proof::verify` recovers it from a signature, so that
 /// it is a point of the curve; anywhere else it is any 33 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,14 +125,14 @@ impl From<Address> for AppId {
     }
 }
 
-macro_rules! twenty_bytes_as_hex {
-    ($name:ident, $expected:literal) => {
+macro_rules! bytes_as_hex {
+    ($name:ident, $length:literal, $expected:literal) => {
         impl FromStr for $name {
             type Err = ParseIdError;
-            /// Accepts 40 hex digits of any case, with or without `0x`.
+            /// Accepts hex digits of any case, with or without `0x`.
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
                 let digits = text.strip_prefix("0x").unwrap_or(text);
-                let mut bytes = [0; 20];
+                let mut bytes = [0; $length];
                 hex::decode_to_slice(digits, &mut bytes)
                     .map_err(|_| ParseIdError { text: text.to_owned(), expected: $expected })?;
                 Ok(Self(bytes))
@@ -126,8 +145,9 @@ macro_rules! twenty_bytes_as_hex {
         }
     };
 }
-twenty_bytes_as_hex!(InstanceId, "an instance id (40 hex digits)");
-twenty_bytes_as_hex!(AppId, "an app id (40 hex digits)");
+bytes_as_hex!(InstanceId, 20, "an instance id (40 hex digits)");
+bytes_as_hex!(AppId, 20, "an app id (40 hex digits)");
+bytes_as_hex!(TlsKey, 32, "the SHA-256 of a TLS key (64 hex digits)");
 
 impl FromStr for WireguardKey {
     type Err = ParseIdError;
@@ -163,7 +183,7 @@ macro_rules! text_serde_and_debug {
         }
     )*};
 }
-text_serde_and_debug!(InstanceId, AppId, WireguardKey);
+text_serde_and_debug!(InstanceId, AppId, WireguardKey, TlsKey);
 
 /// One block of the chain: what a snapshot is pinned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use steps::{NextStep, Step};
 
 use crate::{
-    id::{Address, AppId, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, InstanceId, TlsKey, TokenId, WireguardKey},
     member::canonical,
     registration::{Gateway, NetworkType},
     registry::{NodeRecord, PeerRecord, Registry},
@@ -32,8 +32,22 @@ pub struct OwnIdentity {
     pub network_type: NetworkType,
     /// Own WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
+    /// Own TLS key: always there for [`NetworkType::TlsGateway`].
+    pub tls_key: Option<TlsKey>,
     /// The token the operator chose, if any.
     pub chosen: Option<TokenId>,
+}
+
+impl OwnIdentity {
+    /// Whether these are the keys that make a registration this node's own. The TLS key beside a WireGuard key is none of them: where
+    /// it differs the node stays a peer, and registers again.
+    #[must_use]
+    pub fn has_keys(&self, wireguard_key: WireguardKey, tls_key: Option<TlsKey>) -> bool {
+        match self.network_type {
+            NetworkType::Wireguard => wireguard_key == self.wireguard_key,
+            NetworkType::TlsGateway => tls_key == self.tls_key && wireguard_key == self.wireguard_key,
+        }
+    }
 }
 
 /// A registration this node had.
@@ -45,6 +59,9 @@ pub struct Membership {
     pub key_epoch: u32,
     /// The key it was registered with.
     pub wireguard_key: WireguardKey,
+    /// The TLS key that it was registered with.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// Address of the member key that it was registered with.
     pub member_address: Address,
     /// The token's owner at that time, where known.
@@ -70,7 +87,7 @@ impl Past {
     #[must_use]
     pub fn of_earlier_run(member: Option<Membership>, me: &OwnIdentity) -> Self {
         let is_ours = |member: &Membership| {
-            member.wireguard_key == me.wireguard_key
+            me.has_keys(member.wireguard_key, member.tls_key)
                 && member.member_address == me.member_address
                 && me.chosen.is_none_or(|chosen| chosen == member.token)
         };
@@ -369,6 +386,7 @@ fn active(record: &PeerRecord, node: Option<&NodeRecord>) -> Standing {
             token: record.token,
             key_epoch: record.key_epoch,
             wireguard_key: record.wireguard_key,
+            tls_key: record.tls_key,
             member_address: record.member_address,
             owner: node.and_then(|node| node.owner),
         },
@@ -379,7 +397,7 @@ fn active(record: &PeerRecord, node: Option<&NodeRecord>) -> Standing {
 }
 
 fn is_own(record: &PeerRecord, me: &OwnIdentity) -> bool {
-    record.wireguard_key == me.wireguard_key
+    me.has_keys(record.wireguard_key, record.tls_key)
         && record.instance == me.instance
         && record.member_address == me.member_address
         && record.network_type == me.network_type

@@ -1,10 +1,13 @@
-//! Places behind the dstack gateway. The contract names a base domain by its index, so that removing one there removes every
+//! Places behind the dstack gateway. The contract's record names a base domain by its index, so that removing one there removes every
 //! place under it; a host name is made of instance, port and domain. A gateway that does not listen on 443 has its own port in the
 //! base domain, as `HOST:PORT`.
 
 use std::{fmt, num::NonZeroU16, str::FromStr};
 
-use crate::{id::InstanceId, registration::Gateway};
+use crate::{
+    id::InstanceId,
+    registration::{Gateway, SignedGateway},
+};
 
 /// A host name has 253 characters at most, of which `<instance id>-<port>s.` takes 48.
 const MAX_DOMAIN: usize = 205;
@@ -42,15 +45,21 @@ pub struct OwnPlace {
 }
 
 impl OwnPlace {
-    /// As a registration names it; `None` while the contract does not list the domain.
+    /// As the contract lists it; `None` while the contract does not list the domain.
     #[must_use]
     pub fn gateway(&self, base_domains: &[Option<String>]) -> Option<Gateway> {
         let index = base_domains.iter().position(|listed| listed.as_deref() == Some(self.domain.as_str()))?;
         Some(Gateway { domain: u16::try_from(index + 1).ok()?, port: self.port.get() })
     }
+
+    /// As a registration names it.
+    #[must_use]
+    pub fn signed(&self) -> SignedGateway {
+        SignedGateway::named(self.domain.as_str(), self.port.get())
+    }
 }
 
-/// The domain that a registration names by index, unless the contract has removed it, never had it, or returns something that is no
+/// The domain that a record names by index, unless the contract has removed it, never had it, or returns something that is no
 /// domain: an RPC endpoint may return anything.
 #[must_use]
 pub fn domain_of(gateway: Gateway, base_domains: &[Option<String>]) -> Option<Domain> {

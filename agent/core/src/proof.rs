@@ -11,9 +11,9 @@ use std::{net::SocketAddr, sync::Arc};
 use alloy_primitives::{B256, keccak256};
 
 use crate::{
-    id::{Address, AppId, InstanceId, MemberKey, TokenId, WireguardKey},
+    id::{Address, AppId, InstanceId, MemberKey, TlsKey, TokenId, WireguardKey},
     key_claim::{GuestApi, KeyClaim},
-    registration::{Domain, Gateway, NetworkType, Proof, SignatureChain},
+    registration::{Domain, Gateway, NetworkType, Proof, SignatureChain, SignedDomain, SignedGateway},
     registry::PeerRecord,
     signature::{InvalidSignature, PublicKey, recover},
 };
@@ -97,6 +97,8 @@ impl std::fmt::Display for Link {
 pub struct VerifiedPeer {
     record: Arc<PeerRecord>,
     member_key: MemberKey,
+    /// The base domain that the record's place was signed for; `None` where an endpoint update has moved it since.
+    signed_domain: Option<SignedDomain>,
     /// It was configured before, and nothing that is proved about it has changed since.
     admitted: bool,
 }
@@ -126,6 +128,12 @@ impl VerifiedPeer {
         self.record.wireguard_key
     }
 
+    /// The TLS key by which others know it, where it has one: proved to be its own choice.
+    #[must_use]
+    pub fn tls_key(&self) -> Option<TlsKey> {
+        self.record.tls_key
+    }
+
     /// How it is reached.
     #[must_use]
     pub fn network_type(&self) -> NetworkType {
@@ -138,10 +146,19 @@ impl VerifiedPeer {
         self.record.endpoint
     }
 
-    /// Its path through the dstack gateway. A hint, like the endpoint.
+    /// Its path through the dstack gateway, as the contract lists it. A hint, like the endpoint.
     #[must_use]
     pub fn gateway(&self) -> Option<Gateway> {
         self.record.gateway
+    }
+
+    /// The same while these are the contract's base domains: `None` also where the domain was removed, or is another than the node
+    /// signed.
+    #[must_use]
+    pub fn place(&self, base_domains: &[Option<String>]) -> Option<Gateway> {
+        let gateway = self.gateway()?;
+        let name = base_domains.get(usize::from(gateway.domain).checked_sub(1)?)?.as_deref()?;
+        self.signed_domain.is_none_or(|signed| signed.may_be_called(name)).then_some(gateway)
     }
 
     /// The app its key chain was issued to.
@@ -198,11 +215,7 @@ impl Proved {
         if !anchors.kms_roots.contains(&kms_root) {
             return Err(Refusal::KmsRootNotTrusted(kms_root));
         }
-        let digest = proof.registration.digest(domain);
-        let signer = recover(digest, &proof.node_signature).map_err(|error| Refusal::Signature(Link::Node, error))?;
-        if signer != node_key {
-            return Err(Refusal::NodeSignature { recovered: signer.address(), node_key: node_key.address() });
-        }
+        let digest = signed_digest(&proof, &node_key, domain)?;
         let member =
             recover(digest, &proof.member_signature).map_err(|error| Refusal::Signature(Link::Member, error))?;
         let named = proof.registration.member_address;
@@ -212,13 +225,16 @@ impl Proved {
         Ok(Self { member_key: MemberKey(member.compressed()), kms_root, proof })
     }
 
-    /// The peer, when the contract's record equals what was signed. Endpoint and gateway may differ once an endpoint update has
+    /// The peer, when the contract's record equals what was signed: the name of a base domain apart, which [`VerifiedPeer::place`]
+    /// compares. Endpoint and gateway may differ once an endpoint update has
     /// moved the endpoint epoch; before that they must be the signed ones. The key epoch is the signed one always: an old
     /// registration cannot be presented as a newer one.
     pub fn peer(&self, record: impl Into<Arc<PeerRecord>>) -> Result<VerifiedPeer, Refusal> {
         let record = record.into();
         self.fits(&record)?;
-        Ok(VerifiedPeer { record, member_key: self.member_key, admitted: false })
+        let signed = self.proof.registration.gateway.filter(|_| record.endpoint_epoch == 0);
+        let signed_domain = signed.map(|gateway| gateway.domain);
+        Ok(VerifiedPeer { record, member_key: self.member_key, signed_domain, admitted: false })
     }
 
     /// Whether there is such a peer.
@@ -229,10 +245,11 @@ impl Proved {
             ("token id", record.token == signed.token),
             ("instance id", record.instance == signed.instance),
             ("WireGuard key", record.wireguard_key == signed.wireguard_key),
+            ("TLS key", record.tls_key == signed.tls_key),
             ("network type", record.network_type == signed.network_type),
             ("key epoch", record.key_epoch == signed.key_epoch),
             ("endpoint", moved_on || record.endpoint == signed.endpoint),
-            ("gateway", moved_on || record.gateway == signed.gateway),
+            ("gateway", moved_on || is_signed(record.gateway, signed.gateway)),
             ("member address", record.member_address == signed.member_address),
             ("KMS root", record.kms_root == self.kms_root),
             ("app id", record.app_id == self.proof.chain.app_id),
@@ -302,6 +319,29 @@ fn must_vouch(app_key: &PublicKey, node_key: &PublicKey, signature: &[u8; 65]) -
         return Ok(());
     }
     Err(Refusal::AppSignature { recovered: recovered.address(), app_key: app_key.address() })
+}
+
+/// What the node key signed of this registration: its digest, or the former one, which contracts without TLS keys took.
+fn signed_digest(proof: &Proof, node_key: &PublicKey, domain: &Domain) -> Result<B256, Refusal> {
+    let signer = |digest| recover(digest, &proof.node_signature).map_err(|error| Refusal::Signature(Link::Node, error));
+    let digest = proof.registration.digest(domain);
+    let recovered = signer(digest)?;
+    if recovered == *node_key {
+        return Ok(digest);
+    }
+    match proof.registration.former_digest(domain) {
+        Some(former) if signer(former)? == *node_key => Ok(former),
+        Some(_) | None => Err(Refusal::NodeSignature { recovered: recovered.address(), node_key: node_key.address() }),
+    }
+}
+
+/// Whether the contract lists the place that was signed, as far as that says its index.
+fn is_signed(listed: Option<Gateway>, signed: Option<SignedGateway>) -> bool {
+    match (listed, signed) {
+        (None, None) => true,
+        (Some(listed), Some(signed)) => signed.may_be(listed),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
 }
 
 /// What the KMS root signs: `dstack-kms-issued:` ‖ app id ‖ compressed key.

@@ -1,12 +1,16 @@
 //! What a node signs, and the proof that goes with it: the Rust twin of the contract's `Registration`, `EndpointUpdate` and
 //! `SignatureChain`, with their EIP-712 hashes written out by hand so that the core needs no ABI library.
 
+mod gateway;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AppId, InstanceId, TokenId, WireguardKey};
+pub use gateway::{Gateway, SignedDomain, SignedGateway};
+
+use crate::id::{AppId, InstanceId, TlsKey, TokenId, WireguardKey};
 
 /// The purpose for which the app key signs for a node key of guest API v0: the second argument of its `GetKey`.
 pub const NODE_KEY_PURPOSE: &str = "dstack-mesh-node-v1";
@@ -25,19 +29,10 @@ pub fn node_key_path(instance: InstanceId) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkType {
-    /// An https URL behind the dstack gateway, no WireGuard key (value 0).
+    /// An https URL behind the dstack gateway, no WireGuard key, and a TLS key (value 0).
     TlsGateway,
     /// A WireGuard peer with an address in the mesh network (value 1).
     Wireguard,
-}
-
-/// A place behind the dstack gateway: base domain by its 1-based index in the contract, and a TCP port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gateway {
-    /// 1-based index of a base domain.
-    pub domain: u16,
-    /// TCP port of the node behind the gateway, nonzero.
-    pub port: u16,
 }
 
 /// The purpose of a member key that the guest agent derives, for a node whose disk does not last.
@@ -61,14 +56,17 @@ pub struct Registration {
     pub member_address: Address,
     /// Its WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
+    /// Its TLS key. The contract takes no registration of a [`NetworkType::TlsGateway`] node without one.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// The token's stored key epoch + 1.
     pub key_epoch: u32,
     /// How it is reached.
     pub network_type: NetworkType,
     /// Direct UDP endpoint, a hint for other peers.
     pub endpoint: Option<SocketAddr>,
-    /// The path through the dstack gateway.
-    pub gateway: Option<Gateway>,
+    /// The path through the dstack gateway, by the name of its base domain.
+    pub gateway: Option<SignedGateway>,
     /// Last Unix second at which it may be submitted.
     pub deadline: u64,
 }
@@ -84,8 +82,8 @@ pub struct EndpointUpdate {
     pub endpoint_epoch: u32,
     /// Direct UDP endpoint.
     pub endpoint: Option<SocketAddr>,
-    /// The path through the dstack gateway.
-    pub gateway: Option<Gateway>,
+    /// The path through the dstack gateway, by the name of its base domain.
+    pub gateway: Option<SignedGateway>,
     /// Last Unix second at which it may be submitted.
     pub deadline: u64,
 }
@@ -141,10 +139,14 @@ pub const DOMAIN_VERSION: &str = "1";
 
 const DOMAIN_TYPE: &str = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
 const REGISTRATION_TYPE: &str = "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,\
-uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,\
-uint64 deadline)";
+bytes32 tlsKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,\
+uint16 gatewayPort,uint64 deadline)";
+/// What contracts without TLS keys had signed.
+const FORMER_REGISTRATION_TYPE: &str = "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,\
+bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,\
+uint16 gatewayPort,uint64 deadline)";
 const ENDPOINT_UPDATE_TYPE: &str = "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,\
-bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
+bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,uint16 gatewayPort,uint64 deadline)";
 
 impl Domain {
     /// EIP-712 domain separator.
@@ -168,14 +170,28 @@ impl Registration {
     /// The 32 bytes that node key and member key sign (EIP-712 `encode`).
     #[must_use]
     pub fn digest(&self, domain: &Domain) -> B256 {
+        self.digest_as(REGISTRATION_TYPE, Some(B256::new(TlsKey::to_word(self.tls_key))), domain)
+    }
+
+    /// What they signed instead where the contract had no TLS keys yet, and named a base domain by its index. `None` for what such a
+    /// registration cannot say.
+    #[must_use]
+    pub fn former_digest(&self, domain: &Domain) -> Option<B256> {
+        let by_index = self.gateway.is_none_or(|gateway| matches!(gateway.domain, SignedDomain::Index(_)));
+        (by_index && self.tls_key.is_none()).then(|| self.digest_as(FORMER_REGISTRATION_TYPE, None, domain))
+    }
+
+    fn digest_as(&self, kind: &str, tls_key: Option<B256>, domain: &Domain) -> B256 {
         let (address, port) = endpoint_words(self.endpoint);
         let (gateway_domain, gateway_port) = gateway_words(self.gateway);
-        domain.digest(hash_words(&[
-            keccak256(REGISTRATION_TYPE),
+        let keys = [Some(B256::new(self.wireguard_key.0)), tls_key];
+        let head = [
+            keccak256(kind),
             number(self.token.get().into()),
             left_aligned(&self.instance.0),
             self.member_address.into_word(),
-            B256::new(self.wireguard_key.0),
+        ];
+        let tail = [
             number(self.key_epoch.into()),
             number(self.network_type.value().into()),
             address,
@@ -183,7 +199,9 @@ impl Registration {
             gateway_domain,
             gateway_port,
             number(self.deadline),
-        ]))
+        ];
+        let words: Vec<B256> = head.into_iter().chain(keys.into_iter().flatten()).chain(tail).collect();
+        domain.digest(hash_words(&words))
     }
 }
 
@@ -242,9 +260,8 @@ fn endpoint_words(endpoint: Option<SocketAddr>) -> (B256, B256) {
     (left_aligned(&address), number(port.into()))
 }
 
-fn gateway_words(gateway: Option<Gateway>) -> (B256, B256) {
-    let (domain, port) = gateway.map_or((0, 0), |gateway| (gateway.domain, gateway.port));
-    (number(domain.into()), number(port.into()))
+fn gateway_words(gateway: Option<SignedGateway>) -> (B256, B256) {
+    gateway.map_or((B256::ZERO, B256::ZERO), |gateway| (gateway.domain.word(), number(gateway.port.into())))
 }
 
 fn hash_words(words: &[B256]) -> B256 {

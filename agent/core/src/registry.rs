@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dev_url::DevUrls,
-    id::{Address, AppId, BlockRef, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, BlockRef, InstanceId, TlsKey, TokenId, WireguardKey},
     network::MeshNetwork,
     registration::{Domain, Gateway, NetworkType, Registration},
 };
@@ -56,8 +56,11 @@ pub struct PeerRecord {
     pub instance: InstanceId,
     /// Address of its member key, fixed by the first registration of the binding.
     pub member_address: Address,
-    /// Its WireGuard public key.
+    /// Its WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
+    /// Its TLS key, where it has one.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// The key epoch of its registration.
     pub key_epoch: u32,
     /// Endpoint updates since that registration.
@@ -78,10 +81,11 @@ pub struct PeerRecord {
 
 impl PeerRecord {
     /// What the contract lists after it carried out this registration in the block of this number, where the key chain leads from
-    /// `kms_root` to `app_id`. Of use to whatever stands in for the contract: agents read records.
+    /// `kms_root` to `app_id`, and these are its base domains. Of use to whatever stands in for the contract: agents read records.
     #[must_use]
-    pub const fn registered(
+    pub fn registered(
         registration: &Registration,
+        base_domains: &[Option<String>],
         kms_root: Address,
         app_id: AppId,
         registered_block: u64,
@@ -91,11 +95,12 @@ impl PeerRecord {
             instance: registration.instance,
             member_address: registration.member_address,
             wireguard_key: registration.wireguard_key,
+            tls_key: registration.tls_key,
             key_epoch: registration.key_epoch,
             endpoint_epoch: 0,
             network_type: registration.network_type,
             endpoint: registration.endpoint,
-            gateway: registration.gateway,
+            gateway: registration.gateway.and_then(|signed| signed.listed(base_domains)),
             kms_root,
             app_id,
             registered_block,

@@ -14,7 +14,7 @@ pub use agent::{AgentStatus, DroppedPackets, Offloads};
 pub use peer::{Agreement, NodeKind, OtherPeer, PathKind, PathStatus, PeerState, PeerStatus, Reason};
 
 use crate::{
-    id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, B256, InstanceId, TlsKey, TokenId, WireguardKey},
     key_claim::GuestApi,
     network::MeshNetwork,
     wei::Wei,
@@ -110,6 +110,9 @@ pub struct SelfStatus {
     pub url: Option<String>,
     /// Its WireGuard public key; `None` for a node of kind `tls`.
     pub public_key: Option<WireguardKey>,
+    /// Its TLS key, by which others know it; always there for a node of kind `tls`, as of this version of the agent.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// The token's key epoch.
     pub key_epoch: Option<u32>,
     /// Endpoint updates since it registered, while it is a peer.

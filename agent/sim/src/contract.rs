@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::{
     id::{BlockRef, InstanceId, TokenId, WireguardKey},
-    registration::{EndpointUpdate, Gateway, NetworkType, Registration},
+    registration::{EndpointUpdate, NetworkType, Registration, SignedGateway},
     registry::{NodeRecord, PeerRecord, Registry},
 };
 
@@ -119,7 +119,8 @@ impl State {
             return None;
         }
         known.node.endpoint_epoch = update.endpoint_epoch;
-        (peer.endpoint, peer.gateway) = (update.endpoint, update.gateway);
+        let gateway = update.gateway.and_then(|gateway| gateway.listed(&base_domains()));
+        (peer.endpoint, peer.gateway) = (update.endpoint, gateway);
         peer.endpoint_epoch = update.endpoint_epoch;
         Some(Effect::Other)
     }
@@ -160,7 +161,7 @@ impl State {
             epoch: self.epoch,
             name: "simulated".to_owned(),
             network: network(),
-            base_domains: vec![Some(GATEWAY_DOMAIN.to_owned())],
+            base_domains: base_domains().into(),
             peers: self.peers().cloned().collect(),
             dev_urls: Default::default(),
             own_nodes,
@@ -170,10 +171,14 @@ impl State {
 
 /// The record that the contract holds after this registration in the block of this number.
 pub(crate) fn record(registration: &Registration, registered_block: u64) -> PeerRecord {
-    PeerRecord::registered(registration, cluster().root_address(), cluster().app_id, registered_block)
+    PeerRecord::registered(registration, &base_domains(), cluster().root_address(), cluster().app_id, registered_block)
+}
+
+fn base_domains() -> [Option<String>; 1] {
+    [Some(GATEWAY_DOMAIN.to_owned())]
 }
 
 /// A place names a domain that is listed, and a TLS node must have one.
-fn takes_place(network_type: NetworkType, gateway: Option<Gateway>) -> bool {
-    gateway.map_or(network_type == NetworkType::Wireguard, |gateway| gateway.domain == 1)
+fn takes_place(network_type: NetworkType, gateway: Option<SignedGateway>) -> bool {
+    gateway.map_or(network_type == NetworkType::Wireguard, |gateway| gateway.listed(&base_domains()).is_some())
 }

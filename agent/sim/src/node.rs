@@ -259,6 +259,7 @@ impl Node {
             member_address: member_address(instance),
             network_type: NetworkType::Wireguard,
             wireguard_key: wireguard_key(self.number),
+            tls_key: None,
             compose_hash: None,
             simulated: true,
             gateway_access: None,

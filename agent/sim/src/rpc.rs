@@ -245,6 +245,7 @@ fn invented() -> Registration {
         instance: instance(node),
         member_address: member_address(instance(node)),
         wireguard_key: wireguard_key(node),
+        tls_key: None,
         key_epoch: 1,
         network_type: NetworkType::Wireguard,
         endpoint: Some((mesh_host(node), 1).into()),

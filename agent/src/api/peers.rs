@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use mesh_core::{
     dev_url::{DevUrl, DevUrls},
-    id::{TokenId, WireguardKey},
+    id::{TlsKey, TokenId, WireguardKey},
     status::{MembershipState, NodeKind, OtherPeer, PeerState, PeerStatus, Status},
 };
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,9 @@ pub struct SelfView {
     pub dev_url: Option<DevUrl>,
     /// Its WireGuard public key.
     pub public_key: Option<WireguardKey>,
+    /// Its TLS key, by which others know it.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// Where it stands.
     pub state: MembershipState,
 }
@@ -63,6 +66,9 @@ pub struct PeerView {
     pub dev_url: Option<DevUrl>,
     /// Its WireGuard public key.
     pub public_key: Option<WireguardKey>,
+    /// Its TLS key, by which it is known, where it registered one.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// Whether it answers; `None` for one that nothing is sent to.
     pub state: Option<PeerState>,
 }
@@ -77,6 +83,7 @@ impl Default for PeersView {
             url: None,
             dev_url: None,
             public_key: None,
+            tls_key: None,
             state: MembershipState::Unknown,
         };
         Self { schema: SCHEMA.to_owned(), own, peers: Vec::new() }
@@ -96,6 +103,7 @@ impl PeersView {
             url: status.own.url.clone(),
             dev_url: dev_url(status.own.token_id),
             public_key: status.own.public_key,
+            tls_key: status.own.tls_key,
             state: status.own.membership,
         };
         let tunnelled = status.peers.iter().map(|peer| PeerView::of_tunnelled(peer, dev_url(Some(peer.token_id))));
@@ -116,6 +124,7 @@ impl PeerView {
             url: None,
             dev_url,
             public_key: Some(peer.public_key),
+            tls_key: peer.tls_key,
             state: Some(peer.state),
         }
     }
@@ -129,6 +138,7 @@ impl PeerView {
             url: peer.url.clone(),
             dev_url,
             public_key: None,
+            tls_key: peer.tls_key,
             state: None,
         }
     }
@@ -145,6 +155,7 @@ mod tests {
             name: "node-4".to_owned(),
             kind: NodeKind::Tls,
             instance_id: mesh_core::id::InstanceId([0xab; 20]),
+            tls_key: Some(TlsKey([0xcd; 32])),
             url: Some("https://x-443s.gw.example".to_owned()),
         };
         let view = PeersView {
@@ -157,6 +168,7 @@ mod tests {
                     url: None,
                     dev_url: Some("http://localhost:8080".parse().unwrap()),
                     public_key: Some(WireguardKey([0; 32])),
+                    tls_key: None,
                     state: Some(PeerState::Up),
                 },
                 PeerView::of_other(&other, None),
@@ -167,16 +179,17 @@ mod tests {
             "schema": "p2p-agent.peers/v1",
             "self": {
                 "token_id": null, "name": null, "kind": null, "address": null, "url": null, "dev_url": null,
-                "public_key": null, "state": "unknown",
+                "public_key": null, "tls_key": null, "state": "unknown",
             },
             "peers": [
                 {
                     "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null,
-                    "dev_url": "http://localhost:8080", "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "state": "up",
+                    "dev_url": "http://localhost:8080", "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+                    "tls_key": null, "state": "up",
                 },
                 {
                     "token_id": 4, "name": "node-4", "kind": "tls", "address": null, "url": "https://x-443s.gw.example",
-                    "dev_url": null, "public_key": null, "state": null,
+                    "dev_url": null, "public_key": null, "tls_key": "cd".repeat(32), "state": null,
                 },
             ],
         });

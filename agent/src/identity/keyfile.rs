@@ -1,4 +1,4 @@
-//! The private keys on the CVM's encrypted disk, WireGuard's and the member key: drawn once, never overwritten.
+//! The private keys on the CVM's encrypted disk, WireGuard's, the TLS key and the member key: drawn once, never overwritten.
 
 use std::{
     fmt,
@@ -13,12 +13,14 @@ use mesh_core::id::WireguardKey;
 use mesh_tunnel::{PrivateKey, Secret, leave_no_trace};
 use zeroize::Zeroizing;
 
-use crate::identity::member::MemberSecret;
+use crate::identity::{member::MemberSecret, tls::TlsSecret};
 
 /// File name inside the state directory; the content is what `wg genkey` prints.
 const WIREGUARD_FILE: &str = "wireguard.key";
 /// The same for the member key: 32 bytes in base64.
 const MEMBER_FILE: &str = "member.key";
+/// The same for the TLS key.
+const TLS_FILE: &str = "tls.key";
 /// 32 bytes in base64.
 const TEXT_LENGTH: usize = 44;
 
@@ -123,6 +125,15 @@ pub(super) fn has_member_key(state_dir: &Path) -> bool {
 /// See [`KeyFileError`]; a file that is there is left as it is.
 pub fn load_or_create_member(state_dir: &Path, user: u32) -> Result<MemberSecret, KeyFileError> {
     KeyFile { state_dir, name: MEMBER_FILE, user }.load_or_create(MemberSecret::new)
+}
+
+/// Reads the TLS key of a state directory, or draws one where there is none yet: also where a former version of the agent, which had no
+/// TLS keys, left the other files.
+///
+/// # Errors
+/// See [`KeyFileError`]; a file that is there is left as it is.
+pub fn load_or_create_tls(state_dir: &Path, user: u32) -> Result<TlsSecret, KeyFileError> {
+    KeyFile { state_dir, name: TLS_FILE, user }.load_or_create(TlsSecret::new)
 }
 
 /// One key file.
@@ -257,6 +268,19 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no draft is left");
         let other = Scratch::new();
         assert_ne!(load_or_create_member(other.path(), user()).unwrap().address(), member.address());
+    }
+
+    /// A state directory from before TLS keys gets one beside the keys that it has.
+    #[test]
+    fn the_tls_key_is_kept_in_a_file_of_its_own() {
+        let dir = Scratch::new();
+        let wireguard = load_or_create(dir.path(), user()).unwrap();
+        let tls = load_or_create_tls(dir.path(), user()).unwrap();
+        assert_eq!(load_or_create_tls(dir.path(), user()).unwrap().key(), tls.key());
+        assert_eq!(load_or_create(dir.path(), user()).unwrap().public_key(), wireguard.public_key());
+        assert_eq!(fs::metadata(dir.path().join(TLS_FILE)).unwrap().mode() & 0o7777, 0o600);
+        let other = Scratch::new();
+        assert_ne!(load_or_create_tls(other.path(), user()).unwrap().key(), tls.key());
     }
 
     #[test]

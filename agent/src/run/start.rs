@@ -10,7 +10,7 @@ use mesh_chain::{Source, Sources, Subject};
 use mesh_core::{
     agent::{Adjustments, Agent, CachedRegistry, Guard, Input, LocalNode, OwnEndpoint, Policy},
     development::published_key,
-    id::{Address, WireguardKey},
+    id::{Address, TlsKey, WireguardKey},
     place::host_name,
 };
 use mesh_paths::shell::PathKeeper;
@@ -43,6 +43,7 @@ use crate::{
         self, Expected, Identity, MemberKeySource,
         dstack::{self, GuestAgent},
         keyfile::{self, WireguardSecret},
+        tls::TlsSecret,
     },
     state::{cache, dir, instance::InstanceClaim, lock::InstanceLock, spending},
 };
@@ -112,7 +113,7 @@ impl Start<'_> {
 
         let asked = unless_stopped(ask_guest_agent(&config), GUEST_AGENT, &mut api, &stop).await;
         let Some(found) = asked else { return Ok(()) };
-        let (identity, secret) = found?;
+        let (identity, secret, tls) = found?;
         machine::check_port(&config, config.listen_port_of(identity.instance))?;
         let contract = contract_of(&config, &identity);
         background.spawn(InstanceClaim::take(identity.instance, contract)?.hold());
@@ -134,6 +135,7 @@ impl Start<'_> {
         let (paths, port) = kept.unzip();
         let parts = Parts {
             public_key: Some(public_key),
+            tls,
             contract,
             identity,
             cached,
@@ -164,15 +166,16 @@ impl Start<'_> {
     async fn run_without_device(self, socket: ApiSocket) -> anyhow::Result<()> {
         let Self { config, access, metrics, adjustments, cached, guard, stop, background } = self;
         let mut api = serve_api(socket, access, metrics, background);
-        let asked = unless_stopped(load_identity(&config), GUEST_AGENT, &mut api, &stop).await;
+        let asked = unless_stopped(ask_without_device(&config), GUEST_AGENT, &mut api, &stop).await;
         let Some(found) = asked else { return Ok(()) };
-        let (_, identity) = found?;
+        let (identity, tls) = found?;
         let contract = contract_of(&config, &identity);
         background.spawn(InstanceClaim::take(identity.instance, contract)?.hold());
         announce(&config, &identity, None, contract);
         let (_nothing_changes, machine_changed) = watch::channel(());
         let parts = Parts {
             public_key: None,
+            tls,
             contract,
             identity,
             cached,
@@ -237,10 +240,17 @@ fn contract_of(config: &Config, identity: &Identity) -> Address {
     config.contract.unwrap_or_else(|| identity.app_id.into())
 }
 
-async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, WireguardSecret)> {
+async fn ask_guest_agent(config: &Config) -> anyhow::Result<(Identity, WireguardSecret, Option<TlsSecret>)> {
     let (guest_agent, identity) = load_identity(config).await?;
     let secret = wireguard_secret(config, &guest_agent, &identity).await?;
-    Ok((identity, secret))
+    let tls = tls_secret(config, &guest_agent, &identity).await?;
+    Ok((identity, secret, tls))
+}
+
+async fn ask_without_device(config: &Config) -> anyhow::Result<(Identity, Option<TlsSecret>)> {
+    let (guest_agent, identity) = load_identity(config).await?;
+    let tls = tls_secret(config, &guest_agent, &identity).await?;
+    Ok((identity, tls))
 }
 
 async fn load_identity(config: &Config) -> anyhow::Result<(GuestAgent, Identity)> {
@@ -278,6 +288,7 @@ struct Parts {
     config: Config,
     identity: Identity,
     public_key: Option<WireguardKey>,
+    tls: Option<TlsSecret>,
     contract: Address,
     cached: Option<CachedRegistry>,
     guard: Option<Guard>,
@@ -310,7 +321,7 @@ impl Parts {
         let decided = node_key::decide(&mut identity, &chain, &config.state_dir, &mut api, &self.stop).await;
         let Some(decided) = decided else { return Ok(()) };
         decided?;
-        let node = local_node(&config, &identity, self.public_key, contract);
+        let node = local_node(&config, &identity, self.public_key, self.tls.as_ref().map(TlsSecret::key), contract);
         let chain = Arc::new(chain);
         for watch in chain.watch(&chain_moved) {
             background.spawn(async move { Ok(watch.await) });
@@ -347,6 +358,7 @@ impl Parts {
             stop: self.stop,
             news,
             paths: self.paths,
+            tls_members: None,
             background,
             api,
             service: ServiceManager::from_environment(),
@@ -369,7 +381,32 @@ async fn wireguard_secret(
     }
 }
 
-fn local_node(config: &Config, identity: &Identity, public_key: Option<WireguardKey>, contract: Address) -> LocalNode {
+/// The key by which others know this node in TLS handshakes; a WireGuard node has none.
+async fn tls_secret(
+    config: &Config,
+    guest_agent: &GuestAgent,
+    identity: &Identity,
+) -> anyhow::Result<Option<TlsSecret>> {
+    if config.mode == Mode::Wireguard {
+        return Ok(None);
+    }
+    Ok(Some(match config.wireguard_key {
+        WireguardKeySource::Random => keyfile::load_or_create_tls(&config.state_dir, dir::effective_user())?,
+        WireguardKeySource::Derived => {
+            let bytes = identity::derived_tls_key(guest_agent, identity.instance).await?;
+            TlsSecret::new(bytes)
+                .ok_or_else(|| anyhow::anyhow!("the guest agent derived a TLS key that is none: restart the agent"))?
+        }
+    }))
+}
+
+fn local_node(
+    config: &Config,
+    identity: &Identity,
+    public_key: Option<WireguardKey>,
+    tls_key: Option<TlsKey>,
+    contract: Address,
+) -> LocalNode {
     let dataplane = match config.mode {
         Mode::Wireguard => config.dataplane.name(),
         Mode::Tls => "none",
@@ -384,6 +421,7 @@ fn local_node(config: &Config, identity: &Identity, public_key: Option<Wireguard
         member_address: identity.member.address(),
         network_type: config.mode.network_type(),
         wireguard_key: public_key.unwrap_or(WireguardKey([0; 32])),
+        tls_key,
         compose_hash: identity.compose_hash,
         simulated: identity.simulated,
         gateway_access: identity.gateway_access.clone(),

@@ -11,9 +11,9 @@ use alloy_primitives::{B256, Bytes, U256};
 use mesh_chain::{Mined, NotSubmitted, RequestCount, Standing};
 use mesh_core::{
     agent::{ProofRequest, SourceReport},
-    id::{Address, BlockRef, TokenId, WireguardKey},
+    id::{Address, BlockRef, InstanceId, TlsKey, TokenId, WireguardKey},
     network::MeshNetwork,
-    registration::{Domain, Gateway, NetworkType, Proof, Registration},
+    registration::{Domain, NetworkType, Proof, Registration, SignedGateway},
     registry::{NodeRecord, PeerRecord, Registry},
     status::Quorum,
     wei::Wei,
@@ -22,6 +22,11 @@ use p2p_agent::{
     identity::{Identity, signer::Signer},
     run::Chain,
 };
+
+/// The TLS key of a node.
+pub(crate) fn tls_key(instance: InstanceId) -> TlsKey {
+    TlsKey(alloy_primitives::keccak256(instance.0).0)
+}
 
 #[derive(Clone)]
 pub(crate) struct ChainTwin(Arc<Mutex<Inner>>);
@@ -102,6 +107,7 @@ impl ChainTwin {
             instance: identity.instance,
             member_address: identity.member.address(),
             wireguard_key: key,
+            tls_key: None,
             key_epoch: 1,
             network_type: NetworkType::Wireguard,
             endpoint: Some(([192, 0, 2, u8::try_from(token.get()).unwrap()], 51821).into()),
@@ -118,10 +124,11 @@ impl ChainTwin {
             instance: identity.instance,
             member_address: identity.member.address(),
             wireguard_key: WireguardKey([0; 32]),
+            tls_key: Some(tls_key(identity.instance)),
             key_epoch: 1,
             network_type: NetworkType::TlsGateway,
             endpoint: None,
-            gateway: Some(Gateway { domain: 1, port }),
+            gateway: Some(SignedGateway::named("gw.example", port)),
             deadline: u64::MAX,
         };
         self.admit(registration, identity);
@@ -136,7 +143,9 @@ impl ChainTwin {
         let proof = Proof { registration, chain: identity.node_key().chain.clone(), node_signature, member_signature };
         inner.proofs.insert(token, proof);
         let block = inner.registry.block.number + 1;
-        inner.registry.peers.push(PeerRecord::registered(&registration, identity.kms_root, identity.app_id, block));
+        let base_domains = &inner.registry.base_domains;
+        let record = PeerRecord::registered(&registration, base_domains, identity.kms_root, identity.app_id, block);
+        inner.registry.peers.push(record);
         inner.registry.peers.sort_by_key(|peer| peer.token);
         let node = inner.registry.own_nodes.iter_mut().find(|node| node.token == token).unwrap();
         (node.active, node.key_epoch, node.member_address) = (true, 1, Some(identity.member.address()));

@@ -1,5 +1,7 @@
 //! A node without a device: its application has a URL, and so have those of others.
 
+use std::collections::BTreeSet;
+
 use mesh_core::{
     agent::{Allowed, OwnEndpoint},
     place::OwnPlace,
@@ -32,6 +34,10 @@ async fn peers(world: &World) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
+fn tls_key(world: &World, node: usize) -> String {
+    crate::chain::tls_key(world.identities[node - 1].instance).to_string()
+}
+
 fn url(world: &World, node: usize, port: u16) -> String {
     format!("https://{}-{port}s.gw.example", world.identities[node - 1].instance)
 }
@@ -60,16 +66,16 @@ async fn a_tls_node_offers_itself_serves_the_same_api_and_touches_no_device() {
         "schema": "p2p-agent.peers/v1",
         "self": {
             "token_id": 1, "name": "node-1", "kind": "tls", "address": null, "url": url(&world, 1, 8443),
-            "dev_url": null, "public_key": null, "state": "active",
+            "dev_url": null, "public_key": null, "tls_key": tls_key(&world, 1), "state": "active",
         },
         "peers": [
             {
                 "token_id": 2, "name": "node-2", "kind": "tls", "address": null, "url": url(&world, 2, 443),
-                "dev_url": "http://localhost:8080", "public_key": null, "state": null,
+                "dev_url": "http://localhost:8080", "public_key": null, "tls_key": tls_key(&world, 2), "state": null,
             },
             {
                 "token_id": 3, "name": "node-3", "kind": "wireguard", "address": null, "url": null,
-                "dev_url": null, "public_key": null, "state": null,
+                "dev_url": null, "public_key": null, "tls_key": null, "state": null,
             },
         ],
     });
@@ -98,9 +104,25 @@ async fn a_revoked_tls_node_is_fenced_and_lists_no_peers() {
     world.chain.register_tls(1, &world.identities[0], 8443);
     world.start();
     world.until_status("readiness", |status| status.verdict.ready).await;
+    let members = world.tls_members.borrow().clone();
+    let tokens = members.members.values().map(|member| (member.token.get(), member.is_own));
+    assert_eq!(
+        tokens.collect::<BTreeSet<_>>(),
+        [(1, true), (2, false)].into(),
+        "the one without a TLS key is not there"
+    );
+    let other = &members.members[&crate::chain::tls_key(world.identities[1].instance)];
+    let place = other.place.as_ref().map(|place| (place.instance, place.port.get(), place.domain.as_str()));
+    assert_eq!(place, Some((world.identities[1].instance, 443, "gw.example")));
+    assert!(members.expires_at.is_some());
+    world.chain.remove(2);
+    world.hint();
+    world.until_status("the other's end", |status| status.other_peers.len() == 1).await;
+    assert_eq!(world.tls_members.borrow().members.len(), 1, "itself");
     world.chain.remove(1);
     world.hint();
     world.until_status("the fence", |status| status.verdict.state == VerdictState::Fenced).await;
+    assert!(world.tls_members.borrow().members.is_empty(), "a node that is none lets nobody in");
     assert_eq!((world.get("/readyz").await.0, &peers(&world).await["peers"]), (503, &json!([])));
     world.stop().await;
 }

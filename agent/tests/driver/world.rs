@@ -13,7 +13,7 @@ use std::{
 use dstack_simulator::{Layout, Simulator};
 use mesh_chain::Sources;
 use mesh_core::{
-    agent::{Adjustments, Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy},
+    agent::{Adjustments, Agent, Allowed, Guard, Input, LocalNode, OnExpiry, OwnEndpoint, Policy, TlsMembers},
     freshness::Deadlines,
     id::{Address, WireguardKey},
     place::OwnPlace,
@@ -40,7 +40,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::chain::ChainTwin;
+use crate::chain::{ChainTwin, tls_key};
 
 /// On the clock that runs ahead.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) adjustments: watch::Sender<Adjustments>,
     /// How long the service manager waits for a sign of life, if it does.
     pub(crate) watchdog: Option<Duration>,
+    /// Who takes part in TLS handshakes.
+    pub(crate) tls_members: watch::Sender<TlsMembers>,
     stop: Arc<Notify>,
     running: Option<JoinHandle<anyhow::Result<()>>>,
     service_manager: std::os::unix::net::UnixDatagram,
@@ -123,6 +125,7 @@ impl World {
             endpoint: watch::Sender::new(OwnEndpoint::Known(([192, 0, 2, 1], 51821).into())),
             adjustments: watch::Sender::new(adjustments),
             watchdog: None,
+            tls_members: watch::Sender::default(),
             stop: Arc::default(),
             running: None,
         }
@@ -200,6 +203,7 @@ impl World {
                 NetworkType::Wireguard => self.key(1),
                 NetworkType::TlsGateway => WireguardKey([0; 32]),
             },
+            tls_key: (self.network_type == NetworkType::TlsGateway).then(|| tls_key(identity.instance)),
             compose_hash: identity.compose_hash,
             simulated: identity.simulated,
             gateway_access: identity.gateway_access.clone(),
@@ -255,6 +259,7 @@ impl World {
             stop: Arc::clone(&self.stop),
             news: None,
             paths: None,
+            tls_members: Some(self.tls_members.clone()),
             background,
             api,
             service,

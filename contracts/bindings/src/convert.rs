@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256};
 use mesh_core::{
-    id::{InstanceId, TokenId, WireguardKey},
+    id::{InstanceId, TlsKey, TokenId, WireguardKey},
     network::{InvalidNetwork, MeshNetwork},
     registration::{
-        EndpointUpdate, Gateway, NetworkType, Proof, Registration, SignatureChain, endpoint_from_wire, endpoint_to_wire,
+        EndpointUpdate, Gateway, NetworkType, Proof, Registration, SignatureChain, SignedDomain, SignedGateway,
+        endpoint_from_wire, endpoint_to_wire,
     },
     registry::{NodeRecord, PeerRecord},
 };
@@ -46,6 +47,14 @@ pub enum ConvertError {
         /// TCP port.
         port: u16,
     },
+    /// One of base domain name and port is zero.
+    #[error("gateway domain {domain}, port {port}: both must be zero or both nonzero")]
+    SignedGateway {
+        /// The keccak256 of its name.
+        domain: B256,
+        /// TCP port.
+        port: u16,
+    },
     /// A signature that is not r ‖ s ‖ v.
     #[error("the {which} signature has {length} bytes instead of 65")]
     SignatureLength {
@@ -76,6 +85,7 @@ impl TryFrom<abi::Peer> for PeerRecord {
             instance: instance(peer.instanceId).ok_or(ConvertError::ZeroInstance(token))?,
             member_address: peer.memberAddress,
             wireguard_key: WireguardKey(peer.wireguardKey.0),
+            tls_key: TlsKey::from_word(peer.tlsKey.0),
             key_epoch: peer.keyEpoch,
             endpoint_epoch: peer.endpointEpoch,
             network_type: network_type(peer.networkType)?,
@@ -114,10 +124,11 @@ impl TryFrom<abi::Registration> for Registration {
             instance: instance(registration.instanceId).ok_or(ConvertError::ZeroInstance(token))?,
             member_address: registration.memberAddress,
             wireguard_key: WireguardKey(registration.wireguardKey.0),
+            tls_key: TlsKey::from_word(registration.tlsKey.0),
             key_epoch: registration.keyEpoch,
             network_type: network_type(registration.networkType)?,
             endpoint: endpoint(registration.endpointAddress, registration.endpointPort)?,
-            gateway: gateway(registration.gatewayDomain, registration.gatewayPort)?,
+            gateway: signed_gateway(registration.gatewayDomain, registration.gatewayPort)?,
             deadline: registration.deadline,
         })
     }
@@ -131,7 +142,7 @@ impl TryFrom<abi::EndpointUpdate> for EndpointUpdate {
             key_epoch: update.keyEpoch,
             endpoint_epoch: update.endpointEpoch,
             endpoint: endpoint(update.endpointAddress, update.endpointPort)?,
-            gateway: gateway(update.gatewayDomain, update.gatewayPort)?,
+            gateway: signed_gateway(update.gatewayDomain, update.gatewayPort)?,
             deadline: update.deadline,
         })
     }
@@ -175,6 +186,7 @@ impl From<&Registration> for abi::Registration {
             instanceId: FixedBytes(registration.instance.0),
             memberAddress: registration.member_address,
             wireguardKey: B256::new(registration.wireguard_key.0),
+            tlsKey: B256::new(TlsKey::to_word(registration.tls_key)),
             keyEpoch: registration.key_epoch,
             networkType: registration.network_type.value(),
             endpointAddress: FixedBytes(address),
@@ -252,11 +264,11 @@ pub fn base_domains(domains: Vec<String>) -> Vec<Option<String>> {
     domains.into_iter().map(|domain| (!domain.is_empty()).then_some(domain)).collect()
 }
 
-fn token(id: U256) -> Result<TokenId, ConvertError> {
+pub(crate) fn token(id: U256) -> Result<TokenId, ConvertError> {
     u32::try_from(id).ok().and_then(TokenId::new).ok_or(ConvertError::Token(id))
 }
 
-fn network_type(value: u8) -> Result<NetworkType, ConvertError> {
+pub(crate) fn network_type(value: u8) -> Result<NetworkType, ConvertError> {
     match value {
         0 => Ok(NetworkType::TlsGateway),
         1 => Ok(NetworkType::Wireguard),
@@ -264,7 +276,7 @@ fn network_type(value: u8) -> Result<NetworkType, ConvertError> {
     }
 }
 
-fn endpoint(address: FixedBytes<16>, port: u16) -> Result<Option<SocketAddr>, ConvertError> {
+pub(crate) fn endpoint(address: FixedBytes<16>, port: u16) -> Result<Option<SocketAddr>, ConvertError> {
     let endpoint = endpoint_from_wire(address.0, port);
     if endpoint.is_none() && !(address.is_zero() && port == 0) {
         return Err(ConvertError::Endpoint { address, port });
@@ -272,7 +284,7 @@ fn endpoint(address: FixedBytes<16>, port: u16) -> Result<Option<SocketAddr>, Co
     Ok(endpoint)
 }
 
-fn gateway(domain: u16, port: u16) -> Result<Option<Gateway>, ConvertError> {
+pub(crate) fn gateway(domain: u16, port: u16) -> Result<Option<Gateway>, ConvertError> {
     match (domain, port) {
         (0, 0) => Ok(None),
         (0, _) | (_, 0) => Err(ConvertError::Gateway { domain, port }),
@@ -280,11 +292,19 @@ fn gateway(domain: u16, port: u16) -> Result<Option<Gateway>, ConvertError> {
     }
 }
 
-fn gateway_to_wire(gateway: Option<Gateway>) -> (u16, u16) {
-    gateway.map_or((0, 0), |gateway| (gateway.domain, gateway.port))
+fn signed_gateway(domain: B256, port: u16) -> Result<Option<SignedGateway>, ConvertError> {
+    match (domain.is_zero(), port) {
+        (true, 0) => Ok(None),
+        (true, _) | (_, 0) => Err(ConvertError::SignedGateway { domain, port }),
+        (false, _) => Ok(Some(SignedGateway { domain: SignedDomain::Name(domain), port })),
+    }
 }
 
-fn instance(id: FixedBytes<20>) -> Option<InstanceId> {
+fn gateway_to_wire(gateway: Option<SignedGateway>) -> (B256, u16) {
+    gateway.map_or((B256::ZERO, 0), |gateway| (gateway.domain.word(), gateway.port))
+}
+
+pub(crate) fn instance(id: FixedBytes<20>) -> Option<InstanceId> {
     (!id.is_zero()).then_some(InstanceId(id.0))
 }
 
@@ -292,7 +312,7 @@ fn nonzero(address: Address) -> Option<Address> {
     (!address.is_zero()).then_some(address)
 }
 
-fn signature(which: &'static str, bytes: &[u8]) -> Result<[u8; 65], ConvertError> {
+pub(crate) fn signature(which: &'static str, bytes: &[u8]) -> Result<[u8; 65], ConvertError> {
     bytes.try_into().map_err(|_| ConvertError::SignatureLength { which, length: bytes.len() })
 }
 

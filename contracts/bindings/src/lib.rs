@@ -6,6 +6,7 @@
 mod abi;
 mod convert;
 mod deploy;
+mod former;
 mod guest_api;
 mod revert;
 mod upgrade;
@@ -16,6 +17,7 @@ pub use convert::{ConvertError, base_domains, member_signature, mesh_network, re
 pub use deploy::{
     NewCluster, implementation_init_code, initialize, initialize_from_dstack_app, proxy_init_code, upgrade_dstack_app,
 };
+pub use former::{FormerPeerRegistered, FormerRegistration, FormerSignatureChain, logged_proof};
 pub use guest_api::TAKES_V1_CLAIMS;
 pub use revert::{Explanation, explain_revert};
 pub use upgrade::{DeployedCode, IMPLEMENTATION_SLOT, upgrade};

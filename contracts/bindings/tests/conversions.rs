@@ -6,6 +6,7 @@ use mesh_contract::{
     ConvertError, DstackClusterNFT::PeerRegistered, IDstackClusterNFT as abi, base_domains, domain, mesh_network,
 };
 use mesh_core::{
+    id::TlsKey,
     registration::{Domain, EndpointUpdate, Proof, Registration},
     registry::{NodeRecord, PeerRecord},
 };
@@ -35,10 +36,11 @@ prop_compose! {
         token in prop_oneof![0..70_000_u64, any::<u64>()],
         (instance, member) in (edgy::<20>(), edgy::<20>()),
         key in edgy::<32>(),
+        tls_key in edgy::<32>(),
         epoch in any::<u32>(),
         network_type in 0..4_u8,
         (address, port) in endpoint(),
-        gateway in (port(), port()),
+        gateway in (edgy::<32>(), port()),
         deadline in any::<u64>(),
     ) -> abi::Registration {
         abi::Registration {
@@ -46,6 +48,7 @@ prop_compose! {
             instanceId: instance,
             memberAddress: Address::from(member.0),
             wireguardKey: key,
+            tlsKey: tls_key,
             keyEpoch: epoch,
             networkType: network_type,
             endpointAddress: address,
@@ -65,7 +68,7 @@ proptest! {
             && !wire.instanceId.is_zero()
             && wire.networkType < 2
             && wire.endpointAddress.is_zero() == (wire.endpointPort == 0)
-            && (wire.gatewayDomain == 0) == (wire.gatewayPort == 0);
+            && wire.gatewayDomain.is_zero() == (wire.gatewayPort == 0);
         match Registration::try_from(wire.clone()) {
             Ok(registration) => {
                 prop_assert!(honest);
@@ -109,11 +112,12 @@ fn wire() -> abi::Registration {
         instanceId: FixedBytes::repeat_byte(1),
         memberAddress: Address::repeat_byte(3),
         wireguardKey: B256::repeat_byte(2),
+        tlsKey: B256::ZERO,
         keyEpoch: 3,
         networkType: 1,
         endpointAddress: FixedBytes::ZERO,
         endpointPort: 0,
-        gatewayDomain: 0,
+        gatewayDomain: B256::ZERO,
         gatewayPort: 0,
         deadline: 4,
     }
@@ -134,7 +138,8 @@ fn each_dishonest_value_is_named() {
         "token 7 is registered without an instance id"
     );
     assert_eq!(refused(|r| r.endpointPort = 9), ConvertError::Endpoint { address: FixedBytes::ZERO, port: 9 });
-    assert_eq!(refused(|r| r.gatewayDomain = 9), ConvertError::Gateway { domain: 9, port: 0 });
+    let domain = B256::repeat_byte(9);
+    assert_eq!(refused(|r| r.gatewayDomain = B256::repeat_byte(9)), ConvertError::SignedGateway { domain, port: 0 });
 }
 
 #[test]
@@ -205,6 +210,7 @@ fn a_peer_without_an_instance_is_refused() {
         instanceId: FixedBytes::ZERO,
         memberAddress: Address::ZERO,
         wireguardKey: B256::ZERO,
+        tlsKey: B256::ZERO,
         keyEpoch: 1,
         endpointEpoch: 0,
         networkType: 1,
@@ -218,7 +224,10 @@ fn a_peer_without_an_instance_is_refused() {
     };
     assert!(matches!(PeerRecord::try_from(peer.clone()), Err(ConvertError::ZeroInstance(_))));
     let bound = abi::Peer { instanceId: FixedBytes::repeat_byte(1), ..peer };
-    assert_eq!(PeerRecord::try_from(bound).unwrap().registered_block, u64::MAX);
+    let record = PeerRecord::try_from(bound.clone()).unwrap();
+    assert_eq!((record.registered_block, record.tls_key), (u64::MAX, None));
+    let with_key = abi::Peer { tlsKey: B256::repeat_byte(2), ..bound };
+    assert_eq!(PeerRecord::try_from(with_key).unwrap().tls_key, Some(TlsKey([2; 32])));
 }
 
 #[test]

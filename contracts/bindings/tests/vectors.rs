@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use alloy_primitives::{Address, B256, Bytes, FixedBytes, U256};
-use alloy_sol_types::{Eip712Domain, SolStruct};
-use mesh_contract::{IDstackClusterNFT as abi, domain};
+use alloy_sol_types::{Eip712Domain, SolEvent, SolStruct};
+use mesh_contract::{FormerPeerRegistered, FormerRegistration, IDstackClusterNFT as abi, domain};
 use mesh_core::{
-    id::AppId,
+    id::{AppId, TlsKey},
     key_claim::KeyClaim,
     proof::recover_own_chain,
     registration::{Domain, EndpointUpdate, Registration},
@@ -78,11 +78,12 @@ struct VectorRegistration {
     instance_id: FixedBytes<20>,
     member_address: Address,
     wireguard_key: B256,
+    tls_key: B256,
     key_epoch: u32,
     network_type: u8,
     endpoint_address: FixedBytes<16>,
     endpoint_port: u16,
-    gateway_domain: u16,
+    gateway_domain: B256,
     gateway_port: u16,
     deadline: u64,
     struct_hash: B256,
@@ -97,7 +98,7 @@ struct VectorUpdate {
     endpoint_epoch: u32,
     endpoint_address: FixedBytes<16>,
     endpoint_port: u16,
-    gateway_domain: u16,
+    gateway_domain: B256,
     gateway_port: u16,
     deadline: u64,
     struct_hash: B256,
@@ -167,6 +168,7 @@ fn typed_data_hashes_agree() {
             instanceId: vector.instance_id,
             memberAddress: vector.member_address,
             wireguardKey: vector.wireguard_key,
+            tlsKey: vector.tls_key,
             keyEpoch: vector.key_epoch,
             networkType: vector.network_type,
             endpointAddress: vector.endpoint_address,
@@ -198,4 +200,62 @@ fn typed_data_hashes_agree() {
         assert_eq!(update.digest(&core), vector.digest);
         assert_eq!(abi::EndpointUpdate::from(&update), wire);
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FormerVector {
+    token_id: u64,
+    instance_id: FixedBytes<20>,
+    member_address: Address,
+    wireguard_key: B256,
+    key_epoch: u32,
+    network_type: u8,
+    endpoint_address: FixedBytes<16>,
+    endpoint_port: u16,
+    gateway_domain: u16,
+    gateway_port: u16,
+    deadline: u64,
+    digest: B256,
+}
+
+/// What contracts without TLS keys had signed is hashed as they hashed it, and in no other way as well.
+#[test]
+fn former_registrations_hash_as_they_were_signed() {
+    #[derive(Deserialize)]
+    struct Former {
+        registrations: Vec<FormerVector>,
+    }
+    let (vectors, now): (Former, TypedData) = (read("former-typed-data.json"), read("typed-data.json"));
+    let domain = Domain { chain_id: now.domain.chain_id, contract: now.domain.contract };
+    assert!(!vectors.registrations.is_empty());
+    for vector in &vectors.registrations {
+        let former = FormerRegistration {
+            tokenId: U256::from(vector.token_id),
+            instanceId: vector.instance_id,
+            memberAddress: vector.member_address,
+            wireguardKey: vector.wireguard_key,
+            keyEpoch: vector.key_epoch,
+            networkType: vector.network_type,
+            endpointAddress: vector.endpoint_address,
+            endpointPort: vector.endpoint_port,
+            gatewayDomain: vector.gateway_domain,
+            gatewayPort: vector.gateway_port,
+            deadline: vector.deadline,
+        };
+        let registration = Registration::try_from(former).unwrap();
+        assert_eq!(registration.former_digest(&domain), Some(vector.digest));
+        assert_ne!(registration.digest(&domain), vector.digest);
+        let with_key = Registration { tls_key: Some(TlsKey([7; 32])), ..registration };
+        assert_eq!(with_key.former_digest(&domain), None, "no former registration had a TLS key");
+    }
+}
+
+#[test]
+fn the_former_event_is_the_one_that_was_logged() {
+    assert_eq!(
+        FormerPeerRegistered::SIGNATURE,
+        "PeerRegistered(uint256,(uint256,bytes20,address,bytes32,uint32,uint8,bytes16,uint16,uint16,uint16,uint64),\
+         (bytes32,bytes32,bytes32,bytes32,bytes,bytes,address),bytes,bytes,address,address,uint64)"
+    );
 }

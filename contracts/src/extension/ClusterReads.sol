@@ -90,16 +90,6 @@ abstract contract ClusterReads {
     }
 
     /// See IDstackClusterNFT.
-    function tokenOfInstance(bytes20 instanceId) external view returns (uint256) {
-        return PeerTable.holderOfInstance(instanceId);
-    }
-
-    /// See IDstackClusterNFT.
-    function tokenOfWireguardKey(bytes32 wireguardKey) external view returns (uint256) {
-        return PeerTable.holderOfKey(wireguardKey);
-    }
-
-    /// See IDstackClusterNFT.
     function getPeerEndpoints() external view returns (string[] memory endpoints) {
         ClusterStorage.Members storage members = ClusterStorage.members();
         endpoints = new string[](members.totals.peerCount);
@@ -146,7 +136,7 @@ abstract contract ClusterReads {
         peer.tokenId = tokenId;
         peer.instanceId = node.instanceId;
         peer.memberAddress = node.memberAddress;
-        peer.wireguardKey = node.wireguardKey;
+        (peer.wireguardKey, peer.tlsKey) = PeerTable.keysOf(node);
         peer.keyEpoch = node.keyEpoch;
         peer.endpointEpoch = node.endpointEpoch;
         peer.networkType = node.networkType;

@@ -7,7 +7,7 @@ import {ILeaderElection} from "./ILeaderElection.sol";
 
 /// @title  The member list of one dstack mesh: 1 NFT = 1 authorized node.
 /// @notice One deployment is one cluster. A token is the right to run one node; a node becomes a *peer* by registering a
-///         WireGuard key that a chain of signatures ties to the dstack KMS. Agents read the whole peer set at one block
+///         WireGuard key, a TLS key or both, which a chain of signatures ties to the dstack KMS. Agents read the whole peer set at one block
 ///         hash; events carry whole new values, so that events alone rebuild the state.
 ///         Gas figures are whole transactions at the proxy (intrinsic gas and call data included), rounded up, and the same however
 ///         many members there are; snapshots/costs.json has them to the unit. Reads may be called by anyone; they cost gas only
@@ -18,7 +18,8 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     // ------------------------------------------------------------------------------------------------------- types
 
     /// How a peer is reached. WIREGUARD peers have a nonzero WireGuard key and an address in the mesh network;
-    /// TLS_GATEWAY peers have a zero key and an https URL below one of the base domains.
+    /// TLS_GATEWAY peers have none, and an https URL below one of the base domains. A TLS_GATEWAY peer has a TLS key by which others
+    /// know it, and which no two active peers share; a WIREGUARD peer may have one too.
     enum NetworkType {
         TLS_GATEWAY,
         WIREGUARD
@@ -31,11 +32,14 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         bytes20 instanceId; // dstack instance id, nonzero
         address memberAddress; // of the member key; the one that the first registration of the binding named
         bytes32 wireguardKey; // X25519 public key; zero exactly when networkType is TLS_GATEWAY
+        bytes32 tlsKey; // SHA-256 of the SubjectPublicKeyInfo (DER) of a TLS key; zero = none, which a TLS_GATEWAY node may not have
         uint32 keyEpoch; // exactly the token's stored value + 1
         NetworkType networkType;
         bytes16 endpointAddress; // IPv6, or IPv4 as ::ffff:a.b.c.d; zero = no direct endpoint
         uint16 endpointPort; // zero exactly when endpointAddress is zero
-        uint16 gatewayDomain; // 1-based index of a base domain; zero = no gateway
+        // keccak256 of a base domain as `baseDomains` has it: the name is signed, so that no other one can take its place; zero = no
+        // gateway. The record has its index.
+        bytes32 gatewayDomain;
         uint16 gatewayPort; // zero exactly when gatewayDomain is zero
         uint64 deadline; // last second at which it may be submitted; at most MAX_SIGNATURE_VALIDITY ahead then
     }
@@ -47,7 +51,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         uint32 endpointEpoch; // exactly the peer's stored value + 1
         bytes16 endpointAddress;
         uint16 endpointPort;
-        uint16 gatewayDomain;
+        bytes32 gatewayDomain; // as in Registration
         uint16 gatewayPort;
         uint64 deadline; // as in Registration
     }
@@ -73,13 +77,14 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
         uint256 tokenId;
         bytes20 instanceId;
         address memberAddress; // signs for this peer, may hold funds
-        bytes32 wireguardKey;
+        bytes32 wireguardKey; // zero: TLS_GATEWAY
+        bytes32 tlsKey; // zero: none, or TLS_GATEWAY and registered with code that knew no TLS keys
         uint32 keyEpoch; // exactly that of the registration which was signed
         uint32 endpointEpoch; // endpoint updates since that registration
         NetworkType networkType;
         bytes16 endpointAddress;
         uint16 endpointPort;
-        uint16 gatewayDomain;
+        uint16 gatewayDomain; // 1-based index of a base domain, which may have been removed since; zero = no gateway
         uint16 gatewayPort;
         address kmsRoot;
         address appId;
@@ -165,10 +170,13 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     error InstanceMismatch(uint256 tokenId, bytes20 bound, bytes20 given);
     error InstanceInUse(bytes20 instanceId, uint256 byTokenId);
     error WireguardKeyInUse(bytes32 wireguardKey, uint256 byTokenId);
+    error TlsKeyInUse(bytes32 tlsKey, uint256 byTokenId);
     error InvalidWireguardKey(); // zero for WIREGUARD, nonzero for TLS_GATEWAY
+    error InvalidTlsKey(); // zero for TLS_GATEWAY
     error InvalidEndpoint(); // address and port must both be zero or both nonzero
     error GatewayRequired(); // TLS_GATEWAY without a gateway
-    error UnknownBaseDomain(uint16 index); // never added, removed, or index and port disagree
+    error UnknownBaseDomain(uint16 index); // never added, or removed
+    error UnknownGatewayDomain(bytes32 domain); // no base domain has this hash, or only one of it and the port is zero
     error DeadlineExpired(uint64 deadline);
     error DeadlineTooFar(uint64 deadline, uint64 latest);
     error WrongKeyEpoch(uint256 tokenId, uint32 expected, uint32 given);
@@ -214,9 +222,10 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function bind(uint256 tokenId, bytes20 instanceId, address appId) external;
     /// Makes the token's node a peer, or replaces its registration (key rotation). Anyone may submit; for an unbound token
     /// only its owner. Not while registrations are paused, and only for a network type that the policy allows. Emits PeerRegistered.
-    /// 216,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 238,000 for an unbound one and for
-    /// each 256th token, 272,000 for the first of a cluster, 124,000 for a rotation; 3,000 more with a gateway, 3,000 where the
-    /// binding names an app id, and 5,000 with a node key of guest API v1.
+    /// 217,000 gas for a token that was bound when it was minted (PeerTable.admit says what for), 239,000 for an unbound one and for
+    /// each 256th token, 273,000 for the first of a cluster, 126,000 for a rotation; 45,000 more with a TLS key
+    /// beside a WireGuard key, 3,000 with a gateway, 3,000 where the binding names an app id, and 5,000 with a node key of guest API
+    /// v1.
     ///
     /// The first registration of a binding fixes the member address, also beyond the removal of a KMS root or app id; every later one
     /// needs its key again (MemberAddressMismatch, MemberSignatureMismatch). A node that lost its member key comes back after its
@@ -225,7 +234,7 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     /// What the node key proves is "an approved instance of an allowed app", no more: every instance of an app can derive its
     /// siblings' node keys, and sign first for a token that is bound to another (`mint` and `bind` can keep other apps away). Then
     /// the rightful node is refused, which it reports to its operator; the remedy is `deactivate` and `bind`. It cannot touch a
-    /// node that has registered. A token's owner may claim any instance id, or a WireGuard key seen in a pending transaction, that
+    /// node that has registered. A token's owner may claim any instance id, or a key seen in a pending transaction, that
     /// is not in use yet; a thief of a node's secrets signs as that node, until `revoke`. Where minting is public, a revoked
     /// operator can buy another token: what keeps it out for good is the boot gate, or a price.
     function registerPeer(
@@ -242,11 +251,11 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function deactivate(uint256 tokenId) external;
     /// Burns the token: leaves as in `deactivate`; the id becomes free and keeps its key epoch. A revocation ends with the token.
     /// Token owner or approved; a revoked token also the contract owner, who so gets back what strangers took while minting was
-    /// public. Emits Transfer and NodeCleared. 114,000 gas, 125,000 for a leader that voted.
+    /// public. Emits Transfer and NodeCleared. 115,000 gas, 125,000 for a leader that voted.
     function burn(uint256 tokenId) external;
     /// Leaves as in `deactivate` and bars the token until `reinstate`. A transfer does not lift it. Concerns the holder of the id
     /// when it lands: where the id was burned and minted again just before, that is another holder, whom `reinstate` helps.
-    /// Contract owner only. Emits NodeCleared. 69,000 gas, 74,000 for a leader that voted.
+    /// Contract owner only. Emits NodeCleared. 70,000 gas, 75,000 for a leader that voted.
     function revoke(uint256 tokenId) external;
     /// Lifts a revocation. Contract owner only. Emits NodeReinstated. 39,000 gas.
     function reinstate(uint256 tokenId) external;
@@ -310,6 +319,8 @@ interface IDstackClusterNFT is IDstackApp, IClusterPolicy, ILeaderElection {
     function tokenOfInstance(bytes20 instanceId) external view returns (uint256);
     /// The active token of a WireGuard key, zero for none.
     function tokenOfWireguardKey(bytes32 wireguardKey) external view returns (uint256);
+    /// The active token of a TLS key, of either network type; zero for none.
+    function tokenOfTlsKey(bytes32 tlsKey) external view returns (uint256);
     /// One entry per active peer: the mesh address of a WIREGUARD peer, the https URL of a TLS_GATEWAY peer (empty where its base
     /// domain was removed); in devMode the development URL of a peer that has one. All at once, without
     /// pages: in a large mesh more than a node's gas limit for calls may allow; agents read `peers`.

@@ -57,15 +57,15 @@ interface ILeaderElection {
     /// Sent by a member address. Where a node registered two tokens with one member key this is the vote of the one that registered
     /// first; each votes by signature, whatever the other does. Where the first leaves, the address is NotAMember here until the
     /// other registers again. Emits VoteCast, and LeaderElected where the leader
-    /// falls. 60,000 gas where the leader stands, 84,000 where it falls, and up to 6,000 more for each stale registration that
-    /// lies before the next member: 269,000 at most.
+    /// falls. 60,000 gas where the leader stands, 85,000 where it falls, and up to 6,000 more for each stale registration that
+    /// lies before the next member: 271,000 at most.
     function castVote(uint32 inTerm, address target, bool isNoConfidence) external;
     /// As `castVote`, signed (EIP-712) by the member key of an active token:
     /// `Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)` in the domain of `eip712Domain()`. The
     /// deadline lies at most `MAX_SIGNATURE_VALIDITY()` ahead. A vote that was not submitted stays good until its deadline for as
     /// long as the term lasts and the token's peer has that member key, also where it left and came back in between.
     ///
-    /// Sent by anyone. Emits what `castVote` emits. 65,000 gas where the leader stands, 81,000 where it falls, 274,000 at most.
+    /// Sent by anyone. Emits what `castVote` emits. 65,000 gas where the leader stands, 81,000 where it falls, 276,000 at most.
     function castVoteBySig(
         uint256 tokenId,
         uint32 inTerm,
@@ -80,7 +80,7 @@ interface ILeaderElection {
     ///
     /// Sent by anyone; reverts with LeaderStands or NoMembers where there is nothing to do. Emits LeaderElected, also where it
     /// takes the seat from a leader and finds none; nothing where the seat was empty and stays so. 62,000 gas, 79,000 the first
-    /// time, and up to 6,000 more for each stale registration: 249,000 at most.
+    /// time, and up to 6,000 more for each stale registration: 251,000 at most.
     function electLeader() external returns (address leader);
 
     /// The member address of the leader that stands, zero if none does.

@@ -13,24 +13,24 @@ library TypedData {
     bytes32 internal constant DOMAIN_TYPEHASH =
         keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
     bytes32 internal constant REGISTRATION_TYPEHASH = keccak256(
-        "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+        "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,bytes32 tlsKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
     );
     bytes32 internal constant ENDPOINT_UPDATE_TYPEHASH = keccak256(
-        "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+        "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
     );
     bytes32 internal constant VOTE_TYPEHASH =
         keccak256("Vote(uint256 tokenId,uint32 term,address target,bool isNoConfidence,uint64 deadline)");
 
     function digest(IDstackClusterNFT.Registration calldata registration) internal view returns (bytes32) {
-        // A struct of value types is ABI-encoded as EIP-712 encodes it: eleven words of call data. Copied as they are; bits beyond a
+        // A struct of value types is ABI-encoded as EIP-712 encodes it: twelve words of call data. Copied as they are; bits beyond a
         // type's width make every later use of that field revert.
         bytes32 typeHash = REGISTRATION_TYPEHASH;
         bytes32 structHash;
         assembly ("memory-safe") {
             let free := mload(0x40)
             mstore(free, typeHash)
-            calldatacopy(add(free, 0x20), registration, 0x160)
-            structHash := keccak256(free, 0x180)
+            calldatacopy(add(free, 0x20), registration, 0x180)
+            structHash := keccak256(free, 0x1a0)
         }
         return _digest(structHash);
     }

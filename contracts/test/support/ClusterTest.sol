@@ -66,6 +66,27 @@ abstract contract ClusterTest is Check, Signing {
         return keccak256(abi.encode("wireguard", i));
     }
 
+    function tlsKey(uint256 i) internal pure returns (bytes32) {
+        return sha256(abi.encode("tls", i));
+    }
+
+    /// A base domain as registrations name it.
+    function named(string memory domain) internal pure returns (bytes32) {
+        return keccak256(bytes(domain));
+    }
+
+    /// The registration, of a TLS_GATEWAY node behind this base domain.
+    function behind(IDstackClusterNFT.Registration memory r, string memory domain)
+        internal
+        pure
+        returns (IDstackClusterNFT.Registration memory)
+    {
+        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
+        (r.wireguardKey, r.tlsKey) = (0, sha256(abi.encode("tls of", r.instanceId, r.keyEpoch)));
+        (r.gatewayDomain, r.gatewayPort) = (named(domain), 443);
+        return r;
+    }
+
     /// A WIREGUARD registration of `who` at the token's next epoch.
     function registration(uint256 tokenId, Actor memory who)
         internal

@@ -81,11 +81,9 @@ abstract contract ElectionTest is ClusterTest {
         relay(vote, signature);
     }
 
-    /// A TLS_GATEWAY registration of member `i` below the first base domain.
+    /// A TLS_GATEWAY registration of member `i` below "gw.example.com".
     function behindGateway(uint256 tokenId, uint256 i) internal view returns (IDstackClusterNFT.Registration memory r) {
-        r = registration(tokenId, actor(i));
-        r.networkType = IDstackClusterNFT.NetworkType.TLS_GATEWAY;
-        (r.wireguardKey, r.gatewayDomain, r.gatewayPort) = (0, 1, 443);
+        r = behind(registration(tokenId, actor(i)), "gw.example.com");
     }
 
     /// Token `id` of ALICE's stops being a peer, by one of four routes.

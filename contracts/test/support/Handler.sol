@@ -59,7 +59,10 @@ contract Handler is Governance {
         if (under % 5 == 0) node.appId = app(under % 2);
         IDstackClusterNFT.Registration memory r = registration(id, node);
         r.wireguardKey = wireguardKey(wgKey % 10);
-        if (under % 11 == 0) (r.gatewayDomain, r.gatewayPort) = (uint16(under % 3), 443);
+        if (under % 4 == 0) r.tlsKey = tlsKey(wgKey % 7);
+        if (under % 11 == 0) {
+            (r.gatewayDomain, r.gatewayPort) = (named(string.concat("gw", VM.toString(under % 4), ".example.com")), 443);
+        }
         if (under % 7 == 0) {
             (r.networkType, r.wireguardKey) = (IDstackClusterNFT.NetworkType.TLS_GATEWAY, bytes32(0));
         }

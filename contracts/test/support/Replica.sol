@@ -122,12 +122,13 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
             instanceId: r.instanceId,
             memberAddress: r.memberAddress,
             wireguardKey: r.wireguardKey,
+            tlsKey: r.tlsKey,
             keyEpoch: r.keyEpoch,
             endpointEpoch: 0,
             networkType: r.networkType,
             endpointAddress: r.endpointAddress,
             endpointPort: r.endpointPort,
-            gatewayDomain: r.gatewayDomain,
+            gatewayDomain: indexOf(r.gatewayDomain),
             gatewayPort: r.gatewayPort,
             kmsRoot: kmsRoot,
             appId: chain.appId,
@@ -149,8 +150,19 @@ contract Replica is ElectionReplica, PolicyReplica, Hex {
         nodes[id].endpointEpoch = u.endpointEpoch;
         (peer.endpointEpoch, peer.endpointAddress, peer.endpointPort) =
         (u.endpointEpoch, u.endpointAddress, u.endpointPort);
-        (peer.gatewayDomain, peer.gatewayPort) = (u.gatewayDomain, u.gatewayPort);
+        (peer.gatewayDomain, peer.gatewayPort) = (indexOf(u.gatewayDomain), u.gatewayPort);
         step(newEpoch);
+    }
+
+    /// The index of the base domain that a node named.
+    function indexOf(bytes32 name) private returns (uint16) {
+        if (name == 0) return 0;
+        for (uint256 i = 0; i < domains.length; ++i) {
+            // forge-lint: disable-next-line(unsafe-typecast): few
+            if (keccak256(bytes(domains[i])) == name) return uint16(i + 1);
+        }
+        yes(false, "the named domain is there");
+        return 0;
     }
 
     function trust(bytes32 topic, address account, bytes memory data) private {

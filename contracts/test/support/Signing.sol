@@ -112,7 +112,7 @@ abstract contract Signing is Hex {
         returns (bytes32)
     {
         bytes32 typeHash = keccak256(
-            "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+            "Registration(uint256 tokenId,bytes20 instanceId,address memberAddress,bytes32 wireguardKey,bytes32 tlsKey,uint32 keyEpoch,uint8 networkType,bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
         );
         bytes memory head = abi.encode(
             typeHash,
@@ -120,15 +120,12 @@ abstract contract Signing is Hex {
             r.instanceId,
             r.memberAddress,
             r.wireguardKey,
+            r.tlsKey,
             uint256(r.keyEpoch),
             uint256(uint8(r.networkType))
         );
         bytes memory tail = abi.encode(
-            r.endpointAddress,
-            uint256(r.endpointPort),
-            uint256(r.gatewayDomain),
-            uint256(r.gatewayPort),
-            uint256(r.deadline)
+            r.endpointAddress, uint256(r.endpointPort), r.gatewayDomain, uint256(r.gatewayPort), uint256(r.deadline)
         );
         return typedDigest(keccak256(bytes.concat(head, tail)), cluster, chainId);
     }
@@ -149,7 +146,7 @@ abstract contract Signing is Hex {
         returns (bytes32)
     {
         bytes32 typeHash = keccak256(
-            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,uint16 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
+            "EndpointUpdate(uint256 tokenId,uint32 keyEpoch,uint32 endpointEpoch,bytes16 endpointAddress,uint16 endpointPort,bytes32 gatewayDomain,uint16 gatewayPort,uint64 deadline)"
         );
         bytes32 structHash = keccak256(
             abi.encode(
@@ -159,7 +156,7 @@ abstract contract Signing is Hex {
                 uint256(u.endpointEpoch),
                 u.endpointAddress,
                 uint256(u.endpointPort),
-                uint256(u.gatewayDomain),
+                u.gatewayDomain,
                 uint256(u.gatewayPort),
                 uint256(u.deadline)
             )

@@ -15,7 +15,7 @@ use mesh_contract::{
     base_domains, mesh_network,
 };
 use mesh_core::{
-    id::{AppId, InstanceId, TokenId, WireguardKey},
+    id::{AppId, InstanceId, TlsKey, TokenId, WireguardKey},
     network::MeshNetwork,
     place::{domain_of, host_name},
     registration::{Gateway, NetworkType},
@@ -108,6 +108,7 @@ enum NodeState {
 struct PeerView {
     network_type: NetworkType,
     public_key: Option<WireguardKey>,
+    tls_key: Option<TlsKey>,
     endpoint: Option<SocketAddr>,
     /// `HOST:PORT` behind the dstack gateway, the port being the gateway's.
     gateway: Option<String>,
@@ -238,6 +239,7 @@ fn view(node: &NodeRecord, peer: Option<PeerRecord>, network: MeshNetwork, domai
     let peer = peer.map(|peer| PeerView {
         network_type: peer.network_type,
         public_key: (peer.network_type == NetworkType::Wireguard).then_some(peer.wireguard_key),
+        tls_key: peer.tls_key,
         endpoint: peer.endpoint,
         gateway: peer.gateway.and_then(|gateway| gateway_host(peer.instance, gateway, domains)),
         kms_root: peer.kms_root,
@@ -358,6 +360,7 @@ mod tests {
             instance: InstanceId([0x11; 20]),
             member_address: Address::repeat_byte(0xbb),
             wireguard_key: WireguardKey([7; 32]),
+            tls_key: None,
             key_epoch: 1,
             endpoint_epoch: 0,
             network_type: NetworkType::Wireguard,

@@ -246,6 +246,7 @@ mod tests {
             instance: mesh_core::id::InstanceId([1; 20]),
             member_address: Address::repeat_byte(6),
             wireguard_key: mesh_core::id::WireguardKey([2; 32]),
+            tls_key: None,
             key_epoch: 3,
             network_type: mesh_core::registration::NetworkType::Wireguard,
             endpoint: None,

@@ -14,7 +14,7 @@ use alloy_sol_types::SolCall as _;
 use k256::ecdsa::SigningKey;
 use mesh_core::{
     id::{AppId, InstanceId, TokenId, WireguardKey},
-    registration::{Domain, Gateway, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain},
+    registration::{Domain, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain, SignedGateway},
     status::RegistrationOffer,
 };
 use serde_json::{Value, json};
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Mints the lowest free token for a node, and registers it. Minting spends a key epoch.
-    pub(crate) fn join(&self, node: u8, gateway: Option<Gateway>) {
+    pub(crate) fn join(&self, node: u8, gateway: Option<SignedGateway>) {
         let minted = self.json(&["mint", "--to", OWNER, "--instance", &hex::encode([node; 20])]);
         let token = u32::try_from(minted["token_id"].as_u64().unwrap()).unwrap();
         let (code, _, errors) = self.relay(&self.offer_of(node, token, 2, gateway));
@@ -154,7 +154,13 @@ impl World {
     }
 
     /// What the agent of a node would offer: its keys and its instance id repeat one byte.
-    pub(crate) fn offer_of(&self, node: u8, token: u32, key_epoch: u32, gateway: Option<Gateway>) -> RegistrationOffer {
+    pub(crate) fn offer_of(
+        &self,
+        node: u8,
+        token: u32,
+        key_epoch: u32,
+        gateway: Option<SignedGateway>,
+    ) -> RegistrationOffer {
         let endpoint = Some("203.0.113.7:51821".parse().unwrap());
         self.offer_at(node, token, key_epoch, (endpoint, gateway))
     }
@@ -165,7 +171,7 @@ impl World {
         node: u8,
         token: u32,
         key_epoch: u32,
-        (endpoint, gateway): (Option<SocketAddr>, Option<Gateway>),
+        (endpoint, gateway): (Option<SocketAddr>, Option<SignedGateway>),
     ) -> RegistrationOffer {
         let domain = Domain { chain_id: 31337, contract: self.contract.parse().unwrap() };
         let registration = Registration {
@@ -173,6 +179,7 @@ impl World {
             instance: InstanceId([node; 20]),
             member_address: member(node).address(),
             wireguard_key: WireguardKey([token as u8; 32]),
+            tls_key: None,
             key_epoch,
             network_type: NetworkType::Wireguard,
             endpoint,

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use mesh_contract::DstackClusterNFT::{addBaseDomainCall, removeBaseDomainCall};
 use mesh_core::{
     id::{TokenId, WireguardKey},
-    registration::Gateway,
+    registration::SignedGateway,
 };
 use netns_tests::{Attacker, FalseAnswers, OPERATOR, World};
 
@@ -35,7 +35,7 @@ fn members_that_the_contract_accepts_cannot_hurt_others() -> Result<()> {
     }
     // Its gateway goes away, and with it one of the two paths to it. The other path is still there.
     let (under_the_domain, _) = attacker.admit(&world, u8::try_from(bad.len())?, |registration| {
-        registration.gateway = Some(Gateway { domain: 1, port: 51822 });
+        registration.gateway = Some(SignedGateway::named("gateway.example", 51822));
     })?;
     operate(removeBaseDomainCall { index: 1 }.abi_encode())?;
 

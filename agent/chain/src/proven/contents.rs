@@ -160,7 +160,12 @@ impl<W: FnMut(B256) -> Result<U256, B256>> Read<W> {
     }
 
     fn record(&mut self, token: TokenId) -> Record {
-        Record { words: [0, 1, 2, 3].map(|n| self.word(layout::record(token, n))) }
+        let words = [0, 1, 2, 3].map(|n| self.word(layout::record(token, n)));
+        let mut record = Record { words, tls_key: B256::ZERO };
+        if record.registered() == WITH_TLS_KEY {
+            record.tls_key = self.word(layout::record(token, 4)).0.into();
+        }
+        record
     }
 
     fn base_domains(&mut self) -> Vec<String> {
@@ -221,24 +226,45 @@ impl<W: FnMut(B256) -> Result<U256, B256>> Read<W> {
 /// A token's record: `ClusterStorage.NodeRecord`.
 struct Record {
     words: [Word; 4],
+    /// The fifth word, which only a record that says so has.
+    tls_key: B256,
 }
 
+/// `ClusterStorage.Registered`, which was a bit before there were TLS keys.
+const WITH_TLS_KEY: u64 = 2;
+/// `NetworkType.TLS_GATEWAY`.
+const TLS_GATEWAY: u8 = 0;
+
 impl Record {
+    /// Whether it is registered, and with what.
+    fn registered(&self) -> u64 {
+        self.words[1].field(31, 1)
+    }
+
+    /// `PeerTable.keysOf`: the WireGuard key, and the TLS key.
+    fn keys(&self) -> (B256, B256) {
+        let [key, member, ..] = self.words;
+        let key = key.0.into();
+        if member.field(24, 1) as u8 == TLS_GATEWAY { (B256::ZERO, key) } else { (key, self.tls_key) }
+    }
+
     /// `PeerTable.isActive`.
     fn is_active(&self, roots: &[(Address, u64)], apps: &[(Address, u64)]) -> bool {
-        let [_, member, reach, _] = self.words;
+        let [_, _, reach, _] = self.words;
         let is_current = |anchors: &[(Address, u64)], (slot, generation): (usize, u64)| anchors[slot].1 == generation;
-        member.field(31, 1) != 0 && is_current(roots, reach.anchor(22)) && is_current(apps, reach.anchor(25))
+        self.registered() != 0 && is_current(roots, reach.anchor(22)) && is_current(apps, reach.anchor(25))
     }
 
     /// `ClusterReads._peer`, of one that is active.
     fn peer(&self, token: TokenId, roots: &[(Address, u64)], apps: &[(Address, u64)]) -> Option<contract::Peer> {
-        let [key, member, reach, binding] = self.words;
+        let [_, member, reach, binding] = self.words;
+        let (wireguard_key, tls_key) = self.keys();
         self.is_active(roots, apps).then(|| contract::Peer {
             tokenId: U256::from(token.get()),
             instanceId: FixedBytes(binding.bytes(0)),
             memberAddress: member.bytes(0).into(),
-            wireguardKey: key.0.into(),
+            wireguardKey: wireguard_key,
+            tlsKey: tls_key,
             keyEpoch: member.field(20, 4) as u32,
             endpointEpoch: reach.field(28, 4) as u32,
             networkType: member.field(24, 1) as u8,

@@ -161,7 +161,7 @@ mod tests {
         at("ClusterStorage.Network", "0+0", "base");
         at("ClusterStorage.Network", "0+4", "prefixLength");
         for (place, field) in [
-            ("0+0", "wireguardKey"),
+            ("0+0", "key"),
             ("1+0", "memberAddress"),
             ("1+20", "keyEpoch"),
             ("1+24", "networkType"),
@@ -178,6 +178,7 @@ mod tests {
             ("3+20", "revoked"),
             ("3+27", "devRound"),
             ("3+31", "appPinned"),
+            ("4+0", "tlsKey"),
         ] {
             at("ClusterStorage.NodeRecord", place, field);
         }

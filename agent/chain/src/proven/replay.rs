@@ -7,7 +7,7 @@ use mesh_contract::{DstackClusterNFT as events, IDstackClusterNFT as contract};
 use mesh_core::{
     id::TokenId,
     proof::{Anchors, Proved},
-    registration::{Domain, EndpointUpdate, Proof, Registration},
+    registration::{Domain, EndpointUpdate, Gateway, Proof, Registration, SignedGateway},
 };
 
 use super::{
@@ -139,18 +139,20 @@ impl Replay<'_> {
         let change = (topic, event.tokenId, digest, event.kmsRoot, event.chain.appId, U256::from(block));
         self.must_be_anothers(event.tokenId, event.registration.instanceId)?;
         let given = &event.registration;
+        let place = self.listed(registration.gateway)?;
         let peer = contract::Peer {
             tokenId: event.tokenId,
             instanceId: given.instanceId,
             memberAddress: given.memberAddress,
             wireguardKey: given.wireguardKey,
+            tlsKey: given.tlsKey,
             keyEpoch: given.keyEpoch,
             endpointEpoch: 0,
             networkType: given.networkType,
             endpointAddress: given.endpointAddress,
             endpointPort: given.endpointPort,
-            gatewayDomain: given.gatewayDomain,
-            gatewayPort: given.gatewayPort,
+            gatewayDomain: place.domain,
+            gatewayPort: place.port,
             kmsRoot: event.kmsRoot,
             appId: event.chain.appId,
             registeredBlock: block,
@@ -173,11 +175,19 @@ impl Replay<'_> {
         let (topic, digest) = (events::PeerEndpointUpdated::SIGNATURE_HASH, update.digest(self.domain));
         self.must_be_anothers(event.tokenId, FixedBytes::ZERO)?;
         let index = self.index(event.tokenId).map_err(|_| NotReplayed::Differs)?;
+        let place = self.listed(update.gateway)?;
         let (peer, given) = (&mut self.contents.peers[index], event.update);
         peer.endpointEpoch = given.endpointEpoch;
         (peer.endpointAddress, peer.endpointPort) = (given.endpointAddress, given.endpointPort);
-        (peer.gatewayDomain, peer.gatewayPort) = (given.gatewayDomain, given.gatewayPort);
+        (peer.gatewayDomain, peer.gatewayPort) = (place.domain, place.port);
         self.advance(keccak256((topic, event.tokenId, digest).abi_encode()))
+    }
+
+    /// The index of the base domain that a node named, with its port; zeros for no gateway. Base domains do not change in a replay.
+    fn listed(&self, gateway: Option<SignedGateway>) -> Result<Gateway, NotReplayed> {
+        let Some(gateway) = gateway else { return Ok(Gateway { domain: 0, port: 0 }) };
+        let base_domains = mesh_contract::base_domains(self.contents.base_domains.clone());
+        gateway.listed(&base_domains).ok_or(NotReplayed::Differs)
     }
 
     fn advance(&mut self, change: B256) -> Result<(), NotReplayed> {

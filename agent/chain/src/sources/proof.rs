@@ -4,7 +4,7 @@
 use alloy_primitives::{Address, B256};
 use alloy_sol_types::SolEvent as _;
 use futures_util::StreamExt as _;
-use mesh_contract::DstackClusterNFT::PeerRegistered;
+use mesh_contract::{DstackClusterNFT::PeerRegistered, FormerPeerRegistered, logged_proof};
 use mesh_core::{agent::ProofRequest, id::TokenId, registration::Proof};
 
 use super::{
@@ -61,8 +61,12 @@ impl Sources {
 /// The last registration of the token in that block, not verified.
 async fn fetch(source: &Source, contract: Address, request: ProofRequest) -> Result<Proof, RpcError> {
     let token = B256::left_padding_from(&request.token.get().to_be_bytes());
-    let topics = [PeerRegistered::SIGNATURE_HASH, token];
-    let logs = source.logs(contract, &topics, (request.block, request.block)).await?;
+    let blocks = (request.block, request.block);
+    let mut logs = source.logs(contract, &[PeerRegistered::SIGNATURE_HASH, token], blocks).await?;
+    if logs.is_empty() {
+        // Registered before the contract knew TLS keys.
+        logs = source.logs(contract, &[FormerPeerRegistered::SIGNATURE_HASH, token], blocks).await?;
+    }
     if logs.len() > MAX_LOGS {
         return Err(RpcError::invalid_response(LOGS, "more logs than a block holds"));
     }
@@ -73,7 +77,7 @@ async fn fetch(source: &Source, contract: Address, request: ProofRequest) -> Res
             &format!("block {} holds no registration of token {}", request.block, request.token),
         ));
     };
-    let event = PeerRegistered::decode_log_data(&log.content())
-        .map_err(|_| RpcError::invalid_response(LOGS, "the PeerRegistered log does not decode"))?;
-    Proof::try_from(event).map_err(|error| RpcError::invalid_response(LOGS, &error.to_string()))
+    let proof = logged_proof(&log.content())
+        .ok_or_else(|| RpcError::invalid_response(LOGS, "the PeerRegistered log does not decode"))?;
+    proof.map_err(|error| RpcError::invalid_response(LOGS, &error.to_string()))
 }

@@ -323,7 +323,7 @@ async fn a_sibling_with_the_nodes_own_key_cannot_rotate_or_move_it() {
 fn the_log_of_a_registration_has_the_topic_agents_filter_for() {
     assert_eq!(
         PeerRegistered::SIGNATURE,
-        "PeerRegistered(uint256,(uint256,bytes20,address,bytes32,uint32,uint8,bytes16,uint16,uint16,uint16,uint64),\
+        "PeerRegistered(uint256,(uint256,bytes20,address,bytes32,bytes32,uint32,uint8,bytes16,uint16,bytes32,uint16,uint64),\
          (bytes32,bytes32,bytes32,bytes32,bytes,bytes,address),bytes,bytes,address,address,uint64)"
     );
 }

@@ -88,6 +88,7 @@ impl Node {
             instance: self.instance,
             member_address: self.member_address(),
             wireguard_key: WireguardKey(keccak256(self.instance.0).0),
+            tls_key: None,
             key_epoch,
             network_type: NetworkType::Wireguard,
             endpoint: Some("192.0.2.7:51821".parse().unwrap()),

@@ -8,7 +8,7 @@ use mesh_contract::{DstackClusterNFT as contract, base_domains, update_endpoint}
 use mesh_core::{
     agent::ProofRequest,
     id::{AppId, TokenId, WireguardKey},
-    registration::{EndpointUpdate, Gateway, Registration},
+    registration::{EndpointUpdate, Registration, SignedGateway},
     registry::{NodeRecord, PeerRecord, Registry},
     status::Content,
 };
@@ -69,7 +69,7 @@ async fn what_is_proved_is_what_the_views_say() {
     assert_eq!(read.own_nodes.iter().map(|node| node.token).collect::<Vec<_>>(), [token]);
 
     // A node with a gateway, one of another app, and one that never registers but is pinned to an app.
-    let gateway = Some(Gateway { domain: 2, port: 51821 });
+    let gateway = Some(SignedGateway::named(long, 51821));
     let registration = Registration { gateway, ..node.registration(token, 2) };
     cluster.register(&node.prove(registration, &cluster.domain)).await.unwrap();
     let other = Node::new(AppId([0x11; 20]), 9);

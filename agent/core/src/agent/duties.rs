@@ -80,7 +80,8 @@ impl Agent {
         }
         let offer = self.offers.poll(now);
         if let Some(Command::Offer(intent)) = &offer {
-            self.moves.note_signed(intent);
+            let base_domains = self.view.as_ref().map_or(&[][..], |view| &view.registry.base_domains);
+            self.moves.note_signed(intent, base_domains);
         }
         self.commands.extend(offer);
         if self.balance.poll(self.offers.await_funds(), at) {

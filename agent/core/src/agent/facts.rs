@@ -14,7 +14,7 @@ use crate::{
     freshness::{Deadlines, Witnesses},
     gate::WITNESSES,
     gateway_access::GatewayAccess,
-    id::{Address, AppId, B256, InstanceId, TokenId, WireguardKey},
+    id::{Address, AppId, B256, InstanceId, TlsKey, TokenId, WireguardKey},
     key_claim::GuestApi,
     network::MeshNetwork,
     observed::Observed,
@@ -56,6 +56,9 @@ pub struct LocalNode {
     pub network_type: NetworkType,
     /// Own WireGuard public key; 32 zero bytes for [`NetworkType::TlsGateway`].
     pub wireguard_key: WireguardKey,
+    /// Own TLS key, which it registers: always there for [`NetworkType::TlsGateway`], and for a WireGuard node where its operator asked
+    /// for one.
+    pub tls_key: Option<TlsKey>,
     /// From the guest agent's `Info`.
     pub compose_hash: Option<B256>,
     /// The guest agent says it is a simulator.

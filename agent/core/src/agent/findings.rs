@@ -47,6 +47,7 @@ impl Agent {
         self.find_records(&mut found);
         self.find_lost_places(&mut found);
         self.find_unknown_gateways(&mut found);
+        self.find_without_key(&mut found);
         self.find_peers(now, &mut found);
         self.find_without_preshared_key(&mut found);
         found

@@ -33,20 +33,20 @@ struct State {
 }
 
 impl Moves {
-    /// This node signs that.
-    pub(super) fn note_signed(&mut self, intent: &Intent) {
+    /// This node signs that, while these are the contract's base domains.
+    pub(super) fn note_signed(&mut self, intent: &Intent, base_domains: &[Option<String>]) {
         self.note(match intent {
             Intent::Register(signed) => State {
                 key_epoch: signed.key_epoch,
                 endpoint_epoch: 0,
                 endpoint: signed.endpoint,
-                gateway: signed.gateway,
+                gateway: signed.gateway.and_then(|gateway| gateway.listed(base_domains)),
             },
             Intent::UpdateEndpoint(signed) => State {
                 key_epoch: signed.key_epoch,
                 endpoint_epoch: signed.endpoint_epoch,
                 endpoint: signed.endpoint,
-                gateway: signed.gateway,
+                gateway: signed.gateway.and_then(|gateway| gateway.listed(base_domains)),
             },
         });
     }

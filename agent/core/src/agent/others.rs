@@ -14,6 +14,11 @@ use crate::{
     status::{NodeKind, OtherPeer, Severity},
 };
 
+/// A node of kind `tls` that nothing but its URL would identify.
+pub(super) fn is_without_key(peer: &VerifiedPeer) -> bool {
+    peer.network_type() == NetworkType::TlsGateway && peer.tls_key().is_none()
+}
+
 impl Agent {
     /// Whether this node is one that has tunnels: a device, an address in the mesh network, and a guard route.
     pub(super) fn has_tunnels(&self) -> bool {
@@ -28,12 +33,13 @@ impl Agent {
         let base_domains = self.base_domains();
         let other = |peer: &VerifiedPeer| {
             // The place of a WireGuard peer takes streams of datagrams: nothing there speaks HTTP.
-            let place = peer.gateway().filter(|_| peer.network_type() == NetworkType::TlsGateway);
+            let place = peer.place(base_domains).filter(|_| peer.network_type() == NetworkType::TlsGateway);
             OtherPeer {
                 token_id: peer.token(),
                 name: self.name_of(peer.token()),
                 kind: NodeKind::of(peer.network_type()),
                 instance_id: peer.instance(),
+                tls_key: peer.tls_key(),
                 url: place
                     .filter(|place| self.is_allowed(*place, base_domains))
                     .and_then(|place| place::url(peer.instance(), place, base_domains)),
@@ -53,7 +59,7 @@ impl Agent {
 
     /// Whether applications may be sent there: the operator has named the gateway. Base domains come from the contract alone, and
     /// every domain's owner can get a certificate for it.
-    fn is_allowed(&self, gateway: Gateway, base_domains: &[Option<String>]) -> bool {
+    pub(super) fn is_allowed(&self, gateway: Gateway, base_domains: &[Option<String>]) -> bool {
         let own = self.policy.place.as_ref().map(|place| &place.domain);
         place::domain_of(gateway, base_domains).is_some_and(|domain| {
             own.into_iter().chain(&self.policy.allowed.gateway_domains).any(|known| *known == domain)
@@ -99,7 +105,8 @@ impl Agent {
     pub(super) fn find_lost_places(&self, found: &mut Vec<Finding>) {
         let base_domains = self.base_domains();
         let lost = self.verified.iter().chain(&self.others).filter_map(|peer| {
-            let gateway = peer.gateway().filter(|gateway| place::domain_of(*gateway, base_domains).is_none())?;
+            let place = peer.place(base_domains).and_then(|place| place::domain_of(place, base_domains));
+            let gateway = peer.gateway().filter(|_| place.is_none())?;
             Some((peer.token(), gateway.domain))
         });
         find_each(found, lost, |token, domain| {
@@ -115,7 +122,7 @@ impl Agent {
     pub(super) fn find_unknown_gateways(&self, found: &mut Vec<Finding>) {
         let base_domains = self.base_domains();
         let unknown = self.others.iter().filter_map(|peer| {
-            let place = peer.gateway().filter(|_| peer.network_type() == NetworkType::TlsGateway)?;
+            let place = peer.place(base_domains).filter(|_| peer.network_type() == NetworkType::TlsGateway)?;
             let domain = place::domain_of(place, base_domains)?;
             (!self.is_allowed(place, base_domains)).then_some((peer.token(), domain))
         });
@@ -125,6 +132,16 @@ impl Agent {
             Finding::new("W406", "gateway-not-allowed", Severity::Warning, message).hint(format!(
                 "if `{domain}` is a gateway that you trust: restart the agent with `--allow-gateway-domain {domain}`"
             ))
+        });
+    }
+
+    /// W403: peers without a WireGuard key or a TLS key, which registered when the contract knew no TLS keys.
+    pub(super) fn find_without_key(&self, found: &mut Vec<Finding>) {
+        let keyless = self.basis.iter().flat_map(|basis| &basis.others).filter(|peer| is_without_key(peer));
+        find_each(found, keyless.map(|peer| (peer.token(), ())), |token, ()| {
+            let message = format!("token {token} is left out: it has no TLS key, by which others could know it");
+            Finding::new("W403", "bad-member", Severity::Warning, message)
+                .hint("its agent registers again by itself once agent and contract are of this version or later")
         });
     }
 

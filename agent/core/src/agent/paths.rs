@@ -223,14 +223,19 @@ impl Agent {
         let present = wanted.peers.iter().filter(|peer| seen.peer(peer.public_key).is_some());
         present.map(move |peer| {
             let verified = verified.find(peer.token);
-            let place = verified.and_then(|peer| place_of(peer.instance(), peer.gateway(), self.base_domains()));
+            let place = verified
+                .and_then(|peer| place_of(peer.instance(), peer.place(self.base_domains()), self.base_domains()));
             (peer.token, PathPeer { public_key: peer.public_key, address: peer.address, place })
         })
     }
 }
 
 /// Where a node can be dialled, if it registered a place below a domain that still exists.
-fn place_of(instance: InstanceId, gateway: Option<Gateway>, base_domains: &[Option<String>]) -> Option<GatewayPlace> {
+pub(super) fn place_of(
+    instance: InstanceId,
+    gateway: Option<Gateway>,
+    base_domains: &[Option<String>],
+) -> Option<GatewayPlace> {
     let gateway = gateway?;
     let domain = domain_of(gateway, base_domains)?.as_str().to_owned();
     Some(GatewayPlace { instance, port: NonZeroU16::new(gateway.port)?, domain })

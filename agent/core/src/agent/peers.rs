@@ -6,10 +6,11 @@ use super::{Agent, Now, PeerPaths, paths::KnownPaths, reconcile::Seen, tracks::i
 use crate::{
     ascending::Ascending,
     desired::DesiredPeer,
-    id::{TokenId, WireguardKey},
+    id::{TlsKey, TokenId, WireguardKey},
     membership::Standing,
     observed::ObservedPeer,
     path::{KINDS, Trouble, rank},
+    proof::VerifiedPeer,
     status::{Agreement, PathKind, PathStatus, PeerState, PeerStatus, Reason},
     time::rfc3339,
 };
@@ -17,6 +18,7 @@ use crate::{
 /// One peer as registry, configuration and device have it.
 struct Layers<'a> {
     key: WireguardKey,
+    tls_key: Option<TlsKey>,
     in_registry: bool,
     wanted: Option<&'a DesiredPeer>,
     present: Option<&'a ObservedPeer>,
@@ -37,24 +39,25 @@ impl Agent {
         let seen = self.reconcile.seen();
         let since_seen = seen.map_or(Duration::ZERO, |seen| now.since_start.saturating_sub(seen.at));
         let Some(network) = self.network() else { return Vec::new() };
-        let listed = self.verified.iter().map(|peer| (peer.token(), (peer.wireguard_key(), true)));
+        let listed = self.verified.iter().map(|peer| (peer.token(), (peer.wireguard_key(), Some(peer))));
         // What left the registry and is still on the device is shown until it is gone.
         let leaving = seen.map_or(&[][..], Seen::peers).iter().filter_map(|peer| {
             let token = self.tracks.token_of(peer.public_key)?;
-            Some((token, (peer.public_key, false)))
+            Some((token, (peer.public_key, None)))
         });
-        let shown: BTreeMap<TokenId, (WireguardKey, bool)> = leaving.chain(listed).collect();
-        let statuses = shown.into_iter().filter_map(|(token, (key, in_registry))| {
+        let shown: BTreeMap<TokenId, (WireguardKey, Option<&VerifiedPeer>)> = leaving.chain(listed).collect();
+        let statuses = shown.into_iter().filter_map(|(token, (key, peer))| {
             let address = network.address_of(token)?;
             let (wanted, present) = (wanted.find(token), seen.and_then(|seen| seen.peer(key)));
-            let layers = Layers { key, in_registry, wanted, present, since_seen };
+            let (in_registry, tls_key) = (peer.is_some(), peer.and_then(VerifiedPeer::tls_key));
+            let layers = Layers { key, tls_key, in_registry, wanted, present, since_seen };
             Some(self.peer_status(token, address, &layers, now))
         });
         statuses.collect()
     }
 
     fn peer_status(&self, token: TokenId, address: Ipv4Addr, layers: &Layers<'_>, now: Now) -> PeerStatus {
-        let Layers { key, in_registry, wanted, present, .. } = *layers;
+        let Layers { key, tls_key, in_registry, wanted, present, .. } = *layers;
         let track = self.tracks.get(token);
         let state = track.map_or(PeerState::Down, |track| track.state);
         let received = layers.age(|present| present.received_age);
@@ -66,6 +69,7 @@ impl Agent {
             name: self.name_of(token),
             address,
             public_key: key,
+            tls_key,
             state,
             state_since: rfc3339(track.map_or(now, |track| track.since).unix),
             flaps_1h: track.map_or(0, |track| track.flaps_in_last_hour(now)),

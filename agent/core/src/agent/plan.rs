@@ -1,6 +1,8 @@
 //! From the view to what should be: the desired machine, and what this node wants on chain.
 
-use super::{Agent, Intent, Now, OwnEndpoint};
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{Agent, Intent, Now, OwnEndpoint, View, others::is_without_key};
 use crate::{
     desired::{Confirmations, Desired, DesiredPeer, OwnDevice, select},
     id::TokenId,
@@ -9,14 +11,15 @@ use crate::{
     network::MeshNetwork,
     place::domain_of,
     proof::VerifiedPeer,
-    registration::{EndpointUpdate, Registration},
+    registration::{EndpointUpdate, Registration, SignedGateway},
 };
 
 /// What the choice of peers depends on, besides those that are proved.
 #[derive(Debug, PartialEq)]
 pub(super) struct Basis {
     standing: Option<Standing>,
-    pub(super) own_is_proved: bool,
+    /// This node's own peer, where its registration is proved.
+    pub(super) own: Option<VerifiedPeer>,
     /// The view is too old to have peers by.
     closed: bool,
     network: MeshNetwork,
@@ -26,7 +29,7 @@ pub(super) struct Basis {
     /// The height, where peers wait for confirmations.
     head: Option<u64>,
     /// Proved peers that there can be no tunnel with.
-    others: Vec<VerifiedPeer>,
+    pub(super) others: Vec<VerifiedPeer>,
 }
 
 impl Agent {
@@ -38,7 +41,8 @@ impl Agent {
     /// What this node wants on chain at the present read.
     pub(super) fn wish(&self) -> Option<Intent> {
         let base_domains = &self.view.as_ref()?.registry.base_domains;
-        let gateway = self.policy.place.as_ref().and_then(|place| place.gateway(base_domains));
+        let place = self.policy.place.as_ref().and_then(|place| Some((place.gateway(base_domains)?, place.signed())));
+        let (gateway, signed) = place.unzip();
         if gateway.is_none() && !self.has_tunnels() {
             // The contract takes no such registration.
             return None;
@@ -52,17 +56,11 @@ impl Agent {
         };
         match self.standing.as_ref()? {
             Standing::Registering { .. } if !may_register => None,
-            Standing::Registering { token, key_epoch } => Some(Intent::Register(Registration {
-                token: *token,
-                instance: self.me.instance,
-                member_address: self.me.member_address,
-                wireguard_key: self.me.wireguard_key,
-                key_epoch: key_epoch.checked_add(1)?,
-                network_type: self.me.network_type,
-                endpoint,
-                gateway,
-                deadline: 0,
-            })),
+            Standing::Registering { token, key_epoch } => self.registration(*token, *key_epoch, endpoint, signed),
+            // A TLS key beside the WireGuard key was drawn, or is not wanted any more.
+            Standing::Active { membership, .. } if may_update && membership.tls_key != self.me.tls_key => {
+                self.registration(membership.token, membership.key_epoch, endpoint, signed)
+            }
             Standing::Active { .. } if self.policy.endpoint == OwnEndpoint::Searching => None,
             Standing::Active { membership, endpoint_epoch, endpoint: on_record, gateway: place_on_record } => {
                 let endpoint = if may_update { endpoint } else { *on_record };
@@ -74,12 +72,34 @@ impl Agent {
                     key_epoch: membership.key_epoch,
                     endpoint_epoch: endpoint_epoch.checked_add(1)?,
                     endpoint,
-                    gateway,
+                    gateway: signed,
                     deadline: 0,
                 }))
             }
             Standing::NoToken { .. } | Standing::Ambiguous(_) | Standing::Revoked(_) | Standing::Fenced { .. } => None,
         }
+    }
+
+    /// What this node would register as after `key_epoch`.
+    fn registration(
+        &self,
+        token: TokenId,
+        key_epoch: u32,
+        endpoint: Option<SocketAddr>,
+        gateway: Option<SignedGateway>,
+    ) -> Option<Intent> {
+        Some(Intent::Register(Registration {
+            token,
+            instance: self.me.instance,
+            member_address: self.me.member_address,
+            wireguard_key: self.me.wireguard_key,
+            tls_key: self.me.tls_key,
+            key_epoch: key_epoch.checked_add(1)?,
+            network_type: self.me.network_type,
+            endpoint,
+            gateway,
+            deadline: 0,
+        }))
     }
 
     /// All steps from the view to the desired machine.
@@ -97,15 +117,15 @@ impl Agent {
         self.hold_back_told(&mut proved);
         let Some(view) = &self.view else { return };
         let registry = &view.registry;
-        let own_is_proved = own.is_some_and(|own| {
-            own.wireguard_key() == self.me.wireguard_key && own.network_type() == self.me.network_type
+        let own = own.filter(|own| {
+            self.identity.has_keys(own.wireguard_key(), own.tls_key()) && own.network_type() == self.me.network_type
         });
         let others: Vec<_> = proved.extract_if(.., |peer| !self.can_tunnel_with(peer)).collect();
         let closed = self.policy.on_expiry.closes(view.read.age(self.policy.deadlines, now));
         let confirmations = Confirmations { head: registry.block.number, need: self.policy.confirmations };
         let basis = Basis {
             standing: self.standing.clone(),
-            own_is_proved,
+            own,
             closed,
             network: registry.network,
             base_domains: registry.base_domains.clone(),
@@ -128,14 +148,24 @@ impl Agent {
 
     /// Those of the proved peers that are on the device or listed.
     fn choose(&mut self, confirmations: Confirmations, now: Now) {
-        let (Some(basis), Some(view)) = (&self.basis, &self.view) else { return };
-        let (registry, is_trusted) = (&view.registry, basis.own_is_proved && !basis.closed);
+        let Some(basis) = &self.basis else { return };
+        let is_trusted = basis.own.is_some() && !basis.closed;
         let is_member = is_trusted && matches!(self.standing, Some(Standing::Active { .. }));
         let listed = basis.others.iter().filter(|peer| is_member && confirmations.are_enough_for(peer));
-        self.others = listed.cloned().collect();
-        if !self.has_tunnels() {
-            return;
+        self.others = listed.filter(|peer| !is_without_key(peer)).cloned().collect();
+        let own = basis.own.clone().filter(|_| is_trusted);
+        if self.has_tunnels() {
+            self.choose_device(is_trusted, confirmations, now);
         }
+        let members = self.list_tls_members(own.as_ref());
+        if *self.tls_members != members {
+            self.tls_members = Arc::new(members);
+        }
+    }
+
+    /// Those that are on the device, and so the desired machine.
+    fn choose_device(&mut self, is_trusted: bool, confirmations: Confirmations, now: Now) {
+        let Some(View { registry, .. }) = &self.view else { return };
         self.selection = match &self.standing {
             Some(Standing::Active { membership, endpoint, .. }) if is_trusted => {
                 registry.network.address_of(membership.token).map(|address| {

@@ -265,7 +265,8 @@ impl Entry {
 
     /// The same node with the same keys, registered again perhaps.
     fn is_same_peer(&self, record: &PeerRecord) -> bool {
-        self.record.member_address == record.member_address && self.record.wireguard_key == record.wireguard_key
+        let keys = |record: &PeerRecord| (record.member_address, record.wireguard_key, record.tls_key);
+        keys(&self.record) == keys(record)
     }
 
     fn is_due(&self, now: Duration) -> bool {

@@ -70,7 +70,7 @@ impl Agent {
             return Err(NotReady::Overlap(overlap));
         }
         if !self.has_tunnels() {
-            let is_known = self.converged_once && self.basis.as_ref().is_some_and(|basis| basis.own_is_proved);
+            let is_known = self.converged_once && self.basis.as_ref().is_some_and(|basis| basis.own.is_some());
             return if is_known { Ok(()) } else { Err(NotReady::Converging) };
         }
         let address = view.registry.network.address_of(token);
@@ -173,6 +173,7 @@ impl Agent {
             address: token.filter(|_| self.has_tunnels()).and_then(|token| self.network()?.address_of(token)),
             url: self.own_url(),
             public_key: self.has_tunnels().then_some(self.me.wireguard_key),
+            tls_key: self.me.tls_key,
             key_epoch,
             endpoint_epoch,
             membership: state_name(self.standing.as_ref()),

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{InstanceId, TokenId, WireguardKey},
+    id::{InstanceId, TlsKey, TokenId, WireguardKey},
     registration::NetworkType,
 };
 
@@ -20,6 +20,9 @@ pub struct PeerStatus {
     pub address: Ipv4Addr,
     /// Its WireGuard public key.
     pub public_key: WireguardKey,
+    /// The TLS key by which it is known, where it registered one.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// Decided by authenticated packets, not by handshake age.
     pub state: PeerState,
     /// When this state began.
@@ -135,6 +138,9 @@ pub struct OtherPeer {
     pub kind: NodeKind,
     /// Its CVM.
     pub instance_id: InstanceId,
+    /// The TLS key by which it is known: always there for a peer of kind `tls`; `None` of an agent of before.
+    #[serde(default)]
+    pub tls_key: Option<TlsKey>,
     /// `https://<instance>-<port>s.<domain>`; `None` without a place behind a base domain of the contract, and for a peer of kind
     /// `wireguard`, whose place serves no https.
     pub url: Option<String>,

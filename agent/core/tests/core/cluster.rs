@@ -6,7 +6,7 @@ use alloy_primitives::keccak256;
 use k256::ecdsa::SigningKey;
 use mesh_core::{
     dev_url::DevUrls,
-    id::{Address, AppId, B256, BlockRef, InstanceId, MemberKey, TokenId, WireguardKey},
+    id::{Address, AppId, B256, BlockRef, InstanceId, MemberKey, TlsKey, TokenId, WireguardKey},
     network::MeshNetwork,
     proof::{Anchors, VerifiedPeer, verify},
     registration::{Domain, NODE_KEY_PURPOSE, NetworkType, Proof, Registration, SignatureChain},
@@ -85,7 +85,17 @@ impl Cluster {
 
     /// The record the contract would hold after this registration in this block.
     pub(crate) fn record(&self, registration: &Registration, registered_block: u64) -> PeerRecord {
-        PeerRecord::registered(registration, address(&self.root), self.app_id, registered_block)
+        self.record_behind(registration, &[Some(GATEWAY.to_owned())], registered_block)
+    }
+
+    /// The same of a contract with other base domains.
+    pub(crate) fn record_behind(
+        &self,
+        registration: &Registration,
+        base_domains: &[Option<String>],
+        registered_block: u64,
+    ) -> PeerRecord {
+        PeerRecord::registered(registration, base_domains, address(&self.root), self.app_id, registered_block)
     }
 
     /// Signs and verifies a registration as made in block 10.
@@ -102,12 +112,20 @@ impl Cluster {
             epoch: 1,
             name: "test".to_owned(),
             network: network(),
-            base_domains: vec![Some("gw.example".to_owned()), None],
+            base_domains: vec![Some(GATEWAY.to_owned()), None],
             peers,
             dev_urls: DevUrls::new(),
             own_nodes,
         }
     }
+}
+
+/// The first base domain.
+pub(crate) const GATEWAY: &str = "gw.example";
+
+/// A node's TLS key.
+pub(crate) fn tls_key(id: u32) -> TlsKey {
+    TlsKey(keccak256([&b"tls"[..], &id.to_be_bytes()].concat()).0)
 }
 
 /// The registration of the node whose instance, key and endpoint follow from its token.
@@ -117,6 +135,7 @@ pub(crate) fn registration(id: u32) -> Registration {
         instance: instance(id),
         member_address: member_address(id),
         wireguard_key: key(id),
+        tls_key: None,
         key_epoch: 1,
         network_type: NetworkType::Wireguard,
         endpoint: Some(endpoint(id)),

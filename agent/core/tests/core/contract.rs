@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::{
     id::{InstanceId, TokenId},
-    registration::{EndpointUpdate, Gateway, NetworkType, Proof, Registration},
+    registration::{EndpointUpdate, NetworkType, Proof, Registration, SignedGateway},
     registry::{NodeRecord, PeerRecord, Registry},
 };
 
@@ -113,9 +113,11 @@ impl Contract {
     /// Registers as `registerPeer` does; false where the contract would revert.
     pub(crate) fn register(&mut self, registration: Registration) -> bool {
         let number = self.head() + 1;
-        let record = self.cluster.record(&registration, number);
+        let record = self.cluster.record_behind(&registration, &self.base_domains, number);
         let Some(known) = self.state().nodes.get(&registration.token) else { return false };
+        let has_tls_key = registration.tls_key.is_some() || registration.network_type == NetworkType::Wireguard;
         let fits = known.node.owner.is_some()
+            && has_tls_key
             && self.takes_place(registration.network_type, registration.gateway)
             && !known.node.revoked
             && known.node.instance == Some(registration.instance)
@@ -137,9 +139,8 @@ impl Contract {
     }
 
     /// As `Registrar.sol` has it: a place names a domain that is listed, and a TLS node must have one.
-    fn takes_place(&self, network_type: NetworkType, gateway: Option<Gateway>) -> bool {
-        let listed =
-            |gateway: Gateway| self.base_domains.get(usize::from(gateway.domain) - 1).is_some_and(Option::is_some);
+    fn takes_place(&self, network_type: NetworkType, gateway: Option<SignedGateway>) -> bool {
+        let listed = |gateway: SignedGateway| gateway.listed(&self.base_domains).is_some();
         gateway.map_or(network_type == NetworkType::Wireguard, listed)
     }
 
@@ -151,19 +152,23 @@ impl Contract {
                 && update.endpoint_epoch == known.node.endpoint_epoch + 1
         });
         if fits {
+            let gateway = update.gateway.and_then(|gateway| gateway.listed(&self.base_domains));
             self.change(|state| {
                 let known = state.nodes.get_mut(&update.token).unwrap();
                 known.node.endpoint_epoch = update.endpoint_epoch;
                 let peer = known.peer.as_mut().unwrap();
-                (peer.endpoint, peer.gateway) = (update.endpoint, update.gateway);
+                (peer.endpoint, peer.gateway) = (update.endpoint, gateway);
                 peer.endpoint_epoch = update.endpoint_epoch;
             });
         }
         fits
     }
 
-    /// Adds a base domain and returns its index.
+    /// Adds a base domain, unless it is there already, and returns its index.
     pub(crate) fn add_domain(&mut self, domain: &str) -> u16 {
+        if let Some(index) = self.base_domains.iter().position(|listed| listed.as_deref() == Some(domain)) {
+            return u16::try_from(index + 1).unwrap();
+        }
         self.base_domains.push(Some(domain.to_owned()));
         self.change(|_| {});
         u16::try_from(self.base_domains.len()).unwrap()

@@ -12,7 +12,7 @@ use std::{
 use mesh_core::{
     agent::Input,
     id::{TokenId, WireguardKey},
-    registration::{EndpointUpdate, Gateway, Registration},
+    registration::{EndpointUpdate, Registration, SignedGateway},
     registry::Registry,
     status::{MembershipState, VerdictState},
 };
@@ -243,9 +243,9 @@ fn paths_model(world: &World) -> BTreeMap<TokenId, (WireguardKey, Option<String>
 }
 
 /// Where a peer registers: nowhere, or below one of two domains.
-fn place(which: u32) -> Option<Gateway> {
-    let domain = [None, Some(1), Some(3)][which as usize]?;
-    Some(Gateway { domain, port: 51822 })
+fn place(which: u32) -> Option<SignedGateway> {
+    let domain = [None, Some("gw.example"), Some("other.example")][which as usize]?;
+    Some(SignedGateway::named(domain, 51822))
 }
 
 /// The device's keys as the contract implies them: those of all its peers but ourselves.

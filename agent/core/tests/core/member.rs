@@ -7,7 +7,7 @@ use mesh_core::{
     id::WireguardKey,
     member::{EndpointFlaw, Flaw, Surroundings, sift},
     proof::VerifiedPeer,
-    registration::{Gateway, NetworkType, Registration},
+    registration::{NetworkType, Registration, SignedGateway},
 };
 
 use crate::cluster::{Cluster, endpoint, key, member_key, network, registration, token};
@@ -23,10 +23,11 @@ fn ordinary_peers_are_members_with_their_tokens_address() {
 
 #[test]
 fn gateway_only_peers_have_no_place_on_the_device() {
-    let gateway = Some(Gateway { domain: 1, port: 443 });
+    let gateway = Some(SignedGateway::named(crate::cluster::GATEWAY, 443));
     let tls = Registration {
         network_type: NetworkType::TlsGateway,
         wireguard_key: WireguardKey([0; 32]),
+        tls_key: Some(crate::cluster::tls_key(2)),
         endpoint: None,
         gateway,
         ..registration(2)
@@ -129,8 +130,9 @@ fn tokens_the_contract_does_not_mint_are_left_out() {
 
 #[test]
 fn a_place_behind_a_gateway_is_no_reason_to_be_left_out() {
-    for domain in 0..4 {
-        assert_eq!(flaw_of(Registration { gateway: Some(Gateway { domain, port: 443 }), ..registration(7) }), None);
+    for port in [1, 443, 65535] {
+        let gateway = Some(SignedGateway::named(crate::cluster::GATEWAY, port));
+        assert_eq!(flaw_of(Registration { gateway, ..registration(7) }), None);
     }
 }
 

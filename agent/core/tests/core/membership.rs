@@ -291,6 +291,7 @@ fn me(chosen: Option<u32>) -> OwnIdentity {
         member_address: member_address(1),
         network_type: NetworkType::Wireguard,
         wireguard_key: key(1),
+        tls_key: None,
         chosen: chosen.map(token),
     }
 }
@@ -306,6 +307,7 @@ fn was_member() -> Past {
         token: token(1),
         key_epoch: 3,
         wireguard_key: key(1),
+        tls_key: None,
         member_address: member_address(1),
         owner: Some(OWNER),
     };

@@ -8,7 +8,7 @@ use mesh_core::{
     id::TokenId,
     path::{PathKind, PathReport, Report, Switch, Trouble, rank},
     place::OwnPlace,
-    registration::{Gateway, NetworkType, Registration},
+    registration::{NetworkType, Registration, SignedGateway},
     status::{PathStatus, PeerState, PeerStatus, Reason, Severity, Status, VerdictState, Warning},
 };
 
@@ -619,7 +619,7 @@ fn paths_of_an_older_agent_can_be_read() {
 
 fn join_behind_the_gateway(world: &mut World, id: u32) {
     world.contract.bind(token(id), instance(id));
-    let gateway = Some(Gateway { domain: 1, port: 51822 });
+    let gateway = Some(SignedGateway::named(crate::cluster::GATEWAY, 51822));
     assert!(world.contract.register(Registration { gateway, ..registration(id) }));
     world.hint();
 }

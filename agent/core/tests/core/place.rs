@@ -7,13 +7,13 @@ use mesh_core::{
     freshness::Deadlines,
     id::{InstanceId, WireguardKey},
     place::{Domain, OwnPlace, domain_of, url},
-    registration::{Gateway, NetworkType, Registration},
+    registration::{Gateway, NetworkType, Registration, SignedGateway},
     status::{MembershipState, NodeKind, OtherPeer, VerdictState},
 };
 use proptest::prelude::*;
 
 use crate::{
-    cluster::{endpoint, instance, key, registration, token},
+    cluster::{GATEWAY, endpoint, instance, key, registration, tls_key, token},
     world::{OWN, World, policy},
 };
 
@@ -139,6 +139,11 @@ fn gateway(domain: u16, port: u16) -> Option<Gateway> {
     Some(Gateway { domain, port })
 }
 
+/// A place below the first base domain, as a node signs it.
+fn signed(port: u16) -> Option<SignedGateway> {
+    Some(SignedGateway::named(GATEWAY, port))
+}
+
 fn has_warning(world: &World, code: &str) -> bool {
     world.status().warnings.iter().any(|warning| warning.code == code)
 }
@@ -149,7 +154,7 @@ fn a_wireguard_node_registers_its_place() {
     world.restart_with(with_place("gw.example"));
     world.run_until_idle();
     assert!(
-        matches!(world.offered(), Some(Intent::Register(offered)) if offered.gateway == gateway(1, 51822)
+        matches!(world.offered(), Some(Intent::Register(offered)) if offered.gateway == signed(51822)
             && offered.endpoint == Some(endpoint(OWN)) && offered.network_type == NetworkType::Wireguard),
         "{:?}",
         world.offered()
@@ -167,11 +172,11 @@ fn a_place_is_under_the_domain_with_its_port() {
     world.restart_with(with_place("gw.example:8443"));
     world.run_until_idle();
     assert!(has_warning(&world, "W109"), "the contract lists gw.example alone");
-    let index = world.contract.add_domain("gw.example:8443");
+    world.contract.add_domain("gw.example:8443");
     world.hint();
     world.hint();
     assert!(
-        matches!(world.offered(), Some(Intent::Register(offered)) if offered.gateway == gateway(index, 51822)),
+        matches!(world.offered(), Some(Intent::Register(offered)) if offered.gateway == Some(SignedGateway::named("gw.example:8443", 51822))),
         "{:?}",
         world.offered()
     );
@@ -250,7 +255,7 @@ fn a_peer_under_a_removed_domain_stays_on_the_device() {
     let mut world = World::mesh(&[]);
     let mut add = |id: u32| {
         world.contract.bind(token(id), instance(id));
-        world.contract.register(Registration { gateway: gateway(1, 51822), ..registration(id) })
+        world.contract.register(Registration { gateway: signed(51822), ..registration(id) })
     };
     assert!(add(2) && add(3));
     world.hint();
@@ -267,8 +272,9 @@ fn tls(id: u32, port: u16) -> Registration {
     Registration {
         network_type: NetworkType::TlsGateway,
         wireguard_key: WireguardKey([0; 32]),
+        tls_key: Some(tls_key(id)),
         endpoint: None,
-        gateway: gateway(1, port),
+        gateway: signed(port),
         ..registration(id)
     }
 }
@@ -297,7 +303,8 @@ fn tls_world() -> World {
 
 fn other(id: u32, kind: NodeKind, url: Option<String>) -> OtherPeer {
     let name = if id == 2 { "pg-2".to_owned() } else { format!("node-{id}") };
-    OtherPeer { token_id: token(id), name, kind, instance_id: instance(id), url }
+    let tls_key = (kind == NodeKind::Tls).then(|| tls_key(id));
+    OtherPeer { token_id: token(id), name, kind, instance_id: instance(id), tls_key, url }
 }
 
 fn url_of(id: u32, port: u16) -> Option<String> {

@@ -6,11 +6,14 @@ use mesh_core::{
     id::{Address, AppId, InstanceId},
     key_claim::{GuestApi, KeyClaim},
     proof::{Anchors, Link, Refusal, recover_own_chain, verify},
-    registration::{Domain, Gateway, NetworkType, Proof, Registration},
+    registration::{Domain, Gateway, NetworkType, Proof, Registration, SignedDomain, SignedGateway},
     registry::PeerRecord,
 };
 
-use crate::cluster::{self, Cluster, endpoint, instance, key, member_key, registration, sign, signing_key, token};
+use crate::cluster::{
+    self, Cluster, GATEWAY, endpoint, instance, key, member_key, member_secret, registration, sign, signing_key,
+    tls_key, token,
+};
 
 struct Known {
     name: &'static str,
@@ -295,6 +298,7 @@ fn a_record_that_says_something_else_than_was_signed_is_refused() {
     case.refuses(part("token id"), |case| case.record.token = token(4));
     case.refuses(part("instance id"), |case| case.record.instance = InstanceId([9; 20]));
     case.refuses(part("WireGuard key"), |case| case.record.wireguard_key = key(4));
+    case.refuses(part("TLS key"), |case| case.record.tls_key = Some(tls_key(3)));
     case.refuses(part("network type"), |case| case.record.network_type = NetworkType::TlsGateway);
     case.refuses(part("key epoch"), |case| case.record.key_epoch = 0);
     // An old registration, dressed up as a newer one.
@@ -307,7 +311,7 @@ fn a_record_that_says_something_else_than_was_signed_is_refused() {
 #[test]
 fn a_registration_with_any_field_changed_after_signing_is_refused() {
     type Tamper = fn(&mut Proof);
-    let tampers: [Tamper; 9] = [
+    let tampers: [Tamper; 13] = [
         |proof| proof.registration.token = token(4),
         |proof| proof.registration.instance = InstanceId([9; 20]),
         |proof| proof.registration.member_address = Address::repeat_byte(7),
@@ -315,10 +319,19 @@ fn a_registration_with_any_field_changed_after_signing_is_refused() {
         |proof| proof.registration.key_epoch = 2,
         |proof| proof.registration.network_type = NetworkType::TlsGateway,
         |proof| proof.registration.endpoint = None,
-        |proof| proof.registration.gateway = Some(Gateway { domain: 1, port: 1 }),
+        |proof| proof.registration.gateway = None,
+        |proof| proof.registration.gateway = Some(SignedGateway::named("other.example", 51822)),
+        |proof| proof.registration.gateway = Some(SignedGateway::named(GATEWAY, 1)),
+        |proof| proof.registration.tls_key = None,
+        |proof| proof.registration.tls_key = Some(tls_key(4)),
         |proof| proof.registration.deadline += 1,
     ];
-    let case = Case::new();
+    let case = Case::of(Registration {
+        tls_key: Some(tls_key(3)),
+        gateway: Some(SignedGateway::named(GATEWAY, 51822)),
+        ..registration(3)
+    });
+    case.accepts(|_| {});
     for (index, tamper) in tampers.into_iter().enumerate() {
         case.refuses_as(
             index,
@@ -326,6 +339,55 @@ fn a_registration_with_any_field_changed_after_signing_is_refused() {
             |case| tamper(&mut case.proof),
         );
     }
+}
+
+/// The name is signed: a place under the index that it had is none when another name is there.
+#[test]
+fn a_place_is_that_of_the_domain_that_was_signed() {
+    let case = Case::of(Registration { gateway: Some(SignedGateway::named(GATEWAY, 443)), ..registration(3) });
+    let peer = |case: &Case| verify(&case.record, &case.proof, &case.anchors, &case.domain).unwrap();
+    let listed = Some(Gateway { domain: 1, port: 443 });
+    assert_eq!(case.record.gateway, listed);
+    let domains = |name: &str| [Some(name.to_owned())];
+    assert_eq!(peer(&case).place(&domains(GATEWAY)), listed);
+    assert_eq!(peer(&case).place(&domains("other.example")), None, "another name");
+    assert_eq!(peer(&case).place(&[None]), None, "removed");
+    assert_eq!(peer(&case).place(&[]), None, "never there");
+    case.refuses(Refusal::RecordDiffers("gateway"), |case| {
+        case.record.gateway = Some(Gateway { domain: 1, port: 444 });
+    });
+    case.refuses(Refusal::RecordDiffers("gateway"), |case| case.record.gateway = None);
+
+    // An update is the contract's word alone.
+    let mut moved = Case::of(case.proof.registration);
+    moved.record.endpoint_epoch = 1;
+    moved.record.gateway = Some(Gateway { domain: 2, port: 8443 });
+    let domains = [None, Some("other.example".to_owned())];
+    assert_eq!(peer(&moved).place(&domains), moved.record.gateway);
+}
+
+/// A cluster that was upgraded has peers whose registration was signed with the domain's index, and without a TLS key.
+#[test]
+fn former_registrations_hold() {
+    let gateway = SignedGateway { domain: SignedDomain::Index(1), port: 443 };
+    for gateway in [None, Some(gateway)] {
+        let case = Case::of(Registration { gateway, ..registration(3) }).signed_as_formerly();
+        case.accepts(|_| {});
+        let is_node = |refusal: &Refusal| matches!(refusal, Refusal::NodeSignature { .. });
+        case.refuses_as("TLS key", is_node, |case| case.proof.registration.tls_key = Some(tls_key(3)));
+        case.refuses_as("key", is_node, |case| case.proof.registration.wireguard_key = key(4));
+        case.refuses_as("name", is_node, |case| {
+            case.proof.registration.gateway = Some(SignedGateway::named(GATEWAY, 443));
+        });
+    }
+    let case = Case::of(Registration { gateway: Some(gateway), ..registration(3) }).signed_as_formerly();
+    case.refuses(Refusal::RecordDiffers("gateway"), |case| {
+        case.record.gateway = Some(Gateway { domain: 2, port: 443 });
+    });
+    // What a former agent kept on disk is read.
+    let text = serde_json::to_string(&case.proof).unwrap().replace("\"tls_key\":null,", "");
+    assert!(text.contains("\"gateway\":{\"domain\":1,\"port\":443}"), "{text}");
+    assert_eq!(serde_json::from_str::<Proof>(&text).unwrap(), case.proof);
 }
 
 #[test]
@@ -448,14 +510,25 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
+        Self::of(registration(3))
+    }
+
+    fn of(registration: Registration) -> Self {
         let cluster = Cluster::new();
-        let registration = registration(3);
         Self {
             record: cluster.record(&registration, 10),
             proof: cluster.prove(registration),
             anchors: cluster.anchors(),
             domain: cluster.domain,
         }
+    }
+
+    /// The same, signed as contracts without TLS keys had it signed.
+    fn signed_as_formerly(mut self) -> Self {
+        let digest = self.proof.registration.former_digest(&self.domain).unwrap();
+        self.proof.node_signature = sign(&Cluster::new().node_key(instance(3)), digest);
+        self.proof.member_signature = sign(&member_secret(instance(3)), digest);
+        self
     }
 
     /// The same, where the app key signed this about the node key.

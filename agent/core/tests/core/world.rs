@@ -28,7 +28,7 @@ use mesh_core::{
 };
 
 use crate::{
-    cluster::{Cluster, address, endpoint, instance, key, network, registration, token},
+    cluster::{Cluster, address, endpoint, instance, key, network, registration, tls_key, token},
     contract::Contract,
     machine::make,
 };
@@ -614,6 +614,7 @@ pub(crate) fn me(cluster: &Cluster, network_type: NetworkType) -> LocalNode {
         member_address: own.member_address,
         network_type,
         wireguard_key,
+        tls_key: (network_type == NetworkType::TlsGateway).then(|| tls_key(OWN)),
         compose_hash: None,
         simulated: false,
         gateway_access: None,

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use mesh_core::id::{AppId, InstanceId, WireguardKey};
+use mesh_core::id::{AppId, InstanceId, TlsKey, WireguardKey};
 
 use super::foreign;
 use crate::abi::DstackClusterNFT::DstackClusterNFTErrors as E;
@@ -59,6 +59,14 @@ pub(super) fn explain(error: &E) -> (String, String) {
             format!("WireGuard key {} is already used by token {}", WireguardKey(e.wireguardKey.0), e.byTokenId),
             "register a new key: no two nodes may share a state directory".into(),
         ),
+        E::TlsKeyInUse(e) => (
+            format!("TLS key {} is already used by token {}", TlsKey(e.tlsKey.0), e.byTokenId),
+            "register a new key: no two nodes may share a state directory".into(),
+        ),
+        E::InvalidTlsKey(_) => (
+            "a TLS_GATEWAY registration needs a TLS key".into(),
+            "have the node sign again with an agent of this contract's version".into(),
+        ),
         E::InvalidWireguardKey(_) => (
             "a WIREGUARD registration needs a WireGuard key and a TLS_GATEWAY one must not have any".into(),
             "have the node sign again with an agent of this contract's version".into(),
@@ -73,7 +81,12 @@ pub(super) fn explain(error: &E) -> (String, String) {
         ),
         E::UnknownBaseDomain(e) => (
             format!("base domain {} does not exist or was removed", e.index),
-            "the contract owner adds base domains, gateways name them by index: see `meshctl domain list`".into(),
+            "the contract owner adds base domains: see `meshctl domain list`".into(),
+        ),
+        E::UnknownGatewayDomain(e) => (
+            format!("no base domain of the contract has the hash {}", e.domain),
+            "the contract owner adds the domain that the node named (`meshctl domain list`, `meshctl domain add HOST`)"
+                .into(),
         ),
         E::DeadlineExpired(e) => (
             format!("the signature was valid until Unix second {}", e.deadline),

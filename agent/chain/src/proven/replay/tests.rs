@@ -63,6 +63,9 @@ const LIES: [Lie; 14] = [
     Lie::Topic,
 ];
 
+/// The only base domain.
+const GATEWAY: &str = "gw.example";
+
 /// The contract as far as its events tell, and these. Written apart from what is tested.
 #[derive(Clone)]
 struct Model {
@@ -79,7 +82,7 @@ impl Model {
             name: "mesh".to_owned(),
             network: (FixedBytes([10, 0, 1, 0]), 24),
             dev_mode: false,
-            base_domains: Vec::new(),
+            base_domains: vec![GATEWAY.to_owned()],
             peers: Vec::new(),
             dev_urls: Vec::new(),
             own_nodes: Vec::new(),
@@ -137,11 +140,12 @@ impl Model {
             instanceId: FixedBytes([token as u8; 20]),
             memberAddress: Address::repeat_byte(token as u8),
             wireguardKey: keccak256([rng.below(256) as u8]),
+            tlsKey: B256::from(U256::from(rng.below(3))),
             keyEpoch: rng.below(1000) as u32,
             networkType: 1,
             endpointAddress: FixedBytes::ZERO,
             endpointPort: 0,
-            gatewayDomain: 0,
+            gatewayDomain: B256::ZERO,
             gatewayPort: 0,
             deadline: rng.below(1 << 30) as u64,
         };
@@ -160,13 +164,14 @@ impl Model {
             instanceId: given.instanceId,
             memberAddress: given.memberAddress,
             wireguardKey: given.wireguardKey,
+            tlsKey: given.tlsKey,
             keyEpoch: given.keyEpoch,
             endpointEpoch: 0,
             networkType: given.networkType,
             endpointAddress: given.endpointAddress,
             endpointPort: given.endpointPort,
-            gatewayDomain: given.gatewayDomain,
-            gatewayPort: given.gatewayPort,
+            gatewayDomain: 0,
+            gatewayPort: 0,
             kmsRoot: root,
             appId: chain.appId,
             registeredBlock: self.block,
@@ -199,7 +204,7 @@ impl Model {
             endpointEpoch: rng.below(100) as u32,
             endpointAddress: FixedBytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 7]),
             endpointPort: port,
-            gatewayDomain: 1,
+            gatewayDomain: keccak256(GATEWAY),
             gatewayPort: port,
             deadline: 77,
         };
@@ -413,6 +418,7 @@ fn the_contracts_vectors_lead_to_its_histories() {
         };
         let mut contents = Model::new(&mut Rng::new(1)).contents;
         contents.history = history("before", epoch - 1);
+        contents.base_domains = vec!["gw0.example.com".to_owned()];
         if name == "PeerEndpointUpdated" {
             let token = U256::from_be_bytes(log.topics[1].0);
             contents.peers = vec![contract::Peer { tokenId: token, ..contents.peers[0].clone() }];

@@ -185,11 +185,16 @@ impl Contract {
     fn register(&mut self, id: u64, rng: &mut Rng) {
         let anchor = rng.below(2) as u64;
         // Of slot 1 the generation before the present one: stale.
+        // One in three is a TLS node, one in three has a TLS key beside its WireGuard key.
+        let (wireguard, beside) = [(0, 0), (1, 0), (1, 1)][rng.below(3)];
+        if beside == 1 {
+            self.set(layout::record(token(id), 4), U256::from(rng.next()));
+        }
         let reference = anchor << 20 | if anchor == 0 { 1 } else { 2 };
         self.set(layout::record(token(id), 0), U256::from(rng.next()));
         self.set(
             layout::record(token(id), 1),
-            U256::from(rng.next()) | field(2, 20) | field(1, 24) | field(7, 25) | field(1, 31),
+            U256::from(rng.next()) | field(2, 20) | field(wireguard, 24) | field(7, 25) | field(1 + beside, 31),
         );
         self.set(
             layout::record(token(id), 2),
@@ -199,7 +204,7 @@ impl Contract {
     }
 
     fn leave(&mut self, id: u64) {
-        for n in 0..3 {
+        for n in [0, 1, 2, 4] {
             self.set(layout::record(token(id), n), U256::ZERO);
         }
         self.list(id, false);
