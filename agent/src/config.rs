@@ -1,6 +1,7 @@
 //! What the operator decided: flags, then `P2P_*` variables (and the names dstack and the first prototype used), then the
 //! TOML file. All three are parsed by the same parser, here and nowhere else.
 
+mod applications;
 mod device;
 mod flags;
 mod gateway;
@@ -10,6 +11,7 @@ mod leave;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::{
     collections::BTreeMap,
@@ -30,9 +32,10 @@ use mesh_core::{
 };
 use mesh_tunnel::DeviceOptions;
 
+pub use applications::{ApplicationFlags, Expose};
 pub use device::{DeviceFlags, OffloadName};
 pub use flags::{
-    Dataplane, EndpointChoice, ExpiryPolicy, Flags, GuardKind, Gwei, LogFormat, LogLevel, Mode, Sandbox, UrlText,
+    EndpointChoice, ExpiryPolicy, Flags, GuardKind, Gwei, LogFormat, LogLevel, Mode, Sandbox, UrlText,
     WireguardKeySource,
 };
 pub use gateway::{GatewayFlags, GatewaySettings, StunServer};
@@ -40,6 +43,7 @@ pub use given::Given;
 pub use homes::Homes;
 pub use leave::{LeaveFlags, LeaveSettings};
 pub use source::{ConfigError, Layers, Read};
+pub use tunnel::{Dataplane, TunnelChoice};
 
 use crate::api::{Group, UserId};
 
@@ -105,6 +109,10 @@ pub struct Config {
     pub dstack_socket: Option<String>,
     /// Which WireGuard does the work.
     pub dataplane: Dataplane,
+    /// Why it is not the one over a TUN device, where the operator left that open.
+    pub without_tun: Option<String>,
+    /// How applications use a network in this process.
+    pub applications: ApplicationFlags,
     /// What guards the mesh network on this machine.
     pub guard: GuardKind,
     /// How the userspace device is made. Of the kernel's, name and MTU alone.
@@ -160,7 +168,19 @@ impl Config {
         }
         let interface = flags.interface.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
         check_interface(&interface)?;
-        let dataplane = flags.tunnel.unwrap_or(Dataplane::Userspace);
+        let of_applications = flags.applications.given().into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
+        let dataplane = Dataplane::of(flags.tunnel, flags.without_tun.as_deref(), of_applications.is_some());
+        if let (Some(flag), Some(TunnelChoice::Userspace | TunnelChoice::Kernel)) = (of_applications, flags.tunnel) {
+            return Err(ConfigError::NetstackOnly { flag });
+        }
+        if flags.tunnel == Some(TunnelChoice::Netstack) && flags.guard.is_some() {
+            return Err(ConfigError::NothingToGuard);
+        }
+        if let Some(port) = flags.applications.exposed_twice() {
+            return Err(ConfigError::ExposedTwice { port: port.get() });
+        }
+        let is_chosen = matches!(flags.tunnel, Some(TunnelChoice::Netstack));
+        let without_tun = flags.without_tun.filter(|_| dataplane == Dataplane::Netstack && !is_chosen);
         let of_gateway = flags.gateway.given().into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
         if let Some(flag) = flags.device.of_userspace_alone().or(of_gateway)
             && dataplane == Dataplane::Kernel
@@ -198,14 +218,22 @@ impl Config {
         let (port, default_state_dir, default_socket) = match mode {
             Mode::Wireguard => (
                 gateway.port().ok_or(ConfigError::GatewayPort)?,
-                Ok(Path::new(STATE_DIR).join(&interface)),
-                Ok(Path::new(RUN_DIR).join(format!("{interface}.sock"))),
+                if dataplane.has_interface() {
+                    Ok(Path::new(STATE_DIR).join(&interface))
+                } else {
+                    homes.netstack_state_dir(&interface)
+                },
+                if dataplane.has_interface() {
+                    Ok(Path::new(RUN_DIR).join(format!("{interface}.sock")))
+                } else {
+                    homes.netstack_socket(&interface)
+                },
             ),
             Mode::Tls if flags.gateway_domain.is_none() => return Err(ConfigError::NoGatewayDomain),
             Mode::Tls => (flags.tls_port.unwrap_or(DEFAULT_TLS_PORT), homes.tls_state_dir(), homes.tls_socket()),
         };
         // The kernel's device has no other path than UDP: a place would be one at which nothing listens.
-        let has_place = mode == Mode::Tls || dataplane == Dataplane::Userspace;
+        let has_place = mode == Mode::Tls || dataplane != Dataplane::Kernel;
         let place = flags.gateway_domain.filter(|_| has_place).map(|domain| OwnPlace { domain, port });
         Ok(Self {
             mode,
@@ -227,11 +255,14 @@ impl Config {
             metrics_listen: flags.metrics_listen,
             api_group: flags.api_group,
             allow_vote_uid: flags.allow_vote_uid,
-            device: flags.device.options(&interface),
+            // A socket for `wg` needs a directory of root's, and there is no interface that it would show.
+            device: DeviceOptions { uapi: dataplane.has_interface(), ..flags.device.options(&interface) },
             gateway,
             interface,
             dstack_socket: flags.dstack_socket,
             dataplane,
+            without_tun,
+            applications: flags.applications,
             guard: flags.guard.unwrap_or(GuardKind::Full),
             confirmations: flags.confirmations.unwrap_or(0),
             deadlines: Deadlines {

@@ -17,7 +17,7 @@ use mesh_tunnel::DeviceOptions;
 use p2p_agent::{
     cli::{Cli, Command},
     config::{Config, ConfigError, DEFAULT_CONFIG_FILE, Homes, Layers, LeaveSettings, LogFormat, Mode, Read},
-    device::guard,
+    device::{guard, machine},
     run::{
         self, process,
         reload::{Reloaded, Reloader},
@@ -118,6 +118,12 @@ fn guard(settings: Settings) -> anyhow::Result<()> {
         tracing::info!("a node of `--mode tls` has no mesh network to guard");
         return Ok(());
     }
+    if !config.dataplane.has_interface() {
+        tracing::info!(
+            "a node of `--tunnel netstack` has nothing to guard: no packet of the mesh is ever in the kernel"
+        );
+        return Ok(());
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(guard::raise_alone(&config))
@@ -151,7 +157,8 @@ struct Settings {
 
 /// The agent's; on the command line they begin after this many words.
 fn settings(config_flag: Option<PathBuf>, after: usize) -> Result<Settings, anyhow::Error> {
-    let Read { flags, names, given } = read(config_flag, after)?;
+    let Read { mut flags, names, given } = read(config_flag, after)?;
+    flags.without_tun = machine::why_without_tun();
     let level = flags.log_level.map_or(LevelFilter::INFO, |level| level.0);
     let format = flags.log_format.unwrap_or(LogFormat::Text);
     let log_limit = flags.log_limit.map(|mebibytes| u64::from(mebibytes) << 20);

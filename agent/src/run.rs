@@ -11,6 +11,7 @@ pub mod process;
 pub mod reload;
 pub mod sandbox;
 
+mod applications;
 mod clock;
 mod log_file;
 mod start;

@@ -56,7 +56,7 @@ fn pseudo_header(ip: &Ipv4Packet<&[u8]>) -> u16 {
 }
 
 /// A connection's first packet, that is to be listened for: where it comes from and the port that it is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FirstPacket {
     pub(crate) from: std::net::SocketAddrV4,
     pub(crate) to: std::net::SocketAddrV4,

@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// When the thread's next deadline is nearer than this, packets are under way, and it looks again every [`TICK`].
 const BUSY: Duration = Duration::from_secs(1);
 
+/// The thread sleeps for at least so long, unless something comes.
+const LEAST: Duration = Duration::from_millis(1);
+
 /// The network in this process. The clones are the same one; it ends with the last.
 #[derive(Clone)]
 pub struct Netstack(Arc<Owner>);
@@ -92,7 +95,7 @@ impl Netstack {
             })
         })
         .await?;
-        Ok(opening.into_stream(to))
+        Ok(opening.take_stream(to))
     }
 
     /// Listens at a port of this node's mesh address, also of one that it gets later.
@@ -161,7 +164,9 @@ fn serve(shared: &Shared) {
                 return;
             }
             let has_more = served.stack.turn(now);
-            let deadline = if has_more { Some(now) } else { served.stack.deadline(now) };
+            // What is due was done in this turn: where the stack says that it is due again, it cannot be done yet.
+            let later = |at: Duration| at.max(now + LEAST);
+            let deadline = if has_more { Some(now) } else { served.stack.deadline(now).map(later) };
             let wakes_at = deadline.map(|at| if at < now + BUSY { at.min(now + TICK) } else { at });
             served.wakes_at = wakes_at;
             wakes_at.map(|at| at.saturating_sub(now))

@@ -4,7 +4,7 @@
 mod clock;
 mod connections;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::task::Waker;
 use std::time::Duration;
@@ -74,11 +74,11 @@ pub(crate) struct Stack<P> {
     /// `None` without a mesh address: then nothing is sent, and what comes is thrown away.
     up: Option<Up>,
     sockets: SocketSet<'static>,
-    connections: HashMap<SocketHandle, Connection>,
+    connections: BTreeMap<SocketHandle, Connection>,
     /// Those whose peer has opened them, by both ends.
-    accepted: HashSet<FirstPacket>,
-    listeners: HashMap<u16, Waiting>,
-    udp_ports: HashMap<u16, SocketHandle>,
+    accepted: BTreeSet<FirstPacket>,
+    listeners: BTreeMap<u16, Waiting>,
+    udp_ports: BTreeMap<u16, SocketHandle>,
     buffers: Buffers,
     ports: Ports,
     random: fn() -> u64,
@@ -100,7 +100,7 @@ struct Waiting {
 
 /// The ports of the connections that this node has opened.
 struct Ports {
-    used: HashSet<u16>,
+    used: BTreeSet<u16>,
     next: u16,
 }
 
@@ -124,12 +124,12 @@ impl<P: Packets> Stack<P> {
             card: Card::new(packets),
             up: None,
             sockets: SocketSet::new(Vec::new()),
-            connections: HashMap::new(),
-            accepted: HashSet::new(),
-            listeners: HashMap::new(),
-            udp_ports: HashMap::new(),
+            connections: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            listeners: BTreeMap::new(),
+            udp_ports: BTreeMap::new(),
             buffers: Buffers::new(),
-            ports: Ports { used: HashSet::new(), next: FIRST_PORT + (random() % 16_384) as u16 },
+            ports: Ports { used: BTreeSet::new(), next: FIRST_PORT + (random() % 16_384) as u16 },
             random,
             stopped: false,
         }

@@ -32,7 +32,7 @@ impl Stream {
     }
 
     pub(crate) fn accepted(shared: Arc<Shared>, handle: SocketHandle, peer: SocketAddrV4) -> Self {
-        Opening::new(shared, handle).into_stream(peer)
+        Opening::new(shared, handle).take_stream(peer)
     }
 }
 
@@ -117,7 +117,7 @@ impl Opening {
     }
 
     /// It is open.
-    pub(crate) fn into_stream(&mut self, peer: SocketAddrV4) -> Stream {
+    pub(crate) fn take_stream(&mut self, peer: SocketAddrV4) -> Stream {
         let connection = Self(self.0.take());
         let capacity = connection
             .parts()

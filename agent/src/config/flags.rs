@@ -13,7 +13,7 @@ use mesh_core::{
     registration::NetworkType,
 };
 
-use super::{DeviceFlags, GatewayFlags};
+use super::{ApplicationFlags, DeviceFlags, GatewayFlags, TunnelChoice};
 use crate::api::{Group, UserId};
 
 /// Settings as given; `None` and empty lists take their default in [`super::Config::resolve`].
@@ -64,11 +64,11 @@ pub struct Flags {
     #[arg(long, value_name = "PORT")]
     pub tls_port: Option<NonZeroU16>,
     /// Where the keys and the last verified registry are kept; default: /var/lib/p2p-agent/INTERFACE. With `--mode tls`
-    /// /var/lib/p2p-agent/tls for root, and for others $XDG_STATE_HOME/p2p-agent (~/.local/state/p2p-agent where that is not set).
+    /// /var/lib/p2p-agent/tls for root, and for others $XDG_STATE_HOME/p2p-agent (~/.local/state/p2p-agent where that is not set); with `--tunnel netstack` INTERFACE in that.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Socket of the local API; default: /run/p2p-agent/INTERFACE.sock. With `--mode tls` /run/p2p-agent/tls.sock for root, and for
-    /// others $XDG_RUNTIME_DIR/p2p-agent/tls.sock.
+    /// others $XDG_RUNTIME_DIR/p2p-agent/tls.sock. For users other than root, with `--tunnel netstack` INTERFACE.sock in the same directory.
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Who may act for this node through the local API (today: cast its vote, which it pays), besides root and the agent's own user:
@@ -85,9 +85,15 @@ pub struct Flags {
     /// The dstack guest agent: a unix socket or an http:// URL; default: searched where dstack puts it.
     #[arg(long, value_name = "PATH|URL")]
     pub dstack_socket: Option<String>,
-    /// Which WireGuard does the work; default: userspace.
+    /// Which WireGuard does the work; default: auto.
     #[arg(long, value_name = "KIND", value_enum)]
-    pub tunnel: Option<Dataplane>,
+    pub tunnel: Option<TunnelChoice>,
+    /// Why this machine can have no TUN device, as found at the start: no flag.
+    #[arg(skip)]
+    pub without_tun: Option<String>,
+    /// How applications use a network in this process.
+    #[command(flatten)]
+    pub applications: ApplicationFlags,
     /// What keeps packets for the mesh from leaving in clear and strangers on the link from its addresses; default: full.
     #[arg(long, value_name = "KIND", value_enum)]
     pub guard: Option<GuardKind>,
@@ -200,7 +206,7 @@ impl fmt::Debug for UrlText {
 /// What a node is in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// A peer with an address 10.0.1.x, reached by WireGuard. Needs a TUN device and NET_ADMIN.
+    /// A peer with an address 10.0.1.x, reached by WireGuard. Needs a TUN device and NET_ADMIN, or nothing with `--tunnel netstack`.
     Wireguard,
     /// A member whose application has an https URL behind the dstack gateway. Needs no interface and no privileges: runs as any
     /// user.
@@ -244,29 +250,9 @@ impl Flags {
         let of_tls = [("--tls-port", self.tls_port.is_some())];
         let of_other = match mode {
             Mode::Wireguard => of_tls.to_vec(),
-            Mode::Tls => [&of_wireguard[..], &self.gateway.given()].concat(),
+            Mode::Tls => [&of_wireguard[..], &self.gateway.given(), &self.applications.given()].concat(),
         };
         of_other.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
-    }
-}
-
-/// Which WireGuard does the work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Dataplane {
-    /// In this process, over a TUN device.
-    Userspace,
-    /// The kernel's module.
-    Kernel,
-}
-
-impl Dataplane {
-    /// The name status shows.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Userspace => "userspace",
-            Self::Kernel => "kernel",
-        }
     }
 }
 

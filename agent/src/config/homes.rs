@@ -34,6 +34,25 @@ impl Homes {
         Ok(home.join("p2p-agent"))
     }
 
+    /// The state directory of a node whose network is in its process.
+    pub(super) fn netstack_state_dir(&self, interface: &str) -> Result<PathBuf, ConfigError> {
+        if self.is_root {
+            return Ok(Path::new(super::STATE_DIR).join(interface));
+        }
+        let home = self.state.as_ref().ok_or(ConfigError::NoStateHome)?;
+        Ok(home.join("p2p-agent").join(interface))
+    }
+
+    /// The socket of such a node.
+    pub(super) fn netstack_socket(&self, interface: &str) -> Result<PathBuf, ConfigError> {
+        let name = format!("{interface}.sock");
+        if self.is_root {
+            return Ok(Path::new(super::RUN_DIR).join(name));
+        }
+        let runtime = self.runtime.as_ref().ok_or(ConfigError::NoRuntimeDir)?;
+        Ok(runtime.join("p2p-agent").join(name))
+    }
+
     /// The socket of a node without an interface.
     pub(super) fn tls_socket(&self) -> Result<PathBuf, ConfigError> {
         if self.is_root {

@@ -141,6 +141,25 @@ pub enum ConfigError {
         /// The flag.
         flag: &'static str,
     },
+    /// With an interface, applications use the mesh by its addresses.
+    #[error(
+        "`{flag}` is a setting of a network in this process, and a tunnel with an interface was chosen: there, applications connect to mesh addresses themselves\nhint: leave one of the two out, or choose `--tunnel netstack`"
+    )]
+    NetstackOnly {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// A guard, and no packet that it could keep in.
+    #[error(
+        "`--guard` means nothing with `--tunnel netstack`: no packet of the mesh is ever in the kernel\nhint: leave `--guard` out"
+    )]
+    NothingToGuard,
+    /// One port, two programs.
+    #[error("`--expose`: port {port} is given twice\nhint: leave one of them out")]
+    ExposedTwice {
+        /// The port.
+        port: u16,
+    },
     /// Peers cannot connect to port 0.
     #[error(
         "`--gateway-listen` needs a port that peers can call\nhint: choose one between 1 and 65535, as in 0.0.0.0:51822"

@@ -250,3 +250,44 @@ fn bad_values_name_themselves() {
     assert!(with(&["--rpc-url", "ftp://b"]).contains("RPC endpoint 2"));
     assert!(config(&[]).unwrap_err().to_string().contains("--rpc-url"));
 }
+
+#[test]
+fn a_network_in_this_process_needs_no_rights_and_falls_back_only_where_it_may() {
+    let why = || Some("the capability NET_ADMIN is missing".to_owned());
+    let user = Homes::of(1000, |name| (name == "XDG_STATE_HOME" || name == "XDG_RUNTIME_DIR").then(|| "/home".to_owned()));
+    let with = |more: &[&str], without_tun: Option<String>, homes: &Homes| {
+        let arguments = ["--rpc-url", "http://a"].iter().chain(more).map(|word| (*word).to_owned()).collect();
+        let (mut flags, names) = Layers { arguments, variable: &|_| None, file: None }.flags()?;
+        flags.without_tun = without_tun;
+        Config::resolve(flags, names, homes)
+    };
+    let root = Homes::of(0, |_| None);
+    let proxy = ["--proxy", "127.0.0.1:1080"];
+
+    let fallen_back = with(&proxy, why(), &root).unwrap();
+    assert_eq!((fallen_back.dataplane, fallen_back.without_tun), (Dataplane::Netstack, why()));
+    assert!(!fallen_back.device.uapi && fallen_back.state_dir == Path::new("/var/lib/p2p-agent/mesh0"));
+    let tun = with(&proxy, None, &root).unwrap();
+    assert_eq!((tun.dataplane, tun.without_tun, tun.device.uapi), (Dataplane::Userspace, None, true));
+    // Without any use for it, what is missing is an error, as it is said by the device's check.
+    assert_eq!(with(&[], why(), &root).unwrap().dataplane, Dataplane::Userspace);
+    let chosen = with(&["--tunnel", "netstack"], why(), &user).unwrap();
+    assert_eq!((chosen.dataplane, chosen.without_tun), (Dataplane::Netstack, None));
+    assert_eq!(chosen.state_dir, Path::new("/home/p2p-agent/mesh0"));
+    assert_eq!(chosen.socket, Path::new("/home/p2p-agent/mesh0.sock"));
+
+    let refused = |more: &[&str]| with(more, None, &root).unwrap_err().to_string();
+    for flag in [proxy, ["--forward", "127.0.0.1:6379=node-3"], ["--expose", "6379"]] {
+        for tunnel in ["userspace", "kernel"] {
+            let error = refused(&[&flag[..], &["--tunnel", tunnel]].concat());
+            assert!(error.contains(flag[0]) && error.contains("`--tunnel netstack`"), "{error}");
+        }
+        let error = refused(&[&flag[..], &["--mode", "tls", "--gateway-domain", "gw.example"]].concat());
+        assert!(error.contains(flag[0]) && error.contains("--mode tls"), "{error}");
+    }
+    assert!(refused(&["--tunnel", "netstack", "--guard", "full"]).contains("`--guard`"));
+    let error = refused(&["--expose", "80", "--expose", "80=127.0.0.1:8080"]);
+    assert!(error.contains("port 80 is given twice"), "{error}");
+    let error = refused(&["--proxy", "0.0.0.0:1080"]);
+    assert!(error.contains("loopback") || error.contains("127.0.0.1"), "{error}");
+}

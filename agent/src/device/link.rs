@@ -4,6 +4,7 @@
 //! highest metric, where packets for the mesh end while there is no interface, and a packet filter table that drops what comes
 //! from or goes to the mesh network by any other interface: see `nftables/ruleset.rs`.
 
+mod in_process;
 mod netlink;
 mod nftables;
 mod twin;
@@ -13,6 +14,7 @@ use std::{future::Future, net::Ipv4Addr};
 use ipnetwork::Ipv4Network;
 use mesh_core::network::MeshNetwork;
 
+pub use in_process::InProcess;
 pub use netlink::Netlink;
 pub use twin::LinkTwin;
 

@@ -16,7 +16,7 @@ use mesh_core::{
 };
 
 pub use apply::NetworkInUse;
-pub use check::{CannotStart, check, check_port, check_rights};
+pub use check::{CannotStart, check, check_port, check_rights, why_without_tun};
 pub use observe::ObserveError;
 
 use crate::{

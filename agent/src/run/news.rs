@@ -1,19 +1,29 @@
 //! Where peers tell each other what they read: a UDP socket at the own mesh address, which is there while the address is. The device,
-//! also the kernel's, has bound the source address of what arrives to one peer, and the guard lets nothing else reach it.
+//! also the kernel's, has bound the source address of what arrives to one peer, and the guard lets nothing else reach it. Where the
+//! network is in this process, the socket is too.
 
-use std::{collections::HashMap, convert::Infallible, io, net::Ipv4Addr, time::Duration};
+mod socket;
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use mesh_core::{
     agent::Input,
     news::{MAX_DATAGRAM, Message, News, PORT},
 };
 use tokio::{
-    net::UdpSocket,
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
 use crate::identity::member::MemberSecret;
+use socket::NewsSocket;
+pub use socket::SocketsFrom;
 
 /// Datagrams that wait for the driver, and messages that wait for the socket. More are lost.
 const WAITING: usize = 256;
@@ -35,11 +45,14 @@ pub struct NewsPort {
 
 impl NewsPort {
     /// Also the task that has the socket. News is signed with this key.
-    pub fn new(member: MemberSecret) -> (Self, impl Future<Output = Infallible> + Send + 'static) {
+    pub fn new(
+        member: MemberSecret,
+        sockets: SocketsFrom,
+    ) -> (Self, impl Future<Output = Infallible> + Send + 'static) {
         let (address, addresses) = watch::channel(None);
         let (outgoing, messages) = mpsc::channel(WAITING);
         let (inbox, incoming) = mpsc::channel(WAITING);
-        let task = Task { addresses, messages, inbox, signed: Signed { member, last: None }, error: None };
+        let task = Task { sockets, addresses, messages, inbox, signed: Signed { member, last: None }, error: None };
         (Self { address, outgoing, incoming }, task.run())
     }
 
@@ -65,6 +78,7 @@ impl NewsPort {
 }
 
 struct Task {
+    sockets: SocketsFrom,
     addresses: watch::Receiver<Option<Ipv4Addr>>,
     messages: mpsc::Receiver<(Vec<Ipv4Addr>, Message)>,
     inbox: mpsc::Sender<Input>,
@@ -81,7 +95,7 @@ impl Task {
                 self.wait(None).await;
                 continue;
             };
-            match UdpSocket::bind((address, PORT)).await {
+            match self.sockets.bind(address, PORT).await {
                 Ok(socket) => {
                     self.report(None).await;
                     if let Err(error) = self.serve(&socket).await {
@@ -131,7 +145,7 @@ impl Task {
     }
 
     /// Sends and receives until the address is another one.
-    async fn serve(&mut self, socket: &UdpSocket) -> io::Result<()> {
+    async fn serve(&mut self, socket: &NewsSocket) -> io::Result<()> {
         let (mut budgets, mut buffer) = (Budgets::default(), [0; MAX_DATAGRAM + 1]);
         loop {
             tokio::select! {
@@ -143,8 +157,7 @@ impl Task {
                 }
                 Some((to, message)) = self.messages.recv() => self.send(socket, &to, message).await,
                 received = socket.recv_from(&mut buffer) => {
-                    let (length, from) = received?;
-                    let std::net::SocketAddr::V4(from) = from else { continue };
+                    let Some((length, from)) = received? else { continue };
                     // A local program cannot have the port: what another one sends from this address is not the agent's.
                     let is_agents = from.port() == PORT && length <= MAX_DATAGRAM;
                     if is_agents && budgets.spend(*from.ip(), Instant::now()) {
@@ -157,7 +170,7 @@ impl Task {
         }
     }
 
-    async fn send(&mut self, socket: &UdpSocket, to: &[Ipv4Addr], message: Message) {
+    async fn send(&mut self, socket: &NewsSocket, to: &[Ipv4Addr], message: Message) {
         let datagram = match message {
             Message::News(news) => match self.signed.datagram(news) {
                 Ok(datagram) => datagram,
@@ -167,7 +180,7 @@ impl Task {
         };
         for to in to {
             // A full queue empties in a moment; a peer without a session has its packet kept by the device.
-            if let Err(error) = socket.send_to(&datagram, (*to, PORT)).await {
+            if let Err(error) = socket.send_to(&datagram, SocketAddrV4::new(*to, PORT)).await {
                 tracing::debug!(%to, %error, "news is not sent");
             }
         }
@@ -223,7 +236,7 @@ mod tests {
     };
     use mesh_tunnel::Secret;
 
-    use tokio::time::timeout;
+    use tokio::{net::UdpSocket, time::timeout};
 
     use super::*;
 
@@ -233,7 +246,7 @@ mod tests {
 
     /// The own host stands for a mesh: 127.0.0.0/8 has many addresses.
     fn port_at(address: Ipv4Addr) -> NewsPort {
-        let (port, task) = NewsPort::new(member());
+        let (port, task) = NewsPort::new(member(), SocketsFrom::Kernel);
         tokio::spawn(task);
         port.set_address(Some(address));
         port

@@ -13,7 +13,9 @@ use mesh_core::{
     id::{Address, TlsKey, WireguardKey},
     place::host_name,
 };
+use mesh_netstack::Netstack;
 use mesh_paths::shell::PathKeeper;
+use mesh_tunnel::{DeviceOptions, Inside, PacketLink};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
@@ -23,19 +25,19 @@ use tokio::{
 pub use paths::certificate;
 
 use super::{
-    Clock, Outside, Shell,
+    Clock, Outside, Shell, applications,
     endpoint::{self, Remotes},
-    news::NewsPort,
+    news::{NewsPort, SocketsFrom},
     notify::ServiceManager,
     reload::Reloader,
     run,
 };
 use crate::{
     api::{Access, ApiDriver, ApiSocket, Group, MetricsListener},
-    config::{Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
+    config::{ApplicationFlags, Config, Dataplane, EndpointChoice, Mode, WireguardKeySource},
     device::{
         guard,
-        link::Netlink,
+        link::{InProcess, Links, Netlink},
         machine::{self, Machine},
         tunnel::{KernelTunnel, Tunnel, UserspaceTunnel},
     },
@@ -64,13 +66,16 @@ pub async fn start(config: Config, reloader: Reloader) -> anyhow::Result<()> {
         Mode::Tls => false,
     };
     let cached = cache::load(&config.state_dir);
-    let guard = if has_device {
+    let guard = if has_device && config.dataplane.has_interface() {
         // From here on nothing leaves in clear or gets in, whatever fails below and however this process ends.
         machine::check_rights()?;
         let guard = guard::raise(&config, cached.as_ref()).await?;
         machine::check(&config)?;
         Some(guard)
     } else {
+        if has_device {
+            machine::check(&config)?;
+        }
         None
     };
     let access = access(&config)?;
@@ -121,10 +126,11 @@ impl Start<'_> {
         announce(&config, &identity, Some(public_key), contract);
 
         let (interface, device, dataplane) = (config.interface.clone(), config.device.clone(), config.dataplane);
+        let applications = config.applications.clone();
         let (psk_root, member) = (identity.psk_root.clone(), identity.member.clone());
         let (clock, endpoint) = (Clock::start(), watch::Sender::new(endpoint::configured(&config)));
         let kept = match dataplane {
-            Dataplane::Userspace => {
+            Dataplane::Userspace | Dataplane::Netstack => {
                 let registered = endpoint.subscribe();
                 let keep = paths::keep(&config, &identity, &links, &machine_changed, &registered, clock, background);
                 let Some(kept) = unless_stopped(keep, GUEST_AGENT, &mut api, &stop).await else { return Ok(()) };
@@ -147,10 +153,18 @@ impl Start<'_> {
             endpoint,
             paths,
             clock,
+            sockets: SocketsFrom::Kernel,
             background: std::mem::take(background),
             config,
         };
         match port {
+            Some(port) if dataplane == Dataplane::Netstack => {
+                let mut parts = parts;
+                let (device, links) = in_process(device, &applications, &mut parts.background)?;
+                parts.sockets = SocketsFrom::Netstack(links.netstack().clone());
+                let tunnel = UserspaceTunnel::with_paths(device, port);
+                parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root, member))).await
+            }
             Some(port) => {
                 let tunnel = UserspaceTunnel::with_paths(device, port);
                 parts.run(Some(Machine::new(tunnel, links, interface, secret, psk_root, member))).await
@@ -187,11 +201,27 @@ impl Start<'_> {
             endpoint: watch::Sender::new(endpoint::configured(&config)),
             paths: None,
             clock: Clock::start(),
+            sockets: SocketsFrom::Kernel,
             background: std::mem::take(background),
             config,
         };
         parts.run(None::<Machine<UserspaceTunnel, Netlink>>).await
     }
+}
+
+/// A network in this process: the device that it is over, and what applications use it by.
+fn in_process(
+    device: DeviceOptions,
+    asked: &ApplicationFlags,
+    background: &mut Background,
+) -> anyhow::Result<(DeviceOptions, InProcess)> {
+    let link = PacketLink::new()?;
+    let links = InProcess::new(Netstack::start(link.clone())?);
+    if asked == &ApplicationFlags::default() {
+        tracing::warn!("no program can use the mesh: neither `--proxy`, `--forward` nor `--expose` is given");
+    }
+    applications::start(asked, &links, background)?;
+    Ok((DeviceOptions { inside: Inside::Memory(link), ..device }, links))
 }
 
 /// The local API, and its metrics by TCP where that is asked for.
@@ -299,12 +329,14 @@ struct Parts {
     endpoint: watch::Sender<OwnEndpoint>,
     paths: Option<PathKeeper>,
     clock: Clock,
+    /// Whose sockets have this node's mesh address.
+    sockets: SocketsFrom,
     background: Background,
 }
 
 impl Parts {
     /// `machine` is what follows the contract on this machine, if anything does.
-    async fn run<T: Tunnel>(self, machine: Option<Machine<T, Netlink>>) -> anyhow::Result<()> {
+    async fn run<T: Tunnel, L: Links>(self, machine: Option<Machine<T, L>>) -> anyhow::Result<()> {
         let Self { config, mut identity, contract, cached, guard, mut api, .. } = self;
         let machine = match (machine, guard) {
             (Some(machine), Some(guard)) => Some(machine.guarded(guard)),
@@ -335,7 +367,7 @@ impl Parts {
             background.spawn(async move { Ok(follow.await) });
         }
 
-        let news = machine.is_some().then(|| NewsPort::new(identity.member.clone()));
+        let news = machine.is_some().then(|| NewsPort::new(identity.member.clone(), self.sockets));
         let news = news.map(|(port, task)| {
             background.spawn(async move { Ok(task.await) });
             port
@@ -408,8 +440,11 @@ fn local_node(
     contract: Address,
 ) -> LocalNode {
     let dataplane = match config.mode {
-        Mode::Wireguard => config.dataplane.name(),
-        Mode::Tls => "none",
+        Mode::Wireguard => match &config.without_tun {
+            Some(why) => format!("{}: {why}", config.dataplane.name()),
+            None => config.dataplane.name().to_owned(),
+        },
+        Mode::Tls => "none".to_owned(),
     };
     LocalNode {
         instance: identity.instance,
@@ -429,7 +464,7 @@ fn local_node(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         interface: config.interface.clone(),
-        dataplane: dataplane.to_owned(),
+        dataplane,
     }
 }
 

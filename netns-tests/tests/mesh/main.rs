@@ -18,6 +18,7 @@ mod guard;
 mod interop;
 mod joining;
 mod leaving;
+mod netstack;
 mod ports;
 mod process;
 mod restart;

@@ -20,12 +20,12 @@ const TUN: &str = "/dev/net/tun";
 pub enum CannotStart {
     /// No TUN device node.
     #[error(
-        "`{TUN}` is not there (tun_missing): this machine offers no TUN devices\nhint: load the `tun` module, or pass the device into the container (`devices: [/dev/net/tun]`); where neither can be had, `--mode tls` needs no TUN device"
+        "`{TUN}` is not there (tun_missing): this machine offers no TUN devices\nhint: load the `tun` module, or pass the device into the container (`devices: [/dev/net/tun]`); where neither can be had, `--tunnel netstack` needs no TUN device"
     )]
     TunMissing,
     /// Not allowed to make interfaces.
     #[error(
-        "the capability NET_ADMIN is missing (perm_net_admin): interfaces and routes cannot be made\nhint: run as root, or add it to the container (`cap_add: [NET_ADMIN]`); where neither can be had, `--mode tls` needs no privileges"
+        "the capability NET_ADMIN is missing (perm_net_admin): interfaces and routes cannot be made\nhint: run as root, or add it to the container (`cap_add: [NET_ADMIN]`); where neither can be had, `--tunnel netstack` needs no privileges"
     )]
     NetAdmin,
     /// The port is in use.
@@ -52,12 +52,25 @@ pub fn check_rights() -> Result<(), CannotStart> {
     if may { Ok(()) } else { Err(CannotStart::NetAdmin) }
 }
 
+/// Why this process can have no TUN device; `None` where it can.
+#[must_use]
+pub fn why_without_tun() -> Option<String> {
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(TUN) {
+        return Some(match error.kind() {
+            io::ErrorKind::NotFound => format!("there is no {TUN}"),
+            _ => format!("{TUN} cannot be opened ({error})"),
+        });
+    }
+    check_rights().err().map(|_| "the capability NET_ADMIN is missing".to_owned())
+}
+
 /// Checks that the machine has what the configured device needs.
 ///
 /// # Errors
 /// The first thing that is missing.
 pub fn check(config: &Config) -> Result<(), CannotStart> {
     match config.dataplane {
+        Dataplane::Netstack => return config.listen_port.map_or(Ok(()), try_port),
         Dataplane::Userspace if !Path::new(TUN).exists() => return Err(CannotStart::TunMissing),
         Dataplane::Kernel if !Path::new(KERNEL_MODULE).exists() => {
             return Err(CannotStart::Tunnel(TunnelError::NoKernelModule));
@@ -76,7 +89,7 @@ pub fn check(config: &Config) -> Result<(), CannotStart> {
 /// # Errors
 /// It is taken.
 pub fn check_port(config: &Config, port: u16) -> Result<(), CannotStart> {
-    if is_there(&config.interface) { Ok(()) } else { try_port(port) }
+    if config.dataplane.has_interface() && is_there(&config.interface) { Ok(()) } else { try_port(port) }
 }
 
 fn is_there(interface: &str) -> bool {
@@ -115,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_can_have_no_tunnel_is_told_of_the_mode_without_one() {
+    fn a_machine_that_can_have_no_tunnel_is_told_of_the_one_that_needs_nothing() {
         for error in [CannotStart::NetAdmin, CannotStart::TunMissing] {
             let text = error.to_string();
             let (_, hint) = text.split_once("\nhint: ").unwrap();
-            assert!(hint.contains("`--mode tls`"), "{text}");
+            assert!(hint.contains("`--tunnel netstack`"), "{text}");
         }
     }
 

@@ -13,14 +13,17 @@ use crate::config::{Config, Mode};
 const FIRST_FREE_PORT: u16 = 1024;
 
 /// NET_ADMIN for the interface, its addresses, routes and rules, which come and go as long as the agent runs; NET_BIND_SERVICE only
-/// where a port was chosen that needs it. A node without a device needs none.
+/// where a port was chosen that needs it. A node without an interface needs none.
 pub(super) fn needed(config: &Config) -> CapabilitySet {
     let metrics = config.metrics_listen.map(|address| address.port());
     let (for_mode, ports) = match config.mode {
         Mode::Tls => (CapabilitySet::empty(), Vec::new()),
         // A port that was not named is a high one.
         Mode::Wireguard => {
-            (CapabilitySet::NET_ADMIN, config.listen_port.into_iter().chain([config.gateway.listen.port()]).collect())
+            let ports = config.listen_port.into_iter().chain([config.gateway.listen.port()]);
+            let for_interface =
+                if config.dataplane.has_interface() { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
+            (for_interface, ports.chain(config.applications.ports()).collect())
         }
     };
     if ports.into_iter().chain(metrics).any(|port| port < FIRST_FREE_PORT) {

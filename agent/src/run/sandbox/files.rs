@@ -53,6 +53,7 @@ fn writable(config: &Config) -> Vec<PathBuf> {
     if config.mode == Mode::Wireguard && config.device.uapi {
         dirs.push((PathBuf::from(UAPI_SOCKETS), 0o755));
     }
+    dirs.extend(config.applications.socket_folders().into_iter().map(|dir| (dir, 0o755)));
     for (dir, mode) in &dirs {
         drop(DirBuilder::new().recursive(true).mode(*mode).create(dir));
     }
