@@ -1,6 +1,7 @@
 //! Who this node is: instance, app, node key, and the KMS root its keys come from, as the guest agent vouches for them, and the member
 //! key, which no other instance has.
 
+pub mod attested;
 pub mod dstack;
 pub mod keyfile;
 pub mod member;
@@ -12,7 +13,6 @@ pub mod tls;
 use std::path::{Path, PathBuf};
 
 use mesh_core::{
-    development::published_key,
     gateway_access::GatewayAccess,
     id::{Address, AppId, B256, InstanceId},
     key_claim::GuestApi,
@@ -22,6 +22,7 @@ use mesh_core::{
 use mesh_tunnel::Secret;
 
 use self::{
+    attested::Attested,
     dstack::{Endpoint, GuestAgent, GuestAgentError},
     keyfile::KeyFileError,
     member::MemberSecret,
@@ -38,8 +39,6 @@ const PSK_PURPOSE: &str = "dstack-mesh-psk-v1";
 const TLS_PURPOSE: &str = "dstack-mesh-tls-v1";
 /// Purpose of a derived WireGuard key.
 const WIREGUARD_PURPOSE: &str = "dstack-mesh-wireguard-v1";
-/// `Info.cloud_vendor` of the simulator.
-const SIMULATED: &str = "SIMULATED";
 
 /// What this node is, checked. Secrets in it cannot be printed.
 #[derive(Debug)]
@@ -171,25 +170,19 @@ impl Identity {
         expected: Expected,
         member: MemberKeySource<'_>,
     ) -> Result<Self, IdentityError> {
-        let info = agent.info().await?;
-        let instance: InstanceId = info.instance_id.parse().map_err(|_| IdentityError::Info {
-            field: "instance_id",
-            found: format!("`{}`", info.instance_id),
-            hint: "a mesh node needs an instance id of 40 hex digits; an app deployed with `no_instance_id` has none",
-        })?;
-        let app_id: AppId = info.app_id.parse().map_err(|_| IdentityError::Info {
-            field: "app_id",
-            found: format!("`{}`", info.app_id),
-            hint: "expected 40 hex digits; is this the dstack guest agent?",
-        })?;
-        if let Some(expected) = expected.instance.filter(|expected| *expected != instance) {
-            return Err(IdentityError::OtherInstance { expected, found: instance });
-        }
-        let (node_key, candidate) = node_key::ask(agent, member, app_id, instance).await?;
-        if let Some(expected) = expected.kms_root.filter(|expected| *expected != node_key.kms_root) {
-            return Err(IdentityError::OtherRoot { expected, found: node_key.kms_root });
-        }
-        let psk = agent.get_key(PSK_PATH, PSK_PURPOSE).await?;
+        let Attested {
+            instance,
+            app_id,
+            compose_hash,
+            simulated,
+            gateway_access,
+            guest_api,
+            kms_root,
+            psk_root,
+            node_key,
+            candidate,
+            outlook: _,
+        } = Attested::ask(agent, expected, member).await?;
         let member = match member {
             MemberKeySource::Disk { state_dir, user } => {
                 let member = keyfile::load_or_create_member(state_dir, user)?;
@@ -203,12 +196,12 @@ impl Identity {
         Ok(Self {
             instance,
             app_id,
-            compose_hash: info.compose_hash.parse().ok().filter(|hash: &B256| !hash.is_zero()),
-            simulated: is_simulated(&info.cloud_vendor, node_key.keys()),
-            guest_api: agent.api(),
-            gateway_access: info.gateway_access(),
-            kms_root: node_key.kms_root,
-            psk_root: PskRoot::new(psk.secret().clone()),
+            compose_hash,
+            simulated,
+            gateway_access,
+            guest_api,
+            kms_root,
+            psk_root,
             member,
             node_key,
             candidate,
@@ -277,52 +270,4 @@ async fn derived_member_key(agent: &GuestAgent, instance: InstanceId) -> Result<
     let answer = agent.get_key(&member_key_path(instance), MEMBER_KEY_PURPOSE).await?;
     MemberSecret::new(answer.secret().clone())
         .ok_or_else(|| IdentityError::Key("the member key is not a secp256k1 scalar".to_owned()))
-}
-
-/// A guest agent whose KMS root, app key or node key is published is a simulator, whatever it calls itself: dstack's own one reports the
-/// vendor of the machine that it runs on (`sys_vendor` of DMI).
-fn is_simulated(vendor: &str, keys: [Address; 3]) -> bool {
-    vendor == SIMULATED || keys.into_iter().any(|key| published_key(key).is_some())
-}
-
-#[cfg(test)]
-mod tests {
-    use k256::ecdsa::SigningKey;
-    use mesh_core::{key_claim::KeyClaim, proof::recover_own_chain};
-    use serde_json::Value;
-
-    use super::*;
-
-    const CHAINS: &str = include_str!("../../contracts/test/vectors/chains.json");
-
-    /// dstack's own simulator reports what the machine is called, not what it is itself.
-    #[test]
-    fn published_keys_are_a_simulators_whatever_the_vendor() {
-        let chains: Value = serde_json::from_str(CHAINS).unwrap();
-        for name in ["fixtureA", "fixtureB"] {
-            let bytes = |field: &str| hex::decode(&chains[name][field].as_str().unwrap()[2..]).unwrap();
-            let own = |node_key: &[u8]| {
-                let node_key = SigningKey::from_slice(node_key).unwrap().verifying_key().to_encoded_point(true);
-                let [app_signature, kms_signature] =
-                    ["appSignature", "kmsSignature"].map(|field| bytes(field).try_into().unwrap());
-                let app_id = AppId(bytes("appId").try_into().unwrap());
-                let node_key = node_key.as_bytes().try_into().unwrap();
-                let claim = KeyClaim::V0 { purpose: "test" };
-                let own = recover_own_chain(app_id, claim, node_key, &app_signature, &kms_signature).unwrap();
-                [own.kms_root, Address::from_raw_public_key(&own.chain.app_key), own.node_address]
-            };
-            let published = own(&bytes("nodeKey"));
-            // With a key that they do not vouch for, the signatures lead to keys that are published nowhere.
-            let unknown = own(&[7; 32]);
-            assert!(is_simulated("SIMULATED", unknown));
-            for vendor in ["", "QEMU", "Dell Inc.", "simulated"] {
-                assert!(is_simulated(vendor, published) && !is_simulated(vendor, unknown), "{name} on `{vendor}`");
-                for key in 0..3 {
-                    let mut keys = unknown;
-                    keys[key] = published[key];
-                    assert!(is_simulated(vendor, keys), "key {key} of {name} alone");
-                }
-            }
-        }
-    }
 }

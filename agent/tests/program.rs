@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output},
     time::{Duration, Instant},
 };
@@ -50,7 +50,12 @@ impl Guest {
     }
 
     async fn check(&self, words: &[&str]) -> Output {
-        let instance = &self.simulator.instances()[0];
+        self.check_of(&self.simulator, Path::new("/nowhere/state"), words).await
+    }
+
+    /// What `check` says of a node with this guest agent and state directory.
+    async fn check_of(&self, simulator: &Simulator, state: &Path, words: &[&str]) -> Output {
+        let instance = &simulator.instances()[0];
         let config = self.dir.join("none.toml");
         fs::write(&config, "").unwrap();
         let own = [
@@ -62,7 +67,7 @@ impl Guest {
             "--gateway-domain",
             "gw.example",
             "--state-dir",
-            "/nowhere/state",
+            state.to_str().unwrap(),
             "--socket",
             "/nowhere/api.sock",
         ];
@@ -187,6 +192,7 @@ async fn answer_yes(Json(request): Json<Value>) -> Json<Value> {
         "eth_chainId" => json!("0x2105"),
         "eth_getBlockByNumber" => json!({ "number": "0x7", "hash": format!("0x{:064x}", 7), "timestamp": "0x1" }),
         "eth_call" => json!(format!("0x{:064x}", 1)),
+        "eth_getCode" => json!("0x60"),
         _ => return Json(json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "not here" } })),
     };
     Json(json!({ "jsonrpc": "2.0", "id": id, "result": result }))
@@ -224,5 +230,62 @@ async fn a_new_node_on_dstack_0_6_chooses_its_node_key_by_what_the_contract_take
             assert_eq!(logged("has chosen its node key"), starts == 1, "{}", fs::read_to_string(&log).unwrap());
         }
     }
+    served.abort();
+}
+
+/// As the agent's start would choose, from the same files and endpoints, and without keeping anything.
+#[tokio::test]
+async fn a_check_says_which_node_key_the_agent_would_take() {
+    let guest = Guest::new("node-key", 0x73).await;
+    let identity = dstack_simulator::Identity::seeded(&[0x73; 32], [0x11; 20]).unwrap();
+    let settings = Settings { guest_api: GuestApi::Dstack06, ..Settings::default() };
+    let layout = Layout::Numbered(guest.dir.join("sim06"), 1);
+    let later = Simulator::start_with(identity, &layout, &settings).await.unwrap();
+    let (rpc, rpc_address) = listen().await;
+    let served = tokio::spawn(async move { axum::serve(rpc, Router::new().fallback(post(answer_yes))).await });
+    let (yes, silent) = (format!("http://{rpc_address}"), format!("http://{}", listen().await.1));
+    let (new, kept) = (guest.dir.join("new"), guest.dir.join("kept"));
+    fs::create_dir(&kept).unwrap();
+    fs::set_permissions(&kept, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let found = async |simulator: &Simulator, state: &Path, more: &[&str]| {
+        let words = [&["--mode", "tls", "--development", "--json"], more].concat();
+        let output = guest.check_of(simulator, state, &words).await;
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let check = &report["checks"][0];
+        assert_eq!(check["kind"], "guest-agent", "{report}");
+        [&check["found"], &check["error"], &check["hint"]].map(|text| text.as_str().unwrap_or_default().to_owned())
+    };
+
+    for (simulator, rpc, api, node_key) in [
+        (&later, &yes, "v1", "v1 (a new node: guest agent and contract have v1)"),
+        (&later, &silent, "v1", "v0 (a new node: the RPC endpoints do not say whether the contract takes v1)"),
+        (&guest.simulator, &yes, "v0", "v0 (a new node, whose guest agent has v0 alone)"),
+    ] {
+        let [said, ..] = found(simulator, &new, &["--rpc-url", rpc]).await;
+        assert!(said.contains(&format!(", guest API {api}, ")), "{said}");
+        assert!(said.ends_with(&format!(", node key of {node_key}")), "{said}");
+        assert!(!new.exists(), "nothing is made");
+    }
+    let [said, ..] = found(&later, &new, &["--rpc-url", &yes, "--wireguard-key", "derived"]).await;
+    assert!(said.ends_with(", node key of v0 (this node's own keys are derived)"), "{said}");
+
+    let file = kept.join("node-key.api");
+    for api in ["v1", "v0"] {
+        fs::write(&file, format!("{api}\n")).unwrap();
+        let [said, ..] = found(&later, &kept, &["--rpc-url", &silent]).await;
+        assert!(said.ends_with(&format!(", node key of {api} (kept in the state directory)")), "{said}");
+    }
+    fs::write(&file, "v1\n").unwrap();
+    let [_, error, hint] = found(&guest.simulator, &kept, &["--rpc-url", &yes]).await;
+    assert!(
+        error.contains("registers with its node key of guest API v1") && hint.contains("node-key.api"),
+        "{error} {hint}"
+    );
+    // Of a version that knew v0 alone.
+    fs::remove_file(&file).unwrap();
+    fs::write(kept.join("member.key"), "unread").unwrap();
+    let [said, ..] = found(&later, &kept, &["--rpc-url", &yes]).await;
+    assert!(said.ends_with(", node key of v0 (kept in the state directory)"), "{said}");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 1, "nothing is made");
     served.abort();
 }

@@ -63,27 +63,53 @@ impl NodeKey {
     }
 }
 
+/// Which node key a node has, or what decides it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// Its state directory says: decided once, or of a version that knew v0 alone.
+    Kept(GuestApi),
+    /// Its own keys are derived: nothing would keep a decision, so that it is v0.
+    Derived,
+    /// A new node: v1 where guest agent and contract have it, else v0.
+    New,
+}
+
+impl Outlook {
+    /// Reads the state directory, where there is one.
+    pub(super) fn of(member: MemberKeySource<'_>) -> Result<Self, KeyFileError> {
+        match member {
+            MemberKeySource::Disk { state_dir, .. } => Ok(kept(state_dir)?.map_or(Self::New, Self::Kept)),
+            MemberKeySource::GuestAgent => Ok(Self::Derived),
+        }
+    }
+
+    /// Why a new node whose guest agent has v1 takes the node key that it takes, by what the RPC endpoints said of the contract.
+    #[must_use]
+    pub const fn of_new_node(contract_takes_v1: Option<bool>) -> &'static str {
+        match contract_takes_v1 {
+            Some(true) => "guest agent and contract have v1",
+            Some(false) => "the contract takes v0 alone",
+            None => "the RPC endpoints do not say whether the contract takes v1",
+        }
+    }
+}
+
 /// Asks for the node key that this node has; a new node's is that of v0, with that of v1 beside it where the guest agent has one.
 pub(super) async fn ask(
     agent: &GuestAgent,
+    outlook: Outlook,
     member: MemberKeySource<'_>,
-    app_id: AppId,
-    instance: InstanceId,
+    (app_id, instance): (AppId, InstanceId),
 ) -> Result<(NodeKey, Option<NodeKey>), IdentityError> {
     let key = |api| NodeKey::ask(agent, api, app_id, instance);
-    let kept = match member {
-        MemberKeySource::Disk { state_dir, .. } => kept(state_dir)?,
-        // Nothing would keep what was decided.
-        MemberKeySource::GuestAgent => Some(GuestApi::V0),
-    };
-    match (kept, agent.api(), member) {
-        (Some(GuestApi::V1), GuestApi::V0, MemberKeySource::Disk { state_dir, .. }) => {
+    match (outlook, agent.api(), member) {
+        (Outlook::Kept(GuestApi::V1), GuestApi::V0, MemberKeySource::Disk { state_dir, .. }) => {
             let (endpoint, file) = (agent.endpoint().clone(), state_dir.join(FILE_NAME));
             Err(IdentityError::NoGuestV1 { endpoint, file })
         }
-        (Some(api), ..) => Ok((key(api).await?, None)),
-        (None, GuestApi::V0, _) => Ok((key(GuestApi::V0).await?, None)),
-        (None, GuestApi::V1, _) => {
+        (Outlook::Kept(api), ..) => Ok((key(api).await?, None)),
+        (Outlook::Derived, ..) | (Outlook::New, GuestApi::V0, _) => Ok((key(GuestApi::V0).await?, None)),
+        (Outlook::New, GuestApi::V1, _) => {
             let (v0, v1) = (key(GuestApi::V0).await?, key(GuestApi::V1).await?);
             if v0.kms_root != v1.kms_root || v0.chain.app_key != v1.chain.app_key {
                 return Err(IdentityError::TwoApps);

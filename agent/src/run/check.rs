@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::join_all;
-use mesh_chain::{RpcError, RpcUrl, Source};
+use mesh_chain::{RpcError, RpcUrl, Source, Sources, Subject};
 use mesh_core::{
     id::Address,
     place::{OwnPlace, host_name},
@@ -19,11 +20,14 @@ use tokio::{
 
 use super::start::check_root;
 use crate::{
-    config::{Config, Mode},
+    config::{Config, Mode, WireguardKeySource},
     identity::{
-        Expected, Identity, MemberKeySource,
+        Expected, MemberKeySource,
+        attested::Attested,
         dstack::{self, GuestAgent},
+        node_key::Outlook,
     },
+    state::dir,
 };
 
 /// For a name's address, and for a connection.
@@ -59,22 +63,27 @@ pub struct Check {
 
 /// Asks all of them.
 pub async fn check(config: &Config) -> Report {
-    let (guest_agent, identity) = check_guest_agent(config).await;
-    let contract = config.contract.or_else(|| Some(identity.as_ref()?.app_id.into()));
+    let (guest_agent, attested) = check_guest_agent(config).await;
+    let contract = config.contract.or_else(|| Some(attested.as_ref()?.app_id.into()));
     let gateway = async {
         match &config.place {
-            Some(place) => Some(check_gateway(place, config, identity.as_ref()).await),
+            Some(place) => Some(check_gateway(place, config, attested.as_ref()).await),
             None => None,
         }
     };
     let rpcs = join_all(config.rpc_urls.iter().map(|url| check_rpc(url, contract)));
-    let (rpcs, gateway) = tokio::join!(rpcs, gateway);
+    let node_key = async {
+        let (attested, contract) = (attested.as_ref()?, contract?);
+        Some(node_key_of(config, attested, contract).await)
+    };
+    let (rpcs, gateway, node_key) = tokio::join!(rpcs, gateway, node_key);
+    let guest_agent = guest_agent.and_found(node_key);
     let rpcs = of_one_chain(rpcs, config.chain_id);
     let checks: Vec<_> = [guest_agent].into_iter().chain(rpcs).chain(gateway).collect();
     Report { schema: "p2p-agent.check/v1", ok: checks.iter().all(|check| check.ok), checks }
 }
 
-async fn check_guest_agent(config: &Config) -> (Check, Option<Identity>) {
+async fn check_guest_agent(config: &Config) -> (Check, Option<Attested>) {
     let kind = "guest-agent";
     let endpoint = match dstack::find(config.dstack_socket.as_deref()) {
         Ok(endpoint) => endpoint,
@@ -85,27 +94,55 @@ async fn check_guest_agent(config: &Config) -> (Check, Option<Identity>) {
     };
     let name = endpoint.to_string();
     let expected = Expected { instance: config.expected_instance, kms_root: config.expected_kms_root };
-    // The derived member key is asked for in the place of the one on disk, which an agent would make where there is none.
-    let loaded = async {
+    // As the agent would be asked, but for a member key, which it would draw where there is none.
+    let asked = async {
         let agent = GuestAgent::detect(endpoint).await?;
-        Identity::load(&agent, expected, MemberKeySource::GuestAgent).await
+        let member = match config.wireguard_key {
+            WireguardKeySource::Random => {
+                MemberKeySource::Disk { state_dir: &config.state_dir, user: dir::effective_user() }
+            }
+            WireguardKeySource::Derived => MemberKeySource::GuestAgent,
+        };
+        Attested::ask(&agent, expected, member).await
     };
-    let identity = match loaded.await {
-        Ok(identity) => identity,
+    let attested = match asked.await {
+        Ok(attested) => attested,
         Err(error) => return (Check::failed(kind, name, &error.to_string()), None),
     };
-    if let Err(error) = check_root(identity.kms_root, config.development) {
-        return (Check::failed(kind, name, &error.to_string()), Some(identity));
+    if let Err(error) = check_root(attested.kms_root, config.development) {
+        return (Check::failed(kind, name, &error.to_string()), Some(attested));
     }
-    let simulated = if identity.simulated { ", SIMULATED" } else { "" };
-    let Identity { instance, app_id, kms_root, guest_api, .. } = &identity;
+    let simulated = if attested.simulated { ", SIMULATED" } else { "" };
+    let Attested { instance, app_id, kms_root, guest_api, .. } = &attested;
     let listens = match config.mode {
         Mode::Wireguard => format!(", UDP port {}", config.listen_port_of(*instance)),
         Mode::Tls => String::new(),
     };
     let found =
         format!("instance {instance}, app {app_id}, KMS root {kms_root}, guest API {guest_api}{listens}{simulated}");
-    (Check::good(kind, name, found), Some(identity))
+    (Check::good(kind, name, found), Some(attested))
+}
+
+/// Which node key the agent would register with, and why: a new node asks the contract as its start does.
+async fn node_key_of(config: &Config, attested: &Attested, contract: Address) -> String {
+    let why = match attested.outlook {
+        Outlook::Kept(_) => "kept in the state directory",
+        Outlook::Derived => "this node's own keys are derived",
+        Outlook::New if !attested.is_undecided() => "a new node, whose guest agent has v0 alone",
+        Outlook::New => {
+            let takes_v1 = sources(config, Subject { contract, instance: attested.instance }).takes_guest_v1().await;
+            let api = attested.node_key_api(takes_v1 == Some(true));
+            return format!("node key of {api} (a new node: {})", Outlook::of_new_node(takes_v1));
+        }
+    };
+    format!("node key of {} ({why})", attested.node_key_api(false))
+}
+
+/// The endpoints, asked as the agent asks them.
+fn sources(config: &Config, subject: Subject) -> Sources {
+    let sources: Vec<_> = config.rpc_urls.iter().cloned().map(Source::new).map(Arc::new).collect();
+    let trusted = config.rpc_trusted.then(|| sources.len() - 1);
+    Sources::new(sources, config.rpc_quorum, config.chain_id, subject).trusting(trusted)
 }
 
 /// One RPC endpoint, with the chain that it is of.
@@ -159,15 +196,15 @@ fn of_one_chain(checks: Vec<(Check, Option<u64>)>, configured: Option<u64>) -> i
 }
 
 /// Whether the gateway in front of this node accepts connections.
-async fn check_gateway(place: &OwnPlace, config: &Config, identity: Option<&Identity>) -> Check {
+async fn check_gateway(place: &OwnPlace, config: &Config, attested: Option<&Attested>) -> Check {
     // Every name below the domain leads there.
-    let host = match identity {
-        Some(identity) => host_name(identity.instance, place.port, &place.domain),
+    let host = match attested {
+        Some(attested) => host_name(attested.instance, place.port, &place.domain),
         None => format!("check.{}", place.domain.host()),
     };
     let port = config.gateway.address.map_or_else(|| place.domain.port().get(), |address| address.port());
     let failed = |error: &str| Check::failed("gateway", host.clone(), error);
-    let access = identity.and_then(|identity| identity.gateway_access.as_ref());
+    let access = attested.and_then(|attested| attested.gateway_access.as_ref());
     let kind = config.mode.network_type();
     if let Some(closed) = access.and_then(|access| access.closed(place.port.get(), kind)) {
         return failed(&format!(
@@ -201,6 +238,15 @@ async fn check_gateway(place: &OwnPlace, config: &Config, identity: Option<&Iden
 impl Check {
     fn good(kind: &'static str, endpoint: String, found: String) -> Self {
         Self { kind, endpoint, ok: true, found: Some(found), error: None, hint: None }
+    }
+
+    /// With more of what was found, where it is as it should be.
+    fn and_found(self, more: Option<String>) -> Self {
+        let found = match (self.found, more) {
+            (Some(found), Some(more)) => Some(format!("{found}, {more}")),
+            (found, _) => found,
+        };
+        Self { found, ..self }
     }
 
     /// `error` may have a hint on a line of its own.

@@ -6,7 +6,10 @@ use mesh_chain::Sources;
 use tokio::sync::Notify;
 
 use super::unless_stopped;
-use crate::{api::ApiDriver, identity::Identity};
+use crate::{
+    api::ApiDriver,
+    identity::{Identity, node_key::Outlook},
+};
 
 /// A new node on dstack 0.6 takes its node key of guest API v1 where the contract takes that. `None` if asked to stop.
 pub(super) async fn decide(
@@ -20,11 +23,7 @@ pub(super) async fn decide(
         return Some(Ok(()));
     }
     let takes_v1 = unless_stopped(chain.takes_guest_v1(), "the RPC endpoints", api, stop).await?;
-    let why = match takes_v1 {
-        Some(true) => "guest agent and contract have v1",
-        Some(false) => "the contract takes v0 alone",
-        None => "the RPC endpoints do not say whether the contract takes v1",
-    };
+    let why = Outlook::of_new_node(takes_v1);
     let decided = identity.decide(takes_v1 == Some(true), state_dir);
     tracing::info!(guest_api = %identity.node_key().api, why, "this new node has chosen its node key");
     Some(decided.map_err(Into::into))
