@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 CONTRACT = "0x7ae1000000000000000000000000000000009c04"
+TLS_WATCH = "/v1/tls/config/watch"
 _SAMPLES = Path(__file__).parents[3] / "meshctl" / "tests" / "samples"
 
 Json = dict[str, Any]
@@ -61,6 +62,7 @@ class FakeAgent:
         self.path = str(path)
         self._status = status
         self._peers = peers
+        self._tls: Optional[Json] = None
         self._version = 0
         self._changed = threading.Condition()
         self._server: Optional[_Server] = None
@@ -89,9 +91,12 @@ class FakeAgent:
         if not leave_socket and os.path.exists(self.path):
             os.unlink(self.path)
 
-    def say(self, peers: Optional[Json] = None, status: Union[Json, str, None] = None) -> None:
+    def say(
+        self, peers: Optional[Json] = None, status: Union[Json, str, None] = None, tls: Optional[Json] = None
+    ) -> None:
         """Answers something else from now on, and notifies watchers."""
         with self._changed:
+            self._tls = self._tls if tls is None else tls
             self._status = self._status if status is None else status
             self._peers = self._peers if peers is None else peers
             self._version += 1
@@ -127,13 +132,18 @@ class FakeAgent:
             return 503, json.dumps({"error": f"the agent is starting: waiting for {said}", "hint": ""}).encode()
         return 200, json.dumps(said).encode()
 
-    def next_event(self, seen: Optional[int], server: _Server) -> Optional[tuple[int, bytes]]:
+    def next_event(self, path: str, seen: Optional[int], server: _Server) -> Optional[tuple[int, bytes]]:
         """Waits for a version that was not seen; `None` at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._server is not server or self._version != seen)
             if self._server is not server:
                 return None
-            return self._version, f"event: peers\ndata: {json.dumps(self._peers)}\n\n".encode()
+            name, said = ("tls", self._tls) if path == TLS_WATCH else ("peers", self._peers)
+            return self._version, f"event: {name}\ndata: {json.dumps(said)}\n\n".encode()
+
+    def is_watched_at(self, path: str) -> bool:
+        """Whether `path` is answered with events."""
+        return path not in self.answers and (path == "/v1/peers/watch" or (path == TLS_WATCH and self._tls is not None))
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -172,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.close_connection = True
-        if self.path == "/v1/peers/watch" and self.path not in self.server.agent.answers:
+        if self.server.agent.is_watched_at(self.path):
             self._watch()
             return
         code, body = self.server.agent.answer(self.path)
@@ -190,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.watchers += 1
         try:
             seen = None
-            while (event := self.server.agent.next_event(seen, self.server)) is not None:
+            while (event := self.server.agent.next_event(self.path, seen, self.server)) is not None:
                 seen = event[0]
                 self._chunk(event[1])
         finally:

@@ -71,6 +71,7 @@ def test_the_only_agent_is_the_one_whatever_its_name(place: Path) -> None:
     assert find_socket("wireguard", {}, system) == str(system / "blue.sock")
     tls_alone = _sockets(place / "other", "tls.sock")
     assert find_socket("url", {}, tls_alone) == str(tls_alone / "tls.sock")
+    assert find_socket("auto", {}, tls_alone) == str(tls_alone / "tls.sock")
     assert find_socket("wireguard", {}, tls_alone) == str(tls_alone / "mesh0.sock")
 
 

@@ -50,11 +50,22 @@ def test_with_a_url_of_ones_own_every_member_is_where_the_contract_says(socket: 
         assert get_peers(socket, "http://localhost:7") == ["10.0.1.2", tls_peer(3)["url"], "http://localhost:4"]
 
 
+def test_auto_takes_of_each_member_what_its_agent_says_is_best(socket: Path) -> None:
+    url = tls_peer(3)["url"]
+    both = peer(4, url="https://four.example", connect_to="10.0.1.4")
+    out_of_reach = peer(5, connect_to=None)
+    for own, kind in ((peer(7), "wireguard"), (tls_peer(7), "tls")):
+        with FakeAgent(socket, status(kind=kind), peers(tls_peer(3, connect_to=url), peer(2), both, out_of_reach, own=own)):
+            # An agent of before says nothing of it for node 2.
+            assert get_peers(socket, "auto") == ["10.0.1.2", url, "10.0.1.4"]
+            assert own["address"] in (None, get_peers(socket, "auto", include_self=True)[-1])
+
+
 def test_members_are_listed_with_all_that_is_known(socket: Path) -> None:
     with FakeAgent(socket, status(), LISTED):
         members = asyncio.run(sdk(socket).get_members(include_self=True, timeout=PATIENCE))
     assert [member.token_id for member in members] == [2, 3, 7, 9, 11]
-    assert members[1] == Member(3, "node-3", "tls", None, tls_peer(3)["url"], None)
+    assert members[1] == Member(3, "node-3", "tls", None, tls_peer(3)["url"], None, tls_peer(3)["url"])
 
 
 def test_an_agent_that_is_just_being_restarted_is_waited_for(socket: Path) -> None:

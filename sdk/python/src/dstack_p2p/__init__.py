@@ -1,6 +1,6 @@
 """The other nodes of your dstack mesh, in three lines.
 
-    sdk = DStackP2PSDK("0x…", "wireguard")      # or "tls", or this node's own URL
+    sdk = DStackP2PSDK("0x…", "wireguard")      # or "tls", "auto", or this node's own URL
     await sdk.register()
     peers = await sdk.get_peers()               # ["10.0.1.1", "10.0.1.2", …] or ["https://…", …]
 
@@ -21,6 +21,8 @@ from ._errors import (
 from ._progress import Progress, Stage
 from ._sdk import DStackP2PSDK
 from ._sync import Monitor, SyncDStackP2PSDK
+from ._tls import TlsMembers
+from ._tls_view import TlsMember
 from ._view import Member
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
     "Stage",
     "SyncDStackP2PSDK",
     "TimedOut",
+    "TlsMember",
+    "TlsMembers",
     "WrongAgent",
     "WrongContract",
 ]

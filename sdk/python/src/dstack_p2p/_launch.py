@@ -87,8 +87,8 @@ class Launcher:
         Raises `NoAgent` or `NotPermitted`.
         """
         own = ["--contract", self._target.contract, "--socket", self._socket]
-        # With a URL, a node may be of either kind.
-        if self._target.mode != "url":
+        # With `auto` or a URL, a node may be of either kind: its configuration says which.
+        if self._target.mode in ("wireguard", "tls"):
             own += ["--mode", self._target.mode]
         words = [*self._program, *own, *self._flags]
         environment, config = self._settings(os.environ)

@@ -18,6 +18,7 @@ from ._launch import Launcher
 from ._progress import Progress, Stage
 from ._sockets import find_socket
 from ._target import Target, not_in_time
+from ._tls import TlsMembers
 from ._view import Member, Peers, Status
 
 _LOG = logging.getLogger("dstack_p2p")
@@ -53,8 +54,9 @@ class DStackP2PSDK:
         """
         Args:
             contract: address of the cluster's contract, 0x and 40 hexadecimal digits.
-            mode: `wireguard` for addresses in the mesh, `tls` for https URLs behind the dstack gateway, or this node's own URL, for
-                the endpoints as the contract lists them: any URL in a cluster with devMode, the https URL of the gateway in others.
+            mode: `wireguard` for addresses in the mesh, `tls` for https URLs behind the dstack gateway, `auto` for the best way to each
+                peer from a node of either kind (the address, else the URL), or this node's own URL, for the endpoints as the
+                contract lists them: any URL in a cluster with devMode, the https URL of the gateway in others.
             socket: the agent's socket; by default `P2P_SOCKET`, or what is found in /run/p2p-agent and $XDG_RUNTIME_DIR/p2p-agent.
             agent: the program to start where no agent answers, in words if there are several, such as `["ip", "netns", "exec",
                 "blue", "p2p-agent"]`; `None` for none.
@@ -157,6 +159,18 @@ class DStackP2PSDK:
                 await _call(callback, list(now))
 
         await follow(self._api, self._target, self._launcher, report)
+
+    async def tls(self, *, timeout: float = 10.0) -> TlsMembers:
+        """The members that TLS may be spoken with, each known by the key that the contract has of it: contexts and connections.
+        It is to be closed, or used with `with`.
+
+        Args:
+            timeout: seconds to wait at most for an agent that is just being restarted, and for its list.
+
+        Raises as `get_peers`; `WrongAgent` where this node has no TLS key.
+        """
+        await self._peers(timeout)
+        return await asyncio.get_running_loop().run_in_executor(None, TlsMembers, self.socket, timeout)
 
     async def close(self) -> None:
         """Stops the agent if it was started here, and is not to be kept."""

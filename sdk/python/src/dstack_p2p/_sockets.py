@@ -30,8 +30,8 @@ def find_socket(mode: str, environment: Mapping[str, str], run_dir: Path = _RUN_
     for socket in there:
         if socket.name == own_name:
             return str(socket)
-    # A URL belongs to a node of either kind.
-    of_mode = [socket for socket in there if mode == "url" or (socket.name == _TLS) == (mode == "tls")]
+    # A node of either kind may have a URL of its own, or ask for the best way to each peer.
+    of_mode = [socket for socket in there if mode in ("auto", "url") or (socket.name == _TLS) == (mode == "tls")]
     if len(of_mode) > 1:
         listed = ", ".join(str(socket) for socket in of_mode)
         raise WrongAgent(f"several agents run here: {listed}", "choose one with `socket=`, or with P2P_SOCKET")

@@ -13,6 +13,7 @@ from typing import Any, Optional, TypeVar, Union
 
 from ._progress import Progress
 from ._sdk import DStackP2PSDK
+from ._tls import TlsMembers
 from ._view import Member
 
 _LOG = logging.getLogger("dstack_p2p")
@@ -75,6 +76,10 @@ class SyncDStackP2PSDK:
             await _in_thread(callback, peers)
 
         return Monitor(self._loop, self._sdk.monitor_peers(report, include_self=include_self))
+
+    def tls(self, *, timeout: float = 10.0) -> TlsMembers:
+        """As `DStackP2PSDK.tls`."""
+        return self._loop.run(self._sdk.tls(timeout=timeout))
 
     def close(self) -> None:
         """Ends the monitors, and stops the agent if it was started here, and is not to be kept. Not to be called from a callback."""

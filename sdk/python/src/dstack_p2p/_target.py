@@ -33,7 +33,7 @@ class Target:
 
     #: The cluster's contract.
     contract: str
-    #: `wireguard`, `tls` or `url`.
+    #: `wireguard`, `tls`, `auto` or `url`.
     mode: str
     #: With `url`, this node's own.
     url: Optional[str]
@@ -43,11 +43,11 @@ class Target:
         """Raises `ValueError` for what cannot be a contract, a mode or a URL."""
         if not _ADDRESS.fullmatch(contract):
             raise ValueError(f"{contract!r} is not a contract's address: expected 0x and 40 hexadecimal digits")
-        if mode_or_url in ("wireguard", "tls"):
+        if mode_or_url in ("wireguard", "tls", "auto"):
             return Target(contract, mode_or_url, None)
         if ":" not in mode_or_url or not _URL.fullmatch(mode_or_url):
             raise ValueError(
-                f"{mode_or_url!r} is neither a mode nor a URL: expected `wireguard`, `tls`, or where this node is "
+                f"{mode_or_url!r} is neither a mode nor a URL: expected `wireguard`, `tls`, `auto`, or where this node is "
                 "reached, such as http://localhost:8080 (at most 256 visible ASCII characters)"
             )
         return Target(contract, "url", mode_or_url)
@@ -56,6 +56,8 @@ class Target:
         """The connection string of a member, for applications of this mode."""
         if self.mode == "wireguard":
             return member.address
+        if self.mode == "auto":
+            return member.connect_to
         return member.url if self.mode == "tls" else member.endpoint
 
     def check(self, status: Status) -> None:
@@ -94,7 +96,7 @@ class Target:
 
     def _judge_url(self, status: Status, peers: Peers, own: Member) -> Progress:
         """Whether the contract has the URL of a member that its application names."""
-        if self.mode == "tls" and own.url is None:
+        if own.url is None and (self.mode == "tls" or (self.mode == "auto" and own.kind == "tls")):
             # The agent knows why: its gateway domain is not listed in the contract, most of the time.
             finding = next((finding for finding in status.findings if finding.code == "W109"), None)
             message = finding.message if finding else "the contract has no URL of this node"

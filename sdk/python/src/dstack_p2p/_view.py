@@ -32,6 +32,8 @@ class Member:
     url: Optional[str]
     #: The free-form URL that its owner registered, in a cluster with devMode.
     dev_url: Optional[str]
+    #: The best way to it from this node, as its agent decides: the address, else the URL.
+    connect_to: Optional[str] = None
 
     @property
     def endpoint(self) -> Optional[str]:
@@ -82,7 +84,7 @@ class Status:
 
         Raises `WrongAgent` when it is not one.
         """
-        fields = _Fields(answer, "status")
+        fields = Fields(answer, "status")
         fields.check_schema(_STATUS)
         verdict, own = fields.part("verdict"), fields.part("self")
         findings = (
@@ -125,7 +127,7 @@ class Peers:
 
         Raises `WrongAgent` when it is not one.
         """
-        fields = _Fields(answer, "list of peers")
+        fields = Fields(answer, "list of peers")
         fields.check_schema(_PEERS)
         own = fields.part("self")
         # One that is still on the device, and no member any more, is `removing`.
@@ -138,18 +140,21 @@ class Peers:
         )
 
 
-def _member(fields: _Fields) -> Member:
+def _member(fields: Fields) -> Member:
+    address, url = fields.text_or_none("address"), fields.text_or_none("url")
     return Member(
         token_id=fields.number("token_id"),
         name=fields.text("name"),
         kind=fields.text("kind"),
-        address=fields.text_or_none("address"),
-        url=fields.text_or_none("url"),
+        address=address,
+        url=url,
         dev_url=fields.text_or_none("dev_url") if fields.has("dev_url") else None,
+        # Agents of older versions leave it to this.
+        connect_to=fields.text_or_none("connect_to") if fields.has("connect_to") else address or url,
     )
 
 
-class _Fields:
+class Fields:
     """A JSON object that must have what is asked of it."""
 
     def __init__(self, value: Any, what: str) -> None:
@@ -161,14 +166,14 @@ class _Fields:
     def has(self, name: str) -> bool:
         return name in self._fields
 
-    def part(self, name: str) -> _Fields:
-        return _Fields(self._get(name), f"{self._what}.{name}")
+    def part(self, name: str) -> Fields:
+        return Fields(self._get(name), f"{self._what}.{name}")
 
-    def parts(self, name: str) -> list[_Fields]:
+    def parts(self, name: str) -> list[Fields]:
         values = self._get(name)
         if not isinstance(values, list):
             raise self._wrong(f"has a `{name}` that is not a list")
-        return [_Fields(value, f"{self._what}.{name}") for value in values]
+        return [Fields(value, f"{self._what}.{name}") for value in values]
 
     def text(self, name: str) -> str:
         value = self._get(name)
