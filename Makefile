@@ -87,7 +87,7 @@ $(NODE_MODULES): contracts/package-lock.json
 
 # One set of packages and features, so that lints and documentation share what they compile of the dependencies. Tests that cargo
 # does not run by default are no part of `--all-targets`.
-CHECKED := --workspace --features mesh-aead/bench,mesh-offload/bench,tunnel-bench/bench
+CHECKED := --workspace --features dstack-p2p/tls,mesh-aead/bench,mesh-offload/bench,tunnel-bench/bench
 
 fmt:
 	$(CARGO) fmt --all --check

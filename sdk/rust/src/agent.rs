@@ -33,6 +33,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of an answer: a status of 65,536 peers is below that.
 const MAX_ANSWER: usize = 64 << 20;
 const WATCH: &str = "/v1/peers/watch";
+#[cfg(feature = "tls")]
+const TLS_WATCH: &str = "/v1/tls/config/watch";
 
 /// The agent behind one socket, as it answers now. Each question has its own connection: an agent that was restarted is found again
 /// at once. Applications use [`DstackP2p`](crate::DstackP2p); this is for programs that show what an agent reports, and for those
@@ -142,6 +144,25 @@ impl Agent {
             StatusCode::SERVICE_UNAVAILABLE => Err(self.silent("it takes no more connections now")),
             other => Err(self.invalid_response(WATCH, &format!("HTTP {other}"))),
         }
+    }
+
+    /// Follows the TLS keys on a connection that lasts as long as this agent does.
+    #[cfg(feature = "tls")]
+    pub(crate) async fn watch_tls(&self) -> Result<Exchange, Error> {
+        let exchange = self.in_time(Exchange::get(&self.socket, TLS_WATCH), ANSWER_WITHIN).await?;
+        if exchange.status == StatusCode::OK {
+            return Ok(exchange);
+        }
+        let status = exchange.status;
+        let body = self.in_time(exchange.whole_body(MAX_ANSWER), ANSWER_WITHIN).await?.unwrap_or_default();
+        Err(self.refusal(TLS_WATCH, status, &serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    /// One of its lists.
+    #[cfg(feature = "tls")]
+    pub(crate) fn read_tls(&self, text: &[u8]) -> Result<crate::tls::TlsConfig, Error> {
+        let answer = serde_json::from_slice(text).map_err(|_| self.invalid_response(TLS_WATCH, "no JSON"))?;
+        self.read(TLS_WATCH, crate::tls::SCHEMA, answer)
     }
 
     async fn in_time<T>(&self, exchange: impl Future<Output = io::Result<T>>, limit: Duration) -> Result<T, Error> {

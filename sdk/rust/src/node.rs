@@ -146,8 +146,9 @@ impl Builder {
 
 impl DstackP2p {
     /// `contract` is the address of the cluster's contract, 0x and 40 hexadecimal digits. `mode` is `wireguard` for addresses in the
-    /// mesh, `tls` for https URLs behind the dstack gateway, or this node's own URL, for the endpoints as the contract lists them: any
-    /// URL in a cluster with devMode, the https URL of the gateway in others.
+    /// mesh, `tls` for https URLs behind the dstack gateway, `auto` for the best way to each peer from a node of either kind (the
+    /// address, else the URL), or this node's own URL, for the endpoints as the contract lists them: any URL in a cluster with devMode,
+    /// the https URL of the gateway in others.
     ///
     /// # Errors
     /// As [`Builder::build`].
@@ -261,6 +262,16 @@ impl DstackP2p {
     #[must_use]
     pub fn monitor_peers(&self) -> PeerLists {
         PeerLists::of(Arc::clone(&self.node))
+    }
+
+    /// The members that TLS may be spoken with, each known by the key that the contract has of it; it waits for their first list.
+    ///
+    /// # Errors
+    /// As [`Self::get_peers`]; [`Error::Refused`] where this node has no TLS key.
+    #[cfg(feature = "tls")]
+    pub async fn tls(&self) -> Result<crate::tls::TlsMembers, Error> {
+        self.node.peers().await?;
+        crate::tls::TlsMembers::follow(self.node.agent.clone(), self.node.restart_within).await
     }
 
     /// Stops the agent if it was started here and is not to be kept, and waits until it has ended.

@@ -26,6 +26,8 @@ pub struct Member {
     pub url: Option<String>,
     /// The free-form URL that its owner registered, in a cluster with devMode.
     pub dev_url: Option<String>,
+    /// The best way to it from this node, as its agent decides: the address, else the URL.
+    pub connect_to: Option<String>,
     /// Whether it answers at this moment; `None` for this node, and for one that nothing is sent to.
     pub state: Option<PeerState>,
 }
@@ -92,6 +94,8 @@ struct Own {
     address: Option<Ipv4Addr>,
     url: Option<String>,
     #[serde(default, deserialize_with = "said")]
+    connect_to: Option<Option<String>>,
+    #[serde(default, deserialize_with = "said")]
     dev_url: Option<Option<String>>,
     state: MembershipState,
 }
@@ -103,6 +107,8 @@ struct Listed {
     kind: Option<NodeKind>,
     address: Option<Ipv4Addr>,
     url: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    connect_to: Option<Option<String>>,
     dev_url: Option<String>,
     state: Option<PeerState>,
 }
@@ -115,6 +121,7 @@ impl Own {
             name: self.name.unwrap_or_else(|| format!("node-{token_id}")),
             kind: self.kind.unwrap_or(NodeKind::Wireguard),
             address: self.address,
+            connect_to: self.connect_to.unwrap_or_else(|| best(self.address, self.url.as_ref())),
             url: self.url,
             dev_url: self.dev_url.flatten(),
             state: None,
@@ -124,10 +131,16 @@ impl Own {
 
 impl From<Listed> for Member {
     fn from(listed: Listed) -> Self {
-        let Listed { token_id, name, kind, address, url, dev_url, state } = listed;
+        let Listed { token_id, name, kind, address, url, connect_to, dev_url, state } = listed;
+        let connect_to = connect_to.unwrap_or_else(|| best(address, url.as_ref()));
         // Agents of older versions have tunnels only, and no field for it.
-        Self { token_id, name, kind: kind.unwrap_or(NodeKind::Wireguard), address, url, dev_url, state }
+        Self { token_id, name, kind: kind.unwrap_or(NodeKind::Wireguard), address, url, connect_to, dev_url, state }
     }
+}
+
+/// Agents of older versions leave it to this.
+fn best(address: Option<Ipv4Addr>, url: Option<&String>) -> Option<String> {
+    address.map(|address| address.to_string()).or_else(|| url.cloned())
 }
 
 /// Distinguishes `null` from a missing field.

@@ -41,8 +41,8 @@ pub(crate) fn find_socket(mode: &Mode, place: &Place<'_>) -> Result<PathBuf, Err
     if let Some(own) = there.iter().find(|socket| socket.ends_with(own_name)) {
         return Ok(own.clone());
     }
-    // A URL belongs to a node of either kind.
-    there.retain(|socket| matches!(mode, Mode::Url(_)) || socket.ends_with(TLS) == (*mode == Mode::Tls));
+    // A node of either kind may have a URL of its own, or ask for the best way to each peer.
+    there.retain(|socket| matches!(mode, Mode::Auto | Mode::Url(_)) || socket.ends_with(TLS) == (*mode == Mode::Tls));
     match (there.as_slice(), user_dir) {
         ([only], _) => Ok(only.clone()),
         // As the agent's own defaults: an ordinary user has no rights in the system's directory, and needs none without a tunnel.

@@ -23,6 +23,8 @@ pub(crate) enum Mode {
     Wireguard,
     /// https URLs behind the dstack gateway.
     Tls,
+    /// The best way to each, from an agent of either kind.
+    Auto,
     /// Endpoints as the contract lists them; this is the node's own.
     Url(String),
 }
@@ -33,7 +35,7 @@ impl Mode {
         match self {
             Self::Wireguard => Some("wireguard"),
             Self::Tls => Some("tls"),
-            Self::Url(_) => None,
+            Self::Auto | Self::Url(_) => None,
         }
     }
 }
@@ -47,11 +49,12 @@ impl FromStr for Mode {
         match text {
             "wireguard" => Ok(Self::Wireguard),
             "tls" => Ok(Self::Tls),
+            "auto" => Ok(Self::Auto),
             url if is_url => Ok(Self::Url(url.to_owned())),
             other => Err(Error::Invalid(Advice::new(
                 format!("{other:?} is neither a mode nor a URL"),
                 format!(
-                    "give `wireguard`, `tls`, or where this node is reached, such as http://localhost:8080 (at most {LONGEST_URL} visible ASCII characters)"
+                    "give `wireguard`, `tls`, `auto`, or where this node is reached, such as http://localhost:8080 (at most {LONGEST_URL} visible ASCII characters)"
                 ),
             ))),
         }
@@ -87,6 +90,7 @@ impl Target {
         match self.mode {
             Mode::Wireguard => member.address.map(|address| address.to_string()),
             Mode::Tls => member.url.clone(),
+            Mode::Auto => member.connect_to.clone(),
             Mode::Url(_) => member.endpoint(),
         }
     }
@@ -149,7 +153,7 @@ impl Target {
     /// What is missing when the contract has another URL of a member than its application.
     fn missing_url(&self, status: &Status, peers: &Peers, own: &Member) -> Result<Option<Progress>, Error> {
         match &self.mode {
-            Mode::Tls if own.url.is_none() => {
+            Mode::Tls | Mode::Auto if own.url.is_none() && (self.mode == Mode::Tls || own.kind == NodeKind::Tls) => {
                 // The agent knows why: its gateway domain is not listed in the contract, most of the time.
                 let finding = status.warnings.iter().find(|warning| warning.code == "W109");
                 let message = finding.map_or("the contract has no URL of this node", |finding| &finding.message);
@@ -174,7 +178,7 @@ impl Target {
                     format!("meshctl dev-url set {} {} --contract {}", own.token_id, quoted(url), self.contract);
                 Ok(Some(Progress::new(Stage::NoUrl, message, Some(&command))))
             }
-            Mode::Wireguard | Mode::Tls | Mode::Url(_) => Ok(None),
+            Mode::Wireguard | Mode::Tls | Mode::Auto | Mode::Url(_) => Ok(None),
         }
     }
 

@@ -8,6 +8,7 @@ mod launch;
 mod monitor;
 mod peers;
 mod register;
+mod tls;
 
 use std::{path::Path, time::Duration};
 

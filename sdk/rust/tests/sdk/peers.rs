@@ -47,6 +47,24 @@ async fn a_tls_node_gets_urls_and_one_with_its_own_gets_what_the_contract_says()
 }
 
 #[tokio::test]
+async fn auto_takes_of_each_member_what_its_agent_says_is_best() {
+    let scratch = Scratch::new();
+    let socket = scratch.join("agent.sock");
+    let both = with(peer(4), json!({ "url": "https://four.example", "connect_to": "10.0.1.4" }));
+    let out_of_reach = with(peer(5), json!({ "connect_to": null }));
+    // An agent of before says nothing of it for node 2.
+    let list = peers([with(tls_peer(3), json!({ "connect_to": tls_url(3) })), peer(2), both, out_of_reach]);
+    let agent = FakeAgent::running(&socket, &status("active"), &list);
+    let expected = ["10.0.1.2", &tls_url(3), "10.0.1.4"];
+    assert_eq!(node(&socket, "auto").build().unwrap().get_peers().await.unwrap(), expected);
+    let mut said = status("active");
+    said["self"]["kind"] = json!("tls");
+    agent.say(&said, &with(list, json!({ "self": with(tls_peer(7), json!({ "state": "active" })) })));
+    let with_self = node(&socket, "auto").include_self().build().unwrap();
+    assert_eq!(with_self.get_peers().await.unwrap(), [&expected[..], &[&tls_url(7)]].concat());
+}
+
+#[tokio::test]
 async fn an_agent_that_is_just_being_restarted_is_waited_for() {
     let scratch = Scratch::new();
     let socket = scratch.join("agent.sock");
