@@ -218,9 +218,7 @@ mod tests {
         ] {
             assert_eq!(request("GET", uri, &[]).unwrap_err().status().as_u16(), status, "{uri}");
         }
-        let connect = |text: &str| {
-            connect_target(&Uri::try_from(text).unwrap()).map(|target| target.to_string())
-        };
+        let connect = |text: &str| connect_target(&Uri::try_from(text).unwrap()).map(|target| target.to_string());
         assert_eq!(connect("node-7:443").as_deref(), Ok("node-7:443"));
         assert_eq!(connect("node-7").unwrap_err().status(), StatusCode::BAD_REQUEST);
         assert_eq!(connect("a@node-7:443").unwrap_err(), Refused::UserInfo);
