@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 /// The value of [`PeersView::schema`].
 const SCHEMA: &str = "p2p-agent.peers/v1";
 
-/// The mesh as applications see it. What cannot be used from here is `None`: an address where one of the two nodes has no tunnel, a
-/// URL where the contract has none for that node.
+/// The mesh as applications see it, members of both kinds. What cannot be used from here is `None`: an address where one of the two nodes
+/// has no tunnel, a URL where the contract has none for that node. Which of them to use is decided here, so that every SDK and
+/// application of a mixed cluster says the same: `connect_to`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersView {
     /// Always `p2p-agent.peers/v1`.
@@ -38,6 +39,9 @@ pub struct SelfView {
     pub address: Option<Ipv4Addr>,
     /// Where others reach its application.
     pub url: Option<String>,
+    /// The best of both, as for [`PeerView::connect_to`].
+    #[serde(default)]
+    pub connect_to: Option<String>,
     /// The URL that its token's owner gave it, in a cluster with devMode.
     pub dev_url: Option<DevUrl>,
     /// Its WireGuard public key.
@@ -62,6 +66,9 @@ pub struct PeerView {
     pub address: Option<Ipv4Addr>,
     /// `https://<instance>-<port>s.<domain>`, where its application takes TLS behind the dstack gateway.
     pub url: Option<String>,
+    /// The best of both from this node: the address, else the URL; `None` for one that cannot be reached from here.
+    #[serde(default)]
+    pub connect_to: Option<String>,
     /// The URL that its token's owner gave it, in a cluster with devMode.
     pub dev_url: Option<DevUrl>,
     /// Its WireGuard public key.
@@ -81,6 +88,7 @@ impl Default for PeersView {
             kind: None,
             address: None,
             url: None,
+            connect_to: None,
             dev_url: None,
             public_key: None,
             tls_key: None,
@@ -101,6 +109,7 @@ impl PeersView {
             kind: Some(status.own.kind),
             address: status.own.address,
             url: status.own.url.clone(),
+            connect_to: best(status.own.address, status.own.url.as_deref()),
             dev_url: dev_url(status.own.token_id),
             public_key: status.own.public_key,
             tls_key: status.own.tls_key,
@@ -122,6 +131,7 @@ impl PeerView {
             kind: NodeKind::Wireguard,
             address: Some(peer.address),
             url: None,
+            connect_to: best(Some(peer.address), None),
             dev_url,
             public_key: Some(peer.public_key),
             tls_key: peer.tls_key,
@@ -136,6 +146,7 @@ impl PeerView {
             kind: peer.kind,
             address: None,
             url: peer.url.clone(),
+            connect_to: best(None, peer.url.as_deref()),
             dev_url,
             public_key: None,
             tls_key: peer.tls_key,
@@ -144,9 +155,23 @@ impl PeerView {
     }
 }
 
+/// The address leads through the tunnel, whose peers are proved packet by packet; a URL leads over TLS.
+fn best(address: Option<Ipv4Addr>, url: Option<&str>) -> Option<String> {
+    address.map(|address| address.to_string()).or_else(|| url.map(str::to_owned))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_comes_before_the_url() {
+        let (address, url) = (Some(Ipv4Addr::new(10, 0, 1, 3)), Some("https://x-443s.gw.example"));
+        assert_eq!(best(address, url).as_deref(), Some("10.0.1.3"));
+        assert_eq!(best(address, None).as_deref(), Some("10.0.1.3"));
+        assert_eq!(best(None, url).as_deref(), url);
+        assert_eq!(best(None, None), None);
+    }
 
     #[test]
     fn the_shape_is_fixed() {
@@ -166,6 +191,7 @@ mod tests {
                     kind: NodeKind::Wireguard,
                     address: Some(Ipv4Addr::new(10, 0, 1, 3)),
                     url: None,
+                    connect_to: Some("10.0.1.3".to_owned()),
                     dev_url: Some("http://localhost:8080".parse().unwrap()),
                     public_key: Some(WireguardKey([0; 32])),
                     tls_key: None,
@@ -178,18 +204,19 @@ mod tests {
         let expected = serde_json::json!({
             "schema": "p2p-agent.peers/v1",
             "self": {
-                "token_id": null, "name": null, "kind": null, "address": null, "url": null, "dev_url": null,
+                "token_id": null, "name": null, "kind": null, "address": null, "url": null, "connect_to": null,
+                "dev_url": null,
                 "public_key": null, "tls_key": null, "state": "unknown",
             },
             "peers": [
                 {
                     "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null,
-                    "dev_url": "http://localhost:8080", "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+                    "connect_to": "10.0.1.3", "dev_url": "http://localhost:8080", "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
                     "tls_key": null, "state": "up",
                 },
                 {
                     "token_id": 4, "name": "node-4", "kind": "tls", "address": null, "url": "https://x-443s.gw.example",
-                    "dev_url": null, "public_key": null, "tls_key": "cd".repeat(32), "state": null,
+                    "connect_to": "https://x-443s.gw.example", "dev_url": null, "public_key": null, "tls_key": "cd".repeat(32), "state": null,
                 },
             ],
         });

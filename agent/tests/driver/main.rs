@@ -338,17 +338,17 @@ async fn the_api_says_what_the_status_says() {
     let expected = serde_json::json!({
         "schema": "p2p-agent.peers/v1",
         "self": {
-            "token_id": 1, "name": "node-1", "kind": "wireguard", "address": "10.0.1.1", "url": null, "dev_url": null,
-            "public_key": world.key(1), "state": "active",
+            "token_id": 1, "name": "node-1", "kind": "wireguard", "address": "10.0.1.1", "url": null,
+            "connect_to": "10.0.1.1", "dev_url": null, "public_key": world.key(1), "state": "active",
         },
         "peers": [
             {
-                "token_id": 2, "name": "node-2", "kind": "wireguard", "address": "10.0.1.2", "url": null, "dev_url": null,
-                "public_key": world.key(2), "state": "connecting",
+                "token_id": 2, "name": "node-2", "kind": "wireguard", "address": "10.0.1.2", "url": null,
+                "connect_to": "10.0.1.2", "dev_url": null, "public_key": world.key(2), "state": "connecting",
             },
             {
-                "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null, "dev_url": null,
-                "public_key": world.key(3), "state": "connecting",
+                "token_id": 3, "name": "node-3", "kind": "wireguard", "address": "10.0.1.3", "url": null,
+                "connect_to": "10.0.1.3", "dev_url": null, "public_key": world.key(3), "state": "connecting",
             },
         ],
     });

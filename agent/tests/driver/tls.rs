@@ -66,16 +66,17 @@ async fn a_tls_node_offers_itself_serves_the_same_api_and_touches_no_device() {
         "schema": "p2p-agent.peers/v1",
         "self": {
             "token_id": 1, "name": "node-1", "kind": "tls", "address": null, "url": url(&world, 1, 8443),
-            "dev_url": null, "public_key": null, "tls_key": tls_key(&world, 1), "state": "active",
+            "connect_to": url(&world, 1, 8443), "dev_url": null, "public_key": null, "tls_key": tls_key(&world, 1), "state": "active",
         },
         "peers": [
             {
                 "token_id": 2, "name": "node-2", "kind": "tls", "address": null, "url": url(&world, 2, 443),
-                "dev_url": "http://localhost:8080", "public_key": null, "tls_key": tls_key(&world, 2), "state": null,
+                "connect_to": url(&world, 2, 443), "dev_url": "http://localhost:8080", "public_key": null,
+                "tls_key": tls_key(&world, 2), "state": null,
             },
             {
                 "token_id": 3, "name": "node-3", "kind": "wireguard", "address": null, "url": null,
-                "dev_url": null, "public_key": null, "tls_key": null, "state": null,
+                "connect_to": null, "dev_url": null, "public_key": null, "tls_key": null, "state": null,
             },
         ],
     });

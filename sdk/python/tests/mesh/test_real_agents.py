@@ -282,3 +282,30 @@ def test_tls_nodes_have_urls(world: MeshWorld) -> None:
             monitor.cancel()
 
     asyncio.run(scenario())
+
+
+def test_auto_lists_members_of_both_kinds(world: MeshWorld) -> None:
+    """Node 1 has a tunnel, 2 and 3 have URLs; 1 reaches all of them, 2 and 3 each other."""
+
+    async def scenario() -> None:
+        world.operate("domain", "add", DOMAIN)
+        urls = [f"https://{node.instance}-8443s.{DOMAIN}" for node in world.nodes]
+        for node in (1, 2, 3):
+            world.ask("mint", node=node)
+            world.ask("fund", node=node)
+        by_tunnel = [*flags(world.nodes[0]), "--allow-gateway-domain", DOMAIN]
+        by_url = [[*flags(node, "tls"), "--mode", "tls"] for node in world.nodes[1:]]
+        one, two, three = (
+            sdk(world, node.index, "auto", agent=words(world, node), agent_flags=own, rpc_url=world.rpc_url)
+            for node, own in zip(world.nodes, [by_tunnel, *by_url])
+        )
+        async with one, two, three:
+            members = await asyncio.gather(one.register(PATIENCE), two.register(PATIENCE), three.register(PATIENCE))
+            assert [member.connect_to for member in members] == ["10.0.1.1", *urls[1:]]
+            for own, expected in ((one, urls[1:]), (two, urls[2:]), (three, urls[1:2])):
+                told: list[list[str]] = []
+                monitor = asyncio.ensure_future(own.monitor_peers(told.append))
+                await until("all members that can be reached", partial(told.__contains__, expected), told)
+                monitor.cancel()
+
+    asyncio.run(scenario())
