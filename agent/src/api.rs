@@ -24,6 +24,7 @@ use std::{
 use mesh_chain::RequestCount;
 use mesh_core::{
     agent::Counters,
+    history::History,
     status::{RegistrationOffer, Status},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -61,6 +62,8 @@ pub enum Question {
     Readiness(Reply<Result<(), String>>),
     /// The peers.
     Peers(Reply<Arc<PeersView>>),
+    /// What happened in the last hour.
+    History(Reply<History>),
     /// The leader by the contract; an error says why that cannot be read.
     Leader(Reply<Result<LeaderView, String>>),
     /// This node's vote.
@@ -135,6 +138,7 @@ impl ApiDriver {
                 Question::Everything(reply) => drop(reply.send(Err(starting))),
                 Question::Readiness(reply) => drop(reply.send(Err(starting))),
                 Question::Peers(reply) => drop(reply.send(Err(starting))),
+                Question::History(reply) => drop(reply.send(Err(starting))),
                 Question::Leader(reply) => drop(reply.send(Err(starting))),
                 Question::Vote(_, reply) => drop(reply.send(Err(starting))),
             }
@@ -196,7 +200,7 @@ mod tests {
         let (mut api, server) = ApiDriver::serve(ApiSocket::bind(&path).unwrap(), Access::default());
         let server = tokio::spawn(server);
         let starting = tokio::spawn(async move { api.answer_starting("the dstack guest agent").await });
-        for (target, code) in [("/v1/status", "503"), ("/readyz", "503"), ("/livez", "200"), ("/v1/peers", "200")] {
+        for (target, code) in [("/v1/status", "503"), ("/v1/history", "503"), ("/readyz", "503"), ("/livez", "200"), ("/v1/peers", "200")] {
             let mut stream = UnixStream::connect(&path).await.unwrap();
             let question = format!("GET {target} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
             stream.write_all(question.as_bytes()).await.unwrap();

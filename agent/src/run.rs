@@ -206,6 +206,7 @@ fn answer<T: Tunnel, L: Links, C: Chain>(
             drop(reply.send(Ok(agent.readiness(now).map_err(|reason| reason.to_string()))));
         }
         Question::Peers(reply) => drop(reply.send(Ok(api.show(PeersView::of(&agent.status(now), agent.dev_urls()))))),
+        Question::History(reply) => drop(reply.send(Ok(agent.history(now)))),
         Question::Leader(reply) => tasks.answer_leader(reply),
         Question::Vote(ballot, reply) => {
             let own = agent.status(now).own;

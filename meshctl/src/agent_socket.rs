@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use dstack_p2p::{Agent, Error, Peers};
 use mesh_core::{
+    history::History,
     id::TokenId,
     status::{RegistrationOffer, Status},
 };
@@ -32,6 +34,12 @@ impl AgentSocket {
     /// `GET /v1/peers`, as it is answered.
     pub(crate) async fn peers_as_answered(&self) -> anyhow::Result<Value> {
         self.0.get("/v1/peers").await.map_err(|error| failure(&error, FAILED).into())
+    }
+
+    /// `GET /v1/history`: what happened in the last hour.
+    pub(crate) async fn history(&self) -> anyhow::Result<History> {
+        let answer = self.0.get("/v1/history").await.map_err(|error| failure(&error, FAILED))?;
+        serde_json::from_value(answer).context("this is no history: use the meshctl of the agent's version")
     }
 
     /// `GET /v1/registration`.

@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{commands, settings::GlobalArgs};
 
-static VERSION: LazyLock<String> =
+/// `meshctl --version`, in full.
+pub(crate) static VERSION: LazyLock<String> =
     LazyLock::new(|| mesh_core::version::in_full(env!("CARGO_PKG_VERSION"), option_env!("MESH_COMMIT"), &[]));
 
 /// Operate a WireGuard mesh whose member list is an NFT contract.
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     Phala(Box<commands::phala::Args>),
     /// Show the members' leader, vote against it, elect the next
     Leader(commands::leader::Args),
+    /// Write one file that explains a problem to someone who was not there: no secrets, shown before it is written
+    Bugreport(commands::bugreport::Args),
     /// Print the JSON schema of `status --json`, or check a document against it
     Schema(commands::schema::Args),
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod bind;
+pub(crate) mod bugreport;
 pub(crate) mod burn;
 pub(crate) mod compose;
 pub(crate) mod config;
@@ -72,6 +73,7 @@ pub(crate) async fn run(command: &Command, settings: &Settings, printer: &Printe
         Command::DevUrl(args) => dev_url::run(args, settings, printer).await,
         Command::Phala(args) => phala::run(args, settings, printer).await,
         Command::Leader(args) => leader::run(args, settings, printer).await,
+        Command::Bugreport(args) => bugreport::run(args, settings, printer).await,
         Command::Schema(args) => schema::run(args, printer),
     }
 }

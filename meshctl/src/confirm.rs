@@ -72,18 +72,27 @@ impl Consequences {
         if yes {
             return Ok(());
         }
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            return Err(Failure::usage(format!(
+        match ask("go ahead?") {
+            Some(true) => Ok(()),
+            Some(false) => Err(Failure::new("nothing was sent: not confirmed")),
+            None => Err(Failure::usage(format!(
                 "refused to {what} without being told so: there is no terminal to ask on"
             ))
-            .hint("add `--yes` if that is what you want; `--dry-run` shows the call"));
+            .hint("add `--yes` if that is what you want; `--dry-run` shows the call")),
         }
-        output::warn("go ahead? [y/N] ");
-        let mut answer = String::new();
-        // What cannot be read is no.
-        let _ = io::stdin().lock().read_line(&mut answer);
-        if is_yes(&answer) { Ok(()) } else { Err(Failure::new("nothing was sent: not confirmed")) }
     }
+}
+
+/// Asks on the terminal; `None` where there is none.
+pub(crate) fn ask(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return None;
+    }
+    output::warn(&printable(&format!("{question} [y/N] ")));
+    let mut answer = String::new();
+    // What cannot be read is no.
+    let _ = io::stdin().lock().read_line(&mut answer);
+    Some(is_yes(&answer))
 }
 
 fn is_yes(answer: &str) -> bool {

@@ -4,6 +4,7 @@
 mod address;
 mod agent_socket;
 mod app_compose;
+mod bugreport;
 mod chain;
 mod cli;
 mod commands;

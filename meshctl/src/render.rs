@@ -9,7 +9,7 @@ mod table;
 mod units;
 mod why;
 
-pub(crate) use anonymize::anonymize;
+pub(crate) use anonymize::{Masks, anonymize};
 pub(crate) use pasteable::{ToRepeat, pasteable};
 pub(crate) use paths::{PATH_COLUMNS, path_rows};
 pub(crate) use status::{status_text, watched};

@@ -67,6 +67,7 @@ use crate::{
     dev_url::DevUrls,
     freshness::ReadTime,
     gate::{Gate, Implausible},
+    history::{History, HistoryBook},
     id::{TlsKey, TokenId},
     membership::{OwnIdentity, Past, Standing},
     network::MeshNetwork,
@@ -144,6 +145,7 @@ pub struct Agent {
     follow: Follow,
     verdict_since: (VerdictState, Now),
     counters: Counters,
+    history: HistoryBook,
     unsaved: bool,
     unsaved_proofs: bool,
     saved_at: Option<Duration>,
@@ -245,6 +247,7 @@ impl Agent {
             follow: Follow::default(),
             verdict_since: (VerdictState::Down, now),
             counters: Counters::default(),
+            history: HistoryBook::default(),
             unsaved: false,
             unsaved_proofs: false,
             saved_at: None,
@@ -301,7 +304,7 @@ impl Agent {
             Input::Adjusted(adjustments) => self.handle_adjusted(*adjustments, now),
             Input::OwnEndpoint(endpoint) => self.handle_own_endpoint(endpoint, now),
             Input::Paths(seen) => {
-                self.handle_paths(*seen);
+                self.handle_paths(*seen, now);
                 self.follow.peers = true;
             }
             Input::Cached(cached) => self.handle_cached(*cached, now),
@@ -405,6 +408,12 @@ impl Agent {
     #[must_use]
     pub fn dev_urls(&self) -> Option<&DevUrls> {
         self.view.as_ref().filter(|_| self.policy.allowed.dev_urls).map(|view| &view.registry.dev_urls)
+    }
+
+    /// What happened in the last hour: `GET /v1/history`.
+    #[must_use]
+    pub fn history(&self, now: Now) -> History {
+        self.history.history(now)
     }
 
     /// What has been done since the start.

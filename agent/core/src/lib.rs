@@ -14,6 +14,7 @@ pub mod diff;
 pub mod freshness;
 pub mod gate;
 pub mod gateway_access;
+pub mod history;
 pub mod id;
 pub mod key_claim;
 pub mod listen_port;

@@ -44,6 +44,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
         .route("/v1/peers/watch", get(watch_peers))
+        .route("/v1/history", get(history))
         .route("/v1/registration", get(registration))
         .route("/v1/leader", get(leader))
         .route("/v1/vote", post(vote))
@@ -51,7 +52,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .fallback(|| async {
-            problem(StatusCode::NOT_FOUND, "no such path", "see /v1/status, /v1/peers, /v1/leader, /metrics, /readyz")
+            problem(StatusCode::NOT_FOUND, "no such path", "see /v1/status, /v1/peers, /v1/history, /v1/leader, /metrics, /readyz")
         })
         .with_state(state)
 }
@@ -110,6 +111,14 @@ async fn watch_peers(State(api): State<ApiState>) -> Sse<impl Stream<Item = Resu
         Some((Ok(event), peers))
     });
     Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+async fn history(State(api): State<ApiState>) -> Response {
+    match api.ask(Question::History).await {
+        Some(Ok(history)) => Json(history).into_response(),
+        Some(Err(what)) => starting(what),
+        None => stopping(),
+    }
 }
 
 #[derive(Deserialize)]

@@ -12,20 +12,7 @@ use serde_json::Value;
 /// Masks names, keys, chain addresses, hashes, host names and every IP address outside the mesh network, the same thing
 /// always by the same mask, also inside messages and hints.
 pub(crate) fn anonymize(status: &Status) -> anyhow::Result<Status> {
-    let mut masks = Masks {
-        known: BTreeMap::new(),
-        by_first: BTreeMap::new(),
-        network: status.registry.network,
-        addresses: BTreeMap::new(),
-    };
-    masks.collect(status);
-    masks.index();
-    let mut value = serde_json::to_value(status)?;
-    masks.apply(&mut value);
-    let mut status: Status = serde_json::from_value(value).context("masking broke the status")?;
-    // To the last wei, no other account of the chain has as much.
-    status.own.member_balance = None;
-    Ok(status)
+    Masks::of(status).status(status)
 }
 
 /// Fields whose words are ours: a peer that is called `up` must not change the state of any peer. All others are masked.
@@ -46,7 +33,8 @@ const VOCABULARY: [&str; 14] = [
     "severity",
 ];
 
-struct Masks {
+/// What is masked, and by what: of one mesh, for its status and for every other text about it.
+pub(crate) struct Masks {
     /// Text to its mask.
     known: BTreeMap<String, String>,
     /// The same by the first character, longest first: a mesh has thousands of names, and a status tens of thousands of texts.
@@ -57,6 +45,34 @@ struct Masks {
 }
 
 impl Masks {
+    /// Those for everything that a status names.
+    pub(crate) fn of(status: &Status) -> Self {
+        let mut masks = Self {
+            known: BTreeMap::new(),
+            by_first: BTreeMap::new(),
+            network: status.registry.network,
+            addresses: BTreeMap::new(),
+        };
+        masks.collect(status);
+        masks.index();
+        masks
+    }
+
+    /// The status with its masks.
+    pub(crate) fn status(&mut self, status: &Status) -> anyhow::Result<Status> {
+        let mut value = serde_json::to_value(status)?;
+        self.apply(&mut value);
+        let mut status: Status = serde_json::from_value(value).context("masking broke the status")?;
+        // To the last wei, no other account of the chain has as much.
+        status.own.member_balance = None;
+        Ok(status)
+    }
+
+    /// A text with its masks. What the status does not name is not known here, but for IP addresses.
+    pub(crate) fn text(&mut self, text: &str) -> String {
+        self.masked(text)
+    }
+
     fn collect(&mut self, status: &Status) {
         let (own, registry) = (&status.own, &status.registry);
         for (i, peer) in (1u8..=255).cycle().zip(&status.peers) {

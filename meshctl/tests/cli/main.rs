@@ -7,13 +7,14 @@ mod agent;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bugreport;
 mod help;
 mod local_agent;
 mod mistakes;
 
 use support::{meshctl, outcome};
 
-const COMMANDS: [&str; 31] = [
+const COMMANDS: [&str; 32] = [
     "status",
     "peers",
     "why",
@@ -44,6 +45,7 @@ const COMMANDS: [&str; 31] = [
     "dev-url",
     "phala",
     "leader",
+    "bugreport",
     "schema",
 ];
 

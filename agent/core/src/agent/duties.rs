@@ -6,7 +6,7 @@ use super::{
     Agent, CachedRegistry, Command, Now, STOP_AT_LAST, STOP_WITHIN, TELL_WITHIN, View, paths::KnownPaths,
     reconcile::Goal, tracks::Roster, warnings::News,
 };
-use crate::{ascending::Ascending, freshness::Age, membership::Standing, status::MembershipState};
+use crate::{ascending::Ascending, freshness::Age, history::What, membership::Standing, status::MembershipState};
 
 /// The operator is reminded this often.
 pub(super) const REMIND_EVERY: Duration = Duration::from_secs(30);
@@ -30,7 +30,10 @@ impl Agent {
         }
         self.follow_peers(now);
         let findings = self.findings(now);
-        self.warnings.update(findings, now).iter().for_each(News::log);
+        for news in self.warnings.update(findings, now) {
+            news.log();
+            self.note_news(&news, now);
+        }
         self.ages_at = self.view.as_ref().and_then(|view| {
             let after = view.read.until_change(self.policy.deadlines, now)?;
             Some(now.since_start + after)
@@ -38,7 +41,19 @@ impl Agent {
         let state = self.verdict_state(now);
         if state != self.verdict_since.0 {
             tracing::info!(from = ?self.verdict_since.0, to = ?state, "verdict");
+            self.history.note(What::Verdict { from: self.verdict_since.0, to: state }, now);
             self.verdict_since = (state, now);
+        }
+    }
+
+    fn note_news(&mut self, news: &News, now: Now) {
+        let (finding, what) = match news {
+            News::Is(finding) => (finding, What::warning(finding.code, &finding.message)),
+            News::Over(finding) => (finding, What::WarningOver { code: finding.code.to_owned() }),
+        };
+        match finding.peer {
+            Some(peer) => self.history.note_peer(peer, what, now),
+            None => self.history.note(what, now),
         }
     }
 
@@ -50,7 +65,7 @@ impl Agent {
         let is_old = now.since_start.saturating_sub(self.follow.done_at) >= FOLLOW_EVERY;
         if std::mem::take(&mut self.follow.peers) || is_old {
             self.follow.done_at = now.since_start;
-            self.tracks.update(&self.roster(), self.reconcile.seen(), now);
+            self.tracks.update(&self.roster(), self.reconcile.seen(), &mut self.history, now);
             self.follow.findings = self.peer_findings(now);
         }
     }

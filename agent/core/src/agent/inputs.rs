@@ -33,6 +33,7 @@ impl Agent {
                 let need = self.policy.confirmations;
                 let is_new = |peer: &PeerRecord| registry.block.number < peer.registered_block.saturating_add(need);
                 let waits_for_blocks = need > 0 && registry.peers.iter().any(is_new);
+                self.history.note_epoch(registry.epoch, registry.block.number, now);
                 self.accept(registry, now);
                 (LastRead::Accepted, if waits_for_blocks { Next::After(NEW_BLOCKS_AGAIN) } else { Next::Accepted })
             }

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc, time::Duration};
 
 use super::{
-    Agent, Command, Counters, GatewayPlace, PathPeer, PathPeers, PathsSeen, PeerPaths, counters::NOTHING_WRONG,
+    Agent, Command, Counters, GatewayPlace, Now, PathPeer, PathPeers, PathsSeen, PeerPaths, counters::NOTHING_WRONG,
     reconcile::Seen, tracks::Reach,
 };
 use crate::{
     ascending::Ascending,
     desired::DesiredDevice,
+    history::{HistoryBook, What},
     id::{InstanceId, TokenId},
     membership::Standing,
     path::{KINDS, PathKind, PathReport, PerPath, Switch, Trouble, rank},
@@ -89,7 +90,7 @@ impl PathBook {
     }
 
     /// Takes the shell's report on the peers it was asked for; it may mention former ones for a moment.
-    fn handle(&mut self, seen: PathsSeen, counters: &mut Counters) {
+    fn handle(&mut self, seen: PathsSeen, counters: &mut Counters, history: &mut HistoryBook, now: Now) {
         let PathsSeen { at, peers, streams, switches, proxy_header } = seen;
         if self.peers.is_empty() {
             return;
@@ -104,6 +105,7 @@ impl PathBook {
                 let label = trouble.map_or(NOTHING_WRONG, |trouble| label(trouble, from));
                 let count = counters.path_switches.entry((token, from, to, label)).or_default();
                 *count = count.saturating_add(1);
+                history.note_peer(token, What::Path { from, to, reason: label.to_owned() }, now);
             }
         }
     }
@@ -177,8 +179,8 @@ impl KnownPaths {
 }
 
 impl Agent {
-    pub(super) fn handle_paths(&mut self, seen: PathsSeen) {
-        self.paths.handle(seen, &mut self.counters);
+    pub(super) fn handle_paths(&mut self, seen: PathsSeen, now: Now) {
+        self.paths.handle(seen, &mut self.counters, &mut self.history, now);
     }
 
     /// Asks for paths to the peers that are on the device, when these are others than before or are elsewhere.

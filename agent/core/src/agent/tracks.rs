@@ -8,6 +8,7 @@ use std::{
 use super::{Now, STOP_AT_LAST, reconcile::Seen};
 use crate::{
     ascending::Ascending,
+    history::{HistoryBook, What},
     id::{TokenId, WireguardKey},
     observed::ObservedPeer,
     status::PeerState,
@@ -96,7 +97,8 @@ impl Tracks {
     }
 
     /// Brings every state up to date. A peer that is neither on the roster, which ascends by token, nor on the device is forgotten.
-    pub(super) fn update(&mut self, roster: &[Roster], seen: Option<&Seen>, now: Now) {
+    /// What changes is noted.
+    pub(super) fn update(&mut self, roster: &[Roster], seen: Option<&Seen>, history: &mut HistoryBook, now: Now) {
         let since_seen = seen.map_or(Duration::ZERO, |seen| now.since_start.saturating_sub(seen.at));
         let on_device = |key: WireguardKey| seen.and_then(|seen| seen.peer(key));
         let up_window = self.up_window;
@@ -108,17 +110,25 @@ impl Tracks {
             if has_stopped { stopped(heard) } else { with_paths(heard, peer.reach) }
         };
         let (before, mut kept) = (self.tracks.len(), 0);
+        let mut note = |token, from, to| history.note_peer(token, What::State { from, to }, now);
         let mut listed = Ascending::new(roster.iter().map(|peer| (peer.token, peer)));
         self.tracks.retain(|token, track| {
             let Some(peer) = listed.find(*token) else {
-                track.enter(PeerState::Removing, now);
-                return on_device(track.key).is_some();
+                let stays = on_device(track.key).is_some();
+                let from = track.enter(PeerState::Removing, now);
+                if !stays || from.is_some() {
+                    note(*token, Some(from.unwrap_or(PeerState::Removing)), stays.then_some(PeerState::Removing));
+                }
+                return stays;
             };
             if peer.key != track.key {
+                note(*token, Some(track.state), None);
                 return false;
             }
             let state = state(peer, track.added);
-            track.enter(state, now);
+            if let Some(from) = track.enter(state, now) {
+                note(*token, Some(from), Some(state));
+            }
             track.carried = state == PeerState::Suspect && peer.reach == Some(Reach::Doubtful { carried: true });
             kept += 1;
             true
@@ -127,8 +137,11 @@ impl Tracks {
             return;
         }
         for peer in roster {
-            let new = || Track::new(peer.key, state(peer, now.since_start), now);
-            self.tracks.entry(peer.token).or_insert_with(new);
+            self.tracks.entry(peer.token).or_insert_with(|| {
+                let state = state(peer, now.since_start);
+                note(peer.token, None, Some(state));
+                Track::new(peer.key, state, now)
+            });
         }
         // Of several with one key, the lowest.
         self.by_key = self.tracks.iter().rev().map(|(token, track)| (track.key, *token)).collect();
@@ -151,9 +164,10 @@ impl Track {
         now.since_start.saturating_sub(self.since.since_start)
     }
 
-    fn enter(&mut self, state: PeerState, now: Now) {
+    /// The state that it left; `None` where it is in this one already.
+    fn enter(&mut self, state: PeerState, now: Now) -> Option<PeerState> {
         if state == self.state {
-            return;
+            return None;
         }
         // An orderly stop is no flap.
         if is_working(self.state) && !is_working(state) && state != PeerState::Stopped {
@@ -161,8 +175,8 @@ impl Track {
             self.flaps.truncate(MAX_FLAPS - 1);
             self.flaps.push_front(now.since_start);
         }
-        self.state = state;
         self.since = now;
+        Some(std::mem::replace(&mut self.state, state))
     }
 }
 
