@@ -55,7 +55,7 @@ impl From<&DialError> for Refusal {
     }
 }
 
-/// Counts of one [`serve`](crate::serve), shared with what reports them.
+/// Counts of one [`serve`](crate::serve()), shared with what reports them.
 #[derive(Debug, Default)]
 pub struct Counters {
     open: AtomicUsize,

@@ -16,7 +16,7 @@ pub type Stream = Box<dyn Duplex>;
 
 /// Opens connections to members of the mesh.
 pub trait Dial: Send + Sync + 'static {
-    /// Connects to `target`, and decides whether that is a member at this moment. [`serve`](crate::serve) drops the future when
+    /// Connects to `target`, and decides whether that is a member at this moment. [`serve`](crate::serve()) drops the future when
     /// [`Limits::dial_within`](crate::Limits::dial_within) has passed or the proxy ends: that must end the attempt.
     ///
     /// When the member is revoked, the stream must fail: nothing here asks again.

@@ -1,7 +1,7 @@
 //! How applications on this machine reach members of the mesh where the kernel has no interface that leads there.
 //!
 //! One listener speaks SOCKS5 and HTTP, told apart by the first byte; a [`Forward`] leads every connection to one fixed target. Who is a
-//! member and how it is reached is not decided here: [`serve`] asks a [`Dial`], which the userspace network stack and the
+//! member and how it is reached is not decided here: [`serve()`] asks a [`Dial`], which the userspace network stack and the
 //! mutually authenticated TLS of `--mode tls` implement.
 //!
 //! Every program that may connect may use the mesh, as with an interface of the kernel. So only loopback addresses and Unix sockets are taken

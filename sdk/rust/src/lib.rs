@@ -16,7 +16,7 @@
 //!
 //! The work is done by `p2p-agent`, which runs beside the application: it proves membership, follows the contract and carries the
 //! packets. This crate asks it over its unix socket, and starts it where none runs. It has no keys and knows no chain. Progress is
-//! logged with `tracing`. With the feature `tls`, [`DstackP2p::tls`] speaks TLS with members. Everything needs a tokio runtime with I/O and time.
+//! logged with `tracing`. With the feature `tls`, `DstackP2p::tls` speaks TLS with members. Everything needs a tokio runtime with I/O and time.
 
 mod agent;
 mod election;
