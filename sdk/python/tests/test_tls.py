@@ -66,6 +66,21 @@ def test_a_member_is_called_by_token_or_name(world: World) -> None:
     assert world.seven.asked_for == ["localhost", "localhost"]
 
 
+def test_another_front_is_found_by_its_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every name leads to the gateway, which is node 7 itself here.
+    connect = sockets.create_connection
+    monkeypatch.setattr(sockets, "create_connection", lambda place, *rest: connect(("127.0.0.1", place[1]), *rest))
+    host = "ab" * 20 + "-8443s.gw.example"
+    world.say(listed(7, world.key.pin, world.seven.port, host), world.everyone[1])
+    wait_until("the list", lambda: world.tls.members()[0].host == host)
+    for front in (None, 6379):
+        with world.tls.connect(7, front) as session:
+            assert talk(session)
+    assert world.seven.asked_for == [host, "ab" * 20 + "-6379s.gw.example"]
+    with pytest.raises(NotPermitted, match="no place"):
+        world.tls.connect(8, 6379)
+
+
 def test_another_members_key_is_none_and_no_byte_goes_there(world: World) -> None:
     # Where node 7 is said to be, node 8 answers, which is a member itself.
     world.say(listed(7, world.key.pin, world.eight.port))

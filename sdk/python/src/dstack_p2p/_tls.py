@@ -48,21 +48,25 @@ class TlsMembers:
         config = self._follower.config()
         return [] if config is None else list(config.members)
 
-    def context(self, peer: Peer) -> ssl.SSLContext:
+    def context(self, peer: Peer, front: Optional[int] = None) -> ssl.SSLContext:
         """A context for connections to that member alone, to its `host` and `port`: for http.client, asyncio, httpx, redis and everything
         else that takes one. The key is looked up at each handshake, so one context may be kept.
 
+        Args:
+            front: the port of a front other than the one in the member's URL, `6379` of `p2p-agent --front 6379=…`. The connection goes to
+                the same `port`: the gateway finds the front by the name that is asked for.
+
         Raises `NotAMember` for what is none now, and `NotPermitted` where this node's private key may not be read.
         """
-        return _PeerContext.to(self, self._member(peer).token_id)
+        return _PeerContext.to(self, self._member(peer).token_id, front)
 
-    def connect(self, peer: Peer, timeout: Optional[float] = 10.0) -> ssl.SSLSocket:
+    def connect(self, peer: Peer, front: Optional[int] = None, timeout: Optional[float] = 10.0) -> ssl.SSLSocket:
         """A connection to that member. `timeout` in seconds is for connecting and stays the socket's.
 
         Raises as `context`, `ssl.SSLCertVerificationError` where something else answers, and `OSError`.
         """
-        host, port = self._place(peer)
-        context = self.context(peer)
+        host, port = self._place(peer, front)
+        context = self.context(peer, front)
         stream = socket.create_connection((host, port), timeout)
         try:
             return context.wrap_socket(stream, server_hostname=host)
@@ -70,13 +74,15 @@ class TlsMembers:
             stream.close()
             raise
 
-    async def open_connection(self, peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def open_connection(
+        self, peer: Peer, front: Optional[int] = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The same for asyncio. When the member is revoked, the connection is aborted.
 
         Raises as `connect`.
         """
-        host, port = self._place(peer)
-        reader, writer = await asyncio.open_connection(host, port, ssl=self.context(peer), server_hostname=host)
+        host, port = self._place(peer, front)
+        reader, writer = await asyncio.open_connection(host, port, ssl=self.context(peer, front), server_hostname=host)
         session = writer.get_extra_info("ssl_object")
         if isinstance(session, _PinnedObject):
             loop, transport = asyncio.get_running_loop(), weakref.ref(writer.transport)
@@ -102,13 +108,14 @@ class TlsMembers:
             raise NotAMember(f"{peer!r} is no member with a TLS key now", "`members()` lists those that are")
         return member
 
-    def _place(self, peer: Peer) -> tuple[str, int]:
+    def _place(self, peer: Peer, front: Optional[int]) -> tuple[str, int]:
         member = self._member(peer)
-        if member.host is None or member.port is None:
+        host = member.host_of(front)
+        if host is None or member.port is None:
             raise NotPermitted(
                 f"{member.name} has no place where TLS is taken", "let its agent have one: `p2p-agent --front` and a gateway domain"
             )
-        return member.host, member.port
+        return host, member.port
 
     def _own(self) -> TlsConfig:
         config = self._follower.config()
@@ -156,11 +163,12 @@ class _PeerContext(ssl.SSLContext):
 
     _members: TlsMembers
     _token: int
+    _front: Optional[int]
     #: The own key that is loaded.
     _loaded: Optional[str]
 
     @staticmethod
-    def to(members: TlsMembers, token: int) -> _PeerContext:
+    def to(members: TlsMembers, token: int, front: Optional[int]) -> _PeerContext:
         context = _PeerContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         # Authorities, dates and names mean nothing here: the key is looked at after the handshake.
@@ -168,7 +176,7 @@ class _PeerContext(ssl.SSLContext):
         context.verify_mode = ssl.CERT_NONE
         context.sslsocket_class = _PinnedSocket
         context.sslobject_class = _PinnedObject
-        context._members, context._token, context._loaded = members, token, None
+        context._members, context._token, context._front, context._loaded = members, token, front, None
         context._load()
         return context
 
@@ -186,7 +194,7 @@ class _PeerContext(ssl.SSLContext):
             raise ValueError("a context for calls to a member: a server of Python's stands behind `p2p-agent --front`")
         if options.get("session") is not None:
             raise ValueError("each connection proves afresh who is there: no session is resumed")
-        host = self._members._member(self._token).host
+        host = self._members._member(self._token).host_of(self._front)
         # The gateway leads by this name; what is asked for by another name is another node.
         if host is not None:
             options["server_hostname"] = host

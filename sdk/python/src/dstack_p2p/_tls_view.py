@@ -11,6 +11,8 @@ from ._view import Fields
 
 _SCHEMA = "p2p-agent.tls/v1"
 _PIN = re.compile(r"[0-9a-f]{64}")
+#: `<instance>-<port>s.<domain>`: the gateway leads to any port of the instance by this name.
+_PLACE = re.compile(r"([0-9a-f]{40})-[0-9]{1,5}s(\..+)")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,13 @@ class TlsMember:
     url: Optional[str]
     host: Optional[str]
     port: Optional[int]
+
+    def host_of(self, front: Optional[int]) -> Optional[str]:
+        """The name of its front at that port of its own; of the one in its URL for `None`. `None` where it has no such name."""
+        if front is None or self.host is None:
+            return self.host
+        place = _PLACE.fullmatch(self.host)
+        return None if place is None else f"{place[1]}-{front}s{place[2]}"
 
 
 @dataclass(frozen=True)
