@@ -102,10 +102,23 @@ impl TlsMembers {
     /// As [`Self::client_config`]; [`Error::NotPermitted`] where the member takes no connections; [`Error::Refused`] where it cannot be
     /// connected to, or something else answers.
     pub async fn connect(&self, token: TokenId) -> Result<MemberStream, Error> {
+        self.connect_to(token, None).await
+    }
+
+    /// As [`Self::connect`], to another front of that member than the one in its URL: its port, `6379` of `p2p-agent --front 6379=…`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_front(&self, token: TokenId, front: u16) -> Result<MemberStream, Error> {
+        self.connect_to(token, Some(front)).await
+    }
+
+    async fn connect_to(&self, token: TokenId, front: Option<u16>) -> Result<MemberStream, Error> {
         let view = self.view();
         let member =
             view.config().and_then(|config| config.find(token)).ok_or_else(|| no_member(&format!("node-{token}")))?;
-        let (Some(host), Some(port)) = (member.host.clone(), member.port) else {
+        let host = front.map_or_else(|| member.host.clone(), |front| member.host_of(front));
+        let (Some(host), Some(port)) = (host, member.port) else {
             let hint = "let its agent have one: `p2p-agent --front` and a gateway domain";
             return Err(Error::NotPermitted(Advice::new(
                 format!("{} has no place where TLS is taken", member.name),

@@ -26,6 +26,18 @@ pub struct TlsMember {
     pub port: Option<u16>,
 }
 
+impl TlsMember {
+    /// The name of its front at that port of its own (`6379` of `p2p-agent --front 6379=…`), by which its gateway finds it: another one than
+    /// that in its URL. `None` where its host has not the form `<instance>-<port>s.<domain>`.
+    #[must_use]
+    pub fn host_of(&self, front: u16) -> Option<String> {
+        let (label, domain) = self.host.as_deref()?.split_once('.')?;
+        let (instance, port) = label.strip_suffix('s')?.rsplit_once('-')?;
+        let is_form = instance.len() == 40 && port.parse::<u16>().is_ok();
+        is_form.then(|| format!("{instance}-{front}s.{domain}"))
+    }
+}
+
 /// One answer.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TlsConfig {
@@ -56,5 +68,30 @@ impl TlsConfig {
 
     pub(super) fn valid_for(&self) -> Option<Duration> {
         self.valid_for_ms.map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_front_has_the_name_with_its_port() {
+        let member = |host: &str| TlsMember {
+            token_id: TokenId::new(7).unwrap(),
+            name: "node-7".to_owned(),
+            spki_sha256: B256::ZERO,
+            url: None,
+            host: Some(host.to_owned()),
+            port: Some(443),
+        };
+        let instance = "ab".repeat(20);
+        let host = member(&format!("{instance}-8443s.gw.example")).host_of(6379);
+        assert_eq!(host, Some(format!("{instance}-6379s.gw.example")));
+        for other in
+            ["localhost", "x-8443s.gw.example", &format!("{instance}-8443.gw.example"), &format!("{instance}s.gw")]
+        {
+            assert_eq!(member(other).host_of(6379), None, "{other}");
+        }
     }
 }

@@ -254,6 +254,7 @@ async fn another_members_key_and_older_tls_are_refused() {
         assert!(matches!(error, Error::Refused(_)), "{error:?}");
     }
     assert!(matches!(tls.connect(token(11)).await, Err(Error::NotPermitted(_))));
+    assert!(matches!(tls.connect_front(token(9), 6379).await, Err(Error::NotPermitted(_))), "localhost is one place");
     std::fs::remove_file(&world.key_file).unwrap();
     assert!(matches!(tls.client_config(token(9)), Err(Error::NotPermitted(_))));
 }
