@@ -89,6 +89,7 @@ mod tests {
             instance: LISTED,
             member_address: Address::ZERO,
             wireguard_key: WireguardKey([1; 32]),
+            tls_key: None,
             key_epoch: 1,
             endpoint_epoch: 0,
             network_type: NetworkType::Wireguard,
