@@ -45,23 +45,19 @@ pub struct Instance {
 }
 
 impl Simulator {
-    /// Serves `instances` CVMs of the app `app_id` below `dir`, and waits until they answer. `faults` are values of its
-    /// `--fail` switch.
+    /// Serves `instances` CVMs of the app `app_id` below `dir`, and waits until they answer. `more` are flags of its own.
     pub(crate) fn start(
         binaries: &Binaries,
         dir: &Path,
         app_id: &str,
         seed: &str,
         instances: usize,
-        faults: &[&str],
+        more: &[&str],
     ) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         let log = dir.join("simulator.log");
         let mut launch = Launch::new(&binaries.simulator).arg("--dir").arg(dir);
-        launch = launch.args(["--app-id", app_id, "--seed", seed, "--instances", &instances.to_string()]);
-        for fault in faults {
-            launch = launch.args(["--fail", fault]);
-        }
+        launch = launch.args(["--app-id", app_id, "--seed", seed, "--instances", &instances.to_string()]).args(more);
         let mut process = launch.start(&log)?;
         let (announcement, _) = wait_until("the simulator's first line", Duration::from_secs(60), || {
             if let Some(status) = process.exited()? {

@@ -206,7 +206,14 @@ impl World {
     /// A second set of guest agents with a fault: a value of the simulator's `--fail` switch.
     pub fn faulty_simulator(&self, fault: &str, app_id: &str) -> Result<Simulator> {
         let dir = self.dir().join(format!("dstack-{}", fault.replace('=', "-")));
-        Simulator::start(&self.binaries, &dir, app_id, &hex::encode(KMS_ROOT), 1, &[fault])
+        Simulator::start(&self.binaries, &dir, app_id, &hex::encode(KMS_ROOT), 1, &["--fail", fault])
+    }
+
+    /// The guest agents of the same CVMs as of dstack 0.6, with guest API v1 beside v0: their keys are the same.
+    pub fn simulator_of_dstack_0_6(&self) -> Result<Simulator> {
+        let (dir, app_id) = (self.dir().join("dstack-0.6"), &self.simulator.announcement.app_id);
+        let more = ["--guest-api", "0.6"];
+        Simulator::start(&self.binaries, &dir, app_id, &hex::encode(KMS_ROOT), INSTANCES, &more)
     }
 
     /// A proxy in front of anvil on another port of the hub, honest until [`MaliciousRpc::answer_with`].

@@ -15,6 +15,7 @@ mod demo;
 mod failover;
 mod forming;
 mod guard;
+mod guest_apis;
 mod interop;
 mod joining;
 mod leaving;
